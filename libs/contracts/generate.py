@@ -92,7 +92,7 @@ def _exports(path: Path) -> list[str]:
 def _stub_exports(path: Path) -> list[str]:
     """The import lines for the stubs, servicers and registration functions of one generated module."""
     text = path.read_text()
-    names = re.findall(r"^class (\w+(?:Stub|Servicer))\(", text, flags=re.MULTILINE)
+    names = re.findall(r"^class (\w+(?:Stub|Servicer))[(:]", text, flags=re.MULTILINE)
     names += re.findall(r"^def (add_\w+_to_server)\(", text, flags=re.MULTILINE)
     package = f"vesta_contracts.{path.parent.parent.name}.v1"
     return [f"from {package}.{path.stem} import {name} as {name}" for name in names]

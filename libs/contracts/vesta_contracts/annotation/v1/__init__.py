@@ -11,6 +11,8 @@ from vesta_contracts.annotation.v1.campaign_service_pb2 import ListCampaignsResp
 from vesta_contracts.annotation.v1.campaign_service_pb2 import UpdateCampaignRequest as UpdateCampaignRequest
 from vesta_contracts.annotation.v1.campaign_service_pb2 import DeleteCampaignRequest as DeleteCampaignRequest
 from vesta_contracts.annotation.v1.campaign_service_pb2 import GetAgreementRequest as GetAgreementRequest
+from vesta_contracts.annotation.v1.campaign_service_pb2_grpc import CampaignServiceStub as CampaignServiceStub
+from vesta_contracts.annotation.v1.campaign_service_pb2_grpc import CampaignServiceServicer as CampaignServiceServicer
 from vesta_contracts.annotation.v1.campaign_service_pb2_grpc import add_CampaignServiceServicer_to_server as add_CampaignServiceServicer_to_server
 from vesta_contracts.annotation.v1.events_pb2 import TaskAccepted as TaskAccepted
 from vesta_contracts.annotation.v1.events_pb2 import TaskCancelled as TaskCancelled
@@ -20,12 +22,16 @@ from vesta_contracts.annotation.v1.review_service_pb2 import CreateReviewRequest
 from vesta_contracts.annotation.v1.review_service_pb2 import GetReviewRequest as GetReviewRequest
 from vesta_contracts.annotation.v1.review_service_pb2 import ListReviewsRequest as ListReviewsRequest
 from vesta_contracts.annotation.v1.review_service_pb2 import ListReviewsResponse as ListReviewsResponse
+from vesta_contracts.annotation.v1.review_service_pb2_grpc import ReviewServiceStub as ReviewServiceStub
+from vesta_contracts.annotation.v1.review_service_pb2_grpc import ReviewServiceServicer as ReviewServiceServicer
 from vesta_contracts.annotation.v1.review_service_pb2_grpc import add_ReviewServiceServicer_to_server as add_ReviewServiceServicer_to_server
 from vesta_contracts.annotation.v1.submission_pb2 import Submission as Submission
 from vesta_contracts.annotation.v1.submission_service_pb2 import CreateSubmissionRequest as CreateSubmissionRequest
 from vesta_contracts.annotation.v1.submission_service_pb2 import GetSubmissionRequest as GetSubmissionRequest
 from vesta_contracts.annotation.v1.submission_service_pb2 import ListSubmissionsRequest as ListSubmissionsRequest
 from vesta_contracts.annotation.v1.submission_service_pb2 import ListSubmissionsResponse as ListSubmissionsResponse
+from vesta_contracts.annotation.v1.submission_service_pb2_grpc import SubmissionServiceStub as SubmissionServiceStub
+from vesta_contracts.annotation.v1.submission_service_pb2_grpc import SubmissionServiceServicer as SubmissionServiceServicer
 from vesta_contracts.annotation.v1.submission_service_pb2_grpc import add_SubmissionServiceServicer_to_server as add_SubmissionServiceServicer_to_server
 from vesta_contracts.annotation.v1.task_pb2 import Task as Task
 from vesta_contracts.annotation.v1.task_pb2 import Lease as Lease
@@ -43,6 +49,8 @@ from vesta_contracts.annotation.v1.task_service_pb2 import CancelTaskRequest as 
 from vesta_contracts.annotation.v1.task_service_pb2 import LEASE_PURPOSE_UNSPECIFIED as LEASE_PURPOSE_UNSPECIFIED
 from vesta_contracts.annotation.v1.task_service_pb2 import LEASE_PURPOSE_ANNOTATE as LEASE_PURPOSE_ANNOTATE
 from vesta_contracts.annotation.v1.task_service_pb2 import LEASE_PURPOSE_REVIEW as LEASE_PURPOSE_REVIEW
+from vesta_contracts.annotation.v1.task_service_pb2_grpc import TaskServiceStub as TaskServiceStub
+from vesta_contracts.annotation.v1.task_service_pb2_grpc import TaskServiceServicer as TaskServiceServicer
 from vesta_contracts.annotation.v1.task_service_pb2_grpc import add_TaskServiceServicer_to_server as add_TaskServiceServicer_to_server
 
 __all__ = [
@@ -52,6 +60,8 @@ __all__ = [
     "BatchCreateTasksResponse",
     "Campaign",
     "CampaignCounts",
+    "CampaignServiceServicer",
+    "CampaignServiceStub",
     "CancelTaskRequest",
     "CreateCampaignRequest",
     "CreateReviewRequest",
@@ -80,11 +90,17 @@ __all__ = [
     "ReleaseTaskRequest",
     "RenewLeaseRequest",
     "Review",
+    "ReviewServiceServicer",
+    "ReviewServiceStub",
     "Submission",
+    "SubmissionServiceServicer",
+    "SubmissionServiceStub",
     "Task",
     "TaskAccepted",
     "TaskCancelled",
     "TaskRejected",
+    "TaskServiceServicer",
+    "TaskServiceStub",
     "UpdateCampaignRequest",
     "add_CampaignServiceServicer_to_server",
     "add_ReviewServiceServicer_to_server",

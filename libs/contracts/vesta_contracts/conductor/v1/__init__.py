@@ -19,6 +19,8 @@ from vesta_contracts.conductor.v1.loop_service_pb2 import DeleteLoopRequest as D
 from vesta_contracts.conductor.v1.loop_service_pb2 import ListDecisionsRequest as ListDecisionsRequest
 from vesta_contracts.conductor.v1.loop_service_pb2 import ListDecisionsResponse as ListDecisionsResponse
 from vesta_contracts.conductor.v1.loop_service_pb2 import Decision as Decision
+from vesta_contracts.conductor.v1.loop_service_pb2_grpc import LoopServiceStub as LoopServiceStub
+from vesta_contracts.conductor.v1.loop_service_pb2_grpc import LoopServiceServicer as LoopServiceServicer
 from vesta_contracts.conductor.v1.loop_service_pb2_grpc import add_LoopServiceServicer_to_server as add_LoopServiceServicer_to_server
 from vesta_contracts.conductor.v1.project_pb2 import Project as Project
 from vesta_contracts.conductor.v1.project_service_pb2 import CreateProjectRequest as CreateProjectRequest
@@ -26,6 +28,8 @@ from vesta_contracts.conductor.v1.project_service_pb2 import GetProjectRequest a
 from vesta_contracts.conductor.v1.project_service_pb2 import ListProjectsRequest as ListProjectsRequest
 from vesta_contracts.conductor.v1.project_service_pb2 import ListProjectsResponse as ListProjectsResponse
 from vesta_contracts.conductor.v1.project_service_pb2 import UpdateProjectRequest as UpdateProjectRequest
+from vesta_contracts.conductor.v1.project_service_pb2_grpc import ProjectServiceStub as ProjectServiceStub
+from vesta_contracts.conductor.v1.project_service_pb2_grpc import ProjectServiceServicer as ProjectServiceServicer
 from vesta_contracts.conductor.v1.project_service_pb2_grpc import add_ProjectServiceServicer_to_server as add_ProjectServiceServicer_to_server
 
 __all__ = [
@@ -47,10 +51,14 @@ __all__ = [
     "Loop",
     "LoopDecided",
     "LoopPolicy",
+    "LoopServiceServicer",
+    "LoopServiceStub",
     "LoopStatus",
     "LoopTurned",
     "Project",
     "ProjectCreated",
+    "ProjectServiceServicer",
+    "ProjectServiceStub",
     "Round",
     "UpdateLoopRequest",
     "UpdateProjectRequest",

@@ -7,6 +7,8 @@ from vesta_contracts.connection.v1.media_service_pb2 import IngestMediaRequest a
 from vesta_contracts.connection.v1.media_service_pb2 import MediaFile as MediaFile
 from vesta_contracts.connection.v1.media_service_pb2 import IngestMediaResponse as IngestMediaResponse
 from vesta_contracts.connection.v1.media_service_pb2 import IngestedMedia as IngestedMedia
+from vesta_contracts.connection.v1.media_service_pb2_grpc import MediaServiceStub as MediaServiceStub
+from vesta_contracts.connection.v1.media_service_pb2_grpc import MediaServiceServicer as MediaServiceServicer
 from vesta_contracts.connection.v1.media_service_pb2_grpc import add_MediaServiceServicer_to_server as add_MediaServiceServicer_to_server
 from vesta_contracts.connection.v1.source_pb2 import Source as Source
 from vesta_contracts.connection.v1.source_pb2 import FolderSource as FolderSource
@@ -20,6 +22,8 @@ from vesta_contracts.connection.v1.source_service_pb2 import UpdateSourceRequest
 from vesta_contracts.connection.v1.source_service_pb2 import DeleteSourceRequest as DeleteSourceRequest
 from vesta_contracts.connection.v1.source_service_pb2 import UploadItemRequest as UploadItemRequest
 from vesta_contracts.connection.v1.source_service_pb2 import UploadItemResponse as UploadItemResponse
+from vesta_contracts.connection.v1.source_service_pb2_grpc import SourceServiceStub as SourceServiceStub
+from vesta_contracts.connection.v1.source_service_pb2_grpc import SourceServiceServicer as SourceServiceServicer
 from vesta_contracts.connection.v1.source_service_pb2_grpc import add_SourceServiceServicer_to_server as add_SourceServiceServicer_to_server
 from vesta_contracts.connection.v1.sync_pb2 import Sync as Sync
 from vesta_contracts.connection.v1.sync_pb2 import Refusal as Refusal
@@ -28,6 +32,8 @@ from vesta_contracts.connection.v1.sync_service_pb2 import GetSyncRequest as Get
 from vesta_contracts.connection.v1.sync_service_pb2 import ListSyncsRequest as ListSyncsRequest
 from vesta_contracts.connection.v1.sync_service_pb2 import ListSyncsResponse as ListSyncsResponse
 from vesta_contracts.connection.v1.sync_service_pb2 import CancelSyncRequest as CancelSyncRequest
+from vesta_contracts.connection.v1.sync_service_pb2_grpc import SyncServiceStub as SyncServiceStub
+from vesta_contracts.connection.v1.sync_service_pb2_grpc import SyncServiceServicer as SyncServiceServicer
 from vesta_contracts.connection.v1.sync_service_pb2_grpc import add_SyncServiceServicer_to_server as add_SyncServiceServicer_to_server
 
 __all__ = [
@@ -47,11 +53,17 @@ __all__ = [
     "ListSyncsRequest",
     "ListSyncsResponse",
     "MediaFile",
+    "MediaServiceServicer",
+    "MediaServiceStub",
     "Refusal",
     "Source",
+    "SourceServiceServicer",
+    "SourceServiceStub",
     "Sync",
     "SyncFailed",
     "SyncProgressed",
+    "SyncServiceServicer",
+    "SyncServiceStub",
     "SyncSucceeded",
     "UpdateSourceRequest",
     "UploadItemRequest",

@@ -4,6 +4,8 @@ from vesta_contracts.datasets.v1.archive_service_pb2 import UploadArchiveRequest
 from vesta_contracts.datasets.v1.archive_service_pb2 import UploadArchiveResponse as UploadArchiveResponse
 from vesta_contracts.datasets.v1.archive_service_pb2 import DownloadArchiveRequest as DownloadArchiveRequest
 from vesta_contracts.datasets.v1.archive_service_pb2 import GetOperationRequest as GetOperationRequest
+from vesta_contracts.datasets.v1.archive_service_pb2_grpc import ArchiveServiceStub as ArchiveServiceStub
+from vesta_contracts.datasets.v1.archive_service_pb2_grpc import ArchiveServiceServicer as ArchiveServiceServicer
 from vesta_contracts.datasets.v1.archive_service_pb2_grpc import add_ArchiveServiceServicer_to_server as add_ArchiveServiceServicer_to_server
 from vesta_contracts.datasets.v1.dataset_pb2 import Split as Split
 from vesta_contracts.datasets.v1.dataset_pb2 import Dataset as Dataset
@@ -28,6 +30,8 @@ from vesta_contracts.datasets.v1.dataset_service_pb2 import TransferProgress as 
 from vesta_contracts.datasets.v1.dataset_service_pb2 import ARCHIVE_FORMAT_UNSPECIFIED as ARCHIVE_FORMAT_UNSPECIFIED
 from vesta_contracts.datasets.v1.dataset_service_pb2 import ARCHIVE_FORMAT_IMAGE_FOLDER as ARCHIVE_FORMAT_IMAGE_FOLDER
 from vesta_contracts.datasets.v1.dataset_service_pb2 import ARCHIVE_FORMAT_COCO as ARCHIVE_FORMAT_COCO
+from vesta_contracts.datasets.v1.dataset_service_pb2_grpc import DatasetServiceStub as DatasetServiceStub
+from vesta_contracts.datasets.v1.dataset_service_pb2_grpc import DatasetServiceServicer as DatasetServiceServicer
 from vesta_contracts.datasets.v1.dataset_service_pb2_grpc import add_DatasetServiceServicer_to_server as add_DatasetServiceServicer_to_server
 from vesta_contracts.datasets.v1.events_pb2 import ItemAdded as ItemAdded
 from vesta_contracts.datasets.v1.events_pb2 import ItemAnnotated as ItemAnnotated
@@ -67,6 +71,8 @@ from vesta_contracts.datasets.v1.item_service_pb2 import SELECTION_STRATEGY_ENTR
 from vesta_contracts.datasets.v1.item_service_pb2 import SELECTION_STRATEGY_K_CENTER as SELECTION_STRATEGY_K_CENTER
 from vesta_contracts.datasets.v1.item_service_pb2 import SELECTION_STRATEGY_TYPICLUST as SELECTION_STRATEGY_TYPICLUST
 from vesta_contracts.datasets.v1.item_service_pb2 import SELECTION_STRATEGY_ADAPTIVE as SELECTION_STRATEGY_ADAPTIVE
+from vesta_contracts.datasets.v1.item_service_pb2_grpc import ItemServiceStub as ItemServiceStub
+from vesta_contracts.datasets.v1.item_service_pb2_grpc import ItemServiceServicer as ItemServiceServicer
 from vesta_contracts.datasets.v1.item_service_pb2_grpc import add_ItemServiceServicer_to_server as add_ItemServiceServicer_to_server
 from vesta_contracts.datasets.v1.snapshot_pb2 import Snapshot as Snapshot
 from vesta_contracts.datasets.v1.snapshot_pb2 import SnapshotStatistics as SnapshotStatistics
@@ -78,6 +84,8 @@ from vesta_contracts.datasets.v1.snapshot_service_pb2 import GetSnapshotRequest 
 from vesta_contracts.datasets.v1.snapshot_service_pb2 import ListSnapshotsRequest as ListSnapshotsRequest
 from vesta_contracts.datasets.v1.snapshot_service_pb2 import ListSnapshotsResponse as ListSnapshotsResponse
 from vesta_contracts.datasets.v1.snapshot_service_pb2 import DiffSnapshotsRequest as DiffSnapshotsRequest
+from vesta_contracts.datasets.v1.snapshot_service_pb2_grpc import SnapshotServiceStub as SnapshotServiceStub
+from vesta_contracts.datasets.v1.snapshot_service_pb2_grpc import SnapshotServiceServicer as SnapshotServiceServicer
 from vesta_contracts.datasets.v1.snapshot_service_pb2_grpc import add_SnapshotServiceServicer_to_server as add_SnapshotServiceServicer_to_server
 from vesta_contracts.datasets.v1.taxonomy_pb2 import Taxonomy as Taxonomy
 from vesta_contracts.datasets.v1.taxonomy_pb2 import Concept as Concept
@@ -87,6 +95,8 @@ from vesta_contracts.datasets.v1.taxonomy_service_pb2 import ListTaxonomiesReque
 from vesta_contracts.datasets.v1.taxonomy_service_pb2 import ListTaxonomiesResponse as ListTaxonomiesResponse
 from vesta_contracts.datasets.v1.taxonomy_service_pb2 import UpdateTaxonomyRequest as UpdateTaxonomyRequest
 from vesta_contracts.datasets.v1.taxonomy_service_pb2 import DeleteTaxonomyRequest as DeleteTaxonomyRequest
+from vesta_contracts.datasets.v1.taxonomy_service_pb2_grpc import TaxonomyServiceStub as TaxonomyServiceStub
+from vesta_contracts.datasets.v1.taxonomy_service_pb2_grpc import TaxonomyServiceServicer as TaxonomyServiceServicer
 from vesta_contracts.datasets.v1.taxonomy_service_pb2_grpc import add_TaxonomyServiceServicer_to_server as add_TaxonomyServiceServicer_to_server
 
 __all__ = [
@@ -96,6 +106,8 @@ __all__ = [
     "AcceptedAnnotations",
     "AnnotationList",
     "ArchiveFormat",
+    "ArchiveServiceServicer",
+    "ArchiveServiceStub",
     "BatchAnnotateItemsRequest",
     "BatchAnnotateItemsResponse",
     "BatchCreateItemsRequest",
@@ -108,6 +120,8 @@ __all__ = [
     "Dataset",
     "DatasetCounts",
     "DatasetScored",
+    "DatasetServiceServicer",
+    "DatasetServiceStub",
     "DeleteDatasetRequest",
     "DeleteItemRequest",
     "DeleteTaxonomyRequest",
@@ -130,6 +144,8 @@ __all__ = [
     "ItemAdded",
     "ItemAnnotated",
     "ItemAnnotations",
+    "ItemServiceServicer",
+    "ItemServiceStub",
     "ItemVariant",
     "ListDatasetsRequest",
     "ListDatasetsResponse",
@@ -162,11 +178,15 @@ __all__ = [
     "Snapshot",
     "SnapshotCreated",
     "SnapshotDiff",
+    "SnapshotServiceServicer",
+    "SnapshotServiceStub",
     "SnapshotStatistics",
     "Split",
     "SplitPolicy",
     "SplitStatistics",
     "Taxonomy",
+    "TaxonomyServiceServicer",
+    "TaxonomyServiceStub",
     "TransferProgress",
     "UpdateDatasetRequest",
     "UpdateItemRequest",

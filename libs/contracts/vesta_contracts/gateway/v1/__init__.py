@@ -8,9 +8,13 @@ from vesta_contracts.gateway.v1.api_key_service_pb2 import ListApiKeysResponse a
 from vesta_contracts.gateway.v1.api_key_service_pb2 import DeleteApiKeyRequest as DeleteApiKeyRequest
 from vesta_contracts.gateway.v1.api_key_service_pb2 import GetIdentityRequest as GetIdentityRequest
 from vesta_contracts.gateway.v1.api_key_service_pb2 import Identity as Identity
+from vesta_contracts.gateway.v1.api_key_service_pb2_grpc import ApiKeyServiceStub as ApiKeyServiceStub
+from vesta_contracts.gateway.v1.api_key_service_pb2_grpc import ApiKeyServiceServicer as ApiKeyServiceServicer
 from vesta_contracts.gateway.v1.api_key_service_pb2_grpc import add_ApiKeyServiceServicer_to_server as add_ApiKeyServiceServicer_to_server
 from vesta_contracts.gateway.v1.event_service_pb2 import WatchEventsRequest as WatchEventsRequest
 from vesta_contracts.gateway.v1.event_service_pb2 import ProjectEvent as ProjectEvent
+from vesta_contracts.gateway.v1.event_service_pb2_grpc import EventServiceStub as EventServiceStub
+from vesta_contracts.gateway.v1.event_service_pb2_grpc import EventServiceServicer as EventServiceServicer
 from vesta_contracts.gateway.v1.event_service_pb2_grpc import add_EventServiceServicer_to_server as add_EventServiceServicer_to_server
 from vesta_contracts.gateway.v1.member_pb2 import Role as Role
 from vesta_contracts.gateway.v1.member_pb2 import Member as Member
@@ -26,14 +30,20 @@ from vesta_contracts.gateway.v1.member_service_pb2 import ListMembersRequest as 
 from vesta_contracts.gateway.v1.member_service_pb2 import ListMembersResponse as ListMembersResponse
 from vesta_contracts.gateway.v1.member_service_pb2 import UpdateMemberRequest as UpdateMemberRequest
 from vesta_contracts.gateway.v1.member_service_pb2 import DeleteMemberRequest as DeleteMemberRequest
+from vesta_contracts.gateway.v1.member_service_pb2_grpc import MemberServiceStub as MemberServiceStub
+from vesta_contracts.gateway.v1.member_service_pb2_grpc import MemberServiceServicer as MemberServiceServicer
 from vesta_contracts.gateway.v1.member_service_pb2_grpc import add_MemberServiceServicer_to_server as add_MemberServiceServicer_to_server
 
 __all__ = [
     "ApiKey",
+    "ApiKeyServiceServicer",
+    "ApiKeyServiceStub",
     "CreateApiKeyRequest",
     "CreateMemberRequest",
     "DeleteApiKeyRequest",
     "DeleteMemberRequest",
+    "EventServiceServicer",
+    "EventServiceStub",
     "GetApiKeyRequest",
     "GetIdentityRequest",
     "GetMemberRequest",
@@ -43,6 +53,8 @@ __all__ = [
     "ListMembersRequest",
     "ListMembersResponse",
     "Member",
+    "MemberServiceServicer",
+    "MemberServiceStub",
     "ProjectEvent",
     "ROLE_ANNOTATOR",
     "ROLE_ENGINEER",

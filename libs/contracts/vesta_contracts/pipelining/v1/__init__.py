@@ -5,6 +5,8 @@ from vesta_contracts.pipelining.v1.observation_pb2 import Observation as Observa
 from vesta_contracts.pipelining.v1.observation_service_pb2 import GetObservationRequest as GetObservationRequest
 from vesta_contracts.pipelining.v1.observation_service_pb2 import ListObservationsRequest as ListObservationsRequest
 from vesta_contracts.pipelining.v1.observation_service_pb2 import ListObservationsResponse as ListObservationsResponse
+from vesta_contracts.pipelining.v1.observation_service_pb2_grpc import ObservationServiceStub as ObservationServiceStub
+from vesta_contracts.pipelining.v1.observation_service_pb2_grpc import ObservationServiceServicer as ObservationServiceServicer
 from vesta_contracts.pipelining.v1.observation_service_pb2_grpc import add_ObservationServiceServicer_to_server as add_ObservationServiceServicer_to_server
 from vesta_contracts.pipelining.v1.pipeline_pb2 import Pipeline as Pipeline
 from vesta_contracts.pipelining.v1.pipeline_pb2 import Step as Step
@@ -15,6 +17,8 @@ from vesta_contracts.pipelining.v1.pipeline_service_pb2 import ListPipelinesRequ
 from vesta_contracts.pipelining.v1.pipeline_service_pb2 import ListPipelinesResponse as ListPipelinesResponse
 from vesta_contracts.pipelining.v1.pipeline_service_pb2 import UpdatePipelineRequest as UpdatePipelineRequest
 from vesta_contracts.pipelining.v1.pipeline_service_pb2 import DeletePipelineRequest as DeletePipelineRequest
+from vesta_contracts.pipelining.v1.pipeline_service_pb2_grpc import PipelineServiceStub as PipelineServiceStub
+from vesta_contracts.pipelining.v1.pipeline_service_pb2_grpc import PipelineServiceServicer as PipelineServiceServicer
 from vesta_contracts.pipelining.v1.pipeline_service_pb2_grpc import add_PipelineServiceServicer_to_server as add_PipelineServiceServicer_to_server
 from vesta_contracts.pipelining.v1.stream_pb2 import Stream as Stream
 from vesta_contracts.pipelining.v1.stream_service_pb2 import CreateStreamRequest as CreateStreamRequest
@@ -22,6 +26,8 @@ from vesta_contracts.pipelining.v1.stream_service_pb2 import GetStreamRequest as
 from vesta_contracts.pipelining.v1.stream_service_pb2 import ListStreamsRequest as ListStreamsRequest
 from vesta_contracts.pipelining.v1.stream_service_pb2 import ListStreamsResponse as ListStreamsResponse
 from vesta_contracts.pipelining.v1.stream_service_pb2 import DeleteStreamRequest as DeleteStreamRequest
+from vesta_contracts.pipelining.v1.stream_service_pb2_grpc import StreamServiceStub as StreamServiceStub
+from vesta_contracts.pipelining.v1.stream_service_pb2_grpc import StreamServiceServicer as StreamServiceServicer
 from vesta_contracts.pipelining.v1.stream_service_pb2_grpc import add_StreamServiceServicer_to_server as add_StreamServiceServicer_to_server
 
 __all__ = [
@@ -41,9 +47,15 @@ __all__ = [
     "ModelStep",
     "Observation",
     "ObservationMade",
+    "ObservationServiceServicer",
+    "ObservationServiceStub",
     "Pipeline",
+    "PipelineServiceServicer",
+    "PipelineServiceStub",
     "Step",
     "Stream",
+    "StreamServiceServicer",
+    "StreamServiceStub",
     "UpdatePipelineRequest",
     "add_ObservationServiceServicer_to_server",
     "add_PipelineServiceServicer_to_server",

@@ -14,6 +14,8 @@ from vesta_contracts.serving.v1.deployment_service_pb2 import PredictRequest as 
 from vesta_contracts.serving.v1.deployment_service_pb2 import PredictInput as PredictInput
 from vesta_contracts.serving.v1.deployment_service_pb2 import PredictResponse as PredictResponse
 from vesta_contracts.serving.v1.deployment_service_pb2 import ImagePrediction as ImagePrediction
+from vesta_contracts.serving.v1.deployment_service_pb2_grpc import DeploymentServiceStub as DeploymentServiceStub
+from vesta_contracts.serving.v1.deployment_service_pb2_grpc import DeploymentServiceServicer as DeploymentServiceServicer
 from vesta_contracts.serving.v1.deployment_service_pb2_grpc import add_DeploymentServiceServicer_to_server as add_DeploymentServiceServicer_to_server
 from vesta_contracts.serving.v1.events_pb2 import DeploymentPromoted as DeploymentPromoted
 from vesta_contracts.serving.v1.events_pb2 import DeploymentRolledBack as DeploymentRolledBack
@@ -25,6 +27,8 @@ from vesta_contracts.serving.v1.prediction_pb2 import Prediction as Prediction
 from vesta_contracts.serving.v1.prediction_service_pb2 import GetPredictionRequest as GetPredictionRequest
 from vesta_contracts.serving.v1.prediction_service_pb2 import ListPredictionsRequest as ListPredictionsRequest
 from vesta_contracts.serving.v1.prediction_service_pb2 import ListPredictionsResponse as ListPredictionsResponse
+from vesta_contracts.serving.v1.prediction_service_pb2_grpc import PredictionServiceStub as PredictionServiceStub
+from vesta_contracts.serving.v1.prediction_service_pb2_grpc import PredictionServiceServicer as PredictionServiceServicer
 from vesta_contracts.serving.v1.prediction_service_pb2_grpc import add_PredictionServiceServicer_to_server as add_PredictionServiceServicer_to_server
 
 __all__ = [
@@ -35,6 +39,8 @@ __all__ = [
     "DeploymentPromoted",
     "DeploymentRolledBack",
     "DeploymentScored",
+    "DeploymentServiceServicer",
+    "DeploymentServiceStub",
     "GetDeploymentRequest",
     "GetPredictionRequest",
     "ImagePrediction",
@@ -48,6 +54,8 @@ __all__ = [
     "PredictResponse",
     "Prediction",
     "PredictionMade",
+    "PredictionServiceServicer",
+    "PredictionServiceStub",
     "RollbackDeploymentRequest",
     "ScoringProgress",
     "UncertaintyPolicy",

@@ -23,6 +23,8 @@ from vesta_contracts.training.v1.model_service_pb2 import GetModelVersionRequest
 from vesta_contracts.training.v1.model_service_pb2 import ListModelVersionsRequest as ListModelVersionsRequest
 from vesta_contracts.training.v1.model_service_pb2 import ListModelVersionsResponse as ListModelVersionsResponse
 from vesta_contracts.training.v1.model_service_pb2 import DownloadModelVersionRequest as DownloadModelVersionRequest
+from vesta_contracts.training.v1.model_service_pb2_grpc import ModelServiceStub as ModelServiceStub
+from vesta_contracts.training.v1.model_service_pb2_grpc import ModelServiceServicer as ModelServiceServicer
 from vesta_contracts.training.v1.model_service_pb2_grpc import add_ModelServiceServicer_to_server as add_ModelServiceServicer_to_server
 from vesta_contracts.training.v1.recipe_pb2 import Recipe as Recipe
 from vesta_contracts.training.v1.recipe_service_pb2 import CreateRecipeRequest as CreateRecipeRequest
@@ -31,6 +33,8 @@ from vesta_contracts.training.v1.recipe_service_pb2 import ListRecipesRequest as
 from vesta_contracts.training.v1.recipe_service_pb2 import ListRecipesResponse as ListRecipesResponse
 from vesta_contracts.training.v1.recipe_service_pb2 import UpdateRecipeRequest as UpdateRecipeRequest
 from vesta_contracts.training.v1.recipe_service_pb2 import DeleteRecipeRequest as DeleteRecipeRequest
+from vesta_contracts.training.v1.recipe_service_pb2_grpc import RecipeServiceStub as RecipeServiceStub
+from vesta_contracts.training.v1.recipe_service_pb2_grpc import RecipeServiceServicer as RecipeServiceServicer
 from vesta_contracts.training.v1.recipe_service_pb2_grpc import add_RecipeServiceServicer_to_server as add_RecipeServiceServicer_to_server
 from vesta_contracts.training.v1.study_pb2 import Study as Study
 from vesta_contracts.training.v1.study_pb2 import StudyTrial as StudyTrial
@@ -39,6 +43,8 @@ from vesta_contracts.training.v1.study_service_pb2 import GetStudyRequest as Get
 from vesta_contracts.training.v1.study_service_pb2 import ListStudiesRequest as ListStudiesRequest
 from vesta_contracts.training.v1.study_service_pb2 import ListStudiesResponse as ListStudiesResponse
 from vesta_contracts.training.v1.study_service_pb2 import CancelStudyRequest as CancelStudyRequest
+from vesta_contracts.training.v1.study_service_pb2_grpc import StudyServiceStub as StudyServiceStub
+from vesta_contracts.training.v1.study_service_pb2_grpc import StudyServiceServicer as StudyServiceServicer
 from vesta_contracts.training.v1.study_service_pb2_grpc import add_StudyServiceServicer_to_server as add_StudyServiceServicer_to_server
 from vesta_contracts.training.v1.training_run_pb2 import TrainingRun as TrainingRun
 from vesta_contracts.training.v1.training_run_pb2 import TrainingProgress as TrainingProgress
@@ -48,6 +54,8 @@ from vesta_contracts.training.v1.training_run_service_pb2 import ListTrainingRun
 from vesta_contracts.training.v1.training_run_service_pb2 import ListTrainingRunsResponse as ListTrainingRunsResponse
 from vesta_contracts.training.v1.training_run_service_pb2 import DeleteTrainingRunRequest as DeleteTrainingRunRequest
 from vesta_contracts.training.v1.training_run_service_pb2 import CancelTrainingRunRequest as CancelTrainingRunRequest
+from vesta_contracts.training.v1.training_run_service_pb2_grpc import TrainingRunServiceStub as TrainingRunServiceStub
+from vesta_contracts.training.v1.training_run_service_pb2_grpc import TrainingRunServiceServicer as TrainingRunServiceServicer
 from vesta_contracts.training.v1.training_run_service_pb2_grpc import add_TrainingRunServiceServicer_to_server as add_TrainingRunServiceServicer_to_server
 
 __all__ = [
@@ -81,17 +89,25 @@ __all__ = [
     "ListTrainingRunsResponse",
     "Metrics",
     "Model",
+    "ModelServiceServicer",
+    "ModelServiceStub",
     "ModelVersion",
     "ModelVersionRegistered",
     "Recipe",
+    "RecipeServiceServicer",
+    "RecipeServiceStub",
     "ReliabilityBin",
     "Study",
+    "StudyServiceServicer",
+    "StudyServiceStub",
     "StudyTrial",
     "TrainingProgress",
     "TrainingRun",
     "TrainingRunCancelled",
     "TrainingRunFailed",
     "TrainingRunProgressed",
+    "TrainingRunServiceServicer",
+    "TrainingRunServiceStub",
     "TrainingRunStarted",
     "TrainingRunSucceeded",
     "UpdateModelRequest",
