@@ -85,6 +85,7 @@ class LoopPolicy(_message.Message):
     REVIEW_SHARE_FIELD_NUMBER: _builtins.int
     GATE_FIELD_NUMBER: _builtins.int
     INSTRUCTIONS_FIELD_NUMBER: _builtins.int
+    TEST_LABELS_FIELD_NUMBER: _builtins.int
     SCORE_CERTAIN_FIELD_NUMBER: _builtins.int
     dataset: _builtins.str
     """Its taxonomy is the task. Cannot change."""
@@ -104,6 +105,10 @@ class LoopPolicy(_message.Message):
     """Share of agreed answers reviewed all the same; 0 if unset."""
     instructions: _builtins.str
     """What experts read."""
+    test_labels: _builtins.int
+    """Items of the test side that must be labelled before the first training; experts are asked for those that are
+    missing, drawn at random. 100 if unset, or all there are.
+    """
     score_certain: _builtins.float
     """When a prediction is uncertain is the deployment's policy; these are passed on to it."""
     @_builtins.property
@@ -121,11 +126,12 @@ class LoopPolicy(_message.Message):
         review_share: _builtins.float = ...,
         gate: Global___Gate | None = ...,
         instructions: _builtins.str = ...,
+        test_labels: _builtins.int = ...,
         score_certain: _builtins.float | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_control_share", b"_control_share", "_score_certain", b"_score_certain", "control_share", b"control_share", "gate", b"gate", "score_certain", b"score_certain"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_control_share", b"_control_share", "_score_certain", b"_score_certain", "batch_size", b"batch_size", "control_share", b"control_share", "dataset", b"dataset", "gate", b"gate", "instructions", b"instructions", "label_budget", b"label_budget", "recipe", b"recipe", "replicas", b"replicas", "retrain_after", b"retrain_after", "review_share", b"review_share", "score_certain", b"score_certain"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_control_share", b"_control_share", "_score_certain", b"_score_certain", "batch_size", b"batch_size", "control_share", b"control_share", "dataset", b"dataset", "gate", b"gate", "instructions", b"instructions", "label_budget", b"label_budget", "recipe", b"recipe", "replicas", b"replicas", "retrain_after", b"retrain_after", "review_share", b"review_share", "score_certain", b"score_certain", "test_labels", b"test_labels"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__control_share: _TypeAlias = _typing.Literal["control_share"]  # noqa: Y015
     _WhichOneofArgType__control_share: _TypeAlias = _typing.Literal["_control_share", b"_control_share"]  # noqa: Y015

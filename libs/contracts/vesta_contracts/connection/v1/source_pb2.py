@@ -26,9 +26,10 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from vesta_contracts.common.v1 import rules_pb2 as vesta_dot_common_dot_v1_dot_rules__pb2
+from vesta_contracts.datasets.v1 import dataset_pb2 as vesta_dot_datasets_dot_v1_dot_dataset__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n vesta/connection/v1/source.proto\x12\x13vesta.connection.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bvesta/common/v1/rules.proto\"\xd0\x03\n\x06Source\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x1d\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x07\xca\xa5\x19\x03\x10\xc8\x01\x12\'\n\x07\x64\x61taset\x18\x03 \x01(\tB\x16\xe2\x41\x01\x02\xfa\x41\x0f\n\rvesta/Dataset\x12\x33\n\x06\x66older\x18\x04 \x01(\x0b\x32!.vesta.connection.v1.FolderSourceH\x00\x12\x33\n\x06\x62ucket\x18\x05 \x01(\x0b\x32!.vesta.connection.v1.BucketSourceH\x00\x12\x33\n\x06upload\x18\x06 \x01(\x0b\x32!.vesta.connection.v1.UploadSourceH\x00\x12\x35\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\t \x01(\t:G\xea\x41\x44\n\x0cvesta/Source\x12#projects/{project}/sources/{source}*\x07sources2\x06sourceB\x06\n\x04kind\".\n\x0c\x46olderSource\x12\x1e\n\x04path\x18\x01 \x01(\tB\x10\xe2\x41\x01\x02\xca\xa5\x19\x08\x10\x80 \x1a\x03/.*\"\xa7\x01\n\x0c\x42ucketSource\x12\x30\n\x03url\x18\x01 \x01(\tB#\xe2\x41\x01\x02\xca\xa5\x19\x1b\x10\x80\x10\x1a\x16[a-z][a-z0-9+.-]*://.+\x12\x1d\n\x0c\x65ndpoint_url\x18\x02 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x10\x12\x1e\n\raccess_key_id\x18\x03 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x02\x12&\n\x11secret_access_key\x18\x04 \x01(\tB\x0b\xe2\x41\x01\x04\xca\xa5\x19\x03\x10\x80\x08\"\x0e\n\x0cUploadSourceb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n vesta/connection/v1/source.proto\x12\x13vesta.connection.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bvesta/common/v1/rules.proto\x1a\x1fvesta/datasets/v1/dataset.proto\"\xf9\x03\n\x06Source\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x1d\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x07\xca\xa5\x19\x03\x10\xc8\x01\x12\'\n\x07\x64\x61taset\x18\x03 \x01(\tB\x16\xe2\x41\x01\x02\xfa\x41\x0f\n\rvesta/Dataset\x12\x33\n\x06\x66older\x18\x04 \x01(\x0b\x32!.vesta.connection.v1.FolderSourceH\x00\x12\x33\n\x06\x62ucket\x18\x05 \x01(\x0b\x32!.vesta.connection.v1.BucketSourceH\x00\x12\x33\n\x06upload\x18\x06 \x01(\x0b\x32!.vesta.connection.v1.UploadSourceH\x00\x12\'\n\x05split\x18\n \x01(\x0e\x32\x18.vesta.datasets.v1.Split\x12\x35\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\t \x01(\t:G\xea\x41\x44\n\x0cvesta/Source\x12#projects/{project}/sources/{source}*\x07sources2\x06sourceB\x06\n\x04kind\".\n\x0c\x46olderSource\x12\x1e\n\x04path\x18\x01 \x01(\tB\x10\xe2\x41\x01\x02\xca\xa5\x19\x08\x10\x80 \x1a\x03/.*\"\xa7\x01\n\x0c\x42ucketSource\x12\x30\n\x03url\x18\x01 \x01(\tB#\xe2\x41\x01\x02\xca\xa5\x19\x1b\x10\x80\x10\x1a\x16[a-z][a-z0-9+.-]*://.+\x12\x1d\n\x0c\x65ndpoint_url\x18\x02 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x10\x12\x1e\n\raccess_key_id\x18\x03 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x02\x12&\n\x11secret_access_key\x18\x04 \x01(\tB\x0b\xe2\x41\x01\x04\xca\xa5\x19\x03\x10\x80\x08\"\x0e\n\x0cUploadSourceb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -57,12 +58,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BUCKETSOURCE'].fields_by_name['access_key_id']._serialized_options = b'\312\245\031\003\020\200\002'
   _globals['_BUCKETSOURCE'].fields_by_name['secret_access_key']._loaded_options = None
   _globals['_BUCKETSOURCE'].fields_by_name['secret_access_key']._serialized_options = b'\342A\001\004\312\245\031\003\020\200\010'
-  _globals['_SOURCE']._serialized_start=180
-  _globals['_SOURCE']._serialized_end=644
-  _globals['_FOLDERSOURCE']._serialized_start=646
-  _globals['_FOLDERSOURCE']._serialized_end=692
-  _globals['_BUCKETSOURCE']._serialized_start=695
-  _globals['_BUCKETSOURCE']._serialized_end=862
-  _globals['_UPLOADSOURCE']._serialized_start=864
-  _globals['_UPLOADSOURCE']._serialized_end=878
+  _globals['_SOURCE']._serialized_start=213
+  _globals['_SOURCE']._serialized_end=718
+  _globals['_FOLDERSOURCE']._serialized_start=720
+  _globals['_FOLDERSOURCE']._serialized_end=766
+  _globals['_BUCKETSOURCE']._serialized_start=769
+  _globals['_BUCKETSOURCE']._serialized_end=936
+  _globals['_UPLOADSOURCE']._serialized_start=938
+  _globals['_UPLOADSOURCE']._serialized_end=952
 # @@protoc_insertion_point(module_scope)

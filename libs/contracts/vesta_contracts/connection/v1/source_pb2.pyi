@@ -6,6 +6,7 @@ A Source: where media come from."""
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from vesta_contracts.datasets.v1 import dataset_pb2 as _dataset_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -29,6 +30,7 @@ class Source(_message.Message):
     FOLDER_FIELD_NUMBER: _builtins.int
     BUCKET_FIELD_NUMBER: _builtins.int
     UPLOAD_FIELD_NUMBER: _builtins.int
+    SPLIT_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
@@ -37,6 +39,8 @@ class Source(_message.Message):
     display_name: _builtins.str
     dataset: _builtins.str
     """The dataset that receives what comes in."""
+    split: _dataset_pb2.Split.ValueType
+    """Asks for a side for everything that comes through; left unset, the content hash decides."""
     etag: _builtins.str
     """Guards updates: a stale one is ABORTED."""
     @_builtins.property
@@ -58,13 +62,14 @@ class Source(_message.Message):
         folder: Global___FolderSource | None = ...,
         bucket: Global___BucketSource | None = ...,
         upload: Global___UploadSource | None = ...,
+        split: _dataset_pb2.Split.ValueType = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["bucket", b"bucket", "create_time", b"create_time", "folder", b"folder", "kind", b"kind", "update_time", b"update_time", "upload", b"upload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket", b"bucket", "create_time", b"create_time", "dataset", b"dataset", "display_name", b"display_name", "etag", b"etag", "folder", b"folder", "kind", b"kind", "name", b"name", "update_time", b"update_time", "upload", b"upload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket", b"bucket", "create_time", b"create_time", "dataset", b"dataset", "display_name", b"display_name", "etag", b"etag", "folder", b"folder", "kind", b"kind", "name", b"name", "split", b"split", "update_time", b"update_time", "upload", b"upload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["folder", "bucket", "upload"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015

@@ -130,6 +130,10 @@ class DatasetCounts(_message.Message):
     DUPLICATE_COUNT_FIELD_NUMBER: _builtins.int
     POOL_COUNT_FIELD_NUMBER: _builtins.int
     EMBEDDED_COUNT_FIELD_NUMBER: _builtins.int
+    SCORED_COUNT_FIELD_NUMBER: _builtins.int
+    SCORED_MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    POOL_SCORED_COUNT_FIELD_NUMBER: _builtins.int
+    POOL_CERTAIN_COUNT_FIELD_NUMBER: _builtins.int
     item_count: _builtins.int
     labelled_count: _builtins.int
     """Items with accepted annotations."""
@@ -142,6 +146,13 @@ class DatasetCounts(_message.Message):
     """Training-side items not labelled yet."""
     embedded_count: _builtins.int
     """Items that bear an embedding."""
+    scored_count: _builtins.int
+    """Items that bear scores of `scored_model_version`."""
+    scored_model_version: _builtins.str
+    """The model whose predictions came last."""
+    pool_scored_count: _builtins.int
+    """Items of the pool that bear its scores, and those of them that it is not uncertain of."""
+    pool_certain_count: _builtins.int
     def __init__(
         self,
         *,
@@ -152,10 +163,14 @@ class DatasetCounts(_message.Message):
         duplicate_count: _builtins.int = ...,
         pool_count: _builtins.int = ...,
         embedded_count: _builtins.int = ...,
+        scored_count: _builtins.int = ...,
+        scored_model_version: _builtins.str = ...,
+        pool_scored_count: _builtins.int = ...,
+        pool_certain_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duplicate_count", b"duplicate_count", "embedded_count", b"embedded_count", "item_count", b"item_count", "labelled_count", b"labelled_count", "pool_count", b"pool_count", "test_labelled_count", b"test_labelled_count", "train_labelled_count", b"train_labelled_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duplicate_count", b"duplicate_count", "embedded_count", b"embedded_count", "item_count", b"item_count", "labelled_count", b"labelled_count", "pool_certain_count", b"pool_certain_count", "pool_count", b"pool_count", "pool_scored_count", b"pool_scored_count", "scored_count", b"scored_count", "scored_model_version", b"scored_model_version", "test_labelled_count", b"test_labelled_count", "train_labelled_count", b"train_labelled_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
