@@ -1,0 +1,87 @@
+# Everything a developer or a customer does here, in one place. Each target does its own set-up.
+# `make` alone prints this help; a line `##@` opens a group, `##` after a target is its help.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := libs/contracts libs/common libs/client deploy/local $(wildcard services/*)
+PYTHON_CODE := libs services deploy tests benchmarks examples conftest.py
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help
+help:  ## Prints this help
+	@awk 'BEGIN {FS = ":.*##"} \
+	  /^##@/ {printf "\n\033[1m%s\033[0m\n", substr($$0, 5)} \
+	  /^[a-z-]+:.*##/ {printf "  \033[36mmake %-9s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+##@ Try it
+.PHONY: demo
+demo: setup  ## Runs the platform and turns the loop on real photographs: [data=FOLDER] [rounds=N]
+	@python -m vesta_local up
+	@python examples/turn_the_loop/demo.py $(if $(data),--data "$(data)") $(if $(rounds),--rounds $(rounds))
+
+##@ Run it
+.PHONY: up down status logs
+up: setup  ## Starts the whole platform and waits until all of it is healthy
+	@python -m vesta_local up
+
+down: setup  ## Stops the whole platform; what it knows stays in .vesta/
+	@python -m vesta_local down
+
+status: setup  ## Shows each service with its address, state and memory
+	@python -m vesta_local status
+
+logs: setup  ## Follows the logs, of all services or of one: [s=SERVICE]
+	@python -m vesta_local logs $(s)
+
+##@ Change it
+.PHONY: test check fix verify bench
+test: setup  ## Runs the whole test suite against the real engines: [t=PATH]
+	@pytest $(t)
+
+check: setup  ## Lints, checks types, layers and contracts; edits nothing
+	@ruff check $(PYTHON_CODE)
+	@ruff format --check $(PYTHON_CODE)
+	@mypy $(PACKAGES)
+	@lint-imports
+	@cd protos && buf lint . && buf format --path vesta --diff --exit-code && buf breaking . --against released.binpb
+
+fix: setup  ## Formats and mends what can be mended by itself
+	@ruff check --fix $(PYTHON_CODE)
+	@ruff format $(PYTHON_CODE)
+	@cd protos && buf format --path vesta --write
+
+verify: setup  ## Generates again what is generated, and fails on a difference
+	@python libs/contracts/generate.py
+	@git diff --exit-code --stat -- libs/contracts
+	@test -z "$$(git status --porcelain -- libs/contracts)" || { git status --short -- libs/contracts; exit 1; }
+
+bench: setup  ## Measures speed and memory as ratios, prints a table, writes .vesta/bench/report.json
+	@python benchmarks/run.py
+
+##@ Set it up
+.PHONY: setup lock clean
+setup: $(VENV)/.installed  ## Installs everything into .venv and .venv-triton (every target does it when needed)
+
+# The versions of everything are in requirements.lock; what each package needs is in its own pyproject.toml.
+$(VENV)/.installed: requirements.lock pyproject.toml $(wildcard libs/*/pyproject.toml deploy/local/pyproject.toml services/*/pyproject.toml)
+	@echo "Installing Vesta into $(VENV) (once; some minutes) …"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock pip hatchling editables
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --no-build-isolation \
+	  --group dev $(PACKAGES:%=--editable %)
+	@$(BIN)/python -m vesta_local setup
+	@touch $@
+
+lock: setup  ## Pins anew every version, after a pyproject.toml changed
+	@{ echo "# Every version the repository installs, as pip constraints. Written by \`make lock\`."; \
+	   python -m pip freeze --exclude-editable --all | grep -v '^setuptools==' | LC_ALL=C sort -f; } > requirements.lock
+
+clean:  ## Removes what was installed; keeps .vesta/
+	@rm -rf $(VENV) .venv-triton

@@ -1,0 +1,118 @@
+"""The connection to the gateway: authentication on every call, errors as `ApiError`, retries where nothing was done yet."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import grpc
+
+from vesta.errors import from_rpc_error
+
+MESSAGE_BYTES_MAX = 64 * 1024 * 1024
+_RETRIES = json.dumps(
+    {
+        "methodConfig": [
+            {
+                "name": [{}],
+                "retryPolicy": {
+                    "maxAttempts": 5,
+                    "initialBackoff": "0.2s",
+                    "maxBackoff": "3s",
+                    "backoffMultiplier": 2,
+                    "retryableStatusCodes": ["UNAVAILABLE"],
+                },
+            }
+        ]
+    }
+)
+
+
+def open_channel(address: str, api_key: str) -> grpc.Channel:
+    """A channel to `HOST:PORT`, or to `https://HOST:PORT` over TLS, that authenticates with `api_key`.
+
+    Raises:
+        ValueError: the address is no `HOST:PORT`.
+    """
+    target, secure = (
+        address.removeprefix("https://").removeprefix("http://").rstrip("/"),
+        address.startswith("https://"),
+    )
+    if ":" not in target:
+        raise ValueError(
+            f"{address!r} names no port; an address looks like 127.0.0.1:8081 or https://vesta.example:443"
+        )
+    options = [
+        ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+        ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+        ("grpc.service_config", _RETRIES),
+        ("grpc.keepalive_time_ms", 30_000),
+    ]
+    if secure:
+        channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(), options)
+    else:
+        channel = grpc.insecure_channel(target, options)
+    return grpc.intercept_channel(channel, _Caller(api_key))
+
+
+class _Details(NamedTuple):
+    method: str
+    timeout: float | None
+    metadata: Any
+    credentials: grpc.CallCredentials | None
+    wait_for_ready: bool | None
+    compression: grpc.Compression | None
+
+
+class _Caller(
+    grpc.UnaryUnaryClientInterceptor,
+    grpc.UnaryStreamClientInterceptor,
+    grpc.StreamUnaryClientInterceptor,
+):
+    """Adds the key to each call and turns its failure into an `ApiError`."""
+
+    def __init__(self, api_key: str) -> None:
+        self._authorization = ("authorization", f"Bearer {api_key}")
+
+    def intercept_unary_unary(self, continuation: Callable[..., Any], details: Any, request: Any) -> Any:
+        return _checked(continuation(self._with_key(details), request))
+
+    def intercept_stream_unary(self, continuation: Callable[..., Any], details: Any, requests: Any) -> Any:
+        return _checked(continuation(self._with_key(details), requests))
+
+    def intercept_unary_stream(self, continuation: Callable[..., Any], details: Any, request: Any) -> Any:
+        return _CheckedStream(continuation(self._with_key(details), request))
+
+    def _with_key(self, details: Any) -> _Details:
+        return _Details(
+            details.method,
+            details.timeout,
+            [*(details.metadata or ()), self._authorization],
+            details.credentials,
+            details.wait_for_ready,
+            details.compression,
+        )
+
+
+def _checked(call: Any) -> Any:
+    """The finished call, or the `ApiError` it failed with."""
+    error = call.exception()
+    if isinstance(error, grpc.RpcError):
+        raise from_rpc_error(error) from error
+    return call
+
+
+class _CheckedStream:
+    """A stream of answers whose failure is an `ApiError`."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            yield from self._call
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+
+    def cancel(self) -> None:
+        """Ends the stream early."""
+        self._call.cancel()

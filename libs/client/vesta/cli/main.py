@@ -1,0 +1,387 @@
+"""The commands: standard methods for every resource, and the journeys of a customer's first ten minutes."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from google.protobuf import json_format, message_factory
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from vesta_contracts.conductor.v1 import GetLoopRequest, ListDecisionsRequest, Loop, LoopStatus
+from vesta_contracts.connection.v1 import Sync
+from vesta_contracts.datasets.v1 import (
+    ArchiveFormat,
+    ExportDatasetRequest,
+    ExportDatasetResponse,
+    ImportDatasetRequest,
+    ImportDatasetResponse,
+    TransferProgress,
+)
+from vesta_contracts.gateway.v1 import GetIdentityRequest, WatchEventsRequest
+from vesta_contracts.serving.v1 import RollbackDeploymentRequest
+from vesta_contracts.training.v1 import CancelTrainingRunRequest, TrainingRun
+
+from vesta import resources
+from vesta.cli.render import console, show, show_all
+from vesta.cli.settings import find_connection
+from vesta.client import Vesta
+from vesta.errors import ApiError
+from vesta.waiting import wait_until
+
+EXIT_REFUSED = 1
+EXIT_USAGE = 2
+_FORMATS = {"folder": ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER, "coco": ArchiveFormat.ARCHIVE_FORMAT_COCO}
+
+
+class Session:
+    """What every command gets: the client, opened when first used, and how to print."""
+
+    def __init__(self, address: str | None, api_key: str | None, home: Path, json_output: bool) -> None:
+        self._found = (address, api_key, home)
+        self.json_output = json_output
+        self._client: Vesta | None = None
+
+    @property
+    def client(self) -> Vesta:
+        """The connection to the platform."""
+        if self._client is None:
+            connection = find_connection(*self._found)
+            self._client = Vesta(connection.address, connection.api_key)
+        return self._client
+
+    def progress(self) -> Progress:
+        """A bar for long work, on the error stream, so that pipes stay clean."""
+        return Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=type(console)(stderr=True),
+            transient=self.json_output,
+        )
+
+
+pass_session = click.make_pass_decorator(Session)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option("--address", help="HOST:PORT of the gateway's gRPC door, or https://HOST:PORT. [env: VESTA_ADDRESS]")
+@click.option("--api-key", help="The key to come with. [env: VESTA_API_KEY]")
+@click.option("--home", type=click.Path(path_type=Path), default=Path(".vesta"), help="State of a local platform.")
+@click.option("--json", "json_output", is_flag=True, help="Print JSON, for programs.")
+@click.pass_context
+def cli(context: click.Context, address: str | None, api_key: str | None, home: Path, json_output: bool) -> None:
+    """Vesta: build, train and deploy your own image recognition."""
+    context.obj = Session(address, api_key, home, json_output)
+
+
+@cli.command()
+@pass_session
+def identity(session: Session) -> None:
+    """Tell who you are to the platform."""
+    show(session.client.api_keys.GetIdentity(GetIdentityRequest()), json_output=session.json_output)
+
+
+@cli.command("get")
+@click.argument("name")
+@pass_session
+def get_resource(session: Session, name: str) -> None:
+    """Show one resource, such as projects/acme/datasets/vans."""
+    method = _method(resources.type_of(name), "get")
+    show(
+        resources.call(session.client.channel, method, resources.request_for(method, name=name)),
+        json_output=session.json_output,
+    )
+
+
+@cli.command("list")
+@click.argument("collection")
+@click.option("--filter", "filter_", help="Only those for which this holds, such as 'split = TEST AND NOT labelled'.")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="At most this many.")
+@pass_session
+def list_resources(session: Session, collection: str, filter_: str | None, limit: int) -> None:
+    """List a collection, such as projects, or projects/acme/datasets."""
+    kind = resources.type_of_collection(collection)
+    method = _method(kind, "list")
+    parent = collection.rpartition("/")[0] or None
+    request = resources.request_for(method, parent=parent, filter=filter_, page_size=min(limit, 1000))
+    found = session.client.pages(lambda page: resources.call(session.client.channel, method, page), request)
+    show_all((resource for resource, _ in zip(found, range(limit), strict=False)), json_output=session.json_output)
+
+
+@cli.command("create")
+@click.argument("name")
+@click.argument("fields", nargs=-1)
+@click.option("--body", help="The resource as JSON; fields given one by one win.")
+@pass_session
+def create_resource(session: Session, name: str, fields: tuple[str, ...], body: str | None) -> None:
+    """Create a resource under the name it shall have.
+
+    FIELDS are key=value, nested by dots: vesta create projects/acme/members/ada role=ROLE_ANNOTATOR.
+    A value that is JSON is read as JSON.
+    """
+    kind = resources.type_of(name)
+    method = _method(kind, "create")
+    resource = json.loads(body) if body else {}
+    for field in fields:
+        _set_field(resource, field)
+    message = json_format.ParseDict(resource, message_factory.GetMessageClass(kind.message)())
+    parent, _, last = name.rpartition("/")
+    parent = parent.rpartition("/")[0]
+    snake = "".join("_" + letter.lower() if letter.isupper() else letter for letter in kind.message.name).lstrip("_")
+    known = method.input_type.fields_by_name
+    request = resources.request_for(
+        method,
+        **{snake: message},
+        parent=parent or None if "parent" in known else None,
+        **({f"{snake}_id": last} if f"{snake}_id" in known else {}),
+    )
+    show(resources.call(session.client.channel, method, request), json_output=session.json_output)
+
+
+@cli.command("delete")
+@click.argument("name")
+@pass_session
+def delete_resource(session: Session, name: str) -> None:
+    """Delete one resource."""
+    method = _method(resources.type_of(name), "delete")
+    resources.call(session.client.channel, method, resources.request_for(method, name=name))
+    click.echo(f"deleted {name}", err=True)
+
+
+@cli.command()
+@click.argument("source")
+@pass_session
+def sync(session: Session, source: str) -> None:
+    """Bring in what is new at a Source, and wait."""
+    with session.progress() as progress:
+        bar = progress.add_task("syncing", total=None)
+
+        def advance(state: Sync) -> None:
+            done = state.added_count + state.unchanged_count + state.duplicate_count + state.refused_count
+            progress.update(bar, completed=done, total=state.found_count if state.listed else None)
+
+        ended = session.client.sync(source, advance)
+    show(ended, json_output=session.json_output)
+    if ended.state != Sync.SUCCEEDED:
+        sys.exit(EXIT_REFUSED)
+
+
+@cli.command()
+@click.argument("source")
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@pass_session
+def upload(session: Session, source: str, files: tuple[Path, ...]) -> None:
+    """Send image files through a Source of kind upload."""
+    refused = 0
+    for path in files:
+        try:
+            answer = session.client.upload(source, path)
+        except ApiError as error:
+            refused += 1
+            click.echo(f"{path}: {error}", err=True)
+        else:
+            click.echo(f"{path}\t{answer.item}" + ("\t(was there)" if answer.existed else ""))
+    if refused:
+        sys.exit(EXIT_REFUSED)
+
+
+@cli.command("import")
+@click.argument("dataset")
+@click.argument("archive", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--format", "format_", type=click.Choice(sorted(_FORMATS)), default="folder", show_default=True)
+@pass_session
+def import_dataset(session: Session, dataset: str, archive: Path, format_: str) -> None:
+    """Import a zip archive of labelled images into a dataset, and wait."""
+    key = session.client.upload_archive(_project_of(dataset), archive)
+    request = ImportDatasetRequest(name=dataset, format=_FORMATS[format_], archive_key=key)
+    operation = session.client.datasets.ImportDataset(request)
+    _finish(session, operation.name, "importing", ImportDatasetResponse())
+
+
+@cli.command("export")
+@click.argument("dataset")
+@click.argument("archive", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--format", "format_", type=click.Choice(sorted(_FORMATS)), default="folder", show_default=True)
+@click.option("--snapshot", help="Export exactly this snapshot.")
+@pass_session
+def export_dataset(session: Session, dataset: str, archive: Path, format_: str, snapshot: str | None) -> None:
+    """Export labelled items as a zip archive, and wait."""
+    request = ExportDatasetRequest(name=dataset, format=_FORMATS[format_], snapshot=snapshot or "")
+    operation = session.client.datasets.ExportDataset(request)
+    answer = ExportDatasetResponse()
+    _finish(session, operation.name, "exporting", answer)
+    session.client.download_archive(_project_of(dataset), answer.archive_key, archive)
+
+
+@cli.command()
+@click.argument("deployment")
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@pass_session
+def predict(session: Session, deployment: str, files: tuple[Path, ...]) -> None:
+    """Tag image files with a deployed model."""
+    answers = session.client.predict(deployment, (path.read_bytes() for path in files))
+    if session.json_output:
+        show_all(answers, json_output=True)
+        return
+    for path, answer in zip(files, answers, strict=True):
+        labels = ", ".join(f"{label.concept} {label.score:.2f}" for label in answer.labels) or "nothing"
+        doubt = " (uncertain)" if answer.uncertain else ""
+        click.echo(f"{path}\t{answer.reason + ': ' + answer.message if answer.reason else labels + doubt}")
+
+
+@cli.command()
+@click.argument("deployment")
+@pass_session
+def rollback(session: Session, deployment: str) -> None:
+    """Return a deployment to its previous version."""
+    answer = session.client.deployments.RollbackDeployment(RollbackDeploymentRequest(name=deployment))
+    show(answer, json_output=session.json_output)
+
+
+@cli.group()
+def runs() -> None:
+    """Watch and cancel training runs."""
+
+
+@runs.command("watch")
+@click.argument("name")
+@pass_session
+def watch_run(session: Session, name: str) -> None:
+    """Follow a run until it ends."""
+    with session.progress() as progress:
+        bar = progress.add_task("waiting", total=None)
+
+        def advance(run: TrainingRun) -> None:
+            loss = f" loss {run.progress.loss:.3f}" if run.progress.HasField("loss") else ""
+            left = run.progress.time_left.ToTimedelta().total_seconds()
+            what = run.waiting_reason or f"{run.progress.phase}{loss}" + (f", {left:.0f} s left" if left else "")
+            progress.update(bar, description=what, completed=run.progress.step, total=run.progress.step_count or None)
+
+        ended = session.client.wait_for_run(name, advance)
+    show(ended, json_output=session.json_output)
+    if ended.state != TrainingRun.SUCCEEDED:
+        sys.exit(EXIT_REFUSED)
+
+
+@runs.command("cancel")
+@click.argument("name")
+@pass_session
+def cancel_run(session: Session, name: str) -> None:
+    """Stop a run."""
+    answer = session.client.training_runs.CancelTrainingRun(CancelTrainingRunRequest(name=name))
+    show(answer, json_output=session.json_output)
+
+
+@cli.group()
+def loop() -> None:
+    """Watch a loop turn."""
+
+
+@loop.command("watch")
+@click.argument("name")
+@pass_session
+def watch_loop(session: Session, name: str) -> None:
+    """Print a line whenever the loop's status changes, until its budget is spent."""
+    last = ""
+
+    def tell(state: Loop) -> None:
+        nonlocal last
+        line = f"{LoopStatus.Phase.Name(state.status.phase)}: {state.status.message}"
+        if line != last:
+            click.echo(line)
+            last = line
+
+    wait_until(
+        lambda: session.client.loops.GetLoop(GetLoopRequest(name=name)),
+        lambda state: state.status.phase == LoopStatus.EXHAUSTED,
+        tell,
+    )
+
+
+@loop.command("decisions")
+@click.argument("name")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=30, show_default=True)
+@pass_session
+def list_decisions(session: Session, name: str, limit: int) -> None:
+    """Tell what a loop did, and why, newest first."""
+    found = session.client.pages(
+        session.client.loops.ListDecisions, ListDecisionsRequest(parent=name, page_size=min(limit, 1000))
+    )
+    show_all((decision for decision, _ in zip(found, range(limit), strict=False)), json_output=session.json_output)
+
+
+@cli.command()
+@click.argument("project")
+@click.option("--type", "types", multiple=True, help="Only events whose type begins so, such as vesta.training.")
+@pass_session
+def events(session: Session, project: str, types: tuple[str, ...]) -> None:
+    """Print a project's events as they happen."""
+    for event in session.client.events.WatchEvents(WatchEventsRequest(parent=project, type_prefixes=types)):
+        if session.json_output:
+            show_all([event], json_output=True)
+        else:
+            click.echo(f"{event.time.ToDatetime():%H:%M:%S}  {event.type}  {event.subject}")
+
+
+def _finish(session: Session, operation: str, what: str, answer: Any) -> None:
+    """Waits for an operation with a bar and prints its answer, or leaves with its error."""
+    with session.progress() as progress:
+        bar = progress.add_task(what, total=None)
+
+        def advance(state: Any) -> None:
+            known = TransferProgress()
+            if state.metadata.Unpack(known):
+                progress.update(bar, completed=known.done_count, total=known.total_count or None)
+
+        ended = session.client.wait_for_operation(operation, advance)
+    if ended.HasField("error"):
+        raise click.ClickException(ended.error.message)
+    ended.response.Unpack(answer)
+    show(answer, json_output=session.json_output)
+
+
+def _method(kind: resources.ResourceType, verb: str) -> Any:
+    if verb not in kind.methods:
+        raise ValueError(f"{kind.plural} cannot be used with {verb!r}; what works: {', '.join(sorted(kind.methods))}")
+    return kind.methods[verb]
+
+
+def _set_field(resource: dict[str, Any], field: str) -> None:
+    """Sets `a.b=value` in a JSON object."""
+    path, equals, value = field.partition("=")
+    if not equals:
+        raise ValueError(f"{field!r} is not key=value")
+    *parents, last = path.split(".")
+    for parent in parents:
+        resource = resource.setdefault(parent, {})
+    try:
+        resource[last] = json.loads(value)
+    except json.JSONDecodeError:
+        resource[last] = value
+
+
+def _project_of(name: str) -> str:
+    return "/".join(name.split("/")[:2])
+
+
+def main() -> None:
+    """The entry point: refusals and bad usage become one clear message and an exit code."""
+    try:
+        cli(standalone_mode=False)
+    except ApiError as error:
+        click.echo(f"refused: {error}", err=True)
+        sys.exit(EXIT_REFUSED)
+    except (ValueError, json_format.ParseError) as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(EXIT_USAGE)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""Where the command line finds the platform and the key: options, then the environment, then a platform running beside it."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_ADDRESS = "127.0.0.1:8081"
+
+
+@dataclass(frozen=True)
+class Connection:
+    """How to reach the platform."""
+
+    address: str
+    api_key: str
+
+
+def find_connection(address: str | None, api_key: str | None, home: Path) -> Connection:
+    """What the options say, else `VESTA_ADDRESS` and `VESTA_API_KEY`, else the local platform kept in `home`.
+
+    Raises:
+        ValueError: there is no key; says where one comes from.
+    """
+    address = address or os.environ.get("VESTA_ADDRESS") or _local_address(home) or DEFAULT_ADDRESS
+    api_key = api_key or os.environ.get("VESTA_API_KEY") or _local_key(home)
+    if not api_key:
+        raise ValueError(
+            "no API key: give --api-key, set VESTA_API_KEY, or run this beside a platform that `make up` started "
+            f"({home / 'owner.key'} is not there)"
+        )
+    return Connection(address, api_key)
+
+
+def _local_address(home: Path) -> str | None:
+    path = home / "run" / "addresses.json"
+    return str(json.loads(path.read_text())["gateway_grpc"]) if path.exists() else None
+
+
+def _local_key(home: Path) -> str | None:
+    path = home / "owner.key"
+    return path.read_text().strip() if path.exists() else None

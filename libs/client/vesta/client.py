@@ -1,0 +1,189 @@
+"""The client: one typed stub a service, and the few journeys that take more than one call."""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from google.api import httpbody_pb2
+from vesta_contracts.annotation.v1 import (
+    CampaignServiceStub,
+    ReviewServiceStub,
+    SubmissionServiceStub,
+    TaskServiceStub,
+)
+from vesta_contracts.conductor.v1 import LoopServiceStub, ProjectServiceStub
+from vesta_contracts.connection.v1 import (
+    CreateSyncRequest,
+    GetSyncRequest,
+    SourceServiceStub,
+    Sync,
+    SyncServiceStub,
+    UploadItemRequest,
+    UploadItemResponse,
+)
+from vesta_contracts.datasets.v1 import (
+    ArchiveServiceStub,
+    DatasetServiceStub,
+    DownloadArchiveRequest,
+    GetOperationRequest,
+    ItemServiceStub,
+    SnapshotServiceStub,
+    TaxonomyServiceStub,
+    UploadArchiveRequest,
+)
+from vesta_contracts.gateway.v1 import ApiKeyServiceStub, EventServiceStub, MemberServiceStub
+from vesta_contracts.pipelining.v1 import ObservationServiceStub, PipelineServiceStub, StreamServiceStub
+from vesta_contracts.serving.v1 import (
+    DeploymentServiceStub,
+    ImagePrediction,
+    PredictInput,
+    PredictionServiceStub,
+    PredictRequest,
+)
+from vesta_contracts.training.v1 import (
+    GetTrainingRunRequest,
+    ModelServiceStub,
+    RecipeServiceStub,
+    StudyServiceStub,
+    TrainingRun,
+    TrainingRunServiceStub,
+)
+
+from vesta.channel import open_channel
+from vesta.waiting import DEADLINE, wait_until
+
+CHUNK_BYTES = 1024 * 1024
+PAGE_SIZE = 1000
+PREDICT_BATCH_MAX = 64
+
+
+class Vesta:
+    """A connection to the platform as one member, or as its owner.
+
+    Each service is an attribute with the methods of its contract: `vesta.datasets.GetDataset(GetDatasetRequest(name=…))`.
+    Every failed call raises `vesta.ApiError`. Safe to share between threads.
+
+    Args:
+        address: the gateway's gRPC address, `127.0.0.1:8081`, or `https://vesta.example:443`.
+        api_key: an API key, or the platform owner's.
+    """
+
+    def __init__(self, address: str, api_key: str) -> None:
+        self.channel = channel = open_channel(address, api_key)
+        self.projects = ProjectServiceStub(channel)
+        self.loops = LoopServiceStub(channel)
+        self.members = MemberServiceStub(channel)
+        self.api_keys = ApiKeyServiceStub(channel)
+        self.events = EventServiceStub(channel)
+        self.sources = SourceServiceStub(channel)
+        self.syncs = SyncServiceStub(channel)
+        self.datasets = DatasetServiceStub(channel)
+        self.taxonomies = TaxonomyServiceStub(channel)
+        self.items = ItemServiceStub(channel)
+        self.snapshots = SnapshotServiceStub(channel)
+        self.archives = ArchiveServiceStub(channel)
+        self.campaigns = CampaignServiceStub(channel)
+        self.tasks = TaskServiceStub(channel)
+        self.submissions = SubmissionServiceStub(channel)
+        self.reviews = ReviewServiceStub(channel)
+        self.recipes = RecipeServiceStub(channel)
+        self.training_runs = TrainingRunServiceStub(channel)
+        self.studies = StudyServiceStub(channel)
+        self.models = ModelServiceStub(channel)
+        self.deployments = DeploymentServiceStub(channel)
+        self.predictions = PredictionServiceStub(channel)
+        self.pipelines = PipelineServiceStub(channel)
+        self.streams = StreamServiceStub(channel)
+        self.observations = ObservationServiceStub(channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self.channel.close()
+
+    def pages(self, method: Callable[[Any], Any], request: Any) -> Iterator[Any]:
+        """Every resource of a `List…` method, page after page, in the method's order."""
+        request = type(request).FromString(request.SerializeToString())
+        request.page_size = request.page_size or PAGE_SIZE
+        while True:
+            response = method(request)
+            resources = next(field for field in response.DESCRIPTOR.fields if field.is_repeated)
+            yield from getattr(response, resources.name)
+            request.page_token = response.next_page_token
+            if not request.page_token:
+                return
+
+    def upload(self, source: str, path: Path, metadata: dict[str, str] | None = None) -> UploadItemResponse:
+        """Sends one image file through a Source of kind upload, and answers the item it became."""
+        with path.open("rb") as file:
+            chunks = iter(lambda: file.read(CHUNK_BYTES), b"")
+            first = UploadItemRequest(
+                parent=source,
+                file_name=path.name,
+                metadata=metadata or {},
+                file=httpbody_pb2.HttpBody(data=next(chunks, b"")),
+            )
+            later = (UploadItemRequest(file=httpbody_pb2.HttpBody(data=chunk)) for chunk in chunks)
+            return self.sources.UploadItem(_chain(first, later))
+
+    def upload_archive(self, project: str, path: Path) -> str:
+        """Sends a zip archive, and answers the key under which `ImportDataset` finds it."""
+        with path.open("rb") as file:
+            chunks = iter(lambda: file.read(CHUNK_BYTES), b"")
+            first = UploadArchiveRequest(parent=project, file=httpbody_pb2.HttpBody(data=next(chunks, b"")))
+            later = (UploadArchiveRequest(file=httpbody_pb2.HttpBody(data=chunk)) for chunk in chunks)
+            return self.archives.UploadArchive(_chain(first, later)).archive_key
+
+    def download_archive(self, project: str, archive_key: str, path: Path) -> None:
+        """Writes an exported archive to `path`."""
+        with path.open("wb") as file:
+            for body in self.archives.DownloadArchive(DownloadArchiveRequest(parent=project, archive_key=archive_key)):
+                file.write(body.data)
+
+    def predict(self, deployment: str, images: Iterable[bytes]) -> list[ImagePrediction]:
+        """Tags image files, in order, in batches."""
+        inputs = [PredictInput(data=image) for image in images]
+        answers: list[ImagePrediction] = []
+        for start in range(0, len(inputs), PREDICT_BATCH_MAX):
+            batch = inputs[start : start + PREDICT_BATCH_MAX]
+            answers += self.deployments.Predict(PredictRequest(name=deployment, inputs=batch)).predictions
+        return answers
+
+    def sync(self, source: str, on_progress: Callable[[Sync], None] = lambda _: None) -> Sync:
+        """Starts a Sync of a Source and waits until it has ended, well or not."""
+        started = self.syncs.CreateSync(CreateSyncRequest(parent=source))
+        ended = (Sync.SUCCEEDED, Sync.FAILED, Sync.CANCELLED)
+        return wait_until(
+            lambda: self.syncs.GetSync(GetSyncRequest(name=started.name)), lambda sync: sync.state in ended, on_progress
+        )
+
+    def wait_for_run(self, name: str, on_progress: Callable[[TrainingRun], None] = lambda _: None) -> TrainingRun:
+        """Waits until a TrainingRun has ended, well or not."""
+        ended = (TrainingRun.SUCCEEDED, TrainingRun.FAILED, TrainingRun.CANCELLED)
+        return wait_until(
+            lambda: self.training_runs.GetTrainingRun(GetTrainingRunRequest(name=name)),
+            lambda run: run.state in ended,
+            on_progress,
+        )
+
+    def wait_for_operation(self, name: str, on_progress: Callable[[Any], None] = lambda _: None) -> Any:
+        """Waits until an import or export is done; answers the `google.longrunning.Operation`."""
+        return wait_until(
+            lambda: self.archives.GetOperation(GetOperationRequest(name=name)),
+            lambda op: op.done,
+            on_progress,
+            DEADLINE,
+        )
+
+
+def _chain(first: Any, later: Iterable[Any]) -> Iterator[Any]:
+    yield first
+    yield from later

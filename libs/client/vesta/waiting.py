@@ -1,0 +1,36 @@
+"""Waiting for long work: ask again, ever more seldom, until it is so or the deadline has passed."""
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TypeVar
+
+T = TypeVar("T")
+
+DEADLINE = timedelta(hours=24)
+_FIRST_PAUSE_SECONDS = 0.05
+_PAUSE_SECONDS_MAX = 0.5
+
+
+def wait_until(
+    ask: Callable[[], T],
+    is_done: Callable[[T], bool],
+    on_progress: Callable[[T], None] = lambda _: None,
+    deadline: timedelta = DEADLINE,
+) -> T:
+    """The first answer of `ask` for which `is_done` holds; each answer before goes to `on_progress`.
+
+    Raises:
+        TimeoutError: it was not done within `deadline`; names the last answer.
+    """
+    end = time.monotonic() + deadline.total_seconds()
+    pause = _FIRST_PAUSE_SECONDS
+    while True:
+        answer = ask()
+        on_progress(answer)
+        if is_done(answer):
+            return answer
+        if time.monotonic() > end:
+            raise TimeoutError(f"not done after {deadline}; the last answer was: {answer}")
+        time.sleep(pause)
+        pause = min(pause * 1.5, _PAUSE_SECONDS_MAX)
