@@ -1,0 +1,83 @@
+"""Two cameras: publishes photographs as frames on Kafka and shows what the pipeline observed."""
+
+import time
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+
+from kafka import KafkaProducer
+from vesta import Vesta
+from vesta_contracts.connection.v1 import CreateSourceRequest, Source, UploadSource
+from vesta_contracts.pipelining.v1 import (
+    CreatePipelineRequest,
+    CreateStreamRequest,
+    ListObservationsRequest,
+    ModelStep,
+    Observation,
+    Pipeline,
+    Step,
+    Stream,
+)
+
+FRAME_TOPIC = "vesta.pipelining.frame.v1"
+PATIENCE_SECONDS = 60
+
+
+def watch(
+    owner: Vesta, project: str, dataset: str, deployment: str, kafka: str, frames: list[Path]
+) -> list[Observation]:
+    """Sends the frames through two cameras and waits for one observation each.
+
+    Raises:
+        TimeoutError: not every frame was observed in time.
+    """
+    source = owner.sources.CreateSource(
+        CreateSourceRequest(parent=project, source_id="cameras", source=Source(dataset=dataset, upload=UploadSource()))
+    )
+    pipeline = owner.pipelines.CreatePipeline(
+        CreatePipelineRequest(
+            parent=project,
+            pipeline_id="cameras",
+            pipeline=Pipeline(steps=[Step(model=ModelStep(deployment=deployment))], uncertain_source=source.name),
+        )
+    )
+    streams = [
+        owner.streams.CreateStream(CreateStreamRequest(parent=pipeline.name, stream_id=camera, stream=Stream())).name
+        for camera in ("door", "yard")
+    ]
+    producer = KafkaProducer(bootstrap_servers=kafka, acks="all")
+    for index, frame in enumerate(frames):
+        stream = streams[index % len(streams)]
+        producer.send(FRAME_TOPIC, value=frame.read_bytes(), key=stream.encode(), headers=_headers(stream))
+    producer.flush()
+    producer.close()
+    return _observed(owner, streams, len(frames))
+
+
+def _headers(stream: str) -> list[tuple[str, bytes]]:
+    """CloudEvents 1.0, Kafka binary mode."""
+    headers = {
+        "ce_specversion": "1.0",
+        "ce_id": str(uuid.uuid4()),
+        "ce_type": f"{FRAME_TOPIC}.captured",
+        "ce_source": "examples/turn_the_loop",
+        "ce_subject": stream,
+        "ce_time": datetime.now(UTC).isoformat(),
+        "content-type": "image/jpeg",
+    }
+    return [(name, value.encode()) for name, value in headers.items()]
+
+
+def _observed(owner: Vesta, streams: list[str], count: int) -> list[Observation]:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        seen = [
+            observation
+            for stream in streams
+            for observation in owner.pages(owner.observations.ListObservations, ListObservationsRequest(parent=stream))
+        ]
+        if len(seen) >= count:
+            return seen
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"only {len(seen)} of {count} frames were observed within {PATIENCE_SECONDS} s")
+        time.sleep(0.2)

@@ -1,0 +1,335 @@
+"""The demo: takes labelled photographs, hides the labels, and lets the platform learn them from its experts, round by round.
+
+Drives the public API alone. Run by `make demo`; the platform must be up.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import cameras
+from control import RandomControl
+from experts import Experts, hire, label
+from photographs import SAMPLES_DIGEST, SAMPLES_URL, Photograph, Photographs, find_samples, read_folder
+from report import RoundFigures, print_rounds, write
+from rich.console import Console
+from rich.progress import Progress
+from vesta import ApiError, Vesta
+from vesta_contracts.conductor.v1 import (
+    CreateLoopRequest,
+    CreateProjectRequest,
+    GetLoopRequest,
+    Loop,
+    LoopPolicy,
+    LoopStatus,
+    Project,
+    Round,
+)
+from vesta_contracts.connection.v1 import CreateSourceRequest, FolderSource, Source, Sync
+from vesta_contracts.datasets.v1 import (
+    BatchAnnotateItemsRequest,
+    Concept,
+    CreateDatasetRequest,
+    CreateTaxonomyRequest,
+    Dataset,
+    Item,
+    ItemAnnotations,
+    ListItemsRequest,
+    Split,
+    SplitPolicy,
+    Taxonomy,
+)
+from vesta_contracts.gateway.v1 import Role
+
+ROUNDS = 5
+LABELS_PER_ROUND = 60
+REPLICAS = 2
+MISTAKE_SHARE = 0.05
+TEST_SHARE = 0.2
+FRAME_COUNT = 40
+ANNOTATE_BATCH = 500
+PAUSE_SECONDS = 0.2
+ROUND_PATIENCE_SECONDS = 600
+
+console = Console()
+
+
+@dataclass(frozen=True)
+class Platform:
+    """Where the platform that `make up` started is to be found."""
+
+    grpc: str
+    rest: str
+    kafka: str
+    inbox: Path
+    owner_key: str
+
+
+def main() -> int:
+    """Runs the demo; returns the exit status."""
+    options = _options()
+    started = time.monotonic()
+    platform = _find_platform(options.home)
+    try:
+        photographs = (
+            read_folder(options.data)
+            if options.data
+            else find_samples(options.home / "samples", console.print, options.samples_url, options.samples_digest)
+        )
+        _tell(photographs)
+        with Vesta(platform.grpc, platform.owner_key) as owner:
+            rounds, observations, loop = _turn(owner, platform, photographs, options.rounds)
+    except (ValueError, ApiError) as error:
+        console.print(f"[red]{error}[/red]")
+        return 1
+    seconds = time.monotonic() - started
+    folder = options.home / "demo"
+    write(folder, photographs.name, seconds, observations, rounds)
+    print_rounds(console, rounds)
+    _tell_saving(loop)
+    console.print(f"Chart: {folder / 'curve.png'}   figures: {folder / 'report.json'}   {seconds:.0f} s in all")
+    console.print(f"The platform stays up: [bold]http://{platform.rest}[/bold] (API at /docs; `make down` stops it)")
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, help="a folder with a sub-folder a class")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--home", type=Path, default=Path(".vesta"))
+    parser.add_argument("--samples-url", default=SAMPLES_URL, help="where the photographs come from without --data")
+    parser.add_argument("--samples-digest", default=SAMPLES_DIGEST, help="what they must be")
+    options = parser.parse_args()
+    if options.data and not options.data.is_dir():
+        parser.error(f"{options.data} is not a folder")
+    if options.rounds < 1:
+        parser.error("rounds must be at least 1")
+    return options
+
+
+def _find_platform(home: Path) -> Platform:
+    addresses = json.loads((home / "run" / "addresses.json").read_text())
+    return Platform(
+        grpc=addresses["gateway_grpc"],
+        rest=addresses["gateway"],
+        kafka=addresses["events"],
+        inbox=home.resolve() / "inbox",
+        owner_key=(home / "owner.key").read_text().strip(),
+    )
+
+
+def _tell(photographs: Photographs) -> None:
+    held_out = (
+        f"{len(photographs.test)} held out for testing"
+        if photographs.test
+        else f"{TEST_SHARE:.0%} held out for testing"
+    )
+    console.print(
+        f"[bold]{photographs.name}[/bold]: {len(photographs.pool)} photographs without labels, {held_out}, "
+        f"{len(photographs.labels)} classes: {', '.join(photographs.labels)}"
+    )
+
+
+def _turn(
+    owner: Vesta, platform: Platform, photographs: Photographs, round_count: int
+) -> tuple[list[RoundFigures], int, Loop]:
+    """Sets a project up, turns its loop, shows its cameras."""
+    project = owner.projects.CreateProject(
+        CreateProjectRequest(
+            project_id=f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}",
+            project=Project(display_name=f"Demo: {photographs.name}"),
+        )
+    ).name
+    dataset = _make_dataset(owner, project, photographs)
+    truth_of_file = _import(owner, platform, project, dataset.name, photographs)
+    items = list(owner.pages(owner.items.ListItems, ListItemsRequest(parent=dataset.name)))
+    truth = {item.name: truth_of_file[Path(item.media.provenance.file_name).name] for item in items}
+    _label_test_side(owner, dataset.name, [item for item in items if item.split == Split.SPLIT_TEST], truth.__getitem__)
+    experts = Experts(
+        annotators=[hire(owner, platform.grpc, project, name, Role.ROLE_ANNOTATOR) for name in ("ada", "ben", "cleo")],
+        reviewer=hire(owner, platform.grpc, project, "rosa", Role.ROLE_REVIEWER),
+        truth=truth.__getitem__,
+        labels=photographs.labels,
+        mistake_share=MISTAKE_SHARE,
+        draw=random.Random(7),
+    )
+    control = RandomControl(owner, dataset, items, truth.__getitem__, round_count * LABELS_PER_ROUND)
+    loop = _start_loop(owner, project, dataset.name, round_count)
+    console.print(
+        f"The loop turns: {round_count} rounds of {LABELS_PER_ROUND} labels; each asked of {REPLICAS} of 3 experts."
+    )
+    rounds = []
+    for number in range(1, round_count + 1):
+        turned = _play_round(owner, loop, experts, number)
+        rounds.append(_figures(owner, loop, turned, control))
+        figures = rounds[-1]
+        console.print(
+            f"  round {number}: {figures.labels} labels → [bold]{figures.accuracy:.1%}[/bold] right "
+            f"(random labels: {figures.random_accuracy:.1%}), {figures.auto_share:.0%} of the pool tagged alone, "
+            f"better model {figures.seconds:.1f} s after the last label"
+            + ("" if turned.verdict.passed else f"; champion stays: {turned.verdict.reason}")
+        )
+    console.print(
+        f"The experts gave {experts.answer_count} answers, {experts.mistake_count} of them wrong "
+        f"({MISTAKE_SHARE:.0%} were to be); review decided {experts.correction_count} disagreements."
+    )
+    frames = [photograph.path for photograph in (photographs.test or photographs.pool)][
+        :: max(1, len(photographs.test or photographs.pool) // FRAME_COUNT)
+    ]
+    jpegs = [frame for frame in frames if frame.suffix.lower() in {".jpg", ".jpeg", ".png"}][:FRAME_COUNT]
+    state = owner.loops.GetLoop(GetLoopRequest(name=loop))
+    seen = cameras.watch(owner, project, dataset.name, state.status.deployment, platform.kafka, jpegs)
+    console.print(f"Two cameras sent {len(jpegs)} frames over Kafka; {len(seen)} observations, such as:")
+    for observation in seen[:3]:
+        best = max(observation.scores.scores, key=lambda score: score.score)
+        doubt = ", uncertain: sent to the experts" if observation.scores.uncertain else ""
+        console.print(f"  {observation.name.split('/')[5]}: {best.concept} {best.score:.2f}{doubt}")
+    return rounds, len(seen), state
+
+
+def _make_dataset(owner: Vesta, project: str, photographs: Photographs) -> Dataset:
+    taxonomy = owner.taxonomies.CreateTaxonomy(
+        CreateTaxonomyRequest(
+            parent=project,
+            taxonomy_id="concepts",
+            taxonomy=Taxonomy(concepts=[Concept(id=name, display_name=name) for name in photographs.labels]),
+        )
+    )
+    share = 0.0 if photographs.test else TEST_SHARE
+    return owner.datasets.CreateDataset(
+        CreateDatasetRequest(
+            parent=project,
+            dataset_id="photographs",
+            dataset=Dataset(
+                display_name=photographs.name, taxonomy=taxonomy.name, split_policy=SplitPolicy(test_share=share)
+            ),
+        )
+    )
+
+
+def _import(owner: Vesta, platform: Platform, project: str, dataset: str, photographs: Photographs) -> dict[str, str]:
+    """Brings the photographs in through two folder Sources, under names that do not tell; answers the truth by file name."""
+    truth: dict[str, str] = {}
+    for side, split, chosen in (
+        ("pool", Split.SPLIT_UNSPECIFIED if not photographs.test else Split.SPLIT_TRAIN, photographs.pool),
+        ("test", Split.SPLIT_TEST, photographs.test),
+    ):
+        if not chosen:
+            continue
+        folder = platform.inbox / project.split("/")[1] / side
+        truth |= _stage(folder, side, chosen)
+        source = owner.sources.CreateSource(
+            CreateSourceRequest(
+                parent=project,
+                source_id=side,
+                source=Source(dataset=dataset, folder=FolderSource(path=str(folder)), split=split),
+            )
+        )
+        with Progress(console=console) as progress:
+            bar = progress.add_task(f"importing {side}", total=len(chosen))
+
+            def advance(sync: Sync, progress: Progress = progress, bar: object = bar) -> None:
+                done = sync.added_count + sync.duplicate_count + sync.refused_count
+                progress.update(bar, completed=done)  # type: ignore[arg-type]
+
+            ended = owner.sync(source.name, advance)
+        if ended.state != Sync.SUCCEEDED:
+            raise ValueError(f"the import of {folder} failed: {ended.error}")
+        console.print(
+            f"  {ended.added_count} imported, {ended.duplicate_count} were there already, {ended.refused_count} refused"
+        )
+    return truth
+
+
+def _stage(folder: Path, side: str, chosen: list[Photograph]) -> dict[str, str]:
+    """Links the files into the inbox under numbers, so that no name tells the class."""
+    folder.mkdir(parents=True)
+    order = list(chosen)
+    random.Random(1).shuffle(order)
+    truth = {}
+    for index, photograph in enumerate(order):
+        name = f"{side}-{index:06d}{photograph.path.suffix.lower()}"
+        try:
+            os.link(photograph.path.resolve(), folder / name)
+        except OSError:  # another file system, or a file of somebody else's
+            shutil.copyfile(photograph.path, folder / name)
+        truth[name] = photograph.label
+    return truth
+
+
+def _label_test_side(owner: Vesta, dataset: str, items: list[Item], truth: Callable[[str], str]) -> None:
+    for start in range(0, len(items), ANNOTATE_BATCH):
+        batch = items[start : start + ANNOTATE_BATCH]
+        owner.items.BatchAnnotateItems(
+            BatchAnnotateItemsRequest(
+                parent=dataset,
+                items=[ItemAnnotations(item=item.name, annotations=[label(truth(item.name))]) for item in batch],
+            )
+        )
+
+
+def _start_loop(owner: Vesta, project: str, dataset: str, round_count: int) -> str:
+    loop = Loop(
+        policy=LoopPolicy(
+            dataset=dataset,
+            label_budget=round_count * LABELS_PER_ROUND * REPLICAS,
+            batch_size=LABELS_PER_ROUND,
+            retrain_after=LABELS_PER_ROUND,
+            replicas=REPLICAS,
+            instructions="What does the photograph show?",
+        )
+    )
+    return owner.loops.CreateLoop(CreateLoopRequest(parent=project, loop_id="photographs", loop=loop)).name
+
+
+def _play_round(owner: Vesta, loop: str, experts: Experts, number: int) -> Round:
+    """Lets the experts work until the round has ended.
+
+    Raises:
+        ValueError: the loop is blocked, or the round does not end.
+    """
+    deadline = time.monotonic() + ROUND_PATIENCE_SECONDS
+    while True:
+        status = owner.loops.GetLoop(GetLoopRequest(name=loop)).status
+        if len(status.rounds) >= number and status.rounds[number - 1].HasField("end_time"):
+            return status.rounds[number - 1]
+        if status.phase == LoopStatus.BLOCKED:
+            raise ValueError(f"the loop is blocked: {status.message}")
+        if time.monotonic() > deadline:
+            raise ValueError(f"round {number} does not end: {LoopStatus.Phase.Name(status.phase)}, {status.message}")
+        if status.phase != LoopStatus.LABELLING or not experts.work(status.campaign):
+            time.sleep(PAUSE_SECONDS)
+
+
+def _figures(owner: Vesta, loop: str, turned: Round, control: RandomControl) -> RoundFigures:
+    champion = owner.loops.GetLoop(GetLoopRequest(name=loop)).status.champion_metrics.accuracy
+    return RoundFigures(
+        labels=turned.label_count,
+        accuracy=champion.value,
+        accuracy_low=champion.low,
+        accuracy_high=champion.high,
+        random_accuracy=control.accuracy(turned.label_count),
+        auto_share=turned.auto_share,
+        seconds=turned.label_to_model.ToTimedelta().total_seconds(),
+    )
+
+
+def _tell_saving(loop: Loop) -> None:
+    saving = loop.status.label_saving
+    if loop.status.HasField("label_saving"):
+        console.print(
+            f"By its control arm, the loop estimates that random choice would have needed {saving.random_labels.value:.0f} labels "
+            f"({saving.random_labels.low:.0f} to {saving.random_labels.high:.0f}) where it spent {saving.spent_labels}."
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""Finds labelled photographs for the demo: a folder of the user's, the clothing photographs, or scanned digits."""
+
+import hashlib
+import tarfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+SAMPLES_URL = (
+    "https://codeload.github.com/alexeygrigorev/clothing-dataset-small/tar.gz/11961516512414bf9f6c150a832cfd21b54a6b54"
+)
+SAMPLES_LICENCE = "CC0 1.0"
+# SHA-256 over the lines "SHA-256 of a photograph, two blanks, its path", in order of path: the archive's packing may
+# change, its photographs may not.
+SAMPLES_DIGEST = "f8667cfe4a397f1be854d7d6c56118e4eaf6e9654ac37940e443dec3b4e55721"
+ARCHIVE_BYTES_MAX = 512 * 1024 * 1024
+REACH_TIMEOUT_SECONDS = 10
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "validation": "train",
+    "valid": "train",
+    "val": "train",
+    "test": "test",
+}
+DIGIT_SIDE_PX = 64
+_CHUNK_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """One image file and what it truly shows."""
+
+    path: Path
+    label: str
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """A labelled set.
+
+    Attributes:
+        name: what to call it, a valid id.
+        pool: those that experts may be asked about.
+        test: those held out; empty where the platform shall deal the sides itself.
+    """
+
+    name: str
+    pool: list[Photograph]
+    test: list[Photograph]
+
+    @property
+    def labels(self) -> list[str]:
+        """The classes, in order."""
+        return sorted({photograph.label for photograph in [*self.pool, *self.test]})
+
+
+def read_folder(folder: Path) -> Photographs:
+    """Reads a folder with a sub-folder a class, or with such folders under train, validation and test.
+
+    Raises:
+        ValueError: there is no image, or there are fewer than two classes; says what is expected.
+    """
+    pool: list[Photograph] = []
+    test: list[Photograph] = []
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        if path.suffix.lower() not in SUFFIXES or len(parts) < 2:
+            continue
+        split = SPLITS.get(parts[0].lower(), "train") if len(parts) > 2 else "train"
+        (test if split == "test" else pool).append(Photograph(path, parts[-2]))
+    found = Photographs(
+        "".join(c if c.isalnum() else "-" for c in folder.name.lower()).strip("-") or "images", pool, test
+    )
+    if len(found.labels) < 2 or not pool:
+        raise ValueError(
+            f"{folder} holds {len(pool) + len(test)} images of {len(found.labels)} classes; expected are at least two "
+            "sub-folders with images, one a class, or such sub-folders under train/ and test/"
+        )
+    return found
+
+
+def find_samples(
+    samples: Path, say: Callable[[str], None], url: str = SAMPLES_URL, digest: str = SAMPLES_DIGEST
+) -> Photographs:
+    """The clothing photographs, downloaded once into `samples`; where they cannot be reached, scikit-learn's digits.
+
+    Raises:
+        ValueError: what was downloaded is not the pinned set.
+    """
+    target = samples / "clothing"
+    if not target.exists():
+        try:
+            _download(url, target, digest, say)
+        except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+            say(f"The clothing photographs cannot be reached ({error}); using scikit-learn's scanned digits instead.")
+            return read_folder(_write_digits(samples / "digits"))
+    return read_folder(target)
+
+
+def _download(url: str, target: Path, digest: str, say: Callable[[str], None]) -> None:
+    """Fetches the archive, checks its photographs, and only then gives them their place."""
+    scratch = target.with_suffix(".partial")
+    scratch.mkdir(parents=True, exist_ok=True)
+    archive = scratch / "archive.tar.gz"
+    say(f"Downloading the clothing photographs ({SAMPLES_LICENCE}) …")
+    size = 0
+    with urllib.request.urlopen(url, timeout=REACH_TIMEOUT_SECONDS) as response, archive.open("wb") as file:
+        while chunk := response.read(_CHUNK_BYTES):
+            size += len(chunk)
+            if size > ARCHIVE_BYTES_MAX:
+                raise ValueError(
+                    f"{url} sends more than {ARCHIVE_BYTES_MAX} bytes; give your own folder with data=FOLDER"
+                )
+            file.write(chunk)
+            if size // (20 * _CHUNK_BYTES) != (size - len(chunk)) // (20 * _CHUNK_BYTES):
+                say(f"  {size // _CHUNK_BYTES} MiB")
+    with tarfile.open(archive) as tar:
+        tar.extractall(scratch, filter="data")
+    archive.unlink()
+    (root,) = (path for path in scratch.iterdir() if path.is_dir())
+    found = tree_digest(root)
+    if found != digest:
+        raise ValueError(f"{url} is not the pinned set (its digest is {found}); give your own folder with data=FOLDER")
+    root.rename(target)
+    scratch.rmdir()
+
+
+def tree_digest(root: Path) -> str:
+    """SHA-256 over a folder's JPEG files, see `SAMPLES_DIGEST`."""
+    total = hashlib.sha256()
+    for path in sorted(root.rglob("*.jpg"), key=lambda path: path.relative_to(root).as_posix()):
+        name = path.relative_to(root).as_posix()
+        total.update(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {name}\n".encode())
+    return total.hexdigest()
+
+
+def _write_digits(target: Path) -> Path:
+    """Writes scikit-learn's 1,797 scanned digits as PNG files, a folder a digit."""
+    from sklearn.datasets import load_digits
+
+    if not target.exists():
+        scratch = target.with_suffix(".partial")
+        digits = load_digits()
+        for index, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+            folder = scratch / str(label)
+            folder.mkdir(parents=True, exist_ok=True)
+            image = Image.fromarray(np.uint8(255 - pixels * 255 / 16)).resize(
+                (DIGIT_SIDE_PX, DIGIT_SIDE_PX), Image.Resampling.BICUBIC
+            )
+            image.save(folder / f"{index:04d}.png")
+        scratch.rename(target)
+    return target
