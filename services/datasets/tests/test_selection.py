@@ -1,0 +1,242 @@
+"""Every strategy keeps the one promise, and each does what it is for."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from vesta_datasets.selection import STRATEGIES, Pool, Reason, UnusablePoolError, with_control_arm
+
+EVERY_STRATEGY = pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES.keys())
+
+
+def unit(rows):
+    rows = np.asarray(rows, dtype=np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def a_pool(
+    *, count=60, dimensions=8, concepts=4, labelled=10, batch_size=8, seed=1, model=True, multi_label=False, draw=0
+):
+    random = np.random.default_rng(draw)
+    embeddings = (
+        unit(random.normal(size=(count, dimensions)) + 0.01) if count else np.zeros((0, dimensions), np.float32)
+    )
+    probabilities = random.dirichlet(np.ones(concepts), count).astype(np.float32).reshape(count, concepts)
+    if multi_label:
+        probabilities = random.random((count, concepts), dtype=np.float32)
+    mask = np.zeros(count, dtype=np.bool_)
+    mask[random.permutation(count)[:labelled]] = True
+    return Pool(embeddings, probabilities if model else None, mask, batch_size, seed, multi_label)
+
+
+def assert_keeps_the_promise(pool, picks):
+    chosen = [pick.index for pick in picks]
+    assert len(chosen) == pool.pick_count
+    assert len(set(chosen)) == len(chosen)
+    assert not pool.labelled[chosen].any()
+    assert all(np.isfinite(pick.score) for pick in picks)
+
+
+pools = st.builds(
+    a_pool,
+    count=st.integers(0, 40),
+    dimensions=st.sampled_from([1, 2, 16]),
+    concepts=st.sampled_from([1, 2, 7]),
+    labelled=st.integers(0, 45),
+    batch_size=st.integers(0, 50),
+    seed=st.integers(0, 2**63),
+    model=st.booleans(),
+    multi_label=st.booleans(),
+    draw=st.integers(0, 1000),
+)
+
+
+@EVERY_STRATEGY
+@settings(max_examples=60, deadline=None)
+@given(pool=pools)
+def test_a_batch_is_full_distinct_and_unlabelled_for_any_pool(strategy, pool):
+    assert_keeps_the_promise(pool, strategy(pool))
+
+
+@EVERY_STRATEGY
+@settings(max_examples=15, deadline=None)
+@given(pool=pools)
+def test_the_same_pool_gives_the_same_picks(strategy, pool):
+    assert strategy(pool) == strategy(pool)
+
+
+@EVERY_STRATEGY
+@pytest.mark.parametrize("model", [True, False])
+def test_a_pool_of_equal_items_still_fills_its_batch(strategy, model):
+    alike = np.tile(unit([[1.0, 2.0, 3.0]]), (30, 1))
+    answers = np.full((30, 3), 1 / 3, dtype=np.float32) if model else None
+    mask = np.zeros(30, dtype=np.bool_)
+    mask[:5] = True
+    pool = Pool(alike, answers, mask, batch_size=10)
+    assert_keeps_the_promise(pool, strategy(pool))
+
+
+@EVERY_STRATEGY
+def test_a_model_that_is_sure_of_everything_is_no_obstacle(strategy):
+    pool = a_pool(concepts=1)
+    assert_keeps_the_promise(pool, strategy(pool))
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"embeddings": np.full((2, 3), np.nan, np.float32)}, "finite"),
+        ({"embeddings": np.full((2, 3), 2.0, np.float32)}, "unit length"),
+        ({"embeddings": np.ones(2, np.float32)}, r"\(N, D\)"),
+        ({"probabilities": np.full((2, 2), np.nan, np.float32)}, "finite"),
+        ({"probabilities": np.full((2, 2), 0.9, np.float32)}, "add to 1"),
+        ({"probabilities": np.array([[1.5, -0.5], [1.0, 0.0]], np.float32)}, r"\[0, 1\]"),
+        ({"probabilities": np.ones((3, 1), np.float32)}, "probabilities must be"),
+        ({"labelled": np.zeros(3, np.bool_)}, "labelled must be"),
+        ({"labelled": np.zeros(2, np.int64)}, "booleans"),
+        ({"batch_size": -1}, "batch_size"),
+        ({"seed": -1}, "seed"),
+    ],
+)
+def test_what_no_model_should_give_is_refused_by_name(change, complaint):
+    sound = {
+        "embeddings": unit([[1, 0, 0], [0, 1, 0]]),
+        "probabilities": np.full((2, 2), 0.5, np.float32),
+        "labelled": np.zeros(2, np.bool_),
+        "batch_size": 1,
+        "seed": 0,
+    }
+    with pytest.raises(UnusablePoolError, match=complaint):
+        Pool(**(sound | change))
+
+
+def test_margin_asks_first_where_the_two_best_answers_are_closest():
+    answers = np.array([[0.9, 0.1, 0.0], [0.5, 0.5, 0.0], [0.4, 0.3, 0.3], [0.6, 0.2, 0.2]], np.float32)
+    pool = Pool(unit(np.eye(4)), answers, np.zeros(4, np.bool_), batch_size=3)
+    assert [pick.index for pick in STRATEGIES["margin"](pool)] == [1, 2, 3]
+
+
+def test_entropy_asks_first_where_the_answer_is_spread_most():
+    answers = np.array([[0.9, 0.1, 0.0], [0.5, 0.5, 0.0], [0.4, 0.3, 0.3], [0.6, 0.2, 0.2]], np.float32)
+    pool = Pool(unit(np.eye(4)), answers, np.zeros(4, np.bool_), batch_size=3)
+    assert [pick.index for pick in STRATEGIES["entropy"](pool)] == [2, 3, 1]
+
+
+def test_a_multi_label_model_is_unsure_near_one_half_of_any_concept():
+    answers = np.array([[0.99, 0.98, 0.01], [0.99, 0.55, 0.01], [0.7, 0.01, 0.02]], np.float32)
+    pool = Pool(unit(np.eye(3)), answers, np.zeros(3, np.bool_), batch_size=3, multi_label=True)
+    assert [pick.index for pick in STRATEGIES["margin"](pool)] == [1, 2, 0]
+
+
+@pytest.mark.parametrize("name", ["margin", "entropy"])
+def test_before_the_first_model_uncertainty_falls_back_to_chance_and_says_so(name):
+    picks = STRATEGIES[name](a_pool(model=False))
+    assert {pick.reason for pick in picks} == {Reason.RANDOM}
+
+
+def test_k_center_goes_to_the_corner_that_nobody_has_seen():
+    embeddings = unit([[1, 0.0], [1, 0.1], [1, 0.2], [-1, 0.1], [0, 1]])
+    labelled = np.array([True, False, False, False, False])
+    picks = STRATEGIES["k_center"](Pool(embeddings, None, labelled, batch_size=2))
+    assert [pick.index for pick in picks] == [3, 4]
+
+
+def clusters_of(sizes, *, spread=0.05, draw=3):
+    """Embeddings in well-separated clusters, and the cluster of each."""
+    random = np.random.default_rng(draw)
+    centres = unit(random.normal(size=(len(sizes), 32)))
+    owner = np.repeat(np.arange(len(sizes)), sizes)
+    return unit(centres[owner] + spread * random.normal(size=(owner.size, 32)) / np.sqrt(32)), owner
+
+
+@pytest.mark.parametrize("name", ["typiclust", "adaptive"])
+def test_the_cold_start_asks_once_in_every_cluster(name):
+    embeddings, owner = clusters_of([40, 30, 20, 10])
+    pool = Pool(embeddings, None, np.zeros(100, np.bool_), batch_size=4)
+    assert Counter(owner[pick.index] for pick in STRATEGIES[name](pool)) == {0: 1, 1: 1, 2: 1, 3: 1}
+
+
+@pytest.mark.parametrize("name", ["typiclust", "adaptive"])
+def test_the_cold_start_leaves_clusters_that_bear_a_label(name):
+    embeddings, owner = clusters_of([40, 30, 20, 10])
+    labelled = np.zeros(100, np.bool_)
+    labelled[[0, 45]] = True
+    picks = STRATEGIES[name](Pool(embeddings, None, labelled, batch_size=2))
+    assert {int(owner[pick.index]) for pick in picks} == {2, 3}
+
+
+def test_the_default_asks_where_the_model_is_unsure_of_many_and_never_twice_for_one_reason():
+    embeddings, owner = clusters_of([300, 60, 40])
+    answers = np.tile(np.array([[1.0, 0.0]], np.float32), (400, 1))
+    answers[owner > 0] = [0.5, 0.5]
+    picks = STRATEGIES["adaptive"](Pool(embeddings, answers, np.zeros(400, np.bool_), batch_size=2))
+    assert [int(owner[pick.index]) for pick in picks] == [1, 2]
+    assert {pick.reason for pick in picks} == {Reason.UNCERTAIN_AND_TYPICAL}
+
+
+def test_the_defaults_scores_are_shares_of_what_is_uncovered_and_fall():
+    scores = [pick.score for pick in STRATEGIES["adaptive"](a_pool(count=200, batch_size=20))]
+    assert scores == sorted(scores, reverse=True)
+    assert 0.0 < sum(scores) <= 1.0
+
+
+def test_a_pool_beyond_every_sample_limit_still_fills_its_batch():
+    pool = a_pool(count=12_000, dimensions=16, labelled=300, batch_size=40)
+    for strategy in STRATEGIES.values():
+        assert_keeps_the_promise(pool, strategy(pool))
+
+
+@settings(max_examples=100, deadline=None)
+@given(pool=pools, share=st.floats(0, 1), seed=st.integers(0, 2**63))
+def test_a_batch_with_a_control_arm_keeps_the_promise(pool, share, seed):
+    picks = with_control_arm(STRATEGIES["margin"](pool), pool.free, pool.batch_size, share, seed)
+    assert_keeps_the_promise(pool, picks)
+    drawn = sum(pick.reason is Reason.CONTROL for pick in picks)
+    assert abs(drawn - share * pool.pick_count) <= 1.0
+
+
+def test_the_control_arm_draws_every_unlabelled_item_equally_often():
+    pool = a_pool(count=20, labelled=4, batch_size=8)
+    picks = STRATEGIES["margin"](pool)
+    drawn = Counter(
+        pick.index
+        for seed in range(4000)
+        for pick in with_control_arm(picks, pool.free, 8, 0.25, seed)
+        if pick.reason is Reason.CONTROL
+    )
+    expected = 4000 * 2 / 16
+    chi_square = sum((drawn[int(index)] - expected) ** 2 / expected for index in pool.free)
+    assert set(drawn) == set(pool.free.tolist())
+    assert chi_square < 37.7  # 15 degrees of freedom, one in a thousand
+
+
+def test_the_control_arm_keeps_its_share_over_many_small_batches():
+    pool = a_pool(count=200, labelled=0, batch_size=5)
+    picks = STRATEGIES["random"](pool)
+    drawn = sum(
+        pick.reason is Reason.CONTROL
+        for seed in range(2000)
+        for pick in with_control_arm(picks, pool.free, 5, 0.15, seed)
+    )
+    assert drawn / (2000 * 5) == pytest.approx(0.15, abs=0.01)
+
+
+def test_the_control_arm_reaches_items_that_the_strategy_could_not_see():
+    pool = a_pool(count=10, labelled=0, batch_size=4)
+    picks = with_control_arm(STRATEGIES["margin"](pool), np.arange(1000), 4, 1.0, seed=2)
+    assert max(pick.index for pick in picks) >= 10
+
+
+def test_control_items_are_spread_over_the_batch():
+    pool = a_pool(count=200, labelled=0, batch_size=40)
+    picks = with_control_arm(STRATEGIES["margin"](pool), pool.free, 40, 0.25, seed=1)
+    quarters = [sum(pick.reason is Reason.CONTROL for pick in picks[start : start + 10]) for start in range(0, 40, 10)]
+    assert max(quarters) - min(quarters) <= 1
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+def test_a_share_outside_its_range_is_refused(share):
+    with pytest.raises(ValueError, match="share"):
+        with_control_arm([], np.arange(3), 2, share, seed=0)

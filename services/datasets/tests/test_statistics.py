@@ -1,0 +1,70 @@
+"""Counts add up, and a difference names what changed."""
+
+import pytest
+from vesta_datasets.manifest import ManifestRow
+from vesta_datasets.splits import Split
+from vesta_datasets.statistics import Difference, Relabelled, diff, statistics
+
+
+def a_row(name, labels=("van",), split="TRAIN", width_px=640, height_px=480, reviewed=False, control=False):
+    return ManifestRow(
+        name=name,
+        sha256="ab" * 32,
+        object_key="media/x",
+        mime_type="image/jpeg",
+        width_px=width_px,
+        height_px=height_px,
+        split=split,
+        labels=labels,
+        reviewed=reviewed,
+        control=control,
+    )
+
+
+def test_an_empty_snapshot_has_statistics():
+    figures = statistics([])
+    assert figures.imbalance == 0.0
+    assert figures.short_side_px_quantiles == ()
+    assert {side.item_count for side in figures.splits.values()} == {0}
+
+
+def test_each_side_counts_its_items_labels_and_concepts():
+    rows = [
+        a_row("1", ("van",)),
+        a_row("2", ("van", "red")),
+        a_row("3", None),
+        a_row("4", (), "TEST"),
+        a_row("5", ("red",), "TEST", reviewed=True, control=True),
+    ]
+    figures = statistics(rows)
+    train, test = figures.splits[Split.TRAIN], figures.splits[Split.TEST]
+    assert (train.item_count, train.labelled_count, train.concept_counts) == (3, 2, {"van": 2, "red": 1})
+    assert (test.item_count, test.labelled_count, test.concept_counts) == (2, 2, {"red": 1})
+    assert (figures.reviewed_count, figures.control_count) == (1, 1)
+
+
+def test_imbalance_is_the_commonest_over_the_rarest_of_the_training_side():
+    rows = [a_row(str(n)) for n in range(6)] + [a_row("a", ("bus",)), a_row("b", ("bus",)), a_row("c", ("ox",), "TEST")]
+    assert statistics(rows).imbalance == pytest.approx(3.0)
+
+
+def test_resolutions_are_told_by_quantiles_of_the_sides():
+    rows = [a_row(str(n), width_px=100 + n, height_px=10) for n in range(101)]
+    figures = statistics(rows)
+    assert figures.long_side_px_quantiles == (100, 105, 125, 150, 175, 195, 200)
+    assert set(figures.short_side_px_quantiles) == {10}
+
+
+def test_a_difference_names_added_removed_and_relabelled():
+    before = [a_row("a"), a_row("b"), a_row("c", None), a_row("d", ("x", "y"))]
+    after = [a_row("b", ("bus",)), a_row("c", ()), a_row("d", ("y", "x")), a_row("e")]
+    assert diff(before, after) == Difference(
+        added=("e",),
+        removed=("a",),
+        relabelled=(Relabelled("b", ("van",), ("bus",)), Relabelled("c", None, ())),
+    )
+
+
+def test_nothing_changes_between_a_snapshot_and_itself():
+    rows = [a_row("a"), a_row("b", None)]
+    assert diff(rows, reversed(rows)) == Difference((), (), ())
