@@ -69,6 +69,11 @@ def _write_packages() -> None:
         text = f"{HEADER}\n" + "".join(f"{line}\n" for line in lines) + f"\n__all__ = [\n{listed}]\n"
         (package / "__init__.py").write_text(text)
         (package.parent / "__init__.py").write_text(HEADER)
+    files = sorted(f"vesta/{path.parent.parent.name}/v1/{path.stem.removesuffix('_pb2')}.proto" for path in TARGET.rglob("*_pb2.py"))
+    imports = "".join(f"import vesta_contracts.{package.parent.name}.v1\n" for package in sorted(exports))
+    listed = "".join(f'    "{file}",\n' for file in files)
+    text = f'{HEADER}"""Imports every contract, and lists the files they came from."""\n\n{imports}\nFILES = (\n{listed})\n'
+    (TARGET / "everything.py").write_text(text)
     for stubs in sorted(TARGET.rglob("*_pb2_grpc.py")):
         if not _stub_exports(stubs):
             stubs.unlink()

@@ -1,0 +1,1 @@
+"""The plumbing every Vesta service shares. It knows no domain."""

@@ -1,0 +1,102 @@
+"""Channels to peers: trace and caller go along, errors come back as our own, calls have a deadline, what was not done is retried."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import grpc
+
+from vesta_common import trace
+from vesta_common.errors import from_rpc_error
+
+MESSAGE_BYTES_MAX = 64 * 1024 * 1024
+CALL_TIMEOUT_SECONDS = 30.0
+_RETRY_UNAVAILABLE = json.dumps(
+    {
+        "methodConfig": [
+            {
+                "name": [{}],
+                "retryPolicy": {
+                    "maxAttempts": 4,
+                    "initialBackoff": "0.1s",
+                    "maxBackoff": "2s",
+                    "backoffMultiplier": 2,
+                    "retryableStatusCodes": ["UNAVAILABLE"],
+                },
+            }
+        ]
+    }
+)
+
+
+def open_channel(address: str, service: str) -> grpc.Channel:
+    """A channel to a peer.
+
+    Args:
+        address: HOST:PORT.
+        service: our own word: who calls, where no member's request stands behind the call.
+    """
+    options = [
+        ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+        ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+        ("grpc.service_config", _RETRY_UNAVAILABLE),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 2_000),
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.use_local_subchannel_pool", 1),
+    ]
+    return grpc.intercept_channel(grpc.insecure_channel(address, options), _PeerInterceptor(service))
+
+
+class _Details(NamedTuple):
+    method: str
+    timeout: float | None
+    metadata: Any
+    credentials: grpc.CallCredentials | None
+    wait_for_ready: bool | None
+    compression: grpc.Compression | None
+
+
+class _PeerInterceptor(
+    grpc.UnaryUnaryClientInterceptor,
+    grpc.UnaryStreamClientInterceptor,
+    grpc.StreamUnaryClientInterceptor,
+):
+    def __init__(self, service: str) -> None:
+        self._service = service
+
+    def intercept_unary_unary(self, continuation: Callable[..., Any], details: Any, request: Any) -> Any:
+        return _checked(continuation(self._prepared(details), request))
+
+    def intercept_stream_unary(self, continuation: Callable[..., Any], details: Any, requests: Any) -> Any:
+        return _checked(continuation(self._prepared(details), requests))
+
+    def intercept_unary_stream(self, continuation: Callable[..., Any], details: Any, request: Any) -> Any:
+        return _checked_stream(continuation(self._prepared(details), request))
+
+    def _prepared(self, details: Any) -> _Details:
+        """The call with a deadline, the trace and the caller."""
+        metadata = list(details.metadata or ())
+        metadata += trace.carrier().items()
+        metadata.append((trace.CALLER_KEY, trace.caller() or f"services/{self._service}"))
+        if trace.role():
+            metadata.append((trace.ROLE_KEY, trace.role()))
+        timeout = details.timeout if details.timeout is not None else CALL_TIMEOUT_SECONDS
+        return _Details(
+            details.method, timeout, metadata, details.credentials, details.wait_for_ready, details.compression
+        )
+
+
+def _checked(call: Any) -> Any:
+    """The finished call, or the error it failed with."""
+    error = call.exception()
+    if isinstance(error, grpc.RpcError):
+        raise from_rpc_error(error) from error
+    return call
+
+
+def _checked_stream(call: Any) -> Iterator[Any]:
+    try:
+        yield from call
+    except grpc.RpcError as error:
+        raise from_rpc_error(error) from error

@@ -1,0 +1,238 @@
+"""The errors of every service: one small tree, one table to gRPC codes, details after AIP-193.
+
+    VestaError
+    ├── InvalidArgument      the request is wrong, whatever the state; `violations` name its fields
+    ├── Unauthenticated      nobody known is calling
+    ├── PermissionDenied     the caller may not do this
+    ├── NotFound             there is no such resource
+    ├── AlreadyExists        the name is taken, or it was done before
+    ├── FailedPrecondition   the state does not allow it; the message says what must be so
+    ├── Aborted              somebody else was faster; read again and retry
+    ├── ResourceExhausted    a limit is reached; `retry_after` says when to come again
+    ├── DeadlineExceeded     it took too long
+    ├── Unavailable          something needed does not answer; the same call may work later
+    ├── DataLoss             stored bytes are not what they were
+    └── Internal             our own mistake
+
+Every message says what happened and what would work; variables are in `metadata`; `reason` is for programs.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import grpc
+import psycopg
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+from psycopg_pool import PoolTimeout
+
+DOMAIN = "vesta"
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One field of a request that is wrong."""
+
+    field: str
+    description: str
+
+
+class VestaError(Exception):
+    """What went wrong, for people and for programs."""
+
+    code = grpc.StatusCode.INTERNAL
+    default_reason = "INTERNAL"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str = "",
+        metadata: Mapping[str, str] | None = None,
+        violations: Sequence[Violation] = (),
+        retry_after: timedelta | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason or self.default_reason
+        self.metadata = dict(metadata or {})
+        self.violations = tuple(violations)
+        self.retry_after = retry_after
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Lets an error travel between processes."""
+        return (_rebuild, (type(self), self.message, self.reason, self.metadata, self.violations, self.retry_after))
+
+
+def _rebuild(
+    kind: type[VestaError],
+    message: str,
+    reason: str,
+    metadata: dict[str, str],
+    violations: tuple[Violation, ...],
+    retry_after: timedelta | None,
+) -> VestaError:
+    return kind(message, reason=reason, metadata=metadata, violations=violations, retry_after=retry_after)
+
+
+class InvalidArgument(VestaError):
+    """The request is wrong, whatever the state."""
+
+    code = grpc.StatusCode.INVALID_ARGUMENT
+    default_reason = "INVALID_ARGUMENT"
+
+
+class Unauthenticated(VestaError):
+    """Nobody known is calling."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+    default_reason = "UNAUTHENTICATED"
+
+
+class PermissionDenied(VestaError):
+    """The caller may not do this."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+    default_reason = "PERMISSION_DENIED"
+
+
+class NotFound(VestaError):
+    """There is no such resource."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    default_reason = "NOT_FOUND"
+
+
+class AlreadyExists(VestaError):
+    """The name is taken, or it was done before."""
+
+    code = grpc.StatusCode.ALREADY_EXISTS
+    default_reason = "ALREADY_EXISTS"
+
+
+class FailedPrecondition(VestaError):
+    """The state does not allow it."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    default_reason = "FAILED_PRECONDITION"
+
+
+class Aborted(VestaError):
+    """Somebody else was faster; read again and retry."""
+
+    code = grpc.StatusCode.ABORTED
+    default_reason = "ABORTED"
+
+
+class ResourceExhausted(VestaError):
+    """A limit is reached."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    default_reason = "RESOURCE_EXHAUSTED"
+
+
+class DeadlineExceeded(VestaError):
+    """It took too long."""
+
+    code = grpc.StatusCode.DEADLINE_EXCEEDED
+    default_reason = "DEADLINE_EXCEEDED"
+
+
+class Unavailable(VestaError):
+    """Something needed does not answer; the same call may work later."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+    default_reason = "UNAVAILABLE"
+
+
+class DataLoss(VestaError):
+    """Stored bytes are not what they were."""
+
+    code = grpc.StatusCode.DATA_LOSS
+    default_reason = "DATA_LOSS"
+
+
+class Internal(VestaError):
+    """Our own mistake."""
+
+    code = grpc.StatusCode.INTERNAL
+    default_reason = "INTERNAL"
+
+
+_BY_CODE: dict[grpc.StatusCode, type[VestaError]] = {
+    kind.code: kind
+    for kind in (
+        InvalidArgument,
+        Unauthenticated,
+        PermissionDenied,
+        NotFound,
+        AlreadyExists,
+        FailedPrecondition,
+        Aborted,
+        ResourceExhausted,
+        DeadlineExceeded,
+        Unavailable,
+        DataLoss,
+        Internal,
+    )
+}
+_TRANSIENT = (Unavailable, DeadlineExceeded, ResourceExhausted, Aborted, psycopg.OperationalError, PoolTimeout)
+
+
+def is_transient(error: BaseException) -> bool:
+    """True where the same thing may work later without anybody's doing."""
+    return isinstance(error, _TRANSIENT)
+
+
+def to_status(error: VestaError) -> status_pb2.Status:
+    """The `google.rpc.Status` of an error, with ErrorInfo, and BadRequest and RetryInfo where they say more."""
+    status = status_pb2.Status(code=code_pb2.Code.Value(error.code.name), message=error.message)
+    _attach(status, error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata))
+    if error.violations:
+        fields = [
+            error_details_pb2.BadRequest.FieldViolation(field=violation.field, description=violation.description)
+            for violation in error.violations
+        ]
+        _attach(status, error_details_pb2.BadRequest(field_violations=fields))
+    if error.retry_after is not None:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromTimedelta(error.retry_after)
+        _attach(status, retry)
+    return status
+
+
+def _attach(status: status_pb2.Status, detail: object) -> None:
+    packed = AnyMessage()
+    packed.Pack(detail)  # type: ignore[arg-type]
+    status.details.append(packed)
+
+
+def from_status(status: status_pb2.Status) -> VestaError:
+    """The error that a `google.rpc.Status` stands for."""
+    code = grpc.StatusCode[code_pb2.Code.Name(status.code)]
+    reason, retry_after = "", None
+    metadata: dict[str, str] = {}
+    violations: tuple[Violation, ...] = ()
+    for detail in status.details:
+        info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
+        if detail.Unpack(info):
+            reason, metadata = info.reason, dict(info.metadata)
+        elif detail.Unpack(bad):
+            violations = tuple(Violation(v.field, v.description) for v in bad.field_violations)
+        elif detail.Unpack(retry):
+            retry_after = retry.retry_delay.ToTimedelta()
+    kind = _BY_CODE.get(code, Internal)
+    return kind(status.message, reason=reason, metadata=metadata, violations=violations, retry_after=retry_after)
+
+
+def from_rpc_error(error: grpc.RpcError) -> VestaError:
+    """The error that a peer's failed call stands for."""
+    if not isinstance(error, grpc.Call):
+        return Internal(str(error))
+    status = rpc_status.from_call(error)
+    if status is not None:
+        return from_status(status)
+    kind = _BY_CODE.get(error.code(), Internal)
+    return kind(error.details() or f"the peer answered {error.code().name} without a word")

@@ -1,0 +1,216 @@
+"""The part of AIP-160 that lists need: `split = TEST AND NOT labelled AND (label = "dress" OR score < 0.5)`, compiled to SQL.
+
+Grammar: `or := and ("OR" and)*`, `and := not ("AND"? not)*`, `not := ("NOT" | "-")? (atom | "(" or ")")`,
+`atom := FIELD ((= | != | < | <= | > | >= | :) VALUE)?`; a boolean field may stand alone.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from vesta_common.errors import InvalidArgument, Violation
+
+DEPTH_MAX = 20
+TERMS_MAX = 100
+
+_TOKEN = re.compile(
+    r"\s*(?:(?P<string>\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*')|(?P<op><=|>=|!=|[=<>:()]|-(?=[A-Za-z(]))|(?P<word>[^\s=<>!:()\"']+))"
+)
+_OPERATORS = {"=", "!=", "<", "<=", ">", ">="}
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field that can be filtered by.
+
+    Attributes:
+        sql: the column or expression.
+        parse: turns the value's text into what is compared; raises ValueError where it cannot.
+        ordered: whether < and > make sense.
+        has: an expression with one `%(value)s` for the operator `:`, as for a list of labels; `=` means it too where `sql` is empty.
+    """
+
+    sql: str
+    parse: Callable[[str], Any] = str
+    ordered: bool = False
+    has: str = ""
+
+
+def boolean(text: str) -> bool:
+    """`true` or `false`."""
+    if text not in {"true", "false"}:
+        raise ValueError("is not true or false")
+    return text == "true"
+
+
+def instant(text: str) -> datetime:
+    """An RFC 3339 time with its zone."""
+    found = datetime.fromisoformat(text)
+    if found.tzinfo is None:
+        raise ValueError("has no time zone; write 2026-01-31T12:00:00Z")
+    return found
+
+
+def one_of(*values: str) -> Callable[[str], str]:
+    """A word out of a few."""
+
+    def parse(text: str) -> str:
+        if text not in values:
+            raise ValueError(f"is not one of {', '.join(values)}")
+        return text
+
+    return parse
+
+
+@dataclass(frozen=True)
+class Where:
+    """A condition: SQL with named parameters, and their values."""
+
+    sql: str
+    parameters: dict[str, Any]
+
+
+def compile_filter(
+    text: str, fields: Mapping[str, Field], prefixed: Mapping[str, Callable[[str], Field]] | None = None
+) -> Where:
+    """The condition that a filter states; `TRUE` for an empty one. Values travel as parameters `filter_0`, `filter_1` …
+
+    Args:
+        fields: what can be filtered by.
+        prefixed: families such as `metadata.`, each answering the field for the rest of the name.
+
+    Raises:
+        InvalidArgument: says where the filter is wrong, and which fields there are.
+    """
+    if not text.strip():
+        return Where("TRUE", {})
+    parser = _Parser(text, fields, prefixed or {})
+    sql = parser.parse()
+    return Where(sql, parser.parameters)
+
+
+class _Parser:
+    def __init__(self, text: str, fields: Mapping[str, Field], prefixed: Mapping[str, Callable[[str], Field]]) -> None:
+        self._text = text
+        self._fields = fields
+        self._prefixed = prefixed
+        self._tokens = self._split()
+        self._next = 0
+        self._depth = 0
+        self.parameters: dict[str, Any] = {}
+
+    def parse(self) -> str:
+        sql = self._either()
+        if self._peek():
+            raise self._error("something after the end")
+        return sql
+
+    def _either(self) -> str:
+        self._depth += 1
+        if self._depth > DEPTH_MAX:
+            raise self._error(f"more than {DEPTH_MAX} parentheses")
+        parts = [self._both()]
+        while self._peek() == "OR":
+            self._next += 1
+            parts.append(self._both())
+        self._depth -= 1
+        return "(" + " OR ".join(parts) + ")"
+
+    def _both(self) -> str:
+        parts = [self._negated()]
+        while self._peek() not in {None, "OR", ")"}:
+            if self._peek() == "AND":
+                self._next += 1
+            parts.append(self._negated())
+        return "(" + " AND ".join(parts) + ")"
+
+    def _negated(self) -> str:
+        if self._peek() in {"NOT", "-"}:
+            self._next += 1
+            return f"(NOT {self._negated()})"
+        if self._peek() == "(":
+            self._next += 1
+            sql = self._either()
+            self._take(")")
+            return sql
+        return self._atom()
+
+    def _atom(self) -> str:
+        name = self._take()
+        field = self._field(name)
+        operator = self._peek()
+        if operator not in _OPERATORS | {":"}:
+            if field.parse is not boolean:
+                raise self._error(f"{name} needs a comparison, such as {name} = VALUE")
+            return f"coalesce({field.sql}, FALSE)"
+        self._next += 1
+        value = self._value(name, field, self._take())
+        if operator == ":" or (operator == "=" and not field.sql):
+            if not field.has:
+                raise self._error(f"{name} has no entries to look into; use =")
+            return field.has.replace("%(value)s", value)
+        if operator == "!=":
+            return (
+                f"(NOT {field.has.replace('%(value)s', value)})"
+                if not field.sql
+                else f"({field.sql} IS DISTINCT FROM {value})"
+            )
+        if operator != "=" and not field.ordered:
+            raise self._error(f"{name} cannot be compared with {operator}")
+        return f"coalesce({field.sql} {operator} {value}, FALSE)"
+
+    def _field(self, name: str) -> Field:
+        if name in self._fields:
+            return self._fields[name]
+        for prefix, make in self._prefixed.items():
+            if name.startswith(prefix) and len(name) > len(prefix):
+                return make(name.removeprefix(prefix))
+        known = ", ".join(sorted([*self._fields, *(prefix + "KEY" for prefix in self._prefixed)]))
+        raise self._error(f"there is no field {name}; those there are: {known}")
+
+    def _value(self, name: str, field: Field, text: str) -> str:
+        if len(self.parameters) == TERMS_MAX:
+            raise self._error(f"more than {TERMS_MAX} comparisons")
+        if text[0] in "\"'":
+            text = re.sub(r"\\(.)", r"\1", text[1:-1])
+        try:
+            value = field.parse(text)
+        except ValueError as error:
+            raise self._error(f"{name}: {text!r} {error}") from error
+        key = f"filter_{len(self.parameters)}"
+        self.parameters[key] = value
+        return f"%({key})s"
+
+    def _split(self) -> list[tuple[str, int]]:
+        tokens, position = [], 0
+        while position < len(self._text.rstrip()):
+            found = _TOKEN.match(self._text, position)
+            if not found:
+                raise _filter_error(self._text, position, "cannot be read")
+            tokens.append((found.group().strip(), found.start()))
+            position = found.end()
+        return tokens
+
+    def _peek(self) -> str | None:
+        return self._tokens[self._next][0] if self._next < len(self._tokens) else None
+
+    def _take(self, wanted: str | None = None) -> str:
+        token = self._peek()
+        if token is None or (wanted and token != wanted) or (not wanted and token in {"AND", "OR", ")", "="}):
+            raise self._error(f"{wanted or 'a field or value'} is expected")
+        self._next += 1
+        return token
+
+    def _error(self, what: str) -> InvalidArgument:
+        position = self._tokens[self._next][1] if self._next < len(self._tokens) else len(self._text)
+        return _filter_error(self._text, position, what)
+
+
+def _filter_error(text: str, position: int, what: str) -> InvalidArgument:
+    return InvalidArgument(
+        f"the filter {text!r} is wrong at character {position + 1}: {what}",
+        reason="FILTER_INVALID",
+        violations=[Violation("filter", what)],
+    )

@@ -1,0 +1,53 @@
+"""Repeats of a request after AIP-155: the same request_id returns the first answer, whatever was lost in between."""
+
+import hashlib
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from vesta_common.errors import InvalidArgument
+
+M = TypeVar("M")
+
+KEEP = timedelta(days=7)
+
+
+def once(connection: Any, request: Any, response_type: type[M], effect: Callable[[], M]) -> M:
+    """Runs `effect` for the first request with its request_id and keeps the answer, in the caller's transaction.
+
+    A repeat, or a second one that races with the first, gets the first one's answer. Without a request_id the effect just runs.
+
+    Raises:
+        InvalidArgument: the id was used for another request.
+    """
+    if not request.request_id:
+        return effect()
+    method = request.DESCRIPTOR.full_name
+    digest = hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
+    inserted = connection.execute(
+        "INSERT INTO request_log (method, request_id, request_digest) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+        (method, request.request_id, digest),
+    ).rowcount
+    if inserted:
+        answer = effect()
+        connection.execute(
+            "UPDATE request_log SET response = %s WHERE method = %s AND request_id = %s",
+            (answer.SerializeToString(), method, request.request_id),  # type: ignore[attr-defined]
+        )
+        return answer
+    row = connection.execute(
+        "SELECT request_digest, response FROM request_log WHERE method = %s AND request_id = %s",
+        (method, request.request_id),
+    ).fetchone()
+    if bytes(row["request_digest"]) != digest:
+        raise InvalidArgument(
+            f"request_id {request.request_id!r} was used for another request; use a new one",
+            reason="REQUEST_ID_REUSED",
+            metadata={"request_id": request.request_id},
+        )
+    return response_type.FromString(bytes(row["response"]))  # type: ignore[attr-defined, no-any-return]
+
+
+def prune(connection: Any, now: datetime) -> int:
+    """Forgets requests older than a week; answers how many."""
+    return int(connection.execute("DELETE FROM request_log WHERE create_time < %s", (now - KEEP,)).rowcount)

@@ -1,0 +1,149 @@
+"""What happens around every RPC of a server: trace, caller, validation, errors with details, one log line, one measurement."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import structlog
+from google.protobuf.message import Message
+from grpc_status import rpc_status
+
+from vesta_common import trace
+from vesta_common.errors import Internal, Unavailable, VestaError, is_transient, to_status
+from vesta_common.metrics import RpcMetrics
+from vesta_common.validation import validate
+
+log = structlog.get_logger()
+
+QUIET_PREFIXES = ("/grpc.health.", "/grpc.reflection.")
+
+
+class RpcInterceptor(grpc.ServerInterceptor):
+    """Wraps every handler of our own services, unary and streaming; health and reflection pass untouched."""
+
+    def __init__(self, metrics: RpcMetrics) -> None:
+        self._metrics = metrics
+
+    def intercept_service(self, continuation: Callable[..., Any], details: Any) -> Any:
+        """Answers the handler, wrapped."""
+        handler = continuation(details)
+        if handler is None or details.method.startswith(QUIET_PREFIXES):
+            return handler
+        method = details.method
+        if handler.response_streaming:
+            kind = (
+                grpc.stream_stream_rpc_method_handler
+                if handler.request_streaming
+                else grpc.unary_stream_rpc_method_handler
+            )
+            behavior = handler.stream_stream if handler.request_streaming else handler.unary_stream
+            wrapped = self._streaming(method, behavior)
+        else:
+            kind = (
+                grpc.stream_unary_rpc_method_handler
+                if handler.request_streaming
+                else grpc.unary_unary_rpc_method_handler
+            )
+            behavior = handler.stream_unary if handler.request_streaming else handler.unary_unary
+            wrapped = self._unary(method, behavior)
+        return kind(wrapped, handler.request_deserializer, handler.response_serializer)
+
+    def _unary(self, method: str, behavior: Callable[..., Any]) -> Callable[..., Any]:
+        def run(request: Any, context: grpc.ServicerContext) -> Any:
+            call = _Call(method, context, self._metrics)
+            metadata = trace.metadata_of(context.invocation_metadata())
+            with (
+                trace.span(method, metadata),
+                trace.calling(metadata.get(trace.CALLER_KEY, ""), metadata.get(trace.ROLE_KEY, "")),
+            ):
+                try:
+                    answer = behavior(_checked(request), context)
+                except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a status
+                    call.fail(error)
+                    return None
+                call.succeed()
+                return answer
+
+        return run
+
+    def _streaming(self, method: str, behavior: Callable[..., Any]) -> Callable[..., Any]:
+        def run(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            call = _Call(method, context, self._metrics)
+            metadata = trace.metadata_of(context.invocation_metadata())
+            with (
+                trace.span(method, metadata),
+                trace.calling(metadata.get(trace.CALLER_KEY, ""), metadata.get(trace.ROLE_KEY, "")),
+            ):
+                try:
+                    yield from behavior(_checked(request), context)
+                except GeneratorExit:
+                    raise
+                except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a status
+                    call.fail(error)
+                    return
+                call.succeed()
+
+        return run
+
+
+def _checked(request: Any) -> Any:
+    """A request that keeps its rules. Of a stream the first message must: it carries everything but the later bytes."""
+    if isinstance(request, Message):
+        validate(request)
+        return request
+    return _first_checked(request)
+
+
+def _first_checked(messages: Iterator[Message]) -> Iterator[Message]:
+    for index, message in enumerate(messages):
+        if index == 0:
+            validate(message)
+        yield message
+
+
+class _Call:
+    """One RPC on its way to its log line and its measurement."""
+
+    def __init__(self, method: str, context: grpc.ServicerContext, metrics: RpcMetrics) -> None:
+        self._method = method
+        self._context = context
+        self._metrics = metrics
+        self._start = time.perf_counter()
+
+    def succeed(self) -> None:
+        """The handler answered."""
+        self._end("OK")
+        log.debug("rpc", method=self._method, seconds=round(time.perf_counter() - self._start, 4))
+
+    def fail(self, error: Exception) -> None:
+        """Ends the RPC with the status that the error stands for."""
+        if not self._context.is_active() and not isinstance(error, VestaError):
+            self._end("CANCELLED")
+            return
+        found = _as_vesta_error(error)
+        self._end(found.code.name)
+        if isinstance(found, Internal):
+            log.exception("rpc_failed", method=self._method, exc_info=error)
+        else:
+            log.info(
+                "rpc_refused", method=self._method, code=found.code.name, reason=found.reason, message=found.message
+            )
+        status = rpc_status.to_status(to_status(found))
+        self._context.set_code(status.code)
+        self._context.set_details(status.details)
+        self._context.set_trailing_metadata(status.trailing_metadata)
+
+    def _end(self, code: str) -> None:
+        self._metrics.observe(self._method, code, time.perf_counter() - self._start)
+
+
+def _as_vesta_error(error: Exception) -> VestaError:
+    """Our own errors as they are; what a database that is away raises as UNAVAILABLE; the rest as INTERNAL, without its words."""
+    if isinstance(error, VestaError):
+        return error
+    if is_transient(error):
+        return Unavailable("a part of the platform does not answer just now; try again", reason="ENGINE_UNAVAILABLE")
+    return Internal(
+        f"the service made a mistake; its log has the details under trace {trace.trace_id()}", reason="INTERNAL"
+    )

@@ -1,0 +1,67 @@
+"""Partial updates after AIP-134: only the fields of the mask, and only those that can change."""
+
+from collections.abc import Collection
+from typing import Any
+
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from vesta_common.errors import InvalidArgument, Violation
+
+
+def apply_update(current: Any, wanted: Any, mask: FieldMask, mutable: Collection[str]) -> Any:
+    """A copy of `current` with the masked fields of `wanted`. An empty mask means every mutable field that is set; `*` all mutable ones.
+
+    Args:
+        mutable: the paths that can change, such as `display_name` or `policy`; a path below one of them is fine.
+
+    Raises:
+        InvalidArgument: a path that does not exist or cannot change.
+    """
+    paths = list(mask.paths)
+    if not paths:
+        paths = [path for path in mutable if _is_set(wanted, path)]
+    elif paths == ["*"]:
+        paths = list(mutable)
+    for path in paths:
+        if not any(path == known or path.startswith(known + ".") for known in mutable):
+            raise InvalidArgument(
+                f"{path!r} cannot be updated; what can: {', '.join(sorted(mutable))}",
+                reason="FIELD_IMMUTABLE",
+                violations=[Violation(f"update_mask.{path}", "is not a field that can change")],
+            )
+    updated = type(current)()
+    updated.CopyFrom(current)
+    only = FieldMask(paths=paths)
+    if not only.IsValidForDescriptor(current.DESCRIPTOR):
+        raise InvalidArgument(
+            f"update_mask names a field that does not exist: {', '.join(paths)}", reason="FIELD_UNKNOWN"
+        )
+    for path in paths:
+        _copy_path(wanted, updated, path.split("."))
+    return updated
+
+
+def _is_set(message: Any, path: str) -> bool:
+    return any(field.name == path.split(".")[0] for field, _ in message.ListFields())
+
+
+def _copy_path(source: Any, target: Any, path: list[str]) -> None:
+    """Copies one field, clearing it where the source does not have it."""
+    name, *rest = path
+    if rest:
+        _copy_path(getattr(source, name), getattr(target, name), rest)
+        return
+    field = target.DESCRIPTOR.fields_by_name[name]
+    target.ClearField(name)
+    if field.is_repeated:
+        if field.message_type and field.message_type.GetOptions().map_entry:
+            getattr(target, name).MergeFrom(getattr(source, name)) if field.message_type.fields_by_name[
+                "value"
+            ].message_type else getattr(target, name).update(getattr(source, name))
+        else:
+            getattr(target, name).MergeFrom(getattr(source, name))
+    elif field.message_type:
+        if source.HasField(name):
+            getattr(target, name).CopyFrom(getattr(source, name))
+    else:
+        setattr(target, name, getattr(source, name))

@@ -1,0 +1,29 @@
+"""Prometheus metrics that every service exports; names are `vesta_<service>_<noun>_<unit>`."""
+
+from prometheus_client import CollectorRegistry, Histogram, start_http_server
+
+RPC_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 60)
+
+
+class RpcMetrics:
+    """How long RPCs take, by method and status code."""
+
+    def __init__(self, service: str, registry: CollectorRegistry) -> None:
+        self._seconds = Histogram(
+            f"vesta_{service}_rpc_seconds",
+            "Duration of RPCs",
+            ("method", "code"),
+            registry=registry,
+            buckets=RPC_BUCKETS,
+        )
+
+    def observe(self, method: str, code: str, seconds: float) -> None:
+        """Counts one RPC."""
+        self._seconds.labels(method, code).observe(seconds)
+
+
+def serve_metrics(address: str, registry: CollectorRegistry) -> str:
+    """Serves `/metrics` on HOST:PORT from a thread of its own; answers the address, with the port that was picked for 0."""
+    host, _, port = address.rpartition(":")
+    server, _ = start_http_server(int(port), host, registry)
+    return f"{host}:{server.server_port}"

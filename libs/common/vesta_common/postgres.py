@@ -1,0 +1,161 @@
+"""PostgreSQL: a pool on the service's own schema, transactions that repeat where they may, migrations, named statements."""
+
+import hashlib
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from importlib import resources
+from typing import Any, TypeVar
+
+import aiosql
+import psycopg
+import structlog
+from psycopg import errors, sql
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import ConnectionPool
+
+T = TypeVar("T")
+Connection = psycopg.Connection[DictRow]
+
+STATEMENT_TIMEOUT = timedelta(seconds=60)
+POOL_TIMEOUT = timedelta(seconds=10)
+CONNECT_TIMEOUT = timedelta(seconds=5)
+REPEATS_MAX = 8
+MIGRATION_LOCK = 7_305_001
+_MIGRATION_NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
+
+log = structlog.get_logger()
+
+
+class Postgres:
+    """A pool of connections whose search path is the service's schema, then `public`. Safe to share between threads.
+
+    Args:
+        url: `postgresql://…`.
+        schema: the service's own schema; `migrate` makes it.
+    """
+
+    def __init__(self, url: str, schema: str, connections_max: int = 8) -> None:
+        self.url = url
+        self.schema = schema
+        options = f"-c search_path={schema},public -c statement_timeout={int(STATEMENT_TIMEOUT.total_seconds() * 1000)}"
+        self._arguments: dict[str, Any] = {
+            "options": options,
+            "application_name": f"vesta-{schema}",
+            "connect_timeout": int(CONNECT_TIMEOUT.total_seconds()),
+            "row_factory": dict_row,
+        }
+        self._pool: ConnectionPool[Connection] = ConnectionPool(
+            url,
+            kwargs=self._arguments,
+            min_size=1,
+            max_size=connections_max,
+            timeout=POOL_TIMEOUT.total_seconds(),
+            check=ConnectionPool.check_connection,
+            open=False,
+            name=schema,
+        )
+
+    def open(self, patience: timedelta = timedelta(minutes=5)) -> "Postgres":
+        """Waits until the server answers, then opens the pool."""
+        deadline = time.monotonic() + patience.total_seconds()
+        while True:
+            try:
+                self.connect().close()
+                break
+            except psycopg.OperationalError as error:
+                if time.monotonic() > deadline:
+                    raise
+                log.warning("postgres_awaited", error=str(error).strip())
+                time.sleep(0.3)
+        self._pool.open()
+        return self
+
+    def close(self) -> None:
+        """Closes the pool."""
+        self._pool.close()
+
+    def connect(self, *, autocommit: bool = False) -> Connection:
+        """A connection outside the pool, for those who keep it: listeners and locks."""
+        return psycopg.connect(self.url, autocommit=autocommit, **self._arguments)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A connection in a transaction: committed at the end, rolled back by an exception."""
+        with self._pool.connection() as connection:
+            yield connection
+
+    def run(self, work: Callable[[Connection], T]) -> T:
+        """Runs `work` in a transaction, again where PostgreSQL asks for it (40001, 40P01), at most eight times."""
+        for repeat in range(REPEATS_MAX):
+            try:
+                with self.transaction() as connection:
+                    return work(connection)
+            except (errors.SerializationFailure, errors.DeadlockDetected):
+                if repeat == REPEATS_MAX - 1:
+                    raise
+                time.sleep(0.01 * 2**repeat)
+        raise AssertionError("unreachable")
+
+    def migrate(self, *packages: str) -> list[str]:
+        """Brings the schema up to date: `vesta_common`'s migrations, then each package's, in order; answers those applied now.
+
+        Raises:
+            RuntimeError: a migration that was applied has been edited since.
+        """
+        applied_now = []
+        with self.connect() as connection:
+            connection.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", (MIGRATION_LOCK, self.schema))
+            connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(self.schema)))
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS schema_migrations (package text, name text, checksum text NOT NULL, "
+                "apply_time timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (package, name))"
+            )
+            known = {
+                (row["package"], row["name"]): row["checksum"]
+                for row in connection.execute("SELECT package, name, checksum FROM schema_migrations")
+            }
+            for package in ("vesta_common", *packages):
+                for name, statements in migrations_of(package):
+                    checksum = hashlib.sha256(statements.encode()).hexdigest()
+                    if known.get((package, name), checksum) != checksum:
+                        raise RuntimeError(
+                            f"{package} migration {name} was applied and has been edited since; add a new one instead"
+                        )
+                    if (package, name) not in known:
+                        connection.execute(statements.encode())
+                        connection.execute(
+                            "INSERT INTO schema_migrations (package, name, checksum) VALUES (%s, %s, %s)",
+                            (package, name, checksum),
+                        )
+                        applied_now.append(f"{package}/{name}")
+        if applied_now:
+            log.info("schema_migrated", schema=self.schema, applied=applied_now)
+        return applied_now
+
+
+def migrations_of(package: str) -> list[tuple[str, str]]:
+    """A package's migrations as (name, SQL) in order.
+
+    Raises:
+        ValueError: a file is not named `NNNN_what.sql`.
+    """
+    folder = resources.files(package) / "migrations"
+    found = []
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if entry.name.endswith(".sql"):
+            if not _MIGRATION_NAME.fullmatch(entry.name):
+                raise ValueError(f"{package}/migrations/{entry.name} is not named NNNN_what.sql")
+            found.append((entry.name, entry.read_text()))
+    return found
+
+
+def load_queries(package: str) -> Any:
+    """The statements of a package's `queries.sql`, by name: `queries.find_task(connection, name=…)`.
+
+    `^` answers one row or None, `$` one value, `!` the number of rows, `*!` runs once for each of a list; a plain one answers
+    an iterator of rows: make a list of it inside the transaction.
+    """
+    return aiosql.from_str((resources.files(package) / "queries.sql").read_text(), "psycopg")

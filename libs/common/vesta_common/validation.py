@@ -1,0 +1,223 @@
+"""Checks requests against the rules written on their fields, once and for every service.
+
+The rules are `vesta.common.v1.rules`, `google.api.field_behavior` REQUIRED and the patterns of resource references. A checker is
+compiled once for each message type; messages without a rule anywhere below cost nothing.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+from google.api import field_behavior_pb2, resource_pb2
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+from google.protobuf.message import Message
+from vesta_contracts.common.v1 import FieldRules, rules
+
+from vesta_common.errors import InvalidArgument, Violation
+from vesta_common.names import ResourcePattern
+
+VIOLATIONS_MAX = 20
+
+Check = Callable[[Any], Iterator[Violation]]
+"""Answers what is wrong with a value; the fields' paths are relative to it."""
+
+
+def validate(message: Message) -> None:
+    """Accepts a message that keeps its rules.
+
+    Raises:
+        InvalidArgument: names every field that does not, up to twenty.
+    """
+    checks = _checks_of(message.DESCRIPTOR)
+    if checks is None:
+        return
+    found = []
+    for violation in _run(checks, message):
+        found.append(violation)
+        if len(found) == VIOLATIONS_MAX:
+            break
+    if found:
+        first = found[0]
+        raise InvalidArgument(f"{first.field} {first.description}", reason="FIELD_INVALID", violations=found)
+
+
+def _run(checks: list[tuple[str, Check]], message: Any) -> Iterator[Violation]:
+    for name, check in checks:
+        for violation in check(message):
+            yield Violation(f"{name}{violation.field}", violation.description)
+
+
+@cache
+def _checks_of(descriptor: Descriptor) -> list[tuple[str, Check]] | None:
+    """The checks of a message type by field; None where nothing in it, however deep, has a rule."""
+    return _compile(descriptor, ())
+
+
+def _compile(descriptor: Descriptor, above: tuple[str, ...]) -> list[tuple[str, Check]] | None:
+    if descriptor.full_name in above or descriptor.full_name.startswith("google.protobuf."):
+        return None
+    checks: list[tuple[str, Check]] = []
+    for field in descriptor.fields:
+        check = _field_check(field, (*above, descriptor.full_name))
+        if check:
+            checks.append((field.name, check))
+    return checks or None
+
+
+def _field_check(field: FieldDescriptor, above: tuple[str, ...]) -> Check | None:
+    """The check of one field of a message, or None where it has no rule."""
+    options = field.GetOptions()
+    behaviors = options.Extensions[field_behavior_pb2.field_behavior]
+    if field_behavior_pb2.OUTPUT_ONLY in behaviors:
+        return None
+    required = field_behavior_pb2.REQUIRED in behaviors
+    field_rules: FieldRules = options.Extensions[rules]
+    is_map = bool(field.message_type and field.message_type.GetOptions().map_entry)
+    value_field = field.message_type.fields_by_name["value"] if is_map and field.message_type else field
+    value_check = _value_check(value_field, field_rules.items if field.is_repeated else field_rules, options, above)
+    if not (required or value_check or field_rules.ListFields()):
+        return None
+    if field.is_repeated:
+        return _repeated(field.name, required, field_rules, value_check, is_map)
+    return _singular(field, required, value_check)
+
+
+def _singular(field: FieldDescriptor, required: bool, value_check: Check | None) -> Check:
+    name, tracks_presence = field.name, field.has_presence
+
+    def check(message: Any) -> Iterator[Violation]:
+        value = getattr(message, name)
+        present = message.HasField(name) if tracks_presence else bool(value)
+        if not present:
+            if required:
+                yield Violation("", "is required")
+        elif value_check:
+            yield from value_check(value)
+
+    return check
+
+
+def _repeated(name: str, required: bool, field_rules: FieldRules, value_check: Check | None, is_map: bool) -> Check:
+    least = max(field_rules.items_min if field_rules.HasField("items_min") else 0, 1 if required else 0)
+    most = field_rules.items_max if field_rules.HasField("items_max") else None
+
+    def check(message: Any) -> Iterator[Violation]:
+        values = getattr(message, name)
+        if len(values) < least:
+            yield Violation("", f"must have at least {least} entries, has {len(values)}")
+        elif most is not None and len(values) > most:
+            yield Violation("", f"must have at most {most} entries, has {len(values)}")
+        elif value_check:
+            for key, value in values.items() if is_map else enumerate(values):
+                for violation in value_check(value):
+                    yield Violation(f"[{key}]{violation.field}", violation.description)
+
+    return check
+
+
+def _value_check(field: FieldDescriptor, field_rules: FieldRules, options: Any, above: tuple[str, ...]) -> Check | None:
+    """The check of one value, or None where anything goes."""
+    if field.message_type:
+        if field.message_type.full_name == "google.protobuf.Duration":
+            return _duration(field_rules) if field_rules.ListFields() else None
+        below = _compile(field.message_type, above)
+        return (lambda value: _dotted(_run(below, value))) if below else None
+    if field.cpp_type in {FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE}:
+        return _number(field_rules, finite=True)
+    if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
+        reference = options.Extensions[resource_pb2.resource_reference].type
+        if reference:
+            return _reference(reference)
+        return _text(field_rules, "bytes" if field.type == FieldDescriptor.TYPE_BYTES else "characters")
+    if field.enum_type:
+        return _enum(field.enum_type)
+    return _number(field_rules, finite=False)
+
+
+def _dotted(violations: Iterator[Violation]) -> Iterator[Violation]:
+    return (Violation(f".{violation.field}", violation.description) for violation in violations)
+
+
+def _text(field_rules: FieldRules, unit: str) -> Check | None:
+    if not field_rules.ListFields():
+        return None
+    least = field_rules.length_min
+    most = field_rules.length_max if field_rules.HasField("length_max") else None
+    pattern = re.compile(field_rules.pattern) if field_rules.pattern else None
+
+    def check(value: Any) -> Iterator[Violation]:
+        if most is not None and len(value) > most:
+            yield Violation("", f"must have at most {most} {unit}, has {len(value)}")
+        elif len(value) < least:
+            yield Violation("", f"must have at least {least} {unit}, has {len(value)}")
+        elif pattern and not pattern.fullmatch(value):
+            yield Violation("", f"must match {field_rules.pattern}")
+
+    return check
+
+
+def _number(field_rules: FieldRules, *, finite: bool) -> Check | None:
+    low = field_rules.min if field_rules.HasField("min") else -math.inf
+    high = field_rules.max if field_rules.HasField("max") else math.inf
+    if low == -math.inf and high == math.inf and not finite:
+        return None
+
+    def check(value: Any) -> Iterator[Violation]:
+        if not math.isfinite(value):
+            yield Violation("", "must be a finite number")
+        elif not low <= value <= high:
+            yield Violation("", f"must be between {low:g} and {high:g}, is {value:g}")
+
+    return check
+
+
+def _duration(field_rules: FieldRules) -> Check:
+    low = field_rules.seconds_min if field_rules.HasField("seconds_min") else -math.inf
+    high = field_rules.seconds_max if field_rules.HasField("seconds_max") else math.inf
+
+    def check(value: Any) -> Iterator[Violation]:
+        seconds = value.seconds + value.nanos / 1e9
+        if not low <= seconds <= high:
+            yield Violation("", f"must be between {low:g} s and {high:g} s, is {seconds:g} s")
+
+    return check
+
+
+def _enum(enum: EnumDescriptor) -> Check:
+    known = enum.values_by_number
+
+    def check(value: Any) -> Iterator[Violation]:
+        if value not in known:
+            yield Violation("", f"must be a value of {enum.name}, is {value}")
+
+    return check
+
+
+def _reference(kind: str) -> Check:
+    def check(value: Any) -> Iterator[Violation]:
+        if not value:
+            return
+        patterns = _resource_patterns().get(kind, ())
+        if not any(pattern.matches(value) for pattern in patterns):
+            wanted = " or ".join(pattern.pattern for pattern in patterns) or kind
+            yield Violation("", f"must be a name like {wanted}")
+
+    return check
+
+
+@cache
+def _resource_patterns() -> dict[str, tuple[ResourcePattern, ...]]:
+    """The names' patterns of every kind of resource that the process has contracts of."""
+    import vesta_contracts.everything
+
+    pool = descriptor_pool.Default()
+    found: dict[str, tuple[ResourcePattern, ...]] = {}
+    for file_name in vesta_contracts.everything.FILES:
+        for message in pool.FindFileByName(file_name).message_types_by_name.values():
+            resource = message.GetOptions().Extensions[resource_pb2.resource]
+            if resource.type:
+                found[resource.type] = tuple(ResourcePattern(pattern) for pattern in resource.pattern)
+    return found
