@@ -1,0 +1,49 @@
+"""Compares a challenger with the champion on the same items: what the gate of the loop decides by."""
+
+import numpy as np
+from vesta_contracts.training.v1 import Comparison, ConceptComparison, Estimate
+
+from vesta_training.answers import Answers, Labels
+from vesta_training.evaluation import measure
+from vesta_training.intervals import paired_difference
+from vesta_training.recipe import EvaluationChoices
+
+
+def compare(
+    challenger: Answers, champion: Answers, choices: EvaluationChoices, *, champion_name: str, seed: int
+) -> Comparison:
+    """Challenger less champion, overall and by concept, with paired intervals of 95 %.
+
+    Both must answer for the same items over the same concepts (`answers.over_concepts` brings them there). A challenger
+    is worse beyond its interval where `high < 0`.
+
+    Raises:
+        ValueError: the items or concepts differ.
+    """
+    if challenger.items != champion.items or challenger.concepts != champion.concepts:
+        raise ValueError("a comparison needs both models' answers for the same items over the same concepts")
+    generator = np.random.default_rng(seed)
+
+    def difference(first: Labels, second: Labels) -> Estimate:
+        wins, losses = int((first & ~second).sum()), int((second & ~first).sum())
+        return paired_difference(
+            wins, losses, len(first) - wins - losses, draws=choices.bootstrap_draws, generator=generator
+        )
+
+    overall = difference(challenger.right, champion.right)
+    concepts = []
+    for index, concept in enumerate(challenger.concepts):
+        bearing = challenger.truth[:, index]
+        concepts.append(
+            ConceptComparison(
+                concept=concept,
+                item_count=int(bearing.sum()),
+                recall_difference=difference(challenger.predicted[bearing, index], champion.predicted[bearing, index]),
+            )
+        )
+    return Comparison(
+        champion=champion_name,
+        champion_metrics=measure(champion, choices, seed=seed),
+        accuracy_difference=overall,
+        concepts=concepts,
+    )

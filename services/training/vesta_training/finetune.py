@@ -1,0 +1,287 @@
+"""Tunes the whole network from a fitted head (LP-FT, Kumar et al., arXiv 2202.10054), resumable after every epoch.
+
+The state before tuning is one of the candidates, so that tuning never ends with less than it began with, as far as the
+held-out images tell.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vesta_training.augment import crop_and_flip
+from vesta_training.calibration import fit_temperature, fit_thresholds, log_loss
+from vesta_training.errors import LearningError
+from vesta_training.example import Array
+from vesta_training.features import PixelSource
+from vesta_training.head import LOGIT_UNSEEN, Head, Labels, imbalance_terms
+from vesta_training.linear import Link, sigmoid, softmax
+from vesta_training.recipe import FinetuneChoices, HeadChoices, Task
+
+if TYPE_CHECKING:
+    import torch
+
+PIXEL_THREADS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """Images by their SHA-256, with labels `(N, C)` in the same order."""
+
+    sha256s: tuple[str, ...]
+    labels: Labels
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """The tuned network (on the CPU, in evaluation mode), its head, the digest of its space and the epoch kept."""
+
+    network: "torch.nn.Module"
+    head: Head
+    embedding_digest: str
+    temperature: float
+    epoch: int
+    held_out_loss: float
+
+
+def finetune(
+    network: "torch.nn.Module",
+    head: Head,
+    learn: Images,
+    held_out: Images,
+    *,
+    choices: FinetuneChoices,
+    head_choices: HeadChoices,
+    input_size_px: int,
+    pixels: PixelSource,
+    checkpoint: Path,
+    fingerprint: str,
+    seed: int,
+    device: str,
+    threads: int,
+    stepped: Callable[[int, int, float], None],
+) -> Tuned:
+    """Tunes `network`, which is changed, from `head`.
+
+    Args:
+        learn: what is learned; `held_out` decides which epoch is kept, and calibrates it.
+        checkpoint: written after every epoch; one with the same fingerprint is gone on from.
+        fingerprint: of everything that decides the outcome.
+        device: as torch names it.
+        stepped: called after every step with its number, how many there are and the loss; raises to stop.
+
+    Raises:
+        LearningError: the loss is no longer a number.
+    """
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    tuning = _Tuning(network, head, input_size_px, pixels, device)
+    batch_count = math.ceil(len(learn.sha256s) / choices.batch_size)
+    steps = choices.epochs * batch_count
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": list(network.parameters()), "lr": choices.learning_rate},
+            {"params": list(tuning.linear.parameters()), "lr": choices.head_learning_rate},
+        ],
+        weight_decay=choices.weight_decay,
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_cosine(steps, choices.warmup_share))
+    link: Link = "softmax" if head.task is Task.CLASSIFICATION else "sigmoid"
+    weights, offset = (torch.from_numpy(term).to(device) for term in imbalance_terms(learn.labels, link, head_choices))
+    state = _resume(checkpoint, fingerprint)
+    if state is None:
+        best = tuning.candidate(0, held_out, choices.batch_size)
+        first = 0
+    else:
+        tuning.load(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+        best, first = state["best"], state["epoch"]
+    for epoch in range(first, choices.epochs):
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        order = torch.randperm(len(learn.sha256s), generator=generator).numpy()
+        parts = np.array_split(order, batch_count)
+        for index, images in enumerate(tuning.batches(learn.sha256s, parts)):
+            images = crop_and_flip(images, input_size_px, choices.crop_area_min, flip=choices.flip, generator=generator)
+            part = torch.from_numpy(parts[index])
+            truth = torch.from_numpy(learn.labels)[part].to(device)
+            loss = _loss(tuning.logits(images), truth, weights[part.to(device)], offset, link)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise LearningError(f"the loss became {value} in epoch {epoch + 1}: a smaller learning_rate would work")
+            stepped(epoch * batch_count + index + 1, steps, value)
+        candidate = tuning.candidate(epoch + 1, held_out, choices.batch_size)
+        if candidate["loss"] < best["loss"]:
+            best = candidate
+        _save(
+            checkpoint,
+            {
+                "fingerprint": fingerprint,
+                "epoch": epoch + 1,
+                "model": tuning.state(),
+                "optimizer": optimizer.state_dict(),
+                "schedule": schedule.state_dict(),
+                "best": best,
+            },
+        )
+    return tuning.finish(best, head)
+
+
+class _Tuning:
+    """The network with a torch twin of the head on it."""
+
+    def __init__(
+        self, network: "torch.nn.Module", head: Head, input_size_px: int, pixels: PixelSource, device: str
+    ) -> None:
+        import torch
+
+        # Evaluation mode throughout: batch statistics stay those of ImageNet, so small batches do no harm.
+        self.network: Any = network.eval().to(device)
+        self.linear = torch.nn.Linear(*head.weights.shape).to(device)
+        self._seen = head.bias > LOGIT_UNSEEN / 2
+        with torch.no_grad():
+            self.linear.weight.copy_(torch.from_numpy(head.weights.T.copy()))
+            self.linear.bias.copy_(torch.from_numpy(head.bias.copy()))
+        self._task = head.task
+        self._size = (input_size_px, input_size_px)
+        self._pixels = pixels
+        self._device = device
+
+    def logits(self, images: "torch.Tensor") -> "torch.Tensor":
+        """`(N, 3, S, S)` in [0, 255] → `(N, C)`."""
+        import torch
+
+        features = self.network.extract_features(images / 127.5 - 1).mean((2, 3))
+        logits: torch.Tensor = self.linear(torch.nn.functional.normalize(features))
+        return logits
+
+    def batches(self, sha256s: Sequence[str], parts: Sequence[Any]) -> Iterator["torch.Tensor"]:
+        """Images of each part, `(N, 3, H, W)` float, fetched while the one before is learned."""
+        import torch
+
+        with ThreadPoolExecutor(PIXEL_THREADS, thread_name_prefix="pixels") as pool:
+            ahead = [pool.submit(self._pixels, sha256s[index]) for index in parts[0]] if len(parts) else []
+            for number in range(len(parts)):
+                now = np.stack([future.result() for future in ahead])
+                following = parts[number + 1] if number + 1 < len(parts) else ()
+                ahead = [pool.submit(self._pixels, sha256s[index]) for index in following]
+                yield torch.from_numpy(now).to(self._device).permute(0, 3, 1, 2).float()
+
+    def candidate(self, epoch: int, held_out: Images, batch_size: int) -> dict[str, Any]:
+        """The present state with its calibrated loss on the held-out images."""
+        import torch
+
+        parts = np.array_split(np.arange(len(held_out.sha256s)), math.ceil(len(held_out.sha256s) / batch_size))
+        with torch.inference_mode():
+            logits: Array = np.concatenate(
+                [
+                    self.logits(torch.nn.functional.interpolate(images, size=self._size, mode="bilinear")).cpu().numpy()
+                    for images in self.batches(held_out.sha256s, parts)
+                ]
+            )
+        link: Link = "softmax" if self._task is Task.CLASSIFICATION else "sigmoid"
+        temperature = fit_temperature(logits, held_out.labels, link)
+        probabilities = (softmax if link == "softmax" else sigmoid)(logits / np.float32(temperature))
+        return {
+            "epoch": epoch,
+            "loss": log_loss(probabilities, held_out.labels, link),
+            "temperature": temperature,
+            "thresholds": list(fit_thresholds(probabilities, held_out.labels)),
+            "model": self.state(),
+        }
+
+    def state(self) -> dict[str, "torch.Tensor"]:
+        """A copy on the CPU of all that is learned."""
+        parts = {"network": self.network, "linear": self.linear}
+        return {
+            f"{part}.{name}": value.detach().cpu().clone()
+            for part, module in parts.items()
+            for name, value in module.state_dict().items()
+        }
+
+    def load(self, state: dict[str, "torch.Tensor"]) -> None:
+        for part, module in (("network", self.network), ("linear", self.linear)):
+            prefix = f"{part}."
+            module.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+
+    def finish(self, best: dict[str, Any], head: Head) -> Tuned:
+        """The best candidate as network and calibrated head."""
+        self.load(best["model"])
+        temperature = np.float32(best["temperature"])
+        weights = self.linear.weight.detach().cpu().numpy().T / temperature
+        bias = self.linear.bias.detach().cpu().numpy() / temperature
+        network = self.network.cpu().eval()
+        digest = hashlib.sha256()
+        for name, value in sorted(network.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.numpy().tobytes())
+        return Tuned(
+            network=network,
+            head=replace(
+                head,
+                weights=np.ascontiguousarray(weights),
+                bias=np.where(self._seen, bias, np.float32(LOGIT_UNSEEN)),
+                thresholds=tuple(best["thresholds"]) if head.task is Task.MULTILABEL else (),
+            ),
+            embedding_digest=digest.hexdigest(),
+            temperature=float(temperature),
+            epoch=best["epoch"],
+            held_out_loss=best["loss"],
+        )
+
+
+def _loss(
+    logits: "torch.Tensor", truth: "torch.Tensor", weights: "torch.Tensor", offset: "torch.Tensor", link: Link
+) -> "torch.Tensor":
+    """The head's own loss in torch: from logits and labels `(N, C)`, and weights `(N, 1)` or `(N, C)`, to a mean."""
+    import torch
+
+    if link == "softmax":
+        targets = truth.to(logits.dtype).argmax(dim=1)
+        losses = torch.nn.functional.cross_entropy(logits + offset, targets, reduction="none")[:, None]
+    else:
+        losses = torch.nn.functional.binary_cross_entropy_with_logits(
+            logits + offset, truth.to(logits.dtype), reduction="none"
+        )
+    return (losses * weights).mean()
+
+
+def _warm_cosine(steps: int, warmup_share: float) -> Callable[[int], float]:
+    """The share of the learning rate at a step: a straight rise, then half a cosine down to 0."""
+    warm = max(1, round(steps * warmup_share))
+
+    def share(step: int) -> float:
+        if step < warm:
+            return (step + 1) / warm
+        return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+    return share
+
+
+def _resume(checkpoint: Path, fingerprint: str) -> dict[str, Any] | None:
+    """The state of an earlier attempt at the very same training, if there is one."""
+    import torch
+
+    if not checkpoint.exists():
+        return None
+    state: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    return state if state.get("fingerprint") == fingerprint else None
+
+
+def _save(checkpoint: Path, state: dict[str, Any]) -> None:
+    import torch
+
+    unfinished = checkpoint.with_suffix(".unfinished")
+    torch.save(state, unfinished)
+    unfinished.replace(checkpoint)

@@ -1,0 +1,105 @@
+"""The learning in a training: a head on frozen features, and tuning from it where the recipe asks."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vesta_training.assignment import Assignment
+from vesta_training.backbone import Backbone, load_network
+from vesta_training.example import Example, Split, label_matrix
+from vesta_training.export import export_network
+from vesta_training.finetune import Images, finetune
+from vesta_training.folds import deal_folds
+from vesta_training.head import FittedHead, Head, fit_head
+from vesta_training.recipe import FinetuneChoices, HeadChoices
+from vesta_training.stage import Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """A head, the stage it stands on, and what the card says of how it was found."""
+
+    head: Head | None
+    stage: Stage
+    facts: Mapping[str, Any]
+
+
+def learn(assignment: Assignment, backbone: Backbone, stage: Stage, examples: Sequence[Example]) -> Learned:
+    """Learns from all examples. Tuning holds the validation side back, or a share of all where that is empty."""
+    choices = assignment.recipe.finetune
+    held = _held_out(assignment, choices, examples) if choices is not None else None
+    if choices is None or held is None or not held.any():
+        # Without anything to hold out nobody could tell whether tuning helped.
+        fitted = _fit(assignment, stage, examples)
+        return Learned(fitted.head, stage, _facts(fitted))
+    taught = [one for one, out in zip(examples, held, strict=True) if not out]
+    fitted = _fit(assignment, stage, taught)
+    stage.report.begin("finetune")
+    tuned = finetune(
+        load_network(backbone),
+        fitted.head,
+        _images(assignment, taught),
+        _images(assignment, [one for one, out in zip(examples, held, strict=True) if out]),
+        choices=choices,
+        head_choices=assignment.recipe.head or HeadChoices(),
+        input_size_px=backbone.input_size_px,
+        pixels=stage.seams.pixels,
+        checkpoint=stage.seams.folder / "finetune.checkpoint",
+        fingerprint=f"{assignment.fingerprint};{backbone.digest}",
+        seed=assignment.seed,
+        device=stage.seams.device,
+        threads=stage.seams.threads,
+        stepped=stage.report.step,
+    )
+    path = stage.seams.folder / "tuned.onnx"
+    export_network(tuned.network, backbone.input_size_px, tuned.embedding_digest, path)
+    return Learned(
+        head=tuned.head,
+        stage=Stage(stage.seams, stage.report, path, tuned.embedding_digest),
+        facts={
+            **_facts(fitted),
+            "tunedEpoch": tuned.epoch,
+            "temperature": tuned.temperature,
+            "heldOutLoss": tuned.held_out_loss,
+        },
+    )
+
+
+def _fit(assignment: Assignment, stage: Stage, examples: Sequence[Example]) -> FittedHead:
+    embeddings = stage.embed(examples)
+    stage.report.begin("head")
+    return fit_head(
+        embeddings,
+        label_matrix(examples, assignment.concepts),
+        assignment.concepts,
+        assignment.recipe.task,
+        assignment.recipe.head or HeadChoices(),
+        seed=assignment.seed,
+        pulse=stage.report.pulse,
+        fitted=stage.report.step,
+    )
+
+
+def _held_out(assignment: Assignment, choices: FinetuneChoices, examples: Sequence[Example]) -> Any:
+    """`(N,)` booleans."""
+    validation = np.array([one.split is Split.VALIDATION for one in examples], dtype=np.bool_)
+    if validation.any() and not validation.all():
+        return validation
+    labels = label_matrix(examples, assignment.concepts)
+    return deal_folds(labels, round(1 / choices.holdout_share), assignment.seed) == 0
+
+
+def _images(assignment: Assignment, examples: Sequence[Example]) -> Images:
+    return Images(tuple(one.image_sha256 for one in examples), label_matrix(examples, assignment.concepts))
+
+
+def _facts(fitted: FittedHead) -> dict[str, Any]:
+    return {
+        "strength": fitted.strength,
+        "temperature": fitted.temperature,
+        "loss": fitted.loss,
+        "heldOutLoss": fitted.held_out_loss,
+        "unseenConcepts": list(fitted.unseen_concepts),
+    }

@@ -1,0 +1,187 @@
+"""One training from labelled examples to a measured model file: the one function that an executor calls."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from threadpoolctl import threadpool_limits
+from vesta_contracts.training.v1 import Comparison, LearningCurvePoint, Metrics
+
+from vesta_training.answers import Answers, over_concepts
+from vesta_training.assignment import Assignment, Seams, Trained, teaching
+from vesta_training.backbone import EMBEDDING_DIMENSION, Backbone, find_backbone
+from vesta_training.card import card_markdown, make_card
+from vesta_training.comparison import compare
+from vesta_training.evaluation import measure
+from vesta_training.example import Example, Split, label_matrix
+from vesta_training.export import export_backbone, export_model
+from vesta_training.learn import Learned, learn
+from vesta_training.learning_curve import learning_curve
+from vesta_training.model_file import read_model
+from vesta_training.progress import Progress, Reporter, untold
+from vesta_training.recipe import HeadChoices, Recipe, Task
+from vesta_training.stage import Stage
+
+# What a step takes on one thread of a plain CPU, for the time left before there is anything to measure.
+SECONDS_PER_IMAGE = 0.012
+SECONDS_PER_TUNED_IMAGE = 0.12
+SECONDS_PER_LABEL_IN_HEAD = 0.002
+SECONDS_TO_EVALUATE = 1.0
+SECONDS_TO_EXPORT = 0.5
+
+
+def train(
+    assignment: Assignment,
+    seams: Seams,
+    *,
+    progress: Callable[[Progress], None] = untold,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Trained:
+    """Trains, measures and exports. Equal assignments give equal files on equal machines.
+
+    Matrix products keep to one thread: a second one gains little alone and loses much where others compute too.
+
+    Progress is told often; who passes it on decides how often to.
+
+    Raises:
+        LearningError: it cannot be done; the message says why.
+        TrainingCancelled: `cancelled` said so.
+    """
+    with threadpool_limits(limits=1, user_api="blas"):
+        return _train(assignment, seams, progress, cancelled)
+
+
+def _train(
+    assignment: Assignment, seams: Seams, progress: Callable[[Progress], None], cancelled: Callable[[], bool]
+) -> Trained:
+    recipe = assignment.recipe
+    kept = teaching(assignment.examples, recipe.task, assignment.concepts)
+    report = Reporter(progress, cancelled, seams.clock, _plan(recipe, len(kept), seams.threads))
+    report.begin("features", len(kept))
+    backbone = find_backbone(recipe.backbone, seams.weights_file)
+    base = Stage(seams, report, export_backbone(backbone, seams.folder), backbone.digest)
+    if recipe.task is Task.EMBEDDING:
+        return _finish(assignment, backbone, kept, Learned(None, base, {}), None)
+    known = [one for one in kept if one.split is not Split.TEST]
+    test = [one for one in kept if one.split is Split.TEST]
+    base.embed([*known, *test])
+    learned = learn(assignment, backbone, base, known)
+    measured = _measure(assignment, learned, base, known, test)
+    return _finish(assignment, backbone, kept, learned, measured)
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """All that is known of a challenger from the test items."""
+
+    metrics: Metrics
+    answers: Answers
+    champion_answers: Answers | None
+    comparison: Comparison | None
+    control_curve: tuple[LearningCurvePoint, ...]
+
+
+def _measure(
+    assignment: Assignment, learned: Learned, base: Stage, known: Sequence[Example], test: Sequence[Example]
+) -> _Measured:
+    assert learned.head is not None
+    choices, seed = assignment.recipe.evaluation, assignment.seed
+    base.report.begin("evaluate")
+    answers = learned.stage.answers(learned.head, test)
+    champion_answers, comparison = None, None
+    if assignment.champion is not None and test:
+        model = read_model(assignment.champion.path)
+        # A champion that only embeds answers nothing that could be compared.
+        if model.head is not None and model.task is assignment.recipe.task:
+            champion = Stage(base.seams, base.report, assignment.champion.path, model.embedding_digest)
+            champion_answers = over_concepts(champion.answers(model.head, test), answers.concepts, answers.truth)
+            comparison = compare(answers, champion_answers, choices, champion_name=assignment.champion.name, seed=seed)
+    return _Measured(
+        metrics=measure(answers, choices, seed=seed),
+        answers=answers,
+        champion_answers=champion_answers,
+        comparison=comparison,
+        control_curve=_control_curve(assignment, base, known, test) if assignment.control_curve else (),
+    )
+
+
+def _control_curve(
+    assignment: Assignment, base: Stage, known: Sequence[Example], test: Sequence[Example]
+) -> tuple[LearningCurvePoint, ...]:
+    """Always on the features before any tuning, which has seen labels that were not drawn at random."""
+    control = [one for one in known if one.control]
+    if not control or not test:
+        return ()
+    points = learning_curve(
+        base.embed(control),
+        label_matrix(control, assignment.concepts),
+        base.embed(test),
+        label_matrix(test, assignment.concepts),
+        assignment.concepts,
+        assignment.recipe.task,
+        assignment.recipe.head or HeadChoices(),
+        draws=assignment.recipe.evaluation.control_curve_draws,
+        seed=assignment.seed,
+        pulse=base.report.pulse,
+        measured=base.report.step,
+    )
+    return tuple(points)
+
+
+def _finish(
+    assignment: Assignment,
+    backbone: Backbone,
+    kept: Sequence[Example],
+    learned: Learned,
+    measured: _Measured | None,
+) -> Trained:
+    stage, head = learned.stage, learned.head
+    stage.report.begin("export", 1)
+    export = export_model(stage.path, head, stage.embedding_digest, stage.seams.folder / "model.onnx")
+    metrics = measured.metrics if measured else None
+    comparison = measured.comparison if measured else None
+    card = make_card(
+        recipe=assignment.recipe,
+        backbone=backbone,
+        snapshot=assignment.snapshot,
+        snapshot_digest=assignment.snapshot_digest,
+        examples=kept,
+        concepts=assignment.concepts,
+        left_out_count=len(assignment.examples) - len(kept),
+        fitted=learned.facts,
+        metrics=metrics,
+        comparison=comparison,
+        export=export,
+        embedding_digest=stage.embedding_digest,
+        seed=assignment.seed,
+    )
+    stage.report.step(1, 1)
+    return Trained(
+        onnx_path=export.path,
+        digest=export.digest,
+        size_bytes=export.size_bytes,
+        task=assignment.recipe.task,
+        concepts=head.concepts if head else (),
+        thresholds=head.thresholds if head else (),
+        embedding_digest=stage.embedding_digest,
+        embedding_dimension=EMBEDDING_DIMENSION,
+        metrics=metrics,
+        answers=measured.answers if measured else None,
+        champion_answers=measured.champion_answers if measured else None,
+        comparison=comparison,
+        control_curve=measured.control_curve if measured else (),
+        card=card,
+        card_markdown=card_markdown(card, metrics),
+    )
+
+
+def _plan(recipe: Recipe, image_count: int, threads: int) -> dict[str, float]:
+    """Seconds that each phase may take, in the order in which they come."""
+    if recipe.task is Task.EMBEDDING:
+        return {"features": SECONDS_TO_EXPORT, "export": SECONDS_TO_EXPORT}
+    plan = {
+        "features": image_count * SECONDS_PER_IMAGE / threads,
+        "head": image_count * SECONDS_PER_LABEL_IN_HEAD,
+    }
+    if recipe.finetune is not None:
+        plan["finetune"] = recipe.finetune.epochs * image_count * SECONDS_PER_TUNED_IMAGE / threads
+    return {**plan, "evaluate": SECONDS_TO_EVALUATE, "export": SECONDS_TO_EXPORT}
