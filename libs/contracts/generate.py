@@ -1,15 +1,19 @@
-"""Generates `vesta_contracts` from `protos/`: messages, stubs, their types, and one package a service that names them all.
+"""Generates `vesta_contracts` from `protos/`: messages, stubs, their types, one package a service that names them all, and the comments.
 
 Run by `make verify`, or by hand after a change of a `.proto`. The output is committed, so that nobody needs protoc to build.
 """
 
+import json
 import re
 import shutil
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from google.protobuf import descriptor_pb2
 from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,6 +37,8 @@ def main() -> int:
                 f"--mypy_out=quiet:{scratch}",
                 f"--grpc_python_out={scratch}",
                 f"--mypy_grpc_out=quiet:{scratch}",
+                "--include_source_info",
+                f"--descriptor_set_out={scratch}/descriptors.binpb",
                 *map(str, sources),
             ]
         )
@@ -40,9 +46,12 @@ def main() -> int:
             return int(status)
         shutil.rmtree(TARGET, ignore_errors=True)
         shutil.copytree(Path(scratch) / "vesta", TARGET)
+        descriptors = descriptor_pb2.FileDescriptorSet.FromString((Path(scratch) / "descriptors.binpb").read_bytes())
     for path in TARGET.rglob("*.py*"):
         path.write_text(_in_package(path.read_text()))
     _write_packages()
+    comments = {name: text for file in descriptors.file for name, text in _comments(file)}
+    (TARGET / "comments.json").write_text(json.dumps(comments, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
     return 0
 
 
@@ -69,7 +78,10 @@ def _write_packages() -> None:
         text = f"{HEADER}\n" + "".join(f"{line}\n" for line in lines) + f"\n__all__ = [\n{listed}]\n"
         (package / "__init__.py").write_text(text)
         (package.parent / "__init__.py").write_text(HEADER)
-    files = sorted(f"vesta/{path.parent.parent.name}/v1/{path.stem.removesuffix('_pb2')}.proto" for path in TARGET.rglob("*_pb2.py"))
+    files = sorted(
+        f"vesta/{path.parent.parent.name}/v1/{path.stem.removesuffix('_pb2')}.proto"
+        for path in TARGET.rglob("*_pb2.py")
+    )
     imports = "".join(f"import vesta_contracts.{package.parent.name}.v1\n" for package in sorted(exports))
     listed = "".join(f'    "{file}",\n' for file in files)
     text = f'{HEADER}"""Imports every contract, and lists the files they came from."""\n\n{imports}\nFILES = (\n{listed})\n'
@@ -101,6 +113,27 @@ def _stub_exports(path: Path) -> list[str]:
     names += re.findall(r"^def (add_\w+_to_server)\(", text, flags=re.MULTILINE)
     package = f"vesta_contracts.{path.parent.parent.name}.v1"
     return [f"from {package}.{path.stem} import {name} as {name}" for name in names]
+
+
+def _comments(file: descriptor_pb2.FileDescriptorProto) -> Iterator[tuple[str, str]]:
+    """Each thing of a file with its leading comment, by full name. Generated modules do not keep comments; OpenAPI wants them."""
+    for location in file.source_code_info.location:
+        if location.leading_comments:
+            name = _name_at(file, list(location.path))
+            if name:
+                yield f"{file.package}.{name}", " ".join(location.leading_comments.split())
+
+
+def _name_at(thing: Any, path: list[int]) -> str:
+    """The dotted name, below the file, of what lies at a path of field numbers and indices; empty for what has no name."""
+    names = []
+    while path:
+        field = thing.DESCRIPTOR.fields_by_number[path[0]]
+        if not field.is_repeated or field.message_type is None or len(path) < 2:
+            return ""
+        thing, path = getattr(thing, field.name)[path[1]], path[2:]
+        names.append(getattr(thing, "name", ""))
+    return ".".join(names) if all(names) else ""
 
 
 if __name__ == "__main__":

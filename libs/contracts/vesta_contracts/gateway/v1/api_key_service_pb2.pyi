@@ -32,7 +32,7 @@ class CreateApiKeyRequest(_message.Message):
     api_key_id: _builtins.str
     """The last part of its name. Left empty, one is made."""
     request_id: _builtins.str
-    """Makes repeats safe: the same id returns the first answer."""
+    """Makes repeats safe: the same id returns the same ApiKey, without its secret, which is answered once and kept nowhere."""
     @_builtins.property
     def api_key(self) -> _api_key_pb2.ApiKey: ...
     def __init__(

@@ -69,7 +69,7 @@ class ApiKeyServiceServicer:
     """
 
     def CreateApiKey(self, request, context):
-        """Creates a ApiKey. Errors: ALREADY_EXISTS api_key_id is taken; NOT_FOUND member.
+        """Creates an ApiKey, and answers its secret, this once. Errors: ALREADY_EXISTS api_key_id is taken; NOT_FOUND member.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

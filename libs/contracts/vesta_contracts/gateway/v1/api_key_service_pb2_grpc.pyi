@@ -36,7 +36,7 @@ class ApiKeyServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ApiKeyServiceAsyncStub: ...
     CreateApiKey: _grpc.UnaryUnaryMultiCallable[_api_key_service_pb2.CreateApiKeyRequest, _api_key_pb2.ApiKey]
-    """Creates a ApiKey. Errors: ALREADY_EXISTS api_key_id is taken; NOT_FOUND member."""
+    """Creates an ApiKey, and answers its secret, this once. Errors: ALREADY_EXISTS api_key_id is taken; NOT_FOUND member."""
     GetApiKey: _grpc.UnaryUnaryMultiCallable[_api_key_service_pb2.GetApiKeyRequest, _api_key_pb2.ApiKey]
     """Returns one ApiKey. Errors: NOT_FOUND."""
     ListApiKeys: _grpc.UnaryUnaryMultiCallable[_api_key_service_pb2.ListApiKeysRequest, _api_key_service_pb2.ListApiKeysResponse]
@@ -52,7 +52,7 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateApiKey: _aio.UnaryUnaryMultiCallable[_api_key_service_pb2.CreateApiKeyRequest, _api_key_pb2.ApiKey]  # type: ignore[assignment]
-    """Creates a ApiKey. Errors: ALREADY_EXISTS api_key_id is taken; NOT_FOUND member."""
+    """Creates an ApiKey, and answers its secret, this once. Errors: ALREADY_EXISTS api_key_id is taken; NOT_FOUND member."""
     GetApiKey: _aio.UnaryUnaryMultiCallable[_api_key_service_pb2.GetApiKeyRequest, _api_key_pb2.ApiKey]  # type: ignore[assignment]
     """Returns one ApiKey. Errors: NOT_FOUND."""
     ListApiKeys: _aio.UnaryUnaryMultiCallable[_api_key_service_pb2.ListApiKeysRequest, _api_key_service_pb2.ListApiKeysResponse]  # type: ignore[assignment]
@@ -71,7 +71,7 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _api_key_service_pb2.CreateApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_api_key_pb2.ApiKey, _abc.Awaitable[_api_key_pb2.ApiKey]]:
-        """Creates a ApiKey. Errors: ALREADY_EXISTS api_key_id is taken; NOT_FOUND member."""
+        """Creates an ApiKey, and answers its secret, this once. Errors: ALREADY_EXISTS api_key_id is taken; NOT_FOUND member."""
 
     @_abc_1.abstractmethod
     def GetApiKey(

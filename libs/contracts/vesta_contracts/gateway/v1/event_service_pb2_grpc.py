@@ -47,7 +47,7 @@ class EventServiceServicer:
     """
 
     def WatchEvents(self, request, context):
-        """Streams a Project's events as they happen, from now on or from a time; REST answers server-sent events.
+        """Streams a Project's events as they happen, from now on; REST answers server-sent events.
         A watcher that reads too slowly is dropped with RESOURCE_EXHAUSTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

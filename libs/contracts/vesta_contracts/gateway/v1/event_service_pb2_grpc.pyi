@@ -34,7 +34,7 @@ class EventServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> EventServiceAsyncStub: ...
     WatchEvents: _grpc.UnaryStreamMultiCallable[_event_service_pb2.WatchEventsRequest, _event_service_pb2.ProjectEvent]
-    """Streams a Project's events as they happen, from now on or from a time; REST answers server-sent events.
+    """Streams a Project's events as they happen, from now on; REST answers server-sent events.
     A watcher that reads too slowly is dropped with RESOURCE_EXHAUSTED.
     """
 
@@ -44,7 +44,7 @@ class EventServiceAsyncStub(EventServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     WatchEvents: _aio.UnaryStreamMultiCallable[_event_service_pb2.WatchEventsRequest, _event_service_pb2.ProjectEvent]  # type: ignore[assignment]
-    """Streams a Project's events as they happen, from now on or from a time; REST answers server-sent events.
+    """Streams a Project's events as they happen, from now on; REST answers server-sent events.
     A watcher that reads too slowly is dropped with RESOURCE_EXHAUSTED.
     """
 
@@ -57,7 +57,7 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _event_service_pb2.WatchEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_event_service_pb2.ProjectEvent], _abc.AsyncIterator[_event_service_pb2.ProjectEvent]]:
-        """Streams a Project's events as they happen, from now on or from a time; REST answers server-sent events.
+        """Streams a Project's events as they happen, from now on; REST answers server-sent events.
         A watcher that reads too slowly is dropped with RESOURCE_EXHAUSTED.
         """
 

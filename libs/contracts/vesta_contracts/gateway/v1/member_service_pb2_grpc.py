@@ -90,7 +90,7 @@ class MemberServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateMember(self, request, context):
-        """Changes the fields of update_mask (display_name, role). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change.
+        """Changes the fields of update_mask (display_name, role). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change; FAILED_PRECONDITION LAST_OWNER.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,7 +42,7 @@ class MemberServiceStub:
     ListMembers: _grpc.UnaryUnaryMultiCallable[_member_service_pb2.ListMembersRequest, _member_service_pb2.ListMembersResponse]
     """Lists Members by name. Errors: INVALID_ARGUMENT page_token or filter."""
     UpdateMember: _grpc.UnaryUnaryMultiCallable[_member_service_pb2.UpdateMemberRequest, _member_pb2.Member]
-    """Changes the fields of update_mask (display_name, role). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change."""
+    """Changes the fields of update_mask (display_name, role). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change; FAILED_PRECONDITION LAST_OWNER."""
     DeleteMember: _grpc.UnaryUnaryMultiCallable[_member_service_pb2.DeleteMemberRequest, _empty_pb2.Empty]
     """Deletes one Member and revokes its keys. Errors: NOT_FOUND; FAILED_PRECONDITION LAST_OWNER."""
 
@@ -58,7 +58,7 @@ class MemberServiceAsyncStub(MemberServiceStub):
     ListMembers: _aio.UnaryUnaryMultiCallable[_member_service_pb2.ListMembersRequest, _member_service_pb2.ListMembersResponse]  # type: ignore[assignment]
     """Lists Members by name. Errors: INVALID_ARGUMENT page_token or filter."""
     UpdateMember: _aio.UnaryUnaryMultiCallable[_member_service_pb2.UpdateMemberRequest, _member_pb2.Member]  # type: ignore[assignment]
-    """Changes the fields of update_mask (display_name, role). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change."""
+    """Changes the fields of update_mask (display_name, role). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change; FAILED_PRECONDITION LAST_OWNER."""
     DeleteMember: _aio.UnaryUnaryMultiCallable[_member_service_pb2.DeleteMemberRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Deletes one Member and revokes its keys. Errors: NOT_FOUND; FAILED_PRECONDITION LAST_OWNER."""
 
@@ -95,7 +95,7 @@ class MemberServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _member_service_pb2.UpdateMemberRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_member_pb2.Member, _abc.Awaitable[_member_pb2.Member]]:
-        """Changes the fields of update_mask (display_name, role). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change."""
+        """Changes the fields of update_mask (display_name, role). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change; FAILED_PRECONDITION LAST_OWNER."""
 
     @_abc_1.abstractmethod
     def DeleteMember(
