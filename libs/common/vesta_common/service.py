@@ -45,6 +45,14 @@ class Component(Protocol):
         ...
 
 
+def new_registry() -> CollectorRegistry:
+    """A registry with the process's own figures; what libraries count globally stays out."""
+    registry = CollectorRegistry()
+    for collector in (GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR):
+        registry.register(collector)
+    return registry
+
+
 @dataclass
 class App:
     """What a service is made of.
@@ -53,11 +61,13 @@ class App:
         servicers: its gRPC services.
         components: its background work, in the order in which it starts; it stops in reverse.
         closing: what is to be closed last, pools and channels.
+        registry: holds its metrics; `new_registry` makes one where components are to count on it too.
     """
 
     servicers: Sequence[Any]
     components: Sequence[Component] = ()
     closing: Sequence[Callable[[], None]] = field(default_factory=tuple)
+    registry: CollectorRegistry = field(default_factory=new_registry)
 
 
 class Loop:
@@ -154,10 +164,9 @@ def _serve(service: str, settings: S, build: Callable[[S], App]) -> None:
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    registry = _registry()
     app = build(settings)
-    server = Server(service, settings.listen_address, app.servicers, registry)
-    metrics_address = serve_metrics(settings.metrics_address, registry)
+    server = Server(service, settings.listen_address, app.servicers, app.registry)
+    metrics_address = serve_metrics(settings.metrics_address, app.registry)
     for component in app.components:
         component.start()
     server.start()
@@ -176,11 +185,3 @@ def stop_app(app: App, server: Server) -> None:
         component.stop(timedelta(seconds=max(0.1, deadline - time.monotonic())))
     for close in app.closing:
         close()
-
-
-def _registry() -> CollectorRegistry:
-    """A registry with the process's own figures; what libraries count globally stays out."""
-    registry = CollectorRegistry()
-    for collector in (GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR):
-        registry.register(collector)
-    return registry
