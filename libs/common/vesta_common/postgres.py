@@ -158,4 +158,6 @@ def load_queries(package: str) -> Any:
     `^` answers one row or None, `$` one value, `!` the number of rows, `*!` runs once for each of a list; a plain one answers
     an iterator of rows: make a list of it inside the transaction.
     """
-    return aiosql.from_str((resources.files(package) / "queries.sql").read_text(), "psycopg")
+    return aiosql.from_str(
+        (resources.files(package) / "queries.sql").read_text(), "psycopg", mandatory_parameters=False
+    )
