@@ -1,0 +1,26 @@
+"""Changing a round's record without changing the value that others hold."""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from google.protobuf.message import Message
+from vesta_contracts.conductor.v1 import Round
+
+from vesta_conductor.situation import RoundRecord
+
+
+def amended(record: RoundRecord, *, label_time: datetime | None = None, **fields: Any) -> RoundRecord:
+    """A copy of the record with these fields of its `Round` set; a message is put in place of the one before."""
+    changed = Round()
+    changed.CopyFrom(record.round)
+    for name, value in fields.items():
+        if isinstance(value, Message):
+            getattr(changed, name).CopyFrom(value)
+        elif isinstance(value, datetime):
+            getattr(changed, name).FromDatetime(value)
+        elif isinstance(value, timedelta):
+            getattr(changed, name).FromTimedelta(value)
+        else:
+            setattr(changed, name, value)
+    return replace(record, round=changed, label_time=label_time or record.label_time)

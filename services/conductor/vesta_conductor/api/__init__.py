@@ -1,0 +1,1 @@
+"""The conductor's gRPC services, one file a resource: check, call, answer."""

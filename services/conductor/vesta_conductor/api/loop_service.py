@@ -1,0 +1,174 @@
+"""Loops over gRPC."""
+
+import grpc
+from google.protobuf.empty_pb2 import Empty
+from vesta_common.clock import Clock
+from vesta_common.errors import AlreadyExists, InvalidArgument, NotFound, Violation
+from vesta_common.etags import check_etag, etag_of
+from vesta_common.idempotency import once
+from vesta_common.ids import new_id
+from vesta_common.masks import apply_update
+from vesta_common.names import project_of
+from vesta_common.pages import read_page
+from vesta_common.postgres import Connection, Postgres
+from vesta_contracts.conductor.v1 import (
+    CreateLoopRequest,
+    DeleteLoopRequest,
+    GetLoopRequest,
+    ListDecisionsRequest,
+    ListDecisionsResponse,
+    ListLoopsRequest,
+    ListLoopsResponse,
+    Loop,
+    LoopPolicy,
+    LoopServiceServicer,
+    LoopStatus,
+    UpdateLoopRequest,
+)
+from vesta_contracts.datasets.v1 import GetDatasetRequest
+from vesta_contracts.training.v1 import GetRecipeRequest
+
+from vesta_conductor import store
+from vesta_conductor.peers import Peers
+
+MUTABLE = ("display_name", "paused", "policy")
+FIXED = ("dataset", "replicas")  # of the policy: snapshots and campaign rest on them
+
+
+class LoopService(LoopServiceServicer):
+    """Keeps Loops and tells what they did. Turning them is the workers' work."""
+
+    def __init__(self, postgres: Postgres, peers: Peers, clock: Clock) -> None:
+        self._postgres = postgres
+        self._peers = peers
+        self._clock = clock
+
+    def CreateLoop(self, request: CreateLoopRequest, context: grpc.ServicerContext) -> Loop:
+        self._check_references(request.parent, request.loop.policy)
+
+        def work(connection: Connection) -> Loop:
+            return once(connection, request, Loop, lambda: self._create(connection, request))
+
+        return self._postgres.run(work)
+
+    def GetLoop(self, request: GetLoopRequest, context: grpc.ServicerContext) -> Loop:
+        with self._postgres.transaction() as connection:
+            return _with_etag(_found(store.find_loop(connection, request.name), request.name))
+
+    def ListLoops(self, request: ListLoopsRequest, context: grpc.ServicerContext) -> ListLoopsResponse:
+        page = read_page(request)
+        with self._postgres.transaction() as connection:
+            found = store.list_loops(connection, request.parent, (page.cursor or ("",))[0], page.limit)
+        loops, token = page.cut(found, lambda loop: (loop.name,))
+        return ListLoopsResponse(loops=[_with_etag(loop) for loop in loops], next_page_token=token)
+
+    def UpdateLoop(self, request: UpdateLoopRequest, context: grpc.ServicerContext) -> Loop:
+        name = request.loop.name
+        with self._postgres.transaction() as connection:
+            before = _found(store.find_loop(connection, name), name)
+        recipe = apply_update(before, request.loop, request.update_mask, MUTABLE).policy.recipe
+        if recipe != before.policy.recipe:
+            self._check_recipe(name, recipe)
+
+        def work(connection: Connection) -> Loop:
+            current = _found(store.find_loop(connection, name, lock=True), name)
+            check_etag(request.loop.etag, _less_status(current))
+            updated = apply_update(current, request.loop, request.update_mask, MUTABLE)
+            updated.policy.dataset = updated.policy.dataset or current.policy.dataset
+            _check_fixed(current.policy, updated.policy)
+            changed = updated.policy != current.policy or updated.paused != current.paused
+            store.update_loop(connection, updated, policy_changed=changed, now=self._clock.now())
+            return _with_etag(_found(store.find_loop(connection, name), name))
+
+        return self._postgres.run(work)
+
+    def DeleteLoop(self, request: DeleteLoopRequest, context: grpc.ServicerContext) -> Empty:
+        def work(connection: Connection) -> Empty:
+            _found(store.find_loop(connection, request.name, lock=True), request.name)
+            store.delete_loop(connection, request.name)
+            return Empty()
+
+        return self._postgres.run(work)
+
+    def ListDecisions(self, request: ListDecisionsRequest, context: grpc.ServicerContext) -> ListDecisionsResponse:
+        page = read_page(request)
+        before = int(page.cursor[0]) if page.cursor else store.SEQUENCE_MAX
+        with self._postgres.transaction() as connection:
+            _found(store.find_loop(connection, request.parent), request.parent)
+            found = store.list_decisions(connection, request.parent, before, page.limit)
+        decisions, token = page.cut(found, lambda entry: (str(entry[0]),))
+        return ListDecisionsResponse(decisions=[decision for _, decision in decisions], next_page_token=token)
+
+    def _create(self, connection: Connection, request: CreateLoopRequest) -> Loop:
+        if store.find_project(connection, request.parent) is None:
+            raise NotFound(
+                f"there is no {request.parent}; create it first",
+                reason="PROJECT_NOT_FOUND",
+                metadata={"name": request.parent},
+            )
+        name = f"{request.parent}/loops/{request.loop_id or new_id()}"
+        wanted = Loop(
+            name=name,
+            display_name=request.loop.display_name,
+            policy=request.loop.policy,
+            paused=request.loop.paused,
+            status=LoopStatus(phase=LoopStatus.WAITING_FOR_ITEMS, message="Has just been made."),
+        )
+        if not store.insert_loop(connection, wanted, request.parent, self._clock.now()):
+            raise AlreadyExists(
+                f"{name} is taken; choose another loop_id", reason="LOOP_EXISTS", metadata={"name": name}
+            )
+        return _with_etag(_found(store.find_loop(connection, name), name))
+
+    def _check_references(self, parent: str, policy: LoopPolicy) -> None:
+        """The dataset and recipe are there, in the Loop's own project."""
+        if project_of(policy.dataset) != parent:
+            raise InvalidArgument(
+                f"{policy.dataset} is in another project than {parent}; a Loop labels a dataset of its own project",
+                reason="DATASET_ELSEWHERE",
+                violations=[Violation("loop.policy.dataset", "is in another project")],
+            )
+        self._peers.datasets.GetDataset(GetDatasetRequest(name=policy.dataset))
+        self._check_recipe(parent, policy.recipe)
+
+    def _check_recipe(self, name: str, recipe: str) -> None:
+        if not recipe:
+            return
+        if project_of(recipe) != project_of(name):
+            raise InvalidArgument(
+                f"{recipe} is in another project",
+                reason="RECIPE_ELSEWHERE",
+                violations=[Violation("loop.policy.recipe", "is in another project")],
+            )
+        self._peers.recipes.GetRecipe(GetRecipeRequest(name=recipe))
+
+
+def _check_fixed(current: LoopPolicy, updated: LoopPolicy) -> None:
+    for field in FIXED:
+        if getattr(updated, field) != getattr(current, field):
+            raise InvalidArgument(
+                f"policy.{field} cannot change, for the Loop's campaign rests on it; make another Loop",
+                reason="FIELD_IMMUTABLE",
+                violations=[Violation(f"loop.policy.{field}", "cannot change")],
+            )
+
+
+def _less_status(loop: Loop) -> Loop:
+    """What the etag covers: a status that moves on makes nobody's update stale."""
+    covered = Loop()
+    covered.CopyFrom(loop)
+    covered.ClearField("status")
+    return covered
+
+
+def _with_etag(loop: Loop) -> Loop:
+    loop.etag = etag_of(_less_status(loop))
+    return loop
+
+
+def _found(loop: Loop | None, name: str) -> Loop:
+    if loop is None:
+        raise NotFound(
+            f"there is no {name}; ListLoops tells which there are", reason="LOOP_NOT_FOUND", metadata={"name": name}
+        )
+    return loop

@@ -1,0 +1,53 @@
+"""The composition root: what the conductor is made of."""
+
+from vesta_common.client import open_channel
+from vesta_common.clock import SystemClock
+from vesta_common.consumer import Consumer, ConsumerMetrics, KafkaOptions
+from vesta_common.outbox import Relay
+from vesta_common.postgres import Postgres
+from vesta_common.service import App, Loop, new_registry
+
+from vesta_conductor.api.loop_service import LoopService
+from vesta_conductor.api.project_service import ProjectService
+from vesta_conductor.driver import Driver
+from vesta_conductor.events import Reactions
+from vesta_conductor.metrics import ConductorMetrics
+from vesta_conductor.peers import Peers
+from vesta_conductor.queue import IDLE, Worker
+from vesta_conductor.settings import Settings
+
+SERVICE = "conductor"
+
+
+def build(settings: Settings) -> App:
+    """Waits for the database, brings its schema up to date, and puts the parts together."""
+    postgres = Postgres(
+        settings.postgres_url, settings.postgres_schema or SERVICE, settings.postgres_connections_max
+    ).open()
+    postgres.migrate("vesta_conductor")
+    clock, registry = SystemClock(), new_registry()
+    channels = {
+        peer: open_channel(getattr(settings, f"{peer}_address"), SERVICE)
+        for peer in ("datasets", "annotation", "training", "serving")
+    }
+    peers = Peers.over(**channels)
+    metrics = ConductorMetrics(registry)
+    driver = Driver(postgres, peers, clock, metrics)
+    workers = [Worker(postgres, driver, clock, metrics) for _ in range(settings.workers)]
+    kafka = KafkaOptions(settings.kafka_bootstrap, settings.kafka_topic_prefix)
+    return App(
+        servicers=[ProjectService(postgres, clock), LoopService(postgres, peers, clock)],
+        components=[
+            Relay(postgres, settings.kafka_bootstrap, settings.kafka_topic_prefix),
+            *(Loop(f"worker-{number}", worker.step, IDLE) for number, worker in enumerate(workers)),
+            Consumer(
+                SERVICE, "loops", Reactions(clock).handlers(), postgres, kafka, ConsumerMetrics(SERVICE, registry)
+            ),
+        ],
+        closing=[
+            *(worker.close for worker in workers),
+            *(channel.close for channel in channels.values()),
+            postgres.close,
+        ],
+        registry=registry,
+    )

@@ -1,0 +1,185 @@
+"""Turns one Loop one step: looks, decides, writes down what it is about to do, does it, records it.
+
+A kill between any two of these does no harm. Before the command is written down nothing happened; afterwards it is given
+again, unchanged, and the peer answers a repeat with what it did the first time; the record is made in one transaction.
+"""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import structlog
+from vesta_common.clock import Clock
+from vesta_common.errors import VestaError, is_transient
+from vesta_common.events import new_event
+from vesta_common.outbox import publish
+from vesta_common.postgres import Postgres
+from vesta_contracts.conductor.v1 import LoopDecided, LoopStatus, LoopTurned
+
+from vesta_conductor import store
+from vesta_conductor.act import act
+from vesta_conductor.metrics import ConductorMetrics
+from vesta_conductor.names import LoopNames
+from vesta_conductor.observe import observe
+from vesta_conductor.peers import Peers
+from vesta_conductor.policy import Policy
+from vesta_conductor.reconcile import reconcile
+from vesta_conductor.situation import Command, RoundRecord, Situation, Step
+from vesta_conductor.status import status_of
+from vesta_conductor.store import KeptLoop
+
+AT_ONCE = timedelta(0)
+WAITING = timedelta(seconds=5)  # until the next look while a Loop waits for something, should an event be lost
+SETTLING = timedelta(seconds=1)  # while answers are on their way from their task to their item
+RESTING = timedelta(seconds=60)  # while nothing is expected
+BACKOFF_FIRST = timedelta(seconds=1)
+WAITING_PHASES = (
+    LoopStatus.EMBEDDING,
+    LoopStatus.SELECTING,
+    LoopStatus.LABELLING,
+    LoopStatus.TRAINING,
+    LoopStatus.DEPLOYING,
+    LoopStatus.SCORING,
+)
+
+log = structlog.get_logger()
+
+
+class Driver:
+    """Turns Loops. Safe to share between threads, where each Loop is turned by one at a time."""
+
+    def __init__(self, postgres: Postgres, peers: Peers, clock: Clock, metrics: ConductorMetrics) -> None:
+        self._postgres = postgres
+        self._peers = peers
+        self._clock = clock
+        self._metrics = metrics
+
+    def turn(self, loop: str, failures: int = 0) -> timedelta | None:
+        """Takes the next step of a Loop.
+
+        Args:
+            failures: how many looks before this one came to nothing, one after another.
+
+        Returns:
+            When to look again; None where this look came to nothing because a peer failed: `backoff` says when.
+        """
+        with self._postgres.transaction() as connection:
+            kept = store.load(connection, loop)
+        if kept is None:
+            return RESTING
+        try:
+            return self._repeat(kept) if kept.pending and not kept.loop.paused else self._look(kept)
+        except VestaError as error:
+            self._tell_failure(kept, error, backoff(failures))
+            return None
+
+    def _look(self, kept: KeptLoop) -> timedelta:
+        names, policy = LoopNames(kept.loop.name, kept.loop.policy.dataset), Policy.of(kept.loop.policy)
+        now = self._clock.now()
+        situation = Situation(
+            names=names,
+            uid=kept.uid,
+            policy=policy,
+            world=observe(self._peers, names, policy, kept.history, now),
+            history=kept.history,
+            now=now,
+            paused=kept.loop.paused,
+            policy_revision=kept.policy_revision,
+        )
+        step = reconcile(situation)
+        if step.question is not None:
+            selection = self._peers.items.SelectItems(step.question)
+            situation = replace(situation, world=replace(situation.world, selection=selection))
+            step = reconcile(situation)
+        status = status_of(situation, step)
+        if step.command is None:
+            self._keep(kept, step, status)
+            return _rest(situation, step)
+        self._obey(kept, step.command, step.round or kept.history.current, status)
+        return AT_ONCE
+
+    def _repeat(self, kept: KeptLoop) -> timedelta:
+        """Gives a command again of which nobody knows whether it was obeyed."""
+        assert kept.pending is not None
+        command, record = kept.pending
+        log.info("command_repeated", loop=kept.loop.name, action=command.action, request_id=command.request_id)
+        self._send(kept, command)
+        self._record(kept, command, record, kept.loop.status)
+        return AT_ONCE
+
+    def _obey(self, kept: KeptLoop, command: Command, record: RoundRecord, status: LoopStatus) -> None:
+        if command.request is not None:
+            with self._postgres.transaction() as connection:
+                if not store.is_there(connection, kept.loop.name, kept.uid):
+                    return
+                store.put_pending(connection, kept.loop.name, command, command.request, record)
+            self._send(kept, command)
+        self._record(kept, command, record, status)
+
+    def _send(self, kept: KeptLoop, command: Command) -> None:
+        """Raises the peer's error; one that says that nothing was done takes the command back."""
+        assert command.request is not None
+        try:
+            act(self._peers, command.request)
+        except VestaError as error:
+            if not is_transient(error):
+                with self._postgres.transaction() as connection:
+                    store.delete_pending(connection, kept.loop.name, command)
+            raise
+
+    def _record(self, kept: KeptLoop, command: Command, record: RoundRecord, status: LoopStatus) -> None:
+        """Writes down, all at once, what was done, why, and what follows for the round; and tells it."""
+        name, now = kept.loop.name, self._clock.now()
+        with self._postgres.transaction() as connection:
+            if not store.is_there(connection, name, kept.uid):
+                return
+            store.delete_pending(connection, name, command)
+            decision = store.insert_decision(connection, name, command, record.number, now)
+            if decision is None:
+                return
+            publish(connection, new_event("conductor", name, LoopDecided(loop=name, decision=decision), now))
+            if command.outcome is None:
+                store.put_round(connection, name, record)
+            else:
+                ended = store.end_round(connection, name, record, command.outcome, kept.policy_revision, now)
+                publish(connection, new_event("conductor", name, LoopTurned(loop=name, round=ended), now))
+            store.put_status(connection, kept, status)
+        self._metrics.commands.labels(command.action).inc()
+        log.info("loop_decided", loop=name, action=command.action, reason=command.reason, round=record.number)
+
+    def _keep(self, kept: KeptLoop, step: Step, status: LoopStatus) -> None:
+        with self._postgres.transaction() as connection:
+            if not store.is_there(connection, kept.loop.name, kept.uid):
+                return
+            if step.round is not None and step.round != kept.history.current:
+                store.put_round(connection, kept.loop.name, step.round)
+            store.put_status(connection, kept, status)
+
+    def _tell_failure(self, kept: KeptLoop, error: VestaError, again: timedelta) -> None:
+        """Lets people read why nothing happens."""
+        status = LoopStatus()
+        status.CopyFrom(kept.loop.status)
+        seconds = round(again.total_seconds())
+        if is_transient(error):
+            status.message = (
+                f"A part of the platform does not answer: {error.message} It is asked again in {seconds} s."
+            )
+        else:
+            status.phase = LoopStatus.BLOCKED
+            status.message = f"Refused: {error.message} ({error.reason}) It is tried again in {seconds} s."
+        status.reconcile_time.FromDatetime(self._clock.now())
+        log.warning("loop_held_up", loop=kept.loop.name, reason=error.reason, error=error.message, seconds=seconds)
+        with self._postgres.transaction() as connection:
+            store.put_status(connection, kept, status)
+
+
+def backoff(failures: int) -> timedelta:
+    """How long to wait after so many failures in a row: 1, 2, 4 … 60 s."""
+    return min(RESTING, BACKOFF_FIRST * (1 << min(failures, 16)))
+
+
+def _rest(situation: Situation, step: Step) -> timedelta:
+    if situation.paused:
+        return RESTING
+    if situation.world.unsettled_count and step.phase == LoopStatus.LABELLING:
+        return SETTLING
+    return WAITING if step.phase in WAITING_PHASES else RESTING

@@ -1,0 +1,201 @@
+"""The first stages of a Loop: items, a campaign, and a deployment that embeds, so that choosing can begin."""
+
+from google.protobuf.field_mask_pb2 import FieldMask
+from vesta_contracts.annotation.v1 import Campaign, CreateCampaignRequest, UpdateCampaignRequest
+from vesta_contracts.conductor.v1 import LoopStatus
+from vesta_contracts.serving.v1 import CreateDeploymentRequest, Deployment, UncertaintyPolicy, UpdateDeploymentRequest
+from vesta_contracts.training.v1 import CreateTrainingRunRequest, TrainingRun
+
+from vesta_conductor.coverage import enough
+from vesta_conductor.names import last_part
+from vesta_conductor.reloading import reload_or_give_up
+from vesta_conductor.situation import Command, Outcome, Situation, Step
+
+ATTEMPTS_PER_POLICY = 2  # a run that failed is tried once more; a changed policy allows as many again
+
+
+def wait_for_items(s: Situation) -> Step | None:
+    """Nothing can begin without a dataset, its taxonomy and an item."""
+    dataset = s.world.dataset
+    if dataset is None:
+        return Step(LoopStatus.BLOCKED, f"{s.policy.dataset} is gone. Delete this Loop, or make the dataset again.")
+    if s.world.taxonomy is None:
+        return Step(
+            LoopStatus.BLOCKED, f"{dataset.taxonomy}, the dataset's taxonomy, is gone. Give the dataset another one."
+        )
+    if not dataset.counts.item_count:
+        return Step(LoopStatus.WAITING_FOR_ITEMS, "Waits for items: the dataset is empty.")
+    return None
+
+
+def keep_campaign(s: Situation) -> Step | None:
+    """Opens the campaign, and follows the policy and the taxonomy with it."""
+    wanted = _campaign(s)
+    campaign = s.world.campaign
+    if campaign is None:
+        return Step(
+            LoopStatus.EMBEDDING,
+            "Opens a campaign for the experts.",
+            Command(
+                s.request_id("campaign", s.history.current.number),
+                "open_campaign",
+                "Experts need a place to answer.",
+                s.names.campaign,
+                CreateCampaignRequest(
+                    parent=s.names.project,
+                    campaign_id=s.names.loop_id,
+                    campaign=wanted,
+                    request_id=s.request_id("campaign", s.history.current.number),
+                ),
+            ),
+        )
+    if campaign.dataset != s.policy.dataset:
+        return Step(
+            LoopStatus.BLOCKED,
+            f"{campaign.name} belongs to {campaign.dataset}, not to {s.policy.dataset}. Delete that campaign, or make "
+            "a Loop with another id.",
+        )
+    if campaign.state == Campaign.CLOSED:
+        return Step(LoopStatus.BLOCKED, f"{campaign.name} is closed. Open it again by setting its state to ACTIVE.")
+    changed = [
+        path
+        for path in ("instructions", "concepts", "review_share")
+        if getattr(campaign, path) != getattr(wanted, path)
+    ]
+    if not changed:
+        return None
+    wanted.name = campaign.name
+    return Step(
+        LoopStatus.SELECTING,
+        "Tells the campaign what has changed.",
+        Command(
+            s.request_id("campaign", "changed", campaign.etag),
+            "adjust_campaign",
+            f"The policy or the taxonomy has changed: {', '.join(changed)}.",
+            campaign.name,
+            UpdateCampaignRequest(campaign=wanted, update_mask=FieldMask(paths=changed)),
+        ),
+    )
+
+
+def keep_deployment(s: Situation) -> Step | None:
+    """Makes an embedding model and deploys it, where nothing is deployed; and follows the policy with the deployment."""
+    deployment = s.world.deployment
+    if deployment is None:
+        return _first_deployment(s)
+    if not deployment.stable_version:
+        if deployment.state == Deployment.FAILED:
+            return reload_or_give_up(s, f"policy{s.policy_revision}", LoopStatus.EMBEDDING)
+        return Step(LoopStatus.EMBEDDING, f"Loads {deployment.model_version}.")
+    return _adjust_deployment(s, deployment)
+
+
+def wait_for_embeddings(s: Situation) -> Step | None:
+    """Before the first task is asked for, the pool must have been looked at."""
+    if s.world.task_count or s.world.champion or s.world.dataset is None:
+        return None
+    counts = s.world.dataset.counts
+    if enough(counts.embedded_count, counts.item_count, s.policy.batch_size, finished=_scoring_ended(s)):
+        return None
+    return Step(LoopStatus.EMBEDDING, f"Embeds the items: {counts.embedded_count} of {counts.item_count} are done.")
+
+
+def _campaign(s: Situation) -> Campaign:
+    dataset, taxonomy = s.world.dataset, s.world.taxonomy
+    assert dataset is not None
+    assert taxonomy is not None
+    return Campaign(
+        display_name=f"Labels for {s.names.loop_id}",
+        dataset=dataset.name,
+        instructions=s.policy.instructions,
+        concepts=[concept.id for concept in taxonomy.concepts if not concept.retired],
+        multi_label=dataset.multi_label,
+        replicas=s.policy.replicas,
+        review_share=s.policy.review_share,
+        state=Campaign.ACTIVE,
+    )
+
+
+def _first_deployment(s: Situation) -> Step:
+    """The version to begin with: the last that passed the gate where the deployment was deleted, else an embedding model."""
+    promoted = [record.round.model_version for record in s.history.ended if record.outcome is Outcome.PROMOTED]
+    if promoted:
+        return _deploy(
+            s, promoted[-1], "The deployment is gone; the last version that passed the gate takes its place again."
+        )
+    runs = s.world.embedding_runs
+    if not runs:
+        return _embed(s, 1, "Nothing is deployed yet, and choosing what to label needs embeddings.")
+    run = runs[-1]
+    if run.state == TrainingRun.SUCCEEDED:
+        return _deploy(s, run.model_version, "The embedding model is ready.")
+    if run.state in (TrainingRun.QUEUED, TrainingRun.RUNNING):
+        return Step(LoopStatus.EMBEDDING, f"Makes the embedding model. {run.waiting_reason}".strip())
+    why = run.error or "it was cancelled"
+    if len(runs) < ATTEMPTS_PER_POLICY * s.policy_revision:
+        return _embed(s, len(runs) + 1, f"{run.name} made no embedding model: {why}.")
+    return Step(
+        LoopStatus.BLOCKED,
+        f"No embedding model could be made: {why}. Change the policy, or pause and resume, to try again.",
+    )
+
+
+def _embed(s: Situation, attempt: int, reason: str) -> Step:
+    name = s.names.embedding_run(attempt)
+    request_id = s.request_id("embedding", attempt)
+    run = TrainingRun(recipe=s.names.embedding_recipe, model=s.names.embedding_model)
+    request = CreateTrainingRunRequest(
+        parent=s.names.project, training_run_id=last_part(name), training_run=run, request_id=request_id
+    )
+    return Step(LoopStatus.EMBEDDING, "Makes the embedding model.", Command(request_id, "embed", reason, name, request))
+
+
+def _deploy(s: Situation, version: str, reason: str) -> Step:
+    request_id = s.request_id("deployment", s.history.current.number, last_part(version))
+    deployment = Deployment(
+        display_name=s.names.loop_id, model_version=version, uncertainty=_uncertainty(s), datasets=[s.policy.dataset]
+    )
+    request = CreateDeploymentRequest(
+        parent=s.names.project, deployment_id=s.names.loop_id, deployment=deployment, request_id=request_id
+    )
+    return Step(LoopStatus.EMBEDDING, "Deploys it.", Command(request_id, "deploy", reason, s.names.deployment, request))
+
+
+def _uncertainty(s: Situation) -> UncertaintyPolicy:
+    return UncertaintyPolicy(score_certain=s.policy.score_certain)
+
+
+def _adjust_deployment(s: Situation, deployment: Deployment) -> Step | None:
+    """The deployment scores our dataset, and holds for certain what the policy says; its owner's other wishes stay."""
+    wanted = Deployment(name=deployment.name, datasets=deployment.datasets, uncertainty=deployment.uncertainty)
+    changed = []
+    if s.policy.dataset not in deployment.datasets:
+        wanted.datasets.append(s.policy.dataset)
+        changed.append("datasets")
+    if s.policy.score_certain is not None and deployment.uncertainty.score_certain != s.policy.score_certain:
+        wanted.uncertainty.score_certain = s.policy.score_certain
+        changed.append("uncertainty")
+    if not changed:
+        return None
+    return Step(
+        LoopStatus.EMBEDDING,
+        "Tells the deployment what has changed.",
+        Command(
+            s.request_id("deployment", "changed", deployment.etag),
+            "adjust_deployment",
+            f"The deployment lacks what the policy says: {', '.join(changed)}.",
+            deployment.name,
+            UpdateDeploymentRequest(deployment=wanted, update_mask=FieldMask(paths=changed)),
+        ),
+    )
+
+
+def _scoring_ended(s: Situation) -> bool:
+    deployment = s.world.deployment
+    return deployment is not None and scoring_ended(deployment)
+
+
+def scoring_ended(deployment: Deployment) -> bool:
+    """True where the deployment has gone through all items with the version that answers."""
+    scoring = deployment.scoring
+    return scoring.model_version == deployment.stable_version and scoring.scored_count >= scoring.item_count

@@ -1,0 +1,196 @@
+"""The first half of a round: what experts are asked, and when their answers are enough to learn from."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vesta_contracts.annotation.v1 import BatchCreateTasksRequest, Task
+from vesta_contracts.conductor.v1 import LoopStatus
+from vesta_contracts.datasets.v1 import SelectedItem, SelectItemsRequest
+
+from vesta_conductor.situation import Command, Outcome, Situation, Step
+from vesta_conductor.turning import take_snapshot
+
+EXCLUDED_MAX = 100_000  # items that one selection can leave out
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the labels of this round are.
+
+    Attributes:
+        new_labels: on the training side, since they were last learnt from.
+        undecided_train: tasks that wait, on items of the training side.
+        missing_test: labels that the test side lacks before the first training.
+        missing_test_to_ask: those of them that nobody is asked for yet.
+        pool: items of the training side that may still be asked for.
+    """
+
+    new_labels: int
+    undecided_train: int
+    missing_test: int
+    missing_test_to_ask: int
+    pool: int
+
+    @classmethod
+    def of(cls, s: Situation) -> "Progress":
+        assert s.world.dataset is not None
+        counts = s.world.dataset.counts
+        test_items = set(s.world.unlabelled_test_items)
+        undecided_test = sum(task.item in test_items for task in s.world.undecided)
+        answered_test = len({task.item for task in s.world.accepted} & test_items)
+        undecided_train = len(s.world.undecided) - undecided_test
+        missing = max(0, min(s.policy.test_labels - counts.test_labelled_count, len(test_items)))
+        return cls(
+            new_labels=max(0, counts.train_labelled_count - s.history.learnt_label_count),
+            undecided_train=undecided_train,
+            missing_test=missing,
+            missing_test_to_ask=max(0, missing - undecided_test - answered_test),
+            pool=max(0, counts.pool_count - undecided_train),
+        )
+
+
+def stay_blocked(s: Situation) -> Step | None:
+    """After a round that failed, nothing is tried until there are new labels or another policy."""
+    last = s.history.last
+    if last is None or last.outcome is not Outcome.FAILED or s.world.dataset is None:
+        return None
+    labels_came = s.world.dataset.counts.train_labelled_count > last.round.label_count
+    if labels_came or s.policy_revision > last.policy_revision:
+        return None
+    return Step(
+        LoopStatus.BLOCKED,
+        f"Round {last.number} failed: {last.round.verdict.reason} New labels, a changed policy, or pausing and resuming "
+        "start the next round.",
+    )
+
+
+def label(s: Situation) -> Step:
+    """Trains where there is enough to learn from; else asks for more, waits, or is done."""
+    progress = Progress.of(s)
+    ask = _ask(s, progress)
+    if ask is not None and ask.question is not None:
+        return ask
+    reason = _train_reason(s, progress, can_ask=ask is not None)
+    if reason:
+        return take_snapshot(s, reason)
+    if ask is not None:
+        return ask
+    if s.world.unsettled_count:
+        return Step(LoopStatus.LABELLING, "Waits until the dataset shows the last answers.")
+    if s.world.undecided:
+        return Step(LoopStatus.LABELLING, _waiting(s, progress))
+    return Step(LoopStatus.EXHAUSTED, _exhausted(s))
+
+
+def _train_reason(s: Situation, progress: Progress, *, can_ask: bool) -> str:
+    """Why training is due; empty where it is not."""
+    if not progress.new_labels:
+        return ""
+    over = not (can_ask or s.world.undecided or s.world.unsettled_count)
+    test_waits = progress.missing_test > 0 and not s.world.champion
+    since = f"since {last.round.model_version or f'round {last.number}'}" if (last := s.history.last) else "so far"
+    labels = f"{progress.new_labels} new {_plural(progress.new_labels, 'label')} {since}"
+    if progress.new_labels >= s.policy.retrain_after and not test_waits:
+        return f"{labels}, and {s.policy.retrain_after} start a training."
+    if over:
+        return f"{labels}, and no more are to come."
+    return ""
+
+
+def _ask(s: Situation, progress: Progress) -> Step | None:
+    """The next tasks, where experts run out of them before there is enough to learn from; None where none are wanted.
+
+    A batch is topped up when half of it is decided, so that experts do not wait and choices are not stale.
+    """
+    if len(s.world.undecided) > s.policy.batch_size // 2 or s.world.unsettled_count:
+        return None
+    room = min(s.policy.batch_size - len(s.world.undecided), s.affordable_tasks)
+    wanted = min(s.policy.retrain_after - progress.new_labels - progress.undecided_train, progress.pool)
+    if s.world.selection is not None and not s.world.selection.items:
+        wanted = 0  # what is left of the pool only repeats what is labelled
+    train = max(0, min(wanted, room - min(progress.missing_test_to_ask, room // 2)))
+    test = min(progress.missing_test_to_ask, room - train)
+    if train + test <= 0:
+        return None
+    if train and s.world.selection is None:
+        question = SelectItemsRequest(
+            parent=s.policy.dataset,
+            count=train,
+            control_share=s.policy.control_share,
+            excluded=sorted(_asked_items(s))[:EXCLUDED_MAX],
+            seed=s.world.task_count,
+        )
+        return Step(LoopStatus.SELECTING, f"Chooses {train} of {progress.pool} items.", question=question)
+    chosen = list(s.world.selection.items)[:train] if s.world.selection is not None else []
+    return _batch(s, _selected_tasks(chosen) + _test_tasks(s, test), progress)
+
+
+def _batch(s: Situation, tasks: list[Task], progress: Progress) -> Step:
+    request_id = s.request_id("ask", s.world.task_count)
+    request = BatchCreateTasksRequest(parent=s.names.campaign, tasks=tasks, request_id=request_id)
+    control = sum(task.control for task in tasks)
+    test = sum(task.selection_reason == _TEST_REASON for task in tasks)
+    missing = max(0, s.policy.retrain_after - progress.new_labels - progress.undecided_train)
+    reason = (
+        f"{len(tasks)} {_plural(len(tasks), 'task')}: {len(tasks) - test - control} chosen, {control} at random for the "
+        f"control arm, {test} of the test side. {missing} more {_plural(missing, 'label')} would start a training."
+    )
+    command = Command(request_id, "ask", reason, s.names.campaign, request)
+    return Step(LoopStatus.SELECTING, f"Asks experts about {len(tasks)} items.", command)
+
+
+def _selected_tasks(items: Sequence[SelectedItem]) -> list[Task]:
+    """In the order of the selection, which spreads the control arm evenly: a batch that is cut short keeps its share."""
+    return [
+        Task(
+            item=item.item,
+            priority=1 - place / len(items),
+            pre_annotations=item.pre_annotations,
+            model_version=item.model_version,
+            control=item.control,
+            selection_reason=item.reason,
+        )
+        for place, item in enumerate(items)
+    ]
+
+
+_TEST_REASON = "Drawn at random from the test side, which tells how good a model is."
+
+
+def _test_tasks(s: Situation, count: int) -> list[Task]:
+    """Test items drawn at random, the same for every look at the same world. Without pre-annotation: the truth that
+    models are measured by must not lean on one of them."""
+    free = set(s.world.unlabelled_test_items) - _asked_items(s)
+    drawn = sorted(free, key=lambda item: hashlib.sha256(f"{s.uid}/{item}".encode()).digest())[:count]
+    return [
+        Task(item=item, priority=1 - place / len(drawn), selection_reason=_TEST_REASON)
+        for place, item in enumerate(drawn)
+    ]
+
+
+def _asked_items(s: Situation) -> set[str]:
+    return {task.item for task in (*s.world.undecided, *s.world.accepted)}
+
+
+def _waiting(s: Situation, progress: Progress) -> str:
+    count = len(s.world.undecided)
+    test = (
+        f" and {progress.missing_test} labels of the test side"
+        if progress.missing_test and not s.world.champion
+        else ""
+    )
+    return (
+        f"Waits for experts: {count} {_plural(count, 'task')} undecided; {progress.new_labels} of the "
+        f"{s.policy.retrain_after} new labels{test} that start a training."
+    )
+
+
+def _exhausted(s: Situation) -> str:
+    if s.affordable_tasks:
+        return "Nothing is left to label. New items start it again."
+    return f"The budget of {s.policy.label_budget} answers is spent. A larger budget starts it again."
+
+
+def _plural(count: int, noun: str) -> str:
+    return noun if count == 1 else f"{noun}s"

@@ -1,0 +1,18 @@
+"""What the conductor measures of itself."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+
+class ConductorMetrics:
+    """Looks at Loops and what came of them."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.turn_seconds = Histogram(
+            "vesta_conductor_turn_seconds", "Duration of one look at a Loop with what was done", registry=registry
+        )
+        self.commands = Counter(
+            "vesta_conductor_commands_total", "Commands that were obeyed and recorded", ("action",), registry=registry
+        )
+        self.queue_lag = Gauge(
+            "vesta_conductor_queue_lag_seconds", "How much later than due a Loop was last looked at", registry=registry
+        )

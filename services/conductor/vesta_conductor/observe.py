@@ -1,0 +1,150 @@
+"""Looks at the world: asks each peer how the things of one Loop stand."""
+
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from vesta_common.errors import NotFound
+from vesta_contracts.annotation.v1 import GetCampaignRequest, ListTasksRequest, Task
+from vesta_contracts.datasets.v1 import (
+    Dataset,
+    GetDatasetRequest,
+    GetItemRequest,
+    GetSnapshotRequest,
+    GetTaxonomyRequest,
+    ListItemsRequest,
+)
+from vesta_contracts.serving.v1 import Deployment, GetDeploymentRequest
+from vesta_contracts.training.v1 import GetModelVersionRequest, GetTrainingRunRequest, ModelVersion, TrainingRun
+
+from vesta_conductor.names import LoopNames
+from vesta_conductor.peers import Peers
+from vesta_conductor.policy import Policy
+from vesta_conductor.situation import History, World
+from vesta_conductor.turning import ATTEMPTS_MAX
+
+Q = TypeVar("Q")
+R = TypeVar("R")
+
+PAGE_SIZE = 1000
+PAGES_MAX = 20  # of any list: 20,000 entries
+ROUNDS_OF_CONTROL = 20  # rounds before this one whose control answers are read
+SETTLE = timedelta(seconds=60)  # how long an answer may take from its task to its item before nobody waits for it
+SETTLE_ITEMS_MAX = 4  # newest answers whose items are looked at
+EMBEDDING_RUNS_MAX = 20
+
+
+def observe(peers: Peers, names: LoopNames, policy: Policy, history: History, now: datetime) -> World:
+    """The world as it is now. What is asked for later is at least as new: tasks before the items that they become.
+
+    Raises:
+        VestaError: a peer does not answer, or not as it should.
+    """
+    campaign = _find(peers.campaigns.GetCampaign, GetCampaignRequest(name=names.campaign))
+    undecided: tuple[Task, ...] = ()
+    accepted: tuple[Task, ...] = ()
+    control: tuple[Task, ...] = ()
+    if campaign is not None:
+        undecided = _tasks(peers, names, "state = OPEN OR state = IN_REVIEW")
+        accepted = _tasks(peers, names, f"state = ACCEPTED AND create_time >= {_since(history, 1)}")
+        control = _tasks(
+            peers, names, f"state = ACCEPTED AND control = true AND create_time >= {_since(history, ROUNDS_OF_CONTROL)}"
+        )
+    deployment = _find(peers.deployments.GetDeployment, GetDeploymentRequest(name=names.deployment))
+    snapshot_name = names.snapshot(history.current.number)
+    snapshot = _find(peers.snapshots.GetSnapshot, GetSnapshotRequest(name=snapshot_name))
+    dataset = _find(peers.datasets.GetDataset, GetDatasetRequest(name=policy.dataset))
+    return World(
+        dataset=dataset,
+        taxonomy=_find(peers.taxonomies.GetTaxonomy, GetTaxonomyRequest(name=dataset.taxonomy)) if dataset else None,
+        campaign=campaign,
+        undecided=undecided,
+        accepted=accepted,
+        control=control,
+        unlabelled_test_items=_unlabelled_test_items(peers, dataset, policy),
+        unsettled_count=_unsettled(peers, accepted, now),
+        deployment=deployment,
+        stable=_stable(peers, deployment),
+        embedding_runs=() if deployment else _attempts(peers, names.embedding_run, EMBEDDING_RUNS_MAX),
+        snapshot=snapshot,
+        runs=_round_runs(peers, names, history) if snapshot else (),
+    )
+
+
+def _find(call: Callable[[Q], R], request: Q) -> R | None:
+    try:
+        return call(request)
+    except NotFound:
+        return None
+
+
+def _since(history: History, rounds: int) -> str:
+    """When the round that many before the current one began, as a filter writes it."""
+    records = [*history.ended, history.current]
+    return f'"{records[max(0, len(records) - 1 - rounds)].round.start_time.ToJsonString()}"'
+
+
+def _tasks(peers: Peers, names: LoopNames, filter_text: str) -> tuple[Task, ...]:
+    def pages() -> Iterator[Task]:
+        token = ""
+        for _ in range(PAGES_MAX):
+            page = peers.tasks.ListTasks(
+                ListTasksRequest(parent=names.campaign, filter=filter_text, page_size=PAGE_SIZE, page_token=token)
+            )
+            yield from page.tasks
+            token = page.next_page_token
+            if not token:
+                return
+
+    return tuple(pages())
+
+
+def _unlabelled_test_items(peers: Peers, dataset: Dataset | None, policy: Policy) -> tuple[str, ...]:
+    if dataset is None or dataset.counts.test_labelled_count >= policy.test_labels:
+        return ()
+
+    def pages() -> Iterator[str]:
+        token = ""
+        for _ in range(PAGES_MAX):
+            page = peers.items.ListItems(
+                ListItemsRequest(
+                    parent=dataset.name, filter="split = TEST AND NOT labelled", page_size=PAGE_SIZE, page_token=token
+                )
+            )
+            yield from (item.name for item in page.items)
+            token = page.next_page_token
+            if not token:
+                return
+
+    return tuple(pages())
+
+
+def _unsettled(peers: Peers, accepted: tuple[Task, ...], now: datetime) -> int:
+    """How many of the newest answers the dataset does not show yet. They arrive in order, so the newest tell of all."""
+    newest = sorted(accepted, key=lambda task: task.update_time.ToNanoseconds(), reverse=True)[:SETTLE_ITEMS_MAX]
+    fresh = [task for task in newest if now - task.update_time.ToDatetime(now.tzinfo) < SETTLE]
+    items = [_find(peers.items.GetItem, GetItemRequest(name=task.item)) for task in fresh]
+    return sum(item is not None and not item.HasField("accepted") for item in items)
+
+
+def _stable(peers: Peers, deployment: Deployment | None) -> ModelVersion | None:
+    if deployment is None or not deployment.stable_version:
+        return None
+    return _find(peers.models.GetModelVersion, GetModelVersionRequest(name=deployment.stable_version))
+
+
+def _round_runs(peers: Peers, names: LoopNames, history: History) -> tuple[TrainingRun, ...]:
+    return _attempts(peers, lambda attempt: names.run(history.current.number, attempt), ATTEMPTS_MAX)
+
+
+def _attempts(peers: Peers, name_of: Callable[[int], str], attempts_max: int) -> tuple[TrainingRun, ...]:
+    """The attempts that were made, in order: the next is made only when the one before has failed."""
+    runs: list[TrainingRun] = []
+    for attempt in range(1, attempts_max + 1):
+        run = _find(peers.runs.GetTrainingRun, GetTrainingRunRequest(name=name_of(attempt)))
+        if run is None:
+            break
+        runs.append(run)
+        if run.state not in (TrainingRun.FAILED, TrainingRun.CANCELLED):
+            break
+    return tuple(runs)

@@ -1,0 +1,50 @@
+"""What a Loop's owner wants, with every default filled in."""
+
+from dataclasses import dataclass
+
+from vesta_contracts.conductor.v1 import Gate, LoopPolicy
+
+BATCH_SIZE_DEFAULT = 50
+CONTROL_SHARE_DEFAULT = 0.15
+TEST_LABELS_DEFAULT = 100
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A `LoopPolicy` in which nothing is unset.
+
+    Attributes:
+        recipe: empty where the kind of dataset decides.
+        score_certain: None leaves the deployment's own default.
+    """
+
+    dataset: str
+    label_budget: int
+    batch_size: int
+    retrain_after: int
+    control_share: float
+    recipe: str
+    replicas: int
+    review_share: float
+    gate: Gate
+    instructions: str
+    test_labels: int
+    score_certain: float | None
+
+    @classmethod
+    def of(cls, wanted: LoopPolicy) -> "Policy":
+        batch_size = wanted.batch_size or BATCH_SIZE_DEFAULT
+        return cls(
+            dataset=wanted.dataset,
+            label_budget=wanted.label_budget,
+            batch_size=batch_size,
+            retrain_after=wanted.retrain_after or batch_size,
+            control_share=wanted.control_share if wanted.HasField("control_share") else CONTROL_SHARE_DEFAULT,
+            recipe=wanted.recipe,
+            replicas=wanted.replicas or 1,
+            review_share=wanted.review_share,
+            gate=wanted.gate,
+            instructions=wanted.instructions,
+            test_labels=wanted.test_labels or TEST_LABELS_DEFAULT,
+            score_certain=wanted.score_certain if wanted.HasField("score_certain") else None,
+        )

@@ -1,0 +1,120 @@
+-- name: insert_project!
+INSERT INTO projects (name, display_name, create_time, update_time) VALUES (:name, :display_name, :now, :now)
+ON CONFLICT DO NOTHING;
+
+-- name: find_project^
+SELECT * FROM projects WHERE name = :name;
+
+-- name: lock_project^
+SELECT * FROM projects WHERE name = :name FOR UPDATE;
+
+-- name: list_projects
+-- All of them where `names` is empty.
+SELECT * FROM projects WHERE name > :after AND (cardinality(:names::text[]) = 0 OR name = ANY (:names::text[]))
+ORDER BY name LIMIT :limit;
+
+-- name: update_project!
+UPDATE projects SET display_name = :display_name, update_time = :now WHERE name = :name;
+
+-- name: insert_loop!
+INSERT INTO loops (name, uid, project, dataset, display_name, policy, paused, policy_revision, status, create_time, update_time)
+VALUES (:name, :uid, :project, :dataset, :display_name, :policy, :paused, 1, :status, :now, :now)
+ON CONFLICT DO NOTHING;
+
+-- name: find_loop^
+SELECT * FROM loops WHERE name = :name;
+
+-- name: lock_loop^
+SELECT * FROM loops WHERE name = :name FOR UPDATE;
+
+-- name: list_loops
+SELECT * FROM loops WHERE project = :project AND name > :after ORDER BY name LIMIT :limit;
+
+-- name: update_loop!
+UPDATE loops SET display_name = :display_name, policy = :policy, paused = :paused,
+    policy_revision = policy_revision + :changed::int, update_time = :now
+WHERE name = :name;
+
+-- name: update_status!
+UPDATE loops SET status = :status WHERE name = :name AND uid = :uid;
+
+-- name: delete_loop!
+DELETE FROM loops WHERE name = :name;
+
+-- name: remember_last_round!
+INSERT INTO deleted_loops (name, last_round) SELECT :name, coalesce(max(number), 0) FROM rounds WHERE loop = :name
+ON CONFLICT (name) DO UPDATE SET last_round = excluded.last_round;
+
+-- name: last_round_of_deleted$
+SELECT last_round FROM deleted_loops WHERE name = :name;
+
+-- name: list_rounds
+SELECT * FROM rounds WHERE loop = ANY (:loops::text[]) ORDER BY loop, number;
+
+-- name: put_round!
+INSERT INTO rounds (loop, number, round, outcome, label_time, policy_revision)
+VALUES (:loop, :number, :round, :outcome, :label_time, :policy_revision)
+ON CONFLICT (loop, number) DO UPDATE SET round = excluded.round, outcome = excluded.outcome,
+    label_time = excluded.label_time, policy_revision = excluded.policy_revision;
+
+-- name: insert_decision!
+-- A repeat of the same command is recorded once.
+INSERT INTO decisions (loop, request_id, action, reason, resource, round, decide_time)
+VALUES (:loop, :request_id, :action, :reason, :resource, :round, :now) ON CONFLICT DO NOTHING;
+
+-- name: list_decisions
+-- Newest first; `before` is the sequence after which the page begins.
+SELECT * FROM decisions WHERE loop = :loop AND sequence < :before ORDER BY sequence DESC LIMIT :limit;
+
+-- name: list_decisions_of_round
+SELECT request_id, decide_time FROM decisions WHERE loop = :loop AND round = :round;
+
+-- name: put_pending!
+INSERT INTO pending_commands (loop, request_id, action, reason, resource, request_type, request, round, label_time)
+VALUES (:loop, :request_id, :action, :reason, :resource, :request_type, :request, :round, :label_time)
+ON CONFLICT (loop) DO UPDATE SET request_id = excluded.request_id, action = excluded.action, reason = excluded.reason,
+    resource = excluded.resource, request_type = excluded.request_type, request = excluded.request,
+    round = excluded.round, label_time = excluded.label_time;
+
+-- name: find_pending^
+SELECT * FROM pending_commands WHERE loop = :loop;
+
+-- name: delete_pending!
+DELETE FROM pending_commands WHERE loop = :loop AND request_id = :request_id;
+
+-- name: queue_loop!
+INSERT INTO loop_queue (loop, due_time) VALUES (:loop, :due_time)
+ON CONFLICT (loop) DO UPDATE SET due_time = least(loop_queue.due_time, excluded.due_time),
+    generation = loop_queue.generation + 1, failures = 0;
+
+-- name: queue_loops_of_project!
+UPDATE loop_queue SET due_time = least(due_time, :due_time), generation = generation + 1
+FROM loops WHERE loops.name = loop_queue.loop AND loops.project = :project;
+
+-- name: queue_loops_of_dataset!
+UPDATE loop_queue SET due_time = least(due_time, :due_time), generation = generation + 1
+FROM loops WHERE loops.name = loop_queue.loop AND loops.dataset = :dataset;
+
+-- name: claim_loop^
+-- Takes the loop that is due longest and puts it out of the others' sight for a while; should its worker die, it is due again.
+WITH due AS (
+    SELECT loop, due_time FROM loop_queue WHERE due_time <= :now ORDER BY due_time LIMIT 1 FOR UPDATE SKIP LOCKED
+)
+UPDATE loop_queue SET due_time = :hidden_until FROM due WHERE loop_queue.loop = due.loop
+RETURNING loop_queue.loop, loop_queue.generation, loop_queue.failures, due.due_time AS due_since;
+
+-- name: requeue_loop!
+-- Where anything happened since it was claimed, what happened says when it is looked at again.
+UPDATE loop_queue SET failures = :failures,
+    due_time = CASE WHEN generation = :generation THEN :due_time ELSE least(due_time, :due_time) END
+WHERE loop = :loop;
+
+-- name: postpone_loop!
+UPDATE loop_queue SET due_time = :due_time WHERE loop = :loop;
+
+-- name: try_lock_loop$
+-- Held by this connection until it is unlocked or the connection ends. Takes no transaction id, so it holds no outbox back.
+SELECT pg_try_advisory_lock(hashtextextended(current_schema() || '/' || :loop, 0));
+
+-- name: unlock_loop$
+SELECT pg_advisory_unlock(hashtextextended(current_schema() || '/' || :loop, 0));

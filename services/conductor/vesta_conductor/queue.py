@@ -1,0 +1,92 @@
+"""Which Loop is looked at next, by whom: any number of workers in any number of replicas, each Loop by one at a time."""
+
+from datetime import timedelta
+
+import psycopg
+import structlog
+from vesta_common import trace
+from vesta_common.clock import Clock
+from vesta_common.postgres import Connection, Postgres
+
+from vesta_conductor.driver import Driver, backoff
+from vesta_conductor.metrics import ConductorMetrics
+from vesta_conductor.store import queries
+
+IDLE = timedelta(milliseconds=250)  # between looks at an empty queue
+HIDDEN = timedelta(seconds=10)  # how soon a Loop is looked at again whose worker died
+BUSY = timedelta(milliseconds=500)  # how soon a Loop is looked at again that another worker holds
+
+log = structlog.get_logger()
+
+
+class Worker:
+    """Takes Loops that are due, one after another. `step` is for one thread alone.
+
+    The claim hides a Loop from the others for a while, and an advisory lock, which ends with the connection, keeps two
+    workers from turning one Loop. No transaction stays open while peers are called: that would hold the outbox back.
+    """
+
+    def __init__(self, postgres: Postgres, driver: Driver, clock: Clock, metrics: ConductorMetrics) -> None:
+        self._postgres = postgres
+        self._driver = driver
+        self._clock = clock
+        self._metrics = metrics
+        self._connection: Connection | None = None
+
+    def step(self) -> bool:
+        """Turns the Loop that is due longest; False where none is due.
+
+        Raises:
+            psycopg.Error: the database does not answer; the next call connects anew.
+        """
+        try:
+            return self._step(self._connected())
+        except psycopg.Error:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Lets go of the connection, and with it of what it holds."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _connected(self) -> Connection:
+        if self._connection is None or self._connection.closed:
+            self._connection = self._postgres.connect(autocommit=True)
+        return self._connection
+
+    def _step(self, connection: Connection) -> bool:
+        now = self._clock.now()
+        claimed = queries.claim_loop(connection, now=now, hidden_until=now + HIDDEN)
+        if claimed is None:
+            return False
+        loop = claimed["loop"]
+        if not queries.try_lock_loop(connection, loop=loop):
+            queries.postpone_loop(connection, loop=loop, due_time=now + BUSY)
+            return True
+        self._metrics.queue_lag.set((now - claimed["due_since"]).total_seconds())
+        try:
+            self._turn(connection, loop, claimed["generation"], claimed["failures"])
+        finally:
+            if not connection.closed:
+                queries.unlock_loop(connection, loop=loop)
+        return True
+
+    def _turn(self, connection: Connection, loop: str, generation: int, failures: int) -> None:
+        rest: timedelta | None = None
+        try:
+            with trace.span("turn", {}), self._metrics.turn_seconds.time():
+                rest = self._driver.turn(loop, failures)
+        except psycopg.Error:
+            raise
+        except Exception:
+            log.exception("turn_failed", loop=loop, failures=failures)
+        now = self._clock.now()
+        queries.requeue_loop(
+            connection,
+            loop=loop,
+            generation=generation,
+            failures=failures + 1 if rest is None else 0,
+            due_time=now + (backoff(failures) if rest is None else rest),
+        )

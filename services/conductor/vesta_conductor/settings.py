@@ -1,0 +1,17 @@
+"""What the conductor can be told by its environment."""
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+from vesta_common.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """Read once, at start."""
+
+    model_config = SettingsConfigDict(env_prefix="VESTA_CONDUCTOR_")
+
+    datasets_address: str = Field(description="HOST:PORT of the datasets service")
+    annotation_address: str = Field(description="HOST:PORT of the annotation service")
+    training_address: str = Field(description="HOST:PORT of the training service")
+    serving_address: str = Field(description="HOST:PORT of the serving service")
+    workers: int = Field(2, ge=1, le=64, description="how many Loops are looked at at the same time")

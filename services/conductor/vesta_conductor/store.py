@@ -1,0 +1,264 @@
+"""Projects, Loops and what each Loop did, in PostgreSQL. Rows become messages and the values that `reconcile` knows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from google.protobuf.message import Message
+from vesta_common.ids import new_id
+from vesta_common.postgres import Connection, load_queries
+from vesta_contracts.conductor.v1 import Decision, Loop, LoopPolicy, LoopStatus, Project, Round
+
+from vesta_conductor.act import request_of
+from vesta_conductor.amending import amended
+from vesta_conductor.situation import Command, History, Outcome, RoundRecord
+
+queries: Any = load_queries("vesta_conductor")
+
+SEQUENCE_MAX = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class KeptLoop:
+    """A Loop as it is kept: what `Loop` says, and what only the conductor needs.
+
+    Attributes:
+        loop: with its status, less the rounds.
+        pending: a command whose answer is not known; with it the round as it is once the command is obeyed.
+    """
+
+    loop: Loop
+    uid: str
+    policy_revision: int
+    history: History
+    pending: tuple[Command, RoundRecord] | None
+
+
+def insert_project(connection: Connection, project: Project, now: datetime) -> bool:
+    """Keeps a new Project; False where its name is taken."""
+    return bool(queries.insert_project(connection, name=project.name, display_name=project.display_name, now=now))
+
+
+def find_project(connection: Connection, name: str, *, lock: bool = False) -> Project | None:
+    row = (queries.lock_project if lock else queries.find_project)(connection, name=name)
+    return _project(row) if row else None
+
+
+def list_projects(connection: Connection, names: Sequence[str], after: str, limit: int) -> list[Project]:
+    """By name; only those of `names`, or all where that is empty."""
+    rows = queries.list_projects(connection, names=list(names), after=after, limit=limit)
+    return [_project(row) for row in rows]
+
+
+def update_project(connection: Connection, project: Project, now: datetime) -> None:
+    queries.update_project(connection, name=project.name, display_name=project.display_name, now=now)
+
+
+def insert_loop(connection: Connection, loop: Loop, project: str, now: datetime) -> bool:
+    """Keeps a new Loop, opens its first round and queues it; False where its name is taken."""
+    inserted = queries.insert_loop(
+        connection,
+        name=loop.name,
+        uid=new_id(),
+        project=project,
+        dataset=loop.policy.dataset,
+        display_name=loop.display_name,
+        policy=loop.policy.SerializeToString(),
+        paused=loop.paused,
+        status=loop.status.SerializeToString(),
+        now=now,
+    )
+    if not inserted:
+        return False
+    ended_before = queries.last_round_of_deleted(connection, name=loop.name) or 0
+    put_round(connection, loop.name, _new_round(ended_before + 1, now))
+    queries.queue_loop(connection, loop=loop.name, due_time=now)
+    return True
+
+
+def find_loop(connection: Connection, name: str, *, lock: bool = False) -> Loop | None:
+    """A Loop with its rounds."""
+    row = (queries.lock_loop if lock else queries.find_loop)(connection, name=name)
+    return _with_rounds(connection, [row])[0] if row else None
+
+
+def list_loops(connection: Connection, project: str, after: str, limit: int) -> list[Loop]:
+    """By name, with their rounds."""
+    return _with_rounds(connection, list(queries.list_loops(connection, project=project, after=after, limit=limit)))
+
+
+def update_loop(connection: Connection, loop: Loop, *, policy_changed: bool, now: datetime) -> None:
+    """Changes what its owner may change, and queues it."""
+    queries.update_loop(
+        connection,
+        name=loop.name,
+        display_name=loop.display_name,
+        policy=loop.policy.SerializeToString(),
+        paused=loop.paused,
+        changed=policy_changed,
+        now=now,
+    )
+    queries.queue_loop(connection, loop=loop.name, due_time=now)
+
+
+def delete_loop(connection: Connection, name: str) -> bool:
+    """Forgets a Loop, but not how many rounds it had."""
+    queries.remember_last_round(connection, name=name)
+    return bool(queries.delete_loop(connection, name=name))
+
+
+def list_decisions(connection: Connection, loop: str, before: int, limit: int) -> list[tuple[int, Decision]]:
+    """What it did, newest first, each with its place."""
+    rows = queries.list_decisions(connection, loop=loop, before=before, limit=limit)
+    return [(row["sequence"], _decision(row)) for row in rows]
+
+
+def load(connection: Connection, name: str) -> KeptLoop | None:
+    """All that `reconcile` must know of one Loop; None where it is gone."""
+    row = queries.find_loop(connection, name=name)
+    if row is None:
+        return None
+    *ended, current = [_record(found) for found in queries.list_rounds(connection, loops=[name])]
+    decided = {
+        found["request_id"]: found["decide_time"]
+        for found in queries.list_decisions_of_round(connection, loop=name, round=current.number)
+    }
+    loop = _loop(row)
+    saving = loop.status.label_saving if loop.status.HasField("label_saving") else None
+    return KeptLoop(
+        loop=loop,
+        uid=row["uid"],
+        policy_revision=row["policy_revision"],
+        history=History(current=current, ended=tuple(ended), decided=decided, label_saving=saving),
+        pending=_pending(queries.find_pending(connection, loop=name), current),
+    )
+
+
+def is_there(connection: Connection, name: str, uid: str) -> bool:
+    """True where the Loop was not deleted meanwhile; it cannot be before this transaction ends."""
+    row = queries.lock_loop(connection, name=name)
+    return row is not None and row["uid"] == uid
+
+
+def put_status(connection: Connection, kept: KeptLoop, status: LoopStatus) -> None:
+    """Keeps what people are shown. It is no change of the Loop: its etag stays."""
+    queries.update_status(connection, name=kept.loop.name, uid=kept.uid, status=status.SerializeToString())
+
+
+def put_round(connection: Connection, loop: str, record: RoundRecord) -> None:
+    queries.put_round(
+        connection,
+        loop=loop,
+        number=record.number,
+        round=record.round.SerializeToString(),
+        outcome=record.outcome.value,
+        label_time=record.label_time,
+        policy_revision=record.policy_revision,
+    )
+
+
+def end_round(
+    connection: Connection, loop: str, record: RoundRecord, outcome: Outcome, policy_revision: int, now: datetime
+) -> Round:
+    """Closes the round and opens the next; answers the closed one."""
+    ended = replace(amended(record, end_time=now), outcome=outcome, policy_revision=policy_revision)
+    put_round(connection, loop, ended)
+    put_round(connection, loop, _new_round(record.number + 1, now))
+    return ended.round
+
+
+def put_pending(connection: Connection, loop: str, command: Command, request: Message, record: RoundRecord) -> None:
+    """Writes down what is about to be commanded."""
+    queries.put_pending(
+        connection,
+        loop=loop,
+        request_id=command.request_id,
+        action=command.action,
+        reason=command.reason,
+        resource=command.resource,
+        request_type=request.DESCRIPTOR.full_name,
+        request=request.SerializeToString(),
+        round=record.round.SerializeToString(),
+        label_time=record.label_time,
+    )
+
+
+def delete_pending(connection: Connection, loop: str, command: Command) -> None:
+    """The command's answer is known."""
+    queries.delete_pending(connection, loop=loop, request_id=command.request_id)
+
+
+def insert_decision(
+    connection: Connection, loop: str, command: Command, round_number: int, now: datetime
+) -> Decision | None:
+    """Records what was done; None where it was recorded before."""
+    row = {
+        "request_id": command.request_id,
+        "action": command.action,
+        "reason": command.reason,
+        "resource": command.resource,
+        "round": round_number,
+    }
+    inserted = queries.insert_decision(connection, loop=loop, now=now, **row)
+    return _decision({**row, "decide_time": now}) if inserted else None
+
+
+def _new_round(number: int, now: datetime) -> RoundRecord:
+    return amended(RoundRecord(Round(number=number)), start_time=now)
+
+
+def _record(row: Any) -> RoundRecord:
+    return RoundRecord(
+        round=Round.FromString(bytes(row["round"])),
+        outcome=Outcome(row["outcome"]),
+        label_time=row["label_time"],
+        policy_revision=row["policy_revision"],
+    )
+
+
+def _pending(row: Any, current: RoundRecord) -> tuple[Command, RoundRecord] | None:
+    if row is None:
+        return None
+    request = request_of(row["request_type"], bytes(row["request"]))
+    command = Command(row["request_id"], row["action"], row["reason"], row["resource"], request)
+    return command, replace(current, round=Round.FromString(bytes(row["round"])), label_time=row["label_time"])
+
+
+def _with_rounds(connection: Connection, rows: Sequence[Any]) -> list[Loop]:
+    loops = {row["name"]: _loop(row) for row in rows}
+    for found in queries.list_rounds(connection, loops=list(loops)):
+        loops[found["loop"]].status.rounds.append(Round.FromString(bytes(found["round"])))
+    return list(loops.values())
+
+
+def _loop(row: Any) -> Loop:
+    loop = Loop(
+        name=row["name"],
+        display_name=row["display_name"],
+        policy=LoopPolicy.FromString(bytes(row["policy"])),
+        paused=row["paused"],
+        status=LoopStatus.FromString(bytes(row["status"])),
+    )
+    loop.create_time.FromDatetime(row["create_time"])
+    loop.update_time.FromDatetime(row["update_time"])
+    return loop
+
+
+def _project(row: Any) -> Project:
+    project = Project(name=row["name"], display_name=row["display_name"])
+    project.create_time.FromDatetime(row["create_time"])
+    project.update_time.FromDatetime(row["update_time"])
+    return project
+
+
+def _decision(row: Any) -> Decision:
+    decision = Decision(
+        request_id=row["request_id"],
+        action=row["action"],
+        reason=row["reason"],
+        resource=row["resource"],
+        round=row["round"],
+    )
+    decision.decide_time.FromDatetime(row["decide_time"])
+    return decision

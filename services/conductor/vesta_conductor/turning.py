@@ -1,0 +1,209 @@
+"""The second half of a round: train on a snapshot, judge at the gate, deploy, wait until the pool is scored."""
+
+from datetime import timedelta
+
+from google.protobuf.field_mask_pb2 import FieldMask
+from vesta_contracts.conductor.v1 import GateVerdict, LabelSaving, LoopStatus
+from vesta_contracts.datasets.v1 import CreateSnapshotRequest, Snapshot
+from vesta_contracts.serving.v1 import Deployment, UpdateDeploymentRequest
+from vesta_contracts.training.v1 import CreateTrainingRunRequest, TrainingRun
+
+from vesta_conductor.amending import amended
+from vesta_conductor.coverage import enough
+from vesta_conductor.embedding import scoring_ended
+from vesta_conductor.gate import judge
+from vesta_conductor.label_saving import label_saving
+from vesta_conductor.names import last_part
+from vesta_conductor.reloading import reload_or_give_up
+from vesta_conductor.situation import Command, Outcome, RoundRecord, Situation, Step
+
+ATTEMPTS_MAX = 2  # trainings a round
+CONCEPTS_MIN = 2  # that a classifier can tell apart
+
+
+def take_snapshot(s: Situation, reason: str) -> Step:
+    """Freezes what is labelled: the round's training begins."""
+    assert s.world.dataset is not None
+    name = s.names.snapshot(s.history.current.number)
+    request_id = s.request_id("snapshot", s.history.current.number)
+    number = s.history.current.number
+    request = CreateSnapshotRequest(
+        parent=s.policy.dataset,
+        snapshot_id=last_part(name),
+        snapshot=Snapshot(display_name=f"Round {number} of {s.names.loop_id}"),
+        request_id=request_id,
+    )
+    label_times = [task.update_time.ToDatetime(s.now.tzinfo) for task in s.world.accepted]
+    return Step(
+        LoopStatus.TRAINING,
+        "Freezes what is labelled.",
+        Command(request_id, "snapshot", reason, name, request),
+        round=amended(
+            s.history.current,
+            label_time=max(label_times, default=s.now),
+            snapshot=name,
+            label_count=s.world.dataset.counts.train_labelled_count,
+        ),
+    )
+
+
+def turn(s: Situation) -> Step | None:
+    """Goes on with the round's training where it has begun."""
+    snapshot = s.world.snapshot
+    if snapshot is None:
+        return None
+    current = _with_snapshot(s, snapshot)
+    if not s.world.runs:
+        return _too_few_concepts(s, current, snapshot) or _train(s, current, 1, "The snapshot is ready.")
+    run = s.world.runs[-1]
+    current = amended(current, training_run=run.name)
+    match run.state:
+        case TrainingRun.SUCCEEDED:
+            return _judge(s, current, run)
+        case TrainingRun.FAILED if len(s.world.runs) < ATTEMPTS_MAX:
+            return _train(s, current, len(s.world.runs) + 1, f"{run.name} failed: {run.error} It is tried once more.")
+        case TrainingRun.FAILED | TrainingRun.CANCELLED:
+            return _give_up(s, current, run)
+        case _:
+            return Step(LoopStatus.TRAINING, _progress(run), round=current)
+
+
+def _with_snapshot(s: Situation, snapshot: Snapshot) -> RoundRecord:
+    """The round with what the snapshot tells, also where the one who took it was killed before writing it down."""
+    current = s.history.current
+    counted = current.round.label_count or (s.world.dataset.counts.train_labelled_count if s.world.dataset else 0)
+    return amended(
+        current,
+        label_time=current.label_time or snapshot.create_time.ToDatetime(s.now.tzinfo),
+        snapshot=snapshot.name,
+        label_count=counted,
+        control_label_count=snapshot.statistics.control_count,
+    )
+
+
+def _too_few_concepts(s: Situation, current: RoundRecord, snapshot: Snapshot) -> Step | None:
+    """One concept alone teaches nothing: more labels come first."""
+    train = [side.concept_counts for side in snapshot.statistics.splits if side.split == "TRAIN"]
+    seen = [concept for concept, count in train[0].items() if count] if train else []
+    if not train or len(seen) >= CONCEPTS_MIN or (s.world.dataset is not None and s.world.dataset.multi_label and seen):
+        return None
+    found = f"all labels so far say {seen[0]}" if seen else "no label so far names a concept"
+    reason = f"A classifier needs {CONCEPTS_MIN} concepts, and {found}: more labels come first."
+    return _end(s, amended(current, verdict=GateVerdict(reason=reason)), "postpone", reason, Outcome.POSTPONED)
+
+
+def _train(s: Situation, current: RoundRecord, attempt: int, reason: str) -> Step:
+    assert s.world.dataset is not None
+    name = s.names.run(current.number, attempt)
+    request_id = s.request_id("train", current.number, attempt)
+    run = TrainingRun(
+        snapshot=current.round.snapshot,
+        recipe=s.policy.recipe or s.names.recipe(multi_label=s.world.dataset.multi_label),
+        model=s.names.model,
+        champion=s.world.champion,
+        control_curve=True,
+        seed=current.number,
+    )
+    request = CreateTrainingRunRequest(
+        parent=s.names.project, training_run_id=last_part(name), training_run=run, request_id=request_id
+    )
+    return Step(
+        LoopStatus.TRAINING,
+        f"Starts training on {current.round.label_count} labels.",
+        Command(request_id, "train", reason, name, request),
+        round=amended(current, training_run=name),
+    )
+
+
+def _progress(run: TrainingRun) -> str:
+    if run.state == TrainingRun.QUEUED:
+        return f"Waits for its training to begin. {run.waiting_reason}".strip()
+    progress = run.progress
+    step = f", step {progress.step} of {progress.step_count}" if progress.step_count else ""
+    left = (
+        f", about {round(progress.time_left.ToTimedelta().total_seconds())} s left"
+        if progress.HasField("time_left")
+        else ""
+    )
+    return f"Trains: {progress.phase or 'begins'}{step}{left}."
+
+
+def _give_up(s: Situation, current: RoundRecord, run: TrainingRun) -> Step:
+    why = f"{run.name} was cancelled." if run.state == TrainingRun.CANCELLED else f"{run.name} failed: {run.error}"
+    return _end(s, amended(current, verdict=GateVerdict(reason=why)), "give_up", why, Outcome.FAILED)
+
+
+def _judge(s: Situation, current: RoundRecord, run: TrainingRun) -> Step:
+    comparison = run.comparison if run.HasField("comparison") else None
+    verdict = judge(s.policy.gate, run.metrics, run.champion, comparison)
+    current = amended(current, model_version=run.model_version, metrics=run.metrics, verdict=verdict)
+    saving = _saving(current, run)
+    if not verdict.passed:
+        return _end(s, current, "keep_champion", verdict.reason, Outcome.KEPT, saving)
+    return _deploy(s, current, saving)
+
+
+def _saving(current: RoundRecord, run: TrainingRun) -> LabelSaving | None:
+    """What the challenger saved, should it become the champion."""
+    if not current.round.verdict.passed or not run.metrics.item_count:
+        return None
+    return label_saving(run.control_curve_points, run.metrics.accuracy.value, current.round.label_count)
+
+
+def _deploy(s: Situation, current: RoundRecord, saving: LabelSaving | None) -> Step:
+    deployment, challenger = s.world.deployment, current.round.model_version
+    assert deployment is not None
+    request_id = s.request_id("promote", current.number)
+    if deployment.model_version != challenger and request_id not in s.history.decided:
+        request = UpdateDeploymentRequest(
+            deployment=Deployment(name=deployment.name, model_version=challenger),
+            update_mask=FieldMask(paths=["model_version"]),
+        )
+        command = Command(request_id, "promote", current.round.verdict.reason, deployment.name, request)
+        return Step(LoopStatus.DEPLOYING, f"Deploys {challenger}.", command, round=current, label_saving=saving)
+    if deployment.model_version != challenger:
+        reason = f"Somebody has moved the deployment to {deployment.model_version}, which stays."
+        return _end(s, current, "yield", reason, Outcome.KEPT)
+    if deployment.stable_version == challenger:
+        return _wait_for_scores(s, current, saving)
+    if deployment.state == Deployment.FAILED:
+        step = reload_or_give_up(s, "promote", LoopStatus.DEPLOYING)
+        if step.phase == LoopStatus.BLOCKED:
+            return _end(s, current, "give_up", step.message, Outcome.FAILED)
+        return Step(step.phase, step.message, step.command, round=current, label_saving=saving)
+    return Step(LoopStatus.DEPLOYING, f"Loads {challenger}.", round=current, label_saving=saving)
+
+
+def _wait_for_scores(s: Situation, current: RoundRecord, saving: LabelSaving | None) -> Step:
+    dataset, deployment, challenger = s.world.dataset, s.world.deployment, current.round.model_version
+    assert dataset is not None
+    assert deployment is not None
+    if not current.round.HasField("label_to_model"):
+        since = current.label_time or s.now
+        current = amended(current, label_to_model=max(s.now - since, timedelta(0)))
+    counts = dataset.counts
+    scored = counts.scored_count if counts.scored_model_version == challenger else 0
+    if not enough(scored, counts.item_count, s.policy.batch_size, finished=scoring_ended(deployment)):
+        told = f"{challenger} answers, and scores the items: {scored} of {counts.item_count} are done."
+        return Step(LoopStatus.SCORING, told, round=current, label_saving=saving)
+    tagged = ""
+    if counts.pool_scored_count:
+        share = counts.pool_certain_count / counts.pool_scored_count
+        current = amended(current, auto_share=share)
+        tagged = f" It tags {100 * share:.0f} % of the pool without doubt."
+    return _end(
+        s, current, "turn", f"{challenger} answers. {current.round.verdict.reason}{tagged}", Outcome.PROMOTED, saving
+    )
+
+
+def _end(
+    s: Situation,
+    current: RoundRecord,
+    action: str,
+    reason: str,
+    outcome: Outcome,
+    saving: LabelSaving | None = None,
+) -> Step:
+    """Closes the round. The next look begins another."""
+    command = Command(s.request_id(action, current.number), action, reason, s.names.loop, outcome=outcome)
+    return Step(LoopStatus.SELECTING, reason, command, round=current, label_saving=saving)
