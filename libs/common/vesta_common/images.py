@@ -1,53 +1,77 @@
-"""Untrusted images: looked at before they are decoded, then turned, stripped, hashed and made small. Pure functions on bytes.
+"""Pictures from anywhere made safe and uniform: checked by header, decoded, turned upright, stripped, hashed, and scaled for models.
 
-Whoever decodes bytes from outside runs these in `vesta_common.sandbox`.
+Everything here is a pure function of bytes and may be called from any thread. Bytes nobody vouches for should be decoded in
+a child process: `vesta_common.sandbox`.
 """
 
 import hashlib
 import io
+import re
 import struct
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
+from functools import cache, lru_cache
 
-import imagehash
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageCms,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
 from vesta_common.errors import InvalidArgument
+from vesta_common.image_formats import ImageFile, ImageHeader, corrupt, refuse, take_apart, truncated
 
-FILE_BYTES_MAX = 32 * 1024 * 1024
-PIXELS_MAX = 64_000_000
-SIDE_PX_MAX = 32_768
+__all__ = [
+    "MODEL_SIDE_PX",
+    "THUMBNAIL_SIDE_PX",
+    "ImageHeader",
+    "NormalisedImage",
+    "inspect",
+    "model_pixels",
+    "normalise",
+]
+
 MODEL_SIDE_PX = 256
 THUMBNAIL_SIDE_PX = 256
 THUMBNAIL_QUALITY = 80
-JPEG_QUALITY = 95
-HASH_SIDE_PX = 64
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+REENCODED_QUALITY = 95
+TRANSFORMS_MAX = 16
 
-Image.MAX_IMAGE_PIXELS = None  # our own limit is checked before decoding, by `inspect`
-ImageFile.LOAD_TRUNCATED_IMAGES = False
+Pixels = NDArray[np.uint8]
 
-
-@dataclass(frozen=True)
-class ImageHeader:
-    """What the first bytes say."""
-
-    format: str
-    width_px: int
-    height_px: int
+# By name, so that a reader that Pillow might come to prefer never sees the bytes.
+_READERS: dict[str, type[Image.Image]] = {
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "PNG": PngImagePlugin.PngImageFile,
+    "WEBP": WebPImagePlugin.WebPImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+}
+_KEPT_FORMATS = {"JPEG": "image/jpeg", "PNG": "image/png"}
+_KEPT_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
+_GRAY_16_MODES = frozenset({"I;16", "I;16L", "I;16B"})
+_READ_MODES = _KEPT_MODES | _GRAY_16_MODES | {"PA", "RGBX", "RGBa", "CMYK", "YCbCr"}
 
 
 @dataclass(frozen=True)
 class NormalisedImage:
-    """An image as it is kept: turned by EXIF, sRGB, without metadata.
+    """A picture in the form in which the platform keeps it.
 
     Attributes:
-        data: the JPEG or PNG to store. A JPEG that needs no turning keeps its pixels to the bit.
-        thumbnail_jpeg: 256 pixels on its long side.
-        perceptual_hash: 64 bits; near-duplicates differ in few.
-        taken_time: by EXIF, taken as UTC where it names no zone; None where it does not say.
+        data: JPEG or PNG, upright, sRGB, without any metadata. A JPEG or PNG that was so already keeps its pixels bit for bit.
+        mime_type: `image/jpeg` or `image/png`.
+        sha256: of `data`, 64 lower-case hexadecimal digits.
+        perceptual_hash: 64 bits; near-duplicates differ in few of them.
+        thumbnail_jpeg: at most 256 pixels on its long side.
+        taken_time: from EXIF, aware, UTC; a camera that names no time zone is taken to be set to UTC. None where it says nothing.
     """
 
     data: bytes
@@ -55,199 +79,255 @@ class NormalisedImage:
     width_px: int
     height_px: int
     sha256: str
-    thumbnail_jpeg: bytes
     perceptual_hash: int
+    thumbnail_jpeg: bytes
     taken_time: datetime | None
 
 
 def inspect(data: bytes) -> ImageHeader:
-    """Decides by the first bytes whether an image may be decoded at all.
+    """Format and size of an untrusted file, by its content, without decoding it.
 
     Raises:
-        InvalidArgument: IMAGE_EMPTY, IMAGE_TOO_LARGE, IMAGE_FORMAT_UNSUPPORTED, IMAGE_ANIMATED or IMAGE_CORRUPT, with what would work.
+        InvalidArgument: it is no single image within the limits; see `vesta_common.image_formats.take_apart`.
     """
-    if not data:
-        raise InvalidArgument("the file is empty", reason="IMAGE_EMPTY")
-    if len(data) > FILE_BYTES_MAX:
-        raise InvalidArgument(
-            f"the file has more than {FILE_BYTES_MAX} bytes; send a smaller one", reason="IMAGE_TOO_LARGE"
-        )
-    try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except UnidentifiedImageError as error:
-        raise InvalidArgument(
-            "the file is no JPEG, PNG, WebP, BMP, TIFF or GIF image by its content", reason="IMAGE_FORMAT_UNSUPPORTED"
-        ) from error
-    except Exception as error:
-        raise InvalidArgument(f"the file's header is broken: {error}", reason="IMAGE_CORRUPT") from error
-    with image:
-        width, height = image.size
-        if width * height > PIXELS_MAX or max(width, height) > SIDE_PX_MAX:
-            raise InvalidArgument(
-                f"the image has {width} x {height} pixels; at most {PIXELS_MAX // 1_000_000} megapixels and {SIDE_PX_MAX} a side are taken",
-                reason="IMAGE_TOO_LARGE",
-                metadata={"width_px": str(width), "height_px": str(height)},
-            )
-        if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-            raise InvalidArgument(
-                "the image is animated or has several pages; send single frames", reason="IMAGE_ANIMATED"
-            )
-        return ImageHeader(str(image.format), width, height)
+    return take_apart(data).header
 
 
 def normalise(data: bytes) -> NormalisedImage:
-    """Decodes an image wholly and makes what is kept of it.
+    """Decodes an untrusted file wholly and brings it into the form in which the platform keeps pictures.
+
+    The same picture gives the same bytes, and so the same SHA-256, whatever metadata it came with.
 
     Raises:
-        InvalidArgument: as `inspect`, and IMAGE_TRUNCATED or IMAGE_CORRUPT where the pixels cannot be decoded.
+        InvalidArgument: as `inspect`, or its pixels cannot be decoded (IMAGE_TRUNCATED, IMAGE_CORRUPT, IMAGE_TOO_COSTLY).
     """
-    header = inspect(data)
+    file = take_apart(data)
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            image.load()
-            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-            taken = _taken_time(image)
-            plain = header.format == "JPEG" and orientation in {0, 1} and image.mode in {"RGB", "L"} and _is_srgb(image)
-            pixels = _to_srgb(ImageOps.exif_transpose(image))
-    except InvalidArgument:
-        raise
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        truncated = "truncated" in str(error).lower() or isinstance(error, EOFError)
-        reason = "IMAGE_TRUNCATED" if truncated else "IMAGE_CORRUPT"
-        raise InvalidArgument(f"the image cannot be decoded: {error}", reason=reason) from error
-    if plain:
-        kept, mime_type = strip_jpeg(data), "image/jpeg"
-    elif header.format in {"PNG", "BMP", "GIF"}:
-        kept, mime_type = _encoded(pixels, "PNG"), "image/png"
-    else:
-        kept, mime_type = _encoded(pixels, "JPEG"), "image/jpeg"
-    return NormalisedImage(
-        data=kept,
-        mime_type=mime_type,
-        width_px=pixels.width,
-        height_px=pixels.height,
-        sha256=hashlib.sha256(kept).hexdigest(),
-        thumbnail_jpeg=_thumbnail(pixels),
-        perceptual_hash=_perceptual_hash(pixels),
-        taken_time=taken,
-    )
+        image = _decode(file)
+        exif = _exif(file, image)
+        picture = _to_srgb(_turned(image, exif, file.header.format), _profile(file, image))
+        if picture is image and file.header.format in _KEPT_FORMATS and image.mode in _KEPT_MODES:
+            kept, kept_format = file.essential, file.header.format
+        else:
+            kept, kept_format = _encode(picture, as_png=file.header.format == "PNG" or picture.has_transparency_data)
+        small = _thumbnail(picture)
+        return NormalisedImage(
+            data=kept,
+            mime_type=_KEPT_FORMATS[kept_format],
+            width_px=picture.width,
+            height_px=picture.height,
+            sha256=hashlib.sha256(kept).hexdigest(),
+            perceptual_hash=_perceptual_hash(small),
+            thumbnail_jpeg=kept
+            if kept_format == "JPEG" and small is picture
+            else _encode_jpeg(small, THUMBNAIL_QUALITY),
+            taken_time=_taken_time(exif),
+        )
+    except Exception as error:
+        raise _refusal(error) from error
 
 
-def model_pixels(data: bytes) -> NDArray[np.uint8]:
-    """What every model sees of a stored or sent image: `(256, 256, 3)` RGB, the whole image squeezed into the square.
+def model_pixels(data: bytes) -> Pixels:
+    """What a model sees of a file: `(256, 256, 3)` RGB, the whole picture squashed to a square, alpha on white.
 
-    A JPEG is decoded at a fraction of its size where that is enough. Images that bear EXIF are turned by it.
+    Training, serving and Triton all see pictures through this function alone, whether as they came or as `normalise` keeps
+    them. A JPEG is decoded at the smallest scale that is large enough.
 
     Raises:
         InvalidArgument: as `normalise`.
     """
-    inspect(data)
+    file = take_apart(data)
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            image.draft("RGB", (MODEL_SIDE_PX, MODEL_SIDE_PX))
-            turned = ImageOps.exif_transpose(image) if image.getexif() else image
-            if turned.mode != "RGB":
-                turned = _flattened(turned)
-            small = turned.resize((MODEL_SIDE_PX, MODEL_SIDE_PX), Image.Resampling.BILINEAR, reducing_gap=2.0)
-            return np.asarray(small, np.uint8)
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
-        raise InvalidArgument(f"the image cannot be decoded: {error}", reason="IMAGE_CORRUPT") from error
+        image = _decode(file, side_px_min=MODEL_SIDE_PX)
+        squashed = _resized(_on_white(image), (MODEL_SIDE_PX, MODEL_SIDE_PX))
+        picture = _turned(_to_srgb(squashed, _profile(file, image)), _exif(file, image), file.header.format)
+        return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
+    except Exception as error:
+        raise _refusal(error) from error
 
 
-def strip_jpeg(data: bytes) -> bytes:
-    """A JPEG without its metadata segments (APP1 to APP13, APP15, comments); its pixels stay to the bit.
+def _decode(file: ImageFile, side_px_min: int | None = None) -> Image.Image:
+    """The pixels, decoded from the essential bytes alone.
 
-    Raises:
-        InvalidArgument: its segments are broken.
+    Args:
+        side_px_min: a JPEG may come scaled down by 2, 4 or 8, as long as both its sides keep so many pixels.
     """
-    kept, position = [data[:2]], 2
-    while True:
-        if position + 4 > len(data) or data[position] != 0xFF:
-            raise InvalidArgument("the JPEG's segments are broken", reason="IMAGE_CORRUPT")
-        marker = data[position + 1]
-        if marker == 0xFF:  # fill bytes
-            position += 1
-            continue
-        length = int.from_bytes(data[position + 2 : position + 4], "big") + 2
-        if marker == 0xDA:  # the scan: what follows is picture, up to the end marker
-            end = data.rfind(b"\xff\xd9")
-            kept.append(data[position : end + 2] if end > position else data[position:])
-            return b"".join(kept)
-        is_metadata = (0xE1 <= marker <= 0xEF and marker != 0xEE) or marker == 0xFE
-        if not is_metadata:
-            kept.append(data[position : position + length])
-        position += length
+    header = file.header
+    image = _READERS[header.format](io.BytesIO(file.essential))  # type: ignore[call-arg]
+    expected, found = (header.width_px, header.height_px), image.size
+    if found != expected and not (header.format == "TIFF" and found == expected[::-1]):  # Pillow turns TIFFs by itself
+        raise corrupt("its headers contradict each other")
+    if image.mode not in _READ_MODES:
+        raise refuse(
+            "IMAGE_FORMAT_UNSUPPORTED",
+            f"pixels of the kind {image.mode} cannot be shown; save them with 8 or 16 bits a channel",
+        )
+    if side_px_min and isinstance(image, JpegImagePlugin.JpegImageFile):
+        image.draft("RGB", (side_px_min, side_px_min))
+    image.load()
+    return image
 
 
-def _is_srgb(image: Image.Image) -> bool:
-    """True where the profile can be dropped without changing colours."""
-    profile = image.info.get("icc_profile")
-    if not profile:
-        return True
+def _refusal(error: Exception) -> InvalidArgument:
+    """What to say about a file at which Pillow gave up; its readers raise whatever they meet."""
+    if isinstance(error, InvalidArgument):
+        return error
+    if isinstance(error, MemoryError):
+        return refuse("IMAGE_TOO_COSTLY", "the image needs more memory than it may; scale it down")
+    if isinstance(error, EOFError | struct.error | IndexError) or "runcat" in str(error):
+        return truncated("the picture")
+    return corrupt(f"{type(error).__name__}: {str(error)[:200]}")
+
+
+# Upright.
+
+_ORIENTATION, _EXIF_IFD, _TAKEN, _TAKEN_OFFSET = 0x0112, 0x8769, 0x9003, 0x9011
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _exif(file: ImageFile, image: Image.Image) -> Image.Exif:
+    """The file's EXIF; empty where it is broken, for a picture is not its metadata."""
+    exif = Image.Exif()
     try:
-        return "sRGB" in ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(profile)))
-    except (ImageCms.PyCMSError, OSError):
-        return True
+        if file.header.format not in _KEPT_FORMATS:
+            return image.getexif()
+        if file.exif:
+            exif.load(file.exif)
+    except Exception:  # noqa: BLE001 - Pillow raises whatever it meets
+        return Image.Exif()
+    return exif
 
 
-def _to_srgb(image: Image.Image) -> Image.Image:
-    """The image as RGB in sRGB; what is transparent becomes white."""
-    profile = image.info.get("icc_profile")
-    flat = _flattened(image)
-    if not profile or _is_srgb(image) or image.mode == "CMYK":
-        return flat
+def _turned(image: Image.Image, exif: Image.Exif, image_format: str) -> Image.Image:
+    turn = _TURNS.get(exif.get(_ORIENTATION, 1)) if image_format != "TIFF" else None
+    return image if turn is None else image.transpose(turn)
+
+
+def _taken_time(exif: Image.Exif) -> datetime | None:
+    try:
+        details = exif.get_ifd(_EXIF_IFD)
+        taken = datetime.strptime(str(details[_TAKEN]).strip(" \x00"), "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC)
+    except Exception:  # noqa: BLE001 - Pillow raises whatever it meets
+        return None
+    offset = re.fullmatch(r"([+-])(\d\d):([0-5]\d)", str(details.get(_TAKEN_OFFSET, "")).strip(" \x00"))
+    if not offset or int(offset[2]) > 14:
+        return taken
+    ahead = timedelta(hours=int(offset[2]), minutes=int(offset[3]))
+    return taken.replace(tzinfo=timezone(ahead if offset[1] == "+" else -ahead)).astimezone(UTC)
+
+
+# Colours.
+
+_SRGB_NAMES = ("srgb", "c2")  # "c2" is the name of a compact sRGB that large sites embed
+_PROFILED_MODES = frozenset({"RGB", "RGBA", "P", "CMYK"})
+
+
+def _profile(file: ImageFile, image: Image.Image) -> bytes:
+    return file.icc or image.info.get("icc_profile") or b""
+
+
+def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
+    """The same object where it is sRGB already. A profile that is broken, or for other colours than the picture's, is ignored."""
+    converted = _by_profile(image, profile) if profile else image
+    return converted.convert("RGB") if converted.mode in {"CMYK", "YCbCr", "RGBX"} else converted
+
+
+def _by_profile(image: Image.Image, profile: bytes) -> Image.Image:
+    transform = (
+        _transform(profile, "CMYK" if image.mode == "CMYK" else "RGB") if image.mode in _PROFILED_MODES else None
+    )
+    if transform is None:
+        return image
+    converted = transform.apply(image if image.mode == "CMYK" else image.convert("RGB"))
+    if image.has_transparency_data:
+        converted.putalpha(image.convert("RGBA").getchannel("A"))
+    converted.info = {}
+    return converted
+
+
+@lru_cache(TRANSFORMS_MAX)
+def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """From the profile's colours to sRGB; None where there is nothing to do or it cannot be done."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        converted = ImageCms.profileToProfile(flat, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError):  # a broken profile says nothing about the pixels
-        return flat
-    return converted if converted is not None else flat
-
-
-def _flattened(image: Image.Image) -> Image.Image:
-    """The image as RGB, on white, with 16 bits scaled to 8."""
-    if image.mode == "RGB":
-        return image
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, np.float64)
-        top = 65535.0 if values.max(initial=0) > 255 else 255.0
-        image = Image.fromarray(np.clip(values / top * 255, 0, 255).astype(np.uint8))
-    if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        canvas = Image.new("RGBA", layer.size, "white")
-        canvas.alpha_composite(layer)
-        return canvas.convert("RGB")
-    return image.convert("RGB")
-
-
-def _encoded(image: Image.Image, image_format: str) -> bytes:
-    buffer = io.BytesIO()
-    options = {"quality": JPEG_QUALITY, "subsampling": 0} if image_format == "JPEG" else {"compress_level": 4}
-    clean = Image.new(image.mode, image.size)
-    clean.paste(image)
-    clean.save(buffer, image_format, **options)
-    return buffer.getvalue()
-
-
-def _thumbnail(image: Image.Image) -> bytes:
-    small = image.copy()
-    small.thumbnail((THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX), Image.Resampling.BILINEAR, reducing_gap=2.0)
-    buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=THUMBNAIL_QUALITY)
-    return buffer.getvalue()
-
-
-def _perceptual_hash(image: Image.Image) -> int:
-    """imagehash's DCT hash, from a small copy."""
-    small = image.convert("L").resize((HASH_SIDE_PX, HASH_SIDE_PX), Image.Resampling.BILINEAR, reducing_gap=2.0)
-    return int(str(imagehash.phash(small)), 16)
-
-
-def _taken_time(image: Image.Image) -> datetime | None:
-    exif = image.getexif()
-    details = exif.get_ifd(ExifTags.IFD.Exif)
-    text = details.get(ExifTags.Base.DateTimeOriginal) or exif.get(ExifTags.Base.DateTime)
-    try:
-        return datetime.strptime(str(text).strip("\x00 "), "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC) if text else None
-    except ValueError:
+        described = (source.profile.profile_description or "").lower()
+        if source.profile.xcolor_space.strip() != mode or described.startswith(_SRGB_NAMES):
+            return None
+        return ImageCms.buildTransform(source, ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")), mode, "RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return None
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """The picture as one sees it on white paper, `L` or `RGB`; of 16 bits the upper eight."""
+    if image.has_transparency_data:
+        colours = image.convert("RGBA")
+        white = Image.new("RGB", image.size, "white")
+        white.paste(colours, mask=colours.getchannel("A"))
+        return white
+    if image.mode in _GRAY_16_MODES:
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in {"L", "RGB"}:
+        return image
+    return image.convert("L" if image.mode == "1" else "RGB")
+
+
+# Encoding and scaling.
+
+
+def _encode(image: Image.Image, *, as_png: bool) -> tuple[bytes, str]:
+    """Bytes and format, without metadata."""
+    if not as_png:
+        return _encode_jpeg(_on_white(image), REENCODED_QUALITY), "JPEG"
+    target = io.BytesIO()
+    (image if image.mode in _KEPT_MODES else image.convert("RGBA")).save(target, "PNG", exif=b"", icc_profile=None)
+    return take_apart(target.getvalue()).essential, "PNG"
+
+
+def _encode_jpeg(image: Image.Image, quality: int) -> bytes:
+    target = io.BytesIO()
+    image.save(target, "JPEG", quality=quality, exif=b"", icc_profile=None, comment=b"")
+    return target.getvalue()
+
+
+def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+
+
+def _thumbnail(image: Image.Image) -> Image.Image:
+    """On white, at most 256 pixels on its long side, never larger than it was."""
+    shown = _on_white(image)
+    scale = THUMBNAIL_SIDE_PX / max(shown.size)
+    if scale >= 1:
+        return shown
+    return _resized(shown, (max(1, round(shown.width * scale)), max(1, round(shown.height * scale))))
+
+
+# The perceptual hash (pHash: Zauner, 2010).
+
+_HASH_SIDE, _HASH_PIXELS_SIDE = 8, 32
+
+
+@cache
+def _cosines() -> NDArray[np.float64]:
+    """The eight lowest rows of the DCT-II of 32 samples, `(8, 32)`, unscaled."""
+    frequency, sample = np.arange(_HASH_SIDE)[:, None], np.arange(_HASH_PIXELS_SIDE)[None, :]
+    cosines: NDArray[np.float64] = np.cos(np.pi * frequency * (2 * sample + 1) / (2 * _HASH_PIXELS_SIDE))
+    return cosines
+
+
+def _perceptual_hash(thumbnail: Image.Image) -> int:
+    """Whether each of the 8 × 8 lowest frequencies of the gray picture at 32 × 32 is above their median: 64 bits, row by row."""
+    gray = _resized(thumbnail.convert("L"), (_HASH_PIXELS_SIDE, _HASH_PIXELS_SIDE))
+    frequencies = _cosines() @ np.asarray(gray, np.float64) @ _cosines().T
+    middle = np.sort(frequencies, axis=None)[_HASH_SIDE**2 // 2 - 1 : _HASH_SIDE**2 // 2 + 1].mean()
+    bits = frequencies > middle
+    return int.from_bytes(np.packbits(bits).tobytes(), "big")

@@ -1,0 +1,343 @@
+"""What becomes of pictures, honest and hostile: kept, turned, stripped, or refused with a reason of their own."""
+
+import io
+import random
+import struct
+import zlib
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageCms, PngImagePlugin
+from vesta_common import image_formats
+from vesta_common.errors import InvalidArgument
+from vesta_common.images import MODEL_SIDE_PX, inspect, model_pixels, normalise
+
+ORIENTATION, EXIF_IFD, TAKEN, TAKEN_OFFSET = 0x0112, 0x8769, 0x9003, 0x9011
+
+
+def a_picture(width: int = 320, height: int = 200, mode: str = "RGB", seed: int = 7) -> Image.Image:
+    """A smooth picture without any symmetry, so that turning it shows."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (5, 7, 3), dtype=np.uint8))
+    return coarse.resize((width, height), Image.Resampling.BICUBIC).convert(mode)
+
+
+def encoded(image: Image.Image, image_format: str = "JPEG", **options: Any) -> bytes:
+    target = io.BytesIO()
+    image.save(target, image_format, **options)
+    return target.getvalue()
+
+
+def decoded(data: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    return image
+
+
+def exif_with(orientation: int = 1, taken: str = "", offset: str = "") -> Image.Exif:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    details = exif.get_ifd(EXIF_IFD)
+    if taken:
+        details[TAKEN] = taken
+    if offset:
+        details[TAKEN_OFFSET] = offset
+    return exif
+
+
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def a_png_of(width: int, height: int, pixels: bytes = b"") -> bytes:
+    """A PNG that says it is so large and holds these compressed pixels."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return (
+        image_formats.PNG_SIGNATURE + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", pixels) + png_chunk(b"IEND", b"")
+    )
+
+
+def an_animation(image_format: str) -> bytes:
+    frames = [a_picture(seed=seed, width=32, height=32) for seed in range(3)]
+    return encoded(frames[0], image_format, save_all=True, append_images=frames[1:], duration=50)
+
+
+def a_jpeg_of_many_scans() -> bytes:
+    jpeg = encoded(a_picture(), progressive=True)
+    last = jpeg.rindex(b"\xff\xda")
+    return jpeg[:last] + jpeg[last:-2] * 150 + b"\xff\xd9"
+
+
+SVG = b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
+
+HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
+    "nothing": (lambda: b"", "IMAGE_EMPTY"),
+    "zeros": (lambda: b"\x00" * 4096, "IMAGE_FORMAT_UNSUPPORTED"),
+    "text named .jpg": (lambda: b"this is no image", "IMAGE_FORMAT_UNSUPPORTED"),
+    "SVG": (lambda: SVG, "IMAGE_FORMAT_UNSUPPORTED"),
+    "HEIC": (lambda: b"\x00\x00\x00\x18ftypheic" + bytes(64), "IMAGE_FORMAT_UNSUPPORTED"),
+    "PDF": (lambda: b"%PDF-1.7" + bytes(64), "IMAGE_FORMAT_UNSUPPORTED"),
+    "PDF that holds a JPEG": (lambda: b"%PDF-1.7\n" + encoded(a_picture()), "IMAGE_FORMAT_UNSUPPORTED"),
+    "too many bytes": (lambda: b"\xff\xd8\xff" + bytes(image_formats.IMAGE_BYTES_MAX), "IMAGE_TOO_LARGE"),
+    "JPEG cut in its pixels": (lambda: encoded(a_picture())[:-200], "IMAGE_TRUNCATED"),
+    "JPEG cut in its header": (lambda: encoded(a_picture())[:60], "IMAGE_TRUNCATED"),
+    "JPEG of three bytes": (lambda: b"\xff\xd8\xff", "IMAGE_TRUNCATED"),
+    "progressive JPEG cut": (lambda: encoded(a_picture(), progressive=True)[:-300], "IMAGE_TRUNCATED"),
+    "PNG cut": (lambda: encoded(a_picture(), "PNG")[:-100], "IMAGE_TRUNCATED"),
+    "PNG with too few pixels": (lambda: a_png_of(64, 64, zlib.compress(bytes(65 * 64))[:-9]), "IMAGE_TRUNCATED"),
+    "WebP cut": (lambda: encoded(a_picture(), "WEBP")[:-100], "IMAGE_TRUNCATED"),
+    "GIF cut": (lambda: encoded(a_picture(), "GIF")[:-200], "IMAGE_TRUNCATED"),
+    "BMP cut": (lambda: encoded(a_picture(), "BMP")[:-100], "IMAGE_TRUNCATED"),
+    "TIFF cut": (lambda: encoded(a_picture(), "TIFF", compression=None)[:-100], "IMAGE_TRUNCATED"),
+    "tiny PNG of 2.5 gigapixels": (lambda: a_png_of(50_000, 50_000, zlib.compress(bytes(1000))), "IMAGE_TOO_LARGE"),
+    "PNG of the largest size there is": (lambda: a_png_of(2**31 - 1, 2**31 - 1), "IMAGE_TOO_LARGE"),
+    "100 megapixels": (lambda: encoded(Image.new("L", (10_000, 10_000)), "PNG"), "IMAGE_TOO_LARGE"),
+    "100 megapixel JPEG": (lambda: encoded(Image.new("L", (10_000, 10_000)), "JPEG"), "IMAGE_TOO_LARGE"),
+    "PNG without width": (lambda: a_png_of(0, 10), "IMAGE_CORRUPT"),
+    "PNG with garbage for pixels": (lambda: a_png_of(64, 64, b"garbage" * 20), "IMAGE_CORRUPT"),
+    "PNG with an unknown critical chunk": (
+        lambda: a_png_of(8, 8).replace(b"IDAT", b"EVIL"),
+        "IMAGE_CORRUPT",
+    ),
+    "animated GIF": (lambda: an_animation("GIF"), "IMAGE_ANIMATED"),
+    "animated PNG": (lambda: an_animation("PNG"), "IMAGE_ANIMATED"),
+    "animated WebP": (lambda: an_animation("WEBP"), "IMAGE_ANIMATED"),
+    "TIFF of several pages": (lambda: an_animation("TIFF"), "IMAGE_ANIMATED"),
+    "JPEG of very many scans": (a_jpeg_of_many_scans, "IMAGE_TOO_COSTLY"),
+    "PNG with 9 MiB of text": (
+        lambda: encoded(a_picture(), "PNG")[:-12] + png_chunk(b"tEXt", bytes(9 << 20)) + png_chunk(b"IEND", b""),
+        "IMAGE_METADATA_TOO_LARGE",
+    ),
+    "floating point pixels": (lambda: encoded(a_picture(mode="F"), "TIFF"), "IMAGE_FORMAT_UNSUPPORTED"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_files_are_refused_with_their_reason(name: str) -> None:
+    build, reason = HOSTILE[name]
+    data = build()
+    for door in (normalise, model_pixels):
+        with pytest.raises(InvalidArgument) as refused:
+            door(data)
+        assert refused.value.reason == reason, refused.value.message
+        assert len(refused.value.message) < 400
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_no_damaged_file_does_anything_but_pass_or_be_refused(data: st.DataObject) -> None:
+    image_format = data.draw(st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]))
+    whole = bytearray(
+        encoded(a_picture(24, 18), image_format, **({"exif": exif_with(6)} if image_format != "GIF" else {}))
+    )
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(whole) - 1))
+        whole[place] = data.draw(st.integers(0, 255))
+    damaged = bytes(whole[: data.draw(st.integers(1, len(whole)))]) if data.draw(st.booleans()) else bytes(whole)
+    for door in (normalise, model_pixels):
+        try:
+            door(damaged)
+        except InvalidArgument as refused:
+            assert refused.reason.startswith("IMAGE_")
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.binary(max_size=300),
+    st.sampled_from([b"", b"\xff\xd8\xff", image_formats.PNG_SIGNATURE, b"GIF89a", b"BM", b"II*\x00"]),
+)
+def test_no_bytes_do_anything_but_be_refused(tail: bytes, magic: bytes) -> None:
+    with pytest.raises(InvalidArgument):
+        normalise(magic + tail)
+
+
+def test_pixels_of_an_upright_jpeg_are_kept_bit_for_bit_without_its_metadata() -> None:
+    picture = a_picture()
+    noisy = encoded(
+        picture, exif=exif_with(1, "2026:05:04 03:02:01"), comment=b"home address", xmp=b"<x:xmpmeta>secret</x:xmpmeta>"
+    )
+    image = normalise(noisy)
+    assert np.array_equal(decoded(image.data), decoded(noisy))
+    assert image.mime_type == "image/jpeg"
+    assert b"secret" not in image.data
+    assert b"home address" not in image.data
+    assert b"Exif" not in image.data
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG"])
+def test_one_picture_has_one_hash_whatever_metadata_and_tail_it_came_with(image_format: str) -> None:
+    picture = a_picture()
+    bare = normalise(encoded(picture, image_format))
+    told = normalise(
+        encoded(picture, image_format, exif=exif_with(1, "2026:05:04 03:02:01"), dpi=(300, 300))
+        + b"PK\x03\x04 an archive"
+    )
+    assert told.sha256 == bare.sha256
+    assert told.data == bare.data
+
+
+def test_normalising_twice_changes_nothing() -> None:
+    for image_format, options in (
+        ("JPEG", {"exif": exif_with(6)}),
+        ("PNG", {}),
+        ("WEBP", {}),
+        ("GIF", {}),
+        ("BMP", {}),
+    ):
+        once = normalise(encoded(a_picture(), image_format, **options))
+        assert normalise(once.data).data == once.data
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_pictures_are_turned_upright(orientation: int, image_format: str) -> None:
+    back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Image.Transpose that undoes each orientation's turn
+    upright = a_picture(320, 200)
+    turned = upright.transpose(back[orientation]) if orientation > 1 else upright
+    image = normalise(
+        encoded(
+            turned,
+            image_format,
+            exif=exif_with(orientation),
+            **({"quality": 95} if image_format in ("JPEG", "WEBP") else {}),
+        )
+    )
+    assert (image.width_px, image.height_px) == (320, 200)
+    difference = np.abs(np.asarray(decoded(image.data).convert("RGB"), int) - np.asarray(upright, int))
+    assert difference.mean() < 4
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.sampled_from(["JPEG", "PNG", "WEBP", "BMP"]), st.integers(1, 8), st.integers(40, 700), st.integers(40, 700))
+def test_models_see_a_file_as_they_see_its_kept_form(
+    image_format: str, orientation: int, width: int, height: int
+) -> None:
+    options = {} if image_format == "BMP" else {"exif": exif_with(orientation)}
+    data = encoded(a_picture(width, height), image_format, **options)
+    raw, kept = model_pixels(data), model_pixels(normalise(data).data)
+    assert raw.shape == (MODEL_SIDE_PX, MODEL_SIDE_PX, 3)
+    assert raw.dtype == np.uint8
+    assert np.abs(raw.astype(int) - kept.astype(int)).mean() < 4
+
+
+@pytest.mark.parametrize(
+    ("mode", "image_format"),
+    [("1", "PNG"), ("L", "PNG"), ("LA", "PNG"), ("P", "PNG"), ("RGBA", "PNG"), ("I;16", "PNG"), ("L", "JPEG"), ("CMYK", "JPEG"), ("CMYK", "TIFF"),
+     ("I;16", "TIFF"), ("RGBA", "WEBP"), ("RGBA", "TIFF"), ("P", "GIF"), ("P", "BMP"), ("L", "TIFF"), ("1", "TIFF")],
+)  # fmt: skip
+def test_every_kind_of_pixel_is_taken(mode: str, image_format: str) -> None:
+    gray = a_picture(mode="L")
+    picture = (
+        Image.fromarray(np.asarray(gray, np.uint16) * 257) if mode == "I;16" else gray.convert("RGB").convert(mode)
+    )
+    data = encoded(picture, image_format)
+    image = normalise(data)
+    pixels = model_pixels(image.data)
+    expected = np.asarray(gray.resize((MODEL_SIDE_PX, MODEL_SIDE_PX)).convert("RGB"), int)
+    if mode != "1":
+        assert np.abs(pixels.astype(int) - expected).mean() < 12
+    assert decoded(image.thumbnail_jpeg).format == "JPEG"
+
+
+def test_alpha_is_kept_and_seen_on_white() -> None:
+    clear = Image.new("RGBA", (64, 64), (255, 0, 0, 0))
+    image = normalise(encoded(clear, "WEBP", lossless=True))
+    assert image.mime_type == "image/png"
+    assert decoded(image.data).mode == "RGBA"
+    assert model_pixels(image.data).min() == 255
+    assert np.asarray(decoded(image.thumbnail_jpeg)).min() > 250
+
+
+def test_foreign_colours_become_srgb() -> None:
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+    swapped = _a_profile_with_red_and_blue_swapped(lab.tobytes())
+    red = encoded(Image.new("RGB", (64, 64), (200, 30, 30)), "PNG", icc_profile=swapped)
+    image = normalise(red)
+    assert b"iCCP" not in image.data
+    r, _, b = decoded(image.data).convert("RGB").getpixel((5, 5))  # type: ignore[misc]
+    assert b > r
+    assert model_pixels(red)[0, 0, 2] > model_pixels(red)[0, 0, 0]
+
+
+def _a_profile_with_red_and_blue_swapped(profile: bytes) -> bytes:
+    """sRGB's own profile, renamed, with the primaries of red and blue exchanged."""
+    return (
+        profile.replace(b"rXYZ", b"tmp!")
+        .replace(b"bXYZ", b"rXYZ")
+        .replace(b"tmp!", b"bXYZ")
+        .replace("sRGB".encode("utf-16-be"), "xRGB".encode("utf-16-be"))
+    )
+
+
+def test_a_broken_profile_is_ignored() -> None:
+    image = normalise(encoded(a_picture(), "JPEG", icc_profile=b"no profile at all"))
+    assert np.array_equal(decoded(image.data), decoded(encoded(a_picture())))
+
+
+def test_extensions_do_not_matter_and_content_does() -> None:
+    assert inspect(encoded(a_picture(), "PNG")).format == "PNG"
+    assert inspect(encoded(a_picture(), "WEBP")).format == "WEBP"
+    assert inspect(encoded(a_picture(), "WEBP", lossless=True)).width_px == 320
+
+
+def test_a_still_gif_and_a_picture_with_a_preview_are_one_picture() -> None:
+    assert inspect(encoded(a_picture(), "GIF")).frames == 1
+    preview = encoded(a_picture(), "MPO", save_all=True, append_images=[a_picture(40, 40)])
+    assert normalise(preview).width_px == 320
+
+
+def test_the_time_taken_is_read_with_its_zone() -> None:
+    taken = [
+        normalise(encoded(a_picture(), exif=exif_with(1, "2026:05:04 03:02:01", offset))).taken_time
+        for offset in ("", "+02:00", "nonsense")
+    ]
+    utc = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
+    assert taken == [utc, datetime(2026, 5, 4, 1, 2, 1, tzinfo=UTC), utc]
+    assert normalise(encoded(a_picture(), exif=exif_with(1, "not a time"))).taken_time is None
+    assert normalise(encoded(a_picture())).taken_time is None
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3000), (3000, 2), (257, 255)])
+def test_odd_shapes_are_taken(size: tuple[int, int]) -> None:
+    image = normalise(encoded(a_picture(*size), "PNG"))
+    assert (image.width_px, image.height_px) == size
+    assert max(decoded(image.thumbnail_jpeg).size) <= 256
+    assert model_pixels(image.data).shape == (256, 256, 3)
+
+
+def test_near_duplicates_differ_in_few_bits_and_others_in_many() -> None:
+    def distance(one: bytes, other: bytes) -> int:
+        return (normalise(one).perceptual_hash ^ normalise(other).perceptual_hash).bit_count()
+
+    picture = a_picture(640, 480)
+    original = encoded(picture, quality=95)
+    assert distance(original, encoded(picture, quality=40)) <= 6
+    assert distance(original, encoded(picture.resize((300, 225)))) <= 6
+    assert distance(original, encoded(picture.convert("L"), "PNG")) <= 6
+    others = [distance(original, encoded(a_picture(640, 480, seed=seed))) for seed in range(20, 30)]
+    assert min(others) > 12
+    assert 0 <= normalise(original).perceptual_hash < 2**64
+
+
+def test_reading_headers_is_linear_in_their_bytes() -> None:
+    """A GIF of very many tiny blocks, and a JPEG of very many tiny segments."""
+    many_blocks = b"GIF89a" + struct.pack("<HHBBB", 8, 8, 0, 0, 0) + b"\x21\xfe" + b"\x01x" * 500_000 + b"\x00;"
+    many_segments = b"\xff\xd8" + b"\xff\xfe\x00\x02" * 200_000 + b"\xff\xd9"
+    rng = random.Random(5)
+    noise = b"\xff\xd8\xff\xda\x00\x02" + rng.randbytes(1 << 20)
+    for data in (many_blocks, many_segments, noise):
+        with pytest.raises(InvalidArgument):
+            inspect(data)
+
+
+def test_a_png_with_private_text_keeps_pixels_alone() -> None:
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Author", "somebody private")
+    image = normalise(encoded(a_picture(), "PNG", pnginfo=text))
+    assert b"private" not in image.data
+    assert np.array_equal(decoded(image.data), a_picture())
