@@ -1,11 +1,13 @@
 """How many labels the default selection saves: labels random needs ÷ labels it needs, to 95 % of full accuracy.
 
 Both arms are taught alike: the same frozen embeddings, the same linear head trained from scratch after every batch, the
-same batches and seeds; only what is labelled differs. Run by itself it prints a table of every strategy:
+same batches; only what is labelled differs. Every seed deals a test set of its own, because a strategy hardly depends on
+chance: over one test set, several seeds would tell little more than one. Run by itself it prints a table of every
+strategy:
 
     python benchmarks/label_saving.py --seeds 3
 
-Photographs are used where VESTA_TEST_IMAGES names a folder of train/ and test/ folders of class folders, and
+Photographs are used where VESTA_TEST_IMAGES names a folder whose images lie in folders named after their class, and
 scikit-learn's digits otherwise.
 """
 
@@ -27,6 +29,7 @@ Labels = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 GOAL_SHARE: Final = 0.95
+TEST_SHARE: Final = 0.3
 HEAD_C: Final = 30.0
 HEAD_ITERATIONS_MAX: Final = 1000
 
@@ -35,12 +38,12 @@ HEAD_ITERATIONS_MAX: Final = 1000
 class Task:
     """A pool to choose from and a test set: embeddings of unit length `(N, D)`, classes `(N,)` in `[0, C)`."""
 
-    name: str
     embeddings: Floats
     labels: Labels
     test_embeddings: Floats
     test_labels: Labels
     batch_size: int
+    seed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,29 +52,40 @@ class LabelSaving:
 
     Args:
         ratio: mean labels random needs ÷ mean labels the strategy needs.
-        random_labels: by seed; the whole pool where random never got there, which makes the ratio too small.
+        random_labels: by task; the whole pool where random never got there, which makes the ratio too small.
         strategy_labels: likewise of the strategy.
-        full_accuracy: of the head that learnt from the whole pool.
+        full_accuracies: by task, of the head that learnt from the whole pool.
     """
 
     ratio: float
     random_labels: tuple[float, ...]
     strategy_labels: tuple[float, ...]
-    full_accuracy: float
+    full_accuracies: tuple[float, ...]
 
 
-def label_saving(task: Task, seeds: Sequence[int], strategy: str = "adaptive") -> LabelSaving:
-    """Labels random needs ÷ labels `strategy` needs to reach `GOAL_SHARE` of full accuracy, mean over `seeds`."""
-    full = _head(task, np.ones(task.labels.size, dtype=np.bool_))[1]
-    random = tuple(labels_needed(task, "random", seed, GOAL_SHARE * full) for seed in seeds)
-    chosen = tuple(labels_needed(task, strategy, seed, GOAL_SHARE * full) for seed in seeds)
+def deal(embeddings: Floats, labels: Labels, batch_size: int, seeds: Sequence[int]) -> list[Task]:
+    """One task a seed, each with a test set of its own, `TEST_SHARE` of all."""
+    tasks = []
+    for seed in seeds:
+        order = np.random.default_rng(seed).permutation(labels.size)
+        test, pool = np.split(order, [int(labels.size * TEST_SHARE)])
+        tasks.append(Task(embeddings[pool], labels[pool], embeddings[test], labels[test], batch_size, seed))
+    return tasks
+
+
+def label_saving(tasks: Sequence[Task], strategy: str = "adaptive") -> LabelSaving:
+    """Labels random needs ÷ labels `strategy` needs to reach `GOAL_SHARE` of full accuracy, mean over the tasks."""
+    full = tuple(_head(task, np.ones(task.labels.size, dtype=np.bool_))[1] for task in tasks)
+    goals = [GOAL_SHARE * accuracy for accuracy in full]
+    random = tuple(labels_needed(task, "random", goal) for task, goal in zip(tasks, goals, strict=True))
+    chosen = tuple(labels_needed(task, strategy, goal) for task, goal in zip(tasks, goals, strict=True))
     return LabelSaving(float(np.mean(random) / np.mean(chosen)), random, chosen, full)
 
 
-def labels_needed(task: Task, strategy: str, seed: int, goal: float) -> float:
+def labels_needed(task: Task, strategy: str, goal: float) -> float:
     """Labels at which accuracy first reaches `goal`, interpolated within the batch; the whole pool if it never does."""
     count_before, accuracy_before = 0, 0.0
-    for count, accuracy in learning_curve(task, strategy, seed):
+    for count, accuracy in learning_curve(task, strategy):
         if accuracy >= goal:
             share = (goal - accuracy_before) / (accuracy - accuracy_before)
             return count_before + share * (count - count_before)
@@ -79,12 +93,13 @@ def labels_needed(task: Task, strategy: str, seed: int, goal: float) -> float:
     return float(task.labels.size)
 
 
-def learning_curve(task: Task, strategy: str, seed: int) -> Iterator[tuple[int, float]]:
+def learning_curve(task: Task, strategy: str) -> Iterator[tuple[int, float]]:
     """Labels spent and test accuracy after every batch, until the pool is empty."""
     labelled = np.zeros(task.labels.size, dtype=np.bool_)
     probabilities: Floats | None = None
     while not labelled.all():
-        pool = Pool(task.embeddings, probabilities, labelled.copy(), task.batch_size, seed * 1_000_003 + labelled.sum())
+        seed = task.seed * task.labels.size + int(labelled.sum())
+        pool = Pool(task.embeddings, probabilities, labelled.copy(), task.batch_size, seed)
         labelled[[pick.index for pick in STRATEGIES[strategy](pool)]] = True
         probabilities, accuracy = _head(task, labelled)
         yield int(labelled.sum()), accuracy
@@ -107,29 +122,18 @@ def _head(task: Task, labelled: Mask) -> tuple[Floats | None, float]:
     return head.predict_proba(task.embeddings @ axes).astype(np.float32), accuracy
 
 
-def digits_task(seed: int = 0) -> Task:
-    """scikit-learn's 1,797 scanned digits, their pixels as embeddings; 30 % are the test set."""
+def digits_tasks(seeds: Sequence[int]) -> list[Task]:
+    """scikit-learn's 1,797 scanned digits, their pixels as embeddings."""
     digits = load_digits()
     embeddings = (digits.data / np.linalg.norm(digits.data, axis=1, keepdims=True)).astype(np.float32)
-    order = np.random.default_rng(seed).permutation(embeddings.shape[0])
-    test, pool = np.split(order, [embeddings.shape[0] * 3 // 10])
-    labels = digits.target.astype(np.int64)
-    return Task("digits", embeddings[pool], labels[pool], embeddings[test], labels[test], batch_size=10)
+    return deal(embeddings, digits.target.astype(np.int64), 10, seeds)
 
 
-def photographs_task(folder: Path) -> Task:
-    """Photographs under `train/<class>/` and `test/<class>/`, embedded by EfficientNet-Lite0 with its ImageNet weights."""
-    classes = sorted(entry.name for entry in (folder / "train").iterdir() if entry.is_dir())
-    sides = {}
-    for side in ("train", "test"):
-        files = [
-            (path, number)
-            for number, name in enumerate(classes)
-            for path in sorted((folder / side / name).iterdir())
-            if path.suffix.lower() in {".jpg", ".jpeg", ".png"}
-        ]
-        sides[side] = _embed([path for path, _ in files]), np.array([number for _, number in files], dtype=np.int64)
-    return Task(folder.name, *sides["train"], *sides["test"], batch_size=20)
+def photograph_tasks(folder: Path, seeds: Sequence[int]) -> list[Task]:
+    """Every image below a folder, its class the folder it lies in, embedded by EfficientNet-Lite0 as it comes."""
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in {".jpg", ".jpeg", ".png"})
+    labels = np.unique([path.parent.name for path in paths], return_inverse=True)[1].astype(np.int64)
+    return deal(_embed(paths), labels, 20, seeds)
 
 
 def _embed(paths: Sequence[Path]) -> Floats:
@@ -152,10 +156,10 @@ def _embed(paths: Sequence[Path]) -> Floats:
     return embeddings
 
 
-def default_task() -> Task:
+def default_tasks(seeds: Sequence[int]) -> list[Task]:
     """Photographs if VESTA_TEST_IMAGES names them, digits otherwise."""
     folder = os.environ.get("VESTA_TEST_IMAGES")
-    return photographs_task(Path(folder)) if folder else digits_task()
+    return photograph_tasks(Path(folder), seeds) if folder else digits_tasks(seeds)
 
 
 def main() -> None:
@@ -164,20 +168,20 @@ def main() -> None:
     arguments.add_argument("--seeds", type=int, default=3)
     arguments.add_argument("--strategies", nargs="+", choices=list(STRATEGIES), default=list(STRATEGIES))
     options = arguments.parse_args()
-    task = default_task()
-    columns = [task.batch_size * batches for batches in (1, 2, 3, 5, 8, 10, 15, 20, 30)]
-    print(f"{task.name}: pool {task.labels.size}, test {task.test_labels.size}, {options.seeds} seeds; accuracy in %")
+    tasks = default_tasks(range(options.seeds))
+    columns = [tasks[0].batch_size * batches for batches in (1, 2, 3, 5, 8, 10, 15, 20, 30)]
+    print(f"pool {tasks[0].labels.size}, test {tasks[0].test_labels.size}, {len(tasks)} seeds; accuracy in %")
     print(f"{'strategy':12}" + "".join(f"{count:>7}" for count in columns) + "   saving")
     for strategy in options.strategies:
-        curves = [_curve_until(task, strategy, seed, columns[-1]) for seed in range(options.seeds)]
+        curves = [_curve_until(task, strategy, columns[-1]) for task in tasks]
         means = [100 * float(np.mean([curve[count] for curve in curves])) for count in columns]
-        saving = label_saving(task, range(options.seeds), strategy).ratio
+        saving = label_saving(tasks, strategy).ratio
         print(f"{strategy:12}" + "".join(f"{mean:7.1f}" for mean in means) + f"{saving:9.2f}", flush=True)
 
 
-def _curve_until(task: Task, strategy: str, seed: int, labels_max: int) -> dict[int, float]:
+def _curve_until(task: Task, strategy: str, labels_max: int) -> dict[int, float]:
     curve = {}
-    for count, accuracy in learning_curve(task, strategy, seed):
+    for count, accuracy in learning_curve(task, strategy):
         curve[count] = accuracy
         if count >= labels_max:
             break

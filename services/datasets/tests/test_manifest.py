@@ -105,7 +105,10 @@ def test_the_same_moment_in_another_zone_is_no_difference():
 
 
 def test_the_digest_never_changes_for_rows_written_long_ago():
-    assert digest([a_row("b"), a_row("a", labels=None)]) == "dc30141971d289c294a1468b01fbd47062a033e369cdae0c85167e87d43ec266"
+    assert (
+        digest([a_row("b"), a_row("a", labels=None)])
+        == "dc30141971d289c294a1468b01fbd47062a033e369cdae0c85167e87d43ec266"
+    )
 
 
 def test_an_empty_snapshot_has_a_manifest_too():
