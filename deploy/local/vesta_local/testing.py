@@ -1,0 +1,187 @@
+"""pytest fixtures: the real engines, started once a test session, and a schema, a key prefix and a topic prefix of its own for each test.
+
+Loaded by the root conftest.py. An engine that does not start fails the tests that need it; nothing is skipped.
+"""
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+from vesta_common.ids import new_id
+
+from vesta_local.engines import events, inference, objects, postgres
+from vesta_local.home import USUAL_PORTS, Home
+from vesta_local.platform import Platform
+from vesta_local.topics import topics
+
+# Beside a platform that may be up on the usual ports.
+ENGINE_PORT_OFFSET = 12_000
+PLATFORM_PORT_OFFSET = 20_000
+
+
+def _test_home(folder: Path, offset: int) -> Home:
+    return Home(folder, {name: port % 10_000 + offset for name, port in USUAL_PORTS.items()})
+
+
+def _scratch() -> Path:
+    """A folder that an unprivileged PostgreSQL can reach too."""
+    folder = Path(tempfile.mkdtemp(prefix="vesta-test-"))
+    folder.chmod(0o755)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def engines() -> Iterator[Platform]:
+    """PostgreSQL, the object store and the broker, running."""
+    yield from _platform(ENGINE_PORT_OFFSET, ("postgres", "objects", "events"))
+
+
+@pytest.fixture(scope="session")
+def triton(engines: Platform) -> Iterator[str]:
+    """HOST:PORT of a Triton whose repository lies on the engines' object store, at its root."""
+    inference.prepare(engines.home)
+    program = inference.program(engines.home)
+    with (engines.home.logs / "inference.log").open("wb") as log:
+        process = subprocess.Popen(
+            program.command, env={**os.environ, **program.environment}, cwd=program.directory, stdout=log, stderr=log
+        )
+    try:
+        deadline = time.monotonic() + 30
+        while not program.is_healthy():
+            if time.monotonic() > deadline or process.poll() is not None:
+                pytest.fail((engines.home.logs / "inference.log").read_text()[-2000:])
+            time.sleep(0.1)
+        yield program.address
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@dataclass(frozen=True)
+class WholePlatform:
+    """The whole platform, for tests that cross services."""
+
+    platform: Platform
+
+    @property
+    def home(self) -> Home:
+        """Its folder, ports and keys."""
+        return self.platform.home
+
+    def kill(self, name: str) -> int:
+        """Kills a program with -9, as a crash would; answers the pid that died."""
+        return self.platform.supervisor.kill(name)
+
+    def wait_healthy(self, *names: str, deadline: timedelta = timedelta(seconds=60)) -> None:
+        """Waits until these programs, or all, answer again."""
+        self.platform.wait_healthy(names or list(self.platform.programs), deadline)
+
+
+@pytest.fixture(scope="session")
+def platform() -> Iterator[WholePlatform]:
+    """Every engine and every service, running, in a home of its own."""
+    for whole in _platform(PLATFORM_PORT_OFFSET, ()):
+        yield WholePlatform(whole)
+
+
+def _platform(offset: int, only: tuple[str, ...]) -> Iterator[Platform]:
+    folder = _scratch()
+    found = Platform(_test_home(folder, offset), only)
+    try:
+        found.up()
+        yield found
+    finally:
+        found.down()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def postgres_url(engines: Platform) -> str:
+    """How to reach the database."""
+    return postgres.url(engines.home)
+
+
+@pytest.fixture
+def postgres_schema(postgres_url: str) -> Iterator[str]:
+    """The name of a schema that is not there yet; dropped afterwards."""
+    name = f"test_{new_id()}"
+    yield name
+    _drop_schemas(postgres_url, name)
+
+
+def _drop_schemas(url: str, prefix: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        rows = connection.execute(
+            "SELECT nspname FROM pg_namespace WHERE starts_with(nspname, %s)", (prefix,)
+        ).fetchall()
+        for (name,) in rows:
+            connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def kafka_bootstrap(engines: Platform) -> str:
+    """HOST:PORT of the broker."""
+    return engines.home.address("events")
+
+
+@pytest.fixture
+def kafka_topic_prefix() -> str:
+    """Put before every topic of this test."""
+    return f"test-{new_id()}."
+
+
+@pytest.fixture
+def create_topics(engines: Platform, kafka_topic_prefix: str) -> Callable[..., None]:
+    """Makes topics of this test, by their real names; all of the catalogue where none is named."""
+
+    def create(*names: str, partitions: int = 1) -> None:
+        events.create_topics(engines.home, {kafka_topic_prefix + name: partitions for name in names or topics()})
+
+    return create
+
+
+@pytest.fixture
+def objects_settings(engines: Platform) -> dict[str, Any]:
+    """How to reach the object store, under a key prefix of this test's own."""
+    return {
+        "s3_endpoint_url": objects.endpoint(engines.home),
+        "s3_access_key": engines.home.secrets["s3_access_key"],
+        "s3_secret_key": engines.home.secrets["s3_secret_key"],
+        "s3_prefix": f"test-{new_id()}/",
+    }
+
+
+@pytest.fixture
+def service_settings(
+    postgres_url: str,
+    postgres_schema: str,
+    objects_settings: dict[str, Any],
+    kafka_bootstrap: str,
+    kafka_topic_prefix: str,
+) -> Callable[[str], dict[str, Any]]:
+    """The settings that every service shares, by the service's word: `Settings(**service_settings("annotation"), …)`."""
+
+    def settings(service: str) -> dict[str, Any]:
+        return {
+            "postgres_url": postgres_url,
+            "postgres_schema": f"{postgres_schema}_{service}",
+            "kafka_bootstrap": kafka_bootstrap,
+            "kafka_topic_prefix": kafka_topic_prefix,
+            **objects_settings,
+        }
+
+    return settings
