@@ -1,0 +1,183 @@
+"""Situations to decide on, with a default for everything that a test does not care about."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from vesta_conductor.amending import amended
+from vesta_conductor.names import LoopNames
+from vesta_conductor.policy import Policy
+from vesta_conductor.situation import History, Outcome, RoundRecord, Situation, World
+from vesta_contracts.annotation.v1 import Campaign, CampaignCounts, Task
+from vesta_contracts.common.v1 import Annotation, ImageLabel
+from vesta_contracts.conductor.v1 import LoopPolicy, Round
+from vesta_contracts.datasets.v1 import (
+    Concept,
+    Dataset,
+    DatasetCounts,
+    Snapshot,
+    SnapshotStatistics,
+    SplitStatistics,
+    Taxonomy,
+)
+from vesta_contracts.serving.v1 import Deployment, ScoringProgress
+from vesta_contracts.training.v1 import Comparison, ConceptComparison, Estimate, Metrics, ModelVersion, TrainingRun
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+PROJECT = "projects/acme"
+DATASET = f"{PROJECT}/datasets/vans"
+TAXONOMY = f"{PROJECT}/taxonomies/vans"
+LOOP = f"{PROJECT}/loops/vans"
+NAMES = LoopNames(LOOP, DATASET)
+EMBEDDING = f"{NAMES.embedding_model}/versions/1"
+ITEMS = 1000
+
+
+def version(number: int) -> str:
+    return f"{NAMES.model}/versions/{number}"
+
+
+def a_policy(**fields: Any) -> Policy:
+    return Policy.of(
+        LoopPolicy(**{"dataset": DATASET, "label_budget": 1000, "batch_size": 50, "test_labels": 20, **fields})
+    )
+
+
+def a_dataset(*, multi_label: bool = False, **counts: Any) -> Dataset:
+    defaults = {"item_count": ITEMS, "embedded_count": ITEMS, "pool_count": 800, "test_labelled_count": 20}
+    return Dataset(
+        name=DATASET, taxonomy=TAXONOMY, multi_label=multi_label, counts=DatasetCounts(**{**defaults, **counts})
+    )
+
+
+def a_campaign(**fields: Any) -> Campaign:
+    counts = {key: fields.pop(key) for key in list(fields) if key.endswith("_count")}
+    defaults = {
+        "name": NAMES.campaign,
+        "dataset": DATASET,
+        "concepts": ["car", "van"],
+        "replicas": 1,
+        "state": Campaign.ACTIVE,
+    }
+    return Campaign(**{**defaults, **fields}, counts=CampaignCounts(**counts))
+
+
+def a_deployment(wanted: str = EMBEDDING, stable: str | None = None, **fields: Any) -> Deployment:
+    answers = wanted if stable is None else stable
+    defaults = {"name": NAMES.deployment, "datasets": [DATASET], "state": Deployment.READY}
+    return Deployment(model_version=wanted, stable_version=answers, **{**defaults, **fields})
+
+
+def scored(by: str, count: int = ITEMS) -> ScoringProgress:
+    return ScoringProgress(model_version=by, scored_count=count, item_count=ITEMS)
+
+
+def a_model(name: str = EMBEDDING) -> ModelVersion:
+    return ModelVersion(
+        name=name, task="embedding" if name == EMBEDDING else "classification", metrics=some_metrics(0.8)
+    )
+
+
+def some_metrics(accuracy: float, items: int = 100) -> Metrics:
+    return Metrics(item_count=items, accuracy=Estimate(value=accuracy, low=accuracy - 0.08, high=accuracy + 0.08))
+
+
+def a_comparison(
+    difference: float = 0.02,
+    recalls: dict[str, tuple[float, float]] | None = None,
+    champion: float = 0.8,
+    items: int = 100,
+) -> Comparison:
+    """`recalls`: (value, high) of the difference by concept."""
+    return Comparison(
+        champion=version(1),
+        champion_metrics=some_metrics(champion, items),
+        accuracy_difference=Estimate(value=difference, low=difference - 0.05, high=difference + 0.05),
+        concepts=[
+            ConceptComparison(
+                concept=concept,
+                item_count=50,
+                recall_difference=Estimate(value=value, low=value - (high - value), high=high),
+            )
+            for concept, (value, high) in (recalls or {}).items()
+        ],
+    )
+
+
+def a_run(
+    number: int = 1, attempt: int = 1, state: TrainingRun.State.ValueType = TrainingRun.SUCCEEDED, **fields: Any
+) -> TrainingRun:
+    done = {"model_version": version(number), "metrics": some_metrics(0.8)} if state == TrainingRun.SUCCEEDED else {}
+    return TrainingRun(name=NAMES.run(number, attempt), state=state, **{**done, **fields})
+
+
+def a_snapshot(number: int = 1, *, concepts: dict[str, int] | None = None) -> Snapshot:
+    counts = {"car": 25, "van": 25} if concepts is None else concepts
+    snapshot = Snapshot(
+        name=NAMES.snapshot(number),
+        statistics=SnapshotStatistics(
+            splits=[SplitStatistics(split="TRAIN", item_count=sum(counts.values()), concept_counts=counts)],
+            control_count=7,
+        ),
+    )
+    snapshot.create_time.FromDatetime(NOW - timedelta(seconds=20))
+    return snapshot
+
+
+def a_task(item: int | str = 1, *, answer: str = "", ago: float = 120, **fields: Any) -> Task:
+    name = item if isinstance(item, str) else f"{DATASET}/items/i{item}"
+    state = Task.ACCEPTED if answer else Task.OPEN
+    task = Task(name=f"{NAMES.campaign}/tasks/t{item}", item=name, state=state, **fields)
+    if answer:
+        task.accepted.append(a_label(answer))
+    task.update_time.FromDatetime(NOW - timedelta(seconds=ago))
+    return task
+
+
+def a_label(concept: str, score: float | None = None) -> Annotation:
+    return Annotation(concept=concept, image_label=ImageLabel(), score=score)
+
+
+def a_round(
+    number: int = 1, *, outcome: Outcome = Outcome.UNDER_WAY, policy_revision: int = 1, **fields: Any
+) -> RoundRecord:
+    record = RoundRecord(Round(number=number), outcome=outcome, policy_revision=policy_revision)
+    return amended(record, start_time=NOW - timedelta(minutes=10), **fields)
+
+
+def a_history(*ended: RoundRecord, decided: dict[str, datetime] | None = None) -> History:
+    current = a_round(ended[-1].number + 1 if ended else 1)
+    return History(current=current, ended=ended, decided=decided or {})
+
+
+def a_world(**fields: Any) -> World:
+    """A world in which everything is ready for the first labels."""
+    ready = World(
+        dataset=a_dataset(),
+        taxonomy=Taxonomy(
+            name=TAXONOMY, concepts=[Concept(id="car"), Concept(id="van"), Concept(id="cart", retired=True)]
+        ),
+        campaign=a_campaign(),
+        deployment=a_deployment(scoring=scored(EMBEDDING)),
+        stable=a_model(),
+    )
+    return replace(ready, **fields)
+
+
+def a_situation(*, world: World | None = None, history: History | None = None, **fields: Any) -> Situation:
+    policy = fields.pop("policy", None) or a_policy()
+    return Situation(
+        names=NAMES, uid="u", policy=policy, world=world or a_world(), history=history or a_history(), now=NOW, **fields
+    )
+
+
+def after_round_one(**world: Any) -> Situation:
+    """Version 1 answers, learnt from 50 labels; round 2 is under way."""
+    first = a_round(1, outcome=Outcome.PROMOTED, label_count=50, model_version=version(1))
+    ready: dict[str, Any] = {
+        "deployment": a_deployment(version(1), scoring=scored(version(1))),
+        "stable": a_model(version(1)),
+        "campaign": a_campaign(accepted_count=50),
+        "dataset": a_dataset(train_labelled_count=50, labelled_count=70),
+    }
+    return a_situation(world=a_world(**{**ready, **world}), history=a_history(first))

@@ -1,0 +1,67 @@
+"""Live accuracy from the control arm."""
+
+import pytest
+from conductor_builders import EMBEDDING, NAMES, a_label, a_task, version
+from hypothesis import given
+from hypothesis import strategies as st
+from vesta_conductor.control_arm import live_accuracy, wilson
+from vesta_contracts.annotation.v1 import Task
+
+
+def checks(count: int, right: int, number: int) -> list[Task]:
+    """Decided control tasks of one version, so many of which it had right."""
+    return [
+        a_task(
+            f"{number}-{place}",
+            answer="car",
+            pre_annotations=[a_label("van", 0.4), a_label("car" if place < right else "bus", 0.5)],
+            model_version=version(number),
+            control=True,
+        )
+        for place in range(count)
+    ]
+
+
+def test_the_newest_model_speaks_for_itself_where_it_has_thirty_answers() -> None:
+    live = live_accuracy(checks(30, 27, 2) + checks(40, 10, 1), model=NAMES.model, multi_label=False)
+    assert live is not None
+    assert (live.answer_count, live.model_count, live.estimate.value) == (30, 1, 0.9)
+    assert live.estimate.low < 0.9 < live.estimate.high
+
+
+def test_too_few_answers_are_pooled_with_the_models_before() -> None:
+    live = live_accuracy(checks(10, 9, 10) + checks(20, 12, 9) + checks(50, 0, 8), model=NAMES.model, multi_label=False)
+    assert live is not None
+    assert (live.answer_count, live.model_count, live.estimate.value) == (30, 2, 0.7)
+
+
+def test_tasks_drawn_before_there_was_a_classifier_do_not_count() -> None:
+    unseen = [a_task(1, answer="car", control=True, model_version=EMBEDDING), a_task(2, answer="car", control=True)]
+    assert live_accuracy(unseen, model=NAMES.model, multi_label=False) is None
+
+
+def test_of_several_labels_all_must_be_right() -> None:
+    half = a_task(1, answer="car", pre_annotations=[a_label("car", 0.9), a_label("van", 0.8)], model_version=version(1))
+    whole = a_task(2, answer="car", pre_annotations=[a_label("car", 0.9)], model_version=version(1))
+    nothing = a_task(3, answer="car", model_version=version(1))
+    live = live_accuracy([half, whole, nothing], model=NAMES.model, multi_label=True)
+    assert live is not None
+    assert (live.answer_count, live.estimate.value) == (3, pytest.approx(1 / 3))
+
+
+@given(st.integers(1, 500).flatmap(lambda count: st.tuples(st.integers(0, count), st.just(count))))
+def test_an_interval_holds_its_share_and_lies_within_bounds(counts: tuple[int, int]) -> None:
+    right, count = counts
+    estimate = wilson(right, count)
+    assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
+    assert estimate.high - estimate.low > 0
+
+
+def test_a_known_interval() -> None:
+    estimate = wilson(8, 10)  # as statsmodels.stats.proportion.proportion_confint(8, 10, method="wilson")
+    assert (round(estimate.low, 4), round(estimate.high, 4)) == (0.4902, 0.9433)
+
+
+def test_a_share_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="nothing"):
+        wilson(0, 0)
