@@ -1,0 +1,10 @@
+"""`python -m vesta_connection` runs the service."""
+
+from vesta_common.service import run
+
+from vesta_connection.app import build
+from vesta_connection.settings import Settings
+from vesta_connection.store import SERVICE
+
+if __name__ == "__main__":
+    run(SERVICE, Settings, build)

@@ -1,0 +1,223 @@
+"""gRPC: Sources, uploads, Syncs, and the inner door for media."""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+
+import grpc
+import psycopg
+from google.protobuf import empty_pb2
+from vesta_common.clock import Clock
+from vesta_common.errors import AlreadyExists, FailedPrecondition, InvalidArgument, Violation
+from vesta_common.etags import check_etag
+from vesta_common.idempotency import once
+from vesta_common.ids import deterministic_id, new_id
+from vesta_common.masks import apply_update
+from vesta_common.pages import read_page
+from vesta_common.service import Loop
+from vesta_contracts.connection.v1 import (
+    CancelSyncRequest,
+    CreateSourceRequest,
+    CreateSyncRequest,
+    DeleteSourceRequest,
+    GetSourceRequest,
+    GetSyncRequest,
+    IngestedMedia,
+    IngestMediaRequest,
+    IngestMediaResponse,
+    ListSourcesRequest,
+    ListSourcesResponse,
+    ListSyncsRequest,
+    ListSyncsResponse,
+    MediaServiceServicer,
+    Source,
+    SourceServiceServicer,
+    Sync,
+    SyncServiceServicer,
+    UpdateSourceRequest,
+    UploadItemRequest,
+    UploadItemResponse,
+)
+from vesta_contracts.datasets.v1 import DatasetServiceStub, GetDatasetRequest
+
+from vesta_connection.ingest import Arrival, Ingest, Refused
+from vesta_connection.items import Items
+from vesta_connection.listing import FILE_BYTES_MAX
+from vesta_connection.places import Places
+from vesta_connection.store import Store
+
+_MUTABLE = ("display_name", "bucket.access_key_id", "bucket.secret_access_key", "split")
+_FAR_FUTURE = datetime(9999, 1, 1, tzinfo=UTC)
+
+
+class SourceService(SourceServiceServicer):
+    """Keeps Sources and takes uploads."""
+
+    def __init__(
+        self, store: Store, ingest: Ingest, items: Items, datasets: DatasetServiceStub, places: Places
+    ) -> None:
+        self._store = store
+        self._ingest = ingest
+        self._items = items
+        self._datasets = datasets
+        self._places = places
+
+    def CreateSource(self, request: CreateSourceRequest, context: grpc.ServicerContext) -> Source:
+        """Checks the place and the dataset, then keeps the Source."""
+        self._check(request.source)
+        self._datasets.GetDataset(GetDatasetRequest(name=request.source.dataset))
+        name = f"{request.parent}/sources/{request.source_id or new_id()}"
+
+        def create() -> Source:
+            source = Source()
+            source.CopyFrom(request.source)
+            source.name = name
+            self._store.insert_source(connection, source, source.bucket.secret_access_key)
+            return self._store.get_source(connection, name)
+
+        try:
+            with self._store.postgres.transaction() as connection:
+                return once(connection, request, Source, create)
+        except psycopg.errors.UniqueViolation as error:
+            raise AlreadyExists(
+                f"{name} is there already", reason="RESOURCE_EXISTS", metadata={"name": name}
+            ) from error
+
+    def GetSource(self, request: GetSourceRequest, context: grpc.ServicerContext) -> Source:
+        """One Source, without its secret."""
+        with self._store.postgres.transaction() as connection:
+            return self._store.get_source(connection, request.name)
+
+    def ListSources(self, request: ListSourcesRequest, context: grpc.ServicerContext) -> ListSourcesResponse:
+        """A project's Sources by name."""
+        page = read_page(request)
+        with self._store.postgres.transaction() as connection:
+            found = self._store.list_sources(
+                connection, request.parent, page.cursor[0] if page.cursor else "", page.limit
+            )
+        sources, token = page.cut(found, lambda source: (source.name,))
+        return ListSourcesResponse(sources=sources, next_page_token=token)
+
+    def UpdateSource(self, request: UpdateSourceRequest, context: grpc.ServicerContext) -> Source:
+        """Changes display name, side or credentials; an empty secret keeps the one that is kept."""
+        with self._store.postgres.transaction() as connection:
+            current, secret = self._store.lock_source(connection, request.source.name)
+            check_etag(request.source.etag, current)
+            updated = apply_update(current, request.source, request.update_mask, _MUTABLE)
+            self._check(updated)
+            self._store.update_source(connection, updated, updated.bucket.secret_access_key or secret)
+            return self._store.get_source(connection, updated.name)
+
+    def DeleteSource(self, request: DeleteSourceRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
+        """Removes a Source that is not being synced."""
+        with self._store.postgres.transaction() as connection:
+            self._store.lock_source(connection, request.name)
+            if self._store.count_running_syncs(connection, request.name):
+                raise FailedPrecondition(
+                    f"{request.name} is being synced; cancel its Sync first", reason="SOURCE_SYNCING"
+                )
+            self._store.delete_source(connection, request.name)
+        return empty_pb2.Empty()
+
+    def UploadItem(
+        self, request_iterator: Iterator[UploadItemRequest], context: grpc.ServicerContext
+    ) -> UploadItemResponse:
+        """Takes one image in as many messages as it comes."""
+        first = next(request_iterator)
+        with self._store.postgres.transaction() as connection:
+            source = self._store.get_source(connection, first.parent)
+        if source.WhichOneof("kind") != "upload":
+            raise FailedPrecondition(f"{source.name} is no upload source; sync it instead", reason="SOURCE_NOT_UPLOAD")
+        data = bytearray(first.file.data)
+        for message in request_iterator:
+            data += message.file.data
+            if len(data) > FILE_BYTES_MAX:
+                break
+        (media,) = self._ingest.take([Arrival(first.file_name, bytes(data))], source.name)
+        if isinstance(media, Refused):
+            raise InvalidArgument(media.message, reason=media.reason, violations=[Violation("file", media.message)])
+        (created,) = self._items.create(source, [media], dict(first.metadata), first.request_id)
+        return UploadItemResponse(item=created.name, media=media, existed=created.existed)
+
+    def _check(self, source: Source) -> None:
+        match source.WhichOneof("kind"):
+            case "folder":
+                self._places.check_folder(source.folder.path)
+            case "bucket":
+                self._places.check_url(source.bucket.url, source.bucket.endpoint_url)
+            case None:
+                raise InvalidArgument(
+                    "a source is a folder, a bucket or an upload; set one of them",
+                    reason="SOURCE_KIND_MISSING",
+                    violations=[Violation("source", "has no folder, bucket or upload")],
+                )
+
+
+class SyncService(SyncServiceServicer):
+    """Starts Syncs and tells of them.
+
+    Args:
+        loops: the workers of this process, told at once that there is work.
+    """
+
+    def __init__(self, store: Store, loops: Sequence[Loop]) -> None:
+        self._store = store
+        self._loops = loops
+
+    def CreateSync(self, request: CreateSyncRequest, context: grpc.ServicerContext) -> Sync:
+        """Queues a Sync."""
+        ending = deterministic_id(request.parent, request.request_id) if request.request_id else new_id()
+        name = f"{request.parent}/syncs/{ending}"
+
+        def create() -> Sync:
+            source = self._store.get_source(connection, request.parent)
+            if source.WhichOneof("kind") == "upload":
+                raise FailedPrecondition(
+                    "an upload source has nothing to sync; upload its files", reason="SOURCE_NOT_SYNCABLE"
+                )
+            self._store.insert_sync(connection, name, request.parent)
+            return self._store.get_sync(connection, name)
+
+        with self._store.postgres.transaction() as connection:
+            sync = once(connection, request, Sync, create)
+        for loop in self._loops:
+            loop.wake()
+        return sync
+
+    def GetSync(self, request: GetSyncRequest, context: grpc.ServicerContext) -> Sync:
+        """One Sync with its progress."""
+        with self._store.postgres.transaction() as connection:
+            return self._store.get_sync(connection, request.name)
+
+    def ListSyncs(self, request: ListSyncsRequest, context: grpc.ServicerContext) -> ListSyncsResponse:
+        """A Source's Syncs, newest first."""
+        page = read_page(request)
+        before = (datetime.fromisoformat(page.cursor[0]), page.cursor[1]) if page.cursor else (_FAR_FUTURE, "")
+        with self._store.postgres.transaction() as connection:
+            found = self._store.list_syncs(connection, request.parent, before, page.limit)
+        syncs, token = page.cut(found, lambda sync: (sync.create_time.ToDatetime(UTC).isoformat(), sync.name))
+        return ListSyncsResponse(syncs=syncs, next_page_token=token)
+
+    def CancelSync(self, request: CancelSyncRequest, context: grpc.ServicerContext) -> Sync:
+        """Asks a Sync to end."""
+        with self._store.postgres.transaction() as connection:
+            return self._store.cancel_sync(connection, request.name)
+
+
+class MediaService(MediaServiceServicer):
+    """Takes bytes from other services."""
+
+    def __init__(self, ingest: Ingest, clock: Clock) -> None:
+        self._ingest = ingest
+        self._clock = clock
+
+    def IngestMedia(self, request: IngestMediaRequest, context: grpc.ServicerContext) -> IngestMediaResponse:
+        """Stores each file, or says why not."""
+        taken = self._ingest.take([Arrival(file.file_name, file.data) for file in request.files])
+        return IngestMediaResponse(
+            results=[
+                IngestedMedia(reason=entry.reason, message=entry.message)
+                if isinstance(entry, Refused)
+                else IngestedMedia(media=entry)
+                for entry in taken
+            ]
+        )

@@ -1,0 +1,52 @@
+"""The composition root: what the connection service is made of."""
+
+from datetime import timedelta
+
+from vesta_common.client import open_channel
+from vesta_common.clock import SystemClock
+from vesta_common.objects import open_store
+from vesta_common.outbox import Relay
+from vesta_common.postgres import Postgres
+from vesta_common.sandbox import Sandbox
+from vesta_common.service import App, Loop
+from vesta_contracts.datasets.v1 import DatasetServiceStub, ItemServiceStub
+
+from vesta_connection.api import MediaService, SourceService, SyncService
+from vesta_connection.ingest import Ingest
+from vesta_connection.items import Items
+from vesta_connection.places import Places
+from vesta_connection.settings import Settings
+from vesta_connection.store import SERVICE, Store
+from vesta_connection.sync import SyncWorker
+
+IDLE = timedelta(seconds=2)
+
+
+def build(settings: Settings) -> App:
+    """Waits for the database, brings its schema up to date, and puts the parts together."""
+    postgres = Postgres(
+        settings.postgres_url, settings.postgres_schema or SERVICE, settings.postgres_connections_max
+    ).open()
+    postgres.migrate("vesta_connection")
+    clock = SystemClock()
+    store = Store(postgres, clock)
+    datasets = open_channel(settings.datasets_address, SERVICE)
+    sandbox = Sandbox(settings.sandbox_processes)
+    ingest = Ingest(sandbox, open_store(settings), clock)
+    items = Items(ItemServiceStub(datasets))
+    places = Places(
+        settings.folder_root_paths,
+        tuple(settings.bucket_protocols.split(",")),
+        tuple(host for host in settings.inner_hosts.split(",") if host),
+    )
+    workers = [SyncWorker(store, ingest, items, places, clock) for _ in range(settings.sync_workers)]
+    loops = [Loop(f"sync-{number}", worker.step, IDLE, worker.stop) for number, worker in enumerate(workers)]
+    return App(
+        servicers=[
+            SourceService(store, ingest, items, DatasetServiceStub(datasets), places),
+            SyncService(store, loops),
+            MediaService(ingest, clock),
+        ],
+        components=[Relay(postgres, settings.kafka_bootstrap, settings.kafka_topic_prefix), *loops],
+        closing=[ingest.close, sandbox.close, datasets.close, postgres.close],
+    )

@@ -1,0 +1,44 @@
+"""Adds what was stored to the source's dataset, and says what became of each file."""
+
+from collections.abc import Mapping, Sequence
+
+from vesta_contracts.common.v1 import Media
+from vesta_contracts.connection.v1 import Source
+from vesta_contracts.datasets.v1 import BatchCreateItemsRequest, CreatedItem, ItemServiceStub, NewItem
+
+from vesta_connection.ingest import Refused
+from vesta_connection.listing import SourceFile
+from vesta_connection.store import FileResult
+
+CALL_TIMEOUT_SECONDS = 60.0
+
+
+class Items:
+    """The dataset's side of taking media in."""
+
+    def __init__(self, datasets: ItemServiceStub) -> None:
+        self._datasets = datasets
+
+    def add(
+        self, source: Source, files: Sequence[SourceFile], taken: Sequence[Media | Refused], request_id: str
+    ) -> list[FileResult]:
+        """Adds the media among `taken` to the dataset; answers for each file, in order."""
+        media = [entry for entry in taken if isinstance(entry, Media)]
+        created = iter(self.create(source, media, {}, request_id) if media else ())
+        return [
+            FileResult(file.file_name, file.fingerprint, entry)
+            if isinstance(entry, Refused)
+            else FileResult(file.file_name, file.fingerprint, next(created))
+            for file, entry in zip(files, taken, strict=True)
+        ]
+
+    def create(
+        self, source: Source, media: Sequence[Media], metadata: Mapping[str, str], request_id: str
+    ) -> Sequence[CreatedItem]:
+        """Adds media as items of the source's dataset; a picture that is there already is answered with the item it is."""
+        request = BatchCreateItemsRequest(
+            parent=source.dataset,
+            items=[NewItem(media=entry, split=source.split, metadata=metadata) for entry in media],
+            request_id=request_id,
+        )
+        return self._datasets.BatchCreateItems(request, timeout=CALL_TIMEOUT_SECONDS).items

@@ -1,0 +1,95 @@
+-- name: insert_source!
+-- Keeps a new source; the caller learns of a taken name by UniqueViolation.
+INSERT INTO sources (name, parent, body, secret, create_time, update_time)
+VALUES (:name, :parent, :body, :secret, :now, :now);
+
+-- name: find_source^
+SELECT name, body, secret, create_time, update_time FROM sources WHERE name = :name;
+
+-- name: lock_source^
+SELECT name, body, secret, create_time, update_time FROM sources WHERE name = :name FOR UPDATE;
+
+-- name: list_sources
+SELECT name, body, secret, create_time, update_time FROM sources
+WHERE parent = :parent AND name > :after ORDER BY name LIMIT :limit;
+
+-- name: update_source!
+UPDATE sources SET body = :body, secret = :secret, update_time = :now WHERE name = :name;
+
+-- name: delete_source!
+DELETE FROM sources WHERE name = :name;
+
+-- name: insert_sync!
+INSERT INTO syncs (name, source, state, create_time) VALUES (:name, :source, 'QUEUED', :now);
+
+-- name: find_sync^
+SELECT * FROM syncs WHERE name = :name;
+
+-- name: list_syncs
+-- Newest first; `before` is the (create_time, name) after which the page begins.
+SELECT * FROM syncs
+WHERE source = :source AND (create_time, name) < (:before_time, :before_name)
+ORDER BY create_time DESC, name DESC LIMIT :limit;
+
+-- name: count_running_syncs$
+SELECT count(*) FROM syncs WHERE source = :source AND state IN ('QUEUED', 'RUNNING');
+
+-- name: claim_sync^
+-- Takes the oldest sync that no worker holds and whose source is not being synced by another one.
+UPDATE syncs SET state = 'RUNNING', lease_expire_time = :lease_expire_time, start_time = coalesce(start_time, :now)
+WHERE name = (
+    SELECT name FROM syncs AS candidate
+    WHERE state IN ('QUEUED', 'RUNNING') AND (lease_expire_time IS NULL OR lease_expire_time < :now)
+      AND NOT EXISTS (
+          SELECT 1 FROM syncs AS older
+          WHERE older.source = candidate.source AND older.state IN ('QUEUED', 'RUNNING')
+            AND (older.create_time, older.name) < (candidate.create_time, candidate.name))
+    ORDER BY create_time FOR UPDATE SKIP LOCKED LIMIT 1)
+RETURNING *;
+
+-- name: renew_sync^
+-- Keeps the sync for its worker; answers whether it shall stop. No row where another worker has taken it over.
+UPDATE syncs SET lease_expire_time = :lease_expire_time
+WHERE name = :name AND state = 'RUNNING' AND lease_expire_time = :held
+RETURNING cancel_requested;
+
+-- name: record_listing!
+UPDATE syncs SET found_count = :found_count, unchanged_count = :unchanged_count, listed = :listed WHERE name = :name;
+
+-- name: record_batch^
+-- Adds what became of one batch, keeping the first hundred refusals.
+UPDATE syncs SET
+    added_count = added_count + :added_count,
+    duplicate_count = duplicate_count + :duplicate_count,
+    refused_count = refused_count + :refused_count,
+    refusals = CASE WHEN jsonb_array_length(refusals) < 100 THEN refusals || :refusals ELSE refusals END
+WHERE name = :name
+RETURNING *;
+
+-- name: end_sync^
+UPDATE syncs SET state = :state, error = :error, end_time = :now, lease_expire_time = NULL
+WHERE name = :name AND state IN ('QUEUED', 'RUNNING')
+RETURNING *;
+
+-- name: request_cancel^
+-- A sync that no worker holds yet ends at once; a running one is told.
+UPDATE syncs SET
+    cancel_requested = true,
+    end_time = CASE WHEN state = 'QUEUED' THEN :now ELSE end_time END,
+    state = CASE WHEN state = 'QUEUED' THEN 'CANCELLED' ELSE state END
+WHERE name = :name AND state IN ('QUEUED', 'RUNNING')
+RETURNING *;
+
+-- name: list_files
+-- What is known of a source's files.
+SELECT file_name, fingerprint, sync FROM source_files WHERE source = :source;
+
+-- name: put_file*!
+INSERT INTO source_files (source, file_name, fingerprint, sync, item)
+VALUES (:source, :file_name, :fingerprint, :sync, :item)
+ON CONFLICT (source, file_name)
+DO UPDATE SET fingerprint = excluded.fingerprint, sync = excluded.sync, item = excluded.item;
+
+-- name: release_sync!
+-- Gives a sync back: the next worker may claim it at once.
+UPDATE syncs SET lease_expire_time = NULL WHERE name = :name AND state = 'RUNNING' AND lease_expire_time = :held;

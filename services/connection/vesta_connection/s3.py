@@ -1,0 +1,89 @@
+"""S3 as an fsspec file system over boto3: only what reading a source needs (the published ones pin an old botocore)."""
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+from botocore.client import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from fsspec import AbstractFileSystem
+
+CONNECT_TIMEOUT_SECONDS = 5
+READ_TIMEOUT_SECONDS = 60
+ATTEMPTS_MAX = 4
+
+
+class S3FileSystem(AbstractFileSystem):  # type: ignore[misc]
+    """Lists and reads objects; paths are `bucket/key`.
+
+    Args:
+        endpoint_url: the endpoint, or empty for the provider's own.
+        access_key_id: empty for an anonymous reader.
+        secret_access_key: belongs to the key id.
+    """
+
+    protocol = "s3"
+    cachable = False
+
+    def __init__(
+        self, endpoint_url: str = "", access_key_id: str = "", secret_access_key: str = "", **options: Any
+    ) -> None:
+        super().__init__(**options)
+        self._client = boto3.client(
+            "s3",
+            endpoint_url=endpoint_url or None,
+            region_name="us-east-1",
+            aws_access_key_id=access_key_id or None,
+            aws_secret_access_key=secret_access_key or None,
+            config=Config(
+                connect_timeout=CONNECT_TIMEOUT_SECONDS,
+                read_timeout=READ_TIMEOUT_SECONDS,
+                retries={"max_attempts": ATTEMPTS_MAX, "mode": "standard"},
+                s3={"addressing_style": "path"} if endpoint_url else {},
+            ),
+        )
+
+    def walk(
+        self, path: str, maxdepth: int | None = None, topdown: bool = True, on_error: str = "raise", **options: Any
+    ) -> Iterator[Any]:
+        """Every object below `path`, in pages of a thousand.
+
+        Raises:
+            OSError: the bucket cannot be listed.
+        """
+        bucket, _, prefix = path.strip("/").partition("/")
+        try:
+            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+                entries = [
+                    {"name": f"{bucket}/{found['Key']}", "size": found["Size"], "type": "file", "ETag": found["ETag"]}
+                    for found in page.get("Contents", ())
+                    if not found["Key"].endswith("/")
+                ]
+                yield path, {}, {entry["name"]: entry for entry in entries}
+        except (BotoCoreError, ClientError) as error:
+            raise OSError(str(error)) from error
+
+    def _open(self, path: str, mode: str = "rb", **options: Any) -> io.BytesIO:  # noqa: ARG002 - fsspec's signature
+        bucket, _, key = path.strip("/").partition("/")
+        return _Object(self._client, bucket, key)
+
+
+class _Object(io.BytesIO):
+    """An object that is fetched when it is read, and no further than asked for."""
+
+    def __init__(self, client: Any, bucket: str, key: str) -> None:
+        super().__init__()
+        self._client, self._bucket, self._key = client, bucket, key
+
+    def read(self, size: int | None = -1) -> bytes:
+        """The object's first `size` bytes, or all.
+
+        Raises:
+            OSError: the object cannot be read.
+        """
+        try:
+            body = self._client.get_object(Bucket=self._bucket, Key=self._key)["Body"]
+            return bytes(body.read(size if size is not None and size >= 0 else None))
+        except (BotoCoreError, ClientError) as error:
+            raise OSError(str(error)) from error

@@ -1,0 +1,261 @@
+"""Sources and Syncs in PostgreSQL."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from vesta_common import outbox
+from vesta_common.clock import Clock
+from vesta_common.errors import NotFound
+from vesta_common.etags import with_etag
+from vesta_common.events import new_event
+from vesta_common.postgres import Connection, Postgres, load_queries
+from vesta_contracts.connection.v1 import Refusal, Source, Sync, SyncFailed, SyncProgressed, SyncSucceeded
+from vesta_contracts.datasets.v1 import CreatedItem
+
+from vesta_connection.batches import Known
+from vesta_connection.ingest import Refused
+
+SERVICE = "connection"
+REFUSALS_KEPT = 100
+
+queries = load_queries("vesta_connection")
+
+
+@dataclass(frozen=True)
+class ClaimedSync:
+    """A Sync that this worker holds until its lease runs out."""
+
+    name: str
+    source: str
+
+
+@dataclass(frozen=True)
+class FileResult:
+    """What became of one file."""
+
+    file_name: str
+    fingerprint: str
+    outcome: CreatedItem | Refused
+
+
+class Store:
+    """The service's tables."""
+
+    def __init__(self, postgres: Postgres, clock: Clock) -> None:
+        self.postgres = postgres
+        self._clock = clock
+        self._leases: dict[str, datetime] = {}
+
+    def insert_source(self, connection: Connection, source: Source, secret: str) -> None:
+        """Keeps a new Source.
+
+        Raises:
+            psycopg.errors.UniqueViolation: the name is taken.
+        """
+        queries.insert_source(
+            connection,
+            name=source.name,
+            parent="/".join(source.name.split("/")[:2]),
+            body=_body(source),
+            secret=secret,
+            now=self._clock.now(),
+        )
+
+    def get_source(self, connection: Connection, name: str) -> Source:
+        """A Source without its secret.
+
+        Raises:
+            NotFound: there is none.
+        """
+        return _source(_found(queries.find_source(connection, name=name), name))
+
+    def get_source_with_secret(self, name: str) -> tuple[Source, str]:
+        """A Source and its secret.
+
+        Raises:
+            NotFound: there is none.
+        """
+        with self.postgres.transaction() as connection:
+            row = _found(queries.find_source(connection, name=name), name)
+        return _source(row), row["secret"]
+
+    def lock_source(self, connection: Connection, name: str) -> tuple[Source, str]:
+        """A Source and its secret, kept from others until the transaction ends.
+
+        Raises:
+            NotFound: there is none.
+        """
+        row = _found(queries.lock_source(connection, name=name), name)
+        return _source(row), row["secret"]
+
+    def list_sources(self, connection: Connection, parent: str, after: str, limit: int) -> list[Source]:
+        """A project's Sources after a name, in order of name."""
+        return [_source(row) for row in queries.list_sources(connection, parent=parent, after=after, limit=limit)]
+
+    def update_source(self, connection: Connection, source: Source, secret: str) -> None:
+        """Keeps a changed Source."""
+        queries.update_source(connection, name=source.name, body=_body(source), secret=secret, now=self._clock.now())
+
+    def delete_source(self, connection: Connection, name: str) -> None:
+        """Removes a Source with its Syncs."""
+        queries.delete_source(connection, name=name)
+
+    def count_running_syncs(self, connection: Connection, source: str) -> int:
+        """Syncs of a Source that have not ended."""
+        return int(queries.count_running_syncs(connection, source=source))
+
+    def insert_sync(self, connection: Connection, name: str, source: str) -> None:
+        """Keeps a new Sync, to be claimed by a worker."""
+        queries.insert_sync(connection, name=name, source=source, now=self._clock.now())
+
+    def get_sync(self, connection: Connection, name: str) -> Sync:
+        """A Sync.
+
+        Raises:
+            NotFound: there is none.
+        """
+        return _sync(_found(queries.find_sync(connection, name=name), name))
+
+    def list_syncs(self, connection: Connection, source: str, before: tuple[datetime, str], limit: int) -> list[Sync]:
+        """A Source's Syncs, newest first."""
+        rows = queries.list_syncs(connection, source=source, before_time=before[0], before_name=before[1], limit=limit)
+        return [_sync(row) for row in rows]
+
+    def cancel_sync(self, connection: Connection, name: str) -> Sync:
+        """Asks a Sync to end; one that has ended is answered as it is.
+
+        Raises:
+            NotFound: there is none.
+        """
+        row = queries.request_cancel(connection, name=name, now=self._clock.now())
+        return _sync(row) if row else self.get_sync(connection, name)
+
+    def claim_sync(self, now: datetime, lease: timedelta) -> ClaimedSync | None:
+        """Takes the oldest Sync that nobody works on."""
+        expire = now + lease
+        with self.postgres.transaction() as connection:
+            row = queries.claim_sync(connection, now=now, lease_expire_time=expire)
+        if row is None:
+            return None
+        self._leases[row["name"]] = expire
+        return ClaimedSync(row["name"], row["source"])
+
+    def renew_sync(self, claimed: ClaimedSync, now: datetime, lease: timedelta) -> bool | None:
+        """Keeps the claim; answers whether the Sync was asked to end, None where another worker has taken it over."""
+        expire = now + lease
+        with self.postgres.transaction() as connection:
+            row = queries.renew_sync(
+                connection, name=claimed.name, held=self._leases[claimed.name], lease_expire_time=expire
+            )
+        if row is None:
+            return None
+        self._leases[claimed.name] = expire
+        return bool(row["cancel_requested"])
+
+    def release_sync(self, claimed: ClaimedSync) -> None:
+        """Gives a Sync back at once, for the next worker."""
+        with self.postgres.transaction() as connection:
+            queries.release_sync(connection, name=claimed.name, held=self._leases.pop(claimed.name))
+
+    def known_files(self, source: str) -> dict[str, Known]:
+        """What is remembered of a Source's files, by file name."""
+        with self.postgres.transaction() as connection:
+            rows = queries.list_files(connection, source=source)
+            return {row["file_name"]: Known(row["fingerprint"], row["sync"]) for row in rows}
+
+    def record_listing(self, name: str, found_count: int, unchanged_count: int, *, listed: bool) -> None:
+        """Keeps how far the listing is."""
+        with self.postgres.transaction() as connection:
+            queries.record_listing(
+                connection, name=name, found_count=found_count, unchanged_count=unchanged_count, listed=listed
+            )
+
+    def record_batch(self, name: str, source: str, results: Sequence[FileResult], *, tell: bool) -> None:
+        """Keeps what became of a batch, and the files, in one transaction; publishes the progress where asked to."""
+        created = [result for result in results if isinstance(result.outcome, CreatedItem)]
+        refused = [result.outcome for result in results if isinstance(result.outcome, Refused)]
+        duplicates = sum(result.outcome.existed for result in created if isinstance(result.outcome, CreatedItem))
+        with self.postgres.transaction() as connection:
+            row = queries.record_batch(
+                connection,
+                name=name,
+                added_count=len(created) - duplicates,
+                duplicate_count=duplicates,
+                refused_count=len(refused),
+                refusals=json.dumps([vars(refusal) for refusal in refused[:REFUSALS_KEPT]]),
+            )
+            with connection.cursor() as cursor:
+                cursor.executemany(
+                    queries.put_file.sql,
+                    [
+                        {
+                            "source": source,
+                            "file_name": result.file_name,
+                            "fingerprint": result.fingerprint,
+                            "sync": name,
+                            "item": result.outcome.name if isinstance(result.outcome, CreatedItem) else "",
+                        }
+                        for result in results
+                    ],
+                )
+            if tell:
+                self._publish(connection, name, SyncProgressed(sync=_sync(row)))
+
+    def end_sync(self, name: str, state: Sync.State.ValueType, error: str, now: datetime) -> None:
+        """Ends a Sync and publishes how, in one transaction. An ended one stays as it is."""
+        with self.postgres.transaction() as connection:
+            row = queries.end_sync(connection, name=name, state=Sync.State.Name(state), error=error, now=now)
+            if row is None:
+                return
+            if state == Sync.SUCCEEDED:
+                self._publish(connection, name, SyncSucceeded(sync=_sync(row)))
+            elif state == Sync.FAILED:
+                self._publish(connection, name, SyncFailed(sync=_sync(row)))
+
+    def _publish(self, connection: Connection, name: str, payload: Any) -> None:
+        outbox.publish(connection, new_event(SERVICE, name, payload, self._clock.now()))
+
+
+def _body(source: Source) -> bytes:
+    """What is kept of a Source: all but its secret, its times and its etag."""
+    kept = Source()
+    kept.CopyFrom(source)
+    for field in ("create_time", "update_time", "etag"):
+        kept.ClearField(field)
+    if kept.WhichOneof("kind") == "bucket":
+        kept.bucket.secret_access_key = ""
+    return kept.SerializeToString(deterministic=True)
+
+
+def _source(row: dict[str, Any]) -> Source:
+    source = Source.FromString(bytes(row["body"]))
+    source.create_time.FromDatetime(row["create_time"])
+    source.update_time.FromDatetime(row["update_time"])
+    with_etag(source)
+    return source
+
+
+def _sync(row: dict[str, Any]) -> Sync:
+    sync = Sync(
+        name=row["name"],
+        state=Sync.State.Value(row["state"]),
+        error=row["error"],
+        refusals=[Refusal(**refusal) for refusal in row["refusals"][:REFUSALS_KEPT]],
+        **{
+            field: row[field]
+            for field in ("found_count", "listed", "added_count", "unchanged_count", "duplicate_count", "refused_count")
+        },
+    )
+    for field in ("create_time", "start_time", "end_time"):
+        if row[field] is not None:
+            getattr(sync, field).FromDatetime(row[field])
+    return sync
+
+
+def _found(row: dict[str, Any] | None, name: str) -> dict[str, Any]:
+    if row is None:
+        raise NotFound(f"there is no {name}", reason="RESOURCE_NOT_FOUND", metadata={"name": name})
+    return row

@@ -1,0 +1,128 @@
+"""Runs Syncs: claims one, lists its source, takes in what is new batch by batch; a kill costs one batch, which is taken in again."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import timedelta
+
+import structlog
+from vesta_common.clock import Clock
+from vesta_common.errors import VestaError, is_transient
+from vesta_contracts.common.v1 import Media
+from vesta_contracts.connection.v1 import Sync
+
+from vesta_connection.batches import Listing, in_batches
+from vesta_connection.ingest import Arrival, Ingest, Refused
+from vesta_connection.items import Items
+from vesta_connection.listing import FileTree, SourceFile, open_tree
+from vesta_connection.places import Places
+from vesta_connection.store import ClaimedSync, Store
+
+LEASE = timedelta(seconds=30)
+READ_THREADS = 8
+LISTING_REPORT_EVERY = 2000
+PROGRESS_INTERVAL = timedelta(seconds=1)
+
+log = structlog.get_logger()
+
+
+class Stopped(Exception):
+    """The sync was cancelled, was taken over by another worker, or the service is stopping."""
+
+
+class SyncWorker:
+    """Works on one Sync at a time; any number of workers may run.
+
+    Args:
+        stopping: answers whether the service is stopping; the sync is then given back.
+    """
+
+    def __init__(self, store: Store, ingest: Ingest, items: Items, places: Places, clock: Clock) -> None:
+        self._store = store
+        self._ingest = ingest
+        self._items = items
+        self._places = places
+        self._clock = clock
+        self._stopping = False
+        self._readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read")
+        self._ahead = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+
+    def stop(self) -> None:
+        """Makes the running sync give itself back after its batch."""
+        self._stopping = True
+
+    def step(self) -> bool:
+        """Claims a Sync and runs it as far as it goes; False where there is none to do."""
+        claimed = self._store.claim_sync(self._clock.now(), LEASE)
+        if claimed is None:
+            return False
+        log.info("sync_started", sync=claimed.name, source=claimed.source)
+        try:
+            self._run(claimed)
+        except Stopped:
+            self._store.release_sync(claimed)
+        except VestaError as error:
+            if is_transient(error):
+                log.warning("sync_interrupted", sync=claimed.name, error=str(error))
+                self._store.release_sync(claimed)
+                raise
+            log.warning("sync_failed", sync=claimed.name, error=str(error))
+            self._store.end_sync(claimed.name, Sync.FAILED, str(error), self._clock.now())
+        except OSError as error:
+            self._store.end_sync(claimed.name, Sync.FAILED, f"the source cannot be read: {error}", self._clock.now())
+        return True
+
+    def _run(self, claimed: ClaimedSync) -> None:
+        source, secret = self._store.get_source_with_secret(claimed.source)
+        tree = open_tree(source, secret, self._places)
+        listing = Listing(claimed.name, self._store.known_files(claimed.source))
+        for file in tree.files():
+            listing.add(file)
+            if listing.found_count % LISTING_REPORT_EVERY == 0:
+                self._keep(claimed)
+                self._store.record_listing(claimed.name, listing.found_count, listing.unchanged_count, listed=False)
+        self._store.record_listing(claimed.name, listing.found_count, listing.unchanged_count, listed=True)
+        told = self._clock.now()
+        for files, taken in self._taken(claimed, tree, listing.to_read):
+            self._keep(claimed)
+            results = self._items.add(source, files, taken, request_id=_request_id(claimed.name, files))
+            now = self._clock.now()
+            tell = now - told >= PROGRESS_INTERVAL
+            self._store.record_batch(claimed.name, claimed.source, results, tell=tell)
+            told = now if tell else told
+        self._store.end_sync(claimed.name, Sync.SUCCEEDED, "", self._clock.now())
+        log.info("sync_succeeded", sync=claimed.name, found=listing.found_count)
+
+    def _taken(
+        self, claimed: ClaimedSync, tree: FileTree, files: Sequence[SourceFile]
+    ) -> Iterator[tuple[list[SourceFile], list[Media | Refused]]]:
+        """Each batch with what became of it; the next one is read and decoded while the last is being recorded."""
+        ahead: tuple[list[SourceFile], Future[list[Media | Refused]]] | None = None
+        for batch in in_batches(files):
+            following = (batch, self._ahead.submit(self._take, claimed.source, tree, batch))
+            if ahead:
+                yield ahead[0], ahead[1].result()
+            ahead = following
+        if ahead:
+            yield ahead[0], ahead[1].result()
+
+    def _take(self, source: str, tree: FileTree, batch: Sequence[SourceFile]) -> list[Media | Refused]:
+        arrivals = list(self._readers.map(lambda file: Arrival(file.file_name, tree.read(file)), batch))
+        return self._ingest.take(arrivals, source)
+
+    def _keep(self, claimed: ClaimedSync) -> None:
+        """Renews the lease, or stops."""
+        if self._stopping:
+            raise Stopped
+        kept = self._store.renew_sync(claimed, self._clock.now(), LEASE)
+        if kept is None:
+            log.warning("sync_taken_over", sync=claimed.name)
+            raise Stopped
+        if kept:
+            self._store.end_sync(claimed.name, Sync.CANCELLED, "", self._clock.now())
+            log.info("sync_cancelled", sync=claimed.name)
+            raise Stopped
+
+
+def _request_id(sync: str, files: Sequence[SourceFile]) -> str:
+    """Names a batch, so that adding it again after a kill adds nothing."""
+    return f"{sync.rpartition('/')[2]}:{files[0].file_name}"[-128:]
