@@ -1,30 +1,44 @@
-"""Objects on S3: stored once under the hash of their content, verified when they are read."""
+"""Objects on S3: stored once under the hash of their content, checked against it when they are read."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from datetime import timedelta
+from itertools import chain
+from pathlib import Path
+from typing import Any, NoReturn
 
 import boto3
 from botocore.client import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from vesta_common.errors import DataLoss, InvalidArgument, NotFound, Unavailable
+from vesta_common.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from vesta_common.settings import ServiceSettings
 
-T = TypeVar("T")
-
-CONNECT_TIMEOUT_SECONDS = 5
-READ_TIMEOUT_SECONDS = 60
+CONNECT_TIMEOUT = timedelta(seconds=5)
+READ_TIMEOUT = timedelta(seconds=60)
 ATTEMPTS_MAX = 5
 CONNECTIONS_MAX = 32
 OBJECT_BYTES_MAX = 512 * 1024 * 1024
 CHUNK_BYTES = 1024 * 1024
+PART_BYTES = 8 * 1024 * 1024
+PRESIGNED_LIFETIME = timedelta(minutes=15)
+
+_MISSING = frozenset({"NoSuchKey", "NotFound", "404"})
+_THERE_ALREADY = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})
+_BUCKET_IS_THERE = frozenset({"BucketAlreadyOwnedByYou", "BucketAlreadyExists"})
+_REFUSED_STATUS = frozenset({401, 403})
 
 
 @dataclass(frozen=True)
 class ObjectRef:
-    """A stored object."""
+    """A stored object.
+
+    Attributes:
+        key: without the store's prefix.
+        sha256: 64 lower-case hexadecimal digits.
+    """
 
     key: str
     sha256: str
@@ -33,6 +47,9 @@ class ObjectRef:
 
 class ObjectStore:
     """A bucket of the platform. Safe to share between threads.
+
+    Beside what their docstrings say, all methods raise Unavailable where the store does not answer, after five attempts, and
+    FailedPrecondition where it refuses our key.
 
     Args:
         client: a boto3 S3 client.
@@ -46,7 +63,7 @@ class ObjectStore:
 
     @classmethod
     def of(cls, settings: ServiceSettings) -> "ObjectStore":
-        """The store that the settings name."""
+        """The store that the settings name; nothing is sent yet."""
         client = boto3.client(
             "s3",
             endpoint_url=settings.s3_endpoint_url or None,
@@ -54,8 +71,8 @@ class ObjectStore:
             aws_access_key_id=settings.s3_access_key or None,
             aws_secret_access_key=settings.s3_secret_key.get_secret_value() or None,
             config=Config(
-                connect_timeout=CONNECT_TIMEOUT_SECONDS,
-                read_timeout=READ_TIMEOUT_SECONDS,
+                connect_timeout=CONNECT_TIMEOUT.total_seconds(),
+                read_timeout=READ_TIMEOUT.total_seconds(),
                 retries={"total_max_attempts": ATTEMPTS_MAX, "mode": "standard"},
                 max_pool_connections=CONNECTIONS_MAX,
                 s3={"addressing_style": "path"},
@@ -65,146 +82,241 @@ class ObjectStore:
         )
         return cls(client, settings.s3_bucket, settings.s3_prefix)
 
-    def put(self, folder: str, data: bytes) -> ObjectRef:
-        """Stores bytes under `folder/<sha256>`; storing the same again is free of effect.
+    def ensure_bucket(self) -> None:
+        """Makes the bucket where there is none; harmless where others do the same."""
+        try:
+            with self._translated(""):
+                self._client.head_bucket(Bucket=self._bucket)
+        except NotFound:
+            try:
+                self._client.create_bucket(Bucket=self._bucket)
+            except ClientError as error:
+                if _code(error) not in _BUCKET_IS_THERE:
+                    self._fail(error, "")
 
-        Raises:
-            Unavailable: the store does not answer.
+    def put(self, folder: str, content: bytes | Path) -> ObjectRef:
+        """Stores content under `folder/<sha256>`. What is there already stays as it is, even where two store it at once.
+
+        Args:
+            content: bytes, or a file, which is streamed and may be larger than memory.
         """
-        digest = hashlib.sha256(data).hexdigest()
-        return self._put(f"{folder}/{digest}", data, digest)
+        digest, size_bytes = _measure(content)
+        ref = ObjectRef(f"{folder}/{digest}", digest, size_bytes)
+        if isinstance(content, Path) and size_bytes > PART_BYTES:
+            return ref if self.exists(ref.key) else self.put_named(ref.key, content)
+        body = content.read_bytes() if isinstance(content, Path) else content
+        try:
+            self._client.put_object(**self._where(ref.key), Body=body, IfNoneMatch="*")
+        except ClientError as error:
+            if _code(error) not in _THERE_ALREADY:
+                self._fail(error, ref.key)
+        except BotoCoreError as error:
+            self._fail(error, ref.key)
+        return ref
 
-    def put_named(self, key: str, data: bytes) -> ObjectRef:
-        """Stores bytes under a key of the caller's, replacing what is there.
+    def put_named(self, key: str, content: bytes | Path) -> ObjectRef:
+        """Stores content under a key of the caller's, replacing what is there."""
+        if isinstance(content, Path):
+            with content.open("rb") as file:
+                pieces = iter(lambda: file.read(CHUNK_BYTES), b"")
+                return self.put_stream(key, pieces, content.stat().st_size)
+        with self._translated(key):
+            self._client.put_object(**self._where(key), Body=content)
+        return ObjectRef(key, hashlib.sha256(content).hexdigest(), len(content))
 
-        Raises:
-            Unavailable: the store does not answer.
-        """
-        return self._put(key, data, hashlib.sha256(data).hexdigest())
-
-    def put_stream(self, key: str, chunks: Iterator[bytes], size_bytes_max: int) -> ObjectRef:
-        """Stores what comes in pieces under a key of the caller's, as a multipart upload; nothing is left of one that fails.
+    def put_stream(self, key: str, chunks: Iterable[bytes], size_bytes_max: int) -> ObjectRef:
+        """Stores what comes in pieces under a key of the caller's. Nothing is left of it where it fails.
 
         Raises:
             InvalidArgument: more comes than is allowed.
-            Unavailable: the store does not answer.
         """
-        upload = _Upload(self._client, self._bucket, self._prefix + key)
-        try:
-            return _translated(key, lambda: upload.run(key, chunks, size_bytes_max))
-        except BaseException:
-            upload.abort()
-            raise
+        digest, size_bytes = hashlib.sha256(), 0
+
+        def checked() -> Iterator[bytes]:
+            nonlocal size_bytes
+            for chunk in chunks:
+                size_bytes += len(chunk)
+                if size_bytes > size_bytes_max:
+                    raise InvalidArgument(
+                        f"more than {size_bytes_max} bytes came for {key}; send less", reason="OBJECT_TOO_LARGE"
+                    )
+                digest.update(chunk)
+                yield chunk
+
+        with self._translated(key):
+            _upload_parts(self._client, self._where(key), _in_parts(checked()))
+        return ObjectRef(key, digest.hexdigest(), size_bytes)
 
     def get(self, key: str, sha256: str = "", size_bytes_max: int = OBJECT_BYTES_MAX) -> bytes:
         """An object's bytes.
 
         Args:
-            sha256: what they must hash to; unchecked if empty.
+            sha256: what they must hash to; where it is empty, what the key ends in, if that is a hash.
 
         Raises:
             NotFound: there is no such object.
             InvalidArgument: it is larger than allowed.
             DataLoss: the bytes do not match their hash.
-            Unavailable: the store does not answer.
         """
+        with self._translated(key):
+            answer = self._client.get_object(**self._where(key))
+            with closing(answer["Body"]) as body:
+                if answer["ContentLength"] > size_bytes_max:
+                    raise InvalidArgument(
+                        f"{key} has {answer['ContentLength']} bytes; at most {size_bytes_max} are read at once",
+                        reason="OBJECT_TOO_LARGE",
+                        metadata={"key": key},
+                    )
+                content = bytes(body.read())
+        _check(key, hashlib.sha256(content).hexdigest(), sha256 or hash_in(key))
+        return content
 
-        def read() -> bytes:
-            response = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)
-            if response["ContentLength"] > size_bytes_max:
-                raise InvalidArgument(
-                    f"{key} has {response['ContentLength']} bytes; at most {size_bytes_max} are read",
-                    reason="OBJECT_TOO_LARGE",
-                )
-            return bytes(response["Body"].read())
+    def stream(self, key: str, sha256: str = "") -> Iterator[bytes]:
+        """An object's bytes in pieces.
 
-        data = _translated(key, read)
-        if sha256 and hashlib.sha256(data).hexdigest() != sha256:
-            raise DataLoss(
-                f"the bytes of {key} are not those that were stored", reason="OBJECT_CORRUPT", metadata={"key": key}
-            )
-        return data
+        Raises:
+            NotFound: there is no such object.
+            DataLoss: after the last piece: the bytes do not match their hash, and all pieces must be thrown away.
+        """
+        digest = hashlib.sha256()
+        with self._translated(key):
+            answer = self._client.get_object(**self._where(key))
+            with closing(answer["Body"]) as body:
+                for chunk in body.iter_chunks(CHUNK_BYTES):
+                    digest.update(chunk)
+                    yield chunk
+        _check(key, digest.hexdigest(), sha256 or hash_in(key))
 
-    def stream(self, key: str) -> Iterator[bytes]:
-        """An object's bytes in pieces. Raises as `get` does, but checks no hash."""
-        response = _translated(key, lambda: self._client.get_object(Bucket=self._bucket, Key=self._prefix + key))
-        yield from response["Body"].iter_chunks(CHUNK_BYTES)
+    def download(self, key: str, target: Path, sha256: str = "") -> None:
+        """Brings an object into a file, which appears only when it is whole and checked. Raises as `stream`."""
+        unfinished = target.with_name(f".{target.name}.unfinished")
+        try:
+            with unfinished.open("wb") as file:
+                for chunk in self.stream(key, sha256):
+                    file.write(chunk)
+            unfinished.replace(target)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
     def exists(self, key: str) -> bool:
         """Whether there is such an object."""
+        return self.find_size_bytes(key) is not None
+
+    def find_size_bytes(self, key: str) -> int | None:
+        """An object's size; None where there is no such object."""
         try:
-            _translated(key, lambda: self._client.head_object(Bucket=self._bucket, Key=self._prefix + key))
+            with self._translated(key):
+                return int(self._client.head_object(**self._where(key))["ContentLength"])
         except NotFound:
-            return False
-        return True
+            return None
 
     def list_keys(self, prefix: str) -> Iterator[str]:
         """The keys that begin so, in order."""
-        pages = self._client.get_paginator("list_objects_v2").paginate(
-            Bucket=self._bucket, Prefix=self._prefix + prefix
-        )
-        for page in pages:
-            for found in page.get("Contents", ()):
-                yield str(found["Key"]).removeprefix(self._prefix)
+        with self._translated(prefix):
+            pages = self._client.get_paginator("list_objects_v2")
+            for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
+                for found in page.get("Contents", ()):
+                    yield str(found["Key"]).removeprefix(self._prefix)
 
     def delete(self, key: str) -> None:
         """Removes an object; one that is not there is no error."""
-        _translated(key, lambda: self._client.delete_object(Bucket=self._bucket, Key=self._prefix + key))
+        with self._translated(key):
+            self._client.delete_object(**self._where(key))
 
-    def _put(self, key: str, data: bytes, digest: str) -> ObjectRef:
-        _translated(key, lambda: self._client.put_object(Bucket=self._bucket, Key=self._prefix + key, Body=data))
-        return ObjectRef(key, digest, len(data))
+    def presign(self, key: str, lifetime: timedelta = PRESIGNED_LIFETIME) -> str:
+        """A URL with which anybody may read this one object for a while."""
+        seconds = int(lifetime.total_seconds())
+        return str(self._client.generate_presigned_url("get_object", Params=self._where(key), ExpiresIn=seconds))
 
+    def close(self) -> None:
+        """Closes its connections."""
+        self._client.close()
 
-class _Upload:
-    """A multipart upload."""
+    def _where(self, key: str) -> dict[str, str]:
+        if not key or key.endswith("/"):  # some stores keep the key and lose the body
+            raise InvalidArgument(f"{key!r} is no key of an object; it must end in a name", reason="OBJECT_KEY_INVALID")
+        return {"Bucket": self._bucket, "Key": self._prefix + key}
 
-    PART_BYTES = 8 * 1024 * 1024
+    @contextmanager
+    def _translated(self, key: str) -> Iterator[None]:
+        """Lets the store's errors out as ours."""
+        try:
+            yield
+        except (ClientError, BotoCoreError) as error:
+            self._fail(error, key)
 
-    def __init__(self, client: Any, bucket: str, key: str) -> None:
-        self._client = client
-        self._where = {"Bucket": bucket, "Key": key}
-        self._id = ""
-
-    def run(self, key: str, chunks: Iterator[bytes], size_bytes_max: int) -> ObjectRef:
-        self._id = self._client.create_multipart_upload(**self._where)["UploadId"]
-        parts: list[dict[str, Any]] = []
-        digest, size, buffer = hashlib.sha256(), 0, bytearray()
-        for chunk in chunks:
-            size += len(chunk)
-            if size > size_bytes_max:
-                raise InvalidArgument(f"more than {size_bytes_max} bytes came", reason="OBJECT_TOO_LARGE")
-            digest.update(chunk)
-            buffer += chunk
-            if len(buffer) >= self.PART_BYTES:
-                parts.append(self._send(len(parts) + 1, bytes(buffer)))
-                buffer.clear()
-        if buffer or not parts:
-            parts.append(self._send(len(parts) + 1, bytes(buffer)))
-        self._client.complete_multipart_upload(**self._where, UploadId=self._id, MultipartUpload={"Parts": parts})
-        self._id = ""
-        return ObjectRef(key, digest.hexdigest(), size)
-
-    def _send(self, number: int, data: bytes) -> dict[str, Any]:
-        answer = self._client.upload_part(**self._where, UploadId=self._id, PartNumber=number, Body=data)
-        return {"PartNumber": number, "ETag": answer["ETag"]}
-
-    def abort(self) -> None:
-        """Drops the parts that were sent."""
-        if self._id:
-            self._client.abort_multipart_upload(**self._where, UploadId=self._id)
-
-
-def _translated(key: str, call: Callable[[], T]) -> T:
-    """The call's answer, with the store's errors as ours."""
-    try:
-        return call()
-    except ClientError as error:
-        code = error.response.get("Error", {}).get("Code", "")
-        if code in {"NoSuchKey", "404", "NotFound"}:
-            raise NotFound(f"there is no object {key}", reason="OBJECT_NOT_FOUND", metadata={"key": key}) from error
-        raise Unavailable(f"the object store refused {key}: {error}", reason="OBJECT_STORE_UNAVAILABLE") from error
-    except BotoCoreError as error:
+    def _fail(self, error: Exception, key: str) -> NoReturn:
+        where = {"key": key, "bucket": self._bucket}
+        if isinstance(error, ClientError):
+            if _code(error) in _MISSING:
+                raise NotFound(f"there is no object {key}", reason="OBJECT_NOT_FOUND", metadata=where) from error
+            if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in _REFUSED_STATUS:
+                raise FailedPrecondition(
+                    f"the object store refuses us ({_code(error)}); check the S3 keys and their rights to the bucket",
+                    reason="OBJECT_STORE_REFUSED",
+                    metadata=where,
+                ) from error
         raise Unavailable(
-            f"the object store does not answer for {key}: {error}", reason="OBJECT_STORE_UNAVAILABLE"
+            f"the object store does not answer for {key or self._bucket}: {error}",
+            reason="OBJECT_STORE_UNAVAILABLE",
+            metadata=where,
         ) from error
+
+
+def hash_in(key: str) -> str:
+    """The SHA-256 that is the last part of a key, before any suffix; empty where it is none."""
+    name = key.rpartition("/")[2].partition(".")[0]
+    return name if len(name) == 64 and set(name) <= set("0123456789abcdef") else ""
+
+
+def _measure(content: bytes | Path) -> tuple[str, int]:
+    """SHA-256 and size."""
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest(), len(content)
+    with content.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
+
+
+def _check(key: str, found: str, expected: str) -> None:
+    if expected and found != expected:
+        raise DataLoss(
+            f"the bytes of {key} are not those that were stored; restore them from a backup or take them in again",
+            reason="OBJECT_CORRUPT",
+            metadata={"key": key, "sha256": expected},
+        )
+
+
+def _in_parts(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes in parts of 8 MiB, the last one smaller; one empty part where there are none."""
+    buffer, any_part = bytearray(), False
+    for chunk in chunks:
+        buffer += chunk
+        while len(buffer) >= PART_BYTES:
+            any_part = True
+            yield bytes(buffer[:PART_BYTES])
+            del buffer[:PART_BYTES]
+    if buffer or not any_part:
+        yield bytes(buffer)
+
+
+def _upload_parts(client: Any, where: dict[str, str], parts: Iterator[bytes]) -> None:
+    """One put where a part is all, else a multipart upload, dropped where it fails."""
+    first = next(parts)
+    second = next(parts, None)
+    if second is None:
+        client.put_object(**where, Body=first)
+        return
+    upload = {**where, "UploadId": client.create_multipart_upload(**where)["UploadId"]}
+    try:
+        sent = []
+        for number, part in enumerate(chain((first, second), parts), 1):
+            answer = client.upload_part(**upload, PartNumber=number, Body=part)
+            sent.append({"PartNumber": number, "ETag": answer["ETag"]})
+        client.complete_multipart_upload(**upload, MultipartUpload={"Parts": sent})
+    except BaseException:
+        client.abort_multipart_upload(**upload)
+        raise
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
