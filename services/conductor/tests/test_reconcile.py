@@ -387,7 +387,7 @@ class TestTraining:
         )
         assert reconcile(waiting).phase == LoopStatus.LABELLING
         due = after_round_one(dataset=a_dataset(train_labelled_count=100))
-        assert command_of(reconcile(due)).reason == f"50 new labels since {version(1)}, and 50 start a training."
+        assert command_of(reconcile(due)).reason == "50 new labels since version 1, and 50 start a training."
 
     def test_stragglers_do_not_hold_training_up(self) -> None:
         world = a_world(dataset=a_dataset(train_labelled_count=50), undecided=(a_task(1),))

@@ -8,7 +8,8 @@ from vesta_contracts.annotation.v1 import BatchCreateTasksRequest, Task
 from vesta_contracts.conductor.v1 import LoopStatus
 from vesta_contracts.datasets.v1 import SelectedItem, SelectItemsRequest
 
-from vesta_conductor.situation import Command, Outcome, Situation, Step
+from vesta_conductor.names import version_in_words
+from vesta_conductor.situation import Command, Outcome, RoundRecord, Situation, Step
 from vesta_conductor.turning import take_snapshot
 
 EXCLUDED_MAX = 100_000  # items that one selection can leave out
@@ -89,7 +90,7 @@ def _train_reason(s: Situation, progress: Progress, *, can_ask: bool) -> str:
         return ""
     over = not (can_ask or s.world.undecided or s.world.unsettled_count)
     test_waits = progress.missing_test > 0 and not s.world.champion
-    since = f"since {last.round.model_version or f'round {last.number}'}" if (last := s.history.last) else "so far"
+    since = f"since {_since(last)}" if (last := s.history.last) else "so far"
     labels = f"{progress.new_labels} new {_plural(progress.new_labels, 'label')} {since}"
     if progress.new_labels >= s.policy.retrain_after and not test_waits:
         return f"{labels}, and {s.policy.retrain_after} start a training."
@@ -131,11 +132,12 @@ def _batch(s: Situation, tasks: list[Task], progress: Progress) -> Step:
     request = BatchCreateTasksRequest(parent=s.names.campaign, tasks=tasks, request_id=request_id)
     control = sum(task.control for task in tasks)
     test = sum(task.selection_reason == _TEST_REASON for task in tasks)
+    kinds = [f"{len(tasks) - test - control} chosen"] if len(tasks) > test + control else []
+    kinds += [f"{control} at random for the control arm"] if control else []
+    kinds += [f"{test} of the test side"] if test else []
     missing = max(0, s.policy.retrain_after - progress.new_labels - progress.undecided_train)
-    reason = (
-        f"{len(tasks)} {_plural(len(tasks), 'task')}: {len(tasks) - test - control} chosen, {control} at random for the "
-        f"control arm, {test} of the test side. {missing} more {_plural(missing, 'label')} would start a training."
-    )
+    more = f" {missing} more {_plural(missing, 'label')} start a training." if missing else ""
+    reason = f"{len(tasks)} {_plural(len(tasks), 'task')}: {', '.join(kinds)}.{more}"
     command = Command(request_id, "ask", reason, s.names.campaign, request)
     return Step(LoopStatus.SELECTING, f"Asks experts about {len(tasks)} items.", command)
 
@@ -190,6 +192,11 @@ def _exhausted(s: Situation) -> str:
     if s.affordable_tasks:
         return "Nothing is left to label. New items start it again."
     return f"The budget of {s.policy.label_budget} answers is spent. A larger budget starts it again."
+
+
+def _since(last: RoundRecord) -> str:
+    version = last.round.model_version
+    return version_in_words(version) if version else f"round {last.number}"
 
 
 def _plural(count: int, noun: str) -> str:

@@ -79,5 +79,10 @@ def last_part(name: str) -> str:
     return name.rsplit("/", 1)[-1]
 
 
+def version_in_words(name: str) -> str:
+    """`version 3` for `projects/acme/models/vans/versions/3`."""
+    return f"version {last_part(name)}"
+
+
 def _attempt(suffix: str, attempt: int) -> str:
     return suffix if attempt == 1 else f"{suffix}-retry{attempt - 1}"

@@ -13,7 +13,7 @@ from vesta_conductor.coverage import enough
 from vesta_conductor.embedding import scoring_ended
 from vesta_conductor.gate import judge
 from vesta_conductor.label_saving import label_saving
-from vesta_conductor.names import last_part
+from vesta_conductor.names import last_part, version_in_words
 from vesta_conductor.reloading import reload_or_give_up
 from vesta_conductor.situation import Command, Outcome, RoundRecord, Situation, Step
 
@@ -160,7 +160,13 @@ def _deploy(s: Situation, current: RoundRecord, saving: LabelSaving | None) -> S
             update_mask=FieldMask(paths=["model_version"]),
         )
         command = Command(request_id, "promote", current.round.verdict.reason, deployment.name, request)
-        return Step(LoopStatus.DEPLOYING, f"Deploys {challenger}.", command, round=current, label_saving=saving)
+        return Step(
+            LoopStatus.DEPLOYING,
+            f"Deploys {version_in_words(challenger)}.",
+            command,
+            round=current,
+            label_saving=saving,
+        )
     if deployment.model_version != challenger:
         reason = f"Somebody has moved the deployment to {deployment.model_version}, which stays."
         return _end(s, current, "yield", reason, Outcome.KEPT)
@@ -171,7 +177,7 @@ def _deploy(s: Situation, current: RoundRecord, saving: LabelSaving | None) -> S
         if step.phase == LoopStatus.BLOCKED:
             return _end(s, current, "give_up", step.message, Outcome.FAILED)
         return Step(step.phase, step.message, step.command, round=current, label_saving=saving)
-    return Step(LoopStatus.DEPLOYING, f"Loads {challenger}.", round=current, label_saving=saving)
+    return Step(LoopStatus.DEPLOYING, f"Loads {version_in_words(challenger)}.", round=current, label_saving=saving)
 
 
 def _wait_for_scores(s: Situation, current: RoundRecord, saving: LabelSaving | None) -> Step:
@@ -184,7 +190,7 @@ def _wait_for_scores(s: Situation, current: RoundRecord, saving: LabelSaving | N
     counts = dataset.counts
     scored = counts.scored_count if counts.scored_model_version == challenger else 0
     if not enough(scored, counts.item_count, s.policy.batch_size, finished=scoring_ended(deployment)):
-        told = f"{challenger} answers, and scores the items: {scored} of {counts.item_count} are done."
+        told = f"{version_in_words(challenger).capitalize()} answers, and scores the items: {scored} of {counts.item_count} are done."
         return Step(LoopStatus.SCORING, told, round=current, label_saving=saving)
     tagged = ""
     if counts.pool_scored_count:
@@ -192,7 +198,12 @@ def _wait_for_scores(s: Situation, current: RoundRecord, saving: LabelSaving | N
         current = amended(current, auto_share=share)
         tagged = f" It tags {100 * share:.0f} % of the pool without doubt."
     return _end(
-        s, current, "turn", f"{challenger} answers. {current.round.verdict.reason}{tagged}", Outcome.PROMOTED, saving
+        s,
+        current,
+        "turn",
+        f"{version_in_words(challenger).capitalize()} answers. {current.round.verdict.reason}{tagged}",
+        Outcome.PROMOTED,
+        saving,
     )
 
 

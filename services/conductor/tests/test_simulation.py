@@ -1,0 +1,231 @@
+"""Loops turned in a simulated platform on the real database, killed between any two steps, with events lost and repeated."""
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import pytest
+from conductor_builders import DATASET, LOOP, PROJECT
+from conductor_simulation import SimulatedPlatform
+from prometheus_client import CollectorRegistry
+from vesta_common.clock import ManualClock
+from vesta_common.errors import Unavailable
+from vesta_common.postgres import Connection, Postgres
+from vesta_conductor import store
+from vesta_conductor.driver import Driver
+from vesta_conductor.metrics import ConductorMetrics
+from vesta_contracts.annotation.v1 import Task
+from vesta_contracts.conductor.v1 import Loop, LoopPolicy, LoopStatus, Project
+
+TURNS_MAX = 2500
+BUDGET = 90
+
+
+class Killed(BaseException):
+    """The process is gone, whatever it was about to do."""
+
+
+class Mortal:
+    """A database and peers under which the process dies, or peers are away, at random moments."""
+
+    def __init__(self, postgres: Postgres, chance: random.Random, *, dying: float, away: float) -> None:
+        self._postgres = postgres
+        self._chance = chance
+        self._dying = dying
+        self._away = away
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """As the database's own; now and then the process dies before, within or after it."""
+        self.die()
+        with self._postgres.transaction() as connection:
+            yield connection
+            self.die()
+        self.die()
+
+    def before(self, method: str) -> None:
+        self.die()
+        if self._chance.random() < self._away:
+            raise Unavailable(f"{method} is away")
+
+    def after(self, method: str) -> None:
+        self.die()
+        if self._chance.random() < self._away:
+            raise Unavailable(f"the answer of {method} was lost")
+
+    def die(self) -> None:
+        if self._chance.random() < self._dying:
+            raise Killed
+
+
+@pytest.fixture
+def postgres(postgres_url: str, postgres_schema: str) -> Iterator[Postgres]:
+    database = Postgres(postgres_url, postgres_schema).open()
+    database.migrate("vesta_conductor")
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def create(postgres: Postgres, clock: ManualClock) -> Callable[..., None]:
+    """Keeps a Loop with this policy."""
+
+    def create(**policy: object) -> None:
+        defaults = {
+            "dataset": DATASET,
+            "label_budget": BUDGET,
+            "batch_size": 20,
+            "test_labels": 15,
+            "control_share": 0.2,
+        }
+        wanted = Loop(name=LOOP, policy=LoopPolicy(**{**defaults, **policy}), status=LoopStatus())
+        with postgres.transaction() as connection:
+            store.insert_project(connection, Project(name=PROJECT), clock.now())
+            store.insert_loop(connection, wanted, PROJECT, clock.now())
+
+    return create
+
+
+def turn_until(
+    postgres: Postgres, platform: SimulatedPlatform, mortal: Mortal, phase: LoopStatus.Phase.ValueType
+) -> Loop:
+    """Turns the Loop, as often as it takes, dead or alive."""
+    driver = Driver(
+        mortal, platform.peers(mortal.before, mortal.after), platform.clock, ConductorMetrics(CollectorRegistry())
+    )  # type: ignore[arg-type]
+    for _ in range(TURNS_MAX):
+        try:
+            rest = driver.turn(LOOP)
+        except Killed:
+            continue  # somebody else takes over at once
+        if rest == timedelta(0):
+            continue
+        with postgres.transaction() as connection:
+            loop = store.find_loop(connection, LOOP)
+        assert loop is not None
+        if rest is not None and loop.status.phase == phase:
+            return loop
+        platform.live()
+    raise AssertionError(f"still {loop.status}")
+
+
+def assert_once(postgres: Postgres, platform: SimulatedPlatform, loop: Loop) -> None:
+    """Everything was made once, decided once, and told once."""
+    assert set(platform.made.values()) == {1}, platform.made
+    with postgres.transaction() as connection:
+        decisions = [decision for _, decision in store.list_decisions(connection, LOOP, store.SEQUENCE_MAX, 1000)]
+        told = connection.execute("SELECT topic, headers FROM outbox ORDER BY id").fetchall()
+    actions = [
+        (decision.action, decision.round)
+        for decision in decisions
+        if decision.action in {"snapshot", "promote", "turn"}
+    ]
+    assert len(actions) == len(set(actions))
+    assert len(told) == len(decisions) + len([r for r in loop.status.rounds if r.HasField("end_time")])
+    asked = [decision for decision in decisions if decision.action == "ask"]
+    assert sum(int(decision.reason.split()[0]) for decision in asked) == len(platform.tasks)
+    trained = [decision.resource for decision in decisions if decision.action in {"train", "embed"}]
+    assert sorted(trained) == sorted(platform.runs)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_loop_spends_its_budget_and_ends_with_a_model(
+    seed: int, postgres: Postgres, clock: ManualClock, create: Callable[..., None]
+) -> None:
+    chance = random.Random(seed)
+    platform = SimulatedPlatform(clock, chance)
+    create()
+    loop = turn_until(postgres, platform, Mortal(postgres, chance, dying=0, away=0), LoopStatus.EXHAUSTED)
+    status = loop.status
+    assert status.labels_spent == BUDGET == len(platform.tasks)
+    assert all(task.state == Task.ACCEPTED for task in platform.tasks.values())
+    assert status.champion == platform.deployments[status.deployment].stable_version != ""
+    assert status.champion_metrics.item_count == 100
+    assert status.live_accuracy_count > 0
+    assert status.label_saving.spent_labels > 0
+    ended = [found for found in status.rounds if found.HasField("end_time")]
+    assert [found.number for found in status.rounds] == list(range(1, len(ended) + 2))
+    assert all(
+        found.verdict.passed and found.HasField("label_to_model") and 0.4 < found.auto_share <= 0.5 for found in ended
+    )
+    assert [found.label_count for found in ended] == sorted(found.label_count for found in ended)
+    assert ended[-1].label_count == platform.labelled("train")
+    assert_once(postgres, platform, loop)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_dies_and_whoever_is_away_nothing_is_done_twice_and_nothing_is_forgotten(
+    seed: int, postgres: Postgres, clock: ManualClock, create: Callable[..., None]
+) -> None:
+    chance = random.Random(100 + seed)
+    platform = SimulatedPlatform(clock, chance, worse_models=0.3, settle=bool(seed % 2))
+    create()
+    loop = turn_until(postgres, platform, Mortal(postgres, chance, dying=0.03, away=0.02), LoopStatus.EXHAUSTED)
+    assert loop.status.labels_spent == BUDGET == len(platform.tasks)
+    ended = [found for found in loop.status.rounds if found.HasField("end_time")]
+    assert ended[-1].label_count == platform.labelled("train")
+    assert_once(postgres, platform, loop)
+
+
+def test_failing_trainings_block_the_loop_with_the_reason(
+    postgres: Postgres, clock: ManualClock, create: Callable[..., None]
+) -> None:
+    chance = random.Random(7)
+    platform = SimulatedPlatform(clock, chance)
+    create()
+    mortal = Mortal(postgres, chance, dying=0, away=0)
+    turn_until(postgres, platform, mortal, LoopStatus.LABELLING)
+    platform.failing_runs = 1.0
+    loop = turn_until(postgres, platform, mortal, LoopStatus.BLOCKED)
+    assert "the simulation wanted it so" in loop.status.message
+    failed = [name for name, run in platform.runs.items() if run.error]
+    assert len(failed) == 2
+    platform.failing_runs = 0.0
+    with postgres.transaction() as connection:
+        loop.display_name = "Changed"
+        store.update_loop(connection, loop, policy_changed=True, now=clock.now())
+    assert turn_until(postgres, platform, mortal, LoopStatus.EXHAUSTED).status.champion
+
+
+def test_a_larger_budget_revives_an_exhausted_loop(
+    postgres: Postgres, clock: ManualClock, create: Callable[..., None]
+) -> None:
+    chance = random.Random(8)
+    platform = SimulatedPlatform(clock, chance)
+    create(label_budget=40)
+    mortal = Mortal(postgres, chance, dying=0, away=0)
+    loop = turn_until(postgres, platform, mortal, LoopStatus.EXHAUSTED)
+    assert loop.status.labels_spent == 40
+    loop.policy.label_budget = 60
+    with postgres.transaction() as connection:
+        store.update_loop(connection, loop, policy_changed=True, now=clock.now())
+    assert turn_until(postgres, platform, mortal, LoopStatus.EXHAUSTED).status.labels_spent == 60
+
+
+def test_a_paused_loop_does_nothing_until_it_goes_on(
+    postgres: Postgres, clock: ManualClock, create: Callable[..., None]
+) -> None:
+    chance = random.Random(9)
+    platform = SimulatedPlatform(clock, chance)
+    create()
+    mortal = Mortal(postgres, chance, dying=0, away=0)
+    loop = turn_until(postgres, platform, mortal, LoopStatus.LABELLING)
+    made = sum(platform.made.values())
+    loop.paused = True
+    with postgres.transaction() as connection:
+        store.update_loop(connection, loop, policy_changed=True, now=clock.now())
+    driver = Driver(postgres, platform.peers(), clock, ConductorMetrics(CollectorRegistry()))
+    for _ in range(30):
+        assert driver.turn(LOOP) == timedelta(seconds=60)
+        platform.live()
+    assert sum(platform.made.values()) == made
+    loop.paused = False
+    with postgres.transaction() as connection:
+        store.update_loop(connection, loop, policy_changed=True, now=clock.now())
+    assert turn_until(postgres, platform, mortal, LoopStatus.EXHAUSTED).status.labels_spent == BUDGET
