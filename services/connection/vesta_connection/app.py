@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from vesta_common.client import open_channel
 from vesta_common.clock import SystemClock
-from vesta_common.objects import open_store
+from vesta_common.objects import ObjectStore
 from vesta_common.outbox import Relay
 from vesta_common.postgres import Postgres
 from vesta_common.sandbox import Sandbox
@@ -32,7 +32,7 @@ def build(settings: Settings) -> App:
     store = Store(postgres, clock)
     datasets = open_channel(settings.datasets_address, SERVICE)
     sandbox = Sandbox(settings.sandbox_processes)
-    ingest = Ingest(sandbox, open_store(settings), clock)
+    ingest = Ingest(sandbox, ObjectStore.of(settings), clock)
     items = Items(ItemServiceStub(datasets))
     places = Places(
         settings.folder_root_paths,

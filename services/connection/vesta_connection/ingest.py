@@ -69,7 +69,7 @@ class Ingest:
 
     def _store_one(self, arrival: Arrival, image: NormalisedImage, source: str) -> Media:
         stored = self._store.put("media", image.data)
-        thumbnail = self._store.put_named(f"thumbnails/{stored.sha256}", image.thumbnail_jpeg, "image/jpeg")
+        thumbnail = self._store.put_named(f"thumbnails/{stored.sha256}", image.thumbnail_jpeg)
         media = Media(
             sha256=stored.sha256,
             size_bytes=stored.size_bytes,

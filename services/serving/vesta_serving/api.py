@@ -1,0 +1,255 @@
+"""gRPC: deployments, predictions and their log."""
+
+import hashlib
+from collections.abc import Sequence
+
+import grpc
+import numpy as np
+import psycopg
+from google.protobuf import empty_pb2
+from numpy.typing import NDArray
+from vesta_common import filters
+from vesta_common.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, VestaError
+from vesta_common.etags import check_etag
+from vesta_common.idempotency import once
+from vesta_common.ids import new_id
+from vesta_common.images import model_pixels
+from vesta_common.masks import apply_update
+from vesta_common.objects import ObjectStore
+from vesta_common.pages import read_page
+from vesta_common.sandbox import Sandbox
+from vesta_common.service import Loop
+from vesta_contracts.datasets.v1 import GetItemRequest, ItemServiceStub
+from vesta_contracts.serving.v1 import (
+    CreateDeploymentRequest,
+    DeleteDeploymentRequest,
+    Deployment,
+    DeploymentRolledBack,
+    DeploymentServiceServicer,
+    GetDeploymentRequest,
+    GetPredictionRequest,
+    ImagePrediction,
+    ListDeploymentsRequest,
+    ListDeploymentsResponse,
+    ListPredictionsRequest,
+    ListPredictionsResponse,
+    PredictInput,
+    Prediction,
+    PredictionServiceServicer,
+    PredictRequest,
+    PredictResponse,
+    RollbackDeploymentRequest,
+    UpdateDeploymentRequest,
+)
+
+from vesta_serving.labels import split_labels
+from vesta_serving.prediction_log import PredictionLog
+from vesta_serving.predictor import Answer, Answering, Predictor
+from vesta_serving.registry import Registry
+from vesta_serving.store import Store
+
+_MUTABLE = ("display_name", "model_version", "uncertainty", "datasets")
+_PREDICTION_FIELDS = {
+    "item": filters.Field("item"),
+    "label": filters.Field("label"),
+    "score": filters.Field("score", float, ordered=True),
+    "uncertain": filters.Field("uncertain", filters.boolean),
+    "model_version": filters.Field("model_version"),
+    "create_time": filters.Field("create_time", filters.instant, ordered=True),
+}
+
+Pixels = NDArray[np.uint8]
+
+
+class DeploymentService(DeploymentServiceServicer):
+    """Puts models to work.
+
+    Args:
+        loops: the workers of this process, told at once that there is work.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        registry: Registry,
+        predictor: Predictor,
+        prediction_log: PredictionLog,
+        items: ItemServiceStub,
+        media: ObjectStore,
+        sandbox: Sandbox,
+        loops: Sequence[Loop] = (),
+    ) -> None:
+        self._store = store
+        self._registry = registry
+        self._predictor = predictor
+        self._log = prediction_log
+        self._items = items
+        self._media = media
+        self._sandbox = sandbox
+        self._loops = loops
+
+    def CreateDeployment(self, request: CreateDeploymentRequest, context: grpc.ServicerContext) -> Deployment:
+        """Keeps the deployment; its version is loaded behind the answer."""
+        self._registry.get(request.deployment.model_version)
+        name = f"{request.parent}/deployments/{request.deployment_id or new_id()}"
+
+        def create() -> Deployment:
+            deployment = Deployment()
+            deployment.CopyFrom(request.deployment)
+            deployment.name = name
+            self._store.insert(connection, deployment)
+            return self._store.message(connection, self._store.get(connection, name))
+
+        try:
+            with self._store.postgres.transaction() as connection:
+                made = once(connection, request, Deployment, create)
+        except psycopg.errors.UniqueViolation as error:
+            raise AlreadyExists(
+                f"{name} is there already", reason="RESOURCE_EXISTS", metadata={"name": name}
+            ) from error
+        self._wake()
+        return made
+
+    def GetDeployment(self, request: GetDeploymentRequest, context: grpc.ServicerContext) -> Deployment:
+        """One deployment as it is."""
+        with self._store.postgres.transaction() as connection:
+            return self._store.message(connection, self._store.get(connection, request.name))
+
+    def ListDeployments(
+        self, request: ListDeploymentsRequest, context: grpc.ServicerContext
+    ) -> ListDeploymentsResponse:
+        """A project's deployments by name."""
+        page = read_page(request)
+        with self._store.postgres.transaction() as connection:
+            rows = self._store.list_page(connection, request.parent, page.cursor[0] if page.cursor else "", page.limit)
+            kept, token = page.cut(rows, lambda row: (row.name,))
+            found = [self._store.message(connection, row) for row in kept]
+        return ListDeploymentsResponse(deployments=found, next_page_token=token)
+
+    def UpdateDeployment(self, request: UpdateDeploymentRequest, context: grpc.ServicerContext) -> Deployment:
+        """Changes what is wanted; another version moves in behind the answer."""
+        name = request.deployment.name
+        with self._store.postgres.transaction() as connection:
+            row = self._store.lock(connection, name)
+            current = self._store.message(connection, row)
+            check_etag(request.deployment.etag, current)
+            updated = apply_update(current, request.deployment, request.update_mask, _MUTABLE)
+            self._registry.get(updated.model_version)
+            self._store.update(connection, row, updated)
+            answer = self._store.message(connection, self._store.get(connection, name))
+        self._predictor.forget(name)
+        self._wake()
+        return answer
+
+    def DeleteDeployment(self, request: DeleteDeploymentRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
+        """Forgets a deployment; what only it used is unloaded with the next change."""
+        with self._store.postgres.transaction() as connection:
+            self._store.lock(connection, request.name)
+            self._store.delete(connection, request.name)
+        self._predictor.forget(request.name)
+        return empty_pb2.Empty()
+
+    def RollbackDeployment(self, request: RollbackDeploymentRequest, context: grpc.ServicerContext) -> Deployment:
+        """Moves the pointer back; the previous version is loaded still."""
+
+        def roll_back() -> Deployment:
+            row = self._store.lock(connection, request.name)
+            if not row.previous:
+                raise FailedPrecondition(
+                    f"{request.name} has had no other version that answered", reason="NO_PREVIOUS_VERSION"
+                )
+            spaces = {self._registry.get(version).model.embedding_digest for version in (row.stable, row.previous)}
+            moved = self._store.roll_back(
+                connection,
+                request.name,
+                lambda found: DeploymentRolledBack(deployment=found),
+                embeds=len(spaces) > 1,
+            )
+            return self._store.message(connection, moved or row)
+
+        with self._store.postgres.transaction() as connection:
+            answer = once(connection, request, Deployment, roll_back)
+        self._predictor.forget(request.name)
+        self._wake()
+        return answer
+
+    def Predict(self, request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
+        """Answers each image, or says why it was refused."""
+        answering = self._predictor.answering(request.name)
+        with self._predictor.admitted(len(request.inputs)):
+            decoded = self._decode(request)
+            pictures = [entry for entry in decoded if not isinstance(entry, VestaError)]
+            found = self._predictor.answer(answering, pictures, embeds=request.embedding) if pictures else []
+        answers = iter(found)
+        predictions = [
+            ImagePrediction(reason=entry.reason, message=str(entry))
+            if isinstance(entry, VestaError)
+            else self._prediction(answering, sent, next(answers), embeds=request.embedding)
+            for sent, entry in zip(request.inputs, decoded, strict=True)
+        ]
+        return PredictResponse(predictions=predictions)
+
+    def _decode(self, request: PredictRequest) -> list[Pixels | VestaError]:
+        """Each input's pixels, or why there are none. Bytes from outside are decoded in the sandbox, stored items here."""
+        outside = [sent.data for sent in request.inputs if not sent.item]
+        if len(outside) == 1:
+            decoded = iter([self._alone(outside[0])])
+        else:
+            decoded = iter(self._sandbox.map(model_pixels, outside))
+        return [self._stored(sent.item) if sent.item else next(decoded) for sent in request.inputs]
+
+    def _alone(self, data: bytes) -> Pixels | VestaError:
+        try:
+            return self._sandbox.run(model_pixels, data)
+        except VestaError as error:
+            return error
+
+    def _stored(self, item: str) -> Pixels | VestaError:
+        try:
+            media = self._items.GetItem(GetItemRequest(name=item)).media
+            return model_pixels(self._media.get(media.object_key, sha256=media.sha256))
+        except (NotFound, InvalidArgument) as error:
+            return error
+
+    def _prediction(self, answering: Answering, sent: PredictInput, answer: Answer, *, embeds: bool) -> ImagePrediction:
+        labels, discarded = split_labels(answer.scores, answering.version.vocabulary, answering.policy)
+        digest = "" if sent.item else hashlib.sha256(sent.data).hexdigest()
+        name = f"{answering.row.name}/predictions/{new_id()}"
+        self._log.add(answering.row.name, Prediction(name=name, item=sent.item, sha256=digest, scores=answer.scores))
+        return ImagePrediction(
+            labels=labels,
+            discarded=discarded,
+            model_version=answer.scores.model_version,
+            uncertain=answer.scores.uncertain,
+            margin=answer.scores.margin,
+            embedding=answer.embedding.tolist() if embeds else (),
+        )
+
+    def _wake(self) -> None:
+        for loop in self._loops:
+            loop.wake()
+
+
+class PredictionService(PredictionServiceServicer):
+    """Reads the prediction log."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def GetPrediction(self, request: GetPredictionRequest, context: grpc.ServicerContext) -> Prediction:
+        """One line of the log."""
+        with self._store.postgres.transaction() as connection:
+            return self._store.get_prediction(connection, request.name)
+
+    def ListPredictions(
+        self, request: ListPredictionsRequest, context: grpc.ServicerContext
+    ) -> ListPredictionsResponse:
+        """Lines of the log, newest first."""
+        page = read_page(request)
+        where = filters.compile_filter(request.filter, _PREDICTION_FIELDS)
+        with self._store.postgres.transaction() as connection:
+            self._store.get(connection, request.parent)
+            before = page.cursor[0] if page.cursor else ""
+            found = self._store.list_predictions(connection, request.parent, where, before, page.limit)
+        kept, token = page.cut(found, lambda entry: (entry.name,))
+        return ListPredictionsResponse(predictions=kept, next_page_token=token)

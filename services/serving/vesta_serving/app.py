@@ -1,0 +1,69 @@
+"""The composition root: what the serving service is made of."""
+
+from datetime import timedelta
+
+from vesta_common.client import open_channel
+from vesta_common.clock import SystemClock
+from vesta_common.consumer import Consumer, ConsumerMetrics, KafkaOptions
+from vesta_common.objects import ObjectStore
+from vesta_common.outbox import Relay
+from vesta_common.postgres import Postgres
+from vesta_common.sandbox import Sandbox
+from vesta_common.service import App, Loop, new_registry
+from vesta_contracts.datasets.v1 import DatasetServiceStub, ItemServiceStub
+from vesta_contracts.training.v1 import ModelServiceStub
+
+from vesta_serving.api import DeploymentService, PredictionService
+from vesta_serving.deployer import KEEP_INTERVAL, Deployer
+from vesta_serving.events import Reactions
+from vesta_serving.prediction_log import FLUSH_INTERVAL, PredictionLog
+from vesta_serving.predictor import Predictor
+from vesta_serving.registry import Registry
+from vesta_serving.scorer import Scorer
+from vesta_serving.settings import Settings
+from vesta_serving.store import SERVICE, Store
+from vesta_serving.triton import Triton
+
+IDLE = timedelta(milliseconds=500)
+
+
+def build(settings: Settings) -> App:
+    """Waits for the database, brings its schema up to date, and puts the parts together."""
+    postgres = Postgres(
+        settings.postgres_url, settings.postgres_schema or SERVICE, settings.postgres_connections_max
+    ).open()
+    postgres.migrate("vesta_serving")
+    clock, metrics = SystemClock(), new_registry()
+    store = Store(postgres, clock)
+    datasets = open_channel(settings.datasets_address, SERVICE)
+    training = open_channel(settings.training_address, SERVICE)
+    media = ObjectStore.of(settings)
+    # Triton reads its repository at the bucket's root.
+    repository = ObjectStore.of(settings.model_copy(update={"s3_prefix": ""}))
+    registry = Registry(store, ModelServiceStub(training))
+    triton = Triton(settings.triton_address)
+    deployer = Deployer(store, registry, triton, media, repository, gpu=settings.triton_gpu)
+    predictor = Predictor(store, registry, triton, deployer, clock, settings.images_in_flight_max)
+    items = ItemServiceStub(datasets)
+    scorer = Scorer(store, predictor, items, DatasetServiceStub(datasets), media, clock)
+    prediction_log = PredictionLog(store, clock, metrics, timedelta(days=settings.prediction_log_days))
+    sandbox = Sandbox(settings.sandbox_processes)
+    loops = [Loop("deployer", deployer.step, IDLE), Loop("scorer", scorer.step, IDLE)]
+    kafka = KafkaOptions(settings.kafka_bootstrap, settings.kafka_topic_prefix)
+    return App(
+        servicers=[
+            DeploymentService(store, registry, predictor, prediction_log, items, media, sandbox, loops),
+            PredictionService(store),
+        ],
+        components=[
+            Relay(postgres, settings.kafka_bootstrap, settings.kafka_topic_prefix),
+            Consumer(
+                SERVICE, "arrivals", Reactions(store).handlers(), postgres, kafka, ConsumerMetrics(SERVICE, metrics)
+            ),
+            Loop("prediction-log", prediction_log.step, FLUSH_INTERVAL),
+            Loop("keeper", deployer.keep, KEEP_INTERVAL),
+            *loops,
+        ],
+        closing=[sandbox.close, datasets.close, training.close, postgres.close],
+        registry=metrics,
+    )

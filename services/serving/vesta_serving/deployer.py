@@ -1,0 +1,128 @@
+"""Makes what is wanted answer: lays a version down for Triton, loads it, probes it, moves the pointer; and keeps loaded what must be."""
+
+from collections.abc import Iterable
+from datetime import timedelta
+
+import structlog
+from vesta_common.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound, Unavailable, VestaError
+from vesta_common.objects import ObjectStore
+from vesta_contracts.serving.v1 import DeploymentFailed, DeploymentPromoted
+
+from vesta_serving.registry import Registry, Version
+from vesta_serving.store import DeploymentRow, Store
+from vesta_serving.triton import Triton
+from vesta_serving.triton_repository import model_configuration, write_model
+
+KEEP_INTERVAL = timedelta(seconds=5)
+# What another try cannot mend.
+_PERMANENT = (InvalidArgument, NotFound, DataLoss, FailedPrecondition)
+
+log = structlog.get_logger()
+
+
+class Deployer:
+    """Works on one deployment at a time. Any number of replicas may: loading twice does no harm.
+
+    Args:
+        models: where the registry's ONNX files lie.
+        repository: Triton's model repository.
+        gpu: whether Triton has GPUs.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        registry: Registry,
+        triton: Triton,
+        models: ObjectStore,
+        repository: ObjectStore,
+        *,
+        gpu: bool,
+    ) -> None:
+        self._store = store
+        self._registry = registry
+        self._triton = triton
+        self._models = models
+        self._repository = repository
+        self._gpu = gpu
+
+    def step(self) -> bool:
+        """Brings one deployment to the version it wants; False where none wants another."""
+        row = self._store.find_unloaded()
+        if row is None:
+            return False
+        try:
+            version = self._registry.get(row.wanted)
+            self.make_ready(version)
+        except _PERMANENT as error:
+            log.warning("deployment_failed", deployment=row.name, version=row.wanted, error=str(error))
+            self._store.fail(row.name, row.wanted, str(error), lambda found: DeploymentFailed(deployment=found))
+            return True
+        promoted = self._store.promote(
+            row.name,
+            row.wanted,
+            lambda found: DeploymentPromoted(deployment=found),
+            embeds=not self._same_space(row, version),
+        )
+        if promoted:
+            log.info("deployment_promoted", deployment=row.name, version=row.wanted)
+            self._unload_unneeded()
+        return True
+
+    def make_ready(self, version: Version) -> None:
+        """Loads a version and asks it a real question.
+
+        Raises:
+            FailedPrecondition: Triton refuses the model although it is well itself.
+            Unavailable: Triton does not answer.
+            DataLoss, NotFound: the model's file is not what was registered.
+        """
+        name, model = version.triton_name, version.model
+        if not self._repository.exists(f"triton/{name}/config.pbtxt"):
+            onnx = self._models.get(model.onnx_key, sha256=model.digest)
+            configuration = model_configuration(name, len(model.concepts), model.embedding_dimension, gpu=self._gpu)
+            write_model(self._repository, name, onnx, configuration)
+        try:
+            self._triton.load(name)
+            self._triton.probe(name, classifies=version.classifies)
+        except Unavailable as error:
+            if self._triton.is_ready():
+                raise FailedPrecondition(f"Triton refuses {model.name}: {error}", reason="MODEL_REFUSED") from error
+            raise
+
+    def keep(self) -> bool:
+        """Loads again what Triton has lost, by a restart or because a stub died; always False: it is done until the next time."""
+        if not self._triton.is_ready():
+            return False
+        for version in self._needed():
+            try:
+                self._triton.probe(version.triton_name, classifies=version.classifies)
+            except Unavailable as error:
+                log.warning("model_lost", version=version.model.name, error=str(error))
+                self._triton.unload(version.triton_name)
+                self.make_ready(version)
+        return False
+
+    def _needed(self) -> Iterable[Version]:
+        """Every version that answers or may be rolled back to, each once."""
+        names = {name for row in self._store.list_all() for name in (row.stable, row.previous) if name}
+        found: dict[str, Version] = {}
+        for name in sorted(names):
+            version = self._registry.get(name)
+            found.setdefault(version.triton_name, version)
+        return found.values()
+
+    def _unload_unneeded(self) -> None:
+        needed = {version.triton_name for version in self._needed()}
+        wanted = {self._registry.get(row.wanted).triton_name for row in self._store.list_all() if row.state != "FAILED"}
+        for name in self._triton.loaded() - needed - wanted:
+            try:
+                self._triton.unload(name)
+            except VestaError as error:
+                log.info("unload_skipped", model=name, error=str(error))
+
+    def _same_space(self, row: DeploymentRow, version: Version) -> bool:
+        """Whether the items bear embeddings of the new version's space already."""
+        if not row.stable:
+            return False
+        return self._registry.get(row.stable).model.embedding_digest == version.model.embedding_digest

@@ -1,0 +1,110 @@
+-- name: insert_deployment!
+INSERT INTO deployments (name, parent, body, wanted, state, create_time, update_time)
+VALUES (:name, :parent, :body, :wanted, 'LOADING', :now, :now);
+
+-- name: find_deployment^
+SELECT * FROM deployments WHERE name = :name;
+
+-- name: lock_deployment^
+SELECT * FROM deployments WHERE name = :name FOR UPDATE;
+
+-- name: list_deployments
+SELECT * FROM deployments WHERE parent = :parent AND name > :after ORDER BY name LIMIT :limit;
+
+-- name: list_all_deployments
+-- What Triton must hold ready.
+SELECT * FROM deployments ORDER BY name;
+
+-- name: list_deployments_of_dataset
+SELECT DISTINCT deployment FROM passes WHERE dataset = :dataset;
+
+-- name: update_deployment!
+UPDATE deployments SET body = :body, wanted = :wanted, state = :state, error = :error, update_time = :now WHERE name = :name;
+
+-- name: delete_deployment!
+DELETE FROM deployments WHERE name = :name;
+
+-- name: find_unloaded^
+-- The oldest deployment whose wanted version does not answer yet and was not found wanting.
+SELECT * FROM deployments WHERE wanted <> stable AND state <> 'FAILED' ORDER BY update_time LIMIT 1;
+
+-- name: promote^
+-- Moves the pointer, unless something else is wanted by now.
+UPDATE deployments SET
+    previous = CASE WHEN stable = '' THEN '' ELSE stable END,
+    stable = :version, state = 'READY', error = '', generation = generation + 1, update_time = :now
+WHERE name = :name AND wanted = :version AND stable <> :version
+RETURNING *;
+
+-- name: roll_back^
+UPDATE deployments SET
+    stable = previous, previous = stable, wanted = previous, state = 'READY', error = '',
+    generation = generation + 1, update_time = :now
+WHERE name = :name AND previous <> ''
+RETURNING *;
+
+-- name: fail^
+UPDATE deployments SET state = 'FAILED', error = :error, update_time = :now
+WHERE name = :name AND wanted = :version
+RETURNING *;
+
+-- name: next_generation^
+-- The answers change although the version stays, as with a new policy.
+UPDATE deployments SET generation = generation + 1, update_time = :now WHERE name = :name RETURNING *;
+
+-- name: put_version!
+INSERT INTO versions (name, body) VALUES (:name, :body) ON CONFLICT DO NOTHING;
+
+-- name: find_version^
+SELECT body FROM versions WHERE name = :name;
+
+-- name: put_pass!
+-- Begins a pass anew.
+INSERT INTO passes (deployment, dataset, generation, embeds) VALUES (:deployment, :dataset, :generation, :embeds)
+ON CONFLICT (deployment, dataset) DO UPDATE SET
+    generation = excluded.generation, embeds = excluded.embeds, page_token = '', scored_count = 0, item_count = 1, done = false,
+    lease_expire_time = NULL;
+
+-- name: drop_other_passes!
+DELETE FROM passes WHERE deployment = :deployment AND NOT dataset = ANY(:datasets);
+
+-- name: list_passes
+SELECT * FROM passes WHERE deployment = :deployment;
+
+-- name: claim_pass^
+-- Takes a pass that nobody works on and that the deployment can make.
+UPDATE passes SET lease_expire_time = :lease_expire_time
+WHERE (deployment, dataset) = (
+    SELECT passes.deployment, passes.dataset FROM passes JOIN deployments ON deployments.name = passes.deployment
+    WHERE NOT done AND stable <> '' AND (lease_expire_time IS NULL OR lease_expire_time < :now)
+    ORDER BY passes.deployment, passes.dataset FOR UPDATE OF passes SKIP LOCKED LIMIT 1)
+RETURNING *;
+
+-- name: advance_pass^
+-- Records a batch of the pass, unless a newer generation has begun its own.
+UPDATE passes SET
+    page_token = :page_token, scored_count = scored_count + :scored_count, done = :done,
+    item_count = CASE WHEN :done THEN scored_count + :scored_count ELSE :item_count END,
+    lease_expire_time = CASE WHEN :done THEN NULL ELSE CAST(:lease_expire_time AS timestamptz) END
+WHERE deployment = :deployment AND dataset = :dataset AND generation = :generation
+RETURNING *;
+
+-- name: count_unfinished_passes$
+SELECT count(*) FROM passes WHERE deployment = :deployment AND NOT done;
+
+-- name: put_arrival!
+INSERT INTO arrivals (deployment, item, object_key, sha256) VALUES (:deployment, :item, :object_key, :sha256)
+ON CONFLICT DO NOTHING;
+
+-- name: take_arrivals
+-- Takes the arrivals of one deployment and dataset, to be scored in this transaction's course.
+DELETE FROM arrivals WHERE ctid IN (
+    SELECT arrivals.ctid FROM arrivals JOIN deployments ON deployments.name = arrivals.deployment
+    WHERE stable <> '' ORDER BY arrivals.deployment, item FOR UPDATE OF arrivals SKIP LOCKED LIMIT :limit)
+RETURNING deployment, item, object_key, sha256;
+
+-- name: find_prediction^
+SELECT * FROM predictions WHERE name = :name;
+
+-- name: prune_predictions!
+DELETE FROM predictions WHERE create_time < :before;

@@ -1,0 +1,143 @@
+"""Scores whole datasets after a change of model, and single items as they arrive, and publishes what the model says of them."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+from vesta_common.clock import Clock
+from vesta_common.errors import DataLoss, InvalidArgument, NotFound
+from vesta_common.images import model_pixels
+from vesta_common.objects import ObjectStore
+from vesta_contracts.datasets.v1 import DatasetServiceStub, GetDatasetRequest, ItemServiceStub, ListItemsRequest
+from vesta_contracts.serving.v1 import DeploymentScored, ItemPrediction, PredictionMade
+
+from vesta_serving.predictor import Answering, Predictor
+from vesta_serving.store import Arrival, Pass, Store
+
+EVENT_ITEMS_MAX = 64
+PAGE_ITEMS = 256
+LEASE = timedelta(seconds=60)
+FETCH_THREADS = 4
+ASK_THREADS = 4
+
+log = structlog.get_logger()
+
+
+class Scorer:
+    """Works on one pass at a time; any number of replicas may run one. A kill costs one page, which is scored again.
+
+    Args:
+        media: where the items' pictures lie.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        predictor: Predictor,
+        items: ItemServiceStub,
+        datasets: DatasetServiceStub,
+        media: ObjectStore,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._predictor = predictor
+        self._items = items
+        self._datasets = datasets
+        self._media = media
+        self._clock = clock
+        self._fetchers = ThreadPoolExecutor(FETCH_THREADS, thread_name_prefix="fetch")
+        self._askers = ThreadPoolExecutor(ASK_THREADS, thread_name_prefix="ask")
+
+    def step(self) -> bool:
+        """Scores one page of a pass, or some arrivals; False where there is nothing to score."""
+        claimed = self._store.claim_pass(self._clock.now(), self._clock.now() + LEASE)
+        if claimed is None:
+            return self._score_arrivals()
+        self._score_page(claimed)
+        return True
+
+    def _score_page(self, claimed: Pass) -> None:
+        answering = self._predictor.answering(claimed.deployment)
+        if answering.row.generation != claimed.generation:
+            self._predictor.forget(claimed.deployment)
+            answering = self._predictor.answering(claimed.deployment)
+        item_count = claimed.item_count
+        if not claimed.page_token:
+            dataset = self._datasets.GetDataset(GetDatasetRequest(name=claimed.dataset))
+            item_count = max(1, dataset.counts.item_count)
+        page = self._items.ListItems(
+            ListItemsRequest(parent=claimed.dataset, page_size=PAGE_ITEMS, page_token=claimed.page_token)
+        )
+        arrivals = [
+            Arrival(claimed.deployment, item.name, item.media.object_key, item.media.sha256) for item in page.items
+        ]
+        made = self._made(answering, claimed.dataset, arrivals, claimed.generation, embeds=claimed.embeds)
+        done = not page.next_page_token
+        with self._store.postgres.transaction() as connection:
+            lease = self._clock.now() - timedelta(seconds=1)  # the next page may go to any worker, at once
+            if not self._store.advance_pass(
+                connection, claimed, page.next_page_token, len(arrivals), item_count, lease, done=done
+            ):
+                return
+            for event in made:
+                self._store.publish(connection, claimed.deployment, event)
+            if done and not self._store.count_unfinished_passes(connection, claimed.deployment):
+                row = self._store.get(connection, claimed.deployment)
+                self._store.publish(
+                    connection, row.name, DeploymentScored(deployment=self._store.message(connection, row))
+                )
+                log.info("deployment_scored", deployment=row.name, version=row.stable)
+
+    def _score_arrivals(self) -> bool:
+        with self._store.postgres.transaction() as connection:
+            arrivals = self._store.take_arrivals(connection, EVENT_ITEMS_MAX)
+            groups: dict[tuple[str, str], list[Arrival]] = {}
+            for arrival in arrivals:
+                groups.setdefault((arrival.deployment, dataset_of(arrival.item)), []).append(arrival)
+            for (deployment, dataset), group in groups.items():
+                answering = self._predictor.answering(deployment)
+                for event in self._made(answering, dataset, group, answering.row.generation, embeds=True):
+                    self._store.publish(connection, deployment, event)
+        return bool(arrivals)
+
+    def _made(
+        self, answering: Answering, dataset: str, arrivals: Sequence[Arrival], generation: int, *, embeds: bool
+    ) -> list[PredictionMade]:
+        """The events that tell of these items, in their order; items whose picture is gone or broken are left out."""
+        pictures = list(self._fetchers.map(self._picture, arrivals))
+        readable = [
+            (arrival, picture) for arrival, picture in zip(arrivals, pictures, strict=True) if picture is not None
+        ]
+        chunks = [readable[start : start + EVENT_ITEMS_MAX] for start in range(0, len(readable), EVENT_ITEMS_MAX)]
+        answers = self._askers.map(
+            lambda chunk: self._predictor.answer(answering, [picture for _, picture in chunk], embeds=embeds), chunks
+        )
+        return [
+            PredictionMade(
+                deployment=answering.row.name,
+                dataset=dataset,
+                model_version=answering.row.stable,
+                generation=generation,
+                embedding_digest=answering.version.model.embedding_digest,
+                predictions=[
+                    ItemPrediction(item=arrival.item, scores=answer.scores, embedding=answer.embedding.tobytes())
+                    for (arrival, _), answer in zip(chunk, found, strict=True)
+                ],
+            )
+            for chunk, found in zip(chunks, answers, strict=True)
+        ]
+
+    def _picture(self, arrival: Arrival) -> NDArray[np.uint8] | None:
+        try:
+            return model_pixels(self._media.get(arrival.object_key, sha256=arrival.sha256))
+        except (NotFound, DataLoss, InvalidArgument) as error:
+            log.warning("item_unreadable", item=arrival.item, error=str(error))
+            return None
+
+
+def dataset_of(item: str) -> str:
+    """`projects/acme/datasets/vans` for one of its items."""
+    return "/".join(item.split("/")[:4])

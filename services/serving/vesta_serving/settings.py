@@ -1,0 +1,21 @@
+"""What the serving service can be told by its environment."""
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+from vesta_common.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """Read once, at start."""
+
+    model_config = SettingsConfigDict(env_prefix="VESTA_SERVING_")
+
+    datasets_address: str = Field(description="HOST:PORT of the datasets service")
+    training_address: str = Field(description="HOST:PORT of the training service, which keeps the registry")
+    triton_address: str = Field(description="HOST:PORT of Triton's gRPC door")
+    triton_gpu: bool = Field(False, description="true where Triton has GPUs")
+    images_in_flight_max: int = Field(
+        128, ge=1, le=100_000, description="images answered at a time; more are refused at once"
+    )
+    prediction_log_days: int = Field(30, ge=1, le=3650, description="how long the prediction log is kept")
+    sandbox_processes: int = Field(2, ge=1, le=64, description="children that decode images")

@@ -1,0 +1,347 @@
+"""Deployments, passes and the prediction log in PostgreSQL."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from vesta_common import outbox
+from vesta_common.clock import Clock
+from vesta_common.errors import NotFound
+from vesta_common.etags import with_etag
+from vesta_common.events import new_event
+from vesta_common.filters import Where
+from vesta_common.postgres import Connection, Postgres, load_queries
+from vesta_contracts.serving.v1 import Deployment, Prediction
+from vesta_contracts.training.v1 import ModelVersion
+
+SERVICE = "serving"
+
+queries = load_queries("vesta_serving")
+
+
+@dataclass(frozen=True)
+class DeploymentRow:
+    """A deployment as it is kept.
+
+    Attributes:
+        asked: what was asked for: display name, policy, datasets.
+        generation: counts every change of what it answers.
+    """
+
+    name: str
+    asked: Deployment
+    wanted: str
+    stable: str
+    previous: str
+    state: str
+    error: str
+    generation: int
+    create_time: datetime
+    update_time: datetime
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One scoring of one dataset by one generation of a deployment."""
+
+    deployment: str
+    dataset: str
+    generation: int
+    embeds: bool
+    page_token: str
+    scored_count: int
+    item_count: int
+    done: bool
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """An item that arrived and is to be scored."""
+
+    deployment: str
+    item: str
+    object_key: str
+    sha256: str
+
+
+class Store:
+    """The service's tables."""
+
+    def __init__(self, postgres: Postgres, clock: Clock) -> None:
+        self.postgres = postgres
+        self._clock = clock
+
+    def insert(self, connection: Connection, deployment: Deployment) -> None:
+        """Keeps a new deployment, to be loaded.
+
+        Raises:
+            psycopg.errors.UniqueViolation: the name is taken.
+        """
+        queries.insert_deployment(
+            connection,
+            name=deployment.name,
+            parent="/".join(deployment.name.split("/")[:2]),
+            body=_body(deployment),
+            wanted=deployment.model_version,
+            now=self._clock.now(),
+        )
+        self._begin_passes(connection, deployment.name, 0, deployment.datasets, embeds=True)
+
+    def get(self, connection: Connection, name: str) -> DeploymentRow:
+        """A deployment.
+
+        Raises:
+            NotFound: there is none.
+        """
+        return _row(queries.find_deployment(connection, name=name), name)
+
+    def lock(self, connection: Connection, name: str) -> DeploymentRow:
+        """A deployment, kept from others until the transaction ends.
+
+        Raises:
+            NotFound: there is none.
+        """
+        return _row(queries.lock_deployment(connection, name=name), name)
+
+    def list_page(self, connection: Connection, parent: str, after: str, limit: int) -> list[DeploymentRow]:
+        """A project's deployments after a name, in order of name."""
+        return [_row(row, "") for row in queries.list_deployments(connection, parent=parent, after=after, limit=limit)]
+
+    def list_all(self) -> list[DeploymentRow]:
+        """Every deployment."""
+        with self.postgres.transaction() as connection:
+            return [_row(row, "") for row in queries.list_all_deployments(connection)]
+
+    def update(self, connection: Connection, current: DeploymentRow, updated: Deployment) -> None:
+        """Keeps what is asked for now; another version is loaded, another policy or dataset is scored anew."""
+        moves = updated.model_version != current.wanted
+        queries.update_deployment(
+            connection,
+            name=current.name,
+            body=_body(updated),
+            wanted=updated.model_version,
+            state=("LOADING" if not current.stable else "READY") if moves else current.state,
+            error="" if moves else current.error,
+            now=self._clock.now(),
+        )
+        policy_changed = updated.uncertainty != current.asked.uncertainty
+        if policy_changed or list(updated.datasets) != list(current.asked.datasets):
+            row = queries.next_generation(connection, name=current.name, now=self._clock.now())
+            queries.drop_other_passes(connection, deployment=current.name, datasets=list(updated.datasets))
+            self._begin_passes(connection, current.name, row["generation"], updated.datasets, embeds=True)
+
+    def delete(self, connection: Connection, name: str) -> None:
+        """Removes a deployment."""
+        queries.delete_deployment(connection, name=name)
+
+    def find_unloaded(self) -> DeploymentRow | None:
+        """A deployment whose wanted version is to be loaded."""
+        with self.postgres.transaction() as connection:
+            row = queries.find_unloaded(connection)
+        return _row(row, "") if row else None
+
+    def promote(self, name: str, version: str, payload_of: Any, *, embeds: bool) -> DeploymentRow | None:
+        """Moves the pointer to a loaded version, begins to score anew and publishes it; None where something else is wanted by now."""
+        with self.postgres.transaction() as connection:
+            row = queries.promote(connection, name=name, version=version, now=self._clock.now())
+            return self._moved(connection, row, payload_of, embeds=embeds)
+
+    def roll_back(self, connection: Connection, name: str, payload_of: Any, *, embeds: bool) -> DeploymentRow | None:
+        """Returns to the previous version; None where there is none."""
+        row = queries.roll_back(connection, name=name, now=self._clock.now())
+        return self._moved(connection, row, payload_of, embeds=embeds)
+
+    def fail(self, name: str, version: str, error: str, payload_of: Any) -> None:
+        """Keeps why a version cannot be loaded, and publishes it."""
+        with self.postgres.transaction() as connection:
+            row = queries.fail(connection, name=name, version=version, error=error, now=self._clock.now())
+            if row:
+                self.publish(connection, name, payload_of(self.message(connection, _row(row, name))))
+
+    def publish(self, connection: Connection, subject: str, payload: Any) -> None:
+        """Publishes an event in the caller's transaction."""
+        outbox.publish(connection, new_event(SERVICE, subject, payload, self._clock.now()))
+
+    def message(self, connection: Connection, row: DeploymentRow) -> Deployment:
+        """The deployment as customers see it."""
+        found = Deployment()
+        found.CopyFrom(row.asked)
+        found.name, found.model_version = row.name, row.wanted
+        found.stable_version, found.previous_version = row.stable, row.previous
+        found.state, found.error = Deployment.State.Value(row.state), row.error
+        found.create_time.FromDatetime(row.create_time)
+        with_etag(found)
+        found.update_time.FromDatetime(row.update_time)
+        passes = [_pass(entry) for entry in queries.list_passes(connection, deployment=row.name)]
+        if row.stable and passes:
+            found.scoring.model_version = row.stable
+            found.scoring.scored_count = sum(
+                entry.scored_count for entry in passes if entry.generation == row.generation
+            )
+            found.scoring.item_count = sum(entry.item_count for entry in passes)
+        return found
+
+    def put_version(self, version: ModelVersion) -> None:
+        """Remembers a version of the registry."""
+        with self.postgres.transaction() as connection:
+            queries.put_version(connection, name=version.name, body=version.SerializeToString())
+
+    def find_version(self, name: str) -> ModelVersion | None:
+        """A version that is remembered."""
+        with self.postgres.transaction() as connection:
+            row = queries.find_version(connection, name=name)
+        return ModelVersion.FromString(bytes(row["body"])) if row else None
+
+    def claim_pass(self, now: datetime, lease_expire_time: datetime) -> Pass | None:
+        """Takes a pass that nobody works on."""
+        with self.postgres.transaction() as connection:
+            row = queries.claim_pass(connection, now=now, lease_expire_time=lease_expire_time)
+        return _pass(row) if row else None
+
+    def advance_pass(
+        self,
+        connection: Connection,
+        claimed: Pass,
+        page_token: str,
+        scored_count: int,
+        item_count: int,
+        lease_expire_time: datetime,
+        *,
+        done: bool,
+    ) -> bool:
+        """Records a batch; False where a newer generation has begun its own pass."""
+        row = queries.advance_pass(
+            connection,
+            deployment=claimed.deployment,
+            dataset=claimed.dataset,
+            generation=claimed.generation,
+            page_token=page_token,
+            scored_count=scored_count,
+            item_count=item_count,
+            done=done,
+            lease_expire_time=lease_expire_time,
+        )
+        return row is not None
+
+    def count_unfinished_passes(self, connection: Connection, deployment: str) -> int:
+        """Passes of a deployment that are not done."""
+        return int(queries.count_unfinished_passes(connection, deployment=deployment))
+
+    def add_arrival(self, connection: Connection, dataset: str, item: str, object_key: str, sha256: str) -> None:
+        """Remembers a new item for every deployment that looks after its dataset."""
+        for row in list(queries.list_deployments_of_dataset(connection, dataset=dataset)):
+            queries.put_arrival(
+                connection, deployment=row["deployment"], item=item, object_key=object_key, sha256=sha256
+            )
+
+    def take_arrivals(self, connection: Connection, limit: int) -> Sequence[Arrival]:
+        """Takes arrivals out; they are back if the transaction is rolled back."""
+        return [Arrival(**row) for row in queries.take_arrivals(connection, limit=limit)]
+
+    def get_prediction(self, connection: Connection, name: str) -> Prediction:
+        """A line of the log.
+
+        Raises:
+            NotFound: there is none, or no more.
+        """
+        row = queries.find_prediction(connection, name=name)
+        if row is None:
+            raise NotFound(f"there is no {name}", reason="RESOURCE_NOT_FOUND", metadata={"name": name})
+        return _prediction(row)
+
+    def list_predictions(
+        self, connection: Connection, deployment: str, where: Where, before: str, limit: int
+    ) -> Sequence[Prediction]:
+        """Lines of the log before a name, newest first."""
+        statement = (  # the filter is compiled to names and placeholders of our own
+            "SELECT * FROM predictions WHERE deployment = %(deployment)s AND (%(before)s = '' OR name < %(before)s) "
+            f"AND {where.sql} ORDER BY name DESC LIMIT %(limit)s"
+        )
+        values = {"deployment": deployment, "before": before, "limit": limit, **where.parameters}
+        return [_prediction(row) for row in connection.execute(statement.encode(), values)]
+
+    def log_predictions(self, predictions: Sequence[tuple[str, Prediction]]) -> None:
+        """Adds lines to the log."""
+        with (
+            self.postgres.transaction() as connection,
+            connection.cursor() as cursor,
+            cursor.copy(
+                "COPY predictions (name, deployment, item, sha256, model_version, label, score, uncertain, scores, create_time) FROM STDIN"
+            ) as copy,
+        ):
+            for deployment, entry in predictions:
+                best = entry.scores.scores[0] if entry.scores.scores else None
+                copy.write_row(
+                    (
+                        entry.name,
+                        deployment,
+                        entry.item,
+                        entry.sha256,
+                        entry.scores.model_version,
+                        best.concept if best else "",
+                        best.score if best else 0.0,
+                        entry.scores.uncertain,
+                        entry.scores.SerializeToString(),
+                        self._clock.now(),
+                    )
+                )
+
+    def prune_predictions(self, before: datetime) -> int:
+        """Forgets lines of the log; answers how many."""
+        with self.postgres.transaction() as connection:
+            return int(queries.prune_predictions(connection, before=before))
+
+    def _moved(
+        self, connection: Connection, row: dict[str, Any] | None, payload_of: Any, *, embeds: bool
+    ) -> DeploymentRow | None:
+        if row is None:
+            return None
+        moved = _row(row, "")
+        self._begin_passes(connection, moved.name, moved.generation, moved.asked.datasets, embeds=embeds)
+        self.publish(connection, moved.name, payload_of(self.message(connection, moved)))
+        return moved
+
+    def _begin_passes(
+        self, connection: Connection, deployment: str, generation: int, datasets: Sequence[str], *, embeds: bool
+    ) -> None:
+        done_before = {
+            entry["dataset"] for entry in queries.list_passes(connection, deployment=deployment) if entry["done"]
+        }
+        for dataset in datasets:
+            queries.put_pass(
+                connection,
+                deployment=deployment,
+                dataset=dataset,
+                generation=generation,
+                embeds=embeds or dataset not in done_before,
+            )
+
+
+def _body(deployment: Deployment) -> bytes:
+    """What was asked for."""
+    asked = Deployment(
+        display_name=deployment.display_name, uncertainty=deployment.uncertainty, datasets=deployment.datasets
+    )
+    if not deployment.HasField("uncertainty"):
+        asked.ClearField("uncertainty")
+    return asked.SerializeToString(deterministic=True)
+
+
+def _row(row: dict[str, Any] | None, name: str) -> DeploymentRow:
+    if row is None:
+        raise NotFound(f"there is no {name}", reason="RESOURCE_NOT_FOUND", metadata={"name": name})
+    fields = ("name", "wanted", "stable", "previous", "state", "error", "generation", "create_time", "update_time")
+    return DeploymentRow(asked=Deployment.FromString(bytes(row["body"])), **{field: row[field] for field in fields})
+
+
+def _pass(row: dict[str, Any]) -> Pass:
+    fields = ("deployment", "dataset", "generation", "embeds", "page_token", "scored_count", "item_count", "done")
+    return Pass(**{field: row[field] for field in fields})
+
+
+def _prediction(row: dict[str, Any]) -> Prediction:
+    found = Prediction(name=row["name"], item=row["item"], sha256=row["sha256"])
+    found.scores.ParseFromString(bytes(row["scores"]))
+    found.create_time.FromDatetime(row["create_time"])
+    return found

@@ -1,0 +1,48 @@
+"""How a model version lies in Triton's model repository on the object store: one Triton model a digest, one configuration."""
+
+from vesta_common.objects import ObjectStore
+
+BATCH_MAX = 8
+INSTANCE_COUNT = 2
+MODEL_SIDE_PX = 256
+PREFIX = "triton"
+
+# Two instances of one thread each beat one instance of two by half, and uint8 pixels are a quarter of float32 ones.
+_CONFIG = """\
+name: "{name}"
+backend: "onnxruntime"
+max_batch_size: {batch_max}
+input [ {{ name: "pixels" data_type: TYPE_UINT8 dims: [ {side}, {side}, 3 ] }} ]
+output [
+{outputs}
+]
+instance_group [ {{ count: {instances} kind: KIND_{kind} }} ]
+dynamic_batching {{ }}
+parameters {{ key: "intra_op_thread_count" value {{ string_value: "1" }} }}
+"""
+_OUTPUT = '  {{ name: "{name}" data_type: TYPE_FP32 dims: [ {size} ] }}'
+
+
+def triton_name(digest: str) -> str:
+    """What Triton calls the model with this SHA-256: equal models are loaded once, whoever deploys them."""
+    return f"model-{digest[:32]}"
+
+
+def model_configuration(name: str, concept_count: int, embedding_dimension: int, *, gpu: bool) -> str:
+    """The `config.pbtxt` of a model; one without concepts only embeds."""
+    sizes = {"probabilities": concept_count, "embedding": embedding_dimension}
+    outputs = [_OUTPUT.format(name=output, size=size) for output, size in sizes.items() if size]
+    return _CONFIG.format(
+        name=name,
+        batch_max=BATCH_MAX,
+        side=MODEL_SIDE_PX,
+        outputs=",\n".join(outputs),
+        instances=INSTANCE_COUNT,
+        kind="GPU" if gpu else "CPU",
+    )
+
+
+def write_model(store: ObjectStore, name: str, onnx: bytes, configuration: str) -> None:
+    """Lays the model down, its configuration last, so that a half-written model is never loadable."""
+    store.put_named(f"{PREFIX}/{name}/1/model.onnx", onnx)
+    store.put_named(f"{PREFIX}/{name}/config.pbtxt", configuration.encode())
