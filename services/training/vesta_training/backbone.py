@@ -137,17 +137,17 @@ def load_network(backbone: Backbone) -> "torch.nn.Module":
         except Exception as error:  # torch raises several kinds for a file that is not its own
             raise WeightsError(f"{backbone.weights_path.name} is not a torch weights file: {error}") from error
     network = EfficientNet.from_name(backbone.architecture)
-    # The classifier that ImageNet needed is left behind.
+    # The classifier that ImageNet needed is left behind, so that nothing in the network is drawn at random.
+    network._fc = torch.nn.Identity()
     weights = {name: value for name, value in weights.items() if not name.startswith("_fc.")}
     try:
         answer = network.load_state_dict(weights, strict=False)
     except RuntimeError as error:
         raise WeightsError(f"{backbone.weights_path.name} does not fit {backbone.architecture}: {error}") from error
-    missing = [name for name in answer.missing_keys if not name.startswith("_fc.")]
-    if missing or answer.unexpected_keys:
+    if answer.missing_keys or answer.unexpected_keys:
         raise WeightsError(
             f"{backbone.weights_path.name} does not fit {backbone.architecture}: "
-            f"{len(missing)} tensors are missing and {len(answer.unexpected_keys)} are unknown"
+            f"{len(answer.missing_keys)} tensors are missing and {len(answer.unexpected_keys)} are unknown"
         )
     module: torch.nn.Module = network.eval()
     return module

@@ -1,6 +1,6 @@
 """What training refuses, each with a reason that programs can tell and a sentence that says what would work.
 
-    LearningError
+    LearningError               LEARNING_FAILED
     ├── RecipeError           RECIPE_INVALID
     ├── WeightsError          WEIGHTS_REFUSED
     ├── TooFewLabelsError     TOO_FEW_LABELS
@@ -9,38 +9,38 @@
 `TrainingCancelled` stands apart: it is no error.
 """
 
-from typing import ClassVar
+from vesta_common.errors import FailedPrecondition, InvalidArgument
 
 
-class LearningError(Exception):
+class LearningError(FailedPrecondition):
     """A training cannot go on; trying again with the same inputs would fail again."""
 
-    reason: ClassVar[str] = "LEARNING_FAILED"
+    default_reason = "LEARNING_FAILED"
 
 
-class RecipeError(LearningError):
+class RecipeError(InvalidArgument, LearningError):
     """The recipe's YAML says something unknown, missing or out of range."""
 
-    reason = "RECIPE_INVALID"
+    default_reason = "RECIPE_INVALID"
 
 
 class WeightsError(LearningError):
     """The weights are not the file that the recipe names, or do not fit its architecture."""
 
-    reason = "WEIGHTS_REFUSED"
+    default_reason = "WEIGHTS_REFUSED"
 
 
 class TooFewLabelsError(LearningError):
     """The snapshot's training side cannot teach what the recipe asks for."""
 
-    reason = "TOO_FEW_LABELS"
+    default_reason = "TOO_FEW_LABELS"
 
 
 class ExportError(LearningError):
     """A model file answers otherwise than the model it was made from, or is no model file."""
 
-    reason = "EXPORT_WRONG"
+    default_reason = "EXPORT_WRONG"
 
 
-class TrainingCancelled(Exception):  # noqa: N818 - it is no error
+class TrainingCancelled(Exception):
     """Someone cancelled the training."""

@@ -19,8 +19,8 @@ from vesta_training.runtime import ModelRuntime
 if TYPE_CHECKING:
     import torch
 
-# Twice what float32 in another order of summing was seen to differ, on photographs and on noise.
-DIFFERENCE_MAX = 2e-4
+# Summing float32 in another order was seen to differ by 4e-6, on photographs and on noise; a mistake differs by far more.
+DIFFERENCE_MAX = 1e-4
 PROBE_SEED = 20_200_316
 
 

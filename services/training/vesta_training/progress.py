@@ -46,7 +46,12 @@ class Reporter:
         self._began = clock()
 
     def begin(self, phase: str, step_count: int = 0) -> None:
-        """Enters a phase."""
+        """Enters a phase.
+
+        Raises:
+            TrainingCancelled: someone asked for it during the phase before.
+        """
+        self.pulse()
         self._phase = phase
         self._began = self._clock()
         self.step(0, step_count)

@@ -1,0 +1,62 @@
+"""Temperature and thresholds: they mend what is wrong, and leave alone what nothing is known of."""
+
+import numpy as np
+import pytest
+from vesta_training.calibration import fit_temperature, fit_thresholds, log_loss
+from vesta_training.linear import Link, sigmoid, softmax
+
+
+def drawn(logits: np.ndarray, link: Link) -> np.ndarray:
+    """Labels drawn with the probabilities that the logits mean."""
+    generator = np.random.default_rng(5)
+    if link == "sigmoid":
+        return generator.random(logits.shape) < sigmoid(logits)
+    heights = softmax(logits).cumsum(axis=1)
+    return np.eye(logits.shape[1], dtype=np.bool_)[
+        (generator.random((len(logits), 1)) > heights).sum(axis=1).clip(max=3)
+    ]
+
+
+@pytest.mark.parametrize("link", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_the_temperature_that_was_put_on_is_found_again(link: Link, temperature: float) -> None:
+    honest = np.random.default_rng(2).normal(0, 2, (4000, 4)).astype(np.float32)
+
+    assert fit_temperature(honest * temperature, drawn(honest, link), link) == pytest.approx(temperature, rel=0.08)
+
+
+def test_a_handful_of_answers_moves_the_temperature_little() -> None:
+    logits = np.array([[9, 0], [9, 0], [0, 9]], dtype=np.float32)
+
+    assert 0.5 < fit_temperature(logits, np.eye(2, dtype=np.bool_)[[0, 0, 1]], "softmax") <= 1
+
+
+def test_without_answers_the_temperature_is_one() -> None:
+    assert fit_temperature(np.zeros((0, 3), dtype=np.float32), np.zeros((0, 3), dtype=np.bool_), "softmax") == 1.0
+
+
+def test_a_wrong_certainty_costs_much_but_not_infinitely() -> None:
+    assert log_loss(np.array([[1, 0]], dtype=np.float32), np.array([[False, True]]), "softmax") == pytest.approx(
+        16.1, abs=0.1
+    )
+
+
+def test_a_threshold_lies_between_the_answers_that_it_divides() -> None:
+    probabilities = np.array([[0.9], [0.8], [0.7], [0.4], [0.35], [0.3], [0.1]], dtype=np.float32)
+    labels = np.array([[1], [1], [1], [1], [1], [0], [0]], dtype=np.bool_)
+
+    assert fit_thresholds(probabilities, labels)[0] == pytest.approx(0.325)
+
+
+@pytest.mark.parametrize("positives", [0, 4, 20])
+def test_a_concept_that_tells_too_little_keeps_even_odds(positives: int) -> None:
+    labels = np.arange(20)[:, None] < positives
+
+    assert fit_thresholds(np.linspace(1, 0, 20, dtype=np.float32)[:, None], labels) == (0.5,)
+
+
+def test_equal_probabilities_are_not_divided() -> None:
+    probabilities = np.full((12, 1), 0.6, dtype=np.float32)
+    labels = np.arange(12)[:, None] < 6
+
+    assert fit_thresholds(probabilities, labels)[0] < 0.6

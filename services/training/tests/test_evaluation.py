@@ -1,0 +1,137 @@
+"""Measuring, comparing: against scikit-learn where it has the figure, by hand where not."""
+
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+from vesta_training.answers import Answers, over_concepts
+from vesta_training.comparison import compare
+from vesta_training.evaluation import calibration_error, measure, reliability
+from vesta_training.linear import softmax
+from vesta_training.recipe import EvaluationChoices, Task
+
+CHOICES = EvaluationChoices(bootstrap_draws=500)
+CONCEPTS = ("cat", "dog", "owl")
+
+
+def some_answers(truth: list[int], predicted: list[int], confidence: float = 0.8) -> Answers:
+    """Classification answers, each of one confidence."""
+    chosen = np.eye(3, dtype=np.bool_)[predicted].reshape(-1, 3)
+    return Answers(
+        task=Task.CLASSIFICATION,
+        items=tuple(f"items/{index}" for index in range(len(truth))),
+        concepts=CONCEPTS,
+        truth=np.eye(3, dtype=np.bool_)[truth].reshape(-1, 3),
+        probabilities=np.where(chosen, confidence, (1 - confidence) / 2).astype(np.float32),
+        predicted=chosen,
+    )
+
+
+def test_the_figures_agree_with_scikit_learn() -> None:
+    generator = np.random.default_rng(3)
+    truth = generator.integers(0, 3, 200)
+    probabilities = softmax((np.eye(3)[truth] * 2 + generator.normal(0, 1, (200, 3))).astype(np.float32))
+    predicted = probabilities.argmax(axis=1)
+    answers = Answers(
+        task=Task.CLASSIFICATION,
+        items=tuple(str(index) for index in range(200)),
+        concepts=CONCEPTS,
+        truth=np.eye(3, dtype=np.bool_)[truth],
+        probabilities=probabilities,
+        predicted=np.eye(3, dtype=np.bool_)[predicted],
+    )
+    found = measure(answers, CHOICES, seed=0)
+
+    assert found.accuracy.value == pytest.approx(sk.accuracy_score(truth, predicted))
+    assert found.macro_f1.value == pytest.approx(sk.f1_score(truth, predicted, average="macro"))
+    assert found.log_loss == pytest.approx(sk.log_loss(truth, probabilities), rel=1e-5)
+    assert [one.recall.value for one in found.concepts] == pytest.approx(
+        sk.recall_score(truth, predicted, average=None)
+    )
+    assert [one.precision.value for one in found.concepts] == pytest.approx(
+        sk.precision_score(truth, predicted, average=None)
+    )
+    assert list(found.confusion) == sk.confusion_matrix(truth, predicted).ravel().tolist()
+
+
+def test_multi_label_figures_agree_with_scikit_learn() -> None:
+    generator = np.random.default_rng(4)
+    truth, predicted = generator.random((2, 150, 3)) < 0.4
+    answers = Answers(
+        task=Task.MULTILABEL,
+        items=tuple(str(index) for index in range(150)),
+        concepts=CONCEPTS,
+        truth=truth,
+        probabilities=np.where(predicted, 0.7, 0.2).astype(np.float32),
+        predicted=predicted,
+    )
+    found = measure(answers, CHOICES, seed=0)
+
+    assert found.accuracy.value == pytest.approx(sk.accuracy_score(truth, predicted))
+    assert found.macro_f1.value == pytest.approx(sk.f1_score(truth, predicted, average="macro"))
+    assert list(found.confusion) == []
+
+
+def test_no_test_items_are_measured_as_nothing_known() -> None:
+    found = measure(some_answers([], []), CHOICES, seed=0)
+
+    assert (found.item_count, found.accuracy.low, found.accuracy.high) == (0, 0, 1)
+    assert not any(one.HasField("precision") or one.HasField("recall") for one in found.concepts)
+
+
+def test_precision_is_left_out_for_a_concept_never_answered_and_recall_for_one_never_borne() -> None:
+    _, dog, owl = measure(some_answers([0, 1], [0, 2]), CHOICES, seed=0).concepts
+
+    assert (dog.HasField("precision"), dog.HasField("recall")) == (False, True)
+    assert (owl.HasField("precision"), owl.HasField("recall")) == (True, False)
+
+
+def test_calibration_error_is_the_distance_of_confidence_from_accuracy() -> None:
+    bins = reliability(some_answers([0] * 10, [0] * 6 + [1] * 4, confidence=0.9), 15)
+
+    assert calibration_error(bins) == pytest.approx(0.3, abs=1e-6)
+    assert [one.item_count for one in bins if one.item_count] == [10]
+
+
+def test_answers_are_kept_item_by_item() -> None:
+    assert some_answers([0], [1]).rows() == [
+        {"item": "items/0", "truth": ["cat"], "predicted": ["dog"], "probabilities": [0.1, 0.8, 0.1]}
+    ]
+
+
+def test_a_challenger_better_everywhere_is_seen_to_be() -> None:
+    truth = [0, 1, 2] * 40
+    champion = some_answers(truth, [0] * 120)
+    challenger = some_answers(truth, truth)
+    found = compare(challenger, champion, CHOICES, champion_name="versions/1", seed=0)
+    cat, dog, owl = found.concepts
+
+    assert found.accuracy_difference.value == pytest.approx(2 / 3)
+    assert found.accuracy_difference.low > 0.5
+    assert cat.recall_difference.value == 0
+    assert cat.recall_difference.low < 0 < cat.recall_difference.high
+    assert dog.recall_difference.low > 0
+    assert owl.item_count == 40
+    assert found.champion_metrics.accuracy.value == pytest.approx(1 / 3)
+
+
+def test_a_challenger_that_forgets_one_concept_is_worse_there_beyond_its_interval() -> None:
+    truth = [0] * 100 + [1] * 20
+    found = compare(
+        some_answers(truth, [0] * 120), some_answers(truth, truth), CHOICES, champion_name="versions/1", seed=0
+    )
+
+    assert found.concepts[1].recall_difference.high < 0
+
+
+def test_models_that_answered_for_different_items_are_not_compared() -> None:
+    with pytest.raises(ValueError, match="same items"):
+        compare(some_answers([0], [0]), some_answers([0, 1], [0, 1]), CHOICES, champion_name="versions/1", seed=0)
+
+
+def test_a_champion_that_does_not_know_a_concept_misses_its_items() -> None:
+    answers = some_answers([0, 1, 2], [0, 1, 2])
+    truth = np.eye(4, dtype=np.bool_)[[0, 3, 2]]
+    moved = over_concepts(answers, ("cat", "dog", "owl", "yak"), truth)
+
+    assert moved.right.tolist() == [True, False, True]
+    assert moved.probabilities[:, 3].tolist() == [0, 0, 0]

@@ -1,0 +1,111 @@
+"""Tuning: learns, keeps the best epoch, goes on after a kill exactly where it was, and can be stopped."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from vesta_training.augment import crop_and_flip
+from vesta_training.backbone import Backbone, load_network
+from vesta_training.errors import LearningError
+from vesta_training.example import Array
+from vesta_training.finetune import Images, Tuned, finetune
+from vesta_training.head import fit_head
+from vesta_training.recipe import FinetuneChoices, HeadChoices, Task
+
+TAUGHT, HELD = range(12), range(12, 20)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.fixture
+def tune(digits: Any, embeddings: Array, backbone: Backbone, tmp_path: Path) -> Callable[..., Tuned]:
+    labels = np.array([[label == concept for concept in digits.concepts] for label in digits.labels])
+    head = fit_head(embeddings[:12], labels[:12], digits.concepts, Task.CLASSIFICATION, HeadChoices(), seed=0).head
+
+    def run(
+        stepped: Callable[[int, int, float], None] = lambda step, steps, loss: None,
+        folder: str = ".",
+        fingerprint: str = "same",
+        broken: bool = False,
+        **choices: Any,
+    ) -> Tuned:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        return finetune(
+            load_network(backbone),
+            replace(head, bias=head.bias * np.float32("nan")) if broken else head,
+            Images(tuple(digits.sha256s[n] for n in TAUGHT), labels[list(TAUGHT)]),
+            Images(tuple(digits.sha256s[n] for n in HELD), labels[list(HELD)]),
+            choices=FinetuneChoices(**({"epochs": 2, "batch_size": 6} | choices)),
+            head_choices=HeadChoices(),
+            input_size_px=224,
+            pixels=digits.pixels,
+            checkpoint=tmp_path / folder / "checkpoint",
+            fingerprint=fingerprint,
+            seed=3,
+            device="cpu",
+            threads=1,
+            stepped=stepped,
+        )
+
+    return run
+
+
+def test_a_tuning_that_is_killed_goes_on_to_the_same_end(tune: Callable[..., Tuned]) -> None:
+    whole = tune(folder="whole")
+
+    def kill_in_the_second_epoch(step: int, steps: int, loss: float) -> None:
+        if step == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        tune(kill_in_the_second_epoch, folder="killed")
+    steps: list[int] = []
+    resumed = tune(lambda step, count, loss: steps.append(step), folder="killed")
+
+    assert steps == [3, 4]
+    assert resumed.embedding_digest == whole.embedding_digest
+    assert resumed.head.weights == pytest.approx(whole.head.weights, abs=1e-6)
+
+
+def test_another_training_does_not_go_on_from_this_checkpoint(tune: Callable[..., Tuned]) -> None:
+    tune(epochs=1)
+    steps: list[tuple[int, int]] = []
+    tune(lambda step, count, loss: steps.append((step, count)), fingerprint="another", epochs=1)
+
+    assert steps == [(1, 2), (2, 2)]
+
+
+def test_tuning_that_only_harms_keeps_the_state_before(tune: Callable[..., Tuned]) -> None:
+    tuned = tune(epochs=1, learning_rate=0.5, head_learning_rate=5.0, warmup_share=0.0)
+
+    assert tuned.epoch == 0
+
+
+def test_a_loss_that_is_no_number_ends_the_tuning(tune: Callable[..., Tuned]) -> None:
+    with pytest.raises(LearningError, match="a smaller learning_rate would work"):
+        tune(broken=True, epochs=1)
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_crops_are_of_the_size_asked_for_and_of_the_image(flip: bool) -> None:
+    images = torch.arange(256.0).expand(5, 3, 64, 256)
+    crops = crop_and_flip(images, 32, 0.3, flip=flip, generator=torch.Generator().manual_seed(1))
+    directions = {bool(crop[0, 0, -1] > crop[0, 0, 0]) for crop in crops}
+
+    assert crops.shape == (5, 3, 32, 32)
+    assert crops.min() >= 0
+    assert crops.max() <= 255
+    assert directions == ({True, False} if flip else {True})
+
+
+def test_a_crop_of_everything_is_the_image_itself() -> None:
+    images = torch.rand(2, 3, 16, 16)
+    crops = crop_and_flip(images, 16, 1.0, flip=False, generator=torch.Generator().manual_seed(0))
+
+    assert crops.shape == images.shape

@@ -1,0 +1,52 @@
+"""Intervals: they hold their value, agree with the books, and stay honest for one or two items."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from vesta_training.intervals import bootstrap, paired_difference, wilson
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "low", "high"),
+    [(0, 0, 0, 1), (0, 10, 0, 0.2775), (10, 10, 0.7225, 1), (8, 10, 0.4902, 0.9433), (81, 263, 0.2553, 0.3662)],
+)
+def test_wilson_agrees_with_published_figures(successes: int, trials: int, low: float, high: float) -> None:
+    estimate = wilson(successes, trials)
+
+    assert (estimate.low, estimate.high) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+
+
+@given(st.integers(0, 200), st.integers(0, 200), st.integers(0, 200))
+def test_every_interval_holds_its_value(wins: int, losses: int, ties: int) -> None:
+    generator = np.random.default_rng(0)
+    for estimate in (
+        wilson(wins, wins + losses),
+        paired_difference(wins, losses, ties, draws=100, generator=generator),
+    ):
+        assert estimate.low <= estimate.value <= estimate.high
+
+
+def test_one_lost_item_proves_nothing_and_twenty_do() -> None:
+    generator = np.random.default_rng(0)
+
+    assert paired_difference(0, 1, 0, draws=2000, generator=generator).high > 0
+    assert paired_difference(0, 20, 80, draws=2000, generator=generator).high < 0
+
+
+def test_the_bootstrap_of_a_share_agrees_with_its_standard_error() -> None:
+    counts = np.array([300, 100])
+    estimate = bootstrap(
+        counts, lambda drawn: drawn[:, 0] / drawn.sum(axis=1), draws=4000, generator=np.random.default_rng(1)
+    )
+
+    assert estimate.value == 0.75
+    assert estimate.high - estimate.low == pytest.approx(2 * 1.96 * (0.75 * 0.25 / 400) ** 0.5, rel=0.05)
+
+
+def test_the_bootstrap_of_nothing_has_no_width() -> None:
+    estimate = bootstrap(
+        np.zeros(0, dtype=np.int64), lambda drawn: drawn.sum(axis=1), draws=100, generator=np.random.default_rng(0)
+    )
+
+    assert (estimate.low, estimate.value, estimate.high) == (0, 0, 0)

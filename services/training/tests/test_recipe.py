@@ -1,0 +1,64 @@
+"""Recipes: what is read, what is refused, and that those which ship say why."""
+
+import pytest
+from vesta_training.errors import RecipeError
+from vesta_training.recipe import BUILTIN, HeadChoices, Task, builtin_recipe, builtin_yaml, choices_of, read_recipe
+
+
+@pytest.mark.parametrize("name", BUILTIN)
+def test_every_choice_that_a_builtin_recipe_writes_down_has_its_reason(name: str) -> None:
+    recipe = builtin_recipe(name)
+    written = {line.split(":")[0].strip() for line in builtin_yaml(name).splitlines() if line.startswith("  ")}
+    reasons = {path.split(".")[1] for path in recipe.reasons}
+    choices = {path.split(".")[1] for path in choices_of(recipe)}
+
+    assert written & choices == reasons
+
+
+def test_the_builtin_recipes_are_for_the_tasks_that_they_name() -> None:
+    assert [builtin_recipe(name).task for name in BUILTIN] == [
+        Task.CLASSIFICATION,
+        Task.CLASSIFICATION,
+        Task.MULTILABEL,
+        Task.EMBEDDING,
+    ]
+
+
+def test_a_bare_value_and_a_value_with_its_reason_mean_the_same() -> None:
+    bare = read_recipe("mine", "{task: classification, summary: Mine., head: {folds: 5}}")
+    reasoned = read_recipe("mine", "{task: classification, summary: Mine., head: {folds: {value: 5, because: More.}}}")
+
+    assert bare.digest == reasoned.digest
+    assert reasoned.reasons == {"head.folds": "More."}
+
+
+def test_what_is_left_out_takes_its_default() -> None:
+    assert read_recipe("mine", "{task: classification, summary: Mine., head: {}}").head == HeadChoices()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "{task: classification, summary: S., head: {strenths: [1]}}",
+            "head.strenths: unknown; known here are strengths",
+        ),
+        (
+            "{task: classification, summary: S., head: {}, bakbone: {}}",
+            "bakbone: unknown; known here are task, summary",
+        ),
+        ("{task: classification, summary: S., head: {folds: 1}}", "head.folds: .*greater than or equal to 2"),
+        ("{task: classification, summary: S.}", "needs a section `head`"),
+        ("{task: embedding, summary: S., head: {}}", "learns nothing"),
+        ("{task: detection, summary: S.}", "task: .*'classification', 'multilabel' or 'embedding'"),
+        ("{task: classification, head: {}}", "summary: Field required"),
+        ("{task: classification, summary: S., head: {}, backbone: {weights: ../secret}}", "backbone.weights"),
+        ("[1, 2]", "a mapping is expected"),
+        ("{", "not YAML"),
+        ("task: " + "a" * 70_000, "longer than 65536 bytes"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_with_what_would_be_right(text: str, said: str) -> None:
+    with pytest.raises(RecipeError, match=said) as refusal:
+        read_recipe("mine", text)
+    assert refusal.value.reason == "RECIPE_INVALID"

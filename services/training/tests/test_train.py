@@ -1,0 +1,196 @@
+"""A whole training, as an executor calls it: from examples to a measured file with its card."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from vesta_training.assignment import Assignment, Champion, Seams, Trained
+from vesta_training.errors import TooFewLabelsError, TrainingCancelled
+from vesta_training.example import Example, Split
+from vesta_training.model_file import PROBABILITIES, read_model
+from vesta_training.progress import PHASES, Progress, Reporter
+from vesta_training.recipe import builtin_recipe, builtin_yaml, read_recipe
+from vesta_training.runtime import ModelRuntime
+from vesta_training.train import train
+
+
+@pytest.fixture
+def assignment(digits: Any) -> Assignment:
+    return Assignment(
+        recipe=builtin_recipe("classification"),
+        examples=digits.examples(train=80, test=60),
+        concepts=digits.concepts,
+        snapshot="projects/acme/datasets/digits/snapshots/1",
+        snapshot_digest="d" * 64,
+    )
+
+
+def keep(trained: Trained, path: Path) -> Champion:
+    path.write_bytes(trained.onnx_path.read_bytes())
+    return Champion("projects/acme/models/digits/versions/1", path)
+
+
+def test_a_training_ends_with_a_file_that_answers_as_was_measured(
+    assignment: Assignment, seams: Seams, digits: Any
+) -> None:
+    trained = train(assignment, seams)
+    pixels = np.stack([digits.pixels(one.image_sha256) for one in assignment.examples if one.split is Split.TEST])
+    answered = ModelRuntime(trained.onnx_path).run(pixels, PROBABILITIES).argmax(axis=1)
+
+    assert trained.metrics is not None
+    assert trained.answers is not None
+    assert (answered == trained.answers.predicted.argmax(axis=1)).all()
+    assert trained.metrics.item_count == 60
+    assert trained.metrics.accuracy.value > 0.6
+    assert read_model(trained.onnx_path).embedding_digest == trained.embedding_digest
+
+
+def test_equal_assignments_give_equal_files(assignment: Assignment, seams: Seams) -> None:
+    assert train(assignment, seams).digest == train(assignment, seams).digest
+
+
+def test_the_card_says_what_it_was_made_from_and_what_to_beware_of(assignment: Assignment, seams: Seams) -> None:
+    trained = train(replace(assignment, concepts=(*assignment.concepts, "digit-ten")), seams)
+
+    assert json.loads(json.dumps(trained.card)) == trained.card
+    assert trained.card["file"]["sha256"] == trained.digest
+    for said in (
+        "projects/acme/datasets/digits/snapshots/1",
+        "Apache-2.0",
+        trained.digest,
+        "Never answered, since no example was there to learn from: digit-ten.",
+        "On 60 test items",
+        "because",
+    ):
+        assert said in trained.card_markdown
+
+
+def test_a_challenger_is_compared_with_the_champion_on_the_same_items(
+    assignment: Assignment, seams: Seams, tmp_path: Path
+) -> None:
+    few = tuple(one for one in assignment.examples if one.split is Split.TEST) + assignment.examples[:14]
+    champion = keep(train(replace(assignment, examples=few), seams), tmp_path / "champion.onnx")
+    comparison = train(replace(assignment, champion=champion), seams).comparison
+
+    assert comparison is not None
+    assert comparison.champion == champion.name
+    assert comparison.champion_metrics.item_count == 60
+    assert comparison.accuracy_difference.low > 0
+
+
+def test_a_champion_that_only_embeds_is_not_compared(assignment: Assignment, seams: Seams, tmp_path: Path) -> None:
+    embedding = train(Assignment(recipe=builtin_recipe("embedding")), seams)
+    champion = keep(embedding, tmp_path / "champion.onnx")
+
+    assert train(replace(assignment, champion=champion), seams).comparison is None
+
+
+def test_the_control_arm_has_its_curve_when_asked_for(assignment: Assignment, seams: Seams) -> None:
+    points = train(replace(assignment, control_curve=True), seams).control_curve
+
+    assert [point.label_count for point in points] == [10, 20, 40]
+
+
+def test_an_embedding_needs_no_label(seams: Seams) -> None:
+    trained = train(Assignment(recipe=builtin_recipe("embedding")), seams)
+
+    assert trained.metrics is None
+    assert ModelRuntime(trained.onnx_path).outputs == ("embedding",)
+
+
+def test_multi_label_is_trained_the_same_way(assignment: Assignment, seams: Seams) -> None:
+    """Two concepts that overlap: even digits, and digits above four."""
+
+    def relabelled(one: Example) -> Example:
+        digit = int(one.concepts[0].removeprefix("digit-"))
+        return replace(one, concepts=("even",) * (digit % 2 == 0) + ("large",) * (digit > 4))
+
+    trained = train(
+        replace(
+            assignment,
+            recipe=builtin_recipe("multilabel"),
+            concepts=("even", "large"),
+            examples=tuple(relabelled(one) for one in assignment.examples),
+        ),
+        seams,
+    )
+
+    assert trained.metrics is not None
+    assert trained.metrics.macro_f1.value > 0.7
+    assert len(trained.thresholds) == 2
+
+
+def test_items_without_one_known_concept_are_left_out_and_counted(assignment: Assignment, seams: Seams) -> None:
+    odd = (
+        replace(assignment.examples[0], concepts=("retired",)),
+        replace(assignment.examples[1], concepts=()),
+        replace(assignment.examples[2], concepts=assignment.concepts[:2]),
+    )
+    trained = train(replace(assignment, examples=odd + assignment.examples[3:]), seams)
+
+    assert trained.card["data"]["leftOut"] == 3
+
+
+def test_without_a_test_side_the_card_says_that_nothing_was_measured(assignment: Assignment, seams: Seams) -> None:
+    trained = train(replace(assignment, examples=assignment.examples[:80]), seams)
+
+    assert "Not measured" in trained.card_markdown
+
+
+def test_labels_of_one_concept_are_refused(assignment: Assignment, seams: Seams) -> None:
+    alike = tuple(one for one in assignment.examples if one.concepts == ("digit-1",))
+    with pytest.raises(TooFewLabelsError):
+        train(replace(assignment, examples=alike), seams)
+
+
+def test_progress_goes_through_the_phases_and_the_time_left_runs_out(assignment: Assignment, seams: Seams) -> None:
+    told: list[Progress] = []
+    train(assignment, seams, progress=told.append)
+    phases = list(dict.fromkeys(moment.phase for moment in told))
+
+    assert phases == ["features", "head", "evaluate", "export"]
+    assert set(phases) <= set(PHASES)
+    assert told[-1].time_left.total_seconds() == 0
+    assert any(moment.loss for moment in told)
+
+
+@pytest.mark.parametrize("phase", ["features", "head", "evaluate", "export"])
+def test_a_training_can_be_cancelled_in_every_phase(assignment: Assignment, seams: Seams, phase: str) -> None:
+    reached: list[str] = []
+    with pytest.raises(TrainingCancelled, match=phase):
+        train(
+            assignment,
+            seams,
+            progress=lambda moment: reached.append(moment.phase),
+            cancelled=lambda: phase in reached,
+        )
+
+
+def test_the_time_left_follows_the_pace_of_the_phase_and_adds_what_is_planned() -> None:
+    now = [0.0]
+    told: list[Progress] = []
+    report = Reporter(told.append, lambda: False, lambda: now[0], {"features": 100.0, "head": 7.0})
+    report.begin("features", 10)
+    now[0] = 4.0
+    report.step(2, 10)
+    report.begin("head")
+    now[0] = 5.0
+    report.step(1, 3)
+
+    assert [moment.time_left.total_seconds() for moment in told] == [107, 23, 7, 2]
+
+
+def test_tuning_gives_a_space_of_its_own(assignment: Assignment, seams: Seams, digits: Any, tmp_path: Path) -> None:
+    text = builtin_yaml("classification-finetune").replace("value: 8", "value: 1")
+    examples = digits.examples(train=16, test=8)
+    trained = train(
+        replace(assignment, recipe=read_recipe("quick", text), examples=examples), replace(seams, folder=tmp_path)
+    )
+    kept_epoch = trained.card["fitted"]["tunedEpoch"]
+    plain = train(replace(assignment, examples=examples), seams)
+
+    assert (trained.embedding_digest != plain.embedding_digest) == (kept_epoch > 0)
+    assert read_model(trained.onnx_path).embedding_digest == trained.embedding_digest
