@@ -2,6 +2,9 @@
 
 The rules are `vesta.common.v1.rules`, `google.api.field_behavior` REQUIRED and the patterns of resource references. A checker is
 compiled once for each message type; messages without a rule anywhere below cost nothing.
+
+A request with an `update_mask` carries part of a resource, so there a field below the resource may be missing; one that is set
+keeps its rules.
 """
 
 import math
@@ -56,28 +59,38 @@ def _checks_of(descriptor: Descriptor) -> list[tuple[str, Check]] | None:
     return _compile(descriptor, ())
 
 
-def _compile(descriptor: Descriptor, above: tuple[str, ...]) -> list[tuple[str, Check]] | None:
+def _compile(
+    descriptor: Descriptor, above: tuple[str, ...], *, partial: bool = False
+) -> list[tuple[str, Check]] | None:
+    """`partial`: the message is below a resource to be updated."""
     if descriptor.full_name in above or descriptor.full_name.startswith("google.protobuf."):
         return None
     checks: list[tuple[str, Check]] = []
+    partial_below = partial or "update_mask" in descriptor.fields_by_name
     for field in descriptor.fields:
-        check = _field_check(field, (*above, descriptor.full_name))
+        check = _field_check(field, (*above, descriptor.full_name), partial=partial, partial_below=partial_below)
         if check:
             checks.append((field.name, check))
     return checks or None
 
 
-def _field_check(field: FieldDescriptor, above: tuple[str, ...]) -> Check | None:
+def _field_check(field: FieldDescriptor, above: tuple[str, ...], *, partial: bool, partial_below: bool) -> Check | None:
     """The check of one field of a message, or None where it has no rule."""
     options = field.GetOptions()
     behaviors = options.Extensions[field_behavior_pb2.field_behavior]
     if field_behavior_pb2.OUTPUT_ONLY in behaviors:
         return None
-    required = field_behavior_pb2.REQUIRED in behaviors
+    required = field_behavior_pb2.REQUIRED in behaviors and not partial
     field_rules: FieldRules = options.Extensions[rules]
     is_map = bool(field.message_type and field.message_type.GetOptions().map_entry)
     value_field = field.message_type.fields_by_name["value"] if is_map and field.message_type else field
-    value_check = _value_check(value_field, field_rules.items if field.is_repeated else field_rules, options, above)
+    value_check = _value_check(
+        value_field,
+        field_rules.items if field.is_repeated else field_rules,
+        options,
+        above,
+        partial=partial_below and not field.is_repeated,  # the entries of a list are whole
+    )
     if not (required or value_check or field_rules.ListFields()):
         return None
     if field.is_repeated:
@@ -118,12 +131,14 @@ def _repeated(name: str, required: bool, field_rules: FieldRules, value_check: C
     return check
 
 
-def _value_check(field: FieldDescriptor, field_rules: FieldRules, options: Any, above: tuple[str, ...]) -> Check | None:
+def _value_check(
+    field: FieldDescriptor, field_rules: FieldRules, options: Any, above: tuple[str, ...], *, partial: bool
+) -> Check | None:
     """The check of one value, or None where anything goes."""
     if field.message_type:
         if field.message_type.full_name == "google.protobuf.Duration":
             return _duration(field_rules) if field_rules.ListFields() else None
-        below = _compile(field.message_type, above)
+        below = _compile(field.message_type, above, partial=partial)
         return (lambda value: _dotted(_run(below, value))) if below else None
     if field.cpp_type in {FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE}:
         return _number(field_rules, finite=True)
