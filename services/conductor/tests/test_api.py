@@ -1,0 +1,269 @@
+"""Projects and Loops over gRPC, on the real database, beside simulated peers."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import grpc
+import pytest
+from conductor_builders import DATASET, PROJECT
+from conductor_simulation import SimulatedPlatform
+from google.protobuf.field_mask_pb2 import FieldMask
+from vesta_common.client import open_channel
+from vesta_common.clock import ManualClock
+from vesta_common.errors import Aborted, AlreadyExists, InvalidArgument, NotFound
+from vesta_common.postgres import Postgres
+from vesta_common.server import Server
+from vesta_conductor import store
+from vesta_conductor.api.loop_service import LoopService
+from vesta_conductor.api.project_service import ProjectService
+from vesta_conductor.situation import Command, Outcome
+from vesta_contracts.conductor.v1 import (
+    CreateLoopRequest,
+    CreateProjectRequest,
+    DeleteLoopRequest,
+    GetLoopRequest,
+    GetProjectRequest,
+    ListDecisionsRequest,
+    ListLoopsRequest,
+    ListProjectsRequest,
+    Loop,
+    LoopPolicy,
+    LoopServiceStub,
+    LoopStatus,
+    Project,
+    ProjectServiceStub,
+    UpdateLoopRequest,
+    UpdateProjectRequest,
+)
+
+
+@dataclass
+class Conductor:
+    """The service's two doors, and its database."""
+
+    projects: ProjectServiceStub
+    loops: LoopServiceStub
+    postgres: Postgres
+    clock: ManualClock
+
+    def topics_told(self) -> list[str]:
+        with self.postgres.transaction() as connection:
+            return [row["topic"] for row in connection.execute("SELECT topic FROM outbox ORDER BY id")]
+
+
+@pytest.fixture
+def conductor(postgres_url: str, postgres_schema: str) -> Iterator[Conductor]:
+    postgres = Postgres(postgres_url, postgres_schema).open()
+    postgres.migrate("vesta_conductor")
+    clock = ManualClock()
+    peers = SimulatedPlatform(clock, random.Random(0)).peers()
+    server = Server("conductor", "127.0.0.1:0", [ProjectService(postgres, clock), LoopService(postgres, peers, clock)])
+    server.start()
+    channel: grpc.Channel = open_channel(server.address, "tests")
+    yield Conductor(ProjectServiceStub(channel), LoopServiceStub(channel), postgres, clock)
+    channel.close()
+    server.stop()
+    postgres.close()
+
+
+def a_project(conductor: Conductor, project_id: str = "acme", **fields: str) -> Project:
+    return conductor.projects.CreateProject(CreateProjectRequest(project_id=project_id, project=Project(**fields)))
+
+
+def a_loop(conductor: Conductor, loop_id: str = "vans", request_id: str = "", **policy: object) -> Loop:
+    wanted = Loop(display_name="Vans", policy=LoopPolicy(**{"dataset": DATASET, "label_budget": 100, **policy}))
+    return conductor.loops.CreateLoop(
+        CreateLoopRequest(parent=PROJECT, loop_id=loop_id, loop=wanted, request_id=request_id)
+    )
+
+
+class TestProjects:
+    def test_a_project_is_kept_and_told_of_once(self, conductor: Conductor) -> None:
+        made = a_project(conductor, display_name="Acme")
+        assert (made.name, made.display_name) == ("projects/acme", "Acme")
+        assert conductor.projects.GetProject(GetProjectRequest(name=made.name)) == made
+        assert conductor.topics_told() == ["vesta.conductor.project.v1"]
+
+    def test_an_id_is_made_where_none_is_given(self, conductor: Conductor) -> None:
+        assert len(a_project(conductor, "").name) > len("projects/")
+
+    def test_a_repeat_returns_the_first_project(self, conductor: Conductor) -> None:
+        request = CreateProjectRequest(project_id="acme", project=Project(), request_id="r1")
+        assert conductor.projects.CreateProject(request) == conductor.projects.CreateProject(request)
+        assert len(conductor.topics_told()) == 1
+
+    def test_a_taken_id_is_refused(self, conductor: Conductor) -> None:
+        a_project(conductor)
+        with pytest.raises(AlreadyExists, match="taken"):
+            a_project(conductor)
+
+    def test_an_unknown_project_is_not_found(self, conductor: Conductor) -> None:
+        with pytest.raises(NotFound):
+            conductor.projects.GetProject(GetProjectRequest(name="projects/nobody"))
+
+    def test_projects_are_listed_by_name_page_by_page_and_only_those_asked_for(self, conductor: Conductor) -> None:
+        for project_id in ("c", "a", "b"):
+            a_project(conductor, project_id)
+        first = conductor.projects.ListProjects(ListProjectsRequest(page_size=2))
+        assert [project.name for project in first.projects] == ["projects/a", "projects/b"]
+        second = conductor.projects.ListProjects(ListProjectsRequest(page_size=2, page_token=first.next_page_token))
+        assert [project.name for project in second.projects] == ["projects/c"]
+        own = conductor.projects.ListProjects(ListProjectsRequest(names=["projects/b", "projects/zzz"]))
+        assert [project.name for project in own.projects] == ["projects/b"]
+
+    def test_a_stale_etag_changes_nothing(self, conductor: Conductor) -> None:
+        made = a_project(conductor)
+        changed = Project(name=made.name, display_name="New", etag=made.etag)
+        assert conductor.projects.UpdateProject(UpdateProjectRequest(project=changed)).display_name == "New"
+        with pytest.raises(Aborted):
+            conductor.projects.UpdateProject(UpdateProjectRequest(project=changed))
+
+
+class TestLoops:
+    @pytest.fixture(autouse=True)
+    def project(self, conductor: Conductor) -> None:
+        a_project(conductor)
+
+    def test_a_loop_is_kept_with_its_first_round_and_is_due_at_once(self, conductor: Conductor) -> None:
+        made = a_loop(conductor)
+        assert made.name == "projects/acme/loops/vans"
+        assert [found.number for found in made.status.rounds] == [1]
+        assert conductor.loops.GetLoop(GetLoopRequest(name=made.name)) == made
+        with conductor.postgres.transaction() as connection:
+            claimed = store.queries.claim_loop(
+                connection, now=conductor.clock.now(), hidden_until=conductor.clock.now()
+            )
+        assert claimed["loop"] == made.name
+
+    def test_a_repeat_returns_the_first_loop(self, conductor: Conductor) -> None:
+        assert a_loop(conductor, request_id="r1") == a_loop(conductor, request_id="r1")
+
+    def test_a_taken_id_is_refused(self, conductor: Conductor) -> None:
+        a_loop(conductor)
+        with pytest.raises(AlreadyExists):
+            a_loop(conductor)
+
+    @pytest.mark.parametrize(
+        ("policy", "error"),
+        [
+            ({"dataset": "projects/acme/datasets/nothing"}, NotFound),
+            ({"dataset": "projects/other/datasets/vans"}, InvalidArgument),
+            ({"recipe": "projects/acme/recipes/nothing"}, NotFound),
+            ({"recipe": "projects/other/recipes/classification"}, InvalidArgument),
+            ({"control_share": 0.01}, InvalidArgument),
+            ({"dataset": ""}, InvalidArgument),
+        ],
+    )
+    def test_a_policy_that_cannot_work_is_refused(
+        self, conductor: Conductor, policy: dict[str, object], error: type[Exception]
+    ) -> None:
+        with pytest.raises(error):
+            a_loop(conductor, **policy)
+
+    def test_a_loop_needs_its_project(self, conductor: Conductor) -> None:
+        wanted = Loop(policy=LoopPolicy(dataset="projects/other/datasets/vans"))
+        with pytest.raises(NotFound):
+            conductor.loops.CreateLoop(CreateLoopRequest(parent="projects/other", loop=wanted))
+
+    def test_loops_are_listed_by_name(self, conductor: Conductor) -> None:
+        for loop_id in ("b", "a"):
+            a_loop(conductor, loop_id)
+        page = conductor.loops.ListLoops(ListLoopsRequest(parent=PROJECT, page_size=1))
+        assert [loop.name for loop in page.loops] == [f"{PROJECT}/loops/a"]
+        rest = conductor.loops.ListLoops(ListLoopsRequest(parent=PROJECT, page_size=1, page_token=page.next_page_token))
+        assert [loop.name for loop in rest.loops] == [f"{PROJECT}/loops/b"]
+
+    def test_an_update_changes_what_the_mask_names_and_counts_as_a_new_policy(self, conductor: Conductor) -> None:
+        made = a_loop(conductor)
+        wanted = Loop(name=made.name, policy=LoopPolicy(label_budget=500), etag=made.etag)
+        updated = conductor.loops.UpdateLoop(
+            UpdateLoopRequest(loop=wanted, update_mask=FieldMask(paths=["policy.label_budget"]))
+        )
+        assert (updated.policy.label_budget, updated.policy.dataset) == (500, DATASET)
+        with conductor.postgres.transaction() as connection:
+            kept = store.load(connection, made.name)
+        assert kept is not None
+        assert kept.policy_revision == 2
+        with pytest.raises(Aborted):
+            conductor.loops.UpdateLoop(UpdateLoopRequest(loop=wanted))
+
+    def test_a_new_name_is_no_new_policy(self, conductor: Conductor) -> None:
+        made = a_loop(conductor)
+        conductor.loops.UpdateLoop(UpdateLoopRequest(loop=Loop(name=made.name, display_name="Better")))
+        with conductor.postgres.transaction() as connection:
+            kept = store.load(connection, made.name)
+        assert kept is not None
+        assert (kept.policy_revision, kept.loop.display_name) == (1, "Better")
+
+    def test_a_status_that_moves_on_makes_no_etag_stale(self, conductor: Conductor) -> None:
+        made = a_loop(conductor)
+        with conductor.postgres.transaction() as connection:
+            kept = store.load(connection, made.name)
+            assert kept is not None
+            store.put_status(connection, kept, LoopStatus(phase=LoopStatus.TRAINING))
+        found = conductor.loops.GetLoop(GetLoopRequest(name=made.name))
+        assert found.status.phase == LoopStatus.TRAINING
+        assert found.etag == made.etag
+
+    @pytest.mark.parametrize(
+        ("policy", "path"),
+        [
+            (LoopPolicy(dataset="projects/acme/datasets/cats"), "policy.dataset"),
+            (LoopPolicy(replicas=3), "policy.replicas"),
+        ],
+    )
+    def test_what_the_campaign_rests_on_cannot_change(
+        self, conductor: Conductor, policy: LoopPolicy, path: str
+    ) -> None:
+        made = a_loop(conductor)
+        with pytest.raises(InvalidArgument, match="cannot change"):
+            conductor.loops.UpdateLoop(
+                UpdateLoopRequest(loop=Loop(name=made.name, policy=policy), update_mask=FieldMask(paths=[path]))
+            )
+
+    def test_an_unknown_recipe_is_no_update(self, conductor: Conductor) -> None:
+        made = a_loop(conductor)
+        policy = LoopPolicy(recipe="projects/acme/recipes/nothing")
+        with pytest.raises(NotFound):
+            conductor.loops.UpdateLoop(
+                UpdateLoopRequest(
+                    loop=Loop(name=made.name, policy=policy), update_mask=FieldMask(paths=["policy.recipe"])
+                )
+            )
+
+    def test_a_deleted_loop_is_gone_and_one_of_its_name_counts_rounds_on(self, conductor: Conductor) -> None:
+        made = a_loop(conductor)
+        with conductor.postgres.transaction() as connection:
+            kept = store.load(connection, made.name)
+            assert kept is not None
+            store.end_round(connection, made.name, kept.history.current, Outcome.PROMOTED, 1, conductor.clock.now())
+        conductor.loops.DeleteLoop(DeleteLoopRequest(name=made.name))
+        with pytest.raises(NotFound):
+            conductor.loops.GetLoop(GetLoopRequest(name=made.name))
+        again = a_loop(conductor)
+        assert [found.number for found in again.status.rounds] == [3]
+
+    def test_decisions_are_read_newest_first_page_by_page(self, conductor: Conductor) -> None:
+        made = a_loop(conductor)
+        with conductor.postgres.transaction() as connection:
+            for number in range(3):
+                command = Command(f"id{number}", "ask", f"reason {number}", made.name)
+                assert store.insert_decision(connection, made.name, command, 1, conductor.clock.now())
+            assert store.insert_decision(connection, made.name, command, 1, conductor.clock.now()) is None
+        first = conductor.loops.ListDecisions(ListDecisionsRequest(parent=made.name, page_size=2))
+        assert [decision.reason for decision in first.decisions] == ["reason 2", "reason 1"]
+        request = ListDecisionsRequest(parent=made.name, page_size=2, page_token=first.next_page_token)
+        assert [decision.reason for decision in conductor.loops.ListDecisions(request).decisions] == ["reason 0"]
+
+    @pytest.mark.parametrize("method", ["GetLoop", "UpdateLoop", "DeleteLoop", "ListDecisions"])
+    def test_an_unknown_loop_is_not_found(self, conductor: Conductor, method: str) -> None:
+        name = f"{PROJECT}/loops/nobody"
+        requests = {
+            "GetLoop": GetLoopRequest(name=name),
+            "UpdateLoop": UpdateLoopRequest(loop=Loop(name=name, policy=LoopPolicy(dataset=DATASET))),
+            "DeleteLoop": DeleteLoopRequest(name=name),
+            "ListDecisions": ListDecisionsRequest(parent=name),
+        }
+        with pytest.raises(NotFound):
+            getattr(conductor.loops, method)(requests[method])

@@ -1,0 +1,273 @@
+"""Which Loop is looked at next, by whom, and what brings it forward."""
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from conductor_builders import DATASET, PROJECT
+from conductor_simulation import SimulatedPlatform
+from google.protobuf.message import Message
+from prometheus_client import CollectorRegistry
+from vesta_common.clock import ManualClock
+from vesta_common.events import new_event, type_of
+from vesta_common.postgres import Postgres
+from vesta_conductor import store
+from vesta_conductor.driver import Driver, backoff
+from vesta_conductor.events import Reactions
+from vesta_conductor.metrics import ConductorMetrics
+from vesta_conductor.queue import HIDDEN, Worker
+from vesta_contracts.annotation.v1 import TaskAccepted, TaskCancelled, TaskRejected
+from vesta_contracts.conductor.v1 import Loop, LoopPolicy, LoopStatus, Project
+from vesta_contracts.datasets.v1 import DatasetScored, ItemAdded, ItemAnnotated
+from vesta_contracts.serving.v1 import DeploymentFailed, DeploymentPromoted, DeploymentRolledBack, DeploymentScored
+from vesta_contracts.training.v1 import TrainingRunCancelled, TrainingRunFailed, TrainingRunSucceeded
+
+REST = timedelta(seconds=5)
+
+
+@dataclass
+class Recorder:
+    """Stands where the driver stands: notes which Loops it is asked to turn."""
+
+    answer: timedelta | None = REST
+    turned: list[tuple[str, int]] = field(default_factory=list)
+    meanwhile: Callable[[], None] = lambda: None
+
+    def turn(self, loop: str, failures: int) -> timedelta | None:
+        self.turned.append((loop, failures))
+        self.meanwhile()
+        return self.answer
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def postgres(postgres_url: str, postgres_schema: str, clock: ManualClock) -> Iterator[Postgres]:
+    database = Postgres(postgres_url, postgres_schema).open()
+    database.migrate("vesta_conductor")
+    with database.transaction() as connection:
+        store.insert_project(connection, Project(name=PROJECT), clock.now())
+        for loop_id in ("a", "b"):
+            wanted = Loop(
+                name=f"{PROJECT}/loops/{loop_id}",
+                policy=LoopPolicy(dataset=f"{DATASET}-{loop_id}"),
+                status=LoopStatus(),
+            )
+            store.insert_loop(connection, wanted, PROJECT, clock.now())
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def worker(postgres: Postgres, clock: ManualClock) -> Iterator[Callable[[Any], Worker]]:
+    """Makes workers."""
+    made: list[Worker] = []
+
+    def make(driver: Any) -> Worker:
+        made.append(Worker(postgres, driver, clock, ConductorMetrics(CollectorRegistry())))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+A, B = f"{PROJECT}/loops/a", f"{PROJECT}/loops/b"
+
+
+def drain(worker: Worker) -> None:
+    while worker.step():
+        pass
+
+
+def test_every_due_loop_is_turned_once_and_rests(worker: Callable[[Any], Worker], clock: ManualClock) -> None:
+    driver = Recorder()
+    drain(worker(driver))
+    assert sorted(driver.turned) == [(A, 0), (B, 0)]
+    clock.advance(REST)
+    drain(worker(driver))
+    assert len(driver.turned) == 4
+
+
+def test_failures_wait_longer_and_longer(worker: Callable[[Any], Worker], clock: ManualClock) -> None:
+    driver = Recorder(answer=None)
+    one = worker(driver)
+    drain(one)
+    for failures in range(3):
+        clock.advance(backoff(failures) - timedelta(milliseconds=1))
+        assert not one.step()
+        clock.advance(timedelta(milliseconds=1))
+        drain(one)
+    assert sorted(driver.turned)[:4] == [(A, 0), (A, 1), (A, 2), (A, 3)]
+    assert [backoff(n).total_seconds() for n in (0, 1, 5, 6, 100)] == [1, 2, 32, 60, 60]
+
+
+def test_a_loop_that_another_worker_holds_is_left_to_it(worker: Callable[[Any], Worker], clock: ManualClock) -> None:
+    second = Recorder()
+
+    def claim_meanwhile() -> None:
+        clock.advance(HIDDEN)  # the first worker takes long, so that its Loop is due again
+        drain(worker(second))
+
+    first = Recorder(meanwhile=claim_meanwhile)
+    worker(first).step()
+    assert first.turned[0] not in second.turned
+    assert len(second.turned) == 1
+
+
+def test_a_loop_whose_worker_died_is_turned_by_another(
+    worker: Callable[[Any], Worker], clock: ManualClock, postgres: Postgres
+) -> None:
+    class Dies(BaseException):
+        pass
+
+    def die() -> None:
+        raise Dies
+
+    dying = worker(Recorder(meanwhile=die))
+    with pytest.raises(Dies):
+        dying.step()
+    dying.close()
+    other = Recorder()
+    drain(worker(other))
+    assert len(other.turned) == 1
+    clock.advance(HIDDEN)
+    drain(worker(other))
+    assert {loop for loop, _ in other.turned} == {A, B}
+
+
+def test_many_workers_turn_each_loop_one_at_a_time(worker: Callable[[Any], Worker], clock: ManualClock) -> None:
+    holding: set[str] = set()
+    clashes: list[str] = []
+
+    class Slow:
+        def turn(self, loop: str, failures: int) -> timedelta:
+            if loop in holding:
+                clashes.append(loop)
+            holding.add(loop)
+            threading.Event().wait(0.01)
+            holding.discard(loop)
+            return timedelta(0)
+
+    workers = [worker(Slow()) for _ in range(4)]
+    threads = [threading.Thread(target=lambda each=each: [each.step() for _ in range(20)]) for each in workers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not clashes
+
+
+def test_what_happens_during_a_look_brings_the_next_forward(
+    worker: Callable[[Any], Worker], clock: ManualClock, postgres: Postgres
+) -> None:
+    def happen() -> None:
+        with postgres.transaction() as connection:
+            store.queries.queue_loops_of_project(
+                connection, project=PROJECT, due_time=clock.now() + timedelta(seconds=1)
+            )
+
+    driver = Recorder(meanwhile=happen)
+    drain(worker(driver))
+    driver.meanwhile = lambda: None
+    clock.advance(timedelta(seconds=1))
+    drain(worker(driver))
+    assert len(driver.turned) == 4
+
+
+def test_one_loops_trouble_does_not_keep_the_others_from_turning(worker: Callable[[Any], Worker]) -> None:
+    def fail() -> None:
+        raise RuntimeError("a mistake of ours")
+
+    driver = Recorder(meanwhile=fail)
+    drain(worker(driver))
+    assert sorted(driver.turned) == [(A, 0), (B, 0)]
+
+
+def test_a_worker_outlives_its_connection(
+    worker: Callable[[Any], Worker], postgres: Postgres, clock: ManualClock
+) -> None:
+    driver = Recorder()
+    one = worker(driver)
+    drain(one)
+    with postgres.transaction() as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s "
+            "AND pid <> pg_backend_pid() AND query LIKE '%%_lock(hashtextextended%%'",
+            (f"vesta-{postgres.schema}",),
+        )
+    clock.advance(REST)
+    with pytest.raises(psycopg.Error):
+        one.step()
+    drain(one)
+    assert len(driver.turned) == 4
+
+
+ITEM = f"{DATASET}-a/items/1"
+TASK = f"{PROJECT}/campaigns/a/tasks/1"
+
+
+@pytest.mark.parametrize(
+    ("subject", "payload", "delay_seconds", "loops"),
+    [
+        (ITEM, ItemAdded(item=ITEM), 1, {A}),
+        (ITEM, ItemAnnotated(item=ITEM), 1, {A}),
+        (f"{DATASET}-b", DatasetScored(dataset=f"{DATASET}-b", scored_count=9, item_count=9), 0.1, {B}),
+        (f"{DATASET}-b", DatasetScored(dataset=f"{DATASET}-b", scored_count=3, item_count=9), 1, {B}),
+        (TASK, TaskAccepted(task=TASK), 1, {A, B}),
+        (TASK, TaskCancelled(task=TASK), 1, {A, B}),
+        (TASK, TaskRejected(task=TASK), 1, {A, B}),
+        (f"{PROJECT}/trainingRuns/a-r1", TrainingRunSucceeded(), 0.1, {A, B}),
+        (f"{PROJECT}/trainingRuns/a-r1", TrainingRunFailed(), 0.1, {A, B}),
+        (f"{PROJECT}/trainingRuns/a-r1", TrainingRunCancelled(), 0.1, {A, B}),
+        (f"{PROJECT}/deployments/a", DeploymentPromoted(), 0.1, {A, B}),
+        (f"{PROJECT}/deployments/a", DeploymentRolledBack(), 0.1, {A, B}),
+        (f"{PROJECT}/deployments/a", DeploymentFailed(), 0.1, {A, B}),
+        (f"{PROJECT}/deployments/a", DeploymentScored(), 0.1, {A, B}),
+        ("projects/other/deployments/a", DeploymentScored(), 0.1, set()),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Message) else None,
+)
+def test_an_event_brings_the_loops_it_concerns_forward(
+    subject: str,
+    payload: Message,
+    delay_seconds: float,
+    loops: set[str],
+    worker: Callable[[Any], Worker],
+    clock: ManualClock,
+    postgres: Postgres,
+) -> None:
+    driver = Recorder()
+    one = worker(driver)
+    drain(one)
+    driver.turned.clear()
+    handler = Reactions(clock).handlers()[type_of(payload)]
+    with postgres.transaction() as connection:
+        for _ in range(5):  # a crowd brings one look
+            handler(connection, new_event("tests", subject, payload, clock.now()))
+    clock.advance(timedelta(seconds=delay_seconds) - timedelta(milliseconds=1))
+    assert not one.step()
+    clock.advance(timedelta(milliseconds=1))
+    drain(one)
+    assert sorted(loop for loop, _ in driver.turned) == sorted(loops)
+
+
+def test_a_real_driver_turns_what_is_due(
+    worker: Callable[[Any], Worker], postgres: Postgres, clock: ManualClock
+) -> None:
+    platform = SimulatedPlatform(clock, random.Random(0))
+    metrics = ConductorMetrics(CollectorRegistry())
+    assert worker(Driver(postgres, platform.peers(), clock, metrics)).step()
+    with postgres.transaction() as connection:
+        loop = store.find_loop(connection, A)
+    assert loop is not None
+    assert loop.status.phase == LoopStatus.BLOCKED  # its dataset is none of the simulation's
+    assert "is gone" in loop.status.message
