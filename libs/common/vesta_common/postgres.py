@@ -3,7 +3,7 @@
 import hashlib
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from importlib import resources
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import aiosql
 import psycopg
 import structlog
+from aiosql.adapters.pyformat import PyFormatAdapter
 from psycopg import errors, sql
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool
@@ -24,6 +25,7 @@ POOL_TIMEOUT = timedelta(seconds=10)
 CONNECT_TIMEOUT = timedelta(seconds=5)
 REPEATS_MAX = 8
 MIGRATION_LOCK = 7_305_001
+_SCHEMA_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _MIGRATION_NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
 
 log = structlog.get_logger()
@@ -35,9 +37,14 @@ class Postgres:
     Args:
         url: `postgresql://…`.
         schema: the service's own schema; `migrate` makes it.
+
+    Raises:
+        ValueError: the schema's name is not lower-case letters, digits and underscores.
     """
 
     def __init__(self, url: str, schema: str, connections_max: int = 8) -> None:
+        if not _SCHEMA_NAME.fullmatch(schema):
+            raise ValueError(f"{schema!r} is no name of a schema; use lower-case letters, digits and underscores")
         self.url = url
         self.schema = schema
         options = f"-c search_path={schema},public -c statement_timeout={int(STATEMENT_TIMEOUT.total_seconds() * 1000)}"
@@ -99,65 +106,99 @@ class Postgres:
                 time.sleep(0.01 * 2**repeat)
         raise AssertionError("unreachable")
 
-    def migrate(self, *packages: str) -> list[str]:
+    def migrate(self, *packages: str, post: bool = True) -> list[str]:
         """Brings the schema up to date: `vesta_common`'s migrations, then each package's, in order; answers those applied now.
+
+        Any number of replicas may call it at once: one applies, the others wait. All is applied, or nothing.
+
+        Args:
+            post: whether those named `…_post.sql` are applied too, which the code before this one could not bear. False while
+                replicas of that code still run.
 
         Raises:
             RuntimeError: a migration that was applied has been edited since.
         """
         applied_now = []
         with self.connect() as connection:
+            connection.execute("SET LOCAL statement_timeout = 0")
             connection.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", (MIGRATION_LOCK, self.schema))
             connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(self.schema)))
-            connection.execute(
-                "CREATE TABLE IF NOT EXISTS schema_migrations (package text, name text, checksum text NOT NULL, "
-                "apply_time timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (package, name))"
-            )
+            connection.execute(_CREATE_RECORD)
             known = {
                 (row["package"], row["name"]): row["checksum"]
                 for row in connection.execute("SELECT package, name, checksum FROM schema_migrations")
             }
-            for package in ("vesta_common", *packages):
-                for name, statements in migrations_of(package):
-                    checksum = hashlib.sha256(statements.encode()).hexdigest()
-                    if known.get((package, name), checksum) != checksum:
-                        raise RuntimeError(
-                            f"{package} migration {name} was applied and has been edited since; add a new one instead"
-                        )
-                    if (package, name) not in known:
-                        connection.execute(statements.encode())
-                        connection.execute(
-                            "INSERT INTO schema_migrations (package, name, checksum) VALUES (%s, %s, %s)",
-                            (package, name, checksum),
-                        )
-                        applied_now.append(f"{package}/{name}")
+            for package, name, statements in _wanted(("vesta_common", *packages), post=post):
+                checksum = hashlib.sha256(statements.encode()).hexdigest()
+                if known.get((package, name), checksum) != checksum:
+                    raise RuntimeError(
+                        f"{package} migration {name} was applied and has been edited since; add a new one instead"
+                    )
+                if (package, name) in known:
+                    continue
+                connection.execute(statements.encode())
+                connection.execute(
+                    "INSERT INTO schema_migrations (package, name, checksum) VALUES (%s, %s, %s)",
+                    (package, name, checksum),
+                )
+                applied_now.append(f"{package}/{name}")
         if applied_now:
             log.info("schema_migrated", schema=self.schema, applied=applied_now)
         return applied_now
+
+
+_CREATE_RECORD = """
+CREATE TABLE IF NOT EXISTS schema_migrations (
+    package    text,
+    name       text,
+    checksum   text NOT NULL,   -- SHA-256 of the statements
+    apply_time timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (package, name)
+)
+"""
+
+
+def _wanted(packages: Sequence[str], *, post: bool) -> Iterator[tuple[str, str, str]]:
+    """Package, name and statements of what is to be applied, in order."""
+    for package in packages:
+        for name, statements in migrations_of(package):
+            if post or not name.endswith("_post.sql"):
+                yield package, name, statements
 
 
 def migrations_of(package: str) -> list[tuple[str, str]]:
     """A package's migrations as (name, SQL) in order.
 
     Raises:
-        ValueError: a file is not named `NNNN_what.sql`.
+        ValueError: a file is not named `NNNN_what.sql`, or two have the same number.
     """
     folder = resources.files(package) / "migrations"
-    found = []
+    found: dict[str, tuple[str, str]] = {}
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
         if entry.name.endswith(".sql"):
-            if not _MIGRATION_NAME.fullmatch(entry.name):
+            matched = _MIGRATION_NAME.fullmatch(entry.name)
+            if not matched:
                 raise ValueError(f"{package}/migrations/{entry.name} is not named NNNN_what.sql")
-            found.append((entry.name, entry.read_text()))
-    return found
+            if matched[1] in found:
+                raise ValueError(
+                    f"{package}/migrations has {entry.name} and {found[matched[1]][0]}: one number, two files"
+                )
+            found[matched[1]] = (entry.name, entry.read_text())
+    return list(found.values())
 
 
 def load_queries(package: str) -> Any:
     """The statements of a package's `queries.sql`, by name: `queries.find_task(connection, name=…)`.
 
     `^` answers one row or None, `$` one value, `!` the number of rows, `*!` runs once for each of a list; a plain one answers
-    an iterator of rows: make a list of it inside the transaction.
+    a list of rows. A per cent sign in the SQL is written twice.
     """
-    return aiosql.from_str(
-        (resources.files(package) / "queries.sql").read_text(), "psycopg", mandatory_parameters=False
-    )
+    statements = (resources.files(package) / "queries.sql").read_text()
+    return aiosql.from_str(statements, _RowsAtOnce, mandatory_parameters=False)
+
+
+class _RowsAtOnce(PyFormatAdapter):
+    """Runs plain statements when they are called; aiosql's own generators would when, and only if, somebody iterates."""
+
+    def select(self, *arguments: Any) -> list[Any]:  # type: ignore[override]
+        return list(super().select(*arguments))
