@@ -1,0 +1,106 @@
+"""ApiKeyService: what members come with, and who a key stands for."""
+
+from collections.abc import Callable
+from datetime import UTC
+from typing import Any
+
+from google.protobuf.empty_pb2 import Empty
+
+from vesta_common import trace
+from vesta_common.clock import Clock
+from vesta_common.errors import InvalidArgument, Violation
+from vesta_common.idempotency import once
+from vesta_common.ids import new_id
+from vesta_common.pages import read_page
+from vesta_common.postgres import Connection, Postgres
+from vesta_contracts.gateway.v1 import (
+    ApiKey,
+    ApiKeyServiceServicer,
+    CreateApiKeyRequest,
+    DeleteApiKeyRequest,
+    GetApiKeyRequest,
+    GetIdentityRequest,
+    Identity,
+    ListApiKeysRequest,
+    ListApiKeysResponse,
+    Role,
+)
+from vesta_gateway import store
+from vesta_gateway.caller import PLATFORM_OWNER
+from vesta_gateway.key_secrets import PREFIX_CHARACTERS, digest_of, new_secret
+
+
+class ApiKeyApi(ApiKeyServiceServicer):
+    """Serves keys.
+
+    Args:
+        forget: told when a key is refused from now on.
+        ensure_project: raises NotFound where a project is none; gives one without members its owner.
+    """
+
+    def __init__(
+        self, postgres: Postgres, clock: Clock, forget: Callable[[], None], ensure_project: Callable[[str], None]
+    ) -> None:
+        self._postgres = postgres
+        self._clock = clock
+        self._forget = forget
+        self._ensure_project = ensure_project
+
+    def CreateApiKey(self, request: CreateApiKeyRequest, context: Any) -> ApiKey:
+        """Makes a key. A repeat answers the same key without its secret, which nobody has any more."""
+        now = self._clock.now()
+        if request.api_key.HasField("expire_time") and request.api_key.expire_time.ToDatetime(UTC) <= now:
+            raise InvalidArgument(
+                "api_key.expire_time lies in the past; leave it unset for a key that never expires",
+                reason="FIELD_INVALID",
+                violations=[Violation("api_key.expire_time", "must lie in the future")],
+            )
+        self._ensure_project(request.parent)
+        secret = new_secret()
+        made: list[ApiKey] = []
+
+        def insert(connection: Connection) -> ApiKey:
+            def effect() -> ApiKey:
+                store.get_member(connection, request.api_key.member)
+                wanted = ApiKey()
+                wanted.CopyFrom(request.api_key)
+                wanted.prefix = secret[:PREFIX_CHARACTERS]
+                api_key_id = request.api_key_id or new_id()
+                project = request.parent.split("/")[1]
+                made[:] = [store.insert_api_key(connection, project, api_key_id, wanted, digest_of(secret), now)]
+                return made[0]
+
+            made.clear()
+            return once(connection, request, ApiKey, effect)
+
+        api_key = self._postgres.run(insert)
+        if made:  # what `once` keeps for repeats was written without the secret
+            api_key.secret = secret
+        return api_key
+
+    def GetApiKey(self, request: GetApiKeyRequest, context: Any) -> ApiKey:
+        """One key, without its secret."""
+        with self._postgres.transaction() as connection:
+            return store.get_api_key(connection, request.name)
+
+    def ListApiKeys(self, request: ListApiKeysRequest, context: Any) -> ListApiKeysResponse:
+        """A page of keys, without their secrets."""
+        with self._postgres.transaction() as connection:
+            api_keys, token = store.list_api_keys(connection, request.parent.split("/")[1], read_page(request))
+        return ListApiKeysResponse(api_keys=api_keys, next_page_token=token)
+
+    def DeleteApiKey(self, request: DeleteApiKeyRequest, context: Any) -> Empty:
+        """Revokes a key."""
+        with self._postgres.transaction() as connection:
+            store.delete_api_key(connection, request.name)
+        self._forget()
+        return Empty()
+
+    def GetIdentity(self, request: GetIdentityRequest, context: Any) -> Identity:
+        """Whom the caller's key stands for."""
+        is_platform_owner = trace.caller() == PLATFORM_OWNER
+        return Identity(
+            member="" if is_platform_owner else trace.caller(),
+            platform_owner=is_platform_owner,
+            role=Role.Value(f"ROLE_{trace.role().upper()}"),
+        )

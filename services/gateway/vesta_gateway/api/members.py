@@ -1,0 +1,101 @@
+"""MemberService: who may do what in a project."""
+
+from collections.abc import Callable
+from typing import Any
+
+from google.protobuf.empty_pb2 import Empty
+
+from vesta_common.clock import Clock
+from vesta_common.errors import InvalidArgument, Violation
+from vesta_common.etags import check_etag
+from vesta_common.idempotency import once
+from vesta_common.ids import new_id
+from vesta_common.masks import apply_update
+from vesta_common.pages import read_page
+from vesta_common.postgres import Connection, Postgres
+from vesta_contracts.gateway.v1 import (
+    CreateMemberRequest,
+    DeleteMemberRequest,
+    GetMemberRequest,
+    ListMembersRequest,
+    ListMembersResponse,
+    Member,
+    MemberServiceServicer,
+    Role,
+    UpdateMemberRequest,
+)
+from vesta_gateway import store
+
+MUTABLE = ("display_name", "role")
+
+
+class MemberApi(MemberServiceServicer):
+    """Serves members.
+
+    Args:
+        forget: told when what a key may do has changed.
+        ensure_project: raises NotFound where a project is none; gives one without members its owner.
+    """
+
+    def __init__(
+        self, postgres: Postgres, clock: Clock, forget: Callable[[], None], ensure_project: Callable[[str], None]
+    ) -> None:
+        self._postgres = postgres
+        self._clock = clock
+        self._forget = forget
+        self._ensure_project = ensure_project
+
+    def CreateMember(self, request: CreateMemberRequest, context: Any) -> Member:
+        """Adds a member."""
+        _check_role(request.member)
+        self._ensure_project(request.parent)
+        project = request.parent.split("/")[1]
+
+        def insert(connection: Connection) -> Member:
+            def effect() -> Member:
+                member_id = request.member_id or new_id()
+                return store.insert_member(connection, project, member_id, request.member, self._clock.now())
+
+            return once(connection, request, Member, effect)
+
+        return self._postgres.run(insert)
+
+    def GetMember(self, request: GetMemberRequest, context: Any) -> Member:
+        """One member."""
+        with self._postgres.transaction() as connection:
+            return store.get_member(connection, request.name)
+
+    def ListMembers(self, request: ListMembersRequest, context: Any) -> ListMembersResponse:
+        """A page of members."""
+        with self._postgres.transaction() as connection:
+            members, token = store.list_members(connection, request.parent.split("/")[1], read_page(request))
+        return ListMembersResponse(members=members, next_page_token=token)
+
+    def UpdateMember(self, request: UpdateMemberRequest, context: Any) -> Member:
+        """Changes a member's display name or role."""
+
+        def update(connection: Connection) -> Member:
+            current = store.lock_member(connection, request.member.name)
+            check_etag(request.member.etag, current)
+            updated = apply_update(current, request.member, request.update_mask, MUTABLE)
+            _check_role(updated)
+            return store.update_member(connection, updated, self._clock.now())
+
+        member = self._postgres.run(update)
+        self._forget()
+        return member
+
+    def DeleteMember(self, request: DeleteMemberRequest, context: Any) -> Empty:
+        """Removes a member with its keys."""
+        self._postgres.run(lambda connection: store.delete_member(connection, request.name))
+        self._forget()
+        return Empty()
+
+
+def _check_role(member: Member) -> None:
+    if member.role == Role.ROLE_UNSPECIFIED:
+        raise InvalidArgument(
+            "member.role is required: viewer, annotator, reviewer, engineer or owner",
+            reason="FIELD_INVALID",
+            violations=[Violation("member.role", "is required")],
+        )

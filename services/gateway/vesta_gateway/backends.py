@@ -1,0 +1,109 @@
+"""The services behind the gateway, called with bytes: what was checked goes on as it is, and is not decoded again on the way back."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Protocol
+
+import grpc
+
+from vesta_common.errors import Unavailable
+from vesta_gateway.contracts import Rpc
+
+MESSAGE_BYTES_MAX = 80 * 1024 * 1024
+Metadata = Sequence[tuple[str, str]]
+_OPTIONS = (
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.lb_policy_name", "round_robin"),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+class Answers(Protocol):
+    """The answers of a call under way, each a serialised message."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """One after the other; raises what the call failed with."""
+        ...
+
+    async def headers(self) -> Mapping[str, str]:
+        """What the backend said ahead of its answers."""
+        ...
+
+    def cancel(self) -> None:
+        """Ends the call early."""
+        ...
+
+
+class Backend(Protocol):
+    """One service."""
+
+    async def unary(self, rpc: Rpc, request: bytes, metadata: Metadata, timeout_seconds: float) -> bytes:
+        """Asks, and answers the serialised answer."""
+        ...
+
+    def stream(
+        self, rpc: Rpc, requests: AsyncIterator[bytes], metadata: Metadata, timeout_seconds: float | None
+    ) -> Answers:
+        """Begins a call with a stream on either side."""
+        ...
+
+
+class RemoteBackend:
+    """A service at an address.
+
+    Args:
+        word: names it.
+        address: HOST:PORT; empty where the operator gave none, and then every call is UNAVAILABLE.
+    """
+
+    def __init__(self, word: str, address: str) -> None:
+        self._word = word
+        self._channel = grpc.aio.insecure_channel(address, _OPTIONS) if address else None
+        self._unary: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
+
+    async def unary(self, rpc: Rpc, request: bytes, metadata: Metadata, timeout_seconds: float) -> bytes:
+        """Asks, and answers the serialised answer."""
+        method = self._unary.get(rpc.path)
+        if method is None:
+            method = self._unary[rpc.path] = self._open().unary_unary(rpc.path)
+        return await method(request, metadata=metadata, timeout=timeout_seconds)
+
+    def stream(
+        self, rpc: Rpc, requests: AsyncIterator[bytes], metadata: Metadata, timeout_seconds: float | None
+    ) -> Answers:
+        """Begins a call with a stream on either side. On the wire a single message is a stream of one."""
+        call = self._open().stream_stream(rpc.path)(requests, metadata=metadata, timeout=timeout_seconds)
+        return _RemoteAnswers(call)
+
+    def is_connected(self) -> bool:
+        """True where the service was reached; an idle connection is asked to be made."""
+        if self._channel is None:
+            return False
+        return self._channel.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY
+
+    async def close(self) -> None:
+        """Ends what is under way, and the connection."""
+        if self._channel is not None:
+            await self._channel.close()
+
+    def _open(self) -> grpc.aio.Channel:
+        if self._channel is None:
+            raise Unavailable(f"this platform runs without {self._word}", reason="BACKEND_UNAVAILABLE")
+        return self._channel
+
+
+class _RemoteAnswers:
+    def __init__(self, call: grpc.aio.StreamStreamCall[bytes, bytes]) -> None:
+        self._call = call
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._call.__aiter__()
+
+    async def headers(self) -> Mapping[str, str]:
+        return {key: value for key, value in await self._call.initial_metadata() if isinstance(value, str)}
+
+    def cancel(self) -> None:
+        self._call.cancel()

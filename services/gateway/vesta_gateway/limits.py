@@ -1,0 +1,132 @@
+"""What one key, one address and all callers together may ask for. What is beyond is refused at once, so that the rest stays quick."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from vesta_common.errors import ResourceExhausted
+
+BUCKETS_MAX = 50_000
+RETRY_AFTER = timedelta(seconds=1)
+
+
+class TokenBuckets:
+    """A rate with a burst for each of many: a bucket holds up to `burst` tokens and fills at `per_second`.
+
+    Args:
+        what: names the limit in the refusal.
+        monotonic: seconds of a clock that never turns back.
+    """
+
+    def __init__(self, what: str, per_second: float, burst: int, monotonic: Callable[[], float]) -> None:
+        self._what = what
+        self._per_second = per_second
+        self._burst = float(burst)
+        self._monotonic = monotonic
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, key: str) -> None:
+        """Takes one token.
+
+        Raises:
+            ResourceExhausted: there is none; says when there will be.
+        """
+        left = self._level(key)
+        if left < 1:
+            raise self._refusal(left)
+        self._put(key, left - 1)
+
+    def check(self, key: str) -> None:
+        """Looks without taking.
+
+        Raises:
+            ResourceExhausted: there is no token.
+        """
+        left = self._level(key)
+        if left < 1:
+            raise self._refusal(left)
+
+    def _level(self, key: str) -> float:
+        level, then = self._buckets.get(key, (self._burst, 0.0))
+        return min(self._burst, level + (self._monotonic() - then) * self._per_second)
+
+    def _put(self, key: str, level: float) -> None:
+        self._buckets[key] = (level, self._monotonic())
+        self._buckets.move_to_end(key)
+        if len(self._buckets) > BUCKETS_MAX:
+            self._buckets.popitem(last=False)
+
+    def _refusal(self, left: float) -> ResourceExhausted:
+        wait = timedelta(seconds=(1 - left) / self._per_second)
+        return ResourceExhausted(
+            f"more than {self._per_second:g} {self._what} a second; slow down and try again",
+            reason="RATE_LIMITED",
+            retry_after=wait,
+        )
+
+
+class Slots:
+    """How much may be going on at once, in all and by one key.
+
+    Args:
+        what: names the limit in the refusal.
+    """
+
+    def __init__(self, what: str, total_max: int, per_key_max: int) -> None:
+        self._what = what
+        self._total_max = total_max
+        self._per_key_max = per_key_max
+        self._held: dict[str, int] = {}
+        self.total = 0
+
+    @contextmanager
+    def hold(self, key: str) -> Iterator[None]:
+        """Holds one slot.
+
+        Raises:
+            ResourceExhausted: all are taken.
+        """
+        mine = self._held.get(key, 0)
+        if self.total >= self._total_max or mine >= self._per_key_max:
+            limit = self._total_max if self.total >= self._total_max else self._per_key_max
+            raise ResourceExhausted(
+                f"more than {limit} {self._what} at once; try again in a moment",
+                reason="CONCURRENCY_LIMITED",
+                retry_after=RETRY_AFTER,
+            )
+        self.total += 1
+        self._held[key] = mine + 1
+        try:
+            yield
+        finally:
+            self.total -= 1
+            self._held[key] -= 1
+            if not self._held[key]:
+                del self._held[key]
+
+
+class ByteBudget:
+    """How many bytes of bodies are held in memory at once, by all requests together."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self.held = 0
+
+    def take(self, count: int) -> None:
+        """Reserves.
+
+        Raises:
+            ResourceExhausted: there is not that much room now.
+        """
+        if self.held + count > self._bytes_max:
+            raise ResourceExhausted(
+                "too many bytes are on their way at once; try again in a moment",
+                reason="MEMORY_LIMITED",
+                retry_after=RETRY_AFTER,
+            )
+        self.held += count
+
+    def give_back(self, count: int) -> None:
+        """Frees."""
+        self.held -= count

@@ -1,0 +1,145 @@
+"""Path templates of `google.api.http`: `/v1/{name=projects/*/datasets/*}:export` matches a path and names what it captured.
+
+Grammar: google/api/http.proto. `*` is one segment, `**` the rest of the path and comes last. Captured segments are percent-decoded; one that
+holds a slash once decoded matches nothing, so that no name can be smuggled past the shape of its template.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from urllib.parse import quote, unquote_to_bytes
+
+ONE = "*"
+REST = "**"
+_VARIABLE = re.compile(r"\{([^{}=]+)(?:=([^{}]+))?\}")
+_FIELD_PATH = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*")
+_UNRESERVED = "-._~!$&'()+,;=@"
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A part of the path that is kept in a field: segments `start` to `end`, end excluded; None for the rest of the path."""
+
+    field_path: str
+    start: int
+    end: int | None
+
+
+@dataclass(frozen=True)
+class PathTemplate:
+    """A parsed template.
+
+    Attributes:
+        segments: literals, `*` and `**`, without the slashes.
+        variables: what is captured.
+        verb: the custom verb after the colon; empty without one.
+    """
+
+    segments: tuple[str, ...]
+    variables: tuple[Variable, ...]
+    verb: str
+
+    @classmethod
+    def parse(cls, text: str) -> "PathTemplate":
+        """Reads a template.
+
+        Raises:
+            ValueError: it is none.
+        """
+        if not text.startswith("/"):
+            raise ValueError(f"{text!r} does not begin with a slash")
+        body, verb = split_verb(text[1:])
+        segments: list[str] = []
+        variables: list[Variable] = []
+        for piece in _pieces(body):
+            found = _VARIABLE.fullmatch(piece)
+            if not found:
+                segments.append(piece)
+                continue
+            field_path, inner = found[1], found[2] or ONE
+            parts = inner.split("/")
+            if not _FIELD_PATH.fullmatch(field_path):
+                raise ValueError(f"{field_path!r} in {text!r} is no field")
+            end = None if parts[-1] == REST else len(segments) + len(parts)
+            variables.append(Variable(field_path, len(segments), end))
+            segments.extend(parts)
+        if any(not segment or "{" in segment or "}" in segment for segment in segments) or REST in segments[:-1]:
+            raise ValueError(f"{text!r} is no path template")
+        return cls(tuple(segments), tuple(variables), verb)
+
+    def match(self, segments: list[str], verb: str) -> dict[str, str] | None:
+        """What a path's segments, still percent-encoded, give to the fields; None where they do not fit."""
+        if verb != self.verb or not self._fits(segments):
+            return None
+        captured: dict[str, str] = {}
+        for variable in self.variables:
+            value = _decode(segments[variable.start : variable.end], rest=variable.end is None)
+            if value is None:
+                return None
+            captured[variable.field_path] = value
+        return captured
+
+    def _fits(self, segments: list[str]) -> bool:
+        wanted = self.segments
+        if wanted and wanted[-1] == REST:
+            if len(segments) < len(wanted) - 1:
+                return False
+            wanted = wanted[:-1]
+        elif len(segments) != len(wanted):
+            return False
+        return all(one == ONE and other or one == other for one, other in zip(wanted, segments, strict=False))
+
+    def expand(self, values: Mapping[str, str]) -> str:
+        """The path for these values of the fields, percent-encoded.
+
+        Raises:
+            ValueError: a value does not have the shape that the template asks for.
+        """
+        segments = list(self.segments)
+        for variable in reversed(self.variables):
+            segments[variable.start : variable.end] = [
+                quote(part, safe=_UNRESERVED) for part in values[variable.field_path].split("/")
+            ]
+        path = "/" + "/".join(segments) + (f":{self.verb}" if self.verb else "")
+        if self.match(*split_path(path)) != dict(values):
+            raise ValueError(f"{dict(values)} does not fit {self}")
+        return path
+
+
+def split_path(path: str) -> tuple[list[str], str]:
+    """A raw path's segments and custom verb."""
+    body, verb = split_verb(path[1:])
+    return body.split("/"), verb
+
+
+def split_verb(path: str) -> tuple[str, str]:
+    """Cuts `:verb` off the last segment."""
+    head, colon, verb = path.rpartition(":")
+    if not colon or "/" in verb or "}" in verb:
+        return path, ""
+    return head, verb
+
+
+def _pieces(body: str) -> Iterator[str]:
+    """The segments of a template, each variable in one piece."""
+    start = depth = 0
+    for index, character in enumerate(body):
+        depth += (character == "{") - (character == "}")
+        if character == "/" and depth == 0:
+            yield body[start:index]
+            start = index + 1
+    yield body[start:]
+
+
+def _decode(segments: list[str], *, rest: bool) -> str | None:
+    """The captured text; None where a segment is no UTF-8 or hides a slash. The rest of a path keeps its encoded slashes' meaning."""
+    decoded = []
+    for segment in segments:
+        try:
+            text = unquote_to_bytes(segment).decode()
+        except UnicodeDecodeError:
+            return None
+        if not rest and ("/" in text or not text):
+            return None
+        decoded.append(text)
+    return "/".join(decoded)

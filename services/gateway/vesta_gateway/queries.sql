@@ -1,0 +1,67 @@
+-- name: insert_member^
+-- A new member; no row where the id is taken.
+INSERT INTO member (project, member, display_name, role, create_time, update_time)
+VALUES (:project, :member, :display_name, :role, :now, :now)
+ON CONFLICT DO NOTHING
+RETURNING *;
+
+-- name: insert_first_owner!
+-- The member `owner` of a project that has no member yet.
+INSERT INTO member (project, member, display_name, role, create_time, update_time)
+SELECT :project, :member, '', :role, :now, :now
+WHERE NOT EXISTS (SELECT FROM member WHERE project = :project)
+ON CONFLICT DO NOTHING;
+
+-- name: find_member^
+SELECT * FROM member WHERE project = :project AND member = :member;
+
+-- name: lock_members
+-- The members of a project, each locked until the transaction ends, so that two owners cannot remove each other.
+SELECT * FROM member WHERE project = :project ORDER BY member FOR UPDATE;
+
+-- name: has_members$
+SELECT EXISTS (SELECT FROM member WHERE project = :project);
+
+-- name: list_members
+SELECT * FROM member
+WHERE project = :project AND member > :after
+ORDER BY member
+LIMIT :limit;
+
+-- name: update_member^
+UPDATE member SET display_name = :display_name, role = :role, update_time = :now
+WHERE project = :project AND member = :member
+RETURNING *;
+
+-- name: delete_member!
+-- With its keys.
+DELETE FROM member WHERE project = :project AND member = :member;
+
+-- name: insert_api_key^
+-- A new key; no row where the id is taken.
+INSERT INTO api_key (project, api_key, member, display_name, secret_sha256, prefix, expire_time, create_time)
+VALUES (:project, :api_key, :member, :display_name, :secret_sha256, :prefix, :expire_time, :now)
+ON CONFLICT (project, api_key) DO NOTHING
+RETURNING *;
+
+-- name: find_api_key^
+SELECT * FROM api_key WHERE project = :project AND api_key = :api_key;
+
+-- name: list_api_keys
+SELECT * FROM api_key
+WHERE project = :project AND api_key > :after
+ORDER BY api_key
+LIMIT :limit;
+
+-- name: delete_api_key!
+DELETE FROM api_key WHERE project = :project AND api_key = :api_key;
+
+-- name: find_caller^
+-- Whom a secret stands for.
+SELECT k.project, k.api_key, k.member, k.secret_sha256, k.expire_time, k.last_use_time, m.role
+FROM api_key AS k JOIN member AS m USING (project, member)
+WHERE k.secret_sha256 = :secret_sha256;
+
+-- name: touch_api_key!
+-- Notes when a key was used.
+UPDATE api_key SET last_use_time = :now WHERE project = :project AND api_key = :api_key;

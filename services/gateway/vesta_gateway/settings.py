@@ -1,0 +1,59 @@
+"""What the gateway can be told."""
+
+from datetime import timedelta
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from vesta_common.settings import ServiceSettings
+
+_MIB = 1024 * 1024
+
+
+class Settings(ServiceSettings):
+    """The gateway's settings. It listens on two addresses of its own; `listen_address` is not used."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="VESTA_GATEWAY_")
+
+    rest_address: str = Field("127.0.0.1:0", description="HOST:PORT of REST; port 0 picks a free one")
+    grpc_address: str = Field("127.0.0.1:0", description="HOST:PORT of gRPC; port 0 picks a free one")
+    tls_certificate: Path | None = Field(None, description="PEM file of the certificate chain; plain HTTP without it")
+    tls_key: Path | None = Field(None, description="PEM file of the certificate's key")
+    trusted_proxies: str = Field("", description="addresses whose X-Forwarded-* headers are believed, separated by commas")
+    cors_origins: tuple[str, ...] = Field((), description='origins of web pages that may call, as JSON: ["https://…"]')
+
+    connection_address: str = Field("", description="HOST:PORT of connection")
+    datasets_address: str = Field("", description="HOST:PORT of datasets")
+    annotation_address: str = Field("", description="HOST:PORT of annotation")
+    training_address: str = Field("", description="HOST:PORT of training")
+    serving_address: str = Field("", description="HOST:PORT of serving")
+    pipelining_address: str = Field("", description="HOST:PORT of pipelining")
+    conductor_address: str = Field("", description="HOST:PORT of conductor")
+
+    owner_key_sha256: str = Field(pattern="^[0-9a-f]{64}$", description="SHA-256 of the platform owner's key, 64 hex digits")
+    key_cache: timedelta = Field(timedelta(seconds=5), description="for how long a key that was looked up is believed")
+
+    requests_per_second: float = Field(2000, gt=0, description="requests a second of one key")
+    requests_burst: int = Field(4000, ge=1, description="requests of one key that may come at once")
+    refusals_per_second: float = Field(10, gt=0, description="unauthenticated requests a second of one address")
+    refusals_burst: int = Field(100, ge=1, description="unauthenticated requests of one address that may come at once")
+    concurrent_requests_max: int = Field(512, ge=1, description="requests under way at once")
+    concurrent_requests_per_key_max: int = Field(256, ge=1, description="requests of one key under way at once")
+    concurrent_streams_max: int = Field(1000, ge=1, description="uploads, downloads and watchers under way at once")
+    concurrent_streams_per_key_max: int = Field(200, ge=1, description="streams of one key under way at once")
+    request_bytes_max: int = Field(64 * _MIB, ge=1024, description="size of a request that is not streamed")
+    upload_bytes_max: int = Field(16 * 1024 * _MIB, ge=1024, description="size of a streamed upload")
+    buffered_bytes_max: int = Field(256 * _MIB, ge=1024, description="bytes of all requests in memory at once")
+    call_timeout: timedelta = Field(timedelta(seconds=120), description="how long a call may take; callers may ask for less")
+    body_idle_timeout: timedelta = Field(timedelta(seconds=30), description="how long a sender may pause")
+
+    def backend_addresses(self) -> dict[str, str]:
+        """Where each service answers."""
+        suffix = "_address"
+        own = {"rest", "grpc", "listen", "metrics"}
+        return {
+            name.removesuffix(suffix): getattr(self, name)
+            for name in type(self).model_fields
+            if name.endswith(suffix) and name.removesuffix(suffix) not in own
+        }

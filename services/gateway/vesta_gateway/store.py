@@ -1,0 +1,241 @@
+"""Members and keys in PostgreSQL. Rows become messages here; nothing else knows SQL."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from vesta_common.clock import Clock
+from vesta_common.errors import AlreadyExists, FailedPrecondition, NotFound
+from vesta_common.etags import with_etag
+from vesta_common.pages import Page
+from vesta_common.postgres import Connection, Postgres, load_queries
+from vesta_contracts.gateway.v1 import ApiKey, Member, Role
+from vesta_gateway.caller import OWNER_ID, Caller
+
+TOUCH_INTERVAL = timedelta(minutes=1)
+
+queries = load_queries("vesta_gateway")
+
+
+def member_name(project: str, member: str) -> str:
+    """`projects/acme/members/ada`."""
+    return f"projects/{project}/members/{member}"
+
+
+def ids_of(name: str) -> tuple[str, str]:
+    """Project and own id of a name of four parts."""
+    _, project, _, own = name.split("/")
+    return project, own
+
+
+def insert_member(connection: Connection, project: str, member_id: str, member: Member, now: datetime) -> Member:
+    """Adds a member.
+
+    Raises:
+        AlreadyExists: the id is taken.
+    """
+    row = queries.insert_member(
+        connection, project=project, member=member_id, display_name=member.display_name, role=member.role, now=now
+    )
+    if row is None:
+        raise _taken(member_name(project, member_id))
+    return _member(row)
+
+
+def add_first_owner(postgres: Postgres, project_name: str, clock: Clock) -> None:
+    """Gives a project without members its member `owner`."""
+    project = project_name.split("/")[1]
+    with postgres.transaction() as connection:
+        queries.insert_first_owner(connection, project=project, member=OWNER_ID, role=Role.ROLE_OWNER, now=clock.now())
+
+
+def has_members(connection: Connection, project: str) -> bool:
+    """True where the project was given members."""
+    return bool(queries.has_members(connection, project=project))
+
+
+def get_member(connection: Connection, name: str) -> Member:
+    """One member.
+
+    Raises:
+        NotFound: there is none.
+    """
+    project, member = ids_of(name)
+    row = queries.find_member(connection, project=project, member=member)
+    if row is None:
+        raise _missing(name)
+    return _member(row)
+
+
+def list_members(connection: Connection, project: str, page: Page) -> tuple[list[Member], str]:
+    """A page of members by name, and the next page's token."""
+    after = page.cursor[0] if page.cursor else ""
+    rows = list(queries.list_members(connection, project=project, after=after, limit=page.limit))
+    kept, token = page.cut(rows, lambda row: (row["member"],))
+    return [_member(row) for row in kept], token
+
+
+def lock_member(connection: Connection, name: str) -> Member:
+    """One member, with all of its project locked until the transaction ends.
+
+    Raises:
+        NotFound: there is none.
+    """
+    project, member = ids_of(name)
+    rows = {row["member"]: row for row in queries.lock_members(connection, project=project)}
+    if member not in rows:
+        raise _missing(name)
+    return _member(rows[member])
+
+
+def update_member(connection: Connection, member: Member, now: datetime) -> Member:
+    """Writes what can change of a member that is locked.
+
+    Raises:
+        FailedPrecondition: the project would be without an owner.
+    """
+    project, own = ids_of(member.name)
+    if member.role != Role.ROLE_OWNER:
+        _check_other_owner(connection, project, own)
+    row = queries.update_member(
+        connection, project=project, member=own, display_name=member.display_name, role=member.role, now=now
+    )
+    return _member(row)
+
+
+def delete_member(connection: Connection, name: str) -> None:
+    """Removes a member with its keys.
+
+    Raises:
+        NotFound: there is none.
+        FailedPrecondition: the project would be without an owner.
+    """
+    lock_member(connection, name)
+    project, own = ids_of(name)
+    _check_other_owner(connection, project, own)
+    queries.delete_member(connection, project=project, member=own)
+
+
+def insert_api_key(
+    connection: Connection, project: str, api_key_id: str, api_key: ApiKey, secret_sha256: bytes, now: datetime
+) -> ApiKey:
+    """Adds a key; the answer bears no secret.
+
+    Raises:
+        AlreadyExists: the id is taken.
+    """
+    row = queries.insert_api_key(
+        connection,
+        project=project,
+        api_key=api_key_id,
+        member=ids_of(api_key.member)[1],
+        display_name=api_key.display_name,
+        secret_sha256=secret_sha256,
+        prefix=api_key.prefix,
+        expire_time=api_key.expire_time.ToDatetime(UTC) if api_key.HasField("expire_time") else None,
+        now=now,
+    )
+    if row is None:
+        raise _taken(f"projects/{project}/apiKeys/{api_key_id}")
+    return _api_key(row)
+
+
+def get_api_key(connection: Connection, name: str) -> ApiKey:
+    """One key, without its secret.
+
+    Raises:
+        NotFound: there is none.
+    """
+    project, api_key = ids_of(name)
+    row = queries.find_api_key(connection, project=project, api_key=api_key)
+    if row is None:
+        raise _missing(name)
+    return _api_key(row)
+
+
+def list_api_keys(connection: Connection, project: str, page: Page) -> tuple[list[ApiKey], str]:
+    """A page of keys by name, and the next page's token."""
+    after = page.cursor[0] if page.cursor else ""
+    rows = list(queries.list_api_keys(connection, project=project, after=after, limit=page.limit))
+    kept, token = page.cut(rows, lambda row: (row["api_key"],))
+    return [_api_key(row) for row in kept], token
+
+
+def delete_api_key(connection: Connection, name: str) -> None:
+    """Removes a key.
+
+    Raises:
+        NotFound: there is none.
+    """
+    project, api_key = ids_of(name)
+    if not queries.delete_api_key(connection, project=project, api_key=api_key):
+        raise _missing(name)
+
+
+def find_caller(postgres: Postgres, secret_sha256: bytes, clock: Clock) -> Caller | None:
+    """Whom a secret stands for; None for nobody. Notes the use, once a minute at most."""
+    with postgres.transaction() as connection:
+        row = queries.find_caller(connection, secret_sha256=secret_sha256)
+        if row is None:
+            return None
+        now = clock.now()
+        if row["last_use_time"] is None or row["last_use_time"] < now - TOUCH_INTERVAL:
+            queries.touch_api_key(connection, project=row["project"], api_key=row["api_key"], now=now)
+    return Caller(
+        key=f"projects/{row['project']}/apiKeys/{row['api_key']}",
+        project=f"projects/{row['project']}",
+        member=member_name(row["project"], row["member"]),
+        role=row["role"],
+        expire_time=row["expire_time"],
+    )
+
+
+def _check_other_owner(connection: Connection, project: str, own: str) -> None:
+    """Raises where `own` is the only owner of a project whose members are locked."""
+    owners = {row["member"] for row in queries.lock_members(connection, project=project) if row["role"] == Role.ROLE_OWNER}
+    if owners == {own}:
+        name = member_name(project, own)
+        raise FailedPrecondition(
+            f"{name} is the last owner; make another member an owner first", reason="LAST_OWNER", metadata={"name": name}
+        )
+
+
+def _member(row: dict[str, Any]) -> Member:
+    member = Member(
+        name=member_name(row["project"], row["member"]),
+        display_name=row["display_name"],
+        role=row["role"],
+        create_time=_timestamp(row["create_time"]),
+        update_time=_timestamp(row["update_time"]),
+    )
+    with_etag(member)
+    return member
+
+
+def _api_key(row: dict[str, Any]) -> ApiKey:
+    return ApiKey(
+        name=f"projects/{row['project']}/apiKeys/{row['api_key']}",
+        display_name=row["display_name"],
+        member=member_name(row["project"], row["member"]),
+        prefix=row["prefix"],
+        expire_time=_timestamp(row["expire_time"]),
+        last_use_time=_timestamp(row["last_use_time"]),
+        create_time=_timestamp(row["create_time"]),
+    )
+
+
+def _timestamp(time: datetime | None) -> Timestamp | None:
+    if time is None:
+        return None
+    found = Timestamp()
+    found.FromDatetime(time)
+    return found
+
+
+def _missing(name: str) -> NotFound:
+    return NotFound(f"there is no {name}", reason="NOT_FOUND", metadata={"name": name})
+
+
+def _taken(name: str) -> AlreadyExists:
+    return AlreadyExists(f"{name} exists already; choose another id", reason="ALREADY_EXISTS", metadata={"name": name})

@@ -1,0 +1,192 @@
+"""Follows every event topic from now on, and hands each event on. One consumer a process, in no group: every replica sees everything.
+
+The broker of the laptop answers `end_offsets` wrongly and has no end to seek to, so the end is found by time: the youngest age at which a
+partition still has a record says where to begin, and what is older than the start is dropped. On Apache Kafka the same finds the end at once.
+"""
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+
+import structlog
+from google.api import resource_pb2
+from google.protobuf import descriptor_pool
+from google.protobuf.any_pb2 import Any as AnyMessage
+from kafka import KafkaConsumer, TopicPartition
+from kafka.consumer.fetcher import ConsumerRecord
+from kafka.errors import KafkaError
+
+from vesta_common.consumer import KafkaOptions
+from vesta_common.errors import InvalidArgument
+from vesta_common.events import decode_attributes, decode_time, message_class_of
+from vesta_common.names import project_of
+from vesta_contracts import everything
+from vesta_contracts.gateway.v1 import ProjectEvent
+
+FETCH_MAX_WAIT_MS = 200
+FETCH_BYTES_MAX = 16 * 1024 * 1024
+POLL_TIMEOUT_MS = 500
+TOPICS_INTERVAL = timedelta(seconds=5)
+# For so long after the start what is older is dropped; later a clock that is wrong elsewhere must not silence its events.
+CATCH_UP = timedelta(seconds=60)
+RECONNECT_PAUSE = timedelta(seconds=1)
+AGES = tuple(timedelta(seconds=2**exponent) for exponent in range(26))  # up to two years
+_TYPE_URL = "type.googleapis.com/"
+
+Publish = Callable[[str, ProjectEvent], None]
+"""Takes an event of a project; called in the tail's thread."""
+
+log = structlog.get_logger()
+
+
+def event_topics() -> set[str]:
+    """The topics that events are on, one a resource. Frames of cameras and dead letters are on others."""
+    found = set()
+    for file in everything.FILES:
+        for message in descriptor_pool.Default().FindFileByName(file).message_types_by_name.values():
+            if message.GetOptions().Extensions[resource_pb2.resource].type:
+                service = message.full_name.split(".")[1]
+                word = re.sub(r"(?<!^)(?=[A-Z])", "_", message.name).lower()
+                found.add(f"vesta.{service}.{word}.v1")
+    return found
+
+
+def to_project_event(record: ConsumerRecord) -> tuple[str, ProjectEvent]:
+    """The project and the event that a record tells of.
+
+    Raises:
+        InvalidArgument: it is no event of a project.
+    """
+    found = decode_attributes(record.headers)
+    message_type = message_class_of(found["ce_type"]).DESCRIPTOR
+    subject = found.get("ce_subject", "")
+    event = ProjectEvent(
+        id=found["ce_id"],
+        type=found["ce_type"],
+        subject=subject,
+        payload=AnyMessage(type_url=_TYPE_URL + message_type.full_name, value=record.value or b""),
+    )
+    event.time.FromDatetime(decode_time(found["ce_time"]))
+    return project_of(subject), event
+
+
+class Tail:
+    """Follows the topics in a thread of its own.
+
+    Args:
+        is_wanted: False where nobody watches a project, so that its events need not be read.
+    """
+
+    def __init__(self, kafka: KafkaOptions, publish: Publish, is_wanted: Callable[[str], bool]) -> None:
+        self._kafka = kafka
+        self._publish = publish
+        self._is_wanted = is_wanted
+        self._topics = {kafka.topic_prefix + topic for topic in event_topics()}
+        self._positions: dict[TopicPartition, int] = {}
+        self._start_ms = 0
+        self._caught_up = 0.0
+        self._stopping = threading.Event()
+        self.following = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="tail", daemon=True)
+
+    def start(self) -> None:
+        """Begins. `following` is set once everything published from then on will be seen."""
+        self._start_ms = int(time.time() * 1000)
+        self._caught_up = time.monotonic() + CATCH_UP.total_seconds()
+        self._thread.start()
+
+    def stop(self, timeout: timedelta) -> None:
+        """Ends."""
+        self._stopping.set()
+        if self._thread.ident:
+            self._thread.join(timeout.total_seconds())
+
+    def healthy(self) -> bool:
+        """True while events are followed."""
+        return self._thread.is_alive() and self.following.is_set()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                consumer = KafkaConsumer(
+                    bootstrap_servers=self._kafka.bootstrap,
+                    group_id=None,
+                    enable_auto_commit=False,
+                    auto_offset_reset="earliest",
+                    fetch_max_wait_ms=FETCH_MAX_WAIT_MS,
+                    max_partition_fetch_bytes=FETCH_BYTES_MAX,
+                )
+            except KafkaError as error:
+                self._interrupted(error)
+                continue
+            try:
+                self._follow(consumer)
+            except KafkaError as error:
+                self._interrupted(error)
+            finally:
+                consumer.close()
+
+    def _interrupted(self, error: KafkaError) -> None:
+        self.following.clear()
+        log.warning("tail_interrupted", error=str(error))
+        self._stopping.wait(RECONNECT_PAUSE.total_seconds())
+
+    def _follow(self, consumer: KafkaConsumer) -> None:
+        look_time = 0.0
+        while not self._stopping.is_set():
+            if time.monotonic() >= look_time:
+                look_time = time.monotonic() + TOPICS_INTERVAL.total_seconds()
+                self._take_new_partitions(consumer)
+                self.following.set()
+            if not self._positions:
+                self._stopping.wait(POLL_TIMEOUT_MS / 1000)
+                continue
+            for partition, records in consumer.poll(POLL_TIMEOUT_MS).items():
+                for record in records:
+                    self._hand_on(record)
+                self._positions[partition] = records[-1].offset + 1
+
+    def _take_new_partitions(self, consumer: KafkaConsumer) -> None:
+        """Follows what topics there are by now: those found first from their ends, later ones, being new, from their beginnings."""
+        partitions = {
+            TopicPartition(topic, number)
+            for topic in consumer.topics() & self._topics
+            for number in consumer.partitions_for_topic(topic) or ()
+        }
+        new = partitions - self._positions.keys()
+        if not new and consumer.assignment() == partitions:
+            return
+        starts = dict.fromkeys(new, 0) if self.following.is_set() else self._ends(consumer, new)
+        self._positions.update(starts)
+        consumer.assign(list(self._positions))
+        for partition, offset in self._positions.items():
+            consumer.seek(partition, offset)
+
+    def _ends(self, consumer: KafkaConsumer, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """Offsets at or before the ends of partitions, not long before."""
+        unknown = set(partitions)
+        if not unknown:
+            return {}
+        found: dict[TopicPartition, int] = dict(consumer.end_offsets(list(unknown)))
+        for age in AGES:
+            since_ms = self._start_ms - int(age.total_seconds() * 1000)
+            for partition, answer in consumer.offsets_for_times(dict.fromkeys(unknown, since_ms)).items():
+                if answer is not None and answer.timestamp >= 0:
+                    found[partition] = max(found[partition], answer.offset)
+                    unknown.discard(partition)
+            if not unknown:
+                break
+        return found
+
+    def _hand_on(self, record: ConsumerRecord) -> None:
+        if record.timestamp < self._start_ms and time.monotonic() < self._caught_up:
+            return
+        try:
+            project = (record.key or b"").decode().split("/")
+            if len(project) > 1 and not self._is_wanted("/".join(project[:2])):
+                return
+            self._publish(*to_project_event(record))
+        except (InvalidArgument, UnicodeDecodeError) as error:
+            log.warning("event_passed_over", topic=record.topic, offset=record.offset, error=str(error))

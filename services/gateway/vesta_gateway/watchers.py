@@ -1,0 +1,102 @@
+"""Hands each event to those who watch its project. One queue a watcher, bounded: who reads too slowly is dropped, and nobody else waits."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+
+from vesta_common.errors import ResourceExhausted, Unavailable, VestaError
+from vesta_contracts.gateway.v1 import ProjectEvent
+
+QUEUE_EVENTS_MAX = 1000
+# Told of every prediction, a page would see little else; who wants them says so.
+UNASKED_TYPES = frozenset({"vesta.serving.prediction.v1.made"})
+
+
+class _Watcher:
+    def __init__(self, type_prefixes: Sequence[str], queue_max: int) -> None:
+        self._type_prefixes = tuple(type_prefixes)
+        self._queue: asyncio.Queue[ProjectEvent | VestaError] = asyncio.Queue(queue_max + 1)
+        self._queue_max = queue_max
+        self._is_over = False
+
+    def wants(self, event_type: str) -> bool:
+        return event_type.startswith(self._type_prefixes) if self._type_prefixes else event_type not in UNASKED_TYPES
+
+    def offer(self, event: ProjectEvent) -> None:
+        if self._is_over:
+            return
+        if self._queue.qsize() >= self._queue_max:
+            self.end(
+                ResourceExhausted(
+                    f"{self._queue_max} events wait to be read; watch again, and read faster or watch fewer types",
+                    reason="WATCHER_TOO_SLOW",
+                )
+            )
+            return
+        self._queue.put_nowait(event)
+
+    def end(self, error: VestaError) -> None:
+        """Lets the watcher read what waits, and then the error."""
+        if not self._is_over:
+            self._is_over = True
+            self._queue.put_nowait(error)
+
+    async def read(self) -> ProjectEvent:
+        found = await self._queue.get()
+        if isinstance(found, VestaError):
+            raise found
+        return found
+
+
+class Watchers:
+    """Who watches what. Of one event loop: call it there alone."""
+
+    def __init__(self, queue_events_max: int = QUEUE_EVENTS_MAX) -> None:
+        self._queue_events_max = queue_events_max
+        self._by_project: dict[str, set[_Watcher]] = defaultdict(set)
+        self._is_closed = False
+
+    @property
+    def count(self) -> int:
+        """How many watch."""
+        return sum(len(watchers) for watchers in self._by_project.values())
+
+    def is_watched(self, project: str) -> bool:
+        """True where somebody watches a project. Safe to ask from any thread."""
+        return project in self._by_project
+
+    def publish(self, project: str, event: ProjectEvent) -> None:
+        """Hands an event on."""
+        for watcher in tuple(self._by_project.get(project, ())):
+            if watcher.wants(event.type):
+                watcher.offer(event)
+
+    async def watch(self, project: str, type_prefixes: Sequence[str]) -> AsyncIterator[ProjectEvent]:
+        """The events of a project from now on.
+
+        Raises:
+            ResourceExhausted: they were read too slowly.
+            Unavailable: the gateway stops.
+        """
+        if self._is_closed:
+            raise _closing()
+        watcher = _Watcher(type_prefixes, self._queue_events_max)
+        self._by_project[project].add(watcher)
+        try:
+            while True:
+                yield await watcher.read()
+        finally:
+            self._by_project[project].discard(watcher)
+            if not self._by_project[project]:
+                del self._by_project[project]
+
+    def close(self) -> None:
+        """Sends everybody home."""
+        self._is_closed = True
+        for watchers in self._by_project.values():
+            for watcher in watchers:
+                watcher.end(_closing())
+
+
+def _closing() -> Unavailable:
+    return Unavailable("the gateway stops; watch again in a moment", reason="STOPPING")
