@@ -1,7 +1,7 @@
-"""Events: CloudEvents 1.0 in Kafka's binary mode, with a protobuf message as value.
+"""Events: CloudEvents 1.0 in Kafka's binary mode, with a protobuf message, or an image, as value.
 
 The type follows from the message and back: `vesta.annotation.v1.TaskAccepted` is `vesta.annotation.task.v1.accepted` on the topic
-`vesta.annotation.task.v1`.
+`vesta.annotation.task.v1`. Others than us may write to the broker, so that nothing in a record is believed before it is checked.
 """
 
 import re
@@ -18,7 +18,9 @@ from vesta_common.errors import InvalidArgument
 from vesta_common.ids import new_id
 
 CONTENT_TYPE = "application/protobuf"
-_TYPE = re.compile(r"vesta\.([a-z]+)\.([a-z_]+)\.v1\.([a-z_]+)")
+IMAGE_CONTENT = "image/"
+ATTRIBUTE_CHARACTERS_MAX = {"ce_id": 200, "ce_type": 200, "ce_source": 1000, "ce_subject": 1000, "ce_time": 64}
+_TYPE = re.compile(r"vesta\.([a-z]+)\.([a-z_]+)\.(v[0-9]+)\.([a-z_]+)")
 # Words that end an event's name although they have two parts.
 _COMPOUND = ("RolledBack",)
 
@@ -30,12 +32,12 @@ class Event:
     """A fact.
 
     Attributes:
-        id: unique; a repeat bears the same one.
+        id: unique; a repeat bears the same one. At most 200 characters.
         type: `vesta.annotation.task.v1.accepted`.
         source: who published it, `services/annotation`.
         subject: the resource it is about; also the Kafka key, so that a resource's events stay in order.
         time: when it happened.
-        payload: the message.
+        payload: the message; bytes where `content_type` is an image's.
         carrier: the trace it belongs to.
     """
 
@@ -46,6 +48,12 @@ class Event:
     time: datetime
     payload: Any
     carrier: dict[str, str]
+    content_type: str = CONTENT_TYPE
+
+    @property
+    def value(self) -> bytes:
+        """The payload as the Kafka value."""
+        return bytes(self.payload) if self.content_type.startswith(IMAGE_CONTENT) else self.payload.SerializeToString()
 
     @property
     def topic(self) -> str:
@@ -87,11 +95,11 @@ def message_class_of(event_type: str) -> type[Message]:
 
     found = _TYPE.fullmatch(event_type)
     if found:
-        service, resource, what = found.groups()
+        service, resource, version, what = found.groups()
         name = "".join(word.title() for word in f"{resource}_{what}".split("_"))
         try:
             return message_factory.GetMessageClass(
-                descriptor_pool.Default().FindMessageTypeByName(f"vesta.{service}.v1.{name}")
+                descriptor_pool.Default().FindMessageTypeByName(f"vesta.{service}.{version}.{name}")
             )
         except KeyError:
             pass
@@ -107,58 +115,68 @@ def encode_headers(event: Event) -> Headers:
         "ce_source": event.source,
         "ce_subject": event.subject,
         "ce_time": event.time.astimezone(UTC).isoformat(),
-        "content-type": CONTENT_TYPE,
+        "content-type": event.content_type,
         **event.carrier,
     }
     return [(key, value.encode()) for key, value in attributes.items()]
 
 
-def decode_attributes(headers: Sequence[tuple[str, bytes]]) -> dict[str, str]:
-    """The CloudEvents attributes and other headers of a record.
-
-    Raises:
-        InvalidArgument: one is missing or is not text.
-    """
-    try:
-        found = {key: value.decode() for key, value in headers if value is not None}
-    except UnicodeDecodeError as error:
-        raise InvalidArgument("a header is not UTF-8", reason="EVENT_MALFORMED") from error
-    missing = [key for key in ("ce_id", "ce_type", "ce_source", "ce_time") if not found.get(key)]
-    if missing:
-        raise InvalidArgument(f"the record is no CloudEvent: it lacks {', '.join(missing)}", reason="EVENT_MALFORMED")
-    return found
-
-
-def decode_time(text: str) -> datetime:
-    """`ce_time` as an aware time.
-
-    Raises:
-        InvalidArgument: it is none.
-    """
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise InvalidArgument(f"ce_time {text!r} is no RFC 3339 time", reason="EVENT_MALFORMED") from error
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
-
-
-def decode(headers: Sequence[tuple[str, bytes]], value: bytes) -> Event:
+def decode(headers: Sequence[tuple[str, bytes | None]], value: bytes | None, key: bytes | None = None) -> Event:
     """The event that a record holds.
 
     Raises:
-        InvalidArgument: it holds none; says why.
+        InvalidArgument: it holds none, with reason EVENT_MALFORMED or EVENT_UNKNOWN.
     """
-    found = decode_attributes(headers)
-    try:
-        payload = message_class_of(found["ce_type"]).FromString(value or b"")
-    except DecodeError as error:
-        raise InvalidArgument(f"the value is no {found['ce_type']}", reason="EVENT_MALFORMED") from error
+    found = _attributes(headers)
+    content_type = found.get("content-type", CONTENT_TYPE)
     return Event(
         id=found["ce_id"],
         type=found["ce_type"],
         source=found["ce_source"],
-        subject=found.get("ce_subject", ""),
-        time=decode_time(found["ce_time"]),
-        payload=payload,
-        carrier={key: found[key] for key in ("traceparent", "tracestate") if key in found},
+        subject=found.get("ce_subject") or _text("the key", key or b""),
+        time=_time(found["ce_time"]),
+        payload=(value or b"") if content_type.startswith(IMAGE_CONTENT) else _message(found["ce_type"], value or b""),
+        carrier={name: found[name] for name in ("traceparent", "tracestate") if name in found},
+        content_type=content_type,
     )
+
+
+def _attributes(headers: Sequence[tuple[str, bytes | None]]) -> dict[str, str]:
+    """The CloudEvents attributes and the other headers, the last one of each name."""
+    found = {name: _text(name, value) for name, value in headers if value is not None}
+    missing = [name for name in ("ce_id", "ce_type", "ce_source", "ce_time") if not found.get(name)]
+    if missing:
+        raise _malformed(f"the record is no CloudEvent: it lacks {', '.join(missing)}")
+    for name, characters_max in ATTRIBUTE_CHARACTERS_MAX.items():
+        if len(found.get(name, "")) > characters_max:
+            raise _malformed(f"{name} has more than {characters_max} characters")
+    return found
+
+
+def _text(name: str, value: bytes) -> str:
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        raise _malformed(f"{name} is not UTF-8") from None
+    if "\x00" in text:  # which PostgreSQL cannot keep
+        raise _malformed(f"{name} has a zero character")
+    return text
+
+
+def _time(text: str) -> datetime:
+    try:
+        found = datetime.fromisoformat(text)
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise _malformed(f"ce_time {text!r} is no RFC 3339 time") from None
+
+
+def _message(event_type: str, value: bytes) -> Message:
+    try:
+        return message_class_of(event_type).FromString(value)
+    except DecodeError:
+        raise _malformed(f"the value is no {event_type}") from None
+
+
+def _malformed(message: str) -> InvalidArgument:
+    return InvalidArgument(message, reason="EVENT_MALFORMED")
