@@ -13,14 +13,13 @@ from datetime import timedelta
 import structlog
 from google.api import resource_pb2
 from google.protobuf import descriptor_pool
-from google.protobuf.any_pb2 import Any as AnyMessage
 from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError
 
 from vesta_common.consumer import KafkaOptions
 from vesta_common.errors import InvalidArgument
-from vesta_common.events import decode_attributes, decode_time, message_class_of
+from vesta_common.events import decode
 from vesta_common.names import project_of
 from vesta_contracts import everything
 from vesta_contracts.gateway.v1 import ProjectEvent
@@ -33,7 +32,6 @@ TOPICS_INTERVAL = timedelta(seconds=5)
 CATCH_UP = timedelta(seconds=60)
 RECONNECT_PAUSE = timedelta(seconds=1)
 AGES = tuple(timedelta(seconds=2**exponent) for exponent in range(26))  # up to two years
-_TYPE_URL = "type.googleapis.com/"
 
 Publish = Callable[[str, ProjectEvent], None]
 """Takes an event of a project; called in the tail's thread."""
@@ -59,17 +57,11 @@ def to_project_event(record: ConsumerRecord) -> tuple[str, ProjectEvent]:
     Raises:
         InvalidArgument: it is no event of a project.
     """
-    found = decode_attributes(record.headers)
-    message_type = message_class_of(found["ce_type"]).DESCRIPTOR
-    subject = found.get("ce_subject", "")
-    event = ProjectEvent(
-        id=found["ce_id"],
-        type=found["ce_type"],
-        subject=subject,
-        payload=AnyMessage(type_url=_TYPE_URL + message_type.full_name, value=record.value or b""),
-    )
-    event.time.FromDatetime(decode_time(found["ce_time"]))
-    return project_of(subject), event
+    found = decode(record.headers, record.value, record.key)
+    event = ProjectEvent(id=found.id, type=found.type, subject=found.subject)
+    event.time.FromDatetime(found.time)
+    event.payload.Pack(found.payload)
+    return project_of(found.subject), event
 
 
 class Tail:
