@@ -1,0 +1,167 @@
+"""The whole service on the real engines, with peers behind real gRPC: a Loop turns by events alone."""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from conductor_builders import DATASET, NAMES, PROJECT
+from conductor_simulation import SimulatedPlatform
+from kafka import KafkaConsumer, KafkaProducer
+from vesta_common.client import open_channel
+from vesta_common.events import decode, encode_headers, new_event
+from vesta_common.server import Server
+from vesta_common.service import App, stop_app
+from vesta_conductor.app import build
+from vesta_conductor.settings import Settings
+from vesta_contracts.conductor.v1 import (
+    CreateLoopRequest,
+    CreateProjectRequest,
+    GetLoopRequest,
+    ListDecisionsRequest,
+    Loop,
+    LoopPolicy,
+    LoopServiceStub,
+    LoopStatus,
+    Project,
+    ProjectServiceStub,
+)
+from vesta_contracts.serving.v1 import DeploymentScored
+
+DEADLINE = timedelta(seconds=90)
+TOPICS = (
+    "vesta.annotation.task.v1",
+    "vesta.conductor.loop.v1",
+    "vesta.conductor.project.v1",
+    "vesta.conductor.dead_letter.v1",
+    "vesta.datasets.dataset.v1",
+    "vesta.datasets.item.v1",
+    "vesta.serving.deployment.v1",
+    "vesta.training.training_run.v1",
+)
+
+
+class RunningClock:
+    """The machine's clock under the simulation's: time passes by itself."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def advance(self, by: timedelta) -> None:
+        """Nothing to do."""
+
+
+def locked(platform: SimulatedPlatform, lock: threading.Lock) -> list[Any]:
+    """The simulation's servicers, one call at a time."""
+
+    def guarded(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            with lock:
+                answer = method(*arguments)
+                copy = type(answer)()
+                copy.CopyFrom(answer)
+                return copy
+
+        return call
+
+    servicers = platform.servicers()
+    for servicer in servicers:
+        for name in dir(servicer):
+            if name[0].isupper():
+                setattr(servicer, name, guarded(getattr(servicer, name)))
+    return servicers
+
+
+@pytest.fixture
+def lock() -> threading.Lock:
+    return threading.Lock()
+
+
+@pytest.fixture
+def platform() -> SimulatedPlatform:
+    return SimulatedPlatform(RunningClock(), random.Random(0))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def peers_address(platform: SimulatedPlatform, lock: threading.Lock) -> Iterator[str]:
+    server = Server("peers", "127.0.0.1:0", locked(platform, lock))
+    server.start()
+    yield server.address
+    server.stop()
+
+
+@pytest.fixture
+def start(
+    service_settings: Callable[[str], dict[str, Any]], create_topics: Callable[..., None], peers_address: str
+) -> Iterator[Callable[[], tuple[App, Server]]]:
+    """Starts replicas of the conductor."""
+    create_topics(*TOPICS)
+    running: list[tuple[App, Server]] = []
+
+    def start() -> tuple[App, Server]:
+        peers = {f"{peer}_address": peers_address for peer in ("datasets", "annotation", "training", "serving")}
+        app = build(Settings(**service_settings("conductor"), **peers))
+        server = Server("conductor", "127.0.0.1:0", app.servicers, app.registry)
+        for component in app.components:
+            component.start()
+        server.start()
+        running.append((app, server))
+        return running[-1]
+
+    yield start
+    for app, server in running:
+        stop_app(app, server)
+
+
+def test_two_replicas_turn_a_loop_by_events_and_tell_each_round_once(
+    start: Callable[[], tuple[App, Server]],
+    platform: SimulatedPlatform,
+    lock: threading.Lock,
+    kafka_bootstrap: str,
+    kafka_topic_prefix: str,
+) -> None:
+    replicas = [start(), start()]
+    channel = open_channel(replicas[0][1].address, "tests")
+    projects, loops = ProjectServiceStub(channel), LoopServiceStub(channel)
+    projects.CreateProject(CreateProjectRequest(project_id="acme", project=Project()))
+    policy = LoopPolicy(dataset=DATASET, label_budget=60, batch_size=20, test_labels=10, control_share=0.2)
+    made = loops.CreateLoop(CreateLoopRequest(parent=PROJECT, loop_id="vans", loop=Loop(policy=policy)))
+
+    producer = KafkaProducer(bootstrap_servers=kafka_bootstrap, enable_idempotence=False)
+    deadline = time.monotonic() + DEADLINE.total_seconds()
+    while (loop := loops.GetLoop(GetLoopRequest(name=made.name))).status.phase != LoopStatus.EXHAUSTED:
+        assert time.monotonic() < deadline, loop.status
+        with lock:
+            platform.live()
+        event = new_event("serving", NAMES.deployment, DeploymentScored(), datetime.now(UTC))
+        producer.send(
+            kafka_topic_prefix + event.topic,
+            value=event.payload.SerializeToString(),
+            key=event.subject.encode(),
+            headers=encode_headers(event),
+        ).get(timeout=10)
+        threading.Event().wait(0.15)
+    producer.close()
+
+    assert loop.status.labels_spent == 60 == len(platform.tasks)
+    assert set(platform.made.values()) == {1}
+    decisions = loops.ListDecisions(ListDecisionsRequest(parent=made.name, page_size=1000)).decisions
+    ended = [found.number for found in loop.status.rounds if found.HasField("end_time")]
+    told = _told(kafka_bootstrap, kafka_topic_prefix + "vesta.conductor.loop.v1", len(decisions) + len(ended))
+    assert [event.payload.round.number for event in told if event.type.endswith("turned")] == ended
+    assert [event.payload.decision for event in told if event.type.endswith("decided")] == list(reversed(decisions))
+    channel.close()
+
+
+def _told(bootstrap: str, topic: str, count: int) -> list[Any]:
+    consumer = KafkaConsumer(topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest", fetch_max_wait_ms=50)
+    events: list[Any] = []
+    deadline = time.monotonic() + 20
+    while len(events) < count and time.monotonic() < deadline:
+        for records in consumer.poll(timeout_ms=200).values():
+            events += [decode(record.headers, record.value) for record in records]
+    consumer.close()
+    return events
