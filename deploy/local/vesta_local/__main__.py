@@ -1,106 +1,109 @@
 """`python -m vesta_local up | down | status | logs | env | setup`: the platform on this machine. `make` calls these."""
 
 import json
+import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import click
 from rich.console import Console
 from rich.table import Table
 
+from vesta_local import services
 from vesta_local.engines import inference
 from vesta_local.home import Home
 from vesta_local.platform import Platform
 
-console = Console()
+console = Console(highlight=False, soft_wrap=True)
 LOG_LINES = 50
 
 
 @click.group()
 @click.option(
     "--home",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, file_okay=False),
     default=Path(".vesta"),
+    envvar="VESTA_HOME",
     show_default=True,
     help="Where the platform's state lies.",
 )
 @click.pass_context
 def cli(context: click.Context, home: Path) -> None:
     """Vesta on this machine."""
-    context.obj = home
+    context.obj = Home(home.resolve())
 
 
 @cli.command()
 @click.option("--only", default="", help="Start these programs alone, separated by commas.")
 @click.pass_obj
-def up(home_path: Path, only: str) -> None:
+def up(home: Home, only: str) -> None:
     """Start everything that does not run, and wait until it is healthy."""
-    home = Home(home_path.resolve())
     platform = Platform(home, [name for name in only.split(",") if name])
-    with console.status("starting …") as status:
-        platform.up(status.update)
+    begun = time.monotonic()
+    with console.status("starting …"):
+        platform.up(lambda text: console.print(f"[dim]{time.monotonic() - begun:5.1f} s[/dim]  {text}"))
     _show(platform)
-    console.print(f"REST  http://{home.address('gateway')}   API at /docs   gRPC {home.address('gateway_grpc')}")
-    _ = home.owner_key
-    console.print(f"The owner's API key is in {home.owner_key_path}")
+    if "gateway" in platform.names:
+        _ = home.owner_key
+        console.print(
+            f"\nREST http://{home.address('gateway')} (its pages: /docs), gRPC {home.address('gateway_grpc')}"
+        )
+        console.print(f"The owner's API key is in {home.owner_key_path}")
 
 
 @cli.command()
 @click.pass_obj
-def down(home_path: Path) -> None:
+def down(home: Home) -> None:
     """Stop everything; what it knows stays."""
-    platform = Platform(Home(home_path.resolve()))
-    if not platform.supervisor.is_running():
-        console.print("nothing is running")
-        return
-    platform.down()
-    console.print("stopped")
+    with console.status("stopping …"):
+        stopped = Platform(home).down()
+    console.print("stopped" if stopped else "nothing is running")
 
 
 @cli.command()
-@click.option("--json", "json_output", is_flag=True)
+@click.option("--json", "json_output", is_flag=True, help="For programs.")
 @click.pass_obj
-def status(home_path: Path, json_output: bool) -> None:
+def status(home: Home, json_output: bool) -> None:
     """Show each program with its address, state and memory."""
-    platform = Platform(Home(home_path.resolve()))
+    platform = Platform(home)
     if json_output:
         click.echo(json.dumps([vars(row) for row in platform.rows()]))
-        return
-    _show(platform)
+    else:
+        _show(platform)
 
 
 @cli.command()
 @click.argument("service", required=False)
+@click.option("--follow/--no-follow", default=True, help="Go on with what comes.")
 @click.pass_obj
-def logs(home_path: Path, service: str | None) -> None:
-    """Follow the logs of one program, or of all."""
-    folder = Home(home_path.resolve()).logs
-    paths = sorted(folder.glob(f"{service}.log" if service else "*.log"))
+def logs(home: Home, service: str | None, follow: bool) -> None:
+    """Show the logs of one program, or of all, as they grow."""
+    paths = sorted(home.logs.glob(f"{service or '*'}.log"))
     if not paths:
-        known = ", ".join(sorted(path.stem for path in folder.glob("*.log"))) or "none yet"
-        raise click.ClickException(f"there is no log of {service}; those there are: {known}")
+        known = ", ".join(sorted(path.stem for path in home.logs.glob("*.log"))) or "none yet"
+        raise click.ClickException(f"there is no log of {service or 'anything'}; there are: {known}")
+    following = ["-F"] if follow else []
     try:
-        subprocess.run(["tail", "-n", str(LOG_LINES), "-F", *map(str, paths)], check=False)
+        subprocess.run(["tail", *following, "-n", str(LOG_LINES), *map(str, paths)], check=False)
     except KeyboardInterrupt:
         sys.exit(0)
 
 
 @cli.command()
-@click.argument("service")
+@click.argument("service", type=click.Choice(services.NAMES))
 @click.pass_obj
-def env(home_path: Path, service: str) -> None:
-    """Print a service's settings as shell assignments, to run it by hand."""
-    from vesta_local.services import environment
-
-    for name, value in environment(Home(home_path.resolve()), service).items():
-        click.echo(f"export {name}='{value}'")
+def env(home: Home, service: str) -> None:
+    """Print a service's settings as shell commands, to run it by hand."""
+    for name, value in services.environment(home, service).items():
+        click.echo(f"export {name}={shlex.quote(value)}")
 
 
 @cli.command()
 def setup() -> None:
     """Install what the engines need beside this environment; quick when it is there."""
-    inference.setup()
+    inference.setup(console.print)
 
 
 def _show(platform: Platform) -> None:
@@ -112,16 +115,17 @@ def _show(platform: Platform) -> None:
     for row in rows:
         colour = "green" if row.state == "healthy" else "red"
         table.add_row(row.name, row.address, f"[{colour}]{row.state}[/{colour}]", f"{row.memory_mib:.0f} MiB")
-    table.add_row("", "", "", f"[bold]{sum(row.memory_mib for row in rows):.0f} MiB[/bold]")
+    table.add_section()
+    table.add_row("all", "", "", f"{sum(row.memory_mib for row in rows):.0f} MiB", style="bold")
     console.print(table)
 
 
 def main() -> None:
-    """The entry point: what went wrong is one line, not a trace."""
+    """The entry point: what went wrong is said in words, not in a trace."""
     try:
         cli()
-    except (RuntimeError, PermissionError, subprocess.CalledProcessError) as error:
-        console.print(f"[red]{error}[/red]")
+    except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
+        console.print(str(error), style="red", markup=False)
         sys.exit(1)
 
 

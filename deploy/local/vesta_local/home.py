@@ -1,9 +1,14 @@
 """Where a local platform keeps what it knows: its folder, its ports, its secrets. The same folder finds everything again."""
 
+import fcntl
 import hashlib
 import json
+import os
 import secrets
 import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +36,8 @@ TWIN_OFFSET = 10_000
 _TWINNED = {"objects", "objects_master", "objects_volume", "objects_filer", "objects_admin"}
 PORT_TRIES = 2_000
 HOST = "127.0.0.1"
+# The kernel takes 108 bytes; a program may write a suffix of its own.
+SOCKET_PATH_LENGTH_MAX = 90
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,7 @@ class Home:
 
     Attributes:
         root: the folder, absolute.
+        usual_ports: what to try first for each door.
     """
 
     root: Path
@@ -68,6 +76,23 @@ class Home:
         """The one folder that folder Sources may read."""
         return self.root / "inbox"
 
+    def socket(self, name: str) -> Path:
+        """A Unix socket: in `run`, or in a temporary folder of ours where that path is too long for one."""
+        path = self.run / name
+        if len(os.fsencode(path)) <= SOCKET_PATH_LENGTH_MAX:
+            return path
+        digest = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
+        folder = Path(tempfile.gettempdir()) / f"vesta-{os.geteuid()}-{digest}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return folder / name
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """One `up` or `down` at a time; a second one waits for the first."""
+        with (self.run / "lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
     @property
     def owner_key_path(self) -> Path:
         """Where the platform owner's API key lies."""
@@ -77,7 +102,7 @@ class Home:
     def owner_key(self) -> str:
         """The platform owner's API key, made when first asked for."""
         if not self.owner_key_path.exists():
-            _write_secret(self.owner_key_path, f"vesta_{secrets.token_urlsafe(32)}\n")
+            write_secret(self.owner_key_path, f"vesta_{secrets.token_urlsafe(32)}\n")
         return self.owner_key_path.read_text().strip()
 
     @property
@@ -91,27 +116,37 @@ class Home:
         path = self.run / "secrets.json"
         if not path.exists():
             made = {name: secrets.token_urlsafe(24) for name in ("postgres_password", "s3_access_key", "s3_secret_key")}
-            _write_secret(path, json.dumps(made))
+            write_secret(path, json.dumps(made))
         return dict(json.loads(path.read_text()))
+
+    @property
+    def _ports_path(self) -> Path:
+        return self.run / "ports.json"
 
     @cached_property
     def ports(self) -> dict[str, int]:
-        """The ports of this platform: the usual ones where they were free when it was first started."""
-        path = self.run / "ports.json"
-        known: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
-        missing = {name: port for name, port in self.usual_ports.items() if name not in known}
-        if missing:
-            taken = set(known.values()) | {port + TWIN_OFFSET for name, port in known.items() if name in _TWINNED}
-            for name, port in missing.items():
-                known[name] = _pick(port, taken, twin=name in _TWINNED)
-                taken |= {known[name], known[name] + TWIN_OFFSET} if name in _TWINNED else {known[name]}
-            path.write_text(json.dumps(known, indent=2))
-        return known
+        """The port of each door, as chosen when the platform was started; chosen now where it never was."""
+        if not self._ports_path.exists():
+            return self.choose_ports()
+        known: dict[str, int] = json.loads(self._ports_path.read_text())
+        return known if known.keys() >= self.usual_ports.keys() else self.choose_ports()
 
-    def forget_ports(self) -> None:
-        """Makes the next platform pick anew; only for one that is down."""
-        (self.run / "ports.json").unlink(missing_ok=True)
-        self.__dict__.pop("ports", None)
+    def choose_ports(self) -> dict[str, int]:
+        """Chooses a free port for each door: the last one, else the usual one, else one above. Only for a platform that is down.
+
+        Raises:
+            RuntimeError: none of two thousand is free.
+        """
+        path = self._ports_path
+        last: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
+        taken: set[int] = set()
+        chosen = {}
+        for name, usual in self.usual_ports.items():
+            chosen[name] = _pick([last.get(name, usual), *range(usual, usual + PORT_TRIES)], taken, name in _TWINNED)
+            taken |= _doors(chosen[name], name in _TWINNED)
+        path.write_text(json.dumps(chosen, indent=2) + "\n")
+        self.__dict__["ports"] = chosen
+        return chosen
 
     def address(self, name: str) -> str:
         """HOST:PORT of a program's door."""
@@ -124,17 +159,18 @@ class Home:
         return path
 
 
-def _pick(usual: int, taken: set[int], *, twin: bool) -> int:
-    """The usual port if it is free, else one above it.
+def _doors(port: int, twinned: bool) -> set[int]:
+    return {port, port + TWIN_OFFSET} if twinned else {port}
 
-    Raises:
-        RuntimeError: none of two thousand is free.
-    """
-    for port in range(usual, usual + PORT_TRIES):
-        wanted = {port, port + TWIN_OFFSET} if twin else {port}
-        if not wanted & taken and all(is_free(candidate) for candidate in wanted):
+
+def _pick(candidates: list[int], taken: set[int], twinned: bool) -> int:
+    for port in candidates:
+        doors = _doors(port, twinned)
+        if not doors & taken and all(is_free(door) for door in doors):
             return port
-    raise RuntimeError(f"no port between {usual} and {usual + PORT_TRIES} is free; stop something that listens there")
+    raise RuntimeError(
+        f"no port between {candidates[1]} and {candidates[-1]} is free; stop something that listens there"
+    )
 
 
 def is_free(port: int) -> bool:
@@ -148,6 +184,9 @@ def is_free(port: int) -> bool:
     return True
 
 
-def _write_secret(path: Path, text: str) -> None:
-    path.touch(mode=0o600)
-    path.write_text(text)
+def write_secret(path: Path, text: str) -> None:
+    """Writes a file that its owner alone can read, whole or not at all."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+    draft.replace(path)

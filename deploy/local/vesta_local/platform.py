@@ -10,14 +10,21 @@ from vesta_local import services
 from vesta_local.engines import events, inference, objects, postgres
 from vesta_local.home import Home
 from vesta_local.program import Program
-from vesta_local.supervisor import Supervisor
+from vesta_local.supervisor import ProcessState, Supervisor, memory_bytes
 from vesta_local.topics import topics
 
 ENGINES = ("postgres", "objects", "events", "inference")
+# Services first, then the engines, and last the one on which two others keep what they have.
+STOP_ORDER = (services.NAMES, ("events", "inference", "postgres"), ("objects",))
 HEALTH_DEADLINE = timedelta(seconds=120)
+LOG_TAIL_LINES = 12
 _POLL_SECONDS = 0.1
 
 Say = Callable[[str], None]
+
+
+def _silent(_: str) -> None:
+    return
 
 
 @dataclass(frozen=True)
@@ -35,111 +42,132 @@ class Platform:
 
     Args:
         only: the programs to start; all where empty.
+
+    Raises:
+        RuntimeError: `only` names what there is not.
     """
 
     def __init__(self, home: Home, only: Sequence[str] = ()) -> None:
         self.home = home
         self.supervisor = Supervisor(home)
-        engines = [postgres.program(home), objects.program(home), events.program(home), inference.program(home)]
-        wanted = [*engines, *services.programs(home)]
-        self.programs: dict[str, Program] = {
-            program.name: program for program in wanted if not only or program.name in only
-        }
+        known = (*ENGINES, *services.NAMES)
+        unknown = [name for name in only if name not in known]
+        if unknown:
+            raise RuntimeError(f"there is no {', '.join(unknown)}; there are {', '.join(known)}")
+        self.names = tuple(name for name in known if not only or name in only)
 
-    def up(self, say: Say = lambda _: None, deadline: timedelta = HEALTH_DEADLINE) -> None:
+    @property
+    def programs(self) -> dict[str, Program]:
+        """Every program there is, by name, as the ports stand."""
+        home = self.home
+        engines = [postgres.program(home), objects.program(home), events.program(home), inference.program(home)]
+        return {program.name: program for program in [*engines, *services.programs(home)]}
+
+    def up(self, say: Say = _silent, deadline: timedelta = HEALTH_DEADLINE) -> None:
         """Starts what does not run and waits until all of it is healthy.
 
         Raises:
-            RuntimeError: a package is not installed, or a program is not healthy in time; names its log.
+            RuntimeError: a package is not installed, or a program is not healthy in time; shows the end of its log.
         """
-        wanted_services = [name for name in self.programs if name not in ENGINES]
-        missing = [name for name in services.missing_packages() if name in wanted_services]
+        missing = [name for name in self.names if name in services.missing_packages()]
         if missing:
-            raise RuntimeError(
-                f"not installed: {', '.join(f'vesta_{name}' for name in missing)}; `make setup` installs them"
-            )
-        for engine in (postgres, objects, events, inference):
-            if engine.__name__.rpartition(".")[2] in self.programs:
-                engine.prepare(self.home)
+            packages = ", ".join(f"vesta_{name}" for name in missing)
+            raise RuntimeError(f"not installed: {packages}; `make setup` installs every service")
+        with self.home.lock():
+            self._prepare(say)
+            self._start_all(time.monotonic() + deadline.total_seconds(), say)
+
+    def _prepare(self, say: Say) -> None:
+        running = self.supervisor.is_running()
+        if not running:
+            self.supervisor.end_orphans()
+            self.home.choose_ports()
+        if "postgres" in self.names:
+            postgres.prepare(self.home)
+        if "objects" in self.names:
+            objects.prepare(self.home)
+        if "inference" in self.names:
+            inference.prepare(self.home, say)
         self.home.write_addresses()
-        services.write_settings(self.home)
-        if not self.supervisor.is_running():
-            self.supervisor.start(list(self.programs.values()))
-        end = time.monotonic() + deadline.total_seconds()
+        programs = list(self.programs.values())
+        if running:
+            self.supervisor.update(programs)
+        else:
+            self.supervisor.start(programs)
+
+    def _start_all(self, end: float, say: Say) -> None:
         with ThreadPoolExecutor(2) as pool:  # the database comes up beside the object store and what lies on it
-            for waiting in [
-                pool.submit(self._bring_up_postgres, end, say),
-                pool.submit(self._bring_up_objects, end, say),
-            ]:
-                waiting.result()
-        self._start(wanted_services)
-        self._await(wanted_services, end, say)
+            branches = [pool.submit(self._bring_up_postgres, end, say), pool.submit(self._bring_up_objects, end, say)]
+            for branch in branches:
+                branch.result()
+        self._bring_up([name for name in self.names if name not in ENGINES], end, say)
 
     def _bring_up_postgres(self, end: float, say: Say) -> None:
-        if "postgres" in self.programs:
-            self._start(["postgres"])
-            self._await(["postgres"], end, say)
+        if "postgres" in self.names:
+            self._bring_up(["postgres"], end, say)
             postgres.finish(self.home)
 
     def _bring_up_objects(self, end: float, say: Say) -> None:
-        if "objects" not in self.programs:
-            return
-        self._start(["objects"])
-        self._await(["objects"], end, say)
-        objects.finish(self.home)
-        inference.finish(self.home)
-        later = [name for name in ("events", "inference") if name in self.programs]
-        self._start(later)
-        self._await(later, end, say)
-        if "events" in later:
+        if "objects" in self.names:
+            self._bring_up(["objects"], end, say)
+            objects.finish(self.home)
+            inference.finish_repository(self.home)
+        self._bring_up([name for name in ("events", "inference") if name in self.names], end, say)
+        if "events" in self.names:
             events.create_topics(self.home, topics())
 
-    def down(self) -> None:
-        """Stops everything: services first, then engines, the object store last."""
-        if self.supervisor.is_running():
-            running = [state.name for state in self.supervisor.states()]
-            outer = [name for name in running if name not in ENGINES]
-            self.supervisor.stop([outer, ["events", "inference", "postgres"], ["objects"]])
+    def _bring_up(self, names: Sequence[str], end: float, say: Say) -> None:
+        for name in names:
+            self.supervisor.run(name)
+        self._await(names, end, say)
+
+    def down(self) -> bool:
+        """Stops everything, also what a killed supervisord left behind; False where nothing ran."""
+        with self.home.lock():
+            if self.supervisor.is_running():
+                self.supervisor.stop(STOP_ORDER)
+                return True
+            return self.supervisor.end_orphans()
 
     def rows(self) -> list[Row]:
-        """How every program is."""
+        """How every program is, in the order in which they start; the supervisor itself comes last."""
+        programs = self.programs
         if not self.supervisor.is_running():
-            return [Row(name, program.address, "down", 0) for name, program in self.programs.items()]
+            return [Row(name, programs[name].address, "down", 0) for name in self.names]
         states = {state.name: state for state in self.supervisor.states()}
-        with ThreadPoolExecutor(len(self.programs)) as pool:
-            healthy = dict(
-                zip(self.programs, pool.map(lambda program: program.is_healthy(), self.programs.values()), strict=True)
-            )
-        rows = []
-        for name, program in self.programs.items():
-            found = states.get(name)
-            state = "healthy" if healthy[name] else (found.state.lower() if found else "not started")
-            rows.append(Row(name, program.address, state, (found.memory_bytes if found else 0) / 2**20))
-        return rows
+        with ThreadPoolExecutor(len(self.names)) as pool:
+            rows = list(pool.map(lambda name: _row(programs[name], states[name]), self.names))
+        return [*rows, Row("supervisor", "", "healthy", memory_bytes(self.supervisor.own_pid(), family=False) / 2**20)]
 
-    def wait_healthy(self, names: Sequence[str], deadline: timedelta = HEALTH_DEADLINE) -> None:
-        """Waits until these programs are healthy.
+    def wait_healthy(self, names: Sequence[str] = (), deadline: timedelta = HEALTH_DEADLINE) -> None:
+        """Waits until these programs, or all, are healthy.
 
         Raises:
-            RuntimeError: one is not in time; names its log.
+            RuntimeError: one is not in time; shows the end of its log.
         """
-        self._await(names, time.monotonic() + deadline.total_seconds(), lambda _: None)
-
-    def _start(self, names: Sequence[str]) -> None:
-        running = {state.name for state in self.supervisor.states() if state.state in {"RUNNING", "STARTING"}}
-        for name in names:
-            if name not in running:
-                self.supervisor.run(name)
+        self._await(names or self.names, time.monotonic() + deadline.total_seconds(), _silent)
 
     def _await(self, names: Sequence[str], end: float, say: Say) -> None:
+        programs = self.programs
         waiting = list(names)
         while waiting:
             for name in list(waiting):
-                if self.programs[name].is_healthy():
+                if programs[name].is_healthy():
                     waiting.remove(name)
                     say(f"{name} is healthy")
             if waiting and time.monotonic() > end:
-                logs = ", ".join(str(self.home.logs / f"{name}.log") for name in waiting)
-                raise RuntimeError(f"not healthy in time: {', '.join(waiting)}; see {logs}")
+                raise RuntimeError(
+                    "\n".join(f"{name} is not healthy in time; {self._log_tail(name)}" for name in waiting)
+                )
             if waiting:
                 time.sleep(_POLL_SECONDS)
+
+    def _log_tail(self, name: str) -> str:
+        path = self.home.logs / f"{name}.log"
+        lines = path.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:] if path.exists() else []
+        return "\n  ".join([f"its log {path} ends with:", *lines])
+
+
+def _row(program: Program, state: ProcessState) -> Row:
+    word = "healthy" if state.pid and program.is_healthy() else state.state.lower()
+    return Row(program.name, program.address, word, memory_bytes(state.pid) / 2**20 if state.pid else 0)

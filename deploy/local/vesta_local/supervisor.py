@@ -2,30 +2,37 @@
 
 import http.client
 import os
+import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
 import xmlrpc.client
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import psutil
 from supervisor.xmlrpc import Faults, SupervisorTransport
 
-from vesta_local.home import Home
+from vesta_local.home import Home, write_secret
 from vesta_local.program import Program
 
 START_TIMEOUT = timedelta(seconds=15)
 STOP_TIMEOUT = timedelta(seconds=30)
+# How long the children of a program that ended may take to end by themselves.
+CHILDREN_TIMEOUT = timedelta(seconds=2)
 LOG_BYTES_MAX = 10 * 1024 * 1024
 LOG_BACKUPS = 3
-# supervisord gives a program up after so many starts that fell within `startsecs`; nobody is to give up here.
+# supervisord gives a program up after so many starts that failed; nobody is to give up here.
 RETRIES = 1_000_000
-_GONE = (ConnectionRefusedError, FileNotFoundError, socket.error, http.client.HTTPException)
+# By this variable a process is known as one of ours when its supervisord was killed.
+HOME_MARK = "VESTA_LOCAL_HOME"
+_ALIVE = {"RUNNING", "STARTING", "STOPPING", "BACKOFF"}
+_POLL_SECONDS = 0.05
+_GONE = (OSError, http.client.HTTPException)
 
 
 @dataclass(frozen=True)
@@ -35,17 +42,6 @@ class ProcessState:
     name: str
     state: str
     pid: int
-    up_seconds: int
-
-    @property
-    def memory_bytes(self) -> int:
-        """Unique memory of the program and its children; 0 where it does not run."""
-        try:
-            process = psutil.Process(self.pid) if self.pid else None
-            family = [process, *process.children(recursive=True)] if process else []
-            return sum(member.memory_full_info().uss for member in family)
-        except psutil.Error:
-            return 0
 
 
 class Supervisor:
@@ -53,111 +49,118 @@ class Supervisor:
 
     def __init__(self, home: Home) -> None:
         self._home = home
-        self._socket = home.run / "supervisor.sock"
+        self._socket = home.socket("supervisor.sock")
         self._configuration = home.run / "supervisord.conf"
 
     @property
     def _proxy(self) -> Any:
         """A connection of its own for each call: the transport is not for several threads, and does not mend once it broke."""
-        return xmlrpc.client.ServerProxy(
-            "http://127.0.0.1", transport=SupervisorTransport(None, None, f"unix://{self._socket}")
-        )
+        transport = SupervisorTransport(None, None, f"unix://{self._socket}")
+        return xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport).supervisor
 
     def is_running(self) -> bool:
         """Whether supervisord answers."""
         try:
-            self._proxy.supervisor.getState()
+            self._proxy.getState()
         except _GONE:
             return False
         return True
 
     def start(self, programs: Sequence[Program]) -> None:
-        """Starts supervisord with these programs, none of them running yet. What a killed supervisord left behind is ended first.
+        """Starts supervisord with these programs, none of them running yet.
 
         Raises:
             RuntimeError: it does not answer; names its log.
         """
-        self._end_orphans()
         self._write(programs)
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(self._configuration)]
-        subprocess.run(command, check=True, env=dict(os.environ), stdin=subprocess.DEVNULL)
+        subprocess.run(
+            command, check=True, stdin=subprocess.DEVNULL, env={**os.environ, HOME_MARK: str(self._home.root)}
+        )
         deadline = time.monotonic() + START_TIMEOUT.total_seconds()
         while not self.is_running():
             if time.monotonic() > deadline:
                 raise RuntimeError(f"supervisord does not answer; see {self._home.logs / 'supervisord.log'}")
-            time.sleep(0.05)
+            time.sleep(_POLL_SECONDS)
+
+    def update(self, programs: Sequence[Program]) -> None:
+        """Tells a running supervisord of what has changed; what runs otherwise than it should is stopped, to be started anew."""
+        self._write(programs)
+        [[added, changed, removed]] = self._proxy.reloadConfig()
+        for name in (*changed, *removed):
+            self._proxy.stopProcessGroup(name)
+            self._proxy.removeProcessGroup(name)
+        for name in (*added, *changed):
+            self._proxy.addProcessGroup(name)
 
     def run(self, name: str) -> None:
         """Starts a program, unless it runs."""
         try:
-            self._proxy.supervisor.startProcess(name, False)
+            self._proxy.startProcess(name, False)
         except xmlrpc.client.Fault as fault:
             if fault.faultCode != Faults.ALREADY_STARTED:
                 raise
 
     def states(self) -> list[ProcessState]:
         """Every program's state, in the order of the configuration."""
-        return [
-            ProcessState(entry["name"], entry["statename"], entry["pid"], max(0, entry["now"] - entry["start"]))
-            for entry in self._proxy.supervisor.getAllProcessInfo()
-        ]
+        found = self._proxy.getAllProcessInfo()
+        return [ProcessState(entry["name"], entry["statename"], entry["pid"]) for entry in found]
 
     def pid(self, name: str) -> int:
         """A program's process; 0 where it does not run."""
-        return int(self._proxy.supervisor.getProcessInfo(name)["pid"])
+        return int(self._proxy.getProcessInfo(name)["pid"])
+
+    def own_pid(self) -> int:
+        """The process of supervisord itself."""
+        return int(self._proxy.getPID())
 
     def kill(self, name: str) -> int:
-        """Kills a program with -9, children and all, as a crash would; supervisord starts it again. Answers the pid that died."""
+        """Kills a program's process with -9; supervisord starts it again. Answers the pid that died, 0 where none ran."""
         pid = self.pid(name)
         if pid:
-            children = psutil.Process(pid).children(recursive=True)
             os.kill(pid, signal.SIGKILL)
-            _end(children)
         return pid
 
     def stop(self, order: Sequence[Sequence[str]]) -> None:
         """Stops the programs, group by group, then supervisord; returns when no process is left."""
-        known = [psutil.Process(state.pid) for state in self.states() if state.pid and psutil.pid_exists(state.pid)]
-        family = [member for process in known for member in process.children(recursive=True)]
-        there = {state.name for state in self.states()}
+        states = self.states()
+        family = [member for state in states if state.pid for member in family_of(state.pid)]
+        supervisord = family_of(self.own_pid())[:1]
         for group in order:
-            for name in group:
-                if name in there:
-                    self._quietly(lambda name=name: self._proxy.supervisor.stopProcess(name, False))
-            self._await_stopped({name for name in group if name in there})
-        pid = int(self._proxy.supervisor.getPID())
-        self._quietly(self._proxy.supervisor.shutdown)
-        _end([*known, *family])
-        if psutil.pid_exists(pid):
-            psutil.wait_procs([psutil.Process(pid)], timeout=STOP_TIMEOUT.total_seconds())
+            names = [state.name for state in states if state.name in group]
+            for name in names:
+                _quietly(partial(self._proxy.stopProcess, name, False))
+            self._await_stopped(set(names))
+        psutil.wait_procs(family, timeout=CHILDREN_TIMEOUT.total_seconds())
+        _end(family)
+        _quietly(self._proxy.shutdown)
+        psutil.wait_procs(supervisord, timeout=STOP_TIMEOUT.total_seconds())
+        _end(supervisord)
+        self.end_orphans()
 
     def _await_stopped(self, names: set[str]) -> None:
         deadline = time.monotonic() + STOP_TIMEOUT.total_seconds()
-        while any(
-            state.name in names and state.state in {"RUNNING", "STARTING", "STOPPING"} for state in self.states()
-        ):
+        while any(state.name in names and state.state in _ALIVE for state in self.states()):
             if time.monotonic() > deadline:
-                return  # supervisord's own shutdown kills what is left
-            time.sleep(0.05)
+                return  # what is left is killed
+            time.sleep(_POLL_SECONDS)
 
-    def _quietly(self, call: Any) -> None:
-        """A call whose answer may get lost because its addressee ends."""
-        try:
-            call()
-        except (xmlrpc.client.Fault, *_GONE):
-            return
+    def end_orphans(self) -> bool:
+        """Ends what a supervisord that was killed left behind: processes that carry this home's mark in their environment.
 
-    def _end_orphans(self) -> None:
-        """Ends what a supervisord that was killed left behind: processes that carry this home's mark in their environment."""
+        Returns:
+            Whether there were any.
+        """
         orphans = []
         for process in psutil.process_iter():
             try:
-                if process.pid != os.getpid() and process.environ().get("VESTA_LOCAL_HOME") == str(self._home.root):
-                    orphans.append(process)
+                if process.pid != os.getpid() and process.environ().get(HOME_MARK) == str(self._home.root):
+                    orphans += family_of(process.pid)
             except psutil.Error:
-                continue
+                continue  # it is gone, or somebody else's
         _end(orphans)
         self._socket.unlink(missing_ok=True)
+        return bool(orphans)
 
     def _write(self, programs: Sequence[Program]) -> None:
         home = self._home
@@ -169,32 +172,46 @@ class Supervisor:
             f"pidfile={home.run / 'supervisord.pid'}\n",
         ]
         parts += [self._section(program) for program in programs]
-        self._configuration.touch(mode=0o600)
-        self._configuration.write_text("\n".join(parts))
+        write_secret(self._configuration, "".join(parts))
 
     def _section(self, program: Program) -> str:
-        variables = {**program.environment, "VESTA_LOCAL_HOME": str(self._home.root)}
-        environment = ",".join(f'{name}="{_escaped(value)}"' for name, value in variables.items())
+        variables = {**program.environment, HOME_MARK: str(self._home.root)}
         lines = {
             "command": " ".join(_quoted(part) for part in program.command),
-            "environment": environment,
-            "directory": str(program.directory or self._home.root),
+            "environment": ",".join(f"{name}={_quoted_plainly(value)}" for name, value in variables.items()),
+            "directory": _escaped(str(program.directory or self._home.root)),
             "autostart": "false",
             "autorestart": "true",
             "startsecs": "0",
-            "startretries": str(RETRIES),
+            "startretries": RETRIES,
             "stopsignal": program.stop_signal,
-            "stopwaitsecs": str(program.stop_wait_seconds),
-            "stopasgroup": "false",
-            "killasgroup": "true",
+            "stopwaitsecs": program.stop_wait_seconds,
             "redirect_stderr": "true",
-            "stdout_logfile": str(self._home.logs / f"{program.name}.log"),
-            "stdout_logfile_maxbytes": str(LOG_BYTES_MAX),
-            "stdout_logfile_backups": str(LOG_BACKUPS),
+            "stdout_logfile": _escaped(str(self._home.logs / f"{program.name}.log")),
+            "stdout_logfile_maxbytes": LOG_BYTES_MAX,
+            "stdout_logfile_backups": LOG_BACKUPS,
         }
-        if program.user:
-            lines["user"] = program.user
         return f"[program:{program.name}]\n" + "".join(f"{key}={value}\n" for key, value in lines.items())
+
+
+def family_of(pid: int) -> list[psutil.Process]:
+    """A process and all below it; empty where it is gone."""
+    try:
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def memory_bytes(pid: int, *, family: bool = True) -> int:
+    """Memory of a process and, with `family`, of all below it; what is shared is divided among the sharers. 0 where it is gone."""
+    total = 0
+    for member in family_of(pid) if family else family_of(pid)[:1]:
+        try:
+            total += member.memory_full_info().pss
+        except psutil.Error:
+            continue
+    return total
 
 
 def _end(processes: Sequence[psutil.Process]) -> None:
@@ -204,13 +221,33 @@ def _end(processes: Sequence[psutil.Process]) -> None:
             process.kill()
         except psutil.NoSuchProcess:
             continue
-    psutil.wait_procs(list(processes), timeout=5)
+    psutil.wait_procs(list(processes), timeout=CHILDREN_TIMEOUT.total_seconds())
+
+
+def _quietly(call: Callable[[], object]) -> None:
+    """A call whose answer may get lost because its addressee ends."""
+    try:
+        call()
+    except (xmlrpc.client.Fault, *_GONE):
+        return
 
 
 def _escaped(value: str) -> str:
-    return value.replace("%", "%%").replace('"', '\\"')
+    return value.replace("%", "%%")
 
 
-def _quoted(part: str) -> str:
-    part = part.replace("%", "%%")
-    return f"'{part}'" if " " in part else part
+def _quoted(value: str) -> str:
+    """A word as supervisord reads commands: by the shell's rules."""
+    return _escaped(shlex.quote(value))
+
+
+def _quoted_plainly(value: str) -> str:
+    """A value as supervisord reads environments: between quotes, of which it knows no escape.
+
+    Raises:
+        ValueError: the value has both kinds of quotes.
+    """
+    quote = '"' if '"' not in value else "'"
+    if quote in value:
+        raise ValueError(f"supervisord cannot be told a value with both kinds of quotes: {value}")
+    return f"{quote}{_escaped(value)}{quote}"

