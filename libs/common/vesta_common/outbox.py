@@ -1,28 +1,37 @@
 """The transactional outbox: an event commits together with the change it tells of, and a relay publishes it afterwards.
 
-Order: ids are not in order of commit, so rows are read in order of (transaction id, id) and only below the oldest transaction that is still
-running. One relay a schema holds an advisory lock and publishes; the others wait to take over. Rows are deleted after the broker's
-acknowledgement, so that an event may be published twice, with the same id, and is never lost.
+Order: ids are not in order of commit, so rows are read in order of (transaction id, id) and only below the oldest transaction
+that is still running, on the whole server: transactions are kept short. One relay a schema holds an advisory lock and publishes;
+the others wait to take over. Rows are deleted after the broker's acknowledgement, so that an event may be published twice, with
+the same id, and is never lost.
 """
 
 import json
 import threading
+import time
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
 import structlog
 from kafka import KafkaProducer
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, KafkaTimeoutError
 
+from vesta_common import idempotency, inbox
+from vesta_common.broker import close_producer, open_producer
+from vesta_common.errors import InvalidArgument
 from vesta_common.events import Event, encode_headers
 from vesta_common.postgres import Connection, Postgres
 
 BATCH_ROWS = 500
+EVENT_BYTES_MAX = 1_000_000  # below the message.max.bytes that Kafka has unless somebody changes it
 POLL_INTERVAL = timedelta(seconds=1)
-ACK_TIMEOUT = timedelta(seconds=20)
-MESSAGE_BYTES_MAX = 8 * 1024 * 1024
+GATED_INTERVAL = timedelta(milliseconds=20)
+STOP_PATIENCE = timedelta(seconds=3)
+WAIT_SECONDS = 0.5
+TOPIC_PENALTY = timedelta(seconds=5)
+TIDY_INTERVAL = timedelta(hours=1)
 RELAY_LOCK = 7_305_002
 BACKOFF_SECONDS = 0.5
 CHANNEL_SUFFIX = "_outbox"
@@ -31,32 +40,43 @@ log = structlog.get_logger()
 
 _CLAIM = """
 SELECT id, topic, key, headers, value FROM outbox
-WHERE xid < pg_snapshot_xmin(pg_current_snapshot()) ORDER BY xid, id LIMIT %s
+WHERE xid < pg_snapshot_xmin(pg_current_snapshot()) AND topic <> ALL(%s) ORDER BY xid, id LIMIT %s
 """
 
 
 def publish(connection: Connection, *events: Event) -> None:
-    """Adds events to the caller's transaction. They are published, in order, once it has committed."""
+    """Adds events to the caller's transaction. They are published, in order, once it has committed.
+
+    Raises:
+        InvalidArgument: an event is larger than a broker takes.
+    """
     if not events:
         return
+    rows = [(event.topic, event.subject, _headers(event), _value(event)) for event in events]
     with connection.cursor() as cursor:
-        cursor.executemany(
-            "INSERT INTO outbox (topic, key, headers, value) VALUES (%s, %s, %s, %s)",
-            [
-                (
-                    event.topic,
-                    event.subject,
-                    json.dumps([[key, value.decode()] for key, value in encode_headers(event)]),
-                    event.payload.SerializeToString(),
-                )
-                for event in events
-            ],
-        )
+        cursor.executemany("INSERT INTO outbox (topic, key, headers, value) VALUES (%s, %s, %s, %s)", rows)
     connection.execute("SELECT pg_notify(current_schema() || %s, '')", (CHANNEL_SUFFIX,))
+
+
+def _headers(event: Event) -> str:
+    return json.dumps([[key, value.decode()] for key, value in encode_headers(event)])
+
+
+def _value(event: Event) -> bytes:
+    value = event.value
+    if len(value) > EVENT_BYTES_MAX:
+        raise InvalidArgument(
+            f"the event {event.type} has {len(value)} bytes, more than {EVENT_BYTES_MAX}; put what is large on the object store",
+            reason="EVENT_TOO_LARGE",
+            metadata={"type": event.type, "subject": event.subject},
+        )
+    return value
 
 
 class Relay:
     """Publishes the outbox of one schema. Any number of replicas may run one; one at a time publishes.
+
+    While it leads it also forgets, once an hour, old entries of the inbox and of the request log.
 
     Args:
         bootstrap: HOST:PORT of a broker.
@@ -69,6 +89,7 @@ class Relay:
         self._topic_prefix = topic_prefix
         self._stopping = threading.Event()
         self._producer: KafkaProducer | None = None
+        self._penalties: dict[str, float] = {}  # topic → when it is tried again, on the monotonic clock
         self._thread = threading.Thread(target=self._run, name="outbox-relay", daemon=True)
 
     def start(self) -> None:
@@ -86,15 +107,17 @@ class Relay:
         return self._thread.is_alive()
 
     def _run(self) -> None:
-        while not self._stopping.is_set():
+        while True:
             try:
                 with self._postgres.connect(autocommit=True) as connection:
                     self._lead(connection)
-            except (psycopg.Error, KafkaError) as error:
+            except (psycopg.Error, KafkaError, OSError) as error:
                 log.warning("relay_interrupted", error=str(error).strip())
-                self._close_producer()
-                self._stopping.wait(BACKOFF_SECONDS)
-        self._close_producer()
+            except Exception:
+                log.exception("relay_failed")
+            self._close_producer()
+            if self._stopping.wait(BACKOFF_SECONDS):
+                return
 
     def _lead(self, connection: Connection) -> None:
         """Waits for the lock, then publishes as rows come, until it is stopped or a connection breaks."""
@@ -102,14 +125,25 @@ class Relay:
             if self._stopping.wait(POLL_INTERVAL.total_seconds()):
                 return
         connection.execute(f'LISTEN "{self._postgres.schema}{CHANNEL_SUFFIX}"'.encode())
+        tidy_time = 0.0
         while True:
             published = self.publish_batch(connection)
-            if published:
-                continue
-            if self._stopping.is_set():
+            if self._stopping.is_set() and published < BATCH_ROWS:
                 return
-            for _ in connection.notifies(timeout=POLL_INTERVAL.total_seconds(), stop_after=1):
-                pass
+            if time.monotonic() > tidy_time:
+                tidy_time = time.monotonic() + TIDY_INTERVAL.total_seconds()
+                self._tidy(connection)
+            if not published:
+                self._await_rows(connection)
+
+    def _await_rows(self, connection: Connection) -> None:
+        """Until somebody tells of new rows; not long where there are some that an older transaction keeps back."""
+        row = connection.execute(
+            "SELECT EXISTS (SELECT FROM outbox WHERE topic <> ALL(%s)) AS gated", (self._avoided(),)
+        ).fetchone()
+        interval = GATED_INTERVAL if row and row["gated"] else POLL_INTERVAL
+        for _ in connection.notifies(timeout=interval.total_seconds(), stop_after=1):
+            pass
 
     def _is_leader(self, connection: Connection) -> bool:
         row = connection.execute(
@@ -118,47 +152,82 @@ class Relay:
         return bool(row and row["held"])
 
     def publish_batch(self, connection: Connection) -> int:
-        """Publishes and deletes the oldest rows; answers how many.
+        """Publishes and deletes the oldest rows; answers how many. A topic that refuses keeps its rows and holds up no other.
 
         Raises:
-            KafkaError: the broker did not acknowledge; nothing was deleted.
+            KafkaError: the broker does not answer; nothing was deleted.
         """
-        rows = connection.execute(_CLAIM, (BATCH_ROWS,)).fetchall()
+        rows = connection.execute(_CLAIM, (self._avoided(), BATCH_ROWS)).fetchall()
         if not rows:
             return 0
-        self._send(rows)
-        connection.execute("DELETE FROM outbox WHERE id = ANY(%s)", ([row["id"] for row in rows],))
-        return len(rows)
+        acknowledged = self._send(rows)
+        connection.execute("DELETE FROM outbox WHERE id = ANY(%s)", (acknowledged,))
+        return len(acknowledged)
 
-    def _send(self, rows: Sequence[dict[str, Any]]) -> None:
+    def _send(self, rows: Sequence[dict[str, Any]]) -> list[int]:
+        """The ids of what the broker has. Of a topic that fails nothing counts, so that its order stays.
+
+        Raises:
+            KafkaError: the relay is to stop before the broker has answered.
+        """
         producer = self._open_producer()
-        waiting = [
-            producer.send(
-                self._topic_prefix + row["topic"],
-                value=bytes(row["value"]),
-                key=row["key"].encode(),
-                headers=[(key, value.encode()) for key, value in row["headers"]],
-            )
-            for row in rows
-        ]
-        producer.flush(ACK_TIMEOUT.total_seconds())
-        for sent in waiting:
-            sent.get(timeout=ACK_TIMEOUT.total_seconds())
+        waiting: list[tuple[dict[str, Any], Any]] = []
+        failed: dict[str, Exception] = {}
+        for row in rows:
+            if row["topic"] not in failed:
+                try:
+                    waiting.append((row, self._send_one(producer, row)))
+                except KafkaError as error:
+                    failed[row["topic"]] = error
+        for row, sent in waiting:
+            problem = self._outcome(sent)
+            if problem is not None:
+                failed[row["topic"]] = problem
+        for topic, problem in failed.items():
+            log.warning("topic_refuses", topic=topic, error=str(problem))
+            self._penalties[topic] = time.monotonic() + TOPIC_PENALTY.total_seconds()
+        return [row["id"] for row, _ in waiting if row["topic"] not in failed]
+
+    def _outcome(self, sent: Any) -> Exception | None:
+        """Waits for the broker's word, which comes within the delivery timeout; None where it has the record."""
+        patience = STOP_PATIENCE.total_seconds()
+        while not sent.is_done:
+            try:
+                sent.get(timeout=WAIT_SECONDS)
+            except KafkaTimeoutError as error:
+                patience -= WAIT_SECONDS if self._stopping.is_set() else 0
+                if patience <= 0:
+                    raise KafkaError("stopped before the broker answered") from error
+            except KafkaError as error:
+                return error
+        return sent.exception  # type: ignore[no-any-return]
+
+    def _send_one(self, producer: KafkaProducer, row: dict[str, Any]) -> Any:
+        return producer.send(
+            self._topic_prefix + row["topic"],
+            value=bytes(row["value"]),
+            key=row["key"].encode(),
+            headers=[(key, value.encode()) for key, value in row["headers"]],
+        )
+
+    def _avoided(self) -> list[str]:
+        """Topics that refused just now."""
+        now = time.monotonic()
+        self._penalties = {topic: until for topic, until in self._penalties.items() if until > now}
+        return list(self._penalties)
+
+    def _tidy(self, connection: Connection) -> None:
+        now = datetime.now(UTC)
+        forgotten = inbox.prune(connection, now) + idempotency.prune(connection, now)
+        if forgotten:
+            log.info("old_entries_forgotten", count=forgotten)
 
     def _open_producer(self) -> KafkaProducer:
         if self._producer is None:
-            self._producer = KafkaProducer(
-                bootstrap_servers=self._bootstrap,
-                acks="all",
-                retries=5,
-                max_in_flight_requests_per_connection=1,  # a retry must not overtake: a resource's events stay in order
-                linger_ms=0,
-                max_request_size=MESSAGE_BYTES_MAX,
-                enable_idempotence=False,
-            )
+            self._producer = open_producer(self._bootstrap)
         return self._producer
 
     def _close_producer(self) -> None:
-        if self._producer is not None:
-            self._producer.close(timeout=1)
-            self._producer = None
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            close_producer(producer)
