@@ -1,0 +1,130 @@
+"""Adds media to a dataset: finds what is there already, places each new item, keeps it, tells of it. One transaction a batch."""
+
+from collections.abc import Sequence
+
+from vesta_common.ids import new_id
+from vesta_common.postgres import Connection
+from vesta_contracts.common.v1 import Media
+from vesta_contracts.datasets.v1 import (
+    AcceptedAnnotations,
+    CreatedItem,
+    Dataset,
+    ItemAdded,
+    ItemAnnotated,
+    NewItem,
+    Split,
+)
+
+from vesta_datasets import splits
+from vesta_datasets.annotations import check_annotations
+from vesta_datasets.duplicates import DISTANCE_MAX_BITS, DuplicateIndex, Hashed, near, probes
+from vesta_datasets.store import Store
+
+
+def add_items(
+    store: Store, connection: Connection, dataset_name: str, new_items: Sequence[NewItem], annotator: str
+) -> list[CreatedItem]:
+    """Adds media as items; a picture that is there already is answered with the item it is.
+
+    Args:
+        annotator: who brings annotations along.
+
+    Raises:
+        NotFound: there is no such dataset.
+        InvalidArgument: annotations that the taxonomy does not allow.
+    """
+    dataset = store.get_dataset(connection, dataset_name, lock=True, counted=False)
+    _check(store, connection, dataset, new_items)
+    known = store.find_by_hash(connection, dataset_name, [item.media.sha256 for item in new_items])
+    names = {digest: row["name"] for digest, row in known.items()}
+    fresh: dict[str, NewItem] = {}
+    for item in new_items:
+        if item.media.sha256 not in names:
+            fresh.setdefault(item.media.sha256, item)
+    placements = _place(store, connection, dataset, list(fresh.values()))
+    rows = [
+        (placement_name, item.media, item.metadata, placement)
+        for item, (placement_name, placement) in zip(fresh.values(), placements, strict=True)
+    ]
+    store.insert_items(connection, dataset_name, rows)
+    for name, media, _, placement in rows:
+        split = Split.Value(f"SPLIT_{placement.split.value}")
+        store.publish(connection, name, ItemAdded(item=name, media=media, split=split))
+    _accept_brought(store, connection, fresh, [name for name, *_ in rows], annotator)
+    made = {
+        media.sha256: (name, placement.duplicate_of or "", placement.split.value) for name, media, _, placement in rows
+    }
+    there = {digest: (row["name"], row["duplicate_of"], row["split"]) for digest, row in known.items()}
+    seen: set[str] = set()
+    answers = []
+    for item in new_items:
+        digest = item.media.sha256
+        name, duplicate_of, side = made.get(digest) or there[digest]
+        existed = digest in there or digest in seen
+        seen.add(digest)
+        answers.append(
+            CreatedItem(name=name, existed=existed, duplicate_of=duplicate_of, split=Split.Value(f"SPLIT_{side}"))
+        )
+    return answers
+
+
+def _check(store: Store, connection: Connection, dataset: Dataset, new_items: Sequence[NewItem]) -> None:
+    """Checks annotations that come along, before anything is kept."""
+    if not any(item.HasField("annotations") for item in new_items):
+        return
+    taxonomy = store.get_taxonomy(connection, dataset.taxonomy)
+    for index, item in enumerate(new_items):
+        check_annotations(
+            item.annotations.annotations,
+            taxonomy,
+            item.media,
+            multi_label=dataset.multi_label,
+            field=f"items[{index}].annotations",
+        )
+
+
+def _place(
+    store: Store, connection: Connection, dataset: Dataset, new_items: Sequence[NewItem]
+) -> list[tuple[str, splits.Placement]]:
+    """A name and a placement for each new item, in order; items of one batch can repeat each other too."""
+    shares = splits.Shares(dataset.split_policy.validation_share, dataset.split_policy.test_share)
+    wanted = [probe for item in new_items for probe in probes(item.media.perceptual_hash, DISTANCE_MAX_BITS)]
+    placed: dict[str, splits.Placed] = {}
+    index = DuplicateIndex()
+    for row in store.find_candidates(connection, dataset.name, wanted) if wanted else ():
+        placed[row["name"]] = splits.Placed(row["name"], row["group_name"], splits.Split(row["split"]))
+        index.add(Hashed(row["name"], row["perceptual_hash"]))
+    answers = []
+    for item in new_items:
+        name = f"{dataset.name}/items/{new_id()}"
+        media: Media = item.media
+        found = index.near(media.perceptual_hash, DISTANCE_MAX_BITS)
+        ordered = [placed[hashed.name] for hashed in near(media.perceptual_hash, found, DISTANCE_MAX_BITS)]
+        placement = splits.place(name, media.sha256, ordered, shares, _asked(item.split))
+        placed[name] = splits.Placed(name, placement.group, placement.split)
+        index.add(Hashed(name, media.perceptual_hash))
+        answers.append((name, placement))
+    return answers
+
+
+def _asked(split: Split.ValueType) -> splits.Split | None:
+    return None if split == Split.SPLIT_UNSPECIFIED else splits.Split(Split.Name(split).removeprefix("SPLIT_"))
+
+
+def _accept_brought(
+    store: Store, connection: Connection, fresh: dict[str, NewItem], names: Sequence[str], annotator: str
+) -> None:
+    """Accepts the annotations that came along with new items, as reviewed."""
+    for name, item in zip(names, fresh.values(), strict=True):
+        if item.HasField("annotations"):
+            accept_directly(store, connection, name, item.annotations.annotations, annotator)
+
+
+def accept_directly(
+    store: Store, connection: Connection, item: str, annotations: Sequence[object], annotator: str
+) -> None:
+    """Accepts annotations that an engineer brings, as reviewed, and tells of it."""
+    accepted = AcceptedAnnotations(annotations=annotations, annotators=[annotator] if annotator else [], reviewed=True)  # type: ignore[arg-type]
+    accepted.accept_time.FromDatetime(store.clock.now())
+    store.accept(connection, item, accepted)
+    store.publish(connection, item, ItemAnnotated(item=item, accepted=accepted))

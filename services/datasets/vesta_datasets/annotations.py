@@ -1,0 +1,90 @@
+"""What may be accepted for an item: concepts of its taxonomy, one label where one is asked, shapes that lie on the image. Pure."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+from vesta_common.errors import InvalidArgument, Violation
+from vesta_contracts.common.v1 import Annotation, Media, PixelBox, PixelPoint
+from vesta_contracts.datasets.v1 import Taxonomy
+
+EDGE_TOLERANCE_PX = 1.0
+
+
+def check_annotations(
+    annotations: Sequence[Annotation], taxonomy: Taxonomy, media: Media, *, multi_label: bool, field: str
+) -> None:
+    """Accepts annotations that make sense for an item.
+
+    Args:
+        field: what to call them in a refusal, such as `items[3].annotations`.
+
+    Raises:
+        InvalidArgument: says which one is wrong, and what would be right.
+    """
+    known = {concept.id for concept in taxonomy.concepts}
+    for index, annotation in enumerate(annotations):
+        where = f"{field}[{index}]"
+        if annotation.concept not in known:
+            raise _refusal(where, f"{annotation.concept!r} is no concept of {taxonomy.name}", "CONCEPT_UNKNOWN")
+        if annotation.WhichOneof("shape") is None:
+            raise _refusal(where, "has no shape; for the image as a whole set image_label", "SHAPE_MISSING")
+        if not all(_on_image(point, media) for point in _points(annotation)):
+            raise _refusal(
+                where, f"lies outside the image of {media.width_px} x {media.height_px} pixels", "SHAPE_OUTSIDE_IMAGE"
+            )
+        if annotation.HasField("mask"):
+            _check_mask(annotation, media, where)
+    if not multi_label and len(labels_of(annotations)) > 1 and len(annotations) == len(_image_labels(annotations)):
+        raise _refusal(field, "has several labels where the dataset allows one", "LABEL_NOT_SINGLE")
+
+
+def labels_of(annotations: Iterable[Annotation]) -> tuple[str, ...]:
+    """The concepts that the annotations state, sorted, each once."""
+    return tuple(sorted({annotation.concept for annotation in annotations}))
+
+
+def _image_labels(annotations: Iterable[Annotation]) -> list[Annotation]:
+    return [annotation for annotation in annotations if annotation.HasField("image_label")]
+
+
+def _points(annotation: Annotation) -> Iterable[PixelPoint]:
+    """The points that bound a shape."""
+    match annotation.WhichOneof("shape"):
+        case "box":
+            yield from _corners(annotation.box)
+        case "rotated_box":
+            yield PixelPoint(x_px=annotation.rotated_box.x_center_px, y_px=annotation.rotated_box.y_center_px)
+        case "polygon":
+            for ring in (annotation.polygon.outline, *annotation.polygon.holes):
+                yield from ring.points
+        case "keypoints":
+            yield from (point.point for point in annotation.keypoints.points)
+        case "track":
+            for keyframe in annotation.track.keyframes:
+                yield from _corners(keyframe.box)
+
+
+def _corners(box: PixelBox) -> Iterable[PixelPoint]:
+    yield PixelPoint(x_px=box.x_min_px, y_px=box.y_min_px)
+    yield PixelPoint(x_px=box.x_max_px, y_px=box.y_max_px)
+
+
+def _on_image(point: PixelPoint, media: Media) -> bool:
+    return (
+        math.isfinite(point.x_px)
+        and math.isfinite(point.y_px)
+        and -EDGE_TOLERANCE_PX <= point.x_px <= media.width_px + EDGE_TOLERANCE_PX
+        and -EDGE_TOLERANCE_PX <= point.y_px <= media.height_px + EDGE_TOLERANCE_PX
+    )
+
+
+def _check_mask(annotation: Annotation, media: Media, where: str) -> None:
+    mask = annotation.mask
+    if (mask.height_px, mask.width_px) != (media.height_px, media.width_px):
+        raise _refusal(where, "is a mask of another size than the image", "MASK_SIZE_WRONG")
+    if sum(mask.runs_px) != mask.height_px * mask.width_px:
+        raise _refusal(where, "is a mask whose runs do not add to its pixels", "MASK_RUNS_WRONG")
+
+
+def _refusal(field: str, what: str, reason: str) -> InvalidArgument:
+    return InvalidArgument(f"{field} {what}", reason=reason, violations=[Violation(field, what)])

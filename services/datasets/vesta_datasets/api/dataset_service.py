@@ -1,0 +1,144 @@
+"""gRPC: datasets, and the start of imports and exports."""
+
+import grpc
+import psycopg
+from google.longrunning import operations_pb2
+from google.protobuf import empty_pb2
+from vesta_common.errors import AlreadyExists, InvalidArgument, NotFound, Violation
+from vesta_common.etags import check_etag
+from vesta_common.idempotency import once
+from vesta_common.ids import new_id
+from vesta_common.masks import apply_update
+from vesta_common.pages import read_page
+from vesta_contracts.datasets.v1 import (
+    ArchiveFormat,
+    CreateDatasetRequest,
+    Dataset,
+    DatasetServiceServicer,
+    DeleteDatasetRequest,
+    ExportDatasetRequest,
+    GetDatasetRequest,
+    ImportDatasetRequest,
+    ListDatasetsRequest,
+    ListDatasetsResponse,
+    UpdateDatasetRequest,
+)
+
+from vesta_datasets.operations import EXPORT, IMPORT, Operations
+from vesta_datasets.splits import Shares
+from vesta_datasets.store import Store
+
+_MUTABLE = ("display_name", "taxonomy")
+
+
+class DatasetService(DatasetServiceServicer):
+    """Keeps Datasets."""
+
+    def __init__(self, store: Store, operations: Operations) -> None:
+        self._store = store
+        self._operations = operations
+
+    def CreateDataset(self, request: CreateDatasetRequest, context: grpc.ServicerContext) -> Dataset:
+        """Keeps a new dataset."""
+        policy = request.dataset.split_policy
+        try:
+            Shares(policy.validation_share, policy.test_share)
+        except ValueError as error:
+            raise InvalidArgument(
+                f"dataset.split_policy: {error}",
+                reason="SPLIT_POLICY_INVALID",
+                violations=[Violation("dataset.split_policy", str(error))],
+            ) from error
+        name = f"{request.parent}/datasets/{request.dataset_id or new_id()}"
+
+        def create() -> Dataset:
+            dataset = Dataset()
+            dataset.CopyFrom(request.dataset)
+            dataset.name = name
+            self._store.insert_dataset(connection, dataset)
+            return self._store.get_dataset(connection, name)
+
+        try:
+            with self._store.postgres.transaction() as connection:
+                return once(connection, request, Dataset, create)
+        except psycopg.errors.UniqueViolation as error:
+            raise AlreadyExists(
+                f"{name} is there already", reason="RESOURCE_EXISTS", metadata={"name": name}
+            ) from error
+        except psycopg.errors.ForeignKeyViolation as error:
+            raise _no_taxonomy(request.dataset.taxonomy) from error
+
+    def GetDataset(self, request: GetDatasetRequest, context: grpc.ServicerContext) -> Dataset:
+        """One dataset with its counts."""
+        with self._store.postgres.transaction() as connection:
+            return self._store.get_dataset(connection, request.name)
+
+    def ListDatasets(self, request: ListDatasetsRequest, context: grpc.ServicerContext) -> ListDatasetsResponse:
+        """A project's datasets by name."""
+        page = read_page(request)
+        with self._store.postgres.transaction() as connection:
+            after = page.cursor[0] if page.cursor else ""
+            found = self._store.list_datasets(connection, request.parent, after, page.limit)
+        kept, token = page.cut(found, lambda dataset: (dataset.name,))
+        return ListDatasetsResponse(datasets=kept, next_page_token=token)
+
+    def UpdateDataset(self, request: UpdateDatasetRequest, context: grpc.ServicerContext) -> Dataset:
+        """Changes display name or taxonomy."""
+        try:
+            with self._store.postgres.transaction() as connection:
+                current = self._store.get_dataset(connection, request.dataset.name, lock=True, counted=False)
+                check_etag(request.dataset.etag, current)
+                updated = apply_update(current, request.dataset, request.update_mask, _MUTABLE)
+                self._store.update_dataset(connection, updated)
+                return self._store.get_dataset(connection, current.name)
+        except psycopg.errors.ForeignKeyViolation as error:
+            raise _no_taxonomy(request.dataset.taxonomy) from error
+
+    def DeleteDataset(self, request: DeleteDatasetRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
+        """Removes a dataset with its items and snapshots."""
+        with self._store.postgres.transaction() as connection:
+            self._store.get_dataset(connection, request.name, lock=True, counted=False)
+            self._store.delete_dataset(connection, request.name)
+        return empty_pb2.Empty()
+
+    def ImportDataset(self, request: ImportDatasetRequest, context: grpc.ServicerContext) -> operations_pb2.Operation:
+        """Queues an import."""
+        _check_format(request.format)
+        if not self._operations.owns(request.name, request.archive_key):
+            raise InvalidArgument(
+                f"there is no archive {request.archive_key} of this project; upload one first",
+                reason="ARCHIVE_NOT_FOUND",
+                violations=[Violation("archive_key", "is no archive of this project")],
+            )
+        return self._begin(request, IMPORT)
+
+    def ExportDataset(self, request: ExportDatasetRequest, context: grpc.ServicerContext) -> operations_pb2.Operation:
+        """Queues an export."""
+        _check_format(request.format)
+        if request.snapshot:
+            with self._store.postgres.transaction() as connection:
+                self._store.get_snapshot(connection, request.snapshot)
+        return self._begin(request, EXPORT)
+
+    def _begin(self, request: ImportDatasetRequest | ExportDatasetRequest, kind: str) -> operations_pb2.Operation:
+        with self._store.postgres.transaction() as connection:
+            self._store.get_dataset(connection, request.name, counted=False)
+            operation = once(
+                connection,
+                request,
+                operations_pb2.Operation,
+                lambda: self._operations.begin(connection, kind, request.name, request),
+            )
+        self._operations.wake()
+        return operation
+
+
+def _check_format(value: ArchiveFormat.ValueType) -> None:
+    if value == ArchiveFormat.ARCHIVE_FORMAT_UNSPECIFIED:
+        raise InvalidArgument(
+            "format is required", reason="FIELD_INVALID", violations=[Violation("format", "is required")]
+        )
+
+
+def _no_taxonomy(name: str) -> NotFound:
+    return NotFound(f"there is no {name}; create it first", reason="RESOURCE_NOT_FOUND", metadata={"name": name})

@@ -1,0 +1,190 @@
+"""gRPC: items."""
+
+from collections.abc import Iterator
+
+import grpc
+import numpy as np
+from google.api import httpbody_pb2
+from google.protobuf import empty_pb2
+from vesta_common import trace
+from vesta_common.errors import FailedPrecondition, InvalidArgument, NotFound, Violation
+from vesta_common.etags import check_etag
+from vesta_common.idempotency import once
+from vesta_common.masks import apply_update
+from vesta_common.objects import ObjectStore
+from vesta_common.pages import read_page
+from vesta_contracts.datasets.v1 import (
+    BatchAnnotateItemsRequest,
+    BatchAnnotateItemsResponse,
+    BatchCreateItemsRequest,
+    BatchCreateItemsResponse,
+    DeleteItemRequest,
+    DownloadItemRequest,
+    GetItemRequest,
+    Item,
+    ItemServiceServicer,
+    ItemVariant,
+    ListItemsRequest,
+    ListItemsResponse,
+    Neighbour,
+    SearchItemsRequest,
+    SearchItemsResponse,
+    SelectItemsRequest,
+    SelectItemsResponse,
+    UpdateItemRequest,
+)
+
+from vesta_datasets.adding import accept_directly, add_items
+from vesta_datasets.annotations import check_annotations
+from vesta_datasets.choosing import choose, strategy_name
+from vesta_datasets.filtering import item_filter
+from vesta_datasets.store import Store
+
+NEIGHBOURS_DEFAULT = 20
+CHUNK_BYTES = 256 * 1024
+
+
+class ItemService(ItemServiceServicer):
+    """Keeps Items, finds them, and chooses which to label next."""
+
+    def __init__(self, store: Store, objects: ObjectStore) -> None:
+        self._store = store
+        self._objects = objects
+
+    def BatchCreateItems(
+        self, request: BatchCreateItemsRequest, context: grpc.ServicerContext
+    ) -> BatchCreateItemsResponse:
+        """Adds media as items."""
+        who = trace.caller()
+        return self._store.postgres.run(
+            lambda connection: once(
+                connection,
+                request,
+                BatchCreateItemsResponse,
+                lambda: BatchCreateItemsResponse(
+                    items=add_items(self._store, connection, request.parent, request.items, who)
+                ),
+            )
+        )
+
+    def GetItem(self, request: GetItemRequest, context: grpc.ServicerContext) -> Item:
+        """One item."""
+        with self._store.postgres.transaction() as connection:
+            return self._store.get_item(connection, request.name)
+
+    def ListItems(self, request: ListItemsRequest, context: grpc.ServicerContext) -> ListItemsResponse:
+        """Items for which a filter holds, in order of creation."""
+        page = read_page(request)
+        where = item_filter(request.filter)
+        with self._store.postgres.transaction() as connection:
+            self._store.get_dataset(connection, request.parent, counted=False)
+            after = page.cursor[0] if page.cursor else ""
+            found = self._store.list_items(connection, request.parent, where, after, page.limit)
+        kept, token = page.cut(found, lambda item: (item.name,))
+        return ListItemsResponse(items=kept, next_page_token=token)
+
+    def UpdateItem(self, request: UpdateItemRequest, context: grpc.ServicerContext) -> Item:
+        """Changes an item's metadata."""
+        with self._store.postgres.transaction() as connection:
+            self._store.lock_items(connection, [request.item.name])
+            current = self._store.get_item(connection, request.item.name)
+            check_etag(request.item.etag, current)
+            updated = apply_update(current, request.item, request.update_mask, ("metadata",))
+            self._store.update_metadata(connection, current.name, updated.metadata)
+            return self._store.get_item(connection, current.name)
+
+    def DeleteItem(self, request: DeleteItemRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
+        """Removes an item; snapshots that hold it keep it."""
+        with self._store.postgres.transaction() as connection:
+            self._store.lock_items(connection, [request.name])
+            self._store.delete_item(connection, request.name)
+        return empty_pb2.Empty()
+
+    def DownloadItem(
+        self, request: DownloadItemRequest, context: grpc.ServicerContext
+    ) -> Iterator[httpbody_pb2.HttpBody]:
+        """The stored picture, checked against its hash, or its thumbnail."""
+        with self._store.postgres.transaction() as connection:
+            media = self._store.get_item(connection, request.name).media
+        if request.variant == ItemVariant.ITEM_VARIANT_THUMBNAIL:
+            data, mime_type = self._objects.get(media.thumbnail_key), "image/jpeg"
+        else:
+            data, mime_type = self._objects.get(media.object_key, sha256=media.sha256), media.mime_type
+        for start in range(0, len(data), CHUNK_BYTES):
+            yield httpbody_pb2.HttpBody(content_type=mime_type, data=data[start : start + CHUNK_BYTES])
+
+    def BatchAnnotateItems(
+        self, request: BatchAnnotateItemsRequest, context: grpc.ServicerContext
+    ) -> BatchAnnotateItemsResponse:
+        """Accepts annotations directly, all or none."""
+
+        def annotate() -> BatchAnnotateItemsResponse:
+            dataset = self._store.get_dataset(connection, request.parent, counted=False)
+            taxonomy = self._store.get_taxonomy(connection, dataset.taxonomy)
+            names = [entry.item for entry in request.items]
+            strangers = [name for name in names if not name.startswith(f"{request.parent}/items/")]
+            if strangers:
+                raise NotFound(f"{strangers[0]} is not in {request.parent}", reason="RESOURCE_NOT_FOUND")
+            media = self._store.lock_items(connection, names)
+            for index, entry in enumerate(request.items):
+                check_annotations(
+                    entry.annotations,
+                    taxonomy,
+                    media[entry.item],
+                    multi_label=dataset.multi_label,
+                    field=f"items[{index}].annotations",
+                )
+            for entry in request.items:
+                accept_directly(self._store, connection, entry.item, entry.annotations, trace.caller())
+            return BatchAnnotateItemsResponse(annotated_count=len(names))
+
+        with self._store.postgres.transaction() as connection:
+            return once(connection, request, BatchAnnotateItemsResponse, annotate)
+
+    def SearchItems(self, request: SearchItemsRequest, context: grpc.ServicerContext) -> SearchItemsResponse:
+        """The nearest items by cosine distance."""
+        where = item_filter(request.filter)
+        with self._store.postgres.transaction() as connection:
+            self._store.get_dataset(connection, request.parent, counted=False)
+            if request.WhichOneof("query") == "item":
+                self._store.get_item(connection, request.item)
+                found = self._store.find_embedding(connection, request.item)
+                if found is None:
+                    raise _not_embedded(f"no model has embedded {request.item} yet")
+                space, query = found
+            else:
+                space = self._store.find_space(connection, request.parent)
+                query = np.asarray(request.embedding.values, np.float32)
+                if not space:
+                    raise _not_embedded(f"no model has embedded the items of {request.parent} yet")
+                if not query.size or not np.isfinite(query).all() or not np.linalg.norm(query):
+                    raise InvalidArgument(
+                        "embedding must be finite and not zero",
+                        reason="EMBEDDING_INVALID",
+                        violations=[Violation("embedding", "must be finite and not zero")],
+                    )
+            neighbours = self._store.neighbours(
+                connection, request.parent, space, query, where, request.neighbours_max or NEIGHBOURS_DEFAULT
+            )
+        return SearchItemsResponse(neighbours=[Neighbour(item=item, distance=far) for item, far in neighbours])
+
+    def SelectItems(self, request: SelectItemsRequest, context: grpc.ServicerContext) -> SelectItemsResponse:
+        """What to label next."""
+        with self._store.postgres.transaction() as connection:
+            dataset = self._store.get_dataset(connection, request.parent, counted=False)
+            needs_embeddings = strategy_name(request.strategy) != "random"
+            space = self._store.find_space(connection, request.parent) if needs_embeddings else ""
+            rows = self._store.list_pool(connection, request.parent, space)
+        return choose(
+            rows,
+            excluded=set(request.excluded),
+            strategy=request.strategy,
+            count=request.count,
+            control_share=request.control_share,
+            seed=request.seed,
+            multi_label=dataset.multi_label,
+        )
+
+
+def _not_embedded(what: str) -> FailedPrecondition:
+    return FailedPrecondition(f"{what}; deploy a model that looks after the dataset", reason="EMBEDDING_MISSING")

@@ -1,0 +1,85 @@
+"""gRPC: snapshots."""
+
+from datetime import UTC, datetime
+
+import grpc
+import psycopg
+from vesta_common.errors import AlreadyExists, InvalidArgument, Violation
+from vesta_common.idempotency import once
+from vesta_common.ids import new_id
+from vesta_common.objects import ObjectStore
+from vesta_common.pages import read_page
+from vesta_contracts.datasets.v1 import (
+    CreateSnapshotRequest,
+    DiffSnapshotsRequest,
+    GetSnapshotRequest,
+    ListSnapshotsRequest,
+    ListSnapshotsResponse,
+    Snapshot,
+    SnapshotCreated,
+    SnapshotDiff,
+    SnapshotServiceServicer,
+)
+
+from vesta_datasets.snapshotting import compare, write_snapshot
+from vesta_datasets.store import Store
+
+_FAR_FUTURE = datetime(9999, 1, 1, tzinfo=UTC)
+
+
+class SnapshotService(SnapshotServiceServicer):
+    """Makes Snapshots."""
+
+    def __init__(self, store: Store, objects: ObjectStore) -> None:
+        self._store = store
+        self._objects = objects
+
+    def CreateSnapshot(self, request: CreateSnapshotRequest, context: grpc.ServicerContext) -> Snapshot:
+        """Writes the items as they are."""
+        name = f"{request.parent}/snapshots/{request.snapshot_id or new_id()}"
+
+        def create() -> Snapshot:
+            self._store.get_dataset(connection, request.parent, counted=False)
+            snapshot = Snapshot(name=name, display_name=request.snapshot.display_name)
+            now = self._store.clock.now()
+            snapshot.create_time.FromDatetime(now)
+            write_snapshot(snapshot, self._store.manifest_rows(connection, request.parent), self._objects)
+            self._store.insert_snapshot(connection, snapshot, now)
+            self._store.publish(connection, name, SnapshotCreated(snapshot=snapshot))
+            return snapshot
+
+        try:
+            with self._store.postgres.transaction() as connection:
+                return once(connection, request, Snapshot, create)
+        except psycopg.errors.UniqueViolation as error:
+            raise AlreadyExists(
+                f"{name} is there already", reason="RESOURCE_EXISTS", metadata={"name": name}
+            ) from error
+
+    def GetSnapshot(self, request: GetSnapshotRequest, context: grpc.ServicerContext) -> Snapshot:
+        """One snapshot."""
+        with self._store.postgres.transaction() as connection:
+            return self._store.get_snapshot(connection, request.name)
+
+    def ListSnapshots(self, request: ListSnapshotsRequest, context: grpc.ServicerContext) -> ListSnapshotsResponse:
+        """A dataset's snapshots, newest first."""
+        page = read_page(request)
+        before = (datetime.fromisoformat(page.cursor[0]), page.cursor[1]) if page.cursor else (_FAR_FUTURE, "")
+        with self._store.postgres.transaction() as connection:
+            self._store.get_dataset(connection, request.parent, counted=False)
+            found = self._store.list_snapshots(connection, request.parent, before, page.limit)
+        kept, token = page.cut(found, lambda entry: (entry.create_time.ToDatetime(UTC).isoformat(), entry.name))
+        return ListSnapshotsResponse(snapshots=kept, next_page_token=token)
+
+    def DiffSnapshots(self, request: DiffSnapshotsRequest, context: grpc.ServicerContext) -> SnapshotDiff:
+        """What changed between two snapshots of one dataset."""
+        if request.name.split("/")[:4] != request.base.split("/")[:4]:
+            raise InvalidArgument(
+                "the two snapshots are of different datasets; name two of one",
+                reason="SNAPSHOTS_UNRELATED",
+                violations=[Violation("base", "is of another dataset")],
+            )
+        with self._store.postgres.transaction() as connection:
+            later = self._store.get_snapshot(connection, request.name)
+            base = self._store.get_snapshot(connection, request.base)
+        return compare(base, later, self._objects)

@@ -1,0 +1,59 @@
+"""The composition root: what the datasets service is made of."""
+
+from datetime import timedelta
+
+from vesta_common.client import open_channel
+from vesta_common.clock import SystemClock
+from vesta_common.consumer import Consumer, ConsumerMetrics, KafkaOptions
+from vesta_common.objects import ObjectStore
+from vesta_common.outbox import Relay
+from vesta_common.postgres import Postgres
+from vesta_common.service import App, Loop, new_registry
+from vesta_contracts.connection.v1 import MediaServiceStub
+
+from vesta_datasets.api.archive_service import ArchiveService
+from vesta_datasets.api.dataset_service import DatasetService
+from vesta_datasets.api.item_service import ItemService
+from vesta_datasets.api.snapshot_service import SnapshotService
+from vesta_datasets.api.taxonomy_service import TaxonomyService
+from vesta_datasets.events import Reactions
+from vesta_datasets.operations import Operations
+from vesta_datasets.settings import Settings
+from vesta_datasets.store import SERVICE, Store
+
+IDLE = timedelta(seconds=2)
+
+
+def build(settings: Settings) -> App:
+    """Waits for the database, brings its schema up to date, and puts the parts together."""
+    postgres = Postgres(
+        settings.postgres_url, settings.postgres_schema or SERVICE, settings.postgres_connections_max
+    ).open()
+    postgres.migrate("vesta_datasets")
+    registry = new_registry()
+    store = Store(postgres, SystemClock())
+    objects = ObjectStore.of(settings)
+    connection = open_channel(settings.connection_address, SERVICE)
+    operations = Operations(store, objects, MediaServiceStub(connection))
+    worker = Loop("operations", operations.step, IDLE)
+    operations.wake = worker.wake
+    reactions = Reactions(store)
+    kafka = KafkaOptions(settings.kafka_bootstrap, settings.kafka_topic_prefix)
+    metrics = ConsumerMetrics(SERVICE, registry)
+    return App(
+        servicers=[
+            TaxonomyService(store),
+            DatasetService(store, operations),
+            ItemService(store, objects),
+            SnapshotService(store, objects),
+            ArchiveService(store, operations, objects),
+        ],
+        components=[
+            Relay(postgres, settings.kafka_bootstrap, settings.kafka_topic_prefix),
+            Consumer(SERVICE, "labels", reactions.label_handlers(), postgres, kafka, metrics),
+            Consumer(SERVICE, "predictions", reactions.prediction_handlers(), postgres, kafka, metrics),
+            worker,
+        ],
+        closing=[connection.close, postgres.close],
+        registry=registry,
+    )

@@ -1,0 +1,77 @@
+"""What the service does about events: accepted answers and predictions are kept with their items."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import structlog
+from vesta_common.consumer import Handler
+from vesta_common.events import Event
+from vesta_common.postgres import Connection
+from vesta_contracts.annotation.v1 import TaskAccepted
+from vesta_contracts.datasets.v1 import AcceptedAnnotations, DatasetScored, ItemAnnotated
+from vesta_contracts.serving.v1 import PredictionMade
+
+from vesta_datasets.store import Store
+
+log = structlog.get_logger()
+
+
+class Reactions:
+    """The handlers, one function an event."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def label_handlers(self) -> Mapping[str, Handler]:
+        """What experts decide."""
+        return {"vesta.annotation.task.v1.accepted": self.handle_task_accepted}
+
+    def prediction_handlers(self) -> Mapping[str, Handler]:
+        """What models say; a group of its own, so that no flood of scores delays a label."""
+        return {"vesta.serving.prediction.v1.made": self.handle_prediction_made}
+
+    def handle_task_accepted(self, connection: Connection, event: Event) -> None:
+        """Keeps an expert's answer with its item and tells of it."""
+        told: TaskAccepted = event.payload
+        accepted = AcceptedAnnotations(
+            annotations=told.annotations,
+            annotators=told.annotators,
+            reviewer=told.reviewer,
+            reviewed=bool(told.reviewer),
+            task=told.task,
+            model_version=told.model_version,
+            control=told.control,
+            accept_time=told.accept_time,
+        )
+        if not self._store.accept(connection, told.item, accepted):
+            log.warning("label_of_deleted_item", item=told.item, task=told.task)
+            return
+        self._store.publish(connection, told.item, ItemAnnotated(item=told.item, accepted=accepted))
+
+    def handle_prediction_made(self, connection: Connection, event: Event) -> None:
+        """Keeps scores and embeddings with their items."""
+        made: PredictionMade = event.payload
+        self._store.put_scores(
+            connection,
+            made.dataset,
+            made.deployment,
+            made.generation,
+            made.model_version,
+            [(entry.item, entry.scores) for entry in made.predictions],
+        )
+        embedded = [
+            (entry.item, np.frombuffer(entry.embedding, "<f4")) for entry in made.predictions if entry.embedding
+        ]
+        if embedded:
+            self._store.put_embeddings(connection, made.dataset, made.embedding_digest, embedded)
+        counts = self._store.counts(connection, made.dataset, made.model_version)
+        self._store.publish(
+            connection,
+            made.dataset,
+            DatasetScored(
+                dataset=made.dataset,
+                model_version=made.model_version,
+                scored_count=counts.scored_count,
+                item_count=counts.item_count,
+            ),
+        )

@@ -1,0 +1,39 @@
+"""What items can be filtered by."""
+
+from collections.abc import Callable, Mapping
+
+from vesta_common.filters import Field, Where, boolean, compile_filter, instant, one_of
+
+_FIELDS: Mapping[str, Field] = {
+    "split": Field("items.split", one_of("TRAIN", "VALIDATION", "TEST")),
+    "labelled": Field("(items.accepted IS NOT NULL)", boolean),
+    "reviewed": Field("items.reviewed", boolean),
+    "control": Field("items.control", boolean),
+    "duplicate": Field("(items.duplicate_of <> '')", boolean),
+    "uncertain": Field("items.uncertain", boolean),
+    "scored": Field("(items.scores IS NOT NULL)", boolean),
+    "label": Field("", has="(items.labels @> ARRAY[%(value)s])"),
+    "labels": Field("", has="(items.labels @> ARRAY[%(value)s])"),
+    "predicted": Field("items.predicted"),
+    "model_version": Field("items.scored_by"),
+    "score": Field("items.score", float, ordered=True),
+    "margin": Field("items.margin", float, ordered=True),
+    "file_name": Field("items.file_name", ordered=True),
+    "sha256": Field("items.sha256"),
+    "source": Field("items.source"),
+    "create_time": Field("items.create_time", instant, ordered=True),
+}
+
+
+def _metadata(key: str) -> Field:
+    """A field of the metadata; its key is one of ours to quote, for it is no parameter."""
+    quoted = key.replace("'", "''").replace("%", "%%")
+    return Field(f"(items.metadata ->> '{quoted}')")
+
+
+_PREFIXED: Mapping[str, Callable[[str], Field]] = {"metadata.": _metadata}
+
+
+def item_filter(text: str) -> Where:
+    """The condition that a ListItems filter states. Raises InvalidArgument where it is wrong."""
+    return compile_filter(text, _FIELDS, _PREFIXED)

@@ -1,0 +1,146 @@
+-- name: insert_taxonomy!
+INSERT INTO taxonomies (name, parent, body, create_time, update_time) VALUES (:name, :parent, :body, :now, :now);
+
+-- name: find_taxonomy^
+SELECT * FROM taxonomies WHERE name = :name;
+
+-- name: lock_taxonomy^
+SELECT * FROM taxonomies WHERE name = :name FOR UPDATE;
+
+-- name: list_taxonomies
+SELECT * FROM taxonomies WHERE parent = :parent AND name > :after ORDER BY name LIMIT :limit;
+
+-- name: update_taxonomy!
+UPDATE taxonomies SET body = :body, update_time = :now WHERE name = :name;
+
+-- name: delete_taxonomy!
+DELETE FROM taxonomies WHERE name = :name;
+
+-- name: list_used_labels
+-- Concepts that items bear, of the datasets of a taxonomy.
+SELECT DISTINCT unnest(labels) AS label FROM items JOIN datasets ON datasets.name = items.dataset
+WHERE datasets.taxonomy = :taxonomy;
+
+-- name: insert_dataset!
+INSERT INTO datasets (name, parent, taxonomy, body, create_time, update_time)
+VALUES (:name, :parent, :taxonomy, :body, :now, :now);
+
+-- name: find_dataset^
+SELECT * FROM datasets WHERE name = :name;
+
+-- name: lock_dataset^
+-- Deals with items one batch at a time: where an item goes depends on those before it.
+SELECT * FROM datasets WHERE name = :name FOR UPDATE;
+
+-- name: list_datasets
+SELECT * FROM datasets WHERE parent = :parent AND name > :after ORDER BY name LIMIT :limit;
+
+-- name: update_dataset!
+UPDATE datasets SET body = :body, taxonomy = :taxonomy, update_time = :now WHERE name = :name;
+
+-- name: delete_dataset!
+DELETE FROM datasets WHERE name = :name;
+
+-- name: count_items^
+SELECT
+    count(*) AS item_count,
+    count(*) FILTER (WHERE accepted IS NOT NULL) AS labelled_count,
+    count(*) FILTER (WHERE accepted IS NOT NULL AND split = 'TRAIN') AS train_labelled_count,
+    count(*) FILTER (WHERE accepted IS NOT NULL AND split = 'TEST') AS test_labelled_count,
+    count(*) FILTER (WHERE duplicate_of <> '') AS duplicate_count,
+    count(*) FILTER (WHERE accepted IS NULL AND split = 'TRAIN' AND duplicate_of = '') AS pool_count,
+    count(*) FILTER (WHERE scored_by = :scored_by AND scored_by <> '') AS scored_count,
+    count(*) FILTER (WHERE accepted IS NULL AND split = 'TRAIN' AND duplicate_of = '' AND scored_by = :scored_by
+        AND scored_by <> '') AS pool_scored_count,
+    count(*) FILTER (WHERE accepted IS NULL AND split = 'TRAIN' AND duplicate_of = '' AND scored_by = :scored_by
+        AND scored_by <> '' AND NOT uncertain) AS pool_certain_count,
+    (SELECT count(*) FROM embeddings WHERE embeddings.dataset = :dataset) AS embedded_count
+FROM items WHERE dataset = :dataset;
+
+-- name: set_scored_by!
+UPDATE datasets SET scored_by = :scored_by WHERE name = :name;
+
+-- name: find_items_by_hash
+SELECT name, sha256, duplicate_of, split FROM items WHERE dataset = :dataset AND sha256 = ANY(:hashes);
+
+-- name: find_candidates
+-- Items that share a band with one of the probes: the only ones that can be near-duplicates.
+SELECT name, perceptual_hash, group_name, split FROM items WHERE dataset = :dataset AND bands && :probes;
+
+-- name: find_item^
+SELECT * FROM items WHERE name = :name;
+
+-- name: find_items
+SELECT * FROM items WHERE dataset = :dataset AND name = ANY(:names);
+
+-- name: lock_items
+SELECT name, dataset, media, accepted FROM items WHERE name = ANY(:names) ORDER BY name FOR UPDATE;
+
+-- name: update_metadata!
+UPDATE items SET metadata = :metadata, update_time = :now WHERE name = :name;
+
+-- name: delete_item!
+DELETE FROM items WHERE name = :name;
+
+-- name: accept!
+UPDATE items SET
+    accepted = :accepted, labels = :labels, reviewed = :reviewed, control = control OR :control, update_time = :now
+WHERE name = :name;
+
+-- name: put_scores!
+-- Keeps what a model says, unless something newer of the same deployment is kept already.
+UPDATE items SET
+    scores = :scores, scored_by = :scored_by, scored_deployment = :deployment, scored_generation = :generation,
+    predicted = :predicted, score = :score, margin = :margin, uncertain = :uncertain
+WHERE name = :name AND (scored_deployment <> :deployment OR scored_generation <= :generation);
+
+-- name: put_embedding!
+INSERT INTO embeddings (item, dataset, space, embedding)
+SELECT :item, :dataset, :space, :embedding WHERE EXISTS (SELECT 1 FROM items WHERE name = :item)
+ON CONFLICT (item) DO UPDATE SET space = excluded.space, embedding = excluded.embedding;
+
+-- name: find_embedding^
+SELECT space, embedding FROM embeddings WHERE item = :item;
+
+-- name: find_space$
+-- The space that most of a dataset's items are embedded in.
+SELECT space FROM embeddings WHERE dataset = :dataset GROUP BY space ORDER BY count(*) DESC, space LIMIT 1;
+
+-- name: list_pool
+-- The training side, duplicates aside: what selection looks at, labelled or not.
+SELECT items.name, items.accepted IS NOT NULL AS labelled, items.scores, items.scored_by, embeddings.embedding
+FROM items LEFT JOIN embeddings ON embeddings.item = items.name AND embeddings.space = :space
+WHERE items.dataset = :dataset AND items.split = 'TRAIN' AND items.duplicate_of = '' ORDER BY items.name;
+
+-- name: list_for_snapshot
+SELECT name, sha256, media, split, labels, accepted FROM items WHERE dataset = :dataset AND NOT straddles ORDER BY name;
+
+-- name: insert_snapshot!
+INSERT INTO snapshots (name, dataset, body, create_time) VALUES (:name, :dataset, :body, :now);
+
+-- name: find_snapshot^
+SELECT * FROM snapshots WHERE name = :name;
+
+-- name: list_snapshots
+SELECT * FROM snapshots WHERE dataset = :dataset AND (create_time, name) < (:before_time, :before_name)
+ORDER BY create_time DESC, name DESC LIMIT :limit;
+
+-- name: insert_operation!
+INSERT INTO operations (name, kind, request, create_time) VALUES (:name, :kind, :request, :now);
+
+-- name: find_operation^
+SELECT * FROM operations WHERE name = :name;
+
+-- name: claim_operation^
+UPDATE operations SET lease_expire_time = :lease_expire_time
+WHERE name = (
+    SELECT name FROM operations WHERE NOT done AND (lease_expire_time IS NULL OR lease_expire_time < :now)
+    ORDER BY create_time FOR UPDATE SKIP LOCKED LIMIT 1)
+RETURNING *;
+
+-- name: advance_operation!
+UPDATE operations SET done_count = :done_count, total_count = :total_count, lease_expire_time = :lease_expire_time
+WHERE name = :name;
+
+-- name: end_operation!
+UPDATE operations SET done = true, response = :response, error = :error, lease_expire_time = NULL WHERE name = :name;

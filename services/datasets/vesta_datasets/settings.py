@@ -1,0 +1,13 @@
+"""What the datasets service can be told by its environment."""
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+from vesta_common.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """Read once, at start."""
+
+    model_config = SettingsConfigDict(env_prefix="VESTA_DATASETS_")
+
+    connection_address: str = Field(description="HOST:PORT of the connection service, which takes in imported media")

@@ -1,0 +1,56 @@
+"""Makes snapshots: the items as they are, written as a manifest onto the object store, and compares two of them."""
+
+from vesta_common.errors import FailedPrecondition
+from vesta_common.objects import ObjectStore
+from vesta_contracts.datasets.v1 import Relabelling, Snapshot, SnapshotDiff, SnapshotStatistics, SplitStatistics
+
+from vesta_datasets.manifest import ManifestRow, digest, read_manifest, write_manifest
+from vesta_datasets.statistics import diff, statistics
+
+DIFF_NAMES_MAX = 1000
+
+
+def write_snapshot(snapshot: Snapshot, rows: list[ManifestRow], objects: ObjectStore) -> None:
+    """Stores the manifest and fills in what the snapshot tells of it.
+
+    Raises:
+        FailedPrecondition: SNAPSHOT_EMPTY, nothing is labelled.
+    """
+    if not any(row.labels is not None for row in rows):
+        raise FailedPrecondition(
+            "nothing in the dataset is labelled yet; label some items first", reason="SNAPSHOT_EMPTY"
+        )
+    stored = objects.put("manifests", write_manifest(rows))
+    found = statistics(rows)
+    snapshot.manifest_key = stored.key
+    snapshot.digest = digest(rows)
+    snapshot.item_count = len(rows)
+    snapshot.statistics.CopyFrom(
+        SnapshotStatistics(
+            splits=[
+                SplitStatistics(split=split.value, item_count=side.item_count, concept_counts=dict(side.concept_counts))
+                for split, side in found.splits.items()
+            ],
+            reviewed_count=found.reviewed_count,
+            control_count=found.control_count,
+            imbalance=found.imbalance,
+        )
+    )
+
+
+def compare(base: Snapshot, later: Snapshot, objects: ObjectStore) -> SnapshotDiff:
+    """What changed from `base` to `later`."""
+    found = diff(read_manifest(objects.get(base.manifest_key)), read_manifest(objects.get(later.manifest_key)))
+    return SnapshotDiff(
+        added_count=len(found.added),
+        removed_count=len(found.removed),
+        relabelled_count=len(found.relabelled),
+        added=found.added[:DIFF_NAMES_MAX],
+        removed=found.removed[:DIFF_NAMES_MAX],
+        relabelled=[
+            Relabelling(
+                item=change.name, labels_before=change.labels_before or (), labels_after=change.labels_after or ()
+            )
+            for change in found.relabelled[:DIFF_NAMES_MAX]
+        ],
+    )

@@ -1,0 +1,410 @@
+"""Taxonomies, datasets, items and snapshots in PostgreSQL."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pgvector import Vector
+from pgvector.psycopg import register_vector
+from vesta_common import outbox
+from vesta_common.clock import Clock
+from vesta_common.errors import NotFound
+from vesta_common.etags import with_etag
+from vesta_common.events import new_event
+from vesta_common.filters import Where
+from vesta_common.postgres import Connection, Postgres, load_queries
+from vesta_contracts.common.v1 import ImageScores, Media
+from vesta_contracts.datasets.v1 import (
+    AcceptedAnnotations,
+    AnnotationList,
+    Dataset,
+    DatasetCounts,
+    Item,
+    Snapshot,
+    Split,
+    Taxonomy,
+)
+
+from vesta_datasets.annotations import labels_of
+from vesta_datasets.duplicates import bands
+from vesta_datasets.manifest import ManifestRow
+from vesta_datasets.splits import Placement
+
+R = TypeVar("R", Taxonomy, Dataset)
+
+SERVICE = "datasets"
+_SIGN = 1 << 63
+
+queries = load_queries("vesta_datasets")
+
+
+@dataclass(frozen=True)
+class PoolRow:
+    """An item as selection sees it."""
+
+    name: str
+    labelled: bool
+    scores: ImageScores | None
+    embedding: NDArray[np.float32] | None
+
+
+class Store:
+    """The service's tables."""
+
+    def __init__(self, postgres: Postgres, clock: Clock) -> None:
+        self.postgres = postgres
+        self.clock = clock
+
+    def publish(self, connection: Connection, subject: str, *payloads: Any) -> None:
+        """Publishes events about one resource in the caller's transaction."""
+        now = self.clock.now()
+        outbox.publish(connection, *(new_event(SERVICE, subject, payload, now) for payload in payloads))
+
+    # Taxonomies
+
+    def insert_taxonomy(self, connection: Connection, taxonomy: Taxonomy) -> None:
+        """Keeps a new taxonomy. Raises psycopg.errors.UniqueViolation where the name is taken."""
+        queries.insert_taxonomy(
+            connection, name=taxonomy.name, parent=_parent(taxonomy.name), body=_body(taxonomy), now=self.clock.now()
+        )
+
+    def get_taxonomy(self, connection: Connection, name: str, *, lock: bool = False) -> Taxonomy:
+        """A taxonomy. Raises NotFound."""
+        find = queries.lock_taxonomy if lock else queries.find_taxonomy
+        return _resource(Taxonomy, _found(find(connection, name=name), name))
+
+    def list_taxonomies(self, connection: Connection, parent: str, after: str, limit: int) -> list[Taxonomy]:
+        """A project's taxonomies after a name, by name."""
+        rows = queries.list_taxonomies(connection, parent=parent, after=after, limit=limit)
+        return [_resource(Taxonomy, row) for row in rows]
+
+    def update_taxonomy(self, connection: Connection, taxonomy: Taxonomy) -> None:
+        """Keeps a changed taxonomy."""
+        queries.update_taxonomy(connection, name=taxonomy.name, body=_body(taxonomy), now=self.clock.now())
+
+    def delete_taxonomy(self, connection: Connection, name: str) -> None:
+        """Removes a taxonomy. Raises psycopg.errors.ForeignKeyViolation where a dataset uses it."""
+        queries.delete_taxonomy(connection, name=name)
+
+    def used_labels(self, connection: Connection, taxonomy: str) -> set[str]:
+        """Concepts that items bear."""
+        return {row["label"] for row in queries.list_used_labels(connection, taxonomy=taxonomy)}
+
+    # Datasets
+
+    def insert_dataset(self, connection: Connection, dataset: Dataset) -> None:
+        """Keeps a new dataset. Raises psycopg.errors.UniqueViolation or ForeignKeyViolation."""
+        queries.insert_dataset(
+            connection,
+            name=dataset.name,
+            parent=_parent(dataset.name),
+            taxonomy=dataset.taxonomy,
+            body=_body(dataset),
+            now=self.clock.now(),
+        )
+
+    def get_dataset(self, connection: Connection, name: str, *, lock: bool = False, counted: bool = True) -> Dataset:
+        """A dataset, with its counts where they are wanted. Raises NotFound."""
+        find = queries.lock_dataset if lock else queries.find_dataset
+        return self._dataset(connection, _found(find(connection, name=name), name), counted=counted)
+
+    def list_datasets(self, connection: Connection, parent: str, after: str, limit: int) -> list[Dataset]:
+        """A project's datasets after a name, by name."""
+        rows = list(queries.list_datasets(connection, parent=parent, after=after, limit=limit))
+        return [self._dataset(connection, row, counted=True) for row in rows]
+
+    def update_dataset(self, connection: Connection, dataset: Dataset) -> None:
+        """Keeps a changed dataset."""
+        queries.update_dataset(
+            connection, name=dataset.name, body=_body(dataset), taxonomy=dataset.taxonomy, now=self.clock.now()
+        )
+
+    def delete_dataset(self, connection: Connection, name: str) -> None:
+        """Removes a dataset with its items and snapshots."""
+        queries.delete_dataset(connection, name=name)
+
+    def counts(self, connection: Connection, dataset: str, scored_by: str) -> DatasetCounts:
+        """How much a dataset holds; `scored_by` is the model version that the scores are counted of."""
+        row = queries.count_items(connection, dataset=dataset, scored_by=scored_by)
+        return DatasetCounts(scored_model_version=scored_by, **row)
+
+    def _dataset(self, connection: Connection, row: dict[str, Any], *, counted: bool) -> Dataset:
+        dataset = _resource(Dataset, row)
+        if counted:
+            dataset.counts.CopyFrom(self.counts(connection, dataset.name, row["scored_by"]))
+        return dataset
+
+    # Items
+
+    def find_by_hash(self, connection: Connection, dataset: str, hashes: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Items of a dataset that bear one of these SHA-256, by it."""
+        rows = queries.find_items_by_hash(connection, dataset=dataset, hashes=list(hashes))
+        return {row["sha256"]: row for row in rows}
+
+    def find_candidates(self, connection: Connection, dataset: str, probes: Sequence[int]) -> list[dict[str, Any]]:
+        """Items that may be near-duplicates, with `perceptual_hash` unsigned."""
+        rows = queries.find_candidates(connection, dataset=dataset, probes=sorted(set(probes)))
+        return [{**row, "perceptual_hash": row["perceptual_hash"] % (1 << 64)} for row in rows]
+
+    def insert_items(
+        self, connection: Connection, dataset: str, rows: Iterable[tuple[str, Media, Mapping[str, str], Placement]]
+    ) -> None:
+        """Keeps new items: name, media, metadata and placement of each."""
+        now = self.clock.now()
+        with (
+            connection.cursor() as cursor,
+            cursor.copy(
+                "COPY items (name, dataset, sha256, media, file_name, source, metadata, split, group_name, duplicate_of, straddles, "
+                "perceptual_hash, bands, create_time, update_time) FROM STDIN"
+            ) as copy,
+        ):
+            for name, media, metadata, placement in rows:
+                copy.write_row(
+                    (
+                        name,
+                        dataset,
+                        media.sha256,
+                        media.SerializeToString(),
+                        media.provenance.file_name,
+                        media.provenance.source,
+                        json.dumps(dict(metadata)),
+                        placement.split.value,
+                        placement.group,
+                        placement.duplicate_of or "",
+                        placement.straddles,
+                        media.perceptual_hash - (1 << 64) if media.perceptual_hash >= _SIGN else media.perceptual_hash,
+                        list(bands(media.perceptual_hash)),
+                        now,
+                        now,
+                    )
+                )
+
+    def get_item(self, connection: Connection, name: str) -> Item:
+        """An item. Raises NotFound."""
+        return _item(_found(queries.find_item(connection, name=name), name))
+
+    def list_items(self, connection: Connection, dataset: str, where: Where, after: str, limit: int) -> list[Item]:
+        """Items of a dataset after a name, in order of creation."""
+        statement = (  # the filter is compiled to columns and placeholders of our own
+            "SELECT * FROM items WHERE dataset = %(dataset)s AND name > %(after)s "
+            f"AND {where.sql} ORDER BY name LIMIT %(limit)s"
+        )
+        values = {"dataset": dataset, "after": after, "limit": limit, **where.parameters}
+        return [_item(row) for row in connection.execute(statement.encode(), values)]
+
+    def lock_items(self, connection: Connection, names: Sequence[str]) -> dict[str, Media]:
+        """The media of items, by name, kept from others until the transaction ends. Raises NotFound for the first that is missing."""
+        rows = {row["name"]: row for row in queries.lock_items(connection, names=list(names))}
+        for name in names:
+            _found(rows.get(name), name)
+        return {name: Media.FromString(bytes(row["media"])) for name, row in rows.items()}
+
+    def update_metadata(self, connection: Connection, name: str, metadata: Mapping[str, str]) -> None:
+        """Replaces an item's metadata."""
+        queries.update_metadata(connection, name=name, metadata=json.dumps(dict(metadata)), now=self.clock.now())
+
+    def delete_item(self, connection: Connection, name: str) -> None:
+        """Removes an item."""
+        queries.delete_item(connection, name=name)
+
+    def accept(self, connection: Connection, name: str, accepted: AcceptedAnnotations) -> bool:
+        """Keeps what is accepted for an item; False where the item is gone."""
+        count = queries.accept(
+            connection,
+            name=name,
+            accepted=accepted.SerializeToString(),
+            labels=list(labels_of(accepted.annotations)),
+            reviewed=accepted.reviewed,
+            control=accepted.control,
+            now=self.clock.now(),
+        )
+        return bool(count)
+
+    def put_scores(
+        self,
+        connection: Connection,
+        dataset: str,
+        deployment: str,
+        generation: int,
+        model_version: str,
+        rows: Sequence[tuple[str, ImageScores]],
+    ) -> None:
+        """Keeps what a model says of items; scores of an older generation change nothing."""
+        with connection.cursor() as cursor:
+            cursor.executemany(
+                queries.put_scores.sql,
+                [
+                    {
+                        "name": name,
+                        "scores": scores.SerializeToString(),
+                        "scored_by": model_version,
+                        "deployment": deployment,
+                        "generation": generation,
+                        "predicted": scores.scores[0].concept if scores.scores else "",
+                        "score": scores.scores[0].score if scores.scores else 0.0,
+                        "margin": scores.margin,
+                        "uncertain": scores.uncertain,
+                    }
+                    for name, scores in rows
+                ],
+            )
+        queries.set_scored_by(connection, name=dataset, scored_by=model_version)
+
+    def put_embeddings(
+        self, connection: Connection, dataset: str, space: str, rows: Sequence[tuple[str, NDArray[np.float32]]]
+    ) -> None:
+        """Keeps embeddings of items; items that are gone are passed over."""
+        register_vector(connection)
+        with connection.cursor() as cursor:
+            cursor.executemany(
+                queries.put_embedding.sql,
+                [
+                    {"item": name, "dataset": dataset, "space": space, "embedding": Vector(values)}
+                    for name, values in rows
+                ],
+            )
+
+    def find_embedding(self, connection: Connection, item: str) -> tuple[str, NDArray[np.float32]] | None:
+        """An item's embedding and its space."""
+        register_vector(connection)
+        row = queries.find_embedding(connection, item=item)
+        return (row["space"], _array(row["embedding"])) if row else None
+
+    def find_space(self, connection: Connection, dataset: str) -> str:
+        """The space that most items of a dataset are embedded in; empty where none is."""
+        return queries.find_space(connection, dataset=dataset) or ""
+
+    def neighbours(
+        self, connection: Connection, dataset: str, space: str, query: NDArray[np.float32], where: Where, limit: int
+    ) -> list[tuple[Item, float]]:
+        """The items nearest to a vector by cosine distance, nearest first."""
+        register_vector(connection)
+        statement = (  # as in list_items
+            "SELECT items.*, embeddings.embedding <=> %(query)s AS distance FROM embeddings JOIN items ON items.name = embeddings.item "
+            f"WHERE embeddings.dataset = %(dataset)s AND embeddings.space = %(space)s AND {where.sql} "
+            "ORDER BY distance, items.name LIMIT %(limit)s"
+        )
+        values = {"query": Vector(query), "dataset": dataset, "space": space, "limit": limit, **where.parameters}
+        return [(_item(row), row["distance"]) for row in connection.execute(statement.encode(), values)]
+
+    def list_pool(self, connection: Connection, dataset: str, space: str) -> list[PoolRow]:
+        """The training side, duplicates aside."""
+        register_vector(connection)
+        with connection.cursor(binary=True) as cursor:
+            cursor.execute(queries.list_pool.sql, {"dataset": dataset, "space": space})
+            return [
+                PoolRow(
+                    row["name"],
+                    row["labelled"],
+                    ImageScores.FromString(bytes(row["scores"])) if row["scores"] is not None else None,
+                    _array(row["embedding"]) if row["embedding"] is not None else None,
+                )
+                for row in cursor
+            ]
+
+    # Snapshots
+
+    def manifest_rows(self, connection: Connection, dataset: str) -> list[ManifestRow]:
+        """Every item that takes part, as a snapshot holds it."""
+        return [_manifest_row(row) for row in queries.list_for_snapshot(connection, dataset=dataset)]
+
+    def insert_snapshot(self, connection: Connection, snapshot: Snapshot, now: datetime) -> None:
+        """Keeps a snapshot. Raises psycopg.errors.UniqueViolation where the name is taken."""
+        dataset = "/".join(snapshot.name.split("/")[:4])
+        queries.insert_snapshot(
+            connection, name=snapshot.name, dataset=dataset, body=snapshot.SerializeToString(), now=now
+        )
+
+    def get_snapshot(self, connection: Connection, name: str) -> Snapshot:
+        """A snapshot. Raises NotFound."""
+        return Snapshot.FromString(bytes(_found(queries.find_snapshot(connection, name=name), name)["body"]))
+
+    def list_snapshots(
+        self, connection: Connection, dataset: str, before: tuple[datetime, str], limit: int
+    ) -> list[Snapshot]:
+        """A dataset's snapshots, newest first."""
+        rows = queries.list_snapshots(
+            connection, dataset=dataset, before_time=before[0], before_name=before[1], limit=limit
+        )
+        return [Snapshot.FromString(bytes(row["body"])) for row in rows]
+
+
+def _array(value: Any) -> NDArray[np.float32]:
+    return np.asarray(value.to_numpy() if isinstance(value, Vector) else value, np.float32)
+
+
+def _parent(name: str) -> str:
+    return "/".join(name.split("/")[:-2])
+
+
+def _body(resource: Any) -> bytes:
+    """What is kept of a resource: all but what follows from its row."""
+    kept = type(resource)()
+    kept.CopyFrom(resource)
+    for field in ("create_time", "update_time", "etag", "counts"):
+        if field in kept.DESCRIPTOR.fields_by_name:
+            kept.ClearField(field)
+    return bytes(kept.SerializeToString(deterministic=True))
+
+
+def _resource(kind: type[R], row: dict[str, Any]) -> R:
+    resource: Any = kind.FromString(bytes(row["body"]))
+    resource.create_time.FromDatetime(row["create_time"])
+    resource.update_time.FromDatetime(row["update_time"])
+    return with_etag(resource)  # type: ignore[no-any-return]
+
+
+def _found(row: dict[str, Any] | None, name: str) -> dict[str, Any]:
+    if row is None:
+        raise NotFound(f"there is no {name}", reason="RESOURCE_NOT_FOUND", metadata={"name": name})
+    return row
+
+
+def _item(row: dict[str, Any]) -> Item:
+    item = Item(
+        name=row["name"],
+        media=Media.FromString(bytes(row["media"])),
+        split=Split.Value(f"SPLIT_{row['split']}"),
+        metadata=row["metadata"],
+        duplicate_of=row["duplicate_of"],
+    )
+    if row["accepted"] is not None:
+        item.accepted.ParseFromString(bytes(row["accepted"]))
+        item.accepted.SetInParent()
+    if row["scores"] is not None:
+        item.scores.ParseFromString(bytes(row["scores"]))
+    item.create_time.FromDatetime(row["create_time"])
+    item.update_time.FromDatetime(row["update_time"])
+    return with_etag(item)  # type: ignore[no-any-return]
+
+
+def _manifest_row(row: dict[str, Any]) -> ManifestRow:
+    media = Media.FromString(bytes(row["media"]))
+    facts: dict[str, Any] = {}
+    if row["accepted"] is not None:
+        accepted = AcceptedAnnotations.FromString(bytes(row["accepted"]))
+        facts = {
+            "labels": tuple(sorted(row["labels"])),
+            "annotations": AnnotationList(annotations=accepted.annotations).SerializeToString(deterministic=True),
+            "annotators": tuple(accepted.annotators),
+            "reviewer": accepted.reviewer,
+            "reviewed": accepted.reviewed,
+            "control": accepted.control,
+            "task": accepted.task,
+            "model_version": accepted.model_version,
+            "accept_time": accepted.accept_time.ToDatetime(UTC),
+        }
+    return ManifestRow(
+        name=row["name"],
+        sha256=row["sha256"],
+        object_key=media.object_key,
+        mime_type=media.mime_type,
+        width_px=media.width_px,
+        height_px=media.height_px,
+        split=row["split"],
+        **facts,
+    )
