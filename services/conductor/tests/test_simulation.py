@@ -10,7 +10,7 @@ from conductor_builders import DATASET, LOOP, PROJECT
 from conductor_simulation import SimulatedPlatform
 from prometheus_client import CollectorRegistry
 from vesta_common.clock import ManualClock
-from vesta_common.errors import Unavailable
+from vesta_common.errors import FailedPrecondition, Unavailable
 from vesta_common.postgres import Connection, Postgres
 from vesta_conductor import store
 from vesta_conductor.driver import Driver
@@ -229,3 +229,27 @@ def test_a_paused_loop_does_nothing_until_it_goes_on(
     with postgres.transaction() as connection:
         store.update_loop(connection, loop, policy_changed=True, now=clock.now())
     assert turn_until(postgres, platform, mortal, LoopStatus.EXHAUSTED).status.labels_spent == BUDGET
+
+
+def test_a_peer_that_refuses_for_long_blocks_the_loop_and_its_words_are_told(
+    postgres: Postgres, clock: ManualClock, create: Callable[..., None]
+) -> None:
+    platform = SimulatedPlatform(clock, random.Random(10))
+    create()
+
+    def refuse(method: str) -> None:
+        if method == "CreateCampaign":
+            raise FailedPrecondition("the project is full; delete a campaign", reason="PROJECT_FULL")
+
+    driver = Driver(postgres, platform.peers(before=refuse), clock, ConductorMetrics(CollectorRegistry()))
+    phases = []
+    for failures in range(4):
+        assert driver.turn(LOOP, failures) is None
+        with postgres.transaction() as connection:
+            loop = store.find_loop(connection, LOOP)
+        assert loop is not None
+        assert "the project is full; delete a campaign (PROJECT_FULL)" in loop.status.message
+        phases.append(loop.status.phase)
+    assert phases[0] != LoopStatus.BLOCKED
+    assert phases[3] == LoopStatus.BLOCKED
+    assert Driver(postgres, platform.peers(), clock, ConductorMetrics(CollectorRegistry())).turn(LOOP) == timedelta(0)

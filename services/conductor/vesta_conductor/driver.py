@@ -32,6 +32,7 @@ WAITING = timedelta(seconds=5)  # until the next look while a Loop waits for som
 SETTLING = timedelta(seconds=1)  # while answers are on their way from their task to their item
 RESTING = timedelta(seconds=60)  # while nothing is expected
 BACKOFF_FIRST = timedelta(seconds=1)
+REFUSALS_MAX = 3  # refusals in a row that may yet pass, such as of something that is just being made
 WAITING_PHASES = (
     LoopStatus.EMBEDDING,
     LoopStatus.SELECTING,
@@ -69,7 +70,7 @@ class Driver:
         try:
             return self._repeat(kept) if kept.pending and not kept.loop.paused else self._look(kept)
         except VestaError as error:
-            self._tell_failure(kept, error, backoff(failures))
+            self._tell_failure(kept, error, failures)
             return None
 
     def _look(self, kept: KeptLoop) -> timedelta:
@@ -154,17 +155,17 @@ class Driver:
                 store.put_round(connection, kept.loop.name, step.round)
             store.put_status(connection, kept, status)
 
-    def _tell_failure(self, kept: KeptLoop, error: VestaError, again: timedelta) -> None:
-        """Lets people read why nothing happens."""
+    def _tell_failure(self, kept: KeptLoop, error: VestaError, failures: int) -> None:
+        """Lets people read why nothing happens. A refusal that stays needs a person."""
         status = LoopStatus()
         status.CopyFrom(kept.loop.status)
-        seconds = round(again.total_seconds())
+        seconds = round(backoff(failures).total_seconds())
         if is_transient(error):
             status.message = (
                 f"A part of the platform does not answer: {error.message} It is asked again in {seconds} s."
             )
         else:
-            status.phase = LoopStatus.BLOCKED
+            status.phase = LoopStatus.BLOCKED if failures >= REFUSALS_MAX else status.phase
             status.message = f"Refused: {error.message} ({error.reason}) It is tried again in {seconds} s."
         status.reconcile_time.FromDatetime(self._clock.now())
         log.warning("loop_held_up", loop=kept.loop.name, reason=error.reason, error=error.message, seconds=seconds)

@@ -11,7 +11,7 @@ from vesta_common.postgres import Connection
 from vesta_conductor.store import queries
 
 SOON = timedelta(milliseconds=100)  # after what a Loop waits for: a model, a deployment, scores
-LATER = timedelta(seconds=1)  # after what comes in crowds, so that a crowd brings one look: items, answers
+LATER = timedelta(milliseconds=500)  # after what comes in crowds, so that a crowd brings one look: items, answers
 
 
 class Reactions:
