@@ -114,8 +114,9 @@ class Store:
             return [_row(row, "") for row in queries.list_all_deployments(connection)]
 
     def update(self, connection: Connection, current: DeploymentRow, updated: Deployment) -> None:
-        """Keeps what is asked for now; another version is loaded, another policy or dataset is scored anew."""
-        moves = updated.model_version != current.wanted
+        """Keeps what is asked for now; another version is loaded, one that could not be loaded is tried again, another policy or
+        dataset is scored anew."""
+        moves = updated.model_version != current.wanted or current.state == "FAILED"
         queries.update_deployment(
             connection,
             name=current.name,
