@@ -5,7 +5,7 @@ import socket
 import stat
 from pathlib import Path
 
-from vesta_local.home import HOST, SOCKET_PATH_LENGTH_MAX, TWIN_OFFSET, USUAL_PORTS, Home
+from vesta_local.home import HOST, SOCKET_FOLDER_LENGTH_MAX, TWIN_OFFSET, USUAL_PORTS, Home
 
 
 def _listener(port: int = 0) -> socket.socket:
@@ -60,7 +60,9 @@ def test_addresses_are_written_for_others_to_read(tmp_path: Path) -> None:
 
 
 def test_a_deep_home_keeps_its_sockets_elsewhere(tmp_path: Path) -> None:
-    deep = tmp_path / ("d" * 100)
-    path = Home(deep).socket("supervisor.sock")
-    assert len(str(path)) <= SOCKET_PATH_LENGTH_MAX
-    assert Home(deep).socket("supervisor.sock") == path != Home(tmp_path / ("e" * 100)).socket("supervisor.sock")
+    deep, deeper = Home(tmp_path / ("d" * 100)), Home(tmp_path / ("d" * 100) / "home")
+    assert len(str(deep.sockets)) <= SOCKET_FOLDER_LENGTH_MAX
+    assert Home(deep.root).sockets == deep.sockets != deeper.sockets
+    deep.make_sockets()
+    deep.forget_sockets()
+    assert not deep.sockets.exists()

@@ -70,6 +70,26 @@ def test_when_supervisord_was_killed_up_begins_anew_and_down_leaves_nothing(plat
     assert _processes_of(platform_apart.home) == []
 
 
+def test_a_platform_bound_to_a_process_ends_with_it_even_when_that_is_killed(tmp_path: Path) -> None:
+    program = f"""
+import sys, pathlib
+from vesta_local import testing
+from vesta_local.home import Home
+from vesta_local.platform import Platform
+Platform(Home(pathlib.Path({str(tmp_path)!r}), testing.ports(block=1)), ["postgres"], bound=True).up()
+print("up", flush=True)
+sys.stdin.read()
+"""
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"up\n"
+        family = _processes_of(Home(tmp_path))
+        assert family != []
+        holder.kill()
+    assert psutil.wait_procs(family, timeout=20)[1] == []
+
+
 def test_status_is_a_table_for_people_and_json_for_programs(engines: Platform) -> None:
     rows = {row["name"]: row for row in json.loads(_cli(engines.home, "status", "--json").stdout)}
     assert rows["postgres"]["state"] == "healthy"

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -36,8 +37,8 @@ TWIN_OFFSET = 10_000
 _TWINNED = {"objects", "objects_master", "objects_volume", "objects_filer", "objects_admin"}
 PORT_TRIES = 2_000
 HOST = "127.0.0.1"
-# The kernel takes 108 bytes; a program may write a suffix of its own.
-SOCKET_PATH_LENGTH_MAX = 90
+# Of a socket's path the kernel takes 108 bytes; the rest is for its name and a suffix of the program's own.
+SOCKET_FOLDER_LENGTH_MAX = 75
 
 
 @dataclass(frozen=True)
@@ -76,15 +77,28 @@ class Home:
         """The one folder that folder Sources may read."""
         return self.root / "inbox"
 
-    def socket(self, name: str) -> Path:
-        """A Unix socket: in `run`, or in a temporary folder of ours where that path is too long for one."""
-        path = self.run / name
-        if len(os.fsencode(path)) <= SOCKET_PATH_LENGTH_MAX:
-            return path
+    @property
+    def sockets(self) -> Path:
+        """The folder of the Unix sockets: `run`, or a temporary folder of ours where that path is too long for a socket."""
+        if len(os.fsencode(self.run)) <= SOCKET_FOLDER_LENGTH_MAX:
+            return self.run
         digest = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
-        folder = Path(tempfile.gettempdir()) / f"vesta-{os.geteuid()}-{digest}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        return folder / name
+        return Path(tempfile.gettempdir()) / f"vesta-{os.geteuid()}-{digest}"
+
+    def make_sockets(self) -> None:
+        """Makes their folder.
+
+        Raises:
+            PermissionError: it is somebody else's.
+        """
+        self.sockets.mkdir(mode=0o700, exist_ok=True)
+        if self.sockets.stat().st_uid != os.geteuid():
+            raise PermissionError(f"{self.sockets} is somebody else's; choose a home with a shorter path")
+
+    def forget_sockets(self) -> None:
+        """Removes their folder where it is a temporary one."""
+        if self.sockets != self.run:
+            shutil.rmtree(self.sockets, ignore_errors=True)
 
     @contextmanager
     def lock(self) -> Iterator[None]:

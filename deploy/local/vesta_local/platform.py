@@ -42,14 +42,15 @@ class Platform:
 
     Args:
         only: the programs to start; all where empty.
+        bound: whether it is to end when this process does, as a test's is.
 
     Raises:
         RuntimeError: `only` names what there is not.
     """
 
-    def __init__(self, home: Home, only: Sequence[str] = ()) -> None:
+    def __init__(self, home: Home, only: Sequence[str] = (), *, bound: bool = False) -> None:
         self.home = home
-        self.supervisor = Supervisor(home)
+        self.supervisor = Supervisor(home, bound=bound)
         known = (*ENGINES, *services.NAMES)
         unknown = [name for name in only if name not in known]
         if unknown:
@@ -88,6 +89,7 @@ class Platform:
             objects.prepare(self.home)
         if "inference" in self.names:
             inference.prepare(self.home, say)
+        self.home.make_sockets()
         self.home.write_addresses()
         programs = list(self.programs.values())
         if running:
@@ -124,10 +126,11 @@ class Platform:
     def down(self) -> bool:
         """Stops everything, also what a killed supervisord left behind; False where nothing ran."""
         with self.home.lock():
-            if self.supervisor.is_running():
-                self.supervisor.stop(STOP_ORDER)
-                return True
-            return self.supervisor.end_orphans()
+            stopped = (
+                self.supervisor.stop(STOP_ORDER) if self.supervisor.is_running() else self.supervisor.end_orphans()
+            )
+            self.home.forget_sockets()
+            return stopped
 
     def rows(self) -> list[Row]:
         """How every program is, in the order in which they start; the supervisor itself comes last."""

@@ -45,11 +45,17 @@ class ProcessState:
 
 
 class Supervisor:
-    """The supervisord of one home."""
+    """The supervisord of one home.
 
-    def __init__(self, home: Home) -> None:
+    Args:
+        bound: whether it is to end when this process does; else it outlives it.
+    """
+
+    def __init__(self, home: Home, *, bound: bool = False) -> None:
         self._home = home
-        self._socket = home.socket("supervisor.sock")
+        self._bound = bound
+        self._child: subprocess.Popen[bytes] | None = None
+        self._socket = home.sockets / "supervisor.sock"
         self._configuration = home.run / "supervisord.conf"
 
     @property
@@ -74,9 +80,12 @@ class Supervisor:
         """
         self._write(programs)
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(self._configuration)]
-        subprocess.run(
-            command, check=True, stdin=subprocess.DEVNULL, env={**os.environ, HOME_MARK: str(self._home.root)}
-        )
+        environment = {**os.environ, HOME_MARK: str(self._home.root)}
+        if self._bound:
+            command = ["setpriv", "--pdeathsig", "TERM", "--", *command, "--nodaemon"]
+            self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment)
+        else:
+            subprocess.run(command, check=True, stdin=subprocess.DEVNULL, env=environment)
         deadline = time.monotonic() + START_TIMEOUT.total_seconds()
         while not self.is_running():
             if time.monotonic() > deadline:
@@ -121,8 +130,8 @@ class Supervisor:
             os.kill(pid, signal.SIGKILL)
         return pid
 
-    def stop(self, order: Sequence[Sequence[str]]) -> None:
-        """Stops the programs, group by group, then supervisord; returns when no process is left."""
+    def stop(self, order: Sequence[Sequence[str]]) -> bool:
+        """Stops the programs, group by group, then supervisord; returns True when no process is left."""
         states = self.states()
         family = [member for state in states if state.pid for member in family_of(state.pid)]
         supervisord = family_of(self.own_pid())[:1]
@@ -137,6 +146,7 @@ class Supervisor:
         psutil.wait_procs(supervisord, timeout=STOP_TIMEOUT.total_seconds())
         _end(supervisord)
         self.end_orphans()
+        return True
 
     def _await_stopped(self, names: set[str]) -> None:
         deadline = time.monotonic() + STOP_TIMEOUT.total_seconds()
@@ -159,6 +169,9 @@ class Supervisor:
             except psutil.Error:
                 continue  # it is gone, or somebody else's
         _end(orphans)
+        if self._child:
+            self._child.wait()
+            self._child = None
         self._socket.unlink(missing_ok=True)
         return bool(orphans)
 

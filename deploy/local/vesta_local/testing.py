@@ -98,7 +98,7 @@ def platform() -> Iterator[WholePlatform]:
 def running_platform(block: int, only: tuple[str, ...] = ()) -> Iterator[Platform]:
     """A platform, or part of one, in a folder of its own that is gone afterwards."""
     folder = scratch_folder()
-    found = Platform(Home(folder, ports(block)), only)
+    found = Platform(Home(folder, ports(block)), only, bound=True)
     try:
         found.up()
         yield found
