@@ -1,7 +1,7 @@
 """Looks at the world: asks each peer how the things of one Loop stand."""
 
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from vesta_common.errors import NotFound
@@ -29,30 +29,27 @@ R = TypeVar("R")
 PAGE_SIZE = 1000
 PAGES_MAX = 20  # of any list: 20,000 entries
 ROUNDS_OF_CONTROL = 20  # rounds before this one whose control answers are read
+LATELY = timedelta(days=1)
 SETTLE = timedelta(seconds=60)  # how long an answer may take from its task to its item before nobody waits for it
 SETTLE_ITEMS_MAX = 4  # newest answers whose items are looked at
 EMBEDDING_RUNS_MAX = 20
 
 
 def observe(peers: Peers, names: LoopNames, policy: Policy, history: History, now: datetime) -> World:
-    """The world as it is now. What is asked for later is at least as new: tasks before the items that they become.
+    """The world as it is now.
+
+    Asked for in the order in which things pass through: a task that is accepted meanwhile is seen twice, as undecided and as
+    accepted or as accepted and as labelled, and never nowhere.
 
     Raises:
         VestaError: a peer does not answer, or not as it should.
     """
+    snapshot = _find(peers.snapshots.GetSnapshot, GetSnapshotRequest(name=names.snapshot(history.current.number)))
     campaign = _find(peers.campaigns.GetCampaign, GetCampaignRequest(name=names.campaign))
-    undecided: tuple[Task, ...] = ()
-    accepted: tuple[Task, ...] = ()
-    control: tuple[Task, ...] = ()
-    if campaign is not None:
-        undecided = _tasks(peers, names, "state = OPEN OR state = IN_REVIEW")
-        accepted = _tasks(peers, names, f"state = ACCEPTED AND create_time >= {_since(history, 1)}")
-        control = _tasks(
-            peers, names, f"state = ACCEPTED AND control = true AND create_time >= {_since(history, ROUNDS_OF_CONTROL)}"
-        )
+    labelling = campaign is not None and snapshot is None
+    undecided = _tasks(peers, names, "state = OPEN OR state = IN_REVIEW") if labelling else ()
+    accepted = _tasks(peers, names, f"state = ACCEPTED AND create_time >= {_lately(history, now)}") if labelling else ()
     deployment = _find(peers.deployments.GetDeployment, GetDeploymentRequest(name=names.deployment))
-    snapshot_name = names.snapshot(history.current.number)
-    snapshot = _find(peers.snapshots.GetSnapshot, GetSnapshotRequest(name=snapshot_name))
     dataset = _find(peers.datasets.GetDataset, GetDatasetRequest(name=policy.dataset))
     return World(
         dataset=dataset,
@@ -60,8 +57,8 @@ def observe(peers: Peers, names: LoopNames, policy: Policy, history: History, no
         campaign=campaign,
         undecided=undecided,
         accepted=accepted,
-        control=control,
-        unlabelled_test_items=_unlabelled_test_items(peers, dataset, policy),
+        control=_tasks(peers, names, _control_filter(history)) if campaign else (),
+        unlabelled_test_items=_unlabelled_test_items(peers, dataset, policy) if labelling else (),
         unsettled_count=_unsettled(peers, accepted, now),
         deployment=deployment,
         stable=_stable(peers, deployment),
@@ -78,10 +75,26 @@ def _find(call: Callable[[Q], R], request: Q) -> R | None:
         return None
 
 
-def _since(history: History, rounds: int) -> str:
-    """When the round that many before the current one began, as a filter writes it."""
+def _lately(history: History, now: datetime) -> str:
+    """Since when a task must have been made to be listed among the accepted ones: the round before, or a day ago."""
+    return _quoted(max(_start_of_round(history, 1), now - LATELY))
+
+
+def _control_filter(history: History) -> str:
+    return (
+        f"state = ACCEPTED AND control = true AND create_time >= {_quoted(_start_of_round(history, ROUNDS_OF_CONTROL))}"
+    )
+
+
+def _start_of_round(history: History, back: int) -> datetime:
+    """When the round that many before the current one began, or the first one."""
     records = [*history.ended, history.current]
-    return f'"{records[max(0, len(records) - 1 - rounds)].round.start_time.ToJsonString()}"'
+    return records[max(0, len(records) - 1 - back)].round.start_time.ToDatetime(UTC)
+
+
+def _quoted(time: datetime) -> str:
+    """A time as a filter writes it."""
+    return f'"{time.isoformat()}"'
 
 
 def _tasks(peers: Peers, names: LoopNames, filter_text: str) -> tuple[Task, ...]:

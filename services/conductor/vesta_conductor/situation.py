@@ -85,7 +85,8 @@ class World:
     """What the peers say now. None is what they do not have.
 
     Attributes:
-        undecided: tasks of the campaign that wait for experts or reviewers.
+        undecided: tasks of the campaign that wait for experts or reviewers. This and what labelling needs besides is
+            listed only until the round's training begins.
         accepted: tasks that were accepted lately, among them all whose item the dataset may not show as labelled yet.
         control: accepted tasks of the control arm, of this round and the twenty before.
         unlabelled_test_items: names; listed only while fewer test items are labelled than the policy wants.
