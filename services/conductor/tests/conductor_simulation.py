@@ -104,14 +104,14 @@ class SimulatedPlatform:
     def live(self, seconds: float = 3) -> None:
         """Lets time pass."""
         self.clock.advance(timedelta(seconds=seconds))
-        self._deliver(self.on_their_way)
+        self.deliver(self.on_their_way)
         self.on_their_way = []
-        self._answer_tasks()
+        self.answer_tasks()
         self._train()
         self._load()
         self._score()
 
-    def _answer_tasks(self) -> None:
+    def answer_tasks(self) -> None:
         for task in self.tasks.values():
             if task.state == Task.OPEN and self.chance.random() < 0.4:
                 task.state = Task.ACCEPTED
@@ -119,10 +119,10 @@ class SimulatedPlatform:
                 task.update_time.FromDatetime(self.clock.now())
                 self.on_their_way.append(task)
         if not self.settle:
-            self._deliver(self.on_their_way)
+            self.deliver(self.on_their_way)
             self.on_their_way = []
 
-    def _deliver(self, tasks: Iterable[Task]) -> None:
+    def deliver(self, tasks: Iterable[Task]) -> None:
         for task in tasks:
             self.items[task.item] = task.accepted[0].concept
             if task.control:

@@ -1,0 +1,93 @@
+"""Looking at the world while it changes."""
+
+import random
+from datetime import timedelta
+
+from conductor_builders import DATASET, NAMES, NOW, a_history, a_policy, a_snapshot
+from conductor_simulation import SimulatedPlatform
+from vesta_common.clock import ManualClock
+from vesta_conductor.observe import SETTLE, observe
+from vesta_conductor.situation import World
+from vesta_contracts.annotation.v1 import BatchCreateTasksRequest, Campaign, CreateCampaignRequest, Task
+
+ITEM = f"{DATASET}/items/train0000"
+
+
+def a_platform() -> SimulatedPlatform:
+    """With a campaign and one open task."""
+    platform = SimulatedPlatform(ManualClock(NOW), random.Random(0))
+    peers = platform.peers()
+    peers.campaigns.CreateCampaign(
+        CreateCampaignRequest(parent="projects/acme", campaign_id="vans", campaign=Campaign(dataset=DATASET))
+    )
+    peers.tasks.BatchCreateTasks(BatchCreateTasksRequest(parent=NAMES.campaign, tasks=[Task(item=ITEM)]))
+    return platform
+
+
+def accept(platform: SimulatedPlatform) -> None:
+    """Somebody answers the task; the dataset is told later."""
+    platform.chance.random = lambda: 0.0  # type: ignore[method-assign]
+    platform.answer_tasks()
+
+
+def look(platform: SimulatedPlatform, **hooks: object) -> World:
+    peers = platform.peers(**hooks)  # type: ignore[arg-type]
+    return observe(peers, NAMES, a_policy(test_labels=5), a_history(), platform.clock.now())
+
+
+def test_a_task_that_is_accepted_during_the_look_is_never_overlooked() -> None:
+    for moment in range(1, 12):
+        platform = a_platform()
+        calls = 0
+
+        def accept_at(method: str, platform: SimulatedPlatform = platform, moment: int = moment) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == moment:
+                accept(platform)
+
+        world = look(platform, before=accept_at)
+        assert ITEM in {task.item for task in (*world.undecided, *world.accepted)}, moment
+
+
+def test_an_answer_on_its_way_is_unsettled_until_the_dataset_shows_it() -> None:
+    platform = a_platform()
+    accept(platform)
+    assert look(platform).unsettled_count == 1
+    platform.deliver(platform.on_their_way)
+    assert look(platform).unsettled_count == 0
+
+
+def test_an_answer_that_never_arrives_is_waited_for_no_longer_than_a_minute() -> None:
+    platform = a_platform()
+    accept(platform)
+    platform.clock.advance(SETTLE + timedelta(seconds=1))
+    assert look(platform).unsettled_count == 0
+
+
+def test_test_items_are_listed_only_while_their_labels_lack() -> None:
+    platform = a_platform()
+    assert len(look(platform).unlabelled_test_items) == 20
+    for number in range(5):
+        platform.items[f"{DATASET}/items/test{number:04}"] = "car"
+    assert look(platform).unlabelled_test_items == ()
+
+
+def test_while_a_round_trains_nobody_looks_at_tasks() -> None:
+    platform = a_platform()
+    platform.snapshots[NAMES.snapshot(1)] = a_snapshot()
+    world = look(platform)
+    assert (world.undecided, world.accepted, world.unlabelled_test_items) == ((), (), ())
+    assert world.campaign is not None
+
+
+def test_what_the_peers_do_not_have_is_none() -> None:
+    world = observe(
+        SimulatedPlatform(ManualClock(NOW), random.Random(0)).peers(),
+        NAMES,
+        a_policy(),
+        a_history(),
+        ManualClock(NOW).now(),
+    )
+    assert (world.campaign, world.deployment, world.stable, world.snapshot) == (None, None, None, None)
+    assert (world.embedding_runs, world.runs) == ((), ())
