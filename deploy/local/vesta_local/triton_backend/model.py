@@ -23,6 +23,7 @@ class TritonPythonModel:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = int(threads)
         options.inter_op_num_threads = 1
+        options.enable_mem_pattern = False  # it would keep a block of memory for each size of batch seen
         name = config.get("default_model_filename") or "model.onnx"
         path = Path(args["model_repository"]) / args["model_version"] / name
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
