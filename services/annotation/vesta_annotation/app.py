@@ -1,0 +1,35 @@
+"""The composition root: what the annotation service is made of."""
+
+from vesta_common.client import open_channel
+from vesta_common.clock import SystemClock
+from vesta_common.outbox import Relay
+from vesta_common.postgres import Postgres
+from vesta_common.service import App
+from vesta_contracts.datasets.v1 import DatasetServiceStub
+
+from vesta_annotation.api.campaign_service import CampaignService
+from vesta_annotation.api.review_service import ReviewService
+from vesta_annotation.api.submission_service import SubmissionService
+from vesta_annotation.api.task_service import TaskService
+from vesta_annotation.settings import Settings
+from vesta_annotation.store import SERVICE, Store
+
+
+def build(settings: Settings) -> App:
+    """Waits for the database, brings its schema up to date, and puts the parts together."""
+    postgres = Postgres(
+        settings.postgres_url, settings.postgres_schema or SERVICE, settings.postgres_connections_max
+    ).open()
+    postgres.migrate("vesta_annotation")
+    store = Store(postgres, SystemClock())
+    datasets = open_channel(settings.datasets_address, SERVICE)
+    return App(
+        servicers=[
+            CampaignService(store, DatasetServiceStub(datasets)),
+            TaskService(store),
+            SubmissionService(store),
+            ReviewService(store),
+        ],
+        components=[Relay(postgres, settings.kafka_bootstrap, settings.kafka_topic_prefix)],
+        closing=[datasets.close, postgres.close],
+    )
