@@ -11,7 +11,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := libs/contracts libs/common libs/client deploy/local $(wildcard services/*)
-PYTHON_CODE := libs services deploy tests benchmarks examples conftest.py
+PYTHON_CODE := libs services deploy docs tests benchmarks examples conftest.py
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help
@@ -59,8 +59,8 @@ fix: setup  ## Formats and mends what can be mended by itself
 
 verify: setup  ## Generates again what is generated, and fails on a difference
 	@python libs/contracts/generate.py
-	@git diff --exit-code --stat -- libs/contracts
-	@test -z "$$(git status --porcelain -- libs/contracts)" || { git status --short -- libs/contracts; exit 1; }
+	@python docs/generate.py
+	@test -z "$$(git status --porcelain -- libs/contracts docs)" || { git status --short -- libs/contracts docs; git diff -- docs; exit 1; }
 
 bench: setup  ## Measures speed and memory as ratios, prints a table, writes .vesta/bench/report.json
 	@python benchmarks/run.py

@@ -1,0 +1,87 @@
+"""Writes docs/settings.md and docs/events.md from the code and the event catalogue; `make verify` fails where they are not current."""
+
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import yaml
+from vesta_common.settings import ServiceSettings, describe
+
+ROOT = Path(__file__).resolve().parents[1]
+SERVICES = ("connection", "datasets", "annotation", "training", "serving", "pipelining", "conductor", "gateway")
+
+
+def settings_page() -> str:
+    """Every setting of every service."""
+    lines = [
+        "# Settings",
+        "",
+        "<!-- Written by docs/generate.py. Do not edit. -->",
+        "",
+        "Every service reads these from the environment, once, at start; a wrong one is named and the service does not start.",
+        "",
+        "## All services",
+        "",
+        "`<SERVICE>` is the service's word in capitals: `VESTA_ANNOTATION_POSTGRES_URL`.",
+        "",
+    ]
+    lines += _table(_shared())
+    for service in SERVICES:
+        kind = import_module(f"vesta_{service}.settings").Settings
+        own = [
+            row
+            for row, field in zip(describe(kind), kind.model_fields, strict=True)
+            if field not in ServiceSettings.model_fields
+        ]
+        if own:
+            lines += ["", f"## {service}", "", *_table(own)]
+    return "\n".join(lines) + "\n"
+
+
+def _shared() -> list[tuple[str, str, str, str]]:
+    return [(f"VESTA_<SERVICE>_{name}", kind, default, what) for name, kind, default, what in describe(ServiceSettings)]
+
+
+def _table(rows: list[tuple[str, str, str, str]]) -> list[str]:
+    head = ["| variable | type | default | what it is |", "|---|---|---|---|"]
+    return head + [f"| `{name}` | {kind} | {default or '(empty)'} | {what} |" for name, kind, default, what in rows]
+
+
+def events_page() -> str:
+    """Every topic with its events and consumers."""
+    lines = [
+        "# Events",
+        "",
+        "<!-- Written by docs/generate.py. Do not edit. -->",
+        "",
+        "CloudEvents 1.0 on Kafka; see protos/topics/.",
+        "",
+    ]
+    graph = ["```mermaid", "flowchart LR"]
+    sections: list[str] = []
+    for path in sorted((ROOT / "protos" / "topics").glob("*.yaml")):
+        topic = yaml.safe_load(path.read_text())
+        graph += [
+            f"    {topic['owner']} -- {topic['topic'].split('.')[2]} --> {consumer['service']}"
+            for consumer in topic["consumers"]
+        ]
+        sections += [
+            "",
+            f"## {topic['topic']}",
+            "",
+            f"{topic['description']} Published by {topic['owner']}, keyed by {topic['key']}.",
+            "",
+        ]
+        sections += ["| event | when | message |", "|---|---|---|"]
+        sections += [
+            f"| `{event['type']}` | {event['description']} | `{event['message']}` |" for event in topic["events"]
+        ]
+        consumers = ", ".join(f"{consumer['service']} ({consumer['purpose']})" for consumer in topic["consumers"])
+        sections += ["", f"Consumed by {consumers}. {topic['partitions']} partitions, kept {topic['retention']} days."]
+    return "\n".join([*lines, *graph, "```", *sections]) + "\n"
+
+
+if __name__ == "__main__":
+    (ROOT / "docs" / "settings.md").write_text(settings_page())
+    (ROOT / "docs" / "events.md").write_text(events_page())
+    sys.exit(0)
