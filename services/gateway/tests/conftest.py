@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.empty_pb2 import Empty
 from vesta_common import trace
+from vesta_common.clock import SystemClock
 from vesta_common.errors import NotFound, ResourceExhausted
 from vesta_common.server import Server
 from vesta_contracts.conductor.v1 import ListProjectsResponse, Project, ProjectServiceServicer
@@ -24,11 +26,17 @@ from vesta_contracts.datasets.v1 import (
     ListDatasetsResponse,
     SearchItemsResponse,
 )
+from vesta_contracts.gateway.v1 import ProjectEvent
 from vesta_contracts.serving.v1 import DeploymentServiceServicer, ImagePrediction, PredictResponse
 from vesta_gateway import app
 from vesta_gateway.settings import Settings
 
 OWNER_KEY = "vesta_owner-of-the-platform"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _tracing() -> None:
+    trace.start_tracing("gateway")
 
 
 @dataclass
@@ -106,6 +114,8 @@ class Services(ProjectServiceServicer, DatasetServiceServicer, ItemServiceServic
         if request.name.endswith("/missing"):
             raise NotFound("there is no such item")
         for piece in self.download:
+            if piece == b"BREAK":
+                raise RuntimeError("the disk is gone")
             yield HttpBody(content_type="image/jpeg", data=piece)
 
     def UploadItem(self, requests: Iterator[Any], context: Any) -> UploadItemResponse:
@@ -132,6 +142,7 @@ class Running:
     services: Services
     settings: Settings
     loop: asyncio.AbstractEventLoop
+    owner_key: str = OWNER_KEY
 
     @property
     def url(self) -> str:
@@ -165,6 +176,21 @@ class Running:
         return str(answer.json()["secret"])
 
 
+    def until(self, condition: Callable[[], bool], seconds: float = 10.0) -> None:
+        """Waits for a condition."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, "it did not happen"
+            time.sleep(0.01)
+
+    def publish(
+        self, event_type: str = "vesta.annotation.task.v1.accepted", project: str = "projects/acme", event_id: str = "1"
+    ) -> None:
+        """Hands an event to those who watch, as the tail would."""
+        event = ProjectEvent(id=event_id, type=event_type, subject=f"{project}/campaigns/c/tasks/t")
+        self.loop.call_soon_threadsafe(self.gateway.watchers.publish, project, event)
+
+
 @pytest.fixture
 def start_gateway(service_settings: Callable[[str], dict[str, Any]]) -> Iterator[Callable[..., Running]]:
     """Starts gateways with settings of the test's own."""
@@ -183,7 +209,7 @@ def start_gateway(service_settings: Callable[[str], dict[str, Any]]) -> Iterator
         loop = asyncio.new_event_loop()
         thread = threading.Thread(target=loop.run_forever, daemon=True)
         thread.start()
-        gateway = asyncio.run_coroutine_threadsafe(app.start(settings), loop).result(60)
+        gateway = asyncio.run_coroutine_threadsafe(_started(settings), loop).result(60)
 
         def stop() -> None:
             asyncio.run_coroutine_threadsafe(gateway.stop(), loop).result(20)
@@ -204,6 +230,12 @@ def start_gateway(service_settings: Callable[[str], dict[str, Any]]) -> Iterator
 def running(start_gateway: Callable[..., Running]) -> Running:
     """A gateway with the usual settings."""
     return start_gateway()
+
+
+async def _started(settings: Settings) -> app.Gateway:
+    gateway = app.Gateway(settings, SystemClock())
+    await gateway.start()
+    return gateway
 
 
 def _only(services: Services, base: type) -> Any:

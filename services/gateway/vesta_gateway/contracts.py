@@ -92,6 +92,15 @@ def all_rpcs() -> tuple[Rpc, ...]:
     return tuple(sorted(_all_rpcs(), key=lambda rpc: rpc.full_name))
 
 
+def get_rpc(full_name: str) -> Rpc:
+    """One RPC by name.
+
+    Raises:
+        KeyError: there is none.
+    """
+    return Rpc(descriptor_pool.Default().FindMethodByName(full_name))
+
+
 def _all_rpcs() -> Iterator[Rpc]:
     for file in everything.FILES:
         for service in descriptor_pool.Default().FindFileByName(file).services_by_name.values():

@@ -50,9 +50,10 @@ def add_first_owner(postgres: Postgres, project_name: str, clock: Clock) -> None
         queries.insert_first_owner(connection, project=project, member=OWNER_ID, role=Role.ROLE_OWNER, now=clock.now())
 
 
-def has_members(connection: Connection, project: str) -> bool:
+def has_members(postgres: Postgres, project_name: str) -> bool:
     """True where the project was given members."""
-    return bool(queries.has_members(connection, project=project))
+    with postgres.transaction() as connection:
+        return bool(queries.has_members(connection, project=project_name.split("/")[1]))
 
 
 def get_member(connection: Connection, name: str) -> Member:

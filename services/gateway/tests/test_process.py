@@ -1,0 +1,105 @@
+"""The process: its settings, its start, its metrics, its graceful end, and what it never loads."""
+
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import httpx
+import pytest
+
+KEY = "vesta_owner"
+
+
+def environment(settings, **overrides):
+    given = {**settings, "owner_key_sha256": hashlib.sha256(KEY.encode()).hexdigest(), **overrides}
+    return {**os.environ, **{f"VESTA_GATEWAY_{name.upper()}": str(value) for name, value in given.items()}}
+
+
+@pytest.fixture
+def process(service_settings):
+    """A gateway process that has started, and what it said then."""
+    started = subprocess.Popen(
+        [sys.executable, "-m", "vesta_gateway"], env=environment(service_settings("gateway")), stderr=subprocess.PIPE, text=True
+    )
+    lines = []
+    for line in started.stderr:
+        lines.append(line)
+        if "service_started" in line:
+            break
+    started.addresses = json.loads(lines[-1])
+    yield started
+    if started.poll() is None:
+        started.kill()
+    started.wait()
+    started.stderr.close()
+
+
+def test_it_answers_is_measured_and_stops_when_asked(process):
+    addresses = process.addresses
+    headers = {"x-api-key": KEY}
+    assert httpx.get(f"http://{addresses['rest']}/v1/identity", headers=headers).json()["platformOwner"]
+    metrics = httpx.get(f"http://{addresses['metrics']}/metrics").text
+    start = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    status = process.wait(10)
+
+    assert status == 0
+    assert time.monotonic() - start < 10
+    assert re.search(r'vesta_gateway_rpc_seconds_count\{code="OK",method="/vesta.gateway.v1.ApiKeyService/GetIdentity"\} 1', metrics)
+    assert "vesta_gateway_watchers_active 0.0" in metrics
+    rest = process.stderr.read()
+    request = next(json.loads(line) for line in rest.splitlines() if '"request"' in line)
+    assert request["target"] == "/vesta.gateway.v1.ApiKeyService/GetIdentity"
+    assert len(request["trace_id"]) == 32
+    assert KEY not in rest
+
+
+def test_watchers_do_not_hold_up_the_end(process):
+    url = f"http://{process.addresses['rest']}"
+    ended = threading.Event()
+
+    def watch():
+        with httpx.stream("GET", f"{url}/v1/projects/a/events:watch", headers={"x-api-key": KEY}, timeout=30) as answer:
+            began.set()
+            list(answer.iter_lines())
+        ended.set()
+
+    began = threading.Event()
+    watching = threading.Thread(target=watch)
+    watching.start()
+    assert began.wait(10)
+    start = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+
+    assert process.wait(10) == 0
+    assert time.monotonic() - start < 4
+    assert ended.wait(5)
+    watching.join()
+
+
+def test_a_wrong_setting_is_named_at_the_start(service_settings):
+    wrong = environment(service_settings("gateway"), owner_key_sha256="short")
+    ended = subprocess.run([sys.executable, "-m", "vesta_gateway"], env=wrong, capture_output=True, text=True, timeout=60)
+
+    assert ended.returncode == 2
+    assert "VESTA_GATEWAY_OWNER_KEY_SHA256" in ended.stderr
+
+
+def test_nothing_heavy_is_loaded():
+    code = "import sys, vesta_gateway.app; print([n for n in ('torch', 'PIL', 'numpy', 'boto3', 'pyarrow') if n in sys.modules])"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+
+    assert ended.stdout.strip() == "[]"
+
+
+def test_every_setting_says_what_it_is():
+    from vesta_common.settings import describe
+    from vesta_gateway.settings import Settings
+
+    assert all(description for _, _, _, description in describe(Settings))

@@ -1,0 +1,298 @@
+"""The REST door: who gets in, what services see, and how errors and answers look."""
+
+import json
+import re
+from pathlib import Path
+
+import httpx
+import pytest
+import vesta_gateway
+from vesta_contracts.datasets.v1 import Dataset
+from vesta_contracts.serving.v1 import PredictInput, PredictRequest, PredictResponse
+
+DATASET = {"displayName": "Vans", "taxonomy": "projects/acme/taxonomies/t"}
+PROTOBUF = "application/x-protobuf"
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+
+
+def problem(answer):
+    """The error of an answer, and the reason in it."""
+    error = answer.json()["error"]
+    assert error["code"] == answer.status_code
+    info = error["details"][0]
+    assert info["@type"] == "type.googleapis.com/google.rpc.ErrorInfo"
+    assert info["domain"] == "vesta"
+    return error, info["reason"]
+
+
+def test_a_resource_is_made_read_and_changed(running):
+    key = running.member("acme", "engineer")
+    with running.rest(key) as client:
+        made = client.post("/v1/projects/acme/datasets", params={"datasetId": "vans"}, json=DATASET)
+        read = client.get("/v1/projects/acme/datasets/vans")
+        changed = client.patch("/v1/projects/acme/datasets/vans", json={"displayName": "Lorries"})
+
+    assert made.status_code == 200
+    assert read.json() == made.json()
+    assert read.json()["displayName"] == "Vans"
+    assert changed.json()["name"] == "projects/acme/datasets/vans"
+    assert list(running.services.seen[-1].request.update_mask.paths) == ["display_name"]
+
+
+def test_the_service_learns_who_calls_with_which_role_and_in_which_trace(running):
+    key = running.member("acme", "viewer")
+    forged = {"x-vesta-caller": "services/conductor", "x-vesta-role": "owner", "traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
+    with running.rest(key) as client:
+        answer = client.get("/v1/projects/acme/datasets", headers=forged)
+
+    seen = running.services.seen[-1]
+    assert (seen.caller, seen.role, seen.trace_id) == ("projects/acme/members/viewer", "viewer", TRACE)
+    assert answer.headers["x-request-id"] == TRACE
+
+
+def test_the_platforms_owner_acts_as_the_projects_owner(running):
+    running.member("acme", "owner")
+    with running.rest() as client:
+        client.get("/v1/projects/acme/datasets").raise_for_status()
+
+    assert (running.services.seen[-1].caller, running.services.seen[-1].role) == ("projects/acme/members/owner", "owner")
+
+
+@pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer vesta_wrong"}, {"authorization": "Basic eDp5"}, {"x-api-key": "?"}])
+def test_who_is_not_known_stays_outside(running, headers):
+    answer = httpx.get(f"{running.url}/v1/projects/acme/datasets", headers=headers)
+
+    error, reason = problem(answer)
+    assert (answer.status_code, error["status"]) == (401, "UNAUTHENTICATED")
+    assert reason in {"KEY_MISSING", "KEY_UNKNOWN"}
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+    assert running.services.seen == []
+
+
+def test_a_key_may_come_as_x_api_key(running):
+    assert httpx.get(f"{running.url}/v1/identity", headers={"x-api-key": running.owner_key}).json()["platformOwner"] is True
+
+
+def test_another_projects_key_learns_nothing(running):
+    running.member("acme", "owner")
+    stranger = running.member("other", "owner")
+    with running.rest() as client:
+        client.post("/v1/projects/acme/datasets", params={"datasetId": "vans"}, json=DATASET).raise_for_status()
+    count = len(running.services.seen)
+    with running.rest(stranger) as client:
+        there = client.get("/v1/projects/acme/datasets/vans")
+        not_there = client.get("/v1/projects/acme/datasets/boats")
+
+    assert there.status_code == 403
+    assert problem(there)[1] == "PROJECT_DENIED"
+    assert there.content == not_there.content
+    assert len(running.services.seen) == count
+
+
+def test_a_role_that_does_not_suffice_is_told_which_would(running):
+    with running.rest(running.member("acme", "viewer")) as client:
+        answer = client.post("/v1/projects/acme/datasets", json=DATASET)
+
+    assert answer.status_code == 403
+    assert problem(answer)[0]["message"] == "CreateDataset is for engineer, owner; this key's role is viewer"
+
+
+def test_an_error_of_a_service_arrives_with_its_details(running):
+    with running.rest(running.member("acme", "viewer")) as client:
+        answer = client.get("/v1/projects/acme/datasets/none")
+
+    error, _ = problem(answer)
+    assert (answer.status_code, error["status"]) == (404, "NOT_FOUND")
+    assert error["message"] == "there is no projects/acme/datasets/none; create it first"
+    assert error["details"][0]["metadata"] == {"name": "projects/acme/datasets/none"}
+
+
+def test_a_refused_field_is_named(running):
+    with running.rest(running.member("acme", "engineer")) as client:
+        here = client.post("/v1/projects/acme/datasets", json={"colour": "red"})
+        there = client.post("/v1/projects/acme/datasets", json={"displayName": "x"})
+
+    assert problem(here)[0]["details"][1]["fieldViolations"][0]["field"] == "dataset.colour"
+    assert problem(there)[0]["details"][1]["fieldViolations"][0]["field"] == "dataset.taxonomy"
+
+
+def test_overload_says_when_to_come_again(running):
+    with running.rest(running.member("acme", "engineer")) as client:
+        answer = client.delete("/v1/projects/acme/datasets/vans")
+
+    assert answer.status_code == 429
+    assert answer.headers["retry-after"] == "1"
+
+
+def test_a_service_that_is_away_is_503_without_its_address(start_gateway):
+    running = start_gateway(datasets_address="127.0.0.1:1", training_address="")
+    key = running.member("acme", "viewer")
+    with running.rest(key) as client:
+        away = client.get("/v1/projects/acme/datasets")
+        absent = client.get("/v1/projects/acme/models")
+
+    for answer in (away, absent):
+        error, reason = problem(answer)
+        assert (answer.status_code, reason) == (503, "BACKEND_UNAVAILABLE")
+        assert "127.0.0.1" not in error["message"]
+        assert int(answer.headers["retry-after"]) >= 1
+
+
+@pytest.mark.parametrize(
+    ("verb", "path", "http_status", "reason"),
+    [
+        ("GET", "/v1/nothing", 404, "PATH_UNKNOWN"),
+        ("GET", "/", 404, "PATH_UNKNOWN"),
+        ("PUT", "/v1/projects/acme/datasets", 405, "METHOD_NOT_ALLOWED"),
+        ("GET", "/v1/projects/acme%2Fdatasets%2Fx", 404, "PATH_UNKNOWN"),
+    ],
+)
+def test_paths_that_are_not_there_say_so(running, verb, path, http_status, reason):
+    answer = httpx.request(verb, running.url + path)
+
+    assert answer.status_code == http_status
+    assert problem(answer)[1] == reason
+    if http_status == 405:
+        assert answer.headers["allow"] == "GET, POST"
+
+
+def test_bodies_of_other_types_are_refused(running):
+    with running.rest(running.member("acme", "engineer")) as client:
+        answer = client.post("/v1/projects/acme/datasets", content=b"a=b", headers={"content-type": "application/x-www-form-urlencoded"})
+
+    assert answer.status_code == 415
+    assert problem(answer)[1] == "CONTENT_TYPE_UNKNOWN"
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_that_is_too_large_is_refused(start_gateway, chunked):
+    running = start_gateway(request_bytes_max=2000)
+    with running.rest(running.member("acme", "engineer")) as client:
+        body = b'{"displayName": "' + b"x" * 3000 + b'"}'
+        answer = client.post("/v1/projects/acme/datasets", content=iter([body[:1500], body[1500:]]) if chunked else body)
+
+    assert answer.status_code == 413
+    assert problem(answer)[1] == "BODY_TOO_LARGE"
+
+
+def test_too_many_requests_of_one_key_are_refused_and_others_are_not(start_gateway):
+    running = start_gateway(requests_per_second=0.5, requests_burst=6)
+    first, second = running.member("acme", "viewer"), running.member("other", "viewer")
+    with running.rest(first) as client:
+        codes = [client.get("/v1/identity").status_code for _ in range(8)]
+        last = client.get("/v1/identity")
+    with running.rest(second) as client:
+        other = client.get("/v1/identity").status_code
+
+    assert codes == [200] * 6 + [429] * 2
+    assert problem(last)[1] == "RATE_LIMITED"
+    assert 1 <= int(last.headers["retry-after"]) <= 2
+    assert other == 200
+
+
+def test_guessing_keys_is_slowed_down(start_gateway):
+    running = start_gateway(refusals_per_second=0.1, refusals_burst=3)
+    with running.rest("vesta_guess") as client:
+        codes = [client.get("/v1/identity").status_code for _ in range(5)]
+
+    assert codes == [401, 401, 401, 429, 429]
+
+
+def test_predictions_go_as_json_or_as_protobuf(running):
+    key = running.member("acme", "viewer")
+    request = PredictRequest(inputs=[PredictInput(data=b"\xff" * 60_000)])
+    with running.rest(key) as client:
+        path = "/v1/projects/acme/deployments/d:predict"
+        as_protobuf = client.post(path, content=request.SerializeToString(), headers={"content-type": PROTOBUF})
+        as_json = client.post(path, json={"inputs": [{"data": "/w=="}]})
+        mixed = client.post(path, json={"inputs": [{"data": "/w=="}]}, headers={"accept": PROTOBUF})
+
+    assert as_protobuf.headers["content-type"] == PROTOBUF
+    assert PredictResponse.FromString(as_protobuf.content).predictions[0].message == "60000"
+    assert as_json.json()["predictions"][0]["message"] == "1"
+    assert PredictResponse.FromString(mixed.content).predictions[0].message == "1"
+
+
+def test_a_reference_into_another_project_does_not_leave_the_gateway(running):
+    key = running.member("acme", "engineer")
+    hidden = PredictRequest(inputs=[PredictInput(item="projects/other/datasets/d/items/i")]).SerializeToString()
+    count = len(running.services.seen)
+    with running.rest(key) as client:
+        path = "/v1/projects/acme/deployments/d:predict"
+        answers = [
+            client.post(path, json={"inputs": [{"item": "projects/other/datasets/d/items/i"}]}),
+            client.post(path, content=hidden, headers={"content-type": PROTOBUF}),
+            client.post("/v1/projects/acme/datasets", json={**DATASET, "taxonomy": "projects/other/taxonomies/t"}),
+        ]
+
+    assert [problem(answer)[1] for answer in answers] == ["PROJECT_DENIED"] * 3
+    assert len(running.services.seen) == count
+
+
+def test_large_messages_are_turned_beside_the_loop(running):
+    key = running.member("acme", "engineer")
+    name = "projects/acme/datasets/vans"
+    running.services.datasets[name] = Dataset(name=name, display_name="x" * 300_000)
+    with running.rest(key) as client:
+        read = client.get("/v1/projects/acme/datasets/vans")
+        sent = client.patch("/v1/projects/acme/datasets/vans", json={"displayName": "y" * 300_000})
+
+    assert len(read.json()["displayName"]) == 300_000
+    assert sent.status_code == 400
+
+
+def test_every_answer_keeps_browsers_safe(running):
+    answers = [httpx.get(running.url + path) for path in ("/v1/identity", "/docs", "/openapi.json", "/nothing")]
+
+    for answer in answers:
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert "strict-transport-security" not in answer.headers
+        assert "access-control-allow-origin" not in answer.headers
+        assert "server" not in answer.headers
+
+
+def test_browsers_are_told_to_stay_with_tls_under_tls_alone(start_gateway):
+    forwarded = {"x-forwarded-proto": "https", "x-forwarded-for": "203.0.113.9"}
+    trusting, wary = start_gateway(trusted_proxies="127.0.0.1"), start_gateway()
+
+    assert "max-age" in httpx.get(f"{trusting.url}/docs", headers=forwarded).headers["strict-transport-security"]
+    assert "strict-transport-security" not in httpx.get(f"{wary.url}/docs", headers=forwarded).headers
+
+
+def test_other_origins_may_call_where_the_operator_says_so(start_gateway):
+    running = start_gateway(cors_origins=("https://studio.example",))
+    asked = {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+    path = f"{running.url}/v1/projects/acme/datasets"
+
+    allowed = httpx.options(path, headers={"origin": "https://studio.example", **asked})
+    refused = httpx.options(path, headers={"origin": "https://evil.example", **asked})
+
+    assert allowed.headers["access-control-allow-origin"] == "https://studio.example"
+    assert "access-control-allow-origin" not in refused.headers
+
+
+def test_the_page_shows_the_api_and_loads_nothing_from_elsewhere(running):
+    page, script, style, api = (httpx.get(running.url + path) for path in ("/docs", "/docs/docs.js", "/docs/docs.css", "/openapi.json"))
+    static = Path(vesta_gateway.__file__).parent / "static"
+
+    assert page.headers["content-type"].startswith("text/html")
+    assert script.headers["content-type"].startswith("text/javascript")
+    assert style.headers["content-type"].startswith("text/css")
+    assert json.loads(api.content)["openapi"] == "3.1.0"
+    for file in static.iterdir():
+        assert not re.search(r"https?://|(src|href)=\"//|@import|url\(", file.read_text()), file
+    again = httpx.get(f"{running.url}/openapi.json", headers={"if-none-match": api.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert httpx.head(f"{running.url}/docs").content == b""
+
+
+def test_health_tells_of_every_part(running):
+    answer = httpx.get(f"{running.url}/healthz")
+    ready = httpx.get(f"{running.url}/healthz/ready")
+
+    assert answer.status_code == ready.status_code == 200
+    assert {"postgres", "events", "datasets", "conductor"} <= set(answer.json()["parts"])
+    assert answer.json()["parts"]["postgres"] == "SERVING"

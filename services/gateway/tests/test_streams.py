@@ -1,0 +1,163 @@
+"""Bytes up, bytes down and events over REST."""
+
+import hashlib
+import json
+import socket
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+
+DOWNLOAD = "/v1/projects/acme/datasets/d/items/i:download"
+UPLOAD = "/v1/projects/acme/sources/s:upload"
+WATCH = "/v1/projects/acme/events:watch"
+
+
+@pytest.mark.parametrize("size", [0, 1, 300_000, 5_000_000])
+def test_a_file_of_any_length_goes_up_as_it_is(running, size):
+    content = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
+    with running.rest(running.member("acme", "engineer")) as client:
+        answer = client.post(UPLOAD, params={"fileName": "v.jpg", "metadata[camera]": "3"}, content=content, headers={"content-type": "image/jpeg"})
+
+    assert answer.json()["media"]["sha256"] == hashlib.sha256(content).hexdigest()
+    first = running.services.seen[-1].request
+    assert (first.parent, first.file_name, first.file.content_type) == ("projects/acme/sources/s", "v.jpg", "image/jpeg")
+    assert len(first.file.data) <= 600_000
+
+
+def test_an_upload_without_a_length_goes_up_too(running):
+    with running.rest(running.member("acme", "engineer")) as client:
+        answer = client.post(UPLOAD, content=iter([b"a" * 1000] * 1000))
+
+    assert answer.json()["media"]["sizeBytes"] == "1000000"
+
+
+def test_an_upload_that_is_too_large_is_refused_on_the_way(start_gateway):
+    running = start_gateway(upload_bytes_max=1_000_000)
+    with running.rest(running.member("acme", "engineer")) as client:
+        told = client.post(UPLOAD, content=b"a" * 1_000_001)
+        found = client.post(UPLOAD, content=iter([b"a" * 100_000] * 11))
+
+    assert (told.status_code, found.status_code) == (413, 413)
+    assert found.json()["error"]["details"][0]["reason"] == "BODY_TOO_LARGE"
+
+
+def test_an_upload_needs_a_role_and_ones_own_project(running):
+    viewer, stranger = running.member("acme", "viewer"), running.member("other", "engineer")
+    for key in (viewer, stranger):
+        with running.rest(key) as client:
+            assert client.post(UPLOAD, content=b"x").status_code == 403
+    assert not any(seen.method == "UploadItem" for seen in running.services.seen)
+
+
+def test_a_sender_who_pauses_for_too_long_is_cut_off(start_gateway):
+    running = start_gateway(body_idle_timeout=timedelta(milliseconds=300))
+    key = running.member("acme", "engineer")
+    host, port = running.gateway.rest_address.split(":")
+    with socket.create_connection((host, int(port)), 10) as connection:
+        connection.sendall(f"POST {UPLOAD} HTTP/1.1\r\nhost: x\r\nx-api-key: {key}\r\ncontent-length: 100\r\n\r\nabc".encode())
+        answer = connection.recv(65536).decode()
+
+    assert answer.startswith("HTTP/1.1 504")
+
+
+def test_a_download_that_fits_in_one_piece_has_a_length_and_an_etag(running):
+    with running.rest(running.member("acme", "viewer")) as client:
+        answer = client.get(DOWNLOAD)
+        known = client.get(DOWNLOAD, headers={"if-none-match": answer.headers["etag"]})
+
+    assert answer.content == b"pixels"
+    assert answer.headers["content-type"] == "image/jpeg"
+    assert answer.headers["content-length"] == "6"
+    assert (known.status_code, known.content) == (304, b"")
+
+
+def test_a_long_download_streams(running):
+    running.services.download = [bytes([number]) * 500_000 for number in range(8)]
+    with running.rest(running.member("acme", "viewer")) as client:
+        answer = client.get(DOWNLOAD)
+
+    assert answer.content == b"".join(running.services.download)
+
+
+def test_a_download_of_nothing_is_a_404(running):
+    with running.rest(running.member("acme", "viewer")) as client:
+        answer = client.get("/v1/projects/acme/datasets/d/items/missing:download")
+
+    assert answer.status_code == 404
+
+
+def test_a_download_that_breaks_off_is_not_taken_for_whole(running):
+    running.services.download = [b"a" * 100_000, b"b" * 100_000, b"BREAK"]
+    with running.rest(running.member("acme", "viewer")) as client, pytest.raises(httpx.RemoteProtocolError):
+        client.get(DOWNLOAD)
+
+
+def test_events_arrive_as_they_happen(running):
+    key = running.member("acme", "viewer")
+    with running.rest(key) as client, client.stream("GET", WATCH) as answer:
+        running.until(lambda: running.gateway.watchers.count == 1)
+        running.publish(project="projects/other", event_id="foreign")
+        running.publish("vesta.serving.prediction.v1.made", event_id="unasked")
+        running.publish()
+        data = next(line for line in answer.iter_lines() if line.startswith("data: "))
+
+    assert answer.headers["content-type"] == "text/event-stream"
+    event = json.loads(data.removeprefix("data: "))
+    assert (event["id"], event["type"]) == ("1", "vesta.annotation.task.v1.accepted")
+    running.until(lambda: running.gateway.watchers.count == 0)
+
+
+def test_watching_another_project_is_refused(running):
+    with running.rest(running.member("other", "owner")) as client:
+        assert client.get(WATCH).status_code == 403
+
+
+def test_a_watcher_whose_key_is_revoked_is_sent_away(start_gateway):
+    running = start_gateway(key_cache=timedelta(milliseconds=200))
+    owner, key = running.member("acme", "owner"), running.member("acme", "viewer")
+    with running.rest(key) as client, client.stream("GET", WATCH) as answer:
+        running.until(lambda: running.gateway.watchers.count == 1)
+        with running.rest(owner) as other:
+            other.delete("/v1/projects/acme/members/viewer").raise_for_status()
+        start = datetime.now(UTC)
+        with pytest.raises(httpx.RemoteProtocolError):
+            answer.read()
+
+    assert datetime.now(UTC) - start < timedelta(seconds=3)
+    assert running.gateway.watchers.count == 0
+
+
+def test_a_watcher_that_fails_later_is_told_why(running):
+    key = running.member("acme", "viewer")
+    with running.rest(key) as client, client.stream("GET", WATCH) as answer:
+        running.until(lambda: running.gateway.watchers.count == 1)
+        running.loop.call_soon_threadsafe(running.gateway.watchers.close)
+        lines = list(answer.iter_lines())
+
+    assert "event: error" in lines
+    error = json.loads(lines[lines.index("event: error") + 1].removeprefix("data: "))["error"]
+    assert error["status"] == "UNAVAILABLE"
+
+
+def test_streams_have_slots_of_their_own(start_gateway):
+    running = start_gateway(concurrent_streams_per_key_max=2)
+    key = running.member("acme", "viewer")
+    with running.rest(key) as client, client.stream("GET", WATCH), client.stream("GET", WATCH):
+        running.until(lambda: running.gateway.watchers.count == 2)
+        third = client.get(WATCH)
+        unary = client.get("/v1/identity")
+
+    assert (third.status_code, unary.status_code) == (429, 200)
+    assert third.json()["error"]["details"][0]["reason"] == "CONCURRENCY_LIMITED"
+
+
+def test_who_hangs_up_during_an_upload_leaves_nothing_behind(running):
+    key = running.member("acme", "engineer")
+    host, port = running.gateway.rest_address.split(":")
+    with socket.create_connection((host, int(port)), 10) as connection:
+        connection.sendall(
+            f"POST {UPLOAD} HTTP/1.1\r\nhost: x\r\nx-api-key: {key}\r\ncontent-length: 9000000\r\n\r\n".encode() + b"a" * 400_000
+        )
+        running.until(lambda: running.gateway.limits.streams.total == 1)
+    running.until(lambda: running.gateway.limits.streams.total == 0)

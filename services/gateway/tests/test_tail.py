@@ -1,0 +1,87 @@
+"""Events from Kafka to those who watch: from now on, by project, over topics that come later too."""
+
+from datetime import UTC, datetime
+
+import pytest
+from kafka import KafkaProducer
+from vesta_common.events import encode_headers, new_event
+from vesta_contracts.annotation.v1 import TaskAccepted
+from vesta_contracts.gateway.v1 import EventServiceStub, WatchEventsRequest
+from vesta_contracts.serving.v1 import PredictionMade
+
+TASKS, PREDICTIONS = "vesta.annotation.task.v1", "vesta.serving.prediction.v1"
+
+
+@pytest.fixture
+def send(kafka_bootstrap, kafka_topic_prefix):
+    """Publishes a message about a subject, as a service's relay would."""
+    producer = KafkaProducer(bootstrap_servers=kafka_bootstrap, acks="all")
+
+    def publish(payload, subject):
+        event = new_event("test", subject, payload, datetime.now(UTC))
+        topic = kafka_topic_prefix + event.topic
+        value = payload.SerializeToString()
+        producer.send(topic, value, key=subject.encode(), headers=encode_headers(event)).get(10)
+
+    yield publish
+    producer.close()
+
+
+def watch(running, channel, key, *prefixes):
+    request = WatchEventsRequest(parent="projects/acme", type_prefixes=prefixes)
+    events = EventServiceStub(channel).WatchEvents(request, metadata=[("x-api-key", key)])
+    running.until(lambda: running.gateway.watchers.count == 1)
+    return events
+
+
+def is_following(running):
+    with running.rest() as client:
+        return client.get("/healthz").json()["parts"]["events"] == "SERVING"
+
+
+def test_only_what_happens_from_now_on_in_the_own_project_arrives(create_topics, send, start_gateway):
+    create_topics(TASKS, PREDICTIONS, partitions=3)
+    for number in range(40):
+        send(TaskAccepted(item=f"old-{number}"), "projects/acme/campaigns/c/tasks/old")
+    running = start_gateway()
+    running.until(lambda: is_following(running), 30)
+    key = running.member("acme", "viewer")
+    with running.channel() as channel:
+        events = watch(running, channel, key)
+        send(TaskAccepted(item="foreign"), "projects/other/campaigns/c/tasks/t")
+        send(PredictionMade(deployment="unasked"), "projects/acme/deployments/d")
+        for number in range(3):
+            send(TaskAccepted(item=f"new-{number}"), "projects/acme/campaigns/c/tasks/t")
+        found = [next(events) for _ in range(3)]
+        events.cancel()
+
+    items = []
+    for event in found:
+        accepted = TaskAccepted()
+        assert event.payload.Unpack(accepted)
+        items.append(accepted.item)
+    assert items == ["new-0", "new-1", "new-2"]
+    assert found[0].type == "vesta.annotation.task.v1.accepted"
+    assert found[0].subject == "projects/acme/campaigns/c/tasks/t"
+    assert abs(found[0].time.ToDatetime(UTC) - datetime.now(UTC)).total_seconds() < 30
+
+
+def test_a_topic_that_comes_later_is_followed_and_rubbish_is_passed_over(
+    create_topics, send, start_gateway, kafka_bootstrap, kafka_topic_prefix
+):
+    running = start_gateway()
+    running.until(lambda: is_following(running), 30)
+    key = running.member("acme", "viewer")
+    with running.channel() as channel:
+        events = watch(running, channel, key, "vesta.annotation.")
+        create_topics(TASKS)
+        producer = KafkaProducer(bootstrap_servers=kafka_bootstrap)
+        producer.send(kafka_topic_prefix + TASKS, b"rubbish", key=b"projects/acme/campaigns/c/tasks/t").get(10)
+        producer.close()
+        send(TaskAccepted(item="first"), "projects/acme/campaigns/c/tasks/t")
+        event = next(events)
+        events.cancel()
+
+    accepted = TaskAccepted()
+    event.payload.Unpack(accepted)
+    assert accepted.item == "first"

@@ -1,0 +1,39 @@
+"""How the parts are that the gateway stands on: its store, its events, and the services behind it."""
+
+import asyncio
+from collections.abc import Mapping
+
+import structlog
+
+from vesta_common.postgres import Postgres
+from vesta_gateway.backends import RemoteBackend
+from vesta_gateway.tail import Tail
+
+log = structlog.get_logger()
+
+
+class Parts:
+    """Looks after the parts."""
+
+    def __init__(self, postgres: Postgres, tail: Tail | None, remotes: Mapping[str, RemoteBackend]) -> None:
+        self._postgres = postgres
+        self._tail = tail
+        self._remotes = remotes
+
+    async def report(self) -> tuple[bool, Mapping[str, str]]:
+        """Whether calls can be taken, and how each part is. A service that is away does not stop calls to the others."""
+        has_postgres = await asyncio.to_thread(self._reaches_postgres)
+        found = {"postgres": has_postgres}
+        if self._tail is not None:
+            found["events"] = self._tail.healthy()
+        found |= {word: remote.is_connected() for word, remote in self._remotes.items()}
+        return has_postgres, {word: "SERVING" if is_fine else "NOT_SERVING" for word, is_fine in found.items()}
+
+    def _reaches_postgres(self) -> bool:
+        try:
+            with self._postgres.transaction() as connection:
+                connection.execute("SELECT 1")
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is away
+            log.warning("postgres_away", error=str(error).strip())
+            return False
+        return True

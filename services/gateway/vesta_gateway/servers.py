@@ -1,0 +1,143 @@
+"""The two listening servers, in one event loop: uvicorn for REST, grpc.aio for gRPC. Each starts, tells its address, and stops gracefully."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import grpc
+import uvicorn
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+BACKLOG = 1024
+STREAMS_PER_CONNECTION_MAX = 1000
+PING_INTERVAL_MIN_MS = 5_000
+
+
+class RestServer:
+    """Serves an ASGI application.
+
+    Args:
+        address: HOST:PORT; port 0 picks a free one.
+        tls: certificate chain and key; None for plain HTTP.
+        trusted_proxies: whose X-Forwarded-* headers are believed; empty for nobody's.
+        grace: how long running requests may go on after `stop`.
+    """
+
+    def __init__(
+        self, app: Any, address: str, tls: tuple[Path, Path] | None, trusted_proxies: str, grace: timedelta
+    ) -> None:
+        config = uvicorn.Config(
+            app,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=bool(trusted_proxies),
+            forwarded_allow_ips=trusted_proxies or None,
+            timeout_graceful_shutdown=int(grace.total_seconds()),
+            ssl_certfile=tls[0] if tls else None,
+            ssl_keyfile=tls[1] if tls else None,
+        )
+        config.load()
+        if config.ssl is not None:
+            config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
+        self._server = _Server(config)
+        self._socket = _listen(address)
+        host, port = self._socket.getsockname()[:2]
+        self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._serving: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begins to answer."""
+        self._serving = asyncio.create_task(self._server.serve([self._socket]))
+        while not self._server.started:
+            if self._serving.done():
+                await self._serving
+            await asyncio.sleep(0.01)
+
+    async def stop(self) -> None:
+        """Refuses new connections, lets running requests finish, then ends them."""
+        self._server.should_exit = True
+        if self._serving is not None:
+            await self._serving
+        self._socket.close()
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn in a process that handles its signals itself."""
+
+    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
+        """Leaves signals alone."""
+        return nullcontext()
+
+
+class GrpcServer:
+    """Serves a generic handler, with health and reflection beside it.
+
+    Args:
+        services: full names of the services, for health and reflection.
+        calls_max: calls under way at once; more are refused by gRPC itself.
+    """
+
+    def __init__(
+        self,
+        handler: grpc.GenericRpcHandler,
+        services: Sequence[str],
+        address: str,
+        tls: tuple[Path, Path] | None,
+        message_bytes_max: int,
+        calls_max: int,
+    ) -> None:
+        options = [
+            ("grpc.max_send_message_length", message_bytes_max),
+            ("grpc.max_receive_message_length", message_bytes_max),
+            ("grpc.max_concurrent_streams", STREAMS_PER_CONNECTION_MAX),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_INTERVAL_MIN_MS),
+            ("grpc.so_reuseport", 0),
+        ]
+        self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=calls_max)
+        self._health = health.aio.HealthServicer()
+        self._names = ("", *services)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection([*services, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
+        self._server.add_generic_rpc_handlers((handler,))
+        if tls:
+            pair = (tls[1].read_bytes(), tls[0].read_bytes())
+            port = self._server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
+        else:
+            port = self._server.add_insecure_port(address)
+        self.address = f"{address.rpartition(':')[0]}:{port}"
+
+    async def start(self) -> None:
+        """Begins to answer."""
+        await self._server.start()
+
+    async def set_healthy(self, *, healthy: bool) -> None:
+        """What health checks are told."""
+        status = health_pb2.HealthCheckResponse.SERVING if healthy else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in self._names:
+            await self._health.set(name, status)
+
+    async def stop(self, grace: timedelta) -> None:
+        """Refuses new calls, lets running ones finish within `grace`, then ends them."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace.total_seconds())
+
+
+def _listen(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind((host.strip("[]"), int(port)))
+    listening.listen(BACKLOG)
+    return listening
