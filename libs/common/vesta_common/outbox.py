@@ -172,24 +172,24 @@ class Relay:
         """
         producer = self._open_producer()
         waiting: list[tuple[dict[str, Any], Any]] = []
-        failed: dict[str, Exception] = {}
+        failed: dict[str, str] = {}
         for row in rows:
             if row["topic"] not in failed:
                 try:
                     waiting.append((row, self._send_one(producer, row)))
                 except KafkaError as error:
-                    failed[row["topic"]] = error
+                    failed[row["topic"]] = repr(error)
         for row, sent in waiting:
-            problem = self._outcome(sent)
-            if problem is not None:
+            problem = self._problem(sent)
+            if problem:
                 failed[row["topic"]] = problem
         for topic, problem in failed.items():
-            log.warning("topic_refuses", topic=topic, error=str(problem))
+            log.warning("topic_refuses", topic=topic, error=problem)
             self._penalties[topic] = time.monotonic() + TOPIC_PENALTY.total_seconds()
         return [row["id"] for row, _ in waiting if row["topic"] not in failed]
 
-    def _outcome(self, sent: Any) -> Exception | None:
-        """Waits for the broker's word, which comes within the delivery timeout; None where it has the record."""
+    def _problem(self, sent: Any) -> str:
+        """Waits for the broker's word, which comes within the delivery timeout; empty where it has the record."""
         patience = STOP_PATIENCE.total_seconds()
         while not sent.is_done:
             try:
@@ -199,8 +199,8 @@ class Relay:
                 if patience <= 0:
                     raise KafkaError("stopped before the broker answered") from error
             except KafkaError as error:
-                return error
-        return sent.exception  # type: ignore[no-any-return]
+                return repr(error)
+        return repr(sent.exception) if sent.exception else ""
 
     def _send_one(self, producer: KafkaProducer, row: dict[str, Any]) -> Any:
         return producer.send(
