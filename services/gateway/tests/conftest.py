@@ -51,7 +51,13 @@ class Seen:
 
 
 @dataclass
-class Services(ProjectServiceServicer, DatasetServiceServicer, ItemServiceServicer, SourceServiceServicer, DeploymentServiceServicer):
+class Services(
+    ProjectServiceServicer,
+    DatasetServiceServicer,
+    ItemServiceServicer,
+    SourceServiceServicer,
+    DeploymentServiceServicer,
+):
     """What stands behind the gateway."""
 
     seen: list[Seen] = field(default_factory=list)
@@ -95,7 +101,9 @@ class Services(ProjectServiceServicer, DatasetServiceServicer, ItemServiceServic
 
     def ListDatasets(self, request: Any, context: Any) -> ListDatasetsResponse:
         self._see(request, "ListDatasets")
-        return ListDatasetsResponse(datasets=[d for n, d in sorted(self.datasets.items()) if n.startswith(request.parent)])
+        return ListDatasetsResponse(
+            datasets=[d for n, d in sorted(self.datasets.items()) if n.startswith(request.parent)]
+        )
 
     def UpdateDataset(self, request: Any, context: Any) -> Dataset:
         self._see(request, "UpdateDataset")
@@ -175,7 +183,6 @@ class Running:
             ).raise_for_status()
         return str(answer.json()["secret"])
 
-
     def until(self, condition: Callable[[], bool], seconds: float = 10.0) -> None:
         """Waits for a condition."""
         deadline = time.monotonic() + seconds
@@ -240,5 +247,7 @@ async def _started(settings: Settings) -> app.Gateway:
 
 def _only(services: Services, base: type) -> Any:
     """One service of several that one object implements."""
-    methods = {name: getattr(services, name) for name in vars(base) if not name.startswith("_") and name in vars(Services)}
+    methods = {
+        name: getattr(services, name) for name in vars(base) if not name.startswith("_") and name in vars(Services)
+    }
     return type(base.__name__, (base,), {name: staticmethod(method) for name, method in methods.items()})()

@@ -25,7 +25,9 @@ class Keys:
         self.gate.set()
 
     def add(self, secret, expire_time=None):
-        self.by_digest[digest_of(secret)] = Caller("k", "projects/a", "projects/a/members/m", Role.ROLE_VIEWER, expire_time)
+        self.by_digest[digest_of(secret)] = Caller(
+            "k", "projects/a", "projects/a/members/m", Role.ROLE_VIEWER, expire_time
+        )
 
     def find(self, digest):
         found = self.by_digest.get(digest)
@@ -150,7 +152,9 @@ def test_an_expired_key_is_refused_although_it_was_known():
     run(story())
 
 
-@pytest.mark.parametrize(("secret", "reason"), [("", "KEY_MISSING"), ("vesta_b", "KEY_UNKNOWN"), ("x" * 10_000, "KEY_UNKNOWN")])
+@pytest.mark.parametrize(
+    ("secret", "reason"), [("", "KEY_MISSING"), ("vesta_b", "KEY_UNKNOWN"), ("x" * 10_000, "KEY_UNKNOWN")]
+)
 def test_who_is_not_known_is_told_what_is_missing(secret, reason):
     with pytest.raises(Unauthenticated) as caught:
         run(an_authenticator(Keys()).authenticate(secret))

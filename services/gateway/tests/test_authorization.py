@@ -76,7 +76,7 @@ def test_a_table_that_lacks_an_rpc_or_has_one_too_many_is_refused():
 
     with pytest.raises(ValueError, match="CreateCampaign has no right"):
         check_table(all_rpcs(), lacking)
-    with pytest.raises(ValueError, match="OtherService.Do is no RPC"):
+    with pytest.raises(ValueError, match=r"OtherService\.Do is no RPC"):
         check_table(all_rpcs(), too_many)
     with pytest.raises(ValueError, match="name no project"):
         check_table(all_rpcs(), unscoped)
@@ -136,13 +136,20 @@ FOREIGN = [
     UpdateSourceRequest(source=Source(name="projects/acme/sources/s", dataset="projects/other/datasets/d")),
     CreateDatasetRequest(parent="projects/acme", dataset=Dataset(name="projects/other/datasets/d")),
     PredictRequest(
-        name="projects/acme/deployments/d", inputs=[PredictInput(data=b"x"), PredictInput(item="projects/other/datasets/d/items/i")]
+        name="projects/acme/deployments/d",
+        inputs=[PredictInput(data=b"x"), PredictInput(item="projects/other/datasets/d/items/i")],
     ),
     SearchItemsRequest(parent="projects/acme/datasets/d", item="projects/other/datasets/d/items/i"),
     SelectItemsRequest(parent="projects/acme/datasets/d", excluded=["projects/other/datasets/d/items/i"]),
-    BatchCreateTasksRequest(parent="projects/acme/campaigns/c", tasks=[Task(), Task(item="projects/other/datasets/d/items/i")]),
-    BatchCreateTasksRequest(parent="projects/acme/campaigns/c", tasks=[Task(model_version="projects/other/models/m/versions/1")]),
-    CreateStudyRequest(parent="projects/acme", study=Study(recipes=["projects/acme/recipes/r", "projects/other/recipes/r"])),
+    BatchCreateTasksRequest(
+        parent="projects/acme/campaigns/c", tasks=[Task(), Task(item="projects/other/datasets/d/items/i")]
+    ),
+    BatchCreateTasksRequest(
+        parent="projects/acme/campaigns/c", tasks=[Task(model_version="projects/other/models/m/versions/1")]
+    ),
+    CreateStudyRequest(
+        parent="projects/acme", study=Study(recipes=["projects/acme/recipes/r", "projects/other/recipes/r"])
+    ),
     CreateApiKeyRequest(parent="projects/acme", api_key=ApiKey(member="projects/other/members/ada")),
     CreateApiKeyRequest(parent="projects/acme", api_key=ApiKey(member="services/conductor")),
     CreateSourceRequest(parent="projects/acme", source=Source(dataset="projects/other")),
@@ -164,7 +171,9 @@ def test_names_of_the_own_project_and_mere_text_pass():
         CreateSourceRequest(parent="projects/acme", source=Source(dataset="projects/acme/datasets/d")),
         CreateDatasetRequest(parent="projects/acme", dataset=Dataset(display_name="projects/other is what we copy")),
         ListDatasetsRequest(parent="projects/acme", page_token="projects"),
-        UpdateItemRequest(item=Item(name="projects/acme/datasets/d/items/i", metadata={"from": "projects/other/datasets/d"})),
+        UpdateItemRequest(
+            item=Item(name="projects/acme/datasets/d/items/i", metadata={"from": "projects/other/datasets/d"})
+        ),
         BatchCreateItemsRequest(parent="projects/acme/datasets/d", items=[NewItem()]),
     ):
         assert authorize(a_member(), rpc_of(request), request)

@@ -53,7 +53,9 @@ def test_a_call_passes_with_its_caller_and_trace(running, channel):
     key = running.member("acme", "viewer")
     forged = (("x-vesta-caller", "services/conductor"), ("traceparent", f"00-{TRACE}-b7ad6b7169203331-01"))
 
-    DatasetServiceStub(channel).ListDatasets(ListDatasetsRequest(parent="projects/acme"), metadata=with_key(key, *forged))
+    DatasetServiceStub(channel).ListDatasets(
+        ListDatasetsRequest(parent="projects/acme"), metadata=with_key(key, *forged)
+    )
 
     seen = running.services.seen[-1]
     assert (seen.caller, seen.role, seen.trace_id) == ("projects/acme/members/viewer", "viewer", TRACE)
@@ -63,7 +65,9 @@ def test_errors_keep_their_details(running, channel):
     key = running.member("acme", "viewer")
 
     assert refusal(
-        lambda: DatasetServiceStub(channel).GetDataset(GetDatasetRequest(name="projects/acme/datasets/x"), metadata=with_key(key))
+        lambda: DatasetServiceStub(channel).GetDataset(
+            GetDatasetRequest(name="projects/acme/datasets/x"), metadata=with_key(key)
+        )
     ) == (grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
 
 
@@ -85,7 +89,10 @@ def test_the_same_walls_stand_here(running, channel):
     assert refusal(lambda: datasets.GetDataset(get, metadata=with_key(stranger))) == (denied, "PROJECT_DENIED")
     assert refusal(lambda: datasets.GetDataset(get)) == (grpc.StatusCode.UNAUTHENTICATED, "KEY_MISSING")
     assert refusal(lambda: items.SearchItems(search, metadata=with_key(viewer))) == (denied, "PROJECT_DENIED")
-    assert refusal(lambda: datasets.GetDataset(GetDatasetRequest(), metadata=with_key(viewer)))[0] is grpc.StatusCode.INVALID_ARGUMENT
+    assert (
+        refusal(lambda: datasets.GetDataset(GetDatasetRequest(), metadata=with_key(viewer)))[0]
+        is grpc.StatusCode.INVALID_ARGUMENT
+    )
 
 
 def test_the_inner_door_is_shut(running, channel):
@@ -143,7 +150,10 @@ def test_a_message_that_is_none_is_refused(running, channel):
     key = running.member("acme", "viewer")
     call = channel.unary_unary("/vesta.datasets.v1.DatasetService/GetDataset")
 
-    assert refusal(lambda: call(b"\xff\xff", metadata=with_key(key))) == (grpc.StatusCode.INVALID_ARGUMENT, "BODY_MALFORMED")
+    assert refusal(lambda: call(b"\xff\xff", metadata=with_key(key))) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "BODY_MALFORMED",
+    )
 
 
 def test_what_the_contract_does_not_know_does_not_go_on(running, channel):

@@ -75,9 +75,8 @@ def test_slots_are_given_back_whatever_happens():
     with slots.hold("a"), slots.hold("a"):
         with pytest.raises(ResourceExhausted, match="more than 2 calls"), slots.hold("a"):
             pass
-        with slots.hold("b"):
-            with pytest.raises(ResourceExhausted, match="more than 3 calls"), slots.hold("c"):
-                pass
+        with slots.hold("b"), pytest.raises(ResourceExhausted, match="more than 3 calls"), slots.hold("c"):
+            pass
     with pytest.raises(KeyError), slots.hold("a"):
         raise KeyError
 

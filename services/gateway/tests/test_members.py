@@ -58,7 +58,9 @@ def test_a_members_role_changes_at_once_what_its_key_may_do(running):
     with running.rest(owner) as client, running.rest(key) as ada:
         before = ada.delete("/v1/projects/acme/datasets/d").status_code
         member = client.get("/v1/projects/acme/members/ada").json()
-        client.patch("/v1/projects/acme/members/ada", json={"role": "ROLE_ENGINEER", "etag": member["etag"]}).raise_for_status()
+        client.patch(
+            "/v1/projects/acme/members/ada", json={"role": "ROLE_ENGINEER", "etag": member["etag"]}
+        ).raise_for_status()
         after = ada.delete("/v1/projects/acme/datasets/d").status_code
         stale = client.patch("/v1/projects/acme/members/ada", json={"displayName": "Ada", "etag": member["etag"]})
 
@@ -70,7 +72,9 @@ def test_a_revoked_key_is_refused_at_once(running):
     owner, key = running.member("acme", "owner"), running.member("acme", "viewer")
     with running.rest(owner) as client, running.rest(key) as viewer:
         viewer.get("/v1/identity").raise_for_status()
-        name = next(k["name"] for k in client.get("/v1/projects/acme/apiKeys").json()["apiKeys"] if "viewer" in k["member"])
+        name = next(
+            k["name"] for k in client.get("/v1/projects/acme/apiKeys").json()["apiKeys"] if "viewer" in k["member"]
+        )
         client.delete(f"/v1/{name}").raise_for_status()
 
         assert viewer.get("/v1/identity").status_code == 401
@@ -84,7 +88,9 @@ def test_a_deleted_members_keys_go_with_it(running):
         client.delete("/v1/projects/acme/members/viewer").raise_for_status()
 
         assert viewer.get("/v1/identity").status_code == 401
-        assert [k["member"] for k in client.get("/v1/projects/acme/apiKeys").json()["apiKeys"]] == ["projects/acme/members/owner"]
+        assert [k["member"] for k in client.get("/v1/projects/acme/apiKeys").json()["apiKeys"]] == [
+            "projects/acme/members/owner"
+        ]
 
 
 def test_the_last_owner_stays(running):
@@ -111,10 +117,14 @@ def test_a_member_needs_a_role(running, body):
 def test_members_come_in_pages_and_an_id_is_taken_once(running):
     with running.rest(running.member("acme", "owner")) as client:
         for member in ("ada", "bob", "cleo"):
-            client.post("/v1/projects/acme/members", params={"memberId": member}, json={"role": "ROLE_VIEWER"}).raise_for_status()
+            client.post(
+                "/v1/projects/acme/members", params={"memberId": member}, json={"role": "ROLE_VIEWER"}
+            ).raise_for_status()
         again = client.post("/v1/projects/acme/members", params={"memberId": "ada"}, json={"role": "ROLE_OWNER"})
         first = client.get("/v1/projects/acme/members", params={"pageSize": 3}).json()
-        second = client.get("/v1/projects/acme/members", params={"pageSize": 3, "pageToken": first["nextPageToken"]}).json()
+        second = client.get(
+            "/v1/projects/acme/members", params={"pageSize": 3, "pageToken": first["nextPageToken"]}
+        ).json()
 
     assert (again.status_code, reason(again)) == (409, "ALREADY_EXISTS")
     names = [member["name"].rpartition("/")[2] for page in (first, second) for member in page["members"]]
@@ -135,7 +145,9 @@ def test_a_secret_is_answered_once_and_kept_nowhere(running):
     assert read["secret"] == ""
     schema = running.settings.postgres_schema
     with psycopg.connect(running.settings.postgres_url) as connection:
-        tables = connection.execute("SELECT table_name FROM information_schema.tables WHERE table_schema = %s", (schema,)).fetchall()
+        tables = connection.execute(
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = %s", (schema,)
+        ).fetchall()
         dump = "".join(
             str(connection.execute(f'SELECT t::text FROM "{schema}"."{table}" AS t').fetchall()) for (table,) in tables
         )

@@ -25,7 +25,10 @@ def environment(settings, **overrides):
 def process(service_settings):
     """A gateway process that has started, and what it said then."""
     started = subprocess.Popen(
-        [sys.executable, "-m", "vesta_gateway"], env=environment(service_settings("gateway")), stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "vesta_gateway"],
+        env=environment(service_settings("gateway")),
+        stderr=subprocess.PIPE,
+        text=True,
     )
     lines = []
     for line in started.stderr:
@@ -51,7 +54,9 @@ def test_it_answers_is_measured_and_stops_when_asked(process):
 
     assert status == 0
     assert time.monotonic() - start < 10
-    assert re.search(r'vesta_gateway_rpc_seconds_count\{code="OK",method="/vesta.gateway.v1.ApiKeyService/GetIdentity"\} 1', metrics)
+    assert re.search(
+        r'vesta_gateway_rpc_seconds_count\{code="OK",method="/vesta.gateway.v1.ApiKeyService/GetIdentity"\} 1', metrics
+    )
     assert "vesta_gateway_watchers_active 0.0" in metrics
     rest = process.stderr.read()
     request = next(json.loads(line) for line in rest.splitlines() if '"request"' in line)
@@ -85,7 +90,9 @@ def test_watchers_do_not_hold_up_the_end(process):
 
 def test_a_wrong_setting_is_named_at_the_start(service_settings):
     wrong = environment(service_settings("gateway"), owner_key_sha256="short")
-    ended = subprocess.run([sys.executable, "-m", "vesta_gateway"], env=wrong, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(
+        [sys.executable, "-m", "vesta_gateway"], env=wrong, capture_output=True, text=True, timeout=60
+    )
 
     assert ended.returncode == 2
     assert "VESTA_GATEWAY_OWNER_KEY_SHA256" in ended.stderr

@@ -41,7 +41,11 @@ def test_a_resource_is_made_read_and_changed(running):
 
 def test_the_service_learns_who_calls_with_which_role_and_in_which_trace(running):
     key = running.member("acme", "viewer")
-    forged = {"x-vesta-caller": "services/conductor", "x-vesta-role": "owner", "traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
+    forged = {
+        "x-vesta-caller": "services/conductor",
+        "x-vesta-role": "owner",
+        "traceparent": f"00-{TRACE}-b7ad6b7169203331-01",
+    }
     with running.rest(key) as client:
         answer = client.get("/v1/projects/acme/datasets", headers=forged)
 
@@ -55,10 +59,15 @@ def test_the_platforms_owner_acts_as_the_projects_owner(running):
     with running.rest() as client:
         client.get("/v1/projects/acme/datasets").raise_for_status()
 
-    assert (running.services.seen[-1].caller, running.services.seen[-1].role) == ("projects/acme/members/owner", "owner")
+    assert (running.services.seen[-1].caller, running.services.seen[-1].role) == (
+        "projects/acme/members/owner",
+        "owner",
+    )
 
 
-@pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer vesta_wrong"}, {"authorization": "Basic eDp5"}, {"x-api-key": "?"}])
+@pytest.mark.parametrize(
+    "headers", [{}, {"authorization": "Bearer vesta_wrong"}, {"authorization": "Basic eDp5"}, {"x-api-key": "?"}]
+)
 def test_who_is_not_known_stays_outside(running, headers):
     answer = httpx.get(f"{running.url}/v1/projects/acme/datasets", headers=headers)
 
@@ -70,7 +79,10 @@ def test_who_is_not_known_stays_outside(running, headers):
 
 
 def test_a_key_may_come_as_x_api_key(running):
-    assert httpx.get(f"{running.url}/v1/identity", headers={"x-api-key": running.owner_key}).json()["platformOwner"] is True
+    assert (
+        httpx.get(f"{running.url}/v1/identity", headers={"x-api-key": running.owner_key}).json()["platformOwner"]
+        is True
+    )
 
 
 def test_another_projects_key_learns_nothing(running):
@@ -158,7 +170,9 @@ def test_paths_that_are_not_there_say_so(running, verb, path, http_status, reaso
 
 def test_bodies_of_other_types_are_refused(running):
     with running.rest(running.member("acme", "engineer")) as client:
-        answer = client.post("/v1/projects/acme/datasets", content=b"a=b", headers={"content-type": "application/x-www-form-urlencoded"})
+        answer = client.post(
+            "/v1/projects/acme/datasets", content=b"a=b", headers={"content-type": "application/x-www-form-urlencoded"}
+        )
 
     assert answer.status_code == 415
     assert problem(answer)[1] == "CONTENT_TYPE_UNKNOWN"
@@ -169,7 +183,9 @@ def test_a_body_that_is_too_large_is_refused(start_gateway, chunked):
     running = start_gateway(request_bytes_max=2000)
     with running.rest(running.member("acme", "engineer")) as client:
         body = b'{"displayName": "' + b"x" * 3000 + b'"}'
-        answer = client.post("/v1/projects/acme/datasets", content=iter([body[:1500], body[1500:]]) if chunked else body)
+        answer = client.post(
+            "/v1/projects/acme/datasets", content=iter([body[:1500], body[1500:]]) if chunked else body
+        )
 
     assert answer.status_code == 413
     assert problem(answer)[1] == "BODY_TOO_LARGE"
@@ -275,7 +291,9 @@ def test_other_origins_may_call_where_the_operator_says_so(start_gateway):
 
 
 def test_the_page_shows_the_api_and_loads_nothing_from_elsewhere(running):
-    page, script, style, api = (httpx.get(running.url + path) for path in ("/docs", "/docs/docs.js", "/docs/docs.css", "/openapi.json"))
+    page, script, style, api = (
+        httpx.get(running.url + path) for path in ("/docs", "/docs/docs.js", "/docs/docs.css", "/openapi.json")
+    )
     static = Path(vesta_gateway.__file__).parent / "static"
 
     assert page.headers["content-type"].startswith("text/html")

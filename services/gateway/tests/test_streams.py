@@ -17,11 +17,20 @@ WATCH = "/v1/projects/acme/events:watch"
 def test_a_file_of_any_length_goes_up_as_it_is(running, size):
     content = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
     with running.rest(running.member("acme", "engineer")) as client:
-        answer = client.post(UPLOAD, params={"fileName": "v.jpg", "metadata[camera]": "3"}, content=content, headers={"content-type": "image/jpeg"})
+        answer = client.post(
+            UPLOAD,
+            params={"fileName": "v.jpg", "metadata[camera]": "3"},
+            content=content,
+            headers={"content-type": "image/jpeg"},
+        )
 
     assert answer.json()["media"]["sha256"] == hashlib.sha256(content).hexdigest()
     first = running.services.seen[-1].request
-    assert (first.parent, first.file_name, first.file.content_type) == ("projects/acme/sources/s", "v.jpg", "image/jpeg")
+    assert (first.parent, first.file_name, first.file.content_type) == (
+        "projects/acme/sources/s",
+        "v.jpg",
+        "image/jpeg",
+    )
     assert len(first.file.data) <= 600_000
 
 
@@ -55,7 +64,9 @@ def test_a_sender_who_pauses_for_too_long_is_cut_off(start_gateway):
     key = running.member("acme", "engineer")
     host, port = running.gateway.rest_address.split(":")
     with socket.create_connection((host, int(port)), 10) as connection:
-        connection.sendall(f"POST {UPLOAD} HTTP/1.1\r\nhost: x\r\nx-api-key: {key}\r\ncontent-length: 100\r\n\r\nabc".encode())
+        connection.sendall(
+            f"POST {UPLOAD} HTTP/1.1\r\nhost: x\r\nx-api-key: {key}\r\ncontent-length: 100\r\n\r\nabc".encode()
+        )
         answer = connection.recv(65536).decode()
 
     assert answer.startswith("HTTP/1.1 504")
@@ -157,7 +168,8 @@ def test_who_hangs_up_during_an_upload_leaves_nothing_behind(running):
     host, port = running.gateway.rest_address.split(":")
     with socket.create_connection((host, int(port)), 10) as connection:
         connection.sendall(
-            f"POST {UPLOAD} HTTP/1.1\r\nhost: x\r\nx-api-key: {key}\r\ncontent-length: 9000000\r\n\r\n".encode() + b"a" * 400_000
+            f"POST {UPLOAD} HTTP/1.1\r\nhost: x\r\nx-api-key: {key}\r\ncontent-length: 9000000\r\n\r\n".encode()
+            + b"a" * 400_000
         )
         running.until(lambda: running.gateway.limits.streams.total == 1)
     running.until(lambda: running.gateway.limits.streams.total == 0)

@@ -49,7 +49,11 @@ def test_parameters_hold_enums_masks_lists_maps_and_nested_fields():
 
     match = ROUTES.find("POST", f"{ACME}/sources/s:upload")
     upload = read_upload(match, urlencode([("fileName", "v.jpg"), ("metadata[camera]", "dock=3")]), "image/jpeg")
-    assert (upload.parent, upload.file_name, dict(upload.metadata)) == ("projects/acme/sources/s", "v.jpg", {"camera": "dock=3"})
+    assert (upload.parent, upload.file_name, dict(upload.metadata)) == (
+        "projects/acme/sources/s",
+        "v.jpg",
+        {"camera": "dock=3"},
+    )
     assert upload.file.content_type == "image/jpeg"
 
 
@@ -99,8 +103,24 @@ def test_a_body_may_be_protobuf():
         ("POST", "/datasets", [], b"\xff\xff", PROTOBUF, "BODY_MALFORMED", None),
         ("POST", "/loops", [], b'{"policy": {"gate": {"x": 1}}}', JSON, "FIELD_UNKNOWN", "loop.policy.gate.x"),
         ("POST", "/deployments/d:predict", [("embedding", "true")], b"{}", JSON, "QUERY_INVALID", "embedding"),
-        ("POST", "/deployments/d:predict", [], b'{"inputs": [{}, {"image": 1}]}', JSON, "FIELD_UNKNOWN", "inputs[1].image"),
-        ("POST", "/deployments/d:predict", [], b'{"inputs": [{"data": "AA", "item": "x"}]}', JSON, "FIELD_MALFORMED", ""),
+        (
+            "POST",
+            "/deployments/d:predict",
+            [],
+            b'{"inputs": [{}, {"image": 1}]}',
+            JSON,
+            "FIELD_UNKNOWN",
+            "inputs[1].image",
+        ),
+        (
+            "POST",
+            "/deployments/d:predict",
+            [],
+            b'{"inputs": [{"data": "AA", "item": "x"}]}',
+            JSON,
+            "FIELD_MALFORMED",
+            "",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_refused_by_name(verb, path, query, body, content_type, reason, field):
@@ -118,9 +138,15 @@ def test_what_cannot_be_read_is_refused_by_name(verb, path, query, body, content
         ({}, []),
         ({"displayName": "x"}, ["display_name"]),
         ({"display_name": None}, ["display_name"]),
-        ({"policy": {"batchSize": 5, "gate": {"concept_loss_allowed": True}}}, ["policy.batch_size", "policy.gate.concept_loss_allowed"]),
+        (
+            {"policy": {"batchSize": 5, "gate": {"concept_loss_allowed": True}}},
+            ["policy.batch_size", "policy.gate.concept_loss_allowed"],
+        ),
         ({"policy": {"gate": {}}}, ["policy.gate"]),
-        ({"name": "n", "etag": "e", "createTime": "2026-01-01T00:00:00Z", "status": {"phase": 1}, "paused": False}, ["paused"]),
+        (
+            {"name": "n", "etag": "e", "createTime": "2026-01-01T00:00:00Z", "status": {"phase": 1}, "paused": False},
+            ["paused"],
+        ),
     ],
 )
 def test_a_patch_without_a_mask_changes_what_it_mentions(body, paths):

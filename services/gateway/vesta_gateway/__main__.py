@@ -3,9 +3,9 @@
 import asyncio
 
 import uvloop
-
 from vesta_common import log, trace
 from vesta_common.settings import load_settings
+
 from vesta_gateway.app import serve
 from vesta_gateway.settings import Settings
 

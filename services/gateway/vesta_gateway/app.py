@@ -9,12 +9,12 @@ from typing import Any
 import structlog
 from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry, Gauge
 from starlette.middleware.cors import CORSMiddleware
-
 from vesta_common.clock import Clock, SystemClock
 from vesta_common.consumer import KafkaOptions
 from vesta_common.metrics import RpcMetrics, serve_metrics
 from vesta_common.postgres import Postgres
 from vesta_contracts.gateway.v1 import ProjectEvent
+
 from vesta_gateway import store
 from vesta_gateway.api.api_keys import ApiKeyApi
 from vesta_gateway.api.events import EventApi
@@ -74,7 +74,11 @@ class Gateway:
         check_table(rpcs)
         tls = (settings.tls_certificate, settings.tls_key) if settings.tls_certificate and settings.tls_key else None
         app: Any = RestDoor(
-            Routes(rpcs), calls, journal, _body_limits(settings), all_pages(describe(rpcs, comments()), self._parts.report)
+            Routes(rpcs),
+            calls,
+            journal,
+            _body_limits(settings),
+            all_pages(describe(rpcs, comments()), self._parts.report),
         )
         if settings.cors_origins:
             origins = list(settings.cors_origins)

@@ -11,6 +11,7 @@ from datetime import timedelta
 
 from vesta_common.clock import Clock
 from vesta_common.errors import Unauthenticated
+
 from vesta_gateway.caller import Caller, platform_owner
 from vesta_gateway.key_secrets import SECRET_CHARACTERS_MAX, digest_of, same
 

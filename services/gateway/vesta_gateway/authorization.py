@@ -8,9 +8,9 @@ from enum import Enum
 from functools import reduce
 
 from google.protobuf.message import Message
-
 from vesta_common.errors import InvalidArgument, PermissionDenied, Violation
 from vesta_contracts.gateway.v1 import Role
+
 from vesta_gateway.caller import Caller, role_word
 from vesta_gateway.contracts import Rpc
 from vesta_gateway.references import projects_in
@@ -33,7 +33,7 @@ NOBODY, PLATFORM_OWNER, ANY_MEMBER = Right.NOBODY, Right.PLATFORM_OWNER, Right.A
 OWNERS, ENGINEERS, REVIEWERS = Right.OWNERS, Right.ENGINEERS, Right.REVIEWERS
 ANNOTATORS, READERS = Right.ANNOTATORS, Right.READERS
 
-ROLES: Mapping[Right, frozenset[Role]] = {
+ROLES: Mapping[Right, "frozenset[Role.ValueType]"] = {
     OWNERS: frozenset({Role.ROLE_OWNER}),
     ENGINEERS: frozenset({Role.ROLE_ENGINEER, Role.ROLE_OWNER}),
     REVIEWERS: frozenset({Role.ROLE_REVIEWER, Role.ROLE_ENGINEER, Role.ROLE_OWNER}),

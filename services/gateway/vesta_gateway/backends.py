@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 import grpc
-
 from vesta_common.errors import Unavailable
+
 from vesta_gateway.contracts import Rpc
 
 MESSAGE_BYTES_MAX = 80 * 1024 * 1024
@@ -75,7 +75,8 @@ class RemoteBackend:
         self, rpc: Rpc, requests: AsyncIterator[bytes], metadata: Metadata, timeout_seconds: float | None
     ) -> Answers:
         """Begins a call with a stream on either side. On the wire a single message is a stream of one."""
-        call = self._open().stream_stream(rpc.path)(requests, metadata=metadata, timeout=timeout_seconds)
+        method: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = self._open().stream_stream(rpc.path)
+        call = method(requests, metadata=metadata, timeout=timeout_seconds)
         return _RemoteAnswers(call)
 
     def is_connected(self) -> bool:

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from vesta_common.errors import DeadlineExceeded, InvalidArgument
+
 from vesta_gateway.limits import ByteBudget
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -14,7 +15,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 CHUNK_BYTES = 256 * 1024
 
 
-class Disconnected(Exception):  # noqa: N818 - the caller went away; nothing is wrong
+class Disconnected(Exception):
     """Nobody is listening any more."""
 
 

@@ -24,7 +24,7 @@ class Caller:
     key: str
     project: str
     member: str
-    role: Role
+    role: "Role.ValueType"
     expire_time: datetime | None = None
 
     @property
@@ -39,7 +39,7 @@ class Caller:
         return f"{project}/members/{OWNER_ID}" if project else PLATFORM_OWNER
 
 
-def role_word(role: Role) -> str:
+def role_word(role: "Role.ValueType") -> str:
     """`annotator` for ROLE_ANNOTATOR."""
     return Role.Name(role).removeprefix("ROLE_").lower()
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from google.protobuf.message import DecodeError, Message
-
 from vesta_common import trace
 from vesta_common.errors import InvalidArgument, Unauthenticated
+
 from vesta_gateway.authentication import Authenticator
 from vesta_gateway.authorization import authorize, authorize_more, project_of_request
 from vesta_gateway.backends import Answers, Backend, Metadata
@@ -116,7 +116,12 @@ class Calls:
 
     @asynccontextmanager
     async def stream(
-        self, session: Session, rpc: Rpc, first: Message, later: AsyncIterator[bytes], timeout_seconds: float | None = None
+        self,
+        session: Session,
+        rpc: Rpc,
+        first: Message,
+        later: AsyncIterator[bytes],
+        timeout_seconds: float | None = None,
     ) -> AsyncIterator[Answers]:
         """Makes a call with a stream on either side, while the block lasts and the key is good.
 
@@ -155,7 +160,9 @@ class Calls:
                 await asyncio.sleep(self._limits.recheck.total_seconds())
                 try:
                     if await self._authenticator.authenticate(session.secret) != session.caller:
-                        revoked.append(Unauthenticated("this key's rights have changed; call again", reason="KEY_CHANGED"))
+                        revoked.append(
+                            Unauthenticated("this key's rights have changed; call again", reason="KEY_CHANGED")
+                        )
                 except Unauthenticated as error:
                     revoked.append(error)
                 except Exception:  # noqa: BLE001, S112 - the store is away: who is inside may stay
@@ -211,7 +218,9 @@ def read_message(rpc: Rpc, raw: bytes) -> Message:
     try:
         message.MergeFromString(raw)
     except DecodeError as error:
-        raise InvalidArgument(f"the request is no {rpc.descriptor.input_type.full_name}", reason="BODY_MALFORMED") from error
+        raise InvalidArgument(
+            f"the request is no {rpc.descriptor.input_type.full_name}", reason="BODY_MALFORMED"
+        ) from error
     message.DiscardUnknownFields()
     return message
 

@@ -8,8 +8,8 @@ from google.api import annotations_pb2, http_pb2
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
-
 from vesta_contracts import everything
+
 from vesta_gateway.path_template import PathTemplate
 
 PROJECT_COLLECTION = "projects"
@@ -126,3 +126,9 @@ def find_field(descriptor: Descriptor, name: str) -> FieldDescriptor | None:
 def is_map(field: FieldDescriptor) -> bool:
     """True for `map<…>` fields."""
     return bool(field.message_type and field.message_type.GetOptions().map_entry)
+
+
+def map_value(field: FieldDescriptor) -> FieldDescriptor:
+    """The field of a map's values."""
+    assert field.message_type is not None
+    return field.message_type.fields_by_name["value"]

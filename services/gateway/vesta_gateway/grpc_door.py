@@ -7,9 +7,9 @@ from typing import Any, NoReturn
 
 import grpc
 from google.rpc import code_pb2
-
 from vesta_common import trace
 from vesta_common.errors import InvalidArgument
+
 from vesta_gateway.calls import Calls, read_message
 from vesta_gateway.contracts import Rpc
 from vesta_gateway.journal import Entry, Journal
@@ -45,7 +45,7 @@ class GrpcDoor(grpc.GenericRpcHandler):
 
     async def _unary(self, rpc: Rpc, raw: bytes, context: Context) -> bytes:
         start = time.perf_counter()
-        headers = trace.metadata_of(context.invocation_metadata())
+        headers = _headers_of(context)
         with trace.span(rpc.path, headers):
             entry = self._journal.begin("grpc", rpc.path, _address_of(context), start)
             try:
@@ -64,7 +64,7 @@ class GrpcDoor(grpc.GenericRpcHandler):
 
     async def _stream(self, rpc: Rpc, requests: AsyncIterator[bytes], context: Context) -> None:
         start = time.perf_counter()
-        headers = trace.metadata_of(context.invocation_metadata())
+        headers = _headers_of(context)
         with trace.span(rpc.path, headers):
             entry = self._journal.begin("grpc", rpc.path, _address_of(context), start)
             try:
@@ -86,9 +86,7 @@ class GrpcDoor(grpc.GenericRpcHandler):
         """Ends the call with the status that an error stands for."""
         status = status_of(error)
         entry.end(code_pb2.Code.Name(status.code), error)
-        await context.abort(
-            _CODES[status.code], status.message, ((DETAILS_KEY, status.SerializeToString()),)
-        )
+        await context.abort(_CODES[status.code], status.message, ((DETAILS_KEY, status.SerializeToString()),))
 
 
 async def _first(requests: AsyncIterator[bytes]) -> bytes:
@@ -100,3 +98,7 @@ async def _first(requests: AsyncIterator[bytes]) -> bytes:
 def _address_of(context: Context) -> str:
     """Where a call comes from, without the port: `ipv4:10.0.0.7:4711` is `10.0.0.7`."""
     return context.peer().partition(":")[2].rpartition(":")[0].strip("[]")
+
+
+def _headers_of(context: Context) -> dict[str, str]:
+    return trace.metadata_of([(key, value) for key, value in context.invocation_metadata() or ()])

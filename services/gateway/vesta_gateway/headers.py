@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from vesta_common.errors import InvalidArgument
+
 from vesta_gateway.transcoding import JSON, PROTOBUF
 
 _ALWAYS = {

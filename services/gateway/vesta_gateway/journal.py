@@ -4,9 +4,9 @@ import time
 from dataclasses import dataclass, field
 
 import structlog
-
 from vesta_common.errors import VestaError
 from vesta_common.metrics import RpcMetrics
+
 from vesta_gateway.problems import StatusError
 
 log = structlog.get_logger()

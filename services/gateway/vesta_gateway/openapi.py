@@ -11,8 +11,8 @@ from typing import Any
 
 from google.api import resource_pb2
 from google.protobuf import descriptor_pool
-
 from vesta_contracts import everything
+
 from vesta_gateway.authorization import RIGHTS
 from vesta_gateway.contracts import HttpRule, Rpc
 from vesta_gateway.path_template import ONE
@@ -21,9 +21,10 @@ from vesta_gateway.transcoding import HTTP_BODY, JSON, PROTOBUF, WHOLE
 
 VERSION = "1.0.0"
 _INTRODUCTION = (
-    "Every call wants a key, as `Authorization: Bearer vesta_…` or `x-api-key: vesta_…`. Bodies and answers are JSON, or protobuf for those to "
-    "whom speed matters: send and accept `application/x-protobuf`. The same calls are there over gRPC, at the other address of the gateway. "
-    "Errors are as in AIP-193; each bears a `reason` for programs and says what would work."
+    "Every call wants a key, as `Authorization: Bearer vesta_…` or `x-api-key: vesta_…`. Bodies and answers are JSON, "
+    "or protobuf for those to whom speed matters: send and accept `application/x-protobuf`. The same calls are there "
+    "over gRPC, at the other address of the gateway. Errors are as in AIP-193; each bears a `reason` for programs and "
+    "says what would work."
 )
 _ERROR: dict[str, Any] = {
     "type": "object",
@@ -40,7 +41,11 @@ _ERROR: dict[str, Any] = {
                 "details": {
                     "type": "array",
                     "description": "A google.rpc.ErrorInfo with the reason; others where they say more.",
-                    "items": {"type": "object", "properties": {"@type": {"type": "string"}}, "additionalProperties": True},
+                    "items": {
+                        "type": "object",
+                        "properties": {"@type": {"type": "string"}},
+                        "additionalProperties": True,
+                    },
                 },
             },
         }
@@ -85,7 +90,10 @@ def describe(rpcs: Sequence[Rpc], said: Mapping[str, str]) -> dict[str, Any]:
                 "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
             },
             "responses": {
-                "Error": {"description": "It was refused, or failed.", "content": {JSON: {"schema": {"$ref": "#/components/schemas/Error"}}}}
+                "Error": {
+                    "description": "It was refused, or failed.",
+                    "content": {JSON: {"schema": {"$ref": "#/components/schemas/Error"}}},
+                }
             },
             "schemas": {"Error": _ERROR, **schemas.components()},
         },
@@ -119,12 +127,16 @@ def _query(rpc: Rpc, rule: HttpRule, schemas: Schemas) -> list[dict[str, Any]]:
 
 
 def _body(rpc: Rpc, rule: HttpRule, schemas: Schemas) -> dict[str, Any]:
-    descriptor = rpc.descriptor.input_type
+    request = rpc.descriptor.input_type
     hidden = {variable.field_path for variable in rule.template.variables} if rule.body == WHOLE else set()
-    if rule.body != WHOLE:
-        descriptor = descriptor.fields_by_name[rule.body].message_type
+    descriptor = request if rule.body == WHOLE else request.fields_by_name[rule.body].message_type
+    assert descriptor is not None, f"{rpc.full_name} has a body that is no message"
     if descriptor.full_name == HTTP_BODY:
-        return {"required": True, "description": "The file's bytes, of any length.", "content": {"*/*": {"schema": _BYTES}}}
+        return {
+            "required": True,
+            "description": "The file's bytes, of any length.",
+            "content": {"*/*": {"schema": _BYTES}},
+        }
     schema = schemas.body(descriptor, hidden) if hidden else schemas.reference(descriptor)
     return {"required": True, "content": {JSON: {"schema": schema}, PROTOBUF: {"schema": _BYTES}}}
 
@@ -135,7 +147,11 @@ def _answer(rpc: Rpc, schemas: Schemas) -> dict[str, Any]:
         return {"description": "The bytes.", "content": {"*/*": {"schema": _BYTES}}}
     schema = schemas.reference(descriptor)
     if rpc.descriptor.server_streaming:
-        content = {"text/event-stream": {"schema": {"type": "string", "description": "`data:` holds the JSON of each.", "contentSchema": schema}}}
+        content = {
+            "text/event-stream": {
+                "schema": {"type": "string", "description": "`data:` holds the JSON of each.", "contentSchema": schema}
+            }
+        }
         return {"description": "Server-sent events, until one side ends.", "content": content}
     return {"description": "The answer.", "content": {JSON: {"schema": schema}, PROTOBUF: {"schema": _BYTES}}}
 

@@ -6,9 +6,9 @@ from contextlib import aclosing
 from typing import Any
 
 from google.protobuf.message import DecodeError, Message
-
 from vesta_common.errors import InvalidArgument, Unavailable
 from vesta_common.validation import validate
+
 from vesta_gateway.backends import Answers, Metadata
 from vesta_gateway.contracts import Rpc
 
@@ -26,9 +26,7 @@ class OwnBackend:
     async def unary(self, rpc: Rpc, request: bytes, metadata: Metadata, timeout_seconds: float) -> bytes:  # noqa: ARG002
         """Asks, and answers the serialised answer."""
         message = _read(rpc, request)
-        answer: Message = await asyncio.wait_for(
-            asyncio.to_thread(self._method(rpc), message, None), timeout_seconds
-        )
+        answer: Message = await asyncio.wait_for(asyncio.to_thread(self._method(rpc), message, None), timeout_seconds)
         return answer.SerializeToString()
 
     def stream(
@@ -71,6 +69,8 @@ def _read(rpc: Rpc, request: bytes) -> Message:
     try:
         message = rpc.request_type.FromString(request)
     except DecodeError as error:
-        raise InvalidArgument(f"the request is no {rpc.descriptor.input_type.full_name}", reason="BODY_MALFORMED") from error
+        raise InvalidArgument(
+            f"the request is no {rpc.descriptor.input_type.full_name}", reason="BODY_MALFORMED"
+        ) from error
     validate(message)
     return message

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Mapping
 
 import structlog
-
 from vesta_common.postgres import Postgres
+
 from vesta_gateway.backends import RemoteBackend
 from vesta_gateway.tail import Tail
 

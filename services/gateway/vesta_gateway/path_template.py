@@ -1,7 +1,8 @@
 """Path templates of `google.api.http`: `/v1/{name=projects/*/datasets/*}:export` matches a path and names what it captured.
 
-Grammar: google/api/http.proto. `*` is one segment, `**` the rest of the path and comes last. Captured segments are percent-decoded; one that
-holds a slash once decoded matches nothing, so that no name can be smuggled past the shape of its template.
+Grammar: google/api/http.proto. `*` is one segment, `**` the rest of the path and comes last. Captured segments are
+percent-decoded; one that holds a slash once decoded matches nothing, so that no name can be smuggled past the shape of
+its template.
 """
 
 import re
@@ -87,7 +88,7 @@ class PathTemplate:
             wanted = wanted[:-1]
         elif len(segments) != len(wanted):
             return False
-        return all(one == ONE and other or one == other for one, other in zip(wanted, segments, strict=False))
+        return all((one == ONE and other) or one == other for one, other in zip(wanted, segments, strict=False))
 
     def expand(self, values: Mapping[str, str]) -> str:
         """The path for these values of the fields, percent-encoded.

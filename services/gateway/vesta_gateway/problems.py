@@ -9,7 +9,6 @@ from typing import Any
 import grpc
 from google.protobuf import json_format
 from google.rpc import code_pb2, error_details_pb2, status_pb2
-
 from vesta_common import trace
 from vesta_common.errors import Internal, Unavailable, VestaError, is_transient, to_status
 
@@ -80,7 +79,12 @@ def problem_of(status: status_pb2.Status) -> Problem:
         headers["retry-after"] = str(max(1, math.ceil((retry_after or RETRY_AFTER_DEFAULT).total_seconds())))
     if name == "UNAUTHENTICATED":
         headers["www-authenticate"] = 'Bearer realm="vesta"'
-    error = {"code": http_status, "message": status.message, "status": name, "details": [_detail(d) for d in status.details]}
+    error = {
+        "code": http_status,
+        "message": status.message,
+        "status": name,
+        "details": [_detail(d) for d in status.details],
+    }
     return Problem(http_status, name, json.dumps({"error": error}, ensure_ascii=False).encode(), headers)
 
 

@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import grpc
 from google.protobuf.message import Message
-
 from vesta_common.errors import from_status
 from vesta_common.trace import CALLER_KEY
 from vesta_contracts.conductor.v1 import GetProjectRequest, ListProjectsRequest, Project
+
 from vesta_gateway.backends import Backend
 from vesta_gateway.caller import Caller
 from vesta_gateway.contracts import Rpc, get_rpc

@@ -1,6 +1,7 @@
 """Query parameters as the JSON of a request: nested by dots, lists by repetition, maps by `metadata[key]=value`.
 
-Names may be spelt as in the contract or as in JSON. Values are text; what JSON wants as something else (booleans, numbers of enums) is turned.
+Names may be spelt as in the contract or as in JSON. Values are text; what JSON wants as something else (booleans,
+numbers of enums) is turned.
 """
 
 import re
@@ -8,14 +9,15 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
-
 from vesta_common.errors import InvalidArgument, Violation
-from vesta_gateway.contracts import find_field, is_map
+
+from vesta_gateway.contracts import find_field, is_map, map_value
 
 PARAMETERS_MAX = 1000
 # Messages whose JSON is one string, so that a parameter can hold them.
 TEXT_MESSAGES = frozenset(
-    f"google.protobuf.{name}" for name in ("Timestamp", "Duration", "FieldMask", "StringValue", "Int64Value", "BytesValue")
+    f"google.protobuf.{name}"
+    for name in ("Timestamp", "Duration", "FieldMask", "StringValue", "Int64Value", "BytesValue")
 )
 _MAP_ENTRY = re.compile(r"([^\[\]]+)\[(.*)\]")
 _BOOLEANS = {"true": True, "false": False}
@@ -57,7 +59,7 @@ def _add(descriptor: Descriptor, root: dict[str, Any], name: str, text: str, tak
     if is_map(field):
         if not entry:
             raise _refused(name, f"is a map; write {name}[KEY]=VALUE")
-        target.setdefault(field.name, {})[entry[2]] = _value(field.message_type.fields_by_name["value"], text, name)
+        target.setdefault(field.name, {})[entry[2]] = _value(map_value(field), text, name)
     elif entry:
         raise _refused(name, "is no map")
     elif field.is_repeated:

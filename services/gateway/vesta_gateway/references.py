@@ -13,7 +13,7 @@ from google.api import resource_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
-from vesta_gateway.contracts import is_map
+from vesta_gateway.contracts import is_map, map_value
 
 _NAME = re.compile(r"projects/([^/\s]+)(/[^/\s]+)*")
 _PREFIX = "projects/"
@@ -69,14 +69,14 @@ def _field_finder(field: FieldDescriptor, under_way: dict[str, list[Find]]) -> F
 
 
 def _map_finder(field: FieldDescriptor, under_way: dict[str, list[Find]]) -> Find | None:
-    value = field.message_type.fields_by_name["value"]
+    value = map_value(field)
     below = _compile(value.message_type, under_way) if value.message_type is not None else None
     if below is None:
         return None
     return lambda message: (p for entry in getattr(message, field.name).values() for p in below(entry))
 
 
-def _project_in(text: str, is_reference: bool) -> str:  # noqa: FBT001
+def _project_in(text: str, is_reference: bool) -> str:
     """The project that a text names; empty where it is no name."""
     if text.startswith(_PREFIX):
         parts = text.split("/", 2)

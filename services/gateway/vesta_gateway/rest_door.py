@@ -10,14 +10,14 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.message import Message
 from google.rpc import code_pb2
-
 from vesta_common import trace
 from vesta_common.errors import InvalidArgument, NotFound
+
 from vesta_gateway.backends import Answers
 from vesta_gateway.bodies import Body, Disconnected, Receive
 from vesta_gateway.calls import Calls, Session
@@ -106,8 +106,7 @@ class RestDoor:
 
     async def _journaled(self, match: Match | None, exchange: "_Exchange", entry: Entry) -> None:
         try:
-            if match is None:
-                raise self._no_route(exchange)
+            match = match or self._refuse_route(exchange)
             session = await self._calls.enter(exchange.headers, exchange.address)
             entry.caller = session.caller.member
             with self._calls.hold(session, match.rpc):
@@ -124,14 +123,12 @@ class RestDoor:
         else:
             entry.end("OK")
 
-    def _no_route(self, exchange: "_Exchange") -> Exception:
+    def _refuse_route(self, exchange: "_Exchange") -> NoReturn:
         verbs = self._routes.verbs_of(exchange.path)
-        if verbs:
-            exchange.extra["allow"] = ", ".join(verbs)
-            return InvalidArgument(
-                f"{exchange.verb} is not for this path; what is: {', '.join(verbs)}", reason="METHOD_NOT_ALLOWED"
-            )
-        return NotFound("there is nothing at this path; /docs shows what there is", reason="PATH_UNKNOWN")
+        if not verbs:
+            raise NotFound("there is nothing at this path; /docs shows what there is", reason="PATH_UNKNOWN")
+        exchange.extra["allow"] = allowed = ", ".join(verbs)
+        raise InvalidArgument(f"{exchange.verb} is not for this path; what is: {allowed}", reason="METHOD_NOT_ALLOWED")
 
     async def _serve(self, match: Match, exchange: "_Exchange", session: Session) -> None:
         if match.rpc.descriptor.client_streaming and is_upload(match):
@@ -172,9 +169,7 @@ class _Exchange:
         extra: headers to send with whatever is answered.
     """
 
-    def __init__(
-        self, scope: Scope, headers: dict[str, str], receive: Receive, send: Send, idle: timedelta
-    ) -> None:
+    def __init__(self, scope: Scope, headers: dict[str, str], receive: Receive, send: Send, idle: timedelta) -> None:
         self.verb: str = scope["method"]
         self.path: str = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
         self.query: str = scope["query_string"].decode("latin-1")
@@ -187,9 +182,7 @@ class _Exchange:
         self._is_tls = scope["scheme"] == "https"
         self.has_begun = False
 
-    async def answer(
-        self, http_status: int, headers: Mapping[str, str], body: bytes, *, is_page: bool = False
-    ) -> None:
+    async def answer(self, http_status: int, headers: Mapping[str, str], body: bytes, *, is_page: bool = False) -> None:
         """A whole answer."""
         silent = self.verb == "HEAD"
         await self.begin(http_status, {**headers, "content-length": str(len(body))}, is_page=is_page)

@@ -1,17 +1,18 @@
-"""docs/roles.md, written from the table of rights: `python -m vesta_gateway.roles_page > docs/roles.md`. A test holds it to the table."""
+"""docs/roles.md, written from the table of rights: `python -m vesta_gateway.roles_page > docs/roles.md`."""
 
 import sys
 from collections.abc import Mapping
 
 from vesta_contracts.gateway.v1 import Role
+
 from vesta_gateway.authorization import NOBODY, PLATFORM_OWNER, RIGHTS, ROLES, Right
 from vesta_gateway.caller import role_word
 
 _ROLES = (Role.ROLE_VIEWER, Role.ROLE_ANNOTATOR, Role.ROLE_REVIEWER, Role.ROLE_ENGINEER, Role.ROLE_OWNER)
 _INTRODUCTION = """# Roles
 
-A key stands for a member of one project, and the member has one role in it. The platform's owner key, whose hash is in the gateway's settings, may do
-everything that is for anybody, in every project, where it acts as the member `owner`.
+A key stands for a member of one project, and the member has one role in it. The platform's owner key, whose hash is in the
+gateway's settings, may do everything that is for anybody, in every project, where it acts as the member `owner`.
 
 * **viewer** reads, and asks deployed models.
 * **annotator** reads and answers tasks.
@@ -19,7 +20,8 @@ everything that is for anybody, in every project, where it acts as the member `o
 * **engineer** builds: everything but members and keys.
 * **owner** may do everything in the project.
 
-Whatever the role: a request that names something of another project is refused with `PERMISSION_DENIED`, and the same words whether that thing exists or not.
+Whatever the role: a request that names something of another project is refused with `PERMISSION_DENIED`, in the same words
+whether that thing exists or not.
 
 Written from `services/gateway/vesta_gateway/authorization.py` by `python -m vesta_gateway.roles_page`.
 """
@@ -34,7 +36,9 @@ def roles_page(rights: Mapping[str, Right] = RIGHTS) -> str:
         own = name.split(".")[1]
         if own != package:
             package = own
-            parts.append(f"\n## {package}\n\n| call | {' | '.join(words)} | platform's owner |\n|---|{':-:|' * (len(words) + 1)}\n")
+            parts.append(
+                f"\n## {package}\n\n| call | {' | '.join(words)} | platform's owner |\n|---|{':-:|' * (len(words) + 1)}\n"
+            )
         parts.append(f"| {'.'.join(name.split('.')[3:])} | {' | '.join(_marks(rights[name]))} |\n")
     return "".join(parts)
 

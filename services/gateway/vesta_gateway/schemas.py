@@ -5,33 +5,33 @@ from typing import Any
 
 from google.api import field_behavior_pb2
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
-
 from vesta_contracts.common.v1 import FieldRules, rules
-from vesta_gateway.contracts import is_map
+
+from vesta_gateway.contracts import is_map, map_value
 from vesta_gateway.query import TEXT_MESSAGES
 
 PARAMETER_DEPTH_MAX = 3
+_INT32 = {"type": "integer", "format": "int32"}
+_UINT32 = {"type": "integer", "format": "uint32", "minimum": 0}
+# JSON's numbers are too short for these, so protobuf writes them as text; numbers are accepted too.
+_INT64 = {"type": ["string", "integer"], "format": "int64"}
+_UINT64 = {"type": ["string", "integer"], "format": "uint64"}
 _SCALARS: Mapping[int, dict[str, Any]] = {
     FieldDescriptor.TYPE_DOUBLE: {"type": "number", "format": "double"},
     FieldDescriptor.TYPE_FLOAT: {"type": "number", "format": "float"},
     FieldDescriptor.TYPE_BOOL: {"type": "boolean"},
     FieldDescriptor.TYPE_STRING: {"type": "string"},
     FieldDescriptor.TYPE_BYTES: {"type": "string", "contentEncoding": "base64"},
-    **dict.fromkeys(
-        (FieldDescriptor.TYPE_INT32, FieldDescriptor.TYPE_SINT32, FieldDescriptor.TYPE_SFIXED32),
-        {"type": "integer", "format": "int32"},
-    ),
-    **dict.fromkeys(
-        (FieldDescriptor.TYPE_UINT32, FieldDescriptor.TYPE_FIXED32), {"type": "integer", "format": "uint32", "minimum": 0}
-    ),
-    # JSON's numbers are too short for these, so protobuf writes them as text; numbers are accepted too.
-    **dict.fromkeys(
-        (FieldDescriptor.TYPE_INT64, FieldDescriptor.TYPE_SINT64, FieldDescriptor.TYPE_SFIXED64),
-        {"type": ["string", "integer"], "format": "int64"},
-    ),
-    **dict.fromkeys(
-        (FieldDescriptor.TYPE_UINT64, FieldDescriptor.TYPE_FIXED64), {"type": ["string", "integer"], "format": "uint64"}
-    ),
+    FieldDescriptor.TYPE_INT32: _INT32,
+    FieldDescriptor.TYPE_SINT32: _INT32,
+    FieldDescriptor.TYPE_SFIXED32: _INT32,
+    FieldDescriptor.TYPE_UINT32: _UINT32,
+    FieldDescriptor.TYPE_FIXED32: _UINT32,
+    FieldDescriptor.TYPE_INT64: _INT64,
+    FieldDescriptor.TYPE_SINT64: _INT64,
+    FieldDescriptor.TYPE_SFIXED64: _INT64,
+    FieldDescriptor.TYPE_UINT64: _UINT64,
+    FieldDescriptor.TYPE_FIXED64: _UINT64,
 }
 _WELL_KNOWN: Mapping[str, dict[str, Any]] = {
     "google.protobuf.Timestamp": {"type": "string", "format": "date-time"},
@@ -76,7 +76,10 @@ class Schemas:
     def body(self, descriptor: Descriptor, hidden: Collection[str]) -> dict[str, Any]:
         """A message's schema in full, less the fields that the path fills."""
         fields = [field for field in descriptor.fields if field.name not in hidden]
-        schema: dict[str, Any] = {"type": "object", "properties": {field.json_name: self._field(field) for field in fields}}
+        schema: dict[str, Any] = {
+            "type": "object",
+            "properties": {field.json_name: self._field(field) for field in fields},
+        }
         required = [field.json_name for field in fields if field_behavior_pb2.REQUIRED in _behaviors(field)]
         if required:
             schema["required"] = required
@@ -92,12 +95,10 @@ class Schemas:
             if field.name in taken or field_behavior_pb2.OUTPUT_ONLY in _behaviors(field):
                 continue
             name = above + field.json_name
-            is_message = field.message_type is not None and field.message_type.full_name not in TEXT_MESSAGES
-            if is_message and not field.is_repeated:
-                if depth < PARAMETER_DEPTH_MAX:
-                    yield from self.parameters(field.message_type, (), f"{name}.", depth + 1)
-                continue
-            if is_message and not is_map(field):
+            below = field.message_type
+            if below is not None and below.full_name not in TEXT_MESSAGES and not is_map(field):
+                if not field.is_repeated and depth < PARAMETER_DEPTH_MAX:
+                    yield from self.parameters(below, (), f"{name}.", depth + 1)
                 continue
             schema = self._field(field)
             parameter: dict[str, Any] = {"name": name, "in": "query", "schema": schema}
@@ -112,7 +113,7 @@ class Schemas:
     def _field(self, field: FieldDescriptor) -> dict[str, Any]:
         given: FieldRules = field.GetOptions().Extensions[rules]
         if is_map(field):
-            value = self._value(field.message_type.fields_by_name["value"], given.items)
+            value = self._value(map_value(field), given.items)
             schema: dict[str, Any] = {"type": "object", "additionalProperties": value, **_counts(given, "Properties")}
         elif field.is_repeated:
             schema = {"type": "array", "items": self._value(field, given.items), **_counts(given, "Items")}

@@ -1,4 +1,4 @@
-"""The two listening servers, in one event loop: uvicorn for REST, grpc.aio for gRPC. Each starts, tells its address, and stops gracefully."""
+"""The two listening servers in one event loop, uvicorn for REST and grpc.aio for gRPC: each starts and stops gracefully."""
 
 import asyncio
 import socket

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
-
 from vesta_common.settings import ServiceSettings
 
 _MIB = 1024 * 1024
@@ -20,7 +19,9 @@ class Settings(ServiceSettings):
     grpc_address: str = Field("127.0.0.1:0", description="HOST:PORT of gRPC; port 0 picks a free one")
     tls_certificate: Path | None = Field(None, description="PEM file of the certificate chain; plain HTTP without it")
     tls_key: Path | None = Field(None, description="PEM file of the certificate's key")
-    trusted_proxies: str = Field("", description="addresses whose X-Forwarded-* headers are believed, separated by commas")
+    trusted_proxies: str = Field(
+        "", description="addresses whose X-Forwarded-* headers are believed, separated by commas"
+    )
     cors_origins: tuple[str, ...] = Field((), description='origins of web pages that may call, as JSON: ["https://…"]')
 
     connection_address: str = Field("", description="HOST:PORT of connection")
@@ -31,7 +32,9 @@ class Settings(ServiceSettings):
     pipelining_address: str = Field("", description="HOST:PORT of pipelining")
     conductor_address: str = Field("", description="HOST:PORT of conductor")
 
-    owner_key_sha256: str = Field(pattern="^[0-9a-f]{64}$", description="SHA-256 of the platform owner's key, 64 hex digits")
+    owner_key_sha256: str = Field(
+        pattern="^[0-9a-f]{64}$", description="SHA-256 of the platform owner's key, 64 hex digits"
+    )
     key_cache: timedelta = Field(timedelta(seconds=5), description="for how long a key that was looked up is believed")
 
     requests_per_second: float = Field(2000, gt=0, description="requests a second of one key")
@@ -45,7 +48,9 @@ class Settings(ServiceSettings):
     request_bytes_max: int = Field(64 * _MIB, ge=1024, description="size of a request that is not streamed")
     upload_bytes_max: int = Field(16 * 1024 * _MIB, ge=1024, description="size of a streamed upload")
     buffered_bytes_max: int = Field(256 * _MIB, ge=1024, description="bytes of all requests in memory at once")
-    call_timeout: timedelta = Field(timedelta(seconds=120), description="how long a call may take; callers may ask for less")
+    call_timeout: timedelta = Field(
+        timedelta(seconds=120), description="how long a call may take; callers may ask for less"
+    )
     body_idle_timeout: timedelta = Field(timedelta(seconds=30), description="how long a sender may pause")
 
     def backend_addresses(self) -> dict[str, str]:

@@ -4,13 +4,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
-
 from vesta_common.clock import Clock
 from vesta_common.errors import AlreadyExists, FailedPrecondition, NotFound
 from vesta_common.etags import with_etag
 from vesta_common.pages import Page
 from vesta_common.postgres import Connection, Postgres, load_queries
 from vesta_contracts.gateway.v1 import ApiKey, Member, Role
+
 from vesta_gateway.caller import OWNER_ID, Caller
 
 TOUCH_INTERVAL = timedelta(minutes=1)
@@ -194,11 +194,15 @@ def find_caller(postgres: Postgres, secret_sha256: bytes, clock: Clock) -> Calle
 
 def _check_other_owner(connection: Connection, project: str, own: str) -> None:
     """Raises where `own` is the only owner of a project whose members are locked."""
-    owners = {row["member"] for row in queries.lock_members(connection, project=project) if row["role"] == Role.ROLE_OWNER}
+    owners = {
+        row["member"] for row in queries.lock_members(connection, project=project) if row["role"] == Role.ROLE_OWNER
+    }
     if owners == {own}:
         name = member_name(project, own)
         raise FailedPrecondition(
-            f"{name} is the last owner; make another member an owner first", reason="LAST_OWNER", metadata={"name": name}
+            f"{name} is the last owner; make another member an owner first",
+            reason="LAST_OWNER",
+            metadata={"name": name},
         )
 
 

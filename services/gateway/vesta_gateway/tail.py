@@ -1,7 +1,8 @@
 """Follows every event topic from now on, and hands each event on. One consumer a process, in no group: every replica sees everything.
 
-The broker of the laptop answers `end_offsets` wrongly and has no end to seek to, so the end is found by time: the youngest age at which a
-partition still has a record says where to begin, and what is older than the start is dropped. On Apache Kafka the same finds the end at once.
+The broker of the laptop answers `end_offsets` wrongly and has no end to seek to, so the end is found by time: the youngest
+age at which a partition still has a record says where to begin, and what is older than the start is dropped. On Apache
+Kafka the same finds the end at once.
 """
 
 import re
@@ -16,7 +17,6 @@ from google.protobuf import descriptor_pool
 from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError
-
 from vesta_common.consumer import KafkaOptions
 from vesta_common.errors import InvalidArgument
 from vesta_common.events import decode

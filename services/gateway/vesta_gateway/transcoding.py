@@ -13,8 +13,8 @@ from google.api import field_behavior_pb2
 from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError, Message
-
 from vesta_common.errors import InvalidArgument, Violation
+
 from vesta_gateway.contracts import Rpc, find_field, is_map
 from vesta_gateway.query import query_to_json
 from vesta_gateway.routes import Match
@@ -140,7 +140,7 @@ def _parse(value: Any, target: Message, prefix: str) -> None:
     try:
         json_format.ParseDict(value, target, max_recursion_depth=DEPTH_MAX)
     except (json_format.ParseError, RecursionError, ValueError, TypeError) as error:
-        unknown = next(_unknown(target.DESCRIPTOR, value, prefix), "")
+        unknown = next(_unknown(target.DESCRIPTOR, value, prefix), "")  # type: ignore[arg-type]
         why = "is not a field of this request" if unknown else _PARSE_NOISE.sub("", str(error).split("\n", 1)[0])
         message = f"{unknown} {why}" if unknown else f"the request cannot be read: {why}"
         reason = "FIELD_UNKNOWN" if unknown else "FIELD_MALFORMED"
@@ -168,12 +168,11 @@ def _present(descriptor: Descriptor, value: dict[str, Any], prefix: str = "") ->
         field = find_field(descriptor, name)
         if field is None or not (prefix or _is_masked(field)):
             continue
-        singular = field.message_type is not None and not field.is_repeated
-        own = singular and not field.message_type.full_name.startswith("google.protobuf.")
-        if own and isinstance(inner, dict) and inner:
-            yield from _present(field.message_type, inner, f"{prefix}{field.name}.")
-        else:
+        below = None if field.is_repeated else field.message_type
+        if below is None or below.full_name.startswith("google.protobuf.") or not (isinstance(inner, dict) and inner):
             yield prefix + field.name
+        else:
+            yield from _present(below, inner, f"{prefix}{field.name}.")
 
 
 def _is_masked(field: Any) -> bool:

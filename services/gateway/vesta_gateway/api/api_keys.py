@@ -5,7 +5,6 @@ from datetime import UTC
 from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
-
 from vesta_common import trace
 from vesta_common.clock import Clock
 from vesta_common.errors import InvalidArgument, Violation
@@ -25,6 +24,7 @@ from vesta_contracts.gateway.v1 import (
     ListApiKeysResponse,
     Role,
 )
+
 from vesta_gateway import store
 from vesta_gateway.caller import PLATFORM_OWNER
 from vesta_gateway.key_secrets import PREFIX_CHARACTERS, digest_of, new_secret

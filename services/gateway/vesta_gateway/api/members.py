@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
-
 from vesta_common.clock import Clock
 from vesta_common.errors import InvalidArgument, Violation
 from vesta_common.etags import check_etag
@@ -24,6 +23,7 @@ from vesta_contracts.gateway.v1 import (
     Role,
     UpdateMemberRequest,
 )
+
 from vesta_gateway import store
 
 MUTABLE = ("display_name", "role")
