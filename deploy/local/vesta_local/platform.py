@@ -18,7 +18,7 @@ ENGINES = ("postgres", "objects", "events", "inference")
 STOP_ORDER = (services.NAMES, ("events", "inference", "postgres"), ("objects",))
 HEALTH_DEADLINE = timedelta(seconds=120)
 LOG_TAIL_LINES = 12
-_POLL_SECONDS = 0.1
+_POLL_SECONDS = 0.2
 
 Say = Callable[[str], None]
 
@@ -129,6 +129,7 @@ class Platform:
             stopped = (
                 self.supervisor.stop(STOP_ORDER) if self.supervisor.is_running() else self.supervisor.end_orphans()
             )
+            objects.forget(self.home)
             self.home.forget_sockets()
             return stopped
 

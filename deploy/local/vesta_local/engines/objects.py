@@ -9,7 +9,7 @@ import boto3
 from botocore.client import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from vesta_local.home import HOST, Home, write_secret
+from vesta_local.home import HOST, TWIN_OFFSET, Home, write_secret
 from vesta_local.program import Program
 
 BUCKETS = ("vesta", "tansu")
@@ -46,6 +46,7 @@ def program(home: Home) -> Program:
         name="objects",
         command=[
             str(Path(sys.prefix) / "bin" / "weed"),
+            "-logtostderr=true",  # else it writes logs of its own into /tmp
             "mini",
             f"-dir={home.data / 'objects'}",
             f"-ip={HOST}",
@@ -55,6 +56,9 @@ def program(home: Home) -> Program:
             "-webdav=false",
             "-admin.ui=false",
             "-master.telemetry=false",
+            # With its old state the master is not the leader at once, and what then asks it waits 5 s before it asks again.
+            # The volumes themselves tell a new one all it has to know.
+            "-master.resumeState=false",
             "-s3.port.iceberg=0",
             "-s3.port.lance=0",
             f"-s3.port={ports['objects']}",
@@ -110,3 +114,16 @@ def finish(home: Home) -> None:
         if bucket not in there:
             store.create_bucket(Bucket=bucket)
     store.put_object(Bucket=BUCKETS[0], Key=PROBE_KEY, Body=b"here")
+
+
+def forget(home: Home) -> None:
+    """Removes the sockets that the store makes in /tmp, wherever it is told to work; only for a store that is down."""
+    doors = {
+        "master": "objects_master",
+        "volume": "objects_volume",
+        "filer": "objects_filer",
+        "admin": "objects_admin",
+        "s3": "objects",
+    }
+    for name, door in doors.items():
+        Path(f"/tmp/seaweedfs-{name}-grpc-{home.ports[door] + TWIN_OFFSET}.sock").unlink(missing_ok=True)  # noqa: S108 - its own choice
