@@ -1,0 +1,85 @@
+"""gRPC: the registry of models."""
+
+import sys
+from collections.abc import Iterator
+
+import grpc
+from google.api import httpbody_pb2
+from vesta_common.etags import check_etag
+from vesta_common.masks import apply_update
+from vesta_common.objects import ObjectStore
+from vesta_common.pages import read_page
+from vesta_contracts.training.v1 import (
+    DownloadModelVersionRequest,
+    GetModelRequest,
+    GetModelVersionRequest,
+    ListModelsRequest,
+    ListModelsResponse,
+    ListModelVersionsRequest,
+    ListModelVersionsResponse,
+    Model,
+    ModelServiceServicer,
+    ModelVersion,
+    UpdateModelRequest,
+)
+
+from vesta_training.store import Store
+
+NUMBER_MAX = min(sys.maxsize, 2**31 - 1)
+
+
+class ModelService(ModelServiceServicer):
+    """Keeps Models and their versions."""
+
+    def __init__(self, store: Store, objects: ObjectStore) -> None:
+        self._store = store
+        self._objects = objects
+
+    def GetModel(self, request: GetModelRequest, context: grpc.ServicerContext) -> Model:
+        """One model."""
+        with self._store.postgres.transaction() as connection:
+            return self._store.get_model(connection, request.name)
+
+    def ListModels(self, request: ListModelsRequest, context: grpc.ServicerContext) -> ListModelsResponse:
+        """A project's models by name."""
+        page = read_page(request)
+        with self._store.postgres.transaction() as connection:
+            after = page.cursor[0] if page.cursor else ""
+            found = self._store.list_models(connection, request.parent, after, page.limit)
+        kept, token = page.cut(found, lambda model: (model.name,))
+        return ListModelsResponse(models=kept, next_page_token=token)
+
+    def UpdateModel(self, request: UpdateModelRequest, context: grpc.ServicerContext) -> Model:
+        """Changes a model's display name."""
+        with self._store.postgres.transaction() as connection:
+            current = self._store.get_model(connection, request.model.name)
+            check_etag(request.model.etag, current)
+            updated = apply_update(current, request.model, request.update_mask, ("display_name",))
+            self._store.update_model(connection, updated)
+            return self._store.get_model(connection, current.name)
+
+    def GetModelVersion(self, request: GetModelVersionRequest, context: grpc.ServicerContext) -> ModelVersion:
+        """One version."""
+        with self._store.postgres.transaction() as connection:
+            return self._store.get_version(connection, request.name)
+
+    def ListModelVersions(
+        self, request: ListModelVersionsRequest, context: grpc.ServicerContext
+    ) -> ListModelVersionsResponse:
+        """A model's versions, newest first."""
+        page = read_page(request)
+        with self._store.postgres.transaction() as connection:
+            self._store.get_model(connection, request.parent)
+            before = int(page.cursor[0]) if page.cursor else NUMBER_MAX
+            found = self._store.list_versions(connection, request.parent, before, page.limit)
+        kept, token = page.cut(found, lambda version: (version.name.rpartition("/")[2],))
+        return ListModelVersionsResponse(model_versions=kept, next_page_token=token)
+
+    def DownloadModelVersion(
+        self, request: DownloadModelVersionRequest, context: grpc.ServicerContext
+    ) -> Iterator[httpbody_pb2.HttpBody]:
+        """Streams the ONNX file, checked against its digest."""
+        with self._store.postgres.transaction() as connection:
+            version = self._store.get_version(connection, request.name)
+        for chunk in self._objects.stream(version.onnx_key, sha256=version.digest):
+            yield httpbody_pb2.HttpBody(content_type="application/octet-stream", data=chunk)

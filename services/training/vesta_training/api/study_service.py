@@ -1,0 +1,114 @@
+"""gRPC: studies, which are many runs under one name."""
+
+from datetime import UTC, datetime
+
+import grpc
+import psycopg
+from vesta_common.errors import AlreadyExists, NotFound
+from vesta_common.idempotency import once
+from vesta_common.ids import new_id
+from vesta_common.pages import read_page
+from vesta_common.postgres import Connection
+from vesta_common.service import Loop
+from vesta_contracts.datasets.v1 import GetSnapshotRequest
+from vesta_contracts.training.v1 import (
+    CancelStudyRequest,
+    CreateStudyRequest,
+    GetStudyRequest,
+    ListStudiesRequest,
+    ListStudiesResponse,
+    Study,
+    StudyServiceServicer,
+    StudyTrial,
+    TrainingRun,
+)
+
+from vesta_training.api.training_run_service import FAR_FUTURE
+from vesta_training.recipe_book import RecipeBook
+from vesta_training.store import Store, parent_of
+from vesta_training.studies import summarise
+from vesta_training.worker import Datasets
+
+
+class StudyService(StudyServiceServicer):
+    """Runs Studies. A study keeps no state of its own: what it is follows from its runs."""
+
+    def __init__(self, store: Store, book: RecipeBook, datasets: Datasets, loops: list[Loop]) -> None:
+        self._store = store
+        self._book = book
+        self._datasets = datasets
+        self._loops = loops
+
+    def CreateStudy(self, request: CreateStudyRequest, context: grpc.ServicerContext) -> Study:
+        """Queues a run for every recipe and seed."""
+        asked = request.study
+        name = f"{request.parent}/studies/{request.study_id or new_id()}"
+        for recipe in asked.recipes:
+            self._book.get(recipe)
+        self._datasets.snapshots.GetSnapshot(GetSnapshotRequest(name=asked.snapshot))
+
+        def create() -> Study:
+            study = Study(name=name, snapshot=asked.snapshot, model=asked.model, recipes=asked.recipes)
+            study.seed_count = asked.seed_count or 1
+            for number, (recipe, seed) in enumerate(
+                (recipe, seed) for recipe in study.recipes for seed in range(study.seed_count)
+            ):
+                run = TrainingRun(
+                    name=f"{parent_of(name)}/trainingRuns/{name.rpartition('/')[2]}-{number}",
+                    snapshot=study.snapshot,
+                    recipe=recipe,
+                    model=study.model,
+                    seed=seed,
+                )
+                self._store.insert_run(connection, run)
+                study.trials.append(StudyTrial(recipe=recipe, seed=seed, training_run=run.name))
+            self._store.insert_study(connection, study)
+            return self._get(connection, name)
+
+        try:
+            with self._store.postgres.transaction() as connection:
+                made = once(connection, request, Study, create)
+        except psycopg.errors.UniqueViolation as error:
+            raise AlreadyExists(
+                f"{name} is there already", reason="RESOURCE_EXISTS", metadata={"name": name}
+            ) from error
+        for loop in self._loops:
+            loop.wake()
+        return made
+
+    def GetStudy(self, request: GetStudyRequest, context: grpc.ServicerContext) -> Study:
+        """One study as its runs stand."""
+        with self._store.postgres.transaction() as connection:
+            return self._get(connection, request.name)
+
+    def ListStudies(self, request: ListStudiesRequest, context: grpc.ServicerContext) -> ListStudiesResponse:
+        """A project's studies, newest first."""
+        page = read_page(request)
+        before = (datetime.fromisoformat(page.cursor[0]), page.cursor[1]) if page.cursor else (FAR_FUTURE, "")
+        with self._store.postgres.transaction() as connection:
+            rows = self._store.list_studies(connection, request.parent, before, page.limit)
+            kept, token = page.cut(rows, lambda row: (row[0].create_time.ToDatetime(UTC).isoformat(), row[0].name))
+            found = [self._summary(connection, study, cancelled) for study, cancelled in kept]
+        return ListStudiesResponse(studies=found, next_page_token=token)
+
+    def CancelStudy(self, request: CancelStudyRequest, context: grpc.ServicerContext) -> Study:
+        """Asks every run of a study to end."""
+        with self._store.postgres.transaction() as connection:
+            study, _ = self._store.find_study(connection, request.name)
+            self._store.cancel_study(connection, request.name)
+            for trial in study.trials:
+                self._store.cancel(connection, trial.training_run)
+            return self._get(connection, request.name)
+
+    def _get(self, connection: Connection, name: str) -> Study:
+        study, cancelled = self._store.find_study(connection, name)
+        return self._summary(connection, study, cancelled)
+
+    def _summary(self, connection: Connection, study: Study, cancelled: bool) -> Study:
+        runs = {}
+        for trial in study.trials:
+            try:
+                runs[trial.training_run] = self._store.get_run(connection, trial.training_run)
+            except NotFound:  # deleted since
+                continue
+        return summarise(study, runs, cancelled=cancelled)

@@ -1,0 +1,127 @@
+"""gRPC: training runs."""
+
+from datetime import UTC, datetime
+
+import grpc
+import psycopg
+from google.protobuf import empty_pb2
+from vesta_common import filters
+from vesta_common.errors import AlreadyExists, FailedPrecondition, InvalidArgument, Violation
+from vesta_common.idempotency import once
+from vesta_common.ids import new_id
+from vesta_common.pages import read_page
+from vesta_common.service import Loop
+from vesta_contracts.datasets.v1 import GetSnapshotRequest
+from vesta_contracts.training.v1 import (
+    CancelTrainingRunRequest,
+    CreateTrainingRunRequest,
+    DeleteTrainingRunRequest,
+    GetTrainingRunRequest,
+    ListTrainingRunsRequest,
+    ListTrainingRunsResponse,
+    TrainingRun,
+    TrainingRunServiceServicer,
+)
+
+from vesta_training.recipe import Task, read_recipe
+from vesta_training.recipe_book import RecipeBook
+from vesta_training.store import Store
+from vesta_training.worker import Datasets
+
+FAR_FUTURE = datetime(9999, 1, 1, tzinfo=UTC)
+_FIELDS = {
+    "state": filters.Field("state", filters.one_of("QUEUED", "RUNNING", "SUCCEEDED", "FAILED", "CANCELLED")),
+    "snapshot": filters.Field("snapshot"),
+    "model": filters.Field("model"),
+    "recipe": filters.Field("recipe"),
+    "create_time": filters.Field("create_time", filters.instant, ordered=True),
+}
+
+
+class TrainingRunService(TrainingRunServiceServicer):
+    """Trains models.
+
+    Args:
+        loops: the workers of this process, told at once that there is work.
+    """
+
+    def __init__(self, store: Store, book: RecipeBook, datasets: Datasets, loops: list[Loop]) -> None:
+        self._store = store
+        self._book = book
+        self._datasets = datasets
+        self._loops = loops
+
+    def CreateTrainingRun(self, request: CreateTrainingRunRequest, context: grpc.ServicerContext) -> TrainingRun:
+        """Queues a run whose recipe, snapshot and champion are there."""
+        asked = request.training_run
+        name = f"{request.parent}/trainingRuns/{request.training_run_id or new_id()}"
+        self._check(asked)
+
+        def create() -> TrainingRun:
+            run = TrainingRun(
+                name=name,
+                snapshot=asked.snapshot,
+                recipe=asked.recipe,
+                model=asked.model,
+                champion=asked.champion,
+                control_curve=asked.control_curve,
+                seed=asked.seed,
+            )
+            self._store.insert_run(connection, run)
+            return self._store.get_run(connection, name)
+
+        try:
+            with self._store.postgres.transaction() as connection:
+                run = once(connection, request, TrainingRun, create)
+        except psycopg.errors.UniqueViolation as error:
+            raise AlreadyExists(
+                f"{name} is there already", reason="RESOURCE_EXISTS", metadata={"name": name}
+            ) from error
+        for loop in self._loops:
+            loop.wake()
+        return run
+
+    def GetTrainingRun(self, request: GetTrainingRunRequest, context: grpc.ServicerContext) -> TrainingRun:
+        """One run as it stands."""
+        with self._store.postgres.transaction() as connection:
+            return self._store.get_run(connection, request.name)
+
+    def ListTrainingRuns(
+        self, request: ListTrainingRunsRequest, context: grpc.ServicerContext
+    ) -> ListTrainingRunsResponse:
+        """A project's runs, newest first."""
+        page = read_page(request)
+        where = filters.compile_filter(request.filter, _FIELDS)
+        before = (datetime.fromisoformat(page.cursor[0]), page.cursor[1]) if page.cursor else (FAR_FUTURE, "")
+        with self._store.postgres.transaction() as connection:
+            found = self._store.list_runs(connection, request.parent, where, before, page.limit)
+        kept, token = page.cut(found, lambda run: (run.create_time.ToDatetime(UTC).isoformat(), run.name))
+        return ListTrainingRunsResponse(training_runs=kept, next_page_token=token)
+
+    def DeleteTrainingRun(self, request: DeleteTrainingRunRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
+        """Removes a run that has ended."""
+        with self._store.postgres.transaction() as connection:
+            run = self._store.get_run(connection, request.name)
+            if run.state in {TrainingRun.QUEUED, TrainingRun.RUNNING}:
+                raise FailedPrecondition(f"{run.name} has not ended; cancel it first", reason="RUN_NOT_ENDED")
+            self._store.delete_run(connection, request.name)
+        return empty_pb2.Empty()
+
+    def CancelTrainingRun(self, request: CancelTrainingRunRequest, context: grpc.ServicerContext) -> TrainingRun:
+        """Asks a run to end."""
+        with self._store.postgres.transaction() as connection:
+            return self._store.cancel(connection, request.name)
+
+    def _check(self, asked: TrainingRun) -> None:
+        recipe = read_recipe(asked.recipe, self._book.get(asked.recipe).yaml)
+        if recipe.task is not Task.EMBEDDING and not asked.snapshot:
+            raise InvalidArgument(
+                f"the recipe {recipe.name} learns from a snapshot; name one",
+                reason="SNAPSHOT_MISSING",
+                violations=[Violation("training_run.snapshot", f"is required by a recipe of task {recipe.task}")],
+            )
+        if asked.snapshot:
+            self._datasets.snapshots.GetSnapshot(GetSnapshotRequest(name=asked.snapshot))
+        if asked.champion:
+            with self._store.postgres.transaction() as connection:
+                self._store.get_version(connection, asked.champion)

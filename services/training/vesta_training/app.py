@@ -1,0 +1,48 @@
+"""The composition root: what the training service is made of."""
+
+from datetime import timedelta
+
+from vesta_common.client import open_channel
+from vesta_common.clock import SystemClock
+from vesta_common.objects import ObjectStore
+from vesta_common.outbox import Relay
+from vesta_common.postgres import Postgres
+from vesta_common.service import App, Loop
+from vesta_contracts.datasets.v1 import DatasetServiceStub, SnapshotServiceStub, TaxonomyServiceStub
+
+from vesta_training.api.model_service import ModelService
+from vesta_training.api.recipe_service import RecipeService
+from vesta_training.api.study_service import StudyService
+from vesta_training.api.training_run_service import TrainingRunService
+from vesta_training.executor import LocalProcessExecutor
+from vesta_training.recipe_book import RecipeBook
+from vesta_training.settings import Settings
+from vesta_training.store import SERVICE, Store
+from vesta_training.worker import Datasets, Worker
+
+IDLE = timedelta(seconds=1)
+
+
+def build(settings: Settings) -> App:
+    """Waits for the database, brings its schema up to date, and puts the parts together."""
+    postgres = Postgres(
+        settings.postgres_url, settings.postgres_schema or SERVICE, settings.postgres_connections_max
+    ).open()
+    postgres.migrate("vesta_training")
+    store = Store(postgres, SystemClock())
+    book = RecipeBook(store)
+    channel = open_channel(settings.datasets_address, SERVICE)
+    datasets = Datasets(DatasetServiceStub(channel), SnapshotServiceStub(channel), TaxonomyServiceStub(channel))
+    executors = [LocalProcessExecutor(settings) for _ in range(settings.workers)]
+    workers = [Worker(store, executor, book, datasets, settings.work_folder) for executor in executors]
+    loops = [Loop(f"trainer-{number}", worker.step, IDLE, worker.stop) for number, worker in enumerate(workers)]
+    return App(
+        servicers=[
+            RecipeService(store, book),
+            TrainingRunService(store, book, datasets, loops),
+            StudyService(store, book, datasets, loops),
+            ModelService(store, ObjectStore.of(settings)),
+        ],
+        components=[Relay(postgres, settings.kafka_bootstrap, settings.kafka_topic_prefix), *loops],
+        closing=[*(executor.close for executor in executors), channel.close, postgres.close],
+    )

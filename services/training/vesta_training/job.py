@@ -1,0 +1,165 @@
+"""One run as it is handed to a process: what to read, what to learn, what came out. Plain values that can travel."""
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from vesta_common.errors import NotFound
+from vesta_common.images import model_pixels
+from vesta_common.objects import ObjectStore
+from vesta_contracts.training.v1 import Comparison, LearningCurvePoint, ModelVersion, TrainingProgress
+
+from vesta_training.assignment import Assignment, Champion, Seams
+from vesta_training.example import Example, Pixels, Split
+from vesta_training.feature_files import FeatureFiles
+from vesta_training.progress import Progress
+from vesta_training.recipe import Task, read_recipe
+from vesta_training.train import train
+
+THREADS = 2
+MODEL_FOLDER = "models"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a process is told.
+
+    Attributes:
+        run: the run's name, for what is written on the way.
+        recipe_name, recipe_yaml: how to train.
+        manifest_key: the snapshot's manifest on the object store; empty for an embedding.
+        champion_key: the ONNX file to compare with; empty for none.
+        work_folder: where files are kept between runs.
+    """
+
+    run: str
+    recipe_name: str
+    recipe_yaml: str
+    concepts: tuple[str, ...]
+    snapshot: str
+    snapshot_digest: str
+    manifest_key: str
+    champion: str
+    champion_key: str
+    champion_digest: str
+    control_curve: bool
+    seed: int
+    work_folder: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came out: messages as bytes, which travel well. `version` has no name yet."""
+
+    version: bytes
+    comparison: bytes = b""
+    curve: tuple[bytes, ...] = field(default=())
+
+
+def run_job(
+    job: Job, objects: ObjectStore, tell: Callable[[TrainingProgress], None], cancelled: Callable[[], bool]
+) -> Outcome:
+    """Reads the snapshot, trains, stores the model file.
+
+    Raises:
+        LearningError: it cannot be done; says why.
+        TrainingCancelled: `cancelled` said so.
+        Unavailable: the object store does not answer.
+    """
+    work = Path(job.work_folder)
+    work.mkdir(parents=True, exist_ok=True)
+    examples = _read_examples(objects, job.manifest_key) if job.manifest_key else ()
+    assignment = Assignment(
+        recipe=read_recipe(job.recipe_name, job.recipe_yaml),
+        examples=examples,
+        concepts=job.concepts,
+        snapshot=job.snapshot,
+        snapshot_digest=job.snapshot_digest,
+        champion=_champion(job, objects, work),
+        control_curve=job.control_curve,
+        seed=job.seed,
+    )
+    seams = Seams(
+        pixels=lambda sha256: _pixels(objects, sha256),
+        features=FeatureFiles(objects, work / "features"),
+        weights_file=lambda sha256: _weights(objects, work, sha256),
+        folder=work,
+        threads=THREADS,
+    )
+    trained = train(assignment, seams, progress=lambda moment: tell(_message(moment)), cancelled=cancelled)
+    stored = objects.put(MODEL_FOLDER, trained.onnx_path)
+    version = ModelVersion(
+        task=str(trained.task),
+        onnx_key=stored.key,
+        digest=trained.digest,
+        size_bytes=trained.size_bytes,
+        concepts=trained.concepts,
+        thresholds=trained.thresholds if trained.task is Task.MULTILABEL else (),
+        embedding_digest=trained.embedding_digest,
+        embedding_dimension=trained.embedding_dimension,
+        card=trained.card_markdown,
+    )
+    if trained.metrics is not None:
+        version.metrics.CopyFrom(trained.metrics)
+    comparison: Comparison | None = trained.comparison
+    curve: Sequence[LearningCurvePoint] = trained.control_curve
+    return Outcome(
+        version=version.SerializeToString(),
+        comparison=comparison.SerializeToString() if comparison else b"",
+        curve=tuple(point.SerializeToString() for point in curve),
+    )
+
+
+def _read_examples(objects: ObjectStore, manifest_key: str) -> tuple[Example, ...]:
+    """The labelled rows of a snapshot's manifest; docs/snapshot-manifest.md describes its columns."""
+    columns = ["name", "sha256", "split", "labels", "control"]
+    table = pq.read_table(io.BytesIO(objects.get(manifest_key)), columns=columns)
+    return tuple(
+        Example(row["name"], row["sha256"], tuple(row["labels"]), Split(row["split"]), row["control"])
+        for row in table.to_pylist()
+        if row["labels"] is not None
+    )
+
+
+def _pixels(objects: ObjectStore, sha256: str) -> Pixels:
+    return np.asarray(model_pixels(objects.get(f"media/{sha256}", sha256=sha256)))
+
+
+def _champion(job: Job, objects: ObjectStore, work: Path) -> Champion | None:
+    """The model file to compare with, kept by its digest."""
+    if not job.champion_key:
+        return None
+    path = work / "champions" / f"{job.champion_digest}.onnx"
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        scratch = path.with_suffix(".partial")
+        scratch.write_bytes(objects.get(job.champion_key, sha256=job.champion_digest))
+        scratch.rename(path)
+    return Champion(job.champion, path)
+
+
+def _weights(objects: ObjectStore, work: Path, sha256: str) -> Path:
+    """A weights file that a customer put into the bucket under `weights/<sha256>`.
+
+    Raises:
+        LookupError: there is none.
+    """
+    path = work / "weights" / sha256
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        try:
+            objects.download(f"weights/{sha256}", path, sha256=sha256)
+        except NotFound as error:
+            raise LookupError(sha256) from error
+    return path
+
+
+def _message(moment: Progress) -> TrainingProgress:
+    message = TrainingProgress(phase=moment.phase, step=moment.step, step_count=moment.step_count)
+    if moment.loss is not None:
+        message.loss = moment.loss
+    message.time_left.FromTimedelta(moment.time_left)
+    return message

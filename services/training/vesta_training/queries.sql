@@ -1,0 +1,108 @@
+-- name: insert_recipe!
+INSERT INTO recipes (name, parent, body, create_time, update_time) VALUES (:name, :parent, :body, :now, :now);
+
+-- name: find_recipe^
+SELECT * FROM recipes WHERE name = :name;
+
+-- name: list_recipes
+SELECT * FROM recipes WHERE parent = :parent ORDER BY name;
+
+-- name: update_recipe!
+UPDATE recipes SET body = :body, update_time = :now WHERE name = :name;
+
+-- name: delete_recipe!
+DELETE FROM recipes WHERE name = :name;
+
+-- name: insert_run!
+INSERT INTO training_runs (name, parent, snapshot, recipe, model, state, body, create_time)
+VALUES (:name, :parent, :snapshot, :recipe, :model, 'QUEUED', :body, :now);
+
+-- name: find_run^
+SELECT * FROM training_runs WHERE name = :name;
+
+-- name: lock_run^
+SELECT * FROM training_runs WHERE name = :name FOR UPDATE;
+
+-- name: count_before$
+-- Runs that a worker takes before this one.
+SELECT count(*) FROM training_runs AS other, training_runs AS own
+WHERE own.name = :name AND other.state IN ('QUEUED', 'RUNNING') AND (other.create_time, other.name) < (own.create_time, own.name);
+
+-- name: claim_run^
+-- The oldest run that no worker holds: new ones, and those whose worker died.
+UPDATE training_runs SET
+    state = 'RUNNING', attempt_count = attempt_count + 1, lease_expire_time = :lease_expire_time,
+    start_time = coalesce(start_time, :now)
+WHERE name = (
+    SELECT name FROM training_runs
+    WHERE state IN ('QUEUED', 'RUNNING') AND (lease_expire_time IS NULL OR lease_expire_time < :now)
+    ORDER BY create_time, name FOR UPDATE SKIP LOCKED LIMIT 1)
+RETURNING *;
+
+-- name: heartbeat^
+-- Keeps the run; no row where it was taken over, ended or deleted.
+UPDATE training_runs SET lease_expire_time = :lease_expire_time, progress = coalesce(:progress, progress)
+WHERE name = :name AND state = 'RUNNING' AND attempt_count = :attempt_count
+RETURNING cancel_requested;
+
+-- name: release_run!
+-- Gives a run back, for the next worker.
+UPDATE training_runs SET lease_expire_time = NULL WHERE name = :name AND state = 'RUNNING' AND attempt_count = :attempt_count;
+
+-- name: end_run^
+UPDATE training_runs SET state = :state, body = :body, end_time = :now, lease_expire_time = NULL
+WHERE name = :name AND state IN ('QUEUED', 'RUNNING')
+RETURNING *;
+
+-- name: request_cancel^
+-- A run that no worker holds ends at once; a running one is told.
+UPDATE training_runs SET
+    cancel_requested = true,
+    end_time = CASE WHEN state = 'QUEUED' THEN :now ELSE end_time END,
+    state = CASE WHEN state = 'QUEUED' THEN 'CANCELLED' ELSE state END
+WHERE name = :name AND state IN ('QUEUED', 'RUNNING')
+RETURNING *;
+
+-- name: delete_run!
+DELETE FROM training_runs WHERE name = :name;
+
+-- name: put_model!
+INSERT INTO models (name, parent, create_time, update_time) VALUES (:name, :parent, :now, :now) ON CONFLICT DO NOTHING;
+
+-- name: next_version$
+UPDATE models SET latest = latest + 1, update_time = :now WHERE name = :name RETURNING latest;
+
+-- name: find_model^
+SELECT * FROM models WHERE name = :name;
+
+-- name: list_models
+SELECT * FROM models WHERE parent = :parent AND name > :after ORDER BY name LIMIT :limit;
+
+-- name: update_model!
+UPDATE models SET display_name = :display_name, update_time = :now WHERE name = :name;
+
+-- name: insert_version!
+INSERT INTO model_versions (name, model, number, training_run, body, create_time)
+VALUES (:name, :model, :number, :training_run, :body, :now);
+
+-- name: find_version^
+SELECT body FROM model_versions WHERE name = :name;
+
+-- name: find_version_of_run^
+SELECT body FROM model_versions WHERE training_run = :training_run;
+
+-- name: list_versions
+SELECT body, number FROM model_versions WHERE model = :model AND number < :before ORDER BY number DESC LIMIT :limit;
+
+-- name: insert_study!
+INSERT INTO studies (name, parent, body, create_time) VALUES (:name, :parent, :body, :now);
+
+-- name: find_study^
+SELECT * FROM studies WHERE name = :name;
+
+-- name: cancel_study!
+UPDATE studies SET cancelled = true WHERE name = :name;
+
+-- name: list_studies
+SELECT * FROM studies WHERE parent = :parent AND (create_time, name) < (:before_time, :before_name)
+ORDER BY create_time DESC, name DESC LIMIT :limit;

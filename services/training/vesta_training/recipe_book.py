@@ -1,0 +1,51 @@
+"""Recipes by name: those that ship with the platform, which every project has, and a project's own."""
+
+from vesta_common.errors import NotFound
+from vesta_common.etags import with_etag
+from vesta_common.postgres import Connection
+from vesta_contracts.training.v1 import Recipe
+
+from vesta_training.recipe import BUILTIN, builtin_recipe, builtin_yaml
+from vesta_training.store import Store
+
+
+class RecipeBook:
+    """Looks recipes up."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def get(self, name: str) -> Recipe:
+        """A recipe. Raises NotFound."""
+        with self._store.postgres.transaction() as connection:
+            return self.find(connection, name)
+
+    def find(self, connection: Connection, name: str) -> Recipe:
+        """A recipe, in the caller's transaction. Raises NotFound."""
+        if is_builtin(name):
+            return builtin(name)
+        found = self._store.find_recipe(connection, name)
+        if found is None:
+            raise NotFound(
+                f"there is no {name}; those that ship with the platform are {', '.join(BUILTIN)}",
+                reason="RESOURCE_NOT_FOUND",
+                metadata={"name": name},
+            )
+        return found
+
+    def list_all(self, connection: Connection, project: str) -> list[Recipe]:
+        """Every recipe of a project, by name."""
+        shipped = [builtin(f"{project}/recipes/{word}") for word in BUILTIN]
+        return sorted([*shipped, *self._store.list_recipes(connection, project)], key=lambda recipe: recipe.name)
+
+
+def is_builtin(name: str) -> bool:
+    """Whether the name is one of those that ship with the platform."""
+    return name.rpartition("/")[2] in BUILTIN
+
+
+def builtin(name: str) -> Recipe:
+    """A recipe that ships with the platform, as a project sees it."""
+    word = name.rpartition("/")[2]
+    recipe = Recipe(name=name, display_name=builtin_recipe(word).summary[:200], yaml=builtin_yaml(word), builtin=True)
+    return with_etag(recipe)  # type: ignore[no-any-return]

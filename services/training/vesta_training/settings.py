@@ -1,0 +1,15 @@
+"""What the training service can be told by its environment."""
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+from vesta_common.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """Read once, at start."""
+
+    model_config = SettingsConfigDict(env_prefix="VESTA_TRAINING_")
+
+    datasets_address: str = Field(description="HOST:PORT of the datasets service")
+    work_folder: str = Field(description="a folder for what is kept between runs; it may be lost at any time")
+    workers: int = Field(1, ge=1, le=16, description="runs that this process trains at the same time")

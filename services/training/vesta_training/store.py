@@ -1,0 +1,329 @@
+"""Recipes, runs, models and studies in PostgreSQL."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from vesta_common import outbox
+from vesta_common.clock import Clock
+from vesta_common.errors import NotFound
+from vesta_common.etags import with_etag
+from vesta_common.events import new_event
+from vesta_common.filters import Where
+from vesta_common.postgres import Connection, Postgres, load_queries
+from vesta_contracts.training.v1 import (
+    Model,
+    ModelVersion,
+    ModelVersionRegistered,
+    Recipe,
+    Study,
+    TrainingProgress,
+    TrainingRun,
+    TrainingRunCancelled,
+    TrainingRunFailed,
+    TrainingRunProgressed,
+    TrainingRunStarted,
+    TrainingRunSucceeded,
+)
+
+SERVICE = "training"
+
+queries = load_queries("vesta_training")
+
+
+@dataclass(frozen=True)
+class ClaimedRun:
+    """A run that this worker holds while its heartbeat beats; a later attempt takes it over."""
+
+    run: TrainingRun
+    attempt_count: int
+
+
+class Store:
+    """The service's tables."""
+
+    def __init__(self, postgres: Postgres, clock: Clock) -> None:
+        self.postgres = postgres
+        self.clock = clock
+
+    def publish(self, connection: Connection, subject: str, payload: Any) -> None:
+        """Publishes an event in the caller's transaction."""
+        outbox.publish(connection, new_event(SERVICE, subject, payload, self.clock.now()))
+
+    # Recipes
+
+    def insert_recipe(self, connection: Connection, recipe: Recipe) -> None:
+        """Keeps a new recipe. Raises psycopg.errors.UniqueViolation where the name is taken."""
+        queries.insert_recipe(
+            connection, name=recipe.name, parent=parent_of(recipe.name), body=_recipe_body(recipe), now=self.clock.now()
+        )
+
+    def find_recipe(self, connection: Connection, name: str) -> Recipe | None:
+        """A project's own recipe."""
+        row = queries.find_recipe(connection, name=name)
+        return _recipe(row) if row else None
+
+    def list_recipes(self, connection: Connection, parent: str) -> list[Recipe]:
+        """A project's own recipes, by name."""
+        return [_recipe(row) for row in queries.list_recipes(connection, parent=parent)]
+
+    def update_recipe(self, connection: Connection, recipe: Recipe) -> None:
+        """Keeps a changed recipe."""
+        queries.update_recipe(connection, name=recipe.name, body=_recipe_body(recipe), now=self.clock.now())
+
+    def delete_recipe(self, connection: Connection, name: str) -> None:
+        """Removes a recipe."""
+        queries.delete_recipe(connection, name=name)
+
+    # Runs
+
+    def insert_run(self, connection: Connection, run: TrainingRun) -> None:
+        """Keeps a new run, to be claimed. Raises psycopg.errors.UniqueViolation where the name is taken."""
+        queries.insert_run(
+            connection,
+            name=run.name,
+            parent=parent_of(run.name),
+            snapshot=run.snapshot,
+            recipe=run.recipe,
+            model=run.model,
+            body=run.SerializeToString(),
+            now=self.clock.now(),
+        )
+
+    def get_run(self, connection: Connection, name: str) -> TrainingRun:
+        """A run as it stands. Raises NotFound."""
+        return self._run(connection, _found(queries.find_run(connection, name=name), name))
+
+    def list_runs(
+        self, connection: Connection, parent: str, where: Where, before: tuple[datetime, str], limit: int
+    ) -> list[TrainingRun]:
+        """A project's runs, newest first."""
+        statement = (
+            "SELECT * FROM training_runs WHERE parent = %(parent)s AND (create_time, name) < (%(before_time)s, %(before_name)s) "
+            f"AND {where.sql} ORDER BY create_time DESC, name DESC LIMIT %(limit)s"
+        )
+        values = {
+            "parent": parent,
+            "before_time": before[0],
+            "before_name": before[1],
+            "limit": limit,
+            **where.parameters,
+        }
+        rows = connection.execute(statement.encode(), values).fetchall()
+        return [self._run(connection, row) for row in rows]
+
+    def claim_run(self, lease: timedelta) -> ClaimedRun | None:
+        """Takes the oldest run that nobody works on."""
+        now = self.clock.now()
+        with self.postgres.transaction() as connection:
+            row = queries.claim_run(connection, now=now, lease_expire_time=now + lease)
+            if row is None:
+                return None
+            claimed = ClaimedRun(self._run(connection, row), row["attempt_count"])
+            self.publish(connection, claimed.run.name, TrainingRunStarted(training_run=claimed.run))
+        return claimed
+
+    def heartbeat(
+        self, claimed: ClaimedRun, lease: timedelta, progress: TrainingProgress | None, *, tell: bool
+    ) -> bool | None:
+        """Keeps the run and its progress; answers whether it was asked to end, None where it was taken over or is gone."""
+        with self.postgres.transaction() as connection:
+            row = queries.heartbeat(
+                connection,
+                name=claimed.run.name,
+                attempt_count=claimed.attempt_count,
+                lease_expire_time=self.clock.now() + lease,
+                progress=progress.SerializeToString() if progress else None,
+            )
+            if row is not None and progress is not None and tell:
+                told = TrainingRunProgressed(training_run=claimed.run.name, progress=progress)
+                self.publish(connection, claimed.run.name, told)
+        return bool(row["cancel_requested"]) if row is not None else None
+
+    def release_run(self, claimed: ClaimedRun) -> None:
+        """Gives a run back at once, for the next worker."""
+        with self.postgres.transaction() as connection:
+            queries.release_run(connection, name=claimed.run.name, attempt_count=claimed.attempt_count)
+
+    def succeed(self, run: TrainingRun, version: ModelVersion) -> None:
+        """Registers the version and ends the run, with both events, in one transaction. A run that has ended stays as it is."""
+        with self.postgres.transaction() as connection:
+            row = queries.lock_run(connection, name=run.name)
+            if row is None or row["state"] != "RUNNING":
+                return
+            now = self.clock.now()
+            queries.put_model(connection, name=run.model, parent=parent_of(run.model), now=now)
+            number = queries.next_version(connection, name=run.model, now=now)
+            version.name = run.model_version = f"{run.model}/versions/{number}"
+            version.training_run, version.snapshot, version.recipe = run.name, run.snapshot, run.recipe
+            version.create_time.FromDatetime(now)
+            queries.insert_version(
+                connection,
+                name=version.name,
+                model=run.model,
+                number=number,
+                training_run=run.name,
+                body=version.SerializeToString(),
+                now=now,
+            )
+            self._end(connection, run, TrainingRun.SUCCEEDED)
+            self.publish(connection, run.name, TrainingRunSucceeded(training_run=self.get_run(connection, run.name)))
+            self.publish(connection, version.name, ModelVersionRegistered(model_version=version))
+
+    def fail(self, run: TrainingRun, error: str) -> None:
+        """Ends the run with the reason."""
+        run.error = error
+        with self.postgres.transaction() as connection:
+            if self._end(connection, run, TrainingRun.FAILED):
+                self.publish(connection, run.name, TrainingRunFailed(training_run=self.get_run(connection, run.name)))
+
+    def cancelled(self, run: TrainingRun) -> None:
+        """Ends the run, as was asked for."""
+        with self.postgres.transaction() as connection:
+            if self._end(connection, run, TrainingRun.CANCELLED):
+                self.publish(
+                    connection, run.name, TrainingRunCancelled(training_run=self.get_run(connection, run.name))
+                )
+
+    def cancel(self, connection: Connection, name: str) -> TrainingRun:
+        """Asks a run to end; one that has ended is answered as it is. Raises NotFound."""
+        row = queries.request_cancel(connection, name=name, now=self.clock.now())
+        run = self.get_run(connection, name)
+        if row is not None and run.state == TrainingRun.CANCELLED:
+            self.publish(connection, name, TrainingRunCancelled(training_run=run))
+        return run
+
+    def delete_run(self, connection: Connection, name: str) -> None:
+        """Removes a run; its version stays."""
+        queries.delete_run(connection, name=name)
+
+    def _end(self, connection: Connection, run: TrainingRun, state: "TrainingRun.State.ValueType") -> bool:
+        row = queries.end_run(
+            connection,
+            name=run.name,
+            state=TrainingRun.State.Name(state),
+            body=_run_body(run),
+            now=self.clock.now(),
+        )
+        return row is not None
+
+    def _run(self, connection: Connection, row: dict[str, Any]) -> TrainingRun:
+        run = TrainingRun.FromString(bytes(row["body"]))
+        run.state = TrainingRun.State.Value(row["state"])
+        run.attempt_count = row["attempt_count"]
+        if row["progress"] is not None:
+            run.progress.ParseFromString(bytes(row["progress"]))
+        if run.state == TrainingRun.QUEUED:
+            count = queries.count_before(connection, name=row["name"])
+            run.waiting_reason = f"behind {count} other run{'s' * (count != 1)}" if count else "for a worker to take it"
+        for field in ("create_time", "start_time", "end_time"):
+            if row[field] is not None:
+                getattr(run, field).FromDatetime(row[field])
+        return with_etag(run)  # type: ignore[no-any-return]
+
+    # Models
+
+    def get_model(self, connection: Connection, name: str) -> Model:
+        """A model. Raises NotFound."""
+        return _model(_found(queries.find_model(connection, name=name), name))
+
+    def list_models(self, connection: Connection, parent: str, after: str, limit: int) -> list[Model]:
+        """A project's models after a name, by name."""
+        return [_model(row) for row in queries.list_models(connection, parent=parent, after=after, limit=limit)]
+
+    def update_model(self, connection: Connection, model: Model) -> None:
+        """Keeps a changed model."""
+        queries.update_model(connection, name=model.name, display_name=model.display_name, now=self.clock.now())
+
+    def get_version(self, connection: Connection, name: str) -> ModelVersion:
+        """A version. Raises NotFound."""
+        return ModelVersion.FromString(bytes(_found(queries.find_version(connection, name=name), name)["body"]))
+
+    def list_versions(self, connection: Connection, model: str, before: int, limit: int) -> list[ModelVersion]:
+        """A model's versions, newest first."""
+        rows = queries.list_versions(connection, model=model, before=before, limit=limit)
+        return [ModelVersion.FromString(bytes(row["body"])) for row in rows]
+
+    # Studies
+
+    def insert_study(self, connection: Connection, study: Study) -> None:
+        """Keeps a new study. Raises psycopg.errors.UniqueViolation where the name is taken."""
+        queries.insert_study(
+            connection,
+            name=study.name,
+            parent=parent_of(study.name),
+            body=study.SerializeToString(),
+            now=self.clock.now(),
+        )
+
+    def find_study(self, connection: Connection, name: str) -> tuple[Study, bool]:
+        """A study as it was asked for, and whether it was cancelled. Raises NotFound."""
+        return _study(_found(queries.find_study(connection, name=name), name))
+
+    def list_studies(
+        self, connection: Connection, parent: str, before: tuple[datetime, str], limit: int
+    ) -> list[tuple[Study, bool]]:
+        """A project's studies, newest first."""
+        rows = queries.list_studies(
+            connection, parent=parent, before_time=before[0], before_name=before[1], limit=limit
+        )
+        return [_study(row) for row in rows]
+
+    def cancel_study(self, connection: Connection, name: str) -> None:
+        """Remembers that a study was cancelled."""
+        queries.cancel_study(connection, name=name)
+
+
+def parent_of(name: str) -> str:
+    """`projects/acme` for `projects/acme/models/vans`."""
+    return "/".join(name.split("/")[:-2])
+
+
+def _recipe_body(recipe: Recipe) -> bytes:
+    kept = Recipe(name=recipe.name, display_name=recipe.display_name, yaml=recipe.yaml)
+    return kept.SerializeToString()
+
+
+def _recipe(row: dict[str, Any]) -> Recipe:
+    recipe = Recipe.FromString(bytes(row["body"]))
+    recipe.create_time.FromDatetime(row["create_time"])
+    recipe.update_time.FromDatetime(row["update_time"])
+    return with_etag(recipe)  # type: ignore[no-any-return]
+
+
+def _run_body(run: TrainingRun) -> bytes:
+    kept = TrainingRun()
+    kept.CopyFrom(run)
+    for field in (
+        "state",
+        "waiting_reason",
+        "progress",
+        "attempt_count",
+        "create_time",
+        "start_time",
+        "end_time",
+        "etag",
+    ):
+        kept.ClearField(field)
+    return kept.SerializeToString()
+
+
+def _model(row: dict[str, Any]) -> Model:
+    model = Model(name=row["name"], display_name=row["display_name"])
+    if row["latest"]:
+        model.latest_version = f"{row['name']}/versions/{row['latest']}"
+    model.create_time.FromDatetime(row["create_time"])
+    model.update_time.FromDatetime(row["update_time"])
+    return with_etag(model)  # type: ignore[no-any-return]
+
+
+def _study(row: dict[str, Any]) -> tuple[Study, bool]:
+    study = Study.FromString(bytes(row["body"]))
+    study.create_time.FromDatetime(row["create_time"])
+    return study, row["cancelled"]
+
+
+def _found(row: dict[str, Any] | None, name: str) -> dict[str, Any]:
+    if row is None:
+        raise NotFound(f"there is no {name}", reason="RESOURCE_NOT_FOUND", metadata={"name": name})
+    return row

@@ -1,0 +1,179 @@
+"""Works on runs: claims one, has it trained, keeps its heart beating, records what came out. A run can be taken over at any time."""
+
+from datetime import timedelta
+
+import structlog
+from vesta_common.clock import Clock
+from vesta_common.errors import InvalidArgument, NotFound, VestaError, is_transient
+from vesta_contracts.datasets.v1 import (
+    DatasetServiceStub,
+    GetDatasetRequest,
+    GetSnapshotRequest,
+    GetTaxonomyRequest,
+    SnapshotServiceStub,
+    TaxonomyServiceStub,
+)
+from vesta_contracts.training.v1 import Comparison, LearningCurvePoint, ModelVersion, TrainingProgress
+
+from vesta_training.errors import TrainingCancelled
+from vesta_training.executor import Executor
+from vesta_training.job import Job, Outcome
+from vesta_training.recipe_book import RecipeBook
+from vesta_training.store import ClaimedRun, Store
+
+LEASE = timedelta(seconds=10)
+HEARTBEAT = timedelta(seconds=2)
+PROGRESS_INTERVAL = timedelta(seconds=1)
+ATTEMPTS_MAX = 5
+
+log = structlog.get_logger()
+
+
+class Lost(Exception):
+    """The run was taken over by another worker, or deleted, or the service is stopping."""
+
+
+class Datasets:
+    """What training asks of the datasets service."""
+
+    def __init__(
+        self, datasets: DatasetServiceStub, snapshots: SnapshotServiceStub, taxonomies: TaxonomyServiceStub
+    ) -> None:
+        self.datasets = datasets
+        self.snapshots = snapshots
+        self.taxonomies = taxonomies
+
+
+class Worker:
+    """Trains one run at a time; any number of workers may run, in any number of replicas."""
+
+    def __init__(
+        self, store: Store, executor: Executor, recipes: RecipeBook, datasets: Datasets, work_folder: str
+    ) -> None:
+        self._store = store
+        self._executor = executor
+        self._recipes = recipes
+        self._datasets = datasets
+        self._work_folder = work_folder
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Makes the run in hand be given back."""
+        self._stopping = True
+
+    def step(self) -> bool:
+        """Claims a run and trains it; False where there is none."""
+        claimed = self._store.claim_run(LEASE)
+        if claimed is None:
+            self._executor.rest()
+            return False
+        run = claimed.run
+        log.info("run_started", run=run.name, attempt=claimed.attempt_count)
+        if claimed.attempt_count > ATTEMPTS_MAX:
+            self._store.fail(
+                run, f"it was started {ATTEMPTS_MAX} times and never came to an end; the log of the service says why"
+            )
+            return True
+        try:
+            outcome = self._executor.execute(self._job(claimed), _Pulse(self, claimed))
+        except TrainingCancelled:
+            self._store.cancelled(run)
+            log.info("run_cancelled", run=run.name)
+        except Lost:
+            self._executor.close()
+            self._store.release_run(claimed)
+        except VestaError as error:
+            if is_transient(error):
+                log.warning("run_interrupted", run=run.name, error=str(error))
+                self._store.release_run(claimed)
+                raise
+            log.warning("run_failed", run=run.name, error=str(error))
+            self._store.fail(run, str(error))
+        else:
+            self._succeed(claimed, outcome)
+            log.info("run_succeeded", run=run.name, version=run.model_version)
+        return True
+
+    def beat(self, claimed: ClaimedRun, progress: TrainingProgress | None, *, tell: bool) -> bool:
+        """Keeps the run; True where it is to be cancelled.
+
+        Raises:
+            Lost: it is ours no more.
+        """
+        kept = self._store.heartbeat(claimed, LEASE, progress, tell=tell)
+        if kept is None or self._stopping:
+            raise Lost
+        return kept
+
+    @property
+    def clock(self) -> Clock:
+        """The store's clock."""
+        return self._store.clock
+
+    def _job(self, claimed: ClaimedRun) -> Job:
+        run = claimed.run
+        recipe = self._recipes.get(run.recipe)
+        concepts: tuple[str, ...] = ()
+        digest, manifest_key = "", ""
+        if run.snapshot:
+            snapshot = self._datasets.snapshots.GetSnapshot(GetSnapshotRequest(name=run.snapshot))
+            dataset = self._datasets.datasets.GetDataset(GetDatasetRequest(name="/".join(run.snapshot.split("/")[:4])))
+            taxonomy = self._datasets.taxonomies.GetTaxonomy(GetTaxonomyRequest(name=dataset.taxonomy))
+            concepts = tuple(concept.id for concept in taxonomy.concepts)
+            digest, manifest_key = snapshot.digest, snapshot.manifest_key
+        champion = ModelVersion()
+        if run.champion:
+            try:
+                with self._store.postgres.transaction() as connection:
+                    champion = self._store.get_version(connection, run.champion)
+            except NotFound as error:
+                raise InvalidArgument(f"the champion {run.champion} is gone", reason="CHAMPION_NOT_FOUND") from error
+        return Job(
+            run=run.name,
+            recipe_name=run.recipe.rpartition("/")[2],
+            recipe_yaml=recipe.yaml,
+            concepts=concepts,
+            snapshot=run.snapshot,
+            snapshot_digest=digest,
+            manifest_key=manifest_key,
+            champion=run.champion,
+            champion_key=champion.onnx_key,
+            champion_digest=champion.digest,
+            control_curve=run.control_curve,
+            seed=run.seed,
+            work_folder=self._work_folder,
+        )
+
+    def _succeed(self, claimed: ClaimedRun, outcome: Outcome) -> None:
+        run, version = claimed.run, ModelVersion.FromString(outcome.version)
+        if version.HasField("metrics"):
+            run.metrics.CopyFrom(version.metrics)
+        if outcome.comparison:
+            run.comparison.CopyFrom(Comparison.FromString(outcome.comparison))
+        run.control_curve_points.extend(LearningCurvePoint.FromString(point) for point in outcome.curve)
+        self._store.succeed(run, version)
+
+
+class _Pulse:
+    """Beats often enough, and passes progress on once a second."""
+
+    def __init__(self, worker: Worker, claimed: ClaimedRun) -> None:
+        self._worker = worker
+        self._claimed = claimed
+        self._beaten = worker.clock.now()
+        self._told = self._beaten - PROGRESS_INTERVAL
+        self._news: TrainingProgress | None = None
+
+    def __call__(self, news: TrainingProgress | None) -> bool:
+        now = self._worker.clock.now()
+        if news is not None:
+            news.heartbeat_time.FromDatetime(now)
+            self._news = news
+        tell = self._news is not None and now - self._told >= PROGRESS_INTERVAL
+        if not tell and now - self._beaten < HEARTBEAT:
+            return False
+        cancelled = self._worker.beat(self._claimed, self._news, tell=tell)
+        self._beaten = now
+        if tell:
+            self._told, self._news = now, None
+        return cancelled
