@@ -181,8 +181,9 @@ def test_names_of_the_own_project_and_mere_text_pass():
 
 def test_a_request_that_names_no_project_is_told_so():
     for name in ("", "datasets/d", "projects", "projects//datasets/d"):
-        with pytest.raises(InvalidArgument, match="begins with projects/"):
+        with pytest.raises(InvalidArgument, match="begins with projects/") as caught:
             authorize(a_member(), rpc_of(GetDatasetRequest()), GetDatasetRequest(name=name))
+        assert caught.value.reason == "PROJECT_UNKNOWN"
 
 
 def test_later_messages_of_a_stream_may_leave_the_project_out_but_not_change_it():

@@ -88,8 +88,9 @@ def test_bytes_are_counted_over_all():
     budget = ByteBudget(10)
     budget.take(6)
 
-    with pytest.raises(ResourceExhausted):
+    with pytest.raises(ResourceExhausted) as caught:
         budget.take(5)
+    assert caught.value.reason == "MEMORY_LIMITED"
 
     budget.give_back(6)
     budget.take(10)

@@ -1,7 +1,9 @@
 """The REST door: who gets in, what services see, and how errors and answers look."""
 
+import contextlib
 import json
 import re
+import socket
 from pathlib import Path
 
 import httpx
@@ -166,6 +168,16 @@ def test_paths_that_are_not_there_say_so(running, verb, path, http_status, reaso
     assert problem(answer)[1] == reason
     if http_status == 405:
         assert answer.headers["allow"] == "GET, POST"
+
+
+def test_a_head_without_end_is_cut_off(running):
+    host, port = running.gateway.rest_address.split(":")
+    with socket.create_connection((host, int(port)), 10) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nx-long: ")
+        with contextlib.suppress(ConnectionError):
+            for _ in range(100):
+                connection.sendall(b"a" * 1000)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 400")
 
 
 def test_bodies_of_other_types_are_refused(running):

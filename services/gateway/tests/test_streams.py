@@ -5,8 +5,12 @@ import json
 import socket
 from datetime import UTC, datetime, timedelta
 
+import grpc
 import httpx
 import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from vesta_contracts.gateway.v1 import EventServiceStub, WatchEventsRequest
 
 DOWNLOAD = "/v1/projects/acme/datasets/d/items/i:download"
 UPLOAD = "/v1/projects/acme/sources/s:upload"
@@ -67,7 +71,10 @@ def test_a_sender_who_pauses_for_too_long_is_cut_off(start_gateway):
         connection.sendall(
             f"POST {UPLOAD} HTTP/1.1\r\nhost: x\r\nx-api-key: {key}\r\ncontent-length: 100\r\n\r\nabc".encode()
         )
-        answer = connection.recv(65536).decode()
+        connection.settimeout(10)
+        answer = ""
+        while "BODY_IDLE" not in answer:
+            answer += connection.recv(65536).decode()
 
     assert answer.startswith("HTTP/1.1 504")
 
@@ -137,6 +144,24 @@ def test_a_watcher_whose_key_is_revoked_is_sent_away(start_gateway):
 
     assert datetime.now(UTC) - start < timedelta(seconds=3)
     assert running.gateway.watchers.count == 0
+
+
+def test_a_watcher_whose_role_changes_has_to_call_again(start_gateway):
+    running = start_gateway(key_cache=timedelta(milliseconds=200))
+    owner, key = running.member("acme", "owner"), running.member("acme", "viewer")
+    with running.channel() as channel:
+        request = WatchEventsRequest(parent="projects/acme")
+        events = EventServiceStub(channel).WatchEvents(request, metadata=[("x-api-key", key)])
+        running.until(lambda: running.gateway.watchers.count == 1)
+        with running.rest(owner) as client:
+            client.patch("/v1/projects/acme/members/viewer", json={"role": "ROLE_ENGINEER"}).raise_for_status()
+        with pytest.raises(grpc.RpcError) as caught:
+            next(events)
+
+    status = rpc_status.from_call(caught.value)
+    info = error_details_pb2.ErrorInfo()
+    status.details[0].Unpack(info)
+    assert (caught.value.code(), info.reason) == (grpc.StatusCode.UNAUTHENTICATED, "KEY_CHANGED")
 
 
 def test_a_watcher_that_fails_later_is_told_why(running):

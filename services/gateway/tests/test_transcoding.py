@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from vesta_common.errors import InvalidArgument
 from vesta_contracts.datasets.v1 import Item, ItemVariant
 from vesta_contracts.serving.v1 import PredictInput, PredictRequest
-from vesta_gateway.contracts import all_rpcs
+from vesta_gateway.contracts import all_rpcs, is_download, is_upload
 from vesta_gateway.routes import Routes
-from vesta_gateway.transcoding import JSON, PROTOBUF, is_download, is_upload, read_request, read_upload, write_json
+from vesta_gateway.transcoding import JSON, PROTOBUF, read_request, read_upload, write_json
 
 ROUTES = Routes(all_rpcs())
 ACME = "/v1/projects/acme"
@@ -93,6 +93,8 @@ def test_a_body_may_be_protobuf():
         ("GET", "/datasets", [("pageSize.x", "1")], b"", JSON, "QUERY_INVALID", "pageSize.x"),
         ("GET", "/datasets", [("pageSize[x]", "1")], b"", JSON, "QUERY_INVALID", "pageSize[x]"),
         ("GET", "/datasets", [("x" + str(i), "1") for i in range(3)], b"", JSON, "QUERY_INVALID", "x0"),
+        ("GET", "/datasets", [("names", "x")] * 1001, b"", JSON, "QUERY_INVALID", "names"),
+        ("GET", "/events:watch", [("typePrefixes", "x")] * 1001, b"", JSON, "QUERY_TOO_LONG", None),
         ("GET", "/datasets", [], b'{"pageSize": 1}', JSON, "BODY_UNWANTED", None),
         ("POST", "/datasets", [], b"{", JSON, "BODY_MALFORMED", None),
         ("POST", "/datasets", [], b"[1]", JSON, "BODY_MALFORMED", None),
@@ -199,8 +201,10 @@ def test_no_body_whatever_breaks_the_reading(body):
 def test_uploads_and_downloads_are_told_by_their_messages():
     by_name = {rpc.full_name: rpc for rpc in all_rpcs()}
     upload = ROUTES.find("POST", f"{ACME}/archives:upload")
+    predict = ROUTES.find("POST", f"{ACME}/deployments/d:predict")
 
-    assert is_upload(upload)
+    assert is_upload(upload.rpc, upload.rule)
+    assert not is_upload(predict.rpc, predict.rule)
     assert is_download(by_name["vesta.datasets.v1.ItemService.DownloadItem"])
     assert not is_download(by_name["vesta.datasets.v1.ItemService.GetItem"])
     assert json_format.MessageToDict(read_upload(upload, "", "application/zip")) == {

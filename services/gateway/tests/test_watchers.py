@@ -65,8 +65,9 @@ def test_a_slow_watcher_reads_what_waited_and_is_dropped_while_others_go_on():
             following = asyncio.ensure_future(anext(quick))
             await asyncio.sleep(0)
         assert [(await anext(slow)).id for _ in range(3)] == ["1", "2", "3"]
-        with pytest.raises(ResourceExhausted, match="read faster"):
+        with pytest.raises(ResourceExhausted, match="read faster") as caught:
             await anext(slow)
+        assert caught.value.reason == "WATCHER_TOO_SLOW"
         assert watchers.count == 1
         following.cancel()
 
@@ -78,8 +79,9 @@ def test_everybody_is_sent_home_at_the_end():
         watchers = Watchers()
         _, first = await begin(watchers)
         watchers.close()
-        with pytest.raises(Unavailable):
+        with pytest.raises(Unavailable) as caught:
             await first
+        assert caught.value.reason == "STOPPING"
         with pytest.raises(Unavailable):
             await anext(watchers.watch("projects/a", ()))
 

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -42,6 +43,7 @@ from vesta_gateway.watchers import Watchers
 log = structlog.get_logger()
 
 HEALTH_INTERVAL = timedelta(seconds=1)
+THREADS = 32
 STOP_GRACE = timedelta(seconds=5)
 CORS_MAX_AGE_SECONDS = 600
 
@@ -108,6 +110,7 @@ class Gateway:
 
     async def start(self) -> None:
         """Waits for the store, then opens the doors; both answer when this returns."""
+        self._loop.set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="gateway"))
         await asyncio.to_thread(self._postgres.open)
         await asyncio.to_thread(self._postgres.migrate, "vesta_gateway")
         if self._tail is not None:

@@ -238,7 +238,7 @@ def project_of_request(rpc: Rpc, request: Message) -> str:
     if len(parts) < 2 or parts[0] != "projects" or not parts[1]:
         raise InvalidArgument(
             f"{rpc.scope} must be a name that begins with projects/, is {name[:100]!r}",
-            reason="INVALID_NAME",
+            reason="PROJECT_UNKNOWN",
             violations=[Violation(rpc.scope, "must be a name that begins with projects/")],
         )
     return f"projects/{parts[1]}"

@@ -13,6 +13,7 @@ from vesta_contracts import everything
 from vesta_gateway.path_template import PathTemplate
 
 PROJECT_COLLECTION = "projects"
+HTTP_BODY = "google.api.HttpBody"
 _VERBS = ("get", "put", "post", "delete", "patch")
 _SCOPE_FIELDS = ("parent", "name")
 
@@ -85,6 +86,18 @@ class Rpc:
                     return variable.field_path
         fields = self.descriptor.input_type.fields_by_name
         return next((name for name in _SCOPE_FIELDS if name in fields and not self.rules), "")
+
+
+def is_upload(rpc: Rpc, rule: HttpRule) -> bool:
+    """True where the body of the HTTP request is the bytes of an HttpBody, of any length."""
+    field = rpc.descriptor.input_type.fields_by_name.get(rule.body)
+    is_bytes = field is not None and field.message_type is not None and field.message_type.full_name == HTTP_BODY
+    return bool(rpc.descriptor.client_streaming and is_bytes)
+
+
+def is_download(rpc: Rpc) -> bool:
+    """True where the answer is bytes, not a message."""
+    return bool(rpc.descriptor.output_type.full_name == HTTP_BODY)
 
 
 def all_rpcs() -> tuple[Rpc, ...]:

@@ -14,10 +14,10 @@ from google.protobuf import descriptor_pool
 from vesta_contracts import everything
 
 from vesta_gateway.authorization import RIGHTS
-from vesta_gateway.contracts import HttpRule, Rpc
+from vesta_gateway.contracts import HTTP_BODY, HttpRule, Rpc
 from vesta_gateway.path_template import ONE
 from vesta_gateway.schemas import Schemas
-from vesta_gateway.transcoding import HTTP_BODY, JSON, PROTOBUF, WHOLE
+from vesta_gateway.transcoding import JSON, PROTOBUF, WHOLE
 
 VERSION = "1.0.0"
 _INTRODUCTION = (

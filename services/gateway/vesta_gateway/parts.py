@@ -1,13 +1,17 @@
 """How the parts are that the gateway stands on: its store, its events, and the services behind it."""
 
 import asyncio
+import time
 from collections.abc import Mapping
+from datetime import timedelta
 
 import structlog
 from vesta_common.postgres import Postgres
 
 from vesta_gateway.backends import RemoteBackend
 from vesta_gateway.tail import Tail
+
+FRESH = timedelta(seconds=1)
 
 log = structlog.get_logger()
 
@@ -19,9 +23,22 @@ class Parts:
         self._postgres = postgres
         self._tail = tail
         self._remotes = remotes
+        self._report: tuple[bool, Mapping[str, str]] = (False, {})
+        self._report_end = 0.0
+        self._looking = asyncio.Lock()
 
     async def report(self) -> tuple[bool, Mapping[str, str]]:
-        """Whether calls can be taken, and how each part is. A service that is away does not stop calls to the others."""
+        """Whether calls can be taken, and how each part is; a second old at most, so that asking often costs nothing.
+
+        A service that is away does not stop calls to the others.
+        """
+        async with self._looking:
+            if time.monotonic() >= self._report_end:
+                self._report = await self._look()
+                self._report_end = time.monotonic() + FRESH.total_seconds()
+        return self._report
+
+    async def _look(self) -> tuple[bool, Mapping[str, str]]:
         has_postgres = await asyncio.to_thread(self._reaches_postgres)
         found = {"postgres": has_postgres}
         if self._tail is not None:

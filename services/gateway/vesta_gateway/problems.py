@@ -10,7 +10,7 @@ import grpc
 from google.protobuf import json_format
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from vesta_common import trace
-from vesta_common.errors import Internal, Unavailable, VestaError, is_transient, to_status
+from vesta_common.errors import DeadlineExceeded, Internal, Unavailable, VestaError, is_transient, to_status
 
 DETAILS_KEY = "grpc-status-details-bin"
 RETRY_AFTER_DEFAULT = timedelta(seconds=1)
@@ -64,6 +64,8 @@ def status_of(error: BaseException) -> status_pb2.Status:
         return to_status(error)
     if isinstance(error, grpc.aio.AioRpcError):
         return _status_of_rpc_error(error)
+    if isinstance(error, TimeoutError):
+        return to_status(DeadlineExceeded("this took too long and was given up; try again", reason="TIMEOUT"))
     if is_transient(error):
         return to_status(_unavailable("a part of the platform"))
     return to_status(_internal())

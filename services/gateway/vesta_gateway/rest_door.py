@@ -21,6 +21,7 @@ from vesta_common.errors import InvalidArgument, NotFound
 from vesta_gateway.backends import Answers
 from vesta_gateway.bodies import Body, Disconnected, Receive
 from vesta_gateway.calls import Calls, Session
+from vesta_gateway.contracts import is_download, is_upload
 from vesta_gateway.headers import (
     body_type,
     length_of,
@@ -35,7 +36,7 @@ from vesta_gateway.limits import ByteBudget
 from vesta_gateway.pages import Page
 from vesta_gateway.problems import Problem, problem_of, status_of
 from vesta_gateway.routes import Match, Routes
-from vesta_gateway.transcoding import JSON, PROTOBUF, is_download, is_upload, read_request, read_upload, write_json
+from vesta_gateway.transcoding import JSON, PROTOBUF, read_request, read_upload, write_json
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Scope = MutableMapping[str, Any]
@@ -131,11 +132,9 @@ class RestDoor:
         raise InvalidArgument(f"{exchange.verb} is not for this path; what is: {allowed}", reason="METHOD_NOT_ALLOWED")
 
     async def _serve(self, match: Match, exchange: "_Exchange", session: Session) -> None:
-        if match.rpc.descriptor.client_streaming and is_upload(match):
+        if is_upload(match.rpc, match.rule):
             await self._upload(match, exchange, session)
             return
-        if match.rpc.descriptor.client_streaming:
-            raise InvalidArgument("this call streams messages; make it over gRPC", reason="GRPC_ONLY")
         async with exchange.body.whole(self._limits.whole_bytes_max, self._limits.budget) as body:
             request = await _read(match, exchange, body)
             if match.rpc.is_unary:

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vesta_gateway.contracts import HttpRule, Rpc
+from vesta_gateway.contracts import HttpRule, Rpc, is_upload
 from vesta_gateway.path_template import ONE, REST, split_path
 
 _ANY_LENGTH = -1
@@ -23,7 +23,7 @@ class Routes:
     """The routes of RPCs.
 
     Raises:
-        ValueError: two RPCs want the same requests.
+        ValueError: two RPCs want the same requests, or one cannot be had over HTTP.
     """
 
     def __init__(self, rpcs: Sequence[Rpc]) -> None:
@@ -32,6 +32,8 @@ class Routes:
         for rpc in rpcs:
             for rule in rpc.rules:
                 template = rule.template
+                if rpc.descriptor.client_streaming and not is_upload(rpc, rule):
+                    raise ValueError(f"{rpc.full_name} streams messages up, which HTTP cannot; only bytes can go so")
                 other = seen.setdefault((rule.verb, template.segments, template.verb), rpc.full_name)
                 if other != rpc.full_name:
                     raise ValueError(f"{rpc.full_name} and {other} have the same HTTP rule")

@@ -13,8 +13,13 @@ import grpc
 import uvicorn
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 BACKLOG = 1024
+CONNECTIONS_MAX = 8192
+KEEP_ALIVE = timedelta(seconds=75)
+HEAD_BYTES_MAX = 64 * 1024
+HEAD_TIMEOUT = timedelta(seconds=20)
 STREAMS_PER_CONNECTION_MAX = 1000
 PING_INTERVAL_MIN_MS = 5_000
 
@@ -34,11 +39,14 @@ class RestServer:
     ) -> None:
         config = uvicorn.Config(
             app,
-            http="httptools",
+            http=_Protocol,
+            limit_concurrency=CONNECTIONS_MAX,
+            backlog=BACKLOG,
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
+            timeout_keep_alive=int(KEEP_ALIVE.total_seconds()),
             server_header=False,
             proxy_headers=bool(trusted_proxies),
             forwarded_allow_ips=trusted_proxies or None,
@@ -69,6 +77,51 @@ class RestServer:
         if self._serving is not None:
             await self._serving
         self._socket.close()
+
+
+class _Protocol(HttpToolsProtocol):
+    """HTTP/1.1 with a limit on the head of a request, in bytes and in time, which uvicorn leaves open."""
+
+    _head_bytes = 0
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Waits for a head."""
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Waits no more."""
+        self._end_head()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Counts what comes while a head is read."""
+        super().data_received(data)
+        if self._head_timer is not None:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
+                self.send_400_response(f"the head of the request has more than {HEAD_BYTES_MAX} bytes")
+
+    def on_message_begin(self) -> None:
+        """Reads a head."""
+        super().on_message_begin()
+        if self._head_timer is None:
+            self._await_head()
+
+    def on_headers_complete(self) -> None:
+        """Has read it."""
+        self._end_head()
+        super().on_headers_complete()
+
+    def _await_head(self) -> None:
+        self._head_bytes = 0
+        self._head_timer = self.loop.call_later(HEAD_TIMEOUT.total_seconds(), self.transport.close)
+
+    def _end_head(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
 
 class _Server(uvicorn.Server):

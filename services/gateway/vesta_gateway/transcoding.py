@@ -15,13 +15,12 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError, Message
 from vesta_common.errors import InvalidArgument, Violation
 
-from vesta_gateway.contracts import Rpc, find_field, is_map
+from vesta_gateway.contracts import find_field, is_map
 from vesta_gateway.query import query_to_json
 from vesta_gateway.routes import Match
 
 JSON = "application/json"
 PROTOBUF = "application/x-protobuf"
-HTTP_BODY = "google.api.HttpBody"
 WHOLE = "*"
 DEPTH_MAX = 64
 _MASK = "update_mask"
@@ -68,17 +67,6 @@ def read_upload(match: Match, query: str, content_type: str) -> Message:
         _set_text(request, field_path, text)
     getattr(request, match.rule.body).content_type = content_type
     return request
-
-
-def is_upload(match: Match) -> bool:
-    """True where the body of the HTTP request is the bytes of an HttpBody."""
-    field = match.rpc.descriptor.input_type.fields_by_name.get(match.rule.body)
-    return field is not None and field.message_type is not None and field.message_type.full_name == HTTP_BODY
-
-
-def is_download(rpc: Rpc) -> bool:
-    """True where the answer is bytes, not a message."""
-    return bool(rpc.descriptor.output_type.full_name == HTTP_BODY)
 
 
 def write_json(message: Message) -> bytes:
