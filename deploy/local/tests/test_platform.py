@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 
 import psutil
@@ -110,11 +112,16 @@ def test_an_unknown_program_is_refused_with_those_there_are(tmp_path: Path) -> N
 
 
 def test_a_program_that_does_not_get_healthy_is_named_with_the_end_of_its_log(engines: Platform) -> None:
-    from datetime import timedelta
-
     (engines.home.logs / "gateway.log").write_text("a last word\n")
-    with pytest.raises(RuntimeError, match=r"gateway is not healthy in time(?s:.*)a last word"):
+    with pytest.raises(RuntimeError, match=r"gateway does not get healthy(?s:.*)a last word"):
         engines.wait_healthy(["gateway"], timedelta(0))
+
+
+def test_a_program_that_keeps_dying_is_not_waited_for(platform_apart: Platform) -> None:
+    (platform_apart.home.data / "postgres" / "postgresql.conf").write_text("no_such_setting = 1\n")
+    platform_apart.supervisor.kill("postgres")
+    with pytest.raises(RuntimeError, match=r"postgres does not get healthy(?s:.*)no_such_setting"):
+        platform_apart.wait_healthy(["postgres"], timedelta(minutes=5))
 
 
 @pytest.mark.skipif(not unprivileged.needs_other_user(), reason="only root runs PostgreSQL as somebody else")
@@ -129,8 +136,9 @@ def test_root_may_keep_the_platform_in_a_folder_closed_to_others(tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", services.NAMES)
-def test_every_setting_given_to_a_service_is_one_it_has(tmp_path: Path, name: str) -> None:
-    module = pytest.importorskip(f"vesta_{name}.settings")
+def test_a_service_is_given_settings_that_it_has_and_all_that_it_needs(tmp_path: Path, name: str) -> None:
+    fields = import_module(f"vesta_{name}.settings").Settings.model_fields
     prefix = f"VESTA_{name.upper()}_"
     given = {variable.removeprefix(prefix).lower() for variable in services.environment(Home(tmp_path), name)}
-    assert given <= module.Settings.model_fields.keys()
+    needed = {field for field, description in fields.items() if description.is_required()}
+    assert needed <= given <= fields.keys()

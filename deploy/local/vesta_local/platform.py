@@ -1,6 +1,7 @@
 """The whole platform: starts it in order, waits until it is healthy, tells how it is, stops it."""
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +17,9 @@ from vesta_local.topics import topics
 ENGINES = ("postgres", "objects", "events", "inference")
 # Services first, then the engines, and last the one on which two others keep what they have.
 STOP_ORDER = (services.NAMES, ("events", "inference", "postgres"), ("objects",))
-HEALTH_DEADLINE = timedelta(seconds=120)
+HEALTH_DEADLINE = timedelta(seconds=300)
+# What died so often while it was waited for will not get healthy.
+LIVES_MAX = 10
 LOG_TAIL_LINES = 12
 _POLL_SECONDS = 0.2
 
@@ -154,14 +157,19 @@ class Platform:
     def _await(self, names: Sequence[str], end: float, say: Say) -> None:
         programs = self.programs
         waiting = list(names)
+        pids: defaultdict[str, set[int]] = defaultdict(set)
         while waiting:
             for name in list(waiting):
                 if programs[name].is_healthy():
                     waiting.remove(name)
                     say(f"{name} is healthy")
-            if waiting and time.monotonic() > end:
+            for state in self.supervisor.states():
+                pids[state.name].add(state.pid)
+            late = waiting if time.monotonic() > end else []
+            dying = [name for name in waiting if len(pids[name]) > LIVES_MAX]
+            if late or dying:
                 raise RuntimeError(
-                    "\n".join(f"{name} is not healthy in time; {self._log_tail(name)}" for name in waiting)
+                    "\n".join(f"{name} does not get healthy; {self._log_tail(name)}" for name in dying or late)
                 )
             if waiting:
                 time.sleep(_POLL_SECONDS)
