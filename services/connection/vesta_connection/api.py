@@ -1,5 +1,6 @@
 """gRPC: Sources, uploads, Syncs, and the inner door for media."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
@@ -122,7 +123,7 @@ class SourceService(SourceServiceServicer):
         self, request_iterator: Iterator[UploadItemRequest], context: grpc.ServicerContext
     ) -> UploadItemResponse:
         """Takes one image in as many messages as it comes."""
-        first = next(request_iterator)
+        first = next(request_iterator, UploadItemRequest())
         with self._store.postgres.transaction() as connection:
             source = self._store.get_source(connection, first.parent)
         if source.WhichOneof("kind") != "upload":
@@ -135,8 +136,16 @@ class SourceService(SourceServiceServicer):
         (media,) = self._ingest.take([Arrival(first.file_name, bytes(data))], source.name)
         if isinstance(media, Refused):
             raise InvalidArgument(media.message, reason=media.reason, violations=[Violation("file", media.message)])
-        (created,) = self._items.create(source, [media], dict(first.metadata), first.request_id)
-        return UploadItemResponse(item=created.name, media=media, existed=created.existed)
+
+        def create() -> UploadItemResponse:
+            (created,) = self._items.create(source, [media], dict(first.metadata))
+            return UploadItemResponse(item=created.name, media=media, existed=created.existed)
+
+        asked = UploadItemRequest()
+        asked.CopyFrom(first)
+        asked.file.data = hashlib.sha256(data).digest()
+        with self._store.postgres.transaction() as connection:
+            return once(connection, asked, UploadItemResponse, create)
 
     def _check(self, source: Source) -> None:
         match source.WhichOneof("kind"):

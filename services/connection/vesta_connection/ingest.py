@@ -48,17 +48,23 @@ class Ingest:
         self._clock = clock
         self._threads = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="store")
 
-    def take(self, arrivals: Sequence[Arrival], source: str = "") -> list[Media | Refused]:
+    def take(
+        self, arrivals: Sequence[Arrival], source: str = "", ingest_time: datetime | None = None
+    ) -> list[Media | Refused]:
         """Decodes and stores each file; one refused file spoils no other.
+
+        Args:
+            ingest_time: what their provenance says; now, if it is left out. Given, the same files give the same media.
 
         Raises:
             Unavailable: the object store does not answer. What was stored already is found again by its hash.
         """
+        arrived = ingest_time or self._clock.now()
         normalised = self._sandbox.map(normalise, [arrival.data for arrival in arrivals])
         waiting = [
             Refused(arrival.file_name, result.reason, str(result))
             if isinstance(result, VestaError)
-            else self._threads.submit(self._store_one, arrival, result, source)
+            else self._threads.submit(self._store_one, arrival, result, source, arrived)
             for arrival, result in zip(arrivals, normalised, strict=True)
         ]
         return [entry if isinstance(entry, Refused) else entry.result() for entry in waiting]
@@ -67,7 +73,7 @@ class Ingest:
         """Waits for what is being stored."""
         self._threads.shutdown()
 
-    def _store_one(self, arrival: Arrival, image: NormalisedImage, source: str) -> Media:
+    def _store_one(self, arrival: Arrival, image: NormalisedImage, source: str, arrived: datetime) -> Media:
         stored = self._store.put("media", image.data)
         thumbnail = self._store.put_named(f"thumbnails/{stored.sha256}", image.thumbnail_jpeg)
         media = Media(
@@ -86,5 +92,5 @@ class Ingest:
         taken = image.taken_time or arrival.changed_time
         if taken:
             media.provenance.taken_time.FromDatetime(taken)
-        media.provenance.ingest_time.FromDatetime(self._clock.now())
+        media.provenance.ingest_time.FromDatetime(arrived)
         return media

@@ -33,7 +33,7 @@ class Items:
         ]
 
     def create(
-        self, source: Source, media: Sequence[Media], metadata: Mapping[str, str], request_id: str
+        self, source: Source, media: Sequence[Media], metadata: Mapping[str, str], request_id: str = ""
     ) -> Sequence[CreatedItem]:
         """Adds media as items of the source's dataset; a picture that is there already is answered with the item it is."""
         request = BatchCreateItemsRequest(

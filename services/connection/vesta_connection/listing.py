@@ -25,12 +25,14 @@ class SourceFile:
         fingerprint: the store's etag, or else size and time of change.
         path: how its file system calls it.
         size_bytes: None where the store does not say.
+        is_link: True for a symbolic link, which is never followed: it may lead anywhere.
     """
 
     file_name: str
     fingerprint: str
     path: str
     size_bytes: int | None
+    is_link: bool = False
 
 
 class FileTree(Protocol):
@@ -64,19 +66,27 @@ class FsspecTree:
             FailedPrecondition: the place cannot be read; says why.
         """
         try:
-            for _, _, files in self._file_system.walk(self._root, detail=True):
+            for _, _, files in self._file_system.walk(self._root, detail=True, on_error="raise"):
                 for _, entry in sorted(files.items()):
                     path = str(entry["name"])
-                    if not path.lower().endswith(_IGNORED_SUFFIXES):
+                    is_link = bool(entry.get("islink"))
+                    is_file = is_link or entry.get("type", "file") == "file"  # and no pipe, which would never end
+                    if is_file and not path.lower().endswith(_IGNORED_SUFFIXES):
                         name = path.removeprefix(self._root).lstrip("/")
-                        yield SourceFile(name, fingerprint(entry), path, entry.get("size"))
+                        yield SourceFile(name, fingerprint(entry), path, entry.get("size"), is_link)
         except OSError as error:
             raise FailedPrecondition(
                 f"{self._root} cannot be listed: {error}", reason="SOURCE_UNREACHABLE", metadata={"root": self._root}
             ) from error
 
     def read(self, file: SourceFile) -> bytes:
-        """A file's bytes."""
+        """A file's bytes.
+
+        Raises:
+            PermissionError: it is a link.
+        """
+        if file.is_link:
+            raise PermissionError("links are not followed; put the file itself here")
         with self._file_system.open(file.path, "rb") as opened:
             return bytes(opened.read(FILE_BYTES_MAX + 1))
 
@@ -85,7 +95,8 @@ def fingerprint(entry: dict[str, Any]) -> str:
     """What tells one state of a file from the next: the etag where there is one, else size and time of change."""
     etag = entry.get("ETag") or entry.get("etag")
     changed = entry.get("mtime") or entry.get("LastModified") or entry.get("last_modified") or ""
-    return str(etag).strip('"') if etag else f"{entry.get('size')}:{changed}"
+    # `created` is a local file's ctime: it changes even where a copy keeps the older file's time.
+    return str(etag).strip('"') if etag else f"{entry.get('size')}:{changed}:{entry.get('created', '')}"
 
 
 def open_tree(source: Source, secret: str, places: Places) -> FileTree:

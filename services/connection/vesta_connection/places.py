@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 from vesta_common.errors import InvalidArgument
 
+_WEB = frozenset({"http", "https"})
+
 Resolve = Callable[[str], Sequence[str]]
 """A host's addresses, as text."""
 
@@ -57,23 +59,24 @@ class Places:
                 reason="SOURCE_NOT_ALLOWED",
                 metadata={"protocol": protocol},
             )
-        endpoint = urlsplit(endpoint_url)
-        if not endpoint_url:
-            return
-        if endpoint.scheme not in {"http", "https"} or not endpoint.hostname:
+        for address in (endpoint_url, url if protocol in _WEB else ""):
+            if address:
+                self._check_host(address, resolve or resolve_host)
+
+    def _check_host(self, url: str, resolve: Resolve) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in _WEB or not parts.hostname:
             raise InvalidArgument(
-                f"{endpoint_url} is no http:// or https:// endpoint",
-                reason="SOURCE_NOT_ALLOWED",
-                metadata={"url": endpoint_url},
+                f"{url} is no http:// or https:// endpoint", reason="SOURCE_NOT_ALLOWED", metadata={"url": url}
             )
-        if endpoint.hostname in self.inner_hosts or endpoint.netloc in self.inner_hosts:
+        if parts.hostname in self.inner_hosts or parts.netloc in self.inner_hosts:
             return
-        for address in (resolve or resolve_host)(endpoint.hostname):
+        for address in resolve(parts.hostname):
             if not ipaddress.ip_address(address).is_global:
                 raise InvalidArgument(
-                    f"{endpoint.hostname} leads to the inner address {address}; the operator may allow it by name",
+                    f"{parts.hostname} leads to the inner address {address}; the operator may allow it by name",
                     reason="SOURCE_NOT_ALLOWED",
-                    metadata={"host": endpoint.hostname},
+                    metadata={"host": parts.hostname},
                 )
 
 

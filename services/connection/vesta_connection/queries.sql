@@ -57,18 +57,19 @@ RETURNING cancel_requested;
 UPDATE syncs SET found_count = :found_count, unchanged_count = :unchanged_count, listed = :listed WHERE name = :name;
 
 -- name: record_batch^
--- Adds what became of one batch, keeping the first hundred refusals.
+-- Adds what became of one batch, keeping the first hundred refusals. No row where another worker has taken the sync over.
 UPDATE syncs SET
     added_count = added_count + :added_count,
     duplicate_count = duplicate_count + :duplicate_count,
     refused_count = refused_count + :refused_count,
     refusals = CASE WHEN jsonb_array_length(refusals) < 100 THEN refusals || :refusals ELSE refusals END
-WHERE name = :name
+WHERE name = :name AND state = 'RUNNING' AND lease_expire_time = :held
 RETURNING *;
 
 -- name: end_sync^
+-- Ends a sync for the worker that holds it. No row where another one has taken it over.
 UPDATE syncs SET state = :state, error = :error, end_time = :now, lease_expire_time = NULL
-WHERE name = :name AND state IN ('QUEUED', 'RUNNING')
+WHERE name = :name AND state = 'RUNNING' AND lease_expire_time = :held
 RETURNING *;
 
 -- name: request_cancel^

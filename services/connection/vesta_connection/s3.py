@@ -44,9 +44,7 @@ class S3FileSystem(AbstractFileSystem):  # type: ignore[misc]
             ),
         )
 
-    def walk(
-        self, path: str, maxdepth: int | None = None, topdown: bool = True, on_error: str = "raise", **options: Any
-    ) -> Iterator[Any]:
+    def walk(self, path: str, *rest: Any, **options: Any) -> Iterator[Any]:  # noqa: ARG002 - fsspec's signature
         """Every object below `path`, in pages of a thousand.
 
         Raises:
@@ -80,10 +78,13 @@ class _Object(io.BytesIO):
         """The object's first `size` bytes, or all.
 
         Raises:
+            FileNotFoundError: it has been removed meanwhile.
             OSError: the object cannot be read.
         """
         try:
             body = self._client.get_object(Bucket=self._bucket, Key=self._key)["Body"]
             return bytes(body.read(size if size is not None and size >= 0 else None))
+        except self._client.exceptions.NoSuchKey as error:
+            raise FileNotFoundError(f"{self._key} is there no more") from error
         except (BotoCoreError, ClientError) as error:
             raise OSError(str(error)) from error

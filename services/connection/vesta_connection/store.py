@@ -24,12 +24,18 @@ REFUSALS_KEPT = 100
 queries = load_queries("vesta_connection")
 
 
-@dataclass(frozen=True)
+@dataclass
 class ClaimedSync:
-    """A Sync that this worker holds until its lease runs out."""
+    """A Sync that this worker holds until its lease runs out. The lease's end fences its writes: two workers never have the same.
+
+    Attributes:
+        start_time: when the first worker began it.
+    """
 
     name: str
     source: str
+    start_time: datetime
+    lease_expire_time: datetime
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,6 @@ class Store:
     def __init__(self, postgres: Postgres, clock: Clock) -> None:
         self.postgres = postgres
         self._clock = clock
-        self._leases: dict[str, datetime] = {}
 
     def insert_source(self, connection: Connection, source: Source, secret: str) -> None:
         """Keeps a new Source.
@@ -140,25 +145,24 @@ class Store:
             row = queries.claim_sync(connection, now=now, lease_expire_time=expire)
         if row is None:
             return None
-        self._leases[row["name"]] = expire
-        return ClaimedSync(row["name"], row["source"])
+        return ClaimedSync(row["name"], row["source"], row["start_time"], expire)
 
     def renew_sync(self, claimed: ClaimedSync, now: datetime, lease: timedelta) -> bool | None:
         """Keeps the claim; answers whether the Sync was asked to end, None where another worker has taken it over."""
         expire = now + lease
         with self.postgres.transaction() as connection:
             row = queries.renew_sync(
-                connection, name=claimed.name, held=self._leases[claimed.name], lease_expire_time=expire
+                connection, name=claimed.name, held=claimed.lease_expire_time, lease_expire_time=expire
             )
         if row is None:
             return None
-        self._leases[claimed.name] = expire
+        claimed.lease_expire_time = expire
         return bool(row["cancel_requested"])
 
     def release_sync(self, claimed: ClaimedSync) -> None:
         """Gives a Sync back at once, for the next worker."""
         with self.postgres.transaction() as connection:
-            queries.release_sync(connection, name=claimed.name, held=self._leases.pop(claimed.name))
+            queries.release_sync(connection, name=claimed.name, held=claimed.lease_expire_time)
 
     def known_files(self, source: str) -> dict[str, Known]:
         """What is remembered of a Source's files, by file name."""
@@ -173,41 +177,57 @@ class Store:
                 connection, name=name, found_count=found_count, unchanged_count=unchanged_count, listed=listed
             )
 
-    def record_batch(self, name: str, source: str, results: Sequence[FileResult], *, tell: bool) -> None:
-        """Keeps what became of a batch, and the files, in one transaction; publishes the progress where asked to."""
+    def record_batch(self, claimed: ClaimedSync, results: Sequence[FileResult], *, tell: bool) -> bool:
+        """Keeps what became of a batch, and the files, in one transaction; publishes the progress where asked to.
+
+        Returns:
+            False, and nothing is kept, where another worker has taken the Sync over.
+        """
         created = [result for result in results if isinstance(result.outcome, CreatedItem)]
         refused = [result.outcome for result in results if isinstance(result.outcome, Refused)]
         duplicates = sum(result.outcome.existed for result in created if isinstance(result.outcome, CreatedItem))
         with self.postgres.transaction() as connection:
             row = queries.record_batch(
                 connection,
-                name=name,
+                name=claimed.name,
+                held=claimed.lease_expire_time,
                 added_count=len(created) - duplicates,
                 duplicate_count=duplicates,
                 refused_count=len(refused),
                 refusals=json.dumps([vars(refusal) for refusal in refused[:REFUSALS_KEPT]]),
             )
+            if row is None:
+                return False
             with connection.cursor() as cursor:
                 cursor.executemany(
                     queries.put_file.sql,
                     [
                         {
-                            "source": source,
+                            "source": claimed.source,
                             "file_name": result.file_name,
                             "fingerprint": result.fingerprint,
-                            "sync": name,
+                            "sync": claimed.name,
                             "item": result.outcome.name if isinstance(result.outcome, CreatedItem) else "",
                         }
                         for result in results
                     ],
                 )
             if tell:
-                self._publish(connection, name, SyncProgressed(sync=_sync(row)))
+                self._publish(connection, claimed.name, SyncProgressed(sync=_sync(row)))
+        return True
 
-    def end_sync(self, name: str, state: Sync.State.ValueType, error: str, now: datetime) -> None:
-        """Ends a Sync and publishes how, in one transaction. An ended one stays as it is."""
+    def end_sync(self, claimed: ClaimedSync, state: Sync.State.ValueType, error: str, now: datetime) -> None:
+        """Ends a Sync and publishes how, in one transaction. One that another worker has taken over stays as it is."""
+        name = claimed.name
         with self.postgres.transaction() as connection:
-            row = queries.end_sync(connection, name=name, state=Sync.State.Name(state), error=error, now=now)
+            row = queries.end_sync(
+                connection,
+                name=name,
+                held=claimed.lease_expire_time,
+                state=Sync.State.Name(state),
+                error=error,
+                now=now,
+            )
             if row is None:
                 return
             if state == Sync.SUCCEEDED:

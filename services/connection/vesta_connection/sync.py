@@ -1,5 +1,6 @@
 """Runs Syncs: claims one, lists its source, takes in what is new batch by batch; a kill costs one batch, which is taken in again."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
@@ -66,9 +67,9 @@ class SyncWorker:
                 self._store.release_sync(claimed)
                 raise
             log.warning("sync_failed", sync=claimed.name, error=str(error))
-            self._store.end_sync(claimed.name, Sync.FAILED, str(error), self._clock.now())
+            self._store.end_sync(claimed, Sync.FAILED, str(error), self._clock.now())
         except OSError as error:
-            self._store.end_sync(claimed.name, Sync.FAILED, f"the source cannot be read: {error}", self._clock.now())
+            self._store.end_sync(claimed, Sync.FAILED, f"the source cannot be read: {error}", self._clock.now())
         return True
 
     def _run(self, claimed: ClaimedSync) -> None:
@@ -84,12 +85,14 @@ class SyncWorker:
         told = self._clock.now()
         for files, taken in self._taken(claimed, tree, listing.to_read):
             self._keep(claimed)
-            results = self._items.add(source, files, taken, request_id=_request_id(claimed.name, files))
+            results = self._items.add(source, files, taken, request_id=_request_id(claimed.name, taken))
             now = self._clock.now()
             tell = now - told >= PROGRESS_INTERVAL
-            self._store.record_batch(claimed.name, claimed.source, results, tell=tell)
+            if not self._store.record_batch(claimed, results, tell=tell):
+                log.warning("sync_taken_over", sync=claimed.name)
+                raise Stopped
             told = now if tell else told
-        self._store.end_sync(claimed.name, Sync.SUCCEEDED, "", self._clock.now())
+        self._store.end_sync(claimed, Sync.SUCCEEDED, "", self._clock.now())
         log.info("sync_succeeded", sync=claimed.name, found=listing.found_count)
 
     def _taken(
@@ -98,16 +101,18 @@ class SyncWorker:
         """Each batch with what became of it; the next one is read and decoded while the last is being recorded."""
         ahead: tuple[list[SourceFile], Future[list[Media | Refused]]] | None = None
         for batch in in_batches(files):
-            following = (batch, self._ahead.submit(self._take, claimed.source, tree, batch))
+            following = (batch, self._ahead.submit(self._take, claimed, tree, batch))
             if ahead:
                 yield ahead[0], ahead[1].result()
             ahead = following
         if ahead:
             yield ahead[0], ahead[1].result()
 
-    def _take(self, source: str, tree: FileTree, batch: Sequence[SourceFile]) -> list[Media | Refused]:
-        arrivals = list(self._readers.map(lambda file: Arrival(file.file_name, tree.read(file)), batch))
-        return self._ingest.take(arrivals, source)
+    def _take(self, claimed: ClaimedSync, tree: FileTree, batch: Sequence[SourceFile]) -> list[Media | Refused]:
+        read = list(self._readers.map(lambda file: _read(tree, file), batch))
+        arrivals = [entry for entry in read if isinstance(entry, Arrival)]
+        taken = iter(self._ingest.take(arrivals, claimed.source, claimed.start_time))
+        return [entry if isinstance(entry, Refused) else next(taken) for entry in read]
 
     def _keep(self, claimed: ClaimedSync) -> None:
         """Renews the lease, or stops."""
@@ -118,11 +123,23 @@ class SyncWorker:
             log.warning("sync_taken_over", sync=claimed.name)
             raise Stopped
         if kept:
-            self._store.end_sync(claimed.name, Sync.CANCELLED, "", self._clock.now())
+            self._store.end_sync(claimed, Sync.CANCELLED, "", self._clock.now())
             log.info("sync_cancelled", sync=claimed.name)
             raise Stopped
 
 
-def _request_id(sync: str, files: Sequence[SourceFile]) -> str:
-    """Names a batch, so that adding it again after a kill adds nothing."""
-    return f"{sync.rpartition('/')[2]}:{files[0].file_name}"[-128:]
+def _read(tree: FileTree, file: SourceFile) -> Arrival | Refused:
+    """A file's bytes; one that is gone or closed to us is refused and fails nothing else."""
+    try:
+        return Arrival(file.file_name, tree.read(file))
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        return Refused(file.file_name, "FILE_UNREADABLE", f"the file cannot be read: {error.strerror or error}")
+
+
+def _request_id(sync: str, taken: Sequence[Media | Refused]) -> str:
+    """Names what one sync adds together, so that adding it again after a kill gives the first answer."""
+    digest = hashlib.sha256(sync.encode())
+    for entry in taken:
+        if isinstance(entry, Media):
+            digest.update(entry.SerializeToString(deterministic=True))
+    return digest.hexdigest()

@@ -1,0 +1,99 @@
+"""The connection service on the real database and object store, beside a small datasets service; time stands still."""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from connection_builders import Connection, FakeDatasets, OneDataset
+from vesta_common.client import open_channel
+from vesta_common.clock import ManualClock
+from vesta_common.objects import ObjectStore
+from vesta_common.postgres import Postgres
+from vesta_common.sandbox import Sandbox
+from vesta_common.server import Server
+from vesta_connection.api import MediaService, SourceService, SyncService
+from vesta_connection.ingest import Ingest
+from vesta_connection.items import Items
+from vesta_connection.places import Places
+from vesta_connection.settings import Settings
+from vesta_connection.store import Store
+from vesta_contracts.connection.v1 import MediaServiceStub, SourceServiceStub, SyncServiceStub
+from vesta_contracts.datasets.v1 import DatasetServiceStub, ItemServiceStub
+
+
+@pytest.fixture(scope="session")
+def sandbox() -> Iterator[Sandbox]:
+    sandbox = Sandbox(2)
+    yield sandbox
+    sandbox.close()
+
+
+@pytest.fixture
+def datasets() -> FakeDatasets:
+    return FakeDatasets()
+
+
+@pytest.fixture
+def datasets_address(datasets: FakeDatasets) -> Iterator[str]:
+    server = Server("datasets", "127.0.0.1:0", [datasets, OneDataset()])
+    server.start()
+    yield server.address
+    server.stop()
+
+
+@pytest.fixture
+def settings(service_settings: Callable[[str], dict[str, Any]], datasets_address: str, tmp_path: Path) -> Settings:
+    endpoint = service_settings("connection")["s3_endpoint_url"].removeprefix("http://")
+    (tmp_path / "inbox").mkdir()
+    return Settings(
+        **service_settings("connection"),
+        datasets_address=datasets_address,
+        folder_roots=str(tmp_path / "inbox"),
+        inner_hosts=endpoint,
+    )
+
+
+@pytest.fixture
+def connection(settings: Settings, datasets: FakeDatasets, sandbox: Sandbox) -> Iterator[Connection]:
+    postgres = Postgres(settings.postgres_url, settings.postgres_schema).open()
+    postgres.migrate("vesta_connection")
+    clock = ManualClock()
+    store = Store(postgres, clock)
+    peers = open_channel(settings.datasets_address, "connection")
+    ingest = Ingest(sandbox, ObjectStore.of(settings), clock)
+    items = Items(ItemServiceStub(peers))
+    places = Places(settings.folder_root_paths, ("s3",), (settings.inner_hosts,))
+    server = Server(
+        "connection",
+        "127.0.0.1:0",
+        [
+            SourceService(store, ingest, items, DatasetServiceStub(peers), places),
+            SyncService(store, []),
+            MediaService(ingest, clock),
+        ],
+    )
+    server.start()
+    door = open_channel(server.address, "tests")
+    yield Connection(
+        sources=SourceServiceStub(door),
+        syncs=SyncServiceStub(door),
+        media=MediaServiceStub(door),
+        datasets=datasets,
+        postgres=postgres,
+        store=store,
+        ingest=ingest,
+        items=items,
+        places=places,
+        clock=clock,
+        inbox=settings.folder_root_paths[0],
+    )
+    door.close()
+    server.stop()
+    ingest.close()
+    peers.close()
+    postgres.close()

@@ -1,0 +1,201 @@
+"""What the tests of this service share: pictures, hostile files, a datasets service of their own, and the service around them."""
+
+import io
+import struct
+import threading
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+from PIL import Image
+from vesta_common.clock import ManualClock
+from vesta_common.errors import InvalidArgument, NotFound
+from vesta_common.postgres import Postgres
+from vesta_connection.ingest import Ingest
+from vesta_connection.items import Items
+from vesta_connection.places import Places
+from vesta_connection.store import Store
+from vesta_connection.sync import SyncWorker
+from vesta_contracts.connection.v1 import (
+    BucketSource,
+    CreateSourceRequest,
+    CreateSyncRequest,
+    FolderSource,
+    GetSyncRequest,
+    MediaServiceStub,
+    Source,
+    SourceServiceStub,
+    Sync,
+    SyncServiceStub,
+    UploadSource,
+)
+from vesta_contracts.datasets.v1 import (
+    BatchCreateItemsRequest,
+    BatchCreateItemsResponse,
+    CreatedItem,
+    Dataset,
+    DatasetServiceServicer,
+    GetDatasetRequest,
+    ItemServiceServicer,
+    NewItem,
+)
+
+PROJECT = "projects/acme"
+DATASET = f"{PROJECT}/datasets/vans"
+LITTLE = timedelta(milliseconds=1)
+
+
+def a_picture(seed: int = 0, width: int = 96, height: int = 64) -> Image.Image:
+    """A smooth picture; another seed is another picture."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def encoded(image: Image.Image, image_format: str = "JPEG", **options: Any) -> bytes:
+    target = io.BytesIO()
+    image.save(target, image_format, **options)
+    return target.getvalue()
+
+
+def a_jpeg(seed: int = 0) -> bytes:
+    return encoded(a_picture(seed))
+
+
+def a_png_that_claims(width: int, height: int) -> bytes:
+    """A few bytes that would unfold to a very large picture."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+
+
+def an_animation() -> bytes:
+    return encoded(a_picture(1), "GIF", save_all=True, append_images=[a_picture(2), a_picture(3)])
+
+
+HOSTILE = {
+    "truncated.jpg": (a_jpeg(90)[:-200], "IMAGE_TRUNCATED"),
+    "bomb.png": (a_png_that_claims(50_000, 50_000), "IMAGE_TOO_LARGE"),
+    "100-megapixels.png": (encoded(Image.new("L", (10_000, 10_000)), "PNG"), "IMAGE_TOO_LARGE"),
+    "animated.gif": (an_animation(), "IMAGE_ANIMATED"),
+    "program.jpg": (b"\x7fELF" + bytes(500), "IMAGE_FORMAT_UNSUPPORTED"),
+    "drawing.svg": (b'<svg xmlns="http://www.w3.org/2000/svg"><script>1</script></svg>', "IMAGE_FORMAT_UNSUPPORTED"),
+    "nothing.jpg": (b"", "IMAGE_EMPTY"),
+}
+
+
+class OneDataset(DatasetServiceServicer):
+    """Knows one dataset."""
+
+    def GetDataset(self, request: GetDatasetRequest, context: grpc.ServicerContext) -> Dataset:
+        if request.name != DATASET:
+            raise NotFound(f"there is no {request.name}", reason="RESOURCE_NOT_FOUND")
+        return Dataset(name=DATASET)
+
+
+class FakeDatasets(ItemServiceServicer):
+    """One dataset that keeps what the real one promises: a picture is one item, a request_id has one answer."""
+
+    def __init__(self) -> None:
+        self.items: dict[str, str] = {}
+        self.added: list[NewItem] = []
+        self._answers: dict[str, tuple[bytes, BatchCreateItemsResponse]] = {}
+        self._lock = threading.Lock()
+
+    def BatchCreateItems(
+        self, request: BatchCreateItemsRequest, context: grpc.ServicerContext
+    ) -> BatchCreateItemsResponse:
+        body = request.SerializeToString(deterministic=True)
+        with self._lock:
+            if request.request_id in self._answers:
+                asked, answer = self._answers[request.request_id]
+                if asked != body:
+                    raise InvalidArgument("another request had this request_id", reason="REQUEST_ID_REUSED")
+                return answer
+            answer = BatchCreateItemsResponse(items=[self._add(new) for new in request.items])
+            if request.request_id:
+                self._answers[request.request_id] = (body, answer)
+            return answer
+
+    def _add(self, new: NewItem) -> CreatedItem:
+        existed = new.media.sha256 in self.items
+        name = self.items.setdefault(new.media.sha256, f"{DATASET}/items/{len(self.items):026d}")
+        if not existed:
+            self.added.append(NewItem.FromString(new.SerializeToString()))
+        return CreatedItem(name=name, existed=existed)
+
+
+@dataclass
+class Connection:
+    """The service: its doors, its parts, and the dataset it fills."""
+
+    sources: SourceServiceStub
+    syncs: SyncServiceStub
+    media: MediaServiceStub
+    datasets: FakeDatasets
+    postgres: Postgres
+    store: Store
+    ingest: Ingest
+    items: Items
+    places: Places
+    clock: ManualClock
+    inbox: Path
+
+    def a_worker(self, items: Items | None = None) -> SyncWorker:
+        """A worker as a process of its own would have: nothing but the database is shared."""
+        store = Store(self.postgres, self.clock)
+        return SyncWorker(store, self.ingest, items or self.items, self.places, self.clock)
+
+    def a_folder_source(self, name: str = "folder", path: Path | None = None) -> Source:
+        return self._create(name, Source(dataset=DATASET, folder=FolderSource(path=str(path or self.inbox))))
+
+    def a_bucket_source(self, bucket: BucketSource, name: str = "bucket") -> Source:
+        return self._create(name, Source(dataset=DATASET, bucket=bucket))
+
+    def an_upload_source(self, name: str = "upload") -> Source:
+        return self._create(name, Source(dataset=DATASET, upload=UploadSource()))
+
+    def _create(self, name: str, source: Source) -> Source:
+        return self.sources.CreateSource(CreateSourceRequest(parent=PROJECT, source_id=name, source=source))
+
+    def queued(self, source: Source) -> Sync:
+        self.clock.advance(LITTLE)
+        return self.syncs.CreateSync(CreateSyncRequest(parent=source.name))
+
+    def synced(self, source: Source) -> Sync:
+        """A Sync of the source, run to its end."""
+        sync = self.queued(source)
+        assert self.a_worker().step()
+        return self.syncs.GetSync(GetSyncRequest(name=sync.name))
+
+    def write(self, *seeds: int) -> None:
+        for seed in seeds:
+            (self.inbox / f"{seed:03d}.jpg").write_bytes(a_jpeg(seed))
+
+    def told(self) -> list[str]:
+        with self.postgres.transaction() as connection:
+            rows = connection.execute("SELECT headers FROM outbox ORDER BY id").fetchall()
+        return [str(row["headers"]) for row in rows]
+
+
+def counts(sync: Sync) -> dict[str, int]:
+    """What a Sync counted, without zeros."""
+    found = {
+        field: getattr(sync, f"{field}_count") for field in ("found", "added", "unchanged", "duplicate", "refused")
+    }
+    return {field: count for field, count in found.items() if count}
+
+
+def reasons(sync: Sync) -> dict[str, str]:
+    return {refusal.file_name: refusal.reason for refusal in sync.refusals}
+
+
+def chunks(data: bytes, size: int) -> Sequence[bytes]:
+    return [data[start : start + size] for start in range(0, len(data), size)]

@@ -1,0 +1,250 @@
+"""Sources, uploads and the inner door over gRPC: what is allowed, kept, hidden and refused."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from connection_builders import DATASET, HOSTILE, PROJECT, Connection, a_jpeg, chunks
+from google.api.httpbody_pb2 import HttpBody
+from google.protobuf.field_mask_pb2 import FieldMask
+from vesta_common.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, VestaError
+from vesta_connection.places import Places
+from vesta_contracts.connection.v1 import (
+    BucketSource,
+    CreateSourceRequest,
+    DeleteSourceRequest,
+    FolderSource,
+    GetSourceRequest,
+    GetSyncRequest,
+    IngestMediaRequest,
+    ListSourcesRequest,
+    MediaFile,
+    Source,
+    UpdateSourceRequest,
+    UploadItemRequest,
+    UploadItemResponse,
+)
+
+
+def created(connection: Connection, source: Source, source_id: str = "") -> Source:
+    source.dataset = source.dataset or DATASET
+    return connection.sources.CreateSource(CreateSourceRequest(parent=PROJECT, source_id=source_id, source=source))
+
+
+def uploaded(
+    connection: Connection, source: Source, pieces: Sequence[bytes], request_id: str = ""
+) -> UploadItemResponse:
+    def messages() -> Iterator[UploadItemRequest]:
+        yield UploadItemRequest(
+            parent=source.name,
+            file_name="van.jpg",
+            file=HttpBody(data=pieces[0]),
+            metadata={"camera": "dock-3"},
+            request_id=request_id,
+        )
+        for piece in pieces[1:]:
+            yield UploadItemRequest(parent=source.name, file=HttpBody(data=piece))
+
+    return connection.sources.UploadItem(messages())
+
+
+def test_a_source_needs_a_kind(connection: Connection) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        created(connection, Source())
+    assert caught.value.reason == "SOURCE_KIND_MISSING"
+
+
+def test_a_source_needs_a_dataset_that_is_there(connection: Connection) -> None:
+    with pytest.raises(NotFound) as caught:
+        created(connection, Source(dataset=f"{PROJECT}/datasets/none", folder=FolderSource(path=str(connection.inbox))))
+    assert caught.value.reason == "RESOURCE_NOT_FOUND"
+
+
+def test_a_taken_name_is_told(connection: Connection) -> None:
+    connection.an_upload_source("twice")
+    with pytest.raises(AlreadyExists) as caught:
+        connection.an_upload_source("twice")
+    assert caught.value.reason == "RESOURCE_EXISTS"
+
+
+@pytest.mark.parametrize("path", ["/", "/etc", "{inbox}/..", "{inbox}/../elsewhere", "{inbox}/none", "{inbox}/link"])
+def test_a_folder_outside_the_roots_is_not_allowed(connection: Connection, path: str) -> None:
+    (connection.inbox / ".." / "elsewhere").mkdir()
+    (connection.inbox / "link").symlink_to("/etc")
+    with pytest.raises(InvalidArgument) as caught:
+        connection.a_folder_source(path=Path(path.format(inbox=connection.inbox)))
+    assert caught.value.reason == "SOURCE_NOT_ALLOWED"
+
+
+@pytest.mark.parametrize(
+    ("url", "endpoint"),
+    [
+        ("s3://photos", "http://127.0.0.1:9999"),
+        ("s3://photos", "http://169.254.169.254/latest/meta-data"),
+        ("s3://photos", "http://10.1.2.3"),
+        ("s3://photos", "http://[::1]:80"),
+        ("s3://photos", "ftp://example.org"),
+        ("file:///etc", ""),
+        ("http://example.org/a.jpg", ""),
+    ],
+)
+def test_a_bucket_on_an_inner_address_or_another_protocol_is_not_allowed(
+    connection: Connection, url: str, endpoint: str
+) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        connection.a_bucket_source(BucketSource(url=url, endpoint_url=endpoint))
+    assert caught.value.reason == "SOURCE_NOT_ALLOWED"
+
+
+def test_where_web_addresses_are_allowed_inner_ones_still_are_not() -> None:
+    places = Places((), ("https",), ())
+    with pytest.raises(InvalidArgument) as caught:
+        places.check_url("https://metadata.example/key", "", resolve=lambda _: ["93.184.216.34", "10.0.0.7"])
+    assert caught.value.reason == "SOURCE_NOT_ALLOWED"
+
+
+def test_a_host_on_a_public_address_is_allowed() -> None:
+    Places((), ("s3",), ()).check_url("s3://photos", "https://s3.example.org", resolve=lambda _: ["93.184.216.34"])
+
+
+def test_a_host_without_an_address_is_unreachable(connection: Connection) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        connection.a_bucket_source(BucketSource(url="s3://photos", endpoint_url="http://nowhere.invalid"))
+    assert caught.value.reason == "SOURCE_UNREACHABLE"
+
+
+def a_bucket(connection: Connection) -> Source:
+    endpoint = f"http://{connection.places.inner_hosts[0]}"
+    bucket = BucketSource(url="s3://photos", endpoint_url=endpoint, access_key_id="key", secret_access_key="hush")
+    return connection.a_bucket_source(bucket)
+
+
+def test_a_secret_is_never_returned(connection: Connection) -> None:
+    made = a_bucket(connection)
+    got = connection.sources.GetSource(GetSourceRequest(name=made.name))
+    (listed,) = connection.sources.ListSources(ListSourcesRequest(parent=PROJECT)).sources
+    updated = connection.sources.UpdateSource(
+        UpdateSourceRequest(
+            source=Source(name=made.name, bucket=BucketSource(secret_access_key="hush2")),
+            update_mask=FieldMask(paths=["bucket.secret_access_key"]),
+        )
+    )
+
+    assert b"hush" not in b"".join(found.SerializeToString() for found in (made, got, listed, updated))
+
+
+def test_an_update_without_a_secret_keeps_the_one_that_is_kept(connection: Connection) -> None:
+    made = a_bucket(connection)
+    connection.sources.UpdateSource(
+        UpdateSourceRequest(
+            source=Source(name=made.name, etag=made.etag, display_name="Dock", bucket=BucketSource(access_key_id="k2")),
+            update_mask=FieldMask(paths=["display_name", "bucket.access_key_id"]),
+        )
+    )
+
+    source, secret = connection.store.get_source_with_secret(made.name)
+    assert (source.display_name, source.bucket.access_key_id, secret) == ("Dock", "k2", "hush")
+
+
+def test_an_update_with_a_stale_etag_is_aborted(connection: Connection) -> None:
+    made = connection.an_upload_source()
+    with pytest.raises(Aborted) as caught:
+        connection.sources.UpdateSource(
+            UpdateSourceRequest(
+                source=Source(name=made.name, etag="0" * 16, display_name="Dock"),
+                update_mask=FieldMask(paths=["display_name"]),
+            )
+        )
+    assert caught.value.reason == "ETAG_STALE"
+
+
+def test_a_deleted_source_is_not_found(connection: Connection) -> None:
+    made = connection.an_upload_source()
+    connection.sources.DeleteSource(DeleteSourceRequest(name=made.name))
+    with pytest.raises(NotFound) as caught:
+        connection.sources.GetSource(GetSourceRequest(name=made.name))
+    assert caught.value.reason == "RESOURCE_NOT_FOUND"
+
+
+def test_a_sync_that_is_not_there_is_not_found(connection: Connection) -> None:
+    with pytest.raises(NotFound) as caught:
+        connection.syncs.GetSync(GetSyncRequest(name=f"{PROJECT}/sources/none/syncs/none"))
+    assert caught.value.reason == "RESOURCE_NOT_FOUND"
+
+
+def test_sources_are_listed_by_name_page_by_page(connection: Connection) -> None:
+    for name in ("b", "c", "a"):
+        connection.an_upload_source(name)
+    first = connection.sources.ListSources(ListSourcesRequest(parent=PROJECT, page_size=2))
+    second = connection.sources.ListSources(
+        ListSourcesRequest(parent=PROJECT, page_size=2, page_token=first.next_page_token)
+    )
+
+    assert [source.name[-1] for source in (*first.sources, *second.sources)] == ["a", "b", "c"]
+
+
+def test_an_upload_comes_in_pieces_and_keeps_its_facts(connection: Connection) -> None:
+    answer = uploaded(connection, connection.an_upload_source(), chunks(a_jpeg(1), 300))
+
+    (new,) = connection.datasets.added
+    assert (new.metadata["camera"], new.media.provenance.file_name) == ("dock-3", "van.jpg")
+    assert (answer.item, answer.existed) == (connection.datasets.items[new.media.sha256], False)
+
+
+def test_the_same_picture_uploaded_again_existed(connection: Connection) -> None:
+    source = connection.an_upload_source()
+    first, second = uploaded(connection, source, [a_jpeg(1)]), uploaded(connection, source, [a_jpeg(1)])
+
+    assert (second.item, second.existed) == (first.item, True)
+
+
+def test_an_upload_repeated_with_its_request_id_gets_the_first_answer(connection: Connection) -> None:
+    source = connection.an_upload_source()
+    first = uploaded(connection, source, [a_jpeg(1)], request_id="once")
+    connection.clock.advance(connection.clock.now() - connection.clock.now().replace(year=2025))
+
+    assert uploaded(connection, source, chunks(a_jpeg(1), 100), request_id="once") == first
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_upload_is_refused_with_its_reason(connection: Connection, name: str) -> None:
+    data, reason = HOSTILE[name]
+    with pytest.raises(InvalidArgument) as caught:
+        uploaded(connection, connection.an_upload_source(), [data])
+    assert (caught.value.reason, caught.value.violations[0].field) == (reason, "file")
+
+
+def test_too_large_an_upload_is_refused_before_it_has_come_wholly(connection: Connection) -> None:
+    sent = 0
+    source = connection.an_upload_source()
+
+    def endless() -> Iterator[UploadItemRequest]:
+        nonlocal sent
+        while sent < 200:
+            sent += 1
+            yield UploadItemRequest(parent=source.name, file=HttpBody(data=b"\xff\xd8\xff" + bytes(1 << 20)))
+
+    with pytest.raises(InvalidArgument) as caught:
+        connection.sources.UploadItem(endless())
+    assert (caught.value.reason, sent < 200) == ("IMAGE_TOO_LARGE", True)
+
+
+def test_an_upload_through_another_kind_of_source_is_refused(connection: Connection) -> None:
+    with pytest.raises(FailedPrecondition) as caught:
+        uploaded(connection, connection.a_folder_source(), [a_jpeg(1)])
+    assert caught.value.reason == "SOURCE_NOT_UPLOAD"
+
+
+def test_an_upload_without_any_message_is_answered_with_an_error_of_ours(connection: Connection) -> None:
+    with pytest.raises(VestaError) as caught:
+        connection.sources.UploadItem(iter(()))
+    assert caught.value.reason == "RESOURCE_NOT_FOUND"
+
+
+def test_media_of_other_services_are_answered_one_by_one(connection: Connection) -> None:
+    files = [MediaFile(file_name="a.jpg", data=a_jpeg(1)), MediaFile(file_name="b.jpg"), MediaFile(data=a_jpeg(1))]
+
+    taken = connection.media.IngestMedia(IngestMediaRequest(parent=PROJECT, files=files)).results
+
+    assert [entry.reason for entry in taken] == ["", "IMAGE_EMPTY", ""]
+    assert taken[0].media.sha256 == taken[2].media.sha256
