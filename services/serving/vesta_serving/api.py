@@ -9,7 +9,7 @@ import psycopg
 from google.protobuf import empty_pb2
 from numpy.typing import NDArray
 from vesta_common import filters
-from vesta_common.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, VestaError
+from vesta_common.errors import AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument, NotFound, VestaError
 from vesta_common.etags import check_etag
 from vesta_common.idempotency import once
 from vesta_common.ids import new_id
@@ -132,7 +132,7 @@ class DeploymentService(DeploymentServiceServicer):
         with self._store.postgres.transaction() as connection:
             row = self._store.lock(connection, name)
             current = self._store.message(connection, row)
-            check_etag(request.deployment.etag, current)
+            check_etag(request.deployment.etag, self._store.settled(current))
             updated = apply_update(current, request.deployment, request.update_mask, _MUTABLE)
             self._registry.get(updated.model_version)
             self._store.update(connection, row, updated)
@@ -196,7 +196,8 @@ class DeploymentService(DeploymentServiceServicer):
             decoded = iter([self._alone(outside[0])])
         else:
             decoded = iter(self._sandbox.map(model_pixels, outside))
-        return [self._stored(sent.item) if sent.item else next(decoded) for sent in request.inputs]
+        project = request.name.partition("/deployments/")[0]
+        return [self._stored(project, sent.item) if sent.item else next(decoded) for sent in request.inputs]
 
     def _alone(self, data: bytes) -> Pixels | VestaError:
         try:
@@ -204,11 +205,13 @@ class DeploymentService(DeploymentServiceServicer):
         except VestaError as error:
             return error
 
-    def _stored(self, item: str) -> Pixels | VestaError:
+    def _stored(self, project: str, item: str) -> Pixels | VestaError:
         try:
+            if not item.startswith(f"{project}/datasets/"):
+                raise NotFound(f"there is no {item} in {project}", reason="RESOURCE_NOT_FOUND", metadata={"name": item})
             media = self._items.GetItem(GetItemRequest(name=item)).media
             return model_pixels(self._media.get(media.object_key, sha256=media.sha256))
-        except (NotFound, InvalidArgument) as error:
+        except (NotFound, InvalidArgument, DataLoss) as error:
             return error
 
     def _prediction(self, answering: Answering, sent: PredictInput, answer: Answer, *, embeds: bool) -> ImagePrediction:

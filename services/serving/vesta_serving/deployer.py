@@ -99,9 +99,17 @@ class Deployer:
                 self._triton.probe(version.triton_name, classifies=version.classifies)
             except Unavailable as error:
                 log.warning("model_lost", version=version.model.name, error=str(error))
-                self._triton.unload(version.triton_name)
-                self.make_ready(version)
+                self._heal(version)
+        self._unload_unneeded()
         return False
+
+    def _heal(self, version: Version) -> None:
+        """Loads a version anew; one that cannot be is tried again the next time, and keeps no other from it."""
+        try:
+            self._triton.unload(version.triton_name)
+            self.make_ready(version)
+        except VestaError as error:
+            log.warning("model_not_healed", version=version.model.name, error=str(error))
 
     def _needed(self) -> Iterable[Version]:
         """Every version that answers or may be rolled back to, each once."""

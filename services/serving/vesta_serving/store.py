@@ -172,7 +172,7 @@ class Store:
         found.stable_version, found.previous_version = row.stable, row.previous
         found.state, found.error = Deployment.State.Value(row.state), row.error
         found.create_time.FromDatetime(row.create_time)
-        with_etag(found)
+        with_etag(found)  # over what was asked for and what answers; how far scoring is changes by itself
         found.update_time.FromDatetime(row.update_time)
         passes = [_pass(entry) for entry in queries.list_passes(connection, deployment=row.name)]
         if row.stable and passes:
@@ -182,6 +182,15 @@ class Store:
             )
             found.scoring.item_count = sum(entry.item_count for entry in passes)
         return found
+
+    @staticmethod
+    def settled(deployment: Deployment) -> Deployment:
+        """The part of a deployment that its etag is made of."""
+        part = Deployment()
+        part.CopyFrom(deployment)
+        part.ClearField("update_time")
+        part.ClearField("scoring")
+        return part
 
     def put_version(self, version: ModelVersion) -> None:
         """Remembers a version of the registry."""
