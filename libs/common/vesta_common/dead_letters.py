@@ -2,21 +2,24 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from kafka import KafkaConsumer, KafkaProducer
+from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
 
+from vesta_common import inbox
+from vesta_common.broker import CONNECTION, DELIVERY_TIMEOUT, close_producer, open_producer
 from vesta_common.settings import ServiceSettings
 
 REASON_HEADER = "dead_letter_reason"
 TOPIC_HEADER = "dead_letter_topic"
 POSITION_HEADER = "dead_letter_position"
 _OUR_HEADERS = {REASON_HEADER, TOPIC_HEADER, POSITION_HEADER}
-READ_PATIENCE = timedelta(seconds=5)
+READ_PATIENCE = timedelta(seconds=3)
 REASON_LENGTH_MAX = 2000
+REPLAY_AGE_MAX = inbox.KEEP - timedelta(days=1)
 
 
 def topic_of(service: str) -> str:
@@ -26,14 +29,36 @@ def topic_of(service: str) -> str:
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A record that could not be handled, and why."""
+    """A record that could not be handled.
+
+    Attributes:
+        topic: where it came from, with the prefix.
+        position: its partition and offset there, `3:1024`.
+        reason: why it could not be handled.
+        time: when it was set aside.
+        headers: those it had.
+    """
 
     topic: str
     position: str
     reason: str
+    time: datetime
     key: bytes | None
     value: bytes | None
     headers: list[tuple[str, bytes]]
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What a replay did.
+
+    Attributes:
+        published: letters published again.
+        too_old: letters passed over, because consumers that did handle their event have forgotten that they did.
+    """
+
+    published: int
+    too_old: int
 
 
 def send(producer: KafkaProducer, topic: str, record: Any, reason: str) -> None:
@@ -43,72 +68,113 @@ def send(producer: KafkaProducer, topic: str, record: Any, reason: str) -> None:
         KafkaError: the broker does not have it; the record must not be passed over.
     """
     ours = [
-        (REASON_HEADER, reason[:REASON_LENGTH_MAX].encode()),
+        (REASON_HEADER, reason[:REASON_LENGTH_MAX].encode(errors="replace")),
         (TOPIC_HEADER, record.topic.encode()),
         (POSITION_HEADER, f"{record.partition}:{record.offset}".encode()),
     ]
-    headers = [entry for entry in record.headers if entry[0] not in _OUR_HEADERS]
-    producer.send(topic, value=record.value, key=record.key, headers=[*headers, *ours]).get(timeout=20)
+    # kafka-python refuses a record that has neither key nor value; others publish such
+    sent = producer.send(topic, value=record.value or b"", key=record.key, headers=[*_own_headers(record), *ours])
+    sent.get(timeout=DELIVERY_TIMEOUT.total_seconds() + 5)
 
 
-def read(bootstrap: str, topic: str, group: str | None = None) -> Iterator[tuple[DeadLetter, KafkaConsumer]]:
-    """The dead letters that a group has not taken yet; all of them without a group. Ends when none has come for a while."""
-    consumer = KafkaConsumer(
-        topic,
-        bootstrap_servers=bootstrap,
-        group_id=group,
-        auto_offset_reset="earliest",
-        enable_auto_commit=False,
-        session_timeout_ms=6000,
-        heartbeat_interval_ms=500,
-    )
+def read(bootstrap: str, topic: str) -> Iterator[DeadLetter]:
+    """All dead letters of a topic, partition by partition. Ends when none has come for three seconds."""
+    consumer = _open_reader(bootstrap, topic, None)
     try:
-        deadline = time.monotonic() + READ_PATIENCE.total_seconds() + (6 if group else 0)
-        while time.monotonic() < deadline:
-            for records in consumer.poll(timeout_ms=500).values():
-                for record in records:
-                    deadline = time.monotonic() + READ_PATIENCE.total_seconds()
-                    yield _letter(record), consumer
+        for record in _records(consumer, datetime.now(UTC)):
+            yield _letter(record)
     finally:
         consumer.close()
 
 
-def _letter(record: Any) -> DeadLetter:
-    ours = {key: value.decode() for key, value in record.headers if key in _OUR_HEADERS}
-    return DeadLetter(
-        topic=ours.get(TOPIC_HEADER, ""),
-        position=ours.get(POSITION_HEADER, ""),
-        reason=ours.get(REASON_HEADER, ""),
-        key=record.key,
-        value=record.value,
-        headers=[entry for entry in record.headers if entry[0] not in _OUR_HEADERS],
-    )
+def replay(bootstrap: str, topic: str, group: str) -> Replayed:
+    """Publishes each dead letter once more where it came from, with its own event id.
 
+    A letter's event was never recorded as handled, so that the inbox of the consumer that failed lets it through; those of others
+    drop it. Letters that come while it runs, perhaps the same again, are left for the next time.
 
-def replay(bootstrap: str, topic: str, group: str) -> int:
-    """Publishes each dead letter once more where it came from, with its own event id; answers how many.
+    Args:
+        group: remembers what was replayed.
 
-    A letter's event was never recorded as handled, so that the inbox lets it through. The group remembers what was replayed.
+    Raises:
+        KafkaError: the broker does not answer; what was published is remembered.
     """
-    producer = KafkaProducer(bootstrap_servers=bootstrap, acks="all", enable_idempotence=False)
-    count = 0
+    start, published, too_old = datetime.now(UTC), 0, 0
+    producer = open_producer(bootstrap)
+    consumer = _open_reader(bootstrap, topic, group)
     try:
-        for letter, consumer in read(bootstrap, topic, group):
-            producer.send(letter.topic, value=letter.value, key=letter.key, headers=letter.headers).get(timeout=20)
-            consumer.commit()
-            count += 1
+        for record in _records(consumer, start):
+            letter = _letter(record)
+            if start - letter.time > REPLAY_AGE_MAX:
+                too_old += 1
+            elif letter.topic:  # else it is nothing that `send` has kept
+                sent = producer.send(letter.topic, value=letter.value, key=letter.key, headers=letter.headers)
+                sent.get(timeout=DELIVERY_TIMEOUT.total_seconds() + 5)
+                published += 1
+            partition = TopicPartition(record.topic, record.partition)
+            consumer.commit({partition: OffsetAndMetadata(record.offset + 1, "", -1)})
     finally:
-        producer.close()
-    return count
+        consumer.close()
+        close_producer(producer)
+    return Replayed(published, too_old)
 
 
-def replay_command(service: str) -> Any:
+def replay_command(service: str) -> Callable[[ServiceSettings], int]:
     """The command `replay-dead-letters` of a service."""
 
     def command(settings: ServiceSettings) -> int:
         topic = settings.kafka_topic_prefix + topic_of(service)
-        count = replay(settings.kafka_bootstrap, topic, f"{topic}.replay")
-        sys.stdout.write(f"{count} dead letters of {service} were published again\n")
+        done = replay(settings.kafka_bootstrap, topic, f"{topic}.replay")
+        sys.stdout.write(f"{done.published} dead letters of {service} were published again\n")
+        if done.too_old:
+            sys.stdout.write(
+                f"{done.too_old} are older than {REPLAY_AGE_MAX.days} days and cannot be: others may handle them twice\n"
+            )
         return 0
 
     return command
+
+
+def _open_reader(bootstrap: str, topic: str, group: str | None) -> KafkaConsumer:
+    """Reads all partitions, alone: from where the group was, or from the beginning."""
+    consumer = KafkaConsumer(
+        bootstrap_servers=bootstrap,
+        group_id=group,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+        **CONNECTION,
+    )
+    consumer.assign([TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())])
+    return consumer
+
+
+def _records(consumer: KafkaConsumer, until: datetime) -> Iterator[Any]:
+    """Records up to a time; ends when none has come for a while, as brokers cannot all tell where a partition ends."""
+    deadline = time.monotonic() + READ_PATIENCE.total_seconds()
+    while consumer.assignment() and time.monotonic() < deadline:
+        for records in consumer.poll(timeout_ms=200).values():
+            for record in records:
+                if _time(record) <= until:
+                    yield record
+                    deadline = time.monotonic() + READ_PATIENCE.total_seconds()
+
+
+def _letter(record: Any) -> DeadLetter:
+    ours = {key: value.decode(errors="replace") for key, value in record.headers if key in _OUR_HEADERS}
+    return DeadLetter(
+        topic=ours.get(TOPIC_HEADER, ""),
+        position=ours.get(POSITION_HEADER, ""),
+        reason=ours.get(REASON_HEADER, ""),
+        time=_time(record),
+        key=record.key,
+        value=record.value,
+        headers=_own_headers(record),
+    )
+
+
+def _own_headers(record: Any) -> list[tuple[str, bytes]]:
+    return [(key, value if value is not None else b"") for key, value in record.headers if key not in _OUR_HEADERS]
+
+
+def _time(record: Any) -> datetime:
+    return datetime.fromtimestamp(record.timestamp / 1000, UTC)
