@@ -192,10 +192,7 @@ class DeploymentService(DeploymentServiceServicer):
     def _decode(self, request: PredictRequest) -> list[Pixels | VestaError]:
         """Each input's pixels, or why there are none. Bytes from outside are decoded in the sandbox, stored items here."""
         outside = [sent.data for sent in request.inputs if not sent.item]
-        if len(outside) == 1:
-            decoded = iter([self._alone(outside[0])])
-        else:
-            decoded = iter(self._sandbox.map(model_pixels, outside))
+        decoded = iter([self._alone(outside[0])] if len(outside) == 1 else self._sandbox.map(model_pixels, outside))
         project = request.name.partition("/deployments/")[0]
         return [self._stored(project, sent.item) if sent.item else next(decoded) for sent in request.inputs]
 
@@ -206,9 +203,9 @@ class DeploymentService(DeploymentServiceServicer):
             return error
 
     def _stored(self, project: str, item: str) -> Pixels | VestaError:
+        if not item.startswith(f"{project}/datasets/"):
+            return NotFound(f"there is no {item} in {project}", reason="RESOURCE_NOT_FOUND", metadata={"name": item})
         try:
-            if not item.startswith(f"{project}/datasets/"):
-                raise NotFound(f"there is no {item} in {project}", reason="RESOURCE_NOT_FOUND", metadata={"name": item})
             media = self._items.GetItem(GetItemRequest(name=item)).media
             return model_pixels(self._media.get(media.object_key, sha256=media.sha256))
         except (NotFound, InvalidArgument, DataLoss) as error:

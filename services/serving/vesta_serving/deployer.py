@@ -86,13 +86,13 @@ class Deployer:
             self._triton.load(name)
             self._triton.probe(name, classifies=version.classifies)
         except Unavailable as error:
-            if self._triton.is_ready():
+            if self._triton.is_live():
                 raise FailedPrecondition(f"Triton refuses {model.name}: {error}", reason="MODEL_REFUSED") from error
             raise
 
     def keep(self) -> bool:
         """Loads again what Triton has lost, by a restart or because a stub died; always False: it is done until the next time."""
-        if not self._triton.is_ready():
+        if not self._triton.is_live():
             return False
         for version in self._needed():
             try:

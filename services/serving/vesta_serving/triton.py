@@ -63,10 +63,10 @@ class Triton:
         except InferenceServerException as error:
             raise _unavailable(f"Triton could not unload {name}", error) from error
 
-    def is_ready(self) -> bool:
-        """True where the server itself answers that it is."""
+    def is_live(self) -> bool:
+        """True where the server itself answers. It calls itself "ready" only where no model at all has failed to load."""
         try:
-            return bool(self._client.is_server_ready(client_timeout=REQUEST_TIMEOUT_SECONDS))
+            return bool(self._client.is_server_live(client_timeout=REQUEST_TIMEOUT_SECONDS))
         except InferenceServerException:
             return False
 

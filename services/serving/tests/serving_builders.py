@@ -1,0 +1,145 @@
+"""What the tests of this service share: tiny ONNX models, pictures, and peers of their own."""
+
+import hashlib
+import io
+import time
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+from vesta_common.errors import NotFound
+from vesta_common.objects import ObjectStore
+from vesta_contracts.common.v1 import Media
+from vesta_contracts.datasets.v1 import (
+    Dataset,
+    DatasetCounts,
+    DatasetServiceServicer,
+    GetDatasetRequest,
+    GetItemRequest,
+    Item,
+    ItemServiceServicer,
+    ListItemsRequest,
+    ListItemsResponse,
+)
+from vesta_contracts.training.v1 import GetModelVersionRequest, ModelServiceServicer, ModelVersion
+
+PROJECT = "projects/acme"
+DATASET = f"{PROJECT}/datasets/vans"
+CONCEPTS = ("red", "green", "blue")
+DIMENSION = 4
+DEADLINE_SECONDS = 30.0
+
+
+def an_onnx(scale: float = 8.0, *, not_a_number: bool = False) -> bytes:
+    """From uint8 `(N, 256, 256, 3)` to `probabilities` `(N, 3)`, the mean colour's softmax, and `embedding` `(N, 4)` of unit length."""
+    weights = np.eye(3, dtype=np.float32) * scale / 255
+    spread = np.ones((3, DIMENSION), np.float32) * (np.nan if not_a_number else 1.0)
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["floats", "axes"], ["colour"], keepdims=0),
+        helper.make_node("MatMul", ["colour", "weights"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"]),
+        helper.make_node("MatMul", ["probabilities", "spread"], ["wide"]),
+        helper.make_node("LpNormalization", ["wide"], ["embedding"], axis=1, p=2),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["N", 256, 256, 3])],
+        [
+            helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", 3]),
+            helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", DIMENSION]),
+        ],
+        [
+            numpy_helper.from_array(weights, "weights"),
+            numpy_helper.from_array(spread, "spread"),
+            numpy_helper.from_array(np.array([1, 2], np.int64), "axes"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+def a_picture(colour: str = "red", image_format: str = "JPEG") -> bytes:
+    target = io.BytesIO()
+    Image.new("RGB", (40, 30), colour).save(target, image_format)
+    return target.getvalue()
+
+
+class FakeRegistry(ModelServiceServicer):
+    """The training service's registry."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self._versions: dict[str, ModelVersion] = {}
+
+    def add(self, onnx_bytes: bytes, space: str = "space") -> str:
+        """Registers a model; answers the version's name."""
+        name = f"{PROJECT}/models/vans/versions/{len(self._versions) + 1}"
+        key = f"models/{hashlib.sha256(onnx_bytes).hexdigest()}.onnx"
+        self._store.put_named(key, onnx_bytes)
+        self._versions[name] = ModelVersion(
+            name=name,
+            task="classification",
+            onnx_key=key,
+            digest=hashlib.sha256(onnx_bytes).hexdigest(),
+            concepts=CONCEPTS,
+            embedding_digest=space,
+            embedding_dimension=DIMENSION,
+        )
+        return name
+
+    def GetModelVersion(self, request: GetModelVersionRequest, context: grpc.ServicerContext) -> ModelVersion:
+        if request.name not in self._versions:
+            raise NotFound(f"there is no {request.name}", reason="RESOURCE_NOT_FOUND")
+        return self._versions[request.name]
+
+
+class FakeItems(ItemServiceServicer):
+    """A dataset whose pictures lie on the object store."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self.items: dict[str, Item] = {}
+
+    def add(self, data: bytes, dataset: str = DATASET) -> Item:
+        ref = self._store.put("media", data)
+        item = Item(name=f"{dataset}/items/{len(self.items):026d}")
+        item.media.CopyFrom(Media(sha256=ref.sha256, object_key=ref.key, size_bytes=ref.size_bytes))
+        self.items[item.name] = item
+        return item
+
+    def GetItem(self, request: GetItemRequest, context: grpc.ServicerContext) -> Item:
+        if request.name not in self.items:
+            raise NotFound(f"there is no {request.name}", reason="RESOURCE_NOT_FOUND")
+        return self.items[request.name]
+
+    def ListItems(self, request: ListItemsRequest, context: grpc.ServicerContext) -> ListItemsResponse:
+        names = sorted(name for name in self.items if name.startswith(request.parent) and name > request.page_token)
+        page = names[: request.page_size]
+        return ListItemsResponse(
+            items=[self.items[name] for name in page], next_page_token=page[-1] if len(names) > len(page) else ""
+        )
+
+
+class FakeDatasets(DatasetServiceServicer):
+    """Says how many items there are."""
+
+    def __init__(self, items: FakeItems) -> None:
+        self._items = items
+
+    def GetDataset(self, request: GetDatasetRequest, context: grpc.ServicerContext) -> Dataset:
+        return Dataset(name=request.name, counts=DatasetCounts(item_count=len(self._items.items)))
+
+
+def eventually(look: Callable[[], Any], wanted: Callable[[Any], bool]) -> Any:
+    """What `look` answers once it is as wanted; asks again and again until a deadline."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not wanted(found := look()):
+        assert time.monotonic() < deadline, found
+    return found

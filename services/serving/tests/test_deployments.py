@@ -1,0 +1,270 @@
+"""Deployments on the real Triton: loaded, asked, moved on, rolled back, broken and healed."""
+
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+from serving_builders import DATASET, PROJECT, a_picture, an_onnx
+from vesta_common.errors import (
+    Aborted,
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    Unavailable,
+)
+from vesta_contracts.serving.v1 import (
+    CreateDeploymentRequest,
+    DeleteDeploymentRequest,
+    Deployment,
+    GetDeploymentRequest,
+    GetPredictionRequest,
+    ListDeploymentsRequest,
+    ListPredictionsRequest,
+    PredictInput,
+    RollbackDeploymentRequest,
+    UpdateDeploymentRequest,
+)
+from vesta_serving.triton import Triton
+
+from conftest import IMAGES_IN_FLIGHT_MAX, Serving  # type: ignore[import-not-found]
+
+RED, GREEN = PredictInput(data=a_picture("red")), PredictInput(data=a_picture("lime", "PNG"))
+
+
+def moved(serving: Serving, deployment: Deployment, version: str, etag: str = "") -> Deployment:
+    serving.deployments.UpdateDeployment(
+        UpdateDeploymentRequest(
+            deployment=Deployment(name=deployment.name, model_version=version, etag=etag),
+            update_mask=FieldMask(paths=["model_version"]),
+        )
+    )
+    serving.deployer.step()
+    return serving.got(deployment.name)
+
+
+def labels(serving: Serving, deployment: Deployment, *inputs: PredictInput) -> list[str]:
+    return [entry.reason or entry.labels[0].concept for entry in serving.predict(deployment, *inputs).predictions]
+
+
+def test_a_deployment_answers_once_its_version_is_loaded(serving: Serving) -> None:
+    version = serving.registry.add(an_onnx())
+    deployment = serving.deployed(version)
+
+    assert (deployment.state, deployment.stable_version, deployment.error) == (Deployment.READY, version, "")
+    assert labels(serving, deployment, RED, GREEN) == ["red", "green"]
+    assert serving.told() == ["vesta.serving.deployment.v1.promoted"]
+
+
+def test_a_deployment_that_is_not_loaded_yet_says_so(serving: Serving) -> None:
+    version = serving.registry.add(an_onnx())
+    made = serving.deployments.CreateDeployment(
+        CreateDeploymentRequest(parent=PROJECT, deployment=Deployment(model_version=version))
+    )
+    with pytest.raises(Unavailable) as caught:
+        serving.predictor.answering(made.name)
+    assert (caught.value.reason, caught.value.retry_after is not None) == ("DEPLOYMENT_NOT_READY", True)
+
+
+def test_one_bad_image_spoils_no_other(serving: Serving) -> None:
+    deployment = serving.deployed(serving.registry.add(an_onnx()))
+    bad = PredictInput(data=a_picture()[:-100])
+
+    assert labels(serving, deployment, RED, bad, GREEN) == ["red", "IMAGE_TRUNCATED", "green"]
+
+
+def test_stored_items_are_answered_beside_bytes(serving: Serving) -> None:
+    deployment = serving.deployed(serving.registry.add(an_onnx()))
+    item = PredictInput(item=serving.items.add(a_picture("blue")).name)
+    none = PredictInput(item=f"{DATASET}/items/none")
+
+    assert labels(serving, deployment, item, RED, none) == ["blue", "red", "RESOURCE_NOT_FOUND"]
+
+
+def test_an_item_of_another_project_is_not_answered(serving: Serving) -> None:
+    deployment = serving.deployed(serving.registry.add(an_onnx()))
+    item = serving.items.add(a_picture(), dataset="projects/other/datasets/vans")
+
+    assert labels(serving, deployment, PredictInput(item=item.name)) == ["RESOURCE_NOT_FOUND"]
+
+
+def test_an_embedding_comes_only_where_it_is_asked_for(serving: Serving) -> None:
+    deployment = serving.deployed(serving.registry.add(an_onnx()))
+
+    (asked,) = serving.predict(deployment, RED, embedding=True).predictions
+    (unasked,) = serving.predict(deployment, RED).predictions
+    assert ([round(value, 3) for value in asked.embedding], list(unasked.embedding)) == ([0.5] * 4, [])
+
+
+def test_another_version_is_promoted_and_the_one_before_is_kept(serving: Serving) -> None:
+    first, second = serving.registry.add(an_onnx()), serving.registry.add(an_onnx(7))
+    deployment = moved(serving, serving.deployed(first), second)
+
+    assert (deployment.stable_version, deployment.previous_version) == (second, first)
+    assert serving.predict(deployment, RED).predictions[0].model_version == second
+
+
+def test_a_roll_back_answers_at_once_and_another_one_returns(serving: Serving) -> None:
+    first, second = serving.registry.add(an_onnx()), serving.registry.add(an_onnx(7))
+    deployment = moved(serving, serving.deployed(first), second)
+    request = RollbackDeploymentRequest(name=deployment.name)
+
+    stable = []
+    for _ in range(2):
+        serving.deployments.RollbackDeployment(request)
+        stable.append(serving.predict(deployment, RED).predictions[0].model_version)
+    assert stable == [first, second]
+
+
+def test_a_first_version_cannot_be_rolled_back(serving: Serving) -> None:
+    deployment = serving.deployed(serving.registry.add(an_onnx()))
+    with pytest.raises(FailedPrecondition) as caught:
+        serving.deployments.RollbackDeployment(RollbackDeploymentRequest(name=deployment.name))
+    assert caught.value.reason == "NO_PREVIOUS_VERSION"
+
+
+def test_a_broken_version_fails_and_the_stable_one_answers_on(serving: Serving) -> None:
+    good, broken = serving.registry.add(an_onnx()), serving.registry.add(b"no onnx at all")
+    deployment = moved(serving, serving.deployed(good), broken)
+
+    assert (deployment.state, deployment.stable_version, broken in deployment.error) == (Deployment.FAILED, good, True)
+    assert labels(serving, deployment, RED) == ["red"]
+    assert serving.told()[-1] == "vesta.serving.deployment.v1.failed"
+
+
+def test_a_failed_deployment_recovers_with_another_version(serving: Serving) -> None:
+    broken, good = serving.registry.add(b"broken"), serving.registry.add(an_onnx())
+    failed = serving.deployed(broken)
+    recovered = moved(serving, failed, good)
+
+    assert (failed.state, recovered.state) == (Deployment.FAILED, Deployment.READY)
+
+
+def test_a_model_that_triton_refuses_is_told_apart_from_a_triton_that_is_away(serving: Serving) -> None:
+    version = serving.registry.add(b"refused")
+    serving.deployed(version)
+    with pytest.raises(FailedPrecondition) as caught:
+        serving.deployer.make_ready(serving.predictor._registry.get(version))
+    assert caught.value.reason == "MODEL_REFUSED"
+
+
+def test_a_model_that_answers_no_numbers_is_not_promoted(serving: Serving) -> None:
+    version = serving.registry.add(an_onnx(not_a_number=True))
+    deployment = serving.deployed(version)
+    with pytest.raises(Unavailable) as caught:
+        serving.triton.probe(serving.predictor._registry.get(version).triton_name, classifies=True)
+    assert (deployment.state, caught.value.reason) == (Deployment.FAILED, "MODEL_BROKEN")
+
+
+def test_a_model_that_triton_lost_is_loaded_again_by_the_next_call(serving: Serving) -> None:
+    version = serving.registry.add(an_onnx())
+    deployment = serving.deployed(version)
+    serving.triton.unload(serving.predictor._registry.get(version).triton_name)
+
+    assert labels(serving, deployment, RED) == ["red"]
+
+
+def test_a_model_that_triton_lost_is_loaded_again_by_the_keeper(serving: Serving) -> None:
+    version = serving.registry.add(an_onnx())
+    serving.deployed(version)
+    name = serving.predictor._registry.get(version).triton_name
+    serving.triton.unload(name)
+    with pytest.raises(Unavailable) as caught:
+        serving.triton.probe(name, classifies=True)
+    assert caught.value.reason == "MODEL_NOT_LOADED"
+
+    serving.deployer.keep()
+
+    serving.triton.probe(name, classifies=True)
+
+
+def test_a_triton_that_is_away_is_unavailable() -> None:
+    with pytest.raises(Unavailable) as caught:
+        Triton("127.0.0.1:1").load("model")
+    assert caught.value.reason == "TRITON_UNAVAILABLE"
+
+
+def test_more_images_than_there_is_room_for_are_refused_with_a_time_to_come_again(serving: Serving) -> None:
+    deployment = serving.deployed(serving.registry.add(an_onnx()))
+    with pytest.raises(ResourceExhausted) as caught:
+        serving.predict(deployment, *[RED] * (IMAGES_IN_FLIGHT_MAX + 1))
+    assert (caught.value.reason, caught.value.retry_after is not None) == ("OVERLOADED", True)
+
+
+def test_room_is_given_back_after_an_answer(serving: Serving) -> None:
+    deployment = serving.deployed(serving.registry.add(an_onnx()))
+    for _ in range(2):
+        assert labels(serving, deployment, *[RED] * IMAGES_IN_FLIGHT_MAX) == ["red"] * IMAGES_IN_FLIGHT_MAX
+
+
+def test_a_version_that_is_not_registered_is_refused(serving: Serving) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        serving.deployed(f"{PROJECT}/models/vans/versions/99")
+    assert caught.value.reason == "MODEL_VERSION_NOT_FOUND"
+
+
+def test_a_taken_name_is_told(serving: Serving) -> None:
+    version = serving.registry.add(an_onnx())
+    serving.deployed(version)
+    with pytest.raises(AlreadyExists) as caught:
+        serving.deployed(version)
+    assert caught.value.reason == "RESOURCE_EXISTS"
+
+
+def test_an_update_with_the_etag_that_was_read_is_taken(serving: Serving) -> None:
+    version = serving.registry.add(an_onnx())
+    deployment = serving.deployed(version)
+
+    assert moved(serving, deployment, version, deployment.etag).stable_version == version
+
+
+def test_an_update_with_a_stale_etag_is_aborted(serving: Serving) -> None:
+    first, second = serving.registry.add(an_onnx()), serving.registry.add(an_onnx(7))
+    deployment = serving.deployed(first)
+    moved(serving, deployment, second)
+    with pytest.raises(Aborted) as caught:
+        moved(serving, deployment, first, deployment.etag)
+    assert caught.value.reason == "ETAG_STALE"
+
+
+def test_a_deleted_deployment_is_gone_and_its_model_unloaded(serving: Serving) -> None:
+    version = serving.registry.add(an_onnx())
+    deployment = serving.deployed(version)
+    serving.deployments.DeleteDeployment(DeleteDeploymentRequest(name=deployment.name))
+    serving.deployer.keep()
+
+    with pytest.raises(NotFound) as caught:
+        serving.deployments.GetDeployment(GetDeploymentRequest(name=deployment.name))
+    assert caught.value.reason == "RESOURCE_NOT_FOUND"
+    assert serving.predictor._registry.get(version).triton_name not in serving.triton.loaded()
+
+
+def test_deployments_are_listed_by_name_page_by_page(serving: Serving) -> None:
+    version = serving.registry.add(an_onnx())
+    for name in ("b", "c", "a"):
+        serving.deployed(version, name)
+    first = serving.deployments.ListDeployments(ListDeploymentsRequest(parent=PROJECT, page_size=2))
+    second = serving.deployments.ListDeployments(
+        ListDeploymentsRequest(parent=PROJECT, page_size=2, page_token=first.next_page_token)
+    )
+
+    assert [found.name[-1] for found in (*first.deployments, *second.deployments)] == ["a", "b", "c"]
+
+
+def test_the_prediction_log_is_read_newest_first_and_by_filter(serving: Serving) -> None:
+    deployment = serving.deployed(serving.registry.add(an_onnx()))
+    serving.predict(deployment, RED)
+    serving.predict(deployment, GREEN)
+    serving.log.step()
+
+    every = serving.predictions.ListPredictions(ListPredictionsRequest(parent=deployment.name)).predictions
+    green = serving.predictions.ListPredictions(
+        ListPredictionsRequest(parent=deployment.name, filter='label = "green" AND score > 0.5')
+    ).predictions
+    assert [entry.scores.scores[0].concept for entry in every] == ["green", "red"]
+    assert list(green) == [serving.predictions.GetPrediction(GetPredictionRequest(name=every[0].name))]
+
+
+def test_a_prediction_that_is_not_there_is_not_found(serving: Serving) -> None:
+    with pytest.raises(NotFound) as caught:
+        serving.predictions.GetPrediction(GetPredictionRequest(name=f"{PROJECT}/deployments/d/predictions/none"))
+    assert caught.value.reason == "RESOURCE_NOT_FOUND"

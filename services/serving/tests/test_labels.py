@@ -1,0 +1,93 @@
+"""From probabilities to answers: tables for what a policy says, properties for every model."""
+
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from vesta_contracts.serving.v1 import UncertaintyPolicy
+from vesta_serving.labels import Policy, Vocabulary, score, split_labels
+from vesta_serving.triton_repository import model_configuration, triton_name
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+CONCEPTS = ("red", "green", "blue")
+SINGLE, MULTI = Vocabulary("v", CONCEPTS), Vocabulary("v", CONCEPTS, (0.5, 0.3, 0.7))
+
+
+def answered(probabilities: list[float], vocabulary: Vocabulary) -> tuple[list[str], list[str], bool, float]:
+    found = score(np.array(probabilities, np.float32), vocabulary, Policy(), NOW)
+    kept, discarded = split_labels(found, vocabulary, Policy())
+    names = [entry.concept for entry in kept], [entry.concept for entry in discarded]
+    return (*names, found.uncertain, round(found.margin, 3))
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "kept", "discarded", "uncertain", "margin"),
+    [
+        ([0.9, 0.07, 0.03], ["red"], ["green", "blue"], False, 0.83),
+        ([0.03, 0.07, 0.9], ["blue"], ["green", "red"], False, 0.83),
+        ([0.55, 0.4, 0.05], ["red"], ["green", "blue"], True, 0.15),
+        ([0.7, 0.2, 0.1], ["red"], ["green", "blue"], True, 0.5),
+        ([0.4, 0.35, 0.25], [], ["red", "green", "blue"], True, 0.05),
+    ],
+)
+def test_a_single_label_model_has_at_most_its_best(
+    probabilities: list[float], kept: list[str], discarded: list[str], uncertain: bool, margin: float
+) -> None:
+    assert answered(probabilities, SINGLE) == (kept, discarded, uncertain, margin)
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "kept", "discarded", "uncertain", "margin"),
+    [
+        ([0.9, 0.9, 0.1], ["red", "green"], ["blue"], False, 0.8),
+        ([0.1, 0.1, 0.1], [], ["red", "green", "blue"], False, 0.4),
+        ([0.9, 0.32, 0.1], ["red", "green"], ["blue"], True, 0.04),
+        ([0.9, 0.9, 0.68], ["red", "green"], ["blue"], True, 0.04),
+    ],
+)
+def test_a_multi_label_model_holds_each_concept_from_its_own_threshold(
+    probabilities: list[float], kept: list[str], discarded: list[str], uncertain: bool, margin: float
+) -> None:
+    assert answered(probabilities, MULTI) == (kept, discarded, uncertain, margin)
+
+
+def test_a_model_that_only_embeds_is_sure_of_nothing() -> None:
+    assert answered([], Vocabulary("v", ())) == ([], [], True, 0.0)
+
+
+def test_a_model_of_one_concept_has_its_score_for_margin() -> None:
+    assert answered([0.9], Vocabulary("v", ("van",))) == (["van"], [], False, 0.9)
+
+
+def test_a_policy_keeps_zeros_that_were_set_and_takes_defaults_for_the_rest() -> None:
+    assert Policy.of(UncertaintyPolicy(score_certain=0.0)) == Policy(score_certain=0.0)
+
+
+@given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=20), st.booleans())
+def test_every_concept_is_answered_once_best_first(probabilities: list[float], multi: bool) -> None:
+    concepts = tuple(f"c{index}" for index in range(len(probabilities)))
+    vocabulary = Vocabulary("v", concepts, tuple(0.5 for _ in concepts) if multi else ())
+    found = score(np.array(probabilities, np.float32), vocabulary, Policy(), NOW)
+    kept, discarded = split_labels(found, vocabulary, Policy())
+
+    assert sorted(entry.concept for entry in (*kept, *discarded)) == sorted(concepts)
+    assert [entry.score for entry in found.scores] == sorted(probabilities, reverse=True)
+    assert 0.0 <= found.margin <= 1.0
+
+
+def test_the_configuration_names_both_outputs_of_a_classifier() -> None:
+    text = model_configuration("m", 3, 4, gpu=False)
+    assert 'name: "probabilities" data_type: TYPE_FP32 dims: [ 3 ]' in text
+    assert 'name: "embedding" data_type: TYPE_FP32 dims: [ 4 ]' in text
+    assert "KIND_CPU" in text
+
+
+def test_the_configuration_of_a_model_that_only_embeds_names_no_probabilities() -> None:
+    text = model_configuration("m", 0, 4, gpu=True)
+    assert ("probabilities" in text, "KIND_GPU" in text) == (False, True)
+
+
+def test_equal_models_have_one_name() -> None:
+    assert triton_name("a" * 64) == triton_name("a" * 64) != triton_name("b" * 64)

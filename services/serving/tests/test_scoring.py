@@ -1,0 +1,90 @@
+"""Scoring of whole datasets and of arrivals: every item once, whatever is killed in between."""
+
+from collections import Counter
+from datetime import timedelta
+
+from serving_builders import DATASET, a_picture, an_onnx
+from vesta_common.events import new_event
+from vesta_contracts.datasets.v1 import ItemAdded
+from vesta_contracts.serving.v1 import PredictionMade
+from vesta_serving.events import Reactions
+from vesta_serving.scorer import EVENT_ITEMS_MAX, LEASE, PAGE_ITEMS
+
+from conftest import Serving  # type: ignore[import-not-found]
+
+SCORED = "vesta.serving.deployment.v1.scored"
+
+
+def scored(serving: Serving) -> Counter[str]:
+    return Counter(entry.item for made in serving.told(PredictionMade) for entry in made.predictions)
+
+
+def test_every_item_of_a_dataset_is_told_once_and_then_that_all_are(serving: Serving) -> None:
+    names = [serving.items.add(a_picture("red")).name for _ in range(EVENT_ITEMS_MAX + 6)]
+    version = serving.registry.add(an_onnx())
+    deployment = serving.deployed(version, datasets=[DATASET])
+    while serving.scorer.step():
+        pass
+
+    made = serving.told(PredictionMade)
+    assert scored(serving) == Counter(names)
+    assert {(event.model_version, event.generation, event.embedding_digest) for event in made} == {
+        (version, 1, "space")
+    }
+    assert len(made[0].predictions[0].embedding) == 4 * 4
+    assert serving.told()[-1] == SCORED
+    assert serving.got(deployment.name).scoring.scored_count == len(names)
+
+
+def test_scoring_goes_on_where_a_killed_worker_was(serving: Serving) -> None:
+    names = [serving.items.add(a_picture("red")).name for _ in range(PAGE_ITEMS + 5)]
+    serving.deployed(serving.registry.add(an_onnx()), datasets=[DATASET])
+    serving.scorer.step()
+    before = sum(scored(serving).values())
+    serving.store.claim_pass(serving.clock.now(), serving.clock.now() + LEASE)  # the next worker dies with its claim
+    assert not serving.scorer.step()
+    serving.clock.advance(LEASE + timedelta(seconds=1))
+    while serving.scorer.step():
+        pass
+
+    assert (before, scored(serving)) == (PAGE_ITEMS, Counter(names))
+
+
+def test_an_unreadable_item_is_left_out_and_the_rest_is_scored(serving: Serving) -> None:
+    good = serving.items.add(a_picture("red"))
+    serving.items.add(b"no picture")
+    serving.deployed(serving.registry.add(an_onnx()), datasets=[DATASET])
+    while serving.scorer.step():
+        pass
+
+    assert (scored(serving), serving.told()[-1]) == (Counter([good.name]), SCORED)
+
+
+def test_another_version_scores_everything_anew(serving: Serving) -> None:
+    from test_deployments import moved  # type: ignore[import-not-found]
+
+    serving.items.add(a_picture("red"))
+    deployment = serving.deployed(serving.registry.add(an_onnx()), datasets=[DATASET])
+    while serving.scorer.step():
+        pass
+    moved(serving, deployment, serving.registry.add(an_onnx(7)))
+    while serving.scorer.step():
+        pass
+
+    made = serving.told(PredictionMade)
+    assert [(event.generation, bool(event.predictions[0].embedding)) for event in made] == [(1, True), (2, False)]
+    assert serving.told().count(SCORED) == 2
+
+
+def test_an_item_that_arrives_is_scored_by_itself(serving: Serving) -> None:
+    serving.deployed(serving.registry.add(an_onnx()), datasets=[DATASET])
+    while serving.scorer.step():
+        pass
+    item = serving.items.add(a_picture("blue"))
+    event = new_event("datasets", item.name, ItemAdded(item=item.name, media=item.media), serving.clock.now())
+    with serving.store.postgres.transaction() as connection:
+        Reactions(serving.store).handle_item_added(connection, event)
+    serving.scorer.step()
+
+    (made,) = serving.told(PredictionMade)
+    assert (made.predictions[0].item, made.predictions[0].scores.scores[0].concept) == (item.name, "blue")
