@@ -100,7 +100,7 @@ def find_samples(
             _download(url, target, digest, say)
         except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
             say(f"The clothing photographs cannot be reached ({error}); using scikit-learn's scanned digits instead.")
-            return read_folder(_write_digits(samples / "digits"))
+            return read_folder(write_digits(samples / "digits"))
     return read_folder(target)
 
 
@@ -141,7 +141,7 @@ def tree_digest(root: Path) -> str:
     return total.hexdigest()
 
 
-def _write_digits(target: Path) -> Path:
+def write_digits(target: Path) -> Path:
     """Writes scikit-learn's 1,797 scanned digits as PNG files, a folder a digit."""
     from sklearn.datasets import load_digits
 

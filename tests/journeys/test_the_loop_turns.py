@@ -1,0 +1,120 @@
+"""The golden journey in small: images come in, experts label, models get better, the best one answers."""
+
+from pathlib import Path
+
+import pytest
+from small_loop import SmallLoop, set_up
+from vesta_contracts.annotation.v1 import GetAgreementRequest
+from vesta_contracts.conductor.v1 import ListDecisionsRequest, LoopStatus
+from vesta_contracts.datasets.v1 import (
+    ArchiveFormat,
+    CreateDatasetRequest,
+    Dataset,
+    ExportDatasetRequest,
+    ExportDatasetResponse,
+    GetDatasetRequest,
+    ImportDatasetRequest,
+    ImportDatasetResponse,
+    SearchItemsRequest,
+)
+from vesta_contracts.serving.v1 import RollbackDeploymentRequest
+from vesta_local.testing import WholePlatform
+
+pytestmark = [pytest.mark.platform, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def turned(platform: WholePlatform, tmp_path_factory: pytest.TempPathFactory) -> SmallLoop:
+    """A loop that has spent its budget in two rounds."""
+    small = set_up(platform, tmp_path_factory.mktemp("samples"), images_per_class=60, budget=40, batch=20)
+    small.turn_until(lambda status: status.phase == LoopStatus.EXHAUSTED, seconds=300)
+    return small
+
+
+def test_every_round_trains_a_model_and_the_gate_says_why(turned: SmallLoop) -> None:
+    rounds = turned.status().rounds
+    assert [one.number for one in rounds] == [1, 2]
+    assert all(one.model_version and one.verdict.reason and one.HasField("end_time") for one in rounds)
+    assert rounds[0].verdict.passed
+
+
+def test_the_deployed_model_is_right_more_often_than_not(turned: SmallLoop) -> None:
+    metrics = turned.status().champion_metrics
+    assert metrics.accuracy.value > 0.6  # four classes: chance is 0.25
+    assert metrics.accuracy.low < metrics.accuracy.value < metrics.accuracy.high or metrics.accuracy.value == 1.0
+
+
+def test_every_accepted_answer_is_in_the_dataset_once(turned: SmallLoop) -> None:
+    labelled = turned.items("labelled AND split = TRAIN")
+    assert len(labelled) == turned.status().labels_spent == 40
+    assert all([one.concept for one in item.accepted.annotations] == [turned.truth[item.name]] for item in labelled)
+    assert len({item.accepted.task for item in labelled}) == 40
+
+
+def test_the_history_tells_what_was_done_and_why(turned: SmallLoop) -> None:
+    decisions = list(turned.owner.pages(turned.owner.loops.ListDecisions, ListDecisionsRequest(parent=turned.loop)))
+    assert len({one.request_id for one in decisions}) == len(decisions)
+    assert all(one.action and one.reason for one in decisions)
+
+
+def test_the_deployment_tags_new_bytes_and_items_and_survives_a_broken_image(turned: SmallLoop) -> None:
+    item = turned.items("split = TEST")[0]
+    picture = b"".join(body.data for body in turned.owner.items.DownloadItem(_download(item.name)))
+    answers = turned.owner.predict(turned.status().deployment, [picture, b"\xff\xd8 no image"])
+    assert answers[0].model_version == turned.status().champion
+    assert abs(sum(one.score for one in [*answers[0].labels, *answers[0].discarded]) - 1) < 1e-3
+    assert answers[1].reason.startswith("IMAGE_")
+
+
+def test_rolling_back_answers_with_the_version_before_in_one_call(turned: SmallLoop) -> None:
+    name = turned.status().deployment
+    before = turned.owner.deployments.RollbackDeployment(RollbackDeploymentRequest(name=name))
+    back = turned.owner.deployments.RollbackDeployment(RollbackDeploymentRequest(name=name))
+    assert back.stable_version == before.previous_version
+    assert back.previous_version == before.stable_version
+
+
+def test_the_nearest_neighbour_of_an_item_is_itself(turned: SmallLoop) -> None:
+    item = turned.items()[0]
+    found = turned.owner.items.SearchItems(SearchItemsRequest(parent=turned.dataset, item=item.name, neighbours_max=3))
+    assert found.neighbours[0].item.name == item.name
+    assert [one.distance for one in found.neighbours] == sorted(one.distance for one in found.neighbours)
+
+
+def test_agreement_of_single_answers_is_not_claimed(turned: SmallLoop) -> None:
+    found = turned.owner.campaigns.GetAgreement(GetAgreementRequest(name=turned.status().campaign))
+    assert not found.HasField("alpha")
+    assert sum(one.submission_count for one in found.annotators) == 40
+
+
+@pytest.mark.parametrize("layout", [ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER, ArchiveFormat.ARCHIVE_FORMAT_COCO])
+def test_an_exported_dataset_can_be_imported_again(turned: SmallLoop, layout: ArchiveFormat, tmp_path: Path) -> None:
+    owner = turned.owner
+    exported = owner.wait_for_operation(
+        owner.datasets.ExportDataset(ExportDatasetRequest(name=turned.dataset, format=layout)).name
+    )
+    answer = ExportDatasetResponse()
+    assert exported.response.Unpack(answer), exported.error.message
+    owner.download_archive(turned.project, answer.archive_key, tmp_path / "out.zip")
+    source = owner.datasets.GetDataset(GetDatasetRequest(name=turned.dataset))
+    copy = owner.datasets.CreateDataset(
+        CreateDatasetRequest(
+            parent=turned.project,
+            dataset_id=f"copy-{layout}",
+            dataset=Dataset(taxonomy=source.taxonomy, multi_label=source.multi_label),
+        )
+    )
+    key = owner.upload_archive(turned.project, tmp_path / "out.zip")
+    request = ImportDatasetRequest(name=copy.name, format=layout, archive_key=key)
+    imported = owner.wait_for_operation(owner.datasets.ImportDataset(request).name)
+    told = ImportDatasetResponse()
+    assert imported.response.Unpack(told), imported.error.message
+    assert (told.added_count, told.refused_count) == (answer.item_count, 0)
+    if layout == ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER:
+        assert owner.datasets.GetDataset(GetDatasetRequest(name=copy.name)).counts.labelled_count == answer.item_count
+
+
+def _download(name: str):
+    from vesta_contracts.datasets.v1 import DownloadItemRequest
+
+    return DownloadItemRequest(name=name)
