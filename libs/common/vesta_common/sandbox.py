@@ -1,31 +1,49 @@
-"""Runs pure functions on untrusted bytes in child processes with limits on memory and time; a child that dies fails one call."""
+"""Runs pure functions on untrusted bytes in child processes, each limited in memory and time; a child that dies fails one call.
 
-import multiprocessing
-import resource
+A child is a fresh interpreter that shares nothing with this process: no memory, no environment, no descriptors, so that a decoder
+that was taken over finds no credentials. It cannot write files. Of what it answers only plain values, arrays, our errors and our
+frozen dataclasses are accepted, so that it cannot make this process run anything either.
+"""
+
+import io
+import os
+import pickle
+import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeout
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import is_dataclass
 from datetime import timedelta
-from typing import Any, TypeVar, cast
+from queue import SimpleQueue
+from typing import Any, TypeVar
 
-from vesta_common.errors import InvalidArgument, VestaError
+import structlog
+
+from vesta_common.errors import Internal, VestaError
+from vesta_common.sandbox_child import FRAME_HEADER, too_costly
 
 T = TypeVar("T")
 
 PROCESSES = 2
-MEMORY_BYTES_MAX = 1536 * 1024 * 1024
+MEMORY_BYTES_MAX = 2 * 1024 * 1024 * 1024
 CPU_SECONDS_MAX = 20
 TIMEOUT = timedelta(seconds=60)
-CHUNK_CALLS = 8
+CHUNK_CALLS_MAX = 8
+CHUNK_BYTES_MAX = 2 * 1024 * 1024
+ANSWER_BYTES_MAX = 512 * 1024 * 1024
+SOCKET_BUFFER_BYTES = 1024 * 1024
+
+log = structlog.get_logger()
 
 
 class Sandbox:
     """A pool of children. Safe to share between threads.
 
     Args:
-        processes: how many children.
+        processes: how many children, and so how many calls run at once.
         memory_bytes_max: address space of each child.
         cpu_seconds_max: processor time of one call.
     """
@@ -36,108 +54,174 @@ class Sandbox:
         memory_bytes_max: int = MEMORY_BYTES_MAX,
         cpu_seconds_max: int = CPU_SECONDS_MAX,
     ) -> None:
-        self._processes = processes
         self._limits = (memory_bytes_max, cpu_seconds_max)
-        self._lock = threading.Lock()
-        self._pool = self._new_pool()
+        self._idle: SimpleQueue[_Child] = SimpleQueue()
+        self._closed = threading.Event()
+        self._threads = ThreadPoolExecutor(processes, thread_name_prefix="sandbox")
+        for _ in range(processes):
+            self._idle.put(_Child(*self._limits))
 
     def run(self, function: Callable[[Any], T], argument: Any, timeout: timedelta = TIMEOUT) -> T:
         """The function's answer for one argument.
 
+        Args:
+            function: of a module that the child can import.
+            timeout: from when a child is free for it.
+
         Raises:
-            InvalidArgument: IMAGE_TOO_COSTLY where the child died or took too long.
-            VestaError: whatever the function raised.
+            InvalidArgument: IMAGE_TOO_COSTLY where it took more memory or time than it may, or its child died of it.
+            VestaError: whatever the function raised; Internal where that was no error of ours.
         """
-        pool = self._pool
-        try:
-            outcome: Any = self._submit(pool, function, [argument]).result(timeout.total_seconds())[0]
-        except (BrokenProcessPool, FutureTimeout) as error:
-            self._heal(pool)
-            raise _too_costly() from error
-        if isinstance(outcome, VestaError):
-            raise outcome
-        return cast("T", outcome)
+        answer = self._threads.submit(self._run_chunk, function, [argument], timeout).result()[0]
+        if isinstance(answer, VestaError):
+            raise answer
+        return answer
 
     def map(
         self, function: Callable[[Any], T], arguments: Sequence[Any], timeout: timedelta = TIMEOUT
     ) -> list[T | VestaError]:
-        """The function's answers in order, or what it raised; an argument that kills its child costs no other its answer."""
-        pool = self._pool
-        chunks = [arguments[start : start + CHUNK_CALLS] for start in range(0, len(arguments), CHUNK_CALLS)]
-        try:
-            waiting = [self._submit(pool, function, chunk) for chunk in chunks]
-            outcomes = [self._outcomes(future, timeout) for future in waiting]
-        except BrokenProcessPool:
-            outcomes = [None] * len(chunks)
-        if None in outcomes:
-            self._heal(pool)
-        answers: list[T | VestaError] = []
-        for chunk, found in zip(chunks, outcomes, strict=True):
-            answers += found if found is not None else [self._alone(function, argument, timeout) for argument in chunk]
-        return answers
+        """The function's answers in order, or what it raised; an argument that kills its child costs no other its answer.
+
+        Args:
+            timeout: of one call.
+        """
+        chunks = [self._threads.submit(self._run_chunk, function, chunk, timeout) for chunk in _chunks(arguments)]
+        return [answer for chunk in chunks for answer in chunk.result()]
 
     def close(self) -> None:
-        """Ends the children."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Ends the children, and what they do."""
+        self._closed.set()
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        while not self._idle.empty():
+            self._idle.get().kill()
 
-    def _submit(
-        self, pool: ProcessPoolExecutor, function: Callable[[Any], T], chunk: Sequence[Any]
-    ) -> "Future[list[Any]]":
-        return pool.submit(_run_limited, function, chunk, self._limits[1])
-
-    def _outcomes(self, future: "Future[list[Any]]", timeout: timedelta) -> list[Any] | None:
+    def _run_chunk(
+        self, function: Callable[[Any], T], chunk: Sequence[Any], timeout: timedelta
+    ) -> list[T | VestaError]:
+        """Answers for all; where the child fails at several, each alone, so that the one at fault shows."""
+        child = self._idle.get()
         try:
-            return future.result(timeout.total_seconds())
-        except (BrokenProcessPool, FutureTimeout):
-            return None
+            if not child.is_alive():
+                child = self._replaced(child)
+            return child.call(function, chunk, timeout * len(chunk))
+        except (OSError, EOFError, pickle.UnpicklingError) as error:
+            log.warning("sandbox_child_lost", error=repr(error), calls=len(chunk))
+            child = self._replaced(child)
+        finally:
+            self._idle.put(child)
+        if len(chunk) == 1:
+            return [too_costly("more memory or time")]
+        return [answer for argument in chunk for answer in self._run_chunk(function, [argument], timeout)]
 
-    def _alone(self, function: Callable[[Any], T], argument: Any, timeout: timedelta) -> T | VestaError:
-        try:
-            return self.run(function, argument, timeout)
-        except VestaError as error:
-            return error
-
-    def _heal(self, broken: ProcessPoolExecutor) -> None:
-        """Replaces a broken pool, once."""
-        with self._lock:
-            if self._pool is broken:
-                self._pool = self._new_pool()
-                for child in list((getattr(broken, "_processes", None) or {}).values()):
-                    child.kill()
-                broken.shutdown(wait=False, cancel_futures=True)
-
-    def _new_pool(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(
-            self._processes,
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_limit_memory,
-            initargs=(self._limits[0],),
-        )
+    def _replaced(self, child: "_Child") -> "_Child":
+        child.kill()
+        if self._closed.is_set():
+            raise Internal("the sandbox is closed", reason="SANDBOX_CLOSED")
+        return _Child(*self._limits)
 
 
-def _limit_memory(memory_bytes_max: int) -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes_max, memory_bytes_max))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+class _Child:
+    """One child process and the socket to it. Used by one thread at a time."""
+
+    def __init__(self, memory_bytes_max: int, cpu_seconds_max: int) -> None:
+        self._channel, theirs = socket.socketpair()
+        with theirs:
+            for end in (self._channel, theirs):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
+            command = [sys.executable, "-m", "vesta_common.sandbox_child"]
+            limits = [str(theirs.fileno()), str(memory_bytes_max), str(cpu_seconds_max)]
+            self._process = subprocess.Popen(
+                [*command, *limits], env=_environment(), pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, cwd="/"
+            )
+
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def call(self, function: Callable[[Any], T], arguments: Sequence[Any], timeout: timedelta) -> list[T | VestaError]:
+        """One answer, or error, for each argument.
+
+        Raises:
+            OSError, EOFError, UnpicklingError: the child died, took too long or answered nonsense; it must be replaced.
+        """
+        deadline = time.monotonic() + timeout.total_seconds()
+        payload = pickle.dumps((function, list(arguments)), pickle.HIGHEST_PROTOCOL)
+        self._channel.settimeout(timeout.total_seconds())
+        self._channel.sendall(FRAME_HEADER.pack(len(payload)))
+        self._channel.sendall(payload)
+        (size_bytes,) = FRAME_HEADER.unpack(self._receive(FRAME_HEADER.size, deadline))
+        if size_bytes > ANSWER_BYTES_MAX:
+            raise pickle.UnpicklingError(f"the child answers with {size_bytes} bytes")
+        answers = _Unpickler(io.BytesIO(self._receive(size_bytes, deadline))).load()
+        if not isinstance(answers, list) or len(answers) != len(arguments):
+            raise pickle.UnpicklingError("the child does not answer what it was asked")
+        return answers
+
+    def kill(self) -> None:
+        """Ends it at once."""
+        self._process.kill()
+        self._process.wait()
+        self._channel.close()
+
+    def _receive(self, size_bytes: int, deadline: float) -> bytearray:
+        buffer = bytearray(size_bytes)
+        view = memoryview(buffer)
+        while view:
+            self._channel.settimeout(max(0.001, deadline - time.monotonic()))
+            count = self._channel.recv_into(view)
+            if not count:
+                raise EOFError("the child died")
+            view = view[count:]
+        return buffer
 
 
-def _run_limited(function: Callable[[Any], Any], chunk: Sequence[Any], cpu_seconds_max: int) -> list[Any]:
-    """Runs the calls, each within its own time; what our own errors say travels back, memory errors as IMAGE_TOO_COSTLY."""
-    answers: list[Any] = []
-    for argument in chunk:
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        spent = int(usage.ru_utime + usage.ru_stime)
-        hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
-        resource.setrlimit(resource.RLIMIT_CPU, (spent + cpu_seconds_max + 1, hard))
-        try:
-            answers.append(function(argument))
-        except VestaError as error:
-            answers.append(error)
-        except MemoryError:
-            answers.append(_too_costly())
-    return answers
+def _environment() -> dict[str, str]:
+    """Nothing of ours but where modules lie; one thread of algebra, for children are as many as processors already."""
+    return {
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "OPENBLAS_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+        "MALLOC_ARENA_MAX": "2",
+    }
 
 
-def _too_costly() -> InvalidArgument:
-    return InvalidArgument(
-        "decoding the image takes more memory or time than is allowed; send a smaller one", reason="IMAGE_TOO_COSTLY"
-    )
+_PLAIN = {
+    ("builtins", "complex"),
+    ("builtins", "set"),
+    ("builtins", "frozenset"),
+    ("builtins", "bytearray"),
+    ("datetime", "datetime"),
+    ("datetime", "timedelta"),
+    ("datetime", "timezone"),
+    ("numpy", "dtype"),
+    ("numpy", "ndarray"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy._core.numeric", "_frombuffer"),
+    ("vesta_common.errors", "_rebuild"),
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    """Reads values, and refuses whatever would run something."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _PLAIN:
+            return super().find_class(module, name)
+        if module.startswith("vesta_") and "." not in name:
+            found = super().find_class(module, name)
+            if isinstance(found, type) and (is_dataclass(found) or issubclass(found, VestaError)):
+                return found
+        raise pickle.UnpicklingError(f"a child may not answer with {module}.{name}")
+
+
+def _chunks(arguments: Sequence[Any]) -> list[list[Any]]:
+    """A few arguments together, so that handing them over costs little, and few enough that all children have work."""
+    chunks: list[list[Any]] = []
+    size_bytes = 0
+    for argument in arguments:
+        argument_bytes = len(argument) if isinstance(argument, bytes) else 0
+        if not chunks or len(chunks[-1]) == CHUNK_CALLS_MAX or size_bytes + argument_bytes > CHUNK_BYTES_MAX:
+            chunks.append([])
+            size_bytes = 0
+        chunks[-1].append(argument)
+        size_bytes += argument_bytes
+    return chunks
