@@ -2,7 +2,8 @@
 
 import itertools
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -156,6 +157,14 @@ def _over_rest(town: Town, client: httpx.Client, rpc: Rpc, project: str, key: st
     return reason if reason in SHUT else str(error["status"])
 
 
+def _when_let(call: Callable[[], str]) -> str:
+    """The answer of a call once the limit on strangers lets it be answered."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while (answer := call()) == "RESOURCE_EXHAUSTED" and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return answer
+
+
 def _is_allowed(name: str, word: str) -> bool:
     right = RIGHTS[name]
     return right is ANY_MEMBER or ROLE_OF[word] in ROLES.get(right, ())
@@ -193,8 +202,8 @@ def test_no_role_reaches_another_project(town: Town, name: str) -> None:
 def test_nobody_gets_in_without_a_good_key(town: Town, name: str) -> None:
     rpc = RPCS[name]
 
-    assert _over_grpc(town, rpc, town.project, "") == "KEY_MISSING"
-    assert _over_grpc(town, rpc, town.project, town.revoked_key) == "KEY_UNKNOWN"
+    assert _when_let(lambda: _over_grpc(town, rpc, town.project, "")) == "KEY_MISSING"
+    assert _when_let(lambda: _over_grpc(town, rpc, town.project, town.revoked_key)) == "KEY_UNKNOWN"
 
 
 @pytest.mark.parametrize("name", sorted(name for name, right in RIGHTS.items() if right in {NOBODY, PLATFORM_OWNER}))

@@ -36,16 +36,6 @@ def test_a_burst_passes_and_then_the_rate():
         buckets.take("a")
 
 
-def test_looking_takes_nothing():
-    buckets = TokenBuckets("requests", per_second=1, burst=1, monotonic=Watch())
-    buckets.check("a")
-    buckets.check("a")
-    buckets.take("a")
-
-    with pytest.raises(ResourceExhausted):
-        buckets.check("a")
-
-
 @given(st.lists(st.floats(0, 2), max_size=200))
 def test_never_more_than_the_burst_and_the_rate_together(pauses):
     watch = Watch()

@@ -218,12 +218,15 @@ def test_too_many_requests_of_one_key_are_refused_and_others_are_not(start_gatew
     assert other == 200
 
 
-def test_guessing_keys_is_slowed_down(start_gateway):
+def test_guessing_keys_is_slowed_down_and_neighbours_are_not(start_gateway):
     running = start_gateway(refusals_per_second=0.1, refusals_burst=3)
     with running.rest("vesta_guess") as client:
         codes = [client.get("/v1/identity").status_code for _ in range(5)]
+    with running.rest() as client:
+        neighbour = client.get("/v1/identity").status_code
 
     assert codes == [401, 401, 401, 429, 429]
+    assert neighbour == 200
 
 
 def test_predictions_go_as_json_or_as_protobuf(running):

@@ -75,12 +75,13 @@ class Calls:
             Unauthenticated: nobody known.
             ResourceExhausted: too often.
         """
-        self._limits.refusals.check(address)
         secret = presented(headers)
         try:
             caller = await self._authenticator.authenticate(secret)
         except Unauthenticated:
-            self._limits.refusals.take(address)
+            self._limits.refusals.take(
+                address
+            )  # after the fact, so that good keys behind the same address are not refused
             raise
         self._limits.requests.take(caller.key)
         return Session(caller, secret)

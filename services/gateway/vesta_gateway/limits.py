@@ -35,27 +35,14 @@ class TokenBuckets:
         left = self._level(key)
         if left < 1:
             raise self._refusal(left)
-        self._put(key, left - 1)
-
-    def check(self, key: str) -> None:
-        """Looks without taking.
-
-        Raises:
-            ResourceExhausted: there is no token.
-        """
-        left = self._level(key)
-        if left < 1:
-            raise self._refusal(left)
+        self._buckets[key] = (left - 1, self._monotonic())
+        self._buckets.move_to_end(key)
+        if len(self._buckets) > BUCKETS_MAX:
+            self._buckets.popitem(last=False)
 
     def _level(self, key: str) -> float:
         level, then = self._buckets.get(key, (self._burst, 0.0))
         return min(self._burst, level + (self._monotonic() - then) * self._per_second)
-
-    def _put(self, key: str, level: float) -> None:
-        self._buckets[key] = (level, self._monotonic())
-        self._buckets.move_to_end(key)
-        if len(self._buckets) > BUCKETS_MAX:
-            self._buckets.popitem(last=False)
 
     def _refusal(self, left: float) -> ResourceExhausted:
         wait = timedelta(seconds=(1 - left) / self._per_second)
