@@ -51,6 +51,9 @@ Handler = Callable[[Connection, Event], None]
 BatchHandler = Callable[[Connection, Sequence[Event]], None]
 """Has the effects of events of one type that came one after another, in order, in the transaction given."""
 
+Preparation = Callable[[Sequence[Event]], BatchHandler]
+"""Asks others about events of one type, before the transaction, which is to be short; answers what then has the effects."""
+
 log = structlog.get_logger()
 
 
@@ -93,6 +96,8 @@ class Consumer:
         handlers: by event type; events of other types on the same topics are passed over.
         records_max: how many events are handled in one transaction at most.
         batch_handlers: by event type, for those whose events are cheaper together; no type is in both.
+        preparations: by event type, for those that must ask others first; no type is in two of the three.
+        check: raises InvalidArgument for an event that others had no right to send: a dead letter at once, no fault of ours.
         dead_letters_max: how many events may fail within ten minutes before the consumer stops.
     """
 
@@ -107,16 +112,21 @@ class Consumer:
         records_max: int = POLL_RECORDS_MAX,
         batch_handlers: Mapping[str, BatchHandler] | None = None,
         dead_letters_max: int = DEAD_LETTERS_MAX,
+        preparations: Mapping[str, Preparation] | None = None,
+        check: Callable[[Event], None] = lambda event: None,
     ) -> None:
         self._service = service
         self._name = name
         self._handlers = {event_type: _one_by_one(handler) for event_type, handler in handlers.items()}
         self._handlers |= {event_type: _in_one_span(handler) for event_type, handler in (batch_handlers or {}).items()}
+        self._preparations = {event_type: _in_span(ask) for event_type, ask in (preparations or {}).items()}
+        self._check = check
         self._postgres = postgres
         self._kafka = kafka
         self._metrics = metrics or ConsumerMetrics(service, CollectorRegistry())
         self._records_max = records_max
-        self._topics = sorted({kafka.topic_prefix + topic_of(event_type) for event_type in self._handlers})
+        self._types = self._handlers.keys() | self._preparations.keys()
+        self._topics = sorted({kafka.topic_prefix + topic_of(event_type) for event_type in self._types})
         self._stopping = threading.Event()
         self._dead_times: deque[float] = deque(maxlen=dead_letters_max)
         self._done: dict[TopicPartition, int] = {}
@@ -247,24 +257,36 @@ class Consumer:
 
     def _effect(self, events: Sequence[Event]) -> None:
         """The effects of events that were not handled before, in one transaction."""
+        handlers = self._handlers | self._prepared(events)
 
         def work(connection: Connection) -> None:
             new = inbox.new_among(connection, self._name, [event.id for event in events])
             fresh = list({event.id: event for event in events if event.id in new}.values())
             for event_type, run in groupby(fresh, key=lambda event: event.type):
-                self._handlers[event_type](connection, list(run))
+                handlers[event_type](connection, list(run))
 
         self._postgres.run(work)
         self._metrics.handled.labels(self._name).inc(len(events))
         self._metrics.age.labels(self._name).set(max(0.0, (datetime.now(UTC) - events[-1].time).total_seconds()))
 
+    def _prepared(self, events: Sequence[Event]) -> dict[str, BatchHandler]:
+        """What has the effects of events about which others are asked first."""
+        found = {}
+        for event_type, ask in self._preparations.items():
+            asked = [event for event in events if event.type == event_type]
+            if asked:
+                found[event_type] = _in_one_span(ask(asked))
+        return found
+
     def _event_of(self, record: Any) -> Event | str | None:
         """The record's event; None where it is not for us; the reason where it is poison."""
         kind = next((value for key, value in record.headers if key == "ce_type" and value), None)
-        if kind is not None and kind.decode(errors="replace") not in self._handlers:
+        if kind is not None and kind.decode(errors="replace") not in self._types:
             return None
         try:
-            return decode(record.headers, record.value, record.key)
+            event = decode(record.headers, record.value, record.key)
+            self._check(event)
+            return event
         except InvalidArgument as error:
             return f"{error.reason}: {error}"
 
@@ -389,6 +411,14 @@ def _in_one_span(handler: BatchHandler) -> BatchHandler:
             handler(connection, events)
 
     return handle
+
+
+def _in_span(ask: Preparation) -> Preparation:
+    def prepare(events: Sequence[Event]) -> BatchHandler:
+        with trace.span(events[0].type, events[0].carrier):
+            return ask(events)
+
+    return prepare
 
 
 class _ForgetRevoked(ConsumerRebalanceListener):  # type: ignore[misc]
