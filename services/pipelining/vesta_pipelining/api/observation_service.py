@@ -1,0 +1,45 @@
+"""gRPC: observations."""
+
+import grpc
+from vesta_common import filters
+from vesta_common.pages import read_page
+from vesta_contracts.pipelining.v1 import (
+    GetObservationRequest,
+    ListObservationsRequest,
+    ListObservationsResponse,
+    Observation,
+    ObservationServiceServicer,
+)
+
+from vesta_pipelining.store import Store
+
+_FIELDS = {
+    "label": filters.Field("label"),
+    "uncertain": filters.Field("uncertain", filters.boolean),
+    "frame_time": filters.Field("frame_time", filters.instant, ordered=True),
+}
+
+
+class ObservationService(ObservationServiceServicer):
+    """Reads Observations."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def GetObservation(self, request: GetObservationRequest, context: grpc.ServicerContext) -> Observation:
+        """One observation."""
+        with self._store.postgres.transaction() as connection:
+            return self._store.get_observation(connection, request.name)
+
+    def ListObservations(
+        self, request: ListObservationsRequest, context: grpc.ServicerContext
+    ) -> ListObservationsResponse:
+        """A stream's observations, newest frame first."""
+        page = read_page(request)
+        where = filters.compile_filter(request.filter, _FIELDS)
+        with self._store.postgres.transaction() as connection:
+            self._store.get_stream(connection, request.parent)
+            before = page.cursor[0] if page.cursor else ""
+            found = self._store.list_observations(connection, request.parent, where, before, page.limit)
+        kept, token = page.cut(found, lambda observation: (observation.name,))
+        return ListObservationsResponse(observations=kept, next_page_token=token)

@@ -1,0 +1,93 @@
+"""gRPC: pipelines."""
+
+import grpc
+import psycopg
+from google.protobuf import empty_pb2
+from vesta_common.errors import AlreadyExists
+from vesta_common.etags import check_etag
+from vesta_common.idempotency import once
+from vesta_common.ids import new_id
+from vesta_common.masks import apply_update
+from vesta_common.pages import read_page
+from vesta_contracts.connection.v1 import GetSourceRequest, SourceServiceStub
+from vesta_contracts.pipelining.v1 import (
+    CreatePipelineRequest,
+    DeletePipelineRequest,
+    GetPipelineRequest,
+    ListPipelinesRequest,
+    ListPipelinesResponse,
+    Pipeline,
+    PipelineServiceServicer,
+    UpdatePipelineRequest,
+)
+from vesta_contracts.serving.v1 import DeploymentServiceStub, GetDeploymentRequest
+
+from vesta_pipelining.store import Store
+
+_MUTABLE = ("display_name", "steps", "age_max", "uncertain_source", "uncertain_per_minute_max")
+
+
+class PipelineService(PipelineServiceServicer):
+    """Keeps Pipelines whose deployment and Source are there."""
+
+    def __init__(self, store: Store, serving: DeploymentServiceStub, sources: SourceServiceStub) -> None:
+        self._store = store
+        self._serving = serving
+        self._sources = sources
+
+    def CreatePipeline(self, request: CreatePipelineRequest, context: grpc.ServicerContext) -> Pipeline:
+        """Keeps a new pipeline."""
+        self._check(request.pipeline)
+        name = f"{request.parent}/pipelines/{request.pipeline_id or new_id()}"
+
+        def create() -> Pipeline:
+            pipeline = Pipeline()
+            pipeline.CopyFrom(request.pipeline)
+            pipeline.name = name
+            self._store.insert_pipeline(connection, pipeline)
+            return self._store.get_pipeline(connection, name)
+
+        try:
+            with self._store.postgres.transaction() as connection:
+                return once(connection, request, Pipeline, create)
+        except psycopg.errors.UniqueViolation as error:
+            raise AlreadyExists(
+                f"{name} is there already", reason="RESOURCE_EXISTS", metadata={"name": name}
+            ) from error
+
+    def GetPipeline(self, request: GetPipelineRequest, context: grpc.ServicerContext) -> Pipeline:
+        """One pipeline."""
+        with self._store.postgres.transaction() as connection:
+            return self._store.get_pipeline(connection, request.name)
+
+    def ListPipelines(self, request: ListPipelinesRequest, context: grpc.ServicerContext) -> ListPipelinesResponse:
+        """A project's pipelines by name."""
+        page = read_page(request)
+        with self._store.postgres.transaction() as connection:
+            after = page.cursor[0] if page.cursor else ""
+            found = self._store.list_pipelines(connection, request.parent, after, page.limit)
+        kept, token = page.cut(found, lambda pipeline: (pipeline.name,))
+        return ListPipelinesResponse(pipelines=kept, next_page_token=token)
+
+    def UpdatePipeline(self, request: UpdatePipelineRequest, context: grpc.ServicerContext) -> Pipeline:
+        """Changes a pipeline; its streams follow with their next frames."""
+        with self._store.postgres.transaction() as connection:
+            current = self._store.get_pipeline(connection, request.pipeline.name, lock=True)
+            check_etag(request.pipeline.etag, current)
+            updated = apply_update(current, request.pipeline, request.update_mask, _MUTABLE)
+            self._check(updated)
+            self._store.update_pipeline(connection, updated)
+            return self._store.get_pipeline(connection, current.name)
+
+    def DeletePipeline(self, request: DeletePipelineRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
+        """Removes a pipeline with its streams and observations."""
+        with self._store.postgres.transaction() as connection:
+            self._store.get_pipeline(connection, request.name, lock=True)
+            self._store.delete_pipeline(connection, request.name)
+        return empty_pb2.Empty()
+
+    def _check(self, pipeline: Pipeline) -> None:
+        for step in pipeline.steps:
+            self._serving.GetDeployment(GetDeploymentRequest(name=step.model.deployment))
+        if pipeline.uncertain_source:
+            self._sources.GetSource(GetSourceRequest(name=pipeline.uncertain_source))
