@@ -3,10 +3,12 @@
 Everything here works on bytes nobody trusts, in time linear in their number, and believes no length that it has not checked.
 """
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,7 @@ IMAGE_PIXELS_MAX = 64_000_000
 IMAGE_SIDE_PX_MAX = 65_500  # no JPEG encoder goes further
 METADATA_BYTES_MAX = 8 * 1024 * 1024
 ICC_BYTES_MAX = 4 * 1024 * 1024
+PARTS_MAX = 200_000  # segments, chunks or blocks; a GIF of 32 MiB honestly has 130,000
 JPEG_SCANS_MAX = 100  # an honest progressive file has about ten; thousands are an attack on the decoder
 
 ACCEPTED = "JPEG, PNG, WebP, BMP, TIFF or a still GIF"
@@ -172,6 +175,7 @@ _SOI, _EOI, _SOS, _APP0, _APP1, _APP2, _APP14 = 0xD8, 0xD9, 0xDA, 0xE0, 0xE1, 0x
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _TABLES = frozenset({0xC4, 0xCC, 0xDB, 0xDD})  # Huffman, arithmetic, quantisation, restart interval
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})
+_FILL = re.compile(rb"\xff+")
 _EXIF_MAGIC, _ICC_MAGIC = b"Exif\x00\x00", b"ICC_PROFILE\x00"
 
 
@@ -181,7 +185,8 @@ def _jpeg(data: bytes) -> ImageFile:
     markers = _jpeg_markers(data)
     size: tuple[int, int] | None = None
     exif, icc, dropped_bytes, scans, position = b"", {}, 0, 0, 2
-    while True:
+    for parts in count():
+        _check_parts(parts)
         marker, position = _jpeg_marker(data, position)
         if marker == _EOI:
             kept.append(b"\xff\xd9")
@@ -229,11 +234,10 @@ def _jpeg_marker(data: bytes, position: int) -> tuple[int, int]:
     """The marker at `position`, and where its segment's length stands."""
     if position >= len(data):
         raise truncated("the picture")
-    if data[position] != 0xFF:
+    fill = _FILL.match(data, position)
+    if fill is None:
         raise corrupt("a JPEG marker is missing")
-    while data[position] == 0xFF:
-        position += 1
-    return data[position], position + 1
+    return data[fill.end()], fill.end() + 1
 
 
 def _jpeg_scan_end(start: int, markers: NDArray[np.int64]) -> int:
@@ -249,7 +253,13 @@ def _jpeg_markers(data: bytes) -> NDArray[np.int64]:
     octets = np.frombuffer(data, np.uint8)
     places = np.flatnonzero(octets[:-1] == 0xFF)
     following = octets[places + 1]
-    return places[(following != 0x00) & ((following & 0xF8) != 0xD0) & (following != 0xFF)]
+    markers: NDArray[np.int64] = places[(following != 0x00) & ((following & 0xF8) != 0xD0) & (following != 0xFF)]
+    return markers
+
+
+def _check_parts(parts: int) -> None:
+    if parts > PARTS_MAX:
+        raise refuse("IMAGE_TOO_COSTLY", f"the file consists of more than {PARTS_MAX} parts; export it again")
 
 
 def _check_scans(scans: int) -> None:
@@ -265,12 +275,14 @@ _PNG_KEPT = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 
 def _png(data: bytes) -> ImageFile:
     """Keeps header, palette, transparency and pixels."""
-    kept, size, frames, exif, icc, dropped_bytes = [PNG_SIGNATURE], None, 1, b"", b"", 0
+    kept, frames, exif, icc, dropped_bytes = [PNG_SIGNATURE], 1, b"", b"", 0
+    size: tuple[int, int] | None = None
     for kind, start, end in _png_chunks(data):
         if size is None:
             if kind != b"IHDR":
                 raise corrupt("its first chunk is not its header")
-            size = struct.unpack_from(">II", data, start)
+            width, height = struct.unpack_from(">II", data, start)
+            size = (width, height)
         if kind in _PNG_KEPT:
             kept.append(data[start - 8 : end + 4])
             continue
@@ -292,7 +304,8 @@ def _png(data: bytes) -> ImageFile:
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Type, start and end of each chunk's body, up to and with IEND."""
     position = len(PNG_SIGNATURE)
-    while True:
+    for parts in count():
+        _check_parts(parts)
         if position + 12 > len(data):
             raise truncated("the picture")
         length, kind = struct.unpack_from(">I4s", data, position)
@@ -325,7 +338,10 @@ def _webp(data: bytes) -> ImageHeader:
     if riff_bytes + 8 > len(data):
         raise truncated("the picture")
     size, frames, metadata_bytes, position, end = None, 0, 0, 12, riff_bytes + 8
+    parts = 0
     while position + 8 <= end:
+        parts += 1
+        _check_parts(parts)
         kind, length = struct.unpack_from("<4sI", data, position)
         body = position + 8
         if body + length > end:
@@ -358,7 +374,10 @@ def _gif(data: bytes) -> ImageHeader:
     """GIF89a specification; walks blocks until the second picture or the end."""
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     position, frames, metadata_bytes = 13 + _gif_palette_bytes(flags), 0, 0
+    parts = 0
     while frames < 2 and position < len(data) and data[position] != 0x3B:
+        parts += 1
+        _check_parts(parts)
         start, kind = position, data[position]
         if kind == 0x2C:
             frames += 1
@@ -381,7 +400,10 @@ def _gif_palette_bytes(flags: int) -> int:
 
 
 def _gif_blocks_end(data: bytes, position: int) -> int:
-    while data[position]:
+    for parts in count():
+        _check_parts(parts)
+        if not data[position]:
+            break
         position += data[position] + 1
     return position + 1
 
