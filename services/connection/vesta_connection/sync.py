@@ -1,6 +1,7 @@
 """Runs Syncs: claims one, lists its source, takes in what is new batch by batch; a kill costs one batch, which is taken in again."""
 
 import hashlib
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
@@ -20,6 +21,7 @@ from vesta_connection.store import ClaimedSync, Store
 
 LEASE = timedelta(seconds=30)
 READ_THREADS = 8
+BATCHES_AHEAD = 2
 LISTING_REPORT_EVERY = 2000
 PROGRESS_INTERVAL = timedelta(seconds=1)
 
@@ -45,7 +47,7 @@ class SyncWorker:
         self._clock = clock
         self._stopping = False
         self._readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read")
-        self._ahead = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+        self._ahead = ThreadPoolExecutor(BATCHES_AHEAD, thread_name_prefix="ahead")
 
     def stop(self) -> None:
         """Makes the running sync give itself back after its batch."""
@@ -98,15 +100,15 @@ class SyncWorker:
     def _taken(
         self, claimed: ClaimedSync, tree: FileTree, files: Sequence[SourceFile]
     ) -> Iterator[tuple[list[SourceFile], list[Media | Refused]]]:
-        """Each batch with what became of it; the next one is read and decoded while the last is being recorded."""
-        ahead: tuple[list[SourceFile], Future[list[Media | Refused]]] | None = None
+        """Each batch with what became of it, while the next ones are on their way: one is stored while another is decoded."""
+        ahead: deque[tuple[list[SourceFile], Future[list[Media | Refused]]]] = deque()
         for batch in in_batches(files):
-            following = (batch, self._ahead.submit(self._take, claimed, tree, batch))
-            if ahead:
-                yield ahead[0], ahead[1].result()
-            ahead = following
-        if ahead:
-            yield ahead[0], ahead[1].result()
+            ahead.append((batch, self._ahead.submit(self._take, claimed, tree, batch)))
+            if len(ahead) > BATCHES_AHEAD:
+                done, taken = ahead.popleft()
+                yield done, taken.result()
+        for done, taken in ahead:
+            yield done, taken.result()
 
     def _take(self, claimed: ClaimedSync, tree: FileTree, batch: Sequence[SourceFile]) -> list[Media | Refused]:
         read = list(self._readers.map(lambda file: _read(tree, file), batch))
