@@ -61,7 +61,7 @@ class RpcInterceptor(grpc.ServerInterceptor):
                     answer = behavior(_checked(request), context)
                 except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a status
                     call.fail(error)
-                    return None
+                    return None  # only where nobody waits any more
                 call.succeed()
                 return answer
 
@@ -117,7 +117,7 @@ class _Call:
         log.debug("rpc", method=self._method, seconds=round(time.perf_counter() - self._start, 4))
 
     def fail(self, error: Exception) -> None:
-        """Ends the RPC with the status that the error stands for."""
+        """Ends the RPC with the status that the error stands for: gRPC's own exception leaves the handler."""
         if not self._context.is_active() and not isinstance(error, VestaError):
             self._end("CANCELLED")
             return
@@ -129,10 +129,7 @@ class _Call:
             log.info(
                 "rpc_refused", method=self._method, code=found.code.name, reason=found.reason, message=found.message
             )
-        status = rpc_status.to_status(to_status(found))
-        self._context.set_code(status.code)
-        self._context.set_details(status.details)
-        self._context.set_trailing_metadata(status.trailing_metadata)
+        self._context.abort_with_status(rpc_status.to_status(to_status(found)))
 
     def _end(self, code: str) -> None:
         self._metrics.observe(self._method, code, time.perf_counter() - self._start)

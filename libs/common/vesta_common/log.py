@@ -13,6 +13,7 @@ from vesta_common import trace
 def start_logging(service: str, level: str, log_format: str) -> None:
     """Configures logging for the process; other libraries' warnings come out the same way."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(name)s %(levelname)s %(message)s")
+    logging.getLogger("kafka").setLevel(logging.ERROR)  # it warns of every slow moment; what matters we log ourselves
     renderer: Any = structlog.dev.ConsoleRenderer() if log_format == "console" else structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[
