@@ -78,6 +78,7 @@ class _PeerInterceptor(
         """The call with a deadline, the trace and the caller."""
         metadata = list(details.metadata or ())
         metadata += trace.carrier().items()
+        metadata.append((trace.SERVICE_KEY, self._service))
         metadata.append((trace.CALLER_KEY, trace.caller() or f"services/{self._service}"))
         if trace.role():
             metadata.append((trace.ROLE_KEY, trace.role()))

@@ -22,7 +22,9 @@ def once(connection: Any, request: Any, response_type: type[M], effect: Callable
     """
     if not request.request_id:
         return effect()
-    method = request.DESCRIPTOR.full_name
+    # Within one parent or resource: no project sees, or is disturbed by, what another one asked.
+    scope = getattr(request, "parent", "") or getattr(request, "name", "")
+    method = f"{request.DESCRIPTOR.full_name} {scope}"
     digest = hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
     inserted = connection.execute(
         "INSERT INTO request_log (method, request_id, request_digest) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",

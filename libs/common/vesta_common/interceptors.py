@@ -1,7 +1,8 @@
 """What happens around every RPC of a server: trace, caller, validation, errors with details, one log line, one measurement."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import grpc
@@ -55,7 +56,7 @@ class RpcInterceptor(grpc.ServerInterceptor):
             metadata = trace.metadata_of(context.invocation_metadata())
             with (
                 trace.span(method, metadata),
-                trace.calling(metadata.get(trace.CALLER_KEY, ""), metadata.get(trace.ROLE_KEY, "")),
+                _calling(metadata),
             ):
                 try:
                     answer = behavior(_checked(request), context)
@@ -73,7 +74,7 @@ class RpcInterceptor(grpc.ServerInterceptor):
             metadata = trace.metadata_of(context.invocation_metadata())
             with (
                 trace.span(method, metadata),
-                trace.calling(metadata.get(trace.CALLER_KEY, ""), metadata.get(trace.ROLE_KEY, "")),
+                _calling(metadata),
             ):
                 try:
                     yield from behavior(_checked(request), context)
@@ -85,6 +86,11 @@ class RpcInterceptor(grpc.ServerInterceptor):
                 call.succeed()
 
         return run
+
+
+def _calling(metadata: Mapping[str, str]) -> AbstractContextManager[None]:
+    """On behalf of whom the metadata says."""
+    return trace.calling(*(metadata.get(key, "") for key in (trace.CALLER_KEY, trace.ROLE_KEY, trace.SERVICE_KEY)))
 
 
 def _checked(request: Any) -> Any:

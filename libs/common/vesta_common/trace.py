@@ -13,9 +13,11 @@ from opentelemetry.sdk.trace import TracerProvider
 
 CALLER_KEY = "x-vesta-caller"
 ROLE_KEY = "x-vesta-role"
+SERVICE_KEY = "x-vesta-service"
 
 _caller: ContextVar[str] = ContextVar("caller", default="")
 _role: ContextVar[str] = ContextVar("role", default="")
+_service: ContextVar[str] = ContextVar("service", default="")
 # Finds the process's provider when it is first used; asking for a tracer each time costs as much as the span.
 _tracer = trace.get_tracer("vesta")
 
@@ -50,14 +52,15 @@ def trace_id() -> str:
 
 
 @contextmanager
-def calling(caller: str, role: str = "") -> Iterator[None]:
-    """Runs the block on behalf of a caller."""
-    caller_token, role_token = _caller.set(caller), _role.set(role)
+def calling(caller: str, role: str = "", service: str = "") -> Iterator[None]:
+    """Runs the block on behalf of a caller, and of the service that passes the call on, if one does."""
+    caller_token, role_token, service_token = _caller.set(caller), _role.set(role), _service.set(service)
     try:
         yield
     finally:
         _caller.reset(caller_token)
         _role.reset(role_token)
+        _service.reset(service_token)
 
 
 def caller() -> str:
@@ -68,6 +71,11 @@ def caller() -> str:
 def role() -> str:
     """The caller's role in the project, lower-case; empty where nobody is known."""
     return _role.get()
+
+
+def service() -> str:
+    """Which service of ours calls; empty where the call comes from outside, through the gateway."""
+    return _service.get()
 
 
 def metadata_of(pairs: Sequence[tuple[str, Any]] | None) -> dict[str, str]:

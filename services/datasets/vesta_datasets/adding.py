@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from vesta_common.errors import InvalidArgument, Violation
 from vesta_common.ids import new_id
 from vesta_common.postgres import Connection
 from vesta_contracts.common.v1 import Media
@@ -66,6 +67,25 @@ def add_items(
             CreatedItem(name=name, existed=existed, duplicate_of=duplicate_of, split=Split.Value(f"SPLIT_{side}"))
         )
     return answers
+
+
+def check_media(store: Store, connection: Connection, project: str, new_items: Sequence[NewItem]) -> None:
+    """Accepts from outside only media that the project holds already: keys are not the caller's to choose.
+
+    Raises:
+        InvalidArgument: MEDIA_UNKNOWN, names the entry.
+    """
+    known = store.known_hashes(connection, project, [item.media.sha256 for item in new_items])
+    for index, item in enumerate(new_items):
+        media = item.media
+        keys = (f"media/{media.sha256}", f"thumbnails/{media.sha256}")
+        if media.sha256 not in known or (media.object_key, media.thumbnail_key) != keys:
+            what = "is no media of this project; bring pictures in through a source"
+            raise InvalidArgument(
+                f"items[{index}].media {what}",
+                reason="MEDIA_UNKNOWN",
+                violations=[Violation(f"items[{index}].media", what)],
+            )
 
 
 def _check(store: Store, connection: Connection, dataset: Dataset, new_items: Sequence[NewItem]) -> None:

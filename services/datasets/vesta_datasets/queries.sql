@@ -63,6 +63,9 @@ UPDATE datasets SET scored_by = :scored_by WHERE name = :name;
 -- name: find_items_by_hash
 SELECT name, sha256, duplicate_of, split FROM items WHERE dataset = :dataset AND sha256 = ANY(:hashes);
 
+-- name: list_known_hashes
+SELECT DISTINCT sha256 FROM items WHERE sha256 = ANY(:hashes) AND dataset LIKE :datasets;
+
 -- name: find_candidates
 -- Items that share a band with one of the probes: the only ones that can be near-duplicates.
 SELECT name, perceptual_hash, group_name, split FROM items WHERE dataset = :dataset AND bands && :probes;

@@ -145,6 +145,11 @@ class Store:
         rows = queries.find_items_by_hash(connection, dataset=dataset, hashes=list(hashes))
         return {row["sha256"]: row for row in rows}
 
+    def known_hashes(self, connection: Connection, project: str, hashes: Sequence[str]) -> set[str]:
+        """Those of these SHA-256 that some item of the project bears."""
+        rows = queries.list_known_hashes(connection, datasets=f"{project}/datasets/%", hashes=list(hashes))
+        return {row["sha256"] for row in rows}
+
     def find_candidates(self, connection: Connection, dataset: str, probes: Sequence[int]) -> list[dict[str, Any]]:
         """Items that may be near-duplicates, with `perceptual_hash` unsigned."""
         rows = queries.find_candidates(connection, dataset=dataset, probes=sorted(set(probes)))

@@ -1,6 +1,6 @@
 -- First answers of requests that carry a request_id (vesta_common.idempotency).
 CREATE TABLE request_log (
-    method         text NOT NULL,           -- full name of the request message
+    method         text NOT NULL,           -- full name of the request message, and the parent or resource it concerns
     request_id     text NOT NULL,
     request_digest bytea NOT NULL,          -- SHA-256 of the request
     response       bytea,

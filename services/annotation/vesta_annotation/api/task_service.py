@@ -5,7 +5,7 @@ from datetime import datetime
 
 import grpc
 from vesta_common import filters, trace
-from vesta_common.errors import FailedPrecondition, InvalidArgument, Unauthenticated, Violation
+from vesta_common.errors import FailedPrecondition, InvalidArgument, PermissionDenied, Unauthenticated, Violation
 from vesta_common.idempotency import once
 from vesta_common.ids import new_id
 from vesta_common.pages import read_page
@@ -30,6 +30,7 @@ from vesta_contracts.annotation.v1 import (
 
 from vesta_annotation.store import Store, TaskRow, lease_duration
 
+REVIEWING_ROLES = ("reviewer", "engineer", "owner")
 _FIELDS = {
     "state": filters.Field("state", filters.one_of("OPEN", "IN_REVIEW", "ACCEPTED", "CANCELLED")),
     "control": filters.Field("control", filters.boolean),
@@ -111,6 +112,8 @@ class TaskService(TaskServiceServicer):
             raise InvalidArgument(
                 "purpose is required", reason="FIELD_INVALID", violations=[Violation("purpose", "is required")]
             )
+        if request.purpose == LeasePurpose.LEASE_PURPOSE_REVIEW and trace.role() not in REVIEWING_ROLES:
+            raise PermissionDenied("reviews are for reviewers; ask an owner for that role", reason="ROLE_TOO_LOW")
         with self._store.postgres.transaction() as connection:
             campaign = self._store.get_campaign(connection, request.parent)
             if campaign.state != Campaign.ACTIVE:

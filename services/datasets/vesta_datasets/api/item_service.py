@@ -11,6 +11,7 @@ from vesta_common.errors import FailedPrecondition, InvalidArgument, NotFound, V
 from vesta_common.etags import check_etag
 from vesta_common.idempotency import once
 from vesta_common.masks import apply_update
+from vesta_common.names import project_of
 from vesta_common.objects import ObjectStore
 from vesta_common.pages import read_page
 from vesta_contracts.datasets.v1 import (
@@ -34,7 +35,7 @@ from vesta_contracts.datasets.v1 import (
     UpdateItemRequest,
 )
 
-from vesta_datasets.adding import accept_directly, add_items
+from vesta_datasets.adding import accept_directly, add_items, check_media
 from vesta_datasets.annotations import check_annotations
 from vesta_datasets.choosing import choose, strategy_name
 from vesta_datasets.filtering import item_filter
@@ -54,8 +55,11 @@ class ItemService(ItemServiceServicer):
     def BatchCreateItems(
         self, request: BatchCreateItemsRequest, context: grpc.ServicerContext
     ) -> BatchCreateItemsResponse:
-        """Adds media as items."""
+        """Adds media as items; from outside, only pictures that the project holds already."""
         who = trace.caller()
+        if not trace.service():
+            with self._store.postgres.transaction() as connection:
+                check_media(self._store, connection, project_of(request.parent), request.items)
         return self._store.postgres.run(
             lambda connection: once(
                 connection,

@@ -51,6 +51,7 @@ CREATE TABLE items (
     UNIQUE (dataset, sha256)
 );
 CREATE INDEX items_in_order ON items (dataset, name);
+CREATE INDEX items_by_hash ON items (sha256);
 CREATE INDEX items_by_bands ON items USING gin (bands);
 CREATE INDEX items_by_labels ON items USING gin (labels);
 
