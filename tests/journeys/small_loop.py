@@ -101,7 +101,8 @@ class SmallLoop:
                     worked = self.experts.work(status.campaign)
                 except ApiError as error:
                     # A lease or an answer may have been lost with what was killed; the next lease brings the task back.
-                    assert error.code in TRANSIENT | {"FAILED_PRECONDITION", "ALREADY_EXISTS"}, error
+                    if error.code not in TRANSIENT | {"FAILED_PRECONDITION", "ALREADY_EXISTS"}:
+                        raise
             if not worked:
                 time.sleep(0.2)
 
