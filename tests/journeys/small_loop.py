@@ -20,6 +20,7 @@ from vesta_contracts.conductor.v1 import (
     LoopPolicy,
     LoopStatus,
     Project,
+    Round,
 )
 from vesta_contracts.connection.v1 import CreateSourceRequest, FolderSource, Source, Sync
 from vesta_contracts.datasets.v1 import (
@@ -74,6 +75,10 @@ class SmallLoop:
     def status(self) -> LoopStatus:
         """How the loop is."""
         return patiently(lambda: self.owner.loops.GetLoop(GetLoopRequest(name=self.loop))).status
+
+    def ended_rounds(self) -> list[Round]:
+        """The rounds that have come to their end; one more may be under way."""
+        return [one for one in self.status().rounds if one.HasField("end_time")]
 
     def items(self, filter_text: str = "") -> list[Item]:
         """The dataset's items."""

@@ -32,9 +32,9 @@ def turned(platform: WholePlatform, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def test_every_round_trains_a_model_and_the_gate_says_why(turned: SmallLoop) -> None:
-    rounds = turned.status().rounds
+    rounds = turned.ended_rounds()
     assert [one.number for one in rounds] == [1, 2]
-    assert all(one.model_version and one.verdict.reason and one.HasField("end_time") for one in rounds)
+    assert all(one.model_version and one.verdict.reason for one in rounds)
     assert rounds[0].verdict.passed
 
 
