@@ -113,14 +113,14 @@ class Consumer:
         batch_handlers: Mapping[str, BatchHandler] | None = None,
         dead_letters_max: int = DEAD_LETTERS_MAX,
         preparations: Mapping[str, Preparation] | None = None,
-        check: Callable[[Event], None] = lambda event: None,
+        check: Callable[[Event], None] | None = None,
     ) -> None:
         self._service = service
         self._name = name
         self._handlers = {event_type: _one_by_one(handler) for event_type, handler in handlers.items()}
         self._handlers |= {event_type: _in_one_span(handler) for event_type, handler in (batch_handlers or {}).items()}
         self._preparations = {event_type: _in_span(ask) for event_type, ask in (preparations or {}).items()}
-        self._check = check
+        self._check = check or _believe
         self._postgres = postgres
         self._kafka = kafka
         self._metrics = metrics or ConsumerMetrics(service, CollectorRegistry())
@@ -286,9 +286,9 @@ class Consumer:
         try:
             event = decode(record.headers, record.value, record.key)
             self._check(event)
-            return event
         except InvalidArgument as error:
             return f"{error.reason}: {error}"
+        return event
 
     # Dead letters.
 
@@ -394,6 +394,10 @@ class TooManyDeadLetters(Exception):
 
 class _Stopping(Exception):
     """The consumer is to stop before the record in hand was handled."""
+
+
+def _believe(event: Event) -> None:
+    """No check."""
 
 
 def _one_by_one(handler: Handler) -> BatchHandler:

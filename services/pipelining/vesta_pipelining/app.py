@@ -14,13 +14,15 @@ from vesta_contracts.serving.v1 import DeploymentServiceStub
 from vesta_pipelining.api.observation_service import ObservationService
 from vesta_pipelining.api.pipeline_service import PipelineService
 from vesta_pipelining.api.stream_service import StreamService
-from vesta_pipelining.frames import PREDICT_MAX, Frames
+from vesta_pipelining.events import FRAME, Frames
 from vesta_pipelining.sending import Sender
 from vesta_pipelining.settings import Settings
 from vesta_pipelining.store import SERVICE, Store
+from vesta_pipelining.watches import Watches
 
-SEND_IDLE = timedelta(seconds=1)
-PRUNE_IDLE = timedelta(hours=1)
+SEND_INTERVAL = timedelta(milliseconds=500)
+PRUNE_INTERVAL = timedelta(minutes=10)
+PRUNE_ROWS_MAX = 5000
 
 
 def build(settings: Settings) -> App:
@@ -29,35 +31,37 @@ def build(settings: Settings) -> App:
         settings.postgres_url, settings.postgres_schema or SERVICE, settings.postgres_connections_max
     ).open()
     postgres.migrate("vesta_pipelining")
-    clock, registry = SystemClock(), new_registry()
+    clock, metrics = SystemClock(), new_registry()
     store = Store(postgres, clock)
-    serving_channel = open_channel(settings.serving_address, SERVICE)
-    connection_channel = open_channel(settings.connection_address, SERVICE)
-    serving, sources = DeploymentServiceStub(serving_channel), SourceServiceStub(connection_channel)
-    sender = Sender(store, sources)
+    serving = open_channel(settings.serving_address, SERVICE)
+    connection = open_channel(settings.connection_address, SERVICE)
+    deployments, sources = DeploymentServiceStub(serving), SourceServiceStub(connection)
+    frames = Frames(store, Watches(store, clock), deployments, clock, metrics, settings.frames_together_max)
+    sender = Sender(store, sources, clock, metrics)
     keep = timedelta(days=settings.observation_days)
 
     def prune() -> bool:
-        store.prune_observations(clock.now() - keep)
-        return False
+        return store.prune_observations(clock.now() - keep, PRUNE_ROWS_MAX) == PRUNE_ROWS_MAX
 
+    kafka = KafkaOptions(settings.kafka_bootstrap, settings.kafka_topic_prefix)
     return App(
-        servicers=[PipelineService(store, serving, sources), StreamService(store), ObservationService(store)],
+        servicers=[PipelineService(store, deployments, sources), StreamService(store), ObservationService(store)],
         components=[
             Relay(postgres, settings.kafka_bootstrap, settings.kafka_topic_prefix),
+            *(Loop(f"sender-{number}", sender.step, SEND_INTERVAL) for number in range(settings.uncertain_senders)),
+            Loop("pruner", prune, PRUNE_INTERVAL),
             Consumer(
                 SERVICE,
                 "frames",
                 {},
                 postgres,
-                KafkaOptions(settings.kafka_bootstrap, settings.kafka_topic_prefix),
-                ConsumerMetrics(SERVICE, registry),
-                records_max=PREDICT_MAX,
-                batch_handlers=Frames(store, serving).batch_handlers(),
+                kafka,
+                ConsumerMetrics(SERVICE, metrics),
+                records_max=settings.frames_together_max,
+                preparations={FRAME: frames.prepare_frames},
+                check=frames.check,
             ),
-            Loop("sender", sender.step, SEND_IDLE),
-            Loop("pruner", prune, PRUNE_IDLE),
         ],
-        closing=[serving_channel.close, connection_channel.close, postgres.close],
-        registry=registry,
+        closing=[serving.close, connection.close, postgres.close],
+        registry=metrics,
     )

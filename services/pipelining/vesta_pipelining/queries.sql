@@ -17,10 +17,14 @@ UPDATE pipelines SET body = :body, update_time = :now WHERE name = :name;
 DELETE FROM pipelines WHERE name = :name;
 
 -- name: insert_stream!
-INSERT INTO streams (name, pipeline, display_name, create_time) VALUES (:name, :pipeline, :display_name, :now);
+INSERT INTO streams (name, pipeline, display_name, window_start, create_time)
+VALUES (:name, :pipeline, :display_name, :now, :now);
 
 -- name: find_stream^
 SELECT * FROM streams WHERE name = :name;
+
+-- name: lock_stream^
+SELECT * FROM streams WHERE name = :name FOR UPDATE;
 
 -- name: list_streams
 SELECT * FROM streams WHERE pipeline = :pipeline AND name > :after ORDER BY name LIMIT :limit;
@@ -28,36 +32,41 @@ SELECT * FROM streams WHERE pipeline = :pipeline AND name > :after ORDER BY name
 -- name: delete_stream!
 DELETE FROM streams WHERE name = :name;
 
--- name: find_routes
--- The streams of these names, with their pipelines.
-SELECT streams.name, pipelines.body FROM streams JOIN pipelines ON pipelines.name = streams.pipeline
-WHERE streams.name = ANY(:names);
+-- name: find_watch^
+-- How the frames of a stream are looked at.
+SELECT pipelines.name AS pipeline, pipelines.body FROM streams JOIN pipelines ON pipelines.name = streams.pipeline
+WHERE streams.name = :name;
 
--- name: count_sent$
--- Uncertain frames that a stream has sent on since.
-SELECT count(*) FROM observations WHERE stream = :stream AND create_time > :since AND uncertain
-    AND (item <> '' OR EXISTS (SELECT 1 FROM uncertain_frames WHERE observation = observations.name));
-
--- name: insert_observation!
-INSERT INTO observations (name, stream, label, uncertain, frame_time, body, create_time)
-VALUES (:name, :stream, :label, :uncertain, :frame_time, :body, :now);
-
--- name: put_uncertain!
-INSERT INTO uncertain_frames (observation, stream, source, event_id, frame_time, data, create_time)
-VALUES (:observation, :stream, :source, :event_id, :frame_time, :data, :now);
-
--- name: advance_stream!
+-- name: count_frames!
+-- Moves a stream's counts on; the lag stays where none of the frames was observed.
 UPDATE streams SET
-    observed_count = observed_count + :observed_count, dropped_count = dropped_count + :dropped_count,
-    refused_count = refused_count + :refused_count,
-    lag_seconds = coalesce(:lag_seconds, lag_seconds), last_frame_time = greatest(last_frame_time, :last_frame_time)
+    observed_count = observed_count + :observed, dropped_count = dropped_count + :dropped,
+    refused_count = refused_count + :refused, lag_seconds = coalesce(CAST(:lag_seconds AS double precision), lag_seconds), last_frame_time = :last_frame_time,
+    window_start = :window_start, window_count = :window_count
 WHERE name = :name;
 
--- name: take_uncertain
--- The next frames to send; others that are being sent just now are passed over.
-SELECT * FROM uncertain_frames ORDER BY create_time FOR UPDATE SKIP LOCKED LIMIT :limit;
+-- name: insert_observations*!
+INSERT INTO observations (name, stream, body, label, labels, uncertain, frame_time, create_time)
+VALUES (:name, :stream, :body, :label, :labels, :uncertain, :frame_time, :now);
 
--- name: drop_uncertain!
+-- name: insert_uncertain_frames*!
+INSERT INTO uncertain_frames (observation, stream, source, event_id, data, content_type, frame_time, try_time, create_time)
+VALUES (:observation, :stream, :source, :event_id, :data, :content_type, :frame_time, :now, :now);
+
+-- name: count_uncertain_frames$
+SELECT count(*) FROM uncertain_frames WHERE stream = :stream;
+
+-- name: claim_uncertain_frame^
+-- Takes the frame that has waited longest, for as long as the lease.
+UPDATE uncertain_frames SET attempts = attempts + 1, try_time = :lease_expire_time
+WHERE observation = (
+    SELECT observation FROM uncertain_frames WHERE try_time <= :now ORDER BY try_time FOR UPDATE SKIP LOCKED LIMIT 1)
+RETURNING *;
+
+-- name: postpone_uncertain_frame!
+UPDATE uncertain_frames SET try_time = :try_time WHERE observation = :observation;
+
+-- name: delete_uncertain_frame!
 DELETE FROM uncertain_frames WHERE observation = :observation;
 
 -- name: set_item!
@@ -67,8 +76,8 @@ UPDATE observations SET item = :item WHERE name = :name;
 UPDATE streams SET uncertain_count = uncertain_count + 1 WHERE name = :name;
 
 -- name: find_observation^
-SELECT * FROM observations WHERE name = :name;
+SELECT body, item FROM observations WHERE name = :name;
 
 -- name: prune_observations!
-DELETE FROM observations WHERE create_time < :before
-    AND NOT EXISTS (SELECT 1 FROM uncertain_frames WHERE observation = observations.name);
+DELETE FROM observations WHERE ctid IN (
+    SELECT ctid FROM observations WHERE create_time < :before ORDER BY create_time LIMIT :limit);

@@ -1,55 +1,70 @@
-"""Sends uncertain frames to the dataset, through the pipeline's Source: beside the stream, so that no camera waits for it."""
+"""Sends uncertain frames to connection, where they become items for the experts. A frame leaves the table when it is an item."""
 
-from collections.abc import Iterator
+from datetime import timedelta
 
 import structlog
-from google.api import httpbody_pb2
+from google.api.httpbody_pb2 import HttpBody
+from prometheus_client import CollectorRegistry, Counter
+from vesta_common.clock import Clock
 from vesta_common.errors import VestaError, is_transient
 from vesta_contracts.connection.v1 import SourceServiceStub, UploadItemRequest
 
+from vesta_pipelining.shedding import LEASE, WAIT_MAX, backoff
 from vesta_pipelining.store import Store, UncertainFrame
 
-FRAMES_AT_ONCE = 8
+UPLOAD_TIMEOUT = timedelta(seconds=30)  # well within the lease
 
 log = structlog.get_logger()
 
 
 class Sender:
-    """Any number of replicas may run one: a frame is locked while it is sent, and a repeat is answered with the same item."""
+    """Any number may work at once; a lease keeps them apart, and the request_id makes what one repeats harmless."""
 
-    def __init__(self, store: Store, sources: SourceServiceStub) -> None:
+    def __init__(self, store: Store, sources: SourceServiceStub, clock: Clock, registry: CollectorRegistry) -> None:
         self._store = store
         self._sources = sources
+        self._clock = clock
+        self._counted = Counter(
+            "vesta_pipelining_uncertain_frames_total",
+            "Uncertain frames by what became of them: sent, refused, expired",
+            ("end",),
+            registry=registry,
+        )
 
     def step(self) -> bool:
-        """Sends some frames; False where none waits."""
-        with self._store.postgres.transaction() as connection:
-            frames = self._store.take_uncertain(connection, FRAMES_AT_ONCE)
-            for frame in frames:
-                self._store.sent(connection, frame, self._upload(frame))
-        return bool(frames)
-
-    def _upload(self, frame: UncertainFrame) -> str:
-        """The item that a frame becomes; empty where it is refused for good.
-
-        Raises:
-            VestaError: connection does not answer; the frame waits.
-        """
+        """Sends one frame; True where there was one."""
+        now = self._clock.now()
+        frame = self._store.claim_uncertain_frame(now, now + LEASE)
+        if frame is None:
+            return False
+        if now - frame.create_time > WAIT_MAX:
+            self._finish(frame, "", "expired")
+            return True
         try:
-            return self._sources.UploadItem(_messages(frame)).item
+            item = self._upload(frame)
         except VestaError as error:
             if is_transient(error):
-                raise
-            log.warning("frame_not_sent", observation=frame.observation, error=str(error))
-            return ""
+                log.info("uncertain_frame_postponed", observation=frame.observation, error=str(error))
+                self._store.postpone_uncertain_frame(frame.observation, self._clock.now() + backoff(frame.attempts))
+            else:
+                log.warning("uncertain_frame_refused", observation=frame.observation, error=str(error))
+                self._finish(frame, "", "refused")
+            return True
+        self._finish(frame, item, "sent")
+        return True
 
+    def _finish(self, frame: UncertainFrame, item: str, end: str) -> None:
+        self._store.finish_uncertain_frame(frame, item)
+        self._counted.labels(end).inc()
 
-def _messages(frame: UncertainFrame) -> Iterator[UploadItemRequest]:
-    camera = frame.stream.rpartition("/")[2]
-    yield UploadItemRequest(
-        parent=frame.source,
-        file_name=f"{camera}-{frame.frame_time:%Y%m%dT%H%M%S.%f}.jpg",
-        metadata={"camera": camera},
-        request_id=frame.event_id[:128],
-        file=httpbody_pb2.HttpBody(content_type="image/jpeg", data=frame.data),
-    )
+    def _upload(self, frame: UncertainFrame) -> str:
+        """The item that the frame is now, or was already."""
+        camera = frame.stream.rpartition("/")[2]
+        request = UploadItemRequest(
+            parent=frame.source,
+            file_name=f"{camera}-{frame.frame_time:%Y%m%dT%H%M%S.%fZ}.jpg",
+            file=HttpBody(content_type=frame.content_type, data=frame.data),
+            metadata={"camera": camera, "stream": frame.stream},
+            request_id=frame.observation.rpartition("/")[2],  # follows from the event's id
+        )
+        return self._sources.UploadItem(iter([request]), timeout=UPLOAD_TIMEOUT.total_seconds()).item

@@ -1,4 +1,4 @@
-"""Pipelines, streams and observations in PostgreSQL."""
+"""Pipelines, streams, observations and waiting frames in PostgreSQL."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +11,12 @@ from vesta_common.errors import NotFound
 from vesta_common.etags import with_etag
 from vesta_common.events import new_event
 from vesta_common.filters import Where
+from vesta_common.names import parent_of
 from vesta_common.postgres import Connection, Postgres, load_queries
 from vesta_contracts.pipelining.v1 import Observation, ObservationMade, Pipeline, Stream
+
+from vesta_pipelining import shedding
+from vesta_pipelining.shedding import Window
 
 SERVICE = "pipelining"
 
@@ -20,26 +24,54 @@ queries = load_queries("vesta_pipelining")
 
 
 @dataclass(frozen=True)
+class Watch:
+    """How the frames of a stream are looked at.
+
+    Attributes:
+        age_max: older frames are dropped.
+        uncertain_source: the Source that uncertain frames go through; empty where they stay.
+    """
+
+    deployment: str
+    age_max: timedelta
+    uncertain_source: str
+    uncertain_per_minute_max: int
+
+
+@dataclass(frozen=True)
 class UncertainFrame:
-    """A frame on its way to the dataset."""
+    """A frame on its way to the experts.
+
+    Attributes:
+        attempts: how often it was taken to be sent, this time included.
+    """
 
     observation: str
     stream: str
     source: str
     event_id: str
-    frame_time: datetime
     data: bytes
+    content_type: str
+    frame_time: datetime
+    attempts: int
+    create_time: datetime
 
 
-@dataclass
-class Tally:
-    """What became of a stream's frames in one batch."""
+@dataclass(frozen=True)
+class StreamChange:
+    """What a batch of frames does to its stream.
 
-    observed_count: int = 0
-    dropped_count: int = 0
-    refused_count: int = 0
-    lag_seconds: float | None = None
-    last_frame_time: datetime | None = None
+    Attributes:
+        lag: of the last frame observed; None where none was.
+    """
+
+    stream: str
+    observed: int
+    dropped: int
+    refused: int
+    lag: timedelta | None
+    last_frame_time: datetime
+    window: Window
 
 
 class Store:
@@ -47,159 +79,264 @@ class Store:
 
     def __init__(self, postgres: Postgres, clock: Clock) -> None:
         self.postgres = postgres
-        self.clock = clock
+        self._clock = clock
+
+    # Pipelines.
 
     def insert_pipeline(self, connection: Connection, pipeline: Pipeline) -> None:
-        """Keeps a new pipeline. Raises psycopg.errors.UniqueViolation where the name is taken."""
+        """Keeps a new pipeline.
+
+        Raises:
+            psycopg.errors.UniqueViolation: the name is taken.
+        """
         queries.insert_pipeline(
             connection,
             name=pipeline.name,
-            parent="/".join(pipeline.name.split("/")[:2]),
-            body=_body(pipeline),
-            now=self.clock.now(),
+            parent=parent_of(pipeline.name),
+            body=_pipeline_body(pipeline),
+            now=self._clock.now(),
         )
 
-    def get_pipeline(self, connection: Connection, name: str, *, lock: bool = False) -> Pipeline:
-        """A pipeline. Raises NotFound."""
-        find = queries.lock_pipeline if lock else queries.find_pipeline
-        return _pipeline(_found(find(connection, name=name), name))
+    def get_pipeline(self, connection: Connection, name: str) -> Pipeline:
+        """A pipeline.
+
+        Raises:
+            NotFound: there is none.
+        """
+        return _pipeline(_found(queries.find_pipeline(connection, name=name), name))
+
+    def lock_pipeline(self, connection: Connection, name: str) -> Pipeline:
+        """A pipeline, kept from others until the transaction ends.
+
+        Raises:
+            NotFound: there is none.
+        """
+        return _pipeline(_found(queries.lock_pipeline(connection, name=name), name))
 
     def list_pipelines(self, connection: Connection, parent: str, after: str, limit: int) -> list[Pipeline]:
-        """A project's pipelines after a name, by name."""
+        """A project's pipelines after a name, in order of name."""
         return [_pipeline(row) for row in queries.list_pipelines(connection, parent=parent, after=after, limit=limit)]
 
     def update_pipeline(self, connection: Connection, pipeline: Pipeline) -> None:
-        """Keeps a changed pipeline."""
-        queries.update_pipeline(connection, name=pipeline.name, body=_body(pipeline), now=self.clock.now())
+        """Keeps what a pipeline is now."""
+        queries.update_pipeline(connection, name=pipeline.name, body=_pipeline_body(pipeline), now=self._clock.now())
 
     def delete_pipeline(self, connection: Connection, name: str) -> None:
-        """Removes a pipeline with its streams and observations."""
-        queries.delete_pipeline(connection, name=name)
+        """Removes a pipeline with all that is below it.
 
-    def insert_stream(self, connection: Connection, stream: Stream) -> None:
-        """Keeps a new stream. Raises psycopg.errors.UniqueViolation where the name is taken."""
+        Raises:
+            NotFound: there is none.
+        """
+        if not queries.delete_pipeline(connection, name=name):
+            raise _not_found(name)
+
+    # Streams.
+
+    def insert_stream(self, connection: Connection, name: str, display_name: str) -> None:
+        """Keeps a new stream.
+
+        Raises:
+            psycopg.errors.UniqueViolation: the name is taken.
+            NotFound: there is no such pipeline.
+        """
+        pipeline = parent_of(name)
+        self.get_pipeline(connection, pipeline)
         queries.insert_stream(
-            connection,
-            name=stream.name,
-            pipeline="/".join(stream.name.split("/")[:4]),
-            display_name=stream.display_name,
-            now=self.clock.now(),
+            connection, name=name, pipeline=pipeline, display_name=display_name, now=self._clock.now()
         )
 
     def get_stream(self, connection: Connection, name: str) -> Stream:
-        """A stream with its figures. Raises NotFound."""
+        """A stream.
+
+        Raises:
+            NotFound: there is none.
+        """
         return _stream(_found(queries.find_stream(connection, name=name), name))
 
     def list_streams(self, connection: Connection, pipeline: str, after: str, limit: int) -> list[Stream]:
-        """A pipeline's streams after a name, by name."""
+        """A pipeline's streams after a name, in order of name."""
         return [_stream(row) for row in queries.list_streams(connection, pipeline=pipeline, after=after, limit=limit)]
 
     def delete_stream(self, connection: Connection, name: str) -> None:
-        """Removes a stream with its observations."""
-        queries.delete_stream(connection, name=name)
+        """Removes a stream with its observations.
 
-    def routes(self, connection: Connection, names: Sequence[str]) -> dict[str, Pipeline]:
-        """The pipelines of those streams that there are, by the stream's name."""
-        rows = queries.find_routes(connection, names=list(names))
-        return {row["name"]: Pipeline.FromString(bytes(row["body"])) for row in rows}
+        Raises:
+            NotFound: there is none.
+        """
+        if not queries.delete_stream(connection, name=name):
+            raise _not_found(name)
 
-    def count_sent(self, connection: Connection, stream: str, window: timedelta) -> int:
-        """Uncertain frames that a stream has sent on within a window."""
-        return int(queries.count_sent(connection, stream=stream, since=self.clock.now() - window))
-
-    def add_observation(self, connection: Connection, observation: Observation, frame_time: datetime) -> None:
-        """Keeps an observation and tells of it."""
-        stream = "/".join(observation.name.split("/")[:6])
-        queries.insert_observation(
-            connection,
-            name=observation.name,
-            stream=stream,
-            label=observation.labels[0].concept if observation.labels else "",
-            uncertain=observation.scores.uncertain,
-            frame_time=frame_time,
-            body=observation.SerializeToString(),
-            now=self.clock.now(),
+    def find_watch(self, stream: str) -> Watch | None:
+        """How a stream is watched; None where there is no such stream."""
+        with self.postgres.transaction() as connection:
+            row = queries.find_watch(connection, name=stream)
+        if row is None:
+            return None
+        pipeline = Pipeline.FromString(bytes(row["body"]))
+        return Watch(
+            deployment=pipeline.steps[0].model.deployment,
+            age_max=shedding.age_max(pipeline),
+            uncertain_source=pipeline.uncertain_source,
+            uncertain_per_minute_max=shedding.uncertain_per_minute_max(pipeline),
         )
-        made = new_event(SERVICE, stream, ObservationMade(observation=observation), self.clock.now())
-        outbox.publish(connection, made)
 
-    def put_uncertain(self, connection: Connection, frame: UncertainFrame) -> None:
-        """Keeps a frame to be sent on."""
-        queries.put_uncertain(connection, **vars(frame), now=self.clock.now())
+    def lock_window(self, connection: Connection, stream: str) -> Window | None:
+        """The stream's budget, the stream kept from others until the transaction ends; None where it is gone."""
+        row = queries.lock_stream(connection, name=stream)
+        return Window(row["window_start"], row["window_count"]) if row else None
 
-    def advance_stream(self, connection: Connection, name: str, tally: Tally) -> None:
-        """Adds to a stream's figures."""
-        queries.advance_stream(connection, name=name, **vars(tally))
+    def change_stream(self, connection: Connection, change: StreamChange) -> None:
+        """Moves a stream's counts on."""
+        queries.count_frames(
+            connection,
+            name=change.stream,
+            observed=change.observed,
+            dropped=change.dropped,
+            refused=change.refused,
+            lag_seconds=change.lag.total_seconds() if change.lag is not None else None,
+            last_frame_time=change.last_frame_time,
+            window_start=change.window.start,
+            window_count=change.window.count,
+        )
 
-    def take_uncertain(self, connection: Connection, limit: int) -> list[UncertainFrame]:
-        """The next frames to send on, kept from other senders until the transaction ends."""
-        fields = ("observation", "stream", "source", "event_id", "frame_time")
-        return [
-            UncertainFrame(data=bytes(row["data"]), **{field: row[field] for field in fields})
-            for row in queries.take_uncertain(connection, limit=limit)
+    # Observations.
+
+    def insert_observations(self, connection: Connection, observations: Sequence[Observation]) -> None:
+        """Keeps observations and publishes them, in order."""
+        if not observations:
+            return
+        now = self._clock.now()
+        rows = [
+            {
+                "name": found.name,
+                "stream": parent_of(found.name),
+                "body": found.SerializeToString(),
+                "label": found.labels[0].concept if found.labels else "",
+                "labels": [label.concept for label in found.labels],
+                "uncertain": found.scores.uncertain,
+                "frame_time": found.frame_time.ToDatetime(now.tzinfo),
+                "now": now,
+            }
+            for found in observations
         ]
-
-    def sent(self, connection: Connection, frame: UncertainFrame, item: str) -> None:
-        """Remembers the item that a frame became; an empty one where it was refused for good."""
-        queries.drop_uncertain(connection, observation=frame.observation)
-        if item:
-            queries.set_item(connection, name=frame.observation, item=item)
-            queries.count_uncertain(connection, name=frame.stream)
+        queries.insert_observations(connection, rows)
+        outbox.publish(
+            connection,
+            *(
+                new_event(SERVICE, parent_of(found.name), ObservationMade(observation=found), now)
+                for found in observations
+            ),
+        )
 
     def get_observation(self, connection: Connection, name: str) -> Observation:
-        """An observation. Raises NotFound."""
+        """An observation.
+
+        Raises:
+            NotFound: there is none, or no more.
+        """
         return _observation(_found(queries.find_observation(connection, name=name), name))
 
     def list_observations(
         self, connection: Connection, stream: str, where: Where, before: str, limit: int
-    ) -> list[Observation]:
-        """A stream's observations before a name, newest first."""
-        statement = (
-            "SELECT * FROM observations WHERE stream = %(stream)s AND (%(before)s = '' OR name < %(before)s) "
+    ) -> Sequence[Observation]:
+        """A stream's observations before a name, newest frame first."""
+        statement = (  # the filter is compiled to names and placeholders of our own
+            "SELECT body, item FROM observations WHERE stream = %(stream)s AND (%(before)s = '' OR name < %(before)s) "
             f"AND {where.sql} ORDER BY name DESC LIMIT %(limit)s"
         )
         values = {"stream": stream, "before": before, "limit": limit, **where.parameters}
         return [_observation(row) for row in connection.execute(statement.encode(), values)]
 
-    def prune_observations(self, before: datetime) -> int:
-        """Forgets old observations; answers how many."""
+    def prune_observations(self, before: datetime, limit: int) -> int:
+        """Forgets observations made before a time, the oldest first; answers how many."""
         with self.postgres.transaction() as connection:
-            return int(queries.prune_observations(connection, before=before))
+            return int(queries.prune_observations(connection, before=before, limit=limit))
 
+    # Uncertain frames.
 
-def _body(pipeline: Pipeline) -> bytes:
-    kept = Pipeline()
-    kept.CopyFrom(pipeline)
-    for field in ("create_time", "update_time", "etag"):
-        kept.ClearField(field)
-    return kept.SerializeToString(deterministic=True)
+    def count_uncertain_frames(self, connection: Connection, stream: str) -> int:
+        """How many of a stream's frames wait to be sent on."""
+        return int(queries.count_uncertain_frames(connection, stream=stream))
 
+    def insert_uncertain_frames(self, connection: Connection, frames: Sequence[dict[str, Any]]) -> None:
+        """Keeps frames until they were sent on. Each has the columns of an UncertainFrame up to `frame_time`."""
+        if frames:
+            now = self._clock.now()
+            queries.insert_uncertain_frames(connection, [{**frame, "now": now} for frame in frames])
 
-def _pipeline(row: dict[str, Any]) -> Pipeline:
-    pipeline = Pipeline.FromString(bytes(row["body"]))
-    pipeline.create_time.FromDatetime(row["create_time"])
-    pipeline.update_time.FromDatetime(row["update_time"])
-    return with_etag(pipeline)  # type: ignore[no-any-return]
+    def claim_uncertain_frame(self, now: datetime, lease_expire_time: datetime) -> UncertainFrame | None:
+        """Takes a frame that nobody sends just now."""
+        with self.postgres.transaction() as connection:
+            row = queries.claim_uncertain_frame(connection, now=now, lease_expire_time=lease_expire_time)
+        if row is None:
+            return None
+        fields = (
+            "observation",
+            "stream",
+            "source",
+            "event_id",
+            "content_type",
+            "frame_time",
+            "attempts",
+            "create_time",
+        )
+        return UncertainFrame(data=bytes(row["data"]), **{field: row[field] for field in fields})
 
+    def postpone_uncertain_frame(self, observation: str, try_time: datetime) -> None:
+        """Lets a frame wait."""
+        with self.postgres.transaction() as connection:
+            queries.postpone_uncertain_frame(connection, observation=observation, try_time=try_time)
 
-def _stream(row: dict[str, Any]) -> Stream:
-    fields = ("name", "display_name", "observed_count", "dropped_count", "refused_count", "uncertain_count")
-    stream = Stream(**{field: row[field] for field in fields})
-    if row["lag_seconds"] is not None:
-        stream.lag.FromTimedelta(timedelta(seconds=row["lag_seconds"]))
-    if row["last_frame_time"] is not None:
-        stream.last_frame_time.FromDatetime(row["last_frame_time"])
-    stream.create_time.FromDatetime(row["create_time"])
-    return stream
+    def finish_uncertain_frame(self, frame: UncertainFrame, item: str) -> None:
+        """A frame waits no more: it became an item, counted once whoever sent it, or none where `item` is empty."""
 
+        def work(connection: Connection) -> None:
+            queries.lock_stream(connection, name=frame.stream)
+            if queries.delete_uncertain_frame(connection, observation=frame.observation) and item:
+                queries.set_item(connection, name=frame.observation, item=item)
+                queries.count_uncertain(connection, name=frame.stream)
 
-def _observation(row: dict[str, Any]) -> Observation:
-    observation = Observation.FromString(bytes(row["body"]))
-    observation.item = row["item"]
-    return observation
+        self.postgres.run(work)
 
 
 def _found(row: dict[str, Any] | None, name: str) -> dict[str, Any]:
     if row is None:
-        raise NotFound(f"there is no {name}", reason="RESOURCE_NOT_FOUND", metadata={"name": name})
+        raise _not_found(name)
     return row
+
+
+def _not_found(name: str) -> NotFound:
+    return NotFound(f"there is no {name}", reason="RESOURCE_NOT_FOUND", metadata={"name": name})
+
+
+def _pipeline_body(pipeline: Pipeline) -> bytes:
+    body = Pipeline()
+    body.CopyFrom(pipeline)
+    for field in ("create_time", "update_time", "etag"):
+        body.ClearField(field)
+    return body.SerializeToString(deterministic=True)
+
+
+def _pipeline(row: dict[str, Any]) -> Pipeline:
+    found = Pipeline.FromString(bytes(row["body"]))
+    found.create_time.FromDatetime(row["create_time"])
+    found.update_time.FromDatetime(row["update_time"])
+    with_etag(found)
+    return found
+
+
+def _stream(row: dict[str, Any]) -> Stream:
+    fields = ("name", "display_name", "observed_count", "dropped_count", "refused_count", "uncertain_count")
+    found = Stream(**{field: row[field] for field in fields})
+    if row["lag_seconds"] is not None:
+        found.lag.FromTimedelta(timedelta(seconds=row["lag_seconds"]))
+    if row["last_frame_time"] is not None:
+        found.last_frame_time.FromDatetime(row["last_frame_time"])
+    found.create_time.FromDatetime(row["create_time"])
+    return found
+
+
+def _observation(row: dict[str, Any]) -> Observation:
+    found = Observation.FromString(bytes(row["body"]))
+    found.item = row["item"]
+    return found

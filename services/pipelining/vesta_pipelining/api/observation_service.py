@@ -14,7 +14,7 @@ from vesta_contracts.pipelining.v1 import (
 from vesta_pipelining.store import Store
 
 _FIELDS = {
-    "label": filters.Field("label"),
+    "label": filters.Field("", has="(%(value)s = ANY(labels))"),
     "uncertain": filters.Field("uncertain", filters.boolean),
     "frame_time": filters.Field("frame_time", filters.instant, ordered=True),
 }

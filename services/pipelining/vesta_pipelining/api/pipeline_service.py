@@ -3,11 +3,12 @@
 import grpc
 import psycopg
 from google.protobuf import empty_pb2
-from vesta_common.errors import AlreadyExists
+from vesta_common.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Violation
 from vesta_common.etags import check_etag
 from vesta_common.idempotency import once
 from vesta_common.ids import new_id
 from vesta_common.masks import apply_update
+from vesta_common.names import parent_of
 from vesta_common.pages import read_page
 from vesta_contracts.connection.v1 import GetSourceRequest, SourceServiceStub
 from vesta_contracts.pipelining.v1 import (
@@ -37,7 +38,7 @@ class PipelineService(PipelineServiceServicer):
 
     def CreatePipeline(self, request: CreatePipelineRequest, context: grpc.ServicerContext) -> Pipeline:
         """Keeps a new pipeline."""
-        self._check(request.pipeline)
+        self._check(request.parent, request.pipeline)
         name = f"{request.parent}/pipelines/{request.pipeline_id or new_id()}"
 
         def create() -> Pipeline:
@@ -71,23 +72,43 @@ class PipelineService(PipelineServiceServicer):
 
     def UpdatePipeline(self, request: UpdatePipelineRequest, context: grpc.ServicerContext) -> Pipeline:
         """Changes a pipeline; its streams follow with their next frames."""
+        name = request.pipeline.name
         with self._store.postgres.transaction() as connection:
-            current = self._store.get_pipeline(connection, request.pipeline.name, lock=True)
+            seen = self._store.get_pipeline(connection, name)
+        # Others are asked before the transaction, which is to be short.
+        self._check(parent_of(name), apply_update(seen, request.pipeline, request.update_mask, _MUTABLE))
+        with self._store.postgres.transaction() as connection:
+            current = self._store.lock_pipeline(connection, name)
             check_etag(request.pipeline.etag, current)
             updated = apply_update(current, request.pipeline, request.update_mask, _MUTABLE)
-            self._check(updated)
             self._store.update_pipeline(connection, updated)
             return self._store.get_pipeline(connection, current.name)
 
     def DeletePipeline(self, request: DeletePipelineRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
         """Removes a pipeline with its streams and observations."""
         with self._store.postgres.transaction() as connection:
-            self._store.get_pipeline(connection, request.name, lock=True)
             self._store.delete_pipeline(connection, request.name)
         return empty_pb2.Empty()
 
-    def _check(self, pipeline: Pipeline) -> None:
+    def _check(self, project: str, pipeline: Pipeline) -> None:
         for step in pipeline.steps:
+            if step.WhichOneof("kind") is None:
+                raise InvalidArgument(
+                    "a step says what it does; set its model",
+                    reason="STEP_KIND_MISSING",
+                    violations=[Violation("pipeline.steps", "has a step without a kind")],
+                )
+            _check_project(step.model.deployment, project)
             self._serving.GetDeployment(GetDeploymentRequest(name=step.model.deployment))
         if pipeline.uncertain_source:
-            self._sources.GetSource(GetSourceRequest(name=pipeline.uncertain_source))
+            _check_project(pipeline.uncertain_source, project)
+            source = self._sources.GetSource(GetSourceRequest(name=pipeline.uncertain_source))
+            if source.WhichOneof("kind") != "upload":
+                raise FailedPrecondition(
+                    f"{source.name} is no upload source; frames need one", reason="SOURCE_NOT_UPLOAD"
+                )
+
+
+def _check_project(name: str, project: str) -> None:
+    if not name.startswith(f"{project}/"):
+        raise NotFound(f"there is no {name} in {project}", reason="RESOURCE_NOT_FOUND", metadata={"name": name})

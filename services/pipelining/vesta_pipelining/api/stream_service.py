@@ -31,8 +31,7 @@ class StreamService(StreamServiceServicer):
         name = f"{request.parent}/streams/{request.stream_id or new_id()}"
 
         def create() -> Stream:
-            self._store.get_pipeline(connection, request.parent)
-            self._store.insert_stream(connection, Stream(name=name, display_name=request.stream.display_name))
+            self._store.insert_stream(connection, name, request.stream.display_name)
             return self._store.get_stream(connection, name)
 
         try:
@@ -61,6 +60,5 @@ class StreamService(StreamServiceServicer):
     def DeleteStream(self, request: DeleteStreamRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
         """Removes a stream with its observations; frames that come later become dead letters."""
         with self._store.postgres.transaction() as connection:
-            self._store.get_stream(connection, request.name)
             self._store.delete_stream(connection, request.name)
         return empty_pb2.Empty()

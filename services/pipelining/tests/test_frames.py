@@ -1,0 +1,199 @@
+"""Frames on the broker become observations: in order, once, whatever fails."""
+
+from datetime import timedelta
+from itertools import pairwise
+
+import psycopg
+from google.protobuf.duration_pb2 import Duration
+from pipelining_builders import PIPELINE, a_frame, a_jpeg, eventually
+from vesta_common.errors import InvalidArgument, NotFound, ResourceExhausted, Unavailable
+from vesta_contracts.pipelining.v1 import DeleteStreamRequest
+
+from conftest import Pipelining
+
+DARK = a_jpeg(red=10)
+
+
+def test_frames_of_several_cameras_become_observations_in_order(pipelining: Pipelining) -> None:
+    pipelining.a_pipeline()
+    streams = [pipelining.a_stream(camera) for camera in ("door", "yard", "gate")]
+    frames = [a_frame(streams[number % 3], age=timedelta(seconds=60 - number)) for number in range(60)]
+    pipelining.publish(*frames)
+    told = pipelining.told(60)
+    for stream in streams:
+        sent = [frame.time.replace(tzinfo=None) for frame in frames if frame.subject == stream]
+        seen = [event.payload.observation.frame_time.ToDatetime() for event in told if event.subject == stream]
+        assert seen == sent
+        kept = pipelining.when(stream, lambda found: found.observed_count == 20)
+        assert kept.last_frame_time.ToDatetime() == sent[-1]
+        assert 0 < kept.lag.ToTimedelta().total_seconds() < 60
+        listed = pipelining.observed(stream)
+        assert [entry.frame_time.ToDatetime() for entry in listed] == sent[::-1]
+        assert all(newer.name > older.name for newer, older in pairwise(listed))
+    assert max(pipelining.serving.asked) > 1
+    best = told[0].payload.observation
+    assert [label.concept for label in best.labels] == ["van"]
+    assert [score.concept for score in best.scores.scores] == ["van", "car"]
+
+
+def test_a_frame_that_comes_twice_is_observed_once(pipelining: Pipelining) -> None:
+    pipelining.a_pipeline()
+    door = pipelining.a_stream("door")
+    frame, last = a_frame(door), a_frame(door)
+    pipelining.publish(frame, frame, last)
+    pipelining.when(door, lambda found: found.observed_count >= 2)
+    pipelining.publish(frame, a_frame(door))
+    assert pipelining.when(door, lambda found: found.observed_count >= 3).observed_count == 3
+    assert len(pipelining.observed(door)) == 3
+
+
+def test_old_frames_are_dropped_and_counted(pipelining: Pipelining) -> None:
+    pipelining.a_pipeline(age_max=Duration(seconds=20))
+    door = pipelining.a_stream("door")
+    pipelining.publish(a_frame(door, age=timedelta(seconds=30)), a_frame(door, age=timedelta(hours=1)), a_frame(door))
+    found = pipelining.when(door, lambda stream: stream.observed_count == 1)
+    assert (found.dropped_count, found.refused_count) == (2, 0)
+
+
+def test_what_is_no_image_is_refused_and_stops_nothing(pipelining: Pipelining) -> None:
+    pipelining.a_pipeline()
+    door = pipelining.a_stream("door")
+    pipelining.publish(
+        a_frame(door), a_frame(door, data=b"\xff\xd8nothing"), a_frame(door, data=b"x" * 8_000_001), a_frame(door)
+    )
+    found = pipelining.when(door, lambda stream: stream.observed_count == 2)
+    assert (found.refused_count, found.dropped_count) == (2, 0)
+    assert pipelining.letters() == []
+
+
+def test_frames_of_unknown_streams_become_dead_letters_and_stop_nothing(pipelining: Pipelining) -> None:
+    pipelining.a_pipeline()
+    door, gone = pipelining.a_stream("door"), pipelining.a_stream("gone")
+    pipelining.streams.DeleteStream(DeleteStreamRequest(name=gone))
+    pipelining.publish(*(a_frame(gone) for _ in range(120)))  # more than a consumer bears of its own mistakes
+    pipelining.publish(a_frame(door, age=timedelta(hours=-1)), a_frame(door))
+    pipelining.when(door, lambda stream: stream.observed_count == 1)
+    reasons = [
+        letter.reason.partition(":")[0] for letter in eventually(pipelining.letters, lambda all_: len(all_) > 120)
+    ]
+    assert sorted(set(reasons)) == ["FRAME_TIME_AHEAD", "STREAM_NOT_FOUND"]
+    assert reasons.count("STREAM_NOT_FOUND") == 120
+    assert all(component.healthy() for component in pipelining.app.components)
+
+
+def test_frames_wait_in_order_while_serving_is_overloaded(pipelining: Pipelining) -> None:
+    pipelining.a_pipeline()
+    door = pipelining.a_stream("door")
+    pipelining.serving.failure = ResourceExhausted("too much", reason="OVERLOADED")
+    frames = [a_frame(door, age=timedelta(seconds=9 - number)) for number in range(6)]
+    pipelining.publish(*frames)
+    eventually(lambda: len(pipelining.serving.asked), lambda calls: calls > 3)
+    pipelining.serving.failure = None
+    seen = [event.payload.observation.frame_time.ToDatetime() for event in pipelining.told(6)]
+    assert seen == [frame.time.replace(tzinfo=None) for frame in frames]
+
+
+def test_an_overload_that_lasts_sheds_old_frames(pipelining: Pipelining) -> None:
+    pipelining.a_pipeline(age_max=Duration(seconds=1))
+    door = pipelining.a_stream("door")
+    pipelining.serving.failure = Unavailable("away")
+    pipelining.publish(*(a_frame(door) for _ in range(20)))
+    assert pipelining.when(door, lambda stream: stream.dropped_count == 20).observed_count == 0
+    pipelining.serving.failure = None
+    pipelining.publish(a_frame(door))
+    pipelining.when(door, lambda stream: stream.observed_count == 1)
+
+
+def test_a_deployment_that_is_gone_holds_up_no_other(pipelining: Pipelining) -> None:
+    pipelining.a_pipeline()
+    door = pipelining.a_stream("door")
+    pipelining.serving.failure = NotFound("gone")
+    pipelining.publish(*(a_frame(door) for _ in range(150)))
+    pipelining.when(door, lambda stream: stream.dropped_count == 150)
+    assert all(component.healthy() for component in pipelining.app.components)
+
+
+def test_no_transaction_is_open_while_the_model_is_asked(pipelining: Pipelining) -> None:
+    pipelining.a_pipeline()
+    door = pipelining.a_stream("door")
+    pipelining.serving.gate.clear()
+    pipelining.publish(a_frame(door))
+    eventually(lambda: pipelining.serving.asked, bool)
+    with psycopg.connect(pipelining.settings.postgres_url) as connection:
+        row = connection.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s AND state LIKE 'idle in transaction%%'",
+            (f"vesta-{pipelining.settings.postgres_schema}",),
+        ).fetchone()
+    pipelining.serving.gate.set()
+    assert row == (0,)
+    pipelining.when(door, lambda stream: stream.observed_count == 1)
+
+
+def test_uncertain_frames_are_sent_on_once(pipelining: Pipelining) -> None:
+    pipelining.a_pipeline()
+    door = pipelining.a_stream("door")
+    frame = a_frame(door, data=DARK)
+    pipelining.publish(frame, a_frame(door), frame)
+    pipelining.when(door, lambda stream: stream.uncertain_count == 1)
+    (sent,) = pipelining.connection.taken
+    assert sent.file.data == DARK
+    assert dict(sent.metadata) == {"camera": "door", "stream": door}
+    assert sent.file_name.startswith("door-")
+    (seen,) = pipelining.observed(door, "uncertain")
+    assert seen.item in pipelining.connection.items.values()
+    assert pipelining.observed(door, "label = van AND NOT uncertain")[0].item == ""
+    assert pipelining.observed(door, 'frame_time < "2020-01-01T00:00:00Z"') == []
+
+
+def test_no_more_uncertain_frames_are_sent_on_than_the_budget(pipelining: Pipelining) -> None:
+    pipelining.a_pipeline(uncertain_per_minute_max=2)
+    door = pipelining.a_stream("door")
+    pipelining.publish(*(a_frame(door, data=DARK) for _ in range(6)))
+    pipelining.when(door, lambda stream: stream.observed_count == 6)
+    pipelining.when(door, lambda stream: stream.uncertain_count == 2)
+    assert _waiting(pipelining) == 0
+
+
+def test_a_kill_loses_no_uncertain_frame_and_a_lost_answer_sends_none_twice(pipelining: Pipelining) -> None:
+    pipelining.a_pipeline()
+    door = pipelining.a_stream("door")
+    pipelining.connection.failure = Unavailable("away")
+    pipelining.publish(*(a_frame(door, data=DARK) for _ in range(3)))
+    pipelining.when(door, lambda stream: stream.observed_count == 3)
+    pipelining.stop()
+    pipelining.connection.failure, pipelining.connection.lost = None, 1
+    pipelining.start()
+    assert pipelining.when(door, lambda stream: stream.uncertain_count >= 3).uncertain_count == 3
+    assert len(pipelining.connection.items) == 3
+    assert len({entry.item for entry in pipelining.observed(door)}) == 3
+
+
+def test_an_uncertain_frame_that_is_refused_is_let_go(pipelining: Pipelining) -> None:
+    pipelining.a_pipeline()
+    door = pipelining.a_stream("door")
+    pipelining.connection.failure = InvalidArgument("no", reason="IMAGE_TOO_SMALL")
+    pipelining.publish(a_frame(door, data=DARK))
+    pipelining.when(door, lambda stream: stream.observed_count == 1)
+    eventually(lambda: _waiting(pipelining), lambda count: count == 0)
+    assert pipelining.stream(door).uncertain_count == 0
+
+
+def test_a_service_that_comes_back_repeats_no_frame(pipelining: Pipelining) -> None:
+    pipelining.a_pipeline()
+    door = pipelining.a_stream("door", PIPELINE)
+    pipelining.publish(*(a_frame(door) for _ in range(5)))
+    pipelining.when(door, lambda stream: stream.observed_count == 5)
+    pipelining.stop()
+    pipelining.publish(*(a_frame(door) for _ in range(5)))
+    pipelining.start()
+    assert pipelining.when(door, lambda stream: stream.observed_count >= 10).observed_count == 10
+
+
+def _waiting(pipelining: Pipelining) -> int:
+    """How many uncertain frames wait to be sent."""
+    with psycopg.connect(pipelining.settings.postgres_url) as connection:
+        row = connection.execute(
+            f"SELECT count(*) FROM {pipelining.settings.postgres_schema}.uncertain_frames"  # type: ignore[arg-type]
+        ).fetchone()
+    assert row
+    return int(row[0])

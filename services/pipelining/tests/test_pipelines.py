@@ -1,0 +1,87 @@
+"""Pipelines and streams are kept, checked and listed."""
+
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+from pipelining_builders import DEPLOYMENT, FOLDER, PIPELINE, PROJECT, SOURCE
+from vesta_common.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, VestaError
+from vesta_contracts.pipelining.v1 import (
+    CreatePipelineRequest,
+    CreateStreamRequest,
+    DeletePipelineRequest,
+    GetPipelineRequest,
+    GetStreamRequest,
+    ListPipelinesRequest,
+    ListStreamsRequest,
+    ModelStep,
+    Pipeline,
+    Step,
+    Stream,
+    UpdatePipelineRequest,
+)
+
+from conftest import Pipelining
+
+MODEL = Step(model=ModelStep(deployment=DEPLOYMENT))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "error", "reason"),
+    [
+        (Pipeline(steps=[Step()]), InvalidArgument, "STEP_KIND_MISSING"),
+        (
+            Pipeline(steps=[Step(model=ModelStep(deployment=f"{PROJECT}/deployments/none"))]),
+            NotFound,
+            "RESOURCE_NOT_FOUND",
+        ),
+        (
+            Pipeline(steps=[Step(model=ModelStep(deployment="projects/other/deployments/vans"))]),
+            NotFound,
+            "RESOURCE_NOT_FOUND",
+        ),
+        (Pipeline(steps=[MODEL], uncertain_source=f"{PROJECT}/sources/none"), NotFound, "RESOURCE_NOT_FOUND"),
+        (Pipeline(steps=[MODEL], uncertain_source="projects/other/sources/x"), NotFound, "RESOURCE_NOT_FOUND"),
+        (Pipeline(steps=[MODEL], uncertain_source=FOLDER), FailedPrecondition, "SOURCE_NOT_UPLOAD"),
+    ],
+)
+def test_a_pipeline_that_cannot_work_is_refused(
+    pipelining: Pipelining, wanted: Pipeline, error: type[VestaError], reason: str
+) -> None:
+    with pytest.raises(error) as caught:
+        pipelining.pipelines.CreatePipeline(CreatePipelineRequest(parent=PROJECT, pipeline=wanted))
+    assert caught.value.reason == reason
+
+
+def test_a_pipeline_is_created_once_updated_by_etag_and_deleted_with_its_streams(pipelining: Pipelining) -> None:
+    request = CreatePipelineRequest(
+        parent=PROJECT, pipeline_id="yard", pipeline=Pipeline(steps=[MODEL]), request_id="once"
+    )
+    made = pipelining.pipelines.CreatePipeline(request)
+    assert pipelining.pipelines.CreatePipeline(request) == made
+    with pytest.raises(AlreadyExists):
+        pipelining.a_pipeline()
+    wanted = Pipeline(name=PIPELINE, uncertain_source=SOURCE, etag=made.etag)
+    changed = pipelining.pipelines.UpdatePipeline(
+        UpdatePipelineRequest(pipeline=wanted, update_mask=FieldMask(paths=["uncertain_source"]))
+    )
+    assert (changed.uncertain_source, changed.steps) == (SOURCE, made.steps)
+    with pytest.raises(Aborted):
+        pipelining.pipelines.UpdatePipeline(UpdatePipelineRequest(pipeline=wanted))
+    listed = pipelining.pipelines.ListPipelines(ListPipelinesRequest(parent=PROJECT)).pipelines
+    assert listed == [changed]
+    door, yard = pipelining.a_stream("door"), pipelining.a_stream("yard")
+    page = pipelining.streams.ListStreams(ListStreamsRequest(parent=PIPELINE, page_size=1))
+    assert [stream.name for stream in page.streams] == [door]
+    page = pipelining.streams.ListStreams(
+        ListStreamsRequest(parent=PIPELINE, page_size=1, page_token=page.next_page_token)
+    )
+    assert ([stream.name for stream in page.streams], page.next_page_token) == ([yard], "")
+    pipelining.pipelines.DeletePipeline(DeletePipelineRequest(name=PIPELINE))
+    with pytest.raises(NotFound):
+        pipelining.streams.GetStream(GetStreamRequest(name=door))
+    with pytest.raises(NotFound):
+        pipelining.pipelines.GetPipeline(GetPipelineRequest(name=PIPELINE))
+
+
+def test_a_stream_needs_its_pipeline(pipelining: Pipelining) -> None:
+    with pytest.raises(NotFound):
+        pipelining.streams.CreateStream(CreateStreamRequest(parent=PIPELINE, stream_id="door", stream=Stream()))

@@ -1,0 +1,57 @@
+"""The policy, as tables; and the names of observations, which sort by frame."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from pipelining_builders import a_frame
+from vesta_contracts.pipelining.v1 import Pipeline
+from vesta_pipelining.frames import lag, observation_id, together
+from vesta_pipelining.shedding import Window, admit, age_max, backoff, is_ahead, is_too_old, uncertain_per_minute_max
+
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
+STREAM = "projects/acme/pipelines/yard/streams/door"
+
+
+@pytest.mark.parametrize(("age", "dropped"), [(0, False), (10, False), (10.001, True), (-30, False)])
+def test_frames_older_than_the_maximum_are_dropped(age: float, dropped: bool) -> None:
+    assert is_too_old(NOW - timedelta(seconds=age), NOW, timedelta(seconds=10)) is dropped
+
+
+def test_a_clock_may_be_a_minute_ahead_and_lag_is_never_negative() -> None:
+    assert not is_ahead(NOW + timedelta(seconds=60), NOW)
+    assert is_ahead(NOW + timedelta(seconds=61), NOW)
+    assert lag(NOW + timedelta(seconds=5), NOW) == timedelta()
+
+
+def test_what_is_unset_has_a_usual_value() -> None:
+    assert (age_max(Pipeline()), uncertain_per_minute_max(Pipeline())) == (timedelta(seconds=10), 60)
+
+
+def test_a_budget_is_spent_within_a_minute_and_whole_again_after_it() -> None:
+    window: Window | None = Window(NOW, 0)
+    for _ in range(3):
+        assert window
+        window = admit(window, NOW, 3)
+    assert window == Window(NOW, 3)
+    assert window
+    assert admit(window, NOW + timedelta(seconds=59), 3) is None
+    assert admit(window, NOW + timedelta(seconds=60), 3) == Window(NOW + timedelta(seconds=60), 1)
+
+
+def test_pauses_double_up_to_a_minute() -> None:
+    assert [backoff(attempts).total_seconds() for attempts in (1, 2, 3, 100)] == [0.5, 1, 2, 60]
+
+
+def test_ids_sort_by_frame_and_follow_from_the_event() -> None:
+    ids = [observation_id(STREAM, f"{9 - number}", NOW + timedelta(milliseconds=number)) for number in range(9)]
+    assert ids == sorted(ids)
+    assert ids[0] == observation_id(STREAM, "9", NOW) != observation_id(STREAM + "2", "9", NOW)
+    assert len(ids[0]) == 26
+
+
+def test_frames_go_together_up_to_a_number_and_a_size() -> None:
+    assert list(together([], 4)) == []
+    frames = [a_frame(STREAM, data=b"x" * 10) for _ in range(5)]
+    assert [len(run) for run in together(frames, 2)] == [2, 2, 1]
+    assert [len(run) for run in together(frames, 9, bytes_max=25)] == [2, 2, 1]
+    assert [len(run) for run in together(frames, 9, bytes_max=1)] == [1] * 5
