@@ -59,7 +59,7 @@ def test_a_pipeline_is_created_once_updated_by_etag_and_deleted_with_its_streams
     assert pipelining.pipelines.CreatePipeline(request) == made
     with pytest.raises(AlreadyExists):
         pipelining.a_pipeline()
-    wanted = Pipeline(name=PIPELINE, uncertain_source=SOURCE, etag=made.etag)
+    wanted = Pipeline(name=PIPELINE, steps=[MODEL], uncertain_source=SOURCE, etag=made.etag)
     changed = pipelining.pipelines.UpdatePipeline(
         UpdatePipelineRequest(pipeline=wanted, update_mask=FieldMask(paths=["uncertain_source"]))
     )
