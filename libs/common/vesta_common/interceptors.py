@@ -127,6 +127,9 @@ class _Call:
         if not self._context.is_active() and not isinstance(error, VestaError):
             self._end("CANCELLED")
             return
+        if isinstance(error, NotImplementedError):
+            self._end(grpc.StatusCode.UNIMPLEMENTED.name)
+            self._context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{self._method} is not implemented here")
         found = _as_vesta_error(error)
         self._end(found.code.name)
         if isinstance(found, Internal):

@@ -11,7 +11,7 @@ from conductor_simulation import SimulatedPlatform
 from google.protobuf.field_mask_pb2 import FieldMask
 from vesta_common.client import open_channel
 from vesta_common.clock import ManualClock
-from vesta_common.errors import Aborted, AlreadyExists, InvalidArgument, NotFound
+from vesta_common.errors import Aborted, AlreadyExists, InvalidArgument, NotFound, VestaError
 from vesta_common.postgres import Postgres
 from vesta_common.server import Server
 from vesta_conductor import store
@@ -95,12 +95,14 @@ class TestProjects:
 
     def test_a_taken_id_is_refused(self, conductor: Conductor) -> None:
         a_project(conductor)
-        with pytest.raises(AlreadyExists, match="taken"):
+        with pytest.raises(AlreadyExists, match="taken") as refused:
             a_project(conductor)
+        assert refused.value.reason == "PROJECT_EXISTS"
 
     def test_an_unknown_project_is_not_found(self, conductor: Conductor) -> None:
-        with pytest.raises(NotFound):
+        with pytest.raises(NotFound) as refused:
             conductor.projects.GetProject(GetProjectRequest(name="projects/nobody"))
+        assert refused.value.reason == "PROJECT_NOT_FOUND"
 
     def test_projects_are_listed_by_name_page_by_page_and_only_those_asked_for(self, conductor: Conductor) -> None:
         for project_id in ("c", "a", "b"):
@@ -141,25 +143,27 @@ class TestLoops:
 
     def test_a_taken_id_is_refused(self, conductor: Conductor) -> None:
         a_loop(conductor)
-        with pytest.raises(AlreadyExists):
+        with pytest.raises(AlreadyExists) as refused:
             a_loop(conductor)
+        assert refused.value.reason == "LOOP_EXISTS"
 
     @pytest.mark.parametrize(
-        ("policy", "error"),
+        ("policy", "error", "reason"),
         [
-            ({"dataset": "projects/acme/datasets/nothing"}, NotFound),
-            ({"dataset": "projects/other/datasets/vans"}, InvalidArgument),
-            ({"recipe": "projects/acme/recipes/nothing"}, NotFound),
-            ({"recipe": "projects/other/recipes/classification"}, InvalidArgument),
-            ({"control_share": 0.01}, InvalidArgument),
-            ({"dataset": ""}, InvalidArgument),
+            ({"dataset": "projects/acme/datasets/nothing"}, NotFound, ""),
+            ({"dataset": "projects/other/datasets/vans"}, InvalidArgument, "DATASET_ELSEWHERE"),
+            ({"recipe": "projects/acme/recipes/nothing"}, NotFound, ""),
+            ({"recipe": "projects/other/recipes/classification"}, InvalidArgument, "RECIPE_ELSEWHERE"),
+            ({"control_share": 0.01}, InvalidArgument, "FIELD_INVALID"),
+            ({"dataset": ""}, InvalidArgument, "FIELD_INVALID"),
         ],
     )
     def test_a_policy_that_cannot_work_is_refused(
-        self, conductor: Conductor, policy: dict[str, object], error: type[Exception]
+        self, conductor: Conductor, policy: dict[str, object], error: type[VestaError], reason: str
     ) -> None:
-        with pytest.raises(error):
+        with pytest.raises(error) as refused:
             a_loop(conductor, **policy)
+        assert not reason or refused.value.reason == reason
 
     def test_a_loop_needs_its_project(self, conductor: Conductor) -> None:
         wanted = Loop(policy=LoopPolicy(dataset="projects/other/datasets/vans"))
@@ -217,10 +221,11 @@ class TestLoops:
         self, conductor: Conductor, policy: LoopPolicy, path: str
     ) -> None:
         made = a_loop(conductor)
-        with pytest.raises(InvalidArgument, match="cannot change"):
+        with pytest.raises(InvalidArgument, match="cannot change") as refused:
             conductor.loops.UpdateLoop(
                 UpdateLoopRequest(loop=Loop(name=made.name, policy=policy), update_mask=FieldMask(paths=[path]))
             )
+        assert refused.value.reason == "FIELD_IMMUTABLE"
 
     def test_an_unknown_recipe_is_no_update(self, conductor: Conductor) -> None:
         made = a_loop(conductor)
@@ -265,5 +270,6 @@ class TestLoops:
             "DeleteLoop": DeleteLoopRequest(name=name),
             "ListDecisions": ListDecisionsRequest(parent=name),
         }
-        with pytest.raises(NotFound):
+        with pytest.raises(NotFound) as refused:
             getattr(conductor.loops, method)(requests[method])
+        assert refused.value.reason == "LOOP_NOT_FOUND"

@@ -1,0 +1,65 @@
+"""The same request_id returns the first answer, in its own project only."""
+
+import pytest
+from vesta_common.errors import InvalidArgument
+from vesta_common.idempotency import once
+from vesta_common.postgres import Postgres
+from vesta_contracts.annotation.v1 import BatchCreateTasksRequest, BatchCreateTasksResponse, Task
+
+
+@pytest.fixture
+def postgres(postgres_url: str, postgres_schema: str):
+    found = Postgres(postgres_url, postgres_schema).open()
+    found.migrate()
+    yield found
+    found.close()
+
+
+def ask(postgres: Postgres, request: BatchCreateTasksRequest, effects: list[str]) -> BatchCreateTasksResponse:
+    def effect() -> BatchCreateTasksResponse:
+        effects.append(request.parent)
+        return BatchCreateTasksResponse(tasks=[Task(name=f"t{len(effects)}")])
+
+    return postgres.run(lambda connection: once(connection, request, BatchCreateTasksResponse, effect))
+
+
+def a_request(project: str = "acme", request_id: str = "r1", item: str = "a") -> BatchCreateTasksRequest:
+    return BatchCreateTasksRequest(
+        parent=f"projects/{project}/campaigns/c", tasks=[Task(item=item)], request_id=request_id
+    )
+
+
+def test_a_repeat_returns_the_first_answer(postgres: Postgres) -> None:
+    effects: list[str] = []
+    assert ask(postgres, a_request(), effects) == ask(postgres, a_request(), effects)
+    assert len(effects) == 1
+
+
+def test_without_a_request_id_every_call_has_its_effect(postgres: Postgres) -> None:
+    effects: list[str] = []
+    ask(postgres, a_request(request_id=""), effects)
+    ask(postgres, a_request(request_id=""), effects)
+    assert len(effects) == 2
+
+
+def test_an_id_used_for_another_request_is_refused(postgres: Postgres) -> None:
+    ask(postgres, a_request(), [])
+    with pytest.raises(InvalidArgument) as refused:
+        ask(postgres, a_request(item="b"), [])
+    assert refused.value.reason == "REQUEST_ID_REUSED"
+
+
+def test_another_project_may_use_the_same_id(postgres: Postgres) -> None:
+    effects: list[str] = []
+    ask(postgres, a_request(), effects)
+    ask(postgres, a_request(project="other"), effects)
+    assert len(effects) == 2
+
+
+def test_what_failed_may_be_asked_again(postgres: Postgres) -> None:
+    def fail() -> BatchCreateTasksResponse:
+        raise RuntimeError("not this time")
+
+    with pytest.raises(RuntimeError):
+        postgres.run(lambda connection: once(connection, a_request(), BatchCreateTasksResponse, fail))
+    assert ask(postgres, a_request(), []).tasks[0].name == "t1"

@@ -1,0 +1,135 @@
+"""Pages, masks, etags, names and the rules on fields: what every service checks of a request."""
+
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+from hypothesis import given
+from hypothesis import strategies as st
+from vesta_common.errors import Aborted, InvalidArgument
+from vesta_common.etags import check_etag, etag_of
+from vesta_common.masks import apply_update
+from vesta_common.names import ResourcePattern, parent_of, project_of
+from vesta_common.pages import read_page
+from vesta_common.validation import validate
+from vesta_contracts.annotation.v1 import (
+    BatchCreateTasksRequest,
+    Campaign,
+    CreateCampaignRequest,
+    LeasePurpose,
+    LeaseTasksRequest,
+    ListTasksRequest,
+    Task,
+)
+from vesta_contracts.conductor.v1 import LoopPolicy
+from vesta_contracts.datasets.v1 import ListItemsRequest
+
+PARENT = "projects/acme/campaigns/vans"
+
+
+@given(count=st.integers(0, 30), size=st.integers(1, 7))
+def test_pages_give_every_row_once_in_order(count: int, size: int) -> None:
+    rows = [f"{index:03d}" for index in range(count)]
+    seen: list[str] = []
+    request = ListTasksRequest(parent=PARENT, page_size=size)
+    while True:
+        page = read_page(request)
+        after = page.cursor[0] if page.cursor else ""
+        kept, token = page.cut([row for row in rows if row > after][: page.limit], lambda row: (row,))
+        assert len(kept) <= size
+        seen += kept
+        if not token:
+            break
+        request.page_token = token
+    assert seen == rows
+
+
+@pytest.mark.parametrize("token", ["x", "%%%", "WyJub25zZW5zZSJd", "bnVsbA"])
+def test_a_foreign_page_token_is_refused(token: str) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        read_page(ListTasksRequest(parent=PARENT, page_token=token))
+    assert refused.value.reason == "PAGE_TOKEN_INVALID"
+
+
+def test_a_page_token_of_another_filter_is_refused() -> None:
+    request = ListItemsRequest(parent="projects/acme/datasets/vans", page_size=1)
+    _, token = read_page(request).cut(["a", "b"], lambda row: (row,))
+    request.page_token, request.filter = token, "labelled"
+    with pytest.raises(InvalidArgument, match="another"):
+        read_page(request)
+
+
+def test_a_mask_changes_what_it_names_and_nothing_else() -> None:
+    current = Campaign(name=PARENT, display_name="old", instructions="keep", concepts=["a"])
+    wanted = Campaign(display_name="new", concepts=["b", "c"])
+    updated = apply_update(
+        current, wanted, FieldMask(paths=["display_name", "concepts"]), ("display_name", "concepts", "instructions")
+    )
+    assert (updated.display_name, list(updated.concepts), updated.instructions) == ("new", ["b", "c"], "keep")
+    assert current.display_name == "old"
+
+
+def test_an_empty_mask_changes_what_is_set_and_a_star_everything() -> None:
+    current = Campaign(display_name="old", instructions="old")
+    mutable = ("display_name", "instructions")
+    assert apply_update(current, Campaign(display_name="new"), FieldMask(), mutable).instructions == "old"
+    assert apply_update(current, Campaign(display_name="new"), FieldMask(paths=["*"]), mutable).instructions == ""
+
+
+@pytest.mark.parametrize("path", ["dataset", "nonsense"])
+def test_a_field_that_cannot_change_is_refused(path: str) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        apply_update(Campaign(), Campaign(), FieldMask(paths=[path]), ("display_name",))
+    assert refused.value.reason == "FIELD_IMMUTABLE"
+
+
+def test_a_stale_etag_is_aborted_and_an_empty_or_current_one_is_not() -> None:
+    current = Campaign(name=PARENT, display_name="now")
+    check_etag("", current)
+    check_etag(etag_of(current), current)
+    with pytest.raises(Aborted) as refused:
+        check_etag(etag_of(Campaign(name=PARENT, display_name="before")), current)
+    assert refused.value.reason == "ETAG_STALE"
+
+
+def test_names_are_taken_apart_and_put_together() -> None:
+    pattern = ResourcePattern("projects/{project}/campaigns/{campaign}")
+    assert pattern.parse(pattern.format(project="acme", campaign="vans")) == {"project": "acme", "campaign": "vans"}
+    assert (parent_of(PARENT), project_of(PARENT)) == ("projects/acme", "projects/acme")
+
+
+@pytest.mark.parametrize(
+    "name", ["", "projects/", "projects/acme/campaigns/", "projects/acme/campaigns/A", "x/acme/campaigns/vans"]
+)
+def test_what_is_no_name_is_refused(name: str) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        ResourcePattern("projects/{project}/campaigns/{campaign}").parse(name)
+    assert refused.value.reason == "INVALID_NAME"
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        (LeaseTasksRequest(parent=PARENT), "purpose"),
+        (LeaseTasksRequest(parent="nonsense", purpose=LeasePurpose.LEASE_PURPOSE_REVIEW), "parent"),
+        (LeaseTasksRequest(parent=PARENT, purpose=LeasePurpose.LEASE_PURPOSE_REVIEW, count=101), "count"),
+        (LeaseTasksRequest(parent=PARENT, purpose=77), "purpose"),
+        (BatchCreateTasksRequest(parent=PARENT), "tasks"),
+        (BatchCreateTasksRequest(parent=PARENT, tasks=[Task()]), "tasks[0].item"),
+        (CreateCampaignRequest(parent="projects/acme"), "campaign"),
+        (
+            CreateCampaignRequest(
+                parent="projects/acme", campaign_id="Nope!", campaign=Campaign(dataset="projects/a/datasets/b")
+            ),
+            "campaign_id",
+        ),
+        (LoopPolicy(dataset="projects/acme/datasets/vans", control_share=float("nan")), "control_share"),
+    ],
+)
+def test_a_broken_rule_names_its_field(message: object, field: str) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        validate(message)  # type: ignore[arg-type]
+    assert refused.value.reason == "FIELD_INVALID"
+    assert field in [violation.field for violation in refused.value.violations]
+
+
+def test_a_request_that_keeps_its_rules_passes() -> None:
+    validate(LeaseTasksRequest(parent=PARENT, purpose=LeasePurpose.LEASE_PURPOSE_ANNOTATE, count=20))
