@@ -34,6 +34,11 @@ class Page:
         """How many rows to ask for: one more than the page holds tells whether there is another page."""
         return self.size + 1
 
+    @property
+    def after(self) -> str:
+        """The key of the last resource of the page before, where it has one part, such as a name; empty for the first page."""
+        return self.cursor[0] if self.cursor else ""
+
     def cut(self, rows: Sequence[T], key_of: Any) -> tuple[Sequence[T], str]:
         """The page's rows and the token of the next page, empty on the last.
 
