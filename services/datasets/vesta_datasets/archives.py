@@ -158,19 +158,33 @@ def _read_image_folder(root: Path) -> list[tuple[str, str, str, list[bytes] | No
     """A folder a class, through Datumaro's `imagenet` reader, side by side where train, val and test lie above."""
     import datumaro as dm
 
+    found = _put_aside(root)
     sides = [side for side in sorted(root.iterdir()) if side.is_dir() and side.name.lower() in _SPLITS]
-    found = []
     for side in sides or [root]:
+        if not any(side.rglob("*.*")):
+            continue
         dataset = dm.Dataset.import_from(str(side), "imagenet")
         names = [label.name for label in dataset.categories()[dm.AnnotationType.label]]
+        split = _SPLITS.get(side.name.lower(), "") if sides else ""
         for item in dataset:
             path = Path(getattr(item.media, "path", ""))
-            if path.suffix.lower() in _SUFFIXES and path.is_file():
+            if path.is_file():
                 labels = [Annotation(concept=names[one.label], image_label=ImageLabel()) for one in item.annotations]
                 told = [one.SerializeToString() for one in labels] or None
-                found.append(
-                    (str(path.relative_to(root)), str(path), _SPLITS.get(side.name.lower(), "") if sides else "", told)
-                )
+                found.append((str(path.relative_to(root)), str(path), split, told))
+    return found
+
+
+def _put_aside(root: Path) -> list[tuple[str, str, str, list[bytes] | None]]:
+    """Moves what is no image by its name out of Datumaro's way; it is still handed on, to be refused with its reason."""
+    aside = root.parent / f"{root.name}-aside"
+    found: list[tuple[str, str, str, list[bytes] | None]] = []
+    for path in sorted(root.rglob("*")):
+        if path.is_file() and path.suffix.lower() not in _SUFFIXES:
+            target = aside / path.relative_to(root)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(target)
+            found.append((str(path.relative_to(root)), str(target), "", None))
     return found
 
 
