@@ -1,0 +1,52 @@
+"""The datasets service on the real database and object store; no peer is called but by imports."""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from datasets_builders import Datasets
+from vesta_common.client import open_channel
+from vesta_common.clock import ManualClock
+from vesta_common.objects import ObjectStore
+from vesta_common.postgres import Postgres
+from vesta_common.server import Server
+from vesta_contracts.connection.v1 import MediaServiceStub
+from vesta_datasets.api.archive_service import ArchiveService
+from vesta_datasets.api.dataset_service import DatasetService
+from vesta_datasets.api.item_service import ItemService
+from vesta_datasets.api.snapshot_service import SnapshotService
+from vesta_datasets.api.taxonomy_service import TaxonomyService
+from vesta_datasets.operations import Operations
+from vesta_datasets.settings import Settings
+from vesta_datasets.store import Store
+
+
+@pytest.fixture
+def datasets(service_settings: Callable[[str], dict[str, Any]]) -> Iterator[Datasets]:
+    """The service, with a clock that stands still."""
+    settings = Settings(**service_settings("datasets"), connection_address="127.0.0.1:1")
+    postgres = Postgres(settings.postgres_url, settings.postgres_schema).open()
+    postgres.migrate("vesta_datasets")
+    store, objects = Store(postgres, ManualClock()), ObjectStore.of(settings)
+    nobody = open_channel(settings.connection_address, "datasets")
+    operations = Operations(store, objects, MediaServiceStub(nobody))
+    servicers = [
+        TaxonomyService(store),
+        DatasetService(store, operations),
+        ItemService(store, objects),
+        SnapshotService(store, objects),
+        ArchiveService(store, operations, objects),
+    ]
+    server = Server("datasets", "127.0.0.1:0", servicers)
+    server.start()
+    with open_channel(server.address, "connection") as channel, open_channel(server.address, "") as outside:
+        yield Datasets(store, channel, outside)
+    server.stop()
+    nobody.close()
+    objects.close()
+    postgres.close()

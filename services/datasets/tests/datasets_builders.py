@@ -1,0 +1,145 @@
+"""What the tests of this service share: the service as its callers see it, with pictures that need no bytes."""
+
+import hashlib
+from typing import Any
+
+import grpc
+import numpy as np
+from vesta_common.events import Event, new_event
+from vesta_contracts.common.v1 import Annotation, ConceptScore, ImageLabel, ImageScores, Media
+from vesta_contracts.datasets.v1 import (
+    AnnotationList,
+    ArchiveServiceStub,
+    BatchAnnotateItemsRequest,
+    BatchCreateItemsRequest,
+    Concept,
+    CreateDatasetRequest,
+    CreatedItem,
+    CreateTaxonomyRequest,
+    Dataset,
+    DatasetServiceStub,
+    GetDatasetRequest,
+    ItemAnnotations,
+    ItemServiceStub,
+    ListItemsRequest,
+    NewItem,
+    SnapshotServiceStub,
+    SplitPolicy,
+    Taxonomy,
+    TaxonomyServiceStub,
+)
+from vesta_contracts.serving.v1 import ItemPrediction, PredictionMade
+from vesta_datasets.events import Reactions
+from vesta_datasets.store import Store
+
+PROJECT = "projects/acme"
+DIMENSION = 8
+
+
+def says(*concepts: str) -> list[Annotation]:
+    """An answer: these concepts are true of the whole image."""
+    return [Annotation(concept=concept, image_label=ImageLabel()) for concept in concepts]
+
+
+def a_medium(seed: int, perceptual_hash: int | None = None) -> Media:
+    """A stored picture; another seed is another one, and no near-duplicate."""
+    digest = hashlib.sha256(str(seed).encode()).hexdigest()
+    far = int.from_bytes(hashlib.sha256(f"hash {seed}".encode()).digest()[:8], "big")
+    return Media(
+        sha256=digest,
+        size_bytes=100,
+        mime_type="image/jpeg",
+        width_px=64,
+        height_px=48,
+        object_key=f"media/{digest}",
+        thumbnail_key=f"thumbnails/{digest}",
+        perceptual_hash=far if perceptual_hash is None else perceptual_hash,
+    )
+
+
+class Datasets:
+    """The service as another service sees it (`items`) and as the gateway's callers do (`outside`)."""
+
+    def __init__(self, store: Store, channel: grpc.Channel, outside: grpc.Channel) -> None:
+        self.store = store
+        self.taxonomies = TaxonomyServiceStub(channel)
+        self.datasets = DatasetServiceStub(channel)
+        self.items = ItemServiceStub(channel)
+        self.snapshots = SnapshotServiceStub(channel)
+        self.archives = ArchiveServiceStub(channel)
+        self.outside = ItemServiceStub(outside)
+
+    def a_dataset(self, dataset_id: str = "vans", **fields: Any) -> str:
+        """A dataset of vans and cars; answers its name."""
+        self.taxonomies.CreateTaxonomy(
+            CreateTaxonomyRequest(
+                parent=PROJECT,
+                taxonomy_id="vehicles",
+                taxonomy=Taxonomy(concepts=[Concept(id="van"), Concept(id="car")]),
+                request_id="vehicles",
+            )
+        )
+        dataset = Dataset(
+            **{"taxonomy": f"{PROJECT}/taxonomies/vehicles", "split_policy": SplitPolicy(test_share=0.25), **fields}
+        )
+        return self.datasets.CreateDataset(
+            CreateDatasetRequest(parent=PROJECT, dataset_id=dataset_id, dataset=dataset)
+        ).name
+
+    def add(
+        self, dataset: str, *media: Media, labels: tuple[str, ...] | None = None, **fields: Any
+    ) -> list[CreatedItem]:
+        """Items of these media."""
+        annotations = None if labels is None else AnnotationList(annotations=says(*labels))
+        items = [NewItem(media=one, annotations=annotations, **fields) for one in media]
+        return list(self.items.BatchCreateItems(BatchCreateItemsRequest(parent=dataset, items=items)).items)
+
+    def annotate(self, dataset: str, item: str, *concepts: str) -> None:
+        """Accepts labels for an item."""
+        entry = ItemAnnotations(item=item, annotations=says(*concepts))
+        self.items.BatchAnnotateItems(BatchAnnotateItemsRequest(parent=dataset, items=[entry]))
+
+    def listed(self, dataset: str, filter_text: str = "") -> list[str]:
+        """The names of the items for which a filter holds."""
+        return [item.name for item in self.items.ListItems(ListItemsRequest(parent=dataset, filter=filter_text)).items]
+
+    def counts(self, dataset: str) -> Any:
+        """The dataset's counts."""
+        return self.datasets.GetDataset(GetDatasetRequest(name=dataset)).counts
+
+    def scored(self, dataset: str, items: list[str], generation: int = 1, van: float = 0.6) -> None:
+        """Lets a model say something of items, as its event would."""
+        rng = np.random.default_rng(7)
+        vectors = rng.normal(size=(len(items), DIMENSION)).astype("<f4")
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        model = f"{PROJECT}/models/m/versions/{generation}"
+        scores = ImageScores(
+            model_version=model,
+            scores=[ConceptScore(concept="van", score=van), ConceptScore(concept="car", score=1 - van)],
+            uncertain=van < 0.8,
+            margin=2 * van - 1,
+        )
+        made = PredictionMade(
+            deployment=f"{PROJECT}/deployments/d",
+            dataset=dataset,
+            model_version=model,
+            generation=generation,
+            embedding_digest="space",
+            predictions=[
+                ItemPrediction(item=item, scores=scores, embedding=vector.tobytes())
+                for item, vector in zip(items, vectors, strict=True)
+            ],
+        )
+        self.handle(new_event("serving", made.deployment, made, self.store.clock.now()))
+
+    def handle(self, event: Event) -> None:
+        """Has the effect of an event."""
+        reactions = Reactions(self.store)
+        handlers = {**reactions.label_handlers(), **reactions.prediction_handlers()}
+        self.store.postgres.run(lambda connection: handlers[event.type](connection, event))
+
+    def told(self) -> list[str]:
+        """The types of the events that are waiting to be published, in order."""
+        with self.store.postgres.transaction() as connection:
+            rows = connection.execute("SELECT headers FROM outbox ORDER BY id").fetchall()
+        return [dict(row["headers"])["ce_type"].removeprefix("vesta.datasets.") for row in rows]

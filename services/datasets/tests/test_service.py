@@ -1,0 +1,273 @@
+"""The datasets service over gRPC: what comes in is there once, on one side, and stays what it was."""
+
+import pytest
+from datasets_builders import DIMENSION, PROJECT, Datasets, a_medium, says
+from google.api import httpbody_pb2
+from google.protobuf.field_mask_pb2 import FieldMask
+from vesta_common.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, VestaError
+from vesta_common.events import new_event
+from vesta_contracts.annotation.v1 import TaskAccepted
+from vesta_contracts.common.v1 import Annotation, Mask, PixelBox
+from vesta_contracts.datasets.v1 import (
+    ArchiveFormat,
+    BatchAnnotateItemsRequest,
+    BatchCreateItemsRequest,
+    Concept,
+    CreateDatasetRequest,
+    CreateSnapshotRequest,
+    CreateTaxonomyRequest,
+    Dataset,
+    DeleteTaxonomyRequest,
+    DiffSnapshotsRequest,
+    Embedding,
+    GetDatasetRequest,
+    GetItemRequest,
+    ImportDatasetRequest,
+    Item,
+    ItemAnnotations,
+    NewItem,
+    SearchItemsRequest,
+    SelectionStrategy,
+    SelectItemsRequest,
+    Snapshot,
+    Split,
+    SplitPolicy,
+    Taxonomy,
+    UpdateItemRequest,
+    UpdateTaxonomyRequest,
+    UploadArchiveRequest,
+)
+
+
+def refusal(error: type[VestaError], call, reason: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(error) as refused:
+        call()
+    assert refused.value.reason == reason
+
+
+def test_a_picture_is_there_once_and_told_once(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    (first,) = datasets.add(dataset, a_medium(1))
+    again, fresh = datasets.add(dataset, a_medium(1), a_medium(2))
+    assert (again.name, again.existed, fresh.existed) == (first.name, True, False)
+    assert datasets.counts(dataset).item_count == 2
+    assert datasets.told() == ["item.v1.added", "item.v1.added"]
+
+
+def test_a_repeated_batch_returns_the_first_answer(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    request = BatchCreateItemsRequest(parent=dataset, items=[NewItem(media=a_medium(1))], request_id="r")
+    assert datasets.items.BatchCreateItems(request) == datasets.items.BatchCreateItems(request)
+
+
+def test_near_duplicates_share_the_side_of_the_first_whatever_is_asked(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    founder = a_medium(1)
+    (first,) = datasets.add(dataset, founder, split=Split.SPLIT_TEST)
+    (second,) = datasets.add(dataset, a_medium(2, founder.perceptual_hash ^ 0b11), split=Split.SPLIT_TRAIN)
+    assert (second.split, second.duplicate_of) == (Split.SPLIT_TEST, first.name)
+
+
+def test_from_outside_only_pictures_that_the_project_holds_are_taken(datasets: Datasets) -> None:
+    dataset, other = datasets.a_dataset(), datasets.a_dataset("copy")
+    datasets.add(dataset, a_medium(1))
+    stolen = a_medium(1)
+    stolen.thumbnail_key = "models/secret"
+
+    def ask(media):  # type: ignore[no-untyped-def]
+        request = BatchCreateItemsRequest(parent=other, items=[NewItem(media=media)])
+        return datasets.store and datasets.outside.BatchCreateItems(request)
+
+    assert not ask(a_medium(1)).items[0].existed
+    refusal(InvalidArgument, lambda: ask(a_medium(2)), "MEDIA_UNKNOWN")
+    refusal(InvalidArgument, lambda: ask(stolen), "MEDIA_UNKNOWN")
+
+
+@pytest.mark.parametrize(
+    ("annotations", "reason"),
+    [
+        (says("bus"), "CONCEPT_UNKNOWN"),
+        (says("van", "car"), "LABEL_NOT_SINGLE"),
+        ([Annotation(concept="van")], "SHAPE_MISSING"),
+        ([Annotation(concept="van", box=PixelBox(x_max_px=999, y_max_px=9))], "SHAPE_OUTSIDE_IMAGE"),
+        ([Annotation(concept="van", mask=Mask(height_px=9, width_px=9, runs_px=[81]))], "MASK_SIZE_WRONG"),
+        ([Annotation(concept="van", mask=Mask(height_px=48, width_px=64, runs_px=[7]))], "MASK_RUNS_WRONG"),
+    ],
+)
+def test_labels_that_make_no_sense_are_refused_all_or_none(
+    datasets: Datasets, annotations: list[Annotation], reason: str
+) -> None:
+    dataset = datasets.a_dataset()
+    good, bad = datasets.add(dataset, a_medium(1), a_medium(2))
+    entries = [
+        ItemAnnotations(item=good.name, annotations=says("van")),
+        ItemAnnotations(item=bad.name, annotations=annotations),
+    ]
+    request = BatchAnnotateItemsRequest(parent=dataset, items=entries)
+    refusal(InvalidArgument, lambda: datasets.items.BatchAnnotateItems(request), reason)
+    assert datasets.counts(dataset).labelled_count == 0
+
+
+def test_an_expert_s_answer_is_kept_with_its_item_and_told(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    (item,) = datasets.add(dataset, a_medium(1))
+    told = TaskAccepted(
+        task="t", item=item.name, annotations=says("van"), annotators=["ada"], reviewer="rosa", control=True
+    )
+    datasets.handle(new_event("annotation", "t", told, datasets.store.clock.now()))
+    accepted = datasets.items.GetItem(GetItemRequest(name=item.name)).accepted
+    assert ([one.concept for one in accepted.annotations], accepted.reviewed, accepted.control) == (["van"], True, True)
+    assert datasets.told()[-1] == "item.v1.annotated"
+
+
+def test_an_answer_for_a_deleted_item_changes_nothing(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    told = TaskAccepted(task="t", item=f"{dataset}/items/gone", annotations=says("van"))
+    datasets.handle(new_event("annotation", "t", told, datasets.store.clock.now()))
+    assert datasets.told() == []
+
+
+def test_older_scores_do_not_replace_newer_ones(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    (item,) = datasets.add(dataset, a_medium(1))
+    datasets.scored(dataset, [item.name], generation=2, van=0.9)
+    datasets.scored(dataset, [item.name], generation=1, van=0.1)
+    assert datasets.items.GetItem(GetItemRequest(name=item.name)).scores.model_version.endswith("/2")
+
+
+def test_items_are_found_by_what_is_known_of_them(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    names = [
+        one.name
+        for one in datasets.add(dataset, *map(a_medium, range(4)), split=Split.SPLIT_TRAIN, metadata={"camera": "door"})
+    ]
+    datasets.annotate(dataset, names[0], "van")
+    datasets.scored(dataset, names[:2])
+    assert datasets.listed(dataset, "labelled") == [names[0]]
+    assert datasets.listed(dataset, 'label = "van" AND split = TRAIN') == [names[0]]
+    assert len(datasets.listed(dataset, "NOT labelled")) == 3
+    assert len(datasets.listed(dataset, "uncertain AND score < 0.7")) == 2
+    assert len(datasets.listed(dataset, "metadata.camera = door")) == 4
+    refusal(InvalidArgument, lambda: datasets.listed(dataset, "colour = red"), "FILTER_INVALID")
+
+
+def test_the_most_alike_item_is_itself_and_strangers_are_refused(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    names = [one.name for one in datasets.add(dataset, *map(a_medium, range(5)))]
+    query = SearchItemsRequest(parent=dataset, item=names[0])
+    refusal(FailedPrecondition, lambda: datasets.items.SearchItems(query), "EMBEDDING_MISSING")
+    datasets.scored(dataset, names)
+    found = datasets.items.SearchItems(query).neighbours
+    assert (found[0].item.name, len(found)) == (names[0], 5)
+    zero = SearchItemsRequest(parent=dataset, embedding=Embedding(values=[0.0] * DIMENSION))
+    refusal(InvalidArgument, lambda: datasets.items.SearchItems(zero), "EMBEDDING_INVALID")
+
+
+def test_selection_needs_embeddings_unless_it_is_random(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    datasets.add(dataset, *map(a_medium, range(10)), split=Split.SPLIT_TRAIN)
+    request = SelectItemsRequest(parent=dataset, count=3)
+    refusal(FailedPrecondition, lambda: datasets.items.SelectItems(request), "EMBEDDING_MISSING")
+    request.strategy = SelectionStrategy.SELECTION_STRATEGY_RANDOM
+    assert len(datasets.items.SelectItems(request).items) == 3
+
+
+def test_selection_leaves_out_what_is_labelled_excluded_or_tested_and_marks_its_control_arm(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    names = [one.name for one in datasets.add(dataset, *map(a_medium, range(30)), split=Split.SPLIT_TRAIN)]
+    datasets.add(dataset, a_medium(99), split=Split.SPLIT_TEST)
+    datasets.scored(dataset, names)
+    datasets.annotate(dataset, names[0], "van")
+    request = SelectItemsRequest(parent=dataset, count=100, excluded=[names[1]], control_share=0.5, seed=3)
+    chosen = datasets.items.SelectItems(request)
+    assert {one.item for one in chosen.items} == set(names[2:])
+    assert chosen.pool_count == 28
+    assert sum(one.control for one in chosen.items) == 14
+    assert all(one.pre_annotations[0].concept == "van" and one.reason for one in chosen.items)
+    assert datasets.items.SelectItems(request) == chosen
+
+
+def test_a_snapshot_stays_what_it_was_and_a_diff_tells_what_changed(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    names = [one.name for one in datasets.add(dataset, *map(a_medium, range(3)))]
+    empty = CreateSnapshotRequest(parent=dataset, snapshot=Snapshot())
+    refusal(FailedPrecondition, lambda: datasets.snapshots.CreateSnapshot(empty), "SNAPSHOT_EMPTY")
+    datasets.annotate(dataset, names[0], "van")
+    first = datasets.snapshots.CreateSnapshot(
+        CreateSnapshotRequest(parent=dataset, snapshot_id="a", snapshot=Snapshot())
+    )
+    same = datasets.snapshots.CreateSnapshot(
+        CreateSnapshotRequest(parent=dataset, snapshot_id="b", snapshot=Snapshot())
+    )
+    assert first.digest == same.digest
+    datasets.annotate(dataset, names[0], "car")
+    datasets.add(dataset, a_medium(9))
+    later = datasets.snapshots.CreateSnapshot(
+        CreateSnapshotRequest(parent=dataset, snapshot_id="c", snapshot=Snapshot())
+    )
+    diff = datasets.snapshots.DiffSnapshots(DiffSnapshotsRequest(name=later.name, base=first.name))
+    assert (diff.added_count, diff.removed_count, [one.item for one in diff.relabelled]) == (1, 0, [names[0]])
+    other = DiffSnapshotsRequest(name=later.name, base=f"{PROJECT}/datasets/x/snapshots/a")
+    refusal(InvalidArgument, lambda: datasets.snapshots.DiffSnapshots(other), "SNAPSHOTS_UNRELATED")
+    refusal(
+        AlreadyExists,
+        lambda: datasets.snapshots.CreateSnapshot(
+            CreateSnapshotRequest(parent=dataset, snapshot_id="a", snapshot=Snapshot())
+        ),
+        "RESOURCE_EXISTS",
+    )
+
+
+def test_a_concept_in_use_is_retired_not_removed(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    (item,) = datasets.add(dataset, a_medium(1), labels=("van",))
+    taxonomy = f"{PROJECT}/taxonomies/vehicles"
+    fewer = UpdateTaxonomyRequest(taxonomy=Taxonomy(name=taxonomy, concepts=[Concept(id="car")]))
+    refusal(InvalidArgument, lambda: datasets.taxonomies.UpdateTaxonomy(fewer), "CONCEPT_IN_USE")
+    refusal(
+        FailedPrecondition,
+        lambda: datasets.taxonomies.DeleteTaxonomy(DeleteTaxonomyRequest(name=taxonomy)),
+        "TAXONOMY_IN_USE",
+    )
+    twice = Taxonomy(concepts=[Concept(id="a"), Concept(id="a")])
+    refusal(
+        InvalidArgument,
+        lambda: datasets.taxonomies.CreateTaxonomy(CreateTaxonomyRequest(parent=PROJECT, taxonomy=twice)),
+        "TAXONOMY_INVALID",
+    )
+    assert item.name
+
+
+def test_shares_that_leave_nothing_to_learn_from_are_refused(datasets: Datasets) -> None:
+    policy = SplitPolicy(test_share=0.6, validation_share=0.4)
+    refusal(InvalidArgument, lambda: datasets.a_dataset(split_policy=policy), "SPLIT_POLICY_INVALID")
+    lost = Dataset(taxonomy=f"{PROJECT}/taxonomies/none")
+    refusal(
+        NotFound,
+        lambda: datasets.datasets.CreateDataset(CreateDatasetRequest(parent=PROJECT, dataset=lost)),
+        "RESOURCE_NOT_FOUND",
+    )
+
+
+def test_a_stale_etag_changes_nothing(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    (item,) = datasets.add(dataset, a_medium(1))
+    stale = Item(name=item.name, metadata={"a": "b"}, etag="0" * 16)
+    request = UpdateItemRequest(item=stale, update_mask=FieldMask(paths=["metadata"]))
+    refusal(Aborted, lambda: datasets.items.UpdateItem(request), "ETAG_STALE")
+    stale.etag = ""
+    assert datasets.items.UpdateItem(UpdateItemRequest(item=stale, update_mask=request.update_mask)).metadata == {
+        "a": "b"
+    }
+
+
+def test_archives_are_zip_files_of_the_own_project(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    body = UploadArchiveRequest(parent=PROJECT, file=httpbody_pb2.HttpBody(data=b"no zip"))
+    refusal(InvalidArgument, lambda: datasets.archives.UploadArchive(iter([body])), "ARCHIVE_NOT_ZIP")
+    foreign = ImportDatasetRequest(
+        name=dataset, format=ArchiveFormat.ARCHIVE_FORMAT_COCO, archive_key="archives/other/x.zip"
+    )
+    refusal(InvalidArgument, lambda: datasets.datasets.ImportDataset(foreign), "ARCHIVE_NOT_FOUND")
+    missing = GetDatasetRequest(name=f"{PROJECT}/datasets/none")
+    refusal(NotFound, lambda: datasets.datasets.GetDataset(missing), "RESOURCE_NOT_FOUND")
