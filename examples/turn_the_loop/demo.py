@@ -40,6 +40,7 @@ from vesta_contracts.datasets.v1 import (
     CreateDatasetRequest,
     CreateTaxonomyRequest,
     Dataset,
+    GetDatasetRequest,
     Item,
     ItemAnnotations,
     ListItemsRequest,
@@ -168,13 +169,13 @@ def _turn(
     )
     rounds = []
     for number in range(1, round_count + 1):
-        turned = _play_round(owner, loop, experts, number)
-        rounds.append(_figures(owner, loop, turned, control))
+        turned, waited = _play_round(owner, loop, experts, number)
+        rounds.append(_figures(owner, loop, turned, control, waited))
         figures = rounds[-1]
         console.print(
             f"  round {number}: {figures.labels} labels → [bold]{figures.accuracy:.1%}[/bold] right "
             f"(random labels: {figures.random_accuracy:.1%}), {figures.auto_share:.0%} of the pool tagged alone, "
-            f"better model {figures.seconds:.1f} s after the last label"
+            f"{'better model' if turned.verdict.passed else 'verdict'} {figures.seconds:.1f} s after the last label"
             + ("" if turned.verdict.passed else f"; champion stays: {turned.verdict.reason}")
         )
     console.print(
@@ -290,35 +291,42 @@ def _start_loop(owner: Vesta, project: str, dataset: str, round_count: int) -> s
     return owner.loops.CreateLoop(CreateLoopRequest(parent=project, loop_id="photographs", loop=loop)).name
 
 
-def _play_round(owner: Vesta, loop: str, experts: Experts, number: int) -> Round:
-    """Lets the experts work until the round has ended.
+def _play_round(owner: Vesta, loop: str, experts: Experts, number: int) -> tuple[Round, float]:
+    """Lets the experts work until the round has ended; answers it with the seconds since the last label was given.
 
     Raises:
         ValueError: the loop is blocked, or the round does not end.
     """
     deadline = time.monotonic() + ROUND_PATIENCE_SECONDS
+    worked = time.monotonic()
     while True:
         status = owner.loops.GetLoop(GetLoopRequest(name=loop)).status
         if len(status.rounds) >= number and status.rounds[number - 1].HasField("end_time"):
-            return status.rounds[number - 1]
+            return status.rounds[number - 1], time.monotonic() - worked
         if status.phase == LoopStatus.BLOCKED:
             raise ValueError(f"the loop is blocked: {status.message}")
         if time.monotonic() > deadline:
             raise ValueError(f"round {number} does not end: {LoopStatus.Phase.Name(status.phase)}, {status.message}")
-        if status.phase != LoopStatus.LABELLING or not experts.work(status.campaign):
+        if status.phase == LoopStatus.LABELLING and experts.work(status.campaign):
+            worked = time.monotonic()
+        else:
             time.sleep(PAUSE_SECONDS)
 
 
-def _figures(owner: Vesta, loop: str, turned: Round, control: RandomControl) -> RoundFigures:
-    champion = owner.loops.GetLoop(GetLoopRequest(name=loop)).status.champion_metrics.accuracy
+def _figures(owner: Vesta, loop: str, turned: Round, control: RandomControl, waited: float) -> RoundFigures:
+    """The round's figures, of the model that is deployed after it: where the gate kept the champion, the champion's."""
+    state = owner.loops.GetLoop(GetLoopRequest(name=loop))
+    champion = state.status.champion_metrics.accuracy
+    counts = owner.datasets.GetDataset(GetDatasetRequest(name=state.policy.dataset)).counts
+    tagged = counts.pool_certain_count / max(1, counts.pool_scored_count)
     return RoundFigures(
         labels=turned.label_count,
         accuracy=champion.value,
         accuracy_low=champion.low,
         accuracy_high=champion.high,
         random_accuracy=control.accuracy(turned.label_count),
-        auto_share=turned.auto_share,
-        seconds=turned.label_to_model.ToTimedelta().total_seconds(),
+        auto_share=turned.auto_share if turned.HasField("auto_share") else tagged,
+        seconds=turned.label_to_model.ToTimedelta().total_seconds() if turned.HasField("label_to_model") else waited,
     )
 
 
