@@ -182,3 +182,11 @@ def test_children_end_with_the_sandbox() -> None:
     assert len(started) == 3
     sandbox.close()
     assert not any(child.is_running() for child in started)
+
+
+def test_a_closed_sandbox_says_so() -> None:
+    closed = Sandbox(1)
+    closed.close()
+    with pytest.raises(VestaError) as refused:
+        closed.run(len, b"abc")
+    assert refused.value.reason == "SANDBOX_CLOSED"

@@ -72,6 +72,8 @@ class Sandbox:
             InvalidArgument: IMAGE_TOO_COSTLY where it took more memory or time than it may, or its child died of it.
             VestaError: whatever the function raised; Internal where that was no error of ours.
         """
+        if self._closed.is_set():
+            raise _closed()
         answer = self._threads.submit(self._run_chunk, function, [argument], timeout).result()[0]
         if isinstance(answer, VestaError):
             raise answer
@@ -116,8 +118,12 @@ class Sandbox:
     def _replaced(self, child: "_Child") -> "_Child":
         child.kill()
         if self._closed.is_set():
-            raise Internal("the sandbox is closed", reason="SANDBOX_CLOSED")
+            raise _closed()
         return _Child(*self._limits)
+
+
+def _closed() -> Internal:
+    return Internal("the sandbox is closed", reason="SANDBOX_CLOSED")
 
 
 class _Child:

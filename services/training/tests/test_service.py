@@ -1,0 +1,362 @@
+"""The training service over gRPC: runs wait, are claimed, beat, end once; versions are registered; a dead process costs one attempt."""
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from vesta_common.client import open_channel
+from vesta_common.clock import ManualClock
+from vesta_common.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    Unavailable,
+    VestaError,
+)
+from vesta_common.objects import ObjectStore
+from vesta_common.postgres import Postgres
+from vesta_common.server import Server
+from vesta_contracts.datasets.v1 import (
+    Concept,
+    Dataset,
+    DatasetServiceServicer,
+    DatasetServiceStub,
+    Snapshot,
+    SnapshotServiceServicer,
+    SnapshotServiceStub,
+    Taxonomy,
+    TaxonomyServiceServicer,
+    TaxonomyServiceStub,
+)
+from vesta_contracts.training.v1 import (
+    CancelStudyRequest,
+    CancelTrainingRunRequest,
+    CreateRecipeRequest,
+    CreateStudyRequest,
+    CreateTrainingRunRequest,
+    DeleteRecipeRequest,
+    DeleteTrainingRunRequest,
+    DownloadModelVersionRequest,
+    GetModelVersionRequest,
+    GetStudyRequest,
+    GetTrainingRunRequest,
+    ListModelVersionsRequest,
+    ListRecipesRequest,
+    ListTrainingRunsRequest,
+    Metrics,
+    ModelServiceStub,
+    ModelVersion,
+    Recipe,
+    RecipeServiceStub,
+    Study,
+    StudyServiceStub,
+    TrainingProgress,
+    TrainingRun,
+    TrainingRunServiceStub,
+)
+from vesta_training import errors
+from vesta_training.api.model_service import ModelService
+from vesta_training.api.recipe_service import RecipeService
+from vesta_training.api.study_service import StudyService
+from vesta_training.api.training_run_service import TrainingRunService
+from vesta_training.errors import TrainingCancelled
+from vesta_training.executor import LocalProcessExecutor
+from vesta_training.job import Job, Outcome
+from vesta_training.recipe import builtin_yaml
+from vesta_training.recipe_book import RecipeBook
+from vesta_training.settings import Settings
+from vesta_training.store import Store
+from vesta_training.worker import ATTEMPTS_MAX, LEASE, Datasets, Worker
+
+PROJECT = "projects/acme"
+SNAPSHOT = f"{PROJECT}/datasets/vans/snapshots/s1"
+
+
+class OneSnapshot(SnapshotServiceServicer):
+    """Knows one snapshot."""
+
+    def GetSnapshot(self, request, context):
+        if request.name != SNAPSHOT:
+            raise NotFound(f"there is no {request.name}", reason="RESOURCE_NOT_FOUND")
+        return Snapshot(name=SNAPSHOT, manifest_key="manifests/x", digest="d1")
+
+
+class OneDataset(DatasetServiceServicer):
+    """Knows one dataset."""
+
+    def GetDataset(self, request, context):
+        return Dataset(name=request.name, taxonomy=f"{PROJECT}/taxonomies/t")
+
+
+class OneTaxonomy(TaxonomyServiceServicer):
+    """Knows one taxonomy."""
+
+    def GetTaxonomy(self, request, context):
+        return Taxonomy(name=request.name, concepts=[Concept(id="van"), Concept(id="car")])
+
+
+class Scripted:
+    """An executor that does what it is told: answers, fails, or dies; behind the same seam as the process."""
+
+    def __init__(self, objects: ObjectStore) -> None:
+        self._objects = objects
+        self.jobs: list[Job] = []
+        self.fails: list[Exception] = []
+
+    def execute(self, job: Job, pulse: Callable[[TrainingProgress | None], bool]) -> Outcome:
+        self.jobs.append(job)
+        if pulse(TrainingProgress(phase="head", step=1, step_count=2)):
+            raise TrainingCancelled("cancelled")
+        if self.fails:
+            raise self.fails.pop(0)
+        stored = self._objects.put("models", f"onnx of {job.run}".encode())
+        version = ModelVersion(task="classification", onnx_key=stored.key, digest=stored.sha256, concepts=job.concepts)
+        version.metrics.CopyFrom(Metrics(item_count=10, accuracy={"value": 0.8, "low": 0.5, "high": 0.9}))
+        return Outcome(version.SerializeToString())
+
+    def rest(self) -> None:
+        """Nothing is kept warm."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class Training:
+    """The service as its callers see it, and its worker."""
+
+    def __init__(self, store: Store, clock: ManualClock, worker: Worker, executor: Scripted, channel: Any) -> None:
+        self.store, self.clock, self.worker, self.executor = store, clock, worker, executor
+        self.runs = TrainingRunServiceStub(channel)
+        self.recipes = RecipeServiceStub(channel)
+        self.studies = StudyServiceStub(channel)
+        self.models = ModelServiceStub(channel)
+
+    def a_run(self, run_id: str = "r", **fields: Any) -> TrainingRun:
+        wanted = {
+            "snapshot": SNAPSHOT,
+            "recipe": f"{PROJECT}/recipes/classification",
+            "model": f"{PROJECT}/models/vans",
+            **fields,
+        }
+        request = CreateTrainingRunRequest(parent=PROJECT, training_run_id=run_id, training_run=TrainingRun(**wanted))
+        return self.runs.CreateTrainingRun(request)
+
+    def get(self, run: TrainingRun) -> TrainingRun:
+        return self.runs.GetTrainingRun(GetTrainingRunRequest(name=run.name))
+
+    def told(self) -> list[str]:
+        with self.store.postgres.transaction() as connection:
+            rows = connection.execute("SELECT headers FROM outbox ORDER BY id").fetchall()
+        return [dict(row["headers"])["ce_type"].rpartition(".")[2] for row in rows]
+
+
+@pytest.fixture
+def training(service_settings: Callable[[str], dict[str, Any]], tmp_path: Path) -> Iterator[Training]:
+    settings = Settings(**service_settings("training"), datasets_address="127.0.0.1:1", work_folder=str(tmp_path))
+    postgres = Postgres(settings.postgres_url, settings.postgres_schema).open()
+    postgres.migrate("vesta_training")
+    clock = ManualClock()
+    store, objects = Store(postgres, clock), ObjectStore.of(settings)
+    peer = Server("datasets", "127.0.0.1:0", [OneSnapshot(), OneDataset(), OneTaxonomy()])
+    peer.start()
+    channel = open_channel(peer.address, "training")
+    datasets = Datasets(DatasetServiceStub(channel), SnapshotServiceStub(channel), TaxonomyServiceStub(channel))
+    book, executor = RecipeBook(store), Scripted(objects)
+    worker = Worker(store, executor, book, datasets, settings.work_folder)
+    servicers = [
+        RecipeService(store, book),
+        TrainingRunService(store, book, datasets, []),
+        StudyService(store, book, datasets, []),
+        ModelService(store, objects),
+    ]
+    server = Server("training", "127.0.0.1:0", servicers)
+    server.start()
+    with open_channel(server.address, "tests") as outside:
+        yield Training(store, clock, worker, executor, outside)
+    server.stop()
+    channel.close()
+    peer.stop()
+    objects.close()
+    postgres.close()
+
+
+def refusal(error: type[VestaError], call: Callable[[], object], reason: str) -> None:
+    with pytest.raises(error) as refused:
+        call()
+    assert refused.value.reason == reason
+
+
+def test_a_run_makes_one_version_and_tells_each_step_once(training: Training) -> None:
+    run = training.a_run()
+    assert training.worker.step()
+    ended = training.get(run)
+    assert (ended.state, ended.model_version) == (TrainingRun.SUCCEEDED, f"{PROJECT}/models/vans/versions/1")
+    assert training.told() == ["started", "progressed", "succeeded", "registered"]
+    assert training.executor.jobs[0].concepts == ("van", "car")
+    assert not training.worker.step()
+
+
+def test_the_version_can_be_read_listed_and_downloaded(training: Training) -> None:
+    for run_id in ("a", "b"):
+        training.a_run(run_id)
+        training.worker.step()
+    listed = training.models.ListModelVersions(ListModelVersionsRequest(parent=f"{PROJECT}/models/vans")).model_versions
+    assert [version.name[-1] for version in listed] == ["2", "1"]
+    version = training.models.GetModelVersion(GetModelVersionRequest(name=listed[0].name))
+    assert version.training_run.endswith("/b")
+    pieces = training.models.DownloadModelVersion(DownloadModelVersionRequest(name=version.name))
+    assert b"".join(piece.data for piece in pieces) == f"onnx of {version.training_run}".encode()
+
+
+def test_a_waiting_run_says_why(training: Training) -> None:
+    first, second = training.a_run("a"), training.a_run("b")
+    assert training.get(second).waiting_reason == "behind 1 other run"
+    assert training.get(first).waiting_reason == "for a worker to take it"
+
+
+def test_a_waiting_run_is_cancelled_at_once_and_a_running_one_by_its_next_beat(training: Training) -> None:
+    waiting = training.a_run("a")
+    assert training.runs.CancelTrainingRun(CancelTrainingRunRequest(name=waiting.name)).state == TrainingRun.CANCELLED
+    running = training.a_run("b")
+    claimed = training.store.claim_run(LEASE)
+    assert claimed is not None
+    training.runs.CancelTrainingRun(CancelTrainingRunRequest(name=running.name))
+    assert training.store.heartbeat(claimed, LEASE, None, tell=False) is True
+    training.store.release_run(claimed)
+    training.worker.step()
+    assert training.get(running).state == TrainingRun.CANCELLED
+
+
+def test_a_run_whose_worker_died_is_taken_over_and_the_dead_one_can_no_more_write(training: Training) -> None:
+    run = training.a_run()
+    dead = training.store.claim_run(LEASE)
+    assert dead is not None
+    assert training.store.claim_run(LEASE) is None
+    training.clock.advance(LEASE + timedelta(seconds=1))
+    assert training.worker.step()
+    assert training.store.heartbeat(dead, LEASE, None, tell=False) is None
+    assert (training.get(run).state, training.get(run).attempt_count) == (TrainingRun.SUCCEEDED, 2)
+
+
+def test_a_process_that_dies_is_started_again_and_one_that_always_dies_fails(training: Training) -> None:
+    run = training.a_run()
+    for _ in range(ATTEMPTS_MAX):
+        training.executor.fails.append(Unavailable("it died", reason="TRAINING_PROCESS_DIED"))
+        with pytest.raises(Unavailable):
+            training.worker.step()
+        assert training.get(run).state == TrainingRun.RUNNING
+    training.worker.step()
+    assert training.get(run).state == TrainingRun.FAILED
+    assert str(ATTEMPTS_MAX) in training.get(run).error
+
+
+def test_what_cannot_be_learned_fails_with_its_reason(training: Training) -> None:
+    run = training.a_run()
+    training.executor.fails.append(errors.TooFewLabelsError("one concept is no choice; label another"))
+    training.worker.step()
+    assert (training.get(run).state, training.get(run).error) == (
+        TrainingRun.FAILED,
+        "one concept is no choice; label another",
+    )
+    assert training.told()[-1] == "failed"
+
+
+def test_a_run_on_what_is_not_there_is_refused(training: Training) -> None:
+    refusal(NotFound, lambda: training.a_run(snapshot=f"{PROJECT}/datasets/vans/snapshots/none"), "RESOURCE_NOT_FOUND")
+    refusal(NotFound, lambda: training.a_run(recipe=f"{PROJECT}/recipes/none"), "RESOURCE_NOT_FOUND")
+    refusal(NotFound, lambda: training.a_run(champion=f"{PROJECT}/models/vans/versions/9"), "RESOURCE_NOT_FOUND")
+    refusal(InvalidArgument, lambda: training.a_run(snapshot=""), "SNAPSHOT_MISSING")
+    training.a_run()
+    refusal(AlreadyExists, training.a_run, "RESOURCE_EXISTS")
+
+
+def test_a_champion_that_is_gone_by_then_fails_the_run(training: Training) -> None:
+    training.a_run("a")
+    training.worker.step()
+    run = training.a_run("b", champion=f"{PROJECT}/models/vans/versions/1")
+    with training.store.postgres.transaction() as connection:
+        connection.execute("DELETE FROM model_versions")
+    training.worker.step()
+    assert "champion" in training.get(run).error  # CHAMPION_NOT_FOUND
+
+
+def test_a_run_is_deleted_once_it_has_ended(training: Training) -> None:
+    run = training.a_run()
+    request = DeleteTrainingRunRequest(name=run.name)
+    refusal(FailedPrecondition, lambda: training.runs.DeleteTrainingRun(request), "RUN_NOT_ENDED")
+    training.worker.step()
+    training.runs.DeleteTrainingRun(request)
+    assert not training.runs.ListTrainingRuns(ListTrainingRunsRequest(parent=PROJECT)).training_runs
+
+
+def test_a_project_has_the_shipped_recipes_and_its_own(training: Training) -> None:
+    own = Recipe(yaml=builtin_yaml("classification"))
+    training.recipes.CreateRecipe(CreateRecipeRequest(parent=PROJECT, recipe_id="mine", recipe=own))
+    names = [
+        one.name.rpartition("/")[2] for one in training.recipes.ListRecipes(ListRecipesRequest(parent=PROJECT)).recipes
+    ]
+    assert names == ["classification", "classification-finetune", "embedding", "mine", "multilabel"]
+    broken = CreateRecipeRequest(parent=PROJECT, recipe_id="broken", recipe=Recipe(yaml="tusk: classification"))
+    refusal(InvalidArgument, lambda: training.recipes.CreateRecipe(broken), "RECIPE_INVALID")
+    shipped = DeleteRecipeRequest(name=f"{PROJECT}/recipes/embedding")
+    refusal(FailedPrecondition, lambda: training.recipes.DeleteRecipe(shipped), "RECIPE_BUILTIN")
+
+
+def test_a_study_runs_every_recipe_with_every_seed_and_names_the_best(training: Training) -> None:
+    recipes = [f"{PROJECT}/recipes/{name}" for name in ("classification", "classification-finetune")]
+    study = Study(snapshot=SNAPSHOT, model=f"{PROJECT}/models/vans", recipes=recipes, seed_count=2)
+    made = training.studies.CreateStudy(CreateStudyRequest(parent=PROJECT, study_id="s", study=study))
+    assert (made.state, len(made.trials)) == (Study.RUNNING, 4)
+    while training.worker.step():
+        pass
+    done = training.studies.GetStudy(GetStudyRequest(name=made.name))
+    assert (done.state, done.best_recipe) == (Study.SUCCEEDED, recipes[0])
+    assert training.studies.CancelStudy(CancelStudyRequest(name=made.name)).trials[0].state == "SUCCEEDED"
+
+
+@pytest.fixture
+def process(service_settings: Callable[[str], dict[str, Any]], tmp_path: Path) -> Iterator[LocalProcessExecutor]:
+    settings = Settings(**service_settings("training"), datasets_address="127.0.0.1:1", work_folder=str(tmp_path))
+    executor = LocalProcessExecutor(settings)
+    yield executor
+    executor.close()
+
+
+def a_job(work_folder: Path) -> Job:
+    return Job("run", "embedding", builtin_yaml("embedding"), (), "", "", "", "", "", "", False, 0, str(work_folder))
+
+
+def test_a_process_that_is_killed_says_that_it_died(process: LocalProcessExecutor, tmp_path: Path) -> None:
+    def pulse(news: TrainingProgress | None) -> bool:
+        process._child.kill()
+        return False
+
+    refusal(Unavailable, lambda: process.execute(a_job(tmp_path), pulse), "TRAINING_PROCESS_DIED")
+
+
+def test_a_process_stops_where_it_is_told_to(process: LocalProcessExecutor, tmp_path: Path) -> None:
+    with pytest.raises(TrainingCancelled):
+        process.execute(a_job(tmp_path), lambda news: True)
+
+
+def test_what_no_one_foresaw_is_told_in_words(process: LocalProcessExecutor, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    refusal(Internal, lambda: process.execute(a_job(tmp_path / "file"), lambda news: False), "TRAINING_CRASHED")
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (errors.LearningError, "LEARNING_FAILED"),
+        (errors.RecipeError, "RECIPE_INVALID"),
+        (errors.WeightsError, "WEIGHTS_REFUSED"),
+        (errors.TooFewLabelsError, "TOO_FEW_LABELS"),
+        (errors.ExportError, "EXPORT_WRONG"),
+    ],
+)
+def test_each_refusal_of_learning_has_its_own_reason(kind: type[VestaError], reason: str) -> None:
+    assert kind("why").reason == reason
