@@ -1,0 +1,83 @@
+"""Where the demo's pictures come from: the user's folder, the pinned download, or the digits where nothing can be reached."""
+
+import functools
+import http.server
+import tarfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from photographs import find_samples, read_folder, tree_digest, write_digits
+from PIL import Image
+
+
+def a_folder(root: Path, *names: str) -> Path:
+    """A folder with an image at each of these paths."""
+    for index, name in enumerate(names):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8, 3), index, np.uint8)).save(path)
+    return root
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """A server on loopback with an archive of two classes; answers its address and the photographs' digest."""
+    folder = a_folder(tmp_path / "served" / "set-1", "train/hat/a.jpg", "train/dress/b.jpg", "test/hat/c.jpg")
+    with tarfile.open(tmp_path / "served" / "set.tar.gz", "w:gz") as tar:
+        tar.add(folder, arcname="set-1")
+    handler = functools.partial(QuietHandler, directory=str(tmp_path / "served"))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/set.tar.gz", tree_digest(folder)
+    server.shutdown()
+    server.server_close()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    """Serves files and says nothing."""
+
+    def log_message(self, *arguments: object) -> None:
+        """Nothing."""
+
+
+def test_a_folder_a_class_is_read_and_the_test_folder_held_out(tmp_path: Path) -> None:
+    found = read_folder(a_folder(tmp_path / "My Images", "train/hat/a.jpg", "valid/dress/b.png", "test/hat/c.jpg"))
+    assert (found.name, found.labels, len(found.pool), len(found.test)) == ("my-images", ["dress", "hat"], 2, 1)
+
+
+def test_a_folder_without_sides_leaves_the_sides_to_the_platform(tmp_path: Path) -> None:
+    found = read_folder(a_folder(tmp_path, "hat/a.jpg", "dress/b.jpg"))
+    assert (len(found.pool), found.test) == (2, [])
+
+
+@pytest.mark.parametrize("names", [(), ("a.jpg",), ("hat/a.jpg",)])
+def test_a_folder_that_teaches_nothing_is_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="expected are at least two"):
+        read_folder(a_folder(tmp_path, *names))
+
+
+def test_the_pinned_photographs_are_downloaded_once(tmp_path: Path, archive: tuple[str, str]) -> None:
+    url, digest = archive
+    said: list[str] = []
+    assert find_samples(tmp_path / "samples", said.append, url, digest).labels == ["dress", "hat"]
+    again = find_samples(tmp_path / "samples", said.append, "http://127.0.0.1:1/nowhere", digest)
+    assert (again.labels, len(said)) == (["dress", "hat"], 1)
+
+
+def test_photographs_that_are_not_the_pinned_ones_are_refused_and_not_kept(
+    tmp_path: Path, archive: tuple[str, str]
+) -> None:
+    with pytest.raises(ValueError, match="not the pinned set"):
+        find_samples(tmp_path / "samples", lambda _: None, archive[0], "0" * 64)
+    assert not (tmp_path / "samples" / "clothing").exists()
+
+
+def test_where_nothing_can_be_reached_the_digits_are_used_and_it_is_said(tmp_path: Path) -> None:
+    said: list[str] = []
+    found = find_samples(tmp_path / "samples", said.append, "http://127.0.0.1:1/nowhere", "0" * 64)
+    assert found.labels == [str(digit) for digit in range(10)]
+    assert "digits instead" in said[-1]
+    assert write_digits(tmp_path / "samples" / "digits").is_dir()

@@ -1,0 +1,59 @@
+"""The command line: resources by their names, fields one by one, and where it finds the platform."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from vesta import resources
+from vesta.cli.main import _set_field, cli
+from vesta.cli.settings import find_connection
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("projects/acme", "Project"),
+        ("projects/acme/datasets/vans", "Dataset"),
+        ("projects/acme/models/vans/versions/3", "ModelVersion"),
+        ("projects/acme/pipelines/p/streams/s/observations/o", "Observation"),
+    ],
+)
+def test_a_name_tells_what_it_is(name: str, message: str) -> None:
+    assert resources.type_of(name).message.name == message
+
+
+def test_a_name_of_nothing_is_refused_with_the_patterns() -> None:
+    with pytest.raises(ValueError, match=r"projects/\{project\}/datasets/\{dataset\}"):
+        resources.type_of("foo/bar")
+
+
+def test_every_resource_can_be_read_and_listed() -> None:
+    assert all({"get", "list"} <= set(kind.methods) for kind in resources.resource_types())
+
+
+def test_fields_are_set_one_by_one_and_json_is_read_as_json() -> None:
+    found: dict[str, object] = {}
+    for field in ("display_name=A b", "policy.label_budget=500", 'concepts=[{"id": "hat"}]'):
+        _set_field(found, field)
+    assert found == {"display_name": "A b", "policy": {"label_budget": 500}, "concepts": [{"id": "hat"}]}
+    with pytest.raises(ValueError, match="not key=value"):
+        _set_field(found, "nonsense")
+
+
+def test_a_platform_beside_is_found_and_options_win(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "addresses.json").write_text(json.dumps({"gateway_grpc": "127.0.0.1:9"}))
+    (tmp_path / "owner.key").write_text("vesta_x\n")
+    assert find_connection(None, None, tmp_path).address == "127.0.0.1:9"
+    assert find_connection("h:1", "k", tmp_path).api_key == "k"
+
+
+def test_without_a_key_it_says_where_one_comes_from(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="VESTA_API_KEY"):
+        find_connection(None, None, tmp_path)
+
+
+def test_the_help_lists_the_journeys() -> None:
+    shown = CliRunner().invoke(cli, ["--help"]).output
+    assert all(word in shown for word in ("sync", "upload", "predict", "loop", "import"))

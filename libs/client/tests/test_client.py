@@ -1,0 +1,102 @@
+"""The SDK against a small real server: the key goes along, pages are followed, refusals say what happened."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+
+import grpc
+import pytest
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+from vesta import ApiError, Vesta
+from vesta.waiting import wait_until
+from vesta_contracts.connection.v1 import SourceServiceServicer, UploadItemResponse, add_SourceServiceServicer_to_server
+from vesta_contracts.datasets.v1 import (
+    Dataset,
+    DatasetServiceServicer,
+    GetDatasetRequest,
+    ListDatasetsRequest,
+    ListDatasetsResponse,
+    add_DatasetServiceServicer_to_server,
+)
+
+
+class Datasets(DatasetServiceServicer):
+    """Five datasets, two a page; one that is refused."""
+
+    def ListDatasets(self, request, context):
+        start = int(request.page_token or 0)
+        names = [f"projects/acme/datasets/d{index}" for index in range(5)][start : start + 2]
+        following = str(start + 2) if start + 2 < 5 else ""
+        return ListDatasetsResponse(datasets=[Dataset(name=name) for name in names], next_page_token=following)
+
+    def GetDataset(self, request, context):
+        if dict(context.invocation_metadata())["authorization"] != "Bearer vesta_key":
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "who are you?")
+        status = status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message="the name is wrong; try another")
+        bad = error_details_pb2.BadRequest(field_violations=[{"field": "name", "description": "is wrong"}])
+        for detail in (error_details_pb2.ErrorInfo(reason="NAME_WRONG", metadata={"a": "b"}), bad):
+            status.details.add().Pack(detail)
+        context.abort_with_status(rpc_status.to_status(status))
+
+
+class Sources(SourceServiceServicer):
+    """Counts what is uploaded."""
+
+    def UploadItem(self, request_iterator, context):
+        messages = list(request_iterator)
+        size = sum(len(message.file.data) for message in messages)
+        return UploadItemResponse(item=f"{messages[0].file_name}:{size}")
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    server = grpc.server(ThreadPoolExecutor(2))
+    add_DatasetServiceServicer_to_server(Datasets(), server)
+    add_SourceServiceServicer_to_server(Sources(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"127.0.0.1:{port}"
+    server.stop(None).wait()
+
+
+def test_pages_are_followed_to_the_end(address: str) -> None:
+    with Vesta(address, "vesta_key") as client:
+        found = list(client.pages(client.datasets.ListDatasets, ListDatasetsRequest(parent="projects/acme")))
+    assert [one.name[-2:] for one in found] == ["d0", "d1", "d2", "d3", "d4"]
+
+
+def test_a_refusal_tells_its_reason_and_the_wrong_field(address: str) -> None:
+    with Vesta(address, "vesta_key") as client, pytest.raises(ApiError) as refused:
+        client.datasets.GetDataset(GetDatasetRequest(name="x"))
+    error = refused.value
+    assert (error.code, error.reason, error.metadata) == ("INVALID_ARGUMENT", "NAME_WRONG", {"a": "b"})
+    assert "name: is wrong" in str(error)
+
+
+def test_a_wrong_key_is_told(address: str) -> None:
+    with Vesta(address, "vesta_other") as client, pytest.raises(ApiError, match="who are you"):
+        client.datasets.GetDataset(GetDatasetRequest(name="x"))
+
+
+def test_a_file_is_sent_in_pieces(address: str, tmp_path: Path) -> None:
+    path = tmp_path / "big.jpg"
+    path.write_bytes(bytes(2_500_000))
+    with Vesta(address, "vesta_key") as client:
+        assert client.upload("projects/acme/sources/desk", path).item == "big.jpg:2500000"
+
+
+def test_an_address_without_a_port_is_refused_with_an_example() -> None:
+    with pytest.raises(ValueError, match="names no port"):
+        Vesta("localhost", "vesta_key")
+
+
+def test_waiting_answers_the_first_that_is_done_and_gives_up_in_time() -> None:
+    answers = iter([1, 2, 3])
+    seen: list[int] = []
+    assert wait_until(lambda: next(answers), lambda answer: answer == 3, seen.append) == 3
+    assert seen == [1, 2, 3]
+    with pytest.raises(TimeoutError, match="not done"):
+        wait_until(threading.get_ident, lambda _: False, deadline=timedelta(milliseconds=60))
