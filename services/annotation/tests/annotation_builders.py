@@ -1,17 +1,19 @@
-"""What the tests of this service share: a datasets service of their own, and the service as its callers see it."""
+"""What the tests build with: campaigns, tasks and answers with defaults, and the service as its callers see it."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import grpc
 from vesta_common import trace
-from vesta_common.clock import ManualClock
+from vesta_common.clock import Clock
 from vesta_common.errors import NotFound
+from vesta_common.events import Event, decode
 from vesta_common.postgres import Postgres
 from vesta_contracts.annotation.v1 import (
     BatchCreateTasksRequest,
     Campaign,
+    CampaignCounts,
     CampaignServiceStub,
     CreateCampaignRequest,
     CreateReviewRequest,
@@ -26,99 +28,150 @@ from vesta_contracts.annotation.v1 import (
     SubmissionServiceStub,
     Task,
     TaskServiceStub,
+    UpdateCampaignRequest,
 )
-from vesta_contracts.common.v1 import Annotation as Statement
-from vesta_contracts.common.v1 import ImageLabel
+from vesta_contracts.common.v1 import Annotation, ImageLabel, PixelBox
 from vesta_contracts.datasets.v1 import Dataset, DatasetServiceServicer, GetDatasetRequest
 
 PROJECT = "projects/acme"
 DATASET = f"{PROJECT}/datasets/vans"
-ADA, BEN, ROSA = (f"{PROJECT}/members/{name}" for name in ("ada", "ben", "rosa"))
+CAMPAIGN = f"{PROJECT}/campaigns/vans"
+LEASE = timedelta(minutes=10)
 
 
-class OneDataset(DatasetServiceServicer):
+def member(name: str) -> str:
+    """`projects/acme/members/ada`."""
+    return f"{PROJECT}/members/{name}"
+
+
+def item(name: str) -> str:
+    """`projects/acme/datasets/vans/items/one`."""
+    return f"{DATASET}/items/{name}"
+
+
+def label(concept: str, **fields: Any) -> Annotation:
+    """The statement that the whole image shows a concept."""
+    return Annotation(concept=concept, image_label=ImageLabel(), **fields)
+
+
+def a_box(concept: str = "van", **fields: Any) -> Annotation:
+    """The statement that a concept is in a box."""
+    return Annotation(concept=concept, box=PixelBox(x_min_px=1, y_min_px=2, x_max_px=30.5, y_max_px=40), **fields)
+
+
+def an_answer(annotator: str, *concepts: str) -> Submission:
+    """An answer that names concepts."""
+    return Submission(annotator=annotator, annotations=[label(concept) for concept in concepts])
+
+
+class FakeDatasets(DatasetServiceServicer):
     """Knows one dataset."""
 
     def GetDataset(self, request: GetDatasetRequest, context: grpc.ServicerContext) -> Dataset:
         if request.name != DATASET:
             raise NotFound(f"there is no {request.name}", reason="RESOURCE_NOT_FOUND")
-        return Dataset(name=DATASET)
+        return Dataset(name=request.name)
 
 
-def says(*concepts: str) -> list[Statement]:
-    """An answer: these concepts are true of the whole image."""
-    return [Statement(concept=concept, image_label=ImageLabel()) for concept in concepts]
+class Service:
+    """The service behind its door. Who acts is named first, as in `lease("ada")`; without a name nobody in particular asks."""
 
-
-class Annotation:
-    """The service as its callers see it."""
-
-    def __init__(self, postgres: Postgres, clock: ManualClock, channel: grpc.Channel) -> None:
-        self.postgres = postgres
+    def __init__(self, address: str, door: grpc.Channel, clock: Clock, postgres: Postgres) -> None:
+        self.address = address
+        self.campaigns = CampaignServiceStub(door)
+        self.tasks = TaskServiceStub(door)
+        self.submissions = SubmissionServiceStub(door)
+        self.reviews = ReviewServiceStub(door)
         self.clock = clock
-        self.campaigns = CampaignServiceStub(channel)
-        self.tasks = TaskServiceStub(channel)
-        self.submissions = SubmissionServiceStub(channel)
-        self.reviews = ReviewServiceStub(channel)
+        self.postgres = postgres
 
-    @contextmanager
-    def as_member(self, member: str, role: str = "annotator") -> Iterator[None]:
-        """Calls within come from this member."""
-        with trace.calling(member, role):
-            yield
-
-    def a_campaign(self, campaign_id: str = "c", **fields: Any) -> Campaign:
-        """A campaign that asks for vans and cars."""
-        campaign = Campaign(**{"dataset": DATASET, "concepts": ["van", "car"], **fields})
-        return self.campaigns.CreateCampaign(
-            CreateCampaignRequest(parent=PROJECT, campaign_id=campaign_id, campaign=campaign)
+    def has_campaign(self, campaign_id: str = "vans", *, request_id: str = "", **fields: Any) -> Campaign:
+        """A new campaign."""
+        campaign = Campaign(**{"dataset": DATASET, **fields})
+        request = CreateCampaignRequest(
+            parent=PROJECT, campaign_id=campaign_id, campaign=campaign, request_id=request_id
         )
+        return self.campaigns.CreateCampaign(request)
 
-    def some_tasks(self, campaign: Campaign, count: int = 1, request_id: str = "", **fields: Any) -> list[Task]:
-        """Tasks on the items i0, i1 …"""
-        tasks = [Task(item=f"{DATASET}/items/i{index}", **fields) for index in range(count)]
-        request = BatchCreateTasksRequest(parent=campaign.name, tasks=tasks, request_id=request_id)
+    def has_tasks(self, *items: str, request_id: str = "", **fields: Any) -> list[Task]:
+        """New tasks of the campaign, one for each item."""
+        tasks = [Task(item=item(name), **fields) for name in items]
+        request = BatchCreateTasksRequest(parent=CAMPAIGN, tasks=tasks, request_id=request_id)
         return list(self.tasks.BatchCreateTasks(request).tasks)
 
-    def lease(self, campaign: Campaign, member: str, count: int = 10, *, review: bool = False) -> list[Task]:
-        """What a member is handed."""
-        purpose = LeasePurpose.LEASE_PURPOSE_REVIEW if review else LeasePurpose.LEASE_PURPOSE_ANNOTATE
-        with self.as_member(member, "reviewer" if review else "annotator"):
-            return list(
-                self.tasks.LeaseTasks(LeaseTasksRequest(parent=campaign.name, purpose=purpose, count=count)).tasks
+    def has_task(self, **fields: Any) -> Task:
+        """A campaign with one task, without lease."""
+        self.has_campaign(**fields)
+        return self.has_tasks("one")[0]
+
+    def lease(self, name: str, count: int = 1, role: str = "annotator") -> list[Task]:
+        """What somebody gets to answer."""
+        return self._lease(name, role, LeasePurpose.LEASE_PURPOSE_ANNOTATE, count)
+
+    def lease_to_review(self, name: str, count: int = 1, role: str = "reviewer") -> list[Task]:
+        """What somebody gets to review."""
+        return self._lease(name, role, LeasePurpose.LEASE_PURPOSE_REVIEW, count)
+
+    def _lease(self, name: str, role: str, purpose: "LeasePurpose.ValueType", count: int) -> list[Task]:
+        with trace.calling(member(name), role):
+            request = LeaseTasksRequest(parent=CAMPAIGN, purpose=purpose, count=count)
+            return list(self.tasks.LeaseTasks(request).tasks)
+
+    def submit(self, name: str, task: Task, *annotations: Annotation, request_id: str = "") -> Submission:
+        """Somebody answers."""
+        submission = Submission(annotations=annotations)
+        with trace.calling(member(name)):
+            return self.submissions.CreateSubmission(
+                CreateSubmissionRequest(parent=task.name, submission=submission, request_id=request_id)
             )
 
-    def submit(self, task: Task, member: str, *concepts: str, request_id: str = "") -> Submission:
-        """A member's answer."""
-        request = CreateSubmissionRequest(
-            parent=task.name, submission=Submission(annotations=says(*concepts)), request_id=request_id
-        )
-        with self.as_member(member):
-            return self.submissions.CreateSubmission(request)
+    def answer(self, name: str, task: Task, *concepts: str) -> Submission:
+        """Somebody takes a task, and answers."""
+        assert task.name in {leased.name for leased in self.lease(name, count=100)}
+        return self.submit(name, task, *(label(concept) for concept in concepts))
 
     def review(
         self,
+        name: str,
         task: Task,
-        member: str,
         decision: "Review.Decision.ValueType",
-        concepts: Sequence[str] = (),
+        *annotations: Annotation,
         comment: str = "",
+        request_id: str = "",
     ) -> Review:
-        """A reviewer's decision."""
-        review = Review(decision=decision, annotations=says(*concepts), comment=comment)
-        with self.as_member(member, "reviewer"):
-            return self.reviews.CreateReview(CreateReviewRequest(parent=task.name, review=review))
+        """Somebody decides."""
+        review = Review(decision=decision, annotations=annotations, comment=comment)
+        with trace.calling(member(name)):
+            return self.reviews.CreateReview(
+                CreateReviewRequest(parent=task.name, review=review, request_id=request_id)
+            )
 
-    def get(self, task: Task) -> Task:
+    def is_disputed(self, *, replicas: int = 2) -> Task:
+        """A task in review: ada said van, bob car, and so on."""
+        task = self.has_task(replicas=replicas)
+        for name, concept in (("ada", "van"), ("bob", "car"), ("cyd", "bus"))[:replicas]:
+            self.answer(name, task, concept)
+        return self.task(task)
+
+    def set_campaign(self, **fields: Any) -> Campaign:
+        """Changes the campaign."""
+        return self.campaigns.UpdateCampaign(UpdateCampaignRequest(campaign=Campaign(name=CAMPAIGN, **fields)))
+
+    def task(self, task: Task) -> Task:
         """The task as it is now."""
         return self.tasks.GetTask(GetTaskRequest(name=task.name))
 
-    def counts(self, campaign: Campaign) -> Any:
-        """The campaign's counts."""
-        return self.campaigns.GetCampaign(GetCampaignRequest(name=campaign.name)).counts
+    def counts(self) -> CampaignCounts:
+        """How the campaign stands."""
+        return self.campaigns.GetCampaign(GetCampaignRequest(name=CAMPAIGN)).counts
 
-    def told(self) -> list[str]:
-        """The types of the events that are waiting to be published, in order."""
+    def told(self) -> list[Event]:
+        """The events that wait to be published, in order."""
         with self.postgres.transaction() as connection:
-            rows = connection.execute("SELECT headers FROM outbox ORDER BY id").fetchall()
-        return [dict(row["headers"])["ce_type"].rpartition(".")[2] for row in rows]
+            rows = connection.execute("SELECT headers, value FROM outbox ORDER BY id").fetchall()
+        return [decode([(key, text.encode()) for key, text in row["headers"]], row["value"]) for row in rows]
+
+
+def names(tasks: Sequence[Task]) -> list[str]:
+    """Whose they are, in order."""
+    return [task.name for task in tasks]

@@ -1,4 +1,4 @@
-"""The annotation service on the real database, beside a datasets service that knows one dataset; time stands still."""
+"""The annotation service on the real database, beside a small datasets service; time stands still until a test moves it."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -9,11 +9,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from annotation_builders import Annotation, OneDataset
-from vesta_annotation.api.campaign_service import CampaignService
-from vesta_annotation.api.review_service import ReviewService
-from vesta_annotation.api.submission_service import SubmissionService
-from vesta_annotation.api.task_service import TaskService
+from annotation_builders import FakeDatasets, Service
+from vesta_annotation.api import CampaignService, ReviewService, SubmissionService, TaskService
+from vesta_annotation.settings import Settings
 from vesta_annotation.store import Store
 from vesta_common.client import open_channel
 from vesta_common.clock import ManualClock
@@ -23,27 +21,37 @@ from vesta_contracts.datasets.v1 import DatasetServiceStub
 
 
 @pytest.fixture
-def annotation(service_settings: Callable[[str], dict[str, Any]]) -> Iterator[Annotation]:
-    """The service, with a clock that stands still."""
-    settings = service_settings("annotation")
-    postgres = Postgres(settings["postgres_url"], settings["postgres_schema"]).open()
+def datasets_address() -> Iterator[str]:
+    server = Server("datasets", "127.0.0.1:0", [FakeDatasets()])
+    server.start()
+    yield server.address
+    server.stop()
+
+
+@pytest.fixture
+def settings(service_settings: Callable[[str], dict[str, Any]], datasets_address: str) -> Settings:
+    return Settings(**service_settings("annotation"), datasets_address=datasets_address)
+
+
+@pytest.fixture
+def postgres(settings: Settings) -> Iterator[Postgres]:
+    postgres = Postgres(settings.postgres_url, settings.postgres_schema).open()
     postgres.migrate("vesta_annotation")
+    yield postgres
+    postgres.close()
+
+
+@pytest.fixture
+def annotation(settings: Settings, postgres: Postgres) -> Iterator[Service]:
     clock = ManualClock()
     store = Store(postgres, clock)
-    peer = Server("datasets", "127.0.0.1:0", [OneDataset()])
-    peer.start()
-    datasets = open_channel(peer.address, "annotation")
-    servicers = [
-        CampaignService(store, DatasetServiceStub(datasets)),
-        TaskService(store),
-        SubmissionService(store),
-        ReviewService(store),
-    ]
+    peers = open_channel(settings.datasets_address, "annotation")
+    campaigns = CampaignService(store, DatasetServiceStub(peers))
+    servicers = [campaigns, TaskService(store), SubmissionService(store), ReviewService(store)]
     server = Server("annotation", "127.0.0.1:0", servicers)
     server.start()
-    with open_channel(server.address, "tests") as channel:
-        yield Annotation(postgres, clock, channel)
+    door = open_channel(server.address, "tests")
+    yield Service(server.address, door, clock, postgres)
+    door.close()
     server.stop()
-    datasets.close()
-    peer.stop()
-    postgres.close()
+    peers.close()

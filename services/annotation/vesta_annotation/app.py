@@ -7,10 +7,7 @@ from vesta_common.postgres import Postgres
 from vesta_common.service import App
 from vesta_contracts.datasets.v1 import DatasetServiceStub
 
-from vesta_annotation.api.campaign_service import CampaignService
-from vesta_annotation.api.review_service import ReviewService
-from vesta_annotation.api.submission_service import SubmissionService
-from vesta_annotation.api.task_service import TaskService
+from vesta_annotation.api import CampaignService, ReviewService, SubmissionService, TaskService
 from vesta_annotation.settings import Settings
 from vesta_annotation.store import SERVICE, Store
 

@@ -1,52 +1,24 @@
 """What several answers to one task amount to. Pure."""
 
-from collections import Counter
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from vesta_contracts.annotation.v1 import Submission
 from vesta_contracts.common.v1 import Annotation
 
 
-@dataclass(frozen=True)
-class Consensus:
-    """What most experts say.
-
-    Attributes:
-        annotations: the majority's answer.
-        annotators: who gave it.
-        unanimous: nobody said otherwise.
-    """
-
-    annotations: tuple[Annotation, ...]
-    annotators: tuple[str, ...]
-    unanimous: bool
-
-
-def answer_key(annotations: Sequence[Annotation]) -> tuple[bytes, ...]:
-    """What makes two answers the same: the concepts, shapes and attributes, whatever their order; scores aside."""
-    keys = []
+def answer_key(annotations: Sequence[Annotation]) -> bytes:
+    """Equal for answers that say the same: a SHA-256 of the set of annotations, their scores aside."""
+    said = set()
     for annotation in annotations:
         plain = Annotation()
         plain.CopyFrom(annotation)
         plain.ClearField("score")
-        keys.append(plain.SerializeToString(deterministic=True))
-    return tuple(sorted(keys))
+        said.add(hashlib.sha256(plain.SerializeToString(deterministic=True)).digest())
+    return hashlib.sha256(b"".join(sorted(said))).digest()
 
 
-def find_consensus(submissions: Sequence[Submission]) -> Consensus | None:
-    """The answer that more than half of the experts gave; None where there is none.
-
-    Args:
-        submissions: the answers of one round, at least one, in order of time.
-    """
-    counts = Counter(answer_key(submission.annotations) for submission in submissions)
-    best, count = counts.most_common(1)[0]
-    if 2 * count <= len(submissions):
-        return None
-    agreeing = [submission for submission in submissions if answer_key(submission.annotations) == best]
-    return Consensus(
-        annotations=tuple(agreeing[0].annotations),
-        annotators=tuple(submission.annotator for submission in agreeing),
-        unanimous=len(counts) == 1,
-    )
+def find_majority(answers: Sequence[Submission]) -> list[Submission]:
+    """Those answers that say what more than half of the experts say, in the order given; empty where no such half is."""
+    keys = [answer_key(answer.annotations) for answer in answers]
+    return [answer for answer, key in zip(answers, keys, strict=True) if 2 * keys.count(key) > len(keys)]

@@ -1,6 +1,6 @@
 -- name: insert_campaign!
-INSERT INTO campaigns (name, parent, body, state, create_time, update_time)
-VALUES (:name, :parent, :body, :state, :now, :now);
+INSERT INTO campaigns (name, parent, state, body, create_time, update_time)
+VALUES (:name, :parent, :state, :body, :now, :now) ON CONFLICT DO NOTHING;
 
 -- name: find_campaign^
 SELECT * FROM campaigns WHERE name = :name;
@@ -12,91 +12,100 @@ SELECT * FROM campaigns WHERE name = :name FOR UPDATE;
 SELECT * FROM campaigns WHERE parent = :parent AND name > :after ORDER BY name LIMIT :limit;
 
 -- name: update_campaign!
-UPDATE campaigns SET body = :body, state = :state, update_time = :now WHERE name = :name;
+UPDATE campaigns SET state = :state, body = :body, update_time = :now WHERE name = :name;
 
 -- name: delete_campaign!
+-- Its tasks, their answers and their reviews go with it.
 DELETE FROM campaigns WHERE name = :name;
 
--- name: count_tasks^
+-- name: count_tasks
+-- How the work stands; campaigns without tasks are not among the rows. Read from an index alone.
 SELECT
+    campaign,
     count(*) FILTER (WHERE state = 'OPEN') AS open_count,
     count(*) FILTER (WHERE state = 'IN_REVIEW') AS in_review_count,
     count(*) FILTER (WHERE state = 'ACCEPTED') AS accepted_count,
     count(*) FILTER (WHERE state = 'CANCELLED') AS cancelled_count,
-    coalesce(sum(rejection_count), 0)::bigint AS rejection_count,
-    (SELECT count(*) FROM submissions JOIN tasks AS answered ON answered.name = submissions.task
-        WHERE answered.campaign = :campaign) AS submission_count
-FROM tasks WHERE campaign = :campaign;
+    sum(submission_total) AS submission_count,
+    sum(rejection_count) AS rejection_count
+FROM tasks WHERE campaign = ANY (:campaigns) GROUP BY campaign;
 
--- name: find_undecided
-SELECT name, item FROM tasks WHERE campaign = :campaign AND item = ANY(:items) AND state IN ('OPEN', 'IN_REVIEW');
-
--- name: insert_task!
+-- name: insert_tasks*!
 INSERT INTO tasks (name, campaign, item, state, priority, control, body, create_time, update_time)
 VALUES (:name, :campaign, :item, 'OPEN', :priority, :control, :body, :now, :now);
 
--- name: find_task^
-SELECT * FROM tasks WHERE name = :name;
+-- name: find_undecided
+-- The undecided tasks that these items have.
+SELECT name, item FROM tasks WHERE campaign = :campaign AND item = ANY (:items) AND state IN ('OPEN', 'IN_REVIEW');
+
+-- name: find_tasks
+SELECT * FROM tasks WHERE name = ANY (:names);
 
 -- name: lock_task^
 SELECT * FROM tasks WHERE name = :name FOR UPDATE;
 
--- name: find_tasks
-SELECT * FROM tasks WHERE name = ANY(:names) ORDER BY priority DESC, name;
-
--- name: list_leases
-SELECT task, holder, expire_time FROM leases WHERE task = ANY(:tasks) AND expire_time > :now ORDER BY expire_time, holder;
-
 -- name: lease_to_annotate
--- The caller's next tasks: open, with room for one more answer in this round, and not answered by the caller in it.
--- What the caller holds already counts as theirs. Tasks that another call is looking at just now are passed over.
-SELECT tasks.name FROM tasks
-WHERE campaign = :campaign AND state = 'OPEN'
-  AND NOT EXISTS (SELECT 1 FROM submissions WHERE submissions.task = tasks.name AND submissions.round = tasks.round
-      AND annotator = :caller)
-  AND :replicas > submission_count + (SELECT count(*) FROM leases WHERE leases.task = tasks.name AND expire_time > :now
-      AND holder <> :caller)
-ORDER BY priority DESC, name LIMIT :limit FOR UPDATE SKIP LOCKED;
+-- Keeps tasks for the caller: those that want an answer which nobody else is busy with, and have none of the caller's in this
+-- round. What the caller keeps already comes again, so that a repeat is safe. Rows that another call holds just now are passed
+-- over; one that another call has changed meanwhile is judged anew once it is locked, by what it says then.
+WITH next AS MATERIALIZED (
+    SELECT name FROM tasks
+    WHERE campaign = :campaign AND state = 'OPEN' AND :caller <> ALL (annotators)
+        AND :replicas > cardinality(annotators) + (
+            SELECT count(*) FROM jsonb_each_text(leases) AS lease (holder, expire_time)
+            WHERE holder <> :caller AND expire_time::timestamptz > :now)
+    ORDER BY priority DESC, name LIMIT :limit FOR UPDATE SKIP LOCKED
+)
+UPDATE tasks SET leases = leases || jsonb_build_object(:caller::text, :expire_time::timestamptz)
+FROM next WHERE tasks.name = next.name RETURNING tasks.*;
 
 -- name: lease_to_review
--- Tasks in review that nobody else holds; the caller's own answers come last, and only where nobody else could decide.
-SELECT tasks.name FROM tasks
-WHERE campaign = :campaign AND state = 'IN_REVIEW'
-  AND NOT EXISTS (SELECT 1 FROM leases WHERE leases.task = tasks.name AND expire_time > :now AND holder <> :caller)
-  AND (:own_too OR NOT EXISTS (SELECT 1 FROM submissions WHERE submissions.task = tasks.name
-      AND submissions.round = tasks.round AND annotator = :caller))
-ORDER BY priority DESC, name LIMIT :limit FOR UPDATE SKIP LOCKED;
+-- Keeps tasks in review for the caller: those that nobody else keeps, and, unless `own_too`, that the caller has not answered.
+WITH next AS MATERIALIZED (
+    SELECT name FROM tasks
+    WHERE campaign = :campaign AND state = 'IN_REVIEW' AND (:own_too OR :caller <> ALL (annotators))
+        AND NOT EXISTS (
+            SELECT FROM jsonb_each_text(leases) AS lease (holder, expire_time)
+            WHERE holder <> :caller AND expire_time::timestamptz > :now)
+    ORDER BY priority DESC, name LIMIT :limit FOR UPDATE SKIP LOCKED
+)
+UPDATE tasks SET leases = leases || jsonb_build_object(:caller::text, :expire_time::timestamptz)
+FROM next WHERE tasks.name = next.name RETURNING tasks.*;
 
--- name: put_lease!
-INSERT INTO leases (task, holder, expire_time) VALUES (:task, :holder, :expire_time)
-ON CONFLICT (task, holder) DO UPDATE SET expire_time = excluded.expire_time;
+-- name: renew_lease^
+UPDATE tasks SET leases = leases || jsonb_build_object(:caller::text, :expire_time::timestamptz)
+WHERE name = :name RETURNING *;
 
--- name: drop_lease!
-DELETE FROM leases WHERE task = :task AND holder = :holder;
+-- name: drop_lease^
+UPDATE tasks SET leases = leases - :caller::text WHERE name = :name RETURNING *;
 
--- name: drop_leases!
-DELETE FROM leases WHERE task = :task;
-
--- name: find_lease^
-SELECT expire_time FROM leases WHERE task = :task AND holder = :holder AND expire_time > :now;
-
--- name: update_task!
+-- name: add_answer!
+-- Notes who has answered, and gives their lease back.
 UPDATE tasks SET
-    state = :state, body = :body, round = :round, submission_count = :submission_count, rejection_count = :rejection_count,
-    accept_time = :accept_time, update_time = :now
+    annotators = annotators || :annotator::text, leases = leases - :annotator::text, submission_total = submission_total + 1,
+    update_time = :now
+WHERE name = :name;
+
+-- name: settle_task^
+-- Moves a task out of everybody's hands, to review or to its end.
+UPDATE tasks SET state = :state, body = :body, leases = '{}', update_time = :now WHERE name = :name RETURNING *;
+
+-- name: begin_round!
+-- Asks the experts again.
+UPDATE tasks SET
+    state = 'OPEN', annotators = '{}', leases = '{}', rejection_count = rejection_count + 1, update_time = :now
 WHERE name = :name;
 
 -- name: cancel_tasks
 -- Cancels every undecided task of a campaign.
-UPDATE tasks SET state = 'CANCELLED', update_time = :now WHERE campaign = :campaign AND state IN ('OPEN', 'IN_REVIEW')
-RETURNING name, item;
+UPDATE tasks SET state = 'CANCELLED', leases = '{}', update_time = :now
+WHERE campaign = :campaign AND state IN ('OPEN', 'IN_REVIEW') RETURNING *;
 
 -- name: insert_submission!
-INSERT INTO submissions (name, task, round, annotator, body, create_time)
-VALUES (:name, :task, :round, :annotator, :body, :now);
+INSERT INTO submissions (name, task, round, annotator, body) VALUES (:name, :task, :round, :annotator, :body);
 
 -- name: has_answered$
-SELECT EXISTS (SELECT 1 FROM submissions WHERE task = :task AND round = :round AND annotator = :annotator);
+SELECT EXISTS (SELECT FROM tasks WHERE name = :task AND :annotator = ANY (annotators));
 
 -- name: find_submission^
 SELECT body FROM submissions WHERE name = :name;
@@ -105,17 +114,16 @@ SELECT body FROM submissions WHERE name = :name;
 SELECT body FROM submissions WHERE task = :task AND name > :after ORDER BY name LIMIT :limit;
 
 -- name: list_round
--- The answers of one round, in order of time.
-SELECT body FROM submissions WHERE task = :task AND round = :round ORDER BY create_time, name;
+SELECT body FROM submissions WHERE task = :task AND round = :round ORDER BY name;
 
 -- name: list_answers
--- Every answer of a campaign's latest rounds, with what was accepted.
-SELECT tasks.name AS task, tasks.state, tasks.body AS task_body, submissions.annotator, submissions.body
-FROM submissions JOIN tasks ON tasks.name = submissions.task AND tasks.round = submissions.round
-WHERE tasks.campaign = :campaign ORDER BY tasks.name, submissions.name;
+-- Every answer of a campaign's present rounds, with the task's state and what was accepted.
+SELECT submissions.task, annotator, submissions.body, state, tasks.body AS task_body
+FROM tasks JOIN submissions ON submissions.task = tasks.name AND round = rejection_count + 1
+WHERE campaign = :campaign;
 
 -- name: insert_review!
-INSERT INTO reviews (name, task, body, create_time) VALUES (:name, :task, :body, :now);
+INSERT INTO reviews (name, task, body) VALUES (:name, :task, :body);
 
 -- name: find_review^
 SELECT body FROM reviews WHERE name = :name;

@@ -1,9 +1,7 @@
 """gRPC: campaigns."""
 
 import grpc
-import psycopg
 from google.protobuf import empty_pb2
-from vesta_common.errors import AlreadyExists
 from vesta_common.etags import check_etag
 from vesta_common.idempotency import once
 from vesta_common.ids import new_id
@@ -39,60 +37,58 @@ class CampaignService(CampaignServiceServicer):
     def CreateCampaign(self, request: CreateCampaignRequest, context: grpc.ServicerContext) -> Campaign:
         """Keeps a new campaign on a dataset that is there."""
         self._datasets.GetDataset(GetDatasetRequest(name=request.campaign.dataset))
-        name = f"{request.parent}/campaigns/{request.campaign_id or new_id()}"
-
-        def create() -> Campaign:
-            campaign = Campaign()
-            campaign.CopyFrom(request.campaign)
-            campaign.name = name
-            campaign.state = campaign.state or Campaign.ACTIVE
-            campaign.replicas = campaign.replicas or 1
-            self._store.insert_campaign(connection, campaign)
-            return self._store.get_campaign(connection, name)
-
-        try:
-            with self._store.postgres.transaction() as connection:
-                return once(connection, request, Campaign, create)
-        except psycopg.errors.UniqueViolation as error:
-            raise AlreadyExists(
-                f"{name} is there already", reason="RESOURCE_EXISTS", metadata={"name": name}
-            ) from error
+        campaign = _with_defaults(request.campaign)
+        campaign.name = f"{request.parent}/campaigns/{request.campaign_id or new_id()}"
+        with self._store.transaction() as connection:
+            return once(connection, request, Campaign, lambda: self._store.insert_campaign(connection, campaign))
 
     def GetCampaign(self, request: GetCampaignRequest, context: grpc.ServicerContext) -> Campaign:
         """One campaign with its counts."""
-        with self._store.postgres.transaction() as connection:
-            return self._store.with_counts(connection, self._store.get_campaign(connection, request.name))
+        with self._store.transaction() as connection:
+            campaign = self._store.get_campaign(connection, request.name)
+            self._store.count(connection, [campaign])
+        return campaign
 
     def ListCampaigns(self, request: ListCampaignsRequest, context: grpc.ServicerContext) -> ListCampaignsResponse:
-        """A project's campaigns by name."""
+        """A project's campaigns by name, with their counts."""
         page = read_page(request)
-        with self._store.postgres.transaction() as connection:
-            after = page.cursor[0] if page.cursor else ""
-            found = self._store.list_campaigns(connection, request.parent, after, page.limit)
-        kept, token = page.cut(found, lambda campaign: (campaign.name,))
-        return ListCampaignsResponse(campaigns=kept, next_page_token=token)
+        with self._store.transaction() as connection:
+            found = self._store.list_campaigns(connection, request.parent, page.after, page.limit)
+            campaigns, token = page.cut(found, lambda campaign: (campaign.name,))
+            self._store.count(connection, campaigns)
+        return ListCampaignsResponse(campaigns=campaigns, next_page_token=token)
 
     def UpdateCampaign(self, request: UpdateCampaignRequest, context: grpc.ServicerContext) -> Campaign:
         """Changes a campaign; closing it cancels what is undecided."""
-        with self._store.postgres.transaction() as connection:
+        with self._store.transaction() as connection:
             current = self._store.get_campaign(connection, request.campaign.name, lock=True)
             check_etag(request.campaign.etag, current)
-            updated = apply_update(current, request.campaign, request.update_mask, _MUTABLE)
-            self._store.update_campaign(connection, updated)
+            wanted = apply_update(current, request.campaign, request.update_mask, _MUTABLE)
+            updated = self._store.update_campaign(connection, _with_defaults(wanted))
             if updated.state == Campaign.CLOSED:
                 self._store.cancel_tasks(connection, updated.name)
-            return self._store.with_counts(connection, self._store.get_campaign(connection, updated.name))
+            self._store.count(connection, [updated])
+        return updated
 
     def DeleteCampaign(self, request: DeleteCampaignRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
         """Removes a campaign with its tasks; what was accepted stays in the dataset."""
-        with self._store.postgres.transaction() as connection:
+        with self._store.transaction() as connection:
             self._store.get_campaign(connection, request.name, lock=True)
             self._store.delete_campaign(connection, request.name)
         return empty_pb2.Empty()
 
     def GetAgreement(self, request: GetAgreementRequest, context: grpc.ServicerContext) -> Agreement:
-        """How far the experts agree."""
-        with self._store.postgres.transaction() as connection:
+        """How far the experts of a campaign agree."""
+        with self._store.transaction() as connection:
             self._store.get_campaign(connection, request.name)
             answers = self._store.list_answers(connection, request.name)
         return measure_agreement(answers)
+
+
+def _with_defaults(wanted: Campaign) -> Campaign:
+    """The campaign as it is kept: active, with one answer a task, unless it says otherwise."""
+    campaign = Campaign()
+    campaign.CopyFrom(wanted)
+    campaign.state = campaign.state or Campaign.ACTIVE
+    campaign.replicas = campaign.replicas or 1
+    return campaign

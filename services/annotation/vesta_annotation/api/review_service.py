@@ -1,10 +1,12 @@
 """gRPC: reviews."""
 
 import grpc
-from vesta_common.errors import FailedPrecondition, InvalidArgument, Violation
+from vesta_common.errors import FailedPrecondition
 from vesta_common.idempotency import once
 from vesta_common.ids import new_id
+from vesta_common.names import parent_of
 from vesta_common.pages import read_page
+from vesta_common.postgres import Connection
 from vesta_contracts.annotation.v1 import (
     CreateReviewRequest,
     GetReviewRequest,
@@ -16,9 +18,9 @@ from vesta_contracts.annotation.v1 import (
 )
 
 from vesta_annotation.answers import check_answer
-from vesta_annotation.api.task_service import calling_member, check_lease
-from vesta_annotation.deciding import after_review
-from vesta_annotation.decisions import carry_out
+from vesta_annotation.api.caller import calling_member
+from vesta_annotation.decision import decide_by_review
+from vesta_annotation.leases import check_holder
 from vesta_annotation.store import Store
 
 
@@ -29,47 +31,45 @@ class ReviewService(ReviewServiceServicer):
         self._store = store
 
     def CreateReview(self, request: CreateReviewRequest, context: grpc.ServicerContext) -> Review:
-        """Decides a task in review."""
+        """Decides a task in review, or has it asked again."""
         caller = calling_member()
-        if request.review.decision == Review.DECISION_UNSPECIFIED:
-            raise InvalidArgument(
-                "review.decision is required",
-                reason="FIELD_INVALID",
-                violations=[Violation("review.decision", "is required")],
-            )
-
-        def create() -> Review:
-            row = self._store.lock_task(connection, request.parent)
-            check_lease(self._store, connection, row, caller)
-            if row.state != Task.IN_REVIEW:
-                raise FailedPrecondition(f"{row.name} is not in review", reason="TASK_NOT_IN_REVIEW")
-            if request.review.decision == Review.CORRECT:
-                campaign = self._store.get_campaign(connection, row.campaign)
-                check_answer(request.review.annotations, campaign, "review.annotations")
-            review = Review()
-            review.CopyFrom(request.review)
-            review.name, review.reviewer = f"{row.name}/reviews/{new_id()}", caller
-            review.create_time.FromDatetime(self._store.clock.now())
-            answers = self._store.round_of(connection, row)
-            outcome = after_review(review, answers)
-            self._store.insert_review(connection, review, row.name)
-            carry_out(self._store, connection, row, outcome, len(answers), review)
-            return review
-
-        with self._store.postgres.transaction() as connection:
-            return once(connection, request, Review, create)
+        with self._store.transaction() as connection:
+            return once(connection, request, Review, lambda: self._create(connection, request, caller))
 
     def GetReview(self, request: GetReviewRequest, context: grpc.ServicerContext) -> Review:
         """One review."""
-        with self._store.postgres.transaction() as connection:
+        with self._store.transaction() as connection:
             return self._store.get_review(connection, request.name)
 
     def ListReviews(self, request: ListReviewsRequest, context: grpc.ServicerContext) -> ListReviewsResponse:
         """A task's reviews in order of time."""
         page = read_page(request)
-        with self._store.postgres.transaction() as connection:
+        with self._store.transaction() as connection:
             self._store.get_tasks(connection, [request.parent])
-            after = page.cursor[0] if page.cursor else ""
-            found = self._store.list_reviews(connection, request.parent, after, page.limit)
-        kept, token = page.cut(found, lambda review: (review.name,))
-        return ListReviewsResponse(reviews=kept, next_page_token=token)
+            found = self._store.list_reviews(connection, request.parent, page.after, page.limit)
+        reviews, token = page.cut(found, lambda review: (review.name,))
+        return ListReviewsResponse(reviews=reviews, next_page_token=token)
+
+    def _create(self, connection: Connection, request: CreateReviewRequest, caller: str) -> Review:
+        task = self._store.lock_task(connection, request.parent)
+        check_holder(task, caller)
+        if task.state != Task.IN_REVIEW:
+            raise FailedPrecondition(
+                f"{task.name} still wants answers; review it when it has them",
+                reason="TASK_NOT_IN_REVIEW",
+                metadata={"task": task.name},
+            )
+        if request.review.decision == Review.CORRECT:
+            campaign = self._store.get_campaign(connection, parent_of(task.name))
+            check_answer(request.review.annotations, campaign, "review.annotations")
+        review = Review()
+        review.CopyFrom(request.review)
+        review.name, review.reviewer = f"{task.name}/reviews/{new_id()}", caller
+        review.create_time.FromDatetime(self._store.clock.now())
+        decision = decide_by_review(review, self._store.list_round(connection, task))
+        self._store.insert_review(connection, task, review)
+        if decision:
+            self._store.accept(connection, task, decision)
+        else:
+            self._store.begin_round(connection, task, review)
+        return review

@@ -1,13 +1,13 @@
 """gRPC: tasks and their leases."""
 
-from dataclasses import replace
-from datetime import datetime
+from collections.abc import Sequence
 
 import grpc
-from vesta_common import filters, trace
-from vesta_common.errors import FailedPrecondition, InvalidArgument, PermissionDenied, Unauthenticated, Violation
+from vesta_common import filters
+from vesta_common.errors import FailedPrecondition, InvalidArgument, Violation
 from vesta_common.idempotency import once
 from vesta_common.ids import new_id
+from vesta_common.names import parent_of
 from vesta_common.pages import read_page
 from vesta_common.postgres import Connection
 from vesta_contracts.annotation.v1 import (
@@ -24,38 +24,20 @@ from vesta_contracts.annotation.v1 import (
     ReleaseTaskRequest,
     RenewLeaseRequest,
     Task,
-    TaskCancelled,
     TaskServiceServicer,
 )
 
-from vesta_annotation.store import Store, TaskRow, lease_duration
+from vesta_annotation.api.caller import calling_member, check_may_review, is_last_resort
+from vesta_annotation.leases import check_holder, check_undecided, expire_time
+from vesta_annotation.store import Store
 
-REVIEWING_ROLES = ("reviewer", "engineer", "owner")
-_FIELDS = {
+_FILTERS = {
     "state": filters.Field("state", filters.one_of("OPEN", "IN_REVIEW", "ACCEPTED", "CANCELLED")),
     "control": filters.Field("control", filters.boolean),
     "item": filters.Field("item"),
     "priority": filters.Field("priority", float, ordered=True),
     "create_time": filters.Field("create_time", filters.instant, ordered=True),
-    "accept_time": filters.Field("accept_time", filters.instant, ordered=True),
 }
-
-
-def calling_member() -> str:
-    """Who is asking.
-
-    Raises:
-        Unauthenticated: nobody is known.
-    """
-    caller = trace.caller()
-    if not caller:
-        raise Unauthenticated("tasks are handed to members; come with an API key", reason="CALLER_UNKNOWN")
-    return caller
-
-
-def campaign_of(name: str) -> str:
-    """`projects/acme/campaigns/vans` for one of its tasks, or anything below."""
-    return "/".join(name.split("/")[:4])
 
 
 class TaskService(TaskServiceServicer):
@@ -68,120 +50,105 @@ class TaskService(TaskServiceServicer):
         self, request: BatchCreateTasksRequest, context: grpc.ServicerContext
     ) -> BatchCreateTasksResponse:
         """Keeps new tasks; an item that has an undecided one is answered with it."""
-
-        def create() -> BatchCreateTasksResponse:
-            campaign = self._store.get_campaign(connection, request.parent, lock=True)
-            if campaign.state == Campaign.CLOSED:
-                raise FailedPrecondition(f"{campaign.name} is closed; open another", reason="CAMPAIGN_CLOSED")
-            names = self._store.find_undecided(connection, campaign.name, [task.item for task in request.tasks])
-            fresh = []
-            for wanted in request.tasks:
-                if wanted.item not in names:
-                    task = Task()
-                    task.CopyFrom(wanted)
-                    task.name = names[wanted.item] = f"{campaign.name}/tasks/{new_id()}"
-                    del task.accepted[:]
-                    fresh.append(task)
-            self._store.insert_tasks(connection, campaign.name, fresh)
-            made = {task.item: task for task in self._store.get_tasks(connection, list(names.values()))}
-            return BatchCreateTasksResponse(tasks=[made[wanted.item] for wanted in request.tasks])
-
-        with self._store.postgres.transaction() as connection:
-            return once(connection, request, BatchCreateTasksResponse, create)
+        with self._store.transaction() as connection:
+            return once(connection, request, BatchCreateTasksResponse, lambda: self._create(connection, request))
 
     def GetTask(self, request: GetTaskRequest, context: grpc.ServicerContext) -> Task:
         """One task."""
-        with self._store.postgres.transaction() as connection:
-            return self._store.get_tasks(connection, [request.name])[0]
+        with self._store.transaction() as connection:
+            return self._store.get_tasks(connection, [request.name])[request.name]
 
     def ListTasks(self, request: ListTasksRequest, context: grpc.ServicerContext) -> ListTasksResponse:
         """A campaign's tasks in order of creation."""
         page = read_page(request)
-        where = filters.compile_filter(request.filter, _FIELDS)
-        with self._store.postgres.transaction() as connection:
+        where = filters.compile_filter(request.filter, _FILTERS)
+        with self._store.transaction() as connection:
             self._store.get_campaign(connection, request.parent)
-            after = page.cursor[0] if page.cursor else ""
-            found = self._store.list_tasks(connection, request.parent, where, after, page.limit)
-        kept, token = page.cut(found, lambda task: (task.name,))
-        return ListTasksResponse(tasks=kept, next_page_token=token)
+            found = self._store.list_tasks(connection, request.parent, where, page.after, page.limit)
+        tasks, token = page.cut(found, lambda task: (task.name,))
+        return ListTasksResponse(tasks=tasks, next_page_token=token)
 
     def LeaseTasks(self, request: LeaseTasksRequest, context: grpc.ServicerContext) -> LeaseTasksResponse:
-        """Keeps the caller's next tasks for a while."""
+        """Keeps the caller's next tasks for a while; none where the campaign hands out nothing."""
         caller, limit = calling_member(), request.count or 1
-        if request.purpose == LeasePurpose.LEASE_PURPOSE_UNSPECIFIED:
-            raise InvalidArgument(
-                "purpose is required", reason="FIELD_INVALID", violations=[Violation("purpose", "is required")]
-            )
-        if request.purpose == LeasePurpose.LEASE_PURPOSE_REVIEW and trace.role() not in REVIEWING_ROLES:
-            raise PermissionDenied("reviews are for reviewers; ask an owner for that role", reason="ROLE_TOO_LOW")
-        with self._store.postgres.transaction() as connection:
+        if request.purpose == LeasePurpose.LEASE_PURPOSE_REVIEW:
+            check_may_review()
+        with self._store.transaction() as connection:
             campaign = self._store.get_campaign(connection, request.parent)
             if campaign.state != Campaign.ACTIVE:
                 return LeaseTasksResponse()
-            expire = self._store.clock.now() + lease_duration(campaign)
             if request.purpose == LeasePurpose.LEASE_PURPOSE_ANNOTATE:
-                names = self._store.lease_to_annotate(connection, campaign, caller, limit, expire)
+                tasks = self._store.lease_to_annotate(connection, campaign, caller, limit)
             else:
-                names = self._lease_to_review(connection, campaign, caller, limit, expire)
-            return LeaseTasksResponse(tasks=self._store.get_tasks(connection, names) if names else ())
+                tasks = self._store.lease_to_review(connection, campaign, caller, limit, own_too=False)
+                if not tasks and is_last_resort():
+                    tasks = self._store.lease_to_review(connection, campaign, caller, limit, own_too=True)
+        return LeaseTasksResponse(tasks=tasks)
 
     def RenewLease(self, request: RenewLeaseRequest, context: grpc.ServicerContext) -> Task:
         """Keeps a leased task longer."""
         caller = calling_member()
-        with self._store.postgres.transaction() as connection:
-            row = self._store.lock_task(connection, request.name)
-            check_lease(self._store, connection, row, caller)
-            campaign = self._store.get_campaign(connection, row.campaign)
-            expire = self._store.clock.now() + lease_duration(campaign)
-            self._store.put_lease(connection, row.name, caller, expire)
-            return self._store.get_tasks(connection, [row.name])[0]
+        with self._store.transaction() as connection:
+            task = self._store.lock_task(connection, request.name)
+            check_holder(task, caller)
+            campaign = self._store.get_campaign(connection, parent_of(task.name))
+            until = expire_time(campaign, self._store.clock.now())
+            return self._store.renew_lease(connection, task.name, caller, until)
 
     def ReleaseTask(self, request: ReleaseTaskRequest, context: grpc.ServicerContext) -> Task:
         """Gives a leased task back."""
-        with self._store.postgres.transaction() as connection:
-            row = self._store.lock_task(connection, request.name)
-            self._store.drop_lease(connection, row.name, calling_member())
-            return self._store.get_tasks(connection, [row.name])[0]
+        caller = calling_member()
+        with self._store.transaction() as connection:
+            return self._store.drop_lease(connection, request.name, caller)
 
     def CancelTask(self, request: CancelTaskRequest, context: grpc.ServicerContext) -> Task:
         """Withdraws an undecided task; cancelling it again changes nothing."""
-        with self._store.postgres.transaction() as connection:
-            row = self._store.lock_task(connection, request.name)
-            if row.state == Task.ACCEPTED:
-                raise task_decided(row)
-            if row.state != Task.CANCELLED:
-                self._store.update_task(connection, replace(row, state=Task.CANCELLED))
-                self._store.drop_leases(connection, row.name)
-                self._store.publish(connection, row.name, TaskCancelled(task=row.name, item=row.task.item))
-            return self._store.get_tasks(connection, [row.name])[0]
+        with self._store.transaction() as connection:
+            task = self._store.lock_task(connection, request.name)
+            if task.state == Task.CANCELLED:
+                return task
+            check_undecided(task)
+            return self._store.cancel_task(connection, task)
 
-    def _lease_to_review(
-        self, connection: Connection, campaign: Campaign, caller: str, limit: int, expire: datetime
-    ) -> list[str]:
-        """Others' answers first; one's own only where a platform has nobody else: the owner, who decides everything."""
-        names = self._store.lease_to_review(connection, campaign.name, caller, limit, expire, own_too=False)
-        if not names and trace.role() == "owner":
-            names = self._store.lease_to_review(connection, campaign.name, caller, limit, expire, own_too=True)
-        return names
+    def _create(self, connection: Connection, request: BatchCreateTasksRequest) -> BatchCreateTasksResponse:
+        campaign = self._store.get_campaign(connection, request.parent, lock=True)
+        if campaign.state == Campaign.CLOSED:
+            raise FailedPrecondition(
+                f"{campaign.name} is closed; make it active again, or create another",
+                reason="CAMPAIGN_CLOSED",
+                metadata={"campaign": campaign.name},
+            )
+        _check_items(request.tasks, campaign)
+        items = [task.item for task in request.tasks]
+        names = self._store.find_undecided(connection, campaign.name, items)
+        fresh = []
+        for wanted in request.tasks:
+            if wanted.item not in names:
+                task = _new_task(wanted, campaign)
+                names[task.item] = task.name
+                fresh.append(task)
+        self._store.insert_tasks(connection, campaign.name, fresh)
+        tasks = self._store.get_tasks(connection, list(names.values()))
+        return BatchCreateTasksResponse(tasks=[tasks[names[item]] for item in items])
 
 
-def check_lease(store: Store, connection: Connection, row: TaskRow, caller: str) -> None:
-    """Accepts the holder of a running lease.
+def _check_items(tasks: Sequence[Task], campaign: Campaign) -> None:
+    """Accepts items of the campaign's dataset, which is where the answers go.
 
     Raises:
-        FailedPrecondition: TASK_DECIDED or LEASE_LOST.
+        InvalidArgument: names the first other one.
     """
-    if row.state in {Task.ACCEPTED, Task.CANCELLED}:
-        raise task_decided(row)
-    if not store.holds(connection, row.name, caller):
-        raise FailedPrecondition(
-            f"{row.name} is not kept for {caller} any more; lease it again",
-            reason="LEASE_LOST",
-            metadata={"task": row.name},
-        )
+    for index, task in enumerate(tasks):
+        if parent_of(task.item) != campaign.dataset:
+            what = f"is {task.item}, which is not in {campaign.dataset}, the dataset of the campaign"
+            field = f"tasks[{index}].item"
+            raise InvalidArgument(f"{field} {what}", reason="ITEM_NOT_IN_DATASET", violations=[Violation(field, what)])
 
 
-def task_decided(row: TaskRow) -> FailedPrecondition:
-    """Why a decided task cannot be changed."""
-    word = Task.State.Name(row.state).lower()
-    return FailedPrecondition(f"{row.name} is {word} already", reason="TASK_DECIDED", metadata={"task": row.name})
+def _new_task(wanted: Task, campaign: Campaign) -> Task:
+    """A task with a name of its own and nothing decided."""
+    task = Task()
+    task.CopyFrom(wanted)
+    task.name = f"{campaign.name}/tasks/{new_id()}"
+    task.ClearField("accepted")
+    return task

@@ -75,8 +75,11 @@ class Campaign(_message.Message):
     replicas: _builtins.int
     """How many experts answer each task, independently; 1 if unset. Cannot change."""
     review_share: _builtins.float
-    """Share of agreed answers that a reviewer sees all the same, drawn by the task's name; in [0, 1]. Disagreement is always reviewed."""
+    """More than half of a task's answers decide it; where there is no such majority a reviewer does. This is the share of majorities
+    that a reviewer sees all the same, drawn by the task's name; in [0, 1].
+    """
     state: Global___Campaign.State.ValueType
+    """ACTIVE if unset."""
     etag: _builtins.str
     @_builtins.property
     def concepts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

@@ -36,8 +36,8 @@ class ReviewServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ReviewServiceAsyncStub: ...
     CreateReview: _grpc.UnaryUnaryMultiCallable[_review_service_pb2.CreateReviewRequest, _review_pb2.Review]
     """Decides a Task in review that the caller holds.
-    Errors: NOT_FOUND task; FAILED_PRECONDITION LEASE_LOST, TASK_NOT_IN_REVIEW; INVALID_ARGUMENT REJECT without a comment,
-    or ACCEPT where the answers have no consensus.
+    Errors: NOT_FOUND task; FAILED_PRECONDITION LEASE_LOST, TASK_NOT_IN_REVIEW; INVALID_ARGUMENT COMMENT_MISSING for REJECT,
+    NO_CONSENSUS for ACCEPT, and for CORRECT what a Submission is refused for.
     """
     GetReview: _grpc.UnaryUnaryMultiCallable[_review_service_pb2.GetReviewRequest, _review_pb2.Review]
     """Returns one Review. Errors: NOT_FOUND."""
@@ -51,8 +51,8 @@ class ReviewServiceAsyncStub(ReviewServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateReview: _aio.UnaryUnaryMultiCallable[_review_service_pb2.CreateReviewRequest, _review_pb2.Review]  # type: ignore[assignment]
     """Decides a Task in review that the caller holds.
-    Errors: NOT_FOUND task; FAILED_PRECONDITION LEASE_LOST, TASK_NOT_IN_REVIEW; INVALID_ARGUMENT REJECT without a comment,
-    or ACCEPT where the answers have no consensus.
+    Errors: NOT_FOUND task; FAILED_PRECONDITION LEASE_LOST, TASK_NOT_IN_REVIEW; INVALID_ARGUMENT COMMENT_MISSING for REJECT,
+    NO_CONSENSUS for ACCEPT, and for CORRECT what a Submission is refused for.
     """
     GetReview: _aio.UnaryUnaryMultiCallable[_review_service_pb2.GetReviewRequest, _review_pb2.Review]  # type: ignore[assignment]
     """Returns one Review. Errors: NOT_FOUND."""
@@ -69,8 +69,8 @@ class ReviewServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_review_pb2.Review, _abc.Awaitable[_review_pb2.Review]]:
         """Decides a Task in review that the caller holds.
-        Errors: NOT_FOUND task; FAILED_PRECONDITION LEASE_LOST, TASK_NOT_IN_REVIEW; INVALID_ARGUMENT REJECT without a comment,
-        or ACCEPT where the answers have no consensus.
+        Errors: NOT_FOUND task; FAILED_PRECONDITION LEASE_LOST, TASK_NOT_IN_REVIEW; INVALID_ARGUMENT COMMENT_MISSING for REJECT,
+        NO_CONSENSUS for ACCEPT, and for CORRECT what a Submission is refused for.
         """
 
     @_abc_1.abstractmethod

@@ -36,9 +36,9 @@ class SubmissionServiceStub:
     def __new__(cls, channel: _aio.Channel) -> SubmissionServiceAsyncStub: ...
     CreateSubmission: _grpc.UnaryUnaryMultiCallable[_submission_service_pb2.CreateSubmissionRequest, _submission_pb2.Submission]
     """Answers a Task that the caller holds. With the last answer wanted the Task is accepted or goes to review.
-    Errors: NOT_FOUND task; FAILED_PRECONDITION LEASE_LOST the lease ran out or another holds it, TASK_DECIDED;
-    ALREADY_EXISTS the caller has answered in this round; INVALID_ARGUMENT a concept the Campaign does not ask for, or several
-    labels where one is asked.
+    Errors: NOT_FOUND task; FAILED_PRECONDITION LEASE_LOST the lease ran out or another holds it, TASK_IN_REVIEW, TASK_DECIDED;
+    ALREADY_EXISTS the caller has answered in this round; INVALID_ARGUMENT CONCEPT_NOT_ASKED, LABEL_NOT_SINGLE, or
+    SHAPE_INVALID such as a box without area.
     """
     GetSubmission: _grpc.UnaryUnaryMultiCallable[_submission_service_pb2.GetSubmissionRequest, _submission_pb2.Submission]
     """Returns one Submission. Errors: NOT_FOUND."""
@@ -52,9 +52,9 @@ class SubmissionServiceAsyncStub(SubmissionServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateSubmission: _aio.UnaryUnaryMultiCallable[_submission_service_pb2.CreateSubmissionRequest, _submission_pb2.Submission]  # type: ignore[assignment]
     """Answers a Task that the caller holds. With the last answer wanted the Task is accepted or goes to review.
-    Errors: NOT_FOUND task; FAILED_PRECONDITION LEASE_LOST the lease ran out or another holds it, TASK_DECIDED;
-    ALREADY_EXISTS the caller has answered in this round; INVALID_ARGUMENT a concept the Campaign does not ask for, or several
-    labels where one is asked.
+    Errors: NOT_FOUND task; FAILED_PRECONDITION LEASE_LOST the lease ran out or another holds it, TASK_IN_REVIEW, TASK_DECIDED;
+    ALREADY_EXISTS the caller has answered in this round; INVALID_ARGUMENT CONCEPT_NOT_ASKED, LABEL_NOT_SINGLE, or
+    SHAPE_INVALID such as a box without area.
     """
     GetSubmission: _aio.UnaryUnaryMultiCallable[_submission_service_pb2.GetSubmissionRequest, _submission_pb2.Submission]  # type: ignore[assignment]
     """Returns one Submission. Errors: NOT_FOUND."""
@@ -71,9 +71,9 @@ class SubmissionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_submission_pb2.Submission, _abc.Awaitable[_submission_pb2.Submission]]:
         """Answers a Task that the caller holds. With the last answer wanted the Task is accepted or goes to review.
-        Errors: NOT_FOUND task; FAILED_PRECONDITION LEASE_LOST the lease ran out or another holds it, TASK_DECIDED;
-        ALREADY_EXISTS the caller has answered in this round; INVALID_ARGUMENT a concept the Campaign does not ask for, or several
-        labels where one is asked.
+        Errors: NOT_FOUND task; FAILED_PRECONDITION LEASE_LOST the lease ran out or another holds it, TASK_IN_REVIEW, TASK_DECIDED;
+        ALREADY_EXISTS the caller has answered in this round; INVALID_ARGUMENT CONCEPT_NOT_ASKED, LABEL_NOT_SINGLE, or
+        SHAPE_INVALID such as a box without area.
         """
 
     @_abc_1.abstractmethod

@@ -79,7 +79,8 @@ class TaskServiceServicer:
 
     def BatchCreateTasks(self, request, context):
         """Creates up to 1000 Tasks, all or none. An item that has an undecided Task in the Campaign is answered with that one.
-        Errors: NOT_FOUND campaign; FAILED_PRECONDITION the campaign is closed.
+        Errors: NOT_FOUND campaign; FAILED_PRECONDITION CAMPAIGN_CLOSED; INVALID_ARGUMENT ITEM_NOT_IN_DATASET an item of another dataset
+        than the Campaign's.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -101,8 +102,9 @@ class TaskServiceServicer:
 
     def LeaseTasks(self, request, context):
         """Takes up to `count` Tasks for the caller, highest priority first, never one that the caller answered already; none
-        where there is no work. A lease that ran out goes to the next. For purpose REVIEW never one's own answer, unless nobody else could.
-        Errors: NOT_FOUND campaign.
+        where there is no work. What the caller has already comes again, and a lease that ran out goes to the next. For
+        purpose REVIEW never one's own answer, unless nobody else could.
+        Errors: NOT_FOUND campaign; PERMISSION_DENIED ROLE_TOO_LOW reviews are for reviewers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -123,7 +125,7 @@ class TaskServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelTask(self, request, context):
-        """Withdraws an undecided Task. Errors: NOT_FOUND; FAILED_PRECONDITION it is decided.
+        """Withdraws an undecided Task. Errors: NOT_FOUND; FAILED_PRECONDITION TASK_DECIDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

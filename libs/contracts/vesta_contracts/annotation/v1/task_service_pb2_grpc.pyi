@@ -36,7 +36,8 @@ class TaskServiceStub:
     def __new__(cls, channel: _aio.Channel) -> TaskServiceAsyncStub: ...
     BatchCreateTasks: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.BatchCreateTasksRequest, _task_service_pb2.BatchCreateTasksResponse]
     """Creates up to 1000 Tasks, all or none. An item that has an undecided Task in the Campaign is answered with that one.
-    Errors: NOT_FOUND campaign; FAILED_PRECONDITION the campaign is closed.
+    Errors: NOT_FOUND campaign; FAILED_PRECONDITION CAMPAIGN_CLOSED; INVALID_ARGUMENT ITEM_NOT_IN_DATASET an item of another dataset
+    than the Campaign's.
     """
     GetTask: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.GetTaskRequest, _task_pb2.Task]
     """Returns one Task. Errors: NOT_FOUND."""
@@ -44,15 +45,16 @@ class TaskServiceStub:
     """Lists Tasks in order of creation. Errors: INVALID_ARGUMENT page_token or filter."""
     LeaseTasks: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.LeaseTasksRequest, _task_service_pb2.LeaseTasksResponse]
     """Takes up to `count` Tasks for the caller, highest priority first, never one that the caller answered already; none
-    where there is no work. A lease that ran out goes to the next. For purpose REVIEW never one's own answer, unless nobody else could.
-    Errors: NOT_FOUND campaign.
+    where there is no work. What the caller has already comes again, and a lease that ran out goes to the next. For
+    purpose REVIEW never one's own answer, unless nobody else could.
+    Errors: NOT_FOUND campaign; PERMISSION_DENIED ROLE_TOO_LOW reviews are for reviewers.
     """
     RenewLease: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.RenewLeaseRequest, _task_pb2.Task]
     """Keeps a leased Task longer, by the Campaign's lease duration from now. Errors: NOT_FOUND; FAILED_PRECONDITION LEASE_LOST."""
     ReleaseTask: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.ReleaseTaskRequest, _task_pb2.Task]
     """Gives a leased Task back at once. Giving back what one does not hold changes nothing. Errors: NOT_FOUND."""
     CancelTask: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.CancelTaskRequest, _task_pb2.Task]
-    """Withdraws an undecided Task. Errors: NOT_FOUND; FAILED_PRECONDITION it is decided."""
+    """Withdraws an undecided Task. Errors: NOT_FOUND; FAILED_PRECONDITION TASK_DECIDED."""
 
 @_typing.type_check_only
 class TaskServiceAsyncStub(TaskServiceStub):
@@ -61,7 +63,8 @@ class TaskServiceAsyncStub(TaskServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     BatchCreateTasks: _aio.UnaryUnaryMultiCallable[_task_service_pb2.BatchCreateTasksRequest, _task_service_pb2.BatchCreateTasksResponse]  # type: ignore[assignment]
     """Creates up to 1000 Tasks, all or none. An item that has an undecided Task in the Campaign is answered with that one.
-    Errors: NOT_FOUND campaign; FAILED_PRECONDITION the campaign is closed.
+    Errors: NOT_FOUND campaign; FAILED_PRECONDITION CAMPAIGN_CLOSED; INVALID_ARGUMENT ITEM_NOT_IN_DATASET an item of another dataset
+    than the Campaign's.
     """
     GetTask: _aio.UnaryUnaryMultiCallable[_task_service_pb2.GetTaskRequest, _task_pb2.Task]  # type: ignore[assignment]
     """Returns one Task. Errors: NOT_FOUND."""
@@ -69,15 +72,16 @@ class TaskServiceAsyncStub(TaskServiceStub):
     """Lists Tasks in order of creation. Errors: INVALID_ARGUMENT page_token or filter."""
     LeaseTasks: _aio.UnaryUnaryMultiCallable[_task_service_pb2.LeaseTasksRequest, _task_service_pb2.LeaseTasksResponse]  # type: ignore[assignment]
     """Takes up to `count` Tasks for the caller, highest priority first, never one that the caller answered already; none
-    where there is no work. A lease that ran out goes to the next. For purpose REVIEW never one's own answer, unless nobody else could.
-    Errors: NOT_FOUND campaign.
+    where there is no work. What the caller has already comes again, and a lease that ran out goes to the next. For
+    purpose REVIEW never one's own answer, unless nobody else could.
+    Errors: NOT_FOUND campaign; PERMISSION_DENIED ROLE_TOO_LOW reviews are for reviewers.
     """
     RenewLease: _aio.UnaryUnaryMultiCallable[_task_service_pb2.RenewLeaseRequest, _task_pb2.Task]  # type: ignore[assignment]
     """Keeps a leased Task longer, by the Campaign's lease duration from now. Errors: NOT_FOUND; FAILED_PRECONDITION LEASE_LOST."""
     ReleaseTask: _aio.UnaryUnaryMultiCallable[_task_service_pb2.ReleaseTaskRequest, _task_pb2.Task]  # type: ignore[assignment]
     """Gives a leased Task back at once. Giving back what one does not hold changes nothing. Errors: NOT_FOUND."""
     CancelTask: _aio.UnaryUnaryMultiCallable[_task_service_pb2.CancelTaskRequest, _task_pb2.Task]  # type: ignore[assignment]
-    """Withdraws an undecided Task. Errors: NOT_FOUND; FAILED_PRECONDITION it is decided."""
+    """Withdraws an undecided Task. Errors: NOT_FOUND; FAILED_PRECONDITION TASK_DECIDED."""
 
 class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
     """Hands out Tasks. Who calls is known from the key they came with."""
@@ -89,7 +93,8 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_task_service_pb2.BatchCreateTasksResponse, _abc.Awaitable[_task_service_pb2.BatchCreateTasksResponse]]:
         """Creates up to 1000 Tasks, all or none. An item that has an undecided Task in the Campaign is answered with that one.
-        Errors: NOT_FOUND campaign; FAILED_PRECONDITION the campaign is closed.
+        Errors: NOT_FOUND campaign; FAILED_PRECONDITION CAMPAIGN_CLOSED; INVALID_ARGUMENT ITEM_NOT_IN_DATASET an item of another dataset
+        than the Campaign's.
         """
 
     @_abc_1.abstractmethod
@@ -115,8 +120,9 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_task_service_pb2.LeaseTasksResponse, _abc.Awaitable[_task_service_pb2.LeaseTasksResponse]]:
         """Takes up to `count` Tasks for the caller, highest priority first, never one that the caller answered already; none
-        where there is no work. A lease that ran out goes to the next. For purpose REVIEW never one's own answer, unless nobody else could.
-        Errors: NOT_FOUND campaign.
+        where there is no work. What the caller has already comes again, and a lease that ran out goes to the next. For
+        purpose REVIEW never one's own answer, unless nobody else could.
+        Errors: NOT_FOUND campaign; PERMISSION_DENIED ROLE_TOO_LOW reviews are for reviewers.
         """
 
     @_abc_1.abstractmethod
@@ -141,6 +147,6 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _task_service_pb2.CancelTaskRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_task_pb2.Task, _abc.Awaitable[_task_pb2.Task]]:
-        """Withdraws an undecided Task. Errors: NOT_FOUND; FAILED_PRECONDITION it is decided."""
+        """Withdraws an undecided Task. Errors: NOT_FOUND; FAILED_PRECONDITION TASK_DECIDED."""
 
 def add_TaskServiceServicer_to_server(servicer: TaskServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

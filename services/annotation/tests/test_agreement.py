@@ -1,0 +1,95 @@
+"""How far experts agree."""
+
+from collections import Counter
+from itertools import permutations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from vesta_annotation.agreement import Answer, measure_agreement, nominal_alpha
+from vesta_contracts.annotation.v1 import AnnotatorAgreement
+
+
+def the_answers(*told: str, accepted: str = "") -> list[Answer]:
+    """`told` are tasks; each holds what ada, bob, cyd answered, a letter each, or a dot for none."""
+    return [
+        Answer(f"task-{index}", who, letter.encode(), accepted[index].encode() if accepted[index:] else None)
+        for index, letters in enumerate(told)
+        for who, letter in zip(("ada", "bob", "cyd"), letters, strict=False)
+        if letter != "."
+    ]
+
+
+def of(annotator: str, *told: str, accepted: str = "") -> AnnotatorAgreement:
+    found = measure_agreement(the_answers(*told, accepted=accepted)).annotators
+    return next(one for one in found if one.annotator == annotator)
+
+
+@pytest.mark.parametrize("told", [(), ("v",), ("vv",), ("vv", "v."), ("v.", ".v")])
+def test_alpha_is_unset_with_fewer_than_two_shared_tasks(told: tuple[str, ...]) -> None:
+    assert not measure_agreement(the_answers(*told)).HasField("alpha")
+
+
+@pytest.mark.parametrize(
+    ("told", "alpha"),
+    [
+        (("vv", "cc"), 1.0),
+        (("vv", "vv"), 1.0),
+        (("vc", "cv"), -0.5),
+        (("vv", "cc", "vc", "cc"), 8 / 15),
+    ],
+)
+def test_alpha_is_what_the_book_says(told: tuple[str, ...], alpha: float) -> None:
+    assert measure_agreement(the_answers(*told)).alpha == pytest.approx(alpha)
+
+
+def test_tasks_with_one_answer_are_not_shared() -> None:
+    assert measure_agreement(the_answers("vv", "cc", "v.", ".c")).task_count == 2
+
+
+def test_accuracy_counts_decided_tasks_alone() -> None:
+    ada = of("ada", "vv", "cv", "vv", accepted="vv")
+    assert (ada.submission_count, ada.decided_count, ada.accuracy) == (3, 2, 0.5)
+
+
+def test_accuracy_is_unset_where_nothing_is_decided() -> None:
+    assert not of("ada", "vv", "cv").HasField("accuracy")
+
+
+def test_an_expert_is_measured_on_the_tasks_they_share() -> None:
+    told = ("vvc", "ccv", "bb.", "vv.")
+    assert of("cyd", *told).alpha < 0 < of("ada", *told).alpha
+
+
+def test_experts_are_listed_by_name() -> None:
+    found = measure_agreement(the_answers("vvv", "ccc")).annotators
+    assert [one.annotator for one in found] == ["ada", "bob", "cyd"]
+
+
+def test_alpha_of_the_worked_example_is_as_published() -> None:
+    """K. Krippendorff, Computing Krippendorff's Alpha-Reliability, 2011, section C: 12 units, 4 observers, 0.743."""
+    observers = ("123321412...", "1233224125.3", ".3332342251.", "12332441251.")
+    units = [[value.encode() for value in values if value != "."] for values in zip(*observers, strict=True)]
+    assert nominal_alpha(unit for unit in units if len(unit) > 1) == pytest.approx(0.743, abs=0.0005)
+
+
+@given(st.lists(st.lists(st.sampled_from("abcd"), min_size=2, max_size=5), min_size=2, max_size=12))
+def test_alpha_is_that_of_the_table_of_coincidences(units: list[list[str]]) -> None:
+    assert nominal_alpha([value.encode() for value in unit] for unit in units) == pytest.approx(by_definition(units))
+
+
+def by_definition(units: list[list[str]]) -> float:
+    """Alpha the long way: every ordered pair of values of a unit, weighted by 1 / (values of the unit - 1)."""
+    coincidences: Counter[tuple[str, str]] = Counter()
+    for unit in units:
+        for pair in permutations(unit, 2):
+            coincidences[pair] += 1 / (len(unit) - 1)  # type: ignore[assignment]
+    totals = Counter(value for unit in units for value in unit)
+    observed = sum(weight for (one, other), weight in coincidences.items() if one != other)
+    expected = sum(totals[one] * totals[other] for one, other in permutations(totals, 2)) / (totals.total() - 1)
+    return 1 - observed / expected if expected else 1.0
+
+
+def test_ten_thousand_tasks_of_which_no_two_answers_are_equal_are_measured_at_once() -> None:
+    told = [(f"{task}-ada".encode(), f"{task}-bob".encode()) for task in range(10_000)]
+    assert nominal_alpha(told) == pytest.approx(0, abs=1e-3)

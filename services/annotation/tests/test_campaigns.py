@@ -1,0 +1,213 @@
+"""Campaigns over gRPC on the real database."""
+
+import pytest
+from annotation_builders import CAMPAIGN, LEASE, PROJECT, Service, item, label, member
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
+from vesta_common.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from vesta_contracts.annotation.v1 import (
+    BatchCreateTasksRequest,
+    Campaign,
+    CampaignCounts,
+    DeleteCampaignRequest,
+    GetAgreementRequest,
+    GetCampaignRequest,
+    ListCampaignsRequest,
+    Review,
+    Task,
+    UpdateCampaignRequest,
+)
+
+
+def test_a_campaign_is_active_and_asks_one_expert_unless_it_says_otherwise(annotation: Service) -> None:
+    made = annotation.has_campaign(instructions="Look at the *wheels*.", concepts=["van", "car"])
+    assert (made.name, made.state, made.replicas) == (CAMPAIGN, Campaign.ACTIVE, 1)
+    found = annotation.campaigns.GetCampaign(GetCampaignRequest(name=CAMPAIGN))
+    assert (found.instructions, list(found.concepts), found.etag) == (
+        "Look at the *wheels*.",
+        ["van", "car"],
+        made.etag,
+    )
+
+
+def test_a_campaign_without_an_id_gets_one(annotation: Service) -> None:
+    assert annotation.has_campaign("").name != annotation.has_campaign("").name
+
+
+def test_a_campaign_needs_a_dataset_that_is_there(annotation: Service) -> None:
+    with pytest.raises(NotFound, match="datasets/cars"):
+        annotation.has_campaign(dataset=f"{PROJECT}/datasets/cars")
+
+
+def test_a_name_is_given_once(annotation: Service) -> None:
+    annotation.has_campaign()
+    with pytest.raises(AlreadyExists) as raised:
+        annotation.has_campaign()
+    assert raised.value.reason == "RESOURCE_EXISTS"
+
+
+def test_creating_again_with_the_same_request_id_answers_with_the_first(annotation: Service) -> None:
+    assert annotation.has_campaign("", request_id="r1") == annotation.has_campaign("", request_id="r1")
+
+
+def test_a_request_id_is_for_one_request(annotation: Service) -> None:
+    annotation.has_campaign(request_id="r1")
+    with pytest.raises(InvalidArgument) as raised:
+        annotation.has_campaign("cars", request_id="r1")
+    assert raised.value.reason == "REQUEST_ID_REUSED"
+
+
+@pytest.mark.parametrize(
+    ("fields", "wrong"),
+    [
+        ({"dataset": ""}, "campaign.dataset"),
+        ({"dataset": "vans"}, "campaign.dataset"),
+        ({"review_share": 1.5}, "campaign.review_share"),
+        ({"replicas": 21}, "campaign.replicas"),
+        ({"lease_duration": Duration(seconds=90_000)}, "campaign.lease_duration"),
+        ({"concepts": [""]}, "campaign.concepts[0]"),
+    ],
+)
+def test_a_wrong_field_is_named(annotation: Service, fields: dict[str, object], wrong: str) -> None:
+    with pytest.raises(InvalidArgument) as raised:
+        annotation.has_campaign(**fields)
+    assert (raised.value.reason, raised.value.violations[0].field) == ("FIELD_INVALID", wrong)
+
+
+def test_campaigns_are_listed_by_name_a_page_at_a_time_with_their_counts(annotation: Service) -> None:
+    for campaign_id in ("vans", "bikes", "cars"):
+        annotation.has_campaign(campaign_id)
+    annotation.has_tasks("one", "two")
+    request = ListCampaignsRequest(parent=PROJECT, page_size=2)
+    first = annotation.campaigns.ListCampaigns(request)
+    request.page_token = first.next_page_token
+    second = annotation.campaigns.ListCampaigns(request)
+    found = [(one.name.rpartition("/")[2], one.counts.open_count) for one in [*first.campaigns, *second.campaigns]]
+    assert found == [("bikes", 0), ("cars", 0), ("vans", 2)]
+    assert (len(first.campaigns), second.next_page_token) == (2, "")
+
+
+def test_only_the_fields_of_the_mask_change(annotation: Service) -> None:
+    annotation.has_campaign(display_name="Vans", instructions="Look.")
+    wanted = Campaign(name=CAMPAIGN, display_name="Lorries", instructions="Don't.")
+    updated = annotation.campaigns.UpdateCampaign(
+        UpdateCampaignRequest(campaign=wanted, update_mask=FieldMask(paths=["display_name"]))
+    )
+    assert (updated.display_name, updated.instructions, updated.state) == ("Lorries", "Look.", Campaign.ACTIVE)
+
+
+def test_what_answers_rest_on_cannot_change(annotation: Service) -> None:
+    annotation.has_campaign()
+    with pytest.raises(InvalidArgument) as raised:
+        annotation.campaigns.UpdateCampaign(
+            UpdateCampaignRequest(
+                campaign=Campaign(name=CAMPAIGN, replicas=3), update_mask=FieldMask(paths=["replicas"])
+            )
+        )
+    assert raised.value.reason == "FIELD_IMMUTABLE"
+
+
+def test_a_stale_etag_is_refused(annotation: Service) -> None:
+    stale = annotation.has_campaign().etag
+    annotation.set_campaign(display_name="Vans", etag=stale)
+    with pytest.raises(Aborted) as raised:
+        annotation.set_campaign(display_name="Lorries", etag=stale)
+    assert raised.value.reason == "ETAG_STALE"
+
+
+def test_work_does_not_make_an_etag_stale(annotation: Service) -> None:
+    etag = annotation.has_campaign().etag
+    annotation.answer("ada", annotation.has_tasks("one")[0], "van")
+    annotation.set_campaign(display_name="Vans", etag=etag)
+
+
+def test_counts_follow_the_work(annotation: Service) -> None:
+    annotation.has_campaign(replicas=2)
+    agreed, disputed, rejected, _ = annotation.has_tasks("one", "two", "three", "four")
+    for task, bob in ((agreed, "van"), (disputed, "car"), (rejected, "car")):
+        annotation.answer("ada", task, "van")
+        annotation.answer("bob", task, bob)
+    annotation.lease_to_review("rosa", count=2)
+    annotation.review("rosa", rejected, Review.REJECT, comment="look again")
+    assert annotation.counts() == CampaignCounts(
+        open_count=2, in_review_count=1, accepted_count=1, submission_count=6, rejection_count=1
+    )
+
+
+def test_a_paused_campaign_hands_out_nothing_and_still_takes_answers(annotation: Service) -> None:
+    task = annotation.has_task()
+    annotation.lease("ada")
+    annotation.set_campaign(state=Campaign.PAUSED)
+    assert annotation.lease("ada") == []
+    annotation.submit("ada", task, label("van"))
+    assert annotation.task(task).state == Task.ACCEPTED
+
+
+def test_closing_cancels_what_is_undecided_and_tells_of_each(annotation: Service) -> None:
+    annotation.has_campaign()
+    accepted, _, leased = annotation.has_tasks("one", "two", "three")
+    annotation.answer("ada", accepted, "van")
+    closed = annotation.set_campaign(state=Campaign.CLOSED)
+    assert (closed.counts.accepted_count, closed.counts.cancelled_count, closed.counts.open_count) == (1, 2, 0)
+    told = [event.payload.item for event in annotation.told() if event.type.endswith(".cancelled")]
+    assert sorted(told) == [item("three"), item("two")]
+    with pytest.raises(FailedPrecondition) as raised:
+        annotation.submit("ada", leased, label("van"))
+    assert raised.value.reason == "TASK_DECIDED"
+
+
+def test_a_closed_campaign_takes_no_tasks_until_it_is_active_again(annotation: Service) -> None:
+    annotation.has_campaign()
+    annotation.set_campaign(state=Campaign.CLOSED)
+    with pytest.raises(FailedPrecondition) as raised:
+        annotation.has_tasks("one")
+    assert raised.value.reason == "CAMPAIGN_CLOSED"
+    annotation.set_campaign(state=Campaign.ACTIVE)
+    assert annotation.has_tasks("one")
+
+
+def test_deleting_takes_the_tasks_along_and_tells_of_those_undecided(annotation: Service) -> None:
+    annotation.has_campaign()
+    accepted, _ = annotation.has_tasks("one", "two")
+    annotation.answer("ada", accepted, "van")
+    annotation.campaigns.DeleteCampaign(DeleteCampaignRequest(name=CAMPAIGN))
+    assert [event.type.rpartition(".")[2] for event in annotation.told()] == ["accepted", "cancelled"]
+    with pytest.raises(NotFound) as raised:
+        annotation.task(accepted)
+    assert raised.value.reason == "RESOURCE_NOT_FOUND"
+
+
+def test_what_is_not_there_is_not_found(annotation: Service) -> None:
+    for call in (
+        lambda: annotation.counts(),
+        lambda: annotation.set_campaign(display_name="Vans"),
+        lambda: annotation.campaigns.DeleteCampaign(DeleteCampaignRequest(name=CAMPAIGN)),
+        lambda: annotation.campaigns.GetAgreement(GetAgreementRequest(name=CAMPAIGN)),
+        lambda: annotation.lease("ada"),
+        lambda: annotation.tasks.BatchCreateTasks(
+            BatchCreateTasksRequest(parent=CAMPAIGN, tasks=[Task(item=item("one"))])
+        ),
+    ):
+        with pytest.raises(NotFound):
+            call()
+
+
+def test_agreement_is_measured_over_the_answers_of_the_present_rounds(annotation: Service) -> None:
+    annotation.has_campaign(replicas=2)
+    tasks = annotation.has_tasks("one", "two", "three", "four")
+    for task, ada, bob in zip(tasks, ["van", "van", "car", "van"], ["van", "van", "car", "car"], strict=True):
+        annotation.answer("ada", task, ada)
+        annotation.answer("bob", task, bob)
+    annotation.lease_to_review("rosa")
+    annotation.review("rosa", tasks[3], Review.CORRECT, label("van"))
+    found = annotation.campaigns.GetAgreement(GetAgreementRequest(name=CAMPAIGN))
+    assert (found.task_count, found.alpha) == (4, pytest.approx(8 / 15))
+    assert {one.annotator: one.accuracy for one in found.annotators} == {member("ada"): 1.0, member("bob"): 0.75}
+
+
+def test_an_expired_lease_is_not_in_the_way_of_closing(annotation: Service) -> None:
+    task = annotation.has_task()
+    annotation.lease("ada")
+    annotation.clock.advance(2 * LEASE)
+    annotation.set_campaign(state=Campaign.CLOSED)
+    assert annotation.task(task).state == Task.CANCELLED

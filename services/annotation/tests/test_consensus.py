@@ -1,0 +1,73 @@
+"""What several answers amount to."""
+
+import random
+
+import pytest
+from annotation_builders import a_box, an_answer, label
+from hypothesis import given
+from hypothesis import strategies as st
+from vesta_annotation.consensus import answer_key, find_majority
+from vesta_contracts.annotation.v1 import Submission
+
+concepts = st.lists(st.sampled_from(["van", "car", "bus"]), max_size=3)
+rounds = st.lists(concepts, min_size=1, max_size=9).map(
+    lambda given: [an_answer(f"projects/acme/members/m{index}", *said) for index, said in enumerate(given)]
+)
+
+
+@pytest.mark.parametrize(
+    ("said", "agreeing"),
+    [
+        (["van"], "a"),
+        (["van", "van"], "ab"),
+        (["van", "car"], ""),
+        (["van", "car", "van"], "ac"),
+        (["van", "car", "bus"], ""),
+        (["van", "van", "car", "car"], ""),
+        (["van", "van", "van", "car"], "abc"),
+    ],
+)
+def test_more_than_half_must_say_the_same(said: list[str], agreeing: str) -> None:
+    answers = [an_answer(who, concept) for who, concept in zip("abcd", said, strict=False)]
+    assert "".join(answer.annotator for answer in find_majority(answers)) == agreeing
+
+
+def test_labels_are_a_set_so_their_order_and_repeats_say_nothing() -> None:
+    assert answer_key([label("van"), label("red")]) == answer_key([label("red"), label("van"), label("red")])
+
+
+def test_none_of_the_concepts_is_an_answer_that_experts_can_agree_on() -> None:
+    assert len(find_majority([an_answer("a"), an_answer("b")])) == 2
+    assert not find_majority([an_answer("a"), an_answer("b", "van")])
+
+
+@pytest.mark.parametrize(
+    ("other", "equal"),
+    [
+        (a_box(), True),
+        (a_box(score=0.5), True),
+        (a_box("car"), False),
+        (a_box(attributes={"occluded": "true"}), False),
+        (label("van"), False),
+    ],
+)
+def test_drawn_shapes_are_equal_where_all_but_the_score_is(other: object, equal: bool) -> None:
+    assert (answer_key([a_box()]) == answer_key([other])) is equal
+
+
+def test_a_lone_answer_is_the_consensus_whatever_its_shape() -> None:
+    lone = Submission(annotator="a", annotations=[a_box(), a_box("car", score=0.1)])
+    assert find_majority([lone]) == [lone]
+
+
+@given(rounds)
+def test_a_majority_is_more_than_half_and_of_one_mind(answers: list[Submission]) -> None:
+    majority = find_majority(answers)
+    assert not majority or 2 * len(majority) > len(answers)
+    assert len({answer_key(answer.annotations) for answer in majority}) <= 1
+
+
+@given(rounds, st.randoms(use_true_random=False))
+def test_a_majority_does_not_depend_on_who_came_first(answers: list[Submission], draw: random.Random) -> None:
+    shuffled = draw.sample(answers, len(answers))
+    assert {one.annotator for one in find_majority(shuffled)} == {one.annotator for one in find_majority(answers)}

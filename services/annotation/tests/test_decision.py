@@ -1,0 +1,57 @@
+"""Who has the last word."""
+
+import pytest
+from annotation_builders import an_answer, label
+from vesta_annotation.decision import Decision, decide_by_answers, decide_by_review
+from vesta_common.errors import InvalidArgument
+from vesta_contracts.annotation.v1 import Campaign, Review
+
+DISPUTED = [an_answer("ada", "van"), an_answer("bob", "car")]
+MOSTLY_VAN = [*DISPUTED, an_answer("cyd", "van")]
+
+
+def a_review(decision: "Review.Decision.ValueType", *concepts: str, comment: str = "") -> Review:
+    return Review(decision=decision, annotations=[label(one) for one in concepts], comment=comment, reviewer="rosa")
+
+
+def told(decision: Decision | None) -> tuple[list[str], list[str], str]:
+    assert decision is not None
+    return [one.concept for one in decision.annotations], list(decision.annotators), decision.reviewer
+
+
+def test_a_majority_decides_and_only_its_experts_are_named() -> None:
+    assert told(decide_by_answers("task", MOSTLY_VAN, Campaign())) == (["van"], ["ada", "cyd"], "")
+
+
+def test_a_tie_is_left_to_a_reviewer() -> None:
+    assert decide_by_answers("task", DISPUTED, Campaign()) is None
+
+
+def test_a_majority_that_falls_into_the_review_share_is_left_to_a_reviewer() -> None:
+    assert decide_by_answers("task", MOSTLY_VAN, Campaign(review_share=1)) is None
+
+
+def test_a_reviewer_can_let_the_majority_stand() -> None:
+    assert told(decide_by_review(a_review(Review.ACCEPT), MOSTLY_VAN)) == (["van"], ["ada", "cyd"], "rosa")
+
+
+def test_a_correction_wins_over_every_answer_and_names_all_experts() -> None:
+    decision = decide_by_review(a_review(Review.CORRECT, "bus"), MOSTLY_VAN)
+    assert told(decision) == (["bus"], ["ada", "bob", "cyd"], "rosa")
+
+
+def test_a_rejection_decides_nothing() -> None:
+    assert decide_by_review(a_review(Review.REJECT, comment="look at the wheels"), MOSTLY_VAN) is None
+
+
+def test_there_is_nothing_to_accept_in_a_tie() -> None:
+    with pytest.raises(InvalidArgument, match="no majority") as raised:
+        decide_by_review(a_review(Review.ACCEPT), DISPUTED)
+    assert raised.value.reason == "NO_CONSENSUS"
+
+
+@pytest.mark.parametrize("comment", ["", "  \n"])
+def test_a_rejection_tells_the_experts_why(comment: str) -> None:
+    with pytest.raises(InvalidArgument, match="needs a comment") as raised:
+        decide_by_review(a_review(Review.REJECT, comment=comment), MOSTLY_VAN)
+    assert raised.value.reason == "COMMENT_MISSING"

@@ -1,0 +1,162 @@
+"""Answers over gRPC: taking them, and what becomes of the task."""
+
+from datetime import UTC
+
+import pytest
+from annotation_builders import LEASE, Service, a_box, item, label, member, names
+from google.protobuf.duration_pb2 import Duration
+from vesta_common import trace
+from vesta_common.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from vesta_contracts.annotation.v1 import (
+    CreateSubmissionRequest,
+    GetSubmissionRequest,
+    ListSubmissionsRequest,
+    Submission,
+    Task,
+)
+
+
+def test_an_answer_is_kept_with_who_when_and_which_round(annotation: Service) -> None:
+    task = annotation.has_task()
+    annotation.lease("ada")
+    given = Submission(annotations=[label("van")], time_spent=Duration(seconds=7), annotator="somebody else", round=9)
+    with trace.calling(member("ada")):
+        made = annotation.submissions.CreateSubmission(CreateSubmissionRequest(parent=task.name, submission=given))
+    assert (made.annotator, made.round, made.time_spent.seconds) == (member("ada"), 1, 7)
+    assert made.create_time.ToDatetime(UTC) == annotation.clock.now()
+    assert annotation.submissions.GetSubmission(GetSubmissionRequest(name=made.name)) == made
+
+
+def test_a_lone_answer_decides_and_is_told_of_in_the_same_transaction(annotation: Service) -> None:
+    annotation.has_campaign()
+    (task,) = annotation.has_tasks("one", control=True, model_version="projects/acme/models/vans/versions/3")
+    annotation.answer("ada", task, "van")
+    decided = annotation.task(task)
+    assert (decided.state, list(decided.accepted), list(decided.leases)) == (Task.ACCEPTED, [label("van")], [])
+    (event,) = annotation.told()
+    assert (event.type, event.subject) == ("vesta.annotation.task.v1.accepted", task.name)
+    accepted = event.payload
+    assert (accepted.task, accepted.item, accepted.control) == (task.name, item("one"), True)
+    assert accepted.model_version == "projects/acme/models/vans/versions/3"
+    assert (list(accepted.annotations), list(accepted.annotators)) == ([label("van")], [member("ada")])
+    assert (accepted.reviewer, accepted.accept_time.ToDatetime(UTC)) == ("", annotation.clock.now())
+
+
+def test_none_of_the_concepts_is_an_answer(annotation: Service) -> None:
+    task = annotation.has_task()
+    annotation.answer("ada", task)
+    assert annotation.task(task).state == Task.ACCEPTED
+
+
+def test_shapes_other_than_labels_come_out_as_they_went_in(annotation: Service) -> None:
+    task = annotation.has_task()
+    drawn = [a_box(score=0.5, attributes={"occluded": "true"}), a_box("car")]
+    annotation.lease("ada")
+    annotation.submit("ada", task, *drawn)
+    assert list(annotation.task(task).accepted) == list(annotation.told()[0].payload.annotations) == drawn
+
+
+def test_a_task_waits_for_all_its_answers(annotation: Service) -> None:
+    task = annotation.has_task(replicas=2)
+    annotation.answer("ada", task, "van")
+    waiting = annotation.task(task)
+    assert (waiting.state, waiting.submission_count, annotation.told()) == (Task.OPEN, 1, [])
+    annotation.answer("bob", task, "van")
+    assert annotation.task(task).state == Task.ACCEPTED
+
+
+def test_a_majority_of_the_answers_decides(annotation: Service) -> None:
+    task = annotation.has_task(replicas=3)
+    for name, concept in (("ada", "van"), ("bob", "car"), ("cyd", "van")):
+        annotation.answer(name, task, concept)
+    (event,) = annotation.told()
+    assert list(event.payload.annotators) == [member("ada"), member("cyd")]
+
+
+@pytest.mark.parametrize(("share", "bob"), [(0.0, "car"), (1.0, "van")])
+def test_a_tie_and_what_the_share_draws_go_to_review(annotation: Service, share: float, bob: str) -> None:
+    task = annotation.has_task(replicas=2, review_share=share)
+    annotation.answer("ada", task, "van")
+    annotation.answer("bob", task, bob)
+    assert (annotation.task(task).state, annotation.told()) == (Task.IN_REVIEW, [])
+
+
+def test_submitting_twice_fails_and_publishes_nothing_more(annotation: Service) -> None:
+    task = annotation.has_task()
+    annotation.answer("ada", task, "van")
+    with pytest.raises(AlreadyExists) as raised:
+        annotation.submit("ada", task, label("car"))
+    assert raised.value.reason == "TASK_ANSWERED"
+    assert len(annotation.told()) == 1
+
+
+def test_repeating_a_request_answers_with_the_first_and_publishes_nothing_more(annotation: Service) -> None:
+    task = annotation.has_task()
+    annotation.lease("ada")
+    first = annotation.submit("ada", task, label("van"), request_id="r1")
+    assert annotation.submit("ada", task, label("van"), request_id="r1") == first
+    assert len(annotation.told()) == 1
+
+
+def test_without_a_lease_nothing_is_taken(annotation: Service) -> None:
+    task = annotation.has_task()
+    annotation.lease("bob")
+    with pytest.raises(FailedPrecondition) as raised:
+        annotation.submit("ada", task, label("van"))
+    assert raised.value.reason == "LEASE_LOST"
+
+
+def test_an_answer_that_was_refused_leaves_the_lease(annotation: Service) -> None:
+    task = annotation.has_task(concepts=["van", "car"])
+    annotation.lease("ada")
+    with pytest.raises(InvalidArgument) as raised:
+        annotation.submit("ada", task, label("bus"))
+    assert raised.value.reason == "CONCEPT_NOT_ASKED"
+    annotation.submit("ada", task, label("car"))
+
+
+def test_whoever_keeps_a_task_to_review_it_cannot_answer_it(annotation: Service) -> None:
+    task = annotation.is_disputed()
+    annotation.lease_to_review("rosa")
+    with pytest.raises(FailedPrecondition) as raised:
+        annotation.submit("rosa", task, label("van"))
+    assert raised.value.reason == "TASK_IN_REVIEW"
+
+
+def test_an_answer_to_a_decided_task_is_refused(annotation: Service) -> None:
+    task = annotation.has_task()
+    annotation.answer("ada", task, "van")
+    with pytest.raises(FailedPrecondition) as raised:
+        annotation.submit("bob", task, label("van"))
+    assert raised.value.reason == "TASK_DECIDED"
+
+
+def test_answers_are_listed_in_order_of_time_a_page_at_a_time(annotation: Service) -> None:
+    task = annotation.has_task(replicas=3)
+    for name in ("cyd", "ada", "bob"):
+        annotation.answer(name, task, "van")
+    request, annotators = ListSubmissionsRequest(parent=task.name, page_size=2), []
+    while not annotators or request.page_token:
+        page = annotation.submissions.ListSubmissions(request)
+        annotators += [one.annotator for one in page.submissions]
+        request.page_token = page.next_page_token
+    assert annotators == [member("cyd"), member("ada"), member("bob")]
+
+
+def test_what_is_not_there_is_not_found(annotation: Service) -> None:
+    task = annotation.has_task()
+    gone = Task(name=f"{task.name}x")
+    with pytest.raises(NotFound):
+        annotation.submit("ada", gone, label("van"))
+    with pytest.raises(NotFound):
+        annotation.submissions.ListSubmissions(ListSubmissionsRequest(parent=gone.name))
+    with pytest.raises(NotFound):
+        annotation.submissions.GetSubmission(GetSubmissionRequest(name=f"{task.name}/submissions/gone"))
+
+
+def test_an_answer_that_comes_after_the_lease_ran_out_counts_where_it_was_taken_again(annotation: Service) -> None:
+    task = annotation.has_task()
+    annotation.lease("ada")
+    annotation.clock.advance(LEASE)
+    assert names(annotation.lease("ada")) == [task.name]
+    annotation.submit("ada", task, label("van"))

@@ -1,0 +1,159 @@
+"""Tasks over gRPC: making, listing and cancelling them."""
+
+from datetime import UTC, timedelta
+
+import pytest
+from annotation_builders import CAMPAIGN, PROJECT, Service, a_box, item, label, names
+from vesta_common.errors import FailedPrecondition, InvalidArgument, NotFound
+from vesta_contracts.annotation.v1 import (
+    BatchCreateTasksRequest,
+    CancelTaskRequest,
+    GetTaskRequest,
+    ListTasksRequest,
+    Task,
+)
+
+
+def listed(annotation: Service, filter_text: str = "") -> list[str]:
+    """The items of the tasks that a filter lets through."""
+    found = annotation.tasks.ListTasks(ListTasksRequest(parent=CAMPAIGN, filter=filter_text)).tasks
+    return sorted(task.item.rpartition("/")[2] for task in found)
+
+
+def cancel(annotation: Service, task: Task) -> Task:
+    return annotation.tasks.CancelTask(CancelTaskRequest(name=task.name))
+
+
+def test_tasks_keep_what_they_were_made_with_and_are_answered_in_the_order_asked(annotation: Service) -> None:
+    annotation.has_campaign()
+    wanted = [
+        Task(
+            item=item(name),
+            priority=priority,
+            control=control,
+            pre_annotations=[label("van", score=0.5), a_box(score=0.25)],
+            model_version=f"{PROJECT}/models/vans/versions/3",
+            selection_reason="unsure",
+        )
+        for name, priority, control in (("one", 0.25, True), ("two", 0.75, False))
+    ]
+    made = annotation.tasks.BatchCreateTasks(BatchCreateTasksRequest(parent=CAMPAIGN, tasks=wanted)).tasks
+    for task, one in zip(made, wanted, strict=True):
+        assert (task.state, task.submission_count, list(task.leases)) == (Task.OPEN, 0, [])
+        assert task.create_time.ToDatetime(UTC) == annotation.clock.now()
+        for field in ("name", "state", "create_time", "update_time", "etag"):
+            task.ClearField(field)
+        assert task == one
+
+
+def test_what_the_service_decides_cannot_be_claimed(annotation: Service) -> None:
+    annotation.has_campaign()
+    (task,) = annotation.has_tasks(
+        "one", name=f"{CAMPAIGN}/tasks/mine", state=Task.ACCEPTED, accepted=[label("van")], rejection_count=3
+    )
+    assert task.name != f"{CAMPAIGN}/tasks/mine"
+    assert (task.state, list(task.accepted), task.rejection_count) == (Task.OPEN, [], 0)
+
+
+def test_an_item_has_one_undecided_task(annotation: Service) -> None:
+    first = annotation.has_task()
+    again, twice, new = annotation.has_tasks("one", "one", "two")
+    assert again.name == twice.name == first.name
+    cancel(annotation, first)
+    assert annotation.has_tasks("one")[0].name not in {first.name, new.name}
+
+
+def test_creating_again_with_the_same_request_id_creates_nothing(annotation: Service) -> None:
+    annotation.has_campaign()
+    first = annotation.has_tasks("one", "two", request_id="r1")
+    for task in first:
+        cancel(annotation, task)
+    assert names(annotation.has_tasks("one", "two", request_id="r1")) == names(first)
+
+
+def test_items_of_another_dataset_are_refused_and_nothing_is_made(annotation: Service) -> None:
+    annotation.has_campaign()
+    foreign = Task(item="projects/other/datasets/vans/items/one")
+    with pytest.raises(InvalidArgument) as raised:
+        annotation.tasks.BatchCreateTasks(
+            BatchCreateTasksRequest(parent=CAMPAIGN, tasks=[Task(item=item("one")), foreign])
+        )
+    assert raised.value.reason == "ITEM_NOT_IN_DATASET"
+    assert raised.value.violations[0].field == "tasks[1].item"
+    assert listed(annotation) == []
+
+
+@pytest.mark.parametrize("priority", [float("nan"), float("inf"), float("-inf")])
+def test_a_priority_that_has_no_place_in_the_order_is_refused(annotation: Service, priority: float) -> None:
+    annotation.has_campaign()
+    with pytest.raises(InvalidArgument, match="priority"):
+        annotation.has_tasks("one", priority=priority)
+
+
+def test_a_task_that_is_not_there_is_not_found(annotation: Service) -> None:
+    annotation.has_campaign()
+    with pytest.raises(NotFound):
+        annotation.tasks.GetTask(GetTaskRequest(name=f"{CAMPAIGN}/tasks/gone"))
+
+
+def test_tasks_are_listed_a_page_at_a_time_each_once_in_order_of_creation(annotation: Service) -> None:
+    annotation.has_campaign()
+    made = [annotation.has_tasks(*(f"i{batch}{one}" for one in range(5))) for batch in range(3)]
+    request, pages = ListTasksRequest(parent=CAMPAIGN, page_size=4), []
+    while not pages or request.page_token:
+        answer = annotation.tasks.ListTasks(request)
+        pages.append(names(answer.tasks))
+        request.page_token = answer.next_page_token
+    assert [len(page) for page in pages] == [4, 4, 4, 3]
+    assert [name for page in pages for name in page] == [name for batch in made for name in sorted(names(batch))]
+
+
+def test_a_page_token_belongs_to_its_question(annotation: Service) -> None:
+    annotation.has_campaign()
+    annotation.has_tasks("one", "two")
+    token = annotation.tasks.ListTasks(ListTasksRequest(parent=CAMPAIGN, page_size=1)).next_page_token
+    with pytest.raises(InvalidArgument) as raised:
+        annotation.tasks.ListTasks(ListTasksRequest(parent=CAMPAIGN, filter="control", page_token=token))
+    assert raised.value.reason == "PAGE_TOKEN_INVALID"
+
+
+def test_tasks_are_filtered_by_what_they_are(annotation: Service) -> None:
+    annotation.has_campaign()
+    decided, gone = annotation.has_tasks("decided", "gone", priority=0.9)
+    annotation.has_tasks("chance", control=True, priority=0.1)
+    annotation.answer("ada", decided, "van")
+    cancel(annotation, gone)
+    annotation.clock.advance(timedelta(days=1))
+    annotation.has_tasks("late")
+    midnight = annotation.clock.now().isoformat()
+    assert listed(annotation, "state = OPEN") == ["chance", "late"]
+    assert listed(annotation, "state != OPEN") == ["decided", "gone"]
+    assert listed(annotation, "control") == listed(annotation, "control = true") == ["chance"]
+    assert listed(annotation, f'item = "{item("gone")}"') == ["gone"]
+    assert listed(annotation, "priority > 0.5 AND NOT state = CANCELLED") == ["decided"]
+    assert listed(annotation, f'create_time >= "{midnight}" OR state = ACCEPTED') == ["decided", "late"]
+
+
+@pytest.mark.parametrize("filter_text", ["state = LOST", "shape = 3", "priority > high", "state ="])
+def test_a_filter_that_makes_no_sense_is_refused(annotation: Service, filter_text: str) -> None:
+    annotation.has_campaign()
+    with pytest.raises(InvalidArgument) as raised:
+        listed(annotation, filter_text)
+    assert raised.value.reason == "FILTER_INVALID"
+
+
+def test_a_cancelled_task_is_told_of_once_and_handed_out_no_more(annotation: Service) -> None:
+    task = annotation.has_task()
+    annotation.lease("ada")
+    assert cancel(annotation, task).state == cancel(annotation, task).state == Task.CANCELLED
+    assert [event.type for event in annotation.told()] == ["vesta.annotation.task.v1.cancelled"]
+    assert annotation.told()[0].subject == task.name
+    assert annotation.lease("bob") == []
+
+
+def test_a_decided_task_cannot_be_cancelled(annotation: Service) -> None:
+    task = annotation.has_task()
+    annotation.answer("ada", task, "van")
+    with pytest.raises(FailedPrecondition) as raised:
+        cancel(annotation, task)
+    assert raised.value.reason == "TASK_DECIDED"

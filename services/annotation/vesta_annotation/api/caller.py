@@ -1,0 +1,36 @@
+"""Who is asking, and what they may see."""
+
+from vesta_common import trace
+from vesta_common.errors import PermissionDenied, Unauthenticated
+
+_REVIEWING_ROLES = ("reviewer", "engineer", "owner")
+_LAST_RESORT_ROLE = "owner"
+
+
+def calling_member() -> str:
+    """The name of whoever calls, such as `projects/acme/members/ada`.
+
+    Raises:
+        Unauthenticated: nobody is known.
+    """
+    caller = trace.caller()
+    if not caller:
+        raise Unauthenticated("tasks are handed to members; come with an API key", reason="CALLER_UNKNOWN")
+    return caller
+
+
+def check_may_review() -> None:
+    """Accepts a caller whose role lets them decide.
+
+    Raises:
+        PermissionDenied: ROLE_TOO_LOW.
+    """
+    if trace.role() not in _REVIEWING_ROLES:
+        raise PermissionDenied(
+            f"reviews are for these roles: {', '.join(_REVIEWING_ROLES)}; ask an owner for one", reason="ROLE_TOO_LOW"
+        )
+
+
+def is_last_resort() -> bool:
+    """Whether the caller may review even answers of their own: the owner, who may be all the people there are."""
+    return trace.role() == _LAST_RESORT_ROLE

@@ -1,0 +1,68 @@
+"""Who has the last word on a task: the experts where most of them agree, else a reviewer. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vesta_common.errors import InvalidArgument, Violation
+from vesta_contracts.annotation.v1 import Campaign, Review, Submission
+from vesta_contracts.common.v1 import Annotation
+
+from vesta_annotation.consensus import find_majority
+from vesta_annotation.review_sampling import is_sampled
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is accepted.
+
+    Attributes:
+        annotators: whose answers agreed with it, or all of them where a reviewer corrected.
+        reviewer: empty where the answers decided.
+    """
+
+    annotations: Sequence[Annotation]
+    annotators: Sequence[str]
+    reviewer: str = ""
+
+
+def decide_by_answers(task: str, answers: Sequence[Submission], campaign: Campaign) -> Decision | None:
+    """What all the answers of a round decide; None where a reviewer is to.
+
+    Args:
+        task: its name, by which the share of decisions that are reviewed all the same is drawn.
+    """
+    majority = find_majority(answers)
+    if not majority or is_sampled(task, campaign.review_share):
+        return None
+    return _majority_decision(majority)
+
+
+def decide_by_review(review: Review, answers: Sequence[Submission]) -> Decision | None:
+    """What a reviewer decides; None where the experts are asked again.
+
+    Raises:
+        InvalidArgument: ACCEPT where the answers have no majority, or REJECT without a comment.
+    """
+    if review.decision == Review.CORRECT:
+        annotators = [answer.annotator for answer in answers]
+        return Decision(review.annotations, annotators, review.reviewer)
+    if review.decision == Review.REJECT:
+        if not review.comment.strip():
+            raise InvalidArgument(
+                "a rejection needs a comment that tells the experts why",
+                reason="COMMENT_MISSING",
+                violations=[Violation("review.comment", "is required for REJECT")],
+            )
+        return None
+    majority = find_majority(answers)
+    if not majority:
+        raise InvalidArgument(
+            "the answers have no majority to accept; correct them, or reject them with a comment",
+            reason="NO_CONSENSUS",
+            violations=[Violation("review.decision", "cannot be ACCEPT where no answer has a majority")],
+        )
+    return _majority_decision(majority, review.reviewer)
+
+
+def _majority_decision(majority: Sequence[Submission], reviewer: str = "") -> Decision:
+    return Decision(majority[0].annotations, [answer.annotator for answer in majority], reviewer)

@@ -1,0 +1,34 @@
+"""What the service tells the others. It consumes nothing. Pure."""
+
+from datetime import datetime
+
+from vesta_contracts.annotation.v1 import Review, Task, TaskAccepted, TaskCancelled, TaskRejected
+
+from vesta_annotation.decision import Decision
+
+TaskEvent = TaskAccepted | TaskRejected | TaskCancelled
+
+
+def task_accepted(task: Task, decision: Decision, now: datetime) -> TaskAccepted:
+    """The task is decided."""
+    accepted = TaskAccepted(
+        task=task.name,
+        item=task.item,
+        annotations=decision.annotations,
+        annotators=decision.annotators,
+        reviewer=decision.reviewer,
+        control=task.control,
+        model_version=task.model_version,
+    )
+    accepted.accept_time.FromDatetime(now)
+    return accepted
+
+
+def task_rejected(task: Task, review: Review) -> TaskRejected:
+    """The experts are asked again."""
+    return TaskRejected(task=task.name, item=task.item, reviewer=review.reviewer, comment=review.comment)
+
+
+def task_cancelled(task: Task) -> TaskCancelled:
+    """The task is withdrawn."""
+    return TaskCancelled(task=task.name, item=task.item)

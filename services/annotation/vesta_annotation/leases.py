@@ -1,0 +1,57 @@
+"""Who keeps a task, and until when. A lease that has run out counts as not there, so that nobody needs to sweep. Pure."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from vesta_common.errors import FailedPrecondition
+from vesta_contracts.annotation.v1 import Campaign, Lease, Task
+
+LEASE_DURATION_DEFAULT = timedelta(minutes=10)
+
+
+def expire_time(campaign: Campaign, now: datetime) -> datetime:
+    """When a lease that begins now runs out."""
+    if campaign.HasField("lease_duration"):
+        return now + campaign.lease_duration.ToTimedelta()
+    return now + LEASE_DURATION_DEFAULT
+
+
+def running_leases(expire_times: Mapping[str, datetime], now: datetime) -> list[Lease]:
+    """The leases that have not run out, the first to do so first.
+
+    Args:
+        expire_times: by holder.
+    """
+    running = sorted((end, holder) for holder, end in expire_times.items() if end > now)
+    leases = [Lease(holder=holder) for _, holder in running]
+    for lease, (end, _) in zip(leases, running, strict=True):
+        lease.expire_time.FromDatetime(end)
+    return leases
+
+
+def check_undecided(task: Task) -> None:
+    """Accepts a task that can still change.
+
+    Raises:
+        FailedPrecondition: TASK_DECIDED.
+    """
+    if task.state in {Task.ACCEPTED, Task.CANCELLED}:
+        word = Task.State.Name(task.state).lower()
+        raise FailedPrecondition(
+            f"{task.name} is {word} already", reason="TASK_DECIDED", metadata={"task": task.name, "state": word}
+        )
+
+
+def check_holder(task: Task, caller: str) -> None:
+    """Accepts an undecided task that the caller keeps.
+
+    Raises:
+        FailedPrecondition: TASK_DECIDED or LEASE_LOST.
+    """
+    check_undecided(task)
+    if all(lease.holder != caller for lease in task.leases):
+        raise FailedPrecondition(
+            f"{task.name} is not kept for {caller} any more; lease it again",
+            reason="LEASE_LOST",
+            metadata={"task": task.name},
+        )
