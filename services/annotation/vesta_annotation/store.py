@@ -90,7 +90,7 @@ class Store:
         return self.get_campaign(connection, campaign.name)
 
     def delete_campaign(self, connection: Connection, name: str) -> None:
-        """Removes a campaign with its tasks."""
+        """Removes a campaign with its tasks, and tells of those that were undecided."""
         self.cancel_tasks(connection, name)
         queries.delete_campaign(connection, name=name)
 
