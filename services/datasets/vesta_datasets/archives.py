@@ -176,15 +176,23 @@ def _read_image_folder(root: Path) -> list[tuple[str, str, str, list[bytes] | No
 
 
 def _put_aside(root: Path) -> list[tuple[str, str, str, list[bytes] | None]]:
-    """Moves what is no image by its name out of Datumaro's way; it is still handed on, to be refused with its reason."""
+    """Moves what Datumaro takes for no image by its name out of its way; it is handed on, to be judged by its content.
+
+    Images among it, such as GIF, keep their folder's name as label.
+    """
+    from datumaro.util.image import IMAGE_EXTENSIONS
+
     aside = root.parent / f"{root.name}-aside"
     found: list[tuple[str, str, str, list[bytes] | None]] = []
     for path in sorted(root.rglob("*")):
-        if path.is_file() and path.suffix.lower() not in _SUFFIXES:
+        suffix = path.suffix.lower()
+        if path.is_file() and suffix not in IMAGE_EXTENSIONS:
             target = aside / path.relative_to(root)
             target.parent.mkdir(parents=True, exist_ok=True)
             path.rename(target)
-            found.append((str(path.relative_to(root)), str(target), "", None))
+            label = Annotation(concept=path.parent.name, image_label=ImageLabel())
+            told = [label.SerializeToString()] if suffix in _SUFFIXES else None
+            found.append((str(path.relative_to(root)), str(target), "", told))
     return found
 
 
