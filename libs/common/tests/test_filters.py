@@ -51,6 +51,8 @@ def rows(postgres_url: str):
         ("state = DONE OR score < 0.2", "ab"),
         ("(state = DONE OR hot) AND score < 0.2", "a"),
         ("state = OPEN score > 0.5", "c"),
+        ("state = OPEN AND score < 0.2 OR score > 0.4", "ac"),  # AIP-160: OR binds more tightly
+        ("NOT NOT hot", "a"),
         ('made > "2026-01-15T00:00:00Z"', "bc"),
     ],
 )
@@ -73,6 +75,11 @@ def test_a_filter_finds_what_it_says(rows: psycopg.Connection, text: str, names:
         ("hot)", "after the end"),
         ("hot = perhaps", "true or false"),
         ("made > 2026-01-01T00:00:00", "time zone"),
+        ("label = (", "expected"),
+        ("label = <=", "expected"),
+        ("score = 1 " * 500, "characters"),
+        ("NOT " * 2000, "characters"),
+        ("NOT " * 1000, "expected"),
         ("(" * 30 + "hot" + ")" * 30, "parentheses"),
         (" OR ".join(["score = 1"] * 200), "comparisons"),
     ],

@@ -1,5 +1,9 @@
 """The same request_id returns the first answer, in its own project only."""
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from vesta_common.errors import InvalidArgument
 from vesta_common.idempotency import once
@@ -63,3 +67,36 @@ def test_what_failed_may_be_asked_again(postgres: Postgres) -> None:
     with pytest.raises(RuntimeError):
         postgres.run(lambda connection: once(connection, a_request(), BatchCreateTasksResponse, fail))
     assert ask(postgres, a_request(), []).tasks[0].name == "t1"
+
+
+def test_a_repeat_that_races_with_the_first_waits_and_gets_its_answer(postgres: Postgres) -> None:
+    effects: list[str] = []
+    begun, finish = threading.Event(), threading.Event()
+
+    def slow() -> BatchCreateTasksResponse:
+        begun.set()
+        assert finish.wait(20)
+        effects.append("first")
+        return BatchCreateTasksResponse(tasks=[Task(name="t1")])
+
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(
+            postgres.run, lambda connection: once(connection, a_request(), BatchCreateTasksResponse, slow)
+        )
+        assert begun.wait(20)
+        second = threads.submit(ask, postgres, a_request(), effects)
+        wait_for_a_lock(postgres)
+        finish.set()
+        assert first.result(20) == second.result(20)
+    assert effects == ["first"]
+
+
+def wait_for_a_lock(postgres: Postgres) -> None:
+    """Until some transaction waits for another one's."""
+    deadline = time.monotonic() + 20
+    with postgres.connect(autocommit=True) as watching:
+        while not watching.execute(
+            "SELECT 1 FROM pg_locks WHERE locktype = 'transactionid' AND NOT granted"
+        ).fetchone():
+            assert time.monotonic() < deadline
+            threading.Event().wait(0.01)

@@ -61,6 +61,7 @@ class _PeerInterceptor(
     grpc.UnaryUnaryClientInterceptor,
     grpc.UnaryStreamClientInterceptor,
     grpc.StreamUnaryClientInterceptor,
+    grpc.StreamStreamClientInterceptor,
 ):
     def __init__(self, service: str) -> None:
         self._service = service
@@ -73,6 +74,9 @@ class _PeerInterceptor(
 
     def intercept_unary_stream(self, continuation: Callable[..., Any], details: Any, request: Any) -> Any:
         return _checked_stream(continuation(self._prepared(details), request))
+
+    def intercept_stream_stream(self, continuation: Callable[..., Any], details: Any, requests: Any) -> Any:
+        return _checked_stream(continuation(self._prepared(details), requests))
 
     def _prepared(self, details: Any) -> _Details:
         """The call with a deadline, the trace and the caller."""
@@ -97,7 +101,10 @@ def _checked(call: Any) -> Any:
 
 
 def _checked_stream(call: Any) -> Iterator[Any]:
+    """The answers as they come; who stops reading ends the call."""
     try:
         yield from call
     except grpc.RpcError as error:
         raise from_rpc_error(error) from error
+    finally:
+        call.cancel()

@@ -20,13 +20,12 @@ Every message says what happened and what would work; variables are in `metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 
 import grpc
-import psycopg
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
-from psycopg_pool import PoolTimeout
 
 DOMAIN = "vesta"
 
@@ -178,12 +177,23 @@ _BY_CODE: dict[grpc.StatusCode, type[VestaError]] = {
         Internal,
     )
 }
-_TRANSIENT = (Unavailable, DeadlineExceeded, ResourceExhausted, Aborted, psycopg.OperationalError, PoolTimeout)
+_TRANSIENT = (Unavailable, DeadlineExceeded, ResourceExhausted, Aborted)
 
 
 def is_transient(error: BaseException) -> bool:
     """True where the same thing may work later without anybody's doing."""
-    return isinstance(error, _TRANSIENT)
+    return isinstance(error, (*_TRANSIENT, *_of_the_database()))
+
+
+@cache
+def _of_the_database() -> tuple[type[Exception], ...]:
+    """What PostgreSQL's driver raises while the server is away; nothing in a process without the `postgres` extra."""
+    try:
+        import psycopg
+        import psycopg_pool
+    except ModuleNotFoundError:
+        return ()
+    return (psycopg.OperationalError, psycopg_pool.PoolTimeout)
 
 
 def to_status(error: VestaError) -> status_pb2.Status:

@@ -1,7 +1,9 @@
 """The part of AIP-160 that lists need: `split = TEST AND NOT labelled AND (label = "dress" OR score < 0.5)`, compiled to SQL.
 
-Grammar: `or := and ("OR" and)*`, `and := not ("AND"? not)*`, `not := ("NOT" | "-")? (atom | "(" or ")")`,
+Grammar: `all := any ("AND"? any)*`, `any := not ("OR" not)*`, `not := ("NOT" | "-")* (atom | "(" all ")")`,
 `atom := FIELD ((= | != | < | <= | > | >= | :) VALUE)?`; a boolean field may stand alone.
+
+After AIP-160, and unlike SQL, OR binds more tightly than AND: `a AND b OR c` is `a AND (b OR c)`.
 """
 
 import re
@@ -12,6 +14,7 @@ from typing import Any
 
 from vesta_common.errors import InvalidArgument, Violation
 
+CHARACTERS_MAX = 4096
 DEPTH_MAX = 20
 TERMS_MAX = 100
 
@@ -19,6 +22,8 @@ _TOKEN = re.compile(
     r"\s*(?:(?P<string>\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*')|(?P<op><=|>=|!=|[=<>:()]|-(?=[A-Za-z(]))|(?P<word>[^\s=<>!:()\"']+))"
 )
 _OPERATORS = {"=", "!=", "<", "<=", ">", ">="}
+_RESERVED = _OPERATORS | {":", "(", ")", "-", "AND", "OR", "NOT"}
+"""What is no field and no value unless it is in quotes."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ def instant(text: str) -> datetime:
     """An RFC 3339 time with its zone."""
     found = datetime.fromisoformat(text)
     if found.tzinfo is None:
-        raise ValueError("has no time zone; write 2026-01-31T12:00:00Z")
+        raise ValueError('has no time zone; write "2026-01-31T12:00:00Z", in quotes')
     return found
 
 
@@ -86,6 +91,8 @@ def compile_filter(
     """
     if not text.strip():
         return Where("TRUE", {})
+    if len(text) > CHARACTERS_MAX:
+        raise _filter_error(text[:20] + "…", CHARACTERS_MAX, f"more than {CHARACTERS_MAX} characters")
     parser = _Parser(text, fields, prefixed or {})
     sql = parser.parse()
     return Where(sql, parser.parameters)
@@ -102,40 +109,42 @@ class _Parser:
         self.parameters: dict[str, Any] = {}
 
     def parse(self) -> str:
-        sql = self._either()
+        sql = self._all()
         if self._peek():
             raise self._error("something after the end")
         return sql
 
-    def _either(self) -> str:
+    def _all(self) -> str:
         self._depth += 1
         if self._depth > DEPTH_MAX:
             raise self._error(f"more than {DEPTH_MAX} parentheses")
-        parts = [self._both()]
-        while self._peek() == "OR":
-            self._next += 1
-            parts.append(self._both())
-        self._depth -= 1
-        return "(" + " OR ".join(parts) + ")"
-
-    def _both(self) -> str:
-        parts = [self._negated()]
-        while self._peek() not in {None, "OR", ")"}:
+        parts = [self._any()]
+        while self._peek() not in {None, ")"}:
             if self._peek() == "AND":
                 self._next += 1
-            parts.append(self._negated())
+            parts.append(self._any())
+        self._depth -= 1
         return "(" + " AND ".join(parts) + ")"
 
-    def _negated(self) -> str:
-        if self._peek() in {"NOT", "-"}:
+    def _any(self) -> str:
+        parts = [self._negated()]
+        while self._peek() == "OR":
             self._next += 1
-            return f"(NOT {self._negated()})"
+            parts.append(self._negated())
+        return "(" + " OR ".join(parts) + ")"
+
+    def _negated(self) -> str:
+        negated = False
+        while self._peek() in {"NOT", "-"}:
+            self._next += 1
+            negated = not negated
         if self._peek() == "(":
             self._next += 1
-            sql = self._either()
+            sql = self._all()
             self._take(")")
-            return sql
-        return self._atom()
+        else:
+            sql = self._atom()
+        return f"(NOT {sql})" if negated else sql
 
     def _atom(self) -> str:
         name = self._take()
@@ -198,7 +207,7 @@ class _Parser:
 
     def _take(self, wanted: str | None = None) -> str:
         token = self._peek()
-        if token is None or (wanted and token != wanted) or (not wanted and token in {"AND", "OR", ")", "="}):
+        if token is None or (wanted and token != wanted) or (not wanted and token in _RESERVED):
             raise self._error(f"{wanted or 'a field or value'} is expected")
         self._next += 1
         return token

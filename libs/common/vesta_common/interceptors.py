@@ -1,8 +1,13 @@
-"""What happens around every RPC of a server: trace, caller, validation, errors with details, one log line, one measurement."""
+"""What happens around every RPC of a server: trace, caller, validation, errors with details, one log line, one measurement.
+
+Too many at once are refused rather than queued without end, and health is answered whatever else is going on.
+"""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from typing import Any
 
 import grpc
@@ -11,27 +16,42 @@ from google.protobuf.message import Message
 from grpc_status import rpc_status
 
 from vesta_common import trace
-from vesta_common.errors import Internal, Unavailable, VestaError, is_transient, to_status
+from vesta_common.errors import Internal, ResourceExhausted, Unavailable, VestaError, is_transient, to_status
 from vesta_common.metrics import RpcMetrics
 from vesta_common.validation import validate
 
 log = structlog.get_logger()
 
 QUIET_PREFIXES = ("/grpc.health.", "/grpc.reflection.")
+HEALTH_CHECK = "/grpc.health.v1.Health/Check"
+RETRY_AFTER = timedelta(seconds=1)
 
 
 class RpcInterceptor(grpc.ServerInterceptor):
-    """Wraps every handler of our own services, unary and streaming; health and reflection pass untouched."""
+    """Wraps every handler of our own services, unary and streaming; health and reflection pass unmeasured.
 
-    def __init__(self, metrics: RpcMetrics) -> None:
+    Args:
+        is_full: whether the server has as many RPCs in hand as it takes.
+        side_pool: runs what must be quick when it is: refusals and health checks.
+    """
+
+    def __init__(self, metrics: RpcMetrics, is_full: Callable[[], bool], side_pool: ThreadPoolExecutor) -> None:
         self._metrics = metrics
+        self._is_full = is_full
+        self._side_pool = side_pool
 
     def intercept_service(self, continuation: Callable[..., Any], details: Any) -> Any:
         """Answers the handler, wrapped."""
         handler = continuation(details)
-        if handler is None or details.method.startswith(QUIET_PREFIXES):
-            return handler
+        if handler is None:
+            return None
         method = details.method
+        if method == HEALTH_CHECK:
+            check = self._aside(handler.unary_unary)
+            return grpc.unary_unary_rpc_method_handler(check, handler.request_deserializer, handler.response_serializer)
+        if method.startswith(QUIET_PREFIXES):
+            return handler
+        refused = self._is_full()
         if handler.response_streaming:
             kind = (
                 grpc.stream_stream_rpc_method_handler
@@ -39,7 +59,7 @@ class RpcInterceptor(grpc.ServerInterceptor):
                 else grpc.unary_stream_rpc_method_handler
             )
             behavior = handler.stream_stream if handler.request_streaming else handler.unary_stream
-            wrapped = self._streaming(method, behavior)
+            wrapped = self._streaming(method, _refuse if refused else behavior)
         else:
             kind = (
                 grpc.stream_unary_rpc_method_handler
@@ -47,8 +67,19 @@ class RpcInterceptor(grpc.ServerInterceptor):
                 else grpc.unary_unary_rpc_method_handler
             )
             behavior = handler.stream_unary if handler.request_streaming else handler.unary_unary
-            wrapped = self._unary(method, behavior)
+            wrapped = self._unary(method, _refuse if refused else behavior)
+        if refused:
+            wrapped = self._aside(wrapped)
         return kind(wrapped, handler.request_deserializer, handler.response_serializer)
+
+    def _aside(self, behavior: Callable[..., Any]) -> Callable[..., Any]:
+        """The same behavior, run by the side pool."""
+
+        def run(request: Any, context: grpc.ServicerContext) -> Any:
+            return behavior(request, context)
+
+        run.experimental_thread_pool = self._side_pool  # type: ignore[attr-defined] # gRPC looks for this attribute
+        return run
 
     def _unary(self, method: str, behavior: Callable[..., Any]) -> Callable[..., Any]:
         def run(request: Any, context: grpc.ServicerContext) -> Any:
@@ -78,7 +109,8 @@ class RpcInterceptor(grpc.ServerInterceptor):
             ):
                 try:
                     yield from behavior(_checked(request), context)
-                except GeneratorExit:
+                except GeneratorExit:  # nobody reads on
+                    call.cancel()
                     raise
                 except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a status
                     call.fail(error)
@@ -86,6 +118,14 @@ class RpcInterceptor(grpc.ServerInterceptor):
                 call.succeed()
 
         return run
+
+
+def _refuse(request: Any, context: grpc.ServicerContext) -> Any:  # noqa: ARG001 - a handler's signature
+    raise ResourceExhausted(
+        "this service has more requests in hand than it takes; try again in a second",
+        reason="OVERLOADED",
+        retry_after=RETRY_AFTER,
+    )
 
 
 def _calling(metadata: Mapping[str, str]) -> AbstractContextManager[None]:
@@ -122,10 +162,14 @@ class _Call:
         self._end("OK")
         log.debug("rpc", method=self._method, seconds=round(time.perf_counter() - self._start, 4))
 
+    def cancel(self) -> None:
+        """The caller went away."""
+        self._end("CANCELLED")
+
     def fail(self, error: Exception) -> None:
         """Ends the RPC with the status that the error stands for: gRPC's own exception leaves the handler."""
         if not self._context.is_active() and not isinstance(error, VestaError):
-            self._end("CANCELLED")
+            self.cancel()
             return
         if isinstance(error, NotImplementedError):
             self._end(grpc.StatusCode.UNIMPLEMENTED.name)

@@ -6,40 +6,57 @@ from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
+from structlog.typing import Processor
 
 from vesta_common import trace
 
 
 def start_logging(service: str, level: str, log_format: str) -> None:
-    """Configures logging for the process; other libraries' warnings come out the same way."""
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(name)s %(levelname)s %(message)s")
-    logging.getLogger("kafka").setLevel(logging.ERROR)  # it warns of every slow moment; what matters we log ourselves
-    renderer: Any = structlog.dev.ConsoleRenderer() if log_format == "console" else structlog.processors.JSONRenderer()
+    """Configures logging for the process; other libraries' warnings come out the same way.
+
+    Args:
+        service: the service's word, on every line.
+        level: `debug`, `info`, `warning` or `error`, of our own lines.
+        log_format: `json`, a line an event, or `console`, for people.
+    """
+    as_console = log_format == "console"
+    # Tracebacks without the values of variables, which may be image bytes or credentials.
+    ending: list[Processor] = (
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        if as_console
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    )
+    beginning: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _identify(service),
+    ]
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            _add_trace,
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
+        processors=[*beginning, *ending],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    structlog.contextvars.bind_contextvars(service=service)
-    _bound["service"] = service
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*beginning, structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *ending],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.getLogger("kafka").setLevel(logging.ERROR)  # it warns of every slow moment; what matters we log ourselves
 
 
-_bound: dict[str, str] = {}
+def _identify(service: str) -> Processor:
+    """Names the service and the trace."""
 
+    def add(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:  # noqa: ARG001 - structlog's signature
+        event.setdefault("service", service)
+        found = trace.trace_id()
+        if found:
+            event["trace_id"] = found
+        return event
 
-def _add_trace(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:  # noqa: ARG001 - structlog's signature
-    """Names the service, which other threads' context lacks, and the trace."""
-    for key, value in _bound.items():
-        event.setdefault(key, value)
-    found = trace.trace_id()
-    if found:
-        event["trace_id"] = found
-    return event
+    return add

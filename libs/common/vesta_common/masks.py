@@ -60,8 +60,9 @@ def _copy_path(source: Any, target: Any, path: list[str]) -> None:
             ].message_type else getattr(target, name).update(getattr(source, name))
         else:
             getattr(target, name).MergeFrom(getattr(source, name))
+    elif field.has_presence and not source.HasField(name):
+        return
     elif field.message_type:
-        if source.HasField(name):
-            getattr(target, name).CopyFrom(getattr(source, name))
+        getattr(target, name).CopyFrom(getattr(source, name))
     else:
         setattr(target, name, getattr(source, name))

@@ -66,7 +66,7 @@ def read_page(request: Any) -> Page:
     try:
         padded = request.page_token + "=" * (-len(request.page_token) % 4)
         found, *cursor = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-    except (binascii.Error, ValueError, TypeError) as error:
+    except (binascii.Error, ValueError, TypeError, RecursionError) as error:
         raise _bad_token("it is none of ours") from error
     if found != question or not all(isinstance(part, str) for part in cursor) or not cursor:
         raise _bad_token("it belongs to a list with another parent or filter")
@@ -74,12 +74,13 @@ def read_page(request: Any) -> Page:
 
 
 def _question(request: Any) -> str:
-    """A hash of what is asked, the page aside."""
+    """A hash of what is asked and of whom, the page aside."""
     copy = type(request)()
     copy.CopyFrom(request)
     copy.ClearField("page_size")
     copy.ClearField("page_token")
-    return hashlib.sha256(copy.SerializeToString(deterministic=True)).hexdigest()[:12]
+    asked = request.DESCRIPTOR.full_name.encode() + b"\n" + copy.SerializeToString(deterministic=True)
+    return hashlib.sha256(asked).hexdigest()[:12]
 
 
 def _bad_token(why: str) -> InvalidArgument:

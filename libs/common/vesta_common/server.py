@@ -1,7 +1,8 @@
-"""A gRPC server with health, reflection, metrics and a graceful stop."""
+"""A gRPC server with health, reflection, metrics, a limit on what it takes in hand, and a graceful stop."""
 
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -16,7 +17,12 @@ from vesta_common.metrics import RpcMetrics
 
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 THREADS = 32
+RPCS_MAX = 256
+"""Those running and those waiting for a thread; more are refused."""
+SIDE_THREADS = 2
 STREAMS_MAX = 256
+KEEPALIVE_INTERVAL = timedelta(seconds=30)
+KEEPALIVE_TIMEOUT = timedelta(seconds=10)
 STOP_GRACE = timedelta(seconds=5)
 
 
@@ -52,23 +58,34 @@ class Server:
     Args:
         service: the service's word, for metrics.
         address: HOST:PORT; port 0 picks a free one, see `address` after construction.
+        rpcs_max: how many RPCs may run or wait for a thread at once; further ones are refused with OVERLOADED.
     """
 
     def __init__(
-        self, service: str, address: str, servicers: Sequence[Any], registry: CollectorRegistry | None = None
+        self,
+        service: str,
+        address: str,
+        servicers: Sequence[Any],
+        registry: CollectorRegistry | None = None,
+        *,
+        rpcs_max: int = RPCS_MAX,
     ) -> None:
         options = [
             ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
             ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
             ("grpc.max_concurrent_streams", STREAMS_MAX),
             ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.keepalive_time_ms", int(KEEPALIVE_INTERVAL.total_seconds() * 1000)),
+            ("grpc.keepalive_timeout_ms", int(KEEPALIVE_TIMEOUT.total_seconds() * 1000)),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
             ("grpc.so_reuseport", 0),
         ]
         metrics = RpcMetrics(service, registry or CollectorRegistry())
+        pool = _CountingPool(THREADS, thread_name_prefix="rpc")
+        self._side_pool = ThreadPoolExecutor(SIDE_THREADS, thread_name_prefix="rpc-side")
         self._server = grpc.server(
-            ThreadPoolExecutor(THREADS, thread_name_prefix="rpc"),
-            interceptors=[RpcInterceptor(metrics)],
+            pool,
+            interceptors=[RpcInterceptor(metrics, lambda: pool.in_hand >= rpcs_max, self._side_pool)],
             options=options,
         )
         self._health = health.HealthServicer()
@@ -98,3 +115,25 @@ class Server:
         """Refuses new calls, lets running ones finish within `grace`, then ends them."""
         self._health.enter_graceful_shutdown()
         self._server.stop(grace.total_seconds()).wait()
+        self._side_pool.shutdown(wait=False)
+
+
+class _CountingPool(ThreadPoolExecutor):
+    """Threads that know how much they have in hand, running and waiting."""
+
+    def __init__(self, threads: int, thread_name_prefix: str) -> None:
+        super().__init__(threads, thread_name_prefix)
+        self._lock = threading.Lock()
+        self.in_hand = 0
+
+    def submit(self, *arguments: Any, **keywords: Any) -> Future[Any]:
+        """As of every executor, counted until it is done."""
+        future = super().submit(*arguments, **keywords)
+        with self._lock:
+            self.in_hand += 1
+        future.add_done_callback(self._done)
+        return future
+
+    def _done(self, _: Future[Any]) -> None:
+        with self._lock:
+            self.in_hand -= 1

@@ -1,4 +1,10 @@
-"""Runs a service: settings, logs, its app, its server, its background work; starts in order, stops gracefully in reverse."""
+"""Runs a service: settings, logs, its app, its server, its background work.
+
+Start: settings, logs and tracing, `build` (which waits for the engines), metrics, the components in their order, then the server;
+health says SERVING while every component is healthy. Stop, on SIGTERM or SIGINT, within ten seconds: health says NOT_SERVING and new
+calls are refused, running ones finish, the components stop in reverse, pools and channels close. While `build` waits there is
+nothing to finish, so the process just leaves.
+"""
 
 import signal
 import sys
@@ -21,8 +27,10 @@ from vesta_common.settings import ServiceSettings, load_settings
 
 S = TypeVar("S", bound=ServiceSettings)
 
-HEALTH_INTERVAL = timedelta(seconds=1)
+HEALTH_INTERVAL = timedelta(milliseconds=250)
+SERVER_STOP_TIMEOUT = timedelta(seconds=3)
 STOP_TIMEOUT = timedelta(seconds=8)
+EXIT_NO_SUCH_COMMAND = 2
 BACKOFF_FIRST_SECONDS = 0.2
 BACKOFF_MAX_SECONDS = 10.0
 
@@ -155,33 +163,56 @@ def run(
         known = commands or {}
         if arguments[0] not in known:
             sys.stderr.write(f"{arguments[0]!r} is no command; what works: {', '.join(sorted(known)) or 'none'}\n")
-            sys.exit(2)
+            sys.exit(EXIT_NO_SUCH_COMMAND)
         sys.exit(known[arguments[0]](settings))
     _serve(service, settings, build)
 
 
 def _serve(service: str, settings: S, build: Callable[[S], App]) -> None:
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+    _on_signals(lambda: sys.exit(0))
     app = build(settings)
+    stopping = threading.Event()
+    _on_signals(stopping.set)
     server = Server(service, settings.listen_address, app.servicers, app.registry)
     metrics_address = serve_metrics(settings.metrics_address, app.registry)
     for component in app.components:
         component.start()
     server.start()
     log.info("service_started", address=server.address, metrics=metrics_address)
-    while not stopping.wait(HEALTH_INTERVAL.total_seconds()):
-        server.set_healthy(healthy=all(component.healthy() for component in app.components))
+    unhealthy_before: list[str] = []
+    while not stopping.is_set():
+        unhealthy = [type(component).__name__ for component in app.components if not component.healthy()]
+        server.set_healthy(healthy=not unhealthy)
+        if unhealthy != unhealthy_before:
+            log.warning("health_changed", unhealthy=unhealthy)
+            unhealthy_before = unhealthy
+        stopping.wait(HEALTH_INTERVAL.total_seconds())
     stop_app(app, server)
     log.info("service_stopped")
 
 
+def _on_signals(act: Callable[[], None]) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: act())
+
+
 def stop_app(app: App, server: Server) -> None:
-    """Stops answering, then working, then closes what was open; within ten seconds."""
+    """Stops answering, then working, then closes what was open; within ten seconds. What cannot stop hinders nothing else."""
     deadline = time.monotonic() + STOP_TIMEOUT.total_seconds()
-    server.stop(timedelta(seconds=3))
+    server.stop(SERVER_STOP_TIMEOUT)
     for component in reversed(app.components):
-        component.stop(timedelta(seconds=max(0.1, deadline - time.monotonic())))
+        _quietly(component.stop, _until(deadline))
     for close in app.closing:
-        close()
+        _quietly(close)
+
+
+def _until(deadline: float) -> timedelta:
+    """What is left, and a moment at least."""
+    return timedelta(seconds=max(0.1, deadline - time.monotonic()))
+
+
+def _quietly(act: Callable[..., None], *arguments: timedelta) -> None:
+    try:
+        act(*arguments)
+    except Exception:
+        log.exception("stop_failed")

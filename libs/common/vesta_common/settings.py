@@ -18,7 +18,7 @@ class ServiceSettings(BaseSettings):
 
     listen_address: str = Field("127.0.0.1:0", description="HOST:PORT of gRPC; port 0 picks a free one")
     metrics_address: str = Field("127.0.0.1:0", description="HOST:PORT of Prometheus metrics")
-    postgres_url: str = Field(description="postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
+    postgres_url: str = Field(repr=False, description="postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
     postgres_schema: str = Field("", description="the schema of the service; its own name if empty")
     postgres_connections_max: int = Field(8, ge=2, le=200, description="most connections to PostgreSQL")
     s3_endpoint_url: str = Field("", description="the S3 endpoint; empty for the provider's own")

@@ -1,10 +1,10 @@
 """Checks requests against the rules written on their fields, once and for every service.
 
-The rules are `vesta.common.v1.rules`, `google.api.field_behavior` REQUIRED and the patterns of resource references. A checker is
-compiled once for each message type; messages without a rule anywhere below cost nothing.
+The rules are `vesta.common.v1.rules`, `google.api.field_behavior` REQUIRED and the patterns of resource references; text has no NUL,
+which PostgreSQL cannot keep, and times are ones that a calendar has. A checker is compiled once for each message type.
 
-A request with an `update_mask` carries part of a resource, so there a field below the resource may be missing; one that is set
-keeps its rules.
+A request with an `update_mask` carries part of a resource, so there a field below the resource may be missing, but not the name of
+the resource; a field that is set keeps its rules.
 """
 
 import math
@@ -23,6 +23,10 @@ from vesta_common.errors import InvalidArgument, Violation
 from vesta_common.names import ResourcePattern
 
 VIOLATIONS_MAX = 20
+SECONDS_OF_TIME = (-62_135_596_800, 253_402_300_799)
+"""A Timestamp's range: the years 1 to 9999."""
+SECONDS_OF_DURATION_MAX = 315_576_000_000
+"""A Duration's greatest: about 10,000 years."""
 
 Check = Callable[[Any], Iterator[Violation]]
 """Answers what is wrong with a value; the fields' paths are relative to it."""
@@ -80,6 +84,10 @@ def _field_check(field: FieldDescriptor, above: tuple[str, ...], *, partial: boo
     behaviors = options.Extensions[field_behavior_pb2.field_behavior]
     if field_behavior_pb2.OUTPUT_ONLY in behaviors:
         return None
+    if partial and field.containing_type:
+        resource = field.containing_type.GetOptions().Extensions[resource_pb2.resource]
+        if resource.type and field.name == (resource.name_field or "name"):
+            return _singular(field, True, _reference(resource.type))
     required = field_behavior_pb2.REQUIRED in behaviors and not partial
     field_rules: FieldRules = options.Extensions[rules]
     is_map = bool(field.message_type and field.message_type.GetOptions().map_entry)
@@ -91,10 +99,13 @@ def _field_check(field: FieldDescriptor, above: tuple[str, ...], *, partial: boo
         above,
         partial=partial_below and not field.is_repeated,  # the entries of a list are whole
     )
+    if is_map and field.message_type:
+        key_check = _value_check(field.message_type.fields_by_name["key"], FieldRules(), None, above, partial=False)
+        return _repeated(field.name, required, field_rules, _entries_check(key_check, value_check))
     if not (required or value_check or field_rules.ListFields()):
         return None
     if field.is_repeated:
-        return _repeated(field.name, required, field_rules, value_check, is_map)
+        return _repeated(field.name, required, field_rules, _elements_check(value_check))
     return _singular(field, required, value_check)
 
 
@@ -113,7 +124,7 @@ def _singular(field: FieldDescriptor, required: bool, value_check: Check | None)
     return check
 
 
-def _repeated(name: str, required: bool, field_rules: FieldRules, value_check: Check | None, is_map: bool) -> Check:
+def _repeated(name: str, required: bool, field_rules: FieldRules, each: Check) -> Check:
     least = max(field_rules.items_min if field_rules.HasField("items_min") else 0, 1 if required else 0)
     most = field_rules.items_max if field_rules.HasField("items_max") else None
 
@@ -123,10 +134,34 @@ def _repeated(name: str, required: bool, field_rules: FieldRules, value_check: C
             yield Violation("", f"must have at least {least} entries, has {len(values)}")
         elif most is not None and len(values) > most:
             yield Violation("", f"must have at most {most} entries, has {len(values)}")
-        elif value_check:
-            for key, value in values.items() if is_map else enumerate(values):
+        else:
+            yield from each(values)
+
+    return check
+
+
+def _elements_check(value_check: Check | None) -> Check:
+    """The check of a list's elements."""
+
+    def check(values: Any) -> Iterator[Violation]:
+        if value_check:
+            for index, value in enumerate(values):
                 for violation in value_check(value):
-                    yield Violation(f"[{key}]{violation.field}", violation.description)
+                    yield Violation(f"[{index}]{violation.field}", violation.description)
+
+    return check
+
+
+def _entries_check(key_check: Check | None, value_check: Check | None) -> Check:
+    """The check of a map's keys and values."""
+
+    def check(values: Any) -> Iterator[Violation]:
+        for key in values if key_check else ():
+            for violation in key_check(key) if key_check else ():
+                yield Violation("", f"has a key that {violation.description}")
+        for key in values if value_check else ():
+            for violation in value_check(values[key]) if value_check else ():
+                yield Violation(f"[{key}]{violation.field}", violation.description)
 
     return check
 
@@ -137,16 +172,17 @@ def _value_check(
     """The check of one value, or None where anything goes."""
     if field.message_type:
         if field.message_type.full_name == "google.protobuf.Duration":
-            return _duration(field_rules) if field_rules.ListFields() else None
+            return _duration(field_rules)
+        if field.message_type.full_name == "google.protobuf.Timestamp":
+            return _timestamp
         below = _compile(field.message_type, above, partial=partial)
         return (lambda value: _dotted(_run(below, value))) if below else None
     if field.cpp_type in {FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE}:
         return _number(field_rules, finite=True)
     if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
-        reference = options.Extensions[resource_pb2.resource_reference].type
-        if reference:
-            return _reference(reference)
-        return _text(field_rules, "bytes" if field.type == FieldDescriptor.TYPE_BYTES else "characters")
+        if options is not None and options.Extensions[resource_pb2.resource_reference].type:
+            return _reference(options.Extensions[resource_pb2.resource_reference].type)
+        return _text(field_rules) if field.type == FieldDescriptor.TYPE_STRING else _bytes(field_rules)
     if field.enum_type:
         return _enum(field.enum_type)
     return _number(field_rules, finite=False)
@@ -156,20 +192,32 @@ def _dotted(violations: Iterator[Violation]) -> Iterator[Violation]:
     return (Violation(f".{violation.field}", violation.description) for violation in violations)
 
 
-def _text(field_rules: FieldRules, unit: str) -> Check | None:
+def _bytes(field_rules: FieldRules) -> Check | None:
     if not field_rules.ListFields():
         return None
+    least, most = field_rules.length_min, field_rules.length_max if field_rules.HasField("length_max") else math.inf
+
+    def check(value: Any) -> Iterator[Violation]:
+        if not least <= len(value) <= most:
+            yield Violation("", f"must have {least} to {most} bytes, has {len(value)}")
+
+    return check
+
+
+def _text(field_rules: FieldRules) -> Check:
     least = field_rules.length_min
     most = field_rules.length_max if field_rules.HasField("length_max") else None
     pattern = re.compile(field_rules.pattern) if field_rules.pattern else None
 
     def check(value: Any) -> Iterator[Violation]:
         if most is not None and len(value) > most:
-            yield Violation("", f"must have at most {most} {unit}, has {len(value)}")
+            yield Violation("", f"must have at most {most} characters, has {len(value)}")
         elif len(value) < least:
-            yield Violation("", f"must have at least {least} {unit}, has {len(value)}")
+            yield Violation("", f"must have at least {least} characters, has {len(value)}")
         elif pattern and not pattern.fullmatch(value):
             yield Violation("", f"must match {field_rules.pattern}")
+        elif "\0" in value:
+            yield Violation("", "must have no NUL character")
 
     return check
 
@@ -190,8 +238,8 @@ def _number(field_rules: FieldRules, *, finite: bool) -> Check | None:
 
 
 def _duration(field_rules: FieldRules) -> Check:
-    low = field_rules.seconds_min if field_rules.HasField("seconds_min") else -math.inf
-    high = field_rules.seconds_max if field_rules.HasField("seconds_max") else math.inf
+    low = field_rules.seconds_min if field_rules.HasField("seconds_min") else -SECONDS_OF_DURATION_MAX
+    high = field_rules.seconds_max if field_rules.HasField("seconds_max") else SECONDS_OF_DURATION_MAX
 
     def check(value: Any) -> Iterator[Violation]:
         seconds = value.seconds + value.nanos / 1e9
@@ -199,6 +247,12 @@ def _duration(field_rules: FieldRules) -> Check:
             yield Violation("", f"must be between {low:g} s and {high:g} s, is {seconds:g} s")
 
     return check
+
+
+def _timestamp(value: Any) -> Iterator[Violation]:
+    low, high = SECONDS_OF_TIME
+    if not (low <= value.seconds <= high and 0 <= value.nanos < 1_000_000_000):
+        yield Violation("", "must be a time from the year 1 to 9999")
 
 
 def _enum(enum: EnumDescriptor) -> Check:

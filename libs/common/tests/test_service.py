@@ -1,0 +1,155 @@
+"""A service starts in order, says when it can work, stops when told, and its loops survive what they do."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from vesta_common.errors import Unavailable
+from vesta_common.server import Server
+from vesta_common.service import STOP_TIMEOUT, App, Loop, stop_app
+
+PATIENCE_SECONDS = 20.0
+SAMPLE = """
+import threading
+from pydantic_settings import SettingsConfigDict
+from vesta_common.service import App, run
+from vesta_common.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    model_config = SettingsConfigDict(env_prefix="VESTA_SAMPLE_", frozen=True, extra="forbid")
+
+
+def build(settings):
+    print("building", flush=True)
+    if {waits}:
+        threading.Event().wait()
+    return App([])
+
+
+run("sample", Settings, build, {{"count": lambda settings: 3}})
+"""
+
+
+def a_process(*arguments: str, waits: bool = False) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", SAMPLE.format(waits=waits), *arguments],
+        env={**os.environ, "VESTA_SAMPLE_POSTGRES_URL": "postgresql://nobody@127.0.0.1:1/none"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_service_serves_at_once_and_leaves_when_told() -> None:
+    with a_process() as process:
+        assert process.stderr is not None
+        started = json.loads(process.stderr.readline())
+        with grpc.insecure_channel(started["address"]) as channel:
+            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), wait_for_ready=True)
+        process.send_signal(signal.SIGTERM)
+        _, told = process.communicate(timeout=PATIENCE_SECONDS)
+    assert started["event"] == "service_started"
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    assert process.returncode == 0
+    assert "service_stopped" in told
+
+
+def test_a_service_that_waits_for_its_engines_leaves_when_told() -> None:
+    with a_process(waits=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize(("command", "status"), [("count", 3), ("dance", 2)])
+def test_a_command_answers_its_status_and_an_unknown_one_is_refused(command: str, status: int) -> None:
+    with a_process(command) as process:
+        _, told = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == status
+    assert ("count" in told) is (command == "dance")
+
+
+class Part:
+    """Writes down what is done to it."""
+
+    def __init__(self, name: str, done: list[str], *, breaks: bool = False) -> None:
+        self._name, self._done, self._breaks = name, done, breaks
+
+    def start(self) -> None:
+        self._done.append(f"start {self._name}")
+
+    def stop(self, timeout: timedelta) -> None:
+        self._done.append(f"stop {self._name}")
+        assert timedelta() < timeout <= STOP_TIMEOUT
+        if self._breaks:
+            raise RuntimeError("cannot")
+
+    def healthy(self) -> bool:
+        return True
+
+
+def test_parts_stop_in_reverse_even_where_one_cannot() -> None:
+    done: list[str] = []
+    server = Server("sample", "127.0.0.1:0", [])
+    server.start()
+    app = App([], [Part("relay", done), Part("consumer", done, breaks=True)], closing=[lambda: done.append("close")])
+    stop_app(app, server)
+    assert done == ["stop consumer", "stop relay", "close"]
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.005)
+
+
+def test_a_loop_works_on_while_there_is_more_then_rests_until_woken() -> None:
+    steps: list[int] = []
+
+    def step() -> bool:
+        steps.append(len(steps))
+        return len(steps) < 3
+
+    loop = Loop("sample", step, timedelta(hours=1))
+    loop.start()
+    wait_for(lambda: len(steps) == 3)
+    loop.wake()
+    wait_for(lambda: len(steps) == 4)
+    loop.stop(timedelta(seconds=PATIENCE_SECONDS))
+    assert not loop.healthy()
+
+
+@pytest.mark.parametrize("error", [Unavailable("not now"), ValueError("a mistake")])
+def test_a_loop_survives_what_its_step_raises(error: Exception) -> None:
+    failures: list[int] = []
+
+    def step() -> bool:
+        failures.append(1)
+        raise error
+
+    loop = Loop("sample", step, timedelta(hours=1))
+    loop.start()
+    wait_for(lambda: len(failures) >= 2)
+    assert loop.healthy()
+    loop.stop(timedelta(seconds=PATIENCE_SECONDS))
+
+
+def test_a_loop_tells_a_long_step_to_end() -> None:
+    ending = threading.Event()
+    loop = Loop("sample", lambda: not ending.wait(), timedelta(hours=1), on_stop=ending.set)
+    loop.start()
+    loop.stop(timedelta(seconds=PATIENCE_SECONDS))
+    assert not loop.healthy()

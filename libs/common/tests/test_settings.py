@@ -1,0 +1,61 @@
+"""Settings come from the environment once; what is wrong is told by its variable's name, and no secret shows."""
+
+import pytest
+from pydantic import Field, ValidationError
+from pydantic_settings import SettingsConfigDict
+from vesta_common.settings import EXIT_WRONG_SETTINGS, ServiceSettings, describe, load_settings
+
+URL = "postgresql://vesta:hunter2@127.0.0.1:5433/vesta"
+
+
+class Settings(ServiceSettings):
+    """A service's own."""
+
+    model_config = SettingsConfigDict(env_prefix="VESTA_SAMPLE_", frozen=True, extra="forbid")
+
+    datasets_address: str = Field("", description="HOST:PORT of the datasets service")
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    monkeypatch.setenv("VESTA_SAMPLE_POSTGRES_URL", URL)
+    return monkeypatch
+
+
+def test_settings_are_read_from_the_environment(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("VESTA_SAMPLE_DATASETS_ADDRESS", "127.0.0.1:7002")
+    found = load_settings(Settings)
+    assert (found.postgres_url, found.datasets_address) == (URL, "127.0.0.1:7002")
+
+
+@pytest.mark.usefixtures("environment")
+def test_settings_cannot_change() -> None:
+    with pytest.raises(ValidationError):
+        load_settings(Settings).log_level = "debug"  # type: ignore[misc]
+
+
+def test_secrets_do_not_show(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("VESTA_SAMPLE_S3_SECRET_KEY", "swordfish")
+    shown = repr(load_settings(Settings))
+    assert "hunter2" not in shown
+    assert "swordfish" not in shown
+
+
+def test_every_wrong_setting_is_named_with_what_would_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("VESTA_SAMPLE_POSTGRES_URL", raising=False)
+    monkeypatch.setenv("VESTA_SAMPLE_LOG_LEVEL", "loud")
+    with pytest.raises(SystemExit) as left:
+        load_settings(Settings)
+    told = capsys.readouterr().err.splitlines()
+    assert left.value.code == EXIT_WRONG_SETTINGS
+    assert [line.partition(":")[0] for line in told] == ["VESTA_SAMPLE_POSTGRES_URL", "VESTA_SAMPLE_LOG_LEVEL"]
+    assert "debug, info, warning or error" in told[1]
+
+
+def test_every_setting_is_described() -> None:
+    rows = {name: (kind, default, what) for name, kind, default, what in describe(Settings)}
+    assert rows["VESTA_SAMPLE_POSTGRES_URL"][1] == "required"
+    assert rows["VESTA_SAMPLE_DATASETS_ADDRESS"] == ("str", "", "HOST:PORT of the datasets service")
+    assert all(what for _, _, what in rows.values())
