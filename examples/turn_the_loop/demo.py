@@ -5,58 +5,32 @@ Drives the public API alone. Run by `make demo`; the platform must be up.
 
 import argparse
 import json
-import os
-import random
-import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import cameras
 from control import RandomControl
-from experts import Experts, hire, label
-from photographs import SAMPLES_DIGEST, SAMPLES_URL, Photograph, Photographs, find_samples, read_folder
+from experts import Experts
+from photographs import SAMPLES_DIGEST, SAMPLES_URL, Photographs, find_samples, read_folder
 from report import RoundFigures, print_rounds, write
 from rich.console import Console
 from rich.progress import Progress
 from vesta import ApiError, Vesta
-from vesta_contracts.conductor.v1 import (
-    CreateLoopRequest,
-    CreateProjectRequest,
-    GetLoopRequest,
-    Loop,
-    LoopPolicy,
-    LoopStatus,
-    Project,
-    Round,
-)
-from vesta_contracts.connection.v1 import CreateSourceRequest, FolderSource, Source, Sync
-from vesta_contracts.datasets.v1 import (
-    BatchAnnotateItemsRequest,
-    Concept,
-    CreateDatasetRequest,
-    CreateTaxonomyRequest,
-    Dataset,
-    GetDatasetRequest,
-    Item,
-    ItemAnnotations,
-    ListItemsRequest,
-    Split,
-    SplitPolicy,
-    Taxonomy,
-)
-from vesta_contracts.gateway.v1 import Role
+from vesta_contracts.conductor.v1 import GetLoopRequest, Loop, LoopPolicy, LoopStatus, Round
+from vesta_contracts.connection.v1 import Sync
+from vesta_contracts.datasets.v1 import GetDatasetRequest
+from world import TEST_SHARE, set_up
 
 ROUNDS = 5
 LABELS_PER_ROUND = 60
 REPLICAS = 2
 MISTAKE_SHARE = 0.05
-TEST_SHARE = 0.2
 FRAME_COUNT = 40
-ANNOTATE_BATCH = 500
 PAUSE_SECONDS = 0.2
 ROUND_PATIENCE_SECONDS = 600
 
@@ -143,27 +117,19 @@ def _turn(
     owner: Vesta, platform: Platform, photographs: Photographs, round_count: int
 ) -> tuple[list[RoundFigures], int, Loop]:
     """Sets a project up, turns its loop, shows its cameras."""
-    project = owner.projects.CreateProject(
-        CreateProjectRequest(
-            project_id=f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}",
-            project=Project(display_name=f"Demo: {photographs.name}"),
+    project_id = f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    world = set_up(owner, platform.inbox, photographs, project_id, test_share=TEST_SHARE, watch=_progress)
+    experts = world.hire_experts(platform.grpc, ("ada", "ben", "cleo"), MISTAKE_SHARE, seed=7)
+    control = RandomControl(owner, world.dataset, world.items, world.truth.__getitem__, round_count * LABELS_PER_ROUND)
+    loop = world.start_loop(
+        LoopPolicy(
+            label_budget=round_count * LABELS_PER_ROUND * REPLICAS,
+            batch_size=LABELS_PER_ROUND,
+            retrain_after=LABELS_PER_ROUND,
+            replicas=REPLICAS,
+            instructions="What does the photograph show?",
         )
-    ).name
-    dataset = _make_dataset(owner, project, photographs)
-    truth_of_file = _import(owner, platform, project, dataset.name, photographs)
-    items = list(owner.pages(owner.items.ListItems, ListItemsRequest(parent=dataset.name)))
-    truth = {item.name: truth_of_file[Path(item.media.provenance.file_name).name] for item in items}
-    _label_test_side(owner, dataset.name, [item for item in items if item.split == Split.SPLIT_TEST], truth.__getitem__)
-    experts = Experts(
-        annotators=[hire(owner, platform.grpc, project, name, Role.ROLE_ANNOTATOR) for name in ("ada", "ben", "cleo")],
-        reviewer=hire(owner, platform.grpc, project, "rosa", Role.ROLE_REVIEWER),
-        truth=truth.__getitem__,
-        labels=photographs.labels,
-        mistake_share=MISTAKE_SHARE,
-        draw=random.Random(7),
     )
-    control = RandomControl(owner, dataset, items, truth.__getitem__, round_count * LABELS_PER_ROUND)
-    loop = _start_loop(owner, project, dataset.name, round_count)
     console.print(
         f"The loop turns: {round_count} rounds of {LABELS_PER_ROUND} labels; each asked of {REPLICAS} of 3 experts."
     )
@@ -187,7 +153,7 @@ def _turn(
     ]
     jpegs = [frame for frame in frames if frame.suffix.lower() in {".jpg", ".jpeg", ".png"}][:FRAME_COUNT]
     state = owner.loops.GetLoop(GetLoopRequest(name=loop))
-    seen = cameras.watch(owner, project, dataset.name, state.status.deployment, platform.kafka, jpegs)
+    seen = cameras.watch(owner, world.project, world.dataset.name, state.status.deployment, platform.kafka, jpegs)
     console.print(f"Two cameras sent {len(jpegs)} frames over Kafka; {len(seen)} observations, such as:")
     for observation in seen[:3]:
         best = max(observation.scores.scores, key=lambda score: score.score)
@@ -196,99 +162,21 @@ def _turn(
     return rounds, len(seen), state
 
 
-def _make_dataset(owner: Vesta, project: str, photographs: Photographs) -> Dataset:
-    taxonomy = owner.taxonomies.CreateTaxonomy(
-        CreateTaxonomyRequest(
-            parent=project,
-            taxonomy_id="concepts",
-            taxonomy=Taxonomy(concepts=[Concept(id=name, display_name=name) for name in photographs.labels]),
-        )
+@contextmanager
+def _progress(side: str, count: int) -> Iterator[Callable[[Sync], None]]:
+    """A bar while a side is imported, and what became of its files."""
+    last = Sync()
+    with Progress(console=console) as progress:
+        bar = progress.add_task(f"importing {side}", total=count)
+
+        def advance(sync: Sync) -> None:
+            last.CopyFrom(sync)
+            progress.update(bar, completed=sync.added_count + sync.duplicate_count + sync.refused_count)
+
+        yield advance
+    console.print(
+        f"  {last.added_count} imported, {last.duplicate_count} were there already, {last.refused_count} refused"
     )
-    share = 0.0 if photographs.test else TEST_SHARE
-    return owner.datasets.CreateDataset(
-        CreateDatasetRequest(
-            parent=project,
-            dataset_id="photographs",
-            dataset=Dataset(
-                display_name=photographs.name, taxonomy=taxonomy.name, split_policy=SplitPolicy(test_share=share)
-            ),
-        )
-    )
-
-
-def _import(owner: Vesta, platform: Platform, project: str, dataset: str, photographs: Photographs) -> dict[str, str]:
-    """Brings the photographs in through two folder Sources, under names that do not tell; answers the truth by file name."""
-    truth: dict[str, str] = {}
-    for side, split, chosen in (
-        ("pool", Split.SPLIT_UNSPECIFIED if not photographs.test else Split.SPLIT_TRAIN, photographs.pool),
-        ("test", Split.SPLIT_TEST, photographs.test),
-    ):
-        if not chosen:
-            continue
-        folder = platform.inbox / project.split("/")[1] / side
-        truth |= _stage(folder, side, chosen)
-        source = owner.sources.CreateSource(
-            CreateSourceRequest(
-                parent=project,
-                source_id=side,
-                source=Source(dataset=dataset, folder=FolderSource(path=str(folder)), split=split),
-            )
-        )
-        with Progress(console=console) as progress:
-            bar = progress.add_task(f"importing {side}", total=len(chosen))
-
-            def advance(sync: Sync, progress: Progress = progress, bar: object = bar) -> None:
-                done = sync.added_count + sync.duplicate_count + sync.refused_count
-                progress.update(bar, completed=done)  # type: ignore[arg-type]
-
-            ended = owner.sync(source.name, advance)
-        if ended.state != Sync.SUCCEEDED:
-            raise ValueError(f"the import of {folder} failed: {ended.error}")
-        console.print(
-            f"  {ended.added_count} imported, {ended.duplicate_count} were there already, {ended.refused_count} refused"
-        )
-    return truth
-
-
-def _stage(folder: Path, side: str, chosen: list[Photograph]) -> dict[str, str]:
-    """Links the files into the inbox under numbers, so that no name tells the class."""
-    folder.mkdir(parents=True)
-    order = list(chosen)
-    random.Random(1).shuffle(order)
-    truth = {}
-    for index, photograph in enumerate(order):
-        name = f"{side}-{index:06d}{photograph.path.suffix.lower()}"
-        try:
-            os.link(photograph.path.resolve(), folder / name)
-        except OSError:  # another file system, or a file of somebody else's
-            shutil.copyfile(photograph.path, folder / name)
-        truth[name] = photograph.label
-    return truth
-
-
-def _label_test_side(owner: Vesta, dataset: str, items: list[Item], truth: Callable[[str], str]) -> None:
-    for start in range(0, len(items), ANNOTATE_BATCH):
-        batch = items[start : start + ANNOTATE_BATCH]
-        owner.items.BatchAnnotateItems(
-            BatchAnnotateItemsRequest(
-                parent=dataset,
-                items=[ItemAnnotations(item=item.name, annotations=[label(truth(item.name))]) for item in batch],
-            )
-        )
-
-
-def _start_loop(owner: Vesta, project: str, dataset: str, round_count: int) -> str:
-    loop = Loop(
-        policy=LoopPolicy(
-            dataset=dataset,
-            label_budget=round_count * LABELS_PER_ROUND * REPLICAS,
-            batch_size=LABELS_PER_ROUND,
-            retrain_after=LABELS_PER_ROUND,
-            replicas=REPLICAS,
-            instructions="What does the photograph show?",
-        )
-    )
-    return owner.loops.CreateLoop(CreateLoopRequest(parent=project, loop_id="photographs", loop=loop)).name
 
 
 def _play_round(owner: Vesta, loop: str, experts: Experts, number: int) -> tuple[Round, float]:

@@ -1,0 +1,176 @@
+"""Sets up what a loop needs: a project, its photographs without their labels, a labelled test side, experts, and the loop."""
+
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from experts import Experts, hire, label
+from photographs import Photograph, Photographs
+from vesta import Vesta
+from vesta_contracts.conductor.v1 import CreateLoopRequest, CreateProjectRequest, Loop, LoopPolicy, Project
+from vesta_contracts.connection.v1 import CreateSourceRequest, FolderSource, Source, Sync
+from vesta_contracts.datasets.v1 import (
+    BatchAnnotateItemsRequest,
+    Concept,
+    CreateDatasetRequest,
+    CreateTaxonomyRequest,
+    Dataset,
+    Item,
+    ItemAnnotations,
+    ListItemsRequest,
+    Split,
+    SplitPolicy,
+    Taxonomy,
+)
+from vesta_contracts.gateway.v1 import Role
+
+TEST_SHARE = 0.2
+ANNOTATE_BATCH = 500
+
+Watch = Callable[[str, int], AbstractContextManager[Callable[[Sync], None]]]
+"""Told which side comes in and how many files it has; answers what is told each step of the Sync."""
+
+
+@dataclass(frozen=True)
+class World:
+    """A project whose photographs are in, and whose labels only the experts will know.
+
+    Attributes:
+        truth: what each item shows, by its name.
+        labels: the classes, in order.
+    """
+
+    owner: Vesta
+    project: str
+    dataset: Dataset
+    items: list[Item]
+    truth: dict[str, str]
+    labels: list[str]
+
+    def hire_experts(self, address: str, annotators: tuple[str, ...], mistake_share: float, seed: int) -> Experts:
+        """Members who label, one who reviews; `address` is the gateway's."""
+        return Experts(
+            annotators=[hire(self.owner, address, self.project, name, Role.ROLE_ANNOTATOR) for name in annotators],
+            reviewer=hire(self.owner, address, self.project, "rosa", Role.ROLE_REVIEWER),
+            truth=self.truth.__getitem__,
+            labels=self.labels,
+            mistake_share=mistake_share,
+            draw=random.Random(seed),
+        )
+
+    def start_loop(self, policy: LoopPolicy) -> str:
+        """The name of a loop over the dataset; what the policy leaves out is the platform's choice."""
+        policy.dataset = self.dataset.name
+        request = CreateLoopRequest(parent=self.project, loop_id="photographs", loop=Loop(policy=policy))
+        return self.owner.loops.CreateLoop(request).name
+
+
+@contextmanager
+def unwatched(side: str, count: int) -> Iterator[Callable[[Sync], None]]:  # noqa: ARG001 - a Watch's signature
+    """Tells nobody."""
+    yield lambda _: None
+
+
+def set_up(
+    owner: Vesta,
+    inbox: Path,
+    photographs: Photographs,
+    project_id: str,
+    *,
+    test_share: float = TEST_SHARE,
+    watch: Watch = unwatched,
+) -> World:
+    """Makes the project, imports the photographs, labels its test side.
+
+    Args:
+        inbox: the folder whose sub-folders Sources may read.
+        test_share: of all items, where the photographs hold none out themselves.
+
+    Raises:
+        ValueError: an import failed.
+    """
+    display_name = photographs.name
+    project = owner.projects.CreateProject(
+        CreateProjectRequest(project_id=project_id, project=Project(display_name=display_name))
+    ).name
+    taxonomy = owner.taxonomies.CreateTaxonomy(
+        CreateTaxonomyRequest(
+            parent=project,
+            taxonomy_id="concepts",
+            taxonomy=Taxonomy(concepts=[Concept(id=name, display_name=name) for name in photographs.labels]),
+        )
+    )
+    split_policy = SplitPolicy(test_share=0.0 if photographs.test else test_share)
+    dataset = owner.datasets.CreateDataset(
+        CreateDatasetRequest(
+            parent=project,
+            dataset_id="photographs",
+            dataset=Dataset(display_name=display_name, taxonomy=taxonomy.name, split_policy=split_policy),
+        )
+    )
+    truth_of_file = _import(owner, inbox / project_id, project, dataset.name, photographs, watch)
+    items = list(owner.pages(owner.items.ListItems, ListItemsRequest(parent=dataset.name)))
+    truth = {item.name: truth_of_file[Path(item.media.provenance.file_name).name] for item in items}
+    world = World(owner, project, dataset, items, truth, photographs.labels)
+    _label_test_side(world)
+    return world
+
+
+def _import(
+    owner: Vesta, inbox: Path, project: str, dataset: str, photographs: Photographs, watch: Watch
+) -> dict[str, str]:
+    """Brings the photographs in, a folder Source a side, under names that do not tell; answers the truth by file name."""
+    truth: dict[str, str] = {}
+    pool_split = Split.SPLIT_TRAIN if photographs.test else Split.SPLIT_UNSPECIFIED
+    for side, split, chosen in (
+        ("pool", pool_split, photographs.pool),
+        ("test", Split.SPLIT_TEST, photographs.test),
+    ):
+        if not chosen:
+            continue
+        folder = inbox / side
+        truth |= _stage(folder, side, chosen)
+        source = owner.sources.CreateSource(
+            CreateSourceRequest(
+                parent=project,
+                source_id=side,
+                source=Source(dataset=dataset, folder=FolderSource(path=str(folder)), split=split),
+            )
+        )
+        with watch(side, len(chosen)) as on_progress:
+            ended = owner.sync(source.name, on_progress)
+        if ended.state != Sync.SUCCEEDED:
+            raise ValueError(f"the import of {folder} failed: {ended.error}")
+    return truth
+
+
+def _stage(folder: Path, side: str, chosen: list[Photograph]) -> dict[str, str]:
+    """Links the files into the inbox under numbers, so that no name tells the class."""
+    folder.mkdir(parents=True)
+    order = list(chosen)
+    random.Random(1).shuffle(order)
+    truth = {}
+    for index, photograph in enumerate(order):
+        name = f"{side}-{index:06d}{photograph.path.suffix.lower()}"
+        try:
+            os.link(photograph.path.resolve(), folder / name)
+        except OSError:  # another file system, or a file of somebody else's
+            shutil.copyfile(photograph.path, folder / name)
+        truth[name] = photograph.label
+    return truth
+
+
+def _label_test_side(world: World) -> None:
+    items = [item for item in world.items if item.split == Split.SPLIT_TEST]
+    for start in range(0, len(items), ANNOTATE_BATCH):
+        batch = items[start : start + ANNOTATE_BATCH]
+        world.owner.items.BatchAnnotateItems(
+            BatchAnnotateItemsRequest(
+                parent=world.dataset.name,
+                items=[ItemAnnotations(item=item.name, annotations=[label(world.truth[item.name])]) for item in batch],
+            )
+        )
