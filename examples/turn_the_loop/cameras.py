@@ -23,14 +23,24 @@ FRAME_TOPIC = "vesta.pipelining.frame.v1"
 PATIENCE_SECONDS = 60
 
 
-def watch(
-    owner: Vesta, project: str, dataset: str, deployment: str, kafka: str, frames: list[Path]
-) -> list[Observation]:
-    """Sends the frames through two cameras and waits for one observation each.
+def watch(owner: Vesta, streams: list[str], kafka: str, frames: list[Path]) -> list[Observation]:
+    """Sends the frames through the cameras in turn and waits for one observation each.
 
     Raises:
         TimeoutError: not every frame was observed in time.
     """
+    producer = KafkaProducer(bootstrap_servers=kafka, acks="all")
+    for index, frame in enumerate(frames):
+        stream = streams[index % len(streams)]
+        headers = frame_headers(stream, datetime.now(UTC))
+        producer.send(FRAME_TOPIC, value=frame.read_bytes(), key=stream.encode(), headers=headers)
+    producer.flush()
+    producer.close()
+    return _observed(owner, streams, len(frames))
+
+
+def open_streams(owner: Vesta, project: str, dataset: str, deployment: str, cameras: tuple[str, ...]) -> list[str]:
+    """The Streams of some cameras whose frames the deployment sees; what it is unsure of goes to the dataset."""
     source = owner.sources.CreateSource(
         CreateSourceRequest(parent=project, source_id="cameras", source=Source(dataset=dataset, upload=UploadSource()))
     )
@@ -41,28 +51,21 @@ def watch(
             pipeline=Pipeline(steps=[Step(model=ModelStep(deployment=deployment))], uncertain_source=source.name),
         )
     )
-    streams = [
+    return [
         owner.streams.CreateStream(CreateStreamRequest(parent=pipeline.name, stream_id=camera, stream=Stream())).name
-        for camera in ("door", "yard")
+        for camera in cameras
     ]
-    producer = KafkaProducer(bootstrap_servers=kafka, acks="all")
-    for index, frame in enumerate(frames):
-        stream = streams[index % len(streams)]
-        producer.send(FRAME_TOPIC, value=frame.read_bytes(), key=stream.encode(), headers=_headers(stream))
-    producer.flush()
-    producer.close()
-    return _observed(owner, streams, len(frames))
 
 
-def _headers(stream: str) -> list[tuple[str, bytes]]:
-    """CloudEvents 1.0, Kafka binary mode."""
+def frame_headers(stream: str, frame_time: datetime) -> list[tuple[str, bytes]]:
+    """What a camera's gateway says of a frame: CloudEvents 1.0, Kafka binary mode."""
     headers = {
         "ce_specversion": "1.0",
         "ce_id": str(uuid.uuid4()),
         "ce_type": f"{FRAME_TOPIC}.captured",
         "ce_source": "examples/turn_the_loop",
         "ce_subject": stream,
-        "ce_time": datetime.now(UTC).isoformat(),
+        "ce_time": frame_time.isoformat(),
         "content-type": "image/jpeg",
     }
     return [(name, value.encode()) for name, value in headers.items()]

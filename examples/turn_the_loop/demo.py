@@ -153,7 +153,8 @@ def _turn(
     ]
     jpegs = [frame for frame in frames if frame.suffix.lower() in {".jpg", ".jpeg", ".png"}][:FRAME_COUNT]
     state = owner.loops.GetLoop(GetLoopRequest(name=loop))
-    seen = cameras.watch(owner, world.project, world.dataset.name, state.status.deployment, platform.kafka, jpegs)
+    streams = cameras.open_streams(owner, world.project, world.dataset.name, state.status.deployment, ("door", "yard"))
+    seen = cameras.watch(owner, streams, platform.kafka, jpegs)
     console.print(f"Two cameras sent {len(jpegs)} frames over Kafka; {len(seen)} observations, such as:")
     for observation in seen[:3]:
         best = max(observation.scores.scores, key=lambda score: score.score)

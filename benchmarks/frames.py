@@ -1,0 +1,91 @@
+"""What the platform adds to the model's own time, from a camera's frame on Kafka to the observation on its topic."""
+
+import statistics
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+from cameras import FRAME_TOPIC, frame_headers, open_streams
+from figures import Figure
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from loop import Turned
+from pictures import jpegs
+from serving import InProcess, model_file
+from vesta import Vesta
+from vesta_contracts.pipelining.v1 import ObservationMade
+from vesta_local.platform import Platform
+
+OBSERVATION_TOPIC = "vesta.pipelining.observation.v1"
+FRAMES = 60
+WARM_FRAMES = 5
+WIDTH_PX, HEIGHT_PX = 1280, 720
+FRAME_INTERVAL = timedelta(milliseconds=200)
+PATIENCE_SECONDS = 30
+GOAL_MS = 60
+
+
+def measure(owner: Vesta, platform: Platform, turned: Turned) -> list[Figure]:
+    """`frame_overhead_ms`: median over frames sent one by one, five a second, less the median of decoding and model in process."""
+    frames = list(jpegs(FRAMES, WIDTH_PX, HEIGHT_PX))
+    in_process = InProcess(model_file(owner, turned.deployment))
+    model_ms = statistics.median(_milliseconds(in_process, frame) for frame in frames)
+    world = turned.world
+    (stream,) = open_streams(owner, world.project, world.dataset.name, turned.deployment, ("bench",))
+    whole_ms = statistics.median(list(_frame_to_observation_ms(platform, stream, frames))[WARM_FRAMES:])
+    return [
+        Figure(
+            "frame_overhead_ms",
+            whole_ms - model_ms,
+            GOAL_MS,
+            lower=True,
+            baseline="decoding and onnxruntime in one process, a frame at a time",
+            details={"frame_to_observation_ms": whole_ms, "in_process_ms": model_ms},
+        )
+    ]
+
+
+def _milliseconds(in_process: InProcess, frame: bytes) -> float:
+    began = time.perf_counter()
+    in_process.answer(frame)
+    return 1000 * (time.perf_counter() - began)
+
+
+def _frame_to_observation_ms(platform: Platform, stream: str, frames: list[bytes]) -> Iterator[float]:
+    """Sends each frame when the last one has been observed and its time has come."""
+    kafka = platform.home.address("events")
+    consumer = KafkaConsumer(bootstrap_servers=kafka, auto_offset_reset="earliest", fetch_max_wait_ms=20)
+    consumer.assign([TopicPartition(OBSERVATION_TOPIC, number) for number in _partitions(consumer)])
+    producer = KafkaProducer(bootstrap_servers=kafka, acks="all")
+    try:
+        for frame in frames:
+            began = time.perf_counter()
+            sent = datetime.now(UTC)
+            producer.send(FRAME_TOPIC, value=frame, key=stream.encode(), headers=frame_headers(stream, sent))
+            _wait_for(consumer, stream, sent)
+            seconds = time.perf_counter() - began
+            yield 1000 * seconds
+            time.sleep(max(0.0, FRAME_INTERVAL.total_seconds() - seconds))
+    finally:
+        producer.close()
+        consumer.close()
+
+
+def _partitions(consumer: KafkaConsumer) -> set[int]:
+    found: set[int] = consumer.partitions_for_topic(OBSERVATION_TOPIC) or set()
+    return found
+
+
+def _wait_for(consumer: KafkaConsumer, stream: str, frame_time: datetime) -> None:
+    """Reads on until the frame's observation comes.
+
+    Raises:
+        TimeoutError: it does not.
+    """
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        for records in consumer.poll(timeout_ms=100).values():
+            for record in records:
+                found = ObservationMade.FromString(record.value).observation
+                if found.name.startswith(stream) and found.frame_time.ToDatetime(UTC) == frame_time:
+                    return
+    raise TimeoutError(f"a frame was not observed within {PATIENCE_SECONDS} s")

@@ -1,0 +1,75 @@
+"""How soon the better model answers after the last label, in a project of 1,000 images whose loop turns."""
+
+import statistics
+import time
+from dataclasses import dataclass
+
+from experts import Experts
+from figures import Figure
+from photographs import Photographs, read_folder, write_digits
+from vesta import Vesta
+from vesta_common.ids import new_id
+from vesta_contracts.conductor.v1 import GetLoopRequest, LoopPolicy, LoopStatus
+from vesta_local.platform import Platform
+from world import World, set_up
+
+IMAGES = 1000
+ROUNDS = 3
+LABELS_PER_ROUND = 60
+PATIENCE_SECONDS = 300
+GOAL_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Turned:
+    """What a loop has left behind: its project, and the deployment of its champion."""
+
+    world: World
+    deployment: str
+
+
+def turn(owner: Vesta, platform: Platform) -> tuple[Turned, list[Figure]]:
+    """Turns a loop; `loop_seconds` is the median over its rounds.
+
+    The clock starts when the last answer has been given, and stops when Predict, asked through the gateway again and again,
+    first names another model version.
+
+    Raises:
+        RuntimeError: no round brought a better model.
+    """
+    digits = read_folder(write_digits(platform.home.root / "samples" / "digits"))
+    photographs = Photographs("digits", digits.pool[:: len(digits.pool) // IMAGES][:IMAGES], [])
+    world = set_up(owner, platform.home.inbox, photographs, f"bench-{new_id()}")
+    experts = world.hire_experts(platform.home.address("gateway_grpc"), ("ada",), mistake_share=0.0, seed=3)
+    loop = world.start_loop(
+        LoopPolicy(label_budget=ROUNDS * LABELS_PER_ROUND, batch_size=LABELS_PER_ROUND, retrain_after=LABELS_PER_ROUND)
+    )
+    picture = photographs.pool[0].path.read_bytes()
+    rounds = [_label_to_model(owner, loop, experts, number, picture) for number in range(ROUNDS)]
+    better = [seconds for seconds in rounds if seconds is not None]
+    if not better:
+        raise RuntimeError("no round of the loop brought a better model")
+    turned = Turned(world, owner.loops.GetLoop(GetLoopRequest(name=loop)).status.deployment)
+    details = {"images": float(len(photographs.pool)), "slowest_seconds": max(better), "rounds": float(len(better))}
+    return turned, [Figure("loop_seconds", statistics.median(better), GOAL_SECONDS, lower=True, details=details)]
+
+
+def _label_to_model(owner: Vesta, loop: str, experts: Experts, number: int, picture: bytes) -> float | None:
+    """Plays a round to its end; seconds from the last answer to another model's, None where the champion stayed."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    before, last_answer, seconds = "", 0.0, None
+    while time.monotonic() < deadline:
+        status = owner.loops.GetLoop(GetLoopRequest(name=loop)).status
+        if len(status.rounds) > number and status.rounds[number].HasField("end_time"):
+            return seconds
+        if status.phase == LoopStatus.LABELLING:
+            before = before or _version(owner, status.deployment, picture)
+            if experts.work(status.campaign):
+                last_answer = time.monotonic()
+        elif last_answer and seconds is None and _version(owner, status.deployment, picture) != before:
+            seconds = time.monotonic() - last_answer
+    raise RuntimeError(f"round {number + 1} does not end: {LoopStatus.Phase.Name(status.phase)}, {status.message}")
+
+
+def _version(owner: Vesta, deployment: str, picture: bytes) -> str:
+    return owner.predict(deployment, [picture])[0].model_version

@@ -1,0 +1,98 @@
+"""How much of the machine's own speed is left of a model behind the gateway, Triton and all."""
+
+import statistics
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import onnxruntime
+from figures import Figure
+from pictures import jpegs
+from vesta import Vesta
+from vesta_common.images import model_pixels
+from vesta_contracts.serving.v1 import GetDeploymentRequest
+from vesta_contracts.training.v1 import DownloadModelVersionRequest
+from vesta_local.platform import Platform
+
+CLIENTS = 16
+THREADS = 2
+PICTURES = 64
+WIDTH_PX, HEIGHT_PX = 640, 480
+SECONDS = 6.0
+TURNS = 3
+GOAL = 0.85
+
+
+def measure(owner: Vesta, platform: Platform, deployment: str) -> list[Figure]:
+    """`serving_efficiency`: images a second, JPEG in to label out through the gateway, over the same without any service."""
+    pictures = list(jpegs(PICTURES, WIDTH_PX, HEIGHT_PX))
+    clients = [Vesta(platform.home.address("gateway_grpc"), platform.home.owner_key) for _ in range(CLIENTS)]
+    in_process = InProcess(model_file(owner, deployment))
+    served, bare = [], []
+    try:
+        for _ in range(TURNS):
+            bare.append(_per_second(THREADS, lambda _, picture: in_process.answer(picture), pictures))
+            served.append(
+                _per_second(CLIENTS, lambda client, picture: clients[client].predict(deployment, [picture]), pictures)
+            )
+    finally:
+        for client in clients:
+            client.close()
+    served_median, bare_median = statistics.median(served), statistics.median(bare)
+    return [
+        Figure(
+            "serving_efficiency",
+            served_median / bare_median,
+            GOAL,
+            lower=False,
+            baseline=f"decoding and onnxruntime in one process with {THREADS} threads",
+            details={"served_images_per_second": served_median, "in_process_images_per_second": bare_median},
+        )
+    ]
+
+
+class InProcess:
+    """The deployment's model in this process, one thread a run, as an instance of Triton has it."""
+
+    def __init__(self, onnx: bytes) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        self._session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+
+    def answer(self, jpeg: bytes) -> None:
+        """The probabilities of one picture."""
+        self._session.run(["probabilities"], {"pixels": model_pixels(jpeg)[None]})
+
+
+def model_file(owner: Vesta, deployment: str) -> bytes:
+    """The ONNX file of the version that answers."""
+    version = owner.deployments.GetDeployment(GetDeploymentRequest(name=deployment)).stable_version
+    parts = owner.models.DownloadModelVersion(DownloadModelVersionRequest(name=version))
+    return b"".join(part.data for part in parts)
+
+
+def _per_second(workers: int, act: Callable[[int, bytes], object], pictures: Sequence[bytes]) -> float:
+    """How often a second all workers together act, each on one picture after the other."""
+    done = [0] * workers
+    ready = threading.Barrier(workers + 1)
+    stop = threading.Event()
+
+    def work(worker: int) -> None:
+        act(worker, pictures[worker])  # warm
+        ready.wait()
+        while not stop.is_set():
+            act(worker, pictures[(worker + done[worker] * workers) % len(pictures)])
+            done[worker] += 1
+
+    with ThreadPoolExecutor(workers) as pool:
+        working = [pool.submit(work, worker) for worker in range(workers)]
+        ready.wait()
+        began = time.perf_counter()
+        stop.wait(SECONDS)
+        count, seconds = sum(done), time.perf_counter() - began
+        stop.set()
+        for one in working:
+            one.result()
+    return count / seconds

@@ -1,0 +1,24 @@
+"""How soon a platform that has been started before is up again, and how much memory it takes while nothing happens."""
+
+import time
+
+from figures import Figure
+from vesta_local.platform import Platform
+
+IDLE_SECONDS = 20
+GOAL_SECONDS = 15
+GOAL_MIB = 3072
+
+
+def measure(platform: Platform) -> list[Figure]:
+    """`idle_memory_mib` of all processes together, and `second_start_seconds`; the platform is up before and after."""
+    time.sleep(IDLE_SECONDS)
+    memory = sum(row.memory_mib for row in platform.rows())
+    platform.down()
+    began = time.monotonic()
+    platform.up()
+    seconds = time.monotonic() - began
+    return [
+        Figure("second_start_seconds", seconds, GOAL_SECONDS, lower=True),
+        Figure("idle_memory_mib", memory, GOAL_MIB, lower=True),
+    ]
