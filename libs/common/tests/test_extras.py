@@ -6,7 +6,7 @@ import sys
 EXTRAS = ("psycopg", "psycopg_pool", "aiosql", "kafka", "boto3", "botocore", "PIL", "numpy")
 MODULES = (
     *("client", "clock", "errors", "etags", "filters", "idempotency", "ids", "interceptors", "log", "masks"),
-    *("metrics", "names", "pages", "server", "service", "settings", "trace", "validation"),
+    *("messages", "metrics", "names", "page_keys", "pages", "server", "service", "settings", "trace", "validation"),
 )
 IMPORT_WITHOUT = """
 import importlib

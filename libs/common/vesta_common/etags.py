@@ -1,9 +1,11 @@
 """Etags after AIP-154: a hash of the resource, so that an update of what has changed meanwhile is refused."""
 
 import hashlib
-from typing import Any
+from typing import Any, TypeVar
 
 from vesta_common.errors import Aborted
+
+M = TypeVar("M")
 
 _LENGTH = 16
 
@@ -16,9 +18,9 @@ def etag_of(message: Any) -> str:
     return hashlib.sha256(copy.SerializeToString(deterministic=True)).hexdigest()[:_LENGTH]
 
 
-def with_etag(message: Any) -> Any:
+def with_etag(message: M) -> M:
     """The same resource, with its etag set."""
-    message.etag = etag_of(message)
+    message.etag = etag_of(message)  # type: ignore[attr-defined]
     return message
 
 

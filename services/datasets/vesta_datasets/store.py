@@ -360,7 +360,7 @@ def _resource(kind: type[R], row: dict[str, Any]) -> R:
     resource: Any = kind.FromString(bytes(row["body"]))
     resource.create_time.FromDatetime(row["create_time"])
     resource.update_time.FromDatetime(row["update_time"])
-    return with_etag(resource)  # type: ignore[no-any-return]
+    return with_etag(resource)
 
 
 def _found(row: dict[str, Any] | None, name: str) -> dict[str, Any]:
@@ -384,7 +384,7 @@ def _item(row: dict[str, Any]) -> Item:
         item.scores.ParseFromString(bytes(row["scores"]))
     item.create_time.FromDatetime(row["create_time"])
     item.update_time.FromDatetime(row["update_time"])
-    return with_etag(item)  # type: ignore[no-any-return]
+    return with_etag(item)
 
 
 def _manifest_row(row: dict[str, Any]) -> ManifestRow:

@@ -48,4 +48,4 @@ def builtin(name: str) -> Recipe:
     """A recipe that ships with the platform, as a project sees it."""
     word = name.rpartition("/")[2]
     recipe = Recipe(name=name, display_name=builtin_recipe(word).summary[:200], yaml=builtin_yaml(word), builtin=True)
-    return with_etag(recipe)  # type: ignore[no-any-return]
+    return with_etag(recipe)

@@ -219,7 +219,7 @@ class Store:
         for field in ("create_time", "start_time", "end_time"):
             if row[field] is not None:
                 getattr(run, field).FromDatetime(row[field])
-        return with_etag(run)  # type: ignore[no-any-return]
+        return with_etag(run)
 
     # Models
 
@@ -288,7 +288,7 @@ def _recipe(row: dict[str, Any]) -> Recipe:
     recipe = Recipe.FromString(bytes(row["body"]))
     recipe.create_time.FromDatetime(row["create_time"])
     recipe.update_time.FromDatetime(row["update_time"])
-    return with_etag(recipe)  # type: ignore[no-any-return]
+    return with_etag(recipe)
 
 
 def _run_body(run: TrainingRun) -> bytes:
@@ -314,7 +314,7 @@ def _model(row: dict[str, Any]) -> Model:
         model.latest_version = f"{row['name']}/versions/{row['latest']}"
     model.create_time.FromDatetime(row["create_time"])
     model.update_time.FromDatetime(row["update_time"])
-    return with_etag(model)  # type: ignore[no-any-return]
+    return with_etag(model)
 
 
 def _study(row: dict[str, Any]) -> tuple[Study, bool]:
