@@ -9,11 +9,12 @@ from typing import Any
 import structlog
 from google.longrunning import operations_pb2
 from google.rpc import code_pb2, status_pb2
-from vesta_common.errors import InvalidArgument, NotFound, VestaError, is_transient
+from vesta_common.errors import InvalidArgument, VestaError, is_transient
 from vesta_common.ids import new_id
 from vesta_common.names import project_of
 from vesta_common.objects import ObjectStore
 from vesta_common.postgres import Connection
+from vesta_common.resources import existing
 from vesta_contracts.common.v1 import Annotation
 from vesta_contracts.connection.v1 import IngestMediaRequest, MediaFile, MediaServiceStub
 from vesta_contracts.datasets.v1 import (
@@ -77,9 +78,7 @@ class Operations:
 
     def get(self, connection: Connection, name: str) -> operations_pb2.Operation:
         """An operation as it stands. Raises NotFound."""
-        row = queries.find_operation(connection, name=name)
-        if row is None:
-            raise NotFound(f"there is no {name}", reason="RESOURCE_NOT_FOUND", metadata={"name": name})
+        row = existing(queries.find_operation(connection, name=name), name)
         operation = operations_pb2.Operation(name=name, done=row["done"])
         operation.metadata.Pack(TransferProgress(done_count=row["done_count"], total_count=row["total_count"]))
         if row["error"]:

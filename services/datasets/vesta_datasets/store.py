@@ -12,11 +12,13 @@ from pgvector import Vector
 from pgvector.psycopg import register_vector
 from vesta_common import outbox
 from vesta_common.clock import Clock
-from vesta_common.errors import NotFound
 from vesta_common.etags import with_etag
 from vesta_common.events import new_event
 from vesta_common.filters import Where
+from vesta_common.messages import set_times, without
+from vesta_common.names import parent_of
 from vesta_common.postgres import Connection, Postgres, load_queries
+from vesta_common.resources import existing
 from vesta_contracts.common.v1 import ImageScores, Media
 from vesta_contracts.datasets.v1 import (
     AcceptedAnnotations,
@@ -69,13 +71,13 @@ class Store:
     def insert_taxonomy(self, connection: Connection, taxonomy: Taxonomy) -> None:
         """Keeps a new taxonomy. Raises psycopg.errors.UniqueViolation where the name is taken."""
         queries.insert_taxonomy(
-            connection, name=taxonomy.name, parent=_parent(taxonomy.name), body=_body(taxonomy), now=self.clock.now()
+            connection, name=taxonomy.name, parent=parent_of(taxonomy.name), body=_body(taxonomy), now=self.clock.now()
         )
 
     def get_taxonomy(self, connection: Connection, name: str, *, lock: bool = False) -> Taxonomy:
         """A taxonomy. Raises NotFound."""
         find = queries.lock_taxonomy if lock else queries.find_taxonomy
-        return _resource(Taxonomy, _found(find(connection, name=name), name))
+        return _resource(Taxonomy, existing(find(connection, name=name), name))
 
     def list_taxonomies(self, connection: Connection, parent: str, after: str, limit: int) -> list[Taxonomy]:
         """A project's taxonomies after a name, by name."""
@@ -101,16 +103,16 @@ class Store:
         queries.insert_dataset(
             connection,
             name=dataset.name,
-            parent=_parent(dataset.name),
+            parent=parent_of(dataset.name),
             taxonomy=dataset.taxonomy,
-            body=_body(dataset),
+            body=_body(dataset, "counts"),
             now=self.clock.now(),
         )
 
     def get_dataset(self, connection: Connection, name: str, *, lock: bool = False, counted: bool = True) -> Dataset:
         """A dataset, with its counts where they are wanted. Raises NotFound."""
         find = queries.lock_dataset if lock else queries.find_dataset
-        return self._dataset(connection, _found(find(connection, name=name), name), counted=counted)
+        return self._dataset(connection, existing(find(connection, name=name), name), counted=counted)
 
     def list_datasets(self, connection: Connection, parent: str, after: str, limit: int) -> list[Dataset]:
         """A project's datasets after a name, by name."""
@@ -120,7 +122,11 @@ class Store:
     def update_dataset(self, connection: Connection, dataset: Dataset) -> None:
         """Keeps a changed dataset."""
         queries.update_dataset(
-            connection, name=dataset.name, body=_body(dataset), taxonomy=dataset.taxonomy, now=self.clock.now()
+            connection,
+            name=dataset.name,
+            body=_body(dataset, "counts"),
+            taxonomy=dataset.taxonomy,
+            now=self.clock.now(),
         )
 
     def delete_dataset(self, connection: Connection, name: str) -> None:
@@ -190,7 +196,7 @@ class Store:
 
     def get_item(self, connection: Connection, name: str) -> Item:
         """An item. Raises NotFound."""
-        return _item(_found(queries.find_item(connection, name=name), name))
+        return _item(existing(queries.find_item(connection, name=name), name))
 
     def list_items(self, connection: Connection, dataset: str, where: Where, after: str, limit: int) -> list[Item]:
         """Items of a dataset after a name, in order of creation."""
@@ -205,7 +211,7 @@ class Store:
         """The media of items, by name, kept from others until the transaction ends. Raises NotFound for the first that is missing."""
         rows = {row["name"]: row for row in queries.lock_items(connection, names=list(names))}
         for name in names:
-            _found(rows.get(name), name)
+            existing(rows.get(name), name)
         return {name: Media.FromString(bytes(row["media"])) for name, row in rows.items()}
 
     def update_metadata(self, connection: Connection, name: str, metadata: Mapping[str, str]) -> None:
@@ -326,7 +332,7 @@ class Store:
 
     def get_snapshot(self, connection: Connection, name: str) -> Snapshot:
         """A snapshot. Raises NotFound."""
-        return Snapshot.FromString(bytes(_found(queries.find_snapshot(connection, name=name), name)["body"]))
+        return Snapshot.FromString(bytes(existing(queries.find_snapshot(connection, name=name), name)["body"]))
 
     def list_snapshots(
         self, connection: Connection, dataset: str, before: tuple[datetime, str], limit: int
@@ -342,31 +348,15 @@ def _array(value: Any) -> NDArray[np.float32]:
     return np.asarray(value.to_numpy() if isinstance(value, Vector) else value, np.float32)
 
 
-def _parent(name: str) -> str:
-    return "/".join(name.split("/")[:-2])
-
-
-def _body(resource: Any) -> bytes:
+def _body(resource: Taxonomy | Dataset, *counted: str) -> bytes:
     """What is kept of a resource: all but what follows from its row."""
-    kept = type(resource)()
-    kept.CopyFrom(resource)
-    for field in ("create_time", "update_time", "etag", "counts"):
-        if field in kept.DESCRIPTOR.fields_by_name:
-            kept.ClearField(field)
-    return bytes(kept.SerializeToString(deterministic=True))
+    return without(resource, "create_time", "update_time", "etag", *counted).SerializeToString(deterministic=True)
 
 
 def _resource(kind: type[R], row: dict[str, Any]) -> R:
-    resource: Any = kind.FromString(bytes(row["body"]))
-    resource.create_time.FromDatetime(row["create_time"])
-    resource.update_time.FromDatetime(row["update_time"])
+    resource = kind.FromString(bytes(row["body"]))
+    set_times(resource, row, "create_time", "update_time")
     return with_etag(resource)
-
-
-def _found(row: dict[str, Any] | None, name: str) -> dict[str, Any]:
-    if row is None:
-        raise NotFound(f"there is no {name}", reason="RESOURCE_NOT_FOUND", metadata={"name": name})
-    return row
 
 
 def _item(row: dict[str, Any]) -> Item:
@@ -382,8 +372,7 @@ def _item(row: dict[str, Any]) -> Item:
         item.accepted.SetInParent()
     if row["scores"] is not None:
         item.scores.ParseFromString(bytes(row["scores"]))
-    item.create_time.FromDatetime(row["create_time"])
-    item.update_time.FromDatetime(row["update_time"])
+    set_times(item, row, "create_time", "update_time")
     return with_etag(item)
 
 

@@ -4,12 +4,13 @@ import grpc
 import psycopg
 from google.longrunning import operations_pb2
 from google.protobuf import empty_pb2
-from vesta_common.errors import AlreadyExists, InvalidArgument, NotFound, Violation
-from vesta_common.etags import check_etag
-from vesta_common.idempotency import once
+from vesta_common.errors import InvalidArgument, NotFound, Violation
 from vesta_common.ids import new_id
-from vesta_common.masks import apply_update
+from vesta_common.messages import copy_of
+from vesta_common.page_keys import by_name
 from vesta_common.pages import read_page
+from vesta_common.postgres import Connection
+from vesta_common.resources import create_once, missing, revise, run_once
 from vesta_contracts.datasets.v1 import (
     ArchiveFormat,
     CreateDatasetRequest,
@@ -51,20 +52,12 @@ class DatasetService(DatasetServiceServicer):
             ) from error
         name = f"{request.parent}/datasets/{request.dataset_id or new_id()}"
 
-        def create() -> Dataset:
-            dataset = Dataset()
-            dataset.CopyFrom(request.dataset)
-            dataset.name = name
-            self._store.insert_dataset(connection, dataset)
+        def create(connection: Connection) -> Dataset:
+            self._store.insert_dataset(connection, copy_of(request.dataset, name=name))
             return self._store.get_dataset(connection, name)
 
         try:
-            with self._store.postgres.transaction() as connection:
-                return once(connection, request, Dataset, create)
-        except psycopg.errors.UniqueViolation as error:
-            raise AlreadyExists(
-                f"{name} is there already", reason="RESOURCE_EXISTS", metadata={"name": name}
-            ) from error
+            return create_once(self._store.postgres, request, Dataset, name, create)
         except psycopg.errors.ForeignKeyViolation as error:
             raise _no_taxonomy(request.dataset.taxonomy) from error
 
@@ -77,18 +70,16 @@ class DatasetService(DatasetServiceServicer):
         """A project's datasets by name."""
         page = read_page(request)
         with self._store.postgres.transaction() as connection:
-            after = page.cursor[0] if page.cursor else ""
-            found = self._store.list_datasets(connection, request.parent, after, page.limit)
-        kept, token = page.cut(found, lambda dataset: (dataset.name,))
-        return ListDatasetsResponse(datasets=kept, next_page_token=token)
+            found = self._store.list_datasets(connection, request.parent, page.after, page.limit)
+        datasets, token = page.cut(found, by_name)
+        return ListDatasetsResponse(datasets=datasets, next_page_token=token)
 
     def UpdateDataset(self, request: UpdateDatasetRequest, context: grpc.ServicerContext) -> Dataset:
         """Changes display name or taxonomy."""
         try:
             with self._store.postgres.transaction() as connection:
                 current = self._store.get_dataset(connection, request.dataset.name, lock=True, counted=False)
-                check_etag(request.dataset.etag, current)
-                updated = apply_update(current, request.dataset, request.update_mask, _MUTABLE)
+                updated = revise(current, request.dataset, request.update_mask, _MUTABLE)
                 self._store.update_dataset(connection, updated)
                 return self._store.get_dataset(connection, current.name)
         except psycopg.errors.ForeignKeyViolation as error:
@@ -121,14 +112,11 @@ class DatasetService(DatasetServiceServicer):
         return self._begin(request, EXPORT)
 
     def _begin(self, request: ImportDatasetRequest | ExportDatasetRequest, kind: str) -> operations_pb2.Operation:
-        with self._store.postgres.transaction() as connection:
+        def begin(connection: Connection) -> operations_pb2.Operation:
             self._store.get_dataset(connection, request.name, counted=False)
-            operation = once(
-                connection,
-                request,
-                operations_pb2.Operation,
-                lambda: self._operations.begin(connection, kind, request.name, request),
-            )
+            return self._operations.begin(connection, kind, request.name, request)
+
+        operation = run_once(self._store.postgres, request, operations_pb2.Operation, begin)
         self._operations.wake()
         return operation
 
@@ -141,4 +129,4 @@ def _check_format(value: ArchiveFormat.ValueType) -> None:
 
 
 def _no_taxonomy(name: str) -> NotFound:
-    return NotFound(f"there is no {name}; create it first", reason="RESOURCE_NOT_FOUND", metadata={"name": name})
+    return missing(name, "create it first")

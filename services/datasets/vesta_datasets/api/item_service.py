@@ -8,12 +8,12 @@ from google.api import httpbody_pb2
 from google.protobuf import empty_pb2
 from vesta_common import trace
 from vesta_common.errors import FailedPrecondition, InvalidArgument, NotFound, Violation
-from vesta_common.etags import check_etag
-from vesta_common.idempotency import once
-from vesta_common.masks import apply_update
 from vesta_common.names import project_of
 from vesta_common.objects import ObjectStore
+from vesta_common.page_keys import by_name
 from vesta_common.pages import read_page
+from vesta_common.postgres import Connection
+from vesta_common.resources import revise, run_once
 from vesta_contracts.datasets.v1 import (
     BatchAnnotateItemsRequest,
     BatchAnnotateItemsResponse,
@@ -60,16 +60,12 @@ class ItemService(ItemServiceServicer):
         if not trace.service():
             with self._store.postgres.transaction() as connection:
                 check_media(self._store, connection, project_of(request.parent), request.items)
-        return self._store.postgres.run(
-            lambda connection: once(
-                connection,
-                request,
-                BatchCreateItemsResponse,
-                lambda: BatchCreateItemsResponse(
-                    items=add_items(self._store, connection, request.parent, request.items, who)
-                ),
-            )
-        )
+
+        def add(connection: Connection) -> BatchCreateItemsResponse:
+            created = add_items(self._store, connection, request.parent, request.items, who)
+            return BatchCreateItemsResponse(items=created)
+
+        return run_once(self._store.postgres, request, BatchCreateItemsResponse, add)
 
     def GetItem(self, request: GetItemRequest, context: grpc.ServicerContext) -> Item:
         """One item."""
@@ -82,18 +78,16 @@ class ItemService(ItemServiceServicer):
         where = item_filter(request.filter)
         with self._store.postgres.transaction() as connection:
             self._store.get_dataset(connection, request.parent, counted=False)
-            after = page.cursor[0] if page.cursor else ""
-            found = self._store.list_items(connection, request.parent, where, after, page.limit)
-        kept, token = page.cut(found, lambda item: (item.name,))
-        return ListItemsResponse(items=kept, next_page_token=token)
+            found = self._store.list_items(connection, request.parent, where, page.after, page.limit)
+        items, token = page.cut(found, by_name)
+        return ListItemsResponse(items=items, next_page_token=token)
 
     def UpdateItem(self, request: UpdateItemRequest, context: grpc.ServicerContext) -> Item:
         """Changes an item's metadata."""
         with self._store.postgres.transaction() as connection:
             self._store.lock_items(connection, [request.item.name])
             current = self._store.get_item(connection, request.item.name)
-            check_etag(request.item.etag, current)
-            updated = apply_update(current, request.item, request.update_mask, ("metadata",))
+            updated = revise(current, request.item, request.update_mask, ("metadata",))
             self._store.update_metadata(connection, current.name, updated.metadata)
             return self._store.get_item(connection, current.name)
 
@@ -122,7 +116,7 @@ class ItemService(ItemServiceServicer):
     ) -> BatchAnnotateItemsResponse:
         """Accepts annotations directly, all or none."""
 
-        def annotate() -> BatchAnnotateItemsResponse:
+        def annotate(connection: Connection) -> BatchAnnotateItemsResponse:
             dataset = self._store.get_dataset(connection, request.parent, counted=False)
             taxonomy = self._store.get_taxonomy(connection, dataset.taxonomy)
             names = [entry.item for entry in request.items]
@@ -142,8 +136,7 @@ class ItemService(ItemServiceServicer):
                 accept_directly(self._store, connection, entry.item, entry.annotations, trace.caller())
             return BatchAnnotateItemsResponse(annotated_count=len(names))
 
-        with self._store.postgres.transaction() as connection:
-            return once(connection, request, BatchAnnotateItemsResponse, annotate)
+        return run_once(self._store.postgres, request, BatchAnnotateItemsResponse, annotate)
 
     def SearchItems(self, request: SearchItemsRequest, context: grpc.ServicerContext) -> SearchItemsResponse:
         """The nearest items by cosine distance."""

@@ -1,14 +1,13 @@
 """gRPC: snapshots."""
 
-from datetime import UTC, datetime
-
 import grpc
-import psycopg
-from vesta_common.errors import AlreadyExists, InvalidArgument, Violation
-from vesta_common.idempotency import once
+from vesta_common.errors import InvalidArgument, Violation
 from vesta_common.ids import new_id
 from vesta_common.objects import ObjectStore
+from vesta_common.page_keys import by_age, newest_before
 from vesta_common.pages import read_page
+from vesta_common.postgres import Connection
+from vesta_common.resources import create_once
 from vesta_contracts.datasets.v1 import (
     CreateSnapshotRequest,
     DiffSnapshotsRequest,
@@ -24,8 +23,6 @@ from vesta_contracts.datasets.v1 import (
 from vesta_datasets.snapshotting import compare, write_snapshot
 from vesta_datasets.store import Store
 
-_FAR_FUTURE = datetime(9999, 1, 1, tzinfo=UTC)
-
 
 class SnapshotService(SnapshotServiceServicer):
     """Makes Snapshots."""
@@ -38,7 +35,7 @@ class SnapshotService(SnapshotServiceServicer):
         """Writes the items as they are."""
         name = f"{request.parent}/snapshots/{request.snapshot_id or new_id()}"
 
-        def create() -> Snapshot:
+        def create(connection: Connection) -> Snapshot:
             self._store.get_dataset(connection, request.parent, counted=False)
             snapshot = Snapshot(name=name, display_name=request.snapshot.display_name)
             now = self._store.clock.now()
@@ -48,13 +45,7 @@ class SnapshotService(SnapshotServiceServicer):
             self._store.publish(connection, name, SnapshotCreated(snapshot=snapshot))
             return snapshot
 
-        try:
-            with self._store.postgres.transaction() as connection:
-                return once(connection, request, Snapshot, create)
-        except psycopg.errors.UniqueViolation as error:
-            raise AlreadyExists(
-                f"{name} is there already", reason="RESOURCE_EXISTS", metadata={"name": name}
-            ) from error
+        return create_once(self._store.postgres, request, Snapshot, name, create)
 
     def GetSnapshot(self, request: GetSnapshotRequest, context: grpc.ServicerContext) -> Snapshot:
         """One snapshot."""
@@ -64,12 +55,11 @@ class SnapshotService(SnapshotServiceServicer):
     def ListSnapshots(self, request: ListSnapshotsRequest, context: grpc.ServicerContext) -> ListSnapshotsResponse:
         """A dataset's snapshots, newest first."""
         page = read_page(request)
-        before = (datetime.fromisoformat(page.cursor[0]), page.cursor[1]) if page.cursor else (_FAR_FUTURE, "")
         with self._store.postgres.transaction() as connection:
             self._store.get_dataset(connection, request.parent, counted=False)
-            found = self._store.list_snapshots(connection, request.parent, before, page.limit)
-        kept, token = page.cut(found, lambda entry: (entry.create_time.ToDatetime(UTC).isoformat(), entry.name))
-        return ListSnapshotsResponse(snapshots=kept, next_page_token=token)
+            found = self._store.list_snapshots(connection, request.parent, newest_before(page), page.limit)
+        snapshots, token = page.cut(found, by_age)
+        return ListSnapshotsResponse(snapshots=snapshots, next_page_token=token)
 
     def DiffSnapshots(self, request: DiffSnapshotsRequest, context: grpc.ServicerContext) -> SnapshotDiff:
         """What changed between two snapshots of one dataset."""

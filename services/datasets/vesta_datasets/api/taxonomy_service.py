@@ -3,12 +3,13 @@
 import grpc
 import psycopg
 from google.protobuf import empty_pb2
-from vesta_common.errors import AlreadyExists, FailedPrecondition, InvalidArgument, Violation
-from vesta_common.etags import check_etag
-from vesta_common.idempotency import once
+from vesta_common.errors import FailedPrecondition, InvalidArgument, Violation
 from vesta_common.ids import new_id
-from vesta_common.masks import apply_update
+from vesta_common.messages import copy_of
+from vesta_common.page_keys import by_name
 from vesta_common.pages import read_page
+from vesta_common.postgres import Connection
+from vesta_common.resources import create_once, revise
 from vesta_contracts.datasets.v1 import (
     CreateTaxonomyRequest,
     DeleteTaxonomyRequest,
@@ -36,20 +37,11 @@ class TaxonomyService(TaxonomyServiceServicer):
         _check(request.taxonomy)
         name = f"{request.parent}/taxonomies/{request.taxonomy_id or new_id()}"
 
-        def create() -> Taxonomy:
-            taxonomy = Taxonomy()
-            taxonomy.CopyFrom(request.taxonomy)
-            taxonomy.name = name
-            self._store.insert_taxonomy(connection, taxonomy)
+        def create(connection: Connection) -> Taxonomy:
+            self._store.insert_taxonomy(connection, copy_of(request.taxonomy, name=name))
             return self._store.get_taxonomy(connection, name)
 
-        try:
-            with self._store.postgres.transaction() as connection:
-                return once(connection, request, Taxonomy, create)
-        except psycopg.errors.UniqueViolation as error:
-            raise AlreadyExists(
-                f"{name} is there already", reason="RESOURCE_EXISTS", metadata={"name": name}
-            ) from error
+        return create_once(self._store.postgres, request, Taxonomy, name, create)
 
     def GetTaxonomy(self, request: GetTaxonomyRequest, context: grpc.ServicerContext) -> Taxonomy:
         """One taxonomy."""
@@ -60,17 +52,15 @@ class TaxonomyService(TaxonomyServiceServicer):
         """A project's taxonomies by name."""
         page = read_page(request)
         with self._store.postgres.transaction() as connection:
-            after = page.cursor[0] if page.cursor else ""
-            found = self._store.list_taxonomies(connection, request.parent, after, page.limit)
-        kept, token = page.cut(found, lambda taxonomy: (taxonomy.name,))
-        return ListTaxonomiesResponse(taxonomies=kept, next_page_token=token)
+            found = self._store.list_taxonomies(connection, request.parent, page.after, page.limit)
+        taxonomies, token = page.cut(found, by_name)
+        return ListTaxonomiesResponse(taxonomies=taxonomies, next_page_token=token)
 
     def UpdateTaxonomy(self, request: UpdateTaxonomyRequest, context: grpc.ServicerContext) -> Taxonomy:
         """Changes concepts; one that an item bears can be retired, not removed."""
         with self._store.postgres.transaction() as connection:
             current = self._store.get_taxonomy(connection, request.taxonomy.name, lock=True)
-            check_etag(request.taxonomy.etag, current)
-            updated = apply_update(current, request.taxonomy, request.update_mask, _MUTABLE)
+            updated = revise(current, request.taxonomy, request.update_mask, _MUTABLE)
             _check(updated)
             gone = self._store.used_labels(connection, current.name) - {concept.id for concept in updated.concepts}
             if gone:
