@@ -1,7 +1,6 @@
 """Distances between embeddings, in blocks, so that memory stays bounded however large the pool is."""
 
 import numpy as np
-from sklearn.utils.extmath import randomized_svd
 
 from vesta_datasets.selection.pool import Floats
 
@@ -55,6 +54,8 @@ def centred(embeddings: Floats, seed: int) -> Floats:
 
 def principal(embeddings: Floats, dimensions: int, seed: int) -> Floats:
     """`(N, at most dimensions)` coordinates along the axes of largest variance; their scale is kept."""
+    from sklearn.utils.extmath import randomized_svd  # at first use: it costs seconds, and memory for good
+
     sample = sample_rows(embeddings, seed)
     centre = sample.mean(axis=0)
     kept = min(dimensions, *sample.shape)

@@ -7,7 +7,6 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans, MiniBatchKMeans
 
 from vesta_datasets.selection.geometry import principal, squared_distances
 from vesta_datasets.selection.pool import Floats, Indices, Pick, Pool, Reason
@@ -50,6 +49,8 @@ def typiclust(pool: Pool) -> list[Pick]:
 
 def _cluster(points: Floats, count: int, seed: int) -> NDArray[np.intp]:
     """`(N,)` cluster of each row, in `[0, count)`; some clusters may stay empty."""
+    from sklearn.cluster import KMeans, MiniBatchKMeans  # at first use: it costs seconds, and memory for good
+
     distinct = np.unique(points, axis=0).shape[0]
     count = min(count, distinct)
     if points.shape[0] <= KMEANS_ITEMS_MAX:

@@ -1,0 +1,12 @@
+"""The service starts quickly and small: what only some calls need is imported by the first of them."""
+
+import subprocess
+import sys
+
+HEAVY = ("sklearn", "scipy", "datumaro")
+SCRIPT = f"import sys, vesta_datasets.app; print([name for name in {HEAVY!r} if name in sys.modules])"
+
+
+def test_starting_imports_nothing_that_only_some_calls_need() -> None:
+    ran = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=60, check=True)
+    assert ran.stdout.strip() == "[]"
