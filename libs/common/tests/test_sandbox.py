@@ -135,7 +135,7 @@ def test_many_threads_share_the_children_and_one_ones_bomb_hurts_no_other(sandbo
             with pytest.raises(InvalidArgument):
                 sandbox.run(os._exit, 1)
             return "refused"
-        return sandbox.run(normalise, a_jpeg(100 + number)).sha256
+        return sandbox.run(normalise, a_jpeg(100 + number)).data.hex()
 
     with ThreadPoolExecutor(8) as threads:
         answers = list(threads.map(call, range(40)))

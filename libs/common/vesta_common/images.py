@@ -4,7 +4,6 @@ Everything here is a pure function of bytes and may be called from any thread. B
 a child process: `vesta_common.sandbox`.
 """
 
-import hashlib
 import io
 import re
 import struct
@@ -68,7 +67,6 @@ class NormalisedImage:
     Attributes:
         data: JPEG or PNG, upright, sRGB, without any metadata. A JPEG or PNG that was so already keeps its pixels bit for bit.
         mime_type: `image/jpeg` or `image/png`.
-        sha256: of `data`, 64 lower-case hexadecimal digits.
         perceptual_hash: 64 bits; near-duplicates differ in few of them.
         thumbnail_jpeg: at most 256 pixels on its long side.
         taken_time: from EXIF, aware, UTC; a camera that names no time zone is taken to be set to UTC. None where it says nothing.
@@ -78,7 +76,6 @@ class NormalisedImage:
     mime_type: str
     width_px: int
     height_px: int
-    sha256: str
     perceptual_hash: int
     thumbnail_jpeg: bytes
     taken_time: datetime | None
@@ -103,20 +100,23 @@ def normalise(data: bytes) -> NormalisedImage:
     """
     file = take_apart(data)
     try:
-        image = _decode(file)
-        exif = _exif(file, image)
-        picture = _to_srgb(_turned(image, exif, file.header.format), _profile(file, image))
-        if picture is image and file.header.format in _KEPT_FORMATS and image.mode in _KEPT_MODES:
+        image = _open(file)
+        exif, profile = _exif(file, image), _profile(file, image)
+        if _is_normal(file, image, exif, profile):
             kept, kept_format = file.essential, file.header.format
+            # At a smaller scale every bit of a JPEG is still read, and damage found; only the pixels are fewer.
+            picture = _load(image, side_px_min=THUMBNAIL_SIDE_PX)
+            width_px, height_px = file.header.width_px, file.header.height_px
         else:
+            picture = _to_srgb(_turned(_load(image), exif, file.header.format), profile)
             kept, kept_format = _encode(picture, as_png=file.header.format == "PNG" or picture.has_transparency_data)
+            width_px, height_px = picture.size
         small = _thumbnail(picture)
         return NormalisedImage(
             data=kept,
             mime_type=_KEPT_FORMATS[kept_format],
-            width_px=picture.width,
-            height_px=picture.height,
-            sha256=hashlib.sha256(kept).hexdigest(),
+            width_px=width_px,
+            height_px=height_px,
             perceptual_hash=_perceptual_hash(small),
             thumbnail_jpeg=kept
             if kept_format == "JPEG" and small is picture
@@ -138,7 +138,7 @@ def model_pixels(data: bytes) -> Pixels:
     """
     file = take_apart(data)
     try:
-        image = _decode(file, side_px_min=MODEL_SIDE_PX)
+        image = _load(_open(file), side_px_min=MODEL_SIDE_PX)
         squashed = _resized(_on_white(image), (MODEL_SIDE_PX, MODEL_SIDE_PX))
         picture = _turned(_to_srgb(squashed, _profile(file, image)), _exif(file, image), file.header.format)
         return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
@@ -146,12 +146,8 @@ def model_pixels(data: bytes) -> Pixels:
         raise _refusal(error) from error
 
 
-def _decode(file: ImageFile, side_px_min: int | None = None) -> Image.Image:
-    """The pixels, decoded from the essential bytes alone.
-
-    Args:
-        side_px_min: a JPEG may come scaled down by 2, 4 or 8, as long as both its sides keep so many pixels.
-    """
+def _open(file: ImageFile) -> Image.Image:
+    """The picture, its pixels not decoded yet; of the essential bytes alone."""
     header = file.header
     image = _READERS[header.format](io.BytesIO(file.essential))  # type: ignore[call-arg]
     expected, found = (header.width_px, header.height_px), image.size
@@ -162,10 +158,29 @@ def _decode(file: ImageFile, side_px_min: int | None = None) -> Image.Image:
             "IMAGE_FORMAT_UNSUPPORTED",
             f"pixels of the kind {image.mode} cannot be shown; save them with 8 or 16 bits a channel",
         )
+    return image
+
+
+def _load(image: Image.Image, side_px_min: int | None = None) -> Image.Image:
+    """The same picture, decoded.
+
+    Args:
+        side_px_min: a JPEG may come scaled down by 2, 4 or 8, as long as both its sides keep so many pixels.
+    """
     if side_px_min and isinstance(image, JpegImagePlugin.JpegImageFile):
         image.draft("RGB", (side_px_min, side_px_min))
     image.load()
     return image
+
+
+def _is_normal(file: ImageFile, image: Image.Image, exif: Image.Exif, profile: bytes) -> bool:
+    """Whether the pixels are to be kept as they are."""
+    return (
+        file.header.format in _KEPT_FORMATS
+        and image.mode in _KEPT_MODES
+        and _turn(exif, file.header.format) is None
+        and _transform_of(image, profile) is None
+    )
 
 
 def _refusal(error: Exception) -> InvalidArgument:
@@ -207,8 +222,12 @@ def _exif(file: ImageFile, image: Image.Image) -> Image.Exif:
 
 
 def _turned(image: Image.Image, exif: Image.Exif, image_format: str) -> Image.Image:
-    turn = _TURNS.get(exif.get(_ORIENTATION, 1)) if image_format != "TIFF" else None
+    turn = _turn(exif, image_format)
     return image if turn is None else image.transpose(turn)
+
+
+def _turn(exif: Image.Exif, image_format: str) -> Image.Transpose | None:
+    return _TURNS.get(exif.get(_ORIENTATION, 1)) if image_format != "TIFF" else None
 
 
 def _taken_time(exif: Image.Exif) -> datetime | None:
@@ -236,21 +255,23 @@ def _profile(file: ImageFile, image: Image.Image) -> bytes:
 
 def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
     """The same object where it is sRGB already. A profile that is broken, or for other colours than the picture's, is ignored."""
-    converted = _by_profile(image, profile) if profile else image
+    transform = _transform_of(image, profile)
+    converted = _transformed(image, transform) if transform else image
     return converted.convert("RGB") if converted.mode in {"CMYK", "YCbCr", "RGBX"} else converted
 
 
-def _by_profile(image: Image.Image, profile: bytes) -> Image.Image:
-    transform = (
-        _transform(profile, "CMYK" if image.mode == "CMYK" else "RGB") if image.mode in _PROFILED_MODES else None
-    )
-    if transform is None:
-        return image
+def _transformed(image: Image.Image, transform: ImageCms.ImageCmsTransform) -> Image.Image:
     converted = transform.apply(image if image.mode == "CMYK" else image.convert("RGB"))
     if image.has_transparency_data:
         converted.putalpha(image.convert("RGBA").getchannel("A"))
     converted.info = {}
     return converted
+
+
+def _transform_of(image: Image.Image, profile: bytes) -> ImageCms.ImageCmsTransform | None:
+    if not profile or image.mode not in _PROFILED_MODES:
+        return None
+    return _transform(profile, "CMYK" if image.mode == "CMYK" else "RGB")
 
 
 @lru_cache(TRANSFORMS_MAX)

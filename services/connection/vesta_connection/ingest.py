@@ -76,6 +76,8 @@ class Ingest:
     def _store_one(self, arrival: Arrival, image: NormalisedImage, source: str, arrived: datetime) -> Media:
         stored = self._store.put("media", image.data)
         thumbnail = self._store.put_named(f"thumbnails/{stored.sha256}", image.thumbnail_jpeg)
+        unchanged = image.data == arrival.data
+        original_sha256 = stored.sha256 if unchanged else hashlib.sha256(arrival.data).hexdigest()
         media = Media(
             sha256=stored.sha256,
             size_bytes=stored.size_bytes,
@@ -85,9 +87,7 @@ class Ingest:
             object_key=stored.key,
             thumbnail_key=thumbnail.key,
             perceptual_hash=image.perceptual_hash,
-            provenance=Provenance(
-                source=source, file_name=arrival.file_name, original_sha256=hashlib.sha256(arrival.data).hexdigest()
-            ),
+            provenance=Provenance(source=source, file_name=arrival.file_name, original_sha256=original_sha256),
         )
         taken = image.taken_time or arrival.changed_time
         if taken:
