@@ -1,8 +1,8 @@
 """Recipes by name: those that ship with the platform, which every project has, and a project's own."""
 
-from vesta_common.errors import NotFound
 from vesta_common.etags import with_etag
 from vesta_common.postgres import Connection
+from vesta_common.resources import existing
 from vesta_contracts.training.v1 import Recipe
 
 from vesta_training.recipe import BUILTIN, builtin_recipe, builtin_yaml
@@ -24,14 +24,8 @@ class RecipeBook:
         """A recipe, in the caller's transaction. Raises NotFound."""
         if is_builtin(name):
             return builtin(name)
-        found = self._store.find_recipe(connection, name)
-        if found is None:
-            raise NotFound(
-                f"there is no {name}; those that ship with the platform are {', '.join(BUILTIN)}",
-                reason="RESOURCE_NOT_FOUND",
-                metadata={"name": name},
-            )
-        return found
+        shipped = f"those that ship with the platform are {', '.join(BUILTIN)}"
+        return existing(self._store.find_recipe(connection, name), name, shipped)
 
     def list_all(self, connection: Connection, project: str) -> list[Recipe]:
         """Every recipe of a project, by name."""

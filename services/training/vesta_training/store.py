@@ -6,11 +6,13 @@ from typing import Any
 
 from vesta_common import outbox
 from vesta_common.clock import Clock
-from vesta_common.errors import NotFound
 from vesta_common.etags import with_etag
 from vesta_common.events import new_event
 from vesta_common.filters import Where
+from vesta_common.messages import set_times, without
+from vesta_common.names import parent_of
 from vesta_common.postgres import Connection, Postgres, load_queries
+from vesta_common.resources import existing
 from vesta_contracts.training.v1 import (
     Model,
     ModelVersion,
@@ -27,6 +29,18 @@ from vesta_contracts.training.v1 import (
 )
 
 SERVICE = "training"
+
+_RUN_APART = (
+    "state",
+    "waiting_reason",
+    "progress",
+    "attempt_count",
+    "create_time",
+    "start_time",
+    "end_time",
+    "etag",
+)
+"""What a run's row has columns for, or what follows from it."""
 
 queries = load_queries("vesta_training")
 
@@ -92,7 +106,7 @@ class Store:
 
     def get_run(self, connection: Connection, name: str) -> TrainingRun:
         """A run as it stands. Raises NotFound."""
-        return self._run(connection, _found(queries.find_run(connection, name=name), name))
+        return self._run(connection, existing(queries.find_run(connection, name=name), name))
 
     def list_runs(
         self, connection: Connection, parent: str, where: Where, before: tuple[datetime, str], limit: int
@@ -216,16 +230,14 @@ class Store:
         if run.state == TrainingRun.QUEUED:
             count = queries.count_before(connection, name=row["name"])
             run.waiting_reason = f"behind {count} other run{'s' * (count != 1)}" if count else "for a worker to take it"
-        for field in ("create_time", "start_time", "end_time"):
-            if row[field] is not None:
-                getattr(run, field).FromDatetime(row[field])
+        set_times(run, row, "create_time", "start_time", "end_time")
         return with_etag(run)
 
     # Models
 
     def get_model(self, connection: Connection, name: str) -> Model:
         """A model. Raises NotFound."""
-        return _model(_found(queries.find_model(connection, name=name), name))
+        return _model(existing(queries.find_model(connection, name=name), name))
 
     def list_models(self, connection: Connection, parent: str, after: str, limit: int) -> list[Model]:
         """A project's models after a name, by name."""
@@ -237,7 +249,7 @@ class Store:
 
     def get_version(self, connection: Connection, name: str) -> ModelVersion:
         """A version. Raises NotFound."""
-        return ModelVersion.FromString(bytes(_found(queries.find_version(connection, name=name), name)["body"]))
+        return ModelVersion.FromString(bytes(existing(queries.find_version(connection, name=name), name)["body"]))
 
     def list_versions(self, connection: Connection, model: str, before: int, limit: int) -> list[ModelVersion]:
         """A model's versions, newest first."""
@@ -258,7 +270,7 @@ class Store:
 
     def find_study(self, connection: Connection, name: str) -> tuple[Study, bool]:
         """A study as it was asked for, and whether it was cancelled. Raises NotFound."""
-        return _study(_found(queries.find_study(connection, name=name), name))
+        return _study(existing(queries.find_study(connection, name=name), name))
 
     def list_studies(
         self, connection: Connection, parent: str, before: tuple[datetime, str], limit: int
@@ -274,11 +286,6 @@ class Store:
         queries.cancel_study(connection, name=name)
 
 
-def parent_of(name: str) -> str:
-    """`projects/acme` for `projects/acme/models/vans`."""
-    return "/".join(name.split("/")[:-2])
-
-
 def _recipe_body(recipe: Recipe) -> bytes:
     kept = Recipe(name=recipe.name, display_name=recipe.display_name, yaml=recipe.yaml)
     return kept.SerializeToString()
@@ -286,44 +293,23 @@ def _recipe_body(recipe: Recipe) -> bytes:
 
 def _recipe(row: dict[str, Any]) -> Recipe:
     recipe = Recipe.FromString(bytes(row["body"]))
-    recipe.create_time.FromDatetime(row["create_time"])
-    recipe.update_time.FromDatetime(row["update_time"])
+    set_times(recipe, row, "create_time", "update_time")
     return with_etag(recipe)
 
 
 def _run_body(run: TrainingRun) -> bytes:
-    kept = TrainingRun()
-    kept.CopyFrom(run)
-    for field in (
-        "state",
-        "waiting_reason",
-        "progress",
-        "attempt_count",
-        "create_time",
-        "start_time",
-        "end_time",
-        "etag",
-    ):
-        kept.ClearField(field)
-    return kept.SerializeToString()
+    return without(run, *_RUN_APART).SerializeToString()
 
 
 def _model(row: dict[str, Any]) -> Model:
     model = Model(name=row["name"], display_name=row["display_name"])
     if row["latest"]:
         model.latest_version = f"{row['name']}/versions/{row['latest']}"
-    model.create_time.FromDatetime(row["create_time"])
-    model.update_time.FromDatetime(row["update_time"])
+    set_times(model, row, "create_time", "update_time")
     return with_etag(model)
 
 
 def _study(row: dict[str, Any]) -> tuple[Study, bool]:
     study = Study.FromString(bytes(row["body"]))
-    study.create_time.FromDatetime(row["create_time"])
+    set_times(study, row, "create_time")
     return study, row["cancelled"]
-
-
-def _found(row: dict[str, Any] | None, name: str) -> dict[str, Any]:
-    if row is None:
-        raise NotFound(f"there is no {name}", reason="RESOURCE_NOT_FOUND", metadata={"name": name})
-    return row

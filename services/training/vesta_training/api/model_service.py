@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 import grpc
 from google.api import httpbody_pb2
-from vesta_common.etags import check_etag
-from vesta_common.masks import apply_update
 from vesta_common.objects import ObjectStore
+from vesta_common.page_keys import by_name
 from vesta_common.pages import read_page
+from vesta_common.resources import revise
 from vesta_contracts.training.v1 import (
     DownloadModelVersionRequest,
     GetModelRequest,
@@ -44,17 +44,15 @@ class ModelService(ModelServiceServicer):
         """A project's models by name."""
         page = read_page(request)
         with self._store.postgres.transaction() as connection:
-            after = page.cursor[0] if page.cursor else ""
-            found = self._store.list_models(connection, request.parent, after, page.limit)
-        kept, token = page.cut(found, lambda model: (model.name,))
-        return ListModelsResponse(models=kept, next_page_token=token)
+            found = self._store.list_models(connection, request.parent, page.after, page.limit)
+        models, token = page.cut(found, by_name)
+        return ListModelsResponse(models=models, next_page_token=token)
 
     def UpdateModel(self, request: UpdateModelRequest, context: grpc.ServicerContext) -> Model:
         """Changes a model's display name."""
         with self._store.postgres.transaction() as connection:
             current = self._store.get_model(connection, request.model.name)
-            check_etag(request.model.etag, current)
-            updated = apply_update(current, request.model, request.update_mask, ("display_name",))
+            updated = revise(current, request.model, request.update_mask, ("display_name",))
             self._store.update_model(connection, updated)
             return self._store.get_model(connection, current.name)
 
@@ -72,8 +70,8 @@ class ModelService(ModelServiceServicer):
             self._store.get_model(connection, request.parent)
             before = int(page.cursor[0]) if page.cursor else NUMBER_MAX
             found = self._store.list_versions(connection, request.parent, before, page.limit)
-        kept, token = page.cut(found, lambda version: (version.name.rpartition("/")[2],))
-        return ListModelVersionsResponse(model_versions=kept, next_page_token=token)
+        versions, token = page.cut(found, lambda version: (version.name.rpartition("/")[2],))
+        return ListModelVersionsResponse(model_versions=versions, next_page_token=token)
 
     def DownloadModelVersion(
         self, request: DownloadModelVersionRequest, context: grpc.ServicerContext

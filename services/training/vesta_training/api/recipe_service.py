@@ -1,14 +1,13 @@
 """gRPC: recipes."""
 
 import grpc
-import psycopg
 from google.protobuf import empty_pb2
-from vesta_common.errors import AlreadyExists, FailedPrecondition
-from vesta_common.etags import check_etag
-from vesta_common.idempotency import once
+from vesta_common.errors import FailedPrecondition
 from vesta_common.ids import new_id
-from vesta_common.masks import apply_update
+from vesta_common.page_keys import by_name
 from vesta_common.pages import read_page
+from vesta_common.postgres import Connection
+from vesta_common.resources import create_once, revise, taken
 from vesta_contracts.training.v1 import (
     CreateRecipeRequest,
     DeleteRecipeRequest,
@@ -36,19 +35,15 @@ class RecipeService(RecipeServiceServicer):
         """Keeps a recipe that can be read."""
         name = f"{request.parent}/recipes/{request.recipe_id or new_id()}"
         read_recipe(name, request.recipe.yaml)
+        if is_builtin(name):
+            raise taken(name)
 
-        def create() -> Recipe:
+        def create(connection: Connection) -> Recipe:
             recipe = Recipe(name=name, display_name=request.recipe.display_name, yaml=request.recipe.yaml)
             self._store.insert_recipe(connection, recipe)
             return self._book.find(connection, name)
 
-        try:
-            if is_builtin(name):
-                raise _exists(name)
-            with self._store.postgres.transaction() as connection:
-                return once(connection, request, Recipe, create)
-        except psycopg.errors.UniqueViolation as error:
-            raise _exists(name) from error
+        return create_once(self._store.postgres, request, Recipe, name, create)
 
     def GetRecipe(self, request: GetRecipeRequest, context: grpc.ServicerContext) -> Recipe:
         """One recipe."""
@@ -57,19 +52,17 @@ class RecipeService(RecipeServiceServicer):
     def ListRecipes(self, request: ListRecipesRequest, context: grpc.ServicerContext) -> ListRecipesResponse:
         """A project's recipes by name, those that ship with the platform among them."""
         page = read_page(request)
-        after = page.cursor[0] if page.cursor else ""
         with self._store.postgres.transaction() as connection:
-            found = [recipe for recipe in self._book.list_all(connection, request.parent) if recipe.name > after]
-        kept, token = page.cut(found[: page.limit], lambda recipe: (recipe.name,))
-        return ListRecipesResponse(recipes=kept, next_page_token=token)
+            found = [recipe for recipe in self._book.list_all(connection, request.parent) if recipe.name > page.after]
+        recipes, token = page.cut(found[: page.limit], by_name)
+        return ListRecipesResponse(recipes=recipes, next_page_token=token)
 
     def UpdateRecipe(self, request: UpdateRecipeRequest, context: grpc.ServicerContext) -> Recipe:
         """Changes a project's own recipe."""
         _refuse_builtin(request.recipe.name)
         with self._store.postgres.transaction() as connection:
             current = self._book.find(connection, request.recipe.name)
-            check_etag(request.recipe.etag, current)
-            updated = apply_update(current, request.recipe, request.update_mask, ("display_name", "yaml"))
+            updated = revise(current, request.recipe, request.update_mask, ("display_name", "yaml"))
             read_recipe(updated.name, updated.yaml)
             self._store.update_recipe(connection, updated)
             return self._book.find(connection, updated.name)
@@ -81,10 +74,6 @@ class RecipeService(RecipeServiceServicer):
             self._book.find(connection, request.name)
             self._store.delete_recipe(connection, request.name)
         return empty_pb2.Empty()
-
-
-def _exists(name: str) -> AlreadyExists:
-    return AlreadyExists(f"{name} is there already", reason="RESOURCE_EXISTS", metadata={"name": name})
 
 
 def _refuse_builtin(name: str) -> None:

@@ -1,14 +1,13 @@
 """gRPC: studies, which are many runs under one name."""
 
-from datetime import UTC, datetime
-
 import grpc
-import psycopg
-from vesta_common.errors import AlreadyExists, NotFound
-from vesta_common.idempotency import once
+from vesta_common.errors import NotFound
 from vesta_common.ids import new_id
+from vesta_common.names import parent_of
+from vesta_common.page_keys import by_age, newest_before
 from vesta_common.pages import read_page
 from vesta_common.postgres import Connection
+from vesta_common.resources import create_once
 from vesta_common.service import Loop
 from vesta_contracts.datasets.v1 import GetSnapshotRequest
 from vesta_contracts.training.v1 import (
@@ -23,9 +22,8 @@ from vesta_contracts.training.v1 import (
     TrainingRun,
 )
 
-from vesta_training.api.training_run_service import FAR_FUTURE
 from vesta_training.recipe_book import RecipeBook
-from vesta_training.store import Store, parent_of
+from vesta_training.store import Store
 from vesta_training.studies import summarise
 from vesta_training.worker import Datasets
 
@@ -47,7 +45,7 @@ class StudyService(StudyServiceServicer):
             self._book.get(recipe)
         self._datasets.snapshots.GetSnapshot(GetSnapshotRequest(name=asked.snapshot))
 
-        def create() -> Study:
+        def create(connection: Connection) -> Study:
             study = Study(name=name, snapshot=asked.snapshot, model=asked.model, recipes=asked.recipes)
             study.seed_count = asked.seed_count or 1
             for number, (recipe, seed) in enumerate(
@@ -65,13 +63,7 @@ class StudyService(StudyServiceServicer):
             self._store.insert_study(connection, study)
             return self._get(connection, name)
 
-        try:
-            with self._store.postgres.transaction() as connection:
-                made = once(connection, request, Study, create)
-        except psycopg.errors.UniqueViolation as error:
-            raise AlreadyExists(
-                f"{name} is there already", reason="RESOURCE_EXISTS", metadata={"name": name}
-            ) from error
+        made = create_once(self._store.postgres, request, Study, name, create)
         for loop in self._loops:
             loop.wake()
         return made
@@ -84,10 +76,9 @@ class StudyService(StudyServiceServicer):
     def ListStudies(self, request: ListStudiesRequest, context: grpc.ServicerContext) -> ListStudiesResponse:
         """A project's studies, newest first."""
         page = read_page(request)
-        before = (datetime.fromisoformat(page.cursor[0]), page.cursor[1]) if page.cursor else (FAR_FUTURE, "")
         with self._store.postgres.transaction() as connection:
-            rows = self._store.list_studies(connection, request.parent, before, page.limit)
-            kept, token = page.cut(rows, lambda row: (row[0].create_time.ToDatetime(UTC).isoformat(), row[0].name))
+            rows = self._store.list_studies(connection, request.parent, newest_before(page), page.limit)
+            kept, token = page.cut(rows, lambda row: by_age(row[0]))
             found = [self._summary(connection, study, cancelled) for study, cancelled in kept]
         return ListStudiesResponse(studies=found, next_page_token=token)
 

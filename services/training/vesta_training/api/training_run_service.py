@@ -1,15 +1,14 @@
 """gRPC: training runs."""
 
-from datetime import UTC, datetime
-
 import grpc
-import psycopg
 from google.protobuf import empty_pb2
 from vesta_common import filters
-from vesta_common.errors import AlreadyExists, FailedPrecondition, InvalidArgument, Violation
-from vesta_common.idempotency import once
+from vesta_common.errors import FailedPrecondition, InvalidArgument, Violation
 from vesta_common.ids import new_id
+from vesta_common.page_keys import by_age, newest_before
 from vesta_common.pages import read_page
+from vesta_common.postgres import Connection
+from vesta_common.resources import create_once
 from vesta_common.service import Loop
 from vesta_contracts.datasets.v1 import GetSnapshotRequest
 from vesta_contracts.training.v1 import (
@@ -28,7 +27,6 @@ from vesta_training.recipe_book import RecipeBook
 from vesta_training.store import Store
 from vesta_training.worker import Datasets
 
-FAR_FUTURE = datetime(9999, 1, 1, tzinfo=UTC)
 _FIELDS = {
     "state": filters.Field("state", filters.one_of("QUEUED", "RUNNING", "SUCCEEDED", "FAILED", "CANCELLED")),
     "snapshot": filters.Field("snapshot"),
@@ -57,7 +55,7 @@ class TrainingRunService(TrainingRunServiceServicer):
         name = f"{request.parent}/trainingRuns/{request.training_run_id or new_id()}"
         self._check(asked)
 
-        def create() -> TrainingRun:
+        def create(connection: Connection) -> TrainingRun:
             run = TrainingRun(
                 name=name,
                 snapshot=asked.snapshot,
@@ -70,16 +68,10 @@ class TrainingRunService(TrainingRunServiceServicer):
             self._store.insert_run(connection, run)
             return self._store.get_run(connection, name)
 
-        try:
-            with self._store.postgres.transaction() as connection:
-                run = once(connection, request, TrainingRun, create)
-        except psycopg.errors.UniqueViolation as error:
-            raise AlreadyExists(
-                f"{name} is there already", reason="RESOURCE_EXISTS", metadata={"name": name}
-            ) from error
+        made = create_once(self._store.postgres, request, TrainingRun, name, create)
         for loop in self._loops:
             loop.wake()
-        return run
+        return made
 
     def GetTrainingRun(self, request: GetTrainingRunRequest, context: grpc.ServicerContext) -> TrainingRun:
         """One run as it stands."""
@@ -92,11 +84,10 @@ class TrainingRunService(TrainingRunServiceServicer):
         """A project's runs, newest first."""
         page = read_page(request)
         where = filters.compile_filter(request.filter, _FIELDS)
-        before = (datetime.fromisoformat(page.cursor[0]), page.cursor[1]) if page.cursor else (FAR_FUTURE, "")
         with self._store.postgres.transaction() as connection:
-            found = self._store.list_runs(connection, request.parent, where, before, page.limit)
-        kept, token = page.cut(found, lambda run: (run.create_time.ToDatetime(UTC).isoformat(), run.name))
-        return ListTrainingRunsResponse(training_runs=kept, next_page_token=token)
+            found = self._store.list_runs(connection, request.parent, where, newest_before(page), page.limit)
+        runs, token = page.cut(found, by_age)
+        return ListTrainingRunsResponse(training_runs=runs, next_page_token=token)
 
     def DeleteTrainingRun(self, request: DeleteTrainingRunRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
         """Removes a run that has ended."""
