@@ -9,7 +9,7 @@ from PIL import Image
 
 SEED = 5
 FIELD_SIDE_PX = 2048
-GRAIN = 6.0
+GRAIN = 3.0
 QUALITY = 90
 
 
