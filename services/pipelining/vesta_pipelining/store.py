@@ -7,12 +7,13 @@ from typing import Any
 
 from vesta_common import outbox
 from vesta_common.clock import Clock
-from vesta_common.errors import NotFound
 from vesta_common.etags import with_etag
 from vesta_common.events import new_event
 from vesta_common.filters import Where
+from vesta_common.messages import set_times, without
 from vesta_common.names import parent_of
 from vesta_common.postgres import Connection, Postgres, load_queries
+from vesta_common.resources import existing, missing
 from vesta_contracts.pipelining.v1 import Observation, ObservationMade, Pipeline, Stream
 
 from vesta_pipelining import shedding
@@ -103,7 +104,7 @@ class Store:
         Raises:
             NotFound: there is none.
         """
-        return _pipeline(_found(queries.find_pipeline(connection, name=name), name))
+        return _pipeline(existing(queries.find_pipeline(connection, name=name), name))
 
     def lock_pipeline(self, connection: Connection, name: str) -> Pipeline:
         """A pipeline, kept from others until the transaction ends.
@@ -111,7 +112,7 @@ class Store:
         Raises:
             NotFound: there is none.
         """
-        return _pipeline(_found(queries.lock_pipeline(connection, name=name), name))
+        return _pipeline(existing(queries.lock_pipeline(connection, name=name), name))
 
     def list_pipelines(self, connection: Connection, parent: str, after: str, limit: int) -> list[Pipeline]:
         """A project's pipelines after a name, in order of name."""
@@ -128,7 +129,7 @@ class Store:
             NotFound: there is none.
         """
         if not queries.delete_pipeline(connection, name=name):
-            raise _not_found(name)
+            raise missing(name)
 
     # Streams.
 
@@ -151,7 +152,7 @@ class Store:
         Raises:
             NotFound: there is none.
         """
-        return _stream(_found(queries.find_stream(connection, name=name), name))
+        return _stream(existing(queries.find_stream(connection, name=name), name))
 
     def list_streams(self, connection: Connection, pipeline: str, after: str, limit: int) -> list[Stream]:
         """A pipeline's streams after a name, in order of name."""
@@ -164,7 +165,7 @@ class Store:
             NotFound: there is none.
         """
         if not queries.delete_stream(connection, name=name):
-            raise _not_found(name)
+            raise missing(name)
 
     def find_watch(self, stream: str) -> Watch | None:
         """How a stream is watched; None where there is no such stream."""
@@ -234,7 +235,7 @@ class Store:
         Raises:
             NotFound: there is none, or no more.
         """
-        return _observation(_found(queries.find_observation(connection, name=name), name))
+        return _observation(existing(queries.find_observation(connection, name=name), name))
 
     def list_observations(
         self, connection: Connection, stream: str, where: Where, before: str, limit: int
@@ -299,30 +300,14 @@ class Store:
         self.postgres.run(work)
 
 
-def _found(row: dict[str, Any] | None, name: str) -> dict[str, Any]:
-    if row is None:
-        raise _not_found(name)
-    return row
-
-
-def _not_found(name: str) -> NotFound:
-    return NotFound(f"there is no {name}", reason="RESOURCE_NOT_FOUND", metadata={"name": name})
-
-
 def _pipeline_body(pipeline: Pipeline) -> bytes:
-    body = Pipeline()
-    body.CopyFrom(pipeline)
-    for field in ("create_time", "update_time", "etag"):
-        body.ClearField(field)
-    return body.SerializeToString(deterministic=True)
+    return without(pipeline, "create_time", "update_time", "etag").SerializeToString(deterministic=True)
 
 
 def _pipeline(row: dict[str, Any]) -> Pipeline:
     found = Pipeline.FromString(bytes(row["body"]))
-    found.create_time.FromDatetime(row["create_time"])
-    found.update_time.FromDatetime(row["update_time"])
-    with_etag(found)
-    return found
+    set_times(found, row, "create_time", "update_time")
+    return with_etag(found)
 
 
 def _stream(row: dict[str, Any]) -> Stream:
@@ -330,9 +315,7 @@ def _stream(row: dict[str, Any]) -> Stream:
     found = Stream(**{field: row[field] for field in fields})
     if row["lag_seconds"] is not None:
         found.lag.FromTimedelta(timedelta(seconds=row["lag_seconds"]))
-    if row["last_frame_time"] is not None:
-        found.last_frame_time.FromDatetime(row["last_frame_time"])
-    found.create_time.FromDatetime(row["create_time"])
+    set_times(found, row, "last_frame_time", "create_time")
     return found
 
 

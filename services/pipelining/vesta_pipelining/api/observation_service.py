@@ -2,6 +2,7 @@
 
 import grpc
 from vesta_common import filters
+from vesta_common.page_keys import by_name
 from vesta_common.pages import read_page
 from vesta_contracts.pipelining.v1 import (
     GetObservationRequest,
@@ -39,7 +40,6 @@ class ObservationService(ObservationServiceServicer):
         where = filters.compile_filter(request.filter, _FIELDS)
         with self._store.postgres.transaction() as connection:
             self._store.get_stream(connection, request.parent)
-            before = page.cursor[0] if page.cursor else ""
-            found = self._store.list_observations(connection, request.parent, where, before, page.limit)
-        kept, token = page.cut(found, lambda observation: (observation.name,))
-        return ListObservationsResponse(observations=kept, next_page_token=token)
+            found = self._store.list_observations(connection, request.parent, where, page.after, page.limit)
+        observations, token = page.cut(found, by_name)
+        return ListObservationsResponse(observations=observations, next_page_token=token)

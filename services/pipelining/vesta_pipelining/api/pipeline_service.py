@@ -1,15 +1,15 @@
 """gRPC: pipelines."""
 
 import grpc
-import psycopg
 from google.protobuf import empty_pb2
-from vesta_common.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Violation
-from vesta_common.etags import check_etag
-from vesta_common.idempotency import once
+from vesta_common.errors import FailedPrecondition, InvalidArgument, NotFound, Violation
 from vesta_common.ids import new_id
-from vesta_common.masks import apply_update
+from vesta_common.messages import copy_of
 from vesta_common.names import parent_of
+from vesta_common.page_keys import by_name
 from vesta_common.pages import read_page
+from vesta_common.postgres import Connection
+from vesta_common.resources import create_once, revise
 from vesta_contracts.connection.v1 import GetSourceRequest, SourceServiceStub
 from vesta_contracts.pipelining.v1 import (
     CreatePipelineRequest,
@@ -41,20 +41,11 @@ class PipelineService(PipelineServiceServicer):
         self._check(request.parent, request.pipeline)
         name = f"{request.parent}/pipelines/{request.pipeline_id or new_id()}"
 
-        def create() -> Pipeline:
-            pipeline = Pipeline()
-            pipeline.CopyFrom(request.pipeline)
-            pipeline.name = name
-            self._store.insert_pipeline(connection, pipeline)
+        def create(connection: Connection) -> Pipeline:
+            self._store.insert_pipeline(connection, copy_of(request.pipeline, name=name))
             return self._store.get_pipeline(connection, name)
 
-        try:
-            with self._store.postgres.transaction() as connection:
-                return once(connection, request, Pipeline, create)
-        except psycopg.errors.UniqueViolation as error:
-            raise AlreadyExists(
-                f"{name} is there already", reason="RESOURCE_EXISTS", metadata={"name": name}
-            ) from error
+        return create_once(self._store.postgres, request, Pipeline, name, create)
 
     def GetPipeline(self, request: GetPipelineRequest, context: grpc.ServicerContext) -> Pipeline:
         """One pipeline."""
@@ -65,10 +56,9 @@ class PipelineService(PipelineServiceServicer):
         """A project's pipelines by name."""
         page = read_page(request)
         with self._store.postgres.transaction() as connection:
-            after = page.cursor[0] if page.cursor else ""
-            found = self._store.list_pipelines(connection, request.parent, after, page.limit)
-        kept, token = page.cut(found, lambda pipeline: (pipeline.name,))
-        return ListPipelinesResponse(pipelines=kept, next_page_token=token)
+            found = self._store.list_pipelines(connection, request.parent, page.after, page.limit)
+        pipelines, token = page.cut(found, by_name)
+        return ListPipelinesResponse(pipelines=pipelines, next_page_token=token)
 
     def UpdatePipeline(self, request: UpdatePipelineRequest, context: grpc.ServicerContext) -> Pipeline:
         """Changes a pipeline; its streams follow with their next frames."""
@@ -76,11 +66,10 @@ class PipelineService(PipelineServiceServicer):
         with self._store.postgres.transaction() as connection:
             seen = self._store.get_pipeline(connection, name)
         # Others are asked before the transaction, which is to be short.
-        self._check(parent_of(name), apply_update(seen, request.pipeline, request.update_mask, _MUTABLE))
+        self._check(parent_of(name), revise(seen, request.pipeline, request.update_mask, _MUTABLE))
         with self._store.postgres.transaction() as connection:
             current = self._store.lock_pipeline(connection, name)
-            check_etag(request.pipeline.etag, current)
-            updated = apply_update(current, request.pipeline, request.update_mask, _MUTABLE)
+            updated = revise(current, request.pipeline, request.update_mask, _MUTABLE)
             self._store.update_pipeline(connection, updated)
             return self._store.get_pipeline(connection, current.name)
 
