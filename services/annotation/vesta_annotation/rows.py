@@ -2,15 +2,13 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
-from google.protobuf.message import Message
 from vesta_common.etags import with_etag
+from vesta_common.messages import set_times, without
 from vesta_contracts.annotation.v1 import Campaign, Task
 
 from vesta_annotation.leases import running_leases
-
-M = TypeVar("M", bound=Message)
 
 _CAMPAIGN_APART = ("name", "state", "counts", "create_time", "update_time", "etag")
 _TASK_APART = (
@@ -30,7 +28,7 @@ _TASK_APART = (
 
 def campaign_body(campaign: Campaign) -> bytes:
     """What a campaign's row keeps beside its columns."""
-    return _without(campaign, _CAMPAIGN_APART).SerializeToString()
+    return without(campaign, *_CAMPAIGN_APART).SerializeToString()
 
 
 def campaign_of(row: Mapping[str, Any]) -> Campaign:
@@ -38,15 +36,13 @@ def campaign_of(row: Mapping[str, Any]) -> Campaign:
     campaign = Campaign.FromString(row["body"])
     campaign.name = row["name"]
     campaign.state = Campaign.State.Value(row["state"])
-    campaign.create_time.FromDatetime(row["create_time"])
-    campaign.update_time.FromDatetime(row["update_time"])
-    with_etag(campaign)
-    return campaign
+    set_times(campaign, row, "create_time", "update_time")
+    return with_etag(campaign)
 
 
 def task_body(task: Task) -> bytes:
     """What a task's row keeps beside its columns."""
-    return _without(task, _TASK_APART).SerializeToString()
+    return without(task, *_TASK_APART).SerializeToString()
 
 
 def task_of(row: Mapping[str, Any], now: datetime) -> Task:
@@ -56,17 +52,8 @@ def task_of(row: Mapping[str, Any], now: datetime) -> Task:
         setattr(task, field, row[field])
     task.state = Task.State.Value(row["state"])
     task.submission_count = len(row["annotators"])
-    task.create_time.FromDatetime(row["create_time"])
-    task.update_time.FromDatetime(row["update_time"])
+    set_times(task, row, "create_time", "update_time")
     with_etag(task)
     expire_times = {holder: datetime.fromisoformat(end) for holder, end in row["leases"].items()}
     task.leases.extend(running_leases(expire_times, now))
     return task
-
-
-def _without(message: M, fields: tuple[str, ...]) -> M:
-    kept = type(message)()
-    kept.CopyFrom(message)
-    for field in fields:
-        kept.ClearField(field)
-    return kept

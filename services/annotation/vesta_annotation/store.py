@@ -3,15 +3,15 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from vesta_common import outbox
 from vesta_common.clock import Clock
-from vesta_common.errors import AlreadyExists, NotFound
 from vesta_common.events import new_event
 from vesta_common.filters import Where
 from vesta_common.names import parent_of
 from vesta_common.postgres import Connection, Postgres, load_queries
+from vesta_common.resources import existing, taken
 from vesta_contracts.annotation.v1 import Campaign, CampaignCounts, Review, Submission, Task
 
 from vesta_annotation.agreement import Answer
@@ -20,8 +20,6 @@ from vesta_annotation.decision import Decision
 from vesta_annotation.events import TaskEvent, task_accepted, task_cancelled, task_rejected
 from vesta_annotation.leases import expire_time
 from vesta_annotation.rows import campaign_body, campaign_of, task_body, task_of
-
-T = TypeVar("T")
 
 SERVICE = "annotation"
 
@@ -54,17 +52,13 @@ class Store:
             now=self.clock.now(),
         )
         if not inserted:
-            raise AlreadyExists(
-                f"{campaign.name} is there already; choose another campaign_id",
-                reason="RESOURCE_EXISTS",
-                metadata={"name": campaign.name},
-            )
+            raise taken(campaign.name, "choose another campaign_id")
         return self.get_campaign(connection, campaign.name)
 
     def get_campaign(self, connection: Connection, name: str, *, lock: bool = False) -> Campaign:
         """A campaign without its counts; locked, nobody else changes it until the transaction ends. Raises NotFound."""
         find = queries.lock_campaign if lock else queries.find_campaign
-        return campaign_of(_found(find(connection, name=name), name))
+        return campaign_of(existing(find(connection, name=name), name))
 
     def list_campaigns(self, connection: Connection, parent: str, after: str, limit: int) -> list[Campaign]:
         """A project's campaigns after a name, by name, without their counts."""
@@ -122,11 +116,11 @@ class Store:
     def get_tasks(self, connection: Connection, names: Sequence[str]) -> dict[str, Task]:
         """Tasks by name. Raises NotFound for the first that is missing."""
         found = {task.name: task for task in self._tasks(queries.find_tasks(connection, names=list(names)))}
-        return {name: _found(found.get(name), name) for name in names}
+        return {name: existing(found.get(name), name) for name in names}
 
     def lock_task(self, connection: Connection, name: str) -> Task:
         """A task that nobody else changes until the transaction ends. Raises NotFound."""
-        return self._task(_found(queries.lock_task(connection, name=name), name))
+        return self._task(existing(queries.lock_task(connection, name=name), name))
 
     def list_tasks(self, connection: Connection, campaign: str, where: Where, after: str, limit: int) -> list[Task]:
         """A campaign's tasks after a name, in order of creation."""
@@ -175,7 +169,7 @@ class Store:
 
     def drop_lease(self, connection: Connection, name: str, caller: str) -> Task:
         """Gives a task back. Raises NotFound."""
-        return self._task(_found(queries.drop_lease(connection, name=name, caller=caller), name))
+        return self._task(existing(queries.drop_lease(connection, name=name, caller=caller), name))
 
     # Decisions
 
@@ -235,7 +229,7 @@ class Store:
 
     def get_submission(self, connection: Connection, name: str) -> Submission:
         """An answer. Raises NotFound."""
-        return Submission.FromString(_found(queries.find_submission(connection, name=name), name)["body"])
+        return Submission.FromString(existing(queries.find_submission(connection, name=name), name)["body"])
 
     def list_submissions(self, connection: Connection, task: str, after: str, limit: int) -> list[Submission]:
         """A task's answers after a name, in order of time."""
@@ -267,7 +261,7 @@ class Store:
 
     def get_review(self, connection: Connection, name: str) -> Review:
         """A review. Raises NotFound."""
-        return Review.FromString(_found(queries.find_review(connection, name=name), name)["body"])
+        return Review.FromString(existing(queries.find_review(connection, name=name), name)["body"])
 
     def list_reviews(self, connection: Connection, task: str, after: str, limit: int) -> list[Review]:
         """A task's reviews after a name, in order of time."""
@@ -282,9 +276,3 @@ class Store:
     def _tasks(self, rows: Iterable[dict[str, Any]]) -> list[Task]:
         now = self.clock.now()
         return [task_of(row, now) for row in rows]
-
-
-def _found(thing: T | None, name: str) -> T:
-    if thing is None:
-        raise NotFound(f"there is no {name}", reason="RESOURCE_NOT_FOUND", metadata={"name": name})
-    return thing

@@ -2,11 +2,12 @@
 
 import grpc
 from google.protobuf import empty_pb2
-from vesta_common.etags import check_etag
 from vesta_common.idempotency import once
 from vesta_common.ids import new_id
-from vesta_common.masks import apply_update
+from vesta_common.messages import copy_of
+from vesta_common.page_keys import by_name
 from vesta_common.pages import read_page
+from vesta_common.resources import revise
 from vesta_contracts.annotation.v1 import (
     Agreement,
     Campaign,
@@ -54,7 +55,7 @@ class CampaignService(CampaignServiceServicer):
         page = read_page(request)
         with self._store.transaction() as connection:
             found = self._store.list_campaigns(connection, request.parent, page.after, page.limit)
-            campaigns, token = page.cut(found, lambda campaign: (campaign.name,))
+            campaigns, token = page.cut(found, by_name)
             self._store.count(connection, campaigns)
         return ListCampaignsResponse(campaigns=campaigns, next_page_token=token)
 
@@ -62,8 +63,7 @@ class CampaignService(CampaignServiceServicer):
         """Changes a campaign; closing it cancels what is undecided."""
         with self._store.transaction() as connection:
             current = self._store.get_campaign(connection, request.campaign.name, lock=True)
-            check_etag(request.campaign.etag, current)
-            wanted = apply_update(current, request.campaign, request.update_mask, _MUTABLE)
+            wanted = revise(current, request.campaign, request.update_mask, _MUTABLE)
             updated = self._store.update_campaign(connection, _with_defaults(wanted))
             if updated.state == Campaign.CLOSED:
                 self._store.cancel_tasks(connection, updated.name)
@@ -87,8 +87,4 @@ class CampaignService(CampaignServiceServicer):
 
 def _with_defaults(wanted: Campaign) -> Campaign:
     """The campaign as it is kept: active, with one answer a task, unless it says otherwise."""
-    campaign = Campaign()
-    campaign.CopyFrom(wanted)
-    campaign.state = campaign.state or Campaign.ACTIVE
-    campaign.replicas = campaign.replicas or 1
-    return campaign
+    return copy_of(wanted, state=wanted.state or Campaign.ACTIVE, replicas=wanted.replicas or 1)

@@ -4,7 +4,9 @@ import grpc
 from vesta_common.errors import FailedPrecondition
 from vesta_common.idempotency import once
 from vesta_common.ids import new_id
+from vesta_common.messages import copy_of
 from vesta_common.names import parent_of
+from vesta_common.page_keys import by_name
 from vesta_common.pages import read_page
 from vesta_common.postgres import Connection
 from vesta_contracts.annotation.v1 import (
@@ -47,7 +49,7 @@ class ReviewService(ReviewServiceServicer):
         with self._store.transaction() as connection:
             self._store.get_tasks(connection, [request.parent])
             found = self._store.list_reviews(connection, request.parent, page.after, page.limit)
-        reviews, token = page.cut(found, lambda review: (review.name,))
+        reviews, token = page.cut(found, by_name)
         return ListReviewsResponse(reviews=reviews, next_page_token=token)
 
     def _create(self, connection: Connection, request: CreateReviewRequest, caller: str) -> Review:
@@ -62,9 +64,7 @@ class ReviewService(ReviewServiceServicer):
         if request.review.decision == Review.CORRECT:
             campaign = self._store.get_campaign(connection, parent_of(task.name))
             check_answer(request.review.annotations, campaign, "review.annotations")
-        review = Review()
-        review.CopyFrom(request.review)
-        review.name, review.reviewer = f"{task.name}/reviews/{new_id()}", caller
+        review = copy_of(request.review, name=f"{task.name}/reviews/{new_id()}", reviewer=caller)
         review.create_time.FromDatetime(self._store.clock.now())
         decision = decide_by_review(review, self._store.list_round(connection, task))
         self._store.insert_review(connection, task, review)

@@ -4,7 +4,9 @@ import grpc
 from vesta_common.errors import AlreadyExists, FailedPrecondition
 from vesta_common.idempotency import once
 from vesta_common.ids import new_id
+from vesta_common.messages import copy_of
 from vesta_common.names import parent_of
+from vesta_common.page_keys import by_name
 from vesta_common.pages import read_page
 from vesta_common.postgres import Connection
 from vesta_contracts.annotation.v1 import (
@@ -49,7 +51,7 @@ class SubmissionService(SubmissionServiceServicer):
         with self._store.transaction() as connection:
             self._store.get_tasks(connection, [request.parent])
             found = self._store.list_submissions(connection, request.parent, page.after, page.limit)
-        submissions, token = page.cut(found, lambda submission: (submission.name,))
+        submissions, token = page.cut(found, by_name)
         return ListSubmissionsResponse(submissions=submissions, next_page_token=token)
 
     def _create(self, connection: Connection, request: CreateSubmissionRequest, caller: str) -> Submission:
@@ -67,10 +69,8 @@ class SubmissionService(SubmissionServiceServicer):
             )
         campaign = self._store.get_campaign(connection, parent_of(task.name))
         check_answer(request.submission.annotations, campaign, "submission.annotations")
-        submission = Submission()
-        submission.CopyFrom(request.submission)
-        submission.name = f"{task.name}/submissions/{new_id()}"
-        submission.annotator, submission.round = caller, task.rejection_count + 1
+        submission = copy_of(request.submission, name=f"{task.name}/submissions/{new_id()}", annotator=caller)
+        submission.round = task.rejection_count + 1
         submission.create_time.FromDatetime(self._store.clock.now())
         self._store.insert_submission(connection, task, submission)
         answers = self._store.list_round(connection, task)

@@ -7,7 +7,9 @@ from vesta_common import filters
 from vesta_common.errors import FailedPrecondition, InvalidArgument, Violation
 from vesta_common.idempotency import once
 from vesta_common.ids import new_id
+from vesta_common.messages import copy_of
 from vesta_common.names import parent_of
+from vesta_common.page_keys import by_name
 from vesta_common.pages import read_page
 from vesta_common.postgres import Connection
 from vesta_contracts.annotation.v1 import (
@@ -65,7 +67,7 @@ class TaskService(TaskServiceServicer):
         with self._store.transaction() as connection:
             self._store.get_campaign(connection, request.parent)
             found = self._store.list_tasks(connection, request.parent, where, page.after, page.limit)
-        tasks, token = page.cut(found, lambda task: (task.name,))
+        tasks, token = page.cut(found, by_name)
         return ListTasksResponse(tasks=tasks, next_page_token=token)
 
     def LeaseTasks(self, request: LeaseTasksRequest, context: grpc.ServicerContext) -> LeaseTasksResponse:
@@ -147,8 +149,6 @@ def _check_items(tasks: Sequence[Task], campaign: Campaign) -> None:
 
 def _new_task(wanted: Task, campaign: Campaign) -> Task:
     """A task with a name of its own and nothing decided."""
-    task = Task()
-    task.CopyFrom(wanted)
-    task.name = f"{campaign.name}/tasks/{new_id()}"
+    task = copy_of(wanted, name=f"{campaign.name}/tasks/{new_id()}")
     task.ClearField("accepted")
     return task
