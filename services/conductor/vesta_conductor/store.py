@@ -7,6 +7,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 from vesta_common.ids import new_id
+from vesta_common.messages import set_times
 from vesta_common.postgres import Connection, load_queries
 from vesta_contracts.conductor.v1 import Decision, Loop, LoopPolicy, LoopStatus, Project, Round
 
@@ -240,15 +241,13 @@ def _loop(row: Any) -> Loop:
         paused=row["paused"],
         status=LoopStatus.FromString(bytes(row["status"])),
     )
-    loop.create_time.FromDatetime(row["create_time"])
-    loop.update_time.FromDatetime(row["update_time"])
+    set_times(loop, row, "create_time", "update_time")
     return loop
 
 
 def _project(row: Any) -> Project:
     project = Project(name=row["name"], display_name=row["display_name"])
-    project.create_time.FromDatetime(row["create_time"])
-    project.update_time.FromDatetime(row["update_time"])
+    set_times(project, row, "create_time", "update_time")
     return project
 
 
@@ -260,5 +259,5 @@ def _decision(row: Any) -> Decision:
         resource=row["resource"],
         round=row["round"],
     )
-    decision.decide_time.FromDatetime(row["decide_time"])
+    set_times(decision, row, "decide_time")
     return decision

@@ -3,14 +3,16 @@
 import grpc
 from google.protobuf.empty_pb2 import Empty
 from vesta_common.clock import Clock
-from vesta_common.errors import AlreadyExists, InvalidArgument, NotFound, Violation
+from vesta_common.errors import AlreadyExists, InvalidArgument, Violation
 from vesta_common.etags import check_etag, etag_of
-from vesta_common.idempotency import once
 from vesta_common.ids import new_id
 from vesta_common.masks import apply_update
+from vesta_common.messages import without
 from vesta_common.names import project_of
+from vesta_common.page_keys import by_name
 from vesta_common.pages import read_page
 from vesta_common.postgres import Connection, Postgres
+from vesta_common.resources import existing, run_once
 from vesta_contracts.conductor.v1 import (
     CreateLoopRequest,
     DeleteLoopRequest,
@@ -45,11 +47,7 @@ class LoopService(LoopServiceServicer):
 
     def CreateLoop(self, request: CreateLoopRequest, context: grpc.ServicerContext) -> Loop:
         self._check_references(request.parent, request.loop.policy)
-
-        def work(connection: Connection) -> Loop:
-            return once(connection, request, Loop, lambda: self._create(connection, request))
-
-        return self._postgres.run(work)
+        return run_once(self._postgres, request, Loop, lambda connection: self._create(connection, request))
 
     def GetLoop(self, request: GetLoopRequest, context: grpc.ServicerContext) -> Loop:
         with self._postgres.transaction() as connection:
@@ -58,8 +56,8 @@ class LoopService(LoopServiceServicer):
     def ListLoops(self, request: ListLoopsRequest, context: grpc.ServicerContext) -> ListLoopsResponse:
         page = read_page(request)
         with self._postgres.transaction() as connection:
-            found = store.list_loops(connection, request.parent, (page.cursor or ("",))[0], page.limit)
-        loops, token = page.cut(found, lambda loop: (loop.name,))
+            found = store.list_loops(connection, request.parent, page.after, page.limit)
+        loops, token = page.cut(found, by_name)
         return ListLoopsResponse(loops=[_with_etag(loop) for loop in loops], next_page_token=token)
 
     def UpdateLoop(self, request: UpdateLoopRequest, context: grpc.ServicerContext) -> Loop:
@@ -72,7 +70,7 @@ class LoopService(LoopServiceServicer):
 
         def work(connection: Connection) -> Loop:
             current = _found(store.find_loop(connection, name, lock=True), name)
-            check_etag(request.loop.etag, _less_status(current))
+            check_etag(request.loop.etag, _covered(current))
             updated = apply_update(current, request.loop, request.update_mask, MUTABLE)
             updated.policy.dataset = updated.policy.dataset or current.policy.dataset
             _check_fixed(current.policy, updated.policy)
@@ -100,12 +98,8 @@ class LoopService(LoopServiceServicer):
         return ListDecisionsResponse(decisions=[decision for _, decision in decisions], next_page_token=token)
 
     def _create(self, connection: Connection, request: CreateLoopRequest) -> Loop:
-        if store.find_project(connection, request.parent) is None:
-            raise NotFound(
-                f"there is no {request.parent}; create it first",
-                reason="PROJECT_NOT_FOUND",
-                metadata={"name": request.parent},
-            )
+        project = store.find_project(connection, request.parent)
+        existing(project, request.parent, "create it first", reason="PROJECT_NOT_FOUND")
         name = f"{request.parent}/loops/{request.loop_id or new_id()}"
         wanted = Loop(
             name=name,
@@ -153,22 +147,15 @@ def _check_fixed(current: LoopPolicy, updated: LoopPolicy) -> None:
             )
 
 
-def _less_status(loop: Loop) -> Loop:
+def _covered(loop: Loop) -> Loop:
     """What the etag covers: a status that moves on makes nobody's update stale."""
-    covered = Loop()
-    covered.CopyFrom(loop)
-    covered.ClearField("status")
-    return covered
+    return without(loop, "status")
 
 
 def _with_etag(loop: Loop) -> Loop:
-    loop.etag = etag_of(_less_status(loop))
+    loop.etag = etag_of(_covered(loop))
     return loop
 
 
 def _found(loop: Loop | None, name: str) -> Loop:
-    if loop is None:
-        raise NotFound(
-            f"there is no {name}; ListLoops tells which there are", reason="LOOP_NOT_FOUND", metadata={"name": name}
-        )
-    return loop
+    return existing(loop, name, "ListLoops tells which there are", reason="LOOP_NOT_FOUND")
