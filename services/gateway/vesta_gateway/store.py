@@ -3,12 +3,13 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from vesta_common.clock import Clock
-from vesta_common.errors import AlreadyExists, FailedPrecondition, NotFound
+from vesta_common.errors import AlreadyExists, FailedPrecondition
 from vesta_common.etags import with_etag
+from vesta_common.messages import set_times
 from vesta_common.pages import Page
 from vesta_common.postgres import Connection, Postgres, load_queries
+from vesta_common.resources import existing, missing
 from vesta_contracts.gateway.v1 import ApiKey, Member, Role
 
 from vesta_gateway.caller import OWNER_ID, Caller
@@ -63,16 +64,12 @@ def get_member(connection: Connection, name: str) -> Member:
         NotFound: there is none.
     """
     project, member = ids_of(name)
-    row = queries.find_member(connection, project=project, member=member)
-    if row is None:
-        raise _missing(name)
-    return _member(row)
+    return _member(_found(queries.find_member(connection, project=project, member=member), name))
 
 
 def list_members(connection: Connection, project: str, page: Page) -> tuple[list[Member], str]:
     """A page of members by name, and the next page's token."""
-    after = page.cursor[0] if page.cursor else ""
-    rows = list(queries.list_members(connection, project=project, after=after, limit=page.limit))
+    rows = list(queries.list_members(connection, project=project, after=page.after, limit=page.limit))
     kept, token = page.cut(rows, lambda row: (row["member"],))
     return [_member(row) for row in kept], token
 
@@ -85,9 +82,7 @@ def lock_member(connection: Connection, name: str) -> Member:
     """
     project, member = ids_of(name)
     rows = {row["member"]: row for row in queries.lock_members(connection, project=project)}
-    if member not in rows:
-        raise _missing(name)
-    return _member(rows[member])
+    return _member(_found(rows.get(member), name))
 
 
 def update_member(connection: Connection, member: Member, now: datetime) -> Member:
@@ -149,16 +144,12 @@ def get_api_key(connection: Connection, name: str) -> ApiKey:
         NotFound: there is none.
     """
     project, api_key = ids_of(name)
-    row = queries.find_api_key(connection, project=project, api_key=api_key)
-    if row is None:
-        raise _missing(name)
-    return _api_key(row)
+    return _api_key(_found(queries.find_api_key(connection, project=project, api_key=api_key), name))
 
 
 def list_api_keys(connection: Connection, project: str, page: Page) -> tuple[list[ApiKey], str]:
     """A page of keys by name, and the next page's token."""
-    after = page.cursor[0] if page.cursor else ""
-    rows = list(queries.list_api_keys(connection, project=project, after=after, limit=page.limit))
+    rows = list(queries.list_api_keys(connection, project=project, after=page.after, limit=page.limit))
     kept, token = page.cut(rows, lambda row: (row["api_key"],))
     return [_api_key(row) for row in kept], token
 
@@ -171,7 +162,7 @@ def delete_api_key(connection: Connection, name: str) -> None:
     """
     project, api_key = ids_of(name)
     if not queries.delete_api_key(connection, project=project, api_key=api_key):
-        raise _missing(name)
+        raise missing(name, reason="NOT_FOUND")
 
 
 def find_caller(postgres: Postgres, secret_sha256: bytes, clock: Clock) -> Caller | None:
@@ -211,35 +202,24 @@ def _member(row: dict[str, Any]) -> Member:
         name=member_name(row["project"], row["member"]),
         display_name=row["display_name"],
         role=row["role"],
-        create_time=_timestamp(row["create_time"]),
-        update_time=_timestamp(row["update_time"]),
     )
-    with_etag(member)
-    return member
+    set_times(member, row, "create_time", "update_time")
+    return with_etag(member)
 
 
 def _api_key(row: dict[str, Any]) -> ApiKey:
-    return ApiKey(
+    api_key = ApiKey(
         name=f"projects/{row['project']}/apiKeys/{row['api_key']}",
         display_name=row["display_name"],
         member=member_name(row["project"], row["member"]),
         prefix=row["prefix"],
-        expire_time=_timestamp(row["expire_time"]),
-        last_use_time=_timestamp(row["last_use_time"]),
-        create_time=_timestamp(row["create_time"]),
     )
+    set_times(api_key, row, "expire_time", "last_use_time", "create_time")
+    return api_key
 
 
-def _timestamp(time: datetime | None) -> Timestamp | None:
-    if time is None:
-        return None
-    found = Timestamp()
-    found.FromDatetime(time)
-    return found
-
-
-def _missing(name: str) -> NotFound:
-    return NotFound(f"there is no {name}", reason="NOT_FOUND", metadata={"name": name})
+def _found(row: dict[str, Any] | None, name: str) -> dict[str, Any]:
+    return existing(row, name, reason="NOT_FOUND")
 
 
 def _taken(name: str) -> AlreadyExists:

@@ -10,6 +10,7 @@ from vesta_common.clock import Clock
 from vesta_common.errors import InvalidArgument, Violation
 from vesta_common.idempotency import once
 from vesta_common.ids import new_id
+from vesta_common.messages import copy_of
 from vesta_common.pages import read_page
 from vesta_common.postgres import Connection, Postgres
 from vesta_contracts.gateway.v1 import (
@@ -62,9 +63,7 @@ class ApiKeyApi(ApiKeyServiceServicer):
         def insert(connection: Connection) -> ApiKey:
             def effect() -> ApiKey:
                 store.get_member(connection, request.api_key.member)
-                wanted = ApiKey()
-                wanted.CopyFrom(request.api_key)
-                wanted.prefix = secret[:PREFIX_CHARACTERS]
+                wanted = copy_of(request.api_key, prefix=secret[:PREFIX_CHARACTERS])
                 api_key_id = request.api_key_id or new_id()
                 project = request.parent.split("/")[1]
                 made[:] = [store.insert_api_key(connection, project, api_key_id, wanted, digest_of(secret), now)]

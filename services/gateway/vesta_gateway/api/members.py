@@ -6,12 +6,10 @@ from typing import Any
 from google.protobuf.empty_pb2 import Empty
 from vesta_common.clock import Clock
 from vesta_common.errors import InvalidArgument, Violation
-from vesta_common.etags import check_etag
-from vesta_common.idempotency import once
 from vesta_common.ids import new_id
-from vesta_common.masks import apply_update
 from vesta_common.pages import read_page
 from vesta_common.postgres import Connection, Postgres
+from vesta_common.resources import revise, run_once
 from vesta_contracts.gateway.v1 import (
     CreateMemberRequest,
     DeleteMemberRequest,
@@ -51,14 +49,12 @@ class MemberApi(MemberServiceServicer):
         self._ensure_project(request.parent)
         project = request.parent.split("/")[1]
 
+        member_id = request.member_id or new_id()
+
         def insert(connection: Connection) -> Member:
-            def effect() -> Member:
-                member_id = request.member_id or new_id()
-                return store.insert_member(connection, project, member_id, request.member, self._clock.now())
+            return store.insert_member(connection, project, member_id, request.member, self._clock.now())
 
-            return once(connection, request, Member, effect)
-
-        return self._postgres.run(insert)
+        return run_once(self._postgres, request, Member, insert)
 
     def GetMember(self, request: GetMemberRequest, context: Any) -> Member:
         """One member."""
@@ -76,8 +72,7 @@ class MemberApi(MemberServiceServicer):
 
         def update(connection: Connection) -> Member:
             current = store.lock_member(connection, request.member.name)
-            check_etag(request.member.etag, current)
-            updated = apply_update(current, request.member, request.update_mask, MUTABLE)
+            updated = revise(current, request.member, request.update_mask, MUTABLE)
             _check_role(updated)
             return store.update_member(connection, updated, self._clock.now())
 
