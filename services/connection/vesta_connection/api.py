@@ -2,18 +2,18 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 
 import grpc
-import psycopg
 from google.protobuf import empty_pb2
 from vesta_common.clock import Clock
-from vesta_common.errors import AlreadyExists, FailedPrecondition, InvalidArgument, Violation
-from vesta_common.etags import check_etag
+from vesta_common.errors import FailedPrecondition, InvalidArgument, Violation
 from vesta_common.idempotency import once
 from vesta_common.ids import deterministic_id, new_id
-from vesta_common.masks import apply_update
+from vesta_common.messages import copy_of
+from vesta_common.page_keys import by_age, by_name, newest_before
 from vesta_common.pages import read_page
+from vesta_common.postgres import Connection
+from vesta_common.resources import create_once, revise, run_once
 from vesta_common.service import Loop
 from vesta_contracts.connection.v1 import (
     CancelSyncRequest,
@@ -47,7 +47,6 @@ from vesta_connection.places import Places
 from vesta_connection.store import Store
 
 _MUTABLE = ("display_name", "bucket.access_key_id", "bucket.secret_access_key", "split")
-_FAR_FUTURE = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 class SourceService(SourceServiceServicer):
@@ -68,20 +67,12 @@ class SourceService(SourceServiceServicer):
         self._datasets.GetDataset(GetDatasetRequest(name=request.source.dataset))
         name = f"{request.parent}/sources/{request.source_id or new_id()}"
 
-        def create() -> Source:
-            source = Source()
-            source.CopyFrom(request.source)
-            source.name = name
+        def create(connection: Connection) -> Source:
+            source = copy_of(request.source, name=name)
             self._store.insert_source(connection, source, source.bucket.secret_access_key)
             return self._store.get_source(connection, name)
 
-        try:
-            with self._store.postgres.transaction() as connection:
-                return once(connection, request, Source, create)
-        except psycopg.errors.UniqueViolation as error:
-            raise AlreadyExists(
-                f"{name} is there already", reason="RESOURCE_EXISTS", metadata={"name": name}
-            ) from error
+        return create_once(self._store.postgres, request, Source, name, create)
 
     def GetSource(self, request: GetSourceRequest, context: grpc.ServicerContext) -> Source:
         """One Source, without its secret."""
@@ -92,18 +83,15 @@ class SourceService(SourceServiceServicer):
         """A project's Sources by name."""
         page = read_page(request)
         with self._store.postgres.transaction() as connection:
-            found = self._store.list_sources(
-                connection, request.parent, page.cursor[0] if page.cursor else "", page.limit
-            )
-        sources, token = page.cut(found, lambda source: (source.name,))
+            found = self._store.list_sources(connection, request.parent, page.after, page.limit)
+        sources, token = page.cut(found, by_name)
         return ListSourcesResponse(sources=sources, next_page_token=token)
 
     def UpdateSource(self, request: UpdateSourceRequest, context: grpc.ServicerContext) -> Source:
         """Changes display name, side or credentials; an empty secret keeps the one that is kept."""
         with self._store.postgres.transaction() as connection:
             current, secret = self._store.lock_source(connection, request.source.name)
-            check_etag(request.source.etag, current)
-            updated = apply_update(current, request.source, request.update_mask, _MUTABLE)
+            updated = revise(current, request.source, request.update_mask, _MUTABLE)
             self._check(updated)
             self._store.update_source(connection, updated, updated.bucket.secret_access_key or secret)
             return self._store.get_source(connection, updated.name)
@@ -141,8 +129,7 @@ class SourceService(SourceServiceServicer):
             (created,) = self._items.create(source, [media], dict(first.metadata))
             return UploadItemResponse(item=created.name, media=media, existed=created.existed)
 
-        asked = UploadItemRequest()
-        asked.CopyFrom(first)
+        asked = copy_of(first)
         asked.file.data = hashlib.sha256(data).digest()
         with self._store.postgres.transaction() as connection:
             return once(connection, asked, UploadItemResponse, create)
@@ -177,7 +164,7 @@ class SyncService(SyncServiceServicer):
         ending = deterministic_id(request.parent, request.request_id) if request.request_id else new_id()
         name = f"{request.parent}/syncs/{ending}"
 
-        def create() -> Sync:
+        def create(connection: Connection) -> Sync:
             source = self._store.get_source(connection, request.parent)
             if source.WhichOneof("kind") == "upload":
                 raise FailedPrecondition(
@@ -186,8 +173,7 @@ class SyncService(SyncServiceServicer):
             self._store.insert_sync(connection, name, request.parent)
             return self._store.get_sync(connection, name)
 
-        with self._store.postgres.transaction() as connection:
-            sync = once(connection, request, Sync, create)
+        sync = run_once(self._store.postgres, request, Sync, create)
         for loop in self._loops:
             loop.wake()
         return sync
@@ -200,10 +186,9 @@ class SyncService(SyncServiceServicer):
     def ListSyncs(self, request: ListSyncsRequest, context: grpc.ServicerContext) -> ListSyncsResponse:
         """A Source's Syncs, newest first."""
         page = read_page(request)
-        before = (datetime.fromisoformat(page.cursor[0]), page.cursor[1]) if page.cursor else (_FAR_FUTURE, "")
         with self._store.postgres.transaction() as connection:
-            found = self._store.list_syncs(connection, request.parent, before, page.limit)
-        syncs, token = page.cut(found, lambda sync: (sync.create_time.ToDatetime(UTC).isoformat(), sync.name))
+            found = self._store.list_syncs(connection, request.parent, newest_before(page), page.limit)
+        syncs, token = page.cut(found, by_age)
         return ListSyncsResponse(syncs=syncs, next_page_token=token)
 
     def CancelSync(self, request: CancelSyncRequest, context: grpc.ServicerContext) -> Sync:

@@ -8,10 +8,12 @@ from typing import Any
 
 from vesta_common import outbox
 from vesta_common.clock import Clock
-from vesta_common.errors import NotFound
 from vesta_common.etags import with_etag
 from vesta_common.events import new_event
+from vesta_common.messages import set_times, without
+from vesta_common.names import parent_of
 from vesta_common.postgres import Connection, Postgres, load_queries
+from vesta_common.resources import existing
 from vesta_contracts.connection.v1 import Refusal, Source, Sync, SyncFailed, SyncProgressed, SyncSucceeded
 from vesta_contracts.datasets.v1 import CreatedItem
 
@@ -63,7 +65,7 @@ class Store:
         queries.insert_source(
             connection,
             name=source.name,
-            parent="/".join(source.name.split("/")[:2]),
+            parent=parent_of(source.name),
             body=_body(source),
             secret=secret,
             now=self._clock.now(),
@@ -75,7 +77,7 @@ class Store:
         Raises:
             NotFound: there is none.
         """
-        return _source(_found(queries.find_source(connection, name=name), name))
+        return _source(existing(queries.find_source(connection, name=name), name))
 
     def get_source_with_secret(self, name: str) -> tuple[Source, str]:
         """A Source and its secret.
@@ -84,7 +86,7 @@ class Store:
             NotFound: there is none.
         """
         with self.postgres.transaction() as connection:
-            row = _found(queries.find_source(connection, name=name), name)
+            row = existing(queries.find_source(connection, name=name), name)
         return _source(row), row["secret"]
 
     def lock_source(self, connection: Connection, name: str) -> tuple[Source, str]:
@@ -93,7 +95,7 @@ class Store:
         Raises:
             NotFound: there is none.
         """
-        row = _found(queries.lock_source(connection, name=name), name)
+        row = existing(queries.lock_source(connection, name=name), name)
         return _source(row), row["secret"]
 
     def list_sources(self, connection: Connection, parent: str, after: str, limit: int) -> list[Source]:
@@ -122,7 +124,7 @@ class Store:
         Raises:
             NotFound: there is none.
         """
-        return _sync(_found(queries.find_sync(connection, name=name), name))
+        return _sync(existing(queries.find_sync(connection, name=name), name))
 
     def list_syncs(self, connection: Connection, source: str, before: tuple[datetime, str], limit: int) -> list[Sync]:
         """A Source's Syncs, newest first."""
@@ -241,10 +243,7 @@ class Store:
 
 def _body(source: Source) -> bytes:
     """What is kept of a Source: all but its secret, its times and its etag."""
-    kept = Source()
-    kept.CopyFrom(source)
-    for field in ("create_time", "update_time", "etag"):
-        kept.ClearField(field)
+    kept = without(source, "create_time", "update_time", "etag")
     if kept.WhichOneof("kind") == "bucket":
         kept.bucket.secret_access_key = ""
     return kept.SerializeToString(deterministic=True)
@@ -252,10 +251,8 @@ def _body(source: Source) -> bytes:
 
 def _source(row: dict[str, Any]) -> Source:
     source = Source.FromString(bytes(row["body"]))
-    source.create_time.FromDatetime(row["create_time"])
-    source.update_time.FromDatetime(row["update_time"])
-    with_etag(source)
-    return source
+    set_times(source, row, "create_time", "update_time")
+    return with_etag(source)
 
 
 def _sync(row: dict[str, Any]) -> Sync:
@@ -269,13 +266,5 @@ def _sync(row: dict[str, Any]) -> Sync:
             for field in ("found_count", "listed", "added_count", "unchanged_count", "duplicate_count", "refused_count")
         },
     )
-    for field in ("create_time", "start_time", "end_time"):
-        if row[field] is not None:
-            getattr(sync, field).FromDatetime(row[field])
+    set_times(sync, row, "create_time", "start_time", "end_time")
     return sync
-
-
-def _found(row: dict[str, Any] | None, name: str) -> dict[str, Any]:
-    if row is None:
-        raise NotFound(f"there is no {name}", reason="RESOURCE_NOT_FOUND", metadata={"name": name})
-    return row
