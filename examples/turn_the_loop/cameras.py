@@ -1,11 +1,13 @@
 """Two cameras: publishes photographs as frames on Kafka and shows what the pipeline observed."""
 
+import io
 import time
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 
 from kafka import KafkaProducer
+from PIL import Image
 from vesta import Vesta
 from vesta_contracts.connection.v1 import CreateSourceRequest, Source, UploadSource
 from vesta_contracts.pipelining.v1 import (
@@ -33,7 +35,7 @@ def watch(owner: Vesta, streams: list[str], kafka: str, frames: list[Path]) -> l
     for index, frame in enumerate(frames):
         stream = streams[index % len(streams)]
         headers = frame_headers(stream, datetime.now(UTC))
-        producer.send(FRAME_TOPIC, value=frame.read_bytes(), key=stream.encode(), headers=headers)
+        producer.send(FRAME_TOPIC, value=as_jpeg(frame), key=stream.encode(), headers=headers)
     producer.flush()
     producer.close()
     return _observed(owner, streams, len(frames))
@@ -55,6 +57,16 @@ def open_streams(owner: Vesta, project: str, dataset: str, deployment: str, came
         owner.streams.CreateStream(CreateStreamRequest(parent=pipeline.name, stream_id=camera, stream=Stream())).name
         for camera in cameras
     ]
+
+
+def as_jpeg(path: Path) -> bytes:
+    """An image file as a camera would send it."""
+    if path.suffix.lower() in {".jpg", ".jpeg"}:
+        return path.read_bytes()
+    target = io.BytesIO()
+    with Image.open(path) as image:
+        image.convert("RGB").save(target, "JPEG", quality=95)
+    return target.getvalue()
 
 
 def frame_headers(stream: str, frame_time: datetime) -> list[tuple[str, bytes]]:

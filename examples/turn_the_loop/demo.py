@@ -7,7 +7,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ from rich.progress import Progress
 from vesta import ApiError, Vesta
 from vesta_contracts.conductor.v1 import GetLoopRequest, Loop, LoopPolicy, LoopStatus, Round
 from vesta_contracts.connection.v1 import Sync
-from vesta_contracts.datasets.v1 import GetDatasetRequest
+from vesta_contracts.datasets.v1 import GetDatasetRequest, Split
 from world import TEST_SHARE, set_up
 
 ROUNDS = 5
@@ -48,9 +48,9 @@ class Platform:
     owner_key: str
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the demo; returns the exit status."""
-    options = _options()
+    options = _options(arguments)
     started = time.monotonic()
     platform = _find_platform(options.home)
     try:
@@ -75,14 +75,14 @@ def main() -> int:
     return 0
 
 
-def _options() -> argparse.Namespace:
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, help="a folder with a sub-folder a class")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--home", type=Path, default=Path(".vesta"))
     parser.add_argument("--samples-url", default=SAMPLES_URL, help="where the photographs come from without --data")
     parser.add_argument("--samples-digest", default=SAMPLES_DIGEST, help="what they must be")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.data and not options.data.is_dir():
         parser.error(f"{options.data} is not a folder")
     if options.rounds < 1:
@@ -120,7 +120,7 @@ def _turn(
     project_id = f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     world = set_up(owner, platform.inbox, photographs, project_id, test_share=TEST_SHARE, watch=_progress)
     experts = world.hire_experts(platform.grpc, ("ada", "ben", "cleo"), MISTAKE_SHARE, seed=7)
-    control = RandomControl(owner, world.dataset, world.items, world.truth.__getitem__, round_count * LABELS_PER_ROUND)
+    control = RandomControl(owner, world.dataset, world.items, world.truth, round_count * LABELS_PER_ROUND)
     loop = world.start_loop(
         LoopPolicy(
             label_budget=round_count * LABELS_PER_ROUND * REPLICAS,
@@ -148,14 +148,12 @@ def _turn(
         f"The experts gave {experts.answer_count} answers, {experts.mistake_count} of them wrong "
         f"({MISTAKE_SHARE:.0%} were to be); review decided {experts.correction_count} disagreements."
     )
-    frames = [photograph.path for photograph in (photographs.test or photographs.pool)][
-        :: max(1, len(photographs.test or photographs.pool) // FRAME_COUNT)
-    ]
-    jpegs = [frame for frame in frames if frame.suffix.lower() in {".jpg", ".jpeg", ".png"}][:FRAME_COUNT]
+    shown = [world.photographs[item.name].path for item in world.items if item.split == Split.SPLIT_TEST]
+    frames = shown[:: max(1, len(shown) // FRAME_COUNT)][:FRAME_COUNT]
     state = owner.loops.GetLoop(GetLoopRequest(name=loop))
     streams = cameras.open_streams(owner, world.project, world.dataset.name, state.status.deployment, ("door", "yard"))
-    seen = cameras.watch(owner, streams, platform.kafka, jpegs)
-    console.print(f"Two cameras sent {len(jpegs)} frames over Kafka; {len(seen)} observations, such as:")
+    seen = cameras.watch(owner, streams, platform.kafka, frames)
+    console.print(f"Two cameras sent {len(frames)} frames over Kafka; {len(seen)} observations, such as:")
     for observation in seen[:3]:
         best = max(observation.scores.scores, key=lambda score: score.score)
         doubt = ", uncertain: sent to the experts" if observation.scores.uncertain else ""

@@ -40,7 +40,7 @@ class World:
     """A project whose photographs are in, and whose labels only the experts will know.
 
     Attributes:
-        truth: what each item shows, by its name.
+        photographs: which photograph each item is, by its name.
         labels: the classes, in order.
     """
 
@@ -48,15 +48,19 @@ class World:
     project: str
     dataset: Dataset
     items: list[Item]
-    truth: dict[str, str]
+    photographs: dict[str, Photograph]
     labels: list[str]
+
+    def truth(self, item: str) -> str:
+        """What an item shows."""
+        return self.photographs[item].label
 
     def hire_experts(self, address: str, annotators: tuple[str, ...], mistake_share: float, seed: int) -> Experts:
         """Members who label, one who reviews; `address` is the gateway's."""
         return Experts(
             annotators=[hire(self.owner, address, self.project, name, Role.ROLE_ANNOTATOR) for name in annotators],
             reviewer=hire(self.owner, address, self.project, "rosa", Role.ROLE_REVIEWER),
-            truth=self.truth.__getitem__,
+            truth=self.truth,
             labels=self.labels,
             mistake_share=mistake_share,
             draw=random.Random(seed),
@@ -112,19 +116,19 @@ def set_up(
             dataset=Dataset(display_name=display_name, taxonomy=taxonomy.name, split_policy=split_policy),
         )
     )
-    truth_of_file = _import(owner, inbox / project_id, project, dataset.name, photographs, watch)
+    by_file_name = _import(owner, inbox / project_id, project, dataset.name, photographs, watch)
     items = list(owner.pages(owner.items.ListItems, ListItemsRequest(parent=dataset.name)))
-    truth = {item.name: truth_of_file[Path(item.media.provenance.file_name).name] for item in items}
-    world = World(owner, project, dataset, items, truth, photographs.labels)
+    of_item = {item.name: by_file_name[Path(item.media.provenance.file_name).name] for item in items}
+    world = World(owner, project, dataset, items, of_item, photographs.labels)
     _label_test_side(world)
     return world
 
 
 def _import(
     owner: Vesta, inbox: Path, project: str, dataset: str, photographs: Photographs, watch: Watch
-) -> dict[str, str]:
-    """Brings the photographs in, a folder Source a side, under names that do not tell; answers the truth by file name."""
-    truth: dict[str, str] = {}
+) -> dict[str, Photograph]:
+    """Brings the photographs in, a folder Source a side, under names that do not tell; answers them by these names."""
+    staged: dict[str, Photograph] = {}
     pool_split = Split.SPLIT_TRAIN if photographs.test else Split.SPLIT_UNSPECIFIED
     for side, split, chosen in (
         ("pool", pool_split, photographs.pool),
@@ -133,7 +137,7 @@ def _import(
         if not chosen:
             continue
         folder = inbox / side
-        truth |= _stage(folder, side, chosen)
+        staged |= _stage(folder, side, chosen)
         source = owner.sources.CreateSource(
             CreateSourceRequest(
                 parent=project,
@@ -145,23 +149,23 @@ def _import(
             ended = owner.sync(source.name, on_progress)
         if ended.state != Sync.SUCCEEDED:
             raise ValueError(f"the import of {folder} failed: {ended.error}")
-    return truth
+    return staged
 
 
-def _stage(folder: Path, side: str, chosen: list[Photograph]) -> dict[str, str]:
+def _stage(folder: Path, side: str, chosen: list[Photograph]) -> dict[str, Photograph]:
     """Links the files into the inbox under numbers, so that no name tells the class."""
     folder.mkdir(parents=True)
     order = list(chosen)
     random.Random(1).shuffle(order)
-    truth = {}
+    staged = {}
     for index, photograph in enumerate(order):
         name = f"{side}-{index:06d}{photograph.path.suffix.lower()}"
         try:
             os.link(photograph.path.resolve(), folder / name)
         except OSError:  # another file system, or a file of somebody else's
             shutil.copyfile(photograph.path, folder / name)
-        truth[name] = photograph.label
-    return truth
+        staged[name] = photograph
+    return staged
 
 
 def _label_test_side(world: World) -> None:
@@ -171,6 +175,6 @@ def _label_test_side(world: World) -> None:
         world.owner.items.BatchAnnotateItems(
             BatchAnnotateItemsRequest(
                 parent=world.dataset.name,
-                items=[ItemAnnotations(item=item.name, annotations=[label(world.truth[item.name])]) for item in batch],
+                items=[ItemAnnotations(item=item.name, annotations=[label(world.truth(item.name))]) for item in batch],
             )
         )

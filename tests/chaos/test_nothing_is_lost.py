@@ -41,7 +41,7 @@ def test_a_loop_completes_through_the_death_of_everything(platform: WholePlatfor
     assert {task.item for task in accepted} == set(labelled)
     assert {task.name for task in accepted} == {item.accepted.task for item in labelled.values()}
     assert all(
-        [one.concept for one in item.accepted.annotations] == [small.truth[name]] for name, item in labelled.items()
+        [one.concept for one in item.accepted.annotations] == [small.truth(name)] for name, item in labelled.items()
     )
     decisions = list(small.owner.pages(small.owner.loops.ListDecisions, ListDecisionsRequest(parent=small.loop)))
     assert len({one.request_id for one in decisions}) == len(decisions)

@@ -46,7 +46,7 @@ class SmallLoop:
     dataset: str
     loop: str
     experts: Experts
-    truth: dict[str, str]
+    truth: Callable[[str], str]
 
     def status(self) -> LoopStatus:
         """How the loop is."""

@@ -47,7 +47,7 @@ def test_the_deployed_model_is_right_more_often_than_not(turned: SmallLoop) -> N
 def test_every_accepted_answer_is_in_the_dataset_once(turned: SmallLoop) -> None:
     labelled = turned.items("labelled AND split = TRAIN")
     assert len(labelled) == turned.status().labels_spent == 40
-    assert all([one.concept for one in item.accepted.annotations] == [turned.truth[item.name]] for item in labelled)
+    assert all([one.concept for one in item.accepted.annotations] == [turned.truth(item.name)] for item in labelled)
     assert len({item.accepted.task for item in labelled}) == 40
 
 

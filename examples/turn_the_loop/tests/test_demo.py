@@ -1,0 +1,53 @@
+"""The demo runs to its end on a folder as people have them: odd names, many formats, some files that are no pictures."""
+
+import json
+from pathlib import Path
+
+import demo
+import pytest
+from photographs import read_folder, write_digits
+from PIL import Image
+from vesta_local.testing import WholePlatform
+
+pytestmark = [pytest.mark.platform, pytest.mark.timeout(600)]
+
+CLASSES = {"0": "Zero (0)", "1": "eins.v1", "4": "四"}
+IMAGES_PER_CLASS = 50
+FORMATS = ("png", "jpg", "bmp", "webp")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A class a sub-folder, in which an empty file and one that only looks like a picture lie too."""
+    target = tmp_path / "Meine Bilder"
+    digits = read_folder(write_digits(tmp_path / "digits")).pool
+    for label, name in CLASSES.items():
+        (target / name).mkdir(parents=True)
+        for index, digit in enumerate([one for one in digits if one.label == label][:IMAGES_PER_CLASS]):
+            suffix = FORMATS[index % len(FORMATS)]
+            Image.open(digit.path).convert("RGB").save(target / name / f"Bild {index}.{suffix}")
+    (target / "四" / "empty.jpg").write_bytes(b"")
+    (target / "四" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
+    (target / "四" / "notes.txt").write_text("no picture")
+    return target
+
+
+def test_the_demo_reports_what_it_saw(
+    platform: WholePlatform, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = platform.home.root
+    status = demo.main(["--data", str(folder), "--rounds", "1", "--home", str(home)])
+    printed = capsys.readouterr().out
+    assert status == 0, printed
+    report = json.loads((home / "demo" / "report.json").read_text())
+    assert set(report) == {"data", "seconds", "observations", "rounds"}
+    (only,) = report["rounds"]
+    keys = {"labels", "accuracy", "accuracy_low", "accuracy_high", "random_accuracy", "auto_share", "seconds"}
+    assert set(only) == keys
+    assert only["labels"] >= demo.LABELS_PER_ROUND
+    assert only["accuracy_low"] <= only["accuracy"] <= only["accuracy_high"]
+    assert only["accuracy"] > 0.6  # three classes: chance is a third
+    assert only["seconds"] > 0
+    assert report["observations"] > 0
+    assert (home / "demo" / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert "2 refused" in printed
