@@ -34,6 +34,25 @@ def test_one_lost_item_proves_nothing_and_twenty_do() -> None:
     assert paired_difference(0, 20, 80, draws=2000, generator=generator).high < 0
 
 
+def test_of_many_equal_concepts_hardly_ever_one_seems_worse_by_chance() -> None:
+    generator = np.random.default_rng(4)
+    counts = generator.multinomial(
+        60, [0.1, 0.1, 0.8], size=(100, 10)
+    )  # as often better as worse: 10 concepts, 100 times
+
+    def refused(together: int) -> int:
+        return sum(
+            any(
+                paired_difference(*one, draws=2000, generator=generator, intervals_together=together).high < 0
+                for one in concepts
+            )
+            for concepts in counts.tolist()
+        )
+
+    assert refused(1) > 10  # each for itself: many a good challenger is refused
+    assert refused(10) <= 5
+
+
 def test_the_bootstrap_of_a_share_agrees_with_its_standard_error() -> None:
     counts = np.array([300, 100])
     estimate = bootstrap(

@@ -14,8 +14,8 @@ def compare(
 ) -> Comparison:
     """Challenger less champion, overall and by concept, with paired intervals of 95 %.
 
-    Both must answer for the same items over the same concepts (`answers.over_concepts` brings them there). A challenger
-    is worse beyond its interval where `high < 0`.
+    The concepts' intervals hold all together: of many concepts some seem worse by chance alone. A challenger is worse in one
+    where `high < 0`. Both must answer for the same items over the same concepts (`answers.over_concepts` brings them there).
 
     Raises:
         ValueError: the items or concepts differ.
@@ -24,23 +24,25 @@ def compare(
         raise ValueError("a comparison needs both models' answers for the same items over the same concepts")
     generator = np.random.default_rng(seed)
 
-    def difference(first: Labels, second: Labels) -> Estimate:
+    def difference(first: Labels, second: Labels, intervals_together: int = 1) -> Estimate:
         wins, losses = int((first & ~second).sum()), int((second & ~first).sum())
         return paired_difference(
-            wins, losses, len(first) - wins - losses, draws=choices.bootstrap_draws, generator=generator
+            wins,
+            losses,
+            len(first) - wins - losses,
+            draws=choices.bootstrap_draws,
+            generator=generator,
+            intervals_together=intervals_together,
         )
 
     overall = difference(challenger.right, champion.right)
     concepts = []
     for index, concept in enumerate(challenger.concepts):
         bearing = challenger.truth[:, index]
-        concepts.append(
-            ConceptComparison(
-                concept=concept,
-                item_count=int(bearing.sum()),
-                recall_difference=difference(challenger.predicted[bearing, index], champion.predicted[bearing, index]),
-            )
+        recall = difference(
+            challenger.predicted[bearing, index], champion.predicted[bearing, index], len(challenger.concepts)
         )
+        concepts.append(ConceptComparison(concept=concept, item_count=int(bearing.sum()), recall_difference=recall))
     return Comparison(
         champion=champion_name,
         champion_metrics=measure(champion, choices, seed=seed),

@@ -57,16 +57,22 @@ def bootstrap(
     return Estimate(value=value, low=min(float(low), value), high=max(float(high), value))
 
 
-def paired_difference(wins: int, losses: int, ties: int, *, draws: int, generator: np.random.Generator) -> Estimate:
+def paired_difference(
+    wins: int, losses: int, ties: int, *, draws: int, generator: np.random.Generator, intervals_together: int = 1
+) -> Estimate:
     """Share of items only the first got right less that of items only the second did, on the same items.
 
     The interval is the Bayesian bootstrap (Rubin 1981) of wins, losses and ties with Jeffreys' prior on the first two:
     for many items the usual paired bootstrap, for one lost item out of one wide enough to prove nothing.
+
+    Args:
+        intervals_together: how many intervals are to hold all together with 95 % (Bonferroni); each is the wider for it.
     """
     total = wins + losses + ties
     if total == 0:
         return Estimate(value=0.0, low=-1.0, high=1.0)
     value = (wins - losses) / total
     shares = generator.dirichlet([wins + JEFFREYS, losses + JEFFREYS, ties + JEFFREYS], size=draws)
-    low, high = np.percentile(shares[:, 0] - shares[:, 1], PERCENTILES_95)
+    outside = PERCENTILES_95[0] / intervals_together
+    low, high = np.percentile(shares[:, 0] - shares[:, 1], (outside, 100 - outside))
     return Estimate(value=value, low=min(float(low), value), high=max(float(high), value))

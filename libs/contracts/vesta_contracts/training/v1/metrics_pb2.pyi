@@ -215,7 +215,9 @@ class ConceptComparison(_message.Message):
     concept: _builtins.str
     item_count: _builtins.int
     @_builtins.property
-    def recall_difference(self) -> Global___Estimate: ...
+    def recall_difference(self) -> Global___Estimate:
+        """The intervals of all concepts hold together with 95 % confidence, so that of many concepts none seems worse by chance."""
+
     def __init__(
         self,
         *,
