@@ -41,7 +41,7 @@ def test_what_is_there_is_answered_even_where_it_is_empty() -> None:
 @pytest.mark.parametrize(
     ("hint", "reason", "message"),
     [
-        ("", "RESOURCE_NOT_FOUND", f"there is no {NAME}"),
+        ("", "RESOURCE_NOT_FOUND", f"there is no {NAME}; list {NAME.rpartition('/')[0]} to see which there are"),
         ("create it first", "TAXONOMY_NOT_FOUND", f"there is no {NAME}; create it first"),
     ],
 )

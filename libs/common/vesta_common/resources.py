@@ -21,7 +21,7 @@ def existing(thing: T | None, name: str, hint: str = "", *, reason: str = "RESOU
     """What was looked up under a name.
 
     Args:
-        hint: what would work, where there is more to say than the name.
+        hint: what would work; where it is empty, to list the resources beside it.
 
     Raises:
         NotFound: it is None.
@@ -32,13 +32,14 @@ def existing(thing: T | None, name: str, hint: str = "", *, reason: str = "RESOU
 
 
 def missing(name: str, hint: str = "", *, reason: str = "RESOURCE_NOT_FOUND") -> NotFound:
-    """The error of a name that nothing has."""
-    return NotFound(_sentence(f"there is no {name}", hint), reason=reason, metadata={"name": name})
+    """The error of a name that nothing has; see `existing`."""
+    hint = hint or f"list {name.rpartition('/')[0]} to see which there are"
+    return NotFound(f"there is no {name}; {hint}", reason=reason, metadata={"name": name})
 
 
-def taken(name: str, hint: str = "") -> AlreadyExists:
+def taken(name: str, hint: str = "choose another id") -> AlreadyExists:
     """The error of a new resource whose name another one has."""
-    return AlreadyExists(_sentence(f"{name} is there already", hint), reason="RESOURCE_EXISTS", metadata={"name": name})
+    return AlreadyExists(f"{name} is there already; {hint}", reason="RESOURCE_EXISTS", metadata={"name": name})
 
 
 def run_once(postgres: Postgres, request: Any, kind: type[M], effect: Callable[[Connection], M]) -> M:
@@ -76,7 +77,3 @@ def revise(current: M, wanted: M, mask: FieldMask, mutable: Collection[str]) -> 
     """
     check_etag(wanted.etag, current)  # type: ignore[attr-defined]  # every resource that can be updated has one
     return apply_update(current, wanted, mask, mutable)  # type: ignore[no-any-return]
-
-
-def _sentence(what: str, hint: str) -> str:
-    return f"{what}; {hint}" if hint else what
