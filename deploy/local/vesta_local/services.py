@@ -37,7 +37,9 @@ _BEHIND_THE_GATEWAY = (
     Service("annotation", peers=("datasets",)),
     Service("training", peers=("datasets",), settings={"WORK_FOLDER": "{data}/training"}),
     Service("serving", peers=("datasets", "training"), settings={"TRITON_ADDRESS": "{inference}"}),
-    Service("pipelining", peers=("serving", "connection")),
+    Service(
+        "pipelining", peers=("serving", "connection"), settings={"KAFKA_FETCH_WAIT_MS": "20"}
+    ),  # frames are in haste
     Service("conductor", peers=("datasets", "annotation", "training", "serving")),
 )
 SERVICES = (
@@ -53,6 +55,8 @@ SERVICES = (
     ),
 )
 NAMES = tuple(service.name for service in SERVICES)
+# Tansu answers a fetch at the end of its wait, whatever comes meanwhile: half of this is what an event takes on its way.
+FETCH_WAIT_MS = 100
 _BY_NAME = {service.name: service for service in SERVICES}
 # Beside the settings: few arenas and threads a library, for memory's and two cores' sake.
 _PROCESS = {"MALLOC_ARENA_MAX": "2", "OMP_NUM_THREADS": "2", "PYTHONUNBUFFERED": "1", "GRPC_VERBOSITY": "NONE"}
@@ -90,6 +94,7 @@ def environment(home: Home, name: str) -> dict[str, str]:
         "S3_ACCESS_KEY": home.secrets["s3_access_key"],
         "S3_SECRET_KEY": home.secrets["s3_secret_key"],
         "KAFKA_BOOTSTRAP": home.address("events"),
+        "KAFKA_FETCH_WAIT_MS": str(FETCH_WAIT_MS),
         **{f"{peer.upper()}_ADDRESS": home.address(peer) for peer in service.peers},
         **{setting: value.format(**words) for setting, value in service.settings.items()},
     }

@@ -26,10 +26,11 @@ from vesta_common.broker import CONNECTION, close_producer, open_producer
 from vesta_common.errors import InvalidArgument, VestaError, is_transient
 from vesta_common.events import Event, decode, topic_of
 from vesta_common.postgres import Connection, Postgres
+from vesta_common.settings import ServiceSettings
 
 SESSION_TIMEOUT = timedelta(seconds=6)
 HEARTBEAT_INTERVAL_MS = 500
-FETCH_MAX_WAIT_MS = 50
+FETCH_WAIT_MS = 50
 POLL_TIMEOUT_MS = 200
 POLL_RECORDS_MAX = 200
 POLL_INTERVAL_MAX_MS = 300_000
@@ -63,12 +64,19 @@ class KafkaOptions:
 
     Attributes:
         topic_prefix: put before every topic and group.
+        fetch_wait_ms: how long the broker may hold back the answer that there is nothing yet.
         session_timeout: after which a member that is silent is taken for dead; brokers want at least six seconds.
     """
 
     bootstrap: str
     topic_prefix: str = ""
     session_timeout: timedelta = SESSION_TIMEOUT
+    fetch_wait_ms: int = FETCH_WAIT_MS
+
+    @classmethod
+    def of(cls, settings: ServiceSettings) -> "KafkaOptions":
+        """The broker that the settings name."""
+        return cls(settings.kafka_bootstrap, settings.kafka_topic_prefix, fetch_wait_ms=settings.kafka_fetch_wait_ms)
 
 
 class ConsumerMetrics:
@@ -175,7 +183,7 @@ class Consumer:
             enable_auto_commit=False,
             session_timeout_ms=int(self._kafka.session_timeout.total_seconds() * 1000),
             heartbeat_interval_ms=HEARTBEAT_INTERVAL_MS,
-            fetch_max_wait_ms=FETCH_MAX_WAIT_MS,
+            fetch_max_wait_ms=self._kafka.fetch_wait_ms,
             max_poll_records=self._records_max,
             max_poll_interval_ms=POLL_INTERVAL_MAX_MS,
             max_partition_fetch_bytes=FETCH_BYTES_MAX,

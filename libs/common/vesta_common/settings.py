@@ -29,6 +29,13 @@ class ServiceSettings(BaseSettings):
     s3_prefix: str = Field("", description="put before every key; ends in a slash, or is empty")
     kafka_bootstrap: str = Field("", description="HOST:PORT of a Kafka broker")
     kafka_topic_prefix: str = Field("", description="put before every topic and consumer group")
+    kafka_fetch_wait_ms: int = Field(
+        500,
+        ge=1,
+        le=5000,
+        description="how long a broker may hold back the answer that there is no event yet; Kafka answers at once when one "
+        "comes, simpler brokers only at the end",
+    )
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
     log_format: str = Field("json", pattern="^(json|console)$", description="json or console")
 

@@ -34,7 +34,7 @@ def build(settings: Settings) -> App:
     metrics = ConductorMetrics(registry)
     driver = Driver(postgres, peers, clock, metrics)
     workers = [Worker(postgres, driver, clock, metrics) for _ in range(settings.workers)]
-    kafka = KafkaOptions(settings.kafka_bootstrap, settings.kafka_topic_prefix)
+    kafka = KafkaOptions.of(settings)
     return App(
         servicers=[ProjectService(postgres, clock), LoopService(postgres, peers, clock)],
         components=[

@@ -38,7 +38,7 @@ def build(settings: Settings) -> App:
     worker = Loop("operations", operations.step, IDLE)
     operations.wake = worker.wake
     reactions = Reactions(store)
-    kafka = KafkaOptions(settings.kafka_bootstrap, settings.kafka_topic_prefix)
+    kafka = KafkaOptions.of(settings)
     metrics = ConsumerMetrics(SERVICE, registry)
     return App(
         servicers=[

@@ -133,7 +133,7 @@ class Gateway:
         await asyncio.to_thread(self._postgres.close)
 
     def _new_tail(self) -> Tail:
-        kafka = KafkaOptions(self._settings.kafka_bootstrap, self._settings.kafka_topic_prefix)
+        kafka = KafkaOptions.of(self._settings)
         return Tail(kafka, self._post, self.watchers.is_watched)
 
     def _new_calls(self) -> Calls:

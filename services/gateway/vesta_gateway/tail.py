@@ -24,7 +24,6 @@ from vesta_common.names import project_of
 from vesta_contracts import everything
 from vesta_contracts.gateway.v1 import ProjectEvent
 
-FETCH_MAX_WAIT_MS = 200
 FETCH_BYTES_MAX = 16 * 1024 * 1024
 POLL_TIMEOUT_MS = 500
 TOPICS_INTERVAL = timedelta(seconds=5)
@@ -107,7 +106,7 @@ class Tail:
                     group_id=None,
                     enable_auto_commit=False,
                     auto_offset_reset="earliest",
-                    fetch_max_wait_ms=FETCH_MAX_WAIT_MS,
+                    fetch_max_wait_ms=self._kafka.fetch_wait_ms,
                     max_partition_fetch_bytes=FETCH_BYTES_MAX,
                 )
             except KafkaError as error:

@@ -43,7 +43,7 @@ def build(settings: Settings) -> App:
     def prune() -> bool:
         return store.prune_observations(clock.now() - keep, PRUNE_ROWS_MAX) == PRUNE_ROWS_MAX
 
-    kafka = KafkaOptions(settings.kafka_bootstrap, settings.kafka_topic_prefix)
+    kafka = KafkaOptions.of(settings)
     return App(
         servicers=[PipelineService(store, deployments, sources), StreamService(store), ObservationService(store)],
         components=[

@@ -49,7 +49,7 @@ def build(settings: Settings) -> App:
     prediction_log = PredictionLog(store, clock, metrics, timedelta(days=settings.prediction_log_days))
     sandbox = Sandbox(settings.sandbox_processes)
     loops = [Loop("deployer", deployer.step, IDLE), Loop("scorer", scorer.step, IDLE)]
-    kafka = KafkaOptions(settings.kafka_bootstrap, settings.kafka_topic_prefix)
+    kafka = KafkaOptions.of(settings)
     return App(
         servicers=[
             DeploymentService(store, registry, predictor, prediction_log, items, media, sandbox, loops),
