@@ -38,7 +38,7 @@ _BEHIND_THE_GATEWAY = (
     Service("training", peers=("datasets",), settings={"WORK_FOLDER": "{data}/training"}),
     Service("serving", peers=("datasets", "training"), settings={"TRITON_ADDRESS": "{inference}"}),
     Service(
-        "pipelining", peers=("serving", "connection"), settings={"KAFKA_FETCH_WAIT_MS": "20"}
+        "pipelining", peers=("serving", "connection"), settings={"KAFKA_FETCH_WAIT_MS": "30"}
     ),  # frames are in haste
     Service("conductor", peers=("datasets", "annotation", "training", "serving")),
 )
@@ -56,7 +56,7 @@ SERVICES = (
 )
 NAMES = tuple(service.name for service in SERVICES)
 # Tansu answers a fetch at the end of its wait, whatever comes meanwhile: half of this is what an event takes on its way.
-FETCH_WAIT_MS = 100
+FETCH_WAIT_MS = 200
 _BY_NAME = {service.name: service for service in SERVICES}
 # Beside the settings: few arenas and threads a library, for memory's and two cores' sake.
 _PROCESS = {"MALLOC_ARENA_MAX": "2", "OMP_NUM_THREADS": "2", "PYTHONUNBUFFERED": "1", "GRPC_VERBOSITY": "NONE"}
