@@ -39,7 +39,7 @@ class ProjectServiceStub:
     GetProject: _grpc.UnaryUnaryMultiCallable[_project_service_pb2.GetProjectRequest, _project_pb2.Project]
     """Returns one Project. Errors: NOT_FOUND."""
     ListProjects: _grpc.UnaryUnaryMultiCallable[_project_service_pb2.ListProjectsRequest, _project_service_pb2.ListProjectsResponse]
-    """Lists the Projects that the caller is a member of, by name."""
+    """Lists the Projects that the caller is a member of, by name. Errors: INVALID_ARGUMENT page_token."""
     UpdateProject: _grpc.UnaryUnaryMultiCallable[_project_service_pb2.UpdateProjectRequest, _project_pb2.Project]
     """Changes display_name. Errors: NOT_FOUND; ABORTED the etag is stale."""
 
@@ -53,7 +53,7 @@ class ProjectServiceAsyncStub(ProjectServiceStub):
     GetProject: _aio.UnaryUnaryMultiCallable[_project_service_pb2.GetProjectRequest, _project_pb2.Project]  # type: ignore[assignment]
     """Returns one Project. Errors: NOT_FOUND."""
     ListProjects: _aio.UnaryUnaryMultiCallable[_project_service_pb2.ListProjectsRequest, _project_service_pb2.ListProjectsResponse]  # type: ignore[assignment]
-    """Lists the Projects that the caller is a member of, by name."""
+    """Lists the Projects that the caller is a member of, by name. Errors: INVALID_ARGUMENT page_token."""
     UpdateProject: _aio.UnaryUnaryMultiCallable[_project_service_pb2.UpdateProjectRequest, _project_pb2.Project]  # type: ignore[assignment]
     """Changes display_name. Errors: NOT_FOUND; ABORTED the etag is stale."""
 
@@ -82,7 +82,7 @@ class ProjectServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _project_service_pb2.ListProjectsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_project_service_pb2.ListProjectsResponse, _abc.Awaitable[_project_service_pb2.ListProjectsResponse]]:
-        """Lists the Projects that the caller is a member of, by name."""
+        """Lists the Projects that the caller is a member of, by name. Errors: INVALID_ARGUMENT page_token."""
 
     @_abc_1.abstractmethod
     def UpdateProject(

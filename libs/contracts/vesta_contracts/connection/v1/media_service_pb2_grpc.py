@@ -50,7 +50,7 @@ class MediaServiceServicer:
 
     def IngestMedia(self, request, context):
         """Decodes, turns, strips, hashes and stores up to 64 files; each is answered, in order, with its Media or the reason why it was refused.
-        Storing the same bytes again is free.
+        Storing the same bytes again is free. Errors: INVALID_ARGUMENT (too many files), UNAVAILABLE (the object store is away).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

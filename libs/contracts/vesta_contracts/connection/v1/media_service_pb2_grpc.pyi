@@ -37,7 +37,7 @@ class MediaServiceStub:
     def __new__(cls, channel: _aio.Channel) -> MediaServiceAsyncStub: ...
     IngestMedia: _grpc.UnaryUnaryMultiCallable[_media_service_pb2.IngestMediaRequest, _media_service_pb2.IngestMediaResponse]
     """Decodes, turns, strips, hashes and stores up to 64 files; each is answered, in order, with its Media or the reason why it was refused.
-    Storing the same bytes again is free.
+    Storing the same bytes again is free. Errors: INVALID_ARGUMENT (too many files), UNAVAILABLE (the object store is away).
     """
 
 @_typing.type_check_only
@@ -49,7 +49,7 @@ class MediaServiceAsyncStub(MediaServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     IngestMedia: _aio.UnaryUnaryMultiCallable[_media_service_pb2.IngestMediaRequest, _media_service_pb2.IngestMediaResponse]  # type: ignore[assignment]
     """Decodes, turns, strips, hashes and stores up to 64 files; each is answered, in order, with its Media or the reason why it was refused.
-    Storing the same bytes again is free.
+    Storing the same bytes again is free. Errors: INVALID_ARGUMENT (too many files), UNAVAILABLE (the object store is away).
     """
 
 class MediaServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -64,7 +64,7 @@ class MediaServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_media_service_pb2.IngestMediaResponse, _abc.Awaitable[_media_service_pb2.IngestMediaResponse]]:
         """Decodes, turns, strips, hashes and stores up to 64 files; each is answered, in order, with its Media or the reason why it was refused.
-        Storing the same bytes again is free.
+        Storing the same bytes again is free. Errors: INVALID_ARGUMENT (too many files), UNAVAILABLE (the object store is away).
         """
 
 def add_MediaServiceServicer_to_server(servicer: MediaServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -43,7 +43,7 @@ class SourceServiceStub:
     GetSource: _grpc.UnaryUnaryMultiCallable[_source_service_pb2.GetSourceRequest, _source_pb2.Source]
     """Returns one Source, without its secret. Errors: NOT_FOUND."""
     ListSources: _grpc.UnaryUnaryMultiCallable[_source_service_pb2.ListSourcesRequest, _source_service_pb2.ListSourcesResponse]
-    """Lists a project's Sources by name."""
+    """Lists a project's Sources by name. Errors: INVALID_ARGUMENT page_token."""
     UpdateSource: _grpc.UnaryUnaryMultiCallable[_source_service_pb2.UpdateSourceRequest, _source_pb2.Source]
     """Changes display name or credentials. Errors: NOT_FOUND; ABORTED the etag is stale."""
     DeleteSource: _grpc.UnaryUnaryMultiCallable[_source_service_pb2.DeleteSourceRequest, _empty_pb2.Empty]
@@ -69,7 +69,7 @@ class SourceServiceAsyncStub(SourceServiceStub):
     GetSource: _aio.UnaryUnaryMultiCallable[_source_service_pb2.GetSourceRequest, _source_pb2.Source]  # type: ignore[assignment]
     """Returns one Source, without its secret. Errors: NOT_FOUND."""
     ListSources: _aio.UnaryUnaryMultiCallable[_source_service_pb2.ListSourcesRequest, _source_service_pb2.ListSourcesResponse]  # type: ignore[assignment]
-    """Lists a project's Sources by name."""
+    """Lists a project's Sources by name. Errors: INVALID_ARGUMENT page_token."""
     UpdateSource: _aio.UnaryUnaryMultiCallable[_source_service_pb2.UpdateSourceRequest, _source_pb2.Source]  # type: ignore[assignment]
     """Changes display name or credentials. Errors: NOT_FOUND; ABORTED the etag is stale."""
     DeleteSource: _aio.UnaryUnaryMultiCallable[_source_service_pb2.DeleteSourceRequest, _empty_pb2.Empty]  # type: ignore[assignment]
@@ -110,7 +110,7 @@ class SourceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _source_service_pb2.ListSourcesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_source_service_pb2.ListSourcesResponse, _abc.Awaitable[_source_service_pb2.ListSourcesResponse]]:
-        """Lists a project's Sources by name."""
+        """Lists a project's Sources by name. Errors: INVALID_ARGUMENT page_token."""
 
     @_abc_1.abstractmethod
     def UpdateSource(

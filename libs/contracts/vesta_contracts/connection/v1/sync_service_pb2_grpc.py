@@ -78,7 +78,7 @@ class SyncServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListSyncs(self, request, context):
-        """Lists a Source's Syncs, newest first.
+        """Lists a Source's Syncs, newest first. Errors: INVALID_ARGUMENT page_token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,7 +41,7 @@ class SyncServiceStub:
     GetSync: _grpc.UnaryUnaryMultiCallable[_sync_service_pb2.GetSyncRequest, _sync_pb2.Sync]
     """Returns one Sync with its progress. Errors: NOT_FOUND."""
     ListSyncs: _grpc.UnaryUnaryMultiCallable[_sync_service_pb2.ListSyncsRequest, _sync_service_pb2.ListSyncsResponse]
-    """Lists a Source's Syncs, newest first."""
+    """Lists a Source's Syncs, newest first. Errors: INVALID_ARGUMENT page_token."""
     CancelSync: _grpc.UnaryUnaryMultiCallable[_sync_service_pb2.CancelSyncRequest, _sync_pb2.Sync]
     """Stops a Sync. What it has brought in stays. Cancelling an ended Sync returns it as it is. Errors: NOT_FOUND."""
 
@@ -57,7 +57,7 @@ class SyncServiceAsyncStub(SyncServiceStub):
     GetSync: _aio.UnaryUnaryMultiCallable[_sync_service_pb2.GetSyncRequest, _sync_pb2.Sync]  # type: ignore[assignment]
     """Returns one Sync with its progress. Errors: NOT_FOUND."""
     ListSyncs: _aio.UnaryUnaryMultiCallable[_sync_service_pb2.ListSyncsRequest, _sync_service_pb2.ListSyncsResponse]  # type: ignore[assignment]
-    """Lists a Source's Syncs, newest first."""
+    """Lists a Source's Syncs, newest first. Errors: INVALID_ARGUMENT page_token."""
     CancelSync: _aio.UnaryUnaryMultiCallable[_sync_service_pb2.CancelSyncRequest, _sync_pb2.Sync]  # type: ignore[assignment]
     """Stops a Sync. What it has brought in stays. Cancelling an ended Sync returns it as it is. Errors: NOT_FOUND."""
 
@@ -88,7 +88,7 @@ class SyncServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _sync_service_pb2.ListSyncsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_sync_service_pb2.ListSyncsResponse, _abc.Awaitable[_sync_service_pb2.ListSyncsResponse]]:
-        """Lists a Source's Syncs, newest first."""
+        """Lists a Source's Syncs, newest first. Errors: INVALID_ARGUMENT page_token."""
 
     @_abc_1.abstractmethod
     def CancelSync(
