@@ -31,11 +31,21 @@ from vesta_contracts.annotation.v1 import (
     UpdateCampaignRequest,
 )
 from vesta_contracts.common.v1 import Annotation, ImageLabel, PixelBox
-from vesta_contracts.datasets.v1 import Dataset, DatasetServiceServicer, GetDatasetRequest
+from vesta_contracts.datasets.v1 import (
+    Concept,
+    Dataset,
+    DatasetServiceServicer,
+    GetDatasetRequest,
+    GetTaxonomyRequest,
+    Taxonomy,
+    TaxonomyServiceServicer,
+)
 
 PROJECT = "projects/acme"
 DATASET = f"{PROJECT}/datasets/vans"
 CAMPAIGN = f"{PROJECT}/campaigns/vans"
+TAXONOMY = f"{PROJECT}/taxonomies/vehicles"
+CONCEPTS = ("van", "car", "bus", "tram")
 LEASE = timedelta(minutes=10)
 
 
@@ -70,7 +80,17 @@ class FakeDatasets(DatasetServiceServicer):
     def GetDataset(self, request: GetDatasetRequest, context: grpc.ServicerContext) -> Dataset:
         if request.name != DATASET:
             raise NotFound(f"there is no {request.name}", reason="RESOURCE_NOT_FOUND")
-        return Dataset(name=request.name)
+        return Dataset(name=request.name, taxonomy=TAXONOMY, multi_label=True)
+
+
+class FakeTaxonomies(TaxonomyServiceServicer):
+    """Knows the dataset's taxonomy; "tram" is retired."""
+
+    def GetTaxonomy(self, request: GetTaxonomyRequest, context: grpc.ServicerContext) -> Taxonomy:
+        if request.name != TAXONOMY:
+            raise NotFound(f"there is no {request.name}", reason="RESOURCE_NOT_FOUND")
+        concepts = [Concept(id=name, retired=name == "tram") for name in CONCEPTS]
+        return Taxonomy(name=request.name, concepts=concepts)
 
 
 class Service:

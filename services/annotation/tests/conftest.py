@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from annotation_builders import FakeDatasets, Service
+from annotation_builders import FakeDatasets, FakeTaxonomies, Service
 from vesta_annotation.api import CampaignService, ReviewService, SubmissionService, TaskService
 from vesta_annotation.settings import Settings
 from vesta_annotation.store import Store
@@ -17,12 +17,12 @@ from vesta_common.client import open_channel
 from vesta_common.clock import ManualClock
 from vesta_common.postgres import Postgres
 from vesta_common.server import Server
-from vesta_contracts.datasets.v1 import DatasetServiceStub
+from vesta_contracts.datasets.v1 import DatasetServiceStub, TaxonomyServiceStub
 
 
 @pytest.fixture
 def datasets_address() -> Iterator[str]:
-    server = Server("datasets", "127.0.0.1:0", [FakeDatasets()])
+    server = Server("datasets", "127.0.0.1:0", [FakeDatasets(), FakeTaxonomies()])
     server.start()
     yield server.address
     server.stop()
@@ -46,7 +46,7 @@ def annotation(settings: Settings, postgres: Postgres) -> Iterator[Service]:
     clock = ManualClock()
     store = Store(postgres, clock)
     peers = open_channel(settings.datasets_address, "annotation")
-    campaigns = CampaignService(store, DatasetServiceStub(peers))
+    campaigns = CampaignService(store, DatasetServiceStub(peers), TaxonomyServiceStub(peers))
     servicers = [campaigns, TaskService(store), SubmissionService(store), ReviewService(store)]
     server = Server("annotation", "127.0.0.1:0", servicers)
     server.start()

@@ -61,6 +61,27 @@ def test_an_expert_is_measured_on_the_tasks_they_share() -> None:
     assert of("cyd", *told).alpha < 0 < of("ada", *told).alpha
 
 
+def test_an_expert_is_measured_against_the_others_and_not_by_what_these_disagree_about() -> None:
+    ada_and_bob_agree = ("vvc", "ccb", "bbv", "vvb", "ccv", "bbc")
+    assert of("ada", *ada_and_bob_agree).alpha > 0.2 > 0 > of("cyd", *ada_and_bob_agree).alpha
+
+
+@pytest.mark.parametrize(
+    ("value", "accepted", "right"), [("v", None, 0), ("v", "v", 1), ("v", "c", 0)], ids=["undecided", "right", "wrong"]
+)
+def test_a_rejected_answer_is_wrong_unless_it_was_accepted_in_the_end(
+    value: str, accepted: str | None, right: float
+) -> None:
+    answer = Answer("t", "ada", value.encode(), accepted.encode() if accepted else None, rejected=True)
+    (ada,) = measure_agreement([answer]).annotators
+    assert (ada.submission_count, ada.decided_count, ada.accuracy) == (1, 1, right)
+
+
+def test_a_rejected_answer_counts_for_no_agreement() -> None:
+    rejected = Answer("task-0", "ada", b"c", None, rejected=True)
+    assert measure_agreement([rejected, *the_answers("vv", "cc")]).alpha == 1
+
+
 def test_experts_are_listed_by_name() -> None:
     found = measure_agreement(the_answers("vvv", "ccc")).annotators
     assert [one.annotator for one in found] == ["ada", "bob", "cyd"]

@@ -1,7 +1,7 @@
 """How far experts agree: Krippendorff's alpha over a campaign, and each expert beside the others. Pure."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from vesta_contracts.annotation.v1 import Agreement, AnnotatorAgreement
@@ -14,24 +14,32 @@ class Answer:
     Attributes:
         value: equal for answers that say the same.
         accepted: what was accepted in the end; None where the task is not decided.
+        rejected: whether a reviewer sent it back. It counts for its author's accuracy, and no more for agreement.
     """
 
     task: str
     annotator: str
     value: bytes
     accepted: bytes | None
+    rejected: bool = False
+
+    @property
+    def decided(self) -> bool:
+        """Whether it is known to be right or wrong."""
+        return self.rejected or self.accepted is not None
 
 
 def measure_agreement(answers: Sequence[Answer]) -> Agreement:
     """The agreement of a campaign.
 
     Args:
-        answers: at most one for each task and annotator, in any order.
+        answers: at most one that was not rejected for each task and annotator, in any order.
     """
     by_task: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
     by_annotator: defaultdict[str, list[Answer]] = defaultdict(list)
     for answer in answers:
-        by_task[answer.task][answer.annotator] = answer.value
+        if not answer.rejected:
+            by_task[answer.task][answer.annotator] = answer.value
         by_annotator[answer.annotator].append(answer)
     shared = {task: given for task, given in by_task.items() if len(given) > 1}
     agreement = Agreement(
@@ -39,7 +47,7 @@ def measure_agreement(answers: Sequence[Answer]) -> Agreement:
         alpha=nominal_alpha(given.values() for given in shared.values()),
     )
     for annotator, own in sorted(by_annotator.items()):
-        decided = [answer for answer in own if answer.accepted is not None]
+        decided = [answer for answer in own if answer.decided]
         right = sum(answer.value == answer.accepted for answer in decided)
         agreement.annotators.append(
             AnnotatorAgreement(
@@ -47,10 +55,17 @@ def measure_agreement(answers: Sequence[Answer]) -> Agreement:
                 submission_count=len(own),
                 decided_count=len(decided),
                 accuracy=right / len(decided) if decided else None,
-                alpha=nominal_alpha(shared[answer.task].values() for answer in own if answer.task in shared),
+                alpha=nominal_alpha(_pairs_with(annotator, shared.values())),
             )
         )
     return agreement
+
+
+def _pairs_with(annotator: str, shared: Iterable[Mapping[str, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    """Their answer beside each other expert's, so that what others disagree about among themselves is not held against them."""
+    for given in shared:
+        if annotator in given:
+            yield from ((given[annotator], value) for other, value in given.items() if other != annotator)
 
 
 def nominal_alpha(units: Iterable[Iterable[bytes]]) -> float | None:

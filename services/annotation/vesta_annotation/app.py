@@ -5,7 +5,7 @@ from vesta_common.clock import SystemClock
 from vesta_common.outbox import Relay
 from vesta_common.postgres import Postgres
 from vesta_common.service import App
-from vesta_contracts.datasets.v1 import DatasetServiceStub
+from vesta_contracts.datasets.v1 import DatasetServiceStub, TaxonomyServiceStub
 
 from vesta_annotation.api import CampaignService, ReviewService, SubmissionService, TaskService
 from vesta_annotation.settings import Settings
@@ -22,7 +22,7 @@ def build(settings: Settings) -> App:
     datasets = open_channel(settings.datasets_address, SERVICE)
     return App(
         servicers=[
-            CampaignService(store, DatasetServiceStub(datasets)),
+            CampaignService(store, DatasetServiceStub(datasets), TaxonomyServiceStub(datasets)),
             TaskService(store),
             SubmissionService(store),
             ReviewService(store),

@@ -117,9 +117,9 @@ SELECT body FROM submissions WHERE task = :task AND name > :after ORDER BY name 
 SELECT body FROM submissions WHERE task = :task AND round = :round ORDER BY name;
 
 -- name: list_answers
--- Every answer of a campaign's present rounds, with the task's state and what was accepted.
-SELECT submissions.task, annotator, submissions.body, state, tasks.body AS task_body
-FROM tasks JOIN submissions ON submissions.task = tasks.name AND round = rejection_count + 1
+-- Every answer of a campaign, with the task's state, what was accepted, and whether its round was rejected.
+SELECT submissions.task, annotator, submissions.body, state, tasks.body AS task_body, round <= rejection_count AS rejected
+FROM tasks JOIN submissions ON submissions.task = tasks.name
 WHERE campaign = :campaign;
 
 -- name: insert_review!

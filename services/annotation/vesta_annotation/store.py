@@ -242,13 +242,14 @@ class Store:
         return [Submission.FromString(row["body"]) for row in rows]
 
     def list_answers(self, connection: Connection, campaign: str) -> list[Answer]:
-        """Every answer of the present rounds of a campaign's tasks."""
+        """Every answer to a campaign's tasks."""
         return [
             Answer(
                 task=row["task"],
                 annotator=row["annotator"],
                 value=answer_key(Submission.FromString(row["body"]).annotations),
                 accepted=answer_key(Task.FromString(row["task_body"]).accepted) if row["state"] == "ACCEPTED" else None,
+                rejected=row["rejected"],
             )
             for row in queries.list_answers(connection, campaign=campaign)
         ]

@@ -20,9 +20,15 @@ from vesta_contracts.annotation.v1 import (
     ListCampaignsResponse,
     UpdateCampaignRequest,
 )
-from vesta_contracts.datasets.v1 import DatasetServiceStub, GetDatasetRequest
+from vesta_contracts.datasets.v1 import (
+    DatasetServiceStub,
+    GetDatasetRequest,
+    GetTaxonomyRequest,
+    TaxonomyServiceStub,
+)
 
 from vesta_annotation.agreement import measure_agreement
+from vesta_annotation.asking import asked_concepts, check_label_count
 from vesta_annotation.store import Store
 
 _MUTABLE = ("display_name", "instructions", "concepts", "review_share", "lease_duration", "state")
@@ -31,14 +37,18 @@ _MUTABLE = ("display_name", "instructions", "concepts", "review_share", "lease_d
 class CampaignService(CampaignServiceServicer):
     """Keeps Campaigns."""
 
-    def __init__(self, store: Store, datasets: DatasetServiceStub) -> None:
+    def __init__(self, store: Store, datasets: DatasetServiceStub, taxonomies: TaxonomyServiceStub) -> None:
         self._store = store
         self._datasets = datasets
+        self._taxonomies = taxonomies
 
     def CreateCampaign(self, request: CreateCampaignRequest, context: grpc.ServicerContext) -> Campaign:
-        """Keeps a new campaign on a dataset that is there."""
-        self._datasets.GetDataset(GetDatasetRequest(name=request.campaign.dataset))
+        """Keeps a new campaign that asks for concepts of its dataset's taxonomy; for all of them where it names none."""
         campaign = _with_defaults(request.campaign)
+        dataset = self._datasets.GetDataset(GetDatasetRequest(name=campaign.dataset))
+        taxonomy = self._taxonomies.GetTaxonomy(GetTaxonomyRequest(name=dataset.taxonomy))
+        campaign.concepts[:] = asked_concepts(campaign.concepts, taxonomy)
+        check_label_count(campaign, dataset)
         campaign.name = f"{request.parent}/campaigns/{request.campaign_id or new_id()}"
         with self._store.transaction() as connection:
             return once(connection, request, Campaign, lambda: self._store.insert_campaign(connection, campaign))
@@ -62,8 +72,14 @@ class CampaignService(CampaignServiceServicer):
     def UpdateCampaign(self, request: UpdateCampaignRequest, context: grpc.ServicerContext) -> Campaign:
         """Changes a campaign; closing it cancels what is undecided."""
         with self._store.transaction() as connection:
+            current = self._store.get_campaign(connection, request.campaign.name)
+        dataset = self._datasets.GetDataset(GetDatasetRequest(name=current.dataset))
+        taxonomy = self._taxonomies.GetTaxonomy(GetTaxonomyRequest(name=dataset.taxonomy))
+        with self._store.transaction() as connection:
             current = self._store.get_campaign(connection, request.campaign.name, lock=True)
             wanted = revise(current, request.campaign, request.update_mask, _MUTABLE)
+            if wanted.concepts != current.concepts:
+                wanted.concepts[:] = asked_concepts(wanted.concepts, taxonomy)
             updated = self._store.update_campaign(connection, _with_defaults(wanted))
             if updated.state == Campaign.CLOSED:
                 self._store.cancel_tasks(connection, updated.name)

@@ -83,7 +83,7 @@ class Campaign(_message.Message):
     etag: _builtins.str
     @_builtins.property
     def concepts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What may be answered: the ids of concepts. Empty allows any id of up to 128 characters."""
+        """What may be answered: ids of concepts of the dataset's taxonomy. Empty at first, it becomes all that are not retired."""
 
     @_builtins.property
     def lease_duration(self) -> _duration_pb2.Duration:

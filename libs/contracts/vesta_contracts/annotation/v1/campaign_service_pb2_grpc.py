@@ -74,7 +74,7 @@ class CampaignServiceServicer:
     """
 
     def CreateCampaign(self, request, context):
-        """Creates a Campaign. Errors: ALREADY_EXISTS campaign_id is taken; NOT_FOUND dataset.
+        """Creates a Campaign. Errors: ALREADY_EXISTS campaign_id is taken; NOT_FOUND dataset; INVALID_ARGUMENT a concept that the taxonomy lacks, or several labels for a dataset that holds one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

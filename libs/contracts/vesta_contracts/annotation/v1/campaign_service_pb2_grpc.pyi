@@ -36,7 +36,7 @@ class CampaignServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> CampaignServiceAsyncStub: ...
     CreateCampaign: _grpc.UnaryUnaryMultiCallable[_campaign_service_pb2.CreateCampaignRequest, _campaign_pb2.Campaign]
-    """Creates a Campaign. Errors: ALREADY_EXISTS campaign_id is taken; NOT_FOUND dataset."""
+    """Creates a Campaign. Errors: ALREADY_EXISTS campaign_id is taken; NOT_FOUND dataset; INVALID_ARGUMENT a concept that the taxonomy lacks, or several labels for a dataset that holds one."""
     GetCampaign: _grpc.UnaryUnaryMultiCallable[_campaign_service_pb2.GetCampaignRequest, _campaign_pb2.Campaign]
     """Returns one Campaign. Errors: NOT_FOUND."""
     ListCampaigns: _grpc.UnaryUnaryMultiCallable[_campaign_service_pb2.ListCampaignsRequest, _campaign_service_pb2.ListCampaignsResponse]
@@ -54,7 +54,7 @@ class CampaignServiceAsyncStub(CampaignServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateCampaign: _aio.UnaryUnaryMultiCallable[_campaign_service_pb2.CreateCampaignRequest, _campaign_pb2.Campaign]  # type: ignore[assignment]
-    """Creates a Campaign. Errors: ALREADY_EXISTS campaign_id is taken; NOT_FOUND dataset."""
+    """Creates a Campaign. Errors: ALREADY_EXISTS campaign_id is taken; NOT_FOUND dataset; INVALID_ARGUMENT a concept that the taxonomy lacks, or several labels for a dataset that holds one."""
     GetCampaign: _aio.UnaryUnaryMultiCallable[_campaign_service_pb2.GetCampaignRequest, _campaign_pb2.Campaign]  # type: ignore[assignment]
     """Returns one Campaign. Errors: NOT_FOUND."""
     ListCampaigns: _aio.UnaryUnaryMultiCallable[_campaign_service_pb2.ListCampaignsRequest, _campaign_service_pb2.ListCampaignsResponse]  # type: ignore[assignment]
@@ -75,7 +75,7 @@ class CampaignServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _campaign_service_pb2.CreateCampaignRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_campaign_pb2.Campaign, _abc.Awaitable[_campaign_pb2.Campaign]]:
-        """Creates a Campaign. Errors: ALREADY_EXISTS campaign_id is taken; NOT_FOUND dataset."""
+        """Creates a Campaign. Errors: ALREADY_EXISTS campaign_id is taken; NOT_FOUND dataset; INVALID_ARGUMENT a concept that the taxonomy lacks, or several labels for a dataset that holds one."""
 
     @_abc_1.abstractmethod
     def GetCampaign(

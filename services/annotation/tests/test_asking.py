@@ -1,0 +1,50 @@
+"""What a campaign may ask: concepts of its dataset's taxonomy, and no more labels than the dataset holds."""
+
+import pytest
+from annotation_builders import CONCEPTS, Service
+from vesta_annotation.asking import asked_concepts, check_label_count
+from vesta_common.errors import InvalidArgument
+from vesta_contracts.annotation.v1 import Campaign, UpdateCampaignRequest
+from vesta_contracts.datasets.v1 import Concept, Dataset, Taxonomy
+
+TAXONOMY = Taxonomy(name="projects/acme/taxonomies/t", concepts=[Concept(id=name) for name in "abcdefgh"])
+
+
+def test_a_campaign_that_names_no_concept_asks_for_all_that_are_not_retired(annotation: Service) -> None:
+    assert list(annotation.has_campaign().concepts) == [name for name in CONCEPTS if name != "tram"]
+
+
+def test_concepts_that_are_named_stay_as_they_are_even_retired_ones(annotation: Service) -> None:
+    assert list(annotation.has_campaign(concepts=["tram", "van"]).concepts) == ["tram", "van"]
+
+
+def test_a_concept_that_the_taxonomy_does_not_hold_is_refused(annotation: Service) -> None:
+    with pytest.raises(InvalidArgument, match="airship") as refused:
+        annotation.has_campaign(concepts=["van", "airship"])
+    assert refused.value.reason == "CONCEPT_UNKNOWN"
+
+
+def test_a_campaign_cannot_be_changed_to_ask_for_an_unknown_concept(annotation: Service) -> None:
+    campaign = annotation.has_campaign(concepts=["van"])
+    campaign.concepts.append("airship")
+    with pytest.raises(InvalidArgument) as refused:
+        annotation.campaigns.UpdateCampaign(
+            UpdateCampaignRequest(campaign=campaign, update_mask={"paths": ["concepts"]})
+        )
+    assert refused.value.reason == "CONCEPT_UNKNOWN"
+
+
+def test_of_many_unknown_concepts_some_are_named() -> None:
+    with pytest.raises(InvalidArgument, match="u, v, w, x, y and more"):
+        asked_concepts(["a", *"uvwxyz"], TAXONOMY)
+
+
+@pytest.mark.parametrize(("several", "holds_several"), [(False, False), (False, True), (True, True)])
+def test_one_label_is_always_fine(several: bool, holds_several: bool) -> None:
+    check_label_count(Campaign(multi_label=several), Dataset(multi_label=holds_several))
+
+
+def test_several_labels_are_asked_for_only_where_the_dataset_holds_several() -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        check_label_count(Campaign(multi_label=True), Dataset(name="projects/acme/datasets/d"))
+    assert refused.value.reason == "LABELS_NOT_SINGLE"
