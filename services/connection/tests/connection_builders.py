@@ -148,10 +148,10 @@ class Connection:
     clock: ManualClock
     inbox: Path
 
-    def a_worker(self, items: Items | None = None) -> SyncWorker:
+    def a_worker(self, items: Items | None = None, keep_interval: timedelta = timedelta(hours=1)) -> SyncWorker:
         """A worker as a process of its own would have: nothing but the database is shared."""
         store = Store(self.postgres, self.clock)
-        return SyncWorker(store, self.ingest, items or self.items, self.places, self.clock)
+        return SyncWorker(store, self.ingest, items or self.items, self.places, self.clock, keep_interval)
 
     def a_folder_source(self, name: str = "folder", path: Path | None = None) -> Source:
         return self._create(name, Source(dataset=DATASET, folder=FolderSource(path=str(path or self.inbox))))

@@ -1,7 +1,9 @@
 """Syncs of folders and buckets on the real engines: what comes in, what is refused, and what a kill costs."""
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,12 @@ import pytest
 from connection_builders import HOSTILE, Connection, a_jpeg, counts, reasons
 from vesta_common.errors import FailedPrecondition
 from vesta_common.objects import ObjectStore
-from vesta_connection.ingest import Refused
+from vesta_connection.ingest import UNREACHABLE, UNREADABLE, Refused
 from vesta_connection.items import Items
-from vesta_connection.listing import SourceFile
+from vesta_connection.listing import FsspecTree, SourceFile
 from vesta_connection.settings import Settings
 from vesta_connection.store import FileResult
-from vesta_connection.sync import LEASE
+from vesta_connection.sync import LEASE, read_or_refuse
 from vesta_contracts.common.v1 import Media
 from vesta_contracts.connection.v1 import (
     BucketSource,
@@ -125,6 +127,28 @@ def test_a_bucket_comes_in_and_a_second_sync_reads_only_what_changed(
     assert (counts(first), counts(second)) == ({"found": 3, "added": 3}, {"found": 3, "added": 1, "unchanged": 2})
 
 
+def test_a_folder_of_a_bucket_is_not_what_only_begins_alike(connection: Connection, settings: Settings) -> None:
+    objects = ObjectStore.of(settings)
+    for seed, key in enumerate(("photos/a.jpg", "photos-private/b.jpg", "photos2.jpg")):
+        objects.put_named(key, a_jpeg(seed))
+    assert counts(connection.synced(connection.a_bucket_source(bucket_of(settings, "photos/")))) == {
+        "found": 1,
+        "added": 1,
+    }
+
+
+def test_a_bucket_without_keys_is_not_read_with_the_services_own(
+    connection: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", settings.s3_access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", settings.s3_secret_key.get_secret_value())
+    ObjectStore.of(settings).put_named("photos/a.jpg", a_jpeg())
+    bucket = bucket_of(settings, "photos")
+    bucket.access_key_id = bucket.secret_access_key = ""
+    sync = connection.synced(connection.a_bucket_source(bucket))
+    assert (sync.state, "AccessDenied" in sync.error) == (Sync.FAILED, True), sync.error
+
+
 def test_a_bucket_that_does_not_open_fails_the_sync_and_says_why(connection: Connection, settings: Settings) -> None:
     bucket = bucket_of(settings, "photos")
     bucket.url = "s3://there-is-no-such-bucket/photos"
@@ -215,6 +239,66 @@ def test_a_worker_that_was_slower_than_its_lease_records_nothing_more(connection
     ended = connection.syncs.GetSync(GetSyncRequest(name=sync.name))
     assert (ended.state, counts(ended)) == (Sync.SUCCEEDED, {"found": 3, "added": 3})
     assert sum("sync.v1.succeeded" in told for told in connection.told()) == 1
+
+
+def test_a_worker_keeps_its_sync_however_long_a_batch_takes(connection: Connection) -> None:
+    connection.write(1, 2, 3)
+    sync = connection.queued(connection.a_folder_source())
+
+    def slow() -> None:
+        for _ in range(4):
+            connection.clock.advance(LEASE * 0.75)
+            wait_until(lambda: lease_end(connection, sync) > connection.clock.now() + LEASE / 2)
+        assert not connection.a_worker().step()  # nobody else finds anything to do
+
+    connection.a_worker(Doing(connection.items, slow), keep_interval=timedelta(milliseconds=5)).step()
+
+    ended = connection.syncs.GetSync(GetSyncRequest(name=sync.name))
+    assert (ended.state, counts(ended)) == (Sync.SUCCEEDED, {"found": 3, "added": 3})
+
+
+def lease_end(connection: Connection, sync: Sync) -> datetime:
+    with connection.postgres.transaction() as transaction:
+        row = transaction.execute("SELECT lease_expire_time FROM syncs WHERE name = %s", (sync.name,)).fetchone()
+    assert row is not None
+    return row["lease_expire_time"]
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def test_a_file_that_could_not_be_read_is_looked_at_again(connection: Connection, tmp_path: Path) -> None:
+    connection.write(1)
+    (tmp_path / "elsewhere.jpg").write_bytes(a_jpeg(2))
+    (connection.inbox / "link.jpg").symlink_to(tmp_path / "elsewhere.jpg")
+    source = connection.a_folder_source()
+    first, second = connection.synced(source), connection.synced(source)
+    assert (counts(first), counts(second)) == (
+        {"found": 2, "added": 1, "refused": 1},
+        {"found": 2, "unchanged": 1, "refused": 1},
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (FileNotFoundError("gone"), UNREADABLE),
+        (PermissionError("closed"), UNREADABLE),
+        (OSError("denied"), UNREACHABLE),
+    ],
+)
+def test_what_a_store_does_not_hand_out_is_refused_and_hurts_no_other_file(error: OSError, reason: str) -> None:
+    class Tree(FsspecTree):
+        def read(self, file: SourceFile) -> bytes:
+            raise error
+
+    refused = read_or_refuse(Tree(None, "photos"), SourceFile("a.jpg", "1", "photos/a.jpg", 1))
+    assert isinstance(refused, Refused)
+    assert refused.reason == reason
 
 
 def test_a_sync_cancelled_while_it_runs_keeps_what_it_brought_in(connection: Connection) -> None:

@@ -125,14 +125,13 @@ class SourceService(SourceServiceServicer):
         if isinstance(media, Refused):
             raise InvalidArgument(media.message, reason=media.reason, violations=[Violation("file", media.message)])
 
-        def create() -> UploadItemResponse:
-            (created,) = self._items.create(source, [media], dict(first.metadata))
-            return UploadItemResponse(item=created.name, media=media, existed=created.existed)
-
+        (created,) = self._items.create(source, [media], dict(first.metadata))
+        answer = UploadItemResponse(item=created.name, media=media, existed=created.existed)
         asked = copy_of(first)
         asked.file.data = hashlib.sha256(data).digest()
+        # Adding the same picture again is free, and no transaction is open while datasets works.
         with self._store.postgres.transaction() as connection:
-            return once(connection, asked, UploadItemResponse, create)
+            return once(connection, asked, UploadItemResponse, lambda: answer)
 
     def _check(self, source: Source) -> None:
         match source.WhichOneof("kind"):

@@ -12,7 +12,7 @@ FILE_BYTES_GUESS = 1024 * 1024
 
 @dataclass(frozen=True)
 class Known:
-    """What is remembered of a file: its fingerprint when it was last handled, and by which sync."""
+    """What is remembered of a file: its fingerprint when it was last handled, empty if it could not be read, and by which sync."""
 
     fingerprint: str
     sync: str
@@ -38,9 +38,11 @@ class Listing:
         """Decides about one file: new and changed ones are read; those this very sync has handled before it was killed are not."""
         self.found_count += 1
         known = self.known.get(file.file_name)
+        if known is not None and known.sync == self.sync:
+            return
         if known is None or known.fingerprint != file.fingerprint:
             self.to_read.append(file)
-        elif known.sync != self.sync:
+        else:
             self.unchanged_count += 1
 
 

@@ -14,6 +14,8 @@ from vesta_common.sandbox import Sandbox
 from vesta_contracts.common.v1 import Media, Provenance
 
 STORE_THREADS = 8
+# Reasons that say nothing of a file's content: it is looked at again the next time.
+UNREADABLE, UNREACHABLE = "FILE_UNREADABLE", "FILE_UNREACHABLE"
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from vesta_contracts.common.v1 import Media
 from vesta_contracts.connection.v1 import Source
 from vesta_contracts.datasets.v1 import BatchCreateItemsRequest, CreatedItem, ItemServiceStub, NewItem
 
-from vesta_connection.ingest import Refused
+from vesta_connection.ingest import UNREACHABLE, UNREADABLE, Refused
 from vesta_connection.listing import SourceFile
 from vesta_connection.store import FileResult
 
@@ -22,11 +22,11 @@ class Items:
     def add(
         self, source: Source, files: Sequence[SourceFile], taken: Sequence[Media | Refused], request_id: str
     ) -> list[FileResult]:
-        """Adds the media among `taken` to the dataset; answers for each file, in order."""
+        """Adds the media among `taken` to the dataset; answers for each file, in order. What could not be read is read next time."""
         media = [entry for entry in taken if isinstance(entry, Media)]
         created = iter(self.create(source, media, {}, request_id) if media else ())
         return [
-            FileResult(file.file_name, file.fingerprint, entry)
+            FileResult(file.file_name, "" if entry.reason in {UNREADABLE, UNREACHABLE} else file.fingerprint, entry)
             if isinstance(entry, Refused)
             else FileResult(file.file_name, file.fingerprint, next(created))
             for file, entry in zip(files, taken, strict=True)

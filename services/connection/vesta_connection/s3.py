@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import boto3
+from botocore import UNSIGNED
 from botocore.client import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from fsspec import AbstractFileSystem
@@ -19,7 +20,7 @@ class S3FileSystem(AbstractFileSystem):  # type: ignore[misc]
 
     Args:
         endpoint_url: the endpoint, or empty for the provider's own.
-        access_key_id: empty for an anonymous reader.
+        access_key_id: empty for an anonymous reader; this process's own credentials are never used.
         secret_access_key: belongs to the key id.
     """
 
@@ -41,6 +42,7 @@ class S3FileSystem(AbstractFileSystem):  # type: ignore[misc]
                 read_timeout=READ_TIMEOUT_SECONDS,
                 retries={"max_attempts": ATTEMPTS_MAX, "mode": "standard"},
                 s3={"addressing_style": "path"} if endpoint_url else {},
+                signature_version="s3v4" if access_key_id else UNSIGNED,
             ),
         )
 
@@ -50,7 +52,8 @@ class S3FileSystem(AbstractFileSystem):  # type: ignore[misc]
         Raises:
             OSError: the bucket cannot be listed.
         """
-        bucket, _, prefix = path.strip("/").partition("/")
+        bucket, _, folder = path.strip("/").partition("/")
+        prefix = f"{folder}/" if folder else ""  # and not what only begins alike
         try:
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
                 entries = [
