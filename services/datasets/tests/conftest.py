@@ -45,7 +45,7 @@ def datasets(service_settings: Callable[[str], dict[str, Any]]) -> Iterator[Data
     server = Server("datasets", "127.0.0.1:0", servicers)
     server.start()
     with open_channel(server.address, "connection") as channel, open_channel(server.address, "") as outside:
-        yield Datasets(store, channel, outside)
+        yield Datasets(store, objects, channel, outside)
     server.stop()
     nobody.close()
     objects.close()

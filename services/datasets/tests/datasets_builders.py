@@ -1,14 +1,22 @@
 """What the tests of this service share: the service as its callers see it, with pictures that need no bytes."""
 
 import hashlib
+import io
+import zipfile
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import grpc
 import numpy as np
+from vesta_common.client import MESSAGE_BYTES_MAX
+from vesta_common.errors import ResourceExhausted
 from vesta_common.events import Event, new_event
+from vesta_common.objects import ObjectStore
 from vesta_contracts.common.v1 import Annotation, ConceptScore, ImageLabel, ImageScores, Media
+from vesta_contracts.connection.v1 import IngestedMedia, IngestMediaRequest, IngestMediaResponse
 from vesta_contracts.datasets.v1 import (
     AnnotationList,
+    ArchiveFormat,
     ArchiveServiceStub,
     BatchAnnotateItemsRequest,
     BatchCreateItemsRequest,
@@ -19,6 +27,8 @@ from vesta_contracts.datasets.v1 import (
     Dataset,
     DatasetServiceStub,
     GetDatasetRequest,
+    GetOperationRequest,
+    ImportDatasetRequest,
     ItemAnnotations,
     ItemServiceStub,
     ListItemsRequest,
@@ -57,11 +67,47 @@ def a_medium(seed: int, perceptual_hash: int | None = None) -> Media:
     )
 
 
+def a_zip(files: Mapping[str, bytes]) -> bytes:
+    """An archive of these files."""
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as opened:
+        for name, content in files.items():
+            opened.writestr(name, content)
+    return target.getvalue()
+
+
+class Ingest:
+    """What imports know of the connection service: takes any bytes for a picture, and no message that is too large.
+
+    Args:
+        meanwhile: happens at each call, numbered from 1, before it is answered.
+    """
+
+    def __init__(self, meanwhile: Callable[[int], None] = lambda call: None) -> None:
+        self.calls = 0
+        self._meanwhile = meanwhile
+
+    def IngestMedia(self, request: IngestMediaRequest, timeout: float) -> IngestMediaResponse:
+        """Answers a medium for each file."""
+        self.calls += 1
+        self._meanwhile(self.calls)
+        if request.ByteSize() > MESSAGE_BYTES_MAX:
+            raise ResourceExhausted(f"a message of {request.ByteSize()} bytes is too large")
+        results = []
+        for file in request.files:
+            media = a_medium(0)
+            media.sha256 = hashlib.sha256(file.data).hexdigest()
+            media.perceptual_hash = int(media.sha256[:16], 16)
+            results.append(IngestedMedia(media=media))
+        return IngestMediaResponse(results=results)
+
+
 class Datasets:
     """The service as another service sees it (`items`) and as the gateway's callers do (`outside`)."""
 
-    def __init__(self, store: Store, channel: grpc.Channel, outside: grpc.Channel) -> None:
+    def __init__(self, store: Store, objects: ObjectStore, channel: grpc.Channel, outside: grpc.Channel) -> None:
         self.store = store
+        self.objects = objects
         self.taxonomies = TaxonomyServiceStub(channel)
         self.datasets = DatasetServiceStub(channel)
         self.items = ItemServiceStub(channel)
@@ -137,6 +183,18 @@ class Datasets:
         reactions = Reactions(self.store)
         handlers = {**reactions.label_handlers(), **reactions.prediction_handlers()}
         self.store.postgres.run(lambda connection: handlers[event.type](connection, event))
+
+    def begin_import(
+        self, dataset: str, files: Mapping[str, bytes], layout: Any = ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER
+    ) -> str:
+        """Queues an import of an archive of these files; answers the operation's name."""
+        key = f"archives/acme/{hashlib.sha256(repr(sorted(files)).encode()).hexdigest()[:16]}.zip"
+        self.objects.put_named(key, a_zip(files))
+        return self.datasets.ImportDataset(ImportDatasetRequest(name=dataset, format=layout, archive_key=key)).name
+
+    def operation(self, name: str) -> Any:
+        """An operation as it stands."""
+        return self.archives.GetOperation(GetOperationRequest(name=name))
 
     def told(self) -> list[str]:
         """The types of the events that are waiting to be published, in order."""

@@ -1,7 +1,7 @@
 """Imports and exports: kept as operations, worked on by whoever claims them, taken up again after a kill."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -37,10 +37,16 @@ from vesta_datasets.store import Store, queries
 IMPORT = "import"
 EXPORT = "export"
 ARCHIVE_BYTES_MAX = 16 * 1024**3
-BATCH_FILES = 32
+BATCH_FILES_MAX = 32
+BATCH_BYTES_MAX = 32 * 1024 * 1024
+"""Of the files of one call: half of what a gRPC message may have."""
 FILE_BYTES_MAX = 32 * 1024 * 1024
+FILE_NAME_LENGTH_MAX = 1024
 REFUSALS_KEPT = 100
 LEASE = timedelta(minutes=2)
+ATTEMPTS_MAX = 8
+RETRY_FIRST = timedelta(seconds=5)
+RETRY_MAX = timedelta(minutes=2)
 INGEST_TIMEOUT_SECONDS = 120.0
 
 log = structlog.get_logger()
@@ -82,32 +88,52 @@ class Operations:
         operation = operations_pb2.Operation(name=name, done=row["done"])
         operation.metadata.Pack(TransferProgress(done_count=row["done_count"], total_count=row["total_count"]))
         if row["error"]:
-            operation.error.CopyFrom(status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message=row["error"]))
+            code = code_pb2.Code.Value(row["error_code"])
+            operation.error.CopyFrom(status_pb2.Status(code=code, message=row["error"]))
         elif row["done"]:
             kind = ImportDatasetResponse if row["kind"] == IMPORT else ExportDatasetResponse
             operation.response.Pack(kind.FromString(bytes(row["response"])))
         return operation
 
     def step(self) -> bool:
-        """Works on one operation to its end; False where there is none."""
+        """Works on one operation, to its end or its next attempt; False where there is none."""
         now = self._store.clock.now()
         with self._store.postgres.transaction() as connection:
             row = queries.claim_operation(connection, now=now, lease_expire_time=now + LEASE)
         if row is None:
             return False
+        if row["attempt_count"] > ATTEMPTS_MAX:
+            self._give_up(row)
+            return True
         try:
             if row["kind"] == IMPORT:
                 answer: Any = self._import(row["name"], ImportDatasetRequest.FromString(bytes(row["request"])))
             else:
                 answer = self._export(row["name"], ExportDatasetRequest.FromString(bytes(row["request"])))
-        except (VestaError, UnreadableArchiveError) as error:
-            if is_transient(error):
-                raise
-            log.info("operation_failed", operation=row["name"], error=str(error))
-            self._end(row["name"], b"", str(error))
+        except Exception as error:
+            code = _final_code(error)
+            if code is None:
+                self._postpone(row, error)
+            else:
+                log.info("operation_failed", operation=row["name"], error=str(error))
+                self._end(row["name"], b"", str(error), code)
         else:
-            self._end(row["name"], answer.SerializeToString(), "")
+            self._end(row["name"], answer.SerializeToString())
         return True
+
+    def _postpone(self, row: dict[str, Any], error: Exception) -> None:
+        log.warning("operation_postponed", operation=row["name"], attempt=row["attempt_count"], exc_info=error)
+        rest = min(RETRY_FIRST * 2 ** (row["attempt_count"] - 1), RETRY_MAX)
+        with self._store.postgres.transaction() as connection:
+            queries.postpone_operation(
+                connection, name=row["name"], retry_time=self._store.clock.now() + rest, last_error=str(error)
+            )
+
+    def _give_up(self, row: dict[str, Any]) -> None:
+        last = row["last_error"] or "the process that worked on it died"
+        log.warning("operation_given_up", operation=row["name"], last_error=last)
+        why = f"given up after {ATTEMPTS_MAX} attempts that got no further; the last one ended so: {last}"
+        self._end(row["name"], b"", f"{why}. Mend that, or ask an operator to, and ask for it again", "ABORTED")
 
     def _import(self, operation: str, request: ImportDatasetRequest) -> ImportDatasetResponse:
         answer = ImportDatasetResponse()
@@ -129,7 +155,10 @@ class Operations:
         for entry in batch:
             if entry not in small:
                 _refuse(answer, entry.file_name, f"has more than {FILE_BYTES_MAX} bytes")
-        files = [MediaFile(file_name=entry.file_name, data=entry.path.read_bytes()) for entry in small]
+        files = [
+            MediaFile(file_name=entry.file_name[-FILE_NAME_LENGTH_MAX:], data=entry.path.read_bytes())
+            for entry in small
+        ]
         if not files:
             return
         taken = self._media.IngestMedia(
@@ -173,7 +202,7 @@ class Operations:
                 path.write_bytes(self._objects.get(row.object_key, sha256=row.sha256))
                 annotations: list[Annotation] = list(AnnotationList.FromString(row.annotations).annotations)
                 entries.append(ArchivedItem(path.name, path, row.split, annotations, row.width_px, row.height_px))
-                if done % BATCH_FILES == 0:
+                if done % BATCH_FILES_MAX == 0:
                     self._advance(operation, done, len(labelled))
             archive = pack(
                 entries, [concept.id for concept in taxonomy.concepts], request.format, Path(scratch) / "out"
@@ -192,9 +221,16 @@ class Operations:
                 lease_expire_time=self._store.clock.now() + LEASE,
             )
 
-    def _end(self, operation: str, response: bytes, error: str) -> None:
+    def _end(self, operation: str, response: bytes, error: str = "", error_code: str = "OK") -> None:
         with self._store.postgres.transaction() as connection:
-            queries.end_operation(connection, name=operation, response=response, error=error)
+            queries.end_operation(connection, name=operation, response=response, error=error, error_code=error_code)
+
+
+def _final_code(error: Exception) -> str | None:
+    """The name of the code that an operation ends with for this error; None where another attempt may go better."""
+    if isinstance(error, UnreadableArchiveError):
+        return "INVALID_ARGUMENT"
+    return error.code.name if isinstance(error, VestaError) and not is_transient(error) else None
 
 
 def _refuse(answer: ImportDatasetResponse, file_name: str, why: str) -> None:
@@ -203,6 +239,16 @@ def _refuse(answer: ImportDatasetResponse, file_name: str, why: str) -> None:
         answer.refusals.append(f"{file_name}: {why}")
 
 
-def _in_batches(items: Sequence[ArchivedItem]) -> Iterator[Sequence[ArchivedItem]]:
-    for start in range(0, len(items), BATCH_FILES):
-        yield items[start : start + BATCH_FILES]
+def _in_batches(items: Iterable[ArchivedItem]) -> Iterator[list[ArchivedItem]]:
+    """The items in order, so many together as fit into one call."""
+    batch: list[ArchivedItem] = []
+    size_bytes = 0
+    for item in items:
+        item_bytes = item.path.stat().st_size
+        if batch and (len(batch) == BATCH_FILES_MAX or size_bytes + item_bytes > BATCH_BYTES_MAX):
+            yield batch
+            batch, size_bytes = [], 0
+        batch.append(item)
+        size_bytes += item_bytes
+    if batch:
+        yield batch

@@ -135,15 +135,23 @@ INSERT INTO operations (name, kind, request, create_time) VALUES (:name, :kind, 
 SELECT * FROM operations WHERE name = :name;
 
 -- name: claim_operation^
-UPDATE operations SET lease_expire_time = :lease_expire_time
+-- Takes the oldest operation that no worker holds; the new fence shuts out the worker that held it before.
+UPDATE operations SET lease_expire_time = :lease_expire_time, fence = fence + 1, attempt_count = attempt_count + 1
 WHERE name = (
     SELECT name FROM operations WHERE NOT done AND (lease_expire_time IS NULL OR lease_expire_time < :now)
     ORDER BY create_time FOR UPDATE SKIP LOCKED LIMIT 1)
 RETURNING *;
 
 -- name: advance_operation!
-UPDATE operations SET done_count = :done_count, total_count = :total_count, lease_expire_time = :lease_expire_time
+UPDATE operations SET
+    done_count = :done_count, total_count = :total_count, lease_expire_time = :lease_expire_time, attempt_count = 0
 WHERE name = :name;
 
+-- name: postpone_operation!
+-- Gives an operation back, to be claimed again when `retry_time` has passed.
+UPDATE operations SET lease_expire_time = :retry_time, last_error = :last_error WHERE name = :name AND NOT done;
+
 -- name: end_operation!
-UPDATE operations SET done = true, response = :response, error = :error, lease_expire_time = NULL WHERE name = :name;
+UPDATE operations SET
+    done = true, response = :response, error = :error, error_code = :error_code, lease_expire_time = NULL
+WHERE name = :name;
