@@ -62,8 +62,8 @@ verify: setup  ## Generates again what is generated, and fails on a difference
 	@python docs/generate.py
 	@test -z "$$(git status --porcelain -- libs/contracts docs)" || { git status --short -- libs/contracts docs; git diff -- docs; exit 1; }
 
-bench: setup  ## Measures speed and memory as ratios, prints a table, writes .vesta/bench/report.json
-	@python benchmarks/run.py
+bench: setup  ## Measures speed and memory as ratios, prints a table, writes .vesta/bench/report.json: [only=start,ingest,loop,labels]
+	@PYTHONPATH=examples/turn_the_loop python benchmarks/run.py $(if $(only),--only $(only))
 
 ##@ Set it up
 .PHONY: setup lock clean
