@@ -110,8 +110,7 @@ def test_an_exported_dataset_can_be_imported_again(turned: SmallLoop, layout: Ar
     told = ImportDatasetResponse()
     assert imported.response.Unpack(told), imported.error.message
     assert (told.added_count, told.refused_count) == (answer.item_count, 0)
-    if layout == ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER:
-        assert owner.datasets.GetDataset(GetDatasetRequest(name=copy.name)).counts.labelled_count == answer.item_count
+    assert owner.datasets.GetDataset(GetDatasetRequest(name=copy.name)).counts.labelled_count == answer.item_count
 
 
 def _download(name: str):

@@ -30,7 +30,8 @@ from vesta_contracts.datasets.v1 import (
 )
 
 from vesta_datasets.adding import add_items
-from vesta_datasets.archives import ArchivedItem, UnreadableArchiveError, pack, unpack
+from vesta_datasets.archived import ArchivedItem, UnreadableArchiveError
+from vesta_datasets.archives import pack, unpack
 from vesta_datasets.manifest import read_manifest
 from vesta_datasets.store import Store, queries
 
@@ -110,7 +111,7 @@ class Operations:
                 answer: Any = self._import(row["name"], ImportDatasetRequest.FromString(bytes(row["request"])))
             else:
                 answer = self._export(row["name"], ExportDatasetRequest.FromString(bytes(row["request"])))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is told
             code = _final_code(error)
             if code is None:
                 self._postpone(row, error)
@@ -204,9 +205,9 @@ class Operations:
                 entries.append(ArchivedItem(path.name, path, row.split, annotations, row.width_px, row.height_px))
                 if done % BATCH_FILES_MAX == 0:
                     self._advance(operation, done, len(labelled))
-            archive = pack(
-                entries, [concept.id for concept in taxonomy.concepts], request.format, Path(scratch) / "out"
-            )
+            concepts = dict.fromkeys(concept.id for concept in taxonomy.concepts)
+            concepts |= dict.fromkeys(sorted({label for row in labelled for label in row.labels or ()}))
+            archive = pack(entries, list(concepts), request.format, Path(scratch) / "out")
             key = f"{archive_folder(request.name)}/{new_id()}.zip"
             stored = self._objects.put_named(key, archive)
         return ExportDatasetResponse(archive_key=key, item_count=len(entries), size_bytes=stored.size_bytes)

@@ -1,0 +1,240 @@
+"""What goes out comes back as it was, or is refused; what cannot be read is nobody's answer."""
+
+import json
+import os
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datasets_builders import a_zip, says
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from PIL import Image
+from vesta_common.errors import FailedPrecondition
+from vesta_contracts.common.v1 import (
+    Annotation,
+    Keypoint,
+    Keypoints,
+    Mask,
+    PixelBox,
+    PixelPoint,
+    Polygon,
+    Ring,
+    RotatedBox,
+    Track,
+)
+from vesta_contracts.datasets.v1 import ArchiveFormat
+from vesta_datasets.archived import ArchivedItem, UnreadableArchiveError
+from vesta_datasets.archives import pack, unpack
+from vesta_datasets.coco import mask_of, pixels_of
+from vesta_datasets.isolated import Limits, run_isolated
+
+HEIGHT_PX, WIDTH_PX = 48, 64
+FOLDERS, COCO = ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER, ArchiveFormat.ARCHIVE_FORMAT_COCO
+
+
+def ring(*corners: tuple[float, float]) -> Ring:
+    return Ring(points=[PixelPoint(x_px=x, y_px=y) for x, y in corners])
+
+
+def spots() -> Mask:
+    pixels = np.zeros((HEIGHT_PX, WIDTH_PX), np.bool_)
+    pixels[3:10, 4:20] = True
+    pixels[5:7, 8:10] = False
+    return mask_of(pixels)
+
+
+TRIANGLE = ring((1, 1), (10, 1), (10, 12.5))
+BOX = Annotation(concept="van", box=PixelBox(x_min_px=1, y_min_px=2, x_max_px=30.25, y_max_px=20))
+POLYGON = Annotation(concept="car", polygon=Polygon(outline=TRIANGLE))
+MASK = Annotation(concept="car", mask=spots())
+HOLED = Annotation(concept="car", polygon=Polygon(outline=TRIANGLE, holes=[ring((3, 2), (4, 2), (4, 3))]))
+TURNED = Annotation(
+    concept="van", rotated_box=RotatedBox(x_center_px=9, y_center_px=9, width_px=4, height_px=2, angle_deg=30)
+)
+POINTS = Annotation(
+    concept="van", keypoints=Keypoints(points=[Keypoint(label="door", point=PixelPoint(x_px=1, y_px=1))])
+)
+TRACK = Annotation(concept="van", track=Track(track_id="1"))
+NO_PIXELS = Annotation(concept="van", mask=Mask(height_px=HEIGHT_PX, width_px=WIDTH_PX, runs_px=[HEIGHT_PX * WIDTH_PX]))
+
+
+def written(folder: Path, told: list[list[Annotation]]) -> list[ArchivedItem]:
+    """Labelled images, on all sides by turns."""
+    items = []
+    for number, annotations in enumerate(told):
+        path = folder / f"01{number:03}.png"
+        Image.effect_noise((WIDTH_PX, HEIGHT_PX), 50 + number).save(path)
+        split = ("TRAIN", "VALIDATION", "TEST")[number % 3]
+        items.append(ArchivedItem(path.name, path, split, annotations, WIDTH_PX, HEIGHT_PX))
+    return items
+
+
+def there_and_back(
+    tmp_path: Path, layout: ArchiveFormat.ValueType, told: list[list[Annotation]]
+) -> dict[str, tuple[str, list[Annotation] | None]]:
+    """What comes back of images: side and annotations, by file."""
+    source = tmp_path / "source"
+    source.mkdir()
+    concepts = sorted({one.concept for annotations in told for one in annotations})
+    archive = pack(written(source, told), concepts, layout, tmp_path / "out")
+    back: dict[str, tuple[str, list[Annotation] | None]] = {}
+    for item in unpack(archive, tmp_path / "in", layout):
+        found = item.split, None if item.annotations is None else list(item.annotations)
+        assert back.setdefault(item.path.name, found) == found, "copies of an image say the same"
+    return back
+
+
+@pytest.mark.parametrize(
+    ("layout", "told"),
+    [
+        (FOLDERS, [says("van"), says("car"), says("car", "van")]),
+        (FOLDERS, [says("b"), says("t"), says("b", "t")]),
+        (FOLDERS, [says("train"), says("test")]),
+        (FOLDERS, [says("test")]),
+        (FOLDERS, [says("a long name, with 100 %"), says("vehicle/van")]),
+        (COCO, [says("van"), [BOX]]),
+        (COCO, [says("van"), [], [MASK], [POLYGON]]),
+        (COCO, [[BOX, MASK, POLYGON, *says("car", "van")], [MASK, POLYGON]]),
+        (COCO, [says("b"), says("t")]),
+        (COCO, [[], [BOX, BOX]]),
+    ],
+)
+def test_what_a_layout_holds_comes_back_as_it_was(
+    tmp_path: Path, layout: ArchiveFormat.ValueType, told: list[list[Annotation]]
+) -> None:
+    back = there_and_back(tmp_path, layout, told)
+    for number, annotations in enumerate(told):
+        split, found = back[f"01{number:03}.png"]
+        assert split == ("TRAIN", "VALIDATION", "TEST")[number % 3]
+        assert found is not None
+        assert sorted(map(str, found)) == sorted(map(str, annotations))
+    assert len(back) == len(told)
+
+
+@pytest.mark.parametrize(
+    ("layout", "annotations", "what"),
+    [
+        (FOLDERS, [BOX], "a box"),
+        (FOLDERS, [TURNED], "a rotated box"),
+        (FOLDERS, [], "none of the concepts"),
+        (FOLDERS, says(".."), "'..'"),
+        (FOLDERS, says("a/../../b"), "'a/../../b'"),
+        (FOLDERS, says("no_label"), "'no_label'"),
+        (FOLDERS, says("x" * 300), "no folder's name"),
+        (COCO, [HOLED], "a polygon with holes"),
+        (COCO, [TURNED], "a rotated box"),
+        (COCO, [POINTS], "a keypoints"),
+        (COCO, [TRACK], "a track"),
+        (COCO, [NO_PIXELS], "a mask without pixels"),
+    ],
+)
+def test_what_a_layout_cannot_hold_is_refused_by_name(
+    tmp_path: Path, layout: ArchiveFormat.ValueType, annotations: list[Annotation], what: str
+) -> None:
+    with pytest.raises(FailedPrecondition) as refused:
+        there_and_back(tmp_path, layout, [says("car"), annotations])
+    assert refused.value.reason == "LAYOUT_CANNOT_HOLD"
+    assert what in refused.value.message
+    assert "01001" in refused.value.message
+
+
+def read(
+    tmp_path: Path, layout: ArchiveFormat.ValueType, files: dict[str, bytes]
+) -> dict[str, list[Annotation] | None]:
+    archive = tmp_path / "foreign.zip"
+    archive.write_bytes(a_zip(files))
+    found = unpack(archive, tmp_path / "in", layout)
+    return {item.file_name: None if item.annotations is None else list(item.annotations) for item in found}
+
+
+def a_coco_archive(task: str, *annotations: dict[str, object]) -> dict[str, bytes]:
+    told = {
+        "images": [{"id": 1, "file_name": "a.png", "width": WIDTH_PX, "height": HEIGHT_PX}],
+        "categories": [{"id": 1, "name": "van"}],
+        "annotations": [
+            {"id": number, "image_id": 1, "category_id": 1, "iscrowd": 0, "bbox": [1, 1, 4, 4], **one}
+            for number, one in enumerate(annotations, 1)
+        ],
+    }
+    return {f"annotations/{task}_val2017.json": json.dumps(told).encode(), "images/a.png": b"a picture"}
+
+
+def test_an_image_of_which_anything_is_lost_counts_as_undecided(tmp_path: Path) -> None:
+    lost = a_coco_archive("instances", {"segmentation": []}, {"category_id": 0})
+    assert read(tmp_path, COCO, lost) == {"images/a.png": None}
+
+
+def test_an_image_that_is_only_listed_counts_as_undecided(tmp_path: Path) -> None:
+    assert read(tmp_path, COCO, a_coco_archive("image_info")) == {"images/a.png": None}
+
+
+def test_an_object_in_several_parts_comes_as_one(tmp_path: Path) -> None:
+    parts = [[1, 1, 9, 1, 9, 9, 1, 9], [20, 20, 30, 20, 30, 30, 20, 30]]
+    (found,) = read(tmp_path, COCO, a_coco_archive("instances", {"segmentation": parts})).values()
+    assert found is not None
+    assert [one.WhichOneof("shape") for one in found] == ["mask"]
+    assert pixels_of(found[0].mask).sum() == 8 * 8 + 10 * 10
+
+
+def test_an_archive_without_shapes_and_labels_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableArchiveError, match="instances_"):
+        read(tmp_path, COCO, a_coco_archive("captions"))
+
+
+def test_folders_are_read_as_people_lay_them_out(tmp_path: Path) -> None:
+    files = {
+        "mine/b/one.jpg": b"1",
+        "mine/b/one.png": b"2",
+        "mine/t/one.jpg": b"3",
+        "mine/t/copy.jpg": b"1",
+        "mine/test/x.jpg": b"4",
+        "mine/no_label/y.jpg": b"5",
+        "mine/loose.jpg": b"6",
+        "mine/t/.DS_Store": b"7",
+        "__MACOSX/mine/t/._one.jpg": b"8",
+    }
+    assert read(tmp_path, FOLDERS, files) == {
+        "b/one.jpg": says("b", "t"),
+        "b/one.png": says("b"),
+        "t/one.jpg": says("t"),
+        "t/copy.jpg": says("b", "t"),
+        "test/x.jpg": says("test"),
+        "no_label/y.jpg": None,
+        "loose.jpg": None,
+    }
+
+
+@given(arrays.arrays(np.bool_, arrays.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9)))
+def test_runs_are_the_pixels(pixels: np.ndarray) -> None:
+    mask = mask_of(pixels)
+    assert sum(mask.runs_px) == pixels.size
+    assert (pixels_of(mask) == pixels).all()
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=9))
+def test_pixels_are_the_runs(runs: list[int]) -> None:
+    mask = Mask(height_px=1, width_px=sum(runs), runs_px=runs)
+    assert mask_of(pixels_of(mask)) == mask
+
+
+def test_what_reads_archives_finds_nothing_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VESTA_DATASETS_S3_SECRET_KEY", "secret")
+    assert os.environ["VESTA_DATASETS_S3_SECRET_KEY"] == "secret"
+    assert run_isolated("os:getenv", "VESTA_DATASETS_S3_SECRET_KEY") is None
+    assert run_isolated("os:getenv", "HOME") != os.environ["HOME"]
+
+
+@pytest.mark.parametrize(
+    ("function", "argument", "limits"),
+    [
+        ("builtins:bytearray", 2**40, Limits()),
+        ("time:sleep", 60, Limits(timeout=timedelta(milliseconds=300))),
+        ("builtins:sum", [[0]], Limits()),
+    ],
+)
+def test_what_takes_too_much_or_fails_is_the_archive_s_fault(function: str, argument: object, limits: Limits) -> None:
+    with pytest.raises(UnreadableArchiveError):
+        run_isolated(function, argument, limits=limits)

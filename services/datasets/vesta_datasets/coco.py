@@ -1,0 +1,160 @@
+"""The COCO layout, through Datumaro: annotations/instances_*.json for shapes, labels_*.json for whole images, images/ beside them.
+
+Runs in a process of its own, with values in and out that JSON can carry: nothing here is imported by the service itself.
+"""
+
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import datumaro as dm
+import numpy as np
+from datumaro.util import mask_tools
+from numpy.typing import NDArray
+from vesta_contracts.common.v1 import Annotation, ImageLabel, Mask, PixelBox, PixelPoint, Polygon, Ring
+
+from vesta_datasets.archived import UnreadableArchiveError, side_of
+
+_LISTED, _SHAPES, _LABELS = "image_info", "instances", "labels"
+
+
+class Read(NamedTuple):
+    """An image: its file below the root, its side, its annotations, serialised and hexadecimal.
+
+    They are None where they do not wholly say what the image shows.
+    """
+
+    file_name: str
+    split: str
+    annotations: list[str] | None
+
+
+class ToWrite(NamedTuple):
+    """An image to be written: where it lies, its side, its annotations, serialised and hexadecimal, its size."""
+
+    path: str
+    split: str
+    annotations: list[str]
+    height_px: int
+    width_px: int
+
+
+def read_coco(folder: str) -> list[Read]:
+    """The images of an archive.
+
+    Raises:
+        UnreadableArchiveError: there is neither a file of shapes nor one of labels.
+    """
+    root = Path(folder).resolve()
+    found: dict[Path, list[Annotation | None] | None] = {}
+    splits: dict[Path, str] = {}
+    present = [task for task in (_LISTED, _SHAPES, _LABELS) if any(root.rglob(f"{task}_*.json"))]
+    if not present:
+        raise UnreadableArchiveError("there is no annotations/instances_*.json and no annotations/labels_*.json")
+    for task in present:
+        dataset = dm.Dataset.import_from(str(root), f"coco_{task}")
+        names = [label.name for label in dataset.categories().get(dm.AnnotationType.label, ())]
+        for item in dataset:
+            path = Path(getattr(item.media, "path", "")).resolve()
+            if path.is_file() and path.is_relative_to(root):
+                splits[path] = side_of(str(item.subset))
+                told = found.setdefault(path, None)
+                if task != _LISTED:
+                    found[path] = [*(told or ()), *_objects(item, names)]
+    return [Read(str(path.relative_to(root)), splits[path], _serialised(found[path])) for path in sorted(found)]
+
+
+def write_coco(rows: Sequence[ToWrite], concepts: Sequence[str], folder: str) -> None:
+    """Writes images with labels, boxes, masks and polygons without holes."""
+    index = {concept: number for number, concept in enumerate(concepts)}
+    numbers = count(1)
+    items = [
+        dm.DatasetItem(
+            id=Path(row.path).stem,
+            subset=row.split,
+            media=dm.Image.from_file(path=row.path, size=(row.height_px, row.width_px)),
+            annotations=[
+                _to_datumaro(Annotation.FromString(bytes.fromhex(one)), index, next(numbers)) for one in row.annotations
+            ],
+        )
+        for row in map(ToWrite._make, rows)
+    ]
+    dataset = dm.Dataset.from_iterable(items, categories=list(concepts), media_type=dm.Image)
+    dataset.export(folder, "coco", save_media=True, tasks=[_SHAPES, _LABELS])
+
+
+def _serialised(told: Sequence[Annotation | None] | None) -> list[str] | None:
+    """None where anything was said that cannot be kept: the rest would be taken for all that the image shows."""
+    if told is None:
+        return None
+    kept = [one.SerializeToString().hex() for one in told if one is not None]
+    return kept if len(kept) == len(told) else None
+
+
+def _objects(item: Any, names: Sequence[str]) -> list[Annotation | None]:
+    """What is said of each object of an image; None for one that cannot be kept. The parts of one object bear one id."""
+    objects: dict[int, list[Any]] = {}
+    for part in item.annotations:
+        objects.setdefault(part.id, []).append(part)
+    return [_object(parts, item.media, names) for _, parts in sorted(objects.items())]
+
+
+def _object(parts: Sequence[Any], media: Any, names: Sequence[str]) -> Annotation | None:
+    """A box is kept where it is not just the frame of a shape; a shape in several parts becomes a mask."""
+    if any(part.label is None for part in parts):
+        return None
+    told = Annotation(concept=names[parts[0].label])
+    kinds = {kind: [part for part in parts if part.type.name == kind] for kind in ("mask", "polygon", "bbox", "label")}
+    if len(kinds["mask"]) == 1:
+        told.mask.CopyFrom(mask_of(np.asarray(kinds["mask"][0].image, np.bool_)))
+    elif len(kinds["polygon"]) == 1:
+        points = kinds["polygon"][0].points
+        ring = Ring(points=[PixelPoint(x_px=x, y_px=y) for x, y in zip(points[::2], points[1::2], strict=True)])
+        told.polygon.CopyFrom(Polygon(outline=ring))
+    elif kinds["polygon"]:
+        height_px, width_px = media.size
+        union = mask_tools.rles_to_mask([part.points for part in kinds["polygon"]], width_px, height_px)
+        told.mask.CopyFrom(mask_of(np.asarray(union, np.bool_)))
+    elif len(kinds["bbox"]) == 1:
+        box = kinds["bbox"][0]
+        told.box.CopyFrom(PixelBox(x_min_px=box.x, y_min_px=box.y, x_max_px=box.x + box.w, y_max_px=box.y + box.h))
+    elif len(kinds["label"]) == 1:
+        told.image_label.CopyFrom(ImageLabel())
+    else:
+        return None
+    return told
+
+
+def _to_datumaro(annotation: Annotation, index: dict[str, int], number: int) -> Any:
+    common = {"label": index[annotation.concept], "id": number, "group": number}
+    match annotation.WhichOneof("shape"):
+        case "box":
+            box = annotation.box
+            size_px = (box.x_max_px - box.x_min_px, box.y_max_px - box.y_min_px)
+            return dm.Bbox(box.x_min_px, box.y_min_px, *size_px, **common)
+        case "polygon":
+            points = [value for point in annotation.polygon.outline.points for value in (point.x_px, point.y_px)]
+            return dm.Polygon(points, **common)
+        case "mask":
+            return dm.Mask(
+                pixels_of(annotation.mask), attributes={"is_crowd": True}, **common
+            )  # by pixels, not by outline
+        case _:
+            return dm.Label(**common)
+
+
+def mask_of(pixels: NDArray[np.bool_]) -> Mask:
+    """`(H, W)` pixels as runs, outside first."""
+    flat = pixels.ravel()
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    runs = np.diff(edges, prepend=0, append=flat.size).tolist()
+    if flat.size and flat[0]:
+        runs = [0, *runs]
+    return Mask(height_px=pixels.shape[0], width_px=pixels.shape[1], runs_px=runs)
+
+
+def pixels_of(mask: Mask) -> NDArray[np.bool_]:
+    """`(H, W)`, the reverse of `mask_of`."""
+    inside = np.arange(len(mask.runs_px)) % 2 == 1
+    return np.repeat(inside, mask.runs_px).reshape(mask.height_px, mask.width_px)

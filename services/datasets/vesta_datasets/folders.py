@@ -1,0 +1,96 @@
+"""The layout of a folder a class, with folders train, val, test above or without.
+
+An image with several labels lies in the folder of each; it is told by its content, so that it comes back as one. Written
+and read here and not by Datumaro, which takes a class of one letter for a drive and two files that differ in their suffix for one.
+"""
+
+import hashlib
+import re
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from vesta_contracts.common.v1 import Annotation, ImageLabel
+
+from vesta_datasets.annotations import labels_of
+from vesta_datasets.archived import ArchivedItem, cannot_hold, is_hidden, side_of
+
+UNDECIDED_FOLDER = "no_label"
+"""Where other tools put images of which nobody has said what they show."""
+_FOLDER_NAME = re.compile(r"[^./\\\x00][^/\\\x00]*")
+_FOLDER_NAME_BYTES_MAX = 255
+
+
+def read_folders(root: Path) -> list[ArchivedItem]:
+    """The images below a folder, in order of their names; a file is an image by its content, which others judge."""
+    tops = [entry for entry in root.iterdir() if entry.is_dir() and not is_hidden(entry.relative_to(root))]
+    sides = [top for top in tops if side_of(top.name)]
+    sided = bool(sides) and (len(sides) == len(tops) or any(_holds_folders(side) for side in sides))
+    items = []
+    for path in sorted(root.rglob("*")):
+        name = path.relative_to(root)
+        if path.is_file() and not is_hidden(name):
+            folders = name.parts[:-1]
+            split = side_of(folders[0]) if sided and folders else ""
+            concept = "/".join(folders[1:] if split else () if sided else folders)
+            told = None if concept in ("", UNDECIDED_FOLDER) else [_label(concept)]
+            items.append(ArchivedItem(str(name), path, split, told))
+    return _with_labels_of_copies(items)
+
+
+def write_folders(items: Iterable[ArchivedItem], folder: Path) -> None:
+    """Writes images into a folder a side and a class.
+
+    Raises:
+        FailedPrecondition: LAYOUT_CANNOT_HOLD, there is more to say of an image than its labels.
+    """
+    for item in items:
+        _check(item)
+        for concept in labels_of(item.annotations or ()):
+            target = folder / (item.split.lower() or "train") / concept
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(item.path, target / item.path.name)
+
+
+def _check(item: ArchivedItem) -> None:
+    holds = "it holds labels of whole images; COCO holds boxes, masks, polygons and images without any concept too"
+    if not item.annotations:
+        raise cannot_hold(item, "been found to show none of the concepts", holds)
+    for annotation in item.annotations:
+        if not annotation.HasField("image_label"):
+            raise cannot_hold(item, f"a {str(annotation.WhichOneof('shape')).replace('_', ' ')}", holds)
+        if not _is_folder_name(annotation.concept):
+            raise cannot_hold(item, f"the concept {annotation.concept!r}, which can be no folder's name", "COCO can")
+
+
+def _is_folder_name(concept: str) -> bool:
+    return concept != UNDECIDED_FOLDER and all(
+        _FOLDER_NAME.fullmatch(part) and len(part.encode()) <= _FOLDER_NAME_BYTES_MAX and part != "__MACOSX"
+        for part in concept.split("/")
+    )
+
+
+def _holds_folders(folder: Path) -> bool:
+    return any(entry.is_dir() for entry in folder.iterdir())
+
+
+def _with_labels_of_copies(items: Sequence[ArchivedItem]) -> list[ArchivedItem]:
+    """Each image with the labels of all its copies."""
+    digests = [_digest(item.path) for item in items]
+    concepts: dict[str, set[str]] = {}
+    for digest, item in zip(digests, items, strict=True):
+        concepts.setdefault(digest, set()).update(labels_of(item.annotations or ()))
+    return [
+        replace(item, annotations=[_label(concept) for concept in sorted(concepts[digest])] or None)
+        for digest, item in zip(digests, items, strict=True)
+    ]
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _label(concept: str) -> Annotation:
+    return Annotation(concept=concept, image_label=ImageLabel())
