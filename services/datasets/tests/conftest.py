@@ -15,7 +15,6 @@ from vesta_common.clock import ManualClock
 from vesta_common.objects import ObjectStore
 from vesta_common.postgres import Postgres
 from vesta_common.server import Server
-from vesta_contracts.connection.v1 import MediaServiceStub
 from vesta_datasets.api.archive_service import ArchiveService
 from vesta_datasets.api.dataset_service import DatasetService
 from vesta_datasets.api.item_service import ItemService
@@ -33,11 +32,10 @@ def datasets(service_settings: Callable[[str], dict[str, Any]]) -> Iterator[Data
     postgres = Postgres(settings.postgres_url, settings.postgres_schema).open()
     postgres.migrate("vesta_datasets")
     store, objects = Store(postgres, ManualClock()), ObjectStore.of(settings)
-    nobody = open_channel(settings.connection_address, "datasets")
-    operations = Operations(store, objects, MediaServiceStub(nobody))
+    operations = Operations(store, {})
     servicers = [
         TaxonomyService(store),
-        DatasetService(store, operations),
+        DatasetService(store, operations, objects),
         ItemService(store, objects),
         SnapshotService(store, objects),
         ArchiveService(store, operations, objects),
@@ -47,6 +45,5 @@ def datasets(service_settings: Callable[[str], dict[str, Any]]) -> Iterator[Data
     with open_channel(server.address, "connection") as channel, open_channel(server.address, "") as outside:
         yield Datasets(store, objects, channel, outside)
     server.stop()
-    nobody.close()
     objects.close()
     postgres.close()

@@ -4,11 +4,13 @@ import hashlib
 import io
 import zipfile
 from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
 import grpc
 import numpy as np
 from vesta_common.client import MESSAGE_BYTES_MAX
+from vesta_common.clock import ManualClock
 from vesta_common.errors import ResourceExhausted
 from vesta_common.events import Event, new_event
 from vesta_common.objects import ObjectStore
@@ -195,6 +197,18 @@ class Datasets:
     def operation(self, name: str) -> Any:
         """An operation as it stands."""
         return self.archives.GetOperation(GetOperationRequest(name=name))
+
+    def advance(self, by: timedelta) -> None:
+        """Lets time pass."""
+        assert isinstance(self.store.clock, ManualClock)
+        self.store.clock.advance(by)
+
+    def lease_expire_time(self) -> datetime:
+        """Until when the only operation is held."""
+        with self.store.postgres.transaction() as connection:
+            row = connection.execute("SELECT lease_expire_time FROM operations").fetchone()
+        assert row is not None
+        return row["lease_expire_time"]
 
     def told(self) -> list[str]:
         """The types of the events that are waiting to be published, in order."""

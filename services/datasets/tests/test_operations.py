@@ -1,21 +1,34 @@
 """Imports and exports come to an end, whatever happens to those who work on them, and answer what they did."""
 
 import os
+import time
 from datetime import timedelta
 
 import pytest
-from datasets_builders import Datasets, Ingest
+from datasets_builders import Datasets, Ingest, a_medium
+from google.protobuf.message import Message
+from google.rpc.code_pb2 import FAILED_PRECONDITION
 from vesta_common.errors import Unavailable
-from vesta_contracts.datasets.v1 import ImportDatasetResponse
-from vesta_datasets.operations import ATTEMPTS_MAX, BATCH_BYTES_MAX, Operations
+from vesta_contracts.datasets.v1 import ArchiveFormat, ExportDatasetRequest, ImportDatasetResponse
+from vesta_datasets.operations import ATTEMPTS_MAX, EXPORT, HEARTBEAT, IMPORT, LEASE, Claim, Operations, Progress
+from vesta_datasets.transfers import BATCH_BYTES_MAX, BATCH_FILES_MAX, Export, Import
+
+BATCHES = 3
+MANY = BATCHES * BATCH_FILES_MAX
+
+
+class Killed(BaseException):
+    """Ends a worker in the middle of its work; nothing of it runs any more."""
 
 
 def photographs(count: int, size_bytes: int = 100) -> dict[str, bytes]:
     return {f"van/{number:03}.jpg": os.urandom(size_bytes) for number in range(count)}
 
 
-def a_worker(datasets: Datasets, ingest: Ingest) -> Operations:
-    return Operations(datasets.store, datasets.objects, ingest)  # type: ignore[arg-type]
+def a_worker(datasets: Datasets, ingest: Ingest, heartbeat: timedelta = HEARTBEAT) -> Operations:
+    store, objects = datasets.store, datasets.objects
+    importing, exporting = Import(store, objects, ingest), Export(store, objects)  # type: ignore[arg-type]
+    return Operations(store, {IMPORT: importing, EXPORT: exporting}, heartbeat)
 
 
 def answer_of(datasets: Datasets, operation: str) -> ImportDatasetResponse:
@@ -45,7 +58,7 @@ def test_what_fails_again_and_again_ends_and_says_why(datasets: Datasets, error:
     for _ in range(ATTEMPTS_MAX + 1):
         assert worker.step()
         assert not worker.step(), "it rests between attempts"
-        datasets.store.clock.advance(timedelta(minutes=5))  # type: ignore[attr-defined]
+        datasets.advance(timedelta(minutes=5))
     found = datasets.operation(operation)
     assert ingest.calls == ATTEMPTS_MAX
     assert found.done
@@ -65,3 +78,95 @@ def test_one_that_cannot_go_on_holds_up_no_other(datasets: Datasets) -> None:
     assert worker.step()
     assert worker.step()
     assert (datasets.operation(stuck).done, datasets.operation(other).done) == (False, True)
+
+
+def test_after_a_kill_the_answer_counts_what_was_added_in_all(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    operation = datasets.begin_import(dataset, photographs(MANY))
+
+    def die(call: int) -> None:
+        if call == BATCHES:
+            raise Killed
+
+    with pytest.raises(Killed):
+        a_worker(datasets, Ingest(die)).step()
+    assert not a_worker(datasets, Ingest()).step(), "the lease stands"
+    datasets.advance(LEASE * 2)
+    ingest = Ingest()
+    assert a_worker(datasets, ingest).step()
+    answer = answer_of(datasets, operation)
+    assert (answer.added_count, answer.duplicate_count, ingest.calls) == (MANY, 0, 1)
+    assert datasets.counts(dataset).item_count == MANY
+
+
+def test_who_was_given_up_for_dead_changes_nothing_when_it_wakes(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    operation = datasets.begin_import(dataset, photographs(MANY))
+
+    def sleep_too_long(call: int) -> None:
+        if call == 2:
+            datasets.advance(LEASE * 2)
+            assert a_worker(datasets, Ingest()).step()
+
+    assert a_worker(datasets, Ingest(sleep_too_long)).step()
+    answer = answer_of(datasets, operation)
+    assert (answer.added_count, answer.duplicate_count) == (MANY, 0)
+    assert datasets.counts(dataset).item_count == MANY
+    assert datasets.told().count("item.v1.added") == MANY
+
+
+def test_a_long_piece_of_work_keeps_its_lease(datasets: Datasets) -> None:
+    datasets.begin_import(datasets.a_dataset(), photographs(1))
+    intruders: list[bool] = []
+
+    def take_long(call: int) -> None:
+        for _ in range(2):
+            datasets.advance(LEASE * 0.9)
+            wanted, deadline = datasets.store.clock.now() + LEASE, time.monotonic() + 10
+            while datasets.lease_expire_time() < wanted and time.monotonic() < deadline:
+                pass
+            intruders.append(a_worker(datasets, Ingest()).step())
+
+    assert a_worker(datasets, Ingest(take_long), heartbeat=timedelta(milliseconds=5)).step()
+    assert intruders == [False, False]
+
+
+def test_a_service_that_stops_gives_its_work_back_at_once(datasets: Datasets) -> None:
+    operation = datasets.begin_import(datasets.a_dataset(), photographs(MANY))
+    worker = a_worker(datasets, Ingest(lambda call: worker.stop()))
+    assert worker.step()
+    assert not datasets.operation(operation).done
+    assert a_worker(datasets, Ingest()).step()
+    assert answer_of(datasets, operation).added_count == MANY
+
+
+def test_an_export_that_dies_again_and_again_is_given_up(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    datasets.add(dataset, a_medium(1), labels=("van",))
+    request = ExportDatasetRequest(name=dataset, format=ArchiveFormat.ARCHIVE_FORMAT_COCO)
+    operation = datasets.datasets.ExportDataset(request).name
+
+    def die(claim: Claim) -> Message:
+        with datasets.store.postgres.transaction() as connection:
+            claim.advance(connection, Progress(1, 2))
+        raise Killed
+
+    for _ in range(ATTEMPTS_MAX + 1):
+        with pytest.raises(Killed):
+            Operations(datasets.store, {EXPORT: die}).step()
+        datasets.advance(LEASE * 2)
+    assert Operations(datasets.store, {EXPORT: die}).step()
+    assert "the process that worked on it died" in datasets.operation(operation).error.message
+
+
+def test_an_export_that_its_layout_cannot_hold_ends_and_says_so(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    (item,) = datasets.add(dataset, a_medium(1), labels=())
+    datasets.objects.put_named(a_medium(1).object_key, b"1")
+    request = ExportDatasetRequest(name=dataset, format=ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER)
+    operation = datasets.datasets.ExportDataset(request).name
+    assert a_worker(datasets, Ingest()).step()
+    error = datasets.operation(operation).error
+    assert item.name.rpartition("/")[2] in error.message
+    assert "COCO" in error.message
+    assert error.code == FAILED_PRECONDITION

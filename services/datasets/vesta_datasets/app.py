@@ -17,9 +17,10 @@ from vesta_datasets.api.item_service import ItemService
 from vesta_datasets.api.snapshot_service import SnapshotService
 from vesta_datasets.api.taxonomy_service import TaxonomyService
 from vesta_datasets.events import Reactions
-from vesta_datasets.operations import Operations
+from vesta_datasets.operations import EXPORT, IMPORT, Operations
 from vesta_datasets.settings import Settings
 from vesta_datasets.store import SERVICE, Store
+from vesta_datasets.transfers import Export, Import
 
 IDLE = timedelta(seconds=2)
 
@@ -34,8 +35,9 @@ def build(settings: Settings) -> App:
     store = Store(postgres, SystemClock())
     objects = ObjectStore.of(settings)
     connection = open_channel(settings.connection_address, SERVICE)
-    operations = Operations(store, objects, MediaServiceStub(connection))
-    worker = Loop("operations", operations.step, IDLE)
+    importing, exporting = Import(store, objects, MediaServiceStub(connection)), Export(store, objects)
+    operations = Operations(store, {IMPORT: importing, EXPORT: exporting})
+    worker = Loop("operations", operations.step, IDLE, on_stop=operations.stop)
     operations.wake = worker.wake
     reactions = Reactions(store)
     kafka = KafkaOptions.of(settings)
@@ -43,7 +45,7 @@ def build(settings: Settings) -> App:
     return App(
         servicers=[
             TaxonomyService(store),
-            DatasetService(store, operations),
+            DatasetService(store, operations, objects),
             ItemService(store, objects),
             SnapshotService(store, objects),
             ArchiveService(store, operations, objects),

@@ -142,16 +142,29 @@ WHERE name = (
     ORDER BY create_time FOR UPDATE SKIP LOCKED LIMIT 1)
 RETURNING *;
 
+-- name: renew_operation!
+-- Keeps the operation for its worker. No row where another one has taken it over; so with all that follow.
+UPDATE operations SET lease_expire_time = :lease_expire_time WHERE name = :name AND fence = :fence AND NOT done;
+
 -- name: advance_operation!
+-- Keeps how far the operation is, and what it would answer by now. Only what is new counts as getting further.
 UPDATE operations SET
-    done_count = :done_count, total_count = :total_count, lease_expire_time = :lease_expire_time, attempt_count = 0
-WHERE name = :name;
+    done_count = :done_count, total_count = :total_count, response = :response,
+    reached_count = greatest(reached_count, :done_count),
+    attempt_count = CASE WHEN :done_count > reached_count THEN 0 ELSE attempt_count END
+WHERE name = :name AND fence = :fence AND NOT done;
 
 -- name: postpone_operation!
 -- Gives an operation back, to be claimed again when `retry_time` has passed.
-UPDATE operations SET lease_expire_time = :retry_time, last_error = :last_error WHERE name = :name AND NOT done;
+UPDATE operations SET lease_expire_time = :retry_time, last_error = :last_error
+WHERE name = :name AND fence = :fence AND NOT done;
+
+-- name: release_operation!
+-- Gives an operation back, to be claimed again at once; that it was begun does not count.
+UPDATE operations SET lease_expire_time = NULL, attempt_count = greatest(attempt_count - 1, 0)
+WHERE name = :name AND fence = :fence AND NOT done;
 
 -- name: end_operation!
 UPDATE operations SET
     done = true, response = :response, error = :error, error_code = :error_code, lease_expire_time = NULL
-WHERE name = :name;
+WHERE name = :name AND fence = :fence AND NOT done;

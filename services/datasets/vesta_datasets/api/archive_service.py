@@ -16,8 +16,9 @@ from vesta_contracts.datasets.v1 import (
     UploadArchiveResponse,
 )
 
-from vesta_datasets.operations import ARCHIVE_BYTES_MAX, Operations, archive_folder
+from vesta_datasets.operations import Operations
 from vesta_datasets.store import Store
+from vesta_datasets.transfers import ARCHIVE_BYTES_MAX, archive_folder, owns
 
 ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 
@@ -51,7 +52,7 @@ class ArchiveService(ArchiveServiceServicer):
         self, request: DownloadArchiveRequest, context: grpc.ServicerContext
     ) -> Iterator[httpbody_pb2.HttpBody]:
         """Streams an archive of the project."""
-        if not self._operations.owns(request.parent, request.archive_key):
+        if not owns(self._objects, request.parent, request.archive_key):
             raise NotFound(f"there is no archive {request.archive_key}", reason="ARCHIVE_NOT_FOUND")
         for chunk in self._objects.stream(request.archive_key):
             yield httpbody_pb2.HttpBody(content_type="application/zip", data=chunk)

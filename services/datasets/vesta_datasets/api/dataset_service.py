@@ -7,6 +7,7 @@ from google.protobuf import empty_pb2
 from vesta_common.errors import InvalidArgument, NotFound, Violation
 from vesta_common.ids import new_id
 from vesta_common.messages import copy_of
+from vesta_common.objects import ObjectStore
 from vesta_common.page_keys import by_name
 from vesta_common.pages import read_page
 from vesta_common.postgres import Connection
@@ -28,6 +29,7 @@ from vesta_contracts.datasets.v1 import (
 from vesta_datasets.operations import EXPORT, IMPORT, Operations
 from vesta_datasets.splits import Shares
 from vesta_datasets.store import Store
+from vesta_datasets.transfers import owns
 
 _MUTABLE = ("display_name", "taxonomy")
 
@@ -35,8 +37,9 @@ _MUTABLE = ("display_name", "taxonomy")
 class DatasetService(DatasetServiceServicer):
     """Keeps Datasets."""
 
-    def __init__(self, store: Store, operations: Operations) -> None:
+    def __init__(self, store: Store, operations: Operations, objects: ObjectStore) -> None:
         self._store = store
+        self._objects = objects
         self._operations = operations
 
     def CreateDataset(self, request: CreateDatasetRequest, context: grpc.ServicerContext) -> Dataset:
@@ -95,7 +98,7 @@ class DatasetService(DatasetServiceServicer):
     def ImportDataset(self, request: ImportDatasetRequest, context: grpc.ServicerContext) -> operations_pb2.Operation:
         """Queues an import."""
         _check_format(request.format)
-        if not self._operations.owns(request.name, request.archive_key):
+        if not owns(self._objects, request.name, request.archive_key):
             raise InvalidArgument(
                 f"there is no archive {request.archive_key} of this project; upload one first",
                 reason="ARCHIVE_NOT_FOUND",

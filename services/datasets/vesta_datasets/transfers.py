@@ -1,0 +1,203 @@
+"""Imports and exports: what the operations do, piece by piece, so that a kill costs one piece and nothing is counted twice."""
+
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from vesta_common.errors import InvalidArgument
+from vesta_common.names import project_of
+from vesta_common.objects import ObjectStore
+from vesta_common.postgres import Connection
+from vesta_contracts.common.v1 import Annotation
+from vesta_contracts.connection.v1 import IngestedMedia, IngestMediaRequest, MediaFile, MediaServiceStub
+from vesta_contracts.datasets.v1 import (
+    AnnotationList,
+    ExportDatasetRequest,
+    ExportDatasetResponse,
+    ImportDatasetRequest,
+    ImportDatasetResponse,
+    NewItem,
+    Split,
+)
+
+from vesta_datasets.adding import add_items
+from vesta_datasets.archived import ArchivedItem
+from vesta_datasets.archives import pack, unpack
+from vesta_datasets.manifest import ManifestRow, read_manifest
+from vesta_datasets.operations import Claim, Progress
+from vesta_datasets.store import Store
+
+ARCHIVE_BYTES_MAX = 16 * 1024**3
+BATCH_FILES_MAX = 32
+BATCH_BYTES_MAX = 32 * 1024 * 1024
+"""Of the files of one call: half of what a gRPC message may have."""
+FILE_BYTES_MAX = 32 * 1024 * 1024
+FILE_NAME_LENGTH_MAX = 1024
+REFUSALS_KEPT = 100
+INGEST_TIMEOUT_SECONDS = 120.0
+
+
+def archive_folder(name: str) -> str:
+    """Where a project's archives lie."""
+    return f"archives/{project_of(name).partition('/')[2]}"
+
+
+def owns(objects: ObjectStore, name: str, archive_key: str) -> bool:
+    """Whether the archive is there and belongs to the project of `name`."""
+    return (
+        archive_key.startswith(f"{archive_folder(name)}/") and ".." not in archive_key and objects.exists(archive_key)
+    )
+
+
+class Import:
+    """Takes in an archive, batch by batch: what becomes of a batch and what is told of it commit together."""
+
+    def __init__(self, store: Store, objects: ObjectStore, media: MediaServiceStub) -> None:
+        self._store = store
+        self._objects = objects
+        self._media = media
+
+    def __call__(self, claim: Claim, /) -> ImportDatasetResponse:
+        """What was added in all, by this worker and those before it."""
+        request = ImportDatasetRequest.FromString(claim.request)
+        answer = ImportDatasetResponse.FromString(claim.response)
+        with tempfile.TemporaryDirectory(prefix="vesta-import-") as scratch:
+            archive = Path(scratch) / "archive.zip"
+            self._objects.download(request.archive_key, archive)
+            items = unpack(archive, Path(scratch) / "files", request.format)
+            done = claim.done_count
+            for batch in _in_batches(items[done:]):
+                claim.check()
+                done += len(batch)
+                answer = self._import_batch(claim, request, batch, answer, Progress(done, len(items)))
+        return answer
+
+    def _import_batch(
+        self,
+        claim: Claim,
+        request: ImportDatasetRequest,
+        batch: Sequence[ArchivedItem],
+        answer: ImportDatasetResponse,
+        progress: Progress,
+    ) -> ImportDatasetResponse:
+        """The answer with what became of a batch; both are kept, or neither is."""
+        taken = self._take(request, batch)
+
+        def keep(connection: Connection) -> ImportDatasetResponse:
+            told = ImportDatasetResponse()
+            told.CopyFrom(answer)
+            for entry, found in zip(batch, taken, strict=True):
+                self._add(connection, request.name, entry, found, told)
+            claim.advance(connection, progress, told.SerializeToString())
+            return told
+
+        return self._store.postgres.run(keep)
+
+    def _take(self, request: ImportDatasetRequest, batch: Sequence[ArchivedItem]) -> list[IngestedMedia]:
+        """What becomes of each file: media, or why it is refused."""
+        small = [entry.path.stat().st_size <= FILE_BYTES_MAX for entry in batch]
+        files = [
+            MediaFile(file_name=entry.file_name[-FILE_NAME_LENGTH_MAX:], data=entry.path.read_bytes())
+            for entry, fits in zip(batch, small, strict=True)
+            if fits
+        ]
+        results: Iterator[IngestedMedia] = iter(())
+        if files:
+            wanted = IngestMediaRequest(parent=project_of(request.name), files=files)
+            results = iter(self._media.IngestMedia(wanted, timeout=INGEST_TIMEOUT_SECONDS).results)
+        large = IngestedMedia(reason="IMAGE_TOO_LARGE", message=f"has more than {FILE_BYTES_MAX} bytes")
+        return [next(results) if fits else large for fits in small]
+
+    def _add(
+        self,
+        connection: Connection,
+        dataset: str,
+        entry: ArchivedItem,
+        found: IngestedMedia,
+        answer: ImportDatasetResponse,
+    ) -> None:
+        """Adds an image to the dataset, or a refusal to the answer."""
+        if found.reason:
+            _refuse(answer, entry.file_name, found.message)
+            return
+        try:
+            with connection.transaction():
+                (created,) = add_items(self._store, connection, dataset, [_new_item(entry, found)], "")
+        except InvalidArgument as error:
+            _refuse(answer, entry.file_name, str(error))
+            return
+        answer.duplicate_count += created.existed
+        answer.added_count += not created.existed
+
+
+class Export:
+    """Writes an archive; one that is begun again is written anew, under the same key."""
+
+    def __init__(self, store: Store, objects: ObjectStore) -> None:
+        self._store = store
+        self._objects = objects
+
+    def __call__(self, claim: Claim, /) -> ExportDatasetResponse:
+        """Where the archive lies."""
+        request = ExportDatasetRequest.FromString(claim.request)
+        labelled, concepts = self._labelled(request)
+        with tempfile.TemporaryDirectory(prefix="vesta-export-") as scratch:
+            entries = []
+            for done, row in enumerate(labelled):
+                if done % BATCH_FILES_MAX == 0:
+                    claim.check()
+                    with self._store.postgres.transaction() as connection:
+                        claim.advance(connection, Progress(done, len(labelled)))
+                entries.append(self._fetched(row, Path(scratch)))
+            archive = pack(entries, concepts, request.format, Path(scratch) / "out")
+            key = f"{archive_folder(request.name)}/{claim.name.rpartition('/')[2]}.zip"
+            stored = self._objects.put_named(key, archive)
+        return ExportDatasetResponse(archive_key=key, item_count=len(entries), size_bytes=stored.size_bytes)
+
+    def _labelled(self, request: ExportDatasetRequest) -> tuple[list[ManifestRow], list[str]]:
+        """The items to export, and the concepts: those of the taxonomy, and after them what else the items bear."""
+        with self._store.postgres.transaction() as connection:
+            dataset = self._store.get_dataset(connection, request.name, counted=False)
+            taxonomy = self._store.get_taxonomy(connection, dataset.taxonomy)
+            snapshot = self._store.get_snapshot(connection, request.snapshot) if request.snapshot else None
+            rows = [] if snapshot else self._store.manifest_rows(connection, request.name)
+        if snapshot:
+            rows = read_manifest(self._objects.get(snapshot.manifest_key))
+        labelled = [row for row in rows if row.labels is not None]
+        borne = {label for row in labelled for label in row.labels or ()}
+        return labelled, list(dict.fromkeys([*(concept.id for concept in taxonomy.concepts), *sorted(borne)]))
+
+    def _fetched(self, row: ManifestRow, folder: Path) -> ArchivedItem:
+        """An item with its picture on the disk."""
+        suffix = ".png" if row.mime_type == "image/png" else ".jpg"
+        path = folder / f"{row.name.rpartition('/')[2]}{suffix}"
+        path.write_bytes(self._objects.get(row.object_key, sha256=row.sha256))
+        annotations: list[Annotation] = list(AnnotationList.FromString(row.annotations).annotations)
+        return ArchivedItem(path.name, path, row.split, annotations, row.width_px, row.height_px)
+
+
+def _new_item(entry: ArchivedItem, found: IngestedMedia) -> NewItem:
+    split = Split.Value(f"SPLIT_{entry.split}") if entry.split else Split.SPLIT_UNSPECIFIED
+    annotations = None if entry.annotations is None else AnnotationList(annotations=entry.annotations)
+    return NewItem(media=found.media, split=split, annotations=annotations)
+
+
+def _refuse(answer: ImportDatasetResponse, file_name: str, why: str) -> None:
+    answer.refused_count += 1
+    if len(answer.refusals) < REFUSALS_KEPT:
+        answer.refusals.append(f"{file_name}: {why}")
+
+
+def _in_batches(items: Iterable[ArchivedItem]) -> Iterator[list[ArchivedItem]]:
+    """The items in order, so many together as fit into one call."""
+    batch: list[ArchivedItem] = []
+    size_bytes = 0
+    for item in items:
+        item_bytes = item.path.stat().st_size
+        if batch and (len(batch) == BATCH_FILES_MAX or size_bytes + item_bytes > BATCH_BYTES_MAX):
+            yield batch
+            batch, size_bytes = [], 0
+        batch.append(item)
+        size_bytes += item_bytes
+    if batch:
+        yield batch
