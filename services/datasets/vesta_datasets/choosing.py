@@ -23,11 +23,13 @@ def choose(
     count: int,
     control_share: float,
     seed: int,
+    scored_by: str,
     multi_label: bool,
 ) -> SelectItemsResponse:
     """The items to label next, the most informative first.
 
     Args:
+        scored_by: the newest model version; empty before the first.
         excluded: items on their way already: never chosen, and what lies near them counts as covered.
 
     Raises:
@@ -44,7 +46,9 @@ def choose(
             reason="EMBEDDING_MISSING",
         )
     looked_at = [int(index) for index in np.flatnonzero(usable)]
-    pool = _pool([rows[index] for index in looked_at], ~free[looked_at], count, seed, multi_label=multi_label)
+    seen = [rows[index] for index in looked_at]
+    answers = probabilities(seen, scored_by, multi_label=multi_label)
+    pool = _pool(seen, answers, ~free[looked_at], count, seed, multi_label=multi_label)
     picks = [replace(pick, index=looked_at[pick.index]) for pick in STRATEGIES[name](pool)] if looked_at else []
     if control_share > 0:
         picks = with_control_arm(picks, np.flatnonzero(free), count, control_share, pool.seed)
@@ -60,13 +64,15 @@ def strategy_name(strategy: SelectionStrategy.ValueType) -> str:
     return SelectionStrategy.Name(strategy).removeprefix("SELECTION_STRATEGY_").lower()
 
 
-def _pool(rows: Sequence[PoolRow], held: Mask, count: int, seed: int, *, multi_label: bool) -> Pool:
+def _pool(
+    rows: Sequence[PoolRow], answers: Floats | None, held: Mask, count: int, seed: int, *, multi_label: bool
+) -> Pool:
     """What a strategy looks at; a strategy that draws at random may look at items without an embedding."""
     embedded = all(row.embedding is not None for row in rows)
     embeddings = np.stack([row.embedding for row in rows if row.embedding is not None]) if embedded and rows else None
     return Pool(
         embeddings=np.ones((len(rows), 1), np.float32) if embeddings is None else embeddings,
-        probabilities=_probabilities(rows),
+        probabilities=answers,
         labelled=held,
         batch_size=count,
         seed=abs(seed),
@@ -74,29 +80,30 @@ def _pool(rows: Sequence[PoolRow], held: Mask, count: int, seed: int, *, multi_l
     )
 
 
-def _probabilities(rows: Sequence[PoolRow]) -> Floats | None:
-    """`(N, C)` of the newest model that classifies; rows it has not scored count as unknown. None where there is no such model."""
-    versions: dict[str, int] = {}
-    for row in rows:
-        if row.scores is not None and row.scores.scores:
-            versions[row.scores.model_version] = versions.get(row.scores.model_version, 0) + 1
-    if not versions:
+def probabilities(rows: Sequence[PoolRow], scored_by: str, *, multi_label: bool) -> Floats | None:
+    """`(N, C)` over the concepts that the newest model tells apart. None while no model has said anything.
+
+    Each row speaks by its own scores, whichever model gave them: after a deployment they come one by one. Of what a row says
+    nothing about nothing is known: one half where each concept is a question of its own, else as likely as any other concept.
+
+    Args:
+        scored_by: the newest model version.
+    """
+    scored = [row for row in rows if row.scores is not None and row.scores.scores]
+    if not scored:
         return None
-    version = max(versions, key=lambda key: versions[key])
-    concepts = sorted(
-        {
-            found.concept
-            for row in rows
-            if row.scores is not None and row.scores.model_version == version
-            for found in row.scores.scores
-        }
-    )
+    newest = [row for row in scored if row.scores is not None and row.scores.model_version == scored_by]
+    concepts = sorted({found.concept for row in newest or scored if row.scores for found in row.scores.scores})
     column = {concept: index for index, concept in enumerate(concepts)}
-    matrix = np.full((len(rows), len(concepts)), 1.0 / len(concepts), np.float32)
-    for index, row in enumerate(rows):
-        if row.scores is not None and row.scores.model_version == version:
-            for found in row.scores.scores:
-                matrix[index, column[found.concept]] = found.score
+    matrix = np.full((len(rows), len(concepts)), 0.5 if multi_label else 1.0 / len(concepts), np.float32)
+    for line, row in zip(matrix, rows, strict=True):
+        found = row.scores.scores if row.scores is not None else ()
+        told = {column[one.concept]: one.score for one in found if one.concept in column}
+        if multi_label:
+            line[list(told)] = list(told.values())
+        elif total := sum(told.values()):
+            line[:] = 0.0
+            line[list(told)] = [score / total for score in told.values()]
     return matrix
 
 

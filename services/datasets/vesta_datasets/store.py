@@ -138,6 +138,11 @@ class Store:
         row = queries.count_items(connection, dataset=dataset, scored_by=scored_by)
         return DatasetCounts(scored_model_version=scored_by, **row)
 
+    def find_scored_by(self, connection: Connection, dataset: str) -> str:
+        """The model version that scored a dataset last; empty where none did."""
+        row = queries.find_dataset(connection, name=dataset)
+        return row["scored_by"] if row else ""
+
     def _dataset(self, connection: Connection, row: dict[str, Any], *, counted: bool) -> Dataset:
         dataset = _resource(Dataset, row)
         if counted:

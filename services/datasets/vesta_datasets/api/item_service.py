@@ -172,6 +172,7 @@ class ItemService(ItemServiceServicer):
             needs_embeddings = strategy_name(request.strategy) != "random"
             space = self._store.find_space(connection, request.parent) if needs_embeddings else ""
             rows = self._store.list_pool(connection, request.parent, space)
+            scored_by = self._store.find_scored_by(connection, request.parent)
         return choose(
             rows,
             excluded=set(request.excluded),
@@ -179,6 +180,7 @@ class ItemService(ItemServiceServicer):
             count=request.count,
             control_share=request.control_share,
             seed=request.seed,
+            scored_by=scored_by,
             multi_label=dataset.multi_label,
         )
 
