@@ -38,7 +38,7 @@ _BEHIND_THE_GATEWAY = (
     Service("training", peers=("datasets",), settings={"WORK_FOLDER": "{data}/training"}),
     Service("serving", peers=("datasets", "training"), settings={"TRITON_ADDRESS": "{inference}"}),
     Service(
-        "pipelining", peers=("serving", "connection"), settings={"KAFKA_FETCH_WAIT_MS": "30"}
+        "pipelining", peers=("serving", "connection"), settings={"KAFKA_FETCH_WAIT_MS": "20"}
     ),  # frames are in haste
     Service("conductor", peers=("datasets", "annotation", "training", "serving")),
 )
@@ -51,12 +51,13 @@ SERVICES = (
             "REST_ADDRESS": "{gateway}",
             "GRPC_ADDRESS": "{gateway_grpc}",
             "OWNER_KEY_SHA256": "{owner_key_sha256}",
+            "KAFKA_FETCH_WAIT_MS": "200",  # it asks without pause, and people do not notice
         },
     ),
 )
 NAMES = tuple(service.name for service in SERVICES)
 # Tansu answers a fetch at the end of its wait, whatever comes meanwhile: half of this is what an event takes on its way.
-FETCH_WAIT_MS = 200
+FETCH_WAIT_MS = 50
 _BY_NAME = {service.name: service for service in SERVICES}
 # Beside the settings: few arenas and threads a library, for memory's and two cores' sake.
 _PROCESS = {"MALLOC_ARENA_MAX": "2", "OMP_NUM_THREADS": "2", "PYTHONUNBUFFERED": "1", "GRPC_VERBOSITY": "NONE"}

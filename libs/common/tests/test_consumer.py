@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -103,6 +104,14 @@ def wait_until(condition: Callable[[], bool], patience: timedelta = PATIENCE) ->
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)
+
+
+def test_a_consumer_that_has_gone_quiet_hears_the_next_event(postgres: Postgres, broker: Broker) -> None:
+    broker.options = replace(broker.options, quiet_after=timedelta(0))
+    with running(a_consumer(postgres, broker)):
+        for number in range(3):
+            broker.publish(accepted(number, KEYS[0]))
+            wait_until(lambda number=number: effects(postgres) == list(range(number + 1)))
 
 
 def test_events_have_their_effect_once_in_order_and_others_are_passed_over(postgres: Postgres, broker: Broker) -> None:

@@ -32,6 +32,8 @@ SESSION_TIMEOUT = timedelta(seconds=6)
 HEARTBEAT_INTERVAL_MS = 500
 FETCH_WAIT_MS = 50
 POLL_TIMEOUT_MS = 200
+QUIET_AFTER = timedelta(seconds=5)
+QUIET_INTERVAL = timedelta(milliseconds=250)
 POLL_RECORDS_MAX = 200
 POLL_INTERVAL_MAX_MS = 300_000
 FETCH_BYTES_MAX = 16 * 1024 * 1024
@@ -65,6 +67,7 @@ class KafkaOptions:
     Attributes:
         topic_prefix: put before every topic and group.
         fetch_wait_ms: how long the broker may hold back the answer that there is nothing yet.
+        quiet_after: when nothing has come for so long, the broker is asked four times a second at most.
         session_timeout: after which a member that is silent is taken for dead; brokers want at least six seconds.
     """
 
@@ -72,6 +75,7 @@ class KafkaOptions:
     topic_prefix: str = ""
     session_timeout: timedelta = SESSION_TIMEOUT
     fetch_wait_ms: int = FETCH_WAIT_MS
+    quiet_after: timedelta = QUIET_AFTER
 
     @classmethod
     def of(cls, settings: ServiceSettings) -> "KafkaOptions":
@@ -194,15 +198,23 @@ class Consumer:
         return consumer
 
     def _consume(self, consumer: KafkaConsumer) -> None:
+        last_time = time.monotonic()
         while not self._stopping.is_set():
-            for partition, records in self._poll(consumer).items():
+            is_quiet = time.monotonic() - last_time > self._kafka.quiet_after.total_seconds()
+            polled = self._poll(consumer, self._kafka.fetch_wait_ms if is_quiet else POLL_TIMEOUT_MS)
+            for partition, records in polled.items():
                 self._handle_all(consumer, partition, records)
             if time.monotonic() - self._commit_time > COMMIT_INTERVAL.total_seconds():
                 self._commit(consumer)
+            if polled:
+                last_time = time.monotonic()
+            elif is_quiet:
+                # A broker that is asked often, because it answers late, is asked less often while nothing comes.
+                self._stopping.wait(max(0.0, QUIET_INTERVAL.total_seconds() - self._kafka.fetch_wait_ms / 1000))
 
-    def _poll(self, consumer: KafkaConsumer) -> dict[TopicPartition, list[Any]]:
+    def _poll(self, consumer: KafkaConsumer, timeout_ms: int) -> dict[TopicPartition, list[Any]]:
         try:
-            polled: dict[TopicPartition, list[Any]] = consumer.poll(timeout_ms=POLL_TIMEOUT_MS)
+            polled: dict[TopicPartition, list[Any]] = consumer.poll(timeout_ms=timeout_ms)
         except CorruptRecordError:
             self._skip_unreadable(consumer)
             raise  # after which kafka-python's consumer must not be used again
