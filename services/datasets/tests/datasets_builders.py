@@ -155,7 +155,9 @@ class Datasets:
         """The dataset's counts."""
         return self.datasets.GetDataset(GetDatasetRequest(name=dataset)).counts
 
-    def scored(self, dataset: str, items: list[str], generation: int = 1, van: float = 0.6) -> None:
+    def scored(
+        self, dataset: str, items: list[str], generation: int = 1, van: float = 0.6, space: str = "space"
+    ) -> None:
         """Lets a model say something of items, as its event would."""
         rng = np.random.default_rng(7)
         vectors = rng.normal(size=(len(items), DIMENSION)).astype("<f4")
@@ -172,7 +174,7 @@ class Datasets:
             dataset=dataset,
             model_version=model,
             generation=generation,
-            embedding_digest="space",
+            embedding_digest=space,
             predictions=[
                 ItemPrediction(item=item, scores=scores, embedding=vector.tobytes())
                 for item, vector in zip(items, vectors, strict=True)

@@ -130,9 +130,15 @@ def test_an_answer_for_a_deleted_item_changes_nothing(datasets: Datasets) -> Non
 def test_older_scores_do_not_replace_newer_ones(datasets: Datasets) -> None:
     dataset = datasets.a_dataset()
     (item,) = datasets.add(dataset, a_medium(1))
-    datasets.scored(dataset, [item.name], generation=2, van=0.9)
-    datasets.scored(dataset, [item.name], generation=1, van=0.1)
+    datasets.scored(dataset, [item.name], generation=2, van=0.9, space="new")
+    datasets.scored(dataset, [item.name], generation=1, van=0.1, space="old")
     assert datasets.items.GetItem(GetItemRequest(name=item.name)).scores.model_version.endswith("/2")
+    counts = datasets.counts(dataset)
+    assert (counts.scored_model_version.rpartition("/")[2], counts.scored_count) == ("2", 1)
+    with datasets.store.postgres.transaction() as connection:
+        found = datasets.store.find_embedding(connection, item.name)
+    assert found is not None
+    assert found[0] == "new"
 
 
 def test_items_are_found_by_what_is_known_of_them(datasets: Datasets) -> None:

@@ -11,7 +11,7 @@ from vesta_contracts.annotation.v1 import TaskAccepted
 from vesta_contracts.datasets.v1 import AcceptedAnnotations, DatasetScored, ItemAnnotated
 from vesta_contracts.serving.v1 import PredictionMade
 
-from vesta_datasets.store import Store
+from vesta_datasets.store import ScoringModel, Store
 
 log = structlog.get_logger()
 
@@ -51,19 +51,14 @@ class Reactions:
     def handle_prediction_made(self, connection: Connection, event: Event) -> None:
         """Keeps scores and embeddings with their items."""
         made: PredictionMade = event.payload
-        self._store.put_scores(
-            connection,
-            made.dataset,
-            made.deployment,
-            made.generation,
-            made.model_version,
-            [(entry.item, entry.scores) for entry in made.predictions],
-        )
+        model = ScoringModel(made.model_version, made.deployment, made.generation)
+        scores = [(entry.item, entry.scores) for entry in made.predictions]
+        self._store.put_scores(connection, made.dataset, model, scores)
         embedded = [
             (entry.item, np.frombuffer(entry.embedding, "<f4")) for entry in made.predictions if entry.embedding
         ]
         if embedded:
-            self._store.put_embeddings(connection, made.dataset, made.embedding_digest, embedded)
+            self._store.put_embeddings(connection, made.dataset, model, made.embedding_digest, embedded)
         counts = self._store.counts(connection, made.dataset, made.model_version)
         self._store.publish(
             connection,

@@ -58,7 +58,9 @@ SELECT
 FROM items WHERE dataset = :dataset;
 
 -- name: set_scored_by!
-UPDATE datasets SET scored_by = :scored_by WHERE name = :name;
+-- As put_scores: what is older than what the same deployment said already changes nothing.
+UPDATE datasets SET scored_by = :scored_by, scored_deployment = :deployment, scored_generation = :generation
+WHERE name = :name AND (scored_deployment <> :deployment OR scored_generation <= :generation);
 
 -- name: find_items_by_hash
 SELECT name, sha256, duplicate_of, split FROM items WHERE dataset = :dataset AND sha256 = ANY(:hashes);
@@ -98,8 +100,10 @@ UPDATE items SET
 WHERE name = :name AND (scored_deployment <> :deployment OR scored_generation <= :generation);
 
 -- name: put_embedding!
+-- As put_scores, which comes first: the item's own row says what is older.
 INSERT INTO embeddings (item, dataset, space, embedding)
-SELECT :item, :dataset, :space, :embedding WHERE EXISTS (SELECT 1 FROM items WHERE name = :item)
+SELECT :item, :dataset, :space, :embedding FROM items
+WHERE name = :item AND (scored_deployment <> :deployment OR scored_generation <= :generation)
 ON CONFLICT (item) DO UPDATE SET space = excluded.space, embedding = excluded.embedding;
 
 -- name: find_embedding^

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,14 @@ class PoolRow:
     labelled: bool
     scores: ImageScores | None
     embedding: NDArray[np.float32] | None
+
+
+class ScoringModel(NamedTuple):
+    """Who scores: a model version, as a deployment's change of the number `generation` brought it."""
+
+    version: str
+    deployment: str
+    generation: int
 
 
 class Store:
@@ -244,12 +252,10 @@ class Store:
         self,
         connection: Connection,
         dataset: str,
-        deployment: str,
-        generation: int,
-        model_version: str,
+        model: ScoringModel,
         rows: Sequence[tuple[str, ImageScores]],
     ) -> None:
-        """Keeps what a model says of items; scores of an older generation change nothing."""
+        """Keeps what a model says of items; what an older generation of its deployment says changes nothing."""
         with connection.cursor() as cursor:
             cursor.executemany(
                 queries.put_scores.sql,
@@ -257,9 +263,9 @@ class Store:
                     {
                         "name": name,
                         "scores": scores.SerializeToString(),
-                        "scored_by": model_version,
-                        "deployment": deployment,
-                        "generation": generation,
+                        "scored_by": model.version,
+                        "deployment": model.deployment,
+                        "generation": model.generation,
                         "predicted": scores.scores[0].concept if scores.scores else "",
                         "score": scores.scores[0].score if scores.scores else 0.0,
                         "margin": scores.margin,
@@ -268,18 +274,36 @@ class Store:
                     for name, scores in rows
                 ],
             )
-        queries.set_scored_by(connection, name=dataset, scored_by=model_version)
+        queries.set_scored_by(
+            connection,
+            name=dataset,
+            scored_by=model.version,
+            deployment=model.deployment,
+            generation=model.generation,
+        )
 
     def put_embeddings(
-        self, connection: Connection, dataset: str, space: str, rows: Sequence[tuple[str, NDArray[np.float32]]]
+        self,
+        connection: Connection,
+        dataset: str,
+        model: ScoringModel,
+        space: str,
+        rows: Sequence[tuple[str, NDArray[np.float32]]],
     ) -> None:
-        """Keeps embeddings of items; items that are gone are passed over."""
+        """Keeps embeddings of items whose scores were put before; items that are gone, or know newer ones, are passed over."""
         register_vector(connection)
         with connection.cursor() as cursor:
             cursor.executemany(
                 queries.put_embedding.sql,
                 [
-                    {"item": name, "dataset": dataset, "space": space, "embedding": Vector(values)}
+                    {
+                        "item": name,
+                        "dataset": dataset,
+                        "space": space,
+                        "embedding": Vector(values),
+                        "deployment": model.deployment,
+                        "generation": model.generation,
+                    }
                     for name, values in rows
                 ],
             )
