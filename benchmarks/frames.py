@@ -53,7 +53,7 @@ def _milliseconds(in_process: InProcess, frame: bytes) -> float:
 def _frame_to_observation_ms(platform: Platform, stream: str, frames: list[bytes]) -> Iterator[float]:
     """Sends each frame when the last one has been observed and its time has come."""
     kafka = platform.home.address("events")
-    consumer = KafkaConsumer(bootstrap_servers=kafka, auto_offset_reset="earliest", fetch_max_wait_ms=20)
+    consumer = KafkaConsumer(bootstrap_servers=kafka, auto_offset_reset="earliest", fetch_max_wait_ms=10)
     consumer.assign([TopicPartition(OBSERVATION_TOPIC, number) for number in _partitions(consumer)])
     producer = KafkaProducer(bootstrap_servers=kafka, acks="all")
     try:

@@ -38,7 +38,7 @@ _BEHIND_THE_GATEWAY = (
     Service("training", peers=("datasets",), settings={"WORK_FOLDER": "{data}/training"}),
     Service("serving", peers=("datasets", "training"), settings={"TRITON_ADDRESS": "{inference}"}),
     Service(
-        "pipelining", peers=("serving", "connection"), settings={"KAFKA_FETCH_WAIT_MS": "20"}
+        "pipelining", peers=("serving", "connection"), settings={"KAFKA_FETCH_WAIT_MS": "10"}
     ),  # frames are in haste
     Service("conductor", peers=("datasets", "annotation", "training", "serving")),
 )
