@@ -20,9 +20,11 @@ from vesta_datasets.events import Reactions
 from vesta_datasets.operations import EXPORT, IMPORT, Operations
 from vesta_datasets.settings import Settings
 from vesta_datasets.store import SERVICE, Store
+from vesta_datasets.telling import Telling
 from vesta_datasets.transfers import Export, Import
 
 IDLE = timedelta(seconds=2)
+TELLING_IDLE = timedelta(milliseconds=250)
 
 
 def build(settings: Settings) -> App:
@@ -55,6 +57,7 @@ def build(settings: Settings) -> App:
             Consumer(SERVICE, "labels", reactions.label_handlers(), postgres, kafka, metrics),
             Consumer(SERVICE, "predictions", reactions.prediction_handlers(), postgres, kafka, metrics),
             worker,
+            Loop("telling", Telling(store).step, TELLING_IDLE),
         ],
         closing=[connection.close, postgres.close],
         registry=registry,

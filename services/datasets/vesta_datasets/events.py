@@ -8,7 +8,7 @@ from vesta_common.consumer import Handler
 from vesta_common.events import Event
 from vesta_common.postgres import Connection
 from vesta_contracts.annotation.v1 import TaskAccepted
-from vesta_contracts.datasets.v1 import AcceptedAnnotations, DatasetScored, ItemAnnotated
+from vesta_contracts.datasets.v1 import AcceptedAnnotations, ItemAnnotated
 from vesta_contracts.serving.v1 import PredictionMade
 
 from vesta_datasets.store import ScoringModel, Store
@@ -49,7 +49,7 @@ class Reactions:
         self._store.publish(connection, told.item, ItemAnnotated(item=told.item, accepted=accepted))
 
     def handle_prediction_made(self, connection: Connection, event: Event) -> None:
-        """Keeps scores and embeddings with their items."""
+        """Keeps scores and embeddings with their items; `telling` tells of it."""
         made: PredictionMade = event.payload
         model = ScoringModel(made.model_version, made.deployment, made.generation)
         scores = [(entry.item, entry.scores) for entry in made.predictions]
@@ -59,14 +59,3 @@ class Reactions:
         ]
         if embedded:
             self._store.put_embeddings(connection, made.dataset, model, made.embedding_digest, embedded)
-        counts = self._store.counts(connection, made.dataset, made.model_version)
-        self._store.publish(
-            connection,
-            made.dataset,
-            DatasetScored(
-                dataset=made.dataset,
-                model_version=made.model_version,
-                scored_count=counts.scored_count,
-                item_count=counts.item_count,
-            ),
-        )

@@ -59,8 +59,17 @@ FROM items WHERE dataset = :dataset;
 
 -- name: set_scored_by!
 -- As put_scores: what is older than what the same deployment said already changes nothing.
-UPDATE datasets SET scored_by = :scored_by, scored_deployment = :deployment, scored_generation = :generation
+UPDATE datasets SET
+    scored_by = :scored_by, scored_deployment = :deployment, scored_generation = :generation,
+    prediction_count = prediction_count + 1
 WHERE name = :name AND (scored_deployment <> :deployment OR scored_generation <= :generation);
+
+-- name: list_untold
+SELECT name, scored_by, prediction_count FROM datasets
+WHERE told_prediction_count < prediction_count AND told_time <= :told_before;
+
+-- name: set_told!
+UPDATE datasets SET told_prediction_count = :told, told_time = :now WHERE name = :name AND told_prediction_count < :told;
 
 -- name: find_items_by_hash
 SELECT name, sha256, duplicate_of, split FROM items WHERE dataset = :dataset AND sha256 = ANY(:hashes);
