@@ -342,6 +342,16 @@ def test_near_duplicates_differ_in_few_bits_and_others_in_many() -> None:
     assert 0 <= normalise(original).perceptual_hash < 2**64
 
 
+@pytest.mark.parametrize("level", [0, 64, 128, 255])
+@pytest.mark.parametrize("noise", [0, 8])
+def test_a_flat_picture_has_no_perceptual_hash(level: int, noise: int) -> None:
+    grains = np.random.default_rng(level).normal(level, noise, (240, 320, 3))
+    flat = Image.fromarray(np.clip(grains, 0, 255).astype(np.uint8))
+    assert normalise(encoded(flat)).perceptual_hash == 0
+    faint = Image.fromarray(np.tile(np.linspace(100, 110, 320), (240, 1)).astype(np.uint8))
+    assert normalise(encoded(faint)).perceptual_hash != 0
+
+
 GIF_HEAD = b"GIF89a" + struct.pack("<HHBBB", 8, 8, 0, 0, 0)
 TINY_PARTS: dict[str, bytes] = {
     "GIF of tiny blocks": GIF_HEAD + b"\x21\xfe" + b"\x01x" * 8_000_000 + b"\x00;",

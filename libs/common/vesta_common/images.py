@@ -335,6 +335,9 @@ def _thumbnail(image: Image.Image) -> Image.Image:
 # The perceptual hash (pHash: Zauner, 2010).
 
 _HASH_SIDE, _HASH_PIXELS_SIDE = 8, 32
+_HASH_CONTRAST_MIN = (
+    1.0  # root mean square, in gray levels of 256: what is flatter is the noise of scaling and rounding
+)
 
 
 @cache
@@ -346,9 +349,15 @@ def _cosines() -> NDArray[np.float64]:
 
 
 def _perceptual_hash(thumbnail: Image.Image) -> int:
-    """Whether each of the 8 × 8 lowest frequencies of the gray picture at 32 × 32 is above their median: 64 bits, row by row."""
+    """Whether each of the 8 × 8 lowest frequencies of the gray picture at 32 × 32 is above their median: 64 bits, row by row.
+
+    0, which says nothing, for a picture without structure: all flat pictures would be near-duplicates of each other.
+    """
     gray = _resized(thumbnail.convert("L"), (_HASH_PIXELS_SIDE, _HASH_PIXELS_SIDE))
     frequencies = _cosines() @ np.asarray(gray, np.float64) @ _cosines().T
+    structure = np.square(frequencies).sum() - frequencies[0, 0] ** 2
+    if structure < (_HASH_CONTRAST_MIN * _HASH_PIXELS_SIDE**2 / 2) ** 2:  # of one wave along both axes
+        return 0
     middle = np.sort(frequencies, axis=None)[_HASH_SIDE**2 // 2 - 1 : _HASH_SIDE**2 // 2 + 1].mean()
     bits = frequencies > middle
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
