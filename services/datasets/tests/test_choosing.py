@@ -9,7 +9,7 @@ from vesta_datasets.store import PoolRow
 
 def a_row(version: str = "", **scores: float) -> PoolRow:
     told = [ConceptScore(concept=concept, score=score) for concept, score in scores.items()]
-    return PoolRow("item", False, ImageScores(model_version=version, scores=told) if version else None, None)
+    return PoolRow("item", False, ImageScores(model_version=version, scores=told) if version else None)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,25 @@
 """The datasets service over gRPC: what comes in is there once, on one side, and stays what it was."""
 
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
 import pytest
 from datasets_builders import DIMENSION, PROJECT, Datasets, a_medium, says
 from google.api import httpbody_pb2
 from google.protobuf.field_mask_pb2 import FieldMask
-from vesta_common.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, VestaError
+from vesta_common.errors import (
+    Aborted,
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    VestaError,
+)
 from vesta_common.events import new_event
+from vesta_common.objects import ObjectRef, ObjectStore
+from vesta_common.postgres import Postgres
 from vesta_contracts.annotation.v1 import TaskAccepted
 from vesta_contracts.common.v1 import Annotation, Mask, PixelBox
 from vesta_contracts.datasets.v1 import (
@@ -37,6 +51,9 @@ from vesta_contracts.datasets.v1 import (
     UpdateTaxonomyRequest,
     UploadArchiveRequest,
 )
+from vesta_datasets.api.item_service import ItemService
+from vesta_datasets.api.snapshot_service import SnapshotService
+from vesta_datasets.store import Candidates, PoolLimits
 
 
 def refusal(error: type[VestaError], call, reason: str) -> None:  # type: ignore[no-untyped-def]
@@ -193,6 +210,37 @@ def test_selection_leaves_out_what_is_labelled_excluded_or_tested_and_marks_its_
     assert datasets.items.SelectItems(request) == chosen
 
 
+def test_of_a_pool_too_large_to_hold_selection_sees_a_sample_of_each_kind(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    names = [one.name for one in datasets.add(dataset, *map(a_medium, range(9)), split=Split.SPLIT_TRAIN)]
+    datasets.scored(dataset, names)
+    datasets.annotate(dataset, names[0], "van")
+
+    def drawn(seed: int) -> Candidates:
+        with datasets.store.postgres.transaction() as connection:
+            limits = PoolLimits(free_max=3, held_max=1)
+            return datasets.store.read_candidates(connection, dataset, "space", names[1:3], seed, limits)
+
+    seen = [drawn(seed) for seed in range(40)]
+    for candidates in seen:
+        assert sorted(row.held for row in candidates.rows) == [False, False, False, True]
+        assert (candidates.free_count, candidates.embeddings.shape) == (6, (4, DIMENSION))
+        assert candidates.embedded.all()
+        np.testing.assert_allclose(np.linalg.norm(candidates.embeddings, axis=1), 1.0, atol=1e-5)
+    assert drawn(7).rows == seen[7].rows
+    assert {row.name for candidates in seen for row in candidates.rows} == set(names)
+
+
+def test_selections_come_one_after_another(datasets: Datasets) -> None:
+    service = ItemService(datasets.store, datasets.objects, patience=timedelta(milliseconds=1))
+    request = SelectItemsRequest(
+        parent=datasets.a_dataset(), count=1, strategy=SelectionStrategy.SELECTION_STRATEGY_RANDOM
+    )
+    with service.selecting:
+        refusal(ResourceExhausted, lambda: service.SelectItems(request, None), "SELECTION_BUSY")
+    assert not service.SelectItems(request, None).items  # type: ignore[arg-type]
+
+
 def test_a_snapshot_stays_what_it_was_and_a_diff_tells_what_changed(datasets: Datasets) -> None:
     dataset = datasets.a_dataset()
     names = [one.name for one in datasets.add(dataset, *map(a_medium, range(3)))]
@@ -222,6 +270,39 @@ def test_a_snapshot_stays_what_it_was_and_a_diff_tells_what_changed(datasets: Da
         ),
         "RESOURCE_EXISTS",
     )
+
+
+class WatchedObjects(ObjectStore):
+    """An object store that looks, while it stores something, how many transactions of the service are open."""
+
+    def __init__(self, objects: ObjectStore, postgres: Postgres) -> None:
+        self._objects = objects
+        self._postgres = postgres
+        self.open_transactions: list[int] = []
+
+    def put(self, folder: str, content: bytes | Path) -> ObjectRef:
+        with self._postgres.connect(autocommit=True) as connection:
+            found = connection.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s AND state = 'idle in transaction'",
+                (f"vesta-{self._postgres.schema}",),
+            ).fetchone()
+        assert found is not None
+        self.open_transactions.append(found["count"])
+        return self._objects.put(folder, content)
+
+
+def test_no_transaction_is_open_while_a_manifest_is_written(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    datasets.add(dataset, a_medium(1), labels=("van",))
+    watched = WatchedObjects(datasets.objects, datasets.store.postgres)
+    request = CreateSnapshotRequest(parent=dataset, snapshot=Snapshot(), request_id="once")
+    service = SnapshotService(datasets.store, watched)
+    snapshot = service.CreateSnapshot(request, None)  # type: ignore[arg-type]
+    with datasets.store.postgres.transaction() as connection:
+        connection.execute("SELECT 1")
+        watched.put("manifests", b"what the watch sees where one is open")
+    assert watched.open_transactions == [0, 1]
+    assert service.CreateSnapshot(request, None) == snapshot  # type: ignore[arg-type]
 
 
 def test_a_concept_in_use_is_retired_not_removed(datasets: Datasets) -> None:

@@ -1,6 +1,6 @@
 """From the kept items to the pool that selection looks at, and from its picks to the answer. Pure."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,15 +10,14 @@ from vesta_contracts.datasets.v1 import SelectedItem, SelectionStrategy, SelectI
 
 from vesta_datasets.selection import STRATEGIES, Pool, Reason, with_control_arm
 from vesta_datasets.selection.pool import Floats, Mask
-from vesta_datasets.store import PoolRow
+from vesta_datasets.store import Candidates, PoolRow
 
 LABEL_CERTAIN = 0.5
 
 
 def choose(
-    rows: Sequence[PoolRow],
+    candidates: Candidates,
     *,
-    excluded: Collection[str],
     strategy: SelectionStrategy.ValueType,
     count: int,
     control_share: float,
@@ -30,31 +29,35 @@ def choose(
 
     Args:
         scored_by: the newest model version; empty before the first.
-        excluded: items on their way already: never chosen, and what lies near them counts as covered.
 
     Raises:
         FailedPrecondition: EMBEDDING_MISSING, the strategy needs embeddings and there are none.
     """
     name = strategy_name(strategy)
-    held = set(excluded)
-    free = np.array([not row.labelled and row.name not in held for row in rows], np.bool_)
-    usable = np.array([name == "random" or row.embedding is not None for row in rows], np.bool_)
+    free = np.array([not row.held for row in candidates.rows], np.bool_)
+    usable = np.ones_like(candidates.embedded) if name == "random" else candidates.embedded
     if free.any() and not usable.any():
         raise FailedPrecondition(
             f"the strategy {name} needs embeddings, and no model has embedded the items yet; deploy one that looks after "
             "the dataset, or choose at random",
             reason="EMBEDDING_MISSING",
         )
-    looked_at = [int(index) for index in np.flatnonzero(usable)]
-    seen = [rows[index] for index in looked_at]
-    answers = probabilities(seen, scored_by, multi_label=multi_label)
-    pool = _pool(seen, answers, ~free[looked_at], count, seed, multi_label=multi_label)
-    picks = [replace(pick, index=looked_at[pick.index]) for pick in STRATEGIES[name](pool)] if looked_at else []
+    looked_at = np.flatnonzero(usable).tolist()
+    rows = [candidates.rows[index] for index in looked_at]
+    pool = Pool(
+        embeddings=_embeddings(candidates, usable, name),
+        probabilities=probabilities(rows, scored_by, multi_label=multi_label),
+        labelled=~free[looked_at],
+        batch_size=count,
+        seed=abs(seed),
+        multi_label=multi_label,
+    )
+    picks = [replace(pick, index=looked_at[pick.index]) for pick in STRATEGIES[name](pool)] if rows else []
     if control_share > 0:
         picks = with_control_arm(picks, np.flatnonzero(free), count, control_share, pool.seed)
-    items = [_selected(rows[pick.index], pick.score, pick.reason, multi_label=multi_label) for pick in picks]
+    items = [_selected(candidates.rows[pick.index], pick.score, pick.reason, multi_label=multi_label) for pick in picks]
     kind = SelectionStrategy.Value(f"SELECTION_STRATEGY_{name.upper()}")
-    return SelectItemsResponse(items=items, strategy=kind, pool_count=int(free.sum()))
+    return SelectItemsResponse(items=items, strategy=kind, pool_count=candidates.free_count)
 
 
 def strategy_name(strategy: SelectionStrategy.ValueType) -> str:
@@ -64,20 +67,11 @@ def strategy_name(strategy: SelectionStrategy.ValueType) -> str:
     return SelectionStrategy.Name(strategy).removeprefix("SELECTION_STRATEGY_").lower()
 
 
-def _pool(
-    rows: Sequence[PoolRow], answers: Floats | None, held: Mask, count: int, seed: int, *, multi_label: bool
-) -> Pool:
-    """What a strategy looks at; a strategy that draws at random may look at items without an embedding."""
-    embedded = all(row.embedding is not None for row in rows)
-    embeddings = np.stack([row.embedding for row in rows if row.embedding is not None]) if embedded and rows else None
-    return Pool(
-        embeddings=np.ones((len(rows), 1), np.float32) if embeddings is None else embeddings,
-        probabilities=answers,
-        labelled=held,
-        batch_size=count,
-        seed=abs(seed),
-        multi_label=multi_label,
-    )
+def _embeddings(candidates: Candidates, usable: Mask, strategy: str) -> Floats:
+    """`(N, D)` of the usable rows, not copied where all are; chance looks at none."""
+    if strategy == "random":
+        return np.ones((len(candidates.rows), 1), np.float32)
+    return candidates.embeddings if usable.all() else candidates.embeddings[usable]
 
 
 def probabilities(rows: Sequence[PoolRow], scored_by: str, *, multi_label: bool) -> Floats | None:

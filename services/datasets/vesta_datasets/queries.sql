@@ -122,11 +122,29 @@ SELECT space, embedding FROM embeddings WHERE item = :item;
 -- The space that most of a dataset's items are embedded in.
 SELECT space FROM embeddings WHERE dataset = :dataset GROUP BY space ORDER BY count(*) DESC, space LIMIT 1;
 
+-- name: count_pool^
+-- The training side, duplicates aside: how many items may be chosen, how many are labelled or on their way, how long vectors are.
+SELECT
+    count(*) FILTER (WHERE accepted IS NULL AND NOT name = ANY(:excluded)) AS free_count,
+    count(*) FILTER (WHERE accepted IS NOT NULL OR name = ANY(:excluded)) AS held_count,
+    (SELECT vector_dims(embedding) FROM embeddings
+        WHERE embeddings.dataset = :dataset AND space = :space LIMIT 1) AS dimension
+FROM items WHERE dataset = :dataset AND split = 'TRAIN' AND duplicate_of = '';
+
 -- name: list_pool
--- The training side, duplicates aside: what selection looks at, labelled or not.
-SELECT items.name, items.accepted IS NOT NULL AS labelled, items.scores, items.scored_by, embeddings.embedding
-FROM items LEFT JOIN embeddings ON embeddings.item = items.name AND embeddings.space = :space
-WHERE items.dataset = :dataset AND items.split = 'TRAIN' AND items.duplicate_of = '' ORDER BY items.name;
+-- What selection looks at, labelled or not; of more than it can hold a sample by lot, which the seed decides.
+SELECT drawn.name, drawn.held, items.scores, embeddings.embedding
+FROM (
+    SELECT name, held, row_number() OVER (PARTITION BY held ORDER BY hashtextextended(name, :seed), name) AS place
+    FROM (
+        SELECT name, accepted IS NOT NULL OR name = ANY(:excluded) AS held FROM items
+        WHERE dataset = :dataset AND split = 'TRAIN' AND duplicate_of = ''
+    ) AS side
+) AS drawn
+JOIN items ON items.name = drawn.name
+LEFT JOIN embeddings ON embeddings.item = drawn.name AND embeddings.space = :space
+WHERE drawn.place <= CASE WHEN drawn.held THEN :held_max ELSE :free_max END
+ORDER BY drawn.name;
 
 -- name: list_for_snapshot
 SELECT name, sha256, media, split, labels, accepted FROM items WHERE dataset = :dataset AND NOT straddles ORDER BY name;

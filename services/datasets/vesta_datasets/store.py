@@ -44,14 +44,52 @@ _SIGN = 1 << 63
 queries = load_queries("vesta_datasets")
 
 
+POOL_ROWS_AT_ONCE = 1_000
+
+
+class PoolLimits(NamedTuple):
+    """Most items that selection looks at; of more it sees a random sample.
+
+    Attributes:
+        free_max: that it may choose.
+        held_max: that are labelled or on their way, and with which it compares.
+    """
+
+    free_max: int = 16_384
+    held_max: int = 4_096
+
+
+POOL_LIMITS = PoolLimits()
+
+
 @dataclass(frozen=True)
 class PoolRow:
-    """An item as selection sees it."""
+    """An item as selection sees it.
+
+    Attributes:
+        held: labelled or on its way to the experts: never chosen, and what lies near it counts as covered.
+    """
 
     name: str
-    labelled: bool
+    held: bool
     scores: ImageScores | None
-    embedding: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """What selection chooses from.
+
+    Attributes:
+        rows: in order of their names.
+        embeddings: `(N, D)`, a line a row.
+        embedded: `(N,)`, whether the row has an embedding; its line is 0 where it has none.
+        free_count: how many items there are to choose from, whether they are in `rows` or not.
+    """
+
+    rows: Sequence[PoolRow]
+    embeddings: NDArray[np.float32]
+    embedded: NDArray[np.bool_]
+    free_count: int
 
 
 class ScoringModel(NamedTuple):
@@ -331,26 +369,47 @@ class Store:
         values = {"query": Vector(query), "dataset": dataset, "space": space, "limit": limit, **where.parameters}
         return [(_item(row), row["distance"]) for row in connection.execute(statement.encode(), values)]
 
-    def list_pool(self, connection: Connection, dataset: str, space: str) -> list[PoolRow]:
-        """The training side, duplicates aside."""
+    def read_candidates(
+        self,
+        connection: Connection,
+        dataset: str,
+        space: str,
+        excluded: Sequence[str],
+        seed: int,
+        limits: PoolLimits = POOL_LIMITS,
+    ) -> Candidates:
+        """The training side, duplicates aside, read row by row into one array.
+
+        Args:
+            space: which embeddings are wanted.
+            excluded: items on their way already.
+            seed: draws the sample where there are more items than the limits allow.
+        """
         register_vector(connection)
-        with connection.cursor(binary=True) as cursor:
-            cursor.execute(queries.list_pool.sql, {"dataset": dataset, "space": space})
-            return [
-                PoolRow(
-                    row["name"],
-                    row["labelled"],
-                    ImageScores.FromString(bytes(row["scores"])) if row["scores"] is not None else None,
-                    _array(row["embedding"]) if row["embedding"] is not None else None,
-                )
-                for row in cursor
-            ]
+        wanted = {"dataset": dataset, "space": space, "excluded": list(excluded)}
+        found = queries.count_pool(connection, **wanted)
+        count = min(found["free_count"], limits.free_max) + min(found["held_count"], limits.held_max)
+        embeddings = np.zeros((count, found["dimension"] or 0), np.float32)
+        embedded = np.zeros(count, np.bool_)
+        rows: list[PoolRow] = []
+        with connection.cursor("pool") as cursor:
+            cursor.itersize = POOL_ROWS_AT_ONCE
+            cursor.execute(queries.list_pool.sql, {**wanted, "seed": seed, **limits._asdict()}, binary=True)
+            for index, row in zip(range(count), cursor):  # noqa: B905 - items that came meanwhile wait for the next call
+                scores = ImageScores.FromString(bytes(row["scores"])) if row["scores"] is not None else None
+                rows.append(PoolRow(row["name"], row["held"], scores))
+                if row["embedding"] is not None:
+                    embeddings[index] = _array(row["embedding"])
+                    embedded[index] = True
+        return Candidates(rows, embeddings[: len(rows)], embedded[: len(rows)], found["free_count"])
 
     # Snapshots
 
-    def manifest_rows(self, connection: Connection, dataset: str) -> list[ManifestRow]:
-        """Every item that takes part, as a snapshot holds it."""
-        return [_manifest_row(row) for row in queries.list_for_snapshot(connection, dataset=dataset)]
+    def read_manifest_rows(self, dataset: str) -> list[ManifestRow]:
+        """Every item that takes part, as a snapshot holds it: one statement, and nothing held while the rows are made sense of."""
+        with self.postgres.transaction() as connection:
+            rows = queries.list_for_snapshot(connection, dataset=dataset)
+        return [_manifest_row(row) for row in rows]
 
     def insert_snapshot(self, connection: Connection, snapshot: Snapshot, now: datetime) -> None:
         """Keeps a snapshot. Raises psycopg.errors.UniqueViolation where the name is taken."""

@@ -160,9 +160,10 @@ class Export:
             dataset = self._store.get_dataset(connection, request.name, counted=False)
             taxonomy = self._store.get_taxonomy(connection, dataset.taxonomy)
             snapshot = self._store.get_snapshot(connection, request.snapshot) if request.snapshot else None
-            rows = [] if snapshot else self._store.manifest_rows(connection, request.name)
         if snapshot:
             rows = read_manifest(self._objects.get(snapshot.manifest_key))
+        else:
+            rows = self._store.read_manifest_rows(request.name)
         labelled = [row for row in rows if row.labels is not None]
         borne = {label for row in labelled for label in row.labels or ()}
         return labelled, list(dict.fromkeys([*(concept.id for concept in taxonomy.concepts), *sorted(borne)]))

@@ -1,13 +1,15 @@
 """gRPC: items."""
 
+import threading
 from collections.abc import Iterator
+from datetime import timedelta
 
 import grpc
 import numpy as np
 from google.api import httpbody_pb2
 from google.protobuf import empty_pb2
 from vesta_common import trace
-from vesta_common.errors import FailedPrecondition, InvalidArgument, NotFound, Violation
+from vesta_common.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted, Violation
 from vesta_common.names import project_of
 from vesta_common.objects import ObjectStore
 from vesta_common.page_keys import by_name
@@ -42,15 +44,22 @@ from vesta_datasets.filtering import item_filter
 from vesta_datasets.store import Store
 
 NEIGHBOURS_DEFAULT = 20
+SELECTION_PATIENCE = timedelta(seconds=20)
 CHUNK_BYTES = 256 * 1024
 
 
 class ItemService(ItemServiceServicer):
-    """Keeps Items, finds them, and chooses which to label next."""
+    """Keeps Items, finds them, and chooses which to label next.
 
-    def __init__(self, store: Store, objects: ObjectStore) -> None:
+    Args:
+        patience: how long a selection waits for the one before it.
+    """
+
+    def __init__(self, store: Store, objects: ObjectStore, patience: timedelta = SELECTION_PATIENCE) -> None:
         self._store = store
         self._objects = objects
+        self._patience = patience
+        self.selecting = threading.Lock()
 
     def BatchCreateItems(
         self, request: BatchCreateItemsRequest, context: grpc.ServicerContext
@@ -166,16 +175,27 @@ class ItemService(ItemServiceServicer):
         return SearchItemsResponse(neighbours=[Neighbour(item=item, distance=far) for item, far in neighbours])
 
     def SelectItems(self, request: SelectItemsRequest, context: grpc.ServicerContext) -> SelectItemsResponse:
-        """What to label next."""
+        """What to label next. One call at a time: each may hold a hundred megabytes of embeddings, and copies of them."""
+        if not self.selecting.acquire(timeout=self._patience.total_seconds()):
+            raise ResourceExhausted(
+                "other selections are under way; come again in a moment",
+                reason="SELECTION_BUSY",
+                retry_after=self._patience,
+            )
+        try:
+            return self._select(request)
+        finally:
+            self.selecting.release()
+
+    def _select(self, request: SelectItemsRequest) -> SelectItemsResponse:
         with self._store.postgres.transaction() as connection:
             dataset = self._store.get_dataset(connection, request.parent, counted=False)
+            scored_by = self._store.find_scored_by(connection, request.parent)
             needs_embeddings = strategy_name(request.strategy) != "random"
             space = self._store.find_space(connection, request.parent) if needs_embeddings else ""
-            rows = self._store.list_pool(connection, request.parent, space)
-            scored_by = self._store.find_scored_by(connection, request.parent)
+            candidates = self._store.read_candidates(connection, request.parent, space, request.excluded, request.seed)
         return choose(
-            rows,
-            excluded=set(request.excluded),
+            candidates,
             strategy=request.strategy,
             count=request.count,
             control_share=request.control_share,

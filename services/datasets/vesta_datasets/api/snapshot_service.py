@@ -32,15 +32,21 @@ class SnapshotService(SnapshotServiceServicer):
         self._objects = objects
 
     def CreateSnapshot(self, request: CreateSnapshotRequest, context: grpc.ServicerContext) -> Snapshot:
-        """Writes the items as they are."""
+        """Writes the items as they are.
+
+        The manifest comes first: it lies under its own hash and is nobody's until the row names it. No transaction is open while
+        it is written, for every outbox of the server waits for the oldest one.
+        """
+        with self._store.postgres.transaction() as connection:
+            self._store.get_dataset(connection, request.parent, counted=False)
         name = f"{request.parent}/snapshots/{request.snapshot_id or new_id()}"
+        snapshot = Snapshot(name=name, display_name=request.snapshot.display_name)
+        now = self._store.clock.now()
+        snapshot.create_time.FromDatetime(now)
+        write_snapshot(snapshot, self._store.read_manifest_rows(request.parent), self._objects)
 
         def create(connection: Connection) -> Snapshot:
             self._store.get_dataset(connection, request.parent, counted=False)
-            snapshot = Snapshot(name=name, display_name=request.snapshot.display_name)
-            now = self._store.clock.now()
-            snapshot.create_time.FromDatetime(now)
-            write_snapshot(snapshot, self._store.manifest_rows(connection, request.parent), self._objects)
             self._store.insert_snapshot(connection, snapshot, now)
             self._store.publish(connection, name, SnapshotCreated(snapshot=snapshot))
             return snapshot
