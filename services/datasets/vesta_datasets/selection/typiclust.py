@@ -3,6 +3,7 @@
 After Hacohen, Dekel and Weinshall, "Active Learning on a Budget" (ICML 2022).
 """
 
+import warnings
 from typing import Final
 
 import numpy as np
@@ -50,6 +51,7 @@ def typiclust(pool: Pool) -> list[Pick]:
 def _cluster(points: Floats, count: int, seed: int) -> NDArray[np.intp]:
     """`(N,)` cluster of each row, in `[0, count)`; some clusters may stay empty."""
     from sklearn.cluster import KMeans, MiniBatchKMeans  # at first use: it costs seconds, and memory for good
+    from sklearn.exceptions import ConvergenceWarning
 
     distinct = np.unique(points, axis=0).shape[0]
     count = min(count, distinct)
@@ -57,7 +59,11 @@ def _cluster(points: Floats, count: int, seed: int) -> NDArray[np.intp]:
         method = KMeans(count, n_init=1, max_iter=50, random_state=seed % 2**32)
     else:
         method = MiniBatchKMeans(count, n_init=1, batch_size=4096, random_state=seed % 2**32)
-    labels: NDArray[np.intp] = method.fit_predict(points).astype(np.intp)
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", ConvergenceWarning
+        )  # items nearly alike leave a cluster empty, which is no harm
+        labels: NDArray[np.intp] = method.fit_predict(points).astype(np.intp)
     return labels
 
 
