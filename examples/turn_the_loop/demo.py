@@ -24,7 +24,7 @@ from vesta import ApiError, Vesta
 from vesta_contracts.conductor.v1 import GetLoopRequest, Loop, LoopPolicy, LoopStatus, Round
 from vesta_contracts.connection.v1 import Sync
 from vesta_contracts.datasets.v1 import GetDatasetRequest, Split
-from world import TEST_SHARE, set_up
+from world import TEST_SHARE, World, set_up
 
 ROUNDS = 5
 LABELS_PER_ROUND = 60
@@ -133,32 +133,49 @@ def _turn(
     console.print(
         f"The loop turns: {round_count} rounds of {LABELS_PER_ROUND} labels; each asked of {REPLICAS} of 3 experts."
     )
-    rounds = []
+    rounds = _play_rounds(owner, loop, experts, control, round_count)
+    console.print(
+        f"The experts gave {experts.answer_count} answers, {experts.mistake_count} of them wrong "
+        f"({MISTAKE_SHARE:.0%} were to be); review decided {experts.correction_count} disagreements."
+    )
+    state = owner.loops.GetLoop(GetLoopRequest(name=loop))
+    return rounds, _show_cameras(owner, platform, world, state.status.deployment), state
+
+
+def _play_rounds(
+    owner: Vesta, loop: str, experts: Experts, control: RandomControl, round_count: int
+) -> list[RoundFigures]:
+    """Plays the rounds, as many as there is something to label for, and prints a line for each."""
+    rounds: list[RoundFigures] = []
     for number in range(1, round_count + 1):
-        turned, waited = _play_round(owner, loop, experts, number)
-        rounds.append(_figures(owner, loop, turned, control, waited))
-        figures = rounds[-1]
+        played = _play_round(owner, loop, experts, number)
+        if played is None:
+            console.print(f"  All photographs are labelled after {len(rounds)} rounds.")
+            break
+        turned, waited = played
+        figures = _figures(owner, loop, turned, control, waited)
+        rounds.append(figures)
         console.print(
             f"  round {number}: {figures.labels} labels → [bold]{figures.accuracy:.1%}[/bold] right "
             f"(random labels: {figures.random_accuracy:.1%}), {figures.auto_share:.0%} of the pool tagged alone, "
             f"{'better model' if turned.verdict.passed else 'verdict'} {figures.seconds:.1f} s after the last label"
             + ("" if turned.verdict.passed else f"; champion stays: {turned.verdict.reason}")
         )
-    console.print(
-        f"The experts gave {experts.answer_count} answers, {experts.mistake_count} of them wrong "
-        f"({MISTAKE_SHARE:.0%} were to be); review decided {experts.correction_count} disagreements."
-    )
+    return rounds
+
+
+def _show_cameras(owner: Vesta, platform: Platform, world: World, deployment: str) -> int:
+    """Lets two cameras send photographs of the test side, and shows what the pipeline saw; answers in how many frames."""
     shown = [world.photographs[item.name].path for item in world.items if item.split == Split.SPLIT_TEST]
     frames = shown[:: max(1, len(shown) // FRAME_COUNT)][:FRAME_COUNT]
-    state = owner.loops.GetLoop(GetLoopRequest(name=loop))
-    streams = cameras.open_streams(owner, world.project, world.dataset.name, state.status.deployment, ("door", "yard"))
+    streams = cameras.open_streams(owner, world.project, world.dataset.name, deployment, ("door", "yard"))
     seen = cameras.watch(owner, streams, platform.kafka, frames)
     console.print(f"Two cameras sent {len(frames)} frames over Kafka; {len(seen)} observations, such as:")
     for observation in seen[:3]:
         best = max(observation.scores.scores, key=lambda score: score.score)
         doubt = ", uncertain: sent to the experts" if observation.scores.uncertain else ""
         console.print(f"  {observation.name.split('/')[5]}: {best.concept} {best.score:.2f}{doubt}")
-    return rounds, len(seen), state
+    return len(seen)
 
 
 @contextmanager
@@ -178,8 +195,11 @@ def _progress(side: str, count: int) -> Iterator[Callable[[Sync], None]]:
     )
 
 
-def _play_round(owner: Vesta, loop: str, experts: Experts, number: int) -> tuple[Round, float]:
+def _play_round(owner: Vesta, loop: str, experts: Experts, number: int) -> tuple[Round, float] | None:
     """Lets the experts work until the round has ended; answers it with the seconds since the last label was given.
+
+    Returns:
+        None where there is nothing left to label.
 
     Raises:
         ValueError: the loop is blocked, or the round does not end.
@@ -190,6 +210,8 @@ def _play_round(owner: Vesta, loop: str, experts: Experts, number: int) -> tuple
         status = owner.loops.GetLoop(GetLoopRequest(name=loop)).status
         if len(status.rounds) >= number and status.rounds[number - 1].HasField("end_time"):
             return status.rounds[number - 1], time.monotonic() - worked
+        if status.phase == LoopStatus.EXHAUSTED and number > 1:
+            return None
         if status.phase == LoopStatus.BLOCKED:
             raise ValueError(f"the loop is blocked: {status.message}")
         if time.monotonic() > deadline:
