@@ -70,7 +70,7 @@ from vesta_training.recipe import builtin_yaml
 from vesta_training.recipe_book import RecipeBook
 from vesta_training.settings import Settings
 from vesta_training.store import Store
-from vesta_training.worker import ATTEMPTS_MAX, LEASE, Datasets, Worker
+from vesta_training.worker import DEATHS_MAX, LEASE, Datasets, Worker
 
 PROJECT = "projects/acme"
 SNAPSHOT = f"{PROJECT}/datasets/vans/snapshots/s1"
@@ -244,14 +244,45 @@ def test_a_run_whose_worker_died_is_taken_over_and_the_dead_one_can_no_more_writ
 
 def test_a_process_that_dies_is_started_again_and_one_that_always_dies_fails(training: Training) -> None:
     run = training.a_run()
-    for _ in range(ATTEMPTS_MAX):
+    for _ in range(DEATHS_MAX):
         training.executor.fails.append(Unavailable("it died", reason="TRAINING_PROCESS_DIED"))
         with pytest.raises(Unavailable):
             training.worker.step()
-        assert training.get(run).state == TrainingRun.RUNNING
+        assert training.get(run).state == TrainingRun.QUEUED
     training.worker.step()
     assert training.get(run).state == TrainingRun.FAILED
-    assert str(ATTEMPTS_MAX) in training.get(run).error
+    assert f"died {DEATHS_MAX} times" in training.get(run).error
+
+
+def test_a_run_waits_out_the_absence_of_others_and_says_so(training: Training) -> None:
+    run = training.a_run()
+    for _ in range(2 * DEATHS_MAX):
+        training.executor.fails.append(Unavailable("datasets does not answer"))
+        with pytest.raises(Unavailable):
+            training.worker.step()
+        assert "datasets does not answer" in training.get(run).waiting_reason
+    training.worker.step()
+    assert (training.get(run).state, training.get(run).waiting_reason) == (TrainingRun.SUCCEEDED, "")
+
+
+def test_a_run_that_waits_for_others_can_be_cancelled(training: Training) -> None:
+    run = training.a_run()
+    training.executor.fails.append(Unavailable("datasets does not answer"))
+    with pytest.raises(Unavailable):
+        training.worker.step()
+    assert training.runs.CancelTrainingRun(CancelTrainingRunRequest(name=run.name)).state == TrainingRun.CANCELLED
+
+
+def test_who_was_slower_than_its_lease_ends_nothing(training: Training) -> None:
+    run = training.a_run()
+    slow = training.store.claim_run(LEASE)
+    assert slow is not None
+    training.clock.advance(LEASE + timedelta(seconds=1))
+    assert training.store.claim_run(LEASE) is not None
+    training.store.succeed(slow.run, ModelVersion(onnx_key="models/x"))
+    training.store.fail(slow.run, "it seems to have failed")
+    training.store.cancelled(slow.run)
+    assert (training.get(run).state, training.get(run).error) == (TrainingRun.RUNNING, "")
 
 
 def test_what_cannot_be_learned_fails_with_its_reason(training: Training) -> None:
@@ -336,6 +367,17 @@ def test_a_process_that_is_killed_says_that_it_died(process: LocalProcessExecuto
         return False
 
     refusal(Unavailable, lambda: process.execute(a_job(tmp_path), pulse), "TRAINING_PROCESS_DIED")
+
+
+def test_no_job_gets_the_answer_of_one_that_was_left_alone(process: LocalProcessExecutor, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    def pulse(news: TrainingProgress | None) -> bool:
+        raise RuntimeError("the database is away")
+
+    with pytest.raises(RuntimeError):
+        process.execute(a_job(tmp_path), pulse)  # it would have ended otherwise than the next one
+    refusal(Internal, lambda: process.execute(a_job(tmp_path / "file"), lambda news: False), "TRAINING_CRASHED")
 
 
 def test_a_process_stops_where_it_is_told_to(process: LocalProcessExecutor, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from vesta_training.job import Job, Outcome
 
 POLL = timedelta(milliseconds=100)
 IDLE_MAX = timedelta(seconds=60)
+DIED = "TRAINING_PROCESS_DIED"
 _PR_SET_PDEATHSIG = 1
 
 
@@ -58,26 +59,26 @@ class LocalProcessExecutor:
     def execute(self, job: Job, pulse: Callable[[TrainingProgress | None], bool]) -> Outcome:
         """Hands the job to the child and listens."""
         pipe = self._start()
+        answered = False
         try:
             pipe.send(job)
             while True:
                 news = None
                 if pipe.poll(POLL.total_seconds()):
                     kind, content = pipe.recv()
+                    answered = kind in {"done", "failed"}
                     if kind == "done":
                         return content  # type: ignore[no-any-return]
                     if kind == "failed":
                         raise content
                     news = TrainingProgress.FromString(content)
                 if pulse(news):
-                    self.close()
                     raise TrainingCancelled("cancelled")
-        except (EOFError, OSError) as error:
-            self.close()
-            raise Unavailable(
-                "the training process died; the run is started again", reason="TRAINING_PROCESS_DIED"
-            ) from error
+        except (EOFError, ConnectionError) as error:
+            raise Unavailable("the training process died; the run is started again", reason=DIED) from error
         finally:
+            if not answered:
+                self.close()  # else its answer would be taken for the next job's
             self._used = time.monotonic()
 
     def rest(self) -> None:

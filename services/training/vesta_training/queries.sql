@@ -29,10 +29,10 @@ SELECT count(*) FROM training_runs AS other, training_runs AS own
 WHERE own.name = :name AND other.state IN ('QUEUED', 'RUNNING') AND (other.create_time, other.name) < (own.create_time, own.name);
 
 -- name: claim_run^
--- The oldest run that no worker holds: new ones, and those whose worker died.
+-- The oldest run that no worker holds: new ones, those given back, and those whose worker died.
 UPDATE training_runs SET
-    state = 'RUNNING', attempt_count = attempt_count + 1, lease_expire_time = :lease_expire_time,
-    start_time = coalesce(start_time, :now)
+    state = 'RUNNING', attempt_count = attempt_count + 1, lease_expire_time = :lease_expire_time, waiting_reason = '',
+    death_count = death_count + (state = 'RUNNING')::int, start_time = coalesce(start_time, :now)
 WHERE name = (
     SELECT name FROM training_runs
     WHERE state IN ('QUEUED', 'RUNNING') AND (lease_expire_time IS NULL OR lease_expire_time < :now)
@@ -46,12 +46,15 @@ WHERE name = :name AND state = 'RUNNING' AND attempt_count = :attempt_count
 RETURNING cancel_requested;
 
 -- name: release_run!
--- Gives a run back, for the next worker.
-UPDATE training_runs SET lease_expire_time = NULL WHERE name = :name AND state = 'RUNNING' AND attempt_count = :attempt_count;
+-- Gives a run back, for the next worker; `died` counts against it.
+UPDATE training_runs SET
+    state = 'QUEUED', lease_expire_time = NULL, waiting_reason = :reason, death_count = death_count + (:died)::int
+WHERE name = :name AND state = 'RUNNING' AND attempt_count = :attempt_count;
 
 -- name: end_run^
+-- Ends a run for the worker that holds it. No row where another one has taken it over.
 UPDATE training_runs SET state = :state, body = :body, end_time = :now, lease_expire_time = NULL
-WHERE name = :name AND state IN ('QUEUED', 'RUNNING')
+WHERE name = :name AND state = 'RUNNING' AND attempt_count = :attempt_count
 RETURNING *;
 
 -- name: request_cancel^

@@ -47,10 +47,17 @@ queries = load_queries("vesta_training")
 
 @dataclass(frozen=True)
 class ClaimedRun:
-    """A run that this worker holds while its heartbeat beats; a later attempt takes it over."""
+    """A run that this worker holds while its heartbeat beats; a later attempt takes it over.
+
+    Attributes:
+        death_count: how often a process that trained it has died.
+        cancel_requested: whether it was asked to end while nobody held it.
+    """
 
     run: TrainingRun
     attempt_count: int
+    death_count: int
+    cancel_requested: bool
 
 
 class Store:
@@ -133,7 +140,9 @@ class Store:
             row = queries.claim_run(connection, now=now, lease_expire_time=now + lease)
             if row is None:
                 return None
-            claimed = ClaimedRun(self._run(connection, row), row["attempt_count"])
+            claimed = ClaimedRun(
+                self._run(connection, row), row["attempt_count"], row["death_count"], row["cancel_requested"]
+            )
             self.publish(connection, claimed.run.name, TrainingRunStarted(training_run=claimed.run))
         return claimed
 
@@ -154,16 +163,27 @@ class Store:
                 self.publish(connection, claimed.run.name, told)
         return bool(row["cancel_requested"]) if row is not None else None
 
-    def release_run(self, claimed: ClaimedRun) -> None:
-        """Gives a run back at once, for the next worker."""
+    def release_run(self, claimed: ClaimedRun, reason: str = "", *, died: bool = False) -> None:
+        """Gives a run back at once, for the next worker.
+
+        Args:
+            reason: why it waits.
+            died: whether the process that trained it died.
+        """
         with self.postgres.transaction() as connection:
-            queries.release_run(connection, name=claimed.run.name, attempt_count=claimed.attempt_count)
+            queries.release_run(
+                connection,
+                name=claimed.run.name,
+                attempt_count=claimed.attempt_count,
+                reason=reason,
+                died=died,
+            )
 
     def succeed(self, run: TrainingRun, version: ModelVersion) -> None:
-        """Registers the version and ends the run, with both events, in one transaction. A run that has ended stays as it is."""
+        """Registers the version and ends the run, with both events, in one transaction. One that is held by another stays as it is."""
         with self.postgres.transaction() as connection:
             row = queries.lock_run(connection, name=run.name)
-            if row is None or row["state"] != "RUNNING":
+            if row is None or row["state"] != "RUNNING" or row["attempt_count"] != run.attempt_count:
                 return
             now = self.clock.now()
             queries.put_model(connection, name=run.model, parent=parent_of(run.model), now=now)
@@ -216,6 +236,7 @@ class Store:
             connection,
             name=run.name,
             state=TrainingRun.State.Name(state),
+            attempt_count=run.attempt_count,
             body=_run_body(run),
             now=self.clock.now(),
         )
@@ -227,7 +248,9 @@ class Store:
         run.attempt_count = row["attempt_count"]
         if row["progress"] is not None:
             run.progress.ParseFromString(bytes(row["progress"]))
-        if run.state == TrainingRun.QUEUED:
+        if run.state == TrainingRun.QUEUED and row["waiting_reason"]:
+            run.waiting_reason = row["waiting_reason"]
+        elif run.state == TrainingRun.QUEUED:
             count = queries.count_before(connection, name=row["name"])
             run.waiting_reason = f"behind {count} other run{'s' * (count != 1)}" if count else "for a worker to take it"
         set_times(run, row, "create_time", "start_time", "end_time")

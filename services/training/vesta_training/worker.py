@@ -16,7 +16,7 @@ from vesta_contracts.datasets.v1 import (
 from vesta_contracts.training.v1 import Comparison, LearningCurvePoint, ModelVersion, TrainingProgress
 
 from vesta_training.errors import TrainingCancelled
-from vesta_training.executor import Executor
+from vesta_training.executor import DIED, Executor
 from vesta_training.job import Job, Outcome
 from vesta_training.recipe_book import RecipeBook
 from vesta_training.store import ClaimedRun, Store
@@ -24,7 +24,7 @@ from vesta_training.store import ClaimedRun, Store
 LEASE = timedelta(seconds=10)
 HEARTBEAT = timedelta(seconds=2)
 PROGRESS_INTERVAL = timedelta(seconds=1)
-ATTEMPTS_MAX = 5
+DEATHS_MAX = 5
 
 log = structlog.get_logger()
 
@@ -69,9 +69,14 @@ class Worker:
             return False
         run = claimed.run
         log.info("run_started", run=run.name, attempt=claimed.attempt_count)
-        if claimed.attempt_count > ATTEMPTS_MAX:
+        if claimed.cancel_requested:
+            self._store.cancelled(run)
+            return True
+        if claimed.death_count >= DEATHS_MAX:
             self._store.fail(
-                run, f"it was started {ATTEMPTS_MAX} times and never came to an end; the log of the service says why"
+                run,
+                f"the process that trained it died {DEATHS_MAX} times, most likely for want of memory; give the service "
+                "more, or choose a smaller recipe",
             )
             return True
         try:
@@ -80,12 +85,13 @@ class Worker:
             self._store.cancelled(run)
             log.info("run_cancelled", run=run.name)
         except Lost:
-            self._executor.close()
-            self._store.release_run(claimed)
-        except VestaError as error:
+            self._store.release_run(claimed, "for a worker to take it over")
+        except Exception as error:
             if is_transient(error):
                 log.warning("run_interrupted", run=run.name, error=str(error))
-                self._store.release_run(claimed)
+                died = isinstance(error, VestaError) and error.reason == DIED
+                self._store.release_run(claimed, f"to be tried again: {error}", died=died)
+            if is_transient(error) or not isinstance(error, VestaError):
                 raise
             log.warning("run_failed", run=run.name, error=str(error))
             self._store.fail(run, str(error))
