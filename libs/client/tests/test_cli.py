@@ -7,7 +7,10 @@ import pytest
 from click.testing import CliRunner
 from vesta import resources
 from vesta.cli.main import _set_field, cli
+from vesta.cli.render import show, show_all
 from vesta.cli.settings import find_connection
+from vesta_contracts.conductor.v1 import Loop
+from vesta_contracts.datasets.v1 import Taxonomy
 
 
 @pytest.mark.parametrize(
@@ -34,11 +37,37 @@ def test_every_resource_can_be_read_and_listed() -> None:
 
 def test_fields_are_set_one_by_one_and_json_is_read_as_json() -> None:
     found: dict[str, object] = {}
-    for field in ("display_name=A b", "policy.label_budget=500", 'concepts=[{"id": "hat"}]'):
-        _set_field(found, field)
-    assert found == {"display_name": "A b", "policy": {"label_budget": 500}, "concepts": [{"id": "hat"}]}
-    with pytest.raises(ValueError, match="not key=value"):
-        _set_field(found, "nonsense")
+    for field in ("display_name=2024", "policy.label_budget=500", "policy.instructions=7 hats", "paused=true"):
+        _set_field(found, field, Loop.DESCRIPTOR)
+    assert found == {
+        "display_name": "2024",
+        "policy": {"label_budget": 500, "instructions": "7 hats"},
+        "paused": True,
+    }
+    _set_field(found, 'concepts=[{"id": "hat"}]', Taxonomy.DESCRIPTOR)
+    assert found["concepts"] == [{"id": "hat"}]
+
+
+@pytest.mark.parametrize(("field", "why"), [("nonsense", "not key=value"), ("a.b=2", "a has a value of its own")])
+def test_fields_that_make_no_sense_are_refused(field: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        _set_field({"a": 1}, field, Loop.DESCRIPTOR)
+
+
+@pytest.mark.parametrize("text", ["x [/]", "[red]hot[/red]", "[bold"])
+def test_texts_are_shown_as_they_are(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    show(Loop(display_name=text), json_output=False)
+    show_all([Loop(name="n", display_name=text)], json_output=False)
+    assert capsys.readouterr().out.count(text) == 2
+
+
+def test_the_owners_key_of_this_platform_goes_to_no_other(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "addresses.json").write_text(json.dumps({"gateway_grpc": "127.0.0.1:9"}))
+    (tmp_path / "owner.key").write_text("vesta_x\n")
+    assert find_connection("127.0.0.1:9", None, tmp_path).api_key == "vesta_x"
+    with pytest.raises(ValueError, match="no API key for elsewhere:8081"):
+        find_connection("elsewhere:8081", None, tmp_path)
 
 
 def test_a_platform_beside_is_found_and_options_win(tmp_path: Path) -> None:

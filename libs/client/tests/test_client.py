@@ -12,7 +12,15 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 from vesta import ApiError, Vesta
 from vesta.waiting import wait_until
-from vesta_contracts.connection.v1 import SourceServiceServicer, UploadItemResponse, add_SourceServiceServicer_to_server
+from vesta_contracts.connection.v1 import (
+    CreateSyncRequest,
+    SourceServiceServicer,
+    Sync,
+    SyncServiceServicer,
+    UploadItemResponse,
+    add_SourceServiceServicer_to_server,
+    add_SyncServiceServicer_to_server,
+)
 from vesta_contracts.datasets.v1 import (
     Dataset,
     DatasetServiceServicer,
@@ -20,6 +28,12 @@ from vesta_contracts.datasets.v1 import (
     ListDatasetsRequest,
     ListDatasetsResponse,
     add_DatasetServiceServicer_to_server,
+)
+from vesta_contracts.serving.v1 import (
+    DeploymentServiceServicer,
+    ImagePrediction,
+    PredictResponse,
+    add_DeploymentServiceServicer_to_server,
 )
 
 
@@ -51,9 +65,33 @@ class Sources(SourceServiceServicer):
         return UploadItemResponse(item=f"{messages[0].file_name}:{size}")
 
 
+class Deployments(DeploymentServiceServicer):
+    """Answers each image with its first byte."""
+
+    def Predict(self, request, context):
+        return PredictResponse(
+            predictions=[ImagePrediction(model_version=str(image.data[0])) for image in request.inputs]
+        )
+
+
+class Syncs(SyncServiceServicer):
+    """Is away when it is first asked, and answers with the request_ids that it was asked with."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def CreateSync(self, request, context):
+        self.asked.append(request.request_id)
+        if len(self.asked) == 1:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "come again")
+        return Sync(error=" ".join(self.asked) if len(self.asked) == 2 else request.request_id)
+
+
 @pytest.fixture
 def address() -> Iterator[str]:
-    server = grpc.server(ThreadPoolExecutor(2))
+    server = grpc.server(ThreadPoolExecutor(2), options=[("grpc.max_receive_message_length", 64 * 1024 * 1024)])
+    add_DeploymentServiceServicer_to_server(Deployments(), server)
+    add_SyncServiceServicer_to_server(Syncs(), server)
     add_DatasetServiceServicer_to_server(Datasets(), server)
     add_SourceServiceServicer_to_server(Sources(), server)
     port = server.add_insecure_port("127.0.0.1:0")
@@ -79,6 +117,22 @@ def test_a_refusal_tells_its_reason_and_the_wrong_field(address: str) -> None:
 def test_a_wrong_key_is_told(address: str) -> None:
     with Vesta(address, "vesta_other") as client, pytest.raises(ApiError, match="who are you"):
         client.datasets.GetDataset(GetDatasetRequest(name="x"))
+
+
+def test_images_are_cut_into_messages_that_can_be_sent(address: str) -> None:
+    images = (bytes([index]) * 3_000_000 for index in range(24))  # more than one message may hold
+    with Vesta(address, "vesta_key") as client:
+        answers = client.predict("projects/acme/deployments/d", images)
+    assert [answer.model_version for answer in answers] == [str(index) for index in range(24)]
+
+
+def test_what_is_sent_again_bears_the_same_request_id(address: str) -> None:
+    with Vesta(address, "vesta_key") as client:
+        made = client.syncs.CreateSync(CreateSyncRequest(parent="projects/acme/sources/desk"))
+        again = client.syncs.CreateSync(CreateSyncRequest(parent="projects/acme/sources/desk", request_id="mine"))
+    first, second = made.error.split()  # the server answers what it was asked with, the first time with UNAVAILABLE
+    assert first == second != ""
+    assert again.error == "mine"
 
 
 def test_a_file_is_sent_in_pieces(address: str, tmp_path: Path) -> None:

@@ -1,6 +1,11 @@
-"""The connection to the gateway: authentication on every call, errors as `ApiError`, retries where nothing was done yet."""
+"""The connection to the gateway: authentication on every call, errors as `ApiError`, retries that do nothing twice.
+
+What the gateway could not answer is sent again, up to five times. A request that creates or starts something goes out with a
+`request_id`, the caller's or a fresh one, so that the platform knows the repeat.
+"""
 
 import json
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -74,7 +79,7 @@ class _Caller(
         self._authorization = ("authorization", f"Bearer {api_key}")
 
     def intercept_unary_unary(self, continuation: Callable[..., Any], details: Any, request: Any) -> Any:
-        return _checked(continuation(self._with_key(details), request))
+        return _checked(continuation(self._with_key(details), _repeatable(request)))
 
     def intercept_stream_unary(self, continuation: Callable[..., Any], details: Any, requests: Any) -> Any:
         return _checked(continuation(self._with_key(details), requests))
@@ -91,6 +96,16 @@ class _Caller(
             details.wait_for_ready,
             details.compression,
         )
+
+
+def _repeatable(request: Any) -> Any:
+    """The request, with a `request_id` of its own where it could have one and has none."""
+    if "request_id" not in request.DESCRIPTOR.fields_by_name or request.request_id:
+        return request
+    named = type(request)()
+    named.CopyFrom(request)
+    named.request_id = str(uuid.uuid4())
+    return named
 
 
 def _checked(call: Any) -> Any:

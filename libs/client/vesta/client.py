@@ -56,6 +56,7 @@ from vesta.waiting import DEADLINE, wait_until
 CHUNK_BYTES = 1024 * 1024
 PAGE_SIZE = 1000
 PREDICT_BATCH_MAX = 64
+PREDICT_BATCH_BYTES_MAX = 32 * 1024 * 1024
 
 
 class Vesta:
@@ -149,12 +150,11 @@ class Vesta:
                 file.write(body.data)
 
     def predict(self, deployment: str, images: Iterable[bytes]) -> list[ImagePrediction]:
-        """Tags image files, in order, in batches."""
-        inputs = [PredictInput(data=image) for image in images]
+        """Tags image files, in order, in batches; no more than a batch is held at a time."""
         answers: list[ImagePrediction] = []
-        for start in range(0, len(inputs), PREDICT_BATCH_MAX):
-            batch = inputs[start : start + PREDICT_BATCH_MAX]
-            answers += self.deployments.Predict(PredictRequest(name=deployment, inputs=batch)).predictions
+        for batch in _predict_batches(images):
+            inputs = [PredictInput(data=image) for image in batch]
+            answers += self.deployments.Predict(PredictRequest(name=deployment, inputs=inputs)).predictions
         return answers
 
     def sync(self, source: str, on_progress: Callable[[Sync], None] = lambda _: None) -> Sync:
@@ -182,6 +182,20 @@ class Vesta:
             on_progress,
             DEADLINE,
         )
+
+
+def _predict_batches(images: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Cuts images into batches that a message can hold."""
+    batch: list[bytes] = []
+    size_bytes = 0
+    for image in images:
+        if batch and (len(batch) == PREDICT_BATCH_MAX or size_bytes + len(image) > PREDICT_BATCH_BYTES_MAX):
+            yield batch
+            batch, size_bytes = [], 0
+        batch.append(image)
+        size_bytes += len(image)
+    if batch:
+        yield batch
 
 
 def _chain(first: Any, later: Iterable[Any]) -> Iterator[Any]:

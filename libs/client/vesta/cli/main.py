@@ -3,10 +3,12 @@
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 from google.protobuf import json_format, message_factory
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.rpc.error_details_pb2 import ErrorInfo
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from vesta_contracts.conductor.v1 import GetLoopRequest, ListDecisionsRequest, Loop, LoopStatus
 from vesta_contracts.connection.v1 import Sync
@@ -119,13 +121,13 @@ def create_resource(session: Session, name: str, fields: tuple[str, ...], body: 
     """Create a resource under the name it shall have.
 
     FIELDS are key=value, nested by dots: vesta create projects/acme/members/ada role=ROLE_ANNOTATOR.
-    A value that is JSON is read as JSON.
+    A value that is JSON is read as JSON, unless the field holds text.
     """
     kind = resources.type_of(name)
     method = _method(kind, "create")
     resource = json.loads(body) if body else {}
     for field in fields:
-        _set_field(resource, field)
+        _set_field(resource, field, kind.message)
     message = json_format.ParseDict(resource, message_factory.GetMessageClass(kind.message)())
     parent, _, last = name.rpartition("/")
     parent = parent.rpartition("/")[0]
@@ -208,6 +210,8 @@ def import_dataset(session: Session, dataset: str, archive: Path, format_: str) 
 @pass_session
 def export_dataset(session: Session, dataset: str, archive: Path, format_: str, snapshot: str | None) -> None:
     """Export labelled items as a zip archive, and wait."""
+    if not archive.parent.is_dir():
+        raise ValueError(f"{archive.parent} is no folder; make it first, or write the archive elsewhere")
     request = ExportDatasetRequest(name=dataset, format=_FORMATS[format_], snapshot=snapshot or "")
     operation = session.client.datasets.ExportDataset(request)
     answer = ExportDatasetResponse()
@@ -337,9 +341,18 @@ def _finish(session: Session, operation: str, what: str, answer: Any) -> None:
 
         ended = session.client.wait_for_operation(operation, advance)
     if ended.HasField("error"):
-        raise click.ClickException(ended.error.message)
+        raise click.ClickException(_told(ended.error))
     ended.response.Unpack(answer)
     show(answer, json_output=session.json_output)
+
+
+def _told(error: Any) -> str:
+    """What an operation ended with, and its reason."""
+    for detail in error.details:
+        info = ErrorInfo()
+        if detail.Unpack(info):
+            return f"{error.message} [{info.reason}]"
+    return str(error.message)
 
 
 def _method(kind: resources.ResourceType, verb: str) -> Any:
@@ -348,18 +361,30 @@ def _method(kind: resources.ResourceType, verb: str) -> Any:
     return kind.methods[verb]
 
 
-def _set_field(resource: dict[str, Any], field: str) -> None:
-    """Sets `a.b=value` in a JSON object."""
+def _set_field(resource: dict[str, Any], field: str, message: Descriptor) -> None:
+    """Sets `a.b=value` in the JSON object of a message; what the message holds as text stays text."""
     path, equals, value = field.partition("=")
     if not equals:
         raise ValueError(f"{field!r} is not key=value")
     *parents, last = path.split(".")
+    within: Descriptor | None = message
     for parent in parents:
-        resource = resource.setdefault(parent, {})
+        below = within.fields_by_name.get(parent) if within else None
+        within = below.message_type if below else None
+        value_there = resource.setdefault(parent, {})
+        resource = value_there if isinstance(value_there, dict) else _refuse(field, parent)
+    known = within.fields_by_name.get(last) if within else None
+    if known and known.cpp_type == FieldDescriptor.CPPTYPE_STRING and not known.is_repeated:
+        resource[last] = value
+        return
     try:
         resource[last] = json.loads(value)
     except json.JSONDecodeError:
         resource[last] = value
+
+
+def _refuse(field: str, parent: str) -> NoReturn:
+    raise ValueError(f"{field!r} cannot be set: {parent} has a value of its own already")
 
 
 def _project_of(name: str) -> str:
@@ -374,6 +399,9 @@ def main() -> None:
         click.echo(f"refused: {error}", err=True)
         sys.exit(EXIT_REFUSED)
     except (ValueError, json_format.ParseError) as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(EXIT_USAGE)
+    except OSError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(EXIT_USAGE)
     except click.ClickException as error:

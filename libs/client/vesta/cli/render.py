@@ -7,6 +7,7 @@ from typing import Any
 from google.protobuf import json_format
 from google.protobuf.message import Message
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 COLUMNS_MAX = 6
@@ -44,5 +45,6 @@ def show_all(messages: Iterable[Message], *, json_output: bool) -> None:
 
 
 def _brief(value: object, length_max: int) -> str:
+    """The value, not too long; what looks like markup is shown as it is."""
     text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= length_max else text[: length_max - 1] + "…"
+    return escape(text if len(text) <= length_max else text[: length_max - 1] + "…")

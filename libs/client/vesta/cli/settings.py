@@ -22,12 +22,15 @@ def find_connection(address: str | None, api_key: str | None, home: Path) -> Con
     Raises:
         ValueError: there is no key; says where one comes from.
     """
-    address = address or os.environ.get("VESTA_ADDRESS") or _local_address(home) or DEFAULT_ADDRESS
-    api_key = api_key or os.environ.get("VESTA_API_KEY") or _local_key(home)
+    local = _local_address(home)
+    address = address or os.environ.get("VESTA_ADDRESS") or local or DEFAULT_ADDRESS
+    api_key = api_key or os.environ.get("VESTA_API_KEY")
+    if not api_key and address == local:  # to nobody else goes the key of this platform's owner
+        api_key = _local_key(home)
     if not api_key:
         raise ValueError(
-            "no API key: give --api-key, set VESTA_API_KEY, or run this beside a platform that `make up` started "
-            f"({home / 'owner.key'} is not there)"
+            f"no API key for {address}: give --api-key, set VESTA_API_KEY, or run this beside a platform that `make up` "
+            f"started ({home} knows {local or 'none'})"
         )
     return Connection(address, api_key)
 
