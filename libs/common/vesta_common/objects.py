@@ -1,6 +1,7 @@
 """Objects on S3: stored once under the hash of their content, checked against it when they are read."""
 
 import hashlib
+import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -189,7 +190,7 @@ class ObjectStore:
 
     def download(self, key: str, target: Path, sha256: str = "") -> None:
         """Brings an object into a file, which appears only when it is whole and checked. Raises as `stream`."""
-        unfinished = target.with_name(f".{target.name}.unfinished")
+        unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex}.unfinished")
         try:
             with unfinished.open("wb") as file:
                 for chunk in self.stream(key, sha256):

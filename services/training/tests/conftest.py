@@ -105,11 +105,12 @@ def embeddings(digits: Digits, backbone: Backbone, kept_features: MemoryFeatureS
 
 
 @pytest.fixture
-def seams(digits: Digits, kept_features: MemoryFeatureStore, backbone_path: Path) -> Seams:
+def seams(digits: Digits, kept_features: MemoryFeatureStore, backbone_path: Path, tmp_path: Path) -> Seams:
     return Seams(
         pixels=digits.pixels,
         features=kept_features,
         weights_file=no_weights_file,
         folder=backbone_path.parent,
+        run_folder=tmp_path,
         threads=1,
     )

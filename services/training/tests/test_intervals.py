@@ -53,6 +53,19 @@ def test_of_many_equal_concepts_hardly_ever_one_seems_worse_by_chance() -> None:
     assert refused(10) <= 5
 
 
+@pytest.mark.parametrize("together", [10, 100])
+def test_intervals_that_hold_together_reach_as_far_out_as_they_should(together: int) -> None:
+    generator = np.random.default_rng(5)
+    shares = generator.dirichlet([4.5, 10.5, 65.5], size=2_000_000)
+    true_high = np.percentile(shares[:, 0] - shares[:, 1], 100 - 2.5 / together)
+    found = [
+        paired_difference(4, 10, 65, draws=2000, generator=generator, intervals_together=together).high
+        for _ in range(20)
+    ]
+    assert np.mean(found) == pytest.approx(true_high, abs=0.01)
+    assert np.std(found) < 0.02
+
+
 def test_the_bootstrap_of_a_share_agrees_with_its_standard_error() -> None:
     counts = np.array([300, 100])
     estimate = bootstrap(

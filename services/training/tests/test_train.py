@@ -92,6 +92,7 @@ def test_the_control_arm_has_its_curve_when_asked_for(assignment: Assignment, se
     points = train(replace(assignment, control_curve=True), seams).control_curve
 
     assert [point.label_count for point in points] == [10, 20, 40]
+    assert all(point.accuracy.low < point.accuracy.value < point.accuracy.high for point in points)
 
 
 def test_an_embedding_needs_no_label(seams: Seams) -> None:
@@ -186,8 +187,10 @@ def test_the_time_left_follows_the_pace_of_the_phase_and_adds_what_is_planned() 
 def test_tuning_gives_a_space_of_its_own(assignment: Assignment, seams: Seams, digits: Any, tmp_path: Path) -> None:
     text = builtin_yaml("classification-finetune").replace("value: 8", "value: 1")
     examples = digits.examples(train=16, test=8)
+    own = tmp_path / "tuned"
+    own.mkdir()
     trained = train(
-        replace(assignment, recipe=read_recipe("quick", text), examples=examples), replace(seams, folder=tmp_path)
+        replace(assignment, recipe=read_recipe("quick", text), examples=examples), replace(seams, run_folder=own)
     )
     kept_epoch = trained.card["fitted"]["tunedEpoch"]
     plain = train(replace(assignment, examples=examples), seams)

@@ -50,14 +50,16 @@ class Assignment:
 class Seams:
     """What a training reaches outside through.
 
-    `folder` is its own while it runs and may be kept between runs: exported backbones lie there by digest, the
-    checkpoint of a tuning too, and at the end the model file. `threads` are those that compute; `clock` counts seconds.
+    `folder` is kept between runs and shared with others: exported backbones lie there by digest. `run_folder` is this run's
+    own: the checkpoint of a tuning lies there, and at the end the model file. `threads` are those that compute; `clock` counts
+    seconds.
     """
 
     pixels: PixelSource
     features: FeatureStore
     weights_file: WeightsFile
     folder: Path
+    run_folder: Path
     threads: int = 2
     device: str = "cpu"
     clock: Callable[[], float] = time.monotonic

@@ -9,6 +9,7 @@ import numpy as np
 from vesta_common.objects import ObjectStore
 
 from vesta_training.example import Array
+from vesta_training.whole_files import write_whole
 
 FOLDER = "features"
 
@@ -65,8 +66,4 @@ class FeatureFiles:
         return data
 
     def _keep(self, key: str, data: bytes) -> None:
-        path = self._folder / key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_suffix(".partial")
-        scratch.write_bytes(data)
-        scratch.rename(path)
+        write_whole(self._folder / key, data)

@@ -10,6 +10,9 @@ Z_95 = 1.959963984540054
 PERCENTILES_95 = (2.5, 97.5)
 # Numbers held at once while drawing; more are drawn in turns.
 DRAWN_NUMBERS_MAX = 4_000_000
+# A percentile far out needs more draws: so many are to lie beyond it, as far as the draws may be many.
+DRAWS_BEYOND = 10
+DRAWS_MAX = 100_000
 # Jeffreys' prior of half an observation: an interval from one or two items stays honest instead of having no width.
 JEFFREYS = 0.5
 
@@ -66,13 +69,15 @@ def paired_difference(
     for many items the usual paired bootstrap, for one lost item out of one wide enough to prove nothing.
 
     Args:
+        draws: at least so many.
         intervals_together: how many intervals are to hold all together with 95 % (Bonferroni); each is the wider for it.
     """
     total = wins + losses + ties
     if total == 0:
         return Estimate(value=0.0, low=-1.0, high=1.0)
     value = (wins - losses) / total
-    shares = generator.dirichlet([wins + JEFFREYS, losses + JEFFREYS, ties + JEFFREYS], size=draws)
     outside = PERCENTILES_95[0] / intervals_together
+    draws = max(draws, min(DRAWS_MAX, int(100 / outside * DRAWS_BEYOND)))
+    shares = generator.dirichlet([wins + JEFFREYS, losses + JEFFREYS, ties + JEFFREYS], size=draws)
     low, high = np.percentile(shares[:, 0] - shares[:, 1], (outside, 100 - outside))
     return Estimate(value=value, low=min(float(low), value), high=max(float(high), value))

@@ -1,13 +1,14 @@
 """One run as it is handed to a process: what to read, what to learn, what came out. Plain values that can travel."""
 
 import io
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-from vesta_common.errors import NotFound
+from vesta_common.errors import NotFound, is_transient
 from vesta_common.images import model_pixels
 from vesta_common.objects import ObjectStore
 from vesta_contracts.training.v1 import Comparison, LearningCurvePoint, ModelVersion, TrainingProgress
@@ -18,6 +19,7 @@ from vesta_training.feature_files import FeatureFiles
 from vesta_training.progress import Progress
 from vesta_training.recipe import Task, read_recipe
 from vesta_training.train import train
+from vesta_training.whole_files import write_whole
 
 THREADS = 2
 MODEL_FOLDER = "models"
@@ -32,7 +34,7 @@ class Job:
         recipe_name, recipe_yaml: how to train.
         manifest_key: the snapshot's manifest on the object store; empty for an embedding.
         champion_key: the ONNX file to compare with; empty for none.
-        work_folder: where files are kept between runs.
+        work_folder: where files are kept between runs; runs of other processes may use it too.
     """
 
     run: str
@@ -70,7 +72,26 @@ def run_job(
         Unavailable: the object store does not answer.
     """
     work = Path(job.work_folder)
-    work.mkdir(parents=True, exist_ok=True)
+    own = work / "runs" / job.run.replace("/", ".")
+    own.mkdir(parents=True, exist_ok=True)
+    try:
+        outcome = _run(job, objects, tell, cancelled, work, own)
+    except Exception as error:
+        if not is_transient(error):  # else the next attempt goes on from what lies there
+            shutil.rmtree(own, ignore_errors=True)
+        raise
+    shutil.rmtree(own, ignore_errors=True)
+    return outcome
+
+
+def _run(
+    job: Job,
+    objects: ObjectStore,
+    tell: Callable[[TrainingProgress], None],
+    cancelled: Callable[[], bool],
+    work: Path,
+    own: Path,
+) -> Outcome:
     examples = _read_examples(objects, job.manifest_key) if job.manifest_key else ()
     assignment = Assignment(
         recipe=read_recipe(job.recipe_name, job.recipe_yaml),
@@ -87,6 +108,7 @@ def run_job(
         features=FeatureFiles(objects, work / "features"),
         weights_file=lambda sha256: _weights(objects, work, sha256),
         folder=work,
+        run_folder=own,
         threads=THREADS,
     )
     trained = train(assignment, seams, progress=lambda moment: tell(_message(moment)), cancelled=cancelled)
@@ -134,10 +156,7 @@ def _champion(job: Job, objects: ObjectStore, work: Path) -> Champion | None:
         return None
     path = work / "champions" / f"{job.champion_digest}.onnx"
     if not path.exists():
-        path.parent.mkdir(exist_ok=True)
-        scratch = path.with_suffix(".partial")
-        scratch.write_bytes(objects.get(job.champion_key, sha256=job.champion_digest))
-        scratch.rename(path)
+        write_whole(path, objects.get(job.champion_key, sha256=job.champion_digest))
     return Champion(job.champion, path)
 
 

@@ -46,14 +46,14 @@ def learn(assignment: Assignment, backbone: Backbone, stage: Stage, examples: Se
         head_choices=assignment.recipe.head or HeadChoices(),
         input_size_px=backbone.input_size_px,
         pixels=stage.seams.pixels,
-        checkpoint=stage.seams.folder / "finetune.checkpoint",
+        checkpoint=stage.seams.run_folder / "finetune.checkpoint",
         fingerprint=f"{assignment.fingerprint};{backbone.digest}",
         seed=assignment.seed,
         device=stage.seams.device,
         threads=stage.seams.threads,
         stepped=stage.report.step,
     )
-    path = stage.seams.folder / "tuned.onnx"
+    path = stage.seams.run_folder / "tuned.onnx"
     export_network(tuned.network, backbone.input_size_px, tuned.embedding_digest, path)
     return Learned(
         head=tuned.head,

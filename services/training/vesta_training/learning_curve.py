@@ -8,7 +8,7 @@ from vesta_contracts.training.v1 import Estimate, LearningCurvePoint
 from vesta_training.errors import TooFewLabelsError
 from vesta_training.example import Array
 from vesta_training.head import Head, Labels, fit_head
-from vesta_training.intervals import Z_95
+from vesta_training.intervals import Z_95, wilson
 from vesta_training.progress import untold
 from vesta_training.recipe import HeadChoices, Task
 
@@ -42,9 +42,9 @@ def learning_curve(
 ) -> list[LearningCurvePoint]:
     """Accuracy on the test items of heads fitted on growing parts of the control arm's items.
 
-    Each draw is one order of the items, of which longer and longer beginnings are learned. The interval is that of a
-    draw (mean ± 1.96 standard deviations); the last point uses all items, so its draws agree and it has no width.
-    Heads take the default strength: what is compared is labels, not tuning.
+    Each draw is one order of the items, of which longer and longer beginnings are learned. The interval says
+    what other labels of the same number, and other test items, might have shown. The last point uses all items, so that its
+    draws agree; it takes the spread of the point before. Heads take the default strength: what is compared is labels, not tuning.
 
     Args:
         embeddings: `(N, D)` of the control arm's training items; `labels` `(N, C)`.
@@ -83,16 +83,25 @@ def learning_curve(
             yield float((predicted == test_truth).all(axis=1).mean())
 
     points = []
+    variance = 0.0
     for size in sizes:
         values = np.array(list(accuracies(size)))
-        mean, half = float(values.mean()), Z_95 * float(values.std())
+        if len(values) > 1 and size < len(labels):
+            # Parts of one arm have much in common: labels drawn anew would differ by more (finite population correction).
+            variance = float(values.var(ddof=1)) / (1 - size / len(labels))
         points.append(
-            LearningCurvePoint(
-                label_count=size,
-                accuracy=Estimate(value=mean, low=max(0.0, mean - half), high=min(1.0, mean + half)),
-            )
+            LearningCurvePoint(label_count=size, accuracy=_estimate(float(values.mean()), variance, len(test_truth)))
         )
     return points
+
+
+def _estimate(mean: float, variance: float, test_count: int) -> Estimate:
+    """What other labels and other test items might have shown: both errors together, 95 %."""
+    measured = wilson(round(mean * test_count), test_count)
+    drawn = Z_95 * variance**0.5
+    low = float(np.hypot(drawn, mean - min(mean, measured.low)))
+    high = float(np.hypot(drawn, max(mean, measured.high) - mean))
+    return Estimate(value=mean, low=max(0.0, mean - low), high=min(1.0, mean + high))
 
 
 def _decide(head: Head, embeddings: Array) -> Labels:

@@ -136,7 +136,7 @@ def _finish(
 ) -> Trained:
     stage, head = learned.stage, learned.head
     stage.report.begin("export", 1)
-    export = export_model(stage.path, head, stage.embedding_digest, stage.seams.folder / "model.onnx")
+    export = export_model(stage.path, head, stage.embedding_digest, stage.seams.run_folder / "model.onnx")
     metrics = measured.metrics if measured else None
     comparison = measured.comparison if measured else None
     card = make_card(
