@@ -3,6 +3,7 @@
 import json
 import socket
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from vesta_local.home import HOST, SOCKET_FOLDER_LENGTH_MAX, TWIN_OFFSET, USUAL_PORTS, Home
@@ -45,6 +46,15 @@ def test_a_port_whose_twin_is_taken_is_passed_over(tmp_path: Path) -> None:
 def test_no_two_doors_share_a_port(tmp_path: Path) -> None:
     ports = Home(tmp_path, dict.fromkeys(USUAL_PORTS, _a_free_port())).choose_ports()
     assert len(set(ports.values())) == len(USUAL_PORTS)
+
+
+def test_of_many_that_make_secrets_at_once_all_know_the_same(tmp_path: Path) -> None:
+    for attempt in range(20):
+        root = tmp_path / str(attempt)
+        with ThreadPoolExecutor(8) as threads:
+            found = list(threads.map(lambda _, root=root: (Home(root).owner_key, str(Home(root).secrets)), range(8)))
+        assert len(set(found)) == 1
+        assert not [path.name for path in (*root.iterdir(), *(root / "run").iterdir()) if path.name.startswith(".")]
 
 
 def test_secrets_are_made_once_and_only_the_owner_reads_them(tmp_path: Path) -> None:

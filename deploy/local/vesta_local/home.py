@@ -9,7 +9,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +24,7 @@ USUAL_PORTS = {
     "objects_master": 9333,
     "objects_volume": 9340,
     "objects_filer": 8888,
-    "objects_admin": 23646,
+    "objects_admin": 13646,
     "events": 9092,
     "inference": 8001,
     "inference_http": 8000,
@@ -115,8 +115,7 @@ class Home:
     @cached_property
     def owner_key(self) -> str:
         """The platform owner's API key, made when first asked for."""
-        if not self.owner_key_path.exists():
-            write_secret(self.owner_key_path, f"vesta_{secrets.token_urlsafe(32)}\n")
+        keep_first(self.owner_key_path, f"vesta_{secrets.token_urlsafe(32)}\n")
         return self.owner_key_path.read_text().strip()
 
     @property
@@ -128,9 +127,8 @@ class Home:
     def secrets(self) -> dict[str, str]:
         """Passwords of the engines, made once."""
         path = self.run / "secrets.json"
-        if not path.exists():
-            made = {name: secrets.token_urlsafe(24) for name in ("postgres_password", "s3_access_key", "s3_secret_key")}
-            write_secret(path, json.dumps(made))
+        made = {name: secrets.token_urlsafe(24) for name in ("postgres_password", "s3_access_key", "s3_secret_key")}
+        keep_first(path, json.dumps(made))
         return dict(json.loads(path.read_text()))
 
     @property
@@ -200,7 +198,21 @@ def is_free(port: int) -> bool:
 
 def write_secret(path: Path, text: str) -> None:
     """Writes a file that its owner alone can read, whole or not at all."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+    _draft(path, text).replace(path)
+
+
+def keep_first(path: Path, text: str) -> None:
+    """Writes such a file where there is none; of several processes that do so at once, what the first one wrote stays."""
+    if path.exists():
+        return
+    draft = _draft(path, text)
+    with suppress(FileExistsError):
+        os.link(draft, path)
+    draft.unlink()
+
+
+def _draft(path: Path, text: str) -> Path:
+    descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # which its owner alone can read
+    with os.fdopen(descriptor, "w") as file:
         file.write(text)
-    draft.replace(path)
+    return Path(draft)

@@ -104,7 +104,7 @@ def environment(home: Home, name: str) -> dict[str, str]:
 
 def _health_check(home: Home, name: str) -> Callable[[], bool]:
     if name == "gateway":
-        return partial(is_answering, home.address(name), "/healthz")
+        return partial(is_answering, home.address(name), "/healthz/ready")
     return partial(is_serving, home.address(name))
 
 

@@ -178,11 +178,12 @@ class Supervisor:
     def _write(self, programs: Sequence[Program]) -> None:
         home = self._home
         parts = [
-            f"[unix_http_server]\nfile={self._socket}\nchmod=0600\n",
+            f"[unix_http_server]\nfile={_escaped(str(self._socket))}\nchmod=0600\n",
             "[rpcinterface:supervisor]\nsupervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface\n",
             "[supervisord]\nsilent=true\nnocleanup=true\nminfds=4096\nidentifier=vesta\n",
-            f"logfile={home.logs / 'supervisord.log'}\nlogfile_maxbytes={LOG_BYTES_MAX}\nlogfile_backups={LOG_BACKUPS}\n",
-            f"pidfile={home.run / 'supervisord.pid'}\n",
+            f"logfile={_escaped(str(home.logs / 'supervisord.log'))}\n",
+            f"logfile_maxbytes={LOG_BYTES_MAX}\nlogfile_backups={LOG_BACKUPS}\n",
+            f"pidfile={_escaped(str(home.run / 'supervisord.pid'))}\n",
         ]
         parts += [self._section(program) for program in programs]
         write_secret(self._configuration, "".join(parts))

@@ -9,7 +9,7 @@ import boto3
 from botocore.client import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from vesta_local.home import HOST, TWIN_OFFSET, Home, write_secret
+from vesta_local.home import HOST, TWIN_OFFSET, Home, is_free, write_secret
 from vesta_local.program import Program
 
 BUCKETS = ("vesta", "tansu")
@@ -118,7 +118,7 @@ def finish(home: Home) -> None:
 
 
 def forget(home: Home) -> None:
-    """Removes the sockets that the store makes in /tmp, wherever it is told to work; only for a store that is down."""
+    """Removes the sockets that the store makes in /tmp, wherever it is told to work; not those of another one on these ports."""
     doors = {
         "master": "objects_master",
         "volume": "objects_volume",
@@ -127,4 +127,5 @@ def forget(home: Home) -> None:
         "s3": "objects",
     }
     for name, door in doors.items():
-        Path(f"/tmp/seaweedfs-{name}-grpc-{home.ports[door] + TWIN_OFFSET}.sock").unlink(missing_ok=True)  # noqa: S108 - its own choice
+        if is_free(home.ports[door] + TWIN_OFFSET):
+            Path(f"/tmp/seaweedfs-{name}-grpc-{home.ports[door] + TWIN_OFFSET}.sock").unlink(missing_ok=True)  # noqa: S108 - its own choice
