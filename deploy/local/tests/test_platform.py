@@ -111,6 +111,11 @@ def test_an_unknown_program_is_refused_with_those_there_are(tmp_path: Path) -> N
         Platform(Home(tmp_path), ["nobody"])
 
 
+def test_a_home_whose_path_cannot_be_used_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="use another folder"):
+        Platform(Home(tmp_path / "50% done"))
+
+
 def test_a_program_that_does_not_get_healthy_is_named_with_the_end_of_its_log(engines: Platform) -> None:
     (engines.home.logs / "gateway.log").write_text("a last word\n")
     with pytest.raises(RuntimeError, match=r"gateway does not get healthy(?s:.*)a last word"):

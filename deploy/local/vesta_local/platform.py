@@ -48,10 +48,14 @@ class Platform:
         bound: whether it is to end when this process does, as a test's is.
 
     Raises:
-        RuntimeError: `only` names what there is not.
+        RuntimeError: `only` names what there is not, or the home's path cannot be used.
     """
 
     def __init__(self, home: Home, only: Sequence[str] = (), *, bound: bool = False) -> None:
+        if "%" in str(home.root):
+            raise RuntimeError(
+                f"{home.root} has a % in its path, which supervisord takes for a variable; use another folder"
+            )
         self.home = home
         self.supervisor = Supervisor(home, bound=bound)
         known = (*ENGINES, *services.NAMES)
