@@ -115,17 +115,19 @@ class DatasetServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ImportDataset(self, request, context):
-        """Imports an archive or folder that lies on the object store, through Datumaro: media are decoded safely, annotations
-        arrive as reviewed. The operation's metadata is TransferProgress, its response ImportDatasetResponse.
-        Errors: NOT_FOUND dataset; INVALID_ARGUMENT format or archive_key; the operation fails with the reason if the archive cannot be read.
+        """Imports an archive that lies on the object store: media are decoded safely, annotations arrive as reviewed; an image
+        of whose annotations something could not be kept arrives unlabelled. The operation's metadata is TransferProgress, its
+        response ImportDatasetResponse. Errors: NOT_FOUND dataset; INVALID_ARGUMENT format or archive_key; the operation fails
+        with the reason if the archive cannot be read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExportDataset(self, request, context):
-        """Writes labelled items as an archive onto the object store, through Datumaro. The operation's metadata is
-        TransferProgress, its response ExportDatasetResponse. Errors: NOT_FOUND dataset or snapshot.
+        """Writes labelled items as an archive onto the object store. The operation's metadata is TransferProgress, its response
+        ExportDatasetResponse. Errors: NOT_FOUND dataset or snapshot; the operation fails with FAILED_PRECONDITION
+        LAYOUT_CANNOT_HOLD where the format would lose or change something, and names the item.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

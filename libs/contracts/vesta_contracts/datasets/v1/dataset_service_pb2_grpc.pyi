@@ -47,13 +47,15 @@ class DatasetServiceStub:
     DeleteDataset: _grpc.UnaryUnaryMultiCallable[_dataset_service_pb2.DeleteDatasetRequest, _empty_pb2.Empty]
     """Deletes one Dataset with its items and snapshots. Errors: NOT_FOUND."""
     ImportDataset: _grpc.UnaryUnaryMultiCallable[_dataset_service_pb2.ImportDatasetRequest, _operations_pb2.Operation]
-    """Imports an archive or folder that lies on the object store, through Datumaro: media are decoded safely, annotations
-    arrive as reviewed. The operation's metadata is TransferProgress, its response ImportDatasetResponse.
-    Errors: NOT_FOUND dataset; INVALID_ARGUMENT format or archive_key; the operation fails with the reason if the archive cannot be read.
+    """Imports an archive that lies on the object store: media are decoded safely, annotations arrive as reviewed; an image
+    of whose annotations something could not be kept arrives unlabelled. The operation's metadata is TransferProgress, its
+    response ImportDatasetResponse. Errors: NOT_FOUND dataset; INVALID_ARGUMENT format or archive_key; the operation fails
+    with the reason if the archive cannot be read.
     """
     ExportDataset: _grpc.UnaryUnaryMultiCallable[_dataset_service_pb2.ExportDatasetRequest, _operations_pb2.Operation]
-    """Writes labelled items as an archive onto the object store, through Datumaro. The operation's metadata is
-    TransferProgress, its response ExportDatasetResponse. Errors: NOT_FOUND dataset or snapshot.
+    """Writes labelled items as an archive onto the object store. The operation's metadata is TransferProgress, its response
+    ExportDatasetResponse. Errors: NOT_FOUND dataset or snapshot; the operation fails with FAILED_PRECONDITION
+    LAYOUT_CANNOT_HOLD where the format would lose or change something, and names the item.
     """
 
 @_typing.type_check_only
@@ -72,13 +74,15 @@ class DatasetServiceAsyncStub(DatasetServiceStub):
     DeleteDataset: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.DeleteDatasetRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Deletes one Dataset with its items and snapshots. Errors: NOT_FOUND."""
     ImportDataset: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.ImportDatasetRequest, _operations_pb2.Operation]  # type: ignore[assignment]
-    """Imports an archive or folder that lies on the object store, through Datumaro: media are decoded safely, annotations
-    arrive as reviewed. The operation's metadata is TransferProgress, its response ImportDatasetResponse.
-    Errors: NOT_FOUND dataset; INVALID_ARGUMENT format or archive_key; the operation fails with the reason if the archive cannot be read.
+    """Imports an archive that lies on the object store: media are decoded safely, annotations arrive as reviewed; an image
+    of whose annotations something could not be kept arrives unlabelled. The operation's metadata is TransferProgress, its
+    response ImportDatasetResponse. Errors: NOT_FOUND dataset; INVALID_ARGUMENT format or archive_key; the operation fails
+    with the reason if the archive cannot be read.
     """
     ExportDataset: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.ExportDatasetRequest, _operations_pb2.Operation]  # type: ignore[assignment]
-    """Writes labelled items as an archive onto the object store, through Datumaro. The operation's metadata is
-    TransferProgress, its response ExportDatasetResponse. Errors: NOT_FOUND dataset or snapshot.
+    """Writes labelled items as an archive onto the object store. The operation's metadata is TransferProgress, its response
+    ExportDatasetResponse. Errors: NOT_FOUND dataset or snapshot; the operation fails with FAILED_PRECONDITION
+    LAYOUT_CANNOT_HOLD where the format would lose or change something, and names the item.
     """
 
 class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -130,9 +134,10 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dataset_service_pb2.ImportDatasetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_operations_pb2.Operation, _abc.Awaitable[_operations_pb2.Operation]]:
-        """Imports an archive or folder that lies on the object store, through Datumaro: media are decoded safely, annotations
-        arrive as reviewed. The operation's metadata is TransferProgress, its response ImportDatasetResponse.
-        Errors: NOT_FOUND dataset; INVALID_ARGUMENT format or archive_key; the operation fails with the reason if the archive cannot be read.
+        """Imports an archive that lies on the object store: media are decoded safely, annotations arrive as reviewed; an image
+        of whose annotations something could not be kept arrives unlabelled. The operation's metadata is TransferProgress, its
+        response ImportDatasetResponse. Errors: NOT_FOUND dataset; INVALID_ARGUMENT format or archive_key; the operation fails
+        with the reason if the archive cannot be read.
         """
 
     @_abc_1.abstractmethod
@@ -141,8 +146,9 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dataset_service_pb2.ExportDatasetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_operations_pb2.Operation, _abc.Awaitable[_operations_pb2.Operation]]:
-        """Writes labelled items as an archive onto the object store, through Datumaro. The operation's metadata is
-        TransferProgress, its response ExportDatasetResponse. Errors: NOT_FOUND dataset or snapshot.
+        """Writes labelled items as an archive onto the object store. The operation's metadata is TransferProgress, its response
+        ExportDatasetResponse. Errors: NOT_FOUND dataset or snapshot; the operation fails with FAILED_PRECONDITION
+        LAYOUT_CANNOT_HOLD where the format would lose or change something, and names the item.
         """
 
 def add_DatasetServiceServicer_to_server(servicer: DatasetServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

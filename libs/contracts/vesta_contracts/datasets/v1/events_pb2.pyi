@@ -75,7 +75,7 @@ Global___ItemAnnotated: _TypeAlias = ItemAnnotated  # noqa: Y015
 
 @_typing.final
 class DatasetScored(_message.Message):
-    """A batch of predictions has been kept with its items. Type vesta.datasets.dataset.v1.scored."""
+    """Predictions have been kept with their items; told once a second at most, and with the final counts. Type vesta.datasets.dataset.v1.scored."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

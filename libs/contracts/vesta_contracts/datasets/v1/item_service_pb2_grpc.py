@@ -153,7 +153,8 @@ class ItemServiceServicer:
     def SelectItems(self, request, context):
         """Chooses what to label next from the training side: not labelled, not in `excluded`, no near-duplicate of a labelled
         one. Deterministic for a seed and a state of the pool. Changes nothing.
-        Errors: FAILED_PRECONDITION EMBEDDING_MISSING the strategy needs embeddings and no model has made any.
+        Errors: FAILED_PRECONDITION EMBEDDING_MISSING the strategy needs embeddings and no model has made any;
+        RESOURCE_EXHAUSTED SELECTION_BUSY others are choosing just now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -63,7 +63,8 @@ class ItemServiceStub:
     SelectItems: _grpc.UnaryUnaryMultiCallable[_item_service_pb2.SelectItemsRequest, _item_service_pb2.SelectItemsResponse]
     """Chooses what to label next from the training side: not labelled, not in `excluded`, no near-duplicate of a labelled
     one. Deterministic for a seed and a state of the pool. Changes nothing.
-    Errors: FAILED_PRECONDITION EMBEDDING_MISSING the strategy needs embeddings and no model has made any.
+    Errors: FAILED_PRECONDITION EMBEDDING_MISSING the strategy needs embeddings and no model has made any;
+    RESOURCE_EXHAUSTED SELECTION_BUSY others are choosing just now.
     """
 
 @_typing.type_check_only
@@ -98,7 +99,8 @@ class ItemServiceAsyncStub(ItemServiceStub):
     SelectItems: _aio.UnaryUnaryMultiCallable[_item_service_pb2.SelectItemsRequest, _item_service_pb2.SelectItemsResponse]  # type: ignore[assignment]
     """Chooses what to label next from the training side: not labelled, not in `excluded`, no near-duplicate of a labelled
     one. Deterministic for a seed and a state of the pool. Changes nothing.
-    Errors: FAILED_PRECONDITION EMBEDDING_MISSING the strategy needs embeddings and no model has made any.
+    Errors: FAILED_PRECONDITION EMBEDDING_MISSING the strategy needs embeddings and no model has made any;
+    RESOURCE_EXHAUSTED SELECTION_BUSY others are choosing just now.
     """
 
 class ItemServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -184,7 +186,8 @@ class ItemServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_item_service_pb2.SelectItemsResponse, _abc.Awaitable[_item_service_pb2.SelectItemsResponse]]:
         """Chooses what to label next from the training side: not labelled, not in `excluded`, no near-duplicate of a labelled
         one. Deterministic for a seed and a state of the pool. Changes nothing.
-        Errors: FAILED_PRECONDITION EMBEDDING_MISSING the strategy needs embeddings and no model has made any.
+        Errors: FAILED_PRECONDITION EMBEDDING_MISSING the strategy needs embeddings and no model has made any;
+        RESOURCE_EXHAUSTED SELECTION_BUSY others are choosing just now.
         """
 
 def add_ItemServiceServicer_to_server(servicer: ItemServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
