@@ -1,16 +1,27 @@
 """The command line: resources by their names, fields one by one, and where it finds the platform."""
 
 import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
+from google.protobuf import empty_pb2
 from vesta import resources
 from vesta.cli.main import _set_field, cli
 from vesta.cli.render import show, show_all
 from vesta.cli.settings import find_connection
 from vesta_contracts.conductor.v1 import Loop
-from vesta_contracts.datasets.v1 import Taxonomy
+from vesta_contracts.connection.v1 import SourceServiceServicer, UploadItemResponse, add_SourceServiceServicer_to_server
+from vesta_contracts.datasets.v1 import DatasetServiceServicer, Taxonomy, add_DatasetServiceServicer_to_server
+from vesta_contracts.serving.v1 import (
+    DeploymentServiceServicer,
+    ImagePrediction,
+    PredictResponse,
+    add_DeploymentServiceServicer_to_server,
+)
 
 
 @pytest.mark.parametrize(
@@ -86,3 +97,67 @@ def test_without_a_key_it_says_where_one_comes_from(tmp_path: Path) -> None:
 def test_the_help_lists_the_journeys() -> None:
     shown = CliRunner().invoke(cli, ["--help"]).output
     assert all(word in shown for word in ("sync", "upload", "predict", "loop", "import"))
+
+
+class Doors(SourceServiceServicer, DeploymentServiceServicer, DatasetServiceServicer):
+    """Takes uploads, tags images, deletes datasets; refuses what is called broken."""
+
+    def UploadItem(self, request_iterator, context):
+        first = next(request_iterator)
+        if "broken" in first.file_name:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the file ends too early; send it again, whole")
+        return UploadItemResponse(item=f"projects/acme/datasets/d/items/{first.file_name}")
+
+    def Predict(self, request, context):
+        return PredictResponse(
+            predictions=[
+                ImagePrediction(labels=[{"concept": f"c{len(one.data)}", "score": 0.9}]) for one in request.inputs
+            ]
+        )
+
+    def DeleteDataset(self, request, context):
+        return empty_pb2.Empty()
+
+
+@pytest.fixture
+def vesta(tmp_path: Path) -> Iterator[Callable[..., Result]]:
+    """The command line, beside a server; two files lie in the folder."""
+    server, doors = grpc.server(ThreadPoolExecutor(2)), Doors()
+    add_SourceServiceServicer_to_server(doors, server)
+    add_DeploymentServiceServicer_to_server(doors, server)
+    add_DatasetServiceServicer_to_server(doors, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    for name, size in (("a.jpg", 3), ("broken.jpg", 4)):
+        (tmp_path / name).write_bytes(bytes(size))
+
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(cli, ["--address", f"127.0.0.1:{port}", "--api-key", "k", *arguments])
+
+    yield run
+    server.stop(None).wait()
+
+
+def test_an_upload_tells_of_each_file_and_one_refusal_stops_no_other(
+    vesta: Callable[..., Result], tmp_path: Path
+) -> None:
+    done = vesta("upload", "projects/acme/sources/s", str(tmp_path / "broken.jpg"), str(tmp_path / "a.jpg"))
+    assert (done.exit_code, "items/a.jpg" in done.stdout) == (1, True)
+    assert "send it again, whole" in done.stderr
+
+
+def test_every_answer_is_json_where_it_is_asked_for(vesta: Callable[..., Result], tmp_path: Path) -> None:
+    picture = str(tmp_path / "a.jpg")
+    for arguments, key in (
+        (("upload", "projects/acme/sources/s", picture), "item"),
+        (("predict", "projects/acme/deployments/d", picture), "labels"),
+        (("delete", "projects/acme/datasets/d"), "deleted"),
+    ):
+        done = vesta("--json", *arguments)
+        assert done.exit_code == 0, done.output
+        assert key in json.loads(done.stdout)
+
+
+def test_labels_are_told_beside_their_file(vesta: Callable[..., Result], tmp_path: Path) -> None:
+    done = vesta("predict", "projects/acme/deployments/d", str(tmp_path / "a.jpg"))
+    assert done.stdout.strip().endswith("a.jpg\tc3 0.90")

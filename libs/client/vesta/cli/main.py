@@ -149,7 +149,10 @@ def delete_resource(session: Session, name: str) -> None:
     """Delete one resource."""
     method = _method(resources.type_of(name), "delete")
     resources.call(session.client.channel, method, resources.request_for(method, name=name))
-    click.echo(f"deleted {name}", err=True)
+    if session.json_output:
+        click.echo(json.dumps({"deleted": name}))
+    else:
+        click.echo(f"deleted {name}", err=True)
 
 
 @cli.command()
@@ -177,14 +180,18 @@ def sync(session: Session, source: str) -> None:
 def upload(session: Session, source: str, files: tuple[Path, ...]) -> None:
     """Send image files through a Source of kind upload."""
     refused = 0
-    for path in files:
-        try:
-            answer = session.client.upload(source, path)
-        except ApiError as error:
-            refused += 1
-            click.echo(f"{path}: {error}", err=True)
-        else:
-            click.echo(f"{path}\t{answer.item}" + ("\t(was there)" if answer.existed else ""))
+    with session.progress() as progress:
+        for path in progress.track(files, description="uploading"):
+            try:
+                answer = session.client.upload(source, path)
+            except ApiError as error:
+                refused += 1
+                click.echo(f"{path}: {error}", err=True)
+                continue
+            if session.json_output:
+                show_all([answer], json_output=True)
+            else:
+                click.echo(f"{path}\t{answer.item}" + ("\t(was there)" if answer.existed else ""))
     if refused:
         sys.exit(EXIT_REFUSED)
 
@@ -225,7 +232,9 @@ def export_dataset(session: Session, dataset: str, archive: Path, format_: str, 
 @pass_session
 def predict(session: Session, deployment: str, files: tuple[Path, ...]) -> None:
     """Tag image files with a deployed model."""
-    answers = session.client.predict(deployment, (path.read_bytes() for path in files))
+    with session.progress() as progress:
+        read = (path.read_bytes() for path in progress.track(files, description="tagging"))
+        answers = session.client.predict(deployment, read)
     if session.json_output:
         show_all(answers, json_output=True)
         return
@@ -293,9 +302,13 @@ def watch_loop(session: Session, name: str) -> None:
     def tell(state: Loop) -> None:
         nonlocal last
         line = f"{LoopStatus.Phase.Name(state.status.phase)}: {state.status.message}"
-        if line != last:
+        if line == last:
+            return
+        last = line
+        if session.json_output:
+            show_all([state.status], json_output=True)
+        else:
             click.echo(line)
-            last = line
 
     wait_until(
         lambda: session.client.loops.GetLoop(GetLoopRequest(name=name)),
