@@ -1,10 +1,11 @@
-"""Writes docs/settings.md and docs/events.md from the code and the event catalogue; `make verify` fails where they are not current."""
+"""Writes docs/settings.md, events.md and metrics.md from code and catalogue; `make verify` fails where they are not current."""
 
 import sys
 from importlib import import_module
 from pathlib import Path
 
 import yaml
+from metrics_in import metrics_in
 from vesta_common.settings import ServiceSettings, describe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -81,7 +82,24 @@ def events_page() -> str:
     return "\n".join([*lines, *graph, "```", *sections]) + "\n"
 
 
+def metrics_page() -> str:
+    """Every metric of every service."""
+    lines = [
+        "# Metrics",
+        "",
+        "<!-- Written by docs/generate.py. Do not edit. -->",
+        "",
+        "Prometheus finds them at `/metrics` of each service's metrics address. `<service>` is the service's word.",
+        "",
+        "| metric | kind | what it counts |",
+        "|---|---|---|",
+    ]
+    lines += [f"| `{metric.name}` | {metric.kind} | {metric.text} |" for metric in metrics_in(ROOT)]
+    return "\n".join(lines) + "\n"
+
+
 if __name__ == "__main__":
+    (ROOT / "docs" / "metrics.md").write_text(metrics_page())
     (ROOT / "docs" / "settings.md").write_text(settings_page())
     (ROOT / "docs" / "events.md").write_text(events_page())
     sys.exit(0)

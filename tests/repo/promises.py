@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 from google.protobuf import json_format
+from metrics_in import metrics_in
 from vesta_common.errors import InvalidArgument
 from vesta_common.events import message_class_of
 
@@ -169,7 +170,7 @@ def commands_that_do_not_exist(root: Path) -> list[str]:
     return found
 
 
-def places_of_this_workplace(root: Path) -> list[str]:
+def folders_of_a_machine(root: Path) -> list[str]:
     """No file names a machine's own folders."""
     found = []
     for suffix in ("*.py", "*.md", "*.yaml", "*.toml", "*.proto", "*.sql"):
@@ -177,14 +178,17 @@ def places_of_this_workplace(root: Path) -> list[str]:
             relative = path.relative_to(root)
             if relative.parts[0].startswith(".") or "promises" in path.name or "node_modules" in relative.parts:
                 continue
-            if re.search(r"(^|[\s\"'(=])/(work|root)/", path.read_text()):
+            if re.search(r"(^|[\s\"'(=])/(work|root|Users/\w+|home/\w+)/", path.read_text()):
                 found.append(f"{relative} names a folder of a machine")
     return found
 
 
 def undocumented(root: Path) -> list[str]:
-    """Every setting and every event is in the documentation."""
-    found = []
+    """Every setting, every event and every metric is in the documentation."""
+    metrics = (root / "docs" / "metrics.md").read_text() if (root / "docs" / "metrics.md").exists() else ""
+    found = [
+        f"{metric.name} is not in docs/metrics.md" for metric in metrics_in(root) if f"`{metric.name}`" not in metrics
+    ]
     settings = (root / "docs" / "settings.md").read_text() if (root / "docs" / "settings.md").exists() else ""
     events = (root / "docs" / "events.md").read_text() if (root / "docs" / "events.md").exists() else ""
     for path in sorted((root / "services").glob("*/vesta_*/settings.py")):

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from promises import (
     commands_that_do_not_exist,
+    folders_of_a_machine,
     incomplete_topics,
     modules_without_a_first_line,
     patched_tests,
-    places_of_this_workplace,
     readers_of_the_environment,
     services_that_import_services,
     undocumented,
@@ -33,11 +33,12 @@ BROKEN: list[tuple[Promise, dict[str, str]]] = [
         {"services/a/vesta_annotation/x.py": 'NotFound("x", reason="NEVER_RAISED")\n', "tests/test_a.py": ""},
     ),
     (commands_that_do_not_exist, {"Makefile": "demo: setup\n", "README.md": "Run `make coffee`.\n"}),
-    (places_of_this_workplace, {"docs/x.md": "see /root/notes\n"}),
+    (folders_of_a_machine, {"docs/x.md": "see /root/notes\n"}),
     (
         undocumented,
         {"services/annotation/vesta_annotation/settings.py": 'class S:\n    speed: int = Field(1, description="x")\n'},
     ),
+    (undocumented, {"services/annotation/vesta_annotation/x.py": 'Counter(f"vesta_{word}_things_total", "Things")\n'}),
 ]
 
 

@@ -223,10 +223,10 @@ def _registry(limits: Limits, watchers: Watchers) -> CollectorRegistry:
     registry = CollectorRegistry()
     for collector in (GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR):
         registry.register(collector)
-    for name, text, read in (
-        ("calls_active", "Calls without streams under way", lambda: limits.calls.total),
-        ("streams_active", "Uploads, downloads and watchers under way", lambda: limits.streams.total),
-        ("watchers_active", "Watchers of events", lambda: watchers.count),
-    ):
-        Gauge(f"vesta_gateway_{name}", text, registry=registry).set_function(read)
+    calls = Gauge("vesta_gateway_calls_active", "Calls without streams under way", registry=registry)
+    calls.set_function(lambda: limits.calls.total)
+    streams = Gauge("vesta_gateway_streams_active", "Uploads, downloads and watchers under way", registry=registry)
+    streams.set_function(lambda: limits.streams.total)
+    watching = Gauge("vesta_gateway_watchers_active", "Watchers of events", registry=registry)
+    watching.set_function(lambda: watchers.count)
     return registry
