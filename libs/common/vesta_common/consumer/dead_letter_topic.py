@@ -1,0 +1,41 @@
+"""Keeps records that cannot be handled on a service's dead-letter topic, through a producer that is opened when one is needed."""
+
+from typing import Any
+
+from kafka import KafkaProducer
+
+from vesta_common import dead_letters
+from vesta_common.broker import close_producer, open_producer
+from vesta_common.consumer.metrics import ConsumerMetrics
+
+
+class DeadLetterTopic:
+    """The dead-letter topic of a consumer.
+
+    Args:
+        topic: with its prefix.
+        consumer: for whom the metrics count what is kept.
+    """
+
+    def __init__(self, bootstrap: str, topic: str, consumer: str, metrics: ConsumerMetrics) -> None:
+        self._bootstrap = bootstrap
+        self._topic = topic
+        self._counted = metrics.dead.labels(consumer)
+        self._producer: KafkaProducer | None = None
+
+    def keep(self, record: Any, reason: str) -> None:
+        """Returns when the broker has the record with the reason.
+
+        Raises:
+            KafkaError: it has not; the record must not be passed over.
+        """
+        if self._producer is None:
+            self._producer = open_producer(self._bootstrap)
+        dead_letters.send(self._producer, self._topic, record, reason)
+        self._counted.inc()
+
+    def close(self) -> None:
+        """Closes the producer; it is opened again when it is needed."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            close_producer(producer)

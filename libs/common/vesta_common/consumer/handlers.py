@@ -1,0 +1,100 @@
+"""Hands events to their handlers, in one transaction with the inbox, so that each event has its effect once."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
+
+from vesta_common import inbox, trace
+from vesta_common.clock import Clock
+from vesta_common.consumer.metrics import ConsumerMetrics
+from vesta_common.events import Event
+from vesta_common.postgres import Connection, Postgres
+
+Handler = Callable[[Connection, Event], None]
+"""Has the effect of one event, in the transaction given. Raising undoes it."""
+
+BatchHandler = Callable[[Connection, Sequence[Event]], None]
+"""Has the effects of events of one type that came one after another, in order, in the transaction given."""
+
+Preparation = Callable[[Sequence[Event]], BatchHandler]
+"""Asks others about events of one type, before the transaction, which is to be short; answers what then has the effects."""
+
+
+class Handlers:
+    """The handlers of one consumer, by event type; no type is in two of the three.
+
+    Args:
+        consumer: whose entries in the inbox tell which events were handled before.
+
+    Raises:
+        ValueError: a type has two handlers.
+    """
+
+    def __init__(
+        self,
+        consumer: str,
+        postgres: Postgres,
+        clock: Clock,
+        metrics: ConsumerMetrics,
+        singly: Mapping[str, Handler],
+        together: Mapping[str, BatchHandler],
+        preparations: Mapping[str, Preparation],
+    ) -> None:
+        twice = [kind for kind, count in Counter([*singly, *together, *preparations]).items() if count > 1]
+        if twice:
+            raise ValueError(f"the consumer {consumer} has two handlers for {', '.join(twice)}; leave one")
+        self._consumer = consumer
+        self._postgres = postgres
+        self._clock = clock
+        self._metrics = metrics
+        self._handlers = {event_type: _one_by_one(handler) for event_type, handler in singly.items()}
+        self._handlers |= {event_type: _in_one_span(handler) for event_type, handler in together.items()}
+        self._preparations = dict(preparations)
+        self.types = self._handlers.keys() | self._preparations.keys()
+
+    def handle(self, events: Sequence[Event]) -> None:
+        """Has the effects of those events that were not handled before, in order, in one transaction: all, or none.
+
+        Raises:
+            Exception: whatever a handler raises; nothing was done.
+        """
+        if not events:
+            return
+        handlers = self._handlers | self._prepared(events)
+
+        def work(connection: Connection) -> int:
+            new = inbox.new_among(connection, self._consumer, [event.id for event in events])
+            fresh = list({event.id: event for event in events if event.id in new}.values())
+            for event_type, run in groupby(fresh, key=lambda event: event.type):
+                handlers[event_type](connection, list(run))
+            return len(fresh)
+
+        self._metrics.handled.labels(self._consumer).inc(self._postgres.run(work))
+        self._metrics.age.labels(self._consumer).set(max(0.0, (self._clock.now() - events[-1].time).total_seconds()))
+
+    def _prepared(self, events: Sequence[Event]) -> dict[str, BatchHandler]:
+        """What has the effects of events about which others are asked first."""
+        found = {}
+        for event_type, ask in self._preparations.items():
+            asked = [event for event in events if event.type == event_type]
+            if asked:
+                with trace.span(event_type, asked[0].carrier):
+                    found[event_type] = _in_one_span(ask(asked))
+        return found
+
+
+def _one_by_one(handler: Handler) -> BatchHandler:
+    def handle(connection: Connection, events: Sequence[Event]) -> None:
+        for event in events:
+            with trace.span(event.type, event.carrier):
+                handler(connection, event)
+
+    return handle
+
+
+def _in_one_span(handler: BatchHandler) -> BatchHandler:
+    def handle(connection: Connection, events: Sequence[Event]) -> None:
+        with trace.span(events[0].type, events[0].carrier):
+            handler(connection, events)
+
+    return handle

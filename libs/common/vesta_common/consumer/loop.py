@@ -1,0 +1,140 @@
+"""The thread of a consumer: polls, delivers, commits; where the broker was away, begins again."""
+
+import threading
+from collections.abc import Mapping
+from datetime import timedelta
+
+import structlog
+from kafka.errors import CorruptRecordError, KafkaError
+from prometheus_client import CollectorRegistry
+
+from vesta_common import dead_letters
+from vesta_common.clock import Clock, SystemClock
+from vesta_common.consumer.dead_letter_topic import DeadLetterTopic
+from vesta_common.consumer.delivery import Delivery, Stopping
+from vesta_common.consumer.handlers import BatchHandler, Handler, Handlers, Preparation
+from vesta_common.consumer.membership import KafkaOptions, Membership
+from vesta_common.consumer.metrics import ConsumerMetrics
+from vesta_common.consumer.records import Check, Reader
+from vesta_common.consumer.retries import DEAD_LETTERS_MAX, Fuse, TooManyDeadLetters
+from vesta_common.events import topic_of
+from vesta_common.postgres import Postgres
+
+POLL_RECORDS_MAX = 200
+POLL_TIMEOUT_MS = 200
+QUIET_INTERVAL = timedelta(milliseconds=250)
+REJOIN_BACKOFF = timedelta(seconds=1)
+
+log = structlog.get_logger()
+
+
+class Consumer:
+    """A member of a consumer group.
+
+    Args:
+        service: who consumes; names the dead-letter topic.
+        name: names the group and the inbox's entries; one a purpose.
+        handlers: by event type; events of other types on the same topics are passed over.
+        records_max: how many events are handled in one transaction at most.
+        batch_handlers: by event type, for those whose events are cheaper together; no type is in both.
+        preparations: by event type, for those that must ask others first; no type is in two of the three.
+        check: raises InvalidArgument for an event that others had no right to send: a dead letter at once, no fault of ours.
+        dead_letters_max: how many events may fail within ten minutes before the consumer stops.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        name: str,
+        handlers: Mapping[str, Handler],
+        postgres: Postgres,
+        kafka: KafkaOptions,
+        metrics: ConsumerMetrics | None = None,
+        records_max: int = POLL_RECORDS_MAX,
+        batch_handlers: Mapping[str, BatchHandler] | None = None,
+        dead_letters_max: int = DEAD_LETTERS_MAX,
+        preparations: Mapping[str, Preparation] | None = None,
+        check: Check | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        metrics = metrics or ConsumerMetrics(service, CollectorRegistry())
+        self._name = name
+        self._group = f"{service}.{name}"
+        self._kafka = kafka
+        self._records_max = records_max
+        self._clock = clock or SystemClock()
+        self._handlers = Handlers(
+            name, postgres, self._clock, metrics, handlers, batch_handlers or {}, preparations or {}
+        )
+        self._reader = Reader(self._handlers.types, check)
+        self._topics = sorted({topic_of(event_type) for event_type in self._handlers.types})
+        self._dead_letters = DeadLetterTopic(
+            kafka.bootstrap, kafka.topic_prefix + dead_letters.topic_of(service), name, metrics
+        )
+        self._dead = metrics.dead.labels(name)
+        self._fuse = Fuse(self._clock, dead_letters_max)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"consumer-{name}", daemon=True)
+
+    def start(self) -> None:
+        """Begins."""
+        self._thread.start()
+
+    def stop(self, timeout: timedelta) -> None:
+        """Finishes the transaction in hand, commits, leaves the group."""
+        self._stopping.set()
+        if self._thread.ident:
+            self._thread.join(timeout.total_seconds())
+
+    def healthy(self) -> bool:
+        """False where the thread has ended: too many dead letters in a while."""
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._be_a_member()
+            except Stopping:
+                pass
+            except TooManyDeadLetters:
+                log.exception("consumer_stopped", consumer=self._name)
+                return
+            except (KafkaError, OSError) as error:
+                log.warning("consumer_interrupted", consumer=self._name, error=repr(error))
+            except Exception:
+                log.exception("consumer_failed", consumer=self._name)
+            self._stopping.wait(REJOIN_BACKOFF.total_seconds())
+
+    def _be_a_member(self) -> None:
+        membership = Membership(self._kafka, self._group, self._topics, self._records_max, self._clock, self._stopping)
+        try:
+            self._consume(membership)
+        finally:
+            membership.leave()
+            self._dead_letters.close()
+
+    def _consume(self, membership: Membership) -> None:
+        delivery = Delivery(
+            self._name, membership, self._reader.read, self._handlers.handle, self._dead_letters.keep, self._fuse
+        )
+        last_time = self._clock.now()
+        while not self._stopping.is_set():
+            is_quiet = self._clock.now() - last_time > self._kafka.quiet_after
+            try:
+                polled = membership.poll(self._kafka.fetch_wait_ms if is_quiet else POLL_TIMEOUT_MS)
+            except CorruptRecordError:
+                self._pass_over_unreadable(membership)
+                raise  # after which kafka-python's consumer must not be used again
+            for partition, records in polled.items():
+                delivery.deliver(partition, records)
+                membership.stay()
+            if polled:
+                last_time = self._clock.now()
+            elif is_quiet:
+                # A broker that is asked often, because it answers late, is asked less often while nothing comes.
+                self._stopping.wait(max(0.0, QUIET_INTERVAL.total_seconds() - self._kafka.fetch_wait_ms / 1000))
+
+    def _pass_over_unreadable(self, membership: Membership) -> None:
+        for partition, offset in membership.pass_over_unreadable().items():
+            self._dead.inc()
+            log.error("record_unreadable", consumer=self._name, topic=partition.topic, offset=offset)

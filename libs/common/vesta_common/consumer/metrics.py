@@ -1,0 +1,19 @@
+"""What a service's consumers count, so that an operator sees lag and failures."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+
+class ConsumerMetrics:
+    """What a service's consumers did, by the consumer's name."""
+
+    def __init__(self, service: str, registry: CollectorRegistry) -> None:
+        labels = ("consumer",)
+        self.handled = Counter(
+            f"vesta_{service}_events_handled_total", "Events that had their effect", labels, registry=registry
+        )
+        self.dead = Counter(
+            f"vesta_{service}_events_dead_total", "Events set aside as dead letters", labels, registry=registry
+        )
+        self.age = Gauge(
+            f"vesta_{service}_event_age_seconds", "Age of the last event handled: the lag", labels, registry=registry
+        )
