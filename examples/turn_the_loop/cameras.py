@@ -23,6 +23,8 @@ from vesta_contracts.pipelining.v1 import (
 
 FRAME_TOPIC = "vesta.pipelining.frame.v1"
 PATIENCE_SECONDS = 60
+FRAME_SIDE_PX_MAX = 1280
+FRAME_INTERVAL_SECONDS = 0.05
 
 
 def watch(owner: Vesta, streams: list[str], kafka: str, frames: list[Path]) -> list[Observation]:
@@ -36,6 +38,7 @@ def watch(owner: Vesta, streams: list[str], kafka: str, frames: list[Path]) -> l
         stream = streams[index % len(streams)]
         headers = frame_headers(stream, datetime.now(UTC))
         producer.send(FRAME_TOPIC, value=as_jpeg(frame), key=stream.encode(), headers=headers)
+        time.sleep(FRAME_INTERVAL_SECONDS)
     producer.flush()
     producer.close()
     return _observed(owner, streams, len(frames))
@@ -60,12 +63,13 @@ def open_streams(owner: Vesta, project: str, dataset: str, deployment: str, came
 
 
 def as_jpeg(path: Path) -> bytes:
-    """An image file as a camera would send it."""
-    if path.suffix.lower() in {".jpg", ".jpeg"}:
-        return path.read_bytes()
+    """An image file as a camera would send it: a JPEG, no larger than a camera's."""
     target = io.BytesIO()
     with Image.open(path) as image:
-        image.convert("RGB").save(target, "JPEG", quality=95)
+        image.draft("RGB", (FRAME_SIDE_PX_MAX, FRAME_SIDE_PX_MAX))
+        frame = image.convert("RGB")
+        frame.thumbnail((FRAME_SIDE_PX_MAX, FRAME_SIDE_PX_MAX))
+        frame.save(target, "JPEG", quality=90)
     return target.getvalue()
 
 

@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _tell(photographs)
         with Vesta(platform.grpc, platform.owner_key) as owner:
             rounds, observations, loop = _turn(owner, platform, photographs, options.rounds)
-    except (ValueError, ApiError) as error:
+    except (ValueError, ApiError, TimeoutError, RuntimeError, OSError) as error:
         console.print(f"[red]{error}[/red]")
         return 1
     seconds = time.monotonic() - started
@@ -210,7 +210,9 @@ def _play_round(owner: Vesta, loop: str, experts: Experts, number: int) -> tuple
         status = owner.loops.GetLoop(GetLoopRequest(name=loop)).status
         if len(status.rounds) >= number and status.rounds[number - 1].HasField("end_time"):
             return status.rounds[number - 1], time.monotonic() - worked
-        if status.phase == LoopStatus.EXHAUSTED and number > 1:
+        if status.phase == LoopStatus.EXHAUSTED:
+            if number == 1:
+                raise ValueError(f"there is too little to learn from: {status.message}")
             return None
         if status.phase == LoopStatus.BLOCKED:
             raise ValueError(f"the loop is blocked: {status.message}")

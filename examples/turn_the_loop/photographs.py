@@ -1,6 +1,7 @@
 """Finds labelled photographs for the demo: a folder of the user's, the clothing photographs, or scanned digits."""
 
 import hashlib
+import re
 import tarfile
 import urllib.error
 import urllib.request
@@ -22,12 +23,8 @@ ARCHIVE_BYTES_MAX = 512 * 1024 * 1024
 REACH_TIMEOUT_SECONDS = 10
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 SPLITS = {
-    "train": "train",
-    "training": "train",
-    "validation": "train",
-    "valid": "train",
-    "val": "train",
-    "test": "test",
+    **dict.fromkeys(("train", "training", "validation", "valid", "val"), "train"),
+    **dict.fromkeys(("test", "testing", "evaluation", "eval"), "test"),
 }
 DIGIT_SIDE_PX = 64
 _CHUNK_BYTES = 1024 * 1024
@@ -62,19 +59,22 @@ class Photographs:
 
 
 def read_folder(folder: Path) -> Photographs:
-    """Reads a folder with a sub-folder a class, or with such folders under train, validation and test.
+    """Reads a folder with a sub-folder a class, or with such folders under train, validation and test, in either order.
+
+    A folder that holds all others is passed over, and so is what is hidden. Folders within a class belong to it.
 
     Raises:
         ValueError: there is no image, or there are fewer than two classes; says what is expected.
     """
     pool: list[Photograph] = []
     test: list[Photograph] = []
-    for path in sorted(folder.rglob("*")):
-        parts = path.relative_to(folder).parts
-        if path.suffix.lower() not in SUFFIXES or len(parts) < 2:
-            continue
-        split = SPLITS.get(parts[0].lower(), "train") if len(parts) > 2 else "train"
-        (test if split == "test" else pool).append(Photograph(path, parts[-2]))
+    paths = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES]
+    placed = [(path, path.relative_to(folder).parts[:-1]) for path in paths]
+    visible = [(path, folders) for path, folders in placed if not any(map(_is_hidden, (*folders, path.name)))]
+    for path, folders in _unwrapped(visible):
+        side, label = _side_and_label(folders)
+        if label:
+            (test if side == "test" else pool).append(Photograph(path, label))
     found = Photographs(
         "".join(c if c.isalnum() else "-" for c in folder.name.lower()).strip("-") or "images", pool, test
     )
@@ -84,6 +84,26 @@ def read_folder(folder: Path) -> Photographs:
             "sub-folders with images, one a class, or such sub-folders under train/ and test/"
         )
     return found
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith((".", "__MACOSX"))
+
+
+def _unwrapped(placed: list[tuple[Path, tuple[str, ...]]]) -> list[tuple[Path, tuple[str, ...]]]:
+    """Without the folders that hold everything, as archives often have one."""
+    while placed and all(len(folders) > 1 and folders[0] == placed[0][1][0] for _, folders in placed):
+        placed = [(path, folders[1:]) for path, folders in placed]
+    return placed
+
+
+def _side_and_label(folders: tuple[str, ...]) -> tuple[str, str]:
+    """Train or test, and the class: the first folder that names no side. A lone folder is a class, whatever its name."""
+    if len(folders) == 1:
+        return "train", folders[0]
+    sides = [SPLITS.get(re.sub(r"[_ -]?set$", "", name.lower())) for name in folders]
+    label = next((name for name, side in zip(folders, sides, strict=True) if side is None), "")
+    return next(filter(None, sides), "train"), label
 
 
 def find_samples(
@@ -98,7 +118,7 @@ def find_samples(
     if not target.exists():
         try:
             _download(url, target, digest, say)
-        except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        except (urllib.error.URLError, TimeoutError, ConnectionError, tarfile.TarError, EOFError) as error:
             say(f"The clothing photographs cannot be reached ({error}); using scikit-learn's scanned digits instead.")
             return read_folder(write_digits(samples / "digits"))
     return read_folder(target)

@@ -53,6 +53,25 @@ def test_a_folder_without_sides_leaves_the_sides_to_the_platform(tmp_path: Path)
     assert (len(found.pool), found.test) == (2, [])
 
 
+@pytest.mark.parametrize(
+    ("names", "labels", "pool", "test"),
+    [
+        (("set/train/cat/1.jpg", "set/test/cat/2.jpg", "set/test/dog/3.jpg"), ["cat", "dog"], 1, 2),
+        (("cat/train/1.jpg", "cat/test/2.jpg", "dog/train/3.jpg"), ["cat", "dog"], 2, 1),
+        (("cat/a/1.jpg", "cat/b/2.jpg", "dog/c/3.jpg"), ["cat", "dog"], 3, 0),
+        (("training_set/cat/1.jpg", "Test_Set/dog/2.jpg"), ["cat", "dog"], 1, 1),
+        (("cat/1.jpg", "dog/2.jpg", ".ipynb_checkpoints/3.jpg", "__MACOSX/cat/._1.jpg"), ["cat", "dog"], 2, 0),
+        (("my/images/cat/1.jpg", "my/images/dog/2.jpg"), ["cat", "dog"], 2, 0),
+        (("car/1.jpg", "train/2.jpg", "bus/3.jpg"), ["bus", "car", "train"], 3, 0),
+    ],
+)
+def test_folders_are_read_as_people_nest_them(
+    tmp_path: Path, names: tuple[str, ...], labels: list[str], pool: int, test: int
+) -> None:
+    found = read_folder(a_folder(tmp_path / "set", *names))
+    assert (found.labels, len(found.pool), len(found.test)) == (labels, pool, test)
+
+
 @pytest.mark.parametrize("names", [(), ("a.jpg",), ("hat/a.jpg",)])
 def test_a_folder_that_teaches_nothing_is_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match="expected are at least two"):

@@ -1,5 +1,6 @@
 """Events survive the way through Kafka's headers; what is no event is told so, and never believed."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -34,8 +35,22 @@ def test_an_event_survives_the_way() -> None:
 
 
 def test_an_image_survives_the_way() -> None:
-    frame = an_event(type="vesta.pipelining.frame.v1.captured", payload=b"\xff\xd8\xff", content_type="image/jpeg")
-    assert decode(encode_headers(frame), frame.value) == frame
+    frame = a_frame()
+    found = decode(encode_headers(frame), frame.value)
+    assert replace(found, id=frame.id) == frame
+
+
+def test_cameras_that_number_their_frames_alike_are_told_apart() -> None:
+    cameras = [("gateway-a", "door"), ("gateway-a", "yard"), ("gateway-b", "door")]
+    frames = [a_frame(id="1", source=source, subject=f"{TASK}/{camera}") for source, camera in cameras]
+    ids = [decode(encode_headers(frame), frame.value).id for frame in (*frames, *frames)]
+    assert len(set(ids)) == 3
+    assert ids[:3] == ids[3:]  # a repeat bears the same one
+
+
+def a_frame(**changes: Any) -> Event:
+    kind = "vesta.pipelining.frame.v1.captured"
+    return an_event(**{"type": kind, "payload": b"\xff\xd8\xff", "content_type": "image/jpeg", **changes})
 
 
 @pytest.mark.parametrize(

@@ -145,9 +145,9 @@ class Frames:
         try:
             answer = self._deployments.Predict(request, timeout=PREDICT_TIMEOUT_SECONDS)
         except VestaError as error:
-            if is_transient(error):
+            if is_transient(error) and error.reason != "DEPLOYMENT_NOT_READY":
                 raise
-            # Waiting would hold up other streams for one whose deployment is gone.
+            # Waiting would hold up other streams for one whose deployment is gone or has no model yet.
             log.warning("deployment_cannot_be_asked", deployment=deployment, frames=len(frames), error=str(error))
             return [(End.DROPPED, ImagePrediction())] * len(frames)
         return [(End.REFUSED if seen.reason else End.OBSERVED, seen) for seen in answer.predictions]

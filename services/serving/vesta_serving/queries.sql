@@ -45,7 +45,7 @@ RETURNING *;
 
 -- name: fail^
 UPDATE deployments SET state = 'FAILED', error = :error, update_time = :now
-WHERE name = :name AND wanted = :version
+WHERE name = :name AND wanted = :version AND stable <> :version
 RETURNING *;
 
 -- name: next_generation^
@@ -81,12 +81,13 @@ WHERE (deployment, dataset) = (
 RETURNING *;
 
 -- name: advance_pass^
--- Records a batch of the pass, unless a newer generation has begun its own.
+-- Records a batch of the pass, unless a newer generation has begun its own or another worker was quicker.
 UPDATE passes SET
     page_token = :page_token, scored_count = scored_count + :scored_count, done = :done,
     item_count = CASE WHEN :done THEN scored_count + :scored_count ELSE :item_count END,
     lease_expire_time = CASE WHEN :done THEN NULL ELSE CAST(:lease_expire_time AS timestamptz) END
 WHERE deployment = :deployment AND dataset = :dataset AND generation = :generation
+  AND page_token = :claimed_token AND NOT done
 RETURNING *;
 
 -- name: count_unfinished_passes$

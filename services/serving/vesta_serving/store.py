@@ -220,12 +220,13 @@ class Store:
         *,
         done: bool,
     ) -> bool:
-        """Records a batch; False where a newer generation has begun its own pass."""
+        """Records a batch; False where a newer generation has begun its own pass, or another worker was quicker."""
         row = queries.advance_pass(
             connection,
             deployment=claimed.deployment,
             dataset=claimed.dataset,
             generation=claimed.generation,
+            claimed_token=claimed.page_token,
             page_token=page_token,
             scored_count=scored_count,
             item_count=item_count,
