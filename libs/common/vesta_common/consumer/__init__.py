@@ -9,6 +9,7 @@ The contract of offsets, which every module here keeps:
 3. Nothing is committed of a partition that went to another member, and what is still in hand of it is dropped: the other one reads
    on from what was committed. A partition that stays with a member through a rebalance goes on where it was.
 4. Commits are throttled. One that fails is made up for by the next.
+5. The one exception to the first: a record whose bytes cannot be read is passed over, counted among the dead, and named in the log.
 
 What fails for good is tried three times and then becomes a dead letter; too many of them in a while stop the consumer and make it
 unhealthy, for then the fault is ours. Records that are no events become dead letters at once, and are not our fault.
@@ -16,8 +17,10 @@ unhealthy, for then the fault is ours. Records that are no events become dead le
 | module | concern |
 |---|---|
 | `loop` | the consumer's thread: poll, deliver, commit, begin again |
-| `membership` | one membership of the group on Kafka: polling, resting, committing, passing over the unreadable, leaving |
+| `membership` | one membership of the group on Kafka: polling, resting, committing, leaving |
+| `options` | how to reach the broker |
 | `offsets` | which offsets may be committed |
+| `unreadable` | the record at which a partition cannot be read on |
 | `records` | which records are events for us, and which are poison |
 | `delivery` | brings each record to its end, in order |
 | `retries` | when to try again, when to give up, when to stop |
@@ -28,8 +31,8 @@ unhealthy, for then the fault is ours. Records that are no events become dead le
 
 from vesta_common.consumer.handlers import BatchHandler, Handler, Preparation
 from vesta_common.consumer.loop import Consumer
-from vesta_common.consumer.membership import KafkaOptions
 from vesta_common.consumer.metrics import ConsumerMetrics
+from vesta_common.consumer.options import KafkaOptions
 from vesta_common.consumer.retries import TooManyDeadLetters
 
 __all__ = [

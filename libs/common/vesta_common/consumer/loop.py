@@ -13,8 +13,9 @@ from vesta_common.clock import Clock, SystemClock
 from vesta_common.consumer.dead_letter_topic import DeadLetterTopic
 from vesta_common.consumer.delivery import Delivery, Stopping
 from vesta_common.consumer.handlers import BatchHandler, Handler, Handlers, Preparation
-from vesta_common.consumer.membership import KafkaOptions, Membership
+from vesta_common.consumer.membership import Membership
 from vesta_common.consumer.metrics import ConsumerMetrics
+from vesta_common.consumer.options import KafkaOptions
 from vesta_common.consumer.records import Check, Reader
 from vesta_common.consumer.retries import DEAD_LETTERS_MAX, Fuse, TooManyDeadLetters
 from vesta_common.events import topic_of

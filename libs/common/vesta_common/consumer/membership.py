@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,51 +17,24 @@ import structlog
 from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
-from kafka.errors import CorruptRecordError, IllegalStateError, KafkaError
+from kafka.errors import IllegalStateError, KafkaError
 
 from vesta_common.broker import CONNECTION
 from vesta_common.clock import Clock
 from vesta_common.consumer.delivery import Stopping
 from vesta_common.consumer.offsets import Offsets
-from vesta_common.settings import ServiceSettings
+from vesta_common.consumer.options import KafkaOptions
+from vesta_common.consumer.unreadable import FETCH_BYTES_MAX, is_unreadable
 
-SESSION_TIMEOUT = timedelta(seconds=6)
 HEARTBEAT_INTERVAL_MS = 500
-FETCH_WAIT_MS = 50
-QUIET_AFTER = timedelta(seconds=5)
 POLL_INTERVAL_MAX_MS = 300_000
-FETCH_BYTES_MAX = 16 * 1024 * 1024
 STAY_INTERVAL = timedelta(seconds=1)
 STAY_TIMEOUT_MS = 50
 COMMIT_INTERVAL = timedelta(milliseconds=200)
 COMMIT_TIMEOUT_MS = 2000
 CLOSE_TIMEOUT_MS = 2000
-PROBE_TIMEOUT_MS = 5000
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class KafkaOptions:
-    """How to reach the broker.
-
-    Attributes:
-        topic_prefix: put before every topic and group.
-        fetch_wait_ms: how long the broker may hold back the answer that there is nothing yet.
-        quiet_after: when nothing has come for so long, the broker is asked four times a second at most.
-        session_timeout: after which a member that is silent is taken for dead; brokers want at least six seconds.
-    """
-
-    bootstrap: str
-    topic_prefix: str = ""
-    session_timeout: timedelta = SESSION_TIMEOUT
-    fetch_wait_ms: int = FETCH_WAIT_MS
-    quiet_after: timedelta = QUIET_AFTER
-
-    @classmethod
-    def of(cls, settings: ServiceSettings) -> "KafkaOptions":
-        """The broker that the settings name."""
-        return cls(settings.kafka_bootstrap, settings.kafka_topic_prefix, fetch_wait_ms=settings.kafka_fetch_wait_ms)
 
 
 class Membership:
@@ -198,29 +170,16 @@ class Membership:
             KafkaError: nothing was passed over.
         """
         self.commit()
-        # kafka-python says that a record is corrupt, but not where; so each partition is read on by itself.
+        # kafka-python says that a record is corrupt, but not where.
+        positions = {partition: self._consumer.position(partition) for partition in self._consumer.assignment()}
         found = {
-            partition: self._consumer.position(partition)
-            for partition in self._consumer.assignment()
-            if not self._stopping.is_set() and self._is_unreadable(partition)
+            partition: offset
+            for partition, offset in positions.items()
+            if not self._stopping.is_set() and is_unreadable(self._bootstrap, partition, offset)
         }
         if found:
             self._commit({partition: offset + 1 for partition, offset in found.items()})
         return found
-
-    def _is_unreadable(self, partition: TopicPartition) -> bool:
-        probe = KafkaConsumer(
-            bootstrap_servers=self._bootstrap, max_partition_fetch_bytes=FETCH_BYTES_MAX, **CONNECTION
-        )
-        try:
-            probe.assign([partition])
-            probe.seek(partition, self._consumer.position(partition))
-            probe.poll(timeout_ms=PROBE_TIMEOUT_MS, max_records=1)
-        except CorruptRecordError:
-            return True
-        finally:
-            probe.close()
-        return False
 
     def _commit(self, offsets: dict[TopicPartition, int]) -> None:
         self._consumer.commit(

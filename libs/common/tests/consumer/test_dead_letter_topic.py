@@ -1,0 +1,59 @@
+"""A record that is set aside is with the broker, whole and with its reason, before anybody goes on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+from kafka.errors import KafkaError
+from prometheus_client import CollectorRegistry
+from vesta_common import dead_letters
+from vesta_common.consumer.dead_letter_topic import DeadLetterTopic
+from vesta_common.consumer.metrics import ConsumerMetrics
+
+TOPIC = "vesta.datasets.dead_letter.v1"
+
+
+@dataclass(frozen=True)
+class Record:
+    """As kafka-python gives them."""
+
+    topic: str = "vesta.annotation.task.v1"
+    partition: int = 3
+    offset: int = 7
+    key: bytes | None = b"key"
+    value: bytes | None = b"value"
+    headers: tuple[tuple[str, bytes], ...] = (("ce_id", b"e1"),)
+
+
+def topic_of(bootstrap: str, prefix: str, registry: CollectorRegistry) -> DeadLetterTopic:
+    return DeadLetterTopic(bootstrap, prefix + TOPIC, "labels", ConsumerMetrics("datasets", registry))
+
+
+def count(registry: CollectorRegistry) -> float | None:
+    return registry.get_sample_value("vesta_datasets_events_dead_total", {"consumer": "labels"})
+
+
+def test_what_is_kept_is_whole_has_its_reason_and_is_counted(
+    kafka_bootstrap: str, kafka_topic_prefix: str, create_topics: Callable[..., None]
+) -> None:
+    create_topics(TOPIC)
+    registry = CollectorRegistry()
+    topic = topic_of(kafka_bootstrap, kafka_topic_prefix, registry)
+    topic.keep(Record(), "TWO: two is not liked")
+    topic.close()
+    topic.keep(Record(key=None, value=None, headers=()), "once more, after it was closed")
+    topic.close()
+    first, second = dead_letters.read(kafka_bootstrap, kafka_topic_prefix + TOPIC)
+    assert (first.topic, first.position, first.reason) == ("vesta.annotation.task.v1", "3:7", "TWO: two is not liked")
+    assert (first.key, first.value, first.headers) == (b"key", b"value", [("ce_id", b"e1")])
+    assert (second.key, second.value, second.headers) == (None, b"", [])
+    assert count(registry) == 2
+
+
+def test_what_the_broker_does_not_have_is_not_kept() -> None:
+    registry = CollectorRegistry()
+    topic = topic_of("127.0.0.1:9", "", registry)
+    with pytest.raises(KafkaError):
+        topic.keep(Record(), "in vain")
+    topic.close()
+    assert count(registry) == 0

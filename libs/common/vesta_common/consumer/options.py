@@ -1,0 +1,33 @@
+"""How a service reaches the broker, for everyone that reads from it."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from vesta_common.settings import ServiceSettings
+
+SESSION_TIMEOUT = timedelta(seconds=6)
+FETCH_WAIT_MS = 50
+QUIET_AFTER = timedelta(seconds=5)
+
+
+@dataclass(frozen=True)
+class KafkaOptions:
+    """How to reach the broker.
+
+    Attributes:
+        topic_prefix: put before every topic and group.
+        fetch_wait_ms: how long the broker may hold back the answer that there is nothing yet.
+        quiet_after: when nothing has come for so long, the broker is asked four times a second at most.
+        session_timeout: after which a member that is silent is taken for dead; brokers want at least six seconds.
+    """
+
+    bootstrap: str
+    topic_prefix: str = ""
+    session_timeout: timedelta = SESSION_TIMEOUT
+    fetch_wait_ms: int = FETCH_WAIT_MS
+    quiet_after: timedelta = QUIET_AFTER
+
+    @classmethod
+    def of(cls, settings: ServiceSettings) -> "KafkaOptions":
+        """The broker that the settings name."""
+        return cls(settings.kafka_bootstrap, settings.kafka_topic_prefix, fetch_wait_ms=settings.kafka_fetch_wait_ms)
