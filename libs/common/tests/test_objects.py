@@ -70,6 +70,12 @@ def test_changed_content_is_data_loss_however_it_is_read(store: ObjectStore, tmp
         store.get("named", sha256=ref.sha256)
 
 
+def test_what_bears_the_hash_of_another_object_is_read_unchecked(store: ObjectStore) -> None:
+    key = f"thumbnails/{store.put('media', b'a picture').sha256}"
+    store.put_named(key, b"a small picture")
+    assert store.get(key, checked=False) == b"a small picture"
+
+
 def test_large_files_are_streamed_in_parts(store: ObjectStore, tmp_path: Path) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     source.write_bytes(bytes(range(256)) * (2 * PART_BYTES // 256) + b"the end")

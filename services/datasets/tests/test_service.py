@@ -33,12 +33,14 @@ from vesta_contracts.datasets.v1 import (
     Dataset,
     DeleteTaxonomyRequest,
     DiffSnapshotsRequest,
+    DownloadItemRequest,
     Embedding,
     GetDatasetRequest,
     GetItemRequest,
     ImportDatasetRequest,
     Item,
     ItemAnnotations,
+    ItemVariant,
     NewItem,
     SearchItemsRequest,
     SelectionStrategy,
@@ -98,6 +100,21 @@ def test_from_outside_only_pictures_that_the_project_holds_are_taken(datasets: D
     assert not ask(a_medium(1)).items[0].existed
     refusal(InvalidArgument, lambda: ask(a_medium(2)), "MEDIA_UNKNOWN")
     refusal(InvalidArgument, lambda: ask(stolen), "MEDIA_UNKNOWN")
+
+
+def test_a_picture_and_its_thumbnail_come_as_they_were_stored(datasets: Datasets) -> None:
+    picture = datasets.objects.put("media", b"a picture")
+    media = a_medium(1)
+    media.sha256, media.object_key, media.thumbnail_key = picture.sha256, picture.key, f"thumbnails/{picture.sha256}"
+    datasets.objects.put_named(media.thumbnail_key, b"a small picture")
+    (item,) = datasets.add(datasets.a_dataset(), media)
+
+    def downloaded(variant: ItemVariant.ValueType) -> bytes:
+        request = DownloadItemRequest(name=item.name, variant=variant)
+        return b"".join(chunk.data for chunk in datasets.items.DownloadItem(request))
+
+    assert downloaded(ItemVariant.ITEM_VARIANT_UNSPECIFIED) == b"a picture"
+    assert downloaded(ItemVariant.ITEM_VARIANT_THUMBNAIL) == b"a small picture"
 
 
 @pytest.mark.parametrize(

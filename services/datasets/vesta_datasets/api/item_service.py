@@ -114,7 +114,7 @@ class ItemService(ItemServiceServicer):
         with self._store.postgres.transaction() as connection:
             media = self._store.get_item(connection, request.name).media
         if request.variant == ItemVariant.ITEM_VARIANT_THUMBNAIL:
-            data, mime_type = self._objects.get(media.thumbnail_key), "image/jpeg"
+            data, mime_type = self._objects.get(media.thumbnail_key, checked=False), "image/jpeg"
         else:
             data, mime_type = self._objects.get(media.object_key, sha256=media.sha256), media.mime_type
         for start in range(0, len(data), CHUNK_BYTES):
