@@ -9,7 +9,8 @@ from datasets_builders import Datasets, Ingest, a_medium
 from google.protobuf.message import Message
 from google.rpc.code_pb2 import FAILED_PRECONDITION
 from vesta_common.errors import Unavailable
-from vesta_contracts.datasets.v1 import ArchiveFormat, ExportDatasetRequest, ImportDatasetResponse
+from vesta_contracts.datasets.v1 import ArchiveFormat, ExportDatasetRequest, GetItemRequest, ImportDatasetResponse
+from vesta_datasets.annotations import labels_of
 from vesta_datasets.operations import ATTEMPTS_MAX, EXPORT, HEARTBEAT, IMPORT, LEASE, Claim, Operations, Progress
 from vesta_datasets.transfers import BATCH_BYTES_MAX, BATCH_FILES_MAX, Export, Import
 
@@ -113,6 +114,31 @@ def test_who_was_given_up_for_dead_changes_nothing_when_it_wakes(datasets: Datas
     assert (answer.added_count, answer.duplicate_count) == (MANY, 0)
     assert datasets.counts(dataset).item_count == MANY
     assert datasets.told().count("item.v1.added") == MANY
+
+
+def labels_in(datasets: Datasets, dataset: str) -> list[list[str]]:
+    items = [datasets.items.GetItem(GetItemRequest(name=name)) for name in datasets.listed(dataset, "labelled")]
+    return [list(labels_of(item.accepted.annotations)) for item in items]
+
+
+def test_labels_that_come_after_their_pictures_are_accepted(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    for files in ({"1.jpg": b"1"}, {"van/1.jpg": b"1"}, {"van/1.jpg": b"1", "van/again.jpg": b"1"}):
+        operation = datasets.begin_import(dataset, files)
+        assert a_worker(datasets, Ingest()).step()
+    assert labels_in(datasets, dataset) == [["van"]]
+    assert answer_of(datasets, operation) == ImportDatasetResponse(duplicate_count=2)
+
+
+def test_labels_that_contradict_what_is_accepted_are_refused_by_name(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    operation = datasets.begin_import(dataset, {"car/1.jpg": b"1EXIF in May", "van/1.jpg": b"1EXIF in June"})
+    assert a_worker(datasets, Ingest()).step()
+    answer = answer_of(datasets, operation)
+    assert labels_in(datasets, dataset) == [["car"]]
+    assert (answer.added_count, answer.duplicate_count, answer.refused_count) == (1, 0, 1)
+    assert "van/1.jpg: is there already" in answer.refusals[0]
+    assert "labelled car where the archive says van" in answer.refusals[0]
 
 
 def test_a_long_piece_of_work_keeps_its_lease(datasets: Datasets) -> None:

@@ -27,6 +27,8 @@ def add_items(
 ) -> list[CreatedItem]:
     """Adds media as items; a picture that is there already is answered with the item it is.
 
+    Annotations that come along are accepted where nothing is yet, also for a picture that was there; others stay as they are.
+
     Args:
         annotator: who brings annotations along.
 
@@ -36,11 +38,10 @@ def add_items(
     """
     dataset = store.get_dataset(connection, dataset_name, lock=True, counted=False)
     _check(store, connection, dataset, new_items)
-    known = store.find_by_hash(connection, dataset_name, [item.media.sha256 for item in new_items])
-    names = {digest: row["name"] for digest, row in known.items()}
+    known = store.lock_by_hash(connection, dataset_name, [item.media.sha256 for item in new_items])
     fresh: dict[str, NewItem] = {}
     for item in new_items:
-        if item.media.sha256 not in names:
+        if item.media.sha256 not in known:
             fresh.setdefault(item.media.sha256, item)
     placements = _place(store, connection, dataset, list(fresh.values()))
     rows = [
@@ -51,11 +52,11 @@ def add_items(
     for name, media, _, placement in rows:
         split = Split.Value(f"SPLIT_{placement.split.value}")
         store.publish(connection, name, ItemAdded(item=name, media=media, split=split))
-    _accept_brought(store, connection, fresh, [name for name, *_ in rows], annotator)
     made = {
         media.sha256: (name, placement.duplicate_of or "", placement.split.value) for name, media, _, placement in rows
     }
     there = {digest: (row["name"], row["duplicate_of"], row["split"]) for digest, row in known.items()}
+    decided = {digest for digest, row in known.items() if row["accepted"] is not None}
     seen: set[str] = set()
     answers = []
     for item in new_items:
@@ -63,6 +64,9 @@ def add_items(
         name, duplicate_of, side = made.get(digest) or there[digest]
         existed = digest in there or digest in seen
         seen.add(digest)
+        if item.HasField("annotations") and digest not in decided:
+            accept_directly(store, connection, name, item.annotations.annotations, annotator)
+            decided.add(digest)
         answers.append(
             CreatedItem(name=name, existed=existed, duplicate_of=duplicate_of, split=Split.Value(f"SPLIT_{side}"))
         )
@@ -129,15 +133,6 @@ def _place(
 
 def _asked(split: Split.ValueType) -> splits.Split | None:
     return None if split == Split.SPLIT_UNSPECIFIED else splits.Split(Split.Name(split).removeprefix("SPLIT_"))
-
-
-def _accept_brought(
-    store: Store, connection: Connection, fresh: dict[str, NewItem], names: Sequence[str], annotator: str
-) -> None:
-    """Accepts the annotations that came along with new items, as reviewed."""
-    for name, item in zip(names, fresh.values(), strict=True):
-        if item.HasField("annotations"):
-            accept_directly(store, connection, name, item.annotations.annotations, annotator)
 
 
 def accept_directly(

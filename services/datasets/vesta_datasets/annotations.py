@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from vesta_common.errors import InvalidArgument, Violation
+from vesta_common.messages import without
 from vesta_contracts.common.v1 import Annotation, Media, PixelBox, PixelPoint
 from vesta_contracts.datasets.v1 import Taxonomy
 
@@ -41,6 +42,15 @@ def check_annotations(
 def labels_of(annotations: Iterable[Annotation]) -> tuple[str, ...]:
     """The concepts that the annotations state, sorted, each once."""
     return tuple(sorted({annotation.concept for annotation in annotations}))
+
+
+def say_the_same(one: Iterable[Annotation], other: Iterable[Annotation]) -> bool:
+    """Whether two answers state the same concepts in the same places, in whatever order; score and attributes aside."""
+    return _stated(one) == _stated(other)
+
+
+def _stated(annotations: Iterable[Annotation]) -> list[bytes]:
+    return sorted(without(one, "score", "attributes").SerializeToString(deterministic=True) for one in annotations)
 
 
 def _image_labels(annotations: Iterable[Annotation]) -> list[Annotation]:

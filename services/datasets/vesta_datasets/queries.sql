@@ -71,8 +71,10 @@ WHERE told_prediction_count < prediction_count AND told_time <= :told_before;
 -- name: set_told!
 UPDATE datasets SET told_prediction_count = :told, told_time = :now WHERE name = :name AND told_prediction_count < :told;
 
--- name: find_items_by_hash
-SELECT name, sha256, duplicate_of, split FROM items WHERE dataset = :dataset AND sha256 = ANY(:hashes);
+-- name: lock_items_by_hash
+-- Kept from others until the transaction ends: what is accepted meanwhile is not written over.
+SELECT name, sha256, duplicate_of, split, accepted FROM items WHERE dataset = :dataset AND sha256 = ANY(:hashes)
+ORDER BY name FOR UPDATE;
 
 -- name: list_known_hashes
 SELECT DISTINCT sha256 FROM items WHERE sha256 = ANY(:hashes) AND dataset LIKE :datasets;

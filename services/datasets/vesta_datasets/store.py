@@ -197,9 +197,9 @@ class Store:
 
     # Items
 
-    def find_by_hash(self, connection: Connection, dataset: str, hashes: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """Items of a dataset that bear one of these SHA-256, by it."""
-        rows = queries.find_items_by_hash(connection, dataset=dataset, hashes=list(hashes))
+    def lock_by_hash(self, connection: Connection, dataset: str, hashes: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Items of a dataset that bear one of these SHA-256, by it, kept from others until the transaction ends."""
+        rows = queries.lock_items_by_hash(connection, dataset=dataset, hashes=list(hashes))
         return {row["sha256"]: row for row in rows}
 
     def known_hashes(self, connection: Connection, project: str, hashes: Sequence[str]) -> set[str]:

@@ -21,6 +21,7 @@ from vesta_contracts.datasets.v1 import (
 )
 
 from vesta_datasets.adding import add_items
+from vesta_datasets.annotations import labels_of, say_the_same
 from vesta_datasets.archived import ArchivedItem
 from vesta_datasets.archives import pack, unpack
 from vesta_datasets.manifest import ManifestRow, read_manifest
@@ -116,7 +117,7 @@ class Import:
         found: IngestedMedia,
         answer: ImportDatasetResponse,
     ) -> None:
-        """Adds an image to the dataset, or a refusal to the answer."""
+        """Adds an image to the dataset, or a refusal to the answer: also where it is there and something else is accepted for it."""
         if found.reason:
             _refuse(answer, entry.file_name, found.message)
             return
@@ -126,6 +127,11 @@ class Import:
         except InvalidArgument as error:
             _refuse(answer, entry.file_name, str(error))
             return
+        if created.existed and entry.annotations is not None:
+            accepted = self._store.get_item(connection, created.name).accepted.annotations
+            if not say_the_same(accepted, entry.annotations):
+                _refuse(answer, entry.file_name, _differs(created.name, accepted, entry.annotations))
+                return
         answer.duplicate_count += created.existed
         answer.added_count += not created.existed
 
@@ -181,6 +187,13 @@ def _new_item(entry: ArchivedItem, found: IngestedMedia) -> NewItem:
     split = Split.Value(f"SPLIT_{entry.split}") if entry.split else Split.SPLIT_UNSPECIFIED
     annotations = None if entry.annotations is None else AnnotationList(annotations=entry.annotations)
     return NewItem(media=found.media, split=split, annotations=annotations)
+
+
+def _differs(item: str, accepted: Iterable[Annotation], brought: Iterable[Annotation]) -> str:
+    """Why annotations that come along are not kept."""
+    here, there = (", ".join(labels_of(told)) or "none of the concepts" for told in (accepted, brought))
+    told = f"labelled {here} where the archive says {there}" if here != there else "with other shapes accepted"
+    return f"is there already as {item}, {told}; where the archive is right, correct the item"
 
 
 def _refuse(answer: ImportDatasetResponse, file_name: str, why: str) -> None:
