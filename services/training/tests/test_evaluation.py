@@ -5,7 +5,7 @@ import pytest
 from sklearn import metrics as sk
 from vesta_training.answers import Answers, over_concepts
 from vesta_training.comparison import compare
-from vesta_training.evaluation import calibration_error, measure, reliability
+from vesta_training.evaluation import CONCEPTS_FOR_CONFUSION_MAX, calibration_error, measure, reliability
 from vesta_training.linear import softmax
 from vesta_training.recipe import EvaluationChoices, Task
 
@@ -69,6 +69,14 @@ def test_multi_label_figures_agree_with_scikit_learn() -> None:
     assert found.accuracy.value == pytest.approx(sk.accuracy_score(truth, predicted))
     assert found.macro_f1.value == pytest.approx(sk.f1_score(truth, predicted, average="macro"))
     assert list(found.confusion) == []
+
+
+def test_no_table_is_made_of_more_concepts_than_a_call_can_carry() -> None:
+    concepts = tuple(str(index) for index in range(CONCEPTS_FOR_CONFUSION_MAX + 1))
+    one_each = np.eye(len(concepts), dtype=np.bool_)
+    answers = Answers(Task.CLASSIFICATION, concepts, concepts, one_each, one_each.astype(np.float32), one_each)
+
+    assert list(measure(answers, EvaluationChoices(bootstrap_draws=100), seed=0).confusion) == []
 
 
 def test_no_test_items_are_measured_as_nothing_known() -> None:

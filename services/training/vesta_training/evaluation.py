@@ -12,6 +12,9 @@ from vesta_training.recipe import EvaluationChoices, Task
 
 Floats = npt.NDArray[np.float64]
 
+# A table of so many concepts squared is a megabyte, which calls and rows still carry.
+CONCEPTS_FOR_CONFUSION_MAX = 1000
+
 
 def measure(answers: Answers, choices: EvaluationChoices, *, seed: int) -> Metrics:
     """All figures about one set of answers; intervals are of 95 %.
@@ -98,8 +101,8 @@ def _macro_f1(patterns: Labels, counts: Floats) -> Floats:
 
 
 def _confusion(answers: Answers) -> list[int]:
-    """Row-major `(C, C)`: true concept by answered one. Empty for multi-label."""
-    if answers.task is not Task.CLASSIFICATION:
+    """Row-major `(C, C)`: true concept by answered one. Empty for multi-label, and for more concepts than anybody reads a table of."""
+    if answers.task is not Task.CLASSIFICATION or len(answers.concepts) > CONCEPTS_FOR_CONFUSION_MAX:
         return []
     table = answers.truth.astype(np.int64).T @ answers.predicted.astype(np.int64)
     return [int(count) for count in table.ravel()]

@@ -9,7 +9,7 @@ from vesta_common.clock import Clock
 from vesta_common.etags import with_etag
 from vesta_common.events import new_event
 from vesta_common.filters import Where
-from vesta_common.messages import set_times, without
+from vesta_common.messages import copy_of, set_times, without
 from vesta_common.names import parent_of
 from vesta_common.postgres import Connection, Postgres, load_queries
 from vesta_common.resources import existing
@@ -27,6 +27,8 @@ from vesta_contracts.training.v1 import (
     TrainingRunStarted,
     TrainingRunSucceeded,
 )
+
+from vesta_training.telling import told_run, told_version
 
 SERVICE = "training"
 
@@ -143,7 +145,7 @@ class Store:
             claimed = ClaimedRun(
                 self._run(connection, row), row["attempt_count"], row["death_count"], row["cancel_requested"]
             )
-            self.publish(connection, claimed.run.name, TrainingRunStarted(training_run=claimed.run))
+            self.publish(connection, claimed.run.name, TrainingRunStarted(training_run=told_run(claimed.run)))
         return claimed
 
     def heartbeat(
@@ -179,12 +181,17 @@ class Store:
                 died=died,
             )
 
-    def succeed(self, run: TrainingRun, version: ModelVersion) -> None:
-        """Registers the version and ends the run, with both events, in one transaction. One that is held by another stays as it is."""
+    def succeed(self, run: TrainingRun, version: ModelVersion) -> str:
+        """Registers the version and ends the run, with both events, in one transaction.
+
+        Returns:
+            The version's name; empty where the run is held by another, and stays as it is.
+        """
+        run, version = copy_of(run), copy_of(version)
         with self.postgres.transaction() as connection:
             row = queries.lock_run(connection, name=run.name)
             if row is None or row["state"] != "RUNNING" or row["attempt_count"] != run.attempt_count:
-                return
+                return ""
             now = self.clock.now()
             queries.put_model(connection, name=run.model, parent=parent_of(run.model), now=now)
             number = queries.next_version(connection, name=run.model, now=now)
@@ -201,8 +208,10 @@ class Store:
                 now=now,
             )
             self._end(connection, run, TrainingRun.SUCCEEDED)
-            self.publish(connection, run.name, TrainingRunSucceeded(training_run=self.get_run(connection, run.name)))
-            self.publish(connection, version.name, ModelVersionRegistered(model_version=version))
+            ended = told_run(self.get_run(connection, run.name))
+            self.publish(connection, run.name, TrainingRunSucceeded(training_run=ended))
+            self.publish(connection, version.name, ModelVersionRegistered(model_version=told_version(version)))
+        return version.name
 
     def fail(self, run: TrainingRun, error: str) -> None:
         """Ends the run with the reason."""

@@ -5,6 +5,7 @@ from datetime import timedelta
 import structlog
 from vesta_common.clock import Clock
 from vesta_common.errors import InvalidArgument, NotFound, VestaError, is_transient
+from vesta_common.messages import copy_of
 from vesta_contracts.datasets.v1 import (
     DatasetServiceStub,
     GetDatasetRequest,
@@ -13,7 +14,7 @@ from vesta_contracts.datasets.v1 import (
     SnapshotServiceStub,
     TaxonomyServiceStub,
 )
-from vesta_contracts.training.v1 import Comparison, LearningCurvePoint, ModelVersion, TrainingProgress
+from vesta_contracts.training.v1 import Comparison, LearningCurvePoint, ModelVersion, TrainingProgress, TrainingRun
 
 from vesta_training.errors import TrainingCancelled
 from vesta_training.executor import DIED, Executor
@@ -81,6 +82,7 @@ class Worker:
             return True
         try:
             outcome = self._executor.execute(self._job(claimed), _Pulse(self, claimed))
+            version = self._succeed(run, outcome)
         except TrainingCancelled:
             self._store.cancelled(run)
             log.info("run_cancelled", run=run.name)
@@ -96,8 +98,7 @@ class Worker:
             log.warning("run_failed", run=run.name, error=str(error))
             self._store.fail(run, str(error))
         else:
-            self._succeed(claimed, outcome)
-            log.info("run_succeeded", run=run.name, version=run.model_version)
+            log.info("run_succeeded", run=run.name, version=version)
         return True
 
     def beat(self, claimed: ClaimedRun, progress: TrainingProgress | None, *, tell: bool) -> bool:
@@ -150,14 +151,14 @@ class Worker:
             work_folder=self._work_folder,
         )
 
-    def _succeed(self, claimed: ClaimedRun, outcome: Outcome) -> None:
-        run, version = claimed.run, ModelVersion.FromString(outcome.version)
+    def _succeed(self, run: TrainingRun, outcome: Outcome) -> str:
+        run, version = copy_of(run), ModelVersion.FromString(outcome.version)
         if version.HasField("metrics"):
             run.metrics.CopyFrom(version.metrics)
         if outcome.comparison:
             run.comparison.CopyFrom(Comparison.FromString(outcome.comparison))
         run.control_curve_points.extend(LearningCurvePoint.FromString(point) for point in outcome.curve)
-        self._store.succeed(run, version)
+        return self._store.succeed(run, version)
 
 
 class _Pulse:

@@ -24,6 +24,7 @@ from vesta_contracts.training.v1 import (
 )
 
 from vesta_training.store import Store
+from vesta_training.telling import within_bytes
 
 NUMBER_MAX = min(sys.maxsize, 2**31 - 1)
 
@@ -70,7 +71,7 @@ class ModelService(ModelServiceServicer):
             self._store.get_model(connection, request.parent)
             before = int(page.cursor[0]) if page.cursor else NUMBER_MAX
             found = self._store.list_versions(connection, request.parent, before, page.limit)
-        versions, token = page.cut(found, lambda version: (version.name.rpartition("/")[2],))
+        versions, token = within_bytes(page, found).cut(found, lambda version: (version.name.rpartition("/")[2],))
         return ListModelVersionsResponse(model_versions=versions, next_page_token=token)
 
     def DownloadModelVersion(

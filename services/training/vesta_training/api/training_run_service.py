@@ -25,6 +25,7 @@ from vesta_contracts.training.v1 import (
 from vesta_training.recipe import Task, read_recipe
 from vesta_training.recipe_book import RecipeBook
 from vesta_training.store import Store
+from vesta_training.telling import within_bytes
 from vesta_training.worker import Datasets
 
 _FIELDS = {
@@ -86,7 +87,7 @@ class TrainingRunService(TrainingRunServiceServicer):
         where = filters.compile_filter(request.filter, _FIELDS)
         with self._store.postgres.transaction() as connection:
             found = self._store.list_runs(connection, request.parent, where, newest_before(page), page.limit)
-        runs, token = page.cut(found, by_age)
+        runs, token = within_bytes(page, found).cut(found, by_age)
         return ListTrainingRunsResponse(training_runs=runs, next_page_token=token)
 
     def DeleteTrainingRun(self, request: DeleteTrainingRunRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
