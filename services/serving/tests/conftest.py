@@ -53,6 +53,7 @@ class Serving:
     predictions: PredictionServiceStub
     registry: FakeRegistry
     items: FakeItems
+    datasets: FakeDatasets
     store: Store
     triton: Triton
     deployer: Deployer
@@ -111,7 +112,8 @@ def serving(service_settings: Callable[[str], dict[str, Any]], triton: str, sand
     postgres.migrate("vesta_serving")
     clock, media = ManualClock(), ObjectStore.of(settings)
     registry, items = FakeRegistry(media), FakeItems(media)
-    peers = Server("peers", "127.0.0.1:0", [registry, items, FakeDatasets(items)])
+    datasets = FakeDatasets(items)
+    peers = Server("peers", "127.0.0.1:0", [registry, items, datasets])
     peers.start()
     channel = open_channel(peers.address, "serving")
     store, asked, item_stub = Store(postgres, clock), Triton(settings.triton_address), ItemServiceStub(channel)
@@ -130,6 +132,7 @@ def serving(service_settings: Callable[[str], dict[str, Any]], triton: str, sand
         predictions=PredictionServiceStub(door),
         registry=registry,
         items=items,
+        datasets=datasets,
         store=store,
         triton=asked,
         deployer=deployer,

@@ -3,7 +3,7 @@
 import hashlib
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
@@ -34,10 +34,10 @@ DIMENSION = 4
 DEADLINE_SECONDS = 30.0
 
 
-def an_onnx(scale: float = 8.0, *, not_a_number: bool = False) -> bytes:
-    """From uint8 `(N, 256, 256, 3)` to `probabilities` `(N, 3)`, the mean colour's softmax, and `embedding` `(N, 4)` of unit length."""
-    weights = np.eye(3, dtype=np.float32) * scale / 255
-    spread = np.ones((3, DIMENSION), np.float32) * (np.nan if not_a_number else 1.0)
+def an_onnx(scale: float = 8.0, *, not_a_number: bool = False, concept_count: int = len(CONCEPTS)) -> bytes:
+    """From uint8 `(N, 256, 256, 3)` to `probabilities` `(N, C)`, the mean colour's softmax, and `embedding` `(N, 4)` of unit length."""
+    weights = np.eye(3, concept_count, dtype=np.float32) * scale / 255
+    spread = np.ones((concept_count, DIMENSION), np.float32) * (np.nan if not_a_number else 1.0)
     nodes = [
         helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["floats", "axes"], ["colour"], keepdims=0),
@@ -51,7 +51,7 @@ def an_onnx(scale: float = 8.0, *, not_a_number: bool = False) -> bytes:
         "tiny",
         [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["N", 256, 256, 3])],
         [
-            helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", 3]),
+            helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", concept_count]),
             helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", DIMENSION]),
         ],
         [
@@ -78,7 +78,7 @@ class FakeRegistry(ModelServiceServicer):
         self._store = store
         self._versions: dict[str, ModelVersion] = {}
 
-    def add(self, onnx_bytes: bytes, space: str = "space") -> str:
+    def add(self, onnx_bytes: bytes, space: str = "space", concepts: Sequence[str] = CONCEPTS) -> str:
         """Registers a model; answers the version's name."""
         name = f"{PROJECT}/models/vans/versions/{len(self._versions) + 1}"
         key = f"models/{hashlib.sha256(onnx_bytes).hexdigest()}.onnx"
@@ -88,7 +88,7 @@ class FakeRegistry(ModelServiceServicer):
             task="classification",
             onnx_key=key,
             digest=hashlib.sha256(onnx_bytes).hexdigest(),
-            concepts=CONCEPTS,
+            concepts=concepts,
             embedding_digest=space,
             embedding_dimension=DIMENSION,
         )
@@ -128,12 +128,19 @@ class FakeItems(ItemServiceServicer):
 
 
 class FakeDatasets(DatasetServiceServicer):
-    """Says how many items there are."""
+    """Says how many items there are.
+
+    Attributes:
+        deleted: datasets that are gone.
+    """
 
     def __init__(self, items: FakeItems) -> None:
         self._items = items
+        self.deleted: set[str] = set()
 
     def GetDataset(self, request: GetDatasetRequest, context: grpc.ServicerContext) -> Dataset:
+        if request.name in self.deleted:
+            raise NotFound(f"there is no {request.name}", reason="RESOURCE_NOT_FOUND")
         return Dataset(name=request.name, counts=DatasetCounts(item_count=len(self._items.items)))
 
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from datetime import timedelta
 
-from serving_builders import DATASET, a_picture, an_onnx
+from serving_builders import DATASET, PROJECT, a_picture, an_onnx
 from vesta_common.events import new_event
 from vesta_contracts.datasets.v1 import ItemAdded
 from vesta_contracts.serving.v1 import PredictionMade
@@ -88,3 +88,25 @@ def test_an_item_that_arrives_is_scored_by_itself(serving: Serving) -> None:
 
     (made,) = serving.told(PredictionMade)
     assert (made.predictions[0].item, made.predictions[0].scores.scores[0].concept) == (item.name, "blue")
+
+
+def test_a_model_of_a_thousand_concepts_is_told_in_events_that_a_broker_takes(serving: Serving) -> None:
+    names = [serving.items.add(a_picture("red")).name for _ in range(EVENT_ITEMS_MAX)]
+    concepts = [f"concept-{number:040d}" for number in range(1_000)]
+    serving.deployed(serving.registry.add(an_onnx(concept_count=1_000), concepts=concepts), datasets=[DATASET])
+    while serving.scorer.step():
+        pass
+
+    assert (scored(serving), serving.told()[-1]) == (Counter(names), SCORED)
+    assert len(serving.told(PredictionMade)) > 1
+
+
+def test_a_dataset_that_was_deleted_ends_its_pass_and_the_rest_is_told(serving: Serving) -> None:
+    gone = f"{PROJECT}/datasets/gone"
+    item = serving.items.add(a_picture("red"))
+    serving.datasets.deleted.add(gone)
+    serving.deployed(serving.registry.add(an_onnx()), datasets=[gone, DATASET])
+    while serving.scorer.step():
+        pass
+
+    assert (scored(serving), serving.told()[-1]) == (Counter([item.name]), SCORED)

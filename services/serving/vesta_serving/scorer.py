@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from itertools import chain
 
 import numpy as np
 import structlog
@@ -11,9 +12,17 @@ from vesta_common.clock import Clock
 from vesta_common.errors import DataLoss, InvalidArgument, NotFound
 from vesta_common.images import model_pixels
 from vesta_common.objects import ObjectStore
-from vesta_contracts.datasets.v1 import DatasetServiceStub, GetDatasetRequest, ItemServiceStub, ListItemsRequest
+from vesta_common.outbox import EVENT_BYTES_MAX
+from vesta_contracts.datasets.v1 import (
+    DatasetServiceStub,
+    GetDatasetRequest,
+    ItemServiceStub,
+    ListItemsRequest,
+    ListItemsResponse,
+)
 from vesta_contracts.serving.v1 import DeploymentScored, ItemPrediction, PredictionMade
 
+from vesta_serving.cutting import cut
 from vesta_serving.predictor import Answering, Predictor
 from vesta_serving.store import Arrival, Pass, Store
 
@@ -64,13 +73,7 @@ class Scorer:
         if answering.row.generation != claimed.generation:
             self._predictor.forget(claimed.deployment)
             answering = self._predictor.answering(claimed.deployment)
-        item_count = claimed.item_count
-        if not claimed.page_token:
-            dataset = self._datasets.GetDataset(GetDatasetRequest(name=claimed.dataset))
-            item_count = max(1, dataset.counts.item_count)
-        page = self._items.ListItems(
-            ListItemsRequest(parent=claimed.dataset, page_size=PAGE_ITEMS, page_token=claimed.page_token)
-        )
+        item_count, page = self._page(claimed)
         arrivals = [
             Arrival(claimed.deployment, item.name, item.media.object_key, item.media.sha256) for item in page.items
         ]
@@ -90,6 +93,20 @@ class Scorer:
                     connection, row.name, DeploymentScored(deployment=self._store.message(connection, row))
                 )
                 log.info("deployment_scored", deployment=row.name, version=row.stable)
+
+    def _page(self, claimed: Pass) -> tuple[int, ListItemsResponse]:
+        """How many items there are, and the next of them; an empty last page where the dataset was deleted."""
+        item_count = claimed.item_count
+        try:
+            if not claimed.page_token:
+                dataset = self._datasets.GetDataset(GetDatasetRequest(name=claimed.dataset))
+                item_count = max(1, dataset.counts.item_count)
+            return item_count, self._items.ListItems(
+                ListItemsRequest(parent=claimed.dataset, page_size=PAGE_ITEMS, page_token=claimed.page_token)
+            )
+        except NotFound:
+            log.warning("dataset_gone", deployment=claimed.deployment, dataset=claimed.dataset)
+            return item_count, ListItemsResponse()
 
     def _score_arrivals(self) -> bool:
         with self._store.postgres.transaction() as connection:
@@ -115,20 +132,19 @@ class Scorer:
         answers = self._askers.map(
             lambda chunk: self._predictor.answer(answering, [picture for _, picture in chunk], embeds=embeds), chunks
         )
-        return [
-            PredictionMade(
-                deployment=answering.row.name,
-                dataset=dataset,
-                model_version=answering.row.stable,
-                generation=generation,
-                embedding_digest=answering.version.model.embedding_digest,
-                predictions=[
-                    ItemPrediction(item=arrival.item, scores=answer.scores, embedding=answer.embedding.tobytes())
-                    for (arrival, _), answer in zip(chunk, found, strict=True)
-                ],
-            )
-            for chunk, found in zip(chunks, answers, strict=True)
+        made = PredictionMade(
+            deployment=answering.row.name,
+            dataset=dataset,
+            model_version=answering.row.stable,
+            generation=generation,
+            embedding_digest=answering.version.model.embedding_digest,
+        )
+        predictions = [
+            ItemPrediction(item=arrival.item, scores=answer.scores, embedding=answer.embedding.tobytes())
+            for (arrival, _), answer in zip(readable, chain.from_iterable(answers), strict=True)
         ]
+        parts = cut(predictions, EVENT_ITEMS_MAX, EVENT_BYTES_MAX - made.ByteSize())
+        return [_with(made, part) for part in parts]
 
     def _picture(self, arrival: Arrival) -> NDArray[np.uint8] | None:
         try:
@@ -136,6 +152,12 @@ class Scorer:
         except (NotFound, DataLoss, InvalidArgument) as error:
             log.warning("item_unreadable", item=arrival.item, error=str(error))
             return None
+
+
+def _with(made: PredictionMade, predictions: Sequence[ItemPrediction]) -> PredictionMade:
+    event = PredictionMade(predictions=predictions)
+    event.MergeFrom(made)
+    return event
 
 
 def dataset_of(item: str) -> str:
