@@ -1,5 +1,7 @@
 """Deployments on the real Triton: loaded, asked, moved on, rolled back, broken and healed."""
 
+from datetime import timedelta
+
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from serving_builders import DATASET, PROJECT, a_picture, an_onnx
@@ -268,3 +270,19 @@ def test_a_prediction_that_is_not_there_is_not_found(serving: Serving) -> None:
     with pytest.raises(NotFound) as caught:
         serving.predictions.GetPrediction(GetPredictionRequest(name=f"{PROJECT}/deployments/d/predictions/none"))
     assert caught.value.reason == "RESOURCE_NOT_FOUND"
+
+
+def test_a_deployment_that_is_made_again_does_not_bear_the_log_of_the_one_before(serving: Serving) -> None:
+    version = serving.registry.add(an_onnx())
+    deployment = serving.deployed(version)
+    serving.predict(deployment, RED)
+    serving.log.step()
+    request = ListPredictionsRequest(parent=deployment.name)
+    (logged,) = serving.predictions.ListPredictions(request).predictions
+    serving.deployments.DeleteDeployment(DeleteDeploymentRequest(name=deployment.name))
+    serving.clock.advance(timedelta(seconds=1))
+    serving.deployed(version)
+
+    assert list(serving.predictions.ListPredictions(request).predictions) == []
+    with pytest.raises(NotFound):
+        serving.predictions.GetPrediction(GetPredictionRequest(name=logged.name))

@@ -4,9 +4,10 @@ from collections import Counter
 from datetime import timedelta
 
 from serving_builders import DATASET, PROJECT, a_picture, an_onnx
+from test_deployments import moved  # type: ignore[import-not-found]
 from vesta_common.events import new_event
 from vesta_contracts.datasets.v1 import ItemAdded
-from vesta_contracts.serving.v1 import PredictionMade
+from vesta_contracts.serving.v1 import DeleteDeploymentRequest, PredictionMade
 from vesta_serving.events import Reactions
 from vesta_serving.scorer import EVENT_ITEMS_MAX, LEASE, PAGE_ITEMS
 
@@ -28,9 +29,8 @@ def test_every_item_of_a_dataset_is_told_once_and_then_that_all_are(serving: Ser
 
     made = serving.told(PredictionMade)
     assert scored(serving) == Counter(names)
-    assert {(event.model_version, event.generation, event.embedding_digest) for event in made} == {
-        (version, 1, "space")
-    }
+    assert {(event.model_version, event.embedding_digest) for event in made} == {(version, "space")}
+    assert len({event.generation for event in made}) == 1
     assert len(made[0].predictions[0].embedding) == 4 * 4
     assert serving.told()[-1] == SCORED
     assert serving.got(deployment.name).scoring.scored_count == len(names)
@@ -61,8 +61,6 @@ def test_an_unreadable_item_is_left_out_and_the_rest_is_scored(serving: Serving)
 
 
 def test_another_version_scores_everything_anew(serving: Serving) -> None:
-    from test_deployments import moved  # type: ignore[import-not-found]
-
     serving.items.add(a_picture("red"))
     deployment = serving.deployed(serving.registry.add(an_onnx()), datasets=[DATASET])
     while serving.scorer.step():
@@ -71,8 +69,9 @@ def test_another_version_scores_everything_anew(serving: Serving) -> None:
     while serving.scorer.step():
         pass
 
-    made = serving.told(PredictionMade)
-    assert [(event.generation, bool(event.predictions[0].embedding)) for event in made] == [(1, True), (2, False)]
+    first, second = serving.told(PredictionMade)
+    assert first.generation < second.generation
+    assert [bool(event.predictions[0].embedding) for event in (first, second)] == [True, False]
     assert serving.told().count(SCORED) == 2
 
 
@@ -110,3 +109,19 @@ def test_a_dataset_that_was_deleted_ends_its_pass_and_the_rest_is_told(serving: 
         pass
 
     assert (scored(serving), serving.told()[-1]) == (Counter([item.name]), SCORED)
+
+
+def test_a_deployment_that_is_made_again_has_scores_that_count_as_newer(serving: Serving) -> None:
+    serving.items.add(a_picture("red"))
+    versions = [serving.registry.add(an_onnx(scale)) for scale in (8.0, 7.0)]
+    deployment = moved(serving, serving.deployed(versions[0], datasets=[DATASET]), versions[1])
+    while serving.scorer.step():
+        pass
+    serving.deployments.DeleteDeployment(DeleteDeploymentRequest(name=deployment.name))
+    serving.deployed(versions[0], datasets=[DATASET])
+    while serving.scorer.step():
+        pass
+
+    before, after = serving.told(PredictionMade)
+    assert before.deployment == after.deployment
+    assert before.generation < after.generation

@@ -248,8 +248,8 @@ class PredictionService(PredictionServiceServicer):
         page = read_page(request)
         where = filters.compile_filter(request.filter, _PREDICTION_FIELDS)
         with self._store.postgres.transaction() as connection:
-            self._store.get(connection, request.parent)
+            deployment = self._store.get(connection, request.parent)
             before = page.cursor[0] if page.cursor else ""
-            found = self._store.list_predictions(connection, request.parent, where, before, page.limit)
+            found = self._store.list_predictions(connection, deployment, where, before, page.limit)
         kept, token = page.cut(found, lambda entry: (entry.name,))
         return ListPredictionsResponse(predictions=kept, next_page_token=token)

@@ -1,6 +1,7 @@
--- name: insert_deployment!
+-- name: insert_deployment$
 INSERT INTO deployments (name, parent, body, wanted, state, create_time, update_time)
-VALUES (:name, :parent, :body, :wanted, 'LOADING', :now, :now);
+VALUES (:name, :parent, :body, :wanted, 'LOADING', :now, :now)
+RETURNING generation;
 
 -- name: find_deployment^
 SELECT * FROM deployments WHERE name = :name;
@@ -32,14 +33,14 @@ SELECT * FROM deployments WHERE wanted <> stable AND state <> 'FAILED' ORDER BY 
 -- Moves the pointer, unless something else is wanted by now.
 UPDATE deployments SET
     previous = CASE WHEN stable = '' THEN '' ELSE stable END,
-    stable = :version, state = 'READY', error = '', generation = generation + 1, update_time = :now
+    stable = :version, state = 'READY', error = '', generation = nextval('generations'), update_time = :now
 WHERE name = :name AND wanted = :version AND stable <> :version
 RETURNING *;
 
 -- name: roll_back^
 UPDATE deployments SET
     stable = previous, previous = stable, wanted = previous, state = 'READY', error = '',
-    generation = generation + 1, update_time = :now
+    generation = nextval('generations'), update_time = :now
 WHERE name = :name AND previous <> ''
 RETURNING *;
 
@@ -50,7 +51,7 @@ RETURNING *;
 
 -- name: next_generation^
 -- The answers change although the version stays, as with a new policy.
-UPDATE deployments SET generation = generation + 1, update_time = :now WHERE name = :name RETURNING *;
+UPDATE deployments SET generation = nextval('generations'), update_time = :now WHERE name = :name RETURNING *;
 
 -- name: put_version!
 INSERT INTO versions (name, body) VALUES (:name, :body) ON CONFLICT DO NOTHING;
@@ -105,7 +106,9 @@ DELETE FROM arrivals WHERE ctid IN (
 RETURNING deployment, item, object_key, sha256;
 
 -- name: find_prediction^
-SELECT * FROM predictions WHERE name = :name;
+-- A line of a deployment that is there; not of one that had its name before.
+SELECT predictions.* FROM predictions JOIN deployments ON deployments.name = deployment
+WHERE predictions.name = :name AND predictions.create_time >= deployments.create_time;
 
 -- name: prune_predictions!
 DELETE FROM predictions WHERE create_time < :before;

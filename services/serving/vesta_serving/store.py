@@ -26,7 +26,7 @@ class DeploymentRow:
 
     Attributes:
         asked: what was asked for: display name, policy, datasets.
-        generation: counts every change of what it answers.
+        generation: rises with every change of what it answers, and is never one that a deployment of that name had before.
     """
 
     name: str
@@ -78,7 +78,7 @@ class Store:
         Raises:
             psycopg.errors.UniqueViolation: the name is taken.
         """
-        queries.insert_deployment(
+        generation = queries.insert_deployment(
             connection,
             name=deployment.name,
             parent="/".join(deployment.name.split("/")[:2]),
@@ -86,7 +86,7 @@ class Store:
             wanted=deployment.model_version,
             now=self._clock.now(),
         )
-        self._begin_passes(connection, deployment.name, 0, deployment.datasets, embeds=True)
+        self._begin_passes(connection, deployment.name, generation, deployment.datasets, embeds=True)
 
     def get(self, connection: Connection, name: str) -> DeploymentRow:
         """A deployment.
@@ -262,14 +262,20 @@ class Store:
         return _prediction(row)
 
     def list_predictions(
-        self, connection: Connection, deployment: str, where: Where, before: str, limit: int
+        self, connection: Connection, deployment: DeploymentRow, where: Where, before: str, limit: int
     ) -> Sequence[Prediction]:
-        """Lines of the log before a name, newest first."""
+        """Lines of the log before a name, newest first; none of a deployment that had its name before."""
         statement = (  # the filter is compiled to names and placeholders of our own
             "SELECT * FROM predictions WHERE deployment = %(deployment)s AND (%(before)s = '' OR name < %(before)s) "
-            f"AND {where.sql} ORDER BY name DESC LIMIT %(limit)s"
+            f"AND create_time >= %(since)s AND {where.sql} ORDER BY name DESC LIMIT %(limit)s"
         )
-        values = {"deployment": deployment, "before": before, "limit": limit, **where.parameters}
+        values = {
+            "deployment": deployment.name,
+            "since": deployment.create_time,
+            "before": before,
+            "limit": limit,
+            **where.parameters,
+        }
         return [_prediction(row) for row in connection.execute(statement.encode(), values)]
 
     def log_predictions(self, predictions: Sequence[tuple[str, Prediction]]) -> None:
