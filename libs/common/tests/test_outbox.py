@@ -129,7 +129,7 @@ def test_a_new_event_wakes_the_relay(postgres: Postgres, relay: Callable[[], Rel
         assert time.monotonic() - begin < 4  # polling alone would take five seconds
 
 
-def test_transactions_that_commit_out_of_order_lose_nothing_and_keep_order(
+def test_a_transaction_that_takes_its_time_loses_nothing_and_holds_up_no_other(
     postgres: Postgres, relay: Callable[[], Relay], topic: Topic
 ) -> None:
     with running(relay()):
@@ -137,7 +137,23 @@ def test_transactions_that_commit_out_of_order_lose_nothing_and_keep_order(
             publish(early, an_event(1))
             with postgres.connect() as late:
                 publish(late, an_event(2))
-            assert topic.events(1, timedelta(seconds=1)) == []
+            assert [event.payload.item for event in topic.events(1)] == ["2"]
+        assert [event.payload.item for event in topic.events(2)] == ["2", "1"]
+
+
+def test_changes_of_a_resource_are_told_in_order_whichever_transaction_began_first(
+    postgres: Postgres, relay: Callable[[], Relay], topic: Topic
+) -> None:
+    resource = b"SELECT pg_advisory_xact_lock(1)"  # stands for the resource's row
+    with postgres.connect() as older, postgres.connect() as younger:
+        older.execute("SELECT pg_current_xact_id()")
+        younger.execute(resource)
+        publish(younger, an_event(1))
+        younger.commit()
+        older.execute(resource)
+        publish(older, an_event(2))
+        older.commit()
+    with running(relay()):
         assert [event.payload.item for event in topic.events(2)] == ["1", "2"]
 
 

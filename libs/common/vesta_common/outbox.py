@@ -1,9 +1,9 @@
 """The transactional outbox: an event commits together with the change it tells of, and a relay publishes it afterwards.
 
-Order: ids are not in order of commit, so rows are read in order of (transaction id, id) and only below the oldest transaction
-that is still running, on the whole server: transactions are kept short. One relay a schema holds an advisory lock and publishes;
-the others wait to take over. Rows are deleted after the broker's acknowledgement, so that an event may be published twice, with
-the same id, and is never lost.
+Order: a resource's events are published in the order of its changes, because a change publishes while it holds the resource's row:
+the next one gets its ids later, and is seen only together with what came before it. Between resources there is no order. Nothing is
+skipped, since rows are not passed by a cursor but deleted, after the broker's acknowledgement; an event may so be published twice,
+with the same id, and is never lost. One relay a schema holds an advisory lock and publishes; the others wait to take over.
 """
 
 import json
@@ -27,7 +27,6 @@ from vesta_common.postgres import Connection, Postgres
 BATCH_ROWS = 500
 EVENT_BYTES_MAX = 1_000_000  # below the message.max.bytes that Kafka has unless somebody changes it
 POLL_INTERVAL = timedelta(seconds=1)
-GATED_INTERVAL = timedelta(milliseconds=20)
 STOP_PATIENCE = timedelta(seconds=3)
 WAIT_SECONDS = 0.5
 TOPIC_PENALTY = timedelta(seconds=5)
@@ -40,12 +39,12 @@ log = structlog.get_logger()
 
 _CLAIM = """
 SELECT id, topic, key, headers, value FROM outbox
-WHERE xid < pg_snapshot_xmin(pg_current_snapshot()) AND topic <> ALL(%s) ORDER BY xid, id LIMIT %s
+WHERE topic <> ALL(%s) ORDER BY id LIMIT %s
 """
 
 
 def publish(connection: Connection, *events: Event) -> None:
-    """Adds events to the caller's transaction. They are published, in order, once it has committed.
+    """Adds events to the caller's transaction, which holds the row of what they tell of. They are published once it has committed.
 
     Raises:
         InvalidArgument: an event is larger than a broker takes.
@@ -137,12 +136,8 @@ class Relay:
                 self._await_rows(connection)
 
     def _await_rows(self, connection: Connection) -> None:
-        """Until somebody tells of new rows; not long where there are some that an older transaction keeps back."""
-        row = connection.execute(
-            "SELECT EXISTS (SELECT FROM outbox WHERE topic <> ALL(%s)) AS gated", (self._avoided(),)
-        ).fetchone()
-        interval = GATED_INTERVAL if row and row["gated"] else POLL_INTERVAL
-        for _ in connection.notifies(timeout=interval.total_seconds(), stop_after=1):
+        """Until somebody tells of new rows."""
+        for _ in connection.notifies(timeout=POLL_INTERVAL.total_seconds(), stop_after=1):
             pass
 
     def _is_leader(self, connection: Connection) -> bool:
