@@ -179,9 +179,9 @@ def test_a_dead_letter_is_replayed_once_its_cause_is_gone_and_nobody_else_handle
         wait_until(lambda: len(broker.letters()) == 1)
         topic = broker.options.topic_prefix + DEAD_TOPIC
         fixed.set()
-        assert dead_letters.replay(broker.options.bootstrap, topic, f"{topic}.replay") == dead_letters.Replayed(1, 0)
+        assert dead_letters.replay(broker.options.bootstrap, topic, f"{topic}.replay") == dead_letters.Replayed(1, 0, 0)
         wait_until(lambda: sorted(effects(postgres)) == [0, 0, 1, 1, 2, 2])
-        assert dead_letters.replay(broker.options.bootstrap, topic, f"{topic}.replay") == dead_letters.Replayed(0, 0)
+        assert dead_letters.replay(broker.options.bootstrap, topic, f"{topic}.replay") == dead_letters.Replayed(0, 0, 0)
         time.sleep(0.5)
     assert sorted(effects(postgres)) == [0, 0, 1, 1, 2, 2]
 

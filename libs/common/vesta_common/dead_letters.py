@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
+from kafka.errors import MessageSizeTooLargeError
 
 from vesta_common import inbox
 from vesta_common.broker import CONNECTION, DELIVERY_TIMEOUT, close_producer, open_producer
@@ -16,7 +17,8 @@ from vesta_common.settings import ServiceSettings
 REASON_HEADER = "dead_letter_reason"
 TOPIC_HEADER = "dead_letter_topic"
 POSITION_HEADER = "dead_letter_position"
-_OUR_HEADERS = {REASON_HEADER, TOPIC_HEADER, POSITION_HEADER}
+OMITTED_HEADER = "dead_letter_omitted_bytes"
+_OUR_HEADERS = {REASON_HEADER, TOPIC_HEADER, POSITION_HEADER, OMITTED_HEADER}
 READ_PATIENCE = timedelta(seconds=3)
 REASON_LENGTH_MAX = 2000
 REPLAY_AGE_MAX = inbox.KEEP - timedelta(days=1)
@@ -37,6 +39,7 @@ class DeadLetter:
         reason: why it could not be handled.
         time: when it was set aside.
         headers: those it had.
+        omitted_bytes: of the value, where it was too large for the topic; such a letter tells what came, and cannot be replayed.
     """
 
     topic: str
@@ -46,6 +49,7 @@ class DeadLetter:
     key: bytes | None
     value: bytes | None
     headers: list[tuple[str, bytes]]
+    omitted_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -55,14 +59,16 @@ class Replayed:
     Attributes:
         published: letters published again.
         too_old: letters passed over, because consumers that did handle their event have forgotten that they did.
+        without_value: letters passed over, because their value was too large to be kept.
     """
 
     published: int
     too_old: int
+    without_value: int
 
 
 def send(producer: KafkaProducer, topic: str, record: Any, reason: str) -> None:
-    """Keeps a record among the dead letters; returns when the broker has it.
+    """Keeps a record among the dead letters; returns when the broker has it, without its value where that is too large for the topic.
 
     Raises:
         KafkaError: the broker does not have it; the record must not be passed over.
@@ -72,8 +78,19 @@ def send(producer: KafkaProducer, topic: str, record: Any, reason: str) -> None:
         (TOPIC_HEADER, record.topic.encode()),
         (POSITION_HEADER, f"{record.partition}:{record.offset}".encode()),
     ]
-    # kafka-python refuses a record that has neither key nor value; others publish such
-    sent = producer.send(topic, value=record.value or b"", key=record.key, headers=[*_own_headers(record), *ours])
+    headers = [*_own_headers(record), *ours]
+    value = record.value or b""  # kafka-python refuses a record that has neither key nor value; others publish such
+    try:
+        _send(producer, topic, value, record.key, headers)
+    except MessageSizeTooLargeError:
+        omitted = (OMITTED_HEADER, str(len(value)).encode())
+        _send(producer, topic, b"", record.key, [*headers, omitted])
+
+
+def _send(
+    producer: KafkaProducer, topic: str, value: bytes | None, key: bytes | None, headers: list[tuple[str, bytes]]
+) -> None:
+    sent = producer.send(topic, value=value, key=key, headers=headers)
     sent.get(timeout=DELIVERY_TIMEOUT.total_seconds() + 5)
 
 
@@ -99,7 +116,7 @@ def replay(bootstrap: str, topic: str, group: str) -> Replayed:
     Raises:
         KafkaError: the broker does not answer; what was published is remembered.
     """
-    start, published, too_old = datetime.now(UTC), 0, 0
+    start, published, too_old, without_value = datetime.now(UTC), 0, 0, 0
     producer = open_producer(bootstrap)
     consumer = _open_reader(bootstrap, topic, group)
     try:
@@ -107,16 +124,17 @@ def replay(bootstrap: str, topic: str, group: str) -> Replayed:
             letter = _letter(record)
             if start - letter.time > REPLAY_AGE_MAX:
                 too_old += 1
+            elif letter.omitted_bytes:
+                without_value += 1
             elif letter.topic:  # else it is nothing that `send` has kept
-                sent = producer.send(letter.topic, value=letter.value, key=letter.key, headers=letter.headers)
-                sent.get(timeout=DELIVERY_TIMEOUT.total_seconds() + 5)
+                _send(producer, letter.topic, letter.value, letter.key, letter.headers)
                 published += 1
             partition = TopicPartition(record.topic, record.partition)
             consumer.commit({partition: OffsetAndMetadata(record.offset + 1, "", -1)})
     finally:
         consumer.close()
         close_producer(producer)
-    return Replayed(published, too_old)
+    return Replayed(published, too_old, without_value)
 
 
 def replay_command(service: str) -> Callable[[ServiceSettings], int]:
@@ -130,6 +148,8 @@ def replay_command(service: str) -> Callable[[ServiceSettings], int]:
             sys.stdout.write(
                 f"{done.too_old} are older than {REPLAY_AGE_MAX.days} days and cannot be: others may handle them twice\n"
             )
+        if done.without_value:
+            sys.stdout.write(f"{done.without_value} were too large to be kept whole and cannot be\n")
         return 0
 
     return command
@@ -149,12 +169,17 @@ def _open_reader(bootstrap: str, topic: str, group: str | None) -> KafkaConsumer
 
 
 def _records(consumer: KafkaConsumer, until: datetime) -> Iterator[Any]:
-    """Records up to a time; ends when none has come for a while, as brokers cannot all tell where a partition ends."""
-    deadline = time.monotonic() + READ_PATIENCE.total_seconds()
+    """Records up to the first of its partition that is later than a time.
+
+    Ends when none has come for a while, as brokers cannot all tell where a partition ends.
+    """
+    deadline, ended = time.monotonic() + READ_PATIENCE.total_seconds(), set()
     while consumer.assignment() and time.monotonic() < deadline:
-        for records in consumer.poll(timeout_ms=200).values():
+        for partition, records in consumer.poll(timeout_ms=200).items():
             for record in records:
-                if _time(record) <= until:
+                if _time(record) > until:
+                    ended.add(partition)
+                if partition not in ended:
                     yield record
                     deadline = time.monotonic() + READ_PATIENCE.total_seconds()
 
@@ -169,6 +194,7 @@ def _letter(record: Any) -> DeadLetter:
         key=record.key,
         value=record.value,
         headers=_own_headers(record),
+        omitted_bytes=int(ours.get(OMITTED_HEADER, "0")),
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 from kafka.errors import KafkaError
 from prometheus_client import CollectorRegistry
 from vesta_common import dead_letters
+from vesta_common.broker import REQUEST_BYTES_MAX
 from vesta_common.consumer.dead_letter_topic import DeadLetterTopic
 from vesta_common.consumer.metrics import ConsumerMetrics
 
@@ -48,6 +49,21 @@ def test_what_is_kept_is_whole_has_its_reason_and_is_counted(
     assert (first.key, first.value, first.headers) == (b"key", b"value", [("ce_id", b"e1")])
     assert (second.key, second.value, second.headers) == (None, b"", [])
     assert count(registry) == 2
+
+
+def test_what_is_too_large_for_the_topic_is_kept_without_its_value_and_is_not_replayed(
+    kafka_bootstrap: str, kafka_topic_prefix: str, create_topics: Callable[..., None]
+) -> None:
+    create_topics(TOPIC)
+    topic = topic_of(kafka_bootstrap, kafka_topic_prefix, CollectorRegistry())
+    size_bytes = REQUEST_BYTES_MAX + 1
+    topic.keep(Record(value=bytes(size_bytes)), "STREAM_NOT_FOUND: nobody knows the camera")
+    topic.close()
+    name = kafka_topic_prefix + TOPIC
+    (letter,) = dead_letters.read(kafka_bootstrap, name)
+    assert (letter.key, letter.value, letter.headers) == (b"key", b"", [("ce_id", b"e1")])
+    assert (letter.reason, letter.omitted_bytes) == ("STREAM_NOT_FOUND: nobody knows the camera", size_bytes)
+    assert dead_letters.replay(kafka_bootstrap, name, f"{name}.replay") == dead_letters.Replayed(0, 0, 1)
 
 
 def test_what_the_broker_does_not_have_is_not_kept() -> None:
