@@ -2,6 +2,7 @@
 
 import pickle
 from datetime import timedelta
+from urllib.parse import quote
 
 import grpc
 import psycopg
@@ -54,12 +55,28 @@ def test_an_error_travels_between_processes(message: str, reason: str) -> None:
     assert (came.message, came.reason) == (message, reason)
 
 
+@pytest.mark.parametrize("letter", ["x", "é"])
+def test_a_long_error_reaches_its_caller_with_its_reason(letter: str) -> None:
+    long = letter * 100_000
+    error = errors.InvalidArgument(
+        long, reason="FILTER_INVALID", metadata={"filter": long}, violations=[errors.Violation(long, long)] * 100
+    )
+    status = to_status(error)
+    in_trailers = len(quote(status.message)) + 4 * len(status.SerializeToString()) // 3
+    assert in_trailers < 8 * 1024
+    came = from_status(status)
+    assert (type(came), came.reason) == (errors.InvalidArgument, "FILTER_INVALID")
+    assert came.message.endswith("…")
+    assert came.violations[0].field.startswith(letter)
+
+
 @pytest.mark.parametrize(
     ("error", "transient"),
     [
         (errors.Unavailable("x"), True),
         (errors.Aborted("x"), True),
         (psycopg.OperationalError("x"), True),
+        (psycopg.errors.ProgramLimitExceeded("x"), False),
         (errors.NotFound("x"), False),
         (ValueError("x"), False),
     ],

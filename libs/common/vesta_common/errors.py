@@ -17,7 +17,8 @@
 Every message says what happened and what would work; variables are in `metadata`; `reason` is for programs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
@@ -28,6 +29,11 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 DOMAIN = "vesta"
+# gRPC refuses trailers of more than 8 KiB now and then, and of more than 16 KiB always. The message goes twice: three bytes for each
+# that is not ASCII in `grpc-message`, and four for three within the details.
+MESSAGE_BYTES_MAX = 800
+METADATA_BYTES_MAX = 800
+VIOLATIONS_BYTES_MAX = 1600
 
 
 @dataclass(frozen=True)
@@ -177,11 +183,14 @@ _BY_CODE: dict[grpc.StatusCode, type[VestaError]] = {
         Internal,
     )
 }
+PROGRAM_LIMIT_EXCEEDED = "54"  # class of SQLSTATE: what was asked for is too large, today and tomorrow
 _TRANSIENT = (Unavailable, DeadlineExceeded, ResourceExhausted, Aborted)
 
 
 def is_transient(error: BaseException) -> bool:
     """True where the same thing may work later without anybody's doing."""
+    if str(getattr(error, "sqlstate", None) or "").startswith(PROGRAM_LIMIT_EXCEEDED):
+        return False
     return isinstance(error, (*_TRANSIENT, *_of_the_database()))
 
 
@@ -197,13 +206,19 @@ def _of_the_database() -> tuple[type[Exception], ...]:
 
 
 def to_status(error: VestaError) -> status_pb2.Status:
-    """The `google.rpc.Status` of an error, with ErrorInfo, and BadRequest and RetryInfo where they say more."""
-    status = status_pb2.Status(code=code_pb2.Code.Value(error.code.name), message=error.message)
-    _attach(status, error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata))
+    """The `google.rpc.Status` of an error, with ErrorInfo, and BadRequest and RetryInfo where they say more.
+
+    What is too long for gRPC's trailers is cut, which shows by an ellipsis.
+    """
+    message = _cut(error.message, MESSAGE_BYTES_MAX)
+    status = status_pb2.Status(code=code_pb2.Code.Value(error.code.name), message=message)
+    room = METADATA_BYTES_MAX // max(1, len(error.metadata))
+    metadata = {name: _cut(value, room) for name, value in error.metadata.items()}
+    _attach(status, error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata))
     if error.violations:
         fields = [
             error_details_pb2.BadRequest.FieldViolation(field=violation.field, description=violation.description)
-            for violation in error.violations
+            for violation in _fitting(error.violations)
         ]
         _attach(status, error_details_pb2.BadRequest(field_violations=fields))
     if error.retry_after is not None:
@@ -211,6 +226,24 @@ def to_status(error: VestaError) -> status_pb2.Status:
         retry.retry_delay.FromTimedelta(error.retry_after)
         _attach(status, retry)
     return status
+
+
+def _fitting(violations: Sequence[Violation]) -> Iterator[Violation]:
+    """The first violations, as many as there is room for, at least one."""
+    room = VIOLATIONS_BYTES_MAX
+    for violation in violations:
+        cut = Violation(_cut(violation.field, room // 2), _cut(violation.description, room // 2))
+        yield cut
+        room -= len(cut.field.encode()) + len(cut.description.encode())
+        if room < VIOLATIONS_BYTES_MAX // 8:
+            return
+
+
+def _cut(text: str, bytes_max: int) -> str:
+    encoded = text.encode(errors="replace")
+    if len(encoded) <= bytes_max:
+        return encoded.decode()
+    return encoded[: max(0, bytes_max - 3)].decode(errors="ignore") + "…"
 
 
 def _attach(status: status_pb2.Status, detail: object) -> None:
@@ -241,8 +274,9 @@ def from_rpc_error(error: grpc.RpcError) -> VestaError:
     """The error that a peer's failed call stands for."""
     if not isinstance(error, grpc.Call):
         return Internal(str(error))
-    status = rpc_status.from_call(error)
-    if status is not None:
-        return from_status(status)
+    with suppress(ValueError):  # the details do not fit the message, which something on the way has cut
+        status = rpc_status.from_call(error)
+        if status is not None:
+            return from_status(status)
     kind = _BY_CODE.get(error.code(), Internal)
     return kind(error.details() or f"the peer answered {error.code().name} without a word")
