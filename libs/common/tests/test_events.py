@@ -90,6 +90,7 @@ def test_every_event_of_the_contracts_has_a_type_that_leads_back_to_it() -> None
         ({"ce_id": b"a\x00b"}, "zero"),
         ({"ce_id": b"x" * 201}, "200"),
         ({"ce_subject": b"x" * 1001}, "1000"),
+        ({"content-type": b"image/jpeg"}, "a message, not image/jpeg"),
     ],
 )
 def test_malformed_records_are_told_what_is_wrong(changes: dict[str, bytes | None], said: str) -> None:

@@ -2,10 +2,12 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from vesta_common.errors import InvalidArgument
 from vesta_common.page_keys import by_age, by_name, newest_before
-from vesta_common.pages import read_page
+from vesta_common.pages import Page, read_page
 from vesta_contracts.datasets.v1 import ListSnapshotsRequest, Snapshot
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
@@ -33,6 +35,13 @@ def test_pages_by_age_give_the_newest_first_and_everything_once(count: int, size
         kept, token = page.cut(older[: page.limit], by_age)
         seen += kept
     assert seen == everything
+
+
+@pytest.mark.parametrize("cursor", [("yesterday", "name"), ("2026-05-04",), ("2026-05-04", "name", "more")])
+def test_a_page_by_age_that_somebody_changed_is_refused(cursor: tuple[str, ...]) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        newest_before(Page(2, cursor, "question"))
+    assert refused.value.reason == "PAGE_TOKEN_INVALID"
 
 
 def test_a_page_by_name_goes_on_after_the_last_name() -> None:

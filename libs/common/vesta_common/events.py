@@ -92,19 +92,25 @@ def message_class_of(event_type: str) -> type[Message]:
     Raises:
         InvalidArgument: there is none.
     """
+    found = _find_message_class(event_type)
+    if found is None:
+        raise InvalidArgument(f"{event_type!r} is no known event type", reason="EVENT_UNKNOWN")
+    return found
+
+
+def _find_message_class(event_type: str) -> type[Message] | None:
     import vesta_contracts.everything  # noqa: F401 - registers the messages of every service
 
     found = _TYPE.fullmatch(event_type)
-    if found:
-        service, resource, version, what = found.groups()
-        name = "".join(word.title() for word in f"{resource}_{what}".split("_"))
-        try:
-            return message_factory.GetMessageClass(
-                descriptor_pool.Default().FindMessageTypeByName(f"vesta.{service}.{version}.{name}")
-            )
-        except KeyError:
-            pass
-    raise InvalidArgument(f"{event_type!r} is no known event type", reason="EVENT_UNKNOWN")
+    if found is None:
+        return None
+    service, resource, version, what = found.groups()
+    name = "".join(word.title() for word in f"{resource}_{what}".split("_"))
+    try:
+        described = descriptor_pool.Default().FindMessageTypeByName(f"vesta.{service}.{version}.{name}")
+    except KeyError:
+        return None
+    return message_factory.GetMessageClass(described)
 
 
 def encode_headers(event: Event) -> Headers:
@@ -130,6 +136,8 @@ def decode(headers: Sequence[tuple[str, bytes | None]], value: bytes | None, key
     """
     found = _attributes(headers)
     content_type = found.get("content-type", CONTENT_TYPE)
+    if content_type.startswith(IMAGE_CONTENT) and _find_message_class(found["ce_type"]):
+        raise _malformed(f"the value of {found['ce_type']} is a message, not {content_type}")
     subject = found.get("ce_subject") or _text("the key", key or b"")
     return Event(
         id=_own_id(found, subject) if content_type.startswith(IMAGE_CONTENT) else found["ce_id"],

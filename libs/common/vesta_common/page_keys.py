@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from vesta_common.pages import Page
+from vesta_common.pages import Page, bad_token
 
 _FAR_FUTURE = datetime(9999, 1, 1, tzinfo=UTC)
 
@@ -19,8 +19,15 @@ def by_age(resource: Any) -> tuple[str, str]:
 
 
 def newest_before(page: Page) -> tuple[datetime, str]:
-    """Creation time and name before which everything on the page lies; for the first page, a time far ahead."""
+    """Creation time and name before which everything on the page lies; for the first page, a time far ahead.
+
+    Raises:
+        InvalidArgument: somebody has changed the token.
+    """
     if not page.cursor:
         return _FAR_FUTURE, ""
-    create_time, name = page.cursor
-    return datetime.fromisoformat(create_time), name
+    try:
+        create_time, name = page.cursor
+        return datetime.fromisoformat(create_time).astimezone(UTC), name
+    except (ValueError, OverflowError) as error:
+        raise bad_token("it is none of ours") from error

@@ -66,10 +66,13 @@ def read_page(request: Any) -> Page:
     try:
         padded = request.page_token + "=" * (-len(request.page_token) % 4)
         found, *cursor = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+        "".join(cursor).encode()  # which no lone surrogate stands
     except (binascii.Error, ValueError, TypeError, RecursionError) as error:
-        raise _bad_token("it is none of ours") from error
-    if found != question or not all(isinstance(part, str) for part in cursor) or not cursor:
-        raise _bad_token("it belongs to a list with another parent or filter")
+        raise bad_token("it is none of ours") from error
+    if found != question or not cursor:
+        raise bad_token("it belongs to a list with another parent or filter")
+    if any("\0" in part for part in cursor):  # which PostgreSQL cannot compare
+        raise bad_token("it is none of ours")
     return Page(size, tuple(cursor), question)
 
 
@@ -83,7 +86,8 @@ def _question(request: Any) -> str:
     return hashlib.sha256(asked).hexdigest()[:12]
 
 
-def _bad_token(why: str) -> InvalidArgument:
+def bad_token(why: str) -> InvalidArgument:
+    """The refusal of a page_token."""
     return InvalidArgument(
         f"the page_token cannot be used: {why}; begin again without one",
         reason="PAGE_TOKEN_INVALID",

@@ -243,7 +243,9 @@ def _duration(field_rules: FieldRules) -> Check:
 
     def check(value: Any) -> Iterator[Violation]:
         seconds = value.seconds + value.nanos / 1e9
-        if not low <= seconds <= high:
+        if abs(value.nanos) >= 1_000_000_000 or value.seconds * value.nanos < 0:
+            yield Violation("", "must have less than a second of nanos, with the sign of its seconds")
+        elif not low <= seconds <= high:
             yield Violation("", f"must be between {low:g} s and {high:g} s, is {seconds:g} s")
 
     return check
