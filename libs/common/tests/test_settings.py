@@ -54,6 +54,36 @@ def test_every_wrong_setting_is_named_with_what_would_work(
     assert "debug, info, warning or error" in told[1]
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("LISTEN_ADDRESS", "nonsense"),
+        ("METRICS_ADDRESS", "x:y"),
+        ("POSTGRES_URL", "nonsense"),
+        ("POSTGRES_SCHEMA", "My-Schema"),
+        ("POSTGRES_SCHEMA", "x" * 57),
+        ("S3_ENDPOINT_URL", "nonsense"),
+        ("S3_PREFIX", "noslash"),
+        ("KAFKA_BOOTSTRAP", "nonsense"),
+        ("KAFKA_TOPIC_PREFIX", "a b/c"),
+        ("LISTN_ADDRESS", "127.0.0.1:0"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str
+) -> None:
+    environment.setenv(f"VESTA_SAMPLE_{name}", value)
+    with pytest.raises(SystemExit):
+        load_settings(Settings)
+    assert capsys.readouterr().err.startswith(f"VESTA_SAMPLE_{name}: ")
+
+
+def test_a_cluster_may_set_variables_of_its_own(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("VESTA_SAMPLE_SERVICE_HOST", "10.0.0.1")
+    environment.setenv("VESTA_SAMPLE_PORT", "tcp://10.0.0.1:7000")
+    load_settings(Settings)
+
+
 def test_every_setting_is_described() -> None:
     rows = {name: (kind, default, what) for name, kind, default, what in describe(Settings)}
     assert rows["VESTA_SAMPLE_POSTGRES_URL"][1] == "required"

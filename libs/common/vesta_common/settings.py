@@ -1,6 +1,9 @@
 """How a service learns its settings: one frozen class a service, read from the environment once, checked at start."""
 
+import os
 import sys
+from collections.abc import Iterator
+from difflib import get_close_matches
 from typing import Any, TypeVar, get_origin
 
 from pydantic import Field, SecretStr, ValidationError
@@ -9,6 +12,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 S = TypeVar("S", bound="ServiceSettings")
 
 EXIT_WRONG_SETTINGS = 2
+ADDRESS = r"^\S+:[0-9]{1,5}$"
+ALIKE = 0.85  # how like one of ours a name is that must have been meant for it, from 0 to 1
 
 
 class ServiceSettings(BaseSettings):
@@ -16,19 +21,35 @@ class ServiceSettings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid")
 
-    listen_address: str = Field("127.0.0.1:0", description="HOST:PORT of gRPC; port 0 picks a free one")
-    metrics_address: str = Field("127.0.0.1:0", description="HOST:PORT of Prometheus metrics")
-    postgres_url: str = Field(repr=False, description="postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
-    postgres_schema: str = Field("", description="the schema of the service; its own name if empty")
+    listen_address: str = Field(
+        "127.0.0.1:0", pattern=ADDRESS, description="HOST:PORT of gRPC; port 0 picks a free one"
+    )
+    metrics_address: str = Field("127.0.0.1:0", pattern=ADDRESS, description="HOST:PORT of Prometheus metrics")
+    postgres_url: str = Field(
+        repr=False, pattern="^postgres(ql)?://", description="postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
+    )
+    postgres_schema: str = Field(
+        "",
+        pattern="^([a-z_][a-z0-9_]{0,55})?$",  # the channel that tells of new events is named after it, and has 63 characters
+        description="the schema of the service, at most 56 of a-z, 0-9 and _; its own name if empty",
+    )
     postgres_connections_max: int = Field(8, ge=2, le=200, description="most connections to PostgreSQL")
-    s3_endpoint_url: str = Field("", description="the S3 endpoint; empty for the provider's own")
+    post_migrations: bool = Field(
+        True,
+        description="whether to migrate to what replicas of the version before cannot live with; false while one of them runs",
+    )
+    s3_endpoint_url: str = Field(
+        "", pattern="^(https?://.+)?$", description="the S3 endpoint, http(s)://HOST:PORT; empty for the provider's own"
+    )
     s3_access_key: str = Field("", description="S3 access key id")
     s3_secret_key: SecretStr = Field(SecretStr(""), description="S3 secret access key")
     s3_region: str = Field("us-east-1", description="S3 region")
     s3_bucket: str = Field("vesta", description="the bucket of the platform")
-    s3_prefix: str = Field("", description="put before every key; ends in a slash, or is empty")
-    kafka_bootstrap: str = Field("", description="HOST:PORT of a Kafka broker")
-    kafka_topic_prefix: str = Field("", description="put before every topic and consumer group")
+    s3_prefix: str = Field("", pattern="^(.*/)?$", description="put before every key; ends in a slash, or is empty")
+    kafka_bootstrap: str = Field("", pattern=f"{ADDRESS}|^$", description="HOST:PORT of a Kafka broker")
+    kafka_topic_prefix: str = Field(
+        "", pattern="^[A-Za-z0-9._-]*$", description="put before every topic and consumer group: letters, digits, . _ -"
+    )
     kafka_fetch_wait_ms: int = Field(
         500,
         ge=1,
@@ -43,7 +64,7 @@ class ServiceSettings(BaseSettings):
 def load_settings(kind: type[S]) -> S:
     """Reads the settings; leaves the process with status 2 where some are wrong, naming each by its environment variable."""
     try:
-        return kind()
+        found = kind()
     except ValidationError as error:
         for problem in error.errors():
             field = str(problem["loc"][0]) if problem["loc"] else ""
@@ -51,6 +72,21 @@ def load_settings(kind: type[S]) -> S:
             wanted = f"; wanted is {described}" if described else ""
             sys.stderr.write(f"{environment_name(kind, field)}: {problem['msg']}{wanted}\n")
         sys.exit(EXIT_WRONG_SETTINGS)
+    misspelt = list(_misspelt(kind))
+    for name, meant in misspelt:
+        sys.stderr.write(f"{name}: there is no such setting; {meant} was meant?\n")
+    if misspelt:
+        sys.exit(EXIT_WRONG_SETTINGS)
+    return found
+
+
+def _misspelt(kind: type[ServiceSettings]) -> Iterator[tuple[str, str]]:
+    """Variables that name none of our settings but are like one. Others may be a cluster's own, such as `…_SERVICE_HOST`."""
+    names = [environment_name(kind, field) for field in kind.model_fields]
+    prefix = environment_name(kind, "")
+    for name in sorted(os.environ):
+        if prefix and name.startswith(prefix) and name not in names:
+            yield from ((name, meant) for meant in get_close_matches(name, names, 1, ALIKE))
 
 
 def environment_name(kind: type[ServiceSettings], field: str) -> str:

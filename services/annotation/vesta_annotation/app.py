@@ -17,7 +17,7 @@ def build(settings: Settings) -> App:
     postgres = Postgres(
         settings.postgres_url, settings.postgres_schema or SERVICE, settings.postgres_connections_max
     ).open()
-    postgres.migrate("vesta_annotation")
+    postgres.migrate("vesta_annotation", post=settings.post_migrations)
     store = Store(postgres, SystemClock())
     datasets = open_channel(settings.datasets_address, SERVICE)
     return App(

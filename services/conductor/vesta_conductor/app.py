@@ -24,7 +24,7 @@ def build(settings: Settings) -> App:
     postgres = Postgres(
         settings.postgres_url, settings.postgres_schema or SERVICE, settings.postgres_connections_max
     ).open()
-    postgres.migrate("vesta_conductor")
+    postgres.migrate("vesta_conductor", post=settings.post_migrations)
     clock, registry = SystemClock(), new_registry()
     channels = {
         peer: open_channel(getattr(settings, f"{peer}_address"), SERVICE)

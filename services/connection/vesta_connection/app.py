@@ -27,7 +27,7 @@ def build(settings: Settings) -> App:
     postgres = Postgres(
         settings.postgres_url, settings.postgres_schema or SERVICE, settings.postgres_connections_max
     ).open()
-    postgres.migrate("vesta_connection")
+    postgres.migrate("vesta_connection", post=settings.post_migrations)
     clock = SystemClock()
     store = Store(postgres, clock)
     datasets = open_channel(settings.datasets_address, SERVICE)

@@ -32,7 +32,7 @@ def build(settings: Settings) -> App:
     postgres = Postgres(
         settings.postgres_url, settings.postgres_schema or SERVICE, settings.postgres_connections_max
     ).open()
-    postgres.migrate("vesta_datasets")
+    postgres.migrate("vesta_datasets", post=settings.post_migrations)
     registry = new_registry()
     store = Store(postgres, SystemClock())
     objects = ObjectStore.of(settings)

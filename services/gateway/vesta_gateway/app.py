@@ -23,6 +23,7 @@ from vesta_gateway.api.members import MemberApi
 from vesta_gateway.authentication import Authenticator
 from vesta_gateway.authorization import check_table
 from vesta_gateway.backends import Backend, RemoteBackend
+from vesta_gateway.bodies import BodyLimits
 from vesta_gateway.calls import Calls, Limits
 from vesta_gateway.contracts import all_rpcs
 from vesta_gateway.grpc_door import GrpcDoor
@@ -33,7 +34,7 @@ from vesta_gateway.own import OwnBackend
 from vesta_gateway.pages import all_pages
 from vesta_gateway.parts import Parts
 from vesta_gateway.projects import Projects
-from vesta_gateway.rest_door import BodyLimits, RestDoor
+from vesta_gateway.rest_door import RestDoor
 from vesta_gateway.routes import Routes
 from vesta_gateway.servers import GrpcServer, RestServer
 from vesta_gateway.settings import Settings
@@ -72,6 +73,7 @@ class Gateway:
         self.registry = _registry(self.limits, self.watchers)
         calls = self._new_calls()
         journal = Journal(RpcMetrics("gateway", self.registry))
+        bodies = _body_limits(settings)
         rpcs = all_rpcs()
         check_table(rpcs)
         tls = (settings.tls_certificate, settings.tls_key) if settings.tls_certificate and settings.tls_key else None
@@ -79,7 +81,7 @@ class Gateway:
             Routes(rpcs),
             calls,
             journal,
-            _body_limits(settings),
+            bodies,
             all_pages(describe(rpcs, comments()), self._parts.report),
         )
         if settings.cors_origins:
@@ -89,12 +91,12 @@ class Gateway:
             )
         self._rest = RestServer(app, settings.rest_address, tls, settings.trusted_proxies, STOP_GRACE)
         self._grpc = GrpcServer(
-            GrpcDoor(rpcs, calls, journal),
+            GrpcDoor(rpcs, calls, journal, bodies),
             sorted({rpc.descriptor.containing_service.full_name for rpc in rpcs}),
             settings.grpc_address,
             tls,
             settings.request_bytes_max,
-            settings.concurrent_requests_max + settings.concurrent_streams_max,
+            settings.concurrent_requests_max + settings.concurrent_transfers_max + settings.concurrent_watchers_max,
         )
         self._telling: asyncio.Task[None] | None = None
 
@@ -207,7 +209,10 @@ def _limits(given: Settings) -> Limits:
         requests=TokenBuckets("requests", given.requests_per_second, given.requests_burst, clock),
         refusals=TokenBuckets("requests without a good key", given.refusals_per_second, given.refusals_burst, clock),
         calls=Slots("calls", given.concurrent_requests_max, given.concurrent_requests_per_key_max),
-        streams=Slots("streams", given.concurrent_streams_max, given.concurrent_streams_per_key_max),
+        transfers=Slots(
+            "uploads and downloads", given.concurrent_transfers_max, given.concurrent_transfers_per_key_max
+        ),
+        watchers=Slots("watchers", given.concurrent_watchers_max, given.concurrent_watchers_per_key_max),
         timeout=given.call_timeout,
         recheck=given.key_cache,
     )
@@ -226,7 +231,7 @@ def _registry(limits: Limits, watchers: Watchers) -> CollectorRegistry:
     calls = Gauge("vesta_gateway_calls_active", "Calls without streams under way", registry=registry)
     calls.set_function(lambda: limits.calls.total)
     streams = Gauge("vesta_gateway_streams_active", "Uploads, downloads and watchers under way", registry=registry)
-    streams.set_function(lambda: limits.streams.total)
+    streams.set_function(lambda: limits.transfers.total + limits.watchers.total)
     watching = Gauge("vesta_gateway_watchers_active", "Watchers of events", registry=registry)
     watching.set_function(lambda: watchers.count)
     return registry

@@ -30,7 +30,7 @@ def build(settings: Settings) -> App:
     postgres = Postgres(
         settings.postgres_url, settings.postgres_schema or SERVICE, settings.postgres_connections_max
     ).open()
-    postgres.migrate("vesta_pipelining")
+    postgres.migrate("vesta_pipelining", post=settings.post_migrations)
     clock, metrics = SystemClock(), new_registry()
     store = Store(postgres, clock)
     serving = open_channel(settings.serving_address, SERVICE)

@@ -32,7 +32,7 @@ def build(settings: Settings) -> App:
     postgres = Postgres(
         settings.postgres_url, settings.postgres_schema or SERVICE, settings.postgres_connections_max
     ).open()
-    postgres.migrate("vesta_serving")
+    postgres.migrate("vesta_serving", post=settings.post_migrations)
     clock, metrics = SystemClock(), new_registry()
     store = Store(postgres, clock)
     datasets = open_channel(settings.datasets_address, SERVICE)

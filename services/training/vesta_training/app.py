@@ -28,7 +28,7 @@ def build(settings: Settings) -> App:
     postgres = Postgres(
         settings.postgres_url, settings.postgres_schema or SERVICE, settings.postgres_connections_max
     ).open()
-    postgres.migrate("vesta_training")
+    postgres.migrate("vesta_training", post=settings.post_migrations)
     store = Store(postgres, SystemClock())
     book = RecipeBook(store)
     channel = open_channel(settings.datasets_address, SERVICE)
