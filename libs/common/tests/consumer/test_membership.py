@@ -16,7 +16,7 @@ from vesta_common.consumer.membership import COMMIT_INTERVAL, STAY_INTERVAL, Mem
 from vesta_common.consumer.options import KafkaOptions
 
 TOPIC = "vesta.annotation.task.v1"
-PATIENCE_SECONDS = 40.0
+PATIENCE_SECONDS = 120.0  # rebalances take their time where a machine is busy
 SESSION_TIMEOUT = timedelta(seconds=2)  # a group's first assignment takes half of it
 RECORDS_MAX = 4
 
