@@ -88,7 +88,7 @@ class CampaignServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListCampaigns(self, request, context):
-        """Lists Campaigns by name. Errors: INVALID_ARGUMENT page_token or filter.
+        """Lists Campaigns by name. Errors: INVALID_ARGUMENT page_token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

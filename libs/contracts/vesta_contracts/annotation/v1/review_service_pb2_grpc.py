@@ -74,7 +74,7 @@ class ReviewServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListReviews(self, request, context):
-        """Lists Reviews in order of time. Errors: INVALID_ARGUMENT page_token or filter.
+        """Lists Reviews in order of time. Errors: INVALID_ARGUMENT page_token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

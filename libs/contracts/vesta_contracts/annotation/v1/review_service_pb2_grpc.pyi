@@ -42,7 +42,7 @@ class ReviewServiceStub:
     GetReview: _grpc.UnaryUnaryMultiCallable[_review_service_pb2.GetReviewRequest, _review_pb2.Review]
     """Returns one Review. Errors: NOT_FOUND."""
     ListReviews: _grpc.UnaryUnaryMultiCallable[_review_service_pb2.ListReviewsRequest, _review_service_pb2.ListReviewsResponse]
-    """Lists Reviews in order of time. Errors: INVALID_ARGUMENT page_token or filter."""
+    """Lists Reviews in order of time. Errors: INVALID_ARGUMENT page_token."""
 
 @_typing.type_check_only
 class ReviewServiceAsyncStub(ReviewServiceStub):
@@ -57,7 +57,7 @@ class ReviewServiceAsyncStub(ReviewServiceStub):
     GetReview: _aio.UnaryUnaryMultiCallable[_review_service_pb2.GetReviewRequest, _review_pb2.Review]  # type: ignore[assignment]
     """Returns one Review. Errors: NOT_FOUND."""
     ListReviews: _aio.UnaryUnaryMultiCallable[_review_service_pb2.ListReviewsRequest, _review_service_pb2.ListReviewsResponse]  # type: ignore[assignment]
-    """Lists Reviews in order of time. Errors: INVALID_ARGUMENT page_token or filter."""
+    """Lists Reviews in order of time. Errors: INVALID_ARGUMENT page_token."""
 
 class ReviewServiceServicer(metaclass=_abc_1.ABCMeta):
     """Takes decisions."""
@@ -87,6 +87,6 @@ class ReviewServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _review_service_pb2.ListReviewsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_review_service_pb2.ListReviewsResponse, _abc.Awaitable[_review_service_pb2.ListReviewsResponse]]:
-        """Lists Reviews in order of time. Errors: INVALID_ARGUMENT page_token or filter."""
+        """Lists Reviews in order of time. Errors: INVALID_ARGUMENT page_token."""
 
 def add_ReviewServiceServicer_to_server(servicer: ReviewServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -60,8 +60,8 @@ class SubmissionServiceServicer:
     def CreateSubmission(self, request, context):
         """Answers a Task that the caller holds. With the last answer wanted the Task is accepted or goes to review.
         Errors: NOT_FOUND task; FAILED_PRECONDITION LEASE_LOST the lease ran out or another holds it, TASK_IN_REVIEW, TASK_DECIDED;
-        ALREADY_EXISTS the caller has answered in this round; INVALID_ARGUMENT CONCEPT_NOT_ASKED, LABEL_NOT_SINGLE, or
-        SHAPE_INVALID such as a box without area.
+        ALREADY_EXISTS the caller has answered in this round; INVALID_ARGUMENT CONCEPT_NOT_ASKED, LABEL_NOT_SINGLE,
+        SHAPE_INVALID such as a box without area, or EVENT_TOO_LARGE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -75,7 +75,7 @@ class SubmissionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListSubmissions(self, request, context):
-        """Lists Submissions in order of time. Errors: INVALID_ARGUMENT page_token or filter.
+        """Lists Submissions in order of time. Errors: INVALID_ARGUMENT page_token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

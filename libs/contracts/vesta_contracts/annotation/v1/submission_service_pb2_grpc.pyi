@@ -37,13 +37,13 @@ class SubmissionServiceStub:
     CreateSubmission: _grpc.UnaryUnaryMultiCallable[_submission_service_pb2.CreateSubmissionRequest, _submission_pb2.Submission]
     """Answers a Task that the caller holds. With the last answer wanted the Task is accepted or goes to review.
     Errors: NOT_FOUND task; FAILED_PRECONDITION LEASE_LOST the lease ran out or another holds it, TASK_IN_REVIEW, TASK_DECIDED;
-    ALREADY_EXISTS the caller has answered in this round; INVALID_ARGUMENT CONCEPT_NOT_ASKED, LABEL_NOT_SINGLE, or
-    SHAPE_INVALID such as a box without area.
+    ALREADY_EXISTS the caller has answered in this round; INVALID_ARGUMENT CONCEPT_NOT_ASKED, LABEL_NOT_SINGLE,
+    SHAPE_INVALID such as a box without area, or EVENT_TOO_LARGE.
     """
     GetSubmission: _grpc.UnaryUnaryMultiCallable[_submission_service_pb2.GetSubmissionRequest, _submission_pb2.Submission]
     """Returns one Submission. Errors: NOT_FOUND."""
     ListSubmissions: _grpc.UnaryUnaryMultiCallable[_submission_service_pb2.ListSubmissionsRequest, _submission_service_pb2.ListSubmissionsResponse]
-    """Lists Submissions in order of time. Errors: INVALID_ARGUMENT page_token or filter."""
+    """Lists Submissions in order of time. Errors: INVALID_ARGUMENT page_token."""
 
 @_typing.type_check_only
 class SubmissionServiceAsyncStub(SubmissionServiceStub):
@@ -53,13 +53,13 @@ class SubmissionServiceAsyncStub(SubmissionServiceStub):
     CreateSubmission: _aio.UnaryUnaryMultiCallable[_submission_service_pb2.CreateSubmissionRequest, _submission_pb2.Submission]  # type: ignore[assignment]
     """Answers a Task that the caller holds. With the last answer wanted the Task is accepted or goes to review.
     Errors: NOT_FOUND task; FAILED_PRECONDITION LEASE_LOST the lease ran out or another holds it, TASK_IN_REVIEW, TASK_DECIDED;
-    ALREADY_EXISTS the caller has answered in this round; INVALID_ARGUMENT CONCEPT_NOT_ASKED, LABEL_NOT_SINGLE, or
-    SHAPE_INVALID such as a box without area.
+    ALREADY_EXISTS the caller has answered in this round; INVALID_ARGUMENT CONCEPT_NOT_ASKED, LABEL_NOT_SINGLE,
+    SHAPE_INVALID such as a box without area, or EVENT_TOO_LARGE.
     """
     GetSubmission: _aio.UnaryUnaryMultiCallable[_submission_service_pb2.GetSubmissionRequest, _submission_pb2.Submission]  # type: ignore[assignment]
     """Returns one Submission. Errors: NOT_FOUND."""
     ListSubmissions: _aio.UnaryUnaryMultiCallable[_submission_service_pb2.ListSubmissionsRequest, _submission_service_pb2.ListSubmissionsResponse]  # type: ignore[assignment]
-    """Lists Submissions in order of time. Errors: INVALID_ARGUMENT page_token or filter."""
+    """Lists Submissions in order of time. Errors: INVALID_ARGUMENT page_token."""
 
 class SubmissionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Takes answers."""
@@ -72,8 +72,8 @@ class SubmissionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_submission_pb2.Submission, _abc.Awaitable[_submission_pb2.Submission]]:
         """Answers a Task that the caller holds. With the last answer wanted the Task is accepted or goes to review.
         Errors: NOT_FOUND task; FAILED_PRECONDITION LEASE_LOST the lease ran out or another holds it, TASK_IN_REVIEW, TASK_DECIDED;
-        ALREADY_EXISTS the caller has answered in this round; INVALID_ARGUMENT CONCEPT_NOT_ASKED, LABEL_NOT_SINGLE, or
-        SHAPE_INVALID such as a box without area.
+        ALREADY_EXISTS the caller has answered in this round; INVALID_ARGUMENT CONCEPT_NOT_ASKED, LABEL_NOT_SINGLE,
+        SHAPE_INVALID such as a box without area, or EVENT_TOO_LARGE.
         """
 
     @_abc_1.abstractmethod
@@ -90,6 +90,6 @@ class SubmissionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _submission_service_pb2.ListSubmissionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_submission_service_pb2.ListSubmissionsResponse, _abc.Awaitable[_submission_service_pb2.ListSubmissionsResponse]]:
-        """Lists Submissions in order of time. Errors: INVALID_ARGUMENT page_token or filter."""
+        """Lists Submissions in order of time. Errors: INVALID_ARGUMENT page_token."""
 
 def add_SubmissionServiceServicer_to_server(servicer: SubmissionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -53,7 +53,11 @@ Global___Visibility: _TypeAlias = Visibility  # noqa: Y015
 
 @_typing.final
 class Annotation(_message.Message):
-    """One statement about one item: this concept, with this shape."""
+    """One statement about one item: this concept, with this shape.
+
+    Accepted answers travel in events, which hold 1,000,000 bytes. The limits below let one shape fit; an answer whose shapes
+    together do not is refused with INVALID_ARGUMENT EVENT_TOO_LARGE.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -297,7 +301,7 @@ Global___Polygon: _TypeAlias = Polygon  # noqa: Y015
 
 @_typing.final
 class Ring(_message.Message):
-    """A ring of points in pixels."""
+    """A ring of points in pixels. A point takes 20 bytes of an event."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -333,7 +337,8 @@ class Mask(_message.Message):
     @_builtins.property
     def runs_px(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Lengths of alternating runs of pixels outside and inside, outside first (0 where the first pixel is inside), in
-        row-major order from the top left pixel. Their sum is height_px * width_px.
+        row-major order from the top left pixel. Their sum is height_px * width_px. A run takes a
+        byte or two of an event, more only where it is long.
         """
 
     def __init__(
@@ -414,7 +419,7 @@ class Track(_message.Message):
     """Identifies the object within the clip."""
     @_builtins.property
     def keyframes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Keyframe]:
-        """In rising order of time."""
+        """In rising order of time. One takes some 50 bytes of an event."""
 
     def __init__(
         self,

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from vesta_contracts.common.v1 import rules_pb2 as vesta_dot_common_dot_v1_dot_rules__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bvesta/common/v1/media.proto\x12\x0fvesta.common.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bvesta/common/v1/rules.proto\"\xfe\x01\n\x05Media\x12\"\n\x06sha256\x18\x01 \x01(\tB\x12\xca\xa5\x19\x0e\x1a\x0c[0-9a-f]{64}\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x11\n\tmime_type\x18\x03 \x01(\t\x12\x10\n\x08width_px\x18\x04 \x01(\x05\x12\x11\n\theight_px\x18\x05 \x01(\x05\x12\x1b\n\nobject_key\x18\x06 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x08\x12\x1e\n\rthumbnail_key\x18\x07 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x08\x12\x17\n\x0fperceptual_hash\x18\x08 \x01(\x06\x12/\n\nprovenance\x18\t \x01(\x0b\x32\x1b.vesta.common.v1.Provenance\"\xb2\x01\n\nProvenance\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x1a\n\tfile_name\x18\x02 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x08\x12\x17\n\x0foriginal_sha256\x18\x03 \x01(\t\x12.\n\ntaken_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bingest_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bvesta/common/v1/media.proto\x12\x0fvesta.common.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bvesta/common/v1/rules.proto\"\x86\x02\n\x05Media\x12\"\n\x06sha256\x18\x01 \x01(\tB\x12\xca\xa5\x19\x0e\x1a\x0c[0-9a-f]{64}\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x19\n\tmime_type\x18\x03 \x01(\tB\x06\xca\xa5\x19\x02\x10@\x12\x10\n\x08width_px\x18\x04 \x01(\x05\x12\x11\n\theight_px\x18\x05 \x01(\x05\x12\x1b\n\nobject_key\x18\x06 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x08\x12\x1e\n\rthumbnail_key\x18\x07 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x08\x12\x17\n\x0fperceptual_hash\x18\x08 \x01(\x06\x12/\n\nprovenance\x18\t \x01(\x0b\x32\x1b.vesta.common.v1.Provenance\"\xc3\x01\n\nProvenance\x12\x17\n\x06source\x18\x01 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x02\x12\x1a\n\tfile_name\x18\x02 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x08\x12\x1f\n\x0foriginal_sha256\x18\x03 \x01(\tB\x06\xca\xa5\x19\x02\x10@\x12.\n\ntaken_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bingest_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,14 +35,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MEDIA'].fields_by_name['sha256']._loaded_options = None
   _globals['_MEDIA'].fields_by_name['sha256']._serialized_options = b'\312\245\031\016\032\014[0-9a-f]{64}'
+  _globals['_MEDIA'].fields_by_name['mime_type']._loaded_options = None
+  _globals['_MEDIA'].fields_by_name['mime_type']._serialized_options = b'\312\245\031\002\020@'
   _globals['_MEDIA'].fields_by_name['object_key']._loaded_options = None
   _globals['_MEDIA'].fields_by_name['object_key']._serialized_options = b'\312\245\031\003\020\200\010'
   _globals['_MEDIA'].fields_by_name['thumbnail_key']._loaded_options = None
   _globals['_MEDIA'].fields_by_name['thumbnail_key']._serialized_options = b'\312\245\031\003\020\200\010'
+  _globals['_PROVENANCE'].fields_by_name['source']._loaded_options = None
+  _globals['_PROVENANCE'].fields_by_name['source']._serialized_options = b'\312\245\031\003\020\200\002'
   _globals['_PROVENANCE'].fields_by_name['file_name']._loaded_options = None
   _globals['_PROVENANCE'].fields_by_name['file_name']._serialized_options = b'\312\245\031\003\020\200\010'
+  _globals['_PROVENANCE'].fields_by_name['original_sha256']._loaded_options = None
+  _globals['_PROVENANCE'].fields_by_name['original_sha256']._serialized_options = b'\312\245\031\002\020@'
   _globals['_MEDIA']._serialized_start=111
-  _globals['_MEDIA']._serialized_end=365
-  _globals['_PROVENANCE']._serialized_start=368
-  _globals['_PROVENANCE']._serialized_end=546
+  _globals['_MEDIA']._serialized_end=373
+  _globals['_PROVENANCE']._serialized_start=376
+  _globals['_PROVENANCE']._serialized_end=571
 # @@protoc_insertion_point(module_scope)

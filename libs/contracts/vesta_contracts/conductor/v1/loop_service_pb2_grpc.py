@@ -74,7 +74,8 @@ class LoopServiceServicer:
     """
 
     def CreateLoop(self, request, context):
-        """Creates a Loop. Errors: ALREADY_EXISTS loop_id is taken; NOT_FOUND dataset or recipe.
+        """Creates a Loop. Errors: ALREADY_EXISTS loop_id is taken; NOT_FOUND PROJECT_NOT_FOUND, dataset or recipe;
+        INVALID_ARGUMENT DATASET_ELSEWHERE, RECIPE_ELSEWHERE they are of another project.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -88,14 +89,15 @@ class LoopServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListLoops(self, request, context):
-        """Lists Loops by name. Errors: INVALID_ARGUMENT page_token or filter.
+        """Lists Loops by name. Errors: INVALID_ARGUMENT page_token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateLoop(self, request, context):
-        """Changes the fields of update_mask (display_name, paused, policy without its dataset). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change.
+        """Changes the fields of update_mask (display_name, paused, policy without its dataset and replicas).
+        Errors: NOT_FOUND it or the recipe; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change, RECIPE_ELSEWHERE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

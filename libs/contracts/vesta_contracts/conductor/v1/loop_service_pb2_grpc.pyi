@@ -36,13 +36,17 @@ class LoopServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> LoopServiceAsyncStub: ...
     CreateLoop: _grpc.UnaryUnaryMultiCallable[_loop_service_pb2.CreateLoopRequest, _loop_pb2.Loop]
-    """Creates a Loop. Errors: ALREADY_EXISTS loop_id is taken; NOT_FOUND dataset or recipe."""
+    """Creates a Loop. Errors: ALREADY_EXISTS loop_id is taken; NOT_FOUND PROJECT_NOT_FOUND, dataset or recipe;
+    INVALID_ARGUMENT DATASET_ELSEWHERE, RECIPE_ELSEWHERE they are of another project.
+    """
     GetLoop: _grpc.UnaryUnaryMultiCallable[_loop_service_pb2.GetLoopRequest, _loop_pb2.Loop]
     """Returns one Loop. Errors: NOT_FOUND."""
     ListLoops: _grpc.UnaryUnaryMultiCallable[_loop_service_pb2.ListLoopsRequest, _loop_service_pb2.ListLoopsResponse]
-    """Lists Loops by name. Errors: INVALID_ARGUMENT page_token or filter."""
+    """Lists Loops by name. Errors: INVALID_ARGUMENT page_token."""
     UpdateLoop: _grpc.UnaryUnaryMultiCallable[_loop_service_pb2.UpdateLoopRequest, _loop_pb2.Loop]
-    """Changes the fields of update_mask (display_name, paused, policy without its dataset). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change."""
+    """Changes the fields of update_mask (display_name, paused, policy without its dataset and replicas).
+    Errors: NOT_FOUND it or the recipe; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change, RECIPE_ELSEWHERE.
+    """
     DeleteLoop: _grpc.UnaryUnaryMultiCallable[_loop_service_pb2.DeleteLoopRequest, _empty_pb2.Empty]
     """Deletes one Loop. Its campaign, deployment and models stay. Errors: NOT_FOUND."""
     ListDecisions: _grpc.UnaryUnaryMultiCallable[_loop_service_pb2.ListDecisionsRequest, _loop_service_pb2.ListDecisionsResponse]
@@ -54,13 +58,17 @@ class LoopServiceAsyncStub(LoopServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateLoop: _aio.UnaryUnaryMultiCallable[_loop_service_pb2.CreateLoopRequest, _loop_pb2.Loop]  # type: ignore[assignment]
-    """Creates a Loop. Errors: ALREADY_EXISTS loop_id is taken; NOT_FOUND dataset or recipe."""
+    """Creates a Loop. Errors: ALREADY_EXISTS loop_id is taken; NOT_FOUND PROJECT_NOT_FOUND, dataset or recipe;
+    INVALID_ARGUMENT DATASET_ELSEWHERE, RECIPE_ELSEWHERE they are of another project.
+    """
     GetLoop: _aio.UnaryUnaryMultiCallable[_loop_service_pb2.GetLoopRequest, _loop_pb2.Loop]  # type: ignore[assignment]
     """Returns one Loop. Errors: NOT_FOUND."""
     ListLoops: _aio.UnaryUnaryMultiCallable[_loop_service_pb2.ListLoopsRequest, _loop_service_pb2.ListLoopsResponse]  # type: ignore[assignment]
-    """Lists Loops by name. Errors: INVALID_ARGUMENT page_token or filter."""
+    """Lists Loops by name. Errors: INVALID_ARGUMENT page_token."""
     UpdateLoop: _aio.UnaryUnaryMultiCallable[_loop_service_pb2.UpdateLoopRequest, _loop_pb2.Loop]  # type: ignore[assignment]
-    """Changes the fields of update_mask (display_name, paused, policy without its dataset). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change."""
+    """Changes the fields of update_mask (display_name, paused, policy without its dataset and replicas).
+    Errors: NOT_FOUND it or the recipe; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change, RECIPE_ELSEWHERE.
+    """
     DeleteLoop: _aio.UnaryUnaryMultiCallable[_loop_service_pb2.DeleteLoopRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Deletes one Loop. Its campaign, deployment and models stay. Errors: NOT_FOUND."""
     ListDecisions: _aio.UnaryUnaryMultiCallable[_loop_service_pb2.ListDecisionsRequest, _loop_service_pb2.ListDecisionsResponse]  # type: ignore[assignment]
@@ -75,7 +83,9 @@ class LoopServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _loop_service_pb2.CreateLoopRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_loop_pb2.Loop, _abc.Awaitable[_loop_pb2.Loop]]:
-        """Creates a Loop. Errors: ALREADY_EXISTS loop_id is taken; NOT_FOUND dataset or recipe."""
+        """Creates a Loop. Errors: ALREADY_EXISTS loop_id is taken; NOT_FOUND PROJECT_NOT_FOUND, dataset or recipe;
+        INVALID_ARGUMENT DATASET_ELSEWHERE, RECIPE_ELSEWHERE they are of another project.
+        """
 
     @_abc_1.abstractmethod
     def GetLoop(
@@ -91,7 +101,7 @@ class LoopServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _loop_service_pb2.ListLoopsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_loop_service_pb2.ListLoopsResponse, _abc.Awaitable[_loop_service_pb2.ListLoopsResponse]]:
-        """Lists Loops by name. Errors: INVALID_ARGUMENT page_token or filter."""
+        """Lists Loops by name. Errors: INVALID_ARGUMENT page_token."""
 
     @_abc_1.abstractmethod
     def UpdateLoop(
@@ -99,7 +109,9 @@ class LoopServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _loop_service_pb2.UpdateLoopRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_loop_pb2.Loop, _abc.Awaitable[_loop_pb2.Loop]]:
-        """Changes the fields of update_mask (display_name, paused, policy without its dataset). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change."""
+        """Changes the fields of update_mask (display_name, paused, policy without its dataset and replicas).
+        Errors: NOT_FOUND it or the recipe; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change, RECIPE_ELSEWHERE.
+        """
 
     @_abc_1.abstractmethod
     def DeleteLoop(

@@ -75,8 +75,8 @@ class SourceServiceServicer:
 
     def CreateSource(self, request, context):
         """Creates a Source.
-        Errors: NOT_FOUND dataset; ALREADY_EXISTS source_id is taken; INVALID_ARGUMENT SOURCE_NOT_ALLOWED the folder or URL
-        lies outside what the operator allows.
+        Errors: NOT_FOUND dataset; ALREADY_EXISTS source_id is taken; INVALID_ARGUMENT SOURCE_KIND_MISSING it is no
+        folder, bucket or upload, SOURCE_NOT_ALLOWED the folder or URL lies outside what the operator allows.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -97,7 +97,8 @@ class SourceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateSource(self, request, context):
-        """Changes display name or credentials. Errors: NOT_FOUND; ABORTED the etag is stale.
+        """Changes the fields of update_mask (display_name, split, bucket.access_key_id, bucket.secret_access_key).
+        Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -37,15 +37,17 @@ class SourceServiceStub:
     def __new__(cls, channel: _aio.Channel) -> SourceServiceAsyncStub: ...
     CreateSource: _grpc.UnaryUnaryMultiCallable[_source_service_pb2.CreateSourceRequest, _source_pb2.Source]
     """Creates a Source.
-    Errors: NOT_FOUND dataset; ALREADY_EXISTS source_id is taken; INVALID_ARGUMENT SOURCE_NOT_ALLOWED the folder or URL
-    lies outside what the operator allows.
+    Errors: NOT_FOUND dataset; ALREADY_EXISTS source_id is taken; INVALID_ARGUMENT SOURCE_KIND_MISSING it is no
+    folder, bucket or upload, SOURCE_NOT_ALLOWED the folder or URL lies outside what the operator allows.
     """
     GetSource: _grpc.UnaryUnaryMultiCallable[_source_service_pb2.GetSourceRequest, _source_pb2.Source]
     """Returns one Source, without its secret. Errors: NOT_FOUND."""
     ListSources: _grpc.UnaryUnaryMultiCallable[_source_service_pb2.ListSourcesRequest, _source_service_pb2.ListSourcesResponse]
     """Lists a project's Sources by name. Errors: INVALID_ARGUMENT page_token."""
     UpdateSource: _grpc.UnaryUnaryMultiCallable[_source_service_pb2.UpdateSourceRequest, _source_pb2.Source]
-    """Changes display name or credentials. Errors: NOT_FOUND; ABORTED the etag is stale."""
+    """Changes the fields of update_mask (display_name, split, bucket.access_key_id, bucket.secret_access_key).
+    Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change.
+    """
     DeleteSource: _grpc.UnaryUnaryMultiCallable[_source_service_pb2.DeleteSourceRequest, _empty_pb2.Empty]
     """Deletes a Source. What came through it stays. Errors: NOT_FOUND; FAILED_PRECONDITION a Sync is running."""
     UploadItem: _grpc.StreamUnaryMultiCallable[_source_service_pb2.UploadItemRequest, _source_service_pb2.UploadItemResponse]
@@ -63,15 +65,17 @@ class SourceServiceAsyncStub(SourceServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateSource: _aio.UnaryUnaryMultiCallable[_source_service_pb2.CreateSourceRequest, _source_pb2.Source]  # type: ignore[assignment]
     """Creates a Source.
-    Errors: NOT_FOUND dataset; ALREADY_EXISTS source_id is taken; INVALID_ARGUMENT SOURCE_NOT_ALLOWED the folder or URL
-    lies outside what the operator allows.
+    Errors: NOT_FOUND dataset; ALREADY_EXISTS source_id is taken; INVALID_ARGUMENT SOURCE_KIND_MISSING it is no
+    folder, bucket or upload, SOURCE_NOT_ALLOWED the folder or URL lies outside what the operator allows.
     """
     GetSource: _aio.UnaryUnaryMultiCallable[_source_service_pb2.GetSourceRequest, _source_pb2.Source]  # type: ignore[assignment]
     """Returns one Source, without its secret. Errors: NOT_FOUND."""
     ListSources: _aio.UnaryUnaryMultiCallable[_source_service_pb2.ListSourcesRequest, _source_service_pb2.ListSourcesResponse]  # type: ignore[assignment]
     """Lists a project's Sources by name. Errors: INVALID_ARGUMENT page_token."""
     UpdateSource: _aio.UnaryUnaryMultiCallable[_source_service_pb2.UpdateSourceRequest, _source_pb2.Source]  # type: ignore[assignment]
-    """Changes display name or credentials. Errors: NOT_FOUND; ABORTED the etag is stale."""
+    """Changes the fields of update_mask (display_name, split, bucket.access_key_id, bucket.secret_access_key).
+    Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change.
+    """
     DeleteSource: _aio.UnaryUnaryMultiCallable[_source_service_pb2.DeleteSourceRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Deletes a Source. What came through it stays. Errors: NOT_FOUND; FAILED_PRECONDITION a Sync is running."""
     UploadItem: _aio.StreamUnaryMultiCallable[_source_service_pb2.UploadItemRequest, _source_service_pb2.UploadItemResponse]  # type: ignore[assignment]
@@ -92,8 +96,8 @@ class SourceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_source_pb2.Source, _abc.Awaitable[_source_pb2.Source]]:
         """Creates a Source.
-        Errors: NOT_FOUND dataset; ALREADY_EXISTS source_id is taken; INVALID_ARGUMENT SOURCE_NOT_ALLOWED the folder or URL
-        lies outside what the operator allows.
+        Errors: NOT_FOUND dataset; ALREADY_EXISTS source_id is taken; INVALID_ARGUMENT SOURCE_KIND_MISSING it is no
+        folder, bucket or upload, SOURCE_NOT_ALLOWED the folder or URL lies outside what the operator allows.
         """
 
     @_abc_1.abstractmethod
@@ -118,7 +122,9 @@ class SourceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _source_service_pb2.UpdateSourceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_source_pb2.Source, _abc.Awaitable[_source_pb2.Source]]:
-        """Changes display name or credentials. Errors: NOT_FOUND; ABORTED the etag is stale."""
+        """Changes the fields of update_mask (display_name, split, bucket.access_key_id, bucket.secret_access_key).
+        Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change.
+        """
 
     @_abc_1.abstractmethod
     def DeleteSource(

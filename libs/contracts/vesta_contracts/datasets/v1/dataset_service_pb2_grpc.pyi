@@ -37,11 +37,11 @@ class DatasetServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> DatasetServiceAsyncStub: ...
     CreateDataset: _grpc.UnaryUnaryMultiCallable[_dataset_service_pb2.CreateDatasetRequest, _dataset_pb2.Dataset]
-    """Creates a Dataset. Errors: ALREADY_EXISTS dataset_id is taken; NOT_FOUND taxonomy; FAILED_PRECONDITION shares add to 1 or more."""
+    """Creates a Dataset. Errors: ALREADY_EXISTS dataset_id is taken; NOT_FOUND taxonomy; INVALID_ARGUMENT SPLIT_POLICY_INVALID shares add to 1 or more."""
     GetDataset: _grpc.UnaryUnaryMultiCallable[_dataset_service_pb2.GetDatasetRequest, _dataset_pb2.Dataset]
     """Returns one Dataset. Errors: NOT_FOUND."""
     ListDatasets: _grpc.UnaryUnaryMultiCallable[_dataset_service_pb2.ListDatasetsRequest, _dataset_service_pb2.ListDatasetsResponse]
-    """Lists Datasets by name. Errors: INVALID_ARGUMENT page_token or filter."""
+    """Lists Datasets by name. Errors: INVALID_ARGUMENT page_token."""
     UpdateDataset: _grpc.UnaryUnaryMultiCallable[_dataset_service_pb2.UpdateDatasetRequest, _dataset_pb2.Dataset]
     """Changes the fields of update_mask (display_name, taxonomy). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change."""
     DeleteDataset: _grpc.UnaryUnaryMultiCallable[_dataset_service_pb2.DeleteDatasetRequest, _empty_pb2.Empty]
@@ -64,11 +64,11 @@ class DatasetServiceAsyncStub(DatasetServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateDataset: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.CreateDatasetRequest, _dataset_pb2.Dataset]  # type: ignore[assignment]
-    """Creates a Dataset. Errors: ALREADY_EXISTS dataset_id is taken; NOT_FOUND taxonomy; FAILED_PRECONDITION shares add to 1 or more."""
+    """Creates a Dataset. Errors: ALREADY_EXISTS dataset_id is taken; NOT_FOUND taxonomy; INVALID_ARGUMENT SPLIT_POLICY_INVALID shares add to 1 or more."""
     GetDataset: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.GetDatasetRequest, _dataset_pb2.Dataset]  # type: ignore[assignment]
     """Returns one Dataset. Errors: NOT_FOUND."""
     ListDatasets: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.ListDatasetsRequest, _dataset_service_pb2.ListDatasetsResponse]  # type: ignore[assignment]
-    """Lists Datasets by name. Errors: INVALID_ARGUMENT page_token or filter."""
+    """Lists Datasets by name. Errors: INVALID_ARGUMENT page_token."""
     UpdateDataset: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.UpdateDatasetRequest, _dataset_pb2.Dataset]  # type: ignore[assignment]
     """Changes the fields of update_mask (display_name, taxonomy). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change."""
     DeleteDataset: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.DeleteDatasetRequest, _empty_pb2.Empty]  # type: ignore[assignment]
@@ -94,7 +94,7 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dataset_service_pb2.CreateDatasetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dataset_pb2.Dataset, _abc.Awaitable[_dataset_pb2.Dataset]]:
-        """Creates a Dataset. Errors: ALREADY_EXISTS dataset_id is taken; NOT_FOUND taxonomy; FAILED_PRECONDITION shares add to 1 or more."""
+        """Creates a Dataset. Errors: ALREADY_EXISTS dataset_id is taken; NOT_FOUND taxonomy; INVALID_ARGUMENT SPLIT_POLICY_INVALID shares add to 1 or more."""
 
     @_abc_1.abstractmethod
     def GetDataset(
@@ -110,7 +110,7 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dataset_service_pb2.ListDatasetsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dataset_service_pb2.ListDatasetsResponse, _abc.Awaitable[_dataset_service_pb2.ListDatasetsResponse]]:
-        """Lists Datasets by name. Errors: INVALID_ARGUMENT page_token or filter."""
+        """Lists Datasets by name. Errors: INVALID_ARGUMENT page_token."""
 
     @_abc_1.abstractmethod
     def UpdateDataset(

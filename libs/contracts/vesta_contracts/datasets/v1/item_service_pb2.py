@@ -36,7 +36,7 @@ from vesta_contracts.datasets.v1 import dataset_pb2 as vesta_dot_datasets_dot_v1
 from vesta_contracts.datasets.v1 import item_pb2 as vesta_dot_datasets_dot_v1_dot_item__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$vesta/datasets/v1/item_service.proto\x12\x11vesta.datasets.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x19google/api/resource.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1evesta/common/v1/geometry.proto\x1a\x1bvesta/common/v1/media.proto\x1a\x1bvesta/common/v1/rules.proto\x1a\x1fvesta/datasets/v1/dataset.proto\x1a\x1cvesta/datasets/v1/item.proto\"\x98\x01\n\x17\x42\x61tchCreateItemsRequest\x12&\n\x06parent\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xfa\x41\x0f\n\rvesta/Dataset\x12\x38\n\x05items\x18\x02 \x03(\x0b\x32\x1a.vesta.datasets.v1.NewItemB\r\xe2\x41\x01\x02\xca\xa5\x19\x05\x30\x01\x38\x80\x02\x12\x1b\n\nrequest_id\x18\x03 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x01\"\xa1\x02\n\x07NewItem\x12+\n\x05media\x18\x01 \x01(\x0b\x32\x16.vesta.common.v1.MediaB\x04\xe2\x41\x01\x02\x12\'\n\x05split\x18\x02 \x01(\x0e\x32\x18.vesta.datasets.v1.Split\x12\x42\n\x08metadata\x18\x03 \x03(\x0b\x32(.vesta.datasets.v1.NewItem.MetadataEntryB\x06\xca\xa5\x19\x02\x38@\x12;\n\x0b\x61nnotations\x18\x04 \x01(\x0b\x32!.vesta.datasets.v1.AnnotationListH\x00\x88\x01\x01\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0e\n\x0c_annotations\"K\n\x0e\x41nnotationList\x12\x39\n\x0b\x61nnotations\x18\x01 \x03(\x0b\x32\x1b.vesta.common.v1.AnnotationB\x07\xca\xa5\x19\x03\x38\x90N\"I\n\x18\x42\x61tchCreateItemsResponse\x12-\n\x05items\x18\x01 \x03(\x0b\x32\x1e.vesta.datasets.v1.CreatedItem\"k\n\x0b\x43reatedItem\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x65xisted\x18\x02 \x01(\x08\x12\x14\n\x0c\x64uplicate_of\x18\x03 \x01(\t\x12\'\n\x05split\x18\x04 \x01(\x0e\x32\x18.vesta.datasets.v1.Split\"3\n\x0eGetItemRequest\x12!\n\x04name\x18\x01 \x01(\tB\x13\xe2\x41\x01\x02\xfa\x41\x0c\n\nvesta/Item\"\x9b\x01\n\x10ListItemsRequest\x12&\n\x06parent\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xfa\x41\x0f\n\rvesta/Dataset\x12)\n\tpage_size\x18\x02 \x01(\x05\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00@\x8f@\x12\x1b\n\npage_token\x18\x03 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80 \x12\x17\n\x06\x66ilter\x18\x04 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x10\"T\n\x11ListItemsResponse\x12&\n\x05items\x18\x01 \x03(\x0b\x32\x17.vesta.datasets.v1.Item\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"q\n\x11UpdateItemRequest\x12+\n\x04item\x18\x01 \x01(\x0b\x32\x17.vesta.datasets.v1.ItemB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"6\n\x11\x44\x65leteItemRequest\x12!\n\x04name\x18\x01 \x01(\tB\x13\xe2\x41\x01\x02\xfa\x41\x0c\n\nvesta/Item\"i\n\x13\x44ownloadItemRequest\x12!\n\x04name\x18\x01 \x01(\tB\x13\xe2\x41\x01\x02\xfa\x41\x0c\n\nvesta/Item\x12/\n\x07variant\x18\x02 \x01(\x0e\x32\x1e.vesta.datasets.v1.ItemVariant\"\xa2\x01\n\x19\x42\x61tchAnnotateItemsRequest\x12&\n\x06parent\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xfa\x41\x0f\n\rvesta/Dataset\x12@\n\x05items\x18\x02 \x03(\x0b\x32\".vesta.datasets.v1.ItemAnnotationsB\r\xe2\x41\x01\x02\xca\xa5\x19\x05\x30\x01\x38\xe8\x07\x12\x1b\n\nrequest_id\x18\x03 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x01\"o\n\x0fItemAnnotations\x12!\n\x04item\x18\x01 \x01(\tB\x13\xe2\x41\x01\x02\xfa\x41\x0c\n\nvesta/Item\x12\x39\n\x0b\x61nnotations\x18\x02 \x03(\x0b\x32\x1b.vesta.common.v1.AnnotationB\x07\xca\xa5\x19\x03\x38\x90N\"5\n\x1a\x42\x61tchAnnotateItemsResponse\x12\x17\n\x0f\x61nnotated_count\x18\x01 \x01(\x03\"\xd1\x01\n\x12SearchItemsRequest\x12&\n\x06parent\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xfa\x41\x0f\n\rvesta/Dataset\x12\x0e\n\x04item\x18\x02 \x01(\tH\x00\x12\x31\n\tembedding\x18\x03 \x01(\x0b\x32\x1c.vesta.datasets.v1.EmbeddingH\x00\x12.\n\x0eneighbours_max\x18\x04 \x01(\x05\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00@\x8f@\x12\x17\n\x06\x66ilter\x18\x05 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x10\x42\x07\n\x05query\"$\n\tEmbedding\x12\x17\n\x06values\x18\x01 \x03(\x02\x42\x07\xca\xa5\x19\x03\x38\x80@\"G\n\x13SearchItemsResponse\x12\x30\n\nneighbours\x18\x01 \x03(\x0b\x32\x1c.vesta.datasets.v1.Neighbour\"D\n\tNeighbour\x12%\n\x04item\x18\x01 \x01(\x0b\x32\x17.vesta.datasets.v1.Item\x12\x10\n\x08\x64istance\x18\x02 \x01(\x02\"\xf8\x01\n\x12SelectItemsRequest\x12&\n\x06parent\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xfa\x41\x0f\n\rvesta/Dataset\x12)\n\x05\x63ount\x18\x02 \x01(\x05\x42\x1a\xe2\x41\x01\x02\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x88\xc3@\x12\x36\n\x08strategy\x18\x03 \x01(\x0e\x32$.vesta.datasets.v1.SelectionStrategy\x12-\n\rcontrol_share\x18\x04 \x01(\x01\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00\x00\xf0?\x12\x1a\n\x08\x65xcluded\x18\x05 \x03(\tB\x08\xca\xa5\x19\x04\x38\xa0\x8d\x06\x12\x0c\n\x04seed\x18\x06 \x01(\x03\"\x91\x01\n\x13SelectItemsResponse\x12.\n\x05items\x18\x01 \x03(\x0b\x32\x1f.vesta.datasets.v1.SelectedItem\x12\x36\n\x08strategy\x18\x02 \x01(\x0e\x32$.vesta.datasets.v1.SelectionStrategy\x12\x12\n\npool_count\x18\x03 \x01(\x03\"\x99\x01\n\x0cSelectedItem\x12\x0c\n\x04item\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontrol\x18\x02 \x01(\x08\x12\r\n\x05score\x18\x03 \x01(\x01\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x34\n\x0fpre_annotations\x18\x05 \x03(\x0b\x32\x1b.vesta.common.v1.Annotation\x12\x15\n\rmodel_version\x18\x06 \x01(\t*G\n\x0bItemVariant\x12\x1c\n\x18ITEM_VARIANT_UNSPECIFIED\x10\x00\x12\x1a\n\x16ITEM_VARIANT_THUMBNAIL\x10\x01*\xf9\x01\n\x11SelectionStrategy\x12\"\n\x1eSELECTION_STRATEGY_UNSPECIFIED\x10\x00\x12\x1d\n\x19SELECTION_STRATEGY_RANDOM\x10\x01\x12\x1d\n\x19SELECTION_STRATEGY_MARGIN\x10\x02\x12\x1e\n\x1aSELECTION_STRATEGY_ENTROPY\x10\x03\x12\x1f\n\x1bSELECTION_STRATEGY_K_CENTER\x10\x04\x12 \n\x1cSELECTION_STRATEGY_TYPICLUST\x10\x05\x12\x1f\n\x1bSELECTION_STRATEGY_ADAPTIVE\x10\x06\x32\xf4\n\n\x0bItemService\x12\xac\x01\n\x10\x42\x61tchCreateItems\x12*.vesta.datasets.v1.BatchCreateItemsRequest\x1a+.vesta.datasets.v1.BatchCreateItemsResponse\"?\x82\xd3\xe4\x93\x02\x39\"4/v1/{parent=projects/*/datasets/*}/items:batchCreate:\x01*\x12~\n\x07GetItem\x12!.vesta.datasets.v1.GetItemRequest\x1a\x17.vesta.datasets.v1.Item\"7\xda\x41\x04name\x82\xd3\xe4\x93\x02*\x12(/v1/{name=projects/*/datasets/*/items/*}\x12\x91\x01\n\tListItems\x12#.vesta.datasets.v1.ListItemsRequest\x1a$.vesta.datasets.v1.ListItemsResponse\"9\xda\x41\x06parent\x82\xd3\xe4\x93\x02*\x12(/v1/{parent=projects/*/datasets/*}/items\x12\x9b\x01\n\nUpdateItem\x12$.vesta.datasets.v1.UpdateItemRequest\x1a\x17.vesta.datasets.v1.Item\"N\xda\x41\x10item,update_mask\x82\xd3\xe4\x93\x02\x35\x32-/v1/{item.name=projects/*/datasets/*/items/*}:\x04item\x12\x83\x01\n\nDeleteItem\x12$.vesta.datasets.v1.DeleteItemRequest\x1a\x16.google.protobuf.Empty\"7\xda\x41\x04name\x82\xd3\xe4\x93\x02**(/v1/{name=projects/*/datasets/*/items/*}\x12\x90\x01\n\x0c\x44ownloadItem\x12&.vesta.datasets.v1.DownloadItemRequest\x1a\x14.google.api.HttpBody\"@\xda\x41\x04name\x82\xd3\xe4\x93\x02\x33\x12\x31/v1/{name=projects/*/datasets/*/items/*}:download0\x01\x12\xb4\x01\n\x12\x42\x61tchAnnotateItems\x12,.vesta.datasets.v1.BatchAnnotateItemsRequest\x1a-.vesta.datasets.v1.BatchAnnotateItemsResponse\"A\x82\xd3\xe4\x93\x02;\"6/v1/{parent=projects/*/datasets/*}/items:batchAnnotate:\x01*\x12\x98\x01\n\x0bSearchItems\x12%.vesta.datasets.v1.SearchItemsRequest\x1a&.vesta.datasets.v1.SearchItemsResponse\":\x82\xd3\xe4\x93\x02\x34\"//v1/{parent=projects/*/datasets/*}/items:search:\x01*\x12\x98\x01\n\x0bSelectItems\x12%.vesta.datasets.v1.SelectItemsRequest\x1a&.vesta.datasets.v1.SelectItemsResponse\":\x82\xd3\xe4\x93\x02\x34\"//v1/{parent=projects/*/datasets/*}/items:select:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$vesta/datasets/v1/item_service.proto\x12\x11vesta.datasets.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x19google/api/resource.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1evesta/common/v1/geometry.proto\x1a\x1bvesta/common/v1/media.proto\x1a\x1bvesta/common/v1/rules.proto\x1a\x1fvesta/datasets/v1/dataset.proto\x1a\x1cvesta/datasets/v1/item.proto\"\x98\x01\n\x17\x42\x61tchCreateItemsRequest\x12&\n\x06parent\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xfa\x41\x0f\n\rvesta/Dataset\x12\x38\n\x05items\x18\x02 \x03(\x0b\x32\x1a.vesta.datasets.v1.NewItemB\r\xe2\x41\x01\x02\xca\xa5\x19\x05\x30\x01\x38\x80\x02\x12\x1b\n\nrequest_id\x18\x03 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x01\"\xa6\x02\n\x07NewItem\x12+\n\x05media\x18\x01 \x01(\x0b\x32\x16.vesta.common.v1.MediaB\x04\xe2\x41\x01\x02\x12\'\n\x05split\x18\x02 \x01(\x0e\x32\x18.vesta.datasets.v1.Split\x12G\n\x08metadata\x18\x03 \x03(\x0b\x32(.vesta.datasets.v1.NewItem.MetadataEntryB\x0b\xca\xa5\x19\x07\x38@B\x03\x10\x80\x08\x12;\n\x0b\x61nnotations\x18\x04 \x01(\x0b\x32!.vesta.datasets.v1.AnnotationListH\x00\x88\x01\x01\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0e\n\x0c_annotations\"K\n\x0e\x41nnotationList\x12\x39\n\x0b\x61nnotations\x18\x01 \x03(\x0b\x32\x1b.vesta.common.v1.AnnotationB\x07\xca\xa5\x19\x03\x38\x90N\"I\n\x18\x42\x61tchCreateItemsResponse\x12-\n\x05items\x18\x01 \x03(\x0b\x32\x1e.vesta.datasets.v1.CreatedItem\"k\n\x0b\x43reatedItem\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x65xisted\x18\x02 \x01(\x08\x12\x14\n\x0c\x64uplicate_of\x18\x03 \x01(\t\x12\'\n\x05split\x18\x04 \x01(\x0e\x32\x18.vesta.datasets.v1.Split\"3\n\x0eGetItemRequest\x12!\n\x04name\x18\x01 \x01(\tB\x13\xe2\x41\x01\x02\xfa\x41\x0c\n\nvesta/Item\"\x9b\x01\n\x10ListItemsRequest\x12&\n\x06parent\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xfa\x41\x0f\n\rvesta/Dataset\x12)\n\tpage_size\x18\x02 \x01(\x05\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00@\x8f@\x12\x1b\n\npage_token\x18\x03 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80 \x12\x17\n\x06\x66ilter\x18\x04 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x10\"T\n\x11ListItemsResponse\x12&\n\x05items\x18\x01 \x03(\x0b\x32\x17.vesta.datasets.v1.Item\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"q\n\x11UpdateItemRequest\x12+\n\x04item\x18\x01 \x01(\x0b\x32\x17.vesta.datasets.v1.ItemB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"6\n\x11\x44\x65leteItemRequest\x12!\n\x04name\x18\x01 \x01(\tB\x13\xe2\x41\x01\x02\xfa\x41\x0c\n\nvesta/Item\"i\n\x13\x44ownloadItemRequest\x12!\n\x04name\x18\x01 \x01(\tB\x13\xe2\x41\x01\x02\xfa\x41\x0c\n\nvesta/Item\x12/\n\x07variant\x18\x02 \x01(\x0e\x32\x1e.vesta.datasets.v1.ItemVariant\"\xa2\x01\n\x19\x42\x61tchAnnotateItemsRequest\x12&\n\x06parent\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xfa\x41\x0f\n\rvesta/Dataset\x12@\n\x05items\x18\x02 \x03(\x0b\x32\".vesta.datasets.v1.ItemAnnotationsB\r\xe2\x41\x01\x02\xca\xa5\x19\x05\x30\x01\x38\xe8\x07\x12\x1b\n\nrequest_id\x18\x03 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x01\"o\n\x0fItemAnnotations\x12!\n\x04item\x18\x01 \x01(\tB\x13\xe2\x41\x01\x02\xfa\x41\x0c\n\nvesta/Item\x12\x39\n\x0b\x61nnotations\x18\x02 \x03(\x0b\x32\x1b.vesta.common.v1.AnnotationB\x07\xca\xa5\x19\x03\x38\x90N\"5\n\x1a\x42\x61tchAnnotateItemsResponse\x12\x17\n\x0f\x61nnotated_count\x18\x01 \x01(\x03\"\xda\x01\n\x12SearchItemsRequest\x12&\n\x06parent\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xfa\x41\x0f\n\rvesta/Dataset\x12\x17\n\x04item\x18\x02 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x02H\x00\x12\x31\n\tembedding\x18\x03 \x01(\x0b\x32\x1c.vesta.datasets.v1.EmbeddingH\x00\x12.\n\x0eneighbours_max\x18\x04 \x01(\x05\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00@\x8f@\x12\x17\n\x06\x66ilter\x18\x05 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x10\x42\x07\n\x05query\"$\n\tEmbedding\x12\x17\n\x06values\x18\x01 \x03(\x02\x42\x07\xca\xa5\x19\x03\x38\x80@\"G\n\x13SearchItemsResponse\x12\x30\n\nneighbours\x18\x01 \x03(\x0b\x32\x1c.vesta.datasets.v1.Neighbour\"D\n\tNeighbour\x12%\n\x04item\x18\x01 \x01(\x0b\x32\x17.vesta.datasets.v1.Item\x12\x10\n\x08\x64istance\x18\x02 \x01(\x02\"\xfd\x01\n\x12SelectItemsRequest\x12&\n\x06parent\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xfa\x41\x0f\n\rvesta/Dataset\x12)\n\x05\x63ount\x18\x02 \x01(\x05\x42\x1a\xe2\x41\x01\x02\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x88\xc3@\x12\x36\n\x08strategy\x18\x03 \x01(\x0e\x32$.vesta.datasets.v1.SelectionStrategy\x12-\n\rcontrol_share\x18\x04 \x01(\x01\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00\x00\xf0?\x12\x1f\n\x08\x65xcluded\x18\x05 \x03(\tB\r\xca\xa5\x19\t8\xa0\x8d\x06\x42\x03\x10\x80\x02\x12\x0c\n\x04seed\x18\x06 \x01(\x03\"\x91\x01\n\x13SelectItemsResponse\x12.\n\x05items\x18\x01 \x03(\x0b\x32\x1f.vesta.datasets.v1.SelectedItem\x12\x36\n\x08strategy\x18\x02 \x01(\x0e\x32$.vesta.datasets.v1.SelectionStrategy\x12\x12\n\npool_count\x18\x03 \x01(\x03\"\x99\x01\n\x0cSelectedItem\x12\x0c\n\x04item\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontrol\x18\x02 \x01(\x08\x12\r\n\x05score\x18\x03 \x01(\x01\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x34\n\x0fpre_annotations\x18\x05 \x03(\x0b\x32\x1b.vesta.common.v1.Annotation\x12\x15\n\rmodel_version\x18\x06 \x01(\t*G\n\x0bItemVariant\x12\x1c\n\x18ITEM_VARIANT_UNSPECIFIED\x10\x00\x12\x1a\n\x16ITEM_VARIANT_THUMBNAIL\x10\x01*\xf9\x01\n\x11SelectionStrategy\x12\"\n\x1eSELECTION_STRATEGY_UNSPECIFIED\x10\x00\x12\x1d\n\x19SELECTION_STRATEGY_RANDOM\x10\x01\x12\x1d\n\x19SELECTION_STRATEGY_MARGIN\x10\x02\x12\x1e\n\x1aSELECTION_STRATEGY_ENTROPY\x10\x03\x12\x1f\n\x1bSELECTION_STRATEGY_K_CENTER\x10\x04\x12 \n\x1cSELECTION_STRATEGY_TYPICLUST\x10\x05\x12\x1f\n\x1bSELECTION_STRATEGY_ADAPTIVE\x10\x06\x32\xf4\n\n\x0bItemService\x12\xac\x01\n\x10\x42\x61tchCreateItems\x12*.vesta.datasets.v1.BatchCreateItemsRequest\x1a+.vesta.datasets.v1.BatchCreateItemsResponse\"?\x82\xd3\xe4\x93\x02\x39\"4/v1/{parent=projects/*/datasets/*}/items:batchCreate:\x01*\x12~\n\x07GetItem\x12!.vesta.datasets.v1.GetItemRequest\x1a\x17.vesta.datasets.v1.Item\"7\xda\x41\x04name\x82\xd3\xe4\x93\x02*\x12(/v1/{name=projects/*/datasets/*/items/*}\x12\x91\x01\n\tListItems\x12#.vesta.datasets.v1.ListItemsRequest\x1a$.vesta.datasets.v1.ListItemsResponse\"9\xda\x41\x06parent\x82\xd3\xe4\x93\x02*\x12(/v1/{parent=projects/*/datasets/*}/items\x12\x9b\x01\n\nUpdateItem\x12$.vesta.datasets.v1.UpdateItemRequest\x1a\x17.vesta.datasets.v1.Item\"N\xda\x41\x10item,update_mask\x82\xd3\xe4\x93\x02\x35\x32-/v1/{item.name=projects/*/datasets/*/items/*}:\x04item\x12\x83\x01\n\nDeleteItem\x12$.vesta.datasets.v1.DeleteItemRequest\x1a\x16.google.protobuf.Empty\"7\xda\x41\x04name\x82\xd3\xe4\x93\x02**(/v1/{name=projects/*/datasets/*/items/*}\x12\x90\x01\n\x0c\x44ownloadItem\x12&.vesta.datasets.v1.DownloadItemRequest\x1a\x14.google.api.HttpBody\"@\xda\x41\x04name\x82\xd3\xe4\x93\x02\x33\x12\x31/v1/{name=projects/*/datasets/*/items/*}:download0\x01\x12\xb4\x01\n\x12\x42\x61tchAnnotateItems\x12,.vesta.datasets.v1.BatchAnnotateItemsRequest\x1a-.vesta.datasets.v1.BatchAnnotateItemsResponse\"A\x82\xd3\xe4\x93\x02;\"6/v1/{parent=projects/*/datasets/*}/items:batchAnnotate:\x01*\x12\x98\x01\n\x0bSearchItems\x12%.vesta.datasets.v1.SearchItemsRequest\x1a&.vesta.datasets.v1.SearchItemsResponse\":\x82\xd3\xe4\x93\x02\x34\"//v1/{parent=projects/*/datasets/*}/items:search:\x01*\x12\x98\x01\n\x0bSelectItems\x12%.vesta.datasets.v1.SelectItemsRequest\x1a&.vesta.datasets.v1.SelectItemsResponse\":\x82\xd3\xe4\x93\x02\x34\"//v1/{parent=projects/*/datasets/*}/items:select:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -54,7 +54,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NEWITEM'].fields_by_name['media']._loaded_options = None
   _globals['_NEWITEM'].fields_by_name['media']._serialized_options = b'\342A\001\002'
   _globals['_NEWITEM'].fields_by_name['metadata']._loaded_options = None
-  _globals['_NEWITEM'].fields_by_name['metadata']._serialized_options = b'\312\245\031\0028@'
+  _globals['_NEWITEM'].fields_by_name['metadata']._serialized_options = b'\312\245\031\0078@B\003\020\200\010'
   _globals['_ANNOTATIONLIST'].fields_by_name['annotations']._loaded_options = None
   _globals['_ANNOTATIONLIST'].fields_by_name['annotations']._serialized_options = b'\312\245\031\0038\220N'
   _globals['_GETITEMREQUEST'].fields_by_name['name']._loaded_options = None
@@ -85,6 +85,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ITEMANNOTATIONS'].fields_by_name['annotations']._serialized_options = b'\312\245\031\0038\220N'
   _globals['_SEARCHITEMSREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_SEARCHITEMSREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002\372A\017\n\rvesta/Dataset'
+  _globals['_SEARCHITEMSREQUEST'].fields_by_name['item']._loaded_options = None
+  _globals['_SEARCHITEMSREQUEST'].fields_by_name['item']._serialized_options = b'\312\245\031\003\020\200\002'
   _globals['_SEARCHITEMSREQUEST'].fields_by_name['neighbours_max']._loaded_options = None
   _globals['_SEARCHITEMSREQUEST'].fields_by_name['neighbours_max']._serialized_options = b'\312\245\031\022!\000\000\000\000\000\000\000\000)\000\000\000\000\000@\217@'
   _globals['_SEARCHITEMSREQUEST'].fields_by_name['filter']._loaded_options = None
@@ -98,7 +100,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SELECTITEMSREQUEST'].fields_by_name['control_share']._loaded_options = None
   _globals['_SELECTITEMSREQUEST'].fields_by_name['control_share']._serialized_options = b'\312\245\031\022!\000\000\000\000\000\000\000\000)\000\000\000\000\000\000\360?'
   _globals['_SELECTITEMSREQUEST'].fields_by_name['excluded']._loaded_options = None
-  _globals['_SELECTITEMSREQUEST'].fields_by_name['excluded']._serialized_options = b'\312\245\031\0048\240\215\006'
+  _globals['_SELECTITEMSREQUEST'].fields_by_name['excluded']._serialized_options = b'\312\245\031\t8\240\215\006B\003\020\200\002'
   _globals['_ITEMSERVICE'].methods_by_name['BatchCreateItems']._loaded_options = None
   _globals['_ITEMSERVICE'].methods_by_name['BatchCreateItems']._serialized_options = b'\202\323\344\223\0029\"4/v1/{parent=projects/*/datasets/*}/items:batchCreate:\001*'
   _globals['_ITEMSERVICE'].methods_by_name['GetItem']._loaded_options = None
@@ -117,54 +119,54 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ITEMSERVICE'].methods_by_name['SearchItems']._serialized_options = b'\202\323\344\223\0024\"//v1/{parent=projects/*/datasets/*}/items:search:\001*'
   _globals['_ITEMSERVICE'].methods_by_name['SelectItems']._loaded_options = None
   _globals['_ITEMSERVICE'].methods_by_name['SelectItems']._serialized_options = b'\202\323\344\223\0024\"//v1/{parent=projects/*/datasets/*}/items:select:\001*'
-  _globals['_ITEMVARIANT']._serialized_start=2981
-  _globals['_ITEMVARIANT']._serialized_end=3052
-  _globals['_SELECTIONSTRATEGY']._serialized_start=3055
-  _globals['_SELECTIONSTRATEGY']._serialized_end=3304
+  _globals['_ITEMVARIANT']._serialized_start=3000
+  _globals['_ITEMVARIANT']._serialized_end=3071
+  _globals['_SELECTIONSTRATEGY']._serialized_start=3074
+  _globals['_SELECTIONSTRATEGY']._serialized_end=3323
   _globals['_BATCHCREATEITEMSREQUEST']._serialized_start=418
   _globals['_BATCHCREATEITEMSREQUEST']._serialized_end=570
   _globals['_NEWITEM']._serialized_start=573
-  _globals['_NEWITEM']._serialized_end=862
-  _globals['_NEWITEM_METADATAENTRY']._serialized_start=799
-  _globals['_NEWITEM_METADATAENTRY']._serialized_end=846
-  _globals['_ANNOTATIONLIST']._serialized_start=864
-  _globals['_ANNOTATIONLIST']._serialized_end=939
-  _globals['_BATCHCREATEITEMSRESPONSE']._serialized_start=941
-  _globals['_BATCHCREATEITEMSRESPONSE']._serialized_end=1014
-  _globals['_CREATEDITEM']._serialized_start=1016
-  _globals['_CREATEDITEM']._serialized_end=1123
-  _globals['_GETITEMREQUEST']._serialized_start=1125
-  _globals['_GETITEMREQUEST']._serialized_end=1176
-  _globals['_LISTITEMSREQUEST']._serialized_start=1179
-  _globals['_LISTITEMSREQUEST']._serialized_end=1334
-  _globals['_LISTITEMSRESPONSE']._serialized_start=1336
-  _globals['_LISTITEMSRESPONSE']._serialized_end=1420
-  _globals['_UPDATEITEMREQUEST']._serialized_start=1422
-  _globals['_UPDATEITEMREQUEST']._serialized_end=1535
-  _globals['_DELETEITEMREQUEST']._serialized_start=1537
-  _globals['_DELETEITEMREQUEST']._serialized_end=1591
-  _globals['_DOWNLOADITEMREQUEST']._serialized_start=1593
-  _globals['_DOWNLOADITEMREQUEST']._serialized_end=1698
-  _globals['_BATCHANNOTATEITEMSREQUEST']._serialized_start=1701
-  _globals['_BATCHANNOTATEITEMSREQUEST']._serialized_end=1863
-  _globals['_ITEMANNOTATIONS']._serialized_start=1865
-  _globals['_ITEMANNOTATIONS']._serialized_end=1976
-  _globals['_BATCHANNOTATEITEMSRESPONSE']._serialized_start=1978
-  _globals['_BATCHANNOTATEITEMSRESPONSE']._serialized_end=2031
-  _globals['_SEARCHITEMSREQUEST']._serialized_start=2034
-  _globals['_SEARCHITEMSREQUEST']._serialized_end=2243
-  _globals['_EMBEDDING']._serialized_start=2245
-  _globals['_EMBEDDING']._serialized_end=2281
-  _globals['_SEARCHITEMSRESPONSE']._serialized_start=2283
-  _globals['_SEARCHITEMSRESPONSE']._serialized_end=2354
-  _globals['_NEIGHBOUR']._serialized_start=2356
-  _globals['_NEIGHBOUR']._serialized_end=2424
-  _globals['_SELECTITEMSREQUEST']._serialized_start=2427
-  _globals['_SELECTITEMSREQUEST']._serialized_end=2675
-  _globals['_SELECTITEMSRESPONSE']._serialized_start=2678
-  _globals['_SELECTITEMSRESPONSE']._serialized_end=2823
-  _globals['_SELECTEDITEM']._serialized_start=2826
-  _globals['_SELECTEDITEM']._serialized_end=2979
-  _globals['_ITEMSERVICE']._serialized_start=3307
-  _globals['_ITEMSERVICE']._serialized_end=4703
+  _globals['_NEWITEM']._serialized_end=867
+  _globals['_NEWITEM_METADATAENTRY']._serialized_start=804
+  _globals['_NEWITEM_METADATAENTRY']._serialized_end=851
+  _globals['_ANNOTATIONLIST']._serialized_start=869
+  _globals['_ANNOTATIONLIST']._serialized_end=944
+  _globals['_BATCHCREATEITEMSRESPONSE']._serialized_start=946
+  _globals['_BATCHCREATEITEMSRESPONSE']._serialized_end=1019
+  _globals['_CREATEDITEM']._serialized_start=1021
+  _globals['_CREATEDITEM']._serialized_end=1128
+  _globals['_GETITEMREQUEST']._serialized_start=1130
+  _globals['_GETITEMREQUEST']._serialized_end=1181
+  _globals['_LISTITEMSREQUEST']._serialized_start=1184
+  _globals['_LISTITEMSREQUEST']._serialized_end=1339
+  _globals['_LISTITEMSRESPONSE']._serialized_start=1341
+  _globals['_LISTITEMSRESPONSE']._serialized_end=1425
+  _globals['_UPDATEITEMREQUEST']._serialized_start=1427
+  _globals['_UPDATEITEMREQUEST']._serialized_end=1540
+  _globals['_DELETEITEMREQUEST']._serialized_start=1542
+  _globals['_DELETEITEMREQUEST']._serialized_end=1596
+  _globals['_DOWNLOADITEMREQUEST']._serialized_start=1598
+  _globals['_DOWNLOADITEMREQUEST']._serialized_end=1703
+  _globals['_BATCHANNOTATEITEMSREQUEST']._serialized_start=1706
+  _globals['_BATCHANNOTATEITEMSREQUEST']._serialized_end=1868
+  _globals['_ITEMANNOTATIONS']._serialized_start=1870
+  _globals['_ITEMANNOTATIONS']._serialized_end=1981
+  _globals['_BATCHANNOTATEITEMSRESPONSE']._serialized_start=1983
+  _globals['_BATCHANNOTATEITEMSRESPONSE']._serialized_end=2036
+  _globals['_SEARCHITEMSREQUEST']._serialized_start=2039
+  _globals['_SEARCHITEMSREQUEST']._serialized_end=2257
+  _globals['_EMBEDDING']._serialized_start=2259
+  _globals['_EMBEDDING']._serialized_end=2295
+  _globals['_SEARCHITEMSRESPONSE']._serialized_start=2297
+  _globals['_SEARCHITEMSRESPONSE']._serialized_end=2368
+  _globals['_NEIGHBOUR']._serialized_start=2370
+  _globals['_NEIGHBOUR']._serialized_end=2438
+  _globals['_SELECTITEMSREQUEST']._serialized_start=2441
+  _globals['_SELECTITEMSREQUEST']._serialized_end=2694
+  _globals['_SELECTITEMSRESPONSE']._serialized_start=2697
+  _globals['_SELECTITEMSRESPONSE']._serialized_end=2842
+  _globals['_SELECTEDITEM']._serialized_start=2845
+  _globals['_SELECTEDITEM']._serialized_end=2998
+  _globals['_ITEMSERVICE']._serialized_start=3326
+  _globals['_ITEMSERVICE']._serialized_end=4722
 # @@protoc_insertion_point(module_scope)

@@ -92,7 +92,8 @@ class ItemServiceServicer:
     def BatchCreateItems(self, request, context):
         """Adds media as items, up to 256 a call. A picture that is there already (same SHA-256) is answered with the item it
         is, so that a repeat adds nothing. Publishes item.added for each new one. Called by the connection service and by imports.
-        Errors: NOT_FOUND dataset; INVALID_ARGUMENT a concept outside the taxonomy.
+        Errors: NOT_FOUND dataset; INVALID_ARGUMENT a concept outside the taxonomy, or MEDIA_UNKNOWN the
+        project does not hold the picture: bring pictures in through a Source.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -144,7 +145,8 @@ class ItemServiceServicer:
 
     def SearchItems(self, request, context):
         """The items most like one item or one embedding, nearest first by cosine distance.
-        Errors: NOT_FOUND; FAILED_PRECONDITION EMBEDDING_MISSING no model has embedded the item yet.
+        Errors: NOT_FOUND; FAILED_PRECONDITION EMBEDDING_MISSING no model has embedded the item yet;
+        INVALID_ARGUMENT EMBEDDING_INVALID the embedding is zero or not finite.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

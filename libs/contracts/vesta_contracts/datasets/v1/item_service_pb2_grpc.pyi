@@ -39,7 +39,8 @@ class ItemServiceStub:
     BatchCreateItems: _grpc.UnaryUnaryMultiCallable[_item_service_pb2.BatchCreateItemsRequest, _item_service_pb2.BatchCreateItemsResponse]
     """Adds media as items, up to 256 a call. A picture that is there already (same SHA-256) is answered with the item it
     is, so that a repeat adds nothing. Publishes item.added for each new one. Called by the connection service and by imports.
-    Errors: NOT_FOUND dataset; INVALID_ARGUMENT a concept outside the taxonomy.
+    Errors: NOT_FOUND dataset; INVALID_ARGUMENT a concept outside the taxonomy, or MEDIA_UNKNOWN the
+    project does not hold the picture: bring pictures in through a Source.
     """
     GetItem: _grpc.UnaryUnaryMultiCallable[_item_service_pb2.GetItemRequest, _item_pb2.Item]
     """Returns one Item. Errors: NOT_FOUND."""
@@ -58,7 +59,8 @@ class ItemServiceStub:
     """
     SearchItems: _grpc.UnaryUnaryMultiCallable[_item_service_pb2.SearchItemsRequest, _item_service_pb2.SearchItemsResponse]
     """The items most like one item or one embedding, nearest first by cosine distance.
-    Errors: NOT_FOUND; FAILED_PRECONDITION EMBEDDING_MISSING no model has embedded the item yet.
+    Errors: NOT_FOUND; FAILED_PRECONDITION EMBEDDING_MISSING no model has embedded the item yet;
+    INVALID_ARGUMENT EMBEDDING_INVALID the embedding is zero or not finite.
     """
     SelectItems: _grpc.UnaryUnaryMultiCallable[_item_service_pb2.SelectItemsRequest, _item_service_pb2.SelectItemsResponse]
     """Chooses what to label next from the training side: not labelled, not in `excluded`, no near-duplicate of a labelled
@@ -75,7 +77,8 @@ class ItemServiceAsyncStub(ItemServiceStub):
     BatchCreateItems: _aio.UnaryUnaryMultiCallable[_item_service_pb2.BatchCreateItemsRequest, _item_service_pb2.BatchCreateItemsResponse]  # type: ignore[assignment]
     """Adds media as items, up to 256 a call. A picture that is there already (same SHA-256) is answered with the item it
     is, so that a repeat adds nothing. Publishes item.added for each new one. Called by the connection service and by imports.
-    Errors: NOT_FOUND dataset; INVALID_ARGUMENT a concept outside the taxonomy.
+    Errors: NOT_FOUND dataset; INVALID_ARGUMENT a concept outside the taxonomy, or MEDIA_UNKNOWN the
+    project does not hold the picture: bring pictures in through a Source.
     """
     GetItem: _aio.UnaryUnaryMultiCallable[_item_service_pb2.GetItemRequest, _item_pb2.Item]  # type: ignore[assignment]
     """Returns one Item. Errors: NOT_FOUND."""
@@ -94,7 +97,8 @@ class ItemServiceAsyncStub(ItemServiceStub):
     """
     SearchItems: _aio.UnaryUnaryMultiCallable[_item_service_pb2.SearchItemsRequest, _item_service_pb2.SearchItemsResponse]  # type: ignore[assignment]
     """The items most like one item or one embedding, nearest first by cosine distance.
-    Errors: NOT_FOUND; FAILED_PRECONDITION EMBEDDING_MISSING no model has embedded the item yet.
+    Errors: NOT_FOUND; FAILED_PRECONDITION EMBEDDING_MISSING no model has embedded the item yet;
+    INVALID_ARGUMENT EMBEDDING_INVALID the embedding is zero or not finite.
     """
     SelectItems: _aio.UnaryUnaryMultiCallable[_item_service_pb2.SelectItemsRequest, _item_service_pb2.SelectItemsResponse]  # type: ignore[assignment]
     """Chooses what to label next from the training side: not labelled, not in `excluded`, no near-duplicate of a labelled
@@ -114,7 +118,8 @@ class ItemServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_item_service_pb2.BatchCreateItemsResponse, _abc.Awaitable[_item_service_pb2.BatchCreateItemsResponse]]:
         """Adds media as items, up to 256 a call. A picture that is there already (same SHA-256) is answered with the item it
         is, so that a repeat adds nothing. Publishes item.added for each new one. Called by the connection service and by imports.
-        Errors: NOT_FOUND dataset; INVALID_ARGUMENT a concept outside the taxonomy.
+        Errors: NOT_FOUND dataset; INVALID_ARGUMENT a concept outside the taxonomy, or MEDIA_UNKNOWN the
+        project does not hold the picture: bring pictures in through a Source.
         """
 
     @_abc_1.abstractmethod
@@ -175,7 +180,8 @@ class ItemServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_item_service_pb2.SearchItemsResponse, _abc.Awaitable[_item_service_pb2.SearchItemsResponse]]:
         """The items most like one item or one embedding, nearest first by cosine distance.
-        Errors: NOT_FOUND; FAILED_PRECONDITION EMBEDDING_MISSING no model has embedded the item yet.
+        Errors: NOT_FOUND; FAILED_PRECONDITION EMBEDDING_MISSING no model has embedded the item yet;
+        INVALID_ARGUMENT EMBEDDING_INVALID the embedding is zero or not finite.
         """
 
     @_abc_1.abstractmethod

@@ -77,7 +77,7 @@ class SnapshotServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListSnapshots(self, request, context):
-        """Lists Snapshots, newest first. Errors: INVALID_ARGUMENT page_token or filter.
+        """Lists Snapshots, newest first. Errors: INVALID_ARGUMENT page_token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -39,7 +39,7 @@ class SnapshotServiceStub:
     GetSnapshot: _grpc.UnaryUnaryMultiCallable[_snapshot_service_pb2.GetSnapshotRequest, _snapshot_pb2.Snapshot]
     """Returns one Snapshot. Errors: NOT_FOUND."""
     ListSnapshots: _grpc.UnaryUnaryMultiCallable[_snapshot_service_pb2.ListSnapshotsRequest, _snapshot_service_pb2.ListSnapshotsResponse]
-    """Lists Snapshots, newest first. Errors: INVALID_ARGUMENT page_token or filter."""
+    """Lists Snapshots, newest first. Errors: INVALID_ARGUMENT page_token."""
     DiffSnapshots: _grpc.UnaryUnaryMultiCallable[_snapshot_service_pb2.DiffSnapshotsRequest, _snapshot_pb2.SnapshotDiff]
     """What changed between two Snapshots of one dataset. Errors: NOT_FOUND; INVALID_ARGUMENT of different datasets."""
 
@@ -53,7 +53,7 @@ class SnapshotServiceAsyncStub(SnapshotServiceStub):
     GetSnapshot: _aio.UnaryUnaryMultiCallable[_snapshot_service_pb2.GetSnapshotRequest, _snapshot_pb2.Snapshot]  # type: ignore[assignment]
     """Returns one Snapshot. Errors: NOT_FOUND."""
     ListSnapshots: _aio.UnaryUnaryMultiCallable[_snapshot_service_pb2.ListSnapshotsRequest, _snapshot_service_pb2.ListSnapshotsResponse]  # type: ignore[assignment]
-    """Lists Snapshots, newest first. Errors: INVALID_ARGUMENT page_token or filter."""
+    """Lists Snapshots, newest first. Errors: INVALID_ARGUMENT page_token."""
     DiffSnapshots: _aio.UnaryUnaryMultiCallable[_snapshot_service_pb2.DiffSnapshotsRequest, _snapshot_pb2.SnapshotDiff]  # type: ignore[assignment]
     """What changed between two Snapshots of one dataset. Errors: NOT_FOUND; INVALID_ARGUMENT of different datasets."""
 
@@ -82,7 +82,7 @@ class SnapshotServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _snapshot_service_pb2.ListSnapshotsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_snapshot_service_pb2.ListSnapshotsResponse, _abc.Awaitable[_snapshot_service_pb2.ListSnapshotsResponse]]:
-        """Lists Snapshots, newest first. Errors: INVALID_ARGUMENT page_token or filter."""
+        """Lists Snapshots, newest first. Errors: INVALID_ARGUMENT page_token."""
 
     @_abc_1.abstractmethod
     def DiffSnapshots(

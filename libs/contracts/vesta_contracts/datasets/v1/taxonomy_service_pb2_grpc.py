@@ -69,7 +69,8 @@ class TaxonomyServiceServicer:
     """
 
     def CreateTaxonomy(self, request, context):
-        """Creates a Taxonomy. Errors: ALREADY_EXISTS taxonomy_id is taken.
+        """Creates a Taxonomy. Errors: ALREADY_EXISTS taxonomy_id is taken; INVALID_ARGUMENT TAXONOMY_INVALID an id appears twice
+        or a parent is no concept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -83,14 +84,14 @@ class TaxonomyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListTaxonomies(self, request, context):
-        """Lists Taxonomies by name. Errors: INVALID_ARGUMENT page_token or filter.
+        """Lists Taxonomies by name. Errors: INVALID_ARGUMENT page_token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateTaxonomy(self, request, context):
-        """Changes the fields of update_mask (display_name, concepts; a concept in use cannot be removed, only retired). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change.
+        """Changes the fields of update_mask (display_name, concepts; a concept in use cannot be removed, only retired). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change, TAXONOMY_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

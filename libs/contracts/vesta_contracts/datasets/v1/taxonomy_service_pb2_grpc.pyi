@@ -36,13 +36,15 @@ class TaxonomyServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TaxonomyServiceAsyncStub: ...
     CreateTaxonomy: _grpc.UnaryUnaryMultiCallable[_taxonomy_service_pb2.CreateTaxonomyRequest, _taxonomy_pb2.Taxonomy]
-    """Creates a Taxonomy. Errors: ALREADY_EXISTS taxonomy_id is taken."""
+    """Creates a Taxonomy. Errors: ALREADY_EXISTS taxonomy_id is taken; INVALID_ARGUMENT TAXONOMY_INVALID an id appears twice
+    or a parent is no concept.
+    """
     GetTaxonomy: _grpc.UnaryUnaryMultiCallable[_taxonomy_service_pb2.GetTaxonomyRequest, _taxonomy_pb2.Taxonomy]
     """Returns one Taxonomy. Errors: NOT_FOUND."""
     ListTaxonomies: _grpc.UnaryUnaryMultiCallable[_taxonomy_service_pb2.ListTaxonomiesRequest, _taxonomy_service_pb2.ListTaxonomiesResponse]
-    """Lists Taxonomies by name. Errors: INVALID_ARGUMENT page_token or filter."""
+    """Lists Taxonomies by name. Errors: INVALID_ARGUMENT page_token."""
     UpdateTaxonomy: _grpc.UnaryUnaryMultiCallable[_taxonomy_service_pb2.UpdateTaxonomyRequest, _taxonomy_pb2.Taxonomy]
-    """Changes the fields of update_mask (display_name, concepts; a concept in use cannot be removed, only retired). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change."""
+    """Changes the fields of update_mask (display_name, concepts; a concept in use cannot be removed, only retired). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change, TAXONOMY_INVALID."""
     DeleteTaxonomy: _grpc.UnaryUnaryMultiCallable[_taxonomy_service_pb2.DeleteTaxonomyRequest, _empty_pb2.Empty]
     """Deletes one Taxonomy. Errors: NOT_FOUND; FAILED_PRECONDITION a dataset uses it."""
 
@@ -52,13 +54,15 @@ class TaxonomyServiceAsyncStub(TaxonomyServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateTaxonomy: _aio.UnaryUnaryMultiCallable[_taxonomy_service_pb2.CreateTaxonomyRequest, _taxonomy_pb2.Taxonomy]  # type: ignore[assignment]
-    """Creates a Taxonomy. Errors: ALREADY_EXISTS taxonomy_id is taken."""
+    """Creates a Taxonomy. Errors: ALREADY_EXISTS taxonomy_id is taken; INVALID_ARGUMENT TAXONOMY_INVALID an id appears twice
+    or a parent is no concept.
+    """
     GetTaxonomy: _aio.UnaryUnaryMultiCallable[_taxonomy_service_pb2.GetTaxonomyRequest, _taxonomy_pb2.Taxonomy]  # type: ignore[assignment]
     """Returns one Taxonomy. Errors: NOT_FOUND."""
     ListTaxonomies: _aio.UnaryUnaryMultiCallable[_taxonomy_service_pb2.ListTaxonomiesRequest, _taxonomy_service_pb2.ListTaxonomiesResponse]  # type: ignore[assignment]
-    """Lists Taxonomies by name. Errors: INVALID_ARGUMENT page_token or filter."""
+    """Lists Taxonomies by name. Errors: INVALID_ARGUMENT page_token."""
     UpdateTaxonomy: _aio.UnaryUnaryMultiCallable[_taxonomy_service_pb2.UpdateTaxonomyRequest, _taxonomy_pb2.Taxonomy]  # type: ignore[assignment]
-    """Changes the fields of update_mask (display_name, concepts; a concept in use cannot be removed, only retired). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change."""
+    """Changes the fields of update_mask (display_name, concepts; a concept in use cannot be removed, only retired). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change, TAXONOMY_INVALID."""
     DeleteTaxonomy: _aio.UnaryUnaryMultiCallable[_taxonomy_service_pb2.DeleteTaxonomyRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Deletes one Taxonomy. Errors: NOT_FOUND; FAILED_PRECONDITION a dataset uses it."""
 
@@ -71,7 +75,9 @@ class TaxonomyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _taxonomy_service_pb2.CreateTaxonomyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_taxonomy_pb2.Taxonomy, _abc.Awaitable[_taxonomy_pb2.Taxonomy]]:
-        """Creates a Taxonomy. Errors: ALREADY_EXISTS taxonomy_id is taken."""
+        """Creates a Taxonomy. Errors: ALREADY_EXISTS taxonomy_id is taken; INVALID_ARGUMENT TAXONOMY_INVALID an id appears twice
+        or a parent is no concept.
+        """
 
     @_abc_1.abstractmethod
     def GetTaxonomy(
@@ -87,7 +93,7 @@ class TaxonomyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _taxonomy_service_pb2.ListTaxonomiesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_taxonomy_service_pb2.ListTaxonomiesResponse, _abc.Awaitable[_taxonomy_service_pb2.ListTaxonomiesResponse]]:
-        """Lists Taxonomies by name. Errors: INVALID_ARGUMENT page_token or filter."""
+        """Lists Taxonomies by name. Errors: INVALID_ARGUMENT page_token."""
 
     @_abc_1.abstractmethod
     def UpdateTaxonomy(
@@ -95,7 +101,7 @@ class TaxonomyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _taxonomy_service_pb2.UpdateTaxonomyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_taxonomy_pb2.Taxonomy, _abc.Awaitable[_taxonomy_pb2.Taxonomy]]:
-        """Changes the fields of update_mask (display_name, concepts; a concept in use cannot be removed, only retired). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change."""
+        """Changes the fields of update_mask (display_name, concepts; a concept in use cannot be removed, only retired). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change, TAXONOMY_INVALID."""
 
     @_abc_1.abstractmethod
     def DeleteTaxonomy(

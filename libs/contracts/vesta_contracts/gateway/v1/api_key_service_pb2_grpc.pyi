@@ -40,7 +40,7 @@ class ApiKeyServiceStub:
     GetApiKey: _grpc.UnaryUnaryMultiCallable[_api_key_service_pb2.GetApiKeyRequest, _api_key_pb2.ApiKey]
     """Returns one ApiKey. Errors: NOT_FOUND."""
     ListApiKeys: _grpc.UnaryUnaryMultiCallable[_api_key_service_pb2.ListApiKeysRequest, _api_key_service_pb2.ListApiKeysResponse]
-    """Lists ApiKeys by name. Errors: INVALID_ARGUMENT page_token or filter."""
+    """Lists ApiKeys by name. Errors: INVALID_ARGUMENT page_token."""
     DeleteApiKey: _grpc.UnaryUnaryMultiCallable[_api_key_service_pb2.DeleteApiKeyRequest, _empty_pb2.Empty]
     """Deletes one ApiKey; it is refused from then on. Errors: NOT_FOUND."""
     GetIdentity: _grpc.UnaryUnaryMultiCallable[_api_key_service_pb2.GetIdentityRequest, _api_key_service_pb2.Identity]
@@ -56,7 +56,7 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     GetApiKey: _aio.UnaryUnaryMultiCallable[_api_key_service_pb2.GetApiKeyRequest, _api_key_pb2.ApiKey]  # type: ignore[assignment]
     """Returns one ApiKey. Errors: NOT_FOUND."""
     ListApiKeys: _aio.UnaryUnaryMultiCallable[_api_key_service_pb2.ListApiKeysRequest, _api_key_service_pb2.ListApiKeysResponse]  # type: ignore[assignment]
-    """Lists ApiKeys by name. Errors: INVALID_ARGUMENT page_token or filter."""
+    """Lists ApiKeys by name. Errors: INVALID_ARGUMENT page_token."""
     DeleteApiKey: _aio.UnaryUnaryMultiCallable[_api_key_service_pb2.DeleteApiKeyRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Deletes one ApiKey; it is refused from then on. Errors: NOT_FOUND."""
     GetIdentity: _aio.UnaryUnaryMultiCallable[_api_key_service_pb2.GetIdentityRequest, _api_key_service_pb2.Identity]  # type: ignore[assignment]
@@ -87,7 +87,7 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _api_key_service_pb2.ListApiKeysRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_api_key_service_pb2.ListApiKeysResponse, _abc.Awaitable[_api_key_service_pb2.ListApiKeysResponse]]:
-        """Lists ApiKeys by name. Errors: INVALID_ARGUMENT page_token or filter."""
+        """Lists ApiKeys by name. Errors: INVALID_ARGUMENT page_token."""
 
     @_abc_1.abstractmethod
     def DeleteApiKey(

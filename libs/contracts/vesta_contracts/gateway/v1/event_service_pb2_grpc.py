@@ -48,7 +48,7 @@ class EventServiceServicer:
 
     def WatchEvents(self, request, context):
         """Streams a Project's events as they happen, from now on; REST answers server-sent events.
-        A watcher that reads too slowly is dropped with RESOURCE_EXHAUSTED.
+        Errors: RESOURCE_EXHAUSTED WATCHER_TOO_SLOW events wait to be read; UNAVAILABLE the gateway stops.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -35,7 +35,7 @@ class EventServiceStub:
     def __new__(cls, channel: _aio.Channel) -> EventServiceAsyncStub: ...
     WatchEvents: _grpc.UnaryStreamMultiCallable[_event_service_pb2.WatchEventsRequest, _event_service_pb2.ProjectEvent]
     """Streams a Project's events as they happen, from now on; REST answers server-sent events.
-    A watcher that reads too slowly is dropped with RESOURCE_EXHAUSTED.
+    Errors: RESOURCE_EXHAUSTED WATCHER_TOO_SLOW events wait to be read; UNAVAILABLE the gateway stops.
     """
 
 @_typing.type_check_only
@@ -45,7 +45,7 @@ class EventServiceAsyncStub(EventServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     WatchEvents: _aio.UnaryStreamMultiCallable[_event_service_pb2.WatchEventsRequest, _event_service_pb2.ProjectEvent]  # type: ignore[assignment]
     """Streams a Project's events as they happen, from now on; REST answers server-sent events.
-    A watcher that reads too slowly is dropped with RESOURCE_EXHAUSTED.
+    Errors: RESOURCE_EXHAUSTED WATCHER_TOO_SLOW events wait to be read; UNAVAILABLE the gateway stops.
     """
 
 class EventServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -58,7 +58,7 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_event_service_pb2.ProjectEvent], _abc.AsyncIterator[_event_service_pb2.ProjectEvent]]:
         """Streams a Project's events as they happen, from now on; REST answers server-sent events.
-        A watcher that reads too slowly is dropped with RESOURCE_EXHAUSTED.
+        Errors: RESOURCE_EXHAUSTED WATCHER_TOO_SLOW events wait to be read; UNAVAILABLE the gateway stops.
         """
 
 def add_EventServiceServicer_to_server(servicer: EventServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

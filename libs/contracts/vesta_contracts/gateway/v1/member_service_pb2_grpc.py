@@ -83,7 +83,7 @@ class MemberServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListMembers(self, request, context):
-        """Lists Members by name. Errors: INVALID_ARGUMENT page_token or filter.
+        """Lists Members by name. Errors: INVALID_ARGUMENT page_token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,7 +40,7 @@ class MemberServiceStub:
     GetMember: _grpc.UnaryUnaryMultiCallable[_member_service_pb2.GetMemberRequest, _member_pb2.Member]
     """Returns one Member. Errors: NOT_FOUND."""
     ListMembers: _grpc.UnaryUnaryMultiCallable[_member_service_pb2.ListMembersRequest, _member_service_pb2.ListMembersResponse]
-    """Lists Members by name. Errors: INVALID_ARGUMENT page_token or filter."""
+    """Lists Members by name. Errors: INVALID_ARGUMENT page_token."""
     UpdateMember: _grpc.UnaryUnaryMultiCallable[_member_service_pb2.UpdateMemberRequest, _member_pb2.Member]
     """Changes the fields of update_mask (display_name, role). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change; FAILED_PRECONDITION LAST_OWNER."""
     DeleteMember: _grpc.UnaryUnaryMultiCallable[_member_service_pb2.DeleteMemberRequest, _empty_pb2.Empty]
@@ -56,7 +56,7 @@ class MemberServiceAsyncStub(MemberServiceStub):
     GetMember: _aio.UnaryUnaryMultiCallable[_member_service_pb2.GetMemberRequest, _member_pb2.Member]  # type: ignore[assignment]
     """Returns one Member. Errors: NOT_FOUND."""
     ListMembers: _aio.UnaryUnaryMultiCallable[_member_service_pb2.ListMembersRequest, _member_service_pb2.ListMembersResponse]  # type: ignore[assignment]
-    """Lists Members by name. Errors: INVALID_ARGUMENT page_token or filter."""
+    """Lists Members by name. Errors: INVALID_ARGUMENT page_token."""
     UpdateMember: _aio.UnaryUnaryMultiCallable[_member_service_pb2.UpdateMemberRequest, _member_pb2.Member]  # type: ignore[assignment]
     """Changes the fields of update_mask (display_name, role). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change; FAILED_PRECONDITION LAST_OWNER."""
     DeleteMember: _aio.UnaryUnaryMultiCallable[_member_service_pb2.DeleteMemberRequest, _empty_pb2.Empty]  # type: ignore[assignment]
@@ -87,7 +87,7 @@ class MemberServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _member_service_pb2.ListMembersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_member_service_pb2.ListMembersResponse, _abc.Awaitable[_member_service_pb2.ListMembersResponse]]:
-        """Lists Members by name. Errors: INVALID_ARGUMENT page_token or filter."""
+        """Lists Members by name. Errors: INVALID_ARGUMENT page_token."""
 
     @_abc_1.abstractmethod
     def UpdateMember(

@@ -69,7 +69,8 @@ class PipelineServiceServicer:
     """
 
     def CreatePipeline(self, request, context):
-        """Creates a Pipeline. Errors: ALREADY_EXISTS pipeline_id is taken; NOT_FOUND deployment or source.
+        """Creates a Pipeline. Errors: ALREADY_EXISTS pipeline_id is taken; NOT_FOUND deployment or source;
+        INVALID_ARGUMENT STEP_KIND_MISSING a step without a kind; FAILED_PRECONDITION SOURCE_NOT_UPLOAD uncertain_source is no upload source.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -83,14 +84,16 @@ class PipelineServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListPipelines(self, request, context):
-        """Lists Pipelines by name. Errors: INVALID_ARGUMENT page_token or filter.
+        """Lists Pipelines by name. Errors: INVALID_ARGUMENT page_token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdatePipeline(self, request, context):
-        """Changes the fields of update_mask (display_name, steps, age_max, uncertain_source, uncertain_per_minute_max). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change.
+        """Changes the fields of update_mask (display_name, steps, age_max, uncertain_source, uncertain_per_minute_max).
+        Errors: NOT_FOUND it, a deployment or the source; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change,
+        STEP_KIND_MISSING; FAILED_PRECONDITION SOURCE_NOT_UPLOAD.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,13 +36,18 @@ class PipelineServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> PipelineServiceAsyncStub: ...
     CreatePipeline: _grpc.UnaryUnaryMultiCallable[_pipeline_service_pb2.CreatePipelineRequest, _pipeline_pb2.Pipeline]
-    """Creates a Pipeline. Errors: ALREADY_EXISTS pipeline_id is taken; NOT_FOUND deployment or source."""
+    """Creates a Pipeline. Errors: ALREADY_EXISTS pipeline_id is taken; NOT_FOUND deployment or source;
+    INVALID_ARGUMENT STEP_KIND_MISSING a step without a kind; FAILED_PRECONDITION SOURCE_NOT_UPLOAD uncertain_source is no upload source.
+    """
     GetPipeline: _grpc.UnaryUnaryMultiCallable[_pipeline_service_pb2.GetPipelineRequest, _pipeline_pb2.Pipeline]
     """Returns one Pipeline. Errors: NOT_FOUND."""
     ListPipelines: _grpc.UnaryUnaryMultiCallable[_pipeline_service_pb2.ListPipelinesRequest, _pipeline_service_pb2.ListPipelinesResponse]
-    """Lists Pipelines by name. Errors: INVALID_ARGUMENT page_token or filter."""
+    """Lists Pipelines by name. Errors: INVALID_ARGUMENT page_token."""
     UpdatePipeline: _grpc.UnaryUnaryMultiCallable[_pipeline_service_pb2.UpdatePipelineRequest, _pipeline_pb2.Pipeline]
-    """Changes the fields of update_mask (display_name, steps, age_max, uncertain_source, uncertain_per_minute_max). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change."""
+    """Changes the fields of update_mask (display_name, steps, age_max, uncertain_source, uncertain_per_minute_max).
+    Errors: NOT_FOUND it, a deployment or the source; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change,
+    STEP_KIND_MISSING; FAILED_PRECONDITION SOURCE_NOT_UPLOAD.
+    """
     DeletePipeline: _grpc.UnaryUnaryMultiCallable[_pipeline_service_pb2.DeletePipelineRequest, _empty_pb2.Empty]
     """Deletes one Pipeline with its streams and observations. Errors: NOT_FOUND."""
 
@@ -52,13 +57,18 @@ class PipelineServiceAsyncStub(PipelineServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreatePipeline: _aio.UnaryUnaryMultiCallable[_pipeline_service_pb2.CreatePipelineRequest, _pipeline_pb2.Pipeline]  # type: ignore[assignment]
-    """Creates a Pipeline. Errors: ALREADY_EXISTS pipeline_id is taken; NOT_FOUND deployment or source."""
+    """Creates a Pipeline. Errors: ALREADY_EXISTS pipeline_id is taken; NOT_FOUND deployment or source;
+    INVALID_ARGUMENT STEP_KIND_MISSING a step without a kind; FAILED_PRECONDITION SOURCE_NOT_UPLOAD uncertain_source is no upload source.
+    """
     GetPipeline: _aio.UnaryUnaryMultiCallable[_pipeline_service_pb2.GetPipelineRequest, _pipeline_pb2.Pipeline]  # type: ignore[assignment]
     """Returns one Pipeline. Errors: NOT_FOUND."""
     ListPipelines: _aio.UnaryUnaryMultiCallable[_pipeline_service_pb2.ListPipelinesRequest, _pipeline_service_pb2.ListPipelinesResponse]  # type: ignore[assignment]
-    """Lists Pipelines by name. Errors: INVALID_ARGUMENT page_token or filter."""
+    """Lists Pipelines by name. Errors: INVALID_ARGUMENT page_token."""
     UpdatePipeline: _aio.UnaryUnaryMultiCallable[_pipeline_service_pb2.UpdatePipelineRequest, _pipeline_pb2.Pipeline]  # type: ignore[assignment]
-    """Changes the fields of update_mask (display_name, steps, age_max, uncertain_source, uncertain_per_minute_max). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change."""
+    """Changes the fields of update_mask (display_name, steps, age_max, uncertain_source, uncertain_per_minute_max).
+    Errors: NOT_FOUND it, a deployment or the source; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change,
+    STEP_KIND_MISSING; FAILED_PRECONDITION SOURCE_NOT_UPLOAD.
+    """
     DeletePipeline: _aio.UnaryUnaryMultiCallable[_pipeline_service_pb2.DeletePipelineRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Deletes one Pipeline with its streams and observations. Errors: NOT_FOUND."""
 
@@ -71,7 +81,9 @@ class PipelineServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _pipeline_service_pb2.CreatePipelineRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_pipeline_pb2.Pipeline, _abc.Awaitable[_pipeline_pb2.Pipeline]]:
-        """Creates a Pipeline. Errors: ALREADY_EXISTS pipeline_id is taken; NOT_FOUND deployment or source."""
+        """Creates a Pipeline. Errors: ALREADY_EXISTS pipeline_id is taken; NOT_FOUND deployment or source;
+        INVALID_ARGUMENT STEP_KIND_MISSING a step without a kind; FAILED_PRECONDITION SOURCE_NOT_UPLOAD uncertain_source is no upload source.
+        """
 
     @_abc_1.abstractmethod
     def GetPipeline(
@@ -87,7 +99,7 @@ class PipelineServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _pipeline_service_pb2.ListPipelinesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_pipeline_service_pb2.ListPipelinesResponse, _abc.Awaitable[_pipeline_service_pb2.ListPipelinesResponse]]:
-        """Lists Pipelines by name. Errors: INVALID_ARGUMENT page_token or filter."""
+        """Lists Pipelines by name. Errors: INVALID_ARGUMENT page_token."""
 
     @_abc_1.abstractmethod
     def UpdatePipeline(
@@ -95,7 +107,10 @@ class PipelineServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _pipeline_service_pb2.UpdatePipelineRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_pipeline_pb2.Pipeline, _abc.Awaitable[_pipeline_pb2.Pipeline]]:
-        """Changes the fields of update_mask (display_name, steps, age_max, uncertain_source, uncertain_per_minute_max). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change."""
+        """Changes the fields of update_mask (display_name, steps, age_max, uncertain_source, uncertain_per_minute_max).
+        Errors: NOT_FOUND it, a deployment or the source; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change,
+        STEP_KIND_MISSING; FAILED_PRECONDITION SOURCE_NOT_UPLOAD.
+        """
 
     @_abc_1.abstractmethod
     def DeletePipeline(

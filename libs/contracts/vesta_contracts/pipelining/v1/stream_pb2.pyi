@@ -40,9 +40,11 @@ class Stream(_message.Message):
     display_name: _builtins.str
     observed_count: _builtins.int
     dropped_count: _builtins.int
-    """Frames that were older than the pipeline's age_max when their turn came."""
+    """Frames that were older than the pipeline's age_max when their turn came, or whose deployment could not be asked: it is
+    gone, or has no model yet.
+    """
     refused_count: _builtins.int
-    """Frames that could not be decoded."""
+    """Frames that are empty, larger than 8,000,000 bytes or could not be decoded."""
     uncertain_count: _builtins.int
     """Uncertain frames sent to the dataset."""
     @_builtins.property

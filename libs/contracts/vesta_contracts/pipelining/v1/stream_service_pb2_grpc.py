@@ -64,7 +64,7 @@ class StreamServiceServicer:
     """
 
     def CreateStream(self, request, context):
-        """Creates a Stream. Errors: ALREADY_EXISTS stream_id is taken.
+        """Creates a Stream. Errors: ALREADY_EXISTS stream_id is taken; NOT_FOUND pipeline.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -78,7 +78,7 @@ class StreamServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListStreams(self, request, context):
-        """Lists Streams by name. Errors: INVALID_ARGUMENT page_token or filter.
+        """Lists Streams by name. Errors: NOT_FOUND pipeline; INVALID_ARGUMENT page_token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,11 +36,11 @@ class StreamServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> StreamServiceAsyncStub: ...
     CreateStream: _grpc.UnaryUnaryMultiCallable[_stream_service_pb2.CreateStreamRequest, _stream_pb2.Stream]
-    """Creates a Stream. Errors: ALREADY_EXISTS stream_id is taken."""
+    """Creates a Stream. Errors: ALREADY_EXISTS stream_id is taken; NOT_FOUND pipeline."""
     GetStream: _grpc.UnaryUnaryMultiCallable[_stream_service_pb2.GetStreamRequest, _stream_pb2.Stream]
     """Returns one Stream. Errors: NOT_FOUND."""
     ListStreams: _grpc.UnaryUnaryMultiCallable[_stream_service_pb2.ListStreamsRequest, _stream_service_pb2.ListStreamsResponse]
-    """Lists Streams by name. Errors: INVALID_ARGUMENT page_token or filter."""
+    """Lists Streams by name. Errors: NOT_FOUND pipeline; INVALID_ARGUMENT page_token."""
     DeleteStream: _grpc.UnaryUnaryMultiCallable[_stream_service_pb2.DeleteStreamRequest, _empty_pb2.Empty]
     """Deletes one Stream. Errors: NOT_FOUND."""
 
@@ -50,11 +50,11 @@ class StreamServiceAsyncStub(StreamServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateStream: _aio.UnaryUnaryMultiCallable[_stream_service_pb2.CreateStreamRequest, _stream_pb2.Stream]  # type: ignore[assignment]
-    """Creates a Stream. Errors: ALREADY_EXISTS stream_id is taken."""
+    """Creates a Stream. Errors: ALREADY_EXISTS stream_id is taken; NOT_FOUND pipeline."""
     GetStream: _aio.UnaryUnaryMultiCallable[_stream_service_pb2.GetStreamRequest, _stream_pb2.Stream]  # type: ignore[assignment]
     """Returns one Stream. Errors: NOT_FOUND."""
     ListStreams: _aio.UnaryUnaryMultiCallable[_stream_service_pb2.ListStreamsRequest, _stream_service_pb2.ListStreamsResponse]  # type: ignore[assignment]
-    """Lists Streams by name. Errors: INVALID_ARGUMENT page_token or filter."""
+    """Lists Streams by name. Errors: NOT_FOUND pipeline; INVALID_ARGUMENT page_token."""
     DeleteStream: _aio.UnaryUnaryMultiCallable[_stream_service_pb2.DeleteStreamRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Deletes one Stream. Errors: NOT_FOUND."""
 
@@ -67,7 +67,7 @@ class StreamServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _stream_service_pb2.CreateStreamRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_stream_pb2.Stream, _abc.Awaitable[_stream_pb2.Stream]]:
-        """Creates a Stream. Errors: ALREADY_EXISTS stream_id is taken."""
+        """Creates a Stream. Errors: ALREADY_EXISTS stream_id is taken; NOT_FOUND pipeline."""
 
     @_abc_1.abstractmethod
     def GetStream(
@@ -83,7 +83,7 @@ class StreamServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _stream_service_pb2.ListStreamsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_stream_service_pb2.ListStreamsResponse, _abc.Awaitable[_stream_service_pb2.ListStreamsResponse]]:
-        """Lists Streams by name. Errors: INVALID_ARGUMENT page_token or filter."""
+        """Lists Streams by name. Errors: NOT_FOUND pipeline; INVALID_ARGUMENT page_token."""
 
     @_abc_1.abstractmethod
     def DeleteStream(

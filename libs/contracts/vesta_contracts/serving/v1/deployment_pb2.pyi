@@ -122,9 +122,11 @@ class UncertaintyPolicy(_message.Message):
     SCORE_CERTAIN_FIELD_NUMBER: _builtins.int
     MARGIN_CERTAIN_FIELD_NUMBER: _builtins.int
     score_threshold: _builtins.float
-    """Labels with a lower score are reported as discarded; 0.5 if unset."""
+    """Labels with a lower score are reported as discarded; 0.5 if unset. Ignored for a multi-label model, whose
+    concepts have thresholds of their own.
+    """
     score_certain: _builtins.float
-    """Uncertain where the best score is below this; 0.8 if unset."""
+    """Uncertain where the best score is below this; 0.8 if unset. Ignored for a multi-label model."""
     margin_certain: _builtins.float
     """Uncertain where the two best scores are closer than this; 0.2 if unset."""
     def __init__(

@@ -79,7 +79,7 @@ class DeploymentServiceServicer:
     """
 
     def CreateDeployment(self, request, context):
-        """Creates a Deployment. Errors: ALREADY_EXISTS deployment_id is taken; NOT_FOUND model_version.
+        """Creates a Deployment. Errors: ALREADY_EXISTS deployment_id is taken; INVALID_ARGUMENT MODEL_VERSION_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -93,7 +93,7 @@ class DeploymentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListDeployments(self, request, context):
-        """Lists Deployments by name. Errors: INVALID_ARGUMENT page_token or filter.
+        """Lists Deployments by name. Errors: INVALID_ARGUMENT page_token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,11 +36,11 @@ class DeploymentServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> DeploymentServiceAsyncStub: ...
     CreateDeployment: _grpc.UnaryUnaryMultiCallable[_deployment_service_pb2.CreateDeploymentRequest, _deployment_pb2.Deployment]
-    """Creates a Deployment. Errors: ALREADY_EXISTS deployment_id is taken; NOT_FOUND model_version."""
+    """Creates a Deployment. Errors: ALREADY_EXISTS deployment_id is taken; INVALID_ARGUMENT MODEL_VERSION_NOT_FOUND."""
     GetDeployment: _grpc.UnaryUnaryMultiCallable[_deployment_service_pb2.GetDeploymentRequest, _deployment_pb2.Deployment]
     """Returns one Deployment. Errors: NOT_FOUND."""
     ListDeployments: _grpc.UnaryUnaryMultiCallable[_deployment_service_pb2.ListDeploymentsRequest, _deployment_service_pb2.ListDeploymentsResponse]
-    """Lists Deployments by name. Errors: INVALID_ARGUMENT page_token or filter."""
+    """Lists Deployments by name. Errors: INVALID_ARGUMENT page_token."""
     UpdateDeployment: _grpc.UnaryUnaryMultiCallable[_deployment_service_pb2.UpdateDeploymentRequest, _deployment_pb2.Deployment]
     """Changes the fields of update_mask (display_name, model_version, uncertainty, datasets). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change."""
     DeleteDeployment: _grpc.UnaryUnaryMultiCallable[_deployment_service_pb2.DeleteDeploymentRequest, _empty_pb2.Empty]
@@ -60,11 +60,11 @@ class DeploymentServiceAsyncStub(DeploymentServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateDeployment: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.CreateDeploymentRequest, _deployment_pb2.Deployment]  # type: ignore[assignment]
-    """Creates a Deployment. Errors: ALREADY_EXISTS deployment_id is taken; NOT_FOUND model_version."""
+    """Creates a Deployment. Errors: ALREADY_EXISTS deployment_id is taken; INVALID_ARGUMENT MODEL_VERSION_NOT_FOUND."""
     GetDeployment: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.GetDeploymentRequest, _deployment_pb2.Deployment]  # type: ignore[assignment]
     """Returns one Deployment. Errors: NOT_FOUND."""
     ListDeployments: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.ListDeploymentsRequest, _deployment_service_pb2.ListDeploymentsResponse]  # type: ignore[assignment]
-    """Lists Deployments by name. Errors: INVALID_ARGUMENT page_token or filter."""
+    """Lists Deployments by name. Errors: INVALID_ARGUMENT page_token."""
     UpdateDeployment: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.UpdateDeploymentRequest, _deployment_pb2.Deployment]  # type: ignore[assignment]
     """Changes the fields of update_mask (display_name, model_version, uncertainty, datasets). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change."""
     DeleteDeployment: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.DeleteDeploymentRequest, _empty_pb2.Empty]  # type: ignore[assignment]
@@ -87,7 +87,7 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _deployment_service_pb2.CreateDeploymentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_deployment_pb2.Deployment, _abc.Awaitable[_deployment_pb2.Deployment]]:
-        """Creates a Deployment. Errors: ALREADY_EXISTS deployment_id is taken; NOT_FOUND model_version."""
+        """Creates a Deployment. Errors: ALREADY_EXISTS deployment_id is taken; INVALID_ARGUMENT MODEL_VERSION_NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def GetDeployment(
@@ -103,7 +103,7 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _deployment_service_pb2.ListDeploymentsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_deployment_service_pb2.ListDeploymentsResponse, _abc.Awaitable[_deployment_service_pb2.ListDeploymentsResponse]]:
-        """Lists Deployments by name. Errors: INVALID_ARGUMENT page_token or filter."""
+        """Lists Deployments by name. Errors: INVALID_ARGUMENT page_token."""
 
     @_abc_1.abstractmethod
     def UpdateDeployment(

@@ -81,7 +81,7 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """Lists Models by name. Errors: INVALID_ARGUMENT page_token or filter.
+        """Lists Models by name. Errors: INVALID_ARGUMENT page_token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -102,7 +102,7 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListModelVersions(self, request, context):
-        """Lists ModelVersions, newest first. Errors: INVALID_ARGUMENT page_token or filter.
+        """Lists ModelVersions, newest first. Errors: INVALID_ARGUMENT page_token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,13 +38,13 @@ class ModelServiceStub:
     GetModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetModelRequest, _model_pb2.Model]
     """Returns one Model. Errors: NOT_FOUND."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ListModelsRequest, _model_service_pb2.ListModelsResponse]
-    """Lists Models by name. Errors: INVALID_ARGUMENT page_token or filter."""
+    """Lists Models by name. Errors: INVALID_ARGUMENT page_token."""
     UpdateModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.UpdateModelRequest, _model_pb2.Model]
     """Changes the fields of update_mask (display_name). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change."""
     GetModelVersion: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetModelVersionRequest, _model_pb2.ModelVersion]
     """Returns one ModelVersion. Errors: NOT_FOUND."""
     ListModelVersions: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ListModelVersionsRequest, _model_service_pb2.ListModelVersionsResponse]
-    """Lists ModelVersions, newest first. Errors: INVALID_ARGUMENT page_token or filter."""
+    """Lists ModelVersions, newest first. Errors: INVALID_ARGUMENT page_token."""
     DownloadModelVersion: _grpc.UnaryStreamMultiCallable[_model_service_pb2.DownloadModelVersionRequest, _httpbody_pb2.HttpBody]
     """Streams the ONNX file. Errors: NOT_FOUND; DATA_LOSS the bytes do not match their digest."""
 
@@ -56,13 +56,13 @@ class ModelServiceAsyncStub(ModelServiceStub):
     GetModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetModelRequest, _model_pb2.Model]  # type: ignore[assignment]
     """Returns one Model. Errors: NOT_FOUND."""
     ListModels: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ListModelsRequest, _model_service_pb2.ListModelsResponse]  # type: ignore[assignment]
-    """Lists Models by name. Errors: INVALID_ARGUMENT page_token or filter."""
+    """Lists Models by name. Errors: INVALID_ARGUMENT page_token."""
     UpdateModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.UpdateModelRequest, _model_pb2.Model]  # type: ignore[assignment]
     """Changes the fields of update_mask (display_name). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change."""
     GetModelVersion: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetModelVersionRequest, _model_pb2.ModelVersion]  # type: ignore[assignment]
     """Returns one ModelVersion. Errors: NOT_FOUND."""
     ListModelVersions: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ListModelVersionsRequest, _model_service_pb2.ListModelVersionsResponse]  # type: ignore[assignment]
-    """Lists ModelVersions, newest first. Errors: INVALID_ARGUMENT page_token or filter."""
+    """Lists ModelVersions, newest first. Errors: INVALID_ARGUMENT page_token."""
     DownloadModelVersion: _aio.UnaryStreamMultiCallable[_model_service_pb2.DownloadModelVersionRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """Streams the ONNX file. Errors: NOT_FOUND; DATA_LOSS the bytes do not match their digest."""
 
@@ -83,7 +83,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_service_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_service_pb2.ListModelsResponse, _abc.Awaitable[_model_service_pb2.ListModelsResponse]]:
-        """Lists Models by name. Errors: INVALID_ARGUMENT page_token or filter."""
+        """Lists Models by name. Errors: INVALID_ARGUMENT page_token."""
 
     @_abc_1.abstractmethod
     def UpdateModel(
@@ -107,7 +107,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_service_pb2.ListModelVersionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_service_pb2.ListModelVersionsResponse, _abc.Awaitable[_model_service_pb2.ListModelVersionsResponse]]:
-        """Lists ModelVersions, newest first. Errors: INVALID_ARGUMENT page_token or filter."""
+        """Lists ModelVersions, newest first. Errors: INVALID_ARGUMENT page_token."""
 
     @_abc_1.abstractmethod
     def DownloadModelVersion(

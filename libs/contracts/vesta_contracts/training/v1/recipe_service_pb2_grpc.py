@@ -83,21 +83,22 @@ class RecipeServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListRecipes(self, request, context):
-        """Lists Recipes by name. Errors: INVALID_ARGUMENT page_token or filter.
+        """Lists Recipes by name. Errors: INVALID_ARGUMENT page_token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateRecipe(self, request, context):
-        """Changes the fields of update_mask (display_name, yaml). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change.
+        """Changes the fields of update_mask (display_name, yaml). Errors: NOT_FOUND; ABORTED the etag is stale;
+        INVALID_ARGUMENT a field that cannot change, RECIPE_INVALID; FAILED_PRECONDITION RECIPE_BUILTIN it ships with the platform.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteRecipe(self, request, context):
-        """Deletes one Recipe. Errors: NOT_FOUND; FAILED_PRECONDITION it ships with the platform.
+        """Deletes one Recipe. Errors: NOT_FOUND; FAILED_PRECONDITION RECIPE_BUILTIN it ships with the platform.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

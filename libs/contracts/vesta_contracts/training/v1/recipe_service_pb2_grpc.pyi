@@ -40,11 +40,13 @@ class RecipeServiceStub:
     GetRecipe: _grpc.UnaryUnaryMultiCallable[_recipe_service_pb2.GetRecipeRequest, _recipe_pb2.Recipe]
     """Returns one Recipe. Errors: NOT_FOUND."""
     ListRecipes: _grpc.UnaryUnaryMultiCallable[_recipe_service_pb2.ListRecipesRequest, _recipe_service_pb2.ListRecipesResponse]
-    """Lists Recipes by name. Errors: INVALID_ARGUMENT page_token or filter."""
+    """Lists Recipes by name. Errors: INVALID_ARGUMENT page_token."""
     UpdateRecipe: _grpc.UnaryUnaryMultiCallable[_recipe_service_pb2.UpdateRecipeRequest, _recipe_pb2.Recipe]
-    """Changes the fields of update_mask (display_name, yaml). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change."""
+    """Changes the fields of update_mask (display_name, yaml). Errors: NOT_FOUND; ABORTED the etag is stale;
+    INVALID_ARGUMENT a field that cannot change, RECIPE_INVALID; FAILED_PRECONDITION RECIPE_BUILTIN it ships with the platform.
+    """
     DeleteRecipe: _grpc.UnaryUnaryMultiCallable[_recipe_service_pb2.DeleteRecipeRequest, _empty_pb2.Empty]
-    """Deletes one Recipe. Errors: NOT_FOUND; FAILED_PRECONDITION it ships with the platform."""
+    """Deletes one Recipe. Errors: NOT_FOUND; FAILED_PRECONDITION RECIPE_BUILTIN it ships with the platform."""
 
 @_typing.type_check_only
 class RecipeServiceAsyncStub(RecipeServiceStub):
@@ -56,11 +58,13 @@ class RecipeServiceAsyncStub(RecipeServiceStub):
     GetRecipe: _aio.UnaryUnaryMultiCallable[_recipe_service_pb2.GetRecipeRequest, _recipe_pb2.Recipe]  # type: ignore[assignment]
     """Returns one Recipe. Errors: NOT_FOUND."""
     ListRecipes: _aio.UnaryUnaryMultiCallable[_recipe_service_pb2.ListRecipesRequest, _recipe_service_pb2.ListRecipesResponse]  # type: ignore[assignment]
-    """Lists Recipes by name. Errors: INVALID_ARGUMENT page_token or filter."""
+    """Lists Recipes by name. Errors: INVALID_ARGUMENT page_token."""
     UpdateRecipe: _aio.UnaryUnaryMultiCallable[_recipe_service_pb2.UpdateRecipeRequest, _recipe_pb2.Recipe]  # type: ignore[assignment]
-    """Changes the fields of update_mask (display_name, yaml). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change."""
+    """Changes the fields of update_mask (display_name, yaml). Errors: NOT_FOUND; ABORTED the etag is stale;
+    INVALID_ARGUMENT a field that cannot change, RECIPE_INVALID; FAILED_PRECONDITION RECIPE_BUILTIN it ships with the platform.
+    """
     DeleteRecipe: _aio.UnaryUnaryMultiCallable[_recipe_service_pb2.DeleteRecipeRequest, _empty_pb2.Empty]  # type: ignore[assignment]
-    """Deletes one Recipe. Errors: NOT_FOUND; FAILED_PRECONDITION it ships with the platform."""
+    """Deletes one Recipe. Errors: NOT_FOUND; FAILED_PRECONDITION RECIPE_BUILTIN it ships with the platform."""
 
 class RecipeServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps Recipes."""
@@ -87,7 +91,7 @@ class RecipeServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _recipe_service_pb2.ListRecipesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_recipe_service_pb2.ListRecipesResponse, _abc.Awaitable[_recipe_service_pb2.ListRecipesResponse]]:
-        """Lists Recipes by name. Errors: INVALID_ARGUMENT page_token or filter."""
+        """Lists Recipes by name. Errors: INVALID_ARGUMENT page_token."""
 
     @_abc_1.abstractmethod
     def UpdateRecipe(
@@ -95,7 +99,9 @@ class RecipeServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _recipe_service_pb2.UpdateRecipeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_recipe_pb2.Recipe, _abc.Awaitable[_recipe_pb2.Recipe]]:
-        """Changes the fields of update_mask (display_name, yaml). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change."""
+        """Changes the fields of update_mask (display_name, yaml). Errors: NOT_FOUND; ABORTED the etag is stale;
+        INVALID_ARGUMENT a field that cannot change, RECIPE_INVALID; FAILED_PRECONDITION RECIPE_BUILTIN it ships with the platform.
+        """
 
     @_abc_1.abstractmethod
     def DeleteRecipe(
@@ -103,6 +109,6 @@ class RecipeServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _recipe_service_pb2.DeleteRecipeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
-        """Deletes one Recipe. Errors: NOT_FOUND; FAILED_PRECONDITION it ships with the platform."""
+        """Deletes one Recipe. Errors: NOT_FOUND; FAILED_PRECONDITION RECIPE_BUILTIN it ships with the platform."""
 
 def add_RecipeServiceServicer_to_server(servicer: RecipeServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

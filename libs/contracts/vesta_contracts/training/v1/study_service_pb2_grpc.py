@@ -77,7 +77,7 @@ class StudyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListStudies(self, request, context):
-        """Lists Studies, newest first. Errors: INVALID_ARGUMENT page_token or filter.
+        """Lists Studies, newest first. Errors: INVALID_ARGUMENT page_token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -39,7 +39,7 @@ class StudyServiceStub:
     GetStudy: _grpc.UnaryUnaryMultiCallable[_study_service_pb2.GetStudyRequest, _study_pb2.Study]
     """Returns one Study. Errors: NOT_FOUND."""
     ListStudies: _grpc.UnaryUnaryMultiCallable[_study_service_pb2.ListStudiesRequest, _study_service_pb2.ListStudiesResponse]
-    """Lists Studies, newest first. Errors: INVALID_ARGUMENT page_token or filter."""
+    """Lists Studies, newest first. Errors: INVALID_ARGUMENT page_token."""
     CancelStudy: _grpc.UnaryUnaryMultiCallable[_study_service_pb2.CancelStudyRequest, _study_pb2.Study]
     """Stops a Study and its runs. Errors: NOT_FOUND."""
 
@@ -53,7 +53,7 @@ class StudyServiceAsyncStub(StudyServiceStub):
     GetStudy: _aio.UnaryUnaryMultiCallable[_study_service_pb2.GetStudyRequest, _study_pb2.Study]  # type: ignore[assignment]
     """Returns one Study. Errors: NOT_FOUND."""
     ListStudies: _aio.UnaryUnaryMultiCallable[_study_service_pb2.ListStudiesRequest, _study_service_pb2.ListStudiesResponse]  # type: ignore[assignment]
-    """Lists Studies, newest first. Errors: INVALID_ARGUMENT page_token or filter."""
+    """Lists Studies, newest first. Errors: INVALID_ARGUMENT page_token."""
     CancelStudy: _aio.UnaryUnaryMultiCallable[_study_service_pb2.CancelStudyRequest, _study_pb2.Study]  # type: ignore[assignment]
     """Stops a Study and its runs. Errors: NOT_FOUND."""
 
@@ -82,7 +82,7 @@ class StudyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _study_service_pb2.ListStudiesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_study_service_pb2.ListStudiesResponse, _abc.Awaitable[_study_service_pb2.ListStudiesResponse]]:
-        """Lists Studies, newest first. Errors: INVALID_ARGUMENT page_token or filter."""
+        """Lists Studies, newest first. Errors: INVALID_ARGUMENT page_token."""
 
     @_abc_1.abstractmethod
     def CancelStudy(

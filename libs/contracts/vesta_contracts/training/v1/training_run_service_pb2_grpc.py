@@ -69,7 +69,7 @@ class TrainingRunServiceServicer:
     """
 
     def CreateTrainingRun(self, request, context):
-        """Creates a TrainingRun. Errors: ALREADY_EXISTS training_run_id is taken; NOT_FOUND recipe, snapshot or champion; INVALID_ARGUMENT the recipe does not fit the snapshot.
+        """Creates a TrainingRun. Errors: ALREADY_EXISTS training_run_id is taken; NOT_FOUND recipe, snapshot or champion; INVALID_ARGUMENT SNAPSHOT_MISSING the recipe learns from a snapshot and none is named. A recipe that does not fit its snapshot fails the run, whose error says so.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

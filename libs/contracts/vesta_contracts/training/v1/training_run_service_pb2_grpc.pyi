@@ -36,7 +36,7 @@ class TrainingRunServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TrainingRunServiceAsyncStub: ...
     CreateTrainingRun: _grpc.UnaryUnaryMultiCallable[_training_run_service_pb2.CreateTrainingRunRequest, _training_run_pb2.TrainingRun]
-    """Creates a TrainingRun. Errors: ALREADY_EXISTS training_run_id is taken; NOT_FOUND recipe, snapshot or champion; INVALID_ARGUMENT the recipe does not fit the snapshot."""
+    """Creates a TrainingRun. Errors: ALREADY_EXISTS training_run_id is taken; NOT_FOUND recipe, snapshot or champion; INVALID_ARGUMENT SNAPSHOT_MISSING the recipe learns from a snapshot and none is named. A recipe that does not fit its snapshot fails the run, whose error says so."""
     GetTrainingRun: _grpc.UnaryUnaryMultiCallable[_training_run_service_pb2.GetTrainingRunRequest, _training_run_pb2.TrainingRun]
     """Returns one TrainingRun. Errors: NOT_FOUND."""
     ListTrainingRuns: _grpc.UnaryUnaryMultiCallable[_training_run_service_pb2.ListTrainingRunsRequest, _training_run_service_pb2.ListTrainingRunsResponse]
@@ -52,7 +52,7 @@ class TrainingRunServiceAsyncStub(TrainingRunServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateTrainingRun: _aio.UnaryUnaryMultiCallable[_training_run_service_pb2.CreateTrainingRunRequest, _training_run_pb2.TrainingRun]  # type: ignore[assignment]
-    """Creates a TrainingRun. Errors: ALREADY_EXISTS training_run_id is taken; NOT_FOUND recipe, snapshot or champion; INVALID_ARGUMENT the recipe does not fit the snapshot."""
+    """Creates a TrainingRun. Errors: ALREADY_EXISTS training_run_id is taken; NOT_FOUND recipe, snapshot or champion; INVALID_ARGUMENT SNAPSHOT_MISSING the recipe learns from a snapshot and none is named. A recipe that does not fit its snapshot fails the run, whose error says so."""
     GetTrainingRun: _aio.UnaryUnaryMultiCallable[_training_run_service_pb2.GetTrainingRunRequest, _training_run_pb2.TrainingRun]  # type: ignore[assignment]
     """Returns one TrainingRun. Errors: NOT_FOUND."""
     ListTrainingRuns: _aio.UnaryUnaryMultiCallable[_training_run_service_pb2.ListTrainingRunsRequest, _training_run_service_pb2.ListTrainingRunsResponse]  # type: ignore[assignment]
@@ -71,7 +71,7 @@ class TrainingRunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _training_run_service_pb2.CreateTrainingRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_training_run_pb2.TrainingRun, _abc.Awaitable[_training_run_pb2.TrainingRun]]:
-        """Creates a TrainingRun. Errors: ALREADY_EXISTS training_run_id is taken; NOT_FOUND recipe, snapshot or champion; INVALID_ARGUMENT the recipe does not fit the snapshot."""
+        """Creates a TrainingRun. Errors: ALREADY_EXISTS training_run_id is taken; NOT_FOUND recipe, snapshot or champion; INVALID_ARGUMENT SNAPSHOT_MISSING the recipe learns from a snapshot and none is named. A recipe that does not fit its snapshot fails the run, whose error says so."""
 
     @_abc_1.abstractmethod
     def GetTrainingRun(
