@@ -15,11 +15,12 @@ from prometheus_client import CollectorRegistry
 from serving_builders import PROJECT, FakeDatasets, FakeItems, FakeRegistry
 from vesta_common.client import open_channel
 from vesta_common.clock import ManualClock
+from vesta_common.events import new_event
 from vesta_common.objects import ObjectStore
 from vesta_common.postgres import Postgres
 from vesta_common.sandbox import Sandbox
 from vesta_common.server import Server
-from vesta_contracts.datasets.v1 import DatasetServiceStub, ItemServiceStub
+from vesta_contracts.datasets.v1 import DatasetServiceStub, Item, ItemAdded, ItemServiceStub
 from vesta_contracts.serving.v1 import (
     CreateDeploymentRequest,
     Deployment,
@@ -34,6 +35,7 @@ from vesta_contracts.serving.v1 import (
 from vesta_contracts.training.v1 import ModelServiceStub
 from vesta_serving.api import DeploymentService, PredictionService
 from vesta_serving.deployer import Deployer
+from vesta_serving.events import Reactions
 from vesta_serving.prediction_log import PredictionLog
 from vesta_serving.predictor import Predictor
 from vesta_serving.registry import Registry
@@ -77,6 +79,22 @@ class Serving:
 
     def predict(self, deployment: Deployment, *inputs: PredictInput, embedding: bool = False) -> PredictResponse:
         return self.deployments.Predict(PredictRequest(name=deployment.name, inputs=inputs, embedding=embedding))
+
+    def arrives(self, item: Item) -> None:
+        """What the event of a new item does."""
+        event = new_event("datasets", item.name, ItemAdded(item=item.name, media=item.media), self.clock.now())
+        with self.store.postgres.transaction() as connection:
+            Reactions(self.store).handle_item_added(connection, event)
+
+    def open_transactions(self) -> int:
+        """How many of the service's transactions are open and idle just now."""
+        with self.store.postgres.connect() as connection:
+            row = connection.execute(
+                "SELECT count(*) AS count FROM pg_stat_activity"
+                " WHERE application_name = %s AND state LIKE 'idle in transaction%%'",
+                (f"vesta-{self.store.postgres.schema}",),
+            ).fetchone()
+        return int(row["count"]) if row else 0
 
     def told(self, kind: type[Any] | None = None) -> list[Any]:
         """The events in the outbox: their types, or the payloads of one kind."""

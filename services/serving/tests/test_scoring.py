@@ -1,19 +1,37 @@
 """Scoring of whole datasets and of arrivals: every item once, whatever is killed in between."""
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
+import numpy as np
+from numpy.typing import NDArray
 from serving_builders import DATASET, PROJECT, a_picture, an_onnx
 from test_deployments import moved  # type: ignore[import-not-found]
-from vesta_common.events import new_event
-from vesta_contracts.datasets.v1 import ItemAdded
+from vesta_common.errors import Unavailable
 from vesta_contracts.serving.v1 import DeleteDeploymentRequest, PredictionMade
-from vesta_serving.events import Reactions
+from vesta_serving.penalties import PENALTY_FIRST
+from vesta_serving.predictor import Answer, Answering, Predictor
 from vesta_serving.scorer import EVENT_ITEMS_MAX, LEASE, PAGE_ITEMS
 
 from conftest import Serving  # type: ignore[import-not-found]
 
 SCORED = "vesta.serving.deployment.v1.scored"
+
+
+class Watched(Predictor):
+    """The service's own predictor with somebody beside it who looks on while it answers."""
+
+    def __init__(self, serving: Serving, look: Callable[[Answering], None]) -> None:
+        self._serving, self._look = serving.predictor, look
+        serving.scorer._predictor = self
+
+    def answering(self, name: str) -> Answering:
+        return self._serving.answering(name)
+
+    def answer(self, answering: Answering, pixels: Sequence[NDArray[np.uint8]], *, embeds: bool) -> list[Answer]:
+        self._look(answering)
+        return self._serving.answer(answering, pixels, embeds=embeds)
 
 
 def scored(serving: Serving) -> Counter[str]:
@@ -80,9 +98,7 @@ def test_an_item_that_arrives_is_scored_by_itself(serving: Serving) -> None:
     while serving.scorer.step():
         pass
     item = serving.items.add(a_picture("blue"))
-    event = new_event("datasets", item.name, ItemAdded(item=item.name, media=item.media), serving.clock.now())
-    with serving.store.postgres.transaction() as connection:
-        Reactions(serving.store).handle_item_added(connection, event)
+    serving.arrives(item)
     serving.scorer.step()
 
     (made,) = serving.told(PredictionMade)
@@ -125,3 +141,58 @@ def test_a_deployment_that_is_made_again_has_scores_that_count_as_newer(serving:
     before, after = serving.told(PredictionMade)
     assert before.deployment == after.deployment
     assert before.generation < after.generation
+
+
+def test_no_transaction_is_open_while_the_model_is_asked(serving: Serving) -> None:
+    serving.deployed(serving.registry.add(an_onnx()), datasets=[DATASET])
+    while serving.scorer.step():
+        pass
+    item = serving.items.add(a_picture("blue"))
+    serving.arrives(item)
+    open_ones: list[int] = []
+    Watched(serving, lambda _: open_ones.append(serving.open_transactions()))
+    serving.scorer.step()
+
+    assert (open_ones, scored(serving)) == ([0], Counter([item.name]))
+
+
+def test_a_deployment_that_cannot_answer_holds_up_no_other_and_is_asked_again_later(serving: Serving) -> None:
+    version = serving.registry.add(an_onnx())
+    broken, well = (serving.deployed(version, name, datasets=[DATASET]) for name in ("broken", "well"))
+    while serving.scorer.step():
+        pass
+    items = [serving.items.add(a_picture("blue")) for _ in range(EVENT_ITEMS_MAX + 1)]
+    for item in items:
+        serving.arrives(item)
+    troubled = {broken.name}
+
+    def fail(answering: Answering) -> None:
+        if answering.row.name in troubled:
+            raise Unavailable("its model has died")
+
+    Watched(serving, fail)
+    while serving.scorer.step():
+        pass
+    assert {made.deployment for made in serving.told(PredictionMade)} == {well.name}
+    assert scored(serving) == Counter(item.name for item in items)
+
+    troubled.clear()
+    serving.clock.advance(PENALTY_FIRST + timedelta(seconds=1))
+    while serving.scorer.step():
+        pass
+    assert scored(serving) == Counter(item.name for item in items * 2)
+
+
+def test_arrivals_of_a_killed_worker_are_scored_by_the_next(serving: Serving) -> None:
+    serving.deployed(serving.registry.add(an_onnx()), datasets=[DATASET])
+    while serving.scorer.step():
+        pass
+    item = serving.items.add(a_picture("blue"))
+    serving.arrives(item)
+    now = serving.clock.now()
+    serving.store.claim_arrivals(now, now + LEASE, [], EVENT_ITEMS_MAX)
+    assert not serving.scorer.step()
+    serving.clock.advance(LEASE + timedelta(seconds=1))
+    serving.scorer.step()
+
+    assert scored(serving) == Counter([item.name])

@@ -98,12 +98,26 @@ SELECT count(*) FROM passes WHERE deployment = :deployment AND NOT done;
 INSERT INTO arrivals (deployment, item, object_key, sha256) VALUES (:deployment, :item, :object_key, :sha256)
 ON CONFLICT DO NOTHING;
 
--- name: take_arrivals
--- Takes the arrivals of one deployment and dataset, to be scored in this transaction's course.
-DELETE FROM arrivals WHERE ctid IN (
-    SELECT arrivals.ctid FROM arrivals JOIN deployments ON deployments.name = arrivals.deployment
-    WHERE stable <> '' ORDER BY arrivals.deployment, item FOR UPDATE OF arrivals SKIP LOCKED LIMIT :limit)
+-- name: claim_arrivals
+-- Takes arrivals of one deployment and dataset that nobody works on, of a deployment that answers.
+UPDATE arrivals SET lease_expire_time = :lease_expire_time
+WHERE (deployment, item) IN (
+    SELECT deployment, item FROM arrivals
+    WHERE (deployment, dataset) = (
+        SELECT arrivals.deployment, dataset FROM arrivals JOIN deployments ON deployments.name = arrivals.deployment
+        WHERE stable <> '' AND NOT arrivals.deployment = ANY(:waiting)
+          AND (lease_expire_time IS NULL OR lease_expire_time < :now)
+        ORDER BY arrivals.deployment, dataset LIMIT 1)
+      AND (lease_expire_time IS NULL OR lease_expire_time < :now)
+    ORDER BY item FOR UPDATE SKIP LOCKED LIMIT :limit)
 RETURNING deployment, item, object_key, sha256;
+
+-- name: delete_arrivals!
+-- Removes what was scored; no row where the lease had passed and another worker was quicker.
+DELETE FROM arrivals WHERE deployment = :deployment AND item = ANY(:items);
+
+-- name: release_arrivals!
+UPDATE arrivals SET lease_expire_time = NULL WHERE deployment = :deployment AND item = ANY(:items);
 
 -- name: find_prediction^
 -- A line of a deployment that is there; not of one that had its name before.

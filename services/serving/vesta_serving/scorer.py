@@ -9,7 +9,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 from vesta_common.clock import Clock
-from vesta_common.errors import DataLoss, InvalidArgument, NotFound
+from vesta_common.errors import DataLoss, InvalidArgument, NotFound, is_transient
 from vesta_common.images import model_pixels
 from vesta_common.objects import ObjectStore
 from vesta_common.outbox import EVENT_BYTES_MAX
@@ -23,6 +23,7 @@ from vesta_contracts.datasets.v1 import (
 from vesta_contracts.serving.v1 import DeploymentScored, ItemPrediction, PredictionMade
 
 from vesta_serving.cutting import cut
+from vesta_serving.penalties import Penalties
 from vesta_serving.predictor import Answering, Predictor
 from vesta_serving.store import Arrival, Pass, Store
 
@@ -57,6 +58,7 @@ class Scorer:
         self._datasets = datasets
         self._media = media
         self._clock = clock
+        self._penalties = Penalties()
         self._fetchers = ThreadPoolExecutor(FETCH_THREADS, thread_name_prefix="fetch")
         self._askers = ThreadPoolExecutor(ASK_THREADS, thread_name_prefix="ask")
 
@@ -109,16 +111,26 @@ class Scorer:
             return item_count, ListItemsResponse()
 
     def _score_arrivals(self) -> bool:
-        with self._store.postgres.transaction() as connection:
-            arrivals = self._store.take_arrivals(connection, EVENT_ITEMS_MAX)
-            groups: dict[tuple[str, str], list[Arrival]] = {}
-            for arrival in arrivals:
-                groups.setdefault((arrival.deployment, dataset_of(arrival.item)), []).append(arrival)
-            for (deployment, dataset), group in groups.items():
-                answering = self._predictor.answering(deployment)
-                for event in self._made(answering, dataset, group, answering.row.generation, embeds=True):
-                    self._store.publish(connection, deployment, event)
-        return bool(arrivals)
+        """Scores arrivals of one deployment and dataset. No transaction is open meanwhile: it would keep every service's events back."""
+        now = self._clock.now()
+        arrivals = self._store.claim_arrivals(now, now + LEASE, self._penalties.waiting(now), EVENT_ITEMS_MAX)
+        if not arrivals:
+            return False
+        deployment, dataset = arrivals[0].deployment, dataset_of(arrivals[0].item)
+        try:
+            answering = self._predictor.answering(deployment)
+            made = self._made(answering, dataset, arrivals, answering.row.generation, embeds=True)
+            with self._store.postgres.transaction() as connection:
+                if self._store.delete_arrivals(connection, arrivals):
+                    for event in made:
+                        self._store.publish(connection, deployment, event)
+        except Exception as error:  # whatever it is, the other deployments go on
+            log.warning("arrivals_postponed", deployment=deployment, error=str(error), exc_info=not is_transient(error))
+            self._penalties.failed(deployment, self._clock.now())
+            self._store.release_arrivals(arrivals)
+            return True
+        self._penalties.succeeded(deployment)
+        return True
 
     def _made(
         self, answering: Answering, dataset: str, arrivals: Sequence[Arrival], generation: int, *, embeds: bool

@@ -246,9 +246,30 @@ class Store:
                 connection, deployment=row["deployment"], item=item, object_key=object_key, sha256=sha256
             )
 
-    def take_arrivals(self, connection: Connection, limit: int) -> Sequence[Arrival]:
-        """Takes arrivals out; they are back if the transaction is rolled back."""
-        return [Arrival(**row) for row in queries.take_arrivals(connection, limit=limit)]
+    def claim_arrivals(
+        self, now: datetime, lease_expire_time: datetime, waiting: Sequence[str], limit: int
+    ) -> list[Arrival]:
+        """Takes arrivals of one deployment and dataset that nobody works on.
+
+        Args:
+            waiting: deployments whose arrivals stay where they are.
+        """
+        with self.postgres.transaction() as connection:
+            rows = queries.claim_arrivals(
+                connection, now=now, lease_expire_time=lease_expire_time, waiting=list(waiting), limit=limit
+            )
+        return [Arrival(**row) for row in rows]
+
+    def delete_arrivals(self, connection: Connection, arrivals: Sequence[Arrival]) -> bool:
+        """Removes arrivals of one deployment; False where another worker was quicker, or the deployment is gone."""
+        items = [arrival.item for arrival in arrivals]
+        return bool(queries.delete_arrivals(connection, deployment=arrivals[0].deployment, items=items))
+
+    def release_arrivals(self, arrivals: Sequence[Arrival]) -> None:
+        """Gives arrivals of one deployment back, to be claimed again."""
+        items = [arrival.item for arrival in arrivals]
+        with self.postgres.transaction() as connection:
+            queries.release_arrivals(connection, deployment=arrivals[0].deployment, items=items)
 
     def get_prediction(self, connection: Connection, name: str) -> Prediction:
         """A line of the log.
