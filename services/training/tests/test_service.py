@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg import OperationalError
 from vesta_common.client import open_channel
 from vesta_common.clock import ManualClock
 from vesta_common.errors import (
@@ -73,8 +74,9 @@ from vesta_training.executor import LocalProcessExecutor
 from vesta_training.job import Job, Outcome
 from vesta_training.recipe import builtin_yaml
 from vesta_training.recipe_book import RecipeBook
+from vesta_training.run_folders import run_folder
 from vesta_training.settings import Settings
-from vesta_training.store import Store
+from vesta_training.store import ClaimedRun, Store
 from vesta_training.telling import PAGE_BYTES_MAX, within_bytes
 from vesta_training.worker import DEATHS_MAX, LEASE, Datasets, Worker
 
@@ -136,8 +138,11 @@ class Scripted:
 class Training:
     """The service as its callers see it, and its worker."""
 
-    def __init__(self, store: Store, clock: ManualClock, worker: Worker, executor: Scripted, channel: Any) -> None:
-        self.store, self.clock, self.worker, self.executor = store, clock, worker, executor
+    def __init__(
+        self, store: Store, clock: ManualClock, executor: Scripted, worker_on: Callable[[Store], Worker], channel: Any
+    ) -> None:
+        self.store, self.clock, self.executor = store, clock, executor
+        self.worker_on, self.worker = worker_on, worker_on(store)
         self.runs = TrainingRunServiceStub(channel)
         self.recipes = RecipeServiceStub(channel)
         self.studies = StudyServiceStub(channel)
@@ -174,7 +179,6 @@ def training(service_settings: Callable[[str], dict[str, Any]], tmp_path: Path) 
     channel = open_channel(peer.address, "training")
     datasets = Datasets(DatasetServiceStub(channel), SnapshotServiceStub(channel), TaxonomyServiceStub(channel))
     book, executor = RecipeBook(store), Scripted(objects)
-    worker = Worker(store, executor, book, datasets, settings.work_folder)
     servicers = [
         RecipeService(store, book),
         TrainingRunService(store, book, datasets, []),
@@ -184,7 +188,13 @@ def training(service_settings: Callable[[str], dict[str, Any]], tmp_path: Path) 
     server = Server("training", "127.0.0.1:0", servicers)
     server.start()
     with open_channel(server.address, "tests") as outside:
-        yield Training(store, clock, worker, executor, outside)
+        yield Training(
+            store,
+            clock,
+            executor,
+            lambda store: Worker(store, executor, book, datasets, settings.work_folder),
+            outside,
+        )
     server.stop()
     channel.close()
     peer.stop()
@@ -303,7 +313,7 @@ def test_a_process_that_dies_is_started_again_and_one_that_always_dies_fails(tra
         assert training.get(run).state == TrainingRun.QUEUED
     training.worker.step()
     assert training.get(run).state == TrainingRun.FAILED
-    assert f"died {DEATHS_MAX} times" in training.get(run).error
+    assert f"interrupted {DEATHS_MAX} times" in training.get(run).error
 
 
 def test_a_run_waits_out_the_absence_of_others_and_says_so(training: Training) -> None:
@@ -315,6 +325,58 @@ def test_a_run_waits_out_the_absence_of_others_and_says_so(training: Training) -
         assert "datasets does not answer" in training.get(run).waiting_reason
     training.worker.step()
     assert (training.get(run).state, training.get(run).waiting_reason) == (TrainingRun.SUCCEEDED, "")
+
+
+class AwayEveryOtherTime(Store):
+    """A database that is away whenever a run is to be given back, and there again when that is tried anew."""
+
+    away = False
+
+    def release_run(self, claimed: ClaimedRun, reason: str = "", *, died: bool = False) -> None:
+        self.away = not self.away
+        if self.away:
+            raise OperationalError("the database is away")
+        super().release_run(claimed, reason, died=died)
+
+
+def test_a_lease_that_ran_out_while_the_database_was_away_is_no_death(training: Training) -> None:
+    run = training.a_run()
+    worker = training.worker_on(AwayEveryOtherTime(training.store.postgres, training.clock))
+    for _ in range(2 * DEATHS_MAX):
+        training.executor.fails.append(Unavailable("datasets does not answer"))
+        with pytest.raises(OperationalError):
+            worker.step()
+        training.clock.advance(LEASE + timedelta(seconds=1))
+    worker.step()
+    assert training.get(run).state == TrainingRun.SUCCEEDED
+
+
+def test_what_nobody_foresaw_is_tried_again_and_says_so_but_not_for_ever(training: Training) -> None:
+    run = training.a_run()
+    for _ in range(DEATHS_MAX):
+        training.executor.fails.append(RuntimeError("a wheel came off"))
+        with pytest.raises(RuntimeError):
+            training.worker.step()
+        assert "a wheel came off" in training.get(run).waiting_reason
+    training.worker.step()
+    assert training.get(run).state == TrainingRun.FAILED
+
+
+def test_the_folder_of_a_run_stays_while_it_goes_on_and_goes_when_it_has_ended(
+    training: Training, tmp_path: Path
+) -> None:
+    runs = [training.a_run(run_id) for run_id in ("cancelled", "deleted", "waiting")]
+    folders = [run_folder(tmp_path, run.name) for run in runs]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "finetune.checkpoint").touch()
+    for run in runs[:2]:
+        training.runs.CancelTrainingRun(CancelTrainingRunRequest(name=run.name))
+    training.runs.DeleteTrainingRun(DeleteTrainingRunRequest(name=runs[1].name))
+    training.executor.fails.append(Unavailable("datasets does not answer"))
+    with pytest.raises(Unavailable):
+        training.worker.step()
+    assert [folder.exists() for folder in folders] == [False, False, True]
 
 
 def test_a_run_that_waits_for_others_can_be_cancelled(training: Training) -> None:
@@ -374,6 +436,17 @@ def test_a_run_is_deleted_once_it_has_ended(training: Training) -> None:
     training.worker.step()
     training.runs.DeleteTrainingRun(request)
     assert not training.runs.ListTrainingRuns(ListTrainingRunsRequest(parent=PROJECT)).training_runs
+
+
+def test_the_id_of_a_run_that_made_a_version_is_not_given_again(training: Training) -> None:
+    run = training.a_run()
+    training.worker.step()
+    training.runs.DeleteTrainingRun(DeleteTrainingRunRequest(name=run.name))
+    with pytest.raises(AlreadyExists, match=r"made projects/acme/models/vans/versions/1, .*choose another id"):
+        training.a_run()
+    other = training.a_run("other")
+    training.worker.step()
+    assert training.get(other).state == TrainingRun.SUCCEEDED
 
 
 def test_a_project_has_the_shipped_recipes_and_its_own(training: Training) -> None:

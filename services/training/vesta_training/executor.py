@@ -122,9 +122,7 @@ def _serve(pipe: Connection, settings: ServiceSettings) -> None:
         except EOFError:
             return
         try:
-            outcome = run_job(
-                job, objects, lambda progress: pipe.send(("progress", progress.SerializeToString())), lambda: False
-            )
+            outcome = run_job(job, objects, lambda progress: pipe.send(("progress", progress.SerializeToString())))
             pipe.send(("done", outcome))
         except Exception as error:  # noqa: BLE001 - whatever it was, the parent decides what becomes of the run
             pipe.send(("failed", _portable(error)))

@@ -1,14 +1,13 @@
 """One run as it is handed to a process: what to read, what to learn, what came out. Plain values that can travel."""
 
 import io
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-from vesta_common.errors import NotFound, is_transient
+from vesta_common.errors import NotFound
 from vesta_common.images import model_pixels
 from vesta_common.objects import ObjectStore
 from vesta_contracts.training.v1 import Comparison, LearningCurvePoint, ModelVersion, TrainingProgress
@@ -18,6 +17,7 @@ from vesta_training.example import Example, Pixels, Split
 from vesta_training.feature_files import FeatureFiles
 from vesta_training.progress import Progress
 from vesta_training.recipe import Task, read_recipe
+from vesta_training.run_folders import run_folder
 from vesta_training.train import train
 from vesta_training.whole_files import write_whole
 
@@ -61,37 +61,16 @@ class Outcome:
     curve: tuple[bytes, ...] = field(default=())
 
 
-def run_job(
-    job: Job, objects: ObjectStore, tell: Callable[[TrainingProgress], None], cancelled: Callable[[], bool]
-) -> Outcome:
-    """Reads the snapshot, trains, stores the model file.
+def run_job(job: Job, objects: ObjectStore, tell: Callable[[TrainingProgress], None]) -> Outcome:
+    """Reads the snapshot, trains, stores the model file. Whoever wants it to stop kills the process.
 
     Raises:
         LearningError: it cannot be done; says why.
-        TrainingCancelled: `cancelled` said so.
         Unavailable: the object store does not answer.
     """
     work = Path(job.work_folder)
-    own = work / "runs" / job.run.replace("/", ".")
+    own = run_folder(work, job.run)
     own.mkdir(parents=True, exist_ok=True)
-    try:
-        outcome = _run(job, objects, tell, cancelled, work, own)
-    except Exception as error:
-        if not is_transient(error):  # else the next attempt goes on from what lies there
-            shutil.rmtree(own, ignore_errors=True)
-        raise
-    shutil.rmtree(own, ignore_errors=True)
-    return outcome
-
-
-def _run(
-    job: Job,
-    objects: ObjectStore,
-    tell: Callable[[TrainingProgress], None],
-    cancelled: Callable[[], bool],
-    work: Path,
-    own: Path,
-) -> Outcome:
     examples = _read_examples(objects, job.manifest_key) if job.manifest_key else ()
     assignment = Assignment(
         recipe=read_recipe(job.recipe_name, job.recipe_yaml),
@@ -111,7 +90,7 @@ def _run(
         run_folder=own,
         threads=THREADS,
     )
-    trained = train(assignment, seams, progress=lambda moment: tell(_message(moment)), cancelled=cancelled)
+    trained = train(assignment, seams, progress=lambda moment: tell(_message(moment)))
     stored = objects.put(MODEL_FOLDER, trained.onnx_path)
     version = ModelVersion(
         task=str(trained.task),

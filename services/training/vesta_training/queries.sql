@@ -66,6 +66,10 @@ UPDATE training_runs SET
 WHERE name = :name AND state IN ('QUEUED', 'RUNNING')
 RETURNING *;
 
+-- name: list_open_runs
+-- Those that have not ended.
+SELECT name FROM training_runs WHERE state IN ('QUEUED', 'RUNNING');
+
 -- name: delete_run!
 DELETE FROM training_runs WHERE name = :name;
 
@@ -91,8 +95,9 @@ VALUES (:name, :model, :number, :training_run, :body, :now);
 -- name: find_version^
 SELECT body FROM model_versions WHERE name = :name;
 
--- name: find_version_of_run^
-SELECT body FROM model_versions WHERE training_run = :training_run;
+-- name: find_version_of_run$
+-- By the run's name, which may have been deleted since.
+SELECT name FROM model_versions WHERE training_run = :training_run;
 
 -- name: list_versions
 SELECT body, number FROM model_versions WHERE model = :model AND number < :before ORDER BY number DESC LIMIT :limit;

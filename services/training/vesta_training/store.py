@@ -6,6 +6,7 @@ from typing import Any
 
 from vesta_common import outbox
 from vesta_common.clock import Clock
+from vesta_common.errors import AlreadyExists
 from vesta_common.etags import with_etag
 from vesta_common.events import new_event
 from vesta_common.filters import Where
@@ -101,7 +102,19 @@ class Store:
     # Runs
 
     def insert_run(self, connection: Connection, run: TrainingRun) -> None:
-        """Keeps a new run, to be claimed. Raises psycopg.errors.UniqueViolation where the name is taken."""
+        """Keeps a new run, to be claimed.
+
+        Raises:
+            psycopg.errors.UniqueViolation: the name is taken.
+            AlreadyExists: a deleted run of that name made a version, which names it for good.
+        """
+        made = queries.find_version_of_run(connection, training_run=run.name)
+        if made is not None:
+            raise AlreadyExists(
+                f"{run.name} made {made}, which names it for good; choose another id",
+                reason="RESOURCE_EXISTS",
+                metadata={"name": run.name},
+            )
         queries.insert_run(
             connection,
             name=run.name,
@@ -134,6 +147,11 @@ class Store:
         }
         rows = connection.execute(statement.encode(), values).fetchall()
         return [self._run(connection, row) for row in rows]
+
+    def open_runs(self) -> list[str]:
+        """The names of all runs that have not ended."""
+        with self.postgres.transaction() as connection:
+            return [row["name"] for row in queries.list_open_runs(connection)]
 
     def claim_run(self, lease: timedelta) -> ClaimedRun | None:
         """Takes the oldest run that nobody works on."""

@@ -1,6 +1,9 @@
 """Works on runs: claims one, has it trained, keeps its heart beating, records what came out. A run can be taken over at any time."""
 
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
+from pathlib import Path
 
 import structlog
 from vesta_common.clock import Clock
@@ -20,6 +23,7 @@ from vesta_training.errors import TrainingCancelled
 from vesta_training.executor import DIED, Executor
 from vesta_training.job import Job, Outcome
 from vesta_training.recipe_book import RecipeBook
+from vesta_training.run_folders import remove_ended
 from vesta_training.store import ClaimedRun, Store
 
 LEASE = timedelta(seconds=10)
@@ -55,7 +59,8 @@ class Worker:
         self._executor = executor
         self._recipes = recipes
         self._datasets = datasets
-        self._work_folder = work_folder
+        self._work_folder = Path(work_folder)
+        self._to_give_back: Callable[[], None] | None = None
         self._stopping = False
 
     def stop(self) -> None:
@@ -64,6 +69,8 @@ class Worker:
 
     def step(self) -> bool:
         """Claims a run and trains it; False where there is none."""
+        self._give_back()
+        remove_ended(self._work_folder, self._store.open_runs)
         claimed = self._store.claim_run(LEASE)
         if claimed is None:
             self._executor.rest()
@@ -76,8 +83,8 @@ class Worker:
         if claimed.death_count >= DEATHS_MAX:
             self._store.fail(
                 run,
-                f"the process that trained it died {DEATHS_MAX} times, most likely for want of memory; give the service "
-                "more, or choose a smaller recipe",
+                f"its training was interrupted {DEATHS_MAX} times, most likely for want of memory; give the service more, "
+                "or choose a smaller recipe",
             )
             return True
         try:
@@ -87,16 +94,17 @@ class Worker:
             self._store.cancelled(run)
             log.info("run_cancelled", run=run.name)
         except Lost:
-            self._store.release_run(claimed, "for a worker to take it over")
+            self._release(claimed, "for a worker to take it over")
         except Exception as error:
-            if is_transient(error):
-                log.warning("run_interrupted", run=run.name, error=str(error))
-                died = isinstance(error, VestaError) and error.reason == DIED
-                self._store.release_run(claimed, f"to be tried again: {error}", died=died)
-            if is_transient(error) or not isinstance(error, VestaError):
-                raise
-            log.warning("run_failed", run=run.name, error=str(error))
-            self._store.fail(run, str(error))
+            if isinstance(error, VestaError) and not is_transient(error):
+                log.warning("run_failed", run=run.name, error=str(error))
+                self._store.fail(run, str(error))
+                return True
+            log.warning("run_interrupted", run=run.name, error=str(error))
+            # What nobody foresaw counts against it as well: else it would be tried for ever.
+            died = not is_transient(error) or (isinstance(error, VestaError) and error.reason == DIED)
+            self._release(claimed, f"to be tried again: {error}", died=died)
+            raise
         else:
             log.info("run_succeeded", run=run.name, version=version)
         return True
@@ -111,6 +119,16 @@ class Worker:
         if kept is None or self._stopping:
             raise Lost
         return kept
+
+    def _release(self, claimed: ClaimedRun, reason: str, *, died: bool = False) -> None:
+        """Gives a run back; while PostgreSQL is away, once it is there again, so that its absence is nobody's death."""
+        self._to_give_back = partial(self._store.release_run, claimed, reason, died=died)
+        self._give_back()
+
+    def _give_back(self) -> None:
+        if self._to_give_back is not None:
+            self._to_give_back()
+            self._to_give_back = None
 
     @property
     def clock(self) -> Clock:
@@ -148,7 +166,7 @@ class Worker:
             champion_digest=champion.digest,
             control_curve=run.control_curve,
             seed=run.seed,
-            work_folder=self._work_folder,
+            work_folder=str(self._work_folder),
         )
 
     def _succeed(self, run: TrainingRun, outcome: Outcome) -> str:
