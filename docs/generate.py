@@ -1,6 +1,5 @@
 """Writes docs/settings.md, events.md and metrics.md from code and catalogue; `make verify` fails where they are not current."""
 
-import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -9,10 +8,14 @@ from metrics_in import metrics_in
 from vesta_common.settings import ServiceSettings, describe
 
 ROOT = Path(__file__).resolve().parents[1]
-SERVICES = ("connection", "datasets", "annotation", "training", "serving", "pipelining", "conductor", "gateway")
 
 
-def settings_page() -> str:
+def pages(root: Path) -> dict[str, str]:
+    """The generated pages by file name."""
+    return {"metrics.md": metrics_page(root), "settings.md": settings_page(root), "events.md": events_page(root)}
+
+
+def settings_page(root: Path) -> str:
     """Every setting of every service."""
     lines = [
         "# Settings",
@@ -27,7 +30,7 @@ def settings_page() -> str:
         "",
     ]
     lines += _table(_shared())
-    for service in SERVICES:
+    for service in sorted(path.parts[-3] for path in (root / "services").glob("*/vesta_*/settings.py")):
         kind = import_module(f"vesta_{service}.settings").Settings
         own = [
             row
@@ -48,7 +51,7 @@ def _table(rows: list[tuple[str, str, str, str]]) -> list[str]:
     return head + [f"| `{name}` | {kind} | {default or '(empty)'} | {what} |" for name, kind, default, what in rows]
 
 
-def events_page() -> str:
+def events_page(root: Path) -> str:
     """Every topic with its events and consumers."""
     lines = [
         "# Events",
@@ -60,7 +63,7 @@ def events_page() -> str:
     ]
     graph = ["```mermaid", "flowchart LR"]
     sections: list[str] = []
-    for path in sorted((ROOT / "protos" / "topics").glob("*.yaml")):
+    for path in sorted((root / "protos" / "topics").glob("*.yaml")):
         topic = yaml.safe_load(path.read_text())
         graph += [
             f"    {topic['owner']} -- {topic['topic'].split('.')[2]} --> {consumer['service']}"
@@ -82,7 +85,7 @@ def events_page() -> str:
     return "\n".join([*lines, *graph, "```", *sections]) + "\n"
 
 
-def metrics_page() -> str:
+def metrics_page(root: Path) -> str:
     """Every metric of every service."""
     lines = [
         "# Metrics",
@@ -94,12 +97,10 @@ def metrics_page() -> str:
         "| metric | kind | what it counts |",
         "|---|---|---|",
     ]
-    lines += [f"| `{metric.name}` | {metric.kind} | {metric.text} |" for metric in metrics_in(ROOT)]
+    lines += [f"| `{metric.name}` | {metric.kind} | {metric.text} |" for metric in metrics_in(root)]
     return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
-    (ROOT / "docs" / "metrics.md").write_text(metrics_page())
-    (ROOT / "docs" / "settings.md").write_text(settings_page())
-    (ROOT / "docs" / "events.md").write_text(events_page())
-    sys.exit(0)
+    for name, text in pages(ROOT).items():
+        (ROOT / "docs" / name).write_text(text)

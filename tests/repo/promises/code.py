@@ -1,0 +1,100 @@
+"""The code keeps to its layers and its manners."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+from promises.sources import imports, packages, python_files, test_files
+
+_OUTSIDE = (
+    "grpc",
+    "psycopg",
+    "psycopg_pool",
+    "kafka",
+    "vesta_common.postgres",
+    "vesta_common.outbox",
+    "vesta_common.consumer",
+)
+_EDGES = {"app", "api", "events", "store"}
+_EDGES_OF = {
+    "vesta_conductor": {"driver", "peers", "queue"},
+    "vesta_connection": {"items"},
+    "vesta_datasets": {"adding", "operations", "transfers"},
+    "vesta_gateway": {"backends", "grpc_door", "parts", "problems", "projects", "servers", "tail"},
+    "vesta_pipelining": {"sending"},
+    "vesta_serving": {"registry", "scorer"},
+    "vesta_training": {"recipe_book", "worker"},
+}
+"""What a service has at its edges beside what every service has."""
+
+
+def services_that_import_services(root: Path) -> list[str]:
+    """Services share contracts and plumbing, never each other."""
+    found = []
+    known = packages(root)
+    for path in python_files(root, "services"):
+        own = next((part for part in path.parts if part in known), "")
+        others = {name.split(".")[0] for name in imports(path)} & set(known) - {own}
+        found += [f"{path.relative_to(root)} imports {package}" for package in sorted(others)]
+    return found
+
+
+def rules_that_reach_outside(root: Path) -> list[str]:
+    """Rules know no gRPC, SQL or Kafka: only what is at the edges of a service does. The list of edges holds none that is not one."""
+    found = []
+    for package in packages(root):
+        edges = set(_EDGES_OF.get(package, ()))
+        folder = root / "services" / package.removeprefix("vesta_") / package
+        for path in python_files(root, str(folder.relative_to(root))):
+            module = path.relative_to(folder).parts[0].removesuffix(".py")
+            outside = sorted({name for name in imports(path) if _is_outside(name)})
+            if outside and module not in _EDGES | edges:
+                found.append(f"{path.relative_to(root)} is no edge and imports {outside[0]}")
+            if module in edges and not outside:
+                found.append(f"{path.relative_to(root)} is no edge any more")
+    return found
+
+
+def _is_outside(name: str) -> bool:
+    is_stub = name.startswith("vesta_contracts.") and name.endswith("Stub")
+    return is_stub or any(name == outside or name.startswith(f"{outside}.") for outside in _OUTSIDE)
+
+
+def readers_of_the_environment(root: Path) -> list[str]:
+    """The environment is read in settings.py alone."""
+    found = []
+    for path in python_files(root, "services", "libs"):
+        if path.name != "settings.py":
+            found += [
+                f"{path.relative_to(root)}:{line} reads the environment" for line in _reads(ast.parse(path.read_text()))
+            ]
+    return found
+
+
+def _reads(tree: ast.Module) -> Iterator[int]:
+    words = {"environ", "environb", "getenv", "getenvb"}
+    for node in ast.walk(tree):
+        is_taken = isinstance(node, ast.ImportFrom) and node.module == "os"
+        if is_taken and words & {alias.name for alias in node.names}:
+            yield node.lineno
+        if isinstance(node, ast.Attribute) and node.attr in words:
+            yield node.lineno
+
+
+def modules_without_a_first_line(root: Path) -> list[str]:
+    """Every file says in its first line why it exists."""
+    found = []
+    for path in python_files(root, "services", "libs", "deploy", "examples", "benchmarks"):
+        docstring = ast.get_docstring(ast.parse(path.read_text()))
+        if not docstring or not docstring.splitlines()[0].rstrip().endswith((".", ":", "?", "!")):
+            found.append(f"{path.relative_to(root)} does not say in its first line why it exists")
+    return found
+
+
+def patched_tests(root: Path) -> list[str]:
+    """Tests pass things in; they patch nothing."""
+    return [
+        f"{path.relative_to(root)} patches"
+        for path in test_files(root)
+        if any(name == "mock" or name.startswith("unittest.mock") for name in imports(path))
+    ]
