@@ -1,10 +1,13 @@
 """Finds labelled photographs for the demo: a folder of the user's, the clothing photographs, or scanned digits."""
 
 import hashlib
+import http.client
 import re
+import shutil
 import tarfile
-import urllib.error
 import urllib.request
+import zlib
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,18 +64,24 @@ class Photographs:
 def read_folder(folder: Path) -> Photographs:
     """Reads a folder with a sub-folder a class, or with such folders under train, validation and test, in either order.
 
-    A folder that holds all others is passed over, and so is what is hidden. Folders within a class belong to it.
+    A folder that holds all others is passed over, and so is what is hidden. Folders within a class belong to it. Where classes lie
+    under sides, images that lie beside them, or in a side but in no class, have no label and are left out.
 
     Raises:
         ValueError: there is no image, or there are fewer than two classes; says what is expected.
     """
     pool: list[Photograph] = []
     test: list[Photograph] = []
-    paths = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES]
+    paths = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file()]
     placed = [(path, path.relative_to(folder).parts[:-1]) for path in paths]
     visible = [(path, folders) for path, folders in placed if not any(map(_is_hidden, (*folders, path.name)))]
-    for path, folders in _unwrapped(visible):
-        side, label = _side_and_label(folders)
+    unwrapped = _unwrapped(visible)
+    side_of = _sides({name for _, folders in unwrapped for name in folders})
+    under_sides = any(
+        folders[0] in side_of and _side_and_label(folders, side_of, under_sides=True)[1] for _, folders in unwrapped
+    )
+    for path, folders in unwrapped:
+        side, label = _side_and_label(folders, side_of, under_sides=under_sides)
         if label:
             (test if side == "test" else pool).append(Photograph(path, label))
     found = Photographs(
@@ -91,19 +100,35 @@ def _is_hidden(name: str) -> bool:
 
 
 def _unwrapped(placed: list[tuple[Path, tuple[str, ...]]]) -> list[tuple[Path, tuple[str, ...]]]:
-    """Without the folders that hold everything, as archives often have one."""
-    while placed and all(len(folders) > 1 and folders[0] == placed[0][1][0] for _, folders in placed):
-        placed = [(path, folders[1:]) for path, folders in placed]
+    """Without the folders that hold everything, as archives often have one, and without images that lie in no folder."""
+    placed = [(path, folders) for path, folders in placed if folders]
+    while len({folders[0] for _, folders in placed}) == 1 and any(len(folders) > 1 for _, folders in placed):
+        placed = [(path, folders[1:]) for path, folders in placed if folders[1:]]
     return placed
 
 
-def _side_and_label(folders: tuple[str, ...]) -> tuple[str, str]:
-    """Train or test, and the class: the first folder that names no side. A lone folder is a class, whatever its name."""
-    if len(folders) == 1:
-        return "train", folders[0]
-    sides = [SPLITS.get(re.sub(r"[_ -]?set$", "", name.lower())) for name in folders]
-    label = next((name for name, side in zip(folders, sides, strict=True) if side is None), "")
-    return next(filter(None, sides), "train"), label
+def _sides(names: set[str]) -> dict[str, str]:
+    """Which folders name a side: `train`, `Test_Set`, and `seg_train` where `seg_test` or another such is there too."""
+    named: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
+    for name in names:
+        words = re.split(r"[_ -]", re.sub(r"[_ -]?set$", "", name.lower()))
+        for index, word in enumerate(words):
+            if word in SPLITS:
+                named[(*words[:index], "*", *words[index + 1 :])][name] = SPLITS[word]
+    certain = [found for pattern, found in named.items() if pattern == ("*",) or len(found) > 1]
+    return {name: side for found in certain for name, side in found.items()}
+
+
+def _side_and_label(folders: tuple[str, ...], side_of: dict[str, str], *, under_sides: bool = False) -> tuple[str, str]:
+    """Train or test, and the class: the first folder that names no side; empty where there is none.
+
+    Args:
+        under_sides: whether classes lie under sides; else a lone folder is a class, whatever its name.
+    """
+    if len(set(folders)) == 1:
+        return "train", "" if under_sides else folders[0]
+    label = next((name for name in folders if name not in side_of), "")
+    return next((side_of[name] for name in folders if name in side_of), "train"), label
 
 
 def find_samples(
@@ -118,7 +143,7 @@ def find_samples(
     if not target.exists():
         try:
             _download(url, target, digest, say)
-        except (urllib.error.URLError, TimeoutError, ConnectionError, tarfile.TarError, EOFError) as error:
+        except (OSError, http.client.HTTPException, tarfile.TarError, EOFError, zlib.error) as error:
             say(f"The clothing photographs cannot be reached ({error}); using scikit-learn's scanned digits instead.")
             return read_folder(write_digits(samples / "digits"))
     return read_folder(target)
@@ -127,7 +152,8 @@ def find_samples(
 def _download(url: str, target: Path, digest: str, say: Callable[[str], None]) -> None:
     """Fetches the archive, checks its photographs, and only then gives them their place."""
     scratch = target.with_suffix(".partial")
-    scratch.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(scratch, ignore_errors=True)  # of one that was broken off
+    scratch.mkdir(parents=True)
     archive = scratch / "archive.tar.gz"
     say(f"Downloading the clothing photographs ({SAMPLES_LICENCE}) …")
     size = 0

@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import socket
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -63,6 +64,19 @@ def test_a_folder_without_sides_leaves_the_sides_to_the_platform(tmp_path: Path)
         (("cat/1.jpg", "dog/2.jpg", ".ipynb_checkpoints/3.jpg", "__MACOSX/cat/._1.jpg"), ["cat", "dog"], 2, 0),
         (("my/images/cat/1.jpg", "my/images/dog/2.jpg"), ["cat", "dog"], 2, 0),
         (("car/1.jpg", "train/2.jpg", "bus/3.jpg"), ["bus", "car", "train"], 3, 0),
+        (("seg_train/seg_train/cat/1.jpg", "seg_test/seg_test/dog/2.jpg"), ["cat", "dog"], 1, 1),
+        (
+            ("seg_train/seg_train/cat/1.jpg", "seg_test/seg_test/dog/2.jpg", "seg_pred/seg_pred/3.jpg"),
+            ["cat", "dog"],
+            1,
+            1,
+        ),
+        (("train_images/cat/1.jpg", "test_images/dog/2.jpg"), ["cat", "dog"], 1, 1),
+        (("bullet_train/1.jpg", "crash_test/b/2.jpg"), ["bullet_train", "crash_test"], 2, 0),
+        (("train/cat/1.jpg", "train/dog/2.jpg", "test/3.jpg"), ["cat", "dog"], 2, 0),
+        (("cat/train/1.jpg", "cat/test/2.jpg", "dog/3.jpg"), ["cat", "dog"], 2, 1),
+        (("set/cat/1.jpg", "set/dog/2.jpg", "logo.png"), ["cat", "dog"], 2, 0),
+        (("my/set/train/cat/1.jpg", "my/set/test/dog/2.jpg", "my/logo.png"), ["cat", "dog"], 1, 1),
     ],
 )
 def test_folders_are_read_as_people_nest_them(
@@ -70,6 +84,13 @@ def test_folders_are_read_as_people_nest_them(
 ) -> None:
     found = read_folder(a_folder(tmp_path / "set", *names))
     assert (found.labels, len(found.pool), len(found.test)) == (labels, pool, test)
+
+
+def test_what_is_only_named_like_an_image_is_none(tmp_path: Path) -> None:
+    folder = a_folder(tmp_path, "hat/a.jpg", "dress/b.jpg")
+    (folder / "hat" / "folder.jpg").mkdir()
+    (folder / "hat" / "broken.jpg").symlink_to(folder / "nowhere.jpg")
+    assert len(read_folder(folder).pool) == 2
 
 
 @pytest.mark.parametrize("names", [(), ("a.jpg",), ("hat/a.jpg",)])
@@ -84,6 +105,37 @@ def test_the_pinned_photographs_are_downloaded_once(tmp_path: Path, archive: tup
     assert find_samples(tmp_path / "samples", said.append, url, digest).labels == ["dress", "hat"]
     again = find_samples(tmp_path / "samples", said.append, "http://127.0.0.1:1/nowhere", digest)
     assert (again.labels, len(said)) == (["dress", "hat"], 1)
+
+
+def test_what_a_broken_download_left_behind_does_no_harm(tmp_path: Path, archive: tuple[str, str]) -> None:
+    a_folder(tmp_path / "samples" / "clothing.partial" / "left-over", "train/hat/z.jpg")
+    assert find_samples(tmp_path / "samples", lambda _: None, *archive).labels == ["dress", "hat"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n100\r\nonly the beginning",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nno gzip..",
+        b"no status line\r\n\r\n",
+    ],
+    ids=["cut", "no archive", "no HTTP"],
+)
+def test_a_download_that_breaks_off_or_is_none_leads_to_the_digits(tmp_path: Path, answer: bytes) -> None:
+    write_digits(tmp_path / "samples" / "digits")
+    said: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=_answer_once, args=(server, answer), daemon=True).start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/set.tar.gz"
+        assert len(find_samples(tmp_path / "samples", said.append, url, "0" * 64).labels) == 10
+    assert "digits instead" in said[-1]
+
+
+def _answer_once(server: socket.socket, answer: bytes) -> None:
+    connection, _ = server.accept()
+    with connection:
+        connection.recv(65536)
+        connection.sendall(answer)
 
 
 def test_photographs_that_are_not_the_pinned_ones_are_refused_and_not_kept(
