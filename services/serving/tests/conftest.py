@@ -58,6 +58,7 @@ class Serving:
     datasets: FakeDatasets
     store: Store
     triton: Triton
+    repository: ObjectStore
     deployer: Deployer
     predictor: Predictor
     scorer: Scorer
@@ -153,6 +154,7 @@ def serving(service_settings: Callable[[str], dict[str, Any]], triton: str, sand
         datasets=datasets,
         store=store,
         triton=asked,
+        repository=repository,
         deployer=deployer,
         predictor=predictor,
         scorer=scorer,

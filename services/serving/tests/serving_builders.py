@@ -72,10 +72,15 @@ def a_picture(colour: str = "red", image_format: str = "JPEG") -> bytes:
 
 
 class FakeRegistry(ModelServiceServicer):
-    """The training service's registry."""
+    """The training service's registry.
+
+    Attributes:
+        look: called whenever it is asked.
+    """
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
+        self.look: Callable[[], None] = lambda: None
         self._versions: dict[str, ModelVersion] = {}
 
     def add(self, onnx_bytes: bytes, space: str = "space", concepts: Sequence[str] = CONCEPTS) -> str:
@@ -95,6 +100,7 @@ class FakeRegistry(ModelServiceServicer):
         return name
 
     def GetModelVersion(self, request: GetModelVersionRequest, context: grpc.ServicerContext) -> ModelVersion:
+        self.look()
         if request.name not in self._versions:
             raise NotFound(f"there is no {request.name}", reason="RESOURCE_NOT_FOUND")
         return self._versions[request.name]

@@ -27,6 +27,12 @@ from vesta_contracts.serving.v1 import (
     UpdateDeploymentRequest,
 )
 from vesta_serving.triton import Triton
+from vesta_serving.triton_repository import (
+    find_configuration,
+    model_configuration,
+    write_configuration,
+    write_model,
+)
 
 from conftest import IMAGES_IN_FLIGHT_MAX, Serving  # type: ignore[import-not-found]
 
@@ -42,6 +48,13 @@ def moved(serving: Serving, deployment: Deployment, version: str, etag: str = ""
     )
     serving.deployer.step()
     return serving.got(deployment.name)
+
+
+def _forget_versions(serving: Serving) -> None:
+    """As after a restart of the service, its memory of the registry lost with its table."""
+    serving.predictor._registry._known.clear()
+    with serving.store.postgres.transaction() as connection:
+        connection.execute("DELETE FROM versions")
 
 
 def labels(serving: Serving, deployment: Deployment, *inputs: PredictInput) -> list[str]:
@@ -179,6 +192,31 @@ def test_a_model_that_triton_lost_is_loaded_again_by_the_keeper(serving: Serving
     serving.triton.probe(name, classifies=True)
 
 
+def test_a_customers_own_model_stays_loaded(serving: Serving) -> None:
+    write_model(
+        serving.repository, "model-of-theirs", an_onnx(), model_configuration("model-of-theirs", 3, 4, gpu=False)
+    )
+    serving.triton.load("model-of-theirs")
+    serving.deployer.keep()
+
+    assert "model-of-theirs" in serving.triton.loaded()
+    serving.triton.unload("model-of-theirs")
+
+
+def test_settings_that_have_changed_reach_a_model_that_was_laid_down_before(serving: Serving) -> None:
+    version = serving.registry.add(an_onnx())
+    deployment = serving.deployed(version)
+    name = serving.predictor._registry.get(version).triton_name
+    wanted = find_configuration(serving.repository, name)
+    assert wanted is not None
+    write_configuration(serving.repository, name, wanted.replace("count: 2", "count: 1"))
+    serving.deployer._laid_down.clear()  # as after a restart of the service
+    serving.deployer.keep()
+
+    assert find_configuration(serving.repository, name) == wanted
+    assert labels(serving, deployment, RED) == ["red"]
+
+
 def test_a_triton_that_is_away_is_unavailable() -> None:
     with pytest.raises(Unavailable) as caught:
         Triton("127.0.0.1:1").load("model")
@@ -210,6 +248,24 @@ def test_a_taken_name_is_told(serving: Serving) -> None:
     with pytest.raises(AlreadyExists) as caught:
         serving.deployed(version)
     assert caught.value.reason == "RESOURCE_EXISTS"
+
+
+def test_no_transaction_is_open_while_the_registry_is_asked(serving: Serving) -> None:
+    first, second = serving.registry.add(an_onnx()), serving.registry.add(an_onnx(7))
+    open_ones: list[int] = []
+    serving.registry.look = lambda: open_ones.append(serving.open_transactions())
+    deployment = moved(serving, serving.deployed(first), second)
+    _forget_versions(serving)
+    serving.deployments.RollbackDeployment(RollbackDeploymentRequest(name=deployment.name))
+
+    assert open_ones == [0, 0, 0, 0]
+
+
+def test_an_update_to_no_version_is_refused(serving: Serving) -> None:
+    deployment = serving.deployed(serving.registry.add(an_onnx()))
+    with pytest.raises(InvalidArgument) as caught:
+        moved(serving, deployment, "")
+    assert caught.value.reason == "FIELD_INVALID"
 
 
 def test_an_update_with_the_etag_that_was_read_is_taken(serving: Serving) -> None:

@@ -129,12 +129,14 @@ class DeploymentService(DeploymentServiceServicer):
     def UpdateDeployment(self, request: UpdateDeploymentRequest, context: grpc.ServicerContext) -> Deployment:
         """Changes what is wanted; another version moves in behind the answer."""
         name = request.deployment.name
+        seen = self.GetDeployment(GetDeploymentRequest(name=name), context)
+        wanted = apply_update(seen, request.deployment, request.update_mask, _MUTABLE).model_version
+        self._registry.get(wanted)  # before the transaction: it may ask the training service
         with self._store.postgres.transaction() as connection:
             row = self._store.lock(connection, name)
             current = self._store.message(connection, row)
             check_etag(request.deployment.etag, self._store.settled(current))
             updated = apply_update(current, request.deployment, request.update_mask, _MUTABLE)
-            self._registry.get(updated.model_version)
             self._store.update(connection, row, updated)
             answer = self._store.message(connection, self._store.get(connection, name))
         self._predictor.forget(name)
@@ -151,6 +153,12 @@ class DeploymentService(DeploymentServiceServicer):
 
     def RollbackDeployment(self, request: RollbackDeploymentRequest, context: grpc.ServicerContext) -> Deployment:
         """Moves the pointer back; the previous version is loaded still."""
+        with self._store.postgres.transaction() as connection:
+            seen = self._store.get(connection, request.name)
+        # Before the transaction, which finds them remembered: it may ask the training service.
+        for version in (seen.stable, seen.previous):
+            if version:
+                self._registry.get(version)
 
         def roll_back() -> Deployment:
             row = self._store.lock(connection, request.name)

@@ -11,7 +11,13 @@ from vesta_contracts.serving.v1 import DeploymentFailed, DeploymentPromoted
 from vesta_serving.registry import Registry, Version
 from vesta_serving.store import DeploymentRow, Store
 from vesta_serving.triton import Triton
-from vesta_serving.triton_repository import model_configuration, write_model
+from vesta_serving.triton_repository import (
+    find_configuration,
+    is_ours,
+    model_configuration,
+    write_configuration,
+    write_model,
+)
 
 KEEP_INTERVAL = timedelta(seconds=5)
 # What another try cannot mend.
@@ -45,6 +51,7 @@ class Deployer:
         self._models = models
         self._repository = repository
         self._gpu = gpu
+        self._laid_down: set[str] = set()  # by Triton's names: these lie in the repository as our settings want it
 
     def step(self) -> bool:
         """Brings one deployment to the version it wants; False where none wants another."""
@@ -77,24 +84,36 @@ class Deployer:
             Unavailable: Triton does not answer.
             DataLoss, NotFound: the model's file is not what was registered.
         """
-        name, model = version.triton_name, version.model
-        if not self._repository.exists(f"triton/{name}/config.pbtxt"):
-            onnx = self._models.get(model.onnx_key, sha256=model.digest)
-            configuration = model_configuration(name, len(model.concepts), model.embedding_dimension, gpu=self._gpu)
-            write_model(self._repository, name, onnx, configuration)
+        self._lay_down(version)
         try:
-            self._triton.load(name)
-            self._triton.probe(name, classifies=version.classifies)
+            self._triton.load(version.triton_name)
+            self._triton.probe(version.triton_name, classifies=version.classifies)
         except Unavailable as error:
             if self._triton.is_live():
-                raise FailedPrecondition(f"Triton refuses {model.name}: {error}", reason="MODEL_REFUSED") from error
+                raise FailedPrecondition(
+                    f"Triton refuses {version.model.name}: {error}", reason="MODEL_REFUSED"
+                ) from error
             raise
 
+    def _lay_down(self, version: Version) -> bool:
+        """Puts a version into the repository as our settings want it; True where it lay there otherwise, or not at all."""
+        name, model = version.triton_name, version.model
+        wanted = model_configuration(name, len(model.concepts), model.embedding_dimension, gpu=self._gpu)
+        found = find_configuration(self._repository, name)
+        if found is None:
+            write_model(self._repository, name, self._models.get(model.onnx_key, sha256=model.digest), wanted)
+        elif found != wanted:
+            write_configuration(self._repository, name, wanted)
+        self._laid_down.add(name)
+        return found != wanted
+
     def keep(self) -> bool:
-        """Loads again what Triton has lost, by a restart or because a stub died; always False: it is done until the next time."""
+        """Loads again what Triton has lost, by a restart or because a stub died, and what other settings had laid down; always
+        False: it is done until the next time."""
         if not self._triton.is_live():
             return False
         for version in self._needed():
+            self._renew(version)
             try:
                 self._triton.probe(version.triton_name, classifies=version.classifies)
             except Unavailable as error:
@@ -102,6 +121,16 @@ class Deployer:
                 self._heal(version)
         self._unload_unneeded()
         return False
+
+    def _renew(self, version: Version) -> None:
+        """Lets Triton take up settings that have changed since a version was laid down, once; it answers as before meanwhile."""
+        if version.triton_name in self._laid_down:
+            return
+        try:
+            if self._lay_down(version):
+                self._triton.load(version.triton_name)
+        except VestaError as error:
+            log.warning("model_not_renewed", version=version.model.name, error=str(error))
 
     def _heal(self, version: Version) -> None:
         """Loads a version anew; one that cannot be is tried again the next time, and keeps no other from it."""
@@ -123,7 +152,7 @@ class Deployer:
     def _unload_unneeded(self) -> None:
         needed = {version.triton_name for version in self._needed()}
         wanted = {self._registry.get(row.wanted).triton_name for row in self._store.list_all() if row.state != "FAILED"}
-        for name in self._triton.loaded() - needed - wanted:
+        for name in filter(is_ours, self._triton.loaded() - needed - wanted):
             try:
                 self._triton.unload(name)
             except VestaError as error:

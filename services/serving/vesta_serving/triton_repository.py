@@ -1,5 +1,8 @@
 """How a model version lies in Triton's model repository on the object store: one Triton model a digest, one configuration."""
 
+import re
+
+from vesta_common.errors import NotFound
 from vesta_common.objects import ObjectStore
 
 # Larger batches gain nothing on a CPU and take twice the memory.
@@ -7,6 +10,7 @@ BATCH_MAX = 4
 INSTANCE_COUNT = 2
 MODEL_SIDE_PX = 256
 PREFIX = "triton"
+_OUR_NAME = re.compile(r"model-[0-9a-f]{32}")
 
 # Two instances of one thread each beat one instance of two by half, and uint8 pixels are a quarter of float32 ones.
 _CONFIG = """\
@@ -29,6 +33,11 @@ def triton_name(digest: str) -> str:
     return f"model-{digest[:32]}"
 
 
+def is_ours(name: str) -> bool:
+    """Whether a model of Triton's is one that we laid down; a customer may keep others beside them."""
+    return bool(_OUR_NAME.fullmatch(name))
+
+
 def model_configuration(name: str, concept_count: int, embedding_dimension: int, *, gpu: bool) -> str:
     """The `config.pbtxt` of a model; one without concepts only embeds."""
     sizes = {"probabilities": concept_count, "embedding": embedding_dimension}
@@ -43,7 +52,20 @@ def model_configuration(name: str, concept_count: int, embedding_dimension: int,
     )
 
 
+def find_configuration(store: ObjectStore, name: str) -> str | None:
+    """The configuration that a model was laid down with; None where it was not, or not wholly."""
+    try:
+        return store.get(f"{PREFIX}/{name}/config.pbtxt").decode()
+    except NotFound:
+        return None
+
+
 def write_model(store: ObjectStore, name: str, onnx: bytes, configuration: str) -> None:
     """Lays the model down, its configuration last, so that a half-written model is never loadable."""
     store.put_named(f"{PREFIX}/{name}/1/model.onnx", onnx)
+    write_configuration(store, name, configuration)
+
+
+def write_configuration(store: ObjectStore, name: str, configuration: str) -> None:
+    """Configures a model anew; Triton takes it up when it loads the model again."""
     store.put_named(f"{PREFIX}/{name}/config.pbtxt", configuration.encode())
