@@ -69,10 +69,10 @@ def a_medium(seed: int, perceptual_hash: int | None = None) -> Media:
     )
 
 
-def a_zip(files: Mapping[str, bytes]) -> bytes:
+def a_zip(files: Mapping[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
     """An archive of these files."""
     target = io.BytesIO()
-    with zipfile.ZipFile(target, "w") as opened:
+    with zipfile.ZipFile(target, "w", method) as opened:
         for name, content in files.items():
             opened.writestr(name, content)
     return target.getvalue()

@@ -2,7 +2,9 @@
 
 import json
 import os
+import zipfile
 from datetime import timedelta
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from PIL import Image
 from vesta_common.errors import FailedPrecondition
 from vesta_contracts.common.v1 import (
     Annotation,
+    ImageLabel,
     Keypoint,
     Keypoints,
     Mask,
@@ -46,6 +49,7 @@ def spots() -> Mask:
     return mask_of(pixels)
 
 
+HIDDEN = Annotation(concept="van", image_label=ImageLabel(), attributes={"occluded": "true"})
 TRIANGLE = ring((1, 1), (10, 1), (10, 12.5))
 BOX = Annotation(concept="van", box=PixelBox(x_min_px=1, y_min_px=2, x_max_px=30.25, y_max_px=20))
 POLYGON = Annotation(concept="car", polygon=Polygon(outline=TRIANGLE))
@@ -119,6 +123,8 @@ def test_what_a_layout_holds_comes_back_as_it_was(
     [
         (FOLDERS, [BOX], "a box"),
         (FOLDERS, [TURNED], "a rotated box"),
+        (FOLDERS, [HIDDEN], "the attribute 'occluded'"),
+        (COCO, [HIDDEN], "the attribute 'occluded'"),
         (FOLDERS, [], "none of the concepts"),
         (FOLDERS, says(".."), "'..'"),
         (FOLDERS, says("a/../../b"), "'a/../../b'"),
@@ -144,6 +150,7 @@ def test_what_a_layout_cannot_hold_is_refused_by_name(
 def read(
     tmp_path: Path, layout: ArchiveFormat.ValueType, files: dict[str, bytes]
 ) -> dict[str, list[Annotation] | None]:
+    tmp_path.mkdir(exist_ok=True)
     archive = tmp_path / "foreign.zip"
     archive.write_bytes(a_zip(files))
     found = unpack(archive, tmp_path / "in", layout)
@@ -182,6 +189,36 @@ def test_an_object_in_several_parts_comes_as_one(tmp_path: Path) -> None:
 def test_an_archive_without_shapes_and_labels_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnreadableArchiveError, match="instances_"):
         read(tmp_path, COCO, a_coco_archive("captions"))
+
+
+def test_an_image_that_is_named_and_not_there_is_told_apart(tmp_path: Path) -> None:
+    files = a_coco_archive("instances", {})
+    told = json.loads(files["annotations/instances_val2017.json"])
+    told["images"].append({"id": 2, "file_name": "b.png", "width": WIDTH_PX, "height": HEIGHT_PX})
+    archive = tmp_path / "foreign.zip"
+    archive.write_bytes(a_zip({**files, "annotations/instances_val2017.json": json.dumps(told).encode()}))
+    found = unpack(archive, tmp_path / "in", COCO)
+    assert [(item.file_name, item.is_there) for item in found] == [("images/a.png", True), ("images/b.png", False)]
+
+
+def test_an_archive_of_nothing_is_refused(tmp_path: Path) -> None:
+    for layout in (FOLDERS, COCO):
+        with pytest.raises(UnreadableArchiveError):
+            read(tmp_path / str(layout), layout, {})
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_damaged_archive_is_refused_whatever_is_wrong_with_it(tmp_path: Path, method: int) -> None:
+    whole = a_zip({"van/é.jpg": b"a picture" * 9}, method)
+    archive = tmp_path / "damaged.zip"
+    refused = 0
+    for place, byte in product(range(len(whole)), (0x00, 0xFF)):
+        archive.write_bytes(whole[:place] + bytes([byte]) + whole[place + 1 :])
+        try:
+            unpack(archive, tmp_path / f"{place}-{byte}", FOLDERS)
+        except UnreadableArchiveError:
+            refused += 1
+    assert refused
 
 
 def test_folders_are_read_as_people_lay_them_out(tmp_path: Path) -> None:

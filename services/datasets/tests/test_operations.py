@@ -1,5 +1,6 @@
 """Imports and exports come to an end, whatever happens to those who work on them, and answer what they did."""
 
+import json
 import os
 import time
 from datetime import timedelta
@@ -183,6 +184,30 @@ def test_an_export_that_dies_again_and_again_is_given_up(datasets: Datasets) -> 
         datasets.advance(LEASE * 2)
     assert Operations(datasets.store, {EXPORT: die}).step()
     assert "the process that worked on it died" in datasets.operation(operation).error.message
+
+
+@pytest.mark.parametrize("layout", [ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER, ArchiveFormat.ARCHIVE_FORMAT_COCO])
+def test_an_export_of_nothing_labelled_ends_and_says_so(datasets: Datasets, layout: ArchiveFormat.ValueType) -> None:
+    dataset = datasets.a_dataset()
+    datasets.add(dataset, a_medium(1))
+    operation = datasets.datasets.ExportDataset(ExportDatasetRequest(name=dataset, format=layout)).name
+    assert a_worker(datasets, Ingest()).step()
+    error = datasets.operation(operation).error
+    assert (error.code, "nothing is labelled" in error.message) == (FAILED_PRECONDITION, True)
+
+
+def test_an_image_that_an_archive_only_names_is_refused_by_name(datasets: Datasets) -> None:
+    told = {
+        "images": [{"id": number, "file_name": f"{number}.png", "width": 64, "height": 48} for number in (1, 2)],
+        "categories": [{"id": 1, "name": "van"}],
+        "annotations": [],
+    }
+    files = {"annotations/instances_train.json": json.dumps(told).encode(), "images/1.png": b"1"}
+    operation = datasets.begin_import(datasets.a_dataset(), files, ArchiveFormat.ARCHIVE_FORMAT_COCO)
+    assert a_worker(datasets, Ingest()).step()
+    answer = answer_of(datasets, operation)
+    assert (answer.added_count, answer.refused_count) == (1, 1)
+    assert list(answer.refusals) == ["images/2.png: is named by the archive, but is not in it"]
 
 
 def test_an_export_that_its_layout_cannot_hold_ends_and_says_so(datasets: Datasets) -> None:

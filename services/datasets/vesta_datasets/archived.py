@@ -40,6 +40,11 @@ class ArchivedItem:
     width_px: int = 0
     height_px: int = 0
 
+    @property
+    def is_there(self) -> bool:
+        """Whether the archive holds the image, and does not just name it."""
+        return self.path.is_file()
+
 
 def side_of(name: str) -> str:
     """TRAIN, VALIDATION or TEST by what folders and subsets are called, such as `val` or `train2017`; empty for other names."""

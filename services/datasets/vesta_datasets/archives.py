@@ -1,8 +1,11 @@
 """Archives in the field's formats: unpacked with limits and read, checked and written, one module a layout."""
 
+import lzma
 import shutil
 import stat
+import struct
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,10 +19,15 @@ from vesta_datasets.isolated import run_isolated
 ENTRIES_MAX = 2_000_000
 UNPACKED_BYTES_MAX = 64 * 1024**3
 RATIO_MAX = 200
+_DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+    *(EOFError, LookupError, OSError, RuntimeError, UnicodeError),
+)
+"""What `zipfile` raises at damaged archives, depending on where they are damaged."""
 
 
 def unpack(archive: Path, folder: Path, layout: ArchiveFormat.ValueType) -> list[ArchivedItem]:
-    """Unpacks an archive and reads what its images show, in order of their names.
+    """Unpacks an archive and reads what its images show, in order of their names; also of those that it only names.
 
     Raises:
         UnreadableArchiveError: it is no zip archive, is a bomb, reaches outside itself, or is not laid out as expected.
@@ -27,7 +35,7 @@ def unpack(archive: Path, folder: Path, layout: ArchiveFormat.ValueType) -> list
     _extract(archive, folder)
     root = _root_of(folder)
     found = read_folders(root) if layout == ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER else _read_coco(root)
-    if not found:
+    if not any(item.is_there for item in found):
         raise UnreadableArchiveError(
             "the archive holds no image in the layout asked for: a folder a class (with train, val, test above, if at all), "
             "or COCO's annotations/ and images/"
@@ -42,8 +50,11 @@ def pack(items: Sequence[ArchivedItem], concepts: Sequence[str], layout: Archive
         concepts: all that the items may bear, in an order that stays.
 
     Raises:
-        FailedPrecondition: LAYOUT_CANNOT_HOLD, something of an item would be lost or become something else.
+        FailedPrecondition: LAYOUT_CANNOT_HOLD, something of an item would be lost or become something else. How sure the maker
+            of an annotation was is no part of what was accepted, and stays behind.
     """
+    for item in items:
+        _check_attributes(item)
     if layout == ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER:
         write_folders(items, folder)
     else:
@@ -55,8 +66,8 @@ def _read_coco(root: Path) -> list[ArchivedItem]:
     items = []
     for name, split, told in run_isolated("vesta_datasets.coco:read_coco", str(root)):
         path = (root / name).resolve()
-        if not path.is_relative_to(root.resolve()) or not path.is_file():
-            raise UnreadableArchiveError(f"the archive names {name!r}, which is not in it")
+        if not path.is_relative_to(root.resolve()):
+            raise UnreadableArchiveError(f"the archive names {name!r}, which lies outside of it")
         annotations = None if told is None else [Annotation.FromString(bytes.fromhex(one)) for one in told]
         items.append(ArchivedItem(name, path, split, annotations))
     return items
@@ -78,6 +89,15 @@ def _write_coco(items: Sequence[ArchivedItem], concepts: Sequence[str], folder: 
     run_isolated("vesta_datasets.coco:write_coco", rows, list(concepts), str(folder))
 
 
+def _check_attributes(item: ArchivedItem) -> None:
+    """Refuses what none of the layouts has a place for."""
+    for annotation in item.annotations or ():
+        if annotation.attributes:
+            raise cannot_hold(
+                item, f"an annotation with the attribute {min(annotation.attributes)!r}", "none holds attributes"
+            )
+
+
 def _check_for_coco(item: ArchivedItem) -> None:
     """Refuses what COCO has no place for."""
     holds = "COCO holds image labels, boxes, masks and polygons without holes"
@@ -93,6 +113,7 @@ def _check_for_coco(item: ArchivedItem) -> None:
 
 def _extract(archive: Path, folder: Path) -> None:
     """Unpacks within limits; links and paths that lead outside are refused."""
+    folder.mkdir()
     try:
         with zipfile.ZipFile(archive) as opened:
             entries = opened.infolist()
@@ -107,7 +128,7 @@ def _extract(archive: Path, folder: Path) -> None:
                 if not target.is_relative_to(folder.resolve()) or stat.S_ISLNK(entry.external_attr >> 16):
                     raise UnreadableArchiveError(f"the archive's entry {entry.filename!r} leads outside of it")
             opened.extractall(folder)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, RuntimeError) as error:
+    except _DAMAGED as error:
         raise UnreadableArchiveError(f"the archive cannot be unpacked: {error}") from error
 
 

@@ -41,7 +41,7 @@ class ToWrite(NamedTuple):
 
 
 def read_coco(folder: str) -> list[Read]:
-    """The images of an archive.
+    """The images that an archive names, whether they are in it or not.
 
     Raises:
         UnreadableArchiveError: there is neither a file of shapes nor one of labels.
@@ -57,7 +57,7 @@ def read_coco(folder: str) -> list[Read]:
         names = [label.name for label in dataset.categories().get(dm.AnnotationType.label, ())]
         for item in dataset:
             path = Path(getattr(item.media, "path", "")).resolve()
-            if path.is_file() and path.is_relative_to(root):
+            if path != root and path.is_relative_to(root):
                 splits[path] = side_of(str(item.subset))
                 told = found.setdefault(path, None)
                 if task != _LISTED:

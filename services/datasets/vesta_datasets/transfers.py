@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from vesta_common.errors import InvalidArgument
+from vesta_common.errors import FailedPrecondition, InvalidArgument
 from vesta_common.names import project_of
 from vesta_common.objects import ObjectStore
 from vesta_common.postgres import Connection
@@ -96,18 +96,17 @@ class Import:
 
     def _take(self, request: ImportDatasetRequest, batch: Sequence[ArchivedItem]) -> list[IngestedMedia]:
         """What becomes of each file: media, or why it is refused."""
-        small = [entry.path.stat().st_size <= FILE_BYTES_MAX for entry in batch]
+        refused = [_refusal_of(entry) for entry in batch]
         files = [
             MediaFile(file_name=entry.file_name[-FILE_NAME_LENGTH_MAX:], data=entry.path.read_bytes())
-            for entry, fits in zip(batch, small, strict=True)
-            if fits
+            for entry, refusal in zip(batch, refused, strict=True)
+            if refusal is None
         ]
         results: Iterator[IngestedMedia] = iter(())
         if files:
             wanted = IngestMediaRequest(parent=project_of(request.name), files=files)
             results = iter(self._media.IngestMedia(wanted, timeout=INGEST_TIMEOUT_SECONDS).results)
-        large = IngestedMedia(reason="IMAGE_TOO_LARGE", message=f"has more than {FILE_BYTES_MAX} bytes")
-        return [next(results) if fits else large for fits in small]
+        return [next(results) if refusal is None else refusal for refusal in refused]
 
     def _add(
         self,
@@ -147,6 +146,8 @@ class Export:
         """Where the archive lies."""
         request = ExportDatasetRequest.FromString(claim.request)
         labelled, concepts = self._labelled(request)
+        if not labelled:
+            raise FailedPrecondition("nothing is labelled yet; label some items first", reason="EXPORT_EMPTY")
         with tempfile.TemporaryDirectory(prefix="vesta-export-") as scratch:
             entries = []
             for done, row in enumerate(labelled):
@@ -183,6 +184,15 @@ class Export:
         return ArchivedItem(path.name, path, row.split, annotations, row.width_px, row.height_px)
 
 
+def _refusal_of(entry: ArchivedItem) -> IngestedMedia | None:
+    """Why an image is not even looked at; None where it is."""
+    if not entry.is_there:
+        return IngestedMedia(reason="FILE_UNREADABLE", message="is named by the archive, but is not in it")
+    if entry.path.stat().st_size > FILE_BYTES_MAX:
+        return IngestedMedia(reason="IMAGE_TOO_LARGE", message=f"has more than {FILE_BYTES_MAX} bytes")
+    return None
+
+
 def _new_item(entry: ArchivedItem, found: IngestedMedia) -> NewItem:
     split = Split.Value(f"SPLIT_{entry.split}") if entry.split else Split.SPLIT_UNSPECIFIED
     annotations = None if entry.annotations is None else AnnotationList(annotations=entry.annotations)
@@ -207,7 +217,7 @@ def _in_batches(items: Iterable[ArchivedItem]) -> Iterator[list[ArchivedItem]]:
     batch: list[ArchivedItem] = []
     size_bytes = 0
     for item in items:
-        item_bytes = item.path.stat().st_size
+        item_bytes = item.path.stat().st_size if item.is_there else 0
         if batch and (len(batch) == BATCH_FILES_MAX or size_bytes + item_bytes > BATCH_BYTES_MAX):
             yield batch
             batch, size_bytes = [], 0
