@@ -48,6 +48,23 @@ def test_no_two_doors_share_a_port(tmp_path: Path) -> None:
     assert len(set(ports.values())) == len(USUAL_PORTS)
 
 
+def test_looking_at_a_home_chooses_no_ports(tmp_path: Path) -> None:
+    assert Home(tmp_path).ports == USUAL_PORTS
+    assert not (tmp_path / "run" / "ports.json").exists()
+    (tmp_path / "run" / "ports.json").write_text('{"gateway": 4711}')
+    assert Home(tmp_path).ports == {**USUAL_PORTS, "gateway": 4711}
+
+
+def test_a_running_platform_keeps_the_ports_it_listens_on_and_gets_those_of_new_doors(tmp_path: Path) -> None:
+    before = Home(tmp_path, {"gateway": _a_free_port()}).choose_ports()
+    with _listener(before["gateway"]):
+        home = Home(tmp_path, {**before, "objects": _a_free_port(), "events": before["gateway"]})
+        after = home.choose_missing_ports()
+    assert after["gateway"] == before["gateway"]
+    assert after["events"] > before["gateway"]
+    assert Home(tmp_path, {}).ports == after == home.ports
+
+
 def test_of_many_that_make_secrets_at_once_all_know_the_same(tmp_path: Path) -> None:
     for attempt in range(20):
         root = tmp_path / str(attempt)

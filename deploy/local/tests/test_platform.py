@@ -111,9 +111,24 @@ def test_an_unknown_program_is_refused_with_those_there_are(tmp_path: Path) -> N
         Platform(Home(tmp_path), ["nobody"])
 
 
-def test_a_home_whose_path_cannot_be_used_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["50% done", "the #1", "mine ;-)", "two\nlines", "blank at the end ", "5'9\" tall"])
+def test_a_home_whose_path_cannot_be_used_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(RuntimeError, match="use another folder"):
-        Platform(Home(tmp_path / "50% done"))
+        Platform(Home(tmp_path / name))
+
+
+def test_status_tells_of_a_program_that_a_running_supervisord_does_not_know_yet(tmp_path: Path) -> None:
+    platform = Platform(Home(tmp_path, testing.ports(block=1)), ["postgres", "gateway"], bound=True)
+    platform.home.make_sockets()
+    platform.supervisor.start([platform.programs["postgres"]])
+    try:
+        assert {row.name: row.state for row in platform.rows()} == {
+            "postgres": "stopped",
+            "gateway": "down",
+            "supervisor": "healthy",
+        }
+    finally:
+        platform.down()
 
 
 def test_a_program_that_does_not_get_healthy_is_named_with_the_end_of_its_log(engines: Platform) -> None:

@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 import time
+import xmlrpc.client
 from pathlib import Path
 
 import click
@@ -124,7 +125,7 @@ def main() -> None:
     """The entry point: what went wrong is said in words, not in a trace."""
     try:
         cli()
-    except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
+    except (RuntimeError, OSError, subprocess.CalledProcessError, xmlrpc.client.Error) as error:
         console.print(str(error), style="red", markup=False)
         sys.exit(1)
 

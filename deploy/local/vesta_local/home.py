@@ -137,11 +137,8 @@ class Home:
 
     @cached_property
     def ports(self) -> dict[str, int]:
-        """The port of each door, as chosen when the platform was started; chosen now where it never was."""
-        if not self._ports_path.exists():
-            return self.choose_ports()
-        known: dict[str, int] = json.loads(self._ports_path.read_text())
-        return known if known.keys() >= self.usual_ports.keys() else self.choose_ports()
+        """The port of each door, as chosen when the platform was last started; the usual one where it never was."""
+        return {**self.usual_ports, **self._known_ports()}
 
     def choose_ports(self) -> dict[str, int]:
         """Chooses a free port for each door: the last one, else the usual one, else one above. Only for a platform that is down.
@@ -149,14 +146,29 @@ class Home:
         Raises:
             RuntimeError: none of two thousand is free.
         """
-        path = self._ports_path
-        last: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
-        taken: set[int] = set()
-        chosen = {}
+        return self._choose({}, self._known_ports())
+
+    def choose_missing_ports(self) -> dict[str, int]:
+        """Likewise for the doors that a running platform does not have yet; those it has stay, for somebody listens there.
+
+        Raises:
+            RuntimeError: none of two thousand is free.
+        """
+        known = self._known_ports()
+        return self.ports if known.keys() >= self.usual_ports.keys() else self._choose(known, {})
+
+    def _known_ports(self) -> dict[str, int]:
+        return dict(json.loads(self._ports_path.read_text())) if self._ports_path.exists() else {}
+
+    def _choose(self, kept: dict[str, int], last: dict[str, int]) -> dict[str, int]:
+        taken = {door for name, port in kept.items() for door in _doors(port, name in _TWINNED)}
+        chosen = dict(kept)
         for name, usual in self.usual_ports.items():
-            chosen[name] = _pick([last.get(name, usual), *range(usual, usual + PORT_TRIES)], taken, name in _TWINNED)
-            taken |= _doors(chosen[name], name in _TWINNED)
-        path.write_text(json.dumps(chosen, indent=2) + "\n")
+            if name not in chosen:
+                candidates = [last.get(name, usual), *range(usual, usual + PORT_TRIES)]
+                chosen[name] = _pick(candidates, taken, name in _TWINNED)
+                taken |= _doors(chosen[name], name in _TWINNED)
+        self._ports_path.write_text(json.dumps(chosen, indent=2) + "\n")
         self.__dict__["ports"] = chosen
         return chosen
 

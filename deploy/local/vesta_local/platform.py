@@ -1,5 +1,6 @@
 """The whole platform: starts it in order, waits until it is healthy, tells how it is, stops it."""
 
+import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -22,6 +23,9 @@ HEALTH_DEADLINE = timedelta(seconds=300)
 LIVES_MAX = 10
 LOG_TAIL_LINES = 12
 _POLL_SECONDS = 0.2
+# In its configuration a % begins a variable, and # or ; after a blank a comment; lines and blanks at the end are cut; and a value
+# between quotes cannot hold both kinds of them.
+_UNTELLABLE = re.compile(r"%|\s[#;]|[\r\n]|\s$|\".*'|'.*\"")
 
 Say = Callable[[str], None]
 
@@ -52,9 +56,10 @@ class Platform:
     """
 
     def __init__(self, home: Home, only: Sequence[str] = (), *, bound: bool = False) -> None:
-        if "%" in str(home.root):
+        hindrance = _UNTELLABLE.search(str(home.root))
+        if hindrance:
             raise RuntimeError(
-                f"{home.root} has a % in its path, which supervisord takes for a variable; use another folder"
+                f"the path {str(home.root)!r} has {hindrance.group()!r}, which supervisord cannot be told; use another folder"
             )
         self.home = home
         self.supervisor = Supervisor(home, bound=bound)
@@ -87,7 +92,9 @@ class Platform:
 
     def _prepare(self, say: Say) -> None:
         running = self.supervisor.is_running()
-        if not running:
+        if running:
+            self.home.choose_missing_ports()
+        else:
             self.supervisor.end_orphans()
             self.home.choose_ports()
         if "postgres" in self.names:
@@ -146,8 +153,10 @@ class Platform:
         if not self.supervisor.is_running():
             return [Row(name, programs[name].address, "down", 0) for name in self.names]
         states = {state.name: state for state in self.supervisor.states()}
-        with ThreadPoolExecutor(len(self.names)) as pool:
-            rows = list(pool.map(lambda name: _row(programs[name], states[name]), self.names))
+        # A supervisord that was started before a program was added knows nothing of it until the next `up`.
+        known = [(programs[name], states.get(name, ProcessState(name, "down", 0))) for name in self.names]
+        with ThreadPoolExecutor(len(known)) as pool:
+            rows = list(pool.map(lambda pair: _row(*pair), known))
         return [*rows, Row("supervisor", "", "healthy", memory_bytes(self.supervisor.own_pid(), family=False) / 2**20)]
 
     def wait_healthy(self, names: Sequence[str] = (), deadline: timedelta = HEALTH_DEADLINE) -> None:
