@@ -1,7 +1,7 @@
 """What the same number of labels would have taught, had they been drawn at random: a second dataset of the same pictures."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from experts import label
 from vesta import Vesta
@@ -23,6 +23,11 @@ from vesta_contracts.training.v1 import CreateTrainingRunRequest, TrainingRun
 BATCH = 200
 
 
+def share_without_training(drawn: Sequence[str], test: Sequence[str]) -> float | None:
+    """Test accuracy of what can be learnt from labels of one class alone, which is to name it always; None where there are more."""
+    return test.count(drawn[0]) / max(1, len(test)) if len(set(drawn)) == 1 else None
+
+
 class RandomControl:
     """Trains, with the loop's own recipe, on labels drawn at random, and measures on the loop's own test side."""
 
@@ -36,6 +41,7 @@ class RandomControl:
         random.Random(0).shuffle(pool)
         pool = pool[:label_count_max]
         test = [item for item in items if item.split == Split.SPLIT_TEST]
+        self._test_concepts = [truth(item.name) for item in test]
         self._dataset = owner.datasets.CreateDataset(
             CreateDatasetRequest(
                 parent=self._project,
@@ -58,6 +64,9 @@ class RandomControl:
                 )
             )
         self._labelled = max(self._labelled, label_count)
+        one_class = share_without_training([concept for _, concept in self._pool[:label_count]], self._test_concepts)
+        if one_class is not None:
+            return one_class  # no training would succeed on it
         snapshot = self._owner.snapshots.CreateSnapshot(
             CreateSnapshotRequest(parent=self._dataset, snapshot=Snapshot())
         )

@@ -5,25 +5,27 @@ Drives the public API alone. Run by `make demo`; the platform must be up.
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import cameras
 from control import RandomControl
 from experts import Experts
+from kafka.errors import KafkaError
 from photographs import SAMPLES_DIGEST, SAMPLES_URL, Photographs, find_samples, read_folder
-from report import RoundFigures, print_rounds, write
+from report import Report, RoundFigures, print_rounds, write
 from rich.console import Console
 from rich.progress import Progress
 from vesta import ApiError, Vesta
 from vesta_contracts.conductor.v1 import GetLoopRequest, Loop, LoopPolicy, LoopStatus, Round
 from vesta_contracts.connection.v1 import Sync
-from vesta_contracts.datasets.v1 import GetDatasetRequest, Split
+from vesta_contracts.datasets.v1 import GetDatasetRequest, ListItemsRequest, Split
 from world import TEST_SHARE, World, set_up
 
 ROUNDS = 5
@@ -52,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the demo; returns the exit status."""
     options = _options(arguments)
     started = time.monotonic()
-    platform = _find_platform(options.home)
     try:
+        platform = _find_platform(options.home)
         photographs = (
             read_folder(options.data)
             if options.data
@@ -61,16 +63,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         _tell(photographs)
         with Vesta(platform.grpc, platform.owner_key) as owner:
-            rounds, observations, loop = _turn(owner, platform, photographs, options.rounds)
+            report, loop = _turn(owner, platform, photographs, options.rounds)
     except (ValueError, ApiError, TimeoutError, RuntimeError, OSError) as error:
         console.print(f"[red]{error}[/red]")
         return 1
-    seconds = time.monotonic() - started
+    report = replace(report, seconds=round(time.monotonic() - started, 1))
     folder = options.home / "demo"
-    write(folder, photographs.name, seconds, observations, rounds)
-    print_rounds(console, rounds)
+    write(folder, report)
+    print_rounds(console, report.rounds)
     _tell_saving(loop)
-    console.print(f"Chart: {folder / 'curve.png'}   figures: {folder / 'report.json'}   {seconds:.0f} s in all")
+    console.print(f"Chart: {folder / 'curve.png'}   figures: {folder / 'report.json'}   {report.seconds:.0f} s in all")
     console.print(f"The platform stays up: [bold]http://{platform.rest}[/bold] (API at /docs; `make down` stops it)")
     return 0
 
@@ -79,7 +81,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, help="a folder with a sub-folder a class")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--home", type=Path, default=Path(".vesta"))
+    parser.add_argument("--home", type=Path, default=Path(os.environ.get("VESTA_HOME", ".vesta")))
     parser.add_argument("--samples-url", default=SAMPLES_URL, help="where the photographs come from without --data")
     parser.add_argument("--samples-digest", default=SAMPLES_DIGEST, help="what they must be")
     options = parser.parse_args(arguments)
@@ -91,6 +93,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _find_platform(home: Path) -> Platform:
+    """Raises OSError where no platform has been started in `home`."""
     addresses = json.loads((home / "run" / "addresses.json").read_text())
     return Platform(
         grpc=addresses["gateway_grpc"],
@@ -113,10 +116,8 @@ def _tell(photographs: Photographs) -> None:
     )
 
 
-def _turn(
-    owner: Vesta, platform: Platform, photographs: Photographs, round_count: int
-) -> tuple[list[RoundFigures], int, Loop]:
-    """Sets a project up, turns its loop, shows its cameras."""
+def _turn(owner: Vesta, platform: Platform, photographs: Photographs, round_count: int) -> tuple[Report, Loop]:
+    """Sets a project up, turns its loop, shows its cameras; the report's seconds are left to the caller."""
     project_id = f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     world = set_up(owner, platform.inbox, photographs, project_id, test_share=TEST_SHARE, watch=_progress)
     experts = world.hire_experts(platform.grpc, ("ada", "ben", "cleo"), MISTAKE_SHARE, seed=7)
@@ -138,8 +139,17 @@ def _turn(
         f"The experts gave {experts.answer_count} answers, {experts.mistake_count} of them wrong "
         f"({MISTAKE_SHARE:.0%} were to be); review decided {experts.correction_count} disagreements."
     )
+    labelled = owner.pages(
+        owner.items.ListItems, ListItemsRequest(parent=world.dataset.name, filter="labelled AND split = TRAIN")
+    )
+    caught, mistaken = experts.caught(labelled)
+    console.print(
+        f"Of {mistaken} photographs with a wrong answer, {caught} bear the right label all the same"
+        + ("." if caught == mistaken else "; of the others, both experts were wrong alike, which review does not see.")
+    )
     state = owner.loops.GetLoop(GetLoopRequest(name=loop))
-    return rounds, _show_cameras(owner, platform, world, state.status.deployment), state
+    observed = _show_cameras(owner, platform, world, state.status.deployment)
+    return Report(photographs.name, 0.0, observed, mistaken, caught, rounds), state
 
 
 def _play_rounds(
@@ -165,12 +175,20 @@ def _play_rounds(
 
 
 def _show_cameras(owner: Vesta, platform: Platform, world: World, deployment: str) -> int:
-    """Lets two cameras send photographs of the test side, and shows what the pipeline saw; answers in how many frames."""
+    """Lets two cameras send photographs of the test side, and shows what the pipeline saw; answers in how many frames.
+
+    What the loop has learnt is worth its report whatever becomes of the cameras, so that their failure is told, not raised.
+    """
     shown = [world.photographs[item.name].path for item in world.items if item.split == Split.SPLIT_TEST]
     frames = shown[:: max(1, len(shown) // FRAME_COUNT)][:FRAME_COUNT]
-    streams = cameras.open_streams(owner, world.project, world.dataset.name, deployment, ("door", "yard"))
-    seen = cameras.watch(owner, streams, platform.kafka, frames)
-    console.print(f"Two cameras sent {len(frames)} frames over Kafka; {len(seen)} observations, such as:")
+    try:
+        streams = cameras.open_streams(owner, world.project, world.dataset.name, deployment, ("door", "yard"))
+        seen = cameras.watch(owner, streams, platform.kafka, frames)
+    except (ApiError, KafkaError) as error:
+        console.print(f"[red]The cameras were not seen: {error}[/red]")
+        return 0
+    missed = f" ({len(frames) - len(seen)} frames were not observed)" if len(seen) < len(frames) else ""
+    console.print(f"Two cameras sent {len(frames)} frames over Kafka; {len(seen)} observations{missed}, such as:")
     for observation in seen[:3]:
         best = max(observation.scores.scores, key=lambda score: score.score)
         doubt = ", uncertain: sent to the experts" if observation.scores.uncertain else ""

@@ -1,7 +1,10 @@
-"""Plays the experts: members of the project who label and review through the annotation API, with honest mistakes."""
+"""Plays the experts: members of the project who label and review through the annotation API, with honest mistakes.
+
+Review sees where two experts disagree. Two who err alike on one photograph agree, and their mistake slips through.
+"""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from vesta import ApiError, Vesta
@@ -15,6 +18,7 @@ from vesta_contracts.annotation.v1 import (
     Task,
 )
 from vesta_contracts.common.v1 import Annotation, ImageLabel
+from vesta_contracts.datasets.v1 import Item
 from vesta_contracts.gateway.v1 import ApiKey, CreateApiKeyRequest, CreateMemberRequest, Member, Role
 
 LEASE_COUNT = 20
@@ -32,6 +36,8 @@ class Experts:
     Attributes:
         truth: what each item shows, by its name; asked for as items turn up.
         mistake_share: the share of answers that are honestly wrong.
+        lease_count: how many tasks each takes at a time.
+        mistaken_items: the items to which somebody has given a wrong answer.
     """
 
     annotators: list[Vesta]
@@ -40,31 +46,40 @@ class Experts:
     labels: list[str]
     mistake_share: float
     draw: random.Random
+    lease_count: int = LEASE_COUNT
     answer_count: int = 0
     mistake_count: int = 0
     correction_count: int = 0
-    wrong: dict[str, str] = field(default_factory=dict)
+    mistaken_items: set[str] = field(default_factory=set)
 
     def work(self, campaign: str) -> int:
         """Answers and reviews all there is to do in the campaign just now; returns how many things were done."""
         done = sum(self._annotate(annotator, campaign) for annotator in self.annotators)
         return done + self._review(campaign)
 
+    def caught(self, items: Iterable[Item]) -> tuple[int, int]:
+        """Of the labelled items to which somebody gave a wrong answer: how many bear the right label, and how many there are."""
+        mistaken = [item for item in items if item.name in self.mistaken_items and item.accepted.task]
+        right = [
+            item for item in mistaken if [self.truth(item.name)] == [one.concept for one in item.accepted.annotations]
+        ]
+        return len(right), len(mistaken)
+
     def _annotate(self, annotator: Vesta, campaign: str) -> int:
-        tasks = _lease(annotator, campaign, LeasePurpose.LEASE_PURPOSE_ANNOTATE)
+        tasks = _lease(annotator, campaign, LeasePurpose.LEASE_PURPOSE_ANNOTATE, self.lease_count)
         for task in tasks:
             concept = self.truth(task.item)
             self.answer_count += 1
             if self.draw.random() < self.mistake_share:
                 concept = self.draw.choice([other for other in self.labels if other != concept])
                 self.mistake_count += 1
-                self.wrong[task.item] = concept
+                self.mistaken_items.add(task.item)
             submission = Submission(annotations=[label(concept)])
             annotator.submissions.CreateSubmission(CreateSubmissionRequest(parent=task.name, submission=submission))
         return len(tasks)
 
     def _review(self, campaign: str) -> int:
-        tasks = _lease(self.reviewer, campaign, LeasePurpose.LEASE_PURPOSE_REVIEW)
+        tasks = _lease(self.reviewer, campaign, LeasePurpose.LEASE_PURPOSE_REVIEW, self.lease_count)
         for task in tasks:
             review = Review(decision=Review.CORRECT, annotations=[label(self.truth(task.item))])
             self.reviewer.reviews.CreateReview(CreateReviewRequest(parent=task.name, review=review))
@@ -72,11 +87,9 @@ class Experts:
         return len(tasks)
 
 
-def _lease(expert: Vesta, campaign: str, purpose: LeasePurpose.ValueType) -> list[Task]:
+def _lease(expert: Vesta, campaign: str, purpose: LeasePurpose.ValueType, count: int) -> list[Task]:
     try:
-        return list(
-            expert.tasks.LeaseTasks(LeaseTasksRequest(parent=campaign, purpose=purpose, count=LEASE_COUNT)).tasks
-        )
+        return list(expert.tasks.LeaseTasks(LeaseTasksRequest(parent=campaign, purpose=purpose, count=count)).tasks)
     except ApiError as error:
         if error.code == "NOT_FOUND":  # the loop has not opened its campaign yet
             return []

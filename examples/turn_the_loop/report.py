@@ -41,17 +41,31 @@ def print_rounds(console: Console, rounds: list[RoundFigures]) -> None:
     console.print(table)
 
 
-def write(folder: Path, data: str, seconds: float, observations: int, rounds: list[RoundFigures]) -> None:
+@dataclass(frozen=True)
+class Report:
+    """What a demo has shown.
+
+    Attributes:
+        data: the name of the photographs.
+        seconds: from start to end.
+        observations: how many frames of the cameras were observed.
+        mistaken: labelled photographs to which an expert gave a wrong answer.
+        caught: those of them that bear the right label all the same.
+    """
+
+    data: str
+    seconds: float
+    observations: int
+    mistaken: int
+    caught: int
+    rounds: list[RoundFigures]
+
+
+def write(folder: Path, report: Report) -> None:
     """Writes `report.json` and `curve.png` into the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    report = {
-        "data": data,
-        "seconds": round(seconds, 1),
-        "observations": observations,
-        "rounds": [asdict(figures) for figures in rounds],
-    }
-    (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-    _draw(folder / "curve.png", data, rounds)
+    (folder / "report.json").write_text(json.dumps(asdict(report), indent=2) + "\n")
+    _draw(folder / "curve.png", report.data, report.rounds)
 
 
 def _draw(path: Path, data: str, rounds: list[RoundFigures]) -> None:
