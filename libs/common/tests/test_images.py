@@ -169,6 +169,25 @@ def test_a_large_jpeg_that_is_kept_is_one_that_decodes_wholly(data: st.DataObjec
         decoded(normalise(damaged).data)  # read at a smaller scale, and nothing was overlooked
 
 
+def a_webp_that_grows(side_px: int, channels: int) -> bytes:
+    """Four rows of noise over and over, which lossless WebP keeps in a few thousand bytes and JPEG and PNG do not."""
+    rows = np.random.default_rng(1).integers(0, 256, (4, side_px, channels), dtype=np.uint8)
+    return encoded(Image.fromarray(np.tile(rows, (side_px // 4, 1, 1))), "WEBP", lossless=True, quality=0, method=0)
+
+
+def test_a_picture_that_grows_is_kept_in_a_form_that_models_take() -> None:
+    came = a_webp_that_grows(5600, channels=3)
+    kept = normalise(came)
+    assert len(came) < 100_000 < len(kept.data) <= image_formats.IMAGE_BYTES_MAX
+    assert model_pixels(kept.data).shape == (MODEL_SIDE_PX, MODEL_SIDE_PX, 3)
+
+
+def test_a_picture_that_grows_beyond_what_may_be_kept_is_refused() -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        normalise(a_webp_that_grows(3000, channels=4))
+    assert refused.value.reason == "IMAGE_TOO_LARGE"
+
+
 def test_the_thumbnail_of_a_large_jpeg_shows_the_whole_picture() -> None:
     kept = normalise(LARGE_JPEG)
     expected = np.asarray(decoded(LARGE_JPEG).resize((256, 192), Image.Resampling.BOX), np.int16)
@@ -238,7 +257,7 @@ def test_models_see_a_file_as_they_see_its_kept_form(
 ) -> None:
     options = {} if image_format == "BMP" else {"exif": exif_with(orientation)}
     data = encoded(a_picture(width, height), image_format, **options)
-    raw, kept = model_pixels(data), model_pixels(normalise(data).data)
+    raw, kept = model_pixels(data), model_pixels(normalise(data).data)  # whatever normalise answers, models take
     assert raw.shape == (MODEL_SIDE_PX, MODEL_SIDE_PX, 3)
     assert raw.dtype == np.uint8
     assert np.abs(raw.astype(int) - kept.astype(int)).mean() < 4

@@ -25,7 +25,15 @@ from PIL import (
 )
 
 from vesta_common.errors import InvalidArgument
-from vesta_common.image_formats import ImageFile, ImageHeader, corrupt, refuse, take_apart, truncated
+from vesta_common.image_formats import (
+    IMAGE_BYTES_MAX,
+    ImageFile,
+    ImageHeader,
+    corrupt,
+    refuse,
+    take_apart,
+    truncated,
+)
 
 __all__ = [
     "MODEL_SIDE_PX",
@@ -40,7 +48,7 @@ __all__ = [
 MODEL_SIDE_PX = 256
 THUMBNAIL_SIDE_PX = 256
 THUMBNAIL_QUALITY = 80
-REENCODED_QUALITY = 95
+REENCODED_QUALITIES = (95, 85, 75)  # the first with which the picture is small enough to be read again
 TRANSFORMS_MAX = 16
 
 Pixels = NDArray[np.uint8]
@@ -93,10 +101,12 @@ def inspect(data: bytes) -> ImageHeader:
 def normalise(data: bytes) -> NormalisedImage:
     """Decodes an untrusted file wholly and brings it into the form in which the platform keeps pictures.
 
-    The same picture gives the same bytes, and so the same SHA-256, whatever metadata it came with.
+    The same picture gives the same bytes, and so the same SHA-256, whatever metadata it came with. What it answers is within
+    the limits itself: whoever reads it later takes it.
 
     Raises:
-        InvalidArgument: as `inspect`, or its pixels cannot be decoded (IMAGE_TRUNCATED, IMAGE_CORRUPT, IMAGE_TOO_COSTLY).
+        InvalidArgument: as `inspect`, or its pixels cannot be decoded (IMAGE_TRUNCATED, IMAGE_CORRUPT, IMAGE_TOO_COSTLY), or
+            they take more bytes in the form in which they are kept than a file may have (IMAGE_TOO_LARGE).
     """
     file = take_apart(data)
     try:
@@ -111,6 +121,7 @@ def normalise(data: bytes) -> NormalisedImage:
             picture = _to_srgb(_turned(_load(image), exif, file.header.format), profile)
             kept, kept_format = _encode(picture, as_png=file.header.format == "PNG" or picture.has_transparency_data)
             width_px, height_px = picture.size
+        _check_size(kept, kept_format)
         small = _thumbnail(picture)
         return NormalisedImage(
             data=kept,
@@ -307,10 +318,32 @@ def _on_white(image: Image.Image) -> Image.Image:
 def _encode(image: Image.Image, *, as_png: bool) -> tuple[bytes, str]:
     """Bytes and format, without metadata."""
     if not as_png:
-        return _encode_jpeg(_on_white(image), REENCODED_QUALITY), "JPEG"
+        return _encode_small_jpeg(_on_white(image)), "JPEG"
     target = io.BytesIO()
     (image if image.mode in _KEPT_MODES else image.convert("RGBA")).save(target, "PNG", exif=b"", icc_profile=None)
+    _check_size(target.getvalue(), "PNG")
     return take_apart(target.getvalue()).essential, "PNG"
+
+
+def _encode_small_jpeg(image: Image.Image) -> bytes:
+    """As good as it may be: a picture that came in few bytes may need very many as a JPEG."""
+    encoded = b""
+    for quality in REENCODED_QUALITIES:
+        encoded = _encode_jpeg(image, quality)
+        if len(encoded) <= IMAGE_BYTES_MAX:
+            break
+    return encoded
+
+
+def _check_size(kept: bytes, kept_format: str) -> None:
+    if len(kept) > IMAGE_BYTES_MAX:
+        raise refuse(
+            "IMAGE_TOO_LARGE",
+            f"as a {kept_format}, as which it would be kept, the image has {len(kept)} bytes, more than {IMAGE_BYTES_MAX}; "
+            "scale it down or cut it into tiles",
+            size_bytes=len(kept),
+            size_bytes_max=IMAGE_BYTES_MAX,
+        )
 
 
 def _encode_jpeg(image: Image.Image, quality: int) -> bytes:
