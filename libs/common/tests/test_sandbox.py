@@ -5,6 +5,7 @@ import importlib
 import io
 import os
 import pickle
+import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,12 @@ GIB = 1024**3
 
 HOSTILE = """
 import os
+import signal
+
+def obey(path):
+    with open(path) as file:
+        order = file.read()
+    return os.kill(os.getpid(), signal.SIGKILL) if order == "die" else order
 
 def die_at_seven(number):
     return os._exit(1) if number == 7 else number
@@ -101,6 +108,38 @@ def test_of_many_calls_only_the_one_that_kills_its_child_fails(sandbox: Sandbox,
     assert [answer for number, answer in enumerate(answers) if number != 7] == [n for n in range(20) if n != 7]
     assert isinstance(answers[7], InvalidArgument)
     assert answers[7].reason == "IMAGE_TOO_COSTLY"
+
+
+def test_a_call_whose_child_was_killed_from_outside_is_tried_again(
+    sandbox: Sandbox, hostile: Any, tmp_path: Path
+) -> None:
+    orders = tmp_path / "orders"
+    os.mkfifo(orders)
+    with ThreadPoolExecutor(1) as threads:
+        call = threads.submit(sandbox.run, hostile.obey, str(orders))
+        with orders.open("w") as first:  # opens once a child reads
+            orders.unlink()
+            os.mkfifo(orders)  # for the next child
+            first.write("die")
+        orders.write_text("live")
+        assert call.result() == "live"
+
+
+def test_a_call_whose_child_is_killed_again_blames_no_picture(sandbox: Sandbox) -> None:
+    with pytest.raises(Internal) as failed:
+        sandbox.run(signal.raise_signal, signal.SIGKILL.value)
+    assert failed.value.reason == "SANDBOX_FAILED"
+
+
+def test_answers_are_handed_on_one_by_one(sandbox: Sandbox) -> None:
+    """Eight large answers of one chunk take no more memory than one does: as it came, and as it was read."""
+    size_bytes = 64 << 20
+    before = psutil.Process().memory_info().rss
+    memory = sandbox.map_on(
+        bytes, [size_bytes] * 8, lambda index, answer: (index, len(answer), psutil.Process().memory_info().rss)
+    )
+    assert [(index, answer_bytes) for index, answer_bytes, _ in memory] == [(n, size_bytes) for n in range(8)]
+    assert max(rss for *_, rss in memory) - before < 4 * size_bytes
 
 
 def test_mixed_files_get_each_their_own_answer_in_order(sandbox: Sandbox) -> None:
@@ -182,6 +221,20 @@ def test_children_end_with_the_sandbox() -> None:
     assert len(started) == 3
     sandbox.close()
     assert not any(child.is_running() for child in started)
+
+
+def test_closing_waits_for_no_call(hostile: Any, tmp_path: Path) -> None:
+    orders = tmp_path / "orders"
+    os.mkfifo(orders)
+    closing = Sandbox(processes=1)
+    with ThreadPoolExecutor(2) as threads:
+        calls = [threads.submit(closing.run, hostile.obey, str(orders)) for _ in range(2)]
+        with orders.open("w"):  # opens once a child reads, which then waits
+            closing.close()
+            for call in calls:
+                with pytest.raises(Internal) as refused:
+                    call.result()
+                assert refused.value.reason == "SANDBOX_CLOSED"
 
 
 def test_a_closed_sandbox_says_so() -> None:

@@ -8,13 +8,14 @@ frozen dataclasses are accepted, so that it cannot make this process run anythin
 import io
 import os
 import pickle
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import is_dataclass
 from datetime import timedelta
 from queue import SimpleQueue
@@ -26,6 +27,7 @@ from vesta_common.errors import Internal, VestaError
 from vesta_common.sandbox_child import FRAME_HEADER, too_costly
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 PROCESSES = 2
 MEMORY_BYTES_MAX = 2 * 1024 * 1024 * 1024
@@ -34,6 +36,7 @@ TIMEOUT = timedelta(seconds=60)
 CHUNK_CALLS_MAX = 8
 CHUNK_BYTES_MAX = 2 * 1024 * 1024
 ANSWER_BYTES_MAX = 512 * 1024 * 1024
+DEATH_SECONDS_MAX = 1.0  # until the kernel has told how a child ended whose socket is closed
 SOCKET_BUFFER_BYTES = 1024 * 1024
 
 log = structlog.get_logger()
@@ -56,10 +59,12 @@ class Sandbox:
     ) -> None:
         self._limits = (memory_bytes_max, cpu_seconds_max)
         self._idle: SimpleQueue[_Child] = SimpleQueue()
-        self._closed = threading.Event()
+        self._children: set[_Child] = set()
+        self._guard = threading.Lock()
+        self._closed = False
         self._threads = ThreadPoolExecutor(processes, thread_name_prefix="sandbox")
         for _ in range(processes):
-            self._idle.put(_Child(*self._limits))
+            self._idle.put(self._started())
 
     def run(self, function: Callable[[Any], T], argument: Any, timeout: timedelta = TIMEOUT) -> T:
         """The function's answer for one argument.
@@ -70,11 +75,9 @@ class Sandbox:
 
         Raises:
             InvalidArgument: IMAGE_TOO_COSTLY where it took more memory or time than it may, or its child died of it.
-            VestaError: whatever the function raised; Internal where that was no error of ours.
+            VestaError: whatever the function raised; Internal where that was no error of ours (SANDBOX_FAILED).
         """
-        if self._closed.is_set():
-            raise _closed()
-        answer = self._threads.submit(self._run_chunk, function, [argument], timeout).result()[0]
+        (answer,) = self.map(function, [argument], timeout)
         if isinstance(answer, VestaError):
             raise answer
         return answer
@@ -87,43 +90,111 @@ class Sandbox:
         Args:
             timeout: of one call.
         """
-        chunks = [self._threads.submit(self._run_chunk, function, chunk, timeout) for chunk in _chunks(arguments)]
-        return [answer for chunk in chunks for answer in chunk.result()]
+        return self.map_on(function, arguments, lambda _, answer: answer, timeout)
+
+    def map_on(
+        self,
+        function: Callable[[Any], T],
+        arguments: Sequence[Any],
+        then: Callable[[int, T | VestaError], R],
+        timeout: timedelta = TIMEOUT,
+    ) -> list[R]:
+        """As `map`, but hands each answer on at once and keeps what becomes of it: no more than one a child is ever in memory.
+
+        Args:
+            then: takes an argument's index and its answer, in a thread of ours, while the child goes on. It may block, and so
+                hold the child back.
+            timeout: of one call.
+
+        Raises:
+            Internal: SANDBOX_CLOSED.
+        """
+        try:
+            chunks = [
+                self._threads.submit(self._run_chunk, function, arguments, chunk, then, timeout)
+                for chunk in _chunks(arguments)
+            ]
+            return [kept for chunk in chunks for kept in chunk.result()]
+        except (CancelledError, RuntimeError) as error:
+            if self._closed:
+                raise _closed() from error
+            raise
 
     def close(self) -> None:
-        """Ends the children, and what they do."""
-        self._closed.set()
+        """Ends the children at once, whatever they do; who waits for one hears SANDBOX_CLOSED."""
+        with self._guard:
+            self._closed = True
+            children = [*self._children]
+        for child in children:
+            child.kill()
         self._threads.shutdown(wait=True, cancel_futures=True)
         while not self._idle.empty():
-            self._idle.get().kill()
+            self._idle.get().release()
 
     def _run_chunk(
-        self, function: Callable[[Any], T], chunk: Sequence[Any], timeout: timedelta
-    ) -> list[T | VestaError]:
-        """Answers for all; where the child fails at several, each alone, so that the one at fault shows."""
+        self,
+        function: Callable[[Any], T],
+        arguments: Sequence[Any],
+        chunk: range,
+        then: Callable[[int, T | VestaError], R],
+        timeout: timedelta,
+    ) -> list[R]:
+        """Answers for all of a chunk, in order. The call at which the child dies is the one at fault; the rest go on in another."""
+        kept: list[R] = []
+        killed_before = False
         child = self._idle.get()
         try:
-            if not child.is_alive():
-                child = self._replaced(child)
-            return child.call(function, chunk, timeout * len(chunk))
-        except (OSError, EOFError, pickle.UnpicklingError) as error:
-            log.warning("sandbox_child_lost", error=repr(error), calls=len(chunk))
-            child = self._replaced(child)
+            while len(kept) < len(chunk):
+                left = chunk[len(kept) :]
+                if not child.is_alive():
+                    child = self._replaced(child)
+                try:
+                    for index, answer in zip(
+                        left, child.call(function, [arguments[i] for i in left], timeout), strict=True
+                    ):
+                        kept.append(then(index, answer))
+                        killed_before = False
+                except (OSError, EOFError, pickle.UnpicklingError) as error:
+                    log.warning("sandbox_child_lost", error=repr(error), calls=len(left))
+                    killed = child.was_killed()
+                    child = self._replaced(child)
+                    if not killed:
+                        kept.append(then(chunk[len(kept)], too_costly("more memory or time")))
+                    elif killed_before:
+                        kept.append(then(chunk[len(kept)], _killed()))
+                    killed_before = killed and not killed_before
+        except BaseException:
+            child.kill()  # it may be in the middle of an answer
+            raise
         finally:
             self._idle.put(child)
-        if len(chunk) == 1:
-            return [too_costly("more memory or time")]
-        return [answer for argument in chunk for answer in self._run_chunk(function, [argument], timeout)]
+        return kept
+
+    def _started(self) -> "_Child":
+        with self._guard:
+            if self._closed:
+                raise _closed()
+            child = _Child(*self._limits)
+            self._children.add(child)
+            return child
 
     def _replaced(self, child: "_Child") -> "_Child":
         child.kill()
-        if self._closed.is_set():
-            raise _closed()
-        return _Child(*self._limits)
+        started = self._started()
+        self._children.discard(child)
+        child.release()
+        return started
 
 
 def _closed() -> Internal:
     return Internal("the sandbox is closed", reason="SANDBOX_CLOSED")
+
+
+def _killed() -> Internal:
+    return Internal(
+        "the process that decodes was killed from outside, twice; see whether the machine is short of memory",
+        reason="SANDBOX_FAILED",
+    )
 
 
 class _Child:
@@ -143,29 +214,41 @@ class _Child:
     def is_alive(self) -> bool:
         return self._process.poll() is None
 
-    def call(self, function: Callable[[Any], T], arguments: Sequence[Any], timeout: timedelta) -> list[T | VestaError]:
-        """One answer, or error, for each argument.
+    def was_killed(self) -> bool:
+        """Whether something outside ended it, such as a machine short of memory. What its limits end dies otherwise."""
+        try:
+            return self._process.wait(DEATH_SECONDS_MAX) == -signal.SIGKILL
+        except subprocess.TimeoutExpired:
+            return False  # it lives, and was too slow or answered nonsense
+
+    def call(
+        self, function: Callable[[Any], T], arguments: Sequence[Any], timeout: timedelta
+    ) -> Iterator[T | VestaError]:
+        """One answer, or error, for each argument, as they come.
 
         Raises:
             OSError, EOFError, UnpicklingError: the child died, took too long or answered nonsense; it must be replaced.
         """
-        deadline = time.monotonic() + timeout.total_seconds()
         payload = pickle.dumps((function, list(arguments)), pickle.HIGHEST_PROTOCOL)
         self._channel.settimeout(timeout.total_seconds())
         self._channel.sendall(FRAME_HEADER.pack(len(payload)))
         self._channel.sendall(payload)
-        (size_bytes,) = FRAME_HEADER.unpack(self._receive(FRAME_HEADER.size, deadline))
-        if size_bytes > ANSWER_BYTES_MAX:
-            raise pickle.UnpicklingError(f"the child answers with {size_bytes} bytes")
-        answers = _Unpickler(io.BytesIO(self._receive(size_bytes, deadline))).load()
-        if not isinstance(answers, list) or len(answers) != len(arguments):
-            raise pickle.UnpicklingError("the child does not answer what it was asked")
-        return answers
+        del payload
+        for _ in arguments:
+            deadline = time.monotonic() + timeout.total_seconds()
+            (size_bytes,) = FRAME_HEADER.unpack(self._receive(FRAME_HEADER.size, deadline))
+            if size_bytes > ANSWER_BYTES_MAX:
+                raise pickle.UnpicklingError(f"the child answers with {size_bytes} bytes")
+            yield _Unpickler(io.BytesIO(self._receive(size_bytes, deadline))).load()
 
     def kill(self) -> None:
-        """Ends it at once."""
+        """Ends it at once; any thread may, and its own hears EOFError."""
         self._process.kill()
         self._process.wait()
+
+    def release(self) -> None:
+        """Ends it and gives back its socket."""
+        self.kill()
         self._channel.close()
 
     def _receive(self, size_bytes: int, deadline: float) -> bytearray:
@@ -219,15 +302,14 @@ class _Unpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"a child may not answer with {module}.{name}")
 
 
-def _chunks(arguments: Sequence[Any]) -> list[list[Any]]:
-    """A few arguments together, so that handing them over costs little, and few enough that all children have work."""
-    chunks: list[list[Any]] = []
-    size_bytes = 0
-    for argument in arguments:
+def _chunks(arguments: Sequence[Any]) -> list[range]:
+    """Indices of a few arguments together, so that handing them over costs little, and few enough that all children have work."""
+    chunks: list[range] = []
+    start = size_bytes = 0
+    for index, argument in enumerate(arguments):
         argument_bytes = len(argument) if isinstance(argument, bytes) else 0
-        if not chunks or len(chunks[-1]) == CHUNK_CALLS_MAX or size_bytes + argument_bytes > CHUNK_BYTES_MAX:
-            chunks.append([])
-            size_bytes = 0
-        chunks[-1].append(argument)
+        if index - start == CHUNK_CALLS_MAX or (index > start and size_bytes + argument_bytes > CHUNK_BYTES_MAX):
+            chunks.append(range(start, index))
+            start, size_bytes = index, 0
         size_bytes += argument_bytes
-    return chunks
+    return [*chunks, range(start, len(arguments))]

@@ -1,7 +1,7 @@
 """What runs inside a sandbox's child: reads calls from a socket, limits each, answers. Started by `vesta_common.sandbox` alone.
 
-A frame is a length of eight bytes, big-endian, and a pickle: in, a function (by reference) and its arguments; out, one
-answer, or error, for each.
+A frame is a length of eight bytes, big-endian, and a pickle: in, a function (by reference) and its arguments; out, for each
+of them a frame with its answer, or error, so that never more than one answer is held here.
 """
 
 import pickle
@@ -24,10 +24,10 @@ def main() -> None:
     with socket.socket(fileno=descriptor) as channel:
         while frame := _receive(channel):
             function, arguments = pickle.loads(frame)  # noqa: S301 - from our parent
-            answers = [_answer(function, argument, cpu_seconds_max) for argument in arguments]
-            payload = pickle.dumps(answers, pickle.HIGHEST_PROTOCOL)
-            channel.sendall(FRAME_HEADER.pack(len(payload)))
-            channel.sendall(payload)
+            for argument in arguments:
+                payload = pickle.dumps(_answer(function, argument, cpu_seconds_max), pickle.HIGHEST_PROTOCOL)
+                channel.sendall(FRAME_HEADER.pack(len(payload)))
+                channel.sendall(payload)
 
 
 def _confine(memory_bytes_max: int) -> None:
