@@ -64,6 +64,7 @@ class Services(
     projects: dict[str, Project] = field(default_factory=dict)
     datasets: dict[str, Dataset] = field(default_factory=dict)
     download: list[bytes] = field(default_factory=lambda: [b"pixels"])
+    downloading: set[int] = field(default_factory=set)
 
     def _see(self, request: Any, method: str) -> None:
         self.seen.append(Seen(method, request, trace.caller(), trace.role(), trace.trace_id()))
@@ -121,10 +122,14 @@ class Services(
         self._see(request, "DownloadItem")
         if request.name.endswith("/missing"):
             raise NotFound("there is no such item")
-        for piece in self.download:
-            if piece == b"BREAK":
-                raise RuntimeError("the disk is gone")
-            yield HttpBody(content_type="image/jpeg", data=piece)
+        self.downloading.add(id(context))
+        try:
+            for piece in self.download:
+                if piece == b"BREAK":
+                    raise RuntimeError("the disk is gone")
+                yield HttpBody(content_type="image/jpeg", data=piece)
+        finally:
+            self.downloading.discard(id(context))
 
     def UploadItem(self, requests: Iterator[Any], context: Any) -> UploadItemResponse:
         first = next(requests)

@@ -6,9 +6,9 @@ from datetime import timedelta
 
 import pytest
 from vesta_common.clock import ManualClock
-from vesta_common.errors import Unauthenticated
+from vesta_common.errors import ResourceExhausted, Unauthenticated
 from vesta_contracts.gateway.v1 import Role
-from vesta_gateway.authentication import ENTRIES_MAX, LOOKUPS_AT_ONCE_MAX, Authenticator
+from vesta_gateway.authentication import LOOKUPS_AT_ONCE_MAX, UNKNOWN_MAX, Authenticator
 from vesta_gateway.caller import Caller
 from vesta_gateway.key_secrets import digest_of, new_secret, presented
 
@@ -162,12 +162,40 @@ def test_who_is_not_known_is_told_what_is_missing(secret, reason):
     assert caught.value.reason == reason
 
 
-def test_a_flood_of_unknown_keys_takes_bounded_memory():
+def test_a_flood_of_unknown_keys_takes_bounded_memory_and_drives_out_no_good_key():
     async def story():
-        authenticator = an_authenticator(Keys())
-        authenticator._known.update((str(number).encode(), None) for number in range(ENTRIES_MAX))
+        keys = Keys()
+        keys.add("vesta_a")
+        authenticator = an_authenticator(keys)
+        await authenticator.authenticate("vesta_a")
+        authenticator._unknown.update((str(number).encode(), None) for number in range(UNKNOWN_MAX))
         with pytest.raises(Unauthenticated):
             await authenticator.authenticate("vesta_b")
-        assert len(authenticator._known) == ENTRIES_MAX
+        asked = keys.asked
+        await authenticator.authenticate("vesta_a")
+
+        assert len(authenticator._unknown) == UNKNOWN_MAX
+        assert keys.asked == asked
+
+    run(story())
+
+
+def test_who_is_not_admitted_is_not_looked_up_unless_they_were_good_before():
+    def refuse():
+        raise ResourceExhausted("slow down")
+
+    async def story():
+        keys, watch = Keys(), Watch()
+        keys.add("vesta_a")
+        authenticator = an_authenticator(keys, watch)
+        with pytest.raises(ResourceExhausted):
+            await authenticator.authenticate("vesta_a", refuse)
+        assert keys.asked == 0
+        await authenticator.authenticate("vesta_a")
+        watch.seconds += 6
+        await authenticator.authenticate("vesta_a", refuse)
+        authenticator.forget()
+        await authenticator.authenticate("vesta_a", refuse)
+        assert keys.asked == 3
 
     run(story())

@@ -1,6 +1,8 @@
 """The gRPC door: the same calls, the same checks."""
 
 import hashlib
+import threading
+from datetime import timedelta
 
 import grpc
 import pytest
@@ -22,6 +24,7 @@ from vesta_contracts.datasets.v1 import (
     GetDatasetRequest,
     ItemServiceStub,
     ListDatasetsRequest,
+    ListDatasetsResponse,
     SearchItemsRequest,
 )
 from vesta_contracts.gateway.v1 import ApiKeyServiceStub, EventServiceStub, GetIdentityRequest, Role, WatchEventsRequest
@@ -202,3 +205,77 @@ def test_health_and_reflection_need_no_key(channel):
 
     assert health.status in {health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING}
     assert "vesta.datasets.v1.ItemService" in {service.name for service in listed.list_services_response.service}
+
+
+def test_one_key_that_reads_nothing_keeps_no_thread_of_a_service(start_gateway):
+    running = start_gateway(body_idle_timeout=timedelta(milliseconds=500))
+    running.services.download = [bytes(1024 * 1024)] * 50
+    viewer, other = running.member("acme", "viewer"), running.member("acme", "engineer")
+    request = DownloadItemRequest(name="projects/acme/datasets/d/items/i")
+    with running.channel() as channel:
+        streams = [ItemServiceStub(channel).DownloadItem(request, metadata=with_key(viewer)) for _ in range(40)]
+        running.until(lambda: len(running.services.downloading) == 8)
+        listed = DatasetServiceStub(channel).ListDatasets(
+            ListDatasetsRequest(parent="projects/acme"), metadata=with_key(other), timeout=10
+        )
+        running.until(lambda: not running.services.downloading)
+        reasons = [refusal(lambda stream=stream: list(stream))[1] for stream in streams]
+
+    assert listed == ListDatasetsResponse()
+    assert sorted(reasons) == ["CONCURRENCY_LIMITED"] * 32 + ["READER_IDLE"] * 8
+    running.until(lambda: running.gateway.limits.transfers.total == 0)
+
+
+@pytest.fixture
+def pausing():
+    """A request, and then nothing until the test is over."""
+    over = threading.Event()
+
+    def requests(*first):
+        yield from first
+        over.wait(30)
+
+    yield requests
+    over.set()
+
+
+def test_an_upload_that_pauses_for_too_long_is_cut_off(start_gateway, pausing):
+    running = start_gateway(body_idle_timeout=timedelta(milliseconds=300))
+    key = running.member("acme", "engineer")
+    first = UploadItemRequest(parent="projects/acme/sources/s", file=HttpBody(data=b"a"))
+    with running.channel() as channel:
+        upload = SourceServiceStub(channel).UploadItem
+        for requests in (pausing(first), pausing()):
+            assert refusal(lambda requests=requests: upload(requests, metadata=with_key(key))) == (
+                grpc.StatusCode.DEADLINE_EXCEEDED,
+                "BODY_IDLE",
+            )
+
+
+def test_an_upload_that_is_too_large_is_refused_on_the_way(start_gateway):
+    running = start_gateway(upload_bytes_max=100_000)
+    key = running.member("acme", "engineer")
+    requests = [UploadItemRequest(parent="projects/acme/sources/s", file=HttpBody(data=bytes(60_000)))] * 2
+    with running.channel() as channel:
+        assert refusal(lambda: SourceServiceStub(channel).UploadItem(iter(requests), metadata=with_key(key))) == (
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "BODY_TOO_LARGE",
+        )
+
+
+def test_who_has_no_key_is_refused_before_anything_is_read(channel, pausing):
+    call = channel.stream_unary("/vesta.datasets.v1.DatasetService/ListDatasets")
+
+    assert refusal(lambda: call(pausing(), timeout=10)) == (grpc.StatusCode.UNAUTHENTICATED, "KEY_MISSING")
+
+
+def test_messages_are_held_to_the_memory_of_all_requests(start_gateway):
+    running = start_gateway(buffered_bytes_max=100_000)
+    key = running.member("acme", "engineer")
+    request = ListDatasetsRequest(parent="projects/acme", page_token="x" * 100_000)
+    with running.channel() as channel:
+        assert refusal(lambda: DatasetServiceStub(channel).ListDatasets(request, metadata=with_key(key))) == (
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            "MEMORY_LIMITED",
+        )
+        DatasetServiceStub(channel).ListDatasets(ListDatasetsRequest(parent="projects/acme"), metadata=with_key(key))

@@ -177,7 +177,7 @@ def test_a_watcher_that_fails_later_is_told_why(running):
 
 
 def test_streams_have_slots_of_their_own(start_gateway):
-    running = start_gateway(concurrent_streams_per_key_max=2)
+    running = start_gateway(concurrent_watchers_per_key_max=2)
     key = running.member("acme", "viewer")
     with running.rest(key) as client, client.stream("GET", WATCH), client.stream("GET", WATCH):
         running.until(lambda: running.gateway.watchers.count == 2)
@@ -196,5 +196,17 @@ def test_who_hangs_up_during_an_upload_leaves_nothing_behind(running):
             f"POST {UPLOAD} HTTP/1.1\r\nhost: x\r\nx-api-key: {key}\r\ncontent-length: 9000000\r\n\r\n".encode()
             + b"a" * 400_000
         )
-        running.until(lambda: running.gateway.limits.streams.total == 1)
-    running.until(lambda: running.gateway.limits.streams.total == 0)
+        running.until(lambda: running.gateway.limits.transfers.total == 1)
+    running.until(lambda: running.gateway.limits.transfers.total == 0)
+
+
+def test_who_reads_nothing_of_a_download_is_cut_off(start_gateway):
+    running = start_gateway(body_idle_timeout=timedelta(milliseconds=300))
+    running.services.download = [bytes(1024 * 1024)] * 50
+    key = running.member("acme", "viewer")
+    host, port = running.gateway.rest_address.split(":")
+    with socket.create_connection((host, int(port)), 10) as connection:
+        connection.sendall(f"GET {DOWNLOAD} HTTP/1.1\r\nhost: x\r\nx-api-key: {key}\r\n\r\n".encode())
+        running.until(lambda: running.services.downloading)
+        running.until(lambda: not running.services.downloading)
+        assert running.gateway.limits.transfers.total == 0

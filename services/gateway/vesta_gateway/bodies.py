@@ -1,18 +1,36 @@
 """The bodies of HTTP requests: read whole within limits, or passed on piece by piece."""
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from vesta_common.errors import DeadlineExceeded, InvalidArgument
+from vesta_common.errors import InvalidArgument
 
 from vesta_gateway.limits import ByteBudget
+from vesta_gateway.patience import until_sent
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 CHUNK_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True)
+class BodyLimits:
+    """What bodies may be, over either door.
+
+    Attributes:
+        whole_bytes_max: of a body that is read whole.
+        upload_bytes_max: of one that is passed on.
+        idle: how long a sender, or a reader of a stream, may pause.
+        budget: holds what is in memory.
+    """
+
+    whole_bytes_max: int
+    upload_bytes_max: int
+    idle: timedelta
+    budget: ByteBudget
 
 
 class Disconnected(Exception):
@@ -30,7 +48,7 @@ class Body:
     def __init__(self, receive: Receive, length: int | None, idle: timedelta) -> None:
         self._receive = receive
         self._length = length
-        self._idle_seconds = idle.total_seconds()
+        self._idle = idle
         self._ended = False
 
     @asynccontextmanager
@@ -42,14 +60,14 @@ class Body:
             ResourceExhausted: too many bytes are on their way at once.
             DeadlineExceeded: the sender paused for too long.
         """
-        self._check(self._length or 0, bytes_max)
+        check_size(self._length or 0, bytes_max)
         held = 0
         try:
             parts = []
             async for part in self._parts():
                 budget.take(len(part))
                 held += len(part)
-                self._check(held, bytes_max)
+                check_size(held, bytes_max)
                 parts.append(part)
             yield parts[0] if len(parts) == 1 else b"".join(parts)
         finally:
@@ -62,11 +80,11 @@ class Body:
             InvalidArgument: it is too large.
             DeadlineExceeded: the sender paused for too long.
         """
-        self._check(self._length or 0, bytes_max)
+        check_size(self._length or 0, bytes_max)
         total, gathered = 0, bytearray()
         async for part in self._parts():
             total += len(part)
-            self._check(total, bytes_max)
+            check_size(total, bytes_max)
             gathered += part
             if len(gathered) >= CHUNK_BYTES:
                 yield bytes(gathered)
@@ -76,13 +94,8 @@ class Body:
 
     async def _parts(self) -> AsyncIterator[bytes]:
         while not self._ended:
-            try:
-                async with asyncio.timeout(self._idle_seconds):
-                    message = await self._receive()
-            except TimeoutError as error:
-                raise DeadlineExceeded(
-                    f"no byte of the body came for {self._idle_seconds:g} s; send it again", reason="BODY_IDLE"
-                ) from error
+            async with until_sent(self._idle):
+                message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise Disconnected
             self._ended = not message.get("more_body", False)
@@ -94,11 +107,16 @@ class Body:
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
-    @staticmethod
-    def _check(size: int, bytes_max: int) -> None:
-        if size > bytes_max:
-            raise InvalidArgument(
-                f"the body has more than {bytes_max} bytes; send less at a time",
-                reason="BODY_TOO_LARGE",
-                metadata={"bytes_max": str(bytes_max)},
-            )
+
+def check_size(size_bytes: int, bytes_max: int) -> None:
+    """Lets a body of this size pass.
+
+    Raises:
+        InvalidArgument: it is too large.
+    """
+    if size_bytes > bytes_max:
+        raise InvalidArgument(
+            f"the body has more than {bytes_max} bytes; send less at a time",
+            reason="BODY_TOO_LARGE",
+            metadata={"bytes_max": str(bytes_max)},
+        )

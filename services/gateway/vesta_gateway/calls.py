@@ -36,7 +36,8 @@ class Limits:
         requests: a second, by key.
         refusals: unauthenticated requests a second, by address.
         calls: calls without a stream under way at once.
-        streams: calls with one.
+        transfers: uploads and downloads, each of which holds one of a service's few threads.
+        watchers: other calls with a stream, which hold none.
         timeout: how long a call without a stream may take.
         recheck: how often the key behind a stream is asked for again.
     """
@@ -44,7 +45,8 @@ class Limits:
     requests: TokenBuckets
     refusals: TokenBuckets
     calls: Slots
-    streams: Slots
+    transfers: Slots
+    watchers: Slots
     timeout: timedelta
     recheck: timedelta
 
@@ -77,11 +79,9 @@ class Calls:
         """
         secret = presented(headers)
         try:
-            caller = await self._authenticator.authenticate(secret)
+            caller = await self._authenticator.authenticate(secret, lambda: self._limits.refusals.check(address))
         except Unauthenticated:
-            self._limits.refusals.take(
-                address
-            )  # after the fact, so that good keys behind the same address are not refused
+            self._limits.refusals.take(address)  # after the fact: good keys behind the same address take nothing
             raise
         self._limits.requests.take(caller.key)
         return Session(caller, secret)
@@ -92,7 +92,10 @@ class Calls:
         Raises:
             ResourceExhausted: all are taken.
         """
-        slots = self._limits.calls if rpc.is_unary else self._limits.streams
+        if rpc.is_unary:
+            slots = self._limits.calls
+        else:
+            slots = self._limits.transfers if rpc.is_transfer else self._limits.watchers
         return slots.hold(session.caller.key)
 
     async def unary(self, session: Session, rpc: Rpc, request: Message, timeout_seconds: float | None = None) -> bytes:

@@ -69,6 +69,11 @@ class Rpc:
         return not self.descriptor.client_streaming and not self.descriptor.server_streaming
 
     @cached_property
+    def is_transfer(self) -> bool:
+        """True where bytes are streamed up or down, which keeps a thread of a service busy."""
+        return bool(not self.is_unary and (self.descriptor.client_streaming or is_download(self)))
+
+    @cached_property
     def rules(self) -> tuple[HttpRule, ...]:
         """Its ways over HTTP; none where it is for gRPC alone."""
         options = self.descriptor.GetOptions()

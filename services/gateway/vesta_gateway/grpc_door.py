@@ -1,7 +1,12 @@
-"""The gRPC door: every RPC of the contracts, passed through as bytes after the same checks as over REST."""
+"""The gRPC door: every RPC of the contracts, passed through as bytes after the same checks as over REST.
+
+On the wire a single message is a stream of one, and every RPC is handled as a stream: so nothing is read of a request before it is
+known who calls, nor more than is asked for.
+"""
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, NoReturn
 
@@ -10,9 +15,11 @@ from google.rpc import code_pb2
 from vesta_common import trace
 from vesta_common.errors import InvalidArgument
 
+from vesta_gateway.bodies import BodyLimits, check_size
 from vesta_gateway.calls import Calls, read_message
 from vesta_gateway.contracts import Rpc
 from vesta_gateway.journal import Entry, Journal
+from vesta_gateway.patience import until_sent, until_taken
 from vesta_gateway.problems import DETAILS_KEY, status_of
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
@@ -22,10 +29,11 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 class GrpcDoor(grpc.GenericRpcHandler):
     """Answers the RPCs of the contracts; others are UNIMPLEMENTED."""
 
-    def __init__(self, rpcs: Sequence[Rpc], calls: Calls, journal: Journal) -> None:
+    def __init__(self, rpcs: Sequence[Rpc], calls: Calls, journal: Journal, limits: BodyLimits) -> None:
         self._rpcs = {rpc.path: rpc for rpc in rpcs}
         self._calls = calls
         self._journal = journal
+        self._limits = limits
         self._handlers: dict[str, Any] = {}
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
@@ -37,23 +45,25 @@ class GrpcDoor(grpc.GenericRpcHandler):
         handler = self._handlers.get(path)
         if handler is None:
             if rpc.is_unary:
-                handler = grpc.unary_unary_rpc_method_handler(partial(self._unary, rpc))
-            else:  # on the wire a single message is a stream of one
+                handler = grpc.stream_unary_rpc_method_handler(partial(self._unary, rpc))
+            else:
                 handler = grpc.stream_stream_rpc_method_handler(partial(self._stream, rpc))
             self._handlers[path] = handler
         return handler
 
-    async def _unary(self, rpc: Rpc, raw: bytes, context: Context) -> bytes:
+    async def _unary(self, rpc: Rpc, requests: AsyncIterator[bytes], context: Context) -> bytes:
         start = time.perf_counter()
         headers = _headers_of(context)
-        with trace.span(rpc.path, headers):
+        with trace.span(rpc.path, headers), ExitStack() as held:
             entry = self._journal.begin("grpc", rpc.path, _address_of(context), start)
             try:
                 session = await self._calls.enter(headers, entry.address)
                 entry.caller = session.caller.member
-                with self._calls.hold(session, rpc):
-                    request = read_message(rpc, raw)
-                    answer = await self._calls.unary(session, rpc, request, context.time_remaining())
+                held.enter_context(self._calls.hold(session, rpc))
+                raw = await self._first(requests)
+                held.enter_context(self._in_memory(raw))
+                request = read_message(rpc, raw)
+                answer = await self._calls.unary(session, rpc, request, context.time_remaining())
             except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a status
                 await self._refuse(error, context, entry)
             except BaseException:
@@ -65,15 +75,18 @@ class GrpcDoor(grpc.GenericRpcHandler):
     async def _stream(self, rpc: Rpc, requests: AsyncIterator[bytes], context: Context) -> None:
         start = time.perf_counter()
         headers = _headers_of(context)
-        with trace.span(rpc.path, headers):
+        with trace.span(rpc.path, headers), ExitStack() as held:
             entry = self._journal.begin("grpc", rpc.path, _address_of(context), start)
             try:
                 session = await self._calls.enter(headers, entry.address)
                 entry.caller = session.caller.member
-                with self._calls.hold(session, rpc):
-                    first = read_message(rpc, await _first(requests))
-                    async with self._calls.stream(session, rpc, first, requests, context.time_remaining()) as answers:
-                        async for answer in answers:
+                held.enter_context(self._calls.hold(session, rpc))
+                raw = await self._first(requests)
+                held.enter_context(self._in_memory(raw))
+                first, later = read_message(rpc, raw), self._later(rpc, requests, len(raw))
+                async with self._calls.stream(session, rpc, first, later, context.time_remaining()) as answers:
+                    async for answer in answers:
+                        async with until_taken(self._limits.idle):
                             await context.write(answer)
             except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a status
                 await self._refuse(error, context, entry)
@@ -83,16 +96,43 @@ class GrpcDoor(grpc.GenericRpcHandler):
             entry.end("OK")
 
     async def _refuse(self, error: Exception, context: Context, entry: Entry) -> NoReturn:
-        """Ends the call with the status that an error stands for."""
+        """Ends the call with the status that an error stands for.
+
+        Who does not read is not told before they do, and the call keeps its slot until then: it still weighs on this process.
+        """
         status = status_of(error)
         entry.end(code_pb2.Code.Name(status.code), error)
-        await context.abort(_CODES[status.code], status.message, ((DETAILS_KEY, status.SerializeToString()),))
+        details = ((DETAILS_KEY, status.SerializeToString()),)
+        await context.abort(_CODES[status.code], status.message, details)
 
-
-async def _first(requests: AsyncIterator[bytes]) -> bytes:
-    async for raw in requests:
+    async def _first(self, requests: AsyncIterator[bytes]) -> bytes:
+        raw = await self._next(requests)
+        if raw is None:
+            raise InvalidArgument("the call sent no request", reason="REQUEST_MISSING")
         return raw
-    raise InvalidArgument("the call sent no request", reason="REQUEST_MISSING")
+
+    async def _later(self, rpc: Rpc, requests: AsyncIterator[bytes], total_bytes: int) -> AsyncIterator[bytes]:
+        """The requests after the first; none where the contract has one alone."""
+        if not rpc.descriptor.client_streaming:
+            return
+        while (raw := await self._next(requests)) is not None:
+            total_bytes += len(raw)
+            check_size(total_bytes, self._limits.upload_bytes_max)
+            with self._in_memory(raw):
+                yield raw
+
+    async def _next(self, requests: AsyncIterator[bytes]) -> bytes | None:
+        async with until_sent(self._limits.idle):
+            return await anext(requests, None)
+
+    @contextmanager
+    def _in_memory(self, raw: bytes) -> Iterator[None]:
+        """Counts a request among the bytes in memory while the block lasts."""
+        self._limits.budget.take(len(raw))
+        try:
+            yield
+        finally:
+            self._limits.budget.give_back(len(raw))
 
 
 def _address_of(context: Context) -> str:

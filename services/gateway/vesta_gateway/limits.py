@@ -32,13 +32,22 @@ class TokenBuckets:
         Raises:
             ResourceExhausted: there is none; says when there will be.
         """
-        left = self._level(key)
-        if left < 1:
-            raise self._refusal(left)
+        left = self.check(key)
         self._buckets[key] = (left - 1, self._monotonic())
         self._buckets.move_to_end(key)
         if len(self._buckets) > BUCKETS_MAX:
             self._buckets.popitem(last=False)
+
+    def check(self, key: str) -> float:
+        """How many tokens there are, at least one.
+
+        Raises:
+            ResourceExhausted: as `take`.
+        """
+        left = self._level(key)
+        if left < 1:
+            raise self._refusal(left)
+        return left
 
     def _level(self, key: str) -> float:
         level, then = self._buckets.get(key, (self._burst, 0.0))

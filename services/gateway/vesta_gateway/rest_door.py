@@ -8,7 +8,6 @@ import asyncio
 import hashlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NoReturn
 
@@ -19,7 +18,7 @@ from vesta_common import trace
 from vesta_common.errors import InvalidArgument, NotFound
 
 from vesta_gateway.backends import Answers
-from vesta_gateway.bodies import Body, Disconnected, Receive
+from vesta_gateway.bodies import Body, BodyLimits, Disconnected, Receive
 from vesta_gateway.calls import Calls, Session
 from vesta_gateway.contracts import is_download, is_upload
 from vesta_gateway.headers import (
@@ -32,8 +31,8 @@ from vesta_gateway.headers import (
     wants_protobuf,
 )
 from vesta_gateway.journal import Entry, Journal
-from vesta_gateway.limits import ByteBudget
 from vesta_gateway.pages import Page
+from vesta_gateway.patience import until_taken
 from vesta_gateway.problems import Problem, problem_of, status_of
 from vesta_gateway.routes import Match, Routes
 from vesta_gateway.transcoding import JSON, PROTOBUF, read_request, read_upload, write_json
@@ -50,22 +49,6 @@ EVENT_STREAM = "text/event-stream"
 # What a backend may say of the bytes that it streams.
 _DOWNLOAD_HEADERS = ("etag", "content-disposition")
 _CACHE = "private, no-cache"
-
-
-@dataclass(frozen=True)
-class BodyLimits:
-    """What bodies may be.
-
-    Attributes:
-        whole_bytes_max: of a body that is read whole.
-        upload_bytes_max: of one that is passed on.
-        idle: how long a sender may pause.
-    """
-
-    whole_bytes_max: int
-    upload_bytes_max: int
-    idle: timedelta
-    budget: ByteBudget
 
 
 class RestDoor:
@@ -177,7 +160,8 @@ class _Exchange:
         self.body = Body(receive, length_of(headers), idle)
         self.request_id = ""
         self.extra: dict[str, str] = {}
-        self._send = send
+        self._send_at_once = send
+        self._idle = idle
         self._is_tls = scope["scheme"] == "https"
         self.has_begun = False
 
@@ -199,6 +183,10 @@ class _Exchange:
     async def write(self, part: bytes, *, more: bool = True) -> None:
         """More of its body."""
         await self._send({"type": "http.response.body", "body": part, "more_body": more})
+
+    async def _send(self, message: MutableMapping[str, Any]) -> None:
+        async with until_taken(self._idle):
+            await self._send_at_once(message)
 
     async def fail(self, problem: Problem) -> None:
         """Says what went wrong. Once bytes are under way, they are cut off without an end, so that nobody takes them for all."""

@@ -43,15 +43,25 @@ class Settings(ServiceSettings):
     refusals_burst: int = Field(100, ge=1, description="unauthenticated requests of one address that may come at once")
     concurrent_requests_max: int = Field(512, ge=1, description="requests under way at once")
     concurrent_requests_per_key_max: int = Field(256, ge=1, description="requests of one key under way at once")
-    concurrent_streams_max: int = Field(1000, ge=1, description="uploads, downloads and watchers under way at once")
-    concurrent_streams_per_key_max: int = Field(200, ge=1, description="streams of one key under way at once")
-    request_bytes_max: int = Field(64 * _MIB, ge=1024, description="size of a request that is not streamed")
+    concurrent_transfers_max: int = Field(256, ge=1, description="uploads and downloads under way at once")
+    concurrent_transfers_per_key_max: int = Field(
+        8, ge=1, description="uploads and downloads of one key under way at once; each holds a thread of a service"
+    )
+    concurrent_watchers_max: int = Field(1000, ge=1, description="watchers of events at once")
+    concurrent_watchers_per_key_max: int = Field(200, ge=1, description="watchers of one key at once")
+    request_bytes_max: int = Field(
+        64 * _MIB, ge=1024, description="size of a request that is not streamed, or of one message"
+    )
     upload_bytes_max: int = Field(16 * 1024 * _MIB, ge=1024, description="size of a streamed upload")
-    buffered_bytes_max: int = Field(256 * _MIB, ge=1024, description="bytes of all requests in memory at once")
+    buffered_bytes_max: int = Field(
+        256 * _MIB, ge=1024, description="bytes of requests in memory at once, over both doors"
+    )
     call_timeout: timedelta = Field(
         timedelta(seconds=120), description="how long a call may take; callers may ask for less"
     )
-    body_idle_timeout: timedelta = Field(timedelta(seconds=30), description="how long a sender may pause")
+    body_idle_timeout: timedelta = Field(
+        timedelta(seconds=30), description="how long a sender, or a reader of a stream, may pause"
+    )
 
     def backend_addresses(self) -> dict[str, str]:
         """Where each service answers."""
