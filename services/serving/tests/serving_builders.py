@@ -107,10 +107,15 @@ class FakeRegistry(ModelServiceServicer):
 
 
 class FakeItems(ItemServiceServicer):
-    """A dataset whose pictures lie on the object store."""
+    """A dataset whose pictures lie on the object store.
+
+    Attributes:
+        look: called whenever it is asked for one item.
+    """
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
+        self.look: Callable[[], Any] = lambda: None
         self.items: dict[str, Item] = {}
 
     def add(self, data: bytes, dataset: str = DATASET) -> Item:
@@ -121,6 +126,7 @@ class FakeItems(ItemServiceServicer):
         return item
 
     def GetItem(self, request: GetItemRequest, context: grpc.ServicerContext) -> Item:
+        self.look()
         if request.name not in self.items:
             raise NotFound(f"there is no {request.name}", reason="RESOURCE_NOT_FOUND")
         return self.items[request.name]

@@ -1,5 +1,6 @@
 """Deployments on the real Triton: loaded, asked, moved on, rolled back, broken and healed."""
 
+import threading
 from datetime import timedelta
 
 import pytest
@@ -93,6 +94,14 @@ def test_stored_items_are_answered_beside_bytes(serving: Serving) -> None:
     none = PredictInput(item=f"{DATASET}/items/none")
 
     assert labels(serving, deployment, item, RED, none) == ["blue", "red", "RESOURCE_NOT_FOUND"]
+
+
+def test_stored_items_are_fetched_at_the_same_time(serving: Serving) -> None:
+    deployment = serving.deployed(serving.registry.add(an_onnx()))
+    items = [serving.items.add(a_picture(colour)) for colour in ("red", "blue")]
+    serving.items.look = threading.Barrier(2, timeout=10).wait
+
+    assert labels(serving, deployment, *(PredictInput(item=item.name) for item in items)) == ["red", "blue"]
 
 
 def test_an_item_of_another_project_is_not_answered(serving: Serving) -> None:
@@ -306,6 +315,19 @@ def test_deployments_are_listed_by_name_page_by_page(serving: Serving) -> None:
     )
 
     assert [found.name[-1] for found in (*first.deployments, *second.deployments)] == ["a", "b", "c"]
+
+
+def test_deployments_that_are_listed_each_say_how_far_their_scoring_is(serving: Serving) -> None:
+    version = serving.registry.add(an_onnx())
+    serving.items.add(a_picture())
+    for name, datasets in (("a", [DATASET]), ("b", []), ("c", [DATASET])):
+        serving.deployed(version, name, datasets=datasets)
+    while serving.scorer.step():
+        pass
+    listed = serving.deployments.ListDeployments(ListDeploymentsRequest(parent=PROJECT)).deployments
+
+    assert [found.scoring.scored_count for found in listed] == [1, 0, 1]
+    assert list(listed) == [serving.got(found.name) for found in listed]
 
 
 def test_the_prediction_log_is_read_newest_first_and_by_filter(serving: Serving) -> None:

@@ -2,6 +2,8 @@
 
 import hashlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 
 import grpc
 import numpy as np
@@ -48,6 +50,8 @@ from vesta_serving.predictor import Answer, Answering, Predictor
 from vesta_serving.registry import Registry
 from vesta_serving.store import Store
 
+FETCH_THREADS = 8
+
 _MUTABLE = ("display_name", "model_version", "uncertainty", "datasets")
 _PREDICTION_FIELDS = {
     "item": filters.Field("item"),
@@ -87,6 +91,7 @@ class DeploymentService(DeploymentServiceServicer):
         self._media = media
         self._sandbox = sandbox
         self._loops = loops
+        self._fetchers = ThreadPoolExecutor(FETCH_THREADS, thread_name_prefix="stored")
 
     def CreateDeployment(self, request: CreateDeploymentRequest, context: grpc.ServicerContext) -> Deployment:
         """Keeps the deployment; its version is loaded behind the answer."""
@@ -123,7 +128,7 @@ class DeploymentService(DeploymentServiceServicer):
         with self._store.postgres.transaction() as connection:
             rows = self._store.list_page(connection, request.parent, page.cursor[0] if page.cursor else "", page.limit)
             kept, token = page.cut(rows, lambda row: (row.name,))
-            found = [self._store.message(connection, row) for row in kept]
+            found = self._store.messages(connection, kept)
         return ListDeploymentsResponse(deployments=found, next_page_token=token)
 
     def UpdateDeployment(self, request: UpdateDeploymentRequest, context: grpc.ServicerContext) -> Deployment:
@@ -199,10 +204,15 @@ class DeploymentService(DeploymentServiceServicer):
 
     def _decode(self, request: PredictRequest) -> list[Pixels | VestaError]:
         """Each input's pixels, or why there are none. Bytes from outside are decoded in the sandbox, stored items here."""
+        project = request.name.partition("/deployments/")[0]
+        inside = [sent.item for sent in request.inputs if sent.item]
+        # Each in the caller's own context, so that the calls bear its trace and name.
+        stored = self._fetchers.map(
+            lambda context, item: context.run(self._stored, project, item), [copy_context() for _ in inside], inside
+        )
         outside = [sent.data for sent in request.inputs if not sent.item]
         decoded = iter([self._alone(outside[0])] if len(outside) == 1 else self._sandbox.map(model_pixels, outside))
-        project = request.name.partition("/deployments/")[0]
-        return [self._stored(project, sent.item) if sent.item else next(decoded) for sent in request.inputs]
+        return [next(stored) if sent.item else next(decoded) for sent in request.inputs]
 
     def _alone(self, data: bytes) -> Pixels | VestaError:
         try:

@@ -16,7 +16,7 @@ from vesta_contracts.training.v1 import ModelServiceStub
 from vesta_serving.api import DeploymentService, PredictionService
 from vesta_serving.deployer import KEEP_INTERVAL, Deployer
 from vesta_serving.events import Reactions
-from vesta_serving.prediction_log import FLUSH_INTERVAL, PredictionLog
+from vesta_serving.prediction_log import FLUSH_INTERVAL, PRUNE_INTERVAL, PredictionLog
 from vesta_serving.predictor import Predictor
 from vesta_serving.registry import Registry
 from vesta_serving.scorer import Scorer
@@ -61,9 +61,10 @@ def build(settings: Settings) -> App:
                 SERVICE, "arrivals", Reactions(store).handlers(), postgres, kafka, ConsumerMetrics(SERVICE, metrics)
             ),
             Loop("prediction-log", prediction_log.step, FLUSH_INTERVAL),
+            Loop("pruner", prediction_log.prune, PRUNE_INTERVAL),
             Loop("keeper", deployer.keep, KEEP_INTERVAL),
             *loops,
         ],
-        closing=[sandbox.close, datasets.close, training.close, postgres.close],
+        closing=[prediction_log.flush, sandbox.close, datasets.close, training.close, postgres.close],
         registry=metrics,
     )

@@ -70,7 +70,7 @@ ON CONFLICT (deployment, dataset) DO UPDATE SET
 DELETE FROM passes WHERE deployment = :deployment AND NOT dataset = ANY(:datasets);
 
 -- name: list_passes
-SELECT * FROM passes WHERE deployment = :deployment;
+SELECT * FROM passes WHERE deployment = ANY(:deployments);
 
 -- name: claim_pass^
 -- Takes a pass that nobody works on and that the deployment can make.
@@ -125,4 +125,5 @@ SELECT predictions.* FROM predictions JOIN deployments ON deployments.name = dep
 WHERE predictions.name = :name AND predictions.create_time >= deployments.create_time;
 
 -- name: prune_predictions!
-DELETE FROM predictions WHERE create_time < :before;
+DELETE FROM predictions WHERE ctid IN (
+    SELECT ctid FROM predictions WHERE create_time < :before ORDER BY create_time LIMIT :limit);

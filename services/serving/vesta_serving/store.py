@@ -166,22 +166,14 @@ class Store:
 
     def message(self, connection: Connection, row: DeploymentRow) -> Deployment:
         """The deployment as customers see it."""
-        found = Deployment()
-        found.CopyFrom(row.asked)
-        found.name, found.model_version = row.name, row.wanted
-        found.stable_version, found.previous_version = row.stable, row.previous
-        found.state, found.error = Deployment.State.Value(row.state), row.error
-        found.create_time.FromDatetime(row.create_time)
-        with_etag(found)  # over what was asked for and what answers; how far scoring is changes by itself
-        found.update_time.FromDatetime(row.update_time)
-        passes = [_pass(entry) for entry in queries.list_passes(connection, deployment=row.name)]
-        if row.stable and passes:
-            found.scoring.model_version = row.stable
-            found.scoring.scored_count = sum(
-                entry.scored_count for entry in passes if entry.generation == row.generation
-            )
-            found.scoring.item_count = sum(entry.item_count for entry in passes)
-        return found
+        return self.messages(connection, [row])[0]
+
+    def messages(self, connection: Connection, rows: Sequence[DeploymentRow]) -> list[Deployment]:
+        """Deployments as customers see them, in the same order."""
+        passes: dict[str, list[Pass]] = {row.name: [] for row in rows}
+        for entry in queries.list_passes(connection, deployments=list(passes)):
+            passes[entry["deployment"]].append(_pass(entry))
+        return [_message(row, passes[row.name]) for row in rows]
 
     @staticmethod
     def settled(deployment: Deployment) -> Deployment:
@@ -325,10 +317,10 @@ class Store:
                     )
                 )
 
-    def prune_predictions(self, before: datetime) -> int:
-        """Forgets lines of the log; answers how many."""
+    def prune_predictions(self, before: datetime, limit: int) -> int:
+        """Forgets lines of the log made before a time, the oldest first; answers how many."""
         with self.postgres.transaction() as connection:
-            return int(queries.prune_predictions(connection, before=before))
+            return int(queries.prune_predictions(connection, before=before, limit=limit))
 
     def _moved(
         self, connection: Connection, row: dict[str, Any] | None, payload_of: Any, *, embeds: bool
@@ -344,7 +336,7 @@ class Store:
         self, connection: Connection, deployment: str, generation: int, datasets: Sequence[str], *, embeds: bool
     ) -> None:
         done_before = {
-            entry["dataset"] for entry in queries.list_passes(connection, deployment=deployment) if entry["done"]
+            entry["dataset"] for entry in queries.list_passes(connection, deployments=[deployment]) if entry["done"]
         }
         for dataset in datasets:
             queries.put_pass(
@@ -364,6 +356,22 @@ def _body(deployment: Deployment) -> bytes:
     if not deployment.HasField("uncertainty"):
         asked.ClearField("uncertainty")
     return asked.SerializeToString(deterministic=True)
+
+
+def _message(row: DeploymentRow, passes: Sequence[Pass]) -> Deployment:
+    found = Deployment()
+    found.CopyFrom(row.asked)
+    found.name, found.model_version = row.name, row.wanted
+    found.stable_version, found.previous_version = row.stable, row.previous
+    found.state, found.error = Deployment.State.Value(row.state), row.error
+    found.create_time.FromDatetime(row.create_time)
+    with_etag(found)  # over what was asked for and what answers; how far scoring is changes by itself
+    found.update_time.FromDatetime(row.update_time)
+    if row.stable and passes:
+        found.scoring.model_version = row.stable
+        found.scoring.scored_count = sum(entry.scored_count for entry in passes if entry.generation == row.generation)
+        found.scoring.item_count = sum(entry.item_count for entry in passes)
+    return found
 
 
 def _row(row: dict[str, Any] | None, name: str) -> DeploymentRow:

@@ -1,0 +1,103 @@
+"""The prediction log: what waits while the database is away, what it refuses, what is forgotten."""
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from prometheus_client import CollectorRegistry
+from serving_builders import PROJECT
+from vesta_common.clock import ManualClock
+from vesta_common.ids import new_id
+from vesta_common.postgres import Postgres
+from vesta_contracts.serving.v1 import Prediction
+from vesta_serving.prediction_log import LINES_TOGETHER_MAX, PredictionLog
+from vesta_serving.store import Store
+
+DEPLOYMENT = f"{PROJECT}/deployments/vans"
+KEEP = timedelta(days=30)
+
+
+class TroubledStore(Store):
+    """A store whose database fails the log as long as there is a failure."""
+
+    failure: Exception | None = None
+
+    def log_predictions(self, predictions: Sequence[tuple[str, Prediction]]) -> None:
+        if self.failure:
+            raise self.failure
+        super().log_predictions(predictions)
+
+
+class Log:
+    """A log on the real database."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        self.clock, self.metrics = ManualClock(), CollectorRegistry()
+        self.store = TroubledStore(postgres, self.clock)
+        self.log = PredictionLog(self.store, self.clock, self.metrics, KEEP)
+
+    def add(self, count: int) -> None:
+        for _ in range(count):
+            self.log.add(DEPLOYMENT, Prediction(name=f"{DEPLOYMENT}/predictions/{new_id()}"))
+
+    def count(self) -> int:
+        with self.store.postgres.transaction() as connection:
+            row = connection.execute("SELECT count(*) AS count FROM predictions").fetchone()
+        return int(row["count"]) if row else 0
+
+    def dropped(self) -> float | None:
+        return self.metrics.get_sample_value("vesta_serving_log_lines_dropped_total")
+
+
+@pytest.fixture
+def kept(service_settings: Callable[[str], dict[str, Any]]) -> Iterator[Log]:
+    settings = service_settings("serving")
+    postgres = Postgres(settings["postgres_url"], settings["postgres_schema"]).open()
+    postgres.migrate("vesta_serving")
+    yield Log(postgres)
+    postgres.close()
+
+
+def test_lines_wait_while_the_database_is_away(kept: Log) -> None:
+    kept.add(3)
+    kept.store.failure = psycopg.OperationalError("away")
+    for _ in range(2):
+        with pytest.raises(psycopg.OperationalError):
+            kept.log.step()
+    kept.store.failure = None
+    kept.add(2)
+    kept.log.step()
+
+    assert (kept.count(), kept.dropped()) == (5, 0)
+
+
+def test_lines_that_the_database_refuses_are_counted_and_hold_up_no_others(kept: Log) -> None:
+    kept.add(3)
+    kept.store.failure = psycopg.DataError("no text")
+    with pytest.raises(psycopg.DataError):
+        kept.log.step()
+    kept.store.failure = None
+    kept.add(2)
+    kept.log.step()
+
+    assert (kept.count(), kept.dropped()) == (2, 3)
+
+
+def test_a_stop_writes_all_that_waits(kept: Log) -> None:
+    kept.add(LINES_TOGETHER_MAX + 5)
+    kept.log.flush()
+
+    assert kept.count() == LINES_TOGETHER_MAX + 5
+
+
+def test_old_lines_are_forgotten_some_at_a_time(kept: Log) -> None:
+    kept.add(3)
+    kept.log.flush()
+    kept.clock.advance(KEEP + timedelta(seconds=1))
+    kept.add(1)
+    kept.log.flush()
+
+    assert kept.store.prune_predictions(kept.clock.now() - KEEP, 2) == 2
+    assert (kept.log.prune(), kept.count()) == (False, 1)
