@@ -7,7 +7,7 @@ from vesta_connection.listing import SourceFile
 
 BATCH_FILES = 64
 BATCH_BYTES = 64 * 1024 * 1024
-FILE_BYTES_GUESS = 1024 * 1024
+FILE_BYTES_GUESS = 8 * 1024 * 1024  # where the store does not say; it may be four times that
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """From bytes as they arrived to stored media: decoded in a child process, stripped, hashed, kept once with a thumbnail."""
 
 import hashlib
+import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -14,13 +15,19 @@ from vesta_common.sandbox import Sandbox
 from vesta_contracts.common.v1 import Media, Provenance
 
 STORE_THREADS = 8
+IN_HAND_BYTES_MAX = 128 * 1024 * 1024
 # Reasons that say nothing of a file's content: it is looked at again the next time.
 UNREADABLE, UNREACHABLE = "FILE_UNREADABLE", "FILE_UNREACHABLE"
+LOOKED_AT_AGAIN = frozenset({UNREADABLE, UNREACHABLE, "SANDBOX_FAILED"})
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """A file as it arrived."""
+    """A file as it arrived.
+
+    Attributes:
+        changed_time: when it was last changed where it lay, if that is known.
+    """
 
     file_name: str
     data: bytes
@@ -36,6 +43,27 @@ class Refused:
     message: str
 
 
+class InHand:
+    """Bounds what is in memory between two steps: who brings more waits until enough has gone."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._changed = threading.Condition()
+
+    def enter(self, size_bytes: int) -> None:
+        """Waits for room; what is larger than all the room comes in alone."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._bytes or self._bytes + size_bytes <= self._bytes_max)
+            self._bytes += size_bytes
+
+    def leave(self, size_bytes: int) -> None:
+        """Makes room."""
+        with self._changed:
+            self._bytes -= size_bytes
+            self._changed.notify_all()
+
+
 class Ingest:
     """Stores pictures. Safe to share between threads; both the sandbox and the store are.
 
@@ -48,6 +76,7 @@ class Ingest:
         self._sandbox = sandbox
         self._store = store
         self._clock = clock
+        self._in_hand = InHand(IN_HAND_BYTES_MAX)
         self._threads = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="store")
 
     def take(
@@ -62,20 +91,28 @@ class Ingest:
             Unavailable: the object store does not answer. What was stored already is found again by its hash.
         """
         arrived = ingest_time or self._clock.now()
-        normalised = self._sandbox.map(normalise, [arrival.data for arrival in arrivals])
-        waiting = [
-            Refused(arrival.file_name, result.reason, str(result))
-            if isinstance(result, VestaError)
-            else self._threads.submit(self._store_one, arrival, result, source, arrived)
-            for arrival, result in zip(arrivals, normalised, strict=True)
-        ]
-        return [entry if isinstance(entry, Refused) else entry.result() for entry in waiting]
+
+        def keep(index: int, answer: NormalisedImage | VestaError) -> Future[Media] | Refused:
+            arrival = arrivals[index]
+            if isinstance(answer, VestaError):
+                return Refused(arrival.file_name, answer.reason, str(answer))
+            self._in_hand.enter(len(answer.data))
+            return self._threads.submit(self._store_one, arrival, answer, source, arrived)
+
+        kept = self._sandbox.map_on(normalise, [arrival.data for arrival in arrivals], keep)
+        return [entry if isinstance(entry, Refused) else entry.result() for entry in kept]
 
     def close(self) -> None:
         """Waits for what is being stored."""
         self._threads.shutdown()
 
     def _store_one(self, arrival: Arrival, image: NormalisedImage, source: str, arrived: datetime) -> Media:
+        try:
+            return self._stored(arrival, image, source, arrived)
+        finally:
+            self._in_hand.leave(len(image.data))
+
+    def _stored(self, arrival: Arrival, image: NormalisedImage, source: str, arrived: datetime) -> Media:
         stored = self._store.put("media", image.data)
         thumbnail = self._store.put_named(f"thumbnails/{stored.sha256}", image.thumbnail_jpeg)
         unchanged = image.data == arrival.data
