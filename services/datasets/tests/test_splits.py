@@ -48,7 +48,7 @@ def test_a_near_duplicate_joins_the_group_and_side_of_what_it_repeats():
 
 def test_a_side_asked_for_yields_to_the_group():
     placement = place("b", TRAIN_SHA256, [Placed("a", "a", Split.TEST)], SHARES, asked=Split.TRAIN)
-    assert placement == Placement(Split.TEST, group="a", duplicate_of="a", asked_refused=True)
+    assert placement == Placement(Split.TEST, group="a", duplicate_of="a")
 
 
 def test_repeating_two_sides_is_owned_up_to():

@@ -24,7 +24,6 @@ def a_row(name, labels=("van",), split="TRAIN", width_px=640, height_px=480, rev
 def test_an_empty_snapshot_has_statistics():
     figures = statistics([])
     assert figures.imbalance == 0.0
-    assert figures.short_side_px_quantiles == ()
     assert {side.item_count for side in figures.splits.values()} == {0}
 
 
@@ -38,21 +37,14 @@ def test_each_side_counts_its_items_labels_and_concepts():
     ]
     figures = statistics(rows)
     train, test = figures.splits[Split.TRAIN], figures.splits[Split.TEST]
-    assert (train.item_count, train.labelled_count, train.concept_counts) == (3, 2, {"van": 2, "red": 1})
-    assert (test.item_count, test.labelled_count, test.concept_counts) == (2, 2, {"red": 1})
+    assert (train.item_count, train.concept_counts) == (3, {"van": 2, "red": 1})
+    assert (test.item_count, test.concept_counts) == (2, {"red": 1})
     assert (figures.reviewed_count, figures.control_count) == (1, 1)
 
 
 def test_imbalance_is_the_commonest_over_the_rarest_of_the_training_side():
     rows = [a_row(str(n)) for n in range(6)] + [a_row("a", ("bus",)), a_row("b", ("bus",)), a_row("c", ("ox",), "TEST")]
     assert statistics(rows).imbalance == pytest.approx(3.0)
-
-
-def test_resolutions_are_told_by_quantiles_of_the_sides():
-    rows = [a_row(str(n), width_px=100 + n, height_px=10) for n in range(101)]
-    figures = statistics(rows)
-    assert figures.long_side_px_quantiles == (100, 105, 125, 150, 175, 195, 200)
-    assert set(figures.short_side_px_quantiles) == {10}
 
 
 def test_a_difference_names_added_removed_and_relabelled():

@@ -4,7 +4,7 @@ A 64-bit perceptual hash changes in few bits when an image is re-encoded, resize
 every older item does not scale, so candidates come from multi-index hashing (Norouzi, Punjani and Fleet, CVPR 2012):
 cut the hash into four bands of 16 bits; two hashes that differ in at most r bits have at least one band that differs
 in at most r // 4. The store keeps `bands(hash)` in an indexed integer array and asks for rows whose array overlaps
-`probes(hash, radius)`; `nearest` then decides.
+`probes(hash, radius)`; `near` then decides.
 """
 
 from collections.abc import Iterable

@@ -52,7 +52,6 @@ class Placement:
         split: its side, for ever.
         group: name of its group, which is the name of the item that founded it.
         duplicate_of: the older item that it repeats most nearly; None if it founds a group.
-        asked_refused: another side was asked for, but its group was there before.
         straddles: it nearly repeats items on two sides, which no placement can mend. It is kept and shown, but bears no
             part in selection and snapshots.
     """
@@ -60,7 +59,6 @@ class Placement:
     split: Split
     group: str
     duplicate_of: str | None = None
-    asked_refused: bool = False
     straddles: bool = False
 
 
@@ -97,6 +95,5 @@ def place(
         split=nearest.split,
         group=nearest.group,
         duplicate_of=nearest.name,
-        asked_refused=asked is not None and asked != nearest.split,
         straddles=any(duplicate.split != nearest.split for duplicate in duplicates),
     )

@@ -3,22 +3,16 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
-
-import numpy as np
 
 from vesta_datasets.manifest import ManifestRow
 from vesta_datasets.splits import Split
 
-QUANTILES: Final = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
-
 
 @dataclass(frozen=True, slots=True)
 class SplitStatistics:
-    """One side: how many items, how many of them labelled, and the labelled ones by concept (most frequent first)."""
+    """One side: how many items, and the labelled ones by concept (most frequent first)."""
 
     item_count: int
-    labelled_count: int
     concept_counts: Mapping[str, int]
 
 
@@ -32,16 +26,12 @@ class Statistics:
         control_count: items that the random control arm drew.
         imbalance: items of the most frequent concept ÷ those of the rarest that occurs, on the training side; 1 where
             all are equal, 0 where nothing is labelled.
-        short_side_px_quantiles: of the images' shorter sides, at `QUANTILES`; empty without items.
-        long_side_px_quantiles: likewise of the longer sides.
     """
 
     splits: Mapping[Split, SplitStatistics]
     reviewed_count: int
     control_count: int
     imbalance: float
-    short_side_px_quantiles: tuple[float, ...]
-    long_side_px_quantiles: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +61,6 @@ def statistics(rows: Sequence[ManifestRow]) -> Statistics:
         reviewed_count=sum(row.reviewed for row in rows),
         control_count=sum(row.control for row in rows),
         imbalance=max(counts) / min(counts) if counts else 0.0,
-        short_side_px_quantiles=_quantiles([min(row.width_px, row.height_px) for row in rows]),
-        long_side_px_quantiles=_quantiles([max(row.width_px, row.height_px) for row in rows]),
     )
 
 
@@ -94,11 +82,7 @@ def diff(before: Iterable[ManifestRow], after: Iterable[ManifestRow]) -> Differe
 def _of_split(rows: Sequence[ManifestRow]) -> SplitStatistics:
     counts = Counter(label for row in rows for label in row.labels or ())
     ordered = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
-    return SplitStatistics(len(rows), sum(row.labels is not None for row in rows), dict(ordered))
-
-
-def _quantiles(values_px: Sequence[int]) -> tuple[float, ...]:
-    return tuple(float(value) for value in np.quantile(values_px, QUANTILES)) if values_px else ()
+    return SplitStatistics(len(rows), dict(ordered))
 
 
 def _label_set(row: ManifestRow) -> frozenset[str] | None:
