@@ -1,6 +1,7 @@
 """The documents tell of the repository what is true, and of no machine anything."""
 
 import ast
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ _VESTA_COMMAND = re.compile(r"^(?:\.venv/bin/)?vesta ((?:[a-z-]+ ?)+)")
 _CODE = re.compile(r"`[^`\n]+`|^    .+$", re.MULTILINE)
 _FOLDER = re.compile(r"(^|[\s\"'(=:])/(work|root|Users/\w+|home/\w+)/", re.MULTILINE)
 _TEXT_SUFFIXES = {".py", ".md", ".yaml", ".yml", ".toml", ".proto", ".sql", ".json", ".sh", ".txt", ".lock", ""}
+_NOT_OURS = {"node_modules", "__pycache__", "promises"}
 
 
 def commands_that_do_not_exist(root: Path) -> list[str]:
@@ -57,16 +59,20 @@ def _documents(root: Path) -> Iterator[Path]:
 
 def folders_of_a_machine(root: Path) -> list[str]:
     """No file names a machine's own folders."""
-    found = []
-    for path in sorted(root.rglob("*")):
-        relative = path.relative_to(root)
-        hidden = any(part.startswith(".") and part != ".ci" for part in relative.parts)
-        if hidden or {"node_modules", "__pycache__", "promises"} & set(relative.parts):
-            continue
-        is_text = path.suffix in _TEXT_SUFFIXES and path.name != "test_promises.py" and path.is_file()
-        if is_text and _FOLDER.search(path.read_text()):
-            found.append(f"{relative} names a folder of a machine")
-    return found
+    return [
+        f"{path.relative_to(root)} names a folder of a machine"
+        for path in _texts(root)
+        if _FOLDER.search(path.read_text())
+    ]
+
+
+def _texts(root: Path) -> Iterator[Path]:
+    """The files that are ours and text; these promises name what they look for."""
+    for folder, below, names in os.walk(root):
+        below[:] = sorted(name for name in below if name not in _NOT_OURS and (name[0] != "." or name == ".ci"))
+        for name in sorted(names):
+            if Path(name).suffix in _TEXT_SUFFIXES and name[0] != "." and name != "test_promises.py":
+                yield Path(folder) / name
 
 
 def undocumented_metrics(root: Path) -> list[str]:
