@@ -147,6 +147,13 @@ def test_what_a_layout_cannot_hold_is_refused_by_name(
     assert "01001" in refused.value.message
 
 
+@pytest.mark.parametrize("layout", [FOLDERS, COCO])
+def test_no_archive_is_written_of_nothing(tmp_path: Path, layout: ArchiveFormat.ValueType) -> None:
+    with pytest.raises(FailedPrecondition) as refused:
+        pack([], ["van"], layout, tmp_path / "out")
+    assert refused.value.reason == "EXPORT_EMPTY"
+
+
 def read(
     tmp_path: Path, layout: ArchiveFormat.ValueType, files: dict[str, bytes]
 ) -> dict[str, list[Annotation] | None]:

@@ -6,10 +6,11 @@ import time
 from datetime import timedelta
 
 import pytest
-from datasets_builders import Datasets, Ingest, a_medium
+from datasets_builders import PROJECT, Datasets, Ingest, a_medium
 from google.protobuf.message import Message
 from google.rpc.code_pb2 import FAILED_PRECONDITION
 from vesta_common.errors import Unavailable
+from vesta_common.trace import calling
 from vesta_contracts.datasets.v1 import ArchiveFormat, ExportDatasetRequest, GetItemRequest, ImportDatasetResponse
 from vesta_datasets.annotations import labels_of
 from vesta_datasets.operations import ATTEMPTS_MAX, EXPORT, HEARTBEAT, IMPORT, LEASE, Claim, Operations, Progress
@@ -129,6 +130,16 @@ def test_labels_that_come_after_their_pictures_are_accepted(datasets: Datasets) 
         assert a_worker(datasets, Ingest()).step()
     assert labels_in(datasets, dataset) == [["van"]]
     assert answer_of(datasets, operation) == ImportDatasetResponse(duplicate_count=2)
+
+
+def test_labels_of_an_archive_are_those_of_who_asked_for_it(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    with calling(f"{PROJECT}/members/ada", "engineer"):
+        datasets.begin_import(dataset, {"van/1.jpg": b"1"})
+    assert a_worker(datasets, Ingest()).step()
+    (name,) = datasets.listed(dataset)
+    accepted = datasets.items.GetItem(GetItemRequest(name=name)).accepted
+    assert list(accepted.annotators) == [f"{PROJECT}/members/ada"]
 
 
 def test_labels_that_contradict_what_is_accepted_are_refused_by_name(datasets: Datasets) -> None:

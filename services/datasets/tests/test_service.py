@@ -31,24 +31,29 @@ from vesta_contracts.datasets.v1 import (
     CreateSnapshotRequest,
     CreateTaxonomyRequest,
     Dataset,
+    DeleteItemRequest,
     DeleteTaxonomyRequest,
     DiffSnapshotsRequest,
     DownloadItemRequest,
     Embedding,
+    ExportDatasetRequest,
     GetDatasetRequest,
     GetItemRequest,
     ImportDatasetRequest,
     Item,
     ItemAnnotations,
     ItemVariant,
+    ListDatasetsRequest,
     NewItem,
     SearchItemsRequest,
     SelectionStrategy,
     SelectItemsRequest,
     Snapshot,
+    SnapshotCreated,
     Split,
     SplitPolicy,
     Taxonomy,
+    UpdateDatasetRequest,
     UpdateItemRequest,
     UpdateTaxonomyRequest,
     UploadArchiveRequest,
@@ -115,6 +120,109 @@ def test_a_picture_and_its_thumbnail_come_as_they_were_stored(datasets: Datasets
 
     assert downloaded(ItemVariant.ITEM_VARIANT_UNSPECIFIED) == b"a picture"
     assert downloaded(ItemVariant.ITEM_VARIANT_THUMBNAIL) == b"a small picture"
+
+
+def test_from_outside_a_picture_is_what_the_project_knows_of_it(datasets: Datasets) -> None:
+    dataset, other = datasets.a_dataset(), datasets.a_dataset("copy")
+    datasets.add(dataset, a_medium(1))
+    told = a_medium(1, perceptual_hash=0)
+    told.width_px, told.mime_type = 9999, "image/png"
+    (item,) = datasets.outside.BatchCreateItems(
+        BatchCreateItemsRequest(parent=other, items=[NewItem(media=told, metadata={"camera": "door"})])
+    ).items
+    kept = datasets.items.GetItem(GetItemRequest(name=item.name))
+    assert (kept.media, kept.metadata) == (a_medium(1), {"camera": "door"})
+
+
+def test_a_label_beside_a_shape_is_still_one_of_two(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    (item,) = datasets.add(dataset, a_medium(1))
+    box = Annotation(concept="van", box=PixelBox(x_max_px=9, y_max_px=9))
+
+    def ask(*annotations: Annotation) -> None:
+        entry = ItemAnnotations(item=item.name, annotations=annotations)
+        datasets.items.BatchAnnotateItems(BatchAnnotateItemsRequest(parent=dataset, items=[entry]))
+
+    refusal(InvalidArgument, lambda: ask(*says("van", "car"), box), "LABEL_NOT_SINGLE")
+    ask(*says("car"), box)
+
+
+def test_a_correction_leaves_a_control_item_one(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    (item,) = datasets.add(dataset, a_medium(1))
+    told = TaskAccepted(task="t", item=item.name, annotations=says("van"), control=True)
+    datasets.handle(new_event("annotation", "t", told, datasets.store.clock.now()))
+    datasets.annotate(dataset, item.name, "car")
+    assert datasets.items.GetItem(GetItemRequest(name=item.name)).accepted.control
+
+
+def test_when_the_founder_of_a_group_is_deleted_the_oldest_near_duplicate_takes_its_place(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    near = [a_medium(number, a_medium(1).perceptual_hash ^ number - 1) for number in (1, 2, 3)]
+    first, second, third = datasets.add(dataset, *near, split=Split.SPLIT_TRAIN)
+    assert datasets.counts(dataset).pool_count == 1
+    datasets.items.DeleteItem(DeleteItemRequest(name=first.name))
+    left = [datasets.items.GetItem(GetItemRequest(name=name)) for name in datasets.listed(dataset)]
+    assert [(item.name, item.duplicate_of) for item in left] == [(second.name, ""), (third.name, second.name)]
+    assert datasets.counts(dataset).pool_count == 1
+    (fourth,) = datasets.add(dataset, a_medium(4, a_medium(1).perceptual_hash), split=Split.SPLIT_TEST)
+    assert fourth.split == Split.SPLIT_TRAIN
+
+
+def test_what_straddles_two_sides_counts_as_labelled_on_neither(datasets: Datasets) -> None:
+    dataset, far = datasets.a_dataset(), a_medium(1).perceptual_hash
+    datasets.add(dataset, a_medium(1, far), split=Split.SPLIT_TRAIN)
+    datasets.add(dataset, a_medium(2, far ^ 0xFF), split=Split.SPLIT_TEST)
+    datasets.add(dataset, a_medium(3, far ^ 0x0F), labels=("van",))
+    counts = datasets.counts(dataset)
+    assert (counts.item_count, counts.train_labelled_count, counts.test_labelled_count) == (3, 0, 0)
+
+
+def test_a_page_of_datasets_bears_the_counts_of_each(datasets: Datasets) -> None:
+    first, second = datasets.a_dataset("a"), datasets.a_dataset("b")
+    datasets.scored(first, [one.name for one in datasets.add(first, a_medium(1), a_medium(2), labels=("van",))])
+    listed = datasets.datasets.ListDatasets(ListDatasetsRequest(parent=PROJECT)).datasets
+    assert [one.name for one in listed] == [first, second]
+    assert [(one.counts.labelled_count, one.counts.embedded_count) for one in listed] == [(2, 2), (0, 0)]
+    assert listed[0].counts == datasets.counts(first)
+
+
+def test_a_dataset_takes_only_a_taxonomy_that_has_what_its_items_bear(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    datasets.add(dataset, a_medium(1), labels=("van",))
+
+    def ask(taxonomy: str) -> Dataset:
+        request = UpdateDatasetRequest(
+            dataset=Dataset(name=dataset, taxonomy=taxonomy), update_mask=FieldMask(paths=["taxonomy"])
+        )
+        return datasets.datasets.UpdateDataset(request)
+
+    for name, concepts in {"cars": ["car"], "more": ["van", "car", "bus"]}.items():
+        taxonomy = Taxonomy(concepts=[Concept(id=concept) for concept in concepts])
+        datasets.taxonomies.CreateTaxonomy(CreateTaxonomyRequest(parent=PROJECT, taxonomy_id=name, taxonomy=taxonomy))
+    refusal(InvalidArgument, lambda: ask(f"{PROJECT}/taxonomies/cars"), "CONCEPT_IN_USE")
+    refusal(InvalidArgument, lambda: ask(""), "FIELD_INVALID")
+    refusal(NotFound, lambda: ask(f"{PROJECT}/taxonomies/none"), "RESOURCE_NOT_FOUND")
+    assert ask(f"{PROJECT}/taxonomies/more").taxonomy == f"{PROJECT}/taxonomies/more"
+
+
+def test_an_export_is_of_a_snapshot_of_its_dataset(datasets: Datasets) -> None:
+    dataset, other = datasets.a_dataset(), datasets.a_dataset("other")
+    datasets.add(other, a_medium(1), labels=("van",))
+    snapshot = datasets.snapshots.CreateSnapshot(CreateSnapshotRequest(parent=other, snapshot=Snapshot())).name
+    request = ExportDatasetRequest(name=dataset, format=ArchiveFormat.ARCHIVE_FORMAT_COCO, snapshot=snapshot)
+    refusal(NotFound, lambda: datasets.datasets.ExportDataset(request), "RESOURCE_NOT_FOUND")
+
+
+def test_a_snapshot_of_many_concepts_can_be_told(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    datasets.add(dataset, a_medium(1), labels=("van",))
+    datasets.snapshots.CreateSnapshot(CreateSnapshotRequest(parent=dataset, snapshot=Snapshot()))
+    with datasets.store.postgres.transaction() as connection:
+        row = connection.execute("SELECT value FROM outbox ORDER BY id DESC LIMIT 1").fetchone()
+    assert row is not None
+    told = SnapshotCreated.FromString(bytes(row["value"])).snapshot
+    assert (told.item_count, told.HasField("statistics")) == (1, False)
 
 
 @pytest.mark.parametrize(
@@ -201,6 +309,8 @@ def test_the_most_alike_item_is_itself_and_strangers_are_refused(datasets: Datas
     assert (found[0].item.name, len(found)) == (names[0], 5)
     zero = SearchItemsRequest(parent=dataset, embedding=Embedding(values=[0.0] * DIMENSION))
     refusal(InvalidArgument, lambda: datasets.items.SearchItems(zero), "EMBEDDING_INVALID")
+    longer = SearchItemsRequest(parent=dataset, embedding=Embedding(values=[1.0] * (DIMENSION + 1)))
+    refusal(InvalidArgument, lambda: datasets.items.SearchItems(longer), "EMBEDDING_INVALID")
 
 
 def test_selection_needs_embeddings_unless_it_is_random(datasets: Datasets) -> None:

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from vesta_common.errors import InvalidArgument, Violation
 from vesta_common.ids import new_id
+from vesta_common.messages import without
 from vesta_common.postgres import Connection
-from vesta_contracts.common.v1 import Media
+from vesta_contracts.common.v1 import Annotation, Media
 from vesta_contracts.datasets.v1 import (
     AcceptedAnnotations,
     CreatedItem,
@@ -73,23 +74,27 @@ def add_items(
     return answers
 
 
-def check_media(store: Store, connection: Connection, project: str, new_items: Sequence[NewItem]) -> None:
-    """Accepts from outside only media that the project holds already: keys are not the caller's to choose.
+def known_media(store: Store, connection: Connection, project: str, new_items: Sequence[NewItem]) -> list[NewItem]:
+    """What comes from outside, with its media as the project holds them: what is said of one is not the caller's to choose.
 
     Raises:
         InvalidArgument: MEDIA_UNKNOWN, names the entry.
     """
-    known = store.known_hashes(connection, project, [item.media.sha256 for item in new_items])
+    known = store.find_media(connection, project, [item.media.sha256 for item in new_items])
+    items = []
     for index, item in enumerate(new_items):
-        media = item.media
-        keys = (f"media/{media.sha256}", f"thumbnails/{media.sha256}")
-        if media.sha256 not in known or (media.object_key, media.thumbnail_key) != keys:
+        media = known.get(item.media.sha256)
+        asked = (item.media.object_key, item.media.thumbnail_key)
+        if media is None or asked != (media.object_key, media.thumbnail_key):
             what = "is no media of this project; bring pictures in through a source"
             raise InvalidArgument(
                 f"items[{index}].media {what}",
                 reason="MEDIA_UNKNOWN",
                 violations=[Violation(f"items[{index}].media", what)],
             )
+        items.append(without(item, "media"))
+        items[-1].media.CopyFrom(media)
+    return items
 
 
 def _check(store: Store, connection: Connection, dataset: Dataset, new_items: Sequence[NewItem]) -> None:
@@ -136,10 +141,22 @@ def _asked(split: Split.ValueType) -> splits.Split | None:
 
 
 def accept_directly(
-    store: Store, connection: Connection, item: str, annotations: Sequence[object], annotator: str
+    store: Store,
+    connection: Connection,
+    item: str,
+    annotations: Sequence[Annotation],
+    annotator: str,
+    *,
+    control: bool = False,
 ) -> None:
-    """Accepts annotations that an engineer brings, as reviewed, and tells of it."""
-    accepted = AcceptedAnnotations(annotations=annotations, annotators=[annotator] if annotator else [], reviewed=True)  # type: ignore[arg-type]
+    """Accepts annotations that an engineer brings, as reviewed, and tells of it.
+
+    Args:
+        control: whether the random control arm drew the item; a correction does not change that.
+    """
+    accepted = AcceptedAnnotations(
+        annotations=annotations, annotators=[annotator] if annotator else [], reviewed=True, control=control
+    )
     accepted.accept_time.FromDatetime(store.clock.now())
     store.accept(connection, item, accepted)
     store.publish(connection, item, ItemAnnotated(item=item, accepted=accepted))

@@ -35,7 +35,7 @@ def check_annotations(
             )
         if annotation.HasField("mask"):
             _check_mask(annotation, media, where)
-    if not multi_label and len(labels_of(annotations)) > 1 and len(annotations) == len(_image_labels(annotations)):
+    if not multi_label and len(labels_of(_image_labels(annotations))) > 1:
         raise _refusal(field, "has several labels where the dataset allows one", "LABEL_NOT_SINGLE")
 
 

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from vesta_common.errors import FailedPrecondition
 from vesta_contracts.common.v1 import Annotation
 from vesta_contracts.datasets.v1 import ArchiveFormat
 
@@ -50,9 +51,11 @@ def pack(items: Sequence[ArchivedItem], concepts: Sequence[str], layout: Archive
         concepts: all that the items may bear, in an order that stays.
 
     Raises:
-        FailedPrecondition: LAYOUT_CANNOT_HOLD, something of an item would be lost or become something else. How sure the maker
-            of an annotation was is no part of what was accepted, and stays behind.
+        FailedPrecondition: EXPORT_EMPTY, there are none; LAYOUT_CANNOT_HOLD, something of an item would be lost or become
+            something else. How sure the maker of an annotation was is no part of what was accepted, and stays behind.
     """
+    if not items:
+        raise FailedPrecondition("nothing is labelled yet; label some items first", reason="EXPORT_EMPTY")
     for item in items:
         _check_attributes(item)
     if layout == ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER:

@@ -58,6 +58,7 @@ class Claim:
     """An operation that this worker holds. Its fence shuts out the workers that held it before: all writes are made under it.
 
     Attributes:
+        caller: who asked for it; empty where nobody is known.
         done_count: how far an earlier worker came.
         response: what the operation would have answered there; empty at the beginning.
         attempt_count: how often it was begun without getting further.
@@ -68,6 +69,7 @@ class Claim:
     name: str
     kind: str
     request: bytes
+    caller: str
     fence: int
     done_count: int
     response: bytes
@@ -120,11 +122,18 @@ class Operations:
         self._stopping = threading.Event()
         self.wake: Callable[[], None] = lambda: None
 
-    def begin(self, connection: Connection, kind: str, name: str, request: Any) -> operations_pb2.Operation:
-        """Queues an operation."""
+    def begin(
+        self, connection: Connection, kind: str, name: str, request: Any, caller: str
+    ) -> operations_pb2.Operation:
+        """Queues an operation that the caller asks for."""
         operation = f"{project_of(name)}/operations/{new_id()}"
         queries.insert_operation(
-            connection, name=operation, kind=kind, request=request.SerializeToString(), now=self._store.clock.now()
+            connection,
+            name=operation,
+            kind=kind,
+            request=request.SerializeToString(),
+            caller=caller,
+            now=self._store.clock.now(),
         )
         return self.get(connection, operation)
 
@@ -175,6 +184,7 @@ class Operations:
             name=row["name"],
             kind=row["kind"],
             request=bytes(row["request"]),
+            caller=row["caller"],
             fence=row["fence"],
             done_count=row["done_count"],
             response=bytes(row["response"] or b""),

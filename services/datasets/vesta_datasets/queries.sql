@@ -21,6 +21,9 @@ DELETE FROM taxonomies WHERE name = :name;
 SELECT DISTINCT unnest(labels) AS label FROM items JOIN datasets ON datasets.name = items.dataset
 WHERE datasets.taxonomy = :taxonomy;
 
+-- name: list_borne_labels
+SELECT DISTINCT unnest(labels) AS label FROM items WHERE dataset = :dataset;
+
 -- name: insert_dataset!
 INSERT INTO datasets (name, parent, taxonomy, body, create_time, update_time)
 VALUES (:name, :parent, :taxonomy, :body, :now, :now);
@@ -41,21 +44,25 @@ UPDATE datasets SET body = :body, taxonomy = :taxonomy, update_time = :now WHERE
 -- name: delete_dataset!
 DELETE FROM datasets WHERE name = :name;
 
--- name: count_items^
+-- name: count_items
+-- Of several datasets at once. What straddles two sides is on neither, as in snapshots.
 SELECT
-    count(*) AS item_count,
+    datasets.name AS dataset,
+    datasets.scored_by AS scored_model_version,
+    count(items.name) AS item_count,
     count(*) FILTER (WHERE accepted IS NOT NULL) AS labelled_count,
-    count(*) FILTER (WHERE accepted IS NOT NULL AND split = 'TRAIN') AS train_labelled_count,
-    count(*) FILTER (WHERE accepted IS NOT NULL AND split = 'TEST') AS test_labelled_count,
+    count(*) FILTER (WHERE accepted IS NOT NULL AND split = 'TRAIN' AND NOT straddles) AS train_labelled_count,
+    count(*) FILTER (WHERE accepted IS NOT NULL AND split = 'TEST' AND NOT straddles) AS test_labelled_count,
     count(*) FILTER (WHERE duplicate_of <> '') AS duplicate_count,
     count(*) FILTER (WHERE accepted IS NULL AND split = 'TRAIN' AND duplicate_of = '') AS pool_count,
-    count(*) FILTER (WHERE scored_by = :scored_by AND scored_by <> '') AS scored_count,
-    count(*) FILTER (WHERE accepted IS NULL AND split = 'TRAIN' AND duplicate_of = '' AND scored_by = :scored_by
-        AND scored_by <> '') AS pool_scored_count,
-    count(*) FILTER (WHERE accepted IS NULL AND split = 'TRAIN' AND duplicate_of = '' AND scored_by = :scored_by
-        AND scored_by <> '' AND NOT uncertain) AS pool_certain_count,
-    (SELECT count(*) FROM embeddings WHERE embeddings.dataset = :dataset) AS embedded_count
-FROM items WHERE dataset = :dataset;
+    count(*) FILTER (WHERE items.scored_by = datasets.scored_by AND items.scored_by <> '') AS scored_count,
+    count(*) FILTER (WHERE accepted IS NULL AND split = 'TRAIN' AND duplicate_of = '' AND items.scored_by = datasets.scored_by
+        AND items.scored_by <> '') AS pool_scored_count,
+    count(*) FILTER (WHERE accepted IS NULL AND split = 'TRAIN' AND duplicate_of = '' AND items.scored_by = datasets.scored_by
+        AND items.scored_by <> '' AND NOT uncertain) AS pool_certain_count,
+    (SELECT count(*) FROM embeddings WHERE embeddings.dataset = datasets.name) AS embedded_count
+FROM datasets LEFT JOIN items ON items.dataset = datasets.name
+WHERE datasets.name = ANY(:datasets) GROUP BY datasets.name;
 
 -- name: set_scored_by!
 -- As put_scores: what is older than what the same deployment said already changes nothing.
@@ -76,8 +83,9 @@ UPDATE datasets SET told_prediction_count = :told, told_time = :now WHERE name =
 SELECT name, sha256, duplicate_of, split, accepted FROM items WHERE dataset = :dataset AND sha256 = ANY(:hashes)
 ORDER BY name FOR UPDATE;
 
--- name: list_known_hashes
-SELECT DISTINCT sha256 FROM items WHERE sha256 = ANY(:hashes) AND dataset LIKE :datasets;
+-- name: list_known_media
+SELECT DISTINCT ON (sha256) sha256, media FROM items WHERE sha256 = ANY(:hashes) AND dataset LIKE :datasets
+ORDER BY sha256, name;
 
 -- name: find_candidates
 -- Items that share a band with one of the probes: the only ones that can be near-duplicates.
@@ -90,10 +98,26 @@ SELECT * FROM items WHERE name = :name;
 SELECT * FROM items WHERE dataset = :dataset AND name = ANY(:names);
 
 -- name: lock_items
-SELECT name, dataset, media, accepted FROM items WHERE name = ANY(:names) ORDER BY name FOR UPDATE;
+SELECT name, media, control FROM items WHERE name = ANY(:names) ORDER BY name FOR UPDATE;
 
 -- name: update_metadata!
 UPDATE items SET metadata = :metadata, update_time = :now WHERE name = :name;
+
+-- name: refound_group!
+-- Before an item is deleted: the oldest of its group that is left founds it, and what repeated the item repeats that one.
+UPDATE items SET
+    group_name = CASE WHEN items.group_name = :name THEN heir.name ELSE items.group_name END,
+    duplicate_of = CASE
+        WHEN items.name = heir.name THEN ''
+        WHEN items.duplicate_of = :name THEN heir.name
+        ELSE items.duplicate_of END,
+    update_time = :now
+FROM (
+    SELECT min(other.name) AS name, gone.group_name FROM items AS gone
+    JOIN items AS other ON other.group_name = gone.group_name AND other.name <> gone.name AND NOT other.straddles
+    WHERE gone.name = :name GROUP BY gone.group_name
+) AS heir
+WHERE items.group_name = heir.group_name AND items.name <> :name AND :name IN (items.group_name, items.duplicate_of);
 
 -- name: delete_item!
 DELETE FROM items WHERE name = :name;
@@ -123,6 +147,9 @@ SELECT space, embedding FROM embeddings WHERE item = :item;
 -- name: find_space$
 -- The space that most of a dataset's items are embedded in.
 SELECT space FROM embeddings WHERE dataset = :dataset GROUP BY space ORDER BY count(*) DESC, space LIMIT 1;
+
+-- name: find_dimension$
+SELECT vector_dims(embedding) FROM embeddings WHERE dataset = :dataset AND space = :space LIMIT 1;
 
 -- name: count_pool^
 -- The training side, duplicates aside: how many items may be chosen, how many are labelled or on their way, how long vectors are.
@@ -162,7 +189,7 @@ SELECT * FROM snapshots WHERE dataset = :dataset AND (create_time, name) < (:bef
 ORDER BY create_time DESC, name DESC LIMIT :limit;
 
 -- name: insert_operation!
-INSERT INTO operations (name, kind, request, create_time) VALUES (:name, :kind, :request, :now);
+INSERT INTO operations (name, kind, request, caller, create_time) VALUES (:name, :kind, :request, :caller, :now);
 
 -- name: find_operation^
 SELECT * FROM operations WHERE name = :name;
@@ -201,3 +228,9 @@ WHERE name = :name AND fence = :fence AND NOT done;
 UPDATE operations SET
     done = true, response = :response, error = :error, error_code = :error_code, lease_expire_time = NULL
 WHERE name = :name AND fence = :fence AND NOT done;
+
+-- name: delete_operations!
+DELETE FROM operations WHERE done AND create_time < :before;
+
+-- name: find_oldest_to_do$
+SELECT min(create_time) FROM operations WHERE NOT done;

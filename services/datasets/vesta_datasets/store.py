@@ -92,6 +92,17 @@ class Candidates:
     free_count: int
 
 
+class LockedItem(NamedTuple):
+    """What to know of an item before something is accepted for it.
+
+    Attributes:
+        control: whether the random control arm drew it.
+    """
+
+    media: Media
+    control: bool
+
+
 class ScoringModel(NamedTuple):
     """Who scores: a model version, as a deployment's change of the number `generation` brought it."""
 
@@ -142,6 +153,10 @@ class Store:
         """Concepts that items bear."""
         return {row["label"] for row in queries.list_used_labels(connection, taxonomy=taxonomy)}
 
+    def borne_labels(self, connection: Connection, dataset: str) -> set[str]:
+        """Concepts that items of one dataset bear."""
+        return {row["label"] for row in queries.list_borne_labels(connection, dataset=dataset)}
+
     # Datasets
 
     def insert_dataset(self, connection: Connection, dataset: Dataset) -> None:
@@ -158,12 +173,14 @@ class Store:
     def get_dataset(self, connection: Connection, name: str, *, lock: bool = False, counted: bool = True) -> Dataset:
         """A dataset, with its counts where they are wanted. Raises NotFound."""
         find = queries.lock_dataset if lock else queries.find_dataset
-        return self._dataset(connection, existing(find(connection, name=name), name), counted=counted)
+        row = existing(find(connection, name=name), name)
+        return _dataset(row, self.counts(connection, [name])[name] if counted else None)
 
     def list_datasets(self, connection: Connection, parent: str, after: str, limit: int) -> list[Dataset]:
         """A project's datasets after a name, by name."""
         rows = list(queries.list_datasets(connection, parent=parent, after=after, limit=limit))
-        return [self._dataset(connection, row, counted=True) for row in rows]
+        counts = self.counts(connection, [row["name"] for row in rows])
+        return [_dataset(row, counts[row["name"]]) for row in rows]
 
     def update_dataset(self, connection: Connection, dataset: Dataset) -> None:
         """Keeps a changed dataset."""
@@ -179,21 +196,15 @@ class Store:
         """Removes a dataset with its items and snapshots."""
         queries.delete_dataset(connection, name=name)
 
-    def counts(self, connection: Connection, dataset: str, scored_by: str) -> DatasetCounts:
-        """How much a dataset holds; `scored_by` is the model version that the scores are counted of."""
-        row = queries.count_items(connection, dataset=dataset, scored_by=scored_by)
-        return DatasetCounts(scored_model_version=scored_by, **row)
+    def counts(self, connection: Connection, datasets: Sequence[str]) -> dict[str, DatasetCounts]:
+        """How much each of these datasets holds; scores are counted of the model version that scored it last."""
+        rows = queries.count_items(connection, datasets=list(datasets))
+        return {row.pop("dataset"): DatasetCounts(**row) for row in rows}
 
     def find_scored_by(self, connection: Connection, dataset: str) -> str:
         """The model version that scored a dataset last; empty where none did."""
         row = queries.find_dataset(connection, name=dataset)
         return row["scored_by"] if row else ""
-
-    def _dataset(self, connection: Connection, row: dict[str, Any], *, counted: bool) -> Dataset:
-        dataset = _resource(Dataset, row)
-        if counted:
-            dataset.counts.CopyFrom(self.counts(connection, dataset.name, row["scored_by"]))
-        return dataset
 
     # Items
 
@@ -202,10 +213,10 @@ class Store:
         rows = queries.lock_items_by_hash(connection, dataset=dataset, hashes=list(hashes))
         return {row["sha256"]: row for row in rows}
 
-    def known_hashes(self, connection: Connection, project: str, hashes: Sequence[str]) -> set[str]:
-        """Those of these SHA-256 that some item of the project bears."""
-        rows = queries.list_known_hashes(connection, datasets=f"{project}/datasets/%", hashes=list(hashes))
-        return {row["sha256"] for row in rows}
+    def find_media(self, connection: Connection, project: str, hashes: Sequence[str]) -> dict[str, Media]:
+        """Media of these SHA-256 that some item of the project bears, by it."""
+        rows = queries.list_known_media(connection, datasets=f"{project}/datasets/%", hashes=list(hashes))
+        return {row["sha256"]: Media.FromString(bytes(row["media"])) for row in rows}
 
     def find_candidates(self, connection: Connection, dataset: str, probes: Sequence[int]) -> list[dict[str, Any]]:
         """Items that may be near-duplicates, with `perceptual_hash` unsigned."""
@@ -258,19 +269,20 @@ class Store:
         values = {"dataset": dataset, "after": after, "limit": limit, **where.parameters}
         return [_item(row) for row in connection.execute(statement.encode(), values)]
 
-    def lock_items(self, connection: Connection, names: Sequence[str]) -> dict[str, Media]:
-        """The media of items, by name, kept from others until the transaction ends. Raises NotFound for the first that is missing."""
+    def lock_items(self, connection: Connection, names: Sequence[str]) -> dict[str, LockedItem]:
+        """Items by name, kept from others until the transaction ends. Raises NotFound for the first that is missing."""
         rows = {row["name"]: row for row in queries.lock_items(connection, names=list(names))}
         for name in names:
             existing(rows.get(name), name)
-        return {name: Media.FromString(bytes(row["media"])) for name, row in rows.items()}
+        return {name: LockedItem(Media.FromString(bytes(row["media"])), row["control"]) for name, row in rows.items()}
 
     def update_metadata(self, connection: Connection, name: str, metadata: Mapping[str, str]) -> None:
         """Replaces an item's metadata."""
         queries.update_metadata(connection, name=name, metadata=json.dumps(dict(metadata)), now=self.clock.now())
 
     def delete_item(self, connection: Connection, name: str) -> None:
-        """Removes an item."""
+        """Removes an item; of those that repeat it the oldest takes its place."""
+        queries.refound_group(connection, name=name, now=self.clock.now())
         queries.delete_item(connection, name=name)
 
     def accept(self, connection: Connection, name: str, accepted: AcceptedAnnotations) -> bool:
@@ -355,6 +367,10 @@ class Store:
     def find_space(self, connection: Connection, dataset: str) -> str:
         """The space that most items of a dataset are embedded in; empty where none is."""
         return queries.find_space(connection, dataset=dataset) or ""
+
+    def find_dimension(self, connection: Connection, dataset: str, space: str) -> int:
+        """How many numbers the embeddings of a space have; 0 where there are none."""
+        return int(queries.find_dimension(connection, dataset=dataset, space=space) or 0)
 
     def neighbours(
         self, connection: Connection, dataset: str, space: str, query: NDArray[np.float32], where: Where, limit: int
@@ -445,6 +461,13 @@ def _resource(kind: type[R], row: dict[str, Any]) -> R:
     resource = kind.FromString(bytes(row["body"]))
     set_times(resource, row, "create_time", "update_time")
     return with_etag(resource)
+
+
+def _dataset(row: dict[str, Any], counts: DatasetCounts | None) -> Dataset:
+    dataset = _resource(Dataset, row)
+    if counts is not None:
+        dataset.counts.CopyFrom(counts)
+    return dataset
 
 
 def _item(row: dict[str, Any]) -> Item:

@@ -25,16 +25,18 @@ class Telling:
         with self._store.postgres.transaction() as connection:
             rows = queries.list_untold(connection, told_before=now - INTERVAL)
         for row in rows:
-            self._tell(row["name"], row["scored_by"], row["prediction_count"])
+            self._tell(row["name"], row["prediction_count"])
         return False
 
-    def _tell(self, dataset: str, scored_by: str, prediction_count: int) -> None:
+    def _tell(self, dataset: str, prediction_count: int) -> None:
         """Tells of the predictions up to `prediction_count`, unless another replica has."""
         with self._store.postgres.transaction() as connection:
-            counts = self._store.counts(connection, dataset, scored_by)
+            counts = self._store.counts(connection, [dataset]).get(dataset)
+        if counts is None:
+            return  # deleted meanwhile
         scored = DatasetScored(
             dataset=dataset,
-            model_version=scored_by,
+            model_version=counts.scored_model_version,
             scored_count=counts.scored_count,
             item_count=counts.item_count,
         )

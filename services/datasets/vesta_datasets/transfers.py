@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from vesta_common.errors import FailedPrecondition, InvalidArgument
+from vesta_common.errors import InvalidArgument
 from vesta_common.names import project_of
 from vesta_common.objects import ObjectStore
 from vesta_common.postgres import Connection
@@ -28,6 +28,7 @@ from vesta_datasets.manifest import ManifestRow, read_manifest
 from vesta_datasets.operations import Claim, Progress
 from vesta_datasets.store import Store
 
+ARCHIVES = "archives"
 ARCHIVE_BYTES_MAX = 16 * 1024**3
 BATCH_FILES_MAX = 32
 BATCH_BYTES_MAX = 32 * 1024 * 1024
@@ -40,7 +41,7 @@ INGEST_TIMEOUT_SECONDS = 120.0
 
 def archive_folder(name: str) -> str:
     """Where a project's archives lie."""
-    return f"archives/{project_of(name).partition('/')[2]}"
+    return f"{ARCHIVES}/{project_of(name).partition('/')[2]}"
 
 
 def owns(objects: ObjectStore, name: str, archive_key: str) -> bool:
@@ -88,7 +89,7 @@ class Import:
             told = ImportDatasetResponse()
             told.CopyFrom(answer)
             for entry, found in zip(batch, taken, strict=True):
-                self._add(connection, request.name, entry, found, told)
+                self._add(connection, request.name, claim.caller, entry, found, told)
             claim.advance(connection, progress, told.SerializeToString())
             return told
 
@@ -112,6 +113,7 @@ class Import:
         self,
         connection: Connection,
         dataset: str,
+        annotator: str,
         entry: ArchivedItem,
         found: IngestedMedia,
         answer: ImportDatasetResponse,
@@ -122,7 +124,7 @@ class Import:
             return
         try:
             with connection.transaction():
-                (created,) = add_items(self._store, connection, dataset, [_new_item(entry, found)], "")
+                (created,) = add_items(self._store, connection, dataset, [_new_item(entry, found)], annotator)
         except InvalidArgument as error:
             _refuse(answer, entry.file_name, str(error))
             return
@@ -146,8 +148,6 @@ class Export:
         """Where the archive lies."""
         request = ExportDatasetRequest.FromString(claim.request)
         labelled, concepts = self._labelled(request)
-        if not labelled:
-            raise FailedPrecondition("nothing is labelled yet; label some items first", reason="EXPORT_EMPTY")
         with tempfile.TemporaryDirectory(prefix="vesta-export-") as scratch:
             entries = []
             for done, row in enumerate(labelled):

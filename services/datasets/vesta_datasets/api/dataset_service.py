@@ -4,6 +4,7 @@ import grpc
 import psycopg
 from google.longrunning import operations_pb2
 from google.protobuf import empty_pb2
+from vesta_common import trace
 from vesta_common.errors import InvalidArgument, NotFound, Violation
 from vesta_common.ids import new_id
 from vesta_common.messages import copy_of
@@ -29,6 +30,7 @@ from vesta_contracts.datasets.v1 import (
 from vesta_datasets.operations import EXPORT, IMPORT, Operations
 from vesta_datasets.splits import Shares
 from vesta_datasets.store import Store
+from vesta_datasets.taxonomies import check_holds
 from vesta_datasets.transfers import owns
 
 _MUTABLE = ("display_name", "taxonomy")
@@ -79,14 +81,16 @@ class DatasetService(DatasetServiceServicer):
 
     def UpdateDataset(self, request: UpdateDatasetRequest, context: grpc.ServicerContext) -> Dataset:
         """Changes display name or taxonomy."""
-        try:
-            with self._store.postgres.transaction() as connection:
-                current = self._store.get_dataset(connection, request.dataset.name, lock=True, counted=False)
-                updated = revise(current, request.dataset, request.update_mask, _MUTABLE)
-                self._store.update_dataset(connection, updated)
-                return self._store.get_dataset(connection, current.name)
-        except psycopg.errors.ForeignKeyViolation as error:
-            raise _no_taxonomy(request.dataset.taxonomy) from error
+        with self._store.postgres.transaction() as connection:
+            current = self._store.get_dataset(connection, request.dataset.name, lock=True, counted=False)
+            updated = revise(current, request.dataset, request.update_mask, _MUTABLE)
+            if not updated.taxonomy:
+                raise _required("dataset.taxonomy")
+            if updated.taxonomy != current.taxonomy:
+                taxonomy = self._store.get_taxonomy(connection, updated.taxonomy, lock=True)
+                check_holds(taxonomy, self._store.borne_labels(connection, current.name), "dataset.taxonomy")
+            self._store.update_dataset(connection, updated)
+            return self._store.get_dataset(connection, current.name)
 
     def DeleteDataset(self, request: DeleteDatasetRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
         """Removes a dataset with its items and snapshots."""
@@ -110,14 +114,21 @@ class DatasetService(DatasetServiceServicer):
         """Queues an export."""
         _check_format(request.format)
         if request.snapshot:
+            if not request.snapshot.startswith(f"{request.name}/snapshots/"):
+                raise NotFound(
+                    f"{request.snapshot} is no snapshot of {request.name}; list its snapshots to see which there are",
+                    reason="RESOURCE_NOT_FOUND",
+                )
             with self._store.postgres.transaction() as connection:
                 self._store.get_snapshot(connection, request.snapshot)
         return self._begin(request, EXPORT)
 
     def _begin(self, request: ImportDatasetRequest | ExportDatasetRequest, kind: str) -> operations_pb2.Operation:
+        who = trace.caller()
+
         def begin(connection: Connection) -> operations_pb2.Operation:
             self._store.get_dataset(connection, request.name, counted=False)
-            return self._operations.begin(connection, kind, request.name, request)
+            return self._operations.begin(connection, kind, request.name, request, who)
 
         operation = run_once(self._store.postgres, request, operations_pb2.Operation, begin)
         self._operations.wake()
@@ -126,9 +137,11 @@ class DatasetService(DatasetServiceServicer):
 
 def _check_format(value: ArchiveFormat.ValueType) -> None:
     if value == ArchiveFormat.ARCHIVE_FORMAT_UNSPECIFIED:
-        raise InvalidArgument(
-            "format is required", reason="FIELD_INVALID", violations=[Violation("format", "is required")]
-        )
+        raise _required("format")
+
+
+def _required(field: str) -> InvalidArgument:
+    return InvalidArgument(f"{field} is required", reason="FIELD_INVALID", violations=[Violation(field, "is required")])
 
 
 def _no_taxonomy(name: str) -> NotFound:

@@ -1,16 +1,17 @@
 """gRPC: items."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
 import grpc
 import numpy as np
 from google.api import httpbody_pb2
 from google.protobuf import empty_pb2
+from numpy.typing import NDArray
 from vesta_common import trace
 from vesta_common.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted, Violation
-from vesta_common.names import project_of
+from vesta_common.names import parent_of, project_of
 from vesta_common.objects import ObjectStore
 from vesta_common.page_keys import by_name
 from vesta_common.pages import read_page
@@ -30,6 +31,7 @@ from vesta_contracts.datasets.v1 import (
     ListItemsRequest,
     ListItemsResponse,
     Neighbour,
+    NewItem,
     SearchItemsRequest,
     SearchItemsResponse,
     SelectItemsRequest,
@@ -37,7 +39,7 @@ from vesta_contracts.datasets.v1 import (
     UpdateItemRequest,
 )
 
-from vesta_datasets.adding import accept_directly, add_items, check_media
+from vesta_datasets.adding import accept_directly, add_items, known_media
 from vesta_datasets.annotations import check_annotations
 from vesta_datasets.choosing import choose, strategy_name
 from vesta_datasets.filtering import item_filter
@@ -65,13 +67,13 @@ class ItemService(ItemServiceServicer):
         self, request: BatchCreateItemsRequest, context: grpc.ServicerContext
     ) -> BatchCreateItemsResponse:
         """Adds media as items; from outside, only pictures that the project holds already."""
-        who = trace.caller()
-        if not trace.service():
-            with self._store.postgres.transaction() as connection:
-                check_media(self._store, connection, project_of(request.parent), request.items)
+        who, outside = trace.caller(), not trace.service()
 
         def add(connection: Connection) -> BatchCreateItemsResponse:
-            created = add_items(self._store, connection, request.parent, request.items, who)
+            items: Sequence[NewItem] = request.items
+            if outside:
+                items = known_media(self._store, connection, project_of(request.parent), items)
+            created = add_items(self._store, connection, request.parent, items, who)
             return BatchCreateItemsResponse(items=created)
 
         return run_once(self._store.postgres, request, BatchCreateItemsResponse, add)
@@ -103,6 +105,7 @@ class ItemService(ItemServiceServicer):
     def DeleteItem(self, request: DeleteItemRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
         """Removes an item; snapshots that hold it keep it."""
         with self._store.postgres.transaction() as connection:
+            self._store.get_dataset(connection, parent_of(request.name), lock=True, counted=False)
             self._store.lock_items(connection, [request.name])
             self._store.delete_item(connection, request.name)
         return empty_pb2.Empty()
@@ -132,17 +135,18 @@ class ItemService(ItemServiceServicer):
             strangers = [name for name in names if not name.startswith(f"{request.parent}/items/")]
             if strangers:
                 raise NotFound(f"{strangers[0]} is not in {request.parent}", reason="RESOURCE_NOT_FOUND")
-            media = self._store.lock_items(connection, names)
+            items = self._store.lock_items(connection, names)
             for index, entry in enumerate(request.items):
                 check_annotations(
                     entry.annotations,
                     taxonomy,
-                    media[entry.item],
+                    items[entry.item].media,
                     multi_label=dataset.multi_label,
                     field=f"items[{index}].annotations",
                 )
             for entry in request.items:
-                accept_directly(self._store, connection, entry.item, entry.annotations, trace.caller())
+                control = items[entry.item].control
+                accept_directly(self._store, connection, entry.item, entry.annotations, trace.caller(), control=control)
             return BatchAnnotateItemsResponse(annotated_count=len(names))
 
         return run_once(self._store.postgres, request, BatchAnnotateItemsResponse, annotate)
@@ -163,12 +167,7 @@ class ItemService(ItemServiceServicer):
                 query = np.asarray(request.embedding.values, np.float32)
                 if not space:
                     raise _not_embedded(f"no model has embedded the items of {request.parent} yet")
-                if not query.size or not np.isfinite(query).all() or not np.linalg.norm(query):
-                    raise InvalidArgument(
-                        "embedding must be finite and not zero",
-                        reason="EMBEDDING_INVALID",
-                        violations=[Violation("embedding", "must be finite and not zero")],
-                    )
+                _check_query(query, self._store.find_dimension(connection, request.parent, space))
             neighbours = self._store.neighbours(
                 connection, request.parent, space, query, where, request.neighbours_max or NEIGHBOURS_DEFAULT
             )
@@ -202,6 +201,18 @@ class ItemService(ItemServiceServicer):
             seed=request.seed,
             scored_by=scored_by,
             multi_label=dataset.multi_label,
+        )
+
+
+def _check_query(query: NDArray[np.float32], dimension: int) -> None:
+    what = ""
+    if query.size != dimension:
+        what = f"has {query.size} numbers; those of the items have {dimension}"
+    elif not np.isfinite(query).all() or not np.linalg.norm(query):
+        what = "must be finite and not zero"
+    if what:
+        raise InvalidArgument(
+            f"embedding {what}", reason="EMBEDDING_INVALID", violations=[Violation("embedding", what)]
         )
 
 

@@ -3,6 +3,7 @@
 import grpc
 from vesta_common.errors import InvalidArgument, Violation
 from vesta_common.ids import new_id
+from vesta_common.messages import without
 from vesta_common.objects import ObjectStore
 from vesta_common.page_keys import by_age, newest_before
 from vesta_common.pages import read_page
@@ -48,7 +49,8 @@ class SnapshotService(SnapshotServiceServicer):
         def create(connection: Connection) -> Snapshot:
             self._store.get_dataset(connection, request.parent, counted=False)
             self._store.insert_snapshot(connection, snapshot, now)
-            self._store.publish(connection, name, SnapshotCreated(snapshot=snapshot))
+            # The counts of many concepts are more than an event may hold; who wants them gets the snapshot.
+            self._store.publish(connection, name, SnapshotCreated(snapshot=without(snapshot, "statistics")))
             return snapshot
 
         return create_once(self._store.postgres, request, Snapshot, name, create)

@@ -3,7 +3,7 @@
 import grpc
 import psycopg
 from google.protobuf import empty_pb2
-from vesta_common.errors import FailedPrecondition, InvalidArgument, Violation
+from vesta_common.errors import FailedPrecondition
 from vesta_common.ids import new_id
 from vesta_common.messages import copy_of
 from vesta_common.page_keys import by_name
@@ -22,6 +22,7 @@ from vesta_contracts.datasets.v1 import (
 )
 
 from vesta_datasets.store import Store
+from vesta_datasets.taxonomies import check_holds, check_taxonomy
 
 _MUTABLE = ("display_name", "concepts")
 
@@ -34,7 +35,7 @@ class TaxonomyService(TaxonomyServiceServicer):
 
     def CreateTaxonomy(self, request: CreateTaxonomyRequest, context: grpc.ServicerContext) -> Taxonomy:
         """Keeps a new taxonomy."""
-        _check(request.taxonomy)
+        check_taxonomy(request.taxonomy)
         name = f"{request.parent}/taxonomies/{request.taxonomy_id or new_id()}"
 
         def create(connection: Connection) -> Taxonomy:
@@ -61,14 +62,8 @@ class TaxonomyService(TaxonomyServiceServicer):
         with self._store.postgres.transaction() as connection:
             current = self._store.get_taxonomy(connection, request.taxonomy.name, lock=True)
             updated = revise(current, request.taxonomy, request.update_mask, _MUTABLE)
-            _check(updated)
-            gone = self._store.used_labels(connection, current.name) - {concept.id for concept in updated.concepts}
-            if gone:
-                raise InvalidArgument(
-                    f"items bear {', '.join(sorted(gone))}; retire the concept instead of removing it",
-                    reason="CONCEPT_IN_USE",
-                    violations=[Violation("taxonomy.concepts", "lacks a concept that items bear")],
-                )
+            check_taxonomy(updated)
+            check_holds(updated, self._store.used_labels(connection, current.name), "taxonomy.concepts")
             self._store.update_taxonomy(connection, updated)
             return self._store.get_taxonomy(connection, current.name)
 
@@ -83,15 +78,3 @@ class TaxonomyService(TaxonomyServiceServicer):
                 f"a dataset uses {request.name}; delete it, or give it another taxonomy", reason="TAXONOMY_IN_USE"
             ) from error
         return empty_pb2.Empty()
-
-
-def _check(taxonomy: Taxonomy) -> None:
-    """Ids must be unique, and parents must be there."""
-    ids = [concept.id for concept in taxonomy.concepts]
-    twice = sorted({one for one in ids if ids.count(one) > 1}) if len(set(ids)) < len(ids) else []
-    strangers = sorted({concept.parent for concept in taxonomy.concepts if concept.parent} - set(ids))
-    if twice or strangers:
-        what = f"{', '.join(twice)} appears twice" if twice else f"the parent {', '.join(strangers)} is no concept"
-        raise InvalidArgument(
-            f"taxonomy.concepts: {what}", reason="TAXONOMY_INVALID", violations=[Violation("taxonomy.concepts", what)]
-        )
