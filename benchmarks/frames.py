@@ -12,6 +12,7 @@ from loop import Turned
 from pictures import jpegs
 from serving import InProcess, model_file
 from vesta import Vesta
+from vesta_common.images import model_pixels
 from vesta_contracts.pipelining.v1 import ObservationMade
 from vesta_local.platform import Platform
 
@@ -25,10 +26,10 @@ GOAL_MS = 60
 
 
 def measure(owner: Vesta, platform: Platform, turned: Turned) -> list[Figure]:
-    """`frame_overhead_ms`: median over frames sent one by one, five a second, less the median of decoding and model in process."""
+    """`frame_overhead_ms`: median over frames sent one by one, five a second, less the model's own median in process."""
     frames = list(jpegs(FRAMES, WIDTH_PX, HEIGHT_PX))
     in_process = InProcess(model_file(owner, turned.deployment))
-    model_ms = statistics.median(_milliseconds(in_process, frame) for frame in frames)
+    model_ms = statistics.median(_model_milliseconds(in_process, frame) for frame in frames)
     world = turned.world
     (stream,) = open_streams(owner, world.project, world.dataset.name, turned.deployment, ("bench",))
     whole_ms = statistics.median(list(_frame_to_observation_ms(platform, stream, frames))[WARM_FRAMES:])
@@ -38,15 +39,16 @@ def measure(owner: Vesta, platform: Platform, turned: Turned) -> list[Figure]:
             whole_ms - model_ms,
             GOAL_MS,
             lower=True,
-            baseline="decoding and onnxruntime in one process, a frame at a time",
-            details={"frame_to_observation_ms": whole_ms, "in_process_ms": model_ms},
+            baseline="onnxruntime alone in one process, a frame at a time; decoding counts as the platform's",
+            details={"frame_to_observation_ms": whole_ms, "model_ms": model_ms},
         )
     ]
 
 
-def _milliseconds(in_process: InProcess, frame: bytes) -> float:
+def _model_milliseconds(in_process: InProcess, frame: bytes) -> float:
+    pixels = model_pixels(frame)
     began = time.perf_counter()
-    in_process.answer(frame)
+    in_process.run(pixels)
     return 1000 * (time.perf_counter() - began)
 
 

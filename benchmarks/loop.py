@@ -18,6 +18,7 @@ ROUNDS = 3
 LABELS_PER_ROUND = 60
 PATIENCE_SECONDS = 300
 GOAL_SECONDS = 30
+FLOOR_SECONDS = 45
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ def turn(owner: Vesta, platform: Platform) -> tuple[Turned, list[Figure]]:
         raise RuntimeError("no round of the loop brought a better model")
     turned = Turned(world, owner.loops.GetLoop(GetLoopRequest(name=loop)).status.deployment)
     details = {"images": float(len(photographs.pool)), "slowest_seconds": max(better), "rounds": float(len(better))}
-    return turned, [Figure("loop_seconds", statistics.median(better), GOAL_SECONDS, lower=True, details=details)]
+    seconds = statistics.median(better)
+    return turned, [Figure("loop_seconds", seconds, GOAL_SECONDS, lower=True, floor=FLOOR_SECONDS, details=details)]
 
 
 def _label_to_model(owner: Vesta, loop: str, experts: Experts, number: int, picture: bytes) -> float | None:

@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import onnxruntime
 from figures import Figure
+from numpy.typing import NDArray
 from pictures import jpegs
 from vesta import Vesta
 from vesta_common.images import model_pixels
@@ -63,7 +65,11 @@ class InProcess:
 
     def answer(self, jpeg: bytes) -> None:
         """The probabilities of one picture."""
-        self._session.run(["probabilities"], {"pixels": model_pixels(jpeg)[None]})
+        self.run(model_pixels(jpeg))
+
+    def run(self, pixels: NDArray[np.uint8]) -> None:
+        """Likewise, of a picture that is decoded: `(256, 256, 3)`."""
+        self._session.run(["probabilities"], {"pixels": pixels[None]})
 
 
 def model_file(owner: Vesta, deployment: str) -> bytes:

@@ -7,11 +7,16 @@ from vesta_local.platform import Platform
 
 IDLE_SECONDS = 20
 GOAL_SECONDS = 15
+FLOOR_SECONDS = 20
 GOAL_MIB = 3072
 
 
 def measure(platform: Platform) -> list[Figure]:
-    """`idle_memory_mib` of all processes together, and `second_start_seconds`; the platform is up before and after."""
+    """`idle_memory_mib` of all processes together, and `second_start_seconds`; the platform is up before and after.
+
+    Memory is proportional set size: what processes share is counted once. Both depend on what the platform knows and has loaded:
+    measured after a loop has turned, they are those of a platform in use.
+    """
     time.sleep(IDLE_SECONDS)
     memory = sum(row.memory_mib for row in platform.rows())
     platform.down()
@@ -19,6 +24,6 @@ def measure(platform: Platform) -> list[Figure]:
     platform.up()
     seconds = time.monotonic() - began
     return [
-        Figure("second_start_seconds", seconds, GOAL_SECONDS, lower=True),
+        Figure("second_start_seconds", seconds, GOAL_SECONDS, lower=True, floor=FLOOR_SECONDS),
         Figure("idle_memory_mib", memory, GOAL_MIB, lower=True),
     ]
