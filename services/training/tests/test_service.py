@@ -1,6 +1,9 @@
 """The training service over gRPC: runs wait, are claimed, beat, end once; versions are registered; a dead process costs one attempt."""
 
+import base64
+import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ from psycopg import OperationalError
 from vesta_common.client import open_channel
 from vesta_common.clock import ManualClock
 from vesta_common.errors import (
+    Aborted,
     AlreadyExists,
     FailedPrecondition,
     Internal,
@@ -18,6 +22,7 @@ from vesta_common.errors import (
     Unavailable,
     VestaError,
 )
+from vesta_common.messages import copy_of
 from vesta_common.objects import ObjectStore
 from vesta_common.page_keys import by_name
 from vesta_common.pages import read_page
@@ -46,11 +51,13 @@ from vesta_contracts.training.v1 import (
     DeleteTrainingRunRequest,
     DownloadModelVersionRequest,
     Estimate,
+    GetModelRequest,
     GetModelVersionRequest,
     GetStudyRequest,
     GetTrainingRunRequest,
     ListModelVersionsRequest,
     ListRecipesRequest,
+    ListStudiesRequest,
     ListTrainingRunsRequest,
     Metrics,
     ModelServiceStub,
@@ -63,6 +70,8 @@ from vesta_contracts.training.v1 import (
     TrainingRun,
     TrainingRunServiceStub,
     TrainingRunSucceeded,
+    UpdateModelRequest,
+    UpdateRecipeRequest,
 )
 from vesta_training import errors
 from vesta_training.api.model_service import ModelService
@@ -115,6 +124,7 @@ class Scripted:
         self.jobs: list[Job] = []
         self.fails: list[Exception] = []
         self.adds = ModelVersion()
+        self.held_out: dict[str, float] = {}
 
     def execute(self, job: Job, pulse: Callable[[TrainingProgress | None], bool]) -> Outcome:
         self.jobs.append(job)
@@ -126,7 +136,8 @@ class Scripted:
         version = ModelVersion(task="classification", onnx_key=stored.key, digest=stored.sha256, concepts=job.concepts)
         version.metrics.CopyFrom(Metrics(item_count=10, accuracy={"value": 0.8, "low": 0.5, "high": 0.9}))
         version.MergeFrom(self.adds)
-        return Outcome(version.SerializeToString())
+        held_out = Estimate(value=self.held_out.get(job.recipe_name, 0.5)).SerializeToString()
+        return Outcome(version.SerializeToString(), held_out_accuracy=held_out)
 
     def rest(self) -> None:
         """Nothing is kept warm."""
@@ -208,6 +219,14 @@ def refusal(error: type[VestaError], call: Callable[[], object], reason: str) ->
     assert refused.value.reason == reason
 
 
+def refused(error: type[VestaError], call: Callable[[], object]) -> bool:
+    try:
+        call()
+    except error:
+        return True
+    return False
+
+
 def test_a_run_makes_one_version_and_tells_each_step_once(training: Training) -> None:
     run = training.a_run()
     assert training.worker.step()
@@ -274,10 +293,23 @@ def test_a_page_of_large_runs_ends_before_it_is_too_large_to_send() -> None:
     assert within_bytes(page, rows[:2]).cut(rows[:2], by_name) == (rows[:2], "")
 
 
+def test_a_page_token_that_was_altered_is_refused(training: Training) -> None:
+    for run_id in ("a", "b"):
+        training.a_run(run_id)
+        training.worker.step()
+    request = ListModelVersionsRequest(parent=f"{PROJECT}/models/vans", page_size=1)
+    token = training.models.ListModelVersions(request).next_page_token
+    question, _ = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+    request.page_token = base64.urlsafe_b64encode(json.dumps([question, "two"]).encode()).decode().rstrip("=")
+    refusal(InvalidArgument, lambda: training.models.ListModelVersions(request), "PAGE_TOKEN_INVALID")
+
+
 def test_a_waiting_run_says_why(training: Training) -> None:
     first, second = training.a_run("a"), training.a_run("b")
     assert training.get(second).waiting_reason == "behind 1 other run"
     assert training.get(first).waiting_reason == "for a worker to take it"
+    listed = training.runs.ListTrainingRuns(ListTrainingRunsRequest(parent=PROJECT)).training_runs
+    assert {run.name: run for run in listed} == {run.name: training.get(run) for run in (first, second)}
 
 
 def test_a_waiting_run_is_cancelled_at_once_and_a_running_one_by_its_next_beat(training: Training) -> None:
@@ -467,11 +499,74 @@ def test_a_study_runs_every_recipe_with_every_seed_and_names_the_best(training: 
     study = Study(snapshot=SNAPSHOT, model=f"{PROJECT}/models/vans", recipes=recipes, seed_count=2)
     made = training.studies.CreateStudy(CreateStudyRequest(parent=PROJECT, study_id="s", study=study))
     assert (made.state, len(made.trials)) == (Study.RUNNING, 4)
+    training.executor.held_out = {
+        "classification": 0.7,
+        "classification-finetune": 0.8,
+    }  # the test side says 0.8 of both
     while training.worker.step():
         pass
     done = training.studies.GetStudy(GetStudyRequest(name=made.name))
-    assert (done.state, done.best_recipe) == (Study.SUCCEEDED, recipes[0])
-    assert training.studies.CancelStudy(CancelStudyRequest(name=made.name)).trials[0].state == "SUCCEEDED"
+    assert (done.state, done.best_recipe) == (Study.SUCCEEDED, recipes[1])
+    assert [trial.accuracy.value for trial in done.trials] == [0.7, 0.7, 0.8, 0.8]
+    assert training.studies.ListStudies(ListStudiesRequest(parent=PROJECT)).studies == [done]
+    assert training.studies.CancelStudy(CancelStudyRequest(name=made.name)) == done
+
+
+def test_a_study_that_is_cancelled_ends_its_runs_and_stays_cancelled(training: Training) -> None:
+    study = Study(
+        snapshot=SNAPSHOT, model=f"{PROJECT}/models/vans", recipes=[f"{PROJECT}/recipes/classification"], seed_count=2
+    )
+    made = training.studies.CreateStudy(CreateStudyRequest(parent=PROJECT, study_id="s", study=study))
+    training.worker.step()
+    cancelled = training.studies.CancelStudy(CancelStudyRequest(name=made.name))
+    assert cancelled.state == Study.CANCELLED
+    assert [trial.state for trial in cancelled.trials] == ["SUCCEEDED", "CANCELLED"]
+    assert not training.worker.step()
+    assert training.studies.CancelStudy(CancelStudyRequest(name=made.name)) == cancelled
+
+
+def test_a_run_is_trained_by_the_recipe_as_it_was_when_it_was_asked_for(training: Training) -> None:
+    before, after = builtin_yaml("classification"), builtin_yaml("multilabel")
+    name = training.recipes.CreateRecipe(
+        CreateRecipeRequest(parent=PROJECT, recipe_id="mine", recipe=Recipe(yaml=before))
+    ).name
+    training.a_run(recipe=name)
+    training.recipes.UpdateRecipe(UpdateRecipeRequest(recipe=Recipe(name=name, yaml=after)))
+    training.worker.step()
+    assert training.executor.jobs[0].recipe_yaml == before
+
+
+def test_of_two_changes_with_the_same_etag_one_is_refused(training: Training) -> None:
+    training.a_run()
+    training.worker.step()
+    recipe = Recipe(yaml=builtin_yaml("classification"))
+    own = training.recipes.CreateRecipe(CreateRecipeRequest(parent=PROJECT, recipe_id="mine", recipe=recipe))
+    model = training.models.GetModel(GetModelRequest(name=f"{PROJECT}/models/vans"))
+
+    def change(number: int) -> int:
+        copies = copy_of(own, display_name=f"n{number}"), copy_of(model, display_name=f"n{number}")
+        calls = (
+            lambda: training.recipes.UpdateRecipe(UpdateRecipeRequest(recipe=copies[0])),
+            lambda: training.models.UpdateModel(UpdateModelRequest(model=copies[1])),
+        )
+        return sum(not refused(Aborted, call) for call in calls)
+
+    with ThreadPoolExecutor() as pool:
+        assert sum(pool.map(change, range(8))) == 2
+
+
+def test_recipes_are_paged_through_those_that_ship_and_ones_own(training: Training) -> None:
+    for recipe_id in ("aaa", "mine"):
+        recipe = Recipe(yaml=builtin_yaml("classification"))
+        training.recipes.CreateRecipe(CreateRecipeRequest(parent=PROJECT, recipe_id=recipe_id, recipe=recipe))
+    names, token = [], ""
+    while True:
+        page = training.recipes.ListRecipes(ListRecipesRequest(parent=PROJECT, page_size=1, page_token=token))
+        names += [recipe.name.rpartition("/")[2] for recipe in page.recipes]
+        token = page.next_page_token
+        if not token:
+            break
+    assert names == ["aaa", "classification", "classification-finetune", "embedding", "mine", "multilabel"]
 
 
 @pytest.fixture

@@ -45,6 +45,8 @@ def test_a_training_ends_with_a_file_that_answers_as_was_measured(
     assert (answered == trained.answers.predicted.argmax(axis=1)).all()
     assert trained.metrics.item_count == 60
     assert trained.metrics.accuracy.value > 0.6
+    assert trained.held_out_accuracy is not None
+    assert trained.held_out_accuracy.value == pytest.approx(trained.metrics.accuracy.value, abs=0.2)
     assert read_model(trained.onnx_path).embedding_digest == trained.embedding_digest
 
 
@@ -139,6 +141,12 @@ def test_without_a_test_side_the_card_says_that_nothing_was_measured(assignment:
     trained = train(replace(assignment, examples=assignment.examples[:80]), seams)
 
     assert "Not measured" in trained.card_markdown
+
+
+def test_what_studies_choose_by_is_the_same_whatever_the_test_side_says(assignment: Assignment, seams: Seams) -> None:
+    trained = train(replace(assignment, examples=assignment.examples[:80]), seams)
+
+    assert trained.held_out_accuracy == train(assignment, seams).held_out_accuracy
 
 
 def test_labels_of_one_concept_are_refused(assignment: Assignment, seams: Seams) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vesta_contracts.training.v1 import Comparison, LearningCurvePoint, Metrics
+from vesta_contracts.training.v1 import Comparison, Estimate, LearningCurvePoint, Metrics
 
 from vesta_training.answers import Answers
 from vesta_training.backbone import WeightsFile
@@ -67,7 +67,10 @@ class Seams:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What came out. `answers` are the test items one by one; `metrics` is None for an embedding."""
+    """What came out. `answers` are the test items one by one; `metrics` is None for an embedding.
+
+    `held_out_accuracy` is measured on what was held out of learning, apart from the test items; None where that was nothing.
+    """
 
     onnx_path: Path
     digest: str
@@ -82,6 +85,7 @@ class Trained:
     champion_answers: Answers | None
     comparison: Comparison | None
     control_curve: tuple[LearningCurvePoint, ...]
+    held_out_accuracy: Estimate | None
     card: Mapping[str, Any]
     card_markdown: str
 

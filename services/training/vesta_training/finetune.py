@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from vesta_contracts.training.v1 import Estimate
 
 from vesta_training.augment import crop_and_flip
 from vesta_training.calibration import fit_temperature, fit_thresholds, log_loss
 from vesta_training.errors import LearningError
 from vesta_training.example import Array
 from vesta_training.features import PixelSource
-from vesta_training.head import LOGIT_UNSEEN, Head, Labels, imbalance_terms
+from vesta_training.head import LOGIT_UNSEEN, Head, Labels, decide, imbalance_terms, share_right
 from vesta_training.linear import Link, sigmoid, softmax
 from vesta_training.recipe import FinetuneChoices, HeadChoices, Task
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import torch
 
 PIXEL_THREADS = 2
+CHECKPOINT_FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ class Tuned:
     temperature: float
     epoch: int
     held_out_loss: float
+    held_out_accuracy: Estimate
 
 
 def finetune(
@@ -127,6 +130,7 @@ def finetune(
         _save(
             checkpoint,
             {
+                "format": CHECKPOINT_FORMAT,
                 "fingerprint": fingerprint,
                 "epoch": epoch + 1,
                 "model": tuning.state(),
@@ -195,11 +199,14 @@ class _Tuning:
         link: Link = "softmax" if self._task is Task.CLASSIFICATION else "sigmoid"
         temperature = fit_temperature(logits, held_out.labels, link)
         probabilities = (softmax if link == "softmax" else sigmoid)(logits / np.float32(temperature))
+        thresholds = list(fit_thresholds(probabilities, held_out.labels))
+        right = share_right(decide(self._task, probabilities, thresholds), held_out.labels)
         return {
             "epoch": epoch,
             "loss": log_loss(probabilities, held_out.labels, link),
             "temperature": temperature,
-            "thresholds": list(fit_thresholds(probabilities, held_out.labels)),
+            "accuracy": (right.value, right.low, right.high),
+            "thresholds": thresholds,
             "model": self.state(),
         }
 
@@ -221,6 +228,7 @@ class _Tuning:
         """The best candidate as network and calibrated head."""
         self.load(best["model"])
         temperature = np.float32(best["temperature"])
+        share, low, high = best["accuracy"]
         weights = self.linear.weight.detach().cpu().numpy().T / temperature
         bias = self.linear.bias.detach().cpu().numpy() / temperature
         network = self.network.cpu().eval()
@@ -240,6 +248,7 @@ class _Tuning:
             temperature=float(temperature),
             epoch=best["epoch"],
             held_out_loss=best["loss"],
+            held_out_accuracy=Estimate(value=share, low=low, high=high),
         )
 
 
@@ -278,7 +287,8 @@ def _resume(checkpoint: Path, fingerprint: str) -> dict[str, Any] | None:
     if not checkpoint.exists():
         return None
     state: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    return state if state.get("fingerprint") == fingerprint else None
+    same = (state.get("format"), state.get("fingerprint")) == (CHECKPOINT_FORMAT, fingerprint)
+    return state if same else None
 
 
 def _save(checkpoint: Path, state: dict[str, Any]) -> None:

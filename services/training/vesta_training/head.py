@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from vesta_contracts.training.v1 import Estimate
 
 from vesta_training.calibration import fit_temperature, fit_thresholds, log_loss
 from vesta_training.errors import TooFewLabelsError
 from vesta_training.example import Array
 from vesta_training.folds import deal_folds
+from vesta_training.intervals import wilson
 from vesta_training.linear import LinearMap, Link, fit_linear, sigmoid, softmax
 from vesta_training.progress import untold
 from vesta_training.recipe import HeadChoices, Task
@@ -43,23 +45,37 @@ class Head:
 
     def decide(self, probabilities: Array) -> Labels:
         """`(N, C)`, true for each concept answered: the likeliest one, or all that reach their threshold."""
-        if self.task is Task.MULTILABEL:
-            reached: Labels = probabilities >= np.array(self.thresholds, dtype=np.float32)
-            return reached
-        decided = np.zeros(probabilities.shape, dtype=np.bool_)
-        decided[np.arange(len(probabilities)), probabilities.argmax(axis=1)] = True
-        return decided
+        return decide(self.task, probabilities, self.thresholds)
+
+
+def decide(task: Task, probabilities: Array, thresholds: Sequence[float]) -> Labels:
+    """What a head of these thresholds answers; see `Head.decide`."""
+    if task is Task.MULTILABEL:
+        reached: Labels = probabilities >= np.array(thresholds, dtype=np.float32)
+        return reached
+    decided = np.zeros(probabilities.shape, dtype=np.bool_)
+    decided[np.arange(len(probabilities)), probabilities.argmax(axis=1)] = True
+    return decided
+
+
+def share_right(answered: Labels, truth: Labels) -> Estimate:
+    """Of items, `(N, C)` both, the share for which exactly what is true was answered."""
+    return wilson(int((answered == truth).all(axis=1).sum()), len(truth))
 
 
 @dataclass(frozen=True, slots=True)
 class FittedHead:
-    """A head and how it came about. `loss` is the mean per training item; `held_out_loss` that of cross-validation."""
+    """A head and how it came about.
+
+    `loss` is the mean per training item; `held_out_loss` and `held_out_accuracy` are those of cross-validation.
+    """
 
     head: Head
     strength: float
     temperature: float
     loss: float
     held_out_loss: float | None
+    held_out_accuracy: Estimate | None
     unseen_concepts: tuple[str, ...]
 
 
@@ -119,12 +135,16 @@ def fit_head(
         bias=_spread(bias / np.float32(best.temperature), seen, LOGIT_UNSEEN),
         thresholds=_thresholds(task, problem, best.logits / np.float32(best.temperature), held_out, seen),
     )
+    cooled = best.logits[held_out] / np.float32(best.temperature)
+    probabilities = softmax(cooled) if task is Task.CLASSIFICATION else sigmoid(cooled)
+    answered = head.decide(_spread(probabilities, seen, 0.0))
     return FittedHead(
         head=head,
         strength=best.strength,
         temperature=best.temperature,
         loss=found.loss,
         held_out_loss=best.loss if held_out.any() else None,
+        held_out_accuracy=share_right(answered, labels[held_out]) if held_out.any() else None,
         unseen_concepts=tuple(concept for concept, known in zip(concepts, seen, strict=True) if not known),
     )
 

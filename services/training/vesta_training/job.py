@@ -54,11 +54,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came out: messages as bytes, which travel well. `version` has no name yet."""
+    """What came out: messages as bytes, which travel well. `version` has no name yet; the accuracy is an Estimate."""
 
     version: bytes
     comparison: bytes = b""
     curve: tuple[bytes, ...] = field(default=())
+    held_out_accuracy: bytes | None = None
 
 
 def run_job(job: Job, objects: ObjectStore, tell: Callable[[TrainingProgress], None]) -> Outcome:
@@ -111,6 +112,7 @@ def run_job(job: Job, objects: ObjectStore, tell: Callable[[TrainingProgress], N
         version=version.SerializeToString(),
         comparison=comparison.SerializeToString() if comparison else b"",
         curve=tuple(point.SerializeToString() for point in curve),
+        held_out_accuracy=trained.held_out_accuracy.SerializeToString() if trained.held_out_accuracy else None,
     )
 
 

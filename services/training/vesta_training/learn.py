@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from vesta_contracts.training.v1 import Estimate
 
 from vesta_training.assignment import Assignment
 from vesta_training.backbone import Backbone, load_network
@@ -19,11 +20,12 @@ from vesta_training.stage import Stage
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """A head, the stage it stands on, and what the card says of how it was found."""
+    """A head, the stage it stands on, what the card says of how it was found, and how good it was on what was held out."""
 
     head: Head | None
     stage: Stage
     facts: Mapping[str, Any]
+    held_out_accuracy: Estimate | None = None
 
 
 def learn(assignment: Assignment, backbone: Backbone, stage: Stage, examples: Sequence[Example]) -> Learned:
@@ -33,7 +35,7 @@ def learn(assignment: Assignment, backbone: Backbone, stage: Stage, examples: Se
     if choices is None or held is None or not held.any():
         # Without anything to hold out nobody could tell whether tuning helped.
         fitted = _fit(assignment, stage, examples)
-        return Learned(fitted.head, stage, _facts(fitted))
+        return Learned(fitted.head, stage, _facts(fitted), fitted.held_out_accuracy)
     taught = [one for one, out in zip(examples, held, strict=True) if not out]
     fitted = _fit(assignment, stage, taught)
     stage.report.begin("finetune")
@@ -64,6 +66,7 @@ def learn(assignment: Assignment, backbone: Backbone, stage: Stage, examples: Se
             "temperature": tuned.temperature,
             "heldOutLoss": tuned.held_out_loss,
         },
+        held_out_accuracy=tuned.held_out_accuracy,
     )
 
 

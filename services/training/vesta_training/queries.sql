@@ -4,8 +4,11 @@ INSERT INTO recipes (name, parent, body, create_time, update_time) VALUES (:name
 -- name: find_recipe^
 SELECT * FROM recipes WHERE name = :name;
 
+-- name: lock_recipe^
+SELECT * FROM recipes WHERE name = :name FOR UPDATE;
+
 -- name: list_recipes
-SELECT * FROM recipes WHERE parent = :parent ORDER BY name;
+SELECT * FROM recipes WHERE parent = :parent AND name > :after ORDER BY name LIMIT :limit;
 
 -- name: update_recipe!
 UPDATE recipes SET body = :body, update_time = :now WHERE name = :name;
@@ -14,8 +17,8 @@ UPDATE recipes SET body = :body, update_time = :now WHERE name = :name;
 DELETE FROM recipes WHERE name = :name;
 
 -- name: insert_run!
-INSERT INTO training_runs (name, parent, snapshot, recipe, model, state, body, create_time)
-VALUES (:name, :parent, :snapshot, :recipe, :model, 'QUEUED', :body, :now);
+INSERT INTO training_runs (name, parent, snapshot, recipe, recipe_yaml, model, state, body, create_time)
+VALUES (:name, :parent, :snapshot, :recipe, :recipe_yaml, :model, 'QUEUED', :body, :now);
 
 -- name: find_run^
 SELECT * FROM training_runs WHERE name = :name;
@@ -23,10 +26,15 @@ SELECT * FROM training_runs WHERE name = :name;
 -- name: lock_run^
 SELECT * FROM training_runs WHERE name = :name FOR UPDATE;
 
--- name: count_before$
--- Runs that a worker takes before this one.
-SELECT count(*) FROM training_runs AS other, training_runs AS own
-WHERE own.name = :name AND other.state IN ('QUEUED', 'RUNNING') AND (other.create_time, other.name) < (own.create_time, own.name);
+-- name: list_trial_runs
+SELECT name, state, end_time, held_out_accuracy FROM training_runs WHERE name = ANY(:names);
+
+-- name: list_places
+-- How many runs a worker takes before each of these.
+SELECT name, before FROM (
+    SELECT name, row_number() OVER (ORDER BY create_time, name) - 1 AS before
+    FROM training_runs WHERE state IN ('QUEUED', 'RUNNING')) AS line
+WHERE name = ANY(:names);
 
 -- name: claim_run^
 -- The oldest run that no worker holds: new ones, those given back, and those whose worker died.
@@ -53,7 +61,8 @@ WHERE name = :name AND state = 'RUNNING' AND attempt_count = :attempt_count;
 
 -- name: end_run^
 -- Ends a run for the worker that holds it. No row where another one has taken it over.
-UPDATE training_runs SET state = :state, body = :body, end_time = :now, lease_expire_time = NULL
+UPDATE training_runs SET
+    state = :state, body = :body, held_out_accuracy = :held_out_accuracy, end_time = :now, lease_expire_time = NULL
 WHERE name = :name AND state = 'RUNNING' AND attempt_count = :attempt_count
 RETURNING *;
 
@@ -81,6 +90,9 @@ UPDATE models SET latest = latest + 1, update_time = :now WHERE name = :name RET
 
 -- name: find_model^
 SELECT * FROM models WHERE name = :name;
+
+-- name: lock_model^
+SELECT * FROM models WHERE name = :name FOR UPDATE;
 
 -- name: list_models
 SELECT * FROM models WHERE parent = :parent AND name > :after ORDER BY name LIMIT :limit;

@@ -27,10 +27,11 @@ class RecipeBook:
         shipped = f"those that ship with the platform are {', '.join(BUILTIN)}"
         return existing(self._store.find_recipe(connection, name), name, shipped)
 
-    def list_all(self, connection: Connection, project: str) -> list[Recipe]:
-        """Every recipe of a project, by name."""
-        shipped = [builtin(f"{project}/recipes/{word}") for word in BUILTIN]
-        return sorted([*shipped, *self._store.list_recipes(connection, project)], key=lambda recipe: recipe.name)
+    def list_after(self, connection: Connection, project: str, after: str, limit: int) -> list[Recipe]:
+        """A project's recipes after a name, by name."""
+        shipped = [builtin(name) for word in BUILTIN if (name := f"{project}/recipes/{word}") > after]
+        own = self._store.list_recipes(connection, project, after, limit)
+        return sorted([*shipped, *own], key=lambda recipe: recipe.name)[:limit]
 
 
 def is_builtin(name: str) -> bool:

@@ -1,5 +1,6 @@
 """Recipes, runs, models and studies in PostgreSQL."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,6 +16,7 @@ from vesta_common.names import parent_of
 from vesta_common.postgres import Connection, Postgres, load_queries
 from vesta_common.resources import existing
 from vesta_contracts.training.v1 import (
+    Estimate,
     Model,
     ModelVersion,
     ModelVersionRegistered,
@@ -29,6 +31,7 @@ from vesta_contracts.training.v1 import (
     TrainingRunSucceeded,
 )
 
+from vesta_training.studies import TrialRun
 from vesta_training.telling import told_run, told_version
 
 SERVICE = "training"
@@ -53,11 +56,13 @@ class ClaimedRun:
     """A run that this worker holds while its heartbeat beats; a later attempt takes it over.
 
     Attributes:
+        recipe_yaml: by which it is trained; empty for a run that is older than the keeping of it.
         death_count: how often a process that trained it has died.
         cancel_requested: whether it was asked to end while nobody held it.
     """
 
     run: TrainingRun
+    recipe_yaml: str
     attempt_count: int
     death_count: int
     cancel_requested: bool
@@ -87,9 +92,13 @@ class Store:
         row = queries.find_recipe(connection, name=name)
         return _recipe(row) if row else None
 
-    def list_recipes(self, connection: Connection, parent: str) -> list[Recipe]:
-        """A project's own recipes, by name."""
-        return [_recipe(row) for row in queries.list_recipes(connection, parent=parent)]
+    def lock_recipe(self, connection: Connection, name: str) -> Recipe:
+        """A project's own recipe, which nobody else changes before the transaction ends. Raises NotFound."""
+        return _recipe(existing(queries.lock_recipe(connection, name=name), name))
+
+    def list_recipes(self, connection: Connection, parent: str, after: str, limit: int) -> list[Recipe]:
+        """A project's own recipes after a name, by name."""
+        return [_recipe(row) for row in queries.list_recipes(connection, parent=parent, after=after, limit=limit)]
 
     def update_recipe(self, connection: Connection, recipe: Recipe) -> None:
         """Keeps a changed recipe."""
@@ -101,8 +110,11 @@ class Store:
 
     # Runs
 
-    def insert_run(self, connection: Connection, run: TrainingRun) -> None:
+    def insert_run(self, connection: Connection, run: TrainingRun, recipe_yaml: str) -> None:
         """Keeps a new run, to be claimed.
+
+        Args:
+            recipe_yaml: by which it is trained, whatever becomes of the recipe meanwhile.
 
         Raises:
             psycopg.errors.UniqueViolation: the name is taken.
@@ -121,6 +133,7 @@ class Store:
             parent=parent_of(run.name),
             snapshot=run.snapshot,
             recipe=run.recipe,
+            recipe_yaml=recipe_yaml,
             model=run.model,
             body=run.SerializeToString(),
             now=self.clock.now(),
@@ -128,7 +141,7 @@ class Store:
 
     def get_run(self, connection: Connection, name: str) -> TrainingRun:
         """A run as it stands. Raises NotFound."""
-        return self._run(connection, existing(queries.find_run(connection, name=name), name))
+        return self._runs(connection, [existing(queries.find_run(connection, name=name), name)])[0]
 
     def list_runs(
         self, connection: Connection, parent: str, where: Where, before: tuple[datetime, str], limit: int
@@ -146,7 +159,12 @@ class Store:
             **where.parameters,
         }
         rows = connection.execute(statement.encode(), values).fetchall()
-        return [self._run(connection, row) for row in rows]
+        return self._runs(connection, rows)
+
+    def list_trial_runs(self, connection: Connection, studies: Iterable[Study]) -> dict[str, TrialRun]:
+        """The runs of these studies that are there still, by name."""
+        names = [trial.training_run for study in studies for trial in study.trials]
+        return {row["name"]: _trial_run(row) for row in queries.list_trial_runs(connection, names=names)}
 
     def open_runs(self) -> list[str]:
         """The names of all runs that have not ended."""
@@ -161,7 +179,11 @@ class Store:
             if row is None:
                 return None
             claimed = ClaimedRun(
-                self._run(connection, row), row["attempt_count"], row["death_count"], row["cancel_requested"]
+                run=self._runs(connection, [row])[0],
+                recipe_yaml=row["recipe_yaml"],
+                attempt_count=row["attempt_count"],
+                death_count=row["death_count"],
+                cancel_requested=row["cancel_requested"],
             )
             self.publish(connection, claimed.run.name, TrainingRunStarted(training_run=told_run(claimed.run)))
         return claimed
@@ -199,8 +221,11 @@ class Store:
                 died=died,
             )
 
-    def succeed(self, run: TrainingRun, version: ModelVersion) -> str:
+    def succeed(self, run: TrainingRun, version: ModelVersion, held_out_accuracy: bytes | None = None) -> str:
         """Registers the version and ends the run, with both events, in one transaction.
+
+        Args:
+            held_out_accuracy: an Estimate, for studies to compare by.
 
         Returns:
             The version's name; empty where the run is held by another, and stays as it is.
@@ -225,7 +250,7 @@ class Store:
                 body=version.SerializeToString(),
                 now=now,
             )
-            self._end(connection, run, TrainingRun.SUCCEEDED)
+            self._end(connection, run, TrainingRun.SUCCEEDED, held_out_accuracy)
             ended = told_run(self.get_run(connection, run.name))
             self.publish(connection, run.name, TrainingRunSucceeded(training_run=ended))
             self.publish(connection, version.name, ModelVersionRegistered(model_version=told_version(version)))
@@ -258,36 +283,39 @@ class Store:
         """Removes a run; its version stays."""
         queries.delete_run(connection, name=name)
 
-    def _end(self, connection: Connection, run: TrainingRun, state: "TrainingRun.State.ValueType") -> bool:
+    def _end(
+        self,
+        connection: Connection,
+        run: TrainingRun,
+        state: "TrainingRun.State.ValueType",
+        held_out_accuracy: bytes | None = None,
+    ) -> bool:
         row = queries.end_run(
             connection,
             name=run.name,
             state=TrainingRun.State.Name(state),
             attempt_count=run.attempt_count,
             body=_run_body(run),
+            held_out_accuracy=held_out_accuracy,
             now=self.clock.now(),
         )
         return row is not None
 
-    def _run(self, connection: Connection, row: dict[str, Any]) -> TrainingRun:
-        run = TrainingRun.FromString(bytes(row["body"]))
-        run.state = TrainingRun.State.Value(row["state"])
-        run.attempt_count = row["attempt_count"]
-        if row["progress"] is not None:
-            run.progress.ParseFromString(bytes(row["progress"]))
-        if run.state == TrainingRun.QUEUED and row["waiting_reason"]:
-            run.waiting_reason = row["waiting_reason"]
-        elif run.state == TrainingRun.QUEUED:
-            count = queries.count_before(connection, name=row["name"])
-            run.waiting_reason = f"behind {count} other run{'s' * (count != 1)}" if count else "for a worker to take it"
-        set_times(run, row, "create_time", "start_time", "end_time")
-        return with_etag(run)
+    def _runs(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> list[TrainingRun]:
+        waiting = [row["name"] for row in rows if row["state"] == "QUEUED" and not row["waiting_reason"]]
+        places = queries.list_places(connection, names=waiting) if waiting else ()
+        before = {place["name"]: place["before"] for place in places}
+        return [_run(row, before.get(row["name"], 0)) for row in rows]
 
     # Models
 
     def get_model(self, connection: Connection, name: str) -> Model:
         """A model. Raises NotFound."""
         return _model(existing(queries.find_model(connection, name=name), name))
+
+    def lock_model(self, connection: Connection, name: str) -> Model:
+        """A model, which nobody else changes before the transaction ends. Raises NotFound."""
+        return _model(existing(queries.lock_model(connection, name=name), name))
 
     def list_models(self, connection: Connection, parent: str, after: str, limit: int) -> list[Model]:
         """A project's models after a name, by name."""
@@ -345,6 +373,29 @@ def _recipe(row: dict[str, Any]) -> Recipe:
     recipe = Recipe.FromString(bytes(row["body"]))
     set_times(recipe, row, "create_time", "update_time")
     return with_etag(recipe)
+
+
+def _run(row: dict[str, Any], before: int) -> TrainingRun:
+    """A run of its row; `before` is how many a worker takes first."""
+    run = TrainingRun.FromString(bytes(row["body"]))
+    run.state = TrainingRun.State.Value(row["state"])
+    run.attempt_count = row["attempt_count"]
+    if row["progress"] is not None:
+        run.progress.ParseFromString(bytes(row["progress"]))
+    if run.state == TrainingRun.QUEUED:
+        behind = f"behind {before} other run{'s' * (before != 1)}" if before else "for a worker to take it"
+        run.waiting_reason = row["waiting_reason"] or behind
+    set_times(run, row, "create_time", "start_time", "end_time")
+    return with_etag(run)
+
+
+def _trial_run(row: dict[str, Any]) -> TrialRun:
+    held_out = row["held_out_accuracy"]
+    return TrialRun(
+        state=TrainingRun.State.Value(row["state"]),
+        end_time=row["end_time"],
+        held_out_accuracy=Estimate.FromString(bytes(held_out)) if held_out is not None else None,
+    )
 
 
 def _run_body(run: TrainingRun) -> bytes:

@@ -1,14 +1,32 @@
 """What a study is, by its runs: its state, its figures, its best recipe. Pure."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from statistics import fmean
 
-from vesta_contracts.training.v1 import Study, TrainingRun
+from vesta_contracts.training.v1 import Estimate, Study, TrainingRun
 
 _ENDED = {TrainingRun.SUCCEEDED, TrainingRun.FAILED, TrainingRun.CANCELLED}
+DELETED = "DELETED"
+"""The state of a trial whose run is there no more."""
 
 
-def summarise(study: Study, runs: Mapping[str, TrainingRun], *, cancelled: bool) -> Study:
+@dataclass(frozen=True)
+class TrialRun:
+    """What a study asks of a run.
+
+    Attributes:
+        held_out_accuracy: on what it held out of learning, so that choosing a recipe by it does not touch the test side; None
+            where it held out nothing, such as one that only embeds.
+    """
+
+    state: "TrainingRun.State.ValueType"
+    end_time: datetime | None = None
+    held_out_accuracy: Estimate | None = None
+
+
+def summarise(study: Study, runs: Mapping[str, TrialRun], *, cancelled: bool) -> Study:
     """The study with its trials' states and accuracies.
 
     Args:
@@ -18,22 +36,22 @@ def summarise(study: Study, runs: Mapping[str, TrainingRun], *, cancelled: bool)
     for trial in study.trials:
         run = runs.get(trial.training_run)
         if run is None:
-            trial.state = "DELETED"
+            trial.state = DELETED
             continue
         trial.state = TrainingRun.State.Name(run.state)
-        if run.state == TrainingRun.SUCCEEDED and run.HasField("metrics"):
-            trial.accuracy.CopyFrom(run.metrics.accuracy)
-            accuracies.setdefault(trial.recipe, []).append(run.metrics.accuracy.value)
-    running = [run for run in runs.values() if run.state not in _ENDED]
-    if running:
-        study.state = Study.CANCELLED if cancelled else Study.RUNNING
-    elif cancelled:
+        if run.state == TrainingRun.SUCCEEDED and run.held_out_accuracy is not None:
+            trial.accuracy.CopyFrom(run.held_out_accuracy)
+            accuracies.setdefault(trial.recipe, []).append(run.held_out_accuracy.value)
+    states = {run.state for run in runs.values()}
+    if cancelled:
         study.state = Study.CANCELLED
+    elif not states <= _ENDED:
+        study.state = Study.RUNNING
     else:
-        study.state = Study.SUCCEEDED if accuracies else Study.FAILED
+        study.state = Study.SUCCEEDED if TrainingRun.SUCCEEDED in states else Study.FAILED
     if accuracies:
         study.best_recipe = max(accuracies, key=lambda recipe: fmean(accuracies[recipe]))
-    ends = [run.end_time for run in runs.values() if run.HasField("end_time")]
-    if not running and ends:
-        study.end_time.CopyFrom(max(ends, key=lambda time: (time.seconds, time.nanos)))
+    ends = [run.end_time for run in runs.values() if run.end_time is not None]
+    if states <= _ENDED and ends:
+        study.end_time.FromDatetime(max(ends))
     return study

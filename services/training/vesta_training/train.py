@@ -169,6 +169,7 @@ def _finish(
         champion_answers=measured.champion_answers if measured else None,
         comparison=comparison,
         control_curve=measured.control_curve if measured else (),
+        held_out_accuracy=learned.held_out_accuracy,
         card=card,
         card_markdown=card_markdown(card, metrics),
     )

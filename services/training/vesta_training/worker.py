@@ -137,7 +137,6 @@ class Worker:
 
     def _job(self, claimed: ClaimedRun) -> Job:
         run = claimed.run
-        recipe = self._recipes.get(run.recipe)
         concepts: tuple[str, ...] = ()
         digest, manifest_key = "", ""
         if run.snapshot:
@@ -156,7 +155,7 @@ class Worker:
         return Job(
             run=run.name,
             recipe_name=run.recipe.rpartition("/")[2],
-            recipe_yaml=recipe.yaml,
+            recipe_yaml=claimed.recipe_yaml or self._recipes.get(run.recipe).yaml,
             concepts=concepts,
             snapshot=run.snapshot,
             snapshot_digest=digest,
@@ -176,7 +175,7 @@ class Worker:
         if outcome.comparison:
             run.comparison.CopyFrom(Comparison.FromString(outcome.comparison))
         run.control_curve_points.extend(LearningCurvePoint.FromString(point) for point in outcome.curve)
-        return self._store.succeed(run, version)
+        return self._store.succeed(run, version, outcome.held_out_accuracy)
 
 
 class _Pulse:

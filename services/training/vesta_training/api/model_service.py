@@ -7,7 +7,7 @@ import grpc
 from google.api import httpbody_pb2
 from vesta_common.objects import ObjectStore
 from vesta_common.page_keys import by_name
-from vesta_common.pages import read_page
+from vesta_common.pages import Page, bad_token, read_page
 from vesta_common.resources import revise
 from vesta_contracts.training.v1 import (
     DownloadModelVersionRequest,
@@ -52,7 +52,7 @@ class ModelService(ModelServiceServicer):
     def UpdateModel(self, request: UpdateModelRequest, context: grpc.ServicerContext) -> Model:
         """Changes a model's display name."""
         with self._store.postgres.transaction() as connection:
-            current = self._store.get_model(connection, request.model.name)
+            current = self._store.lock_model(connection, request.model.name)
             updated = revise(current, request.model, request.update_mask, ("display_name",))
             self._store.update_model(connection, updated)
             return self._store.get_model(connection, current.name)
@@ -69,7 +69,7 @@ class ModelService(ModelServiceServicer):
         page = read_page(request)
         with self._store.postgres.transaction() as connection:
             self._store.get_model(connection, request.parent)
-            before = int(page.cursor[0]) if page.cursor else NUMBER_MAX
+            before = _number_before(page)
             found = self._store.list_versions(connection, request.parent, before, page.limit)
         versions, token = within_bytes(page, found).cut(found, lambda version: (version.name.rpartition("/")[2],))
         return ListModelVersionsResponse(model_versions=versions, next_page_token=token)
@@ -82,3 +82,12 @@ class ModelService(ModelServiceServicer):
             version = self._store.get_version(connection, request.name)
         for chunk in self._objects.stream(version.onnx_key, sha256=version.digest):
             yield httpbody_pb2.HttpBody(content_type="application/octet-stream", data=chunk)
+
+
+def _number_before(page: Page) -> int:
+    if not page.cursor:
+        return NUMBER_MAX
+    try:
+        return min(int(page.after), NUMBER_MAX)
+    except ValueError as error:
+        raise bad_token("it is none of ours") from error

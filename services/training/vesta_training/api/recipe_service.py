@@ -53,15 +53,15 @@ class RecipeService(RecipeServiceServicer):
         """A project's recipes by name, those that ship with the platform among them."""
         page = read_page(request)
         with self._store.postgres.transaction() as connection:
-            found = [recipe for recipe in self._book.list_all(connection, request.parent) if recipe.name > page.after]
-        recipes, token = page.cut(found[: page.limit], by_name)
+            found = self._book.list_after(connection, request.parent, page.after, page.limit)
+        recipes, token = page.cut(found, by_name)
         return ListRecipesResponse(recipes=recipes, next_page_token=token)
 
     def UpdateRecipe(self, request: UpdateRecipeRequest, context: grpc.ServicerContext) -> Recipe:
         """Changes a project's own recipe."""
         _refuse_builtin(request.recipe.name)
         with self._store.postgres.transaction() as connection:
-            current = self._book.find(connection, request.recipe.name)
+            current = self._store.lock_recipe(connection, request.recipe.name)
             updated = revise(current, request.recipe, request.update_mask, ("display_name", "yaml"))
             read_recipe(updated.name, updated.yaml)
             self._store.update_recipe(connection, updated)

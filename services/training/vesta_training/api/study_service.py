@@ -1,7 +1,6 @@
 """gRPC: studies, which are many runs under one name."""
 
 import grpc
-from vesta_common.errors import NotFound
 from vesta_common.ids import new_id
 from vesta_common.names import parent_of
 from vesta_common.page_keys import by_age, newest_before
@@ -24,7 +23,7 @@ from vesta_contracts.training.v1 import (
 
 from vesta_training.recipe_book import RecipeBook
 from vesta_training.store import Store
-from vesta_training.studies import summarise
+from vesta_training.studies import DELETED, summarise
 from vesta_training.worker import Datasets
 
 
@@ -41,8 +40,7 @@ class StudyService(StudyServiceServicer):
         """Queues a run for every recipe and seed."""
         asked = request.study
         name = f"{request.parent}/studies/{request.study_id or new_id()}"
-        for recipe in asked.recipes:
-            self._book.get(recipe)
+        yamls = {recipe: self._book.get(recipe).yaml for recipe in asked.recipes}
         self._datasets.snapshots.GetSnapshot(GetSnapshotRequest(name=asked.snapshot))
 
         def create(connection: Connection) -> Study:
@@ -58,7 +56,7 @@ class StudyService(StudyServiceServicer):
                     model=study.model,
                     seed=seed,
                 )
-                self._store.insert_run(connection, run)
+                self._store.insert_run(connection, run, yamls[recipe])
                 study.trials.append(StudyTrial(recipe=recipe, seed=seed, training_run=run.name))
             self._store.insert_study(connection, study)
             return self._get(connection, name)
@@ -79,27 +77,22 @@ class StudyService(StudyServiceServicer):
         with self._store.postgres.transaction() as connection:
             rows = self._store.list_studies(connection, request.parent, newest_before(page), page.limit)
             kept, token = page.cut(rows, lambda row: by_age(row[0]))
-            found = [self._summary(connection, study, cancelled) for study, cancelled in kept]
+            runs = self._store.list_trial_runs(connection, [study for study, _ in kept])
+        found = [summarise(study, runs, cancelled=cancelled) for study, cancelled in kept]
         return ListStudiesResponse(studies=found, next_page_token=token)
 
     def CancelStudy(self, request: CancelStudyRequest, context: grpc.ServicerContext) -> Study:
-        """Asks every run of a study to end."""
+        """Asks every run of a study to end. One that has ended is answered as it is."""
         with self._store.postgres.transaction() as connection:
-            study, _ = self._store.find_study(connection, request.name)
+            study = self._get(connection, request.name)
+            if study.state != Study.RUNNING:
+                return study
             self._store.cancel_study(connection, request.name)
             for trial in study.trials:
-                self._store.cancel(connection, trial.training_run)
+                if trial.state != DELETED:
+                    self._store.cancel(connection, trial.training_run)
             return self._get(connection, request.name)
 
     def _get(self, connection: Connection, name: str) -> Study:
         study, cancelled = self._store.find_study(connection, name)
-        return self._summary(connection, study, cancelled)
-
-    def _summary(self, connection: Connection, study: Study, cancelled: bool) -> Study:
-        runs = {}
-        for trial in study.trials:
-            try:
-                runs[trial.training_run] = self._store.get_run(connection, trial.training_run)
-            except NotFound:  # deleted since
-                continue
-        return summarise(study, runs, cancelled=cancelled)
+        return summarise(study, self._store.list_trial_runs(connection, [study]), cancelled=cancelled)

@@ -54,7 +54,8 @@ class TrainingRunService(TrainingRunServiceServicer):
         """Queues a run whose recipe, snapshot and champion are there."""
         asked = request.training_run
         name = f"{request.parent}/trainingRuns/{request.training_run_id or new_id()}"
-        self._check(asked)
+        recipe_yaml = self._book.get(asked.recipe).yaml
+        self._check(asked, recipe_yaml)
 
         def create(connection: Connection) -> TrainingRun:
             run = TrainingRun(
@@ -66,7 +67,7 @@ class TrainingRunService(TrainingRunServiceServicer):
                 control_curve=asked.control_curve,
                 seed=asked.seed,
             )
-            self._store.insert_run(connection, run)
+            self._store.insert_run(connection, run, recipe_yaml)
             return self._store.get_run(connection, name)
 
         made = create_once(self._store.postgres, request, TrainingRun, name, create)
@@ -104,8 +105,8 @@ class TrainingRunService(TrainingRunServiceServicer):
         with self._store.postgres.transaction() as connection:
             return self._store.cancel(connection, request.name)
 
-    def _check(self, asked: TrainingRun) -> None:
-        recipe = read_recipe(asked.recipe, self._book.get(asked.recipe).yaml)
+    def _check(self, asked: TrainingRun, recipe_yaml: str) -> None:
+        recipe = read_recipe(asked.recipe, recipe_yaml)
         if recipe.task is not Task.EMBEDDING and not asked.snapshot:
             raise InvalidArgument(
                 f"the recipe {recipe.name} learns from a snapshot; name one",
