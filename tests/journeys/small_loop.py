@@ -39,6 +39,7 @@ class SmallLoop:
 
     Attributes:
         truth: what each item shows, by name.
+        unused: pictures of the same kind that are not in the dataset.
     """
 
     owner: Vesta
@@ -47,6 +48,7 @@ class SmallLoop:
     loop: str
     experts: Experts
     truth: Callable[[str], str]
+    unused: list[Path]
 
     def status(self) -> LoopStatus:
         """How the loop is."""
@@ -64,8 +66,13 @@ class SmallLoop:
             )
         )
 
-    def turn_until(self, done: Callable[[LoopStatus], bool], seconds: float) -> LoopStatus:
-        """Lets the experts work until `done` holds.
+    def turn_until(
+        self,
+        done: Callable[[LoopStatus], bool],
+        seconds: float,
+        may_answer: Callable[[LoopStatus], bool] = lambda _: True,
+    ) -> LoopStatus:
+        """Lets the experts work, while they may, until `done` holds.
 
         Raises:
             AssertionError: it does not in time; tells how the loop stands.
@@ -77,7 +84,7 @@ class SmallLoop:
                 return status
             assert time.monotonic() < deadline, f"{LoopStatus.Phase.Name(status.phase)}: {status.message}"
             worked = 0
-            if status.campaign and status.phase == LoopStatus.LABELLING:
+            if status.campaign and status.phase == LoopStatus.LABELLING and may_answer(status):
                 try:
                     worked = self.experts.work(status.campaign)
                 except ApiError as error:
@@ -92,17 +99,19 @@ def set_up(platform: WholePlatform, samples: Path, *, images_per_class: int, bud
     """Imports digits, labels the test side, hires experts, starts a loop."""
     address = platform.addresses["gateway_grpc"]
     owner = Vesta(address, platform.owner_key)
-    digits = _some_digits(samples, images_per_class)
+    digits, unused = _some_digits(samples, images_per_class)
     made = world.set_up(owner, platform.home.inbox, digits, f"t{new_id()}", test_share=0.25)
     experts = made.hire_experts(address, ("ada", "ben"), mistake_share=0.0, seed=3)
     loop = made.start_loop(
         LoopPolicy(label_budget=budget, batch_size=batch, retrain_after=batch, test_labels=10, control_share=0.2)
     )
-    return SmallLoop(owner, made.project, made.dataset.name, loop, experts, made.truth)
+    return SmallLoop(owner, made.project, made.dataset.name, loop, experts, made.truth, unused)
 
 
-def _some_digits(samples: Path, images_per_class: int) -> Photographs:
-    """The first digits of each class."""
+def _some_digits(samples: Path, images_per_class: int) -> tuple[Photographs, list[Path]]:
+    """The first digits of each class, and the paths of the others."""
     pool = read_folder(write_digits(samples / "digits")).pool
-    chosen = [[one for one in pool if one.label == name][:images_per_class] for name in CLASSES]
-    return Photographs("digits", [photograph for some in chosen for photograph in some], [])
+    of_class = [[one for one in pool if one.label == name] for name in CLASSES]
+    chosen = [photograph for some in of_class for photograph in some[:images_per_class]]
+    unused = [photograph.path for some in of_class for photograph in some[images_per_class:]]
+    return Photographs("digits", chosen, []), unused

@@ -1,15 +1,20 @@
 """The golden journey in small: images come in, experts label, models get better, the best one answers."""
 
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 from small_loop import SmallLoop, set_up
+from vesta.waiting import wait_until
 from vesta_contracts.annotation.v1 import GetAgreementRequest
 from vesta_contracts.conductor.v1 import ListDecisionsRequest, LoopStatus
 from vesta_contracts.datasets.v1 import (
     ArchiveFormat,
     CreateDatasetRequest,
     Dataset,
+    DownloadItemRequest,
     ExportDatasetRequest,
     ExportDatasetResponse,
     GetDatasetRequest,
@@ -17,7 +22,13 @@ from vesta_contracts.datasets.v1 import (
     ImportDatasetResponse,
     SearchItemsRequest,
 )
-from vesta_contracts.serving.v1 import RollbackDeploymentRequest
+from vesta_contracts.serving.v1 import (
+    CreateDeploymentRequest,
+    Deployment,
+    GetDeploymentRequest,
+    RollbackDeploymentRequest,
+    UpdateDeploymentRequest,
+)
 from vesta_local.testing import WholePlatform
 
 pytestmark = [pytest.mark.platform, pytest.mark.timeout(600)]
@@ -59,7 +70,7 @@ def test_the_history_tells_what_was_done_and_why(turned: SmallLoop) -> None:
 
 def test_the_deployment_tags_new_bytes_and_items_and_survives_a_broken_image(turned: SmallLoop) -> None:
     item = turned.items("split = TEST")[0]
-    picture = b"".join(body.data for body in turned.owner.items.DownloadItem(_download(item.name)))
+    picture = b"".join(body.data for body in turned.owner.items.DownloadItem(DownloadItemRequest(name=item.name)))
     answers = turned.owner.predict(turned.status().deployment, [picture, b"\xff\xd8 no image"])
     assert answers[0].model_version == turned.status().champion
     assert abs(sum(one.score for one in [*answers[0].labels, *answers[0].discarded]) - 1) < 1e-3
@@ -67,11 +78,26 @@ def test_the_deployment_tags_new_bytes_and_items_and_survives_a_broken_image(tur
 
 
 def test_rolling_back_answers_with_the_version_before_in_one_call(turned: SmallLoop) -> None:
-    name = turned.status().deployment
-    before = turned.owner.deployments.RollbackDeployment(RollbackDeploymentRequest(name=name))
-    back = turned.owner.deployments.RollbackDeployment(RollbackDeploymentRequest(name=name))
-    assert back.stable_version == before.previous_version
-    assert back.previous_version == before.stable_version
+    owner, deployments = turned.owner, turned.owner.deployments
+    # A deployment of its own, so that two classifiers follow one another whatever the gate has said of the second.
+    first, second = (one.model_version for one in turned.ended_rounds())
+    made = deployments.CreateDeployment(
+        CreateDeploymentRequest(
+            parent=turned.project, deployment_id="by-hand", deployment=Deployment(model_version=first)
+        )
+    )
+    _wait_for_version(turned, made.name, first)
+    change = Deployment(name=made.name, model_version=second)
+    deployments.UpdateDeployment(
+        UpdateDeploymentRequest(deployment=change, update_mask=FieldMask(paths=["model_version"]))
+    )
+    _wait_for_version(turned, made.name, second)
+    item = turned.items("split = TEST")[0]
+    picture = b"".join(body.data for body in owner.items.DownloadItem(DownloadItemRequest(name=item.name)))
+    for answering, other in ((first, second), (second, first)):
+        back = deployments.RollbackDeployment(RollbackDeploymentRequest(name=made.name))
+        assert (back.stable_version, back.previous_version) == (answering, other)
+        assert owner.predict(made.name, [picture])[0].model_version == answering
 
 
 def test_the_nearest_neighbour_of_an_item_is_itself(turned: SmallLoop) -> None:
@@ -113,7 +139,6 @@ def test_an_exported_dataset_can_be_imported_again(turned: SmallLoop, layout: Ar
     assert owner.datasets.GetDataset(GetDatasetRequest(name=copy.name)).counts.labelled_count == answer.item_count
 
 
-def _download(name: str):
-    from vesta_contracts.datasets.v1 import DownloadItemRequest
-
-    return DownloadItemRequest(name=name)
+def _wait_for_version(turned: SmallLoop, deployment: str, version: str) -> None:
+    get = partial(turned.owner.deployments.GetDeployment, GetDeploymentRequest(name=deployment))
+    wait_until(get, lambda now: now.stable_version == version, deadline=timedelta(minutes=2))
