@@ -1,22 +1,28 @@
 """Syncs of folders and buckets on the real engines: what comes in, what is refused, and what a kill costs."""
 
+import errno
+import hashlib
+import io
 import os
 import time
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from connection_builders import HOSTILE, Connection, a_jpeg, counts, reasons
-from vesta_common.errors import FailedPrecondition
+from connection_builders import HOSTILE, Connection, a_jpeg, a_picture, counts, encoded, reasons
+from fsspec.implementations.memory import MemoryFileSystem
+from PIL import Image
+from vesta_common.errors import FailedPrecondition, InvalidArgument
 from vesta_common.objects import ObjectStore
 from vesta_connection.ingest import UNREACHABLE, UNREADABLE, Refused
 from vesta_connection.items import Items
-from vesta_connection.listing import FsspecTree, SourceFile
+from vesta_connection.listing import FsspecTree, SourceFile, check_protocols, open_tree
+from vesta_connection.places import Places
 from vesta_connection.settings import Settings
-from vesta_connection.store import FileResult
-from vesta_connection.sync import LEASE, read_or_refuse
+from vesta_connection.store import FileResult, Store
+from vesta_connection.sync import LEASE, SyncWorker, read_or_refuse
 from vesta_contracts.common.v1 import Media
 from vesta_contracts.connection.v1 import (
     BucketSource,
@@ -160,8 +166,6 @@ def test_a_bucket_that_does_not_open_fails_the_sync_and_says_why(connection: Con
 
 
 def test_a_place_that_cannot_be_listed_is_unreachable(connection: Connection, settings: Settings) -> None:
-    from vesta_connection.listing import open_tree
-
     bucket = bucket_of(settings, "photos")
     bucket.secret_access_key = "wrong"
     with pytest.raises(FailedPrecondition) as caught:
@@ -189,6 +193,126 @@ def test_a_refused_file_is_not_read_again_until_it_changes(connection: Connectio
 
     assert (counts(first)["refused"], counts(second)) == (1, {"found": 1, "unchanged": 1})
     assert counts(connection.synced(source)) == {"found": 1, "added": 1}
+
+
+def test_what_cannot_be_named_or_listed_is_refused_alone(connection: Connection) -> None:
+    connection.write(1)
+    (connection.inbox / os.fsdecode(b"caf\xe9.jpg")).write_bytes(a_jpeg(2))
+    long = connection.inbox
+    for _ in range(5):
+        long = long / ("folder" * 40)
+    long.mkdir(parents=True)
+    (long / "photo.jpg").write_bytes(a_jpeg(3))
+
+    sync = connection.synced(connection.a_folder_source())
+
+    latin, deep = sorted(reasons(sync))
+    assert (latin, deep.startswith("folder"), "…" in deep) == ("caf\\udce9.jpg", True, True)
+    assert set(reasons(sync).values()) == {UNREADABLE}
+    assert (sync.state, counts(sync)) == (Sync.SUCCEEDED, {"found": 3, "added": 1, "refused": 2})
+
+
+class Nested(MemoryFileSystem):
+    """A thousand folders, each in the one before, and a file at the bottom."""
+
+    def ls(self, path: str, detail: bool = True, **options: Any) -> Any:
+        deepest = path.count("/d") == 1000
+        return [{"name": f"{path}/{'a.jpg' if deepest else 'd'}", "type": "file" if deepest else "directory"}]
+
+
+def test_a_thousand_nested_folders_are_walked() -> None:
+    (file,) = FsspecTree(Nested(), "/photos").files()
+    assert file.unreadable.startswith("its name is longer")
+
+
+class Closed(MemoryFileSystem):
+    """Does not list one folder."""
+
+    def ls(self, path: str, detail: bool = True, **options: Any) -> Any:
+        if path.endswith("/closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return super().ls(path, detail, **options)
+
+
+def test_a_folder_that_is_closed_to_us_is_refused_and_hides_no_other() -> None:
+    store = Closed()
+    for path in ("/photos/a.jpg", "/photos/closed/b.jpg", "/photos/open/c.jpg"):
+        store.pipe_file(path, b"x")
+    files = {file.file_name: file.unreadable for file in FsspecTree(store, "/photos").files()}
+    assert files == {"a.jpg": "", "closed": "the folder cannot be listed: Permission denied", "open/c.jpg": ""}
+    with pytest.raises(FailedPrecondition) as caught:
+        list(FsspecTree(store, "/photos/closed").files())
+    assert caught.value.reason == "SOURCE_UNREACHABLE"
+
+
+def test_another_protocol_that_the_operator_allows_is_read(connection: Connection) -> None:
+    connection.places = Places((), ("memory",), ())
+    MemoryFileSystem().pipe_file("/vans/deep/a.jpg", a_jpeg(1))
+    tree = open_tree(Source(bucket=BucketSource(url="memory://vans")), "", connection.places)
+    (file,) = tree.files()
+    assert (file.file_name, tree.read(file)) == ("deep/a.jpg", a_jpeg(1))
+
+
+@pytest.mark.parametrize("protocol", ["file", "local", "gs", "nonsense"])
+def test_a_protocol_that_cannot_be_used_is_told_at_the_start(protocol: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        check_protocols(("s3", "memory", protocol))
+    assert caught.value.reason == "SOURCE_PROTOCOL_UNUSABLE"
+
+
+@pytest.mark.parametrize(
+    "bucket",
+    [
+        BucketSource(url="gs://photos"),
+        BucketSource(url="s3://photos", endpoint_url="no endpoint"),
+        BucketSource(url="s3://photos", access_key_id="key without a secret"),
+    ],
+)
+def test_a_bucket_that_cannot_even_be_opened_is_unreachable(bucket: BucketSource) -> None:
+    class Anywhere(Places):
+        def check_url(self, *_: Any) -> None:
+            """Allows all."""
+
+    with pytest.raises(FailedPrecondition) as caught:
+        list(open_tree(Source(bucket=bucket), "", Anywhere((), (), ())).files())
+    assert caught.value.reason == "SOURCE_UNREACHABLE"
+
+
+def test_an_error_that_nobody_foresaw_ends_the_sync_and_says_so(connection: Connection) -> None:
+    def fail() -> None:
+        raise RuntimeError("nobody foresaw \udce9")
+
+    connection.write(1)
+    sync = connection.queued(connection.a_folder_source())
+    connection.a_worker(Doing(connection.items, fail)).step()
+
+    ended = connection.syncs.GetSync(GetSyncRequest(name=sync.name))
+    assert (ended.state, "nobody foresaw \\udce9 (RuntimeError)" in ended.error) == (Sync.FAILED, True)
+
+
+def test_a_file_says_where_and_when_it_came_from(connection: Connection, settings: Settings) -> None:
+    came = encoded(a_picture(1), "BMP")  # kept as a JPEG
+    changed = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
+    (connection.inbox / "van.bmp").write_bytes(came)
+    os.utime(connection.inbox / "van.bmp", (changed.timestamp(), changed.timestamp()))
+    source = connection.a_folder_source()
+    connection.synced(source)
+
+    (new,) = connection.datasets.added
+    provenance = new.media.provenance
+    assert (provenance.file_name, provenance.source) == ("van.bmp", source.name)
+    assert provenance.taken_time.ToDatetime(UTC) == changed
+    assert provenance.original_sha256 == hashlib.sha256(came).hexdigest() != new.media.sha256
+    thumbnail = ObjectStore.of(settings).get(new.media.thumbnail_key)
+    assert max(Image.open(io.BytesIO(thumbnail)).size) <= 256
+
+
+def test_an_object_of_a_bucket_says_when_it_was_changed(connection: Connection, settings: Settings) -> None:
+    ObjectStore.of(settings).put_named("photos/a.jpg", a_jpeg(1))
+    connection.synced(connection.a_bucket_source(bucket_of(settings, "photos")))
+    (new,) = connection.datasets.added
+    taken = new.media.provenance.taken_time.ToDatetime(UTC)
+    assert abs(datetime.now(UTC) - taken) < timedelta(minutes=5)
 
 
 def test_links_and_pipes_are_not_followed(connection: Connection, tmp_path: Path) -> None:
@@ -257,6 +381,48 @@ def test_a_worker_keeps_its_sync_however_long_a_batch_takes(connection: Connecti
     assert (ended.state, counts(ended)) == (Sync.SUCCEEDED, {"found": 3, "added": 3})
 
 
+def test_a_worker_keeps_its_sync_however_slowly_its_source_is_listed(connection: Connection) -> None:
+    connection.write(1)
+    sync = connection.queued(connection.a_folder_source())
+    others: list[bool] = []
+
+    class Slow(Store):
+        def known_files(self, source: str) -> Any:
+            return SlowlyKnown(super().known_files(source))
+
+    class SlowlyKnown(dict[str, Any]):
+        def get(self, *_: Any) -> None:
+            for _ in range(3):
+                connection.clock.advance(LEASE * 0.75)
+                wait_until(lambda: lease_end(connection, sync) > connection.clock.now() + LEASE / 2)
+            others.append(connection.a_worker().step())
+
+    worker = SyncWorker(
+        Slow(connection.postgres, connection.clock),
+        connection.ingest,
+        connection.items,
+        connection.places,
+        connection.clock,
+        keep_interval=timedelta(milliseconds=5),
+    )
+    worker.step()
+
+    ended = connection.syncs.GetSync(GetSyncRequest(name=sync.name))
+    assert (ended.state, counts(ended), others) == (Sync.SUCCEEDED, {"found": 1, "added": 1}, [False])
+
+
+def test_a_listing_of_a_sync_that_was_taken_over_is_not_recorded(connection: Connection) -> None:
+    sync = connection.queued(connection.a_folder_source())
+    slow = connection.store.claim_sync(connection.clock.now(), LEASE)
+    assert slow is not None
+    connection.clock.advance(LEASE * 2)
+    assert connection.a_worker().step()
+
+    connection.store.record_listing(slow, 7, 7, listed=False)
+
+    assert connection.syncs.GetSync(GetSyncRequest(name=sync.name)).found_count == 0
+
+
 def lease_end(connection: Connection, sync: Sync) -> datetime:
     with connection.postgres.transaction() as transaction:
         row = transaction.execute("SELECT lease_expire_time FROM syncs WHERE name = %s", (sync.name,)).fetchone()
@@ -310,6 +476,18 @@ def test_a_sync_cancelled_while_it_runs_keeps_what_it_brought_in(connection: Con
 
     ended = connection.syncs.GetSync(GetSyncRequest(name=sync.name))
     assert (ended.state, counts(ended)) == (Sync.CANCELLED, {"found": 70, "added": 64})
+
+
+def test_a_sync_cancelled_while_nobody_works_on_it_ends_cancelled(connection: Connection) -> None:
+    connection.write(1)
+    sync = connection.queued(connection.a_folder_source())
+    assert connection.store.claim_sync(connection.clock.now(), LEASE)  # by a worker that was killed
+    connection.syncs.CancelSync(CancelSyncRequest(name=sync.name))
+    connection.clock.advance(LEASE * 2)
+    assert connection.a_worker().step()
+
+    ended = connection.syncs.GetSync(GetSyncRequest(name=sync.name))
+    assert (ended.state, counts(ended)) == (Sync.CANCELLED, {})
 
 
 def test_a_queued_sync_is_cancelled_at_once(connection: Connection) -> None:

@@ -1,17 +1,24 @@
 """What lies at a Source: its files with a fingerprint each, which changes when the file does. Any place fsspec can read."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import fsspec
-from vesta_common.errors import FailedPrecondition
-from vesta_contracts.connection.v1 import Source
+from botocore.exceptions import BotoCoreError
+from fsspec.implementations.local import LocalFileSystem
+from vesta_common.errors import FailedPrecondition, InvalidArgument
+from vesta_contracts.connection.v1 import BucketSource, Source
 
-from vesta_connection.places import Places
+from vesta_connection.places import WEB, Places
 from vesta_connection.s3 import S3FileSystem
 
 FILE_BYTES_MAX = 32 * 1024 * 1024
+NAME_CHARACTERS_MAX = 1024  # as `Provenance.file_name` has it
+NAME_BYTES_MAX = 2048  # an index of PostgreSQL holds no more than 2,700
+NAME_SHOWN_CHARACTERS = 200
+_LINK = "links are not followed; put the file itself here"
 # What is certainly no image is not even read; what may be one is decided by its content.
 _IGNORED_SUFFIXES = (".txt", ".csv", ".json", ".xml", ".yaml", ".yml", ".md", ".html", ".zip", ".ds_store", ".db")
 
@@ -25,14 +32,17 @@ class SourceFile:
         fingerprint: the store's etag, or else size and time of change.
         path: how its file system calls it.
         size_bytes: None where the store does not say.
-        is_link: True for a symbolic link, which is never followed: it may lead anywhere.
+        changed_time: when it was last changed there; None where the store does not say.
+        unreadable: why it cannot be read, where the listing shows that already; empty for all others. A link, which may lead
+            anywhere, is one, a folder that cannot be listed another.
     """
 
     file_name: str
     fingerprint: str
     path: str
     size_bytes: int | None
-    is_link: bool = False
+    changed_time: datetime | None = None
+    unreadable: str = ""
 
 
 class FileTree(Protocol):
@@ -60,35 +70,102 @@ class FsspecTree:
         self._root = root.rstrip("/")
 
     def files(self) -> Iterator[SourceFile]:
-        """Its files, folder by folder, each folder in order of name.
+        """Its files, folder by folder, each folder in order of name; a folder that cannot be listed is told as a file that cannot be read.
 
         Raises:
-            FailedPrecondition: the place cannot be read; says why.
+            FailedPrecondition: the place itself cannot be read; says why.
         """
-        try:
-            for _, _, files in self._file_system.walk(self._root, detail=True, on_error="raise"):
-                for _, entry in sorted(files.items()):
-                    path = str(entry["name"])
-                    is_link = bool(entry.get("islink"))
-                    is_file = is_link or entry.get("type", "file") == "file"  # and no pipe, which would never end
-                    if is_file and not path.lower().endswith(_IGNORED_SUFFIXES):
-                        name = path.removeprefix(self._root).lstrip("/")
-                        yield SourceFile(name, fingerprint(entry), path, entry.get("size"), is_link)
-        except OSError as error:
-            raise FailedPrecondition(
-                f"{self._root} cannot be listed: {error}", reason="SOURCE_UNREACHABLE", metadata={"root": self._root}
-            ) from error
+        folders = [self._root]
+        while folders:
+            folder = folders.pop()
+            try:
+                entries = sorted(self._file_system.ls(folder, detail=True), key=lambda entry: str(entry["name"]))
+            except OSError as error:
+                if folder == self._root:
+                    raise unreachable(self._root, error) from error
+                yield self._file(folder, f"the folder cannot be listed: {error.strerror or error}")
+                continue
+            for entry in entries:
+                path = str(entry["name"])
+                if path.rstrip("/") == folder or not path.startswith(f"{self._root}/"):
+                    continue  # itself, or a page's link to elsewhere
+                if entry.get("type") == "directory" and not entry.get("islink"):
+                    folders.append(path.rstrip("/"))
+                elif is_wanted(entry):
+                    yield self._file(path, _LINK if entry.get("islink") else "", entry)
 
     def read(self, file: SourceFile) -> bytes:
         """A file's bytes.
 
         Raises:
-            PermissionError: it is a link.
+            PermissionError: its listing showed already that it cannot be read.
         """
-        if file.is_link:
-            raise PermissionError("links are not followed; put the file itself here")
+        if file.unreadable:
+            raise PermissionError(file.unreadable)
         with self._file_system.open(file.path, "rb") as opened:
             return bytes(opened.read(FILE_BYTES_MAX + 1))
+
+    def _file(self, path: str, unreadable: str, entry: dict[str, Any] | None = None) -> SourceFile:
+        name = path.removeprefix(self._root).lstrip("/")
+        shown = printable(name)
+        if shown != name and not unreadable:
+            unreadable = f"its name is longer than {NAME_CHARACTERS_MAX} characters or no UTF-8; rename it"
+        said = entry or {"size": 0}
+        return SourceFile(shown, fingerprint(said), path, said.get("size"), changed_time(said), unreadable)
+
+
+class BucketTree(FsspecTree):
+    """A source on S3, which lists all that lies below it in one go, folders or not."""
+
+    def files(self) -> Iterator[SourceFile]:
+        """Its files in the store's order.
+
+        Raises:
+            FailedPrecondition: the bucket cannot be read; says why.
+        """
+        try:
+            for entry in self._file_system.objects(self._root):
+                if is_wanted(entry):
+                    yield self._file(str(entry["name"]), "", entry)
+        except OSError as error:
+            raise unreachable(self._root, error) from error
+
+
+def unreachable(root: str, error: Exception) -> FailedPrecondition:
+    """The error of a place that cannot be listed at all."""
+    return FailedPrecondition(f"{root} cannot be listed: {error}", reason="SOURCE_UNREACHABLE", metadata={"root": root})
+
+
+def is_wanted(entry: dict[str, Any]) -> bool:
+    """Whether an entry may be an image: a file or a link, and no pipe, which would never end."""
+    is_file = bool(entry.get("islink")) or entry.get("type", "file") == "file"
+    return is_file and not str(entry["name"]).lower().endswith(_IGNORED_SUFFIXES)
+
+
+def keepable(text: str) -> str:
+    """The text itself where PostgreSQL and protobuf can hold it, else with what they cannot hold escaped."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
+
+
+def printable(name: str) -> str:
+    """The name itself where it can be kept, else one that shows it: bytes that are no UTF-8 escaped, the middle of a long one left out."""
+    shown = keepable(name)
+    if len(shown) <= NAME_CHARACTERS_MAX and len(shown.encode()) <= NAME_BYTES_MAX:
+        return shown
+    return f"{shown[:NAME_SHOWN_CHARACTERS]}…{shown[-NAME_SHOWN_CHARACTERS:]}"
+
+
+def changed_time(entry: dict[str, Any]) -> datetime | None:
+    """When a store says that a file was last changed; None where it does not, or means no time."""
+    changed = entry.get("mtime") or entry.get("LastModified") or entry.get("last_modified") or entry.get("modified")
+    try:
+        if isinstance(changed, int | float):
+            return datetime.fromtimestamp(changed, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+    if isinstance(changed, datetime):
+        return changed.astimezone(UTC) if changed.tzinfo else changed.replace(tzinfo=UTC)
+    return None
 
 
 def fingerprint(entry: dict[str, Any]) -> str:
@@ -109,19 +186,49 @@ def open_tree(source: Source, secret: str, places: Places) -> FileTree:
     match source.WhichOneof("kind"):
         case "folder":
             root = places.check_folder(source.folder.path)
-            return FsspecTree(fsspec.filesystem("file"), str(root))
+            return FsspecTree(LocalFileSystem(), str(root))
         case "bucket":
             bucket = source.bucket
             places.check_url(bucket.url, bucket.endpoint_url)
-            protocol, _, path = bucket.url.partition("://")
-            if protocol == "s3":
-                file_system: Any = S3FileSystem(
-                    endpoint_url=bucket.endpoint_url, access_key_id=bucket.access_key_id, secret_access_key=secret
-                )
-            else:
-                file_system = fsspec.filesystem(protocol)
-            return FsspecTree(file_system, path)
+            try:
+                return _open_bucket(bucket, secret)
+            except (ValueError, ImportError, OSError, BotoCoreError) as error:
+                raise unreachable(bucket.url, error) from error
         case _:
             raise FailedPrecondition(
                 "an upload source has nothing to sync; upload its files", reason="SOURCE_NOT_SYNCABLE"
             )
+
+
+def _open_bucket(bucket: BucketSource, secret: str) -> FileTree:
+    protocol, _, path = bucket.url.partition("://")
+    if protocol == "s3":
+        return BucketTree(S3FileSystem(bucket.endpoint_url, bucket.access_key_id, secret), path)
+    # What a web server leads on to was never checked.
+    options = {"allow_redirects": False} if protocol in WEB else {}
+    file_system, root = fsspec.core.url_to_fs(bucket.url, use_listings_cache=False, **options)
+    return FsspecTree(file_system, root)
+
+
+def check_protocols(protocols: Sequence[str]) -> None:
+    """Refuses what the operator allows but this process cannot open, or must not: its own files are no bucket.
+
+    Raises:
+        InvalidArgument: names the protocol.
+    """
+    for protocol in protocols:
+        why = "" if protocol == "s3" else _unusable(protocol)
+        if why:
+            raise InvalidArgument(
+                f"{protocol}:// cannot be allowed: {why}",
+                reason="SOURCE_PROTOCOL_UNUSABLE",
+                metadata={"protocol": protocol},
+            )
+
+
+def _unusable(protocol: str) -> str:
+    try:
+        is_local = issubclass(fsspec.get_filesystem_class(protocol), LocalFileSystem)
+    except (ValueError, ImportError) as error:
+        return str(error)
+    return "the files of this machine are read by folder Sources alone" if is_local else ""

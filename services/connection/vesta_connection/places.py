@@ -9,7 +9,9 @@ from urllib.parse import urlsplit
 
 from vesta_common.errors import InvalidArgument
 
-_WEB = frozenset({"http", "https"})
+WEB = frozenset({"http", "https"})
+# A translator behind these (RFC 6052, RFC 8215) makes an IPv4 address of them, and it may be an inner one.
+_TRANSLATED = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("64:ff9b:1::/48"))
 
 Resolve = Callable[[str], Sequence[str]]
 """A host's addresses, as text."""
@@ -52,6 +54,12 @@ class Places:
         Raises:
             InvalidArgument: says which part is not allowed.
         """
+        if "::" in url:
+            raise InvalidArgument(
+                f"{url} chains one place to another; name the place itself",
+                reason="SOURCE_NOT_ALLOWED",
+                metadata={"url": url},
+            )
         protocol = urlsplit(url).scheme
         if protocol not in self.protocols:
             raise InvalidArgument(
@@ -59,25 +67,35 @@ class Places:
                 reason="SOURCE_NOT_ALLOWED",
                 metadata={"protocol": protocol},
             )
-        for address in (endpoint_url, url if protocol in _WEB else ""):
+        for address in (endpoint_url, url if protocol in WEB else ""):
             if address:
                 self._check_host(address, resolve or resolve_host)
 
     def _check_host(self, url: str, resolve: Resolve) -> None:
         parts = urlsplit(url)
-        if parts.scheme not in _WEB or not parts.hostname:
+        if parts.scheme not in WEB or not parts.hostname:
             raise InvalidArgument(
                 f"{url} is no http:// or https:// endpoint", reason="SOURCE_NOT_ALLOWED", metadata={"url": url}
             )
         if parts.hostname in self.inner_hosts or parts.netloc in self.inner_hosts:
             return
         for address in resolve(parts.hostname):
-            if not ipaddress.ip_address(address).is_global:
+            if not is_outside(address):
                 raise InvalidArgument(
                     f"{parts.hostname} leads to the inner address {address}; the operator may allow it by name",
                     reason="SOURCE_NOT_ALLOWED",
                     metadata={"host": parts.hostname},
                 )
+
+
+def is_outside(address: str) -> bool:
+    """Whether an address is that of one machine on the public internet."""
+    ip = ipaddress.ip_address(address)
+    if isinstance(ip, ipaddress.IPv6Address):
+        embedded = ip.ipv4_mapped or ip.sixtofour
+        if embedded or any(ip in network for network in _TRANSLATED):
+            return False
+    return ip.is_global and not ip.is_multicast
 
 
 def resolve_host(host: str) -> list[str]:

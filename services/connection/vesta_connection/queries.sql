@@ -54,7 +54,9 @@ WHERE name = :name AND state = 'RUNNING' AND lease_expire_time = :held
 RETURNING cancel_requested;
 
 -- name: record_listing!
-UPDATE syncs SET found_count = :found_count, unchanged_count = :unchanged_count, listed = :listed WHERE name = :name;
+-- Changes nothing where another worker has taken the sync over.
+UPDATE syncs SET found_count = :found_count, unchanged_count = :unchanged_count, listed = :listed
+WHERE name = :name AND state = 'RUNNING' AND lease_expire_time = :held;
 
 -- name: record_batch^
 -- Adds what became of one batch, keeping the first hundred refusals. No row where another worker has taken the sync over.

@@ -46,8 +46,8 @@ class S3FileSystem(AbstractFileSystem):  # type: ignore[misc]
             ),
         )
 
-    def walk(self, path: str, *rest: Any, **options: Any) -> Iterator[Any]:  # noqa: ARG002 - fsspec's signature
-        """Every object below `path`, in pages of a thousand.
+    def objects(self, path: str) -> Iterator[dict[str, Any]]:
+        """Every object below `path` as fsspec describes files, fetched in pages of a thousand.
 
         Raises:
             OSError: the bucket cannot be listed.
@@ -56,12 +56,15 @@ class S3FileSystem(AbstractFileSystem):  # type: ignore[misc]
         prefix = f"{folder}/" if folder else ""  # and not what only begins alike
         try:
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
-                entries = [
-                    {"name": f"{bucket}/{found['Key']}", "size": found["Size"], "type": "file", "ETag": found["ETag"]}
-                    for found in page.get("Contents", ())
-                    if not found["Key"].endswith("/")
-                ]
-                yield path, {}, {entry["name"]: entry for entry in entries}
+                for found in page.get("Contents", ()):
+                    if not found["Key"].endswith("/"):
+                        yield {
+                            "name": f"{bucket}/{found['Key']}",
+                            "size": found["Size"],
+                            "type": "file",
+                            "ETag": found["ETag"],
+                            "LastModified": found["LastModified"],
+                        }
         except (BotoCoreError, ClientError) as error:
             raise OSError(str(error)) from error
 

@@ -32,12 +32,14 @@ class ClaimedSync:
 
     Attributes:
         start_time: when the first worker began it.
+        cancel_requested: whether it was asked to end before this worker took it.
     """
 
     name: str
     source: str
     start_time: datetime
     lease_expire_time: datetime
+    cancel_requested: bool = False
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ class Store:
             row = queries.claim_sync(connection, now=now, lease_expire_time=expire)
         if row is None:
             return None
-        return ClaimedSync(row["name"], row["source"], row["start_time"], expire)
+        return ClaimedSync(row["name"], row["source"], row["start_time"], expire, row["cancel_requested"])
 
     def renew_sync(self, claimed: ClaimedSync, now: datetime, lease: timedelta) -> bool | None:
         """Keeps the claim; answers whether the Sync was asked to end, None where another worker has taken it over."""
@@ -172,11 +174,16 @@ class Store:
             rows = queries.list_files(connection, source=source)
             return {row["file_name"]: Known(row["fingerprint"], row["sync"]) for row in rows}
 
-    def record_listing(self, name: str, found_count: int, unchanged_count: int, *, listed: bool) -> None:
-        """Keeps how far the listing is."""
+    def record_listing(self, claimed: ClaimedSync, found_count: int, unchanged_count: int, *, listed: bool) -> None:
+        """Keeps how far the listing is, unless another worker has taken the Sync over."""
         with self.postgres.transaction() as connection:
             queries.record_listing(
-                connection, name=name, found_count=found_count, unchanged_count=unchanged_count, listed=listed
+                connection,
+                name=claimed.name,
+                held=claimed.lease_expire_time,
+                found_count=found_count,
+                unchanged_count=unchanged_count,
+                listed=listed,
             )
 
     def record_batch(self, claimed: ClaimedSync, results: Sequence[FileResult], *, tell: bool) -> bool:

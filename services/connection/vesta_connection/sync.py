@@ -1,11 +1,12 @@
 """Runs Syncs: claims one, lists its source, takes in what is new batch by batch; a kill costs one batch, which is taken in again."""
 
 import hashlib
+import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import structlog
 from vesta_common.clock import Clock
@@ -16,7 +17,7 @@ from vesta_contracts.connection.v1 import Sync
 from vesta_connection.batches import Listing, in_batches
 from vesta_connection.ingest import UNREACHABLE, UNREADABLE, Arrival, Ingest, Refused
 from vesta_connection.items import Items
-from vesta_connection.listing import FileTree, SourceFile, open_tree
+from vesta_connection.listing import FileTree, SourceFile, keepable, open_tree
 from vesta_connection.places import Places
 from vesta_connection.store import ClaimedSync, Store
 
@@ -25,7 +26,6 @@ READ_THREADS = 8
 BATCHES_AHEAD = 2
 KEEP_INTERVAL = LEASE / 5
 UNREACHABLE_TOGETHER_MAX = 20
-LISTING_REPORT_EVERY = 2000
 PROGRESS_INTERVAL = timedelta(seconds=1)
 
 T = TypeVar("T")
@@ -59,13 +59,16 @@ class SyncWorker:
         self._places = places
         self._clock = clock
         self._keep_interval = keep_interval
-        self._stopping = False
+        self._stop: Future[None] = Future()
         self._readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read")
         self._ahead = ThreadPoolExecutor(BATCHES_AHEAD + 1, thread_name_prefix="ahead")
 
     def stop(self) -> None:
-        """Makes the running sync give itself back after its batch."""
-        self._stopping = True
+        """Makes the running sync give itself back; what it reads ahead is dropped."""
+        if not self._stop.done():
+            self._stop.set_result(None)
+        for threads in (self._readers, self._ahead):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def step(self) -> bool:
         """Claims a Sync and runs it as far as it goes; False where there is none to do."""
@@ -74,30 +77,28 @@ class SyncWorker:
             return False
         log.info("sync_started", sync=claimed.name, source=claimed.source)
         try:
+            if claimed.cancel_requested:
+                self._cancel(claimed)
             self._run(claimed)
         except Stopped:
             self._store.release_sync(claimed)
-        except VestaError as error:
-            if is_transient(error):
-                log.warning("sync_interrupted", sync=claimed.name, error=str(error))
+        except Exception as error:  # whatever it is, a Sync comes to an end
+            why = _why(error)
+            stopping = self._stop.done()  # and what it was waiting for was cancelled
+            if stopping or is_transient(error):
+                log.warning("sync_interrupted", sync=claimed.name, error=why)
                 self._store.release_sync(claimed)
+                if stopping:
+                    return True
                 raise
-            log.warning("sync_failed", sync=claimed.name, error=str(error))
-            self._store.end_sync(claimed, Sync.FAILED, str(error), self._clock.now())
-        except OSError as error:
-            self._store.end_sync(claimed, Sync.FAILED, f"the source cannot be read: {error}", self._clock.now())
+            log.warning("sync_failed", sync=claimed.name, error=why, exc_info=not _is_expected(error))
+            self._store.end_sync(claimed, Sync.FAILED, why, self._clock.now())
         return True
 
     def _run(self, claimed: ClaimedSync) -> None:
         source, secret = self._store.get_source_with_secret(claimed.source)
         tree = open_tree(source, secret, self._places)
-        listing = Listing(claimed.name, self._store.known_files(claimed.source))
-        for file in tree.files():
-            listing.add(file)
-            if listing.found_count % LISTING_REPORT_EVERY == 0:
-                self._keep(claimed)
-                self._store.record_listing(claimed.name, listing.found_count, listing.unchanged_count, listed=False)
-        self._store.record_listing(claimed.name, listing.found_count, listing.unchanged_count, listed=True)
+        listing = self._listed(claimed, tree)
         told = self._clock.now()
         for files, taken in self._taken(claimed, tree, listing.to_read):
             self._keep(claimed)
@@ -109,8 +110,30 @@ class SyncWorker:
                 log.warning("sync_taken_over", sync=claimed.name)
                 raise Stopped
             told = now if tell else told
+        self._keep(claimed)  # it may have been cancelled where there was nothing to read
         self._store.end_sync(claimed, Sync.SUCCEEDED, "", self._clock.now())
         log.info("sync_succeeded", sync=claimed.name, found=listing.found_count)
+
+    def _listed(self, claimed: ClaimedSync, tree: FileTree) -> Listing:
+        """The source's files; the lease is kept, and progress told, however slowly the store lists them."""
+        listing = Listing(claimed.name, self._store.known_files(claimed.source))
+        abandoned = threading.Event()
+
+        def list_all() -> None:
+            for file in tree.files():
+                if abandoned.is_set():
+                    return
+                listing.add(file)
+
+        def record(*, listed: bool) -> None:
+            self._store.record_listing(claimed, listing.found_count, listing.unchanged_count, listed=listed)
+
+        try:
+            self._awaited(claimed, self._ahead.submit(list_all), lambda: record(listed=False))
+        finally:
+            abandoned.set()
+        record(listed=True)
+        return listing
 
     def _taken(
         self, claimed: ClaimedSync, tree: FileTree, files: Sequence[SourceFile]
@@ -130,13 +153,15 @@ class SyncWorker:
             for _, taken in ahead:
                 taken.cancel()
 
-    def _awaited(self, claimed: ClaimedSync, working: Future[T]) -> T:
-        """What comes of the work; the lease is renewed for as long as it takes."""
+    def _awaited(self, claimed: ClaimedSync, working: Future[T], meanwhile: Callable[[], None] = lambda: None) -> T:
+        """What comes of the work; the lease is renewed for as long as it takes, and `meanwhile` called each time."""
+        either: tuple[Future[Any], ...] = (working, self._stop)
         while True:
-            done, _ = wait([working], self._keep_interval.total_seconds())
-            if done:
+            wait(either, self._keep_interval.total_seconds(), FIRST_COMPLETED)
+            if working.done():
                 return working.result()
             self._keep(claimed)
+            meanwhile()
 
     def _take(self, claimed: ClaimedSync, tree: FileTree, batch: Sequence[SourceFile]) -> list[Media | Refused]:
         read = list(self._readers.map(lambda file: read_or_refuse(tree, file), batch))
@@ -149,26 +174,39 @@ class SyncWorker:
 
     def _keep(self, claimed: ClaimedSync) -> None:
         """Renews the lease, or stops."""
-        if self._stopping:
+        if self._stop.done():
             raise Stopped
         kept = self._store.renew_sync(claimed, self._clock.now(), LEASE)
         if kept is None:
             log.warning("sync_taken_over", sync=claimed.name)
             raise Stopped
         if kept:
-            self._store.end_sync(claimed, Sync.CANCELLED, "", self._clock.now())
-            log.info("sync_cancelled", sync=claimed.name)
-            raise Stopped
+            self._cancel(claimed)
+
+    def _cancel(self, claimed: ClaimedSync) -> NoReturn:
+        self._store.end_sync(claimed, Sync.CANCELLED, "", self._clock.now())
+        log.info("sync_cancelled", sync=claimed.name)
+        raise Stopped
 
 
 def read_or_refuse(tree: FileTree, file: SourceFile) -> Arrival | Refused:
     """A file's bytes; one that is gone or closed to us is refused and fails nothing else."""
     try:
-        return Arrival(file.file_name, tree.read(file))
+        return Arrival(file.file_name, tree.read(file), file.changed_time)
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         return Refused(file.file_name, UNREADABLE, f"the file cannot be read: {error.strerror or error}")
     except OSError as error:
         return Refused(file.file_name, UNREACHABLE, f"the store did not hand the file out: {error.strerror or error}")
+
+
+def _is_expected(error: Exception) -> bool:
+    return isinstance(error, VestaError | OSError)
+
+
+def _why(error: Exception) -> str:
+    """What is told of an error, in characters that can be kept: a file's name in a message may be of any bytes."""
+    told = str(error) if isinstance(error, VestaError) else f"the source cannot be read: {error}"
+    return keepable(told if _is_expected(error) else f"{told} ({type(error).__name__})")
 
 
 def _request_id(sync: str, taken: Sequence[Media | Refused]) -> str:
