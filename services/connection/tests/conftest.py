@@ -74,7 +74,7 @@ def connection(settings: Settings, datasets: FakeDatasets, sandbox: Sandbox) -> 
         [
             SourceService(store, ingest, items, DatasetServiceStub(peers), places),
             SyncService(store, []),
-            MediaService(ingest, clock),
+            MediaService(ingest),
         ],
     )
     server.start()

@@ -8,7 +8,7 @@ from connection_builders import DATASET, HOSTILE, PROJECT, Connection, a_jpeg, c
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.field_mask_pb2 import FieldMask
 from vesta_common.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, VestaError
-from vesta_connection.places import Places
+from vesta_connection.places import Places, is_outside
 from vesta_contracts.connection.v1 import (
     BucketSource,
     CreateSourceRequest,
@@ -85,6 +85,7 @@ def test_a_folder_outside_the_roots_is_not_allowed(connection: Connection, path:
         ("s3://photos", "http://[::1]:80"),
         ("s3://photos", "ftp://example.org"),
         ("file:///etc", ""),
+        ("s3://photos::file:///etc", ""),
         ("http://example.org/a.jpg", ""),
     ],
 )
@@ -94,6 +95,26 @@ def test_a_bucket_on_an_inner_address_or_another_protocol_is_not_allowed(
     with pytest.raises(InvalidArgument) as caught:
         connection.a_bucket_source(BucketSource(url=url, endpoint_url=endpoint))
     assert caught.value.reason == "SOURCE_NOT_ALLOWED"
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["10.0.0.7", "224.0.0.1", "64:ff9b::a00:7", "64:ff9b:1::a00:7", "2002:a00:7::1", "::ffff:10.0.0.7", "fe80::1", "ff02::1"],
+)  # fmt: skip
+def test_an_address_that_leads_inside_is_not_outside(address: str) -> None:
+    assert not is_outside(address)
+
+
+@pytest.mark.parametrize("address", ["93.184.216.34", "2606:2800:220:1:248:1893:25c8:1946"])
+def test_an_address_on_the_internet_is_outside(address: str) -> None:
+    assert is_outside(address)
+
+
+def test_a_key_without_its_secret_is_refused(connection: Connection) -> None:
+    endpoint = f"http://{connection.places.inner_hosts[0]}"
+    with pytest.raises(InvalidArgument) as caught:
+        connection.a_bucket_source(BucketSource(url="s3://photos", endpoint_url=endpoint, access_key_id="key"))
+    assert caught.value.reason == "SOURCE_SECRET_MISSING"
 
 
 def test_where_web_addresses_are_allowed_inner_ones_still_are_not() -> None:

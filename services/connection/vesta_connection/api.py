@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 
 import grpc
 from google.protobuf import empty_pb2
-from vesta_common.clock import Clock
 from vesta_common.errors import FailedPrecondition, InvalidArgument, Violation
 from vesta_common.idempotency import once
 from vesta_common.ids import deterministic_id, new_id
@@ -63,7 +62,8 @@ class SourceService(SourceServiceServicer):
 
     def CreateSource(self, request: CreateSourceRequest, context: grpc.ServicerContext) -> Source:
         """Checks the place and the dataset, then keeps the Source."""
-        self._check(request.source)
+        self._check_place(request.source)
+        _check_credentials(request.source, request.source.bucket.secret_access_key)
         self._datasets.GetDataset(GetDatasetRequest(name=request.source.dataset))
         name = f"{request.parent}/sources/{request.source_id or new_id()}"
 
@@ -90,10 +90,14 @@ class SourceService(SourceServiceServicer):
     def UpdateSource(self, request: UpdateSourceRequest, context: grpc.ServicerContext) -> Source:
         """Changes display name, side or credentials; an empty secret keeps the one that is kept."""
         with self._store.postgres.transaction() as connection:
+            place = self._store.get_source(connection, request.source.name)
+        self._check_place(place)  # which no update changes; names are resolved while nothing is locked
+        with self._store.postgres.transaction() as connection:
             current, secret = self._store.lock_source(connection, request.source.name)
             updated = revise(current, request.source, request.update_mask, _MUTABLE)
-            self._check(updated)
-            self._store.update_source(connection, updated, updated.bucket.secret_access_key or secret)
+            secret = updated.bucket.secret_access_key or secret
+            _check_credentials(updated, secret)
+            self._store.update_source(connection, updated, secret)
             return self._store.get_source(connection, updated.name)
 
     def DeleteSource(self, request: DeleteSourceRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
@@ -133,7 +137,7 @@ class SourceService(SourceServiceServicer):
         with self._store.postgres.transaction() as connection:
             return once(connection, asked, UploadItemResponse, lambda: answer)
 
-    def _check(self, source: Source) -> None:
+    def _check_place(self, source: Source) -> None:
         match source.WhichOneof("kind"):
             case "folder":
                 self._places.check_folder(source.folder.path)
@@ -145,6 +149,16 @@ class SourceService(SourceServiceServicer):
                     reason="SOURCE_KIND_MISSING",
                     violations=[Violation("source", "has no folder, bucket or upload")],
                 )
+
+
+def _check_credentials(source: Source, secret: str) -> None:
+    """A secret without a key is kept for the day that the key is set; a key without a secret opens nothing."""
+    if source.bucket.access_key_id and not secret:
+        raise InvalidArgument(
+            "an access key opens a bucket only together with its secret; set secret_access_key too, or neither",
+            reason="SOURCE_SECRET_MISSING",
+            violations=[Violation("source.bucket.secret_access_key", "is empty")],
+        )
 
 
 class SyncService(SyncServiceServicer):
@@ -164,7 +178,7 @@ class SyncService(SyncServiceServicer):
         name = f"{request.parent}/syncs/{ending}"
 
         def create(connection: Connection) -> Sync:
-            source = self._store.get_source(connection, request.parent)
+            source, _ = self._store.lock_source(connection, request.parent)  # so that it is not deleted meanwhile
             if source.WhichOneof("kind") == "upload":
                 raise FailedPrecondition(
                     "an upload source has nothing to sync; upload its files", reason="SOURCE_NOT_SYNCABLE"
@@ -199,9 +213,8 @@ class SyncService(SyncServiceServicer):
 class MediaService(MediaServiceServicer):
     """Takes bytes from other services."""
 
-    def __init__(self, ingest: Ingest, clock: Clock) -> None:
+    def __init__(self, ingest: Ingest) -> None:
         self._ingest = ingest
-        self._clock = clock
 
     def IngestMedia(self, request: IngestMediaRequest, context: grpc.ServicerContext) -> IngestMediaResponse:
         """Stores each file, or says why not."""

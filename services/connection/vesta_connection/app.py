@@ -14,6 +14,7 @@ from vesta_contracts.datasets.v1 import DatasetServiceStub, ItemServiceStub
 from vesta_connection.api import MediaService, SourceService, SyncService
 from vesta_connection.ingest import Ingest
 from vesta_connection.items import Items
+from vesta_connection.listing import check_protocols
 from vesta_connection.places import Places
 from vesta_connection.settings import Settings
 from vesta_connection.store import SERVICE, Store
@@ -24,6 +25,7 @@ IDLE = timedelta(seconds=2)
 
 def build(settings: Settings) -> App:
     """Waits for the database, brings its schema up to date, and puts the parts together."""
+    check_protocols(settings.bucket_protocol_names)
     postgres = Postgres(
         settings.postgres_url, settings.postgres_schema or SERVICE, settings.postgres_connections_max
     ).open()
@@ -34,19 +36,15 @@ def build(settings: Settings) -> App:
     sandbox = Sandbox(settings.sandbox_processes)
     ingest = Ingest(sandbox, ObjectStore.of(settings), clock)
     items = Items(ItemServiceStub(datasets))
-    places = Places(
-        settings.folder_root_paths,
-        tuple(settings.bucket_protocols.split(",")),
-        tuple(host for host in settings.inner_hosts.split(",") if host),
-    )
+    places = Places(settings.folder_root_paths, settings.bucket_protocol_names, settings.inner_host_names)
     workers = [SyncWorker(store, ingest, items, places, clock) for _ in range(settings.sync_workers)]
     loops = [Loop(f"sync-{number}", worker.step, IDLE, worker.stop) for number, worker in enumerate(workers)]
     return App(
         servicers=[
             SourceService(store, ingest, items, DatasetServiceStub(datasets), places),
             SyncService(store, loops),
-            MediaService(ingest, clock),
+            MediaService(ingest),
         ],
         components=[Relay(postgres, settings.kafka_bootstrap, settings.kafka_topic_prefix), *loops],
-        closing=[ingest.close, sandbox.close, datasets.close, postgres.close],
+        closing=[sandbox.close, ingest.close, datasets.close, postgres.close],
     )

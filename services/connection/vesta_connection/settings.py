@@ -27,3 +27,17 @@ class Settings(ServiceSettings):
     def folder_root_paths(self) -> tuple[Path, ...]:
         """`folder_roots` as paths."""
         return tuple(Path(root) for root in self.folder_roots.split(":") if root)
+
+    @property
+    def bucket_protocol_names(self) -> tuple[str, ...]:
+        """`bucket_protocols` one by one."""
+        return _listed(self.bucket_protocols)
+
+    @property
+    def inner_host_names(self) -> tuple[str, ...]:
+        """`inner_hosts` one by one."""
+        return _listed(self.inner_hosts)
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(entry.strip() for entry in text.split(",") if entry.strip())
