@@ -33,6 +33,9 @@ def check_annotations(
             raise _refusal(
                 where, f"lies outside the image of {media.width_px} x {media.height_px} pixels", "SHAPE_OUTSIDE_IMAGE"
             )
+        if not _has_extent(annotation):
+            what = "has no extent; minima lie below maxima, an outline has three points, a stretch ends after it starts"
+            raise _refusal(where, what, "SHAPE_INVALID")
         if annotation.HasField("mask"):
             _check_mask(annotation, media, where)
     if not multi_label and len(labels_of(_image_labels(annotations))) > 1:
@@ -72,6 +75,23 @@ def _points(annotation: Annotation) -> Iterable[PixelPoint]:
         case "track":
             for keyframe in annotation.track.keyframes:
                 yield from _corners(keyframe.box)
+
+
+def _has_extent(annotation: Annotation) -> bool:
+    """Whether a shape covers anything; masks, keypoints and tracks may be empty."""
+    match annotation.WhichOneof("shape"):
+        case "box":
+            box = annotation.box
+            return box.x_min_px < box.x_max_px and box.y_min_px < box.y_max_px
+        case "rotated_box":
+            return annotation.rotated_box.width_px > 0 and annotation.rotated_box.height_px > 0
+        case "polygon":
+            return all(len(ring.points) >= 3 for ring in (annotation.polygon.outline, *annotation.polygon.holes))
+        case "temporal_segment":
+            segment = annotation.temporal_segment
+            return 0 <= segment.start_offset.ToNanoseconds() < segment.end_offset.ToNanoseconds()
+        case _:
+            return True
 
 
 def _corners(box: PixelBox) -> Iterable[PixelPoint]:
