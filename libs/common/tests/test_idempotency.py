@@ -5,6 +5,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from vesta_common import trace
 from vesta_common.errors import InvalidArgument
 from vesta_common.idempotency import once
 from vesta_common.postgres import Postgres
@@ -57,6 +58,14 @@ def test_another_project_may_use_the_same_id(postgres: Postgres) -> None:
     effects: list[str] = []
     ask(postgres, a_request(), effects)
     ask(postgres, a_request(project="other"), effects)
+    assert len(effects) == 2
+
+
+def test_another_caller_may_use_the_same_id(postgres: Postgres) -> None:
+    effects: list[str] = []
+    for caller in ("projects/acme/members/ada", "projects/acme/members/bob"):
+        with trace.calling(caller):
+            ask(postgres, a_request(), effects)
     assert len(effects) == 2
 
 

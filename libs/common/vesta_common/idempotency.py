@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
+from vesta_common import trace
 from vesta_common.errors import InvalidArgument
 
 M = TypeVar("M")
@@ -22,9 +23,9 @@ def once(connection: Any, request: Any, response_type: type[M], effect: Callable
     """
     if not request.request_id:
         return effect()
-    # Within one parent or resource: no project sees, or is disturbed by, what another one asked.
+    # Within one parent or resource, and of one caller: nobody sees, or is disturbed by, what another one asked.
     scope = getattr(request, "parent", "") or getattr(request, "name", "")
-    method = f"{request.DESCRIPTOR.full_name} {scope}"
+    method = f"{request.DESCRIPTOR.full_name} {scope} {trace.caller()}"
     digest = hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
     inserted = connection.execute(
         "INSERT INTO request_log (method, request_id, request_digest) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
