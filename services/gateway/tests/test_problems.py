@@ -1,6 +1,7 @@
 """Errors as HTTP says them, whatever they were."""
 
 import json
+import socket
 
 import grpc
 import psycopg
@@ -71,3 +72,14 @@ def test_details_of_unknown_kinds_are_named():
 
 def test_every_code_has_an_http_status():
     assert set(HTTP_STATUS) == set(code_pb2.Code.keys())
+
+
+def test_what_is_no_http_is_refused_as_everything_else(running):
+    host, port = running.gateway.rest_address.split(":")
+    with socket.create_connection((host, int(port)), 10) as connection:
+        connection.sendall(b"NONSENSE\r\n\r\n")
+        head, _, body = connection.makefile("rb").read().partition(b"\r\n\r\n")
+
+    assert head.startswith(b"HTTP/1.1 400")
+    assert b"x-content-type-options: nosniff" in head
+    assert json.loads(body)["error"]["details"][0]["reason"] == "HTTP_MALFORMED"

@@ -1,13 +1,17 @@
 """Events from Kafka to those who watch: from now on, by project, over topics that come later too."""
 
-from datetime import UTC, datetime
+import threading
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from kafka import KafkaProducer
+from kafka.errors import CorruptRecordError, KafkaError
+from vesta_common.consumer import KafkaOptions
 from vesta_common.events import encode_headers, new_event
 from vesta_contracts.annotation.v1 import TaskAccepted
 from vesta_contracts.gateway.v1 import EventServiceStub, WatchEventsRequest
 from vesta_contracts.serving.v1 import PredictionMade
+from vesta_gateway.tail import Tail
 
 TASKS, PREDICTIONS = "vesta.annotation.task.v1", "vesta.serving.prediction.v1"
 
@@ -85,3 +89,70 @@ def test_a_topic_that_comes_later_is_followed_and_rubbish_is_passed_over(
     accepted = TaskAccepted()
     event.payload.Unpack(accepted)
     assert accepted.item == "first"
+
+
+class Broker:
+    """A consumer of one partition, whose polls raise what they are told to, each once; a corrupt record lies at offset 7."""
+
+    def __init__(self, *errors):
+        self.errors = list(errors)
+        self.position = 0
+        self.assigned = set()
+
+    def topics(self):
+        return {TASKS}
+
+    def partitions_for_topic(self, topic):
+        return {0}
+
+    def assignment(self):
+        return self.assigned
+
+    def assign(self, partitions):
+        self.assigned = set(partitions)
+
+    def seek(self, partition, offset):
+        self.position = offset
+
+    def highwater(self, partition):
+        return None
+
+    def end_offsets(self, partitions):
+        return dict.fromkeys(partitions, 7)
+
+    def offsets_for_times(self, times):
+        return dict.fromkeys(times)
+
+    def poll(self, timeout_ms):
+        if self.errors:
+            raise self.errors.pop(0)
+        if self.position == 7:
+            raise CorruptRecordError
+        return {}
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize("error", [OSError("reset"), UnicodeDecodeError("utf-8", b"x", 0, 1, "bad"), KafkaError()])
+def test_whatever_goes_wrong_the_tail_goes_on_and_behind_what_cannot_be_read(error):
+    broker, reached = Broker(error), threading.Event()
+
+    def seek(partition, offset):
+        broker.position = offset
+        if offset == 8:
+            reached.set()
+
+    broker.seek = seek
+    tail = Tail(
+        KafkaOptions("unused:1"),
+        lambda project, event: None,
+        lambda project: True,
+        lambda kafka: broker,
+        lambda bootstrap, partition, offset: offset == 7,
+    )
+    tail.start()
+
+    assert reached.wait(20)
+    assert tail.healthy()
+    tail.stop(timedelta(seconds=5))

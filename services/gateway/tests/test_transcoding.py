@@ -89,7 +89,7 @@ def test_a_body_may_be_protobuf():
         ("GET", "/datasets", [("colour", "red")], b"", JSON, "QUERY_INVALID", "colour"),
         ("GET", "/datasets", [("parent", "projects/b")], b"", JSON, "QUERY_INVALID", "parent"),
         ("GET", "/datasets", [("pageSize", "1"), ("page_size", "2")], b"", JSON, "QUERY_INVALID", "page_size"),
-        ("GET", "/datasets", [("pageSize", "many")], b"", JSON, "FIELD_MALFORMED", ""),
+        ("GET", "/datasets", [("pageSize", "many")], b"", JSON, "FIELD_MALFORMED", "page_size"),
         ("GET", "/datasets", [("pageSize.x", "1")], b"", JSON, "QUERY_INVALID", "pageSize.x"),
         ("GET", "/datasets", [("pageSize[x]", "1")], b"", JSON, "QUERY_INVALID", "pageSize[x]"),
         ("GET", "/datasets", [("x" + str(i), "1") for i in range(3)], b"", JSON, "QUERY_INVALID", "x0"),
@@ -99,7 +99,17 @@ def test_a_body_may_be_protobuf():
         ("POST", "/datasets", [], b"{", JSON, "BODY_MALFORMED", None),
         ("POST", "/datasets", [], b"[1]", JSON, "BODY_MALFORMED", None),
         ("POST", "/datasets", [], b"[" * 100_000, JSON, "BODY_MALFORMED", None),
-        ("POST", "/datasets", [], b'{"display_name": 7}', JSON, "FIELD_MALFORMED", "dataset"),
+        ("POST", "/datasets", [], b'{"display_name": 7}', JSON, "FIELD_MALFORMED", "dataset.display_name"),
+        (
+            "POST",
+            "/loops",
+            [],
+            b'{"policy": {"labelBudget": "many"}}',
+            JSON,
+            "FIELD_MALFORMED",
+            "loop.policy.labelBudget",
+        ),
+        ("POST", "/deployments/d:predict", [], b'{"inputs": [{"data": 5}]}', JSON, "FIELD_MALFORMED", "inputs.data"),
         ("POST", "/datasets", [], b'{"colour": "red"}', JSON, "FIELD_UNKNOWN", "dataset.colour"),
         ("POST", "/datasets", [("dataset.displayName", "x")], b"{}", JSON, "QUERY_INVALID", "dataset.displayName"),
         ("POST", "/datasets", [], b"\xff\xff", PROTOBUF, "BODY_MALFORMED", None),
@@ -121,7 +131,7 @@ def test_a_body_may_be_protobuf():
             b'{"inputs": [{"data": "AA", "item": "x"}]}',
             JSON,
             "FIELD_MALFORMED",
-            "",
+            "inputs",
         ),
     ],
 )
@@ -132,6 +142,7 @@ def test_what_cannot_be_read_is_refused_by_name(verb, path, query, body, content
     assert caught.value.reason == reason
     if field is not None:
         assert [violation.field for violation in caught.value.violations] == [field]
+        assert field in caught.value.message
 
 
 @pytest.mark.parametrize(

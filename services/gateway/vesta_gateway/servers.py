@@ -14,6 +14,11 @@ import uvicorn
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from vesta_common.errors import InvalidArgument, to_status
+
+from vesta_gateway.headers import response_headers
+from vesta_gateway.problems import problem_of
+from vesta_gateway.transcoding import JSON
 
 BACKLOG = 1024
 CONNECTIONS_MAX = 8192
@@ -113,6 +118,15 @@ class _Protocol(HttpToolsProtocol):
         """Has read it."""
         self._end_head()
         super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuses what is no HTTP, as everything else is refused."""
+        problem = problem_of(to_status(InvalidArgument(msg, reason="HTTP_MALFORMED")))
+        given = {"content-type": JSON, "content-length": str(len(problem.body)), "connection": "close"}
+        headers = response_headers(given, is_tls=self.scheme == "https")
+        head = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
+        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + head + b"\r\n" + problem.body)
+        self.transport.close()
 
     def _await_head(self) -> None:
         self._head_bytes = 0

@@ -9,6 +9,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from datetime import timedelta
 
 import structlog
@@ -16,15 +17,16 @@ from google.api import resource_pb2
 from google.protobuf import descriptor_pool
 from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
-from kafka.errors import KafkaError
+from kafka.errors import CorruptRecordError
+from vesta_common.broker import CONNECTION
 from vesta_common.consumer import KafkaOptions
+from vesta_common.consumer.unreadable import FETCH_BYTES_MAX, is_unreadable
 from vesta_common.errors import InvalidArgument
 from vesta_common.events import decode
 from vesta_common.names import project_of
 from vesta_contracts import everything
 from vesta_contracts.gateway.v1 import ProjectEvent
 
-FETCH_BYTES_MAX = 16 * 1024 * 1024
 POLL_TIMEOUT_MS = 500
 TOPICS_INTERVAL = timedelta(seconds=5)
 # For so long after the start what is older is dropped; later a clock that is wrong elsewhere must not silence its events.
@@ -63,6 +65,18 @@ def to_project_event(record: ConsumerRecord) -> tuple[str, ProjectEvent]:
     return project_of(found.subject), event
 
 
+def _new_consumer(kafka: KafkaOptions) -> KafkaConsumer:
+    return KafkaConsumer(
+        bootstrap_servers=kafka.bootstrap,
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        fetch_max_wait_ms=kafka.fetch_wait_ms,
+        max_partition_fetch_bytes=FETCH_BYTES_MAX,
+        **CONNECTION,
+    )
+
+
 class Tail:
     """Follows the topics in a thread of its own.
 
@@ -70,10 +84,19 @@ class Tail:
         is_wanted: False where nobody watches a project, so that its events need not be read.
     """
 
-    def __init__(self, kafka: KafkaOptions, publish: Publish, is_wanted: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        kafka: KafkaOptions,
+        publish: Publish,
+        is_wanted: Callable[[str], bool],
+        consumer_of: Callable[[KafkaOptions], KafkaConsumer] = _new_consumer,
+        is_unreadable: Callable[[str, TopicPartition, int], bool] = is_unreadable,
+    ) -> None:
         self._kafka = kafka
         self._publish = publish
         self._is_wanted = is_wanted
+        self._consumer_of = consumer_of
+        self._is_unreadable = is_unreadable
         self._topics = {kafka.topic_prefix + topic for topic in event_topics()}
         self._positions: dict[TopicPartition, int] = {}
         self._start_ms = 0
@@ -101,28 +124,12 @@ class Tail:
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                consumer = KafkaConsumer(
-                    bootstrap_servers=self._kafka.bootstrap,
-                    group_id=None,
-                    enable_auto_commit=False,
-                    auto_offset_reset="earliest",
-                    fetch_max_wait_ms=self._kafka.fetch_wait_ms,
-                    max_partition_fetch_bytes=FETCH_BYTES_MAX,
-                )
-            except KafkaError as error:
-                self._interrupted(error)
-                continue
-            try:
-                self._follow(consumer)
-            except KafkaError as error:
-                self._interrupted(error)
-            finally:
-                consumer.close()
-
-    def _interrupted(self, error: KafkaError) -> None:
-        self.following.clear()
-        log.warning("tail_interrupted", error=str(error))
-        self._stopping.wait(RECONNECT_PAUSE.total_seconds())
+                with closing(self._consumer_of(self._kafka)) as consumer:
+                    self._follow(consumer)
+            except Exception:  # whatever it is, the thread goes on: nobody else follows for this process
+                self.following.clear()
+                log.exception("tail_interrupted")
+                self._stopping.wait(RECONNECT_PAUSE.total_seconds())
 
     def _follow(self, consumer: KafkaConsumer) -> None:
         look_time = 0.0
@@ -134,10 +141,28 @@ class Tail:
             if not self._positions:
                 self._stopping.wait(POLL_TIMEOUT_MS / 1000)
                 continue
-            for partition, records in consumer.poll(POLL_TIMEOUT_MS).items():
+            try:
+                polled = consumer.poll(POLL_TIMEOUT_MS)
+            except CorruptRecordError:
+                self._pass_over_unreadable(consumer)
+                continue
+            for partition, records in polled.items():
                 for record in records:
                     self._hand_on(record)
                 self._positions[partition] = records[-1].offset + 1
+
+    def _pass_over_unreadable(self, consumer: KafkaConsumer) -> None:
+        """Goes on behind what kafka-python cannot read, which it says is there, but not where."""
+        # A partition that is read to its end takes the probe seconds: those known to hold more come first.
+        likely_first = sorted(self._positions.items(), key=lambda at: (consumer.highwater(at[0]) or 0) <= at[1])
+        for partition, offset in likely_first:
+            if self._stopping.is_set() or not self._is_unreadable(self._kafka.bootstrap, partition, offset):
+                continue
+            log.error("event_unreadable", topic=partition.topic, partition=partition.partition, offset=offset)
+            self._positions[partition] = offset + 1
+            break
+        for partition, offset in self._positions.items():
+            consumer.seek(partition, offset)
 
     def _take_new_partitions(self, consumer: KafkaConsumer) -> None:
         """Follows what topics there are by now: those found first from their ends, later ones, being new, from their beginnings."""

@@ -25,7 +25,7 @@ WHOLE = "*"
 DEPTH_MAX = 64
 _MASK = "update_mask"
 _NOT_IN_MASKS = frozenset({"name", "etag"})
-_PARSE_NOISE = re.compile(r"^(Failed to parse \S+ field: )+|\.+$", re.DOTALL)
+_PARSE_STEP = re.compile(r"Failed to parse (\S+) field: ")
 
 
 def read_request(match: Match, query: str, body: bytes, content_type: str) -> Message:
@@ -129,10 +129,23 @@ def _parse(value: Any, target: Message, prefix: str) -> None:
         json_format.ParseDict(value, target, max_recursion_depth=DEPTH_MAX)
     except (json_format.ParseError, RecursionError, ValueError, TypeError) as error:
         unknown = next(_unknown(target.DESCRIPTOR, value, prefix), "")  # type: ignore[arg-type]
-        why = "is not a field of this request" if unknown else _PARSE_NOISE.sub("", str(error).split("\n", 1)[0])
-        message = f"{unknown} {why}" if unknown else f"the request cannot be read: {why}"
-        reason = "FIELD_UNKNOWN" if unknown else "FIELD_MALFORMED"
-        raise InvalidArgument(message, reason=reason, violations=[Violation(unknown or prefix, why)]) from error
+        if unknown:
+            path, why, reason = unknown, "is not a field of this request", "FIELD_UNKNOWN"
+        else:
+            path, cause = _malformed(str(error), prefix)
+            why, reason = f"cannot be read: {cause}", "FIELD_MALFORMED"
+        message = f"{path or 'the request'} {why}"
+        raise InvalidArgument(message, reason=reason, violations=[Violation(path, why)]) from error
+
+
+def _malformed(told: str, prefix: str) -> tuple[str, str]:
+    """The path of the field that protobuf could not read, as far as it tells, and why."""
+    steps = [prefix] if prefix else []
+    why = told.split("\n", 1)[0]
+    while step := _PARSE_STEP.match(why):
+        steps.append(step[1])
+        why = why[step.end() :]
+    return ".".join(steps), why.rstrip(".")
 
 
 def _unknown(descriptor: Descriptor, value: Any, path: str) -> Iterator[str]:
