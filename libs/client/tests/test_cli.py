@@ -10,12 +10,13 @@ import pytest
 from click.testing import CliRunner, Result
 from google.protobuf import empty_pb2
 from vesta import resources
-from vesta.cli.main import _set_field, cli
+from vesta.cli.fields import mask_of, read_fields, set_field
+from vesta.cli.main import cli
 from vesta.cli.render import show, show_all
 from vesta.cli.settings import find_connection
 from vesta_contracts.conductor.v1 import Loop
 from vesta_contracts.connection.v1 import SourceServiceServicer, UploadItemResponse, add_SourceServiceServicer_to_server
-from vesta_contracts.datasets.v1 import DatasetServiceServicer, Taxonomy, add_DatasetServiceServicer_to_server
+from vesta_contracts.datasets.v1 import Dataset, DatasetServiceServicer, Taxonomy, add_DatasetServiceServicer_to_server
 from vesta_contracts.serving.v1 import (
     DeploymentServiceServicer,
     ImagePrediction,
@@ -49,20 +50,40 @@ def test_every_resource_can_be_read_and_listed() -> None:
 def test_fields_are_set_one_by_one_and_json_is_read_as_json() -> None:
     found: dict[str, object] = {}
     for field in ("display_name=2024", "policy.label_budget=500", "policy.instructions=7 hats", "paused=true"):
-        _set_field(found, field, Loop.DESCRIPTOR)
+        set_field(found, field, Loop.DESCRIPTOR)
     assert found == {
         "display_name": "2024",
         "policy": {"label_budget": 500, "instructions": "7 hats"},
         "paused": True,
     }
-    _set_field(found, 'concepts=[{"id": "hat"}]', Taxonomy.DESCRIPTOR)
+    set_field(found, "displayName=2024", Loop.DESCRIPTOR)
+    assert found["displayName"] == "2024"
+    set_field(found, 'concepts=[{"id": "hat"}]', Taxonomy.DESCRIPTOR)
     assert found["concepts"] == [{"id": "hat"}]
 
 
 @pytest.mark.parametrize(("field", "why"), [("nonsense", "not key=value"), ("a.b=2", "a has a value of its own")])
 def test_fields_that_make_no_sense_are_refused(field: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
-        _set_field({"a": 1}, field, Loop.DESCRIPTOR)
+        set_field({"a": 1}, field, Loop.DESCRIPTOR)
+
+
+def test_a_body_that_is_no_object_is_refused() -> None:
+    with pytest.raises(ValueError, match="must be a JSON object"):
+        read_fields(Loop.DESCRIPTOR, ["a=1"], "[1]")
+
+
+@pytest.mark.parametrize(
+    ("given", "paths"),
+    [
+        ({}, []),
+        ({"name": "n", "etag": "e"}, []),
+        ({"displayName": "x", "paused": None}, ["display_name", "paused"]),
+        ({"policy": {"batchSize": 5, "gate": {}}}, ["policy.batch_size", "policy.gate"]),
+    ],
+)
+def test_a_mask_names_what_is_mentioned_and_nothing_else(given: dict[str, object], paths: list[str]) -> None:
+    assert list(mask_of(Loop.DESCRIPTOR, given)) == paths
 
 
 @pytest.mark.parametrize("text", ["x [/]", "[red]hot[/red]", "[bold"])
@@ -115,6 +136,15 @@ class Doors(SourceServiceServicer, DeploymentServiceServicer, DatasetServiceServ
             ]
         )
 
+    def GetDataset(self, request, context):
+        return Dataset(name=request.name, etag="e1")
+
+    def UpdateDataset(self, request, context):
+        return Dataset(display_name=f"{request.dataset} {list(request.update_mask.paths)}")
+
+    def CreateDataset(self, request, context):
+        return Dataset(display_name=f"{request.parent} {request.dataset_id}")
+
     def DeleteDataset(self, request, context):
         return empty_pb2.Empty()
 
@@ -161,3 +191,38 @@ def test_every_answer_is_json_where_it_is_asked_for(vesta: Callable[..., Result]
 def test_labels_are_told_beside_their_file(vesta: Callable[..., Result], tmp_path: Path) -> None:
     done = vesta("predict", "projects/acme/deployments/d", str(tmp_path / "a.jpg"))
     assert done.stdout.strip().endswith("a.jpg\tc3 0.90")
+
+
+def test_an_update_changes_what_is_mentioned_of_the_version_that_was_read(vesta: Callable[..., Result]) -> None:
+    done = vesta("--json", "update", "projects/acme/datasets/d", "displayName=Vans")
+    told = json.loads(done.stdout)["displayName"].replace("\n", " ")
+    assert told.startswith('name: "projects/acme/datasets/d"')
+    assert 'display_name: "Vans"' in told
+    assert 'etag: "e1"' in told
+    assert told.endswith("['display_name']")
+
+
+@pytest.mark.parametrize("name", ["projects/acme/datasets", "projects/acme/datasets/d"])
+def test_a_resource_is_created_under_a_name_or_in_a_collection(vesta: Callable[..., Result], name: str) -> None:
+    done = vesta("--json", "create", name)
+    assert json.loads(done.stdout)["displayName"] == f"projects/acme {name.removeprefix('projects/acme/datasets')[1:]}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what_works"),
+    [
+        (("update", "projects/acme/datasets/d"), "say what"),
+        (("update", "projects/acme/sources/s/syncs/x", "a=1"), "what works: create, get, list"),
+        (("create", "projects/acme/sources/s/syncs/mine"), "vesta create projects/acme/sources/s/syncs"),
+        (("list", "projects/acme/datasets", "--filter", "a = 1"), "list what can: items, observations"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_with_what_can(
+    vesta: Callable[..., Result], arguments: tuple[str, ...], what_works: str
+) -> None:
+    assert what_works in str(vesta(*arguments).exception)
+
+
+def test_json_writes_defaults_out_as_rest_does(vesta: Callable[..., Result]) -> None:
+    assert json.loads(vesta("--json", "get", "projects/acme/datasets/d").stdout)["displayName"] == ""
+    assert "displayName" not in vesta("get", "projects/acme/datasets/d").stdout

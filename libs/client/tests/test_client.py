@@ -8,6 +8,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from google.api import httpbody_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 from vesta import ApiError, Vesta
@@ -22,11 +23,13 @@ from vesta_contracts.connection.v1 import (
     add_SyncServiceServicer_to_server,
 )
 from vesta_contracts.datasets.v1 import (
+    ArchiveServiceServicer,
     Dataset,
     DatasetServiceServicer,
     GetDatasetRequest,
     ListDatasetsRequest,
     ListDatasetsResponse,
+    add_ArchiveServiceServicer_to_server,
     add_DatasetServiceServicer_to_server,
 )
 from vesta_contracts.serving.v1 import (
@@ -47,6 +50,9 @@ class Datasets(DatasetServiceServicer):
         return ListDatasetsResponse(datasets=[Dataset(name=name) for name in names], next_page_token=following)
 
     def GetDataset(self, request, context):
+        if request.name == "long":
+            context.set_trailing_metadata([("grpc-status-details-bin", b"\x08\x03\x12\x05whole")])
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "cut")
         if dict(context.invocation_metadata())["authorization"] != "Bearer vesta_key":
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "who are you?")
         status = status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message="the name is wrong; try another")
@@ -54,6 +60,16 @@ class Datasets(DatasetServiceServicer):
         for detail in (error_details_pb2.ErrorInfo(reason="NAME_WRONG", metadata={"a": "b"}), bad):
             status.details.add().Pack(detail)
         context.abort_with_status(rpc_status.to_status(status))
+
+
+class Archives(ArchiveServiceServicer):
+    """Sends half an archive, and the rest where it is not called broken."""
+
+    def DownloadArchive(self, request, context):
+        yield httpbody_pb2.HttpBody(data=b"half")
+        if request.archive_key == "broken":
+            context.abort(grpc.StatusCode.NOT_FOUND, "it is gone")
+        yield httpbody_pb2.HttpBody(data=b"rest")
 
 
 class Sources(SourceServiceServicer):
@@ -94,6 +110,7 @@ def address() -> Iterator[str]:
     add_SyncServiceServicer_to_server(Syncs(), server)
     add_DatasetServiceServicer_to_server(Datasets(), server)
     add_SourceServiceServicer_to_server(Sources(), server)
+    add_ArchiveServiceServicer_to_server(Archives(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     yield f"127.0.0.1:{port}"
@@ -142,6 +159,24 @@ def test_a_file_is_sent_in_pieces(address: str, tmp_path: Path) -> None:
         assert client.upload("projects/acme/sources/desk", path).item == "big.jpg:2500000"
 
 
+def test_an_archive_that_breaks_off_leaves_what_was_there(address: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    path.write_bytes(b"before")
+    with Vesta(address, "vesta_key") as client:
+        with pytest.raises(ApiError):
+            client.download_archive("projects/acme", "broken", path)
+        assert path.read_bytes() == b"before"
+        client.download_archive("projects/acme", "whole", path)
+    assert path.read_bytes() == b"halfrest"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_refusal_whose_details_do_not_fit_its_message_keeps_code_and_message(address: str) -> None:
+    with Vesta(address, "vesta_key") as client, pytest.raises(ApiError) as refused:
+        client.datasets.GetDataset(GetDatasetRequest(name="long"))
+    assert (refused.value.code, refused.value.message) == ("INVALID_ARGUMENT", "cut")
+
+
 def test_an_address_without_a_port_is_refused_with_an_example() -> None:
     with pytest.raises(ValueError, match="names no port"):
         Vesta("localhost", "vesta_key")
@@ -152,5 +187,6 @@ def test_waiting_answers_the_first_that_is_done_and_gives_up_in_time() -> None:
     seen: list[int] = []
     assert wait_until(lambda: next(answers), lambda answer: answer == 3, seen.append) == 3
     assert seen == [1, 2, 3]
+    assert wait_until(lambda: 4, lambda answer: answer == 4, deadline=None) == 4
     with pytest.raises(TimeoutError, match="not done"):
         wait_until(threading.get_ident, lambda _: False, deadline=timedelta(milliseconds=60))

@@ -144,10 +144,16 @@ class Vesta:
             return self.archives.UploadArchive(_chain(first, later)).archive_key
 
     def download_archive(self, project: str, archive_key: str, path: Path) -> None:
-        """Writes an exported archive to `path`."""
-        with path.open("wb") as file:
-            for body in self.archives.DownloadArchive(DownloadArchiveRequest(parent=project, archive_key=archive_key)):
-                file.write(body.data)
+        """Writes an exported archive to `path`; what was there stays until all of it is here."""
+        request = DownloadArchiveRequest(parent=project, archive_key=archive_key)
+        part = path.with_name(f"{path.name}.part")
+        try:
+            with part.open("wb") as file:
+                for body in self.archives.DownloadArchive(request):
+                    file.write(body.data)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
 
     def predict(self, deployment: str, images: Iterable[bytes]) -> list[ImagePrediction]:
         """Tags image files, in order, in batches; no more than a batch is held at a time."""

@@ -50,7 +50,10 @@ def from_rpc_error(error: grpc.RpcError) -> ApiError:
         return found
     if code is grpc.StatusCode.UNAVAILABLE and not error.trailing_metadata():
         found.message = f"no answer from the server ({message}); check the address, and that the platform is up"
-    status = rpc_status.from_call(error)
+    try:
+        status = rpc_status.from_call(error)
+    except ValueError:  # the details do not fit the message, which gRPC has cut
+        status = None
     for detail in status.details if status else ():
         _add_detail(found, detail)
     return found

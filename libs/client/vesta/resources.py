@@ -1,4 +1,4 @@
-"""Standard methods for any resource by its name, found in the contracts: what `vesta get`, `list`, `create` and `delete` use."""
+"""Standard methods for any resource by its name, found in the contracts: what `vesta get`, `list`, `create`, `update` and `delete` use."""
 
 import re
 from collections.abc import Iterator
@@ -33,6 +33,11 @@ class ResourceType:
     plural: str
     singular: str
     methods: dict[str, MethodDescriptor]
+
+    @property
+    def field(self) -> str:
+        """What requests call it: `training_run`."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", str(self.message.name)).lower()
 
     def matches(self, name: str) -> bool:
         """True where `name` is a name of this kind."""
@@ -100,6 +105,11 @@ def type_of_collection(collection: str) -> ResourceType:
         if kind.matches_collection(collection):
             return kind
     raise ValueError(f"there is no collection {collection!r}; names look like:\n" + _patterns())
+
+
+def can_filter(kind: ResourceType) -> bool:
+    """True where a list of this kind takes a filter."""
+    return "list" in kind.methods and "filter" in kind.methods["list"].input_type.fields_by_name
 
 
 def _patterns() -> str:

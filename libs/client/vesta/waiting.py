@@ -1,5 +1,6 @@
 """Waiting for long work: ask again, ever more seldom, until it is so or the deadline has passed."""
 
+import math
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -16,14 +17,17 @@ def wait_until(
     ask: Callable[[], T],
     is_done: Callable[[T], bool],
     on_progress: Callable[[T], None] = lambda _: None,
-    deadline: timedelta = DEADLINE,
+    deadline: timedelta | None = DEADLINE,
 ) -> T:
     """The first answer of `ask` for which `is_done` holds; each answer before goes to `on_progress`.
+
+    Args:
+        deadline: how long to wait; for ever if None.
 
     Raises:
         TimeoutError: it was not done within `deadline`; names the last answer.
     """
-    end = time.monotonic() + deadline.total_seconds()
+    end = time.monotonic() + deadline.total_seconds() if deadline else math.inf
     pause = _FIRST_PAUSE_SECONDS
     while True:
         answer = ask()

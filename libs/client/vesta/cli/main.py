@@ -3,11 +3,10 @@
 import json
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
-from google.protobuf import json_format, message_factory
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf import field_mask_pb2, json_format, message_factory
 from google.rpc.error_details_pb2 import ErrorInfo
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from vesta_contracts.conductor.v1 import GetLoopRequest, ListDecisionsRequest, Loop, LoopStatus
@@ -25,6 +24,7 @@ from vesta_contracts.serving.v1 import RollbackDeploymentRequest
 from vesta_contracts.training.v1 import CancelTrainingRunRequest, TrainingRun
 
 from vesta import resources
+from vesta.cli.fields import mask_of, read_fields
 from vesta.cli.render import console, show, show_all
 from vesta.cli.settings import find_connection
 from vesta.client import Vesta
@@ -106,6 +106,9 @@ def list_resources(session: Session, collection: str, filter_: str | None, limit
     """List a collection, such as projects, or projects/acme/datasets."""
     kind = resources.type_of_collection(collection)
     method = _method(kind, "list")
+    if filter_ and not resources.can_filter(kind):
+        able = sorted({one.plural for one in resources.resource_types() if resources.can_filter(one)})
+        raise ValueError(f"{kind.plural} cannot be filtered; leave --filter out, or list what can: {', '.join(able)}")
     parent = collection.rpartition("/")[0] or None
     request = resources.request_for(method, parent=parent, filter=filter_, page_size=min(limit, 1000))
     found = session.client.pages(lambda page: resources.call(session.client.channel, method, page), request)
@@ -118,27 +121,49 @@ def list_resources(session: Session, collection: str, filter_: str | None, limit
 @click.option("--body", help="The resource as JSON; fields given one by one win.")
 @pass_session
 def create_resource(session: Session, name: str, fields: tuple[str, ...], body: str | None) -> None:
-    """Create a resource under the name it shall have.
+    """Create a resource under the name it shall have, or in a collection, where the platform is to name it.
 
     FIELDS are key=value, nested by dots: vesta create projects/acme/members/ada role=ROLE_ANNOTATOR.
     A value that is JSON is read as JSON, unless the field holds text.
     """
-    kind = resources.type_of(name)
+    is_collection = len(name.split("/")) % 2 == 1
+    collection, last = (name, "") if is_collection else name.rpartition("/")[::2]
+    kind = resources.type_of_collection(collection)
     method = _method(kind, "create")
-    resource = json.loads(body) if body else {}
-    for field in fields:
-        _set_field(resource, field, kind.message)
-    message = json_format.ParseDict(resource, message_factory.GetMessageClass(kind.message)())
-    parent, _, last = name.rpartition("/")
-    parent = parent.rpartition("/")[0]
-    snake = "".join("_" + letter.lower() if letter.isupper() else letter for letter in kind.message.name).lstrip("_")
     known = method.input_type.fields_by_name
+    id_field = f"{kind.field}_id"
+    if last and id_field not in known:
+        raise ValueError(f"the platform names {kind.plural} itself; create one with: vesta create {collection}")
     request = resources.request_for(
         method,
-        **{snake: message},
-        parent=parent or None if "parent" in known else None,
-        **({f"{snake}_id": last} if f"{snake}_id" in known else {}),
+        **{kind.field: _message(kind, read_fields(kind.message, fields, body))},
+        parent=collection.rpartition("/")[0] or None if "parent" in known else None,
+        **({id_field: last} if last else {}),
     )
+    show(resources.call(session.client.channel, method, request), json_output=session.json_output)
+
+
+@cli.command("update")
+@click.argument("name")
+@click.argument("fields", nargs=-1)
+@click.option("--body", help="What to change as JSON; fields given one by one win.")
+@pass_session
+def update_resource(session: Session, name: str, fields: tuple[str, ...], body: str | None) -> None:
+    """Change what FIELDS mention of a resource, and nothing else.
+
+    FIELDS are key=value, as for create; null clears: vesta update projects/acme/loops/vans paused=true.
+    """
+    kind = resources.type_of(name)
+    get, method = _method(kind, "get"), _method(kind, "update")
+    given = read_fields(kind.message, fields, body)
+    message = _message(kind, given)
+    mask = field_mask_pb2.FieldMask(paths=mask_of(kind.message, given))
+    if not mask.paths:
+        raise ValueError("there is nothing to change; say what, such as displayName=Vans")
+    message.name = name
+    if "etag" in kind.message.fields_by_name and not message.etag:  # whoever changes it meanwhile is not overruled
+        message.etag = resources.call(session.client.channel, get, resources.request_for(get, name=name)).etag
+    request = resources.request_for(method, **{kind.field: message}, update_mask=mask)
     show(resources.call(session.client.channel, method, request), json_output=session.json_output)
 
 
@@ -296,7 +321,7 @@ def loop() -> None:
 @click.argument("name")
 @pass_session
 def watch_loop(session: Session, name: str) -> None:
-    """Print a line whenever the loop's status changes, until its budget is spent."""
+    """Print a line whenever the loop's status changes, until its budget is spent, however long that takes."""
     last = ""
 
     def tell(state: Loop) -> None:
@@ -314,6 +339,7 @@ def watch_loop(session: Session, name: str) -> None:
         lambda: session.client.loops.GetLoop(GetLoopRequest(name=name)),
         lambda state: state.status.phase == LoopStatus.EXHAUSTED,
         tell,
+        deadline=None,
     )
 
 
@@ -368,36 +394,14 @@ def _told(error: Any) -> str:
     return str(error.message)
 
 
+def _message(kind: resources.ResourceType, given: dict[str, Any]) -> Any:
+    return json_format.ParseDict(given, message_factory.GetMessageClass(kind.message)())
+
+
 def _method(kind: resources.ResourceType, verb: str) -> Any:
     if verb not in kind.methods:
         raise ValueError(f"{kind.plural} cannot be used with {verb!r}; what works: {', '.join(sorted(kind.methods))}")
     return kind.methods[verb]
-
-
-def _set_field(resource: dict[str, Any], field: str, message: Descriptor) -> None:
-    """Sets `a.b=value` in the JSON object of a message; what the message holds as text stays text."""
-    path, equals, value = field.partition("=")
-    if not equals:
-        raise ValueError(f"{field!r} is not key=value")
-    *parents, last = path.split(".")
-    within: Descriptor | None = message
-    for parent in parents:
-        below = within.fields_by_name.get(parent) if within else None
-        within = below.message_type if below else None
-        value_there = resource.setdefault(parent, {})
-        resource = value_there if isinstance(value_there, dict) else _refuse(field, parent)
-    known = within.fields_by_name.get(last) if within else None
-    if known and known.cpp_type == FieldDescriptor.CPPTYPE_STRING and not known.is_repeated:
-        resource[last] = value
-        return
-    try:
-        resource[last] = json.loads(value)
-    except json.JSONDecodeError:
-        resource[last] = value
-
-
-def _refuse(field: str, parent: str) -> NoReturn:
-    raise ValueError(f"{field!r} cannot be set: {parent} has a value of its own already")
 
 
 def _project_of(name: str) -> str:

@@ -15,7 +15,12 @@ console = Console()
 
 
 def as_json(message: Message) -> dict[str, Any]:
-    """The message as REST would answer it."""
+    """The message as REST would answer it: defaults written out."""
+    return dict(json_format.MessageToDict(message, always_print_fields_with_no_presence=True))
+
+
+def _set_fields(message: Message) -> dict[str, Any]:
+    """What a person wants to see of it: what is set."""
     return dict(json_format.MessageToDict(message))
 
 
@@ -24,7 +29,7 @@ def show(message: Message, *, json_output: bool) -> None:
     if json_output:
         console.print_json(json.dumps(as_json(message)))
         return
-    for key, value in as_json(message).items():
+    for key, value in _set_fields(message).items():
         console.print(f"[cyan]{key}[/cyan] {_brief(value, 2000)}", highlight=False, soft_wrap=True)
 
 
@@ -34,7 +39,7 @@ def show_all(messages: Iterable[Message], *, json_output: bool) -> None:
         for message in messages:
             console.out(json.dumps(as_json(message)), highlight=False)
         return
-    rows = [as_json(message) for message in messages]
+    rows = [_set_fields(message) for message in messages]
     columns = list(dict.fromkeys(key for row in rows for key, value in row.items() if not isinstance(value, dict)))
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns[:COLUMNS_MAX]:

@@ -1,0 +1,68 @@
+"""Fields from the command line, as the JSON object of a message, and the mask of what they change. Pure."""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+
+_NOT_IN_MASKS = frozenset({"name", "etag"})
+
+
+def read_fields(message: Descriptor, fields: Sequence[str], body: str | None) -> dict[str, Any]:
+    """The JSON object that `key=value` and a body stand for; fields given one by one win.
+
+    Raises:
+        ValueError: they cannot be read; says which.
+    """
+    found = json.loads(body) if body else {}
+    if not isinstance(found, dict):
+        raise ValueError(f"--body must be a JSON object, not {body}")  # noqa: TRY004 - somebody typed it
+    for field in fields:
+        set_field(found, field, message)
+    return found
+
+
+def set_field(resource: dict[str, Any], field: str, message: Descriptor) -> None:
+    """Sets `a.b=value` in the JSON object of a message; what the message holds as text stays text."""
+    path, equals, value = field.partition("=")
+    if not equals:
+        raise ValueError(f"{field!r} is not key=value")
+    *parents, last = path.split(".")
+    within: Descriptor | None = message
+    for parent in parents:
+        below = find_field(within, parent)
+        within = below.message_type if below else None
+        value_there = resource.setdefault(parent, {})
+        resource = value_there if isinstance(value_there, dict) else _refuse(field, parent)
+    known = find_field(within, last)
+    if known and known.cpp_type == FieldDescriptor.CPPTYPE_STRING and not known.is_repeated:
+        resource[last] = value
+        return
+    try:
+        resource[last] = json.loads(value)
+    except json.JSONDecodeError:
+        resource[last] = value
+
+
+def mask_of(message: Descriptor, given: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """The paths that change exactly what a JSON object mentions (AIP-134): its leaves, less name and etag."""
+    for name, value in given.items():
+        field = find_field(message, name)
+        if field is None or (not prefix and field.name in _NOT_IN_MASKS):
+            continue
+        below = None if field.is_repeated else field.message_type
+        if below is None or below.full_name.startswith("google.protobuf.") or not (isinstance(value, dict) and value):
+            yield prefix + field.name
+        else:
+            yield from mask_of(below, value, f"{prefix}{field.name}.")
+
+
+def find_field(message: Descriptor | None, name: str) -> FieldDescriptor | None:
+    """A field by its name in the contract or in JSON."""
+    fields = message.fields if message else ()
+    return next((field for field in fields if name in (field.name, field.json_name)), None)
+
+
+def _refuse(field: str, parent: str) -> NoReturn:
+    raise ValueError(f"{field!r} cannot be set: {parent} has a value of its own already")
