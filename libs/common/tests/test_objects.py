@@ -5,7 +5,7 @@ import threading
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ def store(objects_settings: dict[str, Any]) -> Iterator[ObjectStore]:
 
 
 def a_store(objects_settings: dict[str, Any], **changes: Any) -> ObjectStore:
-    return ObjectStore.of(ServiceSettings(postgres_url="unused", **{**objects_settings, **changes}))
+    return ObjectStore.of(ServiceSettings(postgres_url="postgresql://unused", **{**objects_settings, **changes}))
 
 
 def test_content_is_stored_once_under_its_hash(store: ObjectStore) -> None:
@@ -74,6 +74,12 @@ def test_what_bears_the_hash_of_another_object_is_read_unchecked(store: ObjectSt
     key = f"thumbnails/{store.put('media', b'a picture').sha256}"
     store.put_named(key, b"a small picture")
     assert store.get(key, checked=False) == b"a small picture"
+
+
+def test_keys_are_listed_by_age(store: ObjectStore) -> None:
+    key, now = store.put("media", b"a picture").key, datetime.now(UTC)
+    assert list(store.list_keys("media/", before=now + timedelta(hours=1))) == [key]
+    assert list(store.list_keys("media/", before=now - timedelta(hours=1))) == []
 
 
 def test_large_files_are_streamed_in_parts(store: ObjectStore, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
@@ -213,13 +213,14 @@ class ObjectStore:
         except NotFound:
             return None
 
-    def list_keys(self, prefix: str) -> Iterator[str]:
-        """The keys that begin so, in order."""
+    def list_keys(self, prefix: str, before: datetime | None = None) -> Iterator[str]:
+        """The keys that begin so, in order; only those stored before a time, where one is given."""
         with self._translated(prefix):
             pages = self._client.get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
                 for found in page.get("Contents", ()):
-                    yield str(found["Key"]).removeprefix(self._prefix)
+                    if before is None or found["LastModified"] < before:
+                        yield str(found["Key"]).removeprefix(self._prefix)
 
     def delete(self, key: str) -> None:
         """Removes an object; one that is not there is no error."""

@@ -17,6 +17,7 @@ from vesta_datasets.api.item_service import ItemService
 from vesta_datasets.api.snapshot_service import SnapshotService
 from vesta_datasets.api.taxonomy_service import TaxonomyService
 from vesta_datasets.events import Reactions
+from vesta_datasets.forgetting import Forgetting
 from vesta_datasets.operations import EXPORT, IMPORT, Operations
 from vesta_datasets.settings import Settings
 from vesta_datasets.store import SERVICE, Store
@@ -24,6 +25,7 @@ from vesta_datasets.telling import Telling
 from vesta_datasets.transfers import Export, Import
 
 IDLE = timedelta(seconds=2)
+FORGETTING_IDLE = timedelta(hours=1)
 TELLING_IDLE = timedelta(milliseconds=250)
 
 
@@ -57,6 +59,7 @@ def build(settings: Settings) -> App:
             Consumer(SERVICE, "labels", reactions.label_handlers(), postgres, kafka, metrics),
             Consumer(SERVICE, "predictions", reactions.prediction_handlers(), postgres, kafka, metrics),
             worker,
+            Loop("forgetting", Forgetting(store, objects).step, FORGETTING_IDLE),
             Loop("telling", Telling(store).step, TELLING_IDLE),
         ],
         closing=[connection.close, postgres.close],
