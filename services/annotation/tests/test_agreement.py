@@ -4,10 +4,13 @@ from collections import Counter
 from itertools import permutations
 
 import pytest
+from annotation_builders import label
 from hypothesis import given
 from hypothesis import strategies as st
 from vesta_annotation.agreement import Answer, measure_agreement, nominal_alpha
-from vesta_contracts.annotation.v1 import AnnotatorAgreement
+from vesta_annotation.consensus import answer_key
+from vesta_annotation.rows import answer_of
+from vesta_contracts.annotation.v1 import AnnotatorAgreement, Submission, Task
 
 
 def the_answers(*told: str, accepted: str = "") -> list[Answer]:
@@ -114,3 +117,16 @@ def by_definition(units: list[list[str]]) -> float:
 def test_ten_thousand_tasks_of_which_no_two_answers_are_equal_are_measured_at_once() -> None:
     told = [(f"{task}-ada".encode(), f"{task}-bob".encode()) for task in range(10_000)]
     assert nominal_alpha(told) == pytest.approx(0, abs=1e-3)
+
+
+def test_an_answer_that_was_kept_without_a_key_counts_by_what_it_says() -> None:
+    said = [label("van")]
+    row = {"task": "t", "annotator": "ada", "state": "ACCEPTED", "rejected": False}
+    old = {
+        "answer_key": None,
+        "accepted_key": None,
+        "body": Submission(annotations=said).SerializeToString(),
+        "task_body": Task(accepted=said).SerializeToString(),
+    }
+    new = {"answer_key": answer_key(said), "accepted_key": answer_key(said), "body": None, "task_body": None}
+    assert answer_of(row | old) == answer_of(row | new) == Answer("t", "ada", answer_key(said), answer_key(said))

@@ -5,7 +5,7 @@ from annotation_builders import a_box, label
 from google.protobuf.duration_pb2 import Duration
 from hypothesis import given
 from hypothesis import strategies as st
-from vesta_annotation.answers import check_answer
+from vesta_annotation.answers import ANSWER_BYTES_MAX, check_answer
 from vesta_annotation.shapes import find_flaw
 from vesta_common.errors import InvalidArgument
 from vesta_contracts.annotation.v1 import Campaign
@@ -27,7 +27,7 @@ from vesta_contracts.common.v1 import (
 
 VANS = Campaign(name="projects/acme/campaigns/vans", concepts=["van", "car"])
 SOMETIMES_SEVERAL = Campaign(concepts=["van", "car"], multi_label=True)
-ANYTHING = Campaign()
+WITHOUT_CONCEPTS = Campaign(name="projects/acme/campaigns/bare")
 
 ZERO, ONE, TWO = Duration(), Duration(seconds=1), Duration(seconds=2)
 SQUARE = PixelBox(x_max_px=10, y_max_px=10)
@@ -43,11 +43,23 @@ RING = Ring(points=[PixelPoint(), PixelPoint(x_px=9), PixelPoint(y_px=9)])
         (VANS, [a_box("van"), a_box("van"), a_box("car")]),
         (VANS, [label("van"), a_box("car")]),
         (SOMETIMES_SEVERAL, [label("van"), label("car")]),
-        (ANYTHING, [label("zeppelin")]),
     ],
 )
 def test_what_is_asked_for_is_taken(campaign: Campaign, answer: list[Annotation]) -> None:
     check_answer(answer, campaign, "answer")
+
+
+def test_a_campaign_whose_taxonomy_has_no_living_concept_takes_no_concept_and_still_none_of_them() -> None:
+    check_answer([], WITHOUT_CONCEPTS, "answer")
+    with pytest.raises(InvalidArgument) as raised:
+        check_answer([label("zeppelin")], WITHOUT_CONCEPTS, "answer")
+    assert raised.value.reason == "CONCEPT_NOT_ASKED"
+
+
+def test_an_answer_that_no_event_could_carry_is_refused_before_it_is_kept() -> None:
+    fine = Annotation(concept="van", mask=Mask(height_px=2000, width_px=1000, runs_px=[2] * 1_000_000))
+    with pytest.raises(InvalidArgument, match=str(ANSWER_BYTES_MAX)):
+        check_answer([fine], VANS, "answer")
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,7 @@ def test_tasks_are_filtered_by_what_they_are(annotation: Service) -> None:
     annotation.clock.advance(timedelta(days=1))
     annotation.has_tasks("late")
     midnight = annotation.clock.now().isoformat()
+    assert listed(annotation, f'update_time >= "{midnight}"') == ["late"]
     assert listed(annotation, "state = OPEN") == ["chance", "late"]
     assert listed(annotation, "state != OPEN") == ["decided", "gone"]
     assert listed(annotation, "control") == listed(annotation, "control = true") == ["chance"]

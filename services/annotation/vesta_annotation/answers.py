@@ -8,6 +8,8 @@ from vesta_contracts.common.v1 import Annotation
 
 from vesta_annotation.shapes import find_flaw
 
+ANSWER_BYTES_MAX = 900_000  # the event that tells of it may have 1,000,000, with the names of those who agreed
+
 
 def check_answer(annotations: Sequence[Annotation], campaign: Campaign, field: str) -> None:
     """Accepts what the campaign asks for. No annotation at all is an answer too: "none of the concepts".
@@ -18,10 +20,14 @@ def check_answer(annotations: Sequence[Annotation], campaign: Campaign, field: s
     Raises:
         InvalidArgument: says which annotation is wrong, and what would be right.
     """
+    size_bytes = sum(annotation.ByteSize() for annotation in annotations)
+    if size_bytes > ANSWER_BYTES_MAX:
+        what = f"has {size_bytes} bytes of {ANSWER_BYTES_MAX}; draw with fewer points, or masks with longer runs"
+        raise _refusal(field, what, "SHAPE_INVALID")
     asked = set(campaign.concepts)
     for index, annotation in enumerate(annotations):
         where = f"{field}[{index}]"
-        if asked and annotation.concept not in asked:
+        if annotation.concept not in asked:
             raise _refusal(
                 where, f"has {annotation.concept!r}, which {campaign.name} does not ask for", "CONCEPT_NOT_ASKED"
             )

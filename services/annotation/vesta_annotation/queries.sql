@@ -88,7 +88,8 @@ WHERE name = :name;
 
 -- name: settle_task^
 -- Moves a task out of everybody's hands, to review or to its end.
-UPDATE tasks SET state = :state, body = :body, leases = '{}', update_time = :now WHERE name = :name RETURNING *;
+UPDATE tasks SET state = :state, body = :body, accepted_key = :accepted_key, leases = '{}', update_time = :now
+WHERE name = :name RETURNING *;
 
 -- name: begin_round!
 -- Asks the experts again.
@@ -99,10 +100,11 @@ WHERE name = :name;
 -- name: cancel_tasks
 -- Cancels every undecided task of a campaign.
 UPDATE tasks SET state = 'CANCELLED', leases = '{}', update_time = :now
-WHERE campaign = :campaign AND state IN ('OPEN', 'IN_REVIEW') RETURNING *;
+WHERE campaign = :campaign AND state IN ('OPEN', 'IN_REVIEW') RETURNING name, item;
 
 -- name: insert_submission!
-INSERT INTO submissions (name, task, round, annotator, body) VALUES (:name, :task, :round, :annotator, :body);
+INSERT INTO submissions (name, task, round, annotator, body, answer_key)
+VALUES (:name, :task, :round, :annotator, :body, :answer_key);
 
 -- name: has_answered$
 SELECT EXISTS (SELECT FROM tasks WHERE name = :task AND :annotator = ANY (annotators));
@@ -117,8 +119,12 @@ SELECT body FROM submissions WHERE task = :task AND name > :after ORDER BY name 
 SELECT body FROM submissions WHERE task = :task AND round = :round ORDER BY name;
 
 -- name: list_answers
--- Every answer of a campaign, with the task's state, what was accepted, and whether its round was rejected.
-SELECT submissions.task, annotator, submissions.body, state, tasks.body AS task_body, round <= rejection_count AS rejected
+-- Every answer of a campaign, with the task's state, what was accepted, and whether its round was rejected; whole bodies only
+-- where they were kept without a key.
+SELECT
+    submissions.task, annotator, state, round <= rejection_count AS rejected, answer_key, accepted_key,
+    CASE WHEN answer_key IS NULL THEN submissions.body END AS body,
+    CASE WHEN accepted_key IS NULL AND state = 'ACCEPTED' THEN tasks.body END AS task_body
 FROM tasks JOIN submissions ON submissions.task = tasks.name
 WHERE campaign = :campaign;
 

@@ -6,8 +6,10 @@ from typing import Any
 
 from vesta_common.etags import with_etag
 from vesta_common.messages import set_times, without
-from vesta_contracts.annotation.v1 import Campaign, Task
+from vesta_contracts.annotation.v1 import Campaign, Submission, Task
 
+from vesta_annotation.agreement import Answer
+from vesta_annotation.consensus import answer_key
 from vesta_annotation.leases import running_leases
 
 _CAMPAIGN_APART = ("name", "state", "counts", "create_time", "update_time", "etag")
@@ -57,3 +59,13 @@ def task_of(row: Mapping[str, Any], now: datetime) -> Task:
     expire_times = {holder: datetime.fromisoformat(end) for holder, end in row["leases"].items()}
     task.leases.extend(running_leases(expire_times, now))
     return task
+
+
+def answer_of(row: Mapping[str, Any]) -> Answer:
+    """The answer of a row, by its keys; read from the whole bodies where those are older than the keys."""
+    value, accepted = row["answer_key"], row["accepted_key"]
+    if value is None:
+        value = answer_key(Submission.FromString(row["body"]).annotations)
+    if accepted is None and row["state"] == "ACCEPTED":
+        accepted = answer_key(Task.FromString(row["task_body"]).accepted)
+    return Answer(row["task"], row["annotator"], bytes(value), accepted and bytes(accepted), rejected=row["rejected"])

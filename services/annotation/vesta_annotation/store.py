@@ -19,7 +19,7 @@ from vesta_annotation.consensus import answer_key
 from vesta_annotation.decision import Decision
 from vesta_annotation.events import TaskEvent, task_accepted, task_cancelled, task_rejected
 from vesta_annotation.leases import expire_time
-from vesta_annotation.rows import campaign_body, campaign_of, task_body, task_of
+from vesta_annotation.rows import answer_of, campaign_body, campaign_of, task_body, task_of
 
 SERVICE = "annotation"
 
@@ -197,10 +197,15 @@ class Store:
     def cancel_tasks(self, connection: Connection, campaign: str) -> None:
         """Withdraws every undecided task of a campaign, and tells of each."""
         rows = queries.cancel_tasks(connection, campaign=campaign, now=self.clock.now())
-        self._publish(connection, *(task_cancelled(task) for task in self._tasks(rows)))
+        self._publish(connection, *(task_cancelled(Task(**row)) for row in rows))
 
     def _settle(self, connection: Connection, task: Task, state: "Task.State.ValueType") -> Task:
-        fields = {"state": Task.State.Name(state), "body": task_body(task), "now": self.clock.now()}
+        fields = {
+            "state": Task.State.Name(state),
+            "body": task_body(task),
+            "accepted_key": answer_key(task.accepted) if state == Task.ACCEPTED else None,
+            "now": self.clock.now(),
+        }
         return self._task(queries.settle_task(connection, name=task.name, **fields))
 
     def _publish(self, connection: Connection, *told: TaskEvent) -> None:
@@ -220,6 +225,7 @@ class Store:
             round=submission.round,
             annotator=annotator,
             body=submission.SerializeToString(),
+            answer_key=answer_key(submission.annotations),
         )
         queries.add_answer(connection, name=task.name, annotator=annotator, now=now)
 
@@ -243,16 +249,7 @@ class Store:
 
     def list_answers(self, connection: Connection, campaign: str) -> list[Answer]:
         """Every answer to a campaign's tasks."""
-        return [
-            Answer(
-                task=row["task"],
-                annotator=row["annotator"],
-                value=answer_key(Submission.FromString(row["body"]).annotations),
-                accepted=answer_key(Task.FromString(row["task_body"]).accepted) if row["state"] == "ACCEPTED" else None,
-                rejected=row["rejected"],
-            )
-            for row in queries.list_answers(connection, campaign=campaign)
-        ]
+        return [answer_of(row) for row in queries.list_answers(connection, campaign=campaign)]
 
     # Reviews
 

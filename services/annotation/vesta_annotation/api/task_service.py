@@ -7,7 +7,7 @@ from vesta_common import filters
 from vesta_common.errors import FailedPrecondition, InvalidArgument, Violation
 from vesta_common.idempotency import once
 from vesta_common.ids import new_id
-from vesta_common.messages import copy_of
+from vesta_common.messages import copy_of, without
 from vesta_common.names import parent_of
 from vesta_common.page_keys import by_name
 from vesta_common.pages import read_page
@@ -39,6 +39,7 @@ _FILTERS = {
     "item": filters.Field("item"),
     "priority": filters.Field("priority", float, ordered=True),
     "create_time": filters.Field("create_time", filters.instant, ordered=True),
+    "update_time": filters.Field("update_time", filters.instant, ordered=True),
 }
 
 
@@ -80,7 +81,9 @@ class TaskService(TaskServiceServicer):
             if campaign.state != Campaign.ACTIVE:
                 return LeaseTasksResponse()
             if request.purpose == LeasePurpose.LEASE_PURPOSE_ANNOTATE:
-                tasks = self._store.lease_to_annotate(connection, campaign, caller, limit)
+                tasks = [
+                    _unprompted(task) for task in self._store.lease_to_annotate(connection, campaign, caller, limit)
+                ]
             else:
                 tasks = self._store.lease_to_review(connection, campaign, caller, limit, own_too=False)
                 if not tasks and is_last_resort():
@@ -95,7 +98,7 @@ class TaskService(TaskServiceServicer):
             check_holder(task, caller)
             campaign = self._store.get_campaign(connection, parent_of(task.name))
             until = expire_time(campaign, self._store.clock.now())
-            return self._store.renew_lease(connection, task.name, caller, until)
+            return _unprompted(self._store.renew_lease(connection, task.name, caller, until))
 
     def ReleaseTask(self, request: ReleaseTaskRequest, context: grpc.ServicerContext) -> Task:
         """Gives a leased task back."""
@@ -145,6 +148,11 @@ def _check_items(tasks: Sequence[Task], campaign: Campaign) -> None:
             what = f"is {task.item}, which is not in {campaign.dataset}, the dataset of the campaign"
             field = f"tasks[{index}].item"
             raise InvalidArgument(f"{field} {what}", reason="ITEM_NOT_IN_DATASET", violations=[Violation(field, what)])
+
+
+def _unprompted(task: Task) -> Task:
+    """The task as whoever answers it sees it: one of the control arm without the model's suggestion, which it is to check."""
+    return without(task, "pre_annotations", "model_version") if task.control and task.state == Task.OPEN else task
 
 
 def _new_task(wanted: Task, campaign: Campaign) -> Task:
