@@ -65,7 +65,9 @@ def a_campaign(**fields: Any) -> Campaign:
 def a_deployment(wanted: str = EMBEDDING, stable: str | None = None, **fields: Any) -> Deployment:
     answers = wanted if stable is None else stable
     defaults = {"name": NAMES.deployment, "datasets": [DATASET], "state": Deployment.READY}
-    return Deployment(model_version=wanted, stable_version=answers, **{**defaults, **fields})
+    deployment = Deployment(model_version=wanted, stable_version=answers, **{**defaults, **fields})
+    deployment.update_time.FromDatetime(NOW)
+    return deployment
 
 
 def scored(by: str, count: int = ITEMS) -> ScoringProgress:

@@ -356,6 +356,7 @@ class _Campaigns(_Servicer, CampaignServiceServicer):
         campaign = self.platform.campaigns.setdefault(name, Campaign())
         campaign.CopyFrom(request.campaign)
         campaign.name = name
+        campaign.create_time.FromDatetime(self.platform.clock.now())
         return campaign
 
 
@@ -365,14 +366,14 @@ class _Tasks(_Servicer, TaskServiceServicer):
 
     def ListTasks(self, request: Any, context: Any) -> ListTasksResponse:
         wanted = {"OPEN": "state = OPEN" in request.filter, "ACCEPTED": "state = ACCEPTED" in request.filter}
-        since = re.search(r'create_time >= "([^"]+)"', request.filter)
-        begin = datetime.fromisoformat(since[1]) if since else None
+        since = re.search(r'(create_time|update_time) >= "([^"]+)"', request.filter)
+        field, begin = (since[1], datetime.fromisoformat(since[2])) if since else ("", None)
         found = [
             task
             for task in self.platform.tasks.values()
             if wanted[Task.State.Name(task.state)]
             and (task.control or "control = true" not in request.filter)
-            and (begin is None or task.create_time.ToDatetime(begin.tzinfo) >= begin)
+            and (begin is None or getattr(task, field).ToDatetime(begin.tzinfo) >= begin)
         ]
         begin_place = int(request.page_token or 0)
         end_place = begin_place + request.page_size

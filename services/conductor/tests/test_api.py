@@ -2,11 +2,11 @@
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import grpc
 import pytest
-from conductor_builders import DATASET, PROJECT
+from conductor_builders import DATASET, PROJECT, a_situation, a_world
 from conductor_simulation import SimulatedPlatform
 from google.protobuf.field_mask_pb2 import FieldMask
 from vesta_common.client import open_channel
@@ -14,10 +14,14 @@ from vesta_common.clock import ManualClock
 from vesta_common.errors import Aborted, AlreadyExists, InvalidArgument, NotFound, VestaError
 from vesta_common.postgres import Postgres
 from vesta_common.server import Server
+from vesta_common.validation import validate
 from vesta_conductor import store
 from vesta_conductor.api.loop_service import LoopService
 from vesta_conductor.api.project_service import ProjectService
+from vesta_conductor.names import LoopNames
+from vesta_conductor.reconcile import reconcile
 from vesta_conductor.situation import Command, Outcome
+from vesta_contracts.annotation.v1 import CreateCampaignRequest
 from vesta_contracts.conductor.v1 import (
     CreateLoopRequest,
     CreateProjectRequest,
@@ -76,6 +80,16 @@ def a_loop(conductor: Conductor, loop_id: str = "vans", request_id: str = "", **
     return conductor.loops.CreateLoop(
         CreateLoopRequest(parent=PROJECT, loop_id=loop_id, loop=wanted, request_id=request_id)
     )
+
+
+def test_the_id_that_a_loop_is_given_names_its_campaign_too(conductor: Conductor) -> None:
+    a_project(conductor)
+    loop = a_loop(conductor, "")
+    named = replace(a_situation(world=a_world(campaign=None)), names=LoopNames(loop.name, DATASET))
+    command = reconcile(named).command
+    assert command is not None
+    assert isinstance(command.request, CreateCampaignRequest)
+    validate(command.request)
 
 
 class TestProjects:
@@ -226,6 +240,12 @@ class TestLoops:
                 UpdateLoopRequest(loop=Loop(name=made.name, policy=policy), update_mask=FieldMask(paths=[path]))
             )
         assert refused.value.reason == "FIELD_IMMUTABLE"
+
+    def test_saying_what_holds_unsaid_is_no_change(self, conductor: Conductor) -> None:
+        made = a_loop(conductor)
+        one = Loop(name=made.name, policy=LoopPolicy(replicas=1))
+        update = UpdateLoopRequest(loop=one, update_mask=FieldMask(paths=["policy.replicas"]))
+        assert conductor.loops.UpdateLoop(update).policy.replicas == 1
 
     def test_an_unknown_recipe_is_no_update(self, conductor: Conductor) -> None:
         made = a_loop(conductor)

@@ -50,6 +50,15 @@ def test_a_task_that_is_accepted_during_the_look_is_never_overlooked() -> None:
         assert ITEM in {task.item for task in (*world.undecided, *world.accepted)}, moment
 
 
+def test_an_answer_to_a_task_that_was_made_long_ago_is_seen() -> None:
+    platform = a_platform()
+    platform.clock.advance(timedelta(days=3))
+    accept(platform)
+    world = look(platform)
+    assert [task.item for task in world.accepted] == [ITEM]
+    assert world.unsettled_count == 1
+
+
 def test_an_answer_on_its_way_is_unsettled_until_the_dataset_shows_it() -> None:
     platform = a_platform()
     accept(platform)

@@ -32,13 +32,14 @@ from conductor_builders import (
 )
 from vesta_conductor.reconcile import reconcile
 from vesta_conductor.situation import Command, Outcome, Situation, Step
+from vesta_conductor.status import status_of
 from vesta_contracts.annotation.v1 import (
     BatchCreateTasksRequest,
     Campaign,
     CreateCampaignRequest,
     UpdateCampaignRequest,
 )
-from vesta_contracts.conductor.v1 import LoopStatus
+from vesta_contracts.conductor.v1 import LabelSaving, LoopStatus
 from vesta_contracts.datasets.v1 import CreateSnapshotRequest, SelectedItem, SelectItemsRequest, SelectItemsResponse
 from vesta_contracts.serving.v1 import CreateDeploymentRequest, Deployment, UpdateDeploymentRequest
 from vesta_contracts.training.v1 import CreateTrainingRunRequest, TrainingProgress, TrainingRun
@@ -117,6 +118,11 @@ class TestCampaign:
 
 
 class TestEmbedding:
+    def test_an_item_of_few_that_cannot_be_read_holds_nothing_up_for_longer_than_two_minutes(self) -> None:
+        waiting = a_situation(world=a_world(dataset=a_dataset(item_count=10, embedded_count=9)))
+        assert reconcile(waiting).phase == LoopStatus.EMBEDDING
+        assert reconcile(replace(waiting, now=NOW + timedelta(minutes=3))).phase != LoopStatus.EMBEDDING
+
     def test_the_embedding_model_is_made_first(self) -> None:
         command = command_of(reconcile(a_situation(world=a_world(deployment=None, stable=None))))
         assert isinstance(command.request, CreateTrainingRunRequest)
@@ -134,7 +140,8 @@ class TestEmbedding:
         failed = TrainingRun(name=NAMES.embedding_run(1), state=TrainingRun.FAILED, error="no weights")
         once = a_situation(world=a_world(deployment=None, stable=None, embedding_runs=(failed,)))
         assert command_of(reconcile(once)).resource == NAMES.embedding_run(2)
-        twice = replace(once, world=replace(once.world, embedding_runs=(failed, failed)))
+        again = TrainingRun(name=NAMES.embedding_run(2), state=TrainingRun.FAILED, error="no weights")
+        twice = replace(once, world=replace(once.world, embedding_runs=(failed, again)))
         assert reconcile(twice).phase == LoopStatus.BLOCKED
         assert "no weights" in reconcile(twice).message
         assert command_of(reconcile(replace(twice, policy_revision=2))).resource == NAMES.embedding_run(3)
@@ -236,7 +243,7 @@ class TestAsking:
         step = reconcile(replace(situation, world=replace(situation.world, selection=chosen)))
         request = command_of(step).request
         assert isinstance(request, BatchCreateTasksRequest)
-        assert request.request_id == command_of(step).request_id == "u-ask-0"
+        assert request.request_id == command_of(step).request_id == "u-ask-0-0"
         first, second = request.tasks
         assert (first.item, first.selection_reason, first.model_version) == ("i1", "unsure", version(1))
         assert first.pre_annotations[0].concept == "car"
@@ -260,7 +267,7 @@ class TestAsking:
         world = a_world(
             campaign=a_campaign(accepted_count=20, cancelled_count=30), dataset=a_dataset(train_labelled_count=20)
         )
-        assert command_of(answered(a_situation(world=world))).request_id == "u-ask-50"
+        assert command_of(answered(a_situation(world=world))).request_id == "u-ask-0-50"
 
     @pytest.mark.parametrize(
         ("undecided", "labels", "asked"),
@@ -445,9 +452,9 @@ class TestTraining:
         assert "out of memory" in command.reason
 
     def test_two_failures_end_the_round_with_the_reason(self) -> None:
-        failed = a_run(2, state=TrainingRun.FAILED, error="out of memory.")
+        failed = tuple(a_run(2, attempt, TrainingRun.FAILED, error="out of memory.") for attempt in (1, 2))
         situation = trained()
-        step = reconcile(replace(situation, world=replace(situation.world, runs=(failed, failed))))
+        step = reconcile(replace(situation, world=replace(situation.world, runs=failed)))
         assert command_of(step).outcome is Outcome.FAILED
         assert step.round is not None
         assert "out of memory" in step.round.round.verdict.reason
@@ -474,6 +481,13 @@ class TestDeploying:
         assert list(command.request.update_mask.paths) == ["model_version"]
         assert step.round is not None
         assert step.round.round.verdict.passed
+
+    def test_a_round_keeps_no_figures_that_grow_with_the_square_of_the_concepts(self) -> None:
+        metrics = some_metrics(0.82)
+        metrics.confusion.extend([1] * 10_000)
+        record = reconcile(trained(run=a_run(2, champion=version(1), comparison=a_comparison(), metrics=metrics))).round
+        assert record is not None
+        assert record.round.metrics == some_metrics(0.82)
 
     def test_a_challenger_that_fails_leaves_the_champion_and_ends_the_round(self) -> None:
         worse = a_run(2, champion=version(1), comparison=a_comparison(-0.03))
@@ -534,6 +548,32 @@ class TestScoring:
         assert step.round is not None
         assert step.round.round.auto_share == 0.75
         assert "75 %" in command.reason
+
+    def test_once_scoring_has_ended_what_the_dataset_never_shows_is_waited_for_no_longer_than_two_minutes(self) -> None:
+        situation = self.answering(scored_model_version=version(9), pool_scored_count=800, pool_certain_count=600)
+        under_way = replace(situation, now=NOW + timedelta(hours=1))
+        assert reconcile(under_way).phase == LoopStatus.SCORING
+        ended = a_deployment(version(2), scoring=scored(version(2)))
+        waiting = replace(situation, world=replace(situation.world, deployment=ended))
+        assert reconcile(waiting).phase == LoopStatus.SCORING
+        record = reconcile(waiting).round
+        assert record is not None
+        history = replace(waiting.history, current=record)
+        step = reconcile(replace(waiting, history=history, now=NOW + timedelta(minutes=3)))
+        assert command_of(step).outcome is Outcome.PROMOTED
+        assert step.round is not None
+        assert not step.round.round.HasField("auto_share")  # another model's certainty tells nothing of this one
+
+    def test_what_was_saved_is_the_champions_and_changes_with_it_alone(self) -> None:
+        saving = LabelSaving(spent_labels=20)
+        situation = self.answering(scored_model_version=version(2), scored_count=ITEMS)
+        situation = replace(situation, history=replace(situation.history, label_saving=saving))
+        turned = reconcile(situation)
+        assert command_of(turned).outcome is Outcome.PROMOTED
+        assert not status_of(situation, turned).HasField("label_saving")  # of the new champion nothing is known
+        loading = trained(deployment=a_deployment(version(2), version(1), state=Deployment.LOADING))
+        loading = replace(loading, history=replace(loading.history, label_saving=saving))
+        assert status_of(loading, reconcile(loading)).label_saving == saving
 
     def test_an_empty_pool_has_no_share(self) -> None:
         step = reconcile(self.answering(scored_model_version=version(2), scored_count=ITEMS, pool_count=0))

@@ -6,17 +6,17 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 import pytest
-from conductor_builders import DATASET, LOOP, PROJECT
+from conductor_builders import DATASET, LOOP, NAMES, PROJECT
 from conductor_simulation import SimulatedPlatform
 from prometheus_client import CollectorRegistry
 from vesta_common.clock import ManualClock
-from vesta_common.errors import FailedPrecondition, Unavailable
+from vesta_common.errors import Aborted, FailedPrecondition, Unavailable
 from vesta_common.postgres import Connection, Postgres
 from vesta_conductor import store
 from vesta_conductor.driver import Driver
 from vesta_conductor.metrics import ConductorMetrics
 from vesta_contracts.annotation.v1 import Task
-from vesta_contracts.conductor.v1 import Loop, LoopPolicy, LoopStatus, Project
+from vesta_contracts.conductor.v1 import Loop, LoopPolicy, LoopStatus, Project, Round
 
 TURNS_MAX = 2500
 BUDGET = 90
@@ -253,3 +253,122 @@ def test_a_peer_that_refuses_for_long_blocks_the_loop_and_its_words_are_told(
     assert phases[0] != LoopStatus.BLOCKED
     assert phases[3] == LoopStatus.BLOCKED
     assert Driver(postgres, platform.peers(), clock, ConductorMetrics(CollectorRegistry())).turn(LOOP) == timedelta(0)
+
+
+@pytest.mark.parametrize(
+    ("made", "phase"),
+    [
+        ("campaigns", LoopStatus.LABELLING),
+        ("deployments", LoopStatus.LABELLING),
+        ("runs", LoopStatus.TRAINING),
+        ("snapshots", LoopStatus.TRAINING),
+    ],
+)
+def test_what_somebody_deletes_is_made_again_in_the_same_round(
+    made: str,
+    phase: LoopStatus.Phase.ValueType,
+    postgres: Postgres,
+    clock: ManualClock,
+    create: Callable[..., None],
+) -> None:
+    chance = random.Random(11)
+    platform = SimulatedPlatform(clock, chance, settle=False)
+    create()
+    mortal = Mortal(postgres, chance, dying=0, away=0)
+    for _ in range(2):
+        assert turn_until(postgres, platform, mortal, phase).status.rounds[-1].number == 1
+        clock.advance(timedelta(seconds=1))
+        getattr(platform, made).clear()
+        if made == "campaigns":
+            platform.tasks.clear()
+        if made == "snapshots":
+            platform.runs.clear()
+    assert turn_until(postgres, platform, mortal, LoopStatus.EXHAUSTED).status.champion
+    assert getattr(platform, made)
+
+
+def test_a_second_attempt_goes_on_where_somebody_deletes_the_first(
+    postgres: Postgres, clock: ManualClock, create: Callable[..., None]
+) -> None:
+    chance = random.Random(12)
+    platform = SimulatedPlatform(clock, chance)
+    create()
+    mortal = Mortal(postgres, chance, dying=0, away=0)
+    turn_until(postgres, platform, mortal, LoopStatus.LABELLING)
+    platform.failing_runs = 1.0
+    while NAMES.run(1, 2) not in platform.runs:
+        turn_until(postgres, platform, mortal, LoopStatus.TRAINING)
+        platform.live()
+    platform.failing_runs = 0.0
+    del platform.runs[NAMES.run(1, 1)]
+    loop = turn_until(postgres, platform, mortal, LoopStatus.EXHAUSTED)
+    assert loop.status.rounds[0].training_run == NAMES.run(1, 2)
+    assert NAMES.run(1, 1) not in platform.runs
+
+
+def test_a_command_that_outlives_its_round_in_a_pause_is_not_given_again(
+    postgres: Postgres, clock: ManualClock, create: Callable[..., None]
+) -> None:
+    """The answer to a training's command is lost, the Loop is paused, and its round ends before it goes on."""
+    chance = random.Random(13)
+    platform = SimulatedPlatform(clock, chance)
+    create()
+    mortal = Mortal(postgres, chance, dying=0, away=0)
+    while len(rounds(postgres)) == 1:
+        turn_until(postgres, platform, mortal, LoopStatus.LABELLING)
+        platform.live()
+    platform.worse_models = 1.0
+    lost: list[str] = []
+
+    def lose(method: str) -> None:
+        if method == "CreateTrainingRun":
+            lost.append(method)
+            raise Unavailable("the answer was lost")
+
+    losing = Driver(postgres, platform.peers(after=lose), clock, ConductorMetrics(CollectorRegistry()))
+    while not lost:
+        if losing.turn(LOOP) != timedelta(0):
+            platform.live()
+    pause(postgres, clock, paused=True)
+    driver = Driver(postgres, platform.peers(), clock, ConductorMetrics(CollectorRegistry()))
+    for _ in range(10):
+        driver.turn(LOOP)
+        platform.live()
+    before = rounds(postgres)
+    assert before[1].HasField("end_time")
+    pause(postgres, clock, paused=False)
+    driver.turn(LOOP)
+    assert rounds(postgres)[1] == before[1]
+
+
+def test_a_command_that_somebody_was_faster_than_is_decided_anew(
+    postgres: Postgres, clock: ManualClock, create: Callable[..., None]
+) -> None:
+    platform = SimulatedPlatform(clock, random.Random(14))
+    create()
+
+    def abort(method: str) -> None:
+        if method == "CreateCampaign":
+            raise Aborted("the etag is stale")
+
+    driver = Driver(postgres, platform.peers(before=abort), clock, ConductorMetrics(CollectorRegistry()))
+    assert driver.turn(LOOP) is None
+    with postgres.transaction() as connection:
+        kept = store.load(connection, LOOP)
+    assert kept is not None
+    assert kept.pending is None
+
+
+def pause(postgres: Postgres, clock: ManualClock, *, paused: bool) -> None:
+    with postgres.transaction() as connection:
+        loop = store.find_loop(connection, LOOP)
+        assert loop is not None
+        loop.paused = paused
+        store.update_loop(connection, loop, policy_changed=True, now=clock.now())
+
+
+def rounds(postgres: Postgres) -> list[Round]:
+    with postgres.transaction() as connection:
+        loop = store.find_loop(connection, LOOP)
+    assert loop is not None
+    return list(loop.status.rounds)

@@ -1,4 +1,8 @@
-"""What the control arm tells of live accuracy: its items were drawn blindly, so their answers are a fair sample."""
+"""What the control arm tells of live accuracy: its items were drawn blindly from what was unlabelled then.
+
+So their answers are a fair sample of that, and not of all that ever arrived: choosing takes the hard items out of the pool first,
+and what is left is easier. The longer a pool is worked on without new items, the kinder the estimate.
+"""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -28,7 +32,7 @@ class LiveAccuracy:
 
 
 def live_accuracy(tasks: Iterable[Task], *, model: str, multi_label: bool) -> LiveAccuracy | None:
-    """The accuracy on what arrives, of the newest version, or of the newest few together.
+    """The accuracy on the pool that was unlabelled then, of the newest version, or of the newest few together.
 
     Args:
         tasks: decided tasks of the control arm, in any order. Those that bear no classifier's pre-annotation (drawn

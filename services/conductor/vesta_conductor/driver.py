@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import structlog
 from vesta_common.clock import Clock
-from vesta_common.errors import VestaError, is_transient
+from vesta_common.errors import Aborted, VestaError, is_transient
 from vesta_common.events import new_event
 from vesta_common.outbox import publish
 from vesta_common.postgres import Postgres
@@ -61,19 +61,19 @@ class Driver:
             failures: how many looks before this one came to nothing, one after another.
 
         Returns:
-            When to look again; None where this look came to nothing because a peer failed: `backoff` says when.
+            When to look again; None where this look came to nothing, as when a peer failed: `backoff` says when.
         """
         with self._postgres.transaction() as connection:
             kept = store.load(connection, loop)
         if kept is None:
             return RESTING
         try:
-            return self._repeat(kept) if kept.pending and not kept.loop.paused else self._look(kept)
+            return self._repeat(kept, *kept.pending) if kept.pending and not kept.loop.paused else self._look(kept)
         except VestaError as error:
             self._tell_failure(kept, error, failures)
             return None
 
-    def _look(self, kept: KeptLoop) -> timedelta:
+    def _look(self, kept: KeptLoop) -> timedelta | None:
         names, policy = LoopNames(kept.loop.name, kept.loop.policy.dataset), Policy.of(kept.loop.policy)
         now = self._clock.now()
         situation = Situation(
@@ -95,26 +95,27 @@ class Driver:
         if step.command is None:
             self._keep(kept, step, status)
             return _rest(situation, step)
-        self._obey(kept, step.command, step.round or kept.history.current, status)
-        return AT_ONCE
+        return self._obey(kept, step.command, step.round or kept.history.current, status)
 
-    def _repeat(self, kept: KeptLoop) -> timedelta:
-        """Gives a command again of which nobody knows whether it was obeyed."""
-        assert kept.pending is not None
-        command, record = kept.pending
+    def _repeat(self, kept: KeptLoop, command: Command, record: RoundRecord) -> timedelta | None:
+        """Gives a command again of which nobody knows whether it was obeyed. One of a round that is over is dropped: it would
+        do again what others have gone on from."""
+        if record.number != kept.history.current.number:
+            with self._postgres.transaction() as connection:
+                store.delete_pending(connection, kept.loop.name, command)
+            return AT_ONCE
         log.info("command_repeated", loop=kept.loop.name, action=command.action, request_id=command.request_id)
         self._send(kept, command)
-        self._record(kept, command, record, kept.loop.status)
-        return AT_ONCE
+        return self._record(kept, command, record, kept.loop.status)
 
-    def _obey(self, kept: KeptLoop, command: Command, record: RoundRecord, status: LoopStatus) -> None:
+    def _obey(self, kept: KeptLoop, command: Command, record: RoundRecord, status: LoopStatus) -> timedelta | None:
         if command.request is not None:
             with self._postgres.transaction() as connection:
                 if not store.is_there(connection, kept.loop.name, kept.uid):
-                    return
+                    return RESTING
                 store.put_pending(connection, kept.loop.name, command, command.request, record)
             self._send(kept, command)
-        self._record(kept, command, record, status)
+        return self._record(kept, command, record, status)
 
     def _send(self, kept: KeptLoop, command: Command) -> None:
         """Raises the peer's error; one that says that nothing was done takes the command back."""
@@ -122,21 +123,28 @@ class Driver:
         try:
             act(self._peers, command.request)
         except VestaError as error:
-            if not is_transient(error):
+            if not is_transient(error) or isinstance(
+                error, Aborted
+            ):  # what is aborted is decided anew, from what is there now
                 with self._postgres.transaction() as connection:
                     store.delete_pending(connection, kept.loop.name, command)
             raise
 
-    def _record(self, kept: KeptLoop, command: Command, record: RoundRecord, status: LoopStatus) -> None:
-        """Writes down, all at once, what was done, why, and what follows for the round; and tells it."""
+    def _record(self, kept: KeptLoop, command: Command, record: RoundRecord, status: LoopStatus) -> timedelta | None:
+        """Writes down, all at once, what was done, why, and what follows for the round; and tells it.
+
+        Returns:
+            None where it was written down before: looking again at once might come to the same for ever.
+        """
         name, now = kept.loop.name, self._clock.now()
         with self._postgres.transaction() as connection:
             if not store.is_there(connection, name, kept.uid):
-                return
+                return RESTING
             store.delete_pending(connection, name, command)
             decision = store.insert_decision(connection, name, command, record.number, now)
             if decision is None:
-                return
+                log.warning("decided_before", loop=name, action=command.action, request_id=command.request_id)
+                return None
             publish(connection, new_event("conductor", name, LoopDecided(loop=name, decision=decision), now))
             if command.outcome is None:
                 store.put_round(connection, name, record)
@@ -146,6 +154,7 @@ class Driver:
             store.put_status(connection, kept, status)
         self._metrics.commands.labels(command.action).inc()
         log.info("loop_decided", loop=name, action=command.action, reason=command.reason, round=record.number)
+        return AT_ONCE
 
     def _keep(self, kept: KeptLoop, step: Step, status: LoopStatus) -> None:
         with self._postgres.transaction() as connection:

@@ -1,5 +1,7 @@
 """The first stages of a Loop: items, a campaign, and a deployment that embeds, so that choosing can begin."""
 
+from datetime import timedelta
+
 from google.protobuf.field_mask_pb2 import FieldMask
 from vesta_contracts.annotation.v1 import Campaign, CreateCampaignRequest, UpdateCampaignRequest
 from vesta_contracts.conductor.v1 import LoopStatus
@@ -7,10 +9,11 @@ from vesta_contracts.serving.v1 import CreateDeploymentRequest, Deployment, Unce
 from vesta_contracts.training.v1 import CreateTrainingRunRequest, TrainingRun
 
 from vesta_conductor.coverage import enough
-from vesta_conductor.names import last_part
+from vesta_conductor.names import attempt_of, last_part
 from vesta_conductor.reloading import reload_or_give_up
 from vesta_conductor.situation import Command, Outcome, Situation, Step
 
+EMBEDDINGS_WAIT = timedelta(minutes=2)  # for the dataset to show what the deployment has embedded
 ATTEMPTS_PER_POLICY = 2  # a run that failed is tried once more; a changed policy allows as many again
 
 
@@ -33,21 +36,14 @@ def keep_campaign(s: Situation) -> Step | None:
     wanted = _campaign(s)
     campaign = s.world.campaign
     if campaign is None:
+        request_id = s.fresh_id("campaign", s.history.current.number)
+        request = CreateCampaignRequest(
+            parent=s.names.project, campaign_id=s.names.loop_id, campaign=wanted, request_id=request_id
+        )
         return Step(
             LoopStatus.EMBEDDING,
             "Opens a campaign for the experts.",
-            Command(
-                s.request_id("campaign", s.history.current.number),
-                "open_campaign",
-                "Experts need a place to answer.",
-                s.names.campaign,
-                CreateCampaignRequest(
-                    parent=s.names.project,
-                    campaign_id=s.names.loop_id,
-                    campaign=wanted,
-                    request_id=s.request_id("campaign", s.history.current.number),
-                ),
-            ),
+            Command(request_id, "open_campaign", "Experts need a place to answer.", s.names.campaign, request),
         )
     if campaign.dataset != s.policy.dataset:
         return Step(
@@ -95,6 +91,8 @@ def wait_for_embeddings(s: Situation) -> Step | None:
     if s.world.task_count or s.world.champion or s.world.dataset is None:
         return None
     counts = s.world.dataset.counts
+    if counts.embedded_count and _embeddings_overdue(s):
+        return None
     if enough(counts.embedded_count, counts.item_count, s.policy.batch_size, finished=_scoring_ended(s)):
         return None
     return Step(LoopStatus.EMBEDDING, f"Embeds the items: {counts.embedded_count} of {counts.item_count} are done.")
@@ -132,8 +130,9 @@ def _first_deployment(s: Situation) -> Step:
     if run.state in (TrainingRun.QUEUED, TrainingRun.RUNNING):
         return Step(LoopStatus.EMBEDDING, f"Makes the embedding model. {run.waiting_reason}".strip())
     why = run.error or "it was cancelled"
-    if len(runs) < ATTEMPTS_PER_POLICY * s.policy_revision:
-        return _embed(s, len(runs) + 1, f"{run.name} made no embedding model: {why}.")
+    attempt = attempt_of(run.name)
+    if attempt < ATTEMPTS_PER_POLICY * s.policy_revision:
+        return _embed(s, attempt + 1, f"{run.name} made no embedding model: {why}.")
     return Step(
         LoopStatus.BLOCKED,
         f"No embedding model could be made: {why}. Change the policy, or pause and resume, to try again.",
@@ -142,7 +141,7 @@ def _first_deployment(s: Situation) -> Step:
 
 def _embed(s: Situation, attempt: int, reason: str) -> Step:
     name = s.names.embedding_run(attempt)
-    request_id = s.request_id("embedding", attempt)
+    request_id = s.fresh_id("embedding", s.history.current.number, attempt)
     run = TrainingRun(recipe=s.names.embedding_recipe, model=s.names.embedding_model)
     request = CreateTrainingRunRequest(
         parent=s.names.project, training_run_id=last_part(name), training_run=run, request_id=request_id
@@ -151,7 +150,7 @@ def _embed(s: Situation, attempt: int, reason: str) -> Step:
 
 
 def _deploy(s: Situation, version: str, reason: str) -> Step:
-    request_id = s.request_id("deployment", s.history.current.number, last_part(version))
+    request_id = s.fresh_id("deployment", s.history.current.number, last_part(version))
     deployment = Deployment(
         display_name=s.names.loop_id, model_version=version, uncertainty=_uncertainty(s), datasets=[s.policy.dataset]
     )
@@ -167,7 +166,12 @@ def _uncertainty(s: Situation) -> UncertaintyPolicy:
 
 def _adjust_deployment(s: Situation, deployment: Deployment) -> Step | None:
     """The deployment scores our dataset, and holds for certain what the policy says; its owner's other wishes stay."""
-    wanted = Deployment(name=deployment.name, datasets=deployment.datasets, uncertainty=deployment.uncertainty)
+    wanted = Deployment(
+        name=deployment.name,
+        datasets=deployment.datasets,
+        uncertainty=deployment.uncertainty,
+        etag=deployment.etag,  # the lists are written whole: a wish that its owner adds meanwhile must not be lost
+    )
     changed = []
     if s.policy.dataset not in deployment.datasets:
         wanted.datasets.append(s.policy.dataset)
@@ -193,6 +197,14 @@ def _adjust_deployment(s: Situation, deployment: Deployment) -> Step | None:
 def _scoring_ended(s: Situation) -> bool:
     deployment = s.world.deployment
     return deployment is not None and scoring_ended(deployment)
+
+
+def _embeddings_overdue(s: Situation) -> bool:
+    """True where no more embeddings are coming: some items can be read by nobody, and a few of few are more than the rest of many."""
+    deployment = s.world.deployment
+    if deployment is None or not scoring_ended(deployment):
+        return False
+    return s.now - deployment.update_time.ToDatetime(s.now.tzinfo) >= EMBEDDINGS_WAIT
 
 
 def scoring_ended(deployment: Deployment) -> bool:

@@ -128,7 +128,9 @@ def _ask(s: Situation, progress: Progress) -> Step | None:
 
 
 def _batch(s: Situation, tasks: list[Task], progress: Progress) -> Step:
-    request_id = s.request_id("ask", s.world.task_count)
+    assert s.world.campaign is not None
+    opened = s.world.campaign.create_time.ToMilliseconds()  # one that is opened anew counts its tasks from 0 again
+    request_id = s.request_id("ask", opened, s.world.task_count)
     request = BatchCreateTasksRequest(parent=s.names.campaign, tasks=tasks, request_id=request_id)
     control = sum(task.control for task in tasks)
     test = sum(task.selection_reason == _TEST_REASON for task in tasks)

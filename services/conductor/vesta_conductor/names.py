@@ -1,6 +1,7 @@
 """What a Loop calls the things it makes, so that whoever looks at the world finds them again without a record."""
 
 import hashlib
+import re
 from dataclasses import dataclass
 
 from vesta_common.names import project_of
@@ -77,6 +78,12 @@ class LoopNames:
 def last_part(name: str) -> str:
     """The id at the end of a resource name."""
     return name.rsplit("/", 1)[-1]
+
+
+def attempt_of(run: str) -> int:
+    """Which attempt a run of ours is, from its name; they count from 1."""
+    retry = re.search(r"-retry(\d+)$", run)
+    return int(retry[1]) + 1 if retry else 1
 
 
 def version_in_words(name: str) -> str:

@@ -1,6 +1,7 @@
 """Looks at the world: asks each peer how the things of one Loop stand."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
@@ -48,16 +49,15 @@ def observe(peers: Peers, names: LoopNames, policy: Policy, history: History, no
     campaign = _find(peers.campaigns.GetCampaign, GetCampaignRequest(name=names.campaign))
     labelling = campaign is not None and snapshot is None
     undecided = _tasks(peers, names, "state = OPEN OR state = IN_REVIEW") if labelling else ()
-    accepted = _tasks(peers, names, f"state = ACCEPTED AND create_time >= {_lately(history, now)}") if labelling else ()
+    accepted = _tasks(peers, names, f"state = ACCEPTED AND update_time >= {_lately(history, now)}") if labelling else ()
     deployment = _find(peers.deployments.GetDeployment, GetDeploymentRequest(name=names.deployment))
     dataset = _find(peers.datasets.GetDataset, GetDatasetRequest(name=policy.dataset))
-    return World(
+    world = World(
         dataset=dataset,
         taxonomy=_find(peers.taxonomies.GetTaxonomy, GetTaxonomyRequest(name=dataset.taxonomy)) if dataset else None,
         campaign=campaign,
         undecided=undecided,
         accepted=accepted,
-        control=_tasks(peers, names, _control_filter(history)) if campaign else (),
         unlabelled_test_items=_unlabelled_test_items(peers, dataset, policy) if labelling else (),
         unsettled_count=_unsettled(peers, accepted, now),
         deployment=deployment,
@@ -66,6 +66,9 @@ def observe(peers: Peers, names: LoopNames, policy: Policy, history: History, no
         snapshot=snapshot,
         runs=_round_runs(peers, names, history) if snapshot else (),
     )
+    if campaign is None or not world.champion:
+        return world
+    return replace(world, control=_tasks(peers, names, _control_filter(history)))
 
 
 def _find(call: Callable[[Q], R], request: Q) -> R | None:
@@ -76,7 +79,7 @@ def _find(call: Callable[[Q], R], request: Q) -> R | None:
 
 
 def _lately(history: History, now: datetime) -> str:
-    """Since when a task must have been made to be listed among the accepted ones: the round before, or a day ago."""
+    """Since when a task must have been accepted to be listed among the accepted ones: the round before, or a day ago."""
     return _quoted(max(_start_of_round(history, 1), now - LATELY))
 
 
@@ -151,12 +154,12 @@ def _round_runs(peers: Peers, names: LoopNames, history: History) -> tuple[Train
 
 
 def _attempts(peers: Peers, name_of: Callable[[int], str], attempts_max: int) -> tuple[TrainingRun, ...]:
-    """The attempts that were made, in order: the next is made only when the one before has failed."""
+    """The attempts that are there, in order: the next is made only when the one before has failed, which may be deleted."""
     runs: list[TrainingRun] = []
     for attempt in range(1, attempts_max + 1):
         run = _find(peers.runs.GetTrainingRun, GetTrainingRunRequest(name=name_of(attempt)))
         if run is None:
-            break
+            continue
         runs.append(run)
         if run.state not in (TrainingRun.FAILED, TrainingRun.CANCELLED):
             break

@@ -51,6 +51,12 @@ SELECT last_round FROM deleted_loops WHERE name = :name;
 -- name: list_rounds
 SELECT * FROM rounds WHERE loop = ANY (:loops::text[]) ORDER BY loop, number;
 
+-- name: list_newest_rounds
+-- The newest of each loop, oldest first.
+SELECT loop, round FROM (
+    SELECT *, row_number() OVER (PARTITION BY loop ORDER BY number DESC) AS age FROM rounds WHERE loop = ANY (:loops::text[])
+) AS aged WHERE age <= :limit ORDER BY loop, number;
+
 -- name: put_round!
 INSERT INTO rounds (loop, number, round, outcome, label_time, policy_revision)
 VALUES (:loop, :number, :round, :outcome, :label_time, :policy_revision)
@@ -81,6 +87,9 @@ SELECT * FROM pending_commands WHERE loop = :loop;
 
 -- name: delete_pending!
 DELETE FROM pending_commands WHERE loop = :loop AND request_id = :request_id;
+
+-- name: delete_pending_of_loop!
+DELETE FROM pending_commands WHERE loop = :loop;
 
 -- name: queue_loop!
 INSERT INTO loop_queue (loop, due_time) VALUES (:loop, :due_time)

@@ -88,7 +88,7 @@ class World:
         undecided: tasks of the campaign that wait for experts or reviewers. This and what labelling needs besides is
             listed only until the round's training begins.
         accepted: tasks that were accepted lately, among them all whose item the dataset may not show as labelled yet.
-        control: accepted tasks of the control arm, of this round and the twenty before.
+        control: accepted tasks of the control arm, of this round and the twenty before; listed only while a classifier answers.
         unlabelled_test_items: names; listed only while fewer test items are labelled than the policy wants.
         unsettled_count: answers accepted just now that the dataset does not show yet.
         stable: the version that answers at the deployment.
@@ -149,6 +149,13 @@ class Situation:
         """The same for the same thing, for ever."""
         return "-".join((self.uid, *map(str, parts)))
 
+    def fresh_id(self, *parts: str | int) -> str:
+        """The request_id of making a thing that is not there. Another one each time it was made in this round: whoever made it
+        answers a repeat with the first one, also where somebody has deleted that."""
+        first = self.request_id(*parts)
+        made = sum(key == first or key.startswith(f"{first}-again") for key in self.history.decided)
+        return f"{first}-again{made}" if made else first
+
     @property
     def labels_spent(self) -> int:
         """Answers asked of experts: of every task that was not withdrawn, and again of each that a reviewer sent back."""
@@ -199,7 +206,7 @@ class Step:
         question: what must be asked of the datasets service before more can be said; `reconcile` is called again with the
             answer in `World.selection`.
         round: the current round as it is to be remembered; None leaves it.
-        label_saving: a new estimate; None leaves the last.
+        label_saving: of the champion that a promotion makes; None where there is no estimate. Other steps leave the last.
     """
 
     phase: LoopStatus.Phase.ValueType

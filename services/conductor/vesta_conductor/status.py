@@ -3,7 +3,7 @@
 from vesta_contracts.conductor.v1 import LoopStatus
 
 from vesta_conductor.control_arm import LiveAccuracy, live_accuracy
-from vesta_conductor.situation import Situation, Step
+from vesta_conductor.situation import Outcome, Situation, Step
 
 
 def status_of(s: Situation, step: Step) -> LoopStatus:
@@ -12,6 +12,7 @@ def status_of(s: Situation, step: Step) -> LoopStatus:
     live = live_accuracy(
         world.control, model=s.names.model, multi_label=world.dataset is not None and world.dataset.multi_label
     )
+    promoted = step.command is not None and step.command.outcome is Outcome.PROMOTED
     status = LoopStatus(
         phase=step.phase,
         message=f"{step.message} {_told(live)}".strip() if live else step.message,
@@ -21,7 +22,7 @@ def status_of(s: Situation, step: Step) -> LoopStatus:
         champion=world.champion,
         champion_metrics=world.stable.metrics if world.stable and world.champion else None,
         labels_spent=s.labels_spent,
-        label_saving=step.label_saving or s.history.label_saving,
+        label_saving=step.label_saving if promoted else s.history.label_saving,
     )
     if live is not None:
         status.live_accuracy.CopyFrom(live.estimate)
@@ -35,5 +36,5 @@ def _told(live: LiveAccuracy) -> str:
     estimate = live.estimate
     return (
         f"Live accuracy of {models}: {100 * estimate.value:.0f} % ({100 * estimate.low:.0f} to {100 * estimate.high:.0f} %) "
-        f"in {live.answer_count} blind {'check' if live.answer_count == 1 else 'checks'}."
+        f"in {live.answer_count} blind {'check' if live.answer_count == 1 else 'checks'} of what was unlabelled then."
     )

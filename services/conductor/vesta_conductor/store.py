@@ -17,6 +17,7 @@ from vesta_conductor.situation import Command, History, Outcome, RoundRecord
 
 queries: Any = load_queries("vesta_conductor")
 
+ROUNDS_SHOWN_MAX = 100  # of a Loop, the newest; an answer has room for no endless list
 SEQUENCE_MAX = 2**63 - 1
 
 
@@ -79,13 +80,13 @@ def insert_loop(connection: Connection, loop: Loop, project: str, now: datetime)
 
 
 def find_loop(connection: Connection, name: str, *, lock: bool = False) -> Loop | None:
-    """A Loop with its rounds."""
+    """A Loop with its newest rounds."""
     row = (queries.lock_loop if lock else queries.find_loop)(connection, name=name)
     return _with_rounds(connection, [row])[0] if row else None
 
 
 def list_loops(connection: Connection, project: str, after: str, limit: int) -> list[Loop]:
-    """By name, with their rounds."""
+    """By name, with their newest rounds."""
     return _with_rounds(connection, list(queries.list_loops(connection, project=project, after=after, limit=limit)))
 
 
@@ -162,7 +163,8 @@ def put_round(connection: Connection, loop: str, record: RoundRecord) -> None:
 def end_round(
     connection: Connection, loop: str, record: RoundRecord, outcome: Outcome, policy_revision: int, now: datetime
 ) -> Round:
-    """Closes the round and opens the next; answers the closed one."""
+    """Closes the round and opens the next; answers the closed one. What is still pending belonged to the closed one."""
+    queries.delete_pending_of_loop(connection, loop=loop)
     ended = replace(amended(record, end_time=now), outcome=outcome, policy_revision=policy_revision)
     put_round(connection, loop, ended)
     put_round(connection, loop, _new_round(record.number + 1, now))
@@ -228,7 +230,7 @@ def _pending(row: Any, current: RoundRecord) -> tuple[Command, RoundRecord] | No
 
 def _with_rounds(connection: Connection, rows: Sequence[Any]) -> list[Loop]:
     loops = {row["name"]: _loop(row) for row in rows}
-    for found in queries.list_rounds(connection, loops=list(loops)):
+    for found in queries.list_newest_rounds(connection, loops=list(loops), limit=ROUNDS_SHOWN_MAX):
         loops[found["loop"]].status.rounds.append(Round.FromString(bytes(found["round"])))
     return list(loops.values())
 

@@ -3,21 +3,23 @@
 from datetime import timedelta
 
 from google.protobuf.field_mask_pb2 import FieldMask
+from vesta_common.messages import without
 from vesta_contracts.conductor.v1 import GateVerdict, LabelSaving, LoopStatus
 from vesta_contracts.datasets.v1 import CreateSnapshotRequest, Snapshot
 from vesta_contracts.serving.v1 import Deployment, UpdateDeploymentRequest
-from vesta_contracts.training.v1 import CreateTrainingRunRequest, TrainingRun
+from vesta_contracts.training.v1 import CreateTrainingRunRequest, Metrics, TrainingRun
 
 from vesta_conductor.amending import amended
 from vesta_conductor.coverage import enough
 from vesta_conductor.embedding import scoring_ended
 from vesta_conductor.gate import judge
 from vesta_conductor.label_saving import label_saving
-from vesta_conductor.names import last_part, version_in_words
+from vesta_conductor.names import attempt_of, last_part, version_in_words
 from vesta_conductor.reloading import reload_or_give_up
 from vesta_conductor.situation import Command, Outcome, RoundRecord, Situation, Step
 
 ATTEMPTS_MAX = 2  # trainings a round
+SCORES_WAIT = timedelta(minutes=2)  # for the dataset to show what was scored, of which it may never show all
 CONCEPTS_MIN = 2  # that a classifier can tell apart
 
 
@@ -25,7 +27,7 @@ def take_snapshot(s: Situation, reason: str) -> Step:
     """Freezes what is labelled: the round's training begins."""
     assert s.world.dataset is not None
     name = s.names.snapshot(s.history.current.number)
-    request_id = s.request_id("snapshot", s.history.current.number)
+    request_id = s.fresh_id("snapshot", s.history.current.number)
     number = s.history.current.number
     request = CreateSnapshotRequest(
         parent=s.policy.dataset,
@@ -60,8 +62,9 @@ def turn(s: Situation) -> Step | None:
     match run.state:
         case TrainingRun.SUCCEEDED:
             return _judge(s, current, run)
-        case TrainingRun.FAILED if len(s.world.runs) < ATTEMPTS_MAX:
-            return _train(s, current, len(s.world.runs) + 1, f"{run.name} failed: {run.error} It is tried once more.")
+        case TrainingRun.FAILED if attempt_of(run.name) < ATTEMPTS_MAX:
+            reason = f"{run.name} failed: {run.error} It is tried once more."
+            return _train(s, current, attempt_of(run.name) + 1, reason)
         case TrainingRun.FAILED | TrainingRun.CANCELLED:
             return _give_up(s, current, run)
         case _:
@@ -95,7 +98,7 @@ def _too_few_concepts(s: Situation, current: RoundRecord, snapshot: Snapshot) ->
 def _train(s: Situation, current: RoundRecord, attempt: int, reason: str) -> Step:
     assert s.world.dataset is not None
     name = s.names.run(current.number, attempt)
-    request_id = s.request_id("train", current.number, attempt)
+    request_id = s.fresh_id("train", current.number, attempt)
     run = TrainingRun(
         snapshot=current.round.snapshot,
         recipe=s.policy.recipe or s.names.recipe(multi_label=s.world.dataset.multi_label),
@@ -136,11 +139,17 @@ def _give_up(s: Situation, current: RoundRecord, run: TrainingRun) -> Step:
 def _judge(s: Situation, current: RoundRecord, run: TrainingRun) -> Step:
     comparison = run.comparison if run.HasField("comparison") else None
     verdict = judge(s.policy.gate, run.metrics, run.champion, comparison)
-    current = amended(current, model_version=run.model_version, metrics=run.metrics, verdict=verdict)
+    current = amended(current, model_version=run.model_version, metrics=_told(run.metrics), verdict=verdict)
     saving = _saving(current, run)
     if not verdict.passed:
-        return _end(s, current, "keep_champion", verdict.reason, Outcome.KEPT, saving)
+        return _end(s, current, "keep_champion", verdict.reason, Outcome.KEPT)
     return _deploy(s, current, saving)
+
+
+def _told(metrics: Metrics) -> Metrics:
+    """The figures that a round keeps and its event carries: without those that grow with the square of the concepts, or are
+    long. The model version has them all."""
+    return without(metrics, "confusion", "reliability")
 
 
 def _saving(current: RoundRecord, run: TrainingRun) -> LabelSaving | None:
@@ -165,7 +174,6 @@ def _deploy(s: Situation, current: RoundRecord, saving: LabelSaving | None) -> S
             f"Deploys {version_in_words(challenger)}.",
             command,
             round=current,
-            label_saving=saving,
         )
     if deployment.model_version != challenger:
         reason = f"Somebody has moved the deployment to {deployment.model_version}, which stays."
@@ -176,8 +184,8 @@ def _deploy(s: Situation, current: RoundRecord, saving: LabelSaving | None) -> S
         step = reload_or_give_up(s, "promote", LoopStatus.DEPLOYING)
         if step.phase == LoopStatus.BLOCKED:
             return _end(s, current, "give_up", step.message, Outcome.FAILED)
-        return Step(step.phase, step.message, step.command, round=current, label_saving=saving)
-    return Step(LoopStatus.DEPLOYING, f"Loads {version_in_words(challenger)}.", round=current, label_saving=saving)
+        return Step(step.phase, step.message, step.command, round=current)
+    return Step(LoopStatus.DEPLOYING, f"Loads {version_in_words(challenger)}.", round=current)
 
 
 def _wait_for_scores(s: Situation, current: RoundRecord, saving: LabelSaving | None) -> Step:
@@ -188,12 +196,16 @@ def _wait_for_scores(s: Situation, current: RoundRecord, saving: LabelSaving | N
         since = current.label_time or s.now
         current = amended(current, label_to_model=max(s.now - since, timedelta(0)))
     counts = dataset.counts
-    scored = counts.scored_count if counts.scored_model_version == challenger else 0
-    if not enough(scored, counts.item_count, s.policy.batch_size, finished=scoring_ended(deployment)):
+    by_challenger = counts.scored_model_version == challenger  # or by whoever else scores this dataset
+    scored = counts.scored_count if by_challenger else 0
+    ended = scoring_ended(deployment)
+    answers_since = (current.label_time or s.now) + current.round.label_to_model.ToTimedelta()
+    overdue = ended and s.now - answers_since >= SCORES_WAIT
+    if not overdue and not enough(scored, counts.item_count, s.policy.batch_size, finished=ended):
         told = f"{version_in_words(challenger).capitalize()} answers, and scores the items: {scored} of {counts.item_count} are done."
-        return Step(LoopStatus.SCORING, told, round=current, label_saving=saving)
+        return Step(LoopStatus.SCORING, told, round=current)
     tagged = ""
-    if counts.pool_scored_count:
+    if by_challenger and counts.pool_scored_count:
         share = counts.pool_certain_count / counts.pool_scored_count
         current = amended(current, auto_share=share)
         tagged = f" It tags {100 * share:.0f} % of the pool without doubt."

@@ -32,6 +32,7 @@ from vesta_contracts.training.v1 import GetRecipeRequest
 
 from vesta_conductor import store
 from vesta_conductor.peers import Peers
+from vesta_conductor.policy import Policy
 
 MUTABLE = ("display_name", "paused", "policy")
 FIXED = ("dataset", "replicas")  # of the policy: snapshots and campaign rest on them
@@ -100,7 +101,7 @@ class LoopService(LoopServiceServicer):
     def _create(self, connection: Connection, request: CreateLoopRequest) -> Loop:
         project = store.find_project(connection, request.parent)
         existing(project, request.parent, "create it first", reason="PROJECT_NOT_FOUND")
-        name = f"{request.parent}/loops/{request.loop_id or new_id()}"
+        name = f"{request.parent}/loops/{request.loop_id or _new_loop_id()}"
         wanted = Loop(
             name=name,
             display_name=request.loop.display_name,
@@ -137,9 +138,14 @@ class LoopService(LoopServiceServicer):
         self._peers.recipes.GetRecipe(GetRecipeRequest(name=recipe))
 
 
+def _new_loop_id() -> str:
+    """An id that names campaign, deployment, models and runs too, and so begins with a letter, which a ULID does not."""
+    return f"l{new_id()}"
+
+
 def _check_fixed(current: LoopPolicy, updated: LoopPolicy) -> None:
     for field in FIXED:
-        if getattr(updated, field) != getattr(current, field):
+        if getattr(Policy.of(updated), field) != getattr(Policy.of(current), field):
             raise InvalidArgument(
                 f"policy.{field} cannot change, for the Loop's campaign rests on it; make another Loop",
                 reason="FIELD_IMMUTABLE",
