@@ -152,6 +152,7 @@ def test_what_is_no_name_is_refused(name: str) -> None:
         (UpdateCampaignRequest(campaign=Campaign(name="projects/acme/loops/vans")), "campaign.name"),
         (Annotation(concept="x", attributes={"a\0b": "c"}), "attributes"),
         (Annotation(concept="x", attributes={"a": "b\0c"}), "attributes[a]"),
+        (Annotation(concept="x", attributes={"a" * 201: "b"}), "attributes"),
         (Provenance(taken_time=Timestamp(seconds=10**15)), "taken_time"),
         (LoopPolicy(dataset="projects/acme/datasets/vans", control_share=float("nan")), "control_share"),
         (Campaign(lease_duration=Duration(seconds=60, nanos=1_500_000_000)), "lease_duration"),

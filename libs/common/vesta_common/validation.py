@@ -23,9 +23,11 @@ from vesta_common.errors import InvalidArgument, Violation
 from vesta_common.names import ResourcePattern
 
 VIOLATIONS_MAX = 20
+MAP_KEY_CHARACTERS_MAX = 200
 SECONDS_OF_TIME = (-62_135_596_800, 253_402_300_799)
 """A Timestamp's range: the years 1 to 9999."""
 SECONDS_OF_DURATION_MAX = 315_576_000_000
+_KEY_RULES = FieldRules(length_max=MAP_KEY_CHARACTERS_MAX)
 """A Duration's greatest: about 10,000 years."""
 
 Check = Callable[[Any], Iterator[Violation]]
@@ -100,7 +102,7 @@ def _field_check(field: FieldDescriptor, above: tuple[str, ...], *, partial: boo
         partial=partial_below and not field.is_repeated,  # the entries of a list are whole
     )
     if is_map and field.message_type:
-        key_check = _value_check(field.message_type.fields_by_name["key"], FieldRules(), None, above, partial=False)
+        key_check = _value_check(field.message_type.fields_by_name["key"], _KEY_RULES, None, above, partial=False)
         return _repeated(field.name, required, field_rules, _entries_check(key_check, value_check))
     if not (required or value_check or field_rules.ListFields()):
         return None

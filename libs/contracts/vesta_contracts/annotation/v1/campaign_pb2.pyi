@@ -83,7 +83,9 @@ class Campaign(_message.Message):
     etag: _builtins.str
     @_builtins.property
     def concepts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What may be answered: ids of concepts of the dataset's taxonomy. Empty at first, it becomes all that are not retired."""
+        """What may be answered: ids of concepts of the dataset's taxonomy. Empty at first, it becomes all that are not retired;
+        where there are none, an answer can only say that nothing is there.
+        """
 
     @_builtins.property
     def lease_duration(self) -> _duration_pb2.Duration:

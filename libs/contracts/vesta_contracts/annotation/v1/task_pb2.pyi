@@ -87,7 +87,7 @@ class Task(_message.Message):
     etag: _builtins.str
     @_builtins.property
     def pre_annotations(self) -> _containers.RepeatedCompositeFieldContainer[_geometry_pb2.Annotation]:
-        """What the model thinks, to correct rather than to draw anew."""
+        """What the model thinks, to correct rather than to draw anew. Not shown to annotators of an open task of the control arm."""
 
     @_builtins.property
     def leases(self) -> _containers.RepeatedCompositeFieldContainer[Global___Lease]:

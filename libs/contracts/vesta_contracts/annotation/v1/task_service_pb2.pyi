@@ -118,7 +118,7 @@ class ListTasksRequest(_message.Message):
     """At most 1000; 50 if unset."""
     page_token: _builtins.str
     filter: _builtins.str
-    """AIP-160 on state, control, item, priority, create_time; such as: state = IN_REVIEW."""
+    """AIP-160 on state, control, item, priority, create_time, update_time; such as: state = IN_REVIEW."""
     def __init__(
         self,
         *,

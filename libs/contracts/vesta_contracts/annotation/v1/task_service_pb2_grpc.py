@@ -103,7 +103,8 @@ class TaskServiceServicer:
     def LeaseTasks(self, request, context):
         """Takes up to `count` Tasks for the caller, highest priority first, never one that the caller answered already; none
         where there is no work. What the caller has already comes again, and a lease that ran out goes to the next. For
-        purpose REVIEW never one's own answer, unless nobody else could.
+        purpose REVIEW never one's own answer, unless nobody else could. Tasks of the control arm come without pre_annotations
+        and model_version: their answers measure the model, and must not lean on it.
         Errors: NOT_FOUND campaign; PERMISSION_DENIED ROLE_TOO_LOW reviews are for reviewers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -46,7 +46,8 @@ class TaskServiceStub:
     LeaseTasks: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.LeaseTasksRequest, _task_service_pb2.LeaseTasksResponse]
     """Takes up to `count` Tasks for the caller, highest priority first, never one that the caller answered already; none
     where there is no work. What the caller has already comes again, and a lease that ran out goes to the next. For
-    purpose REVIEW never one's own answer, unless nobody else could.
+    purpose REVIEW never one's own answer, unless nobody else could. Tasks of the control arm come without pre_annotations
+    and model_version: their answers measure the model, and must not lean on it.
     Errors: NOT_FOUND campaign; PERMISSION_DENIED ROLE_TOO_LOW reviews are for reviewers.
     """
     RenewLease: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.RenewLeaseRequest, _task_pb2.Task]
@@ -73,7 +74,8 @@ class TaskServiceAsyncStub(TaskServiceStub):
     LeaseTasks: _aio.UnaryUnaryMultiCallable[_task_service_pb2.LeaseTasksRequest, _task_service_pb2.LeaseTasksResponse]  # type: ignore[assignment]
     """Takes up to `count` Tasks for the caller, highest priority first, never one that the caller answered already; none
     where there is no work. What the caller has already comes again, and a lease that ran out goes to the next. For
-    purpose REVIEW never one's own answer, unless nobody else could.
+    purpose REVIEW never one's own answer, unless nobody else could. Tasks of the control arm come without pre_annotations
+    and model_version: their answers measure the model, and must not lean on it.
     Errors: NOT_FOUND campaign; PERMISSION_DENIED ROLE_TOO_LOW reviews are for reviewers.
     """
     RenewLease: _aio.UnaryUnaryMultiCallable[_task_service_pb2.RenewLeaseRequest, _task_pb2.Task]  # type: ignore[assignment]
@@ -121,7 +123,8 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_task_service_pb2.LeaseTasksResponse, _abc.Awaitable[_task_service_pb2.LeaseTasksResponse]]:
         """Takes up to `count` Tasks for the caller, highest priority first, never one that the caller answered already; none
         where there is no work. What the caller has already comes again, and a lease that ran out goes to the next. For
-        purpose REVIEW never one's own answer, unless nobody else could.
+        purpose REVIEW never one's own answer, unless nobody else could. Tasks of the control arm come without pre_annotations
+        and model_version: their answers measure the model, and must not lean on it.
         Errors: NOT_FOUND campaign; PERMISSION_DENIED ROLE_TOO_LOW reviews are for reviewers.
         """
 

@@ -63,7 +63,7 @@ class ImageScores(_message.Message):
     """Difference of the two best scores, in [0, 1]; for multi-label models the smallest distance of a score from its threshold, doubled."""
     @_builtins.property
     def scores(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConceptScore]:
-        """Every concept the model knows, in falling order of score. Empty for a model that only embeds."""
+        """Every concept the model knows, in falling order of score; in events the best of them, where all are too many. Empty for a model that only embeds."""
 
     @_builtins.property
     def predict_time(self) -> _timestamp_pb2.Timestamp: ...

@@ -56,7 +56,7 @@ class FieldRules(_message.Message):
     """The longest duration allowed, in seconds, for google.protobuf.Duration fields."""
     @_builtins.property
     def items(self) -> Global___FieldRules:
-        """The rules of each entry of a repeated field, or of each value of a map."""
+        """The rules of each entry of a repeated field, or of each value of a map, whose keys have at most 200 characters."""
 
     def __init__(
         self,

@@ -251,11 +251,13 @@ class LoopStatus(_message.Message):
 
     @_builtins.property
     def rounds(self) -> _containers.RepeatedCompositeFieldContainer[Global___Round]:
-        """Rounds, oldest first; the last one is under way."""
+        """The newest 100 rounds, oldest first; the last one is under way."""
 
     @_builtins.property
     def live_accuracy(self) -> _metrics_pb2.Estimate:
-        """Unbiased accuracy on live data: answers of the control arm against what the model deployed at the time had said."""
+        """Accuracy on live data, of the pool that was unlabelled then: answers of the control arm, drawn blindly, against what the
+        model deployed at the time had said.
+        """
 
     @_builtins.property
     def label_saving(self) -> Global___LabelSaving:
@@ -349,7 +351,9 @@ class Round(_message.Message):
     auto_share: _builtins.float
     """Share of the pool that the new model tags without doubt, in [0, 1]; set when scored."""
     @_builtins.property
-    def metrics(self) -> _metrics_pb2.Metrics: ...
+    def metrics(self) -> _metrics_pb2.Metrics:
+        """Without confusion and reliability, which the version has."""
+
     @_builtins.property
     def verdict(self) -> Global___GateVerdict:
         """What the gate said."""

@@ -127,7 +127,7 @@ class AcceptedAnnotations(_message.Message):
     model_version: _builtins.str
     """The model whose pre-annotation was shown, if any."""
     control: _builtins.bool
-    """Drawn at random by the control arm, so that it is an unbiased sample of what arrives."""
+    """Drawn at random by the control arm, so that it is an unbiased sample of what was unlabelled then."""
     @_builtins.property
     def annotations(self) -> _containers.RepeatedCompositeFieldContainer[_geometry_pb2.Annotation]:
         """May be empty for "none of the concepts"."""

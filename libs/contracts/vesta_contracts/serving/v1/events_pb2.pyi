@@ -126,7 +126,7 @@ class PredictionMade(_message.Message):
     dataset: _builtins.str
     model_version: _builtins.str
     generation: _builtins.int
-    """Counts the deployment's changes of version: a higher one is newer, whatever order events arrive in."""
+    """Rises with the deployment's changes of version: a higher one is newer, whatever order events arrive in."""
     embedding_digest: _builtins.str
     """Names the space of the embeddings."""
     @_builtins.property

@@ -76,7 +76,9 @@ class Metrics(_message.Message):
     def concepts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConceptMetrics]: ...
     @_builtins.property
     def confusion(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Rows are true concepts, columns predicted ones, both in the order of `concepts`; row-major. Empty for multi-label."""
+        """Rows are true concepts, columns predicted ones, both in the order of `concepts`; row-major. Empty for multi-label,
+        and where there are more than 1,000 concepts.
+        """
 
     @_builtins.property
     def reliability(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReliabilityBin]: ...

@@ -70,7 +70,7 @@ class Study(_message.Message):
     """Runs of each recipe, with the seeds 0 to seed_count - 1; 1 if unset."""
     state: Global___Study.State.ValueType
     best_recipe: _builtins.str
-    """The recipe with the best mean accuracy."""
+    """The recipe with the best mean accuracy on what was held out of learning; the test side has no say. Empty where nothing was."""
     @_builtins.property
     def recipes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -119,7 +119,7 @@ class StudyTrial(_message.Message):
     """The run's state, by name."""
     @_builtins.property
     def accuracy(self) -> _metrics_pb2.Estimate:
-        """Set when it succeeded."""
+        """On what was held out of learning. Set when it succeeded, where anything was."""
 
     def __init__(
         self,

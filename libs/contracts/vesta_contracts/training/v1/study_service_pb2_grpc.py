@@ -84,7 +84,7 @@ class StudyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelStudy(self, request, context):
-        """Stops a Study and its runs. Errors: NOT_FOUND.
+        """Stops a Study and its runs; one that has ended stays as it is. Errors: NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

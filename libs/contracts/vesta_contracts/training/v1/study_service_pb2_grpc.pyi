@@ -41,7 +41,7 @@ class StudyServiceStub:
     ListStudies: _grpc.UnaryUnaryMultiCallable[_study_service_pb2.ListStudiesRequest, _study_service_pb2.ListStudiesResponse]
     """Lists Studies, newest first. Errors: INVALID_ARGUMENT page_token."""
     CancelStudy: _grpc.UnaryUnaryMultiCallable[_study_service_pb2.CancelStudyRequest, _study_pb2.Study]
-    """Stops a Study and its runs. Errors: NOT_FOUND."""
+    """Stops a Study and its runs; one that has ended stays as it is. Errors: NOT_FOUND."""
 
 @_typing.type_check_only
 class StudyServiceAsyncStub(StudyServiceStub):
@@ -55,7 +55,7 @@ class StudyServiceAsyncStub(StudyServiceStub):
     ListStudies: _aio.UnaryUnaryMultiCallable[_study_service_pb2.ListStudiesRequest, _study_service_pb2.ListStudiesResponse]  # type: ignore[assignment]
     """Lists Studies, newest first. Errors: INVALID_ARGUMENT page_token."""
     CancelStudy: _aio.UnaryUnaryMultiCallable[_study_service_pb2.CancelStudyRequest, _study_pb2.Study]  # type: ignore[assignment]
-    """Stops a Study and its runs. Errors: NOT_FOUND."""
+    """Stops a Study and its runs; one that has ended stays as it is. Errors: NOT_FOUND."""
 
 class StudyServiceServicer(metaclass=_abc_1.ABCMeta):
     """Runs Studies."""
@@ -90,6 +90,6 @@ class StudyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _study_service_pb2.CancelStudyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_study_pb2.Study, _abc.Awaitable[_study_pb2.Study]]:
-        """Stops a Study and its runs. Errors: NOT_FOUND."""
+        """Stops a Study and its runs; one that has ended stays as it is. Errors: NOT_FOUND."""
 
 def add_StudyServiceServicer_to_server(servicer: StudyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

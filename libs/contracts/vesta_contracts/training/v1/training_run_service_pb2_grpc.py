@@ -69,7 +69,7 @@ class TrainingRunServiceServicer:
     """
 
     def CreateTrainingRun(self, request, context):
-        """Creates a TrainingRun. Errors: ALREADY_EXISTS training_run_id is taken; NOT_FOUND recipe, snapshot or champion; INVALID_ARGUMENT SNAPSHOT_MISSING the recipe learns from a snapshot and none is named. A recipe that does not fit its snapshot fails the run, whose error says so.
+        """Creates a TrainingRun. Errors: ALREADY_EXISTS training_run_id is taken, or was a run that made a version; NOT_FOUND recipe, snapshot or champion; INVALID_ARGUMENT SNAPSHOT_MISSING the recipe learns from a snapshot and none is named. A recipe that does not fit its snapshot fails the run, whose error says so.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -83,7 +83,7 @@ class TrainingRunServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListTrainingRuns(self, request, context):
-        """Lists TrainingRuns, newest first. Errors: INVALID_ARGUMENT page_token or filter.
+        """Lists TrainingRuns, newest first; a page may be shorter than page_size. Errors: INVALID_ARGUMENT page_token or filter.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,11 +36,11 @@ class TrainingRunServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TrainingRunServiceAsyncStub: ...
     CreateTrainingRun: _grpc.UnaryUnaryMultiCallable[_training_run_service_pb2.CreateTrainingRunRequest, _training_run_pb2.TrainingRun]
-    """Creates a TrainingRun. Errors: ALREADY_EXISTS training_run_id is taken; NOT_FOUND recipe, snapshot or champion; INVALID_ARGUMENT SNAPSHOT_MISSING the recipe learns from a snapshot and none is named. A recipe that does not fit its snapshot fails the run, whose error says so."""
+    """Creates a TrainingRun. Errors: ALREADY_EXISTS training_run_id is taken, or was a run that made a version; NOT_FOUND recipe, snapshot or champion; INVALID_ARGUMENT SNAPSHOT_MISSING the recipe learns from a snapshot and none is named. A recipe that does not fit its snapshot fails the run, whose error says so."""
     GetTrainingRun: _grpc.UnaryUnaryMultiCallable[_training_run_service_pb2.GetTrainingRunRequest, _training_run_pb2.TrainingRun]
     """Returns one TrainingRun. Errors: NOT_FOUND."""
     ListTrainingRuns: _grpc.UnaryUnaryMultiCallable[_training_run_service_pb2.ListTrainingRunsRequest, _training_run_service_pb2.ListTrainingRunsResponse]
-    """Lists TrainingRuns, newest first. Errors: INVALID_ARGUMENT page_token or filter."""
+    """Lists TrainingRuns, newest first; a page may be shorter than page_size. Errors: INVALID_ARGUMENT page_token or filter."""
     DeleteTrainingRun: _grpc.UnaryUnaryMultiCallable[_training_run_service_pb2.DeleteTrainingRunRequest, _empty_pb2.Empty]
     """Deletes one TrainingRun. Errors: NOT_FOUND; FAILED_PRECONDITION it has not ended."""
     CancelTrainingRun: _grpc.UnaryUnaryMultiCallable[_training_run_service_pb2.CancelTrainingRunRequest, _training_run_pb2.TrainingRun]
@@ -52,11 +52,11 @@ class TrainingRunServiceAsyncStub(TrainingRunServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateTrainingRun: _aio.UnaryUnaryMultiCallable[_training_run_service_pb2.CreateTrainingRunRequest, _training_run_pb2.TrainingRun]  # type: ignore[assignment]
-    """Creates a TrainingRun. Errors: ALREADY_EXISTS training_run_id is taken; NOT_FOUND recipe, snapshot or champion; INVALID_ARGUMENT SNAPSHOT_MISSING the recipe learns from a snapshot and none is named. A recipe that does not fit its snapshot fails the run, whose error says so."""
+    """Creates a TrainingRun. Errors: ALREADY_EXISTS training_run_id is taken, or was a run that made a version; NOT_FOUND recipe, snapshot or champion; INVALID_ARGUMENT SNAPSHOT_MISSING the recipe learns from a snapshot and none is named. A recipe that does not fit its snapshot fails the run, whose error says so."""
     GetTrainingRun: _aio.UnaryUnaryMultiCallable[_training_run_service_pb2.GetTrainingRunRequest, _training_run_pb2.TrainingRun]  # type: ignore[assignment]
     """Returns one TrainingRun. Errors: NOT_FOUND."""
     ListTrainingRuns: _aio.UnaryUnaryMultiCallable[_training_run_service_pb2.ListTrainingRunsRequest, _training_run_service_pb2.ListTrainingRunsResponse]  # type: ignore[assignment]
-    """Lists TrainingRuns, newest first. Errors: INVALID_ARGUMENT page_token or filter."""
+    """Lists TrainingRuns, newest first; a page may be shorter than page_size. Errors: INVALID_ARGUMENT page_token or filter."""
     DeleteTrainingRun: _aio.UnaryUnaryMultiCallable[_training_run_service_pb2.DeleteTrainingRunRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Deletes one TrainingRun. Errors: NOT_FOUND; FAILED_PRECONDITION it has not ended."""
     CancelTrainingRun: _aio.UnaryUnaryMultiCallable[_training_run_service_pb2.CancelTrainingRunRequest, _training_run_pb2.TrainingRun]  # type: ignore[assignment]
@@ -71,7 +71,7 @@ class TrainingRunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _training_run_service_pb2.CreateTrainingRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_training_run_pb2.TrainingRun, _abc.Awaitable[_training_run_pb2.TrainingRun]]:
-        """Creates a TrainingRun. Errors: ALREADY_EXISTS training_run_id is taken; NOT_FOUND recipe, snapshot or champion; INVALID_ARGUMENT SNAPSHOT_MISSING the recipe learns from a snapshot and none is named. A recipe that does not fit its snapshot fails the run, whose error says so."""
+        """Creates a TrainingRun. Errors: ALREADY_EXISTS training_run_id is taken, or was a run that made a version; NOT_FOUND recipe, snapshot or champion; INVALID_ARGUMENT SNAPSHOT_MISSING the recipe learns from a snapshot and none is named. A recipe that does not fit its snapshot fails the run, whose error says so."""
 
     @_abc_1.abstractmethod
     def GetTrainingRun(
@@ -87,7 +87,7 @@ class TrainingRunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _training_run_service_pb2.ListTrainingRunsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_training_run_service_pb2.ListTrainingRunsResponse, _abc.Awaitable[_training_run_service_pb2.ListTrainingRunsResponse]]:
-        """Lists TrainingRuns, newest first. Errors: INVALID_ARGUMENT page_token or filter."""
+        """Lists TrainingRuns, newest first; a page may be shorter than page_size. Errors: INVALID_ARGUMENT page_token or filter."""
 
     @_abc_1.abstractmethod
     def DeleteTrainingRun(
