@@ -49,7 +49,7 @@ check: setup  ## Lints, checks types, layers and contracts; edits nothing
 	@ruff check $(PYTHON_CODE)
 	@ruff format --check $(PYTHON_CODE)
 	@mypy $(PACKAGES)
-	@mypy docs  # by itself: another generate.py is in libs/contracts
+	@mypy docs examples/turn_the_loop benchmarks  # by themselves: another generate.py is in libs/contracts
 	@lint-imports
 	@cd protos && buf lint . && buf format --path vesta --diff --exit-code && buf breaking . --against released.binpb
 

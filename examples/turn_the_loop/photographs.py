@@ -197,7 +197,7 @@ def write_digits(target: Path) -> Path:
         for index, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
             folder = scratch / str(label)
             folder.mkdir(parents=True, exist_ok=True)
-            image = Image.fromarray(np.uint8(255 - pixels * 255 / 16)).resize(
+            image = Image.fromarray((255 - pixels * 255 / 16).astype(np.uint8)).resize(
                 (DIGIT_SIDE_PX, DIGIT_SIDE_PX), Image.Resampling.BICUBIC
             )
             image.save(folder / f"{index:04d}.png")
