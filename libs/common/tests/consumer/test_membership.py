@@ -78,6 +78,24 @@ def take(member: Membership, count: int) -> dict[int, list[bytes]]:
     return found
 
 
+@contextmanager
+def joining(other: Membership) -> Iterator[None]:
+    """Lets another member poll as its own service would, beside the one that is looked at."""
+    done = threading.Event()
+
+    def poll() -> None:
+        while not done.is_set():
+            other.poll(100)
+
+    thread = threading.Thread(target=poll)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
 def numbered(first: int, count: int) -> list[bytes]:
     return [str(number).encode() for number in range(first, first + count)]
 
@@ -150,12 +168,12 @@ def test_a_member_that_is_busy_with_one_record_after_another_lets_a_second_one_i
     with topic.member(clock) as busy:
         take(busy, 6)
         with topic.member() as other:
-            deadline = time.monotonic() + PATIENCE_SECONDS
-            while not any(map(busy.offsets.is_lost, topic.partitions)):
-                assert time.monotonic() < deadline
-                clock.advance(STAY_INTERVAL)
-                busy.stay()
-                other.poll(100)
+            with joining(other):
+                deadline = time.monotonic() + PATIENCE_SECONDS
+                while not any(map(busy.offsets.is_lost, topic.partitions)):
+                    assert time.monotonic() < deadline
+                    clock.advance(STAY_INTERVAL)
+                    busy.stay()
             (lost,) = filter(busy.offsets.is_lost, topic.partitions)
             topic.publish(lost.partition, b"new")
             assert take(other, 1) == {lost.partition: [b"new"]}
@@ -171,12 +189,11 @@ def test_what_is_not_committed_of_a_partition_that_stays_is_committed_after_the_
     with topic.member(clock) as member:
         take(member, 6)  # by a clock that stands still, so that nothing is committed
         assert len(member.offsets.uncommitted()) == 2
-        with topic.member() as other:
+        with topic.member() as other, joining(other):
             deadline = time.monotonic() + PATIENCE_SECONDS
             while len(member.offsets.uncommitted()) == 2:
                 assert time.monotonic() < deadline
                 member.rest(timedelta(0))
-                other.poll(100)
             clock.advance(COMMIT_INTERVAL)
             member.poll(0)
             assert member.offsets.uncommitted() == {}
