@@ -37,9 +37,7 @@ _BEHIND_THE_GATEWAY = (
     Service("annotation", peers=("datasets",)),
     Service("training", peers=("datasets",), settings={"WORK_FOLDER": "{data}/training"}),
     Service("serving", peers=("datasets", "training"), settings={"TRITON_ADDRESS": "{inference}"}),
-    Service(
-        "pipelining", peers=("serving", "connection"), settings={"KAFKA_FETCH_WAIT_MS": "10"}
-    ),  # frames are in haste
+    Service("pipelining", peers=("serving", "connection")),
     Service("conductor", peers=("datasets", "annotation", "training", "serving")),
 )
 SERVICES = (
@@ -51,13 +49,14 @@ SERVICES = (
             "REST_ADDRESS": "{gateway}",
             "GRPC_ADDRESS": "{gateway_grpc}",
             "OWNER_KEY_SHA256": "{owner_key_sha256}",
-            "KAFKA_FETCH_WAIT_MS": "200",  # it asks without pause, and people do not notice
+            "KAFKA_FETCH_WAIT_MS": "500",  # it follows every topic, and people do not notice
         },
     ),
 )
 NAMES = tuple(service.name for service in SERVICES)
-# Tansu answers a fetch at the end of its wait, whatever comes meanwhile: half of this is what an event takes on its way.
-FETCH_WAIT_MS = 50
+# Tansu looks twice in its wait, at the beginning and in the middle, so that half of it is what an event takes on its way at most. It
+# also reads no longer than that, from the partition's first record on: what a machine under load does not manage, `fetch_wait` mends.
+FETCH_WAIT_MS = 100
 _BY_NAME = {service.name: service for service in SERVICES}
 # Beside the settings: few arenas and threads a library, for memory's and two cores' sake.
 _PROCESS = {"MALLOC_ARENA_MAX": "2", "OMP_NUM_THREADS": "2", "PYTHONUNBUFFERED": "1", "GRPC_VERBOSITY": "NONE"}

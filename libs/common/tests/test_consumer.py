@@ -114,6 +114,15 @@ def test_a_consumer_that_has_gone_quiet_hears_the_next_event(postgres: Postgres,
             wait_until(lambda number=number: effects(postgres) == list(range(number + 1)))
 
 
+def test_a_broker_that_needs_longer_to_find_the_records_is_given_it(postgres: Postgres, broker: Broker) -> None:
+    numbers = list(range(300))
+    broker.publish(*(accepted(number) for number in numbers))
+    broker.options = replace(broker.options, fetch_wait_ms=1)  # in which nothing can be found among so many
+    with running(a_consumer(postgres, broker)):
+        wait_until(lambda: len(effects(postgres)) == len(numbers))
+    assert effects(postgres) == numbers
+
+
 def test_events_have_their_effect_once_in_order_and_others_are_passed_over(postgres: Postgres, broker: Broker) -> None:
     numbers = list(range(40))
     events = [accepted(number, KEYS[number % 3]) for number in numbers]

@@ -1,10 +1,12 @@
 """Events from Kafka to those who watch: from now on, by project, over topics that come later too."""
 
 import threading
+import time
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
-from kafka import KafkaProducer
+from kafka import KafkaProducer, TopicPartition
 from kafka.errors import CorruptRecordError, KafkaError
 from vesta_common.consumer import KafkaOptions
 from vesta_common.events import encode_headers, new_event
@@ -132,6 +134,44 @@ class Broker:
 
     def close(self):
         pass
+
+
+class SlowBroker(Broker):
+    """Has a record at offset 7, and finds it in time only where it is given 400 ms."""
+
+    def __init__(self, kafka):
+        super().__init__()
+        self.is_slow = kafka.fetch_wait_ms < 400
+
+    def highwater(self, partition):
+        return 8
+
+    def poll(self, timeout_ms):
+        time.sleep(0.01)
+        if self.is_slow or self.position == 8:
+            return {}
+        self.position = 8
+        record = SimpleNamespace(offset=7, timestamp=2**62, key=b"projects/acme", headers=[], value=b"", topic=TASKS)
+        return {TopicPartition(TASKS, 0): [record]}
+
+
+def test_a_broker_that_needs_longer_is_given_it():
+    asked, reached = [], threading.Event()
+
+    def is_wanted(project):
+        reached.set()
+        return False
+
+    def consumer_of(kafka):
+        asked.append(kafka.fetch_wait_ms)
+        return SlowBroker(kafka)
+
+    tail = Tail(KafkaOptions("unused:1", fetch_wait_ms=100), lambda project, event: None, is_wanted, consumer_of)
+    tail.start()
+
+    assert reached.wait(20)
+    assert asked == [100, 200, 400]
+    tail.stop(timedelta(seconds=5))
 
 
 @pytest.mark.parametrize("error", [OSError("reset"), UnicodeDecodeError("utf-8", b"x", 0, 1, "bad"), KafkaError()])

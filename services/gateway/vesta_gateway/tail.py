@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 
 import structlog
@@ -19,7 +20,9 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import CorruptRecordError
 from vesta_common.broker import CONNECTION
+from vesta_common.clock import SystemClock
 from vesta_common.consumer import KafkaOptions
+from vesta_common.consumer.fetch_wait import FetchWait, Starved
 from vesta_common.consumer.unreadable import FETCH_BYTES_MAX, is_unreadable
 from vesta_common.errors import InvalidArgument
 from vesta_common.events import decode
@@ -93,6 +96,7 @@ class Tail:
         is_unreadable: Callable[[str, TopicPartition, int], bool] = is_unreadable,
     ) -> None:
         self._kafka = kafka
+        self._fetch_wait = FetchWait(kafka.fetch_wait_ms, SystemClock())
         self._publish = publish
         self._is_wanted = is_wanted
         self._consumer_of = consumer_of
@@ -124,10 +128,13 @@ class Tail:
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                with closing(self._consumer_of(self._kafka)) as consumer:
+                with closing(self._consumer_of(replace(self._kafka, fetch_wait_ms=self._fetch_wait.ms))) as consumer:
                     self._follow(consumer)
+            except Starved as error:
+                log.warning("tail_starved", error=str(error))
             except Exception:  # whatever it is, the thread goes on: nobody else follows for this process
                 self.following.clear()
+                self._fetch_wait.reset()
                 log.exception("tail_interrupted")
                 self._stopping.wait(RECONNECT_PAUSE.total_seconds())
 
@@ -146,10 +153,14 @@ class Tail:
             except CorruptRecordError:
                 self._pass_over_unreadable(consumer)
                 continue
+            self._fetch_wait.note_poll(not polled, lambda: self._is_behind(consumer))
             for partition, records in polled.items():
                 for record in records:
                     self._hand_on(record)
                 self._positions[partition] = records[-1].offset + 1
+
+    def _is_behind(self, consumer: KafkaConsumer) -> bool:
+        return any((consumer.highwater(partition) or 0) > offset for partition, offset in self._positions.items())
 
     def _pass_over_unreadable(self, consumer: KafkaConsumer) -> None:
         """Goes on behind what kafka-python cannot read, which it says is there, but not where."""

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 
 import structlog
@@ -12,6 +13,7 @@ from vesta_common import dead_letters
 from vesta_common.clock import Clock, SystemClock
 from vesta_common.consumer.dead_letter_topic import DeadLetterTopic
 from vesta_common.consumer.delivery import Delivery, Stopping
+from vesta_common.consumer.fetch_wait import FetchWait, Starved
 from vesta_common.consumer.handlers import BatchHandler, Handler, Handlers, Preparation
 from vesta_common.consumer.membership import Membership
 from vesta_common.consumer.metrics import ConsumerMetrics
@@ -64,6 +66,7 @@ class Consumer:
         self._kafka = kafka
         self._records_max = records_max
         self._clock = clock or SystemClock()
+        self._fetch_wait = FetchWait(kafka.fetch_wait_ms, self._clock)
         self._handlers = Handlers(
             name, postgres, self._clock, metrics, handlers, batch_handlers or {}, preparations or {}
         )
@@ -100,14 +103,18 @@ class Consumer:
             except TooManyDeadLetters:
                 log.exception("consumer_stopped", consumer=self._name)
                 return
+            except Starved as error:
+                log.warning("consumer_starved", consumer=self._name, error=str(error))
             except (KafkaError, OSError) as error:
+                self._fetch_wait.reset()
                 log.warning("consumer_interrupted", consumer=self._name, error=repr(error))
             except Exception:
                 log.exception("consumer_failed", consumer=self._name)
             self._stopping.wait(REJOIN_BACKOFF.total_seconds())
 
     def _be_a_member(self) -> None:
-        membership = Membership(self._kafka, self._group, self._topics, self._records_max, self._clock, self._stopping)
+        kafka = replace(self._kafka, fetch_wait_ms=self._fetch_wait.ms)
+        membership = Membership(kafka, self._group, self._topics, self._records_max, self._clock, self._stopping)
         try:
             self._consume(membership)
         finally:
@@ -126,6 +133,7 @@ class Consumer:
             except CorruptRecordError:
                 self._pass_over_unreadable(membership)
                 raise  # after which kafka-python's consumer must not be used again
+            self._fetch_wait.note_poll(not polled, membership.is_behind)
             for partition, records in polled.items():
                 delivery.deliver(partition, records)
                 membership.stay()

@@ -102,6 +102,20 @@ class Membership:
         self.offsets.poll()
         return polled
 
+    def is_behind(self) -> bool:
+        """Whether the broker said that it has records that it has not given yet. Only to be asked after a poll that brought none."""
+        try:
+            return any(self._is_behind(partition) for partition in self._consumer.assignment())
+        except (KafkaError, KeyError):  # a rebalance came between
+            return False
+
+    def _is_behind(self, partition: TopicPartition) -> bool:
+        highwater = self._consumer.highwater(partition)
+        if not highwater:
+            return False
+        position = self._consumer.position(partition, timeout_ms=0)
+        return position is not None and position < highwater
+
     def rest(self, duration: timedelta) -> None:
         """Waits while staying in the group: polls with everything paused, at least once. Commits what is due.
 

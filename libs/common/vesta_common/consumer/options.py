@@ -6,7 +6,7 @@ from datetime import timedelta
 from vesta_common.settings import ServiceSettings
 
 SESSION_TIMEOUT = timedelta(seconds=6)
-FETCH_WAIT_MS = 50
+FETCH_WAIT_MS = 100
 QUIET_AFTER = timedelta(seconds=5)
 
 
@@ -16,7 +16,7 @@ class KafkaOptions:
 
     Attributes:
         topic_prefix: put before every topic and group.
-        fetch_wait_ms: how long the broker may hold back the answer that there is nothing yet.
+        fetch_wait_ms: how long the broker may hold back the answer that there is nothing yet; longer where that is too short to read.
         quiet_after: when nothing has come for so long, the broker is asked four times a second at most.
         session_timeout: after which a member that is silent is taken for dead; brokers want at least six seconds.
     """
