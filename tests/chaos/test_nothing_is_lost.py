@@ -31,7 +31,7 @@ PACE_SECONDS = 0.3
 PATIENCE_SECONDS = 900
 # Who dies when: each while it has something to do. What the loop does not come to in time dies while its last batch waits.
 VICTIMS = {
-    LoopStatus.LABELLING: ["annotation", "gateway", "postgres", "connection"],
+    LoopStatus.LABELLING: ["annotation", "gateway", "postgres", "connection", "retention"],
     LoopStatus.TRAINING: ["training", "objects", "conductor"],
     LoopStatus.DEPLOYING: ["serving", "inference"],
     LoopStatus.SCORING: ["datasets", "events", "pipelining"],
@@ -239,7 +239,7 @@ def test_every_uncertain_frame_became_an_item_once(aftermath: Aftermath) -> None
 
 def test_nothing_was_set_aside_as_a_dead_letter(aftermath: Aftermath) -> None:
     kafka = aftermath.platform.addresses["events"]
-    letters = [letter for topic in topics() if "dead_letter" in topic for letter in dead_letters.read(kafka, topic)]
+    letters = [letter for topic in topics() if topic.is_dead_letters for letter in dead_letters.read(kafka, topic.name)]
     assert [(letter.topic, letter.reason) for letter in letters] == []
 
 

@@ -1,4 +1,4 @@
-"""`python -m vesta_local up | down | status | logs | env | setup`: the platform on this machine. `make` calls these."""
+"""`python -m vesta_local up | down | status | forget | logs | env | setup`: the platform on this machine. `make` calls these."""
 
 import json
 import shlex
@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import xmlrpc.client
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -13,9 +14,10 @@ from rich.console import Console
 from rich.table import Table
 
 from vesta_local import services
-from vesta_local.engines import inference
+from vesta_local.engines import inference, retention
 from vesta_local.home import Home
 from vesta_local.platform import Platform
+from vesta_local.topics import topics
 
 console = Console(highlight=False, soft_wrap=True)
 LOG_LINES = 50
@@ -73,6 +75,14 @@ def status(home: Home, json_output: bool) -> None:
         click.echo(json.dumps([vars(row) for row in platform.rows()]))
     else:
         _show(platform)
+
+
+@cli.command()
+@click.pass_obj
+def forget(home: Home) -> None:
+    """Remove events that are of no more use; a platform that is up does so by itself."""
+    count = retention.forget(home, topics(), datetime.now(UTC))
+    click.echo(f"{datetime.now(UTC).isoformat(timespec='seconds')} {count} events removed")
 
 
 @cli.command()

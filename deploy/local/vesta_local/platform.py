@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from vesta_local import services
-from vesta_local.engines import events, inference, objects, postgres
+from vesta_local.engines import events, inference, objects, postgres, retention
 from vesta_local.home import Home
 from vesta_local.program import Program
 from vesta_local.supervisor import ProcessState, Supervisor, memory_bytes
-from vesta_local.topics import topics
+from vesta_local.topics import partitions
 
-ENGINES = ("postgres", "objects", "events", "inference")
+ENGINES = ("postgres", "objects", "events", "inference", "retention")
 # Services first, then the engines, and last the one on which two others keep what they have.
-STOP_ORDER = (services.NAMES, ("events", "inference", "postgres"), ("objects",))
+STOP_ORDER = ((*services.NAMES, "retention"), ("events", "inference", "postgres"), ("objects",))
 HEALTH_DEADLINE = timedelta(seconds=300)
 # What died so often while it was waited for will not get healthy.
 LIVES_MAX = 10
@@ -73,7 +73,7 @@ class Platform:
     def programs(self) -> dict[str, Program]:
         """Every program there is, by name, as the ports stand."""
         home = self.home
-        engines = [postgres.program(home), objects.program(home), events.program(home), inference.program(home)]
+        engines = [engine.program(home) for engine in (postgres, objects, events, inference, retention)]
         return {program.name: program for program in [*engines, *services.programs(home)]}
 
     def up(self, say: Say = _silent, deadline: timedelta = HEALTH_DEADLINE) -> None:
@@ -130,7 +130,9 @@ class Platform:
             inference.finish_repository(self.home)
         self._bring_up([name for name in ("events", "inference") if name in self.names], end, say)
         if "events" in self.names:
-            events.create_topics(self.home, topics())
+            events.create_topics(self.home, partitions())
+        if "retention" in self.names:
+            self._bring_up(["retention"], end, say)
 
     def _bring_up(self, names: Sequence[str], end: float, say: Say) -> None:
         for name in names:

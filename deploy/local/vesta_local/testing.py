@@ -22,7 +22,7 @@ from vesta_common.ids import new_id
 from vesta_local.engines import events, objects, postgres
 from vesta_local.home import USUAL_PORTS, Home
 from vesta_local.platform import Platform
-from vesta_local.topics import topics
+from vesta_local.topics import partitions as catalogued
 
 # Ports beside those of a platform that may be up, in blocks that differ by test session; SeaweedFS's twins lie 10,000 above.
 PORTS_FIRST = 11_000
@@ -147,7 +147,7 @@ def create_topics(engines: Platform, kafka_topic_prefix: str) -> Callable[..., N
     """Makes topics of this test, by their real names; all of the catalogue where none is named."""
 
     def create(*names: str, partitions: int = 1) -> None:
-        events.create_topics(engines.home, {kafka_topic_prefix + name: partitions for name in names or topics()})
+        events.create_topics(engines.home, {kafka_topic_prefix + name: partitions for name in names or catalogued()})
 
     return create
 

