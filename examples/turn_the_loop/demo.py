@@ -149,7 +149,7 @@ def _turn(owner: Vesta, platform: Platform, photographs: Photographs, round_coun
     )
     state = owner.loops.GetLoop(GetLoopRequest(name=loop))
     observed = _show_cameras(owner, platform, world, state.status.deployment)
-    return Report(photographs.name, 0.0, observed, mistaken, caught, rounds), state
+    return Report(photographs.name, 0.0, observed, rounds), state
 
 
 def _play_rounds(

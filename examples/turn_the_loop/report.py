@@ -49,15 +49,11 @@ class Report:
         data: the name of the photographs.
         seconds: from start to end.
         observations: how many frames of the cameras were observed.
-        mistaken: labelled photographs to which an expert gave a wrong answer.
-        caught: those of them that bear the right label all the same.
     """
 
     data: str
     seconds: float
     observations: int
-    mistaken: int
-    caught: int
     rounds: list[RoundFigures]
 
 
