@@ -193,6 +193,40 @@ def test_an_object_in_several_parts_comes_as_one(tmp_path: Path) -> None:
     assert pixels_of(found[0].mask).sum() == 8 * 8 + 10 * 10
 
 
+def test_images_that_differ_in_nothing_but_their_suffix_are_told_apart(tmp_path: Path) -> None:
+    told = {
+        "images": [
+            {"id": number, "file_name": name, "width": WIDTH_PX, "height": HEIGHT_PX}
+            for number, name in enumerate(("a.gif", "a.png", "b/a.png"), 1)
+        ],
+        "categories": [{"id": 1, "name": "van"}, {"id": 2, "name": "car"}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "bbox": [1, 1, 4, 4]},
+            {"id": 2, "image_id": 2, "category_id": 2, "iscrowd": 0, "bbox": [1, 1, 4, 4]},
+        ],
+    }
+    listed = {name: name.encode() for name in ("images/a.gif", "images/a.png", "images/b/a.png")}
+    found = read(tmp_path, COCO, {"annotations/instances_train.json": json.dumps(told).encode(), **listed})
+    assert {name: [one.concept for one in said or ()] for name, said in found.items()} == {
+        "images/a.gif": ["van"],
+        "images/a.png": ["car"],
+        "images/b/a.png": [],
+    }
+
+
+def test_each_annotation_file_counts_its_concepts_by_itself(tmp_path: Path) -> None:
+    files = a_coco_archive("instances", {})
+    told = json.loads(files["annotations/instances_val2017.json"])
+    told["images"][0]["file_name"] = "b.png"
+    told["categories"] = [{"id": 1, "name": "car"}, {"id": 2, "name": "van"}]
+    files |= {"annotations/instances_train2017.json": json.dumps(told).encode(), "images/b.png": b"another picture"}
+    found = read(tmp_path, COCO, files)
+    assert {name: [one.concept for one in said or ()] for name, said in found.items()} == {
+        "images/a.png": ["van"],
+        "images/b.png": ["car"],
+    }
+
+
 def test_an_archive_without_shapes_and_labels_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnreadableArchiveError, match="instances_"):
         read(tmp_path, COCO, a_coco_archive("captions"))

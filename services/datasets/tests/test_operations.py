@@ -1,18 +1,29 @@
 """Imports and exports come to an end, whatever happens to those who work on them, and answer what they did."""
 
+import hashlib
+import io
 import json
 import os
 import time
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
-from datasets_builders import PROJECT, Datasets, Ingest, a_medium
+from datasets_builders import PROJECT, Datasets, Ingest, a_medium, says
 from google.protobuf.message import Message
 from google.rpc.code_pb2 import FAILED_PRECONDITION
+from PIL import Image
 from vesta_common.errors import Unavailable
 from vesta_common.trace import calling
-from vesta_contracts.datasets.v1 import ArchiveFormat, ExportDatasetRequest, GetItemRequest, ImportDatasetResponse
+from vesta_contracts.datasets.v1 import (
+    ArchiveFormat,
+    ExportDatasetRequest,
+    ExportDatasetResponse,
+    GetItemRequest,
+    ImportDatasetResponse,
+)
 from vesta_datasets.annotations import labels_of
+from vesta_datasets.archives import unpack
 from vesta_datasets.operations import ATTEMPTS_MAX, EXPORT, HEARTBEAT, IMPORT, LEASE, Claim, Operations, Progress
 from vesta_datasets.transfers import BATCH_BYTES_MAX, BATCH_FILES_MAX, Export, Import
 
@@ -26,6 +37,13 @@ class Killed(BaseException):
 
 def photographs(count: int, size_bytes: int = 100) -> dict[str, bytes]:
     return {f"van/{number:03}.jpg": os.urandom(size_bytes) for number in range(count)}
+
+
+def a_png(text: str) -> bytes:
+    """A picture of a size that media claim; another text is another one."""
+    target = io.BytesIO()
+    Image.new("RGB", (64, 48), f"#{text.encode().hex()[:6]}").save(target, "PNG")
+    return target.getvalue()
 
 
 def a_worker(datasets: Datasets, ingest: Ingest, heartbeat: timedelta = HEARTBEAT) -> Operations:
@@ -219,6 +237,25 @@ def test_an_image_that_an_archive_only_names_is_refused_by_name(datasets: Datase
     answer = answer_of(datasets, operation)
     assert (answer.added_count, answer.refused_count) == (1, 1)
     assert list(answer.refusals) == ["images/2.png: is named by the archive, but is not in it"]
+
+
+def test_items_that_came_under_one_name_but_for_the_suffix_go_out_apart(datasets: Datasets, tmp_path: Path) -> None:
+    dataset = datasets.a_dataset()
+    for file_name, concept in (("a.gif", "van"), ("a.png", "car")):
+        media, picture = a_medium(0), a_png(concept)
+        media.sha256, media.perceptual_hash = hashlib.sha256(picture).hexdigest(), 0
+        media.object_key, media.mime_type = f"media/{media.sha256}", "image/png"
+        media.provenance.file_name = file_name
+        datasets.objects.put_named(media.object_key, picture)
+        datasets.add(dataset, media, labels=(concept,))
+    layout = ArchiveFormat.ARCHIVE_FORMAT_COCO
+    operation = datasets.datasets.ExportDataset(ExportDatasetRequest(name=dataset, format=layout)).name
+    assert a_worker(datasets, Ingest()).step()
+    told, archive = ExportDatasetResponse(), tmp_path / "out.zip"
+    assert datasets.operation(operation).response.Unpack(told)
+    datasets.objects.download(told.archive_key, archive)
+    found = {item.path.read_bytes(): item.annotations for item in unpack(archive, tmp_path / "in", layout)}
+    assert found == {a_png(concept): says(concept) for concept in ("van", "car")}
 
 
 def test_an_export_that_its_layout_cannot_hold_ends_and_says_so(datasets: Datasets) -> None:

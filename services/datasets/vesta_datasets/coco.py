@@ -3,7 +3,7 @@
 Runs in a process of its own, with values in and out that JSON can carry: nothing here is imported by the service itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +31,10 @@ class Read(NamedTuple):
 
 
 class ToWrite(NamedTuple):
-    """An image to be written: where it lies, its side, its annotations, serialised and hexadecimal, its size."""
+    """An image to be written: where it lies, its side, its annotations, serialised and hexadecimal, its size.
+
+    It is written under its file's name without the suffix, an item's id, which no other may bear.
+    """
 
     path: str
     split: str
@@ -53,15 +56,15 @@ def read_coco(folder: str) -> list[Read]:
     if not present:
         raise UnreadableArchiveError("there is no annotations/instances_*.json and no annotations/labels_*.json")
     for task in present:
-        dataset = dm.Dataset.import_from(str(root), f"coco_{task}")
-        names = [label.name for label in dataset.categories().get(dm.AnnotationType.label, ())]
-        for item in dataset:
-            path = Path(getattr(item.media, "path", "")).resolve()
-            if path != root and path.is_relative_to(root):
-                splits[path] = side_of(str(item.subset))
-                told = found.setdefault(path, None)
-                if task != _LISTED:
-                    found[path] = [*(told or ()), *_objects(item, names)]
+        for part in _parts(root, task):
+            names = [label.name for label in part.categories().get(dm.AnnotationType.label, ())]
+            for item in part:
+                path = Path(getattr(item.media, "path", "")).resolve()
+                if path != root and path.is_relative_to(root):
+                    splits[path] = side_of(str(item.subset))
+                    told = found.setdefault(path, None)
+                    if task != _LISTED:
+                        found[path] = [*(told or ()), *_objects(item, names)]
     return [Read(str(path.relative_to(root)), splits[path], _serialised(found[path])) for path in sorted(found)]
 
 
@@ -82,6 +85,16 @@ def write_coco(rows: Sequence[ToWrite], concepts: Sequence[str], folder: str) ->
     ]
     dataset = dm.Dataset.from_iterable(items, categories=list(concepts), media_type=dm.Image)
     dataset.export(folder, "coco", save_media=True, tasks=[_SHAPES, _LABELS])
+
+
+def _parts(root: Path, task: str) -> Iterator[Any]:
+    """What each annotation file of a task says.
+
+    One by one: a Dataset of Datumaro's knows an image by its path without the suffix, and so takes a.gif and a.png for one.
+    """
+    plugins = dm.Environment()
+    for source in plugins.make_importer(f"coco_{task}")(str(root)):
+        yield plugins.make_extractor(source["format"], source["url"], **source["options"])
 
 
 def _serialised(told: Sequence[Annotation | None] | None) -> list[str] | None:
