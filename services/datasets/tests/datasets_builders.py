@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+from PIL import Image
 from vesta_common.client import MESSAGE_BYTES_MAX
 from vesta_common.clock import ManualClock
 from vesta_common.errors import ResourceExhausted
@@ -67,6 +68,13 @@ def a_medium(seed: int, perceptual_hash: int | None = None) -> Media:
         thumbnail_key=f"thumbnails/{digest}",
         perceptual_hash=far if perceptual_hash is None else perceptual_hash,
     )
+
+
+def a_png(text: str) -> bytes:
+    """A picture of the size that media claim; another beginning of the text is another one."""
+    target = io.BytesIO()
+    Image.new("RGB", (64, 48), f"#{text.encode().hex()[:6]}").save(target, "PNG")
+    return target.getvalue()
 
 
 def a_zip(files: Mapping[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from datasets_builders import a_zip, says
+from datasets_builders import a_png, a_zip, says
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -225,6 +225,42 @@ def test_each_annotation_file_counts_its_concepts_by_itself(tmp_path: Path) -> N
         "images/a.png": ["van"],
         "images/b.png": ["car"],
     }
+
+
+@pytest.mark.parametrize(
+    ("picture", "size_px"),
+    [
+        (b"%PDF-1.7 not an image at all", {}),
+        (b"", {}),
+        (b"a picture", {"width": 60_000, "height": 60_000}),
+    ],
+)
+def test_what_cannot_be_drawn_costs_its_own_image_alone(
+    tmp_path: Path, picture: bytes, size_px: dict[str, int]
+) -> None:
+    parts = {"segmentation": [[1, 1, 9, 1, 9, 9, 1, 9], [20, 20, 30, 20, 30, 30]]}
+    files = a_coco_archive("instances", parts, {**parts, "image_id": 2})
+    told = json.loads(files["annotations/instances_val2017.json"])
+    told["images"].append({"id": 2, "file_name": "b.png", **size_px})
+    files |= {"annotations/instances_val2017.json": json.dumps(told).encode(), "images/b.png": picture}
+    found = read(tmp_path, COCO, files)
+    assert {name: said and len(said) for name, said in found.items()} == {"images/a.png": 1, "images/b.png": None}
+
+
+def test_a_mask_of_more_pixels_than_an_image_may_have_is_not_drawn(tmp_path: Path) -> None:
+    mask = {"segmentation": {"size": [60_000, 60_000], "counts": "0"}}
+    assert read(tmp_path, COCO, a_coco_archive("instances", mask)) == {"images/a.png": None}
+
+
+def test_the_size_of_an_image_is_in_its_file_where_the_archive_does_not_tell_it(tmp_path: Path) -> None:
+    parts = [[1, 1, 9, 1, 9, 9, 1, 9], [20, 20, 30, 20, 30, 30, 20, 30]]
+    files = a_coco_archive("instances", {"segmentation": parts})
+    told = json.loads(files["annotations/instances_val2017.json"])
+    del told["images"][0]["width"], told["images"][0]["height"]
+    files |= {"annotations/instances_val2017.json": json.dumps(told).encode(), "images/a.png": a_png("a picture")}
+    (found,) = read(tmp_path, COCO, files).values()
+    assert found is not None
+    assert [(one.mask.height_px, one.mask.width_px) for one in found] == [(HEIGHT_PX, WIDTH_PX)]
 
 
 def test_an_archive_without_shapes_and_labels_is_refused(tmp_path: Path) -> None:

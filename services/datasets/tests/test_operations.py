@@ -1,7 +1,6 @@
 """Imports and exports come to an end, whatever happens to those who work on them, and answer what they did."""
 
 import hashlib
-import io
 import json
 import os
 import time
@@ -9,10 +8,9 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from datasets_builders import PROJECT, Datasets, Ingest, a_medium, says
+from datasets_builders import PROJECT, Datasets, Ingest, a_medium, a_png, says
 from google.protobuf.message import Message
 from google.rpc.code_pb2 import FAILED_PRECONDITION
-from PIL import Image
 from vesta_common.errors import Unavailable
 from vesta_common.trace import calling
 from vesta_contracts.datasets.v1 import (
@@ -37,13 +35,6 @@ class Killed(BaseException):
 
 def photographs(count: int, size_bytes: int = 100) -> dict[str, bytes]:
     return {f"van/{number:03}.jpg": os.urandom(size_bytes) for number in range(count)}
-
-
-def a_png(text: str) -> bytes:
-    """A picture of a size that media claim; another text is another one."""
-    target = io.BytesIO()
-    Image.new("RGB", (64, 48), f"#{text.encode().hex()[:6]}").save(target, "PNG")
-    return target.getvalue()
 
 
 def a_worker(datasets: Datasets, ingest: Ingest, heartbeat: timedelta = HEARTBEAT) -> Operations:

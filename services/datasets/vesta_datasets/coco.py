@@ -5,6 +5,7 @@ Runs in a process of its own, with values in and out that JSON can carry: nothin
 
 from collections.abc import Iterator, Sequence
 from itertools import count
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,8 @@ import datumaro as dm
 import numpy as np
 from datumaro.util import mask_tools
 from numpy.typing import NDArray
+from vesta_common.errors import InvalidArgument
+from vesta_common.image_formats import IMAGE_BYTES_MAX, IMAGE_PIXELS_MAX, take_apart
 from vesta_contracts.common.v1 import Annotation, ImageLabel, Mask, PixelBox, PixelPoint, Polygon, Ring
 
 from vesta_datasets.archived import UnreadableArchiveError, side_of
@@ -114,19 +117,27 @@ def _objects(item: Any, names: Sequence[str]) -> list[Annotation | None]:
 
 
 def _object(parts: Sequence[Any], media: Any, names: Sequence[str]) -> Annotation | None:
-    """A box is kept where it is not just the frame of a shape; a shape in several parts becomes a mask."""
+    """A box is kept where it is not just the frame of a shape; a shape in several parts becomes a mask.
+
+    None also for what would be drawn on more pixels than an image may have: its image will be refused, and only that one.
+    """
     if any(part.label is None for part in parts):
         return None
     told = Annotation(concept=names[parts[0].label])
     kinds = {kind: [part for part in parts if part.type.name == kind] for kind in ("mask", "polygon", "bbox", "label")}
     if len(kinds["mask"]) == 1:
+        if prod(kinds["mask"][0].rle["size"]) > IMAGE_PIXELS_MAX:
+            return None
         told.mask.CopyFrom(mask_of(np.asarray(kinds["mask"][0].image, np.bool_)))
     elif len(kinds["polygon"]) == 1:
         points = kinds["polygon"][0].points
         ring = Ring(points=[PixelPoint(x_px=x, y_px=y) for x, y in zip(points[::2], points[1::2], strict=True)])
         told.polygon.CopyFrom(Polygon(outline=ring))
     elif kinds["polygon"]:
-        height_px, width_px = media.size
+        image_hw = _size_of(media)
+        if image_hw is None or prod(image_hw) > IMAGE_PIXELS_MAX:
+            return None
+        height_px, width_px = image_hw
         union = mask_tools.rles_to_mask([part.points for part in kinds["polygon"]], width_px, height_px)
         told.mask.CopyFrom(mask_of(np.asarray(union, np.bool_)))
     elif len(kinds["bbox"]) == 1:
@@ -137,6 +148,19 @@ def _object(parts: Sequence[Any], media: Any, names: Sequence[str]) -> Annotatio
     else:
         return None
     return told
+
+
+def _size_of(media: Any) -> tuple[int, int] | None:
+    """Height and width as the archive tells them, else as the file's header does: Datumaro would decode it, whatever it is."""
+    if media.has_size:
+        height_px, width_px = media.size
+        return height_px, width_px
+    try:
+        with Path(media.path).open("rb") as file:
+            header = take_apart(file.read(IMAGE_BYTES_MAX + 1)).header
+    except (InvalidArgument, OSError):
+        return None
+    return header.height_px, header.width_px
 
 
 def _to_datumaro(annotation: Annotation, index: dict[str, int], number: int) -> Any:
