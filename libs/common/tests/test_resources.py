@@ -8,7 +8,7 @@ from psycopg.errors import SerializationFailure
 from vesta_common.errors import Aborted, AlreadyExists, InvalidArgument, NotFound
 from vesta_common.etags import with_etag
 from vesta_common.postgres import Connection, Postgres
-from vesta_common.resources import create_once, existing, missing, revise, run_once, taken
+from vesta_common.resources import create_once, existing, find_answer, missing, revise, run_once, taken
 from vesta_contracts.datasets.v1 import CreateTaxonomyRequest, Taxonomy
 
 NAME = "projects/acme/taxonomies/vans"
@@ -24,13 +24,16 @@ def postgres(postgres_url: str, postgres_schema: str) -> Iterator[Postgres]:
     opened.close()
 
 
+def a_request(request_id: str, taxonomy_id: str = "") -> CreateTaxonomyRequest:
+    return CreateTaxonomyRequest(parent="projects/acme", taxonomy_id=taxonomy_id, request_id=request_id)
+
+
 def create(postgres: Postgres, request_id: str = "") -> Taxonomy:
     def insert(connection: Connection) -> Taxonomy:
         connection.execute("INSERT INTO taxonomies VALUES (%s)", (NAME,))
         return Taxonomy(name=NAME)
 
-    request = CreateTaxonomyRequest(parent="projects/acme", request_id=request_id)
-    return create_once(postgres, request, Taxonomy, NAME, insert)
+    return create_once(postgres, a_request(request_id), Taxonomy, NAME, insert)
 
 
 def test_what_is_there_is_answered_even_where_it_is_empty() -> None:
@@ -66,6 +69,21 @@ def test_a_name_is_given_once(postgres: Postgres) -> None:
 
 def test_a_repeat_is_answered_with_what_was_made(postgres: Postgres) -> None:
     assert create(postgres, "r1") == create(postgres, "r1")
+
+
+def test_the_answer_to_a_repeat_is_there_to_be_found_before_anything_else_is_asked(postgres: Postgres) -> None:
+    assert find_answer(postgres, a_request("r1"), Taxonomy) is None
+    made = create(postgres, "r1")
+    assert find_answer(postgres, a_request("r1"), Taxonomy) == made
+    assert find_answer(postgres, a_request("r2"), Taxonomy) is None
+    with pytest.raises(InvalidArgument) as refused:
+        find_answer(postgres, a_request("r1", "cars"), Taxonomy)
+    assert refused.value.reason == "REQUEST_ID_REUSED"
+
+
+def test_without_a_request_id_no_request_is_a_repeat(postgres: Postgres) -> None:
+    create(postgres)
+    assert find_answer(postgres, a_request(""), Taxonomy) is None
 
 
 def test_an_effect_runs_again_where_postgresql_asks_for_it(postgres: Postgres) -> None:

@@ -23,26 +23,33 @@ def once(connection: Any, request: Any, response_type: type[M], effect: Callable
     """
     if not request.request_id:
         return effect()
-    # Within one parent or resource, and of one caller: nobody sees, or is disturbed by, what another one asked.
-    scope = getattr(request, "parent", "") or getattr(request, "name", "")
-    method = f"{request.DESCRIPTOR.full_name} {scope} {trace.caller()}"
-    digest = hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
     inserted = connection.execute(
         "INSERT INTO request_log (method, request_id, request_digest) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
-        (method, request.request_id, digest),
+        (_method(request), request.request_id, _digest(request)),
     ).rowcount
-    if inserted:
-        answer = effect()
-        connection.execute(
-            "UPDATE request_log SET response = %s WHERE method = %s AND request_id = %s",
-            (answer.SerializeToString(), method, request.request_id),  # type: ignore[attr-defined]
-        )
-        return answer
+    if not inserted:
+        return find_first(connection, request, response_type)  # type: ignore[return-value]  # what conflicts is there
+    answer = effect()
+    connection.execute(
+        "UPDATE request_log SET response = %s WHERE method = %s AND request_id = %s",
+        (answer.SerializeToString(), _method(request), request.request_id),  # type: ignore[attr-defined]
+    )
+    return answer
+
+
+def find_first(connection: Any, request: Any, response_type: type[M]) -> M | None:
+    """The first answer to a request that is a repeat; None to any other.
+
+    Raises:
+        InvalidArgument: the id was used for another request.
+    """
     row = connection.execute(
         "SELECT request_digest, response FROM request_log WHERE method = %s AND request_id = %s",
-        (method, request.request_id),
+        (_method(request), request.request_id),
     ).fetchone()
-    if bytes(row["request_digest"]) != digest:
+    if row is None:
+        return None
+    if bytes(row["request_digest"]) != _digest(request):
         raise InvalidArgument(
             f"request_id {request.request_id!r} was used for another request; use a new one",
             reason="REQUEST_ID_REUSED",
@@ -54,3 +61,13 @@ def once(connection: Any, request: Any, response_type: type[M], effect: Callable
 def prune(connection: Any, now: datetime) -> int:
     """Forgets requests older than a week; answers how many."""
     return int(connection.execute("DELETE FROM request_log WHERE create_time < %s", (now - KEEP,)).rowcount)
+
+
+def _method(request: Any) -> str:
+    """Within one parent or resource, and of one caller: nobody sees, or is disturbed by, what another one asked."""
+    scope = getattr(request, "parent", "") or getattr(request, "name", "")
+    return f"{request.DESCRIPTOR.full_name} {scope} {trace.caller()}"
+
+
+def _digest(request: Any) -> bytes:
+    return hashlib.sha256(request.SerializeToString(deterministic=True)).digest()

@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 
 from vesta_common.errors import AlreadyExists, NotFound
 from vesta_common.etags import check_etag
-from vesta_common.idempotency import once
+from vesta_common.idempotency import find_first, once
 from vesta_common.masks import apply_update
 from vesta_common.postgres import Connection, Postgres
 
@@ -40,6 +40,17 @@ def missing(name: str, hint: str = "", *, reason: str = "RESOURCE_NOT_FOUND") ->
 def taken(name: str, hint: str = "choose another id") -> AlreadyExists:
     """The error of a new resource whose name another one has."""
     return AlreadyExists(f"{name} is there already; {hint}", reason="RESOURCE_EXISTS", metadata={"name": name})
+
+
+def find_answer(postgres: Postgres, request: Any, kind: type[M]) -> M | None:
+    """What a repeat of a request is answered with; None where the request is new.
+
+    Asked before a method looks at anything else, such as a peer that may be away by now; `run_once` then makes what is new.
+
+    Raises:
+        InvalidArgument: the request_id was used for another request.
+    """
+    return postgres.run(lambda connection: find_first(connection, request, kind)) if request.request_id else None
 
 
 def run_once(postgres: Postgres, request: Any, kind: type[M], effect: Callable[[Connection], M]) -> M:
