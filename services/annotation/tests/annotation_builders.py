@@ -75,10 +75,12 @@ def an_answer(annotator: str, *concepts: str) -> Submission:
 
 
 class FakeDatasets(DatasetServiceServicer):
-    """Knows one dataset."""
+    """Knows one dataset, until it is gone."""
+
+    gone = False
 
     def GetDataset(self, request: GetDatasetRequest, context: grpc.ServicerContext) -> Dataset:
-        if request.name != DATASET:
+        if self.gone or request.name != DATASET:
             raise NotFound(f"there is no {request.name}", reason="RESOURCE_NOT_FOUND")
         return Dataset(name=request.name, taxonomy=TAXONOMY, multi_label=True)
 

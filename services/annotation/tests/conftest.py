@@ -21,8 +21,13 @@ from vesta_contracts.datasets.v1 import DatasetServiceStub, TaxonomyServiceStub
 
 
 @pytest.fixture
-def datasets_address() -> Iterator[str]:
-    server = Server("datasets", "127.0.0.1:0", [FakeDatasets(), FakeTaxonomies()])
+def datasets() -> FakeDatasets:
+    return FakeDatasets()
+
+
+@pytest.fixture
+def datasets_address(datasets: FakeDatasets) -> Iterator[str]:
+    server = Server("datasets", "127.0.0.1:0", [datasets, FakeTaxonomies()])
     server.start()
     yield server.address
     server.stop()

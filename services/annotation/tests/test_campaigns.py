@@ -1,7 +1,7 @@
 """Campaigns over gRPC on the real database."""
 
 import pytest
-from annotation_builders import CAMPAIGN, LEASE, PROJECT, Service, item, label, member
+from annotation_builders import CAMPAIGN, LEASE, PROJECT, FakeDatasets, Service, item, label, member
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from vesta_common.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
@@ -46,8 +46,12 @@ def test_a_name_is_given_once(annotation: Service) -> None:
     assert raised.value.reason == "RESOURCE_EXISTS"
 
 
-def test_creating_again_with_the_same_request_id_answers_with_the_first(annotation: Service) -> None:
-    assert annotation.has_campaign("", request_id="r1") == annotation.has_campaign("", request_id="r1")
+def test_a_repeat_is_answered_with_the_first_campaign_though_its_dataset_is_gone(
+    annotation: Service, datasets: FakeDatasets
+) -> None:
+    made = annotation.has_campaign("", request_id="r1")
+    datasets.gone = True
+    assert annotation.has_campaign("", request_id="r1") == made
 
 
 def test_a_request_id_is_for_one_request(annotation: Service) -> None:

@@ -30,13 +30,13 @@ class Store:
     """The service's tables. Every method works in the transaction that it is given."""
 
     def __init__(self, postgres: Postgres, clock: Clock) -> None:
-        self._postgres = postgres
+        self.postgres = postgres
         self.clock = clock
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """What happens inside happens wholly, or not at all where an exception leaves."""
-        with self._postgres.transaction() as connection:
+        with self.postgres.transaction() as connection:
             yield connection
 
     # Campaigns

@@ -44,12 +44,17 @@ from vesta_contracts.conductor.v1 import (
 
 @dataclass
 class Conductor:
-    """The service's two doors, and its database."""
+    """The service's two doors, and its database.
+
+    Attributes:
+        asked: the methods of peers that were called.
+    """
 
     projects: ProjectServiceStub
     loops: LoopServiceStub
     postgres: Postgres
     clock: ManualClock
+    asked: list[str]
 
     def topics_told(self) -> list[str]:
         with self.postgres.transaction() as connection:
@@ -61,11 +66,12 @@ def conductor(postgres_url: str, postgres_schema: str) -> Iterator[Conductor]:
     postgres = Postgres(postgres_url, postgres_schema).open()
     postgres.migrate("vesta_conductor")
     clock = ManualClock()
-    peers = SimulatedPlatform(clock, random.Random(0)).peers()
+    asked: list[str] = []
+    peers = SimulatedPlatform(clock, random.Random(0)).peers(before=asked.append)
     server = Server("conductor", "127.0.0.1:0", [ProjectService(postgres, clock), LoopService(postgres, peers, clock)])
     server.start()
     channel: grpc.Channel = open_channel(server.address, "tests")
-    yield Conductor(ProjectServiceStub(channel), LoopServiceStub(channel), postgres, clock)
+    yield Conductor(ProjectServiceStub(channel), LoopServiceStub(channel), postgres, clock, asked)
     channel.close()
     server.stop()
     postgres.close()
@@ -152,8 +158,11 @@ class TestLoops:
             )
         assert claimed["loop"] == made.name
 
-    def test_a_repeat_returns_the_first_loop(self, conductor: Conductor) -> None:
-        assert a_loop(conductor, request_id="r1") == a_loop(conductor, request_id="r1")
+    def test_a_repeat_returns_the_first_loop_and_asks_no_peer(self, conductor: Conductor) -> None:
+        made = a_loop(conductor, request_id="r1")
+        conductor.asked.clear()
+        assert a_loop(conductor, request_id="r1") == made
+        assert not conductor.asked
 
     def test_a_taken_id_is_refused(self, conductor: Conductor) -> None:
         a_loop(conductor)

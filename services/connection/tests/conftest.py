@@ -40,7 +40,7 @@ def datasets() -> FakeDatasets:
 
 @pytest.fixture
 def datasets_address(datasets: FakeDatasets) -> Iterator[str]:
-    server = Server("datasets", "127.0.0.1:0", [datasets, OneDataset()])
+    server = Server("datasets", "127.0.0.1:0", [datasets, OneDataset(datasets)])
     server.start()
     yield server.address
     server.stop()

@@ -92,10 +92,13 @@ HOSTILE = {
 
 
 class OneDataset(DatasetServiceServicer):
-    """Knows one dataset."""
+    """Knows one dataset, until it is gone."""
+
+    def __init__(self, items: "FakeDatasets") -> None:
+        self._items = items
 
     def GetDataset(self, request: GetDatasetRequest, context: grpc.ServicerContext) -> Dataset:
-        if request.name != DATASET:
+        if self._items.gone or request.name != DATASET:
             raise NotFound(f"there is no {request.name}", reason="RESOURCE_NOT_FOUND")
         return Dataset(name=DATASET)
 
@@ -104,6 +107,7 @@ class FakeDatasets(ItemServiceServicer):
     """One dataset that keeps what the real one promises: a picture is one item, a request_id has one answer."""
 
     def __init__(self) -> None:
+        self.gone = False
         self.items: dict[str, str] = {}
         self.added: list[NewItem] = []
         self._answers: dict[str, tuple[bytes, BatchCreateItemsResponse]] = {}
@@ -112,6 +116,8 @@ class FakeDatasets(ItemServiceServicer):
     def BatchCreateItems(
         self, request: BatchCreateItemsRequest, context: grpc.ServicerContext
     ) -> BatchCreateItemsResponse:
+        if self.gone:
+            raise NotFound(f"there is no {request.parent}", reason="RESOURCE_NOT_FOUND")
         body = request.SerializeToString(deterministic=True)
         with self._lock:
             if request.request_id in self._answers:

@@ -60,6 +60,16 @@ def test_a_source_needs_a_dataset_that_is_there(connection: Connection) -> None:
     assert caught.value.reason == "RESOURCE_NOT_FOUND"
 
 
+def test_a_repeat_is_answered_with_the_first_source_though_folder_and_dataset_are_gone(connection: Connection) -> None:
+    source = Source(dataset=DATASET, folder=FolderSource(path=str(connection.inbox)))
+    request = CreateSourceRequest(parent=PROJECT, source=source, request_id="once")
+    made = connection.sources.CreateSource(request)
+    connection.inbox.rmdir()
+    connection.datasets.gone = True
+
+    assert connection.sources.CreateSource(request) == made
+
+
 def test_a_taken_name_is_told(connection: Connection) -> None:
     connection.an_upload_source("twice")
     with pytest.raises(AlreadyExists) as caught:
@@ -219,10 +229,13 @@ def test_the_same_picture_uploaded_again_existed(connection: Connection) -> None
     assert (second.item, second.existed) == (first.item, True)
 
 
-def test_an_upload_repeated_with_its_request_id_gets_the_first_answer(connection: Connection) -> None:
+def test_an_upload_repeated_with_its_request_id_gets_the_first_answer_though_source_and_dataset_are_gone(
+    connection: Connection,
+) -> None:
     source = connection.an_upload_source()
     first = uploaded(connection, source, [a_jpeg(1)], request_id="once")
-    connection.clock.advance(connection.clock.now() - connection.clock.now().replace(year=2025))
+    connection.sources.DeleteSource(DeleteSourceRequest(name=source.name))
+    connection.datasets.gone = True
 
     assert uploaded(connection, source, chunks(a_jpeg(1), 100), request_id="once") == first
 

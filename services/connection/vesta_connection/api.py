@@ -6,13 +6,12 @@ from collections.abc import Iterator, Sequence
 import grpc
 from google.protobuf import empty_pb2
 from vesta_common.errors import FailedPrecondition, InvalidArgument, Violation
-from vesta_common.idempotency import once
 from vesta_common.ids import deterministic_id, new_id
 from vesta_common.messages import copy_of
 from vesta_common.page_keys import by_age, by_name, newest_before
 from vesta_common.pages import read_page
 from vesta_common.postgres import Connection
-from vesta_common.resources import create_once, revise, run_once
+from vesta_common.resources import create_once, find_answer, revise, run_once
 from vesta_common.service import Loop
 from vesta_contracts.connection.v1 import (
     CancelSyncRequest,
@@ -62,6 +61,8 @@ class SourceService(SourceServiceServicer):
 
     def CreateSource(self, request: CreateSourceRequest, context: grpc.ServicerContext) -> Source:
         """Checks the place and the dataset, then keeps the Source."""
+        if answer := find_answer(self._store.postgres, request, Source):
+            return answer
         self._check_place(request.source)
         _check_credentials(request.source, request.source.bucket.secret_access_key)
         self._datasets.GetDataset(GetDatasetRequest(name=request.source.dataset))
@@ -116,26 +117,27 @@ class SourceService(SourceServiceServicer):
     ) -> UploadItemResponse:
         """Takes one image in as many messages as it comes."""
         first = next(request_iterator, UploadItemRequest())
-        with self._store.postgres.transaction() as connection:
-            source = self._store.get_source(connection, first.parent)
-        if source.WhichOneof("kind") != "upload":
-            raise FailedPrecondition(f"{source.name} is no upload source; sync it instead", reason="SOURCE_NOT_UPLOAD")
         data = bytearray(first.file.data)
         for message in request_iterator:
             data += message.file.data
             if len(data) > FILE_BYTES_MAX:
                 break
+        asked = copy_of(first)
+        asked.file.data = hashlib.sha256(data).digest()
+        if answer := find_answer(self._store.postgres, asked, UploadItemResponse):
+            return answer
+        with self._store.postgres.transaction() as connection:
+            source = self._store.get_source(connection, first.parent)
+        if source.WhichOneof("kind") != "upload":
+            raise FailedPrecondition(f"{source.name} is no upload source; sync it instead", reason="SOURCE_NOT_UPLOAD")
         (media,) = self._ingest.take([Arrival(first.file_name, bytes(data))], source.name)
         if isinstance(media, Refused):
             raise InvalidArgument(media.message, reason=media.reason, violations=[Violation("file", media.message)])
 
         (created,) = self._items.create(source, [media], dict(first.metadata))
-        answer = UploadItemResponse(item=created.name, media=media, existed=created.existed)
-        asked = copy_of(first)
-        asked.file.data = hashlib.sha256(data).digest()
+        made = UploadItemResponse(item=created.name, media=media, existed=created.existed)
         # Adding the same picture again is free, and no transaction is open while datasets works.
-        with self._store.postgres.transaction() as connection:
-            return once(connection, asked, UploadItemResponse, lambda: answer)
+        return run_once(self._store.postgres, asked, UploadItemResponse, lambda _: made)
 
     def _check_place(self, source: Source) -> None:
         match source.WhichOneof("kind"):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from datasets_builders import DIMENSION, PROJECT, Datasets, a_medium, says
+from datasets_builders import DIMENSION, PROJECT, Datasets, a_medium, a_zip, says
 from google.api import httpbody_pb2
 from google.protobuf.field_mask_pb2 import FieldMask
 from vesta_common.errors import (
@@ -31,6 +31,7 @@ from vesta_contracts.datasets.v1 import (
     CreateSnapshotRequest,
     CreateTaxonomyRequest,
     Dataset,
+    DeleteDatasetRequest,
     DeleteItemRequest,
     DeleteTaxonomyRequest,
     DiffSnapshotsRequest,
@@ -423,13 +424,29 @@ def test_no_transaction_is_open_while_a_manifest_is_written(datasets: Datasets) 
     datasets.add(dataset, a_medium(1), labels=("van",))
     watched = WatchedObjects(datasets.objects, datasets.store.postgres)
     request = CreateSnapshotRequest(parent=dataset, snapshot=Snapshot(), request_id="once")
-    service = SnapshotService(datasets.store, watched)
-    snapshot = service.CreateSnapshot(request, None)  # type: ignore[arg-type]
+    SnapshotService(datasets.store, watched).CreateSnapshot(request, None)  # type: ignore[arg-type]
     with datasets.store.postgres.transaction() as connection:
         connection.execute("SELECT 1")
         watched.put("manifests", b"what the watch sees where one is open")
     assert watched.open_transactions == [0, 1]
-    assert service.CreateSnapshot(request, None) == snapshot  # type: ignore[arg-type]
+
+
+def test_a_repeat_is_answered_with_the_first_snapshot_or_operation_though_what_it_was_made_of_is_gone(
+    datasets: Datasets,
+) -> None:
+    dataset = datasets.a_dataset()
+    datasets.add(dataset, a_medium(1), labels=("van",))
+    layout, archive = ArchiveFormat.ARCHIVE_FORMAT_COCO, "archives/acme/vans.zip"
+    datasets.objects.put_named(archive, a_zip({}))
+    wanted = CreateSnapshotRequest(parent=dataset, snapshot=Snapshot(), request_id="once")
+    snapshot = datasets.snapshots.CreateSnapshot(wanted)
+    export = ExportDatasetRequest(name=dataset, format=layout, snapshot=snapshot.name, request_id="once")
+    arrival = ImportDatasetRequest(name=dataset, format=layout, archive_key=archive, request_id="once")
+    begun = datasets.datasets.ExportDataset(export), datasets.datasets.ImportDataset(arrival)
+    datasets.objects.delete(archive)
+    datasets.datasets.DeleteDataset(DeleteDatasetRequest(name=dataset))
+    assert datasets.snapshots.CreateSnapshot(wanted) == snapshot
+    assert (datasets.datasets.ExportDataset(export), datasets.datasets.ImportDataset(arrival)) == begun
 
 
 def test_a_concept_in_use_is_retired_not_removed(datasets: Datasets) -> None:

@@ -85,6 +85,8 @@ class FakeServing(DeploymentServiceServicer):
         self.gate.set()
 
     def GetDeployment(self, request: GetDeploymentRequest, context: grpc.ServicerContext) -> Deployment:
+        if self.failure:
+            raise self.failure
         if request.name != DEPLOYMENT:
             raise NotFound(f"there is no {request.name}", reason="RESOURCE_NOT_FOUND")
         return Deployment(name=request.name)

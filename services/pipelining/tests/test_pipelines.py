@@ -51,12 +51,9 @@ def test_a_pipeline_that_cannot_work_is_refused(
     assert caught.value.reason == reason
 
 
-def test_a_pipeline_is_created_once_updated_by_etag_and_deleted_with_its_streams(pipelining: Pipelining) -> None:
-    request = CreatePipelineRequest(
-        parent=PROJECT, pipeline_id="yard", pipeline=Pipeline(steps=[MODEL]), request_id="once"
-    )
+def test_a_pipeline_is_created_updated_by_etag_and_deleted_with_its_streams(pipelining: Pipelining) -> None:
+    request = CreatePipelineRequest(parent=PROJECT, pipeline_id="yard", pipeline=Pipeline(steps=[MODEL]))
     made = pipelining.pipelines.CreatePipeline(request)
-    assert pipelining.pipelines.CreatePipeline(request) == made
     with pytest.raises(AlreadyExists):
         pipelining.a_pipeline()
     wanted = Pipeline(name=PIPELINE, steps=[MODEL], uncertain_source=SOURCE, etag=made.etag)
@@ -80,6 +77,13 @@ def test_a_pipeline_is_created_once_updated_by_etag_and_deleted_with_its_streams
         pipelining.streams.GetStream(GetStreamRequest(name=door))
     with pytest.raises(NotFound):
         pipelining.pipelines.GetPipeline(GetPipelineRequest(name=PIPELINE))
+
+
+def test_a_repeat_is_answered_with_the_first_pipeline_though_its_deployment_is_gone(pipelining: Pipelining) -> None:
+    request = CreatePipelineRequest(parent=PROJECT, pipeline=Pipeline(steps=[MODEL]), request_id="once")
+    made = pipelining.pipelines.CreatePipeline(request)
+    pipelining.serving.failure = NotFound("gone")
+    assert pipelining.pipelines.CreatePipeline(request) == made
 
 
 def test_a_stream_needs_its_pipeline(pipelining: Pipelining) -> None:

@@ -94,10 +94,12 @@ SNAPSHOT = f"{PROJECT}/datasets/vans/snapshots/s1"
 
 
 class OneSnapshot(SnapshotServiceServicer):
-    """Knows one snapshot."""
+    """Knows one snapshot, until it is gone."""
+
+    gone = False
 
     def GetSnapshot(self, request, context):
-        if request.name != SNAPSHOT:
+        if self.gone or request.name != SNAPSHOT:
             raise NotFound(f"there is no {request.name}", reason="RESOURCE_NOT_FOUND")
         return Snapshot(name=SNAPSHOT, manifest_key="manifests/x", digest="d1")
 
@@ -150,9 +152,16 @@ class Training:
     """The service as its callers see it, and its worker."""
 
     def __init__(
-        self, store: Store, clock: ManualClock, executor: Scripted, worker_on: Callable[[Store], Worker], channel: Any
+        self,
+        store: Store,
+        clock: ManualClock,
+        executor: Scripted,
+        snapshots: OneSnapshot,
+        worker_on: Callable[[Store], Worker],
+        channel: Any,
     ) -> None:
         self.store, self.clock, self.executor = store, clock, executor
+        self.snapshots = snapshots
         self.worker_on, self.worker = worker_on, worker_on(store)
         self.runs = TrainingRunServiceStub(channel)
         self.recipes = RecipeServiceStub(channel)
@@ -185,7 +194,8 @@ def training(service_settings: Callable[[str], dict[str, Any]], tmp_path: Path) 
     postgres.migrate("vesta_training")
     clock = ManualClock()
     store, objects = Store(postgres, clock), ObjectStore.of(settings)
-    peer = Server("datasets", "127.0.0.1:0", [OneSnapshot(), OneDataset(), OneTaxonomy()])
+    snapshots = OneSnapshot()
+    peer = Server("datasets", "127.0.0.1:0", [snapshots, OneDataset(), OneTaxonomy()])
     peer.start()
     channel = open_channel(peer.address, "training")
     datasets = Datasets(DatasetServiceStub(channel), SnapshotServiceStub(channel), TaxonomyServiceStub(channel))
@@ -203,6 +213,7 @@ def training(service_settings: Callable[[str], dict[str, Any]], tmp_path: Path) 
             store,
             clock,
             executor,
+            snapshots,
             lambda store: Worker(store, executor, book, datasets, settings.work_folder),
             outside,
         )
@@ -479,6 +490,19 @@ def test_the_id_of_a_run_that_made_a_version_is_not_given_again(training: Traini
     other = training.a_run("other")
     training.worker.step()
     assert training.get(other).state == TrainingRun.SUCCEEDED
+
+
+def test_a_repeat_is_answered_with_the_first_run_or_study_though_its_snapshot_is_gone(training: Training) -> None:
+    recipe, model = f"{PROJECT}/recipes/classification", f"{PROJECT}/models/vans"
+    run = CreateTrainingRunRequest(
+        parent=PROJECT, training_run=TrainingRun(snapshot=SNAPSHOT, recipe=recipe, model=model), request_id="once"
+    )
+    study = CreateStudyRequest(
+        parent=PROJECT, study=Study(snapshot=SNAPSHOT, recipes=[recipe], model=model), request_id="once"
+    )
+    made = training.runs.CreateTrainingRun(run), training.studies.CreateStudy(study)
+    training.snapshots.gone = True
+    assert (training.runs.CreateTrainingRun(run), training.studies.CreateStudy(study)) == made
 
 
 def test_a_project_has_the_shipped_recipes_and_its_own(training: Training) -> None:

@@ -2,12 +2,12 @@
 
 import grpc
 from google.protobuf import empty_pb2
-from vesta_common.idempotency import once
 from vesta_common.ids import new_id
 from vesta_common.messages import copy_of
 from vesta_common.page_keys import by_name
 from vesta_common.pages import read_page
-from vesta_common.resources import revise
+from vesta_common.postgres import Connection
+from vesta_common.resources import find_answer, revise, run_once
 from vesta_contracts.annotation.v1 import (
     Agreement,
     Campaign,
@@ -44,14 +44,19 @@ class CampaignService(CampaignServiceServicer):
 
     def CreateCampaign(self, request: CreateCampaignRequest, context: grpc.ServicerContext) -> Campaign:
         """Keeps a new campaign that asks for concepts of its dataset's taxonomy; for all of them where it names none."""
+        if answer := find_answer(self._store.postgres, request, Campaign):
+            return answer
         campaign = _with_defaults(request.campaign)
         dataset = self._datasets.GetDataset(GetDatasetRequest(name=campaign.dataset))
         taxonomy = self._taxonomies.GetTaxonomy(GetTaxonomyRequest(name=dataset.taxonomy))
         campaign.concepts[:] = asked_concepts(campaign.concepts, taxonomy)
         check_label_count(campaign, dataset)
         campaign.name = f"{request.parent}/campaigns/{request.campaign_id or new_id()}"
-        with self._store.transaction() as connection:
-            return once(connection, request, Campaign, lambda: self._store.insert_campaign(connection, campaign))
+
+        def create(connection: Connection) -> Campaign:
+            return self._store.insert_campaign(connection, campaign)
+
+        return run_once(self._store.postgres, request, Campaign, create)
 
     def GetCampaign(self, request: GetCampaignRequest, context: grpc.ServicerContext) -> Campaign:
         """One campaign with its counts."""

@@ -12,7 +12,7 @@ from vesta_common.names import project_of
 from vesta_common.page_keys import by_name
 from vesta_common.pages import read_page
 from vesta_common.postgres import Connection, Postgres
-from vesta_common.resources import existing, run_once
+from vesta_common.resources import existing, find_answer, run_once
 from vesta_contracts.conductor.v1 import (
     CreateLoopRequest,
     DeleteLoopRequest,
@@ -47,6 +47,8 @@ class LoopService(LoopServiceServicer):
         self._clock = clock
 
     def CreateLoop(self, request: CreateLoopRequest, context: grpc.ServicerContext) -> Loop:
+        if answer := find_answer(self._postgres, request, Loop):
+            return answer
         self._check_references(request.parent, request.loop.policy)
         return run_once(self._postgres, request, Loop, lambda connection: self._create(connection, request))
 

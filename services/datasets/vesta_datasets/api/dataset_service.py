@@ -12,7 +12,7 @@ from vesta_common.objects import ObjectStore
 from vesta_common.page_keys import by_name
 from vesta_common.pages import read_page
 from vesta_common.postgres import Connection
-from vesta_common.resources import create_once, missing, revise, run_once
+from vesta_common.resources import create_once, find_answer, missing, revise, run_once
 from vesta_contracts.datasets.v1 import (
     ArchiveFormat,
     CreateDatasetRequest,
@@ -101,6 +101,8 @@ class DatasetService(DatasetServiceServicer):
 
     def ImportDataset(self, request: ImportDatasetRequest, context: grpc.ServicerContext) -> operations_pb2.Operation:
         """Queues an import."""
+        if answer := find_answer(self._store.postgres, request, operations_pb2.Operation):
+            return answer
         _check_format(request.format)
         if not owns(self._objects, request.name, request.archive_key):
             raise InvalidArgument(
@@ -112,6 +114,8 @@ class DatasetService(DatasetServiceServicer):
 
     def ExportDataset(self, request: ExportDatasetRequest, context: grpc.ServicerContext) -> operations_pb2.Operation:
         """Queues an export."""
+        if answer := find_answer(self._store.postgres, request, operations_pb2.Operation):
+            return answer
         _check_format(request.format)
         if request.snapshot:
             if not request.snapshot.startswith(f"{request.name}/snapshots/"):

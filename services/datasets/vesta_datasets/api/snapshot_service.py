@@ -8,7 +8,7 @@ from vesta_common.objects import ObjectStore
 from vesta_common.page_keys import by_age, newest_before
 from vesta_common.pages import read_page
 from vesta_common.postgres import Connection
-from vesta_common.resources import create_once
+from vesta_common.resources import create_once, find_answer
 from vesta_contracts.datasets.v1 import (
     CreateSnapshotRequest,
     DiffSnapshotsRequest,
@@ -38,6 +38,8 @@ class SnapshotService(SnapshotServiceServicer):
         The manifest comes first: it lies under its own hash and is nobody's until the row names it. No transaction is open while
         it is written, for every outbox of the server waits for the oldest one.
         """
+        if answer := find_answer(self._store.postgres, request, Snapshot):
+            return answer
         with self._store.postgres.transaction() as connection:
             self._store.get_dataset(connection, request.parent, counted=False)
         name = f"{request.parent}/snapshots/{request.snapshot_id or new_id()}"

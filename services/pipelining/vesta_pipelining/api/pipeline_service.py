@@ -9,7 +9,7 @@ from vesta_common.names import parent_of
 from vesta_common.page_keys import by_name
 from vesta_common.pages import read_page
 from vesta_common.postgres import Connection
-from vesta_common.resources import create_once, revise
+from vesta_common.resources import create_once, find_answer, revise
 from vesta_contracts.connection.v1 import GetSourceRequest, SourceServiceStub
 from vesta_contracts.pipelining.v1 import (
     CreatePipelineRequest,
@@ -38,6 +38,8 @@ class PipelineService(PipelineServiceServicer):
 
     def CreatePipeline(self, request: CreatePipelineRequest, context: grpc.ServicerContext) -> Pipeline:
         """Keeps a new pipeline."""
+        if answer := find_answer(self._store.postgres, request, Pipeline):
+            return answer
         self._check(request.parent, request.pipeline)
         name = f"{request.parent}/pipelines/{request.pipeline_id or new_id()}"
 

@@ -6,7 +6,7 @@ from vesta_common.names import parent_of
 from vesta_common.page_keys import by_age, newest_before
 from vesta_common.pages import read_page
 from vesta_common.postgres import Connection
-from vesta_common.resources import create_once
+from vesta_common.resources import create_once, find_answer
 from vesta_common.service import Loop
 from vesta_contracts.datasets.v1 import GetSnapshotRequest
 from vesta_contracts.training.v1 import (
@@ -38,6 +38,8 @@ class StudyService(StudyServiceServicer):
 
     def CreateStudy(self, request: CreateStudyRequest, context: grpc.ServicerContext) -> Study:
         """Queues a run for every recipe and seed."""
+        if answer := find_answer(self._store.postgres, request, Study):
+            return answer
         asked = request.study
         name = f"{request.parent}/studies/{request.study_id or new_id()}"
         yamls = {recipe: self._book.get(recipe).yaml for recipe in asked.recipes}

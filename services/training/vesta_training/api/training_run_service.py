@@ -8,7 +8,7 @@ from vesta_common.ids import new_id
 from vesta_common.page_keys import by_age, newest_before
 from vesta_common.pages import read_page
 from vesta_common.postgres import Connection
-from vesta_common.resources import create_once
+from vesta_common.resources import create_once, find_answer
 from vesta_common.service import Loop
 from vesta_contracts.datasets.v1 import GetSnapshotRequest
 from vesta_contracts.training.v1 import (
@@ -52,6 +52,8 @@ class TrainingRunService(TrainingRunServiceServicer):
 
     def CreateTrainingRun(self, request: CreateTrainingRunRequest, context: grpc.ServicerContext) -> TrainingRun:
         """Queues a run whose recipe, snapshot and champion are there."""
+        if answer := find_answer(self._store.postgres, request, TrainingRun):
+            return answer
         asked = request.training_run
         name = f"{request.parent}/trainingRuns/{request.training_run_id or new_id()}"
         recipe_yaml = self._book.get(asked.recipe).yaml
