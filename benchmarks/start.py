@@ -7,7 +7,7 @@ from vesta_local.platform import Platform
 
 IDLE_SECONDS = 20
 GOAL_SECONDS = 15
-FLOOR_SECONDS = 20
+FLOOR_SECONDS = 30
 GOAL_MIB = 3072
 
 

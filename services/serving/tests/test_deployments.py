@@ -1,6 +1,7 @@
 """Deployments on the real Triton: loaded, asked, moved on, rolled back, broken and healed."""
 
 import threading
+import uuid
 from datetime import timedelta
 
 import pytest
@@ -137,6 +138,15 @@ def test_a_roll_back_answers_at_once_and_another_one_returns(serving: Serving) -
         serving.deployments.RollbackDeployment(request)
         stable.append(serving.predict(deployment, RED).predictions[0].model_version)
     assert stable == [first, second]
+
+
+def test_a_repeated_roll_back_is_answered_though_the_deployment_is_gone(serving: Serving) -> None:
+    first, second = serving.registry.add(an_onnx()), serving.registry.add(an_onnx(7))
+    deployment = moved(serving, serving.deployed(first), second)
+    request = RollbackDeploymentRequest(name=deployment.name, request_id=str(uuid.uuid4()))
+    answer = serving.deployments.RollbackDeployment(request)
+    serving.deployments.DeleteDeployment(DeleteDeploymentRequest(name=deployment.name))
+    assert serving.deployments.RollbackDeployment(request) == answer
 
 
 def test_a_first_version_cannot_be_rolled_back(serving: Serving) -> None:

@@ -7,18 +7,18 @@ from contextvars import copy_context
 
 import grpc
 import numpy as np
-import psycopg
 from google.protobuf import empty_pb2
 from numpy.typing import NDArray
 from vesta_common import filters
-from vesta_common.errors import AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument, NotFound, VestaError
+from vesta_common.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound, VestaError
 from vesta_common.etags import check_etag
-from vesta_common.idempotency import once
 from vesta_common.ids import new_id
 from vesta_common.images import model_pixels
 from vesta_common.masks import apply_update
 from vesta_common.objects import ObjectStore
 from vesta_common.pages import read_page
+from vesta_common.postgres import Connection
+from vesta_common.resources import create_once, find_answer, run_once
 from vesta_common.sandbox import Sandbox
 from vesta_common.service import Loop
 from vesta_contracts.datasets.v1 import GetItemRequest, ItemServiceStub
@@ -95,23 +95,19 @@ class DeploymentService(DeploymentServiceServicer):
 
     def CreateDeployment(self, request: CreateDeploymentRequest, context: grpc.ServicerContext) -> Deployment:
         """Keeps the deployment; its version is loaded behind the answer."""
+        if answer := find_answer(self._store.postgres, request, Deployment):
+            return answer
         self._registry.get(request.deployment.model_version)
         name = f"{request.parent}/deployments/{request.deployment_id or new_id()}"
 
-        def create() -> Deployment:
+        def create(connection: Connection) -> Deployment:
             deployment = Deployment()
             deployment.CopyFrom(request.deployment)
             deployment.name = name
             self._store.insert(connection, deployment)
             return self._store.message(connection, self._store.get(connection, name))
 
-        try:
-            with self._store.postgres.transaction() as connection:
-                made = once(connection, request, Deployment, create)
-        except psycopg.errors.UniqueViolation as error:
-            raise AlreadyExists(
-                f"{name} is there already", reason="RESOURCE_EXISTS", metadata={"name": name}
-            ) from error
+        made = create_once(self._store.postgres, request, Deployment, name, create)
         self._wake()
         return made
 
@@ -158,6 +154,8 @@ class DeploymentService(DeploymentServiceServicer):
 
     def RollbackDeployment(self, request: RollbackDeploymentRequest, context: grpc.ServicerContext) -> Deployment:
         """Moves the pointer back; the previous version is loaded still."""
+        if answer := find_answer(self._store.postgres, request, Deployment):
+            return answer
         with self._store.postgres.transaction() as connection:
             seen = self._store.get(connection, request.name)
         # Before the transaction, which finds them remembered: it may ask the training service.
@@ -165,7 +163,7 @@ class DeploymentService(DeploymentServiceServicer):
             if version:
                 self._registry.get(version)
 
-        def roll_back() -> Deployment:
+        def roll_back(connection: Connection) -> Deployment:
             row = self._store.lock(connection, request.name)
             if not row.previous:
                 raise FailedPrecondition(
@@ -180,8 +178,7 @@ class DeploymentService(DeploymentServiceServicer):
             )
             return self._store.message(connection, moved or row)
 
-        with self._store.postgres.transaction() as connection:
-            answer = once(connection, request, Deployment, roll_back)
+        answer = run_once(self._store.postgres, request, Deployment, roll_back)
         self._predictor.forget(request.name)
         self._wake()
         return answer

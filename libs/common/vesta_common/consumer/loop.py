@@ -25,7 +25,7 @@ from vesta_common.postgres import Postgres
 
 POLL_RECORDS_MAX = 200
 POLL_TIMEOUT_MS = 200
-QUIET_INTERVAL = timedelta(milliseconds=250)
+QUIET_INTERVAL = timedelta(milliseconds=500)
 REJOIN_BACKOFF = timedelta(seconds=1)
 
 log = structlog.get_logger()
