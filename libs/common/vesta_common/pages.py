@@ -53,13 +53,13 @@ class Page:
         return kept, base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")
 
 
-def read_page(request: Any) -> Page:
-    """What a List request asks for.
+def read_page(request: Any, size_max: int = SIZE_MAX) -> Page:
+    """What a List request asks for, of at most so many resources.
 
     Raises:
         InvalidArgument: the token is none of ours, or belongs to another question.
     """
-    size = min(request.page_size or SIZE_DEFAULT, SIZE_MAX)
+    size = min(request.page_size or SIZE_DEFAULT, size_max)
     question = _question(request)
     if not request.page_token:
         return Page(size, (), question)

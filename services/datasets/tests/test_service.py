@@ -43,8 +43,10 @@ from vesta_contracts.datasets.v1 import (
     ImportDatasetRequest,
     Item,
     ItemAnnotations,
+    ItemEmbedding,
     ItemVariant,
     ListDatasetsRequest,
+    ListItemsRequest,
     NewItem,
     SearchItemsRequest,
     SelectionStrategy,
@@ -282,6 +284,26 @@ def test_older_scores_do_not_replace_newer_ones(datasets: Datasets) -> None:
         found = datasets.store.find_embedding(connection, item.name)
     assert found is not None
     assert found[0] == "new"
+
+
+def test_items_are_listed_with_their_embeddings_where_those_are_asked_for(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    names = [one.name for one in datasets.add(dataset, *map(a_medium, range(3)))]
+    datasets.scored(dataset, names[1:], space="new")
+    request = ListItemsRequest(parent=dataset, page_size=2)
+    assert not datasets.items.ListItems(request).embeddings
+    request.embeddings = True
+    first = datasets.items.ListItems(request)
+    request.page_token = first.next_page_token
+    second = datasets.items.ListItems(request)
+    listed = [*first.items, *second.items]
+    embeddings = [*first.embeddings, *second.embeddings]
+    assert [item.name for item in listed] == sorted(names)
+    by_name = dict(zip([item.name for item in listed], embeddings, strict=True))
+    assert by_name[names[0]] == ItemEmbedding()
+    for name in names[1:]:
+        assert by_name[name].digest == "new"
+        assert np.linalg.norm(np.frombuffer(by_name[name].values, "<f4")) == pytest.approx(1.0, abs=1e-5)
 
 
 def test_items_are_found_by_what_is_known_of_them(datasets: Datasets) -> None:

@@ -144,6 +144,9 @@ ON CONFLICT (item) DO UPDATE SET space = excluded.space, embedding = excluded.em
 -- name: find_embedding^
 SELECT space, embedding FROM embeddings WHERE item = :item;
 
+-- name: find_embeddings
+SELECT item, space, embedding FROM embeddings WHERE item = ANY(:items);
+
 -- name: find_space$
 -- The space that most of a dataset's items are embedded in.
 SELECT space FROM embeddings WHERE dataset = :dataset GROUP BY space ORDER BY count(*) DESC, space LIMIT 1;

@@ -358,6 +358,13 @@ class Store:
                 ],
             )
 
+    def find_embeddings(
+        self, connection: Connection, items: Sequence[str]
+    ) -> dict[str, tuple[str, NDArray[np.float32]]]:
+        """The embeddings of those items that have one, each with its space."""
+        rows = queries.find_embeddings(connection, items=list(items))
+        return {row["item"]: (row["space"], _array(row["embedding"])) for row in rows}
+
     def find_embedding(self, connection: Connection, item: str) -> tuple[str, NDArray[np.float32]] | None:
         """An item's embedding and its space."""
         register_vector(connection)

@@ -21,6 +21,7 @@ from vesta_contracts.datasets.v1 import (
     GetDatasetRequest,
     GetItemRequest,
     Item,
+    ItemEmbedding,
     ItemServiceServicer,
     ListItemsRequest,
     ListItemsResponse,
@@ -59,6 +60,38 @@ def an_onnx(scale: float = 8.0, *, not_a_number: bool = False, concept_count: in
             numpy_helper.from_array(spread, "spread"),
             numpy_helper.from_array(np.array([1, 2], np.int64), "axes"),
         ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+def an_onnx_with_a_head(scale: float = 8.0) -> bytes:
+    """As `an_onnx`, but the probabilities follow from the embedding, as in the models that we train."""
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["floats", "axes"], ["colour"], keepdims=0),
+        helper.make_node("Gemm", ["colour", "spread", "spread_bias"], ["wide"]),
+        helper.make_node("LpNormalization", ["wide"], ["embedding"], axis=1, p=2),
+        helper.make_node("Gemm", ["embedding", "weights", "bias"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    constants = {
+        "axes": np.array([1, 2], np.int64),
+        "spread": np.eye(3, DIMENSION, dtype=np.float32),
+        "spread_bias": np.full(DIMENSION, 0.1, np.float32),
+        "weights": np.eye(DIMENSION, len(CONCEPTS), dtype=np.float32) * scale,
+        "bias": np.array([0.3, 0.2, 0.1], np.float32),
+    }
+    graph = helper.make_graph(
+        nodes,
+        "headed",
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["N", 256, 256, 3])],
+        [
+            helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", len(CONCEPTS)]),
+            helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", DIMENSION]),
+        ],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     onnx.checker.check_model(model)
@@ -111,12 +144,14 @@ class FakeItems(ItemServiceServicer):
 
     Attributes:
         look: called whenever it is asked for one item.
+        embeddings: what items bear, by name.
     """
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
         self.look: Callable[[], Any] = lambda: None
         self.items: dict[str, Item] = {}
+        self.embeddings: dict[str, ItemEmbedding] = {}
 
     def add(self, data: bytes, dataset: str = DATASET) -> Item:
         ref = self._store.put("media", data)
@@ -135,7 +170,9 @@ class FakeItems(ItemServiceServicer):
         names = sorted(name for name in self.items if name.startswith(request.parent) and name > request.page_token)
         page = names[: request.page_size]
         return ListItemsResponse(
-            items=[self.items[name] for name in page], next_page_token=page[-1] if len(names) > len(page) else ""
+            items=[self.items[name] for name in page],
+            next_page_token=page[-1] if len(names) > len(page) else "",
+            embeddings=[self.embeddings.get(name, ItemEmbedding()) for name in page] if request.embeddings else [],
         )
 
 

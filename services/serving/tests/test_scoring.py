@@ -6,13 +6,15 @@ from datetime import timedelta
 
 import numpy as np
 from numpy.typing import NDArray
-from serving_builders import DATASET, PROJECT, a_picture, an_onnx
+from serving_builders import DATASET, PROJECT, a_picture, an_onnx, an_onnx_with_a_head
 from test_deployments import moved  # type: ignore[import-not-found]
 from vesta_common.errors import Unavailable
-from vesta_contracts.serving.v1 import DeleteDeploymentRequest, PredictionMade
+from vesta_contracts.datasets.v1 import ItemEmbedding
+from vesta_contracts.serving.v1 import DeleteDeploymentRequest, PredictInput, PredictionMade
 from vesta_serving.penalties import PENALTY_FIRST
 from vesta_serving.predictor import Answer, Answering, Predictor
 from vesta_serving.scorer import EVENT_ITEMS_MAX, LEASE, PAGE_ITEMS
+from vesta_serving.triton import Scores
 
 from conftest import Serving  # type: ignore[import-not-found]
 
@@ -28,6 +30,9 @@ class Watched(Predictor):
 
     def answering(self, name: str) -> Answering:
         return self._serving.answering(name)
+
+    def judge(self, answering: Answering, found: Scores) -> list[Answer]:
+        return self._serving.judge(answering, found)
 
     def answer(self, answering: Answering, pixels: Sequence[NDArray[np.uint8]], *, embeds: bool) -> list[Answer]:
         self._look(answering)
@@ -91,6 +96,37 @@ def test_another_version_scores_everything_anew(serving: Serving) -> None:
     assert first.generation < second.generation
     assert [bool(event.predictions[0].embedding) for event in (first, second)] == [True, False]
     assert serving.told().count(SCORED) == 2
+
+
+def test_a_new_head_is_asked_about_the_embeddings_that_items_bear_and_not_about_their_pictures(
+    serving: Serving,
+) -> None:
+    items = [serving.items.add(a_picture(colour)) for colour in ("red", "green", "blue")]
+    deployment = serving.deployed(serving.registry.add(an_onnx_with_a_head()), datasets=[DATASET])
+    while serving.scorer.step():
+        pass
+    (first,) = serving.told(PredictionMade)
+    # The last item bears an embedding of another space, the second one none.
+    serving.items.embeddings = {
+        items[0].name: ItemEmbedding(digest="space", values=first.predictions[0].embedding),
+        items[2].name: ItemEmbedding(digest="elsewhere", values=first.predictions[2].embedding),
+    }
+    asked: list[int] = []
+    Watched(serving, lambda _: asked.append(1))
+    moved(serving, deployment, serving.registry.add(an_onnx_with_a_head(2)))
+    while serving.scorer.step():
+        pass
+
+    _, second = serving.told(PredictionMade)
+    assert len(asked) == 1  # once for both pictures
+    assert [entry.item for entry in second.predictions] == [item.name for item in items]
+    answer = serving.predict(serving.got(deployment.name), PredictInput(data=a_picture("red"))).predictions[0]
+    told = second.predictions[0].scores
+    assert told.model_version == answer.model_version != first.model_version
+    np.testing.assert_allclose(
+        [one.score for one in told.scores], [one.score for one in [*answer.labels, *answer.discarded]], atol=1e-5
+    )
+    assert (told.uncertain, round(told.margin, 5)) == (answer.uncertain, round(answer.margin, 5))
 
 
 def test_an_item_that_arrives_is_scored_by_itself(serving: Serving) -> None:

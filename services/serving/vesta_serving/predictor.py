@@ -132,9 +132,13 @@ class Predictor:
         except ModelMissing:
             self._deployer.make_ready(version)  # Triton was started again
             found = self._infer(version, batch, embeds)
+        return self.judge(answering, found)
+
+    def judge(self, answering: Answering, found: Scores) -> list[Answer]:
+        """What a model's numbers mean to a deployment."""
         now = self._clock.now()
         return [
-            Answer(score(probabilities, version.vocabulary, answering.policy, now), embedding)
+            Answer(score(probabilities, answering.version.vocabulary, answering.policy, now), embedding)
             for probabilities, embedding in zip(found.probabilities, found.embeddings, strict=True)
         ]
 

@@ -1,6 +1,6 @@
 """Scores whole datasets after a change of model, and single items as they arrive, and publishes what the model says of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from itertools import chain
@@ -23,9 +23,11 @@ from vesta_contracts.datasets.v1 import (
 from vesta_contracts.serving.v1 import DeploymentScored, ItemPrediction, PredictionMade
 
 from vesta_serving.cutting import cut
+from vesta_serving.heads import Heads
 from vesta_serving.penalties import Penalties
-from vesta_serving.predictor import Answering, Predictor
+from vesta_serving.predictor import Answer, Answering, Predictor
 from vesta_serving.store import Arrival, Pass, Store
+from vesta_serving.triton import Scores
 
 EVENT_ITEMS_MAX = 64
 PAGE_ITEMS = 256
@@ -40,7 +42,7 @@ class Scorer:
     """Works on one pass at a time; any number of replicas may run one. A kill costs one page, which is scored again.
 
     Args:
-        media: where the items' pictures lie.
+        media: where the items' pictures and the models' files lie.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Scorer:
         self._datasets = datasets
         self._media = media
         self._clock = clock
+        self._heads = Heads(media)
         self._penalties = Penalties()
         self._fetchers = ThreadPoolExecutor(FETCH_THREADS, thread_name_prefix="fetch")
         self._askers = ThreadPoolExecutor(ASK_THREADS, thread_name_prefix="ask")
@@ -79,7 +82,10 @@ class Scorer:
         arrivals = [
             Arrival(claimed.deployment, item.name, item.media.object_key, item.media.sha256) for item in page.items
         ]
-        made = self._made(answering, claimed.dataset, arrivals, claimed.generation, embeds=claimed.embeds)
+        answers = self._from_embeddings(answering, page)
+        pictured = [arrival for arrival in arrivals if arrival.item not in answers]
+        answers |= self._from_pictures(answering, pictured, embeds=claimed.embeds)
+        made = _events(answering, claimed.dataset, arrivals, claimed.generation, answers)
         done = not page.next_page_token
         with self._store.postgres.transaction() as connection:
             lease = self._clock.now() - timedelta(seconds=1)  # the next page may go to any worker, at once
@@ -104,7 +110,12 @@ class Scorer:
                 dataset = self._datasets.GetDataset(GetDatasetRequest(name=claimed.dataset))
                 item_count = max(1, dataset.counts.item_count)
             return item_count, self._items.ListItems(
-                ListItemsRequest(parent=claimed.dataset, page_size=PAGE_ITEMS, page_token=claimed.page_token)
+                ListItemsRequest(
+                    parent=claimed.dataset,
+                    page_size=PAGE_ITEMS,
+                    page_token=claimed.page_token,
+                    embeddings=not claimed.embeds,
+                )
             )
         except NotFound:
             log.warning("dataset_gone", deployment=claimed.deployment, dataset=claimed.dataset)
@@ -119,7 +130,8 @@ class Scorer:
         deployment, dataset = arrivals[0].deployment, dataset_of(arrivals[0].item)
         try:
             answering = self._predictor.answering(deployment)
-            made = self._made(answering, dataset, arrivals, answering.row.generation, embeds=True)
+            answers = self._from_pictures(answering, arrivals, embeds=True)
+            made = _events(answering, dataset, arrivals, answering.row.generation, answers)
             with self._store.postgres.transaction() as connection:
                 if self._store.delete_arrivals(connection, arrivals):
                     for event in made:
@@ -132,10 +144,23 @@ class Scorer:
         self._penalties.succeeded(deployment)
         return True
 
-    def _made(
-        self, answering: Answering, dataset: str, arrivals: Sequence[Arrival], generation: int, *, embeds: bool
-    ) -> list[PredictionMade]:
-        """The events that tell of these items, in their order; items whose picture is gone or broken are left out."""
+    def _from_embeddings(self, answering: Answering, page: ListItemsResponse) -> dict[str, Answer]:
+        """What the model's head says of those items that bear an embedding of its space; of none where it cannot be had by itself."""
+        digest = answering.version.model.embedding_digest
+        kept = {
+            item.name: np.frombuffer(embedding.values, "<f4")
+            for item, embedding in zip(page.items, page.embeddings, strict=bool(page.embeddings))
+            if embedding.digest == digest
+        }
+        head = self._heads.find(answering.version) if kept else None
+        if head is None:
+            return {}
+        probabilities = head.probabilities(np.stack(list(kept.values())))
+        nothing_new = np.empty((len(kept), 0), np.float32)
+        return dict(zip(kept, self._predictor.judge(answering, Scores(probabilities, nothing_new)), strict=True))
+
+    def _from_pictures(self, answering: Answering, arrivals: Sequence[Arrival], *, embeds: bool) -> dict[str, Answer]:
+        """What the model says of items; those whose picture is gone or broken are left out."""
         pictures = list(self._fetchers.map(self._picture, arrivals))
         readable = [
             (arrival, picture) for arrival, picture in zip(arrivals, pictures, strict=True) if picture is not None
@@ -144,19 +169,9 @@ class Scorer:
         answers = self._askers.map(
             lambda chunk: self._predictor.answer(answering, [picture for _, picture in chunk], embeds=embeds), chunks
         )
-        made = PredictionMade(
-            deployment=answering.row.name,
-            dataset=dataset,
-            model_version=answering.row.stable,
-            generation=generation,
-            embedding_digest=answering.version.model.embedding_digest,
-        )
-        predictions = [
-            ItemPrediction(item=arrival.item, scores=answer.scores, embedding=answer.embedding.tobytes())
-            for (arrival, _), answer in zip(readable, chain.from_iterable(answers), strict=True)
-        ]
-        parts = cut(predictions, EVENT_ITEMS_MAX, EVENT_BYTES_MAX - made.ByteSize())
-        return [_with(made, part) for part in parts]
+        return {
+            arrival.item: answer for (arrival, _), answer in zip(readable, chain.from_iterable(answers), strict=True)
+        }
 
     def _picture(self, arrival: Arrival) -> NDArray[np.uint8] | None:
         try:
@@ -164,6 +179,26 @@ class Scorer:
         except (NotFound, DataLoss, InvalidArgument) as error:
             log.warning("item_unreadable", item=arrival.item, error=str(error))
             return None
+
+
+def _events(
+    answering: Answering, dataset: str, arrivals: Sequence[Arrival], generation: int, answers: Mapping[str, Answer]
+) -> list[PredictionMade]:
+    """The events that tell of these items, in their order."""
+    made = PredictionMade(
+        deployment=answering.row.name,
+        dataset=dataset,
+        model_version=answering.row.stable,
+        generation=generation,
+        embedding_digest=answering.version.model.embedding_digest,
+    )
+    predictions = [
+        ItemPrediction(item=arrival.item, scores=answer.scores, embedding=answer.embedding.tobytes())
+        for arrival in arrivals
+        if (answer := answers.get(arrival.item))
+    ]
+    parts = cut(predictions, EVENT_ITEMS_MAX, EVENT_BYTES_MAX - made.ByteSize())
+    return [_with(made, part) for part in parts]
 
 
 def _with(made: PredictionMade, predictions: Sequence[ItemPrediction]) -> PredictionMade:

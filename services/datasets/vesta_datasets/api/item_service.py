@@ -26,6 +26,7 @@ from vesta_contracts.datasets.v1 import (
     DownloadItemRequest,
     GetItemRequest,
     Item,
+    ItemEmbedding,
     ItemServiceServicer,
     ItemVariant,
     ListItemsRequest,
@@ -48,6 +49,7 @@ from vesta_datasets.store import Store
 NEIGHBOURS_DEFAULT = 20
 SELECTION_PATIENCE = timedelta(seconds=20)
 CHUNK_BYTES = 256 * 1024
+EMBEDDED_ITEMS_MAX = 256
 
 
 class ItemService(ItemServiceServicer):
@@ -85,13 +87,16 @@ class ItemService(ItemServiceServicer):
 
     def ListItems(self, request: ListItemsRequest, context: grpc.ServicerContext) -> ListItemsResponse:
         """Items for which a filter holds, in order of creation."""
-        page = read_page(request)
+        page = read_page(request, EMBEDDED_ITEMS_MAX) if request.embeddings else read_page(request)
         where = item_filter(request.filter)
         with self._store.postgres.transaction() as connection:
             self._store.get_dataset(connection, request.parent, counted=False)
             found = self._store.list_items(connection, request.parent, where, page.after, page.limit)
-        items, token = page.cut(found, by_name)
-        return ListItemsResponse(items=items, next_page_token=token)
+            items, token = page.cut(found, by_name)
+            names = [item.name for item in items] if request.embeddings else []
+            embedded = self._store.find_embeddings(connection, names)
+        embeddings = [_embedding(*embedded[name]) if name in embedded else ItemEmbedding() for name in names]
+        return ListItemsResponse(items=items, next_page_token=token, embeddings=embeddings)
 
     def UpdateItem(self, request: UpdateItemRequest, context: grpc.ServicerContext) -> Item:
         """Changes an item's metadata."""
@@ -202,6 +207,10 @@ class ItemService(ItemServiceServicer):
             scored_by=scored_by,
             multi_label=dataset.multi_label,
         )
+
+
+def _embedding(space: str, values: NDArray[np.float32]) -> ItemEmbedding:
+    return ItemEmbedding(digest=space, values=values.astype("<f4").tobytes())
 
 
 def _check_query(query: NDArray[np.float32], dimension: int) -> None:

@@ -49,6 +49,7 @@ from vesta_contracts.datasets.v1.item_service_pb2 import CreatedItem as CreatedI
 from vesta_contracts.datasets.v1.item_service_pb2 import GetItemRequest as GetItemRequest
 from vesta_contracts.datasets.v1.item_service_pb2 import ListItemsRequest as ListItemsRequest
 from vesta_contracts.datasets.v1.item_service_pb2 import ListItemsResponse as ListItemsResponse
+from vesta_contracts.datasets.v1.item_service_pb2 import ItemEmbedding as ItemEmbedding
 from vesta_contracts.datasets.v1.item_service_pb2 import UpdateItemRequest as UpdateItemRequest
 from vesta_contracts.datasets.v1.item_service_pb2 import DeleteItemRequest as DeleteItemRequest
 from vesta_contracts.datasets.v1.item_service_pb2 import DownloadItemRequest as DownloadItemRequest
@@ -144,6 +145,7 @@ __all__ = [
     "ItemAdded",
     "ItemAnnotated",
     "ItemAnnotations",
+    "ItemEmbedding",
     "ItemServiceServicer",
     "ItemServiceStub",
     "ItemVariant",
