@@ -300,6 +300,8 @@ def test_items_are_listed_with_their_embeddings_where_those_are_asked_for(datase
     embeddings = [*first.embeddings, *second.embeddings]
     assert [item.name for item in listed] == sorted(names)
     by_name = dict(zip([item.name for item in listed], embeddings, strict=True))
+    with datasets.store.postgres.connect() as fresh:  # one that has not heard of vectors
+        assert datasets.store.find_embeddings(fresh, names).keys() == set(names[1:])
     assert by_name[names[0]] == ItemEmbedding()
     for name in names[1:]:
         assert by_name[name].digest == "new"

@@ -362,6 +362,7 @@ class Store:
         self, connection: Connection, items: Sequence[str]
     ) -> dict[str, tuple[str, NDArray[np.float32]]]:
         """The embeddings of those items that have one, each with its space."""
+        register_vector(connection)
         rows = queries.find_embeddings(connection, items=list(items))
         return {row["item"]: (row["space"], _array(row["embedding"])) for row in rows}
 

@@ -94,7 +94,7 @@ class ItemService(ItemServiceServicer):
             found = self._store.list_items(connection, request.parent, where, page.after, page.limit)
             items, token = page.cut(found, by_name)
             names = [item.name for item in items] if request.embeddings else []
-            embedded = self._store.find_embeddings(connection, names)
+            embedded = self._store.find_embeddings(connection, names) if names else {}
         embeddings = [_embedding(*embedded[name]) if name in embedded else ItemEmbedding() for name in names]
         return ListItemsResponse(items=items, next_page_token=token, embeddings=embeddings)
 
