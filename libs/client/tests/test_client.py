@@ -1,6 +1,7 @@
 """The SDK against a small real server: the key goes along, pages are followed, refusals say what happened."""
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -12,6 +13,7 @@ from google.api import httpbody_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 from vesta import ApiError, Vesta
+from vesta.channel import PATIENCE
 from vesta.waiting import wait_until
 from vesta_contracts.connection.v1 import (
     CreateSyncRequest,
@@ -103,17 +105,23 @@ class Syncs(SyncServiceServicer):
         return Sync(error=" ".join(self.asked) if len(self.asked) == 2 else request.request_id)
 
 
-@pytest.fixture
-def address() -> Iterator[str]:
+def a_platform(address: str = "127.0.0.1:0") -> tuple[grpc.Server, str]:
+    """A platform, answering, and its address."""
     server = grpc.server(ThreadPoolExecutor(2), options=[("grpc.max_receive_message_length", 64 * 1024 * 1024)])
     add_DeploymentServiceServicer_to_server(Deployments(), server)
     add_SyncServiceServicer_to_server(Syncs(), server)
     add_DatasetServiceServicer_to_server(Datasets(), server)
     add_SourceServiceServicer_to_server(Sources(), server)
     add_ArchiveServiceServicer_to_server(Archives(), server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.add_insecure_port(address)
     server.start()
-    yield f"127.0.0.1:{port}"
+    return server, f"127.0.0.1:{port}"
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    server, address = a_platform()
+    yield address
     server.stop(None).wait()
 
 
@@ -150,6 +158,55 @@ def test_what_is_sent_again_bears_the_same_request_id(address: str) -> None:
     first, second = made.error.split()  # the server answers what it was asked with, the first time with UNAVAILABLE
     assert first == second != ""
     assert again.error == "mine"
+
+
+def test_a_platform_that_is_started_again_is_waited_for() -> None:
+    request = ListDatasetsRequest(parent="projects/acme", page_size=1)
+    server, address = a_platform()
+    with Vesta(address, "vesta_key") as client:
+        before = client.datasets.ListDatasets(request)
+        server.stop(None).wait()
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(client.datasets.ListDatasets, request)
+            time.sleep(4)  # longer than gRPC tries by itself
+            assert not asked.done()
+            server, _ = a_platform(address)
+            assert asked.result(timeout=20) == before
+    server.stop(None).wait()
+
+
+def test_patience_has_an_end() -> None:
+    request = ListDatasetsRequest(parent="projects/acme", page_size=1)
+    server, address = a_platform()
+    with Vesta(address, "vesta_key", patience=timedelta(0)) as client:
+        client.datasets.ListDatasets(request)
+        server.stop(None).wait()
+        with pytest.raises(ApiError, match="no answer from the server"):
+            client.datasets.ListDatasets(request)
+
+
+def test_an_address_that_never_answered_is_not_waited_for() -> None:
+    server, address = a_platform()
+    server.stop(None).wait()
+    began = time.monotonic()
+    with Vesta(address, "vesta_key") as client, pytest.raises(ApiError, match="check the address"):
+        client.datasets.ListDatasets(ListDatasetsRequest(parent="projects/acme"))
+    assert time.monotonic() - began < PATIENCE.total_seconds() / 2
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "is_outage"),
+    [
+        ("UNAVAILABLE", "", True),
+        ("UNAVAILABLE", "BACKEND_UNAVAILABLE", True),
+        ("UNAVAILABLE", "DEPLOYMENT_NOT_READY", False),
+        ("INTERNAL", "", True),
+        ("INTERNAL", "INTERNAL", False),
+        ("NOT_FOUND", "", False),
+    ],
+)
+def test_an_outage_is_told_from_an_answer(code: str, reason: str, is_outage: bool) -> None:
+    assert ApiError(code=code, message="m", reason=reason).is_outage is is_outage
 
 
 def test_a_file_is_sent_in_pieces(address: str, tmp_path: Path) -> None:

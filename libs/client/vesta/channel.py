@@ -1,18 +1,23 @@
 """The connection to the gateway: authentication on every call, errors as `ApiError`, retries that do nothing twice.
 
-What the gateway could not answer is sent again, up to five times. A request that creates or starts something goes out with a
-`request_id`, the caller's or a fresh one, so that the platform knows the repeat.
+What the gateway could not answer is sent again, up to five times; where it has answered before, for as long as one has patience.
+A request that creates or starts something goes out with a `request_id`, the caller's or a fresh one, so that the platform knows
+the repeat.
 """
 
 import json
+import time
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 import grpc
 
-from vesta.errors import from_rpc_error
+from vesta.errors import ApiError, from_rpc_error
 
+PATIENCE = timedelta(minutes=1)
+_OUTAGE_PAUSE_SECONDS = 0.5
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 _RETRIES = json.dumps(
     {
@@ -32,8 +37,11 @@ _RETRIES = json.dumps(
 )
 
 
-def open_channel(address: str, api_key: str) -> grpc.Channel:
+def open_channel(address: str, api_key: str, patience: timedelta = PATIENCE) -> grpc.Channel:
     """A channel to `HOST:PORT`, or to `https://HOST:PORT` over TLS, that authenticates with `api_key`.
+
+    Args:
+        patience: how long a call that takes no stream waits for a platform that has answered before, and is away.
 
     Raises:
         ValueError: the address is no `HOST:PORT`.
@@ -51,12 +59,13 @@ def open_channel(address: str, api_key: str) -> grpc.Channel:
         ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
         ("grpc.service_config", _RETRIES),
         ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.max_reconnect_backoff_ms", 2_000),
     ]
     if secure:
         channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(), options)
     else:
         channel = grpc.insecure_channel(target, options)
-    return grpc.intercept_channel(channel, _Caller(api_key))
+    return grpc.intercept_channel(channel, _Caller(api_key, patience))
 
 
 class _Details(NamedTuple):
@@ -75,11 +84,25 @@ class _Caller(
 ):
     """Adds the key to each call and turns its failure into an `ApiError`."""
 
-    def __init__(self, api_key: str) -> None:
+    def __init__(self, api_key: str, patience: timedelta) -> None:
         self._authorization = ("authorization", f"Bearer {api_key}")
+        self._patience = patience
+        self._has_answered = False
 
     def intercept_unary_unary(self, continuation: Callable[..., Any], details: Any, request: Any) -> Any:
-        return _checked(continuation(self._with_key(details), _repeatable(request)))
+        named = _repeatable(request)
+        deadline = time.monotonic() + self._patience.total_seconds()
+        while True:
+            try:
+                call = _checked(continuation(self._with_key(details), named))
+            except ApiError as error:
+                # An address that never answered is likelier wrong than away.
+                if not (error.is_outage and self._has_answered and time.monotonic() < deadline):
+                    raise
+                time.sleep(_OUTAGE_PAUSE_SECONDS)
+            else:
+                self._has_answered = True
+                return call
 
     def intercept_stream_unary(self, continuation: Callable[..., Any], details: Any, requests: Any) -> Any:
         return _checked(continuation(self._with_key(details), requests))

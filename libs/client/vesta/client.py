@@ -1,6 +1,7 @@
 """The client: one typed stub a service, and the few journeys that take more than one call."""
 
 from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -50,7 +51,7 @@ from vesta_contracts.training.v1 import (
     TrainingRunServiceStub,
 )
 
-from vesta.channel import open_channel
+from vesta.channel import PATIENCE, open_channel
 from vesta.waiting import DEADLINE, wait_until
 
 CHUNK_BYTES = 1024 * 1024
@@ -68,10 +69,11 @@ class Vesta:
     Args:
         address: the gateway's gRPC address, `127.0.0.1:8081`, or `https://vesta.example:443`.
         api_key: an API key, or the platform owner's.
+        patience: how long a call waits for a platform that has answered before, and is away.
     """
 
-    def __init__(self, address: str, api_key: str) -> None:
-        self.channel = channel = open_channel(address, api_key)
+    def __init__(self, address: str, api_key: str, patience: timedelta = PATIENCE) -> None:
+        self.channel = channel = open_channel(address, api_key, patience)
         self.projects = ProjectServiceStub(channel)
         self.loops = LoopServiceStub(channel)
         self.members = MemberServiceStub(channel)

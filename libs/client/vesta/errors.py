@@ -6,6 +6,10 @@ import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+# What a call ends with that lost its server; an answer of the platform's own always has a reason.
+_BROKEN_OFF = ("INTERNAL", "UNKNOWN")
+_OUTAGES = ("", "BACKEND_UNAVAILABLE", "ENGINE_UNAVAILABLE", "STOPPING")
+
 
 @dataclass(frozen=True)
 class FieldViolation:
@@ -34,6 +38,13 @@ class ApiError(Exception):
     metadata: dict[str, str] = field(default_factory=dict)
     violations: tuple[FieldViolation, ...] = ()
     retry_after_seconds: float | None = None
+
+    @property
+    def is_outage(self) -> bool:
+        """True where the platform, or a part of it, could not answer at all, as while it is started again."""
+        if self.code in _BROKEN_OFF:
+            return not self.reason
+        return self.code == "UNAVAILABLE" and self.reason in _OUTAGES
 
     def __str__(self) -> str:
         label = f"{self.code} ({self.reason})" if self.reason else self.code
