@@ -143,6 +143,30 @@ def test_answers_are_listed_in_order_of_time_a_page_at_a_time(annotation: Servic
     assert annotators == [member("cyd"), member("ada"), member("bob")]
 
 
+@pytest.mark.parametrize(("role", "sees"), [("annotator", ["bob"]), ("reviewer", ["ada", "bob"]), ("", ["ada", "bob"])])
+def test_annotators_see_the_answers_of_others_only_when_a_task_has_all_of_them(
+    annotation: Service, role: str, sees: list[str]
+) -> None:
+    task = annotation.has_task(replicas=3)
+    answers = {name: annotation.answer(name, task, "van") for name in ("ada", "bob")}
+
+    def seen() -> list[str]:
+        with trace.calling(member("bob"), role):
+            listed = annotation.submissions.ListSubmissions(ListSubmissionsRequest(parent=task.name)).submissions
+            for name in answers:
+                request = GetSubmissionRequest(name=answers[name].name)
+                if answers[name] in listed:
+                    assert annotation.submissions.GetSubmission(request) == answers[name]
+                else:
+                    with pytest.raises(NotFound):
+                        annotation.submissions.GetSubmission(request)
+        return [name for name in answers if answers[name] in listed]
+
+    assert seen() == sees
+    annotation.answer("cyd", task, "van")
+    assert seen() == ["ada", "bob"]
+
+
 def test_what_is_not_there_is_not_found(annotation: Service) -> None:
     task = annotation.has_task()
     gone = Task(name=f"{task.name}x")

@@ -113,7 +113,9 @@ SELECT EXISTS (SELECT FROM tasks WHERE name = :task AND :annotator = ANY (annota
 SELECT body FROM submissions WHERE name = :name;
 
 -- name: list_submissions
-SELECT body FROM submissions WHERE task = :task AND name > :after ORDER BY name LIMIT :limit;
+SELECT body FROM submissions
+WHERE task = :task AND name > :after AND (:annotator = '' OR annotator = :annotator)
+ORDER BY name LIMIT :limit;
 
 -- name: list_round
 SELECT body FROM submissions WHERE task = :task AND round = :round ORDER BY name;

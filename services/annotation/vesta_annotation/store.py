@@ -118,6 +118,10 @@ class Store:
         found = {task.name: task for task in self._tasks(queries.find_tasks(connection, names=list(names)))}
         return {name: existing(found.get(name), name) for name in names}
 
+    def get_task(self, connection: Connection, name: str) -> Task:
+        """A task. Raises NotFound."""
+        return self.get_tasks(connection, [name])[name]
+
     def lock_task(self, connection: Connection, name: str) -> Task:
         """A task that nobody else changes until the transaction ends. Raises NotFound."""
         return self._task(existing(queries.lock_task(connection, name=name), name))
@@ -237,9 +241,11 @@ class Store:
         """An answer. Raises NotFound."""
         return Submission.FromString(existing(queries.find_submission(connection, name=name), name)["body"])
 
-    def list_submissions(self, connection: Connection, task: str, after: str, limit: int) -> list[Submission]:
-        """A task's answers after a name, in order of time."""
-        rows = queries.list_submissions(connection, task=task, after=after, limit=limit)
+    def list_submissions(
+        self, connection: Connection, task: str, annotator: str, after: str, limit: int
+    ) -> list[Submission]:
+        """A task's answers after a name, in order of time; of one annotator, or of all where it is empty."""
+        rows = queries.list_submissions(connection, task=task, annotator=annotator, after=after, limit=limit)
         return [Submission.FromString(row["body"]) for row in rows]
 
     def list_round(self, connection: Connection, task: Task) -> list[Submission]:

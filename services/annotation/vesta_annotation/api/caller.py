@@ -2,7 +2,9 @@
 
 from vesta_common import trace
 from vesta_common.errors import PermissionDenied, Unauthenticated
+from vesta_contracts.annotation.v1 import Task
 
+_ANSWERING_ROLE = "annotator"
 _REVIEWING_ROLES = ("reviewer", "engineer", "owner")
 _LAST_RESORT_ROLE = "owner"
 
@@ -29,6 +31,14 @@ def check_may_review() -> None:
         raise PermissionDenied(
             f"reviews are for these roles: {', '.join(_REVIEWING_ROLES)}; ask an owner for one", reason="ROLE_TOO_LOW"
         )
+
+
+def visible_annotator(task: Task) -> str:
+    """The one whose answers the caller may see; empty for everybody's.
+
+    Annotators see only their own while a task waits for answers: two that agree are to have come to it by themselves.
+    """
+    return calling_member() if task.state == Task.OPEN and trace.role() == _ANSWERING_ROLE else ""
 
 
 def is_last_resort() -> bool:

@@ -9,6 +9,7 @@ from vesta_common.names import parent_of
 from vesta_common.page_keys import by_name
 from vesta_common.pages import read_page
 from vesta_common.postgres import Connection
+from vesta_common.resources import missing
 from vesta_contracts.annotation.v1 import (
     CreateSubmissionRequest,
     GetSubmissionRequest,
@@ -20,7 +21,7 @@ from vesta_contracts.annotation.v1 import (
 )
 
 from vesta_annotation.answers import check_answer
-from vesta_annotation.api.caller import calling_member
+from vesta_annotation.api.caller import calling_member, visible_annotator
 from vesta_annotation.decision import decide_by_answers
 from vesta_annotation.leases import check_holder
 from vesta_annotation.store import Store
@@ -41,7 +42,11 @@ class SubmissionService(SubmissionServiceServicer):
     def GetSubmission(self, request: GetSubmissionRequest, context: grpc.ServicerContext) -> Submission:
         """One answer."""
         with self._store.transaction() as connection:
-            return self._store.get_submission(connection, request.name)
+            submission = self._store.get_submission(connection, request.name)
+            task = self._store.get_task(connection, parent_of(request.name))
+        if visible_annotator(task) not in ("", submission.annotator):
+            raise missing(request.name)
+        return submission
 
     def ListSubmissions(
         self, request: ListSubmissionsRequest, context: grpc.ServicerContext
@@ -49,8 +54,8 @@ class SubmissionService(SubmissionServiceServicer):
         """A task's answers in order of time."""
         page = read_page(request)
         with self._store.transaction() as connection:
-            self._store.get_tasks(connection, [request.parent])
-            found = self._store.list_submissions(connection, request.parent, page.after, page.limit)
+            annotator = visible_annotator(self._store.get_task(connection, request.parent))
+            found = self._store.list_submissions(connection, request.parent, annotator, page.after, page.limit)
         submissions, token = page.cut(found, by_name)
         return ListSubmissionsResponse(submissions=submissions, next_page_token=token)
 

@@ -68,14 +68,14 @@ class SubmissionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetSubmission(self, request, context):
-        """Returns one Submission. Errors: NOT_FOUND.
+        """Returns one Submission. Errors: NOT_FOUND, also for an annotator where it is another one's and the Task waits for answers still.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListSubmissions(self, request, context):
-        """Lists Submissions in order of time. Errors: INVALID_ARGUMENT page_token.
+        """Lists Submissions in order of time; for an annotator their own, while the Task waits for answers. Errors: INVALID_ARGUMENT page_token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,9 +41,9 @@ class SubmissionServiceStub:
     SHAPE_INVALID such as a box without area, or EVENT_TOO_LARGE.
     """
     GetSubmission: _grpc.UnaryUnaryMultiCallable[_submission_service_pb2.GetSubmissionRequest, _submission_pb2.Submission]
-    """Returns one Submission. Errors: NOT_FOUND."""
+    """Returns one Submission. Errors: NOT_FOUND, also for an annotator where it is another one's and the Task waits for answers still."""
     ListSubmissions: _grpc.UnaryUnaryMultiCallable[_submission_service_pb2.ListSubmissionsRequest, _submission_service_pb2.ListSubmissionsResponse]
-    """Lists Submissions in order of time. Errors: INVALID_ARGUMENT page_token."""
+    """Lists Submissions in order of time; for an annotator their own, while the Task waits for answers. Errors: INVALID_ARGUMENT page_token."""
 
 @_typing.type_check_only
 class SubmissionServiceAsyncStub(SubmissionServiceStub):
@@ -57,9 +57,9 @@ class SubmissionServiceAsyncStub(SubmissionServiceStub):
     SHAPE_INVALID such as a box without area, or EVENT_TOO_LARGE.
     """
     GetSubmission: _aio.UnaryUnaryMultiCallable[_submission_service_pb2.GetSubmissionRequest, _submission_pb2.Submission]  # type: ignore[assignment]
-    """Returns one Submission. Errors: NOT_FOUND."""
+    """Returns one Submission. Errors: NOT_FOUND, also for an annotator where it is another one's and the Task waits for answers still."""
     ListSubmissions: _aio.UnaryUnaryMultiCallable[_submission_service_pb2.ListSubmissionsRequest, _submission_service_pb2.ListSubmissionsResponse]  # type: ignore[assignment]
-    """Lists Submissions in order of time. Errors: INVALID_ARGUMENT page_token."""
+    """Lists Submissions in order of time; for an annotator their own, while the Task waits for answers. Errors: INVALID_ARGUMENT page_token."""
 
 class SubmissionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Takes answers."""
@@ -82,7 +82,7 @@ class SubmissionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _submission_service_pb2.GetSubmissionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_submission_pb2.Submission, _abc.Awaitable[_submission_pb2.Submission]]:
-        """Returns one Submission. Errors: NOT_FOUND."""
+        """Returns one Submission. Errors: NOT_FOUND, also for an annotator where it is another one's and the Task waits for answers still."""
 
     @_abc_1.abstractmethod
     def ListSubmissions(
@@ -90,6 +90,6 @@ class SubmissionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _submission_service_pb2.ListSubmissionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_submission_service_pb2.ListSubmissionsResponse, _abc.Awaitable[_submission_service_pb2.ListSubmissionsResponse]]:
-        """Lists Submissions in order of time. Errors: INVALID_ARGUMENT page_token."""
+        """Lists Submissions in order of time; for an annotator their own, while the Task waits for answers. Errors: INVALID_ARGUMENT page_token."""
 
 def add_SubmissionServiceServicer_to_server(servicer: SubmissionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
