@@ -1,5 +1,6 @@
 """Scoring of whole datasets and of arrivals: every item once, whatever is killed in between."""
 
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -30,6 +31,9 @@ class Watched(Predictor):
 
     def answering(self, name: str) -> Answering:
         return self._serving.answering(name)
+
+    def forget(self, name: str) -> None:
+        self._serving.forget(name)
 
     def judge(self, answering: Answering, found: Scores) -> list[Answer]:
         return self._serving.judge(answering, found)
@@ -84,15 +88,17 @@ def test_an_unreadable_item_is_left_out_and_the_rest_is_scored(serving: Serving)
 
 
 def test_another_version_scores_everything_anew(serving: Serving) -> None:
-    serving.items.add(a_picture("red"))
+    item = serving.items.add(a_picture("red"))
     deployment = serving.deployed(serving.registry.add(an_onnx()), datasets=[DATASET])
     while serving.scorer.step():
         pass
+    (first,) = serving.told(PredictionMade)
+    serving.items.embeddings[item.name] = ItemEmbedding(digest="space", values=first.predictions[0].embedding)
     moved(serving, deployment, serving.registry.add(an_onnx(7)))
     while serving.scorer.step():
         pass
 
-    first, second = serving.told(PredictionMade)
+    _, second = serving.told(PredictionMade)
     assert first.generation < second.generation
     assert [bool(event.predictions[0].embedding) for event in (first, second)] == [True, False]
     assert serving.told().count(SCORED) == 2
@@ -120,6 +126,7 @@ def test_a_new_head_is_asked_about_the_embeddings_that_items_bear_and_not_about_
     _, second = serving.told(PredictionMade)
     assert len(asked) == 1  # once for both pictures
     assert [entry.item for entry in second.predictions] == [item.name for item in items]
+    assert [bool(entry.embedding) for entry in second.predictions] == [False, True, True]
     answer = serving.predict(serving.got(deployment.name), PredictInput(data=a_picture("red"))).predictions[0]
     told = second.predictions[0].scores
     assert told.model_version == answer.model_version != first.model_version
@@ -139,6 +146,20 @@ def test_an_item_that_arrives_is_scored_by_itself(serving: Serving) -> None:
 
     (made,) = serving.told(PredictionMade)
     assert (made.predictions[0].item, made.predictions[0].scores.scores[0].concept) == (item.name, "blue")
+
+
+def test_an_item_that_arrives_right_after_a_change_is_answered_by_the_new_version(serving: Serving) -> None:
+    deployment = serving.deployed(serving.registry.add(an_onnx()), datasets=[DATASET])
+    before = serving.predictor.answering(deployment.name)
+    newer = serving.registry.add(an_onnx(7))
+    moved(serving, deployment, newer)
+    while serving.scorer.step():
+        pass
+    serving.predictor._fresh[deployment.name] = (time.monotonic(), before)  # it may be remembered for half a second
+    serving.arrives(serving.items.add(a_picture("blue")))
+    serving.scorer.step()
+
+    assert serving.told(PredictionMade)[-1].model_version == newer
 
 
 def test_a_model_of_a_thousand_concepts_is_told_in_events_that_a_broker_takes(serving: Serving) -> None:

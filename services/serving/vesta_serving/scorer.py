@@ -82,9 +82,13 @@ class Scorer:
         arrivals = [
             Arrival(claimed.deployment, item.name, item.media.object_key, item.media.sha256) for item in page.items
         ]
-        answers = self._from_embeddings(answering, page)
+        kept = _kept_embeddings(answering, page)
+        answers = self._from_embeddings(answering, kept)
         pictured = [arrival for arrival in arrivals if arrival.item not in answers]
-        answers |= self._from_pictures(answering, pictured, embeds=claimed.embeds)
+        # Whoever bears none is given one, also where the version before embedded alike: its answer may have come too late to count.
+        answers |= self._from_pictures(
+            answering, pictured, embeds=any(arrival.item not in kept for arrival in pictured)
+        )
         made = _events(answering, claimed.dataset, arrivals, claimed.generation, answers)
         done = not page.next_page_token
         with self._store.postgres.transaction() as connection:
@@ -129,6 +133,8 @@ class Scorer:
             return False
         deployment, dataset = arrivals[0].deployment, dataset_of(arrivals[0].item)
         try:
+            # As it is now: an item that a pass has missed, because it came later, must not be answered by the version before.
+            self._predictor.forget(deployment)
             answering = self._predictor.answering(deployment)
             answers = self._from_pictures(answering, arrivals, embeds=True)
             made = _events(answering, dataset, arrivals, answering.row.generation, answers)
@@ -144,14 +150,8 @@ class Scorer:
         self._penalties.succeeded(deployment)
         return True
 
-    def _from_embeddings(self, answering: Answering, page: ListItemsResponse) -> dict[str, Answer]:
-        """What the model's head says of those items that bear an embedding of its space; of none where it cannot be had by itself."""
-        digest = answering.version.model.embedding_digest
-        kept = {
-            item.name: np.frombuffer(embedding.values, "<f4")
-            for item, embedding in zip(page.items, page.embeddings, strict=bool(page.embeddings))
-            if embedding.digest == digest
-        }
+    def _from_embeddings(self, answering: Answering, kept: Mapping[str, NDArray[np.float32]]) -> dict[str, Answer]:
+        """What the model's head says of items by their embeddings; of none where the head cannot be had by itself."""
         head = self._heads.find(answering.version) if kept else None
         if head is None:
             return {}
@@ -179,6 +179,16 @@ class Scorer:
         except (NotFound, DataLoss, InvalidArgument) as error:
             log.warning("item_unreadable", item=arrival.item, error=str(error))
             return None
+
+
+def _kept_embeddings(answering: Answering, page: ListItemsResponse) -> dict[str, NDArray[np.float32]]:
+    """The embeddings of the model's own space, by item; none where they were not asked for."""
+    digest = answering.version.model.embedding_digest
+    return {
+        item.name: np.frombuffer(embedding.values, "<f4")
+        for item, embedding in zip(page.items, page.embeddings, strict=bool(page.embeddings))
+        if embedding.digest == digest
+    }
 
 
 def _events(
