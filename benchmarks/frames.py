@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-from cameras import FRAME_TOPIC, frame_headers
+from cameras import FRAME_TOPIC, frame_headers, streams_of
 from figures import Figure
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from loop import Turned
@@ -13,15 +13,7 @@ from pictures import jpegs
 from serving import InProcess, model_file
 from vesta import Vesta
 from vesta_common.images import model_pixels
-from vesta_contracts.pipelining.v1 import (
-    CreatePipelineRequest,
-    CreateStreamRequest,
-    ModelStep,
-    ObservationMade,
-    Pipeline,
-    Step,
-    Stream,
-)
+from vesta_contracts.pipelining.v1 import ObservationMade
 from vesta_local.platform import Platform
 
 OBSERVATION_TOPIC = "vesta.pipelining.observation.v1"
@@ -39,7 +31,8 @@ def measure(owner: Vesta, platform: Platform, turned: Turned) -> list[Figure]:
     frames = list(jpegs(FRAMES, WIDTH_PX, HEIGHT_PX))
     in_process = InProcess(model_file(owner, turned.deployment))
     model_ms = statistics.median(_model_milliseconds(in_process, frame) for frame in frames)
-    stream = _open_stream(owner, turned)
+    # Uncertain frames stay: to store and score them would be measured too.
+    (stream,) = streams_of(owner, turned.world.project, turned.deployment, ("bench",))
     whole_ms = statistics.median(list(_frame_to_observation_ms(platform, stream, frames))[WARM_FRAMES:])
     return [
         Figure(
@@ -54,18 +47,6 @@ def measure(owner: Vesta, platform: Platform, turned: Turned) -> list[Figure]:
             "Predict 9 more, the transaction and the outbox the rest. Asking the broker more often, 10 ms instead of 100, gained nothing.",
         )
     ]
-
-
-def _open_stream(owner: Vesta, turned: Turned) -> str:
-    """A stream whose uncertain frames stay: to store and score them would be measured too."""
-    pipeline = owner.pipelines.CreatePipeline(
-        CreatePipelineRequest(
-            parent=turned.world.project, pipeline=Pipeline(steps=[Step(model=ModelStep(deployment=turned.deployment))])
-        )
-    )
-    return owner.streams.CreateStream(
-        CreateStreamRequest(parent=pipeline.name, stream_id="bench", stream=Stream())
-    ).name
 
 
 def _model_milliseconds(in_process: InProcess, frame: bytes) -> float:

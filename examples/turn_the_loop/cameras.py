@@ -52,11 +52,18 @@ def open_streams(owner: Vesta, project: str, dataset: str, deployment: str, came
     source = owner.sources.CreateSource(
         CreateSourceRequest(parent=project, source_id="cameras", source=Source(dataset=dataset, upload=UploadSource()))
     )
+    return streams_of(owner, project, deployment, cameras, source.name)
+
+
+def streams_of(
+    owner: Vesta, project: str, deployment: str, cameras: tuple[str, ...], uncertain_source: str = ""
+) -> list[str]:
+    """Likewise; what the deployment is unsure of goes through a Source, or stays where none is given."""
     pipeline = owner.pipelines.CreatePipeline(
         CreatePipelineRequest(
             parent=project,
             pipeline_id="cameras",
-            pipeline=Pipeline(steps=[Step(model=ModelStep(deployment=deployment))], uncertain_source=source.name),
+            pipeline=Pipeline(steps=[Step(model=ModelStep(deployment=deployment))], uncertain_source=uncertain_source),
         )
     )
     return [

@@ -141,9 +141,6 @@ SELECT :item, :dataset, :space, :embedding FROM items
 WHERE name = :item AND (scored_deployment <> :deployment OR scored_generation <= :generation)
 ON CONFLICT (item) DO UPDATE SET space = excluded.space, embedding = excluded.embedding;
 
--- name: find_embedding^
-SELECT space, embedding FROM embeddings WHERE item = :item;
-
 -- name: find_embeddings
 SELECT item, space, embedding FROM embeddings WHERE item = ANY(:items);
 

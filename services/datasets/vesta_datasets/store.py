@@ -368,9 +368,7 @@ class Store:
 
     def find_embedding(self, connection: Connection, item: str) -> tuple[str, NDArray[np.float32]] | None:
         """An item's embedding and its space."""
-        register_vector(connection)
-        row = queries.find_embedding(connection, item=item)
-        return (row["space"], _array(row["embedding"])) if row else None
+        return self.find_embeddings(connection, [item]).get(item)
 
     def find_space(self, connection: Connection, dataset: str) -> str:
         """The space that most items of a dataset are embedded in; empty where none is."""

@@ -3,7 +3,7 @@
 import hashlib
 import io
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -37,18 +37,44 @@ DEADLINE_SECONDS = 30.0
 
 def an_onnx(scale: float = 8.0, *, not_a_number: bool = False, concept_count: int = len(CONCEPTS)) -> bytes:
     """From uint8 `(N, 256, 256, 3)` to `probabilities` `(N, C)`, the mean colour's softmax, and `embedding` `(N, 4)` of unit length."""
-    weights = np.eye(3, concept_count, dtype=np.float32) * scale / 255
-    spread = np.ones((concept_count, DIMENSION), np.float32) * (np.nan if not_a_number else 1.0)
     nodes = [
-        helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["floats", "axes"], ["colour"], keepdims=0),
         helper.make_node("MatMul", ["colour", "weights"], ["logits"]),
         helper.make_node("Softmax", ["logits"], ["probabilities"]),
         helper.make_node("MatMul", ["probabilities", "spread"], ["wide"]),
         helper.make_node("LpNormalization", ["wide"], ["embedding"], axis=1, p=2),
     ]
+    constants = {
+        "weights": np.eye(3, concept_count, dtype=np.float32) * scale / 255,
+        "spread": np.ones((concept_count, DIMENSION), np.float32) * (np.nan if not_a_number else 1.0),
+    }
+    return _onnx_of_colour(nodes, constants, concept_count)
+
+
+def an_onnx_with_a_head(scale: float = 8.0) -> bytes:
+    """As `an_onnx`, but the probabilities follow from the embedding, as in the models that we train."""
+    nodes = [
+        helper.make_node("Gemm", ["colour", "spread", "spread_bias"], ["wide"]),
+        helper.make_node("LpNormalization", ["wide"], ["embedding"], axis=1, p=2),
+        helper.make_node("Gemm", ["embedding", "weights", "bias"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    constants = {
+        "spread": np.eye(3, DIMENSION, dtype=np.float32),
+        "spread_bias": np.full(DIMENSION, 0.1, np.float32),
+        "weights": np.eye(DIMENSION, len(CONCEPTS), dtype=np.float32) * scale,
+        "bias": np.array([0.3, 0.2, 0.1], np.float32),
+    }
+    return _onnx_of_colour(nodes, constants, len(CONCEPTS))
+
+
+def _onnx_of_colour(nodes: Sequence[Any], constants: Mapping[str, Any], concept_count: int) -> bytes:
+    """A model that sees nothing but a picture's mean `colour`, from which the nodes go on."""
     graph = helper.make_graph(
-        nodes,
+        [
+            helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
+            helper.make_node("ReduceMean", ["floats", "axes"], ["colour"], keepdims=0),
+            *nodes,
+        ],
         "tiny",
         [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["N", 256, 256, 3])],
         [
@@ -56,42 +82,9 @@ def an_onnx(scale: float = 8.0, *, not_a_number: bool = False, concept_count: in
             helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", DIMENSION]),
         ],
         [
-            numpy_helper.from_array(weights, "weights"),
-            numpy_helper.from_array(spread, "spread"),
-            numpy_helper.from_array(np.array([1, 2], np.int64), "axes"),
+            numpy_helper.from_array(value, name)
+            for name, value in {"axes": np.array([1, 2], np.int64), **constants}.items()
         ],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    onnx.checker.check_model(model)
-    return bytes(model.SerializeToString())
-
-
-def an_onnx_with_a_head(scale: float = 8.0) -> bytes:
-    """As `an_onnx`, but the probabilities follow from the embedding, as in the models that we train."""
-    nodes = [
-        helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["floats", "axes"], ["colour"], keepdims=0),
-        helper.make_node("Gemm", ["colour", "spread", "spread_bias"], ["wide"]),
-        helper.make_node("LpNormalization", ["wide"], ["embedding"], axis=1, p=2),
-        helper.make_node("Gemm", ["embedding", "weights", "bias"], ["logits"]),
-        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
-    ]
-    constants = {
-        "axes": np.array([1, 2], np.int64),
-        "spread": np.eye(3, DIMENSION, dtype=np.float32),
-        "spread_bias": np.full(DIMENSION, 0.1, np.float32),
-        "weights": np.eye(DIMENSION, len(CONCEPTS), dtype=np.float32) * scale,
-        "bias": np.array([0.3, 0.2, 0.1], np.float32),
-    }
-    graph = helper.make_graph(
-        nodes,
-        "headed",
-        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["N", 256, 256, 3])],
-        [
-            helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", len(CONCEPTS)]),
-            helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", DIMENSION]),
-        ],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     onnx.checker.check_model(model)

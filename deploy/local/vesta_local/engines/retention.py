@@ -74,9 +74,10 @@ def forget(home: Home, topics: Sequence[Topic], now: datetime) -> int:
 
 def _is_due(batch: Batch, topic: Topic, passed: int | None, now: datetime) -> bool:
     age = now - batch.time
-    if topic.is_dead_letters or age > topic.retention:
-        return age > topic.retention
-    return age > KEPT_AT_LEAST and (passed is None or batch.next_offset <= passed)
+    if age > topic.retention:
+        return True
+    is_read = passed is None or batch.next_offset <= passed
+    return not topic.is_dead_letters and is_read and age > KEPT_AT_LEAST
 
 
 def _batches(store: Any, partition: TopicPartition) -> list[Batch]:
