@@ -118,7 +118,14 @@ def a_snapshot(number: int = 1, *, concepts: dict[str, int] | None = None) -> Sn
     snapshot = Snapshot(
         name=NAMES.snapshot(number),
         statistics=SnapshotStatistics(
-            splits=[SplitStatistics(split="TRAIN", item_count=sum(counts.values()), concept_counts=counts)],
+            splits=[
+                SplitStatistics(
+                    split="TRAIN",
+                    item_count=sum(counts.values()),
+                    labelled_count=sum(counts.values()),
+                    concept_counts=counts,
+                )
+            ],
             control_count=7,
         ),
     )

@@ -326,7 +326,9 @@ class _Snapshots(_Servicer, SnapshotServiceServicer):
         self.platform.made[name] += 1
         concepts = Counter(label for item, label in self.platform.items.items() if label and "/items/train" in item)
         snapshot = Snapshot(name=name)
-        snapshot.statistics.splits.append(SplitStatistics(split="TRAIN", concept_counts=concepts))
+        snapshot.statistics.splits.append(
+            SplitStatistics(split="TRAIN", labelled_count=concepts.total(), concept_counts=concepts)
+        )
         snapshot.statistics.control_count = len(self.platform.control)
         snapshot.create_time.FromDatetime(self.platform.clock.now())
         self.platform.snapshots[name] = snapshot

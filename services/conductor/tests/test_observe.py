@@ -56,22 +56,50 @@ def test_an_answer_to_a_task_that_was_made_long_ago_is_seen() -> None:
     accept(platform)
     world = look(platform)
     assert [task.item for task in world.accepted] == [ITEM]
-    assert world.unsettled_count == 1
+    assert world.unsettled
 
 
 def test_an_answer_on_its_way_is_unsettled_until_the_dataset_shows_it() -> None:
     platform = a_platform()
     accept(platform)
-    assert look(platform).unsettled_count == 1
+    assert look(platform).unsettled
     platform.deliver(platform.on_their_way)
-    assert look(platform).unsettled_count == 0
+    assert not look(platform).unsettled
+
+
+def test_an_answer_that_arrives_during_the_look_is_unsettled_or_counted() -> None:
+    for moment in range(1, 16):
+        platform = a_platform()
+        accept(platform)
+        calls = 0
+
+        def deliver_at(method: str, platform: SimulatedPlatform = platform, moment: int = moment) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == moment:
+                platform.deliver(platform.on_their_way)
+
+        world = look(platform, before=deliver_at)
+        assert world.dataset is not None
+        assert world.unsettled or world.dataset.counts.train_labelled_count == 1, moment
+
+
+def test_an_answer_that_others_overtook_is_unsettled() -> None:
+    platform = a_platform()
+    tasks = [Task(item=f"{DATASET}/items/train{number:04}") for number in range(1, 30)]
+    platform.peers().tasks.BatchCreateTasks(
+        BatchCreateTasksRequest(parent=NAMES.campaign, tasks=tasks, request_id="others")
+    )
+    accept(platform)
+    platform.deliver(platform.on_their_way[:-1])
+    assert look(platform).unsettled
 
 
 def test_an_answer_that_never_arrives_is_waited_for_no_longer_than_a_minute() -> None:
     platform = a_platform()
     accept(platform)
     platform.clock.advance(SETTLE + timedelta(seconds=1))
-    assert look(platform).unsettled_count == 0
+    assert not look(platform).unsettled
 
 
 def test_test_items_are_listed_only_while_their_labels_lack() -> None:

@@ -294,7 +294,7 @@ class TestAsking:
             assert f"{labels} of the 50 new labels" in step.message
 
     def test_nothing_is_asked_while_answers_are_on_their_way_to_the_dataset(self) -> None:
-        world = a_world(campaign=a_campaign(accepted_count=50), unsettled_count=2)
+        world = a_world(campaign=a_campaign(accepted_count=50), unsettled=True)
         step = reconcile(a_situation(world=world))
         assert (step.phase, step.question, step.command) == (LoopStatus.LABELLING, None, None)
 

@@ -190,6 +190,6 @@ def backoff(failures: int) -> timedelta:
 def _rest(situation: Situation, step: Step) -> timedelta:
     if situation.paused:
         return RESTING
-    if situation.world.unsettled_count and step.phase == LoopStatus.LABELLING:
+    if situation.world.unsettled and step.phase == LoopStatus.LABELLING:
         return SETTLING
     return WAITING if step.phase in WAITING_PHASES else RESTING

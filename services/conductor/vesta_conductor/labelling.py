@@ -77,7 +77,7 @@ def label(s: Situation) -> Step:
         return take_snapshot(s, reason)
     if ask is not None:
         return ask
-    if s.world.unsettled_count:
+    if s.world.unsettled:
         return Step(LoopStatus.LABELLING, "Waits until the dataset shows the last answers.")
     if s.world.undecided:
         return Step(LoopStatus.LABELLING, _waiting(s, progress))
@@ -88,7 +88,7 @@ def _train_reason(s: Situation, progress: Progress, *, can_ask: bool) -> str:
     """Why training is due; empty where it is not."""
     if not progress.new_labels:
         return ""
-    over = not (can_ask or s.world.undecided or s.world.unsettled_count)
+    over = not (can_ask or s.world.undecided or s.world.unsettled)
     test_waits = progress.missing_test > 0 and not s.world.champion
     since = f"since {_since(last)}" if (last := s.history.last) else "so far"
     labels = f"{progress.new_labels} new {_plural(progress.new_labels, 'label')} {since}"
@@ -104,7 +104,7 @@ def _ask(s: Situation, progress: Progress) -> Step | None:
 
     A batch is topped up when half of it is decided, so that experts do not wait and choices are not stale.
     """
-    if len(s.world.undecided) > s.policy.batch_size // 2 or s.world.unsettled_count:
+    if len(s.world.undecided) > s.policy.batch_size // 2 or s.world.unsettled:
         return None
     room = min(s.policy.batch_size - len(s.world.undecided), s.affordable_tasks)
     wanted = min(s.policy.retrain_after - progress.new_labels - progress.undecided_train, progress.pool)

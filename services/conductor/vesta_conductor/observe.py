@@ -32,7 +32,7 @@ PAGES_MAX = 20  # of any list: 20,000 entries
 ROUNDS_OF_CONTROL = 20  # rounds before this one whose control answers are read
 LATELY = timedelta(days=1)
 SETTLE = timedelta(seconds=60)  # how long an answer may take from its task to its item before nobody waits for it
-SETTLE_ITEMS_MAX = 4  # newest answers whose items are looked at
+SETTLE_ITEMS_MAX = 100  # newest answers whose items are looked at
 EMBEDDING_RUNS_MAX = 20
 
 
@@ -40,7 +40,8 @@ def observe(peers: Peers, names: LoopNames, policy: Policy, history: History, no
     """The world as it is now.
 
     Asked for in the order in which things pass through: a task that is accepted meanwhile is seen twice, as undecided and as
-    accepted or as accepted and as labelled, and never nowhere.
+    accepted or as accepted and as labelled, and never nowhere. So the dataset is counted last, after the items of fresh answers:
+    what had settled by then is in its counts.
 
     Raises:
         VestaError: a peer does not answer, or not as it should.
@@ -50,6 +51,7 @@ def observe(peers: Peers, names: LoopNames, policy: Policy, history: History, no
     labelling = campaign is not None and snapshot is None
     undecided = _tasks(peers, names, "state = OPEN OR state = IN_REVIEW") if labelling else ()
     accepted = _tasks(peers, names, f"state = ACCEPTED AND update_time >= {_lately(history, now)}") if labelling else ()
+    unsettled = any(_is_unsettled(peers, task) for task in _fresh(accepted, now))
     deployment = _find(peers.deployments.GetDeployment, GetDeploymentRequest(name=names.deployment))
     dataset = _find(peers.datasets.GetDataset, GetDatasetRequest(name=policy.dataset))
     world = World(
@@ -59,7 +61,7 @@ def observe(peers: Peers, names: LoopNames, policy: Policy, history: History, no
         undecided=undecided,
         accepted=accepted,
         unlabelled_test_items=_unlabelled_test_items(peers, dataset, policy) if labelling else (),
-        unsettled_count=_unsettled(peers, accepted, now),
+        unsettled=unsettled,
         deployment=deployment,
         stable=_stable(peers, deployment),
         embedding_runs=() if deployment else _attempts(peers, names.embedding_run, EMBEDDING_RUNS_MAX),
@@ -135,12 +137,15 @@ def _unlabelled_test_items(peers: Peers, dataset: Dataset | None, policy: Policy
     return tuple(pages())
 
 
-def _unsettled(peers: Peers, accepted: tuple[Task, ...], now: datetime) -> int:
-    """How many of the newest answers the dataset does not show yet. They arrive in order, so the newest tell of all."""
+def _fresh(accepted: tuple[Task, ...], now: datetime) -> list[Task]:
+    """The answers that may still be on their way to their items, the newest first. They overtake one another."""
     newest = sorted(accepted, key=lambda task: task.update_time.ToNanoseconds(), reverse=True)[:SETTLE_ITEMS_MAX]
-    fresh = [task for task in newest if now - task.update_time.ToDatetime(now.tzinfo) < SETTLE]
-    items = [_find(peers.items.GetItem, GetItemRequest(name=task.item)) for task in fresh]
-    return sum(item is not None and not item.HasField("accepted") for item in items)
+    return [task for task in newest if now - task.update_time.ToDatetime(now.tzinfo) < SETTLE]
+
+
+def _is_unsettled(peers: Peers, task: Task) -> bool:
+    item = _find(peers.items.GetItem, GetItemRequest(name=task.item))
+    return item is not None and not item.HasField("accepted")
 
 
 def _stable(peers: Peers, deployment: Deployment | None) -> ModelVersion | None:

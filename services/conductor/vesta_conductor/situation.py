@@ -90,7 +90,7 @@ class World:
         accepted: tasks that were accepted lately, among them all whose item the dataset may not show as labelled yet.
         control: accepted tasks of the control arm, of this round and the twenty before; listed only while a classifier answers.
         unlabelled_test_items: names; listed only while fewer test items are labelled than the policy wants.
-        unsettled_count: answers accepted just now that the dataset does not show yet.
+        unsettled: whether the dataset does not show an answer yet that was accepted just now.
         stable: the version that answers at the deployment.
         embedding_runs: attempts at an embedding model; listed only while there is no deployment.
         snapshot: of the current round.
@@ -105,7 +105,7 @@ class World:
     accepted: tuple[Task, ...] = ()
     control: tuple[Task, ...] = ()
     unlabelled_test_items: tuple[str, ...] = ()
-    unsettled_count: int = 0
+    unsettled: bool = False
     deployment: Deployment | None = None
     stable: ModelVersion | None = None
     embedding_runs: tuple[TrainingRun, ...] = ()

@@ -72,14 +72,14 @@ def turn(s: Situation) -> Step | None:
 
 
 def _with_snapshot(s: Situation, snapshot: Snapshot) -> RoundRecord:
-    """The round with what the snapshot tells, also where the one who took it was killed before writing it down."""
+    """The round with what the snapshot tells, also where the one who took it was killed before writing it down. It may hold
+    more labels than there were at the look that ordered it."""
     current = s.history.current
-    counted = current.round.label_count or (s.world.dataset.counts.train_labelled_count if s.world.dataset else 0)
     return amended(
         current,
         label_time=current.label_time or snapshot.create_time.ToDatetime(s.now.tzinfo),
         snapshot=snapshot.name,
-        label_count=counted,
+        label_count=sum(side.labelled_count for side in snapshot.statistics.splits if side.split == "TRAIN"),
         control_label_count=snapshot.statistics.control_count,
     )
 

@@ -37,8 +37,8 @@ def test_each_side_counts_its_items_labels_and_concepts():
     ]
     figures = statistics(rows)
     train, test = figures.splits[Split.TRAIN], figures.splits[Split.TEST]
-    assert (train.item_count, train.concept_counts) == (3, {"van": 2, "red": 1})
-    assert (test.item_count, test.concept_counts) == (2, {"red": 1})
+    assert (train.item_count, train.labelled_count, train.concept_counts) == (3, 2, {"van": 2, "red": 1})
+    assert (test.item_count, test.labelled_count, test.concept_counts) == (2, 2, {"red": 1})
     assert (figures.reviewed_count, figures.control_count) == (1, 1)
 
 

@@ -28,7 +28,12 @@ def write_snapshot(snapshot: Snapshot, rows: list[ManifestRow], objects: ObjectS
     snapshot.statistics.CopyFrom(
         SnapshotStatistics(
             splits=[
-                SplitStatistics(split=split.value, item_count=side.item_count, concept_counts=dict(side.concept_counts))
+                SplitStatistics(
+                    split=split.value,
+                    item_count=side.item_count,
+                    labelled_count=side.labelled_count,
+                    concept_counts=dict(side.concept_counts),
+                )
                 for split, side in found.splits.items()
             ],
             reviewed_count=found.reviewed_count,

@@ -10,9 +10,10 @@ from vesta_datasets.splits import Split
 
 @dataclass(frozen=True, slots=True)
 class SplitStatistics:
-    """One side: how many items, and the labelled ones by concept (most frequent first)."""
+    """One side: how many items, how many that somebody decided on, and those by concept (most frequent first)."""
 
     item_count: int
+    labelled_count: int
     concept_counts: Mapping[str, int]
 
 
@@ -82,7 +83,7 @@ def diff(before: Iterable[ManifestRow], after: Iterable[ManifestRow]) -> Differe
 def _of_split(rows: Sequence[ManifestRow]) -> SplitStatistics:
     counts = Counter(label for row in rows for label in row.labels or ())
     ordered = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
-    return SplitStatistics(len(rows), dict(ordered))
+    return SplitStatistics(len(rows), sum(row.labels is not None for row in rows), dict(ordered))
 
 
 def _label_set(row: ManifestRow) -> frozenset[str] | None:

@@ -123,9 +123,12 @@ class SplitStatistics(_message.Message):
     SPLIT_FIELD_NUMBER: _builtins.int
     ITEM_COUNT_FIELD_NUMBER: _builtins.int
     CONCEPT_COUNTS_FIELD_NUMBER: _builtins.int
+    LABELLED_COUNT_FIELD_NUMBER: _builtins.int
     split: _builtins.str
     """"TRAIN", "VALIDATION" or "TEST"."""
     item_count: _builtins.int
+    labelled_count: _builtins.int
+    """Items that somebody decided on, those with none of the concepts among them."""
     @_builtins.property
     def concept_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Labelled items by concept."""
@@ -136,10 +139,11 @@ class SplitStatistics(_message.Message):
         split: _builtins.str = ...,
         item_count: _builtins.int = ...,
         concept_counts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        labelled_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["concept_counts", b"concept_counts", "item_count", b"item_count", "split", b"split"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concept_counts", b"concept_counts", "item_count", b"item_count", "labelled_count", b"labelled_count", "split", b"split"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
