@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from vesta_contracts.common.v1 import ConceptScore, ImageScores
+from vesta_datasets.candidates import PoolRow
 from vesta_datasets.choosing import probabilities
-from vesta_datasets.store import PoolRow
 
 
 def a_row(version: str = "", **scores: float) -> PoolRow:

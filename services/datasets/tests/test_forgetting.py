@@ -4,7 +4,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from datasets_builders import Datasets
-from vesta_common.clock import ManualClock
 from vesta_common.errors import NotFound
 from vesta_datasets.forgetting import ARCHIVES_KEPT, OPERATIONS_KEPT, Forgetting
 
@@ -12,7 +11,7 @@ from vesta_datasets.forgetting import ARCHIVES_KEPT, OPERATIONS_KEPT, Forgetting
 @pytest.fixture
 def today(datasets: Datasets) -> Datasets:
     """The service, with a clock that stands still at the object store's time."""
-    datasets.store.clock = ManualClock(datetime.now(UTC))
+    datasets.advance(datetime.now(UTC) - datasets.store.clock.now())
     return datasets
 
 

@@ -63,7 +63,8 @@ from vesta_contracts.datasets.v1 import (
 )
 from vesta_datasets.api.item_service import ItemService
 from vesta_datasets.api.snapshot_service import SnapshotService
-from vesta_datasets.store import Candidates, PoolLimits
+from vesta_datasets.candidates import Candidates
+from vesta_datasets.store.pool import CandidatePool, PoolLimits
 
 
 def refusal(error: type[VestaError], call, reason: str) -> None:  # type: ignore[no-untyped-def]
@@ -281,7 +282,7 @@ def test_older_scores_do_not_replace_newer_ones(datasets: Datasets) -> None:
     counts = datasets.counts(dataset)
     assert (counts.scored_model_version.rpartition("/")[2], counts.scored_count) == ("2", 1)
     with datasets.store.postgres.transaction() as connection:
-        found = datasets.store.find_embedding(connection, item.name)
+        found = datasets.store.predictions.find_embedding(connection, item.name)
     assert found is not None
     assert found[0] == "new"
 
@@ -301,7 +302,7 @@ def test_items_are_listed_with_their_embeddings_where_those_are_asked_for(datase
     assert [item.name for item in listed] == sorted(names)
     by_name = dict(zip([item.name for item in listed], embeddings, strict=True))
     with datasets.store.postgres.connect() as fresh:  # one that has not heard of vectors
-        assert datasets.store.find_embeddings(fresh, names).keys() == set(names[1:])
+        assert datasets.store.predictions.find_embeddings(fresh, names).keys() == set(names[1:])
     assert by_name[names[0]] == ItemEmbedding()
     for name in names[1:]:
         assert by_name[name].digest == "new"
@@ -368,10 +369,11 @@ def test_of_a_pool_too_large_to_hold_selection_sees_a_sample_of_each_kind(datase
     datasets.scored(dataset, names)
     datasets.annotate(dataset, names[0], "van")
 
+    pool = CandidatePool(PoolLimits(free_max=3, held_max=1))
+
     def drawn(seed: int) -> Candidates:
         with datasets.store.postgres.transaction() as connection:
-            limits = PoolLimits(free_max=3, held_max=1)
-            return datasets.store.read_candidates(connection, dataset, "space", names[1:3], seed, limits)
+            return pool.read(connection, dataset, "space", names[1:3], seed)
 
     seen = [drawn(seed) for seed in range(40)]
     for candidates in seen:

@@ -37,9 +37,9 @@ def add_items(
         NotFound: there is no such dataset.
         InvalidArgument: annotations that the taxonomy does not allow.
     """
-    dataset = store.get_dataset(connection, dataset_name, lock=True, counted=False)
+    dataset = store.datasets.get(connection, dataset_name, lock=True, counted=False)
     _check(store, connection, dataset, new_items)
-    known = store.lock_by_hash(connection, dataset_name, [item.media.sha256 for item in new_items])
+    known = store.items.lock_by_hash(connection, dataset_name, [item.media.sha256 for item in new_items])
     fresh: dict[str, NewItem] = {}
     for item in new_items:
         if item.media.sha256 not in known:
@@ -49,7 +49,7 @@ def add_items(
         (placement_name, item.media, item.metadata, placement)
         for item, (placement_name, placement) in zip(fresh.values(), placements, strict=True)
     ]
-    store.insert_items(connection, dataset_name, rows)
+    store.items.insert(connection, dataset_name, rows)
     for name, media, _, placement in rows:
         split = Split.Value(f"SPLIT_{placement.split.value}")
         store.publish(connection, name, ItemAdded(item=name, media=media, split=split))
@@ -80,7 +80,7 @@ def known_media(store: Store, connection: Connection, project: str, new_items: S
     Raises:
         InvalidArgument: MEDIA_UNKNOWN, names the entry.
     """
-    known = store.find_media(connection, project, [item.media.sha256 for item in new_items])
+    known = store.items.find_media(connection, project, [item.media.sha256 for item in new_items])
     items = []
     for index, item in enumerate(new_items):
         media = known.get(item.media.sha256)
@@ -101,7 +101,7 @@ def _check(store: Store, connection: Connection, dataset: Dataset, new_items: Se
     """Checks annotations that come along, before anything is kept."""
     if not any(item.HasField("annotations") for item in new_items):
         return
-    taxonomy = store.get_taxonomy(connection, dataset.taxonomy)
+    taxonomy = store.taxonomies.get(connection, dataset.taxonomy)
     for index, item in enumerate(new_items):
         check_annotations(
             item.annotations.annotations,
@@ -120,7 +120,7 @@ def _place(
     wanted = [probe for item in new_items for probe in probes(item.media.perceptual_hash, DISTANCE_MAX_BITS)]
     placed: dict[str, splits.Placed] = {}
     index = DuplicateIndex()
-    for row in store.find_candidates(connection, dataset.name, wanted) if wanted else ():
+    for row in store.items.find_candidates(connection, dataset.name, wanted) if wanted else ():
         placed[row["name"]] = splits.Placed(row["name"], row["group_name"], splits.Split(row["split"]))
         index.add(Hashed(row["name"], row["perceptual_hash"]))
     answers = []
@@ -158,5 +158,5 @@ def accept_directly(
         annotations=annotations, annotators=[annotator] if annotator else [], reviewed=True, control=control
     )
     accepted.accept_time.FromDatetime(store.clock.now())
-    store.accept(connection, item, accepted)
+    store.items.accept(connection, item, accepted)
     store.publish(connection, item, ItemAnnotated(item=item, accepted=accepted))

@@ -8,9 +8,9 @@ from vesta_common.errors import FailedPrecondition
 from vesta_contracts.common.v1 import Annotation, ImageLabel, ImageScores
 from vesta_contracts.datasets.v1 import SelectedItem, SelectionStrategy, SelectItemsResponse
 
+from vesta_datasets.candidates import Candidates, PoolRow
 from vesta_datasets.selection import STRATEGIES, Pool, Reason, with_control_arm
 from vesta_datasets.selection.pool import Floats, Mask
-from vesta_datasets.store import Candidates, PoolRow
 
 LABEL_CERTAIN = 0.5
 

@@ -11,7 +11,8 @@ from vesta_contracts.annotation.v1 import TaskAccepted
 from vesta_contracts.datasets.v1 import AcceptedAnnotations, ItemAnnotated
 from vesta_contracts.serving.v1 import PredictionMade
 
-from vesta_datasets.store import ScoringModel, Store
+from vesta_datasets.store import Store
+from vesta_datasets.store.predictions import ScoringModel
 
 log = structlog.get_logger()
 
@@ -43,7 +44,7 @@ class Reactions:
             control=told.control,
             accept_time=told.accept_time,
         )
-        if not self._store.accept(connection, told.item, accepted):
+        if not self._store.items.accept(connection, told.item, accepted):
             log.warning("label_of_deleted_item", item=told.item, task=told.task)
             return
         self._store.publish(connection, told.item, ItemAnnotated(item=told.item, accepted=accepted))
@@ -53,9 +54,9 @@ class Reactions:
         made: PredictionMade = event.payload
         model = ScoringModel(made.model_version, made.deployment, made.generation)
         scores = [(entry.item, entry.scores) for entry in made.predictions]
-        self._store.put_scores(connection, made.dataset, model, scores)
+        self._store.predictions.put_scores(connection, made.dataset, model, scores)
         embedded = [
             (entry.item, np.frombuffer(entry.embedding, "<f4")) for entry in made.predictions if entry.embedding
         ]
         if embedded:
-            self._store.put_embeddings(connection, made.dataset, model, made.embedding_digest, embedded)
+            self._store.predictions.put_embeddings(connection, made.dataset, model, made.embedding_digest, embedded)

@@ -21,7 +21,8 @@ from vesta_common.resources import existing
 from vesta_contracts.datasets.v1 import ExportDatasetResponse, ImportDatasetResponse, TransferProgress
 
 from vesta_datasets.archived import UnreadableArchiveError
-from vesta_datasets.store import Store, queries
+from vesta_datasets.store import Store
+from vesta_datasets.store.statements import queries
 
 IMPORT: Final = "import"
 EXPORT: Final = "export"

@@ -8,7 +8,8 @@ from datetime import timedelta
 
 from vesta_contracts.datasets.v1 import DatasetScored
 
-from vesta_datasets.store import Store, queries
+from vesta_datasets.store import Store
+from vesta_datasets.store.statements import queries
 
 INTERVAL = timedelta(seconds=1)
 
@@ -31,7 +32,7 @@ class Telling:
     def _tell(self, dataset: str, prediction_count: int) -> None:
         """Tells of the predictions up to `prediction_count`, unless another replica has."""
         with self._store.postgres.transaction() as connection:
-            counts = self._store.counts(connection, [dataset]).get(dataset)
+            counts = self._store.datasets.counts(connection, [dataset]).get(dataset)
         if counts is None:
             return  # deleted meanwhile
         scored = DatasetScored(

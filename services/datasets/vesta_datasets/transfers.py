@@ -129,7 +129,7 @@ class Import:
             _refuse(answer, entry.file_name, str(error))
             return
         if created.existed and entry.annotations is not None:
-            accepted = self._store.get_item(connection, created.name).accepted.annotations
+            accepted = self._store.items.get(connection, created.name).accepted.annotations
             if not say_the_same(accepted, entry.annotations):
                 _refuse(answer, entry.file_name, _differs(created.name, accepted, entry.annotations))
                 return
@@ -164,13 +164,13 @@ class Export:
     def _labelled(self, request: ExportDatasetRequest) -> tuple[list[ManifestRow], list[str]]:
         """The items to export, and the concepts: those of the taxonomy, and after them what else the items bear."""
         with self._store.postgres.transaction() as connection:
-            dataset = self._store.get_dataset(connection, request.name, counted=False)
-            taxonomy = self._store.get_taxonomy(connection, dataset.taxonomy)
-            snapshot = self._store.get_snapshot(connection, request.snapshot) if request.snapshot else None
+            dataset = self._store.datasets.get(connection, request.name, counted=False)
+            taxonomy = self._store.taxonomies.get(connection, dataset.taxonomy)
+            snapshot = self._store.snapshots.get(connection, request.snapshot) if request.snapshot else None
         if snapshot:
             rows = read_manifest(self._objects.get(snapshot.manifest_key))
         else:
-            rows = self._store.read_manifest_rows(request.name)
+            rows = self._store.snapshots.read_manifest_rows(request.name)
         labelled = [row for row in rows if row.labels is not None]
         borne = {label for row in labelled for label in row.labels or ()}
         return labelled, list(dict.fromkeys([*(concept.id for concept in taxonomy.concepts), *sorted(borne)]))

@@ -58,8 +58,8 @@ class DatasetService(DatasetServiceServicer):
         name = f"{request.parent}/datasets/{request.dataset_id or new_id()}"
 
         def create(connection: Connection) -> Dataset:
-            self._store.insert_dataset(connection, copy_of(request.dataset, name=name))
-            return self._store.get_dataset(connection, name)
+            self._store.datasets.insert(connection, copy_of(request.dataset, name=name))
+            return self._store.datasets.get(connection, name)
 
         try:
             return create_once(self._store.postgres, request, Dataset, name, create)
@@ -69,34 +69,34 @@ class DatasetService(DatasetServiceServicer):
     def GetDataset(self, request: GetDatasetRequest, context: grpc.ServicerContext) -> Dataset:
         """One dataset with its counts."""
         with self._store.postgres.transaction() as connection:
-            return self._store.get_dataset(connection, request.name)
+            return self._store.datasets.get(connection, request.name)
 
     def ListDatasets(self, request: ListDatasetsRequest, context: grpc.ServicerContext) -> ListDatasetsResponse:
         """A project's datasets by name."""
         page = read_page(request)
         with self._store.postgres.transaction() as connection:
-            found = self._store.list_datasets(connection, request.parent, page.after, page.limit)
+            found = self._store.datasets.list_page(connection, request.parent, page.after, page.limit)
         datasets, token = page.cut(found, by_name)
         return ListDatasetsResponse(datasets=datasets, next_page_token=token)
 
     def UpdateDataset(self, request: UpdateDatasetRequest, context: grpc.ServicerContext) -> Dataset:
         """Changes display name or taxonomy."""
         with self._store.postgres.transaction() as connection:
-            current = self._store.get_dataset(connection, request.dataset.name, lock=True, counted=False)
+            current = self._store.datasets.get(connection, request.dataset.name, lock=True, counted=False)
             updated = revise(current, request.dataset, request.update_mask, _MUTABLE)
             if not updated.taxonomy:
                 raise _required("dataset.taxonomy")
             if updated.taxonomy != current.taxonomy:
-                taxonomy = self._store.get_taxonomy(connection, updated.taxonomy, lock=True)
-                check_holds(taxonomy, self._store.borne_labels(connection, current.name), "dataset.taxonomy")
-            self._store.update_dataset(connection, updated)
-            return self._store.get_dataset(connection, current.name)
+                taxonomy = self._store.taxonomies.get(connection, updated.taxonomy, lock=True)
+                check_holds(taxonomy, self._store.datasets.borne_labels(connection, current.name), "dataset.taxonomy")
+            self._store.datasets.update(connection, updated)
+            return self._store.datasets.get(connection, current.name)
 
     def DeleteDataset(self, request: DeleteDatasetRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
         """Removes a dataset with its items and snapshots."""
         with self._store.postgres.transaction() as connection:
-            self._store.get_dataset(connection, request.name, lock=True, counted=False)
-            self._store.delete_dataset(connection, request.name)
+            self._store.datasets.get(connection, request.name, lock=True, counted=False)
+            self._store.datasets.delete(connection, request.name)
         return empty_pb2.Empty()
 
     def ImportDataset(self, request: ImportDatasetRequest, context: grpc.ServicerContext) -> operations_pb2.Operation:
@@ -124,14 +124,14 @@ class DatasetService(DatasetServiceServicer):
                     reason="RESOURCE_NOT_FOUND",
                 )
             with self._store.postgres.transaction() as connection:
-                self._store.get_snapshot(connection, request.snapshot)
+                self._store.snapshots.get(connection, request.snapshot)
         return self._begin(request, EXPORT)
 
     def _begin(self, request: ImportDatasetRequest | ExportDatasetRequest, kind: str) -> operations_pb2.Operation:
         who = trace.caller()
 
         def begin(connection: Connection) -> operations_pb2.Operation:
-            self._store.get_dataset(connection, request.name, counted=False)
+            self._store.datasets.get(connection, request.name, counted=False)
             return self._operations.begin(connection, kind, request.name, request, who)
 
         operation = run_once(self._store.postgres, request, operations_pb2.Operation, begin)

@@ -83,36 +83,36 @@ class ItemService(ItemServiceServicer):
     def GetItem(self, request: GetItemRequest, context: grpc.ServicerContext) -> Item:
         """One item."""
         with self._store.postgres.transaction() as connection:
-            return self._store.get_item(connection, request.name)
+            return self._store.items.get(connection, request.name)
 
     def ListItems(self, request: ListItemsRequest, context: grpc.ServicerContext) -> ListItemsResponse:
         """Items for which a filter holds, in order of creation."""
         page = read_page(request, EMBEDDED_ITEMS_MAX) if request.embeddings else read_page(request)
         where = item_filter(request.filter)
         with self._store.postgres.transaction() as connection:
-            self._store.get_dataset(connection, request.parent, counted=False)
-            found = self._store.list_items(connection, request.parent, where, page.after, page.limit)
+            self._store.datasets.get(connection, request.parent, counted=False)
+            found = self._store.items.list_page(connection, request.parent, where, page.after, page.limit)
             items, token = page.cut(found, by_name)
             names = [item.name for item in items] if request.embeddings else []
-            embedded = self._store.find_embeddings(connection, names) if names else {}
+            embedded = self._store.predictions.find_embeddings(connection, names) if names else {}
         embeddings = [_embedding(*embedded[name]) if name in embedded else ItemEmbedding() for name in names]
         return ListItemsResponse(items=items, next_page_token=token, embeddings=embeddings)
 
     def UpdateItem(self, request: UpdateItemRequest, context: grpc.ServicerContext) -> Item:
         """Changes an item's metadata."""
         with self._store.postgres.transaction() as connection:
-            self._store.lock_items(connection, [request.item.name])
-            current = self._store.get_item(connection, request.item.name)
+            self._store.items.lock(connection, [request.item.name])
+            current = self._store.items.get(connection, request.item.name)
             updated = revise(current, request.item, request.update_mask, ("metadata",))
-            self._store.update_metadata(connection, current.name, updated.metadata)
-            return self._store.get_item(connection, current.name)
+            self._store.items.update_metadata(connection, current.name, updated.metadata)
+            return self._store.items.get(connection, current.name)
 
     def DeleteItem(self, request: DeleteItemRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
         """Removes an item; snapshots that hold it keep it."""
         with self._store.postgres.transaction() as connection:
-            self._store.get_dataset(connection, parent_of(request.name), lock=True, counted=False)
-            self._store.lock_items(connection, [request.name])
-            self._store.delete_item(connection, request.name)
+            self._store.datasets.get(connection, parent_of(request.name), lock=True, counted=False)
+            self._store.items.lock(connection, [request.name])
+            self._store.items.delete(connection, request.name)
         return empty_pb2.Empty()
 
     def DownloadItem(
@@ -120,7 +120,7 @@ class ItemService(ItemServiceServicer):
     ) -> Iterator[httpbody_pb2.HttpBody]:
         """The stored picture, checked against its hash, or its thumbnail."""
         with self._store.postgres.transaction() as connection:
-            media = self._store.get_item(connection, request.name).media
+            media = self._store.items.get(connection, request.name).media
         if request.variant == ItemVariant.ITEM_VARIANT_THUMBNAIL:
             data, mime_type = self._objects.get(media.thumbnail_key, checked=False), "image/jpeg"
         else:
@@ -134,13 +134,13 @@ class ItemService(ItemServiceServicer):
         """Accepts annotations directly, all or none."""
 
         def annotate(connection: Connection) -> BatchAnnotateItemsResponse:
-            dataset = self._store.get_dataset(connection, request.parent, counted=False)
-            taxonomy = self._store.get_taxonomy(connection, dataset.taxonomy)
+            dataset = self._store.datasets.get(connection, request.parent, counted=False)
+            taxonomy = self._store.taxonomies.get(connection, dataset.taxonomy)
             names = [entry.item for entry in request.items]
             strangers = [name for name in names if not name.startswith(f"{request.parent}/items/")]
             if strangers:
                 raise NotFound(f"{strangers[0]} is not in {request.parent}", reason="RESOURCE_NOT_FOUND")
-            items = self._store.lock_items(connection, names)
+            items = self._store.items.lock(connection, names)
             for index, entry in enumerate(request.items):
                 check_annotations(
                     entry.annotations,
@@ -160,20 +160,20 @@ class ItemService(ItemServiceServicer):
         """The nearest items by cosine distance."""
         where = item_filter(request.filter)
         with self._store.postgres.transaction() as connection:
-            self._store.get_dataset(connection, request.parent, counted=False)
+            self._store.datasets.get(connection, request.parent, counted=False)
             if request.WhichOneof("query") == "item":
-                self._store.get_item(connection, request.item)
-                found = self._store.find_embedding(connection, request.item)
+                self._store.items.get(connection, request.item)
+                found = self._store.predictions.find_embedding(connection, request.item)
                 if found is None:
                     raise _not_embedded(f"no model has embedded {request.item} yet")
                 space, query = found
             else:
-                space = self._store.find_space(connection, request.parent)
+                space = self._store.predictions.find_space(connection, request.parent)
                 query = np.asarray(request.embedding.values, np.float32)
                 if not space:
                     raise _not_embedded(f"no model has embedded the items of {request.parent} yet")
-                _check_query(query, self._store.find_dimension(connection, request.parent, space))
-            neighbours = self._store.neighbours(
+                _check_query(query, self._store.predictions.find_dimension(connection, request.parent, space))
+            neighbours = self._store.predictions.neighbours(
                 connection, request.parent, space, query, where, request.neighbours_max or NEIGHBOURS_DEFAULT
             )
         return SearchItemsResponse(neighbours=[Neighbour(item=item, distance=far) for item, far in neighbours])
@@ -193,11 +193,11 @@ class ItemService(ItemServiceServicer):
 
     def _select(self, request: SelectItemsRequest) -> SelectItemsResponse:
         with self._store.postgres.transaction() as connection:
-            dataset = self._store.get_dataset(connection, request.parent, counted=False)
-            scored_by = self._store.find_scored_by(connection, request.parent)
+            dataset = self._store.datasets.get(connection, request.parent, counted=False)
+            scored_by = self._store.datasets.find_scored_by(connection, request.parent)
             needs_embeddings = strategy_name(request.strategy) != "random"
-            space = self._store.find_space(connection, request.parent) if needs_embeddings else ""
-            candidates = self._store.read_candidates(connection, request.parent, space, request.excluded, request.seed)
+            space = self._store.predictions.find_space(connection, request.parent) if needs_embeddings else ""
+            candidates = self._store.pool.read(connection, request.parent, space, request.excluded, request.seed)
         return choose(
             candidates,
             strategy=request.strategy,

@@ -41,16 +41,16 @@ class SnapshotService(SnapshotServiceServicer):
         if answer := find_answer(self._store.postgres, request, Snapshot):
             return answer
         with self._store.postgres.transaction() as connection:
-            self._store.get_dataset(connection, request.parent, counted=False)
+            self._store.datasets.get(connection, request.parent, counted=False)
         name = f"{request.parent}/snapshots/{request.snapshot_id or new_id()}"
         snapshot = Snapshot(name=name, display_name=request.snapshot.display_name)
         now = self._store.clock.now()
         snapshot.create_time.FromDatetime(now)
-        write_snapshot(snapshot, self._store.read_manifest_rows(request.parent), self._objects)
+        write_snapshot(snapshot, self._store.snapshots.read_manifest_rows(request.parent), self._objects)
 
         def create(connection: Connection) -> Snapshot:
-            self._store.get_dataset(connection, request.parent, counted=False)
-            self._store.insert_snapshot(connection, snapshot, now)
+            self._store.datasets.get(connection, request.parent, counted=False)
+            self._store.snapshots.insert(connection, snapshot, now)
             # The counts of many concepts are more than an event may hold; who wants them gets the snapshot.
             self._store.publish(connection, name, SnapshotCreated(snapshot=without(snapshot, "statistics")))
             return snapshot
@@ -60,14 +60,14 @@ class SnapshotService(SnapshotServiceServicer):
     def GetSnapshot(self, request: GetSnapshotRequest, context: grpc.ServicerContext) -> Snapshot:
         """One snapshot."""
         with self._store.postgres.transaction() as connection:
-            return self._store.get_snapshot(connection, request.name)
+            return self._store.snapshots.get(connection, request.name)
 
     def ListSnapshots(self, request: ListSnapshotsRequest, context: grpc.ServicerContext) -> ListSnapshotsResponse:
         """A dataset's snapshots, newest first."""
         page = read_page(request)
         with self._store.postgres.transaction() as connection:
-            self._store.get_dataset(connection, request.parent, counted=False)
-            found = self._store.list_snapshots(connection, request.parent, newest_before(page), page.limit)
+            self._store.datasets.get(connection, request.parent, counted=False)
+            found = self._store.snapshots.list_page(connection, request.parent, newest_before(page), page.limit)
         snapshots, token = page.cut(found, by_age)
         return ListSnapshotsResponse(snapshots=snapshots, next_page_token=token)
 
@@ -80,6 +80,6 @@ class SnapshotService(SnapshotServiceServicer):
                 violations=[Violation("base", "is of another dataset")],
             )
         with self._store.postgres.transaction() as connection:
-            later = self._store.get_snapshot(connection, request.name)
-            base = self._store.get_snapshot(connection, request.base)
+            later = self._store.snapshots.get(connection, request.name)
+            base = self._store.snapshots.get(connection, request.base)
         return compare(base, later, self._objects)

@@ -39,40 +39,40 @@ class TaxonomyService(TaxonomyServiceServicer):
         name = f"{request.parent}/taxonomies/{request.taxonomy_id or new_id()}"
 
         def create(connection: Connection) -> Taxonomy:
-            self._store.insert_taxonomy(connection, copy_of(request.taxonomy, name=name))
-            return self._store.get_taxonomy(connection, name)
+            self._store.taxonomies.insert(connection, copy_of(request.taxonomy, name=name))
+            return self._store.taxonomies.get(connection, name)
 
         return create_once(self._store.postgres, request, Taxonomy, name, create)
 
     def GetTaxonomy(self, request: GetTaxonomyRequest, context: grpc.ServicerContext) -> Taxonomy:
         """One taxonomy."""
         with self._store.postgres.transaction() as connection:
-            return self._store.get_taxonomy(connection, request.name)
+            return self._store.taxonomies.get(connection, request.name)
 
     def ListTaxonomies(self, request: ListTaxonomiesRequest, context: grpc.ServicerContext) -> ListTaxonomiesResponse:
         """A project's taxonomies by name."""
         page = read_page(request)
         with self._store.postgres.transaction() as connection:
-            found = self._store.list_taxonomies(connection, request.parent, page.after, page.limit)
+            found = self._store.taxonomies.list_page(connection, request.parent, page.after, page.limit)
         taxonomies, token = page.cut(found, by_name)
         return ListTaxonomiesResponse(taxonomies=taxonomies, next_page_token=token)
 
     def UpdateTaxonomy(self, request: UpdateTaxonomyRequest, context: grpc.ServicerContext) -> Taxonomy:
         """Changes concepts; one that an item bears can be retired, not removed."""
         with self._store.postgres.transaction() as connection:
-            current = self._store.get_taxonomy(connection, request.taxonomy.name, lock=True)
+            current = self._store.taxonomies.get(connection, request.taxonomy.name, lock=True)
             updated = revise(current, request.taxonomy, request.update_mask, _MUTABLE)
             check_taxonomy(updated)
-            check_holds(updated, self._store.used_labels(connection, current.name), "taxonomy.concepts")
-            self._store.update_taxonomy(connection, updated)
-            return self._store.get_taxonomy(connection, current.name)
+            check_holds(updated, self._store.taxonomies.used_labels(connection, current.name), "taxonomy.concepts")
+            self._store.taxonomies.update(connection, updated)
+            return self._store.taxonomies.get(connection, current.name)
 
     def DeleteTaxonomy(self, request: DeleteTaxonomyRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
         """Removes a taxonomy that no dataset uses."""
         try:
             with self._store.postgres.transaction() as connection:
-                self._store.get_taxonomy(connection, request.name)
-                self._store.delete_taxonomy(connection, request.name)
+                self._store.taxonomies.get(connection, request.name)
+                self._store.taxonomies.delete(connection, request.name)
         except psycopg.errors.ForeignKeyViolation as error:
             raise FailedPrecondition(
                 f"a dataset uses {request.name}; delete it, or give it another taxonomy", reason="TAXONOMY_IN_USE"

@@ -1,0 +1,128 @@
+"""Items in PostgreSQL, with what is accepted for them."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from vesta_common.clock import Clock
+from vesta_common.filters import Where
+from vesta_common.postgres import Connection
+from vesta_common.resources import existing
+from vesta_contracts.common.v1 import Media
+from vesta_contracts.datasets.v1 import AcceptedAnnotations, Item
+
+from vesta_datasets.annotations import labels_of
+from vesta_datasets.duplicates import bands
+from vesta_datasets.splits import Placement
+from vesta_datasets.store.rows import item_of
+from vesta_datasets.store.statements import queries
+
+_SIGN = 1 << 63
+
+
+class LockedItem(NamedTuple):
+    """What to know of an item before something is accepted for it.
+
+    Attributes:
+        control: whether the random control arm drew it.
+    """
+
+    media: Media
+    control: bool
+
+
+class Items:
+    """The table of items."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def lock_by_hash(self, connection: Connection, dataset: str, hashes: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Items of a dataset that bear one of these SHA-256, by it, kept from others until the transaction ends."""
+        rows = queries.lock_items_by_hash(connection, dataset=dataset, hashes=list(hashes))
+        return {row["sha256"]: row for row in rows}
+
+    def find_media(self, connection: Connection, project: str, hashes: Sequence[str]) -> dict[str, Media]:
+        """Media of these SHA-256 that some item of the project bears, by it."""
+        rows = queries.list_known_media(connection, datasets=f"{project}/datasets/%", hashes=list(hashes))
+        return {row["sha256"]: Media.FromString(bytes(row["media"])) for row in rows}
+
+    def find_candidates(self, connection: Connection, dataset: str, probes: Sequence[int]) -> list[dict[str, Any]]:
+        """Items that may be near-duplicates, with `perceptual_hash` unsigned."""
+        rows = queries.find_candidates(connection, dataset=dataset, probes=sorted(set(probes)))
+        return [{**row, "perceptual_hash": row["perceptual_hash"] % (1 << 64)} for row in rows]
+
+    def insert(
+        self, connection: Connection, dataset: str, rows: Iterable[tuple[str, Media, Mapping[str, str], Placement]]
+    ) -> None:
+        """Keeps new items: name, media, metadata and placement of each."""
+        now = self._clock.now()
+        with (
+            connection.cursor() as cursor,
+            cursor.copy(
+                "COPY items (name, dataset, sha256, media, file_name, source, metadata, split, group_name, duplicate_of, straddles, "
+                "perceptual_hash, bands, create_time, update_time) FROM STDIN"
+            ) as copy,
+        ):
+            for name, media, metadata, placement in rows:
+                copy.write_row(
+                    (
+                        name,
+                        dataset,
+                        media.sha256,
+                        media.SerializeToString(),
+                        media.provenance.file_name,
+                        media.provenance.source,
+                        json.dumps(dict(metadata)),
+                        placement.split.value,
+                        placement.group,
+                        placement.duplicate_of or "",
+                        placement.straddles,
+                        media.perceptual_hash - (1 << 64) if media.perceptual_hash >= _SIGN else media.perceptual_hash,
+                        list(bands(media.perceptual_hash)),
+                        now,
+                        now,
+                    )
+                )
+
+    def get(self, connection: Connection, name: str) -> Item:
+        """An item. Raises NotFound."""
+        return item_of(existing(queries.find_item(connection, name=name), name))
+
+    def list_page(self, connection: Connection, dataset: str, where: Where, after: str, limit: int) -> list[Item]:
+        """Items of a dataset after a name, in order of creation."""
+        statement = (  # the filter is compiled to columns and placeholders of our own
+            "SELECT * FROM items WHERE dataset = %(dataset)s AND name > %(after)s "
+            f"AND {where.sql} ORDER BY name LIMIT %(limit)s"
+        )
+        values = {"dataset": dataset, "after": after, "limit": limit, **where.parameters}
+        return [item_of(row) for row in connection.execute(statement.encode(), values)]
+
+    def lock(self, connection: Connection, names: Sequence[str]) -> dict[str, LockedItem]:
+        """Items by name, kept from others until the transaction ends. Raises NotFound for the first that is missing."""
+        rows = {row["name"]: row for row in queries.lock_items(connection, names=list(names))}
+        for name in names:
+            existing(rows.get(name), name)
+        return {name: LockedItem(Media.FromString(bytes(row["media"])), row["control"]) for name, row in rows.items()}
+
+    def update_metadata(self, connection: Connection, name: str, metadata: Mapping[str, str]) -> None:
+        """Replaces an item's metadata."""
+        queries.update_metadata(connection, name=name, metadata=json.dumps(dict(metadata)), now=self._clock.now())
+
+    def delete(self, connection: Connection, name: str) -> None:
+        """Removes an item; of those that repeat it the oldest takes its place."""
+        queries.refound_group(connection, name=name, now=self._clock.now())
+        queries.delete_item(connection, name=name)
+
+    def accept(self, connection: Connection, name: str, accepted: AcceptedAnnotations) -> bool:
+        """Keeps what is accepted for an item; False where the item is gone."""
+        count = queries.accept(
+            connection,
+            name=name,
+            accepted=accepted.SerializeToString(),
+            labels=list(labels_of(accepted.annotations)),
+            reviewed=accepted.reviewed,
+            control=accepted.control,
+            now=self._clock.now(),
+        )
+        return bool(count)

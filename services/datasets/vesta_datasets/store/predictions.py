@@ -1,0 +1,121 @@
+"""What models say of items, in PostgreSQL: scores with the items, embeddings beside them."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pgvector import Vector
+from pgvector.psycopg import register_vector
+from vesta_common.filters import Where
+from vesta_common.postgres import Connection
+from vesta_contracts.common.v1 import ImageScores
+from vesta_contracts.datasets.v1 import Item
+
+from vesta_datasets.store.rows import array_of, item_of
+from vesta_datasets.store.statements import queries
+
+
+class ScoringModel(NamedTuple):
+    """Who scores: a model version, as a deployment's change of the number `generation` brought it."""
+
+    version: str
+    deployment: str
+    generation: int
+
+
+class Predictions:
+    """The scores of items and the table of embeddings."""
+
+    def put_scores(
+        self,
+        connection: Connection,
+        dataset: str,
+        model: ScoringModel,
+        rows: Sequence[tuple[str, ImageScores]],
+    ) -> None:
+        """Keeps what a model says of items; what an older generation of its deployment says changes nothing."""
+        with connection.cursor() as cursor:
+            cursor.executemany(
+                queries.put_scores.sql,
+                [
+                    {
+                        "name": name,
+                        "scores": scores.SerializeToString(),
+                        "scored_by": model.version,
+                        "deployment": model.deployment,
+                        "generation": model.generation,
+                        "predicted": scores.scores[0].concept if scores.scores else "",
+                        "score": scores.scores[0].score if scores.scores else 0.0,
+                        "margin": scores.margin,
+                        "uncertain": scores.uncertain,
+                    }
+                    for name, scores in rows
+                ],
+            )
+        queries.set_scored_by(
+            connection,
+            name=dataset,
+            scored_by=model.version,
+            deployment=model.deployment,
+            generation=model.generation,
+        )
+
+    def put_embeddings(
+        self,
+        connection: Connection,
+        dataset: str,
+        model: ScoringModel,
+        space: str,
+        rows: Sequence[tuple[str, NDArray[np.float32]]],
+    ) -> None:
+        """Keeps embeddings of items whose scores were put before; items that are gone, or know newer ones, are passed over."""
+        register_vector(connection)
+        with connection.cursor() as cursor:
+            cursor.executemany(
+                queries.put_embedding.sql,
+                [
+                    {
+                        "item": name,
+                        "dataset": dataset,
+                        "space": space,
+                        "embedding": Vector(values),
+                        "deployment": model.deployment,
+                        "generation": model.generation,
+                    }
+                    for name, values in rows
+                ],
+            )
+
+    def find_embeddings(
+        self, connection: Connection, items: Sequence[str]
+    ) -> dict[str, tuple[str, NDArray[np.float32]]]:
+        """The embeddings of those items that have one, each with its space."""
+        register_vector(connection)
+        rows = queries.find_embeddings(connection, items=list(items))
+        return {row["item"]: (row["space"], array_of(row["embedding"])) for row in rows}
+
+    def find_embedding(self, connection: Connection, item: str) -> tuple[str, NDArray[np.float32]] | None:
+        """An item's embedding and its space."""
+        return self.find_embeddings(connection, [item]).get(item)
+
+    def find_space(self, connection: Connection, dataset: str) -> str:
+        """The space that most items of a dataset are embedded in; empty where none is."""
+        return queries.find_space(connection, dataset=dataset) or ""
+
+    def find_dimension(self, connection: Connection, dataset: str, space: str) -> int:
+        """How many numbers the embeddings of a space have; 0 where there are none."""
+        return int(queries.find_dimension(connection, dataset=dataset, space=space) or 0)
+
+    def neighbours(
+        self, connection: Connection, dataset: str, space: str, query: NDArray[np.float32], where: Where, limit: int
+    ) -> list[tuple[Item, float]]:
+        """The items nearest to a vector by cosine distance, nearest first."""
+        register_vector(connection)
+        statement = (  # the filter is compiled to columns and placeholders of our own
+            "SELECT items.*, embeddings.embedding <=> %(query)s AS distance FROM embeddings JOIN items ON items.name = embeddings.item "
+            f"WHERE embeddings.dataset = %(dataset)s AND embeddings.space = %(space)s AND {where.sql} "
+            "ORDER BY distance, items.name LIMIT %(limit)s"
+        )
+        values = {"query": Vector(query), "dataset": dataset, "space": space, "limit": limit, **where.parameters}
+        return [(item_of(row), row["distance"]) for row in connection.execute(statement.encode(), values)]
