@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 from promises.code import (
+    imported_tests,
     modules_without_a_first_line,
     patched_tests,
     readers_of_the_environment,
@@ -35,6 +36,7 @@ PROMISES: list[Promise] = [
     readers_of_the_environment,
     modules_without_a_first_line,
     patched_tests,
+    imported_tests,
     incomplete_topics,
     unreadable_examples,
     events_of_no_topic,
@@ -103,6 +105,8 @@ BROKEN: list[tuple[Promise, dict[str, str]]] = [
     (patched_tests, {"tests/test_x.py": "from unittest.mock import patch\n"}),
     (patched_tests, {"tests/test_x.py": "from unittest import mock\n"}),
     (patched_tests, {"services/annotation/tests/conftest.py": "import unittest.mock\n"}),
+    (imported_tests, {"services/annotation/tests/test_x.py": "from conftest import Service\n"}),
+    (imported_tests, {"services/annotation/tests/test_x.py": "from test_y import an_answer\n"}),
     *((incomplete_topics, a_topic(**{key: None})) for key in ("owner", "key", "description", "events", "consumers")),
     *((incomplete_topics, a_topic(**{key: None})) for key in ("partitions", "retention", "size_max_bytes")),
     (incomplete_topics, a_topic(topic="vesta.annotation.tusk.v1")),

@@ -6,10 +6,9 @@ from itertools import pairwise
 import psycopg
 from google.protobuf.duration_pb2 import Duration
 from pipelining_builders import PIPELINE, a_frame, a_jpeg, eventually
+from pipelining_service import Pipelining
 from vesta_common.errors import InvalidArgument, NotFound, ResourceExhausted, Unavailable
 from vesta_contracts.pipelining.v1 import DeleteStreamRequest
-
-from conftest import Pipelining
 
 DARK = a_jpeg(red=10)
 

@@ -3,6 +3,7 @@
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from pipelining_builders import DEPLOYMENT, FOLDER, PIPELINE, PROJECT, SOURCE
+from pipelining_service import Pipelining
 from vesta_common.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, VestaError
 from vesta_contracts.pipelining.v1 import (
     CreatePipelineRequest,
@@ -18,8 +19,6 @@ from vesta_contracts.pipelining.v1 import (
     Stream,
     UpdatePipelineRequest,
 )
-
-from conftest import Pipelining
 
 MODEL = Step(model=ModelStep(deployment=DEPLOYMENT))
 

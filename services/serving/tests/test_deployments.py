@@ -5,8 +5,8 @@ import uuid
 from datetime import timedelta
 
 import pytest
-from google.protobuf.field_mask_pb2 import FieldMask
 from serving_builders import DATASET, PROJECT, a_picture, an_onnx
+from serving_service import IMAGES_IN_FLIGHT_MAX, Serving
 from vesta_common.errors import (
     Aborted,
     AlreadyExists,
@@ -26,7 +26,6 @@ from vesta_contracts.serving.v1 import (
     ListPredictionsRequest,
     PredictInput,
     RollbackDeploymentRequest,
-    UpdateDeploymentRequest,
 )
 from vesta_serving.triton import Triton
 from vesta_serving.triton_repository import (
@@ -36,20 +35,7 @@ from vesta_serving.triton_repository import (
     write_model,
 )
 
-from conftest import IMAGES_IN_FLIGHT_MAX, Serving  # type: ignore[import-not-found]
-
 RED, GREEN = PredictInput(data=a_picture("red")), PredictInput(data=a_picture("lime", "PNG"))
-
-
-def moved(serving: Serving, deployment: Deployment, version: str, etag: str = "") -> Deployment:
-    serving.deployments.UpdateDeployment(
-        UpdateDeploymentRequest(
-            deployment=Deployment(name=deployment.name, model_version=version, etag=etag),
-            update_mask=FieldMask(paths=["model_version"]),
-        )
-    )
-    serving.deployer.step()
-    return serving.got(deployment.name)
 
 
 def _forget_versions(serving: Serving) -> None:
@@ -122,7 +108,7 @@ def test_an_embedding_comes_only_where_it_is_asked_for(serving: Serving) -> None
 
 def test_another_version_is_promoted_and_the_one_before_is_kept(serving: Serving) -> None:
     first, second = serving.registry.add(an_onnx()), serving.registry.add(an_onnx(7))
-    deployment = moved(serving, serving.deployed(first), second)
+    deployment = serving.moved(serving.deployed(first), second)
 
     assert (deployment.stable_version, deployment.previous_version) == (second, first)
     assert serving.predict(deployment, RED).predictions[0].model_version == second
@@ -130,7 +116,7 @@ def test_another_version_is_promoted_and_the_one_before_is_kept(serving: Serving
 
 def test_a_roll_back_answers_at_once_and_another_one_returns(serving: Serving) -> None:
     first, second = serving.registry.add(an_onnx()), serving.registry.add(an_onnx(7))
-    deployment = moved(serving, serving.deployed(first), second)
+    deployment = serving.moved(serving.deployed(first), second)
     request = RollbackDeploymentRequest(name=deployment.name)
 
     stable = []
@@ -142,7 +128,7 @@ def test_a_roll_back_answers_at_once_and_another_one_returns(serving: Serving) -
 
 def test_a_repeated_roll_back_is_answered_though_the_deployment_is_gone(serving: Serving) -> None:
     first, second = serving.registry.add(an_onnx()), serving.registry.add(an_onnx(7))
-    deployment = moved(serving, serving.deployed(first), second)
+    deployment = serving.moved(serving.deployed(first), second)
     request = RollbackDeploymentRequest(name=deployment.name, request_id=str(uuid.uuid4()))
     answer = serving.deployments.RollbackDeployment(request)
     serving.deployments.DeleteDeployment(DeleteDeploymentRequest(name=deployment.name))
@@ -158,7 +144,7 @@ def test_a_first_version_cannot_be_rolled_back(serving: Serving) -> None:
 
 def test_a_broken_version_fails_and_the_stable_one_answers_on(serving: Serving) -> None:
     good, broken = serving.registry.add(an_onnx()), serving.registry.add(b"no onnx at all")
-    deployment = moved(serving, serving.deployed(good), broken)
+    deployment = serving.moved(serving.deployed(good), broken)
 
     assert (deployment.state, deployment.stable_version, broken in deployment.error) == (Deployment.FAILED, good, True)
     assert labels(serving, deployment, RED) == ["red"]
@@ -168,7 +154,7 @@ def test_a_broken_version_fails_and_the_stable_one_answers_on(serving: Serving) 
 def test_a_failed_deployment_recovers_with_another_version(serving: Serving) -> None:
     broken, good = serving.registry.add(b"broken"), serving.registry.add(an_onnx())
     failed = serving.deployed(broken)
-    recovered = moved(serving, failed, good)
+    recovered = serving.moved(failed, good)
 
     assert (failed.state, recovered.state) == (Deployment.FAILED, Deployment.READY)
 
@@ -273,7 +259,7 @@ def test_no_transaction_is_open_while_the_registry_is_asked(serving: Serving) ->
     first, second = serving.registry.add(an_onnx()), serving.registry.add(an_onnx(7))
     open_ones: list[int] = []
     serving.registry.look = lambda: open_ones.append(serving.open_transactions())
-    deployment = moved(serving, serving.deployed(first), second)
+    deployment = serving.moved(serving.deployed(first), second)
     _forget_versions(serving)
     serving.deployments.RollbackDeployment(RollbackDeploymentRequest(name=deployment.name))
 
@@ -283,7 +269,7 @@ def test_no_transaction_is_open_while_the_registry_is_asked(serving: Serving) ->
 def test_an_update_to_no_version_is_refused(serving: Serving) -> None:
     deployment = serving.deployed(serving.registry.add(an_onnx()))
     with pytest.raises(InvalidArgument) as caught:
-        moved(serving, deployment, "")
+        serving.moved(deployment, "")
     assert caught.value.reason == "FIELD_INVALID"
 
 
@@ -291,15 +277,15 @@ def test_an_update_with_the_etag_that_was_read_is_taken(serving: Serving) -> Non
     version = serving.registry.add(an_onnx())
     deployment = serving.deployed(version)
 
-    assert moved(serving, deployment, version, deployment.etag).stable_version == version
+    assert serving.moved(deployment, version, deployment.etag).stable_version == version
 
 
 def test_an_update_with_a_stale_etag_is_aborted(serving: Serving) -> None:
     first, second = serving.registry.add(an_onnx()), serving.registry.add(an_onnx(7))
     deployment = serving.deployed(first)
-    moved(serving, deployment, second)
+    serving.moved(deployment, second)
     with pytest.raises(Aborted) as caught:
-        moved(serving, deployment, first, deployment.etag)
+        serving.moved(deployment, first, deployment.etag)
     assert caught.value.reason == "ETAG_STALE"
 
 

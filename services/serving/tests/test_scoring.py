@@ -8,7 +8,7 @@ from datetime import timedelta
 import numpy as np
 from numpy.typing import NDArray
 from serving_builders import DATASET, PROJECT, a_picture, an_onnx, an_onnx_with_a_head
-from test_deployments import moved  # type: ignore[import-not-found]
+from serving_service import Serving
 from vesta_common.errors import Unavailable
 from vesta_contracts.datasets.v1 import ItemEmbedding
 from vesta_contracts.serving.v1 import DeleteDeploymentRequest, PredictInput, PredictionMade
@@ -16,8 +16,6 @@ from vesta_serving.penalties import PENALTY_FIRST
 from vesta_serving.predictor import Answer, Answering, Predictor
 from vesta_serving.scorer import EVENT_ITEMS_MAX, LEASE, PAGE_ITEMS
 from vesta_serving.triton import Scores
-
-from conftest import Serving  # type: ignore[import-not-found]
 
 SCORED = "vesta.serving.deployment.v1.scored"
 
@@ -94,7 +92,7 @@ def test_another_version_scores_everything_anew(serving: Serving) -> None:
         pass
     (first,) = serving.told(PredictionMade)
     serving.items.embeddings[item.name] = ItemEmbedding(digest="space", values=first.predictions[0].embedding)
-    moved(serving, deployment, serving.registry.add(an_onnx(7)))
+    serving.moved(deployment, serving.registry.add(an_onnx(7)))
     while serving.scorer.step():
         pass
 
@@ -119,7 +117,7 @@ def test_a_new_head_is_asked_about_the_embeddings_that_items_bear_and_not_about_
     }
     asked: list[int] = []
     Watched(serving, lambda _: asked.append(1))
-    moved(serving, deployment, serving.registry.add(an_onnx_with_a_head(2)))
+    serving.moved(deployment, serving.registry.add(an_onnx_with_a_head(2)))
     while serving.scorer.step():
         pass
 
@@ -152,7 +150,7 @@ def test_an_item_that_arrives_right_after_a_change_is_answered_by_the_new_versio
     deployment = serving.deployed(serving.registry.add(an_onnx()), datasets=[DATASET])
     before = serving.predictor.answering(deployment.name)
     newer = serving.registry.add(an_onnx(7))
-    moved(serving, deployment, newer)
+    serving.moved(deployment, newer)
     while serving.scorer.step():
         pass
     serving.predictor._fresh[deployment.name] = (time.monotonic(), before)  # it may be remembered for half a second
@@ -187,7 +185,7 @@ def test_a_dataset_that_was_deleted_ends_its_pass_and_the_rest_is_told(serving: 
 def test_a_deployment_that_is_made_again_has_scores_that_count_as_newer(serving: Serving) -> None:
     serving.items.add(a_picture("red"))
     versions = [serving.registry.add(an_onnx(scale)) for scale in (8.0, 7.0)]
-    deployment = moved(serving, serving.deployed(versions[0], datasets=[DATASET]), versions[1])
+    deployment = serving.moved(serving.deployed(versions[0], datasets=[DATASET]), versions[1])
     while serving.scorer.step():
         pass
     serving.deployments.DeleteDeployment(DeleteDeploymentRequest(name=deployment.name))

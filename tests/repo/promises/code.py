@@ -98,3 +98,13 @@ def patched_tests(root: Path) -> list[str]:
         for path in test_files(root)
         if any(name == "mock" or name.startswith("unittest.mock") for name in imports(path))
     ]
+
+
+def imported_tests(root: Path) -> list[str]:
+    """What tests share lies in a module of its own name: every folder has a conftest.py, and only one of them can be imported."""
+    return [
+        f"{path.relative_to(root)} imports what tests share from {found}"
+        for path in test_files(root)
+        for found in sorted({name.split(".")[0] for name in imports(path)})
+        if found == "conftest" or found.startswith("test_")
+    ]

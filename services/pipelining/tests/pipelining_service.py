@@ -1,0 +1,120 @@
+"""The pipelining service as its tests see it: its doors, its broker and its peers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from kafka import KafkaConsumer, KafkaProducer
+from pipelining_builders import DEPLOYMENT, PIPELINE, PROJECT, SOURCE, FakeConnection, FakeServing, eventually
+from vesta_common import dead_letters
+from vesta_common.client import open_channel
+from vesta_common.events import Event, decode, encode_headers
+from vesta_common.server import Server
+from vesta_common.service import App, stop_app
+from vesta_contracts.pipelining.v1 import (
+    CreatePipelineRequest,
+    CreateStreamRequest,
+    GetStreamRequest,
+    ListObservationsRequest,
+    ModelStep,
+    Observation,
+    ObservationServiceStub,
+    Pipeline,
+    PipelineServiceStub,
+    Step,
+    Stream,
+    StreamServiceStub,
+)
+from vesta_pipelining.app import build
+from vesta_pipelining.settings import Settings
+
+FRAMES = "vesta.pipelining.frame.v1"
+OBSERVATIONS = "vesta.pipelining.observation.v1"
+DEAD = "vesta.pipelining.dead_letter.v1"
+
+
+@dataclass
+class Pipelining:
+    """The service: its doors, its broker and its peers."""
+
+    settings: Settings
+    serving: FakeServing
+    connection: FakeConnection
+    producer: KafkaProducer
+    app: App = field(init=False)
+    server: Server = field(init=False)
+
+    def start(self) -> None:
+        self.app = build(self.settings)
+        for component in self.app.components:
+            component.start()
+        self.server = Server("pipelining", "127.0.0.1:0", self.app.servicers, self.app.registry)
+        self.server.start()
+        self.channel = open_channel(self.server.address, "tests")
+        self.pipelines = PipelineServiceStub(self.channel)
+        self.streams = StreamServiceStub(self.channel)
+        self.observations = ObservationServiceStub(self.channel)
+
+    def stop(self) -> None:
+        self.channel.close()
+        stop_app(self.app, self.server)
+
+    def a_pipeline(self, pipeline_id: str = "yard", **fields: Any) -> Pipeline:
+        wanted = Pipeline(steps=[Step(model=ModelStep(deployment=DEPLOYMENT))], uncertain_source=SOURCE, **fields)
+        age_max = timedelta(minutes=5)
+        if not wanted.HasField("age_max"):
+            wanted.age_max.FromTimedelta(age_max)
+        return self.pipelines.CreatePipeline(
+            CreatePipelineRequest(parent=PROJECT, pipeline_id=pipeline_id, pipeline=wanted)
+        )
+
+    def a_stream(self, camera: str, pipeline: str = PIPELINE) -> str:
+        made = self.streams.CreateStream(
+            CreateStreamRequest(parent=pipeline, stream_id=camera, stream=Stream(display_name=camera))
+        )
+        return made.name
+
+    def publish(self, *frames: Event) -> None:
+        for frame in frames:
+            sent = self.producer.send(
+                self.settings.kafka_topic_prefix + FRAMES,
+                value=frame.value,
+                key=frame.subject.encode(),
+                headers=encode_headers(frame),
+            )
+        sent.get(timeout=20)
+
+    def stream(self, name: str) -> Stream:
+        return self.streams.GetStream(GetStreamRequest(name=name))
+
+    def when(self, name: str, wanted: Callable[[Stream], bool]) -> Stream:
+        """The stream once it is as wanted."""
+        found: Stream = eventually(lambda: self.stream(name), wanted)
+        return found
+
+    def observed(self, stream: str, filter_text: str = "") -> list[Observation]:
+        """Newest first."""
+        request = ListObservationsRequest(parent=stream, page_size=1000, filter=filter_text)
+        return list(self.observations.ListObservations(request).observations)
+
+    def told(self, count: int) -> list[Event]:
+        """The first `count` events on the topic of observations, in order per stream."""
+        consumer = KafkaConsumer(
+            self.settings.kafka_topic_prefix + OBSERVATIONS,
+            bootstrap_servers=self.settings.kafka_bootstrap,
+            auto_offset_reset="earliest",
+        )
+        found: list[Event] = []
+
+        def look() -> int:
+            for records in consumer.poll(timeout_ms=100).values():
+                found.extend(decode(record.headers, record.value, record.key) for record in records)
+            return len(found)
+
+        eventually(look, lambda length: length >= count)
+        consumer.close()
+        return found
+
+    def letters(self) -> list[dead_letters.DeadLetter]:
+        return list(dead_letters.read(self.settings.kafka_bootstrap, self.settings.kafka_topic_prefix + DEAD))

@@ -1,0 +1,111 @@
+"""The serving service as its tests see it: its doors, its workers, and its peers."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.field_mask_pb2 import FieldMask
+from serving_builders import PROJECT, FakeDatasets, FakeItems, FakeRegistry
+from vesta_common.clock import ManualClock
+from vesta_common.events import new_event
+from vesta_common.objects import ObjectStore
+from vesta_contracts.datasets.v1 import Item, ItemAdded
+from vesta_contracts.serving.v1 import (
+    CreateDeploymentRequest,
+    Deployment,
+    DeploymentServiceStub,
+    GetDeploymentRequest,
+    PredictInput,
+    PredictionMade,
+    PredictionServiceStub,
+    PredictRequest,
+    PredictResponse,
+    UpdateDeploymentRequest,
+)
+from vesta_serving.deployer import Deployer
+from vesta_serving.events import Reactions
+from vesta_serving.prediction_log import PredictionLog
+from vesta_serving.predictor import Predictor
+from vesta_serving.scorer import Scorer
+from vesta_serving.store import Store
+from vesta_serving.triton import Triton
+
+IMAGES_IN_FLIGHT_MAX = 8
+
+
+@dataclass
+class Serving:
+    """The service: its doors, its workers, and its peers."""
+
+    deployments: DeploymentServiceStub
+    predictions: PredictionServiceStub
+    registry: FakeRegistry
+    items: FakeItems
+    datasets: FakeDatasets
+    store: Store
+    triton: Triton
+    repository: ObjectStore
+    deployer: Deployer
+    predictor: Predictor
+    scorer: Scorer
+    log: PredictionLog
+    clock: ManualClock
+
+    def deployed(self, version: str, name: str = "vans", **fields: Any) -> Deployment:
+        """A deployment whose version was tried."""
+        made = self.deployments.CreateDeployment(
+            CreateDeploymentRequest(
+                parent=PROJECT, deployment_id=name, deployment=Deployment(model_version=version, **fields)
+            )
+        )
+        self.deployer.step()
+        return self.got(made.name)
+
+    def got(self, name: str) -> Deployment:
+        return self.deployments.GetDeployment(GetDeploymentRequest(name=name))
+
+    def moved(self, deployment: Deployment, version: str, etag: str = "") -> Deployment:
+        """The deployment after another version was wanted of it and tried."""
+        self.deployments.UpdateDeployment(
+            UpdateDeploymentRequest(
+                deployment=Deployment(name=deployment.name, model_version=version, etag=etag),
+                update_mask=FieldMask(paths=["model_version"]),
+            )
+        )
+        self.deployer.step()
+        return self.got(deployment.name)
+
+    def predict(self, deployment: Deployment, *inputs: PredictInput, embedding: bool = False) -> PredictResponse:
+        return self.deployments.Predict(PredictRequest(name=deployment.name, inputs=inputs, embedding=embedding))
+
+    def arrives(self, item: Item) -> None:
+        """What the event of a new item does."""
+        event = new_event("datasets", item.name, ItemAdded(item=item.name, media=item.media), self.clock.now())
+        with self.store.postgres.transaction() as connection:
+            Reactions(self.store).handle_item_added(connection, event)
+
+    def open_transactions(self) -> int:
+        """How many of the service's transactions are open and idle just now."""
+        with self.store.postgres.connect() as connection:
+            row = connection.execute(
+                "SELECT count(*) AS count FROM pg_stat_activity"
+                " WHERE application_name = %s AND state LIKE 'idle in transaction%%'",
+                (f"vesta-{self.store.postgres.schema}",),
+            ).fetchone()
+        return int(row["count"]) if row else 0
+
+    def told(self, kind: type[Any] | None = None) -> list[Any]:
+        """The events in the outbox: their types, or the payloads of one kind."""
+        with self.store.postgres.transaction() as connection:
+            rows = connection.execute("SELECT headers, value FROM outbox ORDER BY id").fetchall()
+        types = [_type_of(row["headers"]) for row in rows]
+        if kind is None:
+            return types
+        ending = {PredictionMade: "prediction.v1.made"}[kind]
+        return [
+            kind.FromString(bytes(row["value"])) for row, name in zip(rows, types, strict=True) if name.endswith(ending)
+        ]
+
+
+def _type_of(headers: Any) -> str:
+    pairs = headers.items() if isinstance(headers, dict) else headers
+    return next(str(value) for key, value in pairs if key == "ce_type")
