@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from vesta_training import features as module
 from vesta_training.example import Array
 from vesta_training.features import BATCH_SIZE, MemoryFeatureStore, extract_features
 from vesta_training.runtime import ModelRuntime
@@ -60,10 +59,7 @@ def test_another_backbone_has_features_of_its_own(extract: Any, digits: Any) -> 
     assert store.get_many("another space", [digits.sha256s[0]]) == {}
 
 
-def test_a_run_that_is_stopped_leaves_what_it_computed(
-    extract: Any, digits: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "KEPT_AT_ONCE", BATCH_SIZE)
+def test_a_run_that_is_stopped_leaves_what_it_computed(extract: Any, digits: Any) -> None:
     store = MemoryFeatureStore()
 
     def stop_at_the_second_batch(step: int, steps: int) -> None:
@@ -71,7 +67,7 @@ def test_a_run_that_is_stopped_leaves_what_it_computed(
             raise Stopped
 
     with pytest.raises(Stopped):
-        extract(list(range(40)), store, embedded=stop_at_the_second_batch)
+        extract(list(range(40)), store, embedded=stop_at_the_second_batch, kept_at_once=BATCH_SIZE)
 
     assert len(store.get_many("space", digits.sha256s)) == 2 * BATCH_SIZE
 

@@ -12,7 +12,6 @@ from vesta_training.progress import untold
 from vesta_training.runtime import ModelRuntime
 
 BATCH_SIZE = 8
-# Embeddings are kept after this many, so that a run that is killed goes on where it was.
 KEPT_AT_ONCE = 256
 # Batches under way for each thread: one computing, one waiting.
 BATCHES_AHEAD = 2
@@ -54,6 +53,7 @@ def extract_features(
     pixels: PixelSource,
     threads: int,
     embedded: Callable[[int, int], None] = untold,
+    kept_at_once: int = KEPT_AT_ONCE,
 ) -> Array:
     """`(N, D)` embeddings in the order asked for, computing only those that the store lacks.
 
@@ -62,6 +62,7 @@ def extract_features(
     Args:
         model: loads the model; called only where something is to be computed.
         embedded: called after every batch with the images done and those to do; raises to stop.
+        kept_at_once: the store gets them after this many, so that a run that is killed goes on where it was.
     """
     wanted = list(dict.fromkeys(image_sha256s))
     known = dict(store.get_many(embedding_digest, wanted))
@@ -71,7 +72,7 @@ def extract_features(
         for image, embedding in _compute(missing, model(), pixels, threads):
             fresh[image] = embedding
             done = len(known) + len(fresh) - (len(wanted) - len(missing))
-            if len(fresh) == KEPT_AT_ONCE or done == len(missing):
+            if len(fresh) == kept_at_once or done == len(missing):
                 store.put_many(embedding_digest, fresh)
                 known |= fresh
                 fresh = {}
