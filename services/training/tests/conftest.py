@@ -1,20 +1,40 @@
-"""Pictures to learn from, and the backbone exported once for all tests."""
+"""Pictures to learn from, the backbone exported once for all tests, and the service on the real database and object store."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
 from PIL import Image
 from sklearn.datasets import load_digits
 from threadpoolctl import threadpool_limits
+from training_service import OneDataset, OneSnapshot, OneTaxonomy, Scripted, Training
+from vesta_common.client import open_channel
+from vesta_common.clock import ManualClock
+from vesta_common.objects import ObjectStore
+from vesta_common.postgres import Postgres
+from vesta_common.server import Server
+from vesta_contracts.datasets.v1 import DatasetServiceStub, SnapshotServiceStub, TaxonomyServiceStub
+from vesta_training.api.model_service import ModelService
+from vesta_training.api.recipe_service import RecipeService
+from vesta_training.api.study_service import StudyService
+from vesta_training.api.training_run_service import TrainingRunService
 from vesta_training.assignment import Seams
 from vesta_training.backbone import Backbone, find_backbone
 from vesta_training.example import Array, Example, Pixels, Split
 from vesta_training.export import export_backbone
 from vesta_training.features import MemoryFeatureStore, extract_features
 from vesta_training.recipe import builtin_recipe
+from vesta_training.recipe_book import RecipeBook
 from vesta_training.runtime import ModelRuntime
+from vesta_training.settings import Settings
+from vesta_training.store import Store
+from vesta_training.worker import Datasets, Worker
 
 DIGITS_USED = 200
 
@@ -114,3 +134,40 @@ def seams(digits: Digits, kept_features: MemoryFeatureStore, backbone_path: Path
         run_folder=tmp_path,
         threads=1,
     )
+
+
+@pytest.fixture
+def training(service_settings: Callable[[str], dict[str, Any]], tmp_path: Path) -> Iterator[Training]:
+    settings = Settings(**service_settings("training"), datasets_address="127.0.0.1:1", work_folder=str(tmp_path))
+    postgres = Postgres(settings.postgres_url, settings.postgres_schema).open()
+    postgres.migrate("vesta_training")
+    clock = ManualClock()
+    store, objects = Store(postgres, clock), ObjectStore.of(settings)
+    snapshots = OneSnapshot()
+    peer = Server("datasets", "127.0.0.1:0", [snapshots, OneDataset(), OneTaxonomy()])
+    peer.start()
+    channel = open_channel(peer.address, "training")
+    datasets = Datasets(DatasetServiceStub(channel), SnapshotServiceStub(channel), TaxonomyServiceStub(channel))
+    book, executor = RecipeBook(store), Scripted(objects)
+    servicers = [
+        RecipeService(store, book),
+        TrainingRunService(store, book, datasets, []),
+        StudyService(store, book, datasets, []),
+        ModelService(store, objects),
+    ]
+    server = Server("training", "127.0.0.1:0", servicers)
+    server.start()
+    with open_channel(server.address, "tests") as outside:
+        yield Training(
+            store,
+            clock,
+            executor,
+            snapshots,
+            lambda store: Worker(store, executor, book, datasets, settings.work_folder),
+            outside,
+        )
+    server.stop()
+    channel.close()
+    peer.stop()
+    objects.close()
+    postgres.close()

@@ -1,7 +1,17 @@
-"""What a study is, by its runs."""
+"""What a study is, by its runs; and over gRPC, what it runs and how it is cancelled."""
 
 import pytest
-from vesta_contracts.training.v1 import Estimate, Study, StudyTrial, TrainingRun
+from training_service import PROJECT, SNAPSHOT, Training
+from vesta_contracts.training.v1 import (
+    CancelStudyRequest,
+    CreateStudyRequest,
+    Estimate,
+    GetStudyRequest,
+    ListStudiesRequest,
+    Study,
+    StudyTrial,
+    TrainingRun,
+)
 from vesta_training.studies import TrialRun, summarise
 
 QUEUED, RUNNING = TrainingRun.QUEUED, TrainingRun.RUNNING
@@ -46,3 +56,32 @@ def test_no_recipe_is_best_where_nothing_was_held_out() -> None:
 
 def test_a_trial_whose_run_is_gone_says_so() -> None:
     assert summarise(a_study("a"), {}, cancelled=False).trials[0].state == "DELETED"
+
+
+def test_a_study_runs_every_recipe_with_every_seed_and_names_the_best(training: Training) -> None:
+    recipes = [f"{PROJECT}/recipes/{name}" for name in ("classification", "classification-finetune")]
+    study = Study(snapshot=SNAPSHOT, model=f"{PROJECT}/models/vans", recipes=recipes, seed_count=2)
+    made = training.studies.CreateStudy(CreateStudyRequest(parent=PROJECT, study_id="s", study=study))
+    assert (made.state, len(made.trials)) == (Study.RUNNING, 4)
+    # The test side says 0.8 of both.
+    training.executor.held_out = {"classification": 0.7, "classification-finetune": 0.8}
+    while training.worker.step():
+        pass
+    done = training.studies.GetStudy(GetStudyRequest(name=made.name))
+    assert (done.state, done.best_recipe) == (Study.SUCCEEDED, recipes[1])
+    assert [trial.accuracy.value for trial in done.trials] == [0.7, 0.7, 0.8, 0.8]
+    assert training.studies.ListStudies(ListStudiesRequest(parent=PROJECT)).studies == [done]
+    assert training.studies.CancelStudy(CancelStudyRequest(name=made.name)) == done
+
+
+def test_a_study_that_is_cancelled_ends_its_runs_and_stays_cancelled(training: Training) -> None:
+    study = Study(
+        snapshot=SNAPSHOT, model=f"{PROJECT}/models/vans", recipes=[f"{PROJECT}/recipes/classification"], seed_count=2
+    )
+    made = training.studies.CreateStudy(CreateStudyRequest(parent=PROJECT, study_id="s", study=study))
+    training.worker.step()
+    cancelled = training.studies.CancelStudy(CancelStudyRequest(name=made.name))
+    assert cancelled.state == Study.CANCELLED
+    assert [trial.state for trial in cancelled.trials] == ["SUCCEEDED", "CANCELLED"]
+    assert not training.worker.step()
+    assert training.studies.CancelStudy(CancelStudyRequest(name=made.name)) == cancelled

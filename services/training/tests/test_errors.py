@@ -1,0 +1,19 @@
+"""Each refusal of learning has a reason of its own."""
+
+import pytest
+from vesta_common.errors import VestaError
+from vesta_training import errors
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (errors.LearningError, "LEARNING_FAILED"),
+        (errors.RecipeError, "RECIPE_INVALID"),
+        (errors.WeightsError, "WEIGHTS_REFUSED"),
+        (errors.TooFewLabelsError, "TOO_FEW_LABELS"),
+        (errors.ExportError, "EXPORT_WRONG"),
+    ],
+)
+def test_each_refusal_of_learning_has_its_own_reason(kind: type[VestaError], reason: str) -> None:
+    assert kind("why").reason == reason

@@ -1,0 +1,72 @@
+"""Recipes over gRPC: those that ship, and a project's own."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from training_service import PROJECT, Training, refusal
+from vesta_common.errors import Aborted, FailedPrecondition, InvalidArgument, VestaError
+from vesta_common.messages import copy_of
+from vesta_contracts.training.v1 import (
+    CreateRecipeRequest,
+    DeleteRecipeRequest,
+    GetModelRequest,
+    ListRecipesRequest,
+    Recipe,
+    UpdateModelRequest,
+    UpdateRecipeRequest,
+)
+from vesta_training.recipe import builtin_yaml
+
+
+def refused(error: type[VestaError], call: Callable[[], object]) -> bool:
+    try:
+        call()
+    except error:
+        return True
+    return False
+
+
+def test_a_project_has_the_shipped_recipes_and_its_own(training: Training) -> None:
+    own = Recipe(yaml=builtin_yaml("classification"))
+    training.recipes.CreateRecipe(CreateRecipeRequest(parent=PROJECT, recipe_id="mine", recipe=own))
+    names = [
+        one.name.rpartition("/")[2] for one in training.recipes.ListRecipes(ListRecipesRequest(parent=PROJECT)).recipes
+    ]
+    assert names == ["classification", "classification-finetune", "embedding", "mine", "multilabel"]
+    broken = CreateRecipeRequest(parent=PROJECT, recipe_id="broken", recipe=Recipe(yaml="tusk: classification"))
+    refusal(InvalidArgument, lambda: training.recipes.CreateRecipe(broken), "RECIPE_INVALID")
+    shipped = DeleteRecipeRequest(name=f"{PROJECT}/recipes/embedding")
+    refusal(FailedPrecondition, lambda: training.recipes.DeleteRecipe(shipped), "RECIPE_BUILTIN")
+
+
+def test_recipes_are_paged_through_those_that_ship_and_ones_own(training: Training) -> None:
+    for recipe_id in ("aaa", "mine"):
+        recipe = Recipe(yaml=builtin_yaml("classification"))
+        training.recipes.CreateRecipe(CreateRecipeRequest(parent=PROJECT, recipe_id=recipe_id, recipe=recipe))
+    names, token = [], ""
+    while True:
+        page = training.recipes.ListRecipes(ListRecipesRequest(parent=PROJECT, page_size=1, page_token=token))
+        names += [recipe.name.rpartition("/")[2] for recipe in page.recipes]
+        token = page.next_page_token
+        if not token:
+            break
+    assert names == ["aaa", "classification", "classification-finetune", "embedding", "mine", "multilabel"]
+
+
+def test_of_two_changes_with_the_same_etag_one_is_refused(training: Training) -> None:
+    training.a_run()
+    training.worker.step()
+    recipe = Recipe(yaml=builtin_yaml("classification"))
+    own = training.recipes.CreateRecipe(CreateRecipeRequest(parent=PROJECT, recipe_id="mine", recipe=recipe))
+    model = training.models.GetModel(GetModelRequest(name=f"{PROJECT}/models/vans"))
+
+    def change(number: int) -> int:
+        copies = copy_of(own, display_name=f"n{number}"), copy_of(model, display_name=f"n{number}")
+        calls = (
+            lambda: training.recipes.UpdateRecipe(UpdateRecipeRequest(recipe=copies[0])),
+            lambda: training.models.UpdateModel(UpdateModelRequest(model=copies[1])),
+        )
+        return sum(not refused(Aborted, call) for call in calls)
+
+    with ThreadPoolExecutor() as pool:
+        assert sum(pool.map(change, range(8))) == 2

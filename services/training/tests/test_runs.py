@@ -1,0 +1,103 @@
+"""Training runs over gRPC: asked for, repeated, cancelled, deleted, and what each makes and tells."""
+
+import pytest
+from training_service import PROJECT, SNAPSHOT, Training, refusal
+from vesta_common.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from vesta_contracts.training.v1 import (
+    CancelTrainingRunRequest,
+    CreateRecipeRequest,
+    CreateStudyRequest,
+    CreateTrainingRunRequest,
+    DeleteTrainingRunRequest,
+    ListTrainingRunsRequest,
+    Recipe,
+    Study,
+    TrainingRun,
+    UpdateRecipeRequest,
+)
+from vesta_training.recipe import builtin_yaml
+from vesta_training.worker import LEASE
+
+
+def test_a_run_makes_one_version_and_tells_each_step_once(training: Training) -> None:
+    run = training.a_run()
+    assert training.worker.step()
+    ended = training.get(run)
+    assert (ended.state, ended.model_version) == (TrainingRun.SUCCEEDED, f"{PROJECT}/models/vans/versions/1")
+    assert training.told() == ["started", "progressed", "succeeded", "registered"]
+    assert training.executor.jobs[0].concepts == ("van", "car")
+    assert not training.worker.step()
+
+
+def test_a_run_is_trained_by_the_recipe_as_it_was_when_it_was_asked_for(training: Training) -> None:
+    before, after = builtin_yaml("classification"), builtin_yaml("multilabel")
+    name = training.recipes.CreateRecipe(
+        CreateRecipeRequest(parent=PROJECT, recipe_id="mine", recipe=Recipe(yaml=before))
+    ).name
+    training.a_run(recipe=name)
+    training.recipes.UpdateRecipe(UpdateRecipeRequest(recipe=Recipe(name=name, yaml=after)))
+    training.worker.step()
+    assert training.executor.jobs[0].recipe_yaml == before
+
+
+def test_a_waiting_run_says_why(training: Training) -> None:
+    first, second = training.a_run("a"), training.a_run("b")
+    assert training.get(second).waiting_reason == "behind 1 other run"
+    assert training.get(first).waiting_reason == "for a worker to take it"
+    listed = training.runs.ListTrainingRuns(ListTrainingRunsRequest(parent=PROJECT)).training_runs
+    assert {run.name: run for run in listed} == {run.name: training.get(run) for run in (first, second)}
+
+
+def test_a_waiting_run_is_cancelled_at_once_and_a_running_one_by_its_next_beat(training: Training) -> None:
+    waiting = training.a_run("a")
+    assert training.runs.CancelTrainingRun(CancelTrainingRunRequest(name=waiting.name)).state == TrainingRun.CANCELLED
+    running = training.a_run("b")
+    claimed = training.store.claim_run(LEASE)
+    assert claimed is not None
+    training.runs.CancelTrainingRun(CancelTrainingRunRequest(name=running.name))
+    assert training.store.heartbeat(claimed, LEASE, None, tell=False) is True
+    training.store.release_run(claimed)
+    training.worker.step()
+    assert training.get(running).state == TrainingRun.CANCELLED
+
+
+def test_a_run_on_what_is_not_there_is_refused(training: Training) -> None:
+    refusal(NotFound, lambda: training.a_run(snapshot=f"{PROJECT}/datasets/vans/snapshots/none"), "RESOURCE_NOT_FOUND")
+    refusal(NotFound, lambda: training.a_run(recipe=f"{PROJECT}/recipes/none"), "RESOURCE_NOT_FOUND")
+    refusal(NotFound, lambda: training.a_run(champion=f"{PROJECT}/models/vans/versions/9"), "RESOURCE_NOT_FOUND")
+    refusal(InvalidArgument, lambda: training.a_run(snapshot=""), "SNAPSHOT_MISSING")
+    training.a_run()
+    refusal(AlreadyExists, training.a_run, "RESOURCE_EXISTS")
+
+
+def test_a_run_is_deleted_once_it_has_ended(training: Training) -> None:
+    run = training.a_run()
+    request = DeleteTrainingRunRequest(name=run.name)
+    refusal(FailedPrecondition, lambda: training.runs.DeleteTrainingRun(request), "RUN_NOT_ENDED")
+    training.worker.step()
+    training.runs.DeleteTrainingRun(request)
+    assert not training.runs.ListTrainingRuns(ListTrainingRunsRequest(parent=PROJECT)).training_runs
+
+
+def test_the_id_of_a_run_that_made_a_version_is_not_given_again(training: Training) -> None:
+    run = training.a_run()
+    training.worker.step()
+    training.runs.DeleteTrainingRun(DeleteTrainingRunRequest(name=run.name))
+    with pytest.raises(AlreadyExists, match=r"made projects/acme/models/vans/versions/1, .*choose another id"):
+        training.a_run()
+    other = training.a_run("other")
+    training.worker.step()
+    assert training.get(other).state == TrainingRun.SUCCEEDED
+
+
+def test_a_repeat_is_answered_with_the_first_run_or_study_though_its_snapshot_is_gone(training: Training) -> None:
+    recipe, model = f"{PROJECT}/recipes/classification", f"{PROJECT}/models/vans"
+    run = CreateTrainingRunRequest(
+        parent=PROJECT, training_run=TrainingRun(snapshot=SNAPSHOT, recipe=recipe, model=model), request_id="once"
+    )
+    study = CreateStudyRequest(
+        parent=PROJECT, study=Study(snapshot=SNAPSHOT, recipes=[recipe], model=model), request_id="once"
+    )
+    made = training.runs.CreateTrainingRun(run), training.studies.CreateStudy(study)
+    training.snapshots.gone = True
+    assert (training.runs.CreateTrainingRun(run), training.studies.CreateStudy(study)) == made

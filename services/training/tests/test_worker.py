@@ -1,0 +1,141 @@
+"""Who works on a run: one worker at a time, whatever dies or is away, and each run comes to one end."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from psycopg import OperationalError
+from training_service import PROJECT, Training
+from vesta_common.errors import Unavailable
+from vesta_contracts.training.v1 import CancelTrainingRunRequest, DeleteTrainingRunRequest, ModelVersion, TrainingRun
+from vesta_training import errors
+from vesta_training.run_folders import run_folder
+from vesta_training.store import ClaimedRun, Store
+from vesta_training.worker import DEATHS_MAX, LEASE
+
+
+class AwayEveryOtherTime(Store):
+    """A database that is away whenever a run is to be given back, and there again when that is tried anew."""
+
+    away = False
+
+    def release_run(self, claimed: ClaimedRun, reason: str = "", *, died: bool = False) -> None:
+        self.away = not self.away
+        if self.away:
+            raise OperationalError("the database is away")
+        super().release_run(claimed, reason, died=died)
+
+
+def test_a_run_whose_worker_died_is_taken_over_and_the_dead_one_can_no_more_write(training: Training) -> None:
+    run = training.a_run()
+    dead = training.store.claim_run(LEASE)
+    assert dead is not None
+    assert training.store.claim_run(LEASE) is None
+    training.clock.advance(LEASE + timedelta(seconds=1))
+    assert training.worker.step()
+    assert training.store.heartbeat(dead, LEASE, None, tell=False) is None
+    assert (training.get(run).state, training.get(run).attempt_count) == (TrainingRun.SUCCEEDED, 2)
+
+
+def test_a_process_that_dies_is_started_again_and_one_that_always_dies_fails(training: Training) -> None:
+    run = training.a_run()
+    for _ in range(DEATHS_MAX):
+        training.executor.fails.append(Unavailable("it died", reason="TRAINING_PROCESS_DIED"))
+        with pytest.raises(Unavailable):
+            training.worker.step()
+        assert training.get(run).state == TrainingRun.QUEUED
+    training.worker.step()
+    assert training.get(run).state == TrainingRun.FAILED
+    assert f"interrupted {DEATHS_MAX} times" in training.get(run).error
+
+
+def test_a_run_waits_out_the_absence_of_others_and_says_so(training: Training) -> None:
+    run = training.a_run()
+    for _ in range(2 * DEATHS_MAX):
+        training.executor.fails.append(Unavailable("datasets does not answer"))
+        with pytest.raises(Unavailable):
+            training.worker.step()
+        assert "datasets does not answer" in training.get(run).waiting_reason
+    training.worker.step()
+    assert (training.get(run).state, training.get(run).waiting_reason) == (TrainingRun.SUCCEEDED, "")
+
+
+def test_a_lease_that_ran_out_while_the_database_was_away_is_no_death(training: Training) -> None:
+    run = training.a_run()
+    worker = training.worker_on(AwayEveryOtherTime(training.store.postgres, training.clock))
+    for _ in range(2 * DEATHS_MAX):
+        training.executor.fails.append(Unavailable("datasets does not answer"))
+        with pytest.raises(OperationalError):
+            worker.step()
+        training.clock.advance(LEASE + timedelta(seconds=1))
+    worker.step()
+    assert training.get(run).state == TrainingRun.SUCCEEDED
+
+
+def test_what_nobody_foresaw_is_tried_again_and_says_so_but_not_for_ever(training: Training) -> None:
+    run = training.a_run()
+    for _ in range(DEATHS_MAX):
+        training.executor.fails.append(RuntimeError("a wheel came off"))
+        with pytest.raises(RuntimeError):
+            training.worker.step()
+        assert "a wheel came off" in training.get(run).waiting_reason
+    training.worker.step()
+    assert training.get(run).state == TrainingRun.FAILED
+
+
+def test_a_run_that_waits_for_others_can_be_cancelled(training: Training) -> None:
+    run = training.a_run()
+    training.executor.fails.append(Unavailable("datasets does not answer"))
+    with pytest.raises(Unavailable):
+        training.worker.step()
+    assert training.runs.CancelTrainingRun(CancelTrainingRunRequest(name=run.name)).state == TrainingRun.CANCELLED
+
+
+def test_who_was_slower_than_its_lease_ends_nothing(training: Training) -> None:
+    run = training.a_run()
+    slow = training.store.claim_run(LEASE)
+    assert slow is not None
+    training.clock.advance(LEASE + timedelta(seconds=1))
+    assert training.store.claim_run(LEASE) is not None
+    training.store.succeed(slow.run, ModelVersion(onnx_key="models/x"))
+    training.store.fail(slow.run, "it seems to have failed")
+    training.store.cancelled(slow.run)
+    assert (training.get(run).state, training.get(run).error) == (TrainingRun.RUNNING, "")
+
+
+def test_what_cannot_be_learned_fails_with_its_reason(training: Training) -> None:
+    run = training.a_run()
+    training.executor.fails.append(errors.TooFewLabelsError("one concept is no choice; label another"))
+    training.worker.step()
+    assert (training.get(run).state, training.get(run).error) == (
+        TrainingRun.FAILED,
+        "one concept is no choice; label another",
+    )
+    assert training.told()[-1] == "failed"
+
+
+def test_a_champion_that_is_gone_by_then_fails_the_run(training: Training) -> None:
+    training.a_run("a")
+    training.worker.step()
+    run = training.a_run("b", champion=f"{PROJECT}/models/vans/versions/1")
+    with training.store.postgres.transaction() as connection:
+        connection.execute("DELETE FROM model_versions")
+    training.worker.step()
+    assert "champion" in training.get(run).error  # CHAMPION_NOT_FOUND
+
+
+def test_the_folder_of_a_run_stays_while_it_goes_on_and_goes_when_it_has_ended(
+    training: Training, tmp_path: Path
+) -> None:
+    runs = [training.a_run(run_id) for run_id in ("cancelled", "deleted", "waiting")]
+    folders = [run_folder(tmp_path, run.name) for run in runs]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "finetune.checkpoint").touch()
+    for run in runs[:2]:
+        training.runs.CancelTrainingRun(CancelTrainingRunRequest(name=run.name))
+    training.runs.DeleteTrainingRun(DeleteTrainingRunRequest(name=runs[1].name))
+    training.executor.fails.append(Unavailable("datasets does not answer"))
+    with pytest.raises(Unavailable):
+        training.worker.step()
+    assert [folder.exists() for folder in folders] == [False, False, True]

@@ -1,0 +1,138 @@
+"""The training service as its tests see it: its doors, its worker and an executor that does what it is told, beside one snapshot."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from vesta_common.clock import ManualClock
+from vesta_common.errors import NotFound, VestaError
+from vesta_common.objects import ObjectStore
+from vesta_contracts.datasets.v1 import (
+    Concept,
+    Dataset,
+    DatasetServiceServicer,
+    Snapshot,
+    SnapshotServiceServicer,
+    Taxonomy,
+    TaxonomyServiceServicer,
+)
+from vesta_contracts.training.v1 import (
+    CreateTrainingRunRequest,
+    Estimate,
+    GetTrainingRunRequest,
+    Metrics,
+    ModelServiceStub,
+    ModelVersion,
+    RecipeServiceStub,
+    StudyServiceStub,
+    TrainingProgress,
+    TrainingRun,
+    TrainingRunServiceStub,
+)
+from vesta_training.errors import TrainingCancelled
+from vesta_training.job import Job, Outcome
+from vesta_training.store import Store
+from vesta_training.worker import Worker
+
+PROJECT = "projects/acme"
+SNAPSHOT = f"{PROJECT}/datasets/vans/snapshots/s1"
+
+
+class OneSnapshot(SnapshotServiceServicer):
+    """Knows one snapshot, until it is gone."""
+
+    gone = False
+
+    def GetSnapshot(self, request, context):
+        if self.gone or request.name != SNAPSHOT:
+            raise NotFound(f"there is no {request.name}", reason="RESOURCE_NOT_FOUND")
+        return Snapshot(name=SNAPSHOT, manifest_key="manifests/x", digest="d1")
+
+
+class OneDataset(DatasetServiceServicer):
+    """Knows one dataset."""
+
+    def GetDataset(self, request, context):
+        return Dataset(name=request.name, taxonomy=f"{PROJECT}/taxonomies/t")
+
+
+class OneTaxonomy(TaxonomyServiceServicer):
+    """Knows one taxonomy."""
+
+    def GetTaxonomy(self, request, context):
+        return Taxonomy(name=request.name, concepts=[Concept(id="van"), Concept(id="car")])
+
+
+class Scripted:
+    """An executor that does what it is told: answers, fails, or dies; behind the same seam as the process."""
+
+    def __init__(self, objects: ObjectStore) -> None:
+        self._objects = objects
+        self.jobs: list[Job] = []
+        self.fails: list[Exception] = []
+        self.adds = ModelVersion()
+        self.held_out: dict[str, float] = {}
+
+    def execute(self, job: Job, pulse: Callable[[TrainingProgress | None], bool]) -> Outcome:
+        self.jobs.append(job)
+        if pulse(TrainingProgress(phase="head", step=1, step_count=2)):
+            raise TrainingCancelled("cancelled")
+        if self.fails:
+            raise self.fails.pop(0)
+        stored = self._objects.put("models", f"onnx of {job.run}".encode())
+        version = ModelVersion(task="classification", onnx_key=stored.key, digest=stored.sha256, concepts=job.concepts)
+        version.metrics.CopyFrom(Metrics(item_count=10, accuracy={"value": 0.8, "low": 0.5, "high": 0.9}))
+        version.MergeFrom(self.adds)
+        held_out = Estimate(value=self.held_out.get(job.recipe_name, 0.5)).SerializeToString()
+        return Outcome(version.SerializeToString(), held_out_accuracy=held_out)
+
+    def rest(self) -> None:
+        """Nothing is kept warm."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class Training:
+    """The service as its callers see it, and its worker."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: ManualClock,
+        executor: Scripted,
+        snapshots: OneSnapshot,
+        worker_on: Callable[[Store], Worker],
+        channel: Any,
+    ) -> None:
+        self.store, self.clock, self.executor = store, clock, executor
+        self.snapshots = snapshots
+        self.worker_on, self.worker = worker_on, worker_on(store)
+        self.runs = TrainingRunServiceStub(channel)
+        self.recipes = RecipeServiceStub(channel)
+        self.studies = StudyServiceStub(channel)
+        self.models = ModelServiceStub(channel)
+
+    def a_run(self, run_id: str = "r", **fields: Any) -> TrainingRun:
+        wanted = {
+            "snapshot": SNAPSHOT,
+            "recipe": f"{PROJECT}/recipes/classification",
+            "model": f"{PROJECT}/models/vans",
+            **fields,
+        }
+        request = CreateTrainingRunRequest(parent=PROJECT, training_run_id=run_id, training_run=TrainingRun(**wanted))
+        return self.runs.CreateTrainingRun(request)
+
+    def get(self, run: TrainingRun) -> TrainingRun:
+        return self.runs.GetTrainingRun(GetTrainingRunRequest(name=run.name))
+
+    def told(self) -> list[str]:
+        with self.store.postgres.transaction() as connection:
+            rows = connection.execute("SELECT headers FROM outbox ORDER BY id").fetchall()
+        return [dict(row["headers"])["ce_type"].rpartition(".")[2] for row in rows]
+
+
+def refusal(error: type[VestaError], call: Callable[[], object], reason: str) -> None:
+    with pytest.raises(error) as refused:
+        call()
+    assert refused.value.reason == reason
