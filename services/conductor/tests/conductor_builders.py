@@ -1,4 +1,4 @@
-"""Situations to decide on, with a default for everything that a test does not care about."""
+"""Situations to decide on, with a default for everything that a test does not care about, and the steps that are decided."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -7,7 +7,8 @@ from typing import Any
 from vesta_conductor.amending import amended
 from vesta_conductor.names import LoopNames
 from vesta_conductor.policy import Policy
-from vesta_conductor.situation import History, Outcome, RoundRecord, Situation, World
+from vesta_conductor.reconcile import reconcile
+from vesta_conductor.situation import Command, History, Outcome, RoundRecord, Situation, Step, World
 from vesta_contracts.annotation.v1 import Campaign, CampaignCounts, Task
 from vesta_contracts.common.v1 import Annotation, ImageLabel
 from vesta_contracts.conductor.v1 import LoopPolicy, Round
@@ -15,6 +16,9 @@ from vesta_contracts.datasets.v1 import (
     Concept,
     Dataset,
     DatasetCounts,
+    SelectedItem,
+    SelectItemsRequest,
+    SelectItemsResponse,
     Snapshot,
     SnapshotStatistics,
     SplitStatistics,
@@ -190,3 +194,30 @@ def after_round_one(**world: Any) -> Situation:
         "dataset": a_dataset(train_labelled_count=50, labelled_count=70),
     }
     return a_situation(world=a_world(**{**ready, **world}), history=a_history(first))
+
+
+def trained(number: int = 2, *, run: TrainingRun | None = None, **world: object) -> Situation:
+    """Round 2 whose training has ended, version 1 being the champion."""
+    succeeded = a_run(number, champion=version(1), comparison=a_comparison(), metrics=some_metrics(0.82))
+    return after_round_one(snapshot=a_snapshot(number), runs=(run or succeeded,), **world)
+
+
+def command_of(step: Step) -> Command:
+    assert step.command is not None, step
+    return step.command
+
+
+def question_of(step: Step) -> SelectItemsRequest:
+    assert step.question is not None, step
+    return step.question
+
+
+def answered(situation: Situation, *, control: int = 0) -> Step:
+    """The step after the datasets service has chosen what was asked for."""
+    question = question_of(reconcile(situation))
+    items = [
+        SelectedItem(item=f"{DATASET}/items/s{place}", control=place < control, reason="typical")
+        for place in range(question.count)
+    ]
+    world = replace(situation.world, selection=SelectItemsResponse(items=items))
+    return reconcile(replace(situation, world=world))

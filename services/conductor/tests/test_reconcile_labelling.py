@@ -1,0 +1,174 @@
+"""What a Loop asks of the annotators, and what of that is of the test side."""
+
+from dataclasses import replace
+
+import pytest
+from conductor_builders import (
+    DATASET,
+    a_campaign,
+    a_dataset,
+    a_label,
+    a_policy,
+    a_situation,
+    a_task,
+    a_world,
+    after_round_one,
+    answered,
+    command_of,
+    question_of,
+    version,
+)
+from vesta_conductor.reconcile import reconcile
+from vesta_contracts.annotation.v1 import BatchCreateTasksRequest
+from vesta_contracts.conductor.v1 import LoopStatus
+from vesta_contracts.datasets.v1 import SelectedItem, SelectItemsResponse
+
+
+class TestAsking:
+    def test_a_batch_is_chosen_with_the_control_share_and_a_seed_of_its_own(self) -> None:
+        question = question_of(reconcile(a_situation(policy=a_policy(control_share=0.2))))
+        assert (question.parent, question.count, question.control_share, question.seed) == (DATASET, 50, 0.2, 0)
+
+    def test_what_was_chosen_becomes_tasks_with_all_that_the_selection_said(self) -> None:
+        situation = a_situation()
+        chosen = SelectItemsResponse(
+            items=[
+                SelectedItem(
+                    item="i1", reason="unsure", pre_annotations=[a_label("car", 0.6)], model_version=version(1)
+                ),
+                SelectedItem(item="i2", control=True, reason="control"),
+            ]
+        )
+        step = reconcile(replace(situation, world=replace(situation.world, selection=chosen)))
+        request = command_of(step).request
+        assert isinstance(request, BatchCreateTasksRequest)
+        assert request.request_id == command_of(step).request_id == "u-ask-0-0"
+        first, second = request.tasks
+        assert (first.item, first.selection_reason, first.model_version) == ("i1", "unsure", version(1))
+        assert first.pre_annotations[0].concept == "car"
+        assert second.control
+        assert first.priority > second.priority
+
+    def test_the_reason_counts_what_is_asked_in_words(self) -> None:
+        assert "50 tasks: 42 chosen, 8 at random" in command_of(answered(a_situation(), control=8)).reason
+
+    def test_items_on_their_way_are_left_out(self) -> None:
+        world = a_world(
+            campaign=a_campaign(open_count=1, accepted_count=1),
+            undecided=(a_task(1),),
+            accepted=(a_task(2, answer="car"),),
+        )
+        question = question_of(reconcile(a_situation(world=world)))
+        assert list(question.excluded) == [f"{DATASET}/items/i1", f"{DATASET}/items/i2"]
+        assert question.count == 49
+
+    def test_the_next_request_id_is_another_one(self) -> None:
+        world = a_world(
+            campaign=a_campaign(accepted_count=20, cancelled_count=30), dataset=a_dataset(train_labelled_count=20)
+        )
+        assert command_of(answered(a_situation(world=world))).request_id == "u-ask-0-50"
+
+    @pytest.mark.parametrize(
+        ("undecided", "labels", "asked"),
+        [
+            (26, 0, None),  # more than half of the batch is still there
+            (25, 0, 25),
+            (0, 20, 30),  # only what the next training lacks
+            (20, 29, 1),
+            (20, 30, None),  # what is under way will do
+        ],
+    )
+    def test_a_batch_is_topped_up_when_half_is_decided_and_only_until_training(
+        self, undecided: int, labels: int, asked: int | None
+    ) -> None:
+        world = a_world(
+            campaign=a_campaign(open_count=undecided, accepted_count=labels),
+            undecided=tuple(a_task(number) for number in range(undecided)),
+            dataset=a_dataset(train_labelled_count=labels),
+        )
+        step = reconcile(a_situation(world=world))
+        assert (step.question.count if step.question else None) == asked
+        if asked is None:
+            assert step.phase == LoopStatus.LABELLING
+            assert f"{labels} of the 50 new labels" in step.message
+
+    def test_nothing_is_asked_while_answers_are_on_their_way_to_the_dataset(self) -> None:
+        world = a_world(campaign=a_campaign(accepted_count=50), unsettled=True)
+        step = reconcile(a_situation(world=world))
+        assert (step.phase, step.question, step.command) == (LoopStatus.LABELLING, None, None)
+
+    @pytest.mark.parametrize(("budget", "replicas", "asked"), [(30, 1, 30), (90, 3, 30), (100, 3, 33)])
+    def test_the_budget_is_never_exceeded(self, budget: int, replicas: int, asked: int) -> None:
+        world = a_world(campaign=a_campaign(replicas=replicas))
+        step = reconcile(a_situation(world=world, policy=a_policy(label_budget=budget, replicas=replicas)))
+        assert question_of(step).count == asked
+
+    def test_answers_that_reviewers_sent_back_are_spent_again(self) -> None:
+        world = a_world(
+            campaign=a_campaign(accepted_count=90, rejection_count=5), dataset=a_dataset(train_labelled_count=0)
+        )
+        assert question_of(reconcile(a_situation(world=world, policy=a_policy(label_budget=100)))).count == 5
+
+    def test_the_pool_bounds_what_is_asked(self) -> None:
+        assert question_of(reconcile(a_situation(world=a_world(dataset=a_dataset(pool_count=7))))).count == 7
+
+
+class TestTestSide:
+    ITEMS = tuple(f"{DATASET}/items/test{number}" for number in range(30))
+
+    def test_half_of_a_batch_is_of_the_test_side_while_its_labels_lack(self) -> None:
+        world = a_world(dataset=a_dataset(test_labelled_count=0), unlabelled_test_items=self.ITEMS)
+        request = command_of(answered(a_situation(world=world, policy=a_policy(test_labels=100)))).request
+        assert isinstance(request, BatchCreateTasksRequest)
+        test = [task for task in request.tasks if task.item in self.ITEMS]
+        assert (len(test), len(request.tasks)) == (25, 50)
+        assert not any(task.pre_annotations or task.control for task in test)
+
+    def test_the_same_test_items_are_drawn_at_every_look(self) -> None:
+        world = a_world(dataset=a_dataset(test_labelled_count=0), unlabelled_test_items=self.ITEMS)
+        situation = a_situation(world=world)
+        assert command_of(answered(situation)).request == command_of(answered(situation)).request
+
+    def test_only_what_lacks_is_asked_and_nothing_twice(self) -> None:
+        world = a_world(
+            dataset=a_dataset(test_labelled_count=10, train_labelled_count=49),
+            campaign=a_campaign(open_count=3, accepted_count=60),
+            undecided=tuple(a_task(name) for name in self.ITEMS[:3]),
+            accepted=tuple(a_task(name, answer="car") for name in self.ITEMS[3:5]),
+            unlabelled_test_items=self.ITEMS,
+        )
+        request = command_of(answered(a_situation(world=world))).request
+        assert isinstance(request, BatchCreateTasksRequest)
+        test = {task.item for task in request.tasks if "test side" in task.selection_reason}
+        assert len(test) == 5
+        assert not test & set(self.ITEMS[:5])
+
+    def test_the_first_training_waits_for_the_test_side(self) -> None:
+        undecided = tuple(a_task(name) for name in self.ITEMS[:2])
+        world = a_world(
+            dataset=a_dataset(test_labelled_count=18, train_labelled_count=60),
+            campaign=a_campaign(open_count=2, accepted_count=78),
+            undecided=undecided,
+            unlabelled_test_items=self.ITEMS,
+        )
+        step = reconcile(a_situation(world=world))
+        assert step.phase == LoopStatus.LABELLING
+        assert "2 labels of the test side" in step.message
+
+    def test_a_test_side_that_has_fewer_items_holds_nothing_up(self) -> None:
+        world = a_world(dataset=a_dataset(test_labelled_count=3, train_labelled_count=50))
+        assert command_of(reconcile(a_situation(world=world))).action == "snapshot"
+
+    def test_later_trainings_do_not_wait_for_the_test_side(self) -> None:
+        situation = after_round_one(
+            dataset=a_dataset(test_labelled_count=5, train_labelled_count=100), unlabelled_test_items=self.ITEMS
+        )
+        assert command_of(reconcile(situation)).action == "snapshot"
+
+    def test_a_spent_budget_trains_with_the_test_labels_there_are(self) -> None:
+        world = a_world(
+            dataset=a_dataset(test_labelled_count=5, train_labelled_count=20),
+            campaign=a_campaign(accepted_count=25),
+            unlabelled_test_items=self.ITEMS,
+        )
+        assert command_of(reconcile(a_situation(world=world, policy=a_policy(label_budget=25)))).action == "snapshot"

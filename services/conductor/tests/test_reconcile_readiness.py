@@ -1,0 +1,181 @@
+"""What a Loop waits for and sets up before its first choice: items, a campaign, a model that embeds."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from conductor_builders import (
+    DATASET,
+    EMBEDDING,
+    ITEMS,
+    NAMES,
+    NOW,
+    a_campaign,
+    a_dataset,
+    a_deployment,
+    a_policy,
+    a_situation,
+    a_world,
+    after_round_one,
+    command_of,
+    scored,
+    version,
+)
+from vesta_conductor.reconcile import reconcile
+from vesta_contracts.annotation.v1 import Campaign, CreateCampaignRequest, UpdateCampaignRequest
+from vesta_contracts.conductor.v1 import LoopStatus
+from vesta_contracts.serving.v1 import CreateDeploymentRequest, Deployment, UpdateDeploymentRequest
+from vesta_contracts.training.v1 import CreateTrainingRunRequest, TrainingRun
+
+
+class TestItems:
+    def test_a_loop_whose_dataset_is_gone_is_blocked_and_says_so(self) -> None:
+        step = reconcile(a_situation(world=a_world(dataset=None)))
+        assert step.phase == LoopStatus.BLOCKED
+        assert DATASET in step.message
+
+    def test_a_loop_whose_taxonomy_is_gone_is_blocked(self) -> None:
+        assert reconcile(a_situation(world=a_world(taxonomy=None))).phase == LoopStatus.BLOCKED
+
+    def test_an_empty_dataset_is_waited_for(self) -> None:
+        step = reconcile(a_situation(world=a_world(dataset=a_dataset(item_count=0))))
+        assert step.phase == LoopStatus.WAITING_FOR_ITEMS
+        assert step.command is None
+
+
+class TestCampaign:
+    def test_a_campaign_is_opened_with_the_policy_and_the_living_concepts(self) -> None:
+        policy = a_policy(instructions="Look twice.", replicas=2, review_share=0.1)
+        command = command_of(reconcile(a_situation(world=a_world(campaign=None), policy=policy)))
+        request = command.request
+        assert isinstance(request, CreateCampaignRequest)
+        assert (command.action, request.campaign_id, request.request_id) == (
+            "open_campaign",
+            "vans",
+            command.request_id,
+        )
+        assert list(request.campaign.concepts) == ["car", "van"]
+        assert (request.campaign.replicas, request.campaign.review_share) == (2, 0.1)
+
+    def test_a_campaign_of_another_dataset_blocks(self) -> None:
+        step = reconcile(a_situation(world=a_world(campaign=a_campaign(dataset="projects/acme/datasets/cats"))))
+        assert step.phase == LoopStatus.BLOCKED
+
+    def test_a_closed_campaign_blocks(self) -> None:
+        assert (
+            reconcile(a_situation(world=a_world(campaign=a_campaign(state=Campaign.CLOSED)))).phase
+            == LoopStatus.BLOCKED
+        )
+
+    def test_a_changed_policy_reaches_the_campaign(self) -> None:
+        command = command_of(reconcile(a_situation(policy=a_policy(instructions="New."))))
+        assert isinstance(command.request, UpdateCampaignRequest)
+        assert list(command.request.update_mask.paths) == ["instructions"]
+
+
+class TestEmbedding:
+    def test_an_item_of_few_that_cannot_be_read_holds_nothing_up_for_longer_than_two_minutes(self) -> None:
+        waiting = a_situation(world=a_world(dataset=a_dataset(item_count=10, embedded_count=9)))
+        assert reconcile(waiting).phase == LoopStatus.EMBEDDING
+        assert reconcile(replace(waiting, now=NOW + timedelta(minutes=3))).phase != LoopStatus.EMBEDDING
+
+    def test_the_embedding_model_is_made_first(self) -> None:
+        command = command_of(reconcile(a_situation(world=a_world(deployment=None, stable=None))))
+        assert isinstance(command.request, CreateTrainingRunRequest)
+        assert command.request.training_run_id == "vans-embedding"
+        assert command.request.training_run.recipe == "projects/acme/recipes/embedding"
+        assert command.request.training_run.model == "projects/acme/models/vans-embedding"
+
+    def test_its_run_is_waited_for(self) -> None:
+        run = TrainingRun(name=NAMES.embedding_run(1), state=TrainingRun.QUEUED, waiting_reason="Another run is first.")
+        step = reconcile(a_situation(world=a_world(deployment=None, stable=None, embedding_runs=(run,))))
+        assert step.command is None
+        assert "Another run is first." in step.message
+
+    def test_a_failed_run_is_tried_once_more_and_then_blocks_until_the_policy_changes(self) -> None:
+        failed = TrainingRun(name=NAMES.embedding_run(1), state=TrainingRun.FAILED, error="no weights")
+        once = a_situation(world=a_world(deployment=None, stable=None, embedding_runs=(failed,)))
+        assert command_of(reconcile(once)).resource == NAMES.embedding_run(2)
+        again = TrainingRun(name=NAMES.embedding_run(2), state=TrainingRun.FAILED, error="no weights")
+        twice = replace(once, world=replace(once.world, embedding_runs=(failed, again)))
+        assert reconcile(twice).phase == LoopStatus.BLOCKED
+        assert "no weights" in reconcile(twice).message
+        assert command_of(reconcile(replace(twice, policy_revision=2))).resource == NAMES.embedding_run(3)
+
+    def test_it_is_deployed_for_the_dataset_with_the_policys_certainty(self) -> None:
+        run = TrainingRun(name=NAMES.embedding_run(1), state=TrainingRun.SUCCEEDED, model_version=EMBEDDING)
+        world = a_world(deployment=None, stable=None, embedding_runs=(run,))
+        request = command_of(reconcile(a_situation(world=world, policy=a_policy(score_certain=0.7)))).request
+        assert isinstance(request, CreateDeploymentRequest)
+        assert request.deployment_id == "vans"
+        assert request.deployment.model_version == EMBEDDING
+        assert list(request.deployment.datasets) == [DATASET]
+        assert request.deployment.uncertainty.score_certain == 0.7
+
+    def test_a_deployment_that_was_deleted_comes_back_with_the_last_champion(self) -> None:
+        situation = after_round_one(deployment=None, stable=None)
+        request = command_of(reconcile(situation)).request
+        assert isinstance(request, CreateDeploymentRequest)
+        assert request.deployment.model_version == version(1)
+
+    def test_loading_is_waited_for(self) -> None:
+        loading = a_deployment(EMBEDDING, "", state=Deployment.LOADING)
+        step = reconcile(a_situation(world=a_world(deployment=loading, stable=None)))
+        assert (step.phase, step.command) == (LoopStatus.EMBEDDING, None)
+
+    def test_loading_that_failed_is_tried_again_with_patience_and_then_blocks(self) -> None:
+        failed = a_deployment(EMBEDDING, "", state=Deployment.FAILED, error="Triton is away")
+        situation = a_situation(world=a_world(deployment=failed, stable=None))
+        decided = {}
+        waited = 0.0
+        for number in range(6):
+            command = command_of(reconcile(situation))
+            assert command.action == "reload"
+            assert isinstance(command.request, UpdateDeploymentRequest)
+            decided[command.request_id] = situation.now
+            situation = replace(situation, history=replace(situation.history, decided=dict(decided)))
+            if number < 5:
+                assert reconcile(situation).command is None
+                pause = timedelta(seconds=5 * 2**number)
+                waited += pause.total_seconds()
+                situation = replace(situation, now=situation.now + pause)
+        assert waited > 120
+        assert reconcile(situation).phase == LoopStatus.BLOCKED
+        assert command_of(reconcile(replace(situation, policy_revision=2))).action == "reload"
+
+    def test_a_deployment_that_lacks_the_dataset_gets_it_and_keeps_its_others(self) -> None:
+        other = f"{DATASET}-old"
+        step = reconcile(a_situation(world=a_world(deployment=a_deployment(datasets=[other]))))
+        request = command_of(step).request
+        assert isinstance(request, UpdateDeploymentRequest)
+        assert list(request.deployment.datasets) == [other, DATASET]
+        assert list(request.update_mask.paths) == ["datasets"]
+
+    def test_a_changed_certainty_reaches_the_deployment(self) -> None:
+        request = command_of(reconcile(a_situation(policy=a_policy(score_certain=0.9)))).request
+        assert isinstance(request, UpdateDeploymentRequest)
+        assert list(request.update_mask.paths) == ["uncertainty"]
+
+    @pytest.mark.parametrize(
+        ("embedded", "items", "ended", "goes_on"),
+        [
+            (0, 1000, False, False),
+            (249, 1000, False, False),
+            (949, 1000, False, False),
+            (950, 1000, False, True),
+            (100, 100, False, True),
+            (97, 100, False, False),
+            (97, 100, True, True),
+            (90, 100, True, False),
+        ],
+    )
+    def test_enough_items_are_embedded_before_the_first_choice(
+        self, embedded: int, items: int, ended: bool, goes_on: bool
+    ) -> None:
+        scoring = scored(EMBEDDING, ITEMS if ended else 0)
+        world = a_world(
+            dataset=a_dataset(item_count=items, embedded_count=embedded), deployment=a_deployment(scoring=scoring)
+        )
+        step = reconcile(a_situation(world=world))
+        assert (step.phase != LoopStatus.EMBEDDING) == goes_on
+        assert goes_on or f"{embedded} of {items}" in step.message
