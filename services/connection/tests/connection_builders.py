@@ -16,11 +16,13 @@ from PIL import Image
 from vesta_common.clock import ManualClock
 from vesta_common.errors import InvalidArgument, NotFound
 from vesta_common.postgres import Postgres
-from vesta_connection.ingest import Ingest
+from vesta_connection.ingest import Ingest, Refused
 from vesta_connection.items import Items
+from vesta_connection.listing import SourceFile
 from vesta_connection.places import Places
-from vesta_connection.store import Store
+from vesta_connection.store import FileResult, Store
 from vesta_connection.sync import SyncWorker
+from vesta_contracts.common.v1 import Media
 from vesta_contracts.connection.v1 import (
     BucketSource,
     CreateSourceRequest,
@@ -136,6 +138,20 @@ class FakeDatasets(ItemServiceServicer):
         if not existed:
             self.added.append(NewItem.FromString(new.SerializeToString()))
         return CreatedItem(name=name, existed=existed)
+
+
+class Doing(Items):
+    """Lets something happen while a batch is being added."""
+
+    def __init__(self, items: Items, meanwhile: Any) -> None:
+        self._items = items
+        self._meanwhile = meanwhile
+
+    def add(
+        self, source: Source, files: Sequence[SourceFile], taken: Sequence[Media | Refused], request_id: str
+    ) -> list[FileResult]:
+        self._meanwhile()
+        return self._items.add(source, files, taken, request_id)
 
 
 @dataclass

@@ -1,0 +1,175 @@
+"""Who works on a Sync: one worker at a time, and what a kill, a slow batch or a stop costs."""
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from connection_builders import Connection, Doing, counts
+from vesta_connection.ingest import Refused
+from vesta_connection.items import Items
+from vesta_connection.listing import SourceFile
+from vesta_connection.store import FileResult, Store
+from vesta_connection.sync import LEASE, SyncWorker
+from vesta_contracts.common.v1 import Media
+from vesta_contracts.connection.v1 import GetSyncRequest, Source, Sync
+
+
+class Killed(BaseException):
+    """A process ends here, as kill -9 would end it."""
+
+
+class KilledAfterAdding(Items):
+    """The datasets service has added a batch, and nobody is left to hear it."""
+
+    def __init__(self, items: Items, batches_before: int = 0) -> None:
+        self._items = items
+        self._batches = batches_before
+
+    def add(
+        self, source: Source, files: Sequence[SourceFile], taken: Sequence[Media | Refused], request_id: str
+    ) -> list[FileResult]:
+        results = self._items.add(source, files, taken, request_id)
+        if not self._batches:
+            raise Killed
+        self._batches -= 1
+        return results
+
+
+def lease_end(connection: Connection, sync: Sync) -> datetime:
+    with connection.postgres.transaction() as transaction:
+        row = transaction.execute("SELECT lease_expire_time FROM syncs WHERE name = %s", (sync.name,)).fetchone()
+    assert row is not None
+    return row["lease_expire_time"]
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def test_a_killed_workers_sync_is_taken_over_without_counting_anything_twice(connection: Connection) -> None:
+    connection.write(*range(70))
+    sync = connection.queued(connection.a_folder_source())
+    with pytest.raises(Killed):
+        connection.a_worker(KilledAfterAdding(connection.items, batches_before=1)).step()
+    assert not connection.a_worker().step(), "its lease has not run out"
+    connection.clock.advance(LEASE * 2)
+
+    connection.a_worker().step()
+
+    ended = connection.syncs.GetSync(GetSyncRequest(name=sync.name))
+    assert (ended.state, counts(ended)) == (Sync.SUCCEEDED, {"found": 70, "added": 70})
+    assert len(connection.datasets.items) == 70
+
+
+def test_a_worker_that_was_slower_than_its_lease_records_nothing_more(connection: Connection) -> None:
+    connection.write(1, 2, 3)
+    sync = connection.queued(connection.a_folder_source())
+
+    def overtaken() -> None:
+        connection.clock.advance(LEASE * 2)
+        assert connection.a_worker().step()
+
+    connection.a_worker(Doing(connection.items, overtaken)).step()
+
+    ended = connection.syncs.GetSync(GetSyncRequest(name=sync.name))
+    assert (ended.state, counts(ended)) == (Sync.SUCCEEDED, {"found": 3, "added": 3})
+    assert sum("sync.v1.succeeded" in told for told in connection.told()) == 1
+
+
+def test_a_worker_keeps_its_sync_however_long_a_batch_takes(connection: Connection) -> None:
+    connection.write(1, 2, 3)
+    sync = connection.queued(connection.a_folder_source())
+
+    def slow() -> None:
+        for _ in range(4):
+            connection.clock.advance(LEASE * 0.75)
+            wait_until(lambda: lease_end(connection, sync) > connection.clock.now() + LEASE / 2)
+        assert not connection.a_worker().step()  # nobody else finds anything to do
+
+    connection.a_worker(Doing(connection.items, slow), keep_interval=timedelta(milliseconds=5)).step()
+
+    ended = connection.syncs.GetSync(GetSyncRequest(name=sync.name))
+    assert (ended.state, counts(ended)) == (Sync.SUCCEEDED, {"found": 3, "added": 3})
+
+
+def test_a_worker_keeps_its_sync_however_slowly_its_source_is_listed(connection: Connection) -> None:
+    connection.write(1)
+    sync = connection.queued(connection.a_folder_source())
+    others: list[bool] = []
+
+    class Slow(Store):
+        def known_files(self, source: str) -> Any:
+            return SlowlyKnown(super().known_files(source))
+
+    class SlowlyKnown(dict[str, Any]):
+        def get(self, *_: Any) -> None:
+            for _ in range(3):
+                connection.clock.advance(LEASE * 0.75)
+                wait_until(lambda: lease_end(connection, sync) > connection.clock.now() + LEASE / 2)
+            others.append(connection.a_worker().step())
+
+    worker = SyncWorker(
+        Slow(connection.postgres, connection.clock),
+        connection.ingest,
+        connection.items,
+        connection.places,
+        connection.clock,
+        keep_interval=timedelta(milliseconds=5),
+    )
+    worker.step()
+
+    ended = connection.syncs.GetSync(GetSyncRequest(name=sync.name))
+    assert (ended.state, counts(ended), others) == (Sync.SUCCEEDED, {"found": 1, "added": 1}, [False])
+
+
+def test_a_listing_of_a_sync_that_was_taken_over_is_not_recorded(connection: Connection) -> None:
+    sync = connection.queued(connection.a_folder_source())
+    slow = connection.store.claim_sync(connection.clock.now(), LEASE)
+    assert slow is not None
+    connection.clock.advance(LEASE * 2)
+    assert connection.a_worker().step()
+
+    connection.store.record_listing(slow, 7, 7, listed=False)
+
+    assert connection.syncs.GetSync(GetSyncRequest(name=sync.name)).found_count == 0
+
+
+def test_an_error_that_nobody_foresaw_ends_the_sync_and_says_so(connection: Connection) -> None:
+    def fail() -> None:
+        raise RuntimeError("nobody foresaw \udce9")
+
+    connection.write(1)
+    sync = connection.queued(connection.a_folder_source())
+    connection.a_worker(Doing(connection.items, fail)).step()
+
+    ended = connection.syncs.GetSync(GetSyncRequest(name=sync.name))
+    assert (ended.state, "nobody foresaw \\udce9 (RuntimeError)" in ended.error) == (Sync.FAILED, True)
+
+
+def test_a_stopping_worker_gives_its_sync_to_the_next(connection: Connection) -> None:
+    connection.write(1)
+    sync = connection.queued(connection.a_folder_source())
+    stopping = connection.a_worker()
+    stopping.stop()
+    stopping.step()
+
+    connection.a_worker().step()
+
+    assert connection.syncs.GetSync(GetSyncRequest(name=sync.name)).added_count == 1
+
+
+def test_a_second_sync_of_a_source_waits_for_the_first(connection: Connection) -> None:
+    connection.write(1)
+    source = connection.a_folder_source()
+    connection.queued(source)
+    connection.queued(source)
+    others: list[bool] = []
+
+    connection.a_worker(Doing(connection.items, lambda: others.append(connection.a_worker().step()))).step()
+
+    assert others == [False]
