@@ -6,17 +6,15 @@ from itertools import pairwise
 from typing import Any
 
 from google.protobuf.message import Message
-from vesta_contracts.common.v1 import (
-    Annotation,
-    Keypoints,
-    Mask,
-    PixelBox,
-    Polygon,
-    RotatedBox,
-    TemporalSegment,
-    Track,
-    Visibility,
-)
+from vesta_common.shapes import has_extent
+from vesta_contracts.common.v1 import Annotation, Keypoints, Mask, Track, Visibility
+
+_WITHOUT_EXTENT = {
+    "box": "without area; each minimum must lie below its maximum",
+    "rotated_box": "without area; width and height must be above 0",
+    "polygon": "without an outline",  # one of fewer than three points is refused with the request already
+    "temporal_segment": "that does not end after it starts",
+}
 
 
 def find_flaw(annotation: Annotation) -> str:
@@ -27,7 +25,9 @@ def find_flaw(annotation: Annotation) -> str:
     shape = getattr(annotation, kind)
     if not _is_finite(shape):
         return f"has a {kind} with a coordinate that is not finite"
-    flaw = _FLAWS[kind](shape)
+    if not has_extent(shape):
+        return f"has a {kind} {_WITHOUT_EXTENT[kind]}"
+    flaw = _FLAWS[kind](shape) if kind in _FLAWS else ""
     return f"has a {kind} {flaw}" if flaw else ""
 
 
@@ -41,19 +41,6 @@ def _is_finite(message: Message) -> bool:
             elif isinstance(one, float) and not math.isfinite(one):
                 return False
     return True
-
-
-def _box(box: PixelBox) -> str:
-    has_area = box.x_min_px < box.x_max_px and box.y_min_px < box.y_max_px
-    return "" if has_area else "without area; each minimum must lie below its maximum"
-
-
-def _rotated_box(box: RotatedBox) -> str:
-    return "" if box.width_px > 0 and box.height_px > 0 else "without area; width and height must be above 0"
-
-
-def _polygon(polygon: Polygon) -> str:
-    return "" if polygon.HasField("outline") else "without an outline"
 
 
 def _mask(mask: Mask) -> str:
@@ -72,22 +59,9 @@ def _track(track: Track) -> str:
     offsets = [keyframe.offset.ToNanoseconds() for keyframe in track.keyframes]
     if any(earlier >= later for earlier, later in pairwise(offsets)):
         return "whose keyframes do not rise in time"
-    flaws = (_box(keyframe.box) for keyframe in track.keyframes if keyframe.HasField("box"))
-    return next((f"with a box {flaw}" for flaw in flaws if flaw), "")
+    flat = any(keyframe.HasField("box") and not has_extent(keyframe.box) for keyframe in track.keyframes)
+    return f"with a box {_WITHOUT_EXTENT['box']}" if flat else ""
 
 
-def _temporal_segment(segment: TemporalSegment) -> str:
-    start, end = segment.start_offset.ToNanoseconds(), segment.end_offset.ToNanoseconds()
-    return "" if 0 <= start < end else "that does not end after it starts"
-
-
-_FLAWS: dict[str, Callable[[Any], str]] = {
-    "image_label": lambda _: "",
-    "box": _box,
-    "rotated_box": _rotated_box,
-    "polygon": _polygon,
-    "mask": _mask,
-    "keypoints": _keypoints,
-    "track": _track,
-    "temporal_segment": _temporal_segment,
-}
+_FLAWS: dict[str, Callable[[Any], str]] = {"mask": _mask, "keypoints": _keypoints, "track": _track}
+"""What else can be wrong with a shape than that it has no extent."""

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from vesta_common.errors import InvalidArgument, Violation
 from vesta_common.messages import without
+from vesta_common.shapes import has_extent
 from vesta_contracts.common.v1 import Annotation, Media, PixelBox, PixelPoint
 from vesta_contracts.datasets.v1 import Taxonomy
 
@@ -27,13 +28,14 @@ def check_annotations(
         where = f"{field}[{index}]"
         if annotation.concept not in known:
             raise _refusal(where, f"{annotation.concept!r} is no concept of {taxonomy.name}", "CONCEPT_UNKNOWN")
-        if annotation.WhichOneof("shape") is None:
+        kind = annotation.WhichOneof("shape")
+        if kind is None:
             raise _refusal(where, "has no shape; for the image as a whole set image_label", "SHAPE_MISSING")
         if not all(_on_image(point, media) for point in _points(annotation)):
             raise _refusal(
                 where, f"lies outside the image of {media.width_px} x {media.height_px} pixels", "SHAPE_OUTSIDE_IMAGE"
             )
-        if not _has_extent(annotation):
+        if not has_extent(getattr(annotation, kind)):
             what = "has no extent; minima lie below maxima, an outline has three points, a stretch ends after it starts"
             raise _refusal(where, what, "SHAPE_INVALID")
         if annotation.HasField("mask"):
@@ -75,23 +77,6 @@ def _points(annotation: Annotation) -> Iterable[PixelPoint]:
         case "track":
             for keyframe in annotation.track.keyframes:
                 yield from _corners(keyframe.box)
-
-
-def _has_extent(annotation: Annotation) -> bool:
-    """Whether a shape covers anything; masks, keypoints and tracks may be empty."""
-    match annotation.WhichOneof("shape"):
-        case "box":
-            box = annotation.box
-            return box.x_min_px < box.x_max_px and box.y_min_px < box.y_max_px
-        case "rotated_box":
-            return annotation.rotated_box.width_px > 0 and annotation.rotated_box.height_px > 0
-        case "polygon":
-            return all(len(ring.points) >= 3 for ring in (annotation.polygon.outline, *annotation.polygon.holes))
-        case "temporal_segment":
-            segment = annotation.temporal_segment
-            return 0 <= segment.start_offset.ToNanoseconds() < segment.end_offset.ToNanoseconds()
-        case _:
-            return True
 
 
 def _corners(box: PixelBox) -> Iterable[PixelPoint]:
