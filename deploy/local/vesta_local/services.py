@@ -37,7 +37,7 @@ _BEHIND_THE_GATEWAY = (
     Service("annotation", peers=("datasets",)),
     Service("training", peers=("datasets",), settings={"WORK_FOLDER": "{data}/training"}),
     Service("serving", peers=("datasets", "training"), settings={"TRITON_ADDRESS": "{inference}"}),
-    Service("pipelining", peers=("serving", "connection")),
+    Service("pipelining", peers=("serving", "connection"), settings={"KAFKA_FETCH_WAIT_MS": "25"}),  # frames age
     Service("conductor", peers=("datasets", "annotation", "training", "serving")),
 )
 SERVICES = (

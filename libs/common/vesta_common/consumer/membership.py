@@ -26,7 +26,7 @@ from vesta_common.consumer.offsets import Offsets
 from vesta_common.consumer.options import KafkaOptions
 from vesta_common.consumer.unreadable import FETCH_BYTES_MAX, is_unreadable
 
-HEARTBEAT_INTERVAL_MS = 500
+HEARTBEAT_INTERVAL_MS = 500  # with 2000 the laptop's broker assigns too late
 POLL_INTERVAL_MAX_MS = 300_000
 STAY_INTERVAL = timedelta(seconds=1)
 STAY_TIMEOUT_MS = 50
