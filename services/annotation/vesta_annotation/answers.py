@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 
 from vesta_common.errors import InvalidArgument, Violation
+from vesta_common.shapes import find_flaw
 from vesta_contracts.annotation.v1 import Campaign
 from vesta_contracts.common.v1 import Annotation
-
-from vesta_annotation.shapes import find_flaw
 
 ANSWER_BYTES_MAX = 900_000  # the event that tells of it may have 1,000,000, with the names of those who agreed
 

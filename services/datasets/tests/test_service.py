@@ -21,7 +21,7 @@ from vesta_common.events import new_event
 from vesta_common.objects import ObjectRef, ObjectStore
 from vesta_common.postgres import Postgres
 from vesta_contracts.annotation.v1 import TaskAccepted
-from vesta_contracts.common.v1 import Annotation, Mask, PixelBox
+from vesta_contracts.common.v1 import Annotation, Keyframe, Mask, PixelBox, Track
 from vesta_contracts.datasets.v1 import (
     ArchiveFormat,
     BatchAnnotateItemsRequest,
@@ -236,6 +236,7 @@ def test_a_snapshot_of_many_concepts_can_be_told(datasets: Datasets) -> None:
         (says("van", "car"), "LABEL_NOT_SINGLE"),
         ([Annotation(concept="van")], "SHAPE_MISSING"),
         ([Annotation(concept="van", box=PixelBox(x_max_px=999, y_max_px=9))], "SHAPE_OUTSIDE_IMAGE"),
+        ([Annotation(concept="van", track=Track(track_id="1", keyframes=[Keyframe(), Keyframe()]))], "SHAPE_INVALID"),
         ([Annotation(concept="van", mask=Mask(height_px=9, width_px=9, runs_px=[81]))], "MASK_SIZE_WRONG"),
         ([Annotation(concept="van", mask=Mask(height_px=48, width_px=64, runs_px=[7]))], "MASK_RUNS_WRONG"),
     ],

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from vesta_common.errors import InvalidArgument, Violation
 from vesta_common.messages import without
-from vesta_common.shapes import has_extent
+from vesta_common.shapes import find_flaw
 from vesta_contracts.common.v1 import Annotation, Media, PixelBox, PixelPoint
 from vesta_contracts.datasets.v1 import Taxonomy
 
@@ -28,18 +28,16 @@ def check_annotations(
         where = f"{field}[{index}]"
         if annotation.concept not in known:
             raise _refusal(where, f"{annotation.concept!r} is no concept of {taxonomy.name}", "CONCEPT_UNKNOWN")
-        kind = annotation.WhichOneof("shape")
-        if kind is None:
-            raise _refusal(where, "has no shape; for the image as a whole set image_label", "SHAPE_MISSING")
-        if not all(_on_image(point, media) for point in _points(annotation)):
+        if annotation.HasField("mask"):
+            _check_mask(annotation, media, where)
+        flaw = find_flaw(annotation)
+        if flaw:
+            reason = "SHAPE_INVALID" if annotation.WhichOneof("shape") else "SHAPE_MISSING"
+            raise _refusal(where, flaw, reason)
+        if not _fits(annotation, media):
             raise _refusal(
                 where, f"lies outside the image of {media.width_px} x {media.height_px} pixels", "SHAPE_OUTSIDE_IMAGE"
             )
-        if not has_extent(getattr(annotation, kind)):
-            what = "has no extent; minima lie below maxima, an outline has three points, a stretch ends after it starts"
-            raise _refusal(where, what, "SHAPE_INVALID")
-        if annotation.HasField("mask"):
-            _check_mask(annotation, media, where)
     if not multi_label and len(labels_of(_image_labels(annotations))) > 1:
         raise _refusal(field, "has several labels where the dataset allows one", "LABEL_NOT_SINGLE")
 
@@ -62,8 +60,21 @@ def _image_labels(annotations: Iterable[Annotation]) -> list[Annotation]:
     return [annotation for annotation in annotations if annotation.HasField("image_label")]
 
 
+def _fits(annotation: Annotation, media: Media) -> bool:
+    """Whether a shape lies on the image.
+
+    The corners of a turned box may reach beyond: around what lies in a corner of the image they do. What it is drawn
+    around is no longer than the image's diagonal, however it lies.
+    """
+    box = annotation.rotated_box
+    longest_px = math.hypot(media.width_px, media.height_px) + EDGE_TOLERANCE_PX
+    return max(box.width_px, box.height_px) <= longest_px and all(
+        _on_image(point, media) for point in _points(annotation)
+    )
+
+
 def _points(annotation: Annotation) -> Iterable[PixelPoint]:
-    """The points that bound a shape."""
+    """The points that bound a shape; of a turned box its centre."""
     match annotation.WhichOneof("shape"):
         case "box":
             yield from _corners(annotation.box)
@@ -86,9 +97,7 @@ def _corners(box: PixelBox) -> Iterable[PixelPoint]:
 
 def _on_image(point: PixelPoint, media: Media) -> bool:
     return (
-        math.isfinite(point.x_px)
-        and math.isfinite(point.y_px)
-        and -EDGE_TOLERANCE_PX <= point.x_px <= media.width_px + EDGE_TOLERANCE_PX
+        -EDGE_TOLERANCE_PX <= point.x_px <= media.width_px + EDGE_TOLERANCE_PX
         and -EDGE_TOLERANCE_PX <= point.y_px <= media.height_px + EDGE_TOLERANCE_PX
     )
 
