@@ -24,7 +24,7 @@ from vesta_local.testing import running_platform
 PORT_BLOCK = 5
 GROUPS = ("ingest", "loop", "start", "labels")
 
-console = Console()
+console = Console(soft_wrap=True)
 
 
 def main() -> int:

@@ -36,7 +36,7 @@ FRAME_COUNT = 40
 PAUSE_SECONDS = 0.2
 ROUND_PATIENCE_SECONDS = 600
 
-console = Console()
+console = Console(soft_wrap=True)
 
 
 @dataclass(frozen=True)

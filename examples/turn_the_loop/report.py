@@ -27,7 +27,7 @@ class RoundFigures:
 def print_rounds(console: Console, rounds: list[RoundFigures]) -> None:
     """Prints a line a round."""
     table = Table(title="Round by round", title_justify="left", box=None, pad_edge=False)
-    for column in ("round", "labels", "accuracy (95 %)", "random labels", "tagged alone", "label → model"):
+    for column in ("round", "labels", "accuracy (95 %)", "random", "tagged alone", "label → model"):
         table.add_column(column, justify="right")
     for number, figures in enumerate(rounds, 1):
         table.add_row(
