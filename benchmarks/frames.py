@@ -45,8 +45,9 @@ def measure(owner: Vesta, platform: Platform, turned: Turned) -> list[Figure]:
             floor=FLOOR_MS,
             baseline="onnxruntime alone in one process, a frame at a time; decoding counts as the platform's",
             details={"frame_to_observation_ms": whole_ms, "model_ms": model_ms},
-            note="Two hops over the laptop's broker take 55 ms of it, for it keeps each batch as an object on S3 and looks for new ones twice "
-            "in a wait; decoding takes 10, Triton 7 more than the model alone, the transaction 6. Waits of 10 and 25 ms came to the same.",
+            note="Two hops over the laptop's broker take 55 ms of it, for it keeps each batch as an object on S3 and looks for new ones "
+            "twice in a wait; decoding takes 10, Triton 7 more than the model alone, the transaction 6. Waits of 10 and 25 ms came to the "
+            "same.",
         )
     ]
 
