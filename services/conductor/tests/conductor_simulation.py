@@ -287,8 +287,11 @@ class _Items(_Servicer, ItemServiceServicer):
         return item
 
     def ListItems(self, request: Any, context: Any) -> ListItemsResponse:
-        assert request.filter == "split = TEST AND NOT labelled"
-        names = [name for name, label in self.platform.items.items() if "/items/test" in name and not label]
+        if request.filter == "split = TEST AND NOT labelled":
+            names = [name for name, label in self.platform.items.items() if "/items/test" in name and not label]
+        else:
+            assert request.filter.startswith("labelled AND update_time >= ")
+            names = [name for name, label in self.platform.items.items() if label]
         return ListItemsResponse(items=[Item(name=name) for name in names])
 
     def SelectItems(self, request: Any, context: Any) -> SelectItemsResponse:

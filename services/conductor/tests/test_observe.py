@@ -95,6 +95,20 @@ def test_an_answer_that_others_overtook_is_unsettled() -> None:
     assert look(platform).unsettled
 
 
+def test_answers_that_have_settled_are_asked_for_all_at_once() -> None:
+    platform = a_platform()
+    tasks = [Task(item=f"{DATASET}/items/train{number:04}") for number in range(1, 30)]
+    request = BatchCreateTasksRequest(parent=NAMES.campaign, tasks=tasks, request_id="others")
+    platform.peers().tasks.BatchCreateTasks(request)
+    accept(platform)
+    platform.deliver(platform.on_their_way)
+    asked: list[str] = []
+    world = look(platform, before=asked.append)
+    assert len(world.accepted) == 30
+    assert not world.unsettled
+    assert "GetItem" not in asked
+
+
 def test_an_answer_that_never_arrives_is_waited_for_no_longer_than_a_minute() -> None:
     platform = a_platform()
     accept(platform)

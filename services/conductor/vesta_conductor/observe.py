@@ -32,7 +32,8 @@ PAGES_MAX = 20  # of any list: 20,000 entries
 ROUNDS_OF_CONTROL = 20  # rounds before this one whose control answers are read
 LATELY = timedelta(days=1)
 SETTLE = timedelta(seconds=60)  # how long an answer may take from its task to its item before nobody waits for it
-SETTLE_ITEMS_MAX = 100  # newest answers whose items are looked at
+SETTLE_ANSWERS_MAX = 200  # newest answers that are looked for
+CLOCKS_APART_MAX = timedelta(seconds=60)  # of two services
 EMBEDDING_RUNS_MAX = 20
 
 
@@ -51,7 +52,7 @@ def observe(peers: Peers, names: LoopNames, policy: Policy, history: History, no
     labelling = campaign is not None and snapshot is None
     undecided = _tasks(peers, names, "state = OPEN OR state = IN_REVIEW") if labelling else ()
     accepted = _tasks(peers, names, f"state = ACCEPTED AND update_time >= {_lately(history, now)}") if labelling else ()
-    unsettled = any(_is_unsettled(peers, task) for task in _fresh(accepted, now))
+    unsettled = _is_unsettled(peers, policy.dataset, _fresh(accepted, now))
     deployment = _find(peers.deployments.GetDeployment, GetDeploymentRequest(name=names.deployment))
     dataset = _find(peers.datasets.GetDataset, GetDatasetRequest(name=policy.dataset))
     world = World(
@@ -139,13 +140,22 @@ def _unlabelled_test_items(peers: Peers, dataset: Dataset | None, policy: Policy
 
 def _fresh(accepted: tuple[Task, ...], now: datetime) -> list[Task]:
     """The answers that may still be on their way to their items, the newest first. They overtake one another."""
-    newest = sorted(accepted, key=lambda task: task.update_time.ToNanoseconds(), reverse=True)[:SETTLE_ITEMS_MAX]
+    newest = sorted(accepted, key=lambda task: task.update_time.ToNanoseconds(), reverse=True)[:SETTLE_ANSWERS_MAX]
     return [task for task in newest if now - task.update_time.ToDatetime(now.tzinfo) < SETTLE]
 
 
-def _is_unsettled(peers: Peers, task: Task) -> bool:
-    item = _find(peers.items.GetItem, GetItemRequest(name=task.item))
-    return item is not None and not item.HasField("accepted")
+def _is_unsettled(peers: Peers, dataset: str, fresh: list[Task]) -> bool:
+    """Whether the dataset does not show one of these answers yet. Items that are gone wait for none."""
+    if not fresh:
+        return False
+    since = fresh[-1].update_time.ToDatetime(UTC) - CLOCKS_APART_MAX
+    request = ListItemsRequest(
+        parent=dataset, filter=f"labelled AND update_time >= {_quoted(since)}", page_size=PAGE_SIZE
+    )
+    found = _find(peers.items.ListItems, request)
+    settled = {item.name for item in found.items} if found else set()
+    left = (_find(peers.items.GetItem, GetItemRequest(name=task.item)) for task in fresh if task.item not in settled)
+    return any(item is not None and not item.HasField("accepted") for item in left)
 
 
 def _stable(peers: Peers, deployment: Deployment | None) -> ModelVersion | None:

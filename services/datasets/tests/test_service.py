@@ -326,6 +326,16 @@ def test_items_are_found_by_what_is_known_of_them(datasets: Datasets) -> None:
     refusal(InvalidArgument, lambda: datasets.listed(dataset, "colour = red"), "FILTER_INVALID")
 
 
+def test_what_was_labelled_lately_is_found_by_its_time(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    earlier, later, _ = (item.name for item in datasets.add(dataset, *(a_medium(number) for number in range(3))))
+    datasets.annotate(dataset, earlier, "van")
+    datasets.advance(timedelta(minutes=5))
+    datasets.annotate(dataset, later, "van")
+    since = (datasets.store.clock.now() - timedelta(minutes=1)).isoformat()
+    assert datasets.listed(dataset, f'labelled AND update_time >= "{since}"') == [later]
+
+
 def test_the_most_alike_item_is_itself_and_strangers_are_refused(datasets: Datasets) -> None:
     dataset = datasets.a_dataset()
     names = [one.name for one in datasets.add(dataset, *map(a_medium, range(5)))]

@@ -22,6 +22,7 @@ _FIELDS: Mapping[str, Field] = {
     "sha256": Field("items.sha256"),
     "source": Field("items.source"),
     "create_time": Field("items.create_time", instant, ordered=True),
+    "update_time": Field("items.update_time", instant, ordered=True),
 }
 
 
