@@ -16,13 +16,13 @@ from vesta_common.broker import open_producer
 from vesta_common.images import model_pixels
 from vesta_contracts.pipelining.v1 import ObservationMade
 from vesta_local.platform import Platform
+from vesta_local.services import FRAME_FETCH_WAIT_MS
 
 OBSERVATION_TOPIC = "vesta.pipelining.observation.v1"
 FRAMES = 60
 WARM_FRAMES = 5
 WIDTH_PX, HEIGHT_PX = 1280, 720
 FRAME_INTERVAL = timedelta(milliseconds=200)
-FETCH_WAIT_MS = 25  # as the laptop has the service ask
 PATIENCE_SECONDS = 30
 GOAL_MS = 60
 FLOOR_MS = 200
@@ -62,7 +62,9 @@ def _model_milliseconds(in_process: InProcess, frame: bytes) -> float:
 def _frame_to_observation_ms(platform: Platform, stream: str, frames: list[bytes]) -> Iterator[float]:
     """Sends each frame when the last one has been observed and its time has come."""
     kafka = platform.home.address("events")
-    consumer = KafkaConsumer(bootstrap_servers=kafka, auto_offset_reset="earliest", fetch_max_wait_ms=FETCH_WAIT_MS)
+    consumer = KafkaConsumer(
+        bootstrap_servers=kafka, auto_offset_reset="earliest", fetch_max_wait_ms=FRAME_FETCH_WAIT_MS
+    )
     consumer.assign([TopicPartition(OBSERVATION_TOPIC, number) for number in _partitions(consumer)])
     producer = open_producer(kafka)
     try:

@@ -27,6 +27,10 @@ class Service:
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
+# Tansu looks twice in its wait, at the beginning and in the middle, so that half of it is what an event takes on its way at most. It
+# also reads no longer than that, from the partition's first record on: what a machine under load does not manage, `fetch_wait` mends.
+FETCH_WAIT_MS = 100
+FRAME_FETCH_WAIT_MS = 25  # of cameras, whose frames age
 _BEHIND_THE_GATEWAY = (
     Service(
         "connection",
@@ -37,7 +41,7 @@ _BEHIND_THE_GATEWAY = (
     Service("annotation", peers=("datasets",)),
     Service("training", peers=("datasets",), settings={"WORK_FOLDER": "{data}/training"}),
     Service("serving", peers=("datasets", "training"), settings={"TRITON_ADDRESS": "{inference}"}),
-    Service("pipelining", peers=("serving", "connection"), settings={"KAFKA_FETCH_WAIT_MS": "25"}),  # frames age
+    Service("pipelining", peers=("serving", "connection"), settings={"KAFKA_FETCH_WAIT_MS": str(FRAME_FETCH_WAIT_MS)}),
     Service("conductor", peers=("datasets", "annotation", "training", "serving")),
 )
 SERVICES = (
@@ -54,9 +58,6 @@ SERVICES = (
     ),
 )
 NAMES = tuple(service.name for service in SERVICES)
-# Tansu looks twice in its wait, at the beginning and in the middle, so that half of it is what an event takes on its way at most. It
-# also reads no longer than that, from the partition's first record on: what a machine under load does not manage, `fetch_wait` mends.
-FETCH_WAIT_MS = 100
 _BY_NAME = {service.name: service for service in SERVICES}
 # Beside the settings: few arenas and threads a library, for memory's and two cores' sake.
 _PROCESS = {"MALLOC_ARENA_MAX": "2", "OMP_NUM_THREADS": "2", "PYTHONUNBUFFERED": "1", "GRPC_VERBOSITY": "NONE"}

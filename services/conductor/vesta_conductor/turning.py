@@ -5,7 +5,7 @@ from datetime import timedelta
 from google.protobuf.field_mask_pb2 import FieldMask
 from vesta_common.messages import without
 from vesta_contracts.conductor.v1 import GateVerdict, LabelSaving, LoopStatus
-from vesta_contracts.datasets.v1 import CreateSnapshotRequest, Snapshot
+from vesta_contracts.datasets.v1 import CreateSnapshotRequest, Snapshot, SplitStatistics
 from vesta_contracts.serving.v1 import Deployment, UpdateDeploymentRequest
 from vesta_contracts.training.v1 import CreateTrainingRunRequest, Metrics, TrainingRun
 
@@ -79,16 +79,19 @@ def _with_snapshot(s: Situation, snapshot: Snapshot) -> RoundRecord:
         current,
         label_time=current.label_time or snapshot.create_time.ToDatetime(s.now.tzinfo),
         snapshot=snapshot.name,
-        label_count=sum(side.labelled_count for side in snapshot.statistics.splits if side.split == "TRAIN"),
+        label_count=_train_side(snapshot).labelled_count,
         control_label_count=snapshot.statistics.control_count,
     )
 
 
+def _train_side(snapshot: Snapshot) -> SplitStatistics:
+    return next((side for side in snapshot.statistics.splits if side.split == "TRAIN"), SplitStatistics())
+
+
 def _too_few_concepts(s: Situation, current: RoundRecord, snapshot: Snapshot) -> Step | None:
     """One concept alone teaches nothing: more labels come first."""
-    train = [side.concept_counts for side in snapshot.statistics.splits if side.split == "TRAIN"]
-    seen = [concept for concept, count in train[0].items() if count] if train else []
-    if not train or len(seen) >= CONCEPTS_MIN or (s.world.dataset is not None and s.world.dataset.multi_label and seen):
+    seen = [concept for concept, count in _train_side(snapshot).concept_counts.items() if count]
+    if len(seen) >= CONCEPTS_MIN or (s.world.dataset is not None and s.world.dataset.multi_label and seen):
         return None
     found = f"all labels so far say {seen[0]}" if seen else "no label so far names a concept"
     reason = f"A classifier needs {CONCEPTS_MIN} concepts, and {found}: more labels come first."
