@@ -1,14 +1,25 @@
 """A name is there or not, taken or not; made once; changed as mask and etag allow."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from psycopg.errors import SerializationFailure
 from vesta_common.errors import Aborted, AlreadyExists, InvalidArgument, NotFound
-from vesta_common.etags import with_etag
+from vesta_common.etags import etag_of, with_etag
 from vesta_common.postgres import Connection, Postgres
-from vesta_common.resources import create_once, existing, find_answer, missing, revise, run_once, taken
+from vesta_common.resources import (
+    body_of,
+    create_once,
+    existing,
+    find_answer,
+    missing,
+    resource_of,
+    revise,
+    run_once,
+    taken,
+)
 from vesta_contracts.datasets.v1 import CreateTaxonomyRequest, Taxonomy
 
 NAME = "projects/acme/taxonomies/vans"
@@ -118,3 +129,13 @@ def test_a_revision_is_refused_where_the_etag_is_stale_or_the_field_fixed(
 ) -> None:
     with pytest.raises(error):
         revise(Taxonomy(name=NAME), wanted, FieldMask(paths=paths), ("display_name",))
+
+
+def test_what_a_row_keeps_of_a_resource_comes_back_with_its_times_and_etag() -> None:
+    taxonomy = Taxonomy(name=NAME, display_name="Vans", etag="stale")
+    taxonomy.update_time.FromDatetime(datetime(2020, 1, 1, tzinfo=UTC))
+    times = {"create_time": datetime(2026, 1, 1, tzinfo=UTC), "update_time": datetime(2026, 1, 2, tzinfo=UTC)}
+    found = resource_of(Taxonomy, {"body": body_of(taxonomy, "display_name"), **times})
+    assert (found.name, found.display_name) == (NAME, "")
+    assert found.update_time.ToDatetime(UTC) == times["update_time"]
+    assert found.etag == etag_of(found)

@@ -1,6 +1,6 @@
-"""What every resource's methods share: a name is there or not, taken or not; made once; changed as mask and etag allow."""
+"""What every resource's methods share: a name is there or not, taken or not; made once; kept in a row; changed as mask and etag allow."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 import psycopg
@@ -8,9 +8,10 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
 from vesta_common.errors import AlreadyExists, NotFound
-from vesta_common.etags import check_etag
+from vesta_common.etags import check_etag, with_etag
 from vesta_common.idempotency import find_first, once
 from vesta_common.masks import apply_update
+from vesta_common.messages import set_times, without
 from vesta_common.postgres import Connection, Postgres
 
 T = TypeVar("T")
@@ -77,6 +78,18 @@ def create_once(postgres: Postgres, request: Any, kind: type[M], name: str, crea
         return run_once(postgres, request, kind, create)
     except psycopg.errors.UniqueViolation as error:
         raise taken(name) from error
+
+
+def body_of(resource: M, *apart: str) -> bytes:
+    """What the column `body` keeps of a resource: all but its times, its etag, and the fields `apart`, which follow from elsewhere."""
+    return without(resource, "create_time", "update_time", "etag", *apart).SerializeToString(deterministic=True)
+
+
+def resource_of(kind: type[M], row: Mapping[str, Any]) -> M:
+    """The resource of a row with a body and its times, etag and all."""
+    resource = kind.FromString(bytes(row["body"]))
+    set_times(resource, row, "create_time", "update_time")
+    return with_etag(resource)
 
 
 def revise(current: M, wanted: M, mask: FieldMask, mutable: Collection[str]) -> M:

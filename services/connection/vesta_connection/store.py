@@ -8,12 +8,11 @@ from typing import Any
 
 from vesta_common import outbox
 from vesta_common.clock import Clock
-from vesta_common.etags import with_etag
 from vesta_common.events import new_event
-from vesta_common.messages import set_times, without
+from vesta_common.messages import copy_of, set_times
 from vesta_common.names import parent_of
 from vesta_common.postgres import Connection, Postgres, load_queries
-from vesta_common.resources import existing
+from vesta_common.resources import body_of, existing, resource_of
 from vesta_contracts.connection.v1 import Refusal, Source, Sync, SyncFailed, SyncProgressed, SyncSucceeded
 from vesta_contracts.datasets.v1 import CreatedItem
 
@@ -79,7 +78,7 @@ class Store:
         Raises:
             NotFound: there is none.
         """
-        return _source(existing(queries.find_source(connection, name=name), name))
+        return resource_of(Source, existing(queries.find_source(connection, name=name), name))
 
     def get_source_with_secret(self, name: str) -> tuple[Source, str]:
         """A Source and its secret.
@@ -89,7 +88,7 @@ class Store:
         """
         with self.postgres.transaction() as connection:
             row = existing(queries.find_source(connection, name=name), name)
-        return _source(row), row["secret"]
+        return resource_of(Source, row), row["secret"]
 
     def lock_source(self, connection: Connection, name: str) -> tuple[Source, str]:
         """A Source and its secret, kept from others until the transaction ends.
@@ -98,11 +97,14 @@ class Store:
             NotFound: there is none.
         """
         row = existing(queries.lock_source(connection, name=name), name)
-        return _source(row), row["secret"]
+        return resource_of(Source, row), row["secret"]
 
     def list_sources(self, connection: Connection, parent: str, after: str, limit: int) -> list[Source]:
         """A project's Sources after a name, in order of name."""
-        return [_source(row) for row in queries.list_sources(connection, parent=parent, after=after, limit=limit)]
+        return [
+            resource_of(Source, row)
+            for row in queries.list_sources(connection, parent=parent, after=after, limit=limit)
+        ]
 
     def update_source(self, connection: Connection, source: Source, secret: str) -> None:
         """Keeps a changed Source."""
@@ -250,16 +252,10 @@ class Store:
 
 def _body(source: Source) -> bytes:
     """What is kept of a Source: all but its secret, its times and its etag."""
-    kept = without(source, "create_time", "update_time", "etag")
+    kept = copy_of(source)
     if kept.WhichOneof("kind") == "bucket":
         kept.bucket.secret_access_key = ""
-    return kept.SerializeToString(deterministic=True)
-
-
-def _source(row: dict[str, Any]) -> Source:
-    source = Source.FromString(bytes(row["body"]))
-    set_times(source, row, "create_time", "update_time")
-    return with_etag(source)
+    return body_of(kept)
 
 
 def _sync(row: dict[str, Any]) -> Sync:

@@ -7,13 +7,12 @@ from typing import Any
 
 from vesta_common import outbox
 from vesta_common.clock import Clock
-from vesta_common.etags import with_etag
 from vesta_common.events import new_event
 from vesta_common.filters import Where
-from vesta_common.messages import set_times, without
+from vesta_common.messages import set_times
 from vesta_common.names import parent_of
 from vesta_common.postgres import Connection, Postgres, load_queries
-from vesta_common.resources import existing, missing
+from vesta_common.resources import body_of, existing, missing, resource_of
 from vesta_contracts.pipelining.v1 import Observation, ObservationMade, Pipeline, Stream
 
 from vesta_pipelining import shedding
@@ -94,7 +93,7 @@ class Store:
             connection,
             name=pipeline.name,
             parent=parent_of(pipeline.name),
-            body=_pipeline_body(pipeline),
+            body=body_of(pipeline),
             now=self._clock.now(),
         )
 
@@ -104,7 +103,7 @@ class Store:
         Raises:
             NotFound: there is none.
         """
-        return _pipeline(existing(queries.find_pipeline(connection, name=name), name))
+        return resource_of(Pipeline, existing(queries.find_pipeline(connection, name=name), name))
 
     def lock_pipeline(self, connection: Connection, name: str) -> Pipeline:
         """A pipeline, kept from others until the transaction ends.
@@ -112,15 +111,18 @@ class Store:
         Raises:
             NotFound: there is none.
         """
-        return _pipeline(existing(queries.lock_pipeline(connection, name=name), name))
+        return resource_of(Pipeline, existing(queries.lock_pipeline(connection, name=name), name))
 
     def list_pipelines(self, connection: Connection, parent: str, after: str, limit: int) -> list[Pipeline]:
         """A project's pipelines after a name, in order of name."""
-        return [_pipeline(row) for row in queries.list_pipelines(connection, parent=parent, after=after, limit=limit)]
+        return [
+            resource_of(Pipeline, row)
+            for row in queries.list_pipelines(connection, parent=parent, after=after, limit=limit)
+        ]
 
     def update_pipeline(self, connection: Connection, pipeline: Pipeline) -> None:
         """Keeps what a pipeline is now."""
-        queries.update_pipeline(connection, name=pipeline.name, body=_pipeline_body(pipeline), now=self._clock.now())
+        queries.update_pipeline(connection, name=pipeline.name, body=body_of(pipeline), now=self._clock.now())
 
     def delete_pipeline(self, connection: Connection, name: str) -> None:
         """Removes a pipeline with all that is below it.
@@ -298,16 +300,6 @@ class Store:
                 queries.count_uncertain(connection, name=frame.stream)
 
         self.postgres.run(work)
-
-
-def _pipeline_body(pipeline: Pipeline) -> bytes:
-    return without(pipeline, "create_time", "update_time", "etag").SerializeToString(deterministic=True)
-
-
-def _pipeline(row: dict[str, Any]) -> Pipeline:
-    found = Pipeline.FromString(bytes(row["body"]))
-    set_times(found, row, "create_time", "update_time")
-    return with_etag(found)
 
 
 def _stream(row: dict[str, Any]) -> Stream:

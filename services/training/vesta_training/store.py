@@ -14,7 +14,7 @@ from vesta_common.filters import Where
 from vesta_common.messages import copy_of, set_times, without
 from vesta_common.names import parent_of
 from vesta_common.postgres import Connection, Postgres, load_queries
-from vesta_common.resources import existing
+from vesta_common.resources import existing, resource_of
 from vesta_contracts.training.v1 import (
     Estimate,
     Model,
@@ -90,15 +90,18 @@ class Store:
     def find_recipe(self, connection: Connection, name: str) -> Recipe | None:
         """A project's own recipe."""
         row = queries.find_recipe(connection, name=name)
-        return _recipe(row) if row else None
+        return resource_of(Recipe, row) if row else None
 
     def lock_recipe(self, connection: Connection, name: str) -> Recipe:
         """A project's own recipe, which nobody else changes before the transaction ends. Raises NotFound."""
-        return _recipe(existing(queries.lock_recipe(connection, name=name), name))
+        return resource_of(Recipe, existing(queries.lock_recipe(connection, name=name), name))
 
     def list_recipes(self, connection: Connection, parent: str, after: str, limit: int) -> list[Recipe]:
         """A project's own recipes after a name, by name."""
-        return [_recipe(row) for row in queries.list_recipes(connection, parent=parent, after=after, limit=limit)]
+        return [
+            resource_of(Recipe, row)
+            for row in queries.list_recipes(connection, parent=parent, after=after, limit=limit)
+        ]
 
     def update_recipe(self, connection: Connection, recipe: Recipe) -> None:
         """Keeps a changed recipe."""
@@ -367,12 +370,6 @@ class Store:
 def _recipe_body(recipe: Recipe) -> bytes:
     kept = Recipe(name=recipe.name, display_name=recipe.display_name, yaml=recipe.yaml)
     return kept.SerializeToString()
-
-
-def _recipe(row: dict[str, Any]) -> Recipe:
-    recipe = Recipe.FromString(bytes(row["body"]))
-    set_times(recipe, row, "create_time", "update_time")
-    return with_etag(recipe)
 
 
 def _run(row: dict[str, Any], before: int) -> TrainingRun:

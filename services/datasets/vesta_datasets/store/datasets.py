@@ -6,10 +6,9 @@ from typing import Any
 from vesta_common.clock import Clock
 from vesta_common.names import parent_of
 from vesta_common.postgres import Connection
-from vesta_common.resources import existing
+from vesta_common.resources import body_of, existing, resource_of
 from vesta_contracts.datasets.v1 import Dataset, DatasetCounts
 
-from vesta_datasets.store.rows import body_of, resource_of
 from vesta_datasets.store.statements import queries
 
 

@@ -1,29 +1,15 @@
-"""Rows of more than one table ⇄ messages and arrays. Pure."""
+"""Rows to items and embeddings, for whoever reads them. Pure."""
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pgvector import Vector
 from vesta_common.etags import with_etag
-from vesta_common.messages import set_times, without
+from vesta_common.messages import set_times
 from vesta_contracts.common.v1 import Media
-from vesta_contracts.datasets.v1 import Dataset, Item, Split, Taxonomy
-
-R = TypeVar("R", Taxonomy, Dataset)
-
-
-def body_of(resource: Taxonomy | Dataset, *counted: str) -> bytes:
-    """What is kept of a resource: all but what follows from its row."""
-    return without(resource, "create_time", "update_time", "etag", *counted).SerializeToString(deterministic=True)
-
-
-def resource_of(kind: type[R], row: Mapping[str, Any]) -> R:
-    """The resource of a row with a body."""
-    resource = kind.FromString(bytes(row["body"]))
-    set_times(resource, row, "create_time", "update_time")
-    return with_etag(resource)
+from vesta_contracts.datasets.v1 import Item, Split
 
 
 def item_of(row: Mapping[str, Any]) -> Item:
