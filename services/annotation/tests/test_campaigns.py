@@ -1,7 +1,7 @@
 """Campaigns over gRPC on the real database."""
 
 import pytest
-from annotation_builders import CAMPAIGN, LEASE, PROJECT, FakeDatasets, Service, item, label, member
+from annotation_builders import CAMPAIGN, DATASET, LEASE, PROJECT, FakeDatasets, Service, item, label, member
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from vesta_common.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
@@ -158,6 +158,26 @@ def test_closing_cancels_what_is_undecided_and_tells_of_each(annotation: Service
     with pytest.raises(FailedPrecondition) as raised:
         annotation.submit("ada", leased, label("van"))
     assert raised.value.reason == "TASK_DECIDED"
+
+
+@pytest.mark.parametrize("state", [Campaign.PAUSED, Campaign.CLOSED])
+def test_a_campaign_whose_dataset_is_deleted_can_be_paused_and_closed(
+    annotation: Service, datasets: FakeDatasets, state: "Campaign.State.ValueType"
+) -> None:
+    annotation.has_campaign()
+    (task,) = annotation.has_tasks("one")
+    datasets.gone = True
+    assert annotation.set_campaign(state=state, display_name="Over").state == state
+    assert annotation.task(task).state == (Task.CANCELLED if state == Campaign.CLOSED else Task.OPEN)
+
+
+def test_what_a_campaign_asks_cannot_change_once_its_dataset_is_deleted(
+    annotation: Service, datasets: FakeDatasets
+) -> None:
+    annotation.has_campaign()
+    datasets.gone = True
+    with pytest.raises(NotFound, match=DATASET):
+        annotation.set_campaign(concepts=["van"])
 
 
 def test_a_closed_campaign_takes_no_tasks_until_it_is_active_again(annotation: Service) -> None:

@@ -24,6 +24,7 @@ from vesta_contracts.datasets.v1 import (
     DatasetServiceStub,
     GetDatasetRequest,
     GetTaxonomyRequest,
+    Taxonomy,
     TaxonomyServiceStub,
 )
 
@@ -75,15 +76,15 @@ class CampaignService(CampaignServiceServicer):
         return ListCampaignsResponse(campaigns=campaigns, next_page_token=token)
 
     def UpdateCampaign(self, request: UpdateCampaignRequest, context: grpc.ServicerContext) -> Campaign:
-        """Changes a campaign; closing it cancels what is undecided."""
+        """Changes a campaign; closing it cancels what is undecided. Only new concepts need the dataset to be there."""
         with self._store.transaction() as connection:
             current = self._store.get_campaign(connection, request.campaign.name)
-        dataset = self._datasets.GetDataset(GetDatasetRequest(name=current.dataset))
-        taxonomy = self._taxonomies.GetTaxonomy(GetTaxonomyRequest(name=dataset.taxonomy))
+        wanted = revise(current, request.campaign, request.update_mask, _MUTABLE)
+        taxonomy = self._taxonomy_of(current) if wanted.concepts != current.concepts else None
         with self._store.transaction() as connection:
             current = self._store.get_campaign(connection, request.campaign.name, lock=True)
             wanted = revise(current, request.campaign, request.update_mask, _MUTABLE)
-            if wanted.concepts != current.concepts:
+            if taxonomy is not None:
                 wanted.concepts[:] = asked_concepts(wanted.concepts, taxonomy)
             updated = self._store.update_campaign(connection, _with_defaults(wanted))
             if updated.state == Campaign.CLOSED:
@@ -104,6 +105,11 @@ class CampaignService(CampaignServiceServicer):
             self._store.get_campaign(connection, request.name)
             answers = self._store.list_answers(connection, request.name)
         return measure_agreement(answers)
+
+    def _taxonomy_of(self, campaign: Campaign) -> Taxonomy:
+        """The taxonomy of the campaign's dataset. Raises NotFound where the dataset is deleted."""
+        dataset = self._datasets.GetDataset(GetDatasetRequest(name=campaign.dataset))
+        return self._taxonomies.GetTaxonomy(GetTaxonomyRequest(name=dataset.taxonomy))
 
 
 def _with_defaults(wanted: Campaign) -> Campaign:
