@@ -19,6 +19,7 @@ from vesta_contracts.datasets.v1 import (
 
 from vesta_datasets import splits
 from vesta_datasets.annotations import check_annotations
+from vesta_datasets.decisions import decide_time
 from vesta_datasets.duplicates import DISTANCE_MAX_BITS, DuplicateIndex, Hashed, near, probes
 from vesta_datasets.store import Store
 
@@ -146,17 +147,19 @@ def accept_directly(
     item: str,
     annotations: Sequence[Annotation],
     annotator: str,
-    *,
-    control: bool = False,
+    kept: AcceptedAnnotations | None = None,
 ) -> None:
     """Accepts annotations that an engineer brings, as reviewed, and tells of it.
 
     Args:
-        control: whether the random control arm drew the item; a correction does not change that.
+        kept: what is accepted for the item so far, read with its row locked.
     """
     accepted = AcceptedAnnotations(
-        annotations=annotations, annotators=[annotator] if annotator else [], reviewed=True, control=control
+        annotations=annotations,
+        annotators=[annotator] if annotator else [],
+        reviewed=True,
+        control=kept is not None and kept.control,
     )
-    accepted.accept_time.FromDatetime(store.clock.now())
+    accepted.accept_time.FromDatetime(decide_time(kept, store.clock.now()))
     store.items.accept(connection, item, accepted)
     store.publish(connection, item, ItemAnnotated(item=item, accepted=accepted))

@@ -12,6 +12,7 @@ from vesta_contracts.datasets.v1 import AcceptedAnnotations, ItemAnnotated
 from vesta_contracts.serving.v1 import PredictionMade
 
 from vesta_datasets.store import Store
+from vesta_datasets.store.items import Outcome
 from vesta_datasets.store.predictions import ScoringModel
 
 log = structlog.get_logger()
@@ -32,7 +33,7 @@ class Reactions:
         return {"vesta.serving.prediction.v1.made": self.handle_prediction_made}
 
     def handle_task_accepted(self, connection: Connection, event: Event) -> None:
-        """Keeps an expert's answer with its item and tells of it."""
+        """Keeps an expert's answer with its item and publishes that, unless a later decision is there."""
         told: TaskAccepted = event.payload
         accepted = AcceptedAnnotations(
             annotations=told.annotations,
@@ -44,8 +45,9 @@ class Reactions:
             control=told.control,
             accept_time=told.accept_time,
         )
-        if not self._store.items.accept(connection, told.item, accepted):
-            log.warning("label_of_deleted_item", item=told.item, task=told.task)
+        outcome = self._store.items.accept(connection, told.item, accepted)
+        if outcome is not Outcome.KEPT:
+            log.warning("label_not_kept", item=told.item, task=told.task, outcome=outcome.name)
             return
         self._store.publish(connection, told.item, ItemAnnotated(item=told.item, accepted=accepted))
 

@@ -98,7 +98,7 @@ SELECT * FROM items WHERE name = :name;
 SELECT * FROM items WHERE dataset = :dataset AND name = ANY(:names);
 
 -- name: lock_items
-SELECT name, media, control FROM items WHERE name = ANY(:names) ORDER BY name FOR UPDATE;
+SELECT name, media, accepted, control FROM items WHERE name = ANY(:names) ORDER BY name FOR UPDATE;
 
 -- name: update_metadata!
 UPDATE items SET metadata = :metadata, update_time = :now WHERE name = :name;
@@ -123,6 +123,7 @@ WHERE items.group_name = heir.group_name AND items.name <> :name AND :name IN (i
 DELETE FROM items WHERE name = :name;
 
 -- name: accept!
+-- Writes the decision that stands; which one that is has been found with the row locked.
 UPDATE items SET
     accepted = :accepted, labels = :labels, reviewed = :reviewed, control = control OR :control, update_time = :now
 WHERE name = :name;

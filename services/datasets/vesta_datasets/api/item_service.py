@@ -150,8 +150,8 @@ class ItemService(ItemServiceServicer):
                     field=f"items[{index}].annotations",
                 )
             for entry in request.items:
-                control = items[entry.item].control
-                accept_directly(self._store, connection, entry.item, entry.annotations, trace.caller(), control=control)
+                kept = items[entry.item].accepted
+                accept_directly(self._store, connection, entry.item, entry.annotations, trace.caller(), kept)
             return BatchAnnotateItemsResponse(annotated_count=len(names))
 
         return run_once(self._store.postgres, request, BatchAnnotateItemsResponse, annotate)

@@ -2,16 +2,19 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
 from typing import Any, NamedTuple
 
 from vesta_common.clock import Clock
 from vesta_common.filters import Where
+from vesta_common.messages import copy_of
 from vesta_common.postgres import Connection
 from vesta_common.resources import existing
 from vesta_contracts.common.v1 import Media
 from vesta_contracts.datasets.v1 import AcceptedAnnotations, Item
 
 from vesta_datasets.annotations import labels_of
+from vesta_datasets.decisions import latest
 from vesta_datasets.duplicates import bands
 from vesta_datasets.splits import Placement
 from vesta_datasets.store.rows import item_of
@@ -24,11 +27,21 @@ class LockedItem(NamedTuple):
     """What to know of an item before something is accepted for it.
 
     Attributes:
+        accepted: the decision that stands; None where nobody has decided.
         control: whether the random control arm drew it.
     """
 
     media: Media
+    accepted: AcceptedAnnotations | None
     control: bool
+
+
+class Outcome(Enum):
+    """What became of a decision."""
+
+    KEPT = "it stands"
+    OUTDATED = "a later decision was there"
+    GONE = "the item is deleted"
 
 
 class Items:
@@ -103,7 +116,7 @@ class Items:
         rows = {row["name"]: row for row in queries.lock_items(connection, names=list(names))}
         for name in names:
             existing(rows.get(name), name)
-        return {name: LockedItem(Media.FromString(bytes(row["media"])), row["control"]) for name, row in rows.items()}
+        return {name: _locked(row) for name, row in rows.items()}
 
     def update_metadata(self, connection: Connection, name: str, metadata: Mapping[str, str]) -> None:
         """Replaces an item's metadata."""
@@ -114,15 +127,27 @@ class Items:
         queries.refound_group(connection, name=name, now=self._clock.now())
         queries.delete_item(connection, name=name)
 
-    def accept(self, connection: Connection, name: str, accepted: AcceptedAnnotations) -> bool:
-        """Keeps what is accepted for an item; False where the item is gone."""
-        count = queries.accept(
-            connection,
-            name=name,
-            accepted=accepted.SerializeToString(),
-            labels=list(labels_of(accepted.annotations)),
-            reviewed=accepted.reviewed,
-            control=accepted.control,
-            now=self._clock.now(),
-        )
-        return bool(count)
+    def accept(self, connection: Connection, name: str, made: AcceptedAnnotations) -> Outcome:
+        """Keeps a decision on an item, unless a later one is there: events arrive late and are replayed."""
+        row = next(iter(queries.lock_items(connection, names=[name])), None)
+        if row is None:
+            return Outcome.GONE
+        item = _locked(row)
+        made = copy_of(made, control=made.control or item.control)
+        standing = latest(item.accepted, made)
+        if standing != item.accepted:
+            queries.accept(
+                connection,
+                name=name,
+                accepted=standing.SerializeToString(),
+                labels=list(labels_of(standing.annotations)),
+                reviewed=standing.reviewed,
+                control=standing.control,
+                now=self._clock.now(),
+            )
+        return Outcome.KEPT if standing == made else Outcome.OUTDATED
+
+
+def _locked(row: Mapping[str, Any]) -> LockedItem:
+    accepted = None if row["accepted"] is None else AcceptedAnnotations.FromString(bytes(row["accepted"]))
+    return LockedItem(Media.FromString(bytes(row["media"])), accepted, row["control"])

@@ -1,0 +1,104 @@
+"""The latest decision stands, in whatever order decisions arrive."""
+
+from datetime import UTC, datetime, timedelta
+from functools import reduce
+from itertools import permutations
+
+from datasets_builders import Datasets, a_medium, says
+from hypothesis import given
+from hypothesis import strategies as st
+from vesta_common.events import new_event
+from vesta_contracts.annotation.v1 import TaskAccepted
+from vesta_contracts.datasets.v1 import AcceptedAnnotations, GetItemRequest
+from vesta_datasets.decisions import decide_time, latest
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+
+
+def a_decision(seconds: int, task: str = "", concept: str = "van", *, control: bool = False) -> AcceptedAnnotations:
+    made = AcceptedAnnotations(annotations=says(concept), task=task, control=control)
+    made.accept_time.FromDatetime(NOON + seconds * SECOND)
+    return made
+
+
+def told_of(datasets: Datasets, item: str, seconds: int, task: str, concept: str, *, control: bool = False) -> None:
+    """An answer arrives that was accepted so many seconds after noon."""
+    told = TaskAccepted(task=task, item=item, annotations=says(concept), control=control)
+    told.accept_time.FromDatetime(NOON + seconds * SECOND)
+    datasets.handle(new_event("annotation", task, told, datasets.store.clock.now()))
+
+
+def accepted_of(datasets: Datasets, item: str) -> AcceptedAnnotations:
+    return datasets.items.GetItem(GetItemRequest(name=item)).accepted
+
+
+def concept_of(datasets: Datasets, item: str) -> str:
+    return accepted_of(datasets, item).annotations[0].concept
+
+
+@given(
+    st.lists(
+        st.builds(
+            a_decision,
+            st.integers(0, 2),
+            st.sampled_from(["projects/a/campaigns/c/tasks/1", "projects/a/campaigns/c/tasks/2"]),
+            control=st.booleans(),
+        ),
+        max_size=4,
+        unique_by=lambda made: (made.accept_time.seconds, made.task),
+    )
+)
+def test_every_order_of_arrival_ends_with_the_same_decision(decisions: list[AcceptedAnnotations]) -> None:
+    ends = {reduce(latest, order, None).SerializeToString() for order in permutations(decisions) if order}
+    assert len(ends) <= 1
+
+
+def test_of_decisions_at_the_same_time_the_one_of_the_later_task_stands() -> None:
+    one, other = a_decision(0, "tasks/1", "van"), a_decision(0, "tasks/2", "car")
+    assert latest(one, other) == latest(other, one) == other
+
+
+def test_what_is_decided_in_sight_of_another_decision_is_later_even_where_clocks_differ() -> None:
+    ahead = a_decision(60, "tasks/1")
+    assert decide_time(None, NOON) == NOON
+    assert decide_time(ahead, NOON) > NOON + 60 * SECOND
+    assert decide_time(ahead, NOON + 90 * SECOND) == NOON + 90 * SECOND
+
+
+def test_an_older_answer_that_arrives_late_changes_nothing_and_publishes_nothing(datasets: Datasets) -> None:
+    (item,) = datasets.add(datasets.a_dataset(), a_medium(1))
+    told_of(datasets, item.name, 2, "tasks/1", "car")
+    published = datasets.told()
+    told_of(datasets, item.name, 1, "tasks/2", "van")
+    assert concept_of(datasets, item.name) == "car"
+    assert datasets.listed(item.name.partition("/items/")[0], 'label = "car"') == [item.name]
+    assert datasets.told() == published
+
+
+def test_an_older_answer_does_not_undo_a_correction(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    (item,) = datasets.add(dataset, a_medium(1))
+    datasets.annotate(dataset, item.name, "car")
+    before = int((datasets.store.clock.now() - NOON).total_seconds()) - 1
+    told_of(datasets, item.name, before, "tasks/1", "van")
+    assert concept_of(datasets, item.name) == "car"
+
+
+def test_a_correction_stands_although_the_clock_of_the_answer_was_ahead(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    (item,) = datasets.add(dataset, a_medium(1))
+    ahead = int((datasets.store.clock.now() - NOON).total_seconds()) + 60
+    told_of(datasets, item.name, ahead, "tasks/1", "van")
+    datasets.annotate(dataset, item.name, "car")
+    assert concept_of(datasets, item.name) == "car"
+    told_of(datasets, item.name, ahead, "tasks/1", "van")
+    assert concept_of(datasets, item.name) == "car"
+
+
+def test_an_older_answer_still_says_that_the_control_arm_drew_the_item(datasets: Datasets) -> None:
+    (item,) = datasets.add(datasets.a_dataset(), a_medium(1))
+    told_of(datasets, item.name, 2, "tasks/2", "car")
+    told_of(datasets, item.name, 1, "tasks/1", "van", control=True)
+    found = accepted_of(datasets, item.name)
+    assert (found.annotations[0].concept, found.control) == ("car", True)
