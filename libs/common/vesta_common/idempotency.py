@@ -58,9 +58,19 @@ def find_first(connection: Any, request: Any, response_type: type[M]) -> M | Non
     return response_type.FromString(bytes(row["response"]))  # type: ignore[attr-defined, no-any-return]
 
 
-def prune(connection: Any, now: datetime) -> int:
-    """Forgets requests older than a week; answers how many."""
-    return int(connection.execute("DELETE FROM request_log WHERE create_time < %s", (now - KEEP,)).rowcount)
+def prune(connection: Any, now: datetime, keep: timedelta = KEEP, entries_max: int | None = None) -> int:
+    """Deletes requests older than `keep`; returns how many.
+
+    Args:
+        entries_max: the size of a batch; None deletes all of them at once. Entries that another transaction holds are left for
+            the next batch, so that replicas prune side by side.
+    """
+    deleted = connection.execute(
+        "DELETE FROM request_log WHERE (method, request_id) IN (SELECT method, request_id FROM request_log"
+        " WHERE create_time < %s ORDER BY create_time LIMIT %s FOR UPDATE SKIP LOCKED)",
+        (now - keep, entries_max),
+    )
+    return int(deleted.rowcount)
 
 
 def _method(request: Any) -> str:

@@ -4,14 +4,19 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
+import vesta_gateway
 
 KEY = "vesta_owner"
 
@@ -21,26 +26,29 @@ def environment(settings, **overrides):
     return {**os.environ, **{f"VESTA_GATEWAY_{name.upper()}": str(value) for name, value in given.items()}}
 
 
-@pytest.fixture
-def process(service_settings):
+@contextmanager
+def started_process(given):
     """A gateway process that has started, and what it said then."""
-    started = subprocess.Popen(
-        [sys.executable, "-m", "vesta_gateway"],
-        env=environment(service_settings("gateway")),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    started = subprocess.Popen([sys.executable, "-m", "vesta_gateway"], env=given, stderr=subprocess.PIPE, text=True)
     lines = []
     for line in started.stderr:
         lines.append(line)
         if "service_started" in line:
             break
-    started.addresses = json.loads(lines[-1])
-    yield started
-    if started.poll() is None:
-        started.kill()
-    started.wait()
-    started.stderr.close()
+    try:
+        started.addresses = json.loads(lines[-1])
+        yield started
+    finally:
+        if started.poll() is None:
+            started.kill()
+        started.wait()
+        started.stderr.close()
+
+
+@pytest.fixture
+def process(service_settings):
+    with started_process(environment(service_settings("gateway"))) as started:
+        yield started
 
 
 def test_it_answers_is_measured_and_stops_when_asked(process):
@@ -96,6 +104,27 @@ def test_a_wrong_setting_is_named_at_the_start(service_settings):
 
     assert ended.returncode == 2
     assert "VESTA_GATEWAY_OWNER_KEY_SHA256" in ended.stderr
+
+
+def test_post_migrations_wait_until_the_setting_allows_them(service_settings, tmp_path):
+    # A copy of the package as a later version would be: with a migration that the version before cannot live with.
+    package = Path(vesta_gateway.__file__).parent
+    shutil.copytree(package, tmp_path / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+    later = tmp_path / package.name / "migrations" / "9999_drop_prefix_post.sql"
+    later.write_text("ALTER TABLE api_key DROP prefix")
+    settings = service_settings("gateway")
+
+    def columns(*, post_migrations):
+        given = environment(settings, post_migrations=post_migrations) | {"PYTHONPATH": str(tmp_path)}
+        with started_process(given), psycopg.connect(settings["postgres_url"]) as connection:
+            found = connection.execute(
+                "SELECT column_name FROM information_schema.columns WHERE table_schema = %s AND table_name = 'api_key'",
+                (settings["postgres_schema"],),
+            )
+            return {row[0] for row in found}
+
+    assert "prefix" in columns(post_migrations="false")
+    assert "prefix" not in columns(post_migrations="true")
 
 
 def test_nothing_heavy_is_loaded():

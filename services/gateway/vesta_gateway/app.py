@@ -35,6 +35,7 @@ from vesta_gateway.pages import all_pages
 from vesta_gateway.parts import Parts
 from vesta_gateway.projects import Projects
 from vesta_gateway.rest_door import RestDoor
+from vesta_gateway.retention import PRUNE_INTERVAL, prune_request_log
 from vesta_gateway.routes import Routes
 from vesta_gateway.servers import GrpcServer, RestServer
 from vesta_gateway.settings import Settings
@@ -98,7 +99,8 @@ class Gateway:
             settings.request_bytes_max,
             settings.concurrent_requests_max + settings.concurrent_transfers_max + settings.concurrent_watchers_max,
         )
-        self._telling: asyncio.Task[None] | None = None
+        self._background: list[asyncio.Task[None]] = []
+        self._is_stopping = False
 
     @property
     def rest_address(self) -> str:
@@ -114,19 +116,20 @@ class Gateway:
         """Waits for the store, then opens the doors; both answer when this returns."""
         self._loop.set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="gateway"))
         await asyncio.to_thread(self._postgres.open)
-        await asyncio.to_thread(self._postgres.migrate, "vesta_gateway")
+        await asyncio.to_thread(self._postgres.migrate, "vesta_gateway", post=self._settings.post_migrations)
         if self._tail is not None:
             self._tail.start()
         await self._grpc.set_healthy(healthy=True)
         await self._rest.start()
         await self._grpc.start()
-        self._telling = asyncio.create_task(self._tell_health())
+        self._background = [asyncio.create_task(self._tell_health()), asyncio.create_task(self._prune())]
 
     async def stop(self) -> None:
         """Sends watchers home, refuses new calls, lets running ones finish for some seconds, then closes what was open."""
         self.watchers.close()
-        if self._telling is not None:
-            self._telling.cancel()
+        self._is_stopping = True
+        for task in self._background:
+            task.cancel()
         await asyncio.gather(self._rest.stop(), self._grpc.stop(STOP_GRACE))
         if self._tail is not None:
             await asyncio.to_thread(self._tail.stop, timedelta(seconds=2))
@@ -183,6 +186,21 @@ class Gateway:
                 told = is_ready
                 await self._grpc.set_healthy(healthy=told)
             await asyncio.sleep(HEALTH_INTERVAL.total_seconds())
+
+    async def _prune(self) -> None:
+        """Keeps the request log to its retention."""
+        while True:
+            try:
+                await asyncio.to_thread(
+                    prune_request_log,
+                    self._postgres,
+                    self._clock.now(),
+                    self._settings.request_log_retention,
+                    is_stopping=lambda: self._is_stopping,
+                )
+            except Exception:
+                log.exception("prune_failed")
+            await asyncio.sleep(PRUNE_INTERVAL.total_seconds())
 
 
 async def serve(settings: Settings) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
+from vesta_common import idempotency
 from vesta_common.settings import ServiceSettings
 
 _MIB = 1024 * 1024
@@ -55,6 +56,11 @@ class Settings(ServiceSettings):
     upload_bytes_max: int = Field(16 * 1024 * _MIB, ge=1024, description="size of a streamed upload")
     buffered_bytes_max: int = Field(
         256 * _MIB, ge=1024, description="bytes of requests in memory at once, over both doors"
+    )
+    request_log_retention: timedelta = Field(
+        idempotency.KEEP,
+        ge=timedelta(minutes=1),
+        description="how long the first answer to a request_id is kept; a repeat after that is a new request",
     )
     call_timeout: timedelta = Field(
         timedelta(seconds=120), description="how long a call may take; callers may ask for less"
