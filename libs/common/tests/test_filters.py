@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from vesta_common.errors import InvalidArgument
-from vesta_common.filters import Field, boolean, compile_filter, instant, one_of
+from vesta_common.filters import Field, boolean, compile_filter, instant, one_of, values_of
 
 FIELDS = {
     "state": Field("state", one_of("OPEN", "DONE")),
@@ -104,3 +104,16 @@ def test_values_never_become_sql() -> None:
     where = compile_filter('label = "x\') OR TRUE --"', FIELDS)
     assert where.parameters == {"filter_0": "x') OR TRUE --"}
     assert "TRUE" not in where.sql
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("", []),
+        ("item = projects/a AND NOT hot", ["item", "projects/a", "AND", "NOT", "hot"]),
+        (r"""a="x \"y\"" OR b:'z'""", ["a", 'x "y"', "OR", "b", "z"]),
+        ("a = 'b' !", ["a", "b"]),
+    ],
+)
+def test_the_values_of_a_filter_are_found_as_far_as_it_can_be_read(text: str, values: list[str]) -> None:
+    assert list(values_of(text)) == values

@@ -4,6 +4,7 @@ import cProfile
 
 import pytest
 from google.api.httpbody_pb2 import HttpBody
+from google.protobuf import descriptor_pool
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -11,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vesta_common.errors import Aborted, InvalidArgument
 from vesta_common.etags import check_etag, etag_of
+from vesta_common.ids import deterministic_id, new_id
 from vesta_common.masks import apply_update
-from vesta_common.names import ResourcePattern, parent_of, project_of
+from vesta_common.names import ResourcePattern, check_name, parent_of, project_of
 from vesta_common.pages import read_page
 from vesta_common.validation import validate
+from vesta_contracts import everything
 from vesta_contracts.annotation.v1 import (
     BatchCreateTasksRequest,
     Campaign,
@@ -26,7 +29,7 @@ from vesta_contracts.annotation.v1 import (
     Task,
     UpdateCampaignRequest,
 )
-from vesta_contracts.common.v1 import Annotation, PixelBox, Provenance
+from vesta_contracts.common.v1 import Annotation, PixelBox, Provenance, rules
 from vesta_contracts.conductor.v1 import LoopPolicy
 from vesta_contracts.connection.v1 import UploadItemRequest
 from vesta_contracts.datasets.v1 import ListItemsRequest
@@ -126,6 +129,72 @@ def test_what_is_no_name_is_refused(name: str) -> None:
     with pytest.raises(InvalidArgument) as refused:
         ResourcePattern("projects/{project}/campaigns/{campaign}").parse(name)
     assert refused.value.reason == "INVALID_NAME"
+
+
+@pytest.mark.parametrize(
+    ("name", "position", "shown"),
+    [
+        ("projects/Ò", "2", r"'\xd2'"),
+        ("projects/a\nb", "2", r"'a\nb'"),
+        ("projects/\x00", "2", r"'\x00'"),
+        ("projects/Acme", "2", "'Acme'"),
+        ("projects/acme-", "2", "'acme-'"),
+        ("projects/" + "a" * 64, "2", f"'{'a' * 64}'"),
+        ("Projects/acme", "1", "'Projects'"),
+        ("projects/acme/", "3", "''"),
+        ("projects/acme/datasets/", "4", "''"),
+        ("/projects/acme", "1", "''"),
+    ],
+)
+def test_a_name_that_is_not_well_formed_is_refused_with_its_segment(name: str, position: str, shown: str) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        check_name(name, "parent")
+    assert refused.value.reason == "INVALID_NAME"
+    assert refused.value.metadata == {"segment": shown, "position": position}
+    assert shown in refused.value.message
+    assert [violation.field for violation in refused.value.violations] == ["parent"]
+
+
+def test_what_a_refusal_shows_of_a_name_is_cut() -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        check_name("projects/" + "Ò" * 100_000)
+    assert len(refused.value.message) < 1_000
+
+
+@given(st.text(max_size=80))
+def test_a_name_that_passes_can_travel_in_grpc_metadata(name: str) -> None:
+    try:
+        check_name(name)
+    except InvalidArgument:
+        return
+    assert name.isascii()
+    assert name.isprintable()
+
+
+def id_patterns() -> list[str]:
+    """The patterns of the ids that creates accept."""
+    pool = descriptor_pool.Default()
+    found = set()
+    for file in everything.FILES:
+        for message in pool.FindFileByName(file).message_types_by_name.values():
+            for field in message.fields:
+                if message.name.startswith("Create") and field.name.endswith("_id") and field.name != "request_id":
+                    found.add(field.GetOptions().Extensions[rules].pattern)
+    return sorted(found)
+
+
+@given(st.data())
+def test_every_id_that_a_create_accepts_makes_a_name(data: st.DataObject) -> None:
+    patterns = id_patterns()
+    assert patterns
+    assert "" not in patterns
+    for pattern in patterns:
+        check_name(f"projects/{data.draw(st.from_regex(pattern, fullmatch=True))}")
+
+
+def test_every_id_that_the_platform_makes_makes_a_name() -> None:
+    for made in (new_id(), deterministic_id("x"), "1", "20"):
+        check_name(f"projects/acme/trainingRuns/{made}")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ After AIP-160, and unlike SQL, OR binds more tightly than AND: `a AND b OR c` is
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -98,6 +98,21 @@ def compile_filter(
     return Where(sql, parser.parameters)
 
 
+def values_of(text: str) -> Iterator[str]:
+    """The words and quoted texts of a filter in their order; of a filter that cannot be read, or is too long, those before that."""
+    position = 0
+    while found := _TOKEN.match(text, position, CHARACTERS_MAX):
+        if found["string"]:
+            yield _unquoted(found["string"])
+        elif found["word"]:
+            yield found["word"]
+        position = found.end()
+
+
+def _unquoted(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text[1:-1])
+
+
 class _Parser:
     def __init__(self, text: str, fields: Mapping[str, Field], prefixed: Mapping[str, Callable[[str], Field]]) -> None:
         self._text = text
@@ -183,7 +198,7 @@ class _Parser:
         if len(self.parameters) == TERMS_MAX:
             raise self._error(f"more than {TERMS_MAX} comparisons")
         if text[0] in "\"'":
-            text = re.sub(r"\\(.)", r"\1", text[1:-1])
+            text = _unquoted(text)
         try:
             value = field.parse(text)
         except ValueError as error:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vesta_common.errors import InvalidArgument, PermissionDenied
 from vesta_contracts.annotation.v1 import BatchCreateTasksRequest, Task
-from vesta_contracts.conductor.v1 import CreateProjectRequest, Project
+from vesta_contracts.conductor.v1 import CreateProjectRequest, ListProjectsRequest, Project
 from vesta_contracts.connection.v1 import CreateSourceRequest, IngestMediaRequest, Source, UpdateSourceRequest
 from vesta_contracts.datasets.v1 import (
     BatchCreateItemsRequest,
@@ -22,7 +22,7 @@ from vesta_contracts.datasets.v1 import (
     UpdateItemRequest,
 )
 from vesta_contracts.gateway.v1 import ApiKey, CreateApiKeyRequest, Role
-from vesta_contracts.serving.v1 import PredictInput, PredictRequest
+from vesta_contracts.serving.v1 import ListPredictionsRequest, PredictInput, PredictRequest
 from vesta_contracts.training.v1 import CreateStudyRequest, Study
 from vesta_gateway.authorization import (
     ANY_MEMBER,
@@ -153,8 +153,20 @@ FOREIGN = [
     CreateApiKeyRequest(parent="projects/acme", api_key=ApiKey(member="projects/other/members/ada")),
     CreateApiKeyRequest(parent="projects/acme", api_key=ApiKey(member="services/conductor")),
     CreateSourceRequest(parent="projects/acme", source=Source(dataset="projects/other")),
-    CreateSourceRequest(parent="projects/acme", source=Source(dataset="projects/../datasets/d")),
-    CreateSourceRequest(parent="projects/acme", source=Source(dataset="/projects/acme/datasets/d")),
+]
+MALFORMED = [
+    (GetDatasetRequest(name="projects/Ò"), "name", "2"),
+    (GetDatasetRequest(name="projects/a\nb/datasets/d"), "name", "2"),
+    (GetDatasetRequest(name="projects/acme/datasets/d\x7f"), "name", "4"),
+    (GetDatasetRequest(name="projects//datasets/d"), "name", "2"),
+    (GetDatasetRequest(name="projects/acme/Datasets/d"), "name", "3"),
+    (ListDatasetsRequest(parent="projects/acme/"), "parent", "3"),
+    (UpdateItemRequest(item=Item(name="projects/acme/datasets/d/items/ñ")), "item.name", "6"),
+    (CreateSourceRequest(parent="projects/acme", source=Source(dataset="projects/../datasets/d")), "dataset", "2"),
+    (CreateSourceRequest(parent="projects/acme", source=Source(dataset="/projects/acme/datasets/d")), "dataset", "1"),
+    (SelectItemsRequest(parent="projects/acme/datasets/d", excluded=["projects/acme/\t"]), "excluded", "3"),
+    (ListPredictionsRequest(parent="projects/acme/deployments/d", filter="item='projects/Ò'"), "filter", "2"),
+    (ListPredictionsRequest(parent="projects/acme/deployments/d", filter="item=projects/acme/Ò"), "filter", "3"),
 ]
 
 
@@ -164,6 +176,40 @@ def test_a_name_of_another_project_anywhere_in_a_request_is_refused(request_):
         with pytest.raises(PermissionDenied) as caught:
             authorize(caller, rpc_of(request_), request_)
         assert caught.value.reason == "PROJECT_DENIED"
+
+
+@pytest.mark.parametrize(("request_", "field", "position"), MALFORMED, ids=lambda value: str(value)[:40])
+def test_a_name_that_is_not_well_formed_is_refused_with_its_field_and_segment(request_, field, position):
+    for caller in (a_member(), platform_owner("k")):
+        with pytest.raises(InvalidArgument) as caught:
+            authorize(caller, rpc_of(request_), request_)
+        assert caught.value.reason == "INVALID_NAME"
+        assert caught.value.metadata["position"] == position
+        assert [violation.field for violation in caught.value.violations] == [field]
+
+
+@given(st.text(max_size=100))
+def test_whoever_a_call_is_made_for_can_travel_in_grpc_metadata(text):
+    request = GetDatasetRequest(name=f"projects/{text}/datasets/d")
+    try:
+        acting = authorize(platform_owner("k"), rpc_of(request), request)
+    except InvalidArgument:
+        return
+    assert acting.isascii()
+    assert acting.isprintable()
+
+
+def test_names_in_requests_that_happen_in_no_project_are_checked_too():
+    request = ListProjectsRequest(names=["projects/Ò"])
+    with pytest.raises(InvalidArgument, match="segment 2") as caught:
+        authorize(platform_owner("k"), rpc_of(request), request)
+    assert caught.value.reason == "INVALID_NAME"
+
+
+def test_later_messages_of_a_stream_have_well_formed_names():
+    with pytest.raises(InvalidArgument) as caught:
+        authorize_more(a_member(), "projects/acme", ListDatasetsRequest(parent="projects/acme/ö"))
+    assert caught.value.reason == "INVALID_NAME"
 
 
 def test_names_of_the_own_project_and_mere_text_pass():
@@ -180,7 +226,7 @@ def test_names_of_the_own_project_and_mere_text_pass():
 
 
 def test_a_request_that_names_no_project_is_told_so():
-    for name in ("", "datasets/d", "projects", "projects//datasets/d"):
+    for name in ("", "datasets/d", "projects"):
         with pytest.raises(InvalidArgument, match="begins with projects/") as caught:
             authorize(a_member(), rpc_of(GetDatasetRequest()), GetDatasetRequest(name=name))
         assert caught.value.reason == "PROJECT_UNKNOWN"

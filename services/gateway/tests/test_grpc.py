@@ -279,3 +279,13 @@ def test_messages_are_held_to_the_memory_of_all_requests(start_gateway):
             "MEMORY_LIMITED",
         )
         DatasetServiceStub(channel).ListDatasets(ListDatasetsRequest(parent="projects/acme"), metadata=with_key(key))
+
+
+@pytest.mark.parametrize("name", ["projects/Ò/datasets/d", "projects/a\nb/datasets/d", "projects/acme/datasets/\x7f"])
+def test_a_name_that_is_not_well_formed_is_refused(running, channel, name):
+    get = DatasetServiceStub(channel).GetDataset
+
+    refused = refusal(lambda: get(GetDatasetRequest(name=name), metadata=with_key(running.owner_key)))
+
+    assert refused == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_NAME")
+    assert not running.services.seen

@@ -30,7 +30,7 @@ def match(template: str, path: str) -> dict[str, str] | None:
         ("/v1/{name=projects/*}", "/v1/projects/a%20b", {"name": "projects/a b"}),
         ("/v1/{name=projects/*}", "/v1/projects/%C3%A9", {"name": "projects/é"}),
         ("/v1/{name=projects/*}", "/v1/projects/a%2Fdatasets%2Fb", None),
-        ("/v1/{name=projects/*}", "/v1/projects/%FF", None),
+        ("/v1/{name=projects/*}", "/v1/projects/%FF", {"name": "projects/\ufffd"}),
         ("/v1/{name=projects/*}", "/v1/projects/a:b:c", None),
     ],
 )

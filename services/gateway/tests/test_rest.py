@@ -130,6 +130,29 @@ def test_a_refused_field_is_named(running):
     assert problem(there)[0]["details"][1]["fieldViolations"][0]["field"] == "dataset.taxonomy"
 
 
+@pytest.mark.parametrize(
+    ("verb", "path", "body", "position"),
+    [
+        ("GET", "/v1/projects/%C3%92", None, "2"),
+        ("GET", "/v1/projects/a%0Ab/datasets", None, "2"),
+        ("GET", "/v1/projects/acme/datasets/%FF", None, "4"),
+        ("DELETE", "/v1/projects/acme/datasets/%00", None, "4"),
+        ("GET", "/v1/projects?names=projects/%C3%92", None, "2"),
+        ("GET", "/v1/projects/acme/campaigns/c/tasks?filter=item%3Dprojects/%C3%92", None, "2"),
+        ("POST", "/v1/projects/acme/sources", {"dataset": "projects/acme/datasets/\x7f"}, "4"),
+    ],
+)
+def test_a_name_that_is_not_well_formed_is_400_with_its_segment(running, verb, path, body, position):
+    with running.rest() as client:
+        answer = client.request(verb, path, json=body)
+
+    assert answer.status_code == 400
+    detail = answer.json()["error"]["details"][0]
+    assert detail["reason"] == "INVALID_NAME"
+    assert detail["metadata"]["position"] == position
+    assert not running.services.seen
+
+
 def test_overload_says_when_to_come_again(running):
     with running.rest(running.member("acme", "engineer")) as client:
         answer = client.delete("/v1/projects/acme/datasets/vans")

@@ -9,11 +9,12 @@ from functools import reduce
 
 from google.protobuf.message import Message
 from vesta_common.errors import InvalidArgument, PermissionDenied, Violation
+from vesta_common.names import check_name
 from vesta_contracts.gateway.v1 import Role
 
 from vesta_gateway.caller import Caller, role_word
 from vesta_gateway.contracts import Rpc
-from vesta_gateway.references import projects_in
+from vesta_gateway.references import check_references, projects_of, references_in
 
 
 class Right(Enum):
@@ -198,17 +199,19 @@ def authorize(caller: Caller, rpc: Rpc, request: Message, rights: Mapping[str, R
 
     Raises:
         PermissionDenied: the caller's role does not allow it, or it names something of another project.
-        InvalidArgument: the request says not in which project it happens.
+        InvalidArgument: the request says not in which project it happens, or a name in it is not well-formed.
     """
     right = rights[rpc.full_name]
     if right is NOBODY or (right is PLATFORM_OWNER and not caller.is_platform_owner):
         raise PermissionDenied(
             f"{rpc.descriptor.name} is for {right.value}", reason="ROLE_DENIED", metadata={"rpc": rpc.full_name}
         )
+    named = references_in(request)
+    check_references(named)
     if right in {PLATFORM_OWNER, ANY_MEMBER}:
         return caller.acting_in("")
     project = project_of_request(rpc, request)
-    _check_walls(caller, project, {project} | projects_in(request))
+    _check_walls(caller, project, {project} | projects_of(named))
     if caller.role not in ROLES[right]:
         raise PermissionDenied(
             f"{rpc.descriptor.name} is for {right.value}; this key's role is {role_word(caller.role)}",
@@ -223,15 +226,18 @@ def authorize_more(caller: Caller, project: str, message: Message) -> None:
 
     Raises:
         PermissionDenied: it names something of another project.
+        InvalidArgument: a name in it is not well-formed.
     """
-    _check_walls(caller, project, projects_in(message))
+    named = references_in(message)
+    check_references(named)
+    _check_walls(caller, project, projects_of(named))
 
 
 def project_of_request(rpc: Rpc, request: Message) -> str:
     """The project that a request is about.
 
     Raises:
-        InvalidArgument: its field holds no name in a project.
+        InvalidArgument: its field holds no name, or one in no project.
     """
     name = str(reduce(getattr, rpc.scope.split("."), request))
     parts = name.split("/")
@@ -241,6 +247,7 @@ def project_of_request(rpc: Rpc, request: Message) -> str:
             reason="PROJECT_UNKNOWN",
             violations=[Violation(rpc.scope, "must be a name that begins with projects/")],
         )
+    check_name(name, rpc.scope)
     return f"projects/{parts[1]}"
 
 

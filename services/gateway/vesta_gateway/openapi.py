@@ -11,6 +11,7 @@ from typing import Any
 
 from google.api import resource_pb2
 from google.protobuf import descriptor_pool
+from vesta_common.names import ID
 from vesta_contracts import everything
 
 from vesta_gateway.authorization import RIGHTS
@@ -51,6 +52,7 @@ _ERROR: dict[str, Any] = {
         }
     },
 }
+_ID = {"type": "string", "pattern": f"^{ID}$", "description": "The id, as in the resource's name."}
 _BYTES = {"type": "string", "format": "binary"}
 
 
@@ -168,7 +170,7 @@ def _path(rule: HttpRule, placeholders: Mapping[str, str]) -> tuple[str, list[di
         names.append(name)
         parts.append(f"{{{name}}}")
     path = "/" + "/".join(parts) + (f":{rule.template.verb}" if rule.template.verb else "")
-    return path, [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
+    return path, [{"name": name, "in": "path", "required": True, "schema": dict(_ID)} for name in names]
 
 
 def _placeholders() -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Path templates of `google.api.http`: `/v1/{name=projects/*/datasets/*}:export` matches a path and names what it captured.
 
 Grammar: google/api/http.proto. `*` is one segment, `**` the rest of the path and comes last. Captured segments are
-percent-decoded; one that holds a slash once decoded matches nothing, so that no name can be smuggled past the shape of
+percent-decoded; one that has a slash once decoded matches nothing, so that no name can be smuggled past the shape of
 its template.
 """
 
@@ -133,13 +133,13 @@ def _pieces(body: str) -> Iterator[str]:
 
 
 def _decode(segments: list[str], *, rest: bool) -> str | None:
-    """The captured text; None where a segment is no UTF-8 or hides a slash. The rest of a path keeps its encoded slashes' meaning."""
+    """The captured text; None where a segment hides a slash. The rest of a path keeps its encoded slashes' meaning.
+
+    What is no UTF-8 gives U+FFFD, which no name may hold: so it is refused as a name with its segment, not as a path unknown.
+    """
     decoded = []
     for segment in segments:
-        try:
-            text = unquote_to_bytes(segment).decode()
-        except UnicodeDecodeError:
-            return None
+        text = unquote_to_bytes(segment).decode(errors="replace")
         if not rest and ("/" in text or not text):
             return None
         decoded.append(text)
