@@ -35,7 +35,6 @@ from vesta_gateway.pages import all_pages
 from vesta_gateway.parts import Parts
 from vesta_gateway.projects import Projects
 from vesta_gateway.rest_door import RestDoor
-from vesta_gateway.retention import PRUNE_INTERVAL, prune_request_log
 from vesta_gateway.routes import Routes
 from vesta_gateway.servers import GrpcServer, RestServer
 from vesta_gateway.settings import Settings
@@ -44,6 +43,7 @@ from vesta_gateway.watchers import Watchers
 
 log = structlog.get_logger()
 
+PRUNE_INTERVAL = timedelta(minutes=10)
 HEALTH_INTERVAL = timedelta(seconds=1)
 THREADS = 32
 STOP_GRACE = timedelta(seconds=5)
@@ -192,7 +192,7 @@ class Gateway:
         while True:
             try:
                 await asyncio.to_thread(
-                    prune_request_log,
+                    store.prune_request_log,
                     self._postgres,
                     self._clock.now(),
                     self._settings.request_log_retention,

@@ -1,8 +1,11 @@
 """Members and keys in PostgreSQL. Rows become messages here; nothing else knows SQL."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import structlog
+from vesta_common import idempotency
 from vesta_common.clock import Clock
 from vesta_common.errors import AlreadyExists, FailedPrecondition
 from vesta_common.etags import with_etag
@@ -15,6 +18,10 @@ from vesta_contracts.gateway.v1 import ApiKey, Member, Role
 from vesta_gateway.caller import OWNER_ID, Caller
 
 TOUCH_INTERVAL = timedelta(minutes=1)
+PRUNE_BATCH_MAX = 1_000
+"""Entries of the request log deleted in one transaction, so that none holds locks for long."""
+
+log = structlog.get_logger()
 
 queries = load_queries("vesta_gateway")
 
@@ -181,6 +188,29 @@ def find_caller(postgres: Postgres, secret_sha256: bytes, clock: Clock) -> Calle
         role=row["role"],
         expire_time=row["expire_time"],
     )
+
+
+def prune_request_log(
+    postgres: Postgres,
+    now: datetime,
+    retention: timedelta,
+    *,
+    batch_max: int = PRUNE_BATCH_MAX,
+    is_stopping: Callable[[], bool] = lambda: False,
+) -> int:
+    """Deletes every request older than `retention`; returns how many. Each batch commits by itself. It blocks.
+
+    Args:
+        is_stopping: asked before each batch; True ends the work early.
+    """
+    deleted, batch = 0, batch_max
+    while batch == batch_max and not is_stopping():
+        with postgres.transaction() as connection:
+            batch = idempotency.prune(connection, now, retention, batch_max)
+        deleted += batch
+    if deleted:
+        log.info("request_log_pruned", count=deleted)
+    return deleted
 
 
 def _check_other_owner(connection: Connection, project: str, own: str) -> None:
