@@ -190,9 +190,9 @@ def _show_cameras(owner: Vesta, platform: Platform, world: World, deployment: st
     missed = f" ({len(frames) - len(seen)} frames were not observed)" if len(seen) < len(frames) else ""
     console.print(f"Two cameras sent {len(frames)} frames over Kafka; {len(seen)} observations{missed}, such as:")
     for observation in seen[:3]:
-        best = max(observation.scores.scores, key=lambda score: score.score)
+        labels = ", ".join(f"{label.concept} {label.score:.2f}" for label in observation.labels) or "nothing for sure"
         doubt = ", uncertain: sent to the experts" if observation.scores.uncertain else ""
-        console.print(f"  {observation.name.split('/')[5]}: {best.concept} {best.score:.2f}{doubt}")
+        console.print(f"  {observation.name.split('/')[5]}: {labels}{doubt}")
     return len(seen)
 
 

@@ -38,7 +38,7 @@ def live_accuracy(tasks: Iterable[Task], *, model: str, multi_label: bool) -> Li
         tasks: decided tasks of the control arm, in any order. Those that bear no classifier's pre-annotation (drawn
             before there was a classifier) are left out.
         model: the Loop's model; pre-annotations of its versions count.
-        multi_label: whether a right answer is the whole set of labels, or the best label alone.
+        multi_label: whether a right answer is the whole set of labels that the deployment predicted, or the best label alone.
 
     Returns:
         None where there is no such task.

@@ -169,9 +169,6 @@ class Datasets:
         self, dataset: str, items: list[str], generation: int = 1, van: float = 0.6, space: str = "space"
     ) -> None:
         """Lets a model say something of items, as its event would."""
-        rng = np.random.default_rng(7)
-        vectors = rng.normal(size=(len(items), DIMENSION)).astype("<f4")
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         model = f"{PROJECT}/models/m/versions/{generation}"
         scores = ImageScores(
             model_version=model,
@@ -179,15 +176,22 @@ class Datasets:
             uncertain=van < 0.8,
             margin=2 * van - 1,
         )
+        self.predicts(dataset, dict.fromkeys(items, scores), generation, space)
+
+    def predicts(self, dataset: str, said: dict[str, ImageScores], generation: int = 1, space: str = "space") -> None:
+        """Lets a model say this of items, as its event would, and embed them."""
+        rng = np.random.default_rng(7)
+        vectors = rng.normal(size=(len(said), DIMENSION)).astype("<f4")
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         made = PredictionMade(
             deployment=f"{PROJECT}/deployments/d",
             dataset=dataset,
-            model_version=model,
+            model_version=f"{PROJECT}/models/m/versions/{generation}",
             generation=generation,
             embedding_digest=space,
             predictions=[
                 ItemPrediction(item=item, scores=scores, embedding=vector.tobytes())
-                for item, vector in zip(items, vectors, strict=True)
+                for (item, scores), vector in zip(said.items(), vectors, strict=True)
             ],
         )
         self.handle(new_event("serving", made.deployment, made, self.store.clock.now()))

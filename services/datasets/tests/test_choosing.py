@@ -2,9 +2,21 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from vesta_contracts.common.v1 import ConceptScore, ImageScores
-from vesta_datasets.candidates import PoolRow
-from vesta_datasets.choosing import probabilities
+from vesta_contracts.datasets.v1 import SelectionStrategy
+from vesta_datasets.candidates import Candidates, PoolRow
+from vesta_datasets.choosing import centred, choose, probabilities
+
+
+def of_several(**scored: tuple[float, float]) -> ImageScores:
+    """A multi-label answer: score and threshold by concept, as serving decides it."""
+    told = [
+        ConceptScore(concept=concept, score=score, threshold=threshold, predicted=score >= threshold)
+        for concept, (score, threshold) in scored.items()
+    ]
+    return ImageScores(model_version="new", scores=sorted(told, key=lambda one: -one.score))
 
 
 def a_row(version: str = "", **scores: float) -> PoolRow:
@@ -45,3 +57,51 @@ def test_each_row_speaks_by_its_own_scores(
     else:
         assert found is not None
         np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_several_labels_are_asked_about_by_their_distance_to_the_threshold_and_suggested_as_predicted() -> None:
+    # One half would call the first sure and the second open, and suggest `b` for the second and nothing for the first.
+    scores = {
+        "at": of_several(a=(0.06, 0.05), b=(0.0, 0.9)),
+        "far": of_several(a=(0.0, 0.05), b=(0.5, 0.9)),
+        "sure": of_several(a=(0.9, 0.05), b=(0.1, 0.9)),
+    }
+    rows = [PoolRow(name, False, found) for name, found in scores.items()]
+    candidates = Candidates(rows, np.eye(3, dtype=np.float32), np.ones(3, np.bool_), 3)
+    chosen = choose(
+        candidates,
+        strategy=SelectionStrategy.SELECTION_STRATEGY_MARGIN,
+        count=3,
+        control_share=0.0,
+        seed=1,
+        scored_by="new",
+        multi_label=True,
+    )
+
+    assert [one.item for one in chosen.items] == ["at", "far", "sure"]
+    assert [[label.concept for label in one.pre_annotations] for one in chosen.items] == [["a"], [], ["a"]]
+    np.testing.assert_allclose([one.score for one in chosen.items], [1 - 0.01 / 0.95, 5 / 9, 1 / 9], atol=1e-3)
+
+
+def test_a_single_label_dataset_is_suggested_the_best_concept_also_where_it_is_not_predicted() -> None:
+    row = a_row("new", a=0.4, b=0.35)
+    candidates = Candidates([row], np.eye(1, dtype=np.float32), np.ones(1, np.bool_), 1)
+    (chosen,) = choose(
+        candidates,
+        strategy=SelectionStrategy.SELECTION_STRATEGY_UNSPECIFIED,
+        count=1,
+        control_share=0.0,
+        seed=1,
+        scored_by="new",
+        multi_label=False,
+    ).items
+    assert [label.concept for label in chosen.pre_annotations] == ["a"]
+
+
+@given(st.floats(0, 1, width=32), st.floats(0, 1, width=32))
+def test_centred_scores_keep_their_order_and_their_side_of_the_threshold(score: float, threshold: float) -> None:
+    steps = np.array([[0.0, score, 1.0]], np.float32)
+    found = centred(steps, np.full_like(steps, threshold))[0]
+    assert (np.diff(found) >= 0).all()
+    assert 0 <= found.min() <= found.max() <= 1
+    assert found[1] >= 0.5 if score >= threshold else found[1] <= 0.5

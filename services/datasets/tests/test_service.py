@@ -21,7 +21,7 @@ from vesta_common.events import new_event
 from vesta_common.objects import ObjectRef, ObjectStore
 from vesta_common.postgres import Postgres
 from vesta_contracts.annotation.v1 import TaskAccepted
-from vesta_contracts.common.v1 import Annotation, Keyframe, Mask, PixelBox, Track
+from vesta_contracts.common.v1 import Annotation, ConceptScore, ImageScores, Keyframe, Mask, PixelBox, Track
 from vesta_contracts.datasets.v1 import (
     ArchiveFormat,
     BatchAnnotateItemsRequest,
@@ -372,6 +372,37 @@ def test_selection_leaves_out_what_is_labelled_excluded_or_tested_and_marks_its_
     assert sum(one.control for one in chosen.items) == 14
     assert all(one.pre_annotations[0].concept == "van" and one.reason for one in chosen.items)
     assert datasets.items.SelectItems(request) == chosen
+
+
+def test_a_multi_label_items_predicted_labels_are_those_that_serving_decided(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset(multi_label=True)
+    names = [one.name for one in datasets.add(dataset, *map(a_medium, range(2)), split=Split.SPLIT_TRAIN)]
+    low, high = {"threshold": 0.1}, {"threshold": 0.9}
+    both = [
+        ConceptScore(concept="car", score=0.95, predicted=True, **high),
+        ConceptScore(concept="van", score=0.2, predicted=True, **low),
+    ]
+    none = [ConceptScore(concept="car", score=0.8, **high), ConceptScore(concept="van", score=0.05, **low)]
+    said = [ImageScores(model_version="m", scores=scores) for scores in (both, none)]
+    datasets.predicts(dataset, dict(zip(names, said, strict=True)))
+    chosen = datasets.items.SelectItems(
+        SelectItemsRequest(parent=dataset, count=2, strategy=SelectionStrategy.SELECTION_STRATEGY_MARGIN)
+    ).items
+
+    assert {one.item: [label.concept for label in one.pre_annotations] for one in chosen} == {
+        names[0]: ["car", "van"],
+        names[1]: [],
+    }
+    assert datasets.listed(dataset, "predicted = van") == datasets.listed(dataset, "predicted : car") == [names[0]]
+    assert datasets.listed(dataset, "predicted != car") == [names[1]]
+
+
+def test_a_single_label_items_predicted_label_is_the_best(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    (item,) = datasets.add(dataset, a_medium(1), split=Split.SPLIT_TRAIN)
+    datasets.scored(dataset, [item.name])
+    assert datasets.listed(dataset, "predicted = van") == [item.name]
+    assert datasets.listed(dataset, "predicted = car") == []
 
 
 def test_of_a_pool_too_large_to_hold_selection_sees_a_sample_of_each_kind(datasets: Datasets) -> None:

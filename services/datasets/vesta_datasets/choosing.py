@@ -9,10 +9,11 @@ from vesta_contracts.common.v1 import Annotation, ImageLabel, ImageScores
 from vesta_contracts.datasets.v1 import SelectedItem, SelectionStrategy, SelectItemsResponse
 
 from vesta_datasets.candidates import Candidates, PoolRow
+from vesta_datasets.predicted import labels_of
 from vesta_datasets.selection import STRATEGIES, Pool, Reason, with_control_arm
 from vesta_datasets.selection.pool import Floats, Mask
 
-LABEL_CERTAIN = 0.5
+EVEN = 0.5  # where a multi-label answer is neither yes nor no
 
 
 def choose(
@@ -80,6 +81,9 @@ def probabilities(rows: Sequence[PoolRow], scored_by: str, *, multi_label: bool)
     Each row speaks by its own scores, whichever model gave them: after a deployment they come one by one. Of what a row says
     nothing about nothing is known: one half where each concept is a question of its own, else as likely as any other concept.
 
+    Multi-label scores are centred on the thresholds that they came with, see `centred`: what the deployment would only just
+    predict is 0.5, whatever the threshold.
+
     Args:
         scored_by: the newest model version.
     """
@@ -89,16 +93,36 @@ def probabilities(rows: Sequence[PoolRow], scored_by: str, *, multi_label: bool)
     newest = [row for row in scored if row.scores is not None and row.scores.model_version == scored_by]
     concepts = sorted({found.concept for row in newest or scored if row.scores for found in row.scores.scores})
     column = {concept: index for index, concept in enumerate(concepts)}
-    matrix = np.full((len(rows), len(concepts)), 0.5 if multi_label else 1.0 / len(concepts), np.float32)
-    for line, row in zip(matrix, rows, strict=True):
+    matrix = np.full((len(rows), len(concepts)), EVEN if multi_label else 1.0 / len(concepts), np.float32)
+    thresholds = np.full_like(matrix, EVEN) if multi_label else None
+    for index, row in enumerate(rows):
         found = row.scores.scores if row.scores is not None else ()
-        told = {column[one.concept]: one.score for one in found if one.concept in column}
-        if multi_label:
-            line[list(told)] = list(told.values())
-        elif total := sum(told.values()):
-            line[:] = 0.0
-            line[list(told)] = [score / total for score in told.values()]
-    return matrix
+        told = {column[one.concept]: one for one in found if one.concept in column}
+        if thresholds is not None:
+            matrix[index, list(told)] = [one.score for one in told.values()]
+            thresholds[index, list(told)] = [
+                one.threshold if one.HasField("threshold") else EVEN for one in told.values()
+            ]
+        elif total := sum(one.score for one in told.values()):
+            matrix[index] = 0.0
+            matrix[index, list(told)] = [one.score / total for one in told.values()]
+    return matrix if thresholds is None else centred(matrix, thresholds)
+
+
+def centred(scores: Floats, thresholds: Floats) -> Floats:
+    """Scores in [0, 1] stretched so that a threshold comes to lie at one half, and 0 and 1 stay where they are.
+
+    So `1 - 2 * abs(centred - 0.5)` is the share of the way that is missing to certainty, as serving's margin measures it.
+
+    Args:
+        scores: `(N, C)`.
+        thresholds: `(N, C)`, from which score each concept is predicted.
+    """
+    above = scores >= thresholds
+    way = np.where(above, 1 - thresholds, thresholds)
+    share = np.divide(np.abs(scores - thresholds), way, out=np.zeros_like(scores), where=way > 0)
+    found: Floats = np.clip(EVEN + np.where(above, share, -share) / 2, 0.0, 1.0).astype(np.float32)
+    return found
 
 
 def _selected(row: PoolRow, score: float, reason: Reason, *, multi_label: bool) -> SelectedItem:
@@ -113,8 +137,6 @@ def _selected(row: PoolRow, score: float, reason: Reason, *, multi_label: bool) 
 
 
 def _pre_annotations(scores: ImageScores, *, multi_label: bool) -> list[Annotation]:
-    """What the model would answer: its best concept, or all that it holds true."""
-    told = (
-        [found for found in scores.scores if found.score >= LABEL_CERTAIN] if multi_label else list(scores.scores[:1])
-    )
+    """What the model predicts, for people to confirm or correct."""
+    told = labels_of(scores, multi_label=multi_label)
     return [Annotation(concept=found.concept, image_label=ImageLabel(), score=min(1.0, found.score)) for found in told]

@@ -14,7 +14,7 @@ _FIELDS: Mapping[str, Field] = {
     "scored": Field("(items.scores IS NOT NULL)", boolean),
     "label": Field("", has="(items.labels @> ARRAY[%(value)s])"),
     "labels": Field("", has="(items.labels @> ARRAY[%(value)s])"),
-    "predicted": Field("items.predicted"),
+    "predicted": Field("", has="(%(value)s = ANY(items.predicted_labels))"),
     "model_version": Field("items.scored_by"),
     "score": Field("items.score", float, ordered=True),
     "margin": Field("items.margin", float, ordered=True),

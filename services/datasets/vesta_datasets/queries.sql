@@ -132,7 +132,7 @@ WHERE name = :name;
 -- Keeps what a model says, unless something newer of the same deployment is kept already.
 UPDATE items SET
     scores = :scores, scored_by = :scored_by, scored_deployment = :deployment, scored_generation = :generation,
-    predicted = :predicted, score = :score, margin = :margin, uncertain = :uncertain
+    predicted_labels = :predicted, score = :score, margin = :margin, uncertain = :uncertain
 WHERE name = :name AND (scored_deployment <> :deployment OR scored_generation <= :generation);
 
 -- name: put_embedding!

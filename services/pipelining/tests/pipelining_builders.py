@@ -40,10 +40,10 @@ FRAME_TYPE = "vesta.pipelining.frame.v1.captured"
 PATIENCE_SECONDS = 40.0
 
 
-def a_jpeg(red: int = 200) -> bytes:
-    """A picture: certain where it is red, uncertain where it is dark."""
+def a_jpeg(red: int = 200, green: int = 0) -> bytes:
+    """A picture: certain where it is red, uncertain where it is dark, of several labels where it is green."""
     target = io.BytesIO()
-    Image.new("RGB", (32, 24), (red, 0, 0)).save(target, "JPEG")
+    Image.new("RGB", (32, 24), (red, green, 0)).save(target, "JPEG")
     return target.getvalue()
 
 
@@ -106,6 +106,12 @@ def _answer(data: bytes) -> ImagePrediction:
     except OSError:
         return ImagePrediction(reason="IMAGE_UNREADABLE", message="not an image")
     assert isinstance(pixel, tuple)
+    if pixel[1] > 100:  # low and high thresholds: the worse score is predicted, the better one is not
+        return ImagePrediction(
+            labels=[ConceptScore(concept="van", score=0.2, predicted=True, threshold=0.1)],
+            discarded=[ConceptScore(concept="car", score=0.8, threshold=0.9)],
+            model_version=f"{PROJECT}/models/vans/versions/1",
+        )
     certain = pixel[0] > 100
     van, car = ConceptScore(concept="van", score=0.9), ConceptScore(concept="car", score=0.1)
     return ImagePrediction(

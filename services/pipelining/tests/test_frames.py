@@ -35,6 +35,17 @@ def test_frames_of_several_cameras_become_observations_in_order(pipelining: Pipe
     assert [score.concept for score in best.scores.scores] == ["van", "car"]
 
 
+def test_an_observation_has_the_labels_that_serving_predicts_and_all_scores_best_first(pipelining: Pipelining) -> None:
+    pipelining.a_pipeline()
+    door = pipelining.a_stream("door")
+    pipelining.publish(a_frame(door, data=a_jpeg(red=0, green=200)))
+    pipelining.when(door, lambda found: found.observed_count == 1)
+    (seen,) = pipelining.observed(door, "label = van AND NOT label = car")
+
+    assert [label.concept for label in seen.labels] == ["van"]
+    assert [(one.concept, one.predicted) for one in seen.scores.scores] == [("car", False), ("van", True)]
+
+
 def test_a_frame_that_comes_twice_is_observed_once(pipelining: Pipelining) -> None:
     pipelining.a_pipeline()
     door = pipelining.a_stream("door")

@@ -203,7 +203,7 @@ def _observation(outcome: Outcome, now: datetime) -> Observation:
         name=f"{frame.subject}/observations/{observation_id(frame.subject, frame.id, frame.time)}",
         scores=ImageScores(
             model_version=seen.model_version,
-            scores=[*seen.labels, *seen.discarded],
+            scores=sorted([*seen.labels, *seen.discarded], key=lambda found: -found.score),
             uncertain=seen.uncertain,
             margin=seen.margin,
         ),

@@ -67,6 +67,23 @@ def an_onnx_with_a_head(scale: float = 8.0) -> bytes:
     return _onnx_of_colour(nodes, constants, len(CONCEPTS))
 
 
+def an_onnx_of_several_labels(scale: float = 1.0) -> bytes:
+    """As `an_onnx`, but each colour's probability is its own: the share of full brightness, times `scale`, at most 1."""
+    nodes = [
+        helper.make_node("MatMul", ["colour", "weights"], ["brightness"]),
+        helper.make_node("Clip", ["brightness", "zero", "one"], ["probabilities"]),
+        helper.make_node("MatMul", ["colour", "spread"], ["wide"]),
+        helper.make_node("LpNormalization", ["wide"], ["embedding"], axis=1, p=2),
+    ]
+    constants = {
+        "weights": np.eye(3, dtype=np.float32) * scale / 255,
+        "zero": np.array(0.0, np.float32),
+        "one": np.array(1.0, np.float32),
+        "spread": np.ones((3, DIMENSION), np.float32),
+    }
+    return _onnx_of_colour(nodes, constants, len(CONCEPTS))
+
+
 def _onnx_of_colour(nodes: Sequence[Any], constants: Mapping[str, Any], concept_count: int) -> bytes:
     """A model that sees nothing but a picture's mean `colour`, from which the nodes go on."""
     graph = helper.make_graph(
@@ -91,7 +108,7 @@ def _onnx_of_colour(nodes: Sequence[Any], constants: Mapping[str, Any], concept_
     return bytes(model.SerializeToString())
 
 
-def a_picture(colour: str = "red", image_format: str = "JPEG") -> bytes:
+def a_picture(colour: str | tuple[int, int, int] = "red", image_format: str = "JPEG") -> bytes:
     target = io.BytesIO()
     Image.new("RGB", (40, 30), colour).save(target, image_format)
     return target.getvalue()
@@ -109,14 +126,21 @@ class FakeRegistry(ModelServiceServicer):
         self.look: Callable[[], None] = lambda: None
         self._versions: dict[str, ModelVersion] = {}
 
-    def add(self, onnx_bytes: bytes, space: str = "space", concepts: Sequence[str] = CONCEPTS) -> str:
-        """Registers a model; answers the version's name."""
+    def add(
+        self,
+        onnx_bytes: bytes,
+        space: str = "space",
+        concepts: Sequence[str] = CONCEPTS,
+        thresholds: Sequence[float] = (),
+    ) -> str:
+        """Registers a model, of several labels where it has thresholds; answers the version's name."""
         name = f"{PROJECT}/models/vans/versions/{len(self._versions) + 1}"
         key = f"models/{hashlib.sha256(onnx_bytes).hexdigest()}.onnx"
         self._store.put_named(key, onnx_bytes)
         self._versions[name] = ModelVersion(
             name=name,
-            task="classification",
+            task="multilabel" if thresholds else "classification",
+            thresholds=thresholds,
             onnx_key=key,
             digest=hashlib.sha256(onnx_bytes).hexdigest(),
             concepts=concepts,

@@ -43,3 +43,14 @@ def test_one_item_that_is_too_large_alone_says_its_best_scores_and_how_sure_it_i
     assert list(said) == list(large.scores.scores[: len(said)])
     assert (kept.scores.uncertain, kept.scores.margin, kept.embedding) == (True, 0.25, large.embedding)
     assert 0.98 * BYTES_MAX < PredictionMade(predictions=[kept]).ByteSize() <= BYTES_MAX
+
+
+def test_what_is_predicted_stays_where_better_scores_are_left_out() -> None:
+    large = a_prediction(concept_count=10_000, id_length=128)
+    large.scores.scores[9_998].predicted = True  # its threshold is very low
+    ((kept,),) = cut([large], 64, BYTES_MAX)
+
+    said = [found.concept for found in kept.scores.scores]
+    assert (said[0], said[-1]) == (large.scores.scores[0].concept, large.scores.scores[9_998].concept)
+    assert [found.score for found in kept.scores.scores] == sorted((f.score for f in kept.scores.scores), reverse=True)
+    assert len(said) < 10_000

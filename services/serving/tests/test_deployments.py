@@ -5,7 +5,8 @@ import uuid
 from datetime import timedelta
 
 import pytest
-from serving_builders import DATASET, PROJECT, a_picture, an_onnx
+from google.protobuf.field_mask_pb2 import FieldMask
+from serving_builders import DATASET, PROJECT, a_picture, an_onnx, an_onnx_of_several_labels
 from serving_service import IMAGES_IN_FLIGHT_MAX, Serving
 from vesta_common.errors import (
     Aborted,
@@ -22,10 +23,14 @@ from vesta_contracts.serving.v1 import (
     Deployment,
     GetDeploymentRequest,
     GetPredictionRequest,
+    ImagePrediction,
     ListDeploymentsRequest,
     ListPredictionsRequest,
     PredictInput,
+    PredictionMade,
     RollbackDeploymentRequest,
+    UncertaintyPolicy,
+    UpdateDeploymentRequest,
 )
 from vesta_serving.triton import Triton
 from vesta_serving.triton_repository import (
@@ -360,3 +365,87 @@ def test_a_deployment_that_is_made_again_does_not_bear_the_log_of_the_one_before
     assert list(serving.predictions.ListPredictions(request).predictions) == []
     with pytest.raises(NotFound):
         serving.predictions.GetPrediction(GetPredictionRequest(name=logged.name))
+
+
+def predicted(prediction: ImagePrediction) -> tuple[list[str], bool]:
+    return [label.concept for label in prediction.labels], prediction.uncertain
+
+
+def test_a_multi_label_model_predicts_by_its_thresholds_and_the_log_and_the_items_say_the_same(
+    serving: Serving,
+) -> None:
+    colours = [(40, 0, 250), (10, 200, 0), (0, 0, 0), (255, 255, 255)]
+    items = [serving.items.add(a_picture(colour, "PNG")) for colour in colours]
+    version = serving.registry.add(an_onnx_of_several_labels(), thresholds=(0.1, 0.9, 0.5))
+    deployment = serving.deployed(version, datasets=[DATASET])
+    while serving.scorer.step():
+        pass
+    answers = serving.predict(deployment, *(PredictInput(item=item.name) for item in items)).predictions
+    serving.log.step()
+
+    assert [predicted(answer) for answer in answers] == [
+        (["blue", "red"], True),
+        ([], True),
+        ([], False),
+        (["red", "green", "blue"], False),
+    ]
+    (made,) = serving.told(PredictionMade)
+    logged = serving.predictions.ListPredictions(ListPredictionsRequest(parent=deployment.name)).predictions
+    assert len(logged) == len(items)
+    for kept in ([one.scores for one in made.predictions], [one.scores for one in reversed(logged)]):
+        for scores, answer in zip(kept, answers, strict=True):
+            assert [one.concept for one in scores.scores if one.predicted] == predicted(answer)[0]
+            assert (scores.uncertain, scores.margin) == (answer.uncertain, answer.margin)
+
+
+def test_the_thresholds_of_a_deployment_are_used_instead_and_score_its_datasets_again(serving: Serving) -> None:
+    item = serving.items.add(a_picture((40, 0, 250), "PNG"))
+    version = serving.registry.add(an_onnx_of_several_labels(), thresholds=(0.1, 0.9, 0.5))
+    deployment = serving.deployed(version, datasets=[DATASET])
+    while serving.scorer.step():
+        pass
+    changed = serving.deployments.UpdateDeployment(
+        UpdateDeploymentRequest(
+            deployment=Deployment(name=deployment.name, uncertainty=UncertaintyPolicy(thresholds={"red": 0.3})),
+            update_mask=FieldMask(paths=["uncertainty.thresholds"]),
+        )
+    )
+    while serving.scorer.step():
+        pass
+
+    assert dict(changed.uncertainty.thresholds) == {"red": 0.3}
+    (answer,) = serving.predict(deployment, PredictInput(item=item.name)).predictions
+    assert predicted(answer) == (["blue"], False)
+    _, again = serving.told(PredictionMade)
+    assert [(one.concept, one.predicted) for one in again.predictions[0].scores.scores] == [
+        ("blue", True),
+        ("red", False),
+        ("green", False),
+    ]
+
+
+def test_thresholds_are_checked_against_the_wanted_version_and_what_a_later_one_does_not_know_is_ignored(
+    serving: Serving,
+) -> None:
+    several = serving.registry.add(an_onnx_of_several_labels(), thresholds=(0.5, 0.5, 0.5))
+    single = serving.registry.add(an_onnx())
+    for version, thresholds, reason in (
+        (several, {"pink": 0.3}, "THRESHOLD_CONCEPT_UNKNOWN"),
+        (single, {"red": 0.3}, "MODEL_NOT_MULTI_LABEL"),
+        (several, {"red": 1.1}, "FIELD_INVALID"),
+    ):
+        with pytest.raises(InvalidArgument) as caught:
+            serving.deployed(version, uncertainty=UncertaintyPolicy(thresholds=thresholds))
+        assert caught.value.reason == reason
+
+    deployment = serving.deployed(several, uncertainty=UncertaintyPolicy(thresholds={"red": 0.1}))
+    with pytest.raises(InvalidArgument) as caught:
+        serving.deployments.UpdateDeployment(
+            UpdateDeploymentRequest(
+                deployment=Deployment(name=deployment.name, uncertainty=UncertaintyPolicy(thresholds={"pink": 0.1}))
+            )
+        )
+    assert caught.value.reason == "THRESHOLD_CONCEPT_UNKNOWN"
+    moved = serving.moved(deployment, single)
+    assert labels(serving, moved, RED) == ["red"]
+    assert dict(moved.uncertainty.thresholds) == {"red": 0.1}

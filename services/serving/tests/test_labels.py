@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from vesta_common.errors import InvalidArgument
 from vesta_contracts.serving.v1 import UncertaintyPolicy
-from vesta_serving.labels import Policy, Vocabulary, score, split_labels
+from vesta_serving.labels import Policy, Vocabulary, check_thresholds, score, split_labels
 from vesta_serving.triton_repository import model_configuration, triton_name
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -17,7 +18,7 @@ SINGLE, MULTI = Vocabulary("v", CONCEPTS), Vocabulary("v", CONCEPTS, (0.5, 0.3, 
 
 def answered(probabilities: list[float], vocabulary: Vocabulary) -> tuple[list[str], list[str], bool, float]:
     found = score(np.array(probabilities, np.float32), vocabulary, Policy(), NOW)
-    kept, discarded = split_labels(found, vocabulary, Policy())
+    kept, discarded = split_labels(found)
     names = [entry.concept for entry in kept], [entry.concept for entry in discarded]
     return (*names, found.uncertain, round(found.margin, 3))
 
@@ -42,15 +43,61 @@ def test_a_single_label_model_has_at_most_its_best(
     ("probabilities", "kept", "discarded", "uncertain", "margin"),
     [
         ([0.9, 0.9, 0.1], ["red", "green"], ["blue"], False, 0.8),
-        ([0.1, 0.1, 0.1], [], ["red", "green", "blue"], False, 0.4),
-        ([0.9, 0.32, 0.1], ["red", "green"], ["blue"], True, 0.04),
-        ([0.9, 0.9, 0.68], ["red", "green"], ["blue"], True, 0.04),
+        ([0.1, 0.1, 0.1], [], ["red", "green", "blue"], False, 0.667),
+        ([0.9, 0.32, 0.1], ["red", "green"], ["blue"], True, 0.029),
+        ([0.9, 0.9, 0.68], ["red", "green"], ["blue"], True, 0.029),
     ],
 )
 def test_a_multi_label_model_holds_each_concept_from_its_own_threshold(
     probabilities: list[float], kept: list[str], discarded: list[str], uncertain: bool, margin: float
 ) -> None:
     assert answered(probabilities, MULTI) == (kept, discarded, uncertain, margin)
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "kept", "uncertain", "margin"),
+    [
+        ([0.06, 0.0, 0.94], ["red"], True, 0.011),
+        ([0.0, 0.0, 0.0], [], False, 1.0),
+        ([1.0, 1.0, 1.0], ["red", "green", "blue"], False, 1.0),
+        ([0.2, 0.4, 0.7], ["red"], True, 0.158),
+        ([0.4, 0.1, 0.6], ["red"], False, 0.368),
+    ],
+)
+def test_thresholds_far_from_one_half_decide_what_is_predicted_and_how_sure_it_is(
+    probabilities: list[float], kept: list[str], uncertain: bool, margin: float
+) -> None:
+    found = answered(probabilities, Vocabulary("v", CONCEPTS, (0.05, 0.5, 0.95)))
+    assert (sorted(found[0]), found[2], found[3]) == (sorted(kept), uncertain, margin)
+
+
+def test_a_deployment_states_its_own_thresholds_for_concepts_and_the_version_has_the_others() -> None:
+    policy = Policy.of(UncertaintyPolicy(thresholds={"red": 0.9, "gone": 0.1}))
+    found = score(np.array([0.8, 0.4, 0.6], np.float32), MULTI, policy, NOW)
+
+    assert [label.concept for label in split_labels(found)[0]] == ["green"]
+    assert {one.concept: round(one.threshold, 3) for one in found.scores} == {"red": 0.9, "green": 0.3, "blue": 0.7}
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "vocabulary", "reason"),
+    [
+        ({"red": 0.2, "pink": 0.3}, MULTI, "THRESHOLD_CONCEPT_UNKNOWN"),
+        ({"red": 0.2}, SINGLE, "MODEL_NOT_MULTI_LABEL"),
+    ],
+)
+def test_thresholds_that_the_model_has_no_use_for_are_refused(
+    thresholds: dict[str, float], vocabulary: Vocabulary, reason: str
+) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        check_thresholds(thresholds, vocabulary)
+    assert refused.value.reason == reason
+
+
+def test_a_single_label_model_has_no_thresholds_to_check_or_to_state() -> None:
+    check_thresholds({}, SINGLE)
+    found = score(np.array([0.9, 0.05, 0.05], np.float32), SINGLE, Policy(), NOW)
+    assert not any(one.HasField("threshold") for one in found.scores)
 
 
 def test_a_model_that_only_embeds_is_sure_of_nothing() -> None:
@@ -70,7 +117,7 @@ def test_every_concept_is_answered_once_best_first(probabilities: list[float], m
     concepts = tuple(f"c{index}" for index in range(len(probabilities)))
     vocabulary = Vocabulary("v", concepts, tuple(0.5 for _ in concepts) if multi else ())
     found = score(np.array(probabilities, np.float32), vocabulary, Policy(), NOW)
-    kept, discarded = split_labels(found, vocabulary, Policy())
+    kept, discarded = split_labels(found)
 
     assert sorted(entry.concept for entry in (*kept, *discarded)) == sorted(concepts)
     assert [entry.score for entry in found.scores] == sorted(probabilities, reverse=True)

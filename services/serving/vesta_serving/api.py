@@ -44,7 +44,7 @@ from vesta_contracts.serving.v1 import (
     UpdateDeploymentRequest,
 )
 
-from vesta_serving.labels import split_labels
+from vesta_serving.labels import check_thresholds, split_labels
 from vesta_serving.prediction_log import PredictionLog
 from vesta_serving.predictor import Answer, Answering, Predictor
 from vesta_serving.registry import Registry
@@ -97,7 +97,8 @@ class DeploymentService(DeploymentServiceServicer):
         """Keeps the deployment; its version is loaded behind the answer."""
         if answer := find_answer(self._store.postgres, request, Deployment):
             return answer
-        self._registry.get(request.deployment.model_version)
+        version = self._registry.get(request.deployment.model_version)
+        check_thresholds(request.deployment.uncertainty.thresholds, version.vocabulary)
         name = f"{request.parent}/deployments/{request.deployment_id or new_id()}"
 
         def create(connection: Connection) -> Deployment:
@@ -131,8 +132,12 @@ class DeploymentService(DeploymentServiceServicer):
         """Changes what is wanted; another version moves in behind the answer."""
         name = request.deployment.name
         seen = self.GetDeployment(GetDeploymentRequest(name=name), context)
-        wanted = apply_update(seen, request.deployment, request.update_mask, _MUTABLE).model_version
-        self._registry.get(wanted)  # before the transaction: it may ask the training service
+        wanted = apply_update(seen, request.deployment, request.update_mask, _MUTABLE)
+        version = self._registry.get(wanted.model_version)  # before the transaction: it may ask the training service
+        if (
+            wanted.uncertainty.thresholds != seen.uncertainty.thresholds
+        ):  # what was set before may be of an older version
+            check_thresholds(wanted.uncertainty.thresholds, version.vocabulary)
         with self._store.postgres.transaction() as connection:
             row = self._store.lock(connection, name)
             current = self._store.message(connection, row)
@@ -227,7 +232,7 @@ class DeploymentService(DeploymentServiceServicer):
             return error
 
     def _prediction(self, answering: Answering, sent: PredictInput, answer: Answer, *, embeds: bool) -> ImagePrediction:
-        labels, discarded = split_labels(answer.scores, answering.version.vocabulary, answering.policy)
+        labels, discarded = split_labels(answer.scores)
         digest = "" if sent.item else hashlib.sha256(sent.data).hexdigest()
         name = f"{answering.row.name}/predictions/{new_id()}"
         self._log.add(answering.row.name, Prediction(name=name, item=sent.item, sha256=digest, scores=answer.scores))

@@ -27,16 +27,23 @@ def cut(predictions: Iterable[ItemPrediction], items_max: int, bytes_max: int) -
 
 
 def fitted(prediction: ItemPrediction, bytes_max: int) -> ItemPrediction:
-    """The prediction, with only its best scores where all of them are too many; whether it is uncertain, and its margin, stay."""
+    """The prediction, with fewer scores where all of them are too many: those predicted and the best of the others are kept.
+
+    Whether it is uncertain, and its margin, stay.
+    """
     excess = prediction.ByteSize() - bytes_max
     if excess <= 0:
         return prediction
     scores = prediction.scores.scores
-    keep = len(scores)
-    while excess > 0 and keep:
-        keep -= 1
-        excess -= scores[keep].ByteSize() + ENTRY_BYTES_MIN
+    by_worth = sorted(range(len(scores)), key=lambda place: (scores[place].predicted, -place))
+    left_out: set[int] = set()
+    for place in by_worth:
+        if excess <= 0:
+            break
+        left_out.add(place)
+        excess -= scores[place].ByteSize() + ENTRY_BYTES_MIN
     best = ItemPrediction()
     best.CopyFrom(prediction)
-    del best.scores.scores[keep:]
+    del best.scores.scores[:]
+    best.scores.scores.extend(found for place, found in enumerate(scores) if place not in left_out)
     return best

@@ -1,10 +1,16 @@
-"""From a model's probabilities to an answer: labels, what was discarded, and whether a person should look. Pure."""
+"""From a model's probabilities to an answer: which labels are predicted, and whether a person should look. Pure.
 
-from dataclasses import dataclass
+This is decided here alone. The answer carries the decision with it, so that Predict, the prediction log, the items' scores,
+selection, pre-annotations and observations all agree.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
+from vesta_common.errors import InvalidArgument, Violation
 from vesta_contracts.common.v1 import ConceptScore, ImageScores
 from vesta_contracts.serving.v1 import UncertaintyPolicy
 
@@ -12,20 +18,24 @@ SCORE_THRESHOLD = 0.5
 SCORE_CERTAIN = 0.8
 MARGIN_CERTAIN = 0.2
 
+Floats = NDArray[np.float32]
+
 
 @dataclass(frozen=True)
 class Policy:
-    """When a label counts and when an answer is certain; scores and margins in [0, 1].
+    """When a label counts and when an answer is certain; scores, margins and thresholds in [0, 1].
 
     Attributes:
-        score_threshold: labels below it are discarded.
+        score_threshold: labels of a single-label model below it are discarded.
         score_certain: a best score below it is uncertain.
-        margin_certain: two best scores closer than this are uncertain.
+        margin_certain: a smaller margin is uncertain.
+        thresholds: of a multi-label model's concepts, instead of the version's own.
     """
 
     score_threshold: float = SCORE_THRESHOLD
     score_certain: float = SCORE_CERTAIN
     margin_certain: float = MARGIN_CERTAIN
+    thresholds: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, message: UncertaintyPolicy) -> "Policy":
@@ -34,6 +44,7 @@ class Policy:
             score_threshold=message.score_threshold if message.HasField("score_threshold") else SCORE_THRESHOLD,
             score_certain=message.score_certain if message.HasField("score_certain") else SCORE_CERTAIN,
             margin_certain=message.margin_certain if message.HasField("margin_certain") else MARGIN_CERTAIN,
+            thresholds=dict(message.thresholds),
         )
 
 
@@ -52,51 +63,102 @@ class Vocabulary:
     thresholds: tuple[float, ...] = ()
 
 
-def score(probabilities: NDArray[np.float32], vocabulary: Vocabulary, policy: Policy, now: datetime) -> ImageScores:
-    """What a model says of one image.
+def check_thresholds(thresholds: Mapping[str, float], vocabulary: Vocabulary) -> None:
+    """Checks a deployment's thresholds against the version that it wants.
+
+    Raises:
+        InvalidArgument: MODEL_NOT_MULTI_LABEL, the version has no thresholds; THRESHOLD_CONCEPT_UNKNOWN, one is for a concept
+            that the version does not know.
+    """
+    if thresholds and not vocabulary.thresholds:
+        raise InvalidArgument(
+            f"{vocabulary.model_version} is no multi-label model and has no threshold per concept; set score_threshold",
+            reason="MODEL_NOT_MULTI_LABEL",
+            violations=[Violation("deployment.uncertainty.thresholds", "is for multi-label models")],
+        )
+    unknown = sorted(set(thresholds) - set(vocabulary.concepts))
+    if unknown:
+        raise InvalidArgument(
+            f"{vocabulary.model_version} does not know {unknown[0]!r}; its concepts are: {', '.join(vocabulary.concepts)[:1000]}",
+            reason="THRESHOLD_CONCEPT_UNKNOWN",
+            violations=[
+                Violation(f"deployment.uncertainty.thresholds.{concept}", "is no concept of the model version")
+                for concept in unknown[:10]
+            ],
+        )
+
+
+def score(probabilities: Floats, vocabulary: Vocabulary, policy: Policy, now: datetime) -> ImageScores:
+    """What a model says of one image, with what it predicts under a deployment's policy.
+
+    A single-label model predicts its best concept, where that reaches the policy's threshold, or none. A multi-label model
+    predicts every concept that reaches its own.
 
     Args:
         probabilities: `(C,)`, calibrated; `(0,)` for a model that only embeds, which is then sure of nothing.
     """
-    margin = _margin(probabilities, vocabulary.thresholds)
     best = float(probabilities.max(initial=0.0))
-    certain_enough = True if vocabulary.thresholds else best >= policy.score_certain
+    thresholds = _thresholds(vocabulary, policy)
+    if thresholds is not None:
+        predicted = probabilities >= thresholds
+        margin = float(_room(probabilities, thresholds).min())
+        certain = margin >= policy.margin_certain
+    else:
+        predicted = np.zeros(probabilities.shape, np.bool_)
+        if probabilities.size:
+            predicted[probabilities.argmax()] = best >= np.float32(policy.score_threshold)
+        margin = _lead(probabilities)
+        certain = best >= policy.score_certain and margin >= policy.margin_certain
     scores = ImageScores(
         model_version=vocabulary.model_version,
         scores=[
-            ConceptScore(concept=vocabulary.concepts[index], score=float(probabilities[index]))
+            ConceptScore(
+                concept=vocabulary.concepts[index],
+                score=float(probabilities[index]),
+                predicted=bool(predicted[index]),
+                threshold=None if thresholds is None else float(thresholds[index]),
+            )
             for index in np.argsort(-probabilities, kind="stable")
         ],
-        uncertain=not (certain_enough and margin >= policy.margin_certain),
+        uncertain=not certain,
         margin=margin,
     )
     scores.predict_time.FromDatetime(now)
     return scores
 
 
-def split_labels(
-    scores: ImageScores, vocabulary: Vocabulary, policy: Policy
-) -> tuple[list[ConceptScore], list[ConceptScore]]:
-    """The labels that hold and those discarded, each best first.
+def split_labels(scores: ImageScores) -> tuple[list[ConceptScore], list[ConceptScore]]:
+    """The labels that are predicted and those discarded, each best first."""
+    return (
+        [found for found in scores.scores if found.predicted],
+        [found for found in scores.scores if not found.predicted],
+    )
 
-    A single-label model has at most one label that holds: its best, where that reaches the threshold.
+
+def _thresholds(vocabulary: Vocabulary, policy: Policy) -> Floats | None:
+    """`(C,)`: from which probability each concept is predicted; None for a single-label model."""
+    if not vocabulary.thresholds:
+        return None
+    own = zip(vocabulary.concepts, vocabulary.thresholds, strict=True)
+    return np.array([policy.thresholds.get(concept, threshold) for concept, threshold in own], np.float32)
+
+
+def _room(probabilities: Floats, thresholds: Floats) -> Floats:
+    """`(C,)`: how far each score is from its threshold, as a share of the way from there to 1, or to 0 for a score below it.
+
+    So a score of 0 or 1 is certain whatever the threshold; an absolute distance would leave everything below a threshold of
+    0.05 uncertain for ever.
     """
-    if vocabulary.thresholds:
-        limits = dict(zip(vocabulary.concepts, vocabulary.thresholds, strict=True))
-        kept = [found for found in scores.scores if found.score >= limits[found.concept]]
-    else:
-        kept = [found for found in scores.scores[:1] if found.score >= policy.score_threshold]
-    held = {found.concept for found in kept}
-    return kept, [found for found in scores.scores if found.concept not in held]
+    above = probabilities >= thresholds
+    way = np.where(above, 1 - thresholds, thresholds)
+    distance = np.abs(probabilities - thresholds)
+    room: Floats = np.divide(distance, way, out=np.zeros_like(distance), where=way > 0)
+    return np.minimum(room, np.float32(1))
 
 
-def _margin(probabilities: NDArray[np.float32], thresholds: tuple[float, ...]) -> float:
-    """Single-label: the two best scores' difference. Multi-label: the smallest distance of a score from its threshold, doubled."""
-    if probabilities.size == 0:
-        return 0.0
-    if thresholds:
-        return float(min(1.0, 2 * np.abs(probabilities - np.asarray(thresholds)).min()))
-    if probabilities.size == 1:
-        return float(probabilities[0])
+def _lead(probabilities: Floats) -> float:
+    """The difference of the two best scores; of one concept its score, of none 0."""
+    if probabilities.size < 2:
+        return float(probabilities.sum())
     second, first = np.partition(probabilities, -2)[-2:]
     return float(first - second)

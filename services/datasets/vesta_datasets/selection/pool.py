@@ -56,7 +56,8 @@ class Pool:
             and what lies near them counts as covered.
         batch_size: how many to choose, at least 0.
         seed: where a strategy draws, it draws from this.
-        multi_label: each concept is its own question with a threshold of one half.
+        multi_label: each concept is its own question, and its probability is centred: one half where the model is at the
+            threshold from which it predicts the concept.
 
     Raises:
         UnusablePoolError: shapes differ, a value is not finite, a row has not unit length, an answer is no probability.

@@ -9,7 +9,8 @@ from vesta_datasets.selection.pool import Floats, Indices
 def margin_uncertainty(probabilities: Floats, multi_label: bool) -> Floats:
     """1 less the margin between the two best answers.
 
-    For multi-label models the margin is the smallest distance of an answer from one half, doubled.
+    For multi-label models the margin is the smallest distance of a centred answer from one half, doubled: the distance of the
+    score from its concept's threshold, as a share of the largest possible.
 
     Args:
         probabilities: `(N, C)`.

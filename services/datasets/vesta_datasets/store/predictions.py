@@ -12,6 +12,7 @@ from vesta_common.postgres import Connection
 from vesta_contracts.common.v1 import ImageScores
 from vesta_contracts.datasets.v1 import Item
 
+from vesta_datasets.predicted import is_multi_label, labels_of
 from vesta_datasets.store.rows import array_of, item_of
 from vesta_datasets.store.statements import queries
 
@@ -45,7 +46,7 @@ class Predictions:
                         "scored_by": model.version,
                         "deployment": model.deployment,
                         "generation": model.generation,
-                        "predicted": scores.scores[0].concept if scores.scores else "",
+                        "predicted": [label.concept for label in labels_of(scores, multi_label=is_multi_label(scores))],
                         "score": scores.scores[0].score if scores.scores else 0.0,
                         "margin": scores.margin,
                         "uncertain": scores.uncertain,

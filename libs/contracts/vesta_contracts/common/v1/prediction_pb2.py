@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n vesta/common/v1/prediction.proto\x12\x0fvesta.common.v1\x1a\x1fgoogle/protobuf/timestamp.proto\".\n\x0c\x43onceptScore\x12\x0f\n\x07\x63oncept\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\"\xa8\x01\n\x0bImageScores\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12-\n\x06scores\x18\x02 \x03(\x0b\x32\x1d.vesta.common.v1.ConceptScore\x12\x11\n\tuncertain\x18\x03 \x01(\x08\x12\x0e\n\x06margin\x18\x04 \x01(\x02\x12\x30\n\x0cpredict_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n vesta/common/v1/prediction.proto\x12\x0fvesta.common.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"g\n\x0c\x43onceptScore\x12\x0f\n\x07\x63oncept\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\x12\x11\n\tpredicted\x18\x03 \x01(\x08\x12\x16\n\tthreshold\x18\x04 \x01(\x02H\x00\x88\x01\x01\x42\x0c\n\n_threshold\"\xa8\x01\n\x0bImageScores\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12-\n\x06scores\x18\x02 \x03(\x0b\x32\x1d.vesta.common.v1.ConceptScore\x12\x11\n\tuncertain\x18\x03 \x01(\x08\x12\x0e\n\x06margin\x18\x04 \x01(\x02\x12\x30\n\x0cpredict_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,7 +33,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'vesta_contracts.common.v1.p
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CONCEPTSCORE']._serialized_start=86
-  _globals['_CONCEPTSCORE']._serialized_end=132
-  _globals['_IMAGESCORES']._serialized_start=135
-  _globals['_IMAGESCORES']._serialized_end=303
+  _globals['_CONCEPTSCORE']._serialized_end=189
+  _globals['_IMAGESCORES']._serialized_start=192
+  _globals['_IMAGESCORES']._serialized_end=360
 # @@protoc_insertion_point(module_scope)

@@ -27,20 +27,34 @@ class ConceptScore(_message.Message):
 
     CONCEPT_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
+    PREDICTED_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
     concept: _builtins.str
     score: _builtins.float
     """Calibrated probability in [0, 1]."""
+    predicted: _builtins.bool
+    """True where the model predicts the concept: its score reaches the threshold that the deployment applies. Predict returns
+    these concepts as labels.
+    """
+    threshold: _builtins.float
+    """The score from which a multi-label model predicts the concept: that of the deployment's policy, else that of the model
+    version. Unset for a single-label model, which predicts its best concept or none.
+    """
     def __init__(
         self,
         *,
         concept: _builtins.str = ...,
         score: _builtins.float = ...,
+        predicted: _builtins.bool = ...,
+        threshold: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "threshold", b"threshold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["concept", b"concept", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "concept", b"concept", "predicted", b"predicted", "score", b"score", "threshold", b"threshold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__threshold: _TypeAlias = _typing.Literal["threshold"]  # noqa: Y015
+    _WhichOneofArgType__threshold: _TypeAlias = _typing.Literal["_threshold", b"_threshold"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__threshold) -> _WhichOneofReturnType__threshold | None: ...
 
 Global___ConceptScore: _TypeAlias = ConceptScore  # noqa: Y015
 
@@ -60,10 +74,14 @@ class ImageScores(_message.Message):
     uncertain: _builtins.bool
     """True where the deployment's policy wants a person to look."""
     margin: _builtins.float
-    """Difference of the two best scores, in [0, 1]; for multi-label models the smallest distance of a score from its threshold, doubled."""
+    """Difference of the two best scores, in [0, 1]. For multi-label models the smallest distance of a score from its threshold, as a
+    share of the way from the threshold to 1, or to 0 for a score below it.
+    """
     @_builtins.property
     def scores(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConceptScore]:
-        """Every concept the model knows, in falling order of score; in events the best of them, where all are too many. Empty for a model that only embeds."""
+        """Every concept the model knows, in falling order of score; in events those predicted and the best of the others, where all are too many.
+        Empty for a model that only embeds.
+        """
 
     @_builtins.property
     def predict_time(self) -> _timestamp_pb2.Timestamp: ...

@@ -256,7 +256,7 @@ class LoopStatus(_message.Message):
     @_builtins.property
     def live_accuracy(self) -> _metrics_pb2.Estimate:
         """Accuracy on live data, of the pool that was unlabelled then: answers of the control arm, drawn blindly, against what the
-        model deployed at the time had said.
+        model deployed at the time had said: the labels that Predict answered, of a single-label model the best concept.
         """
 
     @_builtins.property

@@ -264,7 +264,9 @@ class ListItemsRequest(_message.Message):
     """At most 1000; 50 if unset."""
     page_token: _builtins.str
     filter: _builtins.str
-    """AIP-160 on split, labelled, reviewed, label, predicted, uncertain, score, margin, control, duplicate, file_name, sha256, source, create_time, update_time, metadata.KEY; such as: split = TEST AND label = "dress"."""
+    """`predicted` is the best concept, or any that a multi-label model predicts.
+    AIP-160 on split, labelled, reviewed, label, predicted, uncertain, score, margin, control, duplicate, file_name, sha256, source, create_time, update_time, metadata.KEY; such as: split = TEST AND label = "dress".
+    """
     embeddings: _builtins.bool
     """True to answer the items' embeddings too; a page then has 256 items at most."""
     def __init__(

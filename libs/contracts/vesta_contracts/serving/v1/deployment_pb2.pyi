@@ -118,27 +118,57 @@ class UncertaintyPolicy(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ThresholdsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     SCORE_THRESHOLD_FIELD_NUMBER: _builtins.int
     SCORE_CERTAIN_FIELD_NUMBER: _builtins.int
     MARGIN_CERTAIN_FIELD_NUMBER: _builtins.int
+    THRESHOLDS_FIELD_NUMBER: _builtins.int
     score_threshold: _builtins.float
     """Labels with a lower score are reported as discarded; 0.5 if unset. Ignored for a multi-label model, whose
-    concepts have thresholds of their own.
+    concepts have thresholds of their own; see `thresholds`.
     """
     score_certain: _builtins.float
     """Uncertain where the best score is below this; 0.8 if unset. Ignored for a multi-label model."""
     margin_certain: _builtins.float
-    """Uncertain where the two best scores are closer than this; 0.2 if unset."""
+    """Uncertain where the margin is smaller than this; 0.2 if unset. The margin is the difference of the two best scores; of a
+    multi-label model the smallest distance of a score from its threshold, see ImageScores.margin.
+    """
+    @_builtins.property
+    def thresholds(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """For a multi-label model: the score from which a concept is predicted, by concept, instead of the model version's own threshold.
+        Each must be a concept of `model_version` when it is set; one that a later version does not have is ignored.
+        """
+
     def __init__(
         self,
         *,
         score_threshold: _builtins.float | None = ...,
         score_certain: _builtins.float | None = ...,
         margin_certain: _builtins.float | None = ...,
+        thresholds: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_margin_certain", b"_margin_certain", "_score_certain", b"_score_certain", "_score_threshold", b"_score_threshold", "margin_certain", b"margin_certain", "score_certain", b"score_certain", "score_threshold", b"score_threshold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_margin_certain", b"_margin_certain", "_score_certain", b"_score_certain", "_score_threshold", b"_score_threshold", "margin_certain", b"margin_certain", "score_certain", b"score_certain", "score_threshold", b"score_threshold"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_margin_certain", b"_margin_certain", "_score_certain", b"_score_certain", "_score_threshold", b"_score_threshold", "margin_certain", b"margin_certain", "score_certain", b"score_certain", "score_threshold", b"score_threshold", "thresholds", b"thresholds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__margin_certain: _TypeAlias = _typing.Literal["margin_certain"]  # noqa: Y015
     _WhichOneofArgType__margin_certain: _TypeAlias = _typing.Literal["_margin_certain", b"_margin_certain"]  # noqa: Y015

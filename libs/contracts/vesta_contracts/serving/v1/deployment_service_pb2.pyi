@@ -286,7 +286,7 @@ class ImagePrediction(_message.Message):
     message: _builtins.str
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[_prediction_pb2.ConceptScore]:
-        """What the model sees, best first: scores at or above the threshold."""
+        """What the model predicts, best first: scores at or above the threshold."""
 
     @_builtins.property
     def discarded(self) -> _containers.RepeatedCompositeFieldContainer[_prediction_pb2.ConceptScore]:

@@ -79,7 +79,8 @@ class DeploymentServiceServicer:
     """
 
     def CreateDeployment(self, request, context):
-        """Creates a Deployment. Errors: ALREADY_EXISTS deployment_id is taken; INVALID_ARGUMENT MODEL_VERSION_NOT_FOUND.
+        """Creates a Deployment. Errors: ALREADY_EXISTS deployment_id is taken; INVALID_ARGUMENT MODEL_VERSION_NOT_FOUND,
+        THRESHOLD_CONCEPT_UNKNOWN a threshold for what is no concept of the model version, MODEL_NOT_MULTI_LABEL thresholds for a model without any.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -100,7 +101,8 @@ class DeploymentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateDeployment(self, request, context):
-        """Changes the fields of update_mask (display_name, model_version, uncertainty, datasets). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change.
+        """Changes the fields of update_mask (display_name, model_version, uncertainty, datasets). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change,
+        MODEL_VERSION_NOT_FOUND, THRESHOLD_CONCEPT_UNKNOWN, MODEL_NOT_MULTI_LABEL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

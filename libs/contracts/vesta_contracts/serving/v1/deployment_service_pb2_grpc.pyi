@@ -36,13 +36,17 @@ class DeploymentServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> DeploymentServiceAsyncStub: ...
     CreateDeployment: _grpc.UnaryUnaryMultiCallable[_deployment_service_pb2.CreateDeploymentRequest, _deployment_pb2.Deployment]
-    """Creates a Deployment. Errors: ALREADY_EXISTS deployment_id is taken; INVALID_ARGUMENT MODEL_VERSION_NOT_FOUND."""
+    """Creates a Deployment. Errors: ALREADY_EXISTS deployment_id is taken; INVALID_ARGUMENT MODEL_VERSION_NOT_FOUND,
+    THRESHOLD_CONCEPT_UNKNOWN a threshold for what is no concept of the model version, MODEL_NOT_MULTI_LABEL thresholds for a model without any.
+    """
     GetDeployment: _grpc.UnaryUnaryMultiCallable[_deployment_service_pb2.GetDeploymentRequest, _deployment_pb2.Deployment]
     """Returns one Deployment. Errors: NOT_FOUND."""
     ListDeployments: _grpc.UnaryUnaryMultiCallable[_deployment_service_pb2.ListDeploymentsRequest, _deployment_service_pb2.ListDeploymentsResponse]
     """Lists Deployments by name. Errors: INVALID_ARGUMENT page_token."""
     UpdateDeployment: _grpc.UnaryUnaryMultiCallable[_deployment_service_pb2.UpdateDeploymentRequest, _deployment_pb2.Deployment]
-    """Changes the fields of update_mask (display_name, model_version, uncertainty, datasets). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change."""
+    """Changes the fields of update_mask (display_name, model_version, uncertainty, datasets). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change,
+    MODEL_VERSION_NOT_FOUND, THRESHOLD_CONCEPT_UNKNOWN, MODEL_NOT_MULTI_LABEL.
+    """
     DeleteDeployment: _grpc.UnaryUnaryMultiCallable[_deployment_service_pb2.DeleteDeploymentRequest, _empty_pb2.Empty]
     """Deletes one Deployment and unloads its models. Errors: NOT_FOUND."""
     RollbackDeployment: _grpc.UnaryUnaryMultiCallable[_deployment_service_pb2.RollbackDeploymentRequest, _deployment_pb2.Deployment]
@@ -60,13 +64,17 @@ class DeploymentServiceAsyncStub(DeploymentServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateDeployment: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.CreateDeploymentRequest, _deployment_pb2.Deployment]  # type: ignore[assignment]
-    """Creates a Deployment. Errors: ALREADY_EXISTS deployment_id is taken; INVALID_ARGUMENT MODEL_VERSION_NOT_FOUND."""
+    """Creates a Deployment. Errors: ALREADY_EXISTS deployment_id is taken; INVALID_ARGUMENT MODEL_VERSION_NOT_FOUND,
+    THRESHOLD_CONCEPT_UNKNOWN a threshold for what is no concept of the model version, MODEL_NOT_MULTI_LABEL thresholds for a model without any.
+    """
     GetDeployment: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.GetDeploymentRequest, _deployment_pb2.Deployment]  # type: ignore[assignment]
     """Returns one Deployment. Errors: NOT_FOUND."""
     ListDeployments: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.ListDeploymentsRequest, _deployment_service_pb2.ListDeploymentsResponse]  # type: ignore[assignment]
     """Lists Deployments by name. Errors: INVALID_ARGUMENT page_token."""
     UpdateDeployment: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.UpdateDeploymentRequest, _deployment_pb2.Deployment]  # type: ignore[assignment]
-    """Changes the fields of update_mask (display_name, model_version, uncertainty, datasets). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change."""
+    """Changes the fields of update_mask (display_name, model_version, uncertainty, datasets). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change,
+    MODEL_VERSION_NOT_FOUND, THRESHOLD_CONCEPT_UNKNOWN, MODEL_NOT_MULTI_LABEL.
+    """
     DeleteDeployment: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.DeleteDeploymentRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Deletes one Deployment and unloads its models. Errors: NOT_FOUND."""
     RollbackDeployment: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.RollbackDeploymentRequest, _deployment_pb2.Deployment]  # type: ignore[assignment]
@@ -87,7 +95,9 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _deployment_service_pb2.CreateDeploymentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_deployment_pb2.Deployment, _abc.Awaitable[_deployment_pb2.Deployment]]:
-        """Creates a Deployment. Errors: ALREADY_EXISTS deployment_id is taken; INVALID_ARGUMENT MODEL_VERSION_NOT_FOUND."""
+        """Creates a Deployment. Errors: ALREADY_EXISTS deployment_id is taken; INVALID_ARGUMENT MODEL_VERSION_NOT_FOUND,
+        THRESHOLD_CONCEPT_UNKNOWN a threshold for what is no concept of the model version, MODEL_NOT_MULTI_LABEL thresholds for a model without any.
+        """
 
     @_abc_1.abstractmethod
     def GetDeployment(
@@ -111,7 +121,9 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _deployment_service_pb2.UpdateDeploymentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_deployment_pb2.Deployment, _abc.Awaitable[_deployment_pb2.Deployment]]:
-        """Changes the fields of update_mask (display_name, model_version, uncertainty, datasets). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change."""
+        """Changes the fields of update_mask (display_name, model_version, uncertainty, datasets). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change,
+        MODEL_VERSION_NOT_FOUND, THRESHOLD_CONCEPT_UNKNOWN, MODEL_NOT_MULTI_LABEL.
+        """
 
     @_abc_1.abstractmethod
     def DeleteDeployment(

@@ -1,0 +1,100 @@
+"""What a multi-label model predicts is decided once: training, serving, selection, pre-annotations and live accuracy agree."""
+
+from datetime import UTC, datetime
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from numpy.typing import NDArray
+from vesta_conductor.control_arm import live_accuracy
+from vesta_contracts.annotation.v1 import Task
+from vesta_contracts.common.v1 import Annotation, ImageLabel, ImageScores
+from vesta_contracts.datasets.v1 import SelectedItem, SelectionStrategy
+from vesta_contracts.serving.v1 import UncertaintyPolicy
+from vesta_datasets.candidates import Candidates, PoolRow
+from vesta_datasets.choosing import choose
+from vesta_serving.labels import Policy, Vocabulary, score, split_labels
+from vesta_training.head import decide
+from vesta_training.recipe import Task as RecipeTask
+
+CONCEPTS = ("crack", "dent", "rust")
+MODEL = "projects/acme/models/parts"
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+SHARES = st.floats(0, 1, width=32)
+
+Shares = NDArray[np.float32]
+
+
+def answers(probabilities: Shares, thresholds: tuple[float, ...], overrides: dict[str, float]) -> list[ImageScores]:
+    """What a deployment answers, an image a row of `(N, 3)`."""
+    vocabulary = Vocabulary(f"{MODEL}/versions/1", CONCEPTS, thresholds)
+    policy = Policy.of(UncertaintyPolicy(thresholds=overrides))
+    return [score(row, vocabulary, policy, NOW) for row in probabilities]
+
+
+def selected(said: list[ImageScores]) -> list[SelectedItem]:
+    """The items in the order in which they are asked about, with their pre-annotations."""
+    rows = [PoolRow(str(place), False, scores) for place, scores in enumerate(said)]
+    count = len(rows)
+    candidates = Candidates(rows, np.eye(count, dtype=np.float32), np.ones(count, np.bool_), count)
+    return list(
+        choose(
+            candidates,
+            strategy=SelectionStrategy.SELECTION_STRATEGY_MARGIN,
+            count=count,
+            control_share=0.0,
+            seed=1,
+            scored_by=f"{MODEL}/versions/1",
+            multi_label=True,
+        ).items
+    )
+
+
+def predicted(scores: ImageScores) -> set[str]:
+    """The labels of Predict's answer."""
+    return {label.concept for label in split_labels(scores)[0]}
+
+
+@given(
+    arrays.arrays(np.float32, st.tuples(st.integers(1, 12), st.just(len(CONCEPTS))), elements=SHARES),
+    st.tuples(SHARES, SHARES, SHARES),
+    st.dictionaries(st.sampled_from(CONCEPTS), SHARES),
+)
+def test_pre_annotations_and_the_order_of_selection_follow_what_predict_answers(
+    probabilities: Shares, thresholds: tuple[float, ...], overrides: dict[str, float]
+) -> None:
+    said = answers(probabilities, thresholds, overrides)
+    chosen = selected(said)
+
+    for one in chosen:
+        assert {label.concept for label in one.pre_annotations} == predicted(said[int(one.item)])
+    margins = [said[int(one.item)].margin for one in chosen]
+    np.testing.assert_allclose(margins, sorted(margins), atol=1e-5)
+    np.testing.assert_allclose([one.score for one in chosen], [1 - margin for margin in margins], atol=1e-5)
+    if not overrides:
+        evaluated = decide(RecipeTask.MULTILABEL, probabilities, thresholds)
+        named = [{concept for concept, yes in zip(CONCEPTS, row, strict=True) if yes} for row in evaluated]
+        assert named == [predicted(scores) for scores in said]
+
+
+def test_live_accuracy_is_that_of_the_deployed_thresholds_and_not_of_one_half() -> None:
+    probabilities = np.array([[0.1, 0.6, 0.0], [0.0, 0.85, 0.2], [0.3, 0.0, 0.0], [0.02, 0.1, 0.3]], np.float32)
+    said = answers(probabilities, (0.05, 0.8, 0.5), {"rust": 0.15})
+    truth = [{"crack"}, {"dent", "rust"}, {"crack"}, {"rust"}]  # the deployment is right about all, one half about none
+    half = [{concept for concept, one in zip(CONCEPTS, row, strict=True) if one >= 0.5} for row in probabilities]
+    assert all(guess != right for guess, right in zip(half, truth, strict=True))
+
+    tasks = [
+        Task(
+            name=one.item,
+            control=True,
+            pre_annotations=one.pre_annotations,
+            model_version=one.model_version,
+            accepted=[Annotation(concept=concept, image_label=ImageLabel()) for concept in truth[int(one.item)]],
+        )
+        for one in selected(said)
+    ]
+    live = live_accuracy(tasks, model=MODEL, multi_label=True)
+    assert live is not None
+    assert (live.estimate.value, live.answer_count) == (1.0, 4)
