@@ -81,6 +81,16 @@ def test_another_training_does_not_go_on_from_this_checkpoint(tune: Callable[...
     assert steps == [(1, 2), (2, 2)]
 
 
+def test_a_checkpoint_that_cannot_be_read_is_none(tune: Callable[..., Tuned], tmp_path: Path) -> None:
+    whole = tune(epochs=1)
+    (tmp_path / "checkpoint").write_bytes((tmp_path / "checkpoint").read_bytes()[:-1000])
+    steps: list[int] = []
+    again = tune(lambda step, count, loss: steps.append(step), epochs=1)
+
+    assert steps == [1, 2]
+    assert again.embedding_digest == whole.embedding_digest
+
+
 def test_tuning_that_only_harms_keeps_the_state_before(tune: Callable[..., Tuned]) -> None:
     tuned = tune(epochs=1, learning_rate=0.5, head_learning_rate=5.0, warmup_share=0.0)
 

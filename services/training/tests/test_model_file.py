@@ -78,6 +78,15 @@ def test_equal_models_are_equal_bytes(backbone: Backbone, backbone_path: Path, t
     assert first.digest == second.digest
 
 
+@pytest.mark.parametrize("content", [b"", b"cut off"])
+def test_a_backbone_file_that_was_damaged_is_made_again(backbone: Backbone, tmp_path: Path, content: bytes) -> None:
+    path = export_backbone(backbone, tmp_path)
+    whole = path.read_bytes()
+    path.write_bytes(content)
+
+    assert export_backbone(backbone, tmp_path).read_bytes() == whole
+
+
 def test_the_file_stays_within_what_older_runtimes_read(backbone_path: Path) -> None:
     model = onnx.load(backbone_path)
 

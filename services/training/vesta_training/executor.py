@@ -75,7 +75,7 @@ class LocalProcessExecutor:
                 if pulse(news):
                     raise TrainingCancelled("cancelled")
         except (EOFError, ConnectionError) as error:
-            raise Unavailable("the training process died; the run is started again", reason=DIED) from error
+            raise Unavailable("the training process died, most likely for want of memory", reason=DIED) from error
         finally:
             if not answered:
                 self.close()  # else its answer would be taken for the next job's

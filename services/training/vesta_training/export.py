@@ -15,6 +15,7 @@ from vesta_training.head import Head
 from vesta_training.model_file import PROBABILITIES, graft, write_model
 from vesta_training.onnx_graph import embedding_graph
 from vesta_training.runtime import ModelRuntime
+from vesta_training.whole_files import is_whole
 
 if TYPE_CHECKING:
     import torch
@@ -37,19 +38,23 @@ class Export:
 def export_backbone(backbone: Backbone, folder: Path) -> Path:
     """The backbone's own model file in `folder`, made there if it is not yet: pixels to embedding, no head.
 
-    Processes that ask at once wait for the first, so that it is made once.
+    Processes that ask at once wait for the first, so that it is made once. The file has its SHA-256 in its name; one that was
+    damaged is made again.
 
     Raises:
         WeightsError: see `load_network`.
         ExportError: the file does not agree with torch.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{backbone.digest}.onnx"
     with (folder / f"{backbone.digest}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not path.exists():
-            export_network(load_network(backbone), backbone.input_size_px, backbone.digest, path)
-    return path
+        for path in folder.glob(f"{backbone.digest}.*.onnx"):
+            if is_whole(path, path.name.split(".")[1]):
+                return path
+        export = export_network(
+            load_network(backbone), backbone.input_size_px, backbone.digest, folder / f"{backbone.digest}.onnx"
+        )
+        return export.path.rename(folder / f"{backbone.digest}.{export.digest}.onnx")
 
 
 def export_network(network: "torch.nn.Module", input_size_px: int, embedding_digest: str, path: Path) -> Export:

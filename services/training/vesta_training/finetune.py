@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import structlog
 from vesta_contracts.training.v1 import Estimate
 
 from vesta_training.augment import crop_and_flip
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 PIXEL_THREADS = 2
 CHECKPOINT_FORMAT = 2
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,12 +284,16 @@ def _warm_cosine(steps: int, warmup_share: float) -> Callable[[int], float]:
 
 
 def _resume(checkpoint: Path, fingerprint: str) -> dict[str, Any] | None:
-    """The state of an earlier attempt at the very same training, if there is one."""
+    """The state of an earlier attempt at the very same training, if there is one that can be read."""
     import torch
 
     if not checkpoint.exists():
         return None
-    state: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    try:
+        state: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 - torch raises many kinds at a damaged file, which costs the epochs before
+        log.warning("checkpoint_unreadable", path=str(checkpoint), error=repr(error))
+        return None
     same = (state.get("format"), state.get("fingerprint")) == (CHECKPOINT_FORMAT, fingerprint)
     return state if same else None
 

@@ -17,9 +17,9 @@ from vesta_training.example import Example, Pixels, Split
 from vesta_training.feature_files import FeatureFiles
 from vesta_training.progress import Progress
 from vesta_training.recipe import Task, read_recipe
-from vesta_training.run_folders import run_folder
+from vesta_training.run_folders import run_folder, usable
 from vesta_training.train import train
-from vesta_training.whole_files import write_whole
+from vesta_training.whole_files import is_whole, write_whole
 
 THREADS = 2
 MODEL_FOLDER = "models"
@@ -67,11 +67,16 @@ def run_job(job: Job, objects: ObjectStore, tell: Callable[[TrainingProgress], N
 
     Raises:
         LearningError: it cannot be done; says why.
-        Unavailable: the object store does not answer.
+        Unavailable: the object store does not answer, or the work folder was lost or is full.
+        FailedPrecondition: the work folder cannot be used.
     """
     work = Path(job.work_folder)
     own = run_folder(work, job.run)
-    own.mkdir(parents=True, exist_ok=True)
+    with usable(work, own):
+        return _run(job, objects, tell, work, own)
+
+
+def _run(job: Job, objects: ObjectStore, tell: Callable[[TrainingProgress], None], work: Path, own: Path) -> Outcome:
     examples = _read_examples(objects, job.manifest_key) if job.manifest_key else ()
     assignment = Assignment(
         recipe=read_recipe(job.recipe_name, job.recipe_yaml),
@@ -136,7 +141,7 @@ def _champion(job: Job, objects: ObjectStore, work: Path) -> Champion | None:
     if not job.champion_key:
         return None
     path = work / "champions" / f"{job.champion_digest}.onnx"
-    if not path.exists():
+    if not is_whole(path, job.champion_digest):
         write_whole(path, objects.get(job.champion_key, sha256=job.champion_digest))
     return Champion(job.champion, path)
 
@@ -148,8 +153,8 @@ def _weights(objects: ObjectStore, work: Path, sha256: str) -> Path:
         LookupError: there is none.
     """
     path = work / "weights" / sha256
-    if not path.exists():
-        path.parent.mkdir(exist_ok=True)
+    if not is_whole(path, sha256):
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             objects.download(f"weights/{sha256}", path, sha256=sha256)
         except NotFound as error:

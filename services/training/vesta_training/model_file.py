@@ -91,6 +91,7 @@ def read_model(path: Path) -> ModelFile:
 
     Raises:
         ExportError: it is not a file that `write_model` wrote.
+        FileNotFoundError: the file is gone.
     """
     try:
         model = onnx.load(path)
@@ -113,5 +114,5 @@ def read_model(path: Path) -> ModelFile:
             embedding_dimension=outputs[EMBEDDING].type.tensor_type.shape.dim[1].dim_value,
             head=head,
         )
-    except (OSError, KeyError, ValueError, DecodeError) as error:
+    except (KeyError, ValueError, DecodeError) as error:
         raise ExportError(f"{path.name} is not a model file of this platform: {error!r}") from error

@@ -39,7 +39,8 @@ WHERE name = ANY(:names);
 -- name: claim_run^
 -- The oldest run that no worker holds: new ones, those given back, and those whose worker died.
 UPDATE training_runs SET
-    state = 'RUNNING', attempt_count = attempt_count + 1, lease_expire_time = :lease_expire_time, waiting_reason = '',
+    state = 'RUNNING', attempt_count = attempt_count + 1, lease_expire_time = :lease_expire_time,
+    waiting_reason = CASE WHEN state = 'RUNNING' THEN '' ELSE waiting_reason END,
     death_count = death_count + (state = 'RUNNING')::int, start_time = coalesce(start_time, :now)
 WHERE name = (
     SELECT name FROM training_runs

@@ -10,7 +10,11 @@ from vesta_training.onnx_graph import EMBEDDING, PIXELS
 
 
 class ModelRuntime:
-    """A loaded model file. May be called from several threads at once: each call computes on its caller's thread."""
+    """A loaded model file. May be called from several threads at once: each call computes on its caller's thread.
+
+    Raises:
+        FileNotFoundError: the file is gone.
+    """
 
     def __init__(self, path: Path) -> None:
         options = onnxruntime.SessionOptions()
@@ -18,7 +22,7 @@ class ModelRuntime:
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
         self.outputs = tuple(output.name for output in self._session.get_outputs())
 
     def embed(self, pixels: Pixels) -> Array:

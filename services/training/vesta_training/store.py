@@ -58,6 +58,7 @@ class ClaimedRun:
     Attributes:
         recipe_yaml: by which it is trained; empty for a run that is older than the keeping of it.
         death_count: how often a process that trained it has died.
+        last_error: why it was given back last; empty where its worker died without a word.
         cancel_requested: whether it was asked to end while nobody held it.
     """
 
@@ -65,6 +66,7 @@ class ClaimedRun:
     recipe_yaml: str
     attempt_count: int
     death_count: int
+    last_error: str
     cancel_requested: bool
 
 
@@ -186,6 +188,7 @@ class Store:
                 recipe_yaml=row["recipe_yaml"],
                 attempt_count=row["attempt_count"],
                 death_count=row["death_count"],
+                last_error=row["waiting_reason"],
                 cancel_requested=row["cancel_requested"],
             )
             self.publish(connection, claimed.run.name, TrainingRunStarted(training_run=told_run(claimed.run)))

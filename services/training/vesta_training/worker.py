@@ -23,13 +23,14 @@ from vesta_training.errors import TrainingCancelled
 from vesta_training.executor import DIED, Executor
 from vesta_training.job import Job, Outcome
 from vesta_training.recipe_book import RecipeBook
-from vesta_training.run_folders import remove_ended
+from vesta_training.run_folders import LOST, remove_ended
 from vesta_training.store import ClaimedRun, Store
 
 LEASE = timedelta(seconds=10)
 HEARTBEAT = timedelta(seconds=2)
 PROGRESS_INTERVAL = timedelta(seconds=1)
 DEATHS_MAX = 5
+RETRIED = "to be tried again: "
 
 log = structlog.get_logger()
 
@@ -81,11 +82,7 @@ class Worker:
             self._store.cancelled(run)
             return True
         if claimed.death_count >= DEATHS_MAX:
-            self._store.fail(
-                run,
-                f"its training was interrupted {DEATHS_MAX} times, most likely for want of memory; give the service more, "
-                "or choose a smaller recipe",
-            )
+            self._store.fail(run, _given_up(claimed.last_error))
             return True
         try:
             outcome = self._executor.execute(self._job(claimed), _Pulse(self, claimed))
@@ -102,8 +99,8 @@ class Worker:
                 return True
             log.warning("run_interrupted", run=run.name, error=str(error))
             # What nobody foresaw counts against it as well: else it would be tried for ever.
-            died = not is_transient(error) or (isinstance(error, VestaError) and error.reason == DIED)
-            self._release(claimed, f"to be tried again: {error}", died=died)
+            died = not is_transient(error) or (isinstance(error, VestaError) and error.reason in {DIED, LOST})
+            self._release(claimed, f"{RETRIED}{error}", died=died)
             raise
         else:
             log.info("run_succeeded", run=run.name, version=version)
@@ -176,6 +173,15 @@ class Worker:
             run.comparison.CopyFrom(Comparison.FromString(outcome.comparison))
         run.control_curve_points.extend(LearningCurvePoint.FromString(point) for point in outcome.curve)
         return self._store.succeed(run, version, outcome.held_out_accuracy)
+
+
+def _given_up(last_error: str) -> str:
+    """Why a run fails that was interrupted too often."""
+    why = last_error.removeprefix(RETRIED) or "the service died, most likely for want of memory"
+    return (
+        f"its training was interrupted {DEATHS_MAX} times, the last time so: {why}. "
+        "Mend that, or choose a smaller recipe, and start another run"
+    )
 
 
 class _Pulse:

@@ -1,0 +1,182 @@
+"""A run on the real object store: what lies in the work folder is a cache, whenever it is lost."""
+
+import hashlib
+import io
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from training_service import refusal
+from vesta_common.errors import FailedPrecondition, Unavailable
+from vesta_common.objects import ObjectStore
+from vesta_contracts.training.v1 import ModelVersion, TrainingProgress
+from vesta_training.executor import LocalProcessExecutor
+from vesta_training.job import Job, run_job
+from vesta_training.recipe import builtin_yaml
+from vesta_training.run_folders import run_folder
+from vesta_training.settings import Settings
+
+TRAIN, TEST = range(30), range(30, 40)
+
+
+@pytest.fixture
+def settings(service_settings: Callable[[str], dict[str, Any]], tmp_path: Path) -> Settings:
+    return Settings(**service_settings("training"), datasets_address="127.0.0.1:1", work_folder=str(tmp_path / "work"))
+
+
+@pytest.fixture
+def objects(settings: Settings) -> Iterator[ObjectStore]:
+    store = ObjectStore.of(settings)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def job(objects: ObjectStore, digits: Any, settings: Settings) -> Job:
+    """A run on forty digits, in which a champion of a run before is to be compared with."""
+    rows = []
+    for number in (*TRAIN, *TEST):
+        picture = io.BytesIO()
+        Image.fromarray(digits.pixels(digits.sha256s[number])).save(picture, "PNG")
+        rows.append(
+            {
+                "name": f"items/{number}",
+                "sha256": objects.put("media", picture.getvalue()).sha256,
+                "split": "TRAIN" if number in TRAIN else "TEST",
+                "labels": [digits.labels[number]],
+                "control": False,
+            }
+        )
+    manifest = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), manifest)
+    return Job(
+        run="projects/acme/trainingRuns/r",
+        recipe_name="classification",
+        recipe_yaml=builtin_yaml("classification"),
+        concepts=digits.concepts,
+        snapshot="projects/acme/datasets/digits/snapshots/1",
+        snapshot_digest="d" * 64,
+        manifest_key=objects.put("manifests", manifest.getvalue()).key,
+        champion="",
+        champion_key="",
+        champion_digest="",
+        control_curve=False,
+        seed=0,
+        work_folder=settings.work_folder,
+    )
+
+
+def with_champion(job: Job, version: ModelVersion) -> Job:
+    return Job(
+        **{**vars(job), "champion": "versions/1", "champion_key": version.onnx_key, "champion_digest": version.digest}
+    )
+
+
+def version_of(
+    job: Job, objects: ObjectStore, tell: Callable[[TrainingProgress], None] = lambda _: None
+) -> ModelVersion:
+    return ModelVersion.FromString(run_job(job, objects, tell).version)
+
+
+def delete(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def fill_with_zeros(folder: Path) -> None:
+    """As a file system may leave files that were written just before a power cut."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.write_bytes(bytes(path.stat().st_size))
+
+
+@pytest.mark.parametrize("lose", [delete, fill_with_zeros])
+def test_the_work_folder_may_be_lost_between_runs(job: Job, objects: ObjectStore, lose: Callable[[Path], None]) -> None:
+    first = version_of(job, objects)
+    again = with_champion(job, first)
+    assert version_of(again, objects).digest == first.digest
+    lose(Path(job.work_folder))
+    assert version_of(again, objects).digest == first.digest
+
+
+def test_embeddings_are_not_computed_again_where_only_the_copies_are_lost(job: Job, objects: ObjectStore) -> None:
+    phases: list[str] = []
+    version_of(job, objects, lambda moment: phases.append(moment.phase))
+    assert "features" in phases
+    delete(Path(job.work_folder))
+    told: list[TrainingProgress] = []
+    version_of(job, objects, told.append)
+    assert max(moment.step for moment in told if moment.phase == "features") == 0
+
+
+@pytest.mark.parametrize("phase", ["features", "evaluate"])
+def test_a_run_whose_files_are_deleted_under_it_is_tried_again_and_succeeds(
+    job: Job, objects: ObjectStore, phase: str
+) -> None:
+    first = version_of(job, objects)
+
+    def delete_in_the_phase(moment: TrainingProgress) -> None:
+        if moment.phase == phase:
+            shutil.rmtree(job.work_folder, ignore_errors=True)
+
+    try:
+        lost = version_of(with_champion(job, first), objects, delete_in_the_phase)
+        assert lost.digest == first.digest  # it needed no file any more
+    except Unavailable as error:
+        assert error.reason == "WORK_FOLDER_LOST"  # noqa: PT017
+    assert version_of(with_champion(job, first), objects).digest == first.digest
+
+
+def test_a_deleted_run_folder_is_another_attempt_and_no_failure(job: Job, objects: ObjectStore) -> None:
+    def delete_own(moment: TrainingProgress) -> None:
+        if moment.phase == "export":
+            shutil.rmtree(run_folder(Path(job.work_folder), job.run), ignore_errors=True)
+
+    refusal(Unavailable, lambda: version_of(job, objects, delete_own), "WORK_FOLDER_LOST")
+
+
+def test_a_full_disk_is_waited_out(job: Job, objects: ObjectStore) -> None:
+    def fill(moment: TrainingProgress) -> None:
+        raise OSError(28, "No space left on device")
+
+    refusal(Unavailable, lambda: version_of(job, objects, fill), "WORK_FOLDER_FULL")
+
+
+def test_a_folder_that_is_none_is_named(job: Job, objects: ObjectStore) -> None:
+    Path(job.work_folder).touch()
+    refusal(FailedPrecondition, lambda: version_of(job, objects), "WORK_FOLDER_UNUSABLE")
+
+
+def test_another_process_with_an_empty_folder_makes_the_same_model(
+    job: Job, objects: ObjectStore, settings: Settings, tmp_path: Path
+) -> None:
+    first = version_of(job, objects)
+    elsewhere = Job(**{**vars(with_champion(job, first)), "work_folder": str(tmp_path / "second machine")})
+    executor = LocalProcessExecutor(settings)
+    try:
+        outcome = executor.execute(elsewhere, lambda news: False)
+    finally:
+        executor.close()
+    assert ModelVersion.FromString(outcome.version).digest == first.digest
+    assert outcome.comparison
+
+
+def test_a_weights_file_is_fetched_again_where_its_copy_was_damaged(
+    job: Job, objects: ObjectStore, backbone: Any
+) -> None:
+    content = backbone.weights_path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    objects.put("weights", content)
+    recipe = builtin_yaml("embedding").replace("value: packaged", f"value: {digest}")
+    own_weights = Job(**{**vars(job), "recipe_name": "own", "recipe_yaml": recipe, "manifest_key": ""})
+    first = version_of(own_weights, objects)
+    for path in Path(job.work_folder).rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    assert version_of(own_weights, objects).digest == first.digest
+    assert np.all([path.stat().st_size for path in (Path(job.work_folder) / "weights").iterdir()])
