@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import structlog
-from vesta_common.errors import DataLoss, NotFound
+from vesta_common.errors import NotFound
 from vesta_common.objects import ObjectStore
 
 from vesta_training.example import Array
@@ -26,6 +26,10 @@ _DAMAGED = (
 )
 
 log = structlog.get_logger()
+
+
+class UnreadablePackError(ValueError):
+    """A pack, or a copy of one, is not what was written; its images are embedded anew."""
 
 
 class FeatureFiles:
@@ -76,14 +80,14 @@ class FeatureFiles:
             return _unpacked(key, copy.read_bytes())
         except (FileNotFoundError, NotADirectoryError):
             pass  # the copy was lost, or was never made here
-        except (DataLoss, OSError) as error:
+        except (UnreadablePackError, OSError) as error:
             log.warning("feature_pack_copy_unreadable", path=str(copy), error=str(error))
         try:
             content = self._objects.get(key, checked=False)
             embeddings = _unpacked(key, content)
         except NotFound:
             return {}
-        except DataLoss as error:
+        except UnreadablePackError as error:
             log.warning("feature_pack_deleted", key=key, error=str(error))
             self._objects.delete(key)
             return {}
@@ -95,23 +99,15 @@ def _unpacked(key: str, content: bytes) -> dict[str, Array]:
     """The embeddings in a pack.
 
     Raises:
-        DataLoss: it is not what was written.
+        UnreadablePackError: it is not what was written.
     """
     if not key.endswith(OLD_SUFFIX) and hashlib.sha256(content).hexdigest() != key.rpartition("/")[2]:
-        raise _unreadable(key, "its content does not have the hash in its name")
+        raise UnreadablePackError("its content does not have the hash in its name")
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as pack:
             images, embeddings = pack["images"].tolist(), pack["embeddings"]
     except _DAMAGED as error:
-        raise _unreadable(key, repr(error)) from error
+        raise UnreadablePackError(repr(error)) from error
     if embeddings.shape[:1] != (len(images),) or embeddings.ndim != 2 or not np.isfinite(embeddings).all():
-        raise _unreadable(key, f"it holds {len(images)} images and embeddings of shape {embeddings.shape}")
+        raise UnreadablePackError(f"it holds {len(images)} images and embeddings of shape {embeddings.shape}")
     return dict(zip(images, embeddings, strict=True))
-
-
-def _unreadable(key: str, why: str) -> DataLoss:
-    return DataLoss(
-        f"the feature pack {key} cannot be read: {why}; its images are embedded anew",
-        reason="FEATURE_PACK_UNREADABLE",
-        metadata={"key": key},
-    )
