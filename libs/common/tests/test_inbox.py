@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-from vesta_common.inbox import first_time, new_among
+from vesta_common.inbox import new_among
 from vesta_common.postgres import Postgres
 
 
@@ -18,16 +18,16 @@ def postgres(postgres_url: str, postgres_schema: str) -> Iterator[Postgres]:
 
 
 def test_an_event_is_new_once_for_each_consumer(postgres: Postgres) -> None:
-    assert postgres.run(lambda connection: first_time(connection, "labels", "e1"))
-    assert not postgres.run(lambda connection: first_time(connection, "labels", "e1"))
-    assert postgres.run(lambda connection: first_time(connection, "scores", "e1"))
+    assert postgres.run(lambda connection: new_among(connection, "labels", ["e1"]))
+    assert not postgres.run(lambda connection: new_among(connection, "labels", ["e1"]))
+    assert postgres.run(lambda connection: new_among(connection, "scores", ["e1"]))
 
 
 def test_an_event_whose_effect_was_undone_is_still_new(postgres: Postgres) -> None:
     with postgres.connect() as connection:
-        assert first_time(connection, "labels", "e1")
+        assert new_among(connection, "labels", ["e1"])
         connection.rollback()
-    assert postgres.run(lambda connection: first_time(connection, "labels", "e1"))
+    assert postgres.run(lambda connection: new_among(connection, "labels", ["e1"]))
 
 
 def test_of_many_events_the_new_ones_are_told(postgres: Postgres) -> None:
@@ -37,16 +37,16 @@ def test_of_many_events_the_new_ones_are_told(postgres: Postgres) -> None:
 
 
 def test_a_second_handler_waits_for_the_first(postgres: Postgres) -> None:
-    answers: list[bool] = []
+    answers: list[set[str]] = []
 
     def second() -> None:
-        answers.append(postgres.run(lambda connection: first_time(connection, "labels", "e1")))
+        answers.append(postgres.run(lambda connection: new_among(connection, "labels", ["e1"])))
 
     thread = threading.Thread(target=second)
     with postgres.transaction() as connection:
-        assert first_time(connection, "labels", "e1")
+        assert new_among(connection, "labels", ["e1"])
         thread.start()
         thread.join(0.5)
         assert thread.is_alive()
     thread.join(10)
-    assert answers == [False]
+    assert answers == [set()]

@@ -8,13 +8,8 @@ from vesta_common.postgres import Connection
 KEEP = timedelta(days=14)
 
 
-def first_time(connection: Connection, consumer: str, event_id: str) -> bool:
-    """Records the event; False where it was handled before. A second handler at the same time waits for the first."""
-    return bool(new_among(connection, consumer, [event_id]))
-
-
 def new_among(connection: Connection, consumer: str, event_ids: Sequence[str]) -> set[str]:
-    """Records the events; answers those that were not handled before."""
+    """Records the events; returns those that were not handled before. A second handler at the same time waits for the first."""
     rows = connection.execute(
         "INSERT INTO inbox (consumer, event_id) SELECT %s, unnest(%s::text[]) ON CONFLICT DO NOTHING RETURNING event_id",
         (consumer, sorted(set(event_ids))),

@@ -24,7 +24,6 @@ CONNECTIONS_MAX = 32
 OBJECT_BYTES_MAX = 512 * 1024 * 1024
 CHUNK_BYTES = 1024 * 1024
 PART_BYTES = 8 * 1024 * 1024
-PRESIGNED_LIFETIME = timedelta(minutes=15)
 
 _MISSING = frozenset({"NoSuchKey", "NotFound", "404"})
 _THERE_ALREADY = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})
@@ -226,11 +225,6 @@ class ObjectStore:
         """Removes an object; one that is not there is no error."""
         with self._translated(key):
             self._client.delete_object(**self._where(key))
-
-    def presign(self, key: str, lifetime: timedelta = PRESIGNED_LIFETIME) -> str:
-        """A URL with which anybody may read this one object for a while."""
-        seconds = int(lifetime.total_seconds())
-        return str(self._client.generate_presigned_url("get_object", Params=self._where(key), ExpiresIn=seconds))
 
     def close(self) -> None:
         """Closes its connections."""

@@ -10,6 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from memory_features import MemoryFeatureStore
 from PIL import Image
 from sklearn.datasets import load_digits
 from threadpoolctl import threadpool_limits
@@ -28,7 +29,7 @@ from vesta_training.assignment import Seams
 from vesta_training.backbone import Backbone, find_backbone
 from vesta_training.example import Array, Example, Pixels, Split
 from vesta_training.export import export_backbone
-from vesta_training.features import MemoryFeatureStore, extract_features
+from vesta_training.features import extract_features
 from vesta_training.recipe import builtin_recipe
 from vesta_training.recipe_book import RecipeBook
 from vesta_training.runtime import ModelRuntime

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from memory_features import MemoryFeatureStore
 from vesta_training.example import Array
-from vesta_training.features import BATCH_SIZE, MemoryFeatureStore, extract_features
+from vesta_training.features import BATCH_SIZE, extract_features
 from vesta_training.runtime import ModelRuntime
 
 

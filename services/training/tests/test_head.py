@@ -97,7 +97,6 @@ def test_the_fit_is_the_optimum_that_scikit_learn_finds() -> None:
         weights=np.ones((100, 1), dtype=np.float32),
         offset=np.zeros(4, dtype=np.float32),
         start=None,
-        pulse=lambda: None,
     )
     theirs = LogisticRegression(C=2.0, tol=1e-8, max_iter=1000).fit(embeddings, labels.argmax(axis=1))
 
@@ -117,7 +116,6 @@ def test_fewer_items_than_dimensions_give_the_same_head_as_more() -> None:
         weights=np.ones((12, 1), dtype=np.float32),
         offset=np.full(4, 0.5 * np.log(3.5 / 13), dtype=np.float32),
         start=None,
-        pulse=lambda: None,
     )
 
     assert turned.loss == pytest.approx(straight.loss, rel=0.01)
@@ -147,18 +145,6 @@ def test_multi_label_answers_each_concept_by_itself() -> None:
 
     assert (decided == labels[200:]).mean() > 0.95
     assert len(fitted.head.thresholds) == 4
-
-
-def test_the_optimiser_can_be_stopped_at_any_step() -> None:
-    class Stop(Exception):
-        pass
-
-    def stop() -> None:
-        raise Stop
-
-    embeddings, labels = blobs([0, 1] * 5)
-    with pytest.raises(Stop):
-        fit_head(embeddings, labels, CONCEPTS, Task.CLASSIFICATION, HeadChoices(), seed=0, pulse=stop)
 
 
 def test_real_scans_are_learned_and_calibrated(digits: Any, embeddings: Array) -> None:

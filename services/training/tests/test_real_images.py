@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from memory_features import MemoryFeatureStore
 from PIL import Image
 from vesta_training.assignment import Assignment, Seams
 from vesta_training.example import Example, Pixels, Split
-from vesta_training.features import MemoryFeatureStore
 from vesta_training.recipe import builtin_recipe
 from vesta_training.train import train
 

@@ -30,20 +30,6 @@ class FeatureStore(Protocol):
         """Keeps them; an embedding that is there already is the same one."""
 
 
-class MemoryFeatureStore:
-    """Keeps embeddings for as long as it lives."""
-
-    def __init__(self) -> None:
-        self._embeddings: dict[tuple[str, str], Array] = {}
-
-    def get_many(self, embedding_digest: str, image_sha256s: Sequence[str]) -> Mapping[str, Array]:
-        keys = ((embedding_digest, image) for image in image_sha256s)
-        return {key[1]: self._embeddings[key] for key in keys if key in self._embeddings}
-
-    def put_many(self, embedding_digest: str, embeddings: Mapping[str, Array]) -> None:
-        self._embeddings |= {(embedding_digest, image): value for image, value in embeddings.items()}
-
-
 def extract_features(
     image_sha256s: Sequence[str],
     *,

@@ -88,7 +88,6 @@ def fit_head(
     *,
     seed: int,
     cross_validated: bool = True,
-    pulse: Callable[[], None] = untold,
     fitted: Callable[[int, int, float], None] = untold,
 ) -> FittedHead:
     """Fits, chooses the strength and calibrates. Equal inputs give an equal head.
@@ -97,7 +96,6 @@ def fit_head(
         embeddings: `(N, D)` of length 1.
         labels: `(N, C)`; for classification one true per row.
         cross_validated: False for the default strength, temperature and thresholds, at a fraction of the time.
-        pulse: called at every step of the optimiser; raises to stop.
         fitted: called after each fit with its number, how many there will be, and its loss.
 
     Raises:
@@ -105,7 +103,7 @@ def fit_head(
     """
     seen: Labels = np.asarray(labels.any(axis=0))
     _refuse_what_teaches_nothing(labels, concepts, task)
-    problem = _Problem.of(embeddings, labels[:, seen], task, choices, pulse)
+    problem = _Problem.of(embeddings, labels[:, seen], task, choices)
     folds = deal_folds(problem.labels, choices.folds, seed) if cross_validated else np.full(len(labels), -1)
     held_out: Labels = folds >= 0
     choosing = held_out.any() and len(labels) >= choices.labels_for_choosing_min
@@ -168,15 +166,12 @@ class _Problem:
     labels: Labels
     link: Link
     choices: HeadChoices
-    pulse: Callable[[], None]
     centre: Array
     scale: float
     rotation: Array | None
 
     @classmethod
-    def of(
-        cls, embeddings: Array, labels: Labels, task: Task, choices: HeadChoices, pulse: Callable[[], None]
-    ) -> "_Problem":
+    def of(cls, embeddings: Array, labels: Labels, task: Task, choices: HeadChoices) -> "_Problem":
         centre = embeddings.mean(axis=0)
         features = embeddings - centre
         scale = float(np.sqrt((features**2).sum(axis=1).mean())) or 1.0
@@ -192,7 +187,6 @@ class _Problem:
             labels=labels,
             link="softmax" if task is Task.CLASSIFICATION else "sigmoid",
             choices=choices,
-            pulse=pulse,
             centre=centre,
             scale=scale,
             rotation=rotation,
@@ -205,7 +199,6 @@ class _Problem:
             labels=self.labels[~held_out],
             link=self.link,
             choices=self.choices,
-            pulse=self.pulse,
             centre=self.centre,
             scale=self.scale,
             rotation=self.rotation,
@@ -221,7 +214,6 @@ class _Problem:
             weights=weights,
             offset=offset,
             start=start,
-            pulse=self.pulse,
         )
 
     def trial(self, strength: float, maps: tuple[LinearMap, ...], folds: npt.NDArray[np.int64]) -> _Trial:

@@ -80,7 +80,6 @@ def _fit(assignment: Assignment, stage: Stage, examples: Sequence[Example]) -> F
         assignment.recipe.task,
         assignment.recipe.head or HeadChoices(),
         seed=assignment.seed,
-        pulse=stage.report.pulse,
         fitted=stage.report.step,
     )
 

@@ -37,7 +37,6 @@ def learning_curve(
     *,
     draws: int,
     seed: int,
-    pulse: Callable[[], None] = untold,
     measured: Callable[[int, int], None] = untold,
 ) -> list[LearningCurvePoint]:
     """Accuracy on the test items of heads fitted on growing parts of the control arm's items.
@@ -73,7 +72,6 @@ def learning_curve(
                     fixed,
                     seed=seed,
                     cross_validated=cross_validated,
-                    pulse=pulse,
                 ).head
                 predicted = _decide(head, test_embeddings)
             except TooFewLabelsError:

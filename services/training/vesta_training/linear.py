@@ -3,7 +3,6 @@
 One loss for both tasks: softmax over the concepts (classification) or a sigmoid for each (multi-label).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -47,7 +46,6 @@ def fit_linear(
     weights: Array,
     offset: Array,
     start: LinearMap | None,
-    pulse: Callable[[], None],
 ) -> LinearMap:
     """The map that minimises Σ weights · loss(features·W + b + offset, labels) + strength/2 · |W|².
 
@@ -57,7 +55,6 @@ def fit_linear(
         weights: `(N, 1)` or `(N, C)`, how much each answer counts; mean about 1.
         offset: `(C,)`, added to the logits while learning only.
         start: where to begin, or None for zero.
-        pulse: called at every step; raises to stop.
     """
     count, dimension = features.shape
     concept_count = labels.shape[1]
@@ -68,7 +65,6 @@ def fit_linear(
 
     def objective(flat: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
         nonlocal unpenalised
-        pulse()
         parameters = flat.astype(np.float32).reshape(dimension + 1, concept_count)
         logits = features @ parameters[:dimension] + (parameters[dimension] + offset)
         losses, errors = _softmax(logits, targets) if link == "softmax" else _sigmoid(logits, targets)

@@ -1,12 +1,8 @@
-"""Tells the person who waits how far a training is and how long it will still take, and stops it when asked to."""
+"""Reports how far a training is and how long it will still take."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-
-from vesta_training.errors import TrainingCancelled
-
-PHASES = ("features", "head", "finetune", "evaluate", "export")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,36 +29,24 @@ class Reporter:
     def __init__(
         self,
         tell: Callable[[Progress], None],
-        cancelled: Callable[[], bool],
         clock: Callable[[], float],
         planned_seconds: Mapping[str, float],
     ) -> None:
         """`clock` counts seconds; `planned_seconds` names the phases that this training has, in their order."""
         self._tell = tell
-        self._cancelled = cancelled
         self._clock = clock
         self._planned = dict(planned_seconds)
         self._phase = ""
         self._began = clock()
 
     def begin(self, phase: str, step_count: int = 0) -> None:
-        """Enters a phase.
-
-        Raises:
-            TrainingCancelled: someone asked for it during the phase before.
-        """
-        self.pulse()
+        """Enters a phase."""
         self._phase = phase
         self._began = self._clock()
         self.step(0, step_count)
 
     def step(self, step: int, step_count: int, loss: float | None = None) -> None:
-        """Reports `step` of `step_count` done.
-
-        Raises:
-            TrainingCancelled: someone asked for it.
-        """
-        self.pulse()
+        """Reports `step` of `step_count` done."""
         planned = self._planned.get(self._phase, 0.0)
         spent = self._clock() - self._began
         here = spent / step * (step_count - step) if step and step_count else max(0.0, planned - spent)
@@ -70,8 +54,3 @@ class Reporter:
         after = names[names.index(self._phase) + 1 :] if self._phase in names else []
         left = here + sum(self._planned[name] for name in after)
         self._tell(Progress(self._phase, step, step_count, loss, timedelta(seconds=round(left, 1))))
-
-    def pulse(self) -> None:
-        """Raises TrainingCancelled if someone asked for it."""
-        if self._cancelled():
-            raise TrainingCancelled(f"cancelled while in phase {self._phase!r}")

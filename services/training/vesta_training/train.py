@@ -29,33 +29,24 @@ SECONDS_TO_EVALUATE = 1.0
 SECONDS_TO_EXPORT = 0.5
 
 
-def train(
-    assignment: Assignment,
-    seams: Seams,
-    *,
-    progress: Callable[[Progress], None] = untold,
-    cancelled: Callable[[], bool] = lambda: False,
-) -> Trained:
+def train(assignment: Assignment, seams: Seams, *, progress: Callable[[Progress], None] = untold) -> Trained:
     """Trains, measures and exports. Equal assignments give equal files on equal machines.
 
     Matrix products keep to one thread: a second one gains little alone and loses much where others compute too.
 
-    Progress is told often; who passes it on decides how often to.
+    Progress is reported often; whoever passes it on decides how often. To cancel, kill the process that this runs in.
 
     Raises:
         LearningError: it cannot be done; the message says why.
-        TrainingCancelled: `cancelled` said so.
     """
     with threadpool_limits(limits=1, user_api="blas"):
-        return _train(assignment, seams, progress, cancelled)
+        return _train(assignment, seams, progress)
 
 
-def _train(
-    assignment: Assignment, seams: Seams, progress: Callable[[Progress], None], cancelled: Callable[[], bool]
-) -> Trained:
+def _train(assignment: Assignment, seams: Seams, progress: Callable[[Progress], None]) -> Trained:
     recipe = assignment.recipe
     kept = teaching(assignment.examples, recipe.task, assignment.concepts)
-    report = Reporter(progress, cancelled, seams.clock, _plan(recipe, len(kept), seams.threads))
+    report = Reporter(progress, seams.clock, _plan(recipe, len(kept), seams.threads))
     report.begin("features", len(kept))
     backbone = find_backbone(recipe.backbone, seams.weights_file)
     base = Stage(seams, report, export_backbone(backbone, seams.folder), backbone.digest)
@@ -121,7 +112,6 @@ def _control_curve(
         assignment.recipe.head or HeadChoices(),
         draws=assignment.recipe.evaluation.control_curve_draws,
         seed=assignment.seed,
-        pulse=base.report.pulse,
         measured=base.report.step,
     )
     return tuple(points)
