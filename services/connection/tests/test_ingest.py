@@ -20,6 +20,13 @@ def test_who_brings_more_than_there_is_room_for_waits_until_enough_has_gone() ->
 
 def test_what_is_larger_than_all_the_room_comes_in_alone() -> None:
     in_hand = InHand(bytes_max=10)
-    in_hand.enter(11)
-    in_hand.leave(11)
-    in_hand.enter(10)
+    with ThreadPoolExecutor(2) as threads:
+        threads.submit(in_hand.enter, 11).result(timeout=10)
+        second = threads.submit(in_hand.enter, 1)
+        assert not wait([second], 0.05).done
+        in_hand.leave(11)
+        second.result(timeout=10)
+        large = threads.submit(in_hand.enter, 11)
+        assert not wait([large], 0.05).done
+        in_hand.leave(1)
+        large.result(timeout=10)
