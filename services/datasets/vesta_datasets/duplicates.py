@@ -15,7 +15,7 @@ from typing import Final
 BAND_COUNT: Final = 4
 BAND_BITS: Final = 16
 DISTANCE_MAX_BITS: Final = 4
-"""Hashes that differ in at most this many bits count as near-duplicates, unless a dataset says otherwise."""
+"""Hashes that differ in at most this many bits count as near-duplicates."""
 RADIUS_MAX_BITS: Final = 11
 """The widest search `probes` answers: 548 probes. Beyond it, perceptual hashes mean little anyway."""
 TELLING_BITS_MIN: Final = 8

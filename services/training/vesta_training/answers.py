@@ -1,4 +1,4 @@
-"""What one model answered for a frozen set of items, item by item: what metrics, gates and people look at later."""
+"""The predictions of one model for the items of a test split, kept in memory while metrics and comparisons are computed from them."""
 
 from dataclasses import dataclass
 from typing import Any

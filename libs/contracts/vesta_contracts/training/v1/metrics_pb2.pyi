@@ -62,7 +62,7 @@ class Metrics(_message.Message):
     item_count: _builtins.int
     """Items it was measured on."""
     calibration_error: _builtins.float
-    """Expected calibration error over 15 equal-width bins, in [0, 1]."""
+    """Expected calibration error over the bins of `reliability`, in [0, 1]. The recipe sets how many there are."""
     log_loss: _builtins.float
     @_builtins.property
     def accuracy(self) -> Global___Estimate:
