@@ -86,6 +86,14 @@ def forget(home: Home) -> None:
 
 
 @cli.command()
+@click.argument("name")
+@click.pass_obj
+def restart(home: Home, name: str) -> None:
+    """Kill one program and wait until it is healthy again."""
+    Platform(home, [name]).restart(name)
+
+
+@cli.command()
 @click.argument("service", required=False)
 @click.option("--follow/--no-follow", default=True, help="Go on with what comes.")
 @click.pass_obj
@@ -124,7 +132,7 @@ def _show(platform: Platform) -> None:
     table.add_column("memory", justify="right")
     rows = platform.rows()
     for row in rows:
-        colour = "green" if row.state == "healthy" else "red"
+        colour = "green" if row.state == "healthy" else "yellow" if row.state.startswith("low") else "red"
         table.add_row(row.name, row.address, f"[{colour}]{row.state}[/{colour}]", f"{row.memory_mib:.0f} MiB")
     table.add_section()
     table.add_row("all", "", "", f"{sum(row.memory_mib for row in rows):.0f} MiB", style="bold")

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from vesta_local import services
-from vesta_local.engines import events, inference, objects, postgres, retention
+from vesta_local.engines import disk, events, inference, objects, postgres, retention
 from vesta_local.home import Home
 from vesta_local.program import Program
 from vesta_local.supervisor import ProcessState, Supervisor, memory_bytes
 from vesta_local.topics import partitions
 
-ENGINES = ("postgres", "objects", "events", "inference", "retention")
+ENGINES = ("postgres", "objects", "events", "inference", "retention", disk.NAME)
 # Services first, then the engines, and last the one on which two others keep what they have.
-STOP_ORDER = ((*services.NAMES, "retention"), ("events", "inference", "postgres"), ("objects",))
+STOP_ORDER = ((*services.NAMES, "retention", disk.NAME), ("events", "inference", "postgres"), ("objects",))
 HEALTH_DEADLINE = timedelta(seconds=300)
 # What died so often while it was waited for will not get healthy.
 LIVES_MAX = 10
@@ -73,7 +73,7 @@ class Platform:
     def programs(self) -> dict[str, Program]:
         """Every program there is, by name, as the ports stand."""
         home = self.home
-        engines = [engine.program(home) for engine in (postgres, objects, events, inference, retention)]
+        engines = [engine.program(home) for engine in (postgres, objects, events, inference, retention, disk)]
         return {program.name: program for program in [*engines, *services.programs(home)]}
 
     def up(self, say: Say = _silent, deadline: timedelta = HEALTH_DEADLINE) -> None:
@@ -133,6 +133,8 @@ class Platform:
             events.create_topics(self.home, partitions())
         if "retention" in self.names:
             self._bring_up(["retention"], end, say)
+        if disk.NAME in self.names:
+            self._bring_up([disk.NAME], end, say)
 
     def _bring_up(self, names: Sequence[str], end: float, say: Say) -> None:
         for name in names:
@@ -148,6 +150,18 @@ class Platform:
             objects.forget(self.home)
             self.home.forget_sockets()
             return stopped
+
+    def restart(self, name: str) -> None:
+        """Kills a program and waits until it is healthy again.
+
+        Raises:
+            RuntimeError: it is not in time; shows the end of its log.
+        """
+        killed = self.supervisor.kill(name)
+        end = time.monotonic() + HEALTH_DEADLINE.total_seconds()
+        while self.supervisor.pid(name) in (0, killed) and time.monotonic() < end:
+            time.sleep(_POLL_SECONDS)
+        self._await([name], end, _silent)
 
     def rows(self) -> list[Row]:
         """How every program is, in the order in which they start; the supervisor itself comes last."""
@@ -197,4 +211,6 @@ class Platform:
 
 def _row(program: Program, state: ProcessState) -> Row:
     word = "healthy" if state.pid and program.is_healthy() else state.state.lower()
+    if word == "healthy" and program.state is not None:
+        word = program.state()
     return Row(program.name, program.address, word, memory_bytes(state.pid) / 2**20 if state.pid else 0)

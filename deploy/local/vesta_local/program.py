@@ -13,6 +13,7 @@ class Program:
         name: names its log and its row in the table.
         address: HOST:PORT of its main door.
         is_healthy: asks it a real question; never raises.
+        state: says in the table how it is, where healthy or not is not enough.
         stop_signal: how it is asked to end; `KILL` where asking is slow and killing is safe.
         stop_wait_seconds: how long it may take to end before it is killed.
         directory: where it works; the platform's folder if none.
@@ -26,3 +27,4 @@ class Program:
     stop_signal: str = "TERM"
     stop_wait_seconds: int = 12
     directory: Path | None = None
+    state: Callable[[], str] | None = None

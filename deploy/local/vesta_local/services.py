@@ -94,6 +94,7 @@ def environment(home: Home, name: str) -> dict[str, str]:
         "S3_ENDPOINT_URL": objects.endpoint(home),
         "S3_ACCESS_KEY": home.secrets["s3_access_key"],
         "S3_SECRET_KEY": home.secrets["s3_secret_key"],
+        "STORAGE_PATH": str(home.data),
         "KAFKA_BOOTSTRAP": home.address("events"),
         "KAFKA_FETCH_WAIT_MS": str(FETCH_WAIT_MS),
         **{f"{peer.upper()}_ADDRESS": home.address(peer) for peer in service.peers},

@@ -8,7 +8,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from vesta_common import trace
 from vesta_common.client import open_channel
-from vesta_common.errors import Internal, InvalidArgument, NotFound, Unavailable
+from vesta_common.errors import Internal, InvalidArgument, NotFound, ResourceExhausted, Unavailable
 from vesta_common.server import Server
 from vesta_contracts.annotation.v1 import GetTaskRequest, ListTasksRequest, Task, TaskServiceServicer, TaskServiceStub
 
@@ -24,6 +24,8 @@ class Tasks(TaskServiceServicer):
                 raise NotFound("it is gone", reason="GONE", metadata={"name": request.name})
             case "broken":
                 raise ValueError("the password is 1234")
+            case "full":
+                raise psycopg.errors.DiskFull("could not extend file")
             case "away":
                 raise psycopg.OperationalError("connection refused")
         return Task(name=request.name, selection_reason=f"{trace.caller()} {trace.service()} {trace.trace_id()}")
@@ -61,6 +63,12 @@ def test_an_engine_that_is_away_is_unavailable(tasks: TaskServiceStub) -> None:
     with pytest.raises(Unavailable) as refused:
         tasks.GetTask(GetTaskRequest(name="projects/acme/campaigns/vans/tasks/away"), timeout=5)
     assert refused.value.reason == "ENGINE_UNAVAILABLE"
+
+
+def test_a_database_without_room_is_told_as_full_storage(tasks: TaskServiceStub) -> None:
+    with pytest.raises(ResourceExhausted) as refused:
+        tasks.GetTask(GetTaskRequest(name="projects/acme/campaigns/vans/tasks/full"))
+    assert refused.value.reason == "STORAGE_FULL"
 
 
 def test_a_request_that_breaks_a_rule_never_reaches_the_service(tasks: TaskServiceStub) -> None:

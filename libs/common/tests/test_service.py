@@ -13,7 +13,7 @@ from datetime import timedelta
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from vesta_common.errors import Unavailable
+from vesta_common.errors import ResourceExhausted, Unavailable
 from vesta_common.server import Server
 from vesta_common.service import STOP_TIMEOUT, App, Loop, stop_app
 
@@ -144,6 +144,19 @@ def test_a_loop_survives_what_its_step_raises(error: Exception) -> None:
     loop.start()
     wait_for(lambda: len(failures) >= 2)
     assert loop.healthy()
+    loop.stop(timedelta(seconds=PATIENCE_SECONDS))
+
+
+def test_a_loop_rests_no_longer_than_the_error_itself_asks_for() -> None:
+    failures: list[int] = []
+
+    def step() -> bool:
+        failures.append(1)
+        raise ResourceExhausted("full", retry_after=timedelta(milliseconds=1))
+
+    loop = Loop("sample", step, timedelta(hours=1))
+    loop.start()
+    wait_for(lambda: len(failures) > 20)  # by its own back-off that would take minutes
     loop.stop(timedelta(seconds=PATIENCE_SECONDS))
 
 

@@ -183,6 +183,7 @@ _BY_CODE: dict[grpc.StatusCode, type[VestaError]] = {
         Internal,
     )
 }
+DISK_FULL = "53100"  # SQLSTATE
 PROGRAM_LIMIT_EXCEEDED = "54"  # class of SQLSTATE: what was asked for is too large, today and tomorrow
 _TRANSIENT = (Unavailable, DeadlineExceeded, ResourceExhausted, Aborted)
 

@@ -16,8 +16,9 @@ from google.protobuf.message import Message
 from grpc_status import rpc_status
 
 from vesta_common import trace
-from vesta_common.errors import Internal, ResourceExhausted, Unavailable, VestaError, is_transient, to_status
+from vesta_common.errors import DISK_FULL, Internal, ResourceExhausted, Unavailable, VestaError, is_transient, to_status
 from vesta_common.metrics import RpcMetrics
+from vesta_common.storage_guard import storage_full
 from vesta_common.validation import validate
 
 log = structlog.get_logger()
@@ -192,6 +193,8 @@ def _as_vesta_error(error: Exception) -> VestaError:
     """Our own errors as they are; what a database that is away raises as UNAVAILABLE; the rest as INTERNAL, without its words."""
     if isinstance(error, VestaError):
         return error
+    if getattr(error, "sqlstate", None) == DISK_FULL:
+        return storage_full(None)
     if is_transient(error):
         return Unavailable("a part of the platform does not answer just now; try again", reason="ENGINE_UNAVAILABLE")
     return Internal(

@@ -16,6 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from vesta_common.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from vesta_common.settings import ServiceSettings
+from vesta_common.storage_guard import StorageGuard, storage_full
 
 CONNECT_TIMEOUT = timedelta(seconds=5)
 READ_TIMEOUT = timedelta(seconds=60)
@@ -29,6 +30,9 @@ _MISSING = frozenset({"NoSuchKey", "NotFound", "404"})
 _THERE_ALREADY = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})
 _BUCKET_IS_THERE = frozenset({"BucketAlreadyOwnedByYou", "BucketAlreadyExists"})
 _REFUSED_STATUS = frozenset({401, 403})
+# As MinIO, Ceph and others say it; SeaweedFS says InternalError.
+_FULL = frozenset({"XMinioStorageFull", "InsufficientStorage", "QuotaExceeded"})
+_FULL_STATUS = 507
 
 
 @dataclass(frozen=True)
@@ -49,21 +53,23 @@ class ObjectStore:
     """A bucket of the platform. Safe to share between threads.
 
     Beside what their docstrings say, all methods raise Unavailable where the store does not answer, after five attempts, and
-    FailedPrecondition where it refuses our key.
+    FailedPrecondition where it refuses our key; those that write raise ResourceExhausted (STORAGE_FULL) where it has no room.
 
     Args:
         client: a boto3 S3 client.
         prefix: put before every key; keys in our own signatures never have it.
+        guard: asked before each write.
     """
 
-    def __init__(self, client: Any, bucket: str, prefix: str = "") -> None:
+    def __init__(self, client: Any, bucket: str, prefix: str = "", guard: StorageGuard | None = None) -> None:
         self._client = client
+        self._guard = guard or StorageGuard(None)
         self._bucket = bucket
         self._prefix = prefix
 
     @classmethod
-    def of(cls, settings: ServiceSettings) -> "ObjectStore":
-        """The store that the settings name; nothing is sent yet."""
+    def of(cls, settings: ServiceSettings, guard: StorageGuard | None = None) -> "ObjectStore":
+        """The store that the settings name, with the guard of its disk; nothing is sent yet."""
         client = boto3.client(
             "s3",
             endpoint_url=settings.s3_endpoint_url or None,
@@ -80,7 +86,7 @@ class ObjectStore:
                 response_checksum_validation="when_required",
             ),
         )
-        return cls(client, settings.s3_bucket, settings.s3_prefix)
+        return cls(client, settings.s3_bucket, settings.s3_prefix, guard or StorageGuard(settings.storage_folder))
 
     def ensure_bucket(self) -> None:
         """Makes the bucket where there is none; harmless where others do the same."""
@@ -100,6 +106,7 @@ class ObjectStore:
         Args:
             content: bytes, or a file, which is streamed and may be larger than memory.
         """
+        self._guard.check()
         digest, size_bytes = _measure(content)
         ref = ObjectRef(f"{folder}/{digest}", digest, size_bytes)
         if isinstance(content, Path) and size_bytes > PART_BYTES:
@@ -120,6 +127,7 @@ class ObjectStore:
             with content.open("rb") as file:
                 pieces = iter(lambda: file.read(CHUNK_BYTES), b"")
                 return self.put_stream(key, pieces, content.stat().st_size)
+        self._guard.check()
         with self._translated(key):
             self._client.put_object(**self._where(key), Body=content)
         return ObjectRef(key, hashlib.sha256(content).hexdigest(), len(content))
@@ -130,6 +138,7 @@ class ObjectStore:
         Raises:
             InvalidArgument: more comes than is allowed.
         """
+        self._guard.check()
         digest, size_bytes = hashlib.sha256(), 0
 
         def checked() -> Iterator[bytes]:
@@ -248,6 +257,8 @@ class ObjectStore:
         if isinstance(error, ClientError):
             if _code(error) in _MISSING:
                 raise NotFound(f"there is no object {key}", reason="OBJECT_NOT_FOUND", metadata=where) from error
+            if _is_full(error):
+                raise storage_full(self._guard.find_space()) from error
             if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in _REFUSED_STATUS:
                 raise FailedPrecondition(
                     f"the object store refuses us ({_code(error)}); check the S3 keys and their rights to the bucket",
@@ -314,6 +325,10 @@ def _upload_parts(client: Any, where: dict[str, str], parts: Iterator[bytes]) ->
     except BaseException:
         client.abort_multipart_upload(**upload)
         raise
+
+
+def _is_full(error: ClientError) -> bool:
+    return _code(error) in _FULL or error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == _FULL_STATUS
 
 
 def _code(error: ClientError) -> str:

@@ -124,22 +124,25 @@ class Loop:
         while not self._stopping.is_set():
             try:
                 more = self._step()
-                failures = 0
+                failures, asked = 0, None
             except Exception as error:
                 failures += 1
                 more = False
+                asked = getattr(error, "retry_after", None)
                 if is_transient(error):
                     log.warning("work_postponed", loop=self._name, error=str(error), failures=failures)
                 else:
                     log.exception("work_failed", loop=self._name, failures=failures)
             if not more:
-                rest = (
-                    min(BACKOFF_FIRST_SECONDS * 2 ** min(failures, 16), BACKOFF_MAX_SECONDS)
-                    if failures
-                    else self._idle.total_seconds()
-                )
-                self._wake.wait(rest)
+                self._wake.wait(self._rest_seconds(failures, asked))
                 self._wake.clear()
+
+    def _rest_seconds(self, failures: int, asked: timedelta | None) -> float:
+        """Exponential after failures, but no longer than the error itself asked for."""
+        if not failures:
+            return self._idle.total_seconds()
+        backoff: float = min(BACKOFF_FIRST_SECONDS * 2 ** min(failures, 16), BACKOFF_MAX_SECONDS)
+        return min(backoff, asked.total_seconds()) if asked else backoff
 
 
 def run(

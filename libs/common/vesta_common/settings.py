@@ -4,9 +4,10 @@ import os
 import sys
 from collections.abc import Iterator
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, TypeVar, get_origin
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 S = TypeVar("S", bound="ServiceSettings")
@@ -46,6 +47,11 @@ class ServiceSettings(BaseSettings):
     s3_region: str = Field("us-east-1", description="S3 region")
     s3_bucket: str = Field("vesta", description="the bucket of the platform")
     s3_prefix: str = Field("", pattern="^(.*/)?$", description="put before every key; ends in a slash, or is empty")
+    storage_path: str = Field(
+        "",
+        description="a folder on the file system that holds the object store, where that is on this machine: writing is refused "
+        "while less than 2 % of it is free; not known if empty",
+    )
     kafka_bootstrap: str = Field("", pattern=f"{ADDRESS}|^$", description="HOST:PORT of a Kafka broker")
     kafka_topic_prefix: str = Field(
         "", pattern="^[A-Za-z0-9._-]*$", description="put before every topic and consumer group: letters, digits, . _ -"
@@ -59,6 +65,18 @@ class ServiceSettings(BaseSettings):
     )
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
     log_format: str = Field("json", pattern="^(json|console)$", description="json or console")
+
+    @field_validator("storage_path")
+    @classmethod
+    def _is_a_folder(cls, path: str) -> str:
+        if path and not Path(path).is_dir():
+            raise ValueError(f"{path} is no folder")
+        return path
+
+    @property
+    def storage_folder(self) -> Path | None:
+        """`storage_path` as a path; None if it is not known."""
+        return Path(self.storage_path) if self.storage_path else None
 
 
 def load_settings(kind: type[S]) -> S:

@@ -61,7 +61,8 @@ class Driver:
             failures: how many looks before this one came to nothing, one after another.
 
         Returns:
-            When to look again; None where this look came to nothing, as when a peer failed: `backoff` says when.
+            When to look again; None where this look came to nothing, as when a peer failed without saying when to ask again:
+            `backoff` says when.
         """
         with self._postgres.transaction() as connection:
             kept = store.load(connection, loop)
@@ -70,8 +71,9 @@ class Driver:
         try:
             return self._repeat(kept, *kept.pending) if kept.pending and not kept.loop.paused else self._look(kept)
         except VestaError as error:
-            self._tell_failure(kept, error, failures)
-            return None
+            rest = error.retry_after if is_transient(error) else None
+            self._tell_failure(kept, error, failures, rest or backoff(failures))
+            return rest
 
     def _look(self, kept: KeptLoop) -> timedelta | None:
         names, policy = LoopNames(kept.loop.name, kept.loop.policy.dataset), Policy.of(kept.loop.policy)
@@ -164,11 +166,11 @@ class Driver:
                 store.put_round(connection, kept.loop.name, step.round)
             store.put_status(connection, kept, status)
 
-    def _tell_failure(self, kept: KeptLoop, error: VestaError, failures: int) -> None:
+    def _tell_failure(self, kept: KeptLoop, error: VestaError, failures: int, rest: timedelta) -> None:
         """Lets people read why nothing happens. A refusal that stays needs a person."""
         status = LoopStatus()
         status.CopyFrom(kept.loop.status)
-        seconds = round(backoff(failures).total_seconds())
+        seconds = round(rest.total_seconds())
         if is_transient(error):
             status.message = (
                 f"A part of the platform does not answer: {error.message} It is asked again in {seconds} s."

@@ -89,6 +89,7 @@ def connection(settings: Settings, datasets: FakeDatasets, sandbox: Sandbox) -> 
         ingest=ingest,
         items=items,
         places=places,
+        sandbox=sandbox,
         clock=clock,
         inbox=settings.folder_root_paths[0],
     )

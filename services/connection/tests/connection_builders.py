@@ -16,6 +16,7 @@ from PIL import Image
 from vesta_common.clock import ManualClock
 from vesta_common.errors import InvalidArgument, NotFound
 from vesta_common.postgres import Postgres
+from vesta_common.sandbox import Sandbox
 from vesta_connection.ingest import Ingest, Refused
 from vesta_connection.items import Items
 from vesta_connection.listing import SourceFile
@@ -167,6 +168,7 @@ class Connection:
     ingest: Ingest
     items: Items
     places: Places
+    sandbox: Sandbox
     clock: ManualClock
     inbox: Path
 

@@ -7,9 +7,14 @@ from typing import Any
 
 import pytest
 from connection_builders import Connection, Doing, counts
-from vesta_connection.ingest import Refused
+from vesta_common.disk_space import DiskSpace
+from vesta_common.errors import ResourceExhausted
+from vesta_common.objects import ObjectStore
+from vesta_common.storage_guard import StorageGuard
+from vesta_connection.ingest import Ingest, Refused
 from vesta_connection.items import Items
 from vesta_connection.listing import SourceFile
+from vesta_connection.settings import Settings
 from vesta_connection.store import FileResult, Store
 from vesta_connection.sync import LEASE, SyncWorker
 from vesta_contracts.common.v1 import Media
@@ -95,6 +100,28 @@ def test_a_worker_keeps_its_sync_however_long_a_batch_takes(connection: Connecti
 
     ended = connection.syncs.GetSync(GetSyncRequest(name=sync.name))
     assert (ended.state, counts(ended)) == (Sync.SUCCEEDED, {"found": 3, "added": 3})
+
+
+def test_a_sync_waits_for_room_and_then_takes_in_what_is_left(connection: Connection, settings: Settings) -> None:
+    connection.write(1, 2, 3)
+    sync = connection.queued(connection.a_folder_source())
+    free_bytes = [0]
+    guard = StorageGuard(connection.inbox, lambda _: DiskSpace(free_bytes[0], 100))
+    kept = ObjectStore.of(settings, guard)
+    ingest = Ingest(connection.sandbox, kept, connection.clock)
+    worker = SyncWorker(connection.store, ingest, connection.items, connection.places, connection.clock)
+    with pytest.raises(ResourceExhausted) as refused:
+        worker.step()
+    assert refused.value.reason == "STORAGE_FULL"
+    waiting = connection.syncs.GetSync(GetSyncRequest(name=sync.name))
+    assert waiting.state not in (Sync.FAILED, Sync.SUCCEEDED)
+
+    free_bytes[0] = 100
+    assert worker.step()
+
+    ended = connection.syncs.GetSync(GetSyncRequest(name=sync.name))
+    assert (ended.state, counts(ended)) == (Sync.SUCCEEDED, {"found": 3, "added": 3})
+    ingest.close()
 
 
 def test_a_worker_keeps_its_sync_however_slowly_its_source_is_listed(connection: Connection) -> None:

@@ -8,13 +8,14 @@ from vesta_common.objects import ObjectStore
 from vesta_common.outbox import Relay
 from vesta_common.postgres import Postgres
 from vesta_common.sandbox import Sandbox
-from vesta_common.service import App, Loop
+from vesta_common.service import App, Loop, new_registry
 from vesta_contracts.datasets.v1 import DatasetServiceStub, ItemServiceStub
 
 from vesta_connection.api import MediaService, SourceService, SyncService
 from vesta_connection.ingest import Ingest
 from vesta_connection.items import Items
 from vesta_connection.listing import check_protocols
+from vesta_connection.metrics import export_storage_space
 from vesta_connection.places import Places
 from vesta_connection.settings import Settings
 from vesta_connection.store import SERVICE, Store
@@ -39,6 +40,8 @@ def build(settings: Settings) -> App:
     places = Places(settings.folder_root_paths, settings.bucket_protocol_names, settings.inner_host_names)
     workers = [SyncWorker(store, ingest, items, places, clock) for _ in range(settings.sync_workers)]
     loops = [Loop(f"sync-{number}", worker.step, IDLE, worker.stop) for number, worker in enumerate(workers)]
+    registry = new_registry()
+    export_storage_space(settings.storage_folder, registry)
     return App(
         servicers=[
             SourceService(store, ingest, items, DatasetServiceStub(datasets), places),
@@ -47,4 +50,5 @@ def build(settings: Settings) -> App:
         ],
         components=[Relay(postgres, settings.kafka_bootstrap, settings.kafka_topic_prefix), *loops],
         closing=[sandbox.close, ingest.close, datasets.close, postgres.close],
+        registry=registry,
     )

@@ -12,6 +12,7 @@ from datasets_builders import PROJECT, Datasets, Ingest, a_medium, a_png, says
 from google.protobuf.message import Message
 from google.rpc.code_pb2 import FAILED_PRECONDITION
 from vesta_common.errors import Unavailable
+from vesta_common.storage_guard import RETRY_AFTER, storage_full
 from vesta_common.trace import calling
 from vesta_contracts.datasets.v1 import (
     ArchiveFormat,
@@ -56,6 +57,22 @@ def test_files_travel_in_messages_that_the_other_end_takes(datasets: Datasets) -
     assert a_worker(datasets, ingest).step()
     assert answer_of(datasets, operation).added_count == 9
     assert ingest.calls == 3
+
+
+def test_an_operation_waits_for_room_however_long_that_takes(datasets: Datasets) -> None:
+    operation = datasets.begin_import(datasets.a_dataset(), photographs(1))
+
+    def fail_first(call: int) -> None:
+        if call <= 2 * ATTEMPTS_MAX:
+            raise storage_full(None)
+
+    worker = a_worker(datasets, Ingest(fail_first))
+    for _ in range(2 * ATTEMPTS_MAX):
+        assert worker.step()
+        assert not worker.step(), "it rests between attempts"
+        datasets.advance(RETRY_AFTER + timedelta(seconds=1))
+    assert worker.step()
+    assert answer_of(datasets, operation).added_count == 1
 
 
 @pytest.mark.parametrize(("error", "told"), [(Unavailable("nobody answers"), "nobody answers"), (KeyError("x"), "'x'")])

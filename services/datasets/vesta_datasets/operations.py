@@ -222,9 +222,14 @@ class Operations:
             self._end(claim, b"", str(error), code)
             return
         log.warning("operation_postponed", operation=claim.name, attempt=claim.attempt_count, exc_info=error)
-        rest = min(RETRY_FIRST * 2 ** (claim.attempt_count - 1), RETRY_MAX)
+        asked = getattr(error, "retry_after", None)
+        rest = asked or min(RETRY_FIRST * 2 ** (claim.attempt_count - 1), RETRY_MAX)
         self._write(
-            queries.postpone_operation, claim, retry_time=self._store.clock.now() + rest, last_error=_told(error)
+            queries.postpone_operation,
+            claim,
+            retry_time=self._store.clock.now() + rest,
+            last_error=_told(error),
+            counts=asked is None,
         )
 
     def _give_up(self, claim: Claim) -> None:

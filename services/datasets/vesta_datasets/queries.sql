@@ -216,8 +216,10 @@ UPDATE operations SET
 WHERE name = :name AND fence = :fence AND NOT done;
 
 -- name: postpone_operation!
--- Gives an operation back, to be claimed again when `retry_time` has passed.
-UPDATE operations SET lease_expire_time = :retry_time, last_error = :last_error
+-- Gives an operation back, to be claimed again when `retry_time` has passed. An attempt counts unless the error itself named that time.
+UPDATE operations SET
+    lease_expire_time = :retry_time, last_error = :last_error,
+    attempt_count = CASE WHEN :counts THEN attempt_count ELSE greatest(attempt_count - 1, 0) END
 WHERE name = :name AND fence = :fence AND NOT done;
 
 -- name: release_operation!

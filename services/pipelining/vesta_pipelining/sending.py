@@ -45,7 +45,8 @@ class Sender:
         except VestaError as error:
             if is_transient(error):
                 log.info("uncertain_frame_postponed", observation=frame.observation, error=str(error))
-                self._store.postpone_uncertain_frame(frame.observation, self._clock.now() + backoff(frame.attempts))
+                rest = min(backoff(frame.attempts), error.retry_after or WAIT_MAX)
+                self._store.postpone_uncertain_frame(frame.observation, self._clock.now() + rest)
             else:
                 log.warning("uncertain_frame_refused", observation=frame.observation, error=str(error))
                 self._finish(frame, "", "refused")

@@ -1,0 +1,47 @@
+"""Refuses to write to the object store while its disk is nearly full; the rest is for what must be written: database, events, labels."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+from vesta_common.disk_space import FULL_BELOW, DiskSpace, disk_space
+from vesta_common.errors import ResourceExhausted
+
+RETRY_AFTER = timedelta(seconds=5)
+
+
+class StorageGuard:
+    """Refuses to write while the storage is full; reading goes on.
+
+    Args:
+        path: on the file system that holds the object store; None where that is on another machine, which nobody here can measure.
+    """
+
+    def __init__(self, path: Path | None, measure: Callable[[Path], DiskSpace] = disk_space) -> None:
+        self._path = path
+        self._measure = measure
+
+    def find_space(self) -> DiskSpace | None:
+        """The space now; None where it cannot be measured."""
+        return None if self._path is None else self._measure(self._path)
+
+    def check(self) -> None:
+        """Lets a writer pass.
+
+        Raises:
+            ResourceExhausted: STORAGE_FULL, less than 2 % is free.
+        """
+        space = self.find_space()
+        if space is not None and space.is_full:
+            raise storage_full(space)
+
+
+def storage_full(space: DiskSpace | None) -> ResourceExhausted:
+    """The refusal of a writer, with what is left, where that is known."""
+    left = f": {space.free_share:.1%} ({space.free_bytes // 2**20} MiB) is free" if space else ""
+    return ResourceExhausted(
+        f"the platform's storage is full{left}; nothing is taken in below {FULL_BELOW:.0%}. Ask an operator to make room or to "
+        "enlarge it; work goes on by itself then, and reading does all the time",
+        reason="STORAGE_FULL",
+        retry_after=RETRY_AFTER,
+    )
