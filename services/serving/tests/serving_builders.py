@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
-from vesta_common.errors import NotFound
+from vesta_common.errors import NotFound, Unavailable
 from vesta_common.objects import ObjectStore
 from vesta_contracts.common.v1 import Media
 from vesta_contracts.datasets.v1 import (
@@ -119,11 +119,13 @@ class FakeRegistry(ModelServiceServicer):
 
     Attributes:
         look: called whenever it is asked.
+        unavailable: versions that it cannot answer just now.
     """
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
         self.look: Callable[[], None] = lambda: None
+        self.unavailable: set[str] = set()
         self._versions: dict[str, ModelVersion] = {}
 
     def add(
@@ -151,6 +153,8 @@ class FakeRegistry(ModelServiceServicer):
 
     def GetModelVersion(self, request: GetModelVersionRequest, context: grpc.ServicerContext) -> ModelVersion:
         self.look()
+        if request.name in self.unavailable:
+            raise Unavailable("the registry is away")
         if request.name not in self._versions:
             raise NotFound(f"there is no {request.name}", reason="RESOURCE_NOT_FOUND")
         return self._versions[request.name]
@@ -198,13 +202,17 @@ class FakeDatasets(DatasetServiceServicer):
 
     Attributes:
         deleted: datasets that are gone.
+        unavailable: datasets that it cannot answer about just now.
     """
 
     def __init__(self, items: FakeItems) -> None:
         self._items = items
         self.deleted: set[str] = set()
+        self.unavailable: set[str] = set()
 
     def GetDataset(self, request: GetDatasetRequest, context: grpc.ServicerContext) -> Dataset:
+        if request.name in self.unavailable:
+            raise Unavailable("the datasets are away")
         if request.name in self.deleted:
             raise NotFound(f"there is no {request.name}", reason="RESOURCE_NOT_FOUND")
         return Dataset(name=request.name, counts=DatasetCounts(item_count=len(self._items.items)))

@@ -93,6 +93,15 @@ class Serving:
             ).fetchone()
         return int(row["count"]) if row else 0
 
+    def waiting_for_locks(self) -> int:
+        """How many of the service's statements wait for another transaction just now."""
+        with self.store.postgres.connect() as connection:
+            row = connection.execute(
+                "SELECT count(*) AS count FROM pg_stat_activity WHERE application_name = %s AND wait_event_type = 'Lock'",
+                (f"vesta-{self.store.postgres.schema}",),
+            ).fetchone()
+        return int(row["count"]) if row else 0
+
     def told(self, kind: type[Any] | None = None) -> list[Any]:
         """The events in the outbox: their types, or the payloads of one kind."""
         with self.store.postgres.transaction() as connection:

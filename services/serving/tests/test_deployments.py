@@ -32,6 +32,7 @@ from vesta_contracts.serving.v1 import (
     UncertaintyPolicy,
     UpdateDeploymentRequest,
 )
+from vesta_serving.penalties import PENALTY_FIRST
 from vesta_serving.triton import Triton
 from vesta_serving.triton_repository import (
     find_configuration,
@@ -365,6 +366,40 @@ def test_a_deployment_that_is_made_again_does_not_bear_the_log_of_the_one_before
     assert list(serving.predictions.ListPredictions(request).predictions) == []
     with pytest.raises(NotFound):
         serving.predictions.GetPrediction(GetPredictionRequest(name=logged.name))
+
+
+def test_a_deployment_that_cannot_be_loaded_just_now_holds_up_no_other_and_is_tried_again_later(
+    serving: Serving,
+) -> None:
+    first, second = serving.registry.add(an_onnx()), serving.registry.add(an_onnx(7))
+    for name, version in (("first", first), ("second", second)):
+        serving.deployments.CreateDeployment(
+            CreateDeploymentRequest(parent=PROJECT, deployment_id=name, deployment=Deployment(model_version=version))
+        )
+    _forget_versions(serving)
+    serving.registry.unavailable.add(first)
+    assert serving.deployer.step()  # the older one
+    assert serving.deployer.step()
+    assert not serving.deployer.step()  # and no third time: the older one waits
+    states = [serving.got(f"{PROJECT}/deployments/{name}").state for name in ("first", "second")]
+    assert states == [Deployment.LOADING, Deployment.READY]
+
+    serving.registry.unavailable.clear()
+    serving.clock.advance(PENALTY_FIRST)
+    assert serving.deployer.step()
+    assert serving.got(f"{PROJECT}/deployments/first").state == Deployment.READY
+
+
+def test_a_deployment_of_which_something_else_is_wanted_waits_no_longer(serving: Serving) -> None:
+    version = serving.registry.add(an_onnx())
+    serving.deployments.CreateDeployment(
+        CreateDeploymentRequest(parent=PROJECT, deployment_id="vans", deployment=Deployment(model_version=version))
+    )
+    _forget_versions(serving)
+    serving.registry.unavailable.add(version)
+    serving.deployer.step()
+    moved = serving.moved(serving.got(f"{PROJECT}/deployments/vans"), serving.registry.add(an_onnx(7)))
+    assert moved.state == Deployment.READY
 
 
 def predicted(prediction: ImagePrediction) -> tuple[list[str], bool]:

@@ -1,10 +1,9 @@
-"""How long a deployment waits after failures."""
+"""How long a deployment's work waits after failures."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
-from vesta_serving.penalties import PENALTY_FIRST, PENALTY_MAX, Penalties, penalty
-
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
+import pytest
+from vesta_serving.penalties import PENALTY_FIRST, PENALTY_MAX, penalty
 
 
 def test_a_penalty_doubles_up_to_its_limit() -> None:
@@ -16,13 +15,6 @@ def test_a_penalty_doubles_up_to_its_limit() -> None:
     ]
 
 
-def test_a_deployment_waits_until_its_penalty_has_passed_and_a_success_forgets_its_failures() -> None:
-    penalties = Penalties()
-    penalties.failed("vans", NOW)
-    assert penalties.waiting(NOW) == ["vans"]
-    assert penalties.waiting(NOW + PENALTY_FIRST) == []
-
-    penalties.succeeded("vans")
-    penalties.failed("vans", NOW)
-    assert penalties.waiting(NOW + PENALTY_FIRST - timedelta(milliseconds=1)) == ["vans"]
-    assert penalties.waiting(NOW + PENALTY_FIRST) == []
+@pytest.mark.parametrize(("seconds", "waited"), [(0.5, PENALTY_FIRST), (20.0, timedelta(seconds=20))])
+def test_a_penalty_is_no_shorter_than_the_attempt(seconds: float, waited: timedelta) -> None:
+    assert penalty(1, timedelta(seconds=seconds)) == waited

@@ -1,5 +1,6 @@
 """Scoring of whole datasets and of arrivals: every item once, whatever is killed in between."""
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -7,14 +8,15 @@ from datetime import timedelta
 
 import numpy as np
 from numpy.typing import NDArray
-from serving_builders import DATASET, PROJECT, a_picture, an_onnx, an_onnx_with_a_head
+from serving_builders import DATASET, PROJECT, a_picture, an_onnx, an_onnx_with_a_head, eventually
 from serving_service import Serving
 from vesta_common.errors import Unavailable
 from vesta_contracts.datasets.v1 import ItemEmbedding
 from vesta_contracts.serving.v1 import DeleteDeploymentRequest, PredictInput, PredictionMade
 from vesta_serving.penalties import PENALTY_FIRST
 from vesta_serving.predictor import Answer, Answering, Predictor
-from vesta_serving.scorer import EVENT_ITEMS_MAX, LEASE, PAGE_ITEMS
+from vesta_serving.scorer import EVENT_ITEMS_MAX, LEASE, PAGE_ITEMS, Scorer
+from vesta_serving.store import Recorded
 from vesta_serving.triton import Scores
 
 SCORED = "vesta.serving.deployment.v1.scored"
@@ -245,9 +247,92 @@ def test_arrivals_of_a_killed_worker_are_scored_by_the_next(serving: Serving) ->
     item = serving.items.add(a_picture("blue"))
     serving.arrives(item)
     now = serving.clock.now()
-    serving.store.claim_arrivals(now, now + LEASE, [], EVENT_ITEMS_MAX)
+    serving.store.claim_arrivals(now, now + LEASE, EVENT_ITEMS_MAX)
     assert not serving.scorer.step()
     serving.clock.advance(LEASE + timedelta(seconds=1))
     serving.scorer.step()
 
     assert scored(serving) == Counter([item.name])
+
+
+def test_of_passes_that_end_at_the_same_time_in_two_replicas_one_is_the_last(serving: Serving) -> None:
+    other = f"{PROJECT}/datasets/other"
+    serving.deployed(serving.registry.add(an_onnx()), datasets=[DATASET, other])
+    now, store = serving.clock.now(), serving.store
+    first, second = (store.claim_pass(now, now + LEASE) for _ in range(2))
+    assert first
+    assert second
+    recorded: list[Recorded] = []
+
+    def end_second() -> None:
+        with store.postgres.transaction() as connection:
+            recorded.append(store.advance_pass(connection, second, "", 0, 1, now, done=True))
+
+    with store.postgres.transaction() as connection:
+        before = store.advance_pass(connection, first, "", 0, 1, now, done=True)
+        thread = threading.Thread(target=end_second)
+        thread.start()  # and the first has not committed yet
+        eventually(lambda: serving.waiting_for_locks() or not thread.is_alive(), bool)
+    thread.join()
+
+    assert before == Recorded(counted=True, finished=False)
+    assert recorded == [Recorded(counted=True, finished=True)]
+
+
+def test_a_pass_that_cannot_be_scored_holds_up_neither_other_deployments_nor_other_datasets(serving: Serving) -> None:
+    version, other = serving.registry.add(an_onnx()), f"{PROJECT}/datasets/other"
+    items = [serving.items.add(a_picture("blue"), dataset) for dataset in (DATASET, other)]
+    broken = serving.deployed(version, "broken", datasets=[DATASET, other])
+    well = serving.deployed(version, "well", datasets=[DATASET])
+    troubled = {broken.name}
+
+    def fail(answering: Answering) -> None:
+        if answering.row.name in troubled:
+            raise Unavailable("its model has died")
+
+    Watched(serving, fail)
+    while serving.scorer.step():
+        pass
+    assert serving.got(well.name).scoring.scored_count == 1
+    assert serving.got(broken.name).scoring.scored_count == 0
+
+    troubled.clear()
+    serving.clock.advance(PENALTY_FIRST + timedelta(seconds=1))
+    while serving.scorer.step():
+        pass
+    assert serving.got(broken.name).scoring.scored_count == len(items)
+    assert serving.told().count(SCORED) == 2
+
+
+def test_a_dataset_that_cannot_be_read_holds_up_no_other_of_its_deployment(serving: Serving) -> None:
+    away, item = f"{PROJECT}/datasets/away", serving.items.add(a_picture("blue"))
+    serving.datasets.unavailable.add(away)
+    serving.deployed(serving.registry.add(an_onnx()), datasets=[away, DATASET])
+    while serving.scorer.step():
+        pass
+    assert scored(serving) == Counter([item.name])
+
+
+def test_what_failed_in_one_replica_waits_in_every_replica(serving: Serving) -> None:
+    deployment = serving.deployed(serving.registry.add(an_onnx()), datasets=[DATASET])
+    while serving.scorer.step():
+        pass
+    serving.arrives(serving.items.add(a_picture("blue")))
+    asked: list[str] = []
+
+    def fail(answering: Answering) -> None:
+        asked.append(answering.row.name)
+        raise Unavailable("its model has died")
+
+    watched = Watched(serving, fail)
+    scorer = serving.scorer
+    replica = Scorer(serving.store, watched, scorer._items, scorer._datasets, scorer._media, serving.clock)
+    assert scorer.step()
+    assert not replica.step()
+    serving.clock.advance(PENALTY_FIRST)
+    assert replica.step()
+    serving.clock.advance(PENALTY_FIRST)
+    assert not scorer.step()  # the second failure in a row waits twice as long
+    serving.clock.advance(PENALTY_FIRST)
+    assert scorer.step()
+    assert asked == [deployment.name] * 3

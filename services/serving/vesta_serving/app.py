@@ -42,7 +42,7 @@ def build(settings: Settings) -> App:
     repository = ObjectStore.of(settings.model_copy(update={"s3_prefix": ""}))
     registry = Registry(store, ModelServiceStub(training))
     triton = Triton(settings.triton_address)
-    deployer = Deployer(store, registry, triton, media, repository, gpu=settings.triton_gpu)
+    deployer = Deployer(store, registry, triton, media, repository, clock, gpu=settings.triton_gpu)
     predictor = Predictor(store, registry, triton, deployer, clock, settings.images_in_flight_max)
     items = ItemServiceStub(datasets)
     scorer = Scorer(store, predictor, items, DatasetServiceStub(datasets), media, clock)

@@ -4,7 +4,16 @@ from collections.abc import Iterable
 from datetime import timedelta
 
 import structlog
-from vesta_common.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound, Unavailable, VestaError
+from vesta_common.clock import Clock
+from vesta_common.errors import (
+    DataLoss,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    Unavailable,
+    VestaError,
+    is_transient,
+)
 from vesta_common.objects import ObjectStore
 from vesta_contracts.serving.v1 import DeploymentFailed, DeploymentPromoted
 
@@ -42,6 +51,7 @@ class Deployer:
         triton: Triton,
         models: ObjectStore,
         repository: ObjectStore,
+        clock: Clock,
         *,
         gpu: bool,
     ) -> None:
@@ -50,20 +60,32 @@ class Deployer:
         self._triton = triton
         self._models = models
         self._repository = repository
+        self._clock = clock
         self._gpu = gpu
         self._laid_down: set[str] = set()  # by Triton's names: these lie in the repository as our settings want it
 
     def step(self) -> bool:
-        """Brings one deployment to the version it wants; False where none wants another."""
+        """Brings one deployment to the version it wants; False where none wants another, or all that do wait after a failure."""
         row = self._store.find_unloaded()
         if row is None:
             return False
+        begin = self._clock.now()
         try:
             version = self._registry.get(row.wanted)
             self.make_ready(version)
         except _PERMANENT as error:
             log.warning("deployment_failed", deployment=row.name, version=row.wanted, error=str(error))
             self._store.fail(row.name, row.wanted, str(error), lambda found: DeploymentFailed(deployment=found))
+            return True
+        except Exception as error:  # whatever it is, the other deployments go on
+            log.warning(
+                "deployment_postponed",
+                deployment=row.name,
+                version=row.wanted,
+                error=str(error),
+                exc_info=not is_transient(error),
+            )
+            self._store.back_off(row.name, self._clock.now() - begin)
             return True
         promoted = self._store.promote(
             row.name,
@@ -150,9 +172,17 @@ class Deployer:
         return found.values()
 
     def _unload_unneeded(self) -> None:
-        needed = {version.triton_name for version in self._needed()}
-        wanted = {self._registry.get(row.wanted).triton_name for row in self._store.list_all() if row.state != "FAILED"}
-        for name in filter(is_ours, self._triton.loaded() - needed - wanted):
+        """Unloads what no deployment answers with, wants or may return to; nothing while that cannot be told of one of them."""
+        try:
+            needed = {version.triton_name for version in self._needed()}
+            wanted = {
+                self._registry.get(row.wanted).triton_name for row in self._store.list_all() if row.state != "FAILED"
+            }
+            loaded = self._triton.loaded()
+        except VestaError as error:
+            log.info("unload_skipped", error=str(error))
+            return
+        for name in filter(is_ours, loaded - needed - wanted):
             try:
                 self._triton.unload(name)
             except VestaError as error:

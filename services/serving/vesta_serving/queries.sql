@@ -26,8 +26,11 @@ UPDATE deployments SET body = :body, wanted = :wanted, state = :state, error = :
 DELETE FROM deployments WHERE name = :name;
 
 -- name: find_unloaded^
--- The oldest deployment whose wanted version does not answer yet and was not found wanting.
-SELECT * FROM deployments WHERE wanted <> stable AND state <> 'FAILED' ORDER BY update_time LIMIT 1;
+-- The oldest deployment whose wanted version does not answer yet, was not found wanting, and does not wait after a failure.
+SELECT * FROM deployments
+WHERE wanted <> stable AND state <> 'FAILED'
+  AND NOT EXISTS (SELECT FROM backoffs WHERE deployment = deployments.name AND dataset = '' AND retry_time > :now)
+ORDER BY update_time LIMIT 1;
 
 -- name: promote^
 -- Moves the pointer, unless something else is wanted by now.
@@ -73,11 +76,14 @@ DELETE FROM passes WHERE deployment = :deployment AND NOT dataset = ANY(:dataset
 SELECT * FROM passes WHERE deployment = ANY(:deployments);
 
 -- name: claim_pass^
--- Takes a pass that nobody works on and that the deployment can make.
+-- Takes a pass that nobody works on, that the deployment can make, and that does not wait after a failure.
 UPDATE passes SET lease_expire_time = :lease_expire_time
 WHERE (deployment, dataset) = (
     SELECT passes.deployment, passes.dataset FROM passes JOIN deployments ON deployments.name = passes.deployment
     WHERE NOT done AND stable <> '' AND (lease_expire_time IS NULL OR lease_expire_time < :now)
+      AND NOT EXISTS (
+          SELECT FROM backoffs
+          WHERE backoffs.deployment = passes.deployment AND backoffs.dataset = passes.dataset AND retry_time > :now)
     ORDER BY passes.deployment, passes.dataset FOR UPDATE OF passes SKIP LOCKED LIMIT 1)
 RETURNING *;
 
@@ -91,6 +97,10 @@ WHERE deployment = :deployment AND dataset = :dataset AND generation = :generati
   AND page_token = :claimed_token AND NOT done
 RETURNING *;
 
+-- name: release_pass!
+UPDATE passes SET lease_expire_time = NULL
+WHERE deployment = :deployment AND dataset = :dataset AND generation = :generation AND page_token = :claimed_token AND NOT done;
+
 -- name: count_unfinished_passes$
 SELECT count(*) FROM passes WHERE deployment = :deployment AND NOT done;
 
@@ -99,14 +109,16 @@ INSERT INTO arrivals (deployment, item, object_key, sha256) VALUES (:deployment,
 ON CONFLICT DO NOTHING;
 
 -- name: claim_arrivals
--- Takes arrivals of one deployment and dataset that nobody works on, of a deployment that answers.
+-- Takes arrivals of one deployment and dataset that nobody works on and that do not wait after a failure, of a deployment that answers.
 UPDATE arrivals SET lease_expire_time = :lease_expire_time
 WHERE (deployment, item) IN (
     SELECT deployment, item FROM arrivals
     WHERE (deployment, dataset) = (
         SELECT arrivals.deployment, dataset FROM arrivals JOIN deployments ON deployments.name = arrivals.deployment
-        WHERE stable <> '' AND NOT arrivals.deployment = ANY(:waiting)
-          AND (lease_expire_time IS NULL OR lease_expire_time < :now)
+        WHERE stable <> '' AND (lease_expire_time IS NULL OR lease_expire_time < :now)
+          AND NOT EXISTS (
+              SELECT FROM backoffs
+              WHERE backoffs.deployment = arrivals.deployment AND backoffs.dataset = arrivals.dataset AND retry_time > :now)
         ORDER BY arrivals.deployment, dataset LIMIT 1)
       AND (lease_expire_time IS NULL OR lease_expire_time < :now)
     ORDER BY item FOR UPDATE SKIP LOCKED LIMIT :limit)
@@ -118,6 +130,22 @@ DELETE FROM arrivals WHERE deployment = :deployment AND item = ANY(:items);
 
 -- name: release_arrivals!
 UPDATE arrivals SET lease_expire_time = NULL WHERE deployment = :deployment AND item = ANY(:items);
+
+-- name: count_failure$
+-- One more failure in a row, waiting from now on; no row where the deployment is gone.
+INSERT INTO backoffs (deployment, dataset, failure_count, retry_time)
+SELECT name, :dataset, 1, :now FROM deployments WHERE name = :deployment
+ON CONFLICT (deployment, dataset) DO UPDATE SET failure_count = backoffs.failure_count + 1
+RETURNING failure_count;
+
+-- name: set_retry_time!
+UPDATE backoffs SET retry_time = :retry_time WHERE deployment = :deployment AND dataset = :dataset;
+
+-- name: delete_backoffs!
+DELETE FROM backoffs WHERE deployment = :deployment;
+
+-- name: delete_backoff!
+DELETE FROM backoffs WHERE deployment = :deployment AND dataset = :dataset;
 
 -- name: find_prediction^
 -- A line of a deployment that is there; not of one that had its name before.

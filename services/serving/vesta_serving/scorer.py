@@ -1,8 +1,10 @@
 """Scores whole datasets after a change of model, and single items as they arrive, and publishes what the model says of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from itertools import chain
 
 import numpy as np
@@ -24,7 +26,6 @@ from vesta_contracts.serving.v1 import DeploymentScored, ItemPrediction, Predict
 
 from vesta_serving.cutting import cut
 from vesta_serving.heads import Heads
-from vesta_serving.penalties import Penalties
 from vesta_serving.predictor import Answer, Answering, Predictor
 from vesta_serving.store import Arrival, Pass, Store
 from vesta_serving.triton import Scores
@@ -61,17 +62,36 @@ class Scorer:
         self._media = media
         self._clock = clock
         self._heads = Heads(media)
-        self._penalties = Penalties()
         self._fetchers = ThreadPoolExecutor(FETCH_THREADS, thread_name_prefix="fetch")
         self._askers = ThreadPoolExecutor(ASK_THREADS, thread_name_prefix="ask")
 
     def step(self) -> bool:
-        """Scores one page of a pass, or some arrivals; False where there is nothing to score."""
-        claimed = self._store.claim_pass(self._clock.now(), self._clock.now() + LEASE)
-        if claimed is None:
-            return self._score_arrivals()
-        self._score_page(claimed)
-        return True
+        """Scores one page of a pass, or some arrivals; False where there is nothing to score, or all of it waits after a failure."""
+        now = self._clock.now()
+        if claimed := self._store.claim_pass(now, now + LEASE):
+            with self._postponing(claimed.deployment, claimed.dataset, partial(self._store.release_pass, claimed)):
+                self._score_page(claimed)
+            return True
+        if arrivals := self._store.claim_arrivals(now, now + LEASE, EVENT_ITEMS_MAX):
+            deployment, dataset = arrivals[0].deployment, dataset_of(arrivals[0].item)
+            with self._postponing(deployment, dataset, partial(self._store.release_arrivals, arrivals)):
+                self._score_arrivals(deployment, dataset, arrivals)
+            return True
+        return False
+
+    @contextmanager
+    def _postponing(self, deployment: str, dataset: str, release: Callable[[], None]) -> Iterator[None]:
+        """Lets a deployment's work on a dataset wait where it fails; whatever the error is, the others go on."""
+        begin = self._clock.now()
+        try:
+            yield
+        except Exception as error:
+            transient = is_transient(error)
+            log.warning(
+                "scoring_postponed", deployment=deployment, dataset=dataset, error=str(error), exc_info=not transient
+            )
+            self._store.back_off(deployment, self._clock.now() - begin, dataset)
+            release()
 
     def _score_page(self, claimed: Pass) -> None:
         answering = self._predictor.answering(claimed.deployment)
@@ -93,13 +113,15 @@ class Scorer:
         done = not page.next_page_token
         with self._store.postgres.transaction() as connection:
             lease = self._clock.now() - timedelta(seconds=1)  # the next page may go to any worker, at once
-            if not self._store.advance_pass(
+            recorded = self._store.advance_pass(
                 connection, claimed, page.next_page_token, len(arrivals), item_count, lease, done=done
-            ):
+            )
+            if not recorded.counted:
                 return
+            self._store.end_backoff(connection, claimed.deployment, claimed.dataset)
             for event in made:
                 self._store.publish(connection, claimed.deployment, event)
-            if done and not self._store.count_unfinished_passes(connection, claimed.deployment):
+            if recorded.finished:
                 row = self._store.get(connection, claimed.deployment)
                 self._store.publish(
                     connection, row.name, DeploymentScored(deployment=self._store.message(connection, row))
@@ -125,30 +147,19 @@ class Scorer:
             log.warning("dataset_gone", deployment=claimed.deployment, dataset=claimed.dataset)
             return item_count, ListItemsResponse()
 
-    def _score_arrivals(self) -> bool:
+    def _score_arrivals(self, deployment: str, dataset: str, arrivals: Sequence[Arrival]) -> None:
         """Scores arrivals of one deployment and dataset. No transaction is open meanwhile: it would keep every service's events back."""
-        now = self._clock.now()
-        arrivals = self._store.claim_arrivals(now, now + LEASE, self._penalties.waiting(now), EVENT_ITEMS_MAX)
-        if not arrivals:
-            return False
-        deployment, dataset = arrivals[0].deployment, dataset_of(arrivals[0].item)
-        try:
-            # As it is now: an item that a pass has missed, because it came later, must not be answered by the version before.
-            self._predictor.forget(deployment)
-            answering = self._predictor.answering(deployment)
-            answers = self._from_pictures(answering, arrivals, embeds=True)
-            made = _events(answering, dataset, arrivals, answering.row.generation, answers)
-            with self._store.postgres.transaction() as connection:
-                if self._store.delete_arrivals(connection, arrivals):
-                    for event in made:
-                        self._store.publish(connection, deployment, event)
-        except Exception as error:  # whatever it is, the other deployments go on
-            log.warning("arrivals_postponed", deployment=deployment, error=str(error), exc_info=not is_transient(error))
-            self._penalties.failed(deployment, self._clock.now())
-            self._store.release_arrivals(arrivals)
-            return True
-        self._penalties.succeeded(deployment)
-        return True
+        # As it is now: an item that a pass has missed, because it came later, must not be answered by the version before.
+        self._predictor.forget(deployment)
+        answering = self._predictor.answering(deployment)
+        answers = self._from_pictures(answering, arrivals, embeds=True)
+        made = _events(answering, dataset, arrivals, answering.row.generation, answers)
+        with self._store.postgres.transaction() as connection:
+            if not self._store.delete_arrivals(connection, arrivals):
+                return
+            self._store.end_backoff(connection, deployment, dataset)
+            for event in made:
+                self._store.publish(connection, deployment, event)
 
     def _from_embeddings(self, answering: Answering, kept: Mapping[str, NDArray[np.float32]]) -> dict[str, Answer]:
         """What the model's head says of items by their embeddings; of none where the head cannot be had by itself."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from vesta_common import outbox
@@ -14,6 +14,8 @@ from vesta_common.filters import Where
 from vesta_common.postgres import Connection, Postgres, load_queries
 from vesta_contracts.serving.v1 import Deployment, Prediction
 from vesta_contracts.training.v1 import ModelVersion
+
+from vesta_serving.penalties import penalty
 
 SERVICE = "serving"
 
@@ -53,6 +55,19 @@ class Pass:
     scored_count: int
     item_count: int
     done: bool
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What recording a page of a pass came to.
+
+    Attributes:
+        counted: False where a newer generation has begun its own pass, or another worker was quicker.
+        finished: whether all passes of the deployment are done with this page, which holds for exactly one page.
+    """
+
+    counted: bool
+    finished: bool
 
 
 @dataclass(frozen=True)
@@ -126,6 +141,8 @@ class Store:
             error="" if moves else current.error,
             now=self._clock.now(),
         )
+        if moves:
+            self.end_backoff(connection, current.name)
         policy_changed = updated.uncertainty != current.asked.uncertainty
         if policy_changed or list(updated.datasets) != list(current.asked.datasets):
             row = queries.next_generation(connection, name=current.name, now=self._clock.now())
@@ -137,9 +154,9 @@ class Store:
         queries.delete_deployment(connection, name=name)
 
     def find_unloaded(self) -> DeploymentRow | None:
-        """A deployment whose wanted version is to be loaded."""
+        """A deployment whose wanted version is to be loaded, and which does not wait after a failure."""
         with self.postgres.transaction() as connection:
-            row = queries.find_unloaded(connection)
+            row = queries.find_unloaded(connection, now=self._clock.now())
         return _row(row, "") if row else None
 
     def promote(self, name: str, version: str, payload_of: Any, *, embeds: bool) -> DeploymentRow | None:
@@ -196,7 +213,7 @@ class Store:
         return ModelVersion.FromString(bytes(row["body"])) if row else None
 
     def claim_pass(self, now: datetime, lease_expire_time: datetime) -> Pass | None:
-        """Takes a pass that nobody works on."""
+        """Takes a pass that nobody works on and that does not wait after a failure."""
         with self.postgres.transaction() as connection:
             row = queries.claim_pass(connection, now=now, lease_expire_time=lease_expire_time)
         return _pass(row) if row else None
@@ -211,8 +228,14 @@ class Store:
         lease_expire_time: datetime,
         *,
         done: bool,
-    ) -> bool:
-        """Records a batch; False where a newer generation has begun its own pass, or another worker was quicker."""
+    ) -> Recorded:
+        """Records a page of a pass.
+
+        Whoever ends a pass locks the deployment first, until the transaction ends. So of passes that end at the same time, the
+        last sees all others done, whichever replica ends it.
+        """
+        if done and queries.lock_deployment(connection, name=claimed.deployment) is None:
+            return Recorded(counted=False, finished=False)
         row = queries.advance_pass(
             connection,
             deployment=claimed.deployment,
@@ -225,11 +248,39 @@ class Store:
             done=done,
             lease_expire_time=lease_expire_time,
         )
-        return row is not None
+        if row is None:
+            return Recorded(counted=False, finished=False)
+        finished = done and not queries.count_unfinished_passes(connection, deployment=claimed.deployment)
+        return Recorded(counted=True, finished=finished)
 
-    def count_unfinished_passes(self, connection: Connection, deployment: str) -> int:
-        """Passes of a deployment that are not done."""
-        return int(queries.count_unfinished_passes(connection, deployment=deployment))
+    def release_pass(self, claimed: Pass) -> None:
+        """Gives a pass back, to be claimed again."""
+        with self.postgres.transaction() as connection:
+            queries.release_pass(
+                connection,
+                deployment=claimed.deployment,
+                dataset=claimed.dataset,
+                generation=claimed.generation,
+                claimed_token=claimed.page_token,
+            )
+
+    def back_off(self, deployment: str, spent: timedelta, dataset: str = "") -> None:
+        """Lets a deployment's work wait after a failure, the longer the more often it failed in a row; for every replica.
+
+        Args:
+            spent: how long the attempt took.
+            dataset: whose items could not be scored; empty where a version could not be loaded.
+        """
+        now = self._clock.now()
+        with self.postgres.transaction() as connection:
+            failures = queries.count_failure(connection, deployment=deployment, dataset=dataset, now=now)
+            if failures:
+                retry_time = now + penalty(failures, spent)
+                queries.set_retry_time(connection, deployment=deployment, dataset=dataset, retry_time=retry_time)
+
+    def end_backoff(self, connection: Connection, deployment: str, dataset: str = "") -> None:
+        """Forgets the failures of a deployment's work after a success."""
+        queries.delete_backoff(connection, deployment=deployment, dataset=dataset)
 
     def add_arrival(self, connection: Connection, dataset: str, item: str, object_key: str, sha256: str) -> None:
         """Remembers a new item for every deployment that looks after its dataset."""
@@ -238,18 +289,10 @@ class Store:
                 connection, deployment=row["deployment"], item=item, object_key=object_key, sha256=sha256
             )
 
-    def claim_arrivals(
-        self, now: datetime, lease_expire_time: datetime, waiting: Sequence[str], limit: int
-    ) -> list[Arrival]:
-        """Takes arrivals of one deployment and dataset that nobody works on.
-
-        Args:
-            waiting: deployments whose arrivals stay where they are.
-        """
+    def claim_arrivals(self, now: datetime, lease_expire_time: datetime, limit: int) -> list[Arrival]:
+        """Takes arrivals of one deployment and dataset that nobody works on and that do not wait after a failure."""
         with self.postgres.transaction() as connection:
-            rows = queries.claim_arrivals(
-                connection, now=now, lease_expire_time=lease_expire_time, waiting=list(waiting), limit=limit
-            )
+            rows = queries.claim_arrivals(connection, now=now, lease_expire_time=lease_expire_time, limit=limit)
         return [Arrival(**row) for row in rows]
 
     def delete_arrivals(self, connection: Connection, arrivals: Sequence[Arrival]) -> bool:
@@ -335,6 +378,7 @@ class Store:
     def _begin_passes(
         self, connection: Connection, deployment: str, generation: int, datasets: Sequence[str], *, embeds: bool
     ) -> None:
+        queries.delete_backoffs(connection, deployment=deployment)
         done_before = {
             entry["dataset"] for entry in queries.list_passes(connection, deployments=[deployment]) if entry["done"]
         }
