@@ -4,43 +4,77 @@ import pytest
 from conductor_builders import a_comparison, some_metrics, version
 from vesta_conductor.gate import judge
 from vesta_contracts.conductor.v1 import Gate
-from vesta_contracts.training.v1 import Metrics
+from vesta_contracts.training.v1 import Comparison, Estimate, Metrics
 
 METRICS = some_metrics(0.82)
+STRICT = 0.0
 
 
-def test_the_first_model_passes_and_its_accuracy_is_told() -> None:
+def overall(value: float, low: float, high: float, items: int = 987) -> Comparison:
+    comparison = a_comparison(value, items=items)
+    comparison.accuracy_difference.CopyFrom(Estimate(value=value, low=low, high=high))
+    return comparison
+
+
+def test_the_first_model_passes_for_want_of_a_champion_and_its_accuracy_is_told() -> None:
     verdict = judge(Gate(), METRICS, "", None)
     assert verdict.passed
+    assert "no champion" in verdict.reason
     assert "82.0 %" in verdict.reason
 
 
 def test_the_first_model_passes_unmeasured_too() -> None:
-    assert judge(Gate(), Metrics(), "", None).passed
+    verdict = judge(Gate(), Metrics(), "", None)
+    assert verdict.passed
+    assert "no test item is labelled" in verdict.reason
 
 
-@pytest.mark.parametrize("comparison", [None, a_comparison(items=0)])
-def test_without_test_labels_the_champion_stays(comparison: object) -> None:
-    verdict = judge(Gate(), METRICS, version(1), comparison)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    "cause", ["the champion is of task multilabel", "no item of the test side has a label", "its file is gone"]
+)
+def test_without_a_comparison_the_champion_stays_for_the_cause_that_training_gives(cause: str) -> None:
+    verdict = judge(Gate(), METRICS, version(1), None, cause)
     assert not verdict.passed
-    assert "test side" in verdict.reason
+    assert cause in verdict.reason
+
+
+def test_a_missing_comparison_without_a_cause_is_called_just_that() -> None:
+    assert "gives no reason" in judge(Gate(), METRICS, version(1), None).reason
+
+
+def test_a_tenth_of_a_point_that_chance_explains_passes_by_default_and_fails_the_strict_policy() -> None:
+    comparison = overall(-0.001, -0.014, 0.012)
+    assert judge(Gate(), METRICS, version(1), comparison).passed
+    assert not judge(Gate(accuracy_loss_max=STRICT), METRICS, version(1), comparison).passed
 
 
 @pytest.mark.parametrize(
     ("difference", "loss_max", "passes"),
     [
-        (0.02, 0.0, True),
-        (0.0, 0.0, True),
-        (-1e-12, 0.0, True),
-        (-0.01, 0.0, False),
+        (0.02, None, True),
+        (0.0, STRICT, True),
+        (-1e-12, STRICT, True),
+        (-0.001, STRICT, False),
+        (-0.005, None, True),
+        (-0.006, None, False),  # although chance explains it
         (-0.01, 0.01, True),
         (-0.011, 0.01, False),
+        (-0.2, 1.0, True),
     ],
 )
-def test_overall_it_may_lose_what_the_policy_allows(difference: float, loss_max: float, passes: bool) -> None:
-    verdict = judge(Gate(accuracy_loss_max=loss_max), METRICS, version(1), a_comparison(difference))
+def test_overall_it_may_lose_what_the_policy_allows(difference: float, loss_max: float | None, passes: bool) -> None:
+    comparison = overall(difference, difference - 0.3, difference + 0.3)
+    verdict = judge(Gate(accuracy_loss_max=loss_max), METRICS, version(1), comparison)
     assert verdict.passed == passes
     assert "80.0 %" in verdict.reason
+    assert passes or "accuracy_loss_max" in verdict.reason
+
+
+@pytest.mark.parametrize("loss_max", [None, STRICT, 0.05, 1.0])
+def test_a_loss_that_chance_does_not_explain_is_rejected_whatever_is_allowed(loss_max: float | None) -> None:
+    verdict = judge(Gate(accuracy_loss_max=loss_max), METRICS, version(1), overall(-0.004, -0.007, -0.001))
+    assert not verdict.passed
+    assert "more than chance explains" in verdict.reason
 
 
 @pytest.mark.parametrize(

@@ -4,27 +4,32 @@ from vesta_contracts.conductor.v1 import Gate, GateVerdict
 from vesta_contracts.training.v1 import Comparison, Metrics
 
 ROUNDING = 1e-9  # accuracies are ratios of counts: differences this small are none
+ACCURACY_LOSS_MAX_DEFAULT = 0.005  # 0.5 points
 CONCEPTS_NAMED_MAX = 3
+NO_REASON = "the training run has no comparison and gives no reason"
 
 
-def judge(gate: Gate, metrics: Metrics, champion: str, comparison: Comparison | None) -> GateVerdict:
-    """Lets the challenger pass unless it is worse overall, or in any concept by more than chance explains.
+def judge(
+    gate: Gate, metrics: Metrics, champion: str, comparison: Comparison | None, missing_reason: str = ""
+) -> GateVerdict:
+    """Rejects a challenger that is provably worse, overall or for a concept, or that loses more accuracy than is allowed.
 
-    Both were measured on the same items, the test side of one snapshot.
+    Provably worse: the paired 95 % interval of the difference lies wholly below zero. Both were measured on the same items,
+    the test side of one snapshot.
 
     Args:
-        gate: what may be lost.
+        gate: the policy.
         metrics: the challenger's own.
-        champion: the version it was to be compared with; empty where none was there, so that anything passes.
+        champion: the version it was to be compared with; empty where there is none, so that anything passes.
         comparison: challenger less champion; None where training could not compare them.
+        missing_reason: why there is no comparison, in words of the training service.
     """
     if not champion:
         return GateVerdict(passed=True, reason=_first(metrics))
-    if comparison is None or not comparison.champion_metrics.item_count:
+    if comparison is None:
         return GateVerdict(
             passed=False,
-            reason="Nothing on the test side is labelled, so that nobody can tell whether the challenger is better; "
-            "the champion stays. Give the dataset a test side, or label some of its items.",
+            reason=f"Not compared with the champion, which therefore stays: {missing_reason or NO_REASON}.",
         )
     difference = comparison.accuracy_difference
     overall = (
@@ -32,8 +37,18 @@ def judge(gate: Gate, metrics: Metrics, champion: str, comparison: Comparison | 
         f"({_points(difference.value)}, 95 % interval {_points(difference.low)} to {_points(difference.high)}) "
         f"on {comparison.champion_metrics.item_count} test items"
     )
-    if difference.value < -gate.accuracy_loss_max - ROUNDING:
-        return GateVerdict(passed=False, reason=f"Worse overall, so the champion stays: {overall}.")
+    if difference.high < -ROUNDING:
+        return GateVerdict(
+            passed=False,
+            reason=f"Worse overall by more than chance explains, so the champion stays: {overall}.",
+        )
+    allowed = gate.accuracy_loss_max if gate.HasField("accuracy_loss_max") else ACCURACY_LOSS_MAX_DEFAULT
+    if difference.value < -allowed - ROUNDING:
+        return GateVerdict(
+            passed=False,
+            reason=f"Loses more accuracy than accuracy_loss_max allows ({100 * allowed:g} points), so the champion stays: "
+            f"{overall}.",
+        )
     worse = [concept for concept in comparison.concepts if concept.recall_difference.high < -ROUNDING]
     if worse and not gate.concept_loss_allowed:
         named = ", ".join(
@@ -50,9 +65,13 @@ def judge(gate: Gate, metrics: Metrics, champion: str, comparison: Comparison | 
 
 
 def _first(metrics: Metrics) -> str:
+    """Why a challenger without a champion passes."""
     if not metrics.item_count:
-        return "The first model; nothing on the test side is labelled, so that its accuracy is not known."
-    return f"The first model: accuracy {_percent(metrics.accuracy.value)} on {metrics.item_count} test items."
+        return "The first model, with no champion to compare it with; no test item is labelled, so its accuracy is unknown."
+    return (
+        f"The first model, with no champion to compare it with: accuracy {_percent(metrics.accuracy.value)} "
+        f"on {metrics.item_count} test items."
+    )
 
 
 def _percent(share: float) -> str:

@@ -141,7 +141,7 @@ def _give_up(s: Situation, current: RoundRecord, run: TrainingRun) -> Step:
 
 def _judge(s: Situation, current: RoundRecord, run: TrainingRun) -> Step:
     comparison = run.comparison if run.HasField("comparison") else None
-    verdict = judge(s.policy.gate, run.metrics, run.champion, comparison)
+    verdict = judge(s.policy.gate, run.metrics, run.champion, comparison, run.comparison_missing_reason)
     current = amended(current, model_version=run.model_version, metrics=_told(run.metrics), verdict=verdict)
     saving = _saving(current, run)
     if not verdict.passed:

@@ -83,11 +83,42 @@ def test_a_challenger_is_compared_with_the_champion_on_the_same_items(
     assert comparison.accuracy_difference.low > 0
 
 
-def test_a_champion_that_only_embeds_is_not_compared(assignment: Assignment, seams: Seams, tmp_path: Path) -> None:
+def test_a_compared_challenger_misses_no_comparison(assignment: Assignment, seams: Seams, tmp_path: Path) -> None:
+    first = train(assignment, seams)
+    assert first.comparison_missing == ""  # nobody named a champion
+    champion = keep(first, tmp_path / "champion.onnx")
+    assert train(replace(assignment, champion=champion), seams).comparison_missing == ""
+
+
+def test_a_champion_of_another_task_is_not_compared_and_both_tasks_are_named(
+    assignment: Assignment, seams: Seams, tmp_path: Path
+) -> None:
     embedding = train(Assignment(recipe=builtin_recipe("embedding")), seams)
     champion = keep(embedding, tmp_path / "champion.onnx")
+    trained = train(replace(assignment, champion=champion), seams)
 
-    assert train(replace(assignment, champion=champion), seams).comparison is None
+    assert trained.comparison is None
+    assert (
+        f"{champion.name} is of task embedding and the challenger of task classification" in trained.comparison_missing
+    )
+
+
+def test_without_test_labels_nothing_is_compared_and_the_run_says_why(
+    assignment: Assignment, seams: Seams, tmp_path: Path
+) -> None:
+    champion = keep(train(assignment, seams), tmp_path / "champion.onnx")
+    taught = tuple(one for one in assignment.examples if one.split is not Split.TEST)
+    trained = train(replace(assignment, champion=champion, examples=taught), seams)
+
+    assert trained.comparison is None
+    assert "no item of the test side has a label" in trained.comparison_missing
+
+
+def test_a_challenger_that_only_embeds_is_not_compared(assignment: Assignment, seams: Seams, tmp_path: Path) -> None:
+    champion = keep(train(assignment, seams), tmp_path / "champion.onnx")
+    trained = train(Assignment(recipe=builtin_recipe("embedding"), champion=champion), seams)
+
+    assert "only embeds" in trained.comparison_missing
 
 
 def test_the_control_arm_has_its_curve_when_asked_for(assignment: Assignment, seams: Seams) -> None:

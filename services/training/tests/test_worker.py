@@ -1,15 +1,21 @@
 """Who works on a run: one worker at a time, whatever dies or is away, and each run comes to one end."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from psycopg import OperationalError
 from training_service import PROJECT, Training
 from vesta_common.errors import Unavailable
+from vesta_common.objects import ObjectStore
 from vesta_contracts.training.v1 import CancelTrainingRunRequest, DeleteTrainingRunRequest, ModelVersion, TrainingRun
 from vesta_training import errors
+from vesta_training.job import Job, run_job
+from vesta_training.recipe import builtin_yaml
 from vesta_training.run_folders import run_folder
+from vesta_training.settings import Settings
 from vesta_training.store import ClaimedRun, Store
 from vesta_training.worker import DEATHS_MAX, LEASE
 
@@ -126,14 +132,42 @@ def test_what_cannot_be_learned_fails_with_its_reason(training: Training) -> Non
     assert training.told()[-1] == "failed"
 
 
-def test_a_champion_that_is_gone_by_then_fails_the_run(training: Training) -> None:
+def test_a_champion_that_is_gone_by_then_leaves_the_run_uncompared_and_says_so(training: Training) -> None:
     training.a_run("a")
     training.worker.step()
     run = training.a_run("b", champion=f"{PROJECT}/models/vans/versions/1")
     with training.store.postgres.transaction() as connection:
         connection.execute("DELETE FROM model_versions")
     training.worker.step()
-    assert "champion" in training.get(run).error  # CHAMPION_NOT_FOUND
+    ended = training.get(run)
+    assert (ended.state, ended.HasField("comparison")) == (TrainingRun.SUCCEEDED, False)
+    assert ended.comparison_missing_reason.startswith(f"the champion {PROJECT}/models/vans/versions/1 was deleted")
+
+
+def test_a_champion_whose_file_is_gone_leaves_the_run_uncompared_and_says_so(
+    service_settings: Callable[[str], dict[str, Any]], tmp_path: Path
+) -> None:
+    settings = Settings(**service_settings("training"), datasets_address="127.0.0.1:1", work_folder=str(tmp_path))
+    champion = f"{PROJECT}/models/vans/versions/1"
+    job = Job(
+        run="run",
+        recipe_name="embedding",
+        recipe_yaml=builtin_yaml("embedding"),
+        concepts=(),
+        snapshot="",
+        snapshot_digest="",
+        manifest_key="",
+        champion=champion,
+        champion_key="models/gone",
+        champion_digest="0" * 64,
+        control_curve=False,
+        seed=0,
+        work_folder=str(tmp_path),
+    )
+    objects = ObjectStore.of(settings)
+    outcome = run_job(job, objects, lambda news: None)
+    objects.close()
+    assert outcome.comparison_missing.startswith(f"the file of the champion {champion} is gone from the object store")
 
 
 def test_the_folder_of_a_run_stays_while_it_goes_on_and_goes_when_it_has_ended(

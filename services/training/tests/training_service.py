@@ -84,7 +84,7 @@ class Scripted:
         version.metrics.CopyFrom(Metrics(item_count=10, accuracy={"value": 0.8, "low": 0.5, "high": 0.9}))
         version.MergeFrom(self.adds)
         held_out = Estimate(value=self.held_out.get(job.recipe_name, 0.5)).SerializeToString()
-        return Outcome(version.SerializeToString(), held_out_accuracy=held_out)
+        return Outcome(version.SerializeToString(), held_out_accuracy=held_out, comparison_missing=job.champion_missing)
 
     def rest(self) -> None:
         """Nothing is kept warm."""

@@ -26,7 +26,10 @@ class Champion:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """What to learn. `concepts` fixes the order of the outputs; `examples` may be empty for an embedding."""
+    """What to learn. `concepts` fixes the order of the outputs; `examples` may be empty for an embedding.
+
+    `champion_missing` says why there is no `champion` although one was named.
+    """
 
     recipe: Recipe
     examples: tuple[Example, ...] = ()
@@ -34,6 +37,7 @@ class Assignment:
     snapshot: str = ""
     snapshot_digest: str = ""
     champion: Champion | None = None
+    champion_missing: str = ""
     control_curve: bool = False
     seed: int = 0
 
@@ -67,7 +71,8 @@ class Seams:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What came out. `answers` are the test items one by one; `metrics` is None for an embedding.
+    """What came out. `answers` are the test items one by one; `metrics` is None for an embedding. `comparison_missing` says
+    why there is no `comparison` although a champion was named.
 
     `held_out_accuracy` is measured on what was held out of learning, apart from the test items; None where that was nothing.
     """
@@ -84,6 +89,7 @@ class Trained:
     answers: Answers | None
     champion_answers: Answers | None
     comparison: Comparison | None
+    comparison_missing: str
     control_curve: tuple[LearningCurvePoint, ...]
     held_out_accuracy: Estimate | None
     card: Mapping[str, Any]

@@ -12,6 +12,23 @@ from vesta_training.recipe import EvaluationChoices
 def compare(
     challenger: Answers, champion: Answers, choices: EvaluationChoices, *, champion_name: str, seed: int
 ) -> Comparison:
+    """Challenger less champion, with the champion's own metrics on the same items.
+
+    Raises:
+        ValueError: the items or concepts differ.
+    """
+    overall, concepts = differences(challenger, champion, choices, seed=seed)
+    return Comparison(
+        champion=champion_name,
+        champion_metrics=measure(champion, choices, seed=seed),
+        accuracy_difference=overall,
+        concepts=concepts,
+    )
+
+
+def differences(
+    challenger: Answers, champion: Answers, choices: EvaluationChoices, *, seed: int
+) -> tuple[Estimate, list[ConceptComparison]]:
     """Challenger less champion, overall and by concept, with paired intervals of 95 %.
 
     The concepts' intervals hold all together: of many concepts some seem worse by chance alone. A challenger is worse in one
@@ -43,9 +60,4 @@ def compare(
             challenger.predicted[bearing, index], champion.predicted[bearing, index], len(challenger.concepts)
         )
         concepts.append(ConceptComparison(concept=concept, item_count=int(bearing.sum()), recall_difference=recall))
-    return Comparison(
-        champion=champion_name,
-        champion_metrics=measure(champion, choices, seed=seed),
-        accuracy_difference=overall,
-        concepts=concepts,
-    )
+    return overall, concepts

@@ -34,6 +34,7 @@ class Job:
         recipe_name, recipe_yaml: how to train.
         manifest_key: the snapshot's manifest on the object store; empty for an embedding.
         champion_key: the ONNX file to compare with; empty for none.
+        champion_missing: why there is none although one was named.
         work_folder: where files are kept between runs; runs of other processes may use it too.
     """
 
@@ -50,6 +51,7 @@ class Job:
     control_curve: bool
     seed: int
     work_folder: str
+    champion_missing: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Outcome:
 
     version: bytes
     comparison: bytes = b""
+    comparison_missing: str = ""
     curve: tuple[bytes, ...] = field(default=())
     held_out_accuracy: bytes | None = None
 
@@ -78,13 +81,15 @@ def run_job(job: Job, objects: ObjectStore, tell: Callable[[TrainingProgress], N
 
 def _run(job: Job, objects: ObjectStore, tell: Callable[[TrainingProgress], None], work: Path, own: Path) -> Outcome:
     examples = _read_examples(objects, job.manifest_key) if job.manifest_key else ()
+    champion, champion_missing = _champion(job, objects, work)
     assignment = Assignment(
         recipe=read_recipe(job.recipe_name, job.recipe_yaml),
         examples=examples,
         concepts=job.concepts,
         snapshot=job.snapshot,
         snapshot_digest=job.snapshot_digest,
-        champion=_champion(job, objects, work),
+        champion=champion,
+        champion_missing=champion_missing,
         control_curve=job.control_curve,
         seed=job.seed,
     )
@@ -116,6 +121,7 @@ def _run(job: Job, objects: ObjectStore, tell: Callable[[TrainingProgress], None
     return Outcome(
         version=version.SerializeToString(),
         comparison=comparison.SerializeToString() if comparison else b"",
+        comparison_missing=trained.comparison_missing,
         curve=tuple(point.SerializeToString() for point in curve),
         held_out_accuracy=trained.held_out_accuracy.SerializeToString() if trained.held_out_accuracy else None,
     )
@@ -136,14 +142,18 @@ def _pixels(objects: ObjectStore, sha256: str) -> Pixels:
     return np.asarray(model_pixels(objects.get(f"media/{sha256}", sha256=sha256)))
 
 
-def _champion(job: Job, objects: ObjectStore, work: Path) -> Champion | None:
-    """The model file to compare with, kept by its digest."""
+def _champion(job: Job, objects: ObjectStore, work: Path) -> tuple[Champion | None, str]:
+    """The model file to compare with, kept by its digest; or None and why there is none."""
     if not job.champion_key:
-        return None
+        return None, job.champion_missing
     path = work / "champions" / f"{job.champion_digest}.onnx"
     if not is_whole(path, job.champion_digest):
-        write_whole(path, objects.get(job.champion_key, sha256=job.champion_digest))
-    return Champion(job.champion, path)
+        try:
+            write_whole(path, objects.get(job.champion_key, sha256=job.champion_digest))
+        except NotFound:
+            missing = f"the file of the champion {job.champion} is gone from the object store ({job.champion_key})"
+            return None, f"{missing}; restore it, or set the deployment's model_version to another version"
+    return Champion(job.champion, path), ""
 
 
 def _weights(objects: ObjectStore, work: Path, sha256: str) -> Path:

@@ -16,7 +16,7 @@ from vesta_training.example import Example, Split, label_matrix
 from vesta_training.export import export_backbone, export_model
 from vesta_training.learn import Learned, learn
 from vesta_training.learning_curve import learning_curve
-from vesta_training.model_file import read_model
+from vesta_training.model_file import ModelFile, read_model
 from vesta_training.progress import Progress, Reporter, untold
 from vesta_training.recipe import HeadChoices, Recipe, Task
 from vesta_training.stage import Stage
@@ -27,6 +27,7 @@ SECONDS_PER_TUNED_IMAGE = 0.12
 SECONDS_PER_LABEL_IN_HEAD = 0.002
 SECONDS_TO_EVALUATE = 1.0
 SECONDS_TO_EXPORT = 0.5
+ONLY_EMBEDS = "the challenger only embeds and answers nothing that could be compared"
 
 
 def train(assignment: Assignment, seams: Seams, *, progress: Callable[[Progress], None] = untold) -> Trained:
@@ -68,6 +69,7 @@ class _Measured:
     answers: Answers
     champion_answers: Answers | None
     comparison: Comparison | None
+    comparison_missing: str
     control_curve: tuple[LearningCurvePoint, ...]
 
 
@@ -78,11 +80,12 @@ def _measure(
     choices, seed = assignment.recipe.evaluation, assignment.seed
     base.report.begin("evaluate")
     answers = learned.stage.answers(learned.head, test)
-    champion_answers, comparison = None, None
-    if assignment.champion is not None and test:
+    champion_answers, comparison, missing = None, None, assignment.champion_missing
+    if assignment.champion is not None:
         model = read_model(assignment.champion.path)
-        # A champion that only embeds answers nothing that could be compared.
-        if model.head is not None and model.task is assignment.recipe.task:
+        missing = _incomparable(assignment, model, test)
+        if not missing:
+            assert model.head is not None
             champion = Stage(base.seams, base.report, assignment.champion.path, model.embedding_digest)
             champion_answers = over_concepts(champion.answers(model.head, test), answers.concepts, answers.truth)
             comparison = compare(answers, champion_answers, choices, champion_name=assignment.champion.name, seed=seed)
@@ -91,8 +94,28 @@ def _measure(
         answers=answers,
         champion_answers=champion_answers,
         comparison=comparison,
+        comparison_missing=missing,
         control_curve=_control_curve(assignment, base, known, test) if assignment.control_curve else (),
     )
+
+
+def _unmeasured(assignment: Assignment) -> str:
+    """Why an embedding model is not compared with the champion that was named; empty where none was."""
+    return assignment.champion_missing or (ONLY_EMBEDS if assignment.champion is not None else "")
+
+
+def _incomparable(assignment: Assignment, champion: ModelFile, test: Sequence[Example]) -> str:
+    """Why challenger and champion cannot be compared, with what would work; empty where they can."""
+    assert assignment.champion is not None
+    name, task = assignment.champion.name, assignment.recipe.task
+    if champion.head is None or champion.task is not task:
+        return (
+            f"the champion {name} is of task {champion.task.value} and the challenger of task {task.value}; set the "
+            "deployment's model_version to the challenger if it is to answer, or train with a recipe of the champion's task"
+        )
+    if not test:
+        return "no item of the test side has a label to measure by; give the dataset a test side, or label some of its items"
+    return ""
 
 
 def _control_curve(
@@ -158,6 +181,7 @@ def _finish(
         answers=measured.answers if measured else None,
         champion_answers=measured.champion_answers if measured else None,
         comparison=comparison,
+        comparison_missing=measured.comparison_missing if measured else _unmeasured(assignment),
         control_curve=measured.control_curve if measured else (),
         held_out_accuracy=learned.held_out_accuracy,
         card=card,

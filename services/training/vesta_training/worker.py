@@ -7,7 +7,7 @@ from pathlib import Path
 
 import structlog
 from vesta_common.clock import Clock
-from vesta_common.errors import InvalidArgument, NotFound, VestaError, is_transient
+from vesta_common.errors import NotFound, VestaError, is_transient
 from vesta_common.messages import copy_of
 from vesta_contracts.datasets.v1 import (
     DatasetServiceStub,
@@ -142,13 +142,15 @@ class Worker:
             taxonomy = self._datasets.taxonomies.GetTaxonomy(GetTaxonomyRequest(name=dataset.taxonomy))
             concepts = tuple(concept.id for concept in taxonomy.concepts)
             digest, manifest_key = snapshot.digest, snapshot.manifest_key
-        champion = ModelVersion()
+        champion, champion_missing = ModelVersion(), ""
         if run.champion:
             try:
                 with self._store.postgres.transaction() as connection:
                     champion = self._store.get_version(connection, run.champion)
-            except NotFound as error:
-                raise InvalidArgument(f"the champion {run.champion} is gone", reason="CHAMPION_NOT_FOUND") from error
+            except NotFound:
+                champion_missing = (
+                    f"the champion {run.champion} was deleted; set the deployment's model_version to another version"
+                )
         return Job(
             run=run.name,
             recipe_name=run.recipe.rpartition("/")[2],
@@ -163,6 +165,7 @@ class Worker:
             control_curve=run.control_curve,
             seed=run.seed,
             work_folder=str(self._work_folder),
+            champion_missing=champion_missing,
         )
 
     def _succeed(self, run: TrainingRun, outcome: Outcome) -> str:
@@ -171,6 +174,7 @@ class Worker:
             run.metrics.CopyFrom(version.metrics)
         if outcome.comparison:
             run.comparison.CopyFrom(Comparison.FromString(outcome.comparison))
+        run.comparison_missing_reason = outcome.comparison_missing
         run.control_curve_points.extend(LearningCurvePoint.FromString(point) for point in outcome.curve)
         return self._store.succeed(run, version, outcome.held_out_accuracy)
 

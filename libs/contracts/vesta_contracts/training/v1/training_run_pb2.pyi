@@ -75,6 +75,7 @@ class TrainingRun(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    COMPARISON_MISSING_REASON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     snapshot: _builtins.str
     """What to learn from. May be empty for a recipe of task "embedding", which learns nothing."""
@@ -96,6 +97,10 @@ class TrainingRun(_message.Message):
     attempt_count: _builtins.int
     """How often it was started; more than one after a kill."""
     etag: _builtins.str
+    comparison_missing_reason: _builtins.str
+    """Why `comparison` is unset although a champion was named, in words: no labelled test item, a champion of another task,
+    or one whose version or file is gone.
+    """
     @_builtins.property
     def progress(self) -> Global___TrainingProgress: ...
     @_builtins.property
@@ -104,7 +109,7 @@ class TrainingRun(_message.Message):
 
     @_builtins.property
     def comparison(self) -> _metrics_pb2.Comparison:
-        """With the champion, where one was named."""
+        """With the champion, where one was named and could be compared; else `comparison_missing_reason` says why not."""
 
     @_builtins.property
     def control_curve_points(self) -> _containers.RepeatedCompositeFieldContainer[_metrics_pb2.LearningCurvePoint]: ...
@@ -137,10 +142,11 @@ class TrainingRun(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        comparison_missing_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison", "create_time", b"create_time", "end_time", b"end_time", "metrics", b"metrics", "progress", b"progress", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "champion", b"champion", "comparison", b"comparison", "control_curve", b"control_curve", "control_curve_points", b"control_curve_points", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "etag", b"etag", "metrics", b"metrics", "model", b"model", "model_version", b"model_version", "name", b"name", "progress", b"progress", "recipe", b"recipe", "seed", b"seed", "snapshot", b"snapshot", "start_time", b"start_time", "state", b"state", "waiting_reason", b"waiting_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "champion", b"champion", "comparison", b"comparison", "comparison_missing_reason", b"comparison_missing_reason", "control_curve", b"control_curve", "control_curve_points", b"control_curve_points", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "etag", b"etag", "metrics", b"metrics", "model", b"model", "model_version", b"model_version", "name", b"name", "progress", b"progress", "recipe", b"recipe", "seed", b"seed", "snapshot", b"snapshot", "start_time", b"start_time", "state", b"state", "waiting_reason", b"waiting_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
