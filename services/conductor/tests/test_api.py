@@ -8,6 +8,7 @@ import grpc
 import pytest
 from conductor_builders import DATASET, PROJECT, a_situation, a_world
 from conductor_simulation import SimulatedPlatform
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from vesta_common.client import open_channel
 from vesta_common.clock import ManualClock
@@ -178,6 +179,8 @@ class TestLoops:
             ({"recipe": "projects/acme/recipes/nothing"}, NotFound, ""),
             ({"recipe": "projects/other/recipes/classification"}, InvalidArgument, "RECIPE_ELSEWHERE"),
             ({"control_share": 0.01}, InvalidArgument, "FIELD_INVALID"),
+            ({"strategy": 99}, InvalidArgument, "FIELD_INVALID"),
+            ({"lease_duration": Duration(seconds=0)}, InvalidArgument, "FIELD_INVALID"),
             ({"dataset": ""}, InvalidArgument, "FIELD_INVALID"),
         ],
     )

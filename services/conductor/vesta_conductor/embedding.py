@@ -53,11 +53,10 @@ def keep_campaign(s: Situation) -> Step | None:
         )
     if campaign.state == Campaign.CLOSED:
         return Step(LoopStatus.BLOCKED, f"{campaign.name} is closed. Open it again by setting its state to ACTIVE.")
-    changed = [
-        path
-        for path in ("instructions", "concepts", "review_share")
-        if getattr(campaign, path) != getattr(wanted, path)
-    ]
+    followed = ["instructions", "concepts", "review_share"]
+    if s.policy.lease_duration is not None:
+        followed.append("lease_duration")
+    changed = [path for path in followed if getattr(campaign, path) != getattr(wanted, path)]
     if not changed:
         return None
     wanted.name = campaign.name
@@ -102,7 +101,7 @@ def _campaign(s: Situation) -> Campaign:
     dataset, taxonomy = s.world.dataset, s.world.taxonomy
     assert dataset is not None
     assert taxonomy is not None
-    return Campaign(
+    campaign = Campaign(
         display_name=f"Labels for {s.names.loop_id}",
         dataset=dataset.name,
         instructions=s.policy.instructions,
@@ -112,6 +111,9 @@ def _campaign(s: Situation) -> Campaign:
         review_share=s.policy.review_share,
         state=Campaign.ACTIVE,
     )
+    if s.policy.lease_duration is not None:
+        campaign.lease_duration.FromTimedelta(s.policy.lease_duration)
+    return campaign
 
 
 def _first_deployment(s: Situation) -> Step:
@@ -161,7 +163,12 @@ def _deploy(s: Situation, version: str, reason: str) -> Step:
 
 
 def _uncertainty(s: Situation) -> UncertaintyPolicy:
-    return UncertaintyPolicy(score_certain=s.policy.score_certain)
+    """The bounds that the policy sets; the others stay unset."""
+    return UncertaintyPolicy(
+        score_threshold=s.policy.score_threshold,
+        score_certain=s.policy.score_certain,
+        margin_certain=s.policy.margin_certain,
+    )
 
 
 def _adjust_deployment(s: Situation, deployment: Deployment) -> Step | None:
@@ -176,8 +183,8 @@ def _adjust_deployment(s: Situation, deployment: Deployment) -> Step | None:
     if s.policy.dataset not in deployment.datasets:
         wanted.datasets.append(s.policy.dataset)
         changed.append("datasets")
-    if s.policy.score_certain is not None and deployment.uncertainty.score_certain != s.policy.score_certain:
-        wanted.uncertainty.score_certain = s.policy.score_certain
+    wanted.uncertainty.MergeFrom(_uncertainty(s))
+    if wanted.uncertainty != deployment.uncertainty:
         changed.append("uncertainty")
     if not changed:
         return None

@@ -118,6 +118,7 @@ def _ask(s: Situation, progress: Progress) -> Step | None:
         question = SelectItemsRequest(
             parent=s.policy.dataset,
             count=train,
+            strategy=s.policy.strategy,
             control_share=s.policy.control_share,
             excluded=sorted(_asked_items(s))[:EXCLUDED_MAX],
             seed=s.world.task_count,

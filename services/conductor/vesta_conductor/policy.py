@@ -1,8 +1,10 @@
 """What a Loop's owner wants, with every default filled in."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from vesta_contracts.conductor.v1 import Gate, LoopPolicy
+from vesta_contracts.datasets.v1 import SelectionStrategy
 
 BATCH_SIZE_DEFAULT = 50
 CONTROL_SHARE_DEFAULT = 0.15
@@ -15,7 +17,8 @@ class Policy:
 
     Attributes:
         recipe: empty where the kind of dataset decides.
-        score_certain: None leaves the deployment's own default.
+        score_certain, margin_certain, score_threshold: None leaves the deployment's own value.
+        lease_duration: None leaves the campaign's own value.
     """
 
     dataset: str
@@ -30,6 +33,10 @@ class Policy:
     instructions: str
     test_labels: int
     score_certain: float | None
+    margin_certain: float | None
+    score_threshold: float | None
+    strategy: SelectionStrategy.ValueType
+    lease_duration: timedelta | None
 
     @classmethod
     def of(cls, wanted: LoopPolicy) -> "Policy":
@@ -47,4 +54,8 @@ class Policy:
             instructions=wanted.instructions,
             test_labels=wanted.test_labels or TEST_LABELS_DEFAULT,
             score_certain=wanted.score_certain if wanted.HasField("score_certain") else None,
+            margin_certain=wanted.margin_certain if wanted.HasField("margin_certain") else None,
+            score_threshold=wanted.score_threshold if wanted.HasField("score_threshold") else None,
+            strategy=wanted.strategy,
+            lease_duration=wanted.lease_duration.ToTimedelta() if wanted.HasField("lease_duration") else None,
         )
