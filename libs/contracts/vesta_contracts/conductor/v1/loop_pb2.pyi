@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from vesta_contracts.datasets.v1 import item_service_pb2 as _item_service_pb2
 from vesta_contracts.training.v1 import metrics_pb2 as _metrics_pb2
 import builtins as _builtins
 import sys
@@ -87,6 +88,10 @@ class LoopPolicy(_message.Message):
     INSTRUCTIONS_FIELD_NUMBER: _builtins.int
     TEST_LABELS_FIELD_NUMBER: _builtins.int
     SCORE_CERTAIN_FIELD_NUMBER: _builtins.int
+    MARGIN_CERTAIN_FIELD_NUMBER: _builtins.int
+    SCORE_THRESHOLD_FIELD_NUMBER: _builtins.int
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    LEASE_DURATION_FIELD_NUMBER: _builtins.int
     dataset: _builtins.str
     """Its taxonomy is the task. Cannot change."""
     label_budget: _builtins.int
@@ -110,9 +115,21 @@ class LoopPolicy(_message.Message):
     missing, drawn at random. 100 if unset, or all there are.
     """
     score_certain: _builtins.float
-    """When a prediction is uncertain is the deployment's policy; these are passed on to it."""
+    """Set on the loop's deployment as `uncertainty.score_certain`; unset leaves the deployment's own value."""
+    margin_certain: _builtins.float
+    """Set on the loop's deployment as `uncertainty.margin_certain`; unset leaves the deployment's own value."""
+    score_threshold: _builtins.float
+    """Set on the loop's deployment as `uncertainty.score_threshold`; unset leaves the deployment's own value."""
+    strategy: _item_service_pb2.SelectionStrategy.ValueType
+    """How the items of a batch are selected, apart from the control arm; adaptive if unset."""
     @_builtins.property
     def gate(self) -> Global___Gate: ...
+    @_builtins.property
+    def lease_duration(self) -> _duration_pb2.Duration:
+        """Set on the loop's campaign: how long a leased task is kept for an annotator, 1 second to 1 day; unset leaves the
+        campaign's own value.
+        """
+
     def __init__(
         self,
         *,
@@ -128,45 +145,63 @@ class LoopPolicy(_message.Message):
         instructions: _builtins.str = ...,
         test_labels: _builtins.int = ...,
         score_certain: _builtins.float | None = ...,
+        margin_certain: _builtins.float | None = ...,
+        score_threshold: _builtins.float | None = ...,
+        strategy: _item_service_pb2.SelectionStrategy.ValueType = ...,
+        lease_duration: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_control_share", b"_control_share", "_score_certain", b"_score_certain", "control_share", b"control_share", "gate", b"gate", "score_certain", b"score_certain"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_control_share", b"_control_share", "_margin_certain", b"_margin_certain", "_score_certain", b"_score_certain", "_score_threshold", b"_score_threshold", "control_share", b"control_share", "gate", b"gate", "lease_duration", b"lease_duration", "margin_certain", b"margin_certain", "score_certain", b"score_certain", "score_threshold", b"score_threshold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_control_share", b"_control_share", "_score_certain", b"_score_certain", "batch_size", b"batch_size", "control_share", b"control_share", "dataset", b"dataset", "gate", b"gate", "instructions", b"instructions", "label_budget", b"label_budget", "recipe", b"recipe", "replicas", b"replicas", "retrain_after", b"retrain_after", "review_share", b"review_share", "score_certain", b"score_certain", "test_labels", b"test_labels"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_control_share", b"_control_share", "_margin_certain", b"_margin_certain", "_score_certain", b"_score_certain", "_score_threshold", b"_score_threshold", "batch_size", b"batch_size", "control_share", b"control_share", "dataset", b"dataset", "gate", b"gate", "instructions", b"instructions", "label_budget", b"label_budget", "lease_duration", b"lease_duration", "margin_certain", b"margin_certain", "recipe", b"recipe", "replicas", b"replicas", "retrain_after", b"retrain_after", "review_share", b"review_share", "score_certain", b"score_certain", "score_threshold", b"score_threshold", "strategy", b"strategy", "test_labels", b"test_labels"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__control_share: _TypeAlias = _typing.Literal["control_share"]  # noqa: Y015
     _WhichOneofArgType__control_share: _TypeAlias = _typing.Literal["_control_share", b"_control_share"]  # noqa: Y015
+    _WhichOneofReturnType__margin_certain: _TypeAlias = _typing.Literal["margin_certain"]  # noqa: Y015
+    _WhichOneofArgType__margin_certain: _TypeAlias = _typing.Literal["_margin_certain", b"_margin_certain"]  # noqa: Y015
     _WhichOneofReturnType__score_certain: _TypeAlias = _typing.Literal["score_certain"]  # noqa: Y015
     _WhichOneofArgType__score_certain: _TypeAlias = _typing.Literal["_score_certain", b"_score_certain"]  # noqa: Y015
+    _WhichOneofReturnType__score_threshold: _TypeAlias = _typing.Literal["score_threshold"]  # noqa: Y015
+    _WhichOneofArgType__score_threshold: _TypeAlias = _typing.Literal["_score_threshold", b"_score_threshold"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__control_share) -> _WhichOneofReturnType__control_share | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__margin_certain) -> _WhichOneofReturnType__margin_certain | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__score_certain) -> _WhichOneofReturnType__score_certain | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__score_threshold) -> _WhichOneofReturnType__score_threshold | None: ...
 
 Global___LoopPolicy: _TypeAlias = LoopPolicy  # noqa: Y015
 
 @_typing.final
 class Gate(_message.Message):
-    """What a challenger must not do worse than the champion, on the frozen test side."""
+    """When a challenger is rejected: where its paired 95 % interval against the champion lies wholly below zero, overall or for a
+    concept, or where it loses more accuracy than `accuracy_loss_max`. Both are measured on the same frozen test side.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ACCURACY_LOSS_MAX_FIELD_NUMBER: _builtins.int
     CONCEPT_LOSS_ALLOWED_FIELD_NUMBER: _builtins.int
     accuracy_loss_max: _builtins.float
-    """Points of accuracy that the challenger may lose overall, in [0, 1]; 0 if unset."""
+    """Accuracy that the challenger may lose overall, in [0, 1]; 0.005 (0.5 points) if unset. 0 is the strict policy: any loss
+    rejects. 1 leaves the decision to the intervals alone.
+    """
     concept_loss_allowed: _builtins.bool
-    """True to let a challenger pass although the recall of some concept fell by more than its interval explains."""
+    """True to accept a challenger although the interval of some concept's recall lies wholly below zero."""
     def __init__(
         self,
         *,
-        accuracy_loss_max: _builtins.float = ...,
+        accuracy_loss_max: _builtins.float | None = ...,
         concept_loss_allowed: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_accuracy_loss_max", b"_accuracy_loss_max", "accuracy_loss_max", b"accuracy_loss_max"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy_loss_max", b"accuracy_loss_max", "concept_loss_allowed", b"concept_loss_allowed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy_loss_max", b"_accuracy_loss_max", "accuracy_loss_max", b"accuracy_loss_max", "concept_loss_allowed", b"concept_loss_allowed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__accuracy_loss_max: _TypeAlias = _typing.Literal["accuracy_loss_max"]  # noqa: Y015
+    _WhichOneofArgType__accuracy_loss_max: _TypeAlias = _typing.Literal["_accuracy_loss_max", b"_accuracy_loss_max"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__accuracy_loss_max) -> _WhichOneofReturnType__accuracy_loss_max | None: ...
 
 Global___Gate: _TypeAlias = Gate  # noqa: Y015
 
