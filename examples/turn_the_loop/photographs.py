@@ -23,6 +23,8 @@ SAMPLES_LICENCE = "CC0 1.0"
 # change, its photographs may not.
 SAMPLES_DIGEST = "f8667cfe4a397f1be854d7d6c56118e4eaf6e9654ac37940e443dec3b4e55721"
 ARCHIVE_BYTES_MAX = 512 * 1024 * 1024
+UNPACKED_BYTES_MAX = 2 * ARCHIVE_BYTES_MAX
+MEMBERS_MAX = 50_000
 REACH_TIMEOUT_SECONDS = 10
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 SPLITS = {
@@ -167,8 +169,7 @@ def _download(url: str, target: Path, digest: str, say: Callable[[str], None]) -
             file.write(chunk)
             if size // (20 * _CHUNK_BYTES) != (size - len(chunk)) // (20 * _CHUNK_BYTES):
                 say(f"  {size // _CHUNK_BYTES} MiB")
-    with tarfile.open(archive) as tar:
-        tar.extractall(scratch, filter="data")
+    _unpack(archive, scratch)
     archive.unlink()
     (root,) = (path for path in scratch.iterdir() if path.is_dir())
     found = tree_digest(root)
@@ -176,6 +177,35 @@ def _download(url: str, target: Path, digest: str, say: Callable[[str], None]) -
         raise ValueError(f"{url} is not the pinned set (its digest is {found}); give your own folder with data=FOLDER")
     root.rename(target)
     scratch.rmdir()
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    """Unpacks files and folders of a tar archive, with the rules of `tarfile.data_filter`, which Python has only since 3.11.4.
+
+    Raises:
+        ValueError: a member is no file and no folder, or leads outside of `folder`, or there are too many or too large ones.
+    """
+    size = 0
+    with tarfile.open(archive) as tar:
+        for count, member in enumerate(tar, start=1):
+            target = (folder / member.name).resolve()
+            if not (member.isreg() or member.isdir()):
+                raise ValueError(
+                    f"the archive holds {member.name!r}, which is no file and no folder; it is not unpacked"
+                )
+            if not target.is_relative_to(folder.resolve()):
+                raise ValueError(f"the archive holds {member.name!r}, which leads outside of it; it is not unpacked")
+            size += member.size
+            if count > MEMBERS_MAX or size > UNPACKED_BYTES_MAX:
+                raise ValueError(f"the archive unpacks to more than {MEMBERS_MAX} files or {UNPACKED_BYTES_MAX} bytes")
+            if member.isdir():
+                target.mkdir(parents=True, exist_ok=True)
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            content = tar.extractfile(member)
+            assert content is not None  # it is a file
+            with content, target.open("xb") as file:
+                shutil.copyfileobj(content, file, _CHUNK_BYTES)
 
 
 def tree_digest(root: Path) -> str:

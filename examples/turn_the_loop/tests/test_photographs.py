@@ -2,10 +2,11 @@
 
 import functools
 import http.server
+import io
 import socket
 import tarfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,17 +25,31 @@ def a_folder(root: Path, *names: str) -> Path:
 
 
 @pytest.fixture
-def archive(tmp_path: Path) -> Iterator[tuple[str, str]]:
-    """A server on loopback with an archive of two classes; answers its address and the photographs' digest."""
-    folder = a_folder(tmp_path / "served" / "set-1", "train/hat/a.jpg", "train/dress/b.jpg", "test/hat/c.jpg")
-    with tarfile.open(tmp_path / "served" / "set.tar.gz", "w:gz") as tar:
-        tar.add(folder, arcname="set-1")
-    handler = functools.partial(QuietHandler, directory=str(tmp_path / "served"))
+def serve(tmp_path: Path) -> Iterator[Callable[[bytes], str]]:
+    """A server on loopback; takes an archive and answers its address."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    handler = functools.partial(QuietHandler, directory=str(folder))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/set.tar.gz", tree_digest(folder)
+
+    def put(archive: bytes) -> str:
+        (folder / "set.tar.gz").write_bytes(archive)
+        return f"http://127.0.0.1:{server.server_port}/set.tar.gz"
+
+    yield put
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def archive(tmp_path: Path, serve: Callable[[bytes], str]) -> tuple[str, str]:
+    """The address of an archive of two classes, and the photographs' digest."""
+    folder = a_folder(tmp_path / "packed" / "set-1", "train/hat/a.jpg", "train/dress/b.jpg", "test/hat/c.jpg")
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        tar.add(folder, arcname="set-1")
+    return serve(packed.getvalue()), tree_digest(folder)
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
@@ -143,6 +158,43 @@ def test_photographs_that_are_not_the_pinned_ones_are_refused_and_not_kept(
 ) -> None:
     with pytest.raises(ValueError, match="not the pinned set"):
         find_samples(tmp_path / "samples", lambda _: None, archive[0], "0" * 64)
+    assert not (tmp_path / "samples" / "clothing").exists()
+
+
+def _file(name: str) -> tarfile.TarInfo:
+    return tarfile.TarInfo(name)
+
+
+def _link(name: str, kind: bytes, target: str) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = kind, target
+    return member
+
+
+@pytest.mark.parametrize(
+    ("members", "why"),
+    [
+        ([_file("../outside.jpg")], "leads outside"),
+        ([_file("set/../../outside.jpg")], "leads outside"),
+        ([_file("{tmp}/outside.jpg")], "leads outside"),
+        ([_link("set", tarfile.SYMTYPE, "../.."), _file("set/outside.jpg")], "no file and no folder"),
+        ([_link("set/a.jpg", tarfile.LNKTYPE, "../../outside.jpg")], "no file and no folder"),
+        ([_link("set/pipe", tarfile.FIFOTYPE, "")], "no file and no folder"),
+        ([_link("set/null", tarfile.CHRTYPE, "")], "no file and no folder"),
+    ],
+    ids=["up", "up in between", "absolute", "through a symbolic link", "hard link", "pipe", "device"],
+)
+def test_an_archive_whose_members_lead_outside_is_refused_and_writes_nothing_there(
+    tmp_path: Path, serve: Callable[[bytes], str], members: list[tarfile.TarInfo], why: str
+) -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        for member in members:
+            member.name = member.name.format(tmp=tmp_path)
+            tar.addfile(member, io.BytesIO())
+    with pytest.raises(ValueError, match=why):
+        find_samples(tmp_path / "samples", lambda _: None, serve(packed.getvalue()), "0" * 64)
+    assert not list(tmp_path.rglob("outside.jpg"))
     assert not (tmp_path / "samples" / "clothing").exists()
 
 
