@@ -1,6 +1,7 @@
 """The engines come back from a kill with what they acknowledged, and let nobody in without a key."""
 
-from datetime import timedelta
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import boto3
 import psycopg
@@ -9,8 +10,9 @@ from botocore.exceptions import ClientError
 from kafka import KafkaConsumer, KafkaProducer
 from vesta_local.engines import events, objects, postgres
 from vesta_local.platform import Platform
+from vesta_local.testing import RECOVERY_DEADLINE, running_platform
 
-COMEBACK = timedelta(seconds=30)
+BACKENDS = 2
 
 
 def test_postgres_keeps_what_was_committed_through_a_kill(engines: Platform, postgres_schema: str) -> None:
@@ -18,9 +20,38 @@ def test_postgres_keeps_what_was_committed_through_a_kill(engines: Platform, pos
         connection.execute(f"CREATE SCHEMA {postgres_schema}")
         connection.execute(f"CREATE TABLE {postgres_schema}.survivors AS SELECT 7 AS id")
         engines.supervisor.kill("postgres")
-    engines.wait_healthy(["postgres"], COMEBACK)
+    engines.wait_healthy(["postgres"], RECOVERY_DEADLINE)
     with psycopg.connect(postgres.url(engines.home)) as connection:
         assert connection.execute(f"SELECT id FROM {postgres_schema}.survivors").fetchall() == [(7,)]
+
+
+def test_postgres_comes_back_at_once_where_backends_of_the_killed_server_are_still_busy() -> None:
+    with running_platform(block=1, only=("postgres",)) as platform:
+        address = postgres.url(platform.home)
+        with ThreadPoolExecutor(BACKENDS) as pool:
+            busy = [pool.submit(_compute_for_minutes, address) for _ in range(BACKENDS)]
+            _await_active(address, BACKENDS)
+            platform.supervisor.kill("postgres")
+            platform.wait_healthy(["postgres"], RECOVERY_DEADLINE)
+            # Those who asked are told that the server has gone: nobody goes on writing beside the new one.
+            assert all(isinstance(one.exception(timeout=10), psycopg.OperationalError) for one in busy)
+        exits = (platform.home.logs / "supervisord.log").read_text().count("exited: postgres")
+        assert exits == 1
+
+
+def _compute_for_minutes(address: str) -> None:
+    with psycopg.connect(address) as connection:
+        connection.execute("SELECT count(*) FROM generate_series(1, 1000000000)")
+
+
+def _await_active(address: str, count: int) -> None:
+    deadline = time.monotonic() + RECOVERY_DEADLINE.total_seconds()
+    with psycopg.connect(address, autocommit=True) as connection:
+        while connection.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%generate_series(1, 10%'"
+            " AND pid <> pg_backend_pid()"
+        ).fetchone() != (count,):
+            assert time.monotonic() < deadline, "the queries do not run"
 
 
 def test_postgres_has_vectors_and_trigrams(postgres_url: str) -> None:
@@ -33,7 +64,7 @@ def test_objects_keep_what_was_stored_through_a_kill(engines: Platform) -> None:
     store = objects.client(engines.home)
     store.put_object(Bucket="vesta", Key="survivor", Body=b"still here")
     engines.supervisor.kill("objects")
-    engines.wait_healthy(["objects"], COMEBACK)
+    engines.wait_healthy(["objects"], RECOVERY_DEADLINE)
     assert store.get_object(Bucket="vesta", Key="survivor")["Body"].read() == b"still here"
 
 
@@ -49,7 +80,7 @@ def test_events_keep_what_was_acknowledged_through_a_kill(
     producer.close()
     for victim in victims:
         engines.supervisor.kill(victim)
-    engines.wait_healthy(["objects", "events"], COMEBACK)
+    engines.wait_healthy(["objects", "events"], RECOVERY_DEADLINE)
     consumer = KafkaConsumer(
         topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest", consumer_timeout_ms=10_000
     )

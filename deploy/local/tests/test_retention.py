@@ -7,6 +7,7 @@ from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartitio
 from vesta_local.engines import events
 from vesta_local.engines.retention import KEPT_AT_LEAST, forget
 from vesta_local.platform import Platform
+from vesta_local.testing import RECOVERY_DEADLINE
 from vesta_local.topics import Topic, topics
 
 SOON, LATER = timedelta(minutes=1), KEPT_AT_LEAST + timedelta(minutes=1)
@@ -87,7 +88,7 @@ def test_offsets_and_groups_go_on_where_they_were(engines: Platform, topic: Topi
     commit(engines, topic, 0, 5)
     assert forget(engines.home, [topic], datetime.now(UTC) + LATER) == 4
     engines.supervisor.kill("events")
-    engines.wait_healthy(["events"], timedelta(seconds=30))
+    engines.wait_healthy(["events"], RECOVERY_DEADLINE)
     produce(engines, topic, 2)
     assert kept(engines, topic, 0, topic.groups[0], count=2) == [5, 6]
     assert kept(engines, topic, 0, count=3) == [4, 5, 6]

@@ -43,6 +43,11 @@ def scratch_folder() -> Path:
     return folder
 
 
+# How long a program that was killed may take to be healthy again, on a machine that is busy with other things: some 2 s are usual,
+# PostgreSQL replays 1 GB of log at most (`max_wal_size`), and pytest gives a test up after 300 s.
+RECOVERY_DEADLINE = timedelta(seconds=150)
+
+
 @pytest.fixture(scope="session")
 def engines() -> Iterator[Platform]:
     """PostgreSQL, the object store and the broker, running."""
@@ -82,7 +87,7 @@ class WholePlatform:
         """Kills a program with -9, as a crash would; answers the pid that died."""
         return self.platform.supervisor.kill(name)
 
-    def wait_healthy(self, *names: str, deadline: timedelta = timedelta(seconds=60)) -> None:
+    def wait_healthy(self, *names: str, deadline: timedelta = RECOVERY_DEADLINE) -> None:
         """Waits until these programs, or all, answer again."""
         self.platform.wait_healthy(names, deadline)
 

@@ -30,7 +30,20 @@ _SETTINGS = {
     "log_min_messages": "warning",
     "jit": "off",
     "dynamic_shared_memory_type": "mmap",  # in its own folder: nothing is left in /dev/shm after a kill
+    # After a kill every file is flushed before the log is replayed: one system call for all, instead of one for each of 1,300 files.
+    "recovery_init_sync_method": "syncfs",
 }
+# A backend that is busy outlives a server that was killed, and as long as it lives no new server starts (its shared memory is in use):
+# what still runs this binary in this data directory is killed, and waited for.
+_START = (
+    "for tries in 1 2 3 4 5 6 7 8 9 10; do found=; "
+    "for process in /proc/[0-9]*; do "
+    'if [ "$process/cwd" -ef "$2" ] && [ "$process/exe" -ef "$0" ] && kill -9 "${process#/proc/}"; then found=yes; fi; '
+    "done; "
+    '[ "$found" ] || break; sleep 0.1; '
+    "done; "
+    'exec "$0" "$@"'
+)
 
 
 def url(home: Home) -> str:
@@ -83,7 +96,16 @@ def program(home: Home) -> Program:
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     return Program(
         name="postgres",
-        command=[*_prefix(home), str(_BINARIES / "postgres"), "-D", str(home.data / "postgres"), *options],
+        command=[
+            *_prefix(home),
+            "/bin/sh",
+            "-c",
+            _START,
+            str(_BINARIES / "postgres"),
+            "-D",
+            str(home.data / "postgres"),
+            *options,
+        ],
         address=home.address("postgres"),
         is_healthy=lambda: is_healthy(home),
         stop_signal="INT",  # fast shutdown: ends sessions, writes a checkpoint
