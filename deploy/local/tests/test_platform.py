@@ -17,7 +17,7 @@ from vesta_local import services, testing
 from vesta_local.engines import postgres, unprivileged
 from vesta_local.home import Home
 from vesta_local.platform import Platform
-from vesta_local.supervisor import HOME_MARK
+from vesta_local.supervisor import HOME_MARK, ExitCounter, ProcessState
 
 ENGINES = ("postgres", "objects", "events")
 
@@ -137,11 +137,29 @@ def test_a_program_that_does_not_get_healthy_is_named_with_the_end_of_its_log(en
         engines.wait_healthy(["gateway"], timedelta(0))
 
 
-def test_a_program_that_keeps_dying_is_not_waited_for(platform_apart: Platform) -> None:
-    (platform_apart.home.data / "postgres" / "postgresql.conf").write_text("no_such_setting = 1\n")
-    platform_apart.supervisor.kill("postgres")
-    with pytest.raises(RuntimeError, match=r"postgres does not get healthy(?s:.*)no_such_setting"):
-        platform_apart.wait_healthy(["postgres"], timedelta(minutes=5))
+def test_a_program_that_exits_again_and_again_is_reported_after_its_third_exit_with_the_end_of_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(
+        "VESTA_ANNOTATION_LISTEN_ADRESS", "127.0.0.1:1"
+    )  # misspelt, so that the service refuses to start
+    platform = Platform(Home(tmp_path, testing.ports(block=1)), ["annotation"], bound=True)
+    try:
+        with pytest.raises(
+            RuntimeError, match=r"annotation has exited 3 times(?s:.*)LISTEN_ADRESS: there is no such setting"
+        ):
+            platform.up()
+        # It goes on dying while the error is raised, but not for long.
+        assert 3 <= (platform.home.logs / "supervisord.log").read_text().count("exited: annotation") <= 4
+    finally:
+        platform.down()
+
+
+def test_exits_are_counted_by_the_processes_that_are_no_more() -> None:
+    exits = ExitCounter()
+    for pid in (0, 11, 11, 0, 12, 13):
+        exits.observe([ProcessState("gateway", "RUNNING", pid), ProcessState("postgres", "RUNNING", 7)])
+    assert exits.counts == {"gateway": 2}
 
 
 @pytest.mark.skipif(not unprivileged.needs_other_user(), reason="only root runs PostgreSQL as somebody else")

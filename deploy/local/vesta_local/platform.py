@@ -2,8 +2,7 @@
 
 import re
 import time
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,15 +11,15 @@ from vesta_local import services
 from vesta_local.engines import disk, events, inference, objects, postgres, retention
 from vesta_local.home import Home
 from vesta_local.program import Program
-from vesta_local.supervisor import ProcessState, Supervisor, memory_bytes
+from vesta_local.supervisor import ExitCounter, ProcessState, Supervisor, memory_bytes
 from vesta_local.topics import partitions
 
 ENGINES = ("postgres", "objects", "events", "inference", "retention", disk.NAME)
 # Services first, then the engines, and last the one on which two others keep what they have.
 STOP_ORDER = ((*services.NAMES, "retention", disk.NAME), ("events", "inference", "postgres"), ("objects",))
 HEALTH_DEADLINE = timedelta(seconds=300)
-# What died so often while it was waited for will not get healthy.
-LIVES_MAX = 10
+# What exits so often while it is waited for is reported at once.
+EXITS_MAX = 3
 LOG_TAIL_LINES = 12
 _POLL_SECONDS = 0.2
 # In its configuration a % begins a variable, and # or ; after a blank a comment; lines and blanks at the end are cut; and a value
@@ -80,7 +79,8 @@ class Platform:
         """Starts what does not run and waits until all of it is healthy.
 
         Raises:
-            RuntimeError: a package is not installed, or a program is not healthy in time; shows the end of its log.
+            RuntimeError: a package is not installed, a program has exited three times, or is not healthy in time; shows the end
+                of its log.
         """
         missing = [name for name in self.names if name in services.missing_packages()]
         if missing:
@@ -179,29 +179,39 @@ class Platform:
         """Waits until these programs, or all, are healthy.
 
         Raises:
-            RuntimeError: one is not in time; shows the end of its log.
+            RuntimeError: one has exited three times meanwhile, or is not healthy in time; shows the end of its log.
         """
         self._await(names or self.names, time.monotonic() + deadline.total_seconds(), _silent)
 
     def _await(self, names: Sequence[str], end: float, say: Say) -> None:
         programs = self.programs
-        waiting = list(names)
-        pids: defaultdict[str, set[int]] = defaultdict(set)
-        while waiting:
-            for name in list(waiting):
-                if programs[name].is_healthy():
-                    waiting.remove(name)
-                    say(f"{name} is healthy")
-            for state in self.supervisor.states():
-                pids[state.name].add(state.pid)
-            late = waiting if time.monotonic() > end else []
-            dying = [name for name in waiting if len(pids[name]) > LIVES_MAX]
-            if late or dying:
-                raise RuntimeError(
-                    "\n".join(f"{name} does not get healthy; {self._log_tail(name)}" for name in dying or late)
-                )
-            if waiting:
+        exits = ExitCounter()
+        with ThreadPoolExecutor(len(names) or 1) as pool:  # a check may take seconds, and exits are counted meanwhile
+            checks = {name: pool.submit(programs[name].is_healthy) for name in names}
+            while True:
+                exits.observe(self.supervisor.states())
+                for name, check in list(checks.items()):
+                    if check.done() and check.result():
+                        del checks[name]
+                        say(f"{name} is healthy")
+                    elif check.done():
+                        checks[name] = pool.submit(programs[name].is_healthy)
+                failures = self._failures(checks, exits, is_late=time.monotonic() > end)
+                if failures:
+                    raise RuntimeError("\n".join(failures))
+                if not checks:
+                    return
                 time.sleep(_POLL_SECONDS)
+
+    def _failures(self, waiting: Collection[str], exits: ExitCounter, *, is_late: bool) -> list[str]:
+        """What to report of the programs that are not healthy yet; nothing where there is hope."""
+        exiting = [
+            f"{name} has exited {exits.counts[name]} times while starting; {self._log_tail(name)}"
+            for name in waiting
+            if exits.counts[name] >= EXITS_MAX
+        ]
+        late = [f"{name} does not get healthy; {self._log_tail(name)}" for name in waiting] if is_late else []
+        return exiting or late
 
     def _log_tail(self, name: str) -> str:
         path = self.home.logs / f"{name}.log"

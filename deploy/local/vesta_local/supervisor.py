@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import xmlrpc.client
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -37,11 +38,31 @@ _GONE = (OSError, http.client.HTTPException)
 
 @dataclass(frozen=True)
 class ProcessState:
-    """How supervisord sees a program."""
+    """How supervisord sees a program; its pid is 0 where it does not run."""
 
     name: str
     state: str
     pid: int
+
+
+class ExitCounter:
+    """Counts the exits of programs by comparing successive states: a program whose process is another one, or gone, has exited.
+
+    Attributes:
+        counts: exits since the first observation, by program. Lives that begin and end between two observations are not seen.
+    """
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._pids: dict[str, int] = {}
+
+    def observe(self, states: Sequence[ProcessState]) -> None:
+        """Takes in how all programs are now."""
+        for state in states:
+            before = self._pids.get(state.name, 0)
+            if before and state.pid != before:
+                self.counts[state.name] += 1
+            self._pids[state.name] = state.pid
 
 
 class Supervisor:
