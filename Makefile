@@ -75,6 +75,7 @@ setup: $(VENV)/.installed  ## Installs everything into .venv and .venv-triton (e
 
 # The versions of everything are in requirements.lock; what each package needs is in its own pyproject.toml.
 $(VENV)/.installed: requirements.lock pyproject.toml $(wildcard libs/*/pyproject.toml deploy/local/pyproject.toml services/*/pyproject.toml)
+	@test -x $(BIN)/python || $(PYTHON) deploy/local/vesta_local/setup/interpreter.py
 	@echo "Installing Vesta into $(VENV) (once; some minutes) …"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock pip hatchling editables

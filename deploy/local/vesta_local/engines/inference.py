@@ -7,7 +7,6 @@ serves the laptop and production.
 import shutil
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from vesta_local.engines import objects
 from vesta_local.health import is_answering
 from vesta_local.home import HOST, Home
 from vesta_local.program import Program
+from vesta_local.setup import interpreter
 
 # Each is installed alone: what they name as dependencies Triton's Python does not import. onnxruntime is the one that training checks with.
 VERSIONS = ("numpy==1.26.4", "onnxruntime==1.32.0", "nvidia-pytriton==0.7.0")
@@ -47,7 +47,8 @@ def setup(say: Callable[[str], None] = lambda _: None) -> None:
     wanted = "\n".join([*VERSIONS, _PYTHON, _BACKEND.read_text()])
     if stamp.exists() and stamp.read_text() == wanted:
         return
-    _check_python()
+    if found := interpreter.problems():
+        raise RuntimeError("\n".join(found))
     say("installing Triton for the CPU (once; about a minute) …")
     stamp.unlink(missing_ok=True)
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
@@ -75,18 +76,8 @@ def setup(say: Callable[[str], None] = lambda _: None) -> None:
     stamp.write_text(wanted)
 
 
-def _check_python() -> None:
-    """Triton's Python part is linked with the interpreter's shared library, which some distributions pack apart."""
-    library = f"libpython{_PYTHON}.so.1.0"
-    probe = [sys.executable, "-c", f"import ctypes; ctypes.CDLL({library!r})"]
-    if subprocess.run(probe, env=_library_path(), capture_output=True, check=False).returncode:
-        raise RuntimeError(
-            f"Triton needs {library}: `apt-get install libpython{_PYTHON}` brings it, or a Python from uv or conda has it"
-        )
-
-
 def _library_path() -> dict[str, str]:
-    return {"LD_LIBRARY_PATH": str(sysconfig.get_config_var("LIBDIR"))}
+    return {"LD_LIBRARY_PATH": interpreter.library_folder()}
 
 
 def prepare(home: Home, say: Callable[[str], None] = lambda _: None) -> None:

@@ -1,0 +1,77 @@
+"""Checks, before anything is downloaded, that this Python can run Vesta. Written so that any Python 3 can say what is missing.
+
+`python interpreter.py` exits with 1 and says what would work; with `--is-oldest` it exits with 1 unless this is a usable Python of the
+oldest minor version that the README promises.
+"""
+
+import ctypes
+import importlib.util
+import os
+import platform
+import sys
+import sysconfig
+
+OLDEST = (3, 11, 2)
+NEWEST = (3, 13)  # Triton's wheel has no part for a later one
+_MACHINE = "x86_64"
+
+
+def problems():
+    # type: () -> list[str]
+    """What this Python lacks, each with what would work; empty where it can run Vesta."""
+    version = ".".join(str(part) for part in sys.version_info[:3])
+    wanted = "%d.%d.%d to %d.%d" % (OLDEST + NEWEST)
+    minor = "%d.%d" % sys.version_info[:2]
+    if sys.platform != "linux" or platform.machine() != _MACHINE:
+        return ["Vesta runs on Linux on x86-64; this is %s on %s" % (sys.platform, platform.machine())]
+    if sys.version_info[:3] < OLDEST or sys.version_info[:2] > NEWEST:
+        return [
+            "Vesta needs Python %s; %s is Python %s: name another one, such as `make setup PYTHON=python3.11`"
+            % (wanted, sys.executable, version)
+        ]
+    found = []
+    if importlib.util.find_spec("venv") is None or importlib.util.find_spec("ensurepip") is None:
+        found.append(
+            "Python %s at %s cannot make virtual environments: `apt-get install python%s-venv` brings what is missing"
+            % (version, sys.executable, minor)
+        )
+    if not has_shared_library():
+        found.append(
+            "Triton needs libpython%s.so.1.0, which %s lacks: `apt-get install libpython%s` brings it, or a Python from uv or conda has it"
+            % (minor, sys.executable, minor)
+        )
+    return found
+
+
+def library_folder():
+    # type: () -> str
+    """Where this Python's shared library lies, if it has one."""
+    return str(sysconfig.get_config_var("LIBDIR"))
+
+
+def has_shared_library():
+    # type: () -> bool
+    """Whether this Python's shared library, which some distributions pack apart, can be loaded."""
+    name = "libpython%d.%d.so.1.0" % sys.version_info[:2]
+    for candidate in (name, os.path.join(library_folder(), name)):
+        try:
+            ctypes.CDLL(candidate)
+        except OSError:
+            continue
+        return True
+    return False
+
+
+def main():
+    # type: () -> int
+    """Answers the exit status."""
+    found = problems()
+    for problem in found:
+        sys.stderr.write(problem + "\n")
+    if "--is-oldest" in sys.argv and sys.version_info[:2] != OLDEST[:2]:
+        return 1
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
