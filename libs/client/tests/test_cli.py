@@ -86,6 +86,14 @@ def test_a_mask_names_what_is_mentioned_and_nothing_else(given: dict[str, object
     assert list(mask_of(Loop.DESCRIPTOR, given)) == paths
 
 
+def test_a_deployments_thresholds_are_set_together_and_a_stream_can_be_updated() -> None:
+    kind = resources.type_of("projects/acme/deployments/d")
+    given = read_fields(kind.message, ['uncertainty.thresholds={"rust": 0.2, "fine crack": 0.7}'], None)
+    assert list(mask_of(kind.message, given)) == ["uncertainty.thresholds"]
+    assert given == {"uncertainty": {"thresholds": {"rust": 0.2, "fine crack": 0.7}}}
+    assert "update" in resources.type_of("projects/acme/pipelines/p/streams/s").methods
+
+
 @pytest.mark.parametrize("text", ["x [/]", "[red]hot[/red]", "[bold"])
 def test_texts_are_shown_as_they_are(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     show(Loop(display_name=text), json_output=False)

@@ -139,6 +139,7 @@ RIGHTS: Mapping[str, Right] = {
     "vesta.pipelining.v1.StreamService.CreateStream": ENGINEERS,
     "vesta.pipelining.v1.StreamService.GetStream": READERS,
     "vesta.pipelining.v1.StreamService.ListStreams": READERS,
+    "vesta.pipelining.v1.StreamService.UpdateStream": ENGINEERS,
     "vesta.pipelining.v1.StreamService.DeleteStream": ENGINEERS,
     "vesta.serving.v1.DeploymentService.CreateDeployment": ENGINEERS,
     "vesta.serving.v1.DeploymentService.GetDeployment": READERS,

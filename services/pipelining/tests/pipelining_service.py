@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer
-from pipelining_builders import DEPLOYMENT, PIPELINE, PROJECT, SOURCE, FakeConnection, FakeServing, eventually
+from pipelining_builders import DEPLOYMENT, PIPELINE, PROJECT, SOURCE, FakeConnection, FakeServing, a_frame, eventually
 from vesta_common import dead_letters
 from vesta_common.client import open_channel
 from vesta_common.events import Event, decode, encode_headers
@@ -91,6 +91,16 @@ class Pipelining:
     def when(self, name: str, wanted: Callable[[Stream], bool]) -> Stream:
         """The stream once it is as wanted."""
         found: Stream = eventually(lambda: self.stream(name), wanted)
+        return found
+
+    def when_frames_come(self, name: str, wanted: Callable[[Stream], bool]) -> Stream:
+        """The stream once it is as wanted, while its camera goes on sending."""
+
+        def look() -> Stream:
+            self.publish(a_frame(name))
+            return self.stream(name)
+
+        found: Stream = eventually(look, wanted)
         return found
 
     def observed(self, stream: str, filter_text: str = "") -> list[Observation]:

@@ -5,10 +5,11 @@ from itertools import pairwise
 
 import psycopg
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
 from pipelining_builders import PIPELINE, a_frame, a_jpeg, eventually
 from pipelining_service import Pipelining
 from vesta_common.errors import InvalidArgument, NotFound, ResourceExhausted, Unavailable
-from vesta_contracts.pipelining.v1 import DeleteStreamRequest
+from vesta_contracts.pipelining.v1 import DeleteStreamRequest, Stream, UpdateStreamRequest
 
 DARK = a_jpeg(red=10)
 
@@ -207,3 +208,35 @@ def _waiting(pipelining: Pipelining) -> int:
         ).fetchone()
     assert row
     return int(row[0])
+
+
+def test_frames_of_a_paused_stream_are_dropped_unseen_until_it_goes_on(pipelining: Pipelining) -> None:
+    pipelining.a_pipeline()
+    door, yard = pipelining.a_stream("door"), pipelining.a_stream("yard")
+    etag = pipelining.stream(door).etag
+    pipelining.publish(a_frame(door))
+    assert pipelining.when(door, lambda found: found.observed_count == 1).etag == etag  # counts do not change it
+
+    pipelining.streams.UpdateStream(UpdateStreamRequest(stream=Stream(name=door, paused=True, etag=etag)))
+    pipelining.when_frames_come(door, lambda found: found.dropped_count > 0)  # a running worker follows
+    seen, asked = pipelining.stream(door).observed_count, sum(pipelining.serving.asked)
+    pipelining.publish(a_frame(door), a_frame(door), a_frame(yard))
+    pipelining.when(yard, lambda found: found.observed_count == 1)
+    pipelining.when(door, lambda found: found.dropped_count >= 3)
+    assert (pipelining.stream(door).observed_count, sum(pipelining.serving.asked)) == (seen, asked + 1)
+
+    pipelining.streams.UpdateStream(
+        UpdateStreamRequest(stream=Stream(name=door), update_mask=FieldMask(paths=["paused"]))
+    )
+    pipelining.when_frames_come(door, lambda found: found.observed_count > seen)
+
+
+def test_a_stream_may_send_on_fewer_uncertain_frames_than_its_pipeline_allows(pipelining: Pipelining) -> None:
+    pipelining.a_pipeline()
+    door, yard = pipelining.a_stream("door"), pipelining.a_stream("yard")
+    pipelining.streams.UpdateStream(UpdateStreamRequest(stream=Stream(name=door, uncertain_per_minute_max=1)))
+    pipelining.publish(*(a_frame(stream, data=DARK) for stream in (door, yard) for _ in range(3)))
+    pipelining.when(door, lambda found: found.observed_count == 3)
+    assert pipelining.when(yard, lambda found: found.uncertain_count == 3).uncertain_count == 3
+    assert pipelining.when(door, lambda found: found.uncertain_count == 1).uncertain_count == 1
+    assert _waiting(pipelining) == 0

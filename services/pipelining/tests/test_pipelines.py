@@ -1,5 +1,7 @@
 """Pipelines and streams are kept, checked and listed."""
 
+from typing import Any
+
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from pipelining_builders import DEPLOYMENT, FOLDER, PIPELINE, PROJECT, SOURCE
@@ -18,6 +20,7 @@ from vesta_contracts.pipelining.v1 import (
     Step,
     Stream,
     UpdatePipelineRequest,
+    UpdateStreamRequest,
 )
 
 MODEL = Step(model=ModelStep(deployment=DEPLOYMENT))
@@ -88,3 +91,55 @@ def test_a_repeat_is_answered_with_the_first_pipeline_though_its_deployment_is_g
 def test_a_stream_needs_its_pipeline(pipelining: Pipelining) -> None:
     with pytest.raises(NotFound):
         pipelining.streams.CreateStream(CreateStreamRequest(parent=PIPELINE, stream_id="door", stream=Stream()))
+
+
+def updated(pipelining: Pipelining, *paths: str, **fields: Any) -> Stream:
+    request = UpdateStreamRequest(stream=Stream(**fields), update_mask=FieldMask(paths=paths))
+    return pipelining.streams.UpdateStream(request)
+
+
+def test_a_stream_is_updated_by_mask_and_etag(pipelining: Pipelining) -> None:
+    pipelining.a_pipeline()
+    door = pipelining.stream(pipelining.a_stream("door"))
+    fields = {"name": door.name, "display_name": "Dock 3", "paused": True, "uncertain_per_minute_max": 0}
+    changed = updated(pipelining, "display_name", "uncertain_per_minute_max", etag=door.etag, **fields)
+    assert (changed.display_name, changed.paused, changed.uncertain_per_minute_max) == ("Dock 3", False, 0)
+    assert changed.HasField("uncertain_per_minute_max")
+    assert changed.etag != door.etag
+    assert changed.update_time.ToDatetime() > changed.create_time.ToDatetime() == door.create_time.ToDatetime()
+
+    with pytest.raises(Aborted) as stale:
+        updated(pipelining, "paused", etag=door.etag, **fields)
+    assert stale.value.reason == "ETAG_STALE"
+    assert updated(pipelining, name=door.name, paused=True).paused  # without a mask: what is set
+    cleared = updated(pipelining, "uncertain_per_minute_max", name=door.name)
+    assert not cleared.HasField("uncertain_per_minute_max")
+    assert (cleared.paused, cleared.display_name) == (True, "Dock 3")
+    assert pipelining.stream(door.name) == cleared
+
+
+@pytest.mark.parametrize(
+    ("name", "paths", "error", "reason"),
+    [
+        ("door", ["observed_count"], InvalidArgument, "FIELD_IMMUTABLE"),
+        ("door", ["name"], InvalidArgument, "FIELD_IMMUTABLE"),
+        ("none", ["paused"], NotFound, "RESOURCE_NOT_FOUND"),
+    ],
+)
+def test_what_cannot_be_updated_of_a_stream_is_refused(
+    pipelining: Pipelining, name: str, paths: list[str], error: type[VestaError], reason: str
+) -> None:
+    pipelining.a_pipeline()
+    pipelining.a_stream("door")
+    with pytest.raises(error) as refused:
+        updated(pipelining, *paths, name=f"{PIPELINE}/streams/{name}", observed_count=7, paused=True)
+    assert refused.value.reason == reason
+
+
+def test_a_stream_keeps_what_it_was_created_with(pipelining: Pipelining) -> None:
+    pipelining.a_pipeline()
+    made = pipelining.streams.CreateStream(
+        CreateStreamRequest(parent=PIPELINE, stream_id="door", stream=Stream(paused=True, uncertain_per_minute_max=3))
+    )
+    assert (made.paused, made.uncertain_per_minute_max) == (True, 3)
+    assert pipelining.stream(made.name) == made

@@ -1,7 +1,8 @@
 """What the service does about frames: asks the model about those that are young enough, then keeps and publishes what it saw.
 
-A frame has one of three ends: observed, dropped as too old, refused as no image. What a model cannot be asked about just now is
-tried again by the consumer, in order, and so grows older: an overloaded pipeline drops frames instead of falling behind.
+A frame has one of three ends: observed, dropped as too old or because its stream is paused, refused as no image. What a model
+cannot be asked about just now is tried again by the consumer, in order, and so grows older: an overloaded pipeline drops frames
+instead of falling behind.
 """
 
 from collections.abc import Sequence
@@ -128,7 +129,7 @@ class Frames:
             if watch is None:
                 continue  # deleted a moment ago
             watches[frame.id] = watch
-            if is_too_old(frame.time, now, watch.age_max):
+            if watch.paused or is_too_old(frame.time, now, watch.age_max):
                 found[frame.id] = Outcome(frame, watch, End.DROPPED, ImagePrediction())
             elif not 0 < len(frame.payload) <= FRAME_BYTES_MAX:
                 found[frame.id] = Outcome(frame, watch, End.REFUSED, ImagePrediction())

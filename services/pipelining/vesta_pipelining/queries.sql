@@ -17,8 +17,13 @@ UPDATE pipelines SET body = :body, update_time = :now WHERE name = :name;
 DELETE FROM pipelines WHERE name = :name;
 
 -- name: insert_stream!
-INSERT INTO streams (name, pipeline, display_name, window_start, create_time)
-VALUES (:name, :pipeline, :display_name, :now, :now);
+INSERT INTO streams (name, pipeline, display_name, paused, uncertain_per_minute_max, window_start, create_time, update_time)
+VALUES (:name, :pipeline, :display_name, :paused, :uncertain_per_minute_max, :now, :now, :now);
+
+-- name: update_stream!
+UPDATE streams SET
+    display_name = :display_name, paused = :paused, uncertain_per_minute_max = :uncertain_per_minute_max, update_time = :now
+WHERE name = :name;
 
 -- name: find_stream^
 SELECT * FROM streams WHERE name = :name;
@@ -34,7 +39,7 @@ DELETE FROM streams WHERE name = :name;
 
 -- name: find_watch^
 -- How the frames of a stream are looked at.
-SELECT pipelines.name AS pipeline, pipelines.body FROM streams JOIN pipelines ON pipelines.name = streams.pipeline
+SELECT pipelines.body, streams.paused, streams.uncertain_per_minute_max FROM streams JOIN pipelines ON pipelines.name = streams.pipeline
 WHERE streams.name = :name;
 
 -- name: count_frames!

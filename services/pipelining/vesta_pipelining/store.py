@@ -7,6 +7,7 @@ from typing import Any
 
 from vesta_common import outbox
 from vesta_common.clock import Clock
+from vesta_common.etags import with_etag
 from vesta_common.events import new_event
 from vesta_common.filters import Where
 from vesta_common.messages import set_times
@@ -28,11 +29,13 @@ class Watch:
     """How the frames of a stream are looked at.
 
     Attributes:
+        paused: frames are dropped whatever their age.
         age_max: older frames are dropped.
         uncertain_source: the Source that uncertain frames go through; empty where they stay.
     """
 
     deployment: str
+    paused: bool
     age_max: timedelta
     uncertain_source: str
     uncertain_per_minute_max: int
@@ -135,18 +138,16 @@ class Store:
 
     # Streams.
 
-    def insert_stream(self, connection: Connection, name: str, display_name: str) -> None:
+    def insert_stream(self, connection: Connection, stream: Stream) -> None:
         """Keeps a new stream.
 
         Raises:
             psycopg.errors.UniqueViolation: the name is taken.
             NotFound: there is no such pipeline.
         """
-        pipeline = parent_of(name)
+        pipeline = parent_of(stream.name)
         self.get_pipeline(connection, pipeline)
-        queries.insert_stream(
-            connection, name=name, pipeline=pipeline, display_name=display_name, now=self._clock.now()
-        )
+        queries.insert_stream(connection, pipeline=pipeline, **_settings(stream), now=self._clock.now())
 
     def get_stream(self, connection: Connection, name: str) -> Stream:
         """A stream.
@@ -155,6 +156,23 @@ class Store:
             NotFound: there is none.
         """
         return _stream(existing(queries.find_stream(connection, name=name), name))
+
+    def lock_stream(self, connection: Connection, name: str) -> Stream:
+        """A stream, kept from others until the transaction ends.
+
+        Raises:
+            NotFound: there is none.
+        """
+        return _stream(existing(queries.lock_stream(connection, name=name), name))
+
+    def update_stream(self, connection: Connection, stream: Stream) -> None:
+        """Keeps what is set for a stream now."""
+        queries.update_stream(connection, **_settings(stream), now=self._clock.now())
+
+    @staticmethod
+    def settled(stream: Stream) -> Stream:
+        """The part of a stream that its etag is made of: what is set, not what its frames change."""
+        return Stream(**_settings(stream))
 
     def list_streams(self, connection: Connection, pipeline: str, after: str, limit: int) -> list[Stream]:
         """A pipeline's streams after a name, in order of name."""
@@ -176,11 +194,13 @@ class Store:
         if row is None:
             return None
         pipeline = Pipeline.FromString(bytes(row["body"]))
+        own_max = row["uncertain_per_minute_max"]
         return Watch(
             deployment=pipeline.steps[0].model.deployment,
+            paused=row["paused"],
             age_max=shedding.age_max(pipeline),
             uncertain_source=pipeline.uncertain_source,
-            uncertain_per_minute_max=shedding.uncertain_per_minute_max(pipeline),
+            uncertain_per_minute_max=shedding.uncertain_per_minute_max(pipeline) if own_max is None else own_max,
         )
 
     def lock_window(self, connection: Connection, stream: str) -> Window | None:
@@ -303,12 +323,25 @@ class Store:
 
 
 def _stream(row: dict[str, Any]) -> Stream:
-    fields = ("name", "display_name", "observed_count", "dropped_count", "refused_count", "uncertain_count")
-    found = Stream(**{field: row[field] for field in fields})
+    settings = ("name", "display_name", "paused", "uncertain_per_minute_max")
+    counts = ("observed_count", "dropped_count", "refused_count", "uncertain_count")
+    found = with_etag(Stream(**{field: row[field] for field in settings}))
+    found.MergeFrom(Stream(**{field: row[field] for field in counts}))
     if row["lag_seconds"] is not None:
         found.lag.FromTimedelta(timedelta(seconds=row["lag_seconds"]))
-    set_times(found, row, "last_frame_time", "create_time")
+    set_times(found, row, "last_frame_time", "create_time", "update_time")
     return found
+
+
+def _settings(stream: Stream) -> dict[str, Any]:
+    """A stream's name and what is set for it, by column."""
+    own_max = stream.uncertain_per_minute_max if stream.HasField("uncertain_per_minute_max") else None
+    return {
+        "name": stream.name,
+        "display_name": stream.display_name,
+        "paused": stream.paused,
+        "uncertain_per_minute_max": own_max,
+    }
 
 
 def _observation(row: dict[str, Any]) -> Observation:

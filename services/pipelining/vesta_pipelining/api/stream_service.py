@@ -2,7 +2,10 @@
 
 import grpc
 from google.protobuf import empty_pb2
+from vesta_common.etags import check_etag
 from vesta_common.ids import new_id
+from vesta_common.masks import apply_update
+from vesta_common.messages import copy_of
 from vesta_common.page_keys import by_name
 from vesta_common.pages import read_page
 from vesta_common.postgres import Connection
@@ -15,9 +18,12 @@ from vesta_contracts.pipelining.v1 import (
     ListStreamsResponse,
     Stream,
     StreamServiceServicer,
+    UpdateStreamRequest,
 )
 
 from vesta_pipelining.store import Store
+
+_MUTABLE = ("display_name", "paused", "uncertain_per_minute_max")
 
 
 class StreamService(StreamServiceServicer):
@@ -31,7 +37,7 @@ class StreamService(StreamServiceServicer):
         name = f"{request.parent}/streams/{request.stream_id or new_id()}"
 
         def create(connection: Connection) -> Stream:
-            self._store.insert_stream(connection, name, request.stream.display_name)
+            self._store.insert_stream(connection, copy_of(request.stream, name=name))
             return self._store.get_stream(connection, name)
 
         return create_once(self._store.postgres, request, Stream, name, create)
@@ -49,6 +55,15 @@ class StreamService(StreamServiceServicer):
             found = self._store.list_streams(connection, request.parent, page.after, page.limit)
         streams, token = page.cut(found, by_name)
         return ListStreamsResponse(streams=streams, next_page_token=token)
+
+    def UpdateStream(self, request: UpdateStreamRequest, context: grpc.ServicerContext) -> Stream:
+        """Changes what is set for a stream; its frames follow within a second."""
+        with self._store.postgres.transaction() as connection:
+            current = self._store.lock_stream(connection, request.stream.name)
+            check_etag(request.stream.etag, self._store.settled(current))
+            updated = apply_update(current, request.stream, request.update_mask, _MUTABLE)
+            self._store.update_stream(connection, updated)
+            return self._store.get_stream(connection, current.name)
 
     def DeleteStream(self, request: DeleteStreamRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
         """Removes a stream with its observations; frames that come later become dead letters."""

@@ -25,6 +25,7 @@ from vesta_contracts.pipelining.v1.stream_service_pb2 import CreateStreamRequest
 from vesta_contracts.pipelining.v1.stream_service_pb2 import GetStreamRequest as GetStreamRequest
 from vesta_contracts.pipelining.v1.stream_service_pb2 import ListStreamsRequest as ListStreamsRequest
 from vesta_contracts.pipelining.v1.stream_service_pb2 import ListStreamsResponse as ListStreamsResponse
+from vesta_contracts.pipelining.v1.stream_service_pb2 import UpdateStreamRequest as UpdateStreamRequest
 from vesta_contracts.pipelining.v1.stream_service_pb2 import DeleteStreamRequest as DeleteStreamRequest
 from vesta_contracts.pipelining.v1.stream_service_pb2_grpc import StreamServiceStub as StreamServiceStub
 from vesta_contracts.pipelining.v1.stream_service_pb2_grpc import StreamServiceServicer as StreamServiceServicer
@@ -57,6 +58,7 @@ __all__ = [
     "StreamServiceServicer",
     "StreamServiceStub",
     "UpdatePipelineRequest",
+    "UpdateStreamRequest",
     "add_ObservationServiceServicer_to_server",
     "add_PipelineServiceServicer_to_server",
     "add_StreamServiceServicer_to_server",

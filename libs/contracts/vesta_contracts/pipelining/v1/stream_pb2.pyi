@@ -11,10 +11,10 @@ import builtins as _builtins
 import sys
 import typing as _typing
 
-if sys.version_info >= (3, 11):
-    from typing import TypeAlias as _TypeAlias, Never as _Never
+if sys.version_info >= (3, 10):
+    from typing import TypeAlias as _TypeAlias
 else:
-    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
+    from typing_extensions import TypeAlias as _TypeAlias
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -36,17 +36,27 @@ class Stream(_message.Message):
     LAG_FIELD_NUMBER: _builtins.int
     LAST_FRAME_TIME_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    UNCERTAIN_PER_MINUTE_MAX_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     display_name: _builtins.str
     observed_count: _builtins.int
     dropped_count: _builtins.int
-    """Frames that were older than the pipeline's age_max when their turn came, or whose deployment could not be asked: it is
-    gone, or has no model yet.
+    """Frames that were older than the pipeline's age_max when their turn came, that came while the stream was paused, or whose
+    deployment could not be asked: it is gone, or has no model yet.
     """
     refused_count: _builtins.int
     """Frames that are empty, larger than 8,000,000 bytes or could not be decoded."""
     uncertain_count: _builtins.int
     """Uncertain frames sent to the dataset."""
+    paused: _builtins.bool
+    """True to drop its frames without looking at them. A change takes effect within a second."""
+    uncertain_per_minute_max: _builtins.int
+    """At most this many of its uncertain frames a minute are sent on, instead of the pipeline's uncertain_per_minute_max; 0 sends none."""
+    etag: _builtins.str
+    """Of what can be updated; counts do not change it."""
     @_builtins.property
     def lag(self) -> _duration_pb2.Duration:
         """How old the newest observed frame was when its observation was made."""
@@ -57,6 +67,8 @@ class Stream(_message.Message):
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
         self,
         *,
@@ -69,11 +81,17 @@ class Stream(_message.Message):
         lag: _duration_pb2.Duration | None = ...,
         last_frame_time: _timestamp_pb2.Timestamp | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        paused: _builtins.bool = ...,
+        uncertain_per_minute_max: _builtins.int | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "lag", b"lag", "last_frame_time", b"last_frame_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_uncertain_per_minute_max", b"_uncertain_per_minute_max", "create_time", b"create_time", "lag", b"lag", "last_frame_time", b"last_frame_time", "uncertain_per_minute_max", b"uncertain_per_minute_max", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "dropped_count", b"dropped_count", "lag", b"lag", "last_frame_time", b"last_frame_time", "name", b"name", "observed_count", b"observed_count", "refused_count", b"refused_count", "uncertain_count", b"uncertain_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_uncertain_per_minute_max", b"_uncertain_per_minute_max", "create_time", b"create_time", "display_name", b"display_name", "dropped_count", b"dropped_count", "etag", b"etag", "lag", b"lag", "last_frame_time", b"last_frame_time", "name", b"name", "observed_count", b"observed_count", "paused", b"paused", "refused_count", b"refused_count", "uncertain_count", b"uncertain_count", "uncertain_per_minute_max", b"uncertain_per_minute_max", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__uncertain_per_minute_max: _TypeAlias = _typing.Literal["uncertain_per_minute_max"]  # noqa: Y015
+    _WhichOneofArgType__uncertain_per_minute_max: _TypeAlias = _typing.Literal["_uncertain_per_minute_max", b"_uncertain_per_minute_max"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__uncertain_per_minute_max) -> _WhichOneofReturnType__uncertain_per_minute_max | None: ...
 
 Global___Stream: _TypeAlias = Stream  # noqa: Y015

@@ -27,11 +27,12 @@ from google.api import client_pb2 as google_dot_api_dot_client__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from vesta_contracts.common.v1 import rules_pb2 as vesta_dot_common_dot_v1_dot_rules__pb2
 from vesta_contracts.pipelining.v1 import stream_pb2 as vesta_dot_pipelining_dot_v1_dot_stream__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(vesta/pipelining/v1/stream_service.proto\x12\x13vesta.pipelining.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1bvesta/common/v1/rules.proto\x1a vesta/pipelining/v1/stream.proto\"\xc8\x01\n\x13\x43reateStreamRequest\x12\'\n\x06parent\x18\x01 \x01(\tB\x17\xe2\x41\x01\x02\xfa\x41\x10\n\x0evesta/Pipeline\x12\x38\n\tstream_id\x18\x02 \x01(\tB%\xca\xa5\x19!\x1a\x1f[a-z]([a-z0-9-]{0,61}[a-z0-9])?\x12\x31\n\x06stream\x18\x03 \x01(\x0b\x32\x1b.vesta.pipelining.v1.StreamB\x04\xe2\x41\x01\x02\x12\x1b\n\nrequest_id\x18\x04 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x01\"7\n\x10GetStreamRequest\x12#\n\x04name\x18\x01 \x01(\tB\x15\xe2\x41\x01\x02\xfa\x41\x0e\n\x0cvesta/Stream\"\x85\x01\n\x12ListStreamsRequest\x12\'\n\x06parent\x18\x01 \x01(\tB\x17\xe2\x41\x01\x02\xfa\x41\x10\n\x0evesta/Pipeline\x12)\n\tpage_size\x18\x02 \x01(\x05\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00@\x8f@\x12\x1b\n\npage_token\x18\x03 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80 \"\\\n\x13ListStreamsResponse\x12,\n\x07streams\x18\x01 \x03(\x0b\x32\x1b.vesta.pipelining.v1.Stream\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\":\n\x13\x44\x65leteStreamRequest\x12#\n\x04name\x18\x01 \x01(\tB\x15\xe2\x41\x01\x02\xfa\x41\x0e\n\x0cvesta/Stream2\xfc\x04\n\rStreamService\x12\xac\x01\n\x0c\x43reateStream\x12(.vesta.pipelining.v1.CreateStreamRequest\x1a\x1b.vesta.pipelining.v1.Stream\"U\xda\x41\x17parent,stream,stream_id\x82\xd3\xe4\x93\x02\x35\"+/v1/{parent=projects/*/pipelines/*}/streams:\x06stream\x12\x8b\x01\n\tGetStream\x12%.vesta.pipelining.v1.GetStreamRequest\x1a\x1b.vesta.pipelining.v1.Stream\":\xda\x41\x04name\x82\xd3\xe4\x93\x02-\x12+/v1/{name=projects/*/pipelines/*/streams/*}\x12\x9e\x01\n\x0bListStreams\x12\'.vesta.pipelining.v1.ListStreamsRequest\x1a(.vesta.pipelining.v1.ListStreamsResponse\"<\xda\x41\x06parent\x82\xd3\xe4\x93\x02-\x12+/v1/{parent=projects/*/pipelines/*}/streams\x12\x8c\x01\n\x0c\x44\x65leteStream\x12(.vesta.pipelining.v1.DeleteStreamRequest\x1a\x16.google.protobuf.Empty\":\xda\x41\x04name\x82\xd3\xe4\x93\x02-*+/v1/{name=projects/*/pipelines/*/streams/*}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(vesta/pipelining/v1/stream_service.proto\x12\x13vesta.pipelining.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1bvesta/common/v1/rules.proto\x1a vesta/pipelining/v1/stream.proto\"\xc8\x01\n\x13\x43reateStreamRequest\x12\'\n\x06parent\x18\x01 \x01(\tB\x17\xe2\x41\x01\x02\xfa\x41\x10\n\x0evesta/Pipeline\x12\x38\n\tstream_id\x18\x02 \x01(\tB%\xca\xa5\x19!\x1a\x1f[a-z]([a-z0-9-]{0,61}[a-z0-9])?\x12\x31\n\x06stream\x18\x03 \x01(\x0b\x32\x1b.vesta.pipelining.v1.StreamB\x04\xe2\x41\x01\x02\x12\x1b\n\nrequest_id\x18\x04 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x01\"7\n\x10GetStreamRequest\x12#\n\x04name\x18\x01 \x01(\tB\x15\xe2\x41\x01\x02\xfa\x41\x0e\n\x0cvesta/Stream\"\x85\x01\n\x12ListStreamsRequest\x12\'\n\x06parent\x18\x01 \x01(\tB\x17\xe2\x41\x01\x02\xfa\x41\x10\n\x0evesta/Pipeline\x12)\n\tpage_size\x18\x02 \x01(\x05\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00@\x8f@\x12\x1b\n\npage_token\x18\x03 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80 \"\\\n\x13ListStreamsResponse\x12,\n\x07streams\x18\x01 \x03(\x0b\x32\x1b.vesta.pipelining.v1.Stream\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"y\n\x13UpdateStreamRequest\x12\x31\n\x06stream\x18\x01 \x01(\x0b\x32\x1b.vesta.pipelining.v1.StreamB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\":\n\x13\x44\x65leteStreamRequest\x12#\n\x04name\x18\x01 \x01(\tB\x15\xe2\x41\x01\x02\xfa\x41\x0e\n\x0cvesta/Stream2\xad\x06\n\rStreamService\x12\xac\x01\n\x0c\x43reateStream\x12(.vesta.pipelining.v1.CreateStreamRequest\x1a\x1b.vesta.pipelining.v1.Stream\"U\xda\x41\x17parent,stream,stream_id\x82\xd3\xe4\x93\x02\x35\"+/v1/{parent=projects/*/pipelines/*}/streams:\x06stream\x12\x8b\x01\n\tGetStream\x12%.vesta.pipelining.v1.GetStreamRequest\x1a\x1b.vesta.pipelining.v1.Stream\":\xda\x41\x04name\x82\xd3\xe4\x93\x02-\x12+/v1/{name=projects/*/pipelines/*/streams/*}\x12\x9e\x01\n\x0bListStreams\x12\'.vesta.pipelining.v1.ListStreamsRequest\x1a(.vesta.pipelining.v1.ListStreamsResponse\"<\xda\x41\x06parent\x82\xd3\xe4\x93\x02-\x12+/v1/{parent=projects/*/pipelines/*}/streams\x12\xae\x01\n\x0cUpdateStream\x12(.vesta.pipelining.v1.UpdateStreamRequest\x1a\x1b.vesta.pipelining.v1.Stream\"W\xda\x41\x12stream,update_mask\x82\xd3\xe4\x93\x02<22/v1/{stream.name=projects/*/pipelines/*/streams/*}:\x06stream\x12\x8c\x01\n\x0c\x44\x65leteStream\x12(.vesta.pipelining.v1.DeleteStreamRequest\x1a\x16.google.protobuf.Empty\":\xda\x41\x04name\x82\xd3\xe4\x93\x02-*+/v1/{name=projects/*/pipelines/*/streams/*}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -54,6 +55,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTSTREAMSREQUEST'].fields_by_name['page_size']._serialized_options = b'\312\245\031\022!\000\000\000\000\000\000\000\000)\000\000\000\000\000@\217@'
   _globals['_LISTSTREAMSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTSTREAMSREQUEST'].fields_by_name['page_token']._serialized_options = b'\312\245\031\003\020\200 '
+  _globals['_UPDATESTREAMREQUEST'].fields_by_name['stream']._loaded_options = None
+  _globals['_UPDATESTREAMREQUEST'].fields_by_name['stream']._serialized_options = b'\342A\001\002'
   _globals['_DELETESTREAMREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_DELETESTREAMREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\016\n\014vesta/Stream'
   _globals['_STREAMSERVICE'].methods_by_name['CreateStream']._loaded_options = None
@@ -62,18 +65,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STREAMSERVICE'].methods_by_name['GetStream']._serialized_options = b'\332A\004name\202\323\344\223\002-\022+/v1/{name=projects/*/pipelines/*/streams/*}'
   _globals['_STREAMSERVICE'].methods_by_name['ListStreams']._loaded_options = None
   _globals['_STREAMSERVICE'].methods_by_name['ListStreams']._serialized_options = b'\332A\006parent\202\323\344\223\002-\022+/v1/{parent=projects/*/pipelines/*}/streams'
+  _globals['_STREAMSERVICE'].methods_by_name['UpdateStream']._loaded_options = None
+  _globals['_STREAMSERVICE'].methods_by_name['UpdateStream']._serialized_options = b'\332A\022stream,update_mask\202\323\344\223\002<22/v1/{stream.name=projects/*/pipelines/*/streams/*}:\006stream'
   _globals['_STREAMSERVICE'].methods_by_name['DeleteStream']._loaded_options = None
   _globals['_STREAMSERVICE'].methods_by_name['DeleteStream']._serialized_options = b'\332A\004name\202\323\344\223\002-*+/v1/{name=projects/*/pipelines/*/streams/*}'
-  _globals['_CREATESTREAMREQUEST']._serialized_start=273
-  _globals['_CREATESTREAMREQUEST']._serialized_end=473
-  _globals['_GETSTREAMREQUEST']._serialized_start=475
-  _globals['_GETSTREAMREQUEST']._serialized_end=530
-  _globals['_LISTSTREAMSREQUEST']._serialized_start=533
-  _globals['_LISTSTREAMSREQUEST']._serialized_end=666
-  _globals['_LISTSTREAMSRESPONSE']._serialized_start=668
-  _globals['_LISTSTREAMSRESPONSE']._serialized_end=760
-  _globals['_DELETESTREAMREQUEST']._serialized_start=762
-  _globals['_DELETESTREAMREQUEST']._serialized_end=820
-  _globals['_STREAMSERVICE']._serialized_start=823
-  _globals['_STREAMSERVICE']._serialized_end=1459
+  _globals['_CREATESTREAMREQUEST']._serialized_start=307
+  _globals['_CREATESTREAMREQUEST']._serialized_end=507
+  _globals['_GETSTREAMREQUEST']._serialized_start=509
+  _globals['_GETSTREAMREQUEST']._serialized_end=564
+  _globals['_LISTSTREAMSREQUEST']._serialized_start=567
+  _globals['_LISTSTREAMSREQUEST']._serialized_end=700
+  _globals['_LISTSTREAMSRESPONSE']._serialized_start=702
+  _globals['_LISTSTREAMSRESPONSE']._serialized_end=794
+  _globals['_UPDATESTREAMREQUEST']._serialized_start=796
+  _globals['_UPDATESTREAMREQUEST']._serialized_end=917
+  _globals['_DELETESTREAMREQUEST']._serialized_start=919
+  _globals['_DELETESTREAMREQUEST']._serialized_end=977
+  _globals['_STREAMSERVICE']._serialized_start=980
+  _globals['_STREAMSERVICE']._serialized_end=1793
 # @@protoc_insertion_point(module_scope)

@@ -52,6 +52,11 @@ class StreamServiceStub:
                 request_serializer=vesta_dot_pipelining_dot_v1_dot_stream__service__pb2.ListStreamsRequest.SerializeToString,
                 response_deserializer=vesta_dot_pipelining_dot_v1_dot_stream__service__pb2.ListStreamsResponse.FromString,
                 _registered_method=True)
+        self.UpdateStream = channel.unary_unary(
+                '/vesta.pipelining.v1.StreamService/UpdateStream',
+                request_serializer=vesta_dot_pipelining_dot_v1_dot_stream__service__pb2.UpdateStreamRequest.SerializeToString,
+                response_deserializer=vesta_dot_pipelining_dot_v1_dot_stream__pb2.Stream.FromString,
+                _registered_method=True)
         self.DeleteStream = channel.unary_unary(
                 '/vesta.pipelining.v1.StreamService/DeleteStream',
                 request_serializer=vesta_dot_pipelining_dot_v1_dot_stream__service__pb2.DeleteStreamRequest.SerializeToString,
@@ -84,6 +89,14 @@ class StreamServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateStream(self, request, context):
+        """Changes the fields of update_mask (display_name, paused, uncertain_per_minute_max); frames follow within a second. What else differs
+        between streams is set on their pipeline. Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteStream(self, request, context):
         """Deletes one Stream. Errors: NOT_FOUND.
         """
@@ -108,6 +121,11 @@ def add_StreamServiceServicer_to_server(servicer, server):
                     servicer.ListStreams,
                     request_deserializer=vesta_dot_pipelining_dot_v1_dot_stream__service__pb2.ListStreamsRequest.FromString,
                     response_serializer=vesta_dot_pipelining_dot_v1_dot_stream__service__pb2.ListStreamsResponse.SerializeToString,
+            ),
+            'UpdateStream': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateStream,
+                    request_deserializer=vesta_dot_pipelining_dot_v1_dot_stream__service__pb2.UpdateStreamRequest.FromString,
+                    response_serializer=vesta_dot_pipelining_dot_v1_dot_stream__pb2.Stream.SerializeToString,
             ),
             'DeleteStream': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteStream,
@@ -197,6 +215,33 @@ class StreamService:
             '/vesta.pipelining.v1.StreamService/ListStreams',
             vesta_dot_pipelining_dot_v1_dot_stream__service__pb2.ListStreamsRequest.SerializeToString,
             vesta_dot_pipelining_dot_v1_dot_stream__service__pb2.ListStreamsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateStream(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vesta.pipelining.v1.StreamService/UpdateStream',
+            vesta_dot_pipelining_dot_v1_dot_stream__service__pb2.UpdateStreamRequest.SerializeToString,
+            vesta_dot_pipelining_dot_v1_dot_stream__pb2.Stream.FromString,
             options,
             channel_credentials,
             insecure,

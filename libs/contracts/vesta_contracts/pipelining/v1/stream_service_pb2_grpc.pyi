@@ -41,6 +41,10 @@ class StreamServiceStub:
     """Returns one Stream. Errors: NOT_FOUND."""
     ListStreams: _grpc.UnaryUnaryMultiCallable[_stream_service_pb2.ListStreamsRequest, _stream_service_pb2.ListStreamsResponse]
     """Lists Streams by name. Errors: NOT_FOUND pipeline; INVALID_ARGUMENT page_token."""
+    UpdateStream: _grpc.UnaryUnaryMultiCallable[_stream_service_pb2.UpdateStreamRequest, _stream_pb2.Stream]
+    """Changes the fields of update_mask (display_name, paused, uncertain_per_minute_max); frames follow within a second. What else differs
+    between streams is set on their pipeline. Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change.
+    """
     DeleteStream: _grpc.UnaryUnaryMultiCallable[_stream_service_pb2.DeleteStreamRequest, _empty_pb2.Empty]
     """Deletes one Stream. Errors: NOT_FOUND."""
 
@@ -55,6 +59,10 @@ class StreamServiceAsyncStub(StreamServiceStub):
     """Returns one Stream. Errors: NOT_FOUND."""
     ListStreams: _aio.UnaryUnaryMultiCallable[_stream_service_pb2.ListStreamsRequest, _stream_service_pb2.ListStreamsResponse]  # type: ignore[assignment]
     """Lists Streams by name. Errors: NOT_FOUND pipeline; INVALID_ARGUMENT page_token."""
+    UpdateStream: _aio.UnaryUnaryMultiCallable[_stream_service_pb2.UpdateStreamRequest, _stream_pb2.Stream]  # type: ignore[assignment]
+    """Changes the fields of update_mask (display_name, paused, uncertain_per_minute_max); frames follow within a second. What else differs
+    between streams is set on their pipeline. Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change.
+    """
     DeleteStream: _aio.UnaryUnaryMultiCallable[_stream_service_pb2.DeleteStreamRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Deletes one Stream. Errors: NOT_FOUND."""
 
@@ -84,6 +92,16 @@ class StreamServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_stream_service_pb2.ListStreamsResponse, _abc.Awaitable[_stream_service_pb2.ListStreamsResponse]]:
         """Lists Streams by name. Errors: NOT_FOUND pipeline; INVALID_ARGUMENT page_token."""
+
+    @_abc_1.abstractmethod
+    def UpdateStream(
+        self,
+        request: _stream_service_pb2.UpdateStreamRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_stream_pb2.Stream, _abc.Awaitable[_stream_pb2.Stream]]:
+        """Changes the fields of update_mask (display_name, paused, uncertain_per_minute_max); frames follow within a second. What else differs
+        between streams is set on their pipeline. Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change.
+        """
 
     @_abc_1.abstractmethod
     def DeleteStream(
