@@ -17,7 +17,7 @@ from vesta_local import services, testing
 from vesta_local.engines import postgres, unprivileged
 from vesta_local.home import Home
 from vesta_local.platform import Platform
-from vesta_local.supervisor import HOME_MARK, ExitCounter, ProcessState
+from vesta_local.supervisor import ExitCounter, ProcessState, is_marked
 
 ENGINES = ("postgres", "objects", "events")
 
@@ -33,7 +33,7 @@ def _processes_of(home: Home) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get(HOME_MARK) == str(home.root):
+            if is_marked(process, home):
                 found.append(process)
         except psutil.Error:
             continue
@@ -70,6 +70,31 @@ def test_when_supervisord_was_killed_up_begins_anew_and_down_leaves_nothing(plat
     os.kill(platform_apart.supervisor.own_pid(), signal.SIGKILL)
     assert platform_apart.down()
     assert _processes_of(platform_apart.home) == []
+
+
+SHY = """
+import os, pathlib, subprocess, sys
+if os.geteuid() == 0:
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+import psutil
+from vesta_local.supervisor import is_marked, mark_option, memory_bytes
+class Home:
+    root = pathlib.Path("/some where/.vesta")
+hidden = "import sys; from vesta_common.sandbox import kernel; kernel.forbid_dumps(); print(); sys.stdin.read()"
+command = [sys.executable, "-X", mark_option(Home), "-c", hidden]
+with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as shy:
+    shy.stdout.readline()
+    try:
+        psutil.Process(shy.pid).environ()
+    except psutil.AccessDenied:
+        print(is_marked(psutil.Process(shy.pid), Home), memory_bytes(shy.pid) > 1_000_000)
+"""
+
+
+def test_a_program_that_hides_its_memory_is_known_and_measured_all_the_same() -> None:
+    """By whoever is not root, whom the kernel does not let look."""
+    ended = subprocess.run([sys.executable, "-c", SHY], check=True, capture_output=True, text=True, cwd="/", timeout=60)
+    assert ended.stdout == "True True\n"
 
 
 def test_a_platform_bound_to_a_process_ends_with_it_even_when_that_is_killed(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from vesta_local.engines import objects, postgres
 from vesta_local.health import is_answering, is_serving
 from vesta_local.home import Home
 from vesta_local.program import Program
+from vesta_local.supervisor import mark_option
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def programs(home: Home) -> list[Program]:
     return [
         Program(
             name=service.name,
-            command=[sys.executable, "-m", f"vesta_{service.name}"],
+            command=[sys.executable, "-X", mark_option(home), "-m", f"vesta_{service.name}"],
             address=home.address(service.name),
             is_healthy=_health_check(home, service.name),
             environment={**environment(home, service.name), **_PROCESS},

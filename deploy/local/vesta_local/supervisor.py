@@ -10,6 +10,7 @@ import time
 import xmlrpc.client
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -177,7 +178,7 @@ class Supervisor:
             time.sleep(_POLL_SECONDS)
 
     def end_orphans(self) -> bool:
-        """Ends what a supervisord that was killed left behind: processes that carry this home's mark in their environment.
+        """Ends what a supervisord that was killed left behind: processes that carry this home's mark.
 
         Returns:
             Whether there were any.
@@ -185,7 +186,7 @@ class Supervisor:
         orphans = []
         for process in psutil.process_iter():
             try:
-                if process.pid != os.getpid() and process.environ().get(HOME_MARK) == str(self._home.root):
+                if process.pid != os.getpid() and is_marked(process, self._home):
                     orphans += family_of(process.pid)
             except psutil.Error:
                 continue  # it is gone, or somebody else's
@@ -229,6 +230,23 @@ class Supervisor:
         return f"[program:{program.name}]\n" + "".join(f"{key}={value}\n" for key, value in lines.items())
 
 
+def is_marked(process: psutil.Process, home: Home) -> bool:
+    """Whether a process belongs to a home's platform, by its environment or, where it keeps that from others, by its command line.
+
+    Raises:
+        psutil.Error: it is gone, or somebody else's.
+    """
+    try:
+        return process.environ().get(HOME_MARK) == str(home.root)
+    except psutil.AccessDenied:
+        return mark_option(home) in process.cmdline()
+
+
+def mark_option(home: Home) -> str:
+    """The mark as an option of Python's `-X`, which takes any name and value."""
+    return f"{HOME_MARK.lower()}={home.root}"
+
+
 def family_of(pid: int) -> list[psutil.Process]:
     """A process and all below it; empty where it is gone."""
     try:
@@ -239,13 +257,18 @@ def family_of(pid: int) -> list[psutil.Process]:
 
 
 def memory_bytes(pid: int, *, family: bool = True) -> int:
-    """Memory of a process and, with `family`, of all below it; what is shared is divided among the sharers. 0 where it is gone."""
+    """Memory of a process and, with `family`, of all below it. 0 where it is gone.
+
+    What is shared is divided among the sharers, but for processes that keep their memory from others of their user, such as those
+    with a sandbox: theirs counts wholly.
+    """
     total = 0
     for member in family_of(pid) if family else family_of(pid)[:1]:
-        try:
-            total += member.memory_full_info().pss
-        except psutil.Error:
-            continue
+        with suppress(psutil.NoSuchProcess):
+            try:
+                total += member.memory_full_info().pss
+            except psutil.AccessDenied:
+                total += member.memory_info().rss
     return total
 
 

@@ -1,11 +1,10 @@
 """Children bear what untrusted bytes do: a call that eats memory, runs for ever or kills its child fails alone."""
 
 import builtins
-import importlib
 import io
 import os
 import pickle
-import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,48 +12,26 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+import hostile_functions
 import numpy as np
 import psutil
 import pytest
 from PIL import Image
 from vesta_common.errors import Internal, InvalidArgument, VestaError
 from vesta_common.images import ImageHeader, inspect, model_pixels, normalise
-from vesta_common.sandbox import Sandbox, _Unpickler
+from vesta_common.sandbox import Limits, Sandbox, run_in_folder
+from vesta_common.sandbox.process import Unpickler
 
 GIB = 1024**3
-
-
-HOSTILE = """
-import os
-import signal
-
-def obey(path):
-    with open(path) as file:
-        order = file.read()
-    return os.kill(os.getpid(), signal.SIGKILL) if order == "die" else order
-
-def die_at_seven(number):
-    return os._exit(1) if number == 7 else number
-
-def write(path):
-    with open(path, "w") as file:
-        file.write("something")
-"""
+USUAL = Limits()
+MODULES = ("vesta_common.images", "hostile_functions")
 
 
 @pytest.fixture(scope="module")
-def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A module that children can import too."""
-    folder = tmp_path_factory.mktemp("modules")
-    (folder / "hostile_functions.py").write_text(HOSTILE)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(folder)
-        yield importlib.import_module("hostile_functions")
-
-
-@pytest.fixture(scope="module")
-def sandbox(hostile: Any) -> Iterator[Sandbox]:
-    sandbox = Sandbox(processes=2, memory_bytes_max=GIB, cpu_seconds_max=2)
+def sandbox() -> Iterator[Sandbox]:
+    sandbox = Sandbox(2, Limits(memory_bytes_max=GIB, cpu_seconds_max=2), MODULES)
     yield sandbox
     sandbox.close()
 
@@ -66,7 +43,16 @@ def a_jpeg(width: int = 320, height: int = 200) -> bytes:
 
 
 def children() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if "vesta_common.sandbox_child" in " ".join(child.cmdline())]
+    return [child for child in psutil.Process().children() if "vesta_common.sandbox.child" in " ".join(child.cmdline())]
+
+
+def await_working(child: psutil.Process) -> None:
+    """Waits until a child computes something."""
+    before = child.cpu_times().user
+    deadline = time.monotonic() + 60
+    while child.cpu_times().user < before + 0.1:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_answers_are_the_functions_own(sandbox: Sandbox) -> None:
@@ -86,9 +72,10 @@ def test_errors_come_back_as_they_were(sandbox: Sandbox) -> None:
 
 
 COSTLY: dict[str, tuple[Callable[[Any], Any], Any]] = {
-    "memory": (bytearray, 2 * GIB),
-    "processor time": (sum, range(10**12)),
-    "waiting": (time.sleep, 60),
+    "one piece of memory": (bytearray, 2 * GIB),
+    "memory": (hostile_functions.take_memory, None),
+    "processor time": (hostile_functions.take_time, None),
+    "waiting": (hostile_functions.sleep, 60),
     "death": (os._exit, 1),
 }
 
@@ -103,31 +90,29 @@ def test_what_costs_too_much_fails_alone_and_the_pool_heals(sandbox: Sandbox, ki
         assert sandbox.run(inspect, a_jpeg()).width_px == 320
 
 
-def test_of_many_calls_only_the_one_that_kills_its_child_fails(sandbox: Sandbox, hostile: Any) -> None:
-    answers = sandbox.map(hostile.die_at_seven, [*range(20)])
+def test_of_many_calls_only_the_one_that_kills_its_child_fails(sandbox: Sandbox) -> None:
+    answers = sandbox.map(hostile_functions.die_at_seven, [*range(20)])
     assert [answer for number, answer in enumerate(answers) if number != 7] == [n for n in range(20) if n != 7]
     assert isinstance(answers[7], InvalidArgument)
     assert answers[7].reason == "IMAGE_TOO_COSTLY"
 
 
-def test_a_call_whose_child_was_killed_from_outside_is_tried_again(
-    sandbox: Sandbox, hostile: Any, tmp_path: Path
-) -> None:
-    orders = tmp_path / "orders"
-    os.mkfifo(orders)
+def test_a_call_whose_child_was_killed_from_outside_is_tried_again() -> None:
+    before = {child.pid for child in children()}
+    alone = Sandbox(1, modules=MODULES)
+    assert alone.run(len, b"ready") == 5
+    (child,) = (child for child in children() if child.pid not in before)
     with ThreadPoolExecutor(1) as threads:
-        call = threads.submit(sandbox.run, hostile.obey, str(orders))
-        with orders.open("w") as first:  # opens once a child reads
-            orders.unlink()
-            os.mkfifo(orders)  # for the next child
-            first.write("die")
-        orders.write_text("live")
-        assert call.result() == "live"
+        call = threads.submit(alone.run, hostile_functions.spin, 1)
+        await_working(child)
+        child.kill()
+        assert call.result() == "done"
+    alone.close()
 
 
 def test_a_call_whose_child_is_killed_again_blames_no_picture(sandbox: Sandbox) -> None:
     with pytest.raises(Internal) as failed:
-        sandbox.run(signal.raise_signal, signal.SIGKILL.value)
+        sandbox.run(hostile_functions.die_by_kill, None)
     assert failed.value.reason == "SANDBOX_FAILED"
 
 
@@ -157,7 +142,7 @@ def test_a_bomb_within_the_header_limits_stays_within_memory() -> None:
     """36 megapixels of four channels, some hundred kilobytes as a file."""
     target = io.BytesIO()
     Image.new("RGBA", (6000, 6000)).save(target, "PNG")
-    sandbox = Sandbox(processes=1, memory_bytes_max=GIB // 4, cpu_seconds_max=20)
+    sandbox = Sandbox(1, Limits(memory_bytes_max=GIB // 4))
     try:
         with pytest.raises(InvalidArgument) as refused:
             sandbox.run(normalise, target.getvalue())
@@ -182,22 +167,6 @@ def test_many_threads_share_the_children_and_one_ones_bomb_hurts_no_other(sandbo
     assert len(set(answers)) == 37
 
 
-def test_children_know_no_secrets_and_write_no_files(
-    hostile: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("VESTA_SECRET", "secret")
-    fresh = Sandbox(processes=1)
-    try:
-        assert fresh.run(os.getenv, "VESTA_SECRET") is None
-        target = tmp_path / "file"
-        target.touch()
-        with pytest.raises(Internal):
-            fresh.run(hostile.write, str(target))
-        assert target.read_bytes() == b""
-    finally:
-        fresh.close()
-
-
 class RunsSomething:
     def __reduce__(self) -> tuple[Any, ...]:
         return (builtins.eval, ("1 / 0",))
@@ -211,7 +180,7 @@ class ReachesIn:
 @pytest.mark.parametrize("answer", [RunsSomething(), ReachesIn(), os.system, Sandbox])
 def test_a_child_that_was_taken_over_cannot_make_its_parent_run_anything(answer: Any) -> None:
     with pytest.raises(pickle.UnpicklingError, match="may not answer"):
-        _Unpickler(io.BytesIO(pickle.dumps(answer))).load()
+        Unpickler(io.BytesIO(pickle.dumps(answer))).load()
 
 
 def test_children_end_with_the_sandbox() -> None:
@@ -223,18 +192,67 @@ def test_children_end_with_the_sandbox() -> None:
     assert not any(child.is_running() for child in started)
 
 
-def test_closing_waits_for_no_call(hostile: Any, tmp_path: Path) -> None:
-    orders = tmp_path / "orders"
-    os.mkfifo(orders)
-    closing = Sandbox(processes=1)
+def test_closing_waits_for_no_call() -> None:
+    before = {child.pid for child in children()}
+    closing = Sandbox(1, modules=MODULES)
+    assert closing.run(len, b"ready") == 5
+    (child,) = (child for child in children() if child.pid not in before)
     with ThreadPoolExecutor(2) as threads:
-        calls = [threads.submit(closing.run, hostile.obey, str(orders)) for _ in range(2)]
-        with orders.open("w"):  # opens once a child reads, which then waits
-            closing.close()
-            for call in calls:
-                with pytest.raises(Internal) as refused:
-                    call.result()
-                assert refused.value.reason == "SANDBOX_CLOSED"
+        calls = [threads.submit(closing.run, hostile_functions.spin, 3600) for _ in range(2)]
+        await_working(child)
+        closing.close()
+        for call in calls:
+            with pytest.raises(Internal) as refused:
+                call.result()
+            assert refused.value.reason == "SANDBOX_CLOSED"
+
+
+def test_a_sandbox_whose_children_cannot_start_blames_no_picture() -> None:
+    broken = Sandbox(1, modules=("there_is_no_such_module",))
+    with pytest.raises(Internal) as failed:
+        broken.run(len, b"abc")
+    assert failed.value.reason == "SANDBOX_FAILED"
+    broken.close()
+
+
+def in_folder(function: str, folder: Path, argument: Any, limits: Limits = USUAL, seconds: float = 60) -> Any:
+    return run_in_folder(f"hostile_functions:{function}", folder, argument, limits, timedelta(seconds=seconds))
+
+
+def test_a_call_in_a_folder_reads_and_writes_there(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir(mode=0o700)
+    (tmp_path / "deep" / "there.txt").write_text("before")
+    (tmp_path / "deep" / "there.txt").chmod(0o600)
+    answer = in_folder("use_folder", tmp_path, "text", Limits(file_bytes_max=1000))
+    assert answer == ["deep/there.txt: before", "made/b.txt: text"]
+    assert (tmp_path / "made" / "b.txt").read_text() == "text"
+
+
+def test_a_call_in_a_folder_writes_no_larger_file_than_it_may(tmp_path: Path) -> None:
+    assert in_folder("fill_folder", tmp_path, 1000, Limits(file_bytes_max=1000)) == "written"
+    with pytest.raises(Internal) as failed:
+        in_folder("fill_folder", tmp_path, 1001, Limits(file_bytes_max=1000))
+    assert failed.value.reason == "SANDBOX_FAILED"
+
+
+@pytest.mark.parametrize("function", ["take_memory_there", "take_time_there"])
+def test_a_call_in_a_folder_that_costs_too_much_is_ended(tmp_path: Path, function: str) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        in_folder(function, tmp_path, None, Limits(memory_bytes_max=GIB, cpu_seconds_max=1))
+    assert refused.value.reason == "IMAGE_TOO_COSTLY"
+
+
+def test_a_call_in_a_folder_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        in_folder("sleep_there", tmp_path, 60, seconds=0.3)
+    assert refused.value.reason == "IMAGE_TOO_COSTLY"
+
+
+def test_a_call_in_a_folder_whose_child_is_killed_or_does_not_start_blames_no_archive(tmp_path: Path) -> None:
+    for function in ("hostile_functions:die_by_kill_there", "there_is_no_such_module:function"):
+        with pytest.raises(Internal) as failed:
+            run_in_folder(function, tmp_path, None, Limits(), timedelta(seconds=60))
+        assert failed.value.reason == "SANDBOX_FAILED"
 
 
 def test_a_closed_sandbox_says_so() -> None:

@@ -89,6 +89,22 @@ class NormalisedImage:
     taken_time: datetime | None
 
 
+def warm_up() -> None:
+    """Reads a picture of every format, so that all that Pillow and Python load when they first need it is loaded.
+
+    For processes that can read no files later, and so that their first call is as quick as the next.
+    """
+    exif = Image.Exif()
+    exif[_ORIENTATION] = 6
+    exif.get_ifd(_EXIF_IFD)[_TAKEN] = "2026:01:01 00:00:00"
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for image_format in _READERS:
+        target = io.BytesIO()
+        Image.new("RGB", (8, 8), "red").save(target, image_format, exif=exif, icc_profile=profile)
+        normalise(target.getvalue())
+        model_pixels(target.getvalue())
+
+
 def inspect(data: bytes) -> ImageHeader:
     """Format and size of an untrusted file, by its content, without decoding it.
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from vesta_common.errors import FailedPrecondition
+from vesta_common.errors import FailedPrecondition, InvalidArgument
 from vesta_contracts.common.v1 import Annotation
 
 _SIDES: Final = {
@@ -18,8 +18,10 @@ _SIDES: Final = {
 }
 
 
-class UnreadableArchiveError(ValueError):
+class UnreadableArchiveError(InvalidArgument):
     """The archive cannot be read; the message says why and what is expected."""
+
+    default_reason = "ARCHIVE_UNREADABLE"
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,24 @@ class ArchivedItem:
     def is_there(self) -> bool:
         """Whether the archive holds the image, and does not just name it."""
         return self.path.is_file()
+
+
+@dataclass(frozen=True)
+class CocoImage:
+    """An image of a COCO archive, as it goes to and comes from the process that reads and writes them.
+
+    Attributes:
+        path: below the archive's root.
+        split: its side; empty where the archive does not say.
+        annotations: serialised; None where they do not wholly say what the image shows.
+        height_px: 0 where nobody asks.
+    """
+
+    path: str
+    split: str
+    annotations: list[bytes] | None
+    height_px: int = 0
+    width_px: int = 0
 
 
 def side_of(name: str) -> str:

@@ -1,41 +1,49 @@
 """Archives in the field's formats: unpacked with limits and read, checked and written, one module a layout."""
 
-import lzma
 import shutil
-import stat
-import struct
-import zipfile
-import zlib
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
-from vesta_common.errors import FailedPrecondition
+from vesta_common.errors import FailedPrecondition, InvalidArgument
+from vesta_common.sandbox import Limits, run_in_folder
 from vesta_contracts.common.v1 import Annotation
 from vesta_contracts.datasets.v1 import ArchiveFormat
 
-from vesta_datasets.archived import ArchivedItem, UnreadableArchiveError, cannot_hold, side_of
+from vesta_datasets.archived import ArchivedItem, CocoImage, UnreadableArchiveError, cannot_hold, side_of
 from vesta_datasets.folders import read_folders, write_folders
-from vesta_datasets.isolated import run_isolated
 
-ENTRIES_MAX = 2_000_000
-UNPACKED_BYTES_MAX = 64 * 1024**3
-RATIO_MAX = 200
-_DAMAGED = (
-    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
-    *(EOFError, LookupError, OSError, RuntimeError, UnicodeError),
-)
-"""What `zipfile` raises at damaged archives, depending on where they are damaged."""
+LIMITS = Limits(memory_bytes_max=4 * 1024**3, cpu_seconds_max=15 * 60, file_bytes_max=1024**3)
+TIMEOUT = timedelta(minutes=30)
+"""Of one step of reading or writing an archive."""
 
 
-def unpack(archive: Path, folder: Path, layout: ArchiveFormat.ValueType) -> list[ArchivedItem]:
+def unpack(
+    archive: Path, folder: Path, layout: ArchiveFormat.ValueType, timeout: timedelta = TIMEOUT
+) -> list[ArchivedItem]:
     """Unpacks an archive and reads what its images show, in order of their names; also of those that it only names.
+
+    Args:
+        archive: in a folder of the caller's own.
+        folder: to be made for the files, beside it.
+        timeout: of unpacking and of reading.
 
     Raises:
         UnreadableArchiveError: it is no zip archive, is a bomb, reaches outside itself, or is not laid out as expected.
     """
-    _extract(archive, folder)
+    _run("vesta_datasets.unpacking:unpack_zip", folder.parent, (archive.name, folder.name), timeout)
+    return read_unpacked(folder, layout, timeout)
+
+
+def read_unpacked(folder: Path, layout: ArchiveFormat.ValueType, timeout: timedelta = TIMEOUT) -> list[ArchivedItem]:
+    """What the images of an unpacked archive show; see `unpack`.
+
+    Raises:
+        UnreadableArchiveError: it is not laid out as expected.
+    """
     root = _root_of(folder)
-    found = read_folders(root) if layout == ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER else _read_coco(root)
+    found = read_folders(root) if layout == ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER else _read_coco(root, timeout)
     if not any(item.is_there for item in found):
         raise UnreadableArchiveError(
             "the archive holds no image in the layout asked for: a folder a class (with train, val, test above, if at all), "
@@ -65,31 +73,48 @@ def pack(items: Sequence[ArchivedItem], concepts: Sequence[str], layout: Archive
     return Path(shutil.make_archive(str(folder), "zip", folder))
 
 
-def _read_coco(root: Path) -> list[ArchivedItem]:
+def _read_coco(root: Path, timeout: timedelta) -> list[ArchivedItem]:
+    found: list[CocoImage] = _run("vesta_datasets.coco:read_coco", root, None, timeout)
     items = []
-    for name, split, told in run_isolated("vesta_datasets.coco:read_coco", str(root)):
-        path = (root / name).resolve()
+    for image in found:
+        path = (root / image.path).resolve()
         if not path.is_relative_to(root.resolve()):
-            raise UnreadableArchiveError(f"the archive names {name!r}, which lies outside of it")
-        annotations = None if told is None else [Annotation.FromString(bytes.fromhex(one)) for one in told]
-        items.append(ArchivedItem(name, path, split, annotations))
+            raise UnreadableArchiveError(f"the archive names {image.path!r}, which lies outside of it")
+        annotations = None if image.annotations is None else [*map(Annotation.FromString, image.annotations)]
+        items.append(ArchivedItem(image.path, path, image.split, annotations))
     return items
 
 
 def _write_coco(items: Sequence[ArchivedItem], concepts: Sequence[str], folder: Path) -> None:
     for item in items:
         _check_for_coco(item)
-    rows = [
-        (
-            str(item.path),
+    images = [
+        CocoImage(
+            str(item.path.relative_to(folder.parent)),
             item.split.lower() or "train",
-            [one.SerializeToString().hex() for one in item.annotations or ()],
+            [one.SerializeToString() for one in item.annotations or ()],
             item.height_px,
             item.width_px,
         )
         for item in items
     ]
-    run_isolated("vesta_datasets.coco:write_coco", rows, list(concepts), str(folder))
+    _run("vesta_datasets.coco:write_coco", folder.parent, (images, list(concepts), folder.name), TIMEOUT)
+
+
+def _run(function: str, folder: Path, argument: Any, timeout: timedelta) -> Any:
+    """What a function answers from a child that sees the folder alone.
+
+    Raises:
+        UnreadableArchiveError: it says so, or took more memory or time than it may.
+    """
+    try:
+        return run_in_folder(function, folder, argument, LIMITS, timeout)
+    except InvalidArgument as error:
+        if error.reason != "IMAGE_TOO_COSTLY":
+            raise
+        raise UnreadableArchiveError(
+            "the archive takes more memory or time than one may; split it into smaller ones"
+        ) from error
 
 
 def _check_attributes(item: ArchivedItem) -> None:
@@ -112,27 +137,6 @@ def _check_for_coco(item: ArchivedItem) -> None:
             raise cannot_hold(item, "a polygon with holes", holds)
         if shape == "mask" and not any(annotation.mask.runs_px[1::2]):
             raise cannot_hold(item, "a mask without pixels", holds)
-
-
-def _extract(archive: Path, folder: Path) -> None:
-    """Unpacks within limits; links and paths that lead outside are refused."""
-    folder.mkdir()
-    try:
-        with zipfile.ZipFile(archive) as opened:
-            entries = opened.infolist()
-            size = sum(entry.file_size for entry in entries)
-            packed = sum(entry.compress_size for entry in entries) or 1
-            if len(entries) > ENTRIES_MAX or size > UNPACKED_BYTES_MAX or size / packed > RATIO_MAX:
-                raise UnreadableArchiveError(
-                    f"the archive would unpack to {size} bytes in {len(entries)} files, which is more than is allowed"
-                )
-            for entry in entries:
-                target = (folder / entry.filename).resolve()
-                if not target.is_relative_to(folder.resolve()) or stat.S_ISLNK(entry.external_attr >> 16):
-                    raise UnreadableArchiveError(f"the archive's entry {entry.filename!r} leads outside of it")
-            opened.extractall(folder)
-    except _DAMAGED as error:
-        raise UnreadableArchiveError(f"the archive cannot be unpacked: {error}") from error
 
 
 def _root_of(folder: Path) -> Path:

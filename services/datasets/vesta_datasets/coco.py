@@ -1,13 +1,15 @@
 """The COCO layout, through Datumaro: annotations/instances_*.json for shapes, labels_*.json for whole images, images/ beside them.
 
-Runs in a process of its own, with values in and out that JSON can carry: nothing here is imported by the service itself.
+Runs in a child that sees the archive's folder alone (`vesta_common.sandbox`): nothing here is imported by the service itself.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from itertools import count
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import datumaro as dm
 import numpy as np
@@ -17,42 +19,72 @@ from vesta_common.errors import InvalidArgument
 from vesta_common.image_formats import IMAGE_BYTES_MAX, IMAGE_PIXELS_MAX, take_apart
 from vesta_contracts.common.v1 import Annotation, ImageLabel, Mask, PixelBox, PixelPoint, Polygon, Ring
 
-from vesta_datasets.archived import UnreadableArchiveError, side_of
+from vesta_datasets.archived import CocoImage, UnreadableArchiveError, side_of
 
 _LISTED, _SHAPES, _LABELS = "image_info", "instances", "labels"
 
 
-class Read(NamedTuple):
-    """An image: its file below the root, its side, its annotations, serialised and hexadecimal.
-
-    They are None where they do not wholly say what the image shows.
-    """
-
-    file_name: str
-    split: str
-    annotations: list[str] | None
-
-
-class ToWrite(NamedTuple):
-    """An image to be written: where it lies, its side, its annotations, serialised and hexadecimal, its size.
-
-    It is written under its file's name without the suffix, an item's id, which no other may bear.
-    """
-
-    path: str
-    split: str
-    annotations: list[str]
-    height_px: int
-    width_px: int
-
-
-def read_coco(folder: str) -> list[Read]:
+def read_coco(folder: Path, _: None) -> list[CocoImage]:
     """The images that an archive names, whether they are in it or not.
 
     Raises:
-        UnreadableArchiveError: there is neither a file of shapes nor one of labels.
+        UnreadableArchiveError: there is neither a file of shapes nor one of labels, or Datumaro fails.
     """
-    root = Path(folder).resolve()
+    try:
+        return _read(folder.resolve())
+    except (UnreadableArchiveError, MemoryError):
+        raise
+    except Exception as error:
+        raise UnreadableArchiveError(f"Datumaro fails at the archive: {_innermost(error)}") from error
+
+
+def write_coco(folder: Path, told: tuple[Sequence[CocoImage], Sequence[str], str]) -> None:
+    """Writes images with labels, boxes, masks and polygons without holes.
+
+    Args:
+        told: images, under paths below `folder`, each of which is written under its file's name without the suffix, an item's id,
+            which no other may have; the concepts; and the name of the folder to be made in `folder`.
+    """
+    images, concepts, name = told
+    index = {concept: number for number, concept in enumerate(concepts)}
+    numbers = count(1)
+    items = [
+        dm.DatasetItem(
+            id=Path(image.path).stem,
+            subset=image.split,
+            media=dm.Image.from_file(path=str(folder / image.path), size=(image.height_px, image.width_px)),
+            annotations=[
+                _to_datumaro(Annotation.FromString(one), index, next(numbers)) for one in image.annotations or ()
+            ],
+        )
+        for image in images
+    ]
+    dataset = dm.Dataset.from_iterable(items, categories=list(concepts), media_type=dm.Image)
+    dataset.export(str(folder / name), "coco", save_media=True, tasks=[_SHAPES, _LABELS])
+
+
+def warm_up() -> None:
+    """Writes and reads a small archive, so that all is loaded that Datumaro loads when it first needs it."""
+    logging.disable(
+        logging.WARNING
+    )  # of this process, which is the child: Datumaro wonders about each file that is another task's
+    mask = Mask(height_px=2, width_px=2, runs_px=[1, 2, 1])
+    ring = Ring(points=[PixelPoint(x_px=x, y_px=y) for x, y in ((0, 0), (1, 0), (1, 1))])
+    shapes = [
+        Annotation(concept="a", image_label=ImageLabel()),
+        Annotation(concept="a", mask=mask),
+        Annotation(concept="a", polygon=Polygon(outline=ring)),
+        Annotation(concept="a", box=PixelBox(x_max_px=1, y_max_px=1)),
+    ]
+    with TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        (folder / "a.png").write_bytes(b"")
+        image = CocoImage("a.png", "train", [shape.SerializeToString() for shape in shapes], 2, 2)
+        write_coco(folder, ([image], ["a"], "out"))
+        _read((folder / "out").resolve())
+
+
+def _read(root: Path) -> list[CocoImage]:
     found: dict[Path, list[Annotation | None] | None] = {}
     splits: dict[Path, str] = {}
     present = [task for task in (_LISTED, _SHAPES, _LABELS) if any(root.rglob(f"{task}_*.json"))]
@@ -68,26 +100,14 @@ def read_coco(folder: str) -> list[Read]:
                     told = found.setdefault(path, None)
                     if task != _LISTED:
                         found[path] = [*(told or ()), *_objects(item, names)]
-    return [Read(str(path.relative_to(root)), splits[path], _serialised(found[path])) for path in sorted(found)]
+    return [CocoImage(str(path.relative_to(root)), splits[path], _serialised(found[path])) for path in sorted(found)]
 
 
-def write_coco(rows: Sequence[ToWrite], concepts: Sequence[str], folder: str) -> None:
-    """Writes images with labels, boxes, masks and polygons without holes."""
-    index = {concept: number for number, concept in enumerate(concepts)}
-    numbers = count(1)
-    items = [
-        dm.DatasetItem(
-            id=Path(row.path).stem,
-            subset=row.split,
-            media=dm.Image.from_file(path=row.path, size=(row.height_px, row.width_px)),
-            annotations=[
-                _to_datumaro(Annotation.FromString(bytes.fromhex(one)), index, next(numbers)) for one in row.annotations
-            ],
-        )
-        for row in map(ToWrite._make, rows)
-    ]
-    dataset = dm.Dataset.from_iterable(items, categories=list(concepts), media_type=dm.Image)
-    dataset.export(folder, "coco", save_media=True, tasks=[_SHAPES, _LABELS])
+def _innermost(error: BaseException) -> BaseException:
+    """What was wrong first; Datumaro wraps it several times."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def _parts(root: Path, task: str) -> Iterator[Any]:
@@ -100,11 +120,11 @@ def _parts(root: Path, task: str) -> Iterator[Any]:
         yield plugins.make_extractor(source["format"], source["url"], **source["options"])
 
 
-def _serialised(told: Sequence[Annotation | None] | None) -> list[str] | None:
+def _serialised(told: Sequence[Annotation | None] | None) -> list[bytes] | None:
     """None where anything was said that cannot be kept: the rest would be taken for all that the image shows."""
     if told is None:
         return None
-    kept = [one.SerializeToString().hex() for one in told if one is not None]
+    kept = [one.SerializeToString() for one in told if one is not None]
     return kept if len(kept) == len(told) else None
 
 

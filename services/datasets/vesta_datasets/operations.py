@@ -20,7 +20,6 @@ from vesta_common.postgres import Connection
 from vesta_common.resources import existing
 from vesta_contracts.datasets.v1 import ExportDatasetResponse, ImportDatasetResponse, TransferProgress
 
-from vesta_datasets.archived import UnreadableArchiveError
 from vesta_datasets.store import Store
 from vesta_datasets.store.statements import queries
 
@@ -249,8 +248,6 @@ class Operations:
 
 def _final_code(error: Exception) -> str | None:
     """The name of the code that an operation ends with for this error; None where another attempt may go better."""
-    if isinstance(error, UnreadableArchiveError):
-        return "INVALID_ARGUMENT"
     return error.code.name if isinstance(error, VestaError) and not is_transient(error) else None
 
 

@@ -1,0 +1,124 @@
+"""What runs inside a sandbox's child: loads, confines itself, then reads calls from its parent and answers them.
+
+Started by `vesta_common.sandbox.process` alone. A frame is a length of eight bytes, big-endian, and its content. The child's first
+frame is JSON: the layers of protection that are missing, each with the reason. Then come, as pickles, in: a function (by reference,
+or as `module:name`) and its arguments; out, for each argument: a frame with its answer, or error, so that no more than one answer is
+ever held here.
+"""
+
+import json
+import os
+import pickle
+import resource
+import signal
+import struct
+import sys
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from vesta_common.errors import Internal, InvalidArgument, VestaError
+from vesta_common.sandbox.confinement import confine
+
+FRAME_HEADER = struct.Struct(">Q")
+_ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+_CODECS = ("ascii", "latin_1", "utf_8", "utf_16", "utf_16_le", "utf_16_be", "cp437")
+
+
+def main() -> None:
+    """Serves calls until the other end closes. The one argument is JSON, made by `vesta_common.sandbox.process`."""
+    told = json.loads(sys.argv[1])
+    channel = int(told["channel"])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's goes to the whole group; the parent ends its children
+    load(told["modules"])
+    folder = Path(told["folder"]) if told["folder"] else None
+    _limit(told)
+    seen, missing = confine(folder, as_nobody=told["as_nobody"])
+    _send(channel, json.dumps(missing).encode())
+    while frame := _receive(channel):
+        function, arguments = pickle.loads(frame)  # noqa: S301 - from our parent
+        for argument in arguments:
+            answer = _answer(function, argument, seen, told["cpu_seconds_max"])
+            _send(channel, pickle.dumps(answer, pickle.HIGHEST_PROTOCOL))
+
+
+def load(modules: list[str]) -> None:
+    """Imports all that calls need, while files can still be read; a module's `warm_up` imports what it would import later."""
+    os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))  # children are as many as processors already
+    for codec in _CODECS:
+        import_module(f"encodings.{codec}")
+    for module in modules:
+        warm_up = getattr(import_module(module), "warm_up", None)
+        if warm_up:
+            warm_up()
+    os.environ.clear()
+
+
+def too_costly(what: str) -> InvalidArgument:
+    """The error for a call that needed too much."""
+    return InvalidArgument(f"decoding the image takes {what} than it may; scale it down", reason="IMAGE_TOO_COSTLY")
+
+
+def _limit(told: Mapping[str, Any]) -> None:
+    """Bounds memory and what may be written, forbids core dumps, and lets go of the log that the parent writes to."""
+    for limit, most in (
+        (resource.RLIMIT_AS, told["memory_bytes_max"]),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, told["file_bytes_max"]),
+    ):
+        resource.setrlimit(limit, (most, most))
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+
+
+def _answer(function: Callable[..., Any] | str, argument: Any, folder: Path | None, cpu_seconds_max: int) -> Any:
+    _allow_seconds(cpu_seconds_max)
+    try:
+        if isinstance(function, str):
+            module, _, name = function.partition(":")
+            return getattr(sys.modules[module], name)(folder, argument)
+        return function(argument)
+    except VestaError as error:
+        return error
+    except MemoryError:
+        return too_costly("more memory")
+    except Exception as error:  # noqa: BLE001 - whatever it is, the caller hears of it
+        return Internal(f"the sandboxed function failed: {error!r}", reason="SANDBOX_FAILED")
+
+
+def _allow_seconds(cpu_seconds_max: int) -> None:
+    """The kernel kills this process where it works longer than that from now on."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    spent = int(usage.ru_utime + usage.ru_stime) + 1
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (spent + cpu_seconds_max, hard))
+
+
+# Not over `socket`: what is left to this process is to read and to write.
+
+
+def _send(channel: int, content: bytes) -> None:
+    for part in (FRAME_HEADER.pack(len(content)), content):
+        view = memoryview(part)
+        while view:
+            view = view[os.write(channel, view) :]
+
+
+def _receive(channel: int) -> bytearray | None:
+    header = _receive_exactly(channel, FRAME_HEADER.size)
+    return header and _receive_exactly(channel, FRAME_HEADER.unpack(header)[0])
+
+
+def _receive_exactly(channel: int, size_bytes: int) -> bytearray | None:
+    """None where the other end has closed."""
+    buffer = bytearray(size_bytes)
+    view = memoryview(buffer)
+    while view:
+        count = os.readv(channel, [view])
+        if not count:
+            return None
+        view = view[count:]
+    return buffer

@@ -1,0 +1,65 @@
+"""System calls of Linux for which Python 3.11 has no function. Each raises OSError."""
+
+import ctypes
+import os
+import platform
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 4, 22, 38
+_SECCOMP_MODE_FILTER = 2
+CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWNET = 0x08000000, 0x10000000, 0x40000000
+
+MACHINE = platform.machine()
+
+
+class _Program(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
+
+
+def forbid_dumps() -> None:
+    """Closes this process's memory and environment to all processes of the same user: no ptrace, no /proc/PID/mem or environ.
+
+    The files of /proc/self belong to root from then on, and no core is dumped. It does not outlast an exec.
+    """
+    _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def forbid_new_privileges() -> None:
+    """No later exec gains privileges by set-user-id bits; the condition for filters without privileges."""
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def filter_system_calls(program: bytes) -> None:
+    """Installs a seccomp filter for this process.
+
+    Args:
+        program: `struct sock_filter`s of eight bytes each.
+    """
+    described = _Program(len(program) // 8, program)
+    _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(described))
+
+
+def unshare(flags: int) -> None:
+    """Moves this process into new namespaces."""
+    _checked(_LIBC.unshare(ctypes.c_int(flags)))
+
+
+def syscall(number: int, *arguments: int | ctypes.Array[ctypes.c_char] | None) -> int:
+    """The result of a system call by its number."""
+    return _checked(_LIBC.syscall(ctypes.c_long(number), *(_passed(argument) for argument in arguments)))
+
+
+def _passed(argument: int | ctypes.Array[ctypes.c_char] | None) -> object:
+    return ctypes.c_long(argument) if isinstance(argument, int) else argument
+
+
+def _prctl(option: int, value: int, more: int = 0) -> None:
+    arguments = (ctypes.c_ulong(each) for each in (value, more, 0, 0))
+    _checked(_LIBC.prctl(ctypes.c_int(option), *arguments))
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return int(result)

@@ -1,0 +1,48 @@
+"""Unpacks zip archives within limits. Runs in a child that sees the archive's folder alone (`vesta_common.sandbox`)."""
+
+import lzma
+import stat
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+
+from vesta_datasets.archived import UnreadableArchiveError
+
+ENTRIES_MAX = 2_000_000
+UNPACKED_BYTES_MAX = 64 * 1024**3
+RATIO_MAX = 200
+_DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+    *(EOFError, LookupError, OSError, RuntimeError, UnicodeError),
+)
+"""What `zipfile` raises at damaged archives, depending on where they are damaged."""
+
+
+def unpack_zip(folder: Path, names: tuple[str, str]) -> None:
+    """Unpacks an archive within limits; links and paths that lead outside are refused.
+
+    Args:
+        names: of the archive, and of the folder to be made for its files, both in `folder`.
+
+    Raises:
+        UnreadableArchiveError: it is no zip archive, is a bomb, or reaches outside itself.
+    """
+    archive, target = (folder / name for name in names)
+    target.mkdir()
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            entries = opened.infolist()
+            size = sum(entry.file_size for entry in entries)
+            packed = sum(entry.compress_size for entry in entries) or 1
+            if len(entries) > ENTRIES_MAX or size > UNPACKED_BYTES_MAX or size / packed > RATIO_MAX:
+                raise UnreadableArchiveError(
+                    f"the archive would unpack to {size} bytes in {len(entries)} files, which is more than is allowed"
+                )
+            for entry in entries:
+                within = (target / entry.filename).resolve()
+                if not within.is_relative_to(target.resolve()) or stat.S_ISLNK(entry.external_attr >> 16):
+                    raise UnreadableArchiveError(f"the archive's entry {entry.filename!r} leads outside of it")
+            opened.extractall(target)
+    except _DAMAGED as error:
+        raise UnreadableArchiveError(f"the archive cannot be unpacked: {error}") from error
