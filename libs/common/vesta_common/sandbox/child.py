@@ -45,14 +45,16 @@ def main() -> None:
 
 def load(modules: list[str]) -> None:
     """Imports all that calls need, while files can still be read; a module's `warm_up` imports what it would import later."""
-    os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))  # children are as many as processors already
+    for name in _ONE_THREAD:
+        os.putenv(name, "1")  # children are as many as processors already
     for codec in _CODECS:
         import_module(f"encodings.{codec}")
     for module in modules:
         warm_up = getattr(import_module(module), "warm_up", None)
         if warm_up:
             warm_up()
-    os.environ.clear()
+    for name in _ONE_THREAD:
+        os.unsetenv(name)
 
 
 def too_costly(what: str) -> InvalidArgument:
