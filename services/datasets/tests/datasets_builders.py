@@ -9,10 +9,11 @@ from typing import Any
 
 import grpc
 import numpy as np
+import pytest
 from PIL import Image
 from vesta_common.client import MESSAGE_BYTES_MAX
 from vesta_common.clock import ManualClock
-from vesta_common.errors import ResourceExhausted
+from vesta_common.errors import ResourceExhausted, VestaError
 from vesta_common.events import Event, new_event
 from vesta_common.objects import ObjectStore
 from vesta_contracts.common.v1 import Annotation, ConceptScore, ImageLabel, ImageScores, Media
@@ -84,6 +85,13 @@ def a_zip(files: Mapping[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes
         for name, content in files.items():
             opened.writestr(name, content)
     return target.getvalue()
+
+
+def refusal(error: type[VestaError], call: Callable[[], object], reason: str) -> None:
+    """Holds where the call is refused so."""
+    with pytest.raises(error) as refused:
+        call()
+    assert refused.value.reason == reason
 
 
 class Ingest:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from datasets_builders import DIMENSION, PROJECT, Datasets, a_medium, a_zip, says
+from datasets_builders import DIMENSION, PROJECT, Datasets, a_medium, a_zip, refusal, says
 from google.api import httpbody_pb2
 from google.protobuf.field_mask_pb2 import FieldMask
 from vesta_common.errors import (
@@ -15,7 +15,6 @@ from vesta_common.errors import (
     InvalidArgument,
     NotFound,
     ResourceExhausted,
-    VestaError,
 )
 from vesta_common.events import new_event
 from vesta_common.objects import ObjectRef, ObjectStore
@@ -65,12 +64,6 @@ from vesta_datasets.api.item_service import ItemService
 from vesta_datasets.api.snapshot_service import SnapshotService
 from vesta_datasets.candidates import Candidates
 from vesta_datasets.store.pool import CandidatePool, PoolLimits
-
-
-def refusal(error: type[VestaError], call, reason: str) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(error) as refused:
-        call()
-    assert refused.value.reason == reason
 
 
 def test_a_picture_is_there_once_and_told_once(datasets: Datasets) -> None:
@@ -535,6 +528,36 @@ def test_a_concept_in_use_is_retired_not_removed(datasets: Datasets) -> None:
         "TAXONOMY_INVALID",
     )
     assert item.name
+
+
+def test_a_dataset_that_does_not_say_gets_a_test_side(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset(split_policy=None)
+    policy = datasets.datasets.GetDataset(GetDatasetRequest(name=dataset)).split_policy
+    assert policy == SplitPolicy(validation_share=0, test_share=0.2)
+    sides = [one.split for one in datasets.add(dataset, *map(a_medium, range(200)))]
+    assert 20 < sides.count(Split.SPLIT_TEST) < 60
+    assert sides.count(Split.SPLIT_VALIDATION) == 0
+    assert datasets.counts(dataset).test_item_count == sides.count(Split.SPLIT_TEST)
+
+
+def test_shares_that_are_asked_for_are_honoured_and_told(datasets: Datasets) -> None:
+    none = SplitPolicy(test_share=0.0)
+    dataset = datasets.a_dataset("none", split_policy=none)
+    answered = datasets.datasets.GetDataset(GetDatasetRequest(name=dataset)).split_policy
+    assert (answered, answered.HasField("test_share")) == (none, True)
+    assert {one.split for one in datasets.add(dataset, *map(a_medium, range(50)))} == {Split.SPLIT_TRAIN}
+    half = datasets.a_dataset("half", split_policy=SplitPolicy(validation_share=0.5))
+    answered = datasets.datasets.GetDataset(GetDatasetRequest(name=half)).split_policy
+    assert (answered.validation_share, answered.test_share) == (0.5, 0.2)
+
+
+def test_a_dataset_that_is_older_than_the_default_keeps_its_sides(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    body = Dataset(taxonomy=f"{PROJECT}/taxonomies/vehicles").SerializeToString()
+    with datasets.store.postgres.transaction() as connection:
+        connection.execute("UPDATE datasets SET body = %s", (body,))
+    assert {one.split for one in datasets.add(dataset, *map(a_medium, range(50)))} == {Split.SPLIT_TRAIN}
+    assert datasets.datasets.GetDataset(GetDatasetRequest(name=dataset)).split_policy.HasField("test_share")
 
 
 def test_shares_that_leave_nothing_to_learn_from_are_refused(datasets: Datasets) -> None:

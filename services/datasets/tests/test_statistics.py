@@ -1,12 +1,16 @@
 """Counts add up, and a difference names what changed."""
 
+from datetime import UTC, datetime
+
 import pytest
 from vesta_datasets.manifest import ManifestRow
 from vesta_datasets.splits import Split
 from vesta_datasets.statistics import Difference, Relabelled, diff, statistics
 
 
-def a_row(name, labels=("van",), split="TRAIN", width_px=640, height_px=480, reviewed=False, control=False):
+def a_row(
+    name, labels=("van",), split="TRAIN", width_px=640, height_px=480, reviewed=False, control=False, accepted=False
+):
     return ManifestRow(
         name=name,
         sha256="ab" * 32,
@@ -18,12 +22,13 @@ def a_row(name, labels=("van",), split="TRAIN", width_px=640, height_px=480, rev
         labels=labels,
         reviewed=reviewed,
         control=control,
+        accept_time=datetime(2026, 3, 1, tzinfo=UTC) if accepted or labels is not None else None,
     )
 
 
 def test_an_empty_snapshot_has_statistics():
     figures = statistics([])
-    assert figures.imbalance == 0.0
+    assert figures.imbalance is None
     assert {side.item_count for side in figures.splits.values()} == {0}
 
 
@@ -40,6 +45,13 @@ def test_each_side_counts_its_items_labels_and_concepts():
     assert (train.item_count, train.labelled_count, train.concept_counts) == (3, 2, {"van": 2, "red": 1})
     assert (test.item_count, test.labelled_count, test.concept_counts) == (2, 2, {"red": 1})
     assert (figures.reviewed_count, figures.control_count) == (1, 1)
+
+
+def test_each_side_counts_what_a_classification_leaves_out():
+    rows = [a_row("1"), a_row("2", ()), a_row("3", ("red", "van")), a_row("4", None, accepted=True), a_row("5", None)]
+    train = statistics(rows).splits[Split.TRAIN]
+    assert (train.item_count, train.labelled_count) == (5, 3)
+    assert (train.no_label_count, train.several_labels_count, train.only_shapes_count) == (1, 1, 1)
 
 
 def test_imbalance_is_the_commonest_over_the_rarest_of_the_training_side():

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from vesta_common.errors import InvalidArgument, Violation
+from vesta_common.image_labels import image_labels
 from vesta_common.messages import without
 from vesta_common.shapes import find_flaw
 from vesta_contracts.common.v1 import Annotation, Media, PixelBox, PixelPoint
@@ -43,8 +44,28 @@ def check_annotations(
 
 
 def labels_of(annotations: Iterable[Annotation]) -> tuple[str, ...]:
-    """The concepts that the annotations state, sorted, each once."""
+    """The concepts of the image labels among the annotations, sorted, each once; empty too where there are shapes alone."""
+    return image_labels(annotations) or ()
+
+
+def shape_concepts_of(annotations: Iterable[Annotation]) -> tuple[str, ...]:
+    """The concepts of boxes, masks and other shapes among the annotations, sorted, each once."""
+    return tuple(sorted({one.concept for one in annotations if not one.HasField("image_label")}))
+
+
+def concepts_of(annotations: Iterable[Annotation]) -> tuple[str, ...]:
+    """The concepts that the annotations state of the image or of a part of it, sorted, each once."""
     return tuple(sorted({annotation.concept for annotation in annotations}))
+
+
+def with_shapes_kept(answer: Sequence[Annotation], accepted: Iterable[Annotation]) -> list[Annotation]:
+    """An expert's answer with the shapes that were accepted before, where it says what the image as a whole shows and no more.
+
+    An answer that has shapes, or states none of the concepts, stands for itself.
+    """
+    if not answer or shape_concepts_of(answer):
+        return list(answer)
+    return [*answer, *(one for one in accepted if not one.HasField("image_label"))]
 
 
 def say_the_same(one: Iterable[Annotation], other: Iterable[Annotation]) -> bool:

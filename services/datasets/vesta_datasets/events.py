@@ -11,6 +11,7 @@ from vesta_contracts.annotation.v1 import TaskAccepted
 from vesta_contracts.datasets.v1 import AcceptedAnnotations, ItemAnnotated
 from vesta_contracts.serving.v1 import PredictionMade
 
+from vesta_datasets.annotations import with_shapes_kept
 from vesta_datasets.store import Store
 from vesta_datasets.store.items import Outcome
 from vesta_datasets.store.predictions import ScoringModel
@@ -35,8 +36,10 @@ class Reactions:
     def handle_task_accepted(self, connection: Connection, event: Event) -> None:
         """Keeps an expert's answer with its item and publishes that, unless a later decision is there."""
         told: TaskAccepted = event.payload
+        item = self._store.items.find_locked(connection, told.item)
+        kept = item.accepted.annotations if item and item.accepted else ()
         accepted = AcceptedAnnotations(
-            annotations=told.annotations,
+            annotations=with_shapes_kept(told.annotations, kept),
             annotators=told.annotators,
             reviewer=told.reviewer,
             reviewed=bool(told.reviewer),

@@ -6,7 +6,8 @@ from vesta_common.filters import Field, Where, boolean, compile_filter, instant,
 
 _FIELDS: Mapping[str, Field] = {
     "split": Field("items.split", one_of("TRAIN", "VALIDATION", "TEST")),
-    "labelled": Field("(items.accepted IS NOT NULL)", boolean),
+    "labelled": Field("items.labelled", boolean),
+    "annotated": Field("(items.accepted IS NOT NULL)", boolean),
     "reviewed": Field("items.reviewed", boolean),
     "control": Field("items.control", boolean),
     "duplicate": Field("(items.duplicate_of <> '')", boolean),
@@ -14,6 +15,7 @@ _FIELDS: Mapping[str, Field] = {
     "scored": Field("(items.scores IS NOT NULL)", boolean),
     "label": Field("", has="(items.labels @> ARRAY[%(value)s])"),
     "labels": Field("", has="(items.labels @> ARRAY[%(value)s])"),
+    "concept": Field("", has="(items.labels @> ARRAY[%(value)s] OR items.shape_concepts @> ARRAY[%(value)s])"),
     "predicted": Field("", has="(%(value)s = ANY(items.predicted_labels))"),
     "model_version": Field("items.scored_by"),
     "score": Field("items.score", float, ordered=True),

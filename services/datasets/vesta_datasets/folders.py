@@ -13,7 +13,7 @@ from pathlib import Path
 
 from vesta_contracts.common.v1 import Annotation, ImageLabel
 
-from vesta_datasets.annotations import labels_of
+from vesta_datasets.annotations import concepts_of
 from vesta_datasets.archived import ArchivedItem, cannot_hold, is_hidden, side_of
 
 UNDECIDED_FOLDER = "no_label"
@@ -47,7 +47,7 @@ def write_folders(items: Iterable[ArchivedItem], folder: Path) -> None:
     """
     for item in items:
         _check(item)
-        for concept in labels_of(item.annotations or ()):
+        for concept in concepts_of(item.annotations or ()):
             target = folder / (item.split.lower() or "train") / concept
             target.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(item.path, target / item.path.name)
@@ -80,7 +80,7 @@ def _with_labels_of_copies(items: Sequence[ArchivedItem]) -> list[ArchivedItem]:
     digests = [_digest(item.path) for item in items]
     concepts: dict[str, set[str]] = {}
     for digest, item in zip(digests, items, strict=True):
-        concepts.setdefault(digest, set()).update(labels_of(item.annotations or ()))
+        concepts.setdefault(digest, set()).update(concepts_of(item.annotations or ()))
     return [
         replace(item, annotations=[_label(concept) for concept in sorted(concepts[digest])] or None)
         for digest, item in zip(digests, items, strict=True)

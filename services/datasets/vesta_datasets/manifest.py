@@ -56,8 +56,8 @@ class ManifestRow:
         width_px: of the stored image.
         height_px: of the stored image.
         split: "TRAIN", "VALIDATION" or "TEST".
-        labels: ids of the concepts accepted for it, sorted, each once; empty says "none of the concepts", None that
-            nobody has decided.
+        labels: concepts of the image labels accepted for it, sorted, each once; empty says "none of the concepts", None that
+            nobody has decided what the image as a whole shows: nothing is accepted, or shapes alone are.
         annotations: the accepted annotations, a serialised `vesta.datasets.v1.AnnotationList`; empty if there are none.
         annotators: who annotated, resource names.
         reviewer: who reviewed; empty where nobody did.
@@ -84,6 +84,16 @@ class ManifestRow:
     task: str = ""
     model_version: str = ""
     accept_time: datetime | None = None
+
+    @property
+    def annotated(self) -> bool:
+        """Whether anything is accepted for it: image labels, shapes, or that it shows none of the concepts."""
+        return self.accept_time is not None
+
+    @property
+    def only_shapes(self) -> bool:
+        """Whether shapes are accepted for it and no image label is."""
+        return self.annotated and self.labels is None
 
 
 def digest(rows: Iterable[ManifestRow]) -> str:

@@ -17,12 +17,12 @@ UPDATE taxonomies SET body = :body, update_time = :now WHERE name = :name;
 DELETE FROM taxonomies WHERE name = :name;
 
 -- name: list_used_labels
--- Concepts that items bear, of the datasets of a taxonomy.
-SELECT DISTINCT unnest(labels) AS label FROM items JOIN datasets ON datasets.name = items.dataset
+-- Concepts that items bear, as image labels or with shapes, of the datasets of a taxonomy.
+SELECT DISTINCT unnest(labels || shape_concepts) AS label FROM items JOIN datasets ON datasets.name = items.dataset
 WHERE datasets.taxonomy = :taxonomy;
 
 -- name: list_borne_labels
-SELECT DISTINCT unnest(labels) AS label FROM items WHERE dataset = :dataset;
+SELECT DISTINCT unnest(labels || shape_concepts) AS label FROM items WHERE dataset = :dataset;
 
 -- name: insert_dataset!
 INSERT INTO datasets (name, parent, taxonomy, body, create_time, update_time)
@@ -50,15 +50,17 @@ SELECT
     datasets.name AS dataset,
     datasets.scored_by AS scored_model_version,
     count(items.name) AS item_count,
-    count(*) FILTER (WHERE accepted IS NOT NULL) AS labelled_count,
-    count(*) FILTER (WHERE accepted IS NOT NULL AND split = 'TRAIN' AND NOT straddles) AS train_labelled_count,
-    count(*) FILTER (WHERE accepted IS NOT NULL AND split = 'TEST' AND NOT straddles) AS test_labelled_count,
+    count(*) FILTER (WHERE accepted IS NOT NULL) AS annotated_count,
+    count(*) FILTER (WHERE labelled) AS labelled_count,
+    count(*) FILTER (WHERE labelled AND split = 'TRAIN' AND NOT straddles) AS train_labelled_count,
+    count(*) FILTER (WHERE split = 'TEST' AND NOT straddles) AS test_item_count,
+    count(*) FILTER (WHERE labelled AND split = 'TEST' AND NOT straddles) AS test_labelled_count,
     count(*) FILTER (WHERE duplicate_of <> '') AS duplicate_count,
-    count(*) FILTER (WHERE accepted IS NULL AND split = 'TRAIN' AND duplicate_of = '') AS pool_count,
+    count(*) FILTER (WHERE NOT labelled AND split = 'TRAIN' AND duplicate_of = '') AS pool_count,
     count(*) FILTER (WHERE items.scored_by = datasets.scored_by AND items.scored_by <> '') AS scored_count,
-    count(*) FILTER (WHERE accepted IS NULL AND split = 'TRAIN' AND duplicate_of = '' AND items.scored_by = datasets.scored_by
+    count(*) FILTER (WHERE NOT labelled AND split = 'TRAIN' AND duplicate_of = '' AND items.scored_by = datasets.scored_by
         AND items.scored_by <> '') AS pool_scored_count,
-    count(*) FILTER (WHERE accepted IS NULL AND split = 'TRAIN' AND duplicate_of = '' AND items.scored_by = datasets.scored_by
+    count(*) FILTER (WHERE NOT labelled AND split = 'TRAIN' AND duplicate_of = '' AND items.scored_by = datasets.scored_by
         AND items.scored_by <> '' AND NOT uncertain) AS pool_certain_count,
     (SELECT count(*) FROM embeddings WHERE embeddings.dataset = datasets.name) AS embedded_count
 FROM datasets LEFT JOIN items ON items.dataset = datasets.name
@@ -125,7 +127,7 @@ DELETE FROM items WHERE name = :name;
 -- name: accept!
 -- Writes the decision that stands; which one that is has been found with the row locked.
 UPDATE items SET
-    accepted = :accepted, labels = :labels, reviewed = :reviewed, control = control OR :control, update_time = :now
+    accepted = :accepted, labels = :labels, shape_concepts = :shape_concepts, reviewed = :reviewed, control = control OR :control, update_time = :now
 WHERE name = :name;
 
 -- name: put_scores!
@@ -155,8 +157,8 @@ SELECT vector_dims(embedding) FROM embeddings WHERE dataset = :dataset AND space
 -- name: count_pool^
 -- The training side, duplicates aside: how many items may be chosen, how many are labelled or on their way, how long vectors are.
 SELECT
-    count(*) FILTER (WHERE accepted IS NULL AND NOT name = ANY(:excluded)) AS free_count,
-    count(*) FILTER (WHERE accepted IS NOT NULL OR name = ANY(:excluded)) AS held_count,
+    count(*) FILTER (WHERE NOT labelled AND NOT name = ANY(:excluded)) AS free_count,
+    count(*) FILTER (WHERE labelled OR name = ANY(:excluded)) AS held_count,
     (SELECT vector_dims(embedding) FROM embeddings
         WHERE embeddings.dataset = :dataset AND space = :space LIMIT 1) AS dimension
 FROM items WHERE dataset = :dataset AND split = 'TRAIN' AND duplicate_of = '';
@@ -167,7 +169,7 @@ SELECT drawn.name, drawn.held, items.scores, embeddings.embedding
 FROM (
     SELECT name, held, row_number() OVER (PARTITION BY held ORDER BY hashtextextended(name, :seed), name) AS place
     FROM (
-        SELECT name, accepted IS NOT NULL OR name = ANY(:excluded) AS held FROM items
+        SELECT name, labelled OR name = ANY(:excluded) AS held FROM items
         WHERE dataset = :dataset AND split = 'TRAIN' AND duplicate_of = ''
     ) AS side
 ) AS drawn
@@ -177,7 +179,7 @@ WHERE drawn.place <= CASE WHEN drawn.held THEN :held_max ELSE :free_max END
 ORDER BY drawn.name;
 
 -- name: list_for_snapshot
-SELECT name, sha256, media, split, labels, accepted FROM items WHERE dataset = :dataset AND NOT straddles ORDER BY name;
+SELECT name, sha256, media, split, labelled, labels, accepted FROM items WHERE dataset = :dataset AND NOT straddles ORDER BY name;
 
 -- name: insert_snapshot!
 INSERT INTO snapshots (name, dataset, body, create_time) VALUES (:name, :dataset, :body, :now);

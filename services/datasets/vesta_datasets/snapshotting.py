@@ -14,11 +14,11 @@ def write_snapshot(snapshot: Snapshot, rows: list[ManifestRow], objects: ObjectS
     """Stores the manifest and fills in what the snapshot tells of it.
 
     Raises:
-        FailedPrecondition: SNAPSHOT_EMPTY, nothing is labelled.
+        FailedPrecondition: SNAPSHOT_EMPTY, nothing is annotated.
     """
-    if not any(row.labels is not None for row in rows):
+    if not any(row.annotated for row in rows):
         raise FailedPrecondition(
-            "nothing in the dataset is labelled yet; label some items first", reason="SNAPSHOT_EMPTY"
+            "nothing in the dataset is annotated yet; label some items first", reason="SNAPSHOT_EMPTY"
         )
     stored = objects.put("manifests", write_manifest(rows))
     found = statistics(rows)
@@ -33,6 +33,9 @@ def write_snapshot(snapshot: Snapshot, rows: list[ManifestRow], objects: ObjectS
                     item_count=side.item_count,
                     labelled_count=side.labelled_count,
                     concept_counts=dict(side.concept_counts),
+                    no_label_count=side.no_label_count,
+                    several_labels_count=side.several_labels_count,
+                    only_shapes_count=side.only_shapes_count,
                 )
                 for split, side in found.splits.items()
             ],

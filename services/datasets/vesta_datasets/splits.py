@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+TEST_SHARE_DEFAULT = 0.2
+"""Of a dataset that does not say: without test items nobody could tell how good a model is, or which of two is better."""
+
 
 class Split(StrEnum):
     """A side of a split; the value is what manifests bear."""

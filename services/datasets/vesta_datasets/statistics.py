@@ -10,11 +10,23 @@ from vesta_datasets.splits import Split
 
 @dataclass(frozen=True, slots=True)
 class SplitStatistics:
-    """One side: how many items, how many that somebody decided on, and those by concept (most frequent first)."""
+    """One side.
+
+    Args:
+        item_count: all items.
+        labelled_count: items whose image labels are accepted, those with none of the concepts among them.
+        concept_counts: items by image label, the most frequent first.
+        no_label_count: of the labelled ones, those with none of the concepts.
+        several_labels_count: of the labelled ones, those with more than one concept.
+        only_shapes_count: items with accepted shapes and no image label.
+    """
 
     item_count: int
     labelled_count: int
     concept_counts: Mapping[str, int]
+    no_label_count: int = 0
+    several_labels_count: int = 0
+    only_shapes_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +38,18 @@ class Statistics:
         reviewed_count: items that a second person looked at.
         control_count: items that the random control arm drew.
         imbalance: items of the most frequent concept ÷ those of the rarest that occurs, on the training side; 1 where
-            all are equal, 0 where nothing is labelled.
+            all are equal, None where no item there has a label.
     """
 
     splits: Mapping[Split, SplitStatistics]
     reviewed_count: int
     control_count: int
-    imbalance: float
+    imbalance: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Relabelled:
-    """An item whose labels changed; None says that nobody had decided."""
+    """An item whose image labels changed; None says that nobody had decided."""
 
     name: str
     labels_before: tuple[str, ...] | None
@@ -61,7 +73,7 @@ def statistics(rows: Sequence[ManifestRow]) -> Statistics:
         splits=splits,
         reviewed_count=sum(row.reviewed for row in rows),
         control_count=sum(row.control for row in rows),
-        imbalance=max(counts) / min(counts) if counts else 0.0,
+        imbalance=max(counts) / min(counts) if counts else None,
     )
 
 
@@ -83,7 +95,15 @@ def diff(before: Iterable[ManifestRow], after: Iterable[ManifestRow]) -> Differe
 def _of_split(rows: Sequence[ManifestRow]) -> SplitStatistics:
     counts = Counter(label for row in rows for label in row.labels or ())
     ordered = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
-    return SplitStatistics(len(rows), sum(row.labels is not None for row in rows), dict(ordered))
+    labelled = [row.labels for row in rows if row.labels is not None]
+    return SplitStatistics(
+        item_count=len(rows),
+        labelled_count=len(labelled),
+        concept_counts=dict(ordered),
+        no_label_count=sum(not labels for labels in labelled),
+        several_labels_count=sum(len(labels) > 1 for labels in labelled),
+        only_shapes_count=sum(row.only_shapes for row in rows),
+    )
 
 
 def _label_set(row: ManifestRow) -> frozenset[str] | None:

@@ -21,7 +21,7 @@ from vesta_contracts.datasets.v1 import (
 )
 
 from vesta_datasets.adding import add_items
-from vesta_datasets.annotations import labels_of, say_the_same
+from vesta_datasets.annotations import concepts_of, say_the_same
 from vesta_datasets.archived import ArchivedItem
 from vesta_datasets.archives import pack, unpack
 from vesta_datasets.manifest import ManifestRow, read_manifest
@@ -147,21 +147,21 @@ class Export:
     def __call__(self, claim: Claim, /) -> ExportDatasetResponse:
         """Where the archive lies."""
         request = ExportDatasetRequest.FromString(claim.request)
-        labelled, concepts = self._labelled(request)
+        annotated, concepts = self._annotated(request)
         with tempfile.TemporaryDirectory(prefix="vesta-export-") as scratch:
             entries = []
-            for done, row in enumerate(labelled):
+            for done, row in enumerate(annotated):
                 if done % BATCH_FILES_MAX == 0:
                     claim.check()
                     with self._store.postgres.transaction() as connection:
-                        claim.advance(connection, Progress(done, len(labelled)))
+                        claim.advance(connection, Progress(done, len(annotated)))
                 entries.append(self._fetched(row, Path(scratch)))
             archive = pack(entries, concepts, request.format, Path(scratch) / "out")
             key = f"{archive_folder(request.name)}/{claim.name.rpartition('/')[2]}.zip"
             stored = self._objects.put_named(key, archive)
         return ExportDatasetResponse(archive_key=key, item_count=len(entries), size_bytes=stored.size_bytes)
 
-    def _labelled(self, request: ExportDatasetRequest) -> tuple[list[ManifestRow], list[str]]:
+    def _annotated(self, request: ExportDatasetRequest) -> tuple[list[ManifestRow], list[str]]:
         """The items to export, and the concepts: those of the taxonomy, and after them what else the items bear."""
         with self._store.postgres.transaction() as connection:
             dataset = self._store.datasets.get(connection, request.name, counted=False)
@@ -171,17 +171,20 @@ class Export:
             rows = read_manifest(self._objects.get(snapshot.manifest_key))
         else:
             rows = self._store.snapshots.read_manifest_rows(request.name)
-        labelled = [row for row in rows if row.labels is not None]
-        borne = {label for row in labelled for label in row.labels or ()}
-        return labelled, list(dict.fromkeys([*(concept.id for concept in taxonomy.concepts), *sorted(borne)]))
+        annotated = [row for row in rows if row.annotated]
+        borne = {concept for row in annotated for concept in concepts_of(_annotations_of(row))}
+        return annotated, list(dict.fromkeys([*(concept.id for concept in taxonomy.concepts), *sorted(borne)]))
 
     def _fetched(self, row: ManifestRow, folder: Path) -> ArchivedItem:
         """An item with its picture on the disk."""
         suffix = ".png" if row.mime_type == "image/png" else ".jpg"
         path = folder / f"{row.name.rpartition('/')[2]}{suffix}"
         path.write_bytes(self._objects.get(row.object_key, sha256=row.sha256))
-        annotations: list[Annotation] = list(AnnotationList.FromString(row.annotations).annotations)
-        return ArchivedItem(path.name, path, row.split, annotations, row.width_px, row.height_px)
+        return ArchivedItem(path.name, path, row.split, _annotations_of(row), row.width_px, row.height_px)
+
+
+def _annotations_of(row: ManifestRow) -> list[Annotation]:
+    return list(AnnotationList.FromString(row.annotations).annotations)
 
 
 def _refusal_of(entry: ArchivedItem) -> IngestedMedia | None:
@@ -201,7 +204,7 @@ def _new_item(entry: ArchivedItem, found: IngestedMedia) -> NewItem:
 
 def _differs(item: str, accepted: Iterable[Annotation], brought: Iterable[Annotation]) -> str:
     """Why annotations that come along are not kept."""
-    here, there = (", ".join(labels_of(told)) or "none of the concepts" for told in (accepted, brought))
+    here, there = (", ".join(concepts_of(told)) or "none of the concepts" for told in (accepted, brought))
     told = f"labelled {here} where the archive says {there}" if here != there else "with other shapes accepted"
     return f"is there already as {item}, {told}; where the archive is right, correct the item"
 

@@ -24,11 +24,12 @@ from vesta_contracts.datasets.v1 import (
     ImportDatasetRequest,
     ListDatasetsRequest,
     ListDatasetsResponse,
+    SplitPolicy,
     UpdateDatasetRequest,
 )
 
 from vesta_datasets.operations import EXPORT, IMPORT, Operations
-from vesta_datasets.splits import Shares
+from vesta_datasets.splits import TEST_SHARE_DEFAULT, Shares
 from vesta_datasets.store import Store
 from vesta_datasets.taxonomies import check_holds
 from vesta_datasets.transfers import owns
@@ -46,19 +47,13 @@ class DatasetService(DatasetServiceServicer):
 
     def CreateDataset(self, request: CreateDatasetRequest, context: grpc.ServicerContext) -> Dataset:
         """Keeps a new dataset."""
-        policy = request.dataset.split_policy
-        try:
-            Shares(policy.validation_share, policy.test_share)
-        except ValueError as error:
-            raise InvalidArgument(
-                f"dataset.split_policy: {error}",
-                reason="SPLIT_POLICY_INVALID",
-                violations=[Violation("dataset.split_policy", str(error))],
-            ) from error
+        policy = _split_policy(request.dataset.split_policy)
         name = f"{request.parent}/datasets/{request.dataset_id or new_id()}"
 
         def create(connection: Connection) -> Dataset:
-            self._store.datasets.insert(connection, copy_of(request.dataset, name=name))
+            dataset = copy_of(request.dataset, name=name)
+            dataset.split_policy.CopyFrom(policy)
+            self._store.datasets.insert(connection, dataset)
             return self._store.datasets.get(connection, name)
 
         try:
@@ -137,6 +132,20 @@ class DatasetService(DatasetServiceServicer):
         operation = run_once(self._store.postgres, request, operations_pb2.Operation, begin)
         self._operations.wake()
         return operation
+
+
+def _split_policy(asked: SplitPolicy) -> SplitPolicy:
+    """The policy with its default filled in. Raises InvalidArgument where it leaves nothing to learn from."""
+    test_share = asked.test_share if asked.HasField("test_share") else TEST_SHARE_DEFAULT
+    try:
+        shares = Shares(asked.validation_share, test_share)
+    except ValueError as error:
+        raise InvalidArgument(
+            f"dataset.split_policy: {error}; test_share is {TEST_SHARE_DEFAULT} if unset",
+            reason="SPLIT_POLICY_INVALID",
+            violations=[Violation("dataset.split_policy", str(error))],
+        ) from error
+    return SplitPolicy(validation_share=shares.validation, test_share=shares.test)
 
 
 def _check_format(value: ArchiveFormat.ValueType) -> None:

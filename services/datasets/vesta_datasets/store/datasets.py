@@ -72,6 +72,8 @@ class Datasets:
 
 def _dataset(row: Mapping[str, Any], counts: DatasetCounts | None) -> Dataset:
     dataset = resource_of(Dataset, row)
+    if not dataset.split_policy.HasField("test_share"):  # of a dataset that is older than the default
+        dataset.split_policy.test_share = 0.0
     if counts is not None:
         dataset.counts.CopyFrom(counts)
     return dataset

@@ -13,7 +13,7 @@ from vesta_common.resources import existing
 from vesta_contracts.common.v1 import Media
 from vesta_contracts.datasets.v1 import AcceptedAnnotations, Item
 
-from vesta_datasets.annotations import labels_of
+from vesta_datasets.annotations import labels_of, shape_concepts_of
 from vesta_datasets.decisions import latest
 from vesta_datasets.duplicates import bands
 from vesta_datasets.splits import Placement
@@ -118,6 +118,11 @@ class Items:
             existing(rows.get(name), name)
         return {name: _locked(row) for name, row in rows.items()}
 
+    def find_locked(self, connection: Connection, name: str) -> LockedItem | None:
+        """An item, kept from others until the transaction ends; None where it is gone."""
+        row = next(iter(queries.lock_items(connection, names=[name])), None)
+        return _locked(row) if row is not None else None
+
     def update_metadata(self, connection: Connection, name: str, metadata: Mapping[str, str]) -> None:
         """Replaces an item's metadata."""
         queries.update_metadata(connection, name=name, metadata=json.dumps(dict(metadata)), now=self._clock.now())
@@ -129,10 +134,9 @@ class Items:
 
     def accept(self, connection: Connection, name: str, made: AcceptedAnnotations) -> Outcome:
         """Keeps a decision on an item, unless a later one is there: events arrive late and are replayed."""
-        row = next(iter(queries.lock_items(connection, names=[name])), None)
-        if row is None:
+        item = self.find_locked(connection, name)
+        if item is None:
             return Outcome.GONE
-        item = _locked(row)
         made = copy_of(made, control=made.control or item.control)
         standing = latest(item.accepted, made)
         if standing != item.accepted:
@@ -141,6 +145,7 @@ class Items:
                 name=name,
                 accepted=standing.SerializeToString(),
                 labels=list(labels_of(standing.annotations)),
+                shape_concepts=list(shape_concepts_of(standing.annotations)),
                 reviewed=standing.reviewed,
                 control=standing.control,
                 now=self._clock.now(),

@@ -52,7 +52,7 @@ def _manifest_row(row: Mapping[str, Any]) -> ManifestRow:
     if row["accepted"] is not None:
         accepted = AcceptedAnnotations.FromString(bytes(row["accepted"]))
         facts = {
-            "labels": tuple(sorted(row["labels"])),
+            "labels": tuple(sorted(row["labels"])) if row["labelled"] else None,
             "annotations": AnnotationList(annotations=accepted.annotations).SerializeToString(deterministic=True),
             "annotators": tuple(accepted.annotators),
             "reviewer": accepted.reviewer,

@@ -282,7 +282,7 @@ class LoopStatus(_message.Message):
     live_accuracy_count: _builtins.int
     @_builtins.property
     def champion_metrics(self) -> _metrics_pb2.Metrics:
-        """The champion's figures on the test side."""
+        """The champion's figures on the test side. Unset where it was not measured; `message` says why."""
 
     @_builtins.property
     def rounds(self) -> _containers.RepeatedCompositeFieldContainer[Global___Round]:
@@ -387,7 +387,7 @@ class Round(_message.Message):
     """Share of the pool that the new model tags without doubt, in [0, 1]; set when scored."""
     @_builtins.property
     def metrics(self) -> _metrics_pb2.Metrics:
-        """Without confusion and reliability, which the version has."""
+        """Without confusion and reliability, which the version has. Unset where nothing was measured; `verdict` says why."""
 
     @_builtins.property
     def verdict(self) -> Global___GateVerdict:

@@ -62,7 +62,7 @@ class Dataset(_message.Message):
     etag: _builtins.str
     @_builtins.property
     def split_policy(self) -> Global___SplitPolicy:
-        """How new items are dealt to the sides. Cannot change: no item ever changes sides."""
+        """How new items are dealt to the sides; a fifth of them to the test side if unset. Cannot change: no item ever changes sides."""
 
     @_builtins.property
     def counts(self) -> Global___DatasetCounts: ...
@@ -102,18 +102,20 @@ class SplitPolicy(_message.Message):
     validation_share: _builtins.float
     """In [0, 0.9]."""
     test_share: _builtins.float
-    """In [0, 0.9]."""
+    """In [0, 0.9]; 0.2 if unset. Of a dataset with 0 no model can be measured, unless items ask for the test side."""
     def __init__(
         self,
         *,
         validation_share: _builtins.float = ...,
-        test_share: _builtins.float = ...,
+        test_share: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_test_share", b"_test_share", "test_share", b"test_share"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["test_share", b"test_share", "validation_share", b"validation_share"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_test_share", b"_test_share", "test_share", b"test_share", "validation_share", b"validation_share"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__test_share: _TypeAlias = _typing.Literal["test_share"]  # noqa: Y015
+    _WhichOneofArgType__test_share: _TypeAlias = _typing.Literal["_test_share", b"_test_share"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__test_share) -> _WhichOneofReturnType__test_share | None: ...
 
 Global___SplitPolicy: _TypeAlias = SplitPolicy  # noqa: Y015
 
@@ -134,16 +136,18 @@ class DatasetCounts(_message.Message):
     SCORED_MODEL_VERSION_FIELD_NUMBER: _builtins.int
     POOL_SCORED_COUNT_FIELD_NUMBER: _builtins.int
     POOL_CERTAIN_COUNT_FIELD_NUMBER: _builtins.int
+    ANNOTATED_COUNT_FIELD_NUMBER: _builtins.int
+    TEST_ITEM_COUNT_FIELD_NUMBER: _builtins.int
     item_count: _builtins.int
     labelled_count: _builtins.int
-    """Items with accepted annotations."""
+    """Items whose image labels are accepted, "none of the concepts" among them. Shapes alone are no image label."""
     train_labelled_count: _builtins.int
     """Labelled items on the training side."""
     test_labelled_count: _builtins.int
     duplicate_count: _builtins.int
     """Items that near-duplicate an older one."""
     pool_count: _builtins.int
-    """Training-side items not labelled yet."""
+    """Training-side items not labelled yet, those that bear shapes alone among them."""
     embedded_count: _builtins.int
     """Items that bear an embedding."""
     scored_count: _builtins.int
@@ -153,6 +157,10 @@ class DatasetCounts(_message.Message):
     pool_scored_count: _builtins.int
     """Items of the pool that bear its scores, and those of them that it is not uncertain of."""
     pool_certain_count: _builtins.int
+    annotated_count: _builtins.int
+    """Items with accepted annotations of any kind, image labels or shapes."""
+    test_item_count: _builtins.int
+    """Items on the test side, labelled or not."""
     def __init__(
         self,
         *,
@@ -167,10 +175,12 @@ class DatasetCounts(_message.Message):
         scored_model_version: _builtins.str = ...,
         pool_scored_count: _builtins.int = ...,
         pool_certain_count: _builtins.int = ...,
+        annotated_count: _builtins.int = ...,
+        test_item_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duplicate_count", b"duplicate_count", "embedded_count", b"embedded_count", "item_count", b"item_count", "labelled_count", b"labelled_count", "pool_certain_count", b"pool_certain_count", "pool_count", b"pool_count", "pool_scored_count", b"pool_scored_count", "scored_count", b"scored_count", "scored_model_version", b"scored_model_version", "test_labelled_count", b"test_labelled_count", "train_labelled_count", b"train_labelled_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotated_count", b"annotated_count", "duplicate_count", b"duplicate_count", "embedded_count", b"embedded_count", "item_count", b"item_count", "labelled_count", b"labelled_count", "pool_certain_count", b"pool_certain_count", "pool_count", b"pool_count", "pool_scored_count", b"pool_scored_count", "scored_count", b"scored_count", "scored_model_version", b"scored_model_version", "test_item_count", b"test_item_count", "test_labelled_count", b"test_labelled_count", "train_labelled_count", b"train_labelled_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -264,8 +264,9 @@ class ListItemsRequest(_message.Message):
     """At most 1000; 50 if unset."""
     page_token: _builtins.str
     filter: _builtins.str
-    """`predicted` is the best concept, or any that a multi-label model predicts.
-    AIP-160 on split, labelled, reviewed, label, predicted, uncertain, score, margin, control, duplicate, file_name, sha256, source, create_time, update_time, metadata.KEY; such as: split = TEST AND label = "dress".
+    """AIP-160 on split, labelled (its image labels are accepted), annotated (anything is accepted), reviewed, label (an image label),
+    concept (an image label or a shape), predicted (the best concept, or any that a multi-label model predicts), uncertain, score,
+    margin, control, duplicate, file_name, sha256, source, create_time, update_time, metadata.KEY; such as: split = TEST AND label = "dress".
     """
     embeddings: _builtins.bool
     """True to answer the items' embeddings too; a page then has 256 items at most."""

@@ -75,7 +75,7 @@ class SnapshotStatistics(_message.Message):
     reviewed_count: _builtins.int
     control_count: _builtins.int
     imbalance: _builtins.float
-    """Items of the most frequent concept ÷ those of the rarest, on the training side."""
+    """Items of the most frequent concept ÷ those of the rarest, on the training side. Unset where no item there has a label."""
     @_builtins.property
     def splits(self) -> _containers.RepeatedCompositeFieldContainer[Global___SplitStatistics]: ...
     def __init__(
@@ -84,13 +84,15 @@ class SnapshotStatistics(_message.Message):
         splits: _abc.Iterable[Global___SplitStatistics] | None = ...,
         reviewed_count: _builtins.int = ...,
         control_count: _builtins.int = ...,
-        imbalance: _builtins.float = ...,
+        imbalance: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_imbalance", b"_imbalance", "imbalance", b"imbalance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["control_count", b"control_count", "imbalance", b"imbalance", "reviewed_count", b"reviewed_count", "splits", b"splits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_imbalance", b"_imbalance", "control_count", b"control_count", "imbalance", b"imbalance", "reviewed_count", b"reviewed_count", "splits", b"splits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__imbalance: _TypeAlias = _typing.Literal["imbalance"]  # noqa: Y015
+    _WhichOneofArgType__imbalance: _TypeAlias = _typing.Literal["_imbalance", b"_imbalance"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__imbalance) -> _WhichOneofReturnType__imbalance | None: ...
 
 Global___SnapshotStatistics: _TypeAlias = SnapshotStatistics  # noqa: Y015
 
@@ -124,14 +126,23 @@ class SplitStatistics(_message.Message):
     ITEM_COUNT_FIELD_NUMBER: _builtins.int
     CONCEPT_COUNTS_FIELD_NUMBER: _builtins.int
     LABELLED_COUNT_FIELD_NUMBER: _builtins.int
+    NO_LABEL_COUNT_FIELD_NUMBER: _builtins.int
+    SEVERAL_LABELS_COUNT_FIELD_NUMBER: _builtins.int
+    ONLY_SHAPES_COUNT_FIELD_NUMBER: _builtins.int
     split: _builtins.str
     """"TRAIN", "VALIDATION" or "TEST"."""
     item_count: _builtins.int
     labelled_count: _builtins.int
-    """Items that somebody decided on, those with none of the concepts among them."""
+    """Items whose image labels are accepted, those with none of the concepts among them."""
+    no_label_count: _builtins.int
+    """Of these, items accepted as showing none of the concepts. A classification with one label an image leaves them out."""
+    several_labels_count: _builtins.int
+    """Of these, items with several image labels. A classification with one label an image leaves them out."""
+    only_shapes_count: _builtins.int
+    """Items with boxes, masks or other shapes but no image label. They are not labelled, and every classification leaves them out."""
     @_builtins.property
     def concept_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Labelled items by concept."""
+        """Items by image label."""
 
     def __init__(
         self,
@@ -140,10 +151,13 @@ class SplitStatistics(_message.Message):
         item_count: _builtins.int = ...,
         concept_counts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         labelled_count: _builtins.int = ...,
+        no_label_count: _builtins.int = ...,
+        several_labels_count: _builtins.int = ...,
+        only_shapes_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["concept_counts", b"concept_counts", "item_count", b"item_count", "labelled_count", b"labelled_count", "split", b"split"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concept_counts", b"concept_counts", "item_count", b"item_count", "labelled_count", b"labelled_count", "no_label_count", b"no_label_count", "only_shapes_count", b"only_shapes_count", "several_labels_count", b"several_labels_count", "split", b"split"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -63,7 +63,7 @@ class SnapshotServiceServicer:
     """
 
     def CreateSnapshot(self, request, context):
-        """Creates a Snapshot. Errors: ALREADY_EXISTS snapshot_id is taken; FAILED_PRECONDITION SNAPSHOT_EMPTY nothing is labelled.
+        """Creates a Snapshot. Errors: ALREADY_EXISTS snapshot_id is taken; FAILED_PRECONDITION SNAPSHOT_EMPTY nothing is annotated.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -35,7 +35,7 @@ class SnapshotServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SnapshotServiceAsyncStub: ...
     CreateSnapshot: _grpc.UnaryUnaryMultiCallable[_snapshot_service_pb2.CreateSnapshotRequest, _snapshot_pb2.Snapshot]
-    """Creates a Snapshot. Errors: ALREADY_EXISTS snapshot_id is taken; FAILED_PRECONDITION SNAPSHOT_EMPTY nothing is labelled."""
+    """Creates a Snapshot. Errors: ALREADY_EXISTS snapshot_id is taken; FAILED_PRECONDITION SNAPSHOT_EMPTY nothing is annotated."""
     GetSnapshot: _grpc.UnaryUnaryMultiCallable[_snapshot_service_pb2.GetSnapshotRequest, _snapshot_pb2.Snapshot]
     """Returns one Snapshot. Errors: NOT_FOUND."""
     ListSnapshots: _grpc.UnaryUnaryMultiCallable[_snapshot_service_pb2.ListSnapshotsRequest, _snapshot_service_pb2.ListSnapshotsResponse]
@@ -49,7 +49,7 @@ class SnapshotServiceAsyncStub(SnapshotServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateSnapshot: _aio.UnaryUnaryMultiCallable[_snapshot_service_pb2.CreateSnapshotRequest, _snapshot_pb2.Snapshot]  # type: ignore[assignment]
-    """Creates a Snapshot. Errors: ALREADY_EXISTS snapshot_id is taken; FAILED_PRECONDITION SNAPSHOT_EMPTY nothing is labelled."""
+    """Creates a Snapshot. Errors: ALREADY_EXISTS snapshot_id is taken; FAILED_PRECONDITION SNAPSHOT_EMPTY nothing is annotated."""
     GetSnapshot: _aio.UnaryUnaryMultiCallable[_snapshot_service_pb2.GetSnapshotRequest, _snapshot_pb2.Snapshot]  # type: ignore[assignment]
     """Returns one Snapshot. Errors: NOT_FOUND."""
     ListSnapshots: _aio.UnaryUnaryMultiCallable[_snapshot_service_pb2.ListSnapshotsRequest, _snapshot_service_pb2.ListSnapshotsResponse]  # type: ignore[assignment]
@@ -66,7 +66,7 @@ class SnapshotServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _snapshot_service_pb2.CreateSnapshotRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_snapshot_pb2.Snapshot, _abc.Awaitable[_snapshot_pb2.Snapshot]]:
-        """Creates a Snapshot. Errors: ALREADY_EXISTS snapshot_id is taken; FAILED_PRECONDITION SNAPSHOT_EMPTY nothing is labelled."""
+        """Creates a Snapshot. Errors: ALREADY_EXISTS snapshot_id is taken; FAILED_PRECONDITION SNAPSHOT_EMPTY nothing is annotated."""
 
     @_abc_1.abstractmethod
     def GetSnapshot(

@@ -12,6 +12,7 @@ from vesta_contracts.training.v1.metrics_pb2 import ConceptMetrics as ConceptMet
 from vesta_contracts.training.v1.metrics_pb2 import ReliabilityBin as ReliabilityBin
 from vesta_contracts.training.v1.metrics_pb2 import Comparison as Comparison
 from vesta_contracts.training.v1.metrics_pb2 import ConceptComparison as ConceptComparison
+from vesta_contracts.training.v1.metrics_pb2 import LeftOutCounts as LeftOutCounts
 from vesta_contracts.training.v1.metrics_pb2 import LearningCurvePoint as LearningCurvePoint
 from vesta_contracts.training.v1.model_pb2 import Model as Model
 from vesta_contracts.training.v1.model_pb2 import ModelVersion as ModelVersion
@@ -77,6 +78,7 @@ __all__ = [
     "GetStudyRequest",
     "GetTrainingRunRequest",
     "LearningCurvePoint",
+    "LeftOutCounts",
     "ListModelVersionsRequest",
     "ListModelVersionsResponse",
     "ListModelsRequest",

@@ -47,7 +47,7 @@ Global___Estimate: _TypeAlias = Estimate  # noqa: Y015
 
 @_typing.final
 class Metrics(_message.Message):
-    """How well a model does on one frozen set of items."""
+    """How well a model does on one frozen set of items, which holds at least one. What was not measured is unset, never 0."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -117,10 +117,15 @@ class ConceptMetrics(_message.Message):
     item_count: _builtins.int
     """Items that truly bear it."""
     f1: _builtins.float
+    """Unset for a concept that no item bears and no answer names."""
     @_builtins.property
-    def precision(self) -> Global___Estimate: ...
+    def precision(self) -> Global___Estimate:
+        """Unset for a concept that was never answered."""
+
     @_builtins.property
-    def recall(self) -> Global___Estimate: ...
+    def recall(self) -> Global___Estimate:
+        """Unset for a concept that no item bears."""
+
     def __init__(
         self,
         *,
@@ -128,13 +133,15 @@ class ConceptMetrics(_message.Message):
         item_count: _builtins.int = ...,
         precision: Global___Estimate | None = ...,
         recall: Global___Estimate | None = ...,
-        f1: _builtins.float = ...,
+        f1: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["precision", b"precision", "recall", b"recall"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_f1", b"_f1", "f1", b"f1", "precision", b"precision", "recall", b"recall"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["concept", b"concept", "f1", b"f1", "item_count", b"item_count", "precision", b"precision", "recall", b"recall"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_f1", b"_f1", "concept", b"concept", "f1", b"f1", "item_count", b"item_count", "precision", b"precision", "recall", b"recall"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__f1: _TypeAlias = _typing.Literal["f1"]  # noqa: Y015
+    _WhichOneofArgType__f1: _TypeAlias = _typing.Literal["_f1", b"_f1"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__f1) -> _WhichOneofReturnType__f1 | None: ...
 
 Global___ConceptMetrics: _TypeAlias = ConceptMetrics  # noqa: Y015
 
@@ -153,21 +160,30 @@ class ReliabilityBin(_message.Message):
     confidence_high: _builtins.float
     item_count: _builtins.int
     mean_confidence: _builtins.float
+    """Unset where no answer lies in the bin."""
     accuracy: _builtins.float
+    """Unset where no answer lies in the bin."""
     def __init__(
         self,
         *,
         confidence_low: _builtins.float = ...,
         confidence_high: _builtins.float = ...,
         item_count: _builtins.int = ...,
-        mean_confidence: _builtins.float = ...,
-        accuracy: _builtins.float = ...,
+        mean_confidence: _builtins.float | None = ...,
+        accuracy: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_mean_confidence", b"_mean_confidence", "accuracy", b"accuracy", "mean_confidence", b"mean_confidence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "confidence_high", b"confidence_high", "confidence_low", b"confidence_low", "item_count", b"item_count", "mean_confidence", b"mean_confidence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_mean_confidence", b"_mean_confidence", "accuracy", b"accuracy", "confidence_high", b"confidence_high", "confidence_low", b"confidence_low", "item_count", b"item_count", "mean_confidence", b"mean_confidence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__accuracy: _TypeAlias = _typing.Literal["accuracy"]  # noqa: Y015
+    _WhichOneofArgType__accuracy: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy"]  # noqa: Y015
+    _WhichOneofReturnType__mean_confidence: _TypeAlias = _typing.Literal["mean_confidence"]  # noqa: Y015
+    _WhichOneofArgType__mean_confidence: _TypeAlias = _typing.Literal["_mean_confidence", b"_mean_confidence"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__accuracy) -> _WhichOneofReturnType__accuracy | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mean_confidence) -> _WhichOneofReturnType__mean_confidence | None: ...
 
 Global___ReliabilityBin: _TypeAlias = ReliabilityBin  # noqa: Y015
 
@@ -218,7 +234,9 @@ class ConceptComparison(_message.Message):
     item_count: _builtins.int
     @_builtins.property
     def recall_difference(self) -> Global___Estimate:
-        """The intervals of all concepts hold together with 95 % confidence, so that of many concepts none seems worse by chance."""
+        """The intervals of all concepts hold together with 95 % confidence, so that of many concepts none seems worse by chance.
+        Unset for a concept that no item bears.
+        """
 
     def __init__(
         self,
@@ -234,6 +252,40 @@ class ConceptComparison(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ConceptComparison: _TypeAlias = ConceptComparison  # noqa: Y015
+
+@_typing.final
+class LeftOutCounts(_message.Message):
+    """Annotated items of a snapshot that a model was neither trained nor measured on, by why. Each item is counted once."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NO_LABEL_COUNT_FIELD_NUMBER: _builtins.int
+    SEVERAL_LABELS_COUNT_FIELD_NUMBER: _builtins.int
+    ONLY_SHAPES_COUNT_FIELD_NUMBER: _builtins.int
+    UNKNOWN_CONCEPT_COUNT_FIELD_NUMBER: _builtins.int
+    no_label_count: _builtins.int
+    """Accepted as showing none of the concepts. A multi-label model learns from such items."""
+    several_labels_count: _builtins.int
+    """With several image labels, where the recipe learns one label an image."""
+    only_shapes_count: _builtins.int
+    """With boxes, masks or other shapes alone, which say nothing of the image as a whole."""
+    unknown_concept_count: _builtins.int
+    """With an image label that the taxonomy does not have."""
+    def __init__(
+        self,
+        *,
+        no_label_count: _builtins.int = ...,
+        several_labels_count: _builtins.int = ...,
+        only_shapes_count: _builtins.int = ...,
+        unknown_concept_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["no_label_count", b"no_label_count", "only_shapes_count", b"only_shapes_count", "several_labels_count", b"several_labels_count", "unknown_concept_count", b"unknown_concept_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeftOutCounts: _TypeAlias = LeftOutCounts  # noqa: Y015
 
 @_typing.final
 class LearningCurvePoint(_message.Message):
