@@ -79,11 +79,9 @@ def test_no_table_is_made_of_more_concepts_than_a_call_can_carry() -> None:
     assert list(measure(answers, EvaluationChoices(bootstrap_draws=100), seed=0).confusion) == []
 
 
-def test_no_test_items_are_measured_as_nothing_known() -> None:
-    found = measure(some_answers([], []), CHOICES, seed=0)
-
-    assert (found.item_count, found.accuracy.low, found.accuracy.high) == (0, 0, 1)
-    assert not any(one.HasField("precision") or one.HasField("recall") for one in found.concepts)
+def test_nothing_is_measured_on_no_test_items() -> None:
+    with pytest.raises(ValueError, match="not known"):
+        measure(some_answers([], []), CHOICES, seed=0)
 
 
 def test_precision_is_left_out_for_a_concept_never_answered_and_recall_for_one_never_borne() -> None:
@@ -91,6 +89,19 @@ def test_precision_is_left_out_for_a_concept_never_answered_and_recall_for_one_n
 
     assert (dog.HasField("precision"), dog.HasField("recall")) == (False, True)
     assert (owl.HasField("precision"), owl.HasField("recall")) == (True, False)
+    assert (dog.f1, owl.f1) == (0, 0)
+
+
+def test_what_nothing_was_measured_of_is_unset() -> None:
+    _, _, owl = measure(some_answers([0, 1], [0, 1]), CHOICES, seed=0).concepts
+    bins = reliability(some_answers([0, 1], [0, 1], confidence=0.9), 2)
+    found = compare(
+        some_answers([0, 1], [0, 1]), some_answers([0, 1], [1, 1]), CHOICES, champion_name="versions/1", seed=0
+    )
+
+    assert not owl.HasField("f1")
+    assert [one.HasField("mean_confidence") or one.HasField("accuracy") for one in bins] == [False, True]
+    assert [one.HasField("recall_difference") for one in found.concepts] == [True, True, False]
 
 
 def test_calibration_error_is_the_distance_of_confidence_from_accuracy() -> None:

@@ -4,6 +4,7 @@ import hashlib
 import io
 import shutil
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ def job(objects: ObjectStore, digits: Any, settings: Settings) -> Job:
                 "split": "TRAIN" if number in TRAIN else "TEST",
                 "labels": [digits.labels[number]],
                 "control": False,
+                "accept_time": datetime(2026, 3, 1, tzinfo=UTC),
             }
         )
     manifest = io.BytesIO()

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from vesta_training.assignment import Assignment, Champion, Seams, Trained
+from vesta_contracts.training.v1 import LeftOutCounts
+from vesta_training.assignment import Assignment, Champion, Seams, Trained, sort_out
 from vesta_training.errors import TooFewLabelsError
 from vesta_training.example import Example, Split
 from vesta_training.model_file import PROBABILITIES, read_model
@@ -132,6 +133,7 @@ def test_an_embedding_needs_no_label(seams: Seams) -> None:
     trained = train(Assignment(recipe=builtin_recipe("embedding")), seams)
 
     assert trained.metrics is None
+    assert "names no concept" in trained.unmeasured_reason
     assert ModelRuntime(trained.onnx_path).outputs == ("embedding",)
 
 
@@ -159,19 +161,49 @@ def test_multi_label_is_trained_the_same_way(assignment: Assignment, seams: Seam
 
 def test_items_without_one_known_concept_are_left_out_and_counted(assignment: Assignment, seams: Seams) -> None:
     odd = (
-        replace(assignment.examples[0], concepts=("retired",)),
+        replace(assignment.examples[0], concepts=("gone",)),
         replace(assignment.examples[1], concepts=()),
         replace(assignment.examples[2], concepts=assignment.concepts[:2]),
+        replace(assignment.examples[3], concepts=assignment.concepts[1:3]),
     )
-    trained = train(replace(assignment, examples=odd + assignment.examples[3:]), seams)
+    trained = train(replace(assignment, examples=odd + assignment.examples[4:], only_shapes_count=7), seams)
 
-    assert trained.card["data"]["leftOut"] == 3
+    assert trained.left_out == LeftOutCounts(
+        no_label_count=1, several_labels_count=2, only_shapes_count=7, unknown_concept_count=1
+    )
+    assert trained.card["data"]["leftOut"]["onlyShapesCount"] == "7"
+    assert "1 accepted as showing none of the concepts, 2 with several labels, 7 with shapes" in trained.card_markdown
 
 
-def test_without_a_test_side_the_card_says_that_nothing_was_measured(assignment: Assignment, seams: Seams) -> None:
-    trained = train(replace(assignment, examples=assignment.examples[:80]), seams)
+def test_a_multi_label_model_learns_from_items_without_and_with_several_labels(assignment: Assignment) -> None:
+    odd = (
+        replace(assignment.examples[0], concepts=()),
+        replace(assignment.examples[1], concepts=assignment.concepts[:2]),
+    )
+    kept, left_out = sort_out(
+        replace(assignment, recipe=builtin_recipe("multilabel"), examples=odd, only_shapes_count=1)
+    )
 
-    assert "Not measured" in trained.card_markdown
+    assert (kept, left_out) == (odd, LeftOutCounts(only_shapes_count=1))
+
+
+def test_where_everything_is_left_out_the_refusal_says_what_was(assignment: Assignment, seams: Seams) -> None:
+    with pytest.raises(TooFewLabelsError, match="left out are 9 with shapes and no image label"):
+        train(replace(assignment, examples=(), only_shapes_count=9), seams)
+
+
+def test_without_a_test_side_nothing_is_measured_and_the_card_says_why(
+    assignment: Assignment, seams: Seams, tmp_path: Path
+) -> None:
+    champion = keep(train(assignment, seams), tmp_path / "champion.onnx")
+    untested = replace(assignment, examples=assignment.examples[:80], champion=champion, control_curve=True)
+    trained = train(untested, seams)
+
+    assert (trained.metrics, trained.answers, trained.comparison, trained.control_curve) == (None, None, None, ())
+    assert trained.card["metrics"] is None
+    assert "test side" in trained.unmeasured_reason
+    assert f"## Not measured\n\n{trained.unmeasured_reason}" in trained.card_markdown
+    assert "Accuracy" not in trained.card_markdown
 
 
 def test_what_studies_choose_by_is_the_same_whatever_the_test_side_says(assignment: Assignment, seams: Seams) -> None:

@@ -10,7 +10,13 @@ from psycopg import OperationalError
 from training_service import PROJECT, Training
 from vesta_common.errors import Unavailable
 from vesta_common.objects import ObjectStore
-from vesta_contracts.training.v1 import CancelTrainingRunRequest, DeleteTrainingRunRequest, ModelVersion, TrainingRun
+from vesta_contracts.training.v1 import (
+    CancelTrainingRunRequest,
+    DeleteTrainingRunRequest,
+    LeftOutCounts,
+    ModelVersion,
+    TrainingRun,
+)
 from vesta_training import errors
 from vesta_training.job import Job, run_job
 from vesta_training.recipe import builtin_yaml
@@ -119,6 +125,16 @@ def test_who_was_slower_than_its_lease_ends_nothing(training: Training) -> None:
     training.store.fail(slow.run, "it seems to have failed")
     training.store.cancelled(slow.run)
     assert (training.get(run).state, training.get(run).error) == (TrainingRun.RUNNING, "")
+
+
+def test_a_run_says_what_was_left_out_and_why_nothing_was_measured(training: Training) -> None:
+    training.executor.adds = ModelVersion(
+        unmeasured_reason="No test item is labelled.", left_out=LeftOutCounts(only_shapes_count=3)
+    )
+    run = training.a_run()
+    training.worker.step()
+    ended = training.get(run)
+    assert (ended.unmeasured_reason, ended.left_out.only_shapes_count) == ("No test item is labelled.", 3)
 
 
 def test_what_cannot_be_learned_fails_with_its_reason(training: Training) -> None:

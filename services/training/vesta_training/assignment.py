@@ -2,12 +2,12 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vesta_contracts.training.v1 import Comparison, Estimate, LearningCurvePoint, Metrics
+from vesta_contracts.training.v1 import Comparison, Estimate, LearningCurvePoint, LeftOutCounts, Metrics
 
 from vesta_training.answers import Answers
 from vesta_training.backbone import WeightsFile
@@ -26,13 +26,18 @@ class Champion:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """What to learn. `concepts` fixes the order of the outputs; `examples` may be empty for an embedding.
+    """What to learn.
 
-    `champion_missing` says why there is no `champion` although one was named.
+    Attributes:
+        examples: items whose image labels are accepted; may be empty for an embedding.
+        only_shapes_count: items that have accepted shapes and no image label, and so are no examples.
+        concepts: fixes the order of the outputs.
+        champion_missing: why there is no `champion` although one was named.
     """
 
     recipe: Recipe
     examples: tuple[Example, ...] = ()
+    only_shapes_count: int = 0
     concepts: tuple[str, ...] = ()
     snapshot: str = ""
     snapshot_digest: str = ""
@@ -71,10 +76,12 @@ class Seams:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What came out. `answers` are the test items one by one; `metrics` is None for an embedding. `comparison_missing` says
-    why there is no `comparison` although a champion was named.
+    """What came out. `answers` are the test items one by one. `comparison_missing` says why there is no `comparison` although a
+    champion was named.
 
-    `held_out_accuracy` is measured on what was held out of learning, apart from the test items; None where that was nothing.
+    `metrics`, `answers` and all that rests on test items are None where there are none; `unmeasured_reason` says why, and is
+    empty otherwise. `held_out_accuracy` is measured on what was held out of learning, apart from the test items; None where that
+    was nothing.
     """
 
     onnx_path: Path
@@ -86,6 +93,8 @@ class Trained:
     embedding_digest: str
     embedding_dimension: int
     metrics: Metrics | None
+    unmeasured_reason: str
+    left_out: LeftOutCounts
     answers: Answers | None
     champion_answers: Answers | None
     comparison: Comparison | None
@@ -96,11 +105,30 @@ class Trained:
     card_markdown: str
 
 
-def teaching(examples: Sequence[Example], task: Task, concepts: Sequence[str]) -> tuple[Example, ...]:
-    """Those that can be learned from or tested on: not what bears an unknown concept, or none or two where one is due."""
-    known = set(concepts)
-    return tuple(
-        one
-        for one in examples
-        if known.issuperset(one.concepts) and (task is not Task.CLASSIFICATION or len(one.concepts) == 1)
+def sort_out(assignment: Assignment) -> tuple[tuple[Example, ...], LeftOutCounts]:
+    """The examples that can be learned from or tested on, and how many annotated items cannot, by why."""
+    known = set(assignment.concepts)
+    one_label = assignment.recipe.task is Task.CLASSIFICATION
+    left_out = LeftOutCounts(only_shapes_count=assignment.only_shapes_count)
+    kept = []
+    for example in assignment.examples:
+        if not known.issuperset(example.concepts):
+            left_out.unknown_concept_count += 1
+        elif one_label and not example.concepts:
+            left_out.no_label_count += 1
+        elif one_label and len(example.concepts) > 1:
+            left_out.several_labels_count += 1
+        else:
+            kept.append(example)
+    return tuple(kept), left_out
+
+
+def in_words(left_out: LeftOutCounts) -> str:
+    """What was left out, for people: "2 with shapes alone, 1 with several labels"; empty where nothing was."""
+    counted = (
+        (left_out.no_label_count, "accepted as showing none of the concepts"),
+        (left_out.several_labels_count, "with several labels"),
+        (left_out.only_shapes_count, "with shapes and no image label"),
+        (left_out.unknown_concept_count, "with a label that the taxonomy does not have"),
     )
+    return ", ".join(f"{count} {what}" for count, what in counted if count)

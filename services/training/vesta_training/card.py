@@ -9,8 +9,9 @@ from importlib import metadata
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
-from vesta_contracts.training.v1 import Comparison, Estimate, Metrics
+from vesta_contracts.training.v1 import Comparison, Estimate, LeftOutCounts, Metrics
 
+from vesta_training.assignment import in_words
 from vesta_training.backbone import Backbone
 from vesta_training.example import Example, Split
 from vesta_training.export import Export
@@ -29,9 +30,10 @@ def make_card(
     snapshot_digest: str,
     examples: Sequence[Example],
     concepts: Sequence[str],
-    left_out_count: int,
+    left_out: LeftOutCounts,
     fitted: Mapping[str, Any],
     metrics: Metrics | None,
+    unmeasured_reason: str,
     comparison: Comparison | None,
     export: Export,
     embedding_digest: str,
@@ -52,7 +54,7 @@ def make_card(
             "concepts": [
                 {"concept": concept, **{split.value: counts[split][concept] for split in Split}} for concept in concepts
             ],
-            "leftOut": left_out_count,
+            "leftOut": MessageToDict(left_out, always_print_fields_with_no_presence=True),
         },
         "recipe": {
             "name": recipe.name,
@@ -69,8 +71,9 @@ def make_card(
         },
         "fitted": dict(fitted),
         "metrics": MessageToDict(metrics) if metrics is not None else None,
+        "unmeasuredReason": unmeasured_reason,
         "comparison": MessageToDict(comparison) if comparison is not None else None,
-        "cautions": _cautions(recipe, concepts, counts, metrics),
+        "cautions": _cautions(recipe, concepts, counts, metrics, left_out),
         "versions": {package: metadata.version(package) for package in PACKAGES},
     }
 
@@ -85,11 +88,14 @@ def card_markdown(card: Mapping[str, Any], metrics: Metrics | None) -> str:
         "",
         f"* File: SHA-256 `{card['file']['sha256']}`, {card['file']['sizeBytes']} bytes; {card['input']}",
         f"* Snapshot: `{data['snapshot'] or 'none'}`, digest `{data['snapshotDigest'] or 'none'}`",
+        "* Items: " + ", ".join(f"{split} {count}" for split, count in data["items"].items()),
         f"* Weights: {backbone['architecture']}, {backbone['weightsSource']}",
         f"* Licence of the weights: {backbone['weightsLicense']}; SHA-256 `{backbone['weightsSha256']}`",
         f"* Embedding: space `{card['embedding']['digest']}`",
     ]
-    if metrics is not None and metrics.item_count:
+    if metrics is None:
+        lines += ["", "## Not measured", "", card["unmeasuredReason"]]
+    else:
         lines += [
             "",
             f"## On {metrics.item_count} test items",
@@ -117,7 +123,11 @@ def card_markdown(card: Mapping[str, Any], metrics: Metrics | None) -> str:
 
 
 def _cautions(
-    recipe: Recipe, concepts: Sequence[str], counts: Mapping[Split, Counter[str]], metrics: Metrics | None
+    recipe: Recipe,
+    concepts: Sequence[str],
+    counts: Mapping[Split, Counter[str]],
+    metrics: Metrics | None,
+    left_out: LeftOutCounts,
 ) -> list[str]:
     learned = counts[Split.TRAIN] + counts[Split.VALIDATION]
     unseen = [concept for concept in concepts if recipe.head and not learned[concept]]
@@ -131,8 +141,8 @@ def _cautions(
         cautions.append(f"Never answered, since no example was there to learn from: {', '.join(unseen)}.")
     if unsure:
         cautions.append(f"Recall hardly known, with under {TEST_ITEMS_FOR_RECALL_MIN} test items: {', '.join(unsure)}.")
-    if metrics is not None and metrics.item_count == 0:
-        cautions.append("Not measured: the snapshot has no labelled test item.")
+    if told := in_words(left_out):
+        cautions.append(f"Annotated, and neither learned from nor tested on: {told}.")
     return cautions
 
 

@@ -32,10 +32,11 @@ def differences(
     """Challenger less champion, overall and by concept, with paired intervals of 95 %.
 
     The concepts' intervals hold all together: of many concepts some seem worse by chance alone. A challenger is worse in one
-    where `high < 0`. Both must answer for the same items over the same concepts (`answers.over_concepts` brings them there).
+    where `high < 0`; of one that no item bears nothing is told. Both must answer for the same items over the same concepts
+    (`answers.over_concepts` brings them there).
 
     Raises:
-        ValueError: the items or concepts differ.
+        ValueError: the items or concepts differ, or there are none.
     """
     if challenger.items != champion.items or challenger.concepts != champion.concepts:
         raise ValueError("a comparison needs both models' answers for the same items over the same concepts")
@@ -56,8 +57,11 @@ def differences(
     concepts = []
     for index, concept in enumerate(challenger.concepts):
         bearing = challenger.truth[:, index]
-        recall = difference(
-            challenger.predicted[bearing, index], champion.predicted[bearing, index], len(challenger.concepts)
-        )
-        concepts.append(ConceptComparison(concept=concept, item_count=int(bearing.sum()), recall_difference=recall))
+        compared = ConceptComparison(concept=concept, item_count=int(bearing.sum()))
+        if compared.item_count:
+            recall = difference(
+                challenger.predicted[bearing, index], champion.predicted[bearing, index], len(challenger.concepts)
+            )
+            compared.recall_difference.CopyFrom(recall)
+        concepts.append(compared)
     return overall, concepts

@@ -19,7 +19,11 @@ CONCEPTS_FOR_CONFUSION_MAX = 1000
 def measure(answers: Answers, choices: EvaluationChoices, *, seed: int) -> Metrics:
     """All figures about one set of answers; intervals are of 95 %.
 
-    Precision is left out for a concept never answered, recall for one that no item bears. Both intervals are Wilson's.
+    Precision is left out for a concept never answered, recall for one that no item bears, F1 for one that is neither. The
+    intervals of both are Wilson's.
+
+    Raises:
+        ValueError: there are no answers.
     """
     truth, predicted = answers.truth, answers.predicted
     item_count = len(answers.items)
@@ -27,11 +31,9 @@ def measure(answers: Answers, choices: EvaluationChoices, *, seed: int) -> Metri
     borne, answered = truth.sum(axis=0), predicted.sum(axis=0)
     concepts = []
     for index, concept in enumerate(answers.concepts):
-        metrics = ConceptMetrics(
-            concept=concept,
-            item_count=int(borne[index]),
-            f1=2 * float(hits[index]) / max(1, int(borne[index] + answered[index])),
-        )
+        metrics = ConceptMetrics(concept=concept, item_count=int(borne[index]))
+        if borne[index] or answered[index]:
+            metrics.f1 = 2 * float(hits[index]) / int(borne[index] + answered[index])
         if answered[index]:
             metrics.precision.CopyFrom(wilson(int(hits[index]), int(answered[index])))
         if borne[index]:
@@ -58,7 +60,7 @@ def measure(answers: Answers, choices: EvaluationChoices, *, seed: int) -> Metri
 
 
 def reliability(answers: Answers, bin_count: int) -> list[ReliabilityBin]:
-    """How often answers of each confidence are right, in bins of equal width over [0, 1].
+    """How often answers of each confidence are right, in bins of equal width over [0, 1]; of an empty bin nothing is told.
 
     The confidence of a classification is its highest probability; for multi-label every concept's probability counts
     by itself, and "right" is that the concept is borne.
@@ -77,8 +79,8 @@ def reliability(answers: Answers, bin_count: int) -> list[ReliabilityBin]:
             confidence_low=edges[index],
             confidence_high=edges[index + 1],
             item_count=int(counts[index]),
-            mean_confidence=confidences[index] / max(1, counts[index]),
-            accuracy=rights[index] / max(1, counts[index]),
+            mean_confidence=confidences[index] / counts[index] if counts[index] else None,
+            accuracy=rights[index] / counts[index] if counts[index] else None,
         )
         for index in range(bin_count)
     ]

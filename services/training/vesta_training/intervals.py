@@ -20,9 +20,13 @@ Counts = npt.NDArray[np.int64]
 
 
 def wilson(successes: int, trials: int) -> Estimate:
-    """A share with Wilson's score interval (1927), which holds for few trials and near 0 and 1. No trials: [0, 1]."""
-    if trials == 0:
-        return Estimate(value=0.0, low=0.0, high=1.0)
+    """A share with Wilson's score interval (1927), which holds for few trials and near 0 and 1.
+
+    Raises:
+        ValueError: there are no trials.
+    """
+    if trials <= 0:
+        raise ValueError("a share of nothing is not known")
     share = successes / trials
     centre = (share + Z_95**2 / (2 * trials)) / (1 + Z_95**2 / trials)
     half = Z_95 / (1 + Z_95**2 / trials) * (share * (1 - share) / trials + Z_95**2 / (4 * trials**2)) ** 0.5
@@ -44,11 +48,14 @@ def bootstrap(
     Args:
         pattern_counts: `(K,)`, how many items show each pattern.
         statistic: from counts `(B, K)` to values `(B,)`.
+
+    Raises:
+        ValueError: there are no items.
     """
     total = int(pattern_counts.sum())
-    value = float(statistic(pattern_counts[None].astype(np.float64))[0])
     if total == 0:
-        return Estimate(value=value, low=value, high=value)
+        raise ValueError("a statistic of nothing is not known")
+    value = float(statistic(pattern_counts[None].astype(np.float64))[0])
     per_turn = max(1, DRAWN_NUMBERS_MAX // len(pattern_counts))
     values = [
         statistic(
@@ -71,10 +78,13 @@ def paired_difference(
     Args:
         draws: at least so many.
         intervals_together: how many intervals are to hold all together with 95 % (Bonferroni); each is the wider for it.
+
+    Raises:
+        ValueError: there are no items.
     """
     total = wins + losses + ties
     if total == 0:
-        return Estimate(value=0.0, low=-1.0, high=1.0)
+        raise ValueError("a difference on no items is not known")
     value = (wins - losses) / total
     outside = PERCENTILES_95[0] / intervals_together
     draws = max(draws, min(DRAWS_MAX, int(100 / outside * DRAWS_BEYOND)))

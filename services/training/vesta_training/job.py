@@ -80,11 +80,12 @@ def run_job(job: Job, objects: ObjectStore, tell: Callable[[TrainingProgress], N
 
 
 def _run(job: Job, objects: ObjectStore, tell: Callable[[TrainingProgress], None], work: Path, own: Path) -> Outcome:
-    examples = _read_examples(objects, job.manifest_key) if job.manifest_key else ()
+    examples, only_shapes_count = _read_examples(objects, job.manifest_key) if job.manifest_key else ((), 0)
     champion, champion_missing = _champion(job, objects, work)
     assignment = Assignment(
         recipe=read_recipe(job.recipe_name, job.recipe_yaml),
         examples=examples,
+        only_shapes_count=only_shapes_count,
         concepts=job.concepts,
         snapshot=job.snapshot,
         snapshot_digest=job.snapshot_digest,
@@ -113,7 +114,10 @@ def _run(job: Job, objects: ObjectStore, tell: Callable[[TrainingProgress], None
         embedding_digest=trained.embedding_digest,
         embedding_dimension=trained.embedding_dimension,
         card=trained.card_markdown,
+        unmeasured_reason=trained.unmeasured_reason,
     )
+    if trained.left_out.ByteSize():
+        version.left_out.CopyFrom(trained.left_out)
     if trained.metrics is not None:
         version.metrics.CopyFrom(trained.metrics)
     comparison: Comparison | None = trained.comparison
@@ -127,15 +131,19 @@ def _run(job: Job, objects: ObjectStore, tell: Callable[[TrainingProgress], None
     )
 
 
-def _read_examples(objects: ObjectStore, manifest_key: str) -> tuple[Example, ...]:
-    """The labelled rows of a snapshot's manifest; docs/snapshot-manifest.md describes its columns."""
-    columns = ["name", "sha256", "split", "labels", "control"]
-    table = pq.read_table(io.BytesIO(objects.get(manifest_key)), columns=columns)
-    return tuple(
+def _read_examples(objects: ObjectStore, manifest_key: str) -> tuple[tuple[Example, ...], int]:
+    """The labelled rows of a snapshot's manifest, and how many have shapes and no image label.
+
+    docs/snapshot-manifest.md describes its columns.
+    """
+    columns = ["name", "sha256", "split", "labels", "control", "accept_time"]
+    rows = pq.read_table(io.BytesIO(objects.get(manifest_key)), columns=columns).to_pylist()
+    examples = tuple(
         Example(row["name"], row["sha256"], tuple(row["labels"]), Split(row["split"]), row["control"])
-        for row in table.to_pylist()
+        for row in rows
         if row["labels"] is not None
     )
+    return examples, sum(row["labels"] is None and row["accept_time"] is not None for row in rows)
 
 
 def _pixels(objects: ObjectStore, sha256: str) -> Pixels:

@@ -4,22 +4,30 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from threadpoolctl import threadpool_limits
-from vesta_contracts.training.v1 import Comparison, LearningCurvePoint, Metrics
+from vesta_contracts.training.v1 import Comparison, LearningCurvePoint, LeftOutCounts, Metrics
 
 from vesta_training.answers import Answers, over_concepts
-from vesta_training.assignment import Assignment, Seams, Trained, teaching
+from vesta_training.assignment import Assignment, Seams, Trained, in_words, sort_out
 from vesta_training.backbone import EMBEDDING_DIMENSION, Backbone, find_backbone
 from vesta_training.card import card_markdown, make_card
 from vesta_training.comparison import compare
+from vesta_training.errors import TooFewLabelsError
 from vesta_training.evaluation import measure
 from vesta_training.example import Example, Split, label_matrix
 from vesta_training.export import export_backbone, export_model
+from vesta_training.head import Head
 from vesta_training.learn import Learned, learn
 from vesta_training.learning_curve import learning_curve
 from vesta_training.model_file import ModelFile, read_model
 from vesta_training.progress import Progress, Reporter, untold
 from vesta_training.recipe import HeadChoices, Recipe, Task
 from vesta_training.stage import Stage
+
+UNMEASURED_EMBEDDING = "An embedding model names no concept, so that there is no accuracy to measure."
+UNMEASURED_WITHOUT_TEST = (
+    "No item of the snapshot's test side has a label to measure by. Label some of the test items; where the dataset has none, "
+    "bring items in for its test side, or make a dataset whose split_policy.test_share is above 0."
+)
 
 # What a step takes on one thread of a plain CPU, for the time left before there is anything to measure.
 SECONDS_PER_IMAGE = 0.012
@@ -46,19 +54,25 @@ def train(assignment: Assignment, seams: Seams, *, progress: Callable[[Progress]
 
 def _train(assignment: Assignment, seams: Seams, progress: Callable[[Progress], None]) -> Trained:
     recipe = assignment.recipe
-    kept = teaching(assignment.examples, recipe.task, assignment.concepts)
+    kept, left_out = sort_out(assignment)
     report = Reporter(progress, seams.clock, _plan(recipe, len(kept), seams.threads))
     report.begin("features", len(kept))
     backbone = find_backbone(recipe.backbone, seams.weights_file)
     base = Stage(seams, report, export_backbone(backbone, seams.folder), backbone.digest)
     if recipe.task is Task.EMBEDDING:
-        return _finish(assignment, backbone, kept, Learned(None, base, {}), None)
+        return _finish(assignment, backbone, kept, left_out, Learned(None, base, {}), None)
     known = [one for one in kept if one.split is not Split.TEST]
     test = [one for one in kept if one.split is Split.TEST]
+    if not known and in_words(left_out):
+        raise TooFewLabelsError(
+            f"no item of the training side has a label to learn from; left out are {in_words(left_out)}: label some images as a "
+            "whole and make a new snapshot"
+        )
     base.embed([*known, *test])
     learned = learn(assignment, backbone, base, known)
-    measured = _measure(assignment, learned, base, known, test)
-    return _finish(assignment, backbone, kept, learned, measured)
+    base.report.begin("evaluate")
+    measured = _measure(assignment, learned, base, known, test) if test else None
+    return _finish(assignment, backbone, kept, left_out, learned, measured)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +92,6 @@ def _measure(
 ) -> _Measured:
     assert learned.head is not None
     choices, seed = assignment.recipe.evaluation, assignment.seed
-    base.report.begin("evaluate")
     answers = learned.stage.answers(learned.head, test)
     champion_answers, comparison, missing = None, None, assignment.champion_missing
     if assignment.champion is not None:
@@ -99,9 +112,11 @@ def _measure(
     )
 
 
-def _unmeasured(assignment: Assignment) -> str:
-    """Why an embedding model is not compared with the champion that was named; empty where none was."""
-    return assignment.champion_missing or (ONLY_EMBEDS if assignment.champion is not None else "")
+def _uncompared(assignment: Assignment, head: Head | None) -> str:
+    """Why a challenger that was not measured is not compared with the champion that was named; empty where none was."""
+    if assignment.champion is None:
+        return assignment.champion_missing
+    return ONLY_EMBEDS if head is None else _incomparable(assignment, read_model(assignment.champion.path), ())
 
 
 def _incomparable(assignment: Assignment, champion: ModelFile, test: Sequence[Example]) -> str:
@@ -123,7 +138,7 @@ def _control_curve(
 ) -> tuple[LearningCurvePoint, ...]:
     """Always on the features before any tuning, which has seen labels that were not drawn at random."""
     control = [one for one in known if one.control]
-    if not control or not test:
+    if not control:
         return ()
     points = learning_curve(
         base.embed(control),
@@ -144,6 +159,7 @@ def _finish(
     assignment: Assignment,
     backbone: Backbone,
     kept: Sequence[Example],
+    left_out: LeftOutCounts,
     learned: Learned,
     measured: _Measured | None,
 ) -> Trained:
@@ -152,6 +168,9 @@ def _finish(
     export = export_model(stage.path, head, stage.embedding_digest, stage.seams.run_folder / "model.onnx")
     metrics = measured.metrics if measured else None
     comparison = measured.comparison if measured else None
+    unmeasured_reason = ""
+    if metrics is None:
+        unmeasured_reason = UNMEASURED_WITHOUT_TEST if head else UNMEASURED_EMBEDDING
     card = make_card(
         recipe=assignment.recipe,
         backbone=backbone,
@@ -159,9 +178,10 @@ def _finish(
         snapshot_digest=assignment.snapshot_digest,
         examples=kept,
         concepts=assignment.concepts,
-        left_out_count=len(assignment.examples) - len(kept),
+        left_out=left_out,
         fitted=learned.facts,
         metrics=metrics,
+        unmeasured_reason=unmeasured_reason,
         comparison=comparison,
         export=export,
         embedding_digest=stage.embedding_digest,
@@ -178,10 +198,12 @@ def _finish(
         embedding_digest=stage.embedding_digest,
         embedding_dimension=EMBEDDING_DIMENSION,
         metrics=metrics,
+        unmeasured_reason=unmeasured_reason,
+        left_out=left_out,
         answers=measured.answers if measured else None,
         champion_answers=measured.champion_answers if measured else None,
         comparison=comparison,
-        comparison_missing=measured.comparison_missing if measured else _unmeasured(assignment),
+        comparison_missing=measured.comparison_missing if measured else _uncompared(assignment, head),
         control_curve=measured.control_curve if measured else (),
         held_out_accuracy=learned.held_out_accuracy,
         card=card,

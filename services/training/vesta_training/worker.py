@@ -172,6 +172,9 @@ class Worker:
         run, version = copy_of(run), ModelVersion.FromString(outcome.version)
         if version.HasField("metrics"):
             run.metrics.CopyFrom(version.metrics)
+        run.unmeasured_reason = version.unmeasured_reason
+        if version.HasField("left_out"):
+            run.left_out.CopyFrom(version.left_out)
         if outcome.comparison:
             run.comparison.CopyFrom(Comparison.FromString(outcome.comparison))
         run.comparison_missing_reason = outcome.comparison_missing

@@ -1,0 +1,105 @@
+"""What a run leaves out of a snapshot, and what it cannot measure: from the manifest on the object store to a version and its card."""
+
+import io
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from vesta_common.objects import ObjectStore
+from vesta_contracts.training.v1 import LeftOutCounts, ModelVersion
+from vesta_training.job import Job, run_job
+from vesta_training.recipe import builtin_yaml
+from vesta_training.settings import Settings
+
+CONCEPTS = ("digit-0", "digit-1")
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+Row = tuple[int, str, list[str] | None, datetime | None]
+
+
+@pytest.fixture
+def objects(service_settings: Callable[[str], dict[str, Any]], tmp_path: Path) -> Iterator[ObjectStore]:
+    settings = Settings(**service_settings("training"), datasets_address="127.0.0.1:1", work_folder=str(tmp_path))
+    store = ObjectStore.of(settings)
+    yield store
+    store.close()
+
+
+def trained(objects: ObjectStore, digits: Any, work_folder: Path, rows: list[Row]) -> ModelVersion:
+    """What comes of a snapshot of these items: number of the digit, side, image labels, when anything was accepted."""
+    stored = []
+    for number, split, labels, accept_time in rows:
+        target = io.BytesIO()
+        Image.fromarray(digits.pixels(digits.sha256s[number])).save(target, "PNG")
+        sha256 = objects.put("media", target.getvalue()).sha256
+        stored.append(
+            {
+                "name": f"items/{number}",
+                "sha256": sha256,
+                "split": split,
+                "labels": labels,
+                "control": False,
+                "accept_time": accept_time,
+            }
+        )
+    types = {"labels": pa.list_(pa.string()), "accept_time": pa.timestamp("us", tz="UTC")}
+    columns = {name: pa.array([row[name] for row in stored], types.get(name)) for name in stored[0]}
+    manifest = io.BytesIO()
+    pq.write_table(pa.table(columns), manifest)
+    job = Job(
+        run="projects/acme/trainingRuns/r",
+        recipe_name="classification",
+        recipe_yaml=builtin_yaml("classification"),
+        concepts=CONCEPTS,
+        snapshot="projects/acme/datasets/digits/snapshots/s",
+        snapshot_digest="d",
+        manifest_key=objects.put("manifests", manifest.getvalue()).key,
+        champion="",
+        champion_key="",
+        champion_digest="",
+        control_curve=False,
+        seed=1,
+        work_folder=str(work_folder),
+    )
+    return ModelVersion.FromString(run_job(job, objects, lambda progress: None).version)
+
+
+def labelled(digits: Any, split: str, count: int, first: int = 0) -> list[Row]:
+    """The first zeros and ones, and what they are."""
+    found = [number for number, label in enumerate(digits.labels) if label in CONCEPTS][first : first + count]
+    return [(number, split, [digits.labels[number]], NOW) for number in found]
+
+
+def test_shapes_alone_none_and_several_labels_are_left_out_and_counted(
+    objects: ObjectStore, digits: Any, tmp_path: Path
+) -> None:
+    odd: list[Row] = [
+        (2, "TRAIN", None, NOW),  # a box
+        (3, "TEST", None, NOW),
+        (4, "TRAIN", [], NOW),
+        (5, "TRAIN", ["digit-0", "digit-1"], NOW),
+        (6, "TRAIN", ["digit-6"], NOW),
+        (7, "TRAIN", None, None),  # nobody has looked at it
+    ]
+    rows = [*labelled(digits, "TRAIN", 10), *labelled(digits, "TEST", 6, first=10), *odd]
+    version = trained(objects, digits, tmp_path, rows)
+    assert version.left_out == LeftOutCounts(
+        no_label_count=1, several_labels_count=1, only_shapes_count=2, unknown_concept_count=1
+    )
+    assert (version.metrics.item_count, version.unmeasured_reason) == (6, "")
+    assert "TRAIN 10, VALIDATION 0, TEST 6" in version.card
+    assert "2 with shapes and no image label" in version.card
+
+
+def test_without_a_labelled_test_item_a_version_has_no_metrics_and_says_why(
+    objects: ObjectStore, digits: Any, tmp_path: Path
+) -> None:
+    version = trained(objects, digits, tmp_path, [*labelled(digits, "TRAIN", 10), (3, "TEST", None, None)])
+    assert not version.HasField("metrics")
+    assert not version.HasField("left_out")
+    assert "test side" in version.unmeasured_reason
+    assert "Not measured" in version.card
