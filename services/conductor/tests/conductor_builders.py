@@ -48,7 +48,13 @@ def a_policy(**fields: Any) -> Policy:
 
 
 def a_dataset(*, multi_label: bool = False, **counts: Any) -> Dataset:
-    defaults = {"item_count": ITEMS, "embedded_count": ITEMS, "pool_count": 800, "test_labelled_count": 20}
+    defaults = {
+        "item_count": ITEMS,
+        "embedded_count": ITEMS,
+        "pool_count": 800,
+        "test_item_count": 100,
+        "test_labelled_count": 20,
+    }
     return Dataset(
         name=DATASET, taxonomy=TAXONOMY, multi_label=multi_label, counts=DatasetCounts(**{**defaults, **counts})
     )

@@ -193,6 +193,7 @@ class SimulatedPlatform:
                 labelled_count=self.labelled("train") + self.labelled("test"),
                 train_labelled_count=self.labelled("train"),
                 test_labelled_count=self.labelled("test"),
+                test_item_count=len(self.items) - train,
                 pool_count=pool,
                 embedded_count=self.embedded,
                 scored_count=self.scored[self.scored_by],

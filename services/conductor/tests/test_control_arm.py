@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vesta_conductor.control_arm import live_accuracy, wilson
 from vesta_contracts.annotation.v1 import Task
+from vesta_contracts.common.v1 import Annotation, PixelBox
 
 
 def checks(count: int, right: int, number: int) -> list[Task]:
@@ -47,6 +48,17 @@ def test_of_several_labels_all_must_be_right() -> None:
     live = live_accuracy([half, whole, nothing], model=NAMES.model, multi_label=True)
     assert live is not None
     assert (live.answer_count, live.estimate.value) == (3, pytest.approx(1 / 3))
+
+
+def test_only_image_labels_are_held_against_what_the_model_said() -> None:
+    box = Annotation(concept="van", box=PixelBox(x_max_px=2, y_max_px=2))
+    labelled, boxed = checks(2, 2, 1)
+    labelled.accepted.append(box)
+    boxed.accepted.clear()
+    boxed.accepted.append(box)
+    live = live_accuracy([labelled, boxed], model=NAMES.model, multi_label=False)
+    assert live is not None
+    assert (live.answer_count, live.estimate.value) == (1, 1.0)
 
 
 @given(st.integers(1, 500).flatmap(lambda count: st.tuples(st.integers(0, count), st.just(count))))

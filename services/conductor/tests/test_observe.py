@@ -6,9 +6,11 @@ from datetime import timedelta
 from conductor_builders import DATASET, NAMES, NOW, a_history, a_policy, a_snapshot
 from conductor_simulation import SimulatedPlatform
 from vesta_common.clock import ManualClock
-from vesta_conductor.observe import SETTLE, observe
+from vesta_conductor.observe import SETTLE, observe, shows_answer
 from vesta_conductor.situation import World
 from vesta_contracts.annotation.v1 import BatchCreateTasksRequest, Campaign, CreateCampaignRequest, Task
+from vesta_contracts.common.v1 import Annotation, ImageLabel, PixelBox
+from vesta_contracts.datasets.v1 import AcceptedAnnotations, Item
 
 ITEM = f"{DATASET}/items/train0000"
 
@@ -142,3 +144,14 @@ def test_what_the_peers_do_not_have_is_none() -> None:
     )
     assert (world.campaign, world.deployment, world.stable, world.snapshot) == (None, None, None, None)
     assert (world.embedding_runs, world.runs) == ((), ())
+
+
+def test_shapes_that_an_item_bears_do_not_settle_an_answer_about_the_whole_image() -> None:
+    box = Annotation(concept="van", box=PixelBox(x_max_px=2, y_max_px=2))
+    task = Task(name="tasks/1")
+    label = Annotation(concept="van", image_label=ImageLabel())
+    assert not shows_answer(Item(), task)
+    assert not shows_answer(Item(accepted=AcceptedAnnotations(annotations=[box])), task)
+    assert shows_answer(Item(accepted=AcceptedAnnotations(annotations=[box], task="tasks/1")), task)
+    assert shows_answer(Item(accepted=AcceptedAnnotations(annotations=[label, box])), task)
+    assert shows_answer(Item(accepted=AcceptedAnnotations()), task)

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from vesta_common.image_labels import image_labels
 from vesta_contracts.annotation.v1 import Task
 from vesta_contracts.common.v1 import Annotation
 from vesta_contracts.training.v1 import Estimate
@@ -36,7 +37,7 @@ def live_accuracy(tasks: Iterable[Task], *, model: str, multi_label: bool) -> Li
 
     Args:
         tasks: decided tasks of the control arm, in any order. Those that bear no classifier's pre-annotation (drawn
-            before there was a classifier) are left out.
+            before there was a classifier) are left out, and those whose answer is shapes alone.
         model: the Loop's model; pre-annotations of its versions count.
         multi_label: whether a right answer is the whole set of labels that the deployment predicted, or the best label alone.
 
@@ -46,7 +47,7 @@ def live_accuracy(tasks: Iterable[Task], *, model: str, multi_label: bool) -> Li
     by_version: dict[int, list[bool]] = {}
     for task in tasks:
         version = _version(task, model)
-        if version is None or not (task.pre_annotations or multi_label):
+        if version is None or not (task.pre_annotations or multi_label) or image_labels(task.accepted) is None:
             continue
         by_version.setdefault(version, []).append(_right(task, multi_label=multi_label))
     answers: list[bool] = []
@@ -87,7 +88,7 @@ def _version(task: Task, model: str) -> int | None:
 
 
 def _right(task: Task, *, multi_label: bool) -> bool:
-    accepted = {annotation.concept for annotation in task.accepted}
+    accepted = set(image_labels(task.accepted) or ())
     if multi_label:
         return {annotation.concept for annotation in task.pre_annotations} == accepted
     return {_best(task.pre_annotations).concept} == accepted

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from vesta_common.errors import NotFound
+from vesta_common.image_labels import image_labels
 from vesta_contracts.annotation.v1 import GetCampaignRequest, ListTasksRequest, Task
 from vesta_contracts.datasets.v1 import (
     Dataset,
@@ -13,6 +14,7 @@ from vesta_contracts.datasets.v1 import (
     GetItemRequest,
     GetSnapshotRequest,
     GetTaxonomyRequest,
+    Item,
     ListItemsRequest,
 )
 from vesta_contracts.serving.v1 import Deployment, GetDeploymentRequest
@@ -154,8 +156,17 @@ def _is_unsettled(peers: Peers, dataset: str, fresh: list[Task]) -> bool:
     )
     found = _find(peers.items.ListItems, request)
     settled = {item.name for item in found.items} if found else set()
-    left = (_find(peers.items.GetItem, GetItemRequest(name=task.item)) for task in fresh if task.item not in settled)
-    return any(item is not None and not item.HasField("accepted") for item in left)
+    left = (
+        (task, _find(peers.items.GetItem, GetItemRequest(name=task.item))) for task in fresh if task.item not in settled
+    )
+    return any(item is not None and not shows_answer(item, task) for task, item in left)
+
+
+def shows_answer(item: Item, task: Task) -> bool:
+    """Whether an item shows the task's answer, or a later decision. Shapes that it bears already are not what was asked for."""
+    return item.HasField("accepted") and (
+        item.accepted.task == task.name or image_labels(item.accepted.annotations) is not None
+    )
 
 
 def _stable(peers: Peers, deployment: Deployment | None) -> ModelVersion | None:

@@ -1,9 +1,12 @@
 """What people are shown of a Loop, from the situation and the step it came to."""
 
 from vesta_contracts.conductor.v1 import LoopStatus
+from vesta_contracts.datasets.v1 import DatasetCounts
+from vesta_contracts.training.v1 import Metrics
 
 from vesta_conductor.control_arm import LiveAccuracy, live_accuracy
-from vesta_conductor.situation import Outcome, Situation, Step
+from vesta_conductor.names import version_in_words
+from vesta_conductor.situation import Outcome, Situation, Step, World
 
 
 def status_of(s: Situation, step: Step) -> LoopStatus:
@@ -12,15 +15,16 @@ def status_of(s: Situation, step: Step) -> LoopStatus:
     live = live_accuracy(
         world.control, model=s.names.model, multi_label=world.dataset is not None and world.dataset.multi_label
     )
+    said = (step.message, _told(live) if live else "", _unmeasured(s))
     promoted = step.command is not None and step.command.outcome is Outcome.PROMOTED
     status = LoopStatus(
         phase=step.phase,
-        message=f"{step.message} {_told(live)}".strip() if live else step.message,
+        message=" ".join(filter(None, said)),
         campaign=world.campaign.name if world.campaign else "",
         deployment=world.deployment.name if world.deployment else "",
         model=s.names.model,
         champion=world.champion,
-        champion_metrics=world.stable.metrics if world.stable and world.champion else None,
+        champion_metrics=champion_metrics(world),
         labels_spent=s.labels_spent,
         label_saving=step.label_saving if promoted else s.history.label_saving,
     )
@@ -29,6 +33,26 @@ def status_of(s: Situation, step: Step) -> LoopStatus:
         status.live_accuracy_count = live.answer_count
     status.reconcile_time.FromDatetime(s.now)
     return status
+
+
+def champion_metrics(world: World) -> Metrics | None:
+    """What is known of the classifier that answers; None where none does, or nothing was measured of it."""
+    if world.stable is None or not world.champion or not world.stable.metrics.item_count:
+        return None
+    return world.stable.metrics
+
+
+def _unmeasured(s: Situation) -> str:
+    """Why no model is measured, for people; empty where one is, or may yet be."""
+    counts = s.world.dataset.counts if s.world.dataset else DatasetCounts()
+    if counts.item_count and not counts.test_item_count:
+        return (
+            "None of the items is on the test side, so that no model is measured and none can be compared: bring items in for the "
+            "test side, or use a dataset whose split_policy.test_share is above 0."
+        )
+    if s.world.champion and champion_metrics(s.world) is None:
+        return f"The accuracy of {version_in_words(s.world.champion)} is not known: no test item was labelled when it was trained."
+    return ""
 
 
 def _told(live: LiveAccuracy) -> str:

@@ -142,7 +142,9 @@ def _give_up(s: Situation, current: RoundRecord, run: TrainingRun) -> Step:
 def _judge(s: Situation, current: RoundRecord, run: TrainingRun) -> Step:
     comparison = run.comparison if run.HasField("comparison") else None
     verdict = judge(s.policy.gate, run.metrics, run.champion, comparison, run.comparison_missing_reason)
-    current = amended(current, model_version=run.model_version, metrics=_told(run.metrics), verdict=verdict)
+    current = amended(current, model_version=run.model_version, verdict=verdict)
+    if run.metrics.item_count:
+        current = amended(current, metrics=_told(run.metrics))
     saving = _saving(current, run)
     if not verdict.passed:
         return _end(s, current, "keep_champion", verdict.reason, Outcome.KEPT)

@@ -1,0 +1,65 @@
+"""What people are shown of a Loop where nothing is measured."""
+
+from conductor_builders import (
+    a_dataset,
+    a_history,
+    a_model,
+    a_run,
+    a_situation,
+    a_snapshot,
+    a_world,
+    after_round_one,
+    trained,
+    version,
+)
+from vesta_conductor.reconcile import reconcile
+from vesta_conductor.situation import Situation
+from vesta_conductor.status import status_of
+from vesta_contracts.conductor.v1 import LoopStatus
+from vesta_contracts.training.v1 import Metrics, ModelVersion
+
+UNMEASURED = ModelVersion(name=version(1), task="classification")
+
+
+def shown(situation: Situation) -> LoopStatus:
+    return status_of(situation, reconcile(situation))
+
+
+def test_a_measured_champion_is_told_with_its_figures_and_without_a_word_more() -> None:
+    status = shown(after_round_one())
+    assert status.champion_metrics.accuracy.value == 0.8
+    assert "not known" not in status.message
+
+
+def test_a_champion_of_which_nothing_was_measured_has_no_figures_and_the_message_says_so() -> None:
+    for model in (UNMEASURED, ModelVersion(name=version(1), task="classification", metrics=Metrics())):
+        status = shown(after_round_one(stable=model))
+        assert not status.HasField("champion_metrics")
+        assert "The accuracy of version 1 is not known" in status.message
+
+
+def test_from_the_first_item_on_it_is_told_that_there_is_no_test_side() -> None:
+    without = a_dataset(test_item_count=0, test_labelled_count=0)
+    assert "None of the items is on the test side" in shown(a_situation(world=a_world(dataset=without))).message
+    assert "test side" not in shown(a_situation()).message
+    empty = a_dataset(item_count=0, test_item_count=0)
+    assert "test side" not in shown(a_situation(world=a_world(dataset=empty))).message
+
+
+def test_an_embedding_model_is_no_champion_that_could_be_measured() -> None:
+    status = shown(a_situation(world=a_world(stable=a_model())))
+    assert not status.HasField("champion_metrics")
+    assert "not known" not in status.message
+
+
+def test_a_round_without_test_labels_has_no_figures_and_its_verdict_says_so() -> None:
+    unmeasured = a_run(1)
+    unmeasured.ClearField("metrics")
+    first = a_situation(world=a_world(snapshot=a_snapshot(1), runs=(unmeasured,)), history=a_history())
+    step = reconcile(first)
+    assert step.round is not None
+    assert not step.round.round.HasField("metrics")
+    assert "accuracy is not known" in step.round.round.verdict.reason
+    measured = reconcile(trained()).round
+    assert measured is not None
+    assert measured.round.metrics.accuracy.value == 0.82
