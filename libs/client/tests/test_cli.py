@@ -9,20 +9,28 @@ import grpc
 import pytest
 from click.testing import CliRunner, Result
 from google.protobuf import empty_pb2
+from google.protobuf.message import Message
 from vesta import resources
 from vesta.cli.fields import mask_of, read_fields, set_field
 from vesta.cli.main import cli
 from vesta.cli.render import show, show_all
 from vesta.cli.settings import find_connection
-from vesta_contracts.conductor.v1 import Loop
+from vesta_contracts.conductor.v1 import Loop, LoopStatus
 from vesta_contracts.connection.v1 import SourceServiceServicer, UploadItemResponse, add_SourceServiceServicer_to_server
-from vesta_contracts.datasets.v1 import Dataset, DatasetServiceServicer, Taxonomy, add_DatasetServiceServicer_to_server
+from vesta_contracts.datasets.v1 import (
+    Dataset,
+    DatasetCounts,
+    DatasetServiceServicer,
+    Taxonomy,
+    add_DatasetServiceServicer_to_server,
+)
 from vesta_contracts.serving.v1 import (
     DeploymentServiceServicer,
     ImagePrediction,
     PredictResponse,
     add_DeploymentServiceServicer_to_server,
 )
+from vesta_contracts.training.v1 import Estimate, Metrics, ModelVersion, TrainingRun
 
 
 @pytest.mark.parametrize(
@@ -99,6 +107,58 @@ def test_texts_are_shown_as_they_are(text: str, capsys: pytest.CaptureFixture[st
     show(Loop(display_name=text), json_output=False)
     show_all([Loop(name="n", display_name=text)], json_output=False)
     assert capsys.readouterr().out.count(text) == 2
+
+
+A_METRIC = Metrics(item_count=200, accuracy=Estimate(value=0.925, low=0.88, high=0.954))
+WITHOUT_TEST = "No item of the snapshot's test side has a label to measure by."
+
+
+@pytest.mark.parametrize(
+    ("resource", "line"),
+    [
+        (TrainingRun(name="r", metrics=A_METRIC), "accuracy 92.5 % (95 % interval 88.0 to 95.4) on 200 test items"),
+        (TrainingRun(name="r", unmeasured_reason=WITHOUT_TEST), f"accuracy not measured: {WITHOUT_TEST}"),
+        (ModelVersion(name="v", metrics=A_METRIC), "accuracy 92.5 % (95 % interval 88.0 to 95.4) on 200 test items"),
+        (ModelVersion(name="v", unmeasured_reason=WITHOUT_TEST), f"accuracy not measured: {WITHOUT_TEST}"),
+        (
+            Loop(name="l", status=LoopStatus(champion="v", champion_metrics=A_METRIC)),
+            "accuracy 92.5 % (95 % interval 88.0 to 95.4) on 200 test items",
+        ),
+        (
+            Loop(name="l", status=LoopStatus(champion="v", message="None of the items is on the test side.")),
+            "accuracy not measured: None of the items is on the test side.",
+        ),
+        (Dataset(name="d", counts=DatasetCounts(item_count=9)), "testData none: no item is on the test side"),
+        (
+            Dataset(name="d", counts=DatasetCounts(item_count=9, test_item_count=3, test_labelled_count=2)),
+            "testData 2 of 3 test items are labelled",
+        ),
+    ],
+)
+def test_a_resource_says_how_good_it_is_or_that_nobody_measured_it(
+    resource: Message, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show(resource, json_output=False)
+    shown = capsys.readouterr().out
+    assert shown.splitlines()[1].startswith(line)
+    assert "0.0 %" not in shown
+    show_all([resource], json_output=False)
+    assert line.partition(" ")[0] in capsys.readouterr().out.splitlines()[0].split()
+
+
+@pytest.mark.parametrize("resource", [TrainingRun(name="r"), Loop(name="l"), Dataset(name="d")])
+def test_of_what_has_nothing_to_measure_yet_nothing_is_said(
+    resource: Message, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show(resource, json_output=False)
+    assert capsys.readouterr().out == f"name {resource.name}\n"  # type: ignore[attr-defined]
+
+
+def test_json_holds_no_figure_that_was_not_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    show_all([TrainingRun(name="r", unmeasured_reason=WITHOUT_TEST)], json_output=True)
+    told = json.loads(capsys.readouterr().out)
+    assert told["unmeasuredReason"] == WITHOUT_TEST
+    assert not {"metrics", "comparison"} & set(told)
 
 
 def test_the_owners_key_of_this_platform_goes_to_no_other(tmp_path: Path) -> None:

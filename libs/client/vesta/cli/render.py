@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from vesta.cli.measured import measured
+
 COLUMNS_MAX = 6
 console = Console()
 
@@ -20,8 +22,10 @@ def as_json(message: Message) -> dict[str, Any]:
 
 
 def _set_fields(message: Message) -> dict[str, Any]:
-    """What a person wants to see of it: what is set."""
-    return dict(json_format.MessageToDict(message))
+    """What a person wants to see of it: its name, how good it is where that is the question, and what is set."""
+    fields = dict(json_format.MessageToDict(message))
+    named = {"name": fields.pop("name")} if "name" in fields else {}
+    return {**named, **measured(message), **fields}
 
 
 def show(message: Message, *, json_output: bool) -> None:

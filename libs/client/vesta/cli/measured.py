@@ -1,0 +1,44 @@
+"""What the command line says of a resource beside its fields: how good a model is, or that nobody measured it. Pure."""
+
+from google.protobuf.message import Message
+from vesta_contracts.conductor.v1 import Loop
+from vesta_contracts.datasets.v1 import Dataset
+from vesta_contracts.training.v1 import Metrics, ModelVersion, TrainingRun
+
+
+def measured(resource: Message) -> dict[str, str]:
+    """Words for the terminal, by what they are about; empty where there is nothing to say."""
+    match resource:
+        case TrainingRun() | ModelVersion():
+            said = accuracy(resource.metrics) or _unmeasured(resource.unmeasured_reason)
+            return {"accuracy": said} if said else {}
+        case Loop():
+            status = resource.status
+            said = accuracy(status.champion_metrics) or (_unmeasured(status.message) if status.champion else "")
+            return {"accuracy": said} if said else {}
+        case Dataset():
+            return {"testData": _test_data(resource)} if resource.counts.item_count else {}
+        case _:
+            return {}
+
+
+def accuracy(metrics: Metrics) -> str:
+    """The accuracy with its interval; empty where nothing was measured."""
+    if not metrics.item_count:
+        return ""
+    found = metrics.accuracy
+    return (
+        f"{100 * found.value:.1f} % (95 % interval {100 * found.low:.1f} to {100 * found.high:.1f}) "
+        f"on {metrics.item_count} test items"
+    )
+
+
+def _unmeasured(reason: str) -> str:
+    return f"not measured: {reason}" if reason else ""
+
+
+def _test_data(dataset: Dataset) -> str:
+    counts = dataset.counts
+    if not counts.test_item_count:
+        return "none: no item is on the test side, so that models cannot be measured"
+    return f"{counts.test_labelled_count} of {counts.test_item_count} test items are labelled"
