@@ -117,9 +117,9 @@ WITHOUT_TEST = "No item of the snapshot's test side has a label to measure by."
     ("resource", "line"),
     [
         (TrainingRun(name="r", metrics=A_METRIC), "accuracy 92.5 % (95 % interval 88.0 to 95.4) on 200 test items"),
-        (TrainingRun(name="r", unmeasured_reason=WITHOUT_TEST), f"accuracy not measured: {WITHOUT_TEST}"),
+        (TrainingRun(name="r", metrics_missing_reason=WITHOUT_TEST), f"accuracy not measured: {WITHOUT_TEST}"),
         (ModelVersion(name="v", metrics=A_METRIC), "accuracy 92.5 % (95 % interval 88.0 to 95.4) on 200 test items"),
-        (ModelVersion(name="v", unmeasured_reason=WITHOUT_TEST), f"accuracy not measured: {WITHOUT_TEST}"),
+        (ModelVersion(name="v", metrics_missing_reason=WITHOUT_TEST), f"accuracy not measured: {WITHOUT_TEST}"),
         (
             Loop(name="l", status=LoopStatus(champion="v", champion_metrics=A_METRIC)),
             "accuracy 92.5 % (95 % interval 88.0 to 95.4) on 200 test items",
@@ -155,9 +155,9 @@ def test_of_what_has_nothing_to_measure_yet_nothing_is_said(
 
 
 def test_json_holds_no_figure_that_was_not_measured(capsys: pytest.CaptureFixture[str]) -> None:
-    show_all([TrainingRun(name="r", unmeasured_reason=WITHOUT_TEST)], json_output=True)
+    show_all([TrainingRun(name="r", metrics_missing_reason=WITHOUT_TEST)], json_output=True)
     told = json.loads(capsys.readouterr().out)
-    assert told["unmeasuredReason"] == WITHOUT_TEST
+    assert told["metricsMissingReason"] == WITHOUT_TEST
     assert not {"metrics", "comparison"} & set(told)
 
 

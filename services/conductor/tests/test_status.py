@@ -59,7 +59,7 @@ def test_a_round_without_test_labels_has_no_figures_and_its_verdict_says_so() ->
     step = reconcile(first)
     assert step.round is not None
     assert not step.round.round.HasField("metrics")
-    assert "accuracy is not known" in step.round.round.verdict.reason
+    assert "accuracy is unknown" in step.round.round.verdict.reason
     measured = reconcile(trained()).round
     assert measured is not None
     assert measured.round.metrics.accuracy.value == 0.82

@@ -90,7 +90,7 @@ def test_shapes_alone_none_and_several_labels_are_left_out_and_counted(
     assert version.left_out == LeftOutCounts(
         no_label_count=1, several_labels_count=1, only_shapes_count=2, unknown_concept_count=1
     )
-    assert (version.metrics.item_count, version.unmeasured_reason) == (6, "")
+    assert (version.metrics.item_count, version.metrics_missing_reason) == (6, "")
     assert "TRAIN 10, VALIDATION 0, TEST 6" in version.card
     assert "2 with shapes and no image label" in version.card
 
@@ -101,5 +101,5 @@ def test_without_a_labelled_test_item_a_version_has_no_metrics_and_says_why(
     version = trained(objects, digits, tmp_path, [*labelled(digits, "TRAIN", 10), (3, "TEST", None, None)])
     assert not version.HasField("metrics")
     assert not version.HasField("left_out")
-    assert "test side" in version.unmeasured_reason
+    assert "test side" in version.metrics_missing_reason
     assert "Not measured" in version.card

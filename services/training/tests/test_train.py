@@ -133,7 +133,7 @@ def test_an_embedding_needs_no_label(seams: Seams) -> None:
     trained = train(Assignment(recipe=builtin_recipe("embedding")), seams)
 
     assert trained.metrics is None
-    assert "names no concept" in trained.unmeasured_reason
+    assert "names no concept" in trained.metrics_missing_reason
     assert ModelRuntime(trained.onnx_path).outputs == ("embedding",)
 
 
@@ -201,8 +201,8 @@ def test_without_a_test_side_nothing_is_measured_and_the_card_says_why(
 
     assert (trained.metrics, trained.answers, trained.comparison, trained.control_curve) == (None, None, None, ())
     assert trained.card["metrics"] is None
-    assert "test side" in trained.unmeasured_reason
-    assert f"## Not measured\n\n{trained.unmeasured_reason}" in trained.card_markdown
+    assert "test side" in trained.metrics_missing_reason
+    assert f"## Not measured\n\n{trained.metrics_missing_reason}" in trained.card_markdown
     assert "Accuracy" not in trained.card_markdown
 
 

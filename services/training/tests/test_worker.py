@@ -129,12 +129,12 @@ def test_who_was_slower_than_its_lease_ends_nothing(training: Training) -> None:
 
 def test_a_run_says_what_was_left_out_and_why_nothing_was_measured(training: Training) -> None:
     training.executor.adds = ModelVersion(
-        unmeasured_reason="No test item is labelled.", left_out=LeftOutCounts(only_shapes_count=3)
+        metrics_missing_reason="No test item is labelled.", left_out=LeftOutCounts(only_shapes_count=3)
     )
     run = training.a_run()
     training.worker.step()
     ended = training.get(run)
-    assert (ended.unmeasured_reason, ended.left_out.only_shapes_count) == ("No test item is labelled.", 3)
+    assert (ended.metrics_missing_reason, ended.left_out.only_shapes_count) == ("No test item is labelled.", 3)
 
 
 def test_what_cannot_be_learned_fails_with_its_reason(training: Training) -> None:

@@ -79,7 +79,7 @@ class Trained:
     """What came out. `answers` are the test items one by one. `comparison_missing` says why there is no `comparison` although a
     champion was named.
 
-    `metrics`, `answers` and all that rests on test items are None where there are none; `unmeasured_reason` says why, and is
+    `metrics`, `answers` and all that rests on test items are None where there are none; `metrics_missing_reason` says why, and is
     empty otherwise. `held_out_accuracy` is measured on what was held out of learning, apart from the test items; None where that
     was nothing.
     """
@@ -93,7 +93,7 @@ class Trained:
     embedding_digest: str
     embedding_dimension: int
     metrics: Metrics | None
-    unmeasured_reason: str
+    metrics_missing_reason: str
     left_out: LeftOutCounts
     answers: Answers | None
     champion_answers: Answers | None

@@ -33,7 +33,7 @@ def make_card(
     left_out: LeftOutCounts,
     fitted: Mapping[str, Any],
     metrics: Metrics | None,
-    unmeasured_reason: str,
+    metrics_missing_reason: str,
     comparison: Comparison | None,
     export: Export,
     embedding_digest: str,
@@ -71,7 +71,7 @@ def make_card(
         },
         "fitted": dict(fitted),
         "metrics": MessageToDict(metrics) if metrics is not None else None,
-        "unmeasuredReason": unmeasured_reason,
+        "metricsMissingReason": metrics_missing_reason,
         "comparison": MessageToDict(comparison) if comparison is not None else None,
         "cautions": _cautions(recipe, concepts, counts, metrics, left_out),
         "versions": {package: metadata.version(package) for package in PACKAGES},
@@ -94,7 +94,7 @@ def card_markdown(card: Mapping[str, Any], metrics: Metrics | None) -> str:
         f"* Embedding: space `{card['embedding']['digest']}`",
     ]
     if metrics is None:
-        lines += ["", "## Not measured", "", card["unmeasuredReason"]]
+        lines += ["", "## Not measured", "", card["metricsMissingReason"]]
     else:
         lines += [
             "",

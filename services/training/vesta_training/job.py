@@ -114,7 +114,7 @@ def _run(job: Job, objects: ObjectStore, tell: Callable[[TrainingProgress], None
         embedding_digest=trained.embedding_digest,
         embedding_dimension=trained.embedding_dimension,
         card=trained.card_markdown,
-        unmeasured_reason=trained.unmeasured_reason,
+        metrics_missing_reason=trained.metrics_missing_reason,
     )
     if trained.left_out.ByteSize():
         version.left_out.CopyFrom(trained.left_out)

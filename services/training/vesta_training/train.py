@@ -23,8 +23,8 @@ from vesta_training.progress import Progress, Reporter, untold
 from vesta_training.recipe import HeadChoices, Recipe, Task
 from vesta_training.stage import Stage
 
-UNMEASURED_EMBEDDING = "An embedding model names no concept, so that there is no accuracy to measure."
-UNMEASURED_WITHOUT_TEST = (
+NO_CONCEPTS = "An embedding model names no concept, so that there is no accuracy to measure."
+NO_TEST_LABELS = (
     "No item of the snapshot's test side has a label to measure by. Label some of the test items; where the dataset has none, "
     "bring items in for its test side, or make a dataset whose split_policy.test_share is above 0."
 )
@@ -168,9 +168,9 @@ def _finish(
     export = export_model(stage.path, head, stage.embedding_digest, stage.seams.run_folder / "model.onnx")
     metrics = measured.metrics if measured else None
     comparison = measured.comparison if measured else None
-    unmeasured_reason = ""
+    metrics_missing_reason = ""
     if metrics is None:
-        unmeasured_reason = UNMEASURED_WITHOUT_TEST if head else UNMEASURED_EMBEDDING
+        metrics_missing_reason = NO_TEST_LABELS if head else NO_CONCEPTS
     card = make_card(
         recipe=assignment.recipe,
         backbone=backbone,
@@ -181,7 +181,7 @@ def _finish(
         left_out=left_out,
         fitted=learned.facts,
         metrics=metrics,
-        unmeasured_reason=unmeasured_reason,
+        metrics_missing_reason=metrics_missing_reason,
         comparison=comparison,
         export=export,
         embedding_digest=stage.embedding_digest,
@@ -198,7 +198,7 @@ def _finish(
         embedding_digest=stage.embedding_digest,
         embedding_dimension=EMBEDDING_DIMENSION,
         metrics=metrics,
-        unmeasured_reason=unmeasured_reason,
+        metrics_missing_reason=metrics_missing_reason,
         left_out=left_out,
         answers=measured.answers if measured else None,
         champion_answers=measured.champion_answers if measured else None,

@@ -172,7 +172,7 @@ class Worker:
         run, version = copy_of(run), ModelVersion.FromString(outcome.version)
         if version.HasField("metrics"):
             run.metrics.CopyFrom(version.metrics)
-        run.unmeasured_reason = version.unmeasured_reason
+        run.metrics_missing_reason = version.metrics_missing_reason
         if version.HasField("left_out"):
             run.left_out.CopyFrom(version.left_out)
         if outcome.comparison:

@@ -10,7 +10,7 @@ def measured(resource: Message) -> dict[str, str]:
     """Words for the terminal, by what they are about; empty where there is nothing to say."""
     match resource:
         case TrainingRun() | ModelVersion():
-            said = accuracy(resource.metrics) or _unmeasured(resource.unmeasured_reason)
+            said = accuracy(resource.metrics) or _unmeasured(resource.metrics_missing_reason)
             return {"accuracy": said} if said else {}
         case Loop():
             status = resource.status

@@ -80,7 +80,7 @@ class ModelVersion(_message.Message):
     METRICS_FIELD_NUMBER: _builtins.int
     CARD_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
-    UNMEASURED_REASON_FIELD_NUMBER: _builtins.int
+    METRICS_MISSING_REASON_FIELD_NUMBER: _builtins.int
     LEFT_OUT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"projects/acme/models/vans/versions/3"; versions count from 1."""
@@ -99,7 +99,7 @@ class ModelVersion(_message.Message):
     training_run: _builtins.str
     card: _builtins.str
     """The model card, Markdown: data, recipe, metrics, licence of the weights."""
-    unmeasured_reason: _builtins.str
+    metrics_missing_reason: _builtins.str
     """Why it has no `metrics`, such as a snapshot without a labelled test item. Empty where it has them."""
     @_builtins.property
     def concepts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -111,7 +111,7 @@ class ModelVersion(_message.Message):
 
     @_builtins.property
     def metrics(self) -> _metrics_pb2.Metrics:
-        """On the snapshot's test side. Unset where nothing was measured; `unmeasured_reason` says why."""
+        """On the snapshot's test side. Unset where nothing was measured; `metrics_missing_reason` says why."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
@@ -137,12 +137,12 @@ class ModelVersion(_message.Message):
         metrics: _metrics_pb2.Metrics | None = ...,
         card: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
-        unmeasured_reason: _builtins.str = ...,
+        metrics_missing_reason: _builtins.str = ...,
         left_out: _metrics_pb2.LeftOutCounts | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "left_out", b"left_out", "metrics", b"metrics"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "concepts", b"concepts", "create_time", b"create_time", "digest", b"digest", "embedding_digest", b"embedding_digest", "embedding_dimension", b"embedding_dimension", "left_out", b"left_out", "metrics", b"metrics", "name", b"name", "onnx_key", b"onnx_key", "recipe", b"recipe", "size_bytes", b"size_bytes", "snapshot", b"snapshot", "task", b"task", "thresholds", b"thresholds", "training_run", b"training_run", "unmeasured_reason", b"unmeasured_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "concepts", b"concepts", "create_time", b"create_time", "digest", b"digest", "embedding_digest", b"embedding_digest", "embedding_dimension", b"embedding_dimension", "left_out", b"left_out", "metrics", b"metrics", "metrics_missing_reason", b"metrics_missing_reason", "name", b"name", "onnx_key", b"onnx_key", "recipe", b"recipe", "size_bytes", b"size_bytes", "snapshot", b"snapshot", "task", b"task", "thresholds", b"thresholds", "training_run", b"training_run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

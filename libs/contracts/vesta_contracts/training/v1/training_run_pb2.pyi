@@ -76,7 +76,7 @@ class TrainingRun(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     COMPARISON_MISSING_REASON_FIELD_NUMBER: _builtins.int
-    UNMEASURED_REASON_FIELD_NUMBER: _builtins.int
+    METRICS_MISSING_REASON_FIELD_NUMBER: _builtins.int
     LEFT_OUT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     snapshot: _builtins.str
@@ -103,13 +103,13 @@ class TrainingRun(_message.Message):
     """Why `comparison` is unset although a champion was named, in words: no labelled test item, a champion of another task,
     or one whose version or file is gone.
     """
-    unmeasured_reason: _builtins.str
+    metrics_missing_reason: _builtins.str
     """Why a run that succeeded has no `metrics`, such as a snapshot without a labelled test item. Empty where it has them."""
     @_builtins.property
     def progress(self) -> Global___TrainingProgress: ...
     @_builtins.property
     def metrics(self) -> _metrics_pb2.Metrics:
-        """On the snapshot's test side. Unset where nothing was measured; `unmeasured_reason` says why."""
+        """On the snapshot's test side. Unset where nothing was measured; `metrics_missing_reason` says why."""
 
     @_builtins.property
     def comparison(self) -> _metrics_pb2.Comparison:
@@ -151,12 +151,12 @@ class TrainingRun(_message.Message):
         end_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
         comparison_missing_reason: _builtins.str = ...,
-        unmeasured_reason: _builtins.str = ...,
+        metrics_missing_reason: _builtins.str = ...,
         left_out: _metrics_pb2.LeftOutCounts | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison", "create_time", b"create_time", "end_time", b"end_time", "left_out", b"left_out", "metrics", b"metrics", "progress", b"progress", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "champion", b"champion", "comparison", b"comparison", "comparison_missing_reason", b"comparison_missing_reason", "control_curve", b"control_curve", "control_curve_points", b"control_curve_points", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "etag", b"etag", "left_out", b"left_out", "metrics", b"metrics", "model", b"model", "model_version", b"model_version", "name", b"name", "progress", b"progress", "recipe", b"recipe", "seed", b"seed", "snapshot", b"snapshot", "start_time", b"start_time", "state", b"state", "unmeasured_reason", b"unmeasured_reason", "waiting_reason", b"waiting_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "champion", b"champion", "comparison", b"comparison", "comparison_missing_reason", b"comparison_missing_reason", "control_curve", b"control_curve", "control_curve_points", b"control_curve_points", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "etag", b"etag", "left_out", b"left_out", "metrics", b"metrics", "metrics_missing_reason", b"metrics_missing_reason", "model", b"model", "model_version", b"model_version", "name", b"name", "progress", b"progress", "recipe", b"recipe", "seed", b"seed", "snapshot", b"snapshot", "start_time", b"start_time", "state", b"state", "waiting_reason", b"waiting_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
