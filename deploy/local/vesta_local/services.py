@@ -40,7 +40,7 @@ _BEHIND_THE_GATEWAY = (
     ),
     Service("datasets", peers=("connection",)),
     Service("annotation", peers=("datasets",)),
-    Service("training", peers=("datasets",), settings={"WORK_FOLDER": "{data}/training"}),
+    Service("training", peers=("datasets", "serving"), settings={"WORK_FOLDER": "{data}/training"}),
     Service("serving", peers=("datasets", "training"), settings={"TRITON_ADDRESS": "{inference}"}),
     Service("pipelining", peers=("serving", "connection"), settings={"KAFKA_FETCH_WAIT_MS": str(FRAME_FETCH_WAIT_MS)}),
     Service("conductor", peers=("datasets", "annotation", "training", "serving")),

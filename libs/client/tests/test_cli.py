@@ -30,7 +30,14 @@ from vesta_contracts.serving.v1 import (
     PredictResponse,
     add_DeploymentServiceServicer_to_server,
 )
-from vesta_contracts.training.v1 import Estimate, Metrics, ModelVersion, TrainingRun
+from vesta_contracts.training.v1 import (
+    Estimate,
+    Metrics,
+    ModelServiceServicer,
+    ModelVersion,
+    TrainingRun,
+    add_ModelServiceServicer_to_server,
+)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +195,7 @@ def test_the_help_lists_the_journeys() -> None:
     assert all(word in shown for word in ("sync", "upload", "predict", "loop", "import"))
 
 
-class Doors(SourceServiceServicer, DeploymentServiceServicer, DatasetServiceServicer):
+class Doors(SourceServiceServicer, DeploymentServiceServicer, DatasetServiceServicer, ModelServiceServicer):
     """Takes uploads, tags images, deletes datasets; refuses what is called broken."""
 
     def UploadItem(self, request_iterator, context):
@@ -216,6 +223,11 @@ class Doors(SourceServiceServicer, DeploymentServiceServicer, DatasetServiceServ
     def DeleteDataset(self, request, context):
         return empty_pb2.Empty()
 
+    def DeleteModel(self, request, context):
+        if not request.force:
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, "it has versions; set force to delete them too")
+        return empty_pb2.Empty()
+
 
 @pytest.fixture
 def vesta(tmp_path: Path) -> Iterator[Callable[..., Result]]:
@@ -224,6 +236,7 @@ def vesta(tmp_path: Path) -> Iterator[Callable[..., Result]]:
     add_SourceServiceServicer_to_server(doors, server)
     add_DeploymentServiceServicer_to_server(doors, server)
     add_DatasetServiceServicer_to_server(doors, server)
+    add_ModelServiceServicer_to_server(doors, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     for name, size in (("a.jpg", 3), ("broken.jpg", 4)):
@@ -256,6 +269,12 @@ def test_every_answer_is_json_where_it_is_asked_for(vesta: Callable[..., Result]
         assert key in json.loads(done.stdout)
 
 
+def test_what_has_something_below_it_is_deleted_by_force(vesta: Callable[..., Result]) -> None:
+    refused = vesta("delete", "projects/acme/models/vans")
+    assert (refused.exit_code != 0, "set force" in str(refused.exception)) == (True, True)
+    assert vesta("delete", "projects/acme/models/vans", "--force").exit_code == 0
+
+
 def test_labels_are_told_beside_their_file(vesta: Callable[..., Result], tmp_path: Path) -> None:
     done = vesta("predict", "projects/acme/deployments/d", str(tmp_path / "a.jpg"))
     assert done.stdout.strip().endswith("a.jpg\tc3 0.90")
@@ -281,6 +300,7 @@ def test_a_resource_is_created_under_a_name_or_in_a_collection(vesta: Callable[.
     [
         (("update", "projects/acme/datasets/d"), "say what"),
         (("update", "projects/acme/sources/s/syncs/x", "a=1"), "what works: create, get, list"),
+        (("delete", "projects/acme/datasets/d", "--force"), "leave it out"),
         (("create", "projects/acme/sources/s/syncs/mine"), "vesta create projects/acme/sources/s/syncs"),
         (("list", "projects/acme/datasets", "--filter", "a = 1"), "list what can: items, observations"),
     ],

@@ -154,8 +154,10 @@ RIGHTS: Mapping[str, Right] = {
     "vesta.training.v1.ModelService.GetModel": READERS,
     "vesta.training.v1.ModelService.ListModels": READERS,
     "vesta.training.v1.ModelService.UpdateModel": ENGINEERS,
+    "vesta.training.v1.ModelService.DeleteModel": ENGINEERS,
     "vesta.training.v1.ModelService.GetModelVersion": READERS,
     "vesta.training.v1.ModelService.ListModelVersions": READERS,
+    "vesta.training.v1.ModelService.DeleteModelVersion": ENGINEERS,
     # A model's file is what the company's labels are worth.
     "vesta.training.v1.ModelService.DownloadModelVersion": ENGINEERS,
     "vesta.training.v1.RecipeService.CreateRecipe": ENGINEERS,

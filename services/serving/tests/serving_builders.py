@@ -127,6 +127,7 @@ class FakeRegistry(ModelServiceServicer):
         self.look: Callable[[], None] = lambda: None
         self.unavailable: set[str] = set()
         self._versions: dict[str, ModelVersion] = {}
+        self._count = 0
 
     def add(
         self,
@@ -136,7 +137,8 @@ class FakeRegistry(ModelServiceServicer):
         thresholds: Sequence[float] = (),
     ) -> str:
         """Registers a model, of several labels where it has thresholds; answers the version's name."""
-        name = f"{PROJECT}/models/vans/versions/{len(self._versions) + 1}"
+        self._count += 1
+        name = f"{PROJECT}/models/vans/versions/{self._count}"
         key = f"models/{hashlib.sha256(onnx_bytes).hexdigest()}.onnx"
         self._store.put_named(key, onnx_bytes)
         self._versions[name] = ModelVersion(
@@ -150,6 +152,10 @@ class FakeRegistry(ModelServiceServicer):
             embedding_dimension=DIMENSION,
         )
         return name
+
+    def remove(self, name: str) -> ModelVersion:
+        """Deletes a version from the registry, as `DeleteModelVersion` does; answers what it was."""
+        return self._versions.pop(name)
 
     def GetModelVersion(self, request: GetModelVersionRequest, context: grpc.ServicerContext) -> ModelVersion:
         self.look()

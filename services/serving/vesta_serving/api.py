@@ -97,7 +97,7 @@ class DeploymentService(DeploymentServiceServicer):
         """Keeps the deployment; its version is loaded behind the answer."""
         if answer := find_answer(self._store.postgres, request, Deployment):
             return answer
-        version = self._registry.get(request.deployment.model_version)
+        version = self._registry.confirm(request.deployment.model_version)
         check_thresholds(request.deployment.uncertainty.thresholds, version.vocabulary)
         name = f"{request.parent}/deployments/{request.deployment_id or new_id()}"
 
@@ -105,6 +105,7 @@ class DeploymentService(DeploymentServiceServicer):
             deployment = Deployment()
             deployment.CopyFrom(request.deployment)
             deployment.name = name
+            self._store.hold_removal(connection, version.triton_name)
             self._store.insert(connection, deployment)
             return self._store.message(connection, self._store.get(connection, name))
 
@@ -133,7 +134,9 @@ class DeploymentService(DeploymentServiceServicer):
         name = request.deployment.name
         seen = self.GetDeployment(GetDeploymentRequest(name=name), context)
         wanted = apply_update(seen, request.deployment, request.update_mask, _MUTABLE)
-        version = self._registry.get(wanted.model_version)  # before the transaction: it may ask the training service
+        # Before the transaction: it may ask the training service.
+        is_new = wanted.model_version != seen.model_version
+        version = (self._registry.confirm if is_new else self._registry.get)(wanted.model_version)
         if (
             wanted.uncertainty.thresholds != seen.uncertainty.thresholds
         ):  # what was set before may be of an older version
@@ -143,6 +146,7 @@ class DeploymentService(DeploymentServiceServicer):
             current = self._store.message(connection, row)
             check_etag(request.deployment.etag, self._store.settled(current))
             updated = apply_update(current, request.deployment, request.update_mask, _MUTABLE)
+            self._store.hold_removal(connection, version.triton_name)
             self._store.update(connection, row, updated)
             answer = self._store.message(connection, self._store.get(connection, name))
         self._predictor.forget(name)

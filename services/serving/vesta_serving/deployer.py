@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import timedelta
+from functools import partial
 
 import structlog
 from vesta_common.clock import Clock
@@ -24,6 +25,7 @@ from vesta_serving.triton_repository import (
     find_configuration,
     is_ours,
     model_configuration,
+    remove_model,
     write_configuration,
     write_model,
 )
@@ -142,6 +144,7 @@ class Deployer:
                 log.warning("model_lost", version=version.model.name, error=str(error))
                 self._heal(version)
         self._unload_unneeded()
+        self._remove_deleted()
         return False
 
     def _renew(self, version: Version) -> None:
@@ -187,6 +190,19 @@ class Deployer:
                 self._triton.unload(name)
             except VestaError as error:
                 log.info("unload_skipped", model=name, error=str(error))
+
+    def _remove_deleted(self) -> None:
+        """Removes models of deleted versions from the repository; one that cannot be is tried again the next time."""
+        for name in self._store.list_to_remove():
+
+            def is_needed(rows: Iterable[DeploymentRow], name: str = name) -> bool:
+                versions = {version for row in rows for version in (row.wanted, row.stable, row.previous) if version}
+                return name in {self._registry.get(version).triton_name for version in versions}
+
+            try:
+                self._store.remove_model(name, is_needed, partial(remove_model, self._repository, name))
+            except VestaError as error:
+                log.warning("model_not_removed", model=name, error=str(error))
 
     def _same_space(self, row: DeploymentRow, version: Version) -> bool:
         """Whether the items bear embeddings of the new version's space already."""

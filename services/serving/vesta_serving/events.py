@@ -1,4 +1,4 @@
-"""What the service does about events: an item that arrives is scored by every deployment that looks after its dataset."""
+"""What the service does about events: new items are scored, and a deleted model version is removed from Triton's repository."""
 
 from collections.abc import Mapping
 
@@ -8,6 +8,7 @@ from vesta_common.postgres import Connection
 
 from vesta_serving.scorer import dataset_of
 from vesta_serving.store import Store
+from vesta_serving.triton_repository import triton_name
 
 
 class Reactions:
@@ -18,7 +19,10 @@ class Reactions:
 
     def handlers(self) -> Mapping[str, Handler]:
         """By event type."""
-        return {"vesta.datasets.item.v1.added": self.handle_item_added}
+        return {
+            "vesta.datasets.item.v1.added": self.handle_item_added,
+            "vesta.training.model_version.v1.deleted": self.handle_model_version_deleted,
+        }
 
     def handle_item_added(self, connection: Connection, event: Event) -> None:
         """Remembers the item for scoring."""
@@ -26,3 +30,8 @@ class Reactions:
         self._store.add_arrival(
             connection, dataset_of(added.item), added.item, added.media.object_key, added.media.sha256
         )
+
+    def handle_model_version_deleted(self, connection: Connection, event: Event) -> None:
+        """Leaves what Triton has of the version to the deployer, which removes it once no deployment needs it."""
+        deleted = event.payload
+        self._store.remove_later(connection, triton_name(deleted.digest), deleted.model_version)

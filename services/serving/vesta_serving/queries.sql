@@ -62,6 +62,21 @@ INSERT INTO versions (name, body) VALUES (:name, :body) ON CONFLICT DO NOTHING;
 -- name: find_version^
 SELECT body FROM versions WHERE name = :name;
 
+-- name: drop_version!
+DELETE FROM versions WHERE name = :name;
+
+-- name: put_deleted_model!
+INSERT INTO deleted_models (triton_name, model_version) VALUES (:triton_name, :model_version) ON CONFLICT DO NOTHING;
+
+-- name: list_deleted_models
+SELECT DISTINCT triton_name FROM deleted_models ORDER BY triton_name;
+
+-- name: lock_deleted_model
+SELECT model_version FROM deleted_models WHERE triton_name = :triton_name FOR UPDATE;
+
+-- name: drop_deleted_model!
+DELETE FROM deleted_models WHERE triton_name = :triton_name;
+
 -- name: put_pass!
 -- Begins a pass anew.
 INSERT INTO passes (deployment, dataset, generation, embeds) VALUES (:deployment, :dataset, :generation, :embeds)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from vesta_common.errors import InvalidArgument, NotFound, Violation
+from vesta_common.errors import DeadlineExceeded, InvalidArgument, NotFound, Unavailable, Violation
 from vesta_contracts.training.v1 import GetModelVersionRequest, ModelServiceStub, ModelVersion
 
 from vesta_serving.labels import Vocabulary
@@ -51,6 +51,22 @@ class Registry:
         if found is None:
             model = self._store.find_version(name) or self._ask(name)
             found = self._known[name] = Version(model)
+        return found
+
+    def confirm(self, name: str) -> Version:
+        """A version that the registry has just now, for a deployment that is to answer with it.
+
+        Where the registry does not answer, what is remembered counts.
+
+        Raises:
+            InvalidArgument: there is none, or no more.
+            Unavailable: the registry does not answer and the version is not remembered.
+        """
+        try:
+            model = self._ask(name)
+        except (Unavailable, DeadlineExceeded):
+            return self.get(name)
+        found = self._known[name] = Version(model)
         return found
 
     def _ask(self, name: str) -> ModelVersion:

@@ -1,6 +1,6 @@
 """Deployments, passes and the prediction log in PostgreSQL."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -211,6 +211,31 @@ class Store:
         with self.postgres.transaction() as connection:
             row = queries.find_version(connection, name=name)
         return ModelVersion.FromString(bytes(row["body"])) if row else None
+
+    def remove_later(self, connection: Connection, triton_name: str, version: str) -> None:
+        """Remembers that a version was deleted, whose model is to be removed from Triton's repository."""
+        queries.put_deleted_model(connection, triton_name=triton_name, model_version=version)
+
+    def hold_removal(self, connection: Connection, triton_name: str) -> None:
+        """Waits for a removal of the model that is under way, and lets none begin before the transaction ends."""
+        list(queries.lock_deleted_model(connection, triton_name=triton_name))
+
+    def list_to_remove(self) -> list[str]:
+        """The models to be removed, by Triton's names."""
+        with self.postgres.transaction() as connection:
+            return [str(row["triton_name"]) for row in queries.list_deleted_models(connection)]
+
+    def remove_model(
+        self, triton_name: str, is_needed: Callable[[Sequence[DeploymentRow]], bool], remove: Callable[[], None]
+    ) -> None:
+        """Removes a model, unless a deployment needs it; one that is made meanwhile waits for the end of it."""
+        with self.postgres.transaction() as connection:
+            versions = [row["model_version"] for row in queries.lock_deleted_model(connection, triton_name=triton_name)]
+            if versions and not is_needed([_row(row, "") for row in queries.list_all_deployments(connection)]):
+                remove()
+                for version in versions:
+                    queries.drop_version(connection, name=version)
+                queries.drop_deleted_model(connection, triton_name=triton_name)
 
     def claim_pass(self, now: datetime, lease_expire_time: datetime) -> Pass | None:
         """Takes a pass that nobody works on and that does not wait after a failure."""

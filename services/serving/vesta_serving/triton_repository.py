@@ -66,6 +66,12 @@ def write_model(store: ObjectStore, name: str, onnx: bytes, configuration: str) 
     write_configuration(store, name, configuration)
 
 
+def remove_model(store: ObjectStore, name: str) -> None:
+    """Removes a model, its configuration first, for the same reason; one that is not there is no error."""
+    store.delete(f"{PREFIX}/{name}/config.pbtxt")
+    store.delete(f"{PREFIX}/{name}/1/model.onnx")
+
+
 def write_configuration(store: ObjectStore, name: str, configuration: str) -> None:
     """Configures a model anew; Triton takes it up when it loads the model again."""
     store.put_named(f"{PREFIX}/{name}/config.pbtxt", configuration.encode())

@@ -14,22 +14,25 @@ from memory_features import MemoryFeatureStore
 from PIL import Image
 from sklearn.datasets import load_digits
 from threadpoolctl import threadpool_limits
-from training_service import OneDataset, OneSnapshot, OneTaxonomy, Scripted, Training
+from training_service import OneDataset, OneSnapshot, OneTaxonomy, Scripted, SomeDeployments, Training
 from vesta_common.client import open_channel
 from vesta_common.clock import ManualClock
 from vesta_common.objects import ObjectStore
 from vesta_common.postgres import Postgres
 from vesta_common.server import Server
 from vesta_contracts.datasets.v1 import DatasetServiceStub, SnapshotServiceStub, TaxonomyServiceStub
+from vesta_contracts.serving.v1 import DeploymentServiceStub
 from vesta_training.api.model_service import ModelService
 from vesta_training.api.recipe_service import RecipeService
 from vesta_training.api.study_service import StudyService
 from vesta_training.api.training_run_service import TrainingRunService
 from vesta_training.assignment import Seams
 from vesta_training.backbone import Backbone, find_backbone
+from vesta_training.deployments import Deployments
 from vesta_training.example import Array, Example, Pixels, Split
 from vesta_training.export import export_backbone
 from vesta_training.features import extract_features
+from vesta_training.file_remover import FileRemover
 from vesta_training.recipe import builtin_recipe
 from vesta_training.recipe_book import RecipeBook
 from vesta_training.runtime import ModelRuntime
@@ -139,22 +142,28 @@ def seams(digits: Digits, kept_features: MemoryFeatureStore, backbone_path: Path
 
 @pytest.fixture
 def training(service_settings: Callable[[str], dict[str, Any]], tmp_path: Path) -> Iterator[Training]:
-    settings = Settings(**service_settings("training"), datasets_address="127.0.0.1:1", work_folder=str(tmp_path))
+    settings = Settings(
+        **service_settings("training"),
+        datasets_address="127.0.0.1:1",
+        serving_address="127.0.0.1:1",
+        work_folder=str(tmp_path),
+    )
     postgres = Postgres(settings.postgres_url, settings.postgres_schema).open()
     postgres.migrate("vesta_training")
     clock = ManualClock()
     store, objects = Store(postgres, clock), ObjectStore.of(settings)
-    snapshots = OneSnapshot()
-    peer = Server("datasets", "127.0.0.1:0", [snapshots, OneDataset(), OneTaxonomy()])
+    snapshots, deployments = OneSnapshot(), SomeDeployments()
+    peer = Server("peers", "127.0.0.1:0", [snapshots, OneDataset(), OneTaxonomy(), deployments])
     peer.start()
     channel = open_channel(peer.address, "training")
     datasets = Datasets(DatasetServiceStub(channel), SnapshotServiceStub(channel), TaxonomyServiceStub(channel))
     book, executor = RecipeBook(store), Scripted(objects)
+    asked = Deployments(DeploymentServiceStub(channel))
     servicers = [
         RecipeService(store, book),
         TrainingRunService(store, book, datasets, []),
         StudyService(store, book, datasets, []),
-        ModelService(store, objects),
+        ModelService(store, objects, asked),
     ]
     server = Server("training", "127.0.0.1:0", servicers)
     server.start()
@@ -164,7 +173,10 @@ def training(service_settings: Callable[[str], dict[str, Any]], tmp_path: Path) 
             clock,
             executor,
             snapshots,
-            lambda store: Worker(store, executor, book, datasets, settings.work_folder),
+            deployments,
+            lambda store: Worker(store, objects, executor, book, datasets, settings.work_folder),
+            objects,
+            FileRemover(store, objects, asked),
             outside,
         )
     server.stop()

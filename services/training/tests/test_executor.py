@@ -18,7 +18,12 @@ from vesta_training.settings import Settings
 
 @pytest.fixture
 def process(service_settings: Callable[[str], dict[str, Any]], tmp_path: Path) -> Iterator[LocalProcessExecutor]:
-    settings = Settings(**service_settings("training"), datasets_address="127.0.0.1:1", work_folder=str(tmp_path))
+    settings = Settings(
+        **service_settings("training"),
+        datasets_address="127.0.0.1:1",
+        serving_address="127.0.0.1:1",
+        work_folder=str(tmp_path),
+    )
     executor = LocalProcessExecutor(settings)
     yield executor
     executor.close()

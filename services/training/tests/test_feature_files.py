@@ -19,7 +19,14 @@ EMBEDDINGS = {f"{number:064x}": np.full(4, number, dtype=np.float32) for number 
 
 @pytest.fixture
 def objects(service_settings: Callable[[str], dict[str, Any]]) -> Iterator[ObjectStore]:
-    store = ObjectStore.of(Settings(**service_settings("training"), datasets_address="127.0.0.1:1", work_folder="/"))
+    store = ObjectStore.of(
+        Settings(
+            **service_settings("training"),
+            datasets_address="127.0.0.1:1",
+            serving_address="127.0.0.1:1",
+            work_folder="/",
+        )
+    )
     yield store
     store.close()
 

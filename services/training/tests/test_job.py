@@ -28,7 +28,12 @@ TRAIN, TEST = range(30), range(30, 40)
 
 @pytest.fixture
 def settings(service_settings: Callable[[str], dict[str, Any]], tmp_path: Path) -> Settings:
-    return Settings(**service_settings("training"), datasets_address="127.0.0.1:1", work_folder=str(tmp_path / "work"))
+    return Settings(
+        **service_settings("training"),
+        datasets_address="127.0.0.1:1",
+        serving_address="127.0.0.1:1",
+        work_folder=str(tmp_path / "work"),
+    )
 
 
 @pytest.fixture

@@ -23,7 +23,12 @@ Row = tuple[int, str, list[str] | None, datetime | None]
 
 @pytest.fixture
 def objects(service_settings: Callable[[str], dict[str, Any]], tmp_path: Path) -> Iterator[ObjectStore]:
-    settings = Settings(**service_settings("training"), datasets_address="127.0.0.1:1", work_folder=str(tmp_path))
+    settings = Settings(
+        **service_settings("training"),
+        datasets_address="127.0.0.1:1",
+        serving_address="127.0.0.1:1",
+        work_folder=str(tmp_path),
+    )
     store = ObjectStore.of(settings)
     yield store
     store.close()

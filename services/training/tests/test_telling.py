@@ -34,7 +34,7 @@ def test_a_run_on_a_thousand_concepts_succeeds_and_tells_the_figures_that_do_not
     claimed.run.metrics.CopyFrom(figures)
     claimed.run.comparison.champion_metrics.CopyFrom(figures)
     version = ModelVersion(onnx_key="models/x", metrics=figures, card="| concept |\n" * 10_000)
-    assert training.store.succeed(claimed.run, version) == f"{PROJECT}/models/vans/versions/1"
+    assert training.store.succeed(claimed.run, version, None, lambda key: True) == f"{PROJECT}/models/vans/versions/1"
     assert len(training.get(run).metrics.confusion) == 1_000_000
     with training.store.postgres.transaction() as connection:
         rows = connection.execute("SELECT value FROM outbox ORDER BY id DESC LIMIT 2").fetchall()

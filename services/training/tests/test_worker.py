@@ -121,7 +121,7 @@ def test_who_was_slower_than_its_lease_ends_nothing(training: Training) -> None:
     assert slow is not None
     training.clock.advance(LEASE + timedelta(seconds=1))
     assert training.store.claim_run(LEASE) is not None
-    training.store.succeed(slow.run, ModelVersion(onnx_key="models/x"))
+    training.store.succeed(slow.run, ModelVersion(onnx_key="models/x"), None, training.objects.exists)
     training.store.fail(slow.run, "it seems to have failed")
     training.store.cancelled(slow.run)
     assert (training.get(run).state, training.get(run).error) == (TrainingRun.RUNNING, "")
@@ -163,7 +163,12 @@ def test_a_champion_that_is_gone_by_then_leaves_the_run_uncompared_and_says_so(t
 def test_a_champion_whose_file_is_gone_leaves_the_run_uncompared_and_says_so(
     service_settings: Callable[[str], dict[str, Any]], tmp_path: Path
 ) -> None:
-    settings = Settings(**service_settings("training"), datasets_address="127.0.0.1:1", work_folder=str(tmp_path))
+    settings = Settings(
+        **service_settings("training"),
+        datasets_address="127.0.0.1:1",
+        serving_address="127.0.0.1:1",
+        work_folder=str(tmp_path),
+    )
     champion = f"{PROJECT}/models/vans/versions/1"
     job = Job(
         run="run",

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from vesta_common.clock import ManualClock
-from vesta_common.errors import NotFound, VestaError
+from vesta_common.errors import NotFound, Unavailable, VestaError
 from vesta_common.objects import ObjectStore
 from vesta_contracts.datasets.v1 import (
     Concept,
@@ -16,9 +16,11 @@ from vesta_contracts.datasets.v1 import (
     Taxonomy,
     TaxonomyServiceServicer,
 )
+from vesta_contracts.serving.v1 import Deployment, DeploymentServiceServicer, ListDeploymentsResponse
 from vesta_contracts.training.v1 import (
     CreateTrainingRunRequest,
     Estimate,
+    GetModelVersionRequest,
     GetTrainingRunRequest,
     Metrics,
     ModelServiceStub,
@@ -30,6 +32,7 @@ from vesta_contracts.training.v1 import (
     TrainingRunServiceStub,
 )
 from vesta_training.errors import TrainingCancelled
+from vesta_training.file_remover import FileRemover
 from vesta_training.job import Job, Outcome
 from vesta_training.store import Store
 from vesta_training.worker import Worker
@@ -61,6 +64,21 @@ class OneTaxonomy(TaxonomyServiceServicer):
 
     def GetTaxonomy(self, request, context):
         return Taxonomy(name=request.name, concepts=[Concept(id="van"), Concept(id="car")])
+
+
+class SomeDeployments(DeploymentServiceServicer):
+    """Knows the deployments that a test adds, a page each; away where it is told so."""
+
+    def __init__(self) -> None:
+        self.known: list[Deployment] = []
+        self.away = False
+
+    def ListDeployments(self, request, context):
+        if self.away:
+            raise Unavailable("serving does not answer")
+        number = int(request.page_token or 0)
+        more = str(number + 1) if number + 1 < len(self.known) else ""
+        return ListDeploymentsResponse(deployments=self.known[number : number + 1], next_page_token=more)
 
 
 class Scripted:
@@ -102,11 +120,15 @@ class Training:
         clock: ManualClock,
         executor: Scripted,
         snapshots: OneSnapshot,
+        deployments: SomeDeployments,
         worker_on: Callable[[Store], Worker],
+        objects: ObjectStore,
+        file_remover: FileRemover,
         channel: Any,
     ) -> None:
         self.store, self.clock, self.executor = store, clock, executor
-        self.snapshots = snapshots
+        self.snapshots, self.deployments = snapshots, deployments
+        self.objects, self.file_remover = objects, file_remover
         self.worker_on, self.worker = worker_on, worker_on(store)
         self.runs = TrainingRunServiceStub(channel)
         self.recipes = RecipeServiceStub(channel)
@@ -125,6 +147,12 @@ class Training:
 
     def get(self, run: TrainingRun) -> TrainingRun:
         return self.runs.GetTrainingRun(GetTrainingRunRequest(name=run.name))
+
+    def a_version(self, run_id: str = "r", **fields: Any) -> ModelVersion:
+        """The version of a run that has ended."""
+        run = self.a_run(run_id, **fields)
+        self.worker.step()
+        return self.models.GetModelVersion(GetModelVersionRequest(name=self.get(run).model_version))
 
     def told(self) -> list[str]:
         with self.store.postgres.transaction() as connection:

@@ -9,18 +9,22 @@ from vesta_common.outbox import Relay
 from vesta_common.postgres import Postgres
 from vesta_common.service import App, Loop
 from vesta_contracts.datasets.v1 import DatasetServiceStub, SnapshotServiceStub, TaxonomyServiceStub
+from vesta_contracts.serving.v1 import DeploymentServiceStub
 
 from vesta_training.api.model_service import ModelService
 from vesta_training.api.recipe_service import RecipeService
 from vesta_training.api.study_service import StudyService
 from vesta_training.api.training_run_service import TrainingRunService
+from vesta_training.deployments import Deployments
 from vesta_training.executor import LocalProcessExecutor
+from vesta_training.file_remover import FileRemover
 from vesta_training.recipe_book import RecipeBook
 from vesta_training.settings import Settings
 from vesta_training.store import SERVICE, Store
 from vesta_training.worker import Datasets, Worker
 
 IDLE = timedelta(seconds=1)
+FILES_INTERVAL = timedelta(seconds=30)
 
 
 def build(settings: Settings) -> App:
@@ -32,17 +36,21 @@ def build(settings: Settings) -> App:
     store = Store(postgres, SystemClock())
     book = RecipeBook(store)
     channel = open_channel(settings.datasets_address, SERVICE)
+    serving = open_channel(settings.serving_address, SERVICE)
+    deployments = Deployments(DeploymentServiceStub(serving))
+    objects = ObjectStore.of(settings)
     datasets = Datasets(DatasetServiceStub(channel), SnapshotServiceStub(channel), TaxonomyServiceStub(channel))
     executors = [LocalProcessExecutor(settings) for _ in range(settings.workers)]
-    workers = [Worker(store, executor, book, datasets, settings.work_folder) for executor in executors]
+    workers = [Worker(store, objects, executor, book, datasets, settings.work_folder) for executor in executors]
     loops = [Loop(f"trainer-{number}", worker.step, IDLE, worker.stop) for number, worker in enumerate(workers)]
+    remover = Loop("file-remover", FileRemover(store, objects, deployments).step, FILES_INTERVAL)
     return App(
         servicers=[
             RecipeService(store, book),
             TrainingRunService(store, book, datasets, loops),
             StudyService(store, book, datasets, loops),
-            ModelService(store, ObjectStore.of(settings)),
+            ModelService(store, objects, deployments, [remover]),
         ],
-        components=[Relay(postgres, settings.kafka_bootstrap, settings.kafka_topic_prefix), *loops],
-        closing=[*(executor.close for executor in executors), channel.close, postgres.close],
+        components=[Relay(postgres, settings.kafka_bootstrap, settings.kafka_topic_prefix), remover, *loops],
+        closing=[*(executor.close for executor in executors), channel.close, serving.close, postgres.close],
     )

@@ -84,19 +84,32 @@ SELECT name FROM training_runs WHERE state IN ('QUEUED', 'RUNNING');
 DELETE FROM training_runs WHERE name = :name;
 
 -- name: put_model!
-INSERT INTO models (name, parent, create_time, update_time) VALUES (:name, :parent, :now, :now) ON CONFLICT DO NOTHING;
+INSERT INTO models (name, parent, latest, create_time, update_time)
+VALUES (:name, :parent, coalesce((SELECT latest FROM retired_models WHERE name = :name), 0), :now, :now)
+ON CONFLICT DO NOTHING;
 
 -- name: next_version$
 UPDATE models SET latest = latest + 1, update_time = :now WHERE name = :name RETURNING latest;
 
 -- name: find_model^
-SELECT * FROM models WHERE name = :name;
+SELECT *, (SELECT max(number) FROM model_versions WHERE model = models.name) AS newest FROM models WHERE name = :name;
 
 -- name: lock_model^
-SELECT * FROM models WHERE name = :name FOR UPDATE;
+SELECT *, (SELECT max(number) FROM model_versions WHERE model = models.name) AS newest FROM models WHERE name = :name
+FOR UPDATE;
 
 -- name: list_models
-SELECT * FROM models WHERE parent = :parent AND name > :after ORDER BY name LIMIT :limit;
+SELECT *, (SELECT max(number) FROM model_versions WHERE model = models.name) AS newest FROM models
+WHERE parent = :parent AND name > :after ORDER BY name LIMIT :limit;
+
+-- name: touch_model!
+UPDATE models SET update_time = :now WHERE name = :name;
+
+-- name: delete_model!
+-- Its versions are deleted before.
+WITH gone AS (DELETE FROM models WHERE name = :name RETURNING name, latest)
+INSERT INTO retired_models (name, latest) SELECT name, latest FROM gone
+ON CONFLICT (name) DO UPDATE SET latest = excluded.latest;
 
 -- name: update_model!
 UPDATE models SET display_name = :display_name, update_time = :now WHERE name = :name;
@@ -107,6 +120,46 @@ VALUES (:name, :model, :number, :training_run, :body, :now);
 
 -- name: find_version^
 SELECT body FROM model_versions WHERE name = :name;
+
+-- name: lock_version^
+SELECT body FROM model_versions WHERE name = :name FOR UPDATE;
+
+-- name: share_version^
+-- Keeps a version from being deleted before the transaction ends.
+SELECT name FROM model_versions WHERE name = :name FOR SHARE;
+
+-- name: lock_versions
+SELECT body FROM model_versions WHERE model = :model ORDER BY number FOR UPDATE;
+
+-- name: delete_version!
+DELETE FROM model_versions WHERE name = :name;
+
+-- name: list_open_run_bodies
+-- A project's runs that have not ended.
+SELECT body FROM training_runs WHERE parent = :parent AND state IN ('QUEUED', 'RUNNING') ORDER BY create_time, name;
+
+-- name: put_file_of_deleted!
+INSERT INTO files_of_deleted_versions (object_key, model_version, retry_time) VALUES (:object_key, :model_version, :now)
+ON CONFLICT DO NOTHING;
+
+-- name: list_files_of_deleted
+-- Those whose time has come; `versions` are all deleted ones whose file it was.
+SELECT object_key, array_agg(model_version ORDER BY model_version) AS versions FROM files_of_deleted_versions
+GROUP BY object_key HAVING max(retry_time) <= :now ORDER BY max(retry_time), object_key LIMIT :limit;
+
+-- name: lock_file^
+-- Until the transaction ends no other one registers a version with this file, or deletes it.
+SELECT pg_advisory_xact_lock(hashtextextended(:object_key, 0));
+
+-- name: take_file_of_deleted!
+DELETE FROM files_of_deleted_versions WHERE object_key = :object_key;
+
+-- name: postpone_file_of_deleted!
+UPDATE files_of_deleted_versions SET retry_time = :retry_time WHERE object_key = :object_key;
+
+-- name: is_file_of_version$
+-- The key is in the body as it is.
+SELECT EXISTS (SELECT FROM model_versions WHERE position(convert_to(:object_key, 'UTF8') IN body) > 0);
 
 -- name: find_version_of_run$
 -- By the run's name, which may have been deleted since.

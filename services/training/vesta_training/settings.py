@@ -11,5 +11,8 @@ class Settings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="VESTA_TRAINING_")
 
     datasets_address: str = Field(description="HOST:PORT of the datasets service")
+    serving_address: str = Field(
+        description="HOST:PORT of the serving service, which knows whether a model version is deployed"
+    )
     work_folder: str = Field(description="a folder for what is kept between runs; it may be lost at any time")
     workers: int = Field(1, ge=1, le=16, description="runs that this process trains at the same time")

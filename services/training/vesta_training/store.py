@@ -1,13 +1,13 @@
 """Recipes, runs, models and studies in PostgreSQL."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from vesta_common import outbox
 from vesta_common.clock import Clock
-from vesta_common.errors import AlreadyExists
+from vesta_common.errors import AlreadyExists, Unavailable
 from vesta_common.etags import with_etag
 from vesta_common.events import new_event
 from vesta_common.filters import Where
@@ -19,6 +19,7 @@ from vesta_contracts.training.v1 import (
     Estimate,
     Model,
     ModelVersion,
+    ModelVersionDeleted,
     ModelVersionRegistered,
     Recipe,
     Study,
@@ -68,6 +69,14 @@ class ClaimedRun:
     death_count: int
     last_error: str
     cancel_requested: bool
+
+
+@dataclass(frozen=True)
+class DeletedFile:
+    """A file on the object store that belonged to deleted versions, by their names."""
+
+    object_key: str
+    versions: tuple[str, ...]
 
 
 class Store:
@@ -124,7 +133,10 @@ class Store:
         Raises:
             psycopg.errors.UniqueViolation: the name is taken.
             AlreadyExists: a deleted run of that name made a version, which names it for good.
+            NotFound: its champion was deleted just now.
         """
+        if run.champion:
+            existing(queries.share_version(connection, name=run.champion), run.champion)
         made = queries.find_version_of_run(connection, training_run=run.name)
         if made is not None:
             raise AlreadyExists(
@@ -227,14 +239,24 @@ class Store:
                 died=died,
             )
 
-    def succeed(self, run: TrainingRun, version: ModelVersion, held_out_accuracy: bytes | None = None) -> str:
+    def succeed(
+        self,
+        run: TrainingRun,
+        version: ModelVersion,
+        held_out_accuracy: bytes | None,
+        is_stored: Callable[[str], bool],
+    ) -> str:
         """Registers the version and ends the run, with both events, in one transaction.
 
         Args:
             held_out_accuracy: an Estimate, for studies to compare by.
+            is_stored: whether an object is there. Asked for the version's file, which may have been deleted with an equal version.
 
         Returns:
             The version's name; empty where the run is held by another, and stays as it is.
+
+        Raises:
+            Unavailable: the file was deleted just now; another attempt stores it again.
         """
         run, version = copy_of(run), copy_of(version)
         with self.postgres.transaction() as connection:
@@ -242,6 +264,9 @@ class Store:
             if row is None or row["state"] != "RUNNING" or row["attempt_count"] != run.attempt_count:
                 return ""
             now = self.clock.now()
+            queries.lock_file(connection, object_key=version.onnx_key)
+            if not is_stored(version.onnx_key):
+                raise Unavailable(f"{version.onnx_key} was deleted with an equal version", reason="MODEL_FILE_DELETED")
             queries.put_model(connection, name=run.model, parent=parent_of(run.model), now=now)
             number = queries.next_version(connection, name=run.model, now=now)
             version.name = run.model_version = f"{run.model}/versions/{number}"
@@ -340,6 +365,54 @@ class Store:
         rows = queries.list_versions(connection, model=model, before=before, limit=limit)
         return [ModelVersion.FromString(bytes(row["body"])) for row in rows]
 
+    def lock_version(self, connection: Connection, name: str) -> ModelVersion:
+        """A version, which no new run compares with before the transaction ends. Raises NotFound."""
+        return ModelVersion.FromString(bytes(existing(queries.lock_version(connection, name=name), name)["body"]))
+
+    def lock_versions(self, connection: Connection, model: str) -> list[ModelVersion]:
+        """All versions of a model likewise, by number."""
+        return [ModelVersion.FromString(bytes(row["body"])) for row in queries.lock_versions(connection, model=model)]
+
+    def list_open_runs(self, connection: Connection, project: str) -> list[TrainingRun]:
+        """A project's runs that have not ended, as they were asked for."""
+        rows = queries.list_open_run_bodies(connection, parent=project)
+        return [TrainingRun.FromString(bytes(row["body"])) for row in rows]
+
+    def delete_versions(self, connection: Connection, versions: Iterable[ModelVersion]) -> None:
+        """Removes versions, publishes it, and remembers their files, to be deleted too."""
+        now = self.clock.now()
+        for version in versions:
+            queries.delete_version(connection, name=version.name)
+            queries.touch_model(connection, name=parent_of(version.name), now=now)
+            queries.put_file_of_deleted(connection, object_key=version.onnx_key, model_version=version.name, now=now)
+            deleted = ModelVersionDeleted(model_version=version.name, digest=version.digest)
+            self.publish(connection, version.name, deleted)
+
+    def delete_model(self, connection: Connection, name: str) -> None:
+        """Removes a model without versions."""
+        queries.delete_model(connection, name=name)
+
+    def list_deleted_files(self, limit: int) -> list[DeletedFile]:
+        """Files of deleted versions whose time has come."""
+        with self.postgres.transaction() as connection:
+            rows = queries.list_files_of_deleted(connection, now=self.clock.now(), limit=limit)
+            return [DeletedFile(row["object_key"], tuple(row["versions"])) for row in rows]
+
+    def delete_file(self, file: DeletedFile, delete: Callable[[str], None]) -> None:
+        """Deletes a file, unless another version has it, and its row. No version is registered with the file meanwhile."""
+        with self.postgres.transaction() as connection:
+            queries.lock_file(connection, object_key=file.object_key)
+            taken = queries.take_file_of_deleted(connection, object_key=file.object_key)
+            if taken and not queries.is_file_of_version(connection, object_key=file.object_key):
+                delete(file.object_key)
+
+    def postpone_file(self, file: DeletedFile, delay: timedelta) -> None:
+        """Leaves a file alone for a while."""
+        with self.postgres.transaction() as connection:
+            queries.postpone_file_of_deleted(
+                connection, object_key=file.object_key, retry_time=self.clock.now() + delay
+            )
+
     # Studies
 
     def insert_study(self, connection: Connection, study: Study) -> None:
@@ -404,8 +477,8 @@ def _run_body(run: TrainingRun) -> bytes:
 
 def _model(row: dict[str, Any]) -> Model:
     model = Model(name=row["name"], display_name=row["display_name"])
-    if row["latest"]:
-        model.latest_version = f"{row['name']}/versions/{row['latest']}"
+    if row["newest"]:
+        model.latest_version = f"{row['name']}/versions/{row['newest']}"
     set_times(model, row, "create_time", "update_time")
     return with_etag(model)
 

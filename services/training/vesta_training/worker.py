@@ -9,6 +9,7 @@ import structlog
 from vesta_common.clock import Clock
 from vesta_common.errors import NotFound, VestaError, is_transient
 from vesta_common.messages import copy_of
+from vesta_common.objects import ObjectStore
 from vesta_contracts.datasets.v1 import (
     DatasetServiceStub,
     GetDatasetRequest,
@@ -54,9 +55,16 @@ class Worker:
     """Trains one run at a time; any number of workers may run, in any number of replicas."""
 
     def __init__(
-        self, store: Store, executor: Executor, recipes: RecipeBook, datasets: Datasets, work_folder: str
+        self,
+        store: Store,
+        objects: ObjectStore,
+        executor: Executor,
+        recipes: RecipeBook,
+        datasets: Datasets,
+        work_folder: str,
     ) -> None:
         self._store = store
+        self._objects = objects
         self._executor = executor
         self._recipes = recipes
         self._datasets = datasets
@@ -179,7 +187,7 @@ class Worker:
             run.comparison.CopyFrom(Comparison.FromString(outcome.comparison))
         run.comparison_missing_reason = outcome.comparison_missing
         run.control_curve_points.extend(LearningCurvePoint.FromString(point) for point in outcome.curve)
-        return self._store.succeed(run, version, outcome.held_out_accuracy)
+        return self._store.succeed(run, version, outcome.held_out_accuracy, self._objects.exists)
 
 
 def _given_up(last_error: str) -> str:

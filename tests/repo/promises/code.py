@@ -23,7 +23,7 @@ _EDGES_OF = {
     "vesta_gateway": {"backends", "grpc_door", "parts", "problems", "projects", "servers", "tail"},
     "vesta_pipelining": {"sending"},
     "vesta_serving": {"registry", "scorer"},
-    "vesta_training": {"recipe_book", "worker"},
+    "vesta_training": {"deployments", "recipe_book", "worker"},
 }
 """What a service has at its edges beside what every service has."""
 

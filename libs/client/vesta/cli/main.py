@@ -169,11 +169,16 @@ def update_resource(session: Session, name: str, fields: tuple[str, ...], body: 
 
 @cli.command("delete")
 @click.argument("name")
+@click.option("--force", is_flag=True, help="Delete what is below it too, such as a model's versions.")
 @pass_session
-def delete_resource(session: Session, name: str) -> None:
+def delete_resource(session: Session, name: str, force: bool) -> None:
     """Delete one resource."""
-    method = _method(resources.type_of(name), "delete")
-    resources.call(session.client.channel, method, resources.request_for(method, name=name))
+    kind = resources.type_of(name)
+    method = _method(kind, "delete")
+    if force and "force" not in method.input_type.fields_by_name:
+        raise ValueError(f"deleting a {kind.singular} takes no --force; leave it out")
+    request = resources.request_for(method, name=name, force=force or None)
+    resources.call(session.client.channel, method, request)
     if session.json_output:
         click.echo(json.dumps({"deleted": name}))
     else:

@@ -1,15 +1,21 @@
 """gRPC: the registry of models."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import grpc
 from google.api import httpbody_pb2
+from google.protobuf import empty_pb2
+from vesta_common.etags import check_etag
+from vesta_common.names import parent_of, project_of
 from vesta_common.objects import ObjectStore
 from vesta_common.page_keys import by_name
 from vesta_common.pages import Page, bad_token, read_page
 from vesta_common.resources import revise
+from vesta_common.service import Loop
 from vesta_contracts.training.v1 import (
+    DeleteModelRequest,
+    DeleteModelVersionRequest,
     DownloadModelVersionRequest,
     GetModelRequest,
     GetModelVersionRequest,
@@ -23,6 +29,8 @@ from vesta_contracts.training.v1 import (
     UpdateModelRequest,
 )
 
+from vesta_training.deleting import check_removable, check_unused, deployed
+from vesta_training.deployments import Deployments
 from vesta_training.store import Store
 from vesta_training.telling import within_bytes
 
@@ -30,11 +38,19 @@ NUMBER_MAX = min(sys.maxsize, 2**31 - 1)
 
 
 class ModelService(ModelServiceServicer):
-    """Keeps Models and their versions."""
+    """Keeps Models and their versions.
 
-    def __init__(self, store: Store, objects: ObjectStore) -> None:
+    Args:
+        loops: what deletes files, told at once that there is work.
+    """
+
+    def __init__(
+        self, store: Store, objects: ObjectStore, deployments: Deployments, loops: Sequence[Loop] = ()
+    ) -> None:
         self._store = store
         self._objects = objects
+        self._deployments = deployments
+        self._loops = loops
 
     def GetModel(self, request: GetModelRequest, context: grpc.ServicerContext) -> Model:
         """One model."""
@@ -56,6 +72,37 @@ class ModelService(ModelServiceServicer):
             updated = revise(current, request.model, request.update_mask, ("display_name",))
             self._store.update_model(connection, updated)
             return self._store.get_model(connection, current.name)
+
+    def DeleteModel(self, request: DeleteModelRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
+        """Removes a model that nothing uses, with its versions where that is asked for."""
+        with self._store.postgres.transaction() as connection:
+            self._store.get_model(connection, request.name)
+        project = parent_of(request.name)
+        deployment_of = deployed(self._deployments.of(project))
+        with self._store.postgres.transaction() as connection:
+            model = self._store.lock_model(connection, request.name)
+            check_etag(request.etag, model)
+            versions = self._store.lock_versions(connection, model.name)
+            open_runs = self._store.list_open_runs(connection, project)
+            check_removable(model.name, versions, open_runs, force=request.force)
+            check_unused(versions, deployment_of, open_runs)
+            self._store.delete_versions(connection, versions)
+            self._store.delete_model(connection, model.name)
+        self._wake()
+        return empty_pb2.Empty()
+
+    def DeleteModelVersion(self, request: DeleteModelVersionRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
+        """Removes a version that nothing uses."""
+        with self._store.postgres.transaction() as connection:
+            self._store.get_version(connection, request.name)
+        project = project_of(request.name)
+        deployment_of = deployed(self._deployments.of(project))
+        with self._store.postgres.transaction() as connection:
+            version = self._store.lock_version(connection, request.name)
+            check_unused([version], deployment_of, self._store.list_open_runs(connection, project))
+            self._store.delete_versions(connection, [version])
+        self._wake()
+        return empty_pb2.Empty()
 
     def GetModelVersion(self, request: GetModelVersionRequest, context: grpc.ServicerContext) -> ModelVersion:
         """One version."""
@@ -82,6 +129,10 @@ class ModelService(ModelServiceServicer):
             version = self._store.get_version(connection, request.name)
         for chunk in self._objects.stream(version.onnx_key, sha256=version.digest):
             yield httpbody_pb2.HttpBody(content_type="application/octet-stream", data=chunk)
+
+    def _wake(self) -> None:
+        for loop in self._loops:
+            loop.wake()
 
 
 def _number_before(page: Page) -> int:

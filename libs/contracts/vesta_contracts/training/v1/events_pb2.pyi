@@ -152,3 +152,29 @@ class ModelVersionRegistered(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModelVersionRegistered: _TypeAlias = ModelVersionRegistered  # noqa: Y015
+
+@_typing.final
+class ModelVersionDeleted(_message.Message):
+    """A version was deleted. Type vesta.training.model_version.v1.deleted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    model_version: _builtins.str
+    """Its name."""
+    digest: _builtins.str
+    """SHA-256 of its ONNX file."""
+    def __init__(
+        self,
+        *,
+        model_version: _builtins.str = ...,
+        digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "model_version", b"model_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelVersionDeleted: _TypeAlias = ModelVersionDeleted  # noqa: Y015

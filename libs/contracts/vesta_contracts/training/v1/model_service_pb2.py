@@ -27,12 +27,13 @@ from google.api import client_pb2 as google_dot_api_dot_client__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
+from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from vesta_contracts.common.v1 import rules_pb2 as vesta_dot_common_dot_v1_dot_rules__pb2
 from vesta_contracts.training.v1 import model_pb2 as vesta_dot_training_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%vesta/training/v1/model_service.proto\x12\x11vesta.training.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x19google/api/resource.proto\x1a google/protobuf/field_mask.proto\x1a\x1bvesta/common/v1/rules.proto\x1a\x1dvesta/training/v1/model.proto\"5\n\x0fGetModelRequest\x12\"\n\x04name\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xfa\x41\r\n\x0bvesta/Model\"\x83\x01\n\x11ListModelsRequest\x12&\n\x06parent\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xfa\x41\x0f\n\rvesta/Project\x12)\n\tpage_size\x18\x02 \x01(\x05\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00@\x8f@\x12\x1b\n\npage_token\x18\x03 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80 \"W\n\x12ListModelsResponse\x12(\n\x06models\x18\x01 \x03(\x0b\x32\x18.vesta.training.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"t\n\x12UpdateModelRequest\x12-\n\x05model\x18\x01 \x01(\x0b\x32\x18.vesta.training.v1.ModelB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"C\n\x16GetModelVersionRequest\x12)\n\x04name\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xfa\x41\x14\n\x12vesta/ModelVersion\"\x88\x01\n\x18ListModelVersionsRequest\x12$\n\x06parent\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xfa\x41\r\n\x0bvesta/Model\x12)\n\tpage_size\x18\x02 \x01(\x05\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00@\x8f@\x12\x1b\n\npage_token\x18\x03 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80 \"m\n\x19ListModelVersionsResponse\x12\x37\n\x0emodel_versions\x18\x01 \x03(\x0b\x32\x1f.vesta.training.v1.ModelVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"H\n\x1b\x44ownloadModelVersionRequest\x12)\n\x04name\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xfa\x41\x14\n\x12vesta/ModelVersion2\x99\x07\n\x0cModelService\x12w\n\x08GetModel\x12\".vesta.training.v1.GetModelRequest\x1a\x18.vesta.training.v1.Model\"-\xda\x41\x04name\x82\xd3\xe4\x93\x02 \x12\x1e/v1/{name=projects/*/models/*}\x12\x8a\x01\n\nListModels\x12$.vesta.training.v1.ListModelsRequest\x1a%.vesta.training.v1.ListModelsResponse\"/\xda\x41\x06parent\x82\xd3\xe4\x93\x02 \x12\x1e/v1/{parent=projects/*}/models\x12\x97\x01\n\x0bUpdateModel\x12%.vesta.training.v1.UpdateModelRequest\x1a\x18.vesta.training.v1.Model\"G\xda\x41\x11model,update_mask\x82\xd3\xe4\x93\x02-2$/v1/{model.name=projects/*/models/*}:\x05model\x12\x97\x01\n\x0fGetModelVersion\x12).vesta.training.v1.GetModelVersionRequest\x1a\x1f.vesta.training.v1.ModelVersion\"8\xda\x41\x04name\x82\xd3\xe4\x93\x02+\x12)/v1/{name=projects/*/models/*/versions/*}\x12\xaa\x01\n\x11ListModelVersions\x12+.vesta.training.v1.ListModelVersionsRequest\x1a,.vesta.training.v1.ListModelVersionsResponse\":\xda\x41\x06parent\x82\xd3\xe4\x93\x02+\x12)/v1/{parent=projects/*/models/*}/versions\x12\xa1\x01\n\x14\x44ownloadModelVersion\x12..vesta.training.v1.DownloadModelVersionRequest\x1a\x14.google.api.HttpBody\"A\xda\x41\x04name\x82\xd3\xe4\x93\x02\x34\x12\x32/v1/{name=projects/*/models/*/versions/*}:download0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%vesta/training/v1/model_service.proto\x12\x11vesta.training.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x19google/api/resource.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1bvesta/common/v1/rules.proto\x1a\x1dvesta/training/v1/model.proto\"5\n\x0fGetModelRequest\x12\"\n\x04name\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xfa\x41\r\n\x0bvesta/Model\"\x83\x01\n\x11ListModelsRequest\x12&\n\x06parent\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xfa\x41\x0f\n\rvesta/Project\x12)\n\tpage_size\x18\x02 \x01(\x05\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00@\x8f@\x12\x1b\n\npage_token\x18\x03 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80 \"W\n\x12ListModelsResponse\x12(\n\x06models\x18\x01 \x03(\x0b\x32\x18.vesta.training.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"t\n\x12UpdateModelRequest\x12-\n\x05model\x18\x01 \x01(\x0b\x32\x18.vesta.training.v1.ModelB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"U\n\x12\x44\x65leteModelRequest\x12\"\n\x04name\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xfa\x41\r\n\x0bvesta/Model\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\"C\n\x16GetModelVersionRequest\x12)\n\x04name\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xfa\x41\x14\n\x12vesta/ModelVersion\"\x88\x01\n\x18ListModelVersionsRequest\x12$\n\x06parent\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xfa\x41\r\n\x0bvesta/Model\x12)\n\tpage_size\x18\x02 \x01(\x05\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00@\x8f@\x12\x1b\n\npage_token\x18\x03 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80 \"m\n\x19ListModelVersionsResponse\x12\x37\n\x0emodel_versions\x18\x01 \x03(\x0b\x32\x1f.vesta.training.v1.ModelVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"F\n\x19\x44\x65leteModelVersionRequest\x12)\n\x04name\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xfa\x41\x14\n\x12vesta/ModelVersion\"H\n\x1b\x44ownloadModelVersionRequest\x12)\n\x04name\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xfa\x41\x14\n\x12vesta/ModelVersion2\xad\t\n\x0cModelService\x12w\n\x08GetModel\x12\".vesta.training.v1.GetModelRequest\x1a\x18.vesta.training.v1.Model\"-\xda\x41\x04name\x82\xd3\xe4\x93\x02 \x12\x1e/v1/{name=projects/*/models/*}\x12\x8a\x01\n\nListModels\x12$.vesta.training.v1.ListModelsRequest\x1a%.vesta.training.v1.ListModelsResponse\"/\xda\x41\x06parent\x82\xd3\xe4\x93\x02 \x12\x1e/v1/{parent=projects/*}/models\x12\x97\x01\n\x0bUpdateModel\x12%.vesta.training.v1.UpdateModelRequest\x1a\x18.vesta.training.v1.Model\"G\xda\x41\x11model,update_mask\x82\xd3\xe4\x93\x02-2$/v1/{model.name=projects/*/models/*}:\x05model\x12{\n\x0b\x44\x65leteModel\x12%.vesta.training.v1.DeleteModelRequest\x1a\x16.google.protobuf.Empty\"-\xda\x41\x04name\x82\xd3\xe4\x93\x02 *\x1e/v1/{name=projects/*/models/*}\x12\x97\x01\n\x0fGetModelVersion\x12).vesta.training.v1.GetModelVersionRequest\x1a\x1f.vesta.training.v1.ModelVersion\"8\xda\x41\x04name\x82\xd3\xe4\x93\x02+\x12)/v1/{name=projects/*/models/*/versions/*}\x12\xaa\x01\n\x11ListModelVersions\x12+.vesta.training.v1.ListModelVersionsRequest\x1a,.vesta.training.v1.ListModelVersionsResponse\":\xda\x41\x06parent\x82\xd3\xe4\x93\x02+\x12)/v1/{parent=projects/*/models/*}/versions\x12\x94\x01\n\x12\x44\x65leteModelVersion\x12,.vesta.training.v1.DeleteModelVersionRequest\x1a\x16.google.protobuf.Empty\"8\xda\x41\x04name\x82\xd3\xe4\x93\x02+*)/v1/{name=projects/*/models/*/versions/*}\x12\xa1\x01\n\x14\x44ownloadModelVersion\x12..vesta.training.v1.DownloadModelVersionRequest\x1a\x14.google.api.HttpBody\"A\xda\x41\x04name\x82\xd3\xe4\x93\x02\x34\x12\x32/v1/{name=projects/*/models/*/versions/*}:download0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,6 +50,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTMODELSREQUEST'].fields_by_name['page_token']._serialized_options = b'\312\245\031\003\020\200 '
   _globals['_UPDATEMODELREQUEST'].fields_by_name['model']._loaded_options = None
   _globals['_UPDATEMODELREQUEST'].fields_by_name['model']._serialized_options = b'\342A\001\002'
+  _globals['_DELETEMODELREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_DELETEMODELREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\r\n\013vesta/Model'
   _globals['_GETMODELVERSIONREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_GETMODELVERSIONREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\024\n\022vesta/ModelVersion'
   _globals['_LISTMODELVERSIONSREQUEST'].fields_by_name['parent']._loaded_options = None
@@ -57,6 +60,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTMODELVERSIONSREQUEST'].fields_by_name['page_size']._serialized_options = b'\312\245\031\022!\000\000\000\000\000\000\000\000)\000\000\000\000\000@\217@'
   _globals['_LISTMODELVERSIONSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTMODELVERSIONSREQUEST'].fields_by_name['page_token']._serialized_options = b'\312\245\031\003\020\200 '
+  _globals['_DELETEMODELVERSIONREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_DELETEMODELVERSIONREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\024\n\022vesta/ModelVersion'
   _globals['_DOWNLOADMODELVERSIONREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_DOWNLOADMODELVERSIONREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\024\n\022vesta/ModelVersion'
   _globals['_MODELSERVICE'].methods_by_name['GetModel']._loaded_options = None
@@ -65,28 +70,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELSERVICE'].methods_by_name['ListModels']._serialized_options = b'\332A\006parent\202\323\344\223\002 \022\036/v1/{parent=projects/*}/models'
   _globals['_MODELSERVICE'].methods_by_name['UpdateModel']._loaded_options = None
   _globals['_MODELSERVICE'].methods_by_name['UpdateModel']._serialized_options = b'\332A\021model,update_mask\202\323\344\223\002-2$/v1/{model.name=projects/*/models/*}:\005model'
+  _globals['_MODELSERVICE'].methods_by_name['DeleteModel']._loaded_options = None
+  _globals['_MODELSERVICE'].methods_by_name['DeleteModel']._serialized_options = b'\332A\004name\202\323\344\223\002 *\036/v1/{name=projects/*/models/*}'
   _globals['_MODELSERVICE'].methods_by_name['GetModelVersion']._loaded_options = None
   _globals['_MODELSERVICE'].methods_by_name['GetModelVersion']._serialized_options = b'\332A\004name\202\323\344\223\002+\022)/v1/{name=projects/*/models/*/versions/*}'
   _globals['_MODELSERVICE'].methods_by_name['ListModelVersions']._loaded_options = None
   _globals['_MODELSERVICE'].methods_by_name['ListModelVersions']._serialized_options = b'\332A\006parent\202\323\344\223\002+\022)/v1/{parent=projects/*/models/*}/versions'
+  _globals['_MODELSERVICE'].methods_by_name['DeleteModelVersion']._loaded_options = None
+  _globals['_MODELSERVICE'].methods_by_name['DeleteModelVersion']._serialized_options = b'\332A\004name\202\323\344\223\002+*)/v1/{name=projects/*/models/*/versions/*}'
   _globals['_MODELSERVICE'].methods_by_name['DownloadModelVersion']._loaded_options = None
   _globals['_MODELSERVICE'].methods_by_name['DownloadModelVersion']._serialized_options = b'\332A\004name\202\323\344\223\0024\0222/v1/{name=projects/*/models/*/versions/*}:download'
-  _globals['_GETMODELREQUEST']._serialized_start=296
-  _globals['_GETMODELREQUEST']._serialized_end=349
-  _globals['_LISTMODELSREQUEST']._serialized_start=352
-  _globals['_LISTMODELSREQUEST']._serialized_end=483
-  _globals['_LISTMODELSRESPONSE']._serialized_start=485
-  _globals['_LISTMODELSRESPONSE']._serialized_end=572
-  _globals['_UPDATEMODELREQUEST']._serialized_start=574
-  _globals['_UPDATEMODELREQUEST']._serialized_end=690
-  _globals['_GETMODELVERSIONREQUEST']._serialized_start=692
-  _globals['_GETMODELVERSIONREQUEST']._serialized_end=759
-  _globals['_LISTMODELVERSIONSREQUEST']._serialized_start=762
-  _globals['_LISTMODELVERSIONSREQUEST']._serialized_end=898
-  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_start=900
-  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_end=1009
-  _globals['_DOWNLOADMODELVERSIONREQUEST']._serialized_start=1011
-  _globals['_DOWNLOADMODELVERSIONREQUEST']._serialized_end=1083
-  _globals['_MODELSERVICE']._serialized_start=1086
-  _globals['_MODELSERVICE']._serialized_end=2007
+  _globals['_GETMODELREQUEST']._serialized_start=325
+  _globals['_GETMODELREQUEST']._serialized_end=378
+  _globals['_LISTMODELSREQUEST']._serialized_start=381
+  _globals['_LISTMODELSREQUEST']._serialized_end=512
+  _globals['_LISTMODELSRESPONSE']._serialized_start=514
+  _globals['_LISTMODELSRESPONSE']._serialized_end=601
+  _globals['_UPDATEMODELREQUEST']._serialized_start=603
+  _globals['_UPDATEMODELREQUEST']._serialized_end=719
+  _globals['_DELETEMODELREQUEST']._serialized_start=721
+  _globals['_DELETEMODELREQUEST']._serialized_end=806
+  _globals['_GETMODELVERSIONREQUEST']._serialized_start=808
+  _globals['_GETMODELVERSIONREQUEST']._serialized_end=875
+  _globals['_LISTMODELVERSIONSREQUEST']._serialized_start=878
+  _globals['_LISTMODELVERSIONSREQUEST']._serialized_end=1014
+  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_start=1016
+  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_end=1125
+  _globals['_DELETEMODELVERSIONREQUEST']._serialized_start=1127
+  _globals['_DELETEMODELVERSIONREQUEST']._serialized_end=1197
+  _globals['_DOWNLOADMODELVERSIONREQUEST']._serialized_start=1199
+  _globals['_DOWNLOADMODELVERSIONREQUEST']._serialized_end=1271
+  _globals['_MODELSERVICE']._serialized_start=1274
+  _globals['_MODELSERVICE']._serialized_end=2471
 # @@protoc_insertion_point(module_scope)

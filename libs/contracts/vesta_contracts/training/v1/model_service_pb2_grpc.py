@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
+from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from vesta_contracts.training.v1 import model_pb2 as vesta_dot_training_dot_v1_dot_model__pb2
 from vesta_contracts.training.v1 import model_service_pb2 as vesta_dot_training_dot_v1_dot_model__service__pb2
 
@@ -52,6 +53,11 @@ class ModelServiceStub:
                 request_serializer=vesta_dot_training_dot_v1_dot_model__service__pb2.UpdateModelRequest.SerializeToString,
                 response_deserializer=vesta_dot_training_dot_v1_dot_model__pb2.Model.FromString,
                 _registered_method=True)
+        self.DeleteModel = channel.unary_unary(
+                '/vesta.training.v1.ModelService/DeleteModel',
+                request_serializer=vesta_dot_training_dot_v1_dot_model__service__pb2.DeleteModelRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
         self.GetModelVersion = channel.unary_unary(
                 '/vesta.training.v1.ModelService/GetModelVersion',
                 request_serializer=vesta_dot_training_dot_v1_dot_model__service__pb2.GetModelVersionRequest.SerializeToString,
@@ -61,6 +67,11 @@ class ModelServiceStub:
                 '/vesta.training.v1.ModelService/ListModelVersions',
                 request_serializer=vesta_dot_training_dot_v1_dot_model__service__pb2.ListModelVersionsRequest.SerializeToString,
                 response_deserializer=vesta_dot_training_dot_v1_dot_model__service__pb2.ListModelVersionsResponse.FromString,
+                _registered_method=True)
+        self.DeleteModelVersion = channel.unary_unary(
+                '/vesta.training.v1.ModelService/DeleteModelVersion',
+                request_serializer=vesta_dot_training_dot_v1_dot_model__service__pb2.DeleteModelVersionRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
         self.DownloadModelVersion = channel.unary_stream(
                 '/vesta.training.v1.ModelService/DownloadModelVersion',
@@ -94,6 +105,16 @@ class ModelServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteModel(self, request, context):
+        """Deletes one Model, with `force` its versions too. A later Model of its name goes on counting versions where it ended. What no Deployment
+        needs any more of the versions' files is deleted afterwards. Errors: NOT_FOUND; ABORTED the etag is stale; FAILED_PRECONDITION
+        MODEL_NOT_EMPTY it has versions and `force` is false, MODEL_IN_USE a TrainingRun that has not ended makes a version of it,
+        MODEL_VERSION_IN_USE as in DeleteModelVersion; UNAVAILABLE nobody knows whether it is deployed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetModelVersion(self, request, context):
         """Returns one ModelVersion. Errors: NOT_FOUND.
         """
@@ -103,6 +124,16 @@ class ModelServiceServicer:
 
     def ListModelVersions(self, request, context):
         """Lists ModelVersions, newest first. Errors: INVALID_ARGUMENT page_token.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteModelVersion(self, request, context):
+        """Deletes one ModelVersion; its number is never given again. Its file is deleted afterwards, unless another version has the same.
+        Errors: NOT_FOUND; FAILED_PRECONDITION MODEL_VERSION_IN_USE a Deployment answers with it, is to, or may be rolled back to it, as a
+        Loop's Deployment does with its champion, or a TrainingRun that has not ended compares with it; UNAVAILABLE nobody knows whether it
+        is deployed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -133,6 +164,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     request_deserializer=vesta_dot_training_dot_v1_dot_model__service__pb2.UpdateModelRequest.FromString,
                     response_serializer=vesta_dot_training_dot_v1_dot_model__pb2.Model.SerializeToString,
             ),
+            'DeleteModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteModel,
+                    request_deserializer=vesta_dot_training_dot_v1_dot_model__service__pb2.DeleteModelRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
             'GetModelVersion': grpc.unary_unary_rpc_method_handler(
                     servicer.GetModelVersion,
                     request_deserializer=vesta_dot_training_dot_v1_dot_model__service__pb2.GetModelVersionRequest.FromString,
@@ -142,6 +178,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.ListModelVersions,
                     request_deserializer=vesta_dot_training_dot_v1_dot_model__service__pb2.ListModelVersionsRequest.FromString,
                     response_serializer=vesta_dot_training_dot_v1_dot_model__service__pb2.ListModelVersionsResponse.SerializeToString,
+            ),
+            'DeleteModelVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteModelVersion,
+                    request_deserializer=vesta_dot_training_dot_v1_dot_model__service__pb2.DeleteModelVersionRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
             ),
             'DownloadModelVersion': grpc.unary_stream_rpc_method_handler(
                     servicer.DownloadModelVersion,
@@ -242,6 +283,33 @@ class ModelService:
             _registered_method=True)
 
     @staticmethod
+    def DeleteModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vesta.training.v1.ModelService/DeleteModel',
+            vesta_dot_training_dot_v1_dot_model__service__pb2.DeleteModelRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetModelVersion(request,
             target,
             options=(),
@@ -285,6 +353,33 @@ class ModelService:
             '/vesta.training.v1.ModelService/ListModelVersions',
             vesta_dot_training_dot_v1_dot_model__service__pb2.ListModelVersionsRequest.SerializeToString,
             vesta_dot_training_dot_v1_dot_model__service__pb2.ListModelVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteModelVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vesta.training.v1.ModelService/DeleteModelVersion',
+            vesta_dot_training_dot_v1_dot_model__service__pb2.DeleteModelVersionRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
             options,
             channel_credentials,
             insecure,

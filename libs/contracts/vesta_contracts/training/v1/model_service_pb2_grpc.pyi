@@ -5,6 +5,7 @@ How the registry of models is read."""
 
 from collections import abc as _abc
 from google.api import httpbody_pb2 as _httpbody_pb2
+from google.protobuf import empty_pb2 as _empty_pb2
 from grpc import aio as _aio
 from vesta_contracts.training.v1 import model_pb2 as _model_pb2
 from vesta_contracts.training.v1 import model_service_pb2 as _model_service_pb2
@@ -41,10 +42,22 @@ class ModelServiceStub:
     """Lists Models by name. Errors: INVALID_ARGUMENT page_token."""
     UpdateModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.UpdateModelRequest, _model_pb2.Model]
     """Changes the fields of update_mask (display_name). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change."""
+    DeleteModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.DeleteModelRequest, _empty_pb2.Empty]
+    """Deletes one Model, with `force` its versions too. A later Model of its name goes on counting versions where it ended. What no Deployment
+    needs any more of the versions' files is deleted afterwards. Errors: NOT_FOUND; ABORTED the etag is stale; FAILED_PRECONDITION
+    MODEL_NOT_EMPTY it has versions and `force` is false, MODEL_IN_USE a TrainingRun that has not ended makes a version of it,
+    MODEL_VERSION_IN_USE as in DeleteModelVersion; UNAVAILABLE nobody knows whether it is deployed.
+    """
     GetModelVersion: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetModelVersionRequest, _model_pb2.ModelVersion]
     """Returns one ModelVersion. Errors: NOT_FOUND."""
     ListModelVersions: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ListModelVersionsRequest, _model_service_pb2.ListModelVersionsResponse]
     """Lists ModelVersions, newest first. Errors: INVALID_ARGUMENT page_token."""
+    DeleteModelVersion: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.DeleteModelVersionRequest, _empty_pb2.Empty]
+    """Deletes one ModelVersion; its number is never given again. Its file is deleted afterwards, unless another version has the same.
+    Errors: NOT_FOUND; FAILED_PRECONDITION MODEL_VERSION_IN_USE a Deployment answers with it, is to, or may be rolled back to it, as a
+    Loop's Deployment does with its champion, or a TrainingRun that has not ended compares with it; UNAVAILABLE nobody knows whether it
+    is deployed.
+    """
     DownloadModelVersion: _grpc.UnaryStreamMultiCallable[_model_service_pb2.DownloadModelVersionRequest, _httpbody_pb2.HttpBody]
     """Streams the ONNX file. Errors: NOT_FOUND; DATA_LOSS the bytes do not match their digest."""
 
@@ -59,10 +72,22 @@ class ModelServiceAsyncStub(ModelServiceStub):
     """Lists Models by name. Errors: INVALID_ARGUMENT page_token."""
     UpdateModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.UpdateModelRequest, _model_pb2.Model]  # type: ignore[assignment]
     """Changes the fields of update_mask (display_name). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change."""
+    DeleteModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.DeleteModelRequest, _empty_pb2.Empty]  # type: ignore[assignment]
+    """Deletes one Model, with `force` its versions too. A later Model of its name goes on counting versions where it ended. What no Deployment
+    needs any more of the versions' files is deleted afterwards. Errors: NOT_FOUND; ABORTED the etag is stale; FAILED_PRECONDITION
+    MODEL_NOT_EMPTY it has versions and `force` is false, MODEL_IN_USE a TrainingRun that has not ended makes a version of it,
+    MODEL_VERSION_IN_USE as in DeleteModelVersion; UNAVAILABLE nobody knows whether it is deployed.
+    """
     GetModelVersion: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetModelVersionRequest, _model_pb2.ModelVersion]  # type: ignore[assignment]
     """Returns one ModelVersion. Errors: NOT_FOUND."""
     ListModelVersions: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ListModelVersionsRequest, _model_service_pb2.ListModelVersionsResponse]  # type: ignore[assignment]
     """Lists ModelVersions, newest first. Errors: INVALID_ARGUMENT page_token."""
+    DeleteModelVersion: _aio.UnaryUnaryMultiCallable[_model_service_pb2.DeleteModelVersionRequest, _empty_pb2.Empty]  # type: ignore[assignment]
+    """Deletes one ModelVersion; its number is never given again. Its file is deleted afterwards, unless another version has the same.
+    Errors: NOT_FOUND; FAILED_PRECONDITION MODEL_VERSION_IN_USE a Deployment answers with it, is to, or may be rolled back to it, as a
+    Loop's Deployment does with its champion, or a TrainingRun that has not ended compares with it; UNAVAILABLE nobody knows whether it
+    is deployed.
+    """
     DownloadModelVersion: _aio.UnaryStreamMultiCallable[_model_service_pb2.DownloadModelVersionRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """Streams the ONNX file. Errors: NOT_FOUND; DATA_LOSS the bytes do not match their digest."""
 
@@ -94,6 +119,18 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         """Changes the fields of update_mask (display_name). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change."""
 
     @_abc_1.abstractmethod
+    def DeleteModel(
+        self,
+        request: _model_service_pb2.DeleteModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
+        """Deletes one Model, with `force` its versions too. A later Model of its name goes on counting versions where it ended. What no Deployment
+        needs any more of the versions' files is deleted afterwards. Errors: NOT_FOUND; ABORTED the etag is stale; FAILED_PRECONDITION
+        MODEL_NOT_EMPTY it has versions and `force` is false, MODEL_IN_USE a TrainingRun that has not ended makes a version of it,
+        MODEL_VERSION_IN_USE as in DeleteModelVersion; UNAVAILABLE nobody knows whether it is deployed.
+        """
+
+    @_abc_1.abstractmethod
     def GetModelVersion(
         self,
         request: _model_service_pb2.GetModelVersionRequest,
@@ -108,6 +145,18 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_model_service_pb2.ListModelVersionsResponse, _abc.Awaitable[_model_service_pb2.ListModelVersionsResponse]]:
         """Lists ModelVersions, newest first. Errors: INVALID_ARGUMENT page_token."""
+
+    @_abc_1.abstractmethod
+    def DeleteModelVersion(
+        self,
+        request: _model_service_pb2.DeleteModelVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
+        """Deletes one ModelVersion; its number is never given again. Its file is deleted afterwards, unless another version has the same.
+        Errors: NOT_FOUND; FAILED_PRECONDITION MODEL_VERSION_IN_USE a Deployment answers with it, is to, or may be rolled back to it, as a
+        Loop's Deployment does with its champion, or a TrainingRun that has not ended compares with it; UNAVAILABLE nobody knows whether it
+        is deployed.
+        """
 
     @_abc_1.abstractmethod
     def DownloadModelVersion(
