@@ -6,6 +6,7 @@ from vesta_contracts.training.v1.events_pb2 import TrainingRunSucceeded as Train
 from vesta_contracts.training.v1.events_pb2 import TrainingRunFailed as TrainingRunFailed
 from vesta_contracts.training.v1.events_pb2 import TrainingRunCancelled as TrainingRunCancelled
 from vesta_contracts.training.v1.events_pb2 import ModelVersionRegistered as ModelVersionRegistered
+from vesta_contracts.training.v1.events_pb2 import ModelVersionDeleted as ModelVersionDeleted
 from vesta_contracts.training.v1.metrics_pb2 import Estimate as Estimate
 from vesta_contracts.training.v1.metrics_pb2 import Metrics as Metrics
 from vesta_contracts.training.v1.metrics_pb2 import ConceptMetrics as ConceptMetrics
@@ -20,9 +21,11 @@ from vesta_contracts.training.v1.model_service_pb2 import GetModelRequest as Get
 from vesta_contracts.training.v1.model_service_pb2 import ListModelsRequest as ListModelsRequest
 from vesta_contracts.training.v1.model_service_pb2 import ListModelsResponse as ListModelsResponse
 from vesta_contracts.training.v1.model_service_pb2 import UpdateModelRequest as UpdateModelRequest
+from vesta_contracts.training.v1.model_service_pb2 import DeleteModelRequest as DeleteModelRequest
 from vesta_contracts.training.v1.model_service_pb2 import GetModelVersionRequest as GetModelVersionRequest
 from vesta_contracts.training.v1.model_service_pb2 import ListModelVersionsRequest as ListModelVersionsRequest
 from vesta_contracts.training.v1.model_service_pb2 import ListModelVersionsResponse as ListModelVersionsResponse
+from vesta_contracts.training.v1.model_service_pb2 import DeleteModelVersionRequest as DeleteModelVersionRequest
 from vesta_contracts.training.v1.model_service_pb2 import DownloadModelVersionRequest as DownloadModelVersionRequest
 from vesta_contracts.training.v1.model_service_pb2_grpc import ModelServiceStub as ModelServiceStub
 from vesta_contracts.training.v1.model_service_pb2_grpc import ModelServiceServicer as ModelServiceServicer
@@ -68,6 +71,8 @@ __all__ = [
     "CreateRecipeRequest",
     "CreateStudyRequest",
     "CreateTrainingRunRequest",
+    "DeleteModelRequest",
+    "DeleteModelVersionRequest",
     "DeleteRecipeRequest",
     "DeleteTrainingRunRequest",
     "DownloadModelVersionRequest",
@@ -94,6 +99,7 @@ __all__ = [
     "ModelServiceServicer",
     "ModelServiceStub",
     "ModelVersion",
+    "ModelVersionDeleted",
     "ModelVersionRegistered",
     "Recipe",
     "RecipeServiceServicer",
