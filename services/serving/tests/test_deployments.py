@@ -427,6 +427,10 @@ def test_a_multi_label_model_predicts_by_its_thresholds_and_the_log_and_the_item
     (made,) = serving.told(PredictionMade)
     logged = serving.predictions.ListPredictions(ListPredictionsRequest(parent=deployment.name)).predictions
     assert len(logged) == len(items)
+    for label, found in (("red", [0, 3]), ("green", [3])):
+        request = ListPredictionsRequest(parent=deployment.name, filter=f"label = {label}")
+        listed = serving.predictions.ListPredictions(request).predictions
+        assert [entry.item for entry in reversed(listed)] == [items[place].name for place in found]
     for kept in ([one.scores for one in made.predictions], [one.scores for one in reversed(logged)]):
         for scores, answer in zip(kept, answers, strict=True):
             assert [one.concept for one in scores.scores if one.predicted] == predicted(answer)[0]

@@ -55,7 +55,7 @@ FETCH_THREADS = 8
 _MUTABLE = ("display_name", "model_version", "uncertainty", "datasets")
 _PREDICTION_FIELDS = {
     "item": filters.Field("item"),
-    "label": filters.Field("label"),
+    "label": filters.Field("", has="(%(value)s = ANY(coalesce(labels, ARRAY[label])))"),
     "score": filters.Field("score", float, ordered=True),
     "uncertain": filters.Field("uncertain", filters.boolean),
     "model_version": filters.Field("model_version"),

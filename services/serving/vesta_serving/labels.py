@@ -135,6 +135,13 @@ def split_labels(scores: ImageScores) -> tuple[list[ConceptScore], list[ConceptS
     )
 
 
+def named_labels(scores: ImageScores) -> list[str]:
+    """The concepts that an answer is found by: of a multi-label model those that it predicts, else the best."""
+    several = any(found.HasField("threshold") for found in scores.scores)
+    kept = split_labels(scores)[0] if several else scores.scores[:1]
+    return [found.concept for found in kept]
+
+
 def _thresholds(vocabulary: Vocabulary, policy: Policy) -> Floats | None:
     """`(C,)`: from which probability each concept is predicted; None for a single-label model."""
     if not vocabulary.thresholds:

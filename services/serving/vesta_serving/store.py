@@ -15,6 +15,7 @@ from vesta_common.postgres import Connection, Postgres, load_queries
 from vesta_contracts.serving.v1 import Deployment, Prediction
 from vesta_contracts.training.v1 import ModelVersion
 
+from vesta_serving.labels import named_labels
 from vesta_serving.penalties import penalty
 
 SERVICE = "serving"
@@ -365,7 +366,8 @@ class Store:
             self.postgres.transaction() as connection,
             connection.cursor() as cursor,
             cursor.copy(
-                "COPY predictions (name, deployment, item, sha256, model_version, label, score, uncertain, scores, create_time) FROM STDIN"
+                "COPY predictions"
+                " (name, deployment, item, sha256, model_version, label, labels, score, uncertain, scores, create_time) FROM STDIN"
             ) as copy,
         ):
             for deployment, entry in predictions:
@@ -378,6 +380,7 @@ class Store:
                         entry.sha256,
                         entry.scores.model_version,
                         best.concept if best else "",
+                        named_labels(entry.scores),
                         best.score if best else 0.0,
                         entry.scores.uncertain,
                         entry.scores.SerializeToString(),

@@ -155,6 +155,7 @@ class UncertaintyPolicy(_message.Message):
     @_builtins.property
     def thresholds(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """For a multi-label model: the score from which a concept is predicted, by concept, instead of the model version's own threshold.
+        A training run's metrics, and so a Loop's gate, compare versions by their own thresholds.
         Each must be a concept of `model_version` when it is set; one that a later version does not have is ignored.
         """
 

@@ -51,7 +51,9 @@ class ListPredictionsRequest(_message.Message):
     """At most 1000; 50 if unset."""
     page_token: _builtins.str
     filter: _builtins.str
-    """AIP-160 on item, label, score, uncertain, model_version, create_time."""
+    """`label` is the best concept, or any that a multi-label model predicts.
+    AIP-160 on item, label, score, uncertain, model_version, create_time.
+    """
     def __init__(
         self,
         *,
