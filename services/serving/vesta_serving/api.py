@@ -137,9 +137,7 @@ class DeploymentService(DeploymentServiceServicer):
         # Before the transaction: it may ask the training service.
         is_new = wanted.model_version != seen.model_version
         version = (self._registry.confirm if is_new else self._registry.get)(wanted.model_version)
-        if (
-            wanted.uncertainty.thresholds != seen.uncertainty.thresholds
-        ):  # what was set before may be of an older version
+        if wanted.uncertainty.thresholds != seen.uncertainty.thresholds:  # those set before may be of an older version
             check_thresholds(wanted.uncertainty.thresholds, version.vocabulary)
         with self._store.postgres.transaction() as connection:
             row = self._store.lock(connection, name)
