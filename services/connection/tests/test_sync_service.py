@@ -20,6 +20,10 @@ def test_repeating_the_request_for_a_sync_starts_no_second_one(connection: Conne
     assert connection.syncs.CreateSync(request).name == connection.syncs.CreateSync(request).name
 
 
+def test_a_request_for_a_sync_has_no_field_without_effect() -> None:
+    assert [field.name for field in CreateSyncRequest.DESCRIPTOR.fields] == ["parent", "request_id"]
+
+
 def test_an_upload_source_has_nothing_to_sync(connection: Connection) -> None:
     source = connection.an_upload_source()
     with pytest.raises(FailedPrecondition) as caught:

@@ -117,7 +117,7 @@ class BucketSource(_message.Message):
     """The S3 endpoint, where it is not the provider's own."""
     access_key_id: _builtins.str
     secret_access_key: _builtins.str
-    """Never returned. An update that leaves it empty keeps the one that is kept."""
+    """Kept encrypted, never returned. An update that leaves it empty keeps the one that is kept."""
     def __init__(
         self,
         *,

@@ -76,7 +76,8 @@ class SourceServiceServicer:
     def CreateSource(self, request, context):
         """Creates a Source.
         Errors: NOT_FOUND dataset; ALREADY_EXISTS source_id is taken; INVALID_ARGUMENT SOURCE_KIND_MISSING it is no
-        folder, bucket or upload, SOURCE_NOT_ALLOWED the folder or URL lies outside what the operator allows.
+        folder, bucket or upload, SOURCE_NOT_ALLOWED the folder or URL lies outside what the operator allows;
+        FAILED_PRECONDITION SECRET_KEYS_MISSING the operator has set no key to encrypt its secret with.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,7 +38,8 @@ class SourceServiceStub:
     CreateSource: _grpc.UnaryUnaryMultiCallable[_source_service_pb2.CreateSourceRequest, _source_pb2.Source]
     """Creates a Source.
     Errors: NOT_FOUND dataset; ALREADY_EXISTS source_id is taken; INVALID_ARGUMENT SOURCE_KIND_MISSING it is no
-    folder, bucket or upload, SOURCE_NOT_ALLOWED the folder or URL lies outside what the operator allows.
+    folder, bucket or upload, SOURCE_NOT_ALLOWED the folder or URL lies outside what the operator allows;
+    FAILED_PRECONDITION SECRET_KEYS_MISSING the operator has set no key to encrypt its secret with.
     """
     GetSource: _grpc.UnaryUnaryMultiCallable[_source_service_pb2.GetSourceRequest, _source_pb2.Source]
     """Returns one Source, without its secret. Errors: NOT_FOUND."""
@@ -66,7 +67,8 @@ class SourceServiceAsyncStub(SourceServiceStub):
     CreateSource: _aio.UnaryUnaryMultiCallable[_source_service_pb2.CreateSourceRequest, _source_pb2.Source]  # type: ignore[assignment]
     """Creates a Source.
     Errors: NOT_FOUND dataset; ALREADY_EXISTS source_id is taken; INVALID_ARGUMENT SOURCE_KIND_MISSING it is no
-    folder, bucket or upload, SOURCE_NOT_ALLOWED the folder or URL lies outside what the operator allows.
+    folder, bucket or upload, SOURCE_NOT_ALLOWED the folder or URL lies outside what the operator allows;
+    FAILED_PRECONDITION SECRET_KEYS_MISSING the operator has set no key to encrypt its secret with.
     """
     GetSource: _aio.UnaryUnaryMultiCallable[_source_service_pb2.GetSourceRequest, _source_pb2.Source]  # type: ignore[assignment]
     """Returns one Source, without its secret. Errors: NOT_FOUND."""
@@ -97,7 +99,8 @@ class SourceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_source_pb2.Source, _abc.Awaitable[_source_pb2.Source]]:
         """Creates a Source.
         Errors: NOT_FOUND dataset; ALREADY_EXISTS source_id is taken; INVALID_ARGUMENT SOURCE_KIND_MISSING it is no
-        folder, bucket or upload, SOURCE_NOT_ALLOWED the folder or URL lies outside what the operator allows.
+        folder, bucket or upload, SOURCE_NOT_ALLOWED the folder or URL lies outside what the operator allows;
+        FAILED_PRECONDITION SECRET_KEYS_MISSING the operator has set no key to encrypt its secret with.
         """
 
     @_abc_1.abstractmethod

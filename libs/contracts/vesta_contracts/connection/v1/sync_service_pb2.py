@@ -30,7 +30,7 @@ from vesta_contracts.common.v1 import rules_pb2 as vesta_dot_common_dot_v1_dot_r
 from vesta_contracts.connection.v1 import sync_pb2 as vesta_dot_connection_dot_v1_dot_sync__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&vesta/connection/v1/sync_service.proto\x12\x13vesta.connection.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1bvesta/common/v1/rules.proto\x1a\x1evesta/connection/v1/sync.proto\"\x80\x01\n\x11\x43reateSyncRequest\x12%\n\x06parent\x18\x01 \x01(\tB\x15\xe2\x41\x01\x02\xfa\x41\x0e\n\x0cvesta/Source\x12\'\n\x04sync\x18\x02 \x01(\x0b\x32\x19.vesta.connection.v1.Sync\x12\x1b\n\nrequest_id\x18\x03 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x01\"3\n\x0eGetSyncRequest\x12!\n\x04name\x18\x01 \x01(\tB\x13\xe2\x41\x01\x02\xfa\x41\x0c\n\nvesta/Sync\"\x81\x01\n\x10ListSyncsRequest\x12%\n\x06parent\x18\x01 \x01(\tB\x15\xe2\x41\x01\x02\xfa\x41\x0e\n\x0cvesta/Source\x12)\n\tpage_size\x18\x02 \x01(\x05\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00@\x8f@\x12\x1b\n\npage_token\x18\x03 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80 \"V\n\x11ListSyncsResponse\x12(\n\x05syncs\x18\x01 \x03(\x0b\x32\x19.vesta.connection.v1.Sync\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"6\n\x11\x43\x61ncelSyncRequest\x12!\n\x04name\x18\x01 \x01(\tB\x13\xe2\x41\x01\x02\xfa\x41\x0c\n\nvesta/Sync2\xd3\x04\n\x0bSyncService\x12\x94\x01\n\nCreateSync\x12&.vesta.connection.v1.CreateSyncRequest\x1a\x19.vesta.connection.v1.Sync\"C\xda\x41\x0bparent,sync\x82\xd3\xe4\x93\x02/\"\'/v1/{parent=projects/*/sources/*}/syncs:\x04sync\x12\x81\x01\n\x07GetSync\x12#.vesta.connection.v1.GetSyncRequest\x1a\x19.vesta.connection.v1.Sync\"6\xda\x41\x04name\x82\xd3\xe4\x93\x02)\x12\'/v1/{name=projects/*/sources/*/syncs/*}\x12\x94\x01\n\tListSyncs\x12%.vesta.connection.v1.ListSyncsRequest\x1a&.vesta.connection.v1.ListSyncsResponse\"8\xda\x41\x06parent\x82\xd3\xe4\x93\x02)\x12\'/v1/{parent=projects/*/sources/*}/syncs\x12\x91\x01\n\nCancelSync\x12&.vesta.connection.v1.CancelSyncRequest\x1a\x19.vesta.connection.v1.Sync\"@\xda\x41\x04name\x82\xd3\xe4\x93\x02\x33\"./v1/{name=projects/*/sources/*/syncs/*}:cancel:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&vesta/connection/v1/sync_service.proto\x12\x13vesta.connection.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1bvesta/common/v1/rules.proto\x1a\x1evesta/connection/v1/sync.proto\"c\n\x11\x43reateSyncRequest\x12%\n\x06parent\x18\x01 \x01(\tB\x15\xe2\x41\x01\x02\xfa\x41\x0e\n\x0cvesta/Source\x12\x1b\n\nrequest_id\x18\x03 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x01J\x04\x08\x02\x10\x03R\x04sync\"3\n\x0eGetSyncRequest\x12!\n\x04name\x18\x01 \x01(\tB\x13\xe2\x41\x01\x02\xfa\x41\x0c\n\nvesta/Sync\"\x81\x01\n\x10ListSyncsRequest\x12%\n\x06parent\x18\x01 \x01(\tB\x15\xe2\x41\x01\x02\xfa\x41\x0e\n\x0cvesta/Source\x12)\n\tpage_size\x18\x02 \x01(\x05\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00@\x8f@\x12\x1b\n\npage_token\x18\x03 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80 \"V\n\x11ListSyncsResponse\x12(\n\x05syncs\x18\x01 \x03(\x0b\x32\x19.vesta.connection.v1.Sync\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"6\n\x11\x43\x61ncelSyncRequest\x12!\n\x04name\x18\x01 \x01(\tB\x13\xe2\x41\x01\x02\xfa\x41\x0c\n\nvesta/Sync2\xcb\x04\n\x0bSyncService\x12\x8c\x01\n\nCreateSync\x12&.vesta.connection.v1.CreateSyncRequest\x1a\x19.vesta.connection.v1.Sync\";\xda\x41\x06parent\x82\xd3\xe4\x93\x02,\"\'/v1/{parent=projects/*/sources/*}/syncs:\x01*\x12\x81\x01\n\x07GetSync\x12#.vesta.connection.v1.GetSyncRequest\x1a\x19.vesta.connection.v1.Sync\"6\xda\x41\x04name\x82\xd3\xe4\x93\x02)\x12\'/v1/{name=projects/*/sources/*/syncs/*}\x12\x94\x01\n\tListSyncs\x12%.vesta.connection.v1.ListSyncsRequest\x1a&.vesta.connection.v1.ListSyncsResponse\"8\xda\x41\x06parent\x82\xd3\xe4\x93\x02)\x12\'/v1/{parent=projects/*/sources/*}/syncs\x12\x91\x01\n\nCancelSync\x12&.vesta.connection.v1.CancelSyncRequest\x1a\x19.vesta.connection.v1.Sync\"@\xda\x41\x04name\x82\xd3\xe4\x93\x02\x33\"./v1/{name=projects/*/sources/*/syncs/*}:cancel:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,23 +52,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CANCELSYNCREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_CANCELSYNCREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\014\n\nvesta/Sync'
   _globals['_SYNCSERVICE'].methods_by_name['CreateSync']._loaded_options = None
-  _globals['_SYNCSERVICE'].methods_by_name['CreateSync']._serialized_options = b'\332A\013parent,sync\202\323\344\223\002/\"\'/v1/{parent=projects/*/sources/*}/syncs:\004sync'
+  _globals['_SYNCSERVICE'].methods_by_name['CreateSync']._serialized_options = b'\332A\006parent\202\323\344\223\002,\"\'/v1/{parent=projects/*/sources/*}/syncs:\001*'
   _globals['_SYNCSERVICE'].methods_by_name['GetSync']._loaded_options = None
   _globals['_SYNCSERVICE'].methods_by_name['GetSync']._serialized_options = b'\332A\004name\202\323\344\223\002)\022\'/v1/{name=projects/*/sources/*/syncs/*}'
   _globals['_SYNCSERVICE'].methods_by_name['ListSyncs']._loaded_options = None
   _globals['_SYNCSERVICE'].methods_by_name['ListSyncs']._serialized_options = b'\332A\006parent\202\323\344\223\002)\022\'/v1/{parent=projects/*/sources/*}/syncs'
   _globals['_SYNCSERVICE'].methods_by_name['CancelSync']._loaded_options = None
   _globals['_SYNCSERVICE'].methods_by_name['CancelSync']._serialized_options = b'\332A\004name\202\323\344\223\0023\"./v1/{name=projects/*/sources/*/syncs/*}:cancel:\001*'
-  _globals['_CREATESYNCREQUEST']._serialized_start=240
-  _globals['_CREATESYNCREQUEST']._serialized_end=368
-  _globals['_GETSYNCREQUEST']._serialized_start=370
-  _globals['_GETSYNCREQUEST']._serialized_end=421
-  _globals['_LISTSYNCSREQUEST']._serialized_start=424
-  _globals['_LISTSYNCSREQUEST']._serialized_end=553
-  _globals['_LISTSYNCSRESPONSE']._serialized_start=555
-  _globals['_LISTSYNCSRESPONSE']._serialized_end=641
-  _globals['_CANCELSYNCREQUEST']._serialized_start=643
-  _globals['_CANCELSYNCREQUEST']._serialized_end=697
-  _globals['_SYNCSERVICE']._serialized_start=700
-  _globals['_SYNCSERVICE']._serialized_end=1295
+  _globals['_CREATESYNCREQUEST']._serialized_start=239
+  _globals['_CREATESYNCREQUEST']._serialized_end=338
+  _globals['_GETSYNCREQUEST']._serialized_start=340
+  _globals['_GETSYNCREQUEST']._serialized_end=391
+  _globals['_LISTSYNCSREQUEST']._serialized_start=394
+  _globals['_LISTSYNCSREQUEST']._serialized_end=523
+  _globals['_LISTSYNCSRESPONSE']._serialized_start=525
+  _globals['_LISTSYNCSRESPONSE']._serialized_end=611
+  _globals['_CANCELSYNCREQUEST']._serialized_start=613
+  _globals['_CANCELSYNCREQUEST']._serialized_end=667
+  _globals['_SYNCSERVICE']._serialized_start=670
+  _globals['_SYNCSERVICE']._serialized_end=1257
 # @@protoc_insertion_point(module_scope)
