@@ -93,3 +93,12 @@ def test_a_deep_home_keeps_its_sockets_elsewhere(tmp_path: Path) -> None:
     deep.make_sockets()
     deep.forget_sockets()
     assert not deep.sockets.exists()
+
+
+def test_the_keys_of_sources_are_made_once_and_more_may_be_added(tmp_path: Path) -> None:
+    made = Home(tmp_path).source_keys
+    assert (len(made), Home(tmp_path).source_keys) == (44, made)
+    path = Home(tmp_path).source_keys_path
+    assert path.stat().st_mode & 0o077 == 0
+    path.write_text(f"newer\n{made}\n")
+    assert Home(tmp_path).source_keys == f"newer,{made}"

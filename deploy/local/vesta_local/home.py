@@ -1,5 +1,6 @@
 """Where a local platform keeps what it knows: its folder, its ports, its secrets. The same folder finds everything again."""
 
+import base64
 import fcntl
 import hashlib
 import json
@@ -130,6 +131,17 @@ class Home:
         made = {name: secrets.token_urlsafe(24) for name in ("postgres_password", "s3_access_key", "s3_secret_key")}
         keep_first(path, json.dumps(made))
         return dict(json.loads(path.read_text()))
+
+    @property
+    def source_keys_path(self) -> Path:
+        """Where the keys lie with which the secrets of Sources are encrypted: one a line, the first of which encrypts."""
+        return self.root / "source.keys"
+
+    @cached_property
+    def source_keys(self) -> str:
+        """Those keys, separated by commas; the first one is made when first asked for."""
+        keep_first(self.source_keys_path, base64.urlsafe_b64encode(secrets.token_bytes(32)).decode() + "\n")
+        return ",".join(self.source_keys_path.read_text().split())
 
     @property
     def _ports_path(self) -> Path:

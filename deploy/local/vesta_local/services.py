@@ -36,7 +36,12 @@ _BEHIND_THE_GATEWAY = (
     Service(
         "connection",
         peers=("datasets",),
-        settings={"FOLDER_ROOTS": "{inbox}", "BUCKET_PROTOCOLS": "s3", "INNER_HOSTS": "{objects}"},
+        settings={
+            "FOLDER_ROOTS": "{inbox}",
+            "BUCKET_PROTOCOLS": "s3",
+            "INNER_HOSTS": "{objects}",
+            "SECRET_KEYS": "{source_keys}",
+        },
     ),
     Service("datasets", peers=("connection",)),
     Service("annotation", peers=("datasets",)),
@@ -87,6 +92,7 @@ def environment(home: Home, name: str) -> dict[str, str]:
         "inbox": home.inbox,
         "data": home.data,
         "owner_key_sha256": home.owner_key_sha256,
+        "source_keys": home.source_keys,
     }
     settings = {
         "LISTEN_ADDRESS": home.address(name),

@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from connection_builders import Connection, FakeDatasets, OneDataset
+from connection_builders import VAULT, Connection, FakeDatasets, OneDataset
 from vesta_common.client import open_channel
 from vesta_common.clock import ManualClock
 from vesta_common.objects import ObjectStore
@@ -63,7 +63,7 @@ def connection(settings: Settings, datasets: FakeDatasets, sandbox: Sandbox) -> 
     postgres = Postgres(settings.postgres_url, settings.postgres_schema).open()
     postgres.migrate("vesta_connection")
     clock = ManualClock()
-    store = Store(postgres, clock)
+    store = Store(postgres, clock, VAULT)
     peers = open_channel(settings.datasets_address, "connection")
     ingest = Ingest(sandbox, ObjectStore.of(settings), clock)
     items = Items(ItemServiceStub(peers))

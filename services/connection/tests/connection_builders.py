@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+from cryptography.fernet import Fernet
 from PIL import Image
 from vesta_common.clock import ManualClock
 from vesta_common.errors import InvalidArgument, NotFound
@@ -23,6 +24,7 @@ from vesta_connection.listing import SourceFile
 from vesta_connection.places import Places
 from vesta_connection.store import FileResult, Store
 from vesta_connection.sync import SyncWorker
+from vesta_connection.vault import Vault
 from vesta_contracts.common.v1 import Media
 from vesta_contracts.connection.v1 import (
     BucketSource,
@@ -48,6 +50,7 @@ from vesta_contracts.datasets.v1 import (
     NewItem,
 )
 
+VAULT = Vault([Fernet.generate_key().decode()])
 PROJECT = "projects/acme"
 DATASET = f"{PROJECT}/datasets/vans"
 LITTLE = timedelta(milliseconds=1)
@@ -174,7 +177,7 @@ class Connection:
 
     def a_worker(self, items: Items | None = None, keep_interval: timedelta = timedelta(hours=1)) -> SyncWorker:
         """A worker as a process of its own would have: nothing but the database is shared."""
-        store = Store(self.postgres, self.clock)
+        store = Store(self.postgres, self.clock, VAULT)
         return SyncWorker(store, self.ingest, items or self.items, self.places, self.clock, keep_interval)
 
     def a_folder_source(self, name: str = "folder", path: Path | None = None) -> Source:

@@ -64,7 +64,7 @@ class SourceService(SourceServiceServicer):
         if answer := find_answer(self._store.postgres, request, Source):
             return answer
         self._check_place(request.source)
-        _check_credentials(request.source, request.source.bucket.secret_access_key)
+        _check_credentials(request.source, has_secret=bool(request.source.bucket.secret_access_key))
         self._datasets.GetDataset(GetDatasetRequest(name=request.source.dataset))
         name = f"{request.parent}/sources/{request.source_id or new_id()}"
 
@@ -94,11 +94,10 @@ class SourceService(SourceServiceServicer):
             place = self._store.get_source(connection, request.source.name)
         self._check_place(place)  # which no update changes; names are resolved while nothing is locked
         with self._store.postgres.transaction() as connection:
-            current, secret = self._store.lock_source(connection, request.source.name)
+            current, sealed = self._store.lock_source(connection, request.source.name)
             updated = revise(current, request.source, request.update_mask, _MUTABLE)
-            secret = updated.bucket.secret_access_key or secret
-            _check_credentials(updated, secret)
-            self._store.update_source(connection, updated, secret)
+            _check_credentials(updated, has_secret=bool(updated.bucket.secret_access_key or sealed))
+            self._store.update_source(connection, updated, sealed)
             return self._store.get_source(connection, updated.name)
 
     def DeleteSource(self, request: DeleteSourceRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
@@ -153,9 +152,9 @@ class SourceService(SourceServiceServicer):
                 )
 
 
-def _check_credentials(source: Source, secret: str) -> None:
+def _check_credentials(source: Source, *, has_secret: bool) -> None:
     """A secret without a key is kept for the day that the key is set; a key without a secret opens nothing."""
-    if source.bucket.access_key_id and not secret:
+    if source.bucket.access_key_id and not has_secret:
         raise InvalidArgument(
             "an access key opens a bucket only together with its secret; set secret_access_key too, or neither",
             reason="SOURCE_SECRET_MISSING",

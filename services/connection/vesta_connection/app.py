@@ -1,5 +1,7 @@
 """The composition root: what the connection service is made of."""
 
+import sys
+from contextlib import closing
 from datetime import timedelta
 
 from vesta_common.client import open_channel
@@ -17,9 +19,11 @@ from vesta_connection.items import Items
 from vesta_connection.listing import check_protocols
 from vesta_connection.metrics import export_storage_space
 from vesta_connection.places import Places
+from vesta_connection.resealing import reseal
 from vesta_connection.settings import Settings
 from vesta_connection.store import SERVICE, Store
 from vesta_connection.sync import SyncWorker
+from vesta_connection.vault import Vault
 
 IDLE = timedelta(seconds=2)
 
@@ -32,7 +36,9 @@ def build(settings: Settings) -> App:
     ).open()
     postgres.migrate("vesta_connection", post=settings.post_migrations)
     clock = SystemClock()
-    store = Store(postgres, clock)
+    store = Store(postgres, clock, Vault(settings.secret_key_list))
+    if settings.post_migrations:  # replicas of the version before read secrets as they are
+        reseal(store)
     datasets = open_channel(settings.datasets_address, SERVICE)
     sandbox = Sandbox(settings.sandbox_processes)
     ingest = Ingest(sandbox, ObjectStore.of(settings), clock)
@@ -52,3 +58,11 @@ def build(settings: Settings) -> App:
         closing=[sandbox.close, ingest.close, datasets.close, postgres.close],
         registry=registry,
     )
+
+
+def encrypt_secrets(settings: Settings) -> int:
+    """The command of that name: brings all secrets under the first key, as every start does; 1 where one cannot be read."""
+    with closing(Postgres(settings.postgres_url, settings.postgres_schema or SERVICE).open()) as postgres:
+        outcome = reseal(Store(postgres, SystemClock(), Vault(settings.secret_key_list)))
+    sys.stdout.write(f"{outcome['encrypted']} secrets encrypted with the first key, {outcome['failed']} could not be\n")
+    return 1 if outcome["failed"] else 0

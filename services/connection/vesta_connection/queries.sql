@@ -1,20 +1,31 @@
 -- name: insert_source!
 -- Keeps a new source; the caller learns of a taken name by UniqueViolation.
-INSERT INTO sources (name, parent, body, secret, create_time, update_time)
-VALUES (:name, :parent, :body, :secret, :now, :now);
+INSERT INTO sources (name, parent, body, secret_key_id, secret_token, create_time, update_time)
+VALUES (:name, :parent, :body, :secret_key_id, :secret_token, :now, :now);
 
 -- name: find_source^
-SELECT name, body, secret, create_time, update_time FROM sources WHERE name = :name;
+SELECT name, body, secret, secret_key_id, secret_token, create_time, update_time FROM sources WHERE name = :name;
 
 -- name: lock_source^
-SELECT name, body, secret, create_time, update_time FROM sources WHERE name = :name FOR UPDATE;
+SELECT name, body, secret, secret_key_id, secret_token, create_time, update_time FROM sources WHERE name = :name FOR UPDATE;
 
 -- name: list_sources
-SELECT name, body, secret, create_time, update_time FROM sources
+SELECT name, body, create_time, update_time FROM sources
 WHERE parent = :parent AND name > :after ORDER BY name LIMIT :limit;
 
 -- name: update_source!
-UPDATE sources SET body = :body, secret = :secret, update_time = :now WHERE name = :name;
+UPDATE sources SET body = :body, secret = :secret, secret_key_id = :secret_key_id, secret_token = :secret_token, update_time = :now
+WHERE name = :name;
+
+-- name: list_sources_to_reseal
+-- Those whose secret is not encrypted, or not with this key.
+SELECT name FROM sources
+WHERE secret <> '' OR (secret_token <> '' AND secret_key_id <> :secret_key_id)
+ORDER BY name;
+
+-- name: reseal_source!
+-- Changes nothing that callers see.
+UPDATE sources SET secret = '', secret_key_id = :secret_key_id, secret_token = :secret_token WHERE name = :name;
 
 -- name: delete_source!
 DELETE FROM sources WHERE name = :name;

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from pydantic import Field
+from cryptography.fernet import Fernet
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 from vesta_common.settings import ServiceSettings
 
@@ -20,8 +21,28 @@ class Settings(ServiceSettings):
     inner_hosts: str = Field(
         "", description="hosts (or HOST:PORT) on inner addresses that may be reached, separated by commas"
     )
+    secret_keys: SecretStr = Field(
+        SecretStr(""),
+        description="Fernet keys for the secrets of Sources, separated by commas: the first encrypts, all decrypt; without any, no "
+        "Source can have a secret; see docs/operating.md",
+    )
     sync_workers: int = Field(1, ge=1, le=16, description="Syncs that this process runs at the same time")
     sandbox_processes: int = Field(2, ge=1, le=64, description="children that decode images")
+
+    @field_validator("secret_keys")
+    @classmethod
+    def _check_keys(cls, keys: SecretStr) -> SecretStr:
+        for number, key in enumerate(_listed(keys.get_secret_value()), 1):
+            try:
+                Fernet(key)
+            except ValueError as error:  # whose message may show the key
+                raise ValueError(f"key {number} is not 32 bytes in URL-safe base64") from error
+        return keys
+
+    @property
+    def secret_key_list(self) -> tuple[str, ...]:
+        """`secret_keys` one by one."""
+        return _listed(self.secret_keys.get_secret_value())
 
     @property
     def folder_root_paths(self) -> tuple[Path, ...]:

@@ -18,6 +18,7 @@ from vesta_contracts.datasets.v1 import CreatedItem
 
 from vesta_connection.batches import Known
 from vesta_connection.ingest import Refused
+from vesta_connection.vault import Sealed, Vault
 
 SERVICE = "connection"
 REFUSALS_KEPT = 100
@@ -51,24 +52,32 @@ class FileResult:
 
 
 class Store:
-    """The service's tables."""
+    """The service's tables.
 
-    def __init__(self, postgres: Postgres, clock: Clock) -> None:
+    Args:
+        vault: encrypts the secrets of sources.
+    """
+
+    def __init__(self, postgres: Postgres, clock: Clock, vault: Vault) -> None:
         self.postgres = postgres
         self._clock = clock
+        self._vault = vault
 
     def insert_source(self, connection: Connection, source: Source, secret: str) -> None:
         """Keeps a new Source.
 
         Raises:
             psycopg.errors.UniqueViolation: the name is taken.
+            FailedPrecondition: SECRET_KEYS_MISSING.
         """
+        sealed = self._vault.seal(secret)
         queries.insert_source(
             connection,
             name=source.name,
             parent=parent_of(source.name),
             body=_body(source),
-            secret=secret,
+            secret_key_id=sealed.key_id,
+            secret_token=sealed.token,
             now=self._clock.now(),
         )
 
@@ -85,19 +94,20 @@ class Store:
 
         Raises:
             NotFound: there is none.
+            FailedPrecondition: SECRET_UNREADABLE.
         """
         with self.postgres.transaction() as connection:
             row = existing(queries.find_source(connection, name=name), name)
-        return resource_of(Source, row), row["secret"]
+        return resource_of(Source, row), self._vault.open(_sealed(row))
 
-    def lock_source(self, connection: Connection, name: str) -> tuple[Source, str]:
-        """A Source and its secret, kept from others until the transaction ends.
+    def lock_source(self, connection: Connection, name: str) -> tuple[Source, Sealed]:
+        """A Source and its secret as it is stored, kept from others until the transaction ends.
 
         Raises:
             NotFound: there is none.
         """
         row = existing(queries.lock_source(connection, name=name), name)
-        return resource_of(Source, row), row["secret"]
+        return resource_of(Source, row), _sealed(row)
 
     def list_sources(self, connection: Connection, parent: str, after: str, limit: int) -> list[Source]:
         """A project's Sources after a name, in order of name."""
@@ -106,9 +116,46 @@ class Store:
             for row in queries.list_sources(connection, parent=parent, after=after, limit=limit)
         ]
 
-    def update_source(self, connection: Connection, source: Source, secret: str) -> None:
-        """Keeps a changed Source."""
-        queries.update_source(connection, name=source.name, body=_body(source), secret=secret, now=self._clock.now())
+    def update_source(self, connection: Connection, source: Source, sealed: Sealed) -> None:
+        """Keeps a changed Source.
+
+        Args:
+            sealed: its secret, as `lock_source` answered it where no other one is set.
+
+        Raises:
+            FailedPrecondition: SECRET_KEYS_MISSING.
+        """
+        if source.bucket.secret_access_key:
+            sealed = self._vault.seal(source.bucket.secret_access_key)
+        queries.update_source(
+            connection,
+            name=source.name,
+            body=_body(source),
+            secret=sealed.token if sealed.is_plain else "",
+            secret_key_id=sealed.key_id,
+            secret_token="" if sealed.is_plain else sealed.token,
+            now=self._clock.now(),
+        )
+
+    def list_sources_to_reseal(self) -> list[str]:
+        """Sources whose secret is not encrypted with the first key."""
+        with self.postgres.transaction() as connection:
+            rows = queries.list_sources_to_reseal(connection, secret_key_id=self._vault.first_key_id)
+        return [row["name"] for row in rows]
+
+    def reseal_source(self, name: str) -> bool:
+        """Encrypts a Source's secret with the first key; False where that, or the Source, is gone meanwhile.
+
+        Raises:
+            FailedPrecondition: SECRET_UNREADABLE, SECRET_KEYS_MISSING.
+        """
+        with self.postgres.transaction() as connection:
+            row = queries.lock_source(connection, name=name)
+            if row is None or self._vault.is_current(_sealed(row)):
+                return False
+            sealed = self._vault.seal(self._vault.open(_sealed(row)))
+            queries.reseal_source(connection, name=name, secret_key_id=sealed.key_id, secret_token=sealed.token)
+        return True
 
     def delete_source(self, connection: Connection, name: str) -> None:
         """Removes a Source with its Syncs."""
@@ -248,6 +295,11 @@ class Store:
 
     def _publish(self, connection: Connection, name: str, payload: Any) -> None:
         outbox.publish(connection, new_event(SERVICE, name, payload, self._clock.now()))
+
+
+def _sealed(row: dict[str, Any]) -> Sealed:
+    """The secret of a row, from before secrets were encrypted or after."""
+    return Sealed("", row["secret"]) if row["secret"] else Sealed(row["secret_key_id"], row["secret_token"])
 
 
 def _body(source: Source) -> bytes:

@@ -1,0 +1,96 @@
+"""Encrypts the secrets of sources: with the first of the operator's keys, so that keys can be replaced while the service runs.
+
+Fernet (AES-128-CBC and HMAC-SHA256), from `cryptography`. A key is named by its id, the beginning of its hash, wherever it is spoken of.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cryptography.fernet import Fernet, InvalidToken
+from vesta_common.errors import FailedPrecondition
+
+KEYS_SETTING = "VESTA_CONNECTION_SECRET_KEYS"
+_KEY_ID_LENGTH = 8
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """A secret as it is stored.
+
+    Attributes:
+        key_id: of the key that it is encrypted with; empty where there is no secret, or one from before secrets were encrypted.
+        token: the encrypted secret, or that older one as it is.
+    """
+
+    key_id: str = ""
+    token: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.token)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it waits to be encrypted."""
+        return bool(self.token) and not self.key_id
+
+
+class Vault:
+    """Encrypts and decrypts.
+
+    Args:
+        keys: Fernet keys. The first one encrypts, all of them decrypt.
+    """
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self._keys = {key_id(key): Fernet(key) for key in keys}
+        self.first_key_id = key_id(keys[0]) if keys else ""
+
+    def seal(self, secret: str) -> Sealed:
+        """The secret, encrypted with the first key.
+
+        Raises:
+            FailedPrecondition: SECRET_KEYS_MISSING, there is no key.
+        """
+        if not secret:
+            return Sealed()
+        if not self._keys:
+            raise FailedPrecondition(
+                f"the service has no key to encrypt a source's secret with; an operator must set {KEYS_SETTING}",
+                reason="SECRET_KEYS_MISSING",
+            )
+        token = self._keys[self.first_key_id].encrypt(secret.encode()).decode()
+        return Sealed(self.first_key_id, token)
+
+    def open(self, sealed: Sealed) -> str:
+        """The secret.
+
+        Raises:
+            FailedPrecondition: SECRET_UNREADABLE, it is encrypted with a key that is not among these.
+        """
+        if not sealed.key_id:
+            return sealed.token
+        if sealed.key_id not in self._keys:
+            raise _unreadable(f"with key {sealed.key_id}, which is not among those of {KEYS_SETTING}")
+        try:
+            return self._keys[sealed.key_id].decrypt(sealed.token).decode()
+        except InvalidToken as error:
+            raise _unreadable(
+                f"otherwise than with key {sealed.key_id} of {KEYS_SETTING}, or was changed in the database"
+            ) from error
+
+    def is_current(self, sealed: Sealed) -> bool:
+        """Whether there is nothing to do for it: it is empty, or encrypted with the first key."""
+        return not sealed or sealed.key_id == self.first_key_id != ""
+
+
+def key_id(key: str) -> str:
+    """What a key is called in the database and in messages; says nothing about the key."""
+    return hashlib.sha256(key.encode()).hexdigest()[:_KEY_ID_LENGTH]
+
+
+def _unreadable(how: str) -> FailedPrecondition:
+    return FailedPrecondition(
+        f"the source's secret is encrypted {how}; an operator may add the key there, or somebody enter the secret again",
+        reason="SECRET_UNREADABLE",
+    )
