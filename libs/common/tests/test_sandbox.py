@@ -62,6 +62,27 @@ def test_answers_are_the_functions_own(sandbox: Sandbox) -> None:
     assert np.array_equal(sandbox.run(model_pixels, jpeg), model_pixels(jpeg))
 
 
+@pytest.mark.parametrize("side_px", [8, 300])
+@pytest.mark.parametrize(
+    ("image_format", "mode"),
+    [
+        *(("PNG", mode) for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")),
+        *(("JPEG", mode) for mode in ("L", "RGB", "CMYK")),
+        *(("WEBP", mode) for mode in ("RGB", "RGBA")),
+        *(("BMP", mode) for mode in ("1", "L", "RGB")),
+        *(("GIF", mode) for mode in ("L", "P", "RGB")),
+        *(("TIFF", mode) for mode in ("1", "L", "RGB", "RGBA", "CMYK")),
+    ],
+)
+def test_pictures_of_every_kind_and_size_are_read_as_outside(
+    sandbox: Sandbox, image_format: str, mode: str, side_px: int
+) -> None:
+    target = io.BytesIO()
+    Image.new(mode, (side_px, side_px)).save(target, image_format)
+    for function in (normalise, model_pixels):
+        assert str(sandbox.run(function, target.getvalue())) == str(function(target.getvalue()))
+
+
 def test_errors_come_back_as_they_were(sandbox: Sandbox) -> None:
     with pytest.raises(InvalidArgument) as refused:
         sandbox.run(normalise, b"")

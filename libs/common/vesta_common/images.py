@@ -336,7 +336,8 @@ def _encode(image: Image.Image, *, as_png: bool) -> tuple[bytes, str]:
     if not as_png:
         return _encode_small_jpeg(_on_white(image)), "JPEG"
     target = io.BytesIO()
-    (image if image.mode in _KEPT_MODES else image.convert("RGBA")).save(target, "PNG", exif=b"", icc_profile=None)
+    kept = image if image.mode in _KEPT_MODES else image.convert("RGBA")
+    _in_memory(kept).save(target, "PNG", exif=b"", icc_profile=None)
     _check_size(target.getvalue(), "PNG")
     return take_apart(target.getvalue()).essential, "PNG"
 
@@ -364,8 +365,13 @@ def _check_size(kept: bytes, kept_format: str) -> None:
 
 def _encode_jpeg(image: Image.Image, quality: int) -> bytes:
     target = io.BytesIO()
-    image.save(target, "JPEG", quality=quality, exif=b"", icc_profile=None, comment=b"")
+    _in_memory(image).save(target, "JPEG", quality=quality, exif=b"", icc_profile=None, comment=b"")
     return target.getvalue()
+
+
+def _in_memory(image: Image.Image) -> Image.Image:
+    """The picture apart from the file that it was read from: of such a file Pillow asks where it lies, which a sandbox denies."""
+    return image if type(image) is Image.Image else image.copy()
 
 
 def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
