@@ -41,9 +41,12 @@ logs: setup  ## Follows the logs, of all services or of one: [s=SERVICE]
 	@python -m vesta_local logs $(s)
 
 ##@ Change it
-.PHONY: test check fix verify bench
+.PHONY: test fuzz check fix verify bench
 test: setup  ## Runs the whole test suite against the real engines: [t=PATH]
 	@pytest $(t)
+
+fuzz: setup  ## Sends random requests and messages to a platform of its own: [cases=10000] [seed=N]
+	@FUZZ_CASES=$(or $(cases),10000) FUZZ_SEED=$(seed) pytest -q tests/fuzz
 
 check: setup  ## Lints, checks types, layers and contracts; edits nothing
 	@ruff check $(PYTHON_CODE)
@@ -66,7 +69,7 @@ verify: setup  ## Generates again what is generated, and fails on a difference
 	  diff -r -x __pycache__ "$$before/vesta_contracts" libs/contracts/vesta_contracts; \
 	  diff -r -x __pycache__ "$$before/docs" docs
 
-bench: setup  ## Measures speed and memory as ratios, prints a table, writes .vesta/bench/report.json: [only=start,ingest,loop,labels]
+bench: setup  ## Measures speed and memory as ratios, prints a table, writes .vesta/bench/report.json: [only=start,ingest,loop,overload,labels]
 	@PYTHONPATH=examples/turn_the_loop python benchmarks/run.py $(if $(only),--only $(only))
 
 ##@ Set it up
