@@ -13,6 +13,7 @@ import frames
 import ingest
 import label_saving
 import loop
+import overload
 import serving
 import start
 from figures import Figure
@@ -22,7 +23,7 @@ from vesta import Vesta
 from vesta_local.testing import running_platform
 
 PORT_BLOCK = 5
-GROUPS = ("ingest", "loop", "start", "labels")
+GROUPS = ("ingest", "loop", "overload", "start", "labels")
 
 console = Console(soft_wrap=True)
 
@@ -60,7 +61,7 @@ def record(report: Path, figure: Figure, measured: datetime) -> None:
 
 def _measured(groups: list[str]) -> Iterator[Figure]:
     """Each figure as it is found; one platform of its own serves all of them."""
-    if {"start", "ingest", "loop"} & set(groups):
+    if {"start", "ingest", "loop", "overload"} & set(groups):
         with running_platform(block=PORT_BLOCK) as platform:
             if "ingest" in groups:
                 yield from ingest.measure(platform)
@@ -70,6 +71,9 @@ def _measured(groups: list[str]) -> Iterator[Figure]:
                     yield from found
                     yield from serving.measure(owner, platform, turned.deployment)
                     yield from frames.measure(owner, platform, turned)
+            if "overload" in groups:
+                with Vesta(platform.home.address("gateway_grpc"), platform.home.owner_key) as owner:
+                    yield from overload.measure(owner, platform)
             if "start" in groups:  # last, so that it is that of a platform in use
                 yield from start.measure(platform)
     if "labels" in groups:

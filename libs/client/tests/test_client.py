@@ -14,6 +14,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 from vesta import ApiError, Vesta
 from vesta.channel import PATIENCE
+from vesta.overload import Patience
 from vesta.waiting import wait_until
 from vesta_contracts.connection.v1 import (
     CreateSyncRequest,
@@ -74,19 +75,48 @@ class Archives(ArchiveServiceServicer):
         yield httpbody_pb2.HttpBody(data=b"rest")
 
 
+REFUSALS = 2
+
+
+def refuse_for_being_busy(context: grpc.ServicerContext) -> None:
+    """Ends the call as a platform that is busy does."""
+    status = status_pb2.Status(code=code_pb2.RESOURCE_EXHAUSTED, message="there is too much to do")
+    retry = error_details_pb2.RetryInfo()
+    retry.retry_delay.FromMilliseconds(10)
+    for detail in (error_details_pb2.ErrorInfo(reason="OVERLOADED"), retry):
+        status.details.add().Pack(detail)
+    context.abort_with_status(rpc_status.to_status(status))
+
+
 class Sources(SourceServiceServicer):
-    """Counts what is uploaded."""
+    """Counts what is uploaded; the source `busy` is so at first."""
+
+    def __init__(self) -> None:
+        self.refusals = 0
 
     def UploadItem(self, request_iterator, context):
         messages = list(request_iterator)
+        if "busy" in messages[0].parent:
+            if self.refusals < REFUSALS:
+                self.refusals += 1
+                refuse_for_being_busy(context)
+            return UploadItemResponse(item=f"after {self.refusals} refusals")
         size = sum(len(message.file.data) for message in messages)
         return UploadItemResponse(item=f"{messages[0].file_name}:{size}")
 
 
 class Deployments(DeploymentServiceServicer):
-    """Answers each image with its first byte."""
+    """Answers each image with its first byte; the deployment `busy` is so at first, that for the impatient always."""
+
+    def __init__(self) -> None:
+        self.refusals = 0
 
     def Predict(self, request, context):
+        if "busy" in request.name:
+            if self.refusals < REFUSALS or request.name.endswith("impatient"):
+                self.refusals += 1
+                refuse_for_being_busy(context)
+            return PredictResponse(predictions=[ImagePrediction(model_version=f"after {self.refusals} refusals")])
         return PredictResponse(
             predictions=[ImagePrediction(model_version=str(image.data[0])) for image in request.inputs]
         )
@@ -247,3 +277,60 @@ def test_waiting_answers_the_first_that_is_done_and_gives_up_in_time() -> None:
     assert wait_until(lambda: 4, lambda answer: answer == 4, deadline=None) == 4
     with pytest.raises(TimeoutError, match="not done"):
         wait_until(threading.get_ident, lambda _: False, deadline=timedelta(milliseconds=60))
+
+
+def busy(pause_seconds: float | None = 2.0, code: str = "RESOURCE_EXHAUSTED", reason: str = "OVERLOADED") -> ApiError:
+    return ApiError(code=code, message="m", reason=reason, retry_after_seconds=pause_seconds)
+
+
+class Clock:
+    """A clock that pauses move on."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.pauses: list[float] = []
+
+    def __call__(self) -> float:
+        return self.seconds
+
+    def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.seconds += seconds
+
+
+def test_a_busy_platform_is_asked_again_after_the_time_that_it_named_and_not_for_ever() -> None:
+    clock = Clock()
+    patience = Patience(timedelta(seconds=20), clock, clock.sleep)
+
+    while patience.pause_after(busy(2.0)):
+        pass
+
+    assert 20 / 3 - 1 <= len(clock.pauses) <= 10
+    assert all(2.0 <= pause <= 3.0 for pause in clock.pauses)
+    assert clock.seconds < 20
+
+
+def test_what_a_platform_asks_for_is_cut() -> None:
+    clock = Clock()
+    assert Patience(timedelta(hours=1), clock, clock.sleep).pause_after(busy(1e9))
+    assert clock.seconds < 60
+
+
+@pytest.mark.parametrize(
+    "error", [busy(None), busy(1.0, "UNAVAILABLE"), busy(1.0, "NOT_FOUND"), busy(reason="STORAGE_FULL")]
+)
+def test_other_refusals_are_not_repeated(error: ApiError) -> None:
+    clock = Clock()
+    assert not Patience(timedelta(hours=1), clock, clock.sleep).pause_after(error)
+    assert not clock.pauses
+
+
+def test_calls_and_uploads_that_a_busy_platform_refuses_are_made_again(address: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"x")
+    with Vesta(address, "vesta_key") as client:
+        assert client.predict("projects/acme/deployments/busy", [b"x"])[0].model_version == "after 2 refusals"
+        assert client.upload("projects/acme/sources/busy", path).item == "after 2 refusals"
+    with Vesta(address, "vesta_key", patience=timedelta(0)) as client, pytest.raises(ApiError) as refused:
+        client.predict("projects/acme/deployments/busy-for-the-impatient", [b"x"])
+    assert refused.value.is_overload

@@ -1,12 +1,12 @@
 """The connection to the gateway: authentication on every call, errors as `ApiError`, retries that do nothing twice.
 
 What the gateway could not answer is sent again, up to five times; where it has answered before, for as long as one has patience.
+What it refused because it was busy (RESOURCE_EXHAUSTED with a RetryInfo) is sent again after the time that it asked for.
 A request that creates or starts something goes out with a `request_id`, the caller's or a fresh one, so that the platform knows
 the repeat.
 """
 
 import json
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import grpc
 
 from vesta.errors import ApiError, from_rpc_error
+from vesta.overload import Patience
 
 PATIENCE = timedelta(minutes=1)
 _OUTAGE_PAUSE_SECONDS = 0.5
@@ -41,7 +42,7 @@ def open_channel(address: str, api_key: str, patience: timedelta = PATIENCE) -> 
     """A channel to `HOST:PORT`, or to `https://HOST:PORT` over TLS, that authenticates with `api_key`.
 
     Args:
-        patience: how long a call that takes no stream waits for a platform that has answered before, and is away.
+        patience: how long a call that takes no stream waits for a platform that is busy, or has answered before and is away.
 
     Raises:
         ValueError: the address is no `HOST:PORT`.
@@ -91,15 +92,18 @@ class _Caller(
 
     def intercept_unary_unary(self, continuation: Callable[..., Any], details: Any, request: Any) -> Any:
         named = _repeatable(request)
-        deadline = time.monotonic() + self._patience.total_seconds()
+        patience = (
+            self._patience if details.timeout is None else min(self._patience, timedelta(seconds=details.timeout))
+        )
+        trying = Patience(patience)
         while True:
             try:
                 call = _checked(continuation(self._with_key(details), named))
             except ApiError as error:
                 # An address that never answered is likelier wrong than away.
-                if not (error.is_outage and self._has_answered and time.monotonic() < deadline):
+                is_away = error.is_outage and self._has_answered
+                if not ((is_away and trying.pause(_OUTAGE_PAUSE_SECONDS)) or trying.pause_after(error)):
                     raise
-                time.sleep(_OUTAGE_PAUSE_SECONDS)
             else:
                 self._has_answered = True
                 return call

@@ -52,6 +52,7 @@ from vesta_contracts.training.v1 import (
 )
 
 from vesta.channel import PATIENCE, open_channel
+from vesta.overload import until_admitted
 from vesta.waiting import DEADLINE, wait_until
 
 CHUNK_BYTES = 1024 * 1024
@@ -69,10 +70,11 @@ class Vesta:
     Args:
         address: the gateway's gRPC address, `127.0.0.1:8081`, or `https://vesta.example:443`.
         api_key: an API key, or the platform owner's.
-        patience: how long a call waits for a platform that has answered before, and is away.
+        patience: how long a call waits for a platform that is busy, or has answered before and is away.
     """
 
     def __init__(self, address: str, api_key: str, patience: timedelta = PATIENCE) -> None:
+        self._patience = patience
         self.channel = channel = open_channel(address, api_key, patience)
         self.projects = ProjectServiceStub(channel)
         self.loops = LoopServiceStub(channel)
@@ -126,6 +128,9 @@ class Vesta:
 
     def upload(self, source: str, path: Path, metadata: dict[str, str] | None = None) -> UploadItemResponse:
         """Sends one image file through a Source of kind upload, and answers the item it became."""
+        return until_admitted(lambda: self._upload(source, path, metadata), self._patience)
+
+    def _upload(self, source: str, path: Path, metadata: dict[str, str] | None) -> UploadItemResponse:
         with path.open("rb") as file:
             chunks = iter(lambda: file.read(CHUNK_BYTES), b"")
             first = UploadItemRequest(
@@ -139,6 +144,9 @@ class Vesta:
 
     def upload_archive(self, project: str, path: Path) -> str:
         """Sends a zip archive, and answers the key under which `ImportDataset` finds it."""
+        return until_admitted(lambda: self._upload_archive(project, path), self._patience)
+
+    def _upload_archive(self, project: str, path: Path) -> str:
         with path.open("rb") as file:
             chunks = iter(lambda: file.read(CHUNK_BYTES), b"")
             first = UploadArchiveRequest(parent=project, file=httpbody_pb2.HttpBody(data=next(chunks, b"")))

@@ -8,6 +8,8 @@ from grpc_status import rpc_status
 
 # What a call ends with that lost its server; an answer of the platform's own always has a reason.
 _BROKEN_OFF = ("INTERNAL", "UNKNOWN")
+# Not among them: what time alone does not mend, such as STORAGE_FULL.
+_OVERLOADS = ("OVERLOADED", "RATE_LIMITED", "CONCURRENCY_LIMITED", "MEMORY_LIMITED")
 _OUTAGES = ("", "BACKEND_UNAVAILABLE", "ENGINE_UNAVAILABLE", "STOPPING")
 
 
@@ -45,6 +47,11 @@ class ApiError(Exception):
         if self.code in _BROKEN_OFF:
             return not self.reason
         return self.code == "UNAVAILABLE" and self.reason in _OUTAGES
+
+    @property
+    def is_overload(self) -> bool:
+        """True where the platform did nothing because it was busy, and said when to try again."""
+        return self.code == "RESOURCE_EXHAUSTED" and self.reason in _OVERLOADS and self.retry_after_seconds is not None
 
     def __str__(self) -> str:
         label = f"{self.code} ({self.reason})" if self.reason else self.code

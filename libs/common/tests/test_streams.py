@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 
 import grpc
 import pytest
@@ -33,13 +34,15 @@ DOWNLOAD = "/vesta.datasets.v1.ItemService/DownloadItem"
 
 
 class Items(ItemServiceServicer):
-    """Answers as its name asks; `held` is how many calls wait for `release`."""
+    """Answers as its name asks; `held` is how many calls wait for `release`, `asked` what was begun."""
 
     def __init__(self) -> None:
         self.release = threading.Event()
         self.held = threading.Semaphore(0)
+        self.asked: list[str] = []
 
     def GetItem(self, request, context):
+        self.asked.append(request.name)
         self.held.release()
         self.release.wait(PATIENCE_SECONDS)
         return Item(name=request.name)
@@ -140,3 +143,45 @@ def test_a_full_server_refuses_and_still_answers_health(
     assert refused.value.reason == "OVERLOADED"
     assert refused.value.retry_after is not None
     assert health.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_a_call_whose_deadline_passes_while_it_waits_for_a_thread_is_not_begun(
+    items: Items, registry: CollectorRegistry
+) -> None:
+    server = Server("sample", "127.0.0.1:0", [items], registry, threads=1)
+    server.start()
+    with grpc.insecure_channel(server.address) as channel:
+        first = ItemServiceStub(channel).GetItem.future(GetItemRequest(name=f"{ITEMS}/a"))
+        assert items.held.acquire(timeout=PATIENCE_SECONDS)
+        late = ItemServiceStub(channel).GetItem.future(GetItemRequest(name=f"{ITEMS}/late"), timeout=0.05)
+        with pytest.raises(grpc.RpcError) as passed:
+            late.result(PATIENCE_SECONDS)
+        items.release.set()
+        first.result(PATIENCE_SECONDS)
+        ItemServiceStub(channel).GetItem(GetItemRequest(name=f"{ITEMS}/b"))
+    server.stop()
+    assert passed.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert items.asked == [f"{ITEMS}/a", f"{ITEMS}/b"]
+    assert registry.get_sample_value("vesta_sample_queue_seconds_count", {"queue": "rpc"}) == 2
+
+
+def test_calls_that_would_wait_too_long_for_a_thread_are_refused_with_the_time_to_come_again(
+    items: Items, registry: CollectorRegistry
+) -> None:
+    server = Server("sample", "127.0.0.1:0", [items], registry, threads=1, queue_wait_max=timedelta(microseconds=1))
+    server.start()
+    with grpc.insecure_channel(server.address) as channel, open_channel(server.address, "tests") as ours:
+        items.release.set()
+        ItemServiceStub(channel).GetItem(GetItemRequest(name=f"{ITEMS}/measured"))
+        items.release.clear()
+        assert items.held.acquire(timeout=PATIENCE_SECONDS)
+        held = ItemServiceStub(channel).GetItem.future(GetItemRequest(name=f"{ITEMS}/a"))
+        assert items.held.acquire(timeout=PATIENCE_SECONDS)
+        with pytest.raises(ResourceExhausted) as refused:
+            ItemServiceStub(ours).GetItem(GetItemRequest(name=f"{ITEMS}/b"))
+        items.release.set()
+        held.result(PATIENCE_SECONDS)
+    server.stop()
+    assert (refused.value.reason, refused.value.metadata) == ("OVERLOADED", {"queue": "rpc"})
+    assert refused.value.retry_after is not None
+    assert registry.get_sample_value("vesta_sample_admission_total", {"queue": "rpc", "outcome": "overloaded"}) == 1

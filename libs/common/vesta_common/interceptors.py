@@ -1,13 +1,13 @@
 """What happens around every RPC of a server: trace, caller, validation, errors with details, one log line, one measurement.
 
-Too many at once are refused rather than queued without end, and health is answered whatever else is going on.
+More than can begin in time are refused rather than queued, what nobody waits for any more is not begun, and health is answered
+whatever else is going on.
 """
 
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from datetime import timedelta
 from typing import Any
 
 import grpc
@@ -16,7 +16,8 @@ from google.protobuf.message import Message
 from grpc_status import rpc_status
 
 from vesta_common import trace
-from vesta_common.errors import DISK_FULL, Internal, ResourceExhausted, Unavailable, VestaError, is_transient, to_status
+from vesta_common.admission import Admission, AdmissionMetrics, deadline_passed
+from vesta_common.errors import DISK_FULL, Internal, Unavailable, VestaError, is_transient, to_status
 from vesta_common.metrics import RpcMetrics
 from vesta_common.storage_guard import storage_full
 from vesta_common.validation import validate
@@ -25,20 +26,26 @@ log = structlog.get_logger()
 
 QUIET_PREFIXES = ("/grpc.health.", "/grpc.reflection.")
 HEALTH_CHECK = "/grpc.health.v1.Health/Check"
-RETRY_AFTER = timedelta(seconds=1)
 
 
 class RpcInterceptor(grpc.ServerInterceptor):
     """Wraps every handler of our own services, unary and streaming; health and reflection pass unmeasured.
 
     Args:
-        is_full: whether the server has as many RPCs in hand as it takes.
+        admission: the queue for the server's threads.
         side_pool: runs what must be quick when it is: refusals and health checks.
     """
 
-    def __init__(self, metrics: RpcMetrics, is_full: Callable[[], bool], side_pool: ThreadPoolExecutor) -> None:
+    def __init__(
+        self,
+        metrics: RpcMetrics,
+        admission: Admission,
+        admission_metrics: AdmissionMetrics,
+        side_pool: ThreadPoolExecutor,
+    ) -> None:
         self._metrics = metrics
-        self._is_full = is_full
+        self._admission = admission
+        self._admission_metrics = admission_metrics
         self._side_pool = side_pool
 
     def intercept_service(self, continuation: Callable[..., Any], details: Any) -> Any:
@@ -52,7 +59,7 @@ class RpcInterceptor(grpc.ServerInterceptor):
             return grpc.unary_unary_rpc_method_handler(check, handler.request_deserializer, handler.response_serializer)
         if method.startswith(QUIET_PREFIXES):
             return handler
-        refused = self._is_full()
+        refused = self._refusal()
         if handler.response_streaming:
             kind = (
                 grpc.stream_stream_rpc_method_handler
@@ -60,7 +67,7 @@ class RpcInterceptor(grpc.ServerInterceptor):
                 else grpc.unary_stream_rpc_method_handler
             )
             behavior = handler.stream_stream if handler.request_streaming else handler.unary_stream
-            wrapped = self._streaming(method, _refuse if refused else behavior)
+            wrapped = self._streaming(method, _raising(refused) if refused else self._in_time(behavior))
         else:
             kind = (
                 grpc.stream_unary_rpc_method_handler
@@ -68,10 +75,31 @@ class RpcInterceptor(grpc.ServerInterceptor):
                 else grpc.unary_unary_rpc_method_handler
             )
             behavior = handler.stream_unary if handler.request_streaming else handler.unary_unary
-            wrapped = self._unary(method, _refuse if refused else behavior)
+            wrapped = self._unary(method, _raising(refused) if refused else self._in_time(behavior))
         if refused:
             wrapped = self._aside(wrapped)
         return kind(wrapped, handler.request_deserializer, handler.response_serializer)
+
+    def _refusal(self) -> VestaError | None:
+        try:
+            self._admission.check()
+        except VestaError as error:
+            return error
+        return None
+
+    def _in_time(self, behavior: Callable[..., Any]) -> Callable[..., Any]:
+        """The same behavior, which measures how long it waited for a thread, and is not begun once its deadline has passed."""
+        arrival = time.perf_counter()
+
+        def run(request: Any, context: grpc.ServicerContext) -> Any:
+            self._admission_metrics.observe(self._admission.queue, time.perf_counter() - arrival)
+            remaining = context.time_remaining()
+            if not context.is_active() or (remaining is not None and remaining <= 0):
+                self._admission_metrics.count(self._admission.queue, "expired")
+                raise deadline_passed()
+            return behavior(request, context)
+
+        return run
 
     def _aside(self, behavior: Callable[..., Any]) -> Callable[..., Any]:
         """The same behavior, run by the side pool."""
@@ -121,12 +149,13 @@ class RpcInterceptor(grpc.ServerInterceptor):
         return run
 
 
-def _refuse(request: Any, context: grpc.ServicerContext) -> Any:  # noqa: ARG001 - a handler's signature
-    raise ResourceExhausted(
-        "this service has more requests in hand than it takes; try again in a second",
-        reason="OVERLOADED",
-        retry_after=RETRY_AFTER,
-    )
+def _raising(error: VestaError) -> Callable[..., Any]:
+    """A behavior that refuses."""
+
+    def refuse(request: Any, context: grpc.ServicerContext) -> Any:  # noqa: ARG001 - a handler's signature
+        raise error
+
+    return refuse
 
 
 def _calling(metadata: Mapping[str, str]) -> AbstractContextManager[None]:

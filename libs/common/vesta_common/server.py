@@ -1,6 +1,6 @@
 """A gRPC server with health, reflection, metrics, a limit on what it takes in hand, and a graceful stop."""
 
-import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
+from vesta_common.admission import Admission, AdmissionMetrics
 from vesta_common.interceptors import RpcInterceptor
 from vesta_common.metrics import RpcMetrics
 
@@ -19,6 +20,8 @@ MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 THREADS = 32
 RPCS_MAX = 256
 """Those running and those waiting for a thread; more are refused."""
+QUEUE_WAIT_MAX = timedelta(seconds=1)
+"""How long an RPC may wait for a thread, by the estimate; those that would wait longer are refused."""
 SIDE_THREADS = 2
 STREAMS_MAX = 256
 KEEPALIVE_INTERVAL = timedelta(seconds=30)
@@ -59,6 +62,9 @@ class Server:
         service: the service's word, for metrics.
         address: HOST:PORT; port 0 picks a free one, see `address` after construction.
         rpcs_max: how many RPCs may run or wait for a thread at once; further ones are refused with OVERLOADED.
+        queue_wait_max: how long an RPC may wait for a thread, by the estimate; those that would wait longer are refused likewise.
+        threads: how many RPCs run at once.
+        admission_metrics: shared with other queues of the service, if given.
     """
 
     def __init__(
@@ -69,6 +75,9 @@ class Server:
         registry: CollectorRegistry | None = None,
         *,
         rpcs_max: int = RPCS_MAX,
+        queue_wait_max: timedelta = QUEUE_WAIT_MAX,
+        threads: int = THREADS,
+        admission_metrics: AdmissionMetrics | None = None,
     ) -> None:
         options = [
             ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
@@ -80,12 +89,17 @@ class Server:
             ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
             ("grpc.so_reuseport", 0),
         ]
-        metrics = RpcMetrics(service, registry or CollectorRegistry())
-        pool = _CountingPool(THREADS, thread_name_prefix="rpc")
+        registry = registry or CollectorRegistry()
+        metrics, admission_metrics = (
+            RpcMetrics(service, registry),
+            admission_metrics or AdmissionMetrics(service, registry),
+        )
+        admission = Admission("rpc", queue_wait_max, threads, rpcs_max, time.monotonic, admission_metrics)
+        pool = _CountingPool(threads, "rpc", admission)
         self._side_pool = ThreadPoolExecutor(SIDE_THREADS, thread_name_prefix="rpc-side")
         self._server = grpc.server(
             pool,
-            interceptors=[RpcInterceptor(metrics, lambda: pool.in_hand >= rpcs_max, self._side_pool)],
+            interceptors=[RpcInterceptor(metrics, admission, admission_metrics, self._side_pool)],
             options=options,
         )
         self._health = health.HealthServicer()
@@ -119,21 +133,19 @@ class Server:
 
 
 class _CountingPool(ThreadPoolExecutor):
-    """Threads that know how much they have in hand, running and waiting."""
+    """Threads whose work, running and waiting, is counted by an admission."""
 
-    def __init__(self, threads: int, thread_name_prefix: str) -> None:
+    def __init__(self, threads: int, thread_name_prefix: str, admission: Admission) -> None:
         super().__init__(threads, thread_name_prefix)
-        self._lock = threading.Lock()
-        self.in_hand = 0
+        self._admission = admission
 
     def submit(self, *arguments: Any, **keywords: Any) -> Future[Any]:
         """As of every executor, counted until it is done."""
-        future = super().submit(*arguments, **keywords)
-        with self._lock:
-            self.in_hand += 1
-        future.add_done_callback(self._done)
+        self._admission.enter()
+        try:
+            future = super().submit(*arguments, **keywords)
+        except RuntimeError:  # it is shut down
+            self._admission.leave()
+            raise
+        future.add_done_callback(lambda _: self._admission.leave())
         return future
-
-    def _done(self, _: Future[Any]) -> None:
-        with self._lock:
-            self.in_hand -= 1

@@ -20,9 +20,10 @@ from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTO
 
 from vesta_common import log as logs
 from vesta_common import trace
+from vesta_common.admission import AdmissionMetrics
 from vesta_common.errors import is_transient
 from vesta_common.metrics import serve_metrics
-from vesta_common.server import Server
+from vesta_common.server import THREADS, Server
 from vesta_common.settings import ServiceSettings, load_settings
 
 S = TypeVar("S", bound=ServiceSettings)
@@ -70,12 +71,16 @@ class App:
         components: its background work, in the order in which it starts; it stops in reverse.
         closing: what is to be closed last, pools and channels.
         registry: holds its metrics; `new_registry` makes one where components are to count on it too.
+        rpc_threads: how many RPCs run at once.
+        admission_metrics: those of the service's queues, where it has more than the one for its threads.
     """
 
     servicers: Sequence[Any]
     components: Sequence[Component] = ()
     closing: Sequence[Callable[[], None]] = field(default_factory=tuple)
     registry: CollectorRegistry = field(default_factory=new_registry)
+    rpc_threads: int = THREADS
+    admission_metrics: AdmissionMetrics | None = None
 
 
 class Loop:
@@ -176,7 +181,15 @@ def _serve(service: str, settings: S, build: Callable[[S], App]) -> None:
     app = build(settings)
     stopping = threading.Event()
     _on_signals(stopping.set)
-    server = Server(service, settings.listen_address, app.servicers, app.registry)
+    server = Server(
+        service,
+        settings.listen_address,
+        app.servicers,
+        app.registry,
+        queue_wait_max=timedelta(milliseconds=settings.queue_wait_max_ms),
+        threads=app.rpc_threads,
+        admission_metrics=app.admission_metrics,
+    )
     metrics_address = serve_metrics(settings.metrics_address, app.registry)
     for component in app.components:
         component.start()

@@ -63,6 +63,13 @@ class ServiceSettings(BaseSettings):
         description="how long a broker may hold back the answer that there is no event yet; Kafka answers at once when one "
         "comes, simpler brokers only at the end",
     )
+    queue_wait_max_ms: int = Field(
+        1000,
+        ge=10,
+        le=60_000,
+        description="how long a request may wait for its work to begin, by the estimate; those that would wait longer are refused "
+        "at once as OVERLOADED",
+    )
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
     log_format: str = Field("json", pattern="^(json|console)$", description="json or console")
 

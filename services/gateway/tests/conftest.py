@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import grpc
@@ -65,6 +66,9 @@ class Services(
     datasets: dict[str, Dataset] = field(default_factory=dict)
     download: list[bytes] = field(default_factory=lambda: [b"pixels"])
     downloading: set[int] = field(default_factory=set)
+    overloaded: bool = False
+    predicting: threading.Event | None = None
+    ended: threading.Event = field(default_factory=threading.Event)
 
     def _see(self, request: Any, method: str) -> None:
         self.seen.append(Seen(method, request, trace.caller(), trace.role(), trace.trace_id()))
@@ -144,6 +148,11 @@ class Services(
 
     def Predict(self, request: Any, context: Any) -> PredictResponse:
         self._see(request, "Predict")
+        if self.overloaded:
+            raise ResourceExhausted("too much", reason="OVERLOADED", retry_after=timedelta(seconds=2.5))
+        if self.predicting is not None:
+            context.add_callback(self.ended.set)
+            self.predicting.wait(20)
         return PredictResponse(predictions=[ImagePrediction(message=str(len(one.data))) for one in request.inputs])
 
 

@@ -11,6 +11,7 @@ from vesta_common.errors import ResourceExhausted, Unauthenticated
 from vesta_gateway.authentication import Authenticator
 from vesta_gateway.calls import Calls, Limits
 from vesta_gateway.limits import Slots, TokenBuckets
+from vesta_gateway.throttle import Throttle
 
 
 def test_past_the_limit_on_refusals_a_bad_key_is_not_even_looked_up():
@@ -22,6 +23,7 @@ def test_past_the_limit_on_refusals_a_bad_key_is_not_even_looked_up():
         calls=slots,
         transfers=slots,
         watchers=slots,
+        throttle=Throttle(lambda: 0.0, lambda: 0.0),
         timeout=timedelta(seconds=1),
         recheck=timedelta(seconds=1),
     )

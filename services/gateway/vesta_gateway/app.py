@@ -1,6 +1,7 @@
 """The composition root: everything the gateway is made of, started in order and stopped gracefully."""
 
 import asyncio
+import random
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,7 @@ from vesta_gateway.routes import Routes
 from vesta_gateway.servers import GrpcServer, RestServer
 from vesta_gateway.settings import Settings
 from vesta_gateway.tail import Tail
+from vesta_gateway.throttle import Throttle
 from vesta_gateway.watchers import Watchers
 
 log = structlog.get_logger()
@@ -231,6 +233,7 @@ def _limits(given: Settings) -> Limits:
             "uploads and downloads", given.concurrent_transfers_max, given.concurrent_transfers_per_key_max
         ),
         watchers=Slots("watchers", given.concurrent_watchers_max, given.concurrent_watchers_per_key_max),
+        throttle=Throttle(clock, random.random),
         timeout=given.call_timeout,
         recheck=given.key_cache,
     )

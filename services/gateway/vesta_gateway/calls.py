@@ -1,8 +1,8 @@
 """The one way of a call, through whichever door it came: who, how much, may they, on to the service, and what it answered."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -17,7 +17,9 @@ from vesta_gateway.caller import Caller, role_word
 from vesta_gateway.contracts import Rpc
 from vesta_gateway.key_secrets import presented
 from vesta_gateway.limits import Slots, TokenBuckets
+from vesta_gateway.problems import overload_of
 from vesta_gateway.projects import Projects
+from vesta_gateway.throttle import Throttle
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Limits:
         calls: calls without a stream under way at once.
         transfers: uploads and downloads, each of which holds one of a service's few threads.
         watchers: other calls with a stream, which hold none.
+        throttle: what services refuse, being overloaded.
         timeout: how long a call without a stream may take.
         recheck: how often the key behind a stream is asked for again.
     """
@@ -47,6 +50,7 @@ class Limits:
     calls: Slots
     transfers: Slots
     watchers: Slots
+    throttle: Throttle
     timeout: timedelta
     recheck: timedelta
 
@@ -90,13 +94,15 @@ class Calls:
         """A slot for a call, to be held while it lasts, the reading of its body included.
 
         Raises:
-            ResourceExhausted: all are taken.
+            ResourceExhausted: all are taken, or the service is overloaded.
         """
         if rpc.is_unary:
             slots = self._limits.calls
         else:
             slots = self._limits.transfers if rpc.is_transfer else self._limits.watchers
-        return slots.hold(session.caller.key)
+        held = slots.hold(session.caller.key)
+        self._limits.throttle.check(rpc.full_name)
+        return held
 
     async def unary(self, session: Session, rpc: Rpc, request: Message, timeout_seconds: float | None = None) -> bytes:
         """Makes a call without streams; answers the serialised answer.
@@ -114,7 +120,8 @@ class Calls:
         longest = self._limits.timeout.total_seconds()
         timeout = longest if timeout_seconds is None else min(longest, timeout_seconds)
         with trace.calling(acting, role_word(caller.role)):
-            answer = await self._backends[rpc.backend].unary(rpc, request.SerializeToString(), _metadata(), timeout)
+            with self._throttled(rpc):
+                answer = await self._backends[rpc.backend].unary(rpc, request.SerializeToString(), _metadata(), timeout)
             await self._projects.welcome(rpc, answer)
         return answer
 
@@ -144,13 +151,25 @@ class Calls:
             answers = self._backends[rpc.backend].stream(rpc, requests.read(), _metadata(), timeout_seconds)
         try:
             async with self._while_valid(session):
-                yield answers
+                with self._throttled(rpc):
+                    yield answers
         except (Exception, asyncio.CancelledError):
             if requests.error is not None:  # gRPC cancels a call whose requests fail
                 raise requests.error from None
             raise
         finally:
             answers.cancel()
+
+    @contextmanager
+    def _throttled(self, rpc: Rpc) -> Iterator[None]:
+        """Notes where the service refuses what the block asks of it, being overloaded."""
+        try:
+            yield
+        except Exception as error:
+            overload = overload_of(error)
+            if overload is not None:
+                self._limits.throttle.refused(rpc.full_name, overload.retry_after)
+            raise
 
     @asynccontextmanager
     async def _while_valid(self, session: Session) -> AsyncIterator[None]:

@@ -1,5 +1,6 @@
 """Headers of HTTP, both ways: those that keep browsers safe, and what a request says of its body and of the answer it wants."""
 
+import re
 from collections.abc import Iterable, Mapping
 
 from vesta_common.errors import InvalidArgument
@@ -19,6 +20,8 @@ _PAGE_POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _TRANSPORT = "max-age=31536000; includeSubDomains"
+_TIMEOUT = re.compile(r"([0-9]{1,8})([HMSmun])")
+_UNIT_SECONDS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _JSON_TYPES = frozenset({"", JSON})
 _PROTOBUF_TYPES = frozenset({PROTOBUF, "application/protobuf"})
 
@@ -71,6 +74,24 @@ def length_of(headers: Mapping[str, str]) -> int | None:
     """Content-Length; None without one."""
     given = headers.get("content-length", "")
     return int(given) if given.isdecimal() else None
+
+
+def timeout_of(headers: Mapping[str, str]) -> float | None:
+    """How many seconds the caller waits, by `grpc-timeout` as gRPC writes it: `500m`, `2S`; None without one.
+
+    Raises:
+        InvalidArgument: it is no such time.
+    """
+    given = headers.get("grpc-timeout", "")
+    if not given:
+        return None
+    found = _TIMEOUT.fullmatch(given)
+    if found is None:
+        raise InvalidArgument(
+            f"the header grpc-timeout is {given[:40]!r}; write digits and a unit of H, M, S, m, u or n, as in 500m",
+            reason="TIMEOUT_MALFORMED",
+        )
+    return int(found[1]) * _UNIT_SECONDS[found[2]]
 
 
 def matches(if_none_match: str, etag: str) -> bool:

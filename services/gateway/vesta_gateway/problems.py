@@ -10,7 +10,15 @@ import grpc
 from google.protobuf import json_format
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from vesta_common import trace
-from vesta_common.errors import DeadlineExceeded, Internal, Unavailable, VestaError, is_transient, to_status
+from vesta_common.errors import (
+    DeadlineExceeded,
+    Internal,
+    Unavailable,
+    VestaError,
+    from_status,
+    is_transient,
+    to_status,
+)
 
 DETAILS_KEY = "grpc-status-details-bin"
 RETRY_AFTER_DEFAULT = timedelta(seconds=1)
@@ -122,6 +130,14 @@ def _status_of_rpc_error(error: grpc.aio.AioRpcError) -> status_pb2.Status:
     status = status_pb2.Status(code=code_pb2.Code.Value(code.name), message=message)
     status.details.add().Pack(error_details_pb2.ErrorInfo(reason=code.name, domain="vesta"))
     return status
+
+
+def overload_of(error: Exception) -> VestaError | None:
+    """The refusal of a service that has more work than it can begin in time; None where it is another error."""
+    if not isinstance(error, grpc.aio.AioRpcError) or error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return None
+    found = from_status(_status_of_rpc_error(error))
+    return found if found.reason == "OVERLOADED" else None
 
 
 def _unavailable(who: str) -> VestaError:

@@ -9,7 +9,7 @@ import hashlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from datetime import timedelta
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.message import Message
@@ -28,6 +28,7 @@ from vesta_gateway.headers import (
     media_type,
     request_headers,
     response_headers,
+    timeout_of,
     wants_protobuf,
 )
 from vesta_gateway.journal import Entry, Journal
@@ -36,6 +37,8 @@ from vesta_gateway.patience import until_taken
 from vesta_gateway.problems import Problem, problem_of, status_of
 from vesta_gateway.routes import Match, Routes
 from vesta_gateway.transcoding import JSON, PROTOBUF, read_request, read_upload, write_json
+
+T = TypeVar("T")
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Scope = MutableMapping[str, Any]
@@ -121,7 +124,8 @@ class RestDoor:
         async with exchange.body.whole(self._limits.whole_bytes_max, self._limits.budget) as body:
             request = await _read(match, exchange, body)
             if match.rpc.is_unary:
-                answer = await self._calls.unary(session, match.rpc, request)
+                timeout = timeout_of(exchange.headers)
+                answer = await exchange.while_connected(self._calls.unary(session, match.rpc, request, timeout))
         if match.rpc.is_unary:
             await _answer_message(match, exchange, answer)
             return
@@ -194,8 +198,8 @@ class _Exchange:
             return
         await self.answer(problem.http_status, {"content-type": JSON, **problem.headers}, problem.body)
 
-    async def while_connected(self, answering: Awaitable[None]) -> None:
-        """Answers until done, or until nobody listens.
+    async def while_connected(self, answering: Awaitable[T]) -> T:
+        """Works on an answer until it is done, or until nobody listens: then the work is cancelled.
 
         Raises:
             Disconnected: nobody does.
@@ -206,7 +210,7 @@ class _Exchange:
             await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
                 raise Disconnected
-            await answer
+            return await answer
         finally:
             for task in (answer, gone):
                 task.cancel()

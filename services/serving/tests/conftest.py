@@ -1,6 +1,7 @@
 """The serving service on the real database, object store and Triton, beside small peers; its workers are stepped by the tests."""
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -13,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from prometheus_client import CollectorRegistry
 from serving_builders import FakeDatasets, FakeItems, FakeRegistry
 from serving_service import IMAGES_IN_FLIGHT_MAX, Serving
+from vesta_common.admission import Admission
 from vesta_common.client import open_channel
 from vesta_common.clock import ManualClock
 from vesta_common.objects import ObjectStore
@@ -57,7 +59,8 @@ def serving(service_settings: Callable[[str], dict[str, Any]], triton: str, sand
     versions = Registry(store, ModelServiceStub(channel))
     repository = ObjectStore.of(settings.model_copy(update={"s3_prefix": ""}))
     deployer = Deployer(store, versions, asked, media, repository, clock, gpu=False)
-    predictor = Predictor(store, versions, asked, deployer, clock, IMAGES_IN_FLIGHT_MAX)
+    admission = Admission("predict", timedelta(minutes=1), 4, IMAGES_IN_FLIGHT_MAX, time.monotonic)
+    predictor = Predictor(store, versions, asked, deployer, clock, admission)
     scorer = Scorer(store, predictor, item_stub, DatasetServiceStub(channel), media, clock)
     log = PredictionLog(store, clock, CollectorRegistry(), timedelta(days=30))
     api = DeploymentService(store, versions, predictor, log, item_stub, media, sandbox)

@@ -10,6 +10,7 @@ import numpy as np
 from google.protobuf import empty_pb2
 from numpy.typing import NDArray
 from vesta_common import filters
+from vesta_common.admission import deadline_passed
 from vesta_common.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound, VestaError
 from vesta_common.etags import check_etag
 from vesta_common.ids import new_id
@@ -193,8 +194,10 @@ class DeploymentService(DeploymentServiceServicer):
     def Predict(self, request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
         """Answers each image, or says why it was refused."""
         answering = self._predictor.answering(request.name)
-        with self._predictor.admitted(len(request.inputs)):
+        with self._predictor.admitted(len(request.inputs), context.time_remaining()):
             decoded = self._decode(request)
+            if not context.is_active():  # nobody waits for the model's answer any more
+                raise deadline_passed()
             pictures = [entry for entry in decoded if not isinstance(entry, VestaError)]
             found = self._predictor.answer(answering, pictures, embeds=request.embedding) if pictures else []
         answers = iter(found)

@@ -1,7 +1,9 @@
 """The composition root: what the serving service is made of."""
 
+import time
 from datetime import timedelta
 
+from vesta_common.admission import Admission, AdmissionMetrics
 from vesta_common.client import open_channel
 from vesta_common.clock import SystemClock
 from vesta_common.consumer import Consumer, ConsumerMetrics, KafkaOptions
@@ -25,6 +27,10 @@ from vesta_serving.store import SERVICE, Store
 from vesta_serving.triton import Triton
 
 IDLE = timedelta(milliseconds=500)
+IMAGES_AT_ONCE = 4
+"""Images that are always taken, however slow the last ones were: fewer would leave a machine idle between two answers."""
+OTHER_THREADS = 16
+"""Threads beside those that predictions can hold, so that other calls find one."""
 
 
 def build(settings: Settings) -> App:
@@ -43,7 +49,16 @@ def build(settings: Settings) -> App:
     registry = Registry(store, ModelServiceStub(training))
     triton = Triton(settings.triton_address)
     deployer = Deployer(store, registry, triton, media, repository, clock, gpu=settings.triton_gpu)
-    predictor = Predictor(store, registry, triton, deployer, clock, settings.images_in_flight_max)
+    admission_metrics = AdmissionMetrics(SERVICE, metrics)
+    admission = Admission(
+        "predict",
+        timedelta(milliseconds=settings.predict_wait_max_ms),
+        IMAGES_AT_ONCE,
+        settings.images_in_flight_max,
+        time.monotonic,
+        admission_metrics,
+    )
+    predictor = Predictor(store, registry, triton, deployer, clock, admission)
     items = ItemServiceStub(datasets)
     scorer = Scorer(store, predictor, items, DatasetServiceStub(datasets), media, clock)
     prediction_log = PredictionLog(store, clock, metrics, timedelta(days=settings.prediction_log_days))
@@ -67,4 +82,6 @@ def build(settings: Settings) -> App:
         ],
         closing=[prediction_log.flush, sandbox.close, datasets.close, training.close, postgres.close],
         registry=metrics,
+        rpc_threads=settings.images_in_flight_max + OTHER_THREADS,
+        admission_metrics=admission_metrics,
     )

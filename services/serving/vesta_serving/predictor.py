@@ -1,16 +1,16 @@
 """Answers images: decodes them, asks the deployment's model, applies its policy. What Predict and the scorer share."""
 
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 
 import numpy as np
 from numpy.typing import NDArray
+from vesta_common.admission import Admission
 from vesta_common.clock import Clock
-from vesta_common.errors import ResourceExhausted, Unavailable
+from vesta_common.errors import Unavailable
 from vesta_contracts.common.v1 import ImageScores
 
 from vesta_serving.deployer import Deployer
@@ -48,7 +48,7 @@ class Predictor:
     """Asks models. Safe to share between threads.
 
     Args:
-        images_in_flight_max: more than so many at a time are refused at once, so that what was taken is answered soon.
+        admission: the queue of images.
     """
 
     def __init__(
@@ -58,15 +58,14 @@ class Predictor:
         triton: Triton,
         deployer: Deployer,
         clock: Clock,
-        images_in_flight_max: int,
+        admission: Admission,
     ) -> None:
         self._store = store
         self._registry = registry
         self._triton = triton
         self._deployer = deployer
         self._clock = clock
-        self._room = images_in_flight_max
-        self._lock = threading.Lock()
+        self._admission = admission
         self._fresh: dict[str, tuple[float, Answering]] = {}
 
     def answering(self, name: str) -> Answering:
@@ -95,26 +94,17 @@ class Predictor:
         """Makes the next answer ask the database, as after a roll-back."""
         self._fresh.pop(name, None)
 
-    @contextmanager
-    def admitted(self, image_count: int) -> Iterator[None]:
+    def admitted(self, image_count: int, remaining_seconds: float | None = None) -> AbstractContextManager[None]:
         """Keeps room for some images while they are answered.
 
+        Args:
+            remaining_seconds: how long the caller still waits; None for ever.
+
         Raises:
-            ResourceExhausted: OVERLOADED, there is no room; says when to come again.
+            ResourceExhausted: OVERLOADED, they could not be answered in time; says when to come again.
+            DeadlineExceeded: the caller waits no more.
         """
-        with self._lock:
-            if self._room < image_count:
-                raise ResourceExhausted(
-                    "too many images are being answered just now; come again a little later",
-                    reason="OVERLOADED",
-                    retry_after=RETRY_AFTER,
-                )
-            self._room -= image_count
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._room += image_count
+        return self._admission.admitted(image_count, remaining_seconds)
 
     def answer(self, answering: Answering, pixels: Sequence[NDArray[np.uint8]], *, embeds: bool) -> list[Answer]:
         """Asks the model about images.

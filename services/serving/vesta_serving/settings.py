@@ -15,7 +15,17 @@ class Settings(ServiceSettings):
     triton_address: str = Field(description="HOST:PORT of Triton's gRPC door")
     triton_gpu: bool = Field(False, description="true where Triton has GPUs")
     images_in_flight_max: int = Field(
-        128, ge=1, le=100_000, description="images answered at a time; more are refused at once"
+        128,
+        ge=1,
+        le=1000,
+        description="images answered at a time, each of which may hold a thread; more are refused at once",
+    )
+    predict_wait_max_ms: int = Field(
+        500,
+        ge=10,
+        le=60_000,
+        description="how long an image may wait for its turn, by the estimate; those that would wait longer are refused at once "
+        "as OVERLOADED",
     )
     prediction_log_days: int = Field(30, ge=1, le=3650, description="how long the prediction log is kept")
     sandbox_processes: int = Field(2, ge=1, le=64, description="children that decode images")
