@@ -1,6 +1,8 @@
-"""What can be wrong with a shape whatever the image is: numbers that are none, areas and stretches without extent. Pure."""
+"""What can be wrong with a shape: numbers that are none, areas and stretches without extent, points outside the image. Pure."""
 
 import math
+from collections import Counter
+from collections.abc import Iterable
 from itertools import pairwise
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -10,6 +12,7 @@ from vesta_contracts.common.v1 import (
     Keypoints,
     Mask,
     PixelBox,
+    PixelPoint,
     Polygon,
     RotatedBox,
     TemporalSegment,
@@ -18,6 +21,7 @@ from vesta_contracts.common.v1 import (
 )
 
 RING_POINTS_MIN = 3
+EDGE_TOLERANCE_PX = 1.0
 _FRACTIONS = {FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE}
 
 
@@ -32,6 +36,51 @@ def find_flaw(annotation: Annotation) -> str:
     shape = getattr(annotation, kind)
     flaw = _flaw_of(shape) if _is_finite(shape) else "with a coordinate that is not finite"
     return f"has a {kind} {flaw}" if flaw else ""
+
+
+def lies_on(annotation: Annotation, width_px: int, height_px: int) -> bool:
+    """Whether a sound shape lies on an image, within `EDGE_TOLERANCE_PX`; a box covers some of it.
+
+    The corners of a turned box may reach beyond: around what lies in a corner of the image they do. What it is drawn
+    around is no longer than the image's diagonal, however it lies.
+    """
+    turned = annotation.rotated_box
+    longest_px = math.hypot(width_px, height_px) + EDGE_TOLERANCE_PX
+    covers = all(
+        box.x_min_px < width_px and box.y_min_px < height_px and box.x_max_px > 0 and box.y_max_px > 0
+        for box in _boxes(annotation)
+    )
+    return (
+        covers
+        and max(turned.width_px, turned.height_px) <= longest_px
+        and all(_is_on(point, width_px, height_px) for point in _points(annotation))
+    )
+
+
+def _boxes(annotation: Annotation) -> Iterable[PixelBox]:
+    """The boxes of a box and of a track."""
+    if annotation.HasField("box"):
+        yield annotation.box
+    yield from (keyframe.box for keyframe in annotation.track.keyframes if keyframe.HasField("box"))
+
+
+def _points(annotation: Annotation) -> Iterable[PixelPoint]:
+    """The points that bound a shape; of a turned box its centre."""
+    for box in _boxes(annotation):
+        yield PixelPoint(x_px=box.x_min_px, y_px=box.y_min_px)
+        yield PixelPoint(x_px=box.x_max_px, y_px=box.y_max_px)
+    if annotation.HasField("rotated_box"):
+        yield PixelPoint(x_px=annotation.rotated_box.x_center_px, y_px=annotation.rotated_box.y_center_px)
+    for ring in (annotation.polygon.outline, *annotation.polygon.holes):
+        yield from ring.points
+    yield from (point.point for point in annotation.keypoints.points if point.HasField("point"))
+
+
+def _is_on(point: PixelPoint, width_px: int, height_px: int) -> bool:
+    return (
+        -EDGE_TOLERANCE_PX <= point.x_px <= width_px + EDGE_TOLERANCE_PX
+        and -EDGE_TOLERANCE_PX <= point.y_px <= height_px + EDGE_TOLERANCE_PX
+    )
 
 
 def _is_finite(message: Message) -> bool:
@@ -72,6 +121,9 @@ def _flaw_of(shape: Message) -> str:
 
 
 def _flaw_of_keypoints(keypoints: Keypoints) -> str:
+    counts = Counter(point.label for point in keypoints.points)
+    if twice := [label for label, count in counts.items() if count > 1]:
+        return f"in which {twice[0]!r} appears twice"
     for point in keypoints.points:
         if not point.HasField("point") and point.visibility != Visibility.VISIBILITY_ABSENT:
             return f"in which {point.label!r} has no point; say VISIBILITY_ABSENT where it is not in the image"

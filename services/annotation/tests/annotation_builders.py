@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
 from vesta_common import trace
 from vesta_common.clock import Clock
 from vesta_common.errors import NotFound
@@ -30,13 +31,19 @@ from vesta_contracts.annotation.v1 import (
     TaskServiceStub,
     UpdateCampaignRequest,
 )
-from vesta_contracts.common.v1 import Annotation, ImageLabel, PixelBox
+from vesta_contracts.common.v1 import Annotation, ImageLabel, Media, PixelBox
 from vesta_contracts.datasets.v1 import (
+    BatchGetItemsRequest,
+    BatchGetItemsResponse,
     Concept,
     Dataset,
     DatasetServiceServicer,
     GetDatasetRequest,
+    GetItemRequest,
     GetTaxonomyRequest,
+    Item,
+    ItemServiceServicer,
+    Split,
     Taxonomy,
     TaxonomyServiceServicer,
 )
@@ -86,13 +93,40 @@ class FakeDatasets(DatasetServiceServicer):
 
 
 class FakeTaxonomies(TaxonomyServiceServicer):
-    """Knows the dataset's taxonomy; "tram" is retired."""
+    """Knows the dataset's taxonomy; "tram" is retired, and what is in `gone` has been taken out."""
+
+    def __init__(self) -> None:
+        self.gone: set[str] = set()
 
     def GetTaxonomy(self, request: GetTaxonomyRequest, context: grpc.ServicerContext) -> Taxonomy:
         if request.name != TAXONOMY:
             raise NotFound(f"there is no {request.name}", reason="RESOURCE_NOT_FOUND")
-        concepts = [Concept(id=name, retired=name == "tram") for name in CONCEPTS]
+        concepts = [
+            Concept(id=name, retired=name == "tram", description=f"What a {name} is.", keypoints=["door"])
+            for name in CONCEPTS
+            if name not in self.gone
+        ]
         return Taxonomy(name=request.name, concepts=concepts)
+
+
+class FakeItems(ItemServiceServicer):
+    """Has every item that is asked for but those in `gone`, all of one size; those in `test` are on the test side."""
+
+    def __init__(self) -> None:
+        self.gone: set[str] = set()
+        self.test: set[str] = set()
+
+    def GetItem(self, request: GetItemRequest, context: grpc.ServicerContext) -> Item:
+        return self._item(request.name)
+
+    def BatchGetItems(self, request: BatchGetItemsRequest, context: grpc.ServicerContext) -> BatchGetItemsResponse:
+        return BatchGetItemsResponse(items=[self._item(name) for name in request.names])
+
+    def _item(self, name: str) -> Item:
+        if name in self.gone:
+            raise NotFound(f"there is no {name}", reason="RESOURCE_NOT_FOUND")
+        split = Split.SPLIT_TEST if name in self.test else Split.SPLIT_TRAIN
+        return Item(name=name, split=split, media=Media(width_px=64, height_px=48, mime_type="image/jpeg"))
 
 
 class Service:
@@ -139,9 +173,16 @@ class Service:
             request = LeaseTasksRequest(parent=CAMPAIGN, purpose=purpose, count=count)
             return list(self.tasks.LeaseTasks(request).tasks)
 
-    def submit(self, name: str, task: Task, *annotations: Annotation, request_id: str = "") -> Submission:
-        """Somebody answers."""
-        submission = Submission(annotations=annotations)
+    def submit(
+        self, name: str, task: Task, *annotations: Annotation, request_id: str = "", seconds: int | None = None
+    ) -> Submission:
+        """Somebody answers.
+
+        Args:
+            seconds: how long they looked.
+        """
+        spent = None if seconds is None else Duration(seconds=seconds)
+        submission = Submission(annotations=annotations, time_spent=spent)
         with trace.calling(member(name)):
             return self.submissions.CreateSubmission(
                 CreateSubmissionRequest(parent=task.name, submission=submission, request_id=request_id)

@@ -9,15 +9,16 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from annotation_builders import FakeDatasets, FakeTaxonomies, Service
+from annotation_builders import FakeDatasets, FakeItems, FakeTaxonomies, Service
 from vesta_annotation.api import CampaignService, ReviewService, SubmissionService, TaskService
+from vesta_annotation.api.terms import TermsSource
 from vesta_annotation.settings import Settings
 from vesta_annotation.store import Store
 from vesta_common.client import open_channel
 from vesta_common.clock import ManualClock
 from vesta_common.postgres import Postgres
 from vesta_common.server import Server
-from vesta_contracts.datasets.v1 import DatasetServiceStub, TaxonomyServiceStub
+from vesta_contracts.datasets.v1 import DatasetServiceStub, ItemServiceStub, TaxonomyServiceStub
 
 
 @pytest.fixture
@@ -26,8 +27,18 @@ def datasets() -> FakeDatasets:
 
 
 @pytest.fixture
-def datasets_address(datasets: FakeDatasets) -> Iterator[str]:
-    server = Server("datasets", "127.0.0.1:0", [datasets, FakeTaxonomies()])
+def taxonomies() -> FakeTaxonomies:
+    return FakeTaxonomies()
+
+
+@pytest.fixture
+def items() -> FakeItems:
+    return FakeItems()
+
+
+@pytest.fixture
+def datasets_address(datasets: FakeDatasets, taxonomies: FakeTaxonomies, items: FakeItems) -> Iterator[str]:
+    server = Server("datasets", "127.0.0.1:0", [datasets, taxonomies, items])
     server.start()
     yield server.address
     server.stop()
@@ -51,8 +62,14 @@ def annotation(settings: Settings, postgres: Postgres) -> Iterator[Service]:
     clock = ManualClock()
     store = Store(postgres, clock)
     peers = open_channel(settings.datasets_address, "annotation")
-    campaigns = CampaignService(store, DatasetServiceStub(peers), TaxonomyServiceStub(peers))
-    servicers = [campaigns, TaskService(store), SubmissionService(store), ReviewService(store)]
+    stub = ItemServiceStub(peers)
+    terms = TermsSource(DatasetServiceStub(peers), TaxonomyServiceStub(peers), stub)
+    servicers = [
+        CampaignService(store, terms),
+        TaskService(store, stub),
+        SubmissionService(store, terms),
+        ReviewService(store, terms),
+    ]
     server = Server("annotation", "127.0.0.1:0", servicers)
     server.start()
     door = open_channel(server.address, "tests")

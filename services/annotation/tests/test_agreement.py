@@ -121,7 +121,7 @@ def test_ten_thousand_tasks_of_which_no_two_answers_are_equal_are_measured_at_on
 
 def test_an_answer_that_was_kept_without_a_key_counts_by_what_it_says() -> None:
     said = [label("van")]
-    row = {"task": "t", "annotator": "ada", "state": "ACCEPTED", "rejected": False}
+    row = {"task": "t", "annotator": "ada", "state": "ACCEPTED", "rejected": False, "time_spent": None}
     old = {
         "answer_key": None,
         "accepted_key": None,

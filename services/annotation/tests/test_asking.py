@@ -1,10 +1,10 @@
 """What a campaign may ask: concepts of its dataset's taxonomy, and no more labels than the dataset holds."""
 
 import pytest
-from annotation_builders import CONCEPTS, Service
+from annotation_builders import CAMPAIGN, CONCEPTS, FakeDatasets, FakeTaxonomies, Service
 from vesta_annotation.asking import asked_concepts, check_label_count
-from vesta_common.errors import InvalidArgument
-from vesta_contracts.annotation.v1 import Campaign, UpdateCampaignRequest
+from vesta_common.errors import FailedPrecondition, InvalidArgument
+from vesta_contracts.annotation.v1 import Campaign, GetGuidelinesRequest, UpdateCampaignRequest
 from vesta_contracts.datasets.v1 import Concept, Dataset, Taxonomy
 
 TAXONOMY = Taxonomy(name="projects/acme/taxonomies/t", concepts=[Concept(id=name) for name in "abcdefgh"])
@@ -32,6 +32,23 @@ def test_a_campaign_cannot_be_changed_to_ask_for_an_unknown_concept(annotation: 
             UpdateCampaignRequest(campaign=campaign, update_mask={"paths": ["concepts"]})
         )
     assert refused.value.reason == "CONCEPT_UNKNOWN"
+
+
+def test_experts_read_instructions_and_the_concepts_with_the_words_of_the_taxonomy(
+    annotation: Service, taxonomies: FakeTaxonomies, datasets: FakeDatasets
+) -> None:
+    annotation.has_campaign(concepts=["bus", "van"], instructions="Look at the *wheels*.")
+    request = GetGuidelinesRequest(name=CAMPAIGN)
+    taxonomies.gone.add("bus")
+    found = annotation.campaigns.GetGuidelines(request)
+    assert found.instructions == "Look at the *wheels*."
+    assert [(one.id, one.description, list(one.keypoints)) for one in found.concepts] == [
+        ("van", "What a van is.", ["door"])
+    ]
+    datasets.gone = True
+    with pytest.raises(FailedPrecondition) as refused:
+        annotation.campaigns.GetGuidelines(request)
+    assert refused.value.reason == "DATASET_GONE"
 
 
 def test_of_many_unknown_concepts_some_are_named() -> None:

@@ -176,8 +176,9 @@ def test_what_a_campaign_asks_cannot_change_once_its_dataset_is_deleted(
 ) -> None:
     annotation.has_campaign()
     datasets.gone = True
-    with pytest.raises(NotFound, match=DATASET):
+    with pytest.raises(FailedPrecondition, match=DATASET) as refused:
         annotation.set_campaign(concepts=["van"])
+    assert refused.value.reason == "DATASET_GONE"
 
 
 def test_a_closed_campaign_takes_no_tasks_until_it_is_active_again(annotation: Service) -> None:
@@ -227,6 +228,25 @@ def test_agreement_is_measured_over_the_answers_of_the_present_rounds(annotation
     found = annotation.campaigns.GetAgreement(GetAgreementRequest(name=CAMPAIGN))
     assert (found.task_count, found.alpha) == (4, pytest.approx(8 / 15))
     assert {one.annotator: one.accuracy for one in found.annotators} == {member("ada"): 1.0, member("bob"): 0.75}
+
+
+def test_the_time_that_experts_take_is_told_as_the_median_of_what_their_screens_measured(annotation: Service) -> None:
+    annotation.has_campaign(replicas=2)
+    tasks = annotation.has_tasks("one", "two", "three")
+    for name, spent in (("ada", [4, None, 10]), ("bob", [30, 40, 3600])):
+        annotation.lease(name, count=3)
+        for task, seconds in zip(tasks, spent, strict=True):
+            annotation.submit(name, task, label("van"), seconds=seconds)
+    found = annotation.campaigns.GetAgreement(GetAgreementRequest(name=CAMPAIGN))
+    assert found.time_spent.seconds == 30
+    assert {one.annotator: one.time_spent.seconds for one in found.annotators} == {member("ada"): 7, member("bob"): 40}
+
+
+def test_where_no_screen_measured_the_time_none_is_told(annotation: Service) -> None:
+    annotation.answer("ada", annotation.has_task(), "van")
+    found = annotation.campaigns.GetAgreement(GetAgreementRequest(name=CAMPAIGN))
+    assert not found.HasField("time_spent")
+    assert not found.annotators[0].HasField("time_spent")
 
 
 def test_an_expired_lease_is_not_in_the_way_of_closing(annotation: Service) -> None:

@@ -50,18 +50,6 @@ def test_the_highest_priority_comes_first_and_of_equals_the_oldest(annotation: S
     assert names(annotation.lease("ada", count=3)) == [*names(urgent), *sorted(names(old))]
 
 
-def test_whoever_answers_a_task_of_the_control_arm_does_not_see_what_the_model_thinks(annotation: Service) -> None:
-    annotation.has_campaign()
-    told = {"pre_annotations": [label("van", score=0.5)], "model_version": "projects/acme/models/vans/versions/3"}
-    annotation.has_tasks("blind", control=True, priority=0.9, **told)
-    annotation.has_tasks("prompted", **told)
-    blind, prompted = annotation.lease("ada", count=2)
-    assert (list(blind.pre_annotations), blind.model_version) == ([], "")
-    assert (list(prompted.pre_annotations), prompted.model_version) == (told["pre_annotations"], told["model_version"])
-    assert renew(annotation, "ada", blind).model_version == ""
-    assert annotation.task(blind).model_version == told["model_version"]
-
-
 def test_a_task_for_one_expert_is_not_handed_to_another(annotation: Service) -> None:
     annotation.has_task()
     assert len(annotation.lease("ada")) == 1

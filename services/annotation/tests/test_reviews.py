@@ -6,6 +6,7 @@ import pytest
 from annotation_builders import LEASE, Service, label, member
 from vesta_common.errors import FailedPrecondition, InvalidArgument, NotFound
 from vesta_contracts.annotation.v1 import GetReviewRequest, ListReviewsRequest, Review, Task
+from vesta_contracts.common.v1 import Annotation, PixelBox
 
 
 def test_a_correction_is_accepted_in_the_reviewers_name(annotation: Service) -> None:
@@ -54,6 +55,7 @@ def test_a_rejection_begins_another_round_and_is_told(annotation: Service) -> No
         (Review.ACCEPT, (), "NO_CONSENSUS"),
         (Review.REJECT, (), "COMMENT_MISSING"),
         (Review.CORRECT, (label("van"), label("car")), "LABEL_NOT_SINGLE"),
+        (Review.CORRECT, (Annotation(concept="van", box=PixelBox(x_max_px=99, y_max_px=9)),), "SHAPE_OUTSIDE_IMAGE"),
         (Review.DECISION_UNSPECIFIED, (), "FIELD_INVALID"),
     ],
 )

@@ -3,7 +3,18 @@
 from datetime import UTC
 
 import pytest
-from annotation_builders import LEASE, Service, a_box, item, label, member, names
+from annotation_builders import (
+    LEASE,
+    FakeDatasets,
+    FakeItems,
+    FakeTaxonomies,
+    Service,
+    a_box,
+    item,
+    label,
+    member,
+    names,
+)
 from google.protobuf.duration_pb2 import Duration
 from vesta_common import trace
 from vesta_common.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
@@ -11,9 +22,13 @@ from vesta_contracts.annotation.v1 import (
     CreateSubmissionRequest,
     GetSubmissionRequest,
     ListSubmissionsRequest,
+    Review,
     Submission,
     Task,
 )
+from vesta_contracts.common.v1 import Annotation, Keyframe, Keypoint, Keypoints, Mask, PixelBox, PixelPoint, Track
+
+ELBOW = Keypoint(label="elbow", point=PixelPoint(x_px=1, y_px=1))
 
 
 def test_an_answer_is_kept_with_who_when_and_which_round(annotation: Service) -> None:
@@ -113,6 +128,85 @@ def test_an_answer_that_was_refused_leaves_the_lease(annotation: Service) -> Non
         annotation.submit("ada", task, label("bus"))
     assert raised.value.reason == "CONCEPT_NOT_ASKED"
     annotation.submit("ada", task, label("car"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (Annotation(concept="van", box=PixelBox(x_max_px=99, y_max_px=9)), "SHAPE_OUTSIDE_IMAGE"),
+        (Annotation(concept="van", mask=Mask(width_px=48, height_px=64, runs_px=[64 * 48])), "MASK_SIZE_WRONG"),
+        (Annotation(concept="van", mask=Mask(width_px=64, height_px=48, runs_px=[9])), "MASK_RUNS_WRONG"),
+        (Annotation(concept="van", keypoints=Keypoints(points=[ELBOW])), "KEYPOINT_UNKNOWN"),
+        (Annotation(concept="van", track=Track(keyframes=[Keyframe()])), "SHAPE_NEEDS_CLIP"),
+        (Annotation(concept="van"), "SHAPE_MISSING"),
+    ],
+)
+def test_a_shape_that_does_not_fit_the_image_is_refused_and_nothing_is_kept(
+    annotation: Service, wrong: Annotation, reason: str
+) -> None:
+    task = annotation.has_task()
+    annotation.lease("ada")
+    with pytest.raises(InvalidArgument) as refused:
+        annotation.submit("ada", task, label("van"), wrong)
+    assert (refused.value.reason, refused.value.violations[0].field) == (reason, "submission.annotations[1]")
+    assert annotation.task(task).submission_count == 0
+
+
+def test_an_answer_has_concepts_that_the_taxonomy_holds_now(annotation: Service, taxonomies: FakeTaxonomies) -> None:
+    task = annotation.has_task()
+    annotation.lease("ada")
+    taxonomies.gone.add("bus")
+    with pytest.raises(InvalidArgument) as refused:
+        annotation.submit("ada", task, label("bus"))
+    assert refused.value.reason == "CONCEPT_UNKNOWN"
+    annotation.submit("ada", task, label("van"))
+
+
+def test_what_most_said_before_the_taxonomy_lost_it_goes_to_review(
+    annotation: Service, taxonomies: FakeTaxonomies
+) -> None:
+    task = annotation.has_task(replicas=3)
+    for name in ("ada", "bob"):
+        annotation.answer(name, task, "bus")
+    taxonomies.gone.add("bus")
+    annotation.answer("cyd", task, "van")
+    assert annotation.task(task).state == Task.IN_REVIEW
+    annotation.lease_to_review("rosa")
+    with pytest.raises(InvalidArgument) as refused:
+        annotation.review("rosa", task, Review.ACCEPT)
+    assert refused.value.reason == "CONCEPT_UNKNOWN"
+    annotation.review("rosa", task, Review.CORRECT, label("van"))
+
+
+def test_of_a_task_that_does_not_know_its_image_the_item_is_asked(annotation: Service, items: FakeItems) -> None:
+    """As tasks were before they carried the size of their image."""
+    task = annotation.has_task()
+    with annotation.postgres.transaction() as connection:
+        connection.execute("UPDATE tasks SET body = ''")
+    annotation.lease("ada")
+    outside = Annotation(concept="van", box=PixelBox(x_max_px=99, y_max_px=9))
+    with pytest.raises(InvalidArgument) as refused:
+        annotation.submit("ada", task, outside)
+    assert refused.value.reason == "SHAPE_OUTSIDE_IMAGE"
+    items.gone.add(task.item)
+    with pytest.raises(FailedPrecondition, match=task.item) as gone:
+        annotation.submit("ada", task, label("van"))
+    assert gone.value.reason == "DATASET_GONE"
+
+
+def test_no_answer_is_taken_for_a_dataset_that_is_deleted_but_a_repeat_is_answered(
+    annotation: Service, datasets: FakeDatasets
+) -> None:
+    annotation.has_campaign(replicas=2)
+    (task,) = annotation.has_tasks("one")
+    annotation.lease("ada")
+    annotation.lease("bob")
+    made = annotation.submit("ada", task, label("van"), request_id="r1")
+    datasets.gone = True
+    assert annotation.submit("ada", task, label("van"), request_id="r1") == made
+    with pytest.raises(FailedPrecondition) as refused:
+        annotation.submit("bob", task, label("van"))
+    assert refused.value.reason == "DATASET_GONE"
 
 
 def test_whoever_keeps_a_task_to_review_it_cannot_answer_it(annotation: Service) -> None:

@@ -3,7 +3,7 @@
 from datetime import UTC, timedelta
 
 import pytest
-from annotation_builders import CAMPAIGN, PROJECT, Service, a_box, item, label, names
+from annotation_builders import CAMPAIGN, PROJECT, FakeItems, Service, a_box, item, label, names
 from vesta_common.errors import FailedPrecondition, InvalidArgument, NotFound
 from vesta_contracts.annotation.v1 import (
     BatchCreateTasksRequest,
@@ -12,6 +12,7 @@ from vesta_contracts.annotation.v1 import (
     ListTasksRequest,
     Task,
 )
+from vesta_contracts.common.v1 import Annotation, PixelBox
 
 
 def listed(annotation: Service, filter_text: str = "") -> list[str]:
@@ -41,7 +42,18 @@ def test_tasks_keep_what_they_were_made_with_and_are_answered_in_the_order_asked
     for task, one in zip(made, wanted, strict=True):
         assert (task.state, task.submission_count, list(task.leases)) == (Task.OPEN, 0, [])
         assert task.create_time.ToDatetime(UTC) == annotation.clock.now()
-        for field in ("name", "state", "create_time", "update_time", "etag"):
+        assert (task.width_px, task.height_px, task.mime_type, task.blind) == (64, 48, "image/jpeg", one.control)
+        for field in (
+            "name",
+            "state",
+            "create_time",
+            "update_time",
+            "etag",
+            "width_px",
+            "height_px",
+            "mime_type",
+            "blind",
+        ):
             task.ClearField(field)
         assert task == one
 
@@ -81,6 +93,31 @@ def test_items_of_another_dataset_are_refused_and_nothing_is_made(annotation: Se
     assert raised.value.reason == "ITEM_NOT_IN_DATASET"
     assert raised.value.violations[0].field == "tasks[1].item"
     assert listed(annotation) == []
+
+
+def test_a_task_is_about_an_item_that_is_there(annotation: Service, items: FakeItems) -> None:
+    annotation.has_campaign()
+    items.gone.add(item("two"))
+    with pytest.raises(NotFound, match="items/two"):
+        annotation.has_tasks("one", "two")
+    assert listed(annotation) == []
+
+
+def test_a_suggestion_that_does_not_fit_the_image_is_refused(annotation: Service) -> None:
+    annotation.has_campaign()
+    outside = Annotation(concept="van", box=PixelBox(x_max_px=99, y_max_px=9))
+    with pytest.raises(InvalidArgument, match="64 x 48") as refused:
+        annotation.has_tasks("one", pre_annotations=[label("van"), outside])
+    assert (refused.value.reason, refused.value.violations[0].field) == (
+        "SHAPE_OUTSIDE_IMAGE",
+        "tasks[0].pre_annotations[1]",
+    )
+
+
+def test_what_is_known_of_the_item_cannot_be_claimed(annotation: Service) -> None:
+    annotation.has_campaign()
+    (task,) = annotation.has_tasks("one", width_px=9, height_px=9, mime_type="video/mp4", blind=True)
+    assert (task.width_px, task.height_px, task.mime_type, task.blind) == (64, 48, "image/jpeg", False)
 
 
 @pytest.mark.parametrize("priority", [float("nan"), float("inf"), float("-inf")])

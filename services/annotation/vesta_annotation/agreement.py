@@ -1,9 +1,12 @@
-"""How far experts agree: Krippendorff's alpha over a campaign, and each expert beside the others. Pure."""
+"""How far experts agree, how each fares beside the others, and how long they take. Krippendorff's alpha over a campaign. Pure."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
+from statistics import median
 
+from google.protobuf.duration_pb2 import Duration
 from vesta_contracts.annotation.v1 import Agreement, AnnotatorAgreement
 
 
@@ -15,6 +18,7 @@ class Answer:
         value: equal for answers that say the same.
         accepted: what was accepted in the end; None where the task is not decided.
         rejected: whether a reviewer sent it back. It counts for its author's accuracy, and no more for agreement.
+        time_spent: how long its author looked; None where nobody said.
     """
 
     task: str
@@ -22,6 +26,7 @@ class Answer:
     value: bytes
     accepted: bytes | None
     rejected: bool = False
+    time_spent: timedelta | None = None
 
     @property
     def decided(self) -> bool:
@@ -45,6 +50,7 @@ def measure_agreement(answers: Sequence[Answer]) -> Agreement:
     agreement = Agreement(
         task_count=len(shared),
         alpha=nominal_alpha(given.values() for given in shared.values()),
+        time_spent=_median_time(answers),
     )
     for annotator, own in sorted(by_annotator.items()):
         decided = [answer for answer in own if answer.decided]
@@ -56,9 +62,20 @@ def measure_agreement(answers: Sequence[Answer]) -> Agreement:
                 decided_count=len(decided),
                 accuracy=right / len(decided) if decided else None,
                 alpha=nominal_alpha(_pairs_with(annotator, shared.values())),
+                time_spent=_median_time(own),
             )
         )
     return agreement
+
+
+def _median_time(answers: Iterable[Answer]) -> Duration | None:
+    """Of the answers that say it; the median, for a screen left open over lunch would move the mean."""
+    seconds = [answer.time_spent.total_seconds() for answer in answers if answer.time_spent is not None]
+    if not seconds:
+        return None
+    middle = Duration()
+    middle.FromTimedelta(timedelta(seconds=median(seconds)))
+    return middle
 
 
 def _pairs_with(annotator: str, shared: Iterable[Mapping[str, bytes]]) -> Iterator[tuple[bytes, bytes]]:

@@ -5,9 +5,10 @@ from vesta_common.clock import SystemClock
 from vesta_common.outbox import Relay
 from vesta_common.postgres import Postgres
 from vesta_common.service import App
-from vesta_contracts.datasets.v1 import DatasetServiceStub, TaxonomyServiceStub
+from vesta_contracts.datasets.v1 import DatasetServiceStub, ItemServiceStub, TaxonomyServiceStub
 
 from vesta_annotation.api import CampaignService, ReviewService, SubmissionService, TaskService
+from vesta_annotation.api.terms import TermsSource
 from vesta_annotation.settings import Settings
 from vesta_annotation.store import SERVICE, Store
 
@@ -19,14 +20,16 @@ def build(settings: Settings) -> App:
     ).open()
     postgres.migrate("vesta_annotation", post=settings.post_migrations)
     store = Store(postgres, SystemClock())
-    datasets = open_channel(settings.datasets_address, SERVICE)
+    channel = open_channel(settings.datasets_address, SERVICE)
+    items = ItemServiceStub(channel)
+    terms = TermsSource(DatasetServiceStub(channel), TaxonomyServiceStub(channel), items)
     return App(
         servicers=[
-            CampaignService(store, DatasetServiceStub(datasets), TaxonomyServiceStub(datasets)),
-            TaskService(store),
-            SubmissionService(store),
-            ReviewService(store),
+            CampaignService(store, terms),
+            TaskService(store, items),
+            SubmissionService(store, terms),
+            ReviewService(store, terms),
         ],
         components=[Relay(postgres, settings.kafka_bootstrap, settings.kafka_topic_prefix)],
-        closing=[datasets.close, postgres.close],
+        closing=[channel.close, postgres.close],
     )

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from vesta_common.errors import InvalidArgument, Violation
-from vesta_contracts.annotation.v1 import Campaign
+from vesta_contracts.annotation.v1 import Campaign, GuidelineConcept, Guidelines
 from vesta_contracts.datasets.v1 import Dataset, Taxonomy
 
 _CONCEPTS = "campaign.concepts"
@@ -25,6 +25,23 @@ def asked_concepts(wanted: Sequence[str], taxonomy: Taxonomy) -> list[str]:
         what = f"names {named}, which {taxonomy.name} does not hold; add them to it first"
         raise InvalidArgument(f"{_CONCEPTS} {what}", reason="CONCEPT_UNKNOWN", violations=[Violation(_CONCEPTS, what)])
     return list(wanted)
+
+
+def guidelines(campaign: Campaign, taxonomy: Taxonomy) -> Guidelines:
+    """What experts of a campaign read. What the taxonomy does not hold any more is not offered."""
+    known = {concept.id: concept for concept in taxonomy.concepts}
+    return Guidelines(
+        instructions=campaign.instructions,
+        concepts=[
+            GuidelineConcept(
+                id=concept.id,
+                display_name=concept.display_name,
+                description=concept.description,
+                keypoints=concept.keypoints,
+            )
+            for concept in (known[asked] for asked in campaign.concepts if asked in known)
+        ],
+    )
 
 
 def check_label_count(campaign: Campaign, dataset: Dataset) -> None:

@@ -31,8 +31,12 @@ SELECT
 FROM tasks WHERE campaign = ANY (:campaigns) GROUP BY campaign;
 
 -- name: insert_tasks*!
-INSERT INTO tasks (name, campaign, item, state, priority, control, body, create_time, update_time)
-VALUES (:name, :campaign, :item, 'OPEN', :priority, :control, :body, :now, :now);
+INSERT INTO tasks (name, campaign, item, state, priority, control, blind, body, create_time, update_time)
+VALUES (:name, :campaign, :item, 'OPEN', :priority, :control, :blind, :body, :now, :now);
+
+-- name: list_blind_items
+-- Of these items, those that an undecided blind task of any campaign asks about.
+SELECT DISTINCT item FROM tasks WHERE item = ANY (:items) AND (blind OR control) AND state IN ('OPEN', 'IN_REVIEW');
 
 -- name: find_undecided
 -- The undecided tasks that these items have.
@@ -103,8 +107,8 @@ UPDATE tasks SET state = 'CANCELLED', leases = '{}', update_time = :now
 WHERE campaign = :campaign AND state IN ('OPEN', 'IN_REVIEW') RETURNING name, item;
 
 -- name: insert_submission!
-INSERT INTO submissions (name, task, round, annotator, body, answer_key)
-VALUES (:name, :task, :round, :annotator, :body, :answer_key);
+INSERT INTO submissions (name, task, round, annotator, body, answer_key, time_spent)
+VALUES (:name, :task, :round, :annotator, :body, :answer_key, :time_spent);
 
 -- name: has_answered$
 SELECT EXISTS (SELECT FROM tasks WHERE name = :task AND :annotator = ANY (annotators));
@@ -124,7 +128,7 @@ SELECT body FROM submissions WHERE task = :task AND round = :round ORDER BY name
 -- Every answer of a campaign, with the task's state, what was accepted, and whether its round was rejected; whole bodies only
 -- where they were kept without a key.
 SELECT
-    submissions.task, annotator, state, round <= rejection_count AS rejected, answer_key, accepted_key,
+    submissions.task, annotator, state, round <= rejection_count AS rejected, answer_key, accepted_key, time_spent,
     CASE WHEN answer_key IS NULL THEN submissions.body END AS body,
     CASE WHEN accepted_key IS NULL AND state = 'ACCEPTED' THEN tasks.body END AS task_body
 FROM tasks JOIN submissions ON submissions.task = tasks.name

@@ -19,6 +19,7 @@ _TASK_APART = (
     "state",
     "priority",
     "control",
+    "blind",
     "submission_count",
     "rejection_count",
     "leases",
@@ -52,6 +53,7 @@ def task_of(row: Mapping[str, Any], now: datetime) -> Task:
     task = Task.FromString(row["body"])
     for field in ("name", "item", "priority", "control", "rejection_count"):
         setattr(task, field, row[field])
+    task.blind = row["blind"] or row["control"]
     task.state = Task.State.Value(row["state"])
     task.submission_count = len(row["annotators"])
     set_times(task, row, "create_time", "update_time")
@@ -68,4 +70,11 @@ def answer_of(row: Mapping[str, Any]) -> Answer:
         value = answer_key(Submission.FromString(row["body"]).annotations)
     if accepted is None and row["state"] == "ACCEPTED":
         accepted = answer_key(Task.FromString(row["task_body"]).accepted)
-    return Answer(row["task"], row["annotator"], bytes(value), accepted and bytes(accepted), rejected=row["rejected"])
+    return Answer(
+        row["task"],
+        row["annotator"],
+        bytes(value),
+        accepted and bytes(accepted),
+        rejected=row["rejected"],
+        time_spent=row["time_spent"],
+    )

@@ -100,6 +100,7 @@ class Store:
                 "item": task.item,
                 "priority": task.priority,
                 "control": task.control,
+                "blind": task.blind,
                 "body": task_body(task),
                 "now": now,
             }
@@ -112,6 +113,10 @@ class Store:
         """The names of the undecided tasks that these items have, by item."""
         rows = queries.find_undecided(connection, campaign=campaign, items=list(items))
         return {row["item"]: row["name"] for row in rows}
+
+    def list_blind_items(self, connection: Connection, items: Sequence[str]) -> set[str]:
+        """Of these items, those that an undecided blind task of any campaign asks about."""
+        return {row["item"] for row in queries.list_blind_items(connection, items=list(items))} if items else set()
 
     def get_tasks(self, connection: Connection, names: Sequence[str]) -> dict[str, Task]:
         """Tasks by name. Raises NotFound for the first that is missing."""
@@ -230,6 +235,7 @@ class Store:
             annotator=annotator,
             body=submission.SerializeToString(),
             answer_key=answer_key(submission.annotations),
+            time_spent=submission.time_spent.ToTimedelta() if submission.HasField("time_spent") else None,
         )
         queries.add_answer(connection, name=task.name, annotator=annotator, now=now)
 

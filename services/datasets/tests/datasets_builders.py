@@ -211,12 +211,19 @@ class Datasets:
         self.store.postgres.run(lambda connection: handlers[event.type](connection, event))
 
     def begin_import(
-        self, dataset: str, files: Mapping[str, bytes], layout: Any = ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER
+        self,
+        dataset: str,
+        files: Mapping[str, bytes],
+        layout: Any = ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER,
+        *,
+        reviewed: bool = False,
     ) -> str:
         """Queues an import of an archive of these files; answers the operation's name."""
         key = f"archives/acme/{hashlib.sha256(repr(sorted(files)).encode()).hexdigest()[:16]}.zip"
         self.objects.put_named(key, a_zip(files))
-        return self.datasets.ImportDataset(ImportDatasetRequest(name=dataset, format=layout, archive_key=key)).name
+        return self.datasets.ImportDataset(
+            ImportDatasetRequest(name=dataset, format=layout, archive_key=key, reviewed=reviewed)
+        ).name
 
     def operation(self, name: str) -> Any:
         """An operation as it stands."""

@@ -128,6 +128,15 @@ def test_after_a_kill_the_answer_counts_what_was_added_in_all(datasets: Datasets
     assert datasets.counts(dataset).item_count == MANY
 
 
+@pytest.mark.parametrize("reviewed", [False, True])
+def test_labels_of_an_import_are_reviewed_where_the_request_says_so(datasets: Datasets, *, reviewed: bool) -> None:
+    dataset = datasets.a_dataset()
+    datasets.begin_import(dataset, {"van/1.jpg": b"1"}, reviewed=reviewed)
+    assert a_worker(datasets, Ingest()).step()
+    assert len(datasets.listed(dataset, "labelled")) == 1
+    assert len(datasets.listed(dataset, "reviewed")) == reviewed
+
+
 def test_who_was_given_up_for_dead_changes_nothing_when_it_wakes(datasets: Datasets) -> None:
     dataset = datasets.a_dataset()
     operation = datasets.begin_import(dataset, photographs(MANY))

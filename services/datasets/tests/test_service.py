@@ -229,7 +229,8 @@ def test_a_snapshot_of_many_concepts_can_be_told(datasets: Datasets) -> None:
         (says("van", "car"), "LABEL_NOT_SINGLE"),
         ([Annotation(concept="van")], "SHAPE_MISSING"),
         ([Annotation(concept="van", box=PixelBox(x_max_px=999, y_max_px=9))], "SHAPE_OUTSIDE_IMAGE"),
-        ([Annotation(concept="van", track=Track(track_id="1", keyframes=[Keyframe(), Keyframe()]))], "SHAPE_INVALID"),
+        ([Annotation(concept="van", box=PixelBox(x_max_px=9))], "SHAPE_INVALID"),
+        ([Annotation(concept="van", track=Track(track_id="1", keyframes=[Keyframe()]))], "SHAPE_NEEDS_CLIP"),
         ([Annotation(concept="van", mask=Mask(height_px=9, width_px=9, runs_px=[81]))], "MASK_SIZE_WRONG"),
         ([Annotation(concept="van", mask=Mask(height_px=48, width_px=64, runs_px=[7]))], "MASK_RUNS_WRONG"),
     ],
@@ -246,6 +247,22 @@ def test_labels_that_make_no_sense_are_refused_all_or_none(
     request = BatchAnnotateItemsRequest(parent=dataset, items=entries)
     refusal(InvalidArgument, lambda: datasets.items.BatchAnnotateItems(request), reason)
     assert datasets.counts(dataset).labelled_count == 0
+
+
+def test_only_what_a_second_person_has_checked_counts_as_reviewed(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    datasets.add(dataset, a_medium(1), labels=("van",))
+    datasets.add(dataset, a_medium(2), labels=("van",), reviewed=True)
+    third, fourth = datasets.add(dataset, a_medium(3), a_medium(4))
+    entries = [
+        ItemAnnotations(item=third.name, annotations=says("van")),
+        ItemAnnotations(item=fourth.name, annotations=says("van"), reviewed=True),
+    ]
+    datasets.items.BatchAnnotateItems(BatchAnnotateItemsRequest(parent=dataset, items=entries))
+    assert len(datasets.listed(dataset, "labelled")) == 4
+    assert len(datasets.listed(dataset, "reviewed")) == 2
+    snapshot = datasets.snapshots.CreateSnapshot(CreateSnapshotRequest(parent=dataset, snapshot=Snapshot()))
+    assert snapshot.statistics.reviewed_count == 2
 
 
 def test_an_expert_s_answer_is_kept_with_its_item_and_told(datasets: Datasets) -> None:

@@ -1,44 +1,44 @@
-"""A taxonomy is a forest of different concepts, and has all that items bear."""
+"""A taxonomy has different concepts, and has all that items bear."""
 
 import pytest
 from vesta_common.errors import InvalidArgument
 from vesta_contracts.datasets.v1 import Concept, Taxonomy
-from vesta_datasets.taxonomies import check_holds, check_taxonomy, find_below_itself
+from vesta_datasets.taxonomies import check_holds, check_taxonomy
 
 
-def of(**parents: str) -> Taxonomy:
-    return Taxonomy(concepts=[Concept(id=concept, parent=parent) for concept, parent in parents.items()])
+def of(**keypoints: list[str]) -> Taxonomy:
+    return Taxonomy(concepts=[Concept(id=concept, keypoints=names) for concept, names in keypoints.items()])
 
 
-def test_concepts_may_lie_below_one_another_in_any_order() -> None:
+def test_concepts_may_have_skeletons_whose_names_repeat_those_of_others() -> None:
     check_taxonomy(of())
-    check_taxonomy(of(van="car", car="vehicle", vehicle="", bus="vehicle"))
+    check_taxonomy(of(van=["door", "wheel"], car=["door"], bus=[]))
 
 
 @pytest.mark.parametrize(
     ("taxonomy", "what"),
     [
         (Taxonomy(concepts=[Concept(id="van"), Concept(id="car"), Concept(id="van")]), "van appears twice"),
-        (of(van="vehicle"), "the parent vehicle is no concept"),
-        (of(van="van"), "van lies below itself"),
-        (of(bus="car", van="car", car="van"), "car lies below itself"),
+        (of(bus=[], van=["door", "wheel", "door"]), "the keypoint door of van appears twice"),
     ],
 )
-def test_what_is_no_forest_of_concepts_is_refused(taxonomy: Taxonomy, what: str) -> None:
+def test_what_appears_twice_is_refused(taxonomy: Taxonomy, what: str) -> None:
     with pytest.raises(InvalidArgument, match=what) as refused:
         check_taxonomy(taxonomy)
     assert refused.value.reason == "TAXONOMY_INVALID"
 
 
-def test_a_long_line_of_parents_is_walked_once() -> None:
-    count = 10_000
-    parents = {str(number): str(number + 1) for number in range(count)}
-    assert find_below_itself({**parents, str(count): ""}) == ""
-    assert find_below_itself({**parents, str(count): "0"}) == "0"
-
-
 def test_a_taxonomy_holds_all_that_items_bear() -> None:
-    check_holds(of(van="", car=""), {"van"}, "taxonomy.concepts")
+    before = of(van=[], car=[], bus=[])
+    check_holds(of(van=[], car=[]), before, {"van"}, "taxonomy.concepts")
     with pytest.raises(InvalidArgument, match="items bear bus, van;") as refused:
-        check_holds(of(car=""), {"van", "bus", "car"}, "taxonomy.concepts")
+        check_holds(of(car=[]), before, {"van", "bus", "car"}, "taxonomy.concepts")
+    assert refused.value.reason == "CONCEPT_IN_USE"
+
+
+def test_a_concept_that_items_have_keeps_its_keypoints() -> None:
+    before = of(van=["door", "wheel"], car=["door"])
+    check_holds(of(van=["wheel", "door", "roof"], car=[]), before, {"van"}, "taxonomy.concepts")
+    with pytest.raises(InvalidArgument, match="keep its keypoints wheel") as refused:
+        check_holds(of(van=["door"], car=[]), before, {"van"}, "taxonomy.concepts")
     assert refused.value.reason == "CONCEPT_IN_USE"

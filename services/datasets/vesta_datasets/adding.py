@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from vesta_common.annotations import Terms, check_annotations
 from vesta_common.errors import InvalidArgument, Violation
 from vesta_common.ids import new_id
 from vesta_common.messages import without
@@ -18,7 +19,6 @@ from vesta_contracts.datasets.v1 import (
 )
 
 from vesta_datasets import splits
-from vesta_datasets.annotations import check_annotations
 from vesta_datasets.decisions import decide_time
 from vesta_datasets.duplicates import DISTANCE_MAX_BITS, DuplicateIndex, Hashed, near, probes
 from vesta_datasets.store import Store
@@ -67,7 +67,8 @@ def add_items(
         existed = digest in there or digest in seen
         seen.add(digest)
         if item.HasField("annotations") and digest not in decided:
-            accept_directly(store, connection, name, item.annotations.annotations, annotator)
+            brought = item.annotations.annotations
+            accept_directly(store, connection, name, brought, annotator, reviewed=item.reviewed)
             decided.add(digest)
         answers.append(
             CreatedItem(name=name, existed=existed, duplicate_of=duplicate_of, split=Split.Value(f"SPLIT_{side}"))
@@ -104,13 +105,8 @@ def _check(store: Store, connection: Connection, dataset: Dataset, new_items: Se
         return
     taxonomy = store.taxonomies.get(connection, dataset.taxonomy)
     for index, item in enumerate(new_items):
-        check_annotations(
-            item.annotations.annotations,
-            taxonomy,
-            item.media,
-            multi_label=dataset.multi_label,
-            field=f"items[{index}].annotations",
-        )
+        terms = Terms(taxonomy, item.media, dataset.multi_label)
+        check_annotations(item.annotations.annotations, terms, f"items[{index}].annotations")
 
 
 def _place(
@@ -147,17 +143,20 @@ def accept_directly(
     item: str,
     annotations: Sequence[Annotation],
     annotator: str,
+    *,
+    reviewed: bool,
     kept: AcceptedAnnotations | None = None,
 ) -> None:
-    """Accepts annotations that an engineer brings, as reviewed, and tells of it.
+    """Accepts annotations that an engineer brings, and publishes it.
 
     Args:
+        reviewed: whether a second person has checked them, as whoever brings them says.
         kept: what is accepted for the item so far, read with its row locked.
     """
     accepted = AcceptedAnnotations(
         annotations=annotations,
         annotators=[annotator] if annotator else [],
-        reviewed=True,
+        reviewed=reviewed,
         control=kept is not None and kept.control,
     )
     accepted.accept_time.FromDatetime(decide_time(kept, store.clock.now()))

@@ -4,10 +4,13 @@ from collections.abc import Mapping
 
 import numpy as np
 import structlog
+from vesta_common.annotations import Terms, check_annotations
 from vesta_common.consumer import Handler
 from vesta_common.events import Event
+from vesta_common.names import parent_of
 from vesta_common.postgres import Connection
 from vesta_contracts.annotation.v1 import TaskAccepted
+from vesta_contracts.common.v1 import Media
 from vesta_contracts.datasets.v1 import AcceptedAnnotations, ItemAnnotated
 from vesta_contracts.serving.v1 import PredictionMade
 
@@ -34,7 +37,11 @@ class Reactions:
         return {"vesta.serving.prediction.v1.made": self.handle_prediction_made}
 
     def handle_task_accepted(self, connection: Connection, event: Event) -> None:
-        """Keeps an expert's answer with its item and publishes that, unless a later decision is there."""
+        """Keeps an expert's answer with its item and publishes that, unless a later decision is there.
+
+        Raises:
+            InvalidArgument: the answer breaks a rule, as one that was given before the rule was.
+        """
         told: TaskAccepted = event.payload
         item = self._store.items.find_locked(connection, told.item)
         kept = item.accepted.annotations if item and item.accepted else ()
@@ -48,11 +55,23 @@ class Reactions:
             control=told.control,
             accept_time=told.accept_time,
         )
+        if item is not None:
+            self._check(connection, told, item.media)
         outcome = self._store.items.accept(connection, told.item, accepted)
         if outcome is not Outcome.KEPT:
             log.warning("label_not_kept", item=told.item, task=told.task, outcome=outcome.name)
             return
         self._store.publish(connection, told.item, ItemAnnotated(item=told.item, accepted=accepted))
+
+    def _check(self, connection: Connection, told: TaskAccepted, media: Media) -> None:
+        """Accepts an answer that keeps the rules. Others become dead letters with the reason.
+
+        Raises:
+            InvalidArgument: what is wrong with it.
+        """
+        dataset = self._store.datasets.get(connection, parent_of(told.item), counted=False)
+        taxonomy = self._store.taxonomies.get(connection, dataset.taxonomy)
+        check_annotations(told.annotations, Terms(taxonomy, media, dataset.multi_label), "annotations")
 
     def handle_prediction_made(self, connection: Connection, event: Event) -> None:
         """Keeps scores and embeddings with their items; `telling` tells of it."""

@@ -11,20 +11,22 @@ _FIELDS: Mapping[str, Field] = {
     "reviewed": Field("items.reviewed", boolean),
     "control": Field("items.control", boolean),
     "duplicate": Field("(items.duplicate_of <> '')", boolean),
-    "uncertain": Field("items.uncertain", boolean),
-    "scored": Field("(items.scores IS NOT NULL)", boolean),
     "label": Field("", has="(items.labels @> ARRAY[%(value)s])"),
     "labels": Field("", has="(items.labels @> ARRAY[%(value)s])"),
     "concept": Field("", has="(items.labels @> ARRAY[%(value)s] OR items.shape_concepts @> ARRAY[%(value)s])"),
-    "predicted": Field("", has="(%(value)s = ANY(items.predicted_labels))"),
-    "model_version": Field("items.scored_by"),
-    "score": Field("items.score", float, ordered=True),
-    "margin": Field("items.margin", float, ordered=True),
     "file_name": Field("items.file_name", ordered=True),
     "sha256": Field("items.sha256"),
     "source": Field("items.source"),
     "create_time": Field("items.create_time", instant, ordered=True),
     "update_time": Field("items.update_time", instant, ordered=True),
+}
+_PREDICTION_FIELDS: Mapping[str, Field] = {
+    "uncertain": Field("items.uncertain", boolean),
+    "scored": Field("(items.scores IS NOT NULL)", boolean),
+    "predicted": Field("", has="(%(value)s = ANY(items.predicted_labels))"),
+    "model_version": Field("items.scored_by"),
+    "score": Field("items.score", float, ordered=True),
+    "margin": Field("items.margin", float, ordered=True),
 }
 
 
@@ -37,6 +39,10 @@ def _metadata(key: str) -> Field:
 _PREFIXED: Mapping[str, Callable[[str], Field]] = {"metadata.": _metadata}
 
 
-def item_filter(text: str) -> Where:
-    """The condition that a ListItems filter states. Raises InvalidArgument where it is wrong."""
-    return compile_filter(text, _FIELDS, _PREFIXED)
+def item_filter(text: str, *, predictions: bool = True) -> Where:
+    """The condition that a ListItems filter states. Raises InvalidArgument where it is wrong.
+
+    Args:
+        predictions: whether it may ask about what a model says.
+    """
+    return compile_filter(text, {**_FIELDS, **_PREDICTION_FIELDS} if predictions else _FIELDS, _PREFIXED)

@@ -97,7 +97,7 @@ SELECT name, perceptual_hash, group_name, split FROM items WHERE dataset = :data
 SELECT * FROM items WHERE name = :name;
 
 -- name: find_items
-SELECT * FROM items WHERE dataset = :dataset AND name = ANY(:names);
+SELECT * FROM items WHERE name = ANY(:names);
 
 -- name: lock_items
 SELECT name, media, accepted, control FROM items WHERE name = ANY(:names) ORDER BY name FOR UPDATE;

@@ -89,7 +89,7 @@ class Import:
             told = ImportDatasetResponse()
             told.CopyFrom(answer)
             for entry, found in zip(batch, taken, strict=True):
-                self._add(connection, request.name, claim.caller, entry, found, told)
+                self._add(connection, request.name, claim.caller, entry, found, told, reviewed=request.reviewed)
             claim.advance(connection, progress, told.SerializeToString())
             return told
 
@@ -117,6 +117,8 @@ class Import:
         entry: ArchivedItem,
         found: IngestedMedia,
         answer: ImportDatasetResponse,
+        *,
+        reviewed: bool,
     ) -> None:
         """Adds an image to the dataset, or a refusal to the answer: also where it is there and something else is accepted for it."""
         if found.reason:
@@ -124,7 +126,9 @@ class Import:
             return
         try:
             with connection.transaction():
-                (created,) = add_items(self._store, connection, dataset, [_new_item(entry, found)], annotator)
+                (created,) = add_items(
+                    self._store, connection, dataset, [_new_item(entry, found, reviewed=reviewed)], annotator
+                )
         except InvalidArgument as error:
             _refuse(answer, entry.file_name, str(error))
             return
@@ -196,10 +200,10 @@ def _refusal_of(entry: ArchivedItem) -> IngestedMedia | None:
     return None
 
 
-def _new_item(entry: ArchivedItem, found: IngestedMedia) -> NewItem:
+def _new_item(entry: ArchivedItem, found: IngestedMedia, *, reviewed: bool) -> NewItem:
     split = Split.Value(f"SPLIT_{entry.split}") if entry.split else Split.SPLIT_UNSPECIFIED
     annotations = None if entry.annotations is None else AnnotationList(annotations=entry.annotations)
-    return NewItem(media=found.media, split=split, annotations=annotations)
+    return NewItem(media=found.media, split=split, annotations=annotations, reviewed=reviewed)
 
 
 def _differs(item: str, accepted: Iterable[Annotation], brought: Iterable[Annotation]) -> str:

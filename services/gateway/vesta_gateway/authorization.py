@@ -28,11 +28,12 @@ class Right(Enum):
     REVIEWERS = "reviewer, engineer, owner"
     ANNOTATORS = "annotator, reviewer, engineer, owner"
     READERS = "viewer, annotator, reviewer, engineer, owner"
+    PREDICTION_READERS = "viewer, reviewer, engineer, owner"
 
 
 NOBODY, PLATFORM_OWNER, ANY_MEMBER = Right.NOBODY, Right.PLATFORM_OWNER, Right.ANY_MEMBER
 OWNERS, ENGINEERS, REVIEWERS = Right.OWNERS, Right.ENGINEERS, Right.REVIEWERS
-ANNOTATORS, READERS = Right.ANNOTATORS, Right.READERS
+ANNOTATORS, READERS, PREDICTION_READERS = Right.ANNOTATORS, Right.READERS, Right.PREDICTION_READERS
 
 ROLES: Mapping[Right, "frozenset[Role.ValueType]"] = {
     OWNERS: frozenset({Role.ROLE_OWNER}),
@@ -42,6 +43,7 @@ ROLES: Mapping[Right, "frozenset[Role.ValueType]"] = {
     READERS: frozenset(
         {Role.ROLE_VIEWER, Role.ROLE_ANNOTATOR, Role.ROLE_REVIEWER, Role.ROLE_ENGINEER, Role.ROLE_OWNER}
     ),
+    PREDICTION_READERS: frozenset({Role.ROLE_VIEWER, Role.ROLE_REVIEWER, Role.ROLE_ENGINEER, Role.ROLE_OWNER}),
 }
 
 RIGHTS: Mapping[str, Right] = {
@@ -52,6 +54,7 @@ RIGHTS: Mapping[str, Right] = {
     "vesta.annotation.v1.CampaignService.UpdateCampaign": ENGINEERS,
     "vesta.annotation.v1.CampaignService.DeleteCampaign": ENGINEERS,
     "vesta.annotation.v1.CampaignService.GetAgreement": REVIEWERS,
+    "vesta.annotation.v1.CampaignService.GetGuidelines": READERS,
     "vesta.annotation.v1.ReviewService.CreateReview": REVIEWERS,
     "vesta.annotation.v1.ReviewService.GetReview": READERS,
     "vesta.annotation.v1.ReviewService.ListReviews": READERS,
@@ -101,12 +104,14 @@ RIGHTS: Mapping[str, Right] = {
     # Labels written past review count as accepted, so annotators answer tasks instead.
     "vesta.datasets.v1.ItemService.BatchAnnotateItems": ENGINEERS,
     "vesta.datasets.v1.ItemService.BatchCreateItems": ENGINEERS,
+    "vesta.datasets.v1.ItemService.BatchGetItems": READERS,
     "vesta.datasets.v1.ItemService.GetItem": READERS,
     "vesta.datasets.v1.ItemService.ListItems": READERS,
     "vesta.datasets.v1.ItemService.UpdateItem": ENGINEERS,
     "vesta.datasets.v1.ItemService.DeleteItem": ENGINEERS,
     "vesta.datasets.v1.ItemService.DownloadItem": READERS,
-    "vesta.datasets.v1.ItemService.SearchItems": READERS,
+    # What annotators answer measures models, so what a model makes of an item is not for them; the datasets service leaves scores out.
+    "vesta.datasets.v1.ItemService.SearchItems": PREDICTION_READERS,
     "vesta.datasets.v1.ItemService.SelectItems": ENGINEERS,
     "vesta.datasets.v1.SnapshotService.CreateSnapshot": ENGINEERS,
     "vesta.datasets.v1.SnapshotService.GetSnapshot": READERS,
@@ -129,8 +134,8 @@ RIGHTS: Mapping[str, Right] = {
     "vesta.gateway.v1.MemberService.ListMembers": READERS,
     "vesta.gateway.v1.MemberService.UpdateMember": OWNERS,
     "vesta.gateway.v1.MemberService.DeleteMember": OWNERS,
-    "vesta.pipelining.v1.ObservationService.GetObservation": READERS,
-    "vesta.pipelining.v1.ObservationService.ListObservations": READERS,
+    "vesta.pipelining.v1.ObservationService.GetObservation": PREDICTION_READERS,
+    "vesta.pipelining.v1.ObservationService.ListObservations": PREDICTION_READERS,
     "vesta.pipelining.v1.PipelineService.CreatePipeline": ENGINEERS,
     "vesta.pipelining.v1.PipelineService.GetPipeline": READERS,
     "vesta.pipelining.v1.PipelineService.ListPipelines": READERS,
@@ -148,9 +153,9 @@ RIGHTS: Mapping[str, Right] = {
     "vesta.serving.v1.DeploymentService.DeleteDeployment": ENGINEERS,
     "vesta.serving.v1.DeploymentService.RollbackDeployment": ENGINEERS,
     # An application that only asks for answers needs no right to change anything.
-    "vesta.serving.v1.DeploymentService.Predict": READERS,
-    "vesta.serving.v1.PredictionService.GetPrediction": READERS,
-    "vesta.serving.v1.PredictionService.ListPredictions": READERS,
+    "vesta.serving.v1.DeploymentService.Predict": PREDICTION_READERS,
+    "vesta.serving.v1.PredictionService.GetPrediction": PREDICTION_READERS,
+    "vesta.serving.v1.PredictionService.ListPredictions": PREDICTION_READERS,
     "vesta.training.v1.ModelService.GetModel": READERS,
     "vesta.training.v1.ModelService.ListModels": READERS,
     "vesta.training.v1.ModelService.UpdateModel": ENGINEERS,

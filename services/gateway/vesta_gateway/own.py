@@ -6,6 +6,7 @@ from contextlib import aclosing
 from typing import Any
 
 from google.protobuf.message import DecodeError, Message
+from vesta_common import trace
 from vesta_common.errors import InvalidArgument, Unavailable
 from vesta_common.validation import validate
 
@@ -33,11 +34,11 @@ class OwnBackend:
         self,
         rpc: Rpc,
         requests: AsyncIterator[bytes],
-        metadata: Metadata,  # noqa: ARG002
+        metadata: Metadata,
         timeout_seconds: float | None,  # noqa: ARG002
     ) -> Answers:
         """Begins a call that answers a stream; it lasts until who asked has enough."""
-        return _OwnAnswers(self._method(rpc), rpc, requests)
+        return _OwnAnswers(self._method(rpc), rpc, requests, trace.metadata_of(metadata))
 
     def _method(self, rpc: Rpc) -> Any:
         for servicer in self._servicers:
@@ -47,14 +48,17 @@ class OwnBackend:
 
 
 class _OwnAnswers:
-    def __init__(self, method: Any, rpc: Rpc, requests: AsyncIterator[bytes]) -> None:
+    def __init__(self, method: Any, rpc: Rpc, requests: AsyncIterator[bytes], metadata: Mapping[str, str]) -> None:
         self._method = method
+        self._metadata = metadata
         self._rpc = rpc
         self._requests = requests
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         request = _read(self._rpc, await anext(self._requests))
-        async with aclosing(self._method(request, None)) as answers:
+        with trace.calling(self._metadata.get(trace.CALLER_KEY, ""), self._metadata.get(trace.ROLE_KEY, "")):
+            begun = self._method(request, None)
+        async with aclosing(begun) as answers:
             async for answer in answers:
                 yield answer.SerializeToString()
 

@@ -15,8 +15,9 @@ A key stands for a member of one project, and the member has one role in it. The
 gateway's settings, may do everything that is for anybody, in every project, where it acts as the member `owner`.
 
 * **viewer** reads, and asks deployed models.
-* **annotator** reads and answers tasks.
-* **reviewer** is an annotator who also decides reviews.
+* **annotator** reads and answers tasks, and does not see what models say of images: items and events come without it, and tasks have
+  suggestions only where they are not blind. Answers that measure a model must not lean on it.
+* **reviewer** is an annotator who also decides reviews, and sees what models say.
 * **engineer** builds: everything but members and keys.
 * **owner** may do everything in the project.
 

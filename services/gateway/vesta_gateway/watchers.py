@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 
 from vesta_common.errors import ResourceExhausted, Unavailable, VestaError
 from vesta_contracts.gateway.v1 import ProjectEvent
@@ -10,16 +10,21 @@ from vesta_contracts.gateway.v1 import ProjectEvent
 QUEUE_EVENTS_MAX = 1000
 # Told of every prediction, a page would see little else; who wants them says so.
 UNASKED_TYPES = frozenset({"vesta.serving.prediction.v1.made"})
+# What a model says of images: not for annotators, whose answers are to check it.
+PREDICTION_TYPES = frozenset({"vesta.serving.prediction.v1.made", "vesta.pipelining.observation.v1.made"})
 
 
 class _Watcher:
-    def __init__(self, type_prefixes: Sequence[str], queue_max: int) -> None:
+    def __init__(self, type_prefixes: Sequence[str], hidden_types: Collection[str], queue_max: int) -> None:
         self._type_prefixes = tuple(type_prefixes)
+        self._hidden_types = hidden_types
         self._queue: asyncio.Queue[ProjectEvent | VestaError] = asyncio.Queue(queue_max + 1)
         self._queue_max = queue_max
         self._is_over = False
 
     def wants(self, event_type: str) -> bool:
+        if event_type in self._hidden_types:
+            return False
         return event_type.startswith(self._type_prefixes) if self._type_prefixes else event_type not in UNASKED_TYPES
 
     def offer(self, event: ProjectEvent) -> None:
@@ -71,8 +76,13 @@ class Watchers:
             if watcher.wants(event.type):
                 watcher.offer(event)
 
-    async def watch(self, project: str, type_prefixes: Sequence[str]) -> AsyncIterator[ProjectEvent]:
+    async def watch(
+        self, project: str, type_prefixes: Sequence[str], hidden_types: Collection[str] = ()
+    ) -> AsyncIterator[ProjectEvent]:
         """The events of a project from now on.
+
+        Args:
+            hidden_types: types that the watcher may not see.
 
         Raises:
             ResourceExhausted: they were read too slowly.
@@ -80,7 +90,7 @@ class Watchers:
         """
         if self._is_closed:
             raise _closing()
-        watcher = _Watcher(type_prefixes, self._queue_events_max)
+        watcher = _Watcher(type_prefixes, hidden_types, self._queue_events_max)
         self._by_project[project].add(watcher)
         try:
             while True:

@@ -230,11 +230,12 @@ def upload(session: Session, source: str, files: tuple[Path, ...]) -> None:
 @click.argument("dataset")
 @click.argument("archive", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--format", "format_", type=click.Choice(sorted(_FORMATS)), default="folder", show_default=True)
+@click.option("--reviewed", is_flag=True, help="A second person has checked the labels.")
 @pass_session
-def import_dataset(session: Session, dataset: str, archive: Path, format_: str) -> None:
+def import_dataset(session: Session, dataset: str, archive: Path, format_: str, *, reviewed: bool) -> None:
     """Import a zip archive of labelled images into a dataset, and wait."""
     key = session.client.upload_archive(_project_of(dataset), archive)
-    request = ImportDatasetRequest(name=dataset, format=_FORMATS[format_], archive_key=key)
+    request = ImportDatasetRequest(name=dataset, format=_FORMATS[format_], archive_key=key, reviewed=reviewed)
     operation = session.client.datasets.ImportDataset(request)
     _finish(session, operation.name, "importing", ImportDatasetResponse())
 

@@ -38,7 +38,12 @@ def visible_annotator(task: Task) -> str:
 
     Annotators see only their own while a task waits for answers: two that agree are to have come to it by themselves.
     """
-    return calling_member() if task.state == Task.OPEN and trace.role() == _ANSWERING_ROLE else ""
+    return calling_member() if task.state == Task.OPEN and is_annotator() else ""
+
+
+def is_annotator() -> bool:
+    """Whether the caller's role is to answer, and no more."""
+    return trace.role() == _ANSWERING_ROLE
 
 
 def is_last_resort() -> bool:

@@ -16,20 +16,16 @@ from vesta_contracts.annotation.v1 import (
     DeleteCampaignRequest,
     GetAgreementRequest,
     GetCampaignRequest,
+    GetGuidelinesRequest,
+    Guidelines,
     ListCampaignsRequest,
     ListCampaignsResponse,
     UpdateCampaignRequest,
 )
-from vesta_contracts.datasets.v1 import (
-    DatasetServiceStub,
-    GetDatasetRequest,
-    GetTaxonomyRequest,
-    Taxonomy,
-    TaxonomyServiceStub,
-)
 
 from vesta_annotation.agreement import measure_agreement
-from vesta_annotation.asking import asked_concepts, check_label_count
+from vesta_annotation.api.terms import TermsSource
+from vesta_annotation.asking import asked_concepts, check_label_count, guidelines
 from vesta_annotation.store import Store
 
 _MUTABLE = ("display_name", "instructions", "concepts", "review_share", "lease_duration", "state")
@@ -38,18 +34,16 @@ _MUTABLE = ("display_name", "instructions", "concepts", "review_share", "lease_d
 class CampaignService(CampaignServiceServicer):
     """Keeps Campaigns."""
 
-    def __init__(self, store: Store, datasets: DatasetServiceStub, taxonomies: TaxonomyServiceStub) -> None:
+    def __init__(self, store: Store, terms: TermsSource) -> None:
         self._store = store
-        self._datasets = datasets
-        self._taxonomies = taxonomies
+        self._terms = terms
 
     def CreateCampaign(self, request: CreateCampaignRequest, context: grpc.ServicerContext) -> Campaign:
         """Keeps a new campaign that asks for concepts of its dataset's taxonomy; for all of them where it names none."""
         if answer := find_answer(self._store.postgres, request, Campaign):
             return answer
         campaign = _with_defaults(request.campaign)
-        dataset = self._datasets.GetDataset(GetDatasetRequest(name=campaign.dataset))
-        taxonomy = self._taxonomies.GetTaxonomy(GetTaxonomyRequest(name=dataset.taxonomy))
+        dataset, taxonomy = self._terms.look_up(campaign.dataset)
         campaign.concepts[:] = asked_concepts(campaign.concepts, taxonomy)
         check_label_count(campaign, dataset)
         campaign.name = f"{request.parent}/campaigns/{request.campaign_id or new_id()}"
@@ -80,7 +74,7 @@ class CampaignService(CampaignServiceServicer):
         with self._store.transaction() as connection:
             current = self._store.get_campaign(connection, request.campaign.name)
         wanted = revise(current, request.campaign, request.update_mask, _MUTABLE)
-        taxonomy = self._taxonomy_of(current) if wanted.concepts != current.concepts else None
+        taxonomy = self._terms.describe(current)[1] if wanted.concepts != current.concepts else None
         with self._store.transaction() as connection:
             current = self._store.get_campaign(connection, request.campaign.name, lock=True)
             wanted = revise(current, request.campaign, request.update_mask, _MUTABLE)
@@ -106,10 +100,12 @@ class CampaignService(CampaignServiceServicer):
             answers = self._store.list_answers(connection, request.name)
         return measure_agreement(answers)
 
-    def _taxonomy_of(self, campaign: Campaign) -> Taxonomy:
-        """The taxonomy of the campaign's dataset. Raises NotFound where the dataset is deleted."""
-        dataset = self._datasets.GetDataset(GetDatasetRequest(name=campaign.dataset))
-        return self._taxonomies.GetTaxonomy(GetTaxonomyRequest(name=dataset.taxonomy))
+    def GetGuidelines(self, request: GetGuidelinesRequest, context: grpc.ServicerContext) -> Guidelines:
+        """What experts read: instructions, and the concepts with the words of the taxonomy as it is now."""
+        with self._store.transaction() as connection:
+            campaign = self._store.get_campaign(connection, request.name)
+        _, taxonomy = self._terms.describe(campaign)
+        return guidelines(campaign, taxonomy)
 
 
 def _with_defaults(wanted: Campaign) -> Campaign:

@@ -1,6 +1,7 @@
 """gRPC: reviews."""
 
 import grpc
+from vesta_common.annotations import Terms, check_annotations
 from vesta_common.errors import FailedPrecondition
 from vesta_common.idempotency import once
 from vesta_common.ids import new_id
@@ -9,6 +10,7 @@ from vesta_common.names import parent_of
 from vesta_common.page_keys import by_name
 from vesta_common.pages import read_page
 from vesta_common.postgres import Connection
+from vesta_common.resources import find_answer
 from vesta_contracts.annotation.v1 import (
     CreateReviewRequest,
     GetReviewRequest,
@@ -19,8 +21,8 @@ from vesta_contracts.annotation.v1 import (
     Task,
 )
 
-from vesta_annotation.answers import check_answer
 from vesta_annotation.api.caller import calling_member
+from vesta_annotation.api.terms import TermsSource
 from vesta_annotation.decision import decide_by_review
 from vesta_annotation.leases import check_holder
 from vesta_annotation.store import Store
@@ -29,14 +31,22 @@ from vesta_annotation.store import Store
 class ReviewService(ReviewServiceServicer):
     """Takes decisions."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, terms: TermsSource) -> None:
         self._store = store
+        self._terms = terms
 
     def CreateReview(self, request: CreateReviewRequest, context: grpc.ServicerContext) -> Review:
         """Decides a task in review, or has it asked again."""
         caller = calling_member()
+        if answer := find_answer(self._store.postgres, request, Review):
+            return answer
         with self._store.transaction() as connection:
-            return once(connection, request, Review, lambda: self._create(connection, request, caller))
+            task = self._store.get_task(connection, request.parent)
+            _check_may_review(task, caller)
+            campaign = self._store.get_campaign(connection, parent_of(task.name))
+        terms = None if request.review.decision == Review.REJECT else self._terms.of(task, campaign)
+        with self._store.transaction() as connection:
+            return once(connection, request, Review, lambda: self._create(connection, request, caller, terms))
 
     def GetReview(self, request: GetReviewRequest, context: grpc.ServicerContext) -> Review:
         """One review."""
@@ -52,24 +62,35 @@ class ReviewService(ReviewServiceServicer):
         reviews, token = page.cut(found, by_name)
         return ListReviewsResponse(reviews=reviews, next_page_token=token)
 
-    def _create(self, connection: Connection, request: CreateReviewRequest, caller: str) -> Review:
+    def _create(self, connection: Connection, request: CreateReviewRequest, caller: str, terms: Terms | None) -> Review:
         task = self._store.lock_task(connection, request.parent)
-        check_holder(task, caller)
-        if task.state != Task.IN_REVIEW:
-            raise FailedPrecondition(
-                f"{task.name} still wants answers; review it when it has them",
-                reason="TASK_NOT_IN_REVIEW",
-                metadata={"task": task.name},
-            )
-        if request.review.decision == Review.CORRECT:
-            campaign = self._store.get_campaign(connection, parent_of(task.name))
-            check_answer(request.review.annotations, campaign, "review.annotations")
+        _check_may_review(task, caller)
         review = copy_of(request.review, name=f"{task.name}/reviews/{new_id()}", reviewer=caller)
         review.create_time.FromDatetime(self._store.clock.now())
         decision = decide_by_review(review, self._store.list_round(connection, task))
+        if decision and terms:
+            is_correction = review.decision == Review.CORRECT
+            check_annotations(
+                decision.annotations, terms, "review.annotations" if is_correction else "submission.annotations"
+            )
         self._store.insert_review(connection, task, review)
         if decision:
             self._store.accept(connection, task, decision)
         else:
             self._store.begin_round(connection, task, review)
         return review
+
+
+def _check_may_review(task: Task, caller: str) -> None:
+    """Accepts a task in review that the caller keeps.
+
+    Raises:
+        FailedPrecondition: TASK_DECIDED, LEASE_LOST or TASK_NOT_IN_REVIEW.
+    """
+    check_holder(task, caller)
+    if task.state != Task.IN_REVIEW:
+        raise FailedPrecondition(
+            f"{task.name} still wants answers; review it when it has them",
+            reason="TASK_NOT_IN_REVIEW",
+            metadata={"task": task.name},
+        )

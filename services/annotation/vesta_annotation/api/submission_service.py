@@ -1,7 +1,8 @@
 """gRPC: answers."""
 
 import grpc
-from vesta_common.errors import AlreadyExists, FailedPrecondition
+from vesta_common.annotations import Terms, check_annotations
+from vesta_common.errors import AlreadyExists, FailedPrecondition, InvalidArgument
 from vesta_common.idempotency import once
 from vesta_common.ids import new_id
 from vesta_common.messages import copy_of
@@ -9,7 +10,7 @@ from vesta_common.names import parent_of
 from vesta_common.page_keys import by_name
 from vesta_common.pages import read_page
 from vesta_common.postgres import Connection
-from vesta_common.resources import missing
+from vesta_common.resources import find_answer, missing
 from vesta_contracts.annotation.v1 import (
     CreateSubmissionRequest,
     GetSubmissionRequest,
@@ -20,9 +21,9 @@ from vesta_contracts.annotation.v1 import (
     Task,
 )
 
-from vesta_annotation.answers import check_answer
 from vesta_annotation.api.caller import calling_member, visible_annotator
-from vesta_annotation.decision import decide_by_answers
+from vesta_annotation.api.terms import TermsSource
+from vesta_annotation.decision import Decision, decide_by_answers
 from vesta_annotation.leases import check_holder
 from vesta_annotation.store import Store
 
@@ -30,14 +31,23 @@ from vesta_annotation.store import Store
 class SubmissionService(SubmissionServiceServicer):
     """Takes answers."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, terms: TermsSource) -> None:
         self._store = store
+        self._terms = terms
 
     def CreateSubmission(self, request: CreateSubmissionRequest, context: grpc.ServicerContext) -> Submission:
         """Keeps an answer; with the last one wanted the task is decided or goes to review."""
         caller = calling_member()
+        if answer := find_answer(self._store.postgres, request, Submission):
+            return answer
         with self._store.transaction() as connection:
-            return once(connection, request, Submission, lambda: self._create(connection, request, caller))
+            task = self._store.get_task(connection, request.parent)
+            self._check_may_answer(connection, task, caller)
+            campaign = self._store.get_campaign(connection, parent_of(task.name))
+        terms = self._terms.of(task, campaign)
+        check_annotations(request.submission.annotations, terms, "submission.annotations")
+        with self._store.transaction() as connection:
+            return once(connection, request, Submission, lambda: self._create(connection, request, caller, terms))
 
     def GetSubmission(self, request: GetSubmissionRequest, context: grpc.ServicerContext) -> Submission:
         """One answer."""
@@ -59,8 +69,7 @@ class SubmissionService(SubmissionServiceServicer):
         submissions, token = page.cut(found, by_name)
         return ListSubmissionsResponse(submissions=submissions, next_page_token=token)
 
-    def _create(self, connection: Connection, request: CreateSubmissionRequest, caller: str) -> Submission:
-        task = self._store.lock_task(connection, request.parent)
+    def _check_may_answer(self, connection: Connection, task: Task, caller: str) -> None:
         if self._store.has_answered(connection, task.name, caller):
             raise AlreadyExists(
                 f"you have answered {task.name} in this round", reason="TASK_ANSWERED", metadata={"task": task.name}
@@ -72,8 +81,13 @@ class SubmissionService(SubmissionServiceServicer):
                 reason="TASK_IN_REVIEW",
                 metadata={"task": task.name},
             )
+
+    def _create(
+        self, connection: Connection, request: CreateSubmissionRequest, caller: str, terms: Terms
+    ) -> Submission:
+        task = self._store.lock_task(connection, request.parent)
+        self._check_may_answer(connection, task, caller)
         campaign = self._store.get_campaign(connection, parent_of(task.name))
-        check_answer(request.submission.annotations, campaign, "submission.annotations")
         submission = copy_of(request.submission, name=f"{task.name}/submissions/{new_id()}", annotator=caller)
         submission.round = task.rejection_count + 1
         submission.create_time.FromDatetime(self._store.clock.now())
@@ -81,8 +95,17 @@ class SubmissionService(SubmissionServiceServicer):
         answers = self._store.list_round(connection, task)
         if len(answers) == campaign.replicas:
             decision = decide_by_answers(task.name, answers, campaign)
-            if decision:
+            if decision and _is_sound(decision, terms):
                 self._store.accept(connection, task, decision)
             else:
                 self._store.send_to_review(connection, task)
         return submission
+
+
+def _is_sound(decision: Decision, terms: Terms) -> bool:
+    """Whether what most experts said may still be accepted: earlier answers were checked against an earlier taxonomy."""
+    try:
+        check_annotations(decision.annotations, terms, "submission.annotations")
+    except InvalidArgument:
+        return False
+    return True

@@ -1,17 +1,19 @@
 """gRPC: tasks and their leases."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import grpc
 from vesta_common import filters
+from vesta_common.annotations import check_shapes
 from vesta_common.errors import FailedPrecondition, InvalidArgument, Violation
 from vesta_common.idempotency import once
 from vesta_common.ids import new_id
-from vesta_common.messages import copy_of, without
+from vesta_common.messages import copy_of
 from vesta_common.names import parent_of
 from vesta_common.page_keys import by_name
 from vesta_common.pages import read_page
 from vesta_common.postgres import Connection
+from vesta_common.resources import find_answer
 from vesta_contracts.annotation.v1 import (
     BatchCreateTasksRequest,
     BatchCreateTasksResponse,
@@ -28,8 +30,10 @@ from vesta_contracts.annotation.v1 import (
     Task,
     TaskServiceServicer,
 )
+from vesta_contracts.datasets.v1 import BatchGetItemsRequest, Item, ItemServiceStub
 
-from vesta_annotation.api.caller import calling_member, check_may_review, is_last_resort
+from vesta_annotation.api.caller import calling_member, check_may_review, is_annotator, is_last_resort
+from vesta_annotation.blindness import hides_prompts, is_blind, without_prompts
 from vesta_annotation.leases import check_holder, check_undecided, expire_time
 from vesta_annotation.store import Store
 
@@ -46,20 +50,33 @@ _FILTERS = {
 class TaskService(TaskServiceServicer):
     """Hands out Tasks."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, items: ItemServiceStub) -> None:
         self._store = store
+        self._items = items
 
     def BatchCreateTasks(
         self, request: BatchCreateTasksRequest, context: grpc.ServicerContext
     ) -> BatchCreateTasksResponse:
         """Keeps new tasks; an item that has an undecided one is answered with it."""
+        if answer := find_answer(self._store.postgres, request, BatchCreateTasksResponse):
+            return answer
         with self._store.transaction() as connection:
-            return once(connection, request, BatchCreateTasksResponse, lambda: self._create(connection, request))
+            campaign = self._store.get_campaign(connection, request.parent)
+        _check_open(campaign)
+        _check_items(request.tasks, campaign)
+        names = list(dict.fromkeys(task.item for task in request.tasks))
+        found = self._items.BatchGetItems(BatchGetItemsRequest(parent=campaign.dataset, names=names)).items
+        items = {item.name: item for item in found}
+        for index, task in enumerate(request.tasks):
+            check_shapes(task.pre_annotations, items[task.item].media, f"tasks[{index}].pre_annotations")
+        with self._store.transaction() as connection:
+            return once(connection, request, BatchCreateTasksResponse, lambda: self._create(connection, request, items))
 
     def GetTask(self, request: GetTaskRequest, context: grpc.ServicerContext) -> Task:
         """One task."""
         with self._store.transaction() as connection:
-            return self._store.get_tasks(connection, [request.name])[request.name]
+            (task,) = self._visible(connection, [self._store.get_task(connection, request.name)])
+        return task
 
     def ListTasks(self, request: ListTasksRequest, context: grpc.ServicerContext) -> ListTasksResponse:
         """A campaign's tasks in order of creation."""
@@ -68,7 +85,8 @@ class TaskService(TaskServiceServicer):
         with self._store.transaction() as connection:
             self._store.get_campaign(connection, request.parent)
             found = self._store.list_tasks(connection, request.parent, where, page.after, page.limit)
-        tasks, token = page.cut(found, by_name)
+            tasks, token = page.cut(found, by_name)
+            tasks = self._visible(connection, tasks)
         return ListTasksResponse(tasks=tasks, next_page_token=token)
 
     def LeaseTasks(self, request: LeaseTasksRequest, context: grpc.ServicerContext) -> LeaseTasksResponse:
@@ -81,9 +99,8 @@ class TaskService(TaskServiceServicer):
             if campaign.state != Campaign.ACTIVE:
                 return LeaseTasksResponse()
             if request.purpose == LeasePurpose.LEASE_PURPOSE_ANNOTATE:
-                tasks = [
-                    _unprompted(task) for task in self._store.lease_to_annotate(connection, campaign, caller, limit)
-                ]
+                leased = self._store.lease_to_annotate(connection, campaign, caller, limit)
+                tasks = self._visible(connection, leased, answering=True)
             else:
                 tasks = self._store.lease_to_review(connection, campaign, caller, limit, own_too=False)
                 if not tasks and is_last_resort():
@@ -98,13 +115,16 @@ class TaskService(TaskServiceServicer):
             check_holder(task, caller)
             campaign = self._store.get_campaign(connection, parent_of(task.name))
             until = expire_time(campaign, self._store.clock.now())
-            return _unprompted(self._store.renew_lease(connection, task.name, caller, until))
+            renewed = self._store.renew_lease(connection, task.name, caller, until)
+            (task,) = self._visible(connection, [renewed], answering=renewed.state == Task.OPEN)
+        return task
 
     def ReleaseTask(self, request: ReleaseTaskRequest, context: grpc.ServicerContext) -> Task:
         """Gives a leased task back."""
         caller = calling_member()
         with self._store.transaction() as connection:
-            return self._store.drop_lease(connection, request.name, caller)
+            (task,) = self._visible(connection, [self._store.drop_lease(connection, request.name, caller)])
+        return task
 
     def CancelTask(self, request: CancelTaskRequest, context: grpc.ServicerContext) -> Task:
         """Withdraws an undecided task; cancelling it again changes nothing."""
@@ -115,21 +135,34 @@ class TaskService(TaskServiceServicer):
             check_undecided(task)
             return self._store.cancel_task(connection, task)
 
-    def _create(self, connection: Connection, request: BatchCreateTasksRequest) -> BatchCreateTasksResponse:
+    def _visible(self, connection: Connection, tasks: Sequence[Task], *, answering: bool = False) -> list[Task]:
+        """The tasks as the caller may see them.
+
+        Args:
+            answering: the caller keeps them to annotate them.
+        """
+        annotator = is_annotator()
+        if not (answering or annotator):
+            return list(tasks)
+        blind_items = self._store.list_blind_items(connection, [task.item for task in tasks])
+        return [
+            without_prompts(task)
+            if hides_prompts(task, blind_items, answering=answering, annotator=annotator)
+            else task
+            for task in tasks
+        ]
+
+    def _create(
+        self, connection: Connection, request: BatchCreateTasksRequest, known: Mapping[str, Item]
+    ) -> BatchCreateTasksResponse:
         campaign = self._store.get_campaign(connection, request.parent, lock=True)
-        if campaign.state == Campaign.CLOSED:
-            raise FailedPrecondition(
-                f"{campaign.name} is closed; make it active again, or create another",
-                reason="CAMPAIGN_CLOSED",
-                metadata={"campaign": campaign.name},
-            )
-        _check_items(request.tasks, campaign)
+        _check_open(campaign)
         items = [task.item for task in request.tasks]
         names = self._store.find_undecided(connection, campaign.name, items)
         fresh = []
         for wanted in request.tasks:
             if wanted.item not in names:
-                task = _new_task(wanted, campaign)
+                task = _new_task(wanted, campaign, known[wanted.item])
                 names[task.item] = task.name
                 fresh.append(task)
         self._store.insert_tasks(connection, campaign.name, fresh)
@@ -150,13 +183,29 @@ def _check_items(tasks: Sequence[Task], campaign: Campaign) -> None:
             raise InvalidArgument(f"{field} {what}", reason="ITEM_NOT_IN_DATASET", violations=[Violation(field, what)])
 
 
-def _unprompted(task: Task) -> Task:
-    """The task as whoever answers it sees it: one of the control arm without the model's suggestion, which it is to check."""
-    return without(task, "pre_annotations", "model_version") if task.control and task.state == Task.OPEN else task
+def _check_open(campaign: Campaign) -> None:
+    """Accepts a campaign that takes tasks.
+
+    Raises:
+        FailedPrecondition: CAMPAIGN_CLOSED.
+    """
+    if campaign.state == Campaign.CLOSED:
+        raise FailedPrecondition(
+            f"{campaign.name} is closed; make it active again, or create another",
+            reason="CAMPAIGN_CLOSED",
+            metadata={"campaign": campaign.name},
+        )
 
 
-def _new_task(wanted: Task, campaign: Campaign) -> Task:
-    """A task with a name of its own and nothing decided."""
-    task = copy_of(wanted, name=f"{campaign.name}/tasks/{new_id()}")
+def _new_task(wanted: Task, campaign: Campaign, item: Item) -> Task:
+    """A task with a name of its own, what is known of its item, and nothing decided."""
+    task = copy_of(
+        wanted,
+        name=f"{campaign.name}/tasks/{new_id()}",
+        width_px=item.media.width_px,
+        height_px=item.media.height_px,
+        mime_type=item.media.mime_type,
+        blind=is_blind(wanted, item),
+    )
     task.ClearField("accepted")
     return task

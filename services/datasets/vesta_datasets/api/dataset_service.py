@@ -18,6 +18,7 @@ from vesta_contracts.datasets.v1 import (
     CreateDatasetRequest,
     Dataset,
     DatasetServiceServicer,
+    DatasetView,
     DeleteDatasetRequest,
     ExportDatasetRequest,
     GetDatasetRequest,
@@ -62,9 +63,10 @@ class DatasetService(DatasetServiceServicer):
             raise _no_taxonomy(request.dataset.taxonomy) from error
 
     def GetDataset(self, request: GetDatasetRequest, context: grpc.ServicerContext) -> Dataset:
-        """One dataset with its counts."""
+        """One dataset, with its counts unless the view leaves them out."""
+        counted = request.view != DatasetView.DATASET_VIEW_BASIC
         with self._store.postgres.transaction() as connection:
-            return self._store.datasets.get(connection, request.name)
+            return self._store.datasets.get(connection, request.name, counted=counted)
 
     def ListDatasets(self, request: ListDatasetsRequest, context: grpc.ServicerContext) -> ListDatasetsResponse:
         """A project's datasets by name."""
@@ -83,7 +85,9 @@ class DatasetService(DatasetServiceServicer):
                 raise _required("dataset.taxonomy")
             if updated.taxonomy != current.taxonomy:
                 taxonomy = self._store.taxonomies.get(connection, updated.taxonomy, lock=True)
-                check_holds(taxonomy, self._store.datasets.borne_labels(connection, current.name), "dataset.taxonomy")
+                before = self._store.taxonomies.get(connection, current.taxonomy)
+                borne = self._store.datasets.borne_labels(connection, current.name)
+                check_holds(taxonomy, before, borne, "dataset.taxonomy")
             self._store.datasets.update(connection, updated)
             return self._store.datasets.get(connection, current.name)
 

@@ -10,6 +10,7 @@ from google.api import httpbody_pb2
 from google.protobuf import empty_pb2
 from numpy.typing import NDArray
 from vesta_common import trace
+from vesta_common.annotations import Terms, check_annotations
 from vesta_common.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted, Violation
 from vesta_common.names import parent_of, project_of
 from vesta_common.objects import ObjectStore
@@ -22,6 +23,8 @@ from vesta_contracts.datasets.v1 import (
     BatchAnnotateItemsResponse,
     BatchCreateItemsRequest,
     BatchCreateItemsResponse,
+    BatchGetItemsRequest,
+    BatchGetItemsResponse,
     DeleteItemRequest,
     DownloadItemRequest,
     GetItemRequest,
@@ -41,7 +44,7 @@ from vesta_contracts.datasets.v1 import (
 )
 
 from vesta_datasets.adding import accept_directly, add_items, known_media
-from vesta_datasets.annotations import check_annotations
+from vesta_datasets.api.visibility import check_sees_predictions, visible, visible_filter
 from vesta_datasets.choosing import choose, strategy_name
 from vesta_datasets.filtering import item_filter
 from vesta_datasets.store import Store
@@ -83,12 +86,22 @@ class ItemService(ItemServiceServicer):
     def GetItem(self, request: GetItemRequest, context: grpc.ServicerContext) -> Item:
         """One item."""
         with self._store.postgres.transaction() as connection:
-            return self._store.items.get(connection, request.name)
+            (item,) = visible([self._store.items.get(connection, request.name)])
+        return item
+
+    def BatchGetItems(self, request: BatchGetItemsRequest, context: grpc.ServicerContext) -> BatchGetItemsResponse:
+        """Items of a dataset, in the order asked."""
+        _check_all_in(request.parent, request.names)
+        with self._store.postgres.transaction() as connection:
+            items = self._store.items.get_many(connection, request.names)
+        return BatchGetItemsResponse(items=visible(items))
 
     def ListItems(self, request: ListItemsRequest, context: grpc.ServicerContext) -> ListItemsResponse:
         """Items for which a filter holds, in order of creation."""
         page = read_page(request, EMBEDDED_ITEMS_MAX) if request.embeddings else read_page(request)
-        where = item_filter(request.filter)
+        where = visible_filter(request.filter)
+        if request.embeddings:
+            check_sees_predictions("leave embeddings out")
         with self._store.postgres.transaction() as connection:
             self._store.datasets.get(connection, request.parent, counted=False)
             found = self._store.items.list_page(connection, request.parent, where, page.after, page.limit)
@@ -96,7 +109,7 @@ class ItemService(ItemServiceServicer):
             names = [item.name for item in items] if request.embeddings else []
             embedded = self._store.predictions.find_embeddings(connection, names) if names else {}
         embeddings = [_embedding(*embedded[name]) if name in embedded else ItemEmbedding() for name in names]
-        return ListItemsResponse(items=items, next_page_token=token, embeddings=embeddings)
+        return ListItemsResponse(items=visible(items), next_page_token=token, embeddings=embeddings)
 
     def UpdateItem(self, request: UpdateItemRequest, context: grpc.ServicerContext) -> Item:
         """Changes an item's metadata."""
@@ -137,27 +150,28 @@ class ItemService(ItemServiceServicer):
             dataset = self._store.datasets.get(connection, request.parent, counted=False)
             taxonomy = self._store.taxonomies.get(connection, dataset.taxonomy)
             names = [entry.item for entry in request.items]
-            strangers = [name for name in names if not name.startswith(f"{request.parent}/items/")]
-            if strangers:
-                raise NotFound(f"{strangers[0]} is not in {request.parent}", reason="RESOURCE_NOT_FOUND")
+            _check_all_in(request.parent, names)
             items = self._store.items.lock(connection, names)
             for index, entry in enumerate(request.items):
-                check_annotations(
-                    entry.annotations,
-                    taxonomy,
-                    items[entry.item].media,
-                    multi_label=dataset.multi_label,
-                    field=f"items[{index}].annotations",
-                )
+                terms = Terms(taxonomy, items[entry.item].media, dataset.multi_label)
+                check_annotations(entry.annotations, terms, f"items[{index}].annotations")
             for entry in request.items:
-                kept = items[entry.item].accepted
-                accept_directly(self._store, connection, entry.item, entry.annotations, trace.caller(), kept)
+                accept_directly(
+                    self._store,
+                    connection,
+                    entry.item,
+                    entry.annotations,
+                    trace.caller(),
+                    reviewed=entry.reviewed,
+                    kept=items[entry.item].accepted,
+                )
             return BatchAnnotateItemsResponse(annotated_count=len(names))
 
         return run_once(self._store.postgres, request, BatchAnnotateItemsResponse, annotate)
 
     def SearchItems(self, request: SearchItemsRequest, context: grpc.ServicerContext) -> SearchItemsResponse:
         """The nearest items by cosine distance."""
+        check_sees_predictions("list items instead")
         where = item_filter(request.filter)
         with self._store.postgres.transaction() as connection:
             self._store.datasets.get(connection, request.parent, counted=False)
@@ -207,6 +221,13 @@ class ItemService(ItemServiceServicer):
             scored_by=scored_by,
             multi_label=dataset.multi_label,
         )
+
+
+def _check_all_in(dataset: str, names: Sequence[str]) -> None:
+    """Accepts items of the dataset alone. Raises NotFound for the first other one."""
+    for name in names:
+        if parent_of(name) != dataset:
+            raise NotFound(f"{name} is not in {dataset}", reason="RESOURCE_NOT_FOUND")
 
 
 def _embedding(space: str, values: NDArray[np.float32]) -> ItemEmbedding:

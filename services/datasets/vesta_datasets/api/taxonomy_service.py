@@ -63,7 +63,8 @@ class TaxonomyService(TaxonomyServiceServicer):
             current = self._store.taxonomies.get(connection, request.taxonomy.name, lock=True)
             updated = revise(current, request.taxonomy, request.update_mask, _MUTABLE)
             check_taxonomy(updated)
-            check_holds(updated, self._store.taxonomies.used_labels(connection, current.name), "taxonomy.concepts")
+            used = self._store.taxonomies.used_labels(connection, current.name)
+            check_holds(updated, current, used, "taxonomy.concepts")
             self._store.taxonomies.update(connection, updated)
             return self._store.taxonomies.get(connection, current.name)
 

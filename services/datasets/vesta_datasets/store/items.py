@@ -102,6 +102,11 @@ class Items:
         """An item. Raises NotFound."""
         return item_of(existing(queries.find_item(connection, name=name), name))
 
+    def get_many(self, connection: Connection, names: Sequence[str]) -> list[Item]:
+        """Items in the order asked. Raises NotFound for the first that is missing."""
+        found = {row["name"]: item_of(row) for row in queries.find_items(connection, names=list(names))}
+        return [existing(found.get(name), name) for name in names]
+
     def list_page(self, connection: Connection, dataset: str, where: Where, after: str, limit: int) -> list[Item]:
         """Items of a dataset after a name, in order of creation."""
         statement = (  # the filter is compiled to columns and placeholders of our own

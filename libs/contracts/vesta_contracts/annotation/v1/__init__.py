@@ -4,12 +4,15 @@ from vesta_contracts.annotation.v1.campaign_pb2 import Campaign as Campaign
 from vesta_contracts.annotation.v1.campaign_pb2 import CampaignCounts as CampaignCounts
 from vesta_contracts.annotation.v1.campaign_pb2 import Agreement as Agreement
 from vesta_contracts.annotation.v1.campaign_pb2 import AnnotatorAgreement as AnnotatorAgreement
+from vesta_contracts.annotation.v1.campaign_pb2 import Guidelines as Guidelines
+from vesta_contracts.annotation.v1.campaign_pb2 import GuidelineConcept as GuidelineConcept
 from vesta_contracts.annotation.v1.campaign_service_pb2 import CreateCampaignRequest as CreateCampaignRequest
 from vesta_contracts.annotation.v1.campaign_service_pb2 import GetCampaignRequest as GetCampaignRequest
 from vesta_contracts.annotation.v1.campaign_service_pb2 import ListCampaignsRequest as ListCampaignsRequest
 from vesta_contracts.annotation.v1.campaign_service_pb2 import ListCampaignsResponse as ListCampaignsResponse
 from vesta_contracts.annotation.v1.campaign_service_pb2 import UpdateCampaignRequest as UpdateCampaignRequest
 from vesta_contracts.annotation.v1.campaign_service_pb2 import DeleteCampaignRequest as DeleteCampaignRequest
+from vesta_contracts.annotation.v1.campaign_service_pb2 import GetGuidelinesRequest as GetGuidelinesRequest
 from vesta_contracts.annotation.v1.campaign_service_pb2 import GetAgreementRequest as GetAgreementRequest
 from vesta_contracts.annotation.v1.campaign_service_pb2_grpc import CampaignServiceStub as CampaignServiceStub
 from vesta_contracts.annotation.v1.campaign_service_pb2_grpc import CampaignServiceServicer as CampaignServiceServicer
@@ -69,9 +72,12 @@ __all__ = [
     "DeleteCampaignRequest",
     "GetAgreementRequest",
     "GetCampaignRequest",
+    "GetGuidelinesRequest",
     "GetReviewRequest",
     "GetSubmissionRequest",
     "GetTaskRequest",
+    "GuidelineConcept",
+    "Guidelines",
     "LEASE_PURPOSE_ANNOTATE",
     "LEASE_PURPOSE_REVIEW",
     "LEASE_PURPOSE_UNSPECIFIED",

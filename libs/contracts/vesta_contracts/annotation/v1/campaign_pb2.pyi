@@ -168,22 +168,28 @@ class Agreement(_message.Message):
     ALPHA_FIELD_NUMBER: _builtins.int
     TASK_COUNT_FIELD_NUMBER: _builtins.int
     ANNOTATORS_FIELD_NUMBER: _builtins.int
+    TIME_SPENT_FIELD_NUMBER: _builtins.int
     alpha: _builtins.float
     """Krippendorff's alpha over all submissions of a campaign (nominal; 1 is perfect, 0 is chance). Unset where fewer than two tasks have two answers."""
     task_count: _builtins.int
     """Tasks with at least two answers."""
     @_builtins.property
     def annotators(self) -> _containers.RepeatedCompositeFieldContainer[Global___AnnotatorAgreement]: ...
+    @_builtins.property
+    def time_spent(self) -> _duration_pb2.Duration:
+        """Median time spent on the submissions that say it. Unset where none does."""
+
     def __init__(
         self,
         *,
         alpha: _builtins.float | None = ...,
         task_count: _builtins.int = ...,
         annotators: _abc.Iterable[Global___AnnotatorAgreement] | None = ...,
+        time_spent: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "alpha", b"alpha"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "alpha", b"alpha", "time_spent", b"time_spent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "alpha", b"alpha", "annotators", b"annotators", "task_count", b"task_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "alpha", b"alpha", "annotators", b"annotators", "task_count", b"task_count", "time_spent", b"time_spent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
     _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
@@ -202,6 +208,7 @@ class AnnotatorAgreement(_message.Message):
     DECIDED_COUNT_FIELD_NUMBER: _builtins.int
     ACCURACY_FIELD_NUMBER: _builtins.int
     ALPHA_FIELD_NUMBER: _builtins.int
+    TIME_SPENT_FIELD_NUMBER: _builtins.int
     annotator: _builtins.str
     """"projects/acme/members/ada"."""
     submission_count: _builtins.int
@@ -211,6 +218,10 @@ class AnnotatorAgreement(_message.Message):
     """Share of those equal to what was accepted, in [0, 1]."""
     alpha: _builtins.float
     """Alpha of this annotator against the others on shared tasks."""
+    @_builtins.property
+    def time_spent(self) -> _duration_pb2.Duration:
+        """Median time spent on those of their submissions that say it. Unset where none does."""
+
     def __init__(
         self,
         *,
@@ -219,10 +230,11 @@ class AnnotatorAgreement(_message.Message):
         decided_count: _builtins.int = ...,
         accuracy: _builtins.float | None = ...,
         alpha: _builtins.float | None = ...,
+        time_spent: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_alpha", b"_alpha", "accuracy", b"accuracy", "alpha", b"alpha"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_alpha", b"_alpha", "accuracy", b"accuracy", "alpha", b"alpha", "time_spent", b"time_spent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_alpha", b"_alpha", "accuracy", b"accuracy", "alpha", b"alpha", "annotator", b"annotator", "decided_count", b"decided_count", "submission_count", b"submission_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_alpha", b"_alpha", "accuracy", b"accuracy", "alpha", b"alpha", "annotator", b"annotator", "decided_count", b"decided_count", "submission_count", b"submission_count", "time_spent", b"time_spent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__accuracy: _TypeAlias = _typing.Literal["accuracy"]  # noqa: Y015
     _WhichOneofArgType__accuracy: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy"]  # noqa: Y015
@@ -234,3 +246,66 @@ class AnnotatorAgreement(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__alpha) -> _WhichOneofReturnType__alpha | None: ...
 
 Global___AnnotatorAgreement: _TypeAlias = AnnotatorAgreement  # noqa: Y015
+
+@_typing.final
+class Guidelines(_message.Message):
+    """What experts read before and while they answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTRUCTIONS_FIELD_NUMBER: _builtins.int
+    CONCEPTS_FIELD_NUMBER: _builtins.int
+    instructions: _builtins.str
+    """The Campaign's, in Markdown."""
+    @_builtins.property
+    def concepts(self) -> _containers.RepeatedCompositeFieldContainer[Global___GuidelineConcept]:
+        """What may be answered, in the Campaign's order, with the words of the dataset's taxonomy as it is now."""
+
+    def __init__(
+        self,
+        *,
+        instructions: _builtins.str = ...,
+        concepts: _abc.Iterable[Global___GuidelineConcept] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concepts", b"concepts", "instructions", b"instructions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Guidelines: _TypeAlias = Guidelines  # noqa: Y015
+
+@_typing.final
+class GuidelineConcept(_message.Message):
+    """One concept that may be answered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    KEYPOINTS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """What an annotation calls it."""
+    display_name: _builtins.str
+    description: _builtins.str
+    """What to read when in doubt, in Markdown."""
+    @_builtins.property
+    def keypoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The names of its keypoints; none where it takes no keypoints."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        display_name: _builtins.str = ...,
+        description: _builtins.str = ...,
+        keypoints: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "display_name", b"display_name", "id", b"id", "keypoints", b"keypoints"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GuidelineConcept: _TypeAlias = GuidelineConcept  # noqa: Y015

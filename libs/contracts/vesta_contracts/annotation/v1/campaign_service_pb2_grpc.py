@@ -62,6 +62,11 @@ class CampaignServiceStub:
                 request_serializer=vesta_dot_annotation_dot_v1_dot_campaign__service__pb2.DeleteCampaignRequest.SerializeToString,
                 response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
+        self.GetGuidelines = channel.unary_unary(
+                '/vesta.annotation.v1.CampaignService/GetGuidelines',
+                request_serializer=vesta_dot_annotation_dot_v1_dot_campaign__service__pb2.GetGuidelinesRequest.SerializeToString,
+                response_deserializer=vesta_dot_annotation_dot_v1_dot_campaign__pb2.Guidelines.FromString,
+                _registered_method=True)
         self.GetAgreement = channel.unary_unary(
                 '/vesta.annotation.v1.CampaignService/GetAgreement',
                 request_serializer=vesta_dot_annotation_dot_v1_dot_campaign__service__pb2.GetAgreementRequest.SerializeToString,
@@ -108,8 +113,16 @@ class CampaignServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetGuidelines(self, request, context):
+        """What experts of a Campaign read: its instructions, and the concepts with their descriptions. Errors: NOT_FOUND; FAILED_PRECONDITION
+        DATASET_GONE the dataset is deleted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetAgreement(self, request, context):
-        """How far the experts of a Campaign agree, and how each fares. Errors: NOT_FOUND.
+        """How far the experts of a Campaign agree, how each fares, and how long they take. Errors: NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -142,6 +155,11 @@ def add_CampaignServiceServicer_to_server(servicer, server):
                     servicer.DeleteCampaign,
                     request_deserializer=vesta_dot_annotation_dot_v1_dot_campaign__service__pb2.DeleteCampaignRequest.FromString,
                     response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'GetGuidelines': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetGuidelines,
+                    request_deserializer=vesta_dot_annotation_dot_v1_dot_campaign__service__pb2.GetGuidelinesRequest.FromString,
+                    response_serializer=vesta_dot_annotation_dot_v1_dot_campaign__pb2.Guidelines.SerializeToString,
             ),
             'GetAgreement': grpc.unary_unary_rpc_method_handler(
                     servicer.GetAgreement,
@@ -285,6 +303,33 @@ class CampaignService:
             '/vesta.annotation.v1.CampaignService/DeleteCampaign',
             vesta_dot_annotation_dot_v1_dot_campaign__service__pb2.DeleteCampaignRequest.SerializeToString,
             google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetGuidelines(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vesta.annotation.v1.CampaignService/GetGuidelines',
+            vesta_dot_annotation_dot_v1_dot_campaign__service__pb2.GetGuidelinesRequest.SerializeToString,
+            vesta_dot_annotation_dot_v1_dot_campaign__pb2.Guidelines.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,8 +45,12 @@ class CampaignServiceStub:
     """Changes the fields of update_mask (display_name, instructions, concepts, review_share, lease_duration, state). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change."""
     DeleteCampaign: _grpc.UnaryUnaryMultiCallable[_campaign_service_pb2.DeleteCampaignRequest, _empty_pb2.Empty]
     """Deletes one Campaign with its tasks. What was accepted stays in the dataset. Errors: NOT_FOUND."""
+    GetGuidelines: _grpc.UnaryUnaryMultiCallable[_campaign_service_pb2.GetGuidelinesRequest, _campaign_pb2.Guidelines]
+    """What experts of a Campaign read: its instructions, and the concepts with their descriptions. Errors: NOT_FOUND; FAILED_PRECONDITION
+    DATASET_GONE the dataset is deleted.
+    """
     GetAgreement: _grpc.UnaryUnaryMultiCallable[_campaign_service_pb2.GetAgreementRequest, _campaign_pb2.Agreement]
-    """How far the experts of a Campaign agree, and how each fares. Errors: NOT_FOUND."""
+    """How far the experts of a Campaign agree, how each fares, and how long they take. Errors: NOT_FOUND."""
 
 @_typing.type_check_only
 class CampaignServiceAsyncStub(CampaignServiceStub):
@@ -63,8 +67,12 @@ class CampaignServiceAsyncStub(CampaignServiceStub):
     """Changes the fields of update_mask (display_name, instructions, concepts, review_share, lease_duration, state). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change."""
     DeleteCampaign: _aio.UnaryUnaryMultiCallable[_campaign_service_pb2.DeleteCampaignRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Deletes one Campaign with its tasks. What was accepted stays in the dataset. Errors: NOT_FOUND."""
+    GetGuidelines: _aio.UnaryUnaryMultiCallable[_campaign_service_pb2.GetGuidelinesRequest, _campaign_pb2.Guidelines]  # type: ignore[assignment]
+    """What experts of a Campaign read: its instructions, and the concepts with their descriptions. Errors: NOT_FOUND; FAILED_PRECONDITION
+    DATASET_GONE the dataset is deleted.
+    """
     GetAgreement: _aio.UnaryUnaryMultiCallable[_campaign_service_pb2.GetAgreementRequest, _campaign_pb2.Agreement]  # type: ignore[assignment]
-    """How far the experts of a Campaign agree, and how each fares. Errors: NOT_FOUND."""
+    """How far the experts of a Campaign agree, how each fares, and how long they take. Errors: NOT_FOUND."""
 
 class CampaignServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps Campaigns."""
@@ -110,11 +118,21 @@ class CampaignServiceServicer(metaclass=_abc_1.ABCMeta):
         """Deletes one Campaign with its tasks. What was accepted stays in the dataset. Errors: NOT_FOUND."""
 
     @_abc_1.abstractmethod
+    def GetGuidelines(
+        self,
+        request: _campaign_service_pb2.GetGuidelinesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_campaign_pb2.Guidelines, _abc.Awaitable[_campaign_pb2.Guidelines]]:
+        """What experts of a Campaign read: its instructions, and the concepts with their descriptions. Errors: NOT_FOUND; FAILED_PRECONDITION
+        DATASET_GONE the dataset is deleted.
+        """
+
+    @_abc_1.abstractmethod
     def GetAgreement(
         self,
         request: _campaign_service_pb2.GetAgreementRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_campaign_pb2.Agreement, _abc.Awaitable[_campaign_pb2.Agreement]]:
-        """How far the experts of a Campaign agree, and how each fares. Errors: NOT_FOUND."""
+        """How far the experts of a Campaign agree, how each fares, and how long they take. Errors: NOT_FOUND."""
 
 def add_CampaignServiceServicer_to_server(servicer: CampaignServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -60,7 +60,7 @@ class ReviewServiceServicer:
     def CreateReview(self, request, context):
         """Decides a Task in review that the caller holds.
         Errors: NOT_FOUND task; FAILED_PRECONDITION LEASE_LOST, TASK_NOT_IN_REVIEW; INVALID_ARGUMENT COMMENT_MISSING for REJECT,
-        NO_CONSENSUS for ACCEPT, and for CORRECT what a Submission is refused for.
+        NO_CONSENSUS for ACCEPT, and for both ACCEPT and CORRECT what a Submission is refused for.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

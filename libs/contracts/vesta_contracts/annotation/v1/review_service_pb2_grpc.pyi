@@ -37,7 +37,7 @@ class ReviewServiceStub:
     CreateReview: _grpc.UnaryUnaryMultiCallable[_review_service_pb2.CreateReviewRequest, _review_pb2.Review]
     """Decides a Task in review that the caller holds.
     Errors: NOT_FOUND task; FAILED_PRECONDITION LEASE_LOST, TASK_NOT_IN_REVIEW; INVALID_ARGUMENT COMMENT_MISSING for REJECT,
-    NO_CONSENSUS for ACCEPT, and for CORRECT what a Submission is refused for.
+    NO_CONSENSUS for ACCEPT, and for both ACCEPT and CORRECT what a Submission is refused for.
     """
     GetReview: _grpc.UnaryUnaryMultiCallable[_review_service_pb2.GetReviewRequest, _review_pb2.Review]
     """Returns one Review. Errors: NOT_FOUND."""
@@ -52,7 +52,7 @@ class ReviewServiceAsyncStub(ReviewServiceStub):
     CreateReview: _aio.UnaryUnaryMultiCallable[_review_service_pb2.CreateReviewRequest, _review_pb2.Review]  # type: ignore[assignment]
     """Decides a Task in review that the caller holds.
     Errors: NOT_FOUND task; FAILED_PRECONDITION LEASE_LOST, TASK_NOT_IN_REVIEW; INVALID_ARGUMENT COMMENT_MISSING for REJECT,
-    NO_CONSENSUS for ACCEPT, and for CORRECT what a Submission is refused for.
+    NO_CONSENSUS for ACCEPT, and for both ACCEPT and CORRECT what a Submission is refused for.
     """
     GetReview: _aio.UnaryUnaryMultiCallable[_review_service_pb2.GetReviewRequest, _review_pb2.Review]  # type: ignore[assignment]
     """Returns one Review. Errors: NOT_FOUND."""
@@ -70,7 +70,7 @@ class ReviewServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_review_pb2.Review, _abc.Awaitable[_review_pb2.Review]]:
         """Decides a Task in review that the caller holds.
         Errors: NOT_FOUND task; FAILED_PRECONDITION LEASE_LOST, TASK_NOT_IN_REVIEW; INVALID_ARGUMENT COMMENT_MISSING for REJECT,
-        NO_CONSENSUS for ACCEPT, and for CORRECT what a Submission is refused for.
+        NO_CONSENSUS for ACCEPT, and for both ACCEPT and CORRECT what a Submission is refused for.
         """
 
     @_abc_1.abstractmethod

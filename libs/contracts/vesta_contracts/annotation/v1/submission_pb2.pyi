@@ -44,7 +44,7 @@ class Submission(_message.Message):
 
     @_builtins.property
     def time_spent(self) -> _duration_pb2.Duration:
-        """How long they looked, as their screen measured it."""
+        """How long they looked, as their screen measured it. GetAgreement answers the median by annotator."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...

@@ -60,8 +60,8 @@ class SubmissionServiceServicer:
     def CreateSubmission(self, request, context):
         """Answers a Task that the caller holds. With the last answer wanted the Task is accepted or goes to review.
         Errors: NOT_FOUND task; FAILED_PRECONDITION LEASE_LOST the lease ran out or another holds it, TASK_IN_REVIEW, TASK_DECIDED;
-        ALREADY_EXISTS the caller has answered in this round; INVALID_ARGUMENT CONCEPT_NOT_ASKED, LABEL_NOT_SINGLE,
-        SHAPE_INVALID such as a box without area, or EVENT_TOO_LARGE.
+        DATASET_GONE the dataset or the item is deleted; ALREADY_EXISTS the caller has answered in this round; INVALID_ARGUMENT
+        CONCEPT_NOT_ASKED by the Campaign, and for what vesta.common.v1.Annotation names.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -37,8 +37,8 @@ class SubmissionServiceStub:
     CreateSubmission: _grpc.UnaryUnaryMultiCallable[_submission_service_pb2.CreateSubmissionRequest, _submission_pb2.Submission]
     """Answers a Task that the caller holds. With the last answer wanted the Task is accepted or goes to review.
     Errors: NOT_FOUND task; FAILED_PRECONDITION LEASE_LOST the lease ran out or another holds it, TASK_IN_REVIEW, TASK_DECIDED;
-    ALREADY_EXISTS the caller has answered in this round; INVALID_ARGUMENT CONCEPT_NOT_ASKED, LABEL_NOT_SINGLE,
-    SHAPE_INVALID such as a box without area, or EVENT_TOO_LARGE.
+    DATASET_GONE the dataset or the item is deleted; ALREADY_EXISTS the caller has answered in this round; INVALID_ARGUMENT
+    CONCEPT_NOT_ASKED by the Campaign, and for what vesta.common.v1.Annotation names.
     """
     GetSubmission: _grpc.UnaryUnaryMultiCallable[_submission_service_pb2.GetSubmissionRequest, _submission_pb2.Submission]
     """Returns one Submission. Errors: NOT_FOUND, also for an annotator where it is another one's and the Task waits for answers still."""
@@ -53,8 +53,8 @@ class SubmissionServiceAsyncStub(SubmissionServiceStub):
     CreateSubmission: _aio.UnaryUnaryMultiCallable[_submission_service_pb2.CreateSubmissionRequest, _submission_pb2.Submission]  # type: ignore[assignment]
     """Answers a Task that the caller holds. With the last answer wanted the Task is accepted or goes to review.
     Errors: NOT_FOUND task; FAILED_PRECONDITION LEASE_LOST the lease ran out or another holds it, TASK_IN_REVIEW, TASK_DECIDED;
-    ALREADY_EXISTS the caller has answered in this round; INVALID_ARGUMENT CONCEPT_NOT_ASKED, LABEL_NOT_SINGLE,
-    SHAPE_INVALID such as a box without area, or EVENT_TOO_LARGE.
+    DATASET_GONE the dataset or the item is deleted; ALREADY_EXISTS the caller has answered in this round; INVALID_ARGUMENT
+    CONCEPT_NOT_ASKED by the Campaign, and for what vesta.common.v1.Annotation names.
     """
     GetSubmission: _aio.UnaryUnaryMultiCallable[_submission_service_pb2.GetSubmissionRequest, _submission_pb2.Submission]  # type: ignore[assignment]
     """Returns one Submission. Errors: NOT_FOUND, also for an annotator where it is another one's and the Task waits for answers still."""
@@ -72,8 +72,8 @@ class SubmissionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_submission_pb2.Submission, _abc.Awaitable[_submission_pb2.Submission]]:
         """Answers a Task that the caller holds. With the last answer wanted the Task is accepted or goes to review.
         Errors: NOT_FOUND task; FAILED_PRECONDITION LEASE_LOST the lease ran out or another holds it, TASK_IN_REVIEW, TASK_DECIDED;
-        ALREADY_EXISTS the caller has answered in this round; INVALID_ARGUMENT CONCEPT_NOT_ASKED, LABEL_NOT_SINGLE,
-        SHAPE_INVALID such as a box without area, or EVENT_TOO_LARGE.
+        DATASET_GONE the dataset or the item is deleted; ALREADY_EXISTS the caller has answered in this round; INVALID_ARGUMENT
+        CONCEPT_NOT_ASKED by the Campaign, and for what vesta.common.v1.Annotation names.
         """
 
     @_abc_1.abstractmethod

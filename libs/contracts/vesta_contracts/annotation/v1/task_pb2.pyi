@@ -69,6 +69,10 @@ class Task(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    WIDTH_PX_FIELD_NUMBER: _builtins.int
+    HEIGHT_PX_FIELD_NUMBER: _builtins.int
+    MIME_TYPE_FIELD_NUMBER: _builtins.int
+    BLIND_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     item: _builtins.str
     """The item asked about."""
@@ -85,9 +89,18 @@ class Task(_message.Message):
     """Answers so far in this round of the task; a rejection starts the next round."""
     rejection_count: _builtins.int
     etag: _builtins.str
+    width_px: _builtins.int
+    """Of the stored image, so that shapes can be drawn and checked before it is loaded."""
+    height_px: _builtins.int
+    mime_type: _builtins.str
+    """Of the stored image, such as "image/jpeg"."""
+    blind: _builtins.bool
+    """Whether the answer measures models, and so must not lean on one: the control arm drew the item, or it is on the test side."""
     @_builtins.property
     def pre_annotations(self) -> _containers.RepeatedCompositeFieldContainer[_geometry_pb2.Annotation]:
-        """What the model thinks, to correct rather than to draw anew. Not shown to annotators of an open task of the control arm."""
+        """What the model thinks, to correct rather than to draw anew. Of a blind task annotators do not see it, nor of any task while an
+        undecided blind one asks about the same item; whoever leases one to annotate it does not either.
+        """
 
     @_builtins.property
     def leases(self) -> _containers.RepeatedCompositeFieldContainer[Global___Lease]:
@@ -119,10 +132,14 @@ class Task(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        width_px: _builtins.int = ...,
+        height_px: _builtins.int = ...,
+        mime_type: _builtins.str = ...,
+        blind: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "control", b"control", "create_time", b"create_time", "etag", b"etag", "item", b"item", "leases", b"leases", "model_version", b"model_version", "name", b"name", "pre_annotations", b"pre_annotations", "priority", b"priority", "rejection_count", b"rejection_count", "selection_reason", b"selection_reason", "state", b"state", "submission_count", b"submission_count", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "blind", b"blind", "control", b"control", "create_time", b"create_time", "etag", b"etag", "height_px", b"height_px", "item", b"item", "leases", b"leases", "mime_type", b"mime_type", "model_version", b"model_version", "name", b"name", "pre_annotations", b"pre_annotations", "priority", b"priority", "rejection_count", b"rejection_count", "selection_reason", b"selection_reason", "state", b"state", "submission_count", b"submission_count", "update_time", b"update_time", "width_px", b"width_px"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

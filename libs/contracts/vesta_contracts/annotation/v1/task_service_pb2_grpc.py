@@ -79,8 +79,8 @@ class TaskServiceServicer:
 
     def BatchCreateTasks(self, request, context):
         """Creates up to 1000 Tasks, all or none. An item that has an undecided Task in the Campaign is answered with that one.
-        Errors: NOT_FOUND campaign; FAILED_PRECONDITION CAMPAIGN_CLOSED; INVALID_ARGUMENT ITEM_NOT_IN_DATASET an item of another dataset
-        than the Campaign's.
+        Errors: NOT_FOUND campaign or item; FAILED_PRECONDITION CAMPAIGN_CLOSED; INVALID_ARGUMENT ITEM_NOT_IN_DATASET an item of another dataset
+        than the Campaign's, or pre_annotations with a shape that does not fit the item.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -103,8 +103,8 @@ class TaskServiceServicer:
     def LeaseTasks(self, request, context):
         """Takes up to `count` Tasks for the caller, highest priority first, never one that the caller answered already; none
         where there is no work. What the caller has already comes again, and a lease that ran out goes to the next. For
-        purpose REVIEW never one's own answer, unless nobody else could. Tasks of the control arm come without pre_annotations
-        and model_version: their answers measure the model, and must not lean on it.
+        purpose REVIEW never one's own answer, unless nobody else could. Blind tasks, for purpose ANNOTATE, come without pre_annotations,
+        model_version and selection_reason: their answers measure the model, and must not lean on it.
         Errors: NOT_FOUND campaign; PERMISSION_DENIED ROLE_TOO_LOW reviews are for reviewers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -36,8 +36,8 @@ class TaskServiceStub:
     def __new__(cls, channel: _aio.Channel) -> TaskServiceAsyncStub: ...
     BatchCreateTasks: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.BatchCreateTasksRequest, _task_service_pb2.BatchCreateTasksResponse]
     """Creates up to 1000 Tasks, all or none. An item that has an undecided Task in the Campaign is answered with that one.
-    Errors: NOT_FOUND campaign; FAILED_PRECONDITION CAMPAIGN_CLOSED; INVALID_ARGUMENT ITEM_NOT_IN_DATASET an item of another dataset
-    than the Campaign's.
+    Errors: NOT_FOUND campaign or item; FAILED_PRECONDITION CAMPAIGN_CLOSED; INVALID_ARGUMENT ITEM_NOT_IN_DATASET an item of another dataset
+    than the Campaign's, or pre_annotations with a shape that does not fit the item.
     """
     GetTask: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.GetTaskRequest, _task_pb2.Task]
     """Returns one Task. Errors: NOT_FOUND."""
@@ -46,8 +46,8 @@ class TaskServiceStub:
     LeaseTasks: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.LeaseTasksRequest, _task_service_pb2.LeaseTasksResponse]
     """Takes up to `count` Tasks for the caller, highest priority first, never one that the caller answered already; none
     where there is no work. What the caller has already comes again, and a lease that ran out goes to the next. For
-    purpose REVIEW never one's own answer, unless nobody else could. Tasks of the control arm come without pre_annotations
-    and model_version: their answers measure the model, and must not lean on it.
+    purpose REVIEW never one's own answer, unless nobody else could. Blind tasks, for purpose ANNOTATE, come without pre_annotations,
+    model_version and selection_reason: their answers measure the model, and must not lean on it.
     Errors: NOT_FOUND campaign; PERMISSION_DENIED ROLE_TOO_LOW reviews are for reviewers.
     """
     RenewLease: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.RenewLeaseRequest, _task_pb2.Task]
@@ -64,8 +64,8 @@ class TaskServiceAsyncStub(TaskServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     BatchCreateTasks: _aio.UnaryUnaryMultiCallable[_task_service_pb2.BatchCreateTasksRequest, _task_service_pb2.BatchCreateTasksResponse]  # type: ignore[assignment]
     """Creates up to 1000 Tasks, all or none. An item that has an undecided Task in the Campaign is answered with that one.
-    Errors: NOT_FOUND campaign; FAILED_PRECONDITION CAMPAIGN_CLOSED; INVALID_ARGUMENT ITEM_NOT_IN_DATASET an item of another dataset
-    than the Campaign's.
+    Errors: NOT_FOUND campaign or item; FAILED_PRECONDITION CAMPAIGN_CLOSED; INVALID_ARGUMENT ITEM_NOT_IN_DATASET an item of another dataset
+    than the Campaign's, or pre_annotations with a shape that does not fit the item.
     """
     GetTask: _aio.UnaryUnaryMultiCallable[_task_service_pb2.GetTaskRequest, _task_pb2.Task]  # type: ignore[assignment]
     """Returns one Task. Errors: NOT_FOUND."""
@@ -74,8 +74,8 @@ class TaskServiceAsyncStub(TaskServiceStub):
     LeaseTasks: _aio.UnaryUnaryMultiCallable[_task_service_pb2.LeaseTasksRequest, _task_service_pb2.LeaseTasksResponse]  # type: ignore[assignment]
     """Takes up to `count` Tasks for the caller, highest priority first, never one that the caller answered already; none
     where there is no work. What the caller has already comes again, and a lease that ran out goes to the next. For
-    purpose REVIEW never one's own answer, unless nobody else could. Tasks of the control arm come without pre_annotations
-    and model_version: their answers measure the model, and must not lean on it.
+    purpose REVIEW never one's own answer, unless nobody else could. Blind tasks, for purpose ANNOTATE, come without pre_annotations,
+    model_version and selection_reason: their answers measure the model, and must not lean on it.
     Errors: NOT_FOUND campaign; PERMISSION_DENIED ROLE_TOO_LOW reviews are for reviewers.
     """
     RenewLease: _aio.UnaryUnaryMultiCallable[_task_service_pb2.RenewLeaseRequest, _task_pb2.Task]  # type: ignore[assignment]
@@ -95,8 +95,8 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_task_service_pb2.BatchCreateTasksResponse, _abc.Awaitable[_task_service_pb2.BatchCreateTasksResponse]]:
         """Creates up to 1000 Tasks, all or none. An item that has an undecided Task in the Campaign is answered with that one.
-        Errors: NOT_FOUND campaign; FAILED_PRECONDITION CAMPAIGN_CLOSED; INVALID_ARGUMENT ITEM_NOT_IN_DATASET an item of another dataset
-        than the Campaign's.
+        Errors: NOT_FOUND campaign or item; FAILED_PRECONDITION CAMPAIGN_CLOSED; INVALID_ARGUMENT ITEM_NOT_IN_DATASET an item of another dataset
+        than the Campaign's, or pre_annotations with a shape that does not fit the item.
         """
 
     @_abc_1.abstractmethod
@@ -123,8 +123,8 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_task_service_pb2.LeaseTasksResponse, _abc.Awaitable[_task_service_pb2.LeaseTasksResponse]]:
         """Takes up to `count` Tasks for the caller, highest priority first, never one that the caller answered already; none
         where there is no work. What the caller has already comes again, and a lease that ran out goes to the next. For
-        purpose REVIEW never one's own answer, unless nobody else could. Tasks of the control arm come without pre_annotations
-        and model_version: their answers measure the model, and must not lean on it.
+        purpose REVIEW never one's own answer, unless nobody else could. Blind tasks, for purpose ANNOTATE, come without pre_annotations,
+        model_version and selection_reason: their answers measure the model, and must not lean on it.
         Errors: NOT_FOUND campaign; PERMISSION_DENIED ROLE_TOO_LOW reviews are for reviewers.
         """
 

@@ -55,8 +55,11 @@ Global___Visibility: _TypeAlias = Visibility  # noqa: Y015
 class Annotation(_message.Message):
     """One statement about one item: this concept, with this shape.
 
-    Accepted answers travel in events, which hold 1,000,000 bytes. The limits below let one shape fit; an answer whose shapes
-    together do not is refused with INVALID_ARGUMENT EVENT_TOO_LARGE.
+    The same rules hold wherever annotations come in: an answer, a review, an import, a direct annotation, an event. INVALID_ARGUMENT
+    has the reason FIELD_INVALID (a rule of a field below), CONCEPT_UNKNOWN (not in the dataset's taxonomy), SHAPE_MISSING,
+    SHAPE_INVALID (such as a box without area), SHAPE_OUTSIDE_IMAGE, SHAPE_NEEDS_CLIP, MASK_SIZE_WRONG, MASK_RUNS_WRONG,
+    KEYPOINT_UNKNOWN, LABEL_NOT_SINGLE (several image labels where one is allowed) or EVENT_TOO_LARGE: accepted answers travel in
+    events, which hold 1,000,000 bytes; one shape always fits, and all of one item may have 900,000.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -122,11 +125,11 @@ class Annotation(_message.Message):
 
     @_builtins.property
     def track(self) -> Global___Track:
-        """One object through the frames of a clip."""
+        """One object through the frames of a clip; refused on an image with SHAPE_NEEDS_CLIP."""
 
     @_builtins.property
     def temporal_segment(self) -> Global___TemporalSegment:
-        """A stretch of time of a clip."""
+        """A stretch of time of a clip; refused on an image with SHAPE_NEEDS_CLIP."""
 
     @_builtins.property
     def attributes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -331,14 +334,14 @@ class Mask(_message.Message):
     WIDTH_PX_FIELD_NUMBER: _builtins.int
     RUNS_PX_FIELD_NUMBER: _builtins.int
     height_px: _builtins.int
-    """Height of the mask in pixels; equals the image's."""
+    """Height of the mask in pixels; equals the image's, or the mask is refused with MASK_SIZE_WRONG."""
     width_px: _builtins.int
     """Width of the mask in pixels; equals the image's."""
     @_builtins.property
     def runs_px(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Lengths of alternating runs of pixels outside and inside, outside first (0 where the first pixel is inside), in
-        row-major order from the top left pixel. Their sum is height_px * width_px. A run takes a
-        byte or two of an event, more only where it is long.
+        row-major order from the top left pixel. Their sum is height_px * width_px, or the mask is refused with
+        MASK_RUNS_WRONG. A run takes a byte or two of an event, more only where it is long.
         """
 
     def __init__(
@@ -358,7 +361,7 @@ Global___Mask: _TypeAlias = Mask  # noqa: Y015
 
 @_typing.final
 class Keypoints(_message.Message):
-    """Named points of one object, such as a person's joints, in pixels."""
+    """Named points of one object, such as a person's joints, in pixels. Each name at most once; what is left out was not annotated."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -388,7 +391,7 @@ class Keypoint(_message.Message):
     POINT_FIELD_NUMBER: _builtins.int
     VISIBILITY_FIELD_NUMBER: _builtins.int
     label: _builtins.str
-    """Its name in the taxonomy's skeleton, such as "left_knee"."""
+    """One of the keypoints of the concept in the taxonomy, such as "left_knee"; others are refused with KEYPOINT_UNKNOWN."""
     visibility: Global___Visibility.ValueType
     @_builtins.property
     def point(self) -> Global___PixelPoint: ...

@@ -15,6 +15,7 @@ from vesta_contracts.datasets.v1.dataset_pb2 import SPLIT_UNSPECIFIED as SPLIT_U
 from vesta_contracts.datasets.v1.dataset_pb2 import SPLIT_TRAIN as SPLIT_TRAIN
 from vesta_contracts.datasets.v1.dataset_pb2 import SPLIT_VALIDATION as SPLIT_VALIDATION
 from vesta_contracts.datasets.v1.dataset_pb2 import SPLIT_TEST as SPLIT_TEST
+from vesta_contracts.datasets.v1.dataset_service_pb2 import DatasetView as DatasetView
 from vesta_contracts.datasets.v1.dataset_service_pb2 import ArchiveFormat as ArchiveFormat
 from vesta_contracts.datasets.v1.dataset_service_pb2 import CreateDatasetRequest as CreateDatasetRequest
 from vesta_contracts.datasets.v1.dataset_service_pb2 import GetDatasetRequest as GetDatasetRequest
@@ -27,6 +28,9 @@ from vesta_contracts.datasets.v1.dataset_service_pb2 import ImportDatasetRespons
 from vesta_contracts.datasets.v1.dataset_service_pb2 import ExportDatasetRequest as ExportDatasetRequest
 from vesta_contracts.datasets.v1.dataset_service_pb2 import ExportDatasetResponse as ExportDatasetResponse
 from vesta_contracts.datasets.v1.dataset_service_pb2 import TransferProgress as TransferProgress
+from vesta_contracts.datasets.v1.dataset_service_pb2 import DATASET_VIEW_UNSPECIFIED as DATASET_VIEW_UNSPECIFIED
+from vesta_contracts.datasets.v1.dataset_service_pb2 import DATASET_VIEW_BASIC as DATASET_VIEW_BASIC
+from vesta_contracts.datasets.v1.dataset_service_pb2 import DATASET_VIEW_FULL as DATASET_VIEW_FULL
 from vesta_contracts.datasets.v1.dataset_service_pb2 import ARCHIVE_FORMAT_UNSPECIFIED as ARCHIVE_FORMAT_UNSPECIFIED
 from vesta_contracts.datasets.v1.dataset_service_pb2 import ARCHIVE_FORMAT_IMAGE_FOLDER as ARCHIVE_FORMAT_IMAGE_FOLDER
 from vesta_contracts.datasets.v1.dataset_service_pb2 import ARCHIVE_FORMAT_COCO as ARCHIVE_FORMAT_COCO
@@ -47,6 +51,8 @@ from vesta_contracts.datasets.v1.item_service_pb2 import AnnotationList as Annot
 from vesta_contracts.datasets.v1.item_service_pb2 import BatchCreateItemsResponse as BatchCreateItemsResponse
 from vesta_contracts.datasets.v1.item_service_pb2 import CreatedItem as CreatedItem
 from vesta_contracts.datasets.v1.item_service_pb2 import GetItemRequest as GetItemRequest
+from vesta_contracts.datasets.v1.item_service_pb2 import BatchGetItemsRequest as BatchGetItemsRequest
+from vesta_contracts.datasets.v1.item_service_pb2 import BatchGetItemsResponse as BatchGetItemsResponse
 from vesta_contracts.datasets.v1.item_service_pb2 import ListItemsRequest as ListItemsRequest
 from vesta_contracts.datasets.v1.item_service_pb2 import ListItemsResponse as ListItemsResponse
 from vesta_contracts.datasets.v1.item_service_pb2 import ItemEmbedding as ItemEmbedding
@@ -113,16 +119,22 @@ __all__ = [
     "BatchAnnotateItemsResponse",
     "BatchCreateItemsRequest",
     "BatchCreateItemsResponse",
+    "BatchGetItemsRequest",
+    "BatchGetItemsResponse",
     "Concept",
     "CreateDatasetRequest",
     "CreateSnapshotRequest",
     "CreateTaxonomyRequest",
     "CreatedItem",
+    "DATASET_VIEW_BASIC",
+    "DATASET_VIEW_FULL",
+    "DATASET_VIEW_UNSPECIFIED",
     "Dataset",
     "DatasetCounts",
     "DatasetScored",
     "DatasetServiceServicer",
     "DatasetServiceStub",
+    "DatasetView",
     "DeleteDatasetRequest",
     "DeleteItemRequest",
     "DeleteTaxonomyRequest",

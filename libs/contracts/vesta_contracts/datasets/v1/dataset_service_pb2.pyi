@@ -21,6 +21,26 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _DatasetView:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DatasetViewEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DatasetView.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DATASET_VIEW_UNSPECIFIED: _DatasetView.ValueType  # 0
+    DATASET_VIEW_BASIC: _DatasetView.ValueType  # 1
+    """Without counts, which look at every item."""
+    DATASET_VIEW_FULL: _DatasetView.ValueType  # 2
+
+class DatasetView(_DatasetView, metaclass=_DatasetViewEnumTypeWrapper):
+    """How much of a Dataset is answered."""
+
+DATASET_VIEW_UNSPECIFIED: DatasetView.ValueType  # 0
+DATASET_VIEW_BASIC: DatasetView.ValueType  # 1
+"""Without counts, which look at every item."""
+DATASET_VIEW_FULL: DatasetView.ValueType  # 2
+Global___DatasetView: _TypeAlias = DatasetView  # noqa: Y015
+
 class _ArchiveFormat:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -79,15 +99,19 @@ class GetDatasetRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    view: Global___DatasetView.ValueType
+    """FULL if unset."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        view: Global___DatasetView.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -196,12 +220,15 @@ class ImportDatasetRequest(_message.Message):
     FORMAT_FIELD_NUMBER: _builtins.int
     ARCHIVE_KEY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REVIEWED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The dataset that receives."""
     format: Global___ArchiveFormat.ValueType
     archive_key: _builtins.str
     """Key of a zip archive that UploadArchive stored."""
     request_id: _builtins.str
+    reviewed: _builtins.bool
+    """True where a second person has checked the archive's labels: they count as reviewed."""
     def __init__(
         self,
         *,
@@ -209,10 +236,11 @@ class ImportDatasetRequest(_message.Message):
         format: Global___ArchiveFormat.ValueType = ...,
         archive_key: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        reviewed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["archive_key", b"archive_key", "format", b"format", "name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["archive_key", b"archive_key", "format", b"format", "name", b"name", "request_id", b"request_id", "reviewed", b"reviewed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

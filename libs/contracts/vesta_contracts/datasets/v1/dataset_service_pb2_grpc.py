@@ -115,8 +115,8 @@ class DatasetServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ImportDataset(self, request, context):
-        """Imports an archive that lies on the object store: media are decoded safely, annotations arrive as reviewed; an image
-        of whose annotations something could not be kept arrives unlabelled. The operation's metadata is TransferProgress, its
+        """Imports an archive that lies on the object store: media are decoded safely, annotations are accepted; an image
+        of whose annotations something could not be kept arrives unlabelled, and one with annotations that break a rule is refused. The operation's metadata is TransferProgress, its
         response ImportDatasetResponse. Errors: NOT_FOUND dataset; INVALID_ARGUMENT format or archive_key; the operation fails
         with the reason if the archive cannot be read.
         """

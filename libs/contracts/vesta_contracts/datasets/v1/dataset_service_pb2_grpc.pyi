@@ -47,8 +47,8 @@ class DatasetServiceStub:
     DeleteDataset: _grpc.UnaryUnaryMultiCallable[_dataset_service_pb2.DeleteDatasetRequest, _empty_pb2.Empty]
     """Deletes one Dataset with its items and snapshots. Errors: NOT_FOUND."""
     ImportDataset: _grpc.UnaryUnaryMultiCallable[_dataset_service_pb2.ImportDatasetRequest, _operations_pb2.Operation]
-    """Imports an archive that lies on the object store: media are decoded safely, annotations arrive as reviewed; an image
-    of whose annotations something could not be kept arrives unlabelled. The operation's metadata is TransferProgress, its
+    """Imports an archive that lies on the object store: media are decoded safely, annotations are accepted; an image
+    of whose annotations something could not be kept arrives unlabelled, and one with annotations that break a rule is refused. The operation's metadata is TransferProgress, its
     response ImportDatasetResponse. Errors: NOT_FOUND dataset; INVALID_ARGUMENT format or archive_key; the operation fails
     with the reason if the archive cannot be read.
     """
@@ -74,8 +74,8 @@ class DatasetServiceAsyncStub(DatasetServiceStub):
     DeleteDataset: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.DeleteDatasetRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Deletes one Dataset with its items and snapshots. Errors: NOT_FOUND."""
     ImportDataset: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.ImportDatasetRequest, _operations_pb2.Operation]  # type: ignore[assignment]
-    """Imports an archive that lies on the object store: media are decoded safely, annotations arrive as reviewed; an image
-    of whose annotations something could not be kept arrives unlabelled. The operation's metadata is TransferProgress, its
+    """Imports an archive that lies on the object store: media are decoded safely, annotations are accepted; an image
+    of whose annotations something could not be kept arrives unlabelled, and one with annotations that break a rule is refused. The operation's metadata is TransferProgress, its
     response ImportDatasetResponse. Errors: NOT_FOUND dataset; INVALID_ARGUMENT format or archive_key; the operation fails
     with the reason if the archive cannot be read.
     """
@@ -134,8 +134,8 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dataset_service_pb2.ImportDatasetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_operations_pb2.Operation, _abc.Awaitable[_operations_pb2.Operation]]:
-        """Imports an archive that lies on the object store: media are decoded safely, annotations arrive as reviewed; an image
-        of whose annotations something could not be kept arrives unlabelled. The operation's metadata is TransferProgress, its
+        """Imports an archive that lies on the object store: media are decoded safely, annotations are accepted; an image
+        of whose annotations something could not be kept arrives unlabelled, and one with annotations that break a rule is refused. The operation's metadata is TransferProgress, its
         response ImportDatasetResponse. Errors: NOT_FOUND dataset; INVALID_ARGUMENT format or archive_key; the operation fails
         with the reason if the archive cannot be read.
         """

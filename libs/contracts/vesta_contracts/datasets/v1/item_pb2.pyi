@@ -77,7 +77,7 @@ class Item(_message.Message):
 
     @_builtins.property
     def scores(self) -> _prediction_pb2.ImageScores:
-        """What the current model says."""
+        """What the current model says. Not shown to annotators: what they answer is not to lean on it."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
@@ -120,8 +120,9 @@ class AcceptedAnnotations(_message.Message):
     CONTROL_FIELD_NUMBER: _builtins.int
     ACCEPT_TIME_FIELD_NUMBER: _builtins.int
     reviewer: _builtins.str
-    """Who reviewed; empty where nobody did."""
+    """Who reviewed; empty where nobody did, or where whoever brought the annotations says only that somebody did."""
     reviewed: _builtins.bool
+    """Whether a second person looked: a reviewer decided, or whoever brought the annotations says so."""
     task: _builtins.str
     """The task it came from; empty for imports."""
     model_version: _builtins.str

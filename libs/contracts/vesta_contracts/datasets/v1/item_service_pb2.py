@@ -36,7 +36,7 @@ from vesta_contracts.datasets.v1 import dataset_pb2 as vesta_dot_datasets_dot_v1
 from vesta_contracts.datasets.v1 import item_pb2 as vesta_dot_datasets_dot_v1_dot_item__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$vesta/datasets/v1/item_service.proto\x12\x11vesta.datasets.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x19google/api/resource.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1evesta/common/v1/geometry.proto\x1a\x1bvesta/common/v1/media.proto\x1a\x1bvesta/common/v1/rules.proto\x1a\x1fvesta/datasets/v1/dataset.proto\x1a\x1cvesta/datasets/v1/item.proto\"\x98\x01\n\x17\x42\x61tchCreateItemsRequest\x12&\n\x06parent\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xfa\x41\x0f\n\rvesta/Dataset\x12\x38\n\x05items\x18\x02 \x03(\x0b\x32\x1a.vesta.datasets.v1.NewItemB\r\xe2\x41\x01\x02\xca\xa5\x19\x05\x30\x01\x38\x80\x02\x12\x1b\n\nrequest_id\x18\x03 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x01\"\xa6\x02\n\x07NewItem\x12+\n\x05media\x18\x01 \x01(\x0b\x32\x16.vesta.common.v1.MediaB\x04\xe2\x41\x01\x02\x12\'\n\x05split\x18\x02 \x01(\x0e\x32\x18.vesta.datasets.v1.Split\x12G\n\x08metadata\x18\x03 \x03(\x0b\x32(.vesta.datasets.v1.NewItem.MetadataEntryB\x0b\xca\xa5\x19\x07\x38@B\x03\x10\x80\x08\x12;\n\x0b\x61nnotations\x18\x04 \x01(\x0b\x32!.vesta.datasets.v1.AnnotationListH\x00\x88\x01\x01\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0e\n\x0c_annotations\"K\n\x0e\x41nnotationList\x12\x39\n\x0b\x61nnotations\x18\x01 \x03(\x0b\x32\x1b.vesta.common.v1.AnnotationB\x07\xca\xa5\x19\x03\x38\x90N\"I\n\x18\x42\x61tchCreateItemsResponse\x12-\n\x05items\x18\x01 \x03(\x0b\x32\x1e.vesta.datasets.v1.CreatedItem\"k\n\x0b\x43reatedItem\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x65xisted\x18\x02 \x01(\x08\x12\x14\n\x0c\x64uplicate_of\x18\x03 \x01(\t\x12\'\n\x05split\x18\x04 \x01(\x0e\x32\x18.vesta.datasets.v1.Split\"3\n\x0eGetItemRequest\x12!\n\x04name\x18\x01 \x01(\tB\x13\xe2\x41\x01\x02\xfa\x41\x0c\n\nvesta/Item\"\xaf\x01\n\x10ListItemsRequest\x12&\n\x06parent\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xfa\x41\x0f\n\rvesta/Dataset\x12)\n\tpage_size\x18\x02 \x01(\x05\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00@\x8f@\x12\x1b\n\npage_token\x18\x03 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80 \x12\x17\n\x06\x66ilter\x18\x04 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x10\x12\x12\n\nembeddings\x18\x05 \x01(\x08\"\x8a\x01\n\x11ListItemsResponse\x12&\n\x05items\x18\x01 \x03(\x0b\x32\x17.vesta.datasets.v1.Item\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x34\n\nembeddings\x18\x03 \x03(\x0b\x32 .vesta.datasets.v1.ItemEmbedding\"/\n\rItemEmbedding\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x01(\x0c\"q\n\x11UpdateItemRequest\x12+\n\x04item\x18\x01 \x01(\x0b\x32\x17.vesta.datasets.v1.ItemB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"6\n\x11\x44\x65leteItemRequest\x12!\n\x04name\x18\x01 \x01(\tB\x13\xe2\x41\x01\x02\xfa\x41\x0c\n\nvesta/Item\"i\n\x13\x44ownloadItemRequest\x12!\n\x04name\x18\x01 \x01(\tB\x13\xe2\x41\x01\x02\xfa\x41\x0c\n\nvesta/Item\x12/\n\x07variant\x18\x02 \x01(\x0e\x32\x1e.vesta.datasets.v1.ItemVariant\"\xa2\x01\n\x19\x42\x61tchAnnotateItemsRequest\x12&\n\x06parent\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xfa\x41\x0f\n\rvesta/Dataset\x12@\n\x05items\x18\x02 \x03(\x0b\x32\".vesta.datasets.v1.ItemAnnotationsB\r\xe2\x41\x01\x02\xca\xa5\x19\x05\x30\x01\x38\xe8\x07\x12\x1b\n\nrequest_id\x18\x03 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x01\"o\n\x0fItemAnnotations\x12!\n\x04item\x18\x01 \x01(\tB\x13\xe2\x41\x01\x02\xfa\x41\x0c\n\nvesta/Item\x12\x39\n\x0b\x61nnotations\x18\x02 \x03(\x0b\x32\x1b.vesta.common.v1.AnnotationB\x07\xca\xa5\x19\x03\x38\x90N\"5\n\x1a\x42\x61tchAnnotateItemsResponse\x12\x17\n\x0f\x61nnotated_count\x18\x01 \x01(\x03\"\xe9\x01\n\x12SearchItemsRequest\x12&\n\x06parent\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xfa\x41\x0f\n\rvesta/Dataset\x12&\n\x04item\x18\x02 \x01(\tB\x16\xfa\x41\x0c\n\nvesta/Item\xca\xa5\x19\x03\x10\x80\x02H\x00\x12\x31\n\tembedding\x18\x03 \x01(\x0b\x32\x1c.vesta.datasets.v1.EmbeddingH\x00\x12.\n\x0eneighbours_max\x18\x04 \x01(\x05\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00@\x8f@\x12\x17\n\x06\x66ilter\x18\x05 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x10\x42\x07\n\x05query\"$\n\tEmbedding\x12\x17\n\x06values\x18\x01 \x03(\x02\x42\x07\xca\xa5\x19\x03\x38\x80@\"G\n\x13SearchItemsResponse\x12\x30\n\nneighbours\x18\x01 \x03(\x0b\x32\x1c.vesta.datasets.v1.Neighbour\"D\n\tNeighbour\x12%\n\x04item\x18\x01 \x01(\x0b\x32\x17.vesta.datasets.v1.Item\x12\x10\n\x08\x64istance\x18\x02 \x01(\x02\"\x8c\x02\n\x12SelectItemsRequest\x12&\n\x06parent\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xfa\x41\x0f\n\rvesta/Dataset\x12)\n\x05\x63ount\x18\x02 \x01(\x05\x42\x1a\xe2\x41\x01\x02\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x88\xc3@\x12\x36\n\x08strategy\x18\x03 \x01(\x0e\x32$.vesta.datasets.v1.SelectionStrategy\x12-\n\rcontrol_share\x18\x04 \x01(\x01\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00\x00\xf0?\x12.\n\x08\x65xcluded\x18\x05 \x03(\tB\x1c\xfa\x41\x0c\n\nvesta/Item\xca\xa5\x19\t8\xa0\x8d\x06\x42\x03\x10\x80\x02\x12\x0c\n\x04seed\x18\x06 \x01(\x03\"\x91\x01\n\x13SelectItemsResponse\x12.\n\x05items\x18\x01 \x03(\x0b\x32\x1f.vesta.datasets.v1.SelectedItem\x12\x36\n\x08strategy\x18\x02 \x01(\x0e\x32$.vesta.datasets.v1.SelectionStrategy\x12\x12\n\npool_count\x18\x03 \x01(\x03\"\x99\x01\n\x0cSelectedItem\x12\x0c\n\x04item\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontrol\x18\x02 \x01(\x08\x12\r\n\x05score\x18\x03 \x01(\x01\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x34\n\x0fpre_annotations\x18\x05 \x03(\x0b\x32\x1b.vesta.common.v1.Annotation\x12\x15\n\rmodel_version\x18\x06 \x01(\t*G\n\x0bItemVariant\x12\x1c\n\x18ITEM_VARIANT_UNSPECIFIED\x10\x00\x12\x1a\n\x16ITEM_VARIANT_THUMBNAIL\x10\x01*\xf9\x01\n\x11SelectionStrategy\x12\"\n\x1eSELECTION_STRATEGY_UNSPECIFIED\x10\x00\x12\x1d\n\x19SELECTION_STRATEGY_RANDOM\x10\x01\x12\x1d\n\x19SELECTION_STRATEGY_MARGIN\x10\x02\x12\x1e\n\x1aSELECTION_STRATEGY_ENTROPY\x10\x03\x12\x1f\n\x1bSELECTION_STRATEGY_K_CENTER\x10\x04\x12 \n\x1cSELECTION_STRATEGY_TYPICLUST\x10\x05\x12\x1f\n\x1bSELECTION_STRATEGY_ADAPTIVE\x10\x06\x32\xf4\n\n\x0bItemService\x12\xac\x01\n\x10\x42\x61tchCreateItems\x12*.vesta.datasets.v1.BatchCreateItemsRequest\x1a+.vesta.datasets.v1.BatchCreateItemsResponse\"?\x82\xd3\xe4\x93\x02\x39\"4/v1/{parent=projects/*/datasets/*}/items:batchCreate:\x01*\x12~\n\x07GetItem\x12!.vesta.datasets.v1.GetItemRequest\x1a\x17.vesta.datasets.v1.Item\"7\xda\x41\x04name\x82\xd3\xe4\x93\x02*\x12(/v1/{name=projects/*/datasets/*/items/*}\x12\x91\x01\n\tListItems\x12#.vesta.datasets.v1.ListItemsRequest\x1a$.vesta.datasets.v1.ListItemsResponse\"9\xda\x41\x06parent\x82\xd3\xe4\x93\x02*\x12(/v1/{parent=projects/*/datasets/*}/items\x12\x9b\x01\n\nUpdateItem\x12$.vesta.datasets.v1.UpdateItemRequest\x1a\x17.vesta.datasets.v1.Item\"N\xda\x41\x10item,update_mask\x82\xd3\xe4\x93\x02\x35\x32-/v1/{item.name=projects/*/datasets/*/items/*}:\x04item\x12\x83\x01\n\nDeleteItem\x12$.vesta.datasets.v1.DeleteItemRequest\x1a\x16.google.protobuf.Empty\"7\xda\x41\x04name\x82\xd3\xe4\x93\x02**(/v1/{name=projects/*/datasets/*/items/*}\x12\x90\x01\n\x0c\x44ownloadItem\x12&.vesta.datasets.v1.DownloadItemRequest\x1a\x14.google.api.HttpBody\"@\xda\x41\x04name\x82\xd3\xe4\x93\x02\x33\x12\x31/v1/{name=projects/*/datasets/*/items/*}:download0\x01\x12\xb4\x01\n\x12\x42\x61tchAnnotateItems\x12,.vesta.datasets.v1.BatchAnnotateItemsRequest\x1a-.vesta.datasets.v1.BatchAnnotateItemsResponse\"A\x82\xd3\xe4\x93\x02;\"6/v1/{parent=projects/*/datasets/*}/items:batchAnnotate:\x01*\x12\x98\x01\n\x0bSearchItems\x12%.vesta.datasets.v1.SearchItemsRequest\x1a&.vesta.datasets.v1.SearchItemsResponse\":\x82\xd3\xe4\x93\x02\x34\"//v1/{parent=projects/*/datasets/*}/items:search:\x01*\x12\x98\x01\n\x0bSelectItems\x12%.vesta.datasets.v1.SelectItemsRequest\x1a&.vesta.datasets.v1.SelectItemsResponse\":\x82\xd3\xe4\x93\x02\x34\"//v1/{parent=projects/*/datasets/*}/items:select:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$vesta/datasets/v1/item_service.proto\x12\x11vesta.datasets.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x19google/api/resource.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1evesta/common/v1/geometry.proto\x1a\x1bvesta/common/v1/media.proto\x1a\x1bvesta/common/v1/rules.proto\x1a\x1fvesta/datasets/v1/dataset.proto\x1a\x1cvesta/datasets/v1/item.proto\"\x98\x01\n\x17\x42\x61tchCreateItemsRequest\x12&\n\x06parent\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xfa\x41\x0f\n\rvesta/Dataset\x12\x38\n\x05items\x18\x02 \x03(\x0b\x32\x1a.vesta.datasets.v1.NewItemB\r\xe2\x41\x01\x02\xca\xa5\x19\x05\x30\x01\x38\x80\x02\x12\x1b\n\nrequest_id\x18\x03 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x01\"\xb8\x02\n\x07NewItem\x12+\n\x05media\x18\x01 \x01(\x0b\x32\x16.vesta.common.v1.MediaB\x04\xe2\x41\x01\x02\x12\'\n\x05split\x18\x02 \x01(\x0e\x32\x18.vesta.datasets.v1.Split\x12G\n\x08metadata\x18\x03 \x03(\x0b\x32(.vesta.datasets.v1.NewItem.MetadataEntryB\x0b\xca\xa5\x19\x07\x38@B\x03\x10\x80\x08\x12;\n\x0b\x61nnotations\x18\x04 \x01(\x0b\x32!.vesta.datasets.v1.AnnotationListH\x00\x88\x01\x01\x12\x10\n\x08reviewed\x18\x05 \x01(\x08\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0e\n\x0c_annotations\"K\n\x0e\x41nnotationList\x12\x39\n\x0b\x61nnotations\x18\x01 \x03(\x0b\x32\x1b.vesta.common.v1.AnnotationB\x07\xca\xa5\x19\x03\x38\x90N\"I\n\x18\x42\x61tchCreateItemsResponse\x12-\n\x05items\x18\x01 \x03(\x0b\x32\x1e.vesta.datasets.v1.CreatedItem\"k\n\x0b\x43reatedItem\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x65xisted\x18\x02 \x01(\x08\x12\x14\n\x0c\x64uplicate_of\x18\x03 \x01(\t\x12\'\n\x05split\x18\x04 \x01(\x0e\x32\x18.vesta.datasets.v1.Split\"3\n\x0eGetItemRequest\x12!\n\x04name\x18\x01 \x01(\tB\x13\xe2\x41\x01\x02\xfa\x41\x0c\n\nvesta/Item\"p\n\x14\x42\x61tchGetItemsRequest\x12&\n\x06parent\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xfa\x41\x0f\n\rvesta/Dataset\x12\x30\n\x05names\x18\x02 \x03(\tB!\xe2\x41\x01\x02\xfa\x41\x0c\n\nvesta/Item\xca\xa5\x19\n0\x01\x38\xe8\x07\x42\x03\x10\x80\x02\"?\n\x15\x42\x61tchGetItemsResponse\x12&\n\x05items\x18\x01 \x03(\x0b\x32\x17.vesta.datasets.v1.Item\"\xaf\x01\n\x10ListItemsRequest\x12&\n\x06parent\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xfa\x41\x0f\n\rvesta/Dataset\x12)\n\tpage_size\x18\x02 \x01(\x05\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00@\x8f@\x12\x1b\n\npage_token\x18\x03 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80 \x12\x17\n\x06\x66ilter\x18\x04 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x10\x12\x12\n\nembeddings\x18\x05 \x01(\x08\"\x8a\x01\n\x11ListItemsResponse\x12&\n\x05items\x18\x01 \x03(\x0b\x32\x17.vesta.datasets.v1.Item\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x34\n\nembeddings\x18\x03 \x03(\x0b\x32 .vesta.datasets.v1.ItemEmbedding\"/\n\rItemEmbedding\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x01(\x0c\"q\n\x11UpdateItemRequest\x12+\n\x04item\x18\x01 \x01(\x0b\x32\x17.vesta.datasets.v1.ItemB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"6\n\x11\x44\x65leteItemRequest\x12!\n\x04name\x18\x01 \x01(\tB\x13\xe2\x41\x01\x02\xfa\x41\x0c\n\nvesta/Item\"i\n\x13\x44ownloadItemRequest\x12!\n\x04name\x18\x01 \x01(\tB\x13\xe2\x41\x01\x02\xfa\x41\x0c\n\nvesta/Item\x12/\n\x07variant\x18\x02 \x01(\x0e\x32\x1e.vesta.datasets.v1.ItemVariant\"\xa2\x01\n\x19\x42\x61tchAnnotateItemsRequest\x12&\n\x06parent\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xfa\x41\x0f\n\rvesta/Dataset\x12@\n\x05items\x18\x02 \x03(\x0b\x32\".vesta.datasets.v1.ItemAnnotationsB\r\xe2\x41\x01\x02\xca\xa5\x19\x05\x30\x01\x38\xe8\x07\x12\x1b\n\nrequest_id\x18\x03 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x01\"\x81\x01\n\x0fItemAnnotations\x12!\n\x04item\x18\x01 \x01(\tB\x13\xe2\x41\x01\x02\xfa\x41\x0c\n\nvesta/Item\x12\x39\n\x0b\x61nnotations\x18\x02 \x03(\x0b\x32\x1b.vesta.common.v1.AnnotationB\x07\xca\xa5\x19\x03\x38\x90N\x12\x10\n\x08reviewed\x18\x03 \x01(\x08\"5\n\x1a\x42\x61tchAnnotateItemsResponse\x12\x17\n\x0f\x61nnotated_count\x18\x01 \x01(\x03\"\xe9\x01\n\x12SearchItemsRequest\x12&\n\x06parent\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xfa\x41\x0f\n\rvesta/Dataset\x12&\n\x04item\x18\x02 \x01(\tB\x16\xfa\x41\x0c\n\nvesta/Item\xca\xa5\x19\x03\x10\x80\x02H\x00\x12\x31\n\tembedding\x18\x03 \x01(\x0b\x32\x1c.vesta.datasets.v1.EmbeddingH\x00\x12.\n\x0eneighbours_max\x18\x04 \x01(\x05\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00@\x8f@\x12\x17\n\x06\x66ilter\x18\x05 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x10\x42\x07\n\x05query\"$\n\tEmbedding\x12\x17\n\x06values\x18\x01 \x03(\x02\x42\x07\xca\xa5\x19\x03\x38\x80@\"G\n\x13SearchItemsResponse\x12\x30\n\nneighbours\x18\x01 \x03(\x0b\x32\x1c.vesta.datasets.v1.Neighbour\"D\n\tNeighbour\x12%\n\x04item\x18\x01 \x01(\x0b\x32\x17.vesta.datasets.v1.Item\x12\x10\n\x08\x64istance\x18\x02 \x01(\x02\"\x8c\x02\n\x12SelectItemsRequest\x12&\n\x06parent\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xfa\x41\x0f\n\rvesta/Dataset\x12)\n\x05\x63ount\x18\x02 \x01(\x05\x42\x1a\xe2\x41\x01\x02\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x88\xc3@\x12\x36\n\x08strategy\x18\x03 \x01(\x0e\x32$.vesta.datasets.v1.SelectionStrategy\x12-\n\rcontrol_share\x18\x04 \x01(\x01\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00\x00\xf0?\x12.\n\x08\x65xcluded\x18\x05 \x03(\tB\x1c\xfa\x41\x0c\n\nvesta/Item\xca\xa5\x19\t8\xa0\x8d\x06\x42\x03\x10\x80\x02\x12\x0c\n\x04seed\x18\x06 \x01(\x03\"\x91\x01\n\x13SelectItemsResponse\x12.\n\x05items\x18\x01 \x03(\x0b\x32\x1f.vesta.datasets.v1.SelectedItem\x12\x36\n\x08strategy\x18\x02 \x01(\x0e\x32$.vesta.datasets.v1.SelectionStrategy\x12\x12\n\npool_count\x18\x03 \x01(\x03\"\x99\x01\n\x0cSelectedItem\x12\x0c\n\x04item\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontrol\x18\x02 \x01(\x08\x12\r\n\x05score\x18\x03 \x01(\x01\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x34\n\x0fpre_annotations\x18\x05 \x03(\x0b\x32\x1b.vesta.common.v1.Annotation\x12\x15\n\rmodel_version\x18\x06 \x01(\t*G\n\x0bItemVariant\x12\x1c\n\x18ITEM_VARIANT_UNSPECIFIED\x10\x00\x12\x1a\n\x16ITEM_VARIANT_THUMBNAIL\x10\x01*\xf9\x01\n\x11SelectionStrategy\x12\"\n\x1eSELECTION_STRATEGY_UNSPECIFIED\x10\x00\x12\x1d\n\x19SELECTION_STRATEGY_RANDOM\x10\x01\x12\x1d\n\x19SELECTION_STRATEGY_MARGIN\x10\x02\x12\x1e\n\x1aSELECTION_STRATEGY_ENTROPY\x10\x03\x12\x1f\n\x1bSELECTION_STRATEGY_K_CENTER\x10\x04\x12 \n\x1cSELECTION_STRATEGY_TYPICLUST\x10\x05\x12\x1f\n\x1bSELECTION_STRATEGY_ADAPTIVE\x10\x06\x32\x94\x0c\n\x0bItemService\x12\xac\x01\n\x10\x42\x61tchCreateItems\x12*.vesta.datasets.v1.BatchCreateItemsRequest\x1a+.vesta.datasets.v1.BatchCreateItemsResponse\"?\x82\xd3\xe4\x93\x02\x39\"4/v1/{parent=projects/*/datasets/*}/items:batchCreate:\x01*\x12~\n\x07GetItem\x12!.vesta.datasets.v1.GetItemRequest\x1a\x17.vesta.datasets.v1.Item\"7\xda\x41\x04name\x82\xd3\xe4\x93\x02*\x12(/v1/{name=projects/*/datasets/*/items/*}\x12\x9d\x01\n\rBatchGetItems\x12\'.vesta.datasets.v1.BatchGetItemsRequest\x1a(.vesta.datasets.v1.BatchGetItemsResponse\"9\x82\xd3\xe4\x93\x02\x33\x12\x31/v1/{parent=projects/*/datasets/*}/items:batchGet\x12\x91\x01\n\tListItems\x12#.vesta.datasets.v1.ListItemsRequest\x1a$.vesta.datasets.v1.ListItemsResponse\"9\xda\x41\x06parent\x82\xd3\xe4\x93\x02*\x12(/v1/{parent=projects/*/datasets/*}/items\x12\x9b\x01\n\nUpdateItem\x12$.vesta.datasets.v1.UpdateItemRequest\x1a\x17.vesta.datasets.v1.Item\"N\xda\x41\x10item,update_mask\x82\xd3\xe4\x93\x02\x35\x32-/v1/{item.name=projects/*/datasets/*/items/*}:\x04item\x12\x83\x01\n\nDeleteItem\x12$.vesta.datasets.v1.DeleteItemRequest\x1a\x16.google.protobuf.Empty\"7\xda\x41\x04name\x82\xd3\xe4\x93\x02**(/v1/{name=projects/*/datasets/*/items/*}\x12\x90\x01\n\x0c\x44ownloadItem\x12&.vesta.datasets.v1.DownloadItemRequest\x1a\x14.google.api.HttpBody\"@\xda\x41\x04name\x82\xd3\xe4\x93\x02\x33\x12\x31/v1/{name=projects/*/datasets/*/items/*}:download0\x01\x12\xb4\x01\n\x12\x42\x61tchAnnotateItems\x12,.vesta.datasets.v1.BatchAnnotateItemsRequest\x1a-.vesta.datasets.v1.BatchAnnotateItemsResponse\"A\x82\xd3\xe4\x93\x02;\"6/v1/{parent=projects/*/datasets/*}/items:batchAnnotate:\x01*\x12\x98\x01\n\x0bSearchItems\x12%.vesta.datasets.v1.SearchItemsRequest\x1a&.vesta.datasets.v1.SearchItemsResponse\":\x82\xd3\xe4\x93\x02\x34\"//v1/{parent=projects/*/datasets/*}/items:search:\x01*\x12\x98\x01\n\x0bSelectItems\x12%.vesta.datasets.v1.SelectItemsRequest\x1a&.vesta.datasets.v1.SelectItemsResponse\":\x82\xd3\xe4\x93\x02\x34\"//v1/{parent=projects/*/datasets/*}/items:select:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -59,6 +59,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ANNOTATIONLIST'].fields_by_name['annotations']._serialized_options = b'\312\245\031\0038\220N'
   _globals['_GETITEMREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_GETITEMREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\014\n\nvesta/Item'
+  _globals['_BATCHGETITEMSREQUEST'].fields_by_name['parent']._loaded_options = None
+  _globals['_BATCHGETITEMSREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002\372A\017\n\rvesta/Dataset'
+  _globals['_BATCHGETITEMSREQUEST'].fields_by_name['names']._loaded_options = None
+  _globals['_BATCHGETITEMSREQUEST'].fields_by_name['names']._serialized_options = b'\342A\001\002\372A\014\n\nvesta/Item\312\245\031\n0\0018\350\007B\003\020\200\002'
   _globals['_LISTITEMSREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_LISTITEMSREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002\372A\017\n\rvesta/Dataset'
   _globals['_LISTITEMSREQUEST'].fields_by_name['page_size']._loaded_options = None
@@ -105,6 +109,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ITEMSERVICE'].methods_by_name['BatchCreateItems']._serialized_options = b'\202\323\344\223\0029\"4/v1/{parent=projects/*/datasets/*}/items:batchCreate:\001*'
   _globals['_ITEMSERVICE'].methods_by_name['GetItem']._loaded_options = None
   _globals['_ITEMSERVICE'].methods_by_name['GetItem']._serialized_options = b'\332A\004name\202\323\344\223\002*\022(/v1/{name=projects/*/datasets/*/items/*}'
+  _globals['_ITEMSERVICE'].methods_by_name['BatchGetItems']._loaded_options = None
+  _globals['_ITEMSERVICE'].methods_by_name['BatchGetItems']._serialized_options = b'\202\323\344\223\0023\0221/v1/{parent=projects/*/datasets/*}/items:batchGet'
   _globals['_ITEMSERVICE'].methods_by_name['ListItems']._loaded_options = None
   _globals['_ITEMSERVICE'].methods_by_name['ListItems']._serialized_options = b'\332A\006parent\202\323\344\223\002*\022(/v1/{parent=projects/*/datasets/*}/items'
   _globals['_ITEMSERVICE'].methods_by_name['UpdateItem']._loaded_options = None
@@ -119,56 +125,60 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ITEMSERVICE'].methods_by_name['SearchItems']._serialized_options = b'\202\323\344\223\0024\"//v1/{parent=projects/*/datasets/*}/items:search:\001*'
   _globals['_ITEMSERVICE'].methods_by_name['SelectItems']._loaded_options = None
   _globals['_ITEMSERVICE'].methods_by_name['SelectItems']._serialized_options = b'\202\323\344\223\0024\"//v1/{parent=projects/*/datasets/*}/items:select:\001*'
-  _globals['_ITEMVARIANT']._serialized_start=3154
-  _globals['_ITEMVARIANT']._serialized_end=3225
-  _globals['_SELECTIONSTRATEGY']._serialized_start=3228
-  _globals['_SELECTIONSTRATEGY']._serialized_end=3477
+  _globals['_ITEMVARIANT']._serialized_start=3370
+  _globals['_ITEMVARIANT']._serialized_end=3441
+  _globals['_SELECTIONSTRATEGY']._serialized_start=3444
+  _globals['_SELECTIONSTRATEGY']._serialized_end=3693
   _globals['_BATCHCREATEITEMSREQUEST']._serialized_start=418
   _globals['_BATCHCREATEITEMSREQUEST']._serialized_end=570
   _globals['_NEWITEM']._serialized_start=573
-  _globals['_NEWITEM']._serialized_end=867
-  _globals['_NEWITEM_METADATAENTRY']._serialized_start=804
-  _globals['_NEWITEM_METADATAENTRY']._serialized_end=851
-  _globals['_ANNOTATIONLIST']._serialized_start=869
-  _globals['_ANNOTATIONLIST']._serialized_end=944
-  _globals['_BATCHCREATEITEMSRESPONSE']._serialized_start=946
-  _globals['_BATCHCREATEITEMSRESPONSE']._serialized_end=1019
-  _globals['_CREATEDITEM']._serialized_start=1021
-  _globals['_CREATEDITEM']._serialized_end=1128
-  _globals['_GETITEMREQUEST']._serialized_start=1130
-  _globals['_GETITEMREQUEST']._serialized_end=1181
-  _globals['_LISTITEMSREQUEST']._serialized_start=1184
-  _globals['_LISTITEMSREQUEST']._serialized_end=1359
-  _globals['_LISTITEMSRESPONSE']._serialized_start=1362
-  _globals['_LISTITEMSRESPONSE']._serialized_end=1500
-  _globals['_ITEMEMBEDDING']._serialized_start=1502
-  _globals['_ITEMEMBEDDING']._serialized_end=1549
-  _globals['_UPDATEITEMREQUEST']._serialized_start=1551
-  _globals['_UPDATEITEMREQUEST']._serialized_end=1664
-  _globals['_DELETEITEMREQUEST']._serialized_start=1666
-  _globals['_DELETEITEMREQUEST']._serialized_end=1720
-  _globals['_DOWNLOADITEMREQUEST']._serialized_start=1722
-  _globals['_DOWNLOADITEMREQUEST']._serialized_end=1827
-  _globals['_BATCHANNOTATEITEMSREQUEST']._serialized_start=1830
-  _globals['_BATCHANNOTATEITEMSREQUEST']._serialized_end=1992
-  _globals['_ITEMANNOTATIONS']._serialized_start=1994
-  _globals['_ITEMANNOTATIONS']._serialized_end=2105
-  _globals['_BATCHANNOTATEITEMSRESPONSE']._serialized_start=2107
-  _globals['_BATCHANNOTATEITEMSRESPONSE']._serialized_end=2160
-  _globals['_SEARCHITEMSREQUEST']._serialized_start=2163
-  _globals['_SEARCHITEMSREQUEST']._serialized_end=2396
-  _globals['_EMBEDDING']._serialized_start=2398
-  _globals['_EMBEDDING']._serialized_end=2434
-  _globals['_SEARCHITEMSRESPONSE']._serialized_start=2436
-  _globals['_SEARCHITEMSRESPONSE']._serialized_end=2507
-  _globals['_NEIGHBOUR']._serialized_start=2509
-  _globals['_NEIGHBOUR']._serialized_end=2577
-  _globals['_SELECTITEMSREQUEST']._serialized_start=2580
-  _globals['_SELECTITEMSREQUEST']._serialized_end=2848
-  _globals['_SELECTITEMSRESPONSE']._serialized_start=2851
-  _globals['_SELECTITEMSRESPONSE']._serialized_end=2996
-  _globals['_SELECTEDITEM']._serialized_start=2999
-  _globals['_SELECTEDITEM']._serialized_end=3152
-  _globals['_ITEMSERVICE']._serialized_start=3480
-  _globals['_ITEMSERVICE']._serialized_end=4876
+  _globals['_NEWITEM']._serialized_end=885
+  _globals['_NEWITEM_METADATAENTRY']._serialized_start=822
+  _globals['_NEWITEM_METADATAENTRY']._serialized_end=869
+  _globals['_ANNOTATIONLIST']._serialized_start=887
+  _globals['_ANNOTATIONLIST']._serialized_end=962
+  _globals['_BATCHCREATEITEMSRESPONSE']._serialized_start=964
+  _globals['_BATCHCREATEITEMSRESPONSE']._serialized_end=1037
+  _globals['_CREATEDITEM']._serialized_start=1039
+  _globals['_CREATEDITEM']._serialized_end=1146
+  _globals['_GETITEMREQUEST']._serialized_start=1148
+  _globals['_GETITEMREQUEST']._serialized_end=1199
+  _globals['_BATCHGETITEMSREQUEST']._serialized_start=1201
+  _globals['_BATCHGETITEMSREQUEST']._serialized_end=1313
+  _globals['_BATCHGETITEMSRESPONSE']._serialized_start=1315
+  _globals['_BATCHGETITEMSRESPONSE']._serialized_end=1378
+  _globals['_LISTITEMSREQUEST']._serialized_start=1381
+  _globals['_LISTITEMSREQUEST']._serialized_end=1556
+  _globals['_LISTITEMSRESPONSE']._serialized_start=1559
+  _globals['_LISTITEMSRESPONSE']._serialized_end=1697
+  _globals['_ITEMEMBEDDING']._serialized_start=1699
+  _globals['_ITEMEMBEDDING']._serialized_end=1746
+  _globals['_UPDATEITEMREQUEST']._serialized_start=1748
+  _globals['_UPDATEITEMREQUEST']._serialized_end=1861
+  _globals['_DELETEITEMREQUEST']._serialized_start=1863
+  _globals['_DELETEITEMREQUEST']._serialized_end=1917
+  _globals['_DOWNLOADITEMREQUEST']._serialized_start=1919
+  _globals['_DOWNLOADITEMREQUEST']._serialized_end=2024
+  _globals['_BATCHANNOTATEITEMSREQUEST']._serialized_start=2027
+  _globals['_BATCHANNOTATEITEMSREQUEST']._serialized_end=2189
+  _globals['_ITEMANNOTATIONS']._serialized_start=2192
+  _globals['_ITEMANNOTATIONS']._serialized_end=2321
+  _globals['_BATCHANNOTATEITEMSRESPONSE']._serialized_start=2323
+  _globals['_BATCHANNOTATEITEMSRESPONSE']._serialized_end=2376
+  _globals['_SEARCHITEMSREQUEST']._serialized_start=2379
+  _globals['_SEARCHITEMSREQUEST']._serialized_end=2612
+  _globals['_EMBEDDING']._serialized_start=2614
+  _globals['_EMBEDDING']._serialized_end=2650
+  _globals['_SEARCHITEMSRESPONSE']._serialized_start=2652
+  _globals['_SEARCHITEMSRESPONSE']._serialized_end=2723
+  _globals['_NEIGHBOUR']._serialized_start=2725
+  _globals['_NEIGHBOUR']._serialized_end=2793
+  _globals['_SELECTITEMSREQUEST']._serialized_start=2796
+  _globals['_SELECTITEMSREQUEST']._serialized_end=3064
+  _globals['_SELECTITEMSRESPONSE']._serialized_start=3067
+  _globals['_SELECTITEMSRESPONSE']._serialized_end=3212
+  _globals['_SELECTEDITEM']._serialized_start=3215
+  _globals['_SELECTEDITEM']._serialized_end=3368
+  _globals['_ITEMSERVICE']._serialized_start=3696
+  _globals['_ITEMSERVICE']._serialized_end=5252
 # @@protoc_insertion_point(module_scope)

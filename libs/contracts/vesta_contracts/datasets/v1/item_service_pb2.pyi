@@ -128,15 +128,18 @@ class NewItem(_message.Message):
     SPLIT_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     ANNOTATIONS_FIELD_NUMBER: _builtins.int
+    REVIEWED_FIELD_NUMBER: _builtins.int
     split: _dataset_pb2.Split.ValueType
     """Asks for a side; left unset, the content hash decides. Not honoured where a near-duplicate is on another side."""
+    reviewed: _builtins.bool
+    """True where a second person has checked the annotations."""
     @_builtins.property
     def media(self) -> _media_pb2.Media: ...
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
     def annotations(self) -> Global___AnnotationList:
-        """Reviewed annotations that arrive with it."""
+        """Annotations that arrive with it, accepted where nothing is accepted yet."""
 
     def __init__(
         self,
@@ -145,10 +148,11 @@ class NewItem(_message.Message):
         split: _dataset_pb2.Split.ValueType = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         annotations: Global___AnnotationList | None = ...,
+        reviewed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_annotations", b"_annotations", "annotations", b"annotations", "media", b"media"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_annotations", b"_annotations", "annotations", b"annotations", "media", b"media", "metadata", b"metadata", "split", b"split"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_annotations", b"_annotations", "annotations", b"annotations", "media", b"media", "metadata", b"metadata", "reviewed", b"reviewed", "split", b"split"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__annotations: _TypeAlias = _typing.Literal["annotations"]  # noqa: Y015
     _WhichOneofArgType__annotations: _TypeAlias = _typing.Literal["_annotations", b"_annotations"]  # noqa: Y015
@@ -249,6 +253,51 @@ class GetItemRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetItemRequest: _TypeAlias = GetItemRequest  # noqa: Y015
+
+@_typing.final
+class BatchGetItemsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    NAMES_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names", "parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGetItemsRequest: _TypeAlias = BatchGetItemsRequest  # noqa: Y015
+
+@_typing.final
+class BatchGetItemsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[_item_pb2.Item]:
+        """In the order asked."""
+
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[_item_pb2.Item] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGetItemsResponse: _TypeAlias = BatchGetItemsResponse  # noqa: Y015
 
 @_typing.final
 class ListItemsRequest(_message.Message):
@@ -444,7 +493,10 @@ class ItemAnnotations(_message.Message):
 
     ITEM_FIELD_NUMBER: _builtins.int
     ANNOTATIONS_FIELD_NUMBER: _builtins.int
+    REVIEWED_FIELD_NUMBER: _builtins.int
     item: _builtins.str
+    reviewed: _builtins.bool
+    """True where a second person has checked them."""
     @_builtins.property
     def annotations(self) -> _containers.RepeatedCompositeFieldContainer[_geometry_pb2.Annotation]: ...
     def __init__(
@@ -452,10 +504,11 @@ class ItemAnnotations(_message.Message):
         *,
         item: _builtins.str = ...,
         annotations: _abc.Iterable[_geometry_pb2.Annotation] | None = ...,
+        reviewed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "item", b"item"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "item", b"item", "reviewed", b"reviewed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

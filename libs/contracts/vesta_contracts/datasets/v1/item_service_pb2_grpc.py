@@ -48,6 +48,11 @@ class ItemServiceStub:
                 request_serializer=vesta_dot_datasets_dot_v1_dot_item__service__pb2.GetItemRequest.SerializeToString,
                 response_deserializer=vesta_dot_datasets_dot_v1_dot_item__pb2.Item.FromString,
                 _registered_method=True)
+        self.BatchGetItems = channel.unary_unary(
+                '/vesta.datasets.v1.ItemService/BatchGetItems',
+                request_serializer=vesta_dot_datasets_dot_v1_dot_item__service__pb2.BatchGetItemsRequest.SerializeToString,
+                response_deserializer=vesta_dot_datasets_dot_v1_dot_item__service__pb2.BatchGetItemsResponse.FromString,
+                _registered_method=True)
         self.ListItems = channel.unary_unary(
                 '/vesta.datasets.v1.ItemService/ListItems',
                 request_serializer=vesta_dot_datasets_dot_v1_dot_item__service__pb2.ListItemsRequest.SerializeToString,
@@ -92,8 +97,8 @@ class ItemServiceServicer:
     def BatchCreateItems(self, request, context):
         """Adds media as items, up to 256 a call. A picture that is there already (same SHA-256) is answered with the item it
         is, so that a repeat adds nothing. Publishes item.added for each new one. Called by the connection service and by imports.
-        Errors: NOT_FOUND dataset; INVALID_ARGUMENT a concept outside the taxonomy, or MEDIA_UNKNOWN the
-        project does not hold the picture: bring pictures in through a Source.
+        Errors: NOT_FOUND dataset; INVALID_ARGUMENT for what vesta.common.v1.Annotation names, or
+        MEDIA_UNKNOWN the project does not hold the picture: bring pictures in through a Source.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -106,8 +111,16 @@ class ItemServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchGetItems(self, request, context):
+        """Returns up to 1000 Items of one Dataset, in the order asked. Errors: NOT_FOUND for the first that is missing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListItems(self, request, context):
-        """Lists Items in order of creation. Errors: INVALID_ARGUMENT page_token or filter.
+        """Lists Items in order of creation. Errors: INVALID_ARGUMENT page_token or filter; PERMISSION_DENIED PREDICTION_HIDDEN an annotator
+        filters by what a model says, or asks for embeddings.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -136,8 +149,8 @@ class ItemServiceServicer:
 
     def BatchAnnotateItems(self, request, context):
         """Sets accepted annotations directly, as an engineer who already has them does; up to 1000 items a call, all or none.
-        Publishes item.annotated for each. Errors: NOT_FOUND an item; INVALID_ARGUMENT a concept outside the taxonomy, a
-        shape that does not fit the image, or several labels where the dataset allows one.
+        Publishes item.annotated for each. Errors: NOT_FOUND an item; INVALID_ARGUMENT for what
+        vesta.common.v1.Annotation names.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -174,6 +187,11 @@ def add_ItemServiceServicer_to_server(servicer, server):
                     servicer.GetItem,
                     request_deserializer=vesta_dot_datasets_dot_v1_dot_item__service__pb2.GetItemRequest.FromString,
                     response_serializer=vesta_dot_datasets_dot_v1_dot_item__pb2.Item.SerializeToString,
+            ),
+            'BatchGetItems': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchGetItems,
+                    request_deserializer=vesta_dot_datasets_dot_v1_dot_item__service__pb2.BatchGetItemsRequest.FromString,
+                    response_serializer=vesta_dot_datasets_dot_v1_dot_item__service__pb2.BatchGetItemsResponse.SerializeToString,
             ),
             'ListItems': grpc.unary_unary_rpc_method_handler(
                     servicer.ListItems,
@@ -266,6 +284,33 @@ class ItemService:
             '/vesta.datasets.v1.ItemService/GetItem',
             vesta_dot_datasets_dot_v1_dot_item__service__pb2.GetItemRequest.SerializeToString,
             vesta_dot_datasets_dot_v1_dot_item__pb2.Item.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchGetItems(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vesta.datasets.v1.ItemService/BatchGetItems',
+            vesta_dot_datasets_dot_v1_dot_item__service__pb2.BatchGetItemsRequest.SerializeToString,
+            vesta_dot_datasets_dot_v1_dot_item__service__pb2.BatchGetItemsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,13 +39,17 @@ class ItemServiceStub:
     BatchCreateItems: _grpc.UnaryUnaryMultiCallable[_item_service_pb2.BatchCreateItemsRequest, _item_service_pb2.BatchCreateItemsResponse]
     """Adds media as items, up to 256 a call. A picture that is there already (same SHA-256) is answered with the item it
     is, so that a repeat adds nothing. Publishes item.added for each new one. Called by the connection service and by imports.
-    Errors: NOT_FOUND dataset; INVALID_ARGUMENT a concept outside the taxonomy, or MEDIA_UNKNOWN the
-    project does not hold the picture: bring pictures in through a Source.
+    Errors: NOT_FOUND dataset; INVALID_ARGUMENT for what vesta.common.v1.Annotation names, or
+    MEDIA_UNKNOWN the project does not hold the picture: bring pictures in through a Source.
     """
     GetItem: _grpc.UnaryUnaryMultiCallable[_item_service_pb2.GetItemRequest, _item_pb2.Item]
     """Returns one Item. Errors: NOT_FOUND."""
+    BatchGetItems: _grpc.UnaryUnaryMultiCallable[_item_service_pb2.BatchGetItemsRequest, _item_service_pb2.BatchGetItemsResponse]
+    """Returns up to 1000 Items of one Dataset, in the order asked. Errors: NOT_FOUND for the first that is missing."""
     ListItems: _grpc.UnaryUnaryMultiCallable[_item_service_pb2.ListItemsRequest, _item_service_pb2.ListItemsResponse]
-    """Lists Items in order of creation. Errors: INVALID_ARGUMENT page_token or filter."""
+    """Lists Items in order of creation. Errors: INVALID_ARGUMENT page_token or filter; PERMISSION_DENIED PREDICTION_HIDDEN an annotator
+    filters by what a model says, or asks for embeddings.
+    """
     UpdateItem: _grpc.UnaryUnaryMultiCallable[_item_service_pb2.UpdateItemRequest, _item_pb2.Item]
     """Changes the fields of update_mask (metadata). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change."""
     DeleteItem: _grpc.UnaryUnaryMultiCallable[_item_service_pb2.DeleteItemRequest, _empty_pb2.Empty]
@@ -54,8 +58,8 @@ class ItemServiceStub:
     """Streams the stored picture or its thumbnail. Errors: NOT_FOUND; DATA_LOSS the bytes do not match their hash."""
     BatchAnnotateItems: _grpc.UnaryUnaryMultiCallable[_item_service_pb2.BatchAnnotateItemsRequest, _item_service_pb2.BatchAnnotateItemsResponse]
     """Sets accepted annotations directly, as an engineer who already has them does; up to 1000 items a call, all or none.
-    Publishes item.annotated for each. Errors: NOT_FOUND an item; INVALID_ARGUMENT a concept outside the taxonomy, a
-    shape that does not fit the image, or several labels where the dataset allows one.
+    Publishes item.annotated for each. Errors: NOT_FOUND an item; INVALID_ARGUMENT for what
+    vesta.common.v1.Annotation names.
     """
     SearchItems: _grpc.UnaryUnaryMultiCallable[_item_service_pb2.SearchItemsRequest, _item_service_pb2.SearchItemsResponse]
     """The items most like one item or one embedding, nearest first by cosine distance.
@@ -77,13 +81,17 @@ class ItemServiceAsyncStub(ItemServiceStub):
     BatchCreateItems: _aio.UnaryUnaryMultiCallable[_item_service_pb2.BatchCreateItemsRequest, _item_service_pb2.BatchCreateItemsResponse]  # type: ignore[assignment]
     """Adds media as items, up to 256 a call. A picture that is there already (same SHA-256) is answered with the item it
     is, so that a repeat adds nothing. Publishes item.added for each new one. Called by the connection service and by imports.
-    Errors: NOT_FOUND dataset; INVALID_ARGUMENT a concept outside the taxonomy, or MEDIA_UNKNOWN the
-    project does not hold the picture: bring pictures in through a Source.
+    Errors: NOT_FOUND dataset; INVALID_ARGUMENT for what vesta.common.v1.Annotation names, or
+    MEDIA_UNKNOWN the project does not hold the picture: bring pictures in through a Source.
     """
     GetItem: _aio.UnaryUnaryMultiCallable[_item_service_pb2.GetItemRequest, _item_pb2.Item]  # type: ignore[assignment]
     """Returns one Item. Errors: NOT_FOUND."""
+    BatchGetItems: _aio.UnaryUnaryMultiCallable[_item_service_pb2.BatchGetItemsRequest, _item_service_pb2.BatchGetItemsResponse]  # type: ignore[assignment]
+    """Returns up to 1000 Items of one Dataset, in the order asked. Errors: NOT_FOUND for the first that is missing."""
     ListItems: _aio.UnaryUnaryMultiCallable[_item_service_pb2.ListItemsRequest, _item_service_pb2.ListItemsResponse]  # type: ignore[assignment]
-    """Lists Items in order of creation. Errors: INVALID_ARGUMENT page_token or filter."""
+    """Lists Items in order of creation. Errors: INVALID_ARGUMENT page_token or filter; PERMISSION_DENIED PREDICTION_HIDDEN an annotator
+    filters by what a model says, or asks for embeddings.
+    """
     UpdateItem: _aio.UnaryUnaryMultiCallable[_item_service_pb2.UpdateItemRequest, _item_pb2.Item]  # type: ignore[assignment]
     """Changes the fields of update_mask (metadata). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change."""
     DeleteItem: _aio.UnaryUnaryMultiCallable[_item_service_pb2.DeleteItemRequest, _empty_pb2.Empty]  # type: ignore[assignment]
@@ -92,8 +100,8 @@ class ItemServiceAsyncStub(ItemServiceStub):
     """Streams the stored picture or its thumbnail. Errors: NOT_FOUND; DATA_LOSS the bytes do not match their hash."""
     BatchAnnotateItems: _aio.UnaryUnaryMultiCallable[_item_service_pb2.BatchAnnotateItemsRequest, _item_service_pb2.BatchAnnotateItemsResponse]  # type: ignore[assignment]
     """Sets accepted annotations directly, as an engineer who already has them does; up to 1000 items a call, all or none.
-    Publishes item.annotated for each. Errors: NOT_FOUND an item; INVALID_ARGUMENT a concept outside the taxonomy, a
-    shape that does not fit the image, or several labels where the dataset allows one.
+    Publishes item.annotated for each. Errors: NOT_FOUND an item; INVALID_ARGUMENT for what
+    vesta.common.v1.Annotation names.
     """
     SearchItems: _aio.UnaryUnaryMultiCallable[_item_service_pb2.SearchItemsRequest, _item_service_pb2.SearchItemsResponse]  # type: ignore[assignment]
     """The items most like one item or one embedding, nearest first by cosine distance.
@@ -118,8 +126,8 @@ class ItemServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_item_service_pb2.BatchCreateItemsResponse, _abc.Awaitable[_item_service_pb2.BatchCreateItemsResponse]]:
         """Adds media as items, up to 256 a call. A picture that is there already (same SHA-256) is answered with the item it
         is, so that a repeat adds nothing. Publishes item.added for each new one. Called by the connection service and by imports.
-        Errors: NOT_FOUND dataset; INVALID_ARGUMENT a concept outside the taxonomy, or MEDIA_UNKNOWN the
-        project does not hold the picture: bring pictures in through a Source.
+        Errors: NOT_FOUND dataset; INVALID_ARGUMENT for what vesta.common.v1.Annotation names, or
+        MEDIA_UNKNOWN the project does not hold the picture: bring pictures in through a Source.
         """
 
     @_abc_1.abstractmethod
@@ -131,12 +139,22 @@ class ItemServiceServicer(metaclass=_abc_1.ABCMeta):
         """Returns one Item. Errors: NOT_FOUND."""
 
     @_abc_1.abstractmethod
+    def BatchGetItems(
+        self,
+        request: _item_service_pb2.BatchGetItemsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_item_service_pb2.BatchGetItemsResponse, _abc.Awaitable[_item_service_pb2.BatchGetItemsResponse]]:
+        """Returns up to 1000 Items of one Dataset, in the order asked. Errors: NOT_FOUND for the first that is missing."""
+
+    @_abc_1.abstractmethod
     def ListItems(
         self,
         request: _item_service_pb2.ListItemsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_item_service_pb2.ListItemsResponse, _abc.Awaitable[_item_service_pb2.ListItemsResponse]]:
-        """Lists Items in order of creation. Errors: INVALID_ARGUMENT page_token or filter."""
+        """Lists Items in order of creation. Errors: INVALID_ARGUMENT page_token or filter; PERMISSION_DENIED PREDICTION_HIDDEN an annotator
+        filters by what a model says, or asks for embeddings.
+        """
 
     @_abc_1.abstractmethod
     def UpdateItem(
@@ -169,8 +187,8 @@ class ItemServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_item_service_pb2.BatchAnnotateItemsResponse, _abc.Awaitable[_item_service_pb2.BatchAnnotateItemsResponse]]:
         """Sets accepted annotations directly, as an engineer who already has them does; up to 1000 items a call, all or none.
-        Publishes item.annotated for each. Errors: NOT_FOUND an item; INVALID_ARGUMENT a concept outside the taxonomy, a
-        shape that does not fit the image, or several labels where the dataset allows one.
+        Publishes item.annotated for each. Errors: NOT_FOUND an item; INVALID_ARGUMENT for what
+        vesta.common.v1.Annotation names.
         """
 
     @_abc_1.abstractmethod

@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from vesta_contracts.common.v1 import rules_pb2 as vesta_dot_common_dot_v1_dot_rules__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n vesta/datasets/v1/taxonomy.proto\x12\x11vesta.datasets.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bvesta/common/v1/rules.proto\"\xc5\x02\n\x08Taxonomy\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x1d\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x07\xca\xa5\x19\x03\x10\xc8\x01\x12\x35\n\x08\x63oncepts\x18\x03 \x03(\x0b\x32\x1a.vesta.datasets.v1.ConceptB\x07\xca\xa5\x19\x03\x38\x90N\x12\x35\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t:S\xea\x41P\n\x0evesta/Taxonomy\x12(projects/{project}/taxonomies/{taxonomy}*\ntaxonomies2\x08taxonomy\"\x8b\x01\n\x07\x43oncept\x12\x19\n\x02id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xca\xa5\x19\x05\x08\x01\x10\x80\x01\x12\x1d\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x07\xca\xa5\x19\x03\x10\xc8\x01\x12\x1c\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x07\xca\xa5\x19\x03\x10\xa0\x1f\x12\x17\n\x06parent\x18\x04 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x01\x12\x0f\n\x07retired\x18\x05 \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n vesta/datasets/v1/taxonomy.proto\x12\x11vesta.datasets.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bvesta/common/v1/rules.proto\"\xc5\x02\n\x08Taxonomy\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x1d\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x07\xca\xa5\x19\x03\x10\xc8\x01\x12\x35\n\x08\x63oncepts\x18\x03 \x03(\x0b\x32\x1a.vesta.datasets.v1.ConceptB\x07\xca\xa5\x19\x03\x38\x90N\x12\x35\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t:S\xea\x41P\n\x0evesta/Taxonomy\x12(projects/{project}/taxonomies/{taxonomy}*\ntaxonomies2\x08taxonomy\"\xa3\x01\n\x07\x43oncept\x12\x19\n\x02id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xca\xa5\x19\x05\x08\x01\x10\x80\x01\x12\x1d\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x07\xca\xa5\x19\x03\x10\xc8\x01\x12\x1c\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x07\xca\xa5\x19\x03\x10\xa0\x1f\x12\x0f\n\x07retired\x18\x05 \x01(\x08\x12!\n\tkeypoints\x18\x06 \x03(\tB\x0e\xca\xa5\x19\n8\xe8\x07\x42\x05\x08\x01\x10\x80\x01J\x04\x08\x04\x10\x05R\x06parentb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,10 +53,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONCEPT'].fields_by_name['display_name']._serialized_options = b'\312\245\031\003\020\310\001'
   _globals['_CONCEPT'].fields_by_name['description']._loaded_options = None
   _globals['_CONCEPT'].fields_by_name['description']._serialized_options = b'\312\245\031\003\020\240\037'
-  _globals['_CONCEPT'].fields_by_name['parent']._loaded_options = None
-  _globals['_CONCEPT'].fields_by_name['parent']._serialized_options = b'\312\245\031\003\020\200\001'
+  _globals['_CONCEPT'].fields_by_name['keypoints']._loaded_options = None
+  _globals['_CONCEPT'].fields_by_name['keypoints']._serialized_options = b'\312\245\031\n8\350\007B\005\010\001\020\200\001'
   _globals['_TAXONOMY']._serialized_start=178
   _globals['_TAXONOMY']._serialized_end=503
   _globals['_CONCEPT']._serialized_start=506
-  _globals['_CONCEPT']._serialized_end=645
+  _globals['_CONCEPT']._serialized_end=669
 # @@protoc_insertion_point(module_scope)

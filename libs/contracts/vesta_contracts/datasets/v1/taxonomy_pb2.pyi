@@ -69,29 +69,33 @@ class Concept(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
-    PARENT_FIELD_NUMBER: _builtins.int
     RETIRED_FIELD_NUMBER: _builtins.int
+    KEYPOINTS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """What annotations and models call it, such as "t-shirt"."""
     display_name: _builtins.str
     description: _builtins.str
-    """What experts read when in doubt."""
-    parent: _builtins.str
-    """The id of a broader concept."""
+    """What experts read when in doubt, in Markdown; part of a Campaign's Guidelines."""
     retired: _builtins.bool
     """Retired concepts stay on old items and are offered no more."""
+    @_builtins.property
+    def keypoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Its skeleton: the names that keypoints of the concept have, such as "left_knee"; each once. A concept without a skeleton takes no
+        keypoints. Names are added, and removed only while no item has the concept.
+        """
+
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         display_name: _builtins.str = ...,
         description: _builtins.str = ...,
-        parent: _builtins.str = ...,
         retired: _builtins.bool = ...,
+        keypoints: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "display_name", b"display_name", "id", b"id", "parent", b"parent", "retired", b"retired"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "display_name", b"display_name", "id", b"id", "keypoints", b"keypoints", "retired", b"retired"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -69,8 +69,8 @@ class TaxonomyServiceServicer:
     """
 
     def CreateTaxonomy(self, request, context):
-        """Creates a Taxonomy. Errors: ALREADY_EXISTS taxonomy_id is taken; INVALID_ARGUMENT TAXONOMY_INVALID an id appears twice
-        or a parent is no concept.
+        """Creates a Taxonomy. Errors: ALREADY_EXISTS taxonomy_id is taken; INVALID_ARGUMENT TAXONOMY_INVALID an id or a
+        keypoint of one concept appears twice.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -91,7 +91,7 @@ class TaxonomyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateTaxonomy(self, request, context):
-        """Changes the fields of update_mask (display_name, concepts; a concept in use cannot be removed, only retired). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change, TAXONOMY_INVALID.
+        """Changes the fields of update_mask (display_name, concepts; a concept in use cannot be removed, only retired, and keeps its keypoints). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change, TAXONOMY_INVALID, CONCEPT_IN_USE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,15 +36,15 @@ class TaxonomyServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TaxonomyServiceAsyncStub: ...
     CreateTaxonomy: _grpc.UnaryUnaryMultiCallable[_taxonomy_service_pb2.CreateTaxonomyRequest, _taxonomy_pb2.Taxonomy]
-    """Creates a Taxonomy. Errors: ALREADY_EXISTS taxonomy_id is taken; INVALID_ARGUMENT TAXONOMY_INVALID an id appears twice
-    or a parent is no concept.
+    """Creates a Taxonomy. Errors: ALREADY_EXISTS taxonomy_id is taken; INVALID_ARGUMENT TAXONOMY_INVALID an id or a
+    keypoint of one concept appears twice.
     """
     GetTaxonomy: _grpc.UnaryUnaryMultiCallable[_taxonomy_service_pb2.GetTaxonomyRequest, _taxonomy_pb2.Taxonomy]
     """Returns one Taxonomy. Errors: NOT_FOUND."""
     ListTaxonomies: _grpc.UnaryUnaryMultiCallable[_taxonomy_service_pb2.ListTaxonomiesRequest, _taxonomy_service_pb2.ListTaxonomiesResponse]
     """Lists Taxonomies by name. Errors: INVALID_ARGUMENT page_token."""
     UpdateTaxonomy: _grpc.UnaryUnaryMultiCallable[_taxonomy_service_pb2.UpdateTaxonomyRequest, _taxonomy_pb2.Taxonomy]
-    """Changes the fields of update_mask (display_name, concepts; a concept in use cannot be removed, only retired). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change, TAXONOMY_INVALID."""
+    """Changes the fields of update_mask (display_name, concepts; a concept in use cannot be removed, only retired, and keeps its keypoints). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change, TAXONOMY_INVALID, CONCEPT_IN_USE."""
     DeleteTaxonomy: _grpc.UnaryUnaryMultiCallable[_taxonomy_service_pb2.DeleteTaxonomyRequest, _empty_pb2.Empty]
     """Deletes one Taxonomy. Errors: NOT_FOUND; FAILED_PRECONDITION a dataset uses it."""
 
@@ -54,15 +54,15 @@ class TaxonomyServiceAsyncStub(TaxonomyServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateTaxonomy: _aio.UnaryUnaryMultiCallable[_taxonomy_service_pb2.CreateTaxonomyRequest, _taxonomy_pb2.Taxonomy]  # type: ignore[assignment]
-    """Creates a Taxonomy. Errors: ALREADY_EXISTS taxonomy_id is taken; INVALID_ARGUMENT TAXONOMY_INVALID an id appears twice
-    or a parent is no concept.
+    """Creates a Taxonomy. Errors: ALREADY_EXISTS taxonomy_id is taken; INVALID_ARGUMENT TAXONOMY_INVALID an id or a
+    keypoint of one concept appears twice.
     """
     GetTaxonomy: _aio.UnaryUnaryMultiCallable[_taxonomy_service_pb2.GetTaxonomyRequest, _taxonomy_pb2.Taxonomy]  # type: ignore[assignment]
     """Returns one Taxonomy. Errors: NOT_FOUND."""
     ListTaxonomies: _aio.UnaryUnaryMultiCallable[_taxonomy_service_pb2.ListTaxonomiesRequest, _taxonomy_service_pb2.ListTaxonomiesResponse]  # type: ignore[assignment]
     """Lists Taxonomies by name. Errors: INVALID_ARGUMENT page_token."""
     UpdateTaxonomy: _aio.UnaryUnaryMultiCallable[_taxonomy_service_pb2.UpdateTaxonomyRequest, _taxonomy_pb2.Taxonomy]  # type: ignore[assignment]
-    """Changes the fields of update_mask (display_name, concepts; a concept in use cannot be removed, only retired). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change, TAXONOMY_INVALID."""
+    """Changes the fields of update_mask (display_name, concepts; a concept in use cannot be removed, only retired, and keeps its keypoints). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change, TAXONOMY_INVALID, CONCEPT_IN_USE."""
     DeleteTaxonomy: _aio.UnaryUnaryMultiCallable[_taxonomy_service_pb2.DeleteTaxonomyRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Deletes one Taxonomy. Errors: NOT_FOUND; FAILED_PRECONDITION a dataset uses it."""
 
@@ -75,8 +75,8 @@ class TaxonomyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _taxonomy_service_pb2.CreateTaxonomyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_taxonomy_pb2.Taxonomy, _abc.Awaitable[_taxonomy_pb2.Taxonomy]]:
-        """Creates a Taxonomy. Errors: ALREADY_EXISTS taxonomy_id is taken; INVALID_ARGUMENT TAXONOMY_INVALID an id appears twice
-        or a parent is no concept.
+        """Creates a Taxonomy. Errors: ALREADY_EXISTS taxonomy_id is taken; INVALID_ARGUMENT TAXONOMY_INVALID an id or a
+        keypoint of one concept appears twice.
         """
 
     @_abc_1.abstractmethod
@@ -101,7 +101,7 @@ class TaxonomyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _taxonomy_service_pb2.UpdateTaxonomyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_taxonomy_pb2.Taxonomy, _abc.Awaitable[_taxonomy_pb2.Taxonomy]]:
-        """Changes the fields of update_mask (display_name, concepts; a concept in use cannot be removed, only retired). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change, TAXONOMY_INVALID."""
+        """Changes the fields of update_mask (display_name, concepts; a concept in use cannot be removed, only retired, and keeps its keypoints). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change, TAXONOMY_INVALID, CONCEPT_IN_USE."""
 
     @_abc_1.abstractmethod
     def DeleteTaxonomy(

@@ -29,7 +29,9 @@ class WatchEventsRequest(_message.Message):
     parent: _builtins.str
     @_builtins.property
     def type_prefixes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only types that begin with one of these, such as "vesta.training.". Empty gives all but prediction.made."""
+        """Only types that begin with one of these, such as "vesta.training.". Empty gives all but prediction.made.
+        Annotators never get prediction.made and observation.made.
+        """
 
     def __init__(
         self,

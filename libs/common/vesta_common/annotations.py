@@ -1,0 +1,123 @@
+"""What annotations of one item must satisfy: one set of rules, reasons and messages for every way in. Pure.
+
+Answers, reviews, imports, direct annotations and events are all checked here, against the item's image and the taxonomy as it is now.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vesta_contracts.common.v1 import Annotation, Media
+from vesta_contracts.datasets.v1 import AnnotationList, Concept, Taxonomy
+
+from vesta_common.errors import InvalidArgument, Violation
+from vesta_common.image_labels import image_labels
+from vesta_common.shapes import find_flaw, lies_on
+from vesta_common.validation import validate
+
+ANNOTATIONS_BYTES_MAX = 900_000
+"""Of one item. The event that carries them may have 1,000,000, with the names of those who agreed."""
+_CLIP_SHAPES = {"track", "temporal_segment"}
+_FLAW_REASONS = {None: "SHAPE_MISSING", "mask": "MASK_RUNS_WRONG"}
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What annotations of one item are checked against.
+
+    Attributes:
+        taxonomy: of the item's dataset, as it is now. Retired concepts are still concepts: they stay on old items.
+        media: the item's image; its width, height and MIME type count.
+        multi_label: whether several image labels are allowed.
+        asked: the concepts that an answer may have; None where all of the taxonomy may.
+        asked_by: the campaign that asks, for messages.
+    """
+
+    taxonomy: Taxonomy
+    media: Media
+    multi_label: bool
+    asked: Sequence[str] | None = None
+    asked_by: str = ""
+
+
+def check_annotations(annotations: Sequence[Annotation], terms: Terms, field: str) -> None:
+    """Accepts annotations that satisfy every rule. None at all say "none of the concepts".
+
+    Args:
+        field: where they are in the request, such as `items[3].annotations`.
+
+    Raises:
+        InvalidArgument: names the first that does not, and what would be right. The reasons are listed at
+            `vesta.common.v1.Annotation`; CONCEPT_NOT_ASKED comes only where `terms.asked` is given.
+    """
+    check_shapes(annotations, terms.media, field)
+    concepts = {concept.id: concept for concept in terms.taxonomy.concepts}
+    asked = None if terms.asked is None else set(terms.asked)
+    for index, annotation in enumerate(annotations):
+        where = f"{field}[{index}]"
+        concept = concepts.get(annotation.concept)
+        if concept is None:
+            what = f"has {annotation.concept!r}, which is no concept of {terms.taxonomy.name}; add it there first"
+            raise _refusal(where, what, "CONCEPT_UNKNOWN")
+        if asked is not None and annotation.concept not in asked:
+            what = f"has {annotation.concept!r}, which {terms.asked_by} does not ask for"
+            raise _refusal(where, what, "CONCEPT_NOT_ASKED")
+        _check_keypoints(annotation, concept, where)
+    labels = image_labels(annotations) or ()
+    if len(labels) > 1 and not terms.multi_label:
+        raise _refusal(field, f"has the labels {', '.join(labels)} where one is allowed", "LABEL_NOT_SINGLE")
+
+
+def check_shapes(annotations: Sequence[Annotation], media: Media, field: str) -> None:
+    """Accepts annotations whose shapes are sound and fit the image, whatever their concepts.
+
+    Raises:
+        InvalidArgument: see `check_annotations`.
+    """
+    _check_fields(annotations, field)
+    for index, annotation in enumerate(annotations):
+        _check_shape(annotation, media, f"{field}[{index}]")
+
+
+def _check_fields(annotations: Sequence[Annotation], field: str) -> None:
+    """The rules on the fields, which imports and events have not been through, and the size of all together."""
+    size_bytes = sum(annotation.ByteSize() for annotation in annotations)
+    if size_bytes > ANNOTATIONS_BYTES_MAX:
+        what = f"has {size_bytes} bytes of {ANNOTATIONS_BYTES_MAX}; draw with fewer points, or masks with longer runs"
+        raise _refusal(field, what, "EVENT_TOO_LARGE")
+    try:
+        validate(AnnotationList(annotations=annotations))
+    except InvalidArgument as error:
+        broken = [
+            Violation(field + violation.field.removeprefix("annotations"), violation.description)
+            for violation in error.violations
+        ]
+        raise InvalidArgument(
+            f"{broken[0].field} {broken[0].description}", reason=error.reason, violations=broken
+        ) from None
+
+
+def _check_shape(annotation: Annotation, media: Media, where: str) -> None:
+    kind = annotation.WhichOneof("shape")
+    if kind in _CLIP_SHAPES and media.mime_type.startswith("image/"):
+        raise _refusal(where, f"has a {kind}, and an image has no time; draw a box or a polygon", "SHAPE_NEEDS_CLIP")
+    mask = annotation.mask
+    if kind == "mask" and (mask.width_px, mask.height_px) != (media.width_px, media.height_px):
+        what = f"has a mask of {mask.width_px} x {mask.height_px} pixels; the image has {media.width_px} x {media.height_px}"
+        raise _refusal(where, what, "MASK_SIZE_WRONG")
+    if flaw := find_flaw(annotation):
+        raise _refusal(where, flaw, _FLAW_REASONS.get(kind, "SHAPE_INVALID"))
+    if not lies_on(annotation, media.width_px, media.height_px):
+        what = f"lies outside the image of {media.width_px} x {media.height_px} pixels"
+        raise _refusal(where, what, "SHAPE_OUTSIDE_IMAGE")
+
+
+def _check_keypoints(annotation: Annotation, concept: Concept, where: str) -> None:
+    for point in annotation.keypoints.points:
+        if point.label not in concept.keypoints:
+            known = ", ".join(concept.keypoints)
+            what = f"has the keypoint {point.label!r}; {concept.id!r} has " + (known or "no skeleton in the taxonomy")
+            raise _refusal(where, what, "KEYPOINT_UNKNOWN")
+
+
+def _refusal(field: str, what: str, reason: str) -> InvalidArgument:
+    return InvalidArgument(f"{field} {what}", reason=reason, violations=[Violation(field, what)])

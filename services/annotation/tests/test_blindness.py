@@ -1,0 +1,112 @@
+"""Whoever answers a blind task does not see what a model thinks of its item, in that task or in any other."""
+
+import pytest
+from annotation_builders import CAMPAIGN, PROJECT, FakeItems, Service, item, label, member
+from vesta_common import trace
+from vesta_contracts.annotation.v1 import (
+    BatchCreateTasksRequest,
+    CancelTaskRequest,
+    GetTaskRequest,
+    LeasePurpose,
+    LeaseTasksRequest,
+    ListTasksRequest,
+    ReleaseTaskRequest,
+    RenewLeaseRequest,
+    Review,
+    Task,
+)
+
+VERSION = f"{PROJECT}/models/vans/versions/3"
+PROMPTS = {"pre_annotations": [label("van", score=0.5)], "model_version": VERSION, "selection_reason": "unsure"}
+OTHER = f"{PROJECT}/campaigns/other"
+
+
+def is_prompted(task: Task) -> bool:
+    """Whether it says anything of a model; all or nothing."""
+    said = [bool(task.pre_annotations), bool(task.model_version), bool(task.selection_reason)]
+    assert len(set(said)) == 1
+    return said[0]
+
+
+def readings(annotation: Service, task: Task, name: str, role: str) -> dict[str, Task]:
+    """The task through every call that answers it to somebody who keeps it to answer it."""
+
+    with trace.calling(member(name), role):
+        leased = annotation.tasks.LeaseTasks(
+            LeaseTasksRequest(parent=CAMPAIGN, purpose=LeasePurpose.LEASE_PURPOSE_ANNOTATE, count=100)
+        ).tasks
+        return {
+            "lease": next(one for one in leased if one.name == task.name),
+            "renew": annotation.tasks.RenewLease(RenewLeaseRequest(name=task.name)),
+            "get": annotation.tasks.GetTask(GetTaskRequest(name=task.name)),
+            "list": next(
+                one
+                for one in annotation.tasks.ListTasks(ListTasksRequest(parent=CAMPAIGN)).tasks
+                if one.name == task.name
+            ),
+            "release": annotation.tasks.ReleaseTask(ReleaseTaskRequest(name=task.name)),
+        }
+
+
+def test_an_annotator_reads_a_task_of_the_control_arm_without_what_the_model_thinks(annotation: Service) -> None:
+    annotation.has_campaign()
+    (blind,) = annotation.has_tasks("blind", control=True, **PROMPTS)
+    (shown,) = annotation.has_tasks("shown", **PROMPTS)
+    for call, task in readings(annotation, blind, "ada", "annotator").items():
+        assert not is_prompted(task), call
+    for call, task in readings(annotation, shown, "ada", "annotator").items():
+        assert is_prompted(task), call
+
+
+def test_a_task_on_the_test_side_is_blind_whoever_made_it_with_a_suggestion(
+    annotation: Service, items: FakeItems
+) -> None:
+    items.test.add(item("tested"))
+    annotation.has_campaign()
+    (task,) = annotation.has_tasks("tested", **PROMPTS)
+    assert task.blind
+    assert not any(is_prompted(found) for found in readings(annotation, task, "ada", "annotator").values())
+
+
+def test_reviewers_see_what_the_model_thinks_but_not_of_what_they_answer_themselves(annotation: Service) -> None:
+    annotation.has_campaign()
+    (task,) = annotation.has_tasks("blind", control=True, **PROMPTS)
+    found = {call: is_prompted(one) for call, one in readings(annotation, task, "rosa", "reviewer").items()}
+    assert found == {"lease": False, "renew": False, "get": True, "list": True, "release": True}
+    assert is_prompted(annotation.task(task))  # as services read it
+
+
+def test_another_task_about_the_same_item_does_not_tell_either_while_the_blind_one_is_open(annotation: Service) -> None:
+    annotation.has_campaign()
+    annotation.has_campaign("other")
+    (shown,) = annotation.has_tasks("one", **PROMPTS)
+    request = BatchCreateTasksRequest(parent=OTHER, tasks=[Task(item=item("one"), control=True)])
+    (blind,) = annotation.tasks.BatchCreateTasks(request).tasks
+    assert not any(is_prompted(found) for found in readings(annotation, shown, "ada", "annotator").values())
+    annotation.tasks.CancelTask(CancelTaskRequest(name=blind.name))
+    assert all(is_prompted(found) for found in readings(annotation, shown, "ada", "annotator").values())
+
+
+def test_a_blind_task_that_a_reviewer_sends_back_is_blind_still(annotation: Service) -> None:
+    annotation.has_campaign(review_share=1)
+    (task,) = annotation.has_tasks("one", control=True, **PROMPTS)
+
+    def is_seen_by_ada() -> bool:
+        with trace.calling(member("ada"), "annotator"):
+            return is_prompted(annotation.tasks.GetTask(GetTaskRequest(name=task.name)))
+
+    annotation.answer("ada", task, "van")
+    assert annotation.task(task).state == Task.IN_REVIEW
+    assert not is_seen_by_ada()
+    assert is_prompted(annotation.lease_to_review("rosa")[0])
+    annotation.review("rosa", task, Review.REJECT, comment="look again")
+    assert not is_seen_by_ada()
+
+
+@pytest.mark.parametrize("role", ["annotator", "reviewer"])
+def test_the_etag_of_a_task_does_not_tell_what_is_left_out(annotation: Service, role: str) -> None:
+    annotation.has_campaign()
+    (task,) = annotation.has_tasks("one", control=True, **PROMPTS)
+    with trace.calling(member("ada"), role):
+        found = annotation.tasks.GetTask(GetTaskRequest(name=task.name))
+    assert (found.etag == task.etag) == (role == "reviewer")

@@ -1,0 +1,75 @@
+"""What answers are checked against, asked of the datasets service each time: taxonomies change while experts work."""
+
+from vesta_common.annotations import Terms
+from vesta_common.errors import FailedPrecondition, NotFound
+from vesta_contracts.annotation.v1 import Campaign, Task
+from vesta_contracts.common.v1 import Media
+from vesta_contracts.datasets.v1 import (
+    Dataset,
+    DatasetServiceStub,
+    DatasetView,
+    GetDatasetRequest,
+    GetItemRequest,
+    GetTaxonomyRequest,
+    ItemServiceStub,
+    Taxonomy,
+    TaxonomyServiceStub,
+)
+
+
+class TermsSource:
+    """Asks the datasets service. Call it outside of any transaction."""
+
+    def __init__(self, datasets: DatasetServiceStub, taxonomies: TaxonomyServiceStub, items: ItemServiceStub) -> None:
+        self._datasets = datasets
+        self._taxonomies = taxonomies
+        self._items = items
+
+    def of(self, task: Task, campaign: Campaign) -> Terms:
+        """What answers to a task must satisfy now.
+
+        Raises:
+            FailedPrecondition: DATASET_GONE.
+        """
+        dataset, taxonomy = self.describe(campaign)
+        return Terms(
+            taxonomy=taxonomy,
+            media=self._media(task),
+            multi_label=campaign.multi_label and dataset.multi_label,
+            asked=campaign.concepts,
+            asked_by=campaign.name,
+        )
+
+    def describe(self, campaign: Campaign) -> tuple[Dataset, Taxonomy]:
+        """A campaign's dataset, without counts, and its taxonomy.
+
+        Raises:
+            FailedPrecondition: DATASET_GONE.
+        """
+        try:
+            return self.look_up(campaign.dataset)
+        except NotFound as error:
+            raise _gone(campaign.dataset) from error
+
+    def look_up(self, name: str) -> tuple[Dataset, Taxonomy]:
+        """A dataset, without counts, and its taxonomy. Raises NotFound."""
+        wanted = GetDatasetRequest(name=name, view=DatasetView.DATASET_VIEW_BASIC)
+        dataset = self._datasets.GetDataset(wanted)
+        return dataset, self._taxonomies.GetTaxonomy(GetTaxonomyRequest(name=dataset.taxonomy))
+
+    def _media(self, task: Task) -> Media:
+        """The size and type of a task's image; tasks made before they carried it have it looked up."""
+        if task.width_px and task.height_px:
+            return Media(width_px=task.width_px, height_px=task.height_px, mime_type=task.mime_type)
+        try:
+            return self._items.GetItem(GetItemRequest(name=task.item)).media
+        except NotFound as error:
+            raise _gone(task.item) from error
+
+
+def _gone(name: str) -> FailedPrecondition:
+    return FailedPrecondition(
+        f"{name} is deleted, and nothing can be accepted for it any more; cancel the task, or close the campaign",
+        reason="DATASET_GONE",
+        metadata={"name": name},
+    )

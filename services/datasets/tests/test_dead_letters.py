@@ -1,0 +1,116 @@
+"""An answer that breaks a rule becomes a dead letter with the reason; replayed, it does not overwrite what was decided since."""
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from datasets_builders import PROJECT, Datasets, a_medium, says
+from kafka import KafkaProducer
+from vesta_common import dead_letters
+from vesta_common.broker import open_producer
+from vesta_common.consumer import Consumer, KafkaOptions
+from vesta_common.events import encode_headers, new_event
+from vesta_contracts.annotation.v1 import TaskAccepted
+from vesta_contracts.common.v1 import Annotation, PixelBox
+from vesta_contracts.datasets.v1 import Concept, GetItemRequest, Taxonomy, UpdateTaxonomyRequest
+from vesta_datasets.events import Reactions
+
+TOPIC = "vesta.annotation.task.v1"
+DEAD_TOPIC = "vesta.datasets.dead_letter.v1"
+TASK = f"{PROJECT}/campaigns/vans/tasks"
+PATIENCE = timedelta(seconds=60)
+
+
+class Broker:
+    """The broker, and the datasets service's consumer of answers."""
+
+    def __init__(self, datasets: Datasets, bootstrap: str, prefix: str) -> None:
+        self.options = KafkaOptions(bootstrap, prefix, timedelta(seconds=2))
+        self.producer: KafkaProducer = open_producer(bootstrap)
+        handlers = Reactions(datasets.store).label_handlers()
+        self.consumer = Consumer("datasets", "labels", handlers, datasets.store.postgres, self.options)
+
+    def publish(self, item: str, task: str, accept_time: datetime, *annotations: Annotation) -> None:
+        """An answer that was accepted at some time arrives."""
+        told = TaskAccepted(task=f"{TASK}/{task}", item=item, annotations=annotations)
+        told.accept_time.FromDatetime(accept_time)
+        event = new_event("annotation", told.task, told, datetime.now(UTC))
+        self.producer.send(
+            self.options.topic_prefix + TOPIC,
+            value=event.value,
+            key=event.subject.encode(),
+            headers=encode_headers(event),
+        ).get(timeout=20)
+
+    def letters(self) -> list[str]:
+        """The reasons of the dead letters."""
+        letters = dead_letters.read(self.options.bootstrap, self.options.topic_prefix + DEAD_TOPIC)
+        return [letter.reason for letter in letters]
+
+    def replay(self) -> int:
+        """Publishes the dead letters again; answers how many."""
+        topic = self.options.topic_prefix + DEAD_TOPIC
+        return dead_letters.replay(self.options.bootstrap, topic, f"{topic}.replay").published
+
+
+@pytest.fixture
+def broker(
+    datasets: Datasets, kafka_bootstrap: str, kafka_topic_prefix: str, create_topics: Callable[..., None]
+) -> Iterator[Broker]:
+    create_topics(TOPIC)
+    create_topics(DEAD_TOPIC)
+    broker = Broker(datasets, kafka_bootstrap, kafka_topic_prefix)
+    broker.consumer.start()
+    yield broker
+    broker.consumer.stop(timedelta(seconds=10))
+    broker.producer.close(timeout=1)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE.total_seconds()
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def concepts_of(datasets: Datasets, item: str) -> list[str]:
+    return [one.concept for one in datasets.items.GetItem(GetItemRequest(name=item)).accepted.annotations]
+
+
+def test_a_replayed_answer_is_kept_where_nothing_newer_is_and_overwrites_nothing_that_is(
+    datasets: Datasets, broker: Broker
+) -> None:
+    noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    newer, lone = (one.name for one in datasets.add(datasets.a_dataset(), a_medium(1), a_medium(2)))
+    for item, task in ((newer, "1"), (lone, "2")):
+        broker.publish(item, task, noon, *says("bus"))  # which the taxonomy does not know
+    broker.publish(newer, "3", noon + timedelta(seconds=1), *says("car"))
+    wait_until(lambda: concepts_of(datasets, newer) == ["car"])
+    wait_until(lambda: len(broker.letters()) == 2)
+    assert {reason.partition(":")[0] for reason in broker.letters()} == {"CONCEPT_UNKNOWN"}
+    concepts = [Concept(id=name) for name in ("van", "car", "bus")]
+    taxonomy = Taxonomy(name=f"{PROJECT}/taxonomies/vehicles", concepts=concepts)
+    datasets.taxonomies.UpdateTaxonomy(UpdateTaxonomyRequest(taxonomy=taxonomy))
+    assert broker.replay() == 2
+    broker.publish(lone, "0", noon - timedelta(seconds=1), *says("van"))  # of the same partition: handled after them
+    wait_until(lambda: concepts_of(datasets, lone) == ["bus"])
+    with datasets.store.postgres.transaction() as connection:
+        wait_until(lambda: connection.execute("SELECT count(*) AS n FROM inbox").fetchone()["n"] == 4)  # type: ignore[index]
+    assert (concepts_of(datasets, newer), concepts_of(datasets, lone)) == (["car"], ["bus"])
+    assert len(broker.letters()) == 2
+
+
+def test_an_older_answer_whose_shape_does_not_fit_is_set_aside_with_the_reason_and_others_go_on(
+    datasets: Datasets, broker: Broker
+) -> None:
+    now = datetime.now(UTC)
+    wrong, right = (one.name for one in datasets.add(datasets.a_dataset(), a_medium(1), a_medium(2)))
+    broker.publish(wrong, "1", now, Annotation(concept="van", box=PixelBox(x_max_px=999, y_max_px=9)))
+    broker.publish(right, "2", now, *says("van"))
+    wait_until(lambda: concepts_of(datasets, right) == ["van"])
+    wait_until(lambda: len(broker.letters()) == 1)
+    assert broker.letters() == [
+        "SHAPE_OUTSIDE_IMAGE: annotations[0] lies outside the image of 64 x 48 pixels",
+    ]
+    assert not datasets.items.GetItem(GetItemRequest(name=wrong)).HasField("accepted")

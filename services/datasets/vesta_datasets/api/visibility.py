@@ -1,0 +1,61 @@
+"""What annotators see of an item: not what a model says of it, for that is what their answers are to check."""
+
+from collections.abc import Iterable
+
+from vesta_common import trace
+from vesta_common.errors import InvalidArgument, PermissionDenied
+from vesta_common.etags import with_etag
+from vesta_common.filters import Where
+from vesta_common.messages import without
+from vesta_contracts.datasets.v1 import Item
+
+from vesta_datasets.filtering import item_filter
+
+_ANSWERING_ROLE = "annotator"
+
+
+def visible(items: Iterable[Item]) -> list[Item]:
+    """The items as the caller may see them: an annotator without scores. The etag follows from what is left."""
+    if _sees_predictions():
+        return list(items)
+    return [with_etag(without(item, "scores")) for item in items]
+
+
+def visible_filter(text: str) -> Where:
+    """The condition that a filter states, for a caller who may see what it asks about.
+
+    Raises:
+        InvalidArgument: FILTER_INVALID.
+        PermissionDenied: PREDICTION_HIDDEN.
+    """
+    where = item_filter(text)
+    if not _sees_predictions():
+        try:
+            item_filter(text, predictions=False)
+        except InvalidArgument as error:
+            raise _hidden("filter by something else than what a model says of items") from error
+    return where
+
+
+def check_sees_predictions(fix: str) -> None:
+    """Accepts a caller who may see what a model makes of an item.
+
+    Args:
+        fix: what would work for others.
+
+    Raises:
+        PermissionDenied: PREDICTION_HIDDEN.
+    """
+    if not _sees_predictions():
+        raise _hidden(fix)
+
+
+def _sees_predictions() -> bool:
+    return trace.role() != _ANSWERING_ROLE
+
+
+def _hidden(fix: str) -> PermissionDenied:
+    return PermissionDenied(
+        f"annotators do not see what a model makes of items, for their answers check it; {fix}, or ask an owner for another role",
+        reason="PREDICTION_HIDDEN",
+    )
