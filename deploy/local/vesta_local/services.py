@@ -48,7 +48,7 @@ _BEHIND_THE_GATEWAY = (
     Service("training", peers=("datasets", "serving"), settings={"WORK_FOLDER": "{data}/training"}),
     Service("serving", peers=("datasets", "training"), settings={"TRITON_ADDRESS": "{inference}"}),
     Service("pipelining", peers=("serving", "connection"), settings={"KAFKA_FETCH_WAIT_MS": str(FRAME_FETCH_WAIT_MS)}),
-    Service("conductor", peers=("datasets", "annotation", "training", "serving")),
+    Service("conductor", peers=("datasets", "annotation", "training", "serving", "connection", "pipelining")),
 )
 SERVICES = (
     *_BEHIND_THE_GATEWAY,

@@ -15,7 +15,13 @@ from vesta.cli.fields import mask_of, read_fields, set_field
 from vesta.cli.main import cli
 from vesta.cli.render import show, show_all
 from vesta.cli.settings import find_connection
-from vesta_contracts.conductor.v1 import Loop, LoopStatus
+from vesta_contracts.conductor.v1 import (
+    Loop,
+    LoopStatus,
+    Project,
+    ProjectServiceServicer,
+    add_ProjectServiceServicer_to_server,
+)
 from vesta_contracts.connection.v1 import SourceServiceServicer, UploadItemResponse, add_SourceServiceServicer_to_server
 from vesta_contracts.datasets.v1 import (
     Dataset,
@@ -195,8 +201,19 @@ def test_the_help_lists_the_journeys() -> None:
     assert all(word in shown for word in ("sync", "upload", "predict", "loop", "import"))
 
 
-class Doors(SourceServiceServicer, DeploymentServiceServicer, DatasetServiceServicer, ModelServiceServicer):
-    """Takes uploads, tags images, deletes datasets; refuses what is called broken."""
+class Doors(
+    SourceServiceServicer,
+    DeploymentServiceServicer,
+    DatasetServiceServicer,
+    ModelServiceServicer,
+    ProjectServiceServicer,
+):
+    """Takes uploads, tags images, deletes datasets, and projects with force; refuses what is called broken."""
+
+    def DeleteProject(self, request, context):
+        if not request.force:
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"{request.name} holds 2 datasets")
+        return Project(name=request.name, state=Project.DELETING)
 
     def UploadItem(self, request_iterator, context):
         first = next(request_iterator)
@@ -237,6 +254,7 @@ def vesta(tmp_path: Path) -> Iterator[Callable[..., Result]]:
     add_DeploymentServiceServicer_to_server(doors, server)
     add_DatasetServiceServicer_to_server(doors, server)
     add_ModelServiceServicer_to_server(doors, server)
+    add_ProjectServiceServicer_to_server(doors, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     for name, size in (("a.jpg", 3), ("broken.jpg", 4)):
@@ -273,6 +291,20 @@ def test_what_has_something_below_it_is_deleted_by_force(vesta: Callable[..., Re
     refused = vesta("delete", "projects/acme/models/vans")
     assert (refused.exit_code != 0, "set force" in str(refused.exception)) == (True, True)
     assert vesta("delete", "projects/acme/models/vans", "--force").exit_code == 0
+
+
+def test_a_project_is_deleted_with_force_and_refused_without(vesta: Callable[..., Result]) -> None:
+    refused = vesta("delete", "projects/acme")
+    assert refused.exit_code != 0
+    assert "holds 2 datasets" in str(refused.exception)
+    done = vesta("delete", "projects/acme", "--force")
+    assert (done.exit_code, done.stderr.strip()) == (0, "deleting projects/acme")
+
+
+def test_force_is_refused_where_nothing_needs_it(vesta: Callable[..., Result]) -> None:
+    refused = vesta("delete", "projects/acme/datasets/d", "--force")
+    assert refused.exit_code != 0
+    assert "leave it out" in str(refused.exception)
 
 
 def test_labels_are_told_beside_their_file(vesta: Callable[..., Result], tmp_path: Path) -> None:

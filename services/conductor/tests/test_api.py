@@ -19,6 +19,7 @@ from vesta_common.validation import validate
 from vesta_conductor import store
 from vesta_conductor.api.loop_service import LoopService
 from vesta_conductor.api.project_service import ProjectService
+from vesta_conductor.deletion import Deletions
 from vesta_conductor.names import LoopNames
 from vesta_conductor.reconcile import reconcile
 from vesta_conductor.situation import Command, Outcome
@@ -69,7 +70,8 @@ def conductor(postgres_url: str, postgres_schema: str) -> Iterator[Conductor]:
     clock = ManualClock()
     asked: list[str] = []
     peers = SimulatedPlatform(clock, random.Random(0)).peers(before=asked.append)
-    server = Server("conductor", "127.0.0.1:0", [ProjectService(postgres, clock), LoopService(postgres, peers, clock)])
+    projects = ProjectService(postgres, Deletions(postgres, (), clock), clock)
+    server = Server("conductor", "127.0.0.1:0", [projects, LoopService(postgres, peers, clock)])
     server.start()
     channel: grpc.Channel = open_channel(server.address, "tests")
     yield Conductor(ProjectServiceStub(channel), LoopServiceStub(channel), postgres, clock, asked)

@@ -16,6 +16,7 @@ from vesta_common.events import decode, encode_headers, new_event
 from vesta_common.server import Server
 from vesta_common.service import App, stop_app
 from vesta_conductor.app import build
+from vesta_conductor.contents import PEERS
 from vesta_conductor.settings import Settings
 from vesta_contracts.conductor.v1 import (
     CreateLoopRequest,
@@ -102,7 +103,7 @@ def start(
     running: list[tuple[App, Server]] = []
 
     def start() -> tuple[App, Server]:
-        peers = {f"{peer}_address": peers_address for peer in ("datasets", "annotation", "training", "serving")}
+        peers = {f"{peer}_address": peers_address for peer in PEERS}
         app = build(Settings(**service_settings("conductor"), **peers))
         server = Server("conductor", "127.0.0.1:0", app.servicers, app.registry)
         for component in app.components:

@@ -7,8 +7,11 @@ from vesta_common.outbox import Relay
 from vesta_common.postgres import Postgres
 from vesta_common.service import App, Loop, new_registry
 
+from vesta_conductor import deletion
 from vesta_conductor.api.loop_service import LoopService
 from vesta_conductor.api.project_service import ProjectService
+from vesta_conductor.contents import PEERS, contents
+from vesta_conductor.deletion import Deletions
 from vesta_conductor.driver import Driver
 from vesta_conductor.events import Reactions
 from vesta_conductor.metrics import ConductorMetrics
@@ -26,20 +29,19 @@ def build(settings: Settings) -> App:
     ).open()
     postgres.migrate("vesta_conductor", post=settings.post_migrations)
     clock, registry = SystemClock(), new_registry()
-    channels = {
-        peer: open_channel(getattr(settings, f"{peer}_address"), SERVICE)
-        for peer in ("datasets", "annotation", "training", "serving")
-    }
-    peers = Peers.over(**channels)
+    channels = {peer: open_channel(getattr(settings, f"{peer}_address"), SERVICE) for peer in PEERS}
+    peers = Peers.over(**{peer: channels[peer] for peer in ("datasets", "annotation", "training", "serving")})
+    deletions = Deletions(postgres, contents(channels), clock)
     metrics = ConductorMetrics(registry)
     driver = Driver(postgres, peers, clock, metrics)
     workers = [Worker(postgres, driver, clock, metrics) for _ in range(settings.workers)]
     kafka = KafkaOptions.of(settings)
     return App(
-        servicers=[ProjectService(postgres, clock), LoopService(postgres, peers, clock)],
+        servicers=[ProjectService(postgres, deletions, clock), LoopService(postgres, peers, clock)],
         components=[
             Relay(postgres, settings.kafka_bootstrap, settings.kafka_topic_prefix),
             *(Loop(f"worker-{number}", worker.step, IDLE) for number, worker in enumerate(workers)),
+            Loop("deletions", deletions.step, deletion.IDLE),
             Consumer(
                 SERVICE, "loops", Reactions(clock).handlers(), postgres, kafka, ConsumerMetrics(SERVICE, registry)
             ),

@@ -3,15 +3,43 @@ INSERT INTO projects (name, display_name, create_time, update_time) VALUES (:nam
 ON CONFLICT DO NOTHING;
 
 -- name: find_project^
-SELECT * FROM projects WHERE name = :name;
+SELECT * FROM projects WHERE name = :name AND state <> 'DELETED';
 
 -- name: lock_project^
-SELECT * FROM projects WHERE name = :name FOR UPDATE;
+SELECT * FROM projects WHERE name = :name AND state <> 'DELETED' FOR UPDATE;
 
 -- name: list_projects
 -- All of them where `names` is empty.
-SELECT * FROM projects WHERE name > :after AND (cardinality(:names::text[]) = 0 OR name = ANY (:names::text[]))
+SELECT * FROM projects
+WHERE name > :after AND (cardinality(:names::text[]) = 0 OR name = ANY (:names::text[]))
+    AND (:show_deleted OR state <> 'DELETED')
 ORDER BY name LIMIT :limit;
+
+-- name: begin_deletion!
+UPDATE projects SET state = 'DELETING', delete_time = :now, due_time = :now, message = :message, update_time = :now
+WHERE name = :name AND state = 'ACTIVE';
+
+-- name: claim_deletion^
+-- Takes the project whose next pass is due longest and hides it from other workers; should this one die, it is due again.
+WITH due AS (
+    SELECT name FROM projects WHERE state = 'DELETING' AND due_time <= :now ORDER BY due_time LIMIT 1 FOR UPDATE SKIP LOCKED
+)
+UPDATE projects SET due_time = :hidden_until FROM due WHERE projects.name = due.name RETURNING projects.*;
+
+-- name: put_deletion!
+UPDATE projects SET message = :message, due_time = :due_time, failures = :failures WHERE name = :name AND state = 'DELETING';
+
+-- name: end_deletion!
+UPDATE projects SET state = 'DELETED', display_name = '', message = '', update_time = :now WHERE name = :name AND state = 'DELETING';
+
+-- name: delete_loops_of_project!
+DELETE FROM loops WHERE project = :project;
+
+-- name: forget_deleted_loops_of_project!
+DELETE FROM deleted_loops WHERE starts_with(name, :project || '/');
+
+-- name: count_loops$
+SELECT count(*) FROM loops WHERE project = :project;
 
 -- name: update_project!
 UPDATE projects SET display_name = :display_name, update_time = :now WHERE name = :name;

@@ -14,4 +14,6 @@ class Settings(ServiceSettings):
     annotation_address: str = Field(description="HOST:PORT of the annotation service")
     training_address: str = Field(description="HOST:PORT of the training service")
     serving_address: str = Field(description="HOST:PORT of the serving service")
+    connection_address: str = Field(description="HOST:PORT of the connection service")
+    pipelining_address: str = Field(description="HOST:PORT of the pipelining service")
     workers: int = Field(2, ge=1, le=64, description="how many Loops are looked at at the same time")

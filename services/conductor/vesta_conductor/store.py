@@ -47,10 +47,44 @@ def find_project(connection: Connection, name: str, *, lock: bool = False) -> Pr
     return _project(row) if row else None
 
 
-def list_projects(connection: Connection, names: Sequence[str], after: str, limit: int) -> list[Project]:
+def list_projects(
+    connection: Connection, names: Sequence[str], after: str, limit: int, *, show_deleted: bool = False
+) -> list[Project]:
     """By name; only those of `names`, or all where that is empty."""
-    rows = queries.list_projects(connection, names=list(names), after=after, limit=limit)
+    rows = queries.list_projects(connection, names=list(names), after=after, limit=limit, show_deleted=show_deleted)
     return [_project(row) for row in rows]
+
+
+def begin_deletion(connection: Connection, name: str, message: str, now: datetime) -> None:
+    """Sets a Project that is ACTIVE to DELETING; its first pass is due at once."""
+    queries.begin_deletion(connection, name=name, message=message, now=now)
+
+
+def claim_deletion(connection: Connection, now: datetime, hidden_until: datetime) -> tuple[Project, int] | None:
+    """The Project whose next pass of deletion is due, and how many passes in a row failed; None where there is none."""
+    row = queries.claim_deletion(connection, now=now, hidden_until=hidden_until)
+    return (_project(row), row["failures"]) if row else None
+
+
+def put_deletion(connection: Connection, name: str, message: str, due_time: datetime, failures: int) -> None:
+    """Keeps what a pass of deletion left, and when the next one is due."""
+    queries.put_deletion(connection, name=name, message=message, due_time=due_time, failures=failures)
+
+
+def end_deletion(connection: Connection, name: str, now: datetime) -> None:
+    """Sets a Project of which nothing is left to DELETED."""
+    queries.end_deletion(connection, name=name, now=now)
+
+
+def delete_loops_of_project(connection: Connection, project: str) -> None:
+    """Removes all Loops of a Project, and what is remembered of those deleted before."""
+    queries.delete_loops_of_project(connection, project=project)
+    queries.forget_deleted_loops_of_project(connection, project=project)
+
+
+def count_loops(connection: Connection, project: str) -> int:
+    """How many Loops a Project has."""
+    return int(queries.count_loops(connection, project=project))
 
 
 def update_project(connection: Connection, project: Project, now: datetime) -> None:
@@ -248,8 +282,13 @@ def _loop(row: Any) -> Loop:
 
 
 def _project(row: Any) -> Project:
-    project = Project(name=row["name"], display_name=row["display_name"])
-    set_times(project, row, "create_time", "update_time")
+    project = Project(
+        name=row["name"],
+        display_name=row["display_name"],
+        state=Project.State.Value(row["state"]),
+        message=row["message"],
+    )
+    set_times(project, row, "create_time", "update_time", "delete_time")
     return project
 
 

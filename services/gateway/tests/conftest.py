@@ -16,7 +16,7 @@ from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.empty_pb2 import Empty
 from vesta_common import trace
 from vesta_common.clock import SystemClock
-from vesta_common.errors import NotFound, ResourceExhausted
+from vesta_common.errors import FailedPrecondition, NotFound, ResourceExhausted
 from vesta_common.server import Server
 from vesta_contracts.conductor.v1 import ListProjectsResponse, Project, ProjectServiceServicer
 from vesta_contracts.connection.v1 import SourceServiceServicer, UploadItemResponse
@@ -79,6 +79,13 @@ class Services(
         self.projects[project.name] = project
         return project
 
+    def DeleteProject(self, request: Any, context: Any) -> Project:
+        self._see(request, "DeleteProject")
+        if not request.force:
+            raise FailedPrecondition(f"{request.name} holds 2 datasets", reason="PROJECT_NOT_EMPTY")
+        self.projects[request.name].state = Project.DELETING
+        return self.projects[request.name]
+
     def GetProject(self, request: Any, context: Any) -> Project:
         self._see(request, "GetProject")
         if request.name not in self.projects:
@@ -88,7 +95,7 @@ class Services(
     def ListProjects(self, request: Any, context: Any) -> ListProjectsResponse:
         self._see(request, "ListProjects")
         names = list(request.names) or sorted(self.projects)
-        return ListProjectsResponse(projects=[self.projects[name] for name in names])
+        return ListProjectsResponse(projects=[self.projects[name] for name in names if name in self.projects])
 
     def CreateDataset(self, request: Any, context: Any) -> Dataset:
         self._see(request, "CreateDataset")

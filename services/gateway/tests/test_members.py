@@ -186,3 +186,54 @@ def test_the_use_of_a_key_is_noted(running):
         key = client.get("/v1/projects/acme/apiKeys").json()["apiKeys"][0]
 
     assert "lastUseTime" in key
+
+
+def test_a_project_that_is_deleted_loses_its_members_and_keys_at_once_and_gets_nothing_new(running):
+    key, other = running.member("acme", "owner"), running.member("other", "viewer")
+    with running.rest() as client:
+        refused = client.delete("/v1/projects/acme")
+        with running.rest(key) as owner:
+            before = owner.get("/v1/projects/acme/datasets").status_code
+        deleted = client.delete("/v1/projects/acme", params={"force": "true"})
+        members = client.get("/v1/projects/acme/members").json()
+        created = client.post("/v1/projects/acme/datasets", params={"datasetId": "d"}, json={})
+        joined = client.post("/v1/projects/acme/members", params={"memberId": "ada"}, json={"role": "ROLE_VIEWER"})
+        listed = client.get("/v1/projects/acme/datasets").status_code
+    with running.rest(key) as owner, running.rest(other) as viewer:
+        after = owner.get("/v1/projects/acme/datasets")
+        elsewhere = viewer.get("/v1/projects/other/datasets").status_code
+
+    assert (refused.status_code, reason(refused), before) == (400, "PROJECT_NOT_EMPTY", 200)
+    assert (deleted.status_code, deleted.json()["state"]) == (200, "DELETING")
+    assert (members.get("members", []), after.status_code) == ([], 401)
+    assert (created.status_code, reason(created)) == (400, "PROJECT_DELETING")
+    assert (joined.status_code, reason(joined)) == (400, "PROJECT_DELETING")
+    assert (listed, elsewhere) == (200, 200)
+
+
+def test_only_the_platforms_owner_deletes_projects(running):
+    with running.rest(running.member("acme", "owner")) as client:
+        answer = client.delete("/v1/projects/acme", params={"force": "true"})
+
+    assert (answer.status_code, reason(answer)) == (403, "ROLE_DENIED")
+
+
+@pytest.mark.parametrize("state", [Project.DELETING, Project.DELETED])
+def test_a_project_whose_deletion_this_gateway_missed_is_closed_all_the_same(running, state):
+    key = running.member("acme", "owner")
+    running.services.projects["projects/acme"].state = state  # the gateway was killed before it was told
+    with running.rest(key) as owner, running.rest() as client:
+        running.until(lambda: owner.get("/v1/projects/acme/datasets").status_code == 401, 20)
+        joined = client.post("/v1/projects/acme/apiKeys", json={"member": "projects/acme/members/owner"})
+
+    assert (joined.status_code, reason(joined)) == (400, "PROJECT_DELETING")
+
+
+def test_a_repeat_of_its_creation_opens_no_deleted_project_again(running):
+    running.member("acme", "owner")
+    with running.rest() as client:
+        client.delete("/v1/projects/acme", params={"force": "true"}).raise_for_status()
+        client.post("/v1/projects", params={"projectId": "acme"}, json={}).raise_for_status()
+        members = client.get("/v1/projects/acme/members").json()
+
+    assert members.get("members", []) == []

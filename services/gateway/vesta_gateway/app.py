@@ -34,7 +34,7 @@ from vesta_gateway.openapi import comments, describe
 from vesta_gateway.own import OwnBackend
 from vesta_gateway.pages import all_pages
 from vesta_gateway.parts import Parts
-from vesta_gateway.projects import Projects
+from vesta_gateway.projects import FOLLOW_INTERVAL, Projects
 from vesta_gateway.rest_door import RestDoor
 from vesta_gateway.routes import Routes
 from vesta_gateway.servers import GrpcServer, RestServer
@@ -124,7 +124,11 @@ class Gateway:
         await self._grpc.set_healthy(healthy=True)
         await self._rest.start()
         await self._grpc.start()
-        self._background = [asyncio.create_task(self._tell_health()), asyncio.create_task(self._prune())]
+        self._background = [
+            asyncio.create_task(self._tell_health()),
+            asyncio.create_task(self._prune()),
+            asyncio.create_task(self._follow_projects()),
+        ]
 
     async def stop(self) -> None:
         """Sends watchers home, refuses new calls, lets running ones finish for some seconds, then closes what was open."""
@@ -152,9 +156,13 @@ class Gateway:
             self._clock,
             time.monotonic,
         )
-        projects = Projects(
+        projects = self._projects = Projects(
             lambda project: store.add_first_owner(self._postgres, project, self._clock),
             lambda project: store.has_members(self._postgres, project),
+            lambda project: store.close_project(self._postgres, project, self._clock),
+            lambda: store.closed_projects(self._postgres),
+            lambda: store.projects_with_members(self._postgres),
+            authenticator.forget,
             self._remotes["conductor"],
             self._loop,
         )
@@ -178,6 +186,15 @@ class Gateway:
             self._loop.call_soon_threadsafe(self.watchers.publish, project, event)
         except RuntimeError:
             log.debug("event_after_stop")
+
+    async def _follow_projects(self) -> None:
+        """Closes projects that are being deleted, also where this process was killed when it should have."""
+        while True:
+            try:
+                await self._projects.follow()
+            except Exception as error:  # noqa: BLE001 - the store or the conductor is away: it is asked again
+                log.debug("projects_not_followed", error=str(error))
+            await asyncio.sleep(FOLLOW_INTERVAL.total_seconds())
 
     async def _tell_health(self) -> None:
         """Keeps the answer of gRPC's health check true."""

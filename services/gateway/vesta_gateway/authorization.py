@@ -74,8 +74,9 @@ RIGHTS: Mapping[str, Right] = {
     "vesta.conductor.v1.LoopService.UpdateLoop": ENGINEERS,
     "vesta.conductor.v1.LoopService.DeleteLoop": ENGINEERS,
     "vesta.conductor.v1.LoopService.ListDecisions": READERS,
-    # Projects are the walls, so only the platform's owner puts them up. A member's list holds its own project alone.
+    # Projects are the walls, so only the platform's owner creates and deletes them. A member's list holds its own project alone.
     "vesta.conductor.v1.ProjectService.CreateProject": PLATFORM_OWNER,
+    "vesta.conductor.v1.ProjectService.DeleteProject": PLATFORM_OWNER,
     "vesta.conductor.v1.ProjectService.GetProject": READERS,
     "vesta.conductor.v1.ProjectService.ListProjects": ANY_MEMBER,
     "vesta.conductor.v1.ProjectService.UpdateProject": OWNERS,
@@ -174,6 +175,7 @@ RIGHTS: Mapping[str, Right] = {
     "vesta.training.v1.StudyService.GetStudy": READERS,
     "vesta.training.v1.StudyService.ListStudies": READERS,
     "vesta.training.v1.StudyService.CancelStudy": ENGINEERS,
+    "vesta.training.v1.StudyService.DeleteStudy": ENGINEERS,
     "vesta.training.v1.TrainingRunService.CreateTrainingRun": ENGINEERS,
     "vesta.training.v1.TrainingRunService.GetTrainingRun": READERS,
     "vesta.training.v1.TrainingRunService.ListTrainingRuns": READERS,

@@ -116,6 +116,7 @@ class Calls:
         """
         caller = session.caller
         acting = authorize(caller, rpc, request)
+        self._projects.check_open(rpc, request)
         self._projects.narrow(caller, request)
         longest = self._limits.timeout.total_seconds()
         timeout = longest if timeout_seconds is None else min(longest, timeout_seconds)
@@ -146,6 +147,7 @@ class Calls:
         """
         caller = session.caller
         acting = authorize(caller, rpc, first)
+        self._projects.check_open(rpc, first)
         requests = _Requests(caller, rpc, first, later)
         with trace.calling(acting, role_word(caller.role)):
             answers = self._backends[rpc.backend].stream(rpc, requests.read(), _metadata(), timeout_seconds)

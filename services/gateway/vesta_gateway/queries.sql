@@ -10,6 +10,7 @@ RETURNING *;
 INSERT INTO member (project, member, display_name, role, create_time, update_time)
 SELECT :project, :member, '', :role, :now, :now
 WHERE NOT EXISTS (SELECT FROM member WHERE project = :project)
+    AND NOT EXISTS (SELECT FROM closed_project WHERE project = :project)
 ON CONFLICT DO NOTHING;
 
 -- name: find_member^
@@ -21,6 +22,19 @@ SELECT * FROM member WHERE project = :project ORDER BY member FOR UPDATE;
 
 -- name: has_members$
 SELECT EXISTS (SELECT FROM member WHERE project = :project);
+
+-- name: close_project!
+INSERT INTO closed_project (project, close_time) VALUES (:project, :now) ON CONFLICT DO NOTHING;
+
+-- name: list_closed_projects
+SELECT project FROM closed_project;
+
+-- name: delete_members!
+-- All of a project's, with their keys.
+DELETE FROM member WHERE project = :project;
+
+-- name: list_projects_with_members
+SELECT DISTINCT project FROM member;
 
 -- name: list_members
 SELECT * FROM member

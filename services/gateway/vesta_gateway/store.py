@@ -64,6 +64,26 @@ def has_members(postgres: Postgres, project_name: str) -> bool:
         return bool(queries.has_members(connection, project=project_name.split("/")[1]))
 
 
+def close_project(postgres: Postgres, project_name: str, clock: Clock) -> None:
+    """Removes a project's members and keys, and remembers that it gets no others."""
+    project = project_name.split("/")[1]
+    with postgres.transaction() as connection:
+        queries.close_project(connection, project=project, now=clock.now())
+        queries.delete_members(connection, project=project)
+
+
+def closed_projects(postgres: Postgres) -> set[str]:
+    """The names of the projects that were closed."""
+    with postgres.transaction() as connection:
+        return {f"projects/{row['project']}" for row in queries.list_closed_projects(connection)}
+
+
+def projects_with_members(postgres: Postgres) -> list[str]:
+    """The names of the projects that have members."""
+    with postgres.transaction() as connection:
+        return [f"projects/{row['project']}" for row in queries.list_projects_with_members(connection)]
+
+
 def get_member(connection: Connection, name: str) -> Member:
     """One member.
 

@@ -1,10 +1,12 @@
 """What a study is, by its runs; and over gRPC, what it runs and how it is cancelled."""
 
 import pytest
-from training_service import PROJECT, SNAPSHOT, Training
+from training_service import PROJECT, SNAPSHOT, Training, refusal
+from vesta_common.errors import FailedPrecondition, NotFound
 from vesta_contracts.training.v1 import (
     CancelStudyRequest,
     CreateStudyRequest,
+    DeleteStudyRequest,
     Estimate,
     GetStudyRequest,
     ListStudiesRequest,
@@ -85,3 +87,16 @@ def test_a_study_that_is_cancelled_ends_its_runs_and_stays_cancelled(training: T
     assert [trial.state for trial in cancelled.trials] == ["SUCCEEDED", "CANCELLED"]
     assert not training.worker.step()
     assert training.studies.CancelStudy(CancelStudyRequest(name=made.name)) == cancelled
+
+
+def test_a_study_that_has_ended_can_be_deleted_and_its_runs_stay(training: Training) -> None:
+    study = Study(snapshot=SNAPSHOT, model=f"{PROJECT}/models/vans", recipes=[f"{PROJECT}/recipes/classification"])
+    made = training.studies.CreateStudy(CreateStudyRequest(parent=PROJECT, study_id="s", study=study))
+    request = DeleteStudyRequest(name=made.name)
+    refusal(FailedPrecondition, lambda: training.studies.DeleteStudy(request), "STUDY_RUNNING")
+    training.studies.CancelStudy(CancelStudyRequest(name=made.name))
+    training.studies.DeleteStudy(request)
+    assert not training.studies.ListStudies(ListStudiesRequest(parent=PROJECT)).studies
+    run = TrainingRun(name=made.trials[0].training_run)
+    assert training.get(run).state == TrainingRun.CANCELLED
+    refusal(NotFound, lambda: training.studies.DeleteStudy(request), "RESOURCE_NOT_FOUND")

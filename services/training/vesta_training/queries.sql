@@ -174,6 +174,9 @@ INSERT INTO studies (name, parent, body, create_time) VALUES (:name, :parent, :b
 -- name: find_study^
 SELECT * FROM studies WHERE name = :name;
 
+-- name: delete_study!
+DELETE FROM studies WHERE name = :name;
+
 -- name: cancel_study!
 UPDATE studies SET cancelled = true WHERE name = :name;
 

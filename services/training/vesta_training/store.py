@@ -438,6 +438,10 @@ class Store:
         )
         return [_study(row) for row in rows]
 
+    def delete_study(self, connection: Connection, name: str) -> None:
+        """Removes a study; its runs stay."""
+        queries.delete_study(connection, name=name)
+
     def cancel_study(self, connection: Connection, name: str) -> None:
         """Remembers that a study was cancelled."""
         queries.cancel_study(connection, name=name)

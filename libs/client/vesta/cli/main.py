@@ -169,20 +169,23 @@ def update_resource(session: Session, name: str, fields: tuple[str, ...], body: 
 
 @cli.command("delete")
 @click.argument("name")
-@click.option("--force", is_flag=True, help="Delete what is below it too, such as a model's versions.")
+@click.option(
+    "--force", is_flag=True, help="Delete what is below it too, such as a model's versions or all of a project."
+)
 @pass_session
 def delete_resource(session: Session, name: str, force: bool) -> None:
-    """Delete one resource."""
+    """Delete one resource. A project is deleted in the background, until it is not found any more."""
     kind = resources.type_of(name)
     method = _method(kind, "delete")
     if force and "force" not in method.input_type.fields_by_name:
         raise ValueError(f"deleting a {kind.singular} takes no --force; leave it out")
     request = resources.request_for(method, name=name, force=force or None)
-    resources.call(session.client.channel, method, request)
+    answer = resources.call(session.client.channel, method, request)
+    word = "deleting" if "state" in answer.DESCRIPTOR.fields_by_name else "deleted"  # else it is Empty: done
     if session.json_output:
-        click.echo(json.dumps({"deleted": name}))
+        click.echo(json.dumps({word: name}))
     else:
-        click.echo(f"deleted {name}", err=True)
+        click.echo(f"{word} {name}", err=True)
 
 
 @cli.command()

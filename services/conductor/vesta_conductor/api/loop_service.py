@@ -31,6 +31,7 @@ from vesta_contracts.datasets.v1 import GetDatasetRequest
 from vesta_contracts.training.v1 import GetRecipeRequest
 
 from vesta_conductor import store
+from vesta_conductor.api.project_service import get_active
 from vesta_conductor.peers import Peers
 from vesta_conductor.policy import Policy
 
@@ -101,8 +102,7 @@ class LoopService(LoopServiceServicer):
         return ListDecisionsResponse(decisions=[decision for _, decision in decisions], next_page_token=token)
 
     def _create(self, connection: Connection, request: CreateLoopRequest) -> Loop:
-        project = store.find_project(connection, request.parent)
-        existing(project, request.parent, "create it first", reason="PROJECT_NOT_FOUND")
+        get_active(connection, request.parent)
         name = f"{request.parent}/loops/{request.loop_id or _new_loop_id()}"
         wanted = Loop(
             name=name,

@@ -2,17 +2,18 @@
 
 import grpc
 from vesta_common.clock import Clock
-from vesta_common.errors import AlreadyExists
-from vesta_common.etags import with_etag
+from vesta_common.errors import AlreadyExists, FailedPrecondition
+from vesta_common.etags import check_etag, with_etag
 from vesta_common.events import new_event
 from vesta_common.ids import new_id
 from vesta_common.outbox import publish
 from vesta_common.page_keys import by_name
 from vesta_common.pages import read_page
 from vesta_common.postgres import Connection, Postgres
-from vesta_common.resources import existing, revise, run_once
+from vesta_common.resources import existing, find_answer, revise, run_once
 from vesta_contracts.conductor.v1 import (
     CreateProjectRequest,
+    DeleteProjectRequest,
     GetProjectRequest,
     ListProjectsRequest,
     ListProjectsResponse,
@@ -23,15 +24,17 @@ from vesta_contracts.conductor.v1 import (
 )
 
 from vesta_conductor import store
+from vesta_conductor.deletion import Deletions, held
 
 MUTABLE = ("display_name",)
 
 
 class ProjectService(ProjectServiceServicer):
-    """Keeps Projects."""
+    """Keeps Projects. Deleting what they hold is the work of `Deletions`."""
 
-    def __init__(self, postgres: Postgres, clock: Clock) -> None:
+    def __init__(self, postgres: Postgres, deletions: Deletions, clock: Clock) -> None:
         self._postgres = postgres
+        self._deletions = deletions
         self._clock = clock
 
     def CreateProject(self, request: CreateProjectRequest, context: grpc.ServicerContext) -> Project:
@@ -44,7 +47,9 @@ class ProjectService(ProjectServiceServicer):
     def ListProjects(self, request: ListProjectsRequest, context: grpc.ServicerContext) -> ListProjectsResponse:
         page = read_page(request)
         with self._postgres.transaction() as connection:
-            found = store.list_projects(connection, request.names, page.after, page.limit)
+            found = store.list_projects(
+                connection, request.names, page.after, page.limit, show_deleted=request.show_deleted
+            )
         projects, token = page.cut(found, by_name)
         return ListProjectsResponse(projects=[with_etag(project) for project in projects], next_page_token=token)
 
@@ -52,12 +57,41 @@ class ProjectService(ProjectServiceServicer):
         name = request.project.name
 
         def work(connection: Connection) -> Project:
-            current = _found(store.find_project(connection, name, lock=True), name)
+            current = get_active(connection, name)
             updated = revise(current, request.project, request.update_mask, MUTABLE)
             store.update_project(connection, updated, self._clock.now())
             return with_etag(_found(store.find_project(connection, name), name))
 
         return self._postgres.run(work)
+
+    def DeleteProject(self, request: DeleteProjectRequest, context: grpc.ServicerContext) -> Project:
+        if answer := find_answer(self._postgres, request, Project):
+            return answer
+        name = request.name
+        with self._postgres.transaction() as connection:
+            project = _found(store.find_project(connection, name), name)
+        if project.state == Project.ACTIVE:
+            check_etag(request.etag, project)
+            if not request.force:
+                self._refuse_held(name)
+
+        def work(connection: Connection) -> Project:
+            current = _found(store.find_project(connection, name, lock=True), name)
+            if current.state == Project.ACTIVE:
+                check_etag(request.etag, current)
+                store.begin_deletion(connection, name, "Everything in it is being deleted.", self._clock.now())
+            return with_etag(_found(store.find_project(connection, name), name))
+
+        return run_once(self._postgres, request, Project, work)
+
+    def _refuse_held(self, name: str) -> None:
+        counts = self._deletions.count(name)
+        if counts:
+            raise FailedPrecondition(
+                f"{name} holds {held(counts)}; delete them first, or set force to delete everything",
+                reason="PROJECT_NOT_EMPTY",
+                metadata={"name": name, **{plural: str(count) for plural, count in counts.items()}},
+            )
 
     def _create(self, connection: Connection, request: CreateProjectRequest) -> Project:
         now = self._clock.now()
@@ -65,11 +99,28 @@ class ProjectService(ProjectServiceServicer):
         wanted = Project(name=name, display_name=request.project.display_name)
         if not store.insert_project(connection, wanted, now):
             raise AlreadyExists(
-                f"{name} is taken; choose another project_id", reason="PROJECT_EXISTS", metadata={"name": name}
+                f"{name} is taken, or was and has been deleted; choose another project_id",
+                reason="PROJECT_EXISTS",
+                metadata={"name": name},
             )
         project = with_etag(_found(store.find_project(connection, name), name))
         publish(connection, new_event("conductor", name, ProjectCreated(project=project), now))
         return project
+
+
+def get_active(connection: Connection, name: str) -> Project:
+    """The Project, locked until the transaction ends.
+
+    Raises:
+        NotFound: there is none.
+        FailedPrecondition: it is being deleted.
+    """
+    project = _found(store.find_project(connection, name, lock=True), name)
+    if project.state != Project.ACTIVE:
+        raise FailedPrecondition(
+            f"{name} is being deleted; create another project", reason="PROJECT_DELETING", metadata={"name": name}
+        )
+    return project
 
 
 def _found(project: Project | None, name: str) -> Project:

@@ -1,6 +1,8 @@
 """gRPC: studies, which are many runs under one name."""
 
 import grpc
+from google.protobuf.empty_pb2 import Empty
+from vesta_common.errors import FailedPrecondition
 from vesta_common.ids import new_id
 from vesta_common.names import parent_of
 from vesta_common.page_keys import by_age, newest_before
@@ -12,6 +14,7 @@ from vesta_contracts.datasets.v1 import GetSnapshotRequest
 from vesta_contracts.training.v1 import (
     CancelStudyRequest,
     CreateStudyRequest,
+    DeleteStudyRequest,
     GetStudyRequest,
     ListStudiesRequest,
     ListStudiesResponse,
@@ -94,6 +97,18 @@ class StudyService(StudyServiceServicer):
                 if trial.state != DELETED:
                     self._store.cancel(connection, trial.training_run)
             return self._get(connection, request.name)
+
+    def DeleteStudy(self, request: DeleteStudyRequest, context: grpc.ServicerContext) -> Empty:
+        """Removes a study that has ended; its runs stay."""
+        with self._store.postgres.transaction() as connection:
+            if self._get(connection, request.name).state == Study.RUNNING:
+                raise FailedPrecondition(
+                    f"{request.name} has not ended; cancel it first",
+                    reason="STUDY_RUNNING",
+                    metadata={"name": request.name},
+                )
+            self._store.delete_study(connection, request.name)
+        return Empty()
 
     def _get(self, connection: Connection, name: str) -> Study:
         study, cancelled = self._store.find_study(connection, name)

@@ -27,6 +27,7 @@ from vesta_contracts.conductor.v1.project_service_pb2 import CreateProjectReques
 from vesta_contracts.conductor.v1.project_service_pb2 import GetProjectRequest as GetProjectRequest
 from vesta_contracts.conductor.v1.project_service_pb2 import ListProjectsRequest as ListProjectsRequest
 from vesta_contracts.conductor.v1.project_service_pb2 import ListProjectsResponse as ListProjectsResponse
+from vesta_contracts.conductor.v1.project_service_pb2 import DeleteProjectRequest as DeleteProjectRequest
 from vesta_contracts.conductor.v1.project_service_pb2 import UpdateProjectRequest as UpdateProjectRequest
 from vesta_contracts.conductor.v1.project_service_pb2_grpc import ProjectServiceStub as ProjectServiceStub
 from vesta_contracts.conductor.v1.project_service_pb2_grpc import ProjectServiceServicer as ProjectServiceServicer
@@ -37,6 +38,7 @@ __all__ = [
     "CreateProjectRequest",
     "Decision",
     "DeleteLoopRequest",
+    "DeleteProjectRequest",
     "Gate",
     "GateVerdict",
     "GetLoopRequest",

@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from vesta_contracts.common.v1 import rules_pb2 as vesta_dot_common_dot_v1_dot_rules__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n vesta/conductor/v1/project.proto\x12\x12vesta.conductor.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bvesta/common/v1/rules.proto\"\xf3\x01\n\x07Project\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x1d\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x07\xca\xa5\x19\x03\x10\xc8\x01\x12\x35\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t:9\xea\x41\x36\n\rvesta/Project\x12\x12projects/{project}*\x08projects2\x07projectb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n vesta/conductor/v1/project.proto\x12\x12vesta.conductor.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bvesta/common/v1/rules.proto\"\xc0\x03\n\x07Project\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x1d\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x07\xca\xa5\x19\x03\x10\xc8\x01\x12\x35\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\x12\x36\n\x05state\x18\x06 \x01(\x0e\x32!.vesta.conductor.v1.Project.StateB\x04\xe2\x41\x01\x03\x12\x15\n\x07message\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x64\x65lete_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"E\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\n\n\x06\x41\x43TIVE\x10\x01\x12\x0c\n\x08\x44\x45LETING\x10\x02\x12\x0b\n\x07\x44\x45LETED\x10\x03:9\xea\x41\x36\n\rvesta/Project\x12\x12projects/{project}*\x08projects2\x07projectb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,8 +43,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROJECT'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
   _globals['_PROJECT'].fields_by_name['update_time']._loaded_options = None
   _globals['_PROJECT'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
+  _globals['_PROJECT'].fields_by_name['state']._loaded_options = None
+  _globals['_PROJECT'].fields_by_name['state']._serialized_options = b'\342A\001\003'
+  _globals['_PROJECT'].fields_by_name['message']._loaded_options = None
+  _globals['_PROJECT'].fields_by_name['message']._serialized_options = b'\342A\001\003'
+  _globals['_PROJECT'].fields_by_name['delete_time']._loaded_options = None
+  _globals['_PROJECT'].fields_by_name['delete_time']._serialized_options = b'\342A\001\003'
   _globals['_PROJECT']._loaded_options = None
   _globals['_PROJECT']._serialized_options = b'\352A6\n\rvesta/Project\022\022projects/{project}*\010projects2\007project'
   _globals['_PROJECT']._serialized_start=179
-  _globals['_PROJECT']._serialized_end=422
+  _globals['_PROJECT']._serialized_end=627
+  _globals['_PROJECT_STATE']._serialized_start=499
+  _globals['_PROJECT_STATE']._serialized_end=568
 # @@protoc_insertion_point(module_scope)

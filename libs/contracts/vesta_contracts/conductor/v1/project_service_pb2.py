@@ -31,7 +31,7 @@ from vesta_contracts.common.v1 import rules_pb2 as vesta_dot_common_dot_v1_dot_r
 from vesta_contracts.conductor.v1 import project_pb2 as vesta_dot_conductor_dot_v1_dot_project__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(vesta/conductor/v1/project_service.proto\x12\x12vesta.conductor.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a google/protobuf/field_mask.proto\x1a\x1bvesta/common/v1/rules.proto\x1a vesta/conductor/v1/project.proto\"\xa2\x01\n\x14\x43reateProjectRequest\x12\x39\n\nproject_id\x18\x01 \x01(\tB%\xca\xa5\x19!\x1a\x1f[a-z]([a-z0-9-]{0,61}[a-z0-9])?\x12\x32\n\x07project\x18\x02 \x01(\x0b\x32\x1b.vesta.conductor.v1.ProjectB\x04\xe2\x41\x01\x02\x12\x1b\n\nrequest_id\x18\x03 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x01\"9\n\x11GetProjectRequest\x12$\n\x04name\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xfa\x41\x0f\n\rvesta/Project\"\x8c\x01\n\x13ListProjectsRequest\x12)\n\tpage_size\x18\x01 \x01(\x05\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00@\x8f@\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80 \x12-\n\x05names\x18\x03 \x03(\tB\x1e\xfa\x41\x0f\n\rvesta/Project\xca\xa5\x19\x08\x38\x90NB\x03\x10\x80\x02\"^\n\x14ListProjectsResponse\x12-\n\x08projects\x18\x01 \x03(\x0b\x32\x1b.vesta.conductor.v1.Project\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"{\n\x14UpdateProjectRequest\x12\x32\n\x07project\x18\x01 \x01(\x0b\x32\x1b.vesta.conductor.v1.ProjectB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask2\xad\x04\n\x0eProjectService\x12\x8a\x01\n\rCreateProject\x12(.vesta.conductor.v1.CreateProjectRequest\x1a\x1b.vesta.conductor.v1.Project\"2\xda\x41\x12project,project_id\x82\xd3\xe4\x93\x02\x17\"\x0c/v1/projects:\x07project\x12v\n\nGetProject\x12%.vesta.conductor.v1.GetProjectRequest\x1a\x1b.vesta.conductor.v1.Project\"$\xda\x41\x04name\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/{name=projects/*}\x12w\n\x0cListProjects\x12\'.vesta.conductor.v1.ListProjectsRequest\x1a(.vesta.conductor.v1.ListProjectsResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/projects\x12\x9c\x01\n\rUpdateProject\x12(.vesta.conductor.v1.UpdateProjectRequest\x1a\x1b.vesta.conductor.v1.Project\"D\xda\x41\x13project,update_mask\x82\xd3\xe4\x93\x02(2\x1d/v1/{project.name=projects/*}:\x07projectb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(vesta/conductor/v1/project_service.proto\x12\x12vesta.conductor.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a google/protobuf/field_mask.proto\x1a\x1bvesta/common/v1/rules.proto\x1a vesta/conductor/v1/project.proto\"\xa2\x01\n\x14\x43reateProjectRequest\x12\x39\n\nproject_id\x18\x01 \x01(\tB%\xca\xa5\x19!\x1a\x1f[a-z]([a-z0-9-]{0,61}[a-z0-9])?\x12\x32\n\x07project\x18\x02 \x01(\x0b\x32\x1b.vesta.conductor.v1.ProjectB\x04\xe2\x41\x01\x02\x12\x1b\n\nrequest_id\x18\x03 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x01\"9\n\x11GetProjectRequest\x12$\n\x04name\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xfa\x41\x0f\n\rvesta/Project\"\xa2\x01\n\x13ListProjectsRequest\x12)\n\tpage_size\x18\x01 \x01(\x05\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00@\x8f@\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80 \x12-\n\x05names\x18\x03 \x03(\tB\x1e\xfa\x41\x0f\n\rvesta/Project\xca\xa5\x19\x08\x38\x90NB\x03\x10\x80\x02\x12\x14\n\x0cshow_deleted\x18\x04 \x01(\x08\"^\n\x14ListProjectsResponse\x12-\n\x08projects\x18\x01 \x03(\x0b\x32\x1b.vesta.conductor.v1.Project\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"v\n\x14\x44\x65leteProjectRequest\x12$\n\x04name\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xfa\x41\x0f\n\rvesta/Project\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x1b\n\nrequest_id\x18\x04 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x01\"{\n\x14UpdateProjectRequest\x12\x32\n\x07project\x18\x01 \x01(\x0b\x32\x1b.vesta.conductor.v1.ProjectB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask2\xab\x05\n\x0eProjectService\x12\x8a\x01\n\rCreateProject\x12(.vesta.conductor.v1.CreateProjectRequest\x1a\x1b.vesta.conductor.v1.Project\"2\xda\x41\x12project,project_id\x82\xd3\xe4\x93\x02\x17\"\x0c/v1/projects:\x07project\x12v\n\nGetProject\x12%.vesta.conductor.v1.GetProjectRequest\x1a\x1b.vesta.conductor.v1.Project\"$\xda\x41\x04name\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/{name=projects/*}\x12w\n\x0cListProjects\x12\'.vesta.conductor.v1.ListProjectsRequest\x1a(.vesta.conductor.v1.ListProjectsResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/projects\x12\x9c\x01\n\rUpdateProject\x12(.vesta.conductor.v1.UpdateProjectRequest\x1a\x1b.vesta.conductor.v1.Project\"D\xda\x41\x13project,update_mask\x82\xd3\xe4\x93\x02(2\x1d/v1/{project.name=projects/*}:\x07project\x12|\n\rDeleteProject\x12(.vesta.conductor.v1.DeleteProjectRequest\x1a\x1b.vesta.conductor.v1.Project\"$\xda\x41\x04name\x82\xd3\xe4\x93\x02\x17*\x15/v1/{name=projects/*}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,6 +52,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTPROJECTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\312\245\031\003\020\200 '
   _globals['_LISTPROJECTSREQUEST'].fields_by_name['names']._loaded_options = None
   _globals['_LISTPROJECTSREQUEST'].fields_by_name['names']._serialized_options = b'\372A\017\n\rvesta/Project\312\245\031\0108\220NB\003\020\200\002'
+  _globals['_DELETEPROJECTREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_DELETEPROJECTREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\017\n\rvesta/Project'
+  _globals['_DELETEPROJECTREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_DELETEPROJECTREQUEST'].fields_by_name['request_id']._serialized_options = b'\312\245\031\003\020\200\001'
   _globals['_UPDATEPROJECTREQUEST'].fields_by_name['project']._loaded_options = None
   _globals['_UPDATEPROJECTREQUEST'].fields_by_name['project']._serialized_options = b'\342A\001\002'
   _globals['_PROJECTSERVICE'].methods_by_name['CreateProject']._loaded_options = None
@@ -62,16 +66,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROJECTSERVICE'].methods_by_name['ListProjects']._serialized_options = b'\202\323\344\223\002\016\022\014/v1/projects'
   _globals['_PROJECTSERVICE'].methods_by_name['UpdateProject']._loaded_options = None
   _globals['_PROJECTSERVICE'].methods_by_name['UpdateProject']._serialized_options = b'\332A\023project,update_mask\202\323\344\223\002(2\035/v1/{project.name=projects/*}:\007project'
+  _globals['_PROJECTSERVICE'].methods_by_name['DeleteProject']._loaded_options = None
+  _globals['_PROJECTSERVICE'].methods_by_name['DeleteProject']._serialized_options = b'\332A\004name\202\323\344\223\002\027*\025/v1/{name=projects/*}'
   _globals['_CREATEPROJECTREQUEST']._serialized_start=277
   _globals['_CREATEPROJECTREQUEST']._serialized_end=439
   _globals['_GETPROJECTREQUEST']._serialized_start=441
   _globals['_GETPROJECTREQUEST']._serialized_end=498
   _globals['_LISTPROJECTSREQUEST']._serialized_start=501
-  _globals['_LISTPROJECTSREQUEST']._serialized_end=641
-  _globals['_LISTPROJECTSRESPONSE']._serialized_start=643
-  _globals['_LISTPROJECTSRESPONSE']._serialized_end=737
-  _globals['_UPDATEPROJECTREQUEST']._serialized_start=739
-  _globals['_UPDATEPROJECTREQUEST']._serialized_end=862
-  _globals['_PROJECTSERVICE']._serialized_start=865
-  _globals['_PROJECTSERVICE']._serialized_end=1422
+  _globals['_LISTPROJECTSREQUEST']._serialized_end=663
+  _globals['_LISTPROJECTSRESPONSE']._serialized_start=665
+  _globals['_LISTPROJECTSRESPONSE']._serialized_end=759
+  _globals['_DELETEPROJECTREQUEST']._serialized_start=761
+  _globals['_DELETEPROJECTREQUEST']._serialized_end=879
+  _globals['_UPDATEPROJECTREQUEST']._serialized_start=881
+  _globals['_UPDATEPROJECTREQUEST']._serialized_end=1004
+  _globals['_PROJECTSERVICE']._serialized_start=1007
+  _globals['_PROJECTSERVICE']._serialized_end=1690
 # @@protoc_insertion_point(module_scope)

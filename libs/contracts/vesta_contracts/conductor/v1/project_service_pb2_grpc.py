@@ -56,6 +56,11 @@ class ProjectServiceStub:
                 request_serializer=vesta_dot_conductor_dot_v1_dot_project__service__pb2.UpdateProjectRequest.SerializeToString,
                 response_deserializer=vesta_dot_conductor_dot_v1_dot_project__pb2.Project.FromString,
                 _registered_method=True)
+        self.DeleteProject = channel.unary_unary(
+                '/vesta.conductor.v1.ProjectService/DeleteProject',
+                request_serializer=vesta_dot_conductor_dot_v1_dot_project__service__pb2.DeleteProjectRequest.SerializeToString,
+                response_deserializer=vesta_dot_conductor_dot_v1_dot_project__pb2.Project.FromString,
+                _registered_method=True)
 
 
 class ProjectServiceServicer:
@@ -63,7 +68,7 @@ class ProjectServiceServicer:
     """
 
     def CreateProject(self, request, context):
-        """Creates a Project; the caller becomes its owner. Errors: ALREADY_EXISTS project_id is taken.
+        """Creates a Project; the caller becomes its owner. Errors: ALREADY_EXISTS project_id is taken, or was and its Project deleted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -84,7 +89,17 @@ class ProjectServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateProject(self, request, context):
-        """Changes display_name. Errors: NOT_FOUND; ABORTED the etag is stale.
+        """Changes display_name. Errors: NOT_FOUND; ABORTED the etag is stale; FAILED_PRECONDITION PROJECT_DELETING.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteProject(self, request, context):
+        """Deletes a Project, with `force` everything in it: in every service, with its members and their keys. Answers the Project in state
+        DELETING; the work goes on by itself, and takes some minutes, until GetProject answers NOT_FOUND. A Project that is DELETING
+        already is answered as it is. Errors: NOT_FOUND; ABORTED the etag is stale; FAILED_PRECONDITION PROJECT_NOT_EMPTY it holds something
+        and `force` is false, with how many of each kind; UNAVAILABLE nobody knows what it holds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -111,6 +126,11 @@ def add_ProjectServiceServicer_to_server(servicer, server):
             'UpdateProject': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateProject,
                     request_deserializer=vesta_dot_conductor_dot_v1_dot_project__service__pb2.UpdateProjectRequest.FromString,
+                    response_serializer=vesta_dot_conductor_dot_v1_dot_project__pb2.Project.SerializeToString,
+            ),
+            'DeleteProject': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteProject,
+                    request_deserializer=vesta_dot_conductor_dot_v1_dot_project__service__pb2.DeleteProjectRequest.FromString,
                     response_serializer=vesta_dot_conductor_dot_v1_dot_project__pb2.Project.SerializeToString,
             ),
     }
@@ -222,6 +242,33 @@ class ProjectService:
             target,
             '/vesta.conductor.v1.ProjectService/UpdateProject',
             vesta_dot_conductor_dot_v1_dot_project__service__pb2.UpdateProjectRequest.SerializeToString,
+            vesta_dot_conductor_dot_v1_dot_project__pb2.Project.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteProject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vesta.conductor.v1.ProjectService/DeleteProject',
+            vesta_dot_conductor_dot_v1_dot_project__service__pb2.DeleteProjectRequest.SerializeToString,
             vesta_dot_conductor_dot_v1_dot_project__pb2.Project.FromString,
             options,
             channel_credentials,

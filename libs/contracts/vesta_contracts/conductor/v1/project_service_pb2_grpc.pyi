@@ -35,13 +35,19 @@ class ProjectServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ProjectServiceAsyncStub: ...
     CreateProject: _grpc.UnaryUnaryMultiCallable[_project_service_pb2.CreateProjectRequest, _project_pb2.Project]
-    """Creates a Project; the caller becomes its owner. Errors: ALREADY_EXISTS project_id is taken."""
+    """Creates a Project; the caller becomes its owner. Errors: ALREADY_EXISTS project_id is taken, or was and its Project deleted."""
     GetProject: _grpc.UnaryUnaryMultiCallable[_project_service_pb2.GetProjectRequest, _project_pb2.Project]
     """Returns one Project. Errors: NOT_FOUND."""
     ListProjects: _grpc.UnaryUnaryMultiCallable[_project_service_pb2.ListProjectsRequest, _project_service_pb2.ListProjectsResponse]
     """Lists the Projects that the caller is a member of, by name. Errors: INVALID_ARGUMENT page_token."""
     UpdateProject: _grpc.UnaryUnaryMultiCallable[_project_service_pb2.UpdateProjectRequest, _project_pb2.Project]
-    """Changes display_name. Errors: NOT_FOUND; ABORTED the etag is stale."""
+    """Changes display_name. Errors: NOT_FOUND; ABORTED the etag is stale; FAILED_PRECONDITION PROJECT_DELETING."""
+    DeleteProject: _grpc.UnaryUnaryMultiCallable[_project_service_pb2.DeleteProjectRequest, _project_pb2.Project]
+    """Deletes a Project, with `force` everything in it: in every service, with its members and their keys. Answers the Project in state
+    DELETING; the work goes on by itself, and takes some minutes, until GetProject answers NOT_FOUND. A Project that is DELETING
+    already is answered as it is. Errors: NOT_FOUND; ABORTED the etag is stale; FAILED_PRECONDITION PROJECT_NOT_EMPTY it holds something
+    and `force` is false, with how many of each kind; UNAVAILABLE nobody knows what it holds.
+    """
 
 @_typing.type_check_only
 class ProjectServiceAsyncStub(ProjectServiceStub):
@@ -49,13 +55,19 @@ class ProjectServiceAsyncStub(ProjectServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateProject: _aio.UnaryUnaryMultiCallable[_project_service_pb2.CreateProjectRequest, _project_pb2.Project]  # type: ignore[assignment]
-    """Creates a Project; the caller becomes its owner. Errors: ALREADY_EXISTS project_id is taken."""
+    """Creates a Project; the caller becomes its owner. Errors: ALREADY_EXISTS project_id is taken, or was and its Project deleted."""
     GetProject: _aio.UnaryUnaryMultiCallable[_project_service_pb2.GetProjectRequest, _project_pb2.Project]  # type: ignore[assignment]
     """Returns one Project. Errors: NOT_FOUND."""
     ListProjects: _aio.UnaryUnaryMultiCallable[_project_service_pb2.ListProjectsRequest, _project_service_pb2.ListProjectsResponse]  # type: ignore[assignment]
     """Lists the Projects that the caller is a member of, by name. Errors: INVALID_ARGUMENT page_token."""
     UpdateProject: _aio.UnaryUnaryMultiCallable[_project_service_pb2.UpdateProjectRequest, _project_pb2.Project]  # type: ignore[assignment]
-    """Changes display_name. Errors: NOT_FOUND; ABORTED the etag is stale."""
+    """Changes display_name. Errors: NOT_FOUND; ABORTED the etag is stale; FAILED_PRECONDITION PROJECT_DELETING."""
+    DeleteProject: _aio.UnaryUnaryMultiCallable[_project_service_pb2.DeleteProjectRequest, _project_pb2.Project]  # type: ignore[assignment]
+    """Deletes a Project, with `force` everything in it: in every service, with its members and their keys. Answers the Project in state
+    DELETING; the work goes on by itself, and takes some minutes, until GetProject answers NOT_FOUND. A Project that is DELETING
+    already is answered as it is. Errors: NOT_FOUND; ABORTED the etag is stale; FAILED_PRECONDITION PROJECT_NOT_EMPTY it holds something
+    and `force` is false, with how many of each kind; UNAVAILABLE nobody knows what it holds.
+    """
 
 class ProjectServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps Projects."""
@@ -66,7 +78,7 @@ class ProjectServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _project_service_pb2.CreateProjectRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_project_pb2.Project, _abc.Awaitable[_project_pb2.Project]]:
-        """Creates a Project; the caller becomes its owner. Errors: ALREADY_EXISTS project_id is taken."""
+        """Creates a Project; the caller becomes its owner. Errors: ALREADY_EXISTS project_id is taken, or was and its Project deleted."""
 
     @_abc_1.abstractmethod
     def GetProject(
@@ -90,6 +102,18 @@ class ProjectServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _project_service_pb2.UpdateProjectRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_project_pb2.Project, _abc.Awaitable[_project_pb2.Project]]:
-        """Changes display_name. Errors: NOT_FOUND; ABORTED the etag is stale."""
+        """Changes display_name. Errors: NOT_FOUND; ABORTED the etag is stale; FAILED_PRECONDITION PROJECT_DELETING."""
+
+    @_abc_1.abstractmethod
+    def DeleteProject(
+        self,
+        request: _project_service_pb2.DeleteProjectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_project_pb2.Project, _abc.Awaitable[_project_pb2.Project]]:
+        """Deletes a Project, with `force` everything in it: in every service, with its members and their keys. Answers the Project in state
+        DELETING; the work goes on by itself, and takes some minutes, until GetProject answers NOT_FOUND. A Project that is DELETING
+        already is answered as it is. Errors: NOT_FOUND; ABORTED the etag is stale; FAILED_PRECONDITION PROJECT_NOT_EMPTY it holds something
+        and `force` is false, with how many of each kind; UNAVAILABLE nobody knows what it holds.
+        """
 
 def add_ProjectServiceServicer_to_server(servicer: ProjectServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

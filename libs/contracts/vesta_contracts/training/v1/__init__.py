@@ -43,6 +43,7 @@ from vesta_contracts.training.v1.recipe_service_pb2_grpc import add_RecipeServic
 from vesta_contracts.training.v1.study_pb2 import Study as Study
 from vesta_contracts.training.v1.study_pb2 import StudyTrial as StudyTrial
 from vesta_contracts.training.v1.study_service_pb2 import CreateStudyRequest as CreateStudyRequest
+from vesta_contracts.training.v1.study_service_pb2 import DeleteStudyRequest as DeleteStudyRequest
 from vesta_contracts.training.v1.study_service_pb2 import GetStudyRequest as GetStudyRequest
 from vesta_contracts.training.v1.study_service_pb2 import ListStudiesRequest as ListStudiesRequest
 from vesta_contracts.training.v1.study_service_pb2 import ListStudiesResponse as ListStudiesResponse
@@ -74,6 +75,7 @@ __all__ = [
     "DeleteModelRequest",
     "DeleteModelVersionRequest",
     "DeleteRecipeRequest",
+    "DeleteStudyRequest",
     "DeleteTrainingRunRequest",
     "DownloadModelVersionRequest",
     "Estimate",

@@ -26,11 +26,12 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import client_pb2 as google_dot_api_dot_client__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
+from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from vesta_contracts.common.v1 import rules_pb2 as vesta_dot_common_dot_v1_dot_rules__pb2
 from vesta_contracts.training.v1 import study_pb2 as vesta_dot_training_dot_v1_dot_study__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%vesta/training/v1/study_service.proto\x12\x11vesta.training.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1bvesta/common/v1/rules.proto\x1a\x1dvesta/training/v1/study.proto\"\xc1\x01\n\x12\x43reateStudyRequest\x12&\n\x06parent\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xfa\x41\x0f\n\rvesta/Project\x12\x37\n\x08study_id\x18\x02 \x01(\tB%\xca\xa5\x19!\x1a\x1f[a-z]([a-z0-9-]{0,61}[a-z0-9])?\x12-\n\x05study\x18\x03 \x01(\x0b\x32\x18.vesta.training.v1.StudyB\x04\xe2\x41\x01\x02\x12\x1b\n\nrequest_id\x18\x04 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x01\"5\n\x0fGetStudyRequest\x12\"\n\x04name\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xfa\x41\r\n\x0bvesta/Study\"\x84\x01\n\x12ListStudiesRequest\x12&\n\x06parent\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xfa\x41\x0f\n\rvesta/Project\x12)\n\tpage_size\x18\x02 \x01(\x05\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00@\x8f@\x12\x1b\n\npage_token\x18\x03 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80 \"Y\n\x13ListStudiesResponse\x12)\n\x07studies\x18\x01 \x03(\x0b\x32\x18.vesta.training.v1.Study\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"8\n\x12\x43\x61ncelStudyRequest\x12\"\n\x04name\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xfa\x41\r\n\x0bvesta/Study2\xbd\x04\n\x0cStudyService\x12\x96\x01\n\x0b\x43reateStudy\x12%.vesta.training.v1.CreateStudyRequest\x1a\x18.vesta.training.v1.Study\"F\xda\x41\x15parent,study,study_id\x82\xd3\xe4\x93\x02(\"\x1f/v1/{parent=projects/*}/studies:\x05study\x12x\n\x08GetStudy\x12\".vesta.training.v1.GetStudyRequest\x1a\x18.vesta.training.v1.Study\".\xda\x41\x04name\x82\xd3\xe4\x93\x02!\x12\x1f/v1/{name=projects/*/studies/*}\x12\x8e\x01\n\x0bListStudies\x12%.vesta.training.v1.ListStudiesRequest\x1a&.vesta.training.v1.ListStudiesResponse\"0\xda\x41\x06parent\x82\xd3\xe4\x93\x02!\x12\x1f/v1/{parent=projects/*}/studies\x12\x88\x01\n\x0b\x43\x61ncelStudy\x12%.vesta.training.v1.CancelStudyRequest\x1a\x18.vesta.training.v1.Study\"8\xda\x41\x04name\x82\xd3\xe4\x93\x02+\"&/v1/{name=projects/*/studies/*}:cancel:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%vesta/training/v1/study_service.proto\x12\x11vesta.training.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1bvesta/common/v1/rules.proto\x1a\x1dvesta/training/v1/study.proto\"\xc1\x01\n\x12\x43reateStudyRequest\x12&\n\x06parent\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xfa\x41\x0f\n\rvesta/Project\x12\x37\n\x08study_id\x18\x02 \x01(\tB%\xca\xa5\x19!\x1a\x1f[a-z]([a-z0-9-]{0,61}[a-z0-9])?\x12-\n\x05study\x18\x03 \x01(\x0b\x32\x18.vesta.training.v1.StudyB\x04\xe2\x41\x01\x02\x12\x1b\n\nrequest_id\x18\x04 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x01\"8\n\x12\x44\x65leteStudyRequest\x12\"\n\x04name\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xfa\x41\r\n\x0bvesta/Study\"5\n\x0fGetStudyRequest\x12\"\n\x04name\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xfa\x41\r\n\x0bvesta/Study\"\x84\x01\n\x12ListStudiesRequest\x12&\n\x06parent\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xfa\x41\x0f\n\rvesta/Project\x12)\n\tpage_size\x18\x02 \x01(\x05\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00@\x8f@\x12\x1b\n\npage_token\x18\x03 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80 \"Y\n\x13ListStudiesResponse\x12)\n\x07studies\x18\x01 \x03(\x0b\x32\x18.vesta.training.v1.Study\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"8\n\x12\x43\x61ncelStudyRequest\x12\"\n\x04name\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xfa\x41\r\n\x0bvesta/Study2\xbb\x05\n\x0cStudyService\x12\x96\x01\n\x0b\x43reateStudy\x12%.vesta.training.v1.CreateStudyRequest\x1a\x18.vesta.training.v1.Study\"F\xda\x41\x15parent,study,study_id\x82\xd3\xe4\x93\x02(\"\x1f/v1/{parent=projects/*}/studies:\x05study\x12x\n\x08GetStudy\x12\".vesta.training.v1.GetStudyRequest\x1a\x18.vesta.training.v1.Study\".\xda\x41\x04name\x82\xd3\xe4\x93\x02!\x12\x1f/v1/{name=projects/*/studies/*}\x12\x8e\x01\n\x0bListStudies\x12%.vesta.training.v1.ListStudiesRequest\x1a&.vesta.training.v1.ListStudiesResponse\"0\xda\x41\x06parent\x82\xd3\xe4\x93\x02!\x12\x1f/v1/{parent=projects/*}/studies\x12\x88\x01\n\x0b\x43\x61ncelStudy\x12%.vesta.training.v1.CancelStudyRequest\x1a\x18.vesta.training.v1.Study\"8\xda\x41\x04name\x82\xd3\xe4\x93\x02+\"&/v1/{name=projects/*/studies/*}:cancel:\x01*\x12|\n\x0b\x44\x65leteStudy\x12%.vesta.training.v1.DeleteStudyRequest\x1a\x16.google.protobuf.Empty\".\xda\x41\x04name\x82\xd3\xe4\x93\x02!*\x1f/v1/{name=projects/*/studies/*}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,6 +46,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATESTUDYREQUEST'].fields_by_name['study']._serialized_options = b'\342A\001\002'
   _globals['_CREATESTUDYREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_CREATESTUDYREQUEST'].fields_by_name['request_id']._serialized_options = b'\312\245\031\003\020\200\001'
+  _globals['_DELETESTUDYREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_DELETESTUDYREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\r\n\013vesta/Study'
   _globals['_GETSTUDYREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_GETSTUDYREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\r\n\013vesta/Study'
   _globals['_LISTSTUDIESREQUEST'].fields_by_name['parent']._loaded_options = None
@@ -63,16 +66,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STUDYSERVICE'].methods_by_name['ListStudies']._serialized_options = b'\332A\006parent\202\323\344\223\002!\022\037/v1/{parent=projects/*}/studies'
   _globals['_STUDYSERVICE'].methods_by_name['CancelStudy']._loaded_options = None
   _globals['_STUDYSERVICE'].methods_by_name['CancelStudy']._serialized_options = b'\332A\004name\202\323\344\223\002+\"&/v1/{name=projects/*/studies/*}:cancel:\001*'
-  _globals['_CREATESTUDYREQUEST']._serialized_start=236
-  _globals['_CREATESTUDYREQUEST']._serialized_end=429
-  _globals['_GETSTUDYREQUEST']._serialized_start=431
-  _globals['_GETSTUDYREQUEST']._serialized_end=484
-  _globals['_LISTSTUDIESREQUEST']._serialized_start=487
-  _globals['_LISTSTUDIESREQUEST']._serialized_end=619
-  _globals['_LISTSTUDIESRESPONSE']._serialized_start=621
-  _globals['_LISTSTUDIESRESPONSE']._serialized_end=710
-  _globals['_CANCELSTUDYREQUEST']._serialized_start=712
-  _globals['_CANCELSTUDYREQUEST']._serialized_end=768
-  _globals['_STUDYSERVICE']._serialized_start=771
-  _globals['_STUDYSERVICE']._serialized_end=1344
+  _globals['_STUDYSERVICE'].methods_by_name['DeleteStudy']._loaded_options = None
+  _globals['_STUDYSERVICE'].methods_by_name['DeleteStudy']._serialized_options = b'\332A\004name\202\323\344\223\002!*\037/v1/{name=projects/*/studies/*}'
+  _globals['_CREATESTUDYREQUEST']._serialized_start=265
+  _globals['_CREATESTUDYREQUEST']._serialized_end=458
+  _globals['_DELETESTUDYREQUEST']._serialized_start=460
+  _globals['_DELETESTUDYREQUEST']._serialized_end=516
+  _globals['_GETSTUDYREQUEST']._serialized_start=518
+  _globals['_GETSTUDYREQUEST']._serialized_end=571
+  _globals['_LISTSTUDIESREQUEST']._serialized_start=574
+  _globals['_LISTSTUDIESREQUEST']._serialized_end=706
+  _globals['_LISTSTUDIESRESPONSE']._serialized_start=708
+  _globals['_LISTSTUDIESRESPONSE']._serialized_end=797
+  _globals['_CANCELSTUDYREQUEST']._serialized_start=799
+  _globals['_CANCELSTUDYREQUEST']._serialized_end=855
+  _globals['_STUDYSERVICE']._serialized_start=858
+  _globals['_STUDYSERVICE']._serialized_end=1557
 # @@protoc_insertion_point(module_scope)

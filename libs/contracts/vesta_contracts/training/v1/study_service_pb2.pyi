@@ -51,6 +51,25 @@ class CreateStudyRequest(_message.Message):
 Global___CreateStudyRequest: _TypeAlias = CreateStudyRequest  # noqa: Y015
 
 @_typing.final
+class DeleteStudyRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteStudyRequest: _TypeAlias = DeleteStudyRequest  # noqa: Y015
+
+@_typing.final
 class GetStudyRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from vesta_contracts.training.v1 import study_pb2 as vesta_dot_training_dot_v1_dot_study__pb2
 from vesta_contracts.training.v1 import study_service_pb2 as vesta_dot_training_dot_v1_dot_study__service__pb2
 
@@ -56,6 +57,11 @@ class StudyServiceStub:
                 request_serializer=vesta_dot_training_dot_v1_dot_study__service__pb2.CancelStudyRequest.SerializeToString,
                 response_deserializer=vesta_dot_training_dot_v1_dot_study__pb2.Study.FromString,
                 _registered_method=True)
+        self.DeleteStudy = channel.unary_unary(
+                '/vesta.training.v1.StudyService/DeleteStudy',
+                request_serializer=vesta_dot_training_dot_v1_dot_study__service__pb2.DeleteStudyRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
 
 
 class StudyServiceServicer:
@@ -90,6 +96,13 @@ class StudyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteStudy(self, request, context):
+        """Deletes one Study. Its runs and what they made stay. Errors: NOT_FOUND; FAILED_PRECONDITION STUDY_RUNNING it has not ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_StudyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -112,6 +125,11 @@ def add_StudyServiceServicer_to_server(servicer, server):
                     servicer.CancelStudy,
                     request_deserializer=vesta_dot_training_dot_v1_dot_study__service__pb2.CancelStudyRequest.FromString,
                     response_serializer=vesta_dot_training_dot_v1_dot_study__pb2.Study.SerializeToString,
+            ),
+            'DeleteStudy': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteStudy,
+                    request_deserializer=vesta_dot_training_dot_v1_dot_study__service__pb2.DeleteStudyRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -223,6 +241,33 @@ class StudyService:
             '/vesta.training.v1.StudyService/CancelStudy',
             vesta_dot_training_dot_v1_dot_study__service__pb2.CancelStudyRequest.SerializeToString,
             vesta_dot_training_dot_v1_dot_study__pb2.Study.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteStudy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vesta.training.v1.StudyService/DeleteStudy',
+            vesta_dot_training_dot_v1_dot_study__service__pb2.DeleteStudyRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
             options,
             channel_credentials,
             insecure,

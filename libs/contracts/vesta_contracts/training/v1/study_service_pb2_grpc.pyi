@@ -4,6 +4,7 @@ isort:skip_file
 How Studies are started, watched and cancelled."""
 
 from collections import abc as _abc
+from google.protobuf import empty_pb2 as _empty_pb2
 from grpc import aio as _aio
 from vesta_contracts.training.v1 import study_pb2 as _study_pb2
 from vesta_contracts.training.v1 import study_service_pb2 as _study_service_pb2
@@ -42,6 +43,8 @@ class StudyServiceStub:
     """Lists Studies, newest first. Errors: INVALID_ARGUMENT page_token."""
     CancelStudy: _grpc.UnaryUnaryMultiCallable[_study_service_pb2.CancelStudyRequest, _study_pb2.Study]
     """Stops a Study and its runs; one that has ended stays as it is. Errors: NOT_FOUND."""
+    DeleteStudy: _grpc.UnaryUnaryMultiCallable[_study_service_pb2.DeleteStudyRequest, _empty_pb2.Empty]
+    """Deletes one Study. Its runs and what they made stay. Errors: NOT_FOUND; FAILED_PRECONDITION STUDY_RUNNING it has not ended."""
 
 @_typing.type_check_only
 class StudyServiceAsyncStub(StudyServiceStub):
@@ -56,6 +59,8 @@ class StudyServiceAsyncStub(StudyServiceStub):
     """Lists Studies, newest first. Errors: INVALID_ARGUMENT page_token."""
     CancelStudy: _aio.UnaryUnaryMultiCallable[_study_service_pb2.CancelStudyRequest, _study_pb2.Study]  # type: ignore[assignment]
     """Stops a Study and its runs; one that has ended stays as it is. Errors: NOT_FOUND."""
+    DeleteStudy: _aio.UnaryUnaryMultiCallable[_study_service_pb2.DeleteStudyRequest, _empty_pb2.Empty]  # type: ignore[assignment]
+    """Deletes one Study. Its runs and what they made stay. Errors: NOT_FOUND; FAILED_PRECONDITION STUDY_RUNNING it has not ended."""
 
 class StudyServiceServicer(metaclass=_abc_1.ABCMeta):
     """Runs Studies."""
@@ -91,5 +96,13 @@ class StudyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_study_pb2.Study, _abc.Awaitable[_study_pb2.Study]]:
         """Stops a Study and its runs; one that has ended stays as it is. Errors: NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def DeleteStudy(
+        self,
+        request: _study_service_pb2.DeleteStudyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
+        """Deletes one Study. Its runs and what they made stay. Errors: NOT_FOUND; FAILED_PRECONDITION STUDY_RUNNING it has not ended."""
 
 def add_StudyServiceServicer_to_server(servicer: StudyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

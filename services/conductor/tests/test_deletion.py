@@ -1,0 +1,299 @@
+"""Deleting a project: refused while it holds something, and with force all of it goes, whatever is killed or away meanwhile."""
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import grpc
+import pytest
+from conductor_builders import DATASET, PROJECT
+from conductor_simulation import SimulatedPlatform
+from vesta.resources import resource_types
+from vesta_common.client import open_channel
+from vesta_common.clock import ManualClock
+from vesta_common.errors import Aborted, AlreadyExists, FailedPrecondition, NotFound, Unavailable
+from vesta_common.postgres import Postgres
+from vesta_common.server import Server
+from vesta_conductor import store
+from vesta_conductor.api.loop_service import LoopService
+from vesta_conductor.api.project_service import ProjectService
+from vesta_conductor.contents import PEERS, Kind, contents
+from vesta_conductor.deletion import HIDDEN, SETTLED, WAITING, Deletions
+from vesta_contracts.conductor.v1 import (
+    CreateLoopRequest,
+    CreateProjectRequest,
+    DeleteProjectRequest,
+    GetProjectRequest,
+    ListProjectsRequest,
+    Loop,
+    LoopPolicy,
+    LoopServiceStub,
+    Project,
+    ProjectServiceStub,
+    UpdateProjectRequest,
+)
+
+OTHER = "projects/other"
+
+
+class Killed(Exception):
+    """The process ends here."""
+
+
+@dataclass
+class Services:
+    """What other services hold, by kind. A kind is refused while one that it stands in the way of is there.
+
+    Attributes:
+        before: called before and after each call; may raise.
+    """
+
+    held: dict[str, set[str]]
+    stops: dict[str, str] = field(default_factory=dict)
+    before: Callable[[], None] = lambda: None
+
+    def kinds(self) -> list[Kind]:
+        return [Kind(plural, self._names(plural), self._delete(plural)) for plural in self.held]
+
+    def left(self, project: str) -> int:
+        return sum(name.startswith(f"{project}/") for names in self.held.values() for name in names)
+
+    def _names(self, plural: str) -> Callable[[str], list[str]]:
+        def names(project: str) -> list[str]:
+            self.before()
+            return sorted(name for name in self.held[plural] if name.startswith(f"{project}/"))
+
+        return names
+
+    def _delete(self, plural: str) -> Callable[[str], None]:
+        def delete(name: str) -> None:
+            self.before()
+            if self.held.get(self.stops.get(plural, ""), set()):
+                raise FailedPrecondition(f"{name} is in use", reason="IN_USE")
+            if name not in self.held[plural]:
+                raise NotFound(f"there is no {name}")
+            self.held[plural].remove(name)
+            self.before()
+
+        return delete
+
+
+def some_services(**held: int) -> Services:
+    counts = held or {"campaigns": 2, "taxonomies": 1, "datasets": 3}
+    return Services(
+        {
+            plural: {f"{project}/{plural}/x{number}" for number in range(count) for project in (PROJECT, OTHER)}
+            for plural, count in counts.items()
+        }
+    )
+
+
+@dataclass
+class Conductor:
+    """The service's doors, what the other services hold, and the worker that deletes."""
+
+    projects: ProjectServiceStub
+    loops: LoopServiceStub
+    services: Services
+    postgres: Postgres
+    clock: ManualClock
+
+    def worker(self) -> Deletions:
+        return Deletions(self.postgres, self.services.kinds(), self.clock)
+
+    def delete(self, **fields: object) -> Project:
+        return self.projects.DeleteProject(DeleteProjectRequest(**{"name": PROJECT, **fields}))
+
+    def state(self) -> Project:
+        listed = self.projects.ListProjects(ListProjectsRequest(names=[PROJECT], show_deleted=True)).projects
+        return listed[0]
+
+    def finish(self) -> None:
+        for _ in range(20):
+            self.worker().step()
+            self.clock.advance(SETTLED)
+
+
+@pytest.fixture
+def conductor(postgres_url: str, postgres_schema: str) -> Iterator[Conductor]:
+    postgres = Postgres(postgres_url, postgres_schema).open()
+    postgres.migrate("vesta_conductor")
+    clock, services = ManualClock(), some_services()
+    peers = SimulatedPlatform(clock, random.Random(0)).peers()
+    deletions = Deletions(postgres, services.kinds(), clock)
+    servicers = [ProjectService(postgres, deletions, clock), LoopService(postgres, peers, clock)]
+    server = Server("conductor", "127.0.0.1:0", servicers)
+    server.start()
+    channel: grpc.Channel = open_channel(server.address, "tests")
+    found = Conductor(ProjectServiceStub(channel), LoopServiceStub(channel), services, postgres, clock)
+    for project_id in ("acme", "other"):
+        found.projects.CreateProject(CreateProjectRequest(project_id=project_id, project=Project(display_name="A")))
+    yield found
+    channel.close()
+    server.stop()
+    postgres.close()
+
+
+def a_loop(conductor: Conductor, loop_id: str = "vans") -> Loop:
+    wanted = Loop(policy=LoopPolicy(dataset=DATASET))
+    return conductor.loops.CreateLoop(CreateLoopRequest(parent=PROJECT, loop_id=loop_id, loop=wanted))
+
+
+class TestAsking:
+    def test_a_project_that_holds_something_is_refused_with_how_much(self, conductor: Conductor) -> None:
+        a_loop(conductor)
+        with pytest.raises(FailedPrecondition, match="1 loops, 2 campaigns, 1 taxonomies, 3 datasets") as refused:
+            conductor.delete()
+        assert refused.value.reason == "PROJECT_NOT_EMPTY"
+        assert refused.value.metadata["datasets"] == "3"
+        assert conductor.state().state == Project.ACTIVE
+
+    def test_an_empty_project_needs_no_force(self, conductor: Conductor) -> None:
+        for names in conductor.services.held.values():
+            names.clear()
+        assert conductor.delete().state == Project.DELETING
+
+    def test_what_it_holds_must_be_known_unless_forced(self, conductor: Conductor) -> None:
+        def away() -> None:
+            raise Unavailable("datasets is away")
+
+        conductor.services.before = away
+        with pytest.raises(Unavailable):
+            conductor.delete()
+        assert conductor.delete(force=True).state == Project.DELETING
+
+    def test_a_stale_etag_deletes_nothing(self, conductor: Conductor) -> None:
+        read = conductor.projects.GetProject(GetProjectRequest(name=PROJECT))
+        changed = Project(name=PROJECT, display_name="New")
+        conductor.projects.UpdateProject(UpdateProjectRequest(project=changed))
+        with pytest.raises(Aborted):
+            conductor.delete(force=True, etag=read.etag)
+        assert conductor.state().state == Project.ACTIVE
+
+    def test_a_second_deletion_is_answered_with_the_first_ones_state(self, conductor: Conductor) -> None:
+        first = conductor.delete(force=True)
+        assert conductor.delete() == first
+
+    def test_a_repeat_is_answered_as_the_first_was_also_when_nothing_is_left(self, conductor: Conductor) -> None:
+        first = conductor.delete(force=True, request_id="r1")
+        conductor.finish()
+        assert conductor.delete(force=True, request_id="r1") == first
+        with pytest.raises(NotFound):
+            conductor.delete(force=True)
+
+    def test_nothing_new_is_made_in_it_meanwhile(self, conductor: Conductor) -> None:
+        conductor.delete(force=True)
+        with pytest.raises(FailedPrecondition) as refused:
+            a_loop(conductor)
+        assert refused.value.reason == "PROJECT_DELETING"
+        with pytest.raises(FailedPrecondition):
+            conductor.projects.UpdateProject(UpdateProjectRequest(project=Project(name=PROJECT, display_name="New")))
+
+
+class TestDeleting:
+    def test_all_that_it_holds_goes_and_nothing_else(self, conductor: Conductor) -> None:
+        a_loop(conductor)
+        others = conductor.services.left(OTHER)
+        conductor.delete(force=True)
+        conductor.finish()
+        assert conductor.services.left(PROJECT) == 0
+        assert conductor.services.left(OTHER) == others
+        with conductor.postgres.transaction() as connection:
+            assert store.count_loops(connection, PROJECT) == 0
+        with pytest.raises(NotFound):
+            conductor.projects.GetProject(GetProjectRequest(name=PROJECT))
+        left = conductor.projects.ListProjects(ListProjectsRequest()).projects
+        assert [project.name for project in left] == [OTHER]
+
+    def test_its_id_is_never_used_again(self, conductor: Conductor) -> None:
+        conductor.delete(force=True)
+        conductor.finish()
+        assert conductor.state().state == Project.DELETED
+        with pytest.raises(AlreadyExists, match="has been deleted"):
+            conductor.projects.CreateProject(CreateProjectRequest(project_id="acme", project=Project()))
+
+    def test_what_is_refused_is_told_and_tried_again(self, conductor: Conductor) -> None:
+        conductor.services.stops["taxonomies"] = "datasets"
+        conductor.delete(force=True)
+        conductor.worker().step()
+        told = conductor.state()
+        assert told.state == Project.DELETING
+        assert "1 taxonomies left" in told.message
+        assert "is in use" in told.message
+        assert not conductor.worker().step()  # not at once
+        conductor.services.stops.clear()
+        conductor.clock.advance(WAITING)
+        assert conductor.worker().step()
+        assert conductor.services.left(PROJECT) == 0
+
+    def test_what_a_call_under_way_still_creates_is_deleted_too(self, conductor: Conductor) -> None:
+        conductor.delete(force=True)
+        conductor.worker().step()
+        assert conductor.services.left(PROJECT) == 0
+        conductor.services.held["campaigns"].add(f"{PROJECT}/campaigns/late")
+        assert conductor.state().state == Project.DELETING
+        conductor.finish()
+        assert conductor.services.left(PROJECT) == 0
+        assert conductor.state().state == Project.DELETED
+
+    def test_a_service_that_is_away_is_told_and_waited_for(self, conductor: Conductor) -> None:
+        def away() -> None:
+            raise Unavailable("datasets is away")
+
+        conductor.services.before = away
+        conductor.delete(force=True)
+        conductor.worker().step()
+        assert "datasets is away" in conductor.state().message
+        conductor.services.before = lambda: None
+        conductor.finish()
+        assert conductor.state().state == Project.DELETED
+
+    @pytest.mark.parametrize("seed", range(10))
+    def test_whatever_is_killed_at_any_step_the_deletion_ends(self, conductor: Conductor, seed: int) -> None:
+        chance = random.Random(seed)
+        kills = 0
+
+        def kill() -> None:
+            nonlocal kills
+            if chance.random() < 0.3:
+                kills += 1
+                raise Killed
+
+        others = conductor.services.left(OTHER)
+        conductor.services.before = kill
+        conductor.delete(force=True)
+        for _ in range(200):
+            try:
+                conductor.worker().step()
+            except Killed:
+                conductor.clock.advance(HIDDEN)
+            conductor.clock.advance(WAITING)
+            if conductor.state().state == Project.DELETED:
+                break
+        assert conductor.state().state == Project.DELETED
+        assert kills
+        assert (conductor.services.left(PROJECT), conductor.services.left(OTHER)) == (0, others)
+
+
+def test_every_kind_of_resource_below_a_project_is_deleted() -> None:
+    channels = {peer: grpc.insecure_channel("127.0.0.1:1") for peer in PEERS}
+    deleted = {kind.plural for kind in contents(channels)}
+    below = {
+        kind.plural
+        for kind in resource_types()
+        if kind.pattern.startswith("projects/{project}/") and kind.pattern.count("/") == 3
+    }
+    kept_by_the_gateway, kept_here = {"members", "apiKeys"}, {"loops"}
+    assert deleted == below - kept_by_the_gateway - kept_here
+
+
+@pytest.mark.parametrize(("advance", "ends"), [(SETTLED - timedelta(seconds=1), False), (SETTLED, True)])
+def test_it_ends_when_calls_that_were_under_way_have_ended(
+    conductor: Conductor, advance: timedelta, ends: bool
+) -> None:
+    conductor.delete(force=True)
+    conductor.worker().step()
+    conductor.clock.advance(advance)
+    conductor.worker().step()
+    assert (conductor.state().state == Project.DELETED) == ends

@@ -1,0 +1,143 @@
+"""What a Project holds in the other services: how each kind of resource is listed and deleted. Calls peers."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from vesta_contracts.annotation.v1 import CampaignServiceStub, DeleteCampaignRequest, ListCampaignsRequest
+from vesta_contracts.connection.v1 import (
+    CancelSyncRequest,
+    DeleteSourceRequest,
+    ListSourcesRequest,
+    ListSyncsRequest,
+    SourceServiceStub,
+    Sync,
+    SyncServiceStub,
+)
+from vesta_contracts.datasets.v1 import (
+    DatasetServiceStub,
+    DeleteDatasetRequest,
+    DeleteTaxonomyRequest,
+    ListDatasetsRequest,
+    ListTaxonomiesRequest,
+    TaxonomyServiceStub,
+)
+from vesta_contracts.pipelining.v1 import DeletePipelineRequest, ListPipelinesRequest, PipelineServiceStub
+from vesta_contracts.serving.v1 import DeleteDeploymentRequest, DeploymentServiceStub, ListDeploymentsRequest
+from vesta_contracts.training.v1 import (
+    CancelStudyRequest,
+    CancelTrainingRunRequest,
+    DeleteModelRequest,
+    DeleteRecipeRequest,
+    DeleteStudyRequest,
+    DeleteTrainingRunRequest,
+    ListModelsRequest,
+    ListRecipesRequest,
+    ListStudiesRequest,
+    ListTrainingRunsRequest,
+    ModelServiceStub,
+    RecipeServiceStub,
+    StudyServiceStub,
+    TrainingRunServiceStub,
+)
+
+PEERS = ("connection", "datasets", "annotation", "training", "serving", "pipelining")
+LISTED_MAX = 1000  # names of one kind that are looked at, at a time
+SYNCS_LISTED_MAX = 100  # the newest of a source: one that has not ended is among them
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of resource directly below a Project.
+
+    Attributes:
+        plural: as in resource names, such as `datasets`.
+        names: from a Project's name to the names of up to `LISTED_MAX` of them.
+        delete: deletes the one of that name with everything below it; a repeat is safe. Raises what the peer raises, such as
+            FailedPrecondition while it is still at work.
+    """
+
+    plural: str
+    names: Callable[[str], list[str]]
+    delete: Callable[[str], object]
+
+
+def contents(channels: Mapping[str, grpc.Channel]) -> tuple[Kind, ...]:
+    """Every kind, in the order of deletion: what makes or needs others goes before those.
+
+    Args:
+        channels: to each of `PEERS`.
+    """
+    pipelines = PipelineServiceStub(channels["pipelining"])
+    deployments = DeploymentServiceStub(channels["serving"])
+    campaigns = CampaignServiceStub(channels["annotation"])
+    studies, runs = StudyServiceStub(channels["training"]), TrainingRunServiceStub(channels["training"])
+    models, recipes = ModelServiceStub(channels["training"]), RecipeServiceStub(channels["training"])
+    sources, syncs = SourceServiceStub(channels["connection"]), SyncServiceStub(channels["connection"])
+    datasets, taxonomies = DatasetServiceStub(channels["datasets"]), TaxonomyServiceStub(channels["datasets"])
+
+    def delete_study(name: str) -> None:
+        studies.CancelStudy(CancelStudyRequest(name=name))
+        studies.DeleteStudy(DeleteStudyRequest(name=name))
+
+    def delete_run(name: str) -> None:
+        runs.CancelTrainingRun(CancelTrainingRunRequest(name=name))
+        runs.DeleteTrainingRun(DeleteTrainingRunRequest(name=name))
+
+    def delete_source(name: str) -> None:
+        for sync in syncs.ListSyncs(ListSyncsRequest(parent=name, page_size=SYNCS_LISTED_MAX)).syncs:
+            if sync.state in (Sync.QUEUED, Sync.RUNNING):
+                syncs.CancelSync(CancelSyncRequest(name=sync.name))
+        sources.DeleteSource(DeleteSourceRequest(name=name))
+
+    return (
+        Kind(
+            "pipelines",
+            _names_by(pipelines.ListPipelines, ListPipelinesRequest, "pipelines"),
+            lambda name: pipelines.DeletePipeline(DeletePipelineRequest(name=name)),
+        ),
+        Kind(
+            "deployments",
+            _names_by(deployments.ListDeployments, ListDeploymentsRequest, "deployments"),
+            lambda name: deployments.DeleteDeployment(DeleteDeploymentRequest(name=name)),
+        ),
+        Kind(
+            "campaigns",
+            _names_by(campaigns.ListCampaigns, ListCampaignsRequest, "campaigns"),
+            lambda name: campaigns.DeleteCampaign(DeleteCampaignRequest(name=name)),
+        ),
+        Kind("studies", _names_by(studies.ListStudies, ListStudiesRequest, "studies"), delete_study),
+        Kind("trainingRuns", _names_by(runs.ListTrainingRuns, ListTrainingRunsRequest, "training_runs"), delete_run),
+        Kind(
+            "models",
+            _names_by(models.ListModels, ListModelsRequest, "models"),
+            lambda name: models.DeleteModel(DeleteModelRequest(name=name, force=True)),
+        ),
+        Kind(
+            "recipes",
+            _names_by(recipes.ListRecipes, ListRecipesRequest, "recipes"),
+            lambda name: recipes.DeleteRecipe(DeleteRecipeRequest(name=name)),
+        ),
+        Kind("sources", _names_by(sources.ListSources, ListSourcesRequest, "sources"), delete_source),
+        Kind(
+            "datasets",
+            _names_by(datasets.ListDatasets, ListDatasetsRequest, "datasets"),
+            lambda name: datasets.DeleteDataset(DeleteDatasetRequest(name=name)),
+        ),
+        Kind(
+            "taxonomies",
+            _names_by(taxonomies.ListTaxonomies, ListTaxonomiesRequest, "taxonomies"),
+            lambda name: taxonomies.DeleteTaxonomy(DeleteTaxonomyRequest(name=name)),
+        ),
+    )
+
+
+def _names_by(call: Callable[[Any], Any], request: Callable[..., Any], field: str) -> Callable[[str], list[str]]:
+    """Lists the first page of a project; without what ships with the platform, which nobody can delete."""
+
+    def names(project: str) -> list[str]:
+        page = call(request(parent=project, page_size=LISTED_MAX))
+        return [resource.name for resource in getattr(page, field) if not getattr(resource, "builtin", False)]
+
+    return names

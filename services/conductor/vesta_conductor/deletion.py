@@ -1,0 +1,113 @@
+"""Deletes what Projects in state DELETING hold, pass after pass, until nothing is left.
+
+A pass lists what is there and deletes it, one kind after another, and keeps no plan: whoever is killed at any moment, the next pass
+goes on from what is left. Loops go first, so that they make nothing anew.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import structlog
+from vesta_common.clock import Clock
+from vesta_common.errors import Aborted, FailedPrecondition, NotFound, VestaError
+from vesta_common.postgres import Postgres
+from vesta_contracts.conductor.v1 import Project
+
+from vesta_conductor import store
+from vesta_conductor.contents import LISTED_MAX, Kind
+from vesta_conductor.driver import backoff
+
+IDLE = timedelta(seconds=1)  # between looks for a Project to delete
+WAITING = timedelta(seconds=2)  # until the next pass
+HIDDEN = timedelta(minutes=2)  # how soon another worker takes over from one that died
+# A call that was under way when the deletion began may still create something. It has ended by then: the gateway ends calls after two
+# minutes, services call each other for half a minute at most, and every gateway refuses new calls within seconds.
+SETTLED = timedelta(seconds=150)
+
+log = structlog.get_logger()
+
+
+class Deletions:
+    """Takes the Projects whose next pass is due, one after another. Any number of replicas may run.
+
+    Args:
+        kinds: what a Project holds in other services, in the order of deletion.
+    """
+
+    def __init__(self, postgres: Postgres, kinds: Sequence[Kind], clock: Clock) -> None:
+        self._postgres = postgres
+        self._kinds = kinds
+        self._clock = clock
+
+    def count(self, project: str) -> dict[str, int]:
+        """How many resources of each kind a Project holds, by plural, of those it holds any of. Counts up to `LISTED_MAX` of a kind.
+
+        Raises:
+            VestaError: a peer does not answer.
+        """
+        with self._postgres.transaction() as connection:
+            loops = store.count_loops(connection, project)
+        counts = {"loops": loops, **{kind.plural: len(kind.names(project)) for kind in self._kinds}}
+        return {plural: count for plural, count in counts.items() if count}
+
+    def step(self) -> bool:
+        """Makes the pass that is due longest; False where none is due."""
+        began = self._clock.now()
+        with self._postgres.transaction() as connection:
+            claimed = store.claim_deletion(connection, began, began + HIDDEN)
+        if claimed is None:
+            return False
+        project, failures = claimed
+        try:
+            left = self._pass(project.name)
+        except VestaError as error:
+            log.warning("deletion_held_up", project=project.name, reason=error.reason, error=error.message)
+            due_time = self._clock.now() + backoff(failures)
+            self._keep(project, f"A part of the platform does not answer: {error.message}", due_time, failures + 1)
+            return True
+        settled = project.delete_time.ToDatetime(began.tzinfo) + SETTLED
+        if left:
+            self._keep(project, left, self._clock.now() + WAITING)
+        elif began < settled:
+            self._keep(project, "Nothing is left. Waits for calls that were under way to end.", settled)
+        else:
+            with self._postgres.transaction() as connection:
+                store.end_deletion(connection, project.name, self._clock.now())
+            log.info("project_deleted", project=project.name)
+        return True
+
+    def _pass(self, project: str) -> str:
+        """Deletes what is there. A kind is begun when those before it are gone.
+
+        Returns:
+            What is left, in words; empty where nothing is.
+        """
+        with self._postgres.transaction() as connection:
+            store.delete_loops_of_project(connection, project)
+        for kind in self._kinds:
+            if left := _clear(kind, project):
+                return left
+        return ""
+
+    def _keep(self, project: Project, message: str, due_time: datetime, failures: int = 0) -> None:
+        with self._postgres.transaction() as connection:
+            store.put_deletion(connection, project.name, message, due_time, failures)
+
+
+def held(counts: dict[str, int]) -> str:
+    """`2 datasets, 1000 or more trainingRuns`."""
+    return ", ".join(f"{count}{' or more' if count >= LISTED_MAX else ''} {plural}" for plural, count in counts.items())
+
+
+def _clear(kind: Kind, project: str) -> str:
+    """Deletes all of one kind that can be deleted now; what is left, in words."""
+    refused = ""
+    for name in kind.names(project):
+        try:
+            kind.delete(name)
+        except NotFound:
+            continue
+        except (FailedPrecondition, Aborted) as error:
+            refused = error.message
+    left = kind.names(project)
+    return f"{held({kind.plural: len(left)})} left. {refused}".strip() if left else ""
