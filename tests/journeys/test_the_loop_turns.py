@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from small_loop import SmallLoop, set_up
+from vesta import ApiError, Vesta
+from vesta.resources import ResourceType, call, request_for, resource_types
 from vesta.waiting import wait_until
 from vesta_contracts.annotation.v1 import GetAgreementRequest
-from vesta_contracts.conductor.v1 import ListDecisionsRequest, LoopStatus
+from vesta_contracts.conductor.v1 import DeleteProjectRequest, GetProjectRequest, ListDecisionsRequest, LoopStatus
 from vesta_contracts.datasets.v1 import (
     ArchiveFormat,
     CreateDatasetRequest,
@@ -137,6 +139,33 @@ def test_an_exported_dataset_can_be_imported_again(turned: SmallLoop, layout: Ar
     assert imported.response.Unpack(told), imported.error.message
     assert (told.added_count, told.refused_count) == (answer.item_count, 0)
     assert owner.datasets.GetDataset(GetDatasetRequest(name=copy.name)).counts.labelled_count == answer.item_count
+
+
+def test_at_last_the_project_is_deleted_with_everything_in_every_service(turned: SmallLoop) -> None:
+    owner, project = turned.owner, turned.project
+    with pytest.raises(ApiError) as refused:
+        owner.projects.DeleteProject(DeleteProjectRequest(name=project))
+    assert refused.value.reason == "PROJECT_NOT_EMPTY"
+    owner.projects.DeleteProject(DeleteProjectRequest(name=project, force=True))
+
+    get = partial(owner.projects.GetProject, GetProjectRequest(name=project))
+    wait_until(get, lambda now: now.message.startswith("Nothing is left"), deadline=timedelta(minutes=3))
+    left = {kind.plural: _listed(owner, kind, project) for kind in resource_types() if _is_below_a_project(kind)}
+    assert {plural: names for plural, names in left.items() if names} == {}
+    with pytest.raises(ApiError) as refused:
+        owner.datasets.CreateDataset(CreateDatasetRequest(parent=project, dataset=Dataset()))
+    assert refused.value.reason == "PROJECT_DELETING"
+
+
+def _is_below_a_project(kind: ResourceType) -> bool:
+    return kind.pattern.startswith("projects/{project}/") and kind.pattern.count("/") == 3
+
+
+def _listed(owner: Vesta, kind: ResourceType, project: str) -> list[str]:
+    """Names of what is there, but for what ships with the platform."""
+    answer = call(owner.channel, kind.methods["list"], request_for(kind.methods["list"], parent=project))
+    found = next(value for field, value in answer.ListFields() if field.is_repeated) if answer.ByteSize() else []
+    return [one.name for one in found if not getattr(one, "builtin", False)]
 
 
 def _wait_for_version(turned: SmallLoop, deployment: str, version: str) -> None:

@@ -141,6 +141,17 @@ def test_a_repeated_roll_back_is_answered_though_the_deployment_is_gone(serving:
     assert serving.deployments.RollbackDeployment(request) == answer
 
 
+def test_a_deployment_that_is_deleted_takes_its_predictions_along(serving: Serving) -> None:
+    version = serving.registry.add(an_onnx())
+    gone, stays = serving.deployed(version), serving.deployed(version)
+    for deployment in (gone, stays):
+        serving.predict(deployment, RED)
+    serving.deployments.DeleteDeployment(DeleteDeploymentRequest(name=gone.name))
+    with serving.store.postgres.transaction() as connection:
+        left = [row["deployment"] for row in connection.execute("SELECT deployment FROM predictions")]
+    assert left == [stays.name]
+
+
 def test_a_first_version_cannot_be_rolled_back(serving: Serving) -> None:
     deployment = serving.deployed(serving.registry.add(an_onnx()))
     with pytest.raises(FailedPrecondition) as caught:

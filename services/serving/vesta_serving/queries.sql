@@ -22,6 +22,9 @@ SELECT DISTINCT deployment FROM passes WHERE dataset = :dataset;
 -- name: update_deployment!
 UPDATE deployments SET body = :body, wanted = :wanted, state = :state, error = :error, update_time = :now WHERE name = :name;
 
+-- name: delete_predictions!
+DELETE FROM predictions WHERE deployment = :deployment;
+
 -- name: delete_deployment!
 DELETE FROM deployments WHERE name = :name;
 

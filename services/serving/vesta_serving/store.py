@@ -151,7 +151,8 @@ class Store:
             self._begin_passes(connection, current.name, row["generation"], updated.datasets, embeds=True)
 
     def delete(self, connection: Connection, name: str) -> None:
-        """Removes a deployment."""
+        """Removes a deployment with its predictions."""
+        queries.delete_predictions(connection, deployment=name)
         queries.delete_deployment(connection, name=name)
 
     def find_unloaded(self) -> DeploymentRow | None:
