@@ -1,5 +1,7 @@
-"""What the gateway adds to the conductor's projects: a member's list holds its own alone, a new project gets its first owner, and
-one that is being deleted loses its members and gets nothing new.
+"""What the gateway adds to the conductor's projects.
+
+A member's list holds its own project alone, a new project gets its first owner, and one that is being deleted loses its members and gets
+nothing new.
 """
 
 import asyncio

@@ -143,9 +143,10 @@ def test_a_repeated_roll_back_is_answered_though_the_deployment_is_gone(serving:
 
 def test_a_deployment_that_is_deleted_takes_its_predictions_along(serving: Serving) -> None:
     version = serving.registry.add(an_onnx())
-    gone, stays = serving.deployed(version), serving.deployed(version)
+    gone, stays = serving.deployed(version), serving.deployed(version, "stays")
     for deployment in (gone, stays):
         serving.predict(deployment, RED)
+    serving.log.step()
     serving.deployments.DeleteDeployment(DeleteDeploymentRequest(name=gone.name))
     with serving.store.postgres.transaction() as connection:
         left = [row["deployment"] for row in connection.execute("SELECT deployment FROM predictions")]

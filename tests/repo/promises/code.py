@@ -17,7 +17,7 @@ _OUTSIDE = (
 )
 _EDGES = {"app", "api", "events", "store"}
 _EDGES_OF = {
-    "vesta_conductor": {"driver", "peers", "queue"},
+    "vesta_conductor": {"contents", "deletion", "driver", "peers", "queue"},
     "vesta_connection": {"items"},
     "vesta_datasets": {"adding", "operations", "transfers"},
     "vesta_gateway": {"backends", "grpc_door", "parts", "problems", "projects", "servers", "tail"},
