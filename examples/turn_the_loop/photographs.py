@@ -1,5 +1,9 @@
-"""Finds labelled photographs for the demo: a folder of the user's, the clothing photographs, or scanned digits."""
+"""Finds labelled photographs for the demo: a folder of the user's, the clothing photographs, or scanned digits.
 
+Run by itself it writes the digits into a folder.
+"""
+
+import argparse
 import hashlib
 import http.client
 import re
@@ -8,7 +12,7 @@ import tarfile
 import urllib.request
 import zlib
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -217,8 +221,8 @@ def tree_digest(root: Path) -> str:
     return total.hexdigest()
 
 
-def write_digits(target: Path) -> Path:
-    """Writes scikit-learn's 1,797 scanned digits as PNG files, a folder a digit."""
+def write_digits(target: Path, per_class_max: int | None = None) -> Path:
+    """Writes scikit-learn's 1,797 scanned digits, or the first of each, as PNG files, a folder a digit."""
     from sklearn.datasets import load_digits
 
     if not target.exists():
@@ -227,9 +231,28 @@ def write_digits(target: Path) -> Path:
         for index, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
             folder = scratch / str(label)
             folder.mkdir(parents=True, exist_ok=True)
+            if len(list(folder.iterdir())) == per_class_max:
+                continue
             image = Image.fromarray((255 - pixels * 255 / 16).astype(np.uint8)).resize(
                 (DIGIT_SIDE_PX, DIGIT_SIDE_PX), Image.Resampling.BICUBIC
             )
             image.save(folder / f"{index:04d}.png")
         scratch.rename(target)
     return target
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Writes digits into a folder that is not there yet."""
+    parser = argparse.ArgumentParser(description="Writes scikit-learn's scanned digits as PNG files, a folder a digit.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--per-class", type=int, help="at most so many of each; all if left out")
+    options = parser.parse_args(arguments)
+    if options.folder.exists():
+        parser.error(f"{options.folder} is there already; delete it, or name another folder")
+    if options.per_class is not None and options.per_class < 1:
+        parser.error("--per-class must be at least 1")
+    write_digits(options.folder, options.per_class)
+
+
+if __name__ == "__main__":
+    main()
