@@ -25,7 +25,7 @@ BATCH = 200
 
 def share_without_training(drawn: Sequence[str], test: Sequence[str]) -> float | None:
     """Test accuracy of what can be learnt from labels of one class alone, which is to name it always; None where there are more."""
-    return test.count(drawn[0]) / max(1, len(test)) if len(set(drawn)) == 1 else None
+    return test.count(drawn[0]) / len(test) if len(set(drawn)) == 1 else None
 
 
 class RandomControl:
@@ -53,8 +53,10 @@ class RandomControl:
         created = self._add(pool, None)
         self._pool = [(name, truth(item.name)) for name, item in zip(created, pool, strict=True)]
 
-    def accuracy(self, label_count: int) -> float:
-        """Test accuracy of a model trained on `label_count` random labels."""
+    def accuracy(self, label_count: int) -> float | None:
+        """Test accuracy of a model trained on `label_count` random labels; None where there is no test item to measure it on."""
+        if not self._test_concepts:
+            return None
         for start in range(self._labelled, min(label_count, len(self._pool)), BATCH):
             batch = self._pool[start : min(start + BATCH, label_count)]
             self._owner.items.BatchAnnotateItems(

@@ -19,7 +19,7 @@ from control import RandomControl
 from experts import Experts
 from kafka.errors import KafkaError
 from photographs import SAMPLES_DIGEST, SAMPLES_URL, Photographs, find_samples, read_folder
-from report import Report, RoundFigures, print_rounds, write
+from report import Report, RoundFigures, percent, print_rounds, write
 from rich.console import Console
 from rich.progress import Progress
 from vesta import ApiError, Vesta
@@ -166,8 +166,8 @@ def _play_rounds(
         figures = _figures(owner, loop, turned, control, waited)
         rounds.append(figures)
         console.print(
-            f"  round {number}: {figures.labels} labels → [bold]{figures.accuracy:.1%}[/bold] right "
-            f"(random labels: {figures.random_accuracy:.1%}), {figures.auto_share:.0%} of the pool tagged alone, "
+            f"  round {number}: {figures.labels} labels → [bold]{percent(figures.accuracy)}[/bold] right "
+            f"(random labels: {percent(figures.random_accuracy)}), {percent(figures.auto_share, 0)} of the pool tagged alone, "
             f"{'better model' if turned.verdict.passed else 'verdict'} {figures.seconds:.1f} s after the last label"
             + ("" if turned.verdict.passed else f"; champion stays: {turned.verdict.reason}")
         )
@@ -245,14 +245,15 @@ def _play_round(owner: Vesta, loop: str, experts: Experts, number: int) -> tuple
 def _figures(owner: Vesta, loop: str, turned: Round, control: RandomControl, waited: float) -> RoundFigures:
     """The round's figures, of the model that is deployed after it: where the gate kept the champion, the champion's."""
     state = owner.loops.GetLoop(GetLoopRequest(name=loop))
+    measured = state.status.HasField("champion_metrics")
     champion = state.status.champion_metrics.accuracy
     counts = owner.datasets.GetDataset(GetDatasetRequest(name=state.policy.dataset)).counts
-    tagged = counts.pool_certain_count / max(1, counts.pool_scored_count)
+    tagged = counts.pool_certain_count / counts.pool_scored_count if counts.pool_scored_count else None
     return RoundFigures(
         labels=turned.label_count,
-        accuracy=champion.value,
-        accuracy_low=champion.low,
-        accuracy_high=champion.high,
+        accuracy=champion.value if measured else None,
+        accuracy_low=champion.low if measured else None,
+        accuracy_high=champion.high if measured else None,
         random_accuracy=control.accuracy(turned.label_count),
         auto_share=turned.auto_share if turned.HasField("auto_share") else tagged,
         seconds=turned.label_to_model.ToTimedelta().total_seconds() if turned.HasField("label_to_model") else waited,

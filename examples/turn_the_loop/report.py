@@ -1,6 +1,7 @@
 """The figures of a demo: a line a round, the report and the chart."""
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,15 +14,21 @@ mpl.use("Agg")
 
 @dataclass(frozen=True)
 class RoundFigures:
-    """One round. Accuracies and shares are in [0, 1]; `seconds` run from the last label to the better model answering."""
+    """One round. Accuracies and shares are in [0, 1], and None where nothing was measured; `seconds` run from the last label to the
+    better model answering."""
 
     labels: int
-    accuracy: float
-    accuracy_low: float
-    accuracy_high: float
-    random_accuracy: float
-    auto_share: float
+    accuracy: float | None
+    accuracy_low: float | None
+    accuracy_high: float | None
+    random_accuracy: float | None
+    auto_share: float | None
     seconds: float
+
+
+def percent(share: float | None, decimals: int = 1) -> str:
+    """A share for people, who are told where there is none."""
+    return "not measured" if share is None else f"{share:.{decimals}%}"
 
 
 def print_rounds(console: Console, rounds: list[RoundFigures]) -> None:
@@ -33,9 +40,10 @@ def print_rounds(console: Console, rounds: list[RoundFigures]) -> None:
         table.add_row(
             str(number),
             str(figures.labels),
-            f"{figures.accuracy:.1%} ({figures.accuracy_low:.1%} to {figures.accuracy_high:.1%})",
-            f"{figures.random_accuracy:.1%}",
-            f"{figures.auto_share:.1%}",
+            percent(figures.accuracy)
+            + ("" if figures.accuracy is None else f" ({figures.accuracy_low:.1%} to {figures.accuracy_high:.1%})"),
+            percent(figures.random_accuracy),
+            percent(figures.auto_share),
             f"{figures.seconds:.1f} s",
         )
     console.print(table)
@@ -71,13 +79,13 @@ def _draw(path: Path, data: str, rounds: list[RoundFigures]) -> None:
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
     labels = [figures.labels for figures in rounds]
-    axes.plot(labels, [figures.accuracy for figures in rounds], marker="o", label="Vesta's choice")
-    axes.fill_between(
-        labels, [figures.accuracy_low for figures in rounds], [figures.accuracy_high for figures in rounds], alpha=0.15
+    accuracies, random_accuracies, lows, highs = (
+        [math.nan if (share := getattr(figures, name)) is None else share for figures in rounds]
+        for name in ("accuracy", "random_accuracy", "accuracy_low", "accuracy_high")
     )
-    axes.plot(
-        labels, [figures.random_accuracy for figures in rounds], marker="s", linestyle="--", label="random choice"
-    )
+    axes.plot(labels, accuracies, marker="o", label="Vesta's choice")
+    axes.fill_between(labels, lows, highs, alpha=0.15)
+    axes.plot(labels, random_accuracies, marker="s", linestyle="--", label="random choice")
     axes.set_xlabel("labels given by experts")
     axes.set_ylabel("accuracy on the held-out test side")
     axes.set_title(f"{data}: how the model got better")

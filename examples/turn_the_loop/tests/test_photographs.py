@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from photographs import find_samples, read_folder, tree_digest, write_digits
+from photographs import find_samples, main, read_folder, tree_digest, write_digits
 from PIL import Image
 
 
@@ -204,3 +204,19 @@ def test_where_nothing_can_be_reached_the_digits_are_used_and_it_is_said(tmp_pat
     assert found.labels == [str(digit) for digit in range(10)]
     assert "digits instead" in said[-1]
     assert write_digits(tmp_path / "samples" / "digits").is_dir()
+
+
+def test_some_digits_of_each_are_written_where_so_many_are_asked_for(tmp_path: Path) -> None:
+    main([str(tmp_path / "digits"), "--per-class", "3"])
+    assert [len(list((tmp_path / "digits" / str(digit)).iterdir())) for digit in range(10)] == [3] * 10
+
+
+@pytest.mark.parametrize("arguments", [["."], ["new", "--per-class", "0"]])
+def test_digits_are_not_written_over_what_is_there_nor_none_of_them(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert "error:" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
