@@ -14,12 +14,15 @@ from google.rpc.code_pb2 import FAILED_PRECONDITION
 from vesta_common.errors import Unavailable
 from vesta_common.storage_guard import RETRY_AFTER, storage_full
 from vesta_common.trace import calling
+from vesta_contracts.common.v1 import Annotation, PixelBox
 from vesta_contracts.datasets.v1 import (
     ArchiveFormat,
+    BatchAnnotateItemsRequest,
     ExportDatasetRequest,
     ExportDatasetResponse,
     GetItemRequest,
     ImportDatasetResponse,
+    ItemAnnotations,
 )
 from vesta_datasets.annotations import labels_of
 from vesta_datasets.archives import unpack
@@ -273,6 +276,23 @@ def test_items_that_came_under_one_name_but_for_the_suffix_go_out_apart(datasets
     datasets.objects.download(told.archive_key, archive)
     found = {item.path.read_bytes(): item.annotations for item in unpack(archive, tmp_path / "in", layout)}
     assert found == {a_png(concept): says(concept) for concept in ("van", "car")}
+
+
+def test_an_item_with_shapes_alone_goes_out_with_them(datasets: Datasets, tmp_path: Path) -> None:
+    dataset = datasets.a_dataset()
+    stored, media = datasets.objects.put("media", a_png("van")), a_medium(1)
+    media.sha256, media.object_key, media.mime_type = stored.sha256, stored.key, "image/png"
+    (item,) = datasets.add(dataset, media)
+    box = Annotation(concept="car", box=PixelBox(x_min_px=1, y_min_px=2, x_max_px=9, y_max_px=8))
+    entry = ItemAnnotations(item=item.name, annotations=[box])
+    datasets.items.BatchAnnotateItems(BatchAnnotateItemsRequest(parent=dataset, items=[entry]))
+    layout = ArchiveFormat.ARCHIVE_FORMAT_COCO
+    operation = datasets.datasets.ExportDataset(ExportDatasetRequest(name=dataset, format=layout)).name
+    assert a_worker(datasets, Ingest()).step()
+    told, archive = ExportDatasetResponse(), tmp_path / "out.zip"
+    assert datasets.operation(operation).response.Unpack(told), datasets.operation(operation).error
+    datasets.objects.download(told.archive_key, archive)
+    assert [found.annotations for found in unpack(archive, tmp_path / "in", layout)] == [[box]]
 
 
 def test_an_export_that_its_layout_cannot_hold_ends_and_says_so(datasets: Datasets) -> None:
