@@ -18,7 +18,7 @@ import hostile_functions
 import numpy as np
 import psutil
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 from vesta_common.errors import Internal, InvalidArgument, VestaError
 from vesta_common.images import ImageHeader, inspect, model_pixels, normalise
 from vesta_common.sandbox import Limits, Sandbox, run_in_folder
@@ -62,25 +62,43 @@ def test_answers_are_the_functions_own(sandbox: Sandbox) -> None:
     assert np.array_equal(sandbox.run(model_pixels, jpeg), model_pixels(jpeg))
 
 
-@pytest.mark.parametrize("side_px", [8, 300])
-@pytest.mark.parametrize(
-    ("image_format", "mode"),
-    [
-        *(("PNG", mode) for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")),
-        *(("JPEG", mode) for mode in ("L", "RGB", "CMYK")),
-        *(("WEBP", mode) for mode in ("RGB", "RGBA")),
-        *(("BMP", mode) for mode in ("1", "L", "RGB")),
-        *(("GIF", mode) for mode in ("L", "P", "RGB")),
-        *(("TIFF", mode) for mode in ("1", "L", "RGB", "RGBA", "CMYK")),
-    ],
-)
-def test_pictures_of_every_kind_and_size_are_read_as_outside(
-    sandbox: Sandbox, image_format: str, mode: str, side_px: int
+PICTURES = [
+    *(
+        (image_format, mode, {})
+        for image_format in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+        for mode in ("L", "RGB")
+    ),
+    *((image_format, "1", {}) for image_format in ("PNG", "BMP", "TIFF", "GIF")),
+    *((image_format, "P", {}) for image_format in ("PNG", "BMP", "TIFF", "GIF")),
+    *((image_format, "RGBA", {}) for image_format in ("PNG", "WEBP", "BMP", "TIFF")),
+    *((image_format, "I;16", {}) for image_format in ("PNG", "TIFF")),
+    *((image_format, "CMYK", {}) for image_format in ("JPEG", "TIFF")),
+    *(("TIFF", "RGB", {"compression": packed}) for packed in ("tiff_lzw", "jpeg", "tiff_adobe_deflate", "packbits")),
+    ("JPEG", "RGB", {"progressive": True}),
+    ("JPEG", "RGB", {"quality": 30, "subsampling": 2, "optimize": True}),
+    ("WEBP", "RGBA", {"lossless": True}),
+    ("TIFF", "1", {"compression": "group4"}),
+]
+
+
+@pytest.mark.parametrize(("side_px", "orientation"), [(8, 1), (300, 1), (300, 6)])
+@pytest.mark.parametrize(("image_format", "mode", "options"), PICTURES)
+def test_every_kind_of_picture_reads_as_outside_the_sandbox(
+    sandbox: Sandbox, image_format: str, mode: str, options: dict[str, Any], side_px: int, orientation: int
 ) -> None:
+    noise = np.random.default_rng(1).integers(0, 65536, (side_px, side_px), dtype=np.uint16)
+    picture = Image.fromarray(noise if mode == "I;16" else (noise >> 8).astype(np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    exif.get_ifd(0x8769)[0x9003] = "2026:01:02 03:04:05"
+    if image_format in {"JPEG", "PNG", "WEBP"}:
+        profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB" if orientation == 1 else "sRGB"))
+        options = {**options, "exif": exif, "icc_profile": profile.tobytes()}
     target = io.BytesIO()
-    Image.new(mode, (side_px, side_px)).save(target, image_format)
-    for function in (normalise, model_pixels):
-        assert str(sandbox.run(function, target.getvalue())) == str(function(target.getvalue()))
+    (picture if mode == "I;16" else picture.convert("RGB").convert(mode)).save(target, image_format, **options)
+
+    assert sandbox.run(normalise, target.getvalue()) == normalise(target.getvalue())
+    assert np.array_equal(sandbox.run(model_pixels, target.getvalue()), model_pixels(target.getvalue()))
 
 
 def test_errors_come_back_as_they_were(sandbox: Sandbox) -> None:
