@@ -10,6 +10,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from vesta_common.errors import FailedPrecondition, InvalidArgument
 from vesta_common.objects import ObjectStore
 from vesta_connection.listing import FsspecTree, check_protocols, open_tree
+from vesta_connection.pins import Pins
 from vesta_connection.places import Places
 from vesta_connection.settings import Settings
 from vesta_contracts.connection.v1 import BucketSource, Source, Sync
@@ -89,8 +90,9 @@ def test_a_bucket_that_does_not_open_fails_the_sync_and_says_why(connection: Con
 )
 def test_a_bucket_that_cannot_even_be_opened_is_unreachable(bucket: BucketSource) -> None:
     class Anywhere(Places):
-        def check_url(self, *_: Any) -> None:
+        def check_url(self, *_: Any) -> Pins:
             """Allows all."""
+            return Pins(lambda host, _: [host])
 
     with pytest.raises(FailedPrecondition) as caught:
         list(open_tree(Source(bucket=bucket), "", Anywhere((), (), ())).files())

@@ -109,7 +109,9 @@ def test_a_bucket_on_an_inner_address_or_another_protocol_is_not_allowed(
 
 @pytest.mark.parametrize(
     "address",
-    ["10.0.0.7", "224.0.0.1", "64:ff9b::a00:7", "64:ff9b:1::a00:7", "2002:a00:7::1", "::ffff:10.0.0.7", "fe80::1", "ff02::1"],
+    ["10.0.0.7", "224.0.0.1", "64:ff9b::a00:7", "64:ff9b:1::a00:7", "2002:a00:7::1", "::ffff:10.0.0.7", "fe80::1", "ff02::1",
+     "0.0.0.0", "::", "::10.0.0.7", "::ffff:169.254.169.254", "169.254.169.254", "fd00:ec2::254", "100.100.100.200", "192.0.0.192",
+     "168.63.129.16", "127.0.0.1", "::1"],
 )  # fmt: skip
 def test_an_address_that_leads_inside_is_not_outside(address: str) -> None:
     assert not is_outside(address)

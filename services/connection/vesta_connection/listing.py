@@ -11,7 +11,8 @@ from fsspec.implementations.local import LocalFileSystem
 from vesta_common.errors import FailedPrecondition, InvalidArgument
 from vesta_contracts.connection.v1 import BucketSource, Source
 
-from vesta_connection.places import WEB, Places
+from vesta_connection.pins import Pins
+from vesta_connection.places import WEB, Places, Resolve, resolve_host
 from vesta_connection.s3 import S3FileSystem
 
 FILE_BYTES_MAX = 32 * 1024 * 1024
@@ -99,11 +100,18 @@ class FsspecTree:
 
         Raises:
             PermissionError: its listing showed already that it cannot be read.
+            InvalidArgument: a web server leads on to where nobody may go.
         """
         if file.unreadable:
             raise PermissionError(file.unreadable)
-        with self._file_system.open(file.path, "rb") as opened:
-            return bytes(opened.read(FILE_BYTES_MAX + 1))
+        try:
+            with self._file_system.open(file.path, "rb") as opened:
+                return bytes(opened.read(FILE_BYTES_MAX + 1))
+        except FileNotFoundError as error:  # as fsspec's HTTP puts whatever went wrong
+            refusal = _refusal_behind(error)
+            if refusal:
+                raise refusal from error
+            raise
 
     def _file(self, path: str, unreadable: str, entry: dict[str, Any] | None = None) -> SourceFile:
         name = path.removeprefix(self._root).lstrip("/")
@@ -129,6 +137,14 @@ class BucketTree(FsspecTree):
                     yield self._file(str(entry["name"]), "", entry)
         except OSError as error:
             raise unreachable(self._root, error) from error
+
+
+def _refusal_behind(error: BaseException) -> InvalidArgument | None:
+    """Our own refusal among the causes of an error."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, InvalidArgument):
+        cause = cause.__cause__ or cause.__context__
+    return cause
 
 
 def unreachable(root: str, error: Exception) -> FailedPrecondition:
@@ -176,8 +192,8 @@ def fingerprint(entry: dict[str, Any]) -> str:
     return str(etag).strip('"') if etag else f"{entry.get('size')}:{changed}:{entry.get('created', '')}"
 
 
-def open_tree(source: Source, secret: str, places: Places) -> FileTree:
-    """Opens the place that a Source names, once more checked against what the operator allows.
+def open_tree(source: Source, secret: str, places: Places, resolve: Resolve = resolve_host) -> FileTree:
+    """Opens the place that a Source names, once more checked against what the operator allows; connections go where it was then.
 
     Raises:
         InvalidArgument: it is not allowed.
@@ -189,9 +205,9 @@ def open_tree(source: Source, secret: str, places: Places) -> FileTree:
             return FsspecTree(LocalFileSystem(), str(root))
         case "bucket":
             bucket = source.bucket
-            places.check_url(bucket.url, bucket.endpoint_url)
+            pins = places.check_url(bucket.url, bucket.endpoint_url, resolve)
             try:
-                return _open_bucket(bucket, secret)
+                return _open_bucket(bucket, secret, pins)
             except (ValueError, ImportError, OSError, BotoCoreError) as error:
                 raise unreachable(bucket.url, error) from error
         case _:
@@ -200,13 +216,15 @@ def open_tree(source: Source, secret: str, places: Places) -> FileTree:
             )
 
 
-def _open_bucket(bucket: BucketSource, secret: str) -> FileTree:
+def _open_bucket(bucket: BucketSource, secret: str, pins: Pins) -> FileTree:
     protocol, _, path = bucket.url.partition("://")
     if protocol == "s3":
-        return BucketTree(S3FileSystem(bucket.endpoint_url, bucket.access_key_id, secret), path)
-    # What a web server leads on to was never checked.
-    options = {"allow_redirects": False} if protocol in WEB else {}
-    file_system, root = fsspec.core.url_to_fs(bucket.url, use_listings_cache=False, **options)
+        return BucketTree(S3FileSystem(bucket.endpoint_url, bucket.access_key_id, secret, pins), path)
+    if protocol in WEB:
+        from vesta_connection.web import open_web
+
+        return FsspecTree(open_web(pins), bucket.url)
+    file_system, root = fsspec.core.url_to_fs(bucket.url, use_listings_cache=False)
     return FsspecTree(file_system, root)
 
 

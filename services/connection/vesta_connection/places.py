@@ -4,14 +4,20 @@ import ipaddress
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from vesta_common.errors import InvalidArgument
 
+from vesta_connection.pins import Pins
+
 WEB = frozenset({"http", "https"})
-# A translator behind these (RFC 6052, RFC 8215) makes an IPv4 address of them, and it may be an inner one.
-_TRANSLATED = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("64:ff9b:1::/48"))
+# A translator behind these (RFC 6052, RFC 8215) makes an IPv4 address of them, and it may be an inner one; so does whoever still
+# reads IPv4-compatible addresses (RFC 4291).
+_TRANSLATED = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "::/96")))
+# Addresses in public ranges at which clouds answer their machines with credentials: those of Oracle and Azure.
+_OF_CLOUDS = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "168.63.129.16/32")))
 
 Resolve = Callable[[str], Sequence[str]]
 """A host's addresses, as text."""
@@ -48,8 +54,11 @@ class Places:
             )
         return real
 
-    def check_url(self, url: str, endpoint_url: str, resolve: Resolve | None = None) -> None:
+    def check_url(self, url: str, endpoint_url: str, resolve: Resolve | None = None) -> Pins:
         """Refuses protocols and hosts that the operator does not allow: private, loopback, link-local and metadata addresses.
+
+        Returns:
+            The addresses that were checked, to connect to: what the names lead to may be another one soon.
 
         Raises:
             InvalidArgument: says which part is not allowed.
@@ -67,25 +76,45 @@ class Places:
                 reason="SOURCE_NOT_ALLOWED",
                 metadata={"protocol": protocol},
             )
+        pins = Pins(partial(self.look_up, resolve=resolve or resolve_host))
         for address in (endpoint_url, url if protocol in WEB else ""):
             if address:
-                self._check_host(address, resolve or resolve_host)
+                pins.addresses(*_host_and_port(address))
+        return pins
 
-    def _check_host(self, url: str, resolve: Resolve) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in WEB or not parts.hostname:
-            raise InvalidArgument(
-                f"{url} is no http:// or https:// endpoint", reason="SOURCE_NOT_ALLOWED", metadata={"url": url}
-            )
-        if parts.hostname in self.inner_hosts or parts.netloc in self.inner_hosts:
-            return
-        for address in resolve(parts.hostname):
-            if not is_outside(address):
-                raise InvalidArgument(
-                    f"{parts.hostname} leads to the inner address {address}; the operator may allow it by name",
-                    reason="SOURCE_NOT_ALLOWED",
-                    metadata={"host": parts.hostname},
-                )
+    def look_up(self, host: str, port: int, *, resolve: Resolve) -> list[str]:
+        """The addresses of a host, for a connection to a port.
+
+        Raises:
+            InvalidArgument: SOURCE_NOT_ALLOWED, one of them is an inner one, and the operator does not allow the host by name;
+                SOURCE_UNREACHABLE, there is none.
+        """
+        addresses = [*resolve(host)]
+        shown = f"[{host}]" if ":" in host else host
+        if not {host, shown, f"{shown}:{port}"} & {*self.inner_hosts}:
+            for address in addresses:
+                if not is_outside(address):
+                    raise InvalidArgument(
+                        f"{host} leads to the inner address {address}; the operator may allow it by name",
+                        reason="SOURCE_NOT_ALLOWED",
+                        metadata={"host": host},
+                    )
+        if not addresses:
+            raise _unresolvable(host, "it has no address")
+        return addresses
+
+
+def _host_and_port(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    try:
+        port = (443 if parts.scheme == "https" else 80) if parts.port is None else parts.port
+    except ValueError:
+        port = 0
+    if parts.scheme not in WEB or not parts.hostname or not port:
+        raise InvalidArgument(
+            f"{url} is no http:// or https:// endpoint", reason="SOURCE_NOT_ALLOWED", metadata={"url": url}
+        )
+    return parts.hostname, port
 
 
 def is_outside(address: str) -> bool:
@@ -95,6 +124,8 @@ def is_outside(address: str) -> bool:
         embedded = ip.ipv4_mapped or ip.sixtofour
         if embedded or any(ip in network for network in _TRANSLATED):
             return False
+    if any(ip in network for network in _OF_CLOUDS):
+        return False
     return ip.is_global and not ip.is_multicast
 
 
@@ -107,7 +138,9 @@ def resolve_host(host: str) -> list[str]:
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise InvalidArgument(
-            f"{host} cannot be resolved: {error}", reason="SOURCE_UNREACHABLE", metadata={"host": host}
-        ) from error
+        raise _unresolvable(host, str(error)) from error
     return sorted({str(entry[4][0]) for entry in found})
+
+
+def _unresolvable(host: str, why: str) -> InvalidArgument:
+    return InvalidArgument(f"{host} cannot be resolved: {why}", reason="SOURCE_UNREACHABLE", metadata={"host": host})

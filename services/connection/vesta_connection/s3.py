@@ -10,6 +10,9 @@ from botocore.client import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from fsspec import AbstractFileSystem
 
+from vesta_connection.pinned_s3 import pin_client
+from vesta_connection.pins import Pins
+
 CONNECT_TIMEOUT_SECONDS = 5
 READ_TIMEOUT_SECONDS = 60
 ATTEMPTS_MAX = 4
@@ -22,13 +25,19 @@ class S3FileSystem(AbstractFileSystem):  # type: ignore[misc]
         endpoint_url: the endpoint, or empty for the provider's own.
         access_key_id: empty for an anonymous reader; this process's own credentials are never used.
         secret_access_key: belongs to the key id.
+        pins: the addresses of the endpoint; unused for the provider's own.
     """
 
     protocol = "s3"
     cachable = False
 
     def __init__(
-        self, endpoint_url: str = "", access_key_id: str = "", secret_access_key: str = "", **options: Any
+        self,
+        endpoint_url: str = "",
+        access_key_id: str = "",
+        secret_access_key: str = "",
+        pins: Pins | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(**options)
         self._client = boto3.client(
@@ -45,6 +54,8 @@ class S3FileSystem(AbstractFileSystem):  # type: ignore[misc]
                 signature_version="s3v4" if access_key_id else UNSIGNED,
             ),
         )
+        if endpoint_url and pins:
+            pin_client(self._client, pins)
 
     def objects(self, path: str) -> Iterator[dict[str, Any]]:
         """Every object below `path` as fsspec describes files, fetched in pages of a thousand.

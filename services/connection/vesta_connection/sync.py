@@ -10,7 +10,7 @@ from typing import Any, NoReturn, TypeVar
 
 import structlog
 from vesta_common.clock import Clock
-from vesta_common.errors import VestaError, is_transient
+from vesta_common.errors import InvalidArgument, VestaError, is_transient
 from vesta_contracts.common.v1 import Media
 from vesta_contracts.connection.v1 import Sync
 
@@ -195,6 +195,8 @@ def read_or_refuse(tree: FileTree, file: SourceFile) -> Arrival | Refused:
         return Arrival(file.file_name, tree.read(file), file.changed_time)
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         return Refused(file.file_name, UNREADABLE, f"the file cannot be read: {error.strerror or error}")
+    except InvalidArgument as error:  # a web server leads on to where the operator lets nobody go
+        return Refused(file.file_name, error.reason, error.message)
     except OSError as error:
         return Refused(file.file_name, UNREACHABLE, f"the store did not hand the file out: {error.strerror or error}")
 

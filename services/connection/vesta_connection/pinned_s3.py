@@ -1,0 +1,80 @@
+"""Sends boto3's requests to addresses that were checked, whatever DNS answers by then; TLS and the Host header keep the name."""
+
+from typing import Any
+
+from botocore.awsrequest import (
+    AWSHTTPConnection,
+    AWSHTTPConnectionPool,
+    AWSHTTPSConnection,
+    AWSHTTPSConnectionPool,
+)
+from botocore.httpsession import URLLib3Session
+from botocore.session import get_session
+from botocore.utils import get_environ_proxies
+from urllib3.exceptions import HTTPError
+
+from vesta_connection.pins import Pins
+
+
+def pin_client(client: Any, pins: Pins) -> None:
+    """Makes a boto3 client connect to pinned addresses alone.
+
+    Where the environment names a proxy for a host, the proxy connects, and resolves names itself; it must keep inner addresses shut.
+    """
+    config = client.meta.config
+    session = _PinnedSession(
+        pins,
+        timeout=(config.connect_timeout, config.read_timeout),
+        max_pool_connections=config.max_pool_connections,
+        verify=get_session().get_config_variable("ca_bundle") or True,  # as boto3's own session
+    )
+
+    def send(request: Any, **_: Any) -> Any:
+        return None if get_environ_proxies(request.url) else session.send(request)
+
+    client.meta.events.register("before-send.s3", send)
+
+
+class _PinnedSession(URLLib3Session):
+    """What boto3 sends requests with, with connections of ours."""
+
+    def __init__(self, pins: Pins, **options: Any) -> None:
+        super().__init__(**options)
+
+        class Connection(_Pinned, AWSHTTPConnection):  # type: ignore[misc]
+            known = pins
+
+        class TlsConnection(_Pinned, AWSHTTPSConnection):  # type: ignore[misc]
+            known = pins
+
+        class Pool(AWSHTTPConnectionPool):
+            ConnectionCls = Connection
+
+        class TlsPool(AWSHTTPSConnectionPool):
+            ConnectionCls = TlsConnection
+
+        self._manager.pool_classes_by_scheme = {"http": Pool, "https": TlsPool}  # type: ignore[attr-defined]
+
+
+class _Pinned:
+    """Mixed into a connection of urllib3, which looks for `host` in certificates and headers and connects to `_dns_host`."""
+
+    known: Pins
+    host: str
+    port: int
+    _dns_host: str
+
+    def _new_conn(self) -> Any:
+        addresses = self.known.addresses(self.host, self.port)
+        name = self._dns_host
+        try:
+            for address in addresses[:-1]:
+                self._dns_host = address
+                try:
+                    return super()._new_conn()  # type: ignore[misc]
+                except HTTPError:
+                    continue
+            self._dns_host = addresses[-1]
+            return super()._new_conn()  # type: ignore[misc]
+        finally:
+            self._dns_host = name
