@@ -1,5 +1,8 @@
 """The golden journey in small: images come in, experts label, models get better, the best one answers."""
 
+import json
+import subprocess
+import venv
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -77,6 +80,28 @@ def test_the_deployment_tags_new_bytes_and_items_and_survives_a_broken_image(tur
     assert answers[0].model_version == turned.status().champion
     assert abs(sum(one.score for one in [*answers[0].labels, *answers[0].discarded]) - 1) < 1e-3
     assert answers[1].reason.startswith("IMAGE_")
+
+
+def test_a_customer_installs_the_sdk_from_the_gateway_alone_and_predicts(
+    turned: SmallLoop, platform: WholePlatform, tmp_path: Path
+) -> None:
+    (tmp_path / "digit.png").write_bytes(turned.unused[0].read_bytes())
+    venv.create(tmp_path / "empty", with_pip=True)
+    programs = tmp_path / "empty" / "bin"
+    # As the SDK's README says it; what others publish comes from the index that pip uses anyway.
+    requirements = f"http://{platform.addresses['gateway']}/simple/requirements.txt"
+    subprocess.run([programs / "pip", "install", "--quiet", "-r", requirements], check=True, cwd=tmp_path, timeout=300)
+    options = ["--address", platform.addresses["gateway_grpc"], "--api-key", platform.owner_key, "--json"]
+    predict = ["predict", turned.status().deployment, "digit.png"]
+    answer = subprocess.run(
+        [programs / "vesta", *options, *predict], check=True, cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert json.loads(answer.stdout)["modelVersion"] == turned.status().champion
+    freeze = [programs / "pip", "list", "--format", "json"]
+    listed = subprocess.run(freeze, check=True, capture_output=True, text=True, timeout=60).stdout
+    ours = {one["name"]: one["version"] for one in json.loads(listed) if one["name"].startswith("vesta")}
+    assert ours.keys() == {"vesta-client", "vesta-contracts"}
+    assert len(set(ours.values())) == 1
 
 
 def test_rolling_back_answers_with_the_version_before_in_one_call(turned: SmallLoop) -> None:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 
-from vesta_local import services
+from vesta_local import services, wheels
 from vesta_local.engines import disk, events, inference, objects, postgres, retention
 from vesta_local.home import Home
 from vesta_local.program import Program
@@ -103,6 +103,8 @@ class Platform:
             objects.prepare(self.home)
         if "inference" in self.names:
             inference.prepare(self.home, say)
+        if "gateway" in self.names:
+            wheels.build_missing(say)
         self.home.make_sockets()
         self.home.write_addresses()
         programs = list(self.programs.values())

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 
+from vesta_local import wheels
 from vesta_local.engines import objects, postgres
 from vesta_local.health import is_answering, is_serving
 from vesta_local.home import Home
@@ -59,6 +60,7 @@ SERVICES = (
             "REST_ADDRESS": "{gateway}",
             "GRPC_ADDRESS": "{gateway_grpc}",
             "OWNER_KEY_SHA256": "{owner_key_sha256}",
+            "WHEELS_FOLDER": "{wheels}",
             "KAFKA_FETCH_WAIT_MS": "2000",  # to follow every topic costs; half a second is soon enough for people
         },
     ),
@@ -93,6 +95,7 @@ def environment(home: Home, name: str) -> dict[str, str]:
         "data": home.data,
         "owner_key_sha256": home.owner_key_sha256,
         "source_keys": home.source_keys,
+        "wheels": wheels.FOLDER,
     }
     settings = {
         "LISTEN_ADDRESS": home.address(name),

@@ -39,6 +39,7 @@ from vesta_gateway.rest_door import RestDoor
 from vesta_gateway.routes import Routes
 from vesta_gateway.servers import GrpcServer, RestServer
 from vesta_gateway.settings import Settings
+from vesta_gateway.simple_index import SimpleIndex
 from vesta_gateway.tail import Tail
 from vesta_gateway.throttle import Throttle
 from vesta_gateway.watchers import Watchers
@@ -86,6 +87,7 @@ class Gateway:
             journal,
             bodies,
             all_pages(describe(rpcs, comments()), self._parts.report),
+            SimpleIndex(settings.wheels_folder, time.monotonic),
         )
         if settings.cors_origins:
             origins = list(settings.cors_origins)

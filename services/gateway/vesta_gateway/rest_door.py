@@ -36,6 +36,7 @@ from vesta_gateway.pages import Page
 from vesta_gateway.patience import until_taken
 from vesta_gateway.problems import Problem, problem_of, status_of
 from vesta_gateway.routes import Match, Routes
+from vesta_gateway.simple_index import SimpleIndex
 from vesta_gateway.transcoding import JSON, PROTOBUF, read_request, read_upload, write_json
 
 T = TypeVar("T")
@@ -59,16 +60,24 @@ class RestDoor:
 
     Args:
         pages: what is answered without a key, by path.
+        index: the packages, likewise.
     """
 
     def __init__(
-        self, routes: Routes, calls: Calls, journal: Journal, limits: BodyLimits, pages: Mapping[str, Page]
+        self,
+        routes: Routes,
+        calls: Calls,
+        journal: Journal,
+        limits: BodyLimits,
+        pages: Mapping[str, Page],
+        index: SimpleIndex,
     ) -> None:
         self._routes = routes
         self._calls = calls
         self._journal = journal
         self._limits = limits
         self._pages = pages
+        self._index = index
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -80,6 +89,10 @@ class RestDoor:
         page = self._pages.get(exchange.path)
         if page is not None and exchange.verb in {"GET", "HEAD"}:
             await exchange.answer(*await page(headers), is_page=True)
+            return
+        if self._index.has(exchange.path):
+            found = await self._index.answer(exchange.verb, exchange.path, exchange.address, headers, scope["scheme"])
+            await exchange.answer(*found, is_page=True)
             return
         match = self._routes.find(exchange.verb, exchange.path)
         target = match.rpc.path if match else "unknown"

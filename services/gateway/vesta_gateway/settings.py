@@ -23,6 +23,9 @@ class Settings(ServiceSettings):
     trusted_proxies: str = Field(
         "", description="addresses whose X-Forwarded-* headers are believed, separated by commas"
     )
+    wheels_folder: Path | None = Field(
+        None, description="folder of the Python wheels that are offered at /simple/; none are without it"
+    )
     cors_origins: tuple[str, ...] = Field((), description='origins of web pages that may call, as JSON: ["https://…"]')
 
     connection_address: str = Field("", description="HOST:PORT of connection")
