@@ -73,23 +73,29 @@ bench: setup  ## Measures speed and memory as ratios, prints a table, writes .ve
 	@PYTHONPATH=examples/turn_the_loop python benchmarks/run.py $(if $(only),--only $(only))
 
 ##@ Set it up
-.PHONY: setup lock clean
-setup: $(VENV)/.installed  ## Installs everything into .venv and .venv-triton (every target does it when needed)
+.PHONY: setup wheels lock clean
+setup: $(VENV)/.installed  ## Installs everything into .venv and .venv-triton (every target does it when needed): [torch=cpu|cuda]
+
+# Another build of torch than the one that is installed is wanted.
+ifneq ($(torch),)
+ifneq ($(torch),$(shell cat $(VENV)/.torch 2>/dev/null))
+.PHONY: $(VENV)/.installed
+endif
+endif
 
 # The versions of everything are in requirements.lock; what each package needs is in its own pyproject.toml.
 $(VENV)/.installed: requirements.lock pyproject.toml $(wildcard libs/*/pyproject.toml deploy/local/pyproject.toml services/*/pyproject.toml)
 	@test -x $(BIN)/python || $(PYTHON) deploy/local/vesta_local/setup/interpreter.py
 	@echo "Installing Vesta into $(VENV) (once; some minutes) …"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock pip hatchling editables
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --no-build-isolation \
-	  --group dev $(PACKAGES:%=--editable %)
-	@$(BIN)/python -m vesta_local setup
+	@PYTHONPATH=deploy/local $(BIN)/python -m vesta_local.setup $(if $(torch),--torch $(torch))
 	@touch $@
 
+wheels: setup  ## Builds what customers install, the SDK and its contracts, into dist/
+	@python -m vesta_local wheels
+
 lock: setup  ## Pins anew every version, after a pyproject.toml changed
-	@{ echo "# Every version the repository installs, as pip constraints. Written by \`make lock\`."; \
-	   python -m pip freeze --exclude-editable --all | grep -v '^setuptools==' | LC_ALL=C sort -f; } > requirements.lock
+	@python -m vesta_local.setup --lock
 
 clean:  ## Removes what was installed; keeps .vesta/
 	@rm -rf $(VENV) .venv-triton

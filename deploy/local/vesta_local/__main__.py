@@ -1,4 +1,4 @@
-"""`python -m vesta_local up | down | status | forget | logs | env | setup`: the platform on this machine. `make` calls these."""
+"""`python -m vesta_local up | down | status | forget | logs | env | wheels`: the platform on this machine. `make` calls these."""
 
 import json
 import shlex
@@ -13,8 +13,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from vesta_local import services
-from vesta_local.engines import inference, retention
+from vesta_local import services, wheels
+from vesta_local.engines import retention
 from vesta_local.home import Home
 from vesta_local.platform import Platform
 from vesta_local.topics import topics
@@ -119,10 +119,11 @@ def env(home: Home, service: str) -> None:
         click.echo(f"export {name}={shlex.quote(value)}")
 
 
-@cli.command()
-def setup() -> None:
-    """Install what the engines need beside this environment; quick when it is there."""
-    inference.setup(console.print)
+@cli.command("wheels")
+def build_wheels() -> None:
+    """Build the wheels that customers install into dist/; the gateway offers them at /simple/."""
+    for path in wheels.build():
+        click.echo(path)
 
 
 def _show(platform: Platform) -> None:

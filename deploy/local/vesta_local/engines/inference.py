@@ -4,76 +4,19 @@ Its onnxruntime backend is `triton_backend/model.py`, a Python-based backend und
 serves the laptop and production.
 """
 
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 from vesta_local.engines import objects
 from vesta_local.health import is_answering
 from vesta_local.home import HOST, Home
 from vesta_local.program import Program
-from vesta_local.setup import interpreter
+from vesta_local.setup import interpreter, triton
 
-# Each is installed alone: what they name as dependencies Triton's Python does not import. onnxruntime is the one that training checks with.
-VERSIONS = ("numpy==1.26.4", "onnxruntime==1.32.0", "nvidia-pytriton==0.7.0")
 REPOSITORY_PREFIX = "triton"
-_BACKEND = Path(__file__).parent.parent / "triton_backend" / "model.py"
-_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 # Triton copies models here before it loads them and, killed, leaves them: the next start clears it.
 _START = """
 rm -rf "$TRITON_AWS_MOUNT_DIRECTORY" && mkdir -p "$TRITON_AWS_MOUNT_DIRECTORY" && PATH="$VIRTUAL_ENV/bin:$PATH" exec "$0" "$@"
 """.strip()
-
-
-def environment_folder() -> Path:
-    """Triton's own virtual environment, beside ours."""
-    return Path(sys.prefix).parent / ".venv-triton"
-
-
-def _server_folder() -> Path:
-    return environment_folder() / "lib" / f"python{_PYTHON}" / "site-packages" / "pytriton" / "tritonserver"
-
-
-def setup(say: Callable[[str], None] = lambda _: None) -> None:
-    """Makes Triton's environment, once; a change of a version or of our backend makes it anew.
-
-    Raises:
-        RuntimeError: this Python lacks what Triton needs; says what would work.
-    """
-    folder = environment_folder()
-    stamp = folder / ".installed"
-    wanted = "\n".join([*VERSIONS, _PYTHON, _BACKEND.read_text()])
-    if stamp.exists() and stamp.read_text() == wanted:
-        return
-    if found := interpreter.problems():
-        raise RuntimeError("\n".join(found))
-    say("installing Triton for the CPU (once; about a minute) …")
-    stamp.unlink(missing_ok=True)
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    pip = [
-        str(folder / "bin" / "python"),
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--no-deps",
-    ]
-    subprocess.run([*pip, *VERSIONS], check=True)
-    server = _server_folder()
-    stub = server / "python_backend_stubs" / _PYTHON / "triton_python_backend_stub"
-    if not stub.exists():
-        there = ", ".join(sorted(path.name for path in stub.parents[1].iterdir()))
-        raise RuntimeError(
-            f"Triton has no part for Python {_PYTHON}, only for {there}: make the environment with one of these"
-        )
-    shutil.copy2(stub, server / "backends" / "python" / stub.name)
-    backend = server / "backends" / "onnxruntime"
-    backend.mkdir(exist_ok=True)
-    shutil.copy2(_BACKEND, backend / "model.py")
-    stamp.write_text(wanted)
 
 
 def _library_path() -> dict[str, str]:
@@ -82,7 +25,7 @@ def _library_path() -> dict[str, str]:
 
 def prepare(home: Home, say: Callable[[str], None] = lambda _: None) -> None:
     """Makes sure that Triton is installed."""
-    setup(say)
+    triton.set_up(say)
     (home.data / "inference").mkdir(parents=True, exist_ok=True)
 
 
@@ -94,7 +37,7 @@ def finish_repository(home: Home) -> None:
 
 def program(home: Home) -> Program:
     """The server: models are loaded on command alone, so none is after a restart; it listens on loopback alone."""
-    folder, server, ports = environment_folder(), _server_folder(), home.ports
+    folder, server, ports = triton.environment_folder(), triton.server_folder(), home.ports
     return Program(
         name="inference",
         command=[

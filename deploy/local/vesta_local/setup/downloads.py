@@ -1,0 +1,192 @@
+"""What an installation will download: the pins that are not installed yet, with their sizes, as the package index tells them."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from importlib import metadata
+
+TIMEOUT_SECONDS = 10.0
+PAGE_BYTES_MAX = 64 * 1024 * 1024
+LARGE_BYTES = 50 * 1000 * 1000
+_CONNECTIONS = 12
+_JSON = "application/vnd.pypi.simple.v1+json"
+_ACCEPT = f"{_JSON}, text/html;q=0.1"
+_UNREADABLE = (OSError, ValueError, KeyError)
+_CUDA = re.compile(r"(nvidia|cuda)-.+|triton")
+
+
+@dataclass(frozen=True)
+class Pin:
+    """A package in the version that is to be installed; the name is normalised (PEP 503)."""
+
+    name: str
+    version: str
+
+    @property
+    def is_cuda(self) -> bool:
+        """Whether it only serves GPUs of NVIDIA: a dependency of PyPI's torch, which CPU builds of torch do not have."""
+        return _CUDA.fullmatch(self.name) is not None
+
+
+@dataclass(frozen=True)
+class IndexFile:
+    """A file of a package index; its size in bytes is None where the index does not tell it."""
+
+    filename: str
+    url: str
+    size: int | None
+
+
+@dataclass(frozen=True)
+class Download:
+    """What will be downloaded for a pin; None where the index does not tell how many bytes."""
+
+    pin: Pin
+    size_bytes: int | None
+
+
+def read_pins(lines: Iterable[str]) -> list[Pin]:
+    """The pins of a constraints file."""
+    found = (re.match(r"([A-Za-z0-9._-]+)\s*==\s*([^\s;#]+)", line) for line in lines)
+    return [Pin(normalised(match[1]), match[2]) for match in found if match]
+
+
+def normalised(name: str) -> str:
+    """A package's name as PEP 503 compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def installed_versions(folders: Sequence[str] = ()) -> dict[str, str]:
+    """The version of each package that is installed here, or in these site-packages, by normalised name."""
+    found = metadata.distributions(path=list(folders)) if folders else metadata.distributions()
+    return {normalised(one.metadata["Name"]): one.version for one in found if one.metadata["Name"]}
+
+
+def missing(pins: Iterable[Pin], installed: dict[str, str]) -> list[Pin]:
+    """The pins that are not installed in their version; a local version (`+cpu`) of it counts as installed."""
+    return [pin for pin in pins if installed.get(pin.name, "").partition("+")[0] != pin.version.partition("+")[0]]
+
+
+def index_url() -> str:
+    """The index from which this environment's pip installs, without a slash at the end."""
+    command = [sys.executable, "-m", "pip", "config", "list"]
+    told = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    configured = dict(re.findall(r"^(.+?)\.index-url='(.+)'$", told, flags=re.MULTILINE))
+    found = os.environ.get("PIP_INDEX_URL") or configured.get("install") or configured.get("global")
+    return (found or _pips_own_index()).rstrip("/")
+
+
+def _pips_own_index() -> str:
+    program = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def files_of(index: str, name: str) -> list[IndexFile]:
+    """The files that an index has of a package.
+
+    Raises:
+        OSError, ValueError, KeyError: it does not answer, or what it answers is no index.
+    """
+    request = urllib.request.Request(f"{index}/{name}/", headers={"Accept": _ACCEPT})
+    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
+        url, kind, body = answer.url, answer.headers.get_content_type(), answer.read(PAGE_BYTES_MAX)
+    if kind == _JSON:
+        return [
+            IndexFile(file["filename"], urllib.parse.urljoin(url, file["url"]), file.get("size"))
+            for file in json.loads(body)["files"]
+        ]
+    links = _Links()
+    links.feed(body.decode())
+    return [IndexFile(_name_of(link), urllib.parse.urljoin(url, link.partition("#")[0]), None) for link in links.found]
+
+
+def _name_of(link: str) -> str:
+    return urllib.parse.unquote(urllib.parse.urlsplit(link).path.rpartition("/")[2])
+
+
+class _Links(HTMLParser):
+    """The addresses on a page of an index (PEP 503)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [value for name, value in attrs if tag == "a" and name == "href" and value]
+
+
+def wheel_of(files: Iterable[IndexFile], pin: Pin) -> IndexFile | None:
+    """The wheel of a pin's version that pip would choose on this machine; its source archive where there is none."""
+    from packaging.tags import sys_tags  # installed before anything is planned
+    from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, parse_sdist_filename, parse_wheel_filename
+    from packaging.version import Version
+
+    ranks = {tag: rank for rank, tag in enumerate(sys_tags())}
+    best: tuple[int, IndexFile] | None = None
+    for file in files:
+        try:
+            if file.filename.endswith(".whl"):
+                _, version, _, tags = parse_wheel_filename(file.filename)
+                rank = min((ranks[tag] for tag in tags if tag in ranks), default=None)
+            else:
+                _, version = parse_sdist_filename(file.filename)
+                rank = len(ranks)
+        except (InvalidWheelFilename, InvalidSdistFilename):
+            continue
+        if version == Version(pin.version) and rank is not None and (best is None or rank < best[0]):
+            best = rank, file
+    return best[1] if best else None
+
+
+def plan(pins: Sequence[Pin], index_of: Callable[[Pin], str]) -> list[Download]:
+    """How large the download of each pin is, by the index that it comes from."""
+    with ThreadPoolExecutor(_CONNECTIONS) as pool:
+        return list(pool.map(lambda pin: Download(pin, _size(pin, index_of(pin))), pins))
+
+
+def _size(pin: Pin, index: str) -> int | None:
+    try:
+        file = wheel_of(files_of(index, pin.name), pin)
+        if file is None or file.size is not None:
+            return file.size if file else None
+        head = urllib.request.Request(file.url, method="HEAD")
+        with urllib.request.urlopen(head, timeout=TIMEOUT_SECONDS) as answer:
+            return int(answer.headers["Content-Length"])
+    except (*_UNREADABLE, TypeError):
+        return None
+
+
+def table(downloads: Sequence[Download]) -> str:
+    """The plan for people: the sum, the large ones by name, the others together."""
+    known = [(one.size_bytes, one.pin) for one in downloads if one.size_bytes is not None]
+    large = sorted(((size, pin) for size, pin in known if size >= LARGE_BYTES), key=lambda pair: -pair[0])
+    small = sum(size for size, pin in known if size < LARGE_BYTES)
+    untold = len(downloads) - len(known)
+    lines = [f"To download: {len(downloads)} packages, {human(sum(size for size, _ in known))}"]
+    if untold:
+        lines[0] += f", and {untold} of them whose size the package index does not tell"
+    lines += [f"  {pin.name:<28} {human(size):>8}" for size, pin in large]
+    if len(known) > len(large):
+        lines.append(f"  {f'{len(known) - len(large)} others':<28} {human(small):>8}")
+    cuda = sum(size for size, pin in known if pin.is_cuda)
+    if cuda:
+        lines.append(
+            f"{human(cuda)} of it are CUDA libraries, of use with an NVIDIA GPU alone: `make setup torch=cpu` does without them"
+        )
+    return "\n".join(lines)
+
+
+def human(size_bytes: int) -> str:
+    """`1.2 GB`, `345 MB`."""
+    if size_bytes >= 1000**3:
+        return f"{size_bytes / 1000**3:.1f} GB"
+    return f"{max(1, round(size_bytes / 1000**2))} MB" if size_bytes else "0 MB"
