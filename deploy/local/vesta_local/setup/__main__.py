@@ -1,4 +1,4 @@
-"""`python -m vesta_local.setup [--torch cpu|cuda] | --lock`: installs everything, or writes the lock anew, for `make setup` and `make lock`.
+"""`python -m vesta_local.setup [--torch cpu|cuda] | --lock` installs everything, or writes the lock anew; `make` calls it.
 
 It runs in the new virtual environment before anything of ours is installed.
 """
@@ -53,7 +53,7 @@ def install(torch: str) -> None:
     installed = installed_versions()
     torch_pin = next(pin for pin in pins if pin.name == "torch")
     build = torch_builds.choose(torch, torch_pin, installed.get("torch", ""), _say)
-    _tell(pins, installed, torch_pin, build)
+    _tell(pins, installed, torch_pin, build, is_cpu_wanted=torch == torch_builds.CPU)
     packages = [*PACKAGES, *sorted(str(path.parent) for path in Path("services").glob("*/pyproject.toml"))]
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraint:
         constraint.write(build.constraint + "\n")
@@ -69,7 +69,9 @@ def install(torch: str) -> None:
     (Path(sys.prefix) / ".torch").write_text(build.kind)
 
 
-def _tell(pins: Sequence[Pin], installed: dict[str, str], torch_pin: Pin, build: torch_builds.Build) -> None:
+def _tell(
+    pins: Sequence[Pin], installed: dict[str, str], torch_pin: Pin, build: torch_builds.Build, *, is_cpu_wanted: bool
+) -> None:
     """Prints what will be downloaded, in both environments."""
     needed = [pin for pin in missing(pins, installed) if not (pin.is_cuda and build.kind == torch_builds.CPU)]
     is_other_build = installed.get("torch", "").endswith("+cpu") != (build.kind == torch_builds.CPU)
@@ -80,9 +82,8 @@ def _tell(pins: Sequence[Pin], installed: dict[str, str], torch_pin: Pin, build:
     needed += triton.pins_to_install()
     if needed:
         usual = index_url()
-        print(
-            table(plan(needed, lambda pin: build.index if build.index and pin.name == "torch" else usual)), flush=True
-        )
+        downloads = plan(needed, lambda pin: build.index if build.index and pin.name == "torch" else usual)
+        print(table(downloads, is_cpu_wanted=is_cpu_wanted), flush=True)
 
 
 def _remove_cuda(pins: Sequence[Pin]) -> None:

@@ -165,8 +165,12 @@ def _size(pin: Pin, index: str) -> int | None:
         return None
 
 
-def table(downloads: Sequence[Download]) -> str:
-    """The plan for people: the sum, the large ones by name, the others together."""
+def table(downloads: Sequence[Download], *, is_cpu_wanted: bool = False) -> str:
+    """The plan for people: the sum, the large ones by name, the others together.
+
+    Args:
+        is_cpu_wanted: whether a build of torch for the CPU was asked for, so that nobody has to be told of it.
+    """
     known = [(one.size_bytes, one.pin) for one in downloads if one.size_bytes is not None]
     large = sorted(((size, pin) for size, pin in known if size >= LARGE_BYTES), key=lambda pair: -pair[0])
     small = sum(size for size, pin in known if size < LARGE_BYTES)
@@ -179,9 +183,8 @@ def table(downloads: Sequence[Download]) -> str:
         lines.append(f"  {f'{len(known) - len(large)} others':<28} {human(small):>8}")
     cuda = sum(size for size, pin in known if pin.is_cuda)
     if cuda:
-        lines.append(
-            f"{human(cuda)} of it are CUDA libraries, of use with an NVIDIA GPU alone: `make setup torch=cpu` does without them"
-        )
+        hint = "" if is_cpu_wanted else ": `make setup torch=cpu` does without them"
+        lines.append(f"{human(cuda)} of it are CUDA libraries, of use with an NVIDIA GPU alone{hint}")
     return "\n".join(lines)
 
 

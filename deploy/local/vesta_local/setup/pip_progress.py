@@ -69,7 +69,7 @@ def run_pip(python: Path | str, arguments: Sequence[str], site_packages: Path, o
     """
     command = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "raw", *arguments]
     state, last = PipState(), deque[str](maxlen=OUTPUT_LINES)
-    before = _count(site_packages)
+    begun = time.time()
     show = _display(out)
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
@@ -85,7 +85,7 @@ def run_pip(python: Path | str, arguments: Sequence[str], site_packages: Path, o
                     last.append(line)
             except queue.Empty:
                 pass
-            show(state.text(_count(site_packages) - before if state.installing else 0), ended)
+            show(state.text(_count(site_packages, begun) if state.installing else 0), ended)
     if pip.returncode:
         raise RuntimeError("\n".join([f"pip failed with status {pip.returncode}; it ended with:", *last]))
 
@@ -97,8 +97,9 @@ def _read(pip: "subprocess.Popen[str]", lines: "queue.Queue[str | None]") -> Non
     lines.put(None)
 
 
-def _count(site_packages: Path) -> int:
-    return sum(1 for _ in site_packages.glob("*.dist-info"))
+def _count(site_packages: Path, since: float) -> int:
+    """How many packages have been put there since a time, in seconds since 1970."""
+    return sum(1 for folder in site_packages.glob("*.dist-info") if folder.stat().st_ctime >= since)
 
 
 def _display(out: TextIO) -> Callable[[str, bool], None]:
