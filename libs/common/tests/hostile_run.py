@@ -1,7 +1,7 @@
 """Runs hostile functions in a sandbox and prints what became of each; a program, so that it can be another user or in a container.
 
 Argument: JSON with `user` (to become), `denied` (system calls that the kernel refuses here), `folder` (whether calls
-may use one), and what `hostile_functions.attempts` is told.
+may use one), `only_log` (to attempt nothing), and what `hostile_functions.attempts` is told.
 """
 
 import ctypes
@@ -16,7 +16,7 @@ from typing import Any
 
 from hostile_functions import attempt, attempts
 from vesta_common.errors import VestaError
-from vesta_common.sandbox import Limits, Sandbox, kernel, run_in_folder
+from vesta_common.sandbox import Limits, Sandbox, kernel, log_protections, run_in_folder
 
 _EPERM = 0x00050001
 _ALLOW = 0x7FFF0000
@@ -53,6 +53,9 @@ def main() -> None:
         os.setuid(told["user"])
     if told["denied"]:
         deny(told["denied"])
+    if told["only_log"]:
+        log_protections()
+        return
     secret = ctypes.create_string_buffer(b"secret in memory")
     told.update(pid=os.getpid(), address=ctypes.addressof(secret))
     sys.stdout.write("OUTCOME " + json.dumps(in_folder(told) if told["folder"] else alone(told)))

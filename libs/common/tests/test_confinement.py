@@ -64,8 +64,11 @@ Attack = Callable[..., tuple[dict[str, str], str]]
 def attack(target: Target) -> Attack:
     """Outcomes by attempt, and what the process printed besides."""
 
-    def run(user: int, denied: tuple[str, ...], *, folder: bool = False) -> tuple[dict[str, str], str]:
-        told: dict[str, Any] = {"user": 0 if user == os.geteuid() else user, "denied": denied, "folder": folder}
+    def run(
+        user: int, denied: tuple[str, ...], *, folder: bool = False, only_log: bool = False
+    ) -> tuple[dict[str, str], str]:
+        told: dict[str, Any] = {"user": 0 if user == os.geteuid() else user, "denied": denied}
+        told |= {"folder": folder, "only_log": only_log}
         ended = subprocess.run(
             [sys.executable, str(HERE / "hostile_run.py"), json.dumps({**told, **vars(target)})],
             env={"VESTA_TEST_S3_SECRET_KEY": SECRET, "HOME": "/nonexistent"},
@@ -77,7 +80,7 @@ def attack(target: Target) -> Attack:
         )
         assert ended.returncode == 0, ended.stderr
         printed, _, outcome = ended.stdout.partition("OUTCOME ")
-        return json.loads(outcome), printed + ended.stderr
+        return json.loads(outcome or "{}"), printed + ended.stderr
 
     return run
 
@@ -131,10 +134,11 @@ def test_without_any_layer_in_the_child_its_parents_memory_is_shut_all_the_same(
     ],
     ids=["bare", "container", "old kernel", "nothing"],
 )
+@pytest.mark.parametrize("only_log", [False, True], ids=["at the start of a sandbox", "without one"])
 def test_what_the_kernel_does_not_grant_is_logged_once_by_name(
-    attack: Attack, denied: tuple[str, ...], layers: list[str]
+    attack: Attack, denied: tuple[str, ...], layers: list[str], only_log: bool
 ) -> None:
-    _, printed = attack(USERS[-1], denied)
+    _, printed = attack(USERS[-1], denied, only_log=only_log)
     warnings = [line for line in printed.splitlines() if "sandbox_protection_missing" in line]
     assert len(warnings) == bool(layers)
     for layer in layers:

@@ -1,5 +1,6 @@
 """The composition root: what the datasets service is made of."""
 
+import threading
 from datetime import timedelta
 
 from vesta_common.client import open_channel
@@ -8,6 +9,7 @@ from vesta_common.consumer import Consumer, ConsumerMetrics, KafkaOptions
 from vesta_common.objects import ObjectStore
 from vesta_common.outbox import Relay
 from vesta_common.postgres import Postgres
+from vesta_common.sandbox import log_protections
 from vesta_common.service import App, Loop, new_registry
 from vesta_contracts.connection.v1 import MediaServiceStub
 
@@ -31,6 +33,7 @@ TELLING_IDLE = timedelta(milliseconds=250)
 
 def build(settings: Settings) -> App:
     """Waits for the database, brings its schema up to date, and puts the parts together."""
+    threading.Thread(target=log_protections, name="sandbox-protections", daemon=True).start()
     postgres = Postgres(
         settings.postgres_url, settings.postgres_schema or SERVICE, settings.postgres_connections_max
     ).open()

@@ -9,8 +9,8 @@ that one that was taken over cannot make its parent run anything either.
 one folder, such as an unpacked archive.
 """
 
-from vesta_common.sandbox.folder import run_in_folder
+from vesta_common.sandbox.folder import log_protections, run_in_folder
 from vesta_common.sandbox.pool import Sandbox
 from vesta_common.sandbox.process import Limits
 
-__all__ = ["Limits", "Sandbox", "run_in_folder"]
+__all__ = ["Limits", "Sandbox", "log_protections", "run_in_folder"]

@@ -6,6 +6,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from vesta_common.sandbox.child import too_costly
 from vesta_common.sandbox.confinement import NOBODY
 from vesta_common.sandbox.process import (
@@ -17,6 +19,8 @@ from vesta_common.sandbox.process import (
     log_missing,
     not_started,
 )
+
+log = structlog.get_logger()
 
 
 def run_in_folder(function: str, folder: Path, argument: Any, limits: Limits, timeout: timedelta) -> Any:
@@ -46,6 +50,18 @@ def run_in_folder(function: str, folder: Path, argument: Any, limits: Limits, ti
     if isinstance(answer, Exception):
         raise answer
     return answer
+
+
+def log_protections() -> None:
+    """Logs which protections the kernel does not grant, for services that have no `Sandbox` to do so at their start."""
+    missing = hide_this_process()
+    child = Child(Limits(), [])
+    try:
+        log_missing({**missing, **child.await_start()})
+    except StartError as error:
+        log.warning("sandbox_child_failed", error=str(error))
+    finally:
+        child.release()
 
 
 def _hand_over(folder: Path) -> bool:
