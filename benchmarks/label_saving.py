@@ -79,7 +79,7 @@ def deal(embeddings: Floats, labels: Labels, batch_size: int, seeds: Sequence[in
 
 def label_saving(tasks: Sequence[Task], strategy: str = "adaptive") -> LabelSaving:
     """Labels random needs ÷ labels `strategy` needs to reach `GOAL_SHARE` of full accuracy, mean over the tasks."""
-    full = tuple(_head(task, np.ones(task.labels.size, dtype=np.bool_))[1] for task in tasks)
+    full = tuple(float(teach(task, np.ones(task.labels.size, dtype=np.bool_))[1].mean()) for task in tasks)
     goals = [GOAL_SHARE * accuracy for accuracy in full]
     random = tuple(labels_needed(task, "random", goal) for task, goal in zip(tasks, goals, strict=True))
     chosen = tuple(labels_needed(task, strategy, goal) for task, goal in zip(tasks, goals, strict=True))
@@ -105,25 +105,25 @@ def learning_curve(task: Task, strategy: str) -> Iterator[tuple[int, float]]:
         seed = task.seed * task.labels.size + int(labelled.sum())
         pool = Pool(task.embeddings, probabilities, labelled.copy(), task.batch_size, seed)
         labelled[[pick.index for pick in STRATEGIES[strategy](pool)]] = True
-        probabilities, accuracy = _head(task, labelled)
-        yield int(labelled.sum()), accuracy
+        probabilities, right = teach(task, labelled)
+        yield int(labelled.sum()), float(right.mean())
 
 
-def _head(task: Task, labelled: Mask) -> tuple[Floats | None, float]:
-    """A linear head that learnt from the labelled items: its answers to the pool `(N, C)` and its test accuracy.
+def teach(task: Task, labelled: Mask) -> tuple[Floats | None, Mask]:
+    """Teaches a linear head from the labelled items: its answers to the pool `(N, C)`, and which test items it gets right.
 
     Fewer items than dimensions span a subspace that holds the whole solution; learning within it gives the same head
     many times faster.
     """
     features, labels = task.embeddings[labelled], task.labels[labelled]
     if np.unique(labels).size < 2:
-        return None, float((task.test_labels == labels[0]).mean())
+        return None, task.test_labels == labels[0]
     axes = np.eye(features.shape[1], dtype=np.float32)
     if features.shape[0] < features.shape[1]:
         axes = np.linalg.qr(features.T)[0]
     head = LogisticRegression(C=HEAD_C, max_iter=HEAD_ITERATIONS_MAX, tol=1e-3).fit(features @ axes, labels)
-    accuracy = float((head.predict(task.test_embeddings @ axes) == task.test_labels).mean())
-    return head.predict_proba(task.embeddings @ axes).astype(np.float32), accuracy
+    right = head.predict(task.test_embeddings @ axes) == task.test_labels
+    return head.predict_proba(task.embeddings @ axes).astype(np.float32), right
 
 
 def digits_tasks(seeds: Sequence[int]) -> list[Task]:

@@ -262,10 +262,16 @@ def _figures(owner: Vesta, loop: str, turned: Round, control: RandomControl, wai
 
 def _tell_saving(loop: Loop) -> None:
     saving = loop.status.label_saving
-    if loop.status.HasField("label_saving"):
+    if saving.HasField("random_labels"):
+        needed = saving.random_labels
+        high = "an unknown number" if saving.high_unknown else f"{needed.high:.0f}"
         console.print(
-            f"By its control arm, the loop estimates that random choice would have needed {saving.random_labels.value:.0f} labels "
-            f"({saving.random_labels.low:.0f} to {saving.random_labels.high:.0f}) where it spent {saving.spent_labels}."
+            f"The loop estimates that random choice would have needed {needed.value:.0f} labels ({needed.low:.0f} to {high}) "
+            f"where it spent {saving.spent_labels}."
+        )
+    elif saving.reason:
+        console.print(
+            f"How many labels were saved cannot be estimated: {saving.reason} ({saving.spent_labels} were spent)."
         )
 
 

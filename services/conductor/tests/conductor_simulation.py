@@ -44,7 +44,6 @@ from vesta_contracts.datasets.v1 import (
 from vesta_contracts.serving.v1 import Deployment, DeploymentServiceServicer
 from vesta_contracts.training.v1 import (
     Estimate,
-    LearningCurvePoint,
     ModelServiceServicer,
     ModelVersion,
     Recipe,
@@ -146,10 +145,7 @@ class SimulatedPlatform:
         if task == "classification":
             run.metrics.CopyFrom(some_metrics(min(0.95, 0.6 + 0.03 * number)))
             version.metrics.CopyFrom(run.metrics)
-            run.control_curve_points.extend(
-                LearningCurvePoint(label_count=n, accuracy=Estimate(value=0.9 - 0.9 * n**-0.5, low=0.5, high=0.8))
-                for n in (10, 20, 40)
-            )
+            run.random_labels.labels.CopyFrom(Estimate(value=200, low=100, high=400))
             if run.champion:
                 worse = self.chance.random() < self.worse_models
                 run.comparison.CopyFrom(a_comparison(-0.05 if worse else 0.02))

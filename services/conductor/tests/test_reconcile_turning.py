@@ -232,7 +232,7 @@ class TestScoring:
         situation = replace(situation, history=replace(situation.history, label_saving=saving))
         turned = reconcile(situation)
         assert command_of(turned).outcome is Outcome.PROMOTED
-        assert not status_of(situation, turned).HasField("label_saving")  # of the new champion nothing is known
+        assert "test split" in status_of(situation, turned).label_saving.reason  # of the new champion nothing is known
         loading = trained(deployment=a_deployment(version(2), version(1), state=Deployment.LOADING))
         loading = replace(loading, history=replace(loading.history, label_saving=saving))
         assert status_of(loading, reconcile(loading)).label_saving == saving

@@ -159,9 +159,10 @@ def _told(metrics: Metrics) -> Metrics:
 
 def _saving(current: RoundRecord, run: TrainingRun) -> LabelSaving | None:
     """What the challenger saved, should it become the champion."""
-    if not current.round.verdict.passed or not run.metrics.item_count:
+    if not current.round.verdict.passed:
         return None
-    return label_saving(run.control_curve_points, run.metrics.accuracy.value, current.round.label_count)
+    found = run.random_labels if run.HasField("random_labels") else None
+    return label_saving(found, current.round.label_count)
 
 
 def _deploy(s: Situation, current: RoundRecord, saving: LabelSaving | None) -> Step:

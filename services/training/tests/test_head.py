@@ -10,7 +10,6 @@ from sklearn.linear_model import LogisticRegression
 from vesta_training.errors import TooFewLabelsError
 from vesta_training.example import Array
 from vesta_training.head import fit_head
-from vesta_training.learning_curve import curve_sizes, learning_curve
 from vesta_training.linear import LinearMap, fit_linear
 from vesta_training.recipe import HeadChoices, Task
 
@@ -155,41 +154,3 @@ def test_real_scans_are_learned_and_calibrated(digits: Any, embeddings: Array) -
 
     assert right.mean() > 0.7
     assert abs(probabilities.max(axis=1).mean() - right.mean()) < 0.15
-
-
-@pytest.mark.parametrize(
-    ("labels", "sizes"),
-    [(0, []), (9, []), (10, [10]), (11, [10, 11]), (40, [10, 20, 40]), (70, [10, 20, 40, 70])],
-)
-def test_the_curve_is_measured_at_doubling_sizes_and_at_all(labels: int, sizes: list[int]) -> None:
-    assert curve_sizes(labels) == sizes
-
-
-def test_the_learning_curve_rises_with_labels(digits: Any, embeddings: Array) -> None:
-    labels = np.array([[label == concept for concept in digits.concepts] for label in digits.labels])
-    counted: list[tuple[int, int]] = []
-    points = learning_curve(
-        embeddings[:80],
-        labels[:80],
-        embeddings[100:],
-        labels[100:],
-        digits.concepts,
-        Task.CLASSIFICATION,
-        HeadChoices(),
-        draws=3,
-        seed=0,
-        measured=lambda step, steps: counted.append((step, steps)),
-    )
-
-    assert [point.label_count for point in points] == [10, 20, 40, 80]
-    assert points[-1].accuracy.value > points[0].accuracy.value + 0.2
-    assert counted[-1] == (10, 10)
-
-
-def test_a_control_arm_of_one_concept_still_has_a_curve() -> None:
-    embeddings, labels = blobs([2] * 12)
-    points = learning_curve(
-        embeddings, labels, embeddings, labels, CONCEPTS, Task.CLASSIFICATION, HeadChoices(), draws=2, seed=0
-    )
-
-    assert [point.accuracy.value for point in points] == [1, 1]

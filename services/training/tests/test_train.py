@@ -123,10 +123,12 @@ def test_a_challenger_that_only_embeds_is_not_compared(assignment: Assignment, s
 
 
 def test_the_control_arm_has_its_curve_when_asked_for(assignment: Assignment, seams: Seams) -> None:
-    points = train(replace(assignment, control_curve=True), seams).control_curve
+    trained = train(replace(assignment, control_curve=True), seams)
 
-    assert [point.label_count for point in points] == [10, 20, 40]
-    assert all(point.accuracy.low < point.accuracy.value < point.accuracy.high for point in points)
+    assert [point.label_count for point in trained.control_curve] == [10, 20, 40, 80, 88]
+    assert all(point.accuracy.low < point.accuracy.value < point.accuracy.high for point in trained.control_curve)
+    assert trained.random_labels is not None
+    assert trained.random_labels.HasField("labels") or trained.random_labels.reason
 
 
 def test_an_embedding_needs_no_label(seams: Seams) -> None:

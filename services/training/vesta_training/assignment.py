@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vesta_contracts.training.v1 import Comparison, Estimate, LearningCurvePoint, LeftOutCounts, Metrics
+from vesta_contracts.training.v1 import (
+    Comparison,
+    Estimate,
+    LearningCurvePoint,
+    LeftOutCounts,
+    Metrics,
+    RandomLabels,
+)
 
 from vesta_training.answers import Answers
 from vesta_training.backbone import WeightsFile
@@ -100,6 +107,7 @@ class Trained:
     comparison: Comparison | None
     comparison_missing: str
     control_curve: tuple[LearningCurvePoint, ...]
+    random_labels: RandomLabels | None
     held_out_accuracy: Estimate | None
     card: Mapping[str, Any]
     card_markdown: str

@@ -62,6 +62,7 @@ class Outcome:
     comparison: bytes = b""
     comparison_missing: str = ""
     curve: tuple[bytes, ...] = field(default=())
+    random_labels: bytes | None = None
     held_out_accuracy: bytes | None = None
 
 
@@ -127,6 +128,7 @@ def _run(job: Job, objects: ObjectStore, tell: Callable[[TrainingProgress], None
         comparison=comparison.SerializeToString() if comparison else b"",
         comparison_missing=trained.comparison_missing,
         curve=tuple(point.SerializeToString() for point in curve),
+        random_labels=trained.random_labels.SerializeToString() if trained.random_labels else None,
         held_out_accuracy=trained.held_out_accuracy.SerializeToString() if trained.held_out_accuracy else None,
     )
 

@@ -79,7 +79,7 @@ class EvaluationChoices(_Section):
 
     bootstrap_draws: Annotated[int, Field(ge=100, le=20_000)] = 2000
     calibration_bins: Annotated[int, Field(ge=2, le=100)] = 15
-    control_curve_draws: Annotated[int, Field(ge=1, le=50)] = 5
+    control_curve_draws: Annotated[int, Field(ge=1, le=50)] = 2
 
 
 class _Choices(_Section):

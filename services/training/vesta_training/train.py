@@ -4,22 +4,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from threadpoolctl import threadpool_limits
-from vesta_contracts.training.v1 import Comparison, LearningCurvePoint, LeftOutCounts, Metrics
+from vesta_contracts.training.v1 import Comparison, LearningCurvePoint, LeftOutCounts, Metrics, RandomLabels
 
-from vesta_training.answers import Answers, over_concepts
+from vesta_training.answers import Answers, Labels, over_concepts
 from vesta_training.assignment import Assignment, Seams, Trained, in_words, sort_out
 from vesta_training.backbone import EMBEDDING_DIMENSION, Backbone, find_backbone
 from vesta_training.card import card_markdown, make_card
 from vesta_training.comparison import compare
 from vesta_training.errors import TooFewLabelsError
 from vesta_training.evaluation import measure
-from vesta_training.example import Example, Split, label_matrix
+from vesta_training.example import Array, Example, Split, label_matrix
 from vesta_training.export import export_backbone, export_model
 from vesta_training.head import Head
 from vesta_training.learn import Learned, learn
-from vesta_training.learning_curve import learning_curve
+from vesta_training.learning_curve import LearningCurve, learning_curve
 from vesta_training.model_file import ModelFile, read_model
 from vesta_training.progress import Progress, Reporter, untold
+from vesta_training.random_labels import random_labels
 from vesta_training.recipe import HeadChoices, Recipe, Task
 from vesta_training.stage import Stage
 
@@ -85,6 +86,7 @@ class _Measured:
     comparison: Comparison | None
     comparison_missing: str
     control_curve: tuple[LearningCurvePoint, ...]
+    random_labels: RandomLabels | None
 
 
 def _measure(
@@ -102,13 +104,15 @@ def _measure(
             champion = Stage(base.seams, base.report, assignment.champion.path, model.embedding_digest)
             champion_answers = over_concepts(champion.answers(model.head, test), answers.concepts, answers.truth)
             comparison = compare(answers, champion_answers, choices, champion_name=assignment.champion.name, seed=seed)
+    curve = _learning_curve(assignment, base, known, test) if assignment.control_curve else None
     return _Measured(
         metrics=measure(answers, choices, seed=seed),
         answers=answers,
         champion_answers=champion_answers,
         comparison=comparison,
         comparison_missing=missing,
-        control_curve=_control_curve(assignment, base, known, test) if assignment.control_curve else (),
+        control_curve=tuple(curve.points) if curve else (),
+        random_labels=random_labels(curve, answers.right, seed=seed) if assignment.control_curve else None,
     )
 
 
@@ -133,18 +137,18 @@ def _incomparable(assignment: Assignment, champion: ModelFile, test: Sequence[Ex
     return ""
 
 
-def _control_curve(
+def _learning_curve(
     assignment: Assignment, base: Stage, known: Sequence[Example], test: Sequence[Example]
-) -> tuple[LearningCurvePoint, ...]:
+) -> LearningCurve | None:
     """Always on the features before any tuning, which has seen labels that were not drawn at random."""
     control = [one for one in known if one.control]
-    if not control:
-        return ()
-    points = learning_curve(
-        base.embed(control),
-        label_matrix(control, assignment.concepts),
-        base.embed(test),
-        label_matrix(test, assignment.concepts),
+
+    def labelled(examples: Sequence[Example]) -> tuple[Array, Labels]:
+        return base.embed(examples), label_matrix(examples, assignment.concepts)
+
+    return learning_curve(
+        labelled(control),
+        labelled(test),
         assignment.concepts,
         assignment.recipe.task,
         assignment.recipe.head or HeadChoices(),
@@ -152,7 +156,6 @@ def _control_curve(
         seed=assignment.seed,
         measured=base.report.step,
     )
-    return tuple(points)
 
 
 def _finish(
@@ -205,6 +208,7 @@ def _finish(
         comparison=comparison,
         comparison_missing=measured.comparison_missing if measured else _uncompared(assignment, head),
         control_curve=measured.control_curve if measured else (),
+        random_labels=measured.random_labels if measured else None,
         held_out_accuracy=learned.held_out_accuracy,
         card=card,
         card_markdown=card_markdown(card, metrics),

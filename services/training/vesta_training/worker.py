@@ -18,7 +18,14 @@ from vesta_contracts.datasets.v1 import (
     SnapshotServiceStub,
     TaxonomyServiceStub,
 )
-from vesta_contracts.training.v1 import Comparison, LearningCurvePoint, ModelVersion, TrainingProgress, TrainingRun
+from vesta_contracts.training.v1 import (
+    Comparison,
+    LearningCurvePoint,
+    ModelVersion,
+    RandomLabels,
+    TrainingProgress,
+    TrainingRun,
+)
 
 from vesta_training.errors import TrainingCancelled
 from vesta_training.executor import DIED, Executor
@@ -187,6 +194,8 @@ class Worker:
             run.comparison.CopyFrom(Comparison.FromString(outcome.comparison))
         run.comparison_missing_reason = outcome.comparison_missing
         run.control_curve_points.extend(LearningCurvePoint.FromString(point) for point in outcome.curve)
+        if outcome.random_labels is not None:
+            run.random_labels.CopyFrom(RandomLabels.FromString(outcome.random_labels))
         return self._store.succeed(run, version, outcome.held_out_accuracy, self._objects.exists)
 
 

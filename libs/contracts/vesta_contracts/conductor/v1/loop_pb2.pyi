@@ -296,7 +296,9 @@ class LoopStatus(_message.Message):
 
     @_builtins.property
     def label_saving(self) -> Global___LabelSaving:
-        """Labels that active selection has saved so far, estimated from the control arm's learning curve. Unset while too little is known."""
+        """Labels that active selection has saved so far, estimated from the learning curve of labels drawn at random; or why it cannot be
+        estimated. Unset while no model was promoted.
+        """
 
     @_builtins.property
     def reconcile_time(self) -> _timestamp_pb2.Timestamp: ...
@@ -334,26 +336,38 @@ class LabelSaving(_message.Message):
     RANDOM_LABELS_FIELD_NUMBER: _builtins.int
     SPENT_LABELS_FIELD_NUMBER: _builtins.int
     SAVED_LABELS_FIELD_NUMBER: _builtins.int
+    HIGH_UNKNOWN_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     spent_labels: _builtins.int
     """Labels spent on it."""
     saved_labels: _builtins.int
-    """random_labels less spent_labels."""
+    """random_labels less spent_labels; unset where that is."""
+    high_unknown: _builtins.bool
+    """True where the upper end of `random_labels` is not known: as far as it goes, random choice may need more."""
+    reason: _builtins.str
+    """Why it cannot be estimated; empty where it is."""
     @_builtins.property
     def random_labels(self) -> _metrics_pb2.Estimate:
-        """Labels that random choice would have needed for the champion's accuracy, with the interval of the estimate."""
+        """Labels that random choice would have needed for the champion's accuracy, with the 95 % interval of the estimate; unset
+        where it cannot be estimated.
+        """
 
     def __init__(
         self,
         *,
         random_labels: _metrics_pb2.Estimate | None = ...,
         spent_labels: _builtins.int = ...,
-        saved_labels: _builtins.int = ...,
+        saved_labels: _builtins.int | None = ...,
+        high_unknown: _builtins.bool = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["random_labels", b"random_labels"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_saved_labels", b"_saved_labels", "random_labels", b"random_labels", "saved_labels", b"saved_labels"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["random_labels", b"random_labels", "saved_labels", b"saved_labels", "spent_labels", b"spent_labels"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_saved_labels", b"_saved_labels", "high_unknown", b"high_unknown", "random_labels", b"random_labels", "reason", b"reason", "saved_labels", b"saved_labels", "spent_labels", b"spent_labels"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__saved_labels: _TypeAlias = _typing.Literal["saved_labels"]  # noqa: Y015
+    _WhichOneofArgType__saved_labels: _TypeAlias = _typing.Literal["_saved_labels", b"_saved_labels"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__saved_labels) -> _WhichOneofReturnType__saved_labels | None: ...
 
 Global___LabelSaving: _TypeAlias = LabelSaving  # noqa: Y015
 

@@ -289,7 +289,7 @@ Global___LeftOutCounts: _TypeAlias = LeftOutCounts  # noqa: Y015
 
 @_typing.final
 class LearningCurvePoint(_message.Message):
-    """How accuracy grows with labels drawn at random: what the control arm alone teaches."""
+    """How accuracy grows with labels drawn at random: those of the control arm and, cross-fitted, those of the test split."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -298,7 +298,7 @@ class LearningCurvePoint(_message.Message):
     label_count: _builtins.int
     @_builtins.property
     def accuracy(self) -> Global___Estimate:
-        """Mean over draws, with the draws' spread as interval."""
+        """Mean over draws; the interval holds what other labels of this number and other test items might have shown."""
 
     def __init__(
         self,
@@ -313,3 +313,35 @@ class LearningCurvePoint(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LearningCurvePoint: _TypeAlias = LearningCurvePoint  # noqa: Y015
+
+@_typing.final
+class RandomLabels(_message.Message):
+    """How many labels drawn at random would have taught a model as much as those it learned from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABELS_FIELD_NUMBER: _builtins.int
+    HIGH_UNKNOWN_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    high_unknown: _builtins.bool
+    """True where the upper end is not known: `labels.high` is ten times the labels that were tried, and nothing is claimed beyond."""
+    reason: _builtins.str
+    """Why it cannot be estimated; empty where it is."""
+    @_builtins.property
+    def labels(self) -> Global___Estimate:
+        """The median of the estimate with its 95 % interval; unset where it cannot be estimated."""
+
+    def __init__(
+        self,
+        *,
+        labels: Global___Estimate | None = ...,
+        high_unknown: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["high_unknown", b"high_unknown", "labels", b"labels", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RandomLabels: _TypeAlias = RandomLabels  # noqa: Y015

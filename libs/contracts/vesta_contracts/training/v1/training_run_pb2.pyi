@@ -78,6 +78,7 @@ class TrainingRun(_message.Message):
     COMPARISON_MISSING_REASON_FIELD_NUMBER: _builtins.int
     METRICS_MISSING_REASON_FIELD_NUMBER: _builtins.int
     LEFT_OUT_FIELD_NUMBER: _builtins.int
+    RANDOM_LABELS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     snapshot: _builtins.str
     """What to learn from. May be empty for a recipe of task "embedding", which learns nothing."""
@@ -87,7 +88,7 @@ class TrainingRun(_message.Message):
     champion: _builtins.str
     """A version to compare with on the snapshot's test side."""
     control_curve: _builtins.bool
-    """True to tell, from the items of the control arm, how accuracy grows with random labels."""
+    """True to measure how accuracy grows with labels drawn at random, and to estimate how many of them would have taught as much."""
     seed: _builtins.int
     """Seed of every draw; runs with equal inputs give equal models."""
     state: Global___TrainingRun.State.ValueType
@@ -127,6 +128,10 @@ class TrainingRun(_message.Message):
     def left_out(self) -> _metrics_pb2.LeftOutCounts:
         """Annotated items that were neither learned from nor tested on. Unset where there are none."""
 
+    @_builtins.property
+    def random_labels(self) -> _metrics_pb2.RandomLabels:
+        """Labels that random choice would have needed for this model's accuracy; set with `control_curve` where there is a labelled test split."""
+
     def __init__(
         self,
         *,
@@ -153,10 +158,11 @@ class TrainingRun(_message.Message):
         comparison_missing_reason: _builtins.str = ...,
         metrics_missing_reason: _builtins.str = ...,
         left_out: _metrics_pb2.LeftOutCounts | None = ...,
+        random_labels: _metrics_pb2.RandomLabels | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison", "create_time", b"create_time", "end_time", b"end_time", "left_out", b"left_out", "metrics", b"metrics", "progress", b"progress", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison", "create_time", b"create_time", "end_time", b"end_time", "left_out", b"left_out", "metrics", b"metrics", "progress", b"progress", "random_labels", b"random_labels", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "champion", b"champion", "comparison", b"comparison", "comparison_missing_reason", b"comparison_missing_reason", "control_curve", b"control_curve", "control_curve_points", b"control_curve_points", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "etag", b"etag", "left_out", b"left_out", "metrics", b"metrics", "metrics_missing_reason", b"metrics_missing_reason", "model", b"model", "model_version", b"model_version", "name", b"name", "progress", b"progress", "recipe", b"recipe", "seed", b"seed", "snapshot", b"snapshot", "start_time", b"start_time", "state", b"state", "waiting_reason", b"waiting_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "champion", b"champion", "comparison", b"comparison", "comparison_missing_reason", b"comparison_missing_reason", "control_curve", b"control_curve", "control_curve_points", b"control_curve_points", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "etag", b"etag", "left_out", b"left_out", "metrics", b"metrics", "metrics_missing_reason", b"metrics_missing_reason", "model", b"model", "model_version", b"model_version", "name", b"name", "progress", b"progress", "random_labels", b"random_labels", "recipe", b"recipe", "seed", b"seed", "snapshot", b"snapshot", "start_time", b"start_time", "state", b"state", "waiting_reason", b"waiting_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
