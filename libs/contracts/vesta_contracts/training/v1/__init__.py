@@ -15,6 +15,7 @@ from vesta_contracts.training.v1.metrics_pb2 import Comparison as Comparison
 from vesta_contracts.training.v1.metrics_pb2 import ConceptComparison as ConceptComparison
 from vesta_contracts.training.v1.metrics_pb2 import LeftOutCounts as LeftOutCounts
 from vesta_contracts.training.v1.metrics_pb2 import LearningCurvePoint as LearningCurvePoint
+from vesta_contracts.training.v1.metrics_pb2 import RandomLabels as RandomLabels
 from vesta_contracts.training.v1.model_pb2 import Model as Model
 from vesta_contracts.training.v1.model_pb2 import ModelVersion as ModelVersion
 from vesta_contracts.training.v1.model_service_pb2 import GetModelRequest as GetModelRequest
@@ -103,6 +104,7 @@ __all__ = [
     "ModelVersion",
     "ModelVersionDeleted",
     "ModelVersionRegistered",
+    "RandomLabels",
     "Recipe",
     "RecipeServiceServicer",
     "RecipeServiceStub",
