@@ -23,7 +23,6 @@ def test_what_cannot_be_estimated_has_the_reason_and_no_figure() -> None:
     found = label_saving(RandomLabels(reason="too few labels"), 60)
     assert (found.reason, found.spent_labels) == ("too few labels", 60)
     assert not found.HasField("random_labels")
-    assert not found.HasField("saved_labels")
 
 
 def test_without_test_labels_the_reason_is_that() -> None:

@@ -341,7 +341,7 @@ class LabelSaving(_message.Message):
     spent_labels: _builtins.int
     """Labels spent on it."""
     saved_labels: _builtins.int
-    """random_labels less spent_labels; unset where that is."""
+    """random_labels less spent_labels; 0 where that is unset."""
     high_unknown: _builtins.bool
     """True where the upper end of `random_labels` is not known: as far as it goes, random choice may need more."""
     reason: _builtins.str
@@ -357,17 +357,15 @@ class LabelSaving(_message.Message):
         *,
         random_labels: _metrics_pb2.Estimate | None = ...,
         spent_labels: _builtins.int = ...,
-        saved_labels: _builtins.int | None = ...,
+        saved_labels: _builtins.int = ...,
         high_unknown: _builtins.bool = ...,
         reason: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_saved_labels", b"_saved_labels", "random_labels", b"random_labels", "saved_labels", b"saved_labels"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["random_labels", b"random_labels"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_saved_labels", b"_saved_labels", "high_unknown", b"high_unknown", "random_labels", b"random_labels", "reason", b"reason", "saved_labels", b"saved_labels", "spent_labels", b"spent_labels"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["high_unknown", b"high_unknown", "random_labels", b"random_labels", "reason", b"reason", "saved_labels", b"saved_labels", "spent_labels", b"spent_labels"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__saved_labels: _TypeAlias = _typing.Literal["saved_labels"]  # noqa: Y015
-    _WhichOneofArgType__saved_labels: _TypeAlias = _typing.Literal["_saved_labels", b"_saved_labels"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__saved_labels) -> _WhichOneofReturnType__saved_labels | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LabelSaving: _TypeAlias = LabelSaving  # noqa: Y015
 
