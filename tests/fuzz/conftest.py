@@ -10,7 +10,7 @@ from pictures import jpegs
 from vesta import Vesta
 from vesta_local.testing import WholePlatform
 
-CASES_OF_THE_SUITE = 500
+CASES_OF_THE_SUITE = 370
 SEED_OF_THE_SUITE = 17
 PICTURES = 4
 
