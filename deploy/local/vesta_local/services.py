@@ -44,7 +44,7 @@ _BEHIND_THE_GATEWAY = (
             "SECRET_KEYS": "{source_keys}",
         },
     ),
-    Service("datasets", peers=("connection",)),
+    Service("datasets", peers=("connection",), settings={"WORK_FOLDER": "{data}/datasets"}),
     Service("annotation", peers=("datasets",)),
     Service("training", peers=("datasets", "serving"), settings={"WORK_FOLDER": "{data}/training"}),
     Service("serving", peers=("datasets", "training"), settings={"TRITON_ADDRESS": "{inference}"}),

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from datasets_builders import PROJECT, Datasets, Ingest, a_medium, a_png, says
 from google.protobuf.message import Message
 from google.rpc.code_pb2 import FAILED_PRECONDITION
-from vesta_common.errors import Unavailable
+from vesta_common.errors import FailedPrecondition, Unavailable
 from vesta_common.storage_guard import RETRY_AFTER, storage_full
 from vesta_common.trace import calling
 from vesta_contracts.common.v1 import Annotation, PixelBox
@@ -27,6 +28,7 @@ from vesta_contracts.datasets.v1 import (
 from vesta_datasets.annotations import labels_of
 from vesta_datasets.archives import unpack
 from vesta_datasets.operations import ATTEMPTS_MAX, EXPORT, HEARTBEAT, IMPORT, LEASE, Claim, Operations, Progress
+from vesta_datasets.scratch import scratch_folder
 from vesta_datasets.transfers import BATCH_BYTES_MAX, BATCH_FILES_MAX, Export, Import
 
 BATCHES = 3
@@ -41,9 +43,12 @@ def photographs(count: int, size_bytes: int = 100) -> dict[str, bytes]:
     return {f"van/{number:03}.jpg": os.urandom(size_bytes) for number in range(count)}
 
 
-def a_worker(datasets: Datasets, ingest: Ingest, heartbeat: timedelta = HEARTBEAT) -> Operations:
+def a_worker(
+    datasets: Datasets, ingest: Ingest, heartbeat: timedelta = HEARTBEAT, work_folder: Path | None = None
+) -> Operations:
     store, objects = datasets.store, datasets.objects
-    importing, exporting = Import(store, objects, ingest), Export(store, objects)  # type: ignore[arg-type]
+    importing = Import(store, objects, ingest, work_folder)  # type: ignore[arg-type]
+    exporting = Export(store, objects, work_folder)
     return Operations(store, {IMPORT: importing, EXPORT: exporting}, heartbeat)
 
 
@@ -257,6 +262,49 @@ def test_an_image_that_an_archive_only_names_is_refused_by_name(datasets: Datase
     answer = answer_of(datasets, operation)
     assert (answer.added_count, answer.refused_count) == (1, 1)
     assert list(answer.refusals) == ["images/2.png: is named by the archive, but is not in it"]
+
+
+def test_files_that_are_deleted_during_an_import_are_unpacked_again_and_none_is_refused(
+    datasets: Datasets, tmp_path: Path
+) -> None:
+    dataset = datasets.a_dataset()
+    operation = datasets.begin_import(dataset, photographs(MANY))
+
+    def delete(call: int) -> None:
+        if call == 1:
+            shutil.rmtree(tmp_path / "work")
+
+    worker = a_worker(datasets, Ingest(delete), work_folder=tmp_path / "work")
+    assert worker.step()
+    assert not datasets.operation(operation).done
+    datasets.advance(timedelta(minutes=1))
+    assert worker.step()
+    answer = answer_of(datasets, operation)
+    assert (answer.added_count, answer.refused_count) == (MANY, 0)
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_an_operation_without_a_folder_to_work_in_ends_and_says_so(datasets: Datasets, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    operation = datasets.begin_import(datasets.a_dataset(), photographs(1))
+    assert a_worker(datasets, Ingest(), work_folder=tmp_path / "file").step()
+    found = datasets.operation(operation)
+    assert (found.done, found.error.code) == (True, FAILED_PRECONDITION)
+    assert "VESTA_DATASETS_WORK_FOLDER" in found.error.message
+
+
+def test_a_folder_that_is_deleted_is_another_attempt(tmp_path: Path) -> None:
+    def lose() -> None:
+        with scratch_folder(tmp_path / "work", "x-"):
+            shutil.rmtree(tmp_path / "work")
+            raise ValueError("cannot be unpacked")
+
+    with pytest.raises(Unavailable) as lost:
+        lose()
+    assert lost.value.reason == "SCRATCH_FOLDER_LOST"
+    with pytest.raises(FailedPrecondition) as refused:
+        scratch_folder(Path("/dev/null"), "x-").__enter__()
+    assert refused.value.reason == "SCRATCH_FOLDER_UNUSABLE"
 
 
 def test_items_that_came_under_one_name_but_for_the_suffix_go_out_apart(datasets: Datasets, tmp_path: Path) -> None:

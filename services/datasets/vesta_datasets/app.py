@@ -2,6 +2,7 @@
 
 import threading
 from datetime import timedelta
+from pathlib import Path
 
 from vesta_common.client import open_channel
 from vesta_common.clock import SystemClock
@@ -42,7 +43,9 @@ def build(settings: Settings) -> App:
     store = Store(postgres, SystemClock())
     objects = ObjectStore.of(settings)
     connection = open_channel(settings.connection_address, SERVICE)
-    importing, exporting = Import(store, objects, MediaServiceStub(connection)), Export(store, objects)
+    work_folder = Path(settings.work_folder) if settings.work_folder else None
+    importing = Import(store, objects, MediaServiceStub(connection), work_folder)
+    exporting = Export(store, objects, work_folder)
     operations = Operations(store, {IMPORT: importing, EXPORT: exporting})
     worker = Loop("operations", operations.step, IDLE, on_stop=operations.stop)
     operations.wake = worker.wake

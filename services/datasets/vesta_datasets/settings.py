@@ -10,4 +10,9 @@ class Settings(ServiceSettings):
 
     model_config = SettingsConfigDict(env_prefix="VESTA_DATASETS_")
 
+    work_folder: str = Field(
+        "",
+        description="a folder for imports and exports under way, the system's for temporary files if empty; "
+        "it may be lost at any time",
+    )
     connection_address: str = Field(description="HOST:PORT of the connection service, which takes in imported media")

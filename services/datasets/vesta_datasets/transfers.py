@@ -1,7 +1,6 @@
 """Imports and exports: what the operations do, piece by piece, so that a kill costs one piece and nothing is counted twice."""
 
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from vesta_common.errors import InvalidArgument
@@ -26,6 +25,7 @@ from vesta_datasets.archived import ArchivedItem
 from vesta_datasets.archives import pack, unpack
 from vesta_datasets.manifest import ManifestRow, read_manifest
 from vesta_datasets.operations import Claim, Progress
+from vesta_datasets.scratch import scratch_folder
 from vesta_datasets.store import Store
 
 ARCHIVES = "archives"
@@ -54,24 +54,28 @@ def owns(objects: ObjectStore, name: str, archive_key: str) -> bool:
 class Import:
     """Takes in an archive, batch by batch: what becomes of a batch and what is told of it commit together."""
 
-    def __init__(self, store: Store, objects: ObjectStore, media: MediaServiceStub) -> None:
+    def __init__(
+        self, store: Store, objects: ObjectStore, media: MediaServiceStub, work_folder: Path | None = None
+    ) -> None:
         self._store = store
         self._objects = objects
         self._media = media
+        self._work_folder = work_folder
 
     def __call__(self, claim: Claim, /) -> ImportDatasetResponse:
         """What was added in all, by this worker and those before it."""
         request = ImportDatasetRequest.FromString(claim.request)
         answer = ImportDatasetResponse.FromString(claim.response)
-        with tempfile.TemporaryDirectory(prefix="vesta-import-") as scratch:
-            archive = Path(scratch) / "archive.zip"
+        with scratch_folder(self._work_folder, "vesta-import-") as scratch:
+            archive = scratch / "archive.zip"
             self._objects.download(request.archive_key, archive)
-            items = unpack(archive, Path(scratch) / "files", request.format)
+            items = unpack(archive, scratch / "files", request.format)
+            only_named = {entry.path for entry in items if not entry.is_there}
             done = claim.done_count
             for batch in _in_batches(items[done:]):
                 claim.check()
                 done += len(batch)
-                answer = self._import_batch(claim, request, batch, answer, Progress(done, len(items)))
+                answer = self._import_batch(claim, request, batch, only_named, answer, Progress(done, len(items)))
         return answer
 
     def _import_batch(
@@ -79,11 +83,12 @@ class Import:
         claim: Claim,
         request: ImportDatasetRequest,
         batch: Sequence[ArchivedItem],
+        only_named: Collection[Path],
         answer: ImportDatasetResponse,
         progress: Progress,
     ) -> ImportDatasetResponse:
         """The answer with what became of a batch; both are kept, or neither is."""
-        taken = self._take(request, batch)
+        taken = self._take(request, batch, only_named)
 
         def keep(connection: Connection) -> ImportDatasetResponse:
             told = ImportDatasetResponse()
@@ -95,9 +100,11 @@ class Import:
 
         return self._store.postgres.run(keep)
 
-    def _take(self, request: ImportDatasetRequest, batch: Sequence[ArchivedItem]) -> list[IngestedMedia]:
+    def _take(
+        self, request: ImportDatasetRequest, batch: Sequence[ArchivedItem], only_named: Collection[Path]
+    ) -> list[IngestedMedia]:
         """What becomes of each file: media, or why it is refused."""
-        refused = [_refusal_of(entry) for entry in batch]
+        refused = [_refusal_of(entry, only_named) for entry in batch]
         files = [
             MediaFile(file_name=entry.file_name[-FILE_NAME_LENGTH_MAX:], data=entry.path.read_bytes())
             for entry, refusal in zip(batch, refused, strict=True)
@@ -144,23 +151,24 @@ class Import:
 class Export:
     """Writes an archive; one that is begun again is written anew, under the same key."""
 
-    def __init__(self, store: Store, objects: ObjectStore) -> None:
+    def __init__(self, store: Store, objects: ObjectStore, work_folder: Path | None = None) -> None:
         self._store = store
         self._objects = objects
+        self._work_folder = work_folder
 
     def __call__(self, claim: Claim, /) -> ExportDatasetResponse:
         """Where the archive lies."""
         request = ExportDatasetRequest.FromString(claim.request)
         annotated, concepts = self._annotated(request)
-        with tempfile.TemporaryDirectory(prefix="vesta-export-") as scratch:
+        with scratch_folder(self._work_folder, "vesta-export-") as scratch:
             entries = []
             for done, row in enumerate(annotated):
                 if done % BATCH_FILES_MAX == 0:
                     claim.check()
                     with self._store.postgres.transaction() as connection:
                         claim.advance(connection, Progress(done, len(annotated)))
-                entries.append(self._fetched(row, Path(scratch)))
-            archive = pack(entries, concepts, request.format, Path(scratch) / "out")
+                entries.append(self._fetched(row, scratch))
+            archive = pack(entries, concepts, request.format, scratch / "out")
             key = f"{archive_folder(request.name)}/{claim.name.rpartition('/')[2]}.zip"
             stored = self._objects.put_named(key, archive)
         return ExportDatasetResponse(archive_key=key, item_count=len(entries), size_bytes=stored.size_bytes)
@@ -191,9 +199,13 @@ def _annotations_of(row: ManifestRow) -> list[Annotation]:
     return list(AnnotationList.FromString(row.annotations).annotations)
 
 
-def _refusal_of(entry: ArchivedItem) -> IngestedMedia | None:
-    """Why an image is not even looked at; None where it is."""
-    if not entry.is_there:
+def _refusal_of(entry: ArchivedItem, only_named: Collection[Path]) -> IngestedMedia | None:
+    """Why an image is not even looked at; None where it is.
+
+    Args:
+        only_named: where the files would lie that the archive names and does not hold. Any other that is missing was lost here.
+    """
+    if entry.path in only_named:
         return IngestedMedia(reason="FILE_UNREADABLE", message="is named by the archive, but is not in it")
     if entry.path.stat().st_size > FILE_BYTES_MAX:
         return IngestedMedia(reason="IMAGE_TOO_LARGE", message=f"has more than {FILE_BYTES_MAX} bytes")

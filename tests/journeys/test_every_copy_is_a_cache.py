@@ -1,0 +1,96 @@
+"""Every local copy of every service is deleted again and again while the loop turns on the real object store, and it completes."""
+
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from small_loop import SmallLoop, patiently, set_up
+from vesta_contracts.conductor.v1 import LoopStatus
+from vesta_contracts.datasets.v1 import ArchiveFormat, ExportDatasetRequest, ExportDatasetResponse
+from vesta_local.home import Home
+from vesta_local.testing import WholePlatform
+
+pytestmark = [pytest.mark.platform, pytest.mark.timeout(600)]
+
+SECONDS_BETWEEN = 1.5
+
+
+def copies(home: Home) -> list[Path]:
+    """Where services and engines keep what lies elsewhere too, or what is of use only for a while."""
+    return [
+        home.data / "training",  # embeddings, backbones, champions, weights, runs under way
+        home.data / "datasets",  # imports and exports under way
+        home.data / "inference" / "loaded",  # Triton's copies of its models
+        *home.sockets.glob("*.sock"),  # of the object store, which has ports too; the supervisor's stays
+    ]
+
+
+def delete(path: Path) -> bool:
+    """Deletes a folder or a socket; answers whether it was there."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+        return True
+    if path.exists() and path.name != "supervisor.sock":
+        path.unlink(missing_ok=True)
+        return True
+    return False
+
+
+@contextmanager
+def deleting(home: Home) -> Iterator[set[str]]:
+    """Deletes every copy again and again; gives the names of what was found there."""
+    found: set[str] = set()
+    ended = threading.Event()
+
+    def work() -> None:
+        while not ended.wait(SECONDS_BETWEEN):
+            found.update(path.name for path in copies(home) if delete(path))
+
+    thread = threading.Thread(target=work, name="deleting")
+    thread.start()
+    try:
+        yield found
+    finally:
+        ended.set()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def small(platform: WholePlatform, tmp_path_factory: pytest.TempPathFactory) -> SmallLoop:
+    return set_up(platform, tmp_path_factory.mktemp("samples"), images_per_class=40, budget=40, batch=20)
+
+
+def test_the_loop_completes_while_every_copy_is_deleted_again_and_again(
+    platform: WholePlatform, small: SmallLoop
+) -> None:
+    with deleting(platform.home) as found:
+        small.turn_until(lambda status: status.phase == LoopStatus.EXHAUSTED, seconds=400)
+    assert [one.number for one in small.ended_rounds()] == [1, 2]
+    assert all(one.model_version for one in small.ended_rounds())
+    assert {"training", "loaded"} <= found
+
+
+def test_models_that_are_deleted_while_they_answer_are_loaded_again(platform: WholePlatform, small: SmallLoop) -> None:
+    for path in copies(platform.home):
+        delete(path)
+    platform.kill("inference")  # what it had in memory is gone with it
+    platform.wait_healthy()
+    status = small.status()
+
+    def answers() -> bool:
+        (answer,) = small.owner.predict(status.deployment, [small.unused[0].read_bytes()])
+        return bool(answer.model_version == status.champion)
+
+    assert patiently(answers)
+
+
+def test_an_export_completes_while_its_folder_is_deleted(platform: WholePlatform, small: SmallLoop) -> None:
+    request = ExportDatasetRequest(name=small.dataset, format=ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER)
+    delete(platform.home.data / "datasets")
+    exported = small.owner.wait_for_operation(small.owner.datasets.ExportDataset(request).name)
+    answer = ExportDatasetResponse()
+    assert exported.response.Unpack(answer), exported.error.message
+    assert answer.item_count > 0
