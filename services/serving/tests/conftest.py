@@ -58,7 +58,7 @@ def serving(service_settings: Callable[[str], dict[str, Any]], triton: str, sand
     store, asked, item_stub = Store(postgres, clock), Triton(settings.triton_address), ItemServiceStub(channel)
     versions = Registry(store, ModelServiceStub(channel))
     repository = ObjectStore.of(settings.model_copy(update={"s3_prefix": ""}))
-    deployer = Deployer(store, versions, asked, media, repository, clock, gpu=False)
+    deployer = Deployer(store, versions, asked, media, repository, clock, gpu=False, instance_count=2)
     admission = Admission("predict", timedelta(minutes=1), 4, IMAGES_IN_FLIGHT_MAX, time.monotonic)
     predictor = Predictor(store, versions, asked, deployer, clock, admission)
     scorer = Scorer(store, predictor, item_stub, DatasetServiceStub(channel), media, clock)

@@ -217,7 +217,10 @@ def test_a_model_that_triton_lost_is_loaded_again_by_the_keeper(serving: Serving
 
 def test_a_customers_own_model_stays_loaded(serving: Serving) -> None:
     write_model(
-        serving.repository, "model-of-theirs", an_onnx(), model_configuration("model-of-theirs", 3, 4, gpu=False)
+        serving.repository,
+        "model-of-theirs",
+        an_onnx(),
+        model_configuration("model-of-theirs", 3, 4, gpu=False, instance_count=2),
     )
     serving.triton.load("model-of-theirs")
     serving.deployer.keep()

@@ -125,15 +125,15 @@ def test_every_concept_is_answered_once_best_first(probabilities: list[float], m
 
 
 def test_the_configuration_names_both_outputs_of_a_classifier() -> None:
-    text = model_configuration("m", 3, 4, gpu=False)
+    text = model_configuration("m", 3, 4, gpu=False, instance_count=2)
     assert 'name: "probabilities" data_type: TYPE_FP32 dims: [ 3 ]' in text
     assert 'name: "embedding" data_type: TYPE_FP32 dims: [ 4 ]' in text
-    assert "KIND_CPU" in text
+    assert "count: 2 kind: KIND_CPU" in text
 
 
 def test_the_configuration_of_a_model_that_only_embeds_names_no_probabilities() -> None:
-    text = model_configuration("m", 0, 4, gpu=True)
-    assert ("probabilities" in text, "KIND_GPU" in text) == (False, True)
+    text = model_configuration("m", 0, 4, gpu=True, instance_count=3)
+    assert ("probabilities" in text, "count: 3 kind: KIND_GPU" in text) == (False, True)
 
 
 def test_equal_models_have_one_name() -> None:

@@ -48,7 +48,16 @@ def build(settings: Settings) -> App:
     repository = ObjectStore.of(settings.model_copy(update={"s3_prefix": ""}))
     registry = Registry(store, ModelServiceStub(training))
     triton = Triton(settings.triton_address)
-    deployer = Deployer(store, registry, triton, media, repository, clock, gpu=settings.triton_gpu)
+    deployer = Deployer(
+        store,
+        registry,
+        triton,
+        media,
+        repository,
+        clock,
+        gpu=settings.triton_gpu,
+        instance_count=settings.triton_instances,
+    )
     admission_metrics = AdmissionMetrics(SERVICE, metrics)
     admission = Admission(
         "predict",

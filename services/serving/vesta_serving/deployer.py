@@ -44,6 +44,7 @@ class Deployer:
         models: where the registry's ONNX files lie.
         repository: Triton's model repository.
         gpu: whether Triton has GPUs.
+        instance_count: of each model.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Deployer:
         clock: Clock,
         *,
         gpu: bool,
+        instance_count: int,
     ) -> None:
         self._store = store
         self._registry = registry
@@ -64,6 +66,7 @@ class Deployer:
         self._repository = repository
         self._clock = clock
         self._gpu = gpu
+        self._instance_count = instance_count
         self._laid_down: set[str] = set()  # by Triton's names: these lie in the repository as our settings want it
 
     def step(self) -> bool:
@@ -122,7 +125,13 @@ class Deployer:
     def _lay_down(self, version: Version) -> bool:
         """Puts a version into the repository as our settings want it; True where it lay there otherwise, or not at all."""
         name, model = version.triton_name, version.model
-        wanted = model_configuration(name, len(model.concepts), model.embedding_dimension, gpu=self._gpu)
+        wanted = model_configuration(
+            name,
+            len(model.concepts),
+            model.embedding_dimension,
+            gpu=self._gpu,
+            instance_count=self._instance_count,
+        )
         found = find_configuration(self._repository, name)
         if found is None:
             write_model(self._repository, name, self._models.get(model.onnx_key, sha256=model.digest), wanted)

@@ -13,6 +13,12 @@ class Settings(ServiceSettings):
     datasets_address: str = Field(description="HOST:PORT of the datasets service")
     training_address: str = Field(description="HOST:PORT of the training service, which keeps the registry")
     triton_address: str = Field(description="HOST:PORT of Triton's gRPC door")
+    triton_instances: int = Field(
+        2,
+        ge=1,
+        le=64,
+        description="instances of each model in Triton, of one thread each; as many as it has cores, for some 90 MiB of memory each",
+    )
     triton_gpu: bool = Field(False, description="true where Triton has GPUs")
     images_in_flight_max: int = Field(
         128,

@@ -7,12 +7,11 @@ from vesta_common.objects import ObjectStore
 
 # Larger batches gain nothing on a CPU and take twice the memory.
 BATCH_MAX = 4
-INSTANCE_COUNT = 2
 MODEL_SIDE_PX = 256
 PREFIX = "triton"
 _OUR_NAME = re.compile(r"model-[0-9a-f]{32}")
 
-# Two instances of one thread each beat one instance of two by half, and uint8 pixels are a quarter of float32 ones.
+# Instances of one thread each beat one instance of as many threads by half, and uint8 pixels are a quarter of float32 ones.
 _CONFIG = """\
 name: "{name}"
 backend: "onnxruntime"
@@ -38,8 +37,14 @@ def is_ours(name: str) -> bool:
     return bool(_OUR_NAME.fullmatch(name))
 
 
-def model_configuration(name: str, concept_count: int, embedding_dimension: int, *, gpu: bool) -> str:
-    """The `config.pbtxt` of a model; one without concepts only embeds."""
+def model_configuration(
+    name: str, concept_count: int, embedding_dimension: int, *, gpu: bool, instance_count: int
+) -> str:
+    """The `config.pbtxt` of a model; one without concepts only embeds.
+
+    Args:
+        instance_count: of one thread each: how many calls are answered at the same time.
+    """
     sizes = {"probabilities": concept_count, "embedding": embedding_dimension}
     outputs = [_OUTPUT.format(name=output, size=size) for output, size in sizes.items() if size]
     return _CONFIG.format(
@@ -47,7 +52,7 @@ def model_configuration(name: str, concept_count: int, embedding_dimension: int,
         batch_max=BATCH_MAX,
         side=MODEL_SIDE_PX,
         outputs=",\n".join(outputs),
-        instances=INSTANCE_COUNT,
+        instances=instance_count,
         kind="GPU" if gpu else "CPU",
     )
 

@@ -3,7 +3,8 @@
 import hashlib
 import io
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from vesta_common.errors import FailedPrecondition, Unavailable
 from vesta_common.objects import ObjectStore
 from vesta_contracts.training.v1 import ModelVersion, TrainingProgress
 from vesta_training.executor import LocalProcessExecutor
+from vesta_training.hardware import find_cuda
 from vesta_training.job import Job, run_job
 from vesta_training.recipe import builtin_yaml
 from vesta_training.run_folders import run_folder
@@ -43,11 +45,10 @@ def objects(settings: Settings) -> Iterator[ObjectStore]:
     store.close()
 
 
-@pytest.fixture
-def job(objects: ObjectStore, digits: Any, settings: Settings) -> Job:
-    """A run on forty digits, in which a champion of a run before is to be compared with."""
+def a_manifest(objects: ObjectStore, digits: Any, numbers: Iterable[int]) -> str:
+    """The manifest of a snapshot of these digits; answers its key."""
     rows = []
-    for number in (*TRAIN, *TEST):
+    for number in numbers:
         picture = io.BytesIO()
         Image.fromarray(digits.pixels(digits.sha256s[number])).save(picture, "PNG")
         rows.append(
@@ -62,6 +63,12 @@ def job(objects: ObjectStore, digits: Any, settings: Settings) -> Job:
         )
     manifest = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows), manifest)
+    return objects.put("manifests", manifest.getvalue()).key
+
+
+@pytest.fixture
+def job(objects: ObjectStore, digits: Any, settings: Settings) -> Job:
+    """A run on forty digits, in which a champion of a run before is to be compared with."""
     return Job(
         run="projects/acme/trainingRuns/r",
         recipe_name="classification",
@@ -69,7 +76,7 @@ def job(objects: ObjectStore, digits: Any, settings: Settings) -> Job:
         concepts=digits.concepts,
         snapshot="projects/acme/datasets/digits/snapshots/1",
         snapshot_digest="d" * 64,
-        manifest_key=objects.put("manifests", manifest.getvalue()).key,
+        manifest_key=a_manifest(objects, digits, (*TRAIN, *TEST)),
         champion="",
         champion_key="",
         champion_digest="",
@@ -171,6 +178,38 @@ def test_another_process_with_an_empty_folder_makes_the_same_model(
         executor.close()
     assert ModelVersion.FromString(outcome.version).digest == first.digest
     assert outcome.comparison
+
+
+def test_a_run_says_what_it_computed_on(job: Job, objects: ObjectStore) -> None:
+    outcome = run_job(replace(job, device="auto", threads=2), objects, lambda _: None)
+    assert (outcome.device, outcome.thread_count) == ("cpu", 2)  # the onnxruntime that is locked is built for the CPU
+    assert "* Computed on: cpu, 2 threads" in ModelVersion.FromString(outcome.version).card
+
+
+def test_cuda_that_is_asked_for_is_used_or_refused_and_never_replaced(job: Job, objects: ObjectStore) -> None:
+    on_cuda = replace(job, device="cuda")
+    if find_cuda():
+        refusal(FailedPrecondition, lambda: run_job(on_cuda, objects, lambda _: None), "DEVICE_MISSING")
+    else:
+        assert run_job(on_cuda, objects, lambda _: None).device == "cuda"
+
+
+def test_fine_tuning_that_is_left_out_says_why_in_the_run_and_on_the_card(
+    job: Job, objects: ObjectStore, digits: Any
+) -> None:
+    first_of_each = {digits.labels[number]: number for number in reversed(TRAIN)}
+    few = a_manifest(objects, digits, [*sorted(first_of_each.values()), *TEST])
+    tuned = replace(
+        job,
+        recipe_name="classification-finetune",
+        recipe_yaml=builtin_yaml("classification-finetune"),
+        manifest_key=few,
+    )
+    outcome = run_job(tuned, objects, lambda _: None)
+    assert "none of the 10 labelled images could be held back" in outcome.finetune_skipped
+    assert outcome.finetune_skipped in ModelVersion.FromString(outcome.version).card
+    untuned = run_job(replace(job, manifest_key=few), objects, lambda _: None)
+    assert untuned.finetune_skipped == ""
 
 
 def test_a_weights_file_is_fetched_again_where_its_copy_was_damaged(

@@ -43,7 +43,7 @@ def test_real_photographs_are_learned_and_the_confidence_is_honest(tmp_path: Pat
             examples=tuple(examples),
             concepts=tuple(sorted({one.concepts[0] for one in examples})),
         ),
-        Seams(pixels, MemoryFeatureStore(), lambda sha256: Path(), tmp_path, tmp_path),
+        Seams(pixels, MemoryFeatureStore(), lambda sha256: Path(), tmp_path, tmp_path, threads=2),
     )
 
     assert trained.metrics is not None

@@ -18,10 +18,11 @@ from vesta_training.api.training_run_service import TrainingRunService
 from vesta_training.deployments import Deployments
 from vesta_training.executor import LocalProcessExecutor
 from vesta_training.file_remover import FileRemover
+from vesta_training.hardware import thread_count, usable_cores
 from vesta_training.recipe_book import RecipeBook
 from vesta_training.settings import Settings
 from vesta_training.store import SERVICE, Store
-from vesta_training.worker import Datasets, Worker
+from vesta_training.worker import Compute, Datasets, Worker
 
 IDLE = timedelta(seconds=1)
 FILES_INTERVAL = timedelta(seconds=30)
@@ -40,8 +41,11 @@ def build(settings: Settings) -> App:
     deployments = Deployments(DeploymentServiceStub(serving))
     objects = ObjectStore.of(settings)
     datasets = Datasets(DatasetServiceStub(channel), SnapshotServiceStub(channel), TaxonomyServiceStub(channel))
+    compute = Compute(settings.device, thread_count(settings.threads, usable_cores(), settings.workers))
     executors = [LocalProcessExecutor(settings) for _ in range(settings.workers)]
-    workers = [Worker(store, objects, executor, book, datasets, settings.work_folder) for executor in executors]
+    workers = [
+        Worker(store, objects, executor, book, datasets, settings.work_folder, compute) for executor in executors
+    ]
     loops = [Loop(f"trainer-{number}", worker.step, IDLE, worker.stop) for number, worker in enumerate(workers)]
     remover = Loop("file-remover", FileRemover(store, objects, deployments).step, FILES_INTERVAL)
     return App(

@@ -20,6 +20,7 @@ from vesta_training.answers import Answers
 from vesta_training.backbone import WeightsFile
 from vesta_training.example import Example
 from vesta_training.features import FeatureStore, PixelSource
+from vesta_training.hardware import CPU
 from vesta_training.recipe import Recipe, Task
 
 
@@ -67,8 +68,8 @@ class Seams:
     """What a training reaches outside through.
 
     `folder` is kept between runs and shared with others: exported backbones lie there by digest. `run_folder` is this run's
-    own: the checkpoint of a tuning lies there, and at the end the model file. `threads` are those that compute; `clock` counts
-    seconds.
+    own: the checkpoint of a tuning lies there, and at the end the model file. `threads` are those that compute, on `device`, which
+    is `cpu` or `cuda`; `clock` counts seconds.
     """
 
     pixels: PixelSource
@@ -76,8 +77,8 @@ class Seams:
     weights_file: WeightsFile
     folder: Path
     run_folder: Path
-    threads: int = 2
-    device: str = "cpu"
+    threads: int
+    device: str = CPU
     clock: Callable[[], float] = time.monotonic
 
 
@@ -111,6 +112,7 @@ class Trained:
     held_out_accuracy: Estimate | None
     card: Mapping[str, Any]
     card_markdown: str
+    finetune_skipped: str
 
 
 def sort_out(assignment: Assignment) -> tuple[tuple[Example, ...], LeftOutCounts]:

@@ -38,6 +38,9 @@ def make_card(
     export: Export,
     embedding_digest: str,
     seed: int,
+    device: str,
+    threads: int,
+    finetune_skipped: str,
 ) -> dict[str, Any]:
     """The card as a JSON value. Equal trainings have equal cards: it holds no time and no place."""
     choices, reasons = choices_of(recipe), recipe.reasons
@@ -69,11 +72,16 @@ def make_card(
             "weightsLicense": backbone.weights_license,
             "weightsSource": backbone.weights_source,
         },
+        "computed": {"device": device, "threads": threads},
         "fitted": dict(fitted),
+        "finetuneSkippedReason": finetune_skipped,
         "metrics": MessageToDict(metrics) if metrics is not None else None,
         "metricsMissingReason": metrics_missing_reason,
         "comparison": MessageToDict(comparison) if comparison is not None else None,
-        "cautions": _cautions(recipe, concepts, counts, metrics, left_out),
+        "cautions": [
+            *([finetune_skipped] if finetune_skipped else []),
+            *_cautions(recipe, concepts, counts, metrics, left_out),
+        ],
         "versions": {package: metadata.version(package) for package in PACKAGES},
     }
 
@@ -92,6 +100,7 @@ def card_markdown(card: Mapping[str, Any], metrics: Metrics | None) -> str:
         f"* Weights: {backbone['architecture']}, {backbone['weightsSource']}",
         f"* Licence of the weights: {backbone['weightsLicense']}; SHA-256 `{backbone['weightsSha256']}`",
         f"* Embedding: space `{card['embedding']['digest']}`",
+        f"* Computed on: {card['computed']['device']}, {_threads(card['computed']['threads'])}",
     ]
     if metrics is None:
         lines += ["", "## Not measured", "", card["metricsMissingReason"]]
@@ -144,6 +153,10 @@ def _cautions(
     if told := in_words(left_out):
         cautions.append(f"Annotated, and neither learned from nor tested on: {told}.")
     return cautions
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'s' * (count != 1)}"
 
 
 def _percent(estimate: Estimate) -> str:

@@ -28,7 +28,6 @@ from vesta_training.recipe import FinetuneChoices, HeadChoices, Task
 if TYPE_CHECKING:
     import torch
 
-PIXEL_THREADS = 2
 CHECKPOINT_FORMAT = 2
 
 log = structlog.get_logger()
@@ -88,7 +87,7 @@ def finetune(
 
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
-    tuning = _Tuning(network, head, input_size_px, pixels, device)
+    tuning = _Tuning(network, head, input_size_px, pixels, device, threads)
     batch_count = math.ceil(len(learn.sha256s) / choices.batch_size)
     steps = choices.epochs * batch_count
     optimizer = torch.optim.AdamW(
@@ -149,7 +148,7 @@ class _Tuning:
     """The network with a torch twin of the head on it."""
 
     def __init__(
-        self, network: "torch.nn.Module", head: Head, input_size_px: int, pixels: PixelSource, device: str
+        self, network: "torch.nn.Module", head: Head, input_size_px: int, pixels: PixelSource, device: str, threads: int
     ) -> None:
         import torch
 
@@ -165,6 +164,7 @@ class _Tuning:
         self._size = (input_size_px, input_size_px)
         self._pixels = pixels
         self._device = device
+        self._threads = threads
 
     def logits(self, images: "torch.Tensor") -> "torch.Tensor":
         """`(N, 3, S, S)` in [0, 255] → `(N, C)`."""
@@ -179,7 +179,7 @@ class _Tuning:
         """Images of each part, `(N, 3, H, W)` float, fetched while the one before is learned."""
         import torch
 
-        with ThreadPoolExecutor(PIXEL_THREADS, thread_name_prefix="pixels") as pool:
+        with ThreadPoolExecutor(self._threads, thread_name_prefix="pixels") as pool:
             ahead = [pool.submit(self._pixels, sha256s[index]) for index in parts[0]] if len(parts) else []
             for number in range(len(parts)):
                 now = np.stack([future.result() for future in ahead])

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pyarrow.parquet as pq
 from vesta_common.errors import NotFound
 from vesta_common.images import model_pixels
@@ -15,13 +16,13 @@ from vesta_contracts.training.v1 import Comparison, LearningCurvePoint, ModelVer
 from vesta_training.assignment import Assignment, Champion, Seams
 from vesta_training.example import Example, Pixels, Split
 from vesta_training.feature_files import FeatureFiles
+from vesta_training.hardware import AUTO, CPU, CUDA_PROVIDER, choose_device, find_cuda
 from vesta_training.progress import Progress
-from vesta_training.recipe import Task, read_recipe
+from vesta_training.recipe import Recipe, Task, read_recipe
 from vesta_training.run_folders import run_folder, usable
 from vesta_training.train import train
 from vesta_training.whole_files import is_whole, write_whole
 
-THREADS = 2
 MODEL_FOLDER = "models"
 
 
@@ -36,6 +37,8 @@ class Job:
         champion_key: the ONNX file to compare with; empty for none.
         champion_missing: why there is none although one was named.
         work_folder: where files are kept between runs; runs of other processes may use it too.
+        device: `auto`, `cpu` or `cuda`.
+        threads: that compute; see `hardware.thread_count`.
     """
 
     run: str
@@ -51,6 +54,8 @@ class Job:
     control_curve: bool
     seed: int
     work_folder: str
+    device: str = CPU
+    threads: int = 1
     champion_missing: str = ""
 
 
@@ -64,6 +69,9 @@ class Outcome:
     curve: tuple[bytes, ...] = field(default=())
     random_labels: bytes | None = None
     held_out_accuracy: bytes | None = None
+    device: str = CPU
+    thread_count: int = 1
+    finetune_skipped: str = ""
 
 
 def run_job(job: Job, objects: ObjectStore, tell: Callable[[TrainingProgress], None]) -> Outcome:
@@ -83,8 +91,10 @@ def run_job(job: Job, objects: ObjectStore, tell: Callable[[TrainingProgress], N
 def _run(job: Job, objects: ObjectStore, tell: Callable[[TrainingProgress], None], work: Path, own: Path) -> Outcome:
     examples, only_shapes_count = _read_examples(objects, job.manifest_key) if job.manifest_key else ((), 0)
     champion, champion_missing = _champion(job, objects, work)
+    recipe = read_recipe(job.recipe_name, job.recipe_yaml)
+    device = _device(job.device, recipe)
     assignment = Assignment(
-        recipe=read_recipe(job.recipe_name, job.recipe_yaml),
+        recipe=recipe,
         examples=examples,
         only_shapes_count=only_shapes_count,
         concepts=job.concepts,
@@ -101,7 +111,8 @@ def _run(job: Job, objects: ObjectStore, tell: Callable[[TrainingProgress], None
         weights_file=lambda sha256: _weights(objects, work, sha256),
         folder=work,
         run_folder=own,
-        threads=THREADS,
+        threads=job.threads,
+        device=device,
     )
     trained = train(assignment, seams, progress=lambda moment: tell(_message(moment)))
     stored = objects.put(MODEL_FOLDER, trained.onnx_path)
@@ -130,7 +141,22 @@ def _run(job: Job, objects: ObjectStore, tell: Callable[[TrainingProgress], None
         curve=tuple(point.SerializeToString() for point in curve),
         random_labels=trained.random_labels.SerializeToString() if trained.random_labels else None,
         held_out_accuracy=trained.held_out_accuracy.SerializeToString() if trained.held_out_accuracy else None,
+        device=device,
+        thread_count=job.threads,
+        finetune_skipped=trained.finetune_skipped,
     )
+
+
+def _device(asked: str, recipe: Recipe) -> str:
+    """What to compute on. Without tuning only onnxruntime computes much, and PyTorch need not be asked for a GPU.
+
+    Raises:
+        DeviceError: CUDA is asked for and missing.
+    """
+    if asked == AUTO and recipe.finetune is None:
+        has_cuda = CUDA_PROVIDER in onnxruntime.get_available_providers()
+        return choose_device(asked, "" if has_cuda else "this onnxruntime is built for the CPU alone")
+    return choose_device(asked, "" if asked == CPU else find_cuda())
 
 
 def _read_examples(objects: ObjectStore, manifest_key: str) -> tuple[tuple[Example, ...], int]:

@@ -17,25 +17,32 @@ from vesta_training.head import FittedHead, Head, fit_head
 from vesta_training.recipe import FinetuneChoices, HeadChoices
 from vesta_training.stage import Stage
 
+NOTHING_HELD_OUT = (
+    "Fine-tuning was left out: none of the {} labelled images could be held back from learning, which takes two images or more of two "
+    "concepts, so that nobody could tell whether tuning helps. Label more, or give the dataset a validation side."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """A head, the stage it stands on, what the card says of how it was found, and how good it was on what was held out."""
+    """A head, the stage it stands on, what the card says of how it was found, how good it was on what was held out, and why the
+    recipe's fine-tuning was left out; empty where it was done, or the recipe has none."""
 
     head: Head | None
     stage: Stage
     facts: Mapping[str, Any]
     held_out_accuracy: Estimate | None = None
+    finetune_skipped: str = ""
 
 
 def learn(assignment: Assignment, backbone: Backbone, stage: Stage, examples: Sequence[Example]) -> Learned:
     """Learns from all examples. Tuning holds the validation side back, or a share of all where that is empty."""
     choices = assignment.recipe.finetune
     held = _held_out(assignment, choices, examples) if choices is not None else None
-    if choices is None or held is None or not held.any():
-        # Without anything to hold out nobody could tell whether tuning helped.
+    if choices is None or held is None or not held.any() or held.all():
+        skipped = NOTHING_HELD_OUT.format(len(examples)) if choices is not None else ""
         fitted = _fit(assignment, stage, examples)
-        return Learned(fitted.head, stage, _facts(fitted), fitted.held_out_accuracy)
+        return Learned(fitted.head, stage, _facts(fitted), fitted.held_out_accuracy, skipped)
     taught = [one for one, out in zip(examples, held, strict=True) if not out]
     fitted = _fit(assignment, stage, taught)
     stage.report.begin("finetune")

@@ -6,6 +6,7 @@ import numpy as np
 import onnxruntime
 
 from vesta_training.example import Array, Pixels
+from vesta_training.hardware import CPU, choose_providers
 from vesta_training.onnx_graph import EMBEDDING, PIXELS
 
 
@@ -16,13 +17,14 @@ class ModelRuntime:
         FileNotFoundError: the file is gone.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, device: str = CPU) -> None:
         options = onnxruntime.SessionOptions()
         # Several calls at one thread each beat one call at several threads, and idle threads must not spin.
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+        providers = choose_providers(device, onnxruntime.get_available_providers())
+        self._session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=providers)
         self.outputs = tuple(output.name for output in self._session.get_outputs())
 
     def embed(self, pixels: Pixels) -> Array:

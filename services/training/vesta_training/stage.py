@@ -31,7 +31,7 @@ class Stage:
             return np.zeros((0, EMBEDDING_DIMENSION), dtype=np.float32)
         return extract_features(
             [one.image_sha256 for one in examples],
-            model=lambda: ModelRuntime(self.path),
+            model=lambda: ModelRuntime(self.path, self.seams.device),
             embedding_digest=self.embedding_digest,
             store=self.seams.features,
             pixels=self.seams.pixels,

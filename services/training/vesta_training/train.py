@@ -189,6 +189,9 @@ def _finish(
         export=export,
         embedding_digest=stage.embedding_digest,
         seed=assignment.seed,
+        device=stage.seams.device,
+        threads=stage.seams.threads,
+        finetune_skipped=learned.finetune_skipped,
     )
     stage.report.step(1, 1)
     return Trained(
@@ -212,6 +215,7 @@ def _finish(
         held_out_accuracy=learned.held_out_accuracy,
         card=card,
         card_markdown=card_markdown(card, metrics),
+        finetune_skipped=learned.finetune_skipped,
     )
 
 

@@ -1,6 +1,7 @@
 """Works on runs: claims one, has it trained, keeps its heart beating, records what came out. A run can be taken over at any time."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,7 @@ from vesta_contracts.training.v1 import (
 
 from vesta_training.errors import TrainingCancelled
 from vesta_training.executor import DIED, Executor
+from vesta_training.hardware import CPU
 from vesta_training.job import Job, Outcome
 from vesta_training.recipe_book import RecipeBook
 from vesta_training.run_folders import LOST, remove_ended
@@ -58,6 +60,19 @@ class Datasets:
         self.taxonomies = taxonomies
 
 
+@dataclass(frozen=True)
+class Compute:
+    """What runs compute on.
+
+    Attributes:
+        device: `auto`, `cpu` or `cuda`.
+        threads: of each run.
+    """
+
+    device: str = CPU
+    threads: int = 1
+
+
 class Worker:
     """Trains one run at a time; any number of workers may run, in any number of replicas."""
 
@@ -69,9 +84,11 @@ class Worker:
         recipes: RecipeBook,
         datasets: Datasets,
         work_folder: str,
+        compute: Compute = Compute(),
     ) -> None:
         self._store = store
         self._objects = objects
+        self._compute = compute
         self._executor = executor
         self._recipes = recipes
         self._datasets = datasets
@@ -180,6 +197,8 @@ class Worker:
             control_curve=run.control_curve,
             seed=run.seed,
             work_folder=str(self._work_folder),
+            device=self._compute.device,
+            threads=self._compute.threads,
             champion_missing=champion_missing,
         )
 
@@ -192,6 +211,8 @@ class Worker:
             run.left_out.CopyFrom(version.left_out)
         if outcome.comparison:
             run.comparison.CopyFrom(Comparison.FromString(outcome.comparison))
+        run.device, run.thread_count = outcome.device, outcome.thread_count
+        run.finetune_skipped_reason = outcome.finetune_skipped
         run.comparison_missing_reason = outcome.comparison_missing
         run.control_curve_points.extend(LearningCurvePoint.FromString(point) for point in outcome.curve)
         if outcome.random_labels is not None:

@@ -79,6 +79,9 @@ class TrainingRun(_message.Message):
     METRICS_MISSING_REASON_FIELD_NUMBER: _builtins.int
     LEFT_OUT_FIELD_NUMBER: _builtins.int
     RANDOM_LABELS_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    THREAD_COUNT_FIELD_NUMBER: _builtins.int
+    FINETUNE_SKIPPED_REASON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     snapshot: _builtins.str
     """What to learn from. May be empty for a recipe of task "embedding", which learns nothing."""
@@ -106,6 +109,14 @@ class TrainingRun(_message.Message):
     """
     metrics_missing_reason: _builtins.str
     """Why a run that succeeded has no `metrics`, such as a snapshot without a labelled test item. Empty where it has them."""
+    device: _builtins.str
+    """What it was computed on: "cpu" or "cuda"."""
+    thread_count: _builtins.int
+    """Threads that it computed with."""
+    finetune_skipped_reason: _builtins.str
+    """Why the recipe's fine-tuning was left out, so that the version is a head on frozen features. Empty where it was done, or the recipe
+    has none.
+    """
     @_builtins.property
     def progress(self) -> Global___TrainingProgress: ...
     @_builtins.property
@@ -159,10 +170,13 @@ class TrainingRun(_message.Message):
         metrics_missing_reason: _builtins.str = ...,
         left_out: _metrics_pb2.LeftOutCounts | None = ...,
         random_labels: _metrics_pb2.RandomLabels | None = ...,
+        device: _builtins.str = ...,
+        thread_count: _builtins.int = ...,
+        finetune_skipped_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison", "create_time", b"create_time", "end_time", b"end_time", "left_out", b"left_out", "metrics", b"metrics", "progress", b"progress", "random_labels", b"random_labels", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "champion", b"champion", "comparison", b"comparison", "comparison_missing_reason", b"comparison_missing_reason", "control_curve", b"control_curve", "control_curve_points", b"control_curve_points", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "etag", b"etag", "left_out", b"left_out", "metrics", b"metrics", "metrics_missing_reason", b"metrics_missing_reason", "model", b"model", "model_version", b"model_version", "name", b"name", "progress", b"progress", "random_labels", b"random_labels", "recipe", b"recipe", "seed", b"seed", "snapshot", b"snapshot", "start_time", b"start_time", "state", b"state", "waiting_reason", b"waiting_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "champion", b"champion", "comparison", b"comparison", "comparison_missing_reason", b"comparison_missing_reason", "control_curve", b"control_curve", "control_curve_points", b"control_curve_points", "create_time", b"create_time", "device", b"device", "end_time", b"end_time", "error", b"error", "etag", b"etag", "finetune_skipped_reason", b"finetune_skipped_reason", "left_out", b"left_out", "metrics", b"metrics", "metrics_missing_reason", b"metrics_missing_reason", "model", b"model", "model_version", b"model_version", "name", b"name", "progress", b"progress", "random_labels", b"random_labels", "recipe", b"recipe", "seed", b"seed", "snapshot", b"snapshot", "start_time", b"start_time", "state", b"state", "thread_count", b"thread_count", "waiting_reason", b"waiting_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
