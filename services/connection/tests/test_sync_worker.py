@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from connection_builders import Connection, Doing, counts
+from connection_builders import VAULT, Connection, Doing, counts
 from vesta_common.disk_space import DiskSpace
 from vesta_common.errors import ResourceExhausted
 from vesta_common.objects import ObjectStore
@@ -141,7 +141,7 @@ def test_a_worker_keeps_its_sync_however_slowly_its_source_is_listed(connection:
             others.append(connection.a_worker().step())
 
     worker = SyncWorker(
-        Slow(connection.postgres, connection.clock),
+        Slow(connection.postgres, connection.clock, VAULT),
         connection.ingest,
         connection.items,
         connection.places,
