@@ -82,15 +82,17 @@ def test_the_deployment_tags_new_bytes_and_items_and_survives_a_broken_image(tur
     assert answers[1].reason.startswith("IMAGE_")
 
 
+@pytest.mark.parametrize("by_file", [True, False], ids=["requirements file", "extra index"])
 def test_a_customer_installs_the_sdk_from_the_gateway_alone_and_predicts(
-    turned: SmallLoop, platform: WholePlatform, tmp_path: Path
+    turned: SmallLoop, platform: WholePlatform, tmp_path: Path, by_file: bool
 ) -> None:
     (tmp_path / "digit.png").write_bytes(turned.unused[0].read_bytes())
     venv.create(tmp_path / "empty", with_pip=True)
     programs = tmp_path / "empty" / "bin"
     # As the SDK's README says it; what others publish comes from the index that pip uses anyway.
-    requirements = f"http://{platform.addresses['gateway']}/simple/requirements.txt"
-    subprocess.run([programs / "pip", "install", "--quiet", "-r", requirements], check=True, cwd=tmp_path, timeout=300)
+    index = f"http://{platform.addresses['gateway']}/simple"
+    wanted = ["-r", f"{index}/requirements.txt"] if by_file else ["--extra-index-url", index, "vesta-client"]
+    subprocess.run([programs / "pip", "install", "--quiet", *wanted], check=True, cwd=tmp_path, timeout=300)
     options = ["--address", platform.addresses["gateway_grpc"], "--api-key", platform.owner_key, "--json"]
     predict = ["predict", turned.status().deployment, "digit.png"]
     answer = subprocess.run(

@@ -130,6 +130,13 @@ def test_a_new_wheel_is_offered_without_a_restart_and_an_unchanged_one_is_not_se
     assert httpx.get(address).status_code == 404
 
 
+def test_a_version_with_an_epoch_is_found_by_the_name_that_pip_asks_for(index: str, wheels: Path) -> None:
+    a_wheel(wheels, "vesta_client-1!0.1.0-py3-none-any.whl")
+    for spelling in ("1!0.1.0", "1%210.1.0"):
+        answer = httpx.get(f"{index}vesta-client/vesta_client-{spelling}-py3-none-any.whl")
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "application/octet-stream")
+
+
 @pytest.mark.parametrize(
     ("path", "to"),
     [

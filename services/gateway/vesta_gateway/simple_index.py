@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from email.parser import BytesHeaderParser
 from html import escape
 from pathlib import Path
+from urllib.parse import unquote
 
 import structlog
 from vesta_common.errors import InvalidArgument, NotFound, VestaError, to_status
@@ -176,7 +177,8 @@ def _answer(wheels: list[Wheel], below: str, headers: Mapping[str, str]) -> Answ
     files = [wheel for wheel in wheels if wheel.project == project]
     if not filename:
         return _page(f"Links for {project}", [_link(wheel) for wheel in files], headers)
-    found = next((wheel for wheel in files if wheel.filename == filename), None)
+    # pip sends the "!" of a version's epoch as %21.
+    found = next((wheel for wheel in files if wheel.filename == unquote(filename)), None)
     if found is None:
         raise NotFound(f"there is no such file of {project}; see {PREFIX}/{project}/", reason="PACKAGE_UNKNOWN")
     return _cached(_BYTES, found.content, found.sha256, headers)
