@@ -14,9 +14,14 @@ from vesta_local.setup import interpreter, triton
 
 REPOSITORY_PREFIX = "triton"
 # Triton copies models here before it loads them and, killed, leaves them: the next start clears it.
-_START = """
-rm -rf "$TRITON_AWS_MOUNT_DIRECTORY" && mkdir -p "$TRITON_AWS_MOUNT_DIRECTORY" && PATH="$VIRTUAL_ENV/bin:$PATH" exec "$0" "$@"
-""".strip()
+# It cannot load any where the folder was deleted, and does not make it again itself.
+_START = " ".join(
+    [
+        'rm -rf "$TRITON_AWS_MOUNT_DIRECTORY" && mkdir -p "$TRITON_AWS_MOUNT_DIRECTORY" || exit;',
+        '(while kill -0 $$ 2>/dev/null; do mkdir -p "$TRITON_AWS_MOUNT_DIRECTORY"; sleep 1; done) &',
+        'PATH="$VIRTUAL_ENV/bin:$PATH" exec "$0" "$@"',
+    ]
+)
 
 
 def _library_path() -> dict[str, str]:
