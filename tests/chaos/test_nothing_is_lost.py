@@ -39,7 +39,7 @@ UNCERTAIN_PER_MINUTE_MAX = 6000  # more than the camera films: every uncertain f
 PATIENCE_SECONDS = 900
 # Who dies when: each while it has something to do. What the loop does not come to in time dies while its last batch waits.
 VICTIMS = {
-    LoopStatus.LABELLING: ["annotation", "gateway", "postgres", "connection", "retention", "disk"],
+    LoopStatus.LABELLING: ["annotation", "gateway", "postgres", "connection", "retention", "storage"],
     LoopStatus.TRAINING: ["training", "objects", "conductor"],
     LoopStatus.DEPLOYING: ["serving", "inference"],
     LoopStatus.SCORING: ["datasets", "events", "pipelining"],

@@ -7,6 +7,7 @@ import pytest
 from small_loop import SmallLoop, patiently, set_up
 from vesta_contracts.conductor.v1 import LoopStatus
 from vesta_contracts.datasets.v1 import ArchiveFormat, ExportDatasetRequest, ExportDatasetResponse
+from vesta_local.engines import storage
 from vesta_local.home import Home
 from vesta_local.testing import WholePlatform
 
@@ -20,6 +21,7 @@ def copies(home: Home) -> list[Path]:
         home.data / "datasets",  # imports and exports under way
         home.data / "inference" / "loaded",  # Triton's copies of its models
         *home.sockets.glob("*.sock"),  # of the object store, which has ports too; the supervisor's stays
+        *storage.sockets(home),
     ]
 
 

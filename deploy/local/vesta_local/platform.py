@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from vesta_local import services, wheels
-from vesta_local.engines import disk, events, inference, objects, postgres, retention
+from vesta_local.engines import events, inference, objects, postgres, retention, storage
 from vesta_local.home import Home
 from vesta_local.program import Program
 from vesta_local.supervisor import ExitCounter, ProcessState, Supervisor, memory_bytes
 from vesta_local.topics import partitions
 
-ENGINES = ("postgres", "objects", "events", "inference", "retention", disk.NAME)
+ENGINES = ("postgres", "objects", "events", "inference", "retention", storage.NAME)
 # Services first, then the engines, and last the one on which two others keep what they have.
-STOP_ORDER = ((*services.NAMES, "retention", disk.NAME), ("events", "inference", "postgres"), ("objects",))
+STOP_ORDER = ((*services.NAMES, "retention", storage.NAME), ("events", "inference", "postgres"), ("objects",))
 HEALTH_DEADLINE = timedelta(seconds=300)
 # What exits so often while it is waited for is reported at once.
 EXITS_MAX = 3
@@ -72,7 +72,7 @@ class Platform:
     def programs(self) -> dict[str, Program]:
         """Every program there is, by name, as the ports stand."""
         home = self.home
-        engines = [engine.program(home) for engine in (postgres, objects, events, inference, retention, disk)]
+        engines = [engine.program(home) for engine in (postgres, objects, events, inference, retention, storage)]
         return {program.name: program for program in [*engines, *services.programs(home)]}
 
     def up(self, say: Say = _silent, deadline: timedelta = HEALTH_DEADLINE) -> None:
@@ -135,8 +135,8 @@ class Platform:
             events.create_topics(self.home, partitions())
         if "retention" in self.names:
             self._bring_up(["retention"], end, say)
-        if disk.NAME in self.names:
-            self._bring_up([disk.NAME], end, say)
+        if storage.NAME in self.names:
+            self._bring_up([storage.NAME], end, say)
 
     def _bring_up(self, names: Sequence[str], end: float, say: Say) -> None:
         for name in names:

@@ -193,6 +193,21 @@ def test_a_model_that_answers_no_numbers_is_not_promoted(serving: Serving) -> No
     assert (deployment.state, caught.value.reason) == (Deployment.FAILED, "MODEL_BROKEN")
 
 
+def test_a_model_that_answered_before_and_is_refused_now_is_unavailable(serving: Serving) -> None:
+    version = serving.registry.add(an_onnx())
+    deployment = serving.deployed(version)
+    name = serving.predictor._registry.get(version).triton_name
+    serving.triton.unload(name)
+    whole = serving.deployer._repository.get(f"triton/{name}/1/model.onnx", checked=False)
+    serving.deployer._repository.put_named(f"triton/{name}/1/model.onnx", b"not whole")
+    with pytest.raises(Unavailable) as caught:
+        labels(serving, deployment, RED)
+    assert caught.value.reason == "MODEL_REFUSED"
+
+    serving.deployer._repository.put_named(f"triton/{name}/1/model.onnx", whole)
+    assert labels(serving, deployment, RED) == ["red"]
+
+
 def test_a_model_that_triton_lost_is_loaded_again_by_the_next_call(serving: Serving) -> None:
     version = serving.registry.add(an_onnx())
     deployment = serving.deployed(version)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from vesta_common.admission import Admission
 from vesta_common.clock import Clock
-from vesta_common.errors import Unavailable
+from vesta_common.errors import FailedPrecondition, Unavailable
 from vesta_contracts.common.v1 import ImageScores
 
 from vesta_serving.deployer import Deployer
@@ -113,16 +113,23 @@ class Predictor:
             pixels: each `(256, 256, 3)` RGB, at least one.
 
         Raises:
-            Unavailable: Triton does not answer.
+            Unavailable: Triton does not answer, or refuses the model, which answered before: it is loaded again until it does.
         """
         version = answering.version
         batch = np.stack(pixels)
         try:
             found = self._infer(version, batch, embeds)
         except ModelMissing:
-            self._deployer.make_ready(version)  # Triton was started again
+            self._load_again(version)
             found = self._infer(version, batch, embeds)
         return self.judge(answering, found)
+
+    def _load_again(self, version: Version) -> None:
+        """Loads a version that Triton lost, as after a restart. Another thread may be unloading it just then, to the same end."""
+        try:
+            self._deployer.make_ready(version)
+        except FailedPrecondition as error:
+            raise Unavailable(error.message, reason=error.reason, retry_after=RETRY_AFTER) from error
 
     def judge(self, answering: Answering, found: Scores) -> list[Answer]:
         """What a model's numbers mean to a deployment."""

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -99,7 +100,11 @@ def _read(pip: "subprocess.Popen[str]", lines: "queue.Queue[str | None]") -> Non
 
 def _count(site_packages: Path, since: float) -> int:
     """How many packages have been put there since a time, in seconds since 1970."""
-    return sum(1 for folder in site_packages.glob("*.dist-info") if folder.stat().st_ctime >= since)
+    count = 0
+    for folder in site_packages.glob("*.dist-info"):
+        with suppress(FileNotFoundError):  # pip renames what it replaces to ~…, and deletes it when it is done
+            count += folder.stat().st_ctime >= since
+    return count
 
 
 def _display(out: TextIO) -> Callable[[str, bool], None]:
