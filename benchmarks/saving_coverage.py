@@ -75,6 +75,7 @@ def _estimate(task: Task, control: list[int], right: Mask) -> RandomLabels:
         concepts,
         Kind.CLASSIFICATION,
         HeadChoices(),
+        learns_from_test=True,
         draws=2,
         seed=task.seed,
     )

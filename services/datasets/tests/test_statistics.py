@@ -1,11 +1,14 @@
 """Counts add up, and a difference names what changed."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 from vesta_datasets.manifest import ManifestRow
-from vesta_datasets.splits import Split
+from vesta_datasets.splits import Shares, Split
 from vesta_datasets.statistics import Difference, Relabelled, diff, statistics
+
+SHARES = Shares(0.0, 0.2)
 
 
 def a_row(
@@ -27,7 +30,7 @@ def a_row(
 
 
 def test_an_empty_snapshot_has_statistics():
-    figures = statistics([])
+    figures = statistics([], SHARES)
     assert figures.imbalance is None
     assert {side.item_count for side in figures.splits.values()} == {0}
 
@@ -40,7 +43,7 @@ def test_each_side_counts_its_items_labels_and_concepts():
         a_row("4", (), "TEST"),
         a_row("5", ("red",), "TEST", reviewed=True, control=True),
     ]
-    figures = statistics(rows)
+    figures = statistics(rows, SHARES)
     train, test = figures.splits[Split.TRAIN], figures.splits[Split.TEST]
     assert (train.item_count, train.labelled_count, train.concept_counts) == (3, 2, {"van": 2, "red": 1})
     assert (test.item_count, test.labelled_count, test.concept_counts) == (2, 2, {"red": 1})
@@ -49,14 +52,27 @@ def test_each_side_counts_its_items_labels_and_concepts():
 
 def test_each_side_counts_what_a_classification_leaves_out():
     rows = [a_row("1"), a_row("2", ()), a_row("3", ("red", "van")), a_row("4", None, accepted=True), a_row("5", None)]
-    train = statistics(rows).splits[Split.TRAIN]
+    train = statistics(rows, SHARES).splits[Split.TRAIN]
     assert (train.item_count, train.labelled_count) == (5, 3)
     assert (train.no_label_count, train.several_labels_count, train.only_shapes_count) == (1, 1, 1)
 
 
+def test_each_side_counts_what_the_split_policy_dealt_to_it():
+    low, high = "00" * 32, "ff" * 32  # the first fifth of all hashes is for testing
+    rows = [
+        replace(a_row("1"), sha256=high),
+        replace(a_row("2"), sha256=low),
+        replace(a_row("3", split="TEST"), sha256=low),
+        replace(a_row("4", split="TEST"), sha256=high),
+    ]
+    for shares, train, test in ((SHARES, 1, 1), (Shares(0.0, 0.0), 2, 0)):
+        splits = statistics(rows, shares).splits
+        assert (splits[Split.TRAIN].dealt_count, splits[Split.TEST].dealt_count) == (train, test)
+
+
 def test_imbalance_is_the_commonest_over_the_rarest_of_the_training_side():
     rows = [a_row(str(n)) for n in range(6)] + [a_row("a", ("bus",)), a_row("b", ("bus",)), a_row("c", ("ox",), "TEST")]
-    assert statistics(rows).imbalance == pytest.approx(3.0)
+    assert statistics(rows, SHARES).imbalance == pytest.approx(3.0)
 
 
 def test_a_difference_names_added_removed_and_relabelled():

@@ -113,7 +113,7 @@ def _place(
     store: Store, connection: Connection, dataset: Dataset, new_items: Sequence[NewItem]
 ) -> list[tuple[str, splits.Placement]]:
     """A name and a placement for each new item, in order; items of one batch can repeat each other too."""
-    shares = splits.Shares(dataset.split_policy.validation_share, dataset.split_policy.test_share)
+    shares = splits.Shares.of(dataset)
     wanted = [probe for item in new_items for probe in probes(item.media.perceptual_hash, DISTANCE_MAX_BITS)]
     placed: dict[str, splits.Placed] = {}
     index = DuplicateIndex()

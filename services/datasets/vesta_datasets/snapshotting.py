@@ -5,12 +5,13 @@ from vesta_common.objects import ObjectStore
 from vesta_contracts.datasets.v1 import Relabelling, Snapshot, SnapshotDiff, SnapshotStatistics, SplitStatistics
 
 from vesta_datasets.manifest import ManifestRow, digest, read_manifest, write_manifest
+from vesta_datasets.splits import Shares
 from vesta_datasets.statistics import diff, statistics
 
 DIFF_NAMES_MAX = 1000
 
 
-def write_snapshot(snapshot: Snapshot, rows: list[ManifestRow], objects: ObjectStore) -> None:
+def write_snapshot(snapshot: Snapshot, rows: list[ManifestRow], shares: Shares, objects: ObjectStore) -> None:
     """Stores the manifest and fills in what the snapshot tells of it.
 
     Raises:
@@ -21,7 +22,7 @@ def write_snapshot(snapshot: Snapshot, rows: list[ManifestRow], objects: ObjectS
             "nothing in the dataset is annotated yet; label some items first", reason="SNAPSHOT_EMPTY"
         )
     stored = objects.put("manifests", write_manifest(rows))
-    found = statistics(rows)
+    found = statistics(rows, shares)
     snapshot.manifest_key = stored.key
     snapshot.digest = digest(rows)
     snapshot.item_count = len(rows)
@@ -36,6 +37,7 @@ def write_snapshot(snapshot: Snapshot, rows: list[ManifestRow], objects: ObjectS
                     no_label_count=side.no_label_count,
                     several_labels_count=side.several_labels_count,
                     only_shapes_count=side.only_shapes_count,
+                    dealt_count=side.dealt_count,
                 )
                 for split, side in found.splits.items()
             ],

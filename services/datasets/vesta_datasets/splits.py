@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from vesta_contracts.datasets.v1 import Dataset
+
 TEST_SHARE_DEFAULT = 0.2
 """Of a dataset that does not say: without test items nobody could tell how good a model is, or which of two is better."""
 
@@ -30,6 +32,11 @@ class Shares:
 
     validation: float
     test: float
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> "Shares":
+        """Those of a dataset's policy."""
+        return cls(dataset.split_policy.validation_share, dataset.split_policy.test_share)
 
     def __post_init__(self) -> None:
         if not (self.validation >= 0.0 and self.test >= 0.0 and self.validation + self.test < 1.0):

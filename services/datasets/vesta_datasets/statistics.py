@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from vesta_datasets.manifest import ManifestRow
-from vesta_datasets.splits import Split
+from vesta_datasets.splits import Shares, Split, split_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,7 @@ class SplitStatistics:
         no_label_count: of the labelled ones, those with none of the concepts.
         several_labels_count: of the labelled ones, those with more than one concept.
         only_shapes_count: items with accepted shapes and no image label.
+        dealt_count: items that the split policy deals to this side by their content.
     """
 
     item_count: int
@@ -27,6 +28,7 @@ class SplitStatistics:
     no_label_count: int = 0
     several_labels_count: int = 0
     only_shapes_count: int = 0
+    dealt_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +67,9 @@ class Difference:
     relabelled: tuple[Relabelled, ...]
 
 
-def statistics(rows: Sequence[ManifestRow]) -> Statistics:
-    """The figures of one manifest."""
-    splits = {split: _of_split([row for row in rows if row.split == split]) for split in Split}
+def statistics(rows: Sequence[ManifestRow], shares: Shares) -> Statistics:
+    """The figures of one manifest, of a dataset with these shares."""
+    splits = {split: _of_split([row for row in rows if row.split == split], shares) for split in Split}
     counts = splits[Split.TRAIN].concept_counts.values()
     return Statistics(
         splits=splits,
@@ -92,7 +94,7 @@ def diff(before: Iterable[ManifestRow], after: Iterable[ManifestRow]) -> Differe
     )
 
 
-def _of_split(rows: Sequence[ManifestRow]) -> SplitStatistics:
+def _of_split(rows: Sequence[ManifestRow], shares: Shares) -> SplitStatistics:
     counts = Counter(label for row in rows for label in row.labels or ())
     ordered = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
     labelled = [row.labels for row in rows if row.labels is not None]
@@ -103,6 +105,7 @@ def _of_split(rows: Sequence[ManifestRow]) -> SplitStatistics:
         no_label_count=sum(not labels for labels in labelled),
         several_labels_count=sum(len(labels) > 1 for labels in labelled),
         only_shapes_count=sum(row.only_shapes for row in rows),
+        dealt_count=sum(split_of(row.sha256, shares) == row.split for row in rows),
     )
 
 

@@ -64,6 +64,7 @@ def test_the_curve_rises_with_labels_of_the_control_arm_and_of_the_test_split(di
         digits.concepts,
         Task.CLASSIFICATION,
         HeadChoices(),
+        learns_from_test=True,
         draws=2,
         seed=0,
         measured=lambda step, steps: counted.append((step, steps)),
@@ -74,6 +75,23 @@ def test_the_curve_rises_with_labels_of_the_control_arm_and_of_the_test_split(di
     assert points[-1].accuracy.value > points[0].accuracy.value + 0.2
     assert all(point.accuracy.low < point.accuracy.value < point.accuracy.high for point in points)
     assert counted[-1] == (2 * FOLDS * 4, 2 * FOLDS * 4)
+
+
+def test_a_test_split_that_came_apart_teaches_nothing(digits: Any, embeddings: Array) -> None:
+    curve = learning_curve(
+        some(digits, embeddings, slice(0, 45)),
+        some(digits, embeddings, slice(100, 150)),
+        digits.concepts,
+        Task.CLASSIFICATION,
+        HeadChoices(),
+        learns_from_test=False,
+        draws=2,
+        seed=0,
+    )
+    assert curve is not None
+    assert curve.label_counts == (10, 20, 40, 45)
+    assert curve.correct.shape == (2 * FOLDS, 4, 50)
+    assert curve.label_spreads().min() > 0
 
 
 def test_no_test_item_is_predicted_by_a_head_that_has_seen_it() -> None:
@@ -87,6 +105,7 @@ def test_no_test_item_is_predicted_by_a_head_that_has_seen_it() -> None:
         ("a", "b"),
         Task.CLASSIFICATION,
         HeadChoices(),
+        learns_from_test=True,
         draws=4,
         seed=0,
     )
@@ -100,7 +119,14 @@ def test_a_control_arm_of_one_concept_still_has_a_curve() -> None:
     labels = np.zeros((12, 4), dtype=np.bool_)
     labels[:, 2] = True
     curve = learning_curve(
-        (embeddings, labels), (embeddings, labels), CONCEPTS, Task.CLASSIFICATION, HeadChoices(), draws=2, seed=0
+        (embeddings, labels),
+        (embeddings, labels),
+        CONCEPTS,
+        Task.CLASSIFICATION,
+        HeadChoices(),
+        learns_from_test=True,
+        draws=2,
+        seed=0,
     )
     assert curve is not None
     assert {point.accuracy.value for point in curve.points} == {1}
@@ -110,7 +136,12 @@ def test_too_few_labels_and_a_test_split_without_any_have_no_curve() -> None:
     nothing = np.zeros((0, 8), dtype=np.float32), np.zeros((0, 4), dtype=np.bool_)
     five = np.ones((5, 8), dtype=np.float32), np.eye(4, dtype=np.bool_)[[0, 1, 2, 3, 0]]
     for control, test in ((five, nothing), (nothing, five), (nothing, nothing)):
-        assert learning_curve(control, test, CONCEPTS, Task.CLASSIFICATION, HeadChoices(), draws=2, seed=0) is None
+        assert (
+            learning_curve(
+                control, test, CONCEPTS, Task.CLASSIFICATION, HeadChoices(), learns_from_test=True, draws=2, seed=0
+            )
+            is None
+        )
 
 
 def test_a_clear_curve_is_solved_for_the_models_accuracy() -> None:

@@ -123,7 +123,7 @@ def test_a_challenger_that_only_embeds_is_not_compared(assignment: Assignment, s
 
 
 def test_the_control_arm_has_its_curve_when_asked_for(assignment: Assignment, seams: Seams) -> None:
-    trained = train(replace(assignment, control_curve=True), seams)
+    trained = train(replace(assignment, control_curve=True, test_dealt=True), seams)
 
     assert [point.label_count for point in trained.control_curve] == [10, 20, 40, 80, 88]
     assert all(point.accuracy.low < point.accuracy.value < point.accuracy.high for point in trained.control_curve)

@@ -206,3 +206,15 @@ def test_the_folder_of_a_run_stays_while_it_goes_on_and_goes_when_it_has_ended(
     with pytest.raises(Unavailable):
         training.worker.step()
     assert [folder.exists() for folder in folders] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("item_count", "dealt_count", "is_sample"), [(0, 0, False), (100, 100, True), (100, 92, True), (100, 21, False)]
+)
+def test_a_test_split_is_a_random_sample_where_nearly_all_of_it_was_dealt(
+    training: Training, item_count: int, dealt_count: int, is_sample: bool
+) -> None:
+    training.snapshots.test_item_count, training.snapshots.test_dealt_count = item_count, dealt_count
+    training.a_run("sampled")
+    training.worker.step()
+    assert training.executor.jobs[-1].test_dealt == is_sample

@@ -45,11 +45,14 @@ class OneSnapshot(SnapshotServiceServicer):
     """Knows one snapshot, until it is gone."""
 
     gone = False
+    test_item_count, test_dealt_count = 0, 0
 
     def GetSnapshot(self, request, context):
         if self.gone or request.name != SNAPSHOT:
             raise NotFound(f"there is no {request.name}", reason="RESOURCE_NOT_FOUND")
-        return Snapshot(name=SNAPSHOT, manifest_key="manifests/x", digest="d1")
+        found = Snapshot(name=SNAPSHOT, manifest_key="manifests/x", digest="d1")
+        found.statistics.splits.add(split="TEST", item_count=self.test_item_count, dealt_count=self.test_dealt_count)
+        return found
 
 
 class OneDataset(DatasetServiceServicer):

@@ -41,6 +41,7 @@ class Assignment:
         only_shapes_count: items that have accepted shapes and no image label, and so are no examples.
         concepts: fixes the order of the outputs.
         champion_missing: why there is no `champion` although one was named.
+        test_dealt: whether the test split is a random sample of the same images, and not one that came apart.
     """
 
     recipe: Recipe
@@ -52,6 +53,7 @@ class Assignment:
     champion: Champion | None = None
     champion_missing: str = ""
     control_curve: bool = False
+    test_dealt: bool = False
     seed: int = 0
 
     @property

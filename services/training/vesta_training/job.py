@@ -36,6 +36,7 @@ class Job:
         manifest_key: the snapshot's manifest on the object store; empty for an embedding.
         champion_key: the ONNX file to compare with; empty for none.
         champion_missing: why there is none although one was named.
+        test_dealt: whether the test split is a random sample of the same images.
         work_folder: where files are kept between runs; runs of other processes may use it too.
         device: `auto`, `cpu` or `cuda`.
         threads: that compute; see `hardware.thread_count`.
@@ -57,6 +58,7 @@ class Job:
     device: str = CPU
     threads: int = 1
     champion_missing: str = ""
+    test_dealt: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ def _run(job: Job, objects: ObjectStore, tell: Callable[[TrainingProgress], None
         champion=champion,
         champion_missing=champion_missing,
         control_curve=job.control_curve,
+        test_dealt=job.test_dealt,
         seed=job.seed,
     )
     seams = Seams(

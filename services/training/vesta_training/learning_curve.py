@@ -1,8 +1,9 @@
 """How accuracy grows with labels drawn at random: the baseline against which choosing what to label is measured.
 
-Labels drawn at random are those of the control arm and those of the test split. So that the few there are tell most, heads learn from
-both, and the test items are cross-fitted: each is predicted only by heads that have not seen it. These heads are thrown away; nothing
-that is deployed learns from a test item.
+Labels drawn at random are those of the control arm and, where the test split was dealt at random, its labels too. So that the few there
+are tell most, heads learn from both, and the test items are cross-fitted: each is predicted only by heads that have not seen it. These
+heads are thrown away; nothing that is deployed learns from a test item. A test split that came apart from the other images is no sample
+of them: learning from it would make random choice look better than it is.
 """
 
 from collections.abc import Callable
@@ -65,6 +66,7 @@ class LearningCurve:
         variances = self.correct.mean(axis=2).var(axis=0, ddof=1)
         left = 1 - np.array(self.label_counts) / (self.label_counts[-1] * FOLDS / (FOLDS - 1))
         spreads = np.sqrt(variances / np.maximum(left, 1 / FOLDS))
+        spreads[-1] = max(spreads[-1], spreads[-2]) if len(spreads) > 1 else spreads[-1]
         smoothed = np.sqrt(np.convolve(np.pad(spreads**2, 1, mode="edge"), np.ones(3) / 3, mode="valid"))
         return smoothed.astype(np.float32)
 
@@ -87,6 +89,7 @@ def learning_curve(
     task: Task,
     choices: HeadChoices,
     *,
+    learns_from_test: bool,
     draws: int,
     seed: int,
     measured: Callable[[int, int], None] = untold,
@@ -96,7 +99,8 @@ def learning_curve(
     Args:
         control: `(N, D)` embeddings and `(N, C)` labels of the control arm's training items.
         test: `(T, D)` and `(T, C)` of the test split; 5,000 of them are predicted at most.
-        draws: how often the folds are dealt and the labels ordered anew.
+        learns_from_test: whether the test split is a random sample of the same images.
+        draws: how often the folds are dealt and the labels ordered anew; without folds five times as often.
         measured: called after each fit with its number and how many there will be.
 
     Returns:
@@ -107,11 +111,10 @@ def learning_curve(
     items = np.sort(generator.permutation(len(test[0]))[:ITEMS_MAX])
     test = test[0][items], test[1][items]
     item_count = len(items)
-    fold_count = min(FOLDS, item_count)
-    if not fold_count:
-        return None
-    counts = curve_counts(len(control[0]) + item_count - -(-item_count // fold_count))
-    if not counts:
+    fold_count, draws = (min(FOLDS, item_count), draws) if learns_from_test else (1, draws * FOLDS)
+    learned_count = item_count - -(-item_count // fold_count) if fold_count else 0
+    counts = curve_counts(len(control[0]) + learned_count)
+    if not counts or not item_count:
         return None
     correct = np.zeros((draws, len(counts), item_count), dtype=np.bool_)
     step, steps = 0, draws * fold_count * len(counts)

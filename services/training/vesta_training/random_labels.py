@@ -43,7 +43,7 @@ def random_labels(curve: LearningCurve | None, correct: npt.NDArray[np.bool_], *
     if curve is None or len(curve.label_counts) < COUNTS_MIN:
         return RandomLabels(
             reason="too few labels were drawn at random for a learning curve: more than 40 are needed, counting the control arm's "
-            "and four fifths of the test split's"
+            "and, where the split policy dealt the test split, four fifths of its labels"
         )
     counts = np.array(curve.label_counts, dtype=np.float64)
     largest = int(counts[-1])

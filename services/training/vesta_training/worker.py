@@ -16,7 +16,9 @@ from vesta_contracts.datasets.v1 import (
     GetDatasetRequest,
     GetSnapshotRequest,
     GetTaxonomyRequest,
+    Snapshot,
     SnapshotServiceStub,
+    SplitStatistics,
     TaxonomyServiceStub,
 )
 from vesta_contracts.training.v1 import (
@@ -41,6 +43,9 @@ HEARTBEAT = timedelta(seconds=2)
 PROGRESS_INTERVAL = timedelta(seconds=1)
 DEATHS_MAX = 5
 RETRIED = "to be tried again: "
+
+TEST = "TEST"
+DEALT_MIN = 0.9  # of the test items; some follow an item that they nearly repeat
 
 log = structlog.get_logger()
 
@@ -167,13 +172,13 @@ class Worker:
     def _job(self, claimed: ClaimedRun) -> Job:
         run = claimed.run
         concepts: tuple[str, ...] = ()
-        digest, manifest_key = "", ""
+        digest, manifest_key, test_dealt = "", "", False
         if run.snapshot:
             snapshot = self._datasets.snapshots.GetSnapshot(GetSnapshotRequest(name=run.snapshot))
             dataset = self._datasets.datasets.GetDataset(GetDatasetRequest(name="/".join(run.snapshot.split("/")[:4])))
             taxonomy = self._datasets.taxonomies.GetTaxonomy(GetTaxonomyRequest(name=dataset.taxonomy))
             concepts = tuple(concept.id for concept in taxonomy.concepts)
-            digest, manifest_key = snapshot.digest, snapshot.manifest_key
+            digest, manifest_key, test_dealt = snapshot.digest, snapshot.manifest_key, _is_test_dealt(snapshot)
         champion, champion_missing = ModelVersion(), ""
         if run.champion:
             try:
@@ -195,6 +200,7 @@ class Worker:
             champion_key=champion.onnx_key,
             champion_digest=champion.digest,
             control_curve=run.control_curve,
+            test_dealt=test_dealt,
             seed=run.seed,
             work_folder=str(self._work_folder),
             device=self._compute.device,
@@ -218,6 +224,12 @@ class Worker:
         if outcome.random_labels is not None:
             run.random_labels.CopyFrom(RandomLabels.FromString(outcome.random_labels))
         return self._store.succeed(run, version, outcome.held_out_accuracy, self._objects.exists)
+
+
+def _is_test_dealt(snapshot: Snapshot) -> bool:
+    """Whether the test split is a random sample: its items came without a side, and were dealt by their content."""
+    found = next((side for side in snapshot.statistics.splits if side.split == TEST), SplitStatistics())
+    return bool(found.item_count and found.dealt_count >= DEALT_MIN * found.item_count)
 
 
 def _given_up(last_error: str) -> str:

@@ -22,6 +22,7 @@ from vesta_contracts.datasets.v1 import (
 )
 
 from vesta_datasets.snapshotting import compare, write_snapshot
+from vesta_datasets.splits import Shares
 from vesta_datasets.store import Store
 
 
@@ -41,12 +42,13 @@ class SnapshotService(SnapshotServiceServicer):
         if answer := find_answer(self._store.postgres, request, Snapshot):
             return answer
         with self._store.postgres.transaction() as connection:
-            self._store.datasets.get(connection, request.parent, counted=False)
+            dataset = self._store.datasets.get(connection, request.parent, counted=False)
         name = f"{request.parent}/snapshots/{request.snapshot_id or new_id()}"
         snapshot = Snapshot(name=name, display_name=request.snapshot.display_name)
         now = self._store.clock.now()
         snapshot.create_time.FromDatetime(now)
-        write_snapshot(snapshot, self._store.snapshots.read_manifest_rows(request.parent), self._objects)
+        rows = self._store.snapshots.read_manifest_rows(request.parent)
+        write_snapshot(snapshot, rows, Shares.of(dataset), self._objects)
 
         def create(connection: Connection) -> Snapshot:
             self._store.datasets.get(connection, request.parent, counted=False)

@@ -129,6 +129,7 @@ class SplitStatistics(_message.Message):
     NO_LABEL_COUNT_FIELD_NUMBER: _builtins.int
     SEVERAL_LABELS_COUNT_FIELD_NUMBER: _builtins.int
     ONLY_SHAPES_COUNT_FIELD_NUMBER: _builtins.int
+    DEALT_COUNT_FIELD_NUMBER: _builtins.int
     split: _builtins.str
     """"TRAIN", "VALIDATION" or "TEST"."""
     item_count: _builtins.int
@@ -140,6 +141,10 @@ class SplitStatistics(_message.Message):
     """Of these, items with several image labels. A classification with one label an image leaves them out."""
     only_shapes_count: _builtins.int
     """Items with boxes, masks or other shapes but no image label. They are not labelled, and every classification leaves them out."""
+    dealt_count: _builtins.int
+    """Items that are on this side because their content deals them to it by the dataset's split policy. The others came with a side of
+    their own, or follow an item that they nearly repeat.
+    """
     @_builtins.property
     def concept_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Items by image label."""
@@ -154,10 +159,11 @@ class SplitStatistics(_message.Message):
         no_label_count: _builtins.int = ...,
         several_labels_count: _builtins.int = ...,
         only_shapes_count: _builtins.int = ...,
+        dealt_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["concept_counts", b"concept_counts", "item_count", b"item_count", "labelled_count", b"labelled_count", "no_label_count", b"no_label_count", "only_shapes_count", b"only_shapes_count", "several_labels_count", b"several_labels_count", "split", b"split"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concept_counts", b"concept_counts", "dealt_count", b"dealt_count", "item_count", b"item_count", "labelled_count", b"labelled_count", "no_label_count", b"no_label_count", "only_shapes_count", b"only_shapes_count", "several_labels_count", b"several_labels_count", "split", b"split"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
