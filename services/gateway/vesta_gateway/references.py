@@ -120,6 +120,9 @@ def _map_finder(field: FieldDescriptor, under_way: dict[str, list[Find]]) -> Fin
 
 
 def _names_in_filter(text: str) -> Iterator[Reference]:
+    """The names that a filter compares with; a filter that is nothing but a name is refused like any other text of that shape."""
+    if whole := _reference(_FILTER, text, is_declared=False):
+        return iter((whole,))
     return (Reference(_FILTER, value, "", True) for value in values_of(text) if value.startswith(_PREFIX))
 
 
