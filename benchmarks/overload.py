@@ -68,7 +68,7 @@ class Outcome:
         """Answers a second."""
         return len(self.seconds) / self.duration_seconds
 
-    def told(self) -> dict[str, float]:
+    def figures(self) -> dict[str, float]:
         """The figures."""
         return {
             "answered_per_second": self.per_second,
@@ -96,7 +96,7 @@ def measure(owner: Vesta, platform: Platform) -> list[Figure]:
         )
     details = {"capacity_per_second": capacity, "unloaded_p50_seconds": statistics.median(unloaded)}
     for share, outcome in outcomes.items():
-        details |= {f"at_{share:g}_{name}": value for name, value in outcome.told().items()}
+        details |= {f"at_{share:g}_{name}": value for name, value in outcome.figures().items()}
     p99 = percentile(twice.seconds, 99)
     return [
         Figure(

@@ -14,5 +14,5 @@ def test_percentiles(values: list[float], percent: int, wanted: float) -> None:
 
 def test_answers_a_second_are_of_the_whole_time_until_the_last_answer() -> None:
     outcome = overload.Outcome(seconds=[0.1] * 30, refused_seconds=[0.01] * 5, duration_seconds=2.0)
-    told = outcome.told()
-    assert (told["answered_per_second"], told["refused"], told["failed"]) == (15.0, 5.0, 0.0)
+    figures = outcome.figures()
+    assert (figures["answered_per_second"], figures["refused"], figures["failed"]) == (15.0, 5.0, 0.0)

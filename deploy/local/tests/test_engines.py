@@ -33,7 +33,7 @@ def test_postgres_comes_back_at_once_where_backends_of_the_killed_server_are_sti
             _await_active(address, BACKENDS)
             platform.supervisor.kill("postgres")
             platform.wait_healthy(["postgres"], RECOVERY_DEADLINE)
-            # Those who asked are told that the server has gone: nobody goes on writing beside the new one.
+            # Their clients lose the connection: no backend of the dead server writes beside the new one.
             assert all(isinstance(one.exception(timeout=10), psycopg.OperationalError) for one in busy)
         exits = (platform.home.logs / "supervisord.log").read_text().count("exited: postgres")
         assert exits == 1

@@ -1,4 +1,4 @@
-"""A Python that cannot run Vesta is told so before anything is downloaded, and continuous integration takes the oldest that can."""
+"""A Python that cannot run Vesta is refused before anything is downloaded, and continuous integration takes the oldest that can."""
 
 import subprocess
 import sys

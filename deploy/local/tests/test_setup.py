@@ -67,8 +67,8 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
         for folder in root.iterdir():
             files = sorted(folder.glob("*.whl"))
             if tells_sizes:
-                told = [{"filename": file.name, "url": file.name, "hashes": {}, "size": 1000} for file in files]
-                (folder / "index.json").write_text(json.dumps({"meta": {"api-version": "1.1"}, "files": told}))
+                files_of = [{"filename": file.name, "url": file.name, "hashes": {}, "size": 1000} for file in files]
+                (folder / "index.json").write_text(json.dumps({"meta": {"api-version": "1.1"}, "files": files_of}))
             else:
                 links = "".join(
                     f'<a href="{file.name.replace("+", "%2B")}#sha256={_sha256(file)}">x</a>' for file in files
@@ -192,7 +192,7 @@ def test_the_plan_tells_the_size_of_each_package(serve: Serve, *, tells_sizes: b
     assert {file.filename for file in files_of(index, "torch")} == {name, "torch-2.13.0-py3-none-any.whl"}
 
 
-def test_a_size_that_no_index_tells_is_told_as_such() -> None:
+def test_a_size_that_no_index_gives_is_shown_as_unknown() -> None:
     downloads = plan([TORCH], lambda _: NOWHERE)
     assert downloads == [Download(TORCH, None)]
     assert "1 of them whose size the package index does not tell" in table(downloads)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from vesta_contracts.common.v1 import ConceptScore, ImageScores
 from vesta_contracts.datasets.v1 import SelectionStrategy
 from vesta_datasets.candidates import Candidates, PoolRow
-from vesta_datasets.choosing import centred, choose, probabilities
+from vesta_datasets.choosing import centred_on_thresholds, choose, probabilities
 
 
 def of_several(**scored: tuple[float, float]) -> ImageScores:
@@ -101,7 +101,7 @@ def test_a_single_label_dataset_is_suggested_the_best_concept_also_where_it_is_n
 @given(st.floats(0, 1, width=32), st.floats(0, 1, width=32))
 def test_centred_scores_keep_their_order_and_their_side_of_the_threshold(score: float, threshold: float) -> None:
     steps = np.array([[0.0, score, 1.0]], np.float32)
-    found = centred(steps, np.full_like(steps, threshold))[0]
+    found = centred_on_thresholds(steps, np.full_like(steps, threshold))[0]
     assert (np.diff(found) >= 0).all()
     assert 0 <= found.min() <= found.max() <= 1
     assert found[1] >= 0.5 if score >= threshold else found[1] <= 0.5

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 from vesta_common.errors import FailedPrecondition
+from vesta_common.predictions import labels_of, share_to_certainty
 from vesta_contracts.common.v1 import Annotation, ImageLabel, ImageScores
 from vesta_contracts.datasets.v1 import SelectedItem, SelectionStrategy, SelectItemsResponse
 
 from vesta_datasets.candidates import Candidates, PoolRow
-from vesta_datasets.predicted import labels_of
 from vesta_datasets.selection import STRATEGIES, Pool, Reason, with_control_arm
 from vesta_datasets.selection.pool import Floats, Mask
 
@@ -81,7 +81,7 @@ def probabilities(rows: Sequence[PoolRow], scored_by: str, *, multi_label: bool)
     Each row speaks by its own scores, whichever model gave them: after a deployment they come one by one. Of what a row says
     nothing about nothing is known: one half where each concept is a question of its own, else as likely as any other concept.
 
-    Multi-label scores are centred on the thresholds that they came with, see `centred`: what the deployment would only just
+    Multi-label scores are centred on the thresholds that they came with, see `centred_on_thresholds`: what the deployment would only just
     predict is 0.5, whatever the threshold.
 
     Args:
@@ -106,10 +106,10 @@ def probabilities(rows: Sequence[PoolRow], scored_by: str, *, multi_label: bool)
         elif total := sum(one.score for one in told.values()):
             matrix[index] = 0.0
             matrix[index, list(told)] = [one.score / total for one in told.values()]
-    return matrix if thresholds is None else centred(matrix, thresholds)
+    return matrix if thresholds is None else centred_on_thresholds(matrix, thresholds)
 
 
-def centred(scores: Floats, thresholds: Floats) -> Floats:
+def centred_on_thresholds(scores: Floats, thresholds: Floats) -> Floats:
     """Scores in [0, 1] stretched so that a threshold comes to lie at one half, and 0 and 1 stay where they are.
 
     So `1 - 2 * abs(centred - 0.5)` is the share of the way that is missing to certainty, as serving's margin measures it.
@@ -118,10 +118,8 @@ def centred(scores: Floats, thresholds: Floats) -> Floats:
         scores: `(N, C)`.
         thresholds: `(N, C)`, from which score each concept is predicted.
     """
-    above = scores >= thresholds
-    way = np.where(above, 1 - thresholds, thresholds)
-    share = np.divide(np.abs(scores - thresholds), way, out=np.zeros_like(scores), where=way > 0)
-    found: Floats = np.clip(EVEN + np.where(above, share, -share) / 2, 0.0, 1.0).astype(np.float32)
+    share = share_to_certainty(scores, thresholds)
+    found: Floats = (EVEN + np.where(scores >= thresholds, share, -share) / 2).astype(np.float32)
     return found
 
 

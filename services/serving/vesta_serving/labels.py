@@ -9,16 +9,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 import numpy as np
-from numpy.typing import NDArray
 from vesta_common.errors import InvalidArgument, Violation
+from vesta_common.predictions import Floats, is_multi_label, labels_of, share_to_certainty
 from vesta_contracts.common.v1 import ConceptScore, ImageScores
 from vesta_contracts.serving.v1 import UncertaintyPolicy
 
 SCORE_THRESHOLD = 0.5
 SCORE_CERTAIN = 0.8
 MARGIN_CERTAIN = 0.2
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,7 @@ def score(probabilities: Floats, vocabulary: Vocabulary, policy: Policy, now: da
     thresholds = _thresholds(vocabulary, policy)
     if thresholds is not None:
         predicted = probabilities >= thresholds
-        margin = float(_room(probabilities, thresholds).min())
+        margin = float(share_to_certainty(probabilities, thresholds).min())
         certain = margin >= policy.margin_certain
     else:
         predicted = np.zeros(probabilities.shape, np.bool_)
@@ -137,9 +135,7 @@ def split_labels(scores: ImageScores) -> tuple[list[ConceptScore], list[ConceptS
 
 def named_labels(scores: ImageScores) -> list[str]:
     """The concepts that an answer is found by: of a multi-label model those that it predicts, else the best."""
-    several = any(found.HasField("threshold") for found in scores.scores)
-    kept = split_labels(scores)[0] if several else scores.scores[:1]
-    return [found.concept for found in kept]
+    return [found.concept for found in labels_of(scores, multi_label=is_multi_label(scores))]
 
 
 def _thresholds(vocabulary: Vocabulary, policy: Policy) -> Floats | None:
@@ -148,19 +144,6 @@ def _thresholds(vocabulary: Vocabulary, policy: Policy) -> Floats | None:
         return None
     own = zip(vocabulary.concepts, vocabulary.thresholds, strict=True)
     return np.array([policy.thresholds.get(concept, threshold) for concept, threshold in own], np.float32)
-
-
-def _room(probabilities: Floats, thresholds: Floats) -> Floats:
-    """`(C,)`: how far each score is from its threshold, as a share of the way from there to 1, or to 0 for a score below it.
-
-    So a score of 0 or 1 is certain whatever the threshold; an absolute distance would leave everything below a threshold of
-    0.05 uncertain for ever.
-    """
-    above = probabilities >= thresholds
-    way = np.where(above, 1 - thresholds, thresholds)
-    distance = np.abs(probabilities - thresholds)
-    room: Floats = np.divide(distance, way, out=np.zeros_like(distance), where=way > 0)
-    return np.minimum(room, np.float32(1))
 
 
 def _lead(probabilities: Floats) -> float:

@@ -9,10 +9,10 @@ from pgvector import Vector
 from pgvector.psycopg import register_vector
 from vesta_common.filters import Where
 from vesta_common.postgres import Connection
+from vesta_common.predictions import is_multi_label, labels_of
 from vesta_contracts.common.v1 import ImageScores
 from vesta_contracts.datasets.v1 import Item
 
-from vesta_datasets.predicted import is_multi_label, labels_of
 from vesta_datasets.store.rows import array_of, item_of
 from vesta_datasets.store.statements import queries
 
