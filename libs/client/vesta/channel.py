@@ -20,8 +20,9 @@ from vesta.overload import Patience
 PATIENCE = timedelta(minutes=1)
 _OUTAGE_PAUSE_SECONDS = 0.5
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
-_RETRIES = json.dumps(
+_SERVICE_CONFIGURATION = json.dumps(
     {
+        "loadBalancingConfig": [{"round_robin": {}}],
         "methodConfig": [
             {
                 "name": [{}],
@@ -33,13 +34,15 @@ _RETRIES = json.dumps(
                     "retryableStatusCodes": ["UNAVAILABLE"],
                 },
             }
-        ]
+        ],
     }
 )
 
 
 def open_channel(address: str, api_key: str, patience: timedelta = PATIENCE) -> grpc.Channel:
     """A channel to `HOST:PORT`, or to `https://HOST:PORT` over TLS, that authenticates with `api_key`.
+
+    Calls are balanced over all addresses that the name has; several of IPv4 may be given, separated by commas.
 
     Args:
         patience: how long a call that takes no stream waits for a platform that is busy, or has answered before and is away.
@@ -55,10 +58,12 @@ def open_channel(address: str, api_key: str, patience: timedelta = PATIENCE) -> 
         raise ValueError(
             f"{address!r} names no port; an address looks like 127.0.0.1:8081 or https://vesta.example:443"
         )
+    if "," in target and not target.startswith(("ipv4:", "ipv6:")):
+        target = f"ipv4:{target}"
     options = [
         ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
         ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-        ("grpc.service_config", _RETRIES),
+        ("grpc.service_config", _SERVICE_CONFIGURATION),
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.max_reconnect_backoff_ms", 2_000),
     ]

@@ -14,7 +14,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from vesta_common.errors import ResourceExhausted, Unavailable
-from vesta_common.server import Server
+from vesta_common.server import TAKES_CALLS, Server
 from vesta_common.service import STOP_TIMEOUT, App, Loop, stop_app
 
 PATIENCE_SECONDS = 20.0
@@ -40,10 +40,14 @@ run("sample", Settings, build, {{"count": lambda settings: 3}})
 """
 
 
-def a_process(*arguments: str, waits: bool = False) -> subprocess.Popen[str]:
+def a_process(*arguments: str, waits: bool = False, drain_ms: int = 0) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", SAMPLE.format(waits=waits), *arguments],
-        env={**os.environ, "VESTA_SAMPLE_POSTGRES_URL": "postgresql://nobody@127.0.0.1:1/none"},
+        env={
+            **os.environ,
+            "VESTA_SAMPLE_POSTGRES_URL": "postgresql://nobody@127.0.0.1:1/none",
+            "VESTA_SAMPLE_DRAIN_MS": str(drain_ms),
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -62,6 +66,24 @@ def test_a_service_serves_at_once_and_leaves_when_told() -> None:
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
     assert process.returncode == 0
     assert "service_stopped" in told
+
+
+def test_a_service_that_is_told_to_leave_says_so_and_still_answers_until_it_is_told_again() -> None:
+    with a_process(drain_ms=60_000) as process:
+        assert process.stderr is not None
+        started = json.loads(process.stderr.readline())
+        with grpc.insecure_channel(started["address"]) as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            told = health.Watch(health_pb2.HealthCheckRequest(service=TAKES_CALLS), wait_for_ready=True)
+            assert next(told).status == health_pb2.HealthCheckResponse.SERVING
+            process.send_signal(signal.SIGTERM)
+            assert next(told).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        with grpc.insecure_channel(started["address"]) as late:  # new connections are taken too
+            answer = health_pb2_grpc.HealthStub(late).Check(health_pb2.HealthCheckRequest())
+        assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 0
 
 
 def test_a_service_that_waits_for_its_engines_leaves_when_told() -> None:

@@ -1,4 +1,8 @@
-"""Channels to peers: trace and caller go along, errors come back as our own, calls have a deadline, what was not done is retried."""
+"""Channels to peers: trace and caller go along, errors come back as our own, calls have a deadline, what was not done is retried.
+
+Calls are balanced over all replicas of a peer, in turn. One that is to stop says so by its health, which every channel watches, and
+gets no more of them.
+"""
 
 import json
 from collections.abc import Callable, Iterator
@@ -7,12 +11,19 @@ from typing import Any, NamedTuple
 import grpc
 
 from vesta_common import trace
+from vesta_common.addresses import target_of
 from vesta_common.errors import from_rpc_error
+from vesta_common.server import TAKES_CALLS
 
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 CALL_TIMEOUT_SECONDS = 30.0
-_RETRY_UNAVAILABLE = json.dumps(
+RESOLVE_INTERVAL_MIN_MS = 5_000
+"""A name is resolved again when a connection ends, and no more often than this; gRPC's own 30 s would keep calls from a new pod."""
+BALANCED = {"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": TAKES_CALLS}}
+"""Of a channel's service configuration: each replica in its turn, those alone that say they take calls."""
+_SERVICE_CONFIGURATION = json.dumps(
     {
+        **BALANCED,
         "methodConfig": [
             {
                 "name": [{}],
@@ -24,7 +35,7 @@ _RETRY_UNAVAILABLE = json.dumps(
                     "retryableStatusCodes": ["UNAVAILABLE"],
                 },
             }
-        ]
+        ],
     }
 )
 
@@ -33,19 +44,20 @@ def open_channel(address: str, service: str) -> grpc.Channel:
     """A channel to a peer.
 
     Args:
-        address: HOST:PORT.
+        address: HOST:PORT, or one of several (see `vesta_common.addresses`).
         service: our own word: who calls, where no member's request stands behind the call.
     """
     options = [
         ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
         ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-        ("grpc.service_config", _RETRY_UNAVAILABLE),
+        ("grpc.service_config", _SERVICE_CONFIGURATION),
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 2_000),
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.dns_min_time_between_resolutions_ms", RESOLVE_INTERVAL_MIN_MS),
     ]
-    return grpc.intercept_channel(grpc.insecure_channel(address, options), _PeerInterceptor(service))
+    return grpc.intercept_channel(grpc.insecure_channel(target_of(address), options), _PeerInterceptor(service))
 
 
 class _Details(NamedTuple):

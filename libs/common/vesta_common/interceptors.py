@@ -26,6 +26,7 @@ log = structlog.get_logger()
 
 QUIET_PREFIXES = ("/grpc.health.", "/grpc.reflection.")
 HEALTH_CHECK = "/grpc.health.v1.Health/Check"
+HEALTH_WATCH = "/grpc.health.v1.Health/Watch"
 
 
 class RpcInterceptor(grpc.ServerInterceptor):
@@ -57,6 +58,11 @@ class RpcInterceptor(grpc.ServerInterceptor):
         if method == HEALTH_CHECK:
             check = self._aside(handler.unary_unary)
             return grpc.unary_unary_rpc_method_handler(check, handler.request_deserializer, handler.response_serializer)
+        if method == HEALTH_WATCH:
+            watch = self._watch_aside(handler.unary_stream)
+            return grpc.unary_stream_rpc_method_handler(
+                watch, handler.request_deserializer, handler.response_serializer
+            )
         if method.startswith(QUIET_PREFIXES):
             return handler
         refused = self._refusal()
@@ -108,6 +114,16 @@ class RpcInterceptor(grpc.ServerInterceptor):
             return behavior(request, context)
 
         run.experimental_thread_pool = self._side_pool  # type: ignore[attr-defined] # gRPC looks for this attribute
+        return run
+
+    def _watch_aside(self, behavior: Callable[..., Any]) -> Callable[..., Any]:
+        """Likewise for the servicer's Watch, which answers by a callback and so holds no thread: a peer waits for its first answer."""
+
+        def run(request: Any, context: grpc.ServicerContext, send_response_callback: Callable[[Any], None]) -> None:
+            behavior(request, context, send_response_callback)
+
+        run.experimental_thread_pool = self._side_pool  # type: ignore[attr-defined] # as above
+        run.experimental_non_blocking = True  # type: ignore[attr-defined] # as above
         return run
 
     def _unary(self, method: str, behavior: Callable[..., Any]) -> Callable[..., Any]:

@@ -8,11 +8,12 @@ from datetime import timedelta
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
 from vesta_common.admission import Admission, AdmissionMetrics
+from vesta_common.health import Health
 from vesta_common.interceptors import RpcInterceptor
 from vesta_common.metrics import RpcMetrics
 
@@ -26,7 +27,21 @@ SIDE_THREADS = 2
 STREAMS_MAX = 256
 KEEPALIVE_INTERVAL = timedelta(seconds=30)
 KEEPALIVE_TIMEOUT = timedelta(seconds=10)
+CONNECTION_AGE_MAX = timedelta(minutes=2)
+"""Then a client is asked to connect anew, and resolves the name anew: so replicas that were added get calls."""
+CONNECTION_AGE_GRACE = timedelta(hours=1)
+"""How long calls, above all uploads and watchers, may go on over a connection that is to end."""
 STOP_GRACE = timedelta(seconds=5)
+TAKES_CALLS = "calls"
+"""What the health of "calls" is asked by: SERVING from the start until the process is to stop, whatever else is not well."""
+
+
+def connection_age_options(age_max: timedelta = CONNECTION_AGE_MAX) -> list[tuple[str, int]]:
+    """A server's options that let its connections end, in peace, after `age_max`; gRPC varies that by a tenth."""
+    return [
+        ("grpc.max_connection_age_ms", int(age_max.total_seconds() * 1000)),
+        ("grpc.max_connection_age_grace_ms", int(CONNECTION_AGE_GRACE.total_seconds() * 1000)),
+    ]
 
 
 @dataclass(frozen=True)
@@ -65,6 +80,7 @@ class Server:
         queue_wait_max: how long an RPC may wait for a thread, by the estimate; those that would wait longer are refused likewise.
         threads: how many RPCs run at once.
         admission_metrics: shared with other queues of the service, if given.
+        connection_age_max: after which clients are asked to connect anew.
     """
 
     def __init__(
@@ -78,6 +94,7 @@ class Server:
         queue_wait_max: timedelta = QUEUE_WAIT_MAX,
         threads: int = THREADS,
         admission_metrics: AdmissionMetrics | None = None,
+        connection_age_max: timedelta = CONNECTION_AGE_MAX,
     ) -> None:
         options = [
             ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
@@ -88,6 +105,7 @@ class Server:
             ("grpc.keepalive_timeout_ms", int(KEEPALIVE_TIMEOUT.total_seconds() * 1000)),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
             ("grpc.so_reuseport", 0),
+            *connection_age_options(connection_age_max),
         ]
         registry = registry or CollectorRegistry()
         metrics, admission_metrics = (
@@ -102,7 +120,7 @@ class Server:
             interceptors=[RpcInterceptor(metrics, admission, admission_metrics, self._side_pool)],
             options=options,
         )
-        self._health = health.HealthServicer()
+        self._health = Health()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         registrations = [registration(servicer) for servicer in servicers]
         for entry in registrations:
@@ -118,18 +136,23 @@ class Server:
     def start(self) -> None:
         """Begins to answer."""
         self._server.start()
+        self._health.set(TAKES_CALLS, serving=True)
 
     def set_healthy(self, *, healthy: bool) -> None:
         """What health checks are told."""
-        status = health_pb2.HealthCheckResponse.SERVING if healthy else health_pb2.HealthCheckResponse.NOT_SERVING
         for name in self._names:
-            self._health.set(name, status)
+            self._health.set(name, serving=healthy)
+
+    def drain(self) -> None:
+        """Says for good that it is not healthy and takes no calls, so that they go elsewhere; it still answers those that come."""
+        self._health.drain()
 
     def stop(self, grace: timedelta = STOP_GRACE) -> None:
         """Refuses new calls, lets running ones finish within `grace`, then ends them."""
-        self._health.enter_graceful_shutdown()
+        self.drain()
         self._server.stop(grace.total_seconds()).wait()
         self._side_pool.shutdown(wait=False)
+        self._health.close()
 
 
 class _CountingPool(ThreadPoolExecutor):

@@ -1,9 +1,10 @@
 """Runs a service: settings, logs, its app, its server, its background work.
 
 Start: settings, logs and tracing, `build` (which waits for the engines), metrics, the components in their order, then the server;
-health says SERVING while every component is healthy. Stop, on SIGTERM or SIGINT, within ten seconds: health says NOT_SERVING and new
-calls are refused, running ones finish, the components stop in reverse, pools and channels close. While `build` waits there is
-nothing to finish, so the process just leaves.
+health says SERVING while every component is healthy. Stop, on SIGTERM or SIGINT: health says NOT_SERVING, and calls are still taken
+for `drain_ms`, until callers have turned to other replicas; then, within ten seconds, new calls are refused, running ones finish, the
+components stop in reverse and give back what they have leased, pools and channels close. A second signal ends the draining. While
+`build` waits there is nothing to finish, so the process just leaves.
 """
 
 import signal
@@ -203,6 +204,11 @@ def _serve(service: str, settings: S, build: Callable[[S], App]) -> None:
             log.warning("health_changed", unhealthy=unhealthy)
             unhealthy_before = unhealthy
         stopping.wait(HEALTH_INTERVAL.total_seconds())
+    hurrying = threading.Event()
+    _on_signals(hurrying.set)
+    server.drain()
+    log.info("service_draining", milliseconds=settings.drain_ms)
+    hurrying.wait(settings.drain_ms / 1000)
     stop_app(app, server)
     log.info("service_stopped")
 

@@ -70,6 +70,13 @@ class ServiceSettings(BaseSettings):
         description="how long a request may wait for its work to begin, by the estimate; those that would wait longer are refused "
         "at once as OVERLOADED",
     )
+    drain_ms: int = Field(
+        1000,
+        ge=0,
+        le=60_000,
+        description="how long calls are still taken after SIGTERM, while health says NOT_SERVING already, so that callers turn to "
+        "other replicas; stopping itself takes ten seconds at most after that",
+    )
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
     log_format: str = Field("json", pattern="^(json|console)$", description="json or console")
 

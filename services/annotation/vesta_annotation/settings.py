@@ -2,6 +2,7 @@
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
+from vesta_common.addresses import PeerAddress
 from vesta_common.settings import ServiceSettings
 
 
@@ -10,4 +11,4 @@ class Settings(ServiceSettings):
 
     model_config = SettingsConfigDict(env_prefix="VESTA_ANNOTATION_")
 
-    datasets_address: str = Field(description="HOST:PORT of the datasets service")
+    datasets_address: PeerAddress = Field(description="HOST:PORT of the datasets service")

@@ -2,6 +2,7 @@
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
+from vesta_common.addresses import PeerAddress
 from vesta_common.settings import ServiceSettings
 
 
@@ -10,10 +11,10 @@ class Settings(ServiceSettings):
 
     model_config = SettingsConfigDict(env_prefix="VESTA_CONDUCTOR_")
 
-    datasets_address: str = Field(description="HOST:PORT of the datasets service")
-    annotation_address: str = Field(description="HOST:PORT of the annotation service")
-    training_address: str = Field(description="HOST:PORT of the training service")
-    serving_address: str = Field(description="HOST:PORT of the serving service")
-    connection_address: str = Field(description="HOST:PORT of the connection service")
-    pipelining_address: str = Field(description="HOST:PORT of the pipelining service")
+    datasets_address: PeerAddress = Field(description="HOST:PORT of the datasets service")
+    annotation_address: PeerAddress = Field(description="HOST:PORT of the annotation service")
+    training_address: PeerAddress = Field(description="HOST:PORT of the training service")
+    serving_address: PeerAddress = Field(description="HOST:PORT of the serving service")
+    connection_address: PeerAddress = Field(description="HOST:PORT of the connection service")
+    pipelining_address: PeerAddress = Field(description="HOST:PORT of the pipelining service")
     workers: int = Field(2, ge=1, le=64, description="how many Loops are looked at at the same time")

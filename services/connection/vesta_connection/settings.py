@@ -5,6 +5,7 @@ from pathlib import Path
 from cryptography.fernet import Fernet
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
+from vesta_common.addresses import PeerAddress
 from vesta_common.settings import ServiceSettings
 
 
@@ -13,7 +14,7 @@ class Settings(ServiceSettings):
 
     model_config = SettingsConfigDict(env_prefix="VESTA_CONNECTION_")
 
-    datasets_address: str = Field(description="HOST:PORT of the datasets service")
+    datasets_address: PeerAddress = Field(description="HOST:PORT of the datasets service")
     folder_roots: str = Field(
         "", description="folders that folder Sources may read below, separated by colons; none if empty"
     )

@@ -2,6 +2,7 @@
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
+from vesta_common.addresses import PeerAddress
 from vesta_common.settings import ServiceSettings
 
 
@@ -15,4 +16,6 @@ class Settings(ServiceSettings):
         description="a folder for imports and exports under way, the system's for temporary files if empty; "
         "it may be lost at any time",
     )
-    connection_address: str = Field(description="HOST:PORT of the connection service, which takes in imported media")
+    connection_address: PeerAddress = Field(
+        description="HOST:PORT of the connection service, which takes in imported media"
+    )

@@ -13,10 +13,13 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import grpc
 import httpx
 import psycopg
 import pytest
 import vesta_gateway
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from vesta_contracts.gateway.v1 import ApiKeyServiceStub, GetIdentityRequest
 
 KEY = "vesta_owner"
 
@@ -71,6 +74,27 @@ def test_it_answers_is_measured_and_stops_when_asked(process):
     assert request["target"] == "/vesta.gateway.v1.ApiKeyService/GetIdentity"
     assert len(request["trace_id"]) == 32
     assert KEY not in rest
+
+
+def test_told_to_stop_it_says_so_and_still_answers_at_both_doors_until_it_is_told_again(service_settings):
+    with started_process(environment(service_settings("gateway"), drain_ms=60_000)) as process:
+        addresses, headers = process.addresses, {"x-api-key": KEY}
+        with httpx.Client(base_url=f"http://{addresses['rest']}", headers=headers) as client:
+            assert client.get("/healthz/ready").status_code == 200
+            process.send_signal(signal.SIGTERM)
+            deadline = time.monotonic() + 20
+            while (ready := client.get("/healthz/ready")).status_code == 200:
+                assert time.monotonic() < deadline
+            assert (ready.status_code, ready.headers["connection"]) == (503, "close")
+            answer = client.get("/v1/identity")
+        assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+        with grpc.insecure_channel(addresses["grpc"]) as channel:
+            health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+            identity = ApiKeyServiceStub(channel).GetIdentity(GetIdentityRequest(), metadata=[("x-api-key", KEY)])
+        assert health.status == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert identity.platform_owner
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
 
 
 def test_watchers_do_not_hold_up_the_end(process):

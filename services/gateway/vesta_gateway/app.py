@@ -4,7 +4,9 @@ import asyncio
 import random
 import signal
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -132,6 +134,12 @@ class Gateway:
             asyncio.create_task(self._follow_projects()),
         ]
 
+    async def drain(self) -> None:
+        """Says that it is not ready any more, and still takes what comes, so that clients turn to other replicas."""
+        self._parts.drain()
+        self._rest.drain()
+        await self._grpc.drain()
+
     async def stop(self) -> None:
         """Sends watchers home, refuses new calls, lets running ones finish for some seconds, then closes what was open."""
         self.watchers.close()
@@ -225,17 +233,26 @@ class Gateway:
 
 
 async def serve(settings: Settings) -> None:
-    """The whole life of the process: until SIGTERM or SIGINT."""
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    """The whole life of the process: until SIGTERM or SIGINT, and for the draining, which a second signal ends."""
+    stopping, hurrying = asyncio.Event(), asyncio.Event()
+    _on_signals(stopping.set)
     gateway = Gateway(settings, SystemClock())
     await gateway.start()
     metrics = serve_metrics(settings.metrics_address, gateway.registry)
     log.info("service_started", rest=gateway.rest_address, grpc=gateway.grpc_address, metrics=metrics)
     await stopping.wait()
+    _on_signals(hurrying.set)
+    await gateway.drain()
+    log.info("service_draining", milliseconds=settings.drain_ms)
+    with suppress(TimeoutError):
+        await asyncio.wait_for(hurrying.wait(), settings.drain_ms / 1000)
     await gateway.stop()
     log.info("service_stopped")
+
+
+def _on_signals(act: Callable[[], None]) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, act)
 
 
 async def _call(function: Any) -> None:

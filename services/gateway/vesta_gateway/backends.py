@@ -1,19 +1,45 @@
-"""The services behind the gateway, called with bytes: what was checked goes on as it is, and is not decoded again on the way back."""
+"""The services behind the gateway, called with bytes: what was checked goes on as it is, and is not decoded again on the way back.
 
+Calls are balanced over all replicas of a service. What only reads is tried again elsewhere where a replica went away with it; whether
+to repeat what changes something is for the client to say, by its `request_id`.
+"""
+
+import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 import grpc
+from vesta_common.addresses import target_of
+from vesta_common.client import BALANCED, RESOLVE_INTERVAL_MIN_MS
 from vesta_common.errors import Unavailable
 
-from vesta_gateway.contracts import Rpc
+from vesta_gateway.contracts import Rpc, all_rpcs
 
 MESSAGE_BYTES_MAX = 80 * 1024 * 1024
 Metadata = Sequence[tuple[str, str]]
+_RETRIES = {
+    "maxAttempts": 3,
+    "initialBackoff": "0.05s",
+    "maxBackoff": "0.5s",
+    "backoffMultiplier": 2,
+    "retryableStatusCodes": ["UNAVAILABLE"],
+}
+
+
+def _service_configuration() -> str:
+    reading = [
+        {"service": rpc.descriptor.containing_service.full_name, "method": rpc.descriptor.name}
+        for rpc in all_rpcs()
+        if rpc.is_unary and rpc.only_reads
+    ]
+    return json.dumps({**BALANCED, "methodConfig": [{"name": reading, "retryPolicy": _RETRIES}]})
+
+
 _OPTIONS = (
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-    ("grpc.lb_policy_name", "round_robin"),
+    ("grpc.service_config", _service_configuration()),
+    ("grpc.dns_min_time_between_resolutions_ms", RESOLVE_INTERVAL_MIN_MS),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.keepalive_time_ms", 30_000),
@@ -56,12 +82,13 @@ class RemoteBackend:
 
     Args:
         word: names it.
-        address: HOST:PORT; empty where the operator gave none, and then every call is UNAVAILABLE.
+        address: HOST:PORT, or one of several (see `vesta_common.addresses`); empty where the operator gave none, and then every call
+            is UNAVAILABLE.
     """
 
     def __init__(self, word: str, address: str) -> None:
         self._word = word
-        self._channel = grpc.aio.insecure_channel(address, _OPTIONS) if address else None
+        self._channel = grpc.aio.insecure_channel(target_of(address), _OPTIONS) if address else None
         self._unary: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
 
     async def unary(self, rpc: Rpc, request: bytes, metadata: Metadata, timeout_seconds: float) -> bytes:

@@ -83,6 +83,11 @@ class Rpc:
         return tuple(_http_rule(one) for one in (rule, *rule.additional_bindings))
 
     @cached_property
+    def only_reads(self) -> bool:
+        """True where every way to it over HTTP is a GET, so that it may be asked again."""
+        return bool(self.rules) and all(rule.verb == "GET" for rule in self.rules)
+
+    @cached_property
     def scope(self) -> str:
         """The field whose value says in which project it happens, such as `parent` or `source.name`; empty where there is none."""
         for rule in self.rules:

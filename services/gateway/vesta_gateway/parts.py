@@ -26,6 +26,11 @@ class Parts:
         self._report: tuple[bool, Mapping[str, str]] = (False, {})
         self._report_end = 0.0
         self._looking = asyncio.Lock()
+        self._is_draining = False
+
+    def drain(self) -> None:
+        """Reports from now on that no calls can be taken, because the process is to stop."""
+        self._is_draining = True
 
     async def report(self) -> tuple[bool, Mapping[str, str]]:
         """Whether calls can be taken, and how each part is; a second old at most, so that asking often costs nothing.
@@ -36,7 +41,8 @@ class Parts:
             if time.monotonic() >= self._report_end:
                 self._report = await self._look()
                 self._report_end = time.monotonic() + FRESH.total_seconds()
-        return self._report
+        is_ready, parts = self._report
+        return is_ready and not self._is_draining, parts
 
     async def _look(self) -> tuple[bool, Mapping[str, str]]:
         has_postgres = await asyncio.to_thread(self._reaches_postgres)

@@ -15,6 +15,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from vesta_common.errors import InvalidArgument, to_status
+from vesta_common.server import connection_age_options
 
 from vesta_gateway.headers import response_headers
 from vesta_gateway.problems import problem_of
@@ -42,8 +43,9 @@ class RestServer:
     def __init__(
         self, app: Any, address: str, tls: tuple[Path, Path] | None, trusted_proxies: str, grace: timedelta
     ) -> None:
+        self._closing = _ClosingApp(app)
         config = uvicorn.Config(
-            app,
+            self._closing,
             http=_Protocol,
             limit_concurrency=CONNECTIONS_MAX,
             backlog=BACKLOG,
@@ -76,12 +78,32 @@ class RestServer:
                 await self._serving
             await asyncio.sleep(0.01)
 
+    def drain(self) -> None:
+        """Lets every connection end with its next answer, so that clients connect anew, elsewhere; takes new ones as before."""
+        self._closing.is_closing = True
+
     async def stop(self) -> None:
         """Refuses new connections, lets running requests finish, then ends them."""
         self._server.should_exit = True
         if self._serving is not None:
             await self._serving
         self._socket.close()
+
+
+class _ClosingApp:
+    """An ASGI application whose answers say `Connection: close` once they shall."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self.is_closing = False
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def send_closing(message: Any) -> None:
+            if self.is_closing and message["type"] == "http.response.start":
+                message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+            await send(message)
+
+        await self._app(scope, receive, send_closing)
 
 
 class _Protocol(HttpToolsProtocol):
@@ -170,6 +192,7 @@ class GrpcServer:
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_INTERVAL_MIN_MS),
             ("grpc.so_reuseport", 0),
+            *connection_age_options(),
         ]
         self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=calls_max)
         self._health = health.aio.HealthServicer()
@@ -193,6 +216,10 @@ class GrpcServer:
         status = health_pb2.HealthCheckResponse.SERVING if healthy else health_pb2.HealthCheckResponse.NOT_SERVING
         for name in self._names:
             await self._health.set(name, status)
+
+    async def drain(self) -> None:
+        """Says for good that it is not healthy; it still answers what comes."""
+        await self._health.enter_graceful_shutdown()
 
     async def stop(self, grace: timedelta) -> None:
         """Refuses new calls, lets running ones finish within `grace`, then ends them."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 from vesta_common import idempotency
+from vesta_common.addresses import PeerAddress
 from vesta_common.settings import ServiceSettings
 
 _MIB = 1024 * 1024
@@ -28,13 +29,13 @@ class Settings(ServiceSettings):
     )
     cors_origins: tuple[str, ...] = Field((), description='origins of web pages that may call, as JSON: ["https://…"]')
 
-    connection_address: str = Field("", description="HOST:PORT of connection")
-    datasets_address: str = Field("", description="HOST:PORT of datasets")
-    annotation_address: str = Field("", description="HOST:PORT of annotation")
-    training_address: str = Field("", description="HOST:PORT of training")
-    serving_address: str = Field("", description="HOST:PORT of serving")
-    pipelining_address: str = Field("", description="HOST:PORT of pipelining")
-    conductor_address: str = Field("", description="HOST:PORT of conductor")
+    connection_address: PeerAddress = Field("", description="HOST:PORT of connection")
+    datasets_address: PeerAddress = Field("", description="HOST:PORT of datasets")
+    annotation_address: PeerAddress = Field("", description="HOST:PORT of annotation")
+    training_address: PeerAddress = Field("", description="HOST:PORT of training")
+    serving_address: PeerAddress = Field("", description="HOST:PORT of serving")
+    pipelining_address: PeerAddress = Field("", description="HOST:PORT of pipelining")
+    conductor_address: PeerAddress = Field("", description="HOST:PORT of conductor")
 
     owner_key_sha256: str = Field(
         pattern="^[0-9a-f]{64}$", description="SHA-256 of the platform owner's key, 64 hex digits"

@@ -2,6 +2,7 @@
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
+from vesta_common.addresses import PeerAddress
 from vesta_common.settings import ServiceSettings
 
 
@@ -10,8 +11,8 @@ class Settings(ServiceSettings):
 
     model_config = SettingsConfigDict(env_prefix="VESTA_PIPELINING_")
 
-    serving_address: str = Field(description="HOST:PORT of the serving service")
-    connection_address: str = Field(description="HOST:PORT of the connection service")
+    serving_address: PeerAddress = Field(description="HOST:PORT of the serving service")
+    connection_address: PeerAddress = Field(description="HOST:PORT of the connection service")
     frames_together_max: int = Field(16, ge=1, le=64, description="frames that one Predict call is asked about")
     observation_days: int = Field(30, ge=1, le=3650, description="how long observations are kept")
     uncertain_senders: int = Field(2, ge=1, le=64, description="uncertain frames sent on at a time")

@@ -2,6 +2,7 @@
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
+from vesta_common.addresses import PeerAddress
 from vesta_common.settings import ServiceSettings
 
 
@@ -10,8 +11,8 @@ class Settings(ServiceSettings):
 
     model_config = SettingsConfigDict(env_prefix="VESTA_SERVING_")
 
-    datasets_address: str = Field(description="HOST:PORT of the datasets service")
-    training_address: str = Field(description="HOST:PORT of the training service, which keeps the registry")
+    datasets_address: PeerAddress = Field(description="HOST:PORT of the datasets service")
+    training_address: PeerAddress = Field(description="HOST:PORT of the training service, which keeps the registry")
     triton_address: str = Field(description="HOST:PORT of Triton's gRPC door")
     triton_instances: int = Field(
         2,

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
+from vesta_common.addresses import PeerAddress
 from vesta_common.settings import ServiceSettings
 
 
@@ -12,8 +13,8 @@ class Settings(ServiceSettings):
 
     model_config = SettingsConfigDict(env_prefix="VESTA_TRAINING_")
 
-    datasets_address: str = Field(description="HOST:PORT of the datasets service")
-    serving_address: str = Field(
+    datasets_address: PeerAddress = Field(description="HOST:PORT of the datasets service")
+    serving_address: PeerAddress = Field(
         description="HOST:PORT of the serving service, which knows whether a model version is deployed"
     )
     work_folder: str = Field(description="a folder for what is kept between runs; it may be lost at any time")

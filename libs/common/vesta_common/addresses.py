@@ -1,0 +1,45 @@
+"""Where a peer answers: one address, several, or a name that stands for several; calls are balanced over all of them."""
+
+from contextlib import suppress
+from ipaddress import ip_address
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+
+def target_of(address: str) -> str:
+    """gRPC's target of an address: a list of addresses becomes `ipv4:…,…` or `ipv6:…,…`, all else stays as it is.
+
+    Args:
+        address: `HOST:PORT`; several IP addresses with ports, separated by commas; or a target of gRPC, such as `dns:///NAME:PORT`.
+
+    Raises:
+        ValueError: a list holds something else than IP addresses with ports, or addresses of both versions.
+    """
+    parts = [part.strip() for part in address.split(",") if part.strip()]
+    if len(parts) < 2 or address.startswith(("ipv4:", "ipv6:")):
+        return address.strip().strip(",")
+    versions = {_version(part, address) for part in parts}
+    if len(versions) > 1:
+        raise ValueError(f"{address!r} has addresses of IPv4 and of IPv6; list those of one alone")
+    return f"ipv{versions.pop()}:{','.join(parts)}"
+
+
+def _version(part: str, address: str) -> int:
+    host, _, port = part.rpartition(":")
+    with suppress(ValueError):
+        if port.isdigit():
+            return ip_address(host.strip("[]")).version
+    raise ValueError(
+        f"{part!r} in {address!r} is no IP address with a port; a list holds those alone, and a name with several "
+        "addresses is written dns:///NAME:PORT"
+    )
+
+
+def _checked(address: str) -> str:
+    target_of(address)
+    return address
+
+
+PeerAddress = Annotated[str, AfterValidator(_checked)]
+"""The type of a setting that says where a peer answers."""
