@@ -10,7 +10,7 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PACKAGES := libs/contracts libs/common libs/client deploy/local $(wildcard services/*)
+PACKAGES := libs/contracts libs/common libs/client deploy/admin deploy/local $(wildcard services/*)
 PYTHON_CODE := libs services deploy docs tests benchmarks examples conftest.py
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -84,7 +84,7 @@ endif
 endif
 
 # The versions of everything are in requirements.lock; what each package needs is in its own pyproject.toml.
-$(VENV)/.installed: requirements.lock pyproject.toml $(wildcard libs/*/pyproject.toml deploy/local/pyproject.toml services/*/pyproject.toml)
+$(VENV)/.installed: requirements.lock pyproject.toml $(wildcard libs/*/pyproject.toml deploy/*/pyproject.toml services/*/pyproject.toml)
 	@test -x $(BIN)/python || $(PYTHON) deploy/local/vesta_local/setup/interpreter.py
 	@echo "Installing Vesta into $(VENV) (once; some minutes) …"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import yaml
 from metrics_in import metrics_in
-from vesta_common.settings import ServiceSettings, describe
+from vesta_admin.settings import Settings as AdminSettings
+from vesta_common.settings import EngineSettings, ServiceSettings, describe
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -39,6 +40,15 @@ def settings_page(root: Path) -> str:
         ]
         if own:
             lines += ["", f"## {service}", "", *_table(own)]
+    lines += [
+        "",
+        "## vesta-admin",
+        "",
+        "The settings of PostgreSQL, S3, Kafka and the log are as those of all services, and:",
+        "",
+    ]
+    fields = zip(describe(AdminSettings), AdminSettings.model_fields, strict=True)
+    lines += _table([row for row, field in fields if field not in EngineSettings.model_fields])
     return "\n".join(lines) + "\n"
 
 

@@ -11,6 +11,7 @@ from cameras import open_streams
 from small_loop import SmallLoop, patiently, set_up
 from traffic import GrowingFolder, RestlessCamera, running
 from vesta import Vesta
+from vesta_admin.catalogue import topics
 from vesta_common import dead_letters
 from vesta_contracts.annotation.v1 import GetAgreementRequest, ListTasksRequest, Task
 from vesta_contracts.conductor.v1 import ListDecisionsRequest, LoopStatus
@@ -25,7 +26,6 @@ from vesta_contracts.pipelining.v1 import (
     UpdatePipelineRequest,
 )
 from vesta_local.testing import WholePlatform
-from vesta_local.topics import topics
 
 pytestmark = [pytest.mark.platform, pytest.mark.timeout(2400)]
 

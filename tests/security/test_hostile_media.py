@@ -66,8 +66,8 @@ def _bucket(platform: WholePlatform) -> Source:
         config=Config(s3={"addressing_style": "path"}),
     )
     for name, data in {**{name: data for name, (data, _) in HOSTILE.items()}, "sound.jpg": noise(302)}.items():
-        store.put_object(Bucket=objects.BUCKETS[0], Key=f"{place}/{name}", Body=data)
-    url = f"s3://{objects.BUCKETS[0]}/{place}"
+        store.put_object(Bucket=objects.BUCKET, Key=f"{place}/{name}", Body=data)
+    url = f"s3://{objects.BUCKET}/{place}"
     return Source(bucket=BucketSource(url=url, endpoint_url=endpoint, access_key_id=key, secret_access_key=secret))
 
 

@@ -2,13 +2,17 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import boto3
 import psycopg
 import pytest
 from botocore.exceptions import ClientError
 from kafka import KafkaConsumer, KafkaProducer
-from vesta_local.engines import events, objects, postgres
+from vesta_admin import broker
+from vesta_admin.catalogue import Topic
+from vesta_local.engines import objects, postgres
+from vesta_local.engines.addresses import admin_settings
 from vesta_local.platform import Platform
 from vesta_local.testing import RECOVERY_DEADLINE, running_platform
 
@@ -74,7 +78,7 @@ def test_events_keep_what_was_acknowledged_through_a_kill(
 ) -> None:
     topic = f"{kafka_topic_prefix}survivors"
     bootstrap = engines.home.address("events")
-    events.create_topics(engines.home, {topic: 1})
+    broker.create_topics(admin_settings(engines.home), [Topic(topic, 1, timedelta(days=1))])
     producer = KafkaProducer(bootstrap_servers=bootstrap, acks="all", enable_idempotence=False)
     producer.send(topic, b"first").get(timeout=10)
     producer.close()

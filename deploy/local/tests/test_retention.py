@@ -4,11 +4,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
-from vesta_local.engines import events
+from vesta_admin import broker
+from vesta_admin.catalogue import Topic, topics
+from vesta_local.engines.addresses import admin_settings
 from vesta_local.engines.retention import KEPT_AT_LEAST, forget
 from vesta_local.platform import Platform
 from vesta_local.testing import RECOVERY_DEADLINE
-from vesta_local.topics import Topic, topics
 
 SOON, LATER = timedelta(minutes=1), KEPT_AT_LEAST + timedelta(minutes=1)
 RETENTION = timedelta(days=1)
@@ -18,7 +19,7 @@ RETENTION = timedelta(days=1)
 def topic(engines: Platform, kafka_topic_prefix: str) -> Topic:
     """A topic that one group reads, with five records in each of two partitions."""
     topic = Topic(f"{kafka_topic_prefix}frames", 2, RETENTION, (f"{kafka_topic_prefix}readers",))
-    events.create_topics(engines.home, {topic.name: topic.partitions})
+    broker.create_topics(admin_settings(engines.home), [topic])
     produce(engines, topic, 5)
     return topic
 

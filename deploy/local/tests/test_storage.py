@@ -105,7 +105,7 @@ def test_a_store_whose_sockets_were_deleted_writes_again(storage_apart: Platform
     home = storage_apart.home
     store, found = objects.client(home), sockets(home)
     assert all(path.exists() for path in found)
-    store.put_object(Bucket=objects.BUCKETS[0], Key="before", Body=b"1")
+    store.put_object(Bucket=objects.BUCKET, Key="before", Body=b"1")
     before = storage_apart.supervisor.pid("objects")
     for path in found:
         path.unlink()
@@ -114,8 +114,8 @@ def test_a_store_whose_sockets_were_deleted_writes_again(storage_apart: Platform
         assert time.monotonic() < deadline
         time.sleep(0.2)
     storage_apart.wait_healthy(["objects"])
-    store.put_object(Bucket=objects.BUCKETS[0], Key="after", Body=b"1")
-    assert store.get_object(Bucket=objects.BUCKETS[0], Key="before")["Body"].read() == b"1"
+    store.put_object(Bucket=objects.BUCKET, Key="after", Body=b"1")
+    assert store.get_object(Bucket=objects.BUCKET, Key="before")["Body"].read() == b"1"
 
 
 def test_the_disk_of_a_home_is_told(tmp_path: Path) -> None:

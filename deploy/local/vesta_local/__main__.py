@@ -12,12 +12,12 @@ from pathlib import Path
 import click
 from rich.console import Console
 from rich.table import Table
+from vesta_admin.catalogue import topics
 
 from vesta_local import services, wheels
 from vesta_local.engines import retention
 from vesta_local.home import Home
 from vesta_local.platform import Platform
-from vesta_local.topics import topics
 
 console = Console(highlight=False, soft_wrap=True)
 LOG_LINES = 50

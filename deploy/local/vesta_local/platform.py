@@ -7,12 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 
+from vesta_admin import setup
+
 from vesta_local import services, wheels
 from vesta_local.engines import events, inference, objects, postgres, retention, storage
+from vesta_local.engines.addresses import admin_settings
 from vesta_local.home import Home
 from vesta_local.program import Program
 from vesta_local.supervisor import ExitCounter, ProcessState, Supervisor, memory_bytes
-from vesta_local.topics import partitions
 
 ENGINES = ("postgres", "objects", "events", "inference", "retention", storage.NAME)
 # Services first, then the engines, and last the one on which two others keep what they have.
@@ -123,16 +125,16 @@ class Platform:
     def _bring_up_postgres(self, end: float, say: Say) -> None:
         if "postgres" in self.names:
             self._bring_up(["postgres"], end, say)
-            postgres.finish(self.home)
+            setup.set_up_database(admin_settings(self.home))
 
     def _bring_up_objects(self, end: float, say: Say) -> None:
         if "objects" in self.names:
             self._bring_up(["objects"], end, say)
+            setup.set_up_objects(admin_settings(self.home))
             objects.finish(self.home)
-            inference.finish_repository(self.home)
         self._bring_up([name for name in ("events", "inference") if name in self.names], end, say)
         if "events" in self.names:
-            events.create_topics(self.home, partitions())
+            setup.set_up_topics(admin_settings(self.home))
         if "retention" in self.names:
             self._bring_up(["retention"], end, say)
         if storage.NAME in self.names:

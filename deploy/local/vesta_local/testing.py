@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,14 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
+from vesta_admin import broker
+from vesta_admin.catalogue import Topic, topics
 from vesta_common.ids import new_id
 
-from vesta_local.engines import events, objects, postgres
+from vesta_local.engines import objects, postgres
+from vesta_local.engines.addresses import admin_settings
 from vesta_local.home import USUAL_PORTS, Home
 from vesta_local.platform import Platform
-from vesta_local.topics import partitions as catalogued
 
 # Ports beside those of a platform that may be up, in blocks that differ by test session; SeaweedFS's twins lie 10,000 above.
 PORTS_FIRST = 11_000
@@ -46,6 +48,7 @@ def scratch_folder() -> Path:
 # How long a program that was killed may take to be healthy again, on a machine that is busy with other things: some 2 s are usual,
 # PostgreSQL replays 1 GB of log at most (`max_wal_size`), and pytest gives a test up after 300 s.
 RECOVERY_DEADLINE = timedelta(seconds=150)
+RETENTION = timedelta(days=1)  # of topics that are not in the catalogue
 
 
 @pytest.fixture(scope="session")
@@ -149,10 +152,13 @@ def kafka_topic_prefix() -> str:
 
 @pytest.fixture
 def create_topics(engines: Platform, kafka_topic_prefix: str) -> Callable[..., None]:
-    """Makes topics of this test, by their real names; all of the catalogue where none is named."""
+    """Creates topics of this test, by their real names; all of the catalogue where none is named."""
+    known = {topic.name: topic for topic in topics()}
+    settings = admin_settings(engines.home).model_copy(update={"kafka_topic_prefix": kafka_topic_prefix})
 
     def create(*names: str, partitions: int = 1) -> None:
-        events.create_topics(engines.home, {kafka_topic_prefix + name: partitions for name in names or catalogued()})
+        wanted = [known.get(name, Topic(name, partitions, RETENTION)) for name in names or known]
+        broker.create_topics(settings, [replace(topic, partitions=partitions) for topic in wanted])
 
     return create
 
@@ -164,7 +170,7 @@ def objects_settings(engines: Platform) -> dict[str, Any]:
         "s3_endpoint_url": objects.endpoint(engines.home),
         "s3_access_key": engines.home.secrets["s3_access_key"],
         "s3_secret_key": engines.home.secrets["s3_secret_key"],
-        "s3_bucket": objects.BUCKETS[0],
+        "s3_bucket": objects.BUCKET,
         "s3_prefix": f"test-{new_id()}/",
     }
 

@@ -15,7 +15,7 @@ from botocore.client import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from vesta_common.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound, Unavailable
-from vesta_common.settings import ServiceSettings
+from vesta_common.settings import EngineSettings
 from vesta_common.storage_guard import StorageGuard, storage_full
 
 CONNECT_TIMEOUT = timedelta(seconds=5)
@@ -68,7 +68,7 @@ class ObjectStore:
         self._prefix = prefix
 
     @classmethod
-    def of(cls, settings: ServiceSettings, guard: StorageGuard | None = None) -> "ObjectStore":
+    def of(cls, settings: EngineSettings, guard: StorageGuard | None = None) -> "ObjectStore":
         """The store that the settings name, with the guard of its disk; nothing is sent yet."""
         client = boto3.client(
             "s3",
@@ -88,8 +88,8 @@ class ObjectStore:
         )
         return cls(client, settings.s3_bucket, settings.s3_prefix, guard or StorageGuard(settings.storage_folder))
 
-    def ensure_bucket(self) -> None:
-        """Makes the bucket where there is none; harmless where others do the same."""
+    def ensure_bucket(self) -> bool:
+        """Creates the bucket where there is none; harmless where others do the same. Returns whether it was created."""
         try:
             with self._translated(""):
                 self._client.head_bucket(Bucket=self._bucket)
@@ -99,6 +99,9 @@ class ObjectStore:
             except ClientError as error:
                 if _code(error) not in _BUCKET_IS_THERE:
                     self._fail(error, "")
+                return False
+            return True
+        return False
 
     def put(self, folder: str, content: bytes | Path) -> ObjectRef:
         """Stores content under `folder/<sha256>`. What is there already stays as it is, even where two store it at once.

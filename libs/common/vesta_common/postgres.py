@@ -17,6 +17,8 @@ from psycopg import errors, sql
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool
 
+from vesta_common.settings import ServiceSettings
+
 T = TypeVar("T")
 Connection = psycopg.Connection[DictRow]
 
@@ -29,6 +31,10 @@ _SCHEMA_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _MIGRATION_NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
 
 log = structlog.get_logger()
+
+
+class SchemaTooOldError(RuntimeError):
+    """A schema lacks migrations, and this process may not apply them."""
 
 
 class Postgres:
@@ -64,6 +70,11 @@ class Postgres:
             open=False,
             name=schema,
         )
+
+    @classmethod
+    def of(cls, settings: ServiceSettings, service: str) -> "Postgres":
+        """The database that the settings name; nothing is sent yet."""
+        return cls(settings.postgres_url, settings.postgres_schema or service, settings.postgres_connections_max)
 
     def open(self, patience: timedelta = timedelta(minutes=5)) -> "Postgres":
         """Waits until the server answers, then opens the pool."""
@@ -105,6 +116,42 @@ class Postgres:
                     raise
                 time.sleep(0.01 * 2**repeat)
         raise AssertionError("unreachable")
+
+    def migrate_or_check(self, package: str, settings: ServiceSettings) -> None:
+        """Applies a service's migrations, or checks that they are applied, as its settings say.
+
+        Raises:
+            SchemaTooOldError: the setting is `check`, and one that is no `…_post.sql` is not applied.
+            RuntimeError: a migration that was applied has been edited since.
+        """
+        if settings.migrations == "apply":
+            self.migrate(package, post=settings.post_migrations)
+        else:
+            self.check_migrations(package)
+
+    def check_migrations(self, *packages: str) -> None:
+        """Checks that the schema has all that this version needs, without changing it.
+
+        Raises:
+            SchemaTooOldError: a migration that is no `…_post.sql` is not applied; suggests what to run.
+        """
+        with self.connect(autocommit=True) as connection:
+            row = connection.execute(
+                "SELECT to_regclass(%s) AS record", (f"{self.schema}.schema_migrations",)
+            ).fetchone()
+            known = set()
+            if row is not None and row["record"] is not None:
+                statement = sql.SQL("SELECT package, name FROM {}.schema_migrations").format(
+                    sql.Identifier(self.schema)
+                )
+                known = {(row["package"], row["name"]) for row in connection.execute(statement)}
+        wanted = ((package, name) for package, name, _ in _wanted(("vesta_common", *packages), post=False))
+        missing = [f"{package}/{name}" for package, name in wanted if (package, name) not in known]
+        if missing:
+            raise SchemaTooOldError(
+                f"the schema {self.schema} is too old: {len(missing)} migrations are not applied, the first is {missing[0]}; "
+                "run `vesta-admin migrate pre`, or set MIGRATIONS to apply"
+            )
 
     def migrate(self, *packages: str, post: bool = True) -> list[str]:
         """Brings the schema up to date: `vesta_common`'s migrations, then each package's, in order; answers those applied now.

@@ -10,34 +10,20 @@ from typing import Any, TypeVar, get_origin
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-S = TypeVar("S", bound="ServiceSettings")
+S = TypeVar("S", bound="EngineSettings")
 
 EXIT_WRONG_SETTINGS = 2
 ADDRESS = r"^\S+:[0-9]{1,5}$"
 ALIKE = 0.85  # how like one of ours a name is that must have been meant for it, from 0 to 1
 
 
-class ServiceSettings(BaseSettings):
-    """What every service can be told. A service's own class adds its fields and sets `env_prefix` to `VESTA_<SERVICE>_`."""
+class EngineSettings(BaseSettings):
+    """How to reach the engines, and how to log: what services and `vesta-admin` share."""
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid")
 
-    listen_address: str = Field(
-        "127.0.0.1:0", pattern=ADDRESS, description="HOST:PORT of gRPC; port 0 picks a free one"
-    )
-    metrics_address: str = Field("127.0.0.1:0", pattern=ADDRESS, description="HOST:PORT of Prometheus metrics")
     postgres_url: str = Field(
         repr=False, pattern="^postgres(ql)?://", description="postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
-    )
-    postgres_schema: str = Field(
-        "",
-        pattern="^([a-z_][a-z0-9_]{0,55})?$",  # the channel that tells of new events is named after it, and has 63 characters
-        description="the schema of the service, at most 56 of a-z, 0-9 and _; its own name if empty",
-    )
-    postgres_connections_max: int = Field(8, ge=2, le=200, description="most connections to PostgreSQL")
-    post_migrations: bool = Field(
-        True,
-        description="whether to migrate to what replicas of the version before cannot live with; false while one of them runs",
     )
     s3_endpoint_url: str = Field(
         "", pattern="^(https?://.+)?$", description="the S3 endpoint, http(s)://HOST:PORT; empty for the provider's own"
@@ -55,6 +41,44 @@ class ServiceSettings(BaseSettings):
     kafka_bootstrap: str = Field("", pattern=f"{ADDRESS}|^$", description="HOST:PORT of a Kafka broker")
     kafka_topic_prefix: str = Field(
         "", pattern="^[A-Za-z0-9._-]*$", description="put before every topic and consumer group: letters, digits, . _ -"
+    )
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
+    log_format: str = Field("json", pattern="^(json|console)$", description="json or console")
+
+    @field_validator("storage_path")
+    @classmethod
+    def _is_a_folder(cls, path: str) -> str:
+        if path and not Path(path).is_dir():
+            raise ValueError(f"{path} is no folder")
+        return path
+
+    @property
+    def storage_folder(self) -> Path | None:
+        """`storage_path` as a path; None if it is not known."""
+        return Path(self.storage_path) if self.storage_path else None
+
+
+class ServiceSettings(EngineSettings):
+    """Settings of every service. A service's own class adds its fields and sets `env_prefix` to `VESTA_<SERVICE>_`."""
+
+    listen_address: str = Field(
+        "127.0.0.1:0", pattern=ADDRESS, description="HOST:PORT of gRPC; port 0 picks a free one"
+    )
+    metrics_address: str = Field("127.0.0.1:0", pattern=ADDRESS, description="HOST:PORT of Prometheus metrics")
+    postgres_schema: str = Field(
+        "",
+        pattern="^([a-z_][a-z0-9_]{0,55})?$",  # the channel that tells of new events is named after it, and has 63 characters
+        description="the schema of the service, at most 56 of a-z, 0-9 and _; its own name if empty",
+    )
+    postgres_connections_max: int = Field(8, ge=2, le=200, description="most connections to PostgreSQL")
+    migrations: str = Field(
+        "apply",
+        pattern="^(apply|check)$",
+        description="apply: migrate the schema at start; check: start only where `vesta-admin migrate pre` has migrated it",
+    )
+    post_migrations: bool = Field(
+        True,
+        description="whether to migrate to what replicas of the version before cannot live with; false while one of them runs",
     )
     kafka_fetch_wait_ms: int = Field(
         500,
@@ -77,20 +101,6 @@ class ServiceSettings(BaseSettings):
         description="how long calls are still taken after SIGTERM, while health says NOT_SERVING already, so that callers turn to "
         "other replicas; stopping itself takes ten seconds at most after that",
     )
-    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
-    log_format: str = Field("json", pattern="^(json|console)$", description="json or console")
-
-    @field_validator("storage_path")
-    @classmethod
-    def _is_a_folder(cls, path: str) -> str:
-        if path and not Path(path).is_dir():
-            raise ValueError(f"{path} is no folder")
-        return path
-
-    @property
-    def storage_folder(self) -> Path | None:
-        """`storage_path` as a path; None if it is not known."""
-        return Path(self.storage_path) if self.storage_path else None
 
 
 def load_settings(kind: type[S]) -> S:
@@ -112,7 +122,7 @@ def load_settings(kind: type[S]) -> S:
     return found
 
 
-def _misspelt(kind: type[ServiceSettings]) -> Iterator[tuple[str, str]]:
+def _misspelt(kind: type[EngineSettings]) -> Iterator[tuple[str, str]]:
     """Variables that name none of our settings but are like one. Others may be a cluster's own, such as `…_SERVICE_HOST`."""
     names = [environment_name(kind, field) for field in kind.model_fields]
     prefix = environment_name(kind, "")
@@ -121,12 +131,12 @@ def _misspelt(kind: type[ServiceSettings]) -> Iterator[tuple[str, str]]:
             yield from ((name, meant) for meant in get_close_matches(name, names, 1, ALIKE))
 
 
-def environment_name(kind: type[ServiceSettings], field: str) -> str:
+def environment_name(kind: type[EngineSettings], field: str) -> str:
     """The environment variable of a field."""
     return f"{kind.model_config.get('env_prefix', '')}{field}".upper()
 
 
-def describe(kind: type[ServiceSettings]) -> list[tuple[str, str, str, str]]:
+def describe(kind: type[EngineSettings]) -> list[tuple[str, str, str, str]]:
     """Each setting as (environment variable, type, default, what it is), for the documentation."""
     rows = []
     for name, field in kind.model_fields.items():

@@ -15,10 +15,8 @@ from vesta_annotation.store import SERVICE, Store
 
 def build(settings: Settings) -> App:
     """Waits for the database, brings its schema up to date, and puts the parts together."""
-    postgres = Postgres(
-        settings.postgres_url, settings.postgres_schema or SERVICE, settings.postgres_connections_max
-    ).open()
-    postgres.migrate("vesta_annotation", post=settings.post_migrations)
+    postgres = Postgres.of(settings, SERVICE).open()
+    postgres.migrate_or_check("vesta_annotation", settings)
     store = Store(postgres, SystemClock())
     channel = open_channel(settings.datasets_address, SERVICE)
     items = ItemServiceStub(channel)

@@ -24,10 +24,8 @@ SERVICE = "conductor"
 
 def build(settings: Settings) -> App:
     """Waits for the database, brings its schema up to date, and puts the parts together."""
-    postgres = Postgres(
-        settings.postgres_url, settings.postgres_schema or SERVICE, settings.postgres_connections_max
-    ).open()
-    postgres.migrate("vesta_conductor", post=settings.post_migrations)
+    postgres = Postgres.of(settings, SERVICE).open()
+    postgres.migrate_or_check("vesta_conductor", settings)
     clock, registry = SystemClock(), new_registry()
     channels = {peer: open_channel(getattr(settings, f"{peer}_address"), SERVICE) for peer in PEERS}
     peers = Peers.over(**{peer: channels[peer] for peer in ("datasets", "annotation", "training", "serving")})

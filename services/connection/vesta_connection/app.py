@@ -31,10 +31,8 @@ IDLE = timedelta(seconds=2)
 def build(settings: Settings) -> App:
     """Waits for the database, brings its schema up to date, and puts the parts together."""
     check_protocols(settings.bucket_protocol_names)
-    postgres = Postgres(
-        settings.postgres_url, settings.postgres_schema or SERVICE, settings.postgres_connections_max
-    ).open()
-    postgres.migrate("vesta_connection", post=settings.post_migrations)
+    postgres = Postgres.of(settings, SERVICE).open()
+    postgres.migrate_or_check("vesta_connection", settings)
     clock = SystemClock()
     store = Store(postgres, clock, Vault(settings.secret_key_list))
     if settings.post_migrations:  # replicas of the version before read secrets as they are
@@ -62,7 +60,7 @@ def build(settings: Settings) -> App:
 
 def encrypt_secrets(settings: Settings) -> int:
     """The command of that name: brings all secrets under the first key, as every start does; 1 where one cannot be read."""
-    with closing(Postgres(settings.postgres_url, settings.postgres_schema or SERVICE).open()) as postgres:
+    with closing(Postgres.of(settings, SERVICE).open()) as postgres:
         outcome = reseal(Store(postgres, SystemClock(), Vault(settings.secret_key_list)))
     sys.stdout.write(f"{outcome['encrypted']} secrets encrypted with the first key, {outcome['failed']} could not be\n")
     return 1 if outcome["failed"] else 0

@@ -35,10 +35,8 @@ TELLING_IDLE = timedelta(milliseconds=250)
 def build(settings: Settings) -> App:
     """Waits for the database, brings its schema up to date, and puts the parts together."""
     threading.Thread(target=log_protections, name="sandbox-protections", daemon=True).start()
-    postgres = Postgres(
-        settings.postgres_url, settings.postgres_schema or SERVICE, settings.postgres_connections_max
-    ).open()
-    postgres.migrate("vesta_datasets", post=settings.post_migrations)
+    postgres = Postgres.of(settings, SERVICE).open()
+    postgres.migrate_or_check("vesta_datasets", settings)
     registry = new_registry()
     store = Store(postgres, SystemClock())
     objects = ObjectStore.of(settings)

@@ -68,9 +68,7 @@ class Gateway:
         self._settings = settings
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._postgres = Postgres(
-            settings.postgres_url, settings.postgres_schema or "gateway", settings.postgres_connections_max
-        )
+        self._postgres = Postgres.of(settings, "gateway")
         self._remotes = {word: RemoteBackend(word, address) for word, address in settings.backend_addresses().items()}
         self.watchers = Watchers()
         self._tail = self._new_tail() if settings.kafka_bootstrap else None
@@ -122,7 +120,7 @@ class Gateway:
         """Waits for the store, then opens the doors; both answer when this returns."""
         self._loop.set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="gateway"))
         await asyncio.to_thread(self._postgres.open)
-        await asyncio.to_thread(self._postgres.migrate, "vesta_gateway", post=self._settings.post_migrations)
+        await asyncio.to_thread(self._postgres.migrate_or_check, "vesta_gateway", self._settings)
         if self._tail is not None:
             self._tail.start()
         await self._grpc.set_healthy(healthy=True)

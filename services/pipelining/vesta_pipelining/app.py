@@ -27,10 +27,8 @@ PRUNE_ROWS_MAX = 5000
 
 def build(settings: Settings) -> App:
     """Waits for the database, brings its schema up to date, and puts the parts together."""
-    postgres = Postgres(
-        settings.postgres_url, settings.postgres_schema or SERVICE, settings.postgres_connections_max
-    ).open()
-    postgres.migrate("vesta_pipelining", post=settings.post_migrations)
+    postgres = Postgres.of(settings, SERVICE).open()
+    postgres.migrate_or_check("vesta_pipelining", settings)
     clock, metrics = SystemClock(), new_registry()
     store = Store(postgres, clock)
     serving = open_channel(settings.serving_address, SERVICE)

@@ -35,10 +35,8 @@ OTHER_THREADS = 16
 
 def build(settings: Settings) -> App:
     """Waits for the database, brings its schema up to date, and puts the parts together."""
-    postgres = Postgres(
-        settings.postgres_url, settings.postgres_schema or SERVICE, settings.postgres_connections_max
-    ).open()
-    postgres.migrate("vesta_serving", post=settings.post_migrations)
+    postgres = Postgres.of(settings, SERVICE).open()
+    postgres.migrate_or_check("vesta_serving", settings)
     clock, metrics = SystemClock(), new_registry()
     store = Store(postgres, clock)
     datasets = open_channel(settings.datasets_address, SERVICE)

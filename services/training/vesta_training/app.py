@@ -30,10 +30,8 @@ FILES_INTERVAL = timedelta(seconds=30)
 
 def build(settings: Settings) -> App:
     """Waits for the database, brings its schema up to date, and puts the parts together."""
-    postgres = Postgres(
-        settings.postgres_url, settings.postgres_schema or SERVICE, settings.postgres_connections_max
-    ).open()
-    postgres.migrate("vesta_training", post=settings.post_migrations)
+    postgres = Postgres.of(settings, SERVICE).open()
+    postgres.migrate_or_check("vesta_training", settings)
     store = Store(postgres, SystemClock())
     book = RecipeBook(store)
     channel = open_channel(settings.datasets_address, SERVICE)

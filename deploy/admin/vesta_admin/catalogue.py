@@ -1,15 +1,14 @@
-"""The topics of the platform, read from the event catalogue."""
+"""The topics of the platform, read from the event catalogue in `protos/topics/`, which is data of this package."""
 
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
-from pathlib import Path
+from importlib import resources
 from typing import Any
 
 import yaml
 from vesta_common.dead_letters import topic_of
 
-CATALOGUE = Path(__file__).resolve().parents[3] / "protos" / "topics"
 DEAD_LETTER_PARTITIONS = 1
 DEAD_LETTER_RETENTION = timedelta(days=30)
 
@@ -33,7 +32,9 @@ class Topic:
 @cache
 def topics() -> tuple[Topic, ...]:
     """Every topic, the dead letters of each consuming service included."""
-    entries = [yaml.safe_load(path.read_text()) for path in sorted(CATALOGUE.glob("*.yaml"))]
+    folder = resources.files("vesta_admin") / "topics"
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
+    entries = [yaml.safe_load(file.read_text()) for file in files]
     consumers = [consumer for entry in entries for consumer in entry.get("consumers") or ()]
     return (
         *(_topic(entry) for entry in entries),
@@ -51,8 +52,3 @@ def _topic(entry: dict[str, Any]) -> Topic:
         retention=timedelta(days=int(entry["retention"])),
         groups=tuple(consumer["group"] for consumer in entry.get("consumers") or () if "group" in consumer),
     )
-
-
-def partitions() -> dict[str, int]:
-    """How many partitions each topic has."""
-    return {topic.name: topic.partitions for topic in topics()}

@@ -1,0 +1,116 @@
+"""`vesta-admin` prepares empty engines, changes nothing the second time, and names what is in the way."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+from vesta_admin.catalogue import topics
+from vesta_admin.database import SERVICES
+from vesta_admin.settings import Settings
+from vesta_admin.setup import EngineError, migrate, set_up, set_up_database
+from vesta_common.ids import new_id
+from vesta_common.postgres import Postgres, SchemaTooOldError
+from vesta_local.engines.addresses import admin_settings
+from vesta_local.platform import Platform
+
+PACKAGE = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def settings(engines: Platform, postgres_url: str) -> Iterator[Settings]:
+    """A database and a bucket that are not there yet, and a topic prefix of their own."""
+    name = f"test_{new_id()}"
+    yield admin_settings(engines.home).model_copy(
+        update={
+            "postgres_url": postgres_url.rpartition("/")[0] + f"/{name}",
+            "s3_bucket": name.replace("_", "-"),
+            "kafka_topic_prefix": f"{name}.",
+            "wait_seconds": 0,
+        }
+    )
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name)))
+
+
+def vesta_admin(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs the command with these settings."""
+    values = settings.model_dump() | {"s3_secret_key": settings.s3_secret_key.get_secret_value()}
+    environment = {f"VESTA_ADMIN_{name}".upper(): str(value) for name, value in values.items()}
+    command = [sys.executable, "-m", "vesta_admin", *arguments]
+    return subprocess.run(
+        command, env={"PATH": os.environ["PATH"], **environment}, capture_output=True, text=True, check=False
+    )
+
+
+def test_setup_creates_all_that_services_need_and_nothing_the_second_time(settings: Settings) -> None:
+    first = vesta_admin(settings, "setup")
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.count("created topic ") == len(topics())
+    for created in ("database test_", "extension vector", "extension pg_trgm", "bucket test-", "triton/.repository"):
+        assert created in first.stdout
+    assert vesta_admin(settings, "setup").stdout == "nothing to do\n"
+
+
+def test_a_service_that_only_checks_says_what_to_run_and_the_phases_apply_every_migration(settings: Settings) -> None:
+    set_up_database(settings)
+    annotation = Postgres(settings.postgres_url, "annotation")
+    with pytest.raises(SchemaTooOldError, match="vesta-admin migrate pre"):
+        annotation.check_migrations("vesta_annotation")
+    pre = vesta_admin(settings, "migrate", "pre").stdout
+    assert "_post.sql" not in pre
+    assert all(f"applied {service}: vesta_{service}/0001_" in pre for service in SERVICES)
+    annotation.check_migrations("vesta_annotation")
+    post = migrate(settings, post=True)
+    assert "serving: vesta_serving/0004_score_again_post.sql" in post
+    assert all(name.endswith("_post.sql") for name in post)
+    assert migrate(settings, post=True) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (
+            {"postgres_url": "postgresql://vesta@127.0.0.1:9/vesta"},
+            "PostgreSQL does not answer.*VESTA_ADMIN_POSTGRES_URL",
+        ),
+        ({"s3_access_key": "stranger"}, "the object store refuses.*check the S3 keys"),
+        ({"kafka_bootstrap": "127.0.0.1:9"}, "Kafka does not answer.*VESTA_ADMIN_KAFKA_BOOTSTRAP"),
+        ({"kafka_bootstrap": ""}, "KAFKA_BOOTSTRAP"),
+    ],
+)
+def test_an_engine_that_cannot_be_used_is_named(settings: Settings, wrong: dict[str, str], words: str) -> None:
+    with pytest.raises(EngineError, match=f"(?s){words}"):
+        set_up(settings.model_copy(update=wrong))
+
+
+def test_a_user_without_rights_is_told_what_the_administrator_is_to_run(settings: Settings, postgres_url: str) -> None:
+    role = f"poor_{new_id()}".lower()
+    poor = make_url(settings.postgres_url, role, "poor")
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'poor'").format(sql.Identifier(role)))
+        try:
+            done = vesta_admin(settings.model_copy(update={"postgres_url": poor}), "setup")
+        finally:
+            connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
+    assert done.returncode == 1
+    assert "let its administrator run: CREATE DATABASE" in done.stderr
+
+
+def make_url(url: str, user: str, password: str) -> str:
+    """The URL with another user."""
+    return f"postgresql://{user}:{password}@{url.rpartition('@')[2]}"
+
+
+def test_the_wheel_holds_the_catalogue_of_topics(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+    subprocess.run(command, cwd=PACKAGE, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert "vesta_admin/topics/vesta.datasets.item.v1.yaml" in names

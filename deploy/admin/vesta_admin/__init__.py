@@ -1,0 +1,1 @@
+"""Prepares the engines for the services: database, extensions, buckets, topics, migrations."""

@@ -1,0 +1,54 @@
+"""`vesta-admin setup | migrate pre | migrate post`: prepares the engines for the services. Settings are `VESTA_ADMIN_…`."""
+
+import sys
+
+import click
+from vesta_common import log as logs
+from vesta_common.settings import load_settings
+
+from vesta_admin.settings import Settings
+from vesta_admin.setup import EngineError, migrate, set_up
+
+
+@click.group()
+def cli() -> None:
+    """Prepares the engines for Vesta's services."""
+
+
+@cli.command()
+def setup() -> None:
+    """Create the database, its extensions, the bucket and the topics, where they are missing."""
+    _report(set_up(_settings()), "created")
+
+
+@cli.command("migrate")
+@click.argument("phase", type=click.Choice(["pre", "post"]))
+def migrate_command(phase: str) -> None:
+    """Apply every service's migrations: `pre` before the new version is started, `post` after the last old replica has ended."""
+    _report(migrate(_settings(), post=phase == "post"), "applied")
+
+
+def _settings() -> Settings:
+    settings = load_settings(Settings)
+    logs.start_logging("admin", settings.log_level, settings.log_format)
+    return settings
+
+
+def _report(done: list[str], word: str) -> None:
+    for entry in done:
+        click.echo(f"{word} {entry}")
+    if not done:
+        click.echo("nothing to do")
+
+
+def main() -> None:
+    """The entry point: an error is one sentence, and status 1."""
+    try:
+        cli()
+    except EngineError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Creates on the engines everything that the services expect to find. Running it again changes nothing."""
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TypeVar
+
+import psycopg
+import structlog
+from kafka.errors import KafkaError
+from vesta_common.errors import FailedPrecondition, NotFound, Unavailable
+from vesta_common.objects import ObjectStore
+
+from vesta_admin import broker, database
+from vesta_admin.catalogue import topics
+from vesta_admin.settings import Settings
+
+T = TypeVar("T")
+
+RETRY_INTERVAL = timedelta(seconds=1)
+REPOSITORY_KEY = ".repository"
+
+log = structlog.get_logger()
+
+
+class EngineError(RuntimeError):
+    """An engine does not answer in time, or refuses; the message names it and suggests a fix."""
+
+
+def set_up(settings: Settings) -> list[str]:
+    """Creates the database, the extensions, the bucket, Triton's prefix and the topics; returns what was created.
+
+    Raises:
+        EngineError: an engine does not answer in time, or refuses.
+    """
+    return [*set_up_database(settings), *set_up_objects(settings), *set_up_topics(settings)]
+
+
+def set_up_database(settings: Settings) -> list[str]:
+    """The database and its extensions. Raises EngineError."""
+    return _awaited("PostgreSQL", "POSTGRES_URL", settings, lambda: database.create_database(settings.postgres_url))
+
+
+def set_up_objects(settings: Settings) -> list[str]:
+    """The bucket, and in it an object below the prefix of Triton's repository. Raises EngineError."""
+    return _awaited("the object store", "S3_ENDPOINT_URL", settings, lambda: _create_bucket(settings))
+
+
+def set_up_topics(settings: Settings) -> list[str]:
+    """Every topic of the catalogue. Raises EngineError."""
+    if not settings.kafka_bootstrap:
+        raise EngineError("no broker is set; set KAFKA_BOOTSTRAP to HOST:PORT of Kafka")
+    created = _awaited("Kafka", "KAFKA_BOOTSTRAP", settings, lambda: broker.create_topics(settings, topics()))
+    return [f"topic {name}" for name in created]
+
+
+def migrate(settings: Settings, *, post: bool) -> list[str]:
+    """The migrations of every service; returns those applied now. See `database.migrate`. Raises EngineError."""
+    return _awaited("PostgreSQL", "POSTGRES_URL", settings, lambda: database.migrate(settings.postgres_url, post=post))
+
+
+def _create_bucket(settings: Settings) -> list[str]:
+    store = ObjectStore.of(settings)
+    created = [f"bucket {settings.s3_bucket}"] if store.ensure_bucket() else []
+    key = f"{settings.triton_prefix}/{REPOSITORY_KEY}"
+    if not store.exists(key):
+        store.put_named(key, b"here")
+        created.append(f"object {key}")
+    return created
+
+
+def _awaited(engine: str, setting: str, settings: Settings, work: Callable[[], T]) -> T:
+    """Does the work, again while the engine does not answer and there is time."""
+    deadline = time.monotonic() + settings.wait_seconds
+    said = ""
+    while True:
+        try:
+            return work()
+        except (psycopg.OperationalError, Unavailable, KafkaError, OSError) as error:
+            reason = str(error).strip() or type(error).__name__
+            if time.monotonic() + RETRY_INTERVAL.total_seconds() > deadline:
+                raise EngineError(
+                    f"{engine} does not answer after {settings.wait_seconds} s: {reason}. Check VESTA_ADMIN_{setting} and that it runs"
+                ) from error
+        except (RuntimeError, FailedPrecondition, NotFound) as error:
+            raise EngineError(f"{engine} refuses: {error}") from error
+        if reason != said:
+            log.warning("engine_awaited", engine=engine, error=reason)
+            said = reason
+        time.sleep(RETRY_INTERVAL.total_seconds())
