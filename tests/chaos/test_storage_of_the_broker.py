@@ -1,0 +1,79 @@
+"""While the object store under the laptop's broker is away, consumers lose their groups and topics; all get on once it is back."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from vesta_common.broker import open_producer
+from vesta_common.consumer import Consumer, KafkaOptions
+from vesta_common.events import Event, encode_headers, new_event
+from vesta_common.postgres import Connection, Postgres
+from vesta_contracts.annotation.v1 import TaskAccepted
+from vesta_local.engines import events, postgres
+from vesta_local.platform import Platform
+from vesta_local.testing import RECOVERY_DEADLINE, running_platform
+
+TOPIC = "vesta.annotation.task.v1"
+KEY = "projects/acme/campaigns/vans/tasks/1"
+GROUPS = 8  # about every other one stopped for ever before members without heartbeats were replaced
+AWAY = timedelta(seconds=14)
+SESSION_TIMEOUT = timedelta(seconds=2)
+PATIENCE = timedelta(seconds=90)
+
+
+@pytest.fixture
+def engines_to_break() -> Iterator[Platform]:
+    with running_platform(block=2, only=("postgres", "objects", "events")) as platform:
+        yield platform
+
+
+def test_every_group_gets_on_after_the_broker_had_no_storage(engines_to_break: Platform) -> None:
+    home = engines_to_break.home
+    events.create_topics(home, {TOPIC: 3, "vesta.datasets.dead_letter.v1": 1})
+    options = KafkaOptions(home.address("events"), session_timeout=SESSION_TIMEOUT)
+    seen: dict[int, set[str]] = {group: set() for group in range(GROUPS)}
+
+    def is_seen(event_id: str) -> bool:
+        return all(event_id in ids for ids in seen.values())
+
+    with ExitStack() as stack:
+        database = Postgres(postgres.url(home), "chaos", connections_max=GROUPS).open(timedelta(seconds=30))
+        stack.callback(database.close)
+        database.migrate()
+        for group, ids in seen.items():
+
+            def handle(_: Connection, event: Event, ids: set[str] = ids) -> None:
+                ids.add(event.id)
+
+            consumer = Consumer("datasets", f"group{group}", {f"{TOPIC}.accepted": handle}, database, options)
+            consumer.start()
+            stack.callback(consumer.stop, timedelta(seconds=10))
+        before = _publish(options.bootstrap)
+        _await(lambda: is_seen(before))
+
+        end = time.monotonic() + AWAY.total_seconds()
+        while time.monotonic() < end:
+            engines_to_break.supervisor.kill("objects")
+            time.sleep(0.2)
+        engines_to_break.wait_healthy(("objects", "events"), RECOVERY_DEADLINE)
+
+        after = _publish(options.bootstrap)
+        _await(lambda: is_seen(after))
+
+
+def _publish(bootstrap: str) -> str:
+    event = new_event("annotation", KEY, TaskAccepted(task=KEY), datetime.now(UTC))
+    producer = open_producer(bootstrap)
+    headers = [(key, value) for key, value in encode_headers(event)]
+    producer.send(TOPIC, value=event.value, key=KEY.encode(), headers=headers).get(timeout=30)
+    producer.close(timeout=1)
+    return event.id
+
+
+def _await(is_done: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE.total_seconds()
+    while not is_done():
+        assert time.monotonic() < end, "some group does not get on"
+        time.sleep(0.1)
