@@ -6,6 +6,7 @@ Loaded by the root conftest.py. An engine that does not start fails the tests th
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -52,10 +53,11 @@ RETENTION = timedelta(days=1)  # of topics that are not in the catalogue
 
 
 @pytest.fixture(scope="session")
-def engines() -> Iterator[Platform]:
+def engines(request: pytest.FixtureRequest) -> Iterator[Platform]:
     """PostgreSQL, the object store and the broker, running."""
     with running_platform(block=0, only=("postgres", "objects", "events")) as platform:
         yield platform
+        _keep_logs_of_failure(request.session, platform.home)
 
 
 @pytest.fixture(scope="session")
@@ -96,10 +98,19 @@ class WholePlatform:
 
 
 @pytest.fixture(scope="session")
-def platform() -> Iterator[WholePlatform]:
+def platform(request: pytest.FixtureRequest) -> Iterator[WholePlatform]:
     """Every engine and every service, running, in a home of its own."""
     with running_platform(block=1) as whole:
         yield WholePlatform(whole)
+        _keep_logs_of_failure(request.session, whole.home)
+
+
+def _keep_logs_of_failure(session: pytest.Session, home: Home) -> None:
+    """Copies a home's logs to where they outlast it, and says where, if any test of the session failed."""
+    if session.testsfailed:
+        kept = Path(tempfile.mkdtemp(prefix="vesta-test-logs-"))
+        shutil.copytree(home.logs, kept, dirs_exist_ok=True)
+        sys.stderr.write(f"a test failed; the logs of its programs are in {kept}\n")
 
 
 @contextmanager
