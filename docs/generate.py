@@ -24,6 +24,7 @@ def settings_page(root: Path) -> str:
         "<!-- Written by docs/generate.py. Do not edit. -->",
         "",
         "Every service reads these from the environment, once, at start; a wrong one is named and the service does not start.",
+        "Each setting `X` can be given as `X_FILE`: the path of a file that holds its value, such as a mounted Secret.",
         "",
         "## All services",
         "",

@@ -10,6 +10,7 @@ import structlog
 from kafka.errors import KafkaError
 from vesta_common.errors import FailedPrecondition, NotFound, Unavailable
 from vesta_common.objects import ObjectStore
+from vesta_common.postgres import address_of
 
 from vesta_admin import broker, database
 from vesta_admin.catalogue import topics
@@ -38,7 +39,7 @@ def set_up(settings: Settings) -> list[str]:
 
 def set_up_database(settings: Settings) -> list[str]:
     """The database and its extensions. Raises EngineError."""
-    return _awaited("PostgreSQL", "POSTGRES_URL", settings, lambda: database.create_database(settings.postgres_url))
+    return _awaited("PostgreSQL", "POSTGRES_URL", settings, lambda: database.create_database(address_of(settings)))
 
 
 def set_up_objects(settings: Settings) -> list[str]:
@@ -56,7 +57,7 @@ def set_up_topics(settings: Settings) -> list[str]:
 
 def migrate(settings: Settings, *, post: bool) -> list[str]:
     """The migrations of every service; returns those applied now. See `database.migrate`. Raises EngineError."""
-    return _awaited("PostgreSQL", "POSTGRES_URL", settings, lambda: database.migrate(settings.postgres_url, post=post))
+    return _awaited("PostgreSQL", "POSTGRES_URL", settings, lambda: database.migrate(address_of(settings), post=post))
 
 
 def _create_bucket(settings: Settings) -> list[str]:

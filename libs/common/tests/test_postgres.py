@@ -166,6 +166,16 @@ def test_other_failures_are_not_repeated(postgres: Postgres) -> None:
     assert len(calls) == 1
 
 
+def test_a_client_that_vanished_is_noticed_by_the_server_within_a_minute(postgres: Postgres) -> None:
+    with postgres.connect() as connection:
+        shown = [
+            int(connection.execute(f"SHOW tcp_keepalives_{name}").fetchone()[f"tcp_keepalives_{name}"])  # type: ignore[index]
+            for name in ("idle", "interval", "count")
+        ]
+    idle, interval, count = shown
+    assert 0 < idle + interval * count <= 60
+
+
 def test_a_killed_connection_costs_the_pool_nothing(postgres: Postgres) -> None:
     with postgres.transaction() as connection:
         backend = connection.info.backend_pid

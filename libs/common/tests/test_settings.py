@@ -1,8 +1,13 @@
 """Settings come from the environment once; what is wrong is told by its variable's name, and no secret shows."""
 
+import re
+from pathlib import Path
+
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 from pydantic import Field, ValidationError
 from pydantic_settings import SettingsConfigDict
+from vesta_common.postgres import address_of
 from vesta_common.settings import EXIT_WRONG_SETTINGS, ServiceSettings, describe, load_settings
 
 URL = "postgresql://vesta:hunter2@127.0.0.1:5433/vesta"
@@ -89,3 +94,51 @@ def test_every_setting_is_described() -> None:
     assert rows["VESTA_SAMPLE_POSTGRES_URL"][1] == "required"
     assert rows["VESTA_SAMPLE_DATASETS_ADDRESS"] == ("str", "", "HOST:PORT of the datasets service")
     assert all(what for _, _, what in rows.values())
+
+
+def test_any_setting_may_be_given_as_a_file(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name, text in (
+        ("S3_SECRET_KEY", "swordfish\n"),
+        ("POSTGRES_CONNECTIONS_MAX", "5"),
+        ("POSTGRES_PASSWORD", "pass word"),
+    ):
+        (tmp_path / name).write_text(text)
+        environment.setenv(f"VESTA_SAMPLE_{name}_FILE", str(tmp_path / name))
+    found = load_settings(Settings)
+    assert found.s3_secret_key.get_secret_value() == "swordfish"
+    assert found.postgres_connections_max == 5
+    assert conninfo_to_dict(address_of(found))["password"] == "pass word"
+    assert conninfo_to_dict(address_of(found))["user"] == "vesta"
+
+
+@pytest.mark.parametrize(
+    ("twice", "words"), [(False, "cannot be read.*mount the Secret"), (True, "VESTA_SAMPLE_S3_ACCESS_KEY is set too")]
+)
+def test_a_file_that_cannot_be_the_setting_is_named(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, twice: bool, words: str
+) -> None:
+    environment.setenv("VESTA_SAMPLE_S3_ACCESS_KEY_FILE", str(tmp_path / "missing"))
+    if twice:
+        environment.setenv("VESTA_SAMPLE_S3_ACCESS_KEY", "key")
+    with pytest.raises(SystemExit) as left:
+        load_settings(Settings)
+    assert left.value.code == EXIT_WRONG_SETTINGS
+    assert re.match(f"VESTA_SAMPLE_S3_ACCESS_KEY_FILE: .*{words}", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "METRICS_PORT",
+        "POSTGRES_PORT",
+        "METRICS_SERVICE_HOST",
+        "METRICS_SERVICE_PORT_HTTP",
+        "METRICS_PORT_9000_TCP",
+        "METRICS_PORT_9000_TCP_ADDR",
+    ],
+)
+def test_the_variables_of_a_service_of_kubernetes_are_not_misspelt_settings(
+    environment: pytest.MonkeyPatch, name: str
+) -> None:
+    environment.setenv(f"VESTA_SAMPLE_{name}", "tcp://10.0.0.1:7000")
+    load_settings(Settings)

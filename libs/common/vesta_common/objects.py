@@ -76,6 +76,7 @@ class ObjectStore:
             region_name=settings.s3_region,
             aws_access_key_id=settings.s3_access_key or None,
             aws_secret_access_key=settings.s3_secret_key.get_secret_value() or None,
+            verify=settings.s3_ca_file or None,
             config=Config(
                 connect_timeout=CONNECT_TIMEOUT.total_seconds(),
                 read_timeout=READ_TIMEOUT.total_seconds(),

@@ -14,10 +14,11 @@ import psycopg
 import structlog
 from aiosql.adapters.pyformat import PyFormatAdapter
 from psycopg import errors, sql
+from psycopg.conninfo import make_conninfo
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool
 
-from vesta_common.settings import ServiceSettings
+from vesta_common.settings import EngineSettings, ServiceSettings
 
 T = TypeVar("T")
 Connection = psycopg.Connection[DictRow]
@@ -26,11 +27,21 @@ STATEMENT_TIMEOUT = timedelta(seconds=60)
 POOL_TIMEOUT = timedelta(seconds=10)
 CONNECT_TIMEOUT = timedelta(seconds=5)
 REPEATS_MAX = 8
+# A peer that vanished with its node is noticed within a minute, on both sides: the server then frees its locks.
+KEEPALIVE_IDLE = timedelta(seconds=20)
+KEEPALIVE_INTERVAL = timedelta(seconds=10)
+KEEPALIVES_MAX = 3
 MIGRATION_LOCK = 7_305_001
 _SCHEMA_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _MIGRATION_NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
 
 log = structlog.get_logger()
+
+
+def address_of(settings: EngineSettings) -> str:
+    """How to reach the database, with the password where that is set by itself."""
+    password = settings.postgres_password.get_secret_value()
+    return make_conninfo(settings.postgres_url, password=password) if password else settings.postgres_url
 
 
 class SchemaTooOldError(RuntimeError):
@@ -54,10 +65,15 @@ class Postgres:
         self.url = url
         self.schema = schema
         options = f"-c search_path={schema},public -c statement_timeout={int(STATEMENT_TIMEOUT.total_seconds() * 1000)}"
+        idle, interval = int(KEEPALIVE_IDLE.total_seconds()), int(KEEPALIVE_INTERVAL.total_seconds())
+        options += f" -c tcp_keepalives_idle={idle} -c tcp_keepalives_interval={interval} -c tcp_keepalives_count={KEEPALIVES_MAX}"
         self._arguments: dict[str, Any] = {
             "options": options,
             "application_name": f"vesta-{schema}",
             "connect_timeout": int(CONNECT_TIMEOUT.total_seconds()),
+            "keepalives_idle": idle,
+            "keepalives_interval": interval,
+            "keepalives_count": KEEPALIVES_MAX,
             "row_factory": dict_row,
         }
         self._pool: ConnectionPool[Connection] = ConnectionPool(
@@ -74,7 +90,7 @@ class Postgres:
     @classmethod
     def of(cls, settings: ServiceSettings, service: str) -> "Postgres":
         """The database that the settings name; nothing is sent yet."""
-        return cls(settings.postgres_url, settings.postgres_schema or service, settings.postgres_connections_max)
+        return cls(address_of(settings), settings.postgres_schema or service, settings.postgres_connections_max)
 
     def open(self, patience: timedelta = timedelta(minutes=5)) -> "Postgres":
         """Waits until the server answers, then opens the pool."""

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, TypeVar, get_origin
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from vesta_common.settings_files import SettingsFileError, SettingsFiles, is_service_link
 
 S = TypeVar("S", bound="EngineSettings")
 
@@ -22,14 +24,32 @@ class EngineSettings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid")
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's own signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments first, then the environment, then the files that `…_FILE` names."""
+        return init_settings, env_settings, SettingsFiles(settings_cls)
+
     postgres_url: str = Field(
         repr=False, pattern="^postgres(ql)?://", description="postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
+    )
+    postgres_password: SecretStr = Field(
+        SecretStr(""), description="the password of PostgreSQL, where it is not in the URL; replaces the one there"
     )
     s3_endpoint_url: str = Field(
         "", pattern="^(https?://.+)?$", description="the S3 endpoint, http(s)://HOST:PORT; empty for the provider's own"
     )
     s3_access_key: str = Field("", description="S3 access key id")
     s3_secret_key: SecretStr = Field(SecretStr(""), description="S3 secret access key")
+    s3_ca_file: str = Field(
+        "", description="PEM file of the authorities that sign the S3 endpoint's certificate; the system's if empty"
+    )
     s3_region: str = Field("us-east-1", description="S3 region")
     s3_bucket: str = Field("vesta", description="the bucket of the platform")
     s3_prefix: str = Field("", pattern="^(.*/)?$", description="put before every key; ends in a slash, or is empty")
@@ -107,6 +127,9 @@ def load_settings(kind: type[S]) -> S:
     """Reads the settings; leaves the process with status 2 where some are wrong, naming each by its environment variable."""
     try:
         found = kind()
+    except SettingsFileError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(EXIT_WRONG_SETTINGS)
     except ValidationError as error:
         for problem in error.errors():
             field = str(problem["loc"][0]) if problem["loc"] else ""
@@ -125,9 +148,10 @@ def load_settings(kind: type[S]) -> S:
 def _misspelt(kind: type[EngineSettings]) -> Iterator[tuple[str, str]]:
     """Variables that name none of our settings but are like one. Others may be a cluster's own, such as `…_SERVICE_HOST`."""
     names = [environment_name(kind, field) for field in kind.model_fields]
+    known = {*names, *(f"{name}_FILE" for name in names)}
     prefix = environment_name(kind, "")
     for name in sorted(os.environ):
-        if prefix and name.startswith(prefix) and name not in names:
+        if prefix and name.startswith(prefix) and name not in known and not is_service_link(name):
             yield from ((name, meant) for meant in get_close_matches(name, names, 1, ALIKE))
 
 
