@@ -48,13 +48,14 @@ test: setup  ## Runs the whole test suite against the real engines: [t=PATH]
 fuzz: setup  ## Sends random requests and messages to a platform of its own: [cases=10000] [seed=N]
 	@FUZZ_CASES=$(or $(cases),10000) FUZZ_SEED=$(seed) pytest -q tests/fuzz
 
-check: setup  ## Lints, checks types, layers and contracts; edits nothing
+check: setup  ## Lints, checks types, layers, contracts and the Helm chart; edits nothing
 	@ruff check $(PYTHON_CODE)
 	@ruff format --check $(PYTHON_CODE)
 	@mypy $(PACKAGES)
-	@mypy docs examples/turn_the_loop benchmarks  # by themselves: another generate.py is in libs/contracts
+	@mypy docs examples/turn_the_loop benchmarks deploy/helm/chart.py  # by themselves: another generate.py is in libs/contracts
 	@lint-imports
 	@cd protos && buf lint . && buf format --path vesta --diff --exit-code && buf breaking . --against released.binpb
+	@python deploy/helm/chart.py check
 
 fix: setup  ## Formats and mends what can be mended by itself
 	@ruff check --fix $(PYTHON_CODE)

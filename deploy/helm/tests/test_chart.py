@@ -1,0 +1,224 @@
+"""What holds for every pod, policy and value of the chart."""
+
+from importlib import import_module
+from typing import Any
+
+import chart
+import pytest
+import yaml
+from vesta_common.settings import environment_name
+from vesta_local.services import SERVICES
+
+CATALOGUE = chart.FOLDER.parents[1] / "protos" / "topics"
+FIXED = yaml.safe_load((chart.CHART / "files" / "services.yaml").read_text())
+MEMORY_UNITS = {"Mi": 2**20, "Gi": 2**30}
+NODE_BYTES = 16 * 2**30
+_KINDS = {"Deployment", "StatefulSet"}
+
+
+@pytest.fixture(scope="module", params=chart.PROFILES)
+def objects(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
+    """Everything that a profile installs, and the hooks of its upgrade."""
+    installed = chart.manifests(request.param)
+    there = {(it["kind"], it["metadata"]["name"]) for it in installed}
+    upgraded = chart.manifests(request.param, options=["--is-upgrade"])
+    return installed + [it for it in upgraded if (it["kind"], it["metadata"]["name"]) not in there]
+
+
+def test_every_pod_meets_the_restricted_standard(objects: list[dict[str, Any]]) -> None:
+    for name, spec in chart.pod_specs(objects):
+        security = spec["securityContext"]
+        assert security["runAsNonRoot"], name
+        assert security["runAsUser"] == 10001, name
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys(), name
+        assert not any("hostPath" in volume for volume in spec["volumes"]), name
+        for container in chart.containers(spec):
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }, name
+
+
+def test_no_pod_gets_service_links_and_few_get_a_token(objects: list[dict[str, Any]]) -> None:
+    with_token = set()
+    for name, spec in chart.pod_specs(objects):
+        assert spec["enableServiceLinks"] is False, name
+        if spec["automountServiceAccountToken"]:
+            with_token.add(name)
+    assert with_token <= {"Job/migrate-post", "Deployment/training"}
+
+
+def test_every_pod_can_write_to_a_bounded_temporary_folder(objects: list[dict[str, Any]]) -> None:
+    for name, spec in chart.pod_specs(objects):
+        empty = {volume["name"]: volume["emptyDir"] for volume in spec["volumes"] if "emptyDir" in volume}
+        assert all("sizeLimit" in volume for volume in empty.values()), name
+        for container in chart.containers(spec):
+            assert {"name": "tmp", "mountPath": "/tmp"} in container["volumeMounts"], name
+            assert {mount["name"] for mount in container["volumeMounts"]} <= {
+                *(volume["name"] for volume in spec["volumes"]),
+                "data",
+            }, name
+
+
+def test_every_container_states_what_it_requests_and_its_memory_limit(objects: list[dict[str, Any]]) -> None:
+    for name, spec in chart.pod_specs(objects):
+        for container in chart.containers(spec):
+            resources = container["resources"]
+            assert {"cpu", "memory"} <= resources["requests"].keys(), name
+            assert "memory" in resources["limits"], name
+
+
+def test_everything_that_runs_on_is_probed(objects: list[dict[str, Any]]) -> None:
+    for it in objects:
+        if it["kind"] in _KINDS:
+            for container in it["spec"]["template"]["spec"]["containers"]:
+                probes = {"startupProbe", "readinessProbe", "livenessProbe"}
+                assert probes <= container.keys(), it["metadata"]["name"]
+
+
+def test_no_password_is_in_a_variable(objects: list[dict[str, Any]]) -> None:
+    data = {value for it in objects if it["kind"] == "Secret" for value in it.get("data", {}).values()}
+    text = yaml.safe_dump([it for it in objects if it["kind"] != "Secret"])
+    assert not any(value in text for value in data)
+
+
+def test_every_selector_meets_pods_of_its_own(objects: list[dict[str, Any]]) -> None:
+    labels = [it["spec"]["template"]["metadata"]["labels"] for it in objects if it["kind"] in _KINDS]
+    for it in objects:
+        if it["kind"] == "Service":
+            assert any(it["spec"]["selector"].items() <= pod.items() for pod in labels), it["metadata"]["name"]
+
+
+def test_the_chart_calls_whom_the_platform_calls() -> None:
+    assert {name: set(it["peers"]) for name, it in FIXED.items()} == {it.name: set(it.peers) for it in SERVICES}
+
+
+def test_the_chart_scales_by_the_consumer_groups_of_the_catalogue() -> None:
+    found: dict[str, dict[str, set[str]]] = {}
+    for path in CATALOGUE.glob("*.yaml"):
+        topic = yaml.safe_load(path.read_text())
+        for consumer in topic.get("consumers") or ():
+            if "group" in consumer:
+                groups = found.setdefault(consumer["service"], {})
+                groups.setdefault(consumer["group"], set()).add(topic["topic"])
+    groups = {
+        name: {group: set(topics) for group, topics in it["groups"].items()}
+        for name, it in FIXED.items()
+        if "groups" in it
+    }
+    assert groups == found
+
+
+def allowed_calls(policies: dict[str, dict[str, Any]], direction: str) -> set[tuple[str, str]]:
+    """Pairs of a caller and whom it may call on gRPC's port, by the policies of one side."""
+    found = set()
+    side = "from" if direction == "ingress" else "to"
+    for name, policy in policies.items():
+        for rule in policy["spec"].get(direction) or ():
+            if {"port": 9000, "protocol": "TCP"} in rule.get("ports", ()):
+                for peer in rule.get(side, ()):
+                    for other in peer["podSelector"]["matchExpressions"][0]["values"]:
+                        found.add((other, name) if direction == "ingress" else (name, other))
+    return found
+
+
+@pytest.mark.parametrize("direction", ["ingress", "egress"])
+def test_policies_allow_the_calls_of_the_platform_and_no_other(direction: str) -> None:
+    policies = {it["metadata"]["name"]: it for it in chart.manifests("small") if it["kind"] == "NetworkPolicy"}
+    assert policies["deny-all"]["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    wanted = {(service.name, peer) for service in SERVICES for peer in service.peers}
+    assert allowed_calls(policies, direction) - {("test", "gateway")} == wanted
+
+
+def test_the_small_profile_fits_a_node_of_16_gb() -> None:
+    total = 0
+    for it in chart.manifests("small"):
+        if it["kind"] in _KINDS:
+            for container in it["spec"]["template"]["spec"]["containers"]:
+                limit = container["resources"]["limits"]["memory"]
+                total += int(limit[:-2]) * MEMORY_UNITS[limit[-2:]]
+    assert total < NODE_BYTES
+
+
+def test_an_airgapped_site_pulls_from_its_own_registry_alone() -> None:
+    assert all(image.startswith("registry.internal:5000/") for image in chart.images("airgapped"))
+
+
+def test_the_gpu_profile_asks_for_the_resource_that_it_is_told() -> None:
+    found = chart.manifests("gpu", options=["--set", "inference.gpu.resource=nvidia.com/mig-1g.10gb"])
+    (triton,) = (it for it in found if it["kind"] == "Deployment" and it["metadata"]["name"] == "inference")
+    spec = triton["spec"]["template"]["spec"]
+    assert spec["containers"][0]["resources"]["limits"]["nvidia.com/mig-1g.10gb"] == 1
+    assert spec["tolerations"]
+
+
+@pytest.mark.parametrize("lag", ["0", "500"])
+def test_keda_takes_the_place_of_an_autoscaler_where_it_is_there_and_a_lag_is_set(lag: str) -> None:
+    options = ["--api-versions", "keda.sh/v1alpha1", "--set", f"services.pipelining.autoscaling.lag={lag}"]
+    kinds = [
+        it["kind"]
+        for it in chart.manifests("ha", options=options)
+        if it["metadata"]["name"] == "pipelining" and it["kind"] in {"ScaledObject", "HorizontalPodAutoscaler"}
+    ]
+    assert kinds == (["ScaledObject"] if lag != "0" else ["HorizontalPodAutoscaler"])
+
+
+def test_migrations_run_before_and_after_an_upgrade() -> None:
+    jobs = {it["metadata"]["name"]: it for it in chart.manifests("ha", options=["--is-upgrade"]) if it["kind"] == "Job"}
+    events = {name: it["metadata"]["annotations"]["helm.sh/hook"] for name, it in jobs.items()}
+    assert events == {"setup": "pre-install,pre-upgrade", "migrate-post": "post-upgrade"}
+    before = jobs["setup"]["spec"]["template"]["spec"]
+    after = jobs["migrate-post"]["spec"]["template"]["spec"]
+    assert [it["args"] for it in chart.containers(before)] == [["setup"], ["migrate", "pre"]]
+    assert after["containers"][0]["args"] == ["migrate", "post"]
+
+
+WRONG_VALUES = [
+    ("services.datasets.replicas=two", "/services/datasets/replicas"),
+    ("services.datasets.replicas=0", "/services/datasets/replicas"),
+    ("services.dataset.replicas=2", "dataset"),
+    ("image.registy=x", "registy"),
+    ("image.pullPolicy=Sometimes", "/image/pullPolicy"),
+    ("log.level=loud", "/log/level"),
+    ("postgres.storage.size=10GB", "/postgres/storage/size"),
+    ("postgres.external.url=mysql://x", "/postgres/external/url"),
+    ("postgres.external.url=postgresql://vesta:secret@db/vesta", "/postgres/external/url"),
+    ("postgres.bundled=false", "postgres.external.url"),
+    ("s3.bundled=false", "s3.external.endpoint"),
+    ("s3.bucket=Vesta", "/s3/bucket"),
+    ("kafka.bundled=false", "kafka.external.bootstrap"),
+    ("kafka.external.securityProtocol=TLS", "/kafka/external/securityProtocol"),
+    ("kafka.producers.nodePort=80", "/kafka/producers/nodePort"),
+    ("kafka.producers.enabled=true", "kafka.producers.host"),
+    ("inference.gpu.resource=gpu", "/inference/gpu/resource"),
+    ("gateway.service.type=Foo", "/gateway/service/type"),
+    ("gateway.ingress.enabled=true", "gateway.ingress.host"),
+    ("networkPolicy.apiServer.cidrs={here}", "/networkPolicy/apiServer/cidrs"),
+    ("services.serving.resources.limits.memory=1 GB", "/services/serving/resources/limits/memory"),
+]
+
+
+@pytest.mark.parametrize(("value", "named"), WRONG_VALUES, ids=[value for value, _ in WRONG_VALUES])
+def test_a_wrong_value_is_refused_by_its_name(value: str, named: str) -> None:
+    with pytest.raises(chart.ChartError, match=named.replace(".", r"\.")):
+        chart.rendered(options=["--set", value])
+
+
+def test_a_misspelt_field_of_a_manifest_is_found() -> None:
+    text = chart.rendered("small").replace("periodSeconds:", "periodSecond:")
+    assert any("periodSecond" in fault for fault in chart.schema_faults(text, chart.KUBERNETES_VERSIONS[0]))
+
+
+def test_every_variable_of_a_service_is_one_of_its_settings() -> None:
+    for it in chart.manifests("small"):
+        name = it["metadata"]["name"]
+        if it["kind"] == "Deployment" and name in FIXED:
+            kind = import_module(f"vesta_{name}.settings").Settings
+            known = {environment_name(kind, field) for field in kind.model_fields}
+            (container,) = it["spec"]["template"]["spec"]["containers"]
+            given = {variable["name"] for variable in container["env"]}
+            assert {variable for variable in given if variable.removesuffix("_FILE") not in known} == set(), name
+            required = {environment_name(kind, field) for field, of in kind.model_fields.items() if of.is_required()}
+            assert required <= given | {variable.removesuffix("_FILE") for variable in given}, name

@@ -1,0 +1,52 @@
+"""Waits until every Deployment of the release runs its newest pods alone, asking the API server as the pod's service account."""
+
+import json
+import os
+import ssl
+import sys
+import time
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+POLL_SECONDS = 2
+
+
+def deployments():
+    """The Deployments of the release, as the API server describes them."""
+    namespace = (ACCOUNT / "namespace").read_text()
+    query = urllib.parse.urlencode({"labelSelector": os.environ["SELECTOR"]})
+    address = f"https://kubernetes.default.svc/apis/apps/v1/namespaces/{namespace}/deployments?{query}"
+    headers = {"Authorization": f"Bearer {(ACCOUNT / 'token').read_text()}"}
+    trust = ssl.create_default_context(cafile=str(ACCOUNT / "ca.crt"))
+    with urllib.request.urlopen(urllib.request.Request(address, headers=headers), context=trust, timeout=10) as answer:
+        return json.load(answer)["items"]
+
+
+def is_rolled_out(deployment):
+    """Whether all wanted pods are new and available, and none of the old ones is left."""
+    wanted, status = deployment["spec"]["replicas"], deployment.get("status", {})
+    is_seen = status.get("observedGeneration", 0) >= deployment["metadata"]["generation"]
+    counts = [status.get(name, 0) for name in ("replicas", "updatedReplicas", "availableReplicas")]
+    return is_seen and counts == [wanted] * 3 and not status.get("terminatingReplicas")
+
+
+def main():
+    """Ends with status 1, naming the Deployments that are late."""
+    end = time.monotonic() + int(os.environ["TIMEOUT_SECONDS"])
+    while True:
+        try:
+            late = [item["metadata"]["name"] for item in deployments() if not is_rolled_out(item)]
+        except OSError as error:
+            late = [f"the API server does not answer: {error}"]
+        if not late:
+            return
+        if time.monotonic() > end:
+            sys.exit(f"not rolled out: {', '.join(late)}; see `kubectl describe deployment`, then upgrade again")
+        print(f"waiting for {', '.join(late)}", flush=True)
+        time.sleep(POLL_SECONDS)
+
+
+if __name__ == "__main__":
+    main()

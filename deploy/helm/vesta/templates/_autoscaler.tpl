@@ -1,0 +1,58 @@
+{{/*
+An autoscaler on the processor and, where KEDA is installed and `lag` is set, on the events that wait in Kafka:
+(dict "root" $ "component" NAME "it" VALUES "groups" MAP of consumer group to topics).
+*/}}
+{{- define "vesta.autoscaler" }}
+{{- $keda := and (.root.Capabilities.APIVersions.Has "keda.sh/v1alpha1") .it.autoscaling.lag .groups }}
+{{- if $keda }}
+---
+apiVersion: keda.sh/v1alpha1
+kind: ScaledObject
+metadata:
+  name: {{ .component }}
+  labels:
+    {{- include "vesta.labels" . | nindent 4 }}
+spec:
+  scaleTargetRef: {name: {{ .component }}}
+  minReplicaCount: {{ .it.autoscaling.minReplicas }}
+  maxReplicaCount: {{ .it.autoscaling.maxReplicas }}
+  triggers:
+    - type: cpu
+      metricType: Utilization
+      metadata: {value: {{ .it.autoscaling.cpuPercent | toString | quote }}}
+    {{- $root := .root }}
+    {{- $lag := .it.autoscaling.lag }}
+    {{- range $group, $topics := .groups }}
+    {{- range $topics }}
+    - type: kafka
+      metadata:
+        bootstrapServers: {{ include "vesta.kafkaBootstrap" $root | quote }}
+        consumerGroup: {{ $group }}
+        topic: {{ . }}
+        lagThreshold: {{ $lag | toString | quote }}
+      {{- if not $root.Values.kafka.bundled }}
+      authenticationRef: {name: kafka}
+      {{- end }}
+    {{- end }}
+    {{- end }}
+{{- else }}
+---
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata:
+  name: {{ .component }}
+  labels:
+    {{- include "vesta.labels" . | nindent 4 }}
+spec:
+  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: {{ .component }}}
+  minReplicas: {{ .it.autoscaling.minReplicas }}
+  maxReplicas: {{ .it.autoscaling.maxReplicas }}
+  metrics:
+    - type: Resource
+      resource:
+        name: cpu
+        target: {type: Utilization, averageUtilization: {{ .it.autoscaling.cpuPercent }}}
+  behavior:
+    scaleDown: {stabilizationWindowSeconds: 300}
+{{- end }}
+{{- end }}
