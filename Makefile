@@ -28,8 +28,8 @@ demo: setup  ## Runs the platform and turns the loop on real photographs: [data=
 
 ##@ Run it
 .PHONY: up down status logs
-up: setup  ## Starts the whole platform and waits until all of it is healthy
-	@python -m vesta_local up
+up: setup  ## Starts the whole platform and waits until all of it is healthy: [replicas=N] of each service and of Triton
+	@python -m vesta_local up $(if $(replicas),--replicas $(replicas))
 
 down: setup  ## Stops the whole platform; what it knows stays in .vesta/
 	@python -m vesta_local down
@@ -70,7 +70,7 @@ verify: setup  ## Generates again what is generated, and fails on a difference
 	  diff -r -x __pycache__ "$$before/vesta_contracts" libs/contracts/vesta_contracts; \
 	  diff -r -x __pycache__ "$$before/docs" docs
 
-bench: setup  ## Measures speed and memory as ratios, prints a table, writes .vesta/bench/report.json: [only=start,ingest,loop,overload,labels]
+bench: setup  ## Measures speed and memory as ratios, prints a table, writes .vesta/bench/report.json: [only=start,ingest,loop,overload,replicas,labels]
 	@PYTHONPATH=examples/turn_the_loop python benchmarks/run.py $(if $(only),--only $(only))
 
 ##@ Set it up

@@ -14,6 +14,7 @@ import ingest
 import label_saving
 import loop
 import overload
+import replicas
 import serving
 import start
 from figures import Figure
@@ -23,7 +24,7 @@ from vesta import Vesta
 from vesta_local.testing import running_platform
 
 PORT_BLOCK = 5
-GROUPS = ("ingest", "loop", "overload", "start", "labels")
+GROUPS = ("ingest", "loop", "overload", "start", "replicas", "labels")
 
 console = Console(soft_wrap=True)
 
@@ -76,6 +77,8 @@ def _measured(groups: list[str]) -> Iterator[Figure]:
                     yield from overload.measure(owner, platform)
             if "start" in groups:  # last, so that it is that of a platform in use
                 yield from start.measure(platform)
+    if "replicas" in groups:
+        yield from replicas.measure(PORT_BLOCK)
     if "labels" in groups:
         yield from label_saving.measure()
 

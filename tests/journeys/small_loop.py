@@ -97,7 +97,7 @@ class SmallLoop:
 
 def set_up(platform: WholePlatform, samples: Path, *, images_per_class: int, budget: int, batch: int) -> SmallLoop:
     """Imports digits, labels the test side, hires experts, starts a loop."""
-    address = platform.addresses["gateway_grpc"]
+    address = platform.home.addresses("gateway_grpc")
     owner = Vesta(address, platform.owner_key)
     digits, unused = _some_digits(samples, images_per_class)
     made = world.set_up(owner, platform.home.inbox, digits, f"t{new_id()}", test_share=0.25)

@@ -40,9 +40,14 @@ def cli(context: click.Context, home: Path) -> None:
 
 @cli.command()
 @click.option("--only", default="", help="Start these programs alone, separated by commas.")
+@click.option(
+    "--replicas", type=int, default=None, help="How many of each service and of Triton; as before without it."
+)
 @click.pass_obj
-def up(home: Home, only: str) -> None:
+def up(home: Home, only: str, replicas: int | None) -> None:
     """Start everything that does not run, and wait until it is healthy."""
+    if replicas is not None:
+        home.choose_replicas(replicas)
     platform = Platform(home, [name for name in only.split(",") if name])
     begun = time.monotonic()
     with console.status("starting …"):

@@ -33,6 +33,9 @@ USUAL_PORTS = {
     **{name: 7001 + index for index, name in enumerate(_SERVICES)},
     **{f"{name}_metrics": 7101 + index for index, name in enumerate(_SERVICES)},
 }
+REPLICATED = (*_SERVICES, "gateway", "inference")
+"""The programs that may have replicas; the second one of datasets is `datasets-2`, with doors of its own."""
+REPLICAS_MAX = 9
 # SeaweedFS listens for gRPC ten thousand above each of its ports.
 TWIN_OFFSET = 10_000
 _TWINNED = {"objects", "objects_master", "objects_volume", "objects_filer", "objects_admin"}
@@ -144,13 +147,52 @@ class Home:
         return ",".join(self.source_keys_path.read_text().split())
 
     @property
+    def replicas(self) -> int:
+        """How many of each service and of Triton run, as was last chosen; one where nobody did."""
+        return int(self._replicas_path.read_text()) if self._replicas_path.exists() else 1
+
+    def choose_replicas(self, count: int) -> None:
+        """Chooses it, for the next start.
+
+        Raises:
+            RuntimeError: there cannot be so many.
+        """
+        if not 1 <= count <= REPLICAS_MAX:
+            raise RuntimeError(f"{count} replicas cannot be; choose from 1 to {REPLICAS_MAX}")
+        self._replicas_path.write_text(f"{count}\n")
+        self.__dict__.pop("ports", None)
+
+    def replicas_of(self, name: str) -> list[str]:
+        """The programs that a word stands for: `datasets`, `datasets-2`, …"""
+        if name not in REPLICATED:
+            return [name]
+        return [name, *(f"{name}-{number}" for number in range(2, self.replicas + 1))]
+
+    @property
+    def _replicas_path(self) -> Path:
+        return self.run / "replicas"
+
+    @property
+    def _usual_ports(self) -> dict[str, int]:
+        """With the doors of replicas, which lie above all others."""
+        doors = [
+            f"{replica}{door.removeprefix(name)}"
+            for name in REPLICATED
+            for replica in self.replicas_of(name)[1:]
+            for door in self.usual_ports
+            if door == name or door.startswith(f"{name}_")
+        ]
+        first = max(self.usual_ports.values(), default=0) + 1
+        return {**self.usual_ports, **{door: first + index for index, door in enumerate(doors)}}
+
+    @property
     def _ports_path(self) -> Path:
         return self.run / "ports.json"
 
     @cached_property
     def ports(self) -> dict[str, int]:
         """The port of each door, as chosen when the platform was last started; the usual one where it never was."""
-        return {**self.usual_ports, **self._known_ports()}
+        return {**self._usual_ports, **self._known_ports()}
 
     def choose_ports(self) -> dict[str, int]:
         """Chooses a free port for each door: the last one, else the usual one, else one above. Only for a platform that is down.
@@ -167,7 +209,7 @@ class Home:
             RuntimeError: none of two thousand is free.
         """
         known = self._known_ports()
-        return self.ports if known.keys() >= self.usual_ports.keys() else self._choose(known, {})
+        return self.ports if known.keys() >= self._usual_ports.keys() else self._choose(known, {})
 
     def _known_ports(self) -> dict[str, int]:
         return dict(json.loads(self._ports_path.read_text())) if self._ports_path.exists() else {}
@@ -175,7 +217,7 @@ class Home:
     def _choose(self, kept: dict[str, int], last: dict[str, int]) -> dict[str, int]:
         taken = {door for name, port in kept.items() for door in _doors(port, name in _TWINNED)}
         chosen = dict(kept)
-        for name, usual in self.usual_ports.items():
+        for name, usual in self._usual_ports.items():
             if name not in chosen:
                 candidates = [last.get(name, usual), *range(usual, usual + PORT_TRIES)]
                 chosen[name] = _pick(candidates, taken, name in _TWINNED)
@@ -187,6 +229,11 @@ class Home:
     def address(self, name: str) -> str:
         """HOST:PORT of a program's door."""
         return f"{HOST}:{self.ports[name]}"
+
+    def addresses(self, name: str) -> str:
+        """HOST:PORT of every replica of a program, separated by commas; of its other doors likewise, such as `gateway_grpc`."""
+        program, _, door = name.partition("_")
+        return ",".join(self.address(f"{replica}_{door}" if door else replica) for replica in self.replicas_of(program))
 
     def write_addresses(self) -> Path:
         """Writes `run/addresses.json`, which the demo, the command line and the tests read."""

@@ -1,6 +1,7 @@
 """The whole platform: starts it in order, waits until it is healthy, tells how it is, stops it."""
 
 import re
+import signal
 import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from vesta_local.supervisor import ExitCounter, ProcessState, Supervisor, memory
 
 ENGINES = ("postgres", "objects", "events", "inference", "retention", storage.NAME)
 # Services first, then the engines, and last the one on which two others keep what they have.
-STOP_ORDER = ((*services.NAMES, "retention", storage.NAME), ("events", "inference", "postgres"), ("objects",))
+_STOP_ORDER = ((*services.NAMES, "retention", storage.NAME), ("events", "inference", "postgres"), ("objects",))
 HEALTH_DEADLINE = timedelta(seconds=300)
 # What exits so often while it is waited for is reported at once.
 EXITS_MAX = 3
@@ -49,7 +50,7 @@ class Platform:
     """A platform in its home.
 
     Args:
-        only: the programs to start; all where empty.
+        only: the programs to start, with all their replicas; all where empty.
         bound: whether it is to end when this process does, as a test's is.
 
     Raises:
@@ -68,14 +69,20 @@ class Platform:
         unknown = [name for name in only if name not in known]
         if unknown:
             raise RuntimeError(f"there is no {', '.join(unknown)}; there are {', '.join(known)}")
-        self.names = tuple(name for name in known if not only or name in only)
+        self._chosen = tuple(name for name in known if not only or name in only)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The programs that it starts, replicas among them."""
+        return tuple(replica for name in self._chosen for replica in self.home.replicas_of(name))
 
     @property
     def programs(self) -> dict[str, Program]:
         """Every program there is, by name, as the ports stand."""
         home = self.home
-        engines = [engine.program(home) for engine in (postgres, objects, events, inference, retention, storage)]
-        return {program.name: program for program in [*engines, *services.programs(home)]}
+        engines = [engine.program(home) for engine in (postgres, objects, events, retention, storage)]
+        tritons = [inference.program(home, name) for name in home.replicas_of("inference")]
+        return {program.name: program for program in [*engines, *tritons, *services.programs(home)]}
 
     def up(self, say: Say = _silent, deadline: timedelta = HEALTH_DEADLINE) -> None:
         """Starts what does not run and waits until all of it is healthy.
@@ -84,7 +91,7 @@ class Platform:
             RuntimeError: a package is not installed, a program has exited three times, or is not healthy in time; shows the end
                 of its log.
         """
-        missing = [name for name in self.names if name in services.missing_packages()]
+        missing = [name for name in self._chosen if name in services.missing_packages()]
         if missing:
             packages = ", ".join(f"vesta_{name}" for name in missing)
             raise RuntimeError(f"not installed: {packages}; `make setup` installs every service")
@@ -120,7 +127,7 @@ class Platform:
             branches = [pool.submit(self._bring_up_postgres, end, say), pool.submit(self._bring_up_objects, end, say)]
             for branch in branches:
                 branch.result()
-        self._bring_up([name for name in self.names if name not in ENGINES], end, say)
+        self._bring_up([name for name in self.names if name.partition("-")[0] not in ENGINES], end, say)
 
     def _bring_up_postgres(self, end: float, say: Say) -> None:
         if "postgres" in self.names:
@@ -132,7 +139,8 @@ class Platform:
             self._bring_up(["objects"], end, say)
             setup.set_up_objects(admin_settings(self.home))
             objects.finish(self.home)
-        self._bring_up([name for name in ("events", "inference") if name in self.names], end, say)
+        waited = ("events", *self.home.replicas_of("inference"))
+        self._bring_up([name for name in waited if name in self.names], end, say)
         if "events" in self.names:
             setup.set_up_topics(admin_settings(self.home))
         if "retention" in self.names:
@@ -149,23 +157,32 @@ class Platform:
         """Stops everything, also what a killed supervisord left behind; False where nothing ran."""
         with self.home.lock():
             stopped = (
-                self.supervisor.stop(STOP_ORDER) if self.supervisor.is_running() else self.supervisor.end_orphans()
+                self.supervisor.stop(self._stop_order())
+                if self.supervisor.is_running()
+                else self.supervisor.end_orphans()
             )
             objects.forget(self.home)
             self.home.forget_sockets()
             return stopped
 
-    def restart(self, name: str) -> None:
-        """Kills a program and waits until it is healthy again.
+    def _stop_order(self) -> list[list[str]]:
+        """By what supervisord knows: of replicas, there may have been more when it was started."""
+        running = [state.name for state in self.supervisor.states()]
+        return [[name for name in running if name.partition("-")[0] in group] for group in _STOP_ORDER]
+
+    def restart(self, *names: str, gracefully: bool = False) -> None:
+        """Kills programs, or asks them to end, and waits until all are healthy again.
 
         Raises:
-            RuntimeError: it is not in time; shows the end of its log.
+            RuntimeError: one is not in time; shows the end of its log.
         """
-        killed = self.supervisor.kill(name)
+        with_signal = signal.SIGTERM if gracefully else signal.SIGKILL
+        before = {name: self.supervisor.kill(name, with_signal) for name in names}
         end = time.monotonic() + HEALTH_DEADLINE.total_seconds()
-        while self.supervisor.pid(name) in (0, killed) and time.monotonic() < end:
-            time.sleep(_POLL_SECONDS)
-        self._await([name], end, _silent)
+        for name, pid in before.items():
+            while self.supervisor.pid(name) in (0, pid) and time.monotonic() < end:
+                time.sleep(_POLL_SECONDS)
+        self._await(names, end, _silent)
 
     def rows(self) -> list[Row]:
         """How every program is, in the order in which they start; the supervisor itself comes last."""

@@ -44,9 +44,9 @@ _BEHIND_THE_GATEWAY = (
             "SECRET_KEYS": "{source_keys}",
         },
     ),
-    Service("datasets", peers=("connection",), settings={"WORK_FOLDER": "{data}/datasets"}),
+    Service("datasets", peers=("connection",), settings={"WORK_FOLDER": "{data}/{replica}"}),
     Service("annotation", peers=("datasets",)),
-    Service("training", peers=("datasets", "serving"), settings={"WORK_FOLDER": "{data}/training"}),
+    Service("training", peers=("datasets", "serving"), settings={"WORK_FOLDER": "{data}/{replica}"}),
     Service("serving", peers=("datasets", "training"), settings={"TRITON_ADDRESS": "{inference}"}),
     Service("pipelining", peers=("serving", "connection"), settings={"KAFKA_FETCH_WAIT_MS": str(FRAME_FETCH_WAIT_MS)}),
     Service("conductor", peers=("datasets", "annotation", "training", "serving", "connection", "pipelining")),
@@ -57,8 +57,8 @@ SERVICES = (
         "gateway",
         peers=tuple(service.name for service in _BEHIND_THE_GATEWAY),
         settings={
-            "REST_ADDRESS": "{gateway}",
-            "GRPC_ADDRESS": "{gateway_grpc}",
+            "REST_ADDRESS": "{own}",
+            "GRPC_ADDRESS": "{own_grpc}",
             "OWNER_KEY_SHA256": "{owner_key_sha256}",
             "WHEELS_FOLDER": "{wheels}",
             "KAFKA_FETCH_WAIT_MS": "2000",  # to follow every topic costs; half a second is soon enough for people
@@ -72,25 +72,31 @@ _PROCESS = {"MALLOC_ARENA_MAX": "2", "OMP_NUM_THREADS": "2", "PYTHONUNBUFFERED":
 
 
 def programs(home: Home) -> list[Program]:
-    """Every service, the gateway last."""
+    """Every replica of every service, the gateway last."""
     return [
         Program(
-            name=service.name,
+            name=replica,
             command=[sys.executable, "-X", mark_option(home), "-m", f"vesta_{service.name}"],
-            address=home.address(service.name),
-            is_healthy=_health_check(home, service.name),
-            environment={**environment(home, service.name), **_PROCESS},
+            address=home.address(replica),
+            is_healthy=_health_check(home, replica),
+            environment={**environment(home, replica), **_PROCESS},
             directory=home.run,
         )
         for service in SERVICES
+        for replica in home.replicas_of(service.name)
     ]
 
 
-def environment(home: Home, name: str) -> dict[str, str]:
-    """The settings of one service, by environment variable."""
+def environment(home: Home, replica: str) -> dict[str, str]:
+    """The settings of one service, or of a replica such as `datasets-2`, by environment variable."""
+    name = replica.partition("-")[0]
     service = _BY_NAME[name]
     words = {
         **{door: home.address(door) for door in home.ports},
+        "own": home.address(replica),
+        "own_grpc": home.address(f"{replica}_grpc") if name == "gateway" else "",
+        "inference": home.addresses("inference"),
+        "replica": replica,
         "inbox": home.inbox,
         "data": home.data,
         "owner_key_sha256": home.owner_key_sha256,
@@ -98,8 +104,8 @@ def environment(home: Home, name: str) -> dict[str, str]:
         "wheels": wheels.FOLDER,
     }
     settings = {
-        "LISTEN_ADDRESS": home.address(name),
-        "METRICS_ADDRESS": home.address(f"{name}_metrics"),
+        "LISTEN_ADDRESS": home.address(replica),
+        "METRICS_ADDRESS": home.address(f"{replica}_metrics"),
         "POSTGRES_URL": postgres.url(home),
         "S3_ENDPOINT_URL": objects.endpoint(home),
         "S3_ACCESS_KEY": home.secrets["s3_access_key"],
@@ -107,16 +113,16 @@ def environment(home: Home, name: str) -> dict[str, str]:
         "STORAGE_PATH": str(home.data),
         "KAFKA_BOOTSTRAP": home.address("events"),
         "KAFKA_FETCH_WAIT_MS": str(FETCH_WAIT_MS),
-        **{f"{peer.upper()}_ADDRESS": home.address(peer) for peer in service.peers},
+        **{f"{peer.upper()}_ADDRESS": home.addresses(peer) for peer in service.peers},
         **{setting: value.format(**words) for setting, value in service.settings.items()},
     }
     return {f"VESTA_{name.upper()}_{setting}": value for setting, value in settings.items()}
 
 
-def _health_check(home: Home, name: str) -> Callable[[], bool]:
-    if name == "gateway":
-        return partial(is_answering, home.address(name), "/healthz/ready")
-    return partial(is_serving, home.address(name))
+def _health_check(home: Home, replica: str) -> Callable[[], bool]:
+    if replica.startswith("gateway"):
+        return partial(is_answering, home.address(replica), "/healthz/ready")
+    return partial(is_serving, home.address(replica))
 
 
 def missing_packages() -> list[str]:

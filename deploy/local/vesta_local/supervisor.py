@@ -145,11 +145,11 @@ class Supervisor:
         """The process of supervisord itself."""
         return int(self._proxy.getPID())
 
-    def kill(self, name: str) -> int:
-        """Kills a program's process with -9; supervisord starts it again. Answers the pid that died, 0 where none ran."""
+    def kill(self, name: str, with_signal: signal.Signals = signal.SIGKILL) -> int:
+        """Kills a program's process, or asks it to end; supervisord starts it again. Answers its pid, 0 where none ran."""
         pid = self.pid(name)
         if pid:
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, with_signal)
         return pid
 
     def stop(self, order: Sequence[Sequence[str]]) -> bool:

@@ -114,10 +114,12 @@ def _keep_logs_of_failure(session: pytest.Session, home: Home) -> None:
 
 
 @contextmanager
-def running_platform(block: int, only: tuple[str, ...] = ()) -> Iterator[Platform]:
+def running_platform(block: int, only: tuple[str, ...] = (), replicas: int = 1) -> Iterator[Platform]:
     """A platform, or part of one, in a folder of its own that is gone afterwards."""
     folder = scratch_folder()
-    found = Platform(Home(folder, ports(block)), only, bound=True)
+    home = Home(folder, ports(block))
+    home.choose_replicas(replicas)
+    found = Platform(home, only, bound=True)
     try:
         found.up()
         yield found

@@ -17,6 +17,8 @@ from vesta_common.server import TAKES_CALLS
 
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 CALL_TIMEOUT_SECONDS = 30.0
+RECONNECT_BACKOFF_MAX_MS = 500
+"""Shorter than a peer drains: a replica that came back is connected to before the next one stops taking calls."""
 RESOLVE_INTERVAL_MIN_MS = 5_000
 """A name is resolved again when a connection ends, and no more often than this; gRPC's own 30 s would keep calls from a new pod."""
 BALANCED = {"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": TAKES_CALLS}}
@@ -52,7 +54,7 @@ def open_channel(address: str, service: str) -> grpc.Channel:
         ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
         ("grpc.service_config", _SERVICE_CONFIGURATION),
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", 2_000),
+        ("grpc.max_reconnect_backoff_ms", RECONNECT_BACKOFF_MAX_MS),
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.dns_min_time_between_resolutions_ms", RESOLVE_INTERVAL_MIN_MS),

@@ -29,6 +29,7 @@ from vesta_gateway.backends import Backend, RemoteBackend
 from vesta_gateway.bodies import BodyLimits
 from vesta_gateway.calls import Calls, Limits
 from vesta_gateway.contracts import all_rpcs
+from vesta_gateway.forwarded import Proxies
 from vesta_gateway.grpc_door import GrpcDoor
 from vesta_gateway.journal import Journal
 from vesta_gateway.limits import ByteBudget, Slots, TokenBuckets
@@ -96,7 +97,7 @@ class Gateway:
             )
         self._rest = RestServer(app, settings.rest_address, tls, settings.trusted_proxies, STOP_GRACE)
         self._grpc = GrpcServer(
-            GrpcDoor(rpcs, calls, journal, bodies),
+            GrpcDoor(rpcs, calls, journal, bodies, Proxies(settings.trusted_proxies)),
             sorted({rpc.descriptor.containing_service.full_name for rpc in rpcs}),
             settings.grpc_address,
             tls,

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import grpc
 from vesta_common.addresses import target_of
-from vesta_common.client import BALANCED, RESOLVE_INTERVAL_MIN_MS
+from vesta_common.client import BALANCED, RECONNECT_BACKOFF_MAX_MS, RESOLVE_INTERVAL_MIN_MS
 from vesta_common.errors import Unavailable
 
 from vesta_gateway.contracts import Rpc, all_rpcs
@@ -41,7 +41,7 @@ _OPTIONS = (
     ("grpc.service_config", _service_configuration()),
     ("grpc.dns_min_time_between_resolutions_ms", RESOLVE_INTERVAL_MIN_MS),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.max_reconnect_backoff_ms", RECONNECT_BACKOFF_MAX_MS),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.use_local_subchannel_pool", 1),
 )

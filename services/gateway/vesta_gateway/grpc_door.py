@@ -18,10 +18,12 @@ from vesta_common.errors import InvalidArgument
 from vesta_gateway.bodies import BodyLimits, check_size
 from vesta_gateway.calls import Calls, read_message
 from vesta_gateway.contracts import Rpc
+from vesta_gateway.forwarded import Proxies
 from vesta_gateway.journal import Entry, Journal
 from vesta_gateway.patience import until_sent, until_taken
 from vesta_gateway.problems import DETAILS_KEY, status_of
 
+FORWARDED = "x-forwarded-for"
 Context = grpc.aio.ServicerContext[bytes, bytes]
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -29,11 +31,14 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 class GrpcDoor(grpc.GenericRpcHandler):
     """Answers the RPCs of the contracts; others are UNIMPLEMENTED."""
 
-    def __init__(self, rpcs: Sequence[Rpc], calls: Calls, journal: Journal, limits: BodyLimits) -> None:
+    def __init__(
+        self, rpcs: Sequence[Rpc], calls: Calls, journal: Journal, limits: BodyLimits, proxies: Proxies
+    ) -> None:
         self._rpcs = {rpc.path: rpc for rpc in rpcs}
         self._calls = calls
         self._journal = journal
         self._limits = limits
+        self._proxies = proxies
         self._handlers: dict[str, Any] = {}
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
@@ -55,7 +60,7 @@ class GrpcDoor(grpc.GenericRpcHandler):
         start = time.perf_counter()
         headers = _headers_of(context)
         with trace.span(rpc.path, headers), ExitStack() as held:
-            entry = self._journal.begin("grpc", rpc.path, _address_of(context), start)
+            entry = self._journal.begin("grpc", rpc.path, self._address_of(context), start)
             try:
                 session = await self._calls.enter(headers, entry.address)
                 entry.caller = session.caller.member
@@ -76,7 +81,7 @@ class GrpcDoor(grpc.GenericRpcHandler):
         start = time.perf_counter()
         headers = _headers_of(context)
         with trace.span(rpc.path, headers), ExitStack() as held:
-            entry = self._journal.begin("grpc", rpc.path, _address_of(context), start)
+            entry = self._journal.begin("grpc", rpc.path, self._address_of(context), start)
             try:
                 session = await self._calls.enter(headers, entry.address)
                 entry.caller = session.caller.member
@@ -104,6 +109,12 @@ class GrpcDoor(grpc.GenericRpcHandler):
         entry.end(code_pb2.Code.Name(status.code), error)
         details = ((DETAILS_KEY, status.SerializeToString()),)
         await context.abort(_CODES[status.code], status.message, details)
+
+    def _address_of(self, context: Context) -> str:
+        """Where a call comes from, without the port: `ipv4:10.0.0.7:4711` is `10.0.0.7`, and behind a proxy what that says."""
+        peer = context.peer().partition(":")[2].rpartition(":")[0].strip("[]")
+        metadata = context.invocation_metadata() or ()
+        return self._proxies.client_of(peer, [str(value) for key, value in metadata if key == FORWARDED])
 
     async def _first(self, requests: AsyncIterator[bytes]) -> bytes:
         raw = await self._next(requests)
@@ -133,11 +144,6 @@ class GrpcDoor(grpc.GenericRpcHandler):
             yield
         finally:
             self._limits.budget.give_back(len(raw))
-
-
-def _address_of(context: Context) -> str:
-    """Where a call comes from, without the port: `ipv4:10.0.0.7:4711` is `10.0.0.7`."""
-    return context.peer().partition(":")[2].rpartition(":")[0].strip("[]")
 
 
 def _headers_of(context: Context) -> dict[str, str]:

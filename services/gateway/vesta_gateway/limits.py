@@ -1,4 +1,7 @@
-"""What one key, one address and all callers together may ask for. What is beyond is refused at once, so that the rest stays quick."""
+"""What one key, one address and all callers together may ask for. What is beyond is refused at once, so that the rest stays quick.
+
+All of it counts what this process sees: N replicas of the gateway allow N times as much.
+"""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -56,7 +59,7 @@ class TokenBuckets:
     def _refusal(self, left: float) -> ResourceExhausted:
         wait = timedelta(seconds=(1 - left) / self._per_second)
         return ResourceExhausted(
-            f"more than {self._per_second:g} {self._what} a second; slow down and try again",
+            f"more than {self._per_second:g} {self._what} a second at this replica of the gateway; slow down and try again",
             reason="RATE_LIMITED",
             retry_after=wait,
         )
@@ -87,7 +90,7 @@ class Slots:
         if self.total >= self._total_max or mine >= self._per_key_max:
             limit = self._total_max if self.total >= self._total_max else self._per_key_max
             raise ResourceExhausted(
-                f"more than {limit} {self._what} at once; try again in a moment",
+                f"more than {limit} {self._what} at once at this replica of the gateway; try again in a moment",
                 reason="CONCURRENCY_LIMITED",
                 retry_after=RETRY_AFTER,
             )

@@ -3,11 +3,13 @@
 from datetime import timedelta
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 from vesta_common import idempotency
 from vesta_common.addresses import PeerAddress
 from vesta_common.settings import ServiceSettings
+
+from vesta_gateway.forwarded import Proxies
 
 _MIB = 1024 * 1024
 
@@ -22,7 +24,9 @@ class Settings(ServiceSettings):
     tls_certificate: Path | None = Field(None, description="PEM file of the certificate chain; plain HTTP without it")
     tls_key: Path | None = Field(None, description="PEM file of the certificate's key")
     trusted_proxies: str = Field(
-        "", description="addresses whose X-Forwarded-* headers are believed, separated by commas"
+        "",
+        description="IP addresses and networks of proxies, separated by commas, whose X-Forwarded-For is believed at both doors, and "
+        "X-Forwarded-Proto over REST; * for everybody's. Without it all clients behind a proxy count as one",
     )
     wheels_folder: Path | None = Field(
         None, description="folder of the Python wheels that are offered at /simple/; none are without it"
@@ -40,26 +44,44 @@ class Settings(ServiceSettings):
     owner_key_sha256: str = Field(
         pattern="^[0-9a-f]{64}$", description="SHA-256 of the platform owner's key, 64 hex digits"
     )
-    key_cache: timedelta = Field(timedelta(seconds=5), description="for how long a key that was looked up is believed")
-
-    requests_per_second: float = Field(2000, gt=0, description="requests a second of one key")
-    requests_burst: int = Field(4000, ge=1, description="requests of one key that may come at once")
-    refusals_per_second: float = Field(10, gt=0, description="unauthenticated requests a second of one address")
-    refusals_burst: int = Field(100, ge=1, description="unauthenticated requests of one address that may come at once")
-    concurrent_requests_max: int = Field(512, ge=1, description="requests under way at once")
-    concurrent_requests_per_key_max: int = Field(256, ge=1, description="requests of one key under way at once")
-    concurrent_transfers_max: int = Field(256, ge=1, description="uploads and downloads under way at once")
-    concurrent_transfers_per_key_max: int = Field(
-        8, ge=1, description="uploads and downloads of one key under way at once; each holds a thread of a service"
+    key_cache: timedelta = Field(
+        timedelta(seconds=5),
+        description="for how long a key that was looked up is believed: a key that is revoked, or a role that changes, counts at once "
+        "at the replica that did it, and after this time at most at the others",
     )
-    concurrent_watchers_max: int = Field(1000, ge=1, description="watchers of events at once")
-    concurrent_watchers_per_key_max: int = Field(200, ge=1, description="watchers of one key at once")
+
+    requests_per_second: float = Field(
+        2000,
+        gt=0,
+        description="requests a second of one key, at each replica of the gateway: N replicas allow N times as many",
+    )
+    requests_burst: int = Field(4000, ge=1, description="requests of one key that may come at once, at each replica")
+    refusals_per_second: float = Field(
+        10, gt=0, description="unauthenticated requests a second of one address, at each replica"
+    )
+    refusals_burst: int = Field(
+        100, ge=1, description="unauthenticated requests of one address that may come at once, at each replica"
+    )
+    concurrent_requests_max: int = Field(512, ge=1, description="requests under way at once, at each replica")
+    concurrent_requests_per_key_max: int = Field(
+        256, ge=1, description="requests of one key under way at once, at each replica"
+    )
+    concurrent_transfers_max: int = Field(
+        256, ge=1, description="uploads and downloads under way at once, at each replica"
+    )
+    concurrent_transfers_per_key_max: int = Field(
+        8,
+        ge=1,
+        description="uploads and downloads of one key under way at once, at each replica; each holds a thread of a service",
+    )
+    concurrent_watchers_max: int = Field(1000, ge=1, description="watchers of events at once, at each replica")
+    concurrent_watchers_per_key_max: int = Field(200, ge=1, description="watchers of one key at once, at each replica")
     request_bytes_max: int = Field(
         64 * _MIB, ge=1024, description="size of a request that is not streamed, or of one message"
     )
     upload_bytes_max: int = Field(16 * 1024 * _MIB, ge=1024, description="size of a streamed upload")
     buffered_bytes_max: int = Field(
-        256 * _MIB, ge=1024, description="bytes of requests in memory at once, over both doors"
+        256 * _MIB, ge=1024, description="bytes of requests in memory at once, over both doors, at each replica"
     )
     request_log_retention: timedelta = Field(
         idempotency.KEEP,
@@ -72,6 +94,12 @@ class Settings(ServiceSettings):
     body_idle_timeout: timedelta = Field(
         timedelta(seconds=30), description="how long a sender, or a reader of a stream, may pause"
     )
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_addresses(cls, proxies: str) -> str:
+        Proxies(proxies)
+        return proxies
 
     def backend_addresses(self) -> dict[str, str]:
         """Where each service answers."""

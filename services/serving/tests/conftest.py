@@ -32,7 +32,7 @@ from vesta_serving.registry import Registry
 from vesta_serving.scorer import Scorer
 from vesta_serving.settings import Settings
 from vesta_serving.store import Store
-from vesta_serving.triton import Triton
+from vesta_serving.tritons import Tritons
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +55,7 @@ def serving(service_settings: Callable[[str], dict[str, Any]], triton: str, sand
     peers = Server("peers", "127.0.0.1:0", [registry, items, datasets])
     peers.start()
     channel = open_channel(peers.address, "serving")
-    store, asked, item_stub = Store(postgres, clock), Triton(settings.triton_address), ItemServiceStub(channel)
+    store, asked, item_stub = Store(postgres, clock), Tritons(settings.triton_address), ItemServiceStub(channel)
     versions = Registry(store, ModelServiceStub(channel))
     repository = ObjectStore.of(settings.model_copy(update={"s3_prefix": ""}))
     deployer = Deployer(store, versions, asked, media, repository, clock, gpu=False, instance_count=2)

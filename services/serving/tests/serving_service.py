@@ -27,7 +27,7 @@ from vesta_serving.prediction_log import PredictionLog
 from vesta_serving.predictor import Predictor
 from vesta_serving.scorer import Scorer
 from vesta_serving.store import Store
-from vesta_serving.triton import Triton
+from vesta_serving.tritons import Tritons
 
 IMAGES_IN_FLIGHT_MAX = 8
 
@@ -42,7 +42,7 @@ class Serving:
     items: FakeItems
     datasets: FakeDatasets
     store: Store
-    triton: Triton
+    triton: Tritons
     repository: ObjectStore
     deployer: Deployer
     predictor: Predictor

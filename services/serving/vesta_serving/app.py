@@ -2,7 +2,9 @@
 
 import time
 from datetime import timedelta
+from functools import partial
 
+from prometheus_client import Gauge
 from vesta_common.admission import Admission, AdmissionMetrics
 from vesta_common.client import open_channel
 from vesta_common.clock import SystemClock
@@ -24,7 +26,7 @@ from vesta_serving.registry import Registry
 from vesta_serving.scorer import Scorer
 from vesta_serving.settings import Settings
 from vesta_serving.store import SERVICE, Store
-from vesta_serving.triton import Triton
+from vesta_serving.tritons import Tritons
 
 IDLE = timedelta(milliseconds=500)
 IMAGES_AT_ONCE = 4
@@ -45,7 +47,10 @@ def build(settings: Settings) -> App:
     # Triton reads its repository at the bucket's root.
     repository = ObjectStore.of(settings.model_copy(update={"s3_prefix": ""}))
     registry = Registry(store, ModelServiceStub(training))
-    triton = Triton(settings.triton_address)
+    triton = Tritons(settings.triton_address)
+    replicas = Gauge("vesta_serving_tritons", "Tritons that models are loaded into", ["state"], registry=metrics)
+    for state, is_answering in (("answering", True), ("away", False)):
+        replicas.labels(state).set_function(partial(triton.count, answering=is_answering))
     deployer = Deployer(
         store,
         registry,

@@ -20,7 +20,6 @@ from vesta_contracts.serving.v1 import DeploymentFailed, DeploymentPromoted
 
 from vesta_serving.registry import Registry, Version
 from vesta_serving.store import DeploymentRow, Store
-from vesta_serving.triton import Triton
 from vesta_serving.triton_repository import (
     find_configuration,
     is_ours,
@@ -29,6 +28,7 @@ from vesta_serving.triton_repository import (
     write_configuration,
     write_model,
 )
+from vesta_serving.tritons import Replica, Tritons
 
 KEEP_INTERVAL = timedelta(seconds=5)
 # What another try cannot mend.
@@ -51,7 +51,7 @@ class Deployer:
         self,
         store: Store,
         registry: Registry,
-        triton: Triton,
+        triton: Tritons,
         models: ObjectStore,
         repository: ObjectStore,
         clock: Clock,
@@ -104,11 +104,11 @@ class Deployer:
         return True
 
     def make_ready(self, version: Version) -> None:
-        """Loads a version and asks it a real question.
+        """Loads a version into every Triton and asks each a real question.
 
         Raises:
-            FailedPrecondition: Triton refuses the model although it is well itself.
-            Unavailable: Triton does not answer.
+            FailedPrecondition: a Triton refuses the model although it is well itself.
+            Unavailable: a Triton does not answer, and has not been given up.
             DataLoss, NotFound: the model's file is not what was registered.
         """
         self._lay_down(version)
@@ -141,20 +141,32 @@ class Deployer:
         return found != wanted
 
     def keep(self) -> bool:
-        """Loads again what Triton has lost, by a restart or because a stub died, and what other settings had laid down; always
-        False: it is done until the next time."""
-        if not self._triton.is_live():
+        """Loads again what a Triton has lost, by a restart or because a stub died, what one that joined has not yet, and what other
+        settings had laid down; always False: it is done until the next time."""
+        live = [replica for replica in self._triton.replicas() if replica.is_live()]
+        if not live:
             return False
-        for version in self._needed():
+        needed = list(self._needed())
+        for version in needed:
             self._renew(version)
-            try:
-                self._triton.probe(version.triton_name, classifies=version.classifies)
-            except Unavailable as error:
-                log.warning("model_lost", version=version.model.name, error=str(error))
-                self._heal(version)
+        for replica in live:
+            answers = [
+                self._is_kept(replica, version) for version in needed
+            ]  # each is tried, whatever became of the one before
+            replica.is_current = all(answers)
         self._unload_unneeded()
         self._remove_deleted()
         return False
+
+    def _is_kept(self, replica: Replica, version: Version) -> bool:
+        """Whether a Triton answers with a version, after it was loaded anew where it did not."""
+        try:
+            with replica.asked() as triton:
+                triton.probe(version.triton_name, classifies=version.classifies)
+        except Unavailable as error:
+            log.warning("model_lost", version=version.model.name, error=str(error))
+            return self._heal(replica, version)
+        return True
 
     def _renew(self, version: Version) -> None:
         """Lets Triton take up settings that have changed since a version was laid down, once; it answers as before meanwhile."""
@@ -166,13 +178,18 @@ class Deployer:
         except VestaError as error:
             log.warning("model_not_renewed", version=version.model.name, error=str(error))
 
-    def _heal(self, version: Version) -> None:
+    def _heal(self, replica: Replica, version: Version) -> bool:
         """Loads a version anew; one that cannot be is tried again the next time, and keeps no other from it."""
         try:
-            self._triton.unload(version.triton_name)
-            self.make_ready(version)
+            self._lay_down(version)
+            with replica.asked() as triton:
+                triton.unload(version.triton_name)
+                triton.load(version.triton_name)
+                triton.probe(version.triton_name, classifies=version.classifies)
         except VestaError as error:
             log.warning("model_not_healed", version=version.model.name, error=str(error))
+            return False
+        return True
 
     def _needed(self) -> Iterable[Version]:
         """Every version that answers or may be rolled back to, each once."""

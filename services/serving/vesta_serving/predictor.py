@@ -17,7 +17,8 @@ from vesta_serving.deployer import Deployer
 from vesta_serving.labels import Policy, score
 from vesta_serving.registry import Registry, Version
 from vesta_serving.store import DeploymentRow, Store
-from vesta_serving.triton import ModelMissing, Scores, Triton
+from vesta_serving.triton import ModelMissing, Scores
+from vesta_serving.tritons import Tritons
 
 FRESH = timedelta(milliseconds=500)
 RETRY_AFTER = timedelta(seconds=1)
@@ -55,7 +56,7 @@ class Predictor:
         self,
         store: Store,
         registry: Registry,
-        triton: Triton,
+        triton: Tritons,
         deployer: Deployer,
         clock: Clock,
         admission: Admission,
@@ -125,7 +126,7 @@ class Predictor:
         return self.judge(answering, found)
 
     def _load_again(self, version: Version) -> None:
-        """Loads a version that Triton lost, as after a restart. Another thread may be unloading it just then, to the same end."""
+        """Loads a version that every Triton lost, as after a restart. Another thread may be unloading it just then, to the same end."""
         try:
             self._deployer.make_ready(version)
         except FailedPrecondition as error:

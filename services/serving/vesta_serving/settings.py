@@ -13,7 +13,11 @@ class Settings(ServiceSettings):
 
     datasets_address: PeerAddress = Field(description="HOST:PORT of the datasets service")
     training_address: PeerAddress = Field(description="HOST:PORT of the training service, which keeps the registry")
-    triton_address: str = Field(description="HOST:PORT of Triton's gRPC door")
+    triton_address: str = Field(
+        pattern=r"^\S+:[0-9]{1,5}(,\s*\S+:[0-9]{1,5})*$",
+        description="HOST:PORT of Triton's gRPC door; several are separated by commas, and a name that resolves to several addresses "
+        "stands for all of them",
+    )
     triton_instances: int = Field(
         2,
         ge=1,

@@ -44,6 +44,10 @@ class Triton:
         self._client = triton.InferenceServerClient(address)
         self._loading = threading.Lock()
 
+    def close(self) -> None:
+        """Ends the connection; calls under way fail."""
+        self._client.close()
+
     def load(self, name: str) -> None:
         """Loads a model from the repository, or loads it anew.
 

@@ -31,14 +31,19 @@ def _library_path() -> dict[str, str]:
 def prepare(home: Home, say: Callable[[str], None] = lambda _: None) -> None:
     """Makes sure that Triton is installed."""
     triton.set_up(say)
-    (home.data / "inference").mkdir(parents=True, exist_ok=True)
+    for name in home.replicas_of("inference"):
+        (home.data / name).mkdir(parents=True, exist_ok=True)
 
 
-def program(home: Home) -> Program:
-    """The server: models are loaded on command alone, so none is after a restart; it listens on loopback alone."""
+def program(home: Home, name: str = "inference") -> Program:
+    """The server: models are loaded on command alone, so none is after a restart; it listens on loopback alone.
+
+    Args:
+        name: of the replica, such as `inference-2`.
+    """
     folder, server, ports = triton.environment_folder(), triton.server_folder(), home.ports
     return Program(
-        name="inference",
+        name=name,
         command=[
             "/bin/sh",
             "-c",
@@ -48,30 +53,30 @@ def program(home: Home) -> Program:
             "--model-control-mode=explicit",
             f"--backend-directory={server / 'backends'}",
             f"--http-address={HOST}",
-            f"--http-port={ports['inference_http']}",
+            f"--http-port={ports[f'{name}_http']}",
             f"--grpc-address={HOST}",
-            f"--grpc-port={ports['inference']}",
+            f"--grpc-port={ports[name]}",
             f"--metrics-address={HOST}",
-            f"--metrics-port={ports['inference_metrics']}",
+            f"--metrics-port={ports[f'{name}_metrics']}",
             "--disable-auto-complete-config",
         ],
-        address=home.address("inference"),
-        is_healthy=lambda: is_healthy(home),
+        address=home.address(name),
+        is_healthy=lambda: is_healthy(home, name),
         environment={
             "VIRTUAL_ENV": str(folder),
             **_library_path(),
             "AWS_ACCESS_KEY_ID": home.secrets["s3_access_key"],
             "AWS_SECRET_ACCESS_KEY": home.secrets["s3_secret_key"],
             "AWS_DEFAULT_REGION": "us-east-1",
-            "TRITON_AWS_MOUNT_DIRECTORY": str(home.data / "inference" / "loaded"),
+            "TRITON_AWS_MOUNT_DIRECTORY": str(home.data / name / "loaded"),
             "OMP_NUM_THREADS": "1",
             "MALLOC_ARENA_MAX": "2",
         },
         stop_signal="KILL",  # asked, it takes 3 s; it keeps nothing, and its children end themselves
-        directory=home.data / "inference",
+        directory=home.data / name,
     )
 
 
-def is_healthy(home: Home) -> bool:
+def is_healthy(home: Home, name: str = "inference") -> bool:
     """True where the server says that it is ready."""
-    return is_answering(home.address("inference_http"), "/v2/health/ready")
+    return is_answering(home.address(f"{name}_http"), "/v2/health/ready")

@@ -21,7 +21,7 @@ _BINARIES = Path(str(_WHEEL and _WHEEL.origin)).parent / "pginstall" / "bin"
 _SETTINGS = {
     "listen_addresses": HOST,
     "shared_buffers": "96MB",
-    "max_connections": "160",
+    "max_connections": "320",
     "work_mem": "16MB",
     "maintenance_work_mem": "64MB",
     "wal_level": "minimal",

@@ -1,0 +1,38 @@
+"""Who of several replicas got how much: calls by the metrics of each process, models by what each Triton holds."""
+
+import http.client
+import json
+import urllib.request
+from contextlib import closing
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from vesta_local import services
+from vesta_local.home import Home
+
+_TIMEOUT_SECONDS = 10
+
+
+def calls(home: Home) -> dict[str, list[int]]:
+    """How many RPCs each replica has answered since its start, by service, in the order of the replicas."""
+    return {name: [_count(home, name, replica) for replica in home.replicas_of(name)] for name in services.NAMES}
+
+
+def _count(home: Home, name: str, replica: str) -> int:
+    page = f"http://{home.address(f'{replica}_metrics')}/metrics"
+    with urllib.request.urlopen(page, timeout=_TIMEOUT_SECONDS) as answer:
+        text = answer.read().decode()
+    wanted = f"vesta_{name}_rpc_seconds_count"
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    return int(sum(sample.value for sample in samples if sample.name == wanted))
+
+
+def models(home: Home) -> list[set[str]]:
+    """The models that each Triton can answer with."""
+    return [_models(home.address(f"{replica}_http")) for replica in home.replicas_of("inference")]
+
+
+def _models(address: str) -> set[str]:
+    with closing(http.client.HTTPConnection(address, timeout=_TIMEOUT_SECONDS)) as connection:
+        connection.request("POST", "/v2/repository/index", body=b"{}")
+        return {model["name"] for model in json.load(connection.getresponse()) if model.get("state") == "READY"}

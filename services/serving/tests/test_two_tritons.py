@@ -1,0 +1,115 @@
+"""Two real Tritons: a version is ready when both have it, each gets its share, and one that is away holds nobody up for ever."""
+
+from datetime import timedelta
+
+import numpy as np
+import pytest
+from serving_builders import a_picture, an_onnx
+from serving_service import Serving
+from vesta_common.errors import Unavailable
+from vesta_contracts.serving.v1 import Deployment, PredictInput
+from vesta_local.platform import Platform
+from vesta_local.testing import RECOVERY_DEADLINE
+from vesta_serving.triton import Triton
+from vesta_serving.tritons import AWAY_MAX, Tritons, addresses_of
+
+RED = PredictInput(data=a_picture("red"))
+PICTURE = np.zeros((1, 256, 256, 3), np.uint8)
+NOBODY = "127.0.0.1:1"
+
+
+@pytest.fixture(scope="session")
+def both(engines: Platform) -> Platform:
+    """Two Tritons on the engines' object store."""
+    engines.home.choose_replicas(2)
+    platform = Platform(engines.home, ["inference"])
+    platform.up()
+    return platform
+
+
+@pytest.fixture(scope="session")
+def triton(both: Platform) -> str:
+    """The addresses of both, for the service."""
+    return both.home.addresses("inference")
+
+
+def answered(address: str, name: str) -> int:
+    """How many images a Triton has answered with a model."""
+    statistics = Triton(address)._client.get_inference_statistics(name)
+    return sum(model.inference_stats.success.count for model in statistics.model_stats)
+
+
+def triton_name(serving: Serving, deployment: Deployment) -> str:
+    return serving.predictor._registry.get(deployment.stable_version).triton_name
+
+
+def test_a_version_is_ready_when_both_have_loaded_it_and_each_answers_half(serving: Serving, triton: str) -> None:
+    deployment = serving.deployed(serving.registry.add(an_onnx()))
+    name = triton_name(serving, deployment)
+    before = [answered(address, name) for address in triton.split(",")]
+    assert all(before)  # each was probed
+    for _ in range(20):
+        serving.triton.infer(name, PICTURE, classifies=True, embeds=False)
+    after = [answered(address, name) for address in triton.split(",")]
+    assert [now - then for now, then in zip(after, before, strict=True)] == [10, 10]
+
+
+def test_a_triton_that_restarts_costs_no_answer_and_is_brought_up_to_date(serving: Serving, both: Platform) -> None:
+    deployment = serving.deployed(serving.registry.add(an_onnx()))
+    name, address = triton_name(serving, deployment), both.home.address("inference-2")
+    both.restart("inference-2")
+    both.wait_healthy(["inference-2"], RECOVERY_DEADLINE)
+    answers = [serving.predict(deployment, RED).predictions[0] for _ in range(4)]
+    assert [one.labels[0].concept for one in answers] == ["red"] * 4
+    with pytest.raises(Unavailable):
+        Triton(address).probe(name, classifies=True)
+
+    serving.deployer.keep()
+
+    Triton(address).probe(name, classifies=True)
+    assert [replica.is_current for replica in serving.triton.replicas()] == [True, True]
+
+
+def test_a_model_that_one_of_them_lost_is_answered_by_the_other_and_loaded_there_alone(serving: Serving) -> None:
+    deployment = serving.deployed(serving.registry.add(an_onnx()))
+    name = triton_name(serving, deployment)
+    first, second = serving.triton.replicas()
+    first.triton.unload(name)
+    for _ in range(4):
+        serving.triton.infer(name, PICTURE, classifies=True, embeds=False)
+    assert (first.is_current, name in first.triton.loaded()) == (False, False)
+
+    serving.deployer.keep()
+
+    assert name in first.triton.loaded()
+    assert name in second.triton.loaded()
+
+
+def test_one_that_is_away_is_waited_for_for_a_while_and_then_told_and_left_out(
+    serving: Serving, both: Platform
+) -> None:
+    name = triton_name(serving, serving.deployed(serving.registry.add(an_onnx())))
+    now = 0.0
+    tritons = Tritons(f"{both.home.address('inference')},{NOBODY}", monotonic=lambda: now)
+    with pytest.raises(Unavailable, match=NOBODY):
+        tritons.load(name)
+    assert not tritons.is_live()
+    now = (AWAY_MAX + timedelta(seconds=1)).total_seconds()
+
+    tritons.load(name)
+    tritons.probe(name, classifies=True)
+
+    assert tritons.is_live()
+    assert (tritons.count(answering=True), tritons.count(answering=False)) == (1, 1)
+
+
+def test_where_all_are_away_it_says_so(serving: Serving) -> None:
+    with pytest.raises(Unavailable, match=NOBODY) as caught:
+        Tritons(NOBODY).infer("model", PICTURE, classifies=True, embeds=False)
+    assert caught.value.reason == "TRITON_UNAVAILABLE"
+
+
+def test_a_name_stands_for_every_address_that_it_has() -> None:
+    assert addresses_of("localhost:8001") == addresses_of("dns:///localhost:8001") == ["127.0.0.1:8001"]
+    with pytest.raises(Unavailable, match="resolves to no Triton"):
+        Tritons("nowhere.invalid:8001").load("model")
