@@ -41,12 +41,17 @@ logs: setup  ## Follows the logs, of all services or of one: [s=SERVICE]
 	@python -m vesta_local logs $(s)
 
 ##@ Change it
-.PHONY: test fuzz check fix verify bench
+.PHONY: test fuzz test-versions check fix verify bench
 test: setup  ## Runs the whole test suite against the real engines: [t=PATH]
 	@pytest $(t)
 
 fuzz: setup  ## Sends random requests and messages to a platform of its own: [cases=10000] [seed=N]
 	@FUZZ_CASES=$(or $(cases),10000) FUZZ_SEED=$(seed) pytest -q tests/fuzz
+
+test-versions: setup  ## Runs this version's services beside those of another on one database, and turns the loop: [old=REVISION]
+	@folder=$$(mktemp -d); trap 'git worktree remove --force "$$folder/old"; rm -rf "$$folder"' EXIT; \
+	  git worktree add --quiet --detach "$$folder/old" $(or $(old),HEAD~1); \
+	  VESTA_TEST_OTHER_CHECKOUT="$$folder/old" pytest tests/journeys/test_two_replicas.py
 
 check: setup  ## Lints, checks types, layers, contracts and the Helm chart; edits nothing
 	@ruff check $(PYTHON_CODE)

@@ -1,9 +1,11 @@
 """Two replicas of every service and two Tritons: the loop turns, each gets its share of the calls, and a rolling restart fails none."""
 
 import itertools
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import grpc
 import httpx
@@ -37,9 +39,14 @@ CHANNEL = [
 ]
 
 
+# The checkout of another version, whose code the second replicas run: `make test-versions` sets it.
+OTHER_CHECKOUT = "VESTA_TEST_OTHER_CHECKOUT"
+
+
 @pytest.fixture(scope="module")
 def pair() -> Iterator[Platform]:
-    with running_platform(block=1, replicas=2) as platform:
+    other = os.environ.get(OTHER_CHECKOUT)
+    with running_platform(block=1, replicas=2, other_checkout=Path(other) if other else None) as platform:
         yield platform
 
 

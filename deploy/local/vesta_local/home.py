@@ -169,6 +169,16 @@ class Home:
         return [name, *(f"{name}-{number}" for number in range(2, self.replicas + 1))]
 
     @property
+    def other_checkout(self) -> Path | None:
+        """The checkout of another version, whose code the replicas after the first run; None where all run this one's."""
+        path = self.run / "other_checkout"
+        return Path(path.read_text().strip()) if path.exists() else None
+
+    def choose_other_checkout(self, checkout: Path) -> None:
+        """Chooses it, for the next start."""
+        (self.run / "other_checkout").write_text(f"{checkout}\n")
+
+    @property
     def _replicas_path(self) -> Path:
         return self.run / "replicas"
 

@@ -79,12 +79,23 @@ def programs(home: Home) -> list[Program]:
             command=[sys.executable, "-X", mark_option(home), "-m", f"vesta_{service.name}"],
             address=home.address(replica),
             is_healthy=_health_check(home, replica),
-            environment={**environment(home, replica), **_PROCESS},
+            environment={**environment(home, replica), **_PROCESS, **_other_version(home, replica)},
             directory=home.run,
         )
         for service in SERVICES
         for replica in home.replicas_of(service.name)
     ]
+
+
+def _other_version(home: Home, replica: str) -> dict[str, str]:
+    """What lets a replica run another version's code beside this one's, as during a rolling update: its own packages come first."""
+    checkout, (name, _, number) = home.other_checkout, replica.partition("-")
+    if checkout is None:
+        return {}
+    if not number:
+        return {f"VESTA_{name.upper()}_POST_MIGRATIONS": "false"}
+    packages = [checkout / "libs" / "contracts", checkout / "libs" / "common", *sorted(checkout.glob("services/*"))]
+    return {"PYTHONPATH": ":".join(map(str, packages))}
 
 
 def environment(home: Home, replica: str) -> dict[str, str]:

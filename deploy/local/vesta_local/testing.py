@@ -114,11 +114,15 @@ def _keep_logs_of_failure(session: pytest.Session, home: Home) -> None:
 
 
 @contextmanager
-def running_platform(block: int, only: tuple[str, ...] = (), replicas: int = 1) -> Iterator[Platform]:
+def running_platform(
+    block: int, only: tuple[str, ...] = (), replicas: int = 1, other_checkout: Path | None = None
+) -> Iterator[Platform]:
     """A platform, or part of one, in a folder of its own that is gone afterwards."""
     folder = scratch_folder()
     home = Home(folder, ports(block))
     home.choose_replicas(replicas)
+    if other_checkout:
+        home.choose_other_checkout(other_checkout)
     found = Platform(home, only, bound=True)
     try:
         found.up()

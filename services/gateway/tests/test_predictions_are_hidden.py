@@ -4,6 +4,7 @@ import asyncio
 
 from google.protobuf import descriptor_pool
 from vesta_common import trace
+from vesta_common.clock import SystemClock
 from vesta_contracts import everything
 from vesta_contracts.gateway.v1 import ProjectEvent, Role, WatchEventsRequest
 from vesta_gateway.api.events import EventApi
@@ -52,7 +53,7 @@ def test_an_annotator_who_asks_for_predictions_gets_the_other_events_alone():
     async def first(role):
         watchers = Watchers()
         with trace.calling("projects/a/members/ada", role):
-            events = EventApi(watchers).WatchEvents(
+            events = EventApi(watchers, None, SystemClock()).WatchEvents(
                 WatchEventsRequest(parent="projects/a", type_prefixes=["vesta."]), None
             )
         reading = asyncio.ensure_future(anext(events))

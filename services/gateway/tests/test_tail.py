@@ -5,14 +5,18 @@ import time
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
+import httpx
 import pytest
 from kafka import KafkaProducer, TopicPartition
 from kafka.errors import CorruptRecordError, KafkaError
+from ulid import ULID
 from vesta_common.consumer import KafkaOptions
+from vesta_common.errors import VestaError
 from vesta_common.events import encode_headers, new_event
 from vesta_contracts.annotation.v1 import TaskAccepted
 from vesta_contracts.gateway.v1 import EventServiceStub, WatchEventsRequest
 from vesta_contracts.serving.v1 import PredictionMade
+from vesta_gateway.replay import time_of
 from vesta_gateway.tail import Tail
 
 TASKS, PREDICTIONS = "vesta.annotation.task.v1", "vesta.serving.prediction.v1"
@@ -91,6 +95,66 @@ def test_a_topic_that_comes_later_is_followed_and_rubbish_is_passed_over(
     accepted = TaskAccepted()
     event.payload.Unpack(accepted)
     assert accepted.item == "first"
+
+
+def tasks_of(events, count):
+    found = []
+    for event in (next(events) for _ in range(count)):
+        accepted = TaskAccepted()
+        event.payload.Unpack(accepted)
+        found.append(accepted.item)
+    return found
+
+
+def test_a_watcher_goes_on_after_an_event_at_a_replica_that_has_just_started(create_topics, send, start_gateway):
+    create_topics(TASKS, PREDICTIONS, partitions=3)
+    first = start_gateway()
+    first.until(lambda: is_following(first), 30)
+    key = first.member("acme", "viewer")
+    with first.channel() as channel:
+        events = watch(first, channel, key)
+        send(TaskAccepted(item="read"), "projects/acme/campaigns/c/tasks/1")
+        last = next(events)
+        events.cancel()
+    for number in range(5):
+        send(TaskAccepted(item=f"missed-{number}"), f"projects/acme/campaigns/c/tasks/{number}")
+        send(TaskAccepted(item="foreign"), f"projects/other/campaigns/c/tasks/{number}")
+        send(PredictionMade(deployment="unasked"), "projects/acme/deployments/d")
+    second = start_gateway()
+    second.until(lambda: is_following(second), 30)
+    with second.channel() as channel:
+        request = WatchEventsRequest(parent="projects/acme", after_event_id=last.id)
+        events = EventServiceStub(channel).WatchEvents(request, metadata=[("x-api-key", key)])
+        assert set(tasks_of(events, 6)) == {"read", *(f"missed-{number}" for number in range(5))}
+        send(TaskAccepted(item="later"), "projects/acme/campaigns/c/tasks/1")
+        assert tasks_of(events, 1) == ["later"]
+        events.cancel()
+    headers = {"x-api-key": key, "last-event-id": last.id}
+    with httpx.stream("GET", f"{second.url}/v1/projects/acme/events:watch", headers=headers, timeout=30) as answer:
+        ids = []
+        for line in answer.iter_lines():
+            ids += [line.removeprefix("id: ")] if line.startswith("id: ") else []
+            if len(ids) == 7:
+                break
+    assert ids == sorted(ids)
+    assert last.id in ids
+
+
+@pytest.mark.parametrize(
+    ("event_id", "code", "reason"),
+    [
+        ("nonsense", "INVALID_ARGUMENT", "EVENT_ID_MALFORMED"),
+        (
+            str(ULID.from_datetime(datetime.now(UTC) - timedelta(hours=2))).lower(),
+            "FAILED_PRECONDITION",
+            "EVENTS_TOO_OLD",
+        ),
+    ],
+)
+def test_what_cannot_be_told_any_more_is_refused(event_id, code, reason):
+    with pytest.raises(VestaError) as refused:
+        time_of(event_id, datetime.now(UTC))
+    assert (refused.value.code.name, refused.value.reason) == (code, reason)
 
 
 class Broker:

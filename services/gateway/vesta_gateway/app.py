@@ -38,12 +38,13 @@ from vesta_gateway.own import OwnBackend
 from vesta_gateway.pages import all_pages
 from vesta_gateway.parts import Parts
 from vesta_gateway.projects import FOLLOW_INTERVAL, Projects
+from vesta_gateway.replay import Replay
 from vesta_gateway.rest_door import RestDoor
 from vesta_gateway.routes import Routes
 from vesta_gateway.servers import GrpcServer, RestServer
 from vesta_gateway.settings import Settings
 from vesta_gateway.simple_index import SimpleIndex
-from vesta_gateway.tail import Tail
+from vesta_gateway.tail import Tail, new_consumer, to_project_event
 from vesta_gateway.throttle import Throttle
 from vesta_gateway.watchers import Watchers
 
@@ -156,6 +157,11 @@ class Gateway:
         kafka = KafkaOptions.of(self._settings)
         return Tail(kafka, self._post, self.watchers.is_watched)
 
+    def _new_replay(self) -> Replay | None:
+        if self._tail is None:
+            return None
+        return Replay(KafkaOptions.of(self._settings), new_consumer, self._tail.ends, to_project_event)
+
     def _new_calls(self) -> Calls:
         """The way of calls, with the gateway's own services among the backends."""
         authenticator = Authenticator(
@@ -183,7 +189,7 @@ class Gateway:
             [
                 MemberApi(self._postgres, self._clock, forget, projects.ensure),
                 ApiKeyApi(self._postgres, self._clock, forget, projects.ensure),
-                EventApi(self.watchers),
+                EventApi(self.watchers, self._new_replay(), self._clock),
             ]
         )
         backends: dict[str, Backend] = {**self._remotes, "gateway": own}

@@ -49,6 +49,8 @@ THREAD_BYTES_MIN = 128 * 1024
 HEARTBEAT = timedelta(seconds=15)
 FIRST_EVENT_WAIT = timedelta(milliseconds=100)
 OCTETS = "application/octet-stream"
+# The field of a request that says after which event a stream goes on.
+RESUMED = "after_event_id"
 EVENT_STREAM = "text/event-stream"
 # What a backend may say of the bytes that it streams.
 _DOWNLOAD_HEADERS = ("etag", "content-disposition")
@@ -136,6 +138,9 @@ class RestDoor:
             return
         async with exchange.body.whole(self._limits.whole_bytes_max, self._limits.budget) as body:
             request = await _read(match, exchange, body)
+            last_event_id = exchange.headers.get("last-event-id")
+            if last_event_id and RESUMED in request.DESCRIPTOR.fields_by_name:
+                setattr(request, RESUMED, last_event_id)
             if match.rpc.is_unary:
                 timeout = timeout_of(exchange.headers)
                 answer = await exchange.while_connected(self._calls.unary(session, match.rpc, request, timeout))
@@ -281,7 +286,11 @@ async def _download(exchange: _Exchange, answers: Answers) -> None:
 
 
 async def _events(match: Match, exchange: _Exchange, answers: Answers) -> None:
-    """Streams messages as server-sent events: `data:` holds the JSON; an `event: error` ends a stream that failed."""
+    """Streams messages as server-sent events: `data:` holds the JSON; an `event: error` ends a stream that failed.
+
+    Where a stream can go on after an event, `id:` holds the event's, which browsers send back as `Last-Event-ID`.
+    """
+    is_resumed = RESUMED in match.rpc.descriptor.input_type.fields_by_name
     pieces = aiter(answers)
     following = asyncio.ensure_future(anext(pieces, None))
     try:
@@ -298,8 +307,9 @@ async def _events(match: Match, exchange: _Exchange, answers: Answers) -> None:
             raw = await following
             if raw is None:
                 break
-            data = write_json(match.rpc.response_type.FromString(raw))
-            await exchange.write(b"data: " + data + b"\n\n")
+            message: Any = match.rpc.response_type.FromString(raw)
+            event_id = f"id: {message.id}\n".encode() if is_resumed else b""
+            await exchange.write(event_id + b"data: " + write_json(message) + b"\n\n")
             following = asyncio.ensure_future(anext(pieces, None))
     except Exception as error:
         if not exchange.has_begun:

@@ -24,7 +24,7 @@ from vesta_common.clock import SystemClock
 from vesta_common.consumer import KafkaOptions
 from vesta_common.consumer.fetch_wait import FetchWait, Starved
 from vesta_common.consumer.unreadable import FETCH_BYTES_MAX, is_unreadable
-from vesta_common.errors import InvalidArgument
+from vesta_common.errors import InvalidArgument, Unavailable
 from vesta_common.events import decode
 from vesta_common.names import project_of
 from vesta_contracts import everything
@@ -34,6 +34,7 @@ POLL_TIMEOUT_MS = 500
 TOPICS_INTERVAL = timedelta(seconds=5)
 # For so long after the start what is older is dropped; later a clock that is wrong elsewhere must not silence its events.
 CATCH_UP = timedelta(seconds=60)
+ENDS_TIMEOUT = timedelta(seconds=10)
 RECONNECT_PAUSE = timedelta(seconds=1)
 AGES = tuple(timedelta(seconds=2**exponent) for exponent in range(26))  # up to two years
 
@@ -68,7 +69,7 @@ def to_project_event(record: ConsumerRecord) -> tuple[str, ProjectEvent]:
     return project_of(found.subject), event
 
 
-def _new_consumer(kafka: KafkaOptions) -> KafkaConsumer:
+def new_consumer(kafka: KafkaOptions) -> KafkaConsumer:
     return KafkaConsumer(
         bootstrap_servers=kafka.bootstrap,
         group_id=None,
@@ -92,7 +93,7 @@ class Tail:
         kafka: KafkaOptions,
         publish: Publish,
         is_wanted: Callable[[str], bool],
-        consumer_of: Callable[[KafkaOptions], KafkaConsumer] = _new_consumer,
+        consumer_of: Callable[[KafkaOptions], KafkaConsumer] = new_consumer,
         is_unreadable: Callable[[str, TopicPartition, int], bool] = is_unreadable,
     ) -> None:
         self._kafka = kafka
@@ -103,6 +104,8 @@ class Tail:
         self._is_unreadable = is_unreadable
         self._topics = {kafka.topic_prefix + topic for topic in event_topics()}
         self._positions: dict[TopicPartition, int] = {}
+        self._polled = threading.Condition()
+        self._poll_count = 0
         self._start_ms = 0
         self._caught_up = 0.0
         self._stopping = threading.Event()
@@ -124,6 +127,18 @@ class Tail:
     def healthy(self) -> bool:
         """True while events are followed."""
         return self._thread.is_alive() and self.following.is_set()
+
+    def ends(self) -> dict[TopicPartition, int]:
+        """Offsets before which every record has been handed on before this was called, or since then. It blocks for a poll or two.
+
+        Raises:
+            Unavailable: events are not followed just now.
+        """
+        with self._polled:
+            seen = self._poll_count
+            if not self._polled.wait_for(lambda: self._poll_count > seen + 1, ENDS_TIMEOUT.total_seconds()):
+                raise Unavailable("events are not followed just now; watch again in a moment", reason="EVENTS_AWAY")
+            return dict(self._positions)
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -158,6 +173,9 @@ class Tail:
                 for record in records:
                     self._hand_on(record)
                 self._positions[partition] = records[-1].offset + 1
+            with self._polled:
+                self._poll_count += 1
+                self._polled.notify_all()
 
     def _is_behind(self, consumer: KafkaConsumer) -> bool:
         return any((consumer.highwater(partition) or 0) > offset for partition, offset in self._positions.items())

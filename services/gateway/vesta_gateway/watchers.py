@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 
 from vesta_common.errors import ResourceExhausted, Unavailable, VestaError
 from vesta_contracts.gateway.v1 import ProjectEvent
@@ -77,12 +77,17 @@ class Watchers:
                 watcher.offer(event)
 
     async def watch(
-        self, project: str, type_prefixes: Sequence[str], hidden_types: Collection[str] = ()
+        self,
+        project: str,
+        type_prefixes: Sequence[str],
+        hidden_types: Collection[str] = (),
+        earlier: Callable[[], Awaitable[Sequence[ProjectEvent]]] | None = None,
     ) -> AsyncIterator[ProjectEvent]:
         """The events of a project from now on.
 
         Args:
             hidden_types: types that the watcher may not see.
+            earlier: answers events that come first; asked when later ones are kept already, and may answer some of those.
 
         Raises:
             ResourceExhausted: they were read too slowly.
@@ -93,8 +98,15 @@ class Watchers:
         watcher = _Watcher(type_prefixes, hidden_types, self._queue_events_max)
         self._by_project[project].add(watcher)
         try:
+            told: set[str] = set()
+            for event in await earlier() if earlier else ():
+                told.add(event.id)
+                if watcher.wants(event.type):
+                    yield event
             while True:
-                yield await watcher.read()
+                event = await watcher.read()
+                if event.id not in told:
+                    yield event
         finally:
             self._by_project[project].discard(watcher)
             if not self._by_project[project]:

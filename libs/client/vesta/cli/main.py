@@ -30,6 +30,7 @@ from vesta.cli.settings import find_connection
 from vesta.client import Vesta
 from vesta.errors import ApiError
 from vesta.waiting import wait_until
+from vesta.watching import watch
 
 EXIT_REFUSED = 1
 EXIT_USAGE = 2
@@ -369,8 +370,8 @@ def list_decisions(session: Session, name: str, limit: int) -> None:
 @click.option("--type", "types", multiple=True, help="Only events whose type begins so, such as vesta.training.")
 @pass_session
 def events(session: Session, project: str, types: tuple[str, ...]) -> None:
-    """Print a project's events as they happen."""
-    for event in session.client.events.WatchEvents(WatchEventsRequest(parent=project, type_prefixes=types)):
+    """Print a project's events as they happen, also through a restart of the gateway."""
+    for event in watch(session.client.events.WatchEvents, WatchEventsRequest(parent=project, type_prefixes=types)):
         if session.json_output:
             show_all([event], json_output=True)
         else:

@@ -1,22 +1,35 @@
 """EventService: the live events of a project."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 from vesta_common import trace
+from vesta_common.clock import Clock
+from vesta_common.errors import Unavailable
 from vesta_contracts.gateway.v1 import EventServiceServicer, ProjectEvent, Role, WatchEventsRequest
 
 from vesta_gateway.caller import role_word
+from vesta_gateway.replay import Replay, time_of
 from vesta_gateway.watchers import PREDICTION_TYPES, Watchers
 
 
 class EventApi(EventServiceServicer):
     """Serves live events."""
 
-    def __init__(self, watchers: Watchers) -> None:
+    def __init__(self, watchers: Watchers, replay: Replay | None, clock: Clock) -> None:
         self._watchers = watchers
+        self._replay = replay
+        self._clock = clock
 
     def WatchEvents(self, request: WatchEventsRequest, context: Any) -> AsyncIterator[ProjectEvent]:
-        """The events of a project as they happen, from now on; to annotators without predictions."""
+        """The events of a project as they happen, from now on or since an event; to annotators without predictions."""
         hidden = PREDICTION_TYPES if trace.role() == role_word(Role.ROLE_ANNOTATOR) else ()
-        return self._watchers.watch(request.parent, request.type_prefixes, hidden)
+        if not request.after_event_id:
+            return self._watchers.watch(request.parent, request.type_prefixes, hidden)
+        if self._replay is None:
+            raise Unavailable("this platform runs without events", reason="BACKEND_UNAVAILABLE")
+        since = time_of(request.after_event_id, self._clock.now())
+        earlier = partial(asyncio.to_thread, self._replay.read, request.parent, since)
+        return self._watchers.watch(request.parent, request.type_prefixes, hidden, earlier)

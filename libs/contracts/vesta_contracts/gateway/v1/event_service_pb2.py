@@ -30,7 +30,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from vesta_contracts.common.v1 import rules_pb2 as vesta_dot_common_dot_v1_dot_rules__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$vesta/gateway/v1/event_service.proto\x12\x10vesta.gateway.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bvesta/common/v1/rules.proto\"`\n\x12WatchEventsRequest\x12&\n\x06parent\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xfa\x41\x0f\n\rvesta/Project\x12\"\n\rtype_prefixes\x18\x02 \x03(\tB\x0b\xca\xa5\x19\x07\x38\x32\x42\x03\x10\x80\x01\"\x8a\x01\n\x0cProjectEvent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x07payload\x18\x05 \x01(\x0b\x32\x14.google.protobuf.Any2\x94\x01\n\x0c\x45ventService\x12\x83\x01\n\x0bWatchEvents\x12$.vesta.gateway.v1.WatchEventsRequest\x1a\x1e.vesta.gateway.v1.ProjectEvent\",\x82\xd3\xe4\x93\x02&\x12$/v1/{parent=projects/*}/events:watch0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$vesta/gateway/v1/event_service.proto\x12\x10vesta.gateway.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bvesta/common/v1/rules.proto\"\x80\x01\n\x12WatchEventsRequest\x12&\n\x06parent\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xfa\x41\x0f\n\rvesta/Project\x12\"\n\rtype_prefixes\x18\x02 \x03(\tB\x0b\xca\xa5\x19\x07\x38\x32\x42\x03\x10\x80\x01\x12\x1e\n\x0e\x61\x66ter_event_id\x18\x03 \x01(\tB\x06\xca\xa5\x19\x02\x10@\"\x8a\x01\n\x0cProjectEvent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x07payload\x18\x05 \x01(\x0b\x32\x14.google.protobuf.Any2\x94\x01\n\x0c\x45ventService\x12\x83\x01\n\x0bWatchEvents\x12$.vesta.gateway.v1.WatchEventsRequest\x1a\x1e.vesta.gateway.v1.ProjectEvent\",\x82\xd3\xe4\x93\x02&\x12$/v1/{parent=projects/*}/events:watch0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,12 +41,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHEVENTSREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002\372A\017\n\rvesta/Project'
   _globals['_WATCHEVENTSREQUEST'].fields_by_name['type_prefixes']._loaded_options = None
   _globals['_WATCHEVENTSREQUEST'].fields_by_name['type_prefixes']._serialized_options = b'\312\245\031\00782B\003\020\200\001'
+  _globals['_WATCHEVENTSREQUEST'].fields_by_name['after_event_id']._loaded_options = None
+  _globals['_WATCHEVENTSREQUEST'].fields_by_name['after_event_id']._serialized_options = b'\312\245\031\002\020@'
   _globals['_EVENTSERVICE'].methods_by_name['WatchEvents']._loaded_options = None
   _globals['_EVENTSERVICE'].methods_by_name['WatchEvents']._serialized_options = b'\202\323\344\223\002&\022$/v1/{parent=projects/*}/events:watch'
-  _globals['_WATCHEVENTSREQUEST']._serialized_start=237
-  _globals['_WATCHEVENTSREQUEST']._serialized_end=333
-  _globals['_PROJECTEVENT']._serialized_start=336
-  _globals['_PROJECTEVENT']._serialized_end=474
-  _globals['_EVENTSERVICE']._serialized_start=477
-  _globals['_EVENTSERVICE']._serialized_end=625
+  _globals['_WATCHEVENTSREQUEST']._serialized_start=238
+  _globals['_WATCHEVENTSREQUEST']._serialized_end=366
+  _globals['_PROJECTEVENT']._serialized_start=369
+  _globals['_PROJECTEVENT']._serialized_end=507
+  _globals['_EVENTSERVICE']._serialized_start=510
+  _globals['_EVENTSERVICE']._serialized_end=658
 # @@protoc_insertion_point(module_scope)

@@ -26,7 +26,12 @@ class WatchEventsRequest(_message.Message):
 
     PARENT_FIELD_NUMBER: _builtins.int
     TYPE_PREFIXES_FIELD_NUMBER: _builtins.int
+    AFTER_EVENT_ID_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
+    after_event_id: _builtins.str
+    """The id of the last event that was read, at any replica: what happened since comes first. Events may come twice, with the same
+    id; none is left out. Empty for from now on.
+    """
     @_builtins.property
     def type_prefixes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only types that begin with one of these, such as "vesta.training.". Empty gives all but prediction.made.
@@ -38,10 +43,11 @@ class WatchEventsRequest(_message.Message):
         *,
         parent: _builtins.str = ...,
         type_prefixes: _abc.Iterable[_builtins.str] | None = ...,
+        after_event_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["parent", b"parent", "type_prefixes", b"type_prefixes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_event_id", b"after_event_id", "parent", b"parent", "type_prefixes", b"type_prefixes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -47,8 +47,10 @@ class EventServiceServicer:
     """
 
     def WatchEvents(self, request, context):
-        """Streams a Project's events as they happen, from now on; REST answers server-sent events.
-        Errors: RESOURCE_EXHAUSTED WATCHER_TOO_SLOW events wait to be read; UNAVAILABLE the gateway stops.
+        """Streams a Project's events as they happen, from now on or after an event; REST answers server-sent events, whose id is the
+        event's, and takes Last-Event-ID for after_event_id.
+        Errors: RESOURCE_EXHAUSTED WATCHER_TOO_SLOW events wait to be read; UNAVAILABLE the gateway stops; INVALID_ARGUMENT
+        EVENT_ID_MALFORMED; FAILED_PRECONDITION EVENTS_TOO_OLD the event is older than an hour, EVENTS_TOO_MANY happened since.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

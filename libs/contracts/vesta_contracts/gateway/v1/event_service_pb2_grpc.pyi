@@ -34,8 +34,10 @@ class EventServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> EventServiceAsyncStub: ...
     WatchEvents: _grpc.UnaryStreamMultiCallable[_event_service_pb2.WatchEventsRequest, _event_service_pb2.ProjectEvent]
-    """Streams a Project's events as they happen, from now on; REST answers server-sent events.
-    Errors: RESOURCE_EXHAUSTED WATCHER_TOO_SLOW events wait to be read; UNAVAILABLE the gateway stops.
+    """Streams a Project's events as they happen, from now on or after an event; REST answers server-sent events, whose id is the
+    event's, and takes Last-Event-ID for after_event_id.
+    Errors: RESOURCE_EXHAUSTED WATCHER_TOO_SLOW events wait to be read; UNAVAILABLE the gateway stops; INVALID_ARGUMENT
+    EVENT_ID_MALFORMED; FAILED_PRECONDITION EVENTS_TOO_OLD the event is older than an hour, EVENTS_TOO_MANY happened since.
     """
 
 @_typing.type_check_only
@@ -44,8 +46,10 @@ class EventServiceAsyncStub(EventServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     WatchEvents: _aio.UnaryStreamMultiCallable[_event_service_pb2.WatchEventsRequest, _event_service_pb2.ProjectEvent]  # type: ignore[assignment]
-    """Streams a Project's events as they happen, from now on; REST answers server-sent events.
-    Errors: RESOURCE_EXHAUSTED WATCHER_TOO_SLOW events wait to be read; UNAVAILABLE the gateway stops.
+    """Streams a Project's events as they happen, from now on or after an event; REST answers server-sent events, whose id is the
+    event's, and takes Last-Event-ID for after_event_id.
+    Errors: RESOURCE_EXHAUSTED WATCHER_TOO_SLOW events wait to be read; UNAVAILABLE the gateway stops; INVALID_ARGUMENT
+    EVENT_ID_MALFORMED; FAILED_PRECONDITION EVENTS_TOO_OLD the event is older than an hour, EVENTS_TOO_MANY happened since.
     """
 
 class EventServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -57,8 +61,10 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _event_service_pb2.WatchEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_event_service_pb2.ProjectEvent], _abc.AsyncIterator[_event_service_pb2.ProjectEvent]]:
-        """Streams a Project's events as they happen, from now on; REST answers server-sent events.
-        Errors: RESOURCE_EXHAUSTED WATCHER_TOO_SLOW events wait to be read; UNAVAILABLE the gateway stops.
+        """Streams a Project's events as they happen, from now on or after an event; REST answers server-sent events, whose id is the
+        event's, and takes Last-Event-ID for after_event_id.
+        Errors: RESOURCE_EXHAUSTED WATCHER_TOO_SLOW events wait to be read; UNAVAILABLE the gateway stops; INVALID_ARGUMENT
+        EVENT_ID_MALFORMED; FAILED_PRECONDITION EVENTS_TOO_OLD the event is older than an hour, EVENTS_TOO_MANY happened since.
         """
 
 def add_EventServiceServicer_to_server(servicer: EventServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
