@@ -20,7 +20,7 @@ _EDGES_OF = {
     "vesta_conductor": {"contents", "deletion", "driver", "peers", "queue"},
     "vesta_connection": {"items"},
     "vesta_datasets": {"adding", "operations", "transfers"},
-    "vesta_gateway": {"backends", "grpc_door", "parts", "problems", "projects", "servers", "tail"},
+    "vesta_gateway": {"backends", "grpc_door", "parts", "problems", "projects", "replay", "servers", "tail"},
     "vesta_pipelining": {"sending"},
     "vesta_serving": {"registry", "scorer"},
     "vesta_training": {"deployments", "recipe_book", "worker"},
