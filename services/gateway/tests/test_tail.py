@@ -14,9 +14,9 @@ from vesta_common.consumer import KafkaOptions
 from vesta_common.errors import VestaError
 from vesta_common.events import encode_headers, new_event
 from vesta_contracts.annotation.v1 import TaskAccepted
-from vesta_contracts.gateway.v1 import EventServiceStub, WatchEventsRequest
+from vesta_contracts.gateway.v1 import EventServiceStub, ProjectEvent, WatchEventsRequest
 from vesta_contracts.serving.v1 import PredictionMade
-from vesta_gateway.replay import time_of
+from vesta_gateway.replay import Replay, time_of
 from vesta_gateway.tail import Tail
 
 TASKS, PREDICTIONS = "vesta.annotation.task.v1", "vesta.serving.prediction.v1"
@@ -155,6 +155,51 @@ def test_what_cannot_be_told_any_more_is_refused(event_id, code, reason):
     with pytest.raises(VestaError) as refused:
         time_of(event_id, datetime.now(UTC))
     assert (refused.value.code.name, refused.value.reason) == (code, reason)
+
+
+class Log:
+    """A consumer of one partition with some records, of which it polls one at a time; of none where it is stuck."""
+
+    def __init__(self, count, *, is_stuck=False):
+        self.left = (
+            [] if is_stuck else [SimpleNamespace(key=b"projects/a/x/y", offset=offset) for offset in range(count)]
+        )
+
+    def offsets_for_times(self, times):
+        return {partition: SimpleNamespace(offset=0, timestamp=0) for partition in times}
+
+    def assign(self, partitions):
+        pass
+
+    def seek(self, partition, offset):
+        pass
+
+    def poll(self, timeout_ms):
+        return {TopicPartition(TASKS, 0): [self.left.pop(0)]} if self.left else {}
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("log", "reason"), [(Log(3), "EVENTS_TOO_MANY"), (Log(2, is_stuck=True), "EVENTS_AWAY"), (Log(2), "")]
+)
+def test_more_than_can_be_told_and_a_broker_that_is_stuck_are_refused(log, reason):
+    ends = {TopicPartition(TASKS, 0): len(log.left) or 2}
+    replay = Replay(
+        KafkaOptions("-"),
+        lambda _: log,
+        lambda: ends,
+        lambda record: ("projects/a", ProjectEvent(id=str(record.offset))),
+        events_max=2,
+        timeout=timedelta(milliseconds=200),
+    )
+    if not reason:
+        assert [event.id for event in replay.read("projects/a", datetime.now(UTC))] == ["0", "1"]
+        return
+    with pytest.raises(VestaError) as refused:
+        replay.read("projects/a", datetime.now(UTC))
+    assert refused.value.reason == reason
 
 
 class Broker:

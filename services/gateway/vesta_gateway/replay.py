@@ -58,6 +58,8 @@ class Replay:
     Args:
         ends: up to where.
         to_event: the project and the event of a record; raises InvalidArgument for others.
+        events_max: how many are answered at most.
+        timeout: how long reading may take.
     """
 
     def __init__(
@@ -66,11 +68,16 @@ class Replay:
         consumer_of: Callable[[KafkaOptions], KafkaConsumer],
         ends: Ends,
         to_event: Callable[..., tuple[str, ProjectEvent]],
+        *,
+        events_max: int = EVENTS_MAX,
+        timeout: timedelta = TIMEOUT,
     ) -> None:
         self._kafka = kafka
         self._consumer_of = consumer_of
         self._ends = ends
         self._to_event = to_event
+        self._events_max = events_max
+        self._timeout = timeout
 
     def read(self, project: str, since: datetime) -> list[ProjectEvent]:
         """The events of a project since a time, in the order of their ids. It blocks.
@@ -80,14 +87,14 @@ class Replay:
             Unavailable: the broker does not answer in time.
         """
         ends = self._ends()
-        deadline = time.monotonic() + TIMEOUT.total_seconds()
+        deadline = time.monotonic() + self._timeout.total_seconds()
         found: dict[str, ProjectEvent] = {}
         with closing(self._consumer_of(self._kafka)) as consumer:
             for event in self._events(consumer, project, ends, since - OVERLAP, deadline):
                 found[event.id] = event
-                if len(found) > EVENTS_MAX:
+                if len(found) > self._events_max:
                     raise FailedPrecondition(
-                        f"more than {EVENTS_MAX} events have happened since; read anew what you show, and watch without an id",
+                        f"more than {self._events_max} events have happened since; read anew what you show, and watch without an id",
                         reason="EVENTS_TOO_MANY",
                     )
         return sorted(found.values(), key=lambda event: event.id)
