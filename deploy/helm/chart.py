@@ -127,7 +127,9 @@ def containers(spec: dict[str, Any]) -> list[dict[str, Any]]:
 def images(*profiles: str, options: Sequence[str] = ()) -> list[str]:
     """Every image that a release of these profiles runs, hooks and tests included; sorted."""
     objects = manifests(*profiles, options=[*options, "--is-upgrade"]) + manifests(*profiles, options=options)
-    return sorted({container["image"] for _, spec in pod_specs(objects) for container in containers(spec)})
+    found = [container for _, spec in pod_specs(objects) for container in containers(spec)]
+    named = {variable["value"] for it in found for variable in it["env"] if variable["name"].endswith("_JOBS_IMAGE")}
+    return sorted({container["image"] for container in found} | named)
 
 
 @cache

@@ -88,6 +88,8 @@ def test_every_selector_meets_pods_of_its_own(objects: list[dict[str, Any]]) -> 
     labels = [it["spec"]["template"]["metadata"]["labels"] for it in objects if it["kind"] in _KINDS]
     for it in objects:
         if it["kind"] == "Service":
+            if it["metadata"]["name"] == "trainers":  # the pods of Jobs that training makes
+                continue
             assert any(it["spec"]["selector"].items() <= pod.items() for pod in labels), it["metadata"]["name"]
 
 
@@ -212,7 +214,7 @@ def test_a_misspelt_field_of_a_manifest_is_found() -> None:
 
 
 def test_every_variable_of_a_service_is_one_of_its_settings() -> None:
-    for it in chart.manifests("small"):
+    for it in chart.manifests("small", options=["--set", "training.jobs.enabled=false"]):
         name = it["metadata"]["name"]
         if it["kind"] == "Deployment" and name in FIXED:
             kind = import_module(f"vesta_{name}.settings").Settings
