@@ -1,5 +1,6 @@
 """The client: one typed stub a service, and the few journeys that take more than one call."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -7,6 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from google.api import httpbody_pb2
+from google.protobuf.empty_pb2 import Empty
 from vesta_contracts.annotation.v1 import (
     CampaignServiceStub,
     ReviewServiceStub,
@@ -56,6 +58,10 @@ from vesta.overload import until_admitted
 from vesta.waiting import DEADLINE, wait_until
 
 CHUNK_BYTES = 1024 * 1024
+HEALTH_TIMEOUT_SECONDS = 10.0
+_HEALTH_CHECK = "/grpc.health.v1.Health/Check"
+_SERVING = b"\x08\x01"  # HealthCheckResponse(status=SERVING) on the wire; the SDK does without grpcio-health-checking
+_PROBLEMS_KEY = "vesta-problems-bin"
 PAGE_SIZE = 1000
 PREDICT_BATCH_MAX = 64
 PREDICT_BATCH_BYTES_MAX = 32 * 1024 * 1024
@@ -113,6 +119,15 @@ class Vesta:
     def close(self) -> None:
         """Closes the connection."""
         self.channel.close()
+
+    def problems(self) -> list[str]:
+        """What hinders the platform, a sentence a problem, each with what helps; empty where everything works."""
+        check: Any = self.channel.unary_unary(_HEALTH_CHECK, request_serializer=Empty.SerializeToString)
+        answer, call = check.with_call(Empty(), timeout=HEALTH_TIMEOUT_SECONDS)
+        told = [
+            str(each) for key, value in call.trailing_metadata() if key == _PROBLEMS_KEY for each in json.loads(value)
+        ]
+        return told or ([] if answer == _SERVING else ["gateway: it is not ready; see its log"])
 
     def pages(self, method: Callable[[Any], Any], request: Any) -> Iterator[Any]:
         """Every resource of a `List…` method, page after page, in the method's order."""

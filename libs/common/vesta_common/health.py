@@ -4,8 +4,9 @@ The servicer that comes with `grpcio-health-checking` sends while it holds its l
 thread that lets sending go on: with watchers, its server may stop for ever. Here one thread sends, and holds nothing meanwhile.
 """
 
+import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +17,18 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 Status = health_pb2.HealthCheckResponse
 Send = Callable[[Any], None]
+PROBLEMS_KEY = "vesta-problems-bin"
+"""Trailing metadata of a health check without a name: a JSON list of sentences that say why it is not SERVING."""
+
+
+def problems_metadata(problems: Sequence[str]) -> tuple[tuple[str, bytes], ...]:
+    """The trailing metadata with these problems."""
+    return ((PROBLEMS_KEY, json.dumps(list(problems)).encode()),) if problems else ()
+
+
+def problems_in(metadata: Iterable[tuple[str, str | bytes]] | None) -> list[str]:
+    """The problems in the trailing metadata of a health check."""
+    return [str(problem) for key, value in metadata or () if key == PROBLEMS_KEY for problem in json.loads(value)]
 
 
 @dataclass(eq=False)
@@ -33,6 +46,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # it has no 
         self._statuses: dict[str, int] = {}
         self._watchers: set[_Watcher] = set()
         self._is_draining = False
+        self._problems: tuple[str, ...] = ()
         self._sender = ThreadPoolExecutor(1, thread_name_prefix="health")
 
     def set(self, name: str, *, serving: bool) -> None:
@@ -41,6 +55,10 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # it has no 
             if not self._is_draining:
                 self._statuses[name] = Status.SERVING if serving else Status.NOT_SERVING
         self._tell_all()
+
+    def tell_problems(self, problems: Sequence[str]) -> None:
+        """Sets what checks without a name get along with the status: sentences for operators, in the trailing metadata."""
+        self._problems = tuple(problems)
 
     def drain(self) -> None:
         """Sets every status to NOT_SERVING for good."""
@@ -59,6 +77,8 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # it has no 
             status = self._statuses.get(request.service)
         if status is None:
             context.abort(grpc.StatusCode.NOT_FOUND, f"there is no health of {request.service!r} here")
+        if not request.service:
+            context.set_trailing_metadata(problems_metadata(self._problems))
         return Status(status=status)
 
     def Watch(self, request: Any, context: grpc.ServicerContext, send_response_callback: Send) -> None:  # noqa: N802

@@ -68,7 +68,9 @@ class ObjectStore:
         self._prefix = prefix
 
     @classmethod
-    def of(cls, settings: EngineSettings, guard: StorageGuard | None = None) -> "ObjectStore":
+    def of(
+        cls, settings: EngineSettings, guard: StorageGuard | None = None, *, attempts_max: int = ATTEMPTS_MAX
+    ) -> "ObjectStore":
         """The store that the settings name, with the guard of its disk; nothing is sent yet."""
         client = boto3.client(
             "s3",
@@ -80,7 +82,7 @@ class ObjectStore:
             config=Config(
                 connect_timeout=CONNECT_TIMEOUT.total_seconds(),
                 read_timeout=READ_TIMEOUT.total_seconds(),
-                retries={"total_max_attempts": ATTEMPTS_MAX, "mode": "standard"},
+                retries={"total_max_attempts": attempts_max, "mode": "standard"},
                 max_pool_connections=CONNECTIONS_MAX,
                 s3={"addressing_style": "path"},
                 request_checksum_calculation="when_required",
@@ -103,6 +105,20 @@ class ObjectStore:
                 return False
             return True
         return False
+
+    def check(self, key: str) -> None:
+        """Checks that the bucket is there, and that the object `key` can be written to it and read; replaces that object.
+
+        Raises:
+            NotFound: there is no such bucket.
+        """
+        try:
+            with self._translated(""):
+                self._client.head_bucket(Bucket=self._bucket)
+        except NotFound as error:
+            raise NotFound(f"there is no bucket {self._bucket}; `vesta-admin setup` creates it") from error
+        self.put_named(key, b"here")
+        self.get(key)
 
     def put(self, folder: str, content: bytes | Path) -> ObjectRef:
         """Stores content under `folder/<sha256>`. What is there already stays as it is, even where two store it at once.

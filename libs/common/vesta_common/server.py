@@ -18,6 +18,8 @@ from vesta_common.interceptors import RpcInterceptor
 from vesta_common.metrics import RpcMetrics
 
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
+LIVE = "live"
+"""The health by which a process is restarted: it does not fall when an engine is away."""
 THREADS = 32
 RPCS_MAX = 256
 """Those running and those waiting for a thread; more are refused."""
@@ -138,10 +140,17 @@ class Server:
         self._server.start()
         self._health.set(TAKES_CALLS, serving=True)
 
-    def set_healthy(self, *, healthy: bool) -> None:
-        """What health checks are told."""
+    def set_healthy(self, *, healthy: bool, problems: Sequence[str] = ()) -> None:
+        """Sets liveness (the name `live`), and readiness (every other one), which falls with any problem too.
+
+        Args:
+            healthy: whether every component can do its work; only a restart mends one that cannot.
+            problems: what else hinders the service, such as an engine that is away.
+        """
+        self._health.tell_problems(problems)
+        self._health.set(LIVE, serving=healthy)
         for name in self._names:
-            self._health.set(name, serving=healthy)
+            self._health.set(name, serving=healthy and not problems)
 
     def drain(self) -> None:
         """Says for good that it is not healthy and takes no calls, so that they go elsewhere; it still answers those that come."""

@@ -22,10 +22,11 @@ from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTO
 from vesta_common import log as logs
 from vesta_common import trace
 from vesta_common.admission import AdmissionMetrics
+from vesta_common.engine_watch import EngineWatch, tries_of
 from vesta_common.errors import is_transient
 from vesta_common.metrics import serve_metrics
 from vesta_common.server import THREADS, Server
-from vesta_common.settings import ServiceSettings, load_settings
+from vesta_common.settings import EngineSettings, ServiceSettings, load_settings
 
 S = TypeVar("S", bound=ServiceSettings)
 
@@ -74,6 +75,8 @@ class App:
         registry: holds its metrics; `new_registry` makes one where components are to count on it too.
         rpc_threads: how many RPCs run at once.
         admission_metrics: those of the service's queues, where it has more than the one for its threads.
+        engines: how to reach the engines whose outage makes the service unready; none are watched without it.
+        has_objects: whether the object store is one of them.
     """
 
     servicers: Sequence[Any]
@@ -82,6 +85,8 @@ class App:
     registry: CollectorRegistry = field(default_factory=new_registry)
     rpc_threads: int = THREADS
     admission_metrics: AdmissionMetrics | None = None
+    engines: EngineSettings | None = None
+    has_objects: bool = False
 
 
 class Loop:
@@ -194,16 +199,19 @@ def _serve(service: str, settings: S, build: Callable[[S], App]) -> None:
     metrics_address = serve_metrics(settings.metrics_address, app.registry)
     for component in app.components:
         component.start()
+    watch = _watch(service, app)
+    watch.start()
     server.start()
     log.info("service_started", address=server.address, metrics=metrics_address)
     unhealthy_before: list[str] = []
     while not stopping.is_set():
         unhealthy = [type(component).__name__ for component in app.components if not component.healthy()]
-        server.set_healthy(healthy=not unhealthy)
+        server.set_healthy(healthy=not unhealthy, problems=[*_stopped(unhealthy), *watch.problems()])
         if unhealthy != unhealthy_before:
             log.warning("health_changed", unhealthy=unhealthy)
             unhealthy_before = unhealthy
         stopping.wait(HEALTH_INTERVAL.total_seconds())
+    watch.stop()
     hurrying = threading.Event()
     _on_signals(hurrying.set)
     server.drain()
@@ -211,6 +219,17 @@ def _serve(service: str, settings: S, build: Callable[[S], App]) -> None:
     hurrying.wait(settings.drain_ms / 1000)
     stop_app(app, server)
     log.info("service_stopped")
+
+
+def _watch(service: str, app: App) -> EngineWatch:
+    if app.engines is None:
+        return EngineWatch({})
+    topics = {topic for component in app.components for topic in getattr(component, "topics", ())}
+    return EngineWatch(tries_of(service, app.engines, topics, has_objects=app.has_objects))
+
+
+def _stopped(unhealthy: Sequence[str]) -> list[str]:
+    return [f"{name} has stopped; its log says why, a restart begins anew" for name in unhealthy]
 
 
 def _on_signals(act: Callable[[], None]) -> None:

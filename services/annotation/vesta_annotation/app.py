@@ -22,6 +22,7 @@ def build(settings: Settings) -> App:
     items = ItemServiceStub(channel)
     terms = TermsSource(DatasetServiceStub(channel), TaxonomyServiceStub(channel), items)
     return App(
+        engines=settings,
         servicers=[
             CampaignService(store, terms),
             TaskService(store, items),

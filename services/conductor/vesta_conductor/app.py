@@ -35,6 +35,7 @@ def build(settings: Settings) -> App:
     workers = [Worker(postgres, driver, clock, metrics) for _ in range(settings.workers)]
     kafka = KafkaOptions.of(settings)
     return App(
+        engines=settings,
         servicers=[ProjectService(postgres, deletions, clock), LoopService(postgres, peers, clock)],
         components=[
             Relay(postgres, settings.kafka_bootstrap, settings.kafka_topic_prefix),

@@ -47,6 +47,8 @@ def build(settings: Settings) -> App:
     registry = new_registry()
     export_storage_space(settings.storage_folder, registry)
     return App(
+        engines=settings,
+        has_objects=True,
         servicers=[
             SourceService(store, ingest, items, DatasetServiceStub(datasets), places),
             SyncService(store, loops),

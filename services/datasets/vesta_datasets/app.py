@@ -51,6 +51,8 @@ def build(settings: Settings) -> App:
     kafka = KafkaOptions.of(settings)
     metrics = ConsumerMetrics(SERVICE, registry)
     return App(
+        engines=settings,
+        has_objects=True,
         servicers=[
             TaxonomyService(store),
             DatasetService(store, operations, objects),

@@ -88,7 +88,7 @@ class Gateway:
             calls,
             journal,
             bodies,
-            all_pages(describe(rpcs, comments()), self._parts.report),
+            all_pages(describe(rpcs, comments()), self._parts.report, self._parts.problems),
             SimpleIndex(settings.wheels_folder, time.monotonic),
         )
         if settings.cors_origins:
@@ -216,6 +216,7 @@ class Gateway:
         told = True
         while True:
             is_ready, _ = await self._parts.report()
+            self._grpc.tell_problems(await self._parts.problems())
             if is_ready != told:
                 told = is_ready
                 await self._grpc.set_healthy(healthy=told)

@@ -9,9 +9,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from vesta_common.addresses import target_of
 from vesta_common.client import BALANCED, RECONNECT_BACKOFF_MAX_MS, RESOLVE_INTERVAL_MIN_MS
 from vesta_common.errors import Unavailable
+from vesta_common.health import problems_in
 
 from vesta_gateway.contracts import Rpc, all_rpcs
 
@@ -45,6 +47,9 @@ _OPTIONS = (
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.use_local_subchannel_pool", 1),
 )
+
+
+HEALTH_TIMEOUT_SECONDS = 2.0
 
 
 class Answers(Protocol):
@@ -111,6 +116,22 @@ class RemoteBackend:
         if self._channel is None:
             return False
         return self._channel.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY
+
+    async def problems(self) -> list[str]:
+        """Why the service cannot do its work, as it says itself; empty where it can."""
+        if self._channel is None:
+            return []
+        check = health_pb2_grpc.HealthStub(self._channel).Check(
+            health_pb2.HealthCheckRequest(), timeout=HEALTH_TIMEOUT_SECONDS
+        )
+        try:
+            answer = await check
+            told = problems_in(await check.trailing_metadata())
+        except grpc.aio.AioRpcError as error:
+            return [f"it does not answer ({error.code().name}); see whether it runs, and its log"]
+        return told or (
+            [] if answer.status == health_pb2.HealthCheckResponse.SERVING else ["it is not ready; see its log"]
+        )
 
     async def close(self) -> None:
         """Ends what is under way, and the connection."""

@@ -20,14 +20,16 @@ _FILES = {
 
 Report = Callable[[], Awaitable[tuple[bool, Mapping[str, str]]]]
 """Answers whether calls can be taken, and how each part is."""
+Problems = Callable[[], Awaitable[list[str]]]
+"""Answers what hinders the platform, sentences for operators."""
 
 
-def all_pages(openapi: Mapping[str, object], report: Report) -> dict[str, Page]:
+def all_pages(openapi: Mapping[str, object], report: Report, problems: Problems) -> dict[str, Page]:
     """The pages by path."""
     found = {path: _fixed(_static(name), content_type) for path, (name, content_type) in _FILES.items()}
     found["/openapi.json"] = _fixed(json.dumps(openapi, ensure_ascii=False).encode(), "application/json")
-    found["/healthz"] = _health(report, must_be_ready=False)
-    found["/healthz/ready"] = _health(report, must_be_ready=True)
+    found["/healthz"] = _health(report, problems, must_be_ready=False)
+    found["/healthz/ready"] = _health(report, problems, must_be_ready=True)
     return found
 
 
@@ -48,13 +50,13 @@ def _fixed(body: bytes, content_type: str) -> Page:
     return page
 
 
-def _health(report: Report, *, must_be_ready: bool) -> Page:
+def _health(report: Report, problems: Problems, *, must_be_ready: bool) -> Page:
     """`/healthz` answers 200 while the process lives and tells of every part; `/healthz/ready` answers 503 unless calls can be taken."""
 
     async def page(request: Mapping[str, str]) -> Answer:  # noqa: ARG001
         is_ready, parts = await report()
         status = "SERVING" if is_ready else "NOT_SERVING"
-        body = json.dumps({"status": status, "parts": parts}).encode()
+        body = json.dumps({"status": status, "parts": parts, "problems": await problems()}).encode()
         return 503 if must_be_ready and not is_ready else 200, {"content-type": "application/json"}, body
 
     return page

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 import structlog
+from vesta_common.engine_watch import POSTGRES, describe_failure
 from vesta_common.postgres import Postgres
 
 from vesta_gateway.backends import RemoteBackend
@@ -24,6 +25,7 @@ class Parts:
         self._tail = tail
         self._remotes = remotes
         self._report: tuple[bool, Mapping[str, str]] = (False, {})
+        self._problems: list[str] = []
         self._report_end = 0.0
         self._looking = asyncio.Lock()
         self._is_draining = False
@@ -37,26 +39,42 @@ class Parts:
 
         A service that is away does not stop calls to the others.
         """
+        is_ready, parts = await self._fresh()
+        return is_ready and not self._is_draining, parts
+
+    async def problems(self) -> list[str]:
+        """What hinders the platform, a sentence a part, with what helps; as fresh as the report."""
+        await self._fresh()
+        return self._problems
+
+    async def _fresh(self) -> tuple[bool, Mapping[str, str]]:
         async with self._looking:
             if time.monotonic() >= self._report_end:
                 self._report = await self._look()
                 self._report_end = time.monotonic() + FRESH.total_seconds()
-        is_ready, parts = self._report
-        return is_ready and not self._is_draining, parts
+            return self._report
 
     async def _look(self) -> tuple[bool, Mapping[str, str]]:
-        has_postgres = await asyncio.to_thread(self._reaches_postgres)
+        own, *answers = await asyncio.gather(
+            asyncio.to_thread(self._postgres_problem), *(remote.problems() for remote in self._remotes.values())
+        )
+        has_postgres = not own
+        told = zip(self._remotes, answers, strict=True)
+        self._problems = [f"gateway: {problem}" for problem in own]
+        self._problems += [f"{word}: {problem}" for word, problems in told for problem in problems]
         found = {"postgres": has_postgres}
         if self._tail is not None:
             found["events"] = self._tail.healthy()
+            if not found["events"]:
+                self._problems.append("gateway: Kafka does not answer; check that it runs, and KAFKA_BOOTSTRAP")
         found |= {word: remote.is_connected() for word, remote in self._remotes.items()}
         return has_postgres, {word: "SERVING" if is_fine else "NOT_SERVING" for word, is_fine in found.items()}
 
-    def _reaches_postgres(self) -> bool:
+    def _postgres_problem(self) -> list[str]:
         try:
             with self._postgres.transaction() as connection:
                 connection.execute("SELECT 1")
         except Exception as error:  # noqa: BLE001 - whatever it is, it is away
             log.warning("postgres_away", error=str(error).strip())
-            return False
-        return True
+            return [describe_failure(POSTGRES, error)]
+        return []

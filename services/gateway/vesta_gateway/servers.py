@@ -15,6 +15,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from vesta_common.errors import InvalidArgument, to_status
+from vesta_common.health import problems_metadata
 from vesta_common.server import connection_age_options
 
 from vesta_gateway.headers import response_headers
@@ -168,6 +169,17 @@ class _Server(uvicorn.Server):
         return nullcontext()
 
 
+class _Health(health.aio.HealthServicer):  # type: ignore[misc] # it has no types
+    """Health, with what hinders the platform in the trailing metadata of a check without a name."""
+
+    problems: Sequence[str] = ()
+
+    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802 - the contract's name
+        if not request.service:
+            context.set_trailing_metadata(problems_metadata(self.problems))
+        return await super().Check(request, context)
+
+
 class GrpcServer:
     """Serves a generic handler, with health and reflection beside it.
 
@@ -195,7 +207,7 @@ class GrpcServer:
             *connection_age_options(),
         ]
         self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=calls_max)
-        self._health = health.aio.HealthServicer()
+        self._health = _Health()
         self._names = ("", *services)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection([*services, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
@@ -216,6 +228,10 @@ class GrpcServer:
         status = health_pb2.HealthCheckResponse.SERVING if healthy else health_pb2.HealthCheckResponse.NOT_SERVING
         for name in self._names:
             await self._health.set(name, status)
+
+    def tell_problems(self, problems: Sequence[str]) -> None:
+        """Sets what health checks are told along with the status."""
+        self._health.problems = tuple(problems)
 
     async def drain(self) -> None:
         """Says for good that it is not healthy; it still answers what comes."""

@@ -43,6 +43,7 @@ def build(settings: Settings) -> App:
 
     kafka = KafkaOptions.of(settings)
     return App(
+        engines=settings,
         servicers=[PipelineService(store, deployments, sources), StreamService(store), ObservationService(store)],
         components=[
             Relay(postgres, settings.kafka_bootstrap, settings.kafka_topic_prefix),

@@ -78,6 +78,8 @@ def build(settings: Settings) -> App:
     loops = [Loop("deployer", deployer.step, IDLE), Loop("scorer", scorer.step, IDLE)]
     kafka = KafkaOptions.of(settings)
     return App(
+        engines=settings,
+        has_objects=True,
         servicers=[
             DeploymentService(store, registry, predictor, prediction_log, items, media, sandbox, loops),
             PredictionService(store),

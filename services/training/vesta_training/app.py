@@ -47,6 +47,8 @@ def build(settings: Settings) -> App:
     loops = [Loop(f"trainer-{number}", worker.step, IDLE, worker.stop) for number, worker in enumerate(workers)]
     remover = Loop("file-remover", FileRemover(store, objects, deployments).step, FILES_INTERVAL)
     return App(
+        engines=settings,
+        has_objects=True,
         servicers=[
             RecipeService(store, book),
             TrainingRunService(store, book, datasets, loops),

@@ -86,6 +86,19 @@ def identity(session: Session) -> None:
     show(session.client.api_keys.GetIdentity(GetIdentityRequest()), json_output=session.json_output)
 
 
+@cli.command()
+@pass_session
+def status(session: Session) -> None:
+    """Tell whether the platform works, and what hinders it; exits with 1 where something does."""
+    problems = session.client.problems()
+    if session.json_output:
+        click.echo(json.dumps({"problems": problems}))
+    else:
+        click.echo("\n".join(problems) or "everything works")
+    if problems:
+        sys.exit(EXIT_REFUSED)
+
+
 @cli.command("get")
 @click.argument("name")
 @pass_session

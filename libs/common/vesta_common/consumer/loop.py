@@ -72,8 +72,9 @@ class Consumer:
         )
         self._reader = Reader(self._handlers.types, check)
         self._topics = sorted({topic_of(event_type) for event_type in self._handlers.types})
+        self._dead_letters_topic = dead_letters.topic_of(service)
         self._dead_letters = DeadLetterTopic(
-            kafka.bootstrap, kafka.topic_prefix + dead_letters.topic_of(service), name, metrics
+            kafka.bootstrap, kafka.topic_prefix + self._dead_letters_topic, name, metrics
         )
         self._dead = metrics.dead.labels(name)
         self._fuse = Fuse(self._clock, dead_letters_max)
@@ -89,6 +90,11 @@ class Consumer:
         self._stopping.set()
         if self._thread.ident:
             self._thread.join(timeout.total_seconds())
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The topics that it needs, without the prefix: those it reads, and that of its dead letters."""
+        return (*self._topics, self._dead_letters_topic)
 
     def healthy(self) -> bool:
         """False where the thread has ended: too many dead letters in a while."""

@@ -1,0 +1,95 @@
+"""Engines that cannot be used are named with what helps, and make a service unready but not dead."""
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from vesta_common.engine_watch import EngineWatch, describe_failure, tries_of
+from vesta_common.health import problems_in
+from vesta_common.server import LIVE, Server
+from vesta_common.settings import ServiceSettings
+
+PATIENCE_SECONDS = 30.0
+TOPICS = ("vesta.datasets.item.v1",)
+Settings = Callable[[str], dict[str, Any]]
+
+
+def problems(given: Mapping[str, Any], topics: tuple[str, ...] = ()) -> list[str]:
+    """What a watch finds with these settings, once each engine was tried."""
+    settings = ServiceSettings(**given)
+    watch = EngineWatch(tries_of("sample", settings, topics, has_objects=True))
+    watch.start()
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while any("not been tried" in problem for problem in watch.problems()):
+        assert time.monotonic() < deadline, watch.problems()
+        time.sleep(0.02)
+    watch.stop()
+    return watch.problems()
+
+
+def test_nothing_hinders_where_all_engines_work(service_settings: Settings, create_topics: Callable[..., None]) -> None:
+    create_topics(*TOPICS)
+    assert problems(service_settings("sample"), TOPICS) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"postgres_url": "postgresql://vesta@127.0.0.1:9/vesta"},
+            "PostgreSQL does not answer; check that it runs, and POSTGRES_URL",
+        ),
+        ({"postgres_password": "wrong"}, "PostgreSQL refuses the password; check POSTGRES_URL, POSTGRES_PASSWORD"),
+        ({"s3_access_key": "stranger"}, "the object store refuses the credentials; check S3_ENDPOINT_URL"),
+        ({"s3_bucket": "nobody-made-it"}, "the object store has not been prepared; run `vesta-admin setup`"),
+        ({"s3_endpoint_url": "http://127.0.0.1:9"}, "the object store does not answer; check that it runs"),
+        ({"kafka_bootstrap": "127.0.0.1:9"}, "Kafka does not answer; check that it runs, and KAFKA_BOOTSTRAP"),
+    ],
+)
+def test_an_engine_that_cannot_be_used_is_named_with_what_helps(
+    service_settings: Settings, changes: dict[str, str], words: str
+) -> None:
+    (found,) = problems({**service_settings("sample"), **changes})
+    assert found.startswith(words)
+
+
+def test_a_database_that_is_not_there_is_to_be_set_up(service_settings: Settings) -> None:
+    given = service_settings("sample")
+    given["postgres_url"] = given["postgres_url"].rpartition("/")[0] + "/missing"
+    assert problems(given) == ["PostgreSQL has not been prepared; run `vesta-admin setup`"]
+
+
+def test_kafka_without_topics_is_to_be_set_up(service_settings: Settings) -> None:
+    (found,) = problems(service_settings("sample"), TOPICS)
+    assert found.startswith("Kafka has not been prepared (lacks topics: test-")
+    assert found.endswith("vesta.datasets.item.v1); run `vesta-admin setup`")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ("SSL error: certificate has expired", "has an expired certificate; renew"),
+        ("could not extend file: No space left on device", "has no room; make room"),
+        ("certificate verify failed", "has a certificate that is not trusted"),
+    ],
+)
+def test_other_failures_are_told_by_their_message(error: str, words: str) -> None:
+    assert words in describe_failure("PostgreSQL", RuntimeError(error))
+
+
+def test_a_problem_makes_a_service_unready_says_why_and_leaves_it_alive() -> None:
+    server = Server("sample", "127.0.0.1:0", [])
+    server.start()
+    server.set_healthy(healthy=True, problems=["Kafka does not answer; check that it runs"])
+    with grpc.insecure_channel(server.address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        answer, call = stub.Check.with_call(health_pb2.HealthCheckRequest())
+        live = stub.Check(health_pb2.HealthCheckRequest(service=LIVE))
+    server.stop(timedelta(0))
+    assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
+    assert problems_in(call.trailing_metadata()) == ["Kafka does not answer; check that it runs"]
+    assert live.status == health_pb2.HealthCheckResponse.SERVING

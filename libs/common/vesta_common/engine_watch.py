@@ -1,0 +1,156 @@
+"""Watches the engines that a service needs, so that its readiness, its log and `vesta status` say which one fails and what helps.
+
+Readiness (health without a name) falls while an engine cannot be used; liveness (the name `live`) does not, so that an outage of an
+engine restarts nothing. Each engine is tried on a connection of its own, which meets an expired certificate or a changed password
+that established connections do not.
+"""
+
+import threading
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+import psycopg
+import structlog
+from kafka import KafkaAdminClient
+
+from vesta_common.broker import CONNECTION
+from vesta_common.postgres import CONNECT_TIMEOUT, address_of
+from vesta_common.settings import EngineSettings
+
+INTERVAL = timedelta(seconds=5)
+POSTGRES, OBJECTS, KAFKA = "PostgreSQL", "the object store", "Kafka"
+_SETTINGS = {
+    POSTGRES: "POSTGRES_URL, POSTGRES_PASSWORD",
+    OBJECTS: "S3_ENDPOINT_URL, S3_ACCESS_KEY, S3_SECRET_KEY, S3_BUCKET",
+    KAFKA: "KAFKA_BOOTSTRAP",
+}
+_NOT_TRIED = "has not been tried yet"
+_REQUEST_TIMEOUT_MS = 5000
+
+log = structlog.get_logger()
+
+Try = Callable[[], None]
+
+
+class MissingTopicsError(RuntimeError):
+    """The broker lacks topics."""
+
+
+@dataclass(frozen=True)
+class Symptom:
+    """A kind of failure, recognised by a part of its message, in lower case."""
+
+    words: tuple[str, ...]
+    what: str
+    fix: str
+
+
+# The first one whose words are in the error's message holds.
+_SYMPTOMS = (
+    Symptom(("certificate has expired", "certificate expired"), "has an expired certificate", "renew the certificate"),
+    Symptom(
+        ("certificate",), "has a certificate that is not trusted", "check the authorities (sslrootcert, …_CA_FILE)"
+    ),
+    Symptom(
+        ("password authentication failed", "no password supplied", "sasl"),
+        "refuses the password",
+        "check {settings}",
+    ),
+    Symptom(
+        ("does not exist", "there is no bucket", "lacks topics"), "has not been prepared", "run `vesta-admin setup`"
+    ),
+    Symptom(
+        ("refuses us", "permission denied"), "refuses the credentials", "check {settings} and the rights of their user"
+    ),
+    Symptom(
+        ("no space left", "storage is full", "could not extend file"), "has no room", "make room or enlarge its disk"
+    ),
+)
+
+
+def describe_failure(engine: str, error: Exception) -> str:
+    """One sentence for operators, without addresses: the engine, what is wrong, and what helps."""
+    text = str(error).lower()
+    for symptom in _SYMPTOMS:
+        if any(word in text for word in symptom.words):
+            detail = f" ({error})" if isinstance(error, MissingTopicsError) else ""
+            return f"{engine} {symptom.what}{detail}; {symptom.fix.format(settings=_SETTINGS[engine])}"
+    return f"{engine} does not answer; check that it runs, and {_SETTINGS[engine]}"
+
+
+class EngineWatch:
+    """Tries each engine every five seconds, in a thread of its own.
+
+    Args:
+        tries: by engine; each raises where the engine cannot be used.
+    """
+
+    def __init__(self, tries: Mapping[str, Try], interval: timedelta = INTERVAL) -> None:
+        self._problems = {engine: f"{engine} {_NOT_TRIED}" for engine in tries}
+        self._interval = interval
+        self._stopping = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._watch, args=pair, name=f"watch {pair[0]}", daemon=True)
+            for pair in tries.items()
+        ]
+
+    def start(self) -> None:
+        """Begins."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Ends soon; does not wait for a try under way."""
+        self._stopping.set()
+
+    def problems(self) -> list[str]:
+        """What is wrong now, a sentence an engine."""
+        return [problem for problem in tuple(self._problems.values()) if problem]
+
+    def _watch(self, engine: str, attempt: Try) -> None:
+        while not self._stopping.is_set():
+            problem = ""
+            try:
+                attempt()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the engine cannot be used
+                problem = describe_failure(engine, error)
+                if problem != self._problems[engine]:
+                    log.warning("engine_unusable", engine=engine, problem=problem, error=str(error).strip())
+            else:
+                if self._problems[engine] and not self._problems[engine].endswith(_NOT_TRIED):
+                    log.info("engine_usable", engine=engine)
+            self._problems[engine] = problem
+            self._stopping.wait(self._interval.total_seconds())
+
+
+def tries_of(service: str, settings: EngineSettings, topics: Collection[str], *, has_objects: bool) -> dict[str, Try]:
+    """What a service needs: its database, the topics it reads, and the object store where it has one."""
+    found: dict[str, Try] = {POSTGRES: lambda: _try_postgres(settings)}
+    if has_objects:
+        from vesta_common.objects import ObjectStore  # boto3 is for those alone that have objects
+
+        store = ObjectStore.of(settings, attempts_max=1)
+        found[OBJECTS] = lambda: store.check(f".health/{service}")
+    if settings.kafka_bootstrap:
+        names = {settings.kafka_topic_prefix + topic for topic in topics}
+        found[KAFKA] = lambda: _try_kafka(settings, names)
+    return found
+
+
+def _try_postgres(settings: EngineSettings) -> None:
+    with psycopg.connect(address_of(settings), connect_timeout=int(CONNECT_TIMEOUT.total_seconds())) as connection:
+        connection.execute("SET LOCAL statement_timeout = '5s'")
+        connection.execute("SELECT 1")
+
+
+def _try_kafka(settings: EngineSettings, topics: set[str]) -> None:
+    client = KafkaAdminClient(
+        bootstrap_servers=settings.kafka_bootstrap, request_timeout_ms=_REQUEST_TIMEOUT_MS, **CONNECTION
+    )
+    try:
+        missing = topics - set(client.list_topics())
+    finally:
+        client.close()
+    if missing:
+        raise MissingTopicsError(f"lacks topics: {', '.join(sorted(missing))}")
