@@ -28,8 +28,8 @@ demo: setup  ## Runs the platform and turns the loop on real photographs: [data=
 
 ##@ Run it
 .PHONY: up down status logs
-up: setup  ## Starts the whole platform and waits until all of it is healthy: [replicas=N] of each service and of Triton
-	@python -m vesta_local up $(if $(replicas),--replicas $(replicas))
+up: setup  ## Starts the whole platform and waits until it is healthy: [replicas=N] of each service and of Triton [kafka=apache] for a new home
+	@python -m vesta_local up $(if $(replicas),--replicas $(replicas)) $(if $(kafka),--kafka $(kafka))
 
 down: setup  ## Stops the whole platform; what it knows stays in .vesta/
 	@python -m vesta_local down
@@ -42,8 +42,9 @@ logs: setup  ## Follows the logs, of all services or of one: [s=SERVICE]
 
 ##@ Change it
 .PHONY: test fuzz test-versions check fix verify bench
-test: setup  ## Runs the whole test suite against the real engines: [t=PATH]
-	@pytest $(t)
+test: setup  ## Runs the test suite against the real engines, or what touches events on Apache Kafka: [t=PATH] [kafka=apache]
+	@$(if $(kafka),python -m vesta_local fetch-kafka,true)
+	@pytest $(if $(kafka),--kafka=$(kafka)) $(t)
 
 fuzz: setup  ## Sends random requests and messages to a platform of its own: [cases=10000] [seed=N]
 	@FUZZ_CASES=$(or $(cases),10000) FUZZ_SEED=$(seed) pytest -q tests/fuzz
@@ -75,8 +76,8 @@ verify: setup  ## Generates again what is generated, and fails on a difference
 	  diff -r -x __pycache__ "$$before/vesta_contracts" libs/contracts/vesta_contracts; \
 	  diff -r -x __pycache__ "$$before/docs" docs
 
-bench: setup  ## Measures speed and memory as ratios, prints a table, writes .vesta/bench/report.json: [only=start,ingest,loop,overload,replicas,labels]
-	@PYTHONPATH=examples/turn_the_loop python benchmarks/run.py $(if $(only),--only $(only))
+bench: setup  ## Measures speed and memory as ratios, prints a table, writes .vesta/bench/report.json: [only=start,ingest,loop,frames,overload,replicas,labels] [kafka=apache]
+	@PYTHONPATH=examples/turn_the_loop python benchmarks/run.py $(if $(only),--only $(only)) $(if $(kafka),--kafka $(kafka))
 
 ##@ Set it up
 .PHONY: setup wheels lock clean

@@ -12,9 +12,10 @@ from loop import Turned
 from pictures import jpegs
 from serving import InProcess, model_file
 from vesta import Vesta
-from vesta_common.broker import open_producer
+from vesta_common.broker import Broker, open_producer
 from vesta_common.images import model_pixels
 from vesta_contracts.pipelining.v1 import ObservationMade
+from vesta_local.engines import events
 from vesta_local.platform import Platform
 from vesta_local.services import FRAME_FETCH_WAIT_MS
 
@@ -61,9 +62,11 @@ def _model_milliseconds(in_process: InProcess, frame: bytes) -> float:
 
 def _frame_to_observation_ms(platform: Platform, stream: str, frames: list[bytes]) -> Iterator[float]:
     """Sends each frame when the last one has been observed and its time has come."""
-    kafka = platform.home.address("events")
+    kafka = Broker(platform.home.address("events"), is_idempotent=events.is_apache(platform.home))
     consumer = KafkaConsumer(
-        bootstrap_servers=kafka, auto_offset_reset="earliest", fetch_max_wait_ms=FRAME_FETCH_WAIT_MS
+        **kafka.consumer,
+        auto_offset_reset="earliest",
+        fetch_max_wait_ms=500 if kafka.is_idempotent else FRAME_FETCH_WAIT_MS,
     )
     consumer.assign([TopicPartition(OBSERVATION_TOPIC, number) for number in _partitions(consumer)])
     producer = open_producer(kafka)

@@ -21,10 +21,11 @@ from figures import Figure
 from rich.console import Console
 from rich.table import Table
 from vesta import Vesta
+from vesta_local.home import BROKERS
 from vesta_local.testing import running_platform
 
 PORT_BLOCK = 5
-GROUPS = ("ingest", "loop", "overload", "start", "replicas", "labels")
+GROUPS = ("ingest", "loop", "frames", "overload", "start", "replicas", "labels")
 
 console = Console(soft_wrap=True)
 
@@ -34,13 +35,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help=f"some of {', '.join(GROUPS)}, separated by commas")
     parser.add_argument("--home", type=Path, default=Path(os.environ.get("VESTA_HOME", ".vesta")))
+    parser.add_argument("--kafka", choices=BROKERS, default=BROKERS[0], help="the broker")
     options = parser.parse_args()
     groups = [name for name in options.only.split(",") if name] or list(GROUPS)
     unknown = set(groups) - set(GROUPS)
     if unknown:
         parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}")
     figures = []
-    for figure in _measured(groups):
+    for figure in _measured(groups, options.kafka):
         console.print(f"{figure.name} {figure.value:.2f}")
         figures.append(figure)
         record(options.home / "bench" / "report.json", figure, datetime.now(UTC))
@@ -60,17 +62,18 @@ def record(report: Path, figure: Figure, measured: datetime) -> None:
     report.write_text(json.dumps([*others, entry], indent=2) + "\n")
 
 
-def _measured(groups: list[str]) -> Iterator[Figure]:
+def _measured(groups: list[str], broker: str) -> Iterator[Figure]:
     """Each figure as it is found; one platform of its own serves all of them."""
-    if {"start", "ingest", "loop", "overload"} & set(groups):
-        with running_platform(block=PORT_BLOCK) as platform:
+    if {"start", "ingest", "loop", "frames", "overload"} & set(groups):
+        with running_platform(block=PORT_BLOCK, broker=broker) as platform:
             if "ingest" in groups:
                 yield from ingest.measure(platform)
-            if "loop" in groups:
+            if {"loop", "frames"} & set(groups):
                 with Vesta(platform.home.address("gateway_grpc"), platform.home.owner_key) as owner:
                     turned, found = loop.turn(owner, platform)
-                    yield from found
-                    yield from serving.measure(owner, platform, turned.deployment)
+                    if "loop" in groups:
+                        yield from found
+                        yield from serving.measure(owner, platform, turned.deployment)
                     yield from frames.measure(owner, platform, turned)
             if "overload" in groups:
                 with Vesta(platform.home.address("gateway_grpc"), platform.home.owner_key) as owner:

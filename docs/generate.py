@@ -92,7 +92,13 @@ def events_page(root: Path) -> str:
             f"| `{event['type']}` | {event['description']} | `{event['message']}` |" for event in topic["events"]
         ]
         consumers = ", ".join(f"{consumer['service']} ({consumer['purpose']})" for consumer in topic["consumers"])
-        sections += ["", f"Consumed by {consumers}. {topic['partitions']} partitions, kept {topic['retention']} days."]
+        sizes = f"values of at most {topic['size_max_bytes']:,} bytes"
+        replicas = f"{topic['replicas']} replicas, at least {topic['in_sync_replicas_min']} in sync"
+        kept = f"kept {topic['retention']} days"
+        sections += [
+            "",
+            f"Consumed by {consumers}. {topic['partitions']} partitions, {replicas}; {kept}; {sizes}.",
+        ]
     return "\n".join([*lines, *graph, "```", *sections]) + "\n"
 
 

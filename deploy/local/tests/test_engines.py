@@ -1,22 +1,21 @@
 """The engines come back from a kill with what they acknowledged, and let nobody in without a key."""
 
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 
 import boto3
 import psycopg
 import pytest
 from botocore.exceptions import ClientError
-from kafka import KafkaConsumer, KafkaProducer
-from vesta_admin import broker
-from vesta_admin.catalogue import Topic
+from kafka import KafkaConsumer
+from vesta_common.broker import Broker, open_producer
 from vesta_local.engines import objects, postgres
-from vesta_local.engines.addresses import admin_settings
 from vesta_local.platform import Platform
 from vesta_local.testing import RECOVERY_DEADLINE, running_platform
 
 BACKENDS = 2
+FRAMES = "vesta.pipelining.frame.v1"
 
 
 def test_postgres_keeps_what_was_committed_through_a_kill(engines: Platform, postgres_schema: str) -> None:
@@ -74,19 +73,22 @@ def test_objects_keep_what_was_stored_through_a_kill(engines: Platform) -> None:
 
 @pytest.mark.parametrize("victims", [("events",), ("objects",), ("objects", "events")])
 def test_events_keep_what_was_acknowledged_through_a_kill(
-    engines: Platform, kafka_topic_prefix: str, victims: tuple[str, ...]
+    engines: Platform,
+    create_topics: Callable[..., None],
+    kafka_broker: Broker,
+    kafka_topic_prefix: str,
+    victims: tuple[str, ...],
 ) -> None:
-    topic = f"{kafka_topic_prefix}survivors"
-    bootstrap = engines.home.address("events")
-    broker.create_topics(admin_settings(engines.home), [Topic(topic, 1, timedelta(days=1))])
-    producer = KafkaProducer(bootstrap_servers=bootstrap, acks="all", enable_idempotence=False)
+    topic = kafka_topic_prefix + FRAMES
+    create_topics(FRAMES)
+    producer = open_producer(kafka_broker)
     producer.send(topic, b"first").get(timeout=10)
     producer.close()
     for victim in victims:
         engines.supervisor.kill(victim)
     engines.wait_healthy(["objects", "events"], RECOVERY_DEADLINE)
     consumer = KafkaConsumer(
-        topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest", consumer_timeout_ms=10_000
+        topic, bootstrap_servers=kafka_broker.bootstrap, auto_offset_reset="earliest", consumer_timeout_ms=10_000
     )
     assert next(consumer).value == b"first"
     consumer.close()

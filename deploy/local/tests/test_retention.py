@@ -11,6 +11,7 @@ from vesta_local.engines.retention import KEPT_AT_LEAST, forget
 from vesta_local.platform import Platform
 from vesta_local.testing import RECOVERY_DEADLINE
 
+pytestmark = pytest.mark.embedded_kafka
 SOON, LATER = timedelta(minutes=1), KEPT_AT_LEAST + timedelta(minutes=1)
 RETENTION = timedelta(days=1)
 
@@ -18,7 +19,7 @@ RETENTION = timedelta(days=1)
 @pytest.fixture
 def topic(engines: Platform, kafka_topic_prefix: str) -> Topic:
     """A topic that one group reads, with five records in each of two partitions."""
-    topic = Topic(f"{kafka_topic_prefix}frames", 2, RETENTION, (f"{kafka_topic_prefix}readers",))
+    topic = Topic(f"{kafka_topic_prefix}frames", 2, RETENTION, 1_000_000, (f"{kafka_topic_prefix}readers",))
     broker.create_topics(admin_settings(engines.home), [topic])
     produce(engines, topic, 5)
     return topic
@@ -69,7 +70,7 @@ def test_what_every_group_has_read_goes_after_a_while(engines: Platform, topic: 
 
 
 def test_what_nobody_reads_goes_after_a_while_and_the_newest_stays(engines: Platform, topic: Topic) -> None:
-    unread = Topic(topic.name, topic.partitions, RETENTION)
+    unread = Topic(topic.name, topic.partitions, RETENTION, 1_000_000)
     assert forget(engines.home, [unread], datetime.now(UTC) + LATER) == 8
     assert kept(engines, topic, 0) == [4]
 
@@ -79,7 +80,7 @@ def test_what_is_past_its_retention_goes_read_or_not(engines: Platform, topic: T
 
 
 def test_dead_letters_wait_for_their_retention(engines: Platform, topic: Topic) -> None:
-    dead = Topic(topic.name, topic.partitions, RETENTION, is_dead_letters=True)
+    dead = Topic(topic.name, topic.partitions, RETENTION, 1_000_000, is_dead_letters=True)
     now = datetime.now(UTC)
     assert forget(engines.home, [dead], now + LATER) == 0
     assert forget(engines.home, [dead], now + RETENTION + SOON) == 8

@@ -15,8 +15,8 @@ from rich.table import Table
 from vesta_admin.catalogue import topics
 
 from vesta_local import services, wheels
-from vesta_local.engines import retention
-from vesta_local.home import Home
+from vesta_local.engines import apache_kafka, retention
+from vesta_local.home import BROKERS, Home
 from vesta_local.platform import Platform
 
 console = Console(highlight=False, soft_wrap=True)
@@ -43,9 +43,12 @@ def cli(context: click.Context, home: Path) -> None:
 @click.option(
     "--replicas", type=int, default=None, help="How many of each service and of Triton; as before without it."
 )
+@click.option("--kafka", type=click.Choice(BROKERS), help="The broker of a new home; the embedded one if not given.")
 @click.pass_obj
-def up(home: Home, only: str, replicas: int | None) -> None:
+def up(home: Home, only: str, replicas: int | None, kafka: str | None) -> None:
     """Start everything that does not run, and wait until it is healthy."""
+    if kafka:
+        home.choose_broker(kafka)
     if replicas is not None:
         home.choose_replicas(replicas)
     platform = Platform(home, [name for name in only.split(",") if name])
@@ -88,6 +91,15 @@ def forget(home: Home) -> None:
     """Remove events that are of no more use; a platform that is up does so by itself."""
     count = retention.forget(home, topics(), datetime.now(UTC))
     click.echo(f"{datetime.now(UTC).isoformat(timespec='seconds')} {count} events removed")
+
+
+@cli.command("fetch-kafka")
+def fetch_kafka() -> None:
+    """Fetch Apache Kafka, and a Java if the machine has none, into the cache; say what is missing where that fails."""
+    try:
+        apache_kafka.fetch()
+    except apache_kafka.Unavailable as error:
+        raise click.ClickException(str(error)) from error
 
 
 @cli.command()

@@ -27,6 +27,7 @@ USUAL_PORTS = {
     "objects_filer": 8888,
     "objects_admin": 13646,
     "events": 9092,
+    "events_controller": 9093,
     "inference": 8001,
     "inference_http": 8000,
     "inference_metrics": 8002,
@@ -40,6 +41,7 @@ REPLICAS_MAX = 9
 TWIN_OFFSET = 10_000
 _TWINNED = {"objects", "objects_master", "objects_volume", "objects_filer", "objects_admin"}
 PORT_TRIES = 2_000
+BROKERS = ("embedded", "apache")
 HOST = "127.0.0.1"
 # Of a socket's path the kernel takes 108 bytes; the rest is for its name and a suffix of the program's own.
 SOCKET_FOLDER_LENGTH_MAX = 75
@@ -194,6 +196,30 @@ class Home:
         ]
         first = max(self.usual_ports.values(), default=0) + 1
         return {**self.usual_ports, **{door: first + index for index, door in enumerate(doors)}}
+
+    @property
+    def _broker_path(self) -> Path:
+        return self.run / "broker"
+
+    @property
+    def broker(self) -> str:
+        """Which broker it has: `embedded` or `apache`."""
+        return self._broker_path.read_text().strip() if self._broker_path.exists() else BROKERS[0]
+
+    def choose_broker(self, kind: str) -> None:
+        """Gives a new home its broker.
+
+        Raises:
+            RuntimeError: there is no such broker, or the home has another one.
+        """
+        if kind not in BROKERS:
+            raise RuntimeError(f"there is no broker {kind!r}; there are {', '.join(BROKERS)}")
+        if self._ports_path.exists() and kind != self.broker:
+            raise RuntimeError(
+                f"{self.root} has the broker {self.broker!r}, and may have events in it that nobody has read yet; a home keeps its "
+                "broker: use another one (VESTA_HOME)"
+            )
+        self._broker_path.write_text(f"{kind}\n")
 
     @property
     def _ports_path(self) -> Path:

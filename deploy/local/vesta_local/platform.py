@@ -74,7 +74,13 @@ class Platform:
     @property
     def names(self) -> tuple[str, ...]:
         """The programs that it starts, replicas among them."""
-        return tuple(replica for name in self._chosen for replica in self.home.replicas_of(name))
+        return tuple(
+            replica for name in self._chosen if self._is_needed(name) for replica in self.home.replicas_of(name)
+        )
+
+    def _is_needed(self, name: str) -> bool:
+        """Apache Kafka forgets by itself what its topics need not keep."""
+        return name != "retention" or not events.is_apache(self.home)
 
     @property
     def programs(self) -> dict[str, Program]:
@@ -82,7 +88,8 @@ class Platform:
         home = self.home
         engines = [engine.program(home) for engine in (postgres, objects, events, retention, storage)]
         tritons = [inference.program(home, name) for name in home.replicas_of("inference")]
-        return {program.name: program for program in [*engines, *tritons, *services.programs(home)]}
+        found = [*engines, *tritons, *services.programs(home)]
+        return {program.name: program for program in found if self._is_needed(program.name)}
 
     def up(self, say: Say = _silent, deadline: timedelta = HEALTH_DEADLINE) -> None:
         """Starts what does not run and waits until all of it is healthy.
@@ -110,6 +117,8 @@ class Platform:
             postgres.prepare(self.home)
         if "objects" in self.names:
             objects.prepare(self.home)
+        if "events" in self.names:
+            events.prepare(self.home)
         if "inference" in self.names:
             inference.prepare(self.home, say)
         if "gateway" in self.names:

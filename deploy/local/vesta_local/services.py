@@ -7,11 +7,17 @@ from functools import partial
 from importlib.util import find_spec
 
 from vesta_local import wheels
-from vesta_local.engines import objects, postgres
+from vesta_local.engines import events, objects, postgres
 from vesta_local.health import is_answering, is_serving
 from vesta_local.home import Home
 from vesta_local.program import Program
 from vesta_local.supervisor import mark_option
+
+# Tansu looks twice in its wait, at the beginning and in the middle, so that half of it is what an event takes on its way at most. It
+# also reads no longer than that, from the partition's first record on: what a machine under load does not manage, `fetch_wait` mends.
+FETCH_WAIT_MS = 100
+FRAME_FETCH_WAIT_MS = 25  # of cameras, whose frames age
+TAIL_FETCH_WAIT_MS = 2000  # to follow every topic costs; half a second is soon enough for people
 
 
 @dataclass(frozen=True)
@@ -22,17 +28,15 @@ class Service:
         name: its word.
         peers: the services it calls.
         settings: its own settings beside those that all share; a value may name a door, or a folder, in braces.
+        fetch_wait_ms: how long the embedded broker may take for a fetch.
     """
 
     name: str
     peers: tuple[str, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
+    fetch_wait_ms: int = FETCH_WAIT_MS
 
 
-# Tansu looks twice in its wait, at the beginning and in the middle, so that half of it is what an event takes on its way at most. It
-# also reads no longer than that, from the partition's first record on: what a machine under load does not manage, `fetch_wait` mends.
-FETCH_WAIT_MS = 100
-FRAME_FETCH_WAIT_MS = 25  # of cameras, whose frames age
 _BEHIND_THE_GATEWAY = (
     Service(
         "connection",
@@ -48,7 +52,7 @@ _BEHIND_THE_GATEWAY = (
     Service("annotation", peers=("datasets",)),
     Service("training", peers=("datasets", "serving"), settings={"WORK_FOLDER": "{data}/{replica}"}),
     Service("serving", peers=("datasets", "training"), settings={"TRITON_ADDRESS": "{inference}"}),
-    Service("pipelining", peers=("serving", "connection"), settings={"KAFKA_FETCH_WAIT_MS": str(FRAME_FETCH_WAIT_MS)}),
+    Service("pipelining", peers=("serving", "connection"), fetch_wait_ms=FRAME_FETCH_WAIT_MS),
     Service("conductor", peers=("datasets", "annotation", "training", "serving", "connection", "pipelining")),
 )
 SERVICES = (
@@ -61,8 +65,8 @@ SERVICES = (
             "GRPC_ADDRESS": "{own_grpc}",
             "OWNER_KEY_SHA256": "{owner_key_sha256}",
             "WHEELS_FOLDER": "{wheels}",
-            "KAFKA_FETCH_WAIT_MS": "2000",  # to follow every topic costs; half a second is soon enough for people
         },
+        fetch_wait_ms=TAIL_FETCH_WAIT_MS,
     ),
 )
 NAMES = tuple(service.name for service in SERVICES)
@@ -123,11 +127,18 @@ def environment(home: Home, replica: str) -> dict[str, str]:
         "S3_SECRET_KEY": home.secrets["s3_secret_key"],
         "STORAGE_PATH": str(home.data),
         "KAFKA_BOOTSTRAP": home.address("events"),
-        "KAFKA_FETCH_WAIT_MS": str(FETCH_WAIT_MS),
         **{f"{peer.upper()}_ADDRESS": home.addresses(peer) for peer in service.peers},
         **{setting: value.format(**words) for setting, value in service.settings.items()},
+        **_broker_settings(home, service),
     }
     return {f"VESTA_{name.upper()}_{setting}": value for setting, value in settings.items()}
+
+
+def _broker_settings(home: Home, service: Service) -> dict[str, str]:
+    """Apache Kafka answers a fetch as soon as there is something, and so needs none of these."""
+    if events.is_apache(home):
+        return {}
+    return {"KAFKA_FETCH_WAIT_MS": str(service.fetch_wait_ms), "KAFKA_IDEMPOTENCE": "false"}
 
 
 def _health_check(home: Home, replica: str) -> Callable[[], bool]:

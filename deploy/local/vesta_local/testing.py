@@ -19,12 +19,13 @@ import psycopg
 import pytest
 from psycopg import sql
 from vesta_admin import broker
-from vesta_admin.catalogue import Topic, topics
+from vesta_admin.catalogue import topics
+from vesta_common.broker import Broker
 from vesta_common.ids import new_id
 
-from vesta_local.engines import objects, postgres
+from vesta_local.engines import events, objects, postgres
 from vesta_local.engines.addresses import admin_settings
-from vesta_local.home import USUAL_PORTS, Home
+from vesta_local.home import BROKERS, USUAL_PORTS, Home
 from vesta_local.platform import Platform
 
 # Ports beside those of a platform that may be up, in blocks that differ by test session; SeaweedFS's twins lie 10,000 above.
@@ -49,13 +50,36 @@ def scratch_folder() -> Path:
 # How long a program that was killed may take to be healthy again, on a machine that is busy with other things: some 2 s are usual,
 # PostgreSQL replays 1 GB of log at most (`max_wal_size`), and pytest gives a test up after 300 s.
 RECOVERY_DEADLINE = timedelta(seconds=150)
-RETENTION = timedelta(days=1)  # of topics that are not in the catalogue
+
+
+_EVENT_FIXTURES = {"kafka_bootstrap", "create_topics", "platform"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--kafka=apache` runs every test that touches events on Apache Kafka, and no other."""
+    parser.addoption(
+        "--kafka", choices=BROKERS, default=BROKERS[0], help="the broker; with apache only tests that use it"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what is of the other broker; with Apache Kafka also what touches no events."""
+    if config.getoption("--kafka") == "apache":
+        kept = [item for item in items if _touches_events(item) and not item.get_closest_marker("embedded_kafka")]
+    else:
+        kept = [item for item in items if not item.get_closest_marker("apache_kafka")]
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = kept
+
+
+def _touches_events(item: pytest.Item) -> bool:
+    return bool(item.get_closest_marker("apache_kafka") or _EVENT_FIXTURES & set(getattr(item, "fixturenames", ())))
 
 
 @pytest.fixture(scope="session")
 def engines(request: pytest.FixtureRequest) -> Iterator[Platform]:
     """PostgreSQL, the object store and the broker, running."""
-    with running_platform(block=0, only=("postgres", "objects", "events")) as platform:
+    with running_platform(0, ("postgres", "objects", "events"), request.config.getoption("--kafka")) as platform:
         yield platform
         _keep_logs_of_failure(request.session, platform.home)
 
@@ -100,7 +124,7 @@ class WholePlatform:
 @pytest.fixture(scope="session")
 def platform(request: pytest.FixtureRequest) -> Iterator[WholePlatform]:
     """Every engine and every service, running, in a home of its own."""
-    with running_platform(block=1) as whole:
+    with running_platform(block=1, broker=request.config.getoption("--kafka")) as whole:
         yield WholePlatform(whole)
         _keep_logs_of_failure(request.session, whole.home)
 
@@ -115,11 +139,16 @@ def _keep_logs_of_failure(session: pytest.Session, home: Home) -> None:
 
 @contextmanager
 def running_platform(
-    block: int, only: tuple[str, ...] = (), replicas: int = 1, other_checkout: Path | None = None
+    block: int,
+    only: tuple[str, ...] = (),
+    broker: str = BROKERS[0],
+    replicas: int = 1,
+    other_checkout: Path | None = None,
 ) -> Iterator[Platform]:
     """A platform, or part of one, in a folder of its own that is gone afterwards."""
     folder = scratch_folder()
     home = Home(folder, ports(block))
+    home.choose_broker(broker)
     home.choose_replicas(replicas)
     if other_checkout:
         home.choose_other_checkout(other_checkout)
@@ -162,6 +191,12 @@ def kafka_bootstrap(engines: Platform) -> str:
 
 
 @pytest.fixture
+def kafka_broker(engines: Platform, kafka_bootstrap: str) -> Broker:
+    """How to reach the broker, and what it can do."""
+    return Broker(kafka_bootstrap, is_idempotent=events.is_apache(engines.home))
+
+
+@pytest.fixture
 def kafka_topic_prefix() -> str:
     """Put before every topic of this test."""
     return f"test-{new_id()}."
@@ -170,11 +205,11 @@ def kafka_topic_prefix() -> str:
 @pytest.fixture
 def create_topics(engines: Platform, kafka_topic_prefix: str) -> Callable[..., None]:
     """Creates topics of this test, by their real names; all of the catalogue where none is named."""
-    known = {topic.name: topic for topic in topics()}
     settings = admin_settings(engines.home).model_copy(update={"kafka_topic_prefix": kafka_topic_prefix})
+    known = {topic.name: topic for topic in topics()}
 
     def create(*names: str, partitions: int = 1) -> None:
-        wanted = [known.get(name, Topic(name, partitions, RETENTION)) for name in names or known]
+        wanted = [known[name] for name in names or known]
         broker.create_topics(settings, [replace(topic, partitions=partitions) for topic in wanted])
 
     return create
@@ -197,7 +232,7 @@ def service_settings(
     postgres_url: str,
     postgres_schema: str,
     objects_settings: dict[str, Any],
-    kafka_bootstrap: str,
+    kafka_broker: Broker,
     kafka_topic_prefix: str,
 ) -> Callable[[str], dict[str, Any]]:
     """The settings that every service shares, by the service's word: `Settings(**service_settings("annotation"), …)`."""
@@ -206,8 +241,9 @@ def service_settings(
         return {
             "postgres_url": postgres_url,
             "postgres_schema": f"{postgres_schema}_{service}",
-            "kafka_bootstrap": kafka_bootstrap,
+            "kafka_bootstrap": kafka_broker.bootstrap,
             "kafka_topic_prefix": kafka_topic_prefix,
+            "kafka_idempotence": kafka_broker.is_idempotent,
             **objects_settings,
         }
 

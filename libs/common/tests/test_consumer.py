@@ -13,7 +13,7 @@ import pytest
 from kafka import KafkaProducer
 from prometheus_client import CollectorRegistry
 from vesta_common import dead_letters
-from vesta_common.broker import open_producer
+from vesta_common.broker import Broker, open_producer
 from vesta_common.consumer import Consumer, ConsumerMetrics, Handler, KafkaOptions
 from vesta_common.errors import InvalidArgument, Unavailable
 from vesta_common.events import Event, encode_headers, new_event
@@ -48,20 +48,20 @@ def postgres(postgres_url: str, postgres_schema: str) -> Iterator[Postgres]:
 
 
 @pytest.fixture
-def broker(kafka_bootstrap: str, kafka_topic_prefix: str, create_topics: Callable[..., None]) -> Iterator["Broker"]:
+def broker(kafka_broker: Broker, kafka_topic_prefix: str, create_topics: Callable[..., None]) -> Iterator["Events"]:
     create_topics(TOPIC, partitions=2)
     create_topics(DEAD_TOPIC)
-    broker = Broker(kafka_bootstrap, kafka_topic_prefix)
+    broker = Events(kafka_broker, kafka_topic_prefix)
     yield broker
     broker.producer.close(timeout=1)
 
 
-class Broker:
+class Events:
     """Publishes as a relay would, and as others might."""
 
-    def __init__(self, bootstrap: str, prefix: str) -> None:
-        self.options = KafkaOptions(bootstrap, prefix, SESSION_TIMEOUT)
-        self.producer: KafkaProducer = open_producer(bootstrap)
+    def __init__(self, broker: Broker, prefix: str) -> None:
+        self.options = KafkaOptions(broker, prefix, SESSION_TIMEOUT)
+        self.producer: KafkaProducer = open_producer(broker)
 
     def publish(self, *events: Event) -> None:
         for event in events:
@@ -73,7 +73,7 @@ class Broker:
         )
 
     def letters(self) -> list[dead_letters.DeadLetter]:
-        return list(dead_letters.read(self.options.bootstrap, self.options.topic_prefix + DEAD_TOPIC))
+        return list(dead_letters.read(self.options.broker, self.options.topic_prefix + DEAD_TOPIC))
 
 
 def record_effect(connection: Connection, event: Event) -> None:
@@ -86,7 +86,7 @@ def effects(postgres: Postgres, key: str | None = None) -> list[int]:
     return [row["number"] for row in rows if key in {None, row["key"]}]
 
 
-def a_consumer(postgres: Postgres, broker: Broker, handler: Handler = record_effect, **options: Any) -> Consumer:
+def a_consumer(postgres: Postgres, broker: Events, handler: Handler = record_effect, **options: Any) -> Consumer:
     return Consumer("datasets", "labels", {ACCEPTED: handler}, postgres, broker.options, **options)
 
 
@@ -106,7 +106,7 @@ def wait_until(condition: Callable[[], bool], patience: timedelta = PATIENCE) ->
         time.sleep(0.05)
 
 
-def test_a_consumer_that_has_gone_quiet_hears_the_next_event(postgres: Postgres, broker: Broker) -> None:
+def test_a_consumer_that_has_gone_quiet_hears_the_next_event(postgres: Postgres, broker: Events) -> None:
     broker.options = replace(broker.options, quiet_after=timedelta(0))
     with running(a_consumer(postgres, broker)):
         for number in range(3):
@@ -114,7 +114,7 @@ def test_a_consumer_that_has_gone_quiet_hears_the_next_event(postgres: Postgres,
             wait_until(lambda number=number: effects(postgres) == list(range(number + 1)))
 
 
-def test_a_broker_that_needs_longer_to_find_the_records_is_given_it(postgres: Postgres, broker: Broker) -> None:
+def test_a_broker_that_needs_longer_to_find_the_records_is_given_it(postgres: Postgres, broker: Events) -> None:
     numbers = list(range(300))
     broker.publish(*(accepted(number) for number in numbers))
     broker.options = replace(broker.options, fetch_wait_ms=1)  # in which nothing can be found among so many
@@ -123,7 +123,7 @@ def test_a_broker_that_needs_longer_to_find_the_records_is_given_it(postgres: Po
     assert effects(postgres) == numbers
 
 
-def test_events_have_their_effect_once_in_order_and_others_are_passed_over(postgres: Postgres, broker: Broker) -> None:
+def test_events_have_their_effect_once_in_order_and_others_are_passed_over(postgres: Postgres, broker: Events) -> None:
     numbers = list(range(40))
     events = [accepted(number, KEYS[number % 3]) for number in numbers]
     other = new_event("annotation", KEYS[0], TaskCancelled(task=KEYS[0]), datetime.now(UTC))
@@ -137,7 +137,7 @@ def test_events_have_their_effect_once_in_order_and_others_are_passed_over(postg
     assert broker.letters() == []
 
 
-def test_a_consumer_that_comes_back_goes_on_where_it_was(postgres: Postgres, broker: Broker) -> None:
+def test_a_consumer_that_comes_back_goes_on_where_it_was(postgres: Postgres, broker: Events) -> None:
     broker.publish(*(accepted(number) for number in range(5)))
     with running(a_consumer(postgres, broker)):
         wait_until(lambda: len(effects(postgres)) == 5)
@@ -150,7 +150,7 @@ def test_a_consumer_that_comes_back_goes_on_where_it_was(postgres: Postgres, bro
 
 
 def test_a_handler_that_fails_undoes_its_effect_and_its_event_becomes_a_dead_letter(
-    postgres: Postgres, broker: Broker
+    postgres: Postgres, broker: Events
 ) -> None:
     def handle(connection: Connection, event: Event) -> None:
         record_effect(connection, event)
@@ -172,7 +172,7 @@ def test_a_handler_that_fails_undoes_its_effect_and_its_event_becomes_a_dead_let
 
 
 def test_a_dead_letter_is_replayed_once_its_cause_is_gone_and_nobody_else_handles_it_again(
-    postgres: Postgres, broker: Broker
+    postgres: Postgres, broker: Events
 ) -> None:
     fixed = threading.Event()
 
@@ -188,15 +188,15 @@ def test_a_dead_letter_is_replayed_once_its_cause_is_gone_and_nobody_else_handle
         wait_until(lambda: len(broker.letters()) == 1)
         topic = broker.options.topic_prefix + DEAD_TOPIC
         fixed.set()
-        assert dead_letters.replay(broker.options.bootstrap, topic, f"{topic}.replay") == dead_letters.Replayed(1, 0, 0)
+        assert dead_letters.replay(broker.options.broker, topic, f"{topic}.replay") == dead_letters.Replayed(1, 0, 0)
         wait_until(lambda: sorted(effects(postgres)) == [0, 0, 1, 1, 2, 2])
-        assert dead_letters.replay(broker.options.bootstrap, topic, f"{topic}.replay") == dead_letters.Replayed(0, 0, 0)
+        assert dead_letters.replay(broker.options.broker, topic, f"{topic}.replay") == dead_letters.Replayed(0, 0, 0)
         time.sleep(0.5)
     assert sorted(effects(postgres)) == [0, 0, 1, 1, 2, 2]
 
 
 def test_what_fails_for_a_while_is_retried_until_it_works_without_leaving_the_group(
-    postgres: Postgres, broker: Broker
+    postgres: Postgres, broker: Events
 ) -> None:
     working = threading.Event()
     attempts: list[int] = []
@@ -216,7 +216,7 @@ def test_what_fails_for_a_while_is_retried_until_it_works_without_leaving_the_gr
 
 
 def test_a_database_that_drops_connections_delays_but_loses_nothing(
-    postgres: Postgres, broker: Broker, postgres_url: str
+    postgres: Postgres, broker: Events, postgres_url: str
 ) -> None:
     def slow(connection: Connection, event: Event) -> None:
         record_effect(connection, event)
@@ -250,7 +250,7 @@ MALFORMED: dict[str, tuple[bytes, list[tuple[str, bytes]]]] = {
 }
 
 
-def test_poison_is_set_aside_with_its_reason_and_holds_up_nothing(postgres: Postgres, broker: Broker) -> None:
+def test_poison_is_set_aside_with_its_reason_and_holds_up_nothing(postgres: Postgres, broker: Events) -> None:
     for value, headers in MALFORMED.values():
         broker.send(value, headers, KEYS[0].encode())
     broker.publish(accepted(7))
@@ -272,7 +272,7 @@ class BytesThatAreNoText(str):
         return b"\xff\xfe"
 
 
-def test_a_record_that_cannot_even_be_read_is_passed_over(postgres: Postgres, broker: Broker) -> None:
+def test_a_record_that_cannot_even_be_read_is_passed_over(postgres: Postgres, broker: Events) -> None:
     broker.publish(accepted(0))
     broker.send(b"x", [(BytesThatAreNoText("xx"), b"x")], KEYS[0].encode())
     broker.publish(accepted(1))
@@ -280,7 +280,7 @@ def test_a_record_that_cannot_even_be_read_is_passed_over(postgres: Postgres, br
         wait_until(lambda: effects(postgres) == [0, 1])
 
 
-def test_so_many_dead_letters_that_the_fault_must_be_ours_stop_the_consumer(postgres: Postgres, broker: Broker) -> None:
+def test_so_many_dead_letters_that_the_fault_must_be_ours_stop_the_consumer(postgres: Postgres, broker: Events) -> None:
     def handle(connection: Connection, event: Event) -> None:
         if int(event.payload.item) % 2:
             raise AssertionError("our own mistake")
@@ -294,7 +294,7 @@ def test_so_many_dead_letters_that_the_fault_must_be_ours_stop_the_consumer(post
     assert len(broker.letters()) == 4
 
 
-def test_events_of_one_type_can_be_handled_together(postgres: Postgres, broker: Broker) -> None:
+def test_events_of_one_type_can_be_handled_together(postgres: Postgres, broker: Events) -> None:
     sizes: list[int] = []
 
     def handle(connection: Connection, events: Sequence[Event]) -> None:
@@ -311,7 +311,7 @@ def test_events_of_one_type_can_be_handled_together(postgres: Postgres, broker: 
 
 
 def test_two_members_share_the_work_and_a_third_takes_over_without_loss_or_repeat(
-    postgres: Postgres, broker: Broker
+    postgres: Postgres, broker: Events
 ) -> None:
     def slow(connection: Connection, event: Event) -> None:
         record_effect(connection, event)
@@ -342,7 +342,7 @@ def test_two_members_share_the_work_and_a_third_takes_over_without_loss_or_repea
         assert effects(postgres, key) == list(range(place, total, 20))
 
 
-def test_what_was_done_is_measured(postgres: Postgres, broker: Broker) -> None:
+def test_what_was_done_is_measured(postgres: Postgres, broker: Events) -> None:
     registry = CollectorRegistry()
     old = Event(**{**accepted(0).__dict__, "time": datetime.now(UTC) - timedelta(minutes=1)})
     broker.publish(old)
@@ -356,13 +356,13 @@ def test_what_was_done_is_measured(postgres: Postgres, broker: Broker) -> None:
     assert 60 <= age < 120
 
 
-def test_stopping_ends_a_retry_soon_and_without_a_broker_too(postgres: Postgres, broker: Broker) -> None:
+def test_stopping_ends_a_retry_soon_and_without_a_broker_too(postgres: Postgres, broker: Events) -> None:
     def never(connection: Connection, event: Event) -> None:
         raise Unavailable("never")
 
     broker.publish(accepted(0))
     stuck = a_consumer(postgres, broker, never)
-    away = Consumer("datasets", "labels", {ACCEPTED: never}, postgres, KafkaOptions("127.0.0.1:9"))
+    away = Consumer("datasets", "labels", {ACCEPTED: never}, postgres, KafkaOptions(Broker("127.0.0.1:9")))
     for consumer in (stuck, away):
         consumer.start()
     time.sleep(5)

@@ -14,6 +14,7 @@ import pytest
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 from vesta_common import idempotency, inbox
+from vesta_common.broker import Broker
 from vesta_common.errors import InvalidArgument
 from vesta_common.events import Event, decode, new_event
 from vesta_common.outbox import EVENT_BYTES_MAX, Relay, publish
@@ -67,8 +68,8 @@ def topic(kafka_bootstrap: str, kafka_topic_prefix: str, create_topics: Callable
 
 
 @pytest.fixture
-def relay(postgres: Postgres, kafka_bootstrap: str, kafka_topic_prefix: str) -> Callable[[], Relay]:
-    return lambda: Relay(postgres, kafka_bootstrap, kafka_topic_prefix)
+def relay(postgres: Postgres, kafka_broker: Broker, kafka_topic_prefix: str) -> Callable[[], Relay]:
+    return lambda: Relay(postgres, kafka_broker, kafka_topic_prefix)
 
 
 @contextmanager
@@ -158,7 +159,7 @@ def test_changes_of_a_resource_are_told_in_order_whichever_transaction_began_fir
 
 
 def test_killed_between_acknowledgement_and_deletion_repeats_the_event_with_its_id(
-    postgres: Postgres, kafka_bootstrap: str, kafka_topic_prefix: str, topic: Topic
+    postgres: Postgres, kafka_broker: Broker, kafka_topic_prefix: str, topic: Topic
 ) -> None:
     class Dying(Relay):
         def _send(self, rows: Sequence[dict[str, Any]]) -> list[int]:
@@ -169,9 +170,9 @@ def test_killed_between_acknowledgement_and_deletion_repeats_the_event_with_its_
     with postgres.transaction() as connection:
         publish(connection, event)
     with postgres.connect(autocommit=True) as connection, pytest.raises(KafkaError):
-        Dying(postgres, kafka_bootstrap, kafka_topic_prefix).publish_batch(connection)
+        Dying(postgres, kafka_broker, kafka_topic_prefix).publish_batch(connection)
     assert rows_left(postgres) == 1
-    with running(Relay(postgres, kafka_bootstrap, kafka_topic_prefix)):
+    with running(Relay(postgres, kafka_broker, kafka_topic_prefix)):
         assert topic.events(2) == [event, event]
 
 
@@ -233,7 +234,7 @@ def test_a_broker_that_is_away_keeps_nobody_from_stopping_and_loses_nothing(
     postgres: Postgres, relay: Callable[[], Relay], topic: Topic, kafka_topic_prefix: str
 ) -> None:
     event = an_event()
-    away = Relay(postgres, "127.0.0.1:9", kafka_topic_prefix)
+    away = Relay(postgres, Broker("127.0.0.1:9"), kafka_topic_prefix)
     away.start()
     with postgres.transaction() as connection:
         publish(connection, event)
@@ -248,7 +249,7 @@ def test_a_broker_that_is_away_keeps_nobody_from_stopping_and_loses_nothing(
 
 
 def test_a_topic_that_refuses_holds_up_no_other(
-    postgres: Postgres, kafka_bootstrap: str, kafka_topic_prefix: str, topic: Topic
+    postgres: Postgres, kafka_broker: Broker, kafka_topic_prefix: str, topic: Topic
 ) -> None:
     class Refused(Relay):
         def _send_one(self, producer: Any, row: dict[str, Any]) -> Any:
@@ -260,7 +261,7 @@ def test_a_topic_that_refuses_holds_up_no_other(
     refused = Event(**{**accepted.__dict__, "type": "vesta.annotation.campaign.v1.closed"})
     with postgres.transaction() as connection:
         publish(connection, refused, accepted)
-    with running(Refused(postgres, kafka_bootstrap, kafka_topic_prefix)):
+    with running(Refused(postgres, kafka_broker, kafka_topic_prefix)):
         assert topic.events(1) == [accepted]
         wait_until(lambda: rows_left(postgres) == 1)
 

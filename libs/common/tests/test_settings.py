@@ -7,6 +7,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import Field, ValidationError
 from pydantic_settings import SettingsConfigDict
+from vesta_common.broker import Broker
 from vesta_common.postgres import address_of
 from vesta_common.settings import EXIT_WRONG_SETTINGS, ServiceSettings, describe, load_settings
 
@@ -70,6 +71,11 @@ def test_every_wrong_setting_is_named_with_what_would_work(
         ("S3_ENDPOINT_URL", "nonsense"),
         ("S3_PREFIX", "noslash"),
         ("KAFKA_BOOTSTRAP", "nonsense"),
+        ("KAFKA_BOOTSTRAP", "one:9092,nonsense"),
+        ("KAFKA_SECURITY_PROTOCOL", "TLS"),
+        ("KAFKA_SASL_MECHANISM", "GSSAPI"),
+        ("KAFKA_CA_FILE", "/nowhere/ca.pem"),
+        ("KAFKA_KEY_FILE", __file__),
         ("KAFKA_TOPIC_PREFIX", "a b/c"),
         ("LISTN_ADDRESS", "127.0.0.1:0"),
     ],
@@ -81,6 +87,35 @@ def test_a_setting_that_cannot_be_is_named(
     with pytest.raises(SystemExit):
         load_settings(Settings)
     assert capsys.readouterr().err.startswith(f"VESTA_SAMPLE_{name}: ")
+
+
+def test_a_password_that_kafka_wants_is_asked_for_at_start(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environment.setenv("VESTA_SAMPLE_KAFKA_SECURITY_PROTOCOL", "SASL_SSL")
+    environment.setenv("VESTA_SAMPLE_KAFKA_SASL_USERNAME", "vesta")
+    with pytest.raises(SystemExit):
+        load_settings(Settings)
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told.startswith("VESTA_SAMPLE_KAFKA_SASL_PASSWORD: ")
+    assert "required with SASL_SSL" in told
+
+
+def test_the_password_of_kafka_does_not_show(environment: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "SECURITY_PROTOCOL": "SASL_SSL",
+        "SASL_USERNAME": "vesta",
+        "SASL_PASSWORD": "swordfish",
+    }.items():
+        environment.setenv(f"VESTA_SAMPLE_KAFKA_{name}", value)
+    found = load_settings(Settings)
+    assert Broker.of(found).access["sasl_plain_password"] == "swordfish"
+    assert "swordfish" not in repr(found) + repr(Broker.of(found))
+
+
+def test_several_brokers_may_be_named(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("VESTA_SAMPLE_KAFKA_BOOTSTRAP", "one:9092,two:9093")
+    assert Broker.of(load_settings(Settings)).access["bootstrap_servers"] == ["one:9092", "two:9093"]
 
 
 def test_a_cluster_may_set_variables_of_its_own(environment: pytest.MonkeyPatch) -> None:

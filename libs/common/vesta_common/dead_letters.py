@@ -11,7 +11,7 @@ from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartitio
 from kafka.errors import MessageSizeTooLargeError
 
 from vesta_common import inbox
-from vesta_common.broker import CONNECTION, DELIVERY_TIMEOUT, close_producer, open_producer
+from vesta_common.broker import DELIVERY_TIMEOUT, Broker, close_producer, open_producer
 from vesta_common.settings import ServiceSettings
 
 REASON_HEADER = "dead_letter_reason"
@@ -94,9 +94,9 @@ def _send(
     sent.get(timeout=DELIVERY_TIMEOUT.total_seconds() + 5)
 
 
-def read(bootstrap: str, topic: str) -> Iterator[DeadLetter]:
+def read(broker: Broker, topic: str) -> Iterator[DeadLetter]:
     """All dead letters of a topic, partition by partition. Ends when none has come for three seconds."""
-    consumer = _open_reader(bootstrap, topic, None)
+    consumer = _open_reader(broker, topic, None)
     try:
         for record in _records(consumer, datetime.now(UTC)):
             yield _letter(record)
@@ -104,7 +104,7 @@ def read(bootstrap: str, topic: str) -> Iterator[DeadLetter]:
         consumer.close()
 
 
-def replay(bootstrap: str, topic: str, group: str) -> Replayed:
+def replay(broker: Broker, topic: str, group: str) -> Replayed:
     """Publishes each dead letter once more where it came from, with its own event id.
 
     A letter's event was never recorded as handled, so that the inbox of the consumer that failed lets it through; those of others
@@ -117,8 +117,8 @@ def replay(bootstrap: str, topic: str, group: str) -> Replayed:
         KafkaError: the broker does not answer; what was published is remembered.
     """
     start, published, too_old, without_value = datetime.now(UTC), 0, 0, 0
-    producer = open_producer(bootstrap)
-    consumer = _open_reader(bootstrap, topic, group)
+    producer = open_producer(broker)
+    consumer = _open_reader(broker, topic, group)
     try:
         for record in _records(consumer, start):
             letter = _letter(record)
@@ -142,7 +142,7 @@ def replay_command(service: str) -> Callable[[ServiceSettings], int]:
 
     def command(settings: ServiceSettings) -> int:
         topic = settings.kafka_topic_prefix + topic_of(service)
-        done = replay(settings.kafka_bootstrap, topic, f"{topic}.replay")
+        done = replay(Broker.of(settings), topic, f"{topic}.replay")
         sys.stdout.write(f"{done.published} dead letters of {service} were published again\n")
         if done.too_old:
             sys.stdout.write(
@@ -155,14 +155,13 @@ def replay_command(service: str) -> Callable[[ServiceSettings], int]:
     return command
 
 
-def _open_reader(bootstrap: str, topic: str, group: str | None) -> KafkaConsumer:
+def _open_reader(broker: Broker, topic: str, group: str | None) -> KafkaConsumer:
     """Reads all partitions, alone: from where the group was, or from the beginning."""
     consumer = KafkaConsumer(
-        bootstrap_servers=bootstrap,
         group_id=group,
         auto_offset_reset="earliest",
         enable_auto_commit=False,
-        **CONNECTION,
+        **broker.consumer,
     )
     consumer.assign([TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())])
     return consumer

@@ -19,7 +19,7 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError, KafkaTimeoutError
 
 from vesta_common import idempotency, inbox
-from vesta_common.broker import close_producer, open_producer
+from vesta_common.broker import Broker, close_producer, open_producer
 from vesta_common.errors import InvalidArgument
 from vesta_common.events import Event, encode_headers
 from vesta_common.postgres import Connection, Postgres
@@ -78,13 +78,13 @@ class Relay:
     While it leads it also forgets, once an hour, old entries of the inbox and of the request log.
 
     Args:
-        bootstrap: HOST:PORT of a broker.
+        broker: where to publish.
         topic_prefix: put before every topic.
     """
 
-    def __init__(self, postgres: Postgres, bootstrap: str, topic_prefix: str = "") -> None:
+    def __init__(self, postgres: Postgres, broker: Broker, topic_prefix: str = "") -> None:
         self._postgres = postgres
-        self._bootstrap = bootstrap
+        self._broker = broker
         self._topic_prefix = topic_prefix
         self._stopping = threading.Event()
         self._producer: KafkaProducer | None = None
@@ -181,6 +181,8 @@ class Relay:
         for topic, problem in failed.items():
             log.warning("topic_refuses", topic=topic, error=problem)
             self._penalties[topic] = time.monotonic() + TOPIC_PENALTY.total_seconds()
+        if failed:
+            self._close_producer()  # an idempotent one may be past mending, and refuse whatever it is given
         return [row["id"] for row, _ in waiting if row["topic"] not in failed]
 
     def _problem(self, sent: Any) -> str:
@@ -219,7 +221,7 @@ class Relay:
 
     def _open_producer(self) -> KafkaProducer:
         if self._producer is None:
-            self._producer = open_producer(self._bootstrap)
+            self._producer = open_producer(self._broker)
         return self._producer
 
     def _close_producer(self) -> None:

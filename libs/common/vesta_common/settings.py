@@ -10,6 +10,7 @@ from typing import Any, TypeVar, get_origin
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from vesta_common.kafka_settings import KafkaSettings
 from vesta_common.settings_files import SettingsFileError, SettingsFiles, is_service_link
 
 S = TypeVar("S", bound="EngineSettings")
@@ -19,7 +20,7 @@ ADDRESS = r"^\S+:[0-9]{1,5}$"
 ALIKE = 0.85  # how like one of ours a name is that must have been meant for it, from 0 to 1
 
 
-class EngineSettings(BaseSettings):
+class EngineSettings(KafkaSettings):
     """How to reach the engines, and how to log: what services and `vesta-admin` share."""
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid")
@@ -58,7 +59,6 @@ class EngineSettings(BaseSettings):
         description="a folder on the file system that holds the object store, where that is on this machine: writing is refused "
         "while less than 2 % of it is free; not known if empty",
     )
-    kafka_bootstrap: str = Field("", pattern=f"{ADDRESS}|^$", description="HOST:PORT of a Kafka broker")
     kafka_topic_prefix: str = Field(
         "", pattern="^[A-Za-z0-9._-]*$", description="put before every topic and consumer group: letters, digits, . _ -"
     )

@@ -1,5 +1,6 @@
 """The composition root: what the annotation service is made of."""
 
+from vesta_common.broker import Broker
 from vesta_common.client import open_channel
 from vesta_common.clock import SystemClock
 from vesta_common.outbox import Relay
@@ -29,6 +30,6 @@ def build(settings: Settings) -> App:
             SubmissionService(store, terms),
             ReviewService(store, terms),
         ],
-        components=[Relay(postgres, settings.kafka_bootstrap, settings.kafka_topic_prefix)],
+        components=[Relay(postgres, Broker.of(settings), settings.kafka_topic_prefix)],
         closing=[channel.close, postgres.close],
     )

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from conductor_builders import DATASET, NAMES, PROJECT
 from conductor_simulation import SimulatedPlatform
-from kafka import KafkaConsumer, KafkaProducer
+from kafka import KafkaConsumer
+from vesta_common.broker import Broker, open_producer
 from vesta_common.client import open_channel
 from vesta_common.events import decode, encode_headers, new_event
 from vesta_common.server import Server
@@ -121,7 +122,7 @@ def test_two_replicas_turn_a_loop_by_events_and_tell_each_round_once(
     start: Callable[[], tuple[App, Server]],
     platform: SimulatedPlatform,
     lock: threading.Lock,
-    kafka_bootstrap: str,
+    kafka_broker: Broker,
     kafka_topic_prefix: str,
 ) -> None:
     replicas = [start(), start()]
@@ -131,7 +132,7 @@ def test_two_replicas_turn_a_loop_by_events_and_tell_each_round_once(
     policy = LoopPolicy(dataset=DATASET, label_budget=60, batch_size=20, test_labels=10, control_share=0.2)
     made = loops.CreateLoop(CreateLoopRequest(parent=PROJECT, loop_id="vans", loop=Loop(policy=policy)))
 
-    producer = KafkaProducer(bootstrap_servers=kafka_bootstrap, enable_idempotence=False)
+    producer = open_producer(kafka_broker)
     deadline = time.monotonic() + DEADLINE.total_seconds()
     while (loop := loops.GetLoop(GetLoopRequest(name=made.name))).status.phase != LoopStatus.EXHAUSTED:
         assert time.monotonic() < deadline, loop.status
@@ -151,7 +152,7 @@ def test_two_replicas_turn_a_loop_by_events_and_tell_each_round_once(
     assert set(platform.made.values()) == {1}
     decisions = loops.ListDecisions(ListDecisionsRequest(parent=made.name, page_size=1000)).decisions
     ended = [found.number for found in loop.status.rounds if found.HasField("end_time")]
-    told = _told(kafka_bootstrap, kafka_topic_prefix + "vesta.conductor.loop.v1", len(decisions) + len(ended))
+    told = _told(kafka_broker.bootstrap, kafka_topic_prefix + "vesta.conductor.loop.v1", len(decisions) + len(ended))
     assert [event.payload.round.number for event in told if event.type.endswith("turned")] == ended
     assert [event.payload.decision for event in told if event.type.endswith("decided")] == list(reversed(decisions))
     channel.close()

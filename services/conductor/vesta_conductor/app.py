@@ -1,5 +1,6 @@
 """The composition root: what the conductor is made of."""
 
+from vesta_common.broker import Broker
 from vesta_common.client import open_channel
 from vesta_common.clock import SystemClock
 from vesta_common.consumer import Consumer, ConsumerMetrics, KafkaOptions
@@ -38,7 +39,7 @@ def build(settings: Settings) -> App:
         engines=settings,
         servicers=[ProjectService(postgres, deletions, clock), LoopService(postgres, peers, clock)],
         components=[
-            Relay(postgres, settings.kafka_bootstrap, settings.kafka_topic_prefix),
+            Relay(postgres, Broker.of(settings), settings.kafka_topic_prefix),
             *(Loop(f"worker-{number}", worker.step, IDLE) for number, worker in enumerate(workers)),
             Loop("deletions", deletions.step, deletion.IDLE),
             Consumer(

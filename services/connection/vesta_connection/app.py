@@ -4,6 +4,7 @@ import sys
 from contextlib import closing
 from datetime import timedelta
 
+from vesta_common.broker import Broker
 from vesta_common.client import open_channel
 from vesta_common.clock import SystemClock
 from vesta_common.objects import ObjectStore
@@ -54,7 +55,7 @@ def build(settings: Settings) -> App:
             SyncService(store, loops),
             MediaService(ingest),
         ],
-        components=[Relay(postgres, settings.kafka_bootstrap, settings.kafka_topic_prefix), *loops],
+        components=[Relay(postgres, Broker.of(settings), settings.kafka_topic_prefix), *loops],
         closing=[sandbox.close, ingest.close, datasets.close, postgres.close],
         registry=registry,
     )

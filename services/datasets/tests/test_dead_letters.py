@@ -8,7 +8,7 @@ import pytest
 from datasets_builders import PROJECT, Datasets, a_medium, says
 from kafka import KafkaProducer
 from vesta_common import dead_letters
-from vesta_common.broker import open_producer
+from vesta_common.broker import Broker, open_producer
 from vesta_common.consumer import Consumer, KafkaOptions
 from vesta_common.events import encode_headers, new_event
 from vesta_contracts.annotation.v1 import TaskAccepted
@@ -22,12 +22,12 @@ TASK = f"{PROJECT}/campaigns/vans/tasks"
 PATIENCE = timedelta(seconds=60)
 
 
-class Broker:
+class Events:
     """The broker, and the datasets service's consumer of answers."""
 
-    def __init__(self, datasets: Datasets, bootstrap: str, prefix: str) -> None:
-        self.options = KafkaOptions(bootstrap, prefix, timedelta(seconds=2))
-        self.producer: KafkaProducer = open_producer(bootstrap)
+    def __init__(self, datasets: Datasets, broker: Broker, prefix: str) -> None:
+        self.options = KafkaOptions(broker, prefix, timedelta(seconds=2))
+        self.producer: KafkaProducer = open_producer(broker)
         handlers = Reactions(datasets.store).label_handlers()
         self.consumer = Consumer("datasets", "labels", handlers, datasets.store.postgres, self.options)
 
@@ -45,22 +45,22 @@ class Broker:
 
     def letters(self) -> list[str]:
         """The reasons of the dead letters."""
-        letters = dead_letters.read(self.options.bootstrap, self.options.topic_prefix + DEAD_TOPIC)
+        letters = dead_letters.read(self.options.broker, self.options.topic_prefix + DEAD_TOPIC)
         return [letter.reason for letter in letters]
 
     def replay(self) -> int:
         """Publishes the dead letters again; answers how many."""
         topic = self.options.topic_prefix + DEAD_TOPIC
-        return dead_letters.replay(self.options.bootstrap, topic, f"{topic}.replay").published
+        return dead_letters.replay(self.options.broker, topic, f"{topic}.replay").published
 
 
 @pytest.fixture
 def broker(
-    datasets: Datasets, kafka_bootstrap: str, kafka_topic_prefix: str, create_topics: Callable[..., None]
-) -> Iterator[Broker]:
+    datasets: Datasets, kafka_broker: Broker, kafka_topic_prefix: str, create_topics: Callable[..., None]
+) -> Iterator[Events]:
     create_topics(TOPIC)
     create_topics(DEAD_TOPIC)
-    broker = Broker(datasets, kafka_bootstrap, kafka_topic_prefix)
+    broker = Events(datasets, kafka_broker, kafka_topic_prefix)
     broker.consumer.start()
     yield broker
     broker.consumer.stop(timedelta(seconds=10))
@@ -79,7 +79,7 @@ def concepts_of(datasets: Datasets, item: str) -> list[str]:
 
 
 def test_a_replayed_answer_is_kept_where_nothing_newer_is_and_overwrites_nothing_that_is(
-    datasets: Datasets, broker: Broker
+    datasets: Datasets, broker: Events
 ) -> None:
     noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
     newer, lone = (one.name for one in datasets.add(datasets.a_dataset(), a_medium(1), a_medium(2)))
@@ -102,7 +102,7 @@ def test_a_replayed_answer_is_kept_where_nothing_newer_is_and_overwrites_nothing
 
 
 def test_an_older_answer_whose_shape_does_not_fit_is_set_aside_with_the_reason_and_others_go_on(
-    datasets: Datasets, broker: Broker
+    datasets: Datasets, broker: Events
 ) -> None:
     now = datetime.now(UTC)
     wrong, right = (one.name for one in datasets.add(datasets.a_dataset(), a_medium(1), a_medium(2)))

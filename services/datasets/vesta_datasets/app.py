@@ -4,6 +4,7 @@ import threading
 from datetime import timedelta
 from pathlib import Path
 
+from vesta_common.broker import Broker
 from vesta_common.client import open_channel
 from vesta_common.clock import SystemClock
 from vesta_common.consumer import Consumer, ConsumerMetrics, KafkaOptions
@@ -61,7 +62,7 @@ def build(settings: Settings) -> App:
             ArchiveService(store, operations, objects),
         ],
         components=[
-            Relay(postgres, settings.kafka_bootstrap, settings.kafka_topic_prefix),
+            Relay(postgres, Broker.of(settings), settings.kafka_topic_prefix),
             Consumer(SERVICE, "labels", reactions.label_handlers(), postgres, kafka, metrics),
             Consumer(SERVICE, "predictions", reactions.prediction_handlers(), postgres, kafka, metrics),
             worker,

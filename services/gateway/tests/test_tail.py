@@ -10,6 +10,7 @@ import pytest
 from kafka import KafkaProducer, TopicPartition
 from kafka.errors import CorruptRecordError, KafkaError
 from ulid import ULID
+from vesta_common.broker import Broker as Where
 from vesta_common.consumer import KafkaOptions
 from vesta_common.errors import VestaError
 from vesta_common.events import encode_headers, new_event
@@ -275,7 +276,7 @@ def test_a_broker_that_needs_longer_is_given_it():
         asked.append(kafka.fetch_wait_ms)
         return SlowBroker(kafka)
 
-    tail = Tail(KafkaOptions("unused:1", fetch_wait_ms=100), lambda project, event: None, is_wanted, consumer_of)
+    tail = Tail(KafkaOptions(Where("unused:1"), fetch_wait_ms=100), lambda project, event: None, is_wanted, consumer_of)
     tail.start()
 
     assert reached.wait(20)
@@ -294,11 +295,11 @@ def test_whatever_goes_wrong_the_tail_goes_on_and_behind_what_cannot_be_read(err
 
     broker.seek = seek
     tail = Tail(
-        KafkaOptions("unused:1"),
+        KafkaOptions(Where("unused:1")),
         lambda project, event: None,
         lambda project: True,
         lambda kafka: broker,
-        lambda bootstrap, partition, offset: offset == 7,
+        lambda broker, partition, offset: offset == 7,
     )
     tail.start()
 

@@ -19,11 +19,11 @@ from google.protobuf import descriptor_pool
 from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import CorruptRecordError
-from vesta_common.broker import CONNECTION
+from vesta_common.broker import Broker
 from vesta_common.clock import SystemClock
 from vesta_common.consumer import KafkaOptions
 from vesta_common.consumer.fetch_wait import FetchWait, Starved
-from vesta_common.consumer.unreadable import FETCH_BYTES_MAX, is_unreadable
+from vesta_common.consumer.unreadable import is_unreadable
 from vesta_common.errors import InvalidArgument, Unavailable
 from vesta_common.events import decode
 from vesta_common.names import project_of
@@ -71,13 +71,11 @@ def to_project_event(record: ConsumerRecord) -> tuple[str, ProjectEvent]:
 
 def new_consumer(kafka: KafkaOptions) -> KafkaConsumer:
     return KafkaConsumer(
-        bootstrap_servers=kafka.bootstrap,
         group_id=None,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         fetch_max_wait_ms=kafka.fetch_wait_ms,
-        max_partition_fetch_bytes=FETCH_BYTES_MAX,
-        **CONNECTION,
+        **kafka.broker.consumer,
     )
 
 
@@ -94,7 +92,7 @@ class Tail:
         publish: Publish,
         is_wanted: Callable[[str], bool],
         consumer_of: Callable[[KafkaOptions], KafkaConsumer] = new_consumer,
-        is_unreadable: Callable[[str, TopicPartition, int], bool] = is_unreadable,
+        is_unreadable: Callable[[Broker, TopicPartition, int], bool] = is_unreadable,
     ) -> None:
         self._kafka = kafka
         self._fetch_wait = FetchWait(kafka.fetch_wait_ms, SystemClock())
@@ -185,7 +183,7 @@ class Tail:
         # A partition that is read to its end takes the probe seconds: those known to hold more come first.
         likely_first = sorted(self._positions.items(), key=lambda at: (consumer.highwater(at[0]) or 0) <= at[1])
         for partition, offset in likely_first:
-            if self._stopping.is_set() or not self._is_unreadable(self._kafka.bootstrap, partition, offset):
+            if self._stopping.is_set() or not self._is_unreadable(self._kafka.broker, partition, offset):
                 continue
             log.error("event_unreadable", topic=partition.topic, partition=partition.partition, offset=offset)
             self._positions[partition] = offset + 1

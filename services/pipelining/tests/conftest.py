@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from pipelining_builders import FakeConnection, FakeServing
 from pipelining_service import DEAD, FRAMES, OBSERVATIONS, Pipelining
-from vesta_common.broker import open_producer
+from vesta_common.broker import Broker, open_producer
 from vesta_common.errors import VestaError
 from vesta_common.server import Server
 from vesta_pipelining.settings import Settings
@@ -30,7 +30,7 @@ def pipelining(
     settings = Settings(
         **service_settings("pipelining"), serving_address=peers.address, connection_address=peers.address
     )
-    found = Pipelining(settings, serving, connection, open_producer(settings.kafka_bootstrap))
+    found = Pipelining(settings, serving, connection, open_producer(Broker.of(settings)))
     found.start()
     yield found
     with suppress(VestaError):

@@ -8,6 +8,7 @@ from typing import Any
 from kafka import KafkaConsumer, KafkaProducer
 from pipelining_builders import DEPLOYMENT, PIPELINE, PROJECT, SOURCE, FakeConnection, FakeServing, a_frame, eventually
 from vesta_common import dead_letters
+from vesta_common.broker import Broker
 from vesta_common.client import open_channel
 from vesta_common.events import Event, decode, encode_headers
 from vesta_common.server import Server
@@ -127,4 +128,4 @@ class Pipelining:
         return found
 
     def letters(self) -> list[dead_letters.DeadLetter]:
-        return list(dead_letters.read(self.settings.kafka_bootstrap, self.settings.kafka_topic_prefix + DEAD))
+        return list(dead_letters.read(Broker.of(self.settings), self.settings.kafka_topic_prefix + DEAD))

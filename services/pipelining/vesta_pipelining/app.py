@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+from vesta_common.broker import Broker
 from vesta_common.client import open_channel
 from vesta_common.clock import SystemClock
 from vesta_common.consumer import Consumer, ConsumerMetrics, KafkaOptions
@@ -46,7 +47,7 @@ def build(settings: Settings) -> App:
         engines=settings,
         servicers=[PipelineService(store, deployments, sources), StreamService(store), ObservationService(store)],
         components=[
-            Relay(postgres, settings.kafka_bootstrap, settings.kafka_topic_prefix),
+            Relay(postgres, Broker.of(settings), settings.kafka_topic_prefix),
             *(Loop(f"sender-{number}", sender.step, SEND_INTERVAL) for number in range(settings.uncertain_senders)),
             Loop("pruner", prune, PRUNE_INTERVAL),
             Consumer(

@@ -6,6 +6,7 @@ from functools import partial
 
 from prometheus_client import Gauge
 from vesta_common.admission import Admission, AdmissionMetrics
+from vesta_common.broker import Broker
 from vesta_common.client import open_channel
 from vesta_common.clock import SystemClock
 from vesta_common.consumer import Consumer, ConsumerMetrics, KafkaOptions
@@ -85,7 +86,7 @@ def build(settings: Settings) -> App:
             PredictionService(store),
         ],
         components=[
-            Relay(postgres, settings.kafka_bootstrap, settings.kafka_topic_prefix),
+            Relay(postgres, Broker.of(settings), settings.kafka_topic_prefix),
             Consumer(
                 SERVICE, "arrivals", Reactions(store).handlers(), postgres, kafka, ConsumerMetrics(SERVICE, metrics)
             ),

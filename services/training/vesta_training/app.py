@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+from vesta_common.broker import Broker
 from vesta_common.client import open_channel
 from vesta_common.clock import SystemClock
 from vesta_common.objects import ObjectStore
@@ -55,6 +56,6 @@ def build(settings: Settings) -> App:
             StudyService(store, book, datasets, loops),
             ModelService(store, objects, deployments, [remover]),
         ],
-        components=[Relay(postgres, settings.kafka_bootstrap, settings.kafka_topic_prefix), remover, *loops],
+        components=[Relay(postgres, Broker.of(settings), settings.kafka_topic_prefix), remover, *loops],
         closing=[*(executor.close for executor in executors), channel.close, serving.close, postgres.close],
     )

@@ -18,7 +18,20 @@ from vesta_pipelining.frames import FRAME_BYTES_MAX
 
 from promises.sources import services, strings_named
 
-_KEYS = ("topic", "owner", "key", "description", "events", "consumers", "partitions", "retention", "size_max_bytes")
+_KEYS = (
+    "topic",
+    "owner",
+    "key",
+    "description",
+    "events",
+    "consumers",
+    "partitions",
+    "retention",
+    "size_max_bytes",
+    "cleanup",
+    "replicas",
+    "in_sync_replicas_min",
+)
 _EVENT_TYPE = re.compile(r"vesta\.\w+\.\w+\.v1\.\w+")
 
 

