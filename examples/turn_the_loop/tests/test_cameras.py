@@ -2,6 +2,7 @@
 
 import socket
 import subprocess
+import time
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ from cameras import observed, open_producer, send
 from kafka.errors import KafkaError
 from vesta_contracts.pipelining.v1 import GetStreamRequest, ListObservationsRequest, Observation, Stream
 from vesta_local.engines import embedded_kafka
+from vesta_local.home import is_free
 
 
 def an_owner(stream: Stream, seen: list[Observation]) -> Any:
@@ -45,6 +47,10 @@ def test_a_broker_that_names_itself_by_an_address_unknown_here_is_reported_in_ti
     command += ["--listener-url", f"tcp://{address}", "--advertised-listener-url", "tcp://kafka.invalid:9092"]
     with (tmp_path / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as broker:
         try:
+            deadline = time.monotonic() + 60
+            while is_free(int(address.partition(":")[2])):
+                assert broker.poll() is None
+                assert time.monotonic() < deadline
             with (
                 closing(open_producer(address, seconds_max=3)) as producer,
                 pytest.raises(KafkaError, match="advertised"),
