@@ -70,6 +70,9 @@ def a_topic(**changes: object) -> dict[str, str]:
         "partitions": 6,
         "retention": 30,
         "size_max_bytes": 1_000_000,
+        "cleanup": "delete",
+        "replicas": 3,
+        "in_sync_replicas_min": 2,
     }
     kept = {key: value for key, value in (topic | changes).items() if value is not None}
     return {
@@ -108,7 +111,10 @@ BROKEN: list[tuple[Promise, dict[str, str]]] = [
     (imported_tests, {"services/annotation/tests/test_x.py": "from conftest import Service\n"}),
     (imported_tests, {"services/annotation/tests/test_x.py": "from test_y import an_answer\n"}),
     *((incomplete_topics, a_topic(**{key: None})) for key in ("owner", "key", "description", "events", "consumers")),
-    *((incomplete_topics, a_topic(**{key: None})) for key in ("partitions", "retention", "size_max_bytes")),
+    *(
+        (incomplete_topics, a_topic(**{key: None}))
+        for key in ("partitions", "retention", "size_max_bytes", "cleanup", "replicas", "in_sync_replicas_min")
+    ),
     (incomplete_topics, a_topic(topic="vesta.annotation.tusk.v1")),
     (incomplete_topics, a_topic(owner="nobody")),
     (incomplete_topics, a_topic(consumers=[{"service": "nobody"}])),
