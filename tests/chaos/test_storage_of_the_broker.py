@@ -6,12 +6,12 @@ from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from vesta_common.broker import open_producer
+from vesta_common.broker import Broker, open_producer
 from vesta_common.consumer import Consumer, KafkaOptions
 from vesta_common.events import Event, encode_headers, new_event
 from vesta_common.postgres import Connection, Postgres
 from vesta_contracts.annotation.v1 import TaskAccepted
-from vesta_local.engines import events, postgres
+from vesta_local.engines import postgres
 from vesta_local.platform import Platform
 from vesta_local.testing import RECOVERY_DEADLINE, running_platform
 
@@ -29,10 +29,10 @@ def engines_to_break() -> Iterator[Platform]:
         yield platform
 
 
+@pytest.mark.embedded_kafka
 def test_every_group_gets_on_after_the_broker_had_no_storage(engines_to_break: Platform) -> None:
     home = engines_to_break.home
-    events.create_topics(home, {TOPIC: 3, "vesta.datasets.dead_letter.v1": 1})
-    options = KafkaOptions(home.address("events"), session_timeout=SESSION_TIMEOUT)
+    options = KafkaOptions(Broker(home.address("events")), session_timeout=SESSION_TIMEOUT)
     seen: dict[int, set[str]] = {group: set() for group in range(GROUPS)}
 
     def is_seen(event_id: str) -> bool:
@@ -50,7 +50,7 @@ def test_every_group_gets_on_after_the_broker_had_no_storage(engines_to_break: P
             consumer = Consumer("datasets", f"group{group}", {f"{TOPIC}.accepted": handle}, database, options)
             consumer.start()
             stack.callback(consumer.stop, timedelta(seconds=10))
-        before = _publish(options.bootstrap)
+        before = _publish(options.broker)
         _await(lambda: is_seen(before))
 
         end = time.monotonic() + AWAY.total_seconds()
@@ -59,13 +59,13 @@ def test_every_group_gets_on_after_the_broker_had_no_storage(engines_to_break: P
             time.sleep(0.2)
         engines_to_break.wait_healthy(("objects", "events"), RECOVERY_DEADLINE)
 
-        after = _publish(options.bootstrap)
+        after = _publish(options.broker)
         _await(lambda: is_seen(after))
 
 
-def _publish(bootstrap: str) -> str:
+def _publish(broker: Broker) -> str:
     event = new_event("annotation", KEY, TaskAccepted(task=KEY), datetime.now(UTC))
-    producer = open_producer(bootstrap)
+    producer = open_producer(broker)
     headers = [(key, value) for key, value in encode_headers(event)]
     producer.send(TOPIC, value=event.value, key=KEY.encode(), headers=headers).get(timeout=30)
     producer.close(timeout=1)

@@ -188,7 +188,7 @@ class Log:
 def test_more_than_can_be_told_and_a_broker_that_is_stuck_are_refused(log, reason):
     ends = {TopicPartition(TASKS, 0): len(log.left) or 2}
     replay = Replay(
-        KafkaOptions("-"),
+        KafkaOptions(Where("-")),
         lambda _: log,
         lambda: ends,
         lambda record: ("projects/a", ProjectEvent(id=str(record.offset))),
