@@ -14,7 +14,7 @@ import psycopg
 import structlog
 from kafka import KafkaAdminClient
 
-from vesta_common.broker import CONNECTION
+from vesta_common.broker import Broker
 from vesta_common.postgres import CONNECT_TIMEOUT, address_of
 from vesta_common.settings import EngineSettings
 
@@ -145,9 +145,7 @@ def _try_postgres(settings: EngineSettings) -> None:
 
 
 def _try_kafka(settings: EngineSettings, topics: set[str]) -> None:
-    client = KafkaAdminClient(
-        bootstrap_servers=settings.kafka_bootstrap, request_timeout_ms=_REQUEST_TIMEOUT_MS, **CONNECTION
-    )
+    client = KafkaAdminClient(**Broker.of(settings).connection, request_timeout_ms=_REQUEST_TIMEOUT_MS)
     try:
         missing = topics - set(client.list_topics())
     finally:

@@ -73,9 +73,7 @@ class Consumer:
         self._reader = Reader(self._handlers.types, check)
         self._topics = sorted({topic_of(event_type) for event_type in self._handlers.types})
         self._dead_letters_topic = dead_letters.topic_of(service)
-        self._dead_letters = DeadLetterTopic(
-            kafka.broker, kafka.topic_prefix + self._dead_letters_topic, name, metrics
-        )
+        self._dead_letters = DeadLetterTopic(kafka.broker, kafka.topic_prefix + self._dead_letters_topic, name, metrics)
         self._dead = metrics.dead.labels(name)
         self._fuse = Fuse(self._clock, dead_letters_max)
         self._stopping = threading.Event()
