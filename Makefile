@@ -58,8 +58,10 @@ check: setup  ## Lints, checks types, layers, contracts and the Helm chart; edit
 	@ruff check $(PYTHON_CODE)
 	@ruff format --check $(PYTHON_CODE)
 	@mypy $(PACKAGES)
+	@mypy deploy/docker/vesta_images
 	@mypy docs examples/turn_the_loop benchmarks deploy/helm/chart.py  # by themselves: another generate.py is in libs/contracts
 	@lint-imports
+	@hadolint --config deploy/docker/hadolint.yaml deploy/docker/Dockerfile
 	@cd protos && buf lint . && buf format --path vesta --diff --exit-code && buf breaking . --against released.binpb
 	@python deploy/helm/chart.py check
 
@@ -78,6 +80,12 @@ verify: setup  ## Generates again what is generated, and fails on a difference
 
 bench: setup  ## Measures speed and memory as ratios, prints a table, writes .vesta/bench/report.json: [only=start,ingest,loop,frames,overload,replicas,labels] [kafka=apache]
 	@PYTHONPATH=examples/turn_the_loop python benchmarks/run.py $(if $(only),--only $(only)) $(if $(kafka),--kafka $(kafka))
+
+##@ Ship it
+.PHONY: images
+images:  ## Builds the container images: [only=NAME,…] [registry=HOST/PATH] [tag=VERSION] [base=IMAGE] [torch=cpu|cuda] [layout=FOLDER]
+	@PYTHONPATH=deploy/docker $(PYTHON) -m vesta_images build $(if $(only),--only "$(only)") $(if $(registry),--registry "$(registry)") \
+	  $(if $(tag),--tag "$(tag)") $(if $(base),--base "$(base)") $(if $(torch),--torch "$(torch)") $(if $(layout),--layout "$(layout)")
 
 ##@ Set it up
 .PHONY: setup wheels lock clean
@@ -103,6 +111,7 @@ wheels: setup  ## Builds what customers install, the SDK and its contracts, into
 
 lock: setup  ## Pins anew every version, after a pyproject.toml changed
 	@python -m vesta_local.setup --lock
+	@PYTHONPATH=deploy/docker python -m vesta_images lock
 
 clean:  ## Removes what was installed; keeps .vesta/
 	@rm -rf $(VENV) .venv-triton

@@ -1,0 +1,153 @@
+"""Builds images with buildah, which needs no daemon, or with docker, whichever is installed."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vesta_images.catalogue import ROOT
+
+DOCKERFILE = ROOT / "deploy" / "docker" / "Dockerfile"
+USUAL_BASE = "docker.io/library/debian:bookworm-slim"
+OWN_BASE = "localhost/vesta-base:bookworm"
+SUITE = "bookworm"
+MIRROR = "http://deb.debian.org"
+_CERTIFICATES = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
+# What a container never reads of what debootstrap installs; licences stay.
+_LEFT_OUT = ("usr/share/man", "usr/share/info", "usr/share/locale", "var/cache/apt", "var/lib/apt/lists", "var/log")
+NO_BUILDER = (
+    "No image can be built here: neither buildah nor a running docker was found. "
+    "`apt-get install buildah` (Debian, Ubuntu) or `dnf install buildah` brings a builder that needs no daemon"
+)
+
+
+@dataclass(frozen=True)
+class Build:
+    """How all images of one build are made.
+
+    Attributes:
+        registry: what comes before `vesta-<name>`; may have a path.
+        base: the Debian image that they are made from.
+        torch: the build of torch in the trainer, `cpu` or `cuda`.
+        pip_conf: a pip.conf that names an index of one's own; None for PyPI.
+    """
+
+    registry: str
+    tag: str
+    base: str
+    torch: str = "cpu"
+    pip_conf: Path | None = None
+
+    def reference(self, name: str) -> str:
+        """`registry/vesta-name:tag`."""
+        return f"{self.registry}/vesta-{name}:{self.tag}"
+
+
+def find_builder() -> str:
+    """`buildah` or `docker`.
+
+    Raises:
+        RuntimeError: there is neither; says what would work.
+    """
+    if shutil.which("buildah"):
+        return "buildah"
+    if (
+        shutil.which("docker")
+        and subprocess.run(["docker", "info"], capture_output=True, timeout=20, check=False).returncode == 0
+    ):
+        return "docker"
+    raise RuntimeError(NO_BUILDER)
+
+
+def build(builder: str, name: str, how: Build) -> None:
+    """Builds one image; what has not changed since the last build is taken from its layers.
+
+    Raises:
+        RuntimeError: it cannot be built; the builder has printed why.
+    """
+    arguments = {"IMAGE": name, "BASE": how.base, "VERSION": how.tag, "REVISION": _revision(), "TORCH": how.torch}
+    command = ["buildah", "bud", "--isolation", "chroot", "--layers"] if builder == "buildah" else ["docker", "build"]
+    for key, value in arguments.items():
+        command += ["--build-arg", f"{key}={value}"]
+    for secret, path in _secrets(how):
+        command += ["--secret", f"id={secret},src={path}"]
+    command += ["--file", str(DOCKERFILE), "--tag", how.reference(name), str(ROOT)]
+    done = subprocess.run(command, env={**os.environ, "DOCKER_BUILDKIT": "1"}, check=False)
+    if done.returncode:
+        raise RuntimeError(f"The image {how.reference(name)} cannot be built; {builder} says above why")
+
+
+def _secrets(how: Build) -> list[tuple[str, str]]:
+    certificates = next((os.environ[name] for name in _CERTIFICATES if os.environ.get(name)), "")
+    found = [("ca", certificates)] if certificates else []
+    return [*found, ("pip.conf", str(how.pip_conf))] if how.pip_conf else found
+
+
+def _revision() -> str:
+    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def choose_base(builder: str, wanted: str, say: Callable[[str], None]) -> str:
+    """The base that is wanted; without a wish Docker's Debian, or one made here where that cannot be pulled.
+
+    Raises:
+        RuntimeError: neither can be had; says what would work.
+    """
+    if wanted:
+        return wanted
+    if builder == "docker":
+        return USUAL_BASE
+    if _has(OWN_BASE):
+        return OWN_BASE
+    if subprocess.run(["buildah", "pull", "--quiet", USUAL_BASE], capture_output=True, check=False).returncode == 0:
+        return USUAL_BASE
+    if shutil.which("debootstrap") is None or os.geteuid() != 0:
+        raise RuntimeError(
+            f"{USUAL_BASE} cannot be pulled: name a base that can be (`make images base=…`), "
+            "or install debootstrap and run this as root, which makes one from Debian's packages"
+        )
+    say(f"{USUAL_BASE} cannot be pulled; making {OWN_BASE} from Debian's packages …")
+    make_base()
+    return OWN_BASE
+
+
+def _has(image: str) -> bool:
+    return (
+        subprocess.run(["buildah", "inspect", "--type", "image", image], capture_output=True, check=False).returncode
+        == 0
+    )
+
+
+def make_base() -> None:
+    """Makes `OWN_BASE` with debootstrap, as Docker's slim Debian is made.
+
+    Raises:
+        RuntimeError: it cannot; says why.
+    """
+    container = _output(["buildah", "from", "scratch"])
+    try:
+        root = Path(_output(["buildah", "mount", container]))
+        _output(["debootstrap", "--variant=minbase", "--include=ca-certificates", SUITE, str(root), f"{MIRROR}/debian"])
+        sources = (("debian", SUITE), ("debian", f"{SUITE}-updates"), ("debian-security", f"{SUITE}-security"))
+        lines = [f"deb {MIRROR}/{archive} {suite} main\n" for archive, suite in sources]
+        (root / "etc/apt/sources.list").write_text("".join(lines))
+        for folder in _LEFT_OUT:
+            for path in (root / folder).iterdir():
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        for path in (root / "usr/share/doc").rglob("*"):
+            if path.is_file() and path.name != "copyright":
+                path.unlink()
+        _output(["buildah", "config", "--cmd", "/bin/sh", container])
+        _output(["buildah", "commit", "--quiet", container, OWN_BASE])
+    finally:
+        _output(["buildah", "rm", container])
+
+
+def _output(command: Sequence[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command[:2])} failed: {(done.stderr or done.stdout).strip()[-2000:]}")
+    return done.stdout.strip()

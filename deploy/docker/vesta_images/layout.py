@@ -1,0 +1,84 @@
+"""Images as an OCI image layout on disk (image-spec v1.1, image-layout.md): a folder in which images share the layers that they share."""
+
+import json
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_NAME, _CONTAINERD_NAME = "org.opencontainers.image.ref.name", "io.containerd.image.name"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An image in a layout.
+
+    Attributes:
+        compressed_bytes: what a registry sends, layers and configuration.
+        layers: their digests, from the base up.
+    """
+
+    reference: str
+    digest: str
+    compressed_bytes: int
+    layers: tuple[str, ...]
+
+
+def add(builder: str, references: Sequence[str], folder: Path) -> None:
+    """Copies images of the builder's own store into the layout.
+
+    Raises:
+        RuntimeError: one cannot be copied; says why.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for reference in references:
+        if builder == "buildah":
+            command = ["buildah", "push", "--quiet", reference, f"oci:{folder}:{reference}"]
+        else:
+            command = ["skopeo", "copy", "--quiet", f"docker-daemon:{reference}", f"oci:{folder}:{reference}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{reference} cannot be copied to {folder}: {done.stderr.strip()}")
+    index = _index(folder)
+    for manifest in index["manifests"]:
+        # containerd takes an image's whole name from here, and leaves the other one to `--base-name`.
+        manifest["annotations"][_CONTAINERD_NAME] = manifest["annotations"][_NAME]
+    (folder / "index.json").write_text(json.dumps(index))
+    _remove_unused(folder)
+
+
+def images(folder: Path) -> list[Stored]:
+    """The images of a layout, by name."""
+    return sorted((_stored(folder, entry) for entry in _index(folder)["manifests"]), key=lambda image: image.reference)
+
+
+def _stored(folder: Path, entry: Mapping[str, Any]) -> Stored:
+    manifest = read(folder, entry["digest"])
+    size = manifest["config"]["size"] + sum(layer["size"] for layer in manifest["layers"])
+    layers = tuple(layer["digest"] for layer in manifest["layers"])
+    return Stored(entry["annotations"][_NAME], entry["digest"], size, layers)
+
+
+def _index(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "index.json").read_text()))
+
+
+def read(folder: Path, digest: str) -> dict[str, Any]:
+    """A blob that is JSON."""
+    return dict(json.loads((folder / "blobs" / digest.replace(":", "/")).read_text()))
+
+
+def _remove_unused(folder: Path) -> None:
+    """Removes what no image names any more: the layers of those that were replaced."""
+    used = {digest.partition(":")[2] for digest in _named(folder)}
+    for blob in (folder / "blobs" / "sha256").iterdir():
+        if blob.name not in used:
+            blob.unlink()
+
+
+def _named(folder: Path) -> Iterator[str]:
+    for entry in _index(folder)["manifests"]:
+        manifest = read(folder, entry["digest"])
+        yield from (entry["digest"], manifest["config"]["digest"])
+        yield from (layer["digest"] for layer in manifest["layers"])

@@ -1,0 +1,75 @@
+"""Pins what each image installs, with the SHA-256 of the very wheel, in the versions of requirements.lock."""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from vesta_images.catalogue import COMMON, COMMON_PACKAGES, IMAGES, REQUIREMENTS, ROOT, third_party_of
+
+PYTHON = (3, 11)  # of the base image, Debian 12
+TOOLS = ("pip", "hatchling", "editables", "cyclonedx-bom")  # what builds an image, and is in none
+HEAD = "# Written by `make lock`: the versions of requirements.lock, each with the SHA-256 of its wheel for Python 3.11 on x86-64.\n"
+# torch comes from another index where it is built for the CPU; what CUDA's build needs beside it is in a file of its own.
+TORCH, CUDA = "torch", "torch-cuda"
+_CUDA_PACKAGE = re.compile(r"(nvidia|cuda)-.+|triton")
+_WITHOUT_DEPENDENCIES = ("inference-cpu",)
+
+
+def write() -> None:
+    """Writes every file anew.
+
+    Raises:
+        RuntimeError: this Python is not the base image's, or pip cannot resolve; says why.
+    """
+    if sys.version_info[:2] != PYTHON:
+        raise RuntimeError(
+            f"The images have Python {PYTHON[0]}.{PYTHON[1]}, and hashes are of wheels for it: run this with that version"
+        )
+    REQUIREMENTS.mkdir(exist_ok=True)
+    common = resolve(third_party_of(COMMON_PACKAGES))
+    _write(COMMON, common)
+    _write("tools", resolve(TOOLS))
+    for image in IMAGES:
+        wanted = [*third_party_of(image.packages), *image.third_party]
+        is_complete = image.name in _WITHOUT_DEPENDENCIES
+        pins = resolve(wanted, with_dependencies=not is_complete, is_constrained=not is_complete)
+        if image.packages:
+            pins = {name: pin for name, pin in pins.items() if name not in common}
+        if "torch" in pins:
+            _write(TORCH, {"torch": pins.pop("torch")})
+            _write(CUDA, {name: pins.pop(name) for name in list(pins) if _CUDA_PACKAGE.fullmatch(name)})
+        _write(image.name, pins)
+
+
+def resolve(wanted: Sequence[str], *, with_dependencies: bool = True, is_constrained: bool = True) -> dict[str, str]:
+    """What pip would install, nothing being installed: lines of a requirements file by normalised name.
+
+    Raises:
+        RuntimeError: pip cannot; says why.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--only-binary", ":all:"]
+        command += ["--quiet", "--disable-pip-version-check", "--report", str(report)]
+        command += ["--constraint", str(ROOT / "requirements.lock")] if is_constrained else []
+        command += [] if with_dependencies else ["--no-deps"]
+        done = subprocess.run([*command, *wanted], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"pip cannot resolve {', '.join(wanted)}: {done.stderr.strip()}")
+        return dict(map(_pin, json.loads(report.read_text())["install"]))
+
+
+def _pin(entry: Mapping[str, dict[str, dict[str, dict[str, str]]]]) -> tuple[str, str]:
+    name, version = str(entry["metadata"]["name"]), str(entry["metadata"]["version"])
+    digest = entry["download_info"]["archive_info"]["hashes"]["sha256"]
+    return re.sub(r"[-_.]+", "-", name).lower(), f"{name}=={version} --hash=sha256:{digest}"
+
+
+def _write(name: str, pins: Mapping[str, str]) -> None:
+    # The name tells files of the same pins apart: a builder takes what it made of an equal file, the SBOM of another image too.
+    lines = [f"# {name}", *(pins[key] for key in sorted(pins))]
+    (REQUIREMENTS / f"{name}.txt").write_text(HEAD + "".join(f"{line}\n" for line in lines))
