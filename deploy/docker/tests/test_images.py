@@ -127,6 +127,7 @@ def test_the_image_of_a_service_runs_as_the_chart_runs_it(
     built: str, root: Path, tmp_path: Path, engines: Platform
 ) -> None:
     settings = services.environment(engines.home, NAME)
+    del settings[f"VESTA_{NAME.upper()}_STORAGE_PATH"]  # a folder of this machine, which the container does not see
     _bundle(tmp_path, root, built, settings, [])
     with (tmp_path / "log").open("w+") as log:
         container = f"vesta-test-{new_id()}".lower()

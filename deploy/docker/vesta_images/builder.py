@@ -67,10 +67,13 @@ def build(builder: str, name: str, how: Build) -> None:
     Raises:
         RuntimeError: it cannot be built; the builder has printed why.
     """
-    arguments = {"IMAGE": name, "BASE": how.base, "VERSION": how.tag, "REVISION": _revision(), "TORCH": how.torch}
+    arguments = {"IMAGE": name, "BASE": how.base, "TORCH": how.torch}
     command = ["buildah", "bud", "--isolation", "chroot", "--layers"] if builder == "buildah" else ["docker", "build"]
     for key, value in arguments.items():
         command += ["--build-arg", f"{key}={value}"]
+    # Given here and not in the Dockerfile: buildah 1.28 takes a LABEL of build arguments from its layers, whatever their values.
+    for key, value in {"version": how.tag, "revision": _revision()}.items():
+        command += ["--label", f"org.opencontainers.image.{key}={value}"]
     for secret, path in _secrets(how):
         command += ["--secret", f"id={secret},src={path}"]
     command += ["--file", str(DOCKERFILE), "--tag", how.reference(name), str(ROOT)]
