@@ -41,6 +41,7 @@ class Image:
 _EXTRAS = {"connection": "[web]"}
 IMAGES = (
     *(Image(name, (f"services/{name}{_EXTRAS.get(name, '')}",)) for name in SERVICES),
+    Image("admin", ("deploy/admin",)),  # with every service's package, for its migrations; they need nothing to be read
     Image("trainer", ("services/training[torch]",)),
     # Triton's Python imports nothing of what these name as dependencies, and wants an older numpy than the services.
     Image("inference-cpu", third_party=("numpy==1.26.4", "onnxruntime==1.32.0", "nvidia-pytriton==0.7.0")),
