@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands.add_parser("list", help="print the names of the images")
     building = commands.add_parser("build", help="build images")
     building.add_argument("--only", type=_names, default=list(BY_NAME), metavar="NAME,…", help="these images alone")
-    building.add_argument("--registry", default="localhost", help="what comes before the images' names")
+    building.add_argument("--registry", default="vesta.local", help="what comes before the images' names")
     building.add_argument("--tag", default=version(), help="the images' version")
     building.add_argument("--base", default="", help="the Debian 12 image to start from")
     building.add_argument("--torch", choices=("cpu", "cuda"), default="cpu", help="the trainer's build of torch")
