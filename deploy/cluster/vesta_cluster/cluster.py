@@ -1,0 +1,169 @@
+"""A cluster on this machine: its folder, its lock, and what brings it up and down."""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from vesta_cluster import binaries, certificates, control_plane, network, node
+from vesta_cluster.control_plane import ControlPlane, free_port
+from vesta_cluster.errors import ClusterError, Unavailable
+from vesta_cluster.node import Node
+from vesta_cluster.processes import Processes
+
+MANIFESTS = Path(__file__).parent / "manifests"
+READY_SECONDS = 120.0
+VOLUMES = 12
+_VOLUME = """apiVersion: v1
+kind: PersistentVolume
+metadata: {{name: local-{number}}}
+spec:
+  capacity: {{storage: 100Gi}}
+  accessModes: [ReadWriteOnce]
+  persistentVolumeReclaimPolicy: Retain
+  storageClassName: local
+  local: {{path: {path}}}
+  nodeAffinity:
+    required:
+      nodeSelectorTerms: [{{matchExpressions: [{{key: kubernetes.io/hostname, operator: In, values: [{node}]}}]}}]
+"""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """One cluster. Only one with a node may run on a machine; any number of API tiers may.
+
+    Attributes:
+        home: its folder, absolute; short enough for the path of a socket below it.
+        has_node: whether pods run on it, for which it needs root.
+    """
+
+    home: Path
+    has_node: bool = True
+
+    @property
+    def kubeconfig(self) -> Path:
+        """Of its administrator."""
+        return self.home / "pki" / "admin.kubeconfig"
+
+    @property
+    def processes(self) -> Processes:
+        """Everything that was started."""
+        return Processes(self.home / "processes")
+
+    def up(self, say: Callable[[str], None]) -> None:
+        """Brings up what does not run, and waits until it is ready.
+
+        Raises:
+            Unavailable: the machine lacks a package, the powers of root, or Go.
+            ClusterError: a part does not start.
+        """
+        if self.has_node:
+            self._check_machine()
+        names = [*binaries.API, *binaries.CLIENTS, *(binaries.NODE if self.has_node else ())]
+        programs = binaries.ensure(names, say)
+        with self._locked():
+            begun = time.monotonic()
+            ip, port, prefix = "127.0.0.1", self._port(), []
+            if self.has_node:
+                network.create(control_plane.SERVICE_RANGE)
+                ip, port, prefix = network.NODE_IP, 6443, network.inside()
+            if not self.kubeconfig.exists():
+                certificates.write_all(self.home / "pki", ip, node.NAME, f"https://{ip}:{port}")
+            ControlPlane(programs, self.home / "pki", self.home / "api", self.processes, ip, port, prefix).start()
+            say(f"the API server is ready after {time.monotonic() - begun:.1f} s")
+            if self.has_node:
+                self._node.start()
+                self.kubectl("apply", "--server-side", "--filename", str(MANIFESTS / "cluster.yaml"))
+                self.recycle_volumes()
+                self.kubectl("wait", "node", node.NAME, "--for=create", f"--timeout={READY_SECONDS:.0f}s")
+                self.kubectl("wait", "node", node.NAME, "--for=condition=Ready", f"--timeout={READY_SECONDS:.0f}s")
+                self.kubectl("rollout", "status", "deployment/coredns", "--namespace=kube-system", "--timeout=120s")
+                say(f"the node is ready after {time.monotonic() - begun:.1f} s")
+
+    def down(self) -> None:
+        """Stops everything and removes the cluster's folder; no process, mount, namespace or cgroup of it stays."""
+        if not self.home.exists():
+            return
+        with self._locked():
+            if (self.home / "node").exists():
+                self._node.stop()
+            for name in (*reversed(control_plane.PROCESSES), *self.processes.names()):
+                self.processes.stop(name)
+            if (self.home / "node").exists():
+                network.remove()
+            shutil.rmtree(self.home)
+
+    def load(self, archives: Sequence[Path]) -> list[str]:
+        """Imports image archives onto the node."""
+        self._check_up()
+        return self._node.load(archives)
+
+    def kubectl(self, *arguments: str, stdin: str = "") -> str:
+        """Runs kubectl as the administrator.
+
+        Raises:
+            ClusterError: with what it says.
+        """
+        command = [str(binaries.folder() / "kubectl"), f"--kubeconfig={self.kubeconfig}", *arguments]
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise ClusterError(f"kubectl {' '.join(arguments)} fails: {done.stderr.strip()}")
+        return done.stdout
+
+    def recycle_volumes(self) -> None:
+        """Makes the volumes that no claim holds anew, empty."""
+        held = self.kubectl(
+            "get", "persistentvolumes", "--output", 'jsonpath={.items[?(@.status.phase=="Bound")].metadata.name}'
+        ).split()
+        free = [number for number in range(VOLUMES) if f"local-{number}" not in held]
+        names = [f"local-{number}" for number in free]
+        self.kubectl("delete", "persistentvolumes", *names, "--ignore-not-found")
+        manifests = []
+        for number in free:
+            path = self.home / "volumes" / str(number)
+            shutil.rmtree(path, ignore_errors=True)
+            path.mkdir(parents=True)
+            manifests.append(_VOLUME.format(number=number, path=path, node=node.NAME))
+        self.kubectl("apply", "--server-side", "--filename", "-", stdin="---\n".join(manifests))
+
+    @property
+    def _node(self) -> Node:
+        return Node(binaries.folder(), self.home / "pki", self.home / "node", self.processes)
+
+    def _check_up(self) -> None:
+        if self.processes.find("apiserver") is None:
+            raise ClusterError("the cluster is not up: python -m vesta_cluster up")
+
+    def _check_machine(self) -> None:
+        if os.geteuid() != 0:
+            raise Unavailable("a node needs root, for containers and a network namespace: be root, or set KUBECONFIG")
+        if absent := node.missing_packages():
+            raise Unavailable(
+                f"a node needs {', '.join(absent)}: apt-get install --no-install-recommends {' '.join(absent)}"
+            )
+        if network.path().exists() and not (self.home / "node").exists():
+            raise ClusterError(
+                f"another cluster of this machine has the namespace {network.NAMESPACE}: take it down first"
+            )
+
+    def _port(self) -> int:
+        """The API server's port on loopback: the one that the kubeconfig names, or a free one."""
+        if self.kubeconfig.exists():
+            server = self.kubectl("config", "view", "--output", "jsonpath={.clusters[0].cluster.server}")
+            return int(server.rpartition(":")[2])
+        return free_port()
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One command at a time may change the cluster."""
+        self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with self.home.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self.home.mkdir(exist_ok=True, mode=0o700)
+            yield

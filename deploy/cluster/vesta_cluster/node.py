@@ -1,0 +1,319 @@
+"""The node tier: containerd with runc, the kubelet and kube-proxy in a network namespace of their own, with NetworkPolicy and metrics."""
+
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from vesta_cluster import images, network
+from vesta_cluster.control_plane import SERVICE_RANGE
+from vesta_cluster.errors import ClusterError, Unavailable
+from vesta_cluster.processes import Processes
+
+NAME = "node1"
+POD_RANGE = "10.244.0.0/24"
+DNS_IP = "10.96.0.10"
+PAUSE_IMAGE = "vesta.test/pause:1"
+OWN_IMAGES = {PAUSE_IMAGE: "pause", "vesta.test/coredns:1": "coredns", "vesta.test/agnhost:1": "agnhost"}
+"""Images that are made of one program each: tag and program. agnhost is the image of Kubernetes' own tests."""
+REGISTRY = f"{network.NODE_IP}:5000"
+PROCESSES = ("containerd", "kubelet", "kube-proxy", "kube-router", "metrics-server", "registry")
+PLUGINS = Path("/usr/lib/cni")
+CGROUPS = Path("/sys/fs/cgroup")
+_PACKAGES = {
+    "runc": "runc",
+    "iptables": "iptables",
+    "ipset": "ipset",
+    "conntrack": "conntrack",
+    "ip": "iproute2",
+    "nsenter": "util-linux",
+    str(PLUGINS / "bridge"): "containernetworking-plugins",
+}
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+START_SECONDS = 60.0
+_POLL_SECONDS = 0.1
+
+
+def missing_packages(path: str = _PATH) -> list[str]:
+    """The Debian packages that a node needs and whose programs are not on the path."""
+    return sorted(package for program, package in _PACKAGES.items() if shutil.which(program, path=path) is None)
+
+
+@dataclass(frozen=True)
+class Node:
+    """The processes of the one node.
+
+    Attributes:
+        programs: the folder of the binaries.
+        pki: the folder of the certificates and kubeconfigs.
+        state: the folder of images, pods and configuration.
+    """
+
+    programs: Path
+    pki: Path
+    state: Path
+    processes: Processes
+
+    def start(self) -> None:
+        """Starts what does not run, with the node's own images imported.
+
+        Raises:
+            Unavailable: a package is missing.
+            ClusterError: a process ends.
+        """
+        if absent := missing_packages():
+            raise Unavailable(
+                f"a node needs {', '.join(absent)}: apt-get install --no-install-recommends {' '.join(absent)}"
+            )
+        self.state.mkdir(parents=True, exist_ok=True)
+        self._configure()
+        if self.processes.find("containerd") is None:
+            self._start("containerd", ["containerd", "--config", f"{self.state}/containerd.toml"])
+            self._wait_for_containerd()
+            self._import_own_images()
+        kubeconfig = f"--kubeconfig={self.pki}/admin.kubeconfig"
+        for name, command in {
+            "kubelet": self._kubelet(),
+            "kube-proxy": self._proxy(),
+            "kube-router": self._policies(kubeconfig),
+            "metrics-server": self._metrics(kubeconfig),
+            "registry": ["registry", "serve", f"{self.state}/registry.yaml"],
+        }.items():
+            if self.processes.find(name) is None:
+                self._start(name, command)
+
+    def load(self, archives: Sequence[Path]) -> list[str]:
+        """Imports image archives, as `docker save` or buildah write them; returns what containerd says of each."""
+        return [line for path in archives for line in self._ctr("images", "import", str(path.resolve())).splitlines()]
+
+    def stop(self) -> None:
+        """Kills the pods and stops the processes; what they have mounted and their cgroups go with them."""
+        for name in reversed(PROCESSES[1:]):
+            self.processes.stop(name)
+        if self.processes.find("containerd"):
+            for task in self._ctr("task", "list", "--quiet").split():
+                self._try_ctr("task", "kill", "--all", "--signal", "KILL", task)
+            for task in self._ctr("task", "list", "--quiet").split():
+                self._try_ctr("task", "delete", "--force", task)
+        self.processes.stop("containerd")
+        self._stop_shims()
+        self._unmount()
+        _remove_cgroups()
+
+    def _start(self, name: str, command: Sequence[str]) -> None:
+        program, *arguments = command
+        started = [*network.inside(), str(self.programs / program), *arguments]
+        self.processes.start(name, started, path=f"{self.programs}:{_PATH}")
+
+    def _ctr_command(self, *arguments: str) -> list[str]:
+        return [
+            str(self.programs / "ctr"),
+            "--address",
+            f"{self.state}/containerd.sock",
+            "--namespace",
+            "k8s.io",
+            *arguments,
+        ]
+
+    def _ctr(self, *arguments: str) -> str:
+        done = subprocess.run(self._ctr_command(*arguments), capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise ClusterError(f"ctr {' '.join(arguments)} fails: {done.stderr.strip()}")
+        return done.stdout
+
+    def _try_ctr(self, *arguments: str) -> bool:
+        return subprocess.run(self._ctr_command(*arguments), capture_output=True, check=False).returncode == 0
+
+    def _wait_for_containerd(self) -> None:
+        end = time.monotonic() + START_SECONDS
+        while not self._try_ctr("version"):
+            self.processes.check("containerd")
+            if time.monotonic() > end:
+                raise ClusterError(f"containerd does not answer; see {self.processes.log('containerd')}")
+            time.sleep(_POLL_SECONDS)
+
+    def _import_own_images(self) -> None:
+        folder = self.state / "images"
+        folder.mkdir(exist_ok=True)
+        for tag, program in OWN_IMAGES.items():
+            archive = folder / f"{program}.tar"
+            images.write_archive(archive, tag, {program: self.programs / program}, [f"/{program}"])
+            self.load([archive])
+
+    def _kubelet(self) -> list[str]:
+        return [
+            "kubelet",
+            f"--config={self.state}/kubelet.yaml",
+            f"--kubeconfig={self.pki}/kubelet.kubeconfig",
+            f"--hostname-override={NAME}",
+            f"--node-ip={network.NODE_IP}",
+            f"--root-dir={self.state}/kubelet",
+            f"--cert-dir={self.state}/kubelet-pki",
+        ]
+
+    def _proxy(self) -> list[str]:
+        zeros = ("max-per-core", "min", "tcp-timeout-established", "tcp-timeout-close-wait")
+        return [
+            "kube-proxy",
+            f"--kubeconfig={self.pki}/proxy.kubeconfig",
+            f"--hostname-override={NAME}",
+            f"--bind-address={network.NODE_IP}",
+            "--proxy-mode=iptables",
+            f"--cluster-cidr={POD_RANGE}",
+            "--oom-score-adj=0",
+            *(f"--conntrack-{name}=0" for name in zeros),  # the limits of the machine are not ours to change
+            "--nodeport-addresses=10.77.0.0/30",
+        ]
+
+    def _policies(self, kubeconfig: str) -> list[str]:
+        return [
+            "kube-router",
+            kubeconfig,
+            f"--hostname-override={NAME}",
+            "--run-firewall=true",
+            "--run-router=false",
+            "--run-service-proxy=false",
+            "--run-loadbalancer=false",
+            "--enable-cni=false",
+            "--enable-ipv4=true",
+            "--enable-ipv6=false",
+            f"--service-cluster-ip-range={SERVICE_RANGE}",
+            "--health-port=0",
+            "--metrics-port=0",
+            "--iptables-sync-period=1m",
+        ]
+
+    def _metrics(self, kubeconfig: str) -> list[str]:
+        path = kubeconfig.partition("=")[2]
+        return [
+            "metrics-server",
+            kubeconfig,
+            f"--authentication-kubeconfig={path}",
+            f"--authorization-kubeconfig={path}",
+            f"--bind-address={network.NODE_IP}",
+            "--secure-port=4443",
+            f"--cert-dir={self.state}/metrics-server",
+            "--kubelet-preferred-address-types=InternalIP",
+            f"--kubelet-certificate-authority={self.pki}/ca.crt",
+            f"--kubelet-client-certificate={self.pki}/kubelet-client.crt",
+            f"--kubelet-client-key={self.pki}/kubelet-client.key",
+            "--metric-resolution=10s",
+            "--kubelet-request-timeout=5s",
+        ]
+
+    def _configure(self) -> None:
+        self._write("kubelet.yaml", yaml.safe_dump(self._kubelet_settings()))
+        self._write("registry.yaml", yaml.safe_dump(self._registry_settings()))
+        self._write("containerd.toml", _CONTAINERD.format(state=self.state, plugins=PLUGINS, pause=PAUSE_IMAGE))
+        self._write("cni/10-bridge.conflist", _BRIDGE.replace("STATE", str(self.state)).replace("PODS", POD_RANGE))
+        self._write(f"registries/{REGISTRY}/hosts.toml", f'server = "http://{REGISTRY}"\n')
+
+    def _write(self, name: str, content: str) -> None:
+        path = self.state / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+
+    def _kubelet_settings(self) -> Mapping[str, Any]:
+        return {
+            "apiVersion": "kubelet.config.k8s.io/v1beta1",
+            "kind": "KubeletConfiguration",
+            "failCgroupV1": False,  # many machines still have version 1 of the cgroups
+            "cgroupDriver": "cgroupfs",
+            "containerRuntimeEndpoint": f"unix://{self.state}/containerd.sock",
+            "imageServiceEndpoint": f"unix://{self.state}/containerd.sock",
+            "oomScoreAdj": 0,
+            "maxOpenFiles": 20000,
+            "resolvConf": "",
+            "failSwapOn": False,
+            "address": network.NODE_IP,
+            "port": 10250,
+            "readOnlyPort": 0,
+            "healthzBindAddress": "127.0.0.1",
+            "tlsCertFile": f"{self.pki}/kubelet-serving.crt",
+            "tlsPrivateKeyFile": f"{self.pki}/kubelet-serving.key",
+            "authentication": {
+                "anonymous": {"enabled": False},
+                "webhook": {"enabled": True},
+                "x509": {"clientCAFile": f"{self.pki}/ca.crt"},
+            },
+            "authorization": {"mode": "Webhook"},
+            "clusterDNS": [DNS_IP],
+            "clusterDomain": "cluster.local",
+            "podLogsDir": f"{self.state}/podlogs",
+            "volumePluginDir": f"{self.state}/volume-plugins",
+            "evictionHard": {"memory.available": "200Mi", "nodefs.available": "2%", "imagefs.available": "2%"},
+            "imageGCHighThresholdPercent": 100,  # keeps imported images, which no registry has
+            "seccompDefault": True,
+        }
+
+    def _registry_settings(self) -> Mapping[str, Any]:
+        return {
+            "version": 0.1,
+            "storage": {"filesystem": {"rootdirectory": f"{self.state}/registry"}, "delete": {"enabled": True}},
+            "http": {"addr": REGISTRY},
+            "log": {"level": "warn"},
+        }
+
+    def _stop_shims(self) -> None:
+        """The shims outlive containerd by design; ours name its socket."""
+        for process in psutil.process_iter(["name", "cmdline"]):
+            if f"{self.state}/containerd.sock" in (process.info["cmdline"] or []):
+                process.send_signal(signal.SIGKILL)
+
+    def _unmount(self) -> None:
+        mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+        for mount in sorted((one for one in mounts if one.startswith(f"{self.state}/")), reverse=True):
+            subprocess.run(["umount", "--lazy", mount], capture_output=True, check=False)
+
+
+def _remove_cgroups() -> None:
+    """Removes the empty cgroups of the pods, of every controller where each has a tree of its own (version 1)."""
+    for root in (*CGROUPS.glob("kubepods"), *CGROUPS.glob("*/kubepods")):
+        folders = [path for path in root.rglob("*") if path.is_dir()]
+        for folder in (*sorted(folders, reverse=True), root):
+            _try_rmdir(folder)
+
+
+def _try_rmdir(folder: Path) -> None:
+    try:
+        folder.rmdir()
+    except OSError:  # a process of another cluster is in it
+        return
+
+
+_CONTAINERD = """version = 3
+root = "{state}/containerd"
+state = "{state}/run"
+oom_score = 0
+disabled_plugins = ["io.containerd.nri.v1.nri"]
+[grpc]
+  address = "{state}/containerd.sock"
+[plugins."io.containerd.cri.v1.images".pinned_images]
+  sandbox = "{pause}"
+[plugins."io.containerd.cri.v1.images".registry]
+  config_path = "{state}/registries"
+[plugins."io.containerd.cri.v1.runtime"]
+  restrict_oom_score_adj = true  # a container's root often may not lower it
+  netns_mounts_under_state_dir = true
+  [plugins."io.containerd.cri.v1.runtime".cni]
+    bin_dirs = ["{plugins}"]
+    conf_dir = "{state}/cni"
+  [plugins."io.containerd.cri.v1.runtime".containerd]
+    default_runtime_name = "runc"
+  [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.grpc.v1.cri"]
+  stream_server_address = "127.0.0.1"
+"""
+_BRIDGE = """{"cniVersion": "0.4.0", "name": "pods", "plugins": [
+  {"type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": false, "hairpinMode": true,
+   "ipam": {"type": "host-local", "dataDir": "STATE/addresses", "ranges": [[{"subnet": "PODS"}]], "routes": [{"dst": "0.0.0.0/0"}]}},
+  {"type": "portmap", "capabilities": {"portMappings": true}}]}
+"""
