@@ -10,7 +10,7 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PACKAGES := libs/contracts libs/common libs/client deploy/admin deploy/local $(wildcard services/*)
+PACKAGES := libs/contracts libs/common libs/client deploy/admin deploy/cluster deploy/local $(wildcard services/*)
 PYTHON_CODE := libs services deploy docs tests benchmarks examples conftest.py
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -41,10 +41,13 @@ logs: setup  ## Follows the logs, of all services or of one: [s=SERVICE]
 	@python -m vesta_local logs $(s)
 
 ##@ Change it
-.PHONY: test fuzz test-versions check fix verify bench
+.PHONY: test kubernetes fuzz test-versions check fix verify bench
 test: setup  ## Runs the test suite against the real engines, or what touches events on Apache Kafka: [t=PATH] [kafka=apache]
 	@$(if $(kafka),python -m vesta_local fetch-kafka,true)
 	@pytest $(if $(kafka),--kafka=$(kafka)) $(t)
+
+kubernetes: setup  ## Builds a Kubernetes API server for the tests; the first time takes 12 minutes or more
+	@python -m vesta_cluster --api-only build
 
 fuzz: setup  ## Sends random requests and messages to a platform of its own: [cases=10000] [seed=N]
 	@FUZZ_CASES=$(or $(cases),10000) FUZZ_SEED=$(seed) pytest -q tests/fuzz

@@ -18,7 +18,7 @@ from vesta_local.setup.pip_progress import run_pip
 
 LOCK = Path("requirements.lock")
 TOOLS = ("pip", "hatchling", "editables")
-PACKAGES = ("libs/contracts", "libs/common", "libs/client", "deploy/admin", "deploy/local")
+PACKAGES = ("libs/contracts", "libs/common", "libs/client", "deploy/admin", "deploy/cluster", "deploy/local")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
