@@ -85,6 +85,26 @@ def test_a_model_that_one_of_them_lost_is_answered_by_the_other_and_loaded_there
     assert name in second.triton.loaded()
 
 
+def test_a_model_that_another_replica_loads_while_the_keeper_looks_stays_loaded(serving: Serving, triton: str) -> None:
+    version = serving.registry.add(an_onnx())
+    deployments: list[Deployment] = []
+
+    class Meanwhile(Tritons):
+        def loaded(self) -> set[str]:
+            found = super().loaded()
+            if not is_deploying:
+                is_deploying.append(True)
+                deployments.append(serving.deployed(version))
+                found |= super().loaded()
+            return found
+
+    is_deploying: list[bool] = []
+    serving.deployer._triton = Meanwhile(triton)
+    serving.deployer.keep()
+
+    serving.triton.probe(triton_name(serving, deployments[0]), classifies=True)
+
+
 def test_one_that_is_away_is_waited_for_for_a_while_and_then_told_and_left_out(
     serving: Serving, both: Platform
 ) -> None:

@@ -203,11 +203,11 @@ class Deployer:
     def _unload_unneeded(self) -> None:
         """Unloads what no deployment answers with, wants or may return to; nothing while that cannot be told of one of them."""
         try:
+            loaded = self._triton.loaded()  # first: what another replica loads from now on is wanted by then
             needed = {version.triton_name for version in self._needed()}
             wanted = {
                 self._registry.get(row.wanted).triton_name for row in self._store.list_all() if row.state != "FAILED"
             }
-            loaded = self._triton.loaded()
         except VestaError as error:
             log.info("unload_skipped", error=str(error))
             return
