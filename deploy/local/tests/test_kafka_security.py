@@ -1,0 +1,223 @@
+"""The clients of Kafka with SASL and TLS, against a real Apache Kafka with certificates of the test's own."""
+
+import datetime as dt
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
+from prometheus_client import CollectorRegistry
+from vesta_admin.broker import create_topics
+from vesta_admin.catalogue import topics
+from vesta_admin.settings import Settings
+from vesta_common import dead_letters
+from vesta_common.broker import Broker, close_producer, open_producer
+from vesta_common.clock import SystemClock
+from vesta_common.consumer import ConsumerMetrics, KafkaOptions
+from vesta_common.consumer.dead_letter_topic import DeadLetterTopic
+from vesta_common.consumer.membership import Membership
+from vesta_gateway.tail import new_consumer
+from vesta_local.engines import apache_kafka
+from vesta_local.home import HOST, is_free
+from vesta_local.testing import ports
+
+pytestmark = pytest.mark.apache_kafka
+DEADLINE_SECONDS = 150
+FRAMES = next(topic for topic in topics() if topic.name == "vesta.pipelining.frame.v1")
+DEAD = "vesta.pipelining.dead_letter.v1"
+
+
+@dataclass(frozen=True)
+class Authority:
+    """Signs certificates; its own is in `ca.pem`."""
+
+    folder: Path
+    key: ec.EllipticCurvePrivateKey
+    certificate: x509.Certificate
+
+    def issue(self, name: str) -> Path:
+        """A file of a key and its certificate for this machine's address, `NAME.pem`."""
+        key, certificate = _certificate(name, self)
+        path = self.folder / f"{name}.pem"
+        path.write_bytes(_pem(key) + _pem(certificate) + _pem(self.certificate))
+        return path
+
+
+def _pem(what: ec.EllipticCurvePrivateKey | x509.Certificate) -> bytes:
+    if isinstance(what, x509.Certificate):
+        return what.public_bytes(serialization.Encoding.PEM)
+    return what.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _certificate(name: str, issuer: Authority | None) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = dt.datetime.now(dt.UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer.certificate.subject if issuer else subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(minutes=5))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(HOST))]), critical=False)
+    )
+    return key, builder.sign(issuer.key if issuer else key, hashes.SHA256())
+
+
+def an_authority(folder: Path) -> Authority:
+    key, certificate = _certificate(f"authority of {folder.name}", None)
+    (folder / "ca.pem").write_bytes(_pem(certificate))
+    return Authority(folder, key, certificate)
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """Apache Kafka that wants SASL over TLS, and how a client that knows the password reaches it."""
+    folder = tmp_path_factory.mktemp("secured")
+    authority = an_authority(folder)
+    listen, control = ports(block=7)["events"], ports(block=7)["events_controller"]
+    login = "org.apache.kafka.common.security"
+    properties = {
+        "process.roles": "broker,controller",
+        "node.id": "1",
+        "controller.quorum.voters": f"1@{HOST}:{control}",
+        "controller.listener.names": "CONTROLLER",
+        "listeners": f"SASL_SSL://{HOST}:{listen},CONTROLLER://{HOST}:{control}",
+        "advertised.listeners": f"SASL_SSL://{HOST}:{listen}",
+        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL",
+        "inter.broker.listener.name": "SASL_SSL",
+        "sasl.mechanism.inter.broker.protocol": "PLAIN",
+        "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-512",
+        "listener.name.sasl_ssl.plain.sasl.jaas.config": f'{login}.plain.PlainLoginModule required username="vesta" '
+        'password="swordfish" user_vesta="swordfish";',
+        "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config": f"{login}.scram.ScramLoginModule required;",
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.location": str(authority.issue("broker")),
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.location": str(folder / "ca.pem"),
+        "log.dirs": str(folder / "log"),
+        **apache_kafka.ONE_NODE,
+    }
+    path = folder / "server.properties"
+    path.write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
+    scram = "SCRAM-SHA-512=[name=cameras,password=mackerel]"
+    apache_kafka.format_folder(path, folder / "log", "MkU3OEVBNTcwNTJENDM2Qk", "--add-scram", scram)
+    command = [*apache_kafka.command_of("kafka.Kafka"), str(path)]
+    with (folder / "out").open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out) as process:
+        try:
+            deadline = time.monotonic() + DEADLINE_SECONDS
+            while is_free(listen):
+                assert process.poll() is None, (folder / "out").read_text()[-2000:]
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            found = Broker(
+                f"{HOST}:{listen}",
+                "SASL_SSL",
+                "PLAIN",
+                "vesta",
+                "swordfish",
+                str(folder / "ca.pem"),
+                is_idempotent=True,
+            )
+            create_topics(settings_of(found), topics())
+            yield found
+        finally:
+            process.kill()
+
+
+def settings_of(broker: Broker) -> Settings:
+    return Settings(
+        postgres_url="postgresql://unused",
+        kafka_bootstrap=broker.bootstrap,
+        kafka_security_protocol=broker.security_protocol,
+        kafka_sasl_mechanism=broker.sasl_mechanism,
+        kafka_sasl_username=broker.sasl_username,
+        kafka_sasl_password=broker.sasl_password,
+        kafka_ca_file=broker.ca_file,
+    )
+
+
+def test_the_settings_say_how_to_reach_it(broker: Broker) -> None:
+    assert Broker.of(settings_of(broker)) == broker
+    assert create_topics(settings_of(broker), topics()) == []  # they are there since the broker is up
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "name", "password"),
+    [("PLAIN", "vesta", "swordfish"), ("SCRAM-SHA-512", "cameras", "mackerel")],
+)
+def test_the_largest_frame_is_sent_and_read_by_whoever_knows_the_password(
+    broker: Broker, mechanism: str, name: str, password: str
+) -> None:
+    client = replace(broker, sasl_mechanism=mechanism, sasl_username=name, sasl_password=password)
+    producer = open_producer(client)
+    sent = producer.send(FRAMES.name, value=bytes(FRAMES.value_bytes_max), key=name.encode()).get(30)
+    close_producer(producer)
+    with closing(KafkaConsumer(**client.consumer)) as consumer:
+        consumer.assign([TopicPartition(FRAMES.name, sent.partition)])
+        consumer.seek(TopicPartition(FRAMES.name, sent.partition), sent.offset)
+        (records,) = consumer.poll(timeout_ms=30_000).values()
+    assert len(records[0].value) == FRAMES.value_bytes_max
+
+
+def test_a_group_reads_and_the_gateway_follows(broker: Broker) -> None:
+    producer = open_producer(broker)
+    sent = producer.send("vesta.annotation.task.v1", value=b"fact", key=b"task").get(30)
+    close_producer(producer)
+    options, stopping = KafkaOptions(broker), threading.Event()
+    member = Membership(options, "datasets.labels", ["vesta.annotation.task.v1"], 10, SystemClock(), stopping)
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not (polled := member.poll(500)):
+        assert time.monotonic() < deadline
+    member.leave()
+    assert [record.value for records in polled.values() for record in records] == [b"fact"]
+    with closing(new_consumer(options)) as consumer:
+        partition = TopicPartition("vesta.annotation.task.v1", sent.partition)
+        assert consumer.end_offsets([partition]) == {partition: 1}
+
+
+@dataclass(frozen=True)
+class Record:
+    """What could not be handled."""
+
+    value: bytes
+    topic: str = FRAMES.name
+    partition: int = 0
+    offset: int = 7
+    key: bytes = b"door"
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+def test_dead_letters_are_kept_and_read(broker: Broker) -> None:
+    kept = DeadLetterTopic(broker, DEAD, "frames", ConsumerMetrics("pipelining", CollectorRegistry()))
+    kept.keep(Record(bytes(FRAMES.value_bytes_max)), "NOT_AN_IMAGE: no image")
+    kept.close()
+    (letter,) = dead_letters.read(broker, DEAD)
+    assert (letter.position, letter.omitted_bytes, len(letter.value or b"")) == ("0:7", 0, FRAMES.value_bytes_max)
+
+
+def test_a_wrong_password_a_foreign_authority_and_plain_text_are_refused(broker: Broker, tmp_path: Path) -> None:
+    an_authority(tmp_path)
+    for wrong in (
+        replace(broker, sasl_password="guess"),
+        replace(broker, ca_file=str(tmp_path / "ca.pem")),
+        replace(broker, security_protocol="PLAINTEXT"),
+    ):
+        with pytest.raises(KafkaError), closing(KafkaAdminClient(**wrong.connection)) as admin:
+            admin.list_topics()
