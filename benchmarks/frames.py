@@ -26,7 +26,14 @@ WIDTH_PX, HEIGHT_PX = 1280, 720
 FRAME_INTERVAL = timedelta(milliseconds=200)
 PATIENCE_SECONDS = 30
 GOAL_MS = 60
+APACHE_GOAL_MS = 25
 FLOOR_MS = 200
+NOTE = (
+    "Two hops over the laptop's broker take 55 ms of it, for it keeps each batch as an object on S3 and looks for new ones "
+    "twice in a wait; decoding takes 10, Triton 7 more than the model alone, the transaction 6. Waits of 10 and 25 ms came to the "
+    "same."
+)
+APACHE_NOTE = "Measured at 40 ms while other work loaded two cores with a run queue of 15 to 27; a quiet machine was not measured."
 
 
 def measure(owner: Vesta, platform: Platform, turned: Turned) -> list[Figure]:
@@ -41,14 +48,12 @@ def measure(owner: Vesta, platform: Platform, turned: Turned) -> list[Figure]:
         Figure(
             "frame_overhead_ms",
             whole_ms - model_ms,
-            GOAL_MS,
+            APACHE_GOAL_MS if events.is_apache(platform.home) else GOAL_MS,
             lower=True,
             floor=FLOOR_MS,
             baseline="onnxruntime alone in one process, a frame at a time; decoding counts as the platform's",
             details={"frame_to_observation_ms": whole_ms, "model_ms": model_ms},
-            note="Two hops over the laptop's broker take 55 ms of it, for it keeps each batch as an object on S3 and looks for new ones "
-            "twice in a wait; decoding takes 10, Triton 7 more than the model alone, the transaction 6. Waits of 10 and 25 ms came to the "
-            "same.",
+            note=APACHE_NOTE if events.is_apache(platform.home) else NOTE,
         )
     ]
 
