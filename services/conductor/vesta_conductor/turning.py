@@ -122,7 +122,7 @@ def _train(s: Situation, current: RoundRecord, attempt: int, reason: str) -> Ste
 
 
 def _progress(run: TrainingRun) -> str:
-    if run.state == TrainingRun.QUEUED:
+    if run.state == TrainingRun.QUEUED or run.waiting_reason:
         return f"Waits for its training to begin. {run.waiting_reason}".strip()
     progress = run.progress
     step = f", step {progress.step} of {progress.step_count}" if progress.step_count else ""

@@ -1,72 +1,94 @@
 """The process that learns: how it is stopped, how it dies, and what is told of that."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from training_service import refusal
-from vesta_common.errors import FailedPrecondition, Internal, Unavailable
-from vesta_contracts.training.v1 import TrainingProgress
-from vesta_training.errors import TrainingCancelled
-from vesta_training.executor import LocalProcessExecutor
+from executors_contract import WORK, ExecutorContract, an_embedding, end_of
+from vesta_common.errors import Unavailable
+from vesta_common.objects import ObjectStore
 from vesta_training.job import Job
-from vesta_training.recipe import builtin_yaml
+from vesta_training.runs.executors import Executor
+from vesta_training.runs.executors.local import LocalProcessExecutor
 from vesta_training.settings import Settings
 
 
+class OneProcess:
+    """This machine, on which time passes as a test says."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._executors: list[LocalProcessExecutor] = []
+        self.objects = ObjectStore.of(settings)
+        self.seconds = 0.0
+        self.executor = self.another()
+
+    def another(self) -> LocalProcessExecutor:
+        made = LocalProcessExecutor(self._settings, lambda: self.seconds)
+        self._executors.append(made)
+        return made
+
+    def job(self, **fields: Any) -> Job:
+        return an_embedding(**{"work_folder": self._settings.work_folder, **fields})
+
+    def go_on(self, work: str) -> None:
+        """It does by itself."""
+
+    def kill(self, work: str) -> None:
+        self.executor._child.kill()
+
+    def count_started(self, work: str) -> int:
+        return sum(executor._child is not None and executor._work == work for executor in self._executors)
+
+    def close(self) -> None:
+        for executor in self._executors:
+            executor.close()
+        self.objects.close()
+
+
 @pytest.fixture
-def process(service_settings: Callable[[str], dict[str, Any]], tmp_path: Path) -> Iterator[LocalProcessExecutor]:
-    settings = Settings(
-        **service_settings("training"),
-        datasets_address="127.0.0.1:1",
-        serving_address="127.0.0.1:1",
-        work_folder=str(tmp_path),
+def place(service_settings: Callable[[str], dict[str, Any]], tmp_path: Path) -> Iterator[OneProcess]:
+    made = OneProcess(
+        Settings(
+            **service_settings("training"),
+            datasets_address="127.0.0.1:1",
+            serving_address="127.0.0.1:1",
+            work_folder=str(tmp_path),
+        )
     )
-    executor = LocalProcessExecutor(settings)
-    yield executor
-    executor.close()
+    yield made
+    made.close()
 
 
-def a_job(work_folder: Path) -> Job:
-    return Job("run", "embedding", builtin_yaml("embedding"), (), "", "", "", "", "", "", False, 0, str(work_folder))
+class TestLocalProcessExecutor(ExecutorContract):
+    def test_work_that_passes_its_deadline_fails_and_says_so(self, place: OneProcess) -> None:
+        place.executor.start(WORK, place.job(deadline_seconds=1))
+        place.seconds += 2
+        assert "deadline of 1 s" in str(end_of(place.executor, WORK).error)
+
+    def test_a_process_that_is_killed_says_that_it_died(self, place: OneProcess) -> None:
+        place.executor.start(WORK, place.job())
+        place.kill(WORK)
+        error = end_of(place.executor, WORK).error
+        assert isinstance(error, Unavailable)
+        assert error.reason == "TRAINING_PROCESS_DIED"
+
+    def test_no_work_gets_the_answer_of_one_that_was_left_alone(self, place: OneProcess) -> None:
+        place.executor.start("train-left", place.job())
+        place.executor.start(WORK, place.job(recipe_yaml=None))
+        error = end_of(place.executor, WORK).error
+        assert getattr(error, "reason", "") == "TRAINING_CRASHED"
+
+    def test_a_folder_that_cannot_be_used_is_named_with_what_would_work(
+        self, place: OneProcess, tmp_path: Path
+    ) -> None:
+        (tmp_path / "file").touch()
+        place.executor.start(WORK, place.job(work_folder=str(tmp_path / "file")))
+        error = end_of(place.executor, WORK).error
+        assert getattr(error, "reason", "") == "WORK_FOLDER_UNUSABLE"
 
 
-def a_strange_job(work_folder: Path) -> Job:
-    """A job that no caller hands over."""
-    return replace(a_job(work_folder), recipe_yaml=None)  # type: ignore[arg-type]
-
-
-def test_a_process_that_is_killed_says_that_it_died(process: LocalProcessExecutor, tmp_path: Path) -> None:
-    def pulse(news: TrainingProgress | None) -> bool:
-        process._child.kill()
-        return False
-
-    refusal(Unavailable, lambda: process.execute(a_job(tmp_path), pulse), "TRAINING_PROCESS_DIED")
-
-
-def test_no_job_gets_the_answer_of_one_that_was_left_alone(process: LocalProcessExecutor, tmp_path: Path) -> None:
-    def pulse(news: TrainingProgress | None) -> bool:
-        raise RuntimeError("the database is away")
-
-    with pytest.raises(RuntimeError):
-        process.execute(a_job(tmp_path), pulse)  # it would have ended otherwise than the next one
-    refusal(Internal, lambda: process.execute(a_strange_job(tmp_path), lambda news: False), "TRAINING_CRASHED")
-
-
-def test_a_process_stops_where_it_is_told_to(process: LocalProcessExecutor, tmp_path: Path) -> None:
-    with pytest.raises(TrainingCancelled):
-        process.execute(a_job(tmp_path), lambda news: True)
-
-
-def test_what_no_one_foresaw_is_told_in_words(process: LocalProcessExecutor, tmp_path: Path) -> None:
-    refusal(Internal, lambda: process.execute(a_strange_job(tmp_path), lambda news: False), "TRAINING_CRASHED")
-
-
-def test_a_folder_that_cannot_be_used_is_named_with_what_would_work(
-    process: LocalProcessExecutor, tmp_path: Path
-) -> None:
-    (tmp_path / "file").touch()
-    job = a_job(tmp_path / "file")
-    refusal(FailedPrecondition, lambda: process.execute(job, lambda news: False), "WORK_FOLDER_UNUSABLE")
+def test_the_local_process_is_an_executor(place: OneProcess) -> None:
+    executor: Executor = place.executor
+    assert not executor.outlives_service

@@ -13,16 +13,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from executors_contract import end_of
 from PIL import Image
 from training_service import refusal
 from vesta_common.errors import FailedPrecondition, Unavailable
 from vesta_common.objects import ObjectStore
 from vesta_contracts.training.v1 import ModelVersion, TrainingProgress
-from vesta_training.executor import LocalProcessExecutor
 from vesta_training.hardware import find_cuda
 from vesta_training.job import Job, run_job
 from vesta_training.recipe import builtin_yaml
 from vesta_training.run_folders import run_folder
+from vesta_training.runs.executors.local import LocalProcessExecutor
 from vesta_training.settings import Settings
 
 TRAIN, TEST = range(30), range(30, 40)
@@ -173,7 +174,8 @@ def test_another_process_with_an_empty_folder_makes_the_same_model(
     elsewhere = Job(**{**vars(with_champion(job, first)), "work_folder": str(tmp_path / "second machine")})
     executor = LocalProcessExecutor(settings)
     try:
-        outcome = executor.execute(elsewhere, lambda news: False)
+        executor.start("train-elsewhere", elsewhere)
+        outcome = end_of(executor, "train-elsewhere").outcome
     finally:
         executor.close()
     assert ModelVersion.FromString(outcome.version).digest == first.digest

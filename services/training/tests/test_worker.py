@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from psycopg import OperationalError
-from training_service import PROJECT, Training
-from vesta_common.errors import Unavailable
+from training_service import PROJECT, Training, refusal
+from vesta_common.errors import InvalidArgument, Unavailable
 from vesta_common.objects import ObjectStore
 from vesta_contracts.training.v1 import (
     CancelTrainingRunRequest,
@@ -21,6 +21,7 @@ from vesta_training import errors
 from vesta_training.job import Job, run_job
 from vesta_training.recipe import builtin_yaml
 from vesta_training.run_folders import run_folder
+from vesta_training.runs.exchange import Exchange
 from vesta_training.settings import Settings
 from vesta_training.store import ClaimedRun, Store
 from vesta_training.worker import DEATHS_MAX, LEASE
@@ -218,3 +219,73 @@ def test_a_test_split_is_a_random_sample_where_nearly_all_of_it_was_dealt(
     training.a_run("sampled")
     training.worker.step()
     assert training.executor.jobs[-1].test_dealt == is_sample
+
+
+def test_a_run_that_waits_for_a_place_says_for_what_until_it_has_one(training: Training) -> None:
+    run = training.a_run()
+    seen: list[str] = []
+
+    class Watching(Store):
+        def heartbeat(self, *args: Any, **fields: Any) -> bool | None:
+            kept = super().heartbeat(*args, **fields)
+            seen.append(training.get(run).waiting_reason)
+            return kept
+
+    training.executor.waits = ["0/3 nodes are available: 3 Insufficient nvidia.com/gpu."]
+    training.worker_on(Watching(training.store.postgres, training.clock)).step()
+    assert seen[0] == "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
+    assert (training.get(run).state, training.get(run).waiting_reason) == (TrainingRun.SUCCEEDED, "")
+
+
+def test_a_run_that_waits_for_a_place_can_be_cancelled(training: Training) -> None:
+    run = training.a_run()
+
+    class Cancelling(Store):
+        def heartbeat(self, *args: Any, **fields: Any) -> bool | None:
+            training.runs.CancelTrainingRun(CancelTrainingRunRequest(name=run.name))
+            return super().heartbeat(*args, **fields)
+
+    training.executor.waits = ["no node"]
+    training.worker_on(Cancelling(training.store.postgres, training.clock)).step()
+    assert training.get(run).state == TrainingRun.CANCELLED
+    assert training.executor.work == {}
+
+
+def test_a_restarted_service_adopts_what_still_trains_and_starts_nothing_twice(training: Training) -> None:
+    training.executor.outlives_service = True
+    run = training.a_run()
+    training.executor.waits = ["pulling the image"] * 2
+    stopped = training.worker_on(training.store)
+    stopped.stop()
+    stopped.step()
+    assert training.get(run).state == TrainingRun.RUNNING
+    training.worker.step()
+    assert training.get(run).state == TrainingRun.SUCCEEDED
+    assert len(training.executor.jobs) == 1
+
+
+def test_services_that_die_do_not_count_against_a_run_whose_training_goes_on(training: Training) -> None:
+    training.executor.outlives_service = True
+    run = training.a_run()
+    for _ in range(2 * DEATHS_MAX):
+        assert training.store.claim_run(LEASE, dies_with_worker=False) is not None
+        training.clock.advance(LEASE + timedelta(seconds=1))
+    training.worker.step()
+    assert training.get(run).state == TrainingRun.SUCCEEDED
+
+
+def test_work_of_a_run_that_is_no_more_is_ended_and_removed(training: Training) -> None:
+    training.executor.work["train-orphan-0123456789ab"] = Job(
+        "r", "embedding", "", (), "", "", "", "", "", "", False, 0, ""
+    )
+    Exchange(training.objects, "train-gone-0123456789ab").fail(errors.LearningError("no"))
+    training.worker.step()
+    assert training.executor.work == {}
+    assert Exchange(training.objects, "train-gone-0123456789ab").find_result() is None
+
+
+def test_a_deadline_that_no_run_can_have_is_refused(training: Training) -> None:
+    refusal(InvalidArgument, lambda: training.a_run(deadline={"seconds": 0}), "DEADLINE_OUT_OF_RANGE")
+    training.a_run(deadline={"seconds": 60})
+    training.worker.step()
+    assert training.executor.jobs[-1].deadline_seconds == 60

@@ -1,6 +1,7 @@
 """The training service as its tests see it: its doors, its worker and an executor that does what it is told, beside one snapshot."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -31,9 +32,9 @@ from vesta_contracts.training.v1 import (
     TrainingRun,
     TrainingRunServiceStub,
 )
-from vesta_training.errors import TrainingCancelled
 from vesta_training.file_remover import FileRemover
 from vesta_training.job import Job, Outcome
+from vesta_training.runs.executors import Observation, State
 from vesta_training.store import Store
 from vesta_training.worker import Worker
 
@@ -89,23 +90,44 @@ class Scripted:
 
     def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
+        self.outlives_service = False
         self.jobs: list[Job] = []
         self.fails: list[Exception] = []
         self.adds = ModelVersion()
         self.held_out: dict[str, float] = {}
+        self.waits: list[str] = []
+        self.cancelled: list[str] = []
+        self.work: dict[str, Job] = {}
 
-    def execute(self, job: Job, pulse: Callable[[TrainingProgress | None], bool]) -> Outcome:
+    def start(self, work: str, job: Job) -> None:
         self.jobs.append(job)
-        if pulse(TrainingProgress(phase="head", step=1, step_count=2)):
-            raise TrainingCancelled("cancelled")
+        self.work[work] = job
+
+    def observe(self, work: str, patience: timedelta = timedelta()) -> Observation:
+        if work not in self.work:
+            return Observation(State.ABSENT)
+        if self.waits:
+            return Observation(State.PENDING, waiting_reason=self.waits.pop(0))
         if self.fails:
+            del self.work[work]
             raise self.fails.pop(0)
+        job = self.work[work]
         stored = self._objects.put("models", f"onnx of {job.run}".encode())
         version = ModelVersion(task="classification", onnx_key=stored.key, digest=stored.sha256, concepts=job.concepts)
         version.metrics.CopyFrom(Metrics(item_count=10, accuracy={"value": 0.8, "low": 0.5, "high": 0.9}))
         version.MergeFrom(self.adds)
         held_out = Estimate(value=self.held_out.get(job.recipe_name, 0.5)).SerializeToString()
-        return Outcome(version.SerializeToString(), held_out_accuracy=held_out, comparison_missing=job.champion_missing)
+        outcome = Outcome(
+            version.SerializeToString(), held_out_accuracy=held_out, comparison_missing=job.champion_missing
+        )
+        return Observation(State.SUCCEEDED, TrainingProgress(phase="head", step=1, step_count=2), outcome=outcome)
+
+    def cancel(self, work: str) -> None:
+        self.cancelled.append(work)
+        self.work.pop(work, None)
+
+    def list_work(self) -> list[str]:
+        return list(self.work)
 
     def rest(self) -> None:
         """Nothing is kept warm."""

@@ -17,10 +17,10 @@ from vesta_training.api.recipe_service import RecipeService
 from vesta_training.api.study_service import StudyService
 from vesta_training.api.training_run_service import TrainingRunService
 from vesta_training.deployments import Deployments
-from vesta_training.executor import LocalProcessExecutor
 from vesta_training.file_remover import FileRemover
 from vesta_training.hardware import thread_count, usable_cores
 from vesta_training.recipe_book import RecipeBook
+from vesta_training.runs.executors.local import LocalProcessExecutor
 from vesta_training.settings import Settings
 from vesta_training.store import SERVICE, Store
 from vesta_training.worker import Compute, Datasets, Worker

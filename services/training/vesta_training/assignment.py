@@ -18,6 +18,7 @@ from vesta_contracts.training.v1 import (
 
 from vesta_training.answers import Answers
 from vesta_training.backbone import WeightsFile
+from vesta_training.checkpoints import HERE_ALONE, Checkpoints
 from vesta_training.example import Example
 from vesta_training.features import FeatureStore, PixelSource
 from vesta_training.hardware import CPU
@@ -81,6 +82,7 @@ class Seams:
     run_folder: Path
     threads: int
     device: str = CPU
+    checkpoints: Checkpoints = HERE_ALONE
     clock: Callable[[], float] = time.monotonic
 
 

@@ -4,7 +4,8 @@
     ├── RecipeError           RECIPE_INVALID
     ├── WeightsError          WEIGHTS_REFUSED
     ├── TooFewLabelsError     TOO_FEW_LABELS
-    └── ExportError           EXPORT_WRONG
+    ├── ExportError           EXPORT_WRONG
+    └── DeadlinePassedError   RUN_DEADLINE_EXCEEDED
 
 `TrainingCancelled` stands apart: it is no error.
 """
@@ -40,6 +41,17 @@ class ExportError(LearningError):
     """A model file answers otherwise than the model it was made from, or is no model file."""
 
     default_reason = "EXPORT_WRONG"
+
+
+class DeadlinePassedError(LearningError):
+    """The run took longer than its deadline allows; a later deadline or a smaller recipe would work."""
+
+    default_reason = "RUN_DEADLINE_EXCEEDED"
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(
+            f"it took longer than its deadline of {seconds} s; start another run with a later one, or with a smaller recipe"
+        )
 
 
 class TrainingCancelled(Exception):

@@ -18,6 +18,7 @@ from vesta_contracts.training.v1 import Estimate
 
 from vesta_training.augment import crop_and_flip
 from vesta_training.calibration import fit_temperature, fit_thresholds, log_loss
+from vesta_training.checkpoints import HERE_ALONE, Checkpoints
 from vesta_training.errors import LearningError
 from vesta_training.example import Array
 from vesta_training.features import PixelSource
@@ -65,6 +66,7 @@ def finetune(
     input_size_px: int,
     pixels: PixelSource,
     checkpoint: Path,
+    checkpoints: Checkpoints = HERE_ALONE,
     fingerprint: str,
     seed: int,
     device: str,
@@ -76,6 +78,7 @@ def finetune(
     Args:
         learn: what is learned; `held_out` decides which epoch is kept, and calibrates it.
         checkpoint: written after every epoch; one with the same fingerprint is gone on from.
+        checkpoints: asked for one, and told of each that was written.
         fingerprint: of everything that decides the outcome.
         device: as torch names it.
         stepped: called after every step with its number, how many there are and the loss; raises to stop.
@@ -100,6 +103,7 @@ def finetune(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_cosine(steps, choices.warmup_share))
     link: Link = "softmax" if head.task is Task.CLASSIFICATION else "sigmoid"
     weights, offset = (torch.from_numpy(term).to(device) for term in imbalance_terms(learn.labels, link, head_choices))
+    checkpoints.fetch(checkpoint)
     state = _resume(checkpoint, fingerprint)
     if state is None:
         best = tuning.candidate(0, held_out, choices.batch_size)
@@ -141,6 +145,7 @@ def finetune(
                 "best": best,
             },
         )
+        checkpoints.kept(checkpoint)
     return tuning.finish(best, head)
 
 

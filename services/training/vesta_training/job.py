@@ -14,6 +14,7 @@ from vesta_common.objects import ObjectStore
 from vesta_contracts.training.v1 import Comparison, LearningCurvePoint, ModelVersion, TrainingProgress
 
 from vesta_training.assignment import Assignment, Champion, Seams
+from vesta_training.checkpoints import HERE_ALONE, Checkpoints
 from vesta_training.example import Example, Pixels, Split
 from vesta_training.feature_files import FeatureFiles
 from vesta_training.hardware import AUTO, CPU, CUDA_PROVIDER, choose_device, find_cuda
@@ -40,6 +41,7 @@ class Job:
         work_folder: where files are kept between runs; runs of other processes may use it too.
         device: `auto`, `cpu` or `cuda`.
         threads: that compute; see `hardware.thread_count`.
+        deadline_seconds: after which it is ended; 0 for never.
     """
 
     run: str
@@ -59,6 +61,7 @@ class Job:
     threads: int = 1
     champion_missing: str = ""
     test_dealt: bool = False
+    deadline_seconds: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,13 @@ class Outcome:
     finetune_skipped: str = ""
 
 
-def run_job(job: Job, objects: ObjectStore, tell: Callable[[TrainingProgress], None]) -> Outcome:
+def run_job(
+    job: Job, objects: ObjectStore, tell: Callable[[TrainingProgress], None], checkpoints: Checkpoints = HERE_ALONE
+) -> Outcome:
     """Reads the snapshot, trains, stores the model file. Whoever wants it to stop kills the process.
+
+    Args:
+        checkpoints: where they are kept beside the work folder.
 
     Raises:
         LearningError: it cannot be done; says why.
@@ -87,10 +95,17 @@ def run_job(job: Job, objects: ObjectStore, tell: Callable[[TrainingProgress], N
     work = Path(job.work_folder)
     own = run_folder(work, job.run)
     with usable(work, own):
-        return _run(job, objects, tell, work, own)
+        return _run(job, objects, tell, work, own, checkpoints)
 
 
-def _run(job: Job, objects: ObjectStore, tell: Callable[[TrainingProgress], None], work: Path, own: Path) -> Outcome:
+def _run(
+    job: Job,
+    objects: ObjectStore,
+    tell: Callable[[TrainingProgress], None],
+    work: Path,
+    own: Path,
+    checkpoints: Checkpoints,
+) -> Outcome:
     examples, only_shapes_count = _read_examples(objects, job.manifest_key) if job.manifest_key else ((), 0)
     champion, champion_missing = _champion(job, objects, work)
     recipe = read_recipe(job.recipe_name, job.recipe_yaml)
@@ -116,6 +131,7 @@ def _run(job: Job, objects: ObjectStore, tell: Callable[[TrainingProgress], None
         run_folder=own,
         threads=job.threads,
         device=device,
+        checkpoints=checkpoints,
     )
     trained = train(assignment, seams, progress=lambda moment: tell(_message(moment)))
     stored = objects.put(MODEL_FOLDER, trained.onnx_path)

@@ -56,6 +56,7 @@ def learn(assignment: Assignment, backbone: Backbone, stage: Stage, examples: Se
         input_size_px=backbone.input_size_px,
         pixels=stage.seams.pixels,
         checkpoint=stage.seams.run_folder / "finetune.checkpoint",
+        checkpoints=stage.seams.checkpoints,
         fingerprint=f"{assignment.fingerprint};{backbone.digest}",
         seed=assignment.seed,
         device=stage.seams.device,

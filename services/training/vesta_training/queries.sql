@@ -37,11 +37,11 @@ SELECT name, before FROM (
 WHERE name = ANY(:names);
 
 -- name: claim_run^
--- The oldest run that no worker holds: new ones, those given back, and those whose worker died.
+-- The oldest run that no worker holds: new ones, those given back or let go, and those whose worker died.
 UPDATE training_runs SET
     state = 'RUNNING', attempt_count = attempt_count + 1, lease_expire_time = :lease_expire_time,
     waiting_reason = CASE WHEN state = 'RUNNING' THEN '' ELSE waiting_reason END,
-    death_count = death_count + (state = 'RUNNING')::int, start_time = coalesce(start_time, :now)
+    death_count = death_count + (state = 'RUNNING' AND :dies_with_worker)::int, start_time = coalesce(start_time, :now)
 WHERE name = (
     SELECT name FROM training_runs
     WHERE state IN ('QUEUED', 'RUNNING') AND (lease_expire_time IS NULL OR lease_expire_time < :now)
@@ -50,14 +50,21 @@ RETURNING *;
 
 -- name: heartbeat^
 -- Keeps the run; no row where it was taken over, ended or deleted.
-UPDATE training_runs SET lease_expire_time = :lease_expire_time, progress = coalesce(:progress, progress)
+UPDATE training_runs SET
+    lease_expire_time = :lease_expire_time, progress = coalesce(:progress, progress), pending_reason = :pending_reason
 WHERE name = :name AND state = 'RUNNING' AND attempt_count = :attempt_count
 RETURNING cancel_requested;
 
 -- name: release_run!
 -- Gives a run back, for the next worker; `died` counts against it.
 UPDATE training_runs SET
-    state = 'QUEUED', lease_expire_time = NULL, waiting_reason = :reason, death_count = death_count + (:died)::int
+    state = 'QUEUED', lease_expire_time = NULL, waiting_reason = :reason, pending_reason = '',
+    death_count = death_count + (:died)::int
+WHERE name = :name AND state = 'RUNNING' AND attempt_count = :attempt_count;
+
+-- name: let_go!
+-- Another worker may take the run over at once; its training goes on.
+UPDATE training_runs SET lease_expire_time = NULL
 WHERE name = :name AND state = 'RUNNING' AND attempt_count = :attempt_count;
 
 -- name: end_run^
@@ -78,7 +85,7 @@ RETURNING *;
 
 -- name: list_open_runs
 -- Those that have not ended.
-SELECT name FROM training_runs WHERE state IN ('QUEUED', 'RUNNING');
+SELECT name, create_time FROM training_runs WHERE state IN ('QUEUED', 'RUNNING');
 
 -- name: delete_run!
 DELETE FROM training_runs WHERE name = :name;

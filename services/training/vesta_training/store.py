@@ -188,11 +188,27 @@ class Store:
         with self.postgres.transaction() as connection:
             return [row["name"] for row in queries.list_open_runs(connection)]
 
-    def claim_run(self, lease: timedelta) -> ClaimedRun | None:
-        """Takes the oldest run that nobody works on."""
+    def list_open(self) -> list[TrainingRun]:
+        """All runs that have not ended, by name and time of creation alone."""
+        runs = []
+        with self.postgres.transaction() as connection:
+            for row in queries.list_open_runs(connection):
+                run = TrainingRun(name=row["name"])
+                set_times(run, row, "create_time")
+                runs.append(run)
+        return runs
+
+    def claim_run(self, lease: timedelta, *, dies_with_worker: bool = True) -> ClaimedRun | None:
+        """Takes the oldest run that nobody works on.
+
+        Args:
+            dies_with_worker: whether the training of a run whose worker is gone is gone too, which counts against the run.
+        """
         now = self.clock.now()
         with self.postgres.transaction() as connection:
-            row = queries.claim_run(connection, now=now, lease_expire_time=now + lease)
+            row = queries.claim_run(
+                connection, now=now, lease_expire_time=now + lease, dies_with_worker=dies_with_worker
+            )
             if row is None:
                 return None
             claimed = ClaimedRun(
@@ -207,9 +223,19 @@ class Store:
         return claimed
 
     def heartbeat(
-        self, claimed: ClaimedRun, lease: timedelta, progress: TrainingProgress | None, *, tell: bool
+        self,
+        claimed: ClaimedRun,
+        lease: timedelta,
+        progress: TrainingProgress | None,
+        pending_reason: str = "",
+        *,
+        tell: bool,
     ) -> bool | None:
-        """Keeps the run and its progress; answers whether it was asked to end, None where it was taken over or is gone."""
+        """Keeps the run, its progress and what its training waits for.
+
+        Returns:
+            Whether it was asked to end; None where it was taken over or is gone.
+        """
         with self.postgres.transaction() as connection:
             row = queries.heartbeat(
                 connection,
@@ -217,6 +243,7 @@ class Store:
                 attempt_count=claimed.attempt_count,
                 lease_expire_time=self.clock.now() + lease,
                 progress=progress.SerializeToString() if progress else None,
+                pending_reason=pending_reason,
             )
             if row is not None and progress is not None and tell:
                 told = TrainingRunProgressed(training_run=claimed.run.name, progress=progress)
@@ -238,6 +265,11 @@ class Store:
                 reason=reason,
                 died=died,
             )
+
+    def let_go(self, claimed: ClaimedRun) -> None:
+        """Lets another worker take a run over at once, whose training goes on meanwhile."""
+        with self.postgres.transaction() as connection:
+            queries.let_go(connection, name=claimed.run.name, attempt_count=claimed.attempt_count)
 
     def succeed(
         self,
@@ -462,6 +494,8 @@ def _run(row: dict[str, Any], before: int) -> TrainingRun:
     if run.state == TrainingRun.QUEUED:
         behind = f"behind {before} other run{'s' * (before != 1)}" if before else "for a worker to take it"
         run.waiting_reason = row["waiting_reason"] or behind
+    elif run.state == TrainingRun.RUNNING:
+        run.waiting_reason = row["pending_reason"]
     set_times(run, row, "create_time", "start_time", "end_time")
     return with_etag(run)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import structlog
 from vesta_common.clock import Clock
-from vesta_common.errors import NotFound, VestaError, is_transient
+from vesta_common.errors import NotFound, Unavailable, VestaError, is_transient
 from vesta_common.messages import copy_of
 from vesta_common.objects import ObjectStore
 from vesta_contracts.datasets.v1 import (
@@ -31,18 +31,24 @@ from vesta_contracts.training.v1 import (
 )
 
 from vesta_training.errors import TrainingCancelled
-from vesta_training.executor import DIED, Executor
 from vesta_training.hardware import CPU
 from vesta_training.job import Job, Outcome
 from vesta_training.recipe_book import RecipeBook
 from vesta_training.run_folders import LOST, remove_ended
+from vesta_training.runs.exchange import Exchange, list_work
+from vesta_training.runs.executors import DIED, Executor, Observation, State, work_name
 from vesta_training.store import ClaimedRun, Store
 
 LEASE = timedelta(seconds=10)
 HEARTBEAT = timedelta(seconds=2)
 PROGRESS_INTERVAL = timedelta(seconds=1)
+POLL = timedelta(milliseconds=100)
+SWEEP_INTERVAL = timedelta(minutes=1)
+WORK_LOST = "TRAINING_WORK_LOST"
 DEATHS_MAX = 5
 RETRIED = "to be tried again: "
+
+_DEATHS = {DIED, LOST, WORK_LOST}
 
 TEST = "TEST"
 DEALT_MIN = 0.9  # of the test items; some follow an item that they nearly repeat
@@ -72,10 +78,12 @@ class Compute:
     Attributes:
         device: `auto`, `cpu` or `cuda`.
         threads: of each run.
+        deadline_seconds: of a run that names none; 0 for never.
     """
 
     device: str = CPU
     threads: int = 1
+    deadline_seconds: int = 0
 
 
 class Worker:
@@ -100,6 +108,7 @@ class Worker:
         self._work_folder = Path(work_folder)
         self._to_give_back: Callable[[], None] | None = None
         self._stopping = False
+        self._sweep_time = store.clock.now()
 
     def stop(self) -> None:
         """Makes the run in hand be given back."""
@@ -109,50 +118,116 @@ class Worker:
         """Claims a run and trains it; False where there is none."""
         self._give_back()
         remove_ended(self._work_folder, self._store.open_runs)
-        claimed = self._store.claim_run(LEASE)
+        self._sweep()
+        claimed = self._store.claim_run(LEASE, dies_with_worker=not self._executor.outlives_service)
         if claimed is None:
             self._executor.rest()
             return False
         run = claimed.run
         log.info("run_started", run=run.name, attempt=claimed.attempt_count)
-        if claimed.cancel_requested:
-            self._store.cancelled(run)
-            return True
-        if claimed.death_count >= DEATHS_MAX:
-            self._store.fail(run, _given_up(claimed.last_error))
+        work = work_name(run)
+        if claimed.cancel_requested or claimed.death_count >= DEATHS_MAX:
+            self._executor.cancel(work)
+            if claimed.cancel_requested:
+                self._store.cancelled(run)
+            else:
+                self._store.fail(run, _given_up(claimed.last_error))
+            self._tidy(work)
             return True
         try:
-            outcome = self._executor.execute(self._job(claimed), _Pulse(self, claimed))
+            outcome = self._train(claimed, work)
             version = self._succeed(run, outcome)
         except TrainingCancelled:
+            self._executor.cancel(work)
             self._store.cancelled(run)
+            self._tidy(work)
             log.info("run_cancelled", run=run.name)
         except Lost:
-            self._release(claimed, "for a worker to take it over")
+            self._leave(claimed, work)
         except Exception as error:
+            if not self._executor.outlives_service:
+                self._executor.cancel(work)
             if isinstance(error, VestaError) and not is_transient(error):
                 log.warning("run_failed", run=run.name, error=str(error))
                 self._store.fail(run, str(error))
+                self._tidy(work)
                 return True
             log.warning("run_interrupted", run=run.name, error=str(error))
             # What nobody foresaw counts against it as well: else it would be tried for ever.
-            died = not is_transient(error) or (isinstance(error, VestaError) and error.reason in {DIED, LOST})
+            died = not is_transient(error) or (isinstance(error, VestaError) and error.reason in _DEATHS)
             self._release(claimed, f"{RETRIED}{error}", died=died)
             raise
         else:
             log.info("run_succeeded", run=run.name, version=version)
+            self._tidy(work)
         return True
 
-    def beat(self, claimed: ClaimedRun, progress: TrainingProgress | None, *, tell: bool) -> bool:
+    def beat(
+        self, claimed: ClaimedRun, progress: TrainingProgress | None, pending_reason: str = "", *, tell: bool
+    ) -> bool:
         """Keeps the run; True where it is to be cancelled.
 
         Raises:
             Lost: it is ours no more.
         """
-        kept = self._store.heartbeat(claimed, LEASE, progress, tell=tell)
+        kept = self._store.heartbeat(claimed, LEASE, progress, pending_reason, tell=tell)
         if kept is None or self._stopping:
             raise Lost
         return kept
+
+    def _train(self, claimed: ClaimedRun, work: str) -> Outcome:
+        """Adopts the work where it is there, starts it where not, and follows it to its end."""
+        pulse = _Pulse(self, claimed)
+        seen = self._executor.observe(work)
+        if seen.error is not None and is_transient(
+            seen.error
+        ):  # what the worker before saw of it, or did not live to see
+            self._executor.cancel(work)
+            seen = self._executor.observe(work)
+        while seen.state is State.ENDING:
+            _beat(pulse, seen)
+            seen = self._executor.observe(work, POLL)
+        if seen.state is State.ABSENT:
+            self._executor.start(work, self._job(claimed))
+            seen = Observation(State.PENDING)
+        else:
+            log.info("work_adopted", run=claimed.run.name, work=work)
+        while True:
+            _beat(pulse, seen)
+            if seen.outcome is not None:
+                return seen.outcome
+            if seen.error is not None:
+                raise seen.error
+            if seen.state in {State.ABSENT, State.ENDING}:
+                raise Unavailable("its work was deleted from outside while it was under way", reason=WORK_LOST)
+            seen = self._executor.observe(work, POLL)
+
+    def _leave(self, claimed: ClaimedRun, work: str) -> None:
+        """Lets go of a run that another worker holds or will hold."""
+        if self._executor.outlives_service:
+            self._to_give_back = partial(self._store.let_go, claimed)
+            self._give_back()
+        else:
+            self._executor.cancel(work)
+            self._release(claimed, "for a worker to take it over")
+
+    def _tidy(self, work: str) -> None:
+        """Removes what a run that has ended leaves on the object store; what cannot be removed now is swept later."""
+        try:
+            Exchange(self._objects, work).remove()
+        except VestaError as error:
+            log.warning("work_not_removed", work=work, error=str(error))
+
+    def _sweep(self) -> None:
+        """Ends and removes what belongs to no open run, once a minute."""
+        now = self._store.clock.now()
+        if now < self._sweep_time:
+            return
+        self._sweep_time = now + SWEEP_INTERVAL
+        there = {*self._executor.list_work(), *list_work(self._objects)}
+        for work in there.difference(work_name(run) for run in self._store.list_open()):
+            self._executor.cancel(work)
+            Exchange(self._objects, work).remove()
 
     def _release(self, claimed: ClaimedRun, reason: str, *, died: bool = False) -> None:
         """Gives a run back; while PostgreSQL is away, once it is there again, so that its absence is nobody's death."""
@@ -206,6 +281,7 @@ class Worker:
             device=self._compute.device,
             threads=self._compute.threads,
             champion_missing=champion_missing,
+            deadline_seconds=int(run.deadline.ToTimedelta().total_seconds()) or self._compute.deadline_seconds,
         )
 
     def _succeed(self, run: TrainingRun, outcome: Outcome) -> str:
@@ -241,6 +317,11 @@ def _given_up(last_error: str) -> str:
     )
 
 
+def _beat(pulse: "_Pulse", seen: Observation) -> None:
+    if pulse(seen.progress, seen.waiting_reason):
+        raise TrainingCancelled("cancelled")
+
+
 class _Pulse:
     """Beats often enough, and passes progress on once a second."""
 
@@ -250,16 +331,19 @@ class _Pulse:
         self._beaten = worker.clock.now()
         self._told = self._beaten - PROGRESS_INTERVAL
         self._news: TrainingProgress | None = None
+        self._pending_reason = ""
 
-    def __call__(self, news: TrainingProgress | None) -> bool:
+    def __call__(self, news: TrainingProgress | None, pending_reason: str = "") -> bool:
         now = self._worker.clock.now()
         if news is not None:
             news.heartbeat_time.FromDatetime(now)
             self._news = news
         tell = self._news is not None and now - self._told >= PROGRESS_INTERVAL
-        if not tell and now - self._beaten < HEARTBEAT:
+        same = pending_reason == self._pending_reason
+        if same and not tell and now - self._beaten < HEARTBEAT:
             return False
-        cancelled = self._worker.beat(self._claimed, self._news, tell=tell)
+        self._pending_reason = pending_reason
+        cancelled = self._worker.beat(self._claimed, self._news, pending_reason, tell=tell)
         self._beaten = now
         if tell:
             self._told, self._news = now, None

@@ -1,5 +1,7 @@
 """gRPC: training runs."""
 
+from datetime import timedelta
+
 import grpc
 from google.protobuf import empty_pb2
 from vesta_common import filters
@@ -27,6 +29,8 @@ from vesta_training.recipe_book import RecipeBook
 from vesta_training.store import Store
 from vesta_training.telling import within_bytes
 from vesta_training.worker import Datasets
+
+DEADLINE_MIN, DEADLINE_MAX = timedelta(seconds=1), timedelta(days=30)
 
 _FIELDS = {
     "state": filters.Field("state", filters.one_of("QUEUED", "RUNNING", "SUCCEEDED", "FAILED", "CANCELLED")),
@@ -69,6 +73,8 @@ class TrainingRunService(TrainingRunServiceServicer):
                 control_curve=asked.control_curve,
                 seed=asked.seed,
             )
+            if asked.HasField("deadline"):
+                run.deadline.CopyFrom(asked.deadline)
             self._store.insert_run(connection, run, recipe_yaml)
             return self._store.get_run(connection, name)
 
@@ -114,6 +120,12 @@ class TrainingRunService(TrainingRunServiceServicer):
                 f"the recipe {recipe.name} learns from a snapshot; name one",
                 reason="SNAPSHOT_MISSING",
                 violations=[Violation("training_run.snapshot", f"is required by a recipe of task {recipe.task}")],
+            )
+        if asked.HasField("deadline") and not DEADLINE_MIN <= asked.deadline.ToTimedelta() <= DEADLINE_MAX:
+            raise InvalidArgument(
+                "a run's deadline is from 1 s to 30 days after its start; leave it unset for the service's own",
+                reason="DEADLINE_OUT_OF_RANGE",
+                violations=[Violation("training_run.deadline", "is from 1 s to 30 days")],
             )
         if asked.snapshot:
             self._datasets.snapshots.GetSnapshot(GetSnapshotRequest(name=asked.snapshot))

@@ -38,6 +38,7 @@ class TrainingRun(_message.Message):
         QUEUED: TrainingRun._State.ValueType  # 1
         """Waits; `waiting_reason` says for what."""
         RUNNING: TrainingRun._State.ValueType  # 2
+        """A worker has it in hand; `waiting_reason` says what it waits for where it does not train yet."""
         SUCCEEDED: TrainingRun._State.ValueType  # 3
         FAILED: TrainingRun._State.ValueType  # 4
         """`error` says why and what would work."""
@@ -50,6 +51,7 @@ class TrainingRun(_message.Message):
     QUEUED: TrainingRun.State.ValueType  # 1
     """Waits; `waiting_reason` says for what."""
     RUNNING: TrainingRun.State.ValueType  # 2
+    """A worker has it in hand; `waiting_reason` says what it waits for where it does not train yet."""
     SUCCEEDED: TrainingRun.State.ValueType  # 3
     FAILED: TrainingRun.State.ValueType  # 4
     """`error` says why and what would work."""
@@ -82,6 +84,7 @@ class TrainingRun(_message.Message):
     DEVICE_FIELD_NUMBER: _builtins.int
     THREAD_COUNT_FIELD_NUMBER: _builtins.int
     FINETUNE_SKIPPED_REASON_FIELD_NUMBER: _builtins.int
+    DEADLINE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     snapshot: _builtins.str
     """What to learn from. May be empty for a recipe of task "embedding", which learns nothing."""
@@ -96,12 +99,14 @@ class TrainingRun(_message.Message):
     """Seed of every draw; runs with equal inputs give equal models."""
     state: Global___TrainingRun.State.ValueType
     waiting_reason: _builtins.str
-    """What it waits for while QUEUED."""
+    """What it waits for while QUEUED; and while RUNNING and not training yet, in the words of the cluster in which it is to be trained, such
+    as "0/3 nodes are available: 3 Insufficient nvidia.com/gpu". Empty once it trains.
+    """
     model_version: _builtins.str
     """The version it made."""
     error: _builtins.str
     attempt_count: _builtins.int
-    """How often it was started; more than one after a kill."""
+    """How often a worker took it in hand; more than one after a kill, or where a restarted worker took over what still trained."""
     etag: _builtins.str
     comparison_missing_reason: _builtins.str
     """Why `comparison` is unset although a champion was named, in words: no labelled test item, a champion of another task,
@@ -143,6 +148,12 @@ class TrainingRun(_message.Message):
     def random_labels(self) -> _metrics_pb2.RandomLabels:
         """Labels that random choice would have needed for this model's accuracy; set with `control_curve` where there is a labelled test split."""
 
+    @_builtins.property
+    def deadline(self) -> _duration_pb2.Duration:
+        """After which its training is ended and it fails, at most 30 days; the service's own where unset. Time for which the training is
+        queued does not count; where it is started again, the time begins anew.
+        """
+
     def __init__(
         self,
         *,
@@ -173,10 +184,11 @@ class TrainingRun(_message.Message):
         device: _builtins.str = ...,
         thread_count: _builtins.int = ...,
         finetune_skipped_reason: _builtins.str = ...,
+        deadline: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison", "create_time", b"create_time", "end_time", b"end_time", "left_out", b"left_out", "metrics", b"metrics", "progress", b"progress", "random_labels", b"random_labels", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison", "create_time", b"create_time", "deadline", b"deadline", "end_time", b"end_time", "left_out", b"left_out", "metrics", b"metrics", "progress", b"progress", "random_labels", b"random_labels", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "champion", b"champion", "comparison", b"comparison", "comparison_missing_reason", b"comparison_missing_reason", "control_curve", b"control_curve", "control_curve_points", b"control_curve_points", "create_time", b"create_time", "device", b"device", "end_time", b"end_time", "error", b"error", "etag", b"etag", "finetune_skipped_reason", b"finetune_skipped_reason", "left_out", b"left_out", "metrics", b"metrics", "metrics_missing_reason", b"metrics_missing_reason", "model", b"model", "model_version", b"model_version", "name", b"name", "progress", b"progress", "random_labels", b"random_labels", "recipe", b"recipe", "seed", b"seed", "snapshot", b"snapshot", "start_time", b"start_time", "state", b"state", "thread_count", b"thread_count", "waiting_reason", b"waiting_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "champion", b"champion", "comparison", b"comparison", "comparison_missing_reason", b"comparison_missing_reason", "control_curve", b"control_curve", "control_curve_points", b"control_curve_points", "create_time", b"create_time", "deadline", b"deadline", "device", b"device", "end_time", b"end_time", "error", b"error", "etag", b"etag", "finetune_skipped_reason", b"finetune_skipped_reason", "left_out", b"left_out", "metrics", b"metrics", "metrics_missing_reason", b"metrics_missing_reason", "model", b"model", "model_version", b"model_version", "name", b"name", "progress", b"progress", "random_labels", b"random_labels", "recipe", b"recipe", "seed", b"seed", "snapshot", b"snapshot", "start_time", b"start_time", "state", b"state", "thread_count", b"thread_count", "waiting_reason", b"waiting_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

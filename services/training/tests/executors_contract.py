@@ -1,0 +1,118 @@
+"""What is promised of every place where runs are trained; each place has a test class that inherits these."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, Protocol
+
+from vesta_common.objects import ObjectStore
+from vesta_contracts.training.v1 import ModelVersion
+from vesta_training.job import Job
+from vesta_training.recipe import builtin_yaml
+from vesta_training.runs.exchange import Exchange
+from vesta_training.runs.executors import Executor, Observation, State
+
+WORK = "train-r-0123456789ab"
+PATIENCE = timedelta(milliseconds=50)
+WAIT_SECONDS = 60
+
+
+class Place(Protocol):
+    """A place with the means to make things happen there."""
+
+    objects: ObjectStore
+    executor: Executor
+
+    def another(self) -> Executor:
+        """The executor of a service that was restarted."""
+        ...
+
+    def job(self, **fields: Any) -> Job:
+        """An embedding run, which takes a second or two."""
+        ...
+
+    def go_on(self, work: str) -> None:
+        """Lets work run to its end."""
+        ...
+
+    def kill(self, work: str) -> None:
+        """Takes the work's process away."""
+        ...
+
+    def count_started(self, work: str) -> int:
+        """How much there is that trains under this name."""
+        ...
+
+
+def until(executor: Executor, work: str, fits: Callable[[Observation], bool]) -> Observation:
+    """Observes until something fits."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < deadline:
+        seen = executor.observe(work, PATIENCE)
+        if fits(seen):
+            return seen
+    raise AssertionError(f"the work is still {seen}")
+
+
+def end_of(executor: Executor, work: str) -> Observation:
+    return until(executor, work, lambda seen: seen.state not in {State.PENDING, State.RUNNING, State.ENDING})
+
+
+def an_embedding(work_folder: str, **fields: Any) -> Job:
+    plain = Job("run", "embedding", builtin_yaml("embedding"), (), "", "", "", "", "", "", False, 0, work_folder)
+    return replace(plain, **fields)
+
+
+class ExecutorContract:
+    """Inherited by the tests of each place, which have a fixture `place`."""
+
+    def test_work_that_was_not_started_is_absent_and_may_be_cancelled(self, place: Place) -> None:
+        assert place.executor.observe(WORK).state is State.ABSENT
+        place.executor.cancel(WORK)
+
+    def test_work_ends_with_what_came_out(self, place: Place) -> None:
+        place.executor.start(WORK, place.job())
+        assert WORK in place.executor.list_work()
+        place.go_on(WORK)
+        seen = end_of(place.executor, WORK)
+        assert seen.outcome is not None
+        assert ModelVersion.FromString(seen.outcome.version).embedding_dimension == 1280
+
+    def test_work_that_is_started_twice_runs_once(self, place: Place) -> None:
+        place.executor.start(WORK, place.job())
+        place.executor.start(WORK, place.job())
+        assert place.count_started(WORK) == 1
+
+    def test_the_executor_of_a_restarted_service_reads_what_ended_meanwhile(self, place: Place) -> None:
+        place.executor.start(WORK, place.job())
+        place.go_on(WORK)
+        assert end_of(place.executor, WORK).state is State.SUCCEEDED
+        assert place.another().observe(WORK).state is State.SUCCEEDED
+
+    def test_what_cannot_be_learned_says_why(self, place: Place) -> None:
+        place.executor.start(WORK, place.job(recipe_yaml="task: embedding\nlearning_rate: fast"))
+        place.go_on(WORK)
+        seen = end_of(place.executor, WORK)
+        assert seen.state is State.FAILED
+        assert "learning_rate" in str(seen.error)
+
+    def test_work_tells_how_far_it_is(self, place: Place) -> None:
+        place.executor.start(WORK, place.job())
+        place.go_on(WORK)
+        until(place.executor, WORK, lambda seen: seen.progress is not None or seen.state is State.SUCCEEDED)
+        assert Exchange(place.objects, WORK).find_progress() is not None
+
+    def test_cancelled_work_is_gone_and_can_be_started_again(self, place: Place) -> None:
+        place.executor.start(WORK, place.job())
+        place.executor.cancel(WORK)
+        until(place.executor, WORK, lambda seen: seen.state is State.ABSENT)
+        assert WORK not in place.executor.list_work()
+        place.executor.start(WORK, place.job())
+        assert place.count_started(WORK) == 1
+
+    def test_work_that_passes_its_deadline_fails_and_says_so(self, place: Place) -> None:
+        place.executor.start(WORK, place.job(deadline_seconds=1))
+        seen = end_of(place.executor, WORK)
+        assert seen.state is State.FAILED
+        assert "deadline of 1 s" in str(seen.error)

@@ -1,0 +1,77 @@
+"""Does a run's work: reads its description, trains, and tells through the object store how far it is and how it ended."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import structlog
+from vesta_common.errors import VestaError, is_transient
+from vesta_common.objects import ObjectStore
+from vesta_contracts.training.v1 import TrainingProgress
+
+from vesta_training.job import Job, run_job
+from vesta_training.runs.exchange import Exchange
+
+TELL_SECONDS = 1.0
+CHECKPOINT_SECONDS = 60.0  # storing one takes seconds, so that an epoch of less is done again instead
+
+log = structlog.get_logger()
+
+
+def finish(work: str, objects: ObjectStore, *, changed: Callable[[], None] = lambda: None, **place: str | int) -> bool:
+    """Trains what the work's description says and stores the result; answers whether it succeeded.
+
+    Args:
+        changed: called after progress was stored.
+        place: fields of the job that only the place knows: `work_folder`, `threads`.
+
+    Raises:
+        NotFound: the run has ended meanwhile.
+        Exception: what is transient; no result is stored then, and another start may succeed.
+    """
+    exchange = Exchange(objects, work)
+    job: Job = replace(exchange.description(), **place)  # type: ignore[arg-type]
+    try:
+        outcome = run_job(job, objects, _Telling(exchange, changed), _Checkpoints(exchange))
+    except Exception as error:
+        if is_transient(error):
+            raise
+        log.warning("training_failed", work=work, error=str(error), exc_info=not isinstance(error, VestaError))
+        exchange.fail(error)
+        return False
+    exchange.succeed(outcome)
+    return True
+
+
+class _Telling:
+    """Stores progress once a second, and whenever a phase begins."""
+
+    def __init__(self, exchange: Exchange, changed: Callable[[], None]) -> None:
+        self._exchange = exchange
+        self._changed = changed
+        self._told, self._phase = 0.0, ""
+
+    def __call__(self, progress: TrainingProgress) -> None:
+        now = time.monotonic()
+        if progress.phase != self._phase or now - self._told >= TELL_SECONDS:
+            self._told, self._phase = now, progress.phase
+            self._exchange.tell(progress)
+            self._changed()
+
+
+class _Checkpoints:
+    """Stores checkpoints once a minute."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._kept = time.monotonic()
+
+    def fetch(self, path: Path) -> None:
+        if not path.exists():
+            self._exchange.fetch_checkpoint(path)
+
+    def kept(self, path: Path) -> None:
+        if time.monotonic() - self._kept >= CHECKPOINT_SECONDS:
+            self._exchange.keep_checkpoint(path)
+            self._kept = time.monotonic()
