@@ -22,6 +22,8 @@ from vesta_training.job import Job, run_job
 from vesta_training.recipe import builtin_yaml
 from vesta_training.run_folders import run_folder
 from vesta_training.runs.exchange import Exchange
+from vesta_training.runs.executors import work_name
+from vesta_training.runs.sweeper import Sweeper
 from vesta_training.settings import Settings
 from vesta_training.store import ClaimedRun, Store
 from vesta_training.worker import DEATHS_MAX, LEASE
@@ -279,8 +281,10 @@ def test_work_of_a_run_that_is_no_more_is_ended_and_removed(training: Training) 
         "r", "embedding", "", (), "", "", "", "", "", "", False, 0, ""
     )
     Exchange(training.objects, "train-gone-0123456789ab").fail(errors.LearningError("no"))
-    training.worker.step()
-    assert training.executor.work == {}
+    kept = training.a_run()
+    training.executor.work[work_name(kept)] = Job("r", "embedding", "", (), "", "", "", "", "", "", False, 0, "")
+    Sweeper(training.store, training.objects, training.executor).step()
+    assert list(training.executor.work) == [work_name(kept)]
     assert Exchange(training.objects, "train-gone-0123456789ab").find_result() is None
 
 

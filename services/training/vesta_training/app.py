@@ -20,12 +20,16 @@ from vesta_training.deployments import Deployments
 from vesta_training.file_remover import FileRemover
 from vesta_training.hardware import thread_count, usable_cores
 from vesta_training.recipe_book import RecipeBook
+from vesta_training.runs.executors import Executor
 from vesta_training.runs.executors.local import LocalProcessExecutor
+from vesta_training.runs.sweeper import Sweeper
 from vesta_training.settings import Settings
 from vesta_training.store import SERVICE, Store
 from vesta_training.worker import Compute, Datasets, Worker
 
 IDLE = timedelta(seconds=1)
+IDLE_OF_OTHERS = timedelta(seconds=10)  # one that looks for runs is enough; the others are woken
+SWEEP_INTERVAL = timedelta(minutes=1)
 FILES_INTERVAL = timedelta(seconds=30)
 
 
@@ -40,12 +44,17 @@ def build(settings: Settings) -> App:
     deployments = Deployments(DeploymentServiceStub(serving))
     objects = ObjectStore.of(settings)
     datasets = Datasets(DatasetServiceStub(channel), SnapshotServiceStub(channel), TaxonomyServiceStub(channel))
-    compute = Compute(settings.device, thread_count(settings.threads, usable_cores(), settings.workers))
-    executors = [LocalProcessExecutor(settings) for _ in range(settings.workers)]
+    executors = _executors(settings, objects)
+    share = thread_count(settings.threads, usable_cores(), settings.workers)
+    compute = Compute(settings.device, share, settings.deadline_seconds)
     workers = [
         Worker(store, objects, executor, book, datasets, settings.work_folder, compute) for executor in executors
     ]
-    loops = [Loop(f"trainer-{number}", worker.step, IDLE, worker.stop) for number, worker in enumerate(workers)]
+    loops = [
+        Loop(f"trainer-{number}", worker.step, IDLE if number == 0 else IDLE_OF_OTHERS, worker.stop)
+        for number, worker in enumerate(workers)
+    ]
+    sweeper = Loop("work-sweeper", Sweeper(store, objects, executors[0]).step, SWEEP_INTERVAL)
     remover = Loop("file-remover", FileRemover(store, objects, deployments).step, FILES_INTERVAL)
     return App(
         engines=settings,
@@ -56,6 +65,17 @@ def build(settings: Settings) -> App:
             StudyService(store, book, datasets, loops),
             ModelService(store, objects, deployments, [remover]),
         ],
-        components=[Relay(postgres, Broker.of(settings), settings.kafka_topic_prefix), remover, *loops],
+        components=[Relay(postgres, Broker.of(settings), settings.kafka_topic_prefix), remover, sweeper, *loops],
         closing=[*(executor.close for executor in executors), channel.close, serving.close, postgres.close],
     )
+
+
+def _executors(settings: Settings, objects: ObjectStore) -> list[Executor]:
+    """One for each run that is trained or followed at the same time."""
+    if settings.executor == "process":
+        return [LocalProcessExecutor(settings) for _ in range(settings.workers)]
+    from vesta_training.runs.executors.kubernetes import KubernetesExecutor, in_cluster
+    from vesta_training.runs.executors.pods_of import namespace_of, pods_of
+
+    jobs = KubernetesExecutor(in_cluster(), objects, namespace_of(settings), pods_of(settings))
+    return [jobs] * settings.jobs_followed_max

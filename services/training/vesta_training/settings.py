@@ -2,10 +2,11 @@
 
 from typing import Literal
 
-from pydantic import Field
+import yaml
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 from vesta_common.addresses import PeerAddress
-from vesta_common.settings import ServiceSettings
+from vesta_common.settings import EngineSettings, ServiceSettings
 
 
 class Settings(ServiceSettings):
@@ -25,3 +26,62 @@ class Settings(ServiceSettings):
         0, ge=0, le=256, description="threads that a run computes with; 0 shares the cores that this process may use"
     )
     workers: int = Field(1, ge=1, le=16, description="runs that this process trains at the same time")
+    deadline_seconds: int = Field(
+        86_400, ge=60, le=2_592_000, description="after which the training of a run that names no deadline is ended"
+    )
+    executor: Literal["process", "kubernetes"] = Field(
+        "process",
+        description="where runs are trained: in processes of this service, or in Jobs of the cluster in which it runs",
+    )
+    jobs_image: str = Field("", description="image of training Jobs, with vesta_training and PyTorch")
+    jobs_namespace: str = Field("", description="namespace of training Jobs; this service's own if empty")
+    jobs_owner: str = Field(
+        "training",
+        pattern="^[a-z0-9]([a-z0-9-]{0,50}[a-z0-9])?$",
+        description="label of this installation's Jobs, where several share a namespace",
+    )
+    jobs_secret: str = Field(
+        "", description="Secret with the keys s3-access-key and s3-secret-key for training Jobs; none if empty"
+    )
+    jobs_service: str = Field(
+        "trainers", description="headless Service of the pods of training Jobs, by which several nodes find each other"
+    )
+    jobs_queue: str = Field(
+        "",
+        pattern=r"^([a-z0-9.-]|\{project\})*$",
+        description="Kueue's local queue of training Jobs, in which {project} stands for the run's project; none if empty",
+    )
+    jobs_gpu_resource: str = Field("nvidia.com/gpu", description="extended resource of a GPU, or of a part of one")
+    jobs_gpus: int = Field(0, ge=0, le=1, description="GPUs of the pod of a run whose recipe fine-tunes")
+    jobs_shm_mib: int = Field(256, ge=1, le=1_048_576, description="size of /dev/shm in training Jobs")
+    jobs_ttl_seconds: int = Field(3600, ge=60, le=2_592_000, description="after which ended training Jobs are deleted")
+    jobs_followed_max: int = Field(
+        32, ge=1, le=256, description="training Jobs that this process follows at the same time"
+    )
+    jobs_pod_template: str = Field(
+        "",
+        description="a pod template in YAML that is merged over that of training Jobs: node selector, tolerations, resources",
+    )
+
+    @field_validator("jobs_pod_template")
+    @classmethod
+    def _is_a_template(cls, text: str) -> str:
+        if not isinstance(yaml.safe_load(text) or {}, dict):
+            raise ValueError("it is no mapping with the keys metadata and spec")  # noqa: TRY004 - pydantic wants it
+        return text
+
+    @model_validator(mode="after")
+    def _knows_the_image(self) -> "Settings":
+        if self.executor == "kubernetes" and not self.jobs_image:
+            raise ValueError("VESTA_TRAINING_JOBS_IMAGE is required where VESTA_TRAINING_EXECUTOR is kubernetes")
+        return self
+
+
+class TrainerSettings(EngineSettings):
+    """Settings of the pod of a training Job, which reaches the object store alone."""
+
+    model_config = SettingsConfigDict(env_prefix="VESTA_TRAINER_")
+
+    postgres_url: str = Field("", pattern="^$", description="none: training Jobs reach no database")
+    work_folder: str = Field("/work", description="a folder for what the work lays down")
+    threads: int = Field(0, ge=0, le=256, description="threads to compute with; 0 for the cores that the pod may use")

@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
             "work_folder": settings.work_folder,
             "threads": settings.threads or usable_cores(),
         }
-        return 0 if finish(work, objects, **place) else REFUSED_EXIT_CODE
+        return 0 if finish(work, objects, place) else REFUSED_EXIT_CODE
     except Exception as error:
         if not is_transient(error):
             raise

@@ -35,7 +35,7 @@ from vesta_training.hardware import CPU
 from vesta_training.job import Job, Outcome
 from vesta_training.recipe_book import RecipeBook
 from vesta_training.run_folders import LOST, remove_ended
-from vesta_training.runs.exchange import Exchange, list_work
+from vesta_training.runs.exchange import Exchange
 from vesta_training.runs.executors import DIED, Executor, Observation, State, work_name
 from vesta_training.store import ClaimedRun, Store
 
@@ -43,7 +43,6 @@ LEASE = timedelta(seconds=10)
 HEARTBEAT = timedelta(seconds=2)
 PROGRESS_INTERVAL = timedelta(seconds=1)
 POLL = timedelta(milliseconds=100)
-SWEEP_INTERVAL = timedelta(minutes=1)
 WORK_LOST = "TRAINING_WORK_LOST"
 DEATHS_MAX = 5
 RETRIED = "to be tried again: "
@@ -108,7 +107,6 @@ class Worker:
         self._work_folder = Path(work_folder)
         self._to_give_back: Callable[[], None] | None = None
         self._stopping = False
-        self._sweep_time = store.clock.now()
 
     def stop(self) -> None:
         """Makes the run in hand be given back."""
@@ -118,7 +116,6 @@ class Worker:
         """Claims a run and trains it; False where there is none."""
         self._give_back()
         remove_ended(self._work_folder, self._store.open_runs)
-        self._sweep()
         claimed = self._store.claim_run(LEASE, dies_with_worker=not self._executor.outlives_service)
         if claimed is None:
             self._executor.rest()
@@ -217,17 +214,6 @@ class Worker:
             Exchange(self._objects, work).remove()
         except VestaError as error:
             log.warning("work_not_removed", work=work, error=str(error))
-
-    def _sweep(self) -> None:
-        """Ends and removes what belongs to no open run, once a minute."""
-        now = self._store.clock.now()
-        if now < self._sweep_time:
-            return
-        self._sweep_time = now + SWEEP_INTERVAL
-        there = {*self._executor.list_work(), *list_work(self._objects)}
-        for work in there.difference(work_name(run) for run in self._store.list_open()):
-            self._executor.cancel(work)
-            Exchange(self._objects, work).remove()
 
     def _release(self, claimed: ClaimedRun, reason: str, *, died: bool = False) -> None:
         """Gives a run back; while PostgreSQL is away, once it is there again, so that its absence is nobody's death."""

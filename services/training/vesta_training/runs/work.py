@@ -1,9 +1,10 @@
 """Does a run's work: reads its description, trains, and tells through the object store how far it is and how it ended."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import structlog
 from vesta_common.errors import VestaError, is_transient
@@ -19,19 +20,25 @@ CHECKPOINT_SECONDS = 60.0  # storing one takes seconds, so that an epoch of less
 log = structlog.get_logger()
 
 
-def finish(work: str, objects: ObjectStore, *, changed: Callable[[], None] = lambda: None, **place: str | int) -> bool:
+def finish(
+    work: str,
+    objects: ObjectStore,
+    place: Mapping[str, Any] | None = None,
+    *,
+    changed: Callable[[], None] = lambda: None,
+) -> bool:
     """Trains what the work's description says and stores the result; answers whether it succeeded.
 
     Args:
-        changed: called after progress was stored.
         place: fields of the job that only the place knows: `work_folder`, `threads`.
+        changed: called after progress was stored.
 
     Raises:
         NotFound: the run has ended meanwhile.
         Exception: what is transient; no result is stored then, and another start may succeed.
     """
     exchange = Exchange(objects, work)
-    job: Job = replace(exchange.description(), **place)  # type: ignore[arg-type]
+    job: Job = replace(exchange.description(), **(place or {}))
     try:
         outcome = run_job(job, objects, _Telling(exchange, changed), _Checkpoints(exchange))
     except Exception as error:

@@ -146,9 +146,7 @@ def merged(base: Any, overlay: Any, key: str = "") -> Any:
 
 
 def _pod_template(work: str, pods: Pods, nodes: int, gpus: int) -> dict[str, Any]:
-    environment: list[dict[str, Any]] = [
-        {"name": name, "value": value} for name, value in pods.environment.items()
-    ]
+    environment: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in pods.environment.items()]
     if pods.secret:
         for name, key in _SECRET_KEYS.items():
             environment.append({"name": name, "valueFrom": {"secretKeyRef": {"name": pods.secret, "key": key}}})

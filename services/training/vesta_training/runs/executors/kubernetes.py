@@ -86,9 +86,7 @@ class KubernetesExecutor:
     def cancel(self, work: str) -> None:
         """Deletes the Job; it is there until its pods are gone."""
         try:
-            self._asked(
-                self._batch.delete_namespaced_job, work, self._namespace, propagation_policy="Foreground"
-            )
+            self._asked(self._batch.delete_namespaced_job, work, self._namespace, propagation_policy="Foreground")
         except ApiException as error:
             if error.status != _NOT_FOUND:
                 raise self._refusal(error) from error

@@ -1,0 +1,127 @@
+"""What a run says of its Job: the cluster's own words, from objects as the API server gives them."""
+
+from typing import Any
+
+import pytest
+from vesta_common.errors import Unavailable, VestaError
+from vesta_training.errors import DeadlinePassedError
+from vesta_training.runs.executors import State
+from vesta_training.runs.executors.reasons import Seen, observed
+
+WORK, POD = "train-r-0123456789ab", "train-r-0123456789ab-0-x7k2p"
+
+
+def a_job(conditions: list[dict[str, Any]] | None = None, *, completions: int = 1, **spec: Any) -> dict[str, Any]:
+    return {
+        "metadata": {"name": WORK, "uid": "u"},
+        "spec": {"completions": completions, **spec},
+        "status": {"conditions": conditions or []},
+    }
+
+
+def a_pod(phase: str = "Pending", **status: Any) -> dict[str, Any]:
+    limits = {"resources": {"limits": {"memory": "4Gi"}}}
+    return {
+        "metadata": {"name": POD},
+        "spec": {"nodeName": "n1", "containers": [{"name": "trainer", **limits}]},
+        "status": {"phase": phase, **status},
+    }
+
+
+def waiting(reason: str, message: str = "") -> dict[str, Any]:
+    return {"containerStatuses": [{"name": "trainer", "state": {"waiting": {"reason": reason, "message": message}}}]}
+
+
+def terminated(code: int, reason: str = "Error", message: str = "") -> dict[str, Any]:
+    state = {"terminated": {"exitCode": code, "reason": reason, "message": message}}
+    return {"containerStatuses": [{"name": "trainer", "state": state}]}
+
+
+def failed(reason: str = "BackoffLimitExceeded", message: str = "Job has reached the specified backoff limit") -> Any:
+    return [{"type": "Failed", "status": "True", "reason": reason, "message": message}]
+
+
+RUNS = {"containerStatuses": [{"name": "trainer", "state": {"running": {}}}]}
+NO_GPU = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
+UNSCHEDULABLE = {
+    "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": NO_GPU}]
+}
+PULL = 'Back-off pulling image "registry/vesta-trainer:2"'
+MOUNT = 'MountVolume.SetUp failed for volume "ca" : configmap "ca" not found'
+EVENT = {"type": "Warning", "reason": "FailedMount", "message": MOUNT, "involvedObject": {"name": POD}}
+REFUSED = {
+    "type": "Warning",
+    "reason": "FailedCreate",
+    "message": 'pods "train-r" is forbidden: exceeded quota',
+    "involvedObject": {"name": WORK},
+}
+
+
+@pytest.mark.parametrize(
+    ("seen", "reason"),
+    [
+        (Seen(a_job()), "waits for its pods to be made"),
+        (Seen(a_job(), events=[REFUSED]), 'FailedCreate: pods "train-r" is forbidden: exceeded quota'),
+        (Seen(a_job(), [a_pod(**UNSCHEDULABLE)]), NO_GPU),
+        (Seen(a_job(), [a_pod(**waiting("ImagePullBackOff", PULL))]), f"ImagePullBackOff: {PULL}"),
+        (Seen(a_job(), [a_pod(**waiting("ErrImagePull", "not found"))]), "ErrImagePull: not found"),
+        (Seen(a_job(), [a_pod(**waiting("ContainerCreating"))]), "ContainerCreating"),
+        (Seen(a_job(), [a_pod(**waiting("ContainerCreating"))], [EVENT]), f"FailedMount: {MOUNT}"),
+        (Seen(a_job(), [a_pod("Running", **RUNS, reason="NodeLost")]), f"{POD} is lost: NodeLost"),
+        (
+            Seen(a_job(), [a_pod("Failed", reason="Evicted", message="The node was low on resource: memory.")]),
+            f"starts again after: {POD} was evicted: The node was low on resource: memory.",
+        ),
+        (Seen(a_job(completions=2), [a_pod("Running", **RUNS), a_pod(**UNSCHEDULABLE)]), NO_GPU),
+    ],
+)
+def test_a_run_that_waits_says_for_what(seen: Seen, reason: str) -> None:
+    assert (observed(seen).state, observed(seen).waiting_reason) == (State.PENDING, reason)
+
+
+def test_a_queued_job_says_what_kueue_says() -> None:
+    message = "couldn't assign flavors to pod set main: insufficient unused quota for nvidia.com/gpu"
+    workload = {"status": {"conditions": [{"type": "QuotaReserved", "status": "False", "message": message}]}}
+    assert observed(Seen(a_job(suspend=True), workload=workload)).waiting_reason == f"queued by Kueue: {message}"
+    assert "suspended" in observed(Seen(a_job(suspend=True))).waiting_reason
+
+
+@pytest.mark.parametrize(
+    ("seen", "says"),
+    [
+        (Seen(a_job(failed("PodFailurePolicy")), [a_pod("Failed", **terminated(137, "OOMKilled"))]), "limit of 4Gi"),
+        (
+            Seen(a_job(failed()), [a_pod("Failed", **terminated(1, message="No space left on device\n"))]),
+            f"{POD} ended with exit code 1: No space left on device",
+        ),
+        (Seen(a_job(failed("PodFailurePolicy", "Container failed"))), "its Job failed: PodFailurePolicy"),
+    ],
+)
+def test_a_run_that_failed_says_why(seen: Seen, says: str) -> None:
+    error = observed(seen).error
+    assert isinstance(error, VestaError)
+    assert (error.reason, says in str(error)) == ("TRAINING_WORK_KILLED", True)
+
+
+def test_a_run_past_its_deadline_says_so() -> None:
+    error = observed(Seen(a_job(failed("DeadlineExceeded"), activeDeadlineSeconds=60))).error
+    assert isinstance(error, DeadlinePassedError)
+    assert "deadline of 60 s" in str(error)
+
+
+def test_work_whose_object_store_was_away_may_be_started_again() -> None:
+    away = terminated(11, message="the object store does not answer")
+    error = observed(Seen(a_job(failed()), [a_pod("Failed", **away)])).error
+    assert isinstance(error, Unavailable)
+
+
+def test_work_trains_once_all_its_pods_run() -> None:
+    assert observed(Seen(a_job(), [a_pod("Running", **RUNS)])).state is State.RUNNING
+    half = Seen(a_job(completions=2), [a_pod("Running", **RUNS)])
+    assert observed(half).state is State.PENDING
+
+
+def test_a_job_that_is_being_deleted_is_no_more_adopted() -> None:
+    job = a_job()
+    job["metadata"]["deletionTimestamp"] = "2026-03-01T00:00:00Z"
+    assert observed(Seen(job)).state is State.ENDING
