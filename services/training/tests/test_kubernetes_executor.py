@@ -1,0 +1,152 @@
+"""Jobs on a real API server, with its real controllers. Where there is no node, the tests write what a kubelet would.
+
+They need `KUBECONFIG`, of a cluster in which they may make a namespace.
+"""
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from executors_contract import WORK, ExecutorContract, an_embedding, end_of, until
+from kubernetes import client, config
+from vesta_common.errors import FailedPrecondition
+from vesta_common.objects import ObjectStore
+from vesta_training.job import Job
+from vesta_training.runs.executors import State
+from vesta_training.runs.executors.job_manifest import QUEUE_LABEL, WORK_LABEL, Pods
+from vesta_training.runs.executors.kubernetes import KubernetesExecutor
+from vesta_training.runs.work import finish
+from vesta_training.settings import Settings
+
+KUBECONFIG = os.environ.get("KUBECONFIG", "")
+
+if not KUBECONFIG:
+    pytest.skip("KUBECONFIG is not set: training Jobs are not tested on an API server", allow_module_level=True)
+
+
+class OneNamespace:
+    """A namespace of the cluster; the test is its kubelet."""
+
+    def __init__(self, settings: Settings, pods: Pods) -> None:
+        self.api = config.new_client_from_config(KUBECONFIG)
+        self.core, self.batch = client.CoreV1Api(self.api), client.BatchV1Api(self.api)
+        self.namespace = f"training-{uuid.uuid4().hex[:8]}"
+        enforce = {"pod-security.kubernetes.io/enforce": "restricted"}
+        self.core.create_namespace({"metadata": {"name": self.namespace, "labels": enforce}})
+        self._settings, self._pods = settings, pods
+        self.objects = ObjectStore.of(settings)
+        self.executor = self.another()
+
+    def another(self) -> KubernetesExecutor:
+        return KubernetesExecutor(self.api, self.objects, self.namespace, self._pods)
+
+    def with_pods(self, **fields: Any) -> KubernetesExecutor:
+        return KubernetesExecutor(self.api, self.objects, self.namespace, Pods(image="vesta-trainer:1", **fields))
+
+    def job(self, **fields: Any) -> Job:
+        return an_embedding(**{"work_folder": self._settings.work_folder, **fields})
+
+    def go_on(self, work: str) -> None:
+        """Does what the pod would."""
+        finish(work, self.objects, {"work_folder": self._settings.work_folder})
+
+    def pod(self, work: str) -> Any:
+        """The first pod of the work, once its Job has made one."""
+        found: list[Any] = []
+
+        def made(_: object) -> bool:
+            found[:] = self.core.list_namespaced_pod(self.namespace, label_selector=f"{WORK_LABEL}={work}").items
+            return bool(found)
+
+        until(self.executor, work, made)
+        return found[0]
+
+    def count_pods(self, work: str) -> int:
+        return len(self.core.list_namespaced_pod(self.namespace, label_selector=f"{WORK_LABEL}={work}").items)
+
+    def kubelet_says(self, work: str, **status: Any) -> None:
+        name = self.pod(work).metadata.name
+        self.core.patch_namespaced_pod_status(name, self.namespace, {"status": status})
+
+    def kill(self, work: str) -> None:
+        self.batch.delete_namespaced_job(work, self.namespace, propagation_policy="Background")
+
+    def count_started(self, work: str) -> int:
+        jobs = self.batch.list_namespaced_job(self.namespace, label_selector=f"{WORK_LABEL}={work}").items
+        return sum(job.spec.parallelism for job in jobs)
+
+    def close(self) -> None:
+        self.core.delete_namespace(self.namespace)
+        self.objects.close()
+        self.api.close()
+
+
+@pytest.fixture
+def place(service_settings: Callable[[str], dict[str, Any]], tmp_path: Path) -> Iterator[OneNamespace]:
+    settings = Settings(
+        **service_settings("training"),
+        datasets_address="127.0.0.1:1",
+        serving_address="127.0.0.1:1",
+        work_folder=str(tmp_path),
+    )
+    made = OneNamespace(settings, Pods(image="vesta-trainer:1"))
+    yield made
+    made.close()
+
+
+def a_container(state: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": "trainer", "image": "vesta-trainer:1", "imageID": "", "ready": False, "restartCount": 0, "state": state
+    }  # fmt: skip
+
+
+class TestKubernetesExecutor(ExecutorContract):
+    def test_a_run_that_no_node_takes_says_what_the_scheduler_says(self, place: OneNamespace) -> None:
+        place.executor.start(WORK, place.job())
+        seen = until(place.executor, WORK, lambda seen: "nodes" in seen.waiting_reason)
+        assert seen.state is State.PENDING
+
+    def test_a_missing_image_is_named_while_the_run_waits(self, place: OneNamespace) -> None:
+        place.executor.start(WORK, place.job())
+        waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image vesta-trainer:1"}}
+        scheduled = [{"type": "PodScheduled", "status": "True"}]
+        place.kubelet_says(WORK, conditions=scheduled, containerStatuses=[a_container(waiting)])
+        seen = place.executor.observe(WORK)
+        assert seen.waiting_reason == "ImagePullBackOff: Back-off pulling image vesta-trainer:1"
+
+    def test_a_run_that_needs_too_much_memory_fails_at_once_and_says_so(self, place: OneNamespace) -> None:
+        place.executor.start(WORK, place.job())
+        killed = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
+        place.kubelet_says(WORK, phase="Failed", containerStatuses=[a_container(killed)])
+        assert "OOMKilled" in str(end_of(place.executor, WORK).error)
+
+    def test_an_evicted_pod_is_started_again(self, place: OneNamespace) -> None:
+        place.executor.start(WORK, place.job())
+        evicted = place.pod(WORK).metadata.name
+        disrupted = [{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}]
+        place.kubelet_says(WORK, phase="Failed", reason="Evicted", conditions=disrupted)
+        until(place.executor, WORK, lambda _: place.pod(WORK).metadata.name != evicted or place.count_pods(WORK) > 1)
+        assert place.executor.observe(WORK).state is State.PENDING
+
+    def test_a_job_that_was_deleted_from_outside_is_absent(self, place: OneNamespace) -> None:
+        place.executor.start(WORK, place.job())
+        place.kill(WORK)
+        assert end_of(place.executor, WORK).state is State.ABSENT
+
+    def test_a_job_in_a_queue_waits_suspended_and_can_be_cancelled(self, place: OneNamespace) -> None:
+        queued = place.with_pods(queue="vesta-{project}")
+        queued.start(WORK, place.job(run="projects/acme/trainingRuns/r"))
+        job = place.batch.read_namespaced_job(WORK, place.namespace)
+        assert (job.metadata.labels[QUEUE_LABEL], job.spec.suspend) == ("vesta-acme", True)
+        assert "suspended" in queued.observe(WORK).waiting_reason
+        queued.cancel(WORK)
+        assert end_of(queued, WORK).state is State.ABSENT
+
+    def test_a_template_that_the_cluster_refuses_is_told_in_its_words(self, place: OneNamespace) -> None:
+        wrong = place.with_pods(overlay={"spec": {"restartPolicy": "Always"}})
+        with pytest.raises(FailedPrecondition) as refused:
+            wrong.start(WORK, place.job())
+        assert "restartPolicy" in str(refused.value)
