@@ -106,6 +106,7 @@ def test_a_run_that_failed_says_why(seen: Seen, says: str) -> None:
 def test_a_run_past_its_deadline_says_so() -> None:
     error = observed(Seen(a_job(failed("DeadlineExceeded"), activeDeadlineSeconds=60))).error
     assert isinstance(error, DeadlinePassedError)
+    assert error.reason == "RUN_DEADLINE_EXCEEDED"
     assert "deadline of 60 s" in str(error)
 
 

@@ -293,3 +293,21 @@ def test_a_deadline_that_no_run_can_have_is_refused(training: Training) -> None:
     training.a_run(deadline={"seconds": 60})
     training.worker.step()
     assert training.executor.jobs[-1].deadline_seconds == 60
+
+
+def test_a_run_whose_work_was_deleted_from_outside_is_started_again(training: Training) -> None:
+    run = training.a_run()
+
+    class Deleting(Store):
+        def heartbeat(self, *args: Any, **fields: Any) -> bool | None:
+            training.executor.work.clear()
+            return super().heartbeat(*args, **fields)
+
+    training.executor.waits = ["no node"]
+    with pytest.raises(Unavailable) as lost:
+        training.worker_on(Deleting(training.store.postgres, training.clock)).step()
+    assert lost.value.reason == "TRAINING_WORK_LOST"
+    training.executor.waits = []
+    training.worker.step()
+    assert training.get(run).state == TrainingRun.SUCCEEDED
+    assert len(training.executor.jobs) == 2

@@ -1,0 +1,37 @@
+"""What the executor makes of an API server that refuses, or does not answer."""
+
+import json
+
+import pytest
+from kubernetes import client
+from kubernetes.client.exceptions import ApiException
+from vesta_common.errors import FailedPrecondition, Unavailable
+from vesta_common.objects import ObjectStore
+from vesta_training.runs.executors.job_manifest import Pods
+from vesta_training.runs.executors.kubernetes import KubernetesExecutor
+
+
+def an_executor() -> KubernetesExecutor:
+    """Of a cluster at an address where nothing listens."""
+    nowhere = client.Configuration(host="http://127.0.0.1:1")
+    nowhere.retries = False
+    return KubernetesExecutor(client.ApiClient(nowhere), ObjectStore(None, "vesta"), "vesta", Pods(image="i"))
+
+
+def test_a_cluster_that_does_not_answer_is_waited_for() -> None:
+    with pytest.raises(Unavailable, match="does not answer"):
+        an_executor().cancel("train-r")
+
+
+@pytest.mark.parametrize("status", [403, 422])
+def test_what_the_cluster_refuses_is_told_in_its_words_and_not_tried_again(status: int) -> None:
+    error = ApiException(status=status, reason="no")
+    error.body = json.dumps({"message": 'jobs.batch is forbidden: User "training" cannot create'})
+    told = an_executor()._refusal(error)
+    assert isinstance(told, FailedPrecondition)
+    assert told.reason == "TRAINING_JOB_REFUSED"
+    assert "cannot create" in str(told)
+
+
+def test_a_cluster_that_is_overloaded_is_asked_again() -> None:
+    assert isinstance(an_executor()._refusal(ApiException(status=503, reason="busy")), Unavailable)
