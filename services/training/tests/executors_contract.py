@@ -14,6 +14,7 @@ from vesta_training.runs.exchange import Exchange
 from vesta_training.runs.executors import Executor, Observation, State
 
 WORK = "train-r-0123456789ab"
+OTHER_WEIGHTS = builtin_yaml("embedding").replace("value: packaged", f"value: {'a' * 64}")  # which nobody has stored
 PATIENCE = timedelta(milliseconds=50)
 WAIT_SECONDS = 60
 
@@ -91,11 +92,11 @@ class ExecutorContract:
         assert place.another().observe(WORK).state is State.SUCCEEDED
 
     def test_what_cannot_be_learned_says_why(self, place: Place) -> None:
-        place.executor.start(WORK, place.job(recipe_yaml="task: embedding\nlearning_rate: fast"))
+        place.executor.start(WORK, place.job(recipe_yaml=OTHER_WEIGHTS))
         place.go_on(WORK)
         seen = end_of(place.executor, WORK)
         assert seen.state is State.FAILED
-        assert "learning_rate" in str(seen.error)
+        assert "a" * 64 in str(seen.error)
 
     def test_work_tells_how_far_it_is(self, place: Place) -> None:
         place.executor.start(WORK, place.job())

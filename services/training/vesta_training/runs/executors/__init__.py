@@ -64,6 +64,7 @@ class Executor(Protocol):
         Raises:
             Unavailable: the place does not answer, or the same work is still being cancelled.
             FailedPrecondition: the place refuses the work as it is.
+            InvalidArgument: the job's recipe cannot be read.
         """
         ...
 

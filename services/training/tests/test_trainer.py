@@ -1,0 +1,69 @@
+"""What a training Job's pod runs, as a process that knows the object store and nothing else."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from executors_contract import OTHER_WEIGHTS, WORK, an_embedding
+from vesta_common.objects import ObjectStore
+from vesta_training.job import Outcome
+from vesta_training.runs.exchange import Exchange
+from vesta_training.settings import Settings
+
+
+@pytest.fixture
+def settings(service_settings: Callable[[str], dict[str, Any]], tmp_path: Path) -> Settings:
+    return Settings(
+        **service_settings("training"),
+        datasets_address="127.0.0.1:1",
+        serving_address="127.0.0.1:1",
+        work_folder=str(tmp_path),
+    )
+
+
+@pytest.fixture
+def exchange(settings: Settings) -> Iterator[Exchange]:
+    objects = ObjectStore.of(settings)
+    yield Exchange(objects, WORK)
+    objects.close()
+
+
+def exit_code(settings: Settings, **changed: str) -> int:
+    """Of the pod's command, with the environment that the Job gives it."""
+    environment = {
+        "PATH": os.environ["PATH"],
+        "VESTA_TRAINER_S3_ENDPOINT_URL": settings.s3_endpoint_url,
+        "VESTA_TRAINER_S3_REGION": settings.s3_region,
+        "VESTA_TRAINER_S3_BUCKET": settings.s3_bucket,
+        "VESTA_TRAINER_S3_PREFIX": settings.s3_prefix,
+        "VESTA_TRAINER_S3_ACCESS_KEY": settings.s3_access_key,
+        "VESTA_TRAINER_S3_SECRET_KEY": settings.s3_secret_key.get_secret_value(),
+        "VESTA_TRAINER_WORK_FOLDER": settings.work_folder,
+        **changed,
+    }
+    command = [sys.executable, "-m", "vesta_training.trainer", WORK]
+    return subprocess.run(command, env=environment, check=False, timeout=120).returncode
+
+
+def test_a_pod_that_trained_leaves_the_result_and_its_progress(settings: Settings, exchange: Exchange) -> None:
+    exchange.describe(an_embedding("elsewhere"))
+    assert exit_code(settings) == 0
+    assert isinstance(exchange.find_result(), Outcome)
+    assert exchange.find_progress() is not None
+    assert exit_code(settings) == 0  # a second pod of the same work trains nothing
+
+
+def test_a_pod_that_cannot_learn_leaves_the_reason_and_is_not_tried_again(
+    settings: Settings, exchange: Exchange
+) -> None:
+    exchange.describe(an_embedding("elsewhere", recipe_yaml=OTHER_WEIGHTS))
+    assert exit_code(settings) == 10
+    assert "a" * 64 in str(exchange.find_result())
+
+
+def test_a_pod_whose_object_store_is_away_is_tried_again(settings: Settings) -> None:
+    assert exit_code(settings, VESTA_TRAINER_S3_ENDPOINT_URL="http://127.0.0.1:1") == 11
