@@ -6,7 +6,7 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 from vesta_common.addresses import PeerAddress
-from vesta_common.settings import EngineSettings, ServiceSettings
+from vesta_common.settings import ServiceSettings
 
 
 class Settings(ServiceSettings):
@@ -75,13 +75,3 @@ class Settings(ServiceSettings):
         if self.executor == "kubernetes" and not self.jobs_image:
             raise ValueError("VESTA_TRAINING_JOBS_IMAGE is required where VESTA_TRAINING_EXECUTOR is kubernetes")
         return self
-
-
-class TrainerSettings(EngineSettings):
-    """Settings of the pod of a training Job, which reaches the object store alone."""
-
-    model_config = SettingsConfigDict(env_prefix="VESTA_TRAINER_")
-
-    postgres_url: str = Field("", pattern="^$", description="none: training Jobs reach no database")
-    work_folder: str = Field("/work", description="a folder for what the work lays down")
-    threads: int = Field(0, ge=0, le=256, description="threads to compute with; 0 for the cores that the pod may use")
