@@ -27,6 +27,14 @@ if not KUBECONFIG:
     pytest.skip("KUBECONFIG is not set: training Jobs are not tested on an API server", allow_module_level=True)
 
 
+ROLE = [
+    {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create", "get", "list", "delete"]},
+    {"apiGroups": [""], "resources": ["pods", "events"], "verbs": ["list"]},
+    {"apiGroups": ["kueue.x-k8s.io"], "resources": ["workloads"], "verbs": ["list"]},
+]
+"""All that docs/training-jobs.md grants the training service; the executors under test have nothing else."""
+
+
 class OneNamespace:
     """A namespace of the cluster; the test is its kubelet."""
 
@@ -36,15 +44,33 @@ class OneNamespace:
         self.namespace = f"training-{uuid.uuid4().hex[:8]}"
         enforce = {"pod-security.kubernetes.io/enforce": "restricted"}
         self.core.create_namespace({"metadata": {"name": self.namespace, "labels": enforce}})
+        self._training = self._service_account()
         self._settings, self._pods = settings, pods
         self.objects = ObjectStore.of(settings)
         self.executor = self.another()
 
+    def _service_account(self) -> client.ApiClient:
+        """The API as the training service's account may use it."""
+        roles = client.RbacAuthorizationV1Api(self.api)
+        named = {"metadata": {"name": "training"}}
+        self.core.create_namespaced_service_account(self.namespace, named)
+        roles.create_namespaced_role(self.namespace, {**named, "rules": ROLE})
+        account = {"kind": "ServiceAccount", "name": "training", "namespace": self.namespace}
+        role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "training"}
+        roles.create_namespaced_role_binding(self.namespace, {**named, "subjects": [account], "roleRef": role})
+        token = self.core.create_namespaced_service_account_token(
+            "training", self.namespace, {"spec": {"audiences": []}}
+        )
+        whose = client.Configuration(host=self.api.configuration.host)
+        whose.ssl_ca_cert = self.api.configuration.ssl_ca_cert
+        whose.api_key["authorization"] = f"Bearer {token.status.token}"
+        return client.ApiClient(whose)
+
     def another(self) -> KubernetesExecutor:
-        return KubernetesExecutor(self.api, self.objects, self.namespace, self._pods)
+        return KubernetesExecutor(self._training, self.objects, self.namespace, self._pods)
 
     def with_pods(self, **fields: Any) -> KubernetesExecutor:
-        return KubernetesExecutor(self.api, self.objects, self.namespace, Pods(image="vesta-trainer:1", **fields))
+        return KubernetesExecutor(self._training, self.objects, self.namespace, Pods(image="vesta-trainer:1", **fields))
 
     def job(self, **fields: Any) -> Job:
         return an_embedding(**{"work_folder": self._settings.work_folder, **fields})
@@ -81,6 +107,7 @@ class OneNamespace:
     def close(self) -> None:
         self.core.delete_namespace(self.namespace)
         self.objects.close()
+        self._training.close()
         self.api.close()
 
 
@@ -150,3 +177,8 @@ class TestKubernetesExecutor(ExecutorContract):
         with pytest.raises(FailedPrecondition) as refused:
             wrong.start(WORK, place.job())
         assert "restartPolicy" in str(refused.value)
+
+    def test_the_service_may_do_nothing_else_in_the_namespace(self, place: OneNamespace) -> None:
+        with pytest.raises(client.ApiException) as refused:
+            client.CoreV1Api(place._training).list_namespaced_secret(place.namespace)
+        assert refused.value.status == 403
