@@ -6,6 +6,7 @@ from typing import Any
 import chart
 import pytest
 import yaml
+from vesta_common.server import LIVE
 from vesta_common.settings import environment_name
 from vesta_local.services import SERVICES
 
@@ -76,6 +77,21 @@ def test_everything_that_runs_on_is_probed(objects: list[dict[str, Any]]) -> Non
             for container in it["spec"]["template"]["spec"]["containers"]:
                 probes = {"startupProbe", "readinessProbe", "livenessProbe"}
                 assert probes <= container.keys(), it["metadata"]["name"]
+
+
+def test_an_engine_that_is_away_makes_a_service_unready_and_neither_restarts_nor_hides_it(
+    objects: list[dict[str, Any]],
+) -> None:
+    for name in FIXED.keys() - {"gateway"}:
+        (pod,) = (it for it in objects if (it["kind"], it["metadata"]["name"]) == ("Deployment", name))
+        (container,) = pod["spec"]["template"]["spec"]["containers"]
+        asked = {
+            probe: container[f"{probe}Probe"]["grpc"].get("service", "")
+            for probe in ("startup", "readiness", "liveness")
+        }
+        assert asked == {"startup": LIVE, "readiness": "", "liveness": LIVE}
+        (service,) = (it for it in objects if (it["kind"], it["metadata"]["name"]) == ("Service", name))
+        assert service["spec"]["publishNotReadyAddresses"] is True
 
 
 def test_no_password_is_in_a_variable(objects: list[dict[str, Any]]) -> None:
