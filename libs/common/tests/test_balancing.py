@@ -136,8 +136,16 @@ def test_replicas_that_are_restarted_one_after_the_other_fail_no_call() -> None:
             callers = [threading.Thread(target=call) for _ in range(4)]
             for caller in callers:
                 caller.start()
+
+            def is_left(name: str) -> bool:
+                """Whether a replica got none of the next 40 calls, as while a service drains."""
+                before, count = answers[name], answers.total()
+                until(lambda: answers.total() >= count + 40)
+                return answers[name] == before
+
             for number, server in enumerate(servers):
                 server.drain()
+                until(lambda number=number: is_left(("first", "second")[number]))
                 server.stop()
                 others.enter_context(a_replica(f"new {number}", server.address))
                 until(lambda number=number: answers[f"new {number}"] > 0)

@@ -8,7 +8,8 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from vesta_common.engine_watch import EngineWatch, describe_failure, tries_of
+from vesta_common.engine_tries import tries_of
+from vesta_common.engine_watch import EngineWatch, describe_failure
 from vesta_common.health import problems_in
 from vesta_common.server import LIVE, Server
 from vesta_common.settings import ServiceSettings

@@ -6,17 +6,11 @@ that established connections do not.
 """
 
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
-import psycopg
 import structlog
-from kafka import KafkaAdminClient
-
-from vesta_common.broker import Broker
-from vesta_common.postgres import CONNECT_TIMEOUT, address_of
-from vesta_common.settings import EngineSettings
 
 INTERVAL = timedelta(seconds=5)
 POSTGRES, OBJECTS, KAFKA = "PostgreSQL", "the object store", "Kafka"
@@ -26,7 +20,6 @@ _SETTINGS = {
     KAFKA: "KAFKA_BOOTSTRAP",
 }
 _NOT_TRIED = "has not been tried yet"
-_REQUEST_TIMEOUT_MS = 5000
 
 log = structlog.get_logger()
 
@@ -122,33 +115,3 @@ class EngineWatch:
                     log.info("engine_usable", engine=engine)
             self._problems[engine] = problem
             self._stopping.wait(self._interval.total_seconds())
-
-
-def tries_of(service: str, settings: EngineSettings, topics: Collection[str], *, has_objects: bool) -> dict[str, Try]:
-    """What a service needs: its database, the topics it reads, and the object store where it has one."""
-    found: dict[str, Try] = {POSTGRES: lambda: _try_postgres(settings)}
-    if has_objects:
-        from vesta_common.objects import ObjectStore  # boto3 is for those alone that have objects
-
-        store = ObjectStore.of(settings, attempts_max=1)
-        found[OBJECTS] = lambda: store.check(f".health/{service}")
-    if settings.kafka_bootstrap:
-        names = {settings.kafka_topic_prefix + topic for topic in topics}
-        found[KAFKA] = lambda: _try_kafka(settings, names)
-    return found
-
-
-def _try_postgres(settings: EngineSettings) -> None:
-    with psycopg.connect(address_of(settings), connect_timeout=int(CONNECT_TIMEOUT.total_seconds())) as connection:
-        connection.execute("SET LOCAL statement_timeout = '5s'")
-        connection.execute("SELECT 1")
-
-
-def _try_kafka(settings: EngineSettings, topics: set[str]) -> None:
-    client = KafkaAdminClient(**Broker.of(settings).connection, request_timeout_ms=_REQUEST_TIMEOUT_MS)
-    try:
-        missing = topics - set(client.list_topics())
-    finally:
-        client.close()
-    if missing:
-        raise MissingTopicsError(f"lacks topics: {', '.join(sorted(missing))}")

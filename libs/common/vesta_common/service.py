@@ -22,7 +22,7 @@ from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTO
 from vesta_common import log as logs
 from vesta_common import trace
 from vesta_common.admission import AdmissionMetrics
-from vesta_common.engine_watch import EngineWatch, tries_of
+from vesta_common.engine_watch import EngineWatch
 from vesta_common.errors import is_transient
 from vesta_common.metrics import serve_metrics
 from vesta_common.server import THREADS, Server
@@ -224,6 +224,8 @@ def _serve(service: str, settings: S, build: Callable[[S], App]) -> None:
 def _watch(service: str, app: App) -> EngineWatch:
     if app.engines is None:
         return EngineWatch({})
+    from vesta_common.engine_tries import tries_of  # the engines' clients are for those alone that have engines
+
     topics = {topic for component in app.components for topic in getattr(component, "topics", ())}
     return EngineWatch(tries_of(service, app.engines, topics, has_objects=app.has_objects))
 

@@ -78,5 +78,5 @@ def program(home: Home, name: str = "inference") -> Program:
 
 
 def is_healthy(home: Home, name: str = "inference") -> bool:
-    """True where the server says that it is ready."""
-    return is_answering(home.address(f"{name}_http"), "/v2/health/ready")
+    """True where the server answers. It says that it is not ready for as long as any model could not be loaded."""
+    return is_answering(home.address(f"{name}_http"), "/v2/health/live")
