@@ -17,7 +17,7 @@ import pytest
 from google.protobuf.message import Message
 from hostile_media import noise
 from vesta import Vesta
-from vesta_common.broker import open_producer
+from vesta_common.broker import Broker, open_producer
 from vesta_common.events import encode_headers, new_event
 from vesta_common.ids import new_id
 from vesta_contracts.annotation.v1 import (
@@ -81,7 +81,7 @@ class Secret:
     owner: Vesta
     channel: grpc.Channel
     rest: str
-    broker: str
+    broker: Broker
     project: str
     item: str
     task: str
@@ -181,7 +181,7 @@ def secret(platform: WholePlatform, tmp_path_factory: pytest.TempPathFactory) ->
             owner=owner,
             channel=channel,
             rest=f"http://{platform.home.address('gateway')}",
-            broker=platform.home.address("events"),
+            broker=Broker(platform.home.address("events")),
             project=project,
             item=item,
             task=task,
