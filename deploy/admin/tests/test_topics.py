@@ -111,7 +111,7 @@ def test_a_record_that_the_topic_refused_is_taken_once_its_settings_allow_it(
     put_topics(admin, [frames])
     producer = open_producer(kafka_broker)
     deadline = time.monotonic() + 20
-    while True:  # the broker takes a moment to apply what it was told
+    while True:  # the broker applies new settings with a delay
         try:
             producer.send(frames.name, value=bytes(frames.value_bytes_max)).get(20)
             break

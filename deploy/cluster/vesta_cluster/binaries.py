@@ -78,7 +78,7 @@ def ensure(names: Sequence[str], say: Callable[[str], None]) -> Path:
 
     Args:
         names: of `API`, `NODE`, `CHECKS` and `CLIENTS`.
-        say: is told what takes long.
+        say: called with a line of progress.
 
     Returns:
         The folder that holds them.

@@ -87,8 +87,11 @@ def _issue(
     builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
     builder = builder.add_extension(_usage(is_authority=False), critical=True)
     if ips:
-        told = [*map(x509.DNSName, names), *(x509.IPAddress(ipaddress.ip_address(ip)) for ip in dict.fromkeys(ips))]
-        builder = builder.add_extension(x509.SubjectAlternativeName(told), critical=False)
+        names_and_addresses = [
+            *map(x509.DNSName, names),
+            *(x509.IPAddress(ipaddress.ip_address(ip)) for ip in dict.fromkeys(ips)),
+        ]
+        builder = builder.add_extension(x509.SubjectAlternativeName(names_and_addresses), critical=False)
     _write(folder, name, builder.sign(authority.key, hashes.SHA256()), key)
 
 

@@ -97,8 +97,8 @@ def root(built: str) -> Iterator[Path]:
 
 
 def _configuration(image: str) -> dict[str, object]:
-    told = subprocess.run(["buildah", "inspect", "--type", "image", image], capture_output=True, check=True).stdout
-    return dict(json.loads(told)["OCIv1"]["config"])
+    answer = subprocess.run(["buildah", "inspect", "--type", "image", image], capture_output=True, check=True).stdout
+    return dict(json.loads(answer)["OCIv1"]["config"])
 
 
 def _bundle(folder: Path, root: Path, image: str, settings: dict[str, str], command: list[str]) -> Path:

@@ -49,7 +49,7 @@ def find_builder() -> str:
     """`buildah` or `docker`.
 
     Raises:
-        RuntimeError: there is neither; says what would work.
+        RuntimeError: neither is installed; the message suggests a fix.
     """
     if shutil.which("buildah"):
         return "buildah"
@@ -97,7 +97,7 @@ def choose_base(builder: str, wanted: str, say: Callable[[str], None]) -> str:
     """The base that is wanted; without a wish Docker's Debian, or one made here where that cannot be pulled.
 
     Raises:
-        RuntimeError: neither can be had; says what would work.
+        RuntimeError: neither can be pulled or made; the message suggests a fix.
     """
     if wanted:
         return wanted
