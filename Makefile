@@ -22,9 +22,10 @@ help:  ## Prints this help
 
 ##@ Try it
 .PHONY: demo
-demo: setup  ## Runs the platform and turns the loop on real photographs: [data=FOLDER] [rounds=N]
-	@python -m vesta_local up
-	@python examples/turn_the_loop/demo.py $(if $(data),--data "$(data)") $(if $(rounds),--rounds $(rounds))
+demo: setup  ## Runs the platform and turns the loop on real photographs: [data=FOLDER] [rounds=N], or on one elsewhere: address=HOST:PORT [kafka=HOST:PORT]
+	@$(if $(address),true,python -m vesta_local up)
+	@python examples/turn_the_loop/demo.py $(if $(data),--data "$(data)") $(if $(rounds),--rounds $(rounds)) \
+	  $(if $(address),--address "$(address)") $(if $(kafka),--kafka "$(kafka)")
 
 ##@ Run it
 .PHONY: up down status logs

@@ -1,6 +1,6 @@
 """The demo: takes labelled photographs, hides the labels, and lets the platform learn them from its experts, round by round.
 
-Drives the public API alone. Run by `make demo`; the platform must be up.
+Drives the public API alone. Run by `make demo`; the platform must be up: that of `make up` on this machine, or any other by its address.
 """
 
 import argparse
@@ -41,13 +41,20 @@ console = Console(soft_wrap=True)
 
 @dataclass(frozen=True)
 class Platform:
-    """Where the platform that `make up` started is to be found."""
+    """How to reach the platform.
+
+    Attributes:
+        rest: what to open in a browser; empty where it is not known.
+        kafka: HOST:PORT of the broker; empty where cameras cannot reach it.
+        inbox: the folder that the platform reads too; None where it runs elsewhere, and photographs are uploaded.
+        owner_key: the API key of the platform's owner.
+    """
 
     grpc: str
-    rest: str
-    kafka: str
-    inbox: Path
     owner_key: str
+    rest: str = ""
+    kafka: str = ""
+    inbox: Path | None = None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,7 +62,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     started = time.monotonic()
     try:
-        platform = _find_platform(options.home)
+        platform = (
+            Platform(options.address, options.key, kafka=options.kafka)
+            if options.address
+            else _find_platform(options.home)
+        )
         photographs = (
             read_folder(options.data)
             if options.data
@@ -73,7 +84,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print_rounds(console, report.rounds)
     _tell_saving(loop)
     console.print(f"Chart: {folder / 'curve.png'}   figures: {folder / 'report.json'}   {report.seconds:.0f} s in all")
-    console.print(f"The platform stays up: [bold]http://{platform.rest}[/bold] (API at /docs; `make down` stops it)")
+    if platform.rest:
+        console.print(
+            f"The platform stays up: [bold]http://{platform.rest}[/bold] (API at /docs; `make down` stops it)"
+        )
     return 0
 
 
@@ -81,7 +95,17 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, help="a folder with a sub-folder a class")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--home", type=Path, default=Path(os.environ.get("VESTA_HOME", ".vesta")))
+    parser.add_argument(
+        "--home",
+        type=Path,
+        default=Path(os.environ.get("VESTA_HOME", ".vesta")),
+        help="the folder of the platform that `make up` started; samples and the report go there too",
+    )
+    parser.add_argument("--address", help="gRPC of a platform that runs elsewhere: HOST:PORT, or https://HOST:PORT")
+    parser.add_argument(
+        "--key", default=os.environ.get("VESTA_API_KEY"), help="its owner's API key; VESTA_API_KEY if not given"
+    )
+    parser.add_argument("--kafka", default="", help="HOST:PORT of its broker; without it no camera sends frames")
     parser.add_argument("--samples-url", default=SAMPLES_URL, help="where the photographs come from without --data")
     parser.add_argument("--samples-digest", default=SAMPLES_DIGEST, help="what they must be")
     options = parser.parse_args(arguments)
@@ -89,6 +113,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"{options.data} is not a folder")
     if options.rounds < 1:
         parser.error("rounds must be at least 1")
+    if options.address and not options.key:
+        parser.error("a platform at an --address wants its owner's key: give --key or set VESTA_API_KEY")
+    if options.kafka and not options.address:
+        parser.error("--kafka goes with --address; the platform of `make up` says itself where its broker is")
     return options
 
 
@@ -179,6 +207,11 @@ def _show_cameras(owner: Vesta, platform: Platform, world: World, deployment: st
 
     What the loop has learnt is worth its report whatever becomes of the cameras, so that their failure is told, not raised.
     """
+    if not platform.kafka:
+        console.print(
+            "No camera sends frames: give --kafka HOST:PORT, an address of the broker that this machine reaches."
+        )
+        return 0
     shown = [world.photographs[item.name].path for item in world.items if item.split == Split.SPLIT_TEST]
     frames = shown[:: max(1, len(shown) // FRAME_COUNT)][:FRAME_COUNT]
     try:

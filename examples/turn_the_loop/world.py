@@ -3,16 +3,18 @@
 import os
 import random
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from experts import Experts, hire, label
 from photographs import Photograph, Photographs
-from vesta import Vesta
+from vesta import ApiError, Vesta
 from vesta_contracts.conductor.v1 import CreateLoopRequest, CreateProjectRequest, Loop, LoopPolicy, Project
-from vesta_contracts.connection.v1 import CreateSourceRequest, FolderSource, Source, Sync
+from vesta_contracts.connection.v1 import CreateSourceRequest, FolderSource, Source, Sync, UploadSource
 from vesta_contracts.datasets.v1 import (
     BatchAnnotateItemsRequest,
     Concept,
@@ -30,6 +32,7 @@ from vesta_contracts.gateway.v1 import Role
 
 TEST_SHARE = 0.2
 ANNOTATE_BATCH = 500
+UPLOADS_AT_ONCE = 8
 
 Watch = Callable[[str, int], AbstractContextManager[Callable[[Sync], None]]]
 """Told which side comes in and how many files it has; answers what is told each step of the Sync."""
@@ -81,7 +84,7 @@ def unwatched(side: str, count: int) -> Iterator[Callable[[Sync], None]]:  # noq
 
 def set_up(
     owner: Vesta,
-    inbox: Path,
+    inbox: Path | None,
     photographs: Photographs,
     project_id: str,
     *,
@@ -91,7 +94,7 @@ def set_up(
     """Makes the project, imports the photographs, labels its test side.
 
     Args:
-        inbox: the folder whose sub-folders Sources may read.
+        inbox: the folder whose sub-folders Sources may read; None where the photographs are to be uploaded.
         test_share: of all items, where the photographs hold none out themselves.
 
     Raises:
@@ -116,7 +119,11 @@ def set_up(
             dataset=Dataset(display_name=display_name, taxonomy=taxonomy.name, split_policy=split_policy),
         )
     )
-    by_file_name = _import(owner, inbox / project_id, project, dataset.name, photographs, watch)
+    if inbox:
+        by_file_name = _import(owner, inbox / project_id, project, dataset.name, photographs, watch, _sync)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            by_file_name = _import(owner, Path(folder), project, dataset.name, photographs, watch, _upload)
     items = list(owner.pages(owner.items.ListItems, ListItemsRequest(parent=dataset.name)))
     of_item = {item.name: by_file_name[Path(item.media.provenance.file_name).name] for item in items}
     world = World(owner, project, dataset, items, of_item, photographs.labels)
@@ -124,10 +131,14 @@ def set_up(
     return world
 
 
+_Bring = Callable[[Vesta, Source, str, Path, Callable[[Sync], None]], None]
+"""Brings the files of a folder in through a new Source of a project, named after the folder, and tells how far it has come."""
+
+
 def _import(
-    owner: Vesta, inbox: Path, project: str, dataset: str, photographs: Photographs, watch: Watch
+    owner: Vesta, inbox: Path, project: str, dataset: str, photographs: Photographs, watch: Watch, bring: _Bring
 ) -> dict[str, Photograph]:
-    """Brings the photographs in, a folder Source a side, under names that do not tell; answers them by these names."""
+    """Brings the photographs in, a Source a side, under names that do not tell; answers them by these names."""
     staged: dict[str, Photograph] = {}
     pool_split = Split.SPLIT_TRAIN if photographs.test else Split.SPLIT_UNSPECIFIED
     for side, split, chosen in (
@@ -138,18 +149,41 @@ def _import(
             continue
         folder = inbox / side
         staged |= _stage(folder, side, chosen)
-        source = owner.sources.CreateSource(
-            CreateSourceRequest(
-                parent=project,
-                source_id=side,
-                source=Source(dataset=dataset, folder=FolderSource(path=str(folder)), split=split),
-            )
-        )
         with watch(side, len(chosen)) as on_progress:
-            ended = owner.sync(source.name, on_progress)
-        if ended.state != Sync.SUCCEEDED:
-            raise ValueError(f"the import of {folder} failed: {ended.error}")
+            bring(owner, Source(dataset=dataset, split=split), project, folder, on_progress)
     return staged
+
+
+def _sync(owner: Vesta, source: Source, project: str, folder: Path, on_progress: Callable[[Sync], None]) -> None:
+    """Lets the platform read the folder."""
+    source.folder.CopyFrom(FolderSource(path=str(folder)))
+    created = owner.sources.CreateSource(CreateSourceRequest(parent=project, source_id=folder.name, source=source))
+    ended = owner.sync(created.name, on_progress)
+    if ended.state != Sync.SUCCEEDED:
+        raise ValueError(f"the import of {folder} failed: {ended.error}")
+
+
+def _upload(owner: Vesta, source: Source, project: str, folder: Path, on_progress: Callable[[Sync], None]) -> None:
+    """Sends the files through the API; those that are no pictures are counted as a Sync counts them."""
+    source.upload.CopyFrom(UploadSource())
+    created = owner.sources.CreateSource(CreateSourceRequest(parent=project, source_id=folder.name, source=source))
+
+    def send(path: Path) -> Sync:
+        try:
+            existed = owner.upload(created.name, path).existed
+        except ApiError as error:
+            if error.code != "INVALID_ARGUMENT":
+                raise
+            return Sync(refused_count=1)
+        return Sync(duplicate_count=1) if existed else Sync(added_count=1)
+
+    so_far = Sync()
+    with ThreadPoolExecutor(UPLOADS_AT_ONCE) as pool:
+        for one in pool.map(send, sorted(folder.iterdir())):
+            so_far.added_count += one.added_count
+            so_far.duplicate_count += one.duplicate_count
+            so_far.refused_count += one.refused_count
+            on_progress(so_far)
 
 
 def _stage(folder: Path, side: str, chosen: list[Photograph]) -> dict[str, Photograph]:

@@ -2,13 +2,19 @@
 
 import json
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import demo
 import pytest
 from photographs import read_folder, write_digits
 from PIL import Image
+from vesta import Vesta
+from vesta_common.ids import new_id
+from vesta_contracts.connection.v1 import Sync
 from vesta_local.testing import WholePlatform
+from world import set_up
 
 pytestmark = [pytest.mark.platform, pytest.mark.timeout(600)]
 
@@ -61,6 +67,31 @@ def test_the_demo_reports_what_it_saw(
     assert mistaken - 2 <= caught <= mistaken
     assert (home / "demo" / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert "2 refused" in printed
+
+
+def test_a_platform_that_cannot_read_our_folders_is_sent_the_photographs(platform: WholePlatform, folder: Path) -> None:
+    told: list[Sync] = []
+
+    @contextmanager
+    def watch(_: str, __: int) -> Iterator[Callable[[Sync], None]]:
+        yield told.append
+
+    with Vesta(platform.addresses["gateway_grpc"], platform.owner_key) as owner:
+        world = set_up(owner, None, read_folder(folder), f"demo-{new_id()}", test_share=0.2, watch=watch)
+    assert (told[-1].added_count, told[-1].duplicate_count, told[-1].refused_count) == (len(world.items), 0, 2)
+    assert {world.truth(item.name) for item in world.items} == set(CLASSES.values())
+    assert not [
+        item.name for item in world.items if any(name in item.media.provenance.file_name for name in CLASSES.values())
+    ]
+
+
+def test_an_address_without_a_key_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("VESTA_API_KEY", raising=False)
+    with pytest.raises(SystemExit):
+        demo.main(["--address", "vesta.example:443"])
+    assert "VESTA_API_KEY" in capsys.readouterr().err
 
 
 def test_where_no_platform_is_up_the_demo_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
