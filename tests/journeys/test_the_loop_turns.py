@@ -3,10 +3,12 @@
 import json
 import subprocess
 import venv
+from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
+import httpx
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from small_loop import SmallLoop, set_up
@@ -15,6 +17,7 @@ from vesta.resources import ResourceType, call, request_for, resource_types
 from vesta.waiting import wait_until
 from vesta_contracts.annotation.v1 import GetAgreementRequest
 from vesta_contracts.conductor.v1 import DeleteProjectRequest, GetProjectRequest, ListDecisionsRequest, LoopStatus
+from vesta_contracts.connection.v1 import CreateSourceRequest, Source, UploadSource
 from vesta_contracts.datasets.v1 import (
     ArchiveFormat,
     CreateDatasetRequest,
@@ -35,7 +38,9 @@ from vesta_contracts.serving.v1 import (
     UpdateDeploymentRequest,
 )
 from vesta_local.testing import WholePlatform
+from vesta_local.trace_receiver import ReceivedSpan, TraceReceiver
 
+PREDICTION_MADE = "vesta.serving.prediction.v1.made"
 pytestmark = [pytest.mark.platform, pytest.mark.timeout(600)]
 
 
@@ -166,6 +171,41 @@ def test_an_exported_dataset_can_be_imported_again(turned: SmallLoop, layout: Ar
     assert imported.response.Unpack(told), imported.error.message
     assert (told.added_count, told.refused_count) == (answer.item_count, 0)
     assert owner.datasets.GetDataset(GetDatasetRequest(name=copy.name)).counts.labelled_count == answer.item_count
+
+
+def test_one_trace_goes_from_an_upload_over_kafka_to_triton_and_back_to_the_dataset(
+    turned: SmallLoop, platform: WholePlatform, traces: TraceReceiver
+) -> None:
+    source = turned.owner.sources.CreateSource(
+        CreateSourceRequest(parent=turned.project, source=Source(dataset=turned.dataset, upload=UploadSource()))
+    )
+    asked, trace = "00f067aa0ba902b7", "5a" * 16
+    answer = httpx.post(
+        f"http://{platform.addresses['gateway']}/v1/{source.name}:upload",
+        content=turned.unused[1].read_bytes(),
+        headers={"authorization": f"Bearer {platform.owner_key}", "traceparent": f"00-{trace}-{asked}-01"},
+    )
+    assert (answer.status_code, answer.headers["x-request-id"]) == (200, trace)
+
+    def has_come_back(spans: Sequence[ReceivedSpan]) -> bool:
+        return {"triton/infer", PREDICTION_MADE} <= {span.name for span in spans}
+
+    spans = wait_until(partial(traces.spans, trace), has_come_back, deadline=timedelta(seconds=60))
+    by_id = {span.id: span for span in spans}
+    assert {span.parent for span in spans} <= {asked, *by_id}  # nothing of it hangs in the air
+    path = [next(span for span in spans if span.name == PREDICTION_MADE)]
+    while path[-1].parent != asked:
+        path.append(by_id[path[-1].parent])
+    assert [(span.service, span.kind, span.name) for span in reversed(path)] == [
+        ("gateway", "SPAN_KIND_SERVER", "/vesta.connection.v1.SourceService/UploadItem"),
+        ("connection", "SPAN_KIND_SERVER", "/vesta.connection.v1.SourceService/UploadItem"),
+        ("datasets", "SPAN_KIND_SERVER", "/vesta.datasets.v1.ItemService/BatchCreateItems"),
+        ("serving", "SPAN_KIND_CONSUMER", "vesta.datasets.item.v1.added"),
+        ("serving", "SPAN_KIND_INTERNAL", "score_arrivals"),
+        ("datasets", "SPAN_KIND_CONSUMER", PREDICTION_MADE),
+    ]
+    asked_triton = next(span for span in spans if span.name == "triton/infer")
+    assert (by_id[asked_triton.parent].name, asked_triton.kind) == ("score_arrivals", "SPAN_KIND_CLIENT")
 
 
 def test_at_last_the_project_is_deleted_with_everything_in_every_service(turned: SmallLoop) -> None:

@@ -8,11 +8,12 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psycopg
@@ -27,6 +28,7 @@ from vesta_local.engines import events, objects, postgres
 from vesta_local.engines.addresses import admin_settings
 from vesta_local.home import BROKERS, USUAL_PORTS, Home
 from vesta_local.platform import Platform
+from vesta_local.trace_receiver import TraceReceiver
 
 # Ports beside those of a platform that may be up, in blocks that differ by test session; SeaweedFS's twins lie 10,000 above.
 PORTS_FIRST = 11_000
@@ -122,9 +124,18 @@ class WholePlatform:
 
 
 @pytest.fixture(scope="session")
-def platform(request: pytest.FixtureRequest) -> Iterator[WholePlatform]:
-    """Every engine and every service, running, in a home of its own."""
-    with running_platform(block=1, broker=request.config.getoption("--kafka")) as whole:
+def traces() -> Iterator[TraceReceiver]:
+    """What takes the traces of the whole platform."""
+    receiver = TraceReceiver()
+    yield receiver
+    receiver.close()
+
+
+@pytest.fixture(scope="session")
+def platform(request: pytest.FixtureRequest, traces: TraceReceiver) -> Iterator[WholePlatform]:
+    """Every engine and every service, running, in a home of its own; traces are exported."""
+    broker = request.config.getoption("--kafka")
+    with running_platform(block=1, broker=broker, environment=traces.environment()) as whole:
         yield WholePlatform(whole)
         _keep_logs_of_failure(request.session, whole.home)
 
@@ -144,8 +155,9 @@ def running_platform(
     broker: str = BROKERS[0],
     replicas: int = 1,
     other_checkout: Path | None = None,
+    environment: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Platform]:
-    """A platform, or part of one, in a folder of its own that is gone afterwards."""
+    """A platform, or part of one, in a folder of its own that is gone afterwards; its programs inherit `environment`."""
     folder = scratch_folder()
     home = Home(folder, ports(block))
     home.choose_broker(broker)
@@ -154,7 +166,10 @@ def running_platform(
         home.choose_other_checkout(other_checkout)
     found = Platform(home, only, bound=True)
     try:
-        found.up()
+        with pytest.MonkeyPatch.context() as ours:
+            for name, value in environment.items():
+                ours.setenv(name, value)
+            found.up()
         yield found
     finally:
         found.down()

@@ -14,6 +14,7 @@ import grpc
 import structlog
 from google.protobuf.message import Message
 from grpc_status import rpc_status
+from opentelemetry.trace import SpanKind
 
 from vesta_common import trace
 from vesta_common.admission import Admission, AdmissionMetrics, deadline_passed
@@ -131,7 +132,7 @@ class RpcInterceptor(grpc.ServerInterceptor):
             call = _Call(method, context, self._metrics)
             metadata = trace.metadata_of(context.invocation_metadata())
             with (
-                trace.span(method, metadata),
+                trace.span(method, metadata, SpanKind.SERVER),
                 _calling(metadata),
             ):
                 try:
@@ -149,7 +150,7 @@ class RpcInterceptor(grpc.ServerInterceptor):
             call = _Call(method, context, self._metrics)
             metadata = trace.metadata_of(context.invocation_metadata())
             with (
-                trace.span(method, metadata),
+                trace.span(method, metadata, SpanKind.SERVER),
                 _calling(metadata),
             ):
                 try:
@@ -231,6 +232,7 @@ class _Call:
         self._context.abort_with_status(rpc_status.to_status(to_status(found)))
 
     def _end(self, code: str) -> None:
+        trace.end_call(code)
         self._metrics.observe(self._method, code, time.perf_counter() - self._start)
 
 

@@ -20,13 +20,13 @@ import structlog
 from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
 
 from vesta_common import log as logs
-from vesta_common import trace
 from vesta_common.admission import AdmissionMetrics
 from vesta_common.engine_watch import EngineWatch
 from vesta_common.errors import is_transient
 from vesta_common.metrics import serve_metrics
 from vesta_common.server import THREADS, Server
 from vesta_common.settings import EngineSettings, ServiceSettings, load_settings
+from vesta_common.trace_export import start_tracing_of
 
 S = TypeVar("S", bound=ServiceSettings)
 
@@ -171,7 +171,7 @@ def run(
     """
     settings = load_settings(settings_class)
     logs.start_logging(service, settings.log_level, settings.log_format)
-    trace.start_tracing(service)
+    start_tracing_of(service, settings)
     arguments = sys.argv[1:]
     if arguments:
         known = commands or {}

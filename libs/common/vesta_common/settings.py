@@ -107,6 +107,17 @@ class ServiceSettings(EngineSettings):
         description="how long a broker may hold back the answer that there is no event yet; Kafka answers at once when one "
         "comes, simpler brokers only at the end",
     )
+    otlp_endpoint: str = Field(
+        "",
+        pattern=r"^(https?://\S+:[0-9]{1,5})?$",
+        description="http(s)://HOST:PORT of an OpenTelemetry collector that takes traces over OTLP and gRPC; none are exported if empty",
+    )
+    otlp_ca_file: str = Field(
+        "", description="PEM file of the authorities that sign the collector's certificate; the system's if empty"
+    )
+    otlp_sample_ratio: float = Field(
+        1.0, ge=0, le=1, description="the share of traces that is exported, from 0 to 1; the gateway's decides"
+    )
     queue_wait_max_ms: int = Field(
         1000,
         ge=10,
@@ -121,6 +132,13 @@ class ServiceSettings(EngineSettings):
         description="how long calls are still taken after SIGTERM, while health says NOT_SERVING already, so that callers turn to "
         "other replicas; stopping itself takes ten seconds at most after that",
     )
+
+    @field_validator("otlp_ca_file")
+    @classmethod
+    def _is_a_file_of_authorities(cls, path: str) -> str:
+        if path and not Path(path).is_file():
+            raise ValueError(f"{path} is no file")
+        return path
 
 
 def load_settings(kind: type[S]) -> S:

@@ -1,15 +1,20 @@
 """Which request this is and who asked: W3C trace context and the caller, followed over gRPC and Kafka."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.propagate import extract, inject
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Sampler
+from opentelemetry.trace import SpanKind, StatusCode
+
+T = TypeVar("T")
 
 CALLER_KEY = "x-vesta-caller"
 ROLE_KEY = "x-vesta-role"
@@ -18,24 +23,92 @@ SERVICE_KEY = "x-vesta-service"
 _caller: ContextVar[str] = ContextVar("caller", default="")
 _role: ContextVar[str] = ContextVar("role", default="")
 _service: ContextVar[str] = ContextVar("service", default="")
+LINKS_MAX = 64
+# Status codes that tell of a fault of the server's, by OpenTelemetry's conventions for gRPC.
+_FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
 # Finds the process's provider when it is first used; asking for a tracer each time costs as much as the span.
 _tracer = trace.get_tracer("vesta")
 
 
-def start_tracing(service: str) -> None:
-    """Makes spans of this process belong to the service. Spans are not exported; their ids link log lines."""
-    trace.set_tracer_provider(TracerProvider(resource=Resource.create({"service.name": service})))
+def start_tracing(service: str, exporting: SpanProcessor | None = None, sampler: Sampler = ALWAYS_OFF) -> None:
+    """Makes spans of this process belong to the service. Without a processor they have ids, which link log lines, and are not recorded.
+
+    Args:
+        exporting: takes the spans that the sampler chooses (see `vesta_common.trace_export`).
+    """
+    described = {"service.name": service, "service.namespace": "vesta", "service.instance.id": socket.gethostname()}
+    provider = TracerProvider(sampler=sampler, resource=Resource.create(described))
+    if exporting is not None:
+        provider.add_span_processor(exporting)
+    trace.set_tracer_provider(provider)
 
 
 @contextmanager
-def span(name: str, carrier: Mapping[str, str]) -> Iterator[None]:
-    """Runs the block as a span below the one that the carrier (gRPC metadata, Kafka headers) names."""
+def span(
+    name: str, carrier: Mapping[str, str], kind: SpanKind = SpanKind.INTERNAL, also: Sequence[Mapping[str, str]] = ()
+) -> Iterator[None]:
+    """Runs the block as a span below the one that the carrier (gRPC metadata, Kafka headers) names.
+
+    Args:
+        also: carriers of other traces that the block works for; the first 64 are linked.
+    """
     token = otel_context.attach(extract(dict(carrier)))
     try:
-        with _tracer.start_as_current_span(name, record_exception=False, set_status_on_exception=False):
+        with _recorded(name, kind, also):
             yield
     finally:
         otel_context.detach(token)
+
+
+@contextmanager
+def engine_span(name: str) -> Iterator[dict[str, str]]:
+    """Runs a call to an engine as a span of its own, where traces are recorded; answers the carrier to send along."""
+    if not trace.get_current_span().is_recording():
+        yield carrier()
+        return
+    with _recorded(name, SpanKind.CLIENT, ()):
+        yield carrier()
+
+
+@contextmanager
+def _recorded(name: str, kind: SpanKind, also: Sequence[Mapping[str, str]]) -> Iterator[None]:
+    """A span below the current one; one whose block raises is marked as failed, with the error's kind and not its words."""
+    with _tracer.start_as_current_span(
+        name, kind=kind, record_exception=False, set_status_on_exception=False
+    ) as current:
+        if also and current.is_recording():
+            for other in also[:LINKS_MAX]:
+                current.add_link(trace.get_current_span(extract(dict(other))).get_span_context())
+        try:
+            yield
+        except Exception as error:
+            current.set_attribute("error.type", type(error).__name__)
+            current.set_status(StatusCode.ERROR)
+            raise
+
+
+def end_call(code: str) -> None:
+    """Notes on the current span with which gRPC status a call ended."""
+    current = trace.get_current_span()
+    if current.is_recording():
+        current.set_attribute("rpc.system.name", "grpc")
+        current.set_attribute("rpc.response.status_code", code)
+        if code in _FAULTS:
+            current.set_status(StatusCode.ERROR)
+
+
+def carried(function: Callable[..., T]) -> Callable[..., T]:
+    """The function, which runs within the present trace whatever thread calls it."""
+    context = otel_context.get_current()
+
+    def run(*arguments: Any) -> T:
+        token = otel_context.attach(context)
+        try:
+            return function(*arguments)
+        finally:
+            otel_context.detach(token)
+
+    return run
 
 
 def carrier() -> dict[str, str]:

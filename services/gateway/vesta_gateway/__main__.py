@@ -3,8 +3,9 @@
 import asyncio
 
 import uvloop
-from vesta_common import log, trace
+from vesta_common import log
 from vesta_common.settings import load_settings
+from vesta_common.trace_export import start_tracing_of
 
 from vesta_gateway.app import serve
 from vesta_gateway.settings import Settings
@@ -12,6 +13,6 @@ from vesta_gateway.settings import Settings
 if __name__ == "__main__":
     settings = load_settings(Settings)
     log.start_logging("gateway", settings.log_level, settings.log_format)
-    trace.start_tracing("gateway")
+    start_tracing_of("gateway", settings, believes_callers=False)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(settings))

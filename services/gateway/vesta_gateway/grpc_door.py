@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import grpc
 from google.rpc import code_pb2
+from opentelemetry.trace import SpanKind
 from vesta_common import trace
 from vesta_common.errors import InvalidArgument
 
@@ -59,7 +60,7 @@ class GrpcDoor(grpc.GenericRpcHandler):
     async def _unary(self, rpc: Rpc, requests: AsyncIterator[bytes], context: Context) -> bytes:
         start = time.perf_counter()
         headers = _headers_of(context)
-        with trace.span(rpc.path, headers), ExitStack() as held:
+        with trace.span(rpc.path, headers, SpanKind.SERVER), ExitStack() as held:
             entry = self._journal.begin("grpc", rpc.path, self._address_of(context), start)
             try:
                 session = await self._calls.enter(headers, entry.address)
@@ -80,7 +81,7 @@ class GrpcDoor(grpc.GenericRpcHandler):
     async def _stream(self, rpc: Rpc, requests: AsyncIterator[bytes], context: Context) -> None:
         start = time.perf_counter()
         headers = _headers_of(context)
-        with trace.span(rpc.path, headers), ExitStack() as held:
+        with trace.span(rpc.path, headers, SpanKind.SERVER), ExitStack() as held:
             entry = self._journal.begin("grpc", rpc.path, self._address_of(context), start)
             try:
                 session = await self._calls.enter(headers, entry.address)

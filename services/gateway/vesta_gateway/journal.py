@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass, field
 
 import structlog
+from vesta_common import trace
 from vesta_common.errors import VestaError
 from vesta_common.metrics import RpcMetrics
 
@@ -40,6 +41,7 @@ class Entry:
         """
         seconds = time.perf_counter() - self.start
         self.metrics.observe(self.target, code, seconds)
+        trace.end_call(code)
         reason = {"reason": error.reason} if isinstance(error, VestaError) else {}
         unexpected = code == "INTERNAL" and error is not None and not isinstance(error, VestaError | StatusError)
         log.info(

@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TypeVar
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.message import Message
 from google.rpc import code_pb2
+from opentelemetry.trace import SpanKind
 from vesta_common import trace
 from vesta_common.errors import InvalidArgument, NotFound
 
@@ -98,7 +99,7 @@ class RestDoor:
             return
         match = self._routes.find(exchange.verb, exchange.path)
         target = match.rpc.path if match else "unknown"
-        with trace.span(target, headers):
+        with trace.span(target, headers, SpanKind.SERVER):
             exchange.request_id = trace.trace_id()
             entry = self._journal.begin("rest", target, exchange.address, start)
             entry.fields["verb"] = exchange.verb

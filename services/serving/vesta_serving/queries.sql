@@ -123,7 +123,8 @@ WHERE deployment = :deployment AND dataset = :dataset AND generation = :generati
 SELECT count(*) FROM passes WHERE deployment = :deployment AND NOT done;
 
 -- name: put_arrival!
-INSERT INTO arrivals (deployment, item, object_key, sha256) VALUES (:deployment, :item, :object_key, :sha256)
+INSERT INTO arrivals (deployment, item, object_key, sha256, traceparent)
+VALUES (:deployment, :item, :object_key, :sha256, :traceparent)
 ON CONFLICT DO NOTHING;
 
 -- name: claim_arrivals
@@ -140,7 +141,7 @@ WHERE (deployment, item) IN (
         ORDER BY arrivals.deployment, dataset LIMIT 1)
       AND (lease_expire_time IS NULL OR lease_expire_time < :now)
     ORDER BY item FOR UPDATE SKIP LOCKED LIMIT :limit)
-RETURNING deployment, item, object_key, sha256;
+RETURNING deployment, item, object_key, sha256, traceparent;
 
 -- name: delete_arrivals!
 -- Removes what was scored; no row where the lease had passed and another worker was quicker.

@@ -10,6 +10,7 @@ from itertools import chain
 import numpy as np
 import structlog
 from numpy.typing import NDArray
+from vesta_common import trace
 from vesta_common.clock import Clock
 from vesta_common.errors import DataLoss, InvalidArgument, NotFound, is_transient
 from vesta_common.images import model_pixels
@@ -74,7 +75,11 @@ class Scorer:
             return True
         if arrivals := self._store.claim_arrivals(now, now + LEASE, EVENT_ITEMS_MAX):
             deployment, dataset = arrivals[0].deployment, dataset_of(arrivals[0].item)
-            with self._postponing(deployment, dataset, partial(self._store.release_arrivals, arrivals)):
+            first, *others = ({"traceparent": arrival.traceparent} for arrival in arrivals)
+            with (
+                trace.span("score_arrivals", first, also=others),
+                self._postponing(deployment, dataset, partial(self._store.release_arrivals, arrivals)),
+            ):
                 self._score_arrivals(deployment, dataset, arrivals)
             return True
         return False
@@ -177,9 +182,10 @@ class Scorer:
             (arrival, picture) for arrival, picture in zip(arrivals, pictures, strict=True) if picture is not None
         ]
         chunks = [readable[start : start + EVENT_ITEMS_MAX] for start in range(0, len(readable), EVENT_ITEMS_MAX)]
-        answers = self._askers.map(
-            lambda chunk: self._predictor.answer(answering, [picture for _, picture in chunk], embeds=embeds), chunks
+        ask = trace.carried(
+            lambda chunk: self._predictor.answer(answering, [picture for _, picture in chunk], embeds=embeds)
         )
+        answers = self._askers.map(ask, chunks)
         return {
             arrival.item: answer for (arrival, _), answer in zip(readable, chain.from_iterable(answers), strict=True)
         }

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from vesta_common import outbox
+from vesta_common import outbox, trace
 from vesta_common.clock import Clock
 from vesta_common.errors import NotFound
 from vesta_common.etags import with_etag
@@ -73,12 +73,17 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Arrival:
-    """An item that arrived and is to be scored."""
+    """An item that arrived and is to be scored.
+
+    Attributes:
+        traceparent: of the trace that brought it; empty where there is none.
+    """
 
     deployment: str
     item: str
     object_key: str
     sha256: str
+    traceparent: str = ""
 
 
 class Store:
@@ -310,10 +315,16 @@ class Store:
         queries.delete_backoff(connection, deployment=deployment, dataset=dataset)
 
     def add_arrival(self, connection: Connection, dataset: str, item: str, object_key: str, sha256: str) -> None:
-        """Remembers a new item for every deployment that looks after its dataset."""
+        """Remembers a new item, and the present trace, for every deployment that looks after its dataset."""
+        traceparent = trace.carrier().get("traceparent", "")
         for row in list(queries.list_deployments_of_dataset(connection, dataset=dataset)):
             queries.put_arrival(
-                connection, deployment=row["deployment"], item=item, object_key=object_key, sha256=sha256
+                connection,
+                deployment=row["deployment"],
+                item=item,
+                object_key=object_key,
+                sha256=sha256,
+                traceparent=traceparent,
             )
 
     def claim_arrivals(self, now: datetime, lease_expire_time: datetime, limit: int) -> list[Arrival]:

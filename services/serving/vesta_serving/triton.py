@@ -7,6 +7,7 @@ import numpy as np
 import tritonclient.grpc as triton
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
+from vesta_common import trace
 from vesta_common.errors import Unavailable
 
 from vesta_serving.triton_repository import BATCH_MAX, MODEL_SIDE_PX
@@ -118,12 +119,14 @@ class Triton:
         sent.set_data_from_numpy(np.ascontiguousarray(pixels))
         wanted = [output for output, asked in (("probabilities", classifies), ("embedding", embeds)) if asked]
         try:
-            answer = self._client.infer(
-                name,
-                [sent],
-                outputs=[triton.InferRequestedOutput(output) for output in wanted],
-                client_timeout=REQUEST_TIMEOUT_SECONDS,
-            )
+            with trace.engine_span("triton/infer") as carrier:
+                answer = self._client.infer(
+                    name,
+                    [sent],
+                    outputs=[triton.InferRequestedOutput(output) for output in wanted],
+                    client_timeout=REQUEST_TIMEOUT_SECONDS,
+                    headers=carrier,
+                )
         except InferenceServerException as error:
             raise _unavailable(f"{name} did not answer", error) from error
         nothing = np.empty((len(pixels), 0), np.float32)

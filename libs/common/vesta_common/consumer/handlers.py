@@ -2,7 +2,10 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from itertools import groupby
+
+from opentelemetry.trace import SpanKind
 
 from vesta_common import inbox, trace
 from vesta_common.clock import Clock
@@ -78,7 +81,7 @@ class Handlers:
         for event_type, ask in self._preparations.items():
             asked = [event for event in events if event.type == event_type]
             if asked:
-                with trace.span(event_type, asked[0].carrier):
+                with _span(asked):
                     found[event_type] = _in_one_span(ask(asked))
         return found
 
@@ -86,7 +89,7 @@ class Handlers:
 def _one_by_one(handler: Handler) -> BatchHandler:
     def handle(connection: Connection, events: Sequence[Event]) -> None:
         for event in events:
-            with trace.span(event.type, event.carrier):
+            with _span([event]):
                 handler(connection, event)
 
     return handle
@@ -94,7 +97,13 @@ def _one_by_one(handler: Handler) -> BatchHandler:
 
 def _in_one_span(handler: BatchHandler) -> BatchHandler:
     def handle(connection: Connection, events: Sequence[Event]) -> None:
-        with trace.span(events[0].type, events[0].carrier):
+        with _span(events):
             handler(connection, events)
 
     return handle
+
+
+def _span(events: Sequence[Event]) -> AbstractContextManager[None]:
+    """Within the trace of the first of events of one type; those of the others are linked."""
+    first, *others = events
+    return trace.span(first.type, first.carrier, SpanKind.CONSUMER, [event.carrier for event in others])

@@ -1,0 +1,77 @@
+"""A receiver of traces over OTLP and gRPC that keeps them in memory, as an OpenTelemetry collector would pass them on: for tests."""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+
+from vesta_local.services import NAMES
+
+
+@dataclass(frozen=True)
+class ReceivedSpan:
+    """A span as it came.
+
+    Attributes:
+        service: the process that recorded it, by its service's word.
+        parent: the id of the span above it; empty at the root.
+        kind: `SPAN_KIND_SERVER` and so on.
+    """
+
+    service: str
+    name: str
+    trace: str
+    id: str
+    parent: str
+    kind: str
+    attributes: Mapping[str, str]
+
+
+class TraceReceiver(trace_service_pb2_grpc.TraceServiceServicer):
+    """A server on a port of 127.0.0.1.
+
+    Attributes:
+        address: HOST:PORT.
+    """
+
+    def __init__(self) -> None:
+        self._spans: list[ReceivedSpan] = []
+        self._server = grpc.server(ThreadPoolExecutor(2))
+        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]
+        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        self._server.start()
+
+    def close(self) -> None:
+        """Takes no more."""
+        self._server.stop(0).wait()
+
+    def environment(self) -> dict[str, str]:
+        """The settings that make every service export to it."""
+        return {f"VESTA_{name.upper()}_OTLP_ENDPOINT": f"http://{self.address}" for name in NAMES}
+
+    def spans(self, trace: str = "") -> list[ReceivedSpan]:
+        """What came, of one trace or of all."""
+        return [span for span in list(self._spans) if trace in {"", span.trace}]
+
+    def Export(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: ARG002, N802 - the contract's name
+        """Keeps a batch."""
+        for resource in request.resource_spans:
+            service = {one.key: one.value.string_value for one in resource.resource.attributes}["service.name"]
+            for scope in resource.scope_spans:
+                self._spans.extend(_received(service, span) for span in scope.spans)
+        return trace_service_pb2.ExportTraceServiceResponse()
+
+
+def _received(service: str, span: Any) -> ReceivedSpan:
+    return ReceivedSpan(
+        service,
+        span.name,
+        span.trace_id.hex(),
+        span.span_id.hex(),
+        span.parent_span_id.hex(),
+        span.DESCRIPTOR.enum_types_by_name["SpanKind"].values_by_number[span.kind].name,
+        {one.key: one.value.string_value for one in span.attributes},
+    )
