@@ -12,6 +12,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := libs/contracts libs/common libs/client deploy/admin deploy/cluster deploy/local $(wildcard services/*)
 PYTHON_CODE := libs services deploy docs tests benchmarks examples conftest.py
+# What `make test-cluster` puts onto its node: an OCI image layout.
+IMAGES := $(or $(VESTA_CACHE),$(HOME)/.cache/vesta)/images/layout
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help
@@ -42,13 +44,17 @@ logs: setup  ## Follows the logs, of all services or of one: [s=SERVICE]
 	@python -m vesta_local logs $(s)
 
 ##@ Change it
-.PHONY: test kubernetes fuzz test-versions check fix verify bench
+.PHONY: test kubernetes test-cluster fuzz test-versions check fix verify bench
 test: setup  ## Runs the test suite against the real engines, or what touches events on Apache Kafka: [t=PATH] [kafka=apache]
 	@$(if $(kafka),python -m vesta_local fetch-kafka,true)
 	@pytest $(if $(kafka),--kafka=$(kafka)) $(t)
 
 kubernetes: setup  ## Builds a Kubernetes API server for the tests; the first time takes 12 minutes or more
 	@python -m vesta_cluster --api-only build
+
+test-cluster: setup  ## Installs Vesta on a real Kubernetes, KUBECONFIG's or one that it builds, and tests it there: [images=FOLDER] [t=PATH]
+	@$(if $(KUBECONFIG)$(images),true,$(MAKE) images layout=$(IMAGES))
+	@VESTA_TEST_NODE=1 VESTA_TEST_IMAGES="$(or $(images),$(IMAGES))" pytest -v $(or $(t),tests/cluster)
 
 fuzz: setup  ## Sends random requests and messages to a platform of its own: [cases=10000] [seed=N]
 	@FUZZ_CASES=$(or $(cases),10000) FUZZ_SEED=$(seed) pytest -q tests/fuzz

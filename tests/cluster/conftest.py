@@ -1,4 +1,7 @@
-"""A real Kubernetes for the tests of this folder: the one that KUBECONFIG names, or one that is started for them."""
+"""A real Kubernetes for the tests of this folder: the one that KUBECONFIG names, or one that is started for them.
+
+`make test-cluster` sets VESTA_TEST_NODE: then pods run as well, in a cluster that is left up where it was up before.
+"""
 
 import os
 import tempfile
@@ -6,17 +9,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from figures import KEPT, Figures
 from kube import Kube
 from vesta_cluster import binaries
 from vesta_cluster.cluster import Cluster
+
+HAS_NODE = bool(os.environ.get("VESTA_TEST_NODE"))
 
 
 @pytest.fixture(scope="session")
 def kube() -> Iterator[Kube]:
     """An API server, as its administrator."""
     if given := os.environ.get("KUBECONFIG"):
-        folder = binaries.ensure(["kubectl"], print)
+        folder = binaries.ensure(["kubectl", "helm"], print)
         yield Kube(folder / "kubectl", Path(given))
+        return
+    if HAS_NODE:
+        yield from _with_node()
         return
     if absent := binaries.missing([*binaries.API]):
         pytest.skip(f"{', '.join(absent)} are not built: make kubernetes builds them where there is Go 1.26")
@@ -29,8 +38,41 @@ def kube() -> Iterator[Kube]:
             cluster.down()
 
 
+def _with_node() -> Iterator[Kube]:
+    cluster = Cluster(binaries.cache_folder() / "running")
+    was_up = cluster.kubeconfig.exists()
+    try:
+        cluster.up(print)
+        cluster.load([Path(os.environ["VESTA_TEST_IMAGES"])])
+        yield Kube(binaries.folder() / "kubectl", cluster.kubeconfig)
+    finally:
+        if not was_up:
+            cluster.down()
+
+
+@pytest.fixture(scope="session")
+def node(kube: Kube) -> Kube:
+    """The same, where it runs pods."""
+    if not HAS_NODE:
+        pytest.skip("pods are run by `make test-cluster` alone")
+    return kube
+
+
 @pytest.fixture(scope="module")
 def namespace(kube: Kube) -> Iterator[Kube]:
     """The same, in a namespace of the file's own, under the restricted standard."""
     with kube.own_namespace() as own:
         yield own
+
+
+@pytest.fixture(scope="session")
+def figures(request: pytest.FixtureRequest) -> Figures:
+    """What is measured, printed at the end of the run."""
+    return Figures(request.config.stash.setdefault(KEPT, []))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Prints the figures."""
+    if kept := config.stash.get(KEPT, []):
+        terminalreporter.section("figures")
+        terminalreporter.write_line("\n".join(map(str, kept)))

@@ -3,7 +3,8 @@
 import json
 import os
 import subprocess
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,16 @@ from typing import Any
 from uuid import uuid4
 
 import yaml
+
+POLL_SECONDS = 0.5
+
+
+def until(holds: Callable[[], bool], seconds: float = 60) -> bool:
+    """Waits until it holds; whether it does."""
+    end = time.monotonic() + seconds
+    while not (held := holds()) and time.monotonic() < end:
+        time.sleep(POLL_SECONDS)
+    return held
 
 
 class Refused(Exception):

@@ -51,10 +51,10 @@ def status(cluster: Cluster) -> None:
 
 
 @cli.command()
-@click.argument("archives", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("archives", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
 @click.pass_obj
 def load(cluster: Cluster, archives: tuple[Path, ...]) -> None:
-    """Import image archives (of docker save, or buildah push docker-archive:) onto the node."""
+    """Import images onto the node: archives (of docker save, or buildah push docker-archive:) or folders of an OCI image layout."""
     click.echo("\n".join(cluster.load(archives)))
 
 

@@ -82,8 +82,10 @@ class Cluster:
                 self.kubectl("apply", "--server-side", "--filename", str(MANIFESTS / "cluster.yaml"))
                 self.recycle_volumes()
                 self.kubectl("wait", "node", node.NAME, "--for=create", f"--timeout={READY_SECONDS:.0f}s")
+                self._node.enforce_policies()
                 self.kubectl("wait", "node", node.NAME, "--for=condition=Ready", f"--timeout={READY_SECONDS:.0f}s")
                 self.kubectl("rollout", "status", "deployment/coredns", "--namespace=kube-system", "--timeout=120s")
+                self._node.check()
                 say(f"the node is ready after {time.monotonic() - begun:.1f} s")
 
     def down(self) -> None:

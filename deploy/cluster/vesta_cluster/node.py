@@ -3,6 +3,8 @@
 import shutil
 import signal
 import subprocess
+import tarfile
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -82,16 +84,37 @@ class Node:
         for name, command in {
             "kubelet": self._kubelet(),
             "kube-proxy": self._proxy(),
-            "kube-router": self._policies(kubeconfig),
             "metrics-server": self._metrics(kubeconfig),
             "registry": ["registry", "serve", f"{self.state}/registry.yaml"],
         }.items():
             if self.processes.find(name) is None:
                 self._start(name, command)
 
+    def enforce_policies(self) -> None:
+        """Starts what enforces NetworkPolicy, once the API server knows the node: it looks the node up once, and ends without it."""
+        if self.processes.find("kube-router") is None:
+            self._start("kube-router", self._policies(f"--kubeconfig={self.pki}/admin.kubeconfig"))
+
+    def check(self) -> None:
+        """Raises ClusterError where a process has ended."""
+        for name in PROCESSES:
+            self.processes.check(name)
+
     def load(self, archives: Sequence[Path]) -> list[str]:
-        """Imports image archives, as `docker save` or buildah write them; returns what containerd says of each."""
-        return [line for path in archives for line in self._ctr("images", "import", str(path.resolve())).splitlines()]
+        """Imports images: archives, as `docker save` or buildah write them, or folders of an OCI image layout.
+
+        Returns:
+            What containerd says of each.
+        """
+        return [line for path in archives for line in self._import(path.resolve()).splitlines()]
+
+    def _import(self, path: Path) -> str:
+        if not path.is_dir():
+            return self._ctr("images", "import", str(path))
+        with tempfile.NamedTemporaryFile(dir=self.state, suffix=".tar") as packed:
+            with tarfile.open(packed.name, "w") as archive:
+                archive.add(path, arcname="")
+            return self._ctr("images", "import", packed.name)
 
     def stop(self) -> None:
         """Kills the pods and stops the processes; what they have mounted and their cgroups go with them."""

@@ -1,0 +1,41 @@
+"""The figures that the tests on a node measure: kept while they run, printed with their goals at the end."""
+
+from dataclasses import dataclass
+
+import pytest
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What was measured.
+
+    Attributes:
+        goal: what it is to be, in words.
+        is_met: whether it is.
+    """
+
+    name: str
+    measured: str
+    goal: str
+    is_met: bool
+
+    def __str__(self) -> str:
+        return f"{self.name:<68} {self.measured:>24}   goal {self.goal:<16} {'met' if self.is_met else 'MISSED'}"
+
+
+KEPT = pytest.StashKey[list[Figure]]()
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What the run prints at its end."""
+
+    kept: list[Figure]
+
+    def at_most(self, name: str, value: float, goal: float, unit: str) -> None:
+        """Keeps a figure that is well where it is no more than its goal."""
+        self.kept.append(Figure(name, f"{value:.4g} {unit}", f"≤ {goal:g} {unit}", value <= goal))
+
+    def at_least(self, name: str, value: float, goal: float, unit: str) -> None:
+        """Likewise, no less."""
+        self.kept.append(Figure(name, f"{value:.4g} {unit}", f"≥ {goal:g} {unit}", value >= goal))
