@@ -17,7 +17,7 @@ from vesta_local.testing import RECOVERY_DEADLINE, running_platform
 
 TOPIC = "vesta.annotation.task.v1"
 KEY = "projects/acme/campaigns/vans/tasks/1"
-GROUPS = 8  # about every other one stopped for ever before members without heartbeats were replaced
+GROUPS = 8  # about every other one stopped for ever before forgotten joins were resumed
 AWAY = timedelta(seconds=14)
 SESSION_TIMEOUT = timedelta(seconds=2)
 PATIENCE = timedelta(seconds=90)

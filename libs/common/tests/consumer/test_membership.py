@@ -225,6 +225,23 @@ def test_a_member_whose_handler_is_slow_stays_in_the_group(topic: Topic) -> None
         assert slow.offsets.uncommitted() == {}
 
 
+def test_a_group_whose_members_leave_at_once_takes_in_the_next(topic: Topic) -> None:
+    with topic.member() as first, topic.member() as second:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        topic.publish(0, b"0")
+        topic.publish(1, b"1")
+        while not (first.poll(50) and second.poll(50)):  # both are in the group
+            assert time.monotonic() < deadline
+            topic.publish(0, b"0")
+            topic.publish(1, b"1")
+        first_leaves = threading.Thread(target=first.leave)
+        first_leaves.start()
+        second.leave()
+        first_leaves.join()
+    with topic.member() as third:
+        assert take(third, 2)
+
+
 def test_stopping_ends_a_rest_however_long(topic: Topic) -> None:
     stopping = threading.Event()
     with topic.member(stopping=stopping) as member:

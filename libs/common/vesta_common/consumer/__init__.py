@@ -18,6 +18,7 @@ unhealthy, for then the fault is ours. Records that are no events become dead le
 |---|---|
 | `loop` | the consumer's thread: poll, deliver, commit, begin again |
 | `membership` | one membership of the group on Kafka: polling, resting, committing, leaving |
+| `faults` | what goes wrong in groups through others' faults, and the remedies |
 | `options` | how to reach the broker |
 | `fetch_wait` | how long the broker may take for a fetch |
 | `offsets` | which offsets may be committed |

@@ -4,10 +4,6 @@ Heartbeats go on by themselves while a handler works, on kafka-python's own thre
 member polls. So a member that is busy with one record after another polls in between, with everything paused.
 
 Back-pressure is that nothing is polled before all that was polled is delivered; what is read ahead meanwhile is bounded.
-
-kafka-python 3.0.12 can stop for ever: it begins to join anew because a topic is missing from the metadata, and forgets that join, with its
-heartbeats disabled and its partitions held back, where the topic is back before the join has ended. This is what happens while a
-broker's own storage is away. So a member that has sent no heartbeat for long says so, and is replaced by a new one.
 """
 
 import threading
@@ -24,6 +20,7 @@ from kafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from kafka.errors import IllegalStateError, KafkaError
 
 from vesta_common.clock import Clock
+from vesta_common.consumer import faults
 from vesta_common.consumer.delivery import Stopping
 from vesta_common.consumer.offsets import Offsets
 from vesta_common.consumer.options import KafkaOptions
@@ -36,14 +33,8 @@ STAY_TIMEOUT_MS = 50
 COMMIT_INTERVAL = timedelta(milliseconds=200)
 COMMIT_TIMEOUT_MS = 2000
 CLOSE_TIMEOUT_MS = 2000
-CHECK_INTERVAL = timedelta(seconds=1)
-SILENT_SESSIONS = 3  # a rebalance, in which there are no heartbeats, waits for a dead member for one session
 
 log = structlog.get_logger()
-
-
-class Silent(KafkaError):  # type: ignore[misc]
-    """No heartbeat was sent for several sessions: leave, and join anew."""
 
 
 class Membership:
@@ -77,8 +68,6 @@ class Membership:
         self._clock = clock
         self._stopping = stopping
         self._commit_time = self._poll_time = clock.now()
-        self._begin = self._check_time = time.monotonic()
-        self._silence_max = SILENT_SESSIONS * options.session_timeout
         self._consumer = KafkaConsumer(
             group_id=options.topic_prefix + group,
             auto_offset_reset="earliest",
@@ -103,26 +92,19 @@ class Membership:
 
         Raises:
             CorruptRecordError: a partition cannot be read on: `pass_over_unreadable`, leave, and join anew.
-            Silent: no heartbeat was sent for three sessions.
             KafkaError: leave, and join anew.
         """
         self._commit_if_due()
         polled: dict[TopicPartition, list[Any]] = self._consumer.poll(timeout_ms=timeout_ms)
         if not polled:
-            self._check_heartbeats()
+            self._mend()
         self._poll_time = self._clock.now()
         self.offsets.poll()
         return polled
 
-    def _check_heartbeats(self) -> None:
-        now = time.monotonic()
-        if now - self._check_time < CHECK_INTERVAL.total_seconds():
-            return
-        self._check_time = now
-        sent_ago = self._consumer.metrics()["consumer-coordinator-metrics"]["last-heartbeat-seconds-ago"]
-        silence = min(sent_ago, now - self._begin)
-        if silence > self._silence_max.total_seconds():
-            raise Silent(f"group {self._group}: no heartbeat was sent for {silence:.0f} s; joins anew")
+    def _mend(self) -> None:
+        if faults.resume_forgotten_join(self._consumer):
+            log.info("join_resumed", group=self._group)
 
     def is_behind(self) -> bool:
         """Whether the broker said that it has records that it has not given yet. Only to be asked after a poll that brought none."""
@@ -143,7 +125,6 @@ class Membership:
 
         Raises:
             Stopping: the consumer is to stop.
-            Silent: no heartbeat was sent for three sessions.
         """
         deadline = time.monotonic() + duration.total_seconds()
         while True:
@@ -176,7 +157,7 @@ class Membership:
             # They came with a rebalance in the midst of this poll: read them again.
             with suppress(KeyError, IllegalStateError):
                 self._consumer.seek(partition, records[0].offset)
-        self._check_heartbeats()
+        self._mend()
         self._poll_time = self._clock.now()
 
     # Offsets.
@@ -231,6 +212,8 @@ class Membership:
         """Commits, and leaves the group, in some seconds at most; whether the broker answers or not."""
         with suppress(KafkaError, OSError):
             self.commit()
+        if not self._broker.is_idempotent:
+            faults.vanish(self._consumer)
         with suppress(KafkaError, OSError):
             self._consumer.close(timeout_ms=CLOSE_TIMEOUT_MS)
 
