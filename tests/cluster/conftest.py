@@ -8,9 +8,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import chart
 import pytest
 from figures import KEPT, Figures
 from kube import Kube
+from site_on_node import Site
 from vesta_cluster import binaries
 from vesta_cluster.cluster import Cluster
 
@@ -43,7 +45,8 @@ def _with_node() -> Iterator[Kube]:
     was_up = cluster.kubeconfig.exists()
     try:
         cluster.up(print)
-        cluster.load([Path(os.environ["VESTA_TEST_IMAGES"])])
+        if images := os.environ.get("VESTA_TEST_IMAGES"):
+            cluster.load([Path(images)])
         yield Kube(binaries.folder() / "kubectl", cluster.kubeconfig)
     finally:
         if not was_up:
@@ -56,6 +59,18 @@ def node(kube: Kube) -> Kube:
     if not HAS_NODE:
         pytest.skip("pods are run by `make test-cluster` alone")
     return kube
+
+
+@pytest.fixture(scope="session")
+def site(node: Kube) -> Iterator[Site]:
+    """The small profile, installed in a namespace of its own; uninstalled afterwards."""
+    with node.own_namespace() as own:
+        values = [f"--values={chart.CHART}/values-small.yaml"]
+        if given := os.environ.get("VESTA_TEST_VALUES"):  # such as the registry of the images
+            values.append(f"--values={given}")
+        installed = Site(own, tuple(values))
+        installed.install()
+        yield installed
 
 
 @pytest.fixture(scope="module")

@@ -97,10 +97,17 @@ class SmallLoop:
 
 def set_up(platform: WholePlatform, samples: Path, *, images_per_class: int, budget: int, batch: int) -> SmallLoop:
     """Imports digits, labels the test side, hires experts, starts a loop."""
-    address = platform.home.addresses("gateway_grpc")
+    address, inbox = platform.home.addresses("gateway_grpc"), platform.home.inbox
     owner = Vesta(address, platform.owner_key)
+    return set_up_at(owner, address, inbox, samples, images_per_class=images_per_class, budget=budget, batch=batch)
+
+
+def set_up_at(
+    owner: Vesta, address: str, inbox: Path | None, samples: Path, *, images_per_class: int, budget: int, batch: int
+) -> SmallLoop:
+    """Likewise, at a gateway's address; without an inbox the digits are uploaded."""
     digits, unused = _some_digits(samples, images_per_class)
-    made = world.set_up(owner, platform.home.inbox, digits, f"t{new_id()}", test_share=0.25)
+    made = world.set_up(owner, inbox, digits, f"t{new_id()}", test_share=0.25)
     experts = made.hire_experts(address, ("ada", "ben"), mistake_share=0.0, seed=3)
     loop = made.start_loop(
         LoopPolicy(label_budget=budget, batch_size=batch, retrain_after=batch, test_labels=10, control_share=0.2)

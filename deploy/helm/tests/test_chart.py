@@ -240,3 +240,37 @@ def test_every_variable_of_a_service_is_one_of_its_settings() -> None:
             assert {variable for variable in given if variable.removesuffix("_FILE") not in known} == set(), name
             required = {environment_name(kind, field) for field, of in kind.model_fields.items() if of.is_required()}
             assert required <= given | {variable.removesuffix("_FILE") for variable in given}, name
+
+
+def test_a_new_tag_restarts_every_service_but_no_engine() -> None:
+    def pods(*options: str) -> dict[str, Any]:
+        found = chart.manifests(
+            "small", options=["--set-string", "image.enginesTag=1", "--set", "existingSecret=mine", *options]
+        )
+        return {it["metadata"]["name"]: it["spec"]["template"] for it in found if it["kind"] in _KINDS}
+
+    before, after = pods("--set-string", "image.tag=1"), pods("--set-string", "image.tag=2")
+
+    assert {name for name in before if before[name] == after[name]} == {"postgres", "objects", "kafka", "inference"}
+
+
+def test_several_tritons_are_found_by_one_name_and_end_one_at_a_time() -> None:
+    found = {(it["kind"], it["metadata"]["name"]): it["spec"] for it in chart.manifests("ha") if "spec" in it}
+    assert found["Deployment", "inference"]["replicas"] == 2
+    assert found["Deployment", "inference"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 1, "maxSurge": 0}
+    assert (
+        found["Service", "inference"]["clusterIP"] == "None"
+    )  # serving loads every model into each address that it resolves
+    assert found["PodDisruptionBudget", "inference"]["maxUnavailable"] == 1
+
+
+def test_the_gateway_knows_its_clients_addresses() -> None:
+    (service,) = (
+        it for it in chart.manifests("small") if (it["kind"], it["metadata"]["name"]) == ("Service", "gateway")
+    )
+    assert service["spec"]["externalTrafficPolicy"] == "Local"
+
+    behind = chart.manifests("ha", options=["--set", "gateway.trustedProxies={10.0.0.0/8,192.0.2.1}"])
+    (gateway,) = (it for it in behind if (it["kind"], it["metadata"]["name"]) == ("Deployment", "gateway"))
+    (container,) = gateway["spec"]["template"]["spec"]["containers"]
+    assert {"name": "VESTA_GATEWAY_TRUSTED_PROXIES", "value": "10.0.0.0/8,192.0.2.1"} in container["env"]

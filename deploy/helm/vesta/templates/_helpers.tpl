@@ -10,6 +10,13 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- end }}
 
+{{/* Of pods that no new version of the chart is to restart: nothing in them changes with it. */}}
+{{- define "vesta.engineLabels" -}}
+app.kubernetes.io/name: vesta
+{{ include "vesta.selector" . }}
+app.kubernetes.io/part-of: vesta
+{{- end }}
+
 {{- define "vesta.selector" -}}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .component }}
@@ -22,6 +29,11 @@ app.kubernetes.io/component: {{ .component }}
 {{/* The image of ours with this name: (dict "root" $ "name" "datasets"). */}}
 {{- define "vesta.image" -}}
 {{ printf "%s/vesta-%s:%s" .root.Values.image.registry .name (include "vesta.tag" .root) }}
+{{- end }}
+
+{{/* The image of a bundled engine or of Triton, which may be older than the services'. */}}
+{{- define "vesta.engineImage" -}}
+{{ printf "%s/vesta-%s:%s" .root.Values.image.registry .name (.root.Values.image.enginesTag | default (include "vesta.tag" .root)) }}
 {{- end }}
 
 {{/* What every service fixes, as a map: who calls whom, which engines it reaches. */}}
