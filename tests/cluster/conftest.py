@@ -5,7 +5,7 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import chart
@@ -54,6 +54,14 @@ def _with_node() -> Iterator[Kube]:
 
 
 @pytest.fixture(scope="session")
+def restart_node(kube: Kube) -> Callable[[], None]:
+    """Restarts the kubelet and the container runtime by force, where the cluster is one of this machine; another is left alone."""
+    own = Cluster(binaries.cache_folder() / "running")
+    is_ours = kube.kubeconfig.resolve() == own.kubeconfig.resolve()
+    return lambda: own.restart("kubelet", "containerd") if is_ours else None
+
+
+@pytest.fixture(scope="session")
 def node(kube: Kube) -> Kube:
     """The same, where it runs pods."""
     if not HAS_NODE:
@@ -65,7 +73,8 @@ def node(kube: Kube) -> Kube:
 def site(node: Kube) -> Iterator[Site]:
     """The small profile, installed in a namespace of its own; uninstalled afterwards."""
     with node.own_namespace() as own:
-        values = [f"--values={chart.CHART}/values-small.yaml"]
+        ports = "--set=gateway.service.restNodePort=0,gateway.service.grpcNodePort=0"  # any that are free
+        values = [f"--values={chart.CHART}/values-small.yaml", ports]
         if given := os.environ.get("VESTA_TEST_VALUES"):  # such as the registry of the images
             values.append(f"--values={given}")
         installed = Site(own, tuple(values))

@@ -90,7 +90,7 @@ class Site:
     def are_ready(self) -> bool:
         """Whether every pod that is to serve does, and none is on its way out."""
         pods = [pod for pod in self.pods() if pod["metadata"]["labels"]["app.kubernetes.io/component"] != "trainer"]
-        return bool(pods) and all(_is_ready(pod) and "deletionTimestamp" not in pod["metadata"] for pod in pods)
+        return bool(pods) and all(is_ready(pod) and "deletionTimestamp" not in pod["metadata"] for pod in pods)
 
     def memory(self) -> dict[str, float]:
         """MiB of each pod that the metrics server knows."""
@@ -126,5 +126,6 @@ def quantity(text: str) -> float:
     return float(text.removesuffix(unit)) * units.get(unit, 1)
 
 
-def _is_ready(pod: dict[str, Any]) -> bool:
+def is_ready(pod: dict[str, Any]) -> bool:
+    """Whether a pod is ready."""
     return any(one["type"] == "Ready" and one["status"] == "True" for one in pod["status"].get("conditions", ()))

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -105,6 +106,13 @@ class Cluster:
         """Imports image archives onto the node."""
         self._check_up()
         return self._node.load(archives)
+
+    def restart(self, *names: str) -> None:
+        """Ends processes by force and starts them anew; the pods run on meanwhile."""
+        self._check_up()
+        for name in names:
+            self.processes.stop(name, signal.SIGKILL)
+        self._node.start()
 
     def kubectl(self, *arguments: str, stdin: str = "") -> str:
         """Runs kubectl as the administrator.

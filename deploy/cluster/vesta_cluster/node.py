@@ -79,7 +79,8 @@ class Node:
         if self.processes.find("containerd") is None:
             self._start("containerd", ["containerd", "--config", f"{self.state}/containerd.toml"])
             self._wait_for_containerd()
-            self._import_own_images()
+            if not (self.state / "images").exists():
+                self._import_own_images()
         kubeconfig = f"--kubeconfig={self.pki}/admin.kubeconfig"
         for name, command in {
             "kubelet": self._kubelet(),

@@ -1,0 +1,131 @@
+"""Trainings in Jobs with real pods: what a run says of each way in which a pod ends, and that a restarted service adopts what runs."""
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from kube import until
+from site_on_node import Site
+from vesta.waiting import wait_until
+from vesta_common.ids import new_id
+from vesta_contracts.conductor.v1 import CreateProjectRequest, Project
+from vesta_contracts.training.v1 import (
+    CancelTrainingRunRequest,
+    CreateTrainingRunRequest,
+    GetTrainingRunRequest,
+    TrainingRun,
+)
+
+pytestmark = pytest.mark.timeout(900)
+
+ENDED = (TrainingRun.SUCCEEDED, TrainingRun.FAILED, TrainingRun.CANCELLED)
+ABSENT = "vesta.local/absent:1"
+PATIENCE = timedelta(minutes=4)
+
+
+class Trainer:
+    """Starts runs that learn nothing: without labels they take some seconds."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._owner = site.owner()
+        word = f"jobs-{new_id()[-8:]}"
+        made = CreateProjectRequest(project_id=word, project=Project(display_name=word))
+        self._project = self._owner.projects.CreateProject(made).name
+
+    def start(self, **fields: Any) -> str:
+        """The name of a new run."""
+        wanted = TrainingRun(
+            recipe=f"{self._project}/recipes/embedding", model=f"{self._project}/models/m{new_id()[-8:]}", **fields
+        )
+        request = CreateTrainingRunRequest(parent=self._project, training_run=wanted)
+        return self._owner.training_runs.CreateTrainingRun(request).name
+
+    def until(self, run: str, fits: Callable[[TrainingRun], bool]) -> TrainingRun:
+        """The run, once it fits."""
+        return wait_until(
+            lambda: self._owner.training_runs.GetTrainingRun(GetTrainingRunRequest(name=run)), fits, deadline=PATIENCE
+        )
+
+    def end_of(self, run: str) -> TrainingRun:
+        """The run, once it has ended."""
+        return self.until(run, lambda now: now.state in ENDED)
+
+    def cancel(self, run: str) -> None:
+        """Stops it."""
+        self._owner.training_runs.CancelTrainingRun(CancelTrainingRunRequest(name=run))
+
+    def jobs(self) -> dict[str, dict[str, Any]]:
+        """The Jobs of the namespace that train, by name."""
+        found = self._site.kube.get("jobs", "--selector=app.kubernetes.io/component=trainer")["items"]
+        return {job["metadata"]["name"]: job for job in found}
+
+
+@pytest.fixture(scope="module")
+def trainer(site: Site) -> Trainer:
+    return Trainer(site)
+
+
+def test_a_run_succeeds_in_a_job(trainer: Trainer) -> None:
+    before = trainer.jobs().keys()
+    ended = trainer.end_of(trainer.start())
+    assert ended.state == TrainingRun.SUCCEEDED, ended.error
+    (name,) = trainer.jobs().keys() - before
+    assert until(lambda: trainer.jobs()[name]["status"].get("succeeded") == 1)
+
+
+def test_a_run_that_takes_longer_than_its_deadline_says_so(trainer: Trainer) -> None:
+    ended = trainer.end_of(trainer.start(deadline=Duration(seconds=1)))
+    assert ended.state == TrainingRun.FAILED
+    assert "deadline" in ended.error
+
+
+def test_the_service_may_die_while_a_run_trains_and_no_run_trains_twice(trainer: Trainer, site: Site) -> None:
+    before = trainer.jobs().keys()
+    run = trainer.start()
+    assert until(lambda: bool(trainer.jobs().keys() - before))
+    for pod in site.pods("training"):
+        site.kube("delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force", "--wait=false")
+    ended = trainer.end_of(run)
+    assert ended.state == TrainingRun.SUCCEEDED, ended.error
+    assert len(trainer.jobs().keys() - before) == 1
+
+
+@pytest.fixture
+def without_memory(site: Site) -> Iterator[None]:
+    """Jobs whose limit no Python with its libraries stays below."""
+    little = [f"--set=training.jobs.resources.{name}.memory=48Mi" for name in ("requests", "limits")]
+    site.upgrade(*little)
+    yield
+    site.upgrade()
+
+
+@pytest.mark.usefixtures("without_memory")
+def test_a_run_that_needs_more_memory_than_its_limit_says_so(trainer: Trainer) -> None:
+    ended = trainer.end_of(trainer.start())
+    assert ended.state == TrainingRun.FAILED
+    assert "OOMKilled" in ended.error
+    assert "48Mi" in ended.error
+
+
+@pytest.fixture
+def without_image(site: Site) -> Iterator[None]:
+    """Jobs of an image that is nowhere."""
+    site.upgrade(f"--set=training.jobs.image={ABSENT}")
+    yield
+    site.upgrade()
+
+
+@pytest.mark.usefixtures("without_image")
+def test_a_run_whose_image_is_missing_says_so_and_can_be_cancelled(trainer: Trainer) -> None:
+    before = trainer.jobs().keys()
+    run = trainer.start()
+    waiting = trainer.until(run, lambda now: ABSENT in now.waiting_reason)
+    assert "pull" in waiting.waiting_reason.lower()
+
+    trainer.cancel(run)
+
+    assert trainer.end_of(run).state == TrainingRun.CANCELLED
+    assert until(lambda: trainer.jobs().keys() == before)
