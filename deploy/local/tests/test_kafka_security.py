@@ -94,10 +94,8 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     listen, control = ports(block=7)["events"], ports(block=7)["events_controller"]
     login = "org.apache.kafka.common.security"
     properties = {
-        "process.roles": "broker,controller",
-        "node.id": "1",
+        **apache_kafka.one_node(),
         "controller.quorum.voters": f"1@{HOST}:{control}",
-        "controller.listener.names": "CONTROLLER",
         "listeners": f"SASL_SSL://{HOST}:{listen},CONTROLLER://{HOST}:{control}",
         "advertised.listeners": f"SASL_SSL://{HOST}:{listen}",
         "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL",
@@ -112,7 +110,6 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
         "ssl.truststore.type": "PEM",
         "ssl.truststore.location": str(folder / "ca.pem"),
         "log.dirs": str(folder / "log"),
-        **apache_kafka.ONE_NODE,
     }
     path = folder / "server.properties"
     path.write_text("".join(f"{name}={value}\n" for name, value in properties.items()))

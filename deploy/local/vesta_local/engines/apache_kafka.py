@@ -174,32 +174,20 @@ def configuration(home: Home) -> dict[str, str]:
     """Its server.properties: one broker and controller, for whoever is on this machine."""
     address, controller = home.address("events"), home.address("events_controller")
     return {
-        "process.roles": "broker,controller",
-        "node.id": "1",
+        **one_node(),
         "controller.quorum.voters": f"1@{controller}",
-        "controller.listener.names": "CONTROLLER",
         "listeners": f"PLAINTEXT://{address},CONTROLLER://{controller}",
         "advertised.listeners": f"PLAINTEXT://{address}",
         "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
-        "inter.broker.listener.name": "PLAINTEXT",
         "log.dirs": str(home.data / "kafka"),
-        **ONE_NODE,
     }
 
 
-ONE_NODE = {
-    # Kafka's own topics have three replicas each unless somebody says otherwise.
-    "offsets.topic.replication.factor": "1",
-    "offsets.topic.num.partitions": "4",
-    "transaction.state.log.replication.factor": "1",
-    "transaction.state.log.min.isr": "1",
-    "share.coordinator.state.topic.replication.factor": "1",
-    "share.coordinator.state.topic.min.isr": "1",
-    "auto.create.topics.enable": "false",
-    "group.initial.rebalance.delay.ms": "0",
-    "group.min.session.timeout.ms": "100",  # tests have members that are soon taken for dead
-}
-"""What a broker alone needs to be told, wherever it runs."""
+def one_node() -> dict[str, str]:
+    """What a broker alone is told wherever it runs, and what tests want of it."""
+    lines = (RECIPE / "one-node.properties").read_text().splitlines()
+    shared = dict(line.split("=", 1) for line in lines if not line.startswith("#"))
+    return {**shared, "group.min.session.timeout.ms": "100"}  # tests have members that are soon taken for dead
 
 
 def _text(properties: Mapping[str, str]) -> str:
