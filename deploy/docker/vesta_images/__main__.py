@@ -22,7 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     building.add_argument("--registry", default="vesta.local", help="what comes before the images' names")
     building.add_argument("--tag", default=version(), help="the images' version")
     building.add_argument("--base", default="", help="the Debian 12 image to start from")
-    building.add_argument("--torch", choices=("cpu", "pypi", "cuda"), default="cpu", help="the trainer's build of torch")
+    building.add_argument(
+        "--torch", choices=("cpu", "pypi", "cuda"), default="cpu", help="the trainer's build of torch"
+    )
     building.add_argument("--pip-conf", type=Path, help="a pip.conf, for an index of your own")
     building.add_argument("--layout", type=Path, help="a folder that also gets the images, as an OCI image layout")
     options = parser.parse_args(arguments)

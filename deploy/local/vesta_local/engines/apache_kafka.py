@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from vesta_local.engines import kafka_protocol
+from vesta_local.engines.shared_settings import shared_lines
 from vesta_local.home import Home, keep_first
 from vesta_local.program import Program
 
@@ -185,9 +186,8 @@ def configuration(home: Home) -> dict[str, str]:
 
 def one_node() -> dict[str, str]:
     """What a broker alone is told wherever it runs, and what tests want of it."""
-    lines = (RECIPE / "one-node.properties").read_text().splitlines()
-    shared = dict(line.split("=", 1) for line in lines if not line.startswith("#"))
-    return {**shared, "group.min.session.timeout.ms": "100"}  # tests have members that are soon taken for dead
+    shared = (line.split("=", 1) for line in shared_lines("one-node.properties", folder=RECIPE.name))
+    return {**dict(shared), "group.min.session.timeout.ms": "100"}  # tests have members that are soon taken for dead
 
 
 def _text(properties: Mapping[str, str]) -> str:

@@ -9,6 +9,7 @@ import boto3
 from botocore.client import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from vesta_local.engines.shared_settings import shared_lines
 from vesta_local.home import HOST, TWIN_OFFSET, Home, is_free, write_secret
 from vesta_local.program import Program
 
@@ -53,15 +54,7 @@ def program(home: Home) -> Program:
             f"-ip={HOST}",
             f"-ip.bind={HOST}",
             f"-s3.config={home.run / 's3-keys.json'}",
-            "-s3.iam=false",
-            "-webdav=false",
-            "-admin.ui=false",
-            "-master.telemetry=false",
-            # With its old state the master is not the leader at once, and what then asks it waits 5 s before it asks again.
-            # The volumes themselves tell a new one all it has to know.
-            "-master.resumeState=false",
-            "-s3.port.iceberg=0",
-            "-s3.port.lance=0",
+            *(f"-{option}" for option in shared_lines("objects.options")),
             f"-s3.port={ports['objects']}",
             f"-master.port={ports['objects_master']}",
             f"-volume.port={ports['objects_volume']}",

