@@ -40,7 +40,13 @@ def add(builder: str, references: Sequence[str], folder: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"{reference} cannot be copied to {folder}: {done.stderr.strip()}")
+    tidy(folder)
+
+
+def tidy(folder: Path) -> None:
+    """Names the images for containerd too, and removes those whose name another one has got, with their layers."""
     index = _index(folder)
+    index["manifests"] = [entry for entry in index["manifests"] if _NAME in entry.get("annotations", ())]
     for manifest in index["manifests"]:
         # containerd takes an image's whole name from here, and leaves the other one to `--base-name`.
         manifest["annotations"][_CONTAINERD_NAME] = manifest["annotations"][_NAME]
