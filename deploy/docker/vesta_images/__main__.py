@@ -26,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--torch", choices=("cpu", "pypi", "cuda"), default="cpu", help="the trainer's build of torch"
     )
     building.add_argument("--pip-conf", type=Path, help="a pip.conf, for an index of your own")
+    building.add_argument("--maven-settings", type=Path, help="a settings.xml, for a Maven repository of your own")
     building.add_argument("--layout", type=Path, help="a folder that also gets the images, as an OCI image layout")
     options = parser.parse_args(arguments)
     try:
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _build(options: argparse.Namespace) -> None:
     tool = builder.find_builder()
     base = builder.choose_base(tool, options.base, _say)
-    how = builder.Build(options.registry, options.tag, base, options.torch, options.pip_conf)
+    how = builder.Build(options.registry, options.tag, base, options.torch, options.pip_conf, options.maven_settings)
     for name in options.only:
         started = time.monotonic()
         builder.build(tool, name, how)

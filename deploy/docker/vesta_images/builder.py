@@ -32,6 +32,7 @@ class Build:
         base: the Debian image that they are made from.
         torch: the build of torch in the trainer, `cpu`, `pypi` or `cuda`.
         pip_conf: a pip.conf that names an index of one's own; None for PyPI.
+        maven_settings: a settings.xml that names a Maven repository of one's own; None for Maven Central.
     """
 
     registry: str
@@ -39,6 +40,7 @@ class Build:
     base: str
     torch: str = "cpu"
     pip_conf: Path | None = None
+    maven_settings: Path | None = None
 
     def reference(self, name: str) -> str:
         """`registry/vesta-name:tag`."""
@@ -84,8 +86,8 @@ def build(builder: str, name: str, how: Build) -> None:
 
 def _secrets(how: Build) -> list[tuple[str, str]]:
     certificates = next((os.environ[name] for name in _CERTIFICATES if os.environ.get(name)), "")
-    found = [("ca", certificates)] if certificates else []
-    return [*found, ("pip.conf", str(how.pip_conf))] if how.pip_conf else found
+    files = {"ca": certificates, "pip.conf": how.pip_conf, "settings.xml": how.maven_settings}
+    return [(name, str(path)) for name, path in files.items() if path]
 
 
 def _revision() -> str:
