@@ -68,7 +68,7 @@ check: setup  ## Lints, checks types, layers, contracts and the Helm chart; edit
 	@ruff check $(PYTHON_CODE)
 	@ruff format --check $(PYTHON_CODE)
 	@mypy $(PACKAGES)
-	@mypy deploy/docker/vesta_images
+	@mypy deploy/docker/vesta_images deploy/docker/vesta_install
 	@mypy docs examples/turn_the_loop benchmarks deploy/helm/chart.py  # by themselves: another generate.py is in libs/contracts
 	@lint-imports
 	@hadolint --config deploy/docker/hadolint.yaml deploy/docker/Dockerfile
@@ -92,10 +92,14 @@ bench: setup  ## Measures speed and memory as ratios, prints a table, writes .ve
 	@PYTHONPATH=examples/turn_the_loop python benchmarks/run.py $(if $(only),--only $(only)) $(if $(kafka),--kafka $(kafka))
 
 ##@ Ship it
-.PHONY: images
+.PHONY: images bundle
+images_options = $(if $(registry),--registry "$(registry)") $(if $(tag),--tag "$(tag)") $(if $(base),--base "$(base)") $(if $(torch),--torch "$(torch)") \
+  $(if $(layout),--layout "$(layout)")
 images:  ## Builds the container images: [only=NAME,…] [registry=HOST/PATH] [tag=VERSION] [base=IMAGE] [torch=cpu|pypi|cuda] [layout=FOLDER]
-	@PYTHONPATH=deploy/docker $(PYTHON) -m vesta_images build $(if $(only),--only "$(only)") $(if $(registry),--registry "$(registry)") \
-	  $(if $(tag),--tag "$(tag)") $(if $(base),--base "$(base)") $(if $(torch),--torch "$(torch)") $(if $(layout),--layout "$(layout)")
+	@PYTHONPATH=deploy/docker $(PYTHON) -m vesta_images build $(if $(only),--only "$(only)") $(images_options)
+
+bundle:  ## Packs images, chart and weights into one archive, for sites without a way out: [file=dist/vesta-VERSION.tar], and as images
+	@PYTHONPATH=deploy/docker $(PYTHON) -m vesta_images bundle $(if $(file),--file "$(file)") $(images_options)
 
 ##@ Set it up
 .PHONY: setup wheels lock clean

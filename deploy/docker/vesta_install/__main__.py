@@ -1,0 +1,143 @@
+"""Installs Vesta from this bundle, on a machine that reaches nothing but its registry or its node. It needs Python 3.9 and nothing else.
+
+    vesta-install verify                                       compares every file with its checksum
+    vesta-install registry registry.internal:5000/vesta        copies the images into a registry
+    vesta-install node                                         loads the images into containerd on this node
+    vesta-install registry … --install [-- OPTION…]            and runs helm, with options of yours
+
+Both check the checksums first, and print the helm command that installs the chart with these images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from vesta_install.content import CHART, LAYOUT, Failure, images, verify
+from vesta_install.registry import copy_to_registry
+
+
+def main() -> int:
+    """Returns the exit status."""
+    options = arguments()
+    try:
+        print(f"{verify()} files are what their checksums say", flush=True)
+        if options.command == "registry":
+            copy_to_registry(options)
+            values = [f"image.registry={options.target}"]
+        elif options.command == "node":
+            load_into_node(options)
+            values = [f"image.registry={images()[0][0].rpartition('/')[0]}"]
+        else:
+            return 0
+        return finish(options, [*values, f"image.tag={images()[0][0].rpartition(':')[2]}"])
+    except Failure as failure:
+        print(f"vesta-install: {failure}", file=sys.stderr)
+        return 1
+
+
+def arguments() -> argparse.Namespace:
+    """What was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="verify|registry|node")
+    commands.add_parser("verify", help="compares every file with its checksum")
+    registry = commands.add_parser("registry", help="copies the images into a registry")
+    registry.add_argument(
+        "target", metavar="HOST[:PORT][/PATH]", type=registry_name, help="where they go, as image.registry of the chart"
+    )
+    registry.add_argument(
+        "--username", help="the password is read from --password-file, or $VESTA_REGISTRY_PASSWORD, or asked for"
+    )
+    registry.add_argument("--password-file", type=Path)
+    registry.add_argument("--ca", type=Path, help="a CA bundle that the registry's certificate is checked with")
+    registry.add_argument("--plain-http", action="store_true", help="the registry has no TLS")
+    node = commands.add_parser("node", help="loads the images into containerd on this node")
+    node.add_argument("--ctr", default="ctr", help="containerd's client; `k3s ctr` where k3s brings its own")
+    node.add_argument("--address", help="containerd's socket, where it is not the usual one")
+    for command in (registry, node):
+        command.add_argument("--install", action="store_true", help="run helm, instead of printing its command")
+        command.add_argument(
+            "--profile", action="append", metavar="NAME", help="a profile of the chart (values-NAME.yaml); small"
+        )
+        command.add_argument("--namespace", default="vesta")
+        command.add_argument("options", nargs="*", metavar="OPTION", help="options for helm, after `--`")
+    return parser.parse_args()
+
+
+def registry_name(text: str) -> str:
+    """`host/path` as it stands before `/vesta-<name>:<tag>`."""
+    if not re.fullmatch(r"[\w.-]+(\[[\da-f:]+\])?(:\d+)?(/[a-z\d]+([._-]+[a-z\d]+)*)*", text):
+        raise argparse.ArgumentTypeError(f'"{text}" is not HOST[:PORT][/PATH], as in registry.internal:5000/vesta')
+    return text
+
+
+def load_into_node(options: argparse.Namespace) -> None:
+    """Streams the images to containerd, under the names that the kubelet asks for."""
+    command = [*shlex.split(options.ctr), *(["--address", options.address] if options.address else [])]
+    command += ["--namespace", "k8s.io", "images", "import", "-"]
+    if not shutil.which(command[0]):
+        raise Failure(
+            f"{command[0]} is not on this machine: run this on a node, as root, "
+            "or name containerd's client with --ctr (`k3s ctr`, `microk8s ctr`)"
+        )
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    try:
+        assert process.stdin is not None
+        with tarfile.open(fileobj=process.stdin, mode="w|") as archive:
+            for path in sorted(LAYOUT.rglob("*")):
+                archive.add(path, path.relative_to(LAYOUT), recursive=False)
+        process.stdin.close()
+    except BrokenPipeError:
+        pass  # it has said why
+    if process.wait():
+        raise Failure(
+            f"`{shlex.join(command)}` failed and says above why; containerd's socket is root's, and its disk needs twice the images' size"
+        )
+    for reference, _ in images():
+        print(f"{reference}  loaded", flush=True)
+
+
+def finish(options: argparse.Namespace, values: Sequence[str]) -> int:
+    """Prints the helm command, or becomes it."""
+    command = [
+        "helm",
+        "upgrade",
+        "--install",
+        "vesta",
+        str(CHART),
+        "--namespace",
+        options.namespace,
+        "--create-namespace",
+    ]
+    for profile in options.profile or ["small"]:
+        file = CHART / f"values-{profile}.yaml"
+        if not file.is_file():
+            known = ", ".join(sorted(path.stem[len("values-") :] for path in CHART.glob("values-*.yaml")))
+            raise Failure(f'There is no profile "{profile}"; there are {known}')
+        command += ["--values", str(file)]
+    command += [part for value in values for part in ("--set", value)] + [
+        "--wait",
+        "--timeout",
+        "10m",
+        *options.options,
+    ]
+    if not options.install:
+        print(f"\nInstall it with\n\n  {shlex.join(command)}\n\nor let this do it: --install", flush=True)
+        return 0
+    if not shutil.which("helm"):
+        raise Failure(
+            "helm is not on this machine: install helm 3.14 or later, or run the printed command where it is, with the chart in this bundle"
+        )
+    print(shlex.join(command), flush=True)
+    return subprocess.run(command, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""What lies beside `vesta-install` in the bundle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+BUNDLE = Path(sys.argv[0]).resolve().parent
+LAYOUT = BUNDLE / "images"
+CHART = BUNDLE / "chart" / "vesta"
+_CHUNK = 1 << 20
+_REFERENCE = "org.opencontainers.image.ref.name"
+
+
+class Failure(Exception):
+    """It cannot go on; the message says why and what would help."""
+
+
+def verify() -> int:
+    """Compares every file of the bundle with its checksum; answers how many there are."""
+    sums = BUNDLE / "SHA256SUMS"
+    if not sums.is_file():
+        raise Failure(f"{sums} is missing: unpack the whole archive, and run the vesta-install in it")
+    wanted = [line.split("  ", 1) for line in sums.read_text().splitlines()]
+    wrong = [name for digest, name in wanted if digest_of(BUNDLE / name) != digest]
+    if wrong:
+        raise Failure(
+            f"{len(wrong)} of {len(wanted)} files are missing or differ from their checksums, the first is {wrong[0]}. "
+            "The archive was damaged on its way: compare its own SHA-256, and copy and unpack it again"
+        )
+    return len(wanted)
+
+
+def digest_of(path: Path) -> str:
+    """Its SHA-256; empty where it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+    except OSError:
+        return ""
+    return digest.hexdigest()
+
+
+def images() -> list[tuple[str, dict[str, Any]]]:
+    """Reference and descriptor of each image."""
+    index = json.loads((LAYOUT / "index.json").read_text())
+    return sorted((entry["annotations"][_REFERENCE], entry) for entry in index["manifests"])
+
+
+def blob(digest: str) -> Path:
+    """The file of a blob."""
+    return LAYOUT / "blobs" / digest.replace(":", "/")
