@@ -24,8 +24,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from vesta_cluster import binaries
 from vesta_images import bundle
-from vesta_local.home import HOST, is_free
-from vesta_local.testing import ports
+from vesta_local.home import HOST
 
 PASSWORD = "swordfish"
 NAMES = sorted(line.rpartition("/")[2].partition(":")[0] for line in bundle.CHART_IMAGES.read_text().splitlines())
@@ -196,7 +195,6 @@ class _Gate(BaseHTTPRequestHandler):
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """The address of an empty registry behind TLS with a user `vesta`, and the gate's CA; the registry's files are beside it."""
     programs, folder = _programs("registry"), tmp_path_factory.mktemp("registry")
-    port = ports(block=8)["events"]
     request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     request += ["-subj", "/CN=registry", "-addext", f"subjectAltName=IP:{HOST}", "-days", "2"]
     request += ["-keyout", str(folder / "key.pem"), "-out", str(folder / "ca.pem")]
@@ -204,17 +202,19 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Pa
     settings = {
         "version": 0.1,
         "storage": {"filesystem": {"rootdirectory": str(folder / "data")}},
-        "http": {"addr": f"{HOST}:{port}", "relativeurls": True},
+        "http": {"addr": f"{HOST}:0", "relativeurls": True},
     }
     (folder / "settings.yml").write_text(json.dumps(settings))
     command = [str(programs / "registry"), "serve", str(folder / "settings.yml")]
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "ca.pem", folder / "key.pem")
-    gate = type("Gate", (_Gate,), {"behind": f"{HOST}:{port}"})
-    with (
-        _running(command, lambda: not is_free(port), folder / "log"),
-        ThreadingHTTPServer((HOST, 0), gate) as server,
-    ):
+    log = folder / "log"
+
+    def listening() -> "re.Match[str] | None":
+        return re.search(rf"listening on ({HOST}:\d+)", log.read_text())
+
+    with _running(command, lambda: bool(listening()), log), ThreadingHTTPServer((HOST, 0), _Gate) as server:
+        _Gate.behind = listening()[1]  # type: ignore[index]
         server.socket = context.wrap_socket(server.socket, server_side=True)
         Thread(target=server.serve_forever, daemon=True).start()
         yield f"{HOST}:{server.server_port}", folder / "ca.pem"
