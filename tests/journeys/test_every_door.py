@@ -78,6 +78,7 @@ from vesta_datasets.events import Reactions
 from vesta_datasets.operations import Operations
 from vesta_datasets.settings import Settings as DatasetsSettings
 from vesta_datasets.store import Store as DatasetsStore
+from vesta_local.testing import identity_of
 
 PROJECT = "projects/acme"
 WIDTH_PX, HEIGHT_PX = 64, 48
@@ -256,16 +257,16 @@ def doors(service_settings: Callable[[str], dict[str, Any]]) -> Iterator[Doors]:
         DatasetService(store, Operations(store, {}), objects),
         ItemService(store, objects),
     ]
-    datasets = Server("datasets", "127.0.0.1:0", servicers)
+    datasets = Server(identity_of("datasets"), "127.0.0.1:0", servicers)
     datasets.start()
     annotation_settings = AnnotationSettings(**service_settings("annotation"), datasets_address=datasets.address)
     second = Postgres(annotation_settings.postgres_url, annotation_settings.postgres_schema).open()
     second.migrate("vesta_annotation")
-    peers = open_channel(datasets.address, "annotation")
+    peers = open_channel(datasets.address, identity_of("annotation"))
     items, kept = ItemServiceStub(peers), AnnotationStore(second, SystemClock())
     terms = TermsSource(DatasetServiceStub(peers), TaxonomyServiceStub(peers), items)
     annotation = Server(
-        "annotation",
+        identity_of("annotation"),
         "127.0.0.1:0",
         [
             CampaignService(kept, terms),
@@ -275,7 +276,10 @@ def doors(service_settings: Callable[[str], dict[str, Any]]) -> Iterator[Doors]:
         ],
     )
     annotation.start()
-    with open_channel(datasets.address, "tests") as one, open_channel(annotation.address, "tests") as other:
+    with (
+        open_channel(datasets.address, identity_of("gateway")) as one,
+        open_channel(annotation.address, identity_of("gateway")) as other,
+    ):
         yield Doors(store, one, other)
     annotation.stop()
     datasets.stop()

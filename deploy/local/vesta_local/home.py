@@ -84,6 +84,11 @@ class Home:
         return self.root / "inbox"
 
     @property
+    def identities(self) -> Path:
+        """A folder a service with its certificate and key, and the authority beside them."""
+        return self.root / "identities"
+
+    @property
     def sockets(self) -> Path:
         """The folder of the Unix sockets: `run`, or a temporary folder of ours where that path is too long for a socket."""
         if len(os.fsencode(self.run)) <= SOCKET_FOLDER_LENGTH_MAX:

@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from vesta_admin import setup
 
-from vesta_local import services, wheels
+from vesta_local import identities, services, wheels
 from vesta_local.engines import events, inference, objects, postgres, retention, storage
 from vesta_local.engines.addresses import admin_settings
 from vesta_local.home import Home
@@ -121,6 +121,7 @@ class Platform:
             events.prepare(self.home)
         if "inference" in self.names:
             inference.prepare(self.home, say)
+        identities.prepare(self.home.identities, services.NAMES)
         if "gateway" in self.names:
             wheels.build_missing(say)
         self.home.make_sockets()

@@ -1,4 +1,4 @@
-"""Every service of the platform as a process: one table of who calls whom, and the settings that follow from it."""
+"""Every service of the platform as a process, and its settings."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 
-from vesta_local import wheels
+from vesta_common.identity import PEERS
+
+from vesta_local import identities, wheels
 from vesta_local.engines import events, objects, postgres
 from vesta_local.health import is_answering, is_serving
 from vesta_local.home import Home
@@ -26,21 +28,23 @@ class Service:
 
     Attributes:
         name: its word.
-        peers: the services it calls.
         settings: its own settings beside those that all share; a value may name a door, or a folder, in braces.
         fetch_wait_ms: how long the embedded broker may take for a fetch.
     """
 
     name: str
-    peers: tuple[str, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
     fetch_wait_ms: int = FETCH_WAIT_MS
+
+    @property
+    def peers(self) -> tuple[str, ...]:
+        """The services it calls."""
+        return PEERS[self.name]
 
 
 _BEHIND_THE_GATEWAY = (
     Service(
         "connection",
-        peers=("datasets",),
         settings={
             "FOLDER_ROOTS": "{inbox}",
             "BUCKET_PROTOCOLS": "s3",
@@ -48,18 +52,17 @@ _BEHIND_THE_GATEWAY = (
             "SECRET_KEYS": "{source_keys}",
         },
     ),
-    Service("datasets", peers=("connection",), settings={"WORK_FOLDER": "{data}/{replica}"}),
-    Service("annotation", peers=("datasets",)),
-    Service("training", peers=("datasets", "serving"), settings={"WORK_FOLDER": "{data}/{replica}"}),
-    Service("serving", peers=("datasets", "training"), settings={"TRITON_ADDRESS": "{inference}"}),
-    Service("pipelining", peers=("serving", "connection"), fetch_wait_ms=FRAME_FETCH_WAIT_MS),
-    Service("conductor", peers=("datasets", "annotation", "training", "serving", "connection", "pipelining")),
+    Service("datasets", settings={"WORK_FOLDER": "{data}/{replica}"}),
+    Service("annotation"),
+    Service("training", settings={"WORK_FOLDER": "{data}/{replica}"}),
+    Service("serving", settings={"TRITON_ADDRESS": "{inference}"}),
+    Service("pipelining", fetch_wait_ms=FRAME_FETCH_WAIT_MS),
+    Service("conductor"),
 )
 SERVICES = (
     *_BEHIND_THE_GATEWAY,
     Service(
         "gateway",
-        peers=tuple(service.name for service in _BEHIND_THE_GATEWAY),
         settings={
             "REST_ADDRESS": "{own}",
             "GRPC_ADDRESS": "{own_grpc}",
@@ -130,8 +133,18 @@ def environment(home: Home, replica: str) -> dict[str, str]:
         **{f"{peer.upper()}_ADDRESS": home.addresses(peer) for peer in service.peers},
         **{setting: value.format(**words) for setting, value in service.settings.items()},
         **_broker_settings(home, service),
+        **_identity_settings(home, name),
     }
     return {f"VESTA_{name.upper()}_{setting}": value for setting, value in settings.items()}
+
+
+def _identity_settings(home: Home, name: str) -> dict[str, str]:
+    files = identities.files(home.identities, name)
+    return {
+        "IDENTITY_CERTIFICATE_FILE": str(files.certificate),
+        "IDENTITY_KEY_FILE": str(files.key),
+        "IDENTITY_CA_FILE": str(files.authorities),
+    }
 
 
 def _broker_settings(home: Home, service: Service) -> dict[str, str]:

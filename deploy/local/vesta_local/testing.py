@@ -3,6 +3,7 @@
 Loaded by the root conftest.py. An engine that does not start fails the tests that need it; nothing is skipped.
 """
 
+import atexit
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -22,8 +24,10 @@ from psycopg import sql
 from vesta_admin import broker
 from vesta_admin.catalogue import topics
 from vesta_common.broker import Broker
+from vesta_common.identity import CredentialFiles, Identity
 from vesta_common.ids import new_id
 
+from vesta_local import identities
 from vesta_local.engines import events, objects, postgres
 from vesta_local.engines.addresses import admin_settings
 from vesta_local.home import BROKERS, USUAL_PORTS, Home
@@ -40,6 +44,36 @@ def ports(block: int) -> dict[str, int]:
     """The doors of a test home, one after another; `block` tells homes of one session apart."""
     start = PORTS_FIRST + (2 * os.getpid() + block) % _BLOCKS * _BLOCK_LENGTH
     return {name: start + index for index, name in enumerate(USUAL_PORTS)}
+
+
+@cache
+def identity_of(service: str) -> Identity:
+    """The identity of a service in this test process, as its authority issued it."""
+    return Identity(identity_files(service))
+
+
+def identity_files(service: str) -> CredentialFiles:
+    """Where its files lie."""
+    folder = _identities()
+    identities.prepare(folder, [service])
+    return identities.files(folder, service)
+
+
+def identity_settings(service: str) -> dict[str, str]:
+    """The settings that name them."""
+    files = identity_files(service)
+    return {
+        "identity_certificate_file": str(files.certificate),
+        "identity_key_file": str(files.key),
+        "identity_ca_file": str(files.authorities),
+    }
+
+
+@cache
+def _identities() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="vesta-test-identities-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def scratch_folder() -> Path:
@@ -259,6 +293,7 @@ def service_settings(
             "kafka_bootstrap": kafka_broker.bootstrap,
             "kafka_topic_prefix": kafka_topic_prefix,
             "kafka_idempotence": kafka_broker.is_idempotent,
+            **identity_settings(service),
             **objects_settings,
         }
 

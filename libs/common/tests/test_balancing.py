@@ -14,9 +14,15 @@ from vesta_common.addresses import target_of
 from vesta_common.client import open_channel
 from vesta_common.server import Server
 from vesta_contracts.annotation.v1 import GetTaskRequest, Task, TaskServiceServicer, TaskServiceStub
+from vesta_local.testing import identity_of
 
 REQUEST = GetTaskRequest(name="projects/acme/campaigns/vans/tasks/t1")
 PATIENCE_SECONDS = 20.0
+
+
+def token() -> list[tuple[str, str]]:
+    """The metadata of a call by the gateway."""
+    return [identity_of("gateway").metadata("annotation")]
 
 
 class Tasks(TaskServiceServicer):
@@ -31,7 +37,7 @@ class Tasks(TaskServiceServicer):
 
 @contextmanager
 def a_replica(name: str, address: str = "127.0.0.1:0", **settings: timedelta) -> Iterator[Server]:
-    server = Server("annotation", address, [Tasks(name)], **settings)
+    server = Server(identity_of("annotation"), address, [Tasks(name)], **settings)
     server.start()
     try:
         yield server
@@ -78,7 +84,7 @@ def test_a_list_of_anything_but_addresses_of_one_kind_is_refused(address: str) -
 
 
 def test_each_of_two_replicas_gets_half_of_the_calls(replicas: list[Server]) -> None:
-    with open_channel(addresses(replicas), "tests") as channel:
+    with open_channel(addresses(replicas), identity_of("gateway")) as channel:
         tasks = TaskServiceStub(channel)
         until(lambda: tasks.GetTask(REQUEST).name != tasks.GetTask(REQUEST).name)
         found = Counter(tasks.GetTask(REQUEST).name for _ in range(40))
@@ -87,14 +93,14 @@ def test_each_of_two_replicas_gets_half_of_the_calls(replicas: list[Server]) -> 
 
 def test_a_replica_that_drains_answers_but_gets_no_more_calls(replicas: list[Server]) -> None:
     first, _ = replicas
-    with open_channel(addresses(replicas), "tests") as channel:
+    with open_channel(addresses(replicas), identity_of("gateway")) as channel:
         tasks = TaskServiceStub(channel)
         until(lambda: tasks.GetTask(REQUEST).name == "first")
         first.drain()
         until(lambda: {tasks.GetTask(REQUEST).name for _ in range(4)} == {"second"})
         assert {tasks.GetTask(REQUEST).name for _ in range(20)} == {"second"}
     with grpc.insecure_channel(first.address) as channel:  # who does not watch its health
-        assert TaskServiceStub(channel).GetTask(REQUEST).name == "first"
+        assert TaskServiceStub(channel).GetTask(REQUEST, metadata=token()).name == "first"
 
 
 def test_a_server_with_many_watchers_that_come_and_go_while_its_health_changes_still_answers() -> None:
@@ -107,11 +113,11 @@ def test_a_server_with_many_watchers_that_come_and_go_while_its_health_changes_s
             next(watch)
             server.set_healthy(healthy=bool(turn % 2))
             watch.cancel()
-        assert TaskServiceStub(channel).GetTask(REQUEST, timeout=PATIENCE_SECONDS).name == "only"
+        assert TaskServiceStub(channel).GetTask(REQUEST, metadata=token(), timeout=PATIENCE_SECONDS).name == "only"
 
 
 def test_a_replica_with_a_component_that_is_not_well_still_gets_calls(replicas: list[Server]) -> None:
-    with open_channel(addresses(replicas), "tests") as channel:
+    with open_channel(addresses(replicas), identity_of("gateway")) as channel:
         for server in replicas:
             server.set_healthy(healthy=False)
         assert TaskServiceStub(channel).GetTask(REQUEST).name in {"first", "second"}
@@ -123,7 +129,7 @@ def test_replicas_that_are_restarted_one_after_the_other_fail_no_call() -> None:
     stopping = threading.Event()
     with ExitStack() as others:
         servers = [others.enter_context(a_replica(name)) for name in ("first", "second")]
-        with open_channel(addresses(servers), "tests") as channel:
+        with open_channel(addresses(servers), identity_of("gateway")) as channel:
             tasks = TaskServiceStub(channel)
 
             def call() -> None:
@@ -157,7 +163,7 @@ def test_replicas_that_are_restarted_one_after_the_other_fail_no_call() -> None:
 
 def test_connections_are_made_anew_without_a_failed_call() -> None:
     with a_replica("only", connection_age_max=timedelta(milliseconds=50)) as server, ExitStack() as stack:
-        tasks = TaskServiceStub(stack.enter_context(open_channel(server.address, "tests")))
+        tasks = TaskServiceStub(stack.enter_context(open_channel(server.address, identity_of("gateway"))))
         peers: set[str] = set()
 
         def is_renewed() -> bool:

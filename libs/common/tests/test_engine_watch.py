@@ -13,6 +13,7 @@ from vesta_common.engine_watch import EngineWatch, describe_failure
 from vesta_common.health import problems_in
 from vesta_common.server import LIVE, Server
 from vesta_common.settings import ServiceSettings
+from vesta_local.testing import identity_of
 
 PATIENCE_SECONDS = 30.0
 TOPICS = ("vesta.datasets.item.v1",)
@@ -83,7 +84,7 @@ def test_other_failures_are_told_by_their_message(error: str, words: str) -> Non
 
 
 def test_a_problem_makes_a_service_unready_says_why_and_leaves_it_alive() -> None:
-    server = Server("sample", "127.0.0.1:0", [])
+    server = Server(identity_of("sample"), "127.0.0.1:0", [])
     server.start()
     server.set_healthy(healthy=True, problems=["Kafka does not answer; check that it runs"])
     with grpc.insecure_channel(server.address) as channel:

@@ -11,6 +11,7 @@ from vesta_common.client import open_channel
 from vesta_common.errors import Internal, InvalidArgument, NotFound, ResourceExhausted, Unavailable
 from vesta_common.server import Server
 from vesta_contracts.annotation.v1 import GetTaskRequest, ListTasksRequest, Task, TaskServiceServicer, TaskServiceStub
+from vesta_local.testing import identity_of
 
 NAME = "projects/acme/campaigns/vans/tasks/t1"
 
@@ -33,7 +34,7 @@ class Tasks(TaskServiceServicer):
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    found = Server("annotation", "127.0.0.1:0", [Tasks()])
+    found = Server(identity_of("annotation"), "127.0.0.1:0", [Tasks()])
     found.start()
     found.set_healthy(healthy=True)
     yield found
@@ -42,7 +43,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def tasks(server: Server) -> Iterator[TaskServiceStub]:
-    with open_channel(server.address, "tests") as channel:
+    with open_channel(server.address, identity_of("conductor")) as channel:
         yield TaskServiceStub(channel)
 
 
@@ -80,12 +81,15 @@ def test_caller_service_and_trace_go_along(tasks: TaskServiceStub) -> None:
     with trace.span("test", {}), trace.calling("projects/acme/members/ada"):
         expected = trace.trace_id()
         told = tasks.GetTask(GetTaskRequest(name=NAME)).selection_reason
-    assert told == f"projects/acme/members/ada tests {expected}"
+    assert told == f"projects/acme/members/ada conductor {expected}"
 
 
 def test_what_is_not_implemented_says_so(server: Server) -> None:
     with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError) as refused:
-        TaskServiceStub(channel).ListTasks(ListTasksRequest(parent="projects/acme/campaigns/vans"))
+        TaskServiceStub(channel).ListTasks(
+            ListTasksRequest(parent="projects/acme/campaigns/vans"),
+            metadata=[identity_of("gateway").metadata("annotation")],
+        )
     assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 

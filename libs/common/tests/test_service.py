@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from vesta_common.errors import ResourceExhausted, Unavailable
 from vesta_common.server import TAKES_CALLS, Server
 from vesta_common.service import STOP_TIMEOUT, App, Loop, stop_app
+from vesta_local.testing import identity_of, identity_settings
 
 PATIENCE_SECONDS = 20.0
 SAMPLE = """
@@ -47,6 +48,7 @@ def a_process(*arguments: str, waits: bool = False, drain_ms: int = 0) -> subpro
             **os.environ,
             "VESTA_SAMPLE_POSTGRES_URL": "postgresql://nobody@127.0.0.1:1/none",
             "VESTA_SAMPLE_DRAIN_MS": str(drain_ms),
+            **{f"VESTA_SAMPLE_{name.upper()}": value for name, value in identity_settings("sample").items()},
         },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -124,7 +126,7 @@ class Part:
 
 def test_parts_stop_in_reverse_even_where_one_cannot() -> None:
     done: list[str] = []
-    server = Server("sample", "127.0.0.1:0", [])
+    server = Server(identity_of("sample"), "127.0.0.1:0", [])
     server.start()
     app = App([], [Part("relay", done), Part("consumer", done, breaks=True)], closing=[lambda: done.append("close")])
     stop_app(app, server)

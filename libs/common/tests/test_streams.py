@@ -27,8 +27,16 @@ from vesta_contracts.datasets.v1 import (
     ItemServiceServicer,
     ItemServiceStub,
 )
+from vesta_local.testing import identity_of
 
 PATIENCE_SECONDS = 20.0
+
+
+def token() -> list[tuple[str, str]]:
+    """The metadata of a call by the gateway."""
+    return [identity_of("gateway").metadata("datasets")]
+
+
 ITEMS = "projects/acme/datasets/vans/items"
 DOWNLOAD = "/vesta.datasets.v1.ItemService/DownloadItem"
 
@@ -77,7 +85,7 @@ def items() -> Iterator[Items]:
 
 @pytest.fixture
 def server(items: Items, registry: CollectorRegistry) -> Iterator[Server]:
-    found = Server("sample", "127.0.0.1:0", [items, Sources()], registry, rpcs_max=2)
+    found = Server(identity_of("sample"), "127.0.0.1:0", [items, Sources()], registry, rpcs_max=2)
     found.start()
     found.set_healthy(healthy=True)
     yield found
@@ -87,7 +95,7 @@ def server(items: Items, registry: CollectorRegistry) -> Iterator[Server]:
 
 @pytest.fixture
 def channel(server: Server) -> Iterator[grpc.Channel]:
-    with open_channel(server.address, "tests") as found:
+    with open_channel(server.address, identity_of("gateway")) as found:
         yield found
 
 
@@ -131,15 +139,20 @@ def test_a_full_server_refuses_and_still_answers_health(
     server: Server, items: Items, registry: CollectorRegistry
 ) -> None:
     with grpc.insecure_channel(server.address) as channel:
-        held = [ItemServiceStub(channel).GetItem.future(GetItemRequest(name=f"{ITEMS}/a")) for _ in range(2)]
+        held = [
+            ItemServiceStub(channel).GetItem.future(GetItemRequest(name=f"{ITEMS}/a"), metadata=token())
+            for _ in range(2)
+        ]
         for _ in held:
             assert items.held.acquire(timeout=PATIENCE_SECONDS)
-        with open_channel(server.address, "tests") as ours, pytest.raises(ResourceExhausted) as refused:
+        with open_channel(server.address, identity_of("gateway")) as ours, pytest.raises(ResourceExhausted) as refused:
             ItemServiceStub(ours).GetItem(GetItemRequest(name=f"{ITEMS}/b"))
         health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE_SECONDS)
         items.release.set()
         assert [call.result(PATIENCE_SECONDS).name for call in held] == [f"{ITEMS}/a"] * 2
-        assert ItemServiceStub(channel).GetItem(GetItemRequest(name=f"{ITEMS}/c")).name == f"{ITEMS}/c"
+        assert (
+            ItemServiceStub(channel).GetItem(GetItemRequest(name=f"{ITEMS}/c"), metadata=token()).name == f"{ITEMS}/c"
+        )
     assert refused.value.reason == "OVERLOADED"
     assert refused.value.retry_after is not None
     assert health.status == health_pb2.HealthCheckResponse.SERVING
@@ -148,17 +161,19 @@ def test_a_full_server_refuses_and_still_answers_health(
 def test_a_call_whose_deadline_passes_while_it_waits_for_a_thread_is_not_begun(
     items: Items, registry: CollectorRegistry
 ) -> None:
-    server = Server("sample", "127.0.0.1:0", [items], registry, threads=1)
+    server = Server(identity_of("sample"), "127.0.0.1:0", [items], registry, threads=1)
     server.start()
     with grpc.insecure_channel(server.address) as channel:
-        first = ItemServiceStub(channel).GetItem.future(GetItemRequest(name=f"{ITEMS}/a"))
+        first = ItemServiceStub(channel).GetItem.future(GetItemRequest(name=f"{ITEMS}/a"), metadata=token())
         assert items.held.acquire(timeout=PATIENCE_SECONDS)
-        late = ItemServiceStub(channel).GetItem.future(GetItemRequest(name=f"{ITEMS}/late"), timeout=0.05)
+        late = ItemServiceStub(channel).GetItem.future(
+            GetItemRequest(name=f"{ITEMS}/late"), metadata=token(), timeout=0.05
+        )
         with pytest.raises(grpc.RpcError) as passed:
             late.result(PATIENCE_SECONDS)
         items.release.set()
         first.result(PATIENCE_SECONDS)
-        ItemServiceStub(channel).GetItem(GetItemRequest(name=f"{ITEMS}/b"))
+        ItemServiceStub(channel).GetItem(GetItemRequest(name=f"{ITEMS}/b"), metadata=token())
     server.stop()
     assert passed.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert items.asked == [f"{ITEMS}/a", f"{ITEMS}/b"]
@@ -168,14 +183,16 @@ def test_a_call_whose_deadline_passes_while_it_waits_for_a_thread_is_not_begun(
 def test_calls_that_would_wait_too_long_for_a_thread_are_refused_with_the_time_to_come_again(
     items: Items, registry: CollectorRegistry
 ) -> None:
-    server = Server("sample", "127.0.0.1:0", [items], registry, threads=1, queue_wait_max=timedelta(microseconds=1))
+    server = Server(
+        identity_of("sample"), "127.0.0.1:0", [items], registry, threads=1, queue_wait_max=timedelta(microseconds=1)
+    )
     server.start()
-    with grpc.insecure_channel(server.address) as channel, open_channel(server.address, "tests") as ours:
+    with grpc.insecure_channel(server.address) as channel, open_channel(server.address, identity_of("gateway")) as ours:
         items.release.set()
-        ItemServiceStub(channel).GetItem(GetItemRequest(name=f"{ITEMS}/measured"))
+        ItemServiceStub(channel).GetItem(GetItemRequest(name=f"{ITEMS}/measured"), metadata=token())
         items.release.clear()
         assert items.held.acquire(timeout=PATIENCE_SECONDS)
-        held = ItemServiceStub(channel).GetItem.future(GetItemRequest(name=f"{ITEMS}/a"))
+        held = ItemServiceStub(channel).GetItem.future(GetItemRequest(name=f"{ITEMS}/a"), metadata=token())
         assert items.held.acquire(timeout=PATIENCE_SECONDS)
         with pytest.raises(ResourceExhausted) as refused:
             ItemServiceStub(ours).GetItem(GetItemRequest(name=f"{ITEMS}/b"))

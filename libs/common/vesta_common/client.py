@@ -1,4 +1,4 @@
-"""Channels to peers: trace and caller go along, errors come back as our own, calls have a deadline, what was not done is retried.
+"""Channels to peers: the trace and a token go along, errors come back as our own, calls have a deadline, what was not done is retried.
 
 Calls are balanced over all replicas of a peer, in turn. One that is to stop says so by its health, which every channel watches, and
 gets no more of them.
@@ -13,6 +13,7 @@ import grpc
 from vesta_common import trace
 from vesta_common.addresses import target_of
 from vesta_common.errors import from_rpc_error
+from vesta_common.identity import Identity, audience_of
 from vesta_common.server import TAKES_CALLS
 
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
@@ -42,12 +43,12 @@ _SERVICE_CONFIGURATION = json.dumps(
 )
 
 
-def open_channel(address: str, service: str) -> grpc.Channel:
+def open_channel(address: str, identity: Identity) -> grpc.Channel:
     """A channel to a peer.
 
     Args:
         address: HOST:PORT, or one of several (see `vesta_common.addresses`).
-        service: our own word: who calls, where no member's request stands behind the call.
+        identity: ours; it signs each call, on behalf of the member whose request stands behind it, if one does.
     """
     options = [
         ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
@@ -59,7 +60,7 @@ def open_channel(address: str, service: str) -> grpc.Channel:
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.dns_min_time_between_resolutions_ms", RESOLVE_INTERVAL_MIN_MS),
     ]
-    return grpc.intercept_channel(grpc.insecure_channel(target_of(address), options), _PeerInterceptor(service))
+    return grpc.intercept_channel(grpc.insecure_channel(target_of(address), options), _PeerInterceptor(identity))
 
 
 class _Details(NamedTuple):
@@ -77,8 +78,8 @@ class _PeerInterceptor(
     grpc.StreamUnaryClientInterceptor,
     grpc.StreamStreamClientInterceptor,
 ):
-    def __init__(self, service: str) -> None:
-        self._service = service
+    def __init__(self, identity: Identity) -> None:
+        self._identity = identity
 
     def intercept_unary_unary(self, continuation: Callable[..., Any], details: Any, request: Any) -> Any:
         return _checked(continuation(self._prepared(details), request))
@@ -93,13 +94,10 @@ class _PeerInterceptor(
         return _checked_stream(continuation(self._prepared(details), requests))
 
     def _prepared(self, details: Any) -> _Details:
-        """The call with a deadline, the trace and the caller."""
+        """The call with a deadline, the trace and our token."""
         metadata = list(details.metadata or ())
         metadata += trace.carrier().items()
-        metadata.append((trace.SERVICE_KEY, self._service))
-        metadata.append((trace.CALLER_KEY, trace.caller() or f"services/{self._service}"))
-        if trace.role():
-            metadata.append((trace.ROLE_KEY, trace.role()))
+        metadata.append(self._identity.metadata(audience_of(details.method), trace.caller(), trace.role()))
         timeout = details.timeout if details.timeout is not None else CALL_TIMEOUT_SECONDS
         return _Details(
             details.method, timeout, metadata, details.credentials, details.wait_for_ready, details.compression

@@ -1,4 +1,4 @@
-"""What happens around every RPC of a server: trace, caller, validation, errors with details, one log line, one measurement.
+"""What happens around every RPC of a server: who calls, trace, validation, errors with details, one log line, one measurement.
 
 More than can begin in time are refused rather than queued, what nobody waits for any more is not begun, and health is answered
 whatever else is going on.
@@ -19,32 +19,38 @@ from opentelemetry.trace import SpanKind
 from vesta_common import trace
 from vesta_common.admission import Admission, AdmissionMetrics, deadline_passed
 from vesta_common.errors import DISK_FULL, Internal, Unavailable, VestaError, is_transient, to_status
+from vesta_common.identity import Claims, Identity, audience_of
+from vesta_common.identity.callers import check_call, check_project
 from vesta_common.metrics import RpcMetrics
 from vesta_common.storage_guard import storage_full
 from vesta_common.validation import validate
 
 log = structlog.get_logger()
 
-QUIET_PREFIXES = ("/grpc.health.", "/grpc.reflection.")
 HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 HEALTH_WATCH = "/grpc.health.v1.Health/Watch"
+OUTER_SERVICE = "gateway"
+NOBODY = Claims(service="", caller="", role="", project="")
 
 
 class RpcInterceptor(grpc.ServerInterceptor):
-    """Wraps every handler of our own services, unary and streaming; health and reflection pass unmeasured.
+    """Wraps every handler of our own services, unary and streaming; health passes unmeasured, and needs no token.
 
     Args:
+        identity: ours; it verifies the token of each call.
         admission: the queue for the server's threads.
         side_pool: runs what must be quick when it is: refusals and health checks.
     """
 
     def __init__(
         self,
+        identity: Identity,
         metrics: RpcMetrics,
         admission: Admission,
         admission_metrics: AdmissionMetrics,
         side_pool: ThreadPoolExecutor,
     ) -> None:
+        self._identity = identity
         self._metrics = metrics
         self._admission = admission
         self._admission_metrics = admission_metrics
@@ -64,9 +70,7 @@ class RpcInterceptor(grpc.ServerInterceptor):
             return grpc.unary_stream_rpc_method_handler(
                 watch, handler.request_deserializer, handler.response_serializer
             )
-        if method.startswith(QUIET_PREFIXES):
-            return handler
-        refused = self._refusal()
+        claims, refused = self._enter(details)
         if handler.response_streaming:
             kind = (
                 grpc.stream_stream_rpc_method_handler
@@ -74,7 +78,7 @@ class RpcInterceptor(grpc.ServerInterceptor):
                 else grpc.unary_stream_rpc_method_handler
             )
             behavior = handler.stream_stream if handler.request_streaming else handler.unary_stream
-            wrapped = self._streaming(method, _raising(refused) if refused else self._in_time(behavior))
+            wrapped = self._streaming(method, claims, _raising(refused) if refused else self._in_time(behavior))
         else:
             kind = (
                 grpc.stream_unary_rpc_method_handler
@@ -82,17 +86,26 @@ class RpcInterceptor(grpc.ServerInterceptor):
                 else grpc.unary_unary_rpc_method_handler
             )
             behavior = handler.stream_unary if handler.request_streaming else handler.unary_unary
-            wrapped = self._unary(method, _raising(refused) if refused else self._in_time(behavior))
+            wrapped = self._unary(method, claims, _raising(refused) if refused else self._in_time(behavior))
         if refused:
             wrapped = self._aside(wrapped)
         return kind(wrapped, handler.request_deserializer, handler.response_serializer)
 
-    def _refusal(self) -> VestaError | None:
+    def _enter(self, details: Any) -> tuple[Claims, VestaError | None]:
+        """Who calls, and why the call is refused, if it is: by its token, or because the server is busy."""
+        claims = NOBODY
         try:
+            claims = self._identify(details.method, trace.metadata_of(details.invocation_metadata))
             self._admission.check()
         except VestaError as error:
-            return error
-        return None
+            return claims, error
+        return claims, None
+
+    def _identify(self, method: str, metadata: Mapping[str, str]) -> Claims:
+        audience = audience_of(method)
+        claims = self._identity.verify(metadata, audience)
+        check_call(claims.service, audience, claims.role)
+        return claims
 
     def _in_time(self, behavior: Callable[..., Any]) -> Callable[..., Any]:
         """The same behavior, which measures how long it waited for a thread, and is not begun once its deadline has passed."""
@@ -127,16 +140,16 @@ class RpcInterceptor(grpc.ServerInterceptor):
         run.experimental_non_blocking = True  # type: ignore[attr-defined] # as above
         return run
 
-    def _unary(self, method: str, behavior: Callable[..., Any]) -> Callable[..., Any]:
+    def _unary(self, method: str, claims: Claims, behavior: Callable[..., Any]) -> Callable[..., Any]:
         def run(request: Any, context: grpc.ServicerContext) -> Any:
             call = _Call(method, context, self._metrics)
             metadata = trace.metadata_of(context.invocation_metadata())
             with (
                 trace.span(method, metadata, SpanKind.SERVER),
-                _calling(metadata),
+                _calling(claims),
             ):
                 try:
-                    answer = behavior(_checked(request), context)
+                    answer = behavior(_checked(request, claims), context)
                 except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a status
                     call.fail(error)
                     return None  # only where nobody waits any more
@@ -145,16 +158,16 @@ class RpcInterceptor(grpc.ServerInterceptor):
 
         return run
 
-    def _streaming(self, method: str, behavior: Callable[..., Any]) -> Callable[..., Any]:
+    def _streaming(self, method: str, claims: Claims, behavior: Callable[..., Any]) -> Callable[..., Any]:
         def run(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
             call = _Call(method, context, self._metrics)
             metadata = trace.metadata_of(context.invocation_metadata())
             with (
                 trace.span(method, metadata, SpanKind.SERVER),
-                _calling(metadata),
+                _calling(claims),
             ):
                 try:
-                    yield from behavior(_checked(request), context)
+                    yield from behavior(_checked(request, claims), context)
                 except GeneratorExit:  # nobody reads on
                     call.cancel()
                     raise
@@ -175,23 +188,24 @@ def _raising(error: VestaError) -> Callable[..., Any]:
     return refuse
 
 
-def _calling(metadata: Mapping[str, str]) -> AbstractContextManager[None]:
-    """On behalf of whom the metadata says."""
-    return trace.calling(*(metadata.get(key, "") for key in (trace.CALLER_KEY, trace.ROLE_KEY, trace.SERVICE_KEY)))
+def _calling(claims: Claims) -> AbstractContextManager[None]:
+    """On behalf of whom the token says. The gateway passes on what comes from outside, and so counts as no service of ours."""
+    return trace.calling(claims.caller, claims.role, "" if claims.service == OUTER_SERVICE else claims.service)
 
 
-def _checked(request: Any) -> Any:
+def _checked(request: Any, claims: Claims) -> Any:
     """A request that keeps its rules. Of a stream the first message must: it carries everything but the later bytes."""
     if isinstance(request, Message):
         validate(request)
+        check_project(claims.project, request)
         return request
-    return _first_checked(request)
+    return _first_checked(request, claims)
 
 
-def _first_checked(messages: Iterator[Message]) -> Iterator[Message]:
+def _first_checked(messages: Iterator[Message], claims: Claims) -> Iterator[Message]:
     for index, message in enumerate(messages):
         if index == 0:
-            validate(message)
+            _checked(message, claims)
         yield message
 
 

@@ -1,4 +1,4 @@
-"""A gRPC server with health, reflection, metrics, a limit on what it takes in hand, and a graceful stop."""
+"""A gRPC server with health, verified callers, metrics, a limit on what it takes in hand, and a graceful stop."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -8,12 +8,12 @@ from datetime import timedelta
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_health.v1 import health_pb2_grpc
 from prometheus_client import CollectorRegistry
 
 from vesta_common.admission import Admission, AdmissionMetrics
 from vesta_common.health import Health
+from vesta_common.identity import Identity
 from vesta_common.interceptors import RpcInterceptor
 from vesta_common.metrics import RpcMetrics
 
@@ -76,7 +76,7 @@ class Server:
     """Serves servicers on one address.
 
     Args:
-        service: the service's word, for metrics.
+        identity: the service's; it verifies who calls.
         address: HOST:PORT; port 0 picks a free one, see `address` after construction.
         rpcs_max: how many RPCs may run or wait for a thread at once; further ones are refused with OVERLOADED.
         queue_wait_max: how long an RPC may wait for a thread, by the estimate; those that would wait longer are refused likewise.
@@ -87,7 +87,7 @@ class Server:
 
     def __init__(
         self,
-        service: str,
+        identity: Identity,
         address: str,
         servicers: Sequence[Any],
         registry: CollectorRegistry | None = None,
@@ -111,15 +111,15 @@ class Server:
         ]
         registry = registry or CollectorRegistry()
         metrics, admission_metrics = (
-            RpcMetrics(service, registry),
-            admission_metrics or AdmissionMetrics(service, registry),
+            RpcMetrics(identity.service, registry),
+            admission_metrics or AdmissionMetrics(identity.service, registry),
         )
         admission = Admission("rpc", queue_wait_max, threads, rpcs_max, time.monotonic, admission_metrics)
         pool = _CountingPool(threads, "rpc", admission)
         self._side_pool = ThreadPoolExecutor(SIDE_THREADS, thread_name_prefix="rpc-side")
         self._server = grpc.server(
             pool,
-            interceptors=[RpcInterceptor(metrics, admission, admission_metrics, self._side_pool)],
+            interceptors=[RpcInterceptor(identity, metrics, admission, admission_metrics, self._side_pool)],
             options=options,
         )
         self._health = Health()
@@ -128,9 +128,6 @@ class Server:
         for entry in registrations:
             entry.add_to_server(entry.servicer, self._server)
         self._names = ["", *(entry.full_name for entry in registrations)]
-        reflection.enable_server_reflection(
-            [*self._names[1:], health.SERVICE_NAME, reflection.SERVICE_NAME], self._server
-        )
         host = address.rpartition(":")[0]
         self.address = f"{host}:{self._server.add_insecure_port(address)}"
         self.set_healthy(healthy=False)

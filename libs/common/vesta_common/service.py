@@ -23,9 +23,10 @@ from vesta_common import log as logs
 from vesta_common.admission import AdmissionMetrics
 from vesta_common.engine_watch import EngineWatch
 from vesta_common.errors import is_transient
+from vesta_common.identity import CredentialsError, Identity
 from vesta_common.metrics import serve_metrics
 from vesta_common.server import THREADS, Server
-from vesta_common.settings import EngineSettings, ServiceSettings, load_settings
+from vesta_common.settings import EXIT_WRONG_SETTINGS, EngineSettings, ServiceSettings, load_settings
 from vesta_common.trace_export import start_tracing_of
 
 S = TypeVar("S", bound=ServiceSettings)
@@ -184,11 +185,16 @@ def run(
 
 def _serve(service: str, settings: S, build: Callable[[S], App]) -> None:
     _on_signals(lambda: sys.exit(0))
+    try:
+        identity = Identity.of(settings, service)
+    except CredentialsError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(EXIT_WRONG_SETTINGS)
     app = build(settings)
     stopping = threading.Event()
     _on_signals(stopping.set)
     server = Server(
-        service,
+        identity,
         settings.listen_address,
         app.servicers,
         app.registry,

@@ -118,6 +118,17 @@ class ServiceSettings(EngineSettings):
     otlp_sample_ratio: float = Field(
         1.0, ge=0, le=1, description="the share of traces that is exported, from 0 to 1; the gateway's decides"
     )
+    identity_certificate_file: str = Field(
+        "",
+        description="PEM file of the certificate that names this service; it is read again when it changes, as are the next two",
+    )
+    identity_key_file: str = Field(
+        "", description="PEM file of the certificate's key, which signs the tokens of calls to other services"
+    )
+    identity_ca_file: str = Field(
+        "",
+        description="PEM file of the platform's own authorities; calls are taken from services whose certificate one of them issued",
+    )
     queue_wait_max_ms: int = Field(
         1000,
         ge=10,

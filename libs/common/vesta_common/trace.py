@@ -16,10 +16,6 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 T = TypeVar("T")
 
-CALLER_KEY = "x-vesta-caller"
-ROLE_KEY = "x-vesta-role"
-SERVICE_KEY = "x-vesta-service"
-
 _caller: ContextVar[str] = ContextVar("caller", default="")
 _role: ContextVar[str] = ContextVar("role", default="")
 _service: ContextVar[str] = ContextVar("service", default="")

@@ -19,6 +19,7 @@ from vesta_common.clock import ManualClock
 from vesta_common.postgres import Postgres
 from vesta_common.server import Server
 from vesta_contracts.datasets.v1 import DatasetServiceStub, ItemServiceStub, TaxonomyServiceStub
+from vesta_local.testing import identity_of
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def items() -> FakeItems:
 
 @pytest.fixture
 def datasets_address(datasets: FakeDatasets, taxonomies: FakeTaxonomies, items: FakeItems) -> Iterator[str]:
-    server = Server("datasets", "127.0.0.1:0", [datasets, taxonomies, items])
+    server = Server(identity_of("datasets"), "127.0.0.1:0", [datasets, taxonomies, items])
     server.start()
     yield server.address
     server.stop()
@@ -61,7 +62,7 @@ def postgres(settings: Settings) -> Iterator[Postgres]:
 def annotation(settings: Settings, postgres: Postgres) -> Iterator[Service]:
     clock = ManualClock()
     store = Store(postgres, clock)
-    peers = open_channel(settings.datasets_address, "annotation")
+    peers = open_channel(settings.datasets_address, identity_of("annotation"))
     stub = ItemServiceStub(peers)
     terms = TermsSource(DatasetServiceStub(peers), TaxonomyServiceStub(peers), stub)
     servicers = [
@@ -70,9 +71,9 @@ def annotation(settings: Settings, postgres: Postgres) -> Iterator[Service]:
         SubmissionService(store, terms),
         ReviewService(store, terms),
     ]
-    server = Server("annotation", "127.0.0.1:0", servicers)
+    server = Server(identity_of("annotation"), "127.0.0.1:0", servicers)
     server.start()
-    door = open_channel(server.address, "tests")
+    door = open_channel(server.address, identity_of("gateway"))
     yield Service(server.address, door, clock, postgres)
     door.close()
     server.stop()

@@ -4,12 +4,11 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, timedelta
 
-import grpc
 import pytest
 from annotation_builders import CAMPAIGN, LEASE, Service, label, member, names
 from google.protobuf.duration_pb2 import Duration
 from vesta_common import trace
-from vesta_common.errors import FailedPrecondition, InvalidArgument, PermissionDenied, from_rpc_error
+from vesta_common.errors import FailedPrecondition, InvalidArgument, PermissionDenied, Unauthenticated
 from vesta_contracts.annotation.v1 import (
     LeasePurpose,
     LeaseTasksRequest,
@@ -17,7 +16,6 @@ from vesta_contracts.annotation.v1 import (
     RenewLeaseRequest,
     Review,
     Task,
-    TaskServiceStub,
 )
 
 EXPERTS = [f"m{number}" for number in range(12)]
@@ -161,12 +159,12 @@ def test_a_purpose_is_needed(annotation: Service) -> None:
         annotation.tasks.LeaseTasks(LeaseTasksRequest(parent=CAMPAIGN))
 
 
-def test_nobody_in_particular_gets_no_task(annotation: Service) -> None:
+def test_a_service_on_nobodys_behalf_gets_no_task(annotation: Service) -> None:
     annotation.has_task()
     request = LeaseTasksRequest(parent=CAMPAIGN, purpose=LeasePurpose.LEASE_PURPOSE_ANNOTATE)
-    with grpc.insecure_channel(annotation.address) as channel, pytest.raises(grpc.RpcError) as raised:
-        TaskServiceStub(channel).LeaseTasks(request)
-    assert from_rpc_error(raised.value).reason == "CALLER_UNKNOWN"
+    with pytest.raises(Unauthenticated) as raised:
+        annotation.tasks.LeaseTasks(request)
+    assert raised.value.reason == "CALLER_UNKNOWN"
 
 
 @pytest.mark.parametrize("replicas", [1, 2])

@@ -19,6 +19,7 @@ from vesta_common.client import open_channel
 from vesta_common.clock import SystemClock
 from vesta_common.events import decode
 from vesta_common.postgres import Postgres
+from vesta_local.testing import identity_of
 
 TOPIC = "vesta.annotation.task.v1"
 ARRIVES_WITHIN_MS = 20_000
@@ -50,7 +51,7 @@ def start(settings: Settings, postgres: Postgres) -> Iterator[Callable[[], Repli
         )
         assert process.stderr
         started = next(json.loads(line) for line in process.stderr if "service_started" in line)
-        door = open_channel(started["address"], "tests")
+        door = open_channel(started["address"], identity_of("gateway"))
         running.append((process, door))
         return Replica(process, Service(started["address"], door, SystemClock(), postgres), started["metrics"])
 

@@ -3,6 +3,7 @@
 from vesta_common.broker import Broker
 from vesta_common.client import open_channel
 from vesta_common.clock import SystemClock
+from vesta_common.identity import Identity
 from vesta_common.outbox import Relay
 from vesta_common.postgres import Postgres
 from vesta_common.service import App
@@ -19,7 +20,8 @@ def build(settings: Settings) -> App:
     postgres = Postgres.of(settings, SERVICE).open()
     postgres.migrate_or_check("vesta_annotation", settings)
     store = Store(postgres, SystemClock())
-    channel = open_channel(settings.datasets_address, SERVICE)
+    identity = Identity.of(settings, SERVICE)
+    channel = open_channel(settings.datasets_address, identity)
     items = ItemServiceStub(channel)
     terms = TermsSource(DatasetServiceStub(channel), TaxonomyServiceStub(channel), items)
     return App(

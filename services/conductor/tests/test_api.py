@@ -42,6 +42,7 @@ from vesta_contracts.conductor.v1 import (
     UpdateLoopRequest,
     UpdateProjectRequest,
 )
+from vesta_local.testing import identity_of
 
 
 @dataclass
@@ -71,9 +72,9 @@ def conductor(postgres_url: str, postgres_schema: str) -> Iterator[Conductor]:
     asked: list[str] = []
     peers = SimulatedPlatform(clock, random.Random(0)).peers(before=asked.append)
     projects = ProjectService(postgres, Deletions(postgres, (), clock), clock)
-    server = Server("conductor", "127.0.0.1:0", [projects, LoopService(postgres, peers, clock)])
+    server = Server(identity_of("conductor"), "127.0.0.1:0", [projects, LoopService(postgres, peers, clock)])
     server.start()
-    channel: grpc.Channel = open_channel(server.address, "tests")
+    channel: grpc.Channel = open_channel(server.address, identity_of("gateway"))
     yield Conductor(ProjectServiceStub(channel), LoopServiceStub(channel), postgres, clock, asked)
     channel.close()
     server.stop()

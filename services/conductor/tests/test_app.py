@@ -32,6 +32,7 @@ from vesta_contracts.conductor.v1 import (
     ProjectServiceStub,
 )
 from vesta_contracts.serving.v1 import DeploymentScored
+from vesta_local.testing import identity_of
 
 DEADLINE = timedelta(seconds=90)
 TOPICS = (
@@ -89,7 +90,7 @@ def platform() -> SimulatedPlatform:
 
 @pytest.fixture
 def peers_address(platform: SimulatedPlatform, lock: threading.Lock) -> Iterator[str]:
-    server = Server("peers", "127.0.0.1:0", locked(platform, lock))
+    server = Server(identity_of("peers"), "127.0.0.1:0", locked(platform, lock))
     server.start()
     yield server.address
     server.stop()
@@ -106,7 +107,7 @@ def start(
     def start() -> tuple[App, Server]:
         peers = {f"{peer}_address": peers_address for peer in PEERS}
         app = build(Settings(**service_settings("conductor"), **peers))
-        server = Server("conductor", "127.0.0.1:0", app.servicers, app.registry)
+        server = Server(identity_of("conductor"), "127.0.0.1:0", app.servicers, app.registry)
         for component in app.components:
             component.start()
         server.start()
@@ -126,7 +127,7 @@ def test_two_replicas_turn_a_loop_by_events_and_tell_each_round_once(
     kafka_topic_prefix: str,
 ) -> None:
     replicas = [start(), start()]
-    channel = open_channel(replicas[0][1].address, "tests")
+    channel = open_channel(replicas[0][1].address, identity_of("gateway"))
     projects, loops = ProjectServiceStub(channel), LoopServiceStub(channel)
     projects.CreateProject(CreateProjectRequest(project_id="acme", project=Project()))
     policy = LoopPolicy(dataset=DATASET, label_budget=60, batch_size=20, test_labels=10, control_share=0.2)

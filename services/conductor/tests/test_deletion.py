@@ -33,6 +33,7 @@ from vesta_contracts.conductor.v1 import (
     ProjectServiceStub,
     UpdateProjectRequest,
 )
+from vesta_local.testing import identity_of
 
 OTHER = "projects/other"
 
@@ -123,9 +124,9 @@ def conductor(postgres_url: str, postgres_schema: str) -> Iterator[Conductor]:
     peers = SimulatedPlatform(clock, random.Random(0)).peers()
     deletions = Deletions(postgres, services.kinds(), clock)
     servicers = [ProjectService(postgres, deletions, clock), LoopService(postgres, peers, clock)]
-    server = Server("conductor", "127.0.0.1:0", servicers)
+    server = Server(identity_of("conductor"), "127.0.0.1:0", servicers)
     server.start()
-    channel: grpc.Channel = open_channel(server.address, "tests")
+    channel: grpc.Channel = open_channel(server.address, identity_of("gateway"))
     found = Conductor(ProjectServiceStub(channel), LoopServiceStub(channel), services, postgres, clock)
     for project_id in ("acme", "other"):
         found.projects.CreateProject(CreateProjectRequest(project_id=project_id, project=Project(display_name="A")))

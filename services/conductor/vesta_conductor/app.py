@@ -4,6 +4,7 @@ from vesta_common.broker import Broker
 from vesta_common.client import open_channel
 from vesta_common.clock import SystemClock
 from vesta_common.consumer import Consumer, ConsumerMetrics, KafkaOptions
+from vesta_common.identity import Identity
 from vesta_common.outbox import Relay
 from vesta_common.postgres import Postgres
 from vesta_common.service import App, Loop, new_registry
@@ -28,7 +29,8 @@ def build(settings: Settings) -> App:
     postgres = Postgres.of(settings, SERVICE).open()
     postgres.migrate_or_check("vesta_conductor", settings)
     clock, registry = SystemClock(), new_registry()
-    channels = {peer: open_channel(getattr(settings, f"{peer}_address"), SERVICE) for peer in PEERS}
+    identity = Identity.of(settings, SERVICE)
+    channels = {peer: open_channel(getattr(settings, f"{peer}_address"), identity) for peer in PEERS}
     peers = Peers.over(**{peer: channels[peer] for peer in ("datasets", "annotation", "training", "serving")})
     deletions = Deletions(postgres, contents(channels), clock)
     metrics = ConductorMetrics(registry)

@@ -24,6 +24,7 @@ from vesta_connection.settings import Settings
 from vesta_connection.store import Store
 from vesta_contracts.connection.v1 import MediaServiceStub, SourceServiceStub, SyncServiceStub
 from vesta_contracts.datasets.v1 import DatasetServiceStub, ItemServiceStub
+from vesta_local.testing import identity_of
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +41,7 @@ def datasets() -> FakeDatasets:
 
 @pytest.fixture
 def datasets_address(datasets: FakeDatasets) -> Iterator[str]:
-    server = Server("datasets", "127.0.0.1:0", [datasets, OneDataset(datasets)])
+    server = Server(identity_of("datasets"), "127.0.0.1:0", [datasets, OneDataset(datasets)])
     server.start()
     yield server.address
     server.stop()
@@ -64,12 +65,12 @@ def connection(settings: Settings, datasets: FakeDatasets, sandbox: Sandbox) -> 
     postgres.migrate("vesta_connection")
     clock = ManualClock()
     store = Store(postgres, clock, VAULT)
-    peers = open_channel(settings.datasets_address, "connection")
+    peers = open_channel(settings.datasets_address, identity_of("connection"))
     ingest = Ingest(sandbox, ObjectStore.of(settings), clock)
     items = Items(ItemServiceStub(peers))
     places = Places(settings.folder_root_paths, ("s3",), (settings.inner_hosts,))
     server = Server(
-        "connection",
+        identity_of("connection"),
         "127.0.0.1:0",
         [
             SourceService(store, ingest, items, DatasetServiceStub(peers), places),
@@ -78,7 +79,7 @@ def connection(settings: Settings, datasets: FakeDatasets, sandbox: Sandbox) -> 
         ],
     )
     server.start()
-    door = open_channel(server.address, "tests")
+    door = open_channel(server.address, identity_of("gateway"))
     yield Connection(
         sources=SourceServiceStub(door),
         syncs=SyncServiceStub(door),

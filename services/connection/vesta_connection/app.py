@@ -7,6 +7,7 @@ from datetime import timedelta
 from vesta_common.broker import Broker
 from vesta_common.client import open_channel
 from vesta_common.clock import SystemClock
+from vesta_common.identity import Identity
 from vesta_common.objects import ObjectStore
 from vesta_common.outbox import Relay
 from vesta_common.postgres import Postgres
@@ -38,7 +39,8 @@ def build(settings: Settings) -> App:
     store = Store(postgres, clock, Vault(settings.secret_key_list))
     if settings.post_migrations:  # replicas of the version before read secrets as they are
         reseal(store)
-    datasets = open_channel(settings.datasets_address, SERVICE)
+    identity = Identity.of(settings, SERVICE)
+    datasets = open_channel(settings.datasets_address, identity)
     sandbox = Sandbox(settings.sandbox_processes)
     ingest = Ingest(sandbox, ObjectStore.of(settings), clock)
     items = Items(ItemServiceStub(datasets))

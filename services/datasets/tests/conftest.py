@@ -23,6 +23,7 @@ from vesta_datasets.api.taxonomy_service import TaxonomyService
 from vesta_datasets.operations import Operations
 from vesta_datasets.settings import Settings
 from vesta_datasets.store import Store
+from vesta_local.testing import identity_of
 
 
 @pytest.fixture
@@ -40,9 +41,12 @@ def datasets(service_settings: Callable[[str], dict[str, Any]]) -> Iterator[Data
         SnapshotService(store, objects),
         ArchiveService(store, operations, objects),
     ]
-    server = Server("datasets", "127.0.0.1:0", servicers)
+    server = Server(identity_of("datasets"), "127.0.0.1:0", servicers)
     server.start()
-    with open_channel(server.address, "connection") as channel, open_channel(server.address, "") as outside:
+    with (
+        open_channel(server.address, identity_of("connection")) as channel,
+        open_channel(server.address, identity_of("gateway")) as outside,
+    ):
         yield Datasets(store, objects, channel, outside)
     server.stop()
     objects.close()

@@ -8,6 +8,7 @@ from vesta_common.broker import Broker
 from vesta_common.client import open_channel
 from vesta_common.clock import SystemClock
 from vesta_common.consumer import Consumer, ConsumerMetrics, KafkaOptions
+from vesta_common.identity import Identity
 from vesta_common.objects import ObjectStore
 from vesta_common.outbox import Relay
 from vesta_common.postgres import Postgres
@@ -41,7 +42,8 @@ def build(settings: Settings) -> App:
     registry = new_registry()
     store = Store(postgres, SystemClock())
     objects = ObjectStore.of(settings)
-    connection = open_channel(settings.connection_address, SERVICE)
+    identity = Identity.of(settings, SERVICE)
+    connection = open_channel(settings.connection_address, identity)
     work_folder = Path(settings.work_folder) if settings.work_folder else None
     importing = Import(store, objects, MediaServiceStub(connection), work_folder)
     exporting = Export(store, objects, work_folder)

@@ -31,6 +31,7 @@ from vesta_contracts.gateway.v1 import ProjectEvent
 from vesta_contracts.serving.v1 import DeploymentServiceServicer, ImagePrediction, PredictResponse
 from vesta_gateway import app
 from vesta_gateway.settings import Settings
+from vesta_local.testing import identity_of
 
 OWNER_KEY = "vesta_owner-of-the-platform"
 
@@ -226,7 +227,7 @@ def start_gateway(service_settings: Callable[[str], dict[str, Any]]) -> Iterator
 
     def start(**overrides: Any) -> Running:
         services = Services()
-        server = Server("test", "127.0.0.1:0", [_only(services, base) for base in Services.__mro__[1:6]])
+        server = Server(identity_of("test"), "127.0.0.1:0", [_only(services, base) for base in Services.__mro__[1:6]])
         server.start()
         addresses = {
             f"{word}_address": server.address

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import signal
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +16,10 @@ from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTO
 from starlette.middleware.cors import CORSMiddleware
 from vesta_common.clock import Clock, SystemClock
 from vesta_common.consumer import KafkaOptions
+from vesta_common.identity import CredentialsError, Identity
 from vesta_common.metrics import RpcMetrics, serve_metrics
 from vesta_common.postgres import Postgres
+from vesta_common.settings import EXIT_WRONG_SETTINGS
 from vesta_contracts.gateway.v1 import ProjectEvent
 
 from vesta_gateway import store
@@ -71,7 +74,10 @@ class Gateway:
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._postgres = Postgres.of(settings, "gateway")
-        self._remotes = {word: RemoteBackend(word, address) for word, address in settings.backend_addresses().items()}
+        identity = Identity.of(settings, "gateway")
+        self._remotes = {
+            word: RemoteBackend(word, address, identity) for word, address in settings.backend_addresses().items()
+        }
         self.watchers = Watchers()
         self._tail = self._new_tail() if settings.kafka_bootstrap else None
         self._parts = Parts(self._postgres, self._tail, self._remotes)
@@ -242,7 +248,11 @@ async def serve(settings: Settings) -> None:
     """The whole life of the process: until SIGTERM or SIGINT, and for the draining, which a second signal ends."""
     stopping, hurrying = asyncio.Event(), asyncio.Event()
     _on_signals(stopping.set)
-    gateway = Gateway(settings, SystemClock())
+    try:
+        gateway = Gateway(settings, SystemClock())
+    except CredentialsError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(EXIT_WRONG_SETTINGS)
     await gateway.start()
     metrics = serve_metrics(settings.metrics_address, gateway.registry)
     log.info("service_started", rest=gateway.rest_address, grpc=gateway.grpc_address, metrics=metrics)

@@ -14,11 +14,15 @@ from vesta_common.addresses import target_of
 from vesta_common.client import BALANCED, RECONNECT_BACKOFF_MAX_MS, RESOLVE_INTERVAL_MIN_MS
 from vesta_common.errors import Unavailable
 from vesta_common.health import problems_in
+from vesta_common.identity import Identity, audience_of
 
 from vesta_gateway.contracts import Rpc, all_rpcs
 
 MESSAGE_BYTES_MAX = 80 * 1024 * 1024
 Metadata = Sequence[tuple[str, str]]
+CALLER_KEY = "x-vesta-caller"
+ROLE_KEY = "x-vesta-role"
+"""On whose behalf a backend is called. They stay inside this process: services are told by the token."""
 _RETRIES = {
     "maxAttempts": 3,
     "initialBackoff": "0.05s",
@@ -89,10 +93,12 @@ class RemoteBackend:
         word: names it.
         address: HOST:PORT, or one of several (see `vesta_common.addresses`); empty where the operator gave none, and then every call
             is UNAVAILABLE.
+        identity: the gateway's, which signs each call.
     """
 
-    def __init__(self, word: str, address: str) -> None:
+    def __init__(self, word: str, address: str, identity: Identity) -> None:
         self._word = word
+        self._identity = identity
         self._channel = grpc.aio.insecure_channel(target_of(address), _OPTIONS) if address else None
         self._unary: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
 
@@ -101,14 +107,14 @@ class RemoteBackend:
         method = self._unary.get(rpc.path)
         if method is None:
             method = self._unary[rpc.path] = self._open().unary_unary(rpc.path)
-        return await method(request, metadata=metadata, timeout=timeout_seconds)
+        return await method(request, metadata=self._signed(rpc, metadata), timeout=timeout_seconds)
 
     def stream(
         self, rpc: Rpc, requests: AsyncIterator[bytes], metadata: Metadata, timeout_seconds: float | None
     ) -> Answers:
         """Begins a call with a stream on either side. On the wire a single message is a stream of one."""
         method: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = self._open().stream_stream(rpc.path)
-        call = method(requests, metadata=metadata, timeout=timeout_seconds)
+        call = method(requests, metadata=self._signed(rpc, metadata), timeout=timeout_seconds)
         return _RemoteAnswers(call)
 
     def is_connected(self) -> bool:
@@ -137,6 +143,12 @@ class RemoteBackend:
         """Ends what is under way, and the connection."""
         if self._channel is not None:
             await self._channel.close()
+
+    def _signed(self, rpc: Rpc, metadata: Metadata) -> Metadata:
+        """The metadata with a token instead of the plain names of who calls."""
+        told = dict(metadata)
+        caller, role = told.pop(CALLER_KEY, ""), told.pop(ROLE_KEY, "")
+        return [*told.items(), self._identity.metadata(audience_of(rpc.path), caller, role)]
 
     def _open(self) -> grpc.aio.Channel:
         if self._channel is None:

@@ -12,7 +12,7 @@ from vesta_common.errors import InvalidArgument, Unauthenticated
 
 from vesta_gateway.authentication import Authenticator
 from vesta_gateway.authorization import authorize, authorize_more, project_of_request
-from vesta_gateway.backends import Answers, Backend, Metadata
+from vesta_gateway.backends import CALLER_KEY, ROLE_KEY, Answers, Backend, Metadata
 from vesta_gateway.caller import Caller, role_word
 from vesta_gateway.contracts import Rpc
 from vesta_gateway.key_secrets import presented
@@ -252,4 +252,4 @@ def read_message(rpc: Rpc, raw: bytes) -> Message:
 
 def _metadata() -> Metadata:
     """Who calls and within which trace, for the service. Nothing that the caller sent as metadata goes on."""
-    return [(trace.CALLER_KEY, trace.caller()), (trace.ROLE_KEY, trace.role()), *trace.carrier().items()]
+    return [(CALLER_KEY, trace.caller()), (ROLE_KEY, trace.role()), *trace.carrier().items()]

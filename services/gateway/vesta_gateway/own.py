@@ -10,7 +10,7 @@ from vesta_common import trace
 from vesta_common.errors import InvalidArgument, Unavailable
 from vesta_common.validation import validate
 
-from vesta_gateway.backends import Answers, Metadata
+from vesta_gateway.backends import CALLER_KEY, ROLE_KEY, Answers, Metadata
 from vesta_gateway.contracts import Rpc
 
 
@@ -56,7 +56,7 @@ class _OwnAnswers:
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         request = _read(self._rpc, await anext(self._requests))
-        with trace.calling(self._metadata.get(trace.CALLER_KEY, ""), self._metadata.get(trace.ROLE_KEY, "")):
+        with trace.calling(self._metadata.get(CALLER_KEY, ""), self._metadata.get(ROLE_KEY, "")):
             begun = self._method(request, None)
         async with aclosing(begun) as answers:
             async for answer in answers:

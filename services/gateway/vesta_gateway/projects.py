@@ -12,11 +12,10 @@ import grpc
 import structlog
 from google.protobuf.message import Message
 from vesta_common.errors import FailedPrecondition, from_status
-from vesta_common.trace import CALLER_KEY
 from vesta_contracts.conductor.v1 import GetProjectRequest, ListProjectsRequest, ListProjectsResponse, Project
 
 from vesta_gateway.authorization import project_of_request
-from vesta_gateway.backends import Backend
+from vesta_gateway.backends import CALLER_KEY, Backend
 from vesta_gateway.caller import Caller
 from vesta_gateway.contracts import Rpc, get_rpc
 from vesta_gateway.problems import status_of

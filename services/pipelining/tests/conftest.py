@@ -15,6 +15,7 @@ from pipelining_service import DEAD, FRAMES, OBSERVATIONS, Pipelining
 from vesta_common.broker import Broker, open_producer
 from vesta_common.errors import VestaError
 from vesta_common.server import Server
+from vesta_local.testing import identity_of
 from vesta_pipelining.settings import Settings
 
 
@@ -25,7 +26,7 @@ def pipelining(
     create_topics(FRAMES, OBSERVATIONS, partitions=3)
     create_topics(DEAD)
     serving, connection = FakeServing(), FakeConnection()
-    peers = Server("peers", "127.0.0.1:0", [serving, connection])
+    peers = Server(identity_of("peers"), "127.0.0.1:0", [serving, connection])
     peers.start()
     settings = Settings(
         **service_settings("pipelining"), serving_address=peers.address, connection_address=peers.address

@@ -27,6 +27,7 @@ from vesta_contracts.pipelining.v1 import (
     Stream,
     StreamServiceStub,
 )
+from vesta_local.testing import identity_of
 from vesta_pipelining.app import build
 from vesta_pipelining.settings import Settings
 
@@ -50,9 +51,9 @@ class Pipelining:
         self.app = build(self.settings)
         for component in self.app.components:
             component.start()
-        self.server = Server("pipelining", "127.0.0.1:0", self.app.servicers, self.app.registry)
+        self.server = Server(identity_of("pipelining"), "127.0.0.1:0", self.app.servicers, self.app.registry)
         self.server.start()
-        self.channel = open_channel(self.server.address, "tests")
+        self.channel = open_channel(self.server.address, identity_of("gateway"))
         self.pipelines = PipelineServiceStub(self.channel)
         self.streams = StreamServiceStub(self.channel)
         self.observations = ObservationServiceStub(self.channel)

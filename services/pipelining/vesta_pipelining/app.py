@@ -6,6 +6,7 @@ from vesta_common.broker import Broker
 from vesta_common.client import open_channel
 from vesta_common.clock import SystemClock
 from vesta_common.consumer import Consumer, ConsumerMetrics, KafkaOptions
+from vesta_common.identity import Identity
 from vesta_common.outbox import Relay
 from vesta_common.postgres import Postgres
 from vesta_common.service import App, Loop, new_registry
@@ -32,8 +33,9 @@ def build(settings: Settings) -> App:
     postgres.migrate_or_check("vesta_pipelining", settings)
     clock, metrics = SystemClock(), new_registry()
     store = Store(postgres, clock)
-    serving = open_channel(settings.serving_address, SERVICE)
-    connection = open_channel(settings.connection_address, SERVICE)
+    identity = Identity.of(settings, SERVICE)
+    serving = open_channel(settings.serving_address, identity)
+    connection = open_channel(settings.connection_address, identity)
     deployments, sources = DeploymentServiceStub(serving), SourceServiceStub(connection)
     frames = Frames(store, Watches(store, clock), deployments, clock, metrics, settings.frames_together_max)
     sender = Sender(store, sources, clock, metrics)

@@ -24,6 +24,7 @@ from vesta_common.server import Server
 from vesta_contracts.datasets.v1 import DatasetServiceStub, ItemServiceStub
 from vesta_contracts.serving.v1 import DeploymentServiceStub, PredictionServiceStub
 from vesta_contracts.training.v1 import ModelServiceStub
+from vesta_local.testing import identity_of
 from vesta_serving.api import DeploymentService, PredictionService
 from vesta_serving.deployer import Deployer
 from vesta_serving.prediction_log import PredictionLog
@@ -52,9 +53,9 @@ def serving(service_settings: Callable[[str], dict[str, Any]], triton: str, sand
     clock, media = ManualClock(), ObjectStore.of(settings)
     registry, items = FakeRegistry(media), FakeItems(media)
     datasets = FakeDatasets(items)
-    peers = Server("peers", "127.0.0.1:0", [registry, items, datasets])
+    peers = Server(identity_of("peers"), "127.0.0.1:0", [registry, items, datasets])
     peers.start()
-    channel = open_channel(peers.address, "serving")
+    channel = open_channel(peers.address, identity_of("serving"))
     store, asked, item_stub = Store(postgres, clock), Tritons(settings.triton_address), ItemServiceStub(channel)
     versions = Registry(store, ModelServiceStub(channel))
     repository = ObjectStore.of(settings.model_copy(update={"s3_prefix": ""}))
@@ -64,9 +65,9 @@ def serving(service_settings: Callable[[str], dict[str, Any]], triton: str, sand
     scorer = Scorer(store, predictor, item_stub, DatasetServiceStub(channel), media, clock)
     log = PredictionLog(store, clock, CollectorRegistry(), timedelta(days=30))
     api = DeploymentService(store, versions, predictor, log, item_stub, media, sandbox)
-    server = Server("serving", "127.0.0.1:0", [api, PredictionService(store)])
+    server = Server(identity_of("serving"), "127.0.0.1:0", [api, PredictionService(store)])
     server.start()
-    door = open_channel(server.address, "tests")
+    door = open_channel(server.address, identity_of("gateway"))
     yield Serving(
         deployments=DeploymentServiceStub(door),
         predictions=PredictionServiceStub(door),

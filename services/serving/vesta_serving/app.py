@@ -10,6 +10,7 @@ from vesta_common.broker import Broker
 from vesta_common.client import open_channel
 from vesta_common.clock import SystemClock
 from vesta_common.consumer import Consumer, ConsumerMetrics, KafkaOptions
+from vesta_common.identity import Identity
 from vesta_common.objects import ObjectStore
 from vesta_common.outbox import Relay
 from vesta_common.postgres import Postgres
@@ -42,8 +43,9 @@ def build(settings: Settings) -> App:
     postgres.migrate_or_check("vesta_serving", settings)
     clock, metrics = SystemClock(), new_registry()
     store = Store(postgres, clock)
-    datasets = open_channel(settings.datasets_address, SERVICE)
-    training = open_channel(settings.training_address, SERVICE)
+    identity = Identity.of(settings, SERVICE)
+    datasets = open_channel(settings.datasets_address, identity)
+    training = open_channel(settings.training_address, identity)
     media = ObjectStore.of(settings)
     # Triton reads its repository at the bucket's root.
     repository = ObjectStore.of(settings.model_copy(update={"s3_prefix": ""}))

@@ -22,6 +22,7 @@ from vesta_common.postgres import Postgres
 from vesta_common.server import Server
 from vesta_contracts.datasets.v1 import DatasetServiceStub, SnapshotServiceStub, TaxonomyServiceStub
 from vesta_contracts.serving.v1 import DeploymentServiceStub
+from vesta_local.testing import identity_of
 from vesta_training.api.model_service import ModelService
 from vesta_training.api.recipe_service import RecipeService
 from vesta_training.api.study_service import StudyService
@@ -153,9 +154,9 @@ def training(service_settings: Callable[[str], dict[str, Any]], tmp_path: Path) 
     clock = ManualClock()
     store, objects = Store(postgres, clock), ObjectStore.of(settings)
     snapshots, deployments = OneSnapshot(), SomeDeployments()
-    peer = Server("peers", "127.0.0.1:0", [snapshots, OneDataset(), OneTaxonomy(), deployments])
+    peer = Server(identity_of("peers"), "127.0.0.1:0", [snapshots, OneDataset(), OneTaxonomy(), deployments])
     peer.start()
-    channel = open_channel(peer.address, "training")
+    channel = open_channel(peer.address, identity_of("training"))
     datasets = Datasets(DatasetServiceStub(channel), SnapshotServiceStub(channel), TaxonomyServiceStub(channel))
     book, executor = RecipeBook(store), Scripted(objects)
     asked = Deployments(DeploymentServiceStub(channel))
@@ -165,9 +166,9 @@ def training(service_settings: Callable[[str], dict[str, Any]], tmp_path: Path) 
         StudyService(store, book, datasets, []),
         ModelService(store, objects, asked),
     ]
-    server = Server("training", "127.0.0.1:0", servicers)
+    server = Server(identity_of("training"), "127.0.0.1:0", servicers)
     server.start()
-    with open_channel(server.address, "tests") as outside:
+    with open_channel(server.address, identity_of("gateway")) as outside:
         yield Training(
             store,
             clock,

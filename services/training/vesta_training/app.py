@@ -5,6 +5,7 @@ from datetime import timedelta
 from vesta_common.broker import Broker
 from vesta_common.client import open_channel
 from vesta_common.clock import SystemClock
+from vesta_common.identity import Identity
 from vesta_common.objects import ObjectStore
 from vesta_common.outbox import Relay
 from vesta_common.postgres import Postgres
@@ -39,8 +40,9 @@ def build(settings: Settings) -> App:
     postgres.migrate_or_check("vesta_training", settings)
     store = Store(postgres, SystemClock())
     book = RecipeBook(store)
-    channel = open_channel(settings.datasets_address, SERVICE)
-    serving = open_channel(settings.serving_address, SERVICE)
+    identity = Identity.of(settings, SERVICE)
+    channel = open_channel(settings.datasets_address, identity)
+    serving = open_channel(settings.serving_address, identity)
     deployments = Deployments(DeploymentServiceStub(serving))
     objects = ObjectStore.of(settings)
     datasets = Datasets(DatasetServiceStub(channel), SnapshotServiceStub(channel), TaxonomyServiceStub(channel))

@@ -1,0 +1,85 @@
+"""Which service may call which, and with which member's role. Pure.
+
+The chart's network policies and the addresses of the local platform follow from the same table.
+"""
+
+from collections.abc import Mapping
+
+from google.protobuf.message import Message
+
+from vesta_common.errors import PermissionDenied
+
+PEERS: Mapping[str, tuple[str, ...]] = {
+    "connection": ("datasets",),
+    "datasets": ("connection",),
+    "annotation": ("datasets",),
+    "training": ("datasets", "serving"),
+    "serving": ("datasets", "training"),
+    "pipelining": ("serving", "connection"),
+    "conductor": ("datasets", "annotation", "training", "serving", "connection", "pipelining"),
+    "gateway": ("connection", "datasets", "annotation", "training", "serving", "pipelining", "conductor"),
+}
+"""The services that each service calls."""
+_ROLE_AUTHORITIES = frozenset({"gateway", "conductor"})
+_RESTRICTING_ROLES = frozenset({"", "annotator"})
+"""Roles that grant nothing beyond what a service may do without one: an annotator sees less."""
+
+
+def audience_of(method: str) -> str:
+    """The service that answers a gRPC method: `datasets` for `/vesta.datasets.v1.ItemService/GetItem`; empty for none of ours."""
+    parts = method.lstrip("/").split(".")
+    return parts[1] if len(parts) > 2 and parts[0] == "vesta" else ""
+
+
+def may_assert(service: str, role: str) -> bool:
+    """Whether a service is believed when it says that a member with this role stands behind its call."""
+    return role in _RESTRICTING_ROLES or service in _ROLE_AUTHORITIES
+
+
+def check_call(service: str, audience: str, role: str) -> None:
+    """Accepts a call that the table allows.
+
+    Raises:
+        PermissionDenied: CALLER_NOT_ALLOWED, ROLE_NOT_ALLOWED.
+    """
+    if audience not in PEERS.get(service, ()):
+        raise PermissionDenied(
+            f"{service} may not call {audience}; those that may are {', '.join(sorted(_callers_of(audience))) or 'none'}",
+            reason="CALLER_NOT_ALLOWED",
+            metadata={"service": service, "audience": audience},
+        )
+    if not may_assert(service, role):
+        raise PermissionDenied(
+            f"{service} may not assert the role {role!r}; only {' and '.join(sorted(_ROLE_AUTHORITIES))} may",
+            reason="ROLE_NOT_ALLOWED",
+            metadata={"service": service, "role": role},
+        )
+
+
+def check_project(project: str, request: Message) -> None:
+    """Accepts a request whose resource lies in the project that the token is for; any where that is empty.
+
+    Raises:
+        PermissionDenied: PROJECT_NOT_ALLOWED.
+    """
+    for field in ("parent", "name") if project else ():
+        value = getattr(request, field, "")
+        is_elsewhere = (
+            isinstance(value, str) and value.startswith("projects/") and not f"{value}/".startswith(f"{project}/")
+        )
+        if is_elsewhere:
+            raise PermissionDenied(
+                f"the token of this call is for {project}, and {field} is {value}; call with a token for its project",
+                reason="PROJECT_NOT_ALLOWED",
+                metadata={"project": project},
+            )
+
+
+def project_of_caller(caller: str) -> str:
+    """`projects/acme` for `projects/acme/members/ada`; empty for services and the platform's owner."""
+    parts = caller.split("/")
+    return "/".join(parts[:2]) if parts[0] == "projects" and len(parts) > 2 else ""
+
+
+def _callers_of(audience: str) -> list[str]:
+    return [service for service, peers in PEERS.items() if audience in peers]

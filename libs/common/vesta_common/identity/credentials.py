@@ -1,0 +1,145 @@
+"""A service's certificate, its key, and the authorities whose certificates it trusts: PEM files, read again when they change."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+ID_PREFIX = "spiffe://vesta/"
+"""Before the service's word in its certificate, as a URI among the subject's alternative names."""
+LOOK_SECONDS = 1.0
+"""How often the files are looked at, at most."""
+
+log = structlog.get_logger()
+
+
+class CredentialsError(Exception):
+    """The files cannot be used; the message names the file and what is wanted."""
+
+
+@dataclass(frozen=True)
+class CredentialFiles:
+    """Where the PEM files lie, in Kubernetes' names `tls.crt`, `tls.key` and `ca.crt`."""
+
+    certificate: Path
+    key: Path
+    authorities: Path
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What the files hold.
+
+    Attributes:
+        service: the word in the certificate.
+        certificate_pem: the chain as it is in the file, for TLS.
+    """
+
+    service: str
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+    authorities: tuple[x509.Certificate, ...]
+    certificate_pem: bytes
+    key_pem: bytes
+    authorities_pem: bytes
+
+
+class CredentialSource:
+    """The credentials as the files hold them now. Safe to share between threads.
+
+    Raises:
+        CredentialsError: on creation, where they cannot be used. Later the last good ones stay in use, and the log tells.
+    """
+
+    def __init__(self, files: CredentialFiles, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._files = files
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._stamp = _stamp(files)
+        self._current = read_credentials(files)
+        self._next_look = monotonic() + LOOK_SECONDS
+
+    def current(self) -> Credentials:
+        """The credentials to use now."""
+        if self._monotonic() < self._next_look:
+            return self._current
+        with self._lock:
+            self._next_look = self._monotonic() + LOOK_SECONDS
+            try:
+                stamp = _stamp(self._files)
+                if stamp != self._stamp:
+                    self._current = read_credentials(self._files)
+                    self._stamp = stamp
+                    log.info(
+                        "credentials_renewed", expire_time=self._current.certificate.not_valid_after_utc.isoformat()
+                    )
+            except CredentialsError as error:
+                log.warning("credentials_not_renewed", error=str(error))
+            return self._current
+
+
+def read_credentials(files: CredentialFiles) -> Credentials:
+    """Reads the files.
+
+    Raises:
+        CredentialsError: one cannot be read, or they do not belong together.
+    """
+    certificate_pem, key_pem, authorities_pem = _read(files.certificate), _read(files.key), _read(files.authorities)
+    try:
+        certificate = x509.load_pem_x509_certificate(certificate_pem)
+        authorities = tuple(x509.load_pem_x509_certificates(authorities_pem))
+        key = load_pem_private_key(key_pem, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise CredentialsError(
+            f"{files.certificate}, {files.key} and {files.authorities} are to be PEM: {error}"
+        ) from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise CredentialsError(f"{files.key} is no ECDSA key on the curve P-256, which tokens are signed with")
+    if key.public_key() != certificate.public_key():
+        raise CredentialsError(f"{files.key} is not the key of {files.certificate}; renew both together")
+    service = service_of(certificate)
+    if not service:
+        raise CredentialsError(
+            f"{files.certificate} names no service; wanted is the URI {ID_PREFIX}SERVICE among its names"
+        )
+    return Credentials(service, certificate, key, authorities, certificate_pem, key_pem, authorities_pem)
+
+
+def service_of(certificate: x509.Certificate) -> str:
+    """The service that a certificate was issued for; empty where it was issued for none."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ""
+    ids = [uri for uri in names.get_values_for_type(x509.UniformResourceIdentifier) if uri.startswith(ID_PREFIX)]
+    return ids[0].removeprefix(ID_PREFIX) if len(ids) == 1 else ""
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CredentialsError(
+            f"{path} cannot be read: {error.strerror}; `vesta-admin certificates` makes such files"
+        ) from error
+
+
+def _stamp(files: CredentialFiles) -> tuple[tuple[int, int, int], ...]:
+    """Changes whenever a file does, also where a link to it was exchanged."""
+    found = []
+    for path in (files.certificate, files.key, files.authorities):
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise CredentialsError(
+                f"{path} cannot be read: {error.strerror}; `vesta-admin certificates` makes such files"
+            ) from error
+        found.append((status.st_ino, status.st_mtime_ns, status.st_size))
+    return tuple(found)
