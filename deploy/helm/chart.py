@@ -115,6 +115,8 @@ def pod_specs(objects: Sequence[dict[str, Any]]) -> Iterator[tuple[str, dict[str
     for it in objects:
         if it["kind"] == "Pod":
             yield f"Pod/{it['metadata']['name']}", it["spec"]
+        elif it["kind"] == "CronJob":
+            yield f"CronJob/{it['metadata']['name']}", it["spec"]["jobTemplate"]["spec"]["template"]["spec"]
         elif "template" in it.get("spec", {}):
             yield f"{it['kind']}/{it['metadata']['name']}", it["spec"]["template"]["spec"]
 
@@ -128,7 +130,9 @@ def images(*profiles: str, options: Sequence[str] = ()) -> list[str]:
     """Every image that a release of these profiles runs, hooks and tests included; sorted."""
     objects = manifests(*profiles, options=[*options, "--is-upgrade"]) + manifests(*profiles, options=options)
     found = [container for _, spec in pod_specs(objects) for container in containers(spec)]
-    named = {variable["value"] for it in found for variable in it["env"] if variable["name"].endswith("_JOBS_IMAGE")}
+    named = {
+        variable["value"] for it in found for variable in it.get("env", ()) if variable["name"].endswith("_JOBS_IMAGE")
+    }
     return sorted({container["image"] for container in found} | named)
 
 

@@ -1,4 +1,4 @@
-"""`vesta-admin setup | migrate pre | migrate post`: prepares the engines for the services. Settings are `VESTA_ADMIN_…`."""
+"""`vesta-admin setup | migrate pre | migrate post | certificates`: prepares what the services need. Settings are `VESTA_ADMIN_…`."""
 
 import sys
 
@@ -12,7 +12,7 @@ from vesta_admin.setup import EngineError, migrate, set_up
 
 @click.group()
 def cli() -> None:
-    """Prepares the engines for Vesta's services."""
+    """Prepares what Vesta's services need."""
 
 
 @cli.command()
@@ -26,6 +26,16 @@ def setup() -> None:
 def migrate_command(phase: str) -> None:
     """Apply every service's migrations: `pre` before the new version is started, `post` after the last old replica has ended."""
     _report(migrate(_settings(), post=phase == "post"), "applied")
+
+
+@cli.command()
+@click.option("--namespace", required=True, help="The namespace of the release.")
+@click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="A label of the Secrets.")
+def certificates(namespace: str, labels: tuple[str, ...]) -> None:
+    """Make and renew the Secrets with the services' certificates, from a pod of the cluster."""
+    from vesta_admin.certificates import renew_secrets  # Kubernetes' client is for this command alone
+
+    _report(renew_secrets(namespace, dict(label.split("=", 1) for label in labels)), "wrote")
 
 
 def _settings() -> Settings:

@@ -48,7 +48,7 @@ def test_no_pod_gets_service_links_and_few_get_a_token(objects: list[dict[str, A
         assert spec["enableServiceLinks"] is False, name
         if spec["automountServiceAccountToken"]:
             with_token.add(name)
-    assert with_token <= {"Job/migrate-post", "Deployment/training"}
+    assert with_token <= {"Job/migrate-post", "Deployment/training", "Job/certificates", "CronJob/certificates"}
 
 
 def test_every_pod_can_write_to_a_bounded_temporary_folder(objects: list[dict[str, Any]]) -> None:
@@ -172,6 +172,31 @@ def test_the_gpu_profile_asks_for_the_resource_that_it_is_told() -> None:
     assert spec["tolerations"]
 
 
+@pytest.mark.parametrize("cert_manager", ["false", "true"])
+def test_every_service_has_an_identity_of_its_own_and_only_who_issues_them_reads_the_authority(
+    cert_manager: str,
+) -> None:
+    found = chart.manifests("small", options=["--set", f"identity.certManager={cert_manager}"])
+    for it in found:
+        if it["kind"] == "Deployment" and it["metadata"]["name"] in FIXED:
+            mounted = {
+                volume["secret"]["secretName"]
+                for volume in it["spec"]["template"]["spec"]["volumes"]
+                if "identity" in volume.get("secret", {}).get("secretName", "")
+            }
+            assert mounted == {f"identity-{it['metadata']['name']}"}
+    made = {it["spec"]["secretName"] for it in found if it["kind"] == "Certificate"}
+    permitted = {
+        name
+        for it in found
+        if it["kind"] == "Role" and it["metadata"]["name"] == "certificates"
+        for rule in it["rules"]
+        for name in rule.get("resourceNames", ())
+    }
+    assert (made or permitted) == {"identity-authority", *(f"identity-{name}" for name in FIXED)}
+    assert bool(made) is (cert_manager == "true")
+
+
 @pytest.mark.parametrize("lag", ["0", "500"])
 def test_keda_takes_the_place_of_an_autoscaler_where_it_is_there_and_a_lag_is_set(lag: str) -> None:
     options = ["--api-versions", "keda.sh/v1alpha1", "--set", f"services.pipelining.autoscaling.lag={lag}"]
@@ -186,7 +211,8 @@ def test_keda_takes_the_place_of_an_autoscaler_where_it_is_there_and_a_lag_is_se
 def test_migrations_run_before_and_after_an_upgrade() -> None:
     jobs = {it["metadata"]["name"]: it for it in chart.manifests("ha", options=["--is-upgrade"]) if it["kind"] == "Job"}
     events = {name: it["metadata"]["annotations"]["helm.sh/hook"] for name, it in jobs.items()}
-    assert events == {"setup": "pre-install,pre-upgrade", "migrate-post": "post-upgrade"}
+    before_both = "pre-install,pre-upgrade"
+    assert events == {"certificates": before_both, "setup": before_both, "migrate-post": "post-upgrade"}
     before = jobs["setup"]["spec"]["template"]["spec"]
     after = jobs["migrate-post"]["spec"]["template"]["spec"]
     assert [it["args"] for it in chart.containers(before)] == [["setup"], ["migrate", "pre"]]
@@ -199,6 +225,7 @@ WRONG_VALUES = [
     ("services.dataset.replicas=2", "dataset"),
     ("image.registy=x", "registy"),
     ("image.pullPolicy=Sometimes", "/image/pullPolicy"),
+    ("identity.certManager=maybe", "/identity/certManager"),
     ("log.level=loud", "/log/level"),
     ("postgres.storage.size=10GB", "/postgres/storage/size"),
     ("postgres.external.url=mysql://x", "/postgres/external/url"),

@@ -78,7 +78,7 @@ class RpcInterceptor(grpc.ServerInterceptor):
                 else grpc.unary_stream_rpc_method_handler
             )
             behavior = handler.stream_stream if handler.request_streaming else handler.unary_stream
-            wrapped = self._streaming(method, claims, _raising(refused) if refused else self._in_time(behavior))
+            wrapped = self._streaming(method, claims, _raising(refused) if refused else self._in_time(claims, behavior))
         else:
             kind = (
                 grpc.stream_unary_rpc_method_handler
@@ -86,7 +86,7 @@ class RpcInterceptor(grpc.ServerInterceptor):
                 else grpc.unary_unary_rpc_method_handler
             )
             behavior = handler.stream_unary if handler.request_streaming else handler.unary_unary
-            wrapped = self._unary(method, claims, _raising(refused) if refused else self._in_time(behavior))
+            wrapped = self._unary(method, claims, _raising(refused) if refused else self._in_time(claims, behavior))
         if refused:
             wrapped = self._aside(wrapped)
         return kind(wrapped, handler.request_deserializer, handler.response_serializer)
@@ -107,8 +107,9 @@ class RpcInterceptor(grpc.ServerInterceptor):
         check_call(claims.service, audience, claims.role)
         return claims
 
-    def _in_time(self, behavior: Callable[..., Any]) -> Callable[..., Any]:
-        """The same behavior, which measures how long it waited for a thread, and is not begun once its deadline has passed."""
+    def _in_time(self, claims: Claims, behavior: Callable[..., Any]) -> Callable[..., Any]:
+        """The same behavior for requests that keep their rules, which measures how long it waited for a thread, and is not begun once
+        its deadline has passed."""
         arrival = time.perf_counter()
 
         def run(request: Any, context: grpc.ServicerContext) -> Any:
@@ -117,7 +118,7 @@ class RpcInterceptor(grpc.ServerInterceptor):
             if not context.is_active() or (remaining is not None and remaining <= 0):
                 self._admission_metrics.count(self._admission.queue, "expired")
                 raise deadline_passed()
-            return behavior(request, context)
+            return behavior(_checked(request, claims), context)
 
         return run
 
@@ -149,7 +150,7 @@ class RpcInterceptor(grpc.ServerInterceptor):
                 _calling(claims),
             ):
                 try:
-                    answer = behavior(_checked(request, claims), context)
+                    answer = behavior(request, context)
                 except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a status
                     call.fail(error)
                     return None  # only where nobody waits any more
@@ -167,7 +168,7 @@ class RpcInterceptor(grpc.ServerInterceptor):
                 _calling(claims),
             ):
                 try:
-                    yield from behavior(_checked(request, claims), context)
+                    yield from behavior(request, context)
                 except GeneratorExit:  # nobody reads on
                     call.cancel()
                     raise

@@ -1,0 +1,96 @@
+"""The certificates of the services as Secrets of a namespace: made where they are missing, renewed before they end."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from kubernetes import client, config
+from kubernetes.client.exceptions import ApiException
+from vesta_common.identity import PEERS
+
+from vesta_admin.authority import Pair, is_due, issue, new_authority
+
+AUTHORITY = "identity-authority"
+"""The Secret with the authority's certificate and key. No pod of a service mounts it."""
+_CERTIFICATE, _KEY, _AUTHORITIES = "tls.crt", "tls.key", "ca.crt"
+_NOT_FOUND = 404
+
+
+def secret_of(service: str) -> str:
+    """The Secret with a service's certificate and key."""
+    return f"identity-{service}"
+
+
+def hosts_of(service: str, namespace: str) -> list[str]:
+    """The names under which other pods reach a service."""
+    return [service, f"{service}.{namespace}", f"{service}.{namespace}.svc", "localhost", "127.0.0.1"]
+
+
+def renew_secrets(namespace: str, labels: Mapping[str, str]) -> list[str]:
+    """Makes and renews the certificate of every service, with the rights of the pod it runs in.
+
+    Args:
+        labels: of the Secrets that it makes.
+
+    Returns:
+        What was made or renewed.
+
+    Raises:
+        ApiException: the API server refused.
+    """
+    config.load_incluster_config()
+    return renew(Secrets(client.CoreV1Api(), namespace, labels), list(PEERS), namespace, datetime.now(UTC))
+
+
+class Secrets:
+    """Secrets of type `kubernetes.io/tls` in one namespace."""
+
+    def __init__(self, api: client.CoreV1Api, namespace: str, labels: Mapping[str, str]) -> None:
+        self._api = api
+        self._namespace = namespace
+        self._labels = dict(labels)
+
+    def find(self, name: str) -> dict[str, bytes]:
+        """What a Secret holds; nothing where there is none."""
+        try:
+            data = self._api.read_namespaced_secret(name, self._namespace).data or {}
+        except ApiException as error:
+            if error.status != _NOT_FOUND:
+                raise
+            return {}
+        return {key: base64.b64decode(value) for key, value in data.items()}
+
+    def put(self, name: str, data: Mapping[str, bytes]) -> None:
+        """Makes a Secret, or replaces what it holds."""
+        body = client.V1Secret(
+            metadata=client.V1ObjectMeta(name=name, labels=self._labels),
+            type="kubernetes.io/tls",
+            data={key: base64.b64encode(value).decode() for key, value in data.items()},
+        )
+        if self.find(name):
+            self._api.replace_namespaced_secret(name, self._namespace, body)
+        else:
+            self._api.create_namespaced_secret(self._namespace, body)
+
+
+def renew(secrets: Secrets, services: Sequence[str], namespace: str, now: datetime) -> list[str]:
+    """Likewise, for these services at this time. A service whose certificate another authority issued gets a new one."""
+    done = []
+    authority = _pair(secrets.find(AUTHORITY))
+    if authority is None:
+        authority = new_authority(now)
+        secrets.put(AUTHORITY, {_CERTIFICATE: authority.certificate, _KEY: authority.key})
+        done.append(f"secret {AUTHORITY}")
+    for service in services:
+        held = secrets.find(secret_of(service))
+        pair = _pair(held)
+        if pair is None or is_due(pair, now) or held.get(_AUTHORITIES) != authority.certificate:
+            pair = issue(authority, service, hosts_of(service, namespace), now)
+            data = {_CERTIFICATE: pair.certificate, _KEY: pair.key, _AUTHORITIES: authority.certificate}
+            secrets.put(secret_of(service), data)
+            done.append(f"secret {secret_of(service)}")
+    return done
+
+
+def _pair(held: Mapping[str, bytes]) -> Pair | None:
+    return Pair(held[_CERTIFICATE], held[_KEY]) if _CERTIFICATE in held and _KEY in held else None
