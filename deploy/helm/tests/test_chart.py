@@ -90,6 +90,9 @@ def test_an_engine_that_is_away_makes_a_service_unready_and_neither_restarts_nor
             for probe in ("startup", "readiness", "liveness")
         }
         assert asked == {"startup": LIVE, "readiness": "", "liveness": LIVE}
+        given = {variable["name"]: variable["value"] for variable in container["env"]}
+        assert given[f"VESTA_{name.upper()}_HEALTH_ADDRESS"] == "0.0.0.0:9001"  # Kubernetes' probes know no TLS
+        assert {container[f"{probe}Probe"]["grpc"]["port"] for probe in asked} == {9001}
         (service,) = (it for it in objects if (it["kind"], it["metadata"]["name"]) == ("Service", name))
         assert service["spec"]["publishNotReadyAddresses"] is True
 
@@ -185,6 +188,9 @@ def test_every_service_has_an_identity_of_its_own_and_only_who_issues_them_reads
                 if "identity" in volume.get("secret", {}).get("secretName", "")
             }
             assert mounted == {f"identity-{it['metadata']['name']}"}
+            (container,) = it["spec"]["template"]["spec"]["containers"]
+            tls = {variable["value"] for variable in container["env"] if variable["name"].endswith("_PEER_TLS")}
+            assert tls == {"true"}
     made = {it["spec"]["secretName"] for it in found if it["kind"] == "Certificate"}
     permitted = {
         name
@@ -264,7 +270,9 @@ def test_every_variable_of_a_service_is_one_of_its_settings() -> None:
             known = {environment_name(kind, field) for field in kind.model_fields}
             (container,) = it["spec"]["template"]["spec"]["containers"]
             given = {variable["name"] for variable in container["env"]}
-            assert {variable for variable in given if variable.removesuffix("_FILE") not in known} == set(), name
+            assert {
+                variable for variable in given if not {variable, variable.removesuffix("_FILE")} & known
+            } == set(), name
             required = {environment_name(kind, field) for field, of in kind.model_fields.items() if of.is_required()}
             assert required <= given | {variable.removesuffix("_FILE") for variable in given}, name
 

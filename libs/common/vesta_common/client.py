@@ -14,6 +14,7 @@ from vesta_common import trace
 from vesta_common.addresses import target_of
 from vesta_common.errors import from_rpc_error
 from vesta_common.identity import Identity, audience_of
+from vesta_common.identity.transport import channel_credentials
 from vesta_common.server import TAKES_CALLS
 
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
@@ -60,7 +61,13 @@ def open_channel(address: str, identity: Identity) -> grpc.Channel:
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.dns_min_time_between_resolutions_ms", RESOLVE_INTERVAL_MIN_MS),
     ]
-    return grpc.intercept_channel(grpc.insecure_channel(target_of(address), options), _PeerInterceptor(identity))
+    target = target_of(address)
+    channel = (
+        grpc.secure_channel(target, channel_credentials(identity), options)
+        if identity.has_tls
+        else grpc.insecure_channel(target, options)
+    )
+    return grpc.intercept_channel(channel, _PeerInterceptor(identity))
 
 
 class _Details(NamedTuple):

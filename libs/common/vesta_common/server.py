@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from vesta_common.admission import Admission, AdmissionMetrics
 from vesta_common.health import Health
 from vesta_common.identity import Identity
+from vesta_common.identity.transport import server_credentials
 from vesta_common.interceptors import RpcInterceptor
 from vesta_common.metrics import RpcMetrics
 
@@ -83,6 +84,7 @@ class Server:
         threads: how many RPCs run at once.
         admission_metrics: shared with other queues of the service, if given.
         connection_age_max: after which clients are asked to connect anew.
+        health_address: HOST:PORT where health alone is told, in plain text; nowhere if empty.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class Server:
         threads: int = THREADS,
         admission_metrics: AdmissionMetrics | None = None,
         connection_age_max: timedelta = CONNECTION_AGE_MAX,
+        health_address: str = "",
     ) -> None:
         options = [
             ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
@@ -129,12 +132,20 @@ class Server:
             entry.add_to_server(entry.servicer, self._server)
         self._names = ["", *(entry.full_name for entry in registrations)]
         host = address.rpartition(":")[0]
-        self.address = f"{host}:{self._server.add_insecure_port(address)}"
+        port = (
+            self._server.add_secure_port(address, server_credentials(identity))
+            if identity.has_tls
+            else self._server.add_insecure_port(address)
+        )
+        self.address = f"{host}:{port}"
+        self._health_server, self.health_address = _health_server(self._health, health_address)
         self.set_healthy(healthy=False)
 
     def start(self) -> None:
         """Begins to answer."""
         self._server.start()
+        if self._health_server:
+            self._health_server.start()
         self._health.set(TAKES_CALLS, serving=True)
 
     def set_healthy(self, *, healthy: bool, problems: Sequence[str] = ()) -> None:
@@ -157,8 +168,19 @@ class Server:
         """Refuses new calls, lets running ones finish within `grace`, then ends them."""
         self.drain()
         self._server.stop(grace.total_seconds()).wait()
+        if self._health_server:
+            self._health_server.stop(None).wait()
         self._side_pool.shutdown(wait=False)
         self._health.close()
+
+
+def _health_server(health: Health, address: str) -> tuple[grpc.Server | None, str]:
+    """A server of health alone, and where it listens."""
+    if not address:
+        return None, ""
+    server = grpc.server(ThreadPoolExecutor(1, thread_name_prefix="health-door"), options=[("grpc.so_reuseport", 0)])
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    return server, f"{address.rpartition(':')[0]}:{server.add_insecure_port(address)}"
 
 
 class _CountingPool(ThreadPoolExecutor):

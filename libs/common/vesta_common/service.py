@@ -201,6 +201,7 @@ def _serve(service: str, settings: S, build: Callable[[S], App]) -> None:
         queue_wait_max=timedelta(milliseconds=settings.queue_wait_max_ms),
         threads=app.rpc_threads,
         admission_metrics=app.admission_metrics,
+        health_address=settings.health_address,
     )
     metrics_address = serve_metrics(settings.metrics_address, app.registry)
     for component in app.components:

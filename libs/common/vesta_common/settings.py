@@ -129,6 +129,15 @@ class ServiceSettings(EngineSettings):
         "",
         description="PEM file of the platform's own authorities; calls are taken from services whose certificate one of them issued",
     )
+    peer_tls: bool = Field(
+        False,
+        description="whether calls between services go over TLS, with the certificates of their identities; the same for all services",
+    )
+    health_address: str = Field(
+        "",
+        pattern=f"({ADDRESS})?",
+        description="HOST:PORT of gRPC's health alone, always in plain text, as Kubernetes' probes want it; none if empty",
+    )
     queue_wait_max_ms: int = Field(
         1000,
         ge=10,

@@ -15,6 +15,7 @@ from vesta_common.client import BALANCED, RECONNECT_BACKOFF_MAX_MS, RESOLVE_INTE
 from vesta_common.errors import Unavailable
 from vesta_common.health import problems_in
 from vesta_common.identity import Identity, audience_of
+from vesta_common.identity.transport import channel_credentials
 
 from vesta_gateway.contracts import Rpc, all_rpcs
 
@@ -99,7 +100,7 @@ class RemoteBackend:
     def __init__(self, word: str, address: str, identity: Identity) -> None:
         self._word = word
         self._identity = identity
-        self._channel = grpc.aio.insecure_channel(target_of(address), _OPTIONS) if address else None
+        self._channel = _open_channel(address, identity) if address else None
         self._unary: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
 
     async def unary(self, rpc: Rpc, request: bytes, metadata: Metadata, timeout_seconds: float) -> bytes:
@@ -154,6 +155,12 @@ class RemoteBackend:
         if self._channel is None:
             raise Unavailable(f"this platform runs without {self._word}", reason="BACKEND_UNAVAILABLE")
         return self._channel
+
+
+def _open_channel(address: str, identity: Identity) -> grpc.aio.Channel:
+    if identity.has_tls:
+        return grpc.aio.secure_channel(target_of(address), channel_credentials(identity), _OPTIONS)
+    return grpc.aio.insecure_channel(target_of(address), _OPTIONS)
 
 
 class _RemoteAnswers:

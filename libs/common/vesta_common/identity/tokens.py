@@ -67,9 +67,14 @@ class _Kept(NamedTuple):
 
 
 class Identity:
-    """Signs what a service sends to others, and verifies what others send to it. Safe to share between threads."""
+    """Signs what a service sends to others, and verifies what others send to it. Safe to share between threads.
 
-    def __init__(self, files: CredentialFiles, now: Callable[[], float] = time.time) -> None:
+    Attributes:
+        has_tls: whether calls from and to the service go over TLS.
+    """
+
+    def __init__(self, files: CredentialFiles, now: Callable[[], float] = time.time, *, has_tls: bool = False) -> None:
+        self.has_tls = has_tls
         self._source = CredentialSource(files)
         self._now = now
         self._signed: dict[tuple[str, str, str], _Kept] = {}
@@ -90,7 +95,7 @@ class Identity:
                 "`vesta-admin certificates` makes"
             )
         files = CredentialFiles(*map(Path, paths.values()))
-        identity = cls(files)
+        identity = cls(files, has_tls=settings.peer_tls)
         if identity.service != service:
             raise CredentialsError(
                 f"{files.certificate} is the certificate of {identity.service}; wanted is that of {service}"

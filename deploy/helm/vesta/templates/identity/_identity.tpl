@@ -10,6 +10,7 @@ certificates`, which runs before each installation and upgrade, and every week.
 {{ .prefix }}IDENTITY_CERTIFICATE_FILE: {{ include "vesta.identityPath" . }}/tls.crt
 {{ .prefix }}IDENTITY_KEY_FILE: {{ include "vesta.identityPath" . }}/tls.key
 {{ .prefix }}IDENTITY_CA_FILE: {{ include "vesta.identityPath" . }}/ca.crt
+{{ .prefix }}PEER_TLS: {{ .root.Values.identity.tls | quote }}
 {{- end }}
 
 {{/* The account of `vesta-admin certificates`: (dict "root" $ "name" NAME "annotations" MAP). */}}
