@@ -1,13 +1,19 @@
 """The small profile on a node: it installs, its own test passes, and its pods may do what they must and nothing else."""
 
+import os
+from pathlib import Path
+
 import pytest
 from figures import Figures
 from kube import Kube, Refused, until
 from site_on_node import Site
+from vesta_images import layout
 
 pytestmark = pytest.mark.timeout(600)
 
 GOAL_SECONDS, GOAL_GIB = 60, 1.5
+IMAGE_GOAL_MB, TRAINER_GOAL_MB = 300, 1200
+SERVICES = {"connection", "datasets", "annotation", "training", "serving", "pipelining", "conductor", "gateway"}
 STRANGER = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 3)"
 """What a pod runs to find out whether it reaches an address."""
 
@@ -80,6 +86,24 @@ def test_idle_pods_take_little_memory(site: Site, figures: Figures) -> None:
 
     figures.at_most("memory of all pods of the small profile, idle", used, GOAL_GIB, "GiB")
     assert used < GOAL_GIB
+
+
+IMAGES = os.environ.get("VESTA_TEST_IMAGES", "")
+
+
+@pytest.mark.skipif(not IMAGES, reason="the images are not of a folder here")
+def test_images_are_small(figures: Figures) -> None:
+    megabytes = {
+        image.reference.rpartition("/vesta-")[2].partition(":")[0]: image.compressed_bytes / 1e6
+        for image in layout.images(Path(IMAGES))
+    }
+    services = {name: size for name, size in megabytes.items() if name in SERVICES}
+    assert services.keys() == SERVICES
+    largest = max(services, key=lambda name: services[name])
+    figures.at_most(f"largest image of a service, to pull ({largest})", services[largest], IMAGE_GOAL_MB, "MB")
+    figures.at_most(
+        "image of trainings, with torch for the processor, to pull", megabytes["trainer"], TRAINER_GOAL_MB, "MB"
+    )
 
 
 def can_i(kube: Kube, verb: str, resource: str, account: str) -> str:

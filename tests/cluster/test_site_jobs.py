@@ -1,10 +1,11 @@
 """Trainings in Jobs with real pods: what a run says of each way in which a pod ends, and that a restarted service adopts what runs."""
 
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from figures import Figures
 from google.protobuf.duration_pb2 import Duration
 from kube import until
 from site_on_node import Site
@@ -21,6 +22,7 @@ from vesta_contracts.training.v1 import (
 pytestmark = pytest.mark.timeout(900)
 
 ENDED = (TrainingRun.SUCCEEDED, TrainingRun.FAILED, TrainingRun.CANCELLED)
+GOAL_SECONDS = 10
 ABSENT = "vesta.local/absent:1"
 PATIENCE = timedelta(minutes=4)
 
@@ -57,6 +59,13 @@ class Trainer:
         """Stops it."""
         self._owner.training_runs.CancelTrainingRun(CancelTrainingRunRequest(name=run))
 
+    def start_time(self, job: str) -> str:
+        """When the process of a Job's pod started; empty where it has not."""
+        pods = self._site.kube.get("pods", f"--selector=job-name={job}")["items"]
+        states = [one["state"] for pod in pods for one in pod["status"].get("containerStatuses", ())]
+        known = [state[kind]["startedAt"] for state in states for kind in ("running", "terminated") if kind in state]
+        return min(known, default="")
+
     def jobs(self) -> dict[str, dict[str, Any]]:
         """The Jobs of the namespace that train, by name."""
         found = self._site.kube.get("jobs", "--selector=app.kubernetes.io/component=trainer")["items"]
@@ -68,12 +77,19 @@ def trainer(site: Site) -> Trainer:
     return Trainer(site)
 
 
-def test_a_run_succeeds_in_a_job(trainer: Trainer) -> None:
+def test_a_run_succeeds_in_a_job_that_starts_at_once(trainer: Trainer, figures: Figures) -> None:
     before = trainer.jobs().keys()
-    ended = trainer.end_of(trainer.start())
+    run = trainer.start()
+    assert until(lambda: bool(trainer.jobs().keys() - before))
+    ((name, job),) = ((name, job) for name, job in trainer.jobs().items() if name not in before)
+    assert until(lambda: bool(trainer.start_time(name)))
+    created = datetime.fromisoformat(job["metadata"]["creationTimestamp"])
+    # Afterwards the pod does what a process of the local executor does.
+    waited = datetime.fromisoformat(trainer.start_time(name)) - created
+    figures.at_most("training Job: created to its process started", waited.total_seconds(), GOAL_SECONDS, "s")
+
+    ended = trainer.end_of(run)
     assert ended.state == TrainingRun.SUCCEEDED, ended.error
-    (name,) = trainer.jobs().keys() - before
-    assert until(lambda: trainer.jobs()[name]["status"].get("succeeded") == 1)
 
 
 def test_a_run_that_takes_longer_than_its_deadline_says_so(trainer: Trainer) -> None:
