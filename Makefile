@@ -69,11 +69,12 @@ check: setup  ## Lints, checks types, layers, contracts and the Helm chart; edit
 	@ruff format --check $(PYTHON_CODE)
 	@mypy $(PACKAGES)
 	@mypy deploy/docker/vesta_images deploy/docker/vesta_install
-	@mypy docs examples/turn_the_loop benchmarks deploy/helm/chart.py  # by themselves: another generate.py is in libs/contracts
+	@mypy docs examples/turn_the_loop benchmarks deploy/helm/chart.py deploy/helm/skaffold.py  # by themselves: another generate.py is in libs/contracts
 	@lint-imports
 	@hadolint --config deploy/docker/hadolint.yaml deploy/docker/Dockerfile
 	@cd protos && buf lint . && buf format --path vesta --diff --exit-code && buf breaking . --against released.binpb
 	@python deploy/helm/chart.py check
+	@PYTHONPATH=deploy/docker python deploy/helm/skaffold.py
 
 fix: setup  ## Formats and mends what can be mended by itself
 	@ruff check --fix $(PYTHON_CODE)

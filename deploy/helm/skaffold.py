@@ -1,0 +1,134 @@
+"""Holds skaffold.yaml to what exists: its paths, its images, the values of the chart, the ports that it forwards. `make check` runs it."""
+
+import copy
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import chart
+import yaml
+from vesta_images import builder
+from vesta_images.catalogue import BY_NAME, ROOT
+
+FILE = ROOT / "skaffold.yaml"
+REGISTRY = "vesta.local"
+_TEMPLATED_IMAGE = re.compile(r"IMAGE_\w+?_((?:vesta_local)_\w+)")
+Document = Mapping[str, Any]
+
+
+def read() -> dict[str, Any]:
+    """skaffold.yaml."""
+    return dict(yaml.safe_load(FILE.read_text()))
+
+
+def faults(document: Document) -> list[str]:
+    """What is named in it and does not exist; nothing where all is well."""
+    found = [fault for artifact in document["build"]["artifacts"] for fault in _faults_of_artifact(artifact)]
+    for profile in (None, *document.get("profiles", ())):
+        name = f"profile {profile['name']}" if profile else "without a profile"
+        try:
+            patched = _patched(document, profile["patches"] if profile else ())
+        except LookupError as error:
+            found.append(f"{name}: a patch goes to {error.args[0]}, which is not there")
+            continue
+        found += [f"{name}: {fault}" for fault in _faults_of_release(patched)]
+    return found
+
+
+def _faults_of_artifact(artifact: Document) -> Iterator[str]:
+    image, docker = artifact["image"], artifact["docker"]
+    arguments, context = docker.get("buildArgs", {}), ROOT / artifact.get("context", ".")
+    name = image.removeprefix(f"{REGISTRY}/vesta-")
+    if name not in BY_NAME:
+        yield f"{image}: there is no such image; there are {', '.join(f'{REGISTRY}/vesta-{known}' for known in BY_NAME)}"
+    if arguments.get("IMAGE") != name:
+        yield f"{image}: its build argument IMAGE is {arguments.get('IMAGE')}, and must be {name}"
+    if (context / docker["dockerfile"]).resolve() != builder.DOCKERFILE:
+        yield f"{image}: {docker['dockerfile']} is not the Dockerfile of the platform"
+    known = set(re.findall(r"^ARG (\w+)", builder.DOCKERFILE.read_text(), re.MULTILINE))
+    yield from (f"{image}: the Dockerfile has no argument {argument}" for argument in sorted(set(arguments) - known))
+    for rule in artifact.get("sync", {}).get("manual", ()):
+        if not any(context.glob(rule["src"])):
+            yield f"{image}: no file is {rule['src']}"
+        if not rule["src"].startswith(rule["strip"]):
+            yield f"{image}: {rule['src']} does not begin with {rule['strip']}"
+
+
+def _faults_of_release(document: Document) -> Iterator[str]:
+    images = {artifact["image"] for artifact in document["build"]["artifacts"]}
+    for release in document["manifests"]["helm"]["releases"]:
+        files = [ROOT / file for file in release.get("valuesFiles", ())]
+        absent = [path for path in (ROOT / release["chartPath"] / "Chart.yaml", *files) if not path.is_file()]
+        if absent:
+            yield from (f"{path.relative_to(ROOT)} is not there" for path in absent)
+            continue
+        templates = release.get("setValueTemplates", {})
+        known = {re.sub(r"\W", "_", image) for image in images}
+        for value, template in templates.items():
+            named = _TEMPLATED_IMAGE.findall(template)
+            yield from (f"{value}: no image is built that is {name}" for name in named if name not in known)
+        values = {**release.get("setValues", {}), **dict.fromkeys(templates, f"{REGISTRY}/an-image:1")}
+        options = [part for file in files for part in ("--values", str(file))]
+        options += [part for value, content in values.items() for part in ("--set", f"{value}={content}")]
+        try:
+            manifests = _rendered(*options)
+        except chart.ChartError as error:
+            yield str(error)
+            continue
+        running = [container["image"] for _, spec in chart.pod_specs(manifests) for container in chart.containers(spec)]
+        wanted = {image.rpartition(":")[0] for image in running}
+        ours = {image for image in wanted if image.startswith(f"{REGISTRY}/vesta-")}
+        yield from (f"the chart runs {image}, which is not built" for image in sorted(ours - images))
+        yield from _faults_of_ports(document.get("portForward", ()), manifests)
+
+
+@cache
+def _rendered(*options: str) -> list[dict[str, Any]]:
+    return chart.manifests(options=options)
+
+
+def _faults_of_ports(forwarded: Sequence[Document], manifests: Sequence[Document]) -> Iterator[str]:
+    services = {it["metadata"]["name"]: it["spec"].get("ports", ()) for it in manifests if it["kind"] == "Service"}
+    for it in forwarded:
+        ports = [port["port"] for port in services.get(it["resourceName"], ())]
+        if it["port"] not in ports:
+            yield f"portForward: no Service {it['resourceName']} has a port {it['port']}"
+
+
+def _patched(document: Document, patches: Sequence[Document]) -> Document:
+    """The document with JSON patches `add` and `replace` applied.
+
+    Raises:
+        LookupError: one goes to a place that is not there; has the place.
+    """
+    patched = copy.deepcopy(dict(document))
+    for patch in patches:
+        *parents, last = patch["path"].strip("/").split("/")
+        place: Any = patched
+        try:
+            for key in parents:
+                place = place[int(key) if isinstance(place, list) else key]
+            if last == "-":
+                place.append(patch["value"])
+                continue
+            where: Any = int(last) if isinstance(place, list) else last
+            if patch["op"] == "replace":
+                place[where]  # must be there
+            place[where] = patch["value"]
+        except (LookupError, ValueError, AttributeError, TypeError) as error:
+            raise LookupError(patch["path"]) from error
+    return patched
+
+
+def main() -> int:
+    """1 where something is wrong."""
+    found = faults(read())
+    print("\n".join(f"{Path(FILE).name}: {fault}" for fault in found) or "Success: skaffold.yaml names what exists")
+    return bool(found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
