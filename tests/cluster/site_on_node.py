@@ -16,6 +16,7 @@ from vesta import Vesta
 RELEASE = "vesta"
 CHART = str(chart.CHART)
 INSTALL_SECONDS = 300
+_OF_JOBS = {"trainer", "admin", "test"}
 
 
 class HelmFailed(Exception):
@@ -89,8 +90,12 @@ class Site:
 
     def are_ready(self) -> bool:
         """Whether every pod that is to serve does, and none is on its way out."""
-        pods = [pod for pod in self.pods() if pod["metadata"]["labels"]["app.kubernetes.io/component"] != "trainer"]
+        pods = self.serving()
         return bool(pods) and all(is_ready(pod) and "deletionTimestamp" not in pod["metadata"] for pod in pods)
+
+    def serving(self) -> list[dict[str, Any]]:
+        """The pods of services and engines: not those of Jobs, whose failed ones are left to be looked at."""
+        return [pod for pod in self.pods() if pod["metadata"]["labels"]["app.kubernetes.io/component"] not in _OF_JOBS]
 
     def memory(self) -> dict[str, float]:
         """MiB of each pod that the metrics server knows."""

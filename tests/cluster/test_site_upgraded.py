@@ -1,0 +1,118 @@
+"""Upgrades and rollbacks under load lose nothing, one that fails is taken back, and an uninstalled site leaves its data to the next."""
+
+import itertools
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import pytest
+from figures import Figures
+from kube import until
+from site_on_node import CHART, HelmFailed, Site
+from small_loop import SmallLoop, set_up_at
+from traffic import running
+from uploads import Uploads
+from vesta_contracts.conductor.v1 import GetProjectRequest, LoopStatus
+from vesta_contracts.serving.v1 import DeploymentServiceStub, PredictInput, PredictRequest
+
+pytestmark = pytest.mark.timeout(1200)
+
+PREDICTIONS_PER_SECOND = 20
+DEADLINE_SECONDS = 10
+CALLERS = 8
+CHANNEL = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500)]
+
+
+class Predictions:
+    """Asks a deployment at a steady pace over one connection, and repeats nothing.
+
+    Attributes:
+        failures: of the calls that were answered with an error, the answers.
+    """
+
+    def __init__(self, site: Site, small: SmallLoop) -> None:
+        self._site = site
+        picture = Path(small.unused[0]).read_bytes()
+        self._request = PredictRequest(name=small.status().deployment, inputs=[PredictInput(data=picture)])
+        self._who = [("authorization", f"Bearer {site.owner_key}")]
+        self.count = 0
+        self.failures: list[str] = []
+
+    def ask(self, stop: threading.Event) -> None:
+        """Until it is told to stop."""
+        with grpc.insecure_channel(self._site.grpc, CHANNEL) as channel, ThreadPoolExecutor(CALLERS) as pool:
+            predict = DeploymentServiceStub(channel).Predict
+            begun = time.monotonic()
+            for number in itertools.count(1):
+                pool.submit(self._ask, predict)
+                if stop.wait(max(0.0, begun + number / PREDICTIONS_PER_SECOND - time.monotonic())):
+                    return
+
+    def _ask(self, predict: grpc.UnaryUnaryMultiCallable) -> None:
+        try:
+            answer = predict(self._request, timeout=DEADLINE_SECONDS, metadata=self._who)
+        except grpc.RpcError as error:
+            self.failures.append(f"{error.code().name}: {error.details()}")
+        else:
+            self.count += 1
+            if reason := answer.predictions[0].reason:
+                self.failures.append(reason)
+
+
+@pytest.fixture(scope="module")
+def small(site: Site, tmp_path_factory: pytest.TempPathFactory) -> SmallLoop:
+    """A loop that has spent its budget, with a deployment that answers."""
+    samples = tmp_path_factory.mktemp("samples")
+    made = set_up_at(site.owner(), site.grpc, None, samples, images_per_class=40, budget=20, batch=20)
+    made.turn_until(lambda status: status.phase == LoopStatus.EXHAUSTED, seconds=400)
+    return made
+
+
+def test_an_upgrade_and_a_rollback_under_load_lose_nothing(
+    site: Site, small: SmallLoop, tmp_path: Path, figures: Figures
+) -> None:
+    predictions, uploads = Predictions(site, small), Uploads(site, small, tmp_path)
+    before = {pod["metadata"]["name"] for pod in site.pods()}
+    with running(predictions.ask), running(uploads.upload):
+        site.upgrade("--set=log.level=warning")
+        upgraded = {pod["metadata"]["name"] for pod in site.pods()}
+        site.helm("rollback", "vesta", "--wait", "--timeout=300s")
+
+    assert len(upgraded - before) >= 8  # every service runs in a new pod
+    failures = predictions.failures + uploads.failures
+    figures.at_most(
+        f"failed of {predictions.count} predictions and {len(uploads.acknowledged)} uploads during an upgrade and a rollback",
+        len(failures),
+        0,
+        "requests",
+    )
+    figures.at_most("lost of what was uploaded meanwhile", len(uploads.lost()), 0, "items")
+    assert uploads.lost() == set()
+    assert predictions.count > PREDICTIONS_PER_SECOND * 10
+
+
+def test_an_upgrade_that_cannot_start_is_taken_back(site: Site, small: SmallLoop) -> None:
+    with pytest.raises(HelmFailed):
+        site.helm(
+            "upgrade", "vesta", CHART, *site.options, "--set=image.tag=absent", "--rollback-on-failure", "--timeout=60s"
+        )
+    assert until(site.are_ready, seconds=120)
+    small.status()
+
+
+def test_what_is_uninstalled_leaves_its_data_to_the_next_installation(site: Site, small: SmallLoop) -> None:
+    key = site.owner_key
+    site.helm("uninstall", "vesta", "--wait")
+    assert until(lambda: site.serving() == [])
+    left = {
+        f"{one['kind']}/{one['metadata']['name']}" for one in site.kube.get("persistentvolumeclaims,secrets")["items"]
+    }
+    assert {"PersistentVolumeClaim/data-postgres-0", "Secret/vesta-secrets"} <= left
+
+    site.install()
+
+    assert site.owner_key == key
+    with site.owner() as owner:
+        assert owner.projects.GetProject(GetProjectRequest(name=small.project)).name == small.project
