@@ -277,7 +277,7 @@ def doors(service_settings: Callable[[str], dict[str, Any]]) -> Iterator[Doors]:
     )
     annotation.start()
     with (
-        open_channel(datasets.address, identity_of("gateway")) as one,
+        open_channel(datasets.address, identity_of("connection")) as one,
         open_channel(annotation.address, identity_of("gateway")) as other,
     ):
         yield Doors(store, one, other)
