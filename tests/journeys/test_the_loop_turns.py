@@ -1,14 +1,16 @@
 """The golden journey in small: images come in, experts label, models get better, the best one answers."""
 
 import json
+import shutil
 import subprocess
 import venv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
 import httpx
+import promql
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from small_loop import SmallLoop, set_up
@@ -37,9 +39,20 @@ from vesta_contracts.serving.v1 import (
     RollbackDeploymentRequest,
     UpdateDeploymentRequest,
 )
+from vesta_local.home import Home
+from vesta_local.services import NAMES
 from vesta_local.testing import WholePlatform
 from vesta_local.trace_receiver import ReceivedSpan, TraceReceiver
 
+NOTHING_TO_SEE = {
+    "ingest.json: Frames a second",
+    "ingest.json: Uncertain frames",
+    "queues.json: Refused as overloaded",
+    "serving.json: Failed calls, all services",
+    "serving.json: Refused as overloaded",
+    "training.json: Failed calls",
+}
+"""Panels that are empty on a platform without cameras where nothing was refused and nothing failed."""
 PREDICTION_MADE = "vesta.serving.prediction.v1.made"
 pytestmark = [pytest.mark.platform, pytest.mark.timeout(600)]
 
@@ -173,19 +186,24 @@ def test_an_exported_dataset_can_be_imported_again(turned: SmallLoop, layout: Ar
     assert owner.datasets.GetDataset(GetDatasetRequest(name=copy.name)).counts.labelled_count == answer.item_count
 
 
-def test_one_trace_goes_from_an_upload_over_kafka_to_triton_and_back_to_the_dataset(
-    turned: SmallLoop, platform: WholePlatform, traces: TraceReceiver
-) -> None:
+def upload(turned: SmallLoop, platform: WholePlatform, picture: Path, headers: Mapping[str, str]) -> httpx.Response:
+    """Uploads a picture over REST."""
     source = turned.owner.sources.CreateSource(
         CreateSourceRequest(parent=turned.project, source=Source(dataset=turned.dataset, upload=UploadSource()))
     )
-    asked, trace = "00f067aa0ba902b7", "5a" * 16
-    answer = httpx.post(
+    return httpx.post(
         f"http://{platform.addresses['gateway']}/v1/{source.name}:upload",
-        content=turned.unused[1].read_bytes(),
-        headers={"authorization": f"Bearer {platform.owner_key}", "traceparent": f"00-{trace}-{asked}-01"},
-    )
-    assert (answer.status_code, answer.headers["x-request-id"]) == (200, trace)
+        content=picture.read_bytes(),
+        headers={"authorization": f"Bearer {platform.owner_key}", **headers},
+    ).raise_for_status()
+
+
+def test_one_trace_goes_from_an_upload_over_kafka_to_triton_and_back_to_the_dataset(
+    turned: SmallLoop, platform: WholePlatform, traces: TraceReceiver
+) -> None:
+    asked, trace = "00f067aa0ba902b7", "5a" * 16
+    answer = upload(turned, platform, turned.unused[1], {"traceparent": f"00-{trace}-{asked}-01"})
+    assert answer.headers["x-request-id"] == trace
 
     def has_come_back(spans: Sequence[ReceivedSpan]) -> bool:
         return {"triton/infer", PREDICTION_MADE} <= {span.name for span in spans}
@@ -206,6 +224,44 @@ def test_one_trace_goes_from_an_upload_over_kafka_to_triton_and_back_to_the_data
     ]
     asked_triton = next(span for span in spans if span.name == "triton/infer")
     assert (by_id[asked_triton.parent].name, asked_triton.kind) == ("score_arrivals", "SPAN_KIND_CLIENT")
+
+
+def metrics_addresses(home: Home) -> dict[str, str]:
+    """Where each service's metrics are, and Triton's."""
+    return {name: home.address(f"{name}_metrics") for name in (*NAMES, "inference")}
+
+
+def test_dashboards_and_alerts_ask_for_series_that_the_services_export(
+    turned: SmallLoop,  # so that there is something to be seen
+    platform: WholePlatform,
+) -> None:
+    addresses = metrics_addresses(platform.home)
+    pages = {name: httpx.get(f"http://{address}/metrics").text for name, address in addresses.items()}
+    known = promql.exported(pages)
+    asked = promql.questions()
+    assert len({question.where.partition(":")[0] for question in asked if not question.is_alert}) == 6
+    assert [fault for question in asked for fault in promql.faults(question, known)] == []
+
+
+def test_a_real_prometheus_answers_every_panel_and_every_alert(
+    turned: SmallLoop, platform: WholePlatform, tmp_path: Path
+) -> None:
+    program = shutil.which("prometheus")
+    if program is None:
+        pytest.skip(
+            "there is no `prometheus` here (Debian's package): queries were held against the services' metrics alone"
+        )
+    upload(turned, platform, turned.unused[2], {})
+    assert turned.owner.predict(turned.status().deployment, [turned.unused[0].read_bytes()])
+    with promql.real_prometheus(program, metrics_addresses(platform.home), tmp_path) as client:
+        without = {
+            question.where
+            for question in promql.questions()
+            if not promql.asked(client, question.text) and not question.is_alert and not question.is_external
+        }
+        down = promql.asked(client, 'up{platform="vesta"} == 0')
+    assert down == []
+    assert without <= NOTHING_TO_SEE
 
 
 def test_at_last_the_project_is_deleted_with_everything_in_every_service(turned: SmallLoop) -> None:

@@ -1,6 +1,6 @@
 """Prometheus metrics that every service exports; names are `vesta_<service>_<noun>_<unit>`."""
 
-from prometheus_client import CollectorRegistry, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Gauge, Histogram, start_http_server
 
 RPC_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 60)
 
@@ -20,6 +20,13 @@ class RpcMetrics:
     def observe(self, method: str, code: str, seconds: float) -> None:
         """Counts one RPC."""
         self._seconds.labels(method, code).observe(seconds)
+
+
+def problems_gauge(service: str, registry: CollectorRegistry) -> Gauge:
+    """How many things hinder a service just now, those that its health tells of."""
+    return Gauge(
+        f"vesta_{service}_problems", "What hinders the service just now, as its health says", registry=registry
+    )
 
 
 def serve_metrics(address: str, registry: CollectorRegistry) -> str:

@@ -17,6 +17,7 @@ import psycopg
 import structlog
 from kafka import KafkaProducer
 from kafka.errors import KafkaError, KafkaTimeoutError
+from prometheus_client import CollectorRegistry, Gauge
 
 from vesta_common import idempotency, inbox
 from vesta_common.broker import Broker, close_producer, open_producer
@@ -37,6 +38,13 @@ CHANNEL_SUFFIX = "_outbox"
 
 log = structlog.get_logger()
 
+MEASURE_INTERVAL = timedelta(seconds=5)
+COUNTED_MAX = 10_000
+
+_MEASURE = """
+SELECT (SELECT count(*) FROM (SELECT FROM outbox LIMIT %s) AS waiting) AS waiting,
+       (SELECT headers FROM outbox ORDER BY id LIMIT 1) AS oldest
+"""
 _CLAIM = """
 SELECT id, topic, key, headers, value FROM outbox
 WHERE topic <> ALL(%s) ORDER BY id LIMIT %s
@@ -90,6 +98,16 @@ class Relay:
         self._producer: KafkaProducer | None = None
         self._penalties: dict[str, float] = {}  # topic → when it is tried again, on the monotonic clock
         self._thread = threading.Thread(target=self._run, name="outbox-relay", daemon=True)
+        self._measure_time = float("-inf")
+        self._waiting: Gauge | None = None
+        self._age: Gauge | None = None
+
+    def measure(self, service: str, registry: CollectorRegistry) -> None:
+        """Counts what waits; a relay that does not lead reads 0."""
+        self._waiting = Gauge(
+            f"vesta_{service}_outbox_events", "Events that wait to be published, 10,000 at most", registry=registry
+        )
+        self._age = Gauge(f"vesta_{service}_outbox_age_seconds", "Age of the oldest of them", registry=registry)
 
     def start(self) -> None:
         """Begins."""
@@ -121,11 +139,13 @@ class Relay:
     def _lead(self, connection: Connection) -> None:
         """Waits for the lock, then publishes as rows come, until it is stopped or a connection breaks."""
         while not self._is_leader(connection):
+            self._set_gauges(0, 0.0)
             if self._stopping.wait(POLL_INTERVAL.total_seconds()):
                 return
         connection.execute(f'LISTEN "{self._postgres.schema}{CHANNEL_SUFFIX}"'.encode())
         tidy_time = 0.0
         while True:
+            self._measure(connection)
             published = self.publish_batch(connection)
             if self._stopping.is_set() and published < BATCH_ROWS:
                 return
@@ -134,6 +154,20 @@ class Relay:
                 self._tidy(connection)
             if not published:
                 self._await_rows(connection)
+
+    def _measure(self, connection: Connection) -> None:
+        if self._waiting is None or time.monotonic() < self._measure_time:
+            return
+        self._measure_time = time.monotonic() + MEASURE_INTERVAL.total_seconds()
+        row = connection.execute(_MEASURE, (COUNTED_MAX,)).fetchone() or {}
+        headers = dict(row["oldest"] or ())
+        since = datetime.fromisoformat(headers["ce_time"]) if "ce_time" in headers else None
+        self._set_gauges(row["waiting"], (datetime.now(UTC) - since).total_seconds() if since else 0.0)
+
+    def _set_gauges(self, waiting: int, age_seconds: float) -> None:
+        if self._waiting is not None and self._age is not None:
+            self._waiting.set(waiting)
+            self._age.set(max(0.0, age_seconds))
 
     def _await_rows(self, connection: Connection) -> None:
         """Until somebody tells of new rows."""

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import structlog
 from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
@@ -24,7 +24,7 @@ from vesta_common.admission import AdmissionMetrics
 from vesta_common.engine_watch import EngineWatch
 from vesta_common.errors import is_transient
 from vesta_common.identity import CredentialsError, Identity
-from vesta_common.metrics import serve_metrics
+from vesta_common.metrics import problems_gauge, serve_metrics
 from vesta_common.server import THREADS, Server
 from vesta_common.settings import EXIT_WRONG_SETTINGS, EngineSettings, ServiceSettings, load_settings
 from vesta_common.trace_export import start_tracing_of
@@ -54,6 +54,15 @@ class Component(Protocol):
 
     def healthy(self) -> bool:
         """False where it cannot do its work."""
+        ...
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """A component with metrics of its own."""
+
+    def measure(self, service: str, registry: CollectorRegistry) -> None:
+        """Puts them into the registry; called before `start`."""
         ...
 
 
@@ -203,8 +212,11 @@ def _serve(service: str, settings: S, build: Callable[[S], App]) -> None:
         admission_metrics=app.admission_metrics,
         health_address=settings.health_address,
     )
+    problem_count = problems_gauge(service, app.registry)
     metrics_address = serve_metrics(settings.metrics_address, app.registry)
     for component in app.components:
+        if isinstance(component, Measured):
+            component.measure(service, app.registry)
         component.start()
     watch = _watch(service, app)
     watch.start()
@@ -213,7 +225,9 @@ def _serve(service: str, settings: S, build: Callable[[S], App]) -> None:
     unhealthy_before: list[str] = []
     while not stopping.is_set():
         unhealthy = [type(component).__name__ for component in app.components if not component.healthy()]
-        server.set_healthy(healthy=not unhealthy, problems=[*_stopped(unhealthy), *watch.problems()])
+        problems = [*_stopped(unhealthy), *watch.problems()]
+        server.set_healthy(healthy=not unhealthy, problems=problems)
+        problem_count.set(len(problems))
         if unhealthy != unhealthy_before:
             log.warning("health_changed", unhealthy=unhealthy)
             unhealthy_before = unhealthy

@@ -1,12 +1,14 @@
 """The composition root: what the annotation service is made of."""
 
+from prometheus_client import Gauge
+from vesta_common.backlog import BACKLOG_INTERVAL, Backlog
 from vesta_common.broker import Broker
 from vesta_common.client import open_channel
 from vesta_common.clock import SystemClock
 from vesta_common.identity import Identity
 from vesta_common.outbox import Relay
 from vesta_common.postgres import Postgres
-from vesta_common.service import App
+from vesta_common.service import App, Loop, new_registry
 from vesta_contracts.datasets.v1 import DatasetServiceStub, ItemServiceStub, TaxonomyServiceStub
 
 from vesta_annotation.api import CampaignService, ReviewService, SubmissionService, TaskService
@@ -24,6 +26,13 @@ def build(settings: Settings) -> App:
     channel = open_channel(settings.datasets_address, identity)
     items = ItemServiceStub(channel)
     terms = TermsSource(DatasetServiceStub(channel), TaxonomyServiceStub(channel), items)
+    metrics = new_registry()
+    backlog = Backlog(
+        postgres,
+        store.count_undecided_tasks,
+        ("OPEN", "IN_REVIEW"),
+        Gauge("vesta_annotation_tasks", "Tasks that are not decided", ["state"], registry=metrics),
+    )
     return App(
         engines=settings,
         servicers=[
@@ -32,6 +41,10 @@ def build(settings: Settings) -> App:
             SubmissionService(store, terms),
             ReviewService(store, terms),
         ],
-        components=[Relay(postgres, Broker.of(settings), settings.kafka_topic_prefix)],
+        components=[
+            Relay(postgres, Broker.of(settings), settings.kafka_topic_prefix),
+            Loop("backlog", backlog.step, BACKLOG_INTERVAL),
+        ],
+        registry=metrics,
         closing=[channel.close, postgres.close],
     )

@@ -134,6 +134,9 @@ SELECT
 FROM tasks JOIN submissions ON submissions.task = tasks.name
 WHERE campaign = :campaign;
 
+-- name: count_undecided_tasks
+SELECT state, count(*) AS count FROM tasks WHERE state IN ('OPEN', 'IN_REVIEW') GROUP BY state;
+
 -- name: insert_review!
 INSERT INTO reviews (name, task, body) VALUES (:name, :task, :body);
 

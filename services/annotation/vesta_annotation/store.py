@@ -33,6 +33,10 @@ class Store:
         self.postgres = postgres
         self.clock = clock
 
+    def count_undecided_tasks(self, connection: Connection) -> list[dict[str, Any]]:
+        """Undecided tasks by state."""
+        return list(queries.count_undecided_tasks(connection))
+
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """What happens inside happens wholly, or not at all where an exception leaves."""

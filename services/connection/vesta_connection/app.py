@@ -4,6 +4,8 @@ import sys
 from contextlib import closing
 from datetime import timedelta
 
+from prometheus_client import Gauge
+from vesta_common.backlog import BACKLOG_INTERVAL, Backlog
 from vesta_common.broker import Broker
 from vesta_common.client import open_channel
 from vesta_common.clock import SystemClock
@@ -49,6 +51,18 @@ def build(settings: Settings) -> App:
     loops = [Loop(f"sync-{number}", worker.step, IDLE, worker.stop) for number, worker in enumerate(workers)]
     registry = new_registry()
     export_storage_space(settings.storage_folder, registry)
+    backlog = Backlog(
+        postgres,
+        store.count_unfinished_syncs,
+        ("QUEUED", "RUNNING"),
+        Gauge("vesta_connection_syncs", "Syncs that have not ended", ["state"], registry=registry),
+        Gauge(
+            "vesta_connection_syncs_age_seconds",
+            "Time since the oldest of them was created",
+            ["state"],
+            registry=registry,
+        ),
+    )
     return App(
         engines=settings,
         has_objects=True,
@@ -57,7 +71,11 @@ def build(settings: Settings) -> App:
             SyncService(store, loops),
             MediaService(ingest),
         ],
-        components=[Relay(postgres, Broker.of(settings), settings.kafka_topic_prefix), *loops],
+        components=[
+            Relay(postgres, Broker.of(settings), settings.kafka_topic_prefix),
+            Loop("backlog", backlog.step, BACKLOG_INTERVAL),
+            *loops,
+        ],
         closing=[sandbox.close, ingest.close, datasets.close, postgres.close],
         registry=registry,
     )

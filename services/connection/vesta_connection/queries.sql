@@ -30,6 +30,10 @@ UPDATE sources SET secret = '', secret_key_id = :secret_key_id, secret_token = :
 -- name: delete_source!
 DELETE FROM sources WHERE name = :name;
 
+-- name: count_unfinished_syncs
+SELECT state, count(*) AS count, extract(epoch FROM now() - min(create_time))::double precision AS age_seconds
+FROM syncs WHERE state IN ('QUEUED', 'RUNNING') GROUP BY state;
+
 -- name: insert_sync!
 INSERT INTO syncs (name, source, state, create_time) VALUES (:name, :source, 'QUEUED', :now);
 

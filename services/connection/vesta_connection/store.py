@@ -63,6 +63,10 @@ class Store:
         self._clock = clock
         self._vault = vault
 
+    def count_unfinished_syncs(self, connection: Connection) -> list[dict[str, Any]]:
+        """Unfinished Syncs by state, with the age of the oldest."""
+        return list(queries.count_unfinished_syncs(connection))
+
     def insert_source(self, connection: Connection, source: Source, secret: str) -> None:
         """Keeps a new Source.
 

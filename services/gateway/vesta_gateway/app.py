@@ -17,7 +17,7 @@ from starlette.middleware.cors import CORSMiddleware
 from vesta_common.clock import Clock, SystemClock
 from vesta_common.consumer import KafkaOptions
 from vesta_common.identity import CredentialsError, Identity
-from vesta_common.metrics import RpcMetrics, serve_metrics
+from vesta_common.metrics import RpcMetrics, problems_gauge, serve_metrics
 from vesta_common.postgres import Postgres
 from vesta_common.settings import EXIT_WRONG_SETTINGS
 from vesta_contracts.gateway.v1 import ProjectEvent
@@ -83,6 +83,7 @@ class Gateway:
         self._parts = Parts(self._postgres, self._tail, self._remotes)
         self.limits = _limits(settings)
         self.registry = _registry(self.limits, self.watchers)
+        self._problem_count = problems_gauge("gateway", self.registry)
         calls = self._new_calls()
         journal = Journal(RpcMetrics("gateway", self.registry))
         bodies = _body_limits(settings)
@@ -222,7 +223,9 @@ class Gateway:
         told = True
         while True:
             is_ready, _ = await self._parts.report()
-            self._grpc.tell_problems(await self._parts.problems())
+            problems = await self._parts.problems()
+            self._grpc.tell_problems(problems)
+            self._problem_count.set(sum(problem.startswith("gateway: ") for problem in problems))
             if is_ready != told:
                 told = is_ready
                 await self._grpc.set_healthy(healthy=told)

@@ -6,6 +6,7 @@ from functools import partial
 
 from prometheus_client import Gauge
 from vesta_common.admission import Admission, AdmissionMetrics
+from vesta_common.backlog import BACKLOG_INTERVAL, Backlog
 from vesta_common.broker import Broker
 from vesta_common.client import open_channel
 from vesta_common.clock import SystemClock
@@ -79,6 +80,12 @@ def build(settings: Settings) -> App:
     prediction_log = PredictionLog(store, clock, metrics, timedelta(days=settings.prediction_log_days))
     sandbox = Sandbox(settings.sandbox_processes)
     loops = [Loop("deployer", deployer.step, IDLE), Loop("scorer", scorer.step, IDLE)]
+    backlog = Backlog(
+        postgres,
+        store.count_arrivals,
+        ("WAITING", "SCORING"),
+        Gauge("vesta_serving_arrivals", "New items that are not scored", ["state"], registry=metrics),
+    )
     kafka = KafkaOptions.of(settings)
     return App(
         engines=settings,
@@ -94,6 +101,7 @@ def build(settings: Settings) -> App:
             ),
             Loop("prediction-log", prediction_log.step, FLUSH_INTERVAL),
             Loop("pruner", prediction_log.prune, PRUNE_INTERVAL),
+            Loop("backlog", backlog.step, BACKLOG_INTERVAL),
             Loop("keeper", deployer.keep, KEEP_INTERVAL),
             *loops,
         ],

@@ -143,6 +143,11 @@ WHERE (deployment, item) IN (
     ORDER BY item FOR UPDATE SKIP LOCKED LIMIT :limit)
 RETURNING deployment, item, object_key, sha256, traceparent;
 
+-- name: count_arrivals
+-- By whether a worker scores them just now; 100,000 at most.
+SELECT CASE WHEN lease_expire_time > now() THEN 'SCORING' ELSE 'WAITING' END AS state, count(*) AS count
+FROM (SELECT lease_expire_time FROM arrivals LIMIT 100000) AS arrived GROUP BY 1;
+
 -- name: delete_arrivals!
 -- Removes what was scored; no row where the lease had passed and another worker was quicker.
 DELETE FROM arrivals WHERE deployment = :deployment AND item = ANY(:items);

@@ -93,6 +93,10 @@ class Store:
         self.postgres = postgres
         self._clock = clock
 
+    def count_arrivals(self, connection: Connection) -> list[dict[str, Any]]:
+        """Arrivals by whether they are being scored."""
+        return list(queries.count_arrivals(connection))
+
     def insert(self, connection: Connection, deployment: Deployment) -> None:
         """Keeps a new deployment, to be loaded.
 

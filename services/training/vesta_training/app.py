@@ -2,6 +2,8 @@
 
 from datetime import timedelta
 
+from prometheus_client import Gauge
+from vesta_common.backlog import BACKLOG_INTERVAL, Backlog
 from vesta_common.broker import Broker
 from vesta_common.client import open_channel
 from vesta_common.clock import SystemClock
@@ -9,7 +11,7 @@ from vesta_common.identity import Identity
 from vesta_common.objects import ObjectStore
 from vesta_common.outbox import Relay
 from vesta_common.postgres import Postgres
-from vesta_common.service import App, Loop
+from vesta_common.service import App, Loop, new_registry
 from vesta_contracts.datasets.v1 import DatasetServiceStub, SnapshotServiceStub, TaxonomyServiceStub
 from vesta_contracts.serving.v1 import DeploymentServiceStub
 
@@ -58,6 +60,16 @@ def build(settings: Settings) -> App:
     ]
     sweeper = Loop("work-sweeper", Sweeper(store, objects, executors[0]).step, SWEEP_INTERVAL)
     remover = Loop("file-remover", FileRemover(store, objects, deployments).step, FILES_INTERVAL)
+    metrics = new_registry()
+    backlog = Backlog(
+        postgres,
+        store.count_unfinished_runs,
+        ("QUEUED", "RUNNING"),
+        Gauge("vesta_training_runs", "Runs that have not ended", ["state"], registry=metrics),
+        Gauge(
+            "vesta_training_runs_age_seconds", "Time since the oldest of them was created", ["state"], registry=metrics
+        ),
+    )
     return App(
         engines=settings,
         has_objects=True,
@@ -67,7 +79,14 @@ def build(settings: Settings) -> App:
             StudyService(store, book, datasets, loops),
             ModelService(store, objects, deployments, [remover]),
         ],
-        components=[Relay(postgres, Broker.of(settings), settings.kafka_topic_prefix), remover, sweeper, *loops],
+        components=[
+            Relay(postgres, Broker.of(settings), settings.kafka_topic_prefix),
+            remover,
+            sweeper,
+            Loop("backlog", backlog.step, BACKLOG_INTERVAL),
+            *loops,
+        ],
+        registry=metrics,
         closing=[*(executor.close for executor in executors), channel.close, serving.close, postgres.close],
     )
 

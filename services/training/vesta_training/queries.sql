@@ -16,6 +16,10 @@ UPDATE recipes SET body = :body, update_time = :now WHERE name = :name;
 -- name: delete_recipe!
 DELETE FROM recipes WHERE name = :name;
 
+-- name: count_unfinished_runs
+SELECT state, count(*) AS count, extract(epoch FROM now() - min(create_time))::double precision AS age_seconds
+FROM training_runs WHERE state IN ('QUEUED', 'RUNNING') GROUP BY state;
+
 -- name: insert_run!
 INSERT INTO training_runs (name, parent, snapshot, recipe, recipe_yaml, model, state, body, create_time)
 VALUES (:name, :parent, :snapshot, :recipe, :recipe_yaml, :model, 'QUEUED', :body, :now);

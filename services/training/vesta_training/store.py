@@ -86,6 +86,10 @@ class Store:
         self.postgres = postgres
         self.clock = clock
 
+    def count_unfinished_runs(self, connection: Connection) -> list[dict[str, Any]]:
+        """Unfinished runs by state, with the age of the oldest."""
+        return list(queries.count_unfinished_runs(connection))
+
     def publish(self, connection: Connection, subject: str, payload: Any) -> None:
         """Publishes an event in the caller's transaction."""
         outbox.publish(connection, new_event(SERVICE, subject, payload, self.clock.now()))

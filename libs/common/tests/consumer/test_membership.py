@@ -120,6 +120,15 @@ def test_what_was_not_delivered_is_not_committed(topic: Topic) -> None:
         assert take(member, 3) == {0: numbered(0, 3)}
 
 
+def test_a_member_knows_how_many_records_wait_for_it(topic: Topic) -> None:
+    topic.publish(0, *numbered(0, 3 * RECORDS_MAX))
+    with topic.member() as member:
+        take(member, 1)
+        assert 2 * RECORDS_MAX <= member.waiting() < 3 * RECORDS_MAX
+        take(member, 2 * RECORDS_MAX)
+        assert member.waiting() == 0
+
+
 def test_commits_are_throttled_and_go_on_while_a_member_rests(topic: Topic) -> None:
     clock = ManualClock()
     topic.publish(0, *numbered(0, 2))

@@ -75,6 +75,7 @@ class Consumer:
         self._dead_letters_topic = dead_letters.topic_of(service)
         self._dead_letters = DeadLetterTopic(kafka.broker, kafka.topic_prefix + self._dead_letters_topic, name, metrics)
         self._dead = metrics.dead.labels(name)
+        self._waiting = metrics.waiting.labels(name)
         self._fuse = Fuse(self._clock, dead_letters_max)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"consumer-{name}", daemon=True)
@@ -122,6 +123,7 @@ class Consumer:
         try:
             self._consume(membership)
         finally:
+            self._waiting.set(0)  # another member reads them, or this one again
             membership.leave()
             self._dead_letters.close()
 
@@ -138,6 +140,7 @@ class Consumer:
                 self._pass_over_unreadable(membership)
                 raise  # after which kafka-python's consumer must not be used again
             self._fetch_wait.note_poll(not polled, membership.is_behind)
+            self._waiting.set(membership.waiting())
             for partition, records in polled.items():
                 delivery.deliver(partition, records)
                 membership.stay()

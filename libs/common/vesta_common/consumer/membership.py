@@ -113,12 +113,22 @@ class Membership:
         except (KafkaError, KeyError):  # a rebalance came between
             return False
 
+    def waiting(self) -> int:
+        """How many records the broker has of partitions that are ours after those that polls brought, as far as it has told."""
+        try:
+            return sum(self._waiting(partition) for partition in self._consumer.assignment())
+        except (KafkaError, KeyError):  # a rebalance came between
+            return 0
+
     def _is_behind(self, partition: TopicPartition) -> bool:
+        return self._waiting(partition) > 0
+
+    def _waiting(self, partition: TopicPartition) -> int:
         highwater = self._consumer.highwater(partition)
         if not highwater:
-            return False
+            return 0
         position = self._consumer.position(partition, timeout_ms=0)
-        return position is not None and position < highwater
+        return 0 if position is None else max(0, highwater - position)
 
     def rest(self, duration: timedelta) -> None:
         """Waits while staying in the group: polls with everything paused, at least once. Commits what is due.

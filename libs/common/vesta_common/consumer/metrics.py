@@ -14,6 +14,12 @@ class ConsumerMetrics:
         self.dead = Counter(
             f"vesta_{service}_events_dead_total", "Events set aside as dead letters", labels, registry=registry
         )
+        self.waiting = Gauge(
+            f"vesta_{service}_events_waiting",
+            "Records of this replica's partitions that the broker has and that were not read yet",
+            labels,
+            registry=registry,
+        )
         self.age = Gauge(
             f"vesta_{service}_event_age_seconds", "Age of the last event handled: the lag", labels, registry=registry
         )
