@@ -35,7 +35,7 @@ from vesta_contracts.datasets.v1 import (
     TaxonomyServiceStub,
     UploadArchiveRequest,
 )
-from vesta_contracts.gateway.v1 import ApiKeyServiceStub, EventServiceStub, MemberServiceStub
+from vesta_contracts.gateway.v1 import ApiKeyServiceStub, AuditServiceStub, EventServiceStub, MemberServiceStub
 from vesta_contracts.pipelining.v1 import ObservationServiceStub, PipelineServiceStub, StreamServiceStub
 from vesta_contracts.serving.v1 import (
     DeploymentServiceStub,
@@ -87,6 +87,7 @@ class Vesta:
         self.members = MemberServiceStub(channel)
         self.api_keys = ApiKeyServiceStub(channel)
         self.events = EventServiceStub(channel)
+        self.audit = AuditServiceStub(channel)
         self.sources = SourceServiceStub(channel)
         self.syncs = SyncServiceStub(channel)
         self.datasets = DatasetServiceStub(channel)

@@ -48,6 +48,7 @@ FILES = (
     "vesta/datasets/v1/taxonomy_service.proto",
     "vesta/gateway/v1/api_key.proto",
     "vesta/gateway/v1/api_key_service.proto",
+    "vesta/gateway/v1/audit_service.proto",
     "vesta/gateway/v1/event_service.proto",
     "vesta/gateway/v1/member.proto",
     "vesta/gateway/v1/member_service.proto",

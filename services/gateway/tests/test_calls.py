@@ -6,10 +6,15 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 from vesta_common.clock import ManualClock
 from vesta_common.errors import ResourceExhausted, Unauthenticated
+from vesta_gateway.audit import AuditRow, Origin
+from vesta_gateway.audit_log import AuditLog
+from vesta_gateway.audit_writer import AuditWriter
 from vesta_gateway.authentication import Authenticator
 from vesta_gateway.calls import Calls, Limits
+from vesta_gateway.contracts import get_rpc
 from vesta_gateway.limits import Slots, TokenBuckets
 from vesta_gateway.throttle import Throttle
 
@@ -29,10 +34,13 @@ def test_past_the_limit_on_refusals_a_bad_key_is_not_even_looked_up():
     )
     authenticator = Authenticator(asked.append, bytes(32), timedelta(seconds=5), ManualClock(), time.monotonic)
     projects: Any = None
-    calls = Calls({}, authenticator, projects, limits)
+    written: list[AuditRow] = []
+    writer = AuditWriter(written.extend, CollectorRegistry())
+    calls = Calls({}, authenticator, projects, limits, AuditLog(writer, ManualClock()))
+    rpc = get_rpc("vesta.datasets.v1.DatasetService.GetDataset")
 
     async def guess(number: int) -> None:
-        await calls.enter({"x-api-key": f"vesta_{number}"}, "10.0.0.1")
+        await calls.enter(rpc, {"x-api-key": f"vesta_{number}"}, Origin("10.0.0.1", "rest"))
 
     async def story():
         for number in range(3):
@@ -40,6 +48,10 @@ def test_past_the_limit_on_refusals_a_bad_key_is_not_even_looked_up():
                 await guess(number)
         with pytest.raises(ResourceExhausted):
             await guess(3)
+        await writer.close()
 
     asyncio.run(story())
     assert len(asked) == 3
+    assert [(row.code, row.reason, row.address) for row in written] == 3 * [
+        ("UNAUTHENTICATED", "KEY_UNKNOWN", "10.0.0.1")
+    ]

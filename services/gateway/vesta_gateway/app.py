@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import structlog
@@ -22,10 +23,13 @@ from vesta_common.postgres import Postgres
 from vesta_common.settings import EXIT_WRONG_SETTINGS
 from vesta_contracts.gateway.v1 import ProjectEvent
 
-from vesta_gateway import store
+from vesta_gateway import audit_store, store
 from vesta_gateway.api.api_keys import ApiKeyApi
+from vesta_gateway.api.audit import AuditApi
 from vesta_gateway.api.events import EventApi
 from vesta_gateway.api.members import MemberApi
+from vesta_gateway.audit_log import AuditLog
+from vesta_gateway.audit_writer import AuditWriter
 from vesta_gateway.authentication import Authenticator
 from vesta_gateway.authorization import check_table
 from vesta_gateway.backends import Backend, RemoteBackend
@@ -83,6 +87,7 @@ class Gateway:
         self._parts = Parts(self._postgres, self._tail, self._remotes)
         self.limits = _limits(settings)
         self.registry = _registry(self.limits, self.watchers)
+        self._audit = AuditWriter(partial(audit_store.add, self._postgres), self.registry)
         self._problem_count = problems_gauge("gateway", self.registry)
         calls = self._new_calls()
         journal = Journal(RpcMetrics("gateway", self.registry))
@@ -154,6 +159,7 @@ class Gateway:
         for task in self._background:
             task.cancel()
         await asyncio.gather(self._rest.stop(), self._grpc.stop(STOP_GRACE))
+        await self._audit.close()
         if self._tail is not None:
             await asyncio.to_thread(self._tail.stop, timedelta(seconds=2))
         for remote in self._remotes.values():
@@ -197,10 +203,11 @@ class Gateway:
                 MemberApi(self._postgres, self._clock, forget, projects.ensure),
                 ApiKeyApi(self._postgres, self._clock, forget, projects.ensure),
                 EventApi(self.watchers, self._new_replay(), self._clock),
+                AuditApi(self._postgres),
             ]
         )
         backends: dict[str, Backend] = {**self._remotes, "gateway": own}
-        return Calls(backends, authenticator, projects, self.limits)
+        return Calls(backends, authenticator, projects, self.limits, AuditLog(self._audit, self._clock))
 
     def _post(self, project: str, event: ProjectEvent) -> None:
         """Hands an event from the tail's thread to the loop, unless that has ended."""
@@ -232,7 +239,7 @@ class Gateway:
             await asyncio.sleep(HEALTH_INTERVAL.total_seconds())
 
     async def _prune(self) -> None:
-        """Keeps the request log to its retention."""
+        """Keeps the request log and the audit log to their retentions."""
         while True:
             try:
                 await asyncio.to_thread(
@@ -240,6 +247,13 @@ class Gateway:
                     self._postgres,
                     self._clock.now(),
                     self._settings.request_log_retention,
+                    is_stopping=lambda: self._is_stopping,
+                )
+                await asyncio.to_thread(
+                    audit_store.prune,
+                    self._postgres,
+                    self._clock.now(),
+                    self._settings.audit_retention,
                     is_stopping=lambda: self._is_stopping,
                 )
             except Exception:

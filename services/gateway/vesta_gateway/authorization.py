@@ -123,6 +123,8 @@ RIGHTS: Mapping[str, Right] = {
     "vesta.datasets.v1.TaxonomyService.ListTaxonomies": READERS,
     "vesta.datasets.v1.TaxonomyService.UpdateTaxonomy": ENGINEERS,
     "vesta.datasets.v1.TaxonomyService.DeleteTaxonomy": ENGINEERS,
+    "vesta.gateway.v1.AuditService.ListAuditEntries": OWNERS,
+    "vesta.gateway.v1.AuditService.ListPlatformAuditEntries": PLATFORM_OWNER,
     # Who is in a project is no secret in it; keys and roles are the owners'.
     "vesta.gateway.v1.ApiKeyService.CreateApiKey": OWNERS,
     "vesta.gateway.v1.ApiKeyService.GetApiKey": OWNERS,

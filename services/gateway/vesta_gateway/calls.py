@@ -10,6 +10,8 @@ from google.protobuf.message import DecodeError, Message
 from vesta_common import trace
 from vesta_common.errors import InvalidArgument, Unauthenticated
 
+from vesta_gateway.audit import Origin
+from vesta_gateway.audit_log import AuditLog
 from vesta_gateway.authentication import Authenticator
 from vesta_gateway.authorization import authorize, authorize_more, project_of_request
 from vesta_gateway.backends import CALLER_KEY, ROLE_KEY, Answers, Backend, Metadata
@@ -24,10 +26,11 @@ from vesta_gateway.throttle import Throttle
 
 @dataclass(frozen=True)
 class Session:
-    """A caller, and the secret they showed, which is asked again while a stream lasts."""
+    """A caller, the secret they showed, which is asked again while a stream lasts, and where they come from."""
 
     caller: Caller
     secret: str
+    origin: Origin
 
 
 @dataclass(frozen=True)
@@ -60,22 +63,30 @@ class Calls:
 
     Args:
         backends: by the service's word.
+        audit: notes what may have changed something, and who was refused.
     """
 
     def __init__(
-        self, backends: Mapping[str, Backend], authenticator: Authenticator, projects: Projects, limits: Limits
+        self,
+        backends: Mapping[str, Backend],
+        authenticator: Authenticator,
+        projects: Projects,
+        limits: Limits,
+        audit: AuditLog,
     ) -> None:
         self._backends = backends
         self._authenticator = authenticator
         self._projects = projects
         self._limits = limits
+        self._audit = audit
 
-    async def enter(self, headers: Mapping[str, str], address: str) -> Session:
+    async def enter(self, rpc: Rpc, headers: Mapping[str, str], origin: Origin) -> Session:
         """Finds out who calls.
 
         Args:
             headers: of HTTP or gRPC, lower-case.
-            address: where the call comes from, without the port.
+            rpc: what is called.
+            origin: where the call comes from.
 
         Raises:
             Unauthenticated: nobody known.
@@ -83,12 +94,15 @@ class Calls:
         """
         secret = presented(headers)
         try:
-            caller = await self._authenticator.authenticate(secret, lambda: self._limits.refusals.check(address))
-        except Unauthenticated:
-            self._limits.refusals.take(address)  # after the fact: good keys behind the same address take nothing
+            caller = await self._authenticator.authenticate(secret, lambda: self._limits.refusals.check(origin.address))
+        except Unauthenticated as error:
+            # After the fact: good keys behind the same address take nothing.
+            self._limits.refusals.take(origin.address)
+            if secret:
+                self._audit.refuse(rpc, error, origin)
             raise
         self._limits.requests.take(caller.key)
-        return Session(caller, secret)
+        return Session(caller, secret, origin)
 
     def hold(self, session: Session, rpc: Rpc) -> AbstractContextManager[None]:
         """A slot for a call, to be held while it lasts, the reading of its body included.
@@ -115,16 +129,18 @@ class Calls:
             AioRpcError: it was refused, or failed, there.
         """
         caller = session.caller
-        acting = authorize(caller, rpc, request)
-        self._projects.check_open(rpc, request)
-        self._projects.narrow(caller, request)
-        longest = self._limits.timeout.total_seconds()
-        timeout = longest if timeout_seconds is None else min(longest, timeout_seconds)
-        with trace.calling(acting, role_word(caller.role)):
-            with self._throttled(rpc):
-                answer = await self._backends[rpc.backend].unary(rpc, request.SerializeToString(), _metadata(), timeout)
-            await self._projects.welcome(rpc, answer)
-        return answer
+        async with self._audit.around(rpc, caller, request, session.origin) as answers:
+            acting = authorize(caller, rpc, request)
+            self._projects.check_open(rpc, request)
+            self._projects.narrow(caller, request)
+            longest = self._limits.timeout.total_seconds()
+            timeout = longest if timeout_seconds is None else min(longest, timeout_seconds)
+            with trace.calling(acting, role_word(caller.role)):
+                raw = request.SerializeToString()
+                with self._throttled(rpc):
+                    answers.append(await self._backends[rpc.backend].unary(rpc, raw, _metadata(), timeout))
+                await self._projects.welcome(rpc, answers[0])
+        return answers[0]
 
     @asynccontextmanager
     async def stream(
@@ -145,6 +161,16 @@ class Calls:
             VestaError: it was refused here, at once or on the way.
             AioRpcError: it was refused, or failed, there.
         """
+        async with (
+            self._audit.around(rpc, session.caller, first, session.origin),
+            self._streaming(session, rpc, first, later, timeout_seconds) as answers,
+        ):
+            yield answers
+
+    @asynccontextmanager
+    async def _streaming(
+        self, session: Session, rpc: Rpc, first: Message, later: AsyncIterator[bytes], timeout_seconds: float | None
+    ) -> AsyncIterator[Answers]:
         caller = session.caller
         acting = authorize(caller, rpc, first)
         self._projects.check_open(rpc, first)

@@ -16,6 +16,7 @@ from opentelemetry.trace import SpanKind
 from vesta_common import trace
 from vesta_common.errors import InvalidArgument
 
+from vesta_gateway.audit import Origin
 from vesta_gateway.bodies import BodyLimits, check_size
 from vesta_gateway.calls import Calls, read_message
 from vesta_gateway.contracts import Rpc
@@ -63,7 +64,7 @@ class GrpcDoor(grpc.GenericRpcHandler):
         with trace.span(rpc.path, headers, SpanKind.SERVER), ExitStack() as held:
             entry = self._journal.begin("grpc", rpc.path, self._address_of(context), start)
             try:
-                session = await self._calls.enter(headers, entry.address)
+                session = await self._calls.enter(rpc, headers, Origin(entry.address, "grpc"))
                 entry.caller = session.caller.member
                 held.enter_context(self._calls.hold(session, rpc))
                 raw = await self._first(requests)
@@ -84,7 +85,7 @@ class GrpcDoor(grpc.GenericRpcHandler):
         with trace.span(rpc.path, headers, SpanKind.SERVER), ExitStack() as held:
             entry = self._journal.begin("grpc", rpc.path, self._address_of(context), start)
             try:
-                session = await self._calls.enter(headers, entry.address)
+                session = await self._calls.enter(rpc, headers, Origin(entry.address, "grpc"))
                 entry.caller = session.caller.member
                 held.enter_context(self._calls.hold(session, rpc))
                 raw = await self._first(requests)

@@ -79,3 +79,27 @@ WHERE k.secret_sha256 = :secret_sha256;
 -- name: touch_api_key!
 -- Notes when a key was used.
 UPDATE api_key SET last_use_time = :now WHERE project = :project AND api_key = :api_key;
+
+-- name: insert_audit_entry*!
+INSERT INTO audit_entries (
+    id, create_time, project, caller, api_key, role, method, resource, update_mask, request_sha256, code, reason, address, door,
+    request_id)
+VALUES (
+    :id, :create_time, :project, :caller, :api_key, :role, :method, :resource, :update_mask, :request_sha256, :code, :reason, :address,
+    :door, :request_id);
+
+-- name: list_audit_entries
+-- Newest first; `before` is the id after which the page begins, empty for the newest. What is null is not looked at.
+SELECT * FROM audit_entries
+WHERE (:project::text IS NULL OR project = :project)
+  AND (:before = '' OR id < :before)
+  AND (:caller = '' OR caller = :caller)
+  AND (:resource_prefix = '' OR starts_with(resource, :resource_prefix))
+  AND (:method = '' OR method = :method)
+  AND (:code = '' OR code = :code)
+  AND (:start_time::timestamptz IS NULL OR create_time >= :start_time)
+  AND (:end_time::timestamptz IS NULL OR create_time < :end_time)
+ORDER BY id DESC LIMIT :limit;
+
+-- name: delete_old_audit_entries!
+DELETE FROM audit_entries WHERE id IN (SELECT id FROM audit_entries WHERE create_time < :before ORDER BY create_time LIMIT :limit);

@@ -18,6 +18,7 @@ from opentelemetry.trace import SpanKind
 from vesta_common import trace
 from vesta_common.errors import InvalidArgument, NotFound
 
+from vesta_gateway.audit import Origin
 from vesta_gateway.backends import Answers
 from vesta_gateway.bodies import Body, BodyLimits, Disconnected, Receive
 from vesta_gateway.calls import Calls, Session
@@ -110,7 +111,7 @@ class RestDoor:
     async def _journaled(self, match: Match | None, exchange: "_Exchange", entry: Entry) -> None:
         try:
             match = match or self._refuse_route(exchange)
-            session = await self._calls.enter(exchange.headers, exchange.address)
+            session = await self._calls.enter(match.rpc, exchange.headers, Origin(exchange.address, "rest"))
             entry.caller = session.caller.member
             with self._calls.hold(session, match.rpc):
                 await self._serve(match, exchange, session)

@@ -88,6 +88,11 @@ class Settings(ServiceSettings):
         ge=timedelta(minutes=1),
         description="how long the first answer to a request_id is kept; a repeat after that is a new request",
     )
+    audit_retention: timedelta = Field(
+        timedelta(days=400),
+        ge=timedelta(days=91),
+        description="how long entries of the audit log are kept; the database refuses to delete those of the last 90 days",
+    )
     call_timeout: timedelta = Field(
         timedelta(seconds=120), description="how long a call may take; callers may ask for less"
     )

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,13 @@ from vesta_contracts.datasets.v1 import (
     ImportDatasetResponse,
     TransferProgress,
 )
-from vesta_contracts.gateway.v1 import GetIdentityRequest, WatchEventsRequest
+from vesta_contracts.gateway.v1 import (
+    AuditEntryFilter,
+    GetIdentityRequest,
+    ListAuditEntriesRequest,
+    ListPlatformAuditEntriesRequest,
+    WatchEventsRequest,
+)
 from vesta_contracts.serving.v1 import RollbackDeploymentRequest
 from vesta_contracts.training.v1 import CancelTrainingRunRequest, TrainingRun
 
@@ -389,6 +396,46 @@ def events(session: Session, project: str, types: tuple[str, ...]) -> None:
             show_all([event], json_output=True)
         else:
             click.echo(f"{event.time.ToDatetime():%H:%M:%S}  {event.type}  {event.subject}")
+
+
+@cli.command()
+@click.argument("project", required=False)
+@click.option("--caller", default="", help="Only what this member did, such as projects/acme/members/ada.")
+@click.option("--resource", default="", help="Only what happened to resources whose name begins so.")
+@click.option(
+    "--method", default="", help="Only calls of this RPC, such as vesta.datasets.v1.DatasetService.DeleteDataset."
+)
+@click.option("--code", default="", help="Only calls that ended so, such as PERMISSION_DENIED.")
+@click.option("--since", type=click.DateTime(), help="Only from this moment on, in UTC.")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="At most this many.")
+@pass_session
+def audit(
+    session: Session,
+    project: str | None,
+    caller: str,
+    resource: str,
+    method: str,
+    code: str,
+    since: datetime | None,
+    limit: int,
+) -> None:
+    """Tell who changed what in a project, newest first; without a project, everywhere (for the platform's owner)."""
+    wanted = AuditEntryFilter(caller=caller, resource_prefix=resource, method=method, code=code)
+    if since is not None:
+        wanted.start_time.FromDatetime(since)
+    size, log = min(limit, 1000), session.client.audit
+    if project:
+        request = ListAuditEntriesRequest(parent=project, filter_by=wanted, page_size=size)
+        found = session.client.pages(log.ListAuditEntries, request)
+    else:
+        everywhere = ListPlatformAuditEntriesRequest(filter_by=wanted, page_size=size)
+        found = session.client.pages(log.ListPlatformAuditEntries, everywhere)
+    for entry, _ in zip(found, range(limit), strict=False):
+        if session.json_output:
+            show_all([entry], json_output=True)
+        else:
+            what = f"{entry.method.rpartition('.')[2]}  {entry.resource}"
+            click.echo(f"{entry.time.ToDatetime():%F %T}  {entry.code}  {entry.caller or '-'}  {entry.address}  {what}")
 
 
 def _finish(session: Session, operation: str, what: str, answer: Any) -> None:

@@ -11,6 +11,14 @@ from vesta_contracts.gateway.v1.api_key_service_pb2 import Identity as Identity
 from vesta_contracts.gateway.v1.api_key_service_pb2_grpc import ApiKeyServiceStub as ApiKeyServiceStub
 from vesta_contracts.gateway.v1.api_key_service_pb2_grpc import ApiKeyServiceServicer as ApiKeyServiceServicer
 from vesta_contracts.gateway.v1.api_key_service_pb2_grpc import add_ApiKeyServiceServicer_to_server as add_ApiKeyServiceServicer_to_server
+from vesta_contracts.gateway.v1.audit_service_pb2 import AuditEntryFilter as AuditEntryFilter
+from vesta_contracts.gateway.v1.audit_service_pb2 import ListAuditEntriesRequest as ListAuditEntriesRequest
+from vesta_contracts.gateway.v1.audit_service_pb2 import ListPlatformAuditEntriesRequest as ListPlatformAuditEntriesRequest
+from vesta_contracts.gateway.v1.audit_service_pb2 import ListAuditEntriesResponse as ListAuditEntriesResponse
+from vesta_contracts.gateway.v1.audit_service_pb2 import AuditEntry as AuditEntry
+from vesta_contracts.gateway.v1.audit_service_pb2_grpc import AuditServiceStub as AuditServiceStub
+from vesta_contracts.gateway.v1.audit_service_pb2_grpc import AuditServiceServicer as AuditServiceServicer
+from vesta_contracts.gateway.v1.audit_service_pb2_grpc import add_AuditServiceServicer_to_server as add_AuditServiceServicer_to_server
 from vesta_contracts.gateway.v1.event_service_pb2 import WatchEventsRequest as WatchEventsRequest
 from vesta_contracts.gateway.v1.event_service_pb2 import ProjectEvent as ProjectEvent
 from vesta_contracts.gateway.v1.event_service_pb2_grpc import EventServiceStub as EventServiceStub
@@ -38,6 +46,10 @@ __all__ = [
     "ApiKey",
     "ApiKeyServiceServicer",
     "ApiKeyServiceStub",
+    "AuditEntry",
+    "AuditEntryFilter",
+    "AuditServiceServicer",
+    "AuditServiceStub",
     "CreateApiKeyRequest",
     "CreateMemberRequest",
     "DeleteApiKeyRequest",
@@ -50,8 +62,11 @@ __all__ = [
     "Identity",
     "ListApiKeysRequest",
     "ListApiKeysResponse",
+    "ListAuditEntriesRequest",
+    "ListAuditEntriesResponse",
     "ListMembersRequest",
     "ListMembersResponse",
+    "ListPlatformAuditEntriesRequest",
     "Member",
     "MemberServiceServicer",
     "MemberServiceStub",
@@ -66,6 +81,7 @@ __all__ = [
     "UpdateMemberRequest",
     "WatchEventsRequest",
     "add_ApiKeyServiceServicer_to_server",
+    "add_AuditServiceServicer_to_server",
     "add_EventServiceServicer_to_server",
     "add_MemberServiceServicer_to_server",
 ]
