@@ -7,6 +7,7 @@ import yaml
 from metrics_in import metrics_in
 from vesta_admin.settings import Settings as AdminSettings
 from vesta_common.settings import EngineSettings, ServiceSettings, describe
+from vesta_local.settings import Settings as LocalSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -50,6 +51,15 @@ def settings_page(root: Path) -> str:
     ]
     fields = zip(describe(AdminSettings), AdminSettings.model_fields, strict=True)
     lines += _table([row for row, field in fields if field not in EngineSettings.model_fields])
+    lines += [
+        "",
+        "## make up, make test",
+        "",
+        "Engines that run elsewhere: `VESTA_LOCAL_` before the settings of PostgreSQL, S3 and Kafka of all services, and:",
+        "",
+    ]
+    fields = zip(describe(LocalSettings), LocalSettings.model_fields, strict=True)
+    lines += _table([row for row, field in fields if field in ("postgres_url", "triton_address")])
     return "\n".join(lines) + "\n"
 
 

@@ -7,13 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
-from cameras import open_streams
+from cameras import FRAME_TOPIC, open_streams
 from small_loop import SmallLoop, patiently, set_up
 from traffic import GrowingFolder, RestlessCamera, running
 from vesta import Vesta
 from vesta_admin.catalogue import topics
 from vesta_common import dead_letters
-from vesta_common.broker import Broker
 from vesta_contracts.annotation.v1 import GetAgreementRequest, ListTasksRequest, Task
 from vesta_contracts.conductor.v1 import ListDecisionsRequest, LoopStatus
 from vesta_contracts.connection.v1 import CreateSourceRequest, FolderSource, Source
@@ -28,7 +27,7 @@ from vesta_contracts.pipelining.v1 import (
 )
 from vesta_local.testing import WholePlatform
 
-pytestmark = [pytest.mark.platform, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.platform, pytest.mark.own_engines, pytest.mark.timeout(2400)]
 
 SEED = 20
 BATCH, ROUNDS = 12, 3
@@ -146,7 +145,7 @@ def aftermath(platform: WholePlatform, tmp_path_factory: pytest.TempPathFactory)
     status = small.turn_until(lambda now: now.phase == LoopStatus.LABELLING, seconds=300)
     folder = _growing_folder(platform, small)
     stream, camera_dataset = _stream(small, status.deployment)
-    camera = RestlessCamera(platform.addresses["events"], stream, small.unused[-PICTURES:])
+    camera = RestlessCamera(platform.broker, platform.topic(FRAME_TOPIC), stream, small.unused[-PICTURES:])
     killer = Killer(platform, small)
     with running(folder.grow), running(camera.watch), running(killer.kill):
         small.turn_until(lambda _: killer.is_done, PATIENCE_SECONDS, killer.may_answer)
@@ -255,8 +254,8 @@ def test_every_uncertain_frame_became_an_item_once(aftermath: Aftermath) -> None
 
 
 def test_nothing_was_set_aside_as_a_dead_letter(aftermath: Aftermath) -> None:
-    broker = Broker(aftermath.platform.addresses["events"])
-    names = [topic.name for topic in topics() if topic.is_dead_letters]
+    broker = aftermath.platform.broker
+    names = [aftermath.platform.topic(topic.name) for topic in topics() if topic.is_dead_letters]
     letters = [letter for name in names for letter in dead_letters.read(broker, name)]
     assert [(letter.topic, letter.reason) for letter in letters] == []
 

@@ -58,6 +58,7 @@ def small(platform: WholePlatform, tmp_path_factory: pytest.TempPathFactory) -> 
     return set_up(platform, tmp_path_factory.mktemp("samples"), images_per_class=40, budget=40, batch=20)
 
 
+@pytest.mark.own_engines
 def test_the_loop_completes_while_every_copy_is_deleted_in_each_phase(
     platform: WholePlatform, small: SmallLoop
 ) -> None:
@@ -68,6 +69,7 @@ def test_the_loop_completes_while_every_copy_is_deleted_in_each_phase(
     assert {"training", "loaded"} <= deleting.found
 
 
+@pytest.mark.own_engines
 def test_models_that_are_deleted_while_they_answer_are_loaded_again(platform: WholePlatform, small: SmallLoop) -> None:
     for path in copies(platform.home):
         delete(path)

@@ -9,11 +9,12 @@ from datetime import UTC, datetime
 from itertools import cycle
 from pathlib import Path
 
-from cameras import FRAME_TOPIC, as_jpeg, frame_headers
+from cameras import as_jpeg, frame_headers
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 from small_loop import TRANSIENT
 from vesta import ApiError, Vesta
+from vesta_common.broker import Broker
 from vesta_contracts.connection.v1 import Sync
 
 FRAME_INTERVAL_SECONDS = 0.25
@@ -103,8 +104,9 @@ class RestlessCamera:
         acknowledged: how many of them the broker has for certain.
     """
 
-    def __init__(self, kafka: str, stream: str, pictures: list[Path]) -> None:
-        self._kafka = kafka
+    def __init__(self, broker: Broker, topic: str, stream: str, pictures: list[Path]) -> None:
+        self._broker = broker
+        self._topic = topic
         self._stream = stream
         self._pictures = cycle([as_jpeg(picture) for picture in pictures])
         self.sent: list[datetime] = []
@@ -132,7 +134,7 @@ class RestlessCamera:
 
     def _open(self) -> KafkaProducer:
         return KafkaProducer(
-            bootstrap_servers=self._kafka,
+            **self._broker.access,
             acks="all",
             enable_idempotence=False,  # what arrives twice is to count once
             max_block_ms=FRAME_DELIVERY_MS,
@@ -145,7 +147,7 @@ class RestlessCamera:
         self.sent.append(taken)
         headers = frame_headers(self._stream, taken)
         try:
-            sent = producer.send(FRAME_TOPIC, value=next(self._pictures), key=self._stream.encode(), headers=headers)
+            sent = producer.send(self._topic, value=next(self._pictures), key=self._stream.encode(), headers=headers)
             sent.get(timeout=2 * FRAME_DELIVERY_MS / 1000)
         except KafkaError:
             return

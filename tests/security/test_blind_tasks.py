@@ -82,6 +82,7 @@ class Secret:
     channel: grpc.Channel
     rest: str
     broker: Broker
+    topic: str
     project: str
     item: str
     task: str
@@ -111,7 +112,7 @@ class Secret:
         )
         event = new_event("serving", made.deployment, made, datetime.now(UTC))
         producer = open_producer(self.broker)
-        producer.send(TOPIC, value=event.value, key=event.subject.encode(), headers=encode_headers(event)).get(
+        producer.send(self.topic, value=event.value, key=event.subject.encode(), headers=encode_headers(event)).get(
             timeout=20
         )
         producer.close(timeout=5)
@@ -181,7 +182,8 @@ def secret(platform: WholePlatform, tmp_path_factory: pytest.TempPathFactory) ->
             owner=owner,
             channel=channel,
             rest=f"http://{platform.home.address('gateway')}",
-            broker=Broker(platform.home.address("events")),
+            broker=platform.broker,
+            topic=platform.topic(TOPIC),
             project=project,
             item=item,
             task=task,

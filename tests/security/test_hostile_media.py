@@ -5,16 +5,15 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-import boto3
 import httpx
 import pytest
-from botocore.client import Config
 from hostile_media import HOSTILE, REASONS, noise
 from vesta import ApiError, Vesta
 from vesta_common.ids import new_id
+from vesta_common.objects import open_client
 from vesta_contracts.connection.v1 import BucketSource, CreateSourceRequest, FolderSource, Source, Sync
 from vesta_contracts.datasets.v1 import ArchiveFormat, ImportDatasetRequest, ImportDatasetResponse, ListItemsRequest
-from vesta_local.engines import objects
+from vesta_local.engines.addresses import admin_settings
 from vesta_local.testing import WholePlatform
 
 pytestmark = [pytest.mark.platform, pytest.mark.timeout(300), pytest.mark.usefixtures("bounded")]
@@ -54,21 +53,17 @@ def _folder(platform: WholePlatform) -> Source:
 
 
 def _bucket(platform: WholePlatform) -> Source:
-    home, place = platform.home, f"hostile-{new_id()}"
-    key, secret = home.secrets["s3_access_key"], home.secrets["s3_secret_key"]
-    endpoint = objects.endpoint(home)
-    store = boto3.client(
-        "s3",
-        endpoint_url=endpoint,
-        region_name="us-east-1",
-        aws_access_key_id=key,
-        aws_secret_access_key=secret,
-        config=Config(s3={"addressing_style": "path"}),
-    )
+    engines, place = admin_settings(platform.home), f"hostile-{new_id()}"
+    store = open_client(engines)
     for name, data in {**{name: data for name, (data, _) in HOSTILE.items()}, "sound.jpg": noise(302)}.items():
-        store.put_object(Bucket=objects.BUCKET, Key=f"{place}/{name}", Body=data)
-    url = f"s3://{objects.BUCKET}/{place}"
-    return Source(bucket=BucketSource(url=url, endpoint_url=endpoint, access_key_id=key, secret_access_key=secret))
+        store.put_object(Bucket=engines.s3_bucket, Key=f"{place}/{name}", Body=data)
+    bucket = BucketSource(
+        url=f"s3://{engines.s3_bucket}/{place}",
+        endpoint_url=engines.s3_endpoint_url,
+        access_key_id=engines.s3_access_key,
+        secret_access_key=engines.s3_secret_key.get_secret_value(),
+    )
+    return Source(bucket=bucket)
 
 
 @pytest.mark.parametrize("place", [_folder, _bucket])

@@ -149,12 +149,12 @@ def test_a_camera_s_are_counted_as_refused_and_the_sound_frame_after_them_is_obs
         CreateStreamRequest(parent=pipeline.name, stream_id="gate", stream=Stream())
     ).name
     frames = [*FILES, noise(304)]
-    producer = KafkaProducer(
-        bootstrap_servers=platform.addresses["events"], acks="all", max_request_size=2 * FRAME_BYTES_MAX
-    )
+    producer = KafkaProducer(**platform.broker.connection, acks="all", max_request_size=2 * FRAME_BYTES_MAX)
     for frame in frames:
         sent = datetime.now(UTC)
-        producer.send(FRAME_TOPIC, value=frame, key=stream.encode(), headers=frame_headers(stream, sent))
+        producer.send(
+            platform.topic(FRAME_TOPIC), value=frame, key=stream.encode(), headers=frame_headers(stream, sent)
+        )
     producer.flush()
     producer.close()
     observations = observed(owner, [stream], len(frames))

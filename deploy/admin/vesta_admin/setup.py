@@ -11,6 +11,7 @@ from kafka.errors import KafkaError
 from vesta_common.errors import FailedPrecondition, NotFound, Unavailable
 from vesta_common.objects import ObjectStore
 from vesta_common.postgres import address_of
+from vesta_common.settings import environment_name
 
 from vesta_admin import broker, database
 from vesta_admin.catalogue import topics
@@ -79,9 +80,10 @@ def _awaited(engine: str, setting: str, settings: Settings, work: Callable[[], T
             return work()
         except (psycopg.OperationalError, Unavailable, KafkaError, OSError) as error:
             reason = str(error).strip() or type(error).__name__
+            variable = environment_name(type(settings), setting)
             if time.monotonic() + RETRY_INTERVAL.total_seconds() > deadline:
                 raise EngineError(
-                    f"{engine} does not answer after {settings.wait_seconds} s: {reason}. Check VESTA_ADMIN_{setting} and that it runs"
+                    f"{engine} does not answer after {settings.wait_seconds} s: {reason}. Check {variable} and that it runs"
                 ) from error
         except (RuntimeError, FailedPrecondition, NotFound) as error:
             raise EngineError(f"{engine} refuses: {error}") from error

@@ -18,6 +18,7 @@ BACKENDS = 2
 FRAMES = "vesta.pipelining.frame.v1"
 
 
+@pytest.mark.own_engines
 def test_postgres_keeps_what_was_committed_through_a_kill(engines: Platform, postgres_schema: str) -> None:
     with psycopg.connect(postgres.url(engines.home), autocommit=True) as connection:
         connection.execute(f"CREATE SCHEMA {postgres_schema}")
@@ -28,6 +29,7 @@ def test_postgres_keeps_what_was_committed_through_a_kill(engines: Platform, pos
         assert connection.execute(f"SELECT id FROM {postgres_schema}.survivors").fetchall() == [(7,)]
 
 
+@pytest.mark.own_engines
 def test_postgres_comes_back_at_once_where_backends_of_the_killed_server_are_still_busy() -> None:
     with running_platform(block=1, only=("postgres",)) as platform:
         address = postgres.url(platform.home)
@@ -63,6 +65,7 @@ def test_postgres_has_vectors_and_trigrams(postgres_url: str) -> None:
         assert connection.execute("SELECT similarity('vesta', 'vesta')").fetchone() == (1.0,)
 
 
+@pytest.mark.own_engines
 def test_objects_keep_what_was_stored_through_a_kill(engines: Platform) -> None:
     store = objects.client(engines.home)
     store.put_object(Bucket="vesta", Key="survivor", Body=b"still here")
@@ -71,6 +74,7 @@ def test_objects_keep_what_was_stored_through_a_kill(engines: Platform) -> None:
     assert store.get_object(Bucket="vesta", Key="survivor")["Body"].read() == b"still here"
 
 
+@pytest.mark.own_engines
 @pytest.mark.parametrize("victims", [("events",), ("objects",), ("objects", "events")])
 def test_events_keep_what_was_acknowledged_through_a_kill(
     engines: Platform,
@@ -87,13 +91,12 @@ def test_events_keep_what_was_acknowledged_through_a_kill(
     for victim in victims:
         engines.supervisor.kill(victim)
     engines.wait_healthy(["objects", "events"], RECOVERY_DEADLINE)
-    consumer = KafkaConsumer(
-        topic, bootstrap_servers=kafka_broker.bootstrap, auto_offset_reset="earliest", consumer_timeout_ms=10_000
-    )
+    consumer = KafkaConsumer(topic, **kafka_broker.consumer, auto_offset_reset="earliest", consumer_timeout_ms=10_000)
     assert next(consumer).value == b"first"
     consumer.close()
 
 
+@pytest.mark.own_engines
 def test_the_object_store_accepts_no_foreign_key(engines: Platform) -> None:
     stranger = boto3.client(
         "s3",
@@ -106,6 +109,7 @@ def test_the_object_store_accepts_no_foreign_key(engines: Platform) -> None:
         stranger.list_buckets()
 
 
+@pytest.mark.own_engines
 def test_postgres_accepts_no_foreign_password(engines: Platform) -> None:
     wrong = postgres.url(engines.home).replace(engines.home.secrets["postgres_password"], "guess")
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):

@@ -10,7 +10,8 @@ import pytest
 import tritonclient.grpc as triton_grpc
 from onnx import TensorProto, helper, numpy_helper
 from tritonclient.utils import InferenceServerException
-from vesta_local.engines import inference, objects
+from vesta_common.objects import open_client
+from vesta_local.engines.addresses import admin_settings
 from vesta_local.platform import Platform
 
 H, W, CLASSES = 4, 4, 5
@@ -65,9 +66,10 @@ def _infer(client: triton_grpc.InferenceServerClient, pixels: np.ndarray) -> lis
 @pytest.fixture(scope="module")
 def client(engines: Platform, triton: str) -> Iterator[triton_grpc.InferenceServerClient]:
     """A client of a Triton that has the tiny model loaded from the object store."""
-    store = objects.client(engines.home)
+    found = admin_settings(engines.home)
+    store = open_client(found)
     for key, body in (("config.pbtxt", CONFIGURATION.encode()), ("1/model.onnx", _tiny_model())):
-        store.put_object(Bucket="vesta", Key=f"{inference.REPOSITORY_PREFIX}/tiny/{key}", Body=body)
+        store.put_object(Bucket=found.s3_bucket, Key=f"{found.triton_prefix}/tiny/{key}", Body=body)
     with triton_grpc.InferenceServerClient(triton) as found:
         found.load_model("tiny")
         yield found
@@ -105,6 +107,7 @@ def test_a_request_that_the_model_refuses_fails_alone(client) -> None:
         assert list(pool.map(try_height, heights)) == [height == H for height in heights]
 
 
+@pytest.mark.own_engines
 def test_after_a_kill_triton_answers_again_once_the_model_is_loaded_again(client, engines: Platform, session) -> None:
     engines.supervisor.kill("inference")
     Platform(engines.home, ["inference"]).wait_healthy()
@@ -115,10 +118,10 @@ def test_after_a_kill_triton_answers_again_once_the_model_is_loaded_again(client
 
 
 def test_the_model_file_that_is_no_model_is_refused_with_the_reason(client, engines: Platform) -> None:
-    store = objects.client(engines.home)
-    prefix = f"{inference.REPOSITORY_PREFIX}/broken"
-    store.put_object(Bucket="vesta", Key=f"{prefix}/config.pbtxt", Body=CONFIGURATION.encode())
-    store.put_object(Bucket="vesta", Key=f"{prefix}/1/model.onnx", Body=b"no model")
+    found = admin_settings(engines.home)
+    store, prefix = open_client(found), f"{found.triton_prefix}/broken"
+    store.put_object(Bucket=found.s3_bucket, Key=f"{prefix}/config.pbtxt", Body=CONFIGURATION.encode())
+    store.put_object(Bucket=found.s3_bucket, Key=f"{prefix}/1/model.onnx", Body=b"no model")
     with pytest.raises(InferenceServerException, match=r"(?i)protobuf|invalid"):
         client.load_model("broken")
 

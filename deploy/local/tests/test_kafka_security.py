@@ -1,20 +1,14 @@
 """The clients of Kafka with SASL and TLS, against a real Apache Kafka with certificates of the test's own."""
 
-import datetime as dt
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 from prometheus_client import CollectorRegistry
@@ -31,59 +25,12 @@ from vesta_gateway.tail import new_consumer
 from vesta_local.engines import apache_kafka
 from vesta_local.home import HOST, is_free
 from vesta_local.testing import ports
+from vesta_local.testing_tls import an_authority
 
 pytestmark = pytest.mark.apache_kafka
 DEADLINE_SECONDS = 150
 FRAMES = next(topic for topic in topics() if topic.name == "vesta.pipelining.frame.v1")
 DEAD = "vesta.pipelining.dead_letter.v1"
-
-
-@dataclass(frozen=True)
-class Authority:
-    """Signs certificates; its own is in `ca.pem`."""
-
-    folder: Path
-    key: ec.EllipticCurvePrivateKey
-    certificate: x509.Certificate
-
-    def issue(self, name: str) -> Path:
-        """A file of a key and its certificate for this machine's address, `NAME.pem`."""
-        key, certificate = _certificate(name, self)
-        path = self.folder / f"{name}.pem"
-        path.write_bytes(_pem(key) + _pem(certificate) + _pem(self.certificate))
-        return path
-
-
-def _pem(what: ec.EllipticCurvePrivateKey | x509.Certificate) -> bytes:
-    if isinstance(what, x509.Certificate):
-        return what.public_bytes(serialization.Encoding.PEM)
-    return what.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-
-
-def _certificate(name: str, issuer: Authority | None) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = dt.datetime.now(dt.UTC)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer.certificate.subject if issuer else subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(minutes=5))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(HOST))]), critical=False)
-    )
-    return key, builder.sign(issuer.key if issuer else key, hashes.SHA256())
-
-
-def an_authority(folder: Path) -> Authority:
-    key, certificate = _certificate(f"authority of {folder.name}", None)
-    (folder / "ca.pem").write_bytes(_pem(certificate))
-    return Authority(folder, key, certificate)
 
 
 @pytest.fixture(scope="module")

@@ -45,12 +45,14 @@ def _cli(home: Home, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.own_engines
 def test_a_second_up_starts_nothing_anew(engines: Platform) -> None:
     before = {name: engines.supervisor.pid(name) for name in ENGINES}
     engines.up()
     assert {name: engines.supervisor.pid(name) for name in ENGINES} == before
 
 
+@pytest.mark.own_engines
 def test_what_was_known_is_known_after_down_and_up_and_nothing_runs_in_between(platform_apart: Platform) -> None:
     with psycopg.connect(postgres.url(platform_apart.home), autocommit=True) as connection:
         connection.execute("CREATE TABLE survivors AS SELECT 7 AS id")
@@ -62,6 +64,7 @@ def test_what_was_known_is_known_after_down_and_up_and_nothing_runs_in_between(p
         assert connection.execute("SELECT id FROM survivors").fetchone() == (7,)
 
 
+@pytest.mark.own_engines
 def test_when_supervisord_was_killed_up_begins_anew_and_down_leaves_nothing(platform_apart: Platform) -> None:
     for _ in range(2):
         os.kill(platform_apart.supervisor.own_pid(), signal.SIGKILL)
@@ -97,6 +100,7 @@ def test_a_program_that_hides_its_memory_is_known_and_measured_all_the_same() ->
     assert ended.stdout == "True True\n"
 
 
+@pytest.mark.own_engines
 def test_a_platform_bound_to_a_process_ends_with_it_even_when_that_is_killed(tmp_path: Path) -> None:
     program = f"""
 import sys, pathlib
@@ -117,6 +121,7 @@ sys.stdin.read()
     assert psutil.wait_procs(family, timeout=20)[1] == []
 
 
+@pytest.mark.own_engines
 def test_status_is_a_table_for_people_and_json_for_programs(engines: Platform) -> None:
     rows = {row["name"]: row for row in json.loads(_cli(engines.home, "status", "--json").stdout)}
     assert rows["postgres"]["state"] == "healthy"
@@ -142,6 +147,7 @@ def test_a_home_whose_path_cannot_be_used_is_refused(tmp_path: Path, name: str) 
         Platform(Home(tmp_path / name))
 
 
+@pytest.mark.own_engines
 def test_status_tells_of_a_program_that_a_running_supervisord_does_not_know_yet(tmp_path: Path) -> None:
     platform = Platform(Home(tmp_path, testing.ports(block=1)), ["postgres", "gateway"], bound=True)
     platform.home.make_sockets()
@@ -187,6 +193,7 @@ def test_exits_are_counted_by_the_processes_that_are_no_more() -> None:
     assert exits.counts == {"gateway": 2}
 
 
+@pytest.mark.own_engines
 @pytest.mark.skipif(not unprivileged.needs_other_user(), reason="only root runs PostgreSQL as somebody else")
 def test_root_may_keep_the_platform_in_a_folder_closed_to_others(tmp_path: Path) -> None:
     closed = tmp_path / "closed"

@@ -69,6 +69,7 @@ def test_the_store_is_thought_read_only_before_it_is() -> None:
     assert READ_ONLY_BELOW > 0.01
 
 
+@pytest.mark.own_engines
 def test_a_restarted_program_is_another_process_and_healthy(engines: Platform) -> None:
     before = engines.supervisor.pid("objects")
     engines.restart("objects")
@@ -101,6 +102,7 @@ def test_the_store_is_restarted_where_a_socket_is_missing_twice(missing: Sequenc
     assert len(restarted) == restarts
 
 
+@pytest.mark.own_engines
 def test_a_store_whose_sockets_were_deleted_writes_again(storage_apart: Platform) -> None:
     home = storage_apart.home
     store, found = objects.client(home), sockets(home)

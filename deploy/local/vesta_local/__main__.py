@@ -13,11 +13,13 @@ import click
 from rich.console import Console
 from rich.table import Table
 from vesta_admin.catalogue import topics
+from vesta_common.settings import load_settings
 
 from vesta_local import services, wheels
-from vesta_local.engines import apache_kafka, retention
+from vesta_local.engines import apache_kafka, elsewhere, retention
 from vesta_local.home import BROKERS, Home
 from vesta_local.platform import Platform
+from vesta_local.settings import Settings
 
 console = Console(highlight=False, soft_wrap=True)
 LOG_LINES = 50
@@ -46,7 +48,13 @@ def cli(context: click.Context, home: Path) -> None:
 @click.option("--kafka", type=click.Choice(BROKERS), help="The broker of a new home; the embedded one if not given.")
 @click.pass_obj
 def up(home: Home, only: str, replicas: int | None, kafka: str | None) -> None:
-    """Start everything that does not run, and wait until it is healthy."""
+    """Start everything that does not run, and wait until it is healthy.
+
+    Engines that run elsewhere are told by VESTA_LOCAL_… variables at the first start, and remembered; see docs/operating.md.
+    """
+    engines = load_settings(Settings)
+    if engines.elsewhere:
+        elsewhere.choose(home, engines)
     if kafka:
         home.choose_broker(kafka)
     if replicas is not None:

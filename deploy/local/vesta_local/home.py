@@ -9,11 +9,12 @@ import secrets
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 
 _SERVICES = ("connection", "datasets", "annotation", "training", "serving", "pipelining", "conductor")
 USUAL_PORTS = {
@@ -203,6 +204,11 @@ class Home:
         return {**self.usual_ports, **{door: first + index for index, door in enumerate(doors)}}
 
     @property
+    def was_started(self) -> bool:
+        """Whether a platform has been started in it."""
+        return self._ports_path.exists()
+
+    @property
     def _broker_path(self) -> Path:
         return self.run / "broker"
 
@@ -219,7 +225,7 @@ class Home:
         """
         if kind not in BROKERS:
             raise RuntimeError(f"there is no broker {kind!r}; there are {', '.join(BROKERS)}")
-        if self._ports_path.exists() and kind != self.broker:
+        if self.was_started and kind != self.broker:
             raise RuntimeError(
                 f"{self.root} has the broker {self.broker!r}, and may have events in it that nobody has read yet; a home keeps its "
                 "broker: use another one (VESTA_HOME)"
@@ -276,10 +282,15 @@ class Home:
         program, _, door = name.partition("_")
         return ",".join(self.address(f"{replica}_{door}" if door else replica) for replica in self.replicas_of(program))
 
-    def write_addresses(self) -> Path:
-        """Writes `run/addresses.json`, which the demo, the command line and the tests read."""
+    def write_addresses(self, elsewhere: Mapping[str, str] = MappingProxyType({})) -> Path:
+        """Writes `run/addresses.json`, which the demo, the command line and the tests read.
+
+        Args:
+            elsewhere: the addresses of doors that are not the home's own.
+        """
         path = self.run / "addresses.json"
-        path.write_text(json.dumps({name: self.address(name) for name in self.ports}, indent=2) + "\n")
+        addresses = {**{name: self.address(name) for name in self.ports}, **elsewhere}
+        path.write_text(json.dumps(addresses, indent=2) + "\n")
         return path
 
 

@@ -7,11 +7,14 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
+from urllib.parse import urlsplit
 
 from vesta_admin import setup
+from vesta_common.engine_tries import tries_of
+from vesta_common.engine_watch import KAFKA, OBJECTS, POSTGRES, Try, describe_failure
 
 from vesta_local import identities, services, wheels
-from vesta_local.engines import events, inference, objects, postgres, retention, storage
+from vesta_local.engines import elsewhere, events, inference, objects, postgres, retention, storage
 from vesta_local.engines.addresses import admin_settings
 from vesta_local.home import Home
 from vesta_local.program import Program
@@ -79,17 +82,31 @@ class Platform:
         )
 
     def _is_needed(self, name: str) -> bool:
-        """Apache Kafka forgets by itself what its topics need not keep."""
-        return name != "retention" or not events.is_apache(self.home)
+        """Whether a program runs here: not an engine that runs elsewhere, nor what only the home's own engines need.
+
+        The embedded broker keeps its log in the home's own object store, wherever the platform's is.
+        """
+        own = {*ENGINES} - elsewhere.of(self.home).elsewhere
+        if not events.is_apache(self.home):
+            own |= {"objects"}
+        needs = {"retention": not events.is_apache(self.home), storage.NAME: "objects" in own}
+        return needs.get(name, name in own or name not in ENGINES)
 
     @property
     def programs(self) -> dict[str, Program]:
         """Every program there is, by name, as the ports stand."""
         home = self.home
-        engines = [engine.program(home) for engine in (postgres, objects, events, retention, storage)]
-        tritons = [inference.program(home, name) for name in home.replicas_of("inference")]
-        found = [*engines, *tritons, *services.programs(home)]
-        return {program.name: program for program in found if self._is_needed(program.name)}
+        makers = {
+            "postgres": postgres,
+            "objects": objects,
+            "events": events,
+            "retention": retention,
+            storage.NAME: storage,
+        }
+        engines = [maker.program(home) for name, maker in makers.items() if self._is_needed(name)]
+        names = home.replicas_of("inference") if self._is_needed("inference") else []
+        tritons = [inference.program(home, name) for name in names]
+        return {program.name: program for program in (*engines, *tritons, *services.programs(home))}
 
     def up(self, say: Say = _silent, deadline: timedelta = HEALTH_DEADLINE) -> None:
         """Starts what does not run and waits until all of it is healthy.
@@ -125,7 +142,8 @@ class Platform:
         if "gateway" in self.names:
             wheels.build_missing(say)
         self.home.make_sockets()
-        self.home.write_addresses()
+        engines = admin_settings(self.home)
+        self.home.write_addresses({"events": engines.kafka_bootstrap, "inference": engines.triton_address})
         programs = list(self.programs.values())
         if running:
             self.supervisor.update(programs)
@@ -140,18 +158,20 @@ class Platform:
         self._bring_up([name for name in self.names if name.partition("-")[0] not in ENGINES], end, say)
 
     def _bring_up_postgres(self, end: float, say: Say) -> None:
-        if "postgres" in self.names:
-            self._bring_up(["postgres"], end, say)
+        self._bring_up([name for name in self.names if name == "postgres"], end, say)
+        if "postgres" in self._chosen:
             setup.set_up_database(admin_settings(self.home))
 
     def _bring_up_objects(self, end: float, say: Say) -> None:
         if "objects" in self.names:
             self._bring_up(["objects"], end, say)
+        if "objects" in self._chosen:
             setup.set_up_objects(admin_settings(self.home))
+        if "objects" in self.names:
             objects.finish(self.home)
         waited = ("events", *self.home.replicas_of("inference"))
         self._bring_up([name for name in waited if name in self.names], end, say)
-        if "events" in self.names:
+        if "events" in self._chosen:
             setup.set_up_topics(admin_settings(self.home))
         if "retention" in self.names:
             self._bring_up(["retention"], end, say)
@@ -204,7 +224,27 @@ class Platform:
         known = [(programs[name], states.get(name, ProcessState(name, "down", 0))) for name in self.names]
         with ThreadPoolExecutor(len(known)) as pool:
             rows = list(pool.map(lambda pair: _row(*pair), known))
-        return [*rows, Row("supervisor", "", "healthy", memory_bytes(self.supervisor.own_pid(), family=False) / 2**20)]
+        return [
+            *rows,
+            *self._rows_elsewhere(),
+            Row("supervisor", "", "healthy", memory_bytes(self.supervisor.own_pid(), family=False) / 2**20),
+        ]
+
+    def _rows_elsewhere(self) -> list[Row]:
+        """How the engines are that run elsewhere."""
+        engines = admin_settings(self.home)
+        tries = tries_of("local", engines, (), has_objects=True)
+        found = {
+            "postgres": (POSTGRES, urlsplit(engines.postgres_url).netloc.rpartition("@")[2]),
+            "objects": (OBJECTS, urlsplit(engines.s3_endpoint_url).netloc),
+            "events": (KAFKA, engines.kafka_bootstrap),
+            "inference": ("Triton", engines.triton_address),
+        }
+        return [
+            Row(name, address, _state_elsewhere(engine, tries.get(engine)), 0)
+            for name, (engine, address) in found.items()
+            if name in self._chosen and name in elsewhere.of(self.home).elsewhere
+        ]
 
     def wait_healthy(self, names: Sequence[str] = (), deadline: timedelta = HEALTH_DEADLINE) -> None:
         """Waits until these programs, or all, are healthy.
@@ -255,3 +295,13 @@ def _row(program: Program, state: ProcessState) -> Row:
     if word == "healthy" and program.state is not None:
         word = program.state()
     return Row(program.name, program.address, word, memory_bytes(state.pid) / 2**20 if state.pid else 0)
+
+
+def _state_elsewhere(engine: str, attempt: Try | None) -> str:
+    if attempt is None:
+        return "elsewhere"
+    try:
+        attempt()
+    except Exception as error:  # noqa: BLE001 - whatever it is, the engine cannot be used
+        return describe_failure(engine, error)
+    return "healthy"

@@ -5,11 +5,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
+from urllib.parse import urlsplit
 
 from vesta_common.identity import PEERS
 
 from vesta_local import identities, wheels
-from vesta_local.engines import events, objects, postgres
+from vesta_local.engines import addresses, events
 from vesta_local.health import is_answering, is_serving
 from vesta_local.home import Home
 from vesta_local.program import Program
@@ -109,11 +110,13 @@ def environment(home: Home, replica: str) -> dict[str, str]:
     """The settings of one service, or of a replica such as `datasets-2`, by environment variable."""
     name = replica.partition("-")[0]
     service = _BY_NAME[name]
+    engines = addresses.admin_settings(home)
     words = {
         **{door: home.address(door) for door in home.ports},
+        "objects": urlsplit(engines.s3_endpoint_url).netloc,
         "own": home.address(replica),
         "own_grpc": home.address(f"{replica}_grpc") if name == "gateway" else "",
-        "inference": home.addresses("inference"),
+        "inference": engines.triton_address,
         "replica": replica,
         "inbox": home.inbox,
         "data": home.data,
@@ -124,15 +127,10 @@ def environment(home: Home, replica: str) -> dict[str, str]:
     settings = {
         "LISTEN_ADDRESS": home.address(replica),
         "METRICS_ADDRESS": home.address(f"{replica}_metrics"),
-        "POSTGRES_URL": postgres.url(home),
-        "S3_ENDPOINT_URL": objects.endpoint(home),
-        "S3_ACCESS_KEY": home.secrets["s3_access_key"],
-        "S3_SECRET_KEY": home.secrets["s3_secret_key"],
-        "STORAGE_PATH": str(home.data),
-        "KAFKA_BOOTSTRAP": home.address("events"),
+        **addresses.service_settings(home),
         **{f"{peer.upper()}_ADDRESS": home.addresses(peer) for peer in service.peers},
         **{setting: value.format(**words) for setting, value in service.settings.items()},
-        **_broker_settings(home, service),
+        **_fetch_settings(home, service),
         **_identity_settings(home, name),
     }
     return {f"VESTA_{name.upper()}_{setting}": value for setting, value in settings.items()}
@@ -147,11 +145,9 @@ def _identity_settings(home: Home, name: str) -> dict[str, str]:
     }
 
 
-def _broker_settings(home: Home, service: Service) -> dict[str, str]:
+def _fetch_settings(home: Home, service: Service) -> dict[str, str]:
     """Apache Kafka answers a fetch as soon as there is something, and so needs none of these."""
-    if events.is_apache(home):
-        return {}
-    return {"KAFKA_FETCH_WAIT_MS": str(service.fetch_wait_ms), "KAFKA_IDEMPOTENCE": "false"}
+    return {} if events.is_apache(home) else {"KAFKA_FETCH_WAIT_MS": str(service.fetch_wait_ms)}
 
 
 def _health_check(home: Home, replica: str) -> Callable[[], bool]:

@@ -26,12 +26,14 @@ from vesta_admin.catalogue import topics
 from vesta_common.broker import Broker
 from vesta_common.identity import CredentialFiles, Identity
 from vesta_common.ids import new_id
+from vesta_common.postgres import address_of
 
 from vesta_local import identities
-from vesta_local.engines import events, objects, postgres
+from vesta_local.engines import addresses, elsewhere
 from vesta_local.engines.addresses import admin_settings
 from vesta_local.home import BROKERS, USUAL_PORTS, Home
 from vesta_local.platform import Platform
+from vesta_local.settings import Settings
 from vesta_local.trace_receiver import TraceReceiver
 
 # Ports beside those of a platform that may be up, in blocks that differ by test session; SeaweedFS's twins lie 10,000 above.
@@ -99,8 +101,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out what is of the other broker; with Apache Kafka also what touches no events."""
-    if config.getoption("--kafka") == "apache":
+    """Leaves out what is of the other broker; with Apache Kafka also what touches no events; with engines elsewhere what kills its own."""
+    if Settings().elsewhere:
+        foreign = ("embedded_kafka", "apache_kafka", "own_engines")
+        kept = [item for item in items if not any(map(item.get_closest_marker, foreign))]
+    elif config.getoption("--kafka") == "apache":
         kept = [item for item in items if _touches_events(item) and not item.get_closest_marker("embedded_kafka")]
     else:
         kept = [item for item in items if not item.get_closest_marker("apache_kafka")]
@@ -124,7 +129,7 @@ def engines(request: pytest.FixtureRequest) -> Iterator[Platform]:
 def triton(engines: Platform) -> str:
     """HOST:PORT of a Triton whose repository is `triton/` on the engines' object store."""
     Platform(engines.home, ["inference"]).up()
-    return engines.home.address("inference")
+    return admin_settings(engines.home).triton_address
 
 
 @dataclass(frozen=True)
@@ -147,6 +152,15 @@ class WholePlatform:
     def owner_key(self) -> str:
         """The API key of the platform's owner."""
         return self.home.owner_key
+
+    @property
+    def broker(self) -> Broker:
+        """How to reach Kafka."""
+        return addresses.broker(self.home)
+
+    def topic(self, name: str) -> str:
+        """What a topic of the catalogue is called there."""
+        return admin_settings(self.home).kafka_topic_prefix + name
 
     def kill(self, name: str) -> int:
         """Kills a program with -9, as a crash would; answers the pid that died."""
@@ -190,10 +204,19 @@ def running_platform(
     replicas: int = 1,
     other_checkout: Path | None = None,
     environment: Mapping[str, str] = MappingProxyType({}),
+    engines: Settings | None = None,
 ) -> Iterator[Platform]:
-    """A platform, or part of one, in a folder of its own that is gone afterwards; its programs inherit `environment`."""
+    """A platform, or part of one, in a folder of its own that is gone afterwards.
+
+    Args:
+        environment: what its programs inherit.
+        engines: those that run elsewhere; as the environment says (VESTA_LOCAL_…) if None. What is put there is gone afterwards too.
+    """
     folder = scratch_folder()
     home = Home(folder, ports(block))
+    name = f"vesta-test-{new_id()}"
+    given = engines or Settings()
+    elsewhere.choose(home, elsewhere.apart(given, name) if given.elsewhere else given)
     home.choose_broker(broker)
     home.choose_replicas(replicas)
     if other_checkout:
@@ -207,13 +230,15 @@ def running_platform(
         yield found
     finally:
         found.down()
+        if given.elsewhere:
+            elsewhere.remove(elsewhere.of(home), name)
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
 def postgres_url(engines: Platform) -> str:
     """How to reach the database."""
-    return postgres.url(engines.home)
+    return address_of(admin_settings(engines.home))
 
 
 @pytest.fixture
@@ -236,19 +261,19 @@ def _drop_schemas(url: str, prefix: str) -> None:
 @pytest.fixture
 def kafka_bootstrap(engines: Platform) -> str:
     """HOST:PORT of the broker."""
-    return engines.home.address("events")
+    return admin_settings(engines.home).kafka_bootstrap
 
 
 @pytest.fixture
-def kafka_broker(engines: Platform, kafka_bootstrap: str) -> Broker:
+def kafka_broker(engines: Platform, kafka_bootstrap: str) -> Broker:  # noqa: ARG001 - marks the test as one that touches events
     """How to reach the broker, and what it can do."""
-    return Broker(kafka_bootstrap, is_idempotent=events.is_apache(engines.home))
+    return addresses.broker(engines.home)
 
 
 @pytest.fixture
-def kafka_topic_prefix() -> str:
+def kafka_topic_prefix(engines: Platform) -> str:
     """Put before every topic of this test."""
-    return f"test-{new_id()}."
+    return f"{admin_settings(engines.home).kafka_topic_prefix}test-{new_id()}."
 
 
 @pytest.fixture
@@ -267,13 +292,13 @@ def create_topics(engines: Platform, kafka_topic_prefix: str) -> Callable[..., N
 @pytest.fixture
 def objects_settings(engines: Platform) -> dict[str, Any]:
     """How to reach the object store, under a key prefix of this test's own."""
-    return {
-        "s3_endpoint_url": objects.endpoint(engines.home),
-        "s3_access_key": engines.home.secrets["s3_access_key"],
-        "s3_secret_key": engines.home.secrets["s3_secret_key"],
-        "s3_bucket": objects.BUCKET,
-        "s3_prefix": f"test-{new_id()}/",
-    }
+    found = _shared(engines, "s3_")
+    return {**found, "s3_prefix": f"{found['s3_prefix']}test-{new_id()}/"}
+
+
+def _shared(engines: Platform, prefix: str) -> dict[str, Any]:
+    """The settings of the engines whose names begin so, as they are read."""
+    return {name: elsewhere.plain(value) for name, value in admin_settings(engines.home) if name.startswith(prefix)}
 
 
 @pytest.fixture
@@ -281,7 +306,7 @@ def service_settings(
     postgres_url: str,
     postgres_schema: str,
     objects_settings: dict[str, Any],
-    kafka_broker: Broker,
+    engines: Platform,
     kafka_topic_prefix: str,
 ) -> Callable[[str], dict[str, Any]]:
     """The settings that every service shares, by the service's word: `Settings(**service_settings("annotation"), …)`."""
@@ -290,9 +315,8 @@ def service_settings(
         return {
             "postgres_url": postgres_url,
             "postgres_schema": f"{postgres_schema}_{service}",
-            "kafka_bootstrap": kafka_broker.bootstrap,
+            **_shared(engines, "kafka_"),
             "kafka_topic_prefix": kafka_topic_prefix,
-            "kafka_idempotence": kafka_broker.is_idempotent,
             **identity_settings(service),
             **objects_settings,
         }

@@ -40,8 +40,8 @@ def postgres(postgres_url: str, postgres_schema: str) -> Iterator[Postgres]:
 class Topic:
     """Reads a topic of one partition from its beginning, as often as asked."""
 
-    def __init__(self, bootstrap: str, name: str) -> None:
-        self._consumer = KafkaConsumer(bootstrap_servers=bootstrap, fetch_max_wait_ms=50)
+    def __init__(self, broker: Broker, name: str) -> None:
+        self._consumer = KafkaConsumer(**broker.consumer, fetch_max_wait_ms=50)
         self._partition = TopicPartition(name, 0)
         self._consumer.assign([self._partition])
 
@@ -60,9 +60,9 @@ class Topic:
 
 
 @pytest.fixture
-def topic(kafka_bootstrap: str, kafka_topic_prefix: str, create_topics: Callable[..., None]) -> Iterator[Topic]:
+def topic(kafka_broker: Broker, kafka_topic_prefix: str, create_topics: Callable[..., None]) -> Iterator[Topic]:
     create_topics(TOPIC)
-    topic = Topic(kafka_bootstrap, kafka_topic_prefix + TOPIC)
+    topic = Topic(kafka_broker, kafka_topic_prefix + TOPIC)
     yield topic
     topic.close()
 

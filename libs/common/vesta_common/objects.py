@@ -49,6 +49,27 @@ class ObjectRef:
     size_bytes: int
 
 
+def open_client(settings: EngineSettings, attempts_max: int = ATTEMPTS_MAX) -> Any:
+    """A boto3 client of the store that the settings name; nothing is sent yet."""
+    return boto3.client(
+        "s3",
+        endpoint_url=settings.s3_endpoint_url or None,
+        region_name=settings.s3_region,
+        aws_access_key_id=settings.s3_access_key or None,
+        aws_secret_access_key=settings.s3_secret_key.get_secret_value() or None,
+        verify=settings.s3_ca_file or None,
+        config=Config(
+            connect_timeout=CONNECT_TIMEOUT.total_seconds(),
+            read_timeout=READ_TIMEOUT.total_seconds(),
+            retries={"total_max_attempts": attempts_max, "mode": "standard"},
+            max_pool_connections=CONNECTIONS_MAX,
+            s3={"addressing_style": "path"},
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        ),
+    )
+
+
 class ObjectStore:
     """A bucket of the platform. Safe to share between threads.
 
@@ -72,23 +93,7 @@ class ObjectStore:
         cls, settings: EngineSettings, guard: StorageGuard | None = None, *, attempts_max: int = ATTEMPTS_MAX
     ) -> "ObjectStore":
         """The store that the settings name, with the guard of its disk; nothing is sent yet."""
-        client = boto3.client(
-            "s3",
-            endpoint_url=settings.s3_endpoint_url or None,
-            region_name=settings.s3_region,
-            aws_access_key_id=settings.s3_access_key or None,
-            aws_secret_access_key=settings.s3_secret_key.get_secret_value() or None,
-            verify=settings.s3_ca_file or None,
-            config=Config(
-                connect_timeout=CONNECT_TIMEOUT.total_seconds(),
-                read_timeout=READ_TIMEOUT.total_seconds(),
-                retries={"total_max_attempts": attempts_max, "mode": "standard"},
-                max_pool_connections=CONNECTIONS_MAX,
-                s3={"addressing_style": "path"},
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
-            ),
-        )
+        client = open_client(settings, attempts_max)
         return cls(client, settings.s3_bucket, settings.s3_prefix, guard or StorageGuard(settings.storage_folder))
 
     def ensure_bucket(self) -> bool:

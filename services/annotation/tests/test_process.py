@@ -15,6 +15,7 @@ from annotation_builders import Service, label, names
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from kafka import KafkaConsumer
 from vesta_annotation.settings import Settings
+from vesta_common.broker import Broker
 from vesta_common.client import open_channel
 from vesta_common.clock import SystemClock
 from vesta_common.events import decode
@@ -65,7 +66,7 @@ def start(settings: Settings, postgres: Postgres) -> Iterator[Callable[[], Repli
 def test_replicas_share_the_work_and_what_they_accept_arrives(
     start: Callable[[], Replica],
     create_topics: Callable[..., None],
-    kafka_bootstrap: str,
+    kafka_broker: Broker,
     kafka_topic_prefix: str,
 ) -> None:
     create_topics(TOPIC)
@@ -79,7 +80,7 @@ def test_replicas_share_the_work_and_what_they_accept_arrives(
 
     consumer = KafkaConsumer(
         kafka_topic_prefix + TOPIC,
-        bootstrap_servers=kafka_bootstrap,
+        **kafka_broker.consumer,
         auto_offset_reset="earliest",
         group_id=None,
         consumer_timeout_ms=ARRIVES_WITHIN_MS,

@@ -153,14 +153,14 @@ def test_two_replicas_turn_a_loop_by_events_and_tell_each_round_once(
     assert set(platform.made.values()) == {1}
     decisions = loops.ListDecisions(ListDecisionsRequest(parent=made.name, page_size=1000)).decisions
     ended = [found.number for found in loop.status.rounds if found.HasField("end_time")]
-    told = _told(kafka_broker.bootstrap, kafka_topic_prefix + "vesta.conductor.loop.v1", len(decisions) + len(ended))
+    told = _told(kafka_broker, kafka_topic_prefix + "vesta.conductor.loop.v1", len(decisions) + len(ended))
     assert [event.payload.round.number for event in told if event.type.endswith("turned")] == ended
     assert [event.payload.decision for event in told if event.type.endswith("decided")] == list(reversed(decisions))
     channel.close()
 
 
-def _told(bootstrap: str, topic: str, count: int) -> list[Any]:
-    consumer = KafkaConsumer(topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest", fetch_max_wait_ms=50)
+def _told(broker: Broker, topic: str, count: int) -> list[Any]:
+    consumer = KafkaConsumer(topic, **broker.consumer, auto_offset_reset="earliest", fetch_max_wait_ms=50)
     events: list[Any] = []
     deadline = time.monotonic() + 20
     while len(events) < count and time.monotonic() < deadline:

@@ -7,10 +7,11 @@ from types import SimpleNamespace
 
 import httpx
 import pytest
-from kafka import KafkaProducer, TopicPartition
+from kafka import TopicPartition
 from kafka.errors import CorruptRecordError, KafkaError
 from ulid import ULID
 from vesta_common.broker import Broker as Where
+from vesta_common.broker import open_producer
 from vesta_common.consumer import KafkaOptions
 from vesta_common.errors import VestaError
 from vesta_common.events import encode_headers, new_event
@@ -24,9 +25,9 @@ TASKS, PREDICTIONS = "vesta.annotation.task.v1", "vesta.serving.prediction.v1"
 
 
 @pytest.fixture
-def send(kafka_bootstrap, kafka_topic_prefix):
+def send(kafka_broker, kafka_topic_prefix):
     """Publishes a message about a subject, as a service's relay would."""
-    producer = KafkaProducer(bootstrap_servers=kafka_bootstrap, acks="all")
+    producer = open_producer(kafka_broker)
 
     def publish(payload, subject):
         event = new_event("test", subject, payload, datetime.now(UTC))
@@ -78,7 +79,7 @@ def test_only_what_happens_from_now_on_in_the_own_project_arrives(create_topics,
 
 
 def test_a_topic_that_comes_later_is_followed_and_rubbish_is_passed_over(
-    create_topics, send, start_gateway, kafka_bootstrap, kafka_topic_prefix
+    create_topics, send, start_gateway, kafka_broker, kafka_topic_prefix
 ):
     running = start_gateway()
     running.until(lambda: is_following(running), 30)
@@ -86,7 +87,7 @@ def test_a_topic_that_comes_later_is_followed_and_rubbish_is_passed_over(
     with running.channel() as channel:
         events = watch(running, channel, key, "vesta.annotation.")
         create_topics(TASKS)
-        producer = KafkaProducer(bootstrap_servers=kafka_bootstrap)
+        producer = open_producer(kafka_broker)
         producer.send(kafka_topic_prefix + TASKS, b"rubbish", key=b"projects/acme/campaigns/c/tasks/t").get(10)
         producer.close()
         send(TaskAccepted(item="first"), "projects/acme/campaigns/c/tasks/t")

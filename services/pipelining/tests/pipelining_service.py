@@ -114,7 +114,7 @@ class Pipelining:
         """The first `count` events on the topic of observations, in order per stream."""
         consumer = KafkaConsumer(
             self.settings.kafka_topic_prefix + OBSERVATIONS,
-            bootstrap_servers=self.settings.kafka_bootstrap,
+            **Broker.of(self.settings).consumer,
             auto_offset_reset="earliest",
         )
         found: list[Event] = []

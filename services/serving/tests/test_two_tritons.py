@@ -13,6 +13,7 @@ from vesta_local.testing import RECOVERY_DEADLINE
 from vesta_serving.triton import Triton
 from vesta_serving.tritons import AWAY_MAX, Tritons, addresses_of
 
+pytestmark = pytest.mark.own_engines
 RED = PredictInput(data=a_picture("red"))
 PICTURE = np.zeros((1, 256, 256, 3), np.uint8)
 NOBODY = "127.0.0.1:1"

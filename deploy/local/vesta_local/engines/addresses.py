@@ -1,19 +1,42 @@
-"""How clients reach the engines: the settings with which `vesta-admin` prepares them."""
+"""How clients reach the engines of a home, its own and those that run elsewhere: the one place that knows which is which."""
 
 from pydantic import SecretStr
-from vesta_admin.settings import Settings
+from vesta_common.broker import Broker
+from vesta_common.settings import EngineSettings
 
-from vesta_local.engines import objects, postgres
+from vesta_local.engines import elsewhere, events, objects, postgres
 from vesta_local.home import Home
+from vesta_local.settings import EVENTS, INFERENCE, OBJECTS, POSTGRES, Settings
 
 
 def admin_settings(home: Home) -> Settings:
-    """The engines of a home."""
-    return Settings(
-        postgres_url=postgres.url(home),
-        s3_endpoint_url=objects.endpoint(home),
-        s3_access_key=home.secrets["s3_access_key"],
-        s3_secret_key=SecretStr(home.secrets["s3_secret_key"]),
-        s3_bucket=objects.BUCKET,
-        kafka_bootstrap=home.address("events"),
-    )
+    """The engines of a home, as `vesta-admin` and the services are told of them."""
+    found = elsewhere.of(home)
+    own: dict[str, object] = {}
+    if POSTGRES not in found.elsewhere:
+        own["postgres_url"] = postgres.url(home)
+    if OBJECTS not in found.elsewhere:
+        own |= {
+            "s3_endpoint_url": objects.endpoint(home),
+            "s3_access_key": home.secrets["s3_access_key"],
+            "s3_secret_key": SecretStr(home.secrets["s3_secret_key"]),
+            "s3_bucket": objects.BUCKET,
+            "storage_path": str(home.data),
+        }
+    if EVENTS not in found.elsewhere:
+        own |= {"kafka_bootstrap": home.address(EVENTS), "kafka_idempotence": events.is_apache(home)}
+    if INFERENCE not in found.elsewhere:
+        own["triton_address"] = home.addresses(INFERENCE)
+    return found.model_copy(update=own)
+
+
+def broker(home: Home) -> Broker:
+    """How to reach Kafka."""
+    return Broker.of(admin_settings(home))
+
+
+def service_settings(home: Home) -> dict[str, str]:
+    """What every service is told of the engines, by setting, where that is not the setting's default."""
+    found = admin_settings(home)
+    fields = {name: (getattr(found, name), field.default) for name, field in EngineSettings.model_fields.items()}
+    return {name.upper(): str(elsewhere.plain(value)) for name, (value, default) in fields.items() if value != default}

@@ -1,8 +1,9 @@
 """The broker of a home: the embedded one, or Apache Kafka where the home was made with it."""
 
-from vesta_local.engines import apache_kafka, embedded_kafka
+from vesta_local.engines import apache_kafka, elsewhere, embedded_kafka
 from vesta_local.home import Home
 from vesta_local.program import Program
+from vesta_local.settings import EVENTS
 
 
 def prepare(home: Home) -> None:
@@ -19,5 +20,8 @@ def program(home: Home) -> Program:
 
 
 def is_apache(home: Home) -> bool:
-    """Whether it is Apache Kafka, which suppresses the duplicates of a producer and forgets what its topics need not keep."""
-    return home.broker == "apache"
+    """Whether it is Apache Kafka, which suppresses the duplicates of a producer and forgets what its topics need not keep.
+
+    One that runs elsewhere is taken for it.
+    """
+    return home.broker == "apache" or EVENTS in elsewhere.of(home).elsewhere

@@ -6,13 +6,12 @@ serves the laptop and production.
 
 from collections.abc import Callable
 
-from vesta_local.engines import objects
+from vesta_local.engines.addresses import admin_settings
 from vesta_local.health import is_answering
 from vesta_local.home import HOST, Home
 from vesta_local.program import Program
 from vesta_local.setup import interpreter, triton
 
-REPOSITORY_PREFIX = "triton"
 # Triton copies models here before it loads them and, killed, leaves them: the next start clears it.
 # It cannot load any where the folder was deleted, and does not make it again itself.
 _START = " ".join(
@@ -42,6 +41,7 @@ def program(home: Home, name: str = "inference") -> Program:
         name: of the replica, such as `inference-2`.
     """
     folder, server, ports = triton.environment_folder(), triton.server_folder(), home.ports
+    found = admin_settings(home)
     return Program(
         name=name,
         command=[
@@ -49,7 +49,7 @@ def program(home: Home, name: str = "inference") -> Program:
             "-c",
             _START,
             str(server / "bin" / "tritonserver"),
-            f"--model-repository=s3://{objects.endpoint(home)}/vesta/{REPOSITORY_PREFIX}",
+            f"--model-repository=s3://{found.s3_endpoint_url}/{found.s3_bucket}/{found.triton_prefix}",
             "--model-control-mode=explicit",
             f"--backend-directory={server / 'backends'}",
             f"--http-address={HOST}",
@@ -65,9 +65,10 @@ def program(home: Home, name: str = "inference") -> Program:
         environment={
             "VIRTUAL_ENV": str(folder),
             **_library_path(),
-            "AWS_ACCESS_KEY_ID": home.secrets["s3_access_key"],
-            "AWS_SECRET_ACCESS_KEY": home.secrets["s3_secret_key"],
-            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": found.s3_access_key,
+            "AWS_SECRET_ACCESS_KEY": found.s3_secret_key.get_secret_value(),
+            "AWS_DEFAULT_REGION": found.s3_region,
+            **({"SSL_CERT_FILE": found.s3_ca_file, "AWS_CA_BUNDLE": found.s3_ca_file} if found.s3_ca_file else {}),
             "TRITON_AWS_MOUNT_DIRECTORY": str(home.data / name / "loaded"),
             "OMP_NUM_THREADS": "1",
             "MALLOC_ARENA_MAX": "2",

@@ -102,10 +102,10 @@ def is_healthy(home: Home) -> bool:
 
 
 def finish(home: Home) -> None:
-    """Creates the broker's bucket, and the object that `is_healthy` asks for; the platform's bucket is there."""
+    """Creates the buckets of the broker and of the platform where they are missing, and the object that `is_healthy` asks for."""
     store = client(home, FINISH_ATTEMPTS)
-    if EVENTS_BUCKET not in {bucket["Name"] for bucket in store.list_buckets()["Buckets"]}:
-        store.create_bucket(Bucket=EVENTS_BUCKET)
+    for name in {EVENTS_BUCKET, BUCKET} - {bucket["Name"] for bucket in store.list_buckets()["Buckets"]}:
+        store.create_bucket(Bucket=name)
     store.put_object(Bucket=BUCKET, Key=PROBE_KEY, Body=b"here")
 
 

@@ -1,0 +1,117 @@
+"""A platform on engines that run elsewhere, reached by URL over TLS and with passwords, beside which it starts none of its own."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from kafka import KafkaAdminClient
+from psycopg.conninfo import make_conninfo
+from vesta_common.broker import Broker
+from vesta_common.objects import open_client
+from vesta_common.postgres import address_of
+from vesta_local import services
+from vesta_local.engines import elsewhere
+from vesta_local.engines.addresses import admin_settings
+from vesta_local.home import Home
+from vesta_local.platform import Platform
+from vesta_local.settings import Settings
+from vesta_local.testing import running_platform
+from vesta_local.testing_tls import TlsDoor, an_authority, tls_door
+
+PROGRAMS = ("postgres", "objects", "events", "retention", "storage", "annotation")
+
+
+@pytest.fixture
+def site(engines: Platform, tmp_path: Path) -> Iterator[tuple[Settings, TlsDoor]]:
+    """The engines of the session behind doors that speak TLS, as an administrator would describe them; and PostgreSQL's door."""
+    authority, own = an_authority(tmp_path), admin_settings(engines.home)
+    certificate = authority.issue("engines")
+    at_postgres = own.postgres_url.rpartition("@")[2].partition("/")[0]
+    with (
+        tls_door(certificate, at_postgres, is_postgres=True) as postgres,
+        tls_door(certificate, own.s3_endpoint_url.removeprefix("http://")) as objects,
+    ):
+        found = own.model_copy(
+            update={
+                "postgres_url": f"postgresql://vesta@{postgres.address}/vesta?sslmode=verify-ca&sslrootcert={authority.ca_file}",
+                "postgres_password": engines.home.secrets["postgres_password"],
+                "s3_endpoint_url": f"https://{objects.address}",
+                "s3_ca_file": authority.ca_file,
+                "triton_address": "",
+                "storage_path": "",
+                "wait_seconds": 30,
+            }
+        )
+        yield Settings(**{name: elsewhere.plain(value) for name, value in found}), postgres
+
+
+def test_services_run_on_engines_elsewhere_and_what_a_test_puts_there_is_gone_afterwards(
+    site: tuple[Settings, TlsDoor],
+) -> None:
+    given, _ = site
+    with running_platform(block=3, only=PROGRAMS, engines=given) as platform:
+        used = admin_settings(platform.home)
+        rows = {row.name: row.state for row in platform.rows()}
+        assert rows == dict.fromkeys(("postgres", "objects", "events", "annotation", "supervisor"), "healthy")
+        assert platform.names == ("annotation",)
+        assert not {"postgres", "objects", "events", "retention", "storage"} & platform.programs.keys()
+        assert _leftovers(used) == {"database": True, "bucket": True, "topics": True}
+        written = json.loads((platform.home.run / "addresses.json").read_text())
+        assert written["events"] == given.kafka_bootstrap
+    assert _leftovers(used) == {"database": False, "bucket": False, "topics": False}
+
+
+def _leftovers(settings: Settings) -> dict[str, bool]:
+    """What there is of a platform's own on the engines that it shares with others."""
+    name = settings.s3_bucket
+    with psycopg.connect(make_conninfo(address_of(settings), dbname="postgres")) as connection:
+        database = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone()
+    buckets = {bucket["Name"] for bucket in open_client(settings).list_buckets()["Buckets"]}
+    admin = KafkaAdminClient(**Broker.of(settings).access)
+    topics = [topic for topic in admin.list_topics() if topic.startswith(settings.kafka_topic_prefix)]
+    admin.close()
+    return {"database": database is not None, "bucket": name in buckets, "topics": bool(topics)}
+
+
+def test_status_says_what_hinders_an_engine_elsewhere(site: tuple[Settings, TlsDoor], tmp_path: Path) -> None:
+    given, door = site
+    home = Home(tmp_path / "home")
+    elsewhere.choose(home, given)
+    platform = Platform(home, ["postgres", "annotation"])
+    home.make_sockets()
+    platform.supervisor.start(list(platform.programs.values()))
+    try:
+        stranger = tmp_path / "stranger"
+        stranger.mkdir()
+        door.use(an_authority(stranger).issue("stranger"))
+        states = {row.name: row.state for row in platform.rows()}
+        assert states["postgres"].startswith("PostgreSQL has a certificate that is not trusted; check the authorities")
+    finally:
+        platform.down()
+
+
+def test_a_home_keeps_its_engines_and_how_to_reach_them(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    managed = Settings(postgres_url="postgresql://vesta@db.example/vesta", postgres_password="swordfish")
+    elsewhere.choose(home, managed)
+    assert (home.run / "engines.json").stat().st_mode & 0o077 == 0
+    assert elsewhere.of(Home(tmp_path)).elsewhere == {"postgres"}
+    environment = services.environment(home, "annotation")
+    assert environment["VESTA_ANNOTATION_POSTGRES_URL"] == "postgresql://vesta@db.example/vesta"
+    assert environment["VESTA_ANNOTATION_POSTGRES_PASSWORD"] == "swordfish"
+    home.choose_ports()
+    elsewhere.choose(home, managed.model_copy(update={"postgres_url": "postgresql://vesta@other.example/vesta"}))
+    with pytest.raises(RuntimeError, match=r"was started with postgres elsewhere.*use another home"):
+        elsewhere.choose(home, Settings(kafka_bootstrap="kafka.example:9092"))
+
+
+def test_consumers_of_a_broker_elsewhere_have_the_plain_settings_of_kafka_s_clients(tmp_path: Path) -> None:
+    own, kafka = Home(tmp_path / "own"), Home(tmp_path / "kafka")
+    elsewhere.choose(kafka, Settings(kafka_bootstrap="one.example:9092,two.example:9092"))
+    assert "VESTA_PIPELINING_KAFKA_FETCH_WAIT_MS" in services.environment(own, "pipelining")
+    told = services.environment(kafka, "pipelining")
+    assert {name: value for name, value in told.items() if "_KAFKA_" in name} == {
+        "VESTA_PIPELINING_KAFKA_BOOTSTRAP": "one.example:9092,two.example:9092"
+    }

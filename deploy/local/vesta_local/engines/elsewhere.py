@@ -1,0 +1,109 @@
+"""Engines of a home that run elsewhere: the home remembers how to reach them, and tests leave nothing behind on them."""
+
+import json
+from contextlib import closing
+from urllib.parse import urlsplit
+
+import psycopg
+from kafka import KafkaAdminClient
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+from pydantic import SecretStr
+from vesta_admin.database import MAINTENANCE_DATABASE
+from vesta_common.broker import Broker
+from vesta_common.objects import open_client
+from vesta_common.postgres import address_of
+
+from vesta_local.home import Home, write_secret
+from vesta_local.settings import EVENTS, INFERENCE, OBJECTS, POSTGRES, Settings
+
+_REQUEST_TIMEOUT_MS = 5000
+
+
+def of(home: Home) -> Settings:
+    """How to reach those of a home, as last chosen."""
+    path = home.run / "engines.json"
+    return Settings(**json.loads(path.read_text())) if path.exists() else NONE
+
+
+def choose(home: Home, settings: Settings) -> None:
+    """Tells a home which engines run elsewhere, and how they are reached.
+
+    Raises:
+        RuntimeError: the home has been started with others, and keeps in them what it knows.
+    """
+    known = of(home).elsewhere
+    if home.was_started and settings.elsewhere != known:
+        own = ", ".join(sorted({POSTGRES, OBJECTS, EVENTS, INFERENCE} - known)) or "none"
+        raise RuntimeError(
+            f"{home.root} was started with {', '.join(sorted(known)) or 'no engine'} elsewhere and {own} of its own, and what it knows is "
+            "there; use another home (VESTA_HOME), or the same engines (VESTA_LOCAL_…)"
+        )
+    write_secret(home.run / "engines.json", json.dumps({name: plain(value) for name, value in settings}))
+
+
+def plain(value: object) -> object:
+    """A setting as others can read it."""
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
+
+
+def apart(settings: Settings, name: str) -> Settings:
+    """The same engines, but in them a database, a bucket, topics and groups of this name alone.
+
+    Where Triton runs elsewhere the bucket stays, for its repository is there; keys get a prefix.
+
+    Args:
+        name: lower-case letters, digits and hyphens.
+    """
+    update: dict[str, str] = {"kafka_topic_prefix": f"{settings.kafka_topic_prefix}{name}."}
+    if POSTGRES in settings.elsewhere:
+        update["postgres_url"] = urlsplit(settings.postgres_url)._replace(path=f"/{name}").geturl()
+    if INFERENCE in settings.elsewhere:
+        update["s3_prefix"] = f"{settings.s3_prefix}{name}/"
+    else:
+        update["s3_bucket"] = name
+    return settings.model_copy(update=update)
+
+
+def remove(settings: Settings, name: str) -> None:
+    """Removes what `apart` set apart under this name.
+
+    Raises:
+        psycopg.Error, BotoCoreError, ClientError, KafkaError: an engine does not answer, or refuses.
+    """
+    if POSTGRES in settings.elsewhere:
+        with psycopg.connect(
+            make_conninfo(address_of(settings), dbname=MAINTENANCE_DATABASE), autocommit=True
+        ) as server:
+            server.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+    if OBJECTS in settings.elsewhere:
+        _remove_objects(settings, whole_bucket=settings.s3_bucket == name)
+    if EVENTS in settings.elsewhere:
+        _remove_topics(settings)
+
+
+def _remove_objects(settings: Settings, *, whole_bucket: bool) -> None:
+    store = open_client(settings)
+    if settings.s3_bucket not in {bucket["Name"] for bucket in store.list_buckets()["Buckets"]}:
+        return
+    found = store.get_paginator("list_objects_v2").paginate(Bucket=settings.s3_bucket, Prefix=settings.s3_prefix)
+    for keys in [[{"Key": entry["Key"]} for entry in page.get("Contents", ())] for page in found]:
+        if keys:
+            store.delete_objects(Bucket=settings.s3_bucket, Delete={"Objects": keys, "Quiet": True})
+    if whole_bucket:
+        store.delete_bucket(Bucket=settings.s3_bucket)
+
+
+def _remove_topics(settings: Settings) -> None:
+    prefix = settings.kafka_topic_prefix
+    options = {**Broker.of(settings).access, "request_timeout_ms": _REQUEST_TIMEOUT_MS, "client_id": "vesta-local"}
+    with closing(KafkaAdminClient(**options)) as admin:
+        topics = [topic for topic in admin.list_topics() if topic.startswith(prefix)]
+        if topics:
+            admin.delete_topics(topics)
+        groups = [group["group_id"] for group in admin.list_groups() if group["group_id"].startswith(prefix)]
+        if groups:
+            admin.delete_groups(groups)
+
+
+NONE = Settings.model_construct()

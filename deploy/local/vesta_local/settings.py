@@ -1,0 +1,37 @@
+"""Settings of the local platform, read from environment variables: engines that run elsewhere."""
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+from vesta_admin.settings import Settings as AdminSettings
+
+POSTGRES, OBJECTS, EVENTS, INFERENCE = "postgres", "objects", "events", "inference"
+
+
+class Settings(AdminSettings):
+    """The engines that run elsewhere. An engine without an address here is the home's own."""
+
+    model_config = SettingsConfigDict(env_prefix="VESTA_LOCAL_")
+
+    postgres_url: str = Field(
+        "",
+        repr=False,
+        pattern="^(postgres(ql)?://.*)?$",
+        description="postgresql://USER:PASSWORD@HOST:PORT/DATABASE of a PostgreSQL that runs elsewhere",
+    )
+    triton_address: str = Field(
+        "",
+        pattern=r"^(\S+:[0-9]{1,5}(,\s*\S+:[0-9]{1,5})*)?$",
+        description="HOST:PORT of the gRPC door of a Triton that runs elsewhere, whose model repository is TRITON_PREFIX in the "
+        "bucket; several are separated by commas",
+    )
+
+    @property
+    def elsewhere(self) -> frozenset[str]:
+        """The engines that have an address here."""
+        addresses = {
+            POSTGRES: self.postgres_url,
+            OBJECTS: self.s3_endpoint_url,
+            EVENTS: self.kafka_bootstrap,
+            INFERENCE: self.triton_address,
+        }
+        return frozenset(name for name, address in addresses.items() if address)

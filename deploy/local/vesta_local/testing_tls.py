@@ -1,0 +1,159 @@
+"""TLS for tests: an authority of the test's own, and a door that speaks TLS in front of a server that does not."""
+
+import asyncio
+import datetime as dt
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from vesta_local.home import HOST
+
+VALID_FOR = dt.timedelta(days=1)
+# https://www.postgresql.org/docs/current/protocol-message-formats.html, SSLRequest: length 8, code 80877103
+_POSTGRES_ASKS_FOR_TLS = bytes([0, 0, 0, 8, 4, 210, 22, 47])
+_CHUNK_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Authority:
+    """Signs certificates; its own is in `ca.pem`."""
+
+    folder: Path
+    key: ec.EllipticCurvePrivateKey
+    certificate: x509.Certificate
+
+    @property
+    def ca_file(self) -> str:
+        """PEM file of its own certificate."""
+        return str(self.folder / "ca.pem")
+
+    def issue(self, name: str, valid_for: dt.timedelta = VALID_FOR) -> Path:
+        """A file of a key and its certificate for this machine's address, `NAME.pem`.
+
+        Args:
+            valid_for: from now; negative for one that has expired.
+        """
+        key, certificate = _certificate(name, self, valid_for)
+        path = self.folder / f"{name}.pem"
+        path.write_bytes(_pem(key) + _pem(certificate) + _pem(self.certificate))
+        return path
+
+
+def an_authority(folder: Path) -> Authority:
+    """A new one, whose files lie in the folder."""
+    key, certificate = _certificate(f"authority of {folder.name}", None, VALID_FOR)
+    (folder / "ca.pem").write_bytes(_pem(certificate))
+    return Authority(folder, key, certificate)
+
+
+def _pem(what: ec.EllipticCurvePrivateKey | x509.Certificate) -> bytes:
+    if isinstance(what, x509.Certificate):
+        return what.public_bytes(serialization.Encoding.PEM)
+    return what.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _certificate(
+    name: str, issuer: Authority | None, valid_for: dt.timedelta
+) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    end = dt.datetime.now(dt.UTC) + valid_for
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer.certificate.subject if issuer else subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(end - 2 * VALID_FOR)
+        .not_valid_after(end)
+        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(HOST))]), critical=False)
+    )
+    return key, builder.sign(issuer.key if issuer else key, hashes.SHA256())
+
+
+class TlsDoor:
+    """Listens with TLS and passes what it hears on to a server that speaks none, in a thread of its own.
+
+    Args:
+        certificate: its certificate with the key.
+        address: HOST:PORT of the server.
+        is_postgres: whether its clients ask for TLS in PostgreSQL's way first.
+    """
+
+    def __init__(self, certificate: Path, address: str, *, is_postgres: bool = False) -> None:
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.use(certificate)
+        self._host, _, self._port = address.rpartition(":")
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        serve = self._serve_postgres if is_postgres else self._serve
+        starting = asyncio.start_server(serve, HOST, 0, ssl=None if is_postgres else self._context)
+        self._server = asyncio.run_coroutine_threadsafe(starting, self._loop).result()
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT where it listens."""
+        return f"{HOST}:{self._server.sockets[0].getsockname()[1]}"
+
+    def use(self, certificate: Path) -> None:
+        """Shows this certificate to whoever comes from now on."""
+        self._context.load_cert_chain(certificate)
+
+    def close(self) -> None:
+        """Ends all connections, and lets nobody in any more."""
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _end(self) -> None:
+        self._server.close()
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _serve_postgres(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, asyncio.IncompleteReadError):
+            if await reader.readexactly(len(_POSTGRES_ASKS_FOR_TLS)) == _POSTGRES_ASKS_FOR_TLS:
+                writer.write(b"S")
+                await writer.start_tls(self._context)
+                await self._serve(reader, writer)
+        writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            far_reader, far_writer = await asyncio.open_connection(self._host, int(self._port))
+            await asyncio.gather(_pass_on(reader, far_writer), _pass_on(far_reader, writer))
+        writer.close()
+
+
+async def _pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while chunk := await source.read(_CHUNK_BYTES):
+            target.write(chunk)
+            await target.drain()
+    target.close()
+
+
+@contextmanager
+def tls_door(certificate: Path, address: str, *, is_postgres: bool = False) -> Iterator[TlsDoor]:
+    """A door before the server at HOST:PORT, for as long as the block lasts."""
+    door = TlsDoor(certificate, address, is_postgres=is_postgres)
+    try:
+        yield door
+    finally:
+        door.close()
