@@ -6,6 +6,7 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -17,6 +18,7 @@ from vesta_admin.setup import EngineError, migrate, set_up, set_up_database
 from vesta_common.ids import new_id
 from vesta_common.postgres import Postgres, SchemaTooOldError
 from vesta_local.engines.addresses import admin_settings
+from vesta_local.engines.elsewhere import plain
 from vesta_local.platform import Platform
 
 PACKAGE = Path(__file__).parents[1]
@@ -25,12 +27,13 @@ PACKAGE = Path(__file__).parents[1]
 @pytest.fixture
 def settings(engines: Platform, postgres_url: str) -> Iterator[Settings]:
     """A database and a bucket that are not there yet, and a topic prefix of their own."""
-    name = f"test_{new_id()}"
-    yield admin_settings(engines.home).model_copy(
-        update={
-            "postgres_url": postgres_url.rpartition("/")[0] + f"/{name}",
+    name, found = f"test_{new_id()}", admin_settings(engines.home)
+    yield Settings(
+        **{field: getattr(found, field) for field in Settings.model_fields}
+        | {
+            "postgres_url": urlsplit(found.postgres_url)._replace(path=f"/{name}").geturl(),
             "s3_bucket": name.replace("_", "-"),
-            "kafka_topic_prefix": f"{name}.",
+            "kafka_topic_prefix": f"{found.kafka_topic_prefix}{name}.",
             "wait_seconds": 0,
         }
     )
@@ -40,8 +43,7 @@ def settings(engines: Platform, postgres_url: str) -> Iterator[Settings]:
 
 def vesta_admin(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs the command with these settings."""
-    values = settings.model_dump() | {"s3_secret_key": settings.s3_secret_key.get_secret_value()}
-    environment = {f"VESTA_ADMIN_{name}".upper(): str(value) for name, value in values.items()}
+    environment = {f"VESTA_ADMIN_{name}".upper(): str(plain(value)) for name, value in settings}
     command = [sys.executable, "-m", "vesta_admin", *arguments]
     return subprocess.run(
         command, env={"PATH": os.environ["PATH"], **environment}, capture_output=True, text=True, check=False

@@ -14,6 +14,7 @@ from vesta_common.postgres import address_of
 from vesta_local import services
 from vesta_local.engines import elsewhere
 from vesta_local.engines.addresses import admin_settings
+from vesta_local.engines.inference import check_authorities
 from vesta_local.home import Home
 from vesta_local.platform import Platform
 from vesta_local.settings import Settings
@@ -105,6 +106,15 @@ def test_a_home_keeps_its_engines_and_how_to_reach_them(tmp_path: Path) -> None:
     elsewhere.choose(home, managed.model_copy(update={"postgres_url": "postgresql://vesta@other.example/vesta"}))
     with pytest.raises(RuntimeError, match=r"was started with postgres elsewhere.*use another home"):
         elsewhere.choose(home, Settings(kafka_bootstrap="kafka.example:9092"))
+
+
+def test_a_triton_of_the_home_s_own_must_trust_the_object_store_by_the_system_s_authorities(tmp_path: Path) -> None:
+    authority, bundle = an_authority(tmp_path), tmp_path / "ca-certificates.crt"
+    given = Settings(s3_endpoint_url="https://s3.example", s3_ca_file=authority.ca_file)
+    with pytest.raises(RuntimeError, match="update-ca-certificates"):
+        check_authorities(given, bundle)
+    bundle.write_text(f"others\n{Path(authority.ca_file).read_text()}")
+    check_authorities(given, bundle)
 
 
 def test_consumers_of_a_broker_elsewhere_have_the_plain_settings_of_kafka_s_clients(tmp_path: Path) -> None:

@@ -5,13 +5,17 @@ serves the laptop and production.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 
 from vesta_local.engines.addresses import admin_settings
 from vesta_local.health import is_answering
 from vesta_local.home import HOST, Home
 from vesta_local.program import Program
+from vesta_local.settings import Settings
 from vesta_local.setup import interpreter, triton
 
+# Its libcurl was built for this file, and heeds no setting that names another.
+AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 # Triton copies models here before it loads them and, killed, leaves them: the next start clears it.
 # It cannot load any where the folder was deleted, and does not make it again itself.
 _START = " ".join(
@@ -28,10 +32,31 @@ def _library_path() -> dict[str, str]:
 
 
 def prepare(home: Home, say: Callable[[str], None] = lambda _: None) -> None:
-    """Makes sure that Triton is installed."""
+    """Makes sure that Triton is installed.
+
+    Raises:
+        RuntimeError: it would not trust the object store.
+    """
+    check_authorities(admin_settings(home))
     triton.set_up(say)
     for name in home.replicas_of("inference"):
         (home.data / name).mkdir(parents=True, exist_ok=True)
+
+
+def check_authorities(settings: Settings, trusted: Path = AUTHORITIES) -> None:
+    """Checks that Triton trusts the object store: it knows the system's authorities alone, and cannot be told of others.
+
+    Raises:
+        RuntimeError: it does not.
+    """
+    path = Path(settings.s3_ca_file)
+    if not settings.s3_endpoint_url.startswith("https:") or not settings.s3_ca_file:
+        return
+    if path.read_text().strip() not in (trusted.read_text() if trusted.exists() else ""):
+        raise RuntimeError(
+            f"Triton trusts only the authorities in {trusted}, and those of {path} are not among them; add them there (Debian: copy it "
+            "into /usr/local/share/ca-certificates and run update-ca-certificates), or name a Triton elsewhere (VESTA_LOCAL_TRITON_ADDRESS)"
+        )
 
 
 def program(home: Home, name: str = "inference") -> Program:
@@ -68,7 +93,6 @@ def program(home: Home, name: str = "inference") -> Program:
             "AWS_ACCESS_KEY_ID": found.s3_access_key,
             "AWS_SECRET_ACCESS_KEY": found.s3_secret_key.get_secret_value(),
             "AWS_DEFAULT_REGION": found.s3_region,
-            **({"SSL_CERT_FILE": found.s3_ca_file, "AWS_CA_BUNDLE": found.s3_ca_file} if found.s3_ca_file else {}),
             "TRITON_AWS_MOUNT_DIRECTORY": str(home.data / name / "loaded"),
             "OMP_NUM_THREADS": "1",
             "MALLOC_ARENA_MAX": "2",
