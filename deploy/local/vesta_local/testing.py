@@ -224,8 +224,8 @@ def running_platform(
     found = Platform(home, only, bound=True)
     try:
         with pytest.MonkeyPatch.context() as ours:
-            for name, value in environment.items():
-                ours.setenv(name, value)
+            for variable, value in environment.items():
+                ours.setenv(variable, value)
             found.up()
         yield found
     finally:
