@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
+from vesta_admin import database
 from vesta_local import services, testing
 from vesta_local.engines import postgres, unprivileged
 from vesta_local.home import Home
@@ -203,6 +204,19 @@ def test_root_may_keep_the_platform_in_a_folder_closed_to_others(tmp_path: Path)
         platform.up()
     finally:
         platform.down()
+
+
+@pytest.mark.parametrize(
+    ("gpus", "words"),
+    [(0, "no GPU with CUDA: training and serving are tested on the CPU"), (1, "1 GPU with CUDA"), (2, "2 GPUs")],
+)
+def test_the_head_of_a_test_run_says_what_is_computed_on(gpus: int, words: str) -> None:
+    assert testing.hardware_line(gpus).startswith(words)
+
+
+def test_the_services_that_are_migrated_are_those_that_run() -> None:
+    folders = {path.name for path in Path(__file__).parents[3].glob("services/*") if (path / "pyproject.toml").exists()}
+    assert set(services.NAMES) == set(database.SERVICES) == folders
 
 
 @pytest.mark.parametrize("name", services.NAMES)

@@ -4,6 +4,7 @@ Loaded by the root conftest.py. An engine that does not start fails the tests th
 """
 
 import atexit
+import ctypes
 import json
 import os
 import shutil
@@ -98,6 +99,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--kafka", choices=BROKERS, default=BROKERS[0], help="the broker; with apache only tests that use it"
     )
+
+
+def pytest_report_header() -> str:
+    """Says what training and serving are tested on."""
+    return hardware_line(_count_gpus())
+
+
+def hardware_line(gpus: int) -> str:
+    """The line for so many GPUs with CUDA."""
+    if gpus:
+        return f"{gpus} GPU{'s' if gpus > 1 else ''} with CUDA: training is tested on it; the wheel's Triton serves on the CPU"
+    return "no GPU with CUDA: training and serving are tested on the CPU alone"
+
+
+def _count_gpus() -> int:
+    """By the driver, for PyTorch takes seconds to import."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int()
+    return count.value if driver.cuInit(0) == driver.cuDeviceGetCount(ctypes.byref(count)) == 0 else 0
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -21,6 +21,7 @@ VALID_FOR = dt.timedelta(days=1)
 # https://www.postgresql.org/docs/current/protocol-message-formats.html, SSLRequest: length 8, code 80877103
 _POSTGRES_ASKS_FOR_TLS = bytes([0, 0, 0, 8, 4, 210, 22, 47])
 _CHUNK_BYTES = 64 * 1024
+_ROUNDS_TO_CLOSE = 10  # of the event loop, until what is aborted is closed
 
 
 @dataclass(frozen=True)
@@ -125,20 +126,34 @@ class TlsDoor:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for _ in range(_ROUNDS_TO_CLOSE):
+            await asyncio.sleep(0)
 
     async def _serve_postgres(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, asyncio.IncompleteReadError):
-            if await reader.readexactly(len(_POSTGRES_ASKS_FOR_TLS)) == _POSTGRES_ASKS_FOR_TLS:
-                writer.write(b"S")
-                await writer.start_tls(self._context)
-                await self._serve(reader, writer)
-        writer.close()
+        try:
+            with suppress(OSError, asyncio.IncompleteReadError):
+                if await reader.readexactly(len(_POSTGRES_ASKS_FOR_TLS)) == _POSTGRES_ASKS_FOR_TLS:
+                    writer.write(b"S")
+                    await writer.start_tls(self._context)
+                    await self._serve(reader, writer)
+        finally:
+            _abort(writer)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            far_reader, far_writer = await asyncio.open_connection(self._host, int(self._port))
-            await asyncio.gather(_pass_on(reader, far_writer), _pass_on(far_reader, writer))
-        writer.close()
+        try:
+            with suppress(OSError):
+                far_reader, far_writer = await asyncio.open_connection(self._host, int(self._port))
+                try:
+                    await asyncio.gather(_pass_on(reader, far_writer), _pass_on(far_reader, writer))
+                finally:
+                    _abort(far_writer)
+        finally:
+            _abort(writer)
+
+
+def _abort(writer: asyncio.StreamWriter) -> None:
+    with suppress(AttributeError):  # Python 3.11 raises it where TLS has ended already
+        writer.transport.abort()
 
 
 async def _pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:

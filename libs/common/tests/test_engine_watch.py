@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -14,6 +15,7 @@ from vesta_common.health import problems_in
 from vesta_common.server import LIVE, Server
 from vesta_common.settings import ServiceSettings
 from vesta_local.testing import identity_of
+from vesta_local.testing_tls import an_authority, tls_door
 
 PATIENCE_SECONDS = 30.0
 TOPICS = ("vesta.datasets.item.v1",)
@@ -57,6 +59,29 @@ def test_an_engine_that_cannot_be_used_is_named_with_what_helps(
 ) -> None:
     (found,) = problems({**service_settings("sample"), **changes})
     assert found.startswith(words)
+
+
+def test_an_expired_certificate_is_named_and_a_renewed_one_is_accepted(
+    service_settings: Settings, tmp_path: Path
+) -> None:
+    given, authority = service_settings("sample"), an_authority(tmp_path)
+    expired = authority.issue("expired", valid_for=-timedelta(minutes=1))
+    server = given["postgres_url"].rpartition("@")[2].partition("/")[0]
+    with (
+        tls_door(expired, server, is_postgres=True) as postgres,
+        tls_door(expired, given["s3_endpoint_url"].removeprefix("http://")) as objects,
+    ):
+        given |= {
+            "postgres_url": f"{given['postgres_url'].replace(server, postgres.address)}?sslmode=verify-ca&sslrootcert={authority.ca_file}",
+            "s3_endpoint_url": f"https://{objects.address}",
+            "s3_ca_file": authority.ca_file,
+        }
+        found = sorted(problems(given))
+        assert found[0].startswith("PostgreSQL has an expired certificate; renew the certificate")
+        assert found[1].startswith("the object store has an expired certificate; renew the certificate")
+        for door in (postgres, objects):
+            door.use(authority.issue("renewed"))
+        assert problems(given) == []
 
 
 def test_a_database_that_is_not_there_is_to_be_set_up(service_settings: Settings) -> None:

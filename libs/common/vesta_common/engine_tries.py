@@ -1,9 +1,12 @@
 """How a service tries its engines, each on a new connection: the database, the topics it reads, the object store."""
 
+import socket
+import ssl
 from collections.abc import Collection
 
 import psycopg
 from kafka import KafkaAdminClient
+from psycopg.conninfo import conninfo_to_dict
 
 from vesta_common.broker import Broker
 from vesta_common.engine_watch import KAFKA, OBJECTS, POSTGRES, MissingTopicsError, Try
@@ -11,6 +14,9 @@ from vesta_common.postgres import CONNECT_TIMEOUT, address_of
 from vesta_common.settings import EngineSettings
 
 _REQUEST_TIMEOUT_MS = 5000
+_POSTGRES_PORT = 5432
+# https://www.postgresql.org/docs/current/protocol-message-formats.html, SSLRequest: length 8, code 80877103
+_POSTGRES_TLS_REQUEST = bytes([0, 0, 0, 8, 4, 210, 22, 47])
 
 
 def tries_of(service: str, settings: EngineSettings, topics: Collection[str], *, has_objects: bool) -> dict[str, Try]:
@@ -28,9 +34,35 @@ def tries_of(service: str, settings: EngineSettings, topics: Collection[str], *,
 
 
 def _try_postgres(settings: EngineSettings) -> None:
-    with psycopg.connect(address_of(settings), connect_timeout=int(CONNECT_TIMEOUT.total_seconds())) as connection:
-        connection.execute("SET LOCAL statement_timeout = '5s'")
-        connection.execute("SELECT 1")
+    address = address_of(settings)
+    try:
+        with psycopg.connect(address, connect_timeout=int(CONNECT_TIMEOUT.total_seconds())) as connection:
+            connection.execute("SET LOCAL statement_timeout = '5s'")
+            connection.execute("SELECT 1")
+    except psycopg.OperationalError as error:
+        reason = _why_not_verified(address) if "certificate verify failed" in str(error) else ""
+        if not reason:
+            raise
+        raise psycopg.OperationalError(f"{error}: {reason}") from error
+
+
+def _why_not_verified(address: str) -> str:
+    """Why PostgreSQL's certificate is refused, such as "certificate has expired", which libpq does not say; empty if it is not now."""
+    options = conninfo_to_dict(address)
+    authorities = str(options.get("sslrootcert") or "system")
+    context = ssl.create_default_context(cafile=None if authorities == "system" else authorities)
+    context.check_hostname = False
+    server = (str(options.get("host")), int(options.get("port") or _POSTGRES_PORT))
+    try:
+        with socket.create_connection(server, CONNECT_TIMEOUT.total_seconds()) as plain:
+            plain.sendall(_POSTGRES_TLS_REQUEST)
+            if plain.recv(1) == b"S":
+                context.wrap_socket(plain).close()
+    except ssl.SSLCertVerificationError as error:
+        return error.verify_message
+    except OSError:
+        return ""
+    return ""
 
 
 def _try_kafka(settings: EngineSettings, topics: set[str]) -> None:
