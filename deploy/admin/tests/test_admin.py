@@ -31,7 +31,8 @@ def settings(engines: Platform, postgres_url: str) -> Iterator[Settings]:
     yield Settings(
         **{field: getattr(found, field) for field in Settings.model_fields}
         | {
-            "postgres_url": urlsplit(found.postgres_url)._replace(path=f"/{name}").geturl(),
+            "postgres_url": urlsplit(postgres_url)._replace(path=f"/{name}").geturl(),
+            "postgres_password": "",
             "s3_bucket": name.replace("_", "-"),
             "kafka_topic_prefix": f"{found.kafka_topic_prefix}{name}.",
             "wait_seconds": 0,

@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 import psycopg
 import pytest
@@ -27,7 +28,6 @@ from vesta_admin.catalogue import topics
 from vesta_common.broker import Broker
 from vesta_common.identity import CredentialFiles, Identity
 from vesta_common.ids import new_id
-from vesta_common.postgres import address_of
 
 from vesta_local import identities
 from vesta_local.engines import addresses, elsewhere
@@ -260,8 +260,12 @@ def running_platform(
 
 @pytest.fixture
 def postgres_url(engines: Platform) -> str:
-    """How to reach the database."""
-    return address_of(admin_settings(engines.home))
+    """How to reach the database: a URL with the password in it, wherever the settings have that."""
+    found = admin_settings(engines.home)
+    parts, password = urlsplit(found.postgres_url), found.postgres_password.get_secret_value()
+    if not password:
+        return found.postgres_url
+    return parts._replace(netloc=f"{parts.username}:{quote(password, safe='')}@{parts.hostname}:{parts.port}").geturl()
 
 
 @pytest.fixture
