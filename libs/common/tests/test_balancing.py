@@ -123,6 +123,25 @@ def test_a_replica_with_a_component_that_is_not_well_still_gets_calls(replicas: 
         assert TaskServiceStub(channel).GetTask(REQUEST).name in {"first", "second"}
 
 
+def test_a_call_outlasts_the_time_until_the_successor_of_the_only_replica_answers() -> None:
+    with (
+        ExitStack() as stack,
+        a_replica("first") as first,
+        open_channel(first.address, identity_of("gateway")) as channel,
+    ):
+        tasks = TaskServiceStub(channel)
+        until(lambda: tasks.GetTask(REQUEST).name == "first")
+        first.drain()
+        first.stop()
+        port = first.address
+        begin = threading.Timer(1.5, lambda: stack.enter_context(a_replica("second", port)))
+        begin.start()
+        try:
+            assert tasks.GetTask(REQUEST).name == "second"
+        finally:
+            begin.join()
+
+
 def test_replicas_that_are_restarted_one_after_the_other_fail_no_call() -> None:
     failures: list[Exception] = []
     answers: Counter[str] = Counter()

@@ -25,6 +25,7 @@ RESOLVE_INTERVAL_MIN_MS = 5_000
 """A name is resolved again when a connection ends, and no more often than this; gRPC's own 30 s would keep calls from a new pod."""
 BALANCED = {"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": TAKES_CALLS}}
 """Of a channel's service configuration: each replica in its turn, those alone that say they take calls."""
+# Some 3 s of attempts: the pod that replaces the only one of a peer is looked up, connected to and asked for its health meanwhile.
 _SERVICE_CONFIGURATION = json.dumps(
     {
         **BALANCED,
@@ -32,8 +33,8 @@ _SERVICE_CONFIGURATION = json.dumps(
             {
                 "name": [{}],
                 "retryPolicy": {
-                    "maxAttempts": 4,
-                    "initialBackoff": "0.1s",
+                    "maxAttempts": 5,  # the most that gRPC makes
+                    "initialBackoff": "0.2s",
                     "maxBackoff": "2s",
                     "backoffMultiplier": 2,
                     "retryableStatusCodes": ["UNAVAILABLE"],
