@@ -17,9 +17,11 @@ from vesta_local import services
 from vesta_local.health import is_serving
 from vesta_local.platform import Platform
 from vesta_local.setup.downloads import normalised, read_pins
+from vesta_local.testing import identity_settings
 
 UID = 10001
 NAME = "conductor"
+IDENTITY = "/tmp/identity"
 
 
 def _pins(*names: str) -> dict[str, str]:
@@ -106,6 +108,7 @@ def _bundle(folder: Path, root: Path, image: str, settings: dict[str, str], comm
     subprocess.run(["runc", "spec"], cwd=folder, check=True)
     spec = json.loads((folder / "config.json").read_text())
     configured = _configuration(image)
+    identity = folder / "identity"
     spec["root"] = {"path": str(root), "readonly": True}
     spec["process"] |= {
         "terminal": False,
@@ -117,9 +120,23 @@ def _bundle(folder: Path, root: Path, image: str, settings: dict[str, str], comm
         "noNewPrivileges": True,
     }
     spec["mounts"].append({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["mode=1777"]})
+    if identity.exists():
+        options = ["rbind", "ro"]
+        spec["mounts"].append({"destination": IDENTITY, "type": "bind", "source": str(identity), "options": options})
     spec["linux"]["namespaces"] = [one for one in spec["linux"]["namespaces"] if one["type"] != "network"]
     (folder / "config.json").write_text(json.dumps(spec))
     return folder
+
+
+def _identity(folder: Path) -> dict[str, str]:
+    """Copies the service's certificate, key and authority to where the container's user reads them; answers the settings that name them."""
+    folder.mkdir()
+    found = {}
+    for setting, source in identity_settings(NAME).items():
+        copy = Path(shutil.copy(source, folder))
+        copy.chmod(0o444)
+        found[f"VESTA_{NAME.upper()}_{setting.upper()}"] = f"{IDENTITY}/{copy.name}"
+    return found
 
 
 @pytest.mark.timeout(1800)  # the first build downloads what an image needs, on a machine that may be busy
@@ -128,6 +145,7 @@ def test_the_image_of_a_service_runs_as_the_chart_runs_it(
 ) -> None:
     settings = services.environment(engines.home, NAME)
     del settings[f"VESTA_{NAME.upper()}_STORAGE_PATH"]  # a folder of this machine, which the container does not see
+    settings |= _identity(tmp_path / "identity")
     _bundle(tmp_path, root, built, settings, [])
     with (tmp_path / "log").open("w+") as log:
         container = f"vesta-test-{new_id()}".lower()
