@@ -54,7 +54,7 @@ kubernetes: setup  ## Builds a Kubernetes API server for the tests; the first ti
 
 test-cluster: setup  ## Installs Vesta on a real Kubernetes, KUBECONFIG's or one that it builds, and tests it there: [images=FOLDER] [t=PATH]
 	@$(if $(KUBECONFIG)$(images),true,$(MAKE) images layout=$(IMAGES))
-	@VESTA_TEST_NODE=1 VESTA_TEST_IMAGES="$(or $(images),$(IMAGES))" pytest -v $(or $(t),tests/cluster)
+	@VESTA_TEST_NODE=1 VESTA_TEST_CONTAINER_IMAGES="$(or $(images),$(IMAGES))" pytest -v $(or $(t),tests/cluster)
 
 fuzz: setup  ## Sends random requests and messages to a platform of its own: [cases=10000] [seed=N]
 	@FUZZ_CASES=$(or $(cases),10000) FUZZ_SEED=$(seed) pytest -q tests/fuzz

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import chart
 import pytest
-from figures import KEPT, Figures
 from kube import Kube
+from node_figures import KEPT, Figures
 from site_on_node import Site
 from vesta_cluster import binaries
 from vesta_cluster.cluster import Cluster
@@ -45,7 +45,7 @@ def _with_node() -> Iterator[Kube]:
     was_up = cluster.kubeconfig.exists()
     try:
         cluster.up(print)
-        if images := os.environ.get("VESTA_TEST_IMAGES"):
+        if images := os.environ.get("VESTA_TEST_CONTAINER_IMAGES"):
             cluster.load([Path(images)])
         yield Kube(binaries.folder() / "kubectl", cluster.kubeconfig)
     finally:

@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
-from figures import Figures
 from kube import Kube, Refused, until
+from node_figures import Figures
 from site_on_node import Site
 from vesta_images import layout
 
@@ -88,7 +88,7 @@ def test_idle_pods_take_little_memory(site: Site, figures: Figures) -> None:
     assert used < GOAL_GIB
 
 
-IMAGES = os.environ.get("VESTA_TEST_IMAGES", "")
+IMAGES = os.environ.get("VESTA_TEST_CONTAINER_IMAGES", "")
 
 
 @pytest.mark.skipif(not IMAGES, reason="the images are not of a folder here")

@@ -5,9 +5,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from figures import Figures
 from google.protobuf.duration_pb2 import Duration
 from kube import until
+from node_figures import Figures
 from site_on_node import Site
 from vesta.waiting import wait_until
 from vesta_common.ids import new_id

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
-from figures import Figures
+from node_figures import Figures
 from site_on_node import Site, is_ready
 from small_loop import SmallLoop, set_up_at
 from traffic import running

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from figures import Figures
+from node_figures import Figures
 from site_on_node import Site
 from small_loop import SmallLoop, set_up_at
 from traffic import running

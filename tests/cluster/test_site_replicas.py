@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from figures import Figures
 from kube import until
+from node_figures import Figures
 from site_on_node import Site
 from small_loop import SmallLoop, set_up_at
 from vesta_contracts.conductor.v1 import LoopStatus

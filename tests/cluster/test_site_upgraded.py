@@ -8,8 +8,8 @@ from pathlib import Path
 
 import grpc
 import pytest
-from figures import Figures
 from kube import until
+from node_figures import Figures
 from site_on_node import CHART, HelmFailed, Site
 from small_loop import SmallLoop, set_up_at
 from traffic import running
