@@ -7,6 +7,7 @@ import pytest
 import yaml
 from promises.code import (
     imported_tests,
+    modules_that_hide_one_another,
     modules_without_a_first_line,
     patched_tests,
     readers_of_the_environment,
@@ -37,6 +38,7 @@ PROMISES: list[Promise] = [
     modules_without_a_first_line,
     patched_tests,
     imported_tests,
+    modules_that_hide_one_another,
     incomplete_topics,
     unreadable_examples,
     events_of_no_topic,
@@ -110,6 +112,14 @@ BROKEN: list[tuple[Promise, dict[str, str]]] = [
     (patched_tests, {"services/annotation/tests/conftest.py": "import unittest.mock\n"}),
     (imported_tests, {"services/annotation/tests/test_x.py": "from conftest import Service\n"}),
     (imported_tests, {"services/annotation/tests/test_x.py": "from test_y import an_answer\n"}),
+    (
+        modules_that_hide_one_another,
+        {
+            "pyproject.toml": '[tool.pytest.ini_options]\npythonpath = ["benchmarks", "tests/cluster"]\n',
+            "benchmarks/figures.py": "",
+            "tests/cluster/figures.py": "",
+        },
+    ),
     *((incomplete_topics, a_topic(**{key: None})) for key in ("owner", "key", "description", "events", "consumers")),
     *(
         (incomplete_topics, a_topic(**{key: None}))

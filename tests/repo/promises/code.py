@@ -1,6 +1,7 @@
 """The code keeps to its layers and its manners."""
 
 import ast
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -117,4 +118,19 @@ def imported_tests(root: Path) -> list[str]:
         for path in test_files(root)
         for found in sorted({name.split(".")[0] for name in imports(path)})
         if found == "conftest" or found.startswith("test_")
+    ]
+
+
+def modules_that_hide_one_another(root: Path) -> list[str]:
+    """Of two modules of one name in pytest's `pythonpath`, whichever a run imports first is had by both."""
+    configured = root / "pyproject.toml"
+    if not configured.exists():
+        return []
+    pytest_options = tomllib.loads(configured.read_text()).get("tool", {}).get("pytest", {}).get("ini_options", {})
+    first: dict[str, Path] = {}
+    return [
+        f"{path.relative_to(root)} has the name of {first[path.stem].relative_to(root)}"
+        for folder in pytest_options.get("pythonpath", ())
+        for path in sorted((root / folder).glob("*.py"))
+        if not path.stem.startswith(("test_", "conftest", "__")) and first.setdefault(path.stem, path) != path
     ]
