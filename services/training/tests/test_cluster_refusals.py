@@ -33,5 +33,6 @@ def test_what_the_cluster_refuses_is_told_in_its_words_and_not_tried_again(statu
     assert "cannot create" in str(told)
 
 
-def test_a_cluster_that_is_overloaded_is_asked_again() -> None:
-    assert isinstance(an_executor()._refusal(ApiException(status=503, reason="busy")), Unavailable)
+@pytest.mark.parametrize("status", [401, 429, 503])
+def test_a_cluster_that_is_overloaded_or_knows_the_token_no_longer_is_asked_again(status: int) -> None:
+    assert isinstance(an_executor()._refusal(ApiException(status=status, reason="no")), Unavailable)

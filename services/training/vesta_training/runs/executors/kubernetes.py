@@ -27,7 +27,8 @@ INTERVAL = timedelta(seconds=1)
 KUEUE = ("kueue.x-k8s.io", "v1beta1")
 KUEUE_JOB_LABEL = "kueue.x-k8s.io/job-uid"
 _CONFLICT, _NOT_FOUND, _FORBIDDEN = 409, 404, 403
-_REFUSED = {400, 401, 403, 404, 422}
+_REFUSED = {400, 403, 404, 422}
+"""Not 401: a pod's token ends with the pod, so that a service which is being deleted would fail the runs that the next one adopts."""
 
 log = structlog.get_logger()
 
