@@ -1,4 +1,4 @@
-"""Generates `vesta_contracts` from `protos/`: messages, stubs, their types, one package a service that names them all, and the comments.
+"""Generates `vesta_contracts` from `protos/`: messages, stubs, their types, a package a service, the comments, the owners of topics.
 
 Run by `make verify`, or by hand after a change of a `.proto`. The output is committed, so that nobody needs protoc to build.
 """
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
 from google.protobuf import descriptor_pb2
 from grpc_tools import protoc
 
@@ -50,6 +51,7 @@ def main() -> int:
     for path in TARGET.rglob("*.py*"):
         path.write_text(_in_package(path.read_text()))
     _write_packages()
+    _write_topics()
     comments = {name: text for file in descriptors.file for name, text in _comments(file)}
     (TARGET / "comments.json").write_text(json.dumps(comments, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
     return 0
@@ -90,6 +92,22 @@ def _write_packages() -> None:
         if not _stub_exports(stubs):
             stubs.unlink()
             stubs.with_suffix(".pyi").unlink()
+
+
+def _write_topics() -> None:
+    """Writes which topics each service publishes on, from the catalogue."""
+    entries = [yaml.safe_load(path.read_text()) for path in sorted((PROTOS / "topics").glob("*.yaml"))]
+    owned: dict[str, list[str]] = defaultdict(list)
+    for entry in entries:
+        owned[entry["owner"]].append(entry["topic"])
+    rows = "".join(
+        f'    "{owner}": (\n' + "".join(f'        "{topic}",\n' for topic in topics) + "    ),\n"
+        for owner, topics in sorted(owned.items())
+    )
+    text = (
+        f'{HEADER}"""Which topics each service publishes on."""\n\nOWNED: dict[str, tuple[str, ...]] = {{\n{rows}}}\n'
+    )
+    (TARGET / "topics.py").write_text(text)
 
 
 def _exports(path: Path) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any
 import chart
 import pytest
 import yaml
+from vesta_common.health import READY
 from vesta_common.server import LIVE
 from vesta_common.settings import environment_name
 from vesta_local.services import SERVICES
@@ -71,6 +72,12 @@ def test_every_container_states_what_it_requests_and_its_memory_limit(objects: l
             assert "memory" in resources["limits"], name
 
 
+def test_describing_a_pod_shows_the_last_words_of_a_container_that_failed(objects: list[dict[str, Any]]) -> None:
+    for name, spec in chart.pod_specs(objects):
+        for container in chart.containers(spec):
+            assert container["terminationMessagePolicy"] == "FallbackToLogsOnError", name
+
+
 def test_everything_that_runs_on_is_probed(objects: list[dict[str, Any]]) -> None:
     for it in objects:
         if it["kind"] in _KINDS:
@@ -82,16 +89,17 @@ def test_everything_that_runs_on_is_probed(objects: list[dict[str, Any]]) -> Non
 def test_an_engine_that_is_away_makes_a_service_unready_and_neither_restarts_nor_hides_it(
     objects: list[dict[str, Any]],
 ) -> None:
-    for name in FIXED.keys() - {"gateway"}:
+    for name in FIXED:
         (pod,) = (it for it in objects if (it["kind"], it["metadata"]["name"]) == ("Deployment", name))
         (container,) = pod["spec"]["template"]["spec"]["containers"]
-        asked = {
-            probe: container[f"{probe}Probe"]["grpc"].get("service", "")
-            for probe in ("startup", "readiness", "liveness")
-        }
-        assert asked == {"startup": LIVE, "readiness": "", "liveness": LIVE}
+        assert container["readinessProbe"]["grpc"] == {"port": 9001, "service": READY}  # its message says what helps
         given = {variable["name"]: variable["value"] for variable in container["env"]}
         assert given[f"VESTA_{name.upper()}_HEALTH_ADDRESS"] == "0.0.0.0:9001"  # Kubernetes' probes know no TLS
+        if name == "gateway":
+            assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
+            continue
+        asked = {probe: container[f"{probe}Probe"]["grpc"]["service"] for probe in ("startup", "liveness")}
+        assert asked == {"startup": LIVE, "liveness": LIVE}
         assert {container[f"{probe}Probe"]["grpc"]["port"] for probe in asked} == {9001}
         (service,) = (it for it in objects if (it["kind"], it["metadata"]["name"]) == ("Service", name))
         assert service["spec"]["publishNotReadyAddresses"] is True

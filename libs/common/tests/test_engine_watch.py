@@ -8,10 +8,12 @@ from typing import Any
 
 import grpc
 import pytest
+from cryptography import x509
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from vesta_common.engine_tries import tries_of
-from vesta_common.engine_watch import EngineWatch, describe_failure
-from vesta_common.health import problems_in
+from vesta_common.engine_watch import EngineWatch, HindranceError, describe_failure
+from vesta_common.health import READY, problems_in
+from vesta_common.own_tries import IDENTITY, own_tries_of
 from vesta_common.server import LIVE, Server
 from vesta_common.settings import ServiceSettings
 from vesta_local.testing import identity_of
@@ -22,10 +24,10 @@ TOPICS = ("vesta.datasets.item.v1",)
 Settings = Callable[[str], dict[str, Any]]
 
 
-def problems(given: Mapping[str, Any], topics: tuple[str, ...] = ()) -> list[str]:
+def problems(given: Mapping[str, Any], topics: tuple[str, ...] = (), service: str = "sample") -> list[str]:
     """What a watch finds with these settings, once each engine was tried."""
     settings = ServiceSettings(**given)
-    watch = EngineWatch(tries_of("sample", settings, topics, has_objects=True))
+    watch = EngineWatch(tries_of(service, settings, topics, has_objects=True))
     watch.start()
     deadline = time.monotonic() + PATIENCE_SECONDS
     while any("not been tried" in problem for problem in watch.problems()):
@@ -70,18 +72,25 @@ def test_an_expired_certificate_is_named_and_a_renewed_one_is_accepted(
     with (
         tls_door(expired, server, is_postgres=True) as postgres,
         tls_door(expired, given["s3_endpoint_url"].removeprefix("http://")) as objects,
+        tls_door(expired, given["kafka_bootstrap"]) as kafka,
     ):
         given |= {
             "postgres_url": f"{given['postgres_url'].replace(server, postgres.address)}?sslmode=verify-ca&sslrootcert={authority.ca_file}",
             "s3_endpoint_url": f"https://{objects.address}",
             "s3_ca_file": authority.ca_file,
+            "kafka_bootstrap": kafka.address,
+            "kafka_security_protocol": "SSL",
+            "kafka_ca_file": authority.ca_file,
         }
         found = sorted(problems(given))
-        assert found[0].startswith("PostgreSQL has an expired certificate; renew the certificate")
-        assert found[1].startswith("the object store has an expired certificate; renew the certificate")
+        assert found == [
+            f"{engine} has an expired certificate; renew the certificate"
+            for engine in ("Kafka", "PostgreSQL", "the object store")
+        ]
         for door in (postgres, objects):
             door.use(authority.issue("renewed"))
-        assert problems(given) == []
+        # The broker tells its clients to go on to its own door, which speaks no TLS.
+        assert [problem for problem in problems(given) if not problem.startswith("Kafka")] == []
 
 
 def test_a_database_that_is_not_there_is_to_be_set_up(service_settings: Settings) -> None:
@@ -96,12 +105,34 @@ def test_kafka_without_topics_is_to_be_set_up(service_settings: Settings) -> Non
     assert found.endswith("vesta.datasets.item.v1); run `vesta-admin setup`")
 
 
+def test_topics_that_a_service_only_publishes_on_are_looked_at_too(service_settings: Settings) -> None:
+    (found,) = problems(service_settings("sample"), service="annotation")
+    assert "vesta.annotation.task.v1); run `vesta-admin setup`" in found
+
+
+def test_a_certificate_of_our_own_that_expired_is_told(tmp_path: Path) -> None:
+    authority = an_authority(tmp_path)
+    path = authority.issue("mine", valid_for=-timedelta(minutes=1))
+    given = ServiceSettings(postgres_url="postgresql://x", kafka_certificate_file=str(path), kafka_key_file=str(path))
+    expired = x509.load_pem_x509_certificate(path.read_bytes())
+    tries = own_tries_of(given, lambda: expired)
+    with pytest.raises(HindranceError, match=r"has expired, on .* UTC; `vesta-admin certificates` renews it"):
+        tries[IDENTITY]()
+    with pytest.raises(HindranceError, match=r"has expired, on .* UTC; renew it"):
+        tries["the certificate of KAFKA_CERTIFICATE_FILE"]()
+    authority.issue("mine")
+    tries["the certificate of KAFKA_CERTIFICATE_FILE"]()
+
+
 @pytest.mark.parametrize(
     ("error", "words"),
     [
         ("SSL error: certificate has expired", "has an expired certificate; renew"),
         ("could not extend file: No space left on device", "has no room; make room"),
         ("certificate verify failed", "has a certificate that is not trusted"),
+        ("FATAL: sorry, too many clients already", "has no connection left; raise its max_connections"),
+        ("FATAL: the database system is in recovery mode", "starts or recovers; wait; where it lasts, see its log"),
+        ("TopicAuthorizationFailedError", "refuses the credentials"),
     ],
 )
 def test_other_failures_are_told_by_their_message(error: str, words: str) -> None:
@@ -116,7 +147,13 @@ def test_a_problem_makes_a_service_unready_says_why_and_leaves_it_alive() -> Non
         stub = health_pb2_grpc.HealthStub(channel)
         answer, call = stub.Check.with_call(health_pb2.HealthCheckRequest())
         live = stub.Check(health_pb2.HealthCheckRequest(service=LIVE))
+        with pytest.raises(grpc.RpcError) as refused:
+            stub.Check(health_pb2.HealthCheckRequest(service=READY))
+        server.set_healthy(healthy=True)
+        ready = stub.Check(health_pb2.HealthCheckRequest(service=READY))
     server.stop(timedelta(0))
     assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
     assert problems_in(call.trailing_metadata()) == ["Kafka does not answer; check that it runs"]
     assert live.status == health_pb2.HealthCheckResponse.SERVING
+    assert refused.value.details() == "Kafka does not answer; check that it runs"  # as `kubectl describe` shows it
+    assert ready.status == health_pb2.HealthCheckResponse.SERVING

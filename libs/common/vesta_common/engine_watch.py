@@ -1,4 +1,4 @@
-"""Watches the engines that a service needs, so that its readiness, its log and `vesta status` say which one fails and what helps.
+"""Watches what a service needs, so that its readiness, its log and `vesta status` say what fails and what helps.
 
 Readiness (health without a name) falls while an engine cannot be used; liveness (the name `live`) does not, so that an outage of an
 engine restarts nothing. Each engine is tried on a connection of its own, which meets an expired certificate or a changed password
@@ -13,11 +13,12 @@ from datetime import timedelta
 import structlog
 
 INTERVAL = timedelta(seconds=5)
-POSTGRES, OBJECTS, KAFKA = "PostgreSQL", "the object store", "Kafka"
+POSTGRES, OBJECTS, KAFKA, TRITON = "PostgreSQL", "the object store", "Kafka", "Triton"
 _SETTINGS = {
     POSTGRES: "POSTGRES_URL, POSTGRES_PASSWORD",
     OBJECTS: "S3_ENDPOINT_URL, S3_ACCESS_KEY, S3_SECRET_KEY, S3_BUCKET",
-    KAFKA: "KAFKA_BOOTSTRAP",
+    KAFKA: "KAFKA_BOOTSTRAP, KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD",
+    TRITON: "TRITON_ADDRESS",
 }
 _NOT_TRIED = "has not been tried yet"
 
@@ -26,8 +27,8 @@ log = structlog.get_logger()
 Try = Callable[[], None]
 
 
-class MissingTopicsError(RuntimeError):
-    """The broker lacks topics."""
+class HindranceError(RuntimeError):
+    """A failure that is explained already: after the name of what failed, the message says what is wrong and what helps."""
 
 
 @dataclass(frozen=True)
@@ -50,30 +51,42 @@ _SYMPTOMS = (
         "refuses the password",
         "check {settings}",
     ),
+    Symptom(("does not exist", "there is no bucket"), "has not been prepared", "run `vesta-admin setup`"),
     Symptom(
-        ("does not exist", "there is no bucket", "lacks topics"), "has not been prepared", "run `vesta-admin setup`"
-    ),
-    Symptom(
-        ("refuses us", "permission denied"), "refuses the credentials", "check {settings} and the rights of their user"
+        ("refuses us", "permission denied", "authorizationfailed"),
+        "refuses the credentials",
+        "check {settings} and the rights of their user",
     ),
     Symptom(
         ("no space left", "storage is full", "could not extend file"), "has no room", "make room or enlarge its disk"
+    ),
+    Symptom(
+        ("too many clients", "connection slots", "too many connections"),
+        "has no connection left",
+        "raise its max_connections, or lower POSTGRES_CONNECTIONS_MAX or the number of replicas",
+    ),
+    Symptom(
+        ("starting up", "recovery mode", "shutting down"),
+        "starts or recovers",
+        "wait; where it lasts, see its log: its disk may be full",
     ),
 )
 
 
 def describe_failure(engine: str, error: Exception) -> str:
     """One sentence for operators, without addresses: the engine, what is wrong, and what helps."""
+    if isinstance(error, HindranceError):
+        return f"{engine} {error}"
+    settings = _SETTINGS.get(engine, "the settings of its address")
     text = str(error).lower()
     for symptom in _SYMPTOMS:
         if any(word in text for word in symptom.words):
-            detail = f" ({error})" if isinstance(error, MissingTopicsError) else ""
-            return f"{engine} {symptom.what}{detail}; {symptom.fix.format(settings=_SETTINGS[engine])}"
-    return f"{engine} does not answer; check that it runs, and {_SETTINGS[engine]}"
+            return f"{engine} {symptom.what}; {symptom.fix.format(settings=settings)}"
+    return f"{engine} does not answer; check that it runs, and {settings}"
 
 
 class EngineWatch:
-    """Tries each engine every five seconds, in a thread of its own.
+    """Tries each engine, and whatever else a service needs, every five seconds, in a thread of its own.
 
     Args:
         tries: by engine; each raises where the engine cannot be used.

@@ -19,6 +19,8 @@ Status = health_pb2.HealthCheckResponse
 Send = Callable[[Any], None]
 PROBLEMS_KEY = "vesta-problems-bin"
 """Trailing metadata of a health check without a name: a JSON list of sentences that say why it is not SERVING."""
+READY = "ready"
+"""The name for probes that show no metadata: a check of it fails with the problems as its message, so that `kubectl describe` has them."""
 
 
 def problems_metadata(problems: Sequence[str]) -> tuple[tuple[str, bytes], ...]:
@@ -72,13 +74,15 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # it has no 
         self._sender.shutdown(wait=False)
 
     def Check(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802 - the contract's name
-        """The status of a name; NOT_FOUND where there is no such name."""
+        """The status of a name; NOT_FOUND where there is no such name, FAILED_PRECONDITION where `ready` is not serving."""
         with self._lock:
             status = self._statuses.get(request.service)
         if status is None:
             context.abort(grpc.StatusCode.NOT_FOUND, f"there is no health of {request.service!r} here")
         if not request.service:
             context.set_trailing_metadata(problems_metadata(self._problems))
+        if request.service == READY and status != Status.SERVING:
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, "; and ".join(self._problems) or "it starts or stops")
         return Status(status=status)
 
     def Watch(self, request: Any, context: grpc.ServicerContext, send_response_callback: Send) -> None:  # noqa: N802

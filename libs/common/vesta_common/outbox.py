@@ -97,6 +97,7 @@ class Relay:
         self._stopping = threading.Event()
         self._producer: KafkaProducer | None = None
         self._penalties: dict[str, float] = {}  # topic → when it is tried again, on the monotonic clock
+        self._refusals: dict[str, str] = {}  # topic → the broker's error, since it last took an event
         self._thread = threading.Thread(target=self._run, name="outbox-relay", daemon=True)
         self._measure_time = float("-inf")
         self._waiting: Gauge | None = None
@@ -123,6 +124,13 @@ class Relay:
         """True while the thread lives; a broker that is away is not our illness."""
         return self._thread.is_alive()
 
+    def problems(self) -> list[str]:
+        """The topics whose events the broker does not take, with its error."""
+        return [
+            f"Kafka takes no events of the topic {topic} ({error}); check the rights of its user and the room on its disks, the events wait"
+            for topic, error in sorted(self._refusals.copy().items())
+        ]
+
     def _run(self) -> None:
         while True:
             try:
@@ -132,6 +140,7 @@ class Relay:
                 log.warning("relay_interrupted", error=str(error).strip())
             except Exception:
                 log.exception("relay_failed")
+            self._refusals = {}  # another replica may publish from now on
             self._close_producer()
             if self._stopping.wait(BACKOFF_SECONDS):
                 return
@@ -212,6 +221,9 @@ class Relay:
             problem = self._problem(sent)
             if problem:
                 failed[row["topic"]] = problem
+        taken = {row["topic"] for row, _ in waiting} - failed.keys()
+        names = {topic: problem.partition("(")[0] for topic, problem in failed.items()}
+        self._refusals = {topic: name for topic, name in (self._refusals | names).items() if topic not in taken}
         for topic, problem in failed.items():
             log.warning("topic_refuses", topic=topic, error=problem)
             self._penalties[topic] = time.monotonic() + TOPIC_PENALTY.total_seconds()

@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2_grpc
 from prometheus_client import CollectorRegistry
 
 from vesta_common.admission import Admission, AdmissionMetrics
-from vesta_common.health import Health
+from vesta_common.health import READY, Health
 from vesta_common.identity import Identity
 from vesta_common.identity.transport import server_credentials
 from vesta_common.interceptors import RpcInterceptor
@@ -130,7 +130,7 @@ class Server:
         registrations = [registration(servicer) for servicer in servicers]
         for entry in registrations:
             entry.add_to_server(entry.servicer, self._server)
-        self._names = ["", *(entry.full_name for entry in registrations)]
+        self._names = ["", READY, *(entry.full_name for entry in registrations)]
         host = address.rpartition(":")[0]
         port = (
             self._server.add_secure_port(address, server_credentials(identity))
@@ -138,7 +138,7 @@ class Server:
             else self._server.add_insecure_port(address)
         )
         self.address = f"{host}:{port}"
-        self._health_server, self.health_address = _health_server(self._health, health_address)
+        self._health_server, self.health_address = health_door(self._health, health_address)
         self.set_healthy(healthy=False)
 
     def start(self) -> None:
@@ -174,8 +174,8 @@ class Server:
         self._health.close()
 
 
-def _health_server(health: Health, address: str) -> tuple[grpc.Server | None, str]:
-    """A server of health alone, and where it listens."""
+def health_door(health: Health, address: str) -> tuple[grpc.Server | None, str]:
+    """A server of health alone, to be started, and where it listens; none where there is no address."""
     if not address:
         return None, ""
     server = grpc.server(ThreadPoolExecutor(1, thread_name_prefix="health-door"), options=[("grpc.so_reuseport", 0)])

@@ -21,10 +21,11 @@ from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTO
 
 from vesta_common import log as logs
 from vesta_common.admission import AdmissionMetrics
-from vesta_common.engine_watch import EngineWatch
+from vesta_common.engine_watch import EngineWatch, Try
 from vesta_common.errors import is_transient
 from vesta_common.identity import CredentialsError, Identity
 from vesta_common.metrics import problems_gauge, serve_metrics
+from vesta_common.own_tries import own_tries_of
 from vesta_common.server import THREADS, Server
 from vesta_common.settings import EXIT_WRONG_SETTINGS, EngineSettings, ServiceSettings, load_settings
 from vesta_common.trace_export import start_tracing_of
@@ -66,6 +67,15 @@ class Measured(Protocol):
         ...
 
 
+@runtime_checkable
+class Hindered(Protocol):
+    """A component that meets failures which nothing else would meet."""
+
+    def problems(self) -> list[str]:
+        """What hinders it now, a sentence each, with what helps."""
+        ...
+
+
 def new_registry() -> CollectorRegistry:
     """A registry with the process's own figures; what libraries count globally stays out."""
     registry = CollectorRegistry()
@@ -87,6 +97,7 @@ class App:
         admission_metrics: those of the service's queues, where it has more than the one for its threads.
         engines: how to reach the engines whose outage makes the service unready; none are watched without it.
         has_objects: whether the object store is one of them.
+        tries: further engines, by name; see `EngineWatch`.
     """
 
     servicers: Sequence[Any]
@@ -97,6 +108,7 @@ class App:
     admission_metrics: AdmissionMetrics | None = None
     engines: EngineSettings | None = None
     has_objects: bool = False
+    tries: Mapping[str, Try] = field(default_factory=dict)
 
 
 class Loop:
@@ -218,14 +230,14 @@ def _serve(service: str, settings: S, build: Callable[[S], App]) -> None:
         if isinstance(component, Measured):
             component.measure(service, app.registry)
         component.start()
-    watch = _watch(service, app)
+    watch = _watch(service, app, identity)
     watch.start()
     server.start()
     log.info("service_started", address=server.address, metrics=metrics_address)
     unhealthy_before: list[str] = []
     while not stopping.is_set():
         unhealthy = [type(component).__name__ for component in app.components if not component.healthy()]
-        problems = [*_stopped(unhealthy), *watch.problems()]
+        problems = [*_stopped(unhealthy), *watch.problems(), *_told(app.components)]
         server.set_healthy(healthy=not unhealthy, problems=problems)
         problem_count.set(len(problems))
         if unhealthy != unhealthy_before:
@@ -242,13 +254,23 @@ def _serve(service: str, settings: S, build: Callable[[S], App]) -> None:
     log.info("service_stopped")
 
 
-def _watch(service: str, app: App) -> EngineWatch:
+def _watch(service: str, app: App, identity: Identity) -> EngineWatch:
     if app.engines is None:
         return EngineWatch({})
     from vesta_common.engine_tries import tries_of  # the engines' clients are for those alone that have engines
 
     topics = {topic for component in app.components for topic in getattr(component, "topics", ())}
-    return EngineWatch(tries_of(service, app.engines, topics, has_objects=app.has_objects))
+    return EngineWatch(
+        {
+            **tries_of(service, app.engines, topics, has_objects=app.has_objects),
+            **own_tries_of(app.engines, lambda: identity.credentials.certificate),
+            **app.tries,
+        }
+    )
+
+
+def _told(components: Sequence[Component]) -> list[str]:
+    return [problem for component in components if isinstance(component, Hindered) for problem in component.problems()]
 
 
 def _stopped(unhealthy: Sequence[str]) -> list[str]:

@@ -6,7 +6,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import grpc
 import httpx
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from vesta_common.health import READY
 
 PATIENCE_SECONDS = 20.0
 
@@ -26,3 +30,33 @@ def test_a_service_that_is_away_is_told_with_what_helps(start_gateway: Callable[
     while away not in (status := vesta_status(running.gateway.grpc_address)).stdout:
         assert time.monotonic() < deadline, status
     assert status.returncode == 1
+
+
+def test_the_gateway_tells_what_hinders_itself_to_people_and_to_probes(start_gateway: Callable[..., Any]) -> None:
+    running = start_gateway(kafka_bootstrap="127.0.0.1:9", health_address="127.0.0.1:0")
+
+    def problems() -> list[str]:
+        return [
+            str(problem)
+            for problem in httpx.get(f"{running.url}/healthz").json()["problems"]
+            if problem.startswith("gateway: Kafka")
+        ]
+
+    running.until(lambda: bool(problems()) and "tried" not in problems()[0], seconds=PATIENCE_SECONDS)
+    assert problems() == [
+        "gateway: Kafka does not answer; check that it runs, and KAFKA_BOOTSTRAP, KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD"
+    ]
+    with grpc.insecure_channel(running.gateway.health_address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        ready = stub.Check(health_pb2.HealthCheckRequest(service=READY))  # it answers without Kafka
+        assert ready.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_a_gateway_that_drains_fails_the_probe_with_a_message(start_gateway: Callable[..., Any]) -> None:
+    running = start_gateway(health_address="127.0.0.1:0")
+    with grpc.insecure_channel(running.gateway.health_address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        running.gateway._health.drain()
+        with pytest.raises(grpc.RpcError) as refused:
+            stub.Check(health_pb2.HealthCheckRequest(service=READY))
+    assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION

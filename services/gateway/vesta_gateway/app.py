@@ -17,11 +17,17 @@ from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTO
 from starlette.middleware.cors import CORSMiddleware
 from vesta_common.clock import Clock, SystemClock
 from vesta_common.consumer import KafkaOptions
+from vesta_common.engine_tries import tries_of
+from vesta_common.engine_watch import EngineWatch, Try
+from vesta_common.health import READY, Health
 from vesta_common.identity import CredentialsError, Identity
 from vesta_common.metrics import RpcMetrics, problems_gauge, serve_metrics
+from vesta_common.own_tries import own_tries_of
 from vesta_common.postgres import Postgres
+from vesta_common.server import health_door
 from vesta_common.settings import EXIT_WRONG_SETTINGS
 from vesta_contracts.gateway.v1 import ProjectEvent
+from vesta_contracts.topics import OWNED
 
 from vesta_gateway import audit_store, store
 from vesta_gateway.api.api_keys import ApiKeyApi
@@ -62,6 +68,7 @@ HEALTH_INTERVAL = timedelta(seconds=1)
 THREADS = 32
 STOP_GRACE = timedelta(seconds=5)
 CORS_MAX_AGE_SECONDS = 600
+_OWN = "gateway: "
 
 
 class Gateway:
@@ -71,6 +78,7 @@ class Gateway:
         watchers: who watches events.
         limits: how much is going on.
         registry: its metrics.
+        health_address: HOST:PORT where health alone is told, in plain text; empty where the settings name none.
     """
 
     def __init__(self, settings: Settings, clock: Clock) -> None:
@@ -84,7 +92,8 @@ class Gateway:
         }
         self.watchers = Watchers()
         self._tail = self._new_tail() if settings.kafka_bootstrap else None
-        self._parts = Parts(self._postgres, self._tail, self._remotes)
+        self._watch = EngineWatch(_tries(settings, identity))
+        self._parts = Parts(self._postgres, self._tail, self._remotes, self._watch)
         self.limits = _limits(settings)
         self.registry = _registry(self.limits, self.watchers)
         self._audit = AuditWriter(partial(audit_store.add, self._postgres), self.registry)
@@ -117,6 +126,8 @@ class Gateway:
             settings.request_bytes_max,
             settings.concurrent_requests_max + settings.concurrent_transfers_max + settings.concurrent_watchers_max,
         )
+        self._health = Health()
+        self._health_door, self.health_address = health_door(self._health, settings.health_address)
         self._background: list[asyncio.Task[None]] = []
         self._is_stopping = False
 
@@ -137,6 +148,10 @@ class Gateway:
         await asyncio.to_thread(self._postgres.migrate_or_check, "vesta_gateway", self._settings)
         if self._tail is not None:
             self._tail.start()
+        self._watch.start()
+        self._health.set(READY, serving=True)
+        if self._health_door is not None:
+            self._health_door.start()
         await self._grpc.set_healthy(healthy=True)
         await self._rest.start()
         await self._grpc.start()
@@ -149,6 +164,7 @@ class Gateway:
     async def drain(self) -> None:
         """Says that it is not ready any more, and still takes what comes, so that clients turn to other replicas."""
         self._parts.drain()
+        self._health.drain()
         self._rest.drain()
         await self._grpc.drain()
 
@@ -156,6 +172,7 @@ class Gateway:
         """Sends watchers home, refuses new calls, lets running ones finish for some seconds, then closes what was open."""
         self.watchers.close()
         self._is_stopping = True
+        self._watch.stop()
         for task in self._background:
             task.cancel()
         await asyncio.gather(self._rest.stop(), self._grpc.stop(STOP_GRACE))
@@ -164,6 +181,9 @@ class Gateway:
             await asyncio.to_thread(self._tail.stop, timedelta(seconds=2))
         for remote in self._remotes.values():
             await remote.close()
+        if self._health_door is not None:
+            self._health_door.stop(None)
+        self._health.close()
         await asyncio.to_thread(self._postgres.close)
 
     def _new_tail(self) -> Tail:
@@ -232,7 +252,10 @@ class Gateway:
             is_ready, _ = await self._parts.report()
             problems = await self._parts.problems()
             self._grpc.tell_problems(problems)
-            self._problem_count.set(sum(problem.startswith("gateway: ") for problem in problems))
+            own = [problem.removeprefix(_OWN) for problem in problems if problem.startswith(_OWN)]
+            self._problem_count.set(len(own))
+            self._health.tell_problems(own)
+            self._health.set(READY, serving=is_ready)
             if is_ready != told:
                 told = is_ready
                 await self._grpc.set_healthy(healthy=told)
@@ -281,6 +304,15 @@ async def serve(settings: Settings) -> None:
         await asyncio.wait_for(hurrying.wait(), settings.drain_ms / 1000)
     await gateway.stop()
     log.info("service_stopped")
+
+
+def _tries(settings: Settings, identity: Identity) -> dict[str, Try]:
+    """What the gateway needs; it reads every topic that a service owns."""
+    topics = {topic for owned in OWNED.values() for topic in owned}
+    return {
+        **tries_of("gateway", settings, topics, has_objects=False),
+        **own_tries_of(settings, lambda: identity.credentials.certificate),
+    }
 
 
 def _on_signals(act: Callable[[], None]) -> None:

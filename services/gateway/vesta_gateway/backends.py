@@ -135,6 +135,10 @@ class RemoteBackend:
             answer = await check
             told = problems_in(await check.trailing_metadata())
         except grpc.aio.AioRpcError as error:
+            if "certificate" in (error.details() or "").lower():
+                return [
+                    "it does not answer, for its certificate or ours is refused; `vesta-admin certificates` renews them"
+                ]
             return [f"it does not answer ({error.code().name}); see whether it runs, and its log"]
         return told or (
             [] if answer.status == health_pb2.HealthCheckResponse.SERVING else ["it is not ready; see its log"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 import structlog
-from vesta_common.engine_watch import POSTGRES, describe_failure
+from vesta_common.engine_watch import KAFKA, POSTGRES, EngineWatch, describe_failure
 from vesta_common.postgres import Postgres
 
 from vesta_gateway.backends import RemoteBackend
@@ -18,10 +18,17 @@ log = structlog.get_logger()
 
 
 class Parts:
-    """Looks after the parts."""
+    """Looks after the parts.
 
-    def __init__(self, postgres: Postgres, tail: Tail | None, remotes: Mapping[str, RemoteBackend]) -> None:
+    Args:
+        watch: of the engines, and of what is the gateway's own.
+    """
+
+    def __init__(
+        self, postgres: Postgres, tail: Tail | None, remotes: Mapping[str, RemoteBackend], watch: EngineWatch
+    ) -> None:
         self._postgres = postgres
+        self._watch = watch
         self._tail = tail
         self._remotes = remotes
         self._report: tuple[bool, Mapping[str, str]] = (False, {})
@@ -60,12 +67,15 @@ class Parts:
         )
         has_postgres = not own
         told = zip(self._remotes, answers, strict=True)
-        self._problems = [f"gateway: {problem}" for problem in own]
+        watched = self._watch.problems()
+        if any(problem.startswith(POSTGRES) for problem in watched):
+            own = []  # the watch says more, for it connects anew
+        self._problems = [f"gateway: {problem}" for problem in [*own, *watched]]
         self._problems += [f"{word}: {problem}" for word, problems in told for problem in problems]
         found = {"postgres": has_postgres}
         if self._tail is not None:
             found["events"] = self._tail.healthy()
-            if not found["events"]:
+            if not found["events"] and not any(problem.startswith(KAFKA) for problem in watched):
                 self._problems.append("gateway: Kafka does not answer; check that it runs, and KAFKA_BOOTSTRAP")
         found |= {word: remote.is_connected() for word, remote in self._remotes.items()}
         return has_postgres, {word: "SERVING" if is_fine else "NOT_SERVING" for word, is_fine in found.items()}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from serving_builders import a_picture, an_onnx
 from serving_service import Serving
+from vesta_common.engine_watch import TRITON, describe_failure
 from vesta_common.errors import Unavailable
 from vesta_contracts.serving.v1 import Deployment, PredictInput
 from vesta_local.platform import Platform
@@ -42,6 +43,13 @@ def answered(address: str, name: str) -> int:
 
 def triton_name(serving: Serving, deployment: Deployment) -> str:
     return serving.predictor._registry.get(deployment.stable_version).triton_name
+
+
+def test_serving_is_hindered_only_where_no_triton_answers(triton: str) -> None:
+    Tritons(f"{NOBODY},{triton.partition(',')[0]}").check()
+    with pytest.raises(Unavailable) as away:
+        Tritons(NOBODY).check()
+    assert describe_failure(TRITON, away.value) == "Triton does not answer; check that it runs, and TRITON_ADDRESS"
 
 
 def test_a_version_is_ready_when_both_have_loaded_it_and_each_answers_half(serving: Serving, triton: str) -> None:

@@ -11,6 +11,7 @@ from vesta_common.broker import Broker
 from vesta_common.client import open_channel
 from vesta_common.clock import SystemClock
 from vesta_common.consumer import Consumer, ConsumerMetrics, KafkaOptions
+from vesta_common.engine_watch import TRITON
 from vesta_common.identity import Identity
 from vesta_common.objects import ObjectStore
 from vesta_common.outbox import Relay
@@ -90,6 +91,7 @@ def build(settings: Settings) -> App:
     return App(
         engines=settings,
         has_objects=True,
+        tries={TRITON: triton.check},
         servicers=[
             DeploymentService(store, registry, predictor, prediction_log, items, media, sandbox, loops),
             PredictionService(store),

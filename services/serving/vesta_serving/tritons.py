@@ -123,6 +123,15 @@ class Tritons:
         with self._lock:
             return sum(replica.is_answering == answering for replica in self._replicas.values())
 
+    def check(self) -> None:
+        """Asks each whether it answers.
+
+        Raises:
+            Unavailable: none does.
+        """
+        if not any([*self._pool.map(Replica.is_live, self.replicas())]):
+            raise Unavailable(f"no Triton answers at {', '.join(self._parts)}", reason="TRITON_UNAVAILABLE")
+
     def load(self, name: str) -> None:
         """Loads a model, or loads it anew, into each.
 

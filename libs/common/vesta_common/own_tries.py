@@ -1,0 +1,66 @@
+"""How a service tries what is its own: the folders that it writes to, and the certificates that it shows."""
+
+import tempfile
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography import x509
+
+from vesta_common.engine_watch import HindranceError, Try
+from vesta_common.settings import EngineSettings, environment_name
+
+_WRITTEN_BYTES = 64 * 1024
+IDENTITY = "this service's certificate"
+_CERTIFICATES = ("kafka_certificate_file", "tls_certificate")
+"""The settings that name PEM files of certificates of ours, beside that of the identity."""
+
+
+def own_tries_of(settings: EngineSettings, identity: Callable[[], x509.Certificate]) -> dict[str, Try]:
+    """A try for each folder that the service writes to, and for each certificate.
+
+    Args:
+        identity: the service's own certificate, as it is now.
+    """
+    found: dict[str, Try] = {IDENTITY: lambda: _try_certificates([identity()], "`vesta-admin certificates` renews it")}
+    for field in _CERTIFICATES:
+        path = getattr(settings, field, None)
+        if path:
+            name = environment_name(type(settings), field)
+            found[f"the certificate of {name}"] = _tries_file(Path(path))
+    work_folder = getattr(settings, "work_folder", None)
+    for folder in {Path(tempfile.gettempdir()), *([Path(work_folder)] if work_folder else ())}:
+        found[f"the folder {folder}"] = _tries_folder(folder)
+    return found
+
+
+def _tries_file(path: Path) -> Try:
+    def attempt() -> None:
+        try:
+            certificates = x509.load_pem_x509_certificates(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise HindranceError(f"cannot be read ({error}); mount a PEM file there") from error
+        _try_certificates(certificates[:1], "renew it, and restart this service")
+
+    return attempt
+
+
+def _try_certificates(certificates: Iterable[x509.Certificate], fix: str) -> None:
+    for certificate in certificates:
+        end = certificate.not_valid_after_utc
+        if end <= datetime.now(UTC):
+            raise HindranceError(f"has expired, on {end:%Y-%m-%d %H:%M} UTC; {fix}")
+
+
+def _tries_folder(folder: Path) -> Try:
+    def attempt() -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+                file.write(bytes(_WRITTEN_BYTES))
+        except OSError as error:
+            raise HindranceError(
+                f"cannot be written to ({error.strerror}); make room, or enlarge it (`tmpSize` and `workSize` in the chart)"
+            ) from error
+
+    return attempt
