@@ -115,6 +115,8 @@ class ControlPlane:
 
     def _controllers(self) -> list[str]:
         kubeconfig = f"{self.pki}/controller-manager.kubeconfig"
+        # Where no kubelet runs, nodes are made up, and a lost one is to be noticed before a test ends.
+        patience = ["--node-monitor-period=1s", "--node-monitor-grace-period=10s"] if self.ip.startswith("127.") else []
         return [
             str(self.programs / "kube-controller-manager"),
             f"--kubeconfig={kubeconfig}",
@@ -126,6 +128,7 @@ class ControlPlane:
             "--use-service-account-credentials=true",
             "--leader-elect=false",
             "--allocate-node-cidrs=false",
+            *patience,
         ]
 
     def _scheduler(self) -> list[str]:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import grpc
@@ -108,6 +109,21 @@ def test_kafka_without_topics_is_to_be_set_up(service_settings: Settings) -> Non
 def test_topics_that_a_service_only_publishes_on_are_looked_at_too(service_settings: Settings) -> None:
     (found,) = problems(service_settings("sample"), service="annotation")
     assert "vesta.annotation.task.v1); run `vesta-admin setup`" in found
+
+
+def test_an_engine_that_takes_too_long_counts_as_away() -> None:
+    answering = Event()
+    watch = EngineWatch({"Kafka": lambda: answering.wait() and None}, timedelta(0), try_max=timedelta(milliseconds=50))
+    watch.start()
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not watch.problems()[0].startswith("Kafka does not answer"):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    answering.set()
+    while watch.problems():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    watch.stop()
 
 
 def test_a_certificate_of_our_own_that_expired_is_told(tmp_path: Path) -> None:

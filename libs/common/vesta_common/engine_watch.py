@@ -6,6 +6,7 @@ that established connections do not.
 """
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,6 +14,8 @@ from datetime import timedelta
 import structlog
 
 INTERVAL = timedelta(seconds=5)
+TRY_MAX = timedelta(seconds=20)
+"""A try that lasts longer counts as failed, whatever becomes of it: so a failure is told within 25 seconds."""
 POSTGRES, OBJECTS, KAFKA, TRITON = "PostgreSQL", "the object store", "Kafka", "Triton"
 _SETTINGS = {
     POSTGRES: "POSTGRES_URL, POSTGRES_PASSWORD",
@@ -90,11 +93,16 @@ class EngineWatch:
 
     Args:
         tries: by engine; each raises where the engine cannot be used.
+        interval: between two tries.
+        try_max: how long one may take.
     """
 
-    def __init__(self, tries: Mapping[str, Try], interval: timedelta = INTERVAL) -> None:
+    def __init__(self, tries: Mapping[str, Try], interval: timedelta = INTERVAL, try_max: timedelta = TRY_MAX) -> None:
         self._problems = {engine: f"{engine} {_NOT_TRIED}" for engine in tries}
+        self._begun: dict[str, float] = {}  # tries under way, with the monotonic time of their beginning
         self._interval = interval
+        self._try_max = try_max
+        self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._threads = [
             threading.Thread(target=self._watch, args=pair, name=f"watch {pair[0]}", daemon=True)
@@ -112,19 +120,29 @@ class EngineWatch:
 
     def problems(self) -> list[str]:
         """What is wrong now, a sentence an engine."""
+        for engine, begun in self._begun.copy().items():
+            if time.monotonic() - begun > self._try_max.total_seconds():
+                self._tell(engine, TimeoutError(f"a try takes longer than {self._try_max.total_seconds():g} s"))
         return [problem for problem in tuple(self._problems.values()) if problem]
 
     def _watch(self, engine: str, attempt: Try) -> None:
         while not self._stopping.is_set():
-            problem = ""
+            self._begun[engine] = time.monotonic()
+            failure: Exception | None = None
             try:
                 attempt()
             except Exception as error:  # noqa: BLE001 - whatever it is, the engine cannot be used
-                problem = describe_failure(engine, error)
-                if problem != self._problems[engine]:
-                    log.warning("engine_unusable", engine=engine, problem=problem, error=str(error).strip())
-            else:
-                if self._problems[engine] and not self._problems[engine].endswith(_NOT_TRIED):
-                    log.info("engine_usable", engine=engine)
-            self._problems[engine] = problem
+                failure = error
+            del self._begun[engine]
+            self._tell(engine, failure)
             self._stopping.wait(self._interval.total_seconds())
+
+    def _tell(self, engine: str, failure: Exception | None) -> None:
+        """Keeps what became of a try, and logs it where it differs from the one before."""
+        with self._lock:
+            before, problem = self._problems[engine], describe_failure(engine, failure) if failure else ""
+            self._problems[engine] = problem
+        if problem and problem != before:
+            log.warning("engine_unusable", engine=engine, problem=problem, error=str(failure).strip())
+        elif before and not problem and not before.endswith(_NOT_TRIED):
+            log.info("engine_usable", engine=engine)

@@ -91,7 +91,10 @@ def test_replicas_share_the_work_and_what_they_accept_arrives(
     assert {event.type for event in arrived} == {f"{TOPIC}.accepted"}
 
 
-def test_it_is_healthy_is_measured_and_stops_when_asked(start: Callable[[], Replica]) -> None:
+def test_it_is_healthy_is_measured_and_stops_when_asked(
+    start: Callable[[], Replica], create_topics: Callable[..., None]
+) -> None:
+    create_topics(TOPIC)
     replica = start()
     replica.service.has_campaign()
     with grpc.insecure_channel(replica.service.address) as channel:

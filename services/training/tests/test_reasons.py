@@ -42,6 +42,8 @@ def failed(reason: str = "BackoffLimitExceeded", message: str = "Job has reached
 
 
 RUNS = {"containerStatuses": [{"name": "trainer", "state": {"running": {}}}]}
+NOT_READY = {"type": "Ready", "status": "False"}  # as the controller of nodes leaves it: a kubelet gives a reason
+EVICTED = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"}
 NO_GPU = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
 UNSCHEDULABLE = {
     "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": NO_GPU}]
@@ -68,6 +70,14 @@ REFUSED = {
         (Seen(a_job(), [a_pod(**waiting("ContainerCreating"))]), "ContainerCreating"),
         (Seen(a_job(), [a_pod(**waiting("ContainerCreating"))], [EVENT]), f"FailedMount: {MOUNT}"),
         (Seen(a_job(), [a_pod("Running", **RUNS, reason="NodeLost")]), f"{POD} is lost: NodeLost"),
+        (
+            Seen(a_job(), [a_pod("Running", **RUNS, conditions=[NOT_READY])]),
+            f"{POD} is lost: its node n1 does not answer",
+        ),
+        (
+            Seen(a_job(), [a_pod("Running", **RUNS, conditions=[EVICTED])]),
+            f"{POD} is lost: its node n1 does not answer",
+        ),
         (
             Seen(a_job(), [a_pod("Failed", reason="Evicted", message="The node was low on resource: memory.")]),
             f"starts again after: {POD} was evicted: The node was low on resource: memory.",

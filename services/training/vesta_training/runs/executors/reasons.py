@@ -140,8 +140,9 @@ def _lost(pod: Object) -> str:
     status = pod["status"]
     if status.get("phase") == "Unknown" or status.get("reason") in _LOST:
         return f"{status.get('reason') or 'its node does not answer'}: {status.get('message') or ''}".rstrip(": ")
-    ready = _condition(pod, "Ready", "False")
-    if ready and ready.get("reason") == "NodeNotReady":
+    # The node's controller sets Ready to False and gives no reason, as a kubelet always does.
+    ready, evicted = _condition(pod, "Ready", "False"), _condition(pod, "DisruptionTarget")
+    if (ready and not ready.get("reason")) or (evicted and evicted.get("reason") == "DeletionByTaintManager"):
         return f"its node {pod['spec'].get('nodeName', '')} does not answer"
     return ""
 
