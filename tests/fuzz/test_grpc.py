@@ -15,7 +15,7 @@ from vesta_gateway.authorization import NOBODY, RIGHTS
 from vesta_gateway.contracts import Rpc, all_rpcs
 from vesta_gateway.references import projects_in
 
-pytestmark = [pytest.mark.platform, pytest.mark.timeout(7200)]
+pytestmark = [pytest.mark.platform, pytest.mark.no_events, pytest.mark.timeout(7200)]
 
 RPCS = [rpc for rpc in all_rpcs() if RIGHTS[rpc.full_name] is not NOBODY]
 DEADLINE_SECONDS = 30.0

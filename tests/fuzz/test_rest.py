@@ -16,7 +16,7 @@ from schemathesis.specs.openapi import checks as openapi_checks
 from vesta_gateway.contracts import all_rpcs
 from vesta_gateway.openapi import comments, describe
 
-pytestmark = [pytest.mark.platform, pytest.mark.timeout(7200)]
+pytestmark = [pytest.mark.platform, pytest.mark.no_events, pytest.mark.timeout(7200)]
 
 DEADLINE_SECONDS = 30.0
 REAL_OF_TEN = 7

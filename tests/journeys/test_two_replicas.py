@@ -44,9 +44,10 @@ OTHER_CHECKOUT = "VESTA_TEST_OTHER_CHECKOUT"
 
 
 @pytest.fixture(scope="module")
-def pair() -> Iterator[Platform]:
+def pair(broker_kind: str) -> Iterator[Platform]:
     other = os.environ.get(OTHER_CHECKOUT)
-    with running_platform(block=1, replicas=2, other_checkout=Path(other) if other else None) as platform:
+    checkout = Path(other) if other else None
+    with running_platform(block=1, broker=broker_kind, replicas=2, other_checkout=checkout) as platform:
         yield platform
 
 

@@ -17,6 +17,8 @@ from vesta_gateway.contracts import Rpc, all_rpcs
 from vesta_local import identities
 from vesta_local.testing import WholePlatform
 
+pytestmark = pytest.mark.no_events
+
 TIMEOUT_SECONDS = 30.0
 MEMBER = "projects/acme/members/ada"
 FORGED = (

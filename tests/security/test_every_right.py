@@ -30,7 +30,7 @@ from vesta_gateway.contracts import Rpc, all_rpcs
 from vesta_gateway.path_template import ONE
 from vesta_local.testing import WholePlatform
 
-pytestmark = [pytest.mark.platform, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.platform, pytest.mark.no_events, pytest.mark.timeout(300)]
 
 RPCS = {rpc.full_name: rpc for rpc in all_rpcs()}
 ROLE_OF = {

@@ -16,7 +16,12 @@ from vesta_contracts.datasets.v1 import ArchiveFormat, ImportDatasetRequest, Imp
 from vesta_local.engines.addresses import admin_settings
 from vesta_local.testing import WholePlatform
 
-pytestmark = [pytest.mark.platform, pytest.mark.timeout(300), pytest.mark.usefixtures("bounded")]
+pytestmark = [
+    pytest.mark.platform,
+    pytest.mark.no_events,
+    pytest.mark.timeout(300),
+    pytest.mark.usefixtures("bounded"),
+]
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -24,9 +24,9 @@ ENGINES = ("postgres", "objects", "events")
 
 
 @pytest.fixture
-def platform_apart() -> Iterator[Platform]:
+def platform_apart(broker_kind: str) -> Iterator[Platform]:
     """Engines of this test's own, running."""
-    with testing.running_platform(block=1, only=ENGINES) as platform:
+    with testing.running_platform(block=1, only=ENGINES, broker=broker_kind) as platform:
         yield platform
 
 

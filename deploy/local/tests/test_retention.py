@@ -11,7 +11,7 @@ from vesta_local.engines.retention import KEPT_AT_LEAST, forget
 from vesta_local.platform import Platform
 from vesta_local.testing import RECOVERY_DEADLINE
 
-pytestmark = pytest.mark.embedded_kafka
+pytestmark = pytest.mark.embedded_kafka  # Apache Kafka forgets by itself
 SOON, LATER = timedelta(minutes=1), KEPT_AT_LEAST + timedelta(minutes=1)
 RETENTION = timedelta(days=1)
 

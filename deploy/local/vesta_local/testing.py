@@ -91,7 +91,8 @@ def scratch_folder() -> Path:
 RECOVERY_DEADLINE = timedelta(seconds=150)
 
 
-_EVENT_FIXTURES = {"kafka_bootstrap", "create_topics", "platform"}
+# Whoever asks for one of these, or for what is made of them, touches events.
+_EVENT_FIXTURES = {"kafka_bootstrap", "create_topics", "platform", "broker_kind"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -99,6 +100,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--kafka", choices=BROKERS, default=BROKERS[0], help="the broker; with apache only tests that use it"
     )
+
+
+@pytest.fixture(scope="session")
+def broker_kind(request: pytest.FixtureRequest) -> str:
+    """The broker of this session, for `running_platform` in a test that starts a platform of its own."""
+    return str(request.config.getoption("--kafka"))
 
 
 def pytest_report_header() -> str:
@@ -137,7 +144,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _touches_events(item: pytest.Item) -> bool:
-    return bool(item.get_closest_marker("apache_kafka") or _EVENT_FIXTURES & set(getattr(item, "fixturenames", ())))
+    """By the fixtures that it asks for; or as its marker says, if it has one."""
+    if item.get_closest_marker("apache_kafka"):
+        return True
+    return not item.get_closest_marker("no_events") and bool(_EVENT_FIXTURES & set(getattr(item, "fixturenames", ())))
 
 
 @pytest.fixture(scope="session")
