@@ -52,9 +52,12 @@ test: setup  ## Runs the test suite against the real engines, or what touches ev
 kubernetes: setup  ## Builds a Kubernetes API server for the tests; the first time takes 12 minutes or more
 	@python -m vesta_cluster --api-only build
 
-test-cluster: setup  ## Installs Vesta on a real Kubernetes, KUBECONFIG's or one that it builds, and tests it there: [images=FOLDER] [t=PATH]
+test-cluster: setup  ## Installs Vesta on a real Kubernetes, KUBECONFIG's or one that it builds, and tests it there: [images=FOLDER] [t=PATH] [old=REVISION]
 	@$(if $(KUBECONFIG)$(images),true,$(MAKE) images layout=$(IMAGES))
-	@VESTA_TEST_NODE=1 VESTA_TEST_CONTAINER_IMAGES="$(or $(images),$(IMAGES))" pytest -v $(or $(t),tests/cluster)
+	@folder=$$(mktemp -d); trap 'git worktree remove --force "$$folder/old" 2>/dev/null; rm -rf "$$folder"' EXIT; \
+	  $(if $(old),git worktree add --quiet --detach "$$folder/old" $(old) && $(MAKE) -C "$$folder/old" images layout=$(IMAGES)-other tag=other && \
+	  export VESTA_TEST_OTHER_CHECKOUT="$$folder/old" VESTA_TEST_OTHER_IMAGES="$(IMAGES)-other" &&) \
+	  VESTA_TEST_NODE=1 VESTA_TEST_CONTAINER_IMAGES="$(or $(images),$(IMAGES))" pytest -v $(or $(t),tests/cluster)
 
 fuzz: setup  ## Sends random requests and messages to a platform of its own: [cases=10000] [seed=N]
 	@FUZZ_CASES=$(or $(cases),10000) FUZZ_SEED=$(seed) pytest -q tests/fuzz

@@ -12,7 +12,7 @@ import chart
 import pytest
 from kube import Kube
 from node_figures import KEPT, Figures
-from site_on_node import Site
+from site_on_node import ANY_PORTS, Site
 from vesta_cluster import binaries
 from vesta_cluster.cluster import Cluster
 
@@ -45,8 +45,9 @@ def _with_node() -> Iterator[Kube]:
     was_up = cluster.kubeconfig.exists()
     try:
         cluster.up(print)
-        if images := os.environ.get("VESTA_TEST_CONTAINER_IMAGES"):
-            cluster.load([Path(images)])
+        for layout in ("VESTA_TEST_CONTAINER_IMAGES", "VESTA_TEST_OTHER_IMAGES"):
+            if images := os.environ.get(layout):
+                cluster.load([Path(images)])
         yield Kube(binaries.folder() / "kubectl", cluster.kubeconfig)
     finally:
         if not was_up:
@@ -56,9 +57,20 @@ def _with_node() -> Iterator[Kube]:
 @pytest.fixture(scope="session")
 def restart_node(kube: Kube) -> Callable[[], None]:
     """Restarts the kubelet and the container runtime by force, where the cluster is one of this machine; another is left alone."""
+    own = _own_cluster(kube)
+    return lambda: own.restart("kubelet", "containerd") if own else None
+
+
+@pytest.fixture(scope="session")
+def empty_registry(kube: Kube) -> None:
+    """Empties the registry of the cluster of this machine; that of another is to be empty."""
+    if own := _own_cluster(kube):
+        own.empty_registry()
+
+
+def _own_cluster(kube: Kube) -> Cluster | None:
     own = Cluster(binaries.cache_folder() / "running")
-    is_ours = kube.kubeconfig.resolve() == own.kubeconfig.resolve()
-    return lambda: own.restart("kubelet", "containerd") if is_ours else None
+    return own if kube.kubeconfig.resolve() == own.kubeconfig.resolve() else None
 
 
 @pytest.fixture(scope="session")
@@ -73,8 +85,7 @@ def node(kube: Kube) -> Kube:
 def site(node: Kube) -> Iterator[Site]:
     """The small profile, installed in a namespace of its own; uninstalled afterwards."""
     with node.own_namespace() as own:
-        ports = "--set=gateway.service.restNodePort=0,gateway.service.grpcNodePort=0"  # any that are free
-        values = [f"--values={chart.CHART}/values-small.yaml", ports]
+        values = [f"--values={chart.CHART}/values-small.yaml", ANY_PORTS]
         if given := os.environ.get("VESTA_TEST_VALUES"):  # such as the registry of the images
             values.append(f"--values={given}")
         installed = Site(own, tuple(values))

@@ -14,6 +14,15 @@ from uuid import uuid4
 import yaml
 
 POLL_SECONDS = 0.5
+RESTRICTED = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "runAsNonRoot": True,
+    "runAsUser": 10001,
+    "capabilities": {"drop": ["ALL"]},
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+"""The security context of a container that meets the restricted standard."""
 
 
 def until(holds: Callable[[], bool], seconds: float = 60) -> bool:

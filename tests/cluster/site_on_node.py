@@ -16,6 +16,8 @@ from vesta import Vesta
 RELEASE = "vesta"
 CHART = str(chart.CHART)
 INSTALL_SECONDS = 300
+ANY_PORTS = "--set=gateway.service.restNodePort=0,gateway.service.grpcNodePort=0"
+"""NodePorts that are free."""
 _OF_JOBS = {"trainer", "admin", "test"}
 
 
@@ -29,10 +31,12 @@ class Site:
 
     Attributes:
         options: Helm's options that say with which values.
+        chart: the folder of the chart.
     """
 
     kube: Kube
     options: tuple[str, ...]
+    chart: str = CHART
 
     def helm(self, *arguments: str) -> str:
         """What Helm prints. Raises HelmFailed."""
@@ -45,11 +49,11 @@ class Site:
 
     def install(self) -> None:
         """Installs it and waits until it is ready."""
-        self.helm("install", RELEASE, CHART, *self.options, "--wait", f"--timeout={INSTALL_SECONDS}s")
+        self.helm("install", RELEASE, self.chart, *self.options, "--wait", f"--timeout={INSTALL_SECONDS}s")
 
     def upgrade(self, *options: str) -> None:
         """Upgrades it to other values, and waits until the new pods are ready."""
-        self.helm("upgrade", RELEASE, CHART, *self.options, *options, "--wait", f"--timeout={INSTALL_SECONDS}s")
+        self.helm("upgrade", RELEASE, self.chart, *self.options, *options, "--wait", f"--timeout={INSTALL_SECONDS}s")
 
     @property
     def grpc(self) -> str:

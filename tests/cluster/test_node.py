@@ -5,20 +5,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from kube import Kube, Refused, until
+from kube import RESTRICTED, Kube, Refused, until
 
 pytestmark = pytest.mark.timeout(300)
 
 AGNHOST = os.environ.get("VESTA_TEST_AGNHOST", "vesta.test/agnhost:1")
 """The image of Kubernetes' own tests."""
-SECURITY = {
-    "allowPrivilegeEscalation": False,
-    "readOnlyRootFilesystem": True,
-    "runAsNonRoot": True,
-    "runAsUser": 10001,
-    "capabilities": {"drop": ["ALL"]},
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
 
 
 def pod(name: str, *arguments: str, **fields: Any) -> dict[str, Any]:
@@ -28,7 +20,7 @@ def pod(name: str, *arguments: str, **fields: Any) -> dict[str, Any]:
         "image": AGNHOST,
         "imagePullPolicy": "IfNotPresent",
         "command": ["/agnhost", *arguments],
-        "securityContext": SECURITY,
+        "securityContext": RESTRICTED,
         "resources": {"requests": {"cpu": "20m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
         **fields,
     }
@@ -78,7 +70,7 @@ def test_a_call_that_no_policy_allows_does_not_get_through(talkers: Kube) -> Non
 
 
 def test_the_restricted_standard_refuses_a_pod_of_root(talkers: Kube) -> None:
-    root = pod("root", "pause", securityContext={**SECURITY, "runAsNonRoot": False, "runAsUser": 0})
+    root = pod("root", "pause", securityContext={**RESTRICTED, "runAsNonRoot": False, "runAsUser": 0})
     with pytest.raises(Refused, match=r'violates PodSecurity "restricted'):
         talkers.put([root])
 

@@ -114,6 +114,13 @@ class Cluster:
             self.processes.stop(name, signal.SIGKILL)
         self._node.start()
 
+    def empty_registry(self) -> None:
+        """Makes the registry forget every image."""
+        self._check_up()
+        self.processes.stop("registry")
+        shutil.rmtree(self.home / "node" / "registry", ignore_errors=True)
+        self._node.start()
+
     def kubectl(self, *arguments: str, stdin: str = "") -> str:
         """Runs kubectl as the administrator.
 
