@@ -7,13 +7,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+import trustme
 
 from vesta_local.home import HOST
 
@@ -29,8 +25,7 @@ class Authority:
     """Signs certificates; its own is in `ca.pem`."""
 
     folder: Path
-    key: ec.EllipticCurvePrivateKey
-    certificate: x509.Certificate
+    ca: trustme.CA
 
     @property
     def ca_file(self) -> str:
@@ -43,45 +38,17 @@ class Authority:
         Args:
             valid_for: from now; negative for one that has expired.
         """
-        key, certificate = _certificate(name, self, valid_for)
+        issued = self.ca.issue_cert(HOST, common_name=name, not_after=dt.datetime.now(dt.UTC) + valid_for)
         path = self.folder / f"{name}.pem"
-        path.write_bytes(_pem(key) + _pem(certificate) + _pem(self.certificate))
+        path.write_bytes(issued.private_key_and_cert_chain_pem.bytes() + self.ca.cert_pem.bytes())
         return path
 
 
 def an_authority(folder: Path) -> Authority:
     """A new one, whose files lie in the folder."""
-    key, certificate = _certificate(f"authority of {folder.name}", None, VALID_FOR)
-    (folder / "ca.pem").write_bytes(_pem(certificate))
-    return Authority(folder, key, certificate)
-
-
-def _pem(what: ec.EllipticCurvePrivateKey | x509.Certificate) -> bytes:
-    if isinstance(what, x509.Certificate):
-        return what.public_bytes(serialization.Encoding.PEM)
-    return what.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-
-
-def _certificate(
-    name: str, issuer: Authority | None, valid_for: dt.timedelta
-) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    end = dt.datetime.now(dt.UTC) + valid_for
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer.certificate.subject if issuer else subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(end - 2 * VALID_FOR)
-        .not_valid_after(end)
-        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(HOST))]), critical=False)
-    )
-    return key, builder.sign(issuer.key if issuer else key, hashes.SHA256())
+    authority = Authority(folder, trustme.CA())
+    authority.ca.cert_pem.write_to_path(authority.ca_file)
+    return authority
 
 
 class TlsDoor:

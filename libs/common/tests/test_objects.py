@@ -7,18 +7,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from vesta_common.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from vesta_common.objects import PART_BYTES, ObjectStore, hash_in
 from vesta_common.settings import ServiceSettings
+from vesta_local.testing_tls import an_authority
 
 
 @pytest.fixture
@@ -46,39 +42,15 @@ class NothingHere(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def tls_door(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """A TLS endpoint whose certificate is its own authority: its URL, and the authority's file."""
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    write_certificate(key, certificate)
+    """A TLS endpoint under an authority of its own: its URL, and the authority's file."""
+    authority = an_authority(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
+    context.load_cert_chain(authority.issue("server"))
     with ThreadingHTTPServer(("127.0.0.1", 0), NothingHere) as server:
         server.socket = context.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"https://127.0.0.1:{server.server_port}", certificate
+        yield f"https://127.0.0.1:{server.server_port}", Path(authority.ca_file)
         server.shutdown()
-
-
-def write_certificate(key_path: Path, certificate_path: Path) -> None:
-    """A key and a certificate for 127.0.0.1 that signs itself, for an hour."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(minutes=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    form = serialization.PrivateFormat.PKCS8
-    key_path.write_bytes(key.private_bytes(pem, form, serialization.NoEncryption()))
-    certificate_path.write_bytes(certificate.public_bytes(pem))
 
 
 def test_content_is_stored_once_under_its_hash(store: ObjectStore) -> None:
