@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from kube import Kube
 from site_on_node import ANY_PORTS, Site
-from vesta_cluster.node import REGISTRY as OWN_REGISTRY
+from vesta_cluster.node_files import REGISTRY as OWN_REGISTRY
 from vesta_common.ids import new_id
 from vesta_images import bundle
 

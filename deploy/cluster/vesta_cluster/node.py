@@ -6,28 +6,22 @@ import subprocess
 import tarfile
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
-import yaml
 
-from vesta_cluster import images, network
+from vesta_cluster import images, network, node_files
 from vesta_cluster.control_plane import SERVICE_RANGE
 from vesta_cluster.errors import ClusterError, Unavailable
+from vesta_cluster.node_files import PAUSE_IMAGE, PLUGINS, POD_RANGE
 from vesta_cluster.processes import Processes
 
 NAME = "node1"
-POD_RANGE = "10.244.0.0/24"
-DNS_IP = "10.96.0.10"
-PAUSE_IMAGE = "vesta.test/pause:1"
 OWN_IMAGES = {PAUSE_IMAGE: "pause", "vesta.test/coredns:1": "coredns", "vesta.test/agnhost:1": "agnhost"}
 """Images that are made of one program each: tag and program. agnhost is the image of Kubernetes' own tests."""
-REGISTRY = f"{network.NODE_IP}:5000"
 PROCESSES = ("containerd", "kubelet", "kube-proxy", "kube-router", "metrics-server", "registry")
-PLUGINS = Path("/usr/lib/cni")
 CGROUPS = Path("/sys/fs/cgroup")
 _PACKAGES = {
     "runc": "runc",
@@ -75,7 +69,7 @@ class Node:
                 f"a node needs {', '.join(absent)}: apt-get install --no-install-recommends {' '.join(absent)}"
             )
         self.state.mkdir(parents=True, exist_ok=True)
-        self._configure()
+        node_files.write_all(self.state, self.pki)
         if self.processes.find("containerd") is None:
             self._start("containerd", ["containerd", "--config", f"{self.state}/containerd.toml"])
             self._wait_for_containerd()
@@ -232,59 +226,6 @@ class Node:
             "--kubelet-request-timeout=5s",
         ]
 
-    def _configure(self) -> None:
-        self._write("kubelet.yaml", yaml.safe_dump(self._kubelet_settings()))
-        self._write("registry.yaml", yaml.safe_dump(self._registry_settings()))
-        self._write("containerd.toml", _CONTAINERD.format(state=self.state, plugins=PLUGINS, pause=PAUSE_IMAGE))
-        self._write("cni/10-bridge.conflist", _BRIDGE.replace("STATE", str(self.state)).replace("PODS", POD_RANGE))
-        self._write(f"registries/{REGISTRY}/hosts.toml", f'server = "http://{REGISTRY}"\n')
-
-    def _write(self, name: str, content: str) -> None:
-        path = self.state / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
-
-    def _kubelet_settings(self) -> Mapping[str, Any]:
-        return {
-            "apiVersion": "kubelet.config.k8s.io/v1beta1",
-            "kind": "KubeletConfiguration",
-            "failCgroupV1": False,  # many machines still have version 1 of the cgroups
-            "cgroupDriver": "cgroupfs",
-            "containerRuntimeEndpoint": f"unix://{self.state}/containerd.sock",
-            "imageServiceEndpoint": f"unix://{self.state}/containerd.sock",
-            "oomScoreAdj": 0,
-            "maxOpenFiles": 20000,
-            "resolvConf": "",
-            "failSwapOn": False,
-            "address": network.NODE_IP,
-            "port": 10250,
-            "readOnlyPort": 0,
-            "healthzBindAddress": "127.0.0.1",
-            "tlsCertFile": f"{self.pki}/kubelet-serving.crt",
-            "tlsPrivateKeyFile": f"{self.pki}/kubelet-serving.key",
-            "authentication": {
-                "anonymous": {"enabled": False},
-                "webhook": {"enabled": True},
-                "x509": {"clientCAFile": f"{self.pki}/ca.crt"},
-            },
-            "authorization": {"mode": "Webhook"},
-            "clusterDNS": [DNS_IP],
-            "clusterDomain": "cluster.local",
-            "podLogsDir": f"{self.state}/podlogs",
-            "volumePluginDir": f"{self.state}/volume-plugins",
-            "evictionHard": {"memory.available": "200Mi", "nodefs.available": "2%", "imagefs.available": "2%"},
-            "imageGCHighThresholdPercent": 100,  # keeps imported images, which no registry has
-            "seccompDefault": True,
-        }
-
-    def _registry_settings(self) -> Mapping[str, Any]:
-        return {
-            "version": 0.1,
-            "storage": {"filesystem": {"rootdirectory": f"{self.state}/registry"}, "delete": {"enabled": True}},
-            "http": {"addr": REGISTRY},
-            "log": {"level": "warn"},
-        }
-
     def _stop_shims(self) -> None:
         """The shims outlive containerd by design; ours name its socket."""
         for process in psutil.process_iter(["name", "cmdline"]):
@@ -310,34 +251,3 @@ def _try_rmdir(folder: Path) -> None:
         folder.rmdir()
     except OSError:  # a process of another cluster is in it
         return
-
-
-_CONTAINERD = """version = 3
-root = "{state}/containerd"
-state = "{state}/run"
-oom_score = 0
-disabled_plugins = ["io.containerd.nri.v1.nri"]
-[grpc]
-  address = "{state}/containerd.sock"
-[plugins."io.containerd.cri.v1.images".pinned_images]
-  sandbox = "{pause}"
-[plugins."io.containerd.cri.v1.images".registry]
-  config_path = "{state}/registries"
-[plugins."io.containerd.cri.v1.runtime"]
-  restrict_oom_score_adj = true  # a container's root often may not lower it
-  netns_mounts_under_state_dir = true
-  [plugins."io.containerd.cri.v1.runtime".cni]
-    bin_dirs = ["{plugins}"]
-    conf_dir = "{state}/cni"
-  [plugins."io.containerd.cri.v1.runtime".containerd]
-    default_runtime_name = "runc"
-  [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
-    runtime_type = "io.containerd.runc.v2"
-[plugins."io.containerd.grpc.v1.cri"]
-  stream_server_address = "127.0.0.1"
-"""
-_BRIDGE = """{"cniVersion": "0.4.0", "name": "pods", "plugins": [
-  {"type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": false, "hairpinMode": true,
-   "ipam": {"type": "host-local", "dataDir": "STATE/addresses", "ranges": [[{"subnet": "PODS"}]], "routes": [{"dst": "0.0.0.0/0"}]}},
-  {"type": "portmap", "capabilities": {"portMappings": true}}]}
-"""
