@@ -117,7 +117,7 @@ def test_a_foreign_pod_that_is_labelled_like_the_gateway_gets_no_further_with_fo
     authority = site.run_in("gateway", AUTHORITY)
 
     refused = dict.fromkeys(METHODS, "UNAUTHENTICATED")
-    assert stranger.call(authority, dict.fromkeys(METHODS, [])) == refused
+    assert stranger.call(authority, {service: [] for service in METHODS}) == refused
     assert stranger.call(authority, dict.fromkeys(METHODS, OWNER)) == refused
     forged = {service: [*OWNER, token] for service, token in _tokens(tmp_path).items()}
     assert stranger.call(authority, forged) == refused

@@ -107,6 +107,15 @@ def test_a_bundle_holds_images_chart_weights_bills_and_their_checksums(unpacked:
     assert _install(unpacked, "verify").returncode == 0
 
 
+def test_what_follows_two_dashes_goes_to_helm(unpacked: Path) -> None:
+    told = _install(
+        unpacked, "node", "--ctr", "true", "--profile=ha", "--", "--set=log.level=debug", PATH=os.environ["PATH"]
+    )
+    assert told.returncode == 0, told.stderr
+    assert "values-ha.yaml" in told.stdout
+    assert "--timeout 10m --set=log.level=debug\n" in told.stdout
+
+
 def test_a_bundle_that_lacks_an_image_of_the_chart_is_not_written(tmp_path: Path) -> None:
     _write_layout(tmp_path / "layout")
     index = json.loads((tmp_path / "layout/index.json").read_text())

@@ -26,7 +26,7 @@ from vesta_install.registry import copy_to_registry
 
 def main() -> int:
     """Returns the exit status."""
-    options = arguments()
+    options = arguments(sys.argv[1:])
     try:
         print(f"{verify()} files are what their checksums say", flush=True)
         if options.command == "registry":
@@ -43,8 +43,9 @@ def main() -> int:
         return 1
 
 
-def arguments() -> argparse.Namespace:
-    """What was asked for."""
+def arguments(given: Sequence[str]) -> argparse.Namespace:
+    """What was asked for; `options` is what follows `--`."""
+    end = given.index("--") if "--" in given else len(given)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True, metavar="verify|registry|node")
     commands.add_parser("verify", help="compares every file with its checksum")
@@ -67,8 +68,9 @@ def arguments() -> argparse.Namespace:
             "--profile", action="append", metavar="NAME", help="a profile of the chart (values-NAME.yaml); small"
         )
         command.add_argument("--namespace", default="vesta")
-        command.add_argument("options", nargs="*", metavar="OPTION", help="options for helm, after `--`")
-    return parser.parse_args()
+    options = parser.parse_args(given[:end])
+    options.options = given[end + 1 :]
+    return options
 
 
 def registry_name(text: str) -> str:
