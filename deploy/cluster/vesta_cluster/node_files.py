@@ -62,6 +62,8 @@ def _kubelet_settings(state: Path, pki: Path) -> Mapping[str, Any]:
         "podLogsDir": f"{state}/podlogs",
         "volumePluginDir": f"{state}/volume-plugins",
         "evictionHard": {"memory.available": "200Mi", "nodefs.available": "2%", "imagefs.available": "2%"},
+        # An image that was imported may have been pulled under another name as well.
+        "imagePullCredentialsVerificationPolicy": "NeverVerify",
         "imageGCHighThresholdPercent": 100,  # keeps imported images, which no registry has
         "seccompDefault": True,
     }
