@@ -222,6 +222,92 @@ def test_keda_takes_the_place_of_an_autoscaler_where_it_is_there_and_a_lag_is_se
     assert kinds == (["ScaledObject"] if lag != "0" else ["HorizontalPodAutoscaler"])
 
 
+OF_A_SITE: dict[str, Any] = {
+    "commonLabels": {"team": "vision"},
+    "podSecurityContext": {"runAsUser": None, "runAsGroup": None, "fsGroup": None},
+    "extraObjects": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "ours"}}],
+    "defaults": {
+        "podLabels": {"zone": "a"},
+        "podAnnotations": {"note": "x"},
+        "nodeSelector": {"disk": "fast"},
+        "tolerations": [{"key": "ours", "operator": "Exists"}],
+        "affinity": {"nodeAffinity": {}},
+        "priorityClassName": "high",
+        "runtimeClassName": "gvisor",
+        "hostAliases": [{"ip": "192.0.2.1", "hostnames": ["db.plant.example"]}],
+        "revisionHistoryLimit": 2,
+        "serviceAccountAnnotations": {"role": "reader"},
+        "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
+        "extraVolumes": [{"name": "trust", "configMap": {"name": "trust"}}],
+        "extraVolumeMounts": [{"name": "trust", "mountPath": "/etc/ssl/certs"}],
+    },
+    "services": {"gateway": {"nodeSelector": {"disk": "none"}, "podLabels": {"zone": "b"}}},
+    "inference": {"tolerations": [{"key": "gpu", "operator": "Exists"}]},
+}
+
+
+@pytest.fixture(scope="module")
+def of_a_site(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What the values of a site with rules of its own make."""
+    path = tmp_path_factory.mktemp("site") / "values.yaml"
+    path.write_text(yaml.safe_dump(OF_A_SITE))
+    options = ["--values", str(path)]
+    return chart.manifests("small", options=options) + chart.manifests("small", options=[*options, "--is-upgrade"])
+
+
+def test_every_pod_gets_what_a_site_demands_of_all_pods(of_a_site: list[dict[str, Any]]) -> None:
+    demanded = {
+        name: OF_A_SITE["defaults"][name]
+        for name in ("affinity", "priorityClassName", "runtimeClassName", "hostAliases")
+    }
+    for name, spec in chart.pod_specs(of_a_site):
+        assert demanded.items() <= spec.items(), name
+        assert spec["nodeSelector"] == {"disk": "none" if name == "Deployment/gateway" else "fast"}, name
+        assert [it["key"] for it in spec["tolerations"]] == ["gpu" if name == "Deployment/inference" else "ours"], name
+        assert not {"runAsUser", "runAsGroup", "fsGroup"} & spec["securityContext"].keys(), name
+        assert spec["securityContext"]["runAsNonRoot"] is True, name
+    for it in of_a_site:
+        name = it["metadata"]["name"]
+        assert name == "ours" or it["metadata"]["labels"]["team"] == "vision", name
+        template = it.get("spec", {}).get("jobTemplate", it).get("spec", {}).get("template")
+        if template:
+            assert template["metadata"]["labels"]["team"] == "vision", name
+            assert template["metadata"]["labels"]["zone"] == ("b" if name == "gateway" else "a"), name
+            assert template["metadata"]["annotations"]["note"] == "x", name
+            assert "team" not in str(it["spec"].get("selector")), name
+
+
+def test_every_service_gets_variables_volumes_and_an_annotated_account_of_a_site(
+    of_a_site: list[dict[str, Any]],
+) -> None:
+    made = {(it["kind"], it["metadata"]["name"]): it for it in of_a_site}
+    assert ("ConfigMap", "ours") in made
+    given = OF_A_SITE["defaults"]
+    for name in FIXED:
+        deployment = made["Deployment", name]["spec"]
+        (container,) = deployment["template"]["spec"]["containers"]
+        assert given["extraEnv"][0] in container["env"]
+        assert given["extraVolumeMounts"][0] in container["volumeMounts"]
+        assert given["extraVolumes"][0] in deployment["template"]["spec"]["volumes"]
+        assert deployment["revisionHistoryLimit"] == 2
+        assert made["ServiceAccount", name]["metadata"]["annotations"] == {"role": "reader"}
+
+
+def test_a_gateway_of_the_gateway_api_leads_to_both_doors() -> None:
+    options = [
+        "--set",
+        "gateway.route.enabled=true,gateway.route.parentRefs[0].name=edge,gateway.route.hostnames={vesta.example.com}",
+    ]
+    routes = {
+        it["kind"]: it["spec"] for it in chart.manifests("small", options=options) if it["kind"].endswith("Route")
+    }
+    ports = {kind: spec["rules"][0]["backendRefs"][0]["port"] for kind, spec in routes.items()}
+    assert ports == {"HTTPRoute": 8080, "GRPCRoute": 9000}
+    assert all(spec["parentRefs"] == [{"name": "edge"}] for spec in routes.values())
+    with pytest.raises(chart.ChartError, match=r"gateway\.route\.parentRefs"):
+        chart.rendered(options=["--set", "gateway.route.enabled=true"])
+
+
 def test_migrations_run_before_and_after_an_upgrade() -> None:
     jobs = {it["metadata"]["name"]: it for it in chart.manifests("ha", options=["--is-upgrade"]) if it["kind"] == "Job"}
     events = {name: it["metadata"]["annotations"]["helm.sh/hook"] for name, it in jobs.items()}

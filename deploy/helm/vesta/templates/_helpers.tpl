@@ -8,6 +8,24 @@ app.kubernetes.io/part-of: vesta
 app.kubernetes.io/version: {{ include "vesta.tag" .root | quote }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
+{{- include "vesta.mapOf" .root.Values.commonLabels }}
+{{- end }}
+
+{{/* The entries of a map, each on a line of its own after what is there; nothing where it is empty. */}}
+{{- define "vesta.mapOf" -}}
+{{- with . }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* A map or list of a component, over what `defaults` say for all pods: (dict "root" $ "it" VALUES "key" NAME), as JSON. */}}
+{{- define "vesta.ofPods" -}}
+{{- get (mergeOverwrite (pick (deepCopy .root.Values.defaults) .key) (pick (deepCopy (.it | default dict)) .key)) .key | toJson }}
+{{- end }}
+
+{{/* Labels or annotations that the values add to pods: (dict "root" $ "it" VALUES "key" "podLabels"). */}}
+{{- define "vesta.podMap" -}}
+{{- include "vesta.mapOf" (include "vesta.ofPods" . | fromJson) }}
 {{- end }}
 
 {{/* Of pods that no new version of the chart is to restart: nothing in them changes with it. */}}
@@ -15,6 +33,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 app.kubernetes.io/name: vesta
 {{ include "vesta.selector" . }}
 app.kubernetes.io/part-of: vesta
+{{- include "vesta.mapOf" .root.Values.commonLabels }}
 {{- end }}
 
 {{- define "vesta.selector" -}}
@@ -48,11 +67,9 @@ app.kubernetes.io/component: {{ .component }}
 {{/* The restricted pod security standard. */}}
 {{- define "vesta.podSecurity" -}}
 runAsNonRoot: true
-runAsUser: 10001
-runAsGroup: 10001
-fsGroup: 10001
 fsGroupChangePolicy: OnRootMismatch
 seccompProfile: {type: RuntimeDefault}
+{{- include "vesta.mapOf" .root.Values.podSecurityContext }}
 {{- end }}
 
 {{- define "vesta.containerSecurity" -}}
@@ -61,8 +78,9 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end }}
 
-{{/* What all pods share: (dict "root" $ "account" NAME "token" BOOL). */}}
+{{/* What all pods share: (dict "root" $ "account" NAME "token" BOOL "it" VALUES), where VALUES are the component's. */}}
 {{- define "vesta.pod" -}}
+{{- $pod := . }}
 serviceAccountName: {{ .account }}
 automountServiceAccountToken: {{ .token | default false }}
 enableServiceLinks: false
@@ -73,6 +91,11 @@ imagePullSecrets:
   {{- range . }}
   - name: {{ . }}
   {{- end }}
+{{- end }}
+{{- range $key := list "nodeSelector" "tolerations" "affinity" "hostAliases" "priorityClassName" "runtimeClassName" }}
+{{- with index (printf "{%q: %s}" $key (include "vesta.ofPods" (dict "root" $pod.root "it" $pod.it "key" $key)) | fromJson) $key }}
+{{ $key }}: {{ toJson . }}
+{{- end }}
 {{- end }}
 {{- end }}
 

@@ -21,6 +21,7 @@
 {{- if $pullSecrets }}{{ $_ := set $spec "imagePullSecrets" $pullSecrets }}{{ end }}
 {{- $_ := set $spec "containers" (list $trainer) }}
 {{- $labels := dict "app.kubernetes.io/instance" .Release.Name "app.kubernetes.io/part-of" "vesta" "app.kubernetes.io/component" "trainer" }}
+{{- $labels = merge $labels .Values.commonLabels }}
 {{- $template := mergeOverwrite (dict "metadata" (dict "labels" $labels) "spec" $spec) $j.podTemplate }}
 VESTA_TRAINING_EXECUTOR: kubernetes
 VESTA_TRAINING_JOBS_IMAGE: {{ $j.image | default (include "vesta.image" (dict "root" . "name" "trainer")) | quote }}

@@ -51,8 +51,13 @@ subjects:
 metadata:
   labels:
     {{- include "vesta.labels" (dict "root" .root "component" "admin") | nindent 4 }}
+    {{- include "vesta.podMap" (dict "root" .root "it" .root.Values.admin "key" "podLabels") | indent 4 }}
+  {{- with include "vesta.podMap" (dict "root" .root "it" .root.Values.admin "key" "podAnnotations") }}
+  annotations:
+    {{- . | indent 4 }}
+  {{- end }}
 spec:
-  {{- include "vesta.pod" (dict "root" .root "account" .name "token" true) | nindent 2 }}
+  {{- include "vesta.pod" (dict "root" .root "account" .name "token" true "it" .root.Values.admin) | nindent 2 }}
   restartPolicy: Never
   containers:
     - name: certificates
