@@ -1,3 +1,3 @@
-"""Gives every test of the repository the real engines."""
+"""Gives every test of the repository the real engines, and an API server."""
 
-pytest_plugins = ["vesta_local.testing"]
+pytest_plugins = ["vesta_local.testing", "vesta_cluster.testing"]

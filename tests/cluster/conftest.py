@@ -4,7 +4,6 @@
 """
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,27 +19,16 @@ HAS_NODE = bool(os.environ.get("VESTA_TEST_NODE"))
 
 
 @pytest.fixture(scope="session")
-def kube() -> Iterator[Kube]:
+def kube(request: pytest.FixtureRequest) -> Kube:
     """An API server, as its administrator."""
-    if given := os.environ.get("KUBECONFIG"):
-        folder = binaries.ensure(["kubectl", "helm"], print)
-        yield Kube(folder / "kubectl", Path(given))
-        return
-    if HAS_NODE:
-        yield from _with_node()
-        return
-    if absent := binaries.missing([*binaries.API]):
-        pytest.skip(f"{', '.join(absent)} are not built: make kubernetes builds them where there is Go 1.26")
-    with tempfile.TemporaryDirectory(prefix="vesta-api-") as folder:
-        cluster = Cluster(Path(folder) / "cluster", has_node=False)
-        try:
-            cluster.up(print)
-            yield Kube(binaries.folder() / "kubectl", cluster.kubeconfig)
-        finally:
-            cluster.down()
+    is_given = bool(os.environ.get("KUBECONFIG"))
+    kubeconfig = request.getfixturevalue("node_kubeconfig" if HAS_NODE and not is_given else "api_kubeconfig")
+    return Kube(binaries.ensure(["kubectl", "helm"], print) / "kubectl", kubeconfig)
 
 
-def _with_node() -> Iterator[Kube]:
+@pytest.fixture(scope="session")
+def node_kubeconfig() -> Iterator[Path]:
+    """Of a cluster that runs pods, with the images that were built."""
     cluster = Cluster(binaries.cache_folder() / "running")
     was_up = cluster.kubeconfig.exists()
     try:
@@ -48,7 +36,7 @@ def _with_node() -> Iterator[Kube]:
         for layout in ("VESTA_TEST_CONTAINER_IMAGES", "VESTA_TEST_OTHER_IMAGES"):
             if images := os.environ.get(layout):
                 cluster.load([Path(images)])
-        yield Kube(binaries.folder() / "kubectl", cluster.kubeconfig)
+        yield cluster.kubeconfig
     finally:
         if not was_up:
             cluster.down()

@@ -10,6 +10,7 @@ from vesta_common.health import READY
 from vesta_common.server import LIVE
 from vesta_common.settings import environment_name
 from vesta_local.services import SERVICES
+from vesta_training.runs.executors.job_manifest import Pods, job_manifest
 
 CATALOGUE = chart.FOLDER.parents[1] / "protos" / "topics"
 FIXED = yaml.safe_load((chart.CHART / "files" / "services.yaml").read_text())
@@ -369,6 +370,49 @@ def test_every_variable_of_a_service_is_one_of_its_settings() -> None:
             } == set(), name
             required = {environment_name(kind, field) for field, of in kind.model_fields.items() if of.is_required()}
             assert required <= given | {variable.removesuffix("_FILE") for variable in given}, name
+
+
+@pytest.fixture(scope="module")
+def spread() -> tuple[dict[tuple[str, str], dict[str, Any]], dict[str, Any]]:
+    """What is installed for runs on two pods, by kind and name, and the Job of such a run."""
+    installed = chart.manifests("small", options=["--set", "training.jobs.nodes=2"])
+    objects = {(it["kind"], it["metadata"]["name"]): it for it in installed}
+    (container,) = objects["Deployment", "training"]["spec"]["template"]["spec"]["containers"]
+    jobs = "VESTA_TRAINING_JOBS_"
+    told = {one["name"].removeprefix(jobs): one["value"] for one in container["env"] if one["name"].startswith(jobs)}
+    pods = Pods(
+        image=told["IMAGE"],
+        service=told["SERVICE"],
+        nodes=int(told["NODES"]),
+        overlay=yaml.safe_load(told["POD_TEMPLATE"]),
+    )
+    return objects, job_manifest("train-r", "projects/p/trainingRuns/r", pods=pods, finetunes=True, deadline_seconds=60)
+
+
+def test_the_pods_of_a_run_find_each_other_by_the_name_of_a_service(spread: Any) -> None:
+    objects, job = spread
+    pod = job["spec"]["template"]
+    service = objects["Service", pod["spec"]["subdomain"]]["spec"]
+    assert job["spec"]["parallelism"] == 2
+    assert (service["clusterIP"], service["publishNotReadyAddresses"]) == ("None", True)
+    assert service["selector"].items() <= pod["metadata"]["labels"].items()
+    address = f"train-r-0.{objects['Service', 'trainers']['metadata']['name']}"
+    assert f"--master-addr={address}" in pod["spec"]["containers"][0]["command"]
+
+
+def test_pods_of_runs_talk_to_each_other_and_to_the_object_store_alone(spread: Any) -> None:
+    objects, job = spread
+    labels = job["spec"]["template"]["metadata"]["labels"]
+    policies = [it["spec"] for (kind, _), it in objects.items() if kind == "NetworkPolicy"]
+    mine = [it for it in policies if it["podSelector"]["matchLabels"].items() <= labels.items()]
+    assert len(mine) == 2  # what holds for all pods of the release, and what holds for these
+    asked = [rule for it in mine for rule in it.get("egress", ())]
+    (answered,) = [rule for it in mine for rule in it.get("ingress", ())]
+    ports = [{one["port"] for one in rule.get("ports", ())} for rule in asked]
+    assert sorted(ports, key=len) == [set(), {53}, {8333}]  # any port among them, names, the object store
+    for rule in (answered, asked[ports.index(set())]):
+        (peer,) = rule.get("from", []) or rule["to"]
+        assert peer["podSelector"]["matchExpressions"][0]["values"] == ["trainer"]
 
 
 def test_a_new_tag_restarts_every_service_but_no_engine() -> None:

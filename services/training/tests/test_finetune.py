@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from vesta_training.augment import crop_and_flip
+from vesta_training.augment import crop, draw_crops
 from vesta_training.backbone import Backbone, load_network
+from vesta_training.checkpoints import CheckpointFile
 from vesta_training.errors import LearningError
 from vesta_training.example import Array
-from vesta_training.finetune import Images, Tuned, finetune
+from vesta_training.finetune import Images, Lesson, Tuned, finetune
 from vesta_training.head import fit_head
 from vesta_training.recipe import FinetuneChoices, HeadChoices, Task
 
@@ -36,21 +37,19 @@ def tune(digits: Any, embeddings: Array, backbone: Backbone, tmp_path: Path) -> 
         **choices: Any,
     ) -> Tuned:
         (tmp_path / folder).mkdir(exist_ok=True)
-        return finetune(
-            load_network(backbone),
+        lesson = Lesson(
             replace(head, bias=head.bias * np.float32("nan")) if broken else head,
             Images(tuple(digits.sha256s[n] for n in TAUGHT), labels[list(TAUGHT)]),
             Images(tuple(digits.sha256s[n] for n in HELD), labels[list(HELD)]),
             choices=FinetuneChoices(**({"epochs": 2, "batch_size": 6} | choices)),
             head_choices=HeadChoices(),
             input_size_px=224,
-            pixels=digits.pixels,
-            checkpoint=tmp_path / folder / "checkpoint",
             fingerprint=fingerprint,
             seed=3,
-            device="cpu",
-            threads=1,
-            stepped=stepped,
+        )
+        resumable = CheckpointFile(tmp_path / folder / "checkpoint")
+        return finetune(
+            load_network(backbone), lesson, pixels=digits.pixels, resumable=resumable, threads=1, stepped=stepped
         )
 
     return run
@@ -105,7 +104,7 @@ def test_a_loss_that_is_no_number_ends_the_tuning(tune: Callable[..., Tuned]) ->
 @pytest.mark.parametrize("flip", [True, False])
 def test_crops_are_of_the_size_asked_for_and_of_the_image(flip: bool) -> None:
     images = torch.arange(256.0).expand(5, 3, 64, 256)
-    crops = crop_and_flip(images, 32, 0.3, flip=flip, generator=torch.Generator().manual_seed(1))
+    crops = crop(images, draw_crops(5, 0.3, flip=flip, generator=torch.Generator().manual_seed(1)), 32)
     directions = {bool(crop[0, 0, -1] > crop[0, 0, 0]) for crop in crops}
 
     assert crops.shape == (5, 3, 32, 32)
@@ -116,6 +115,6 @@ def test_crops_are_of_the_size_asked_for_and_of_the_image(flip: bool) -> None:
 
 def test_a_crop_of_everything_is_the_image_itself() -> None:
     images = torch.rand(2, 3, 16, 16)
-    crops = crop_and_flip(images, 16, 1.0, flip=False, generator=torch.Generator().manual_seed(0))
+    crops = crop(images, draw_crops(2, 1.0, flip=False, generator=torch.Generator().manual_seed(0)), 16)
 
     assert crops.shape == images.shape

@@ -57,6 +57,26 @@ def test_only_a_run_that_tunes_asks_for_a_gpu() -> None:
     assert "resources" not in a_job(gpus=1)["spec"]["template"]["spec"]["containers"][0]
 
 
+def test_a_run_that_tunes_is_spread_over_pods_that_torchrun_brings_together() -> None:
+    job = a_job(finetunes=True, nodes=3, gpus=2, service="trainers")
+    pod = job["spec"]["template"]["spec"]
+    assert (job["spec"]["completionMode"], job["spec"]["completions"], job["spec"]["parallelism"]) == ("Indexed", 3, 3)
+    assert pod["subdomain"] == "trainers"
+    assert pod["containers"][0]["command"] == [
+        *("python", "-m", "vesta_training.runs.torchrun"),
+        *("--nnodes=3", "--nproc-per-node=2", "--node-rank=$(JOB_COMPLETION_INDEX)"),
+        *(f"--master-addr={WORK}-0.trainers", "--master-port=29500", "--rdzv-conf=timeout=60"),
+        *("-m", "vesta_training.trainer", WORK),
+    ]
+
+
+def test_other_runs_have_one_pod_and_no_torchrun() -> None:
+    job = a_job(nodes=3, gpus=2)
+    assert (job["spec"]["completions"], job["spec"]["parallelism"]) == (1, 1)
+    command = ["python", "-m", "vesta_training.trainer", WORK]
+    assert job["spec"]["template"]["spec"]["containers"][0]["command"] == command
+
+
 def test_keys_of_the_object_store_come_from_a_secret_and_never_in_the_job() -> None:
     environment = a_job(secret="vesta-s3")["spec"]["template"]["spec"]["containers"][0]["env"]
     assert [one["valueFrom"]["secretKeyRef"] for one in environment] == [

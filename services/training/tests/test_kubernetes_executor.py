@@ -1,9 +1,5 @@
-"""Jobs on a real API server, with its real controllers. Where there is no node, the tests write what a kubelet would.
+"""Jobs on a real API server, with its real controllers. Where there is no node, the tests write what a kubelet would."""
 
-They need `KUBECONFIG`, of a cluster in which they may make a namespace.
-"""
-
-import os
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,12 +17,6 @@ from vesta_training.runs.executors.kubernetes import KubernetesExecutor
 from vesta_training.runs.work import finish
 from vesta_training.settings import Settings
 
-KUBECONFIG = os.environ.get("KUBECONFIG", "")
-
-if not KUBECONFIG:
-    pytest.skip("KUBECONFIG is not set: training Jobs are not tested on an API server", allow_module_level=True)
-
-
 ROLE = [
     {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create", "get", "list", "delete"]},
     {"apiGroups": [""], "resources": ["pods", "events"], "verbs": ["list"]},
@@ -38,8 +28,8 @@ ROLE = [
 class OneNamespace:
     """A namespace of the cluster; the test is its kubelet."""
 
-    def __init__(self, settings: Settings, pods: Pods) -> None:
-        self.api = config.new_client_from_config(KUBECONFIG)
+    def __init__(self, kubeconfig: Path, settings: Settings, pods: Pods) -> None:
+        self.api = config.new_client_from_config(str(kubeconfig))
         self.core, self.batch = client.CoreV1Api(self.api), client.BatchV1Api(self.api)
         self.namespace = f"training-{uuid.uuid4().hex[:8]}"
         enforce = {"pod-security.kubernetes.io/enforce": "restricted"}
@@ -112,14 +102,16 @@ class OneNamespace:
 
 
 @pytest.fixture
-def place(service_settings: Callable[[str], dict[str, Any]], tmp_path: Path) -> Iterator[OneNamespace]:
+def place(
+    api_kubeconfig: Path, service_settings: Callable[[str], dict[str, Any]], tmp_path: Path
+) -> Iterator[OneNamespace]:
     settings = Settings(
         **service_settings("training"),
         datasets_address="127.0.0.1:1",
         serving_address="127.0.0.1:1",
         work_folder=str(tmp_path),
     )
-    made = OneNamespace(settings, Pods(image="vesta-trainer:1"))
+    made = OneNamespace(api_kubeconfig, settings, Pods(image="vesta-trainer:1"))
     yield made
     made.close()
 

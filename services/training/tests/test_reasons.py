@@ -8,7 +8,7 @@ from vesta_training.errors import DeadlinePassedError
 from vesta_training.runs.executors import State
 from vesta_training.runs.executors.reasons import Seen, observed
 
-WORK, POD = "train-r-0123456789ab", "train-r-0123456789ab-0-x7k2p"
+WORK, POD, OTHER = "train-r-0123456789ab", "train-r-0123456789ab-0-x7k2p", "train-r-0123456789ab-1-x7k2p"
 
 
 def a_job(conditions: list[dict[str, Any]] | None = None, *, completions: int = 1, **spec: Any) -> dict[str, Any]:
@@ -19,10 +19,13 @@ def a_job(conditions: list[dict[str, Any]] | None = None, *, completions: int = 
     }
 
 
-def a_pod(phase: str = "Pending", **status: Any) -> dict[str, Any]:
+def a_pod(phase: str = "Pending", *, index: int = 0, **status: Any) -> dict[str, Any]:
     limits = {"resources": {"limits": {"memory": "4Gi"}}}
     return {
-        "metadata": {"name": POD},
+        "metadata": {
+            "name": f"{WORK}-{index}-x7k2p",
+            "labels": {"batch.kubernetes.io/job-completion-index": str(index)},
+        },
         "spec": {"nodeName": "n1", "containers": [{"name": "trainer", **limits}]},
         "status": {"phase": phase, **status},
     }
@@ -48,6 +51,8 @@ NO_GPU = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
 UNSCHEDULABLE = {
     "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": NO_GPU}]
 }
+DISRUPTED = {"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler", "message": "for another"}
+EVICTED = {"reason": "Evicted", "message": "The node was low on resource: memory."}
 PULL = 'Back-off pulling image "registry/vesta-trainer:2"'
 MOUNT = 'MountVolume.SetUp failed for volume "ca" : configmap "ca" not found'
 EVENT = {"type": "Warning", "reason": "FailedMount", "message": MOUNT, "involvedObject": {"name": POD}}
@@ -82,7 +87,33 @@ REFUSED = {
             Seen(a_job(), [a_pod("Failed", reason="Evicted", message="The node was low on resource: memory.")]),
             f"starts again after: {POD} was evicted: The node was low on resource: memory.",
         ),
-        (Seen(a_job(completions=2), [a_pod("Running", **RUNS), a_pod(**UNSCHEDULABLE)]), NO_GPU),
+        (Seen(a_job(completions=2), [a_pod("Running", **RUNS), a_pod(index=1, **UNSCHEDULABLE)]), NO_GPU),
+        (
+            Seen(
+                a_job(completions=2),
+                [a_pod("Running", **RUNS), a_pod(index=1, **waiting("ErrImagePull", "not found"))],
+                [EVENT],  # of the one that runs by now
+            ),
+            "ErrImagePull: not found",
+        ),
+        (
+            Seen(a_job(completions=2), [a_pod("Failed", index=1, **EVICTED), a_pod("Failed", **terminated(11))]),
+            f"starts again after: {OTHER} was evicted: The node was low on resource: memory.",
+        ),
+        (
+            Seen(
+                a_job(completions=2),
+                [
+                    a_pod("Failed", index=1, conditions=[DISRUPTED], **terminated(143)),
+                    a_pod("Failed", **terminated(11)),
+                ],
+            ),
+            f"starts again after: {OTHER} was disrupted: PreemptionByScheduler: for another",
+        ),
+        (
+            Seen(a_job(completions=2), [a_pod("Failed", index=1, **terminated(1)), a_pod("Running", **RUNS)]),
+            f"starts again after: {OTHER} ended with exit code 1",
+        ),
     ],
 )
 def test_a_run_that_waits_says_for_what(seen: Seen, reason: str) -> None:
@@ -105,6 +136,20 @@ def test_a_queued_job_says_what_kueue_says() -> None:
             f"{POD} ended with exit code 1: No space left on device",
         ),
         (Seen(a_job(failed("PodFailurePolicy", "Container failed"))), "its Job failed: PodFailurePolicy"),
+        (
+            Seen(
+                a_job(failed("PodFailurePolicy"), completions=2),
+                [a_pod("Failed", index=1, **terminated(137, "OOMKilled")), a_pod("Failed", **terminated(11))],
+            ),
+            f"OOMKilled: {OTHER} needed more memory",
+        ),
+        (
+            Seen(
+                a_job(failed(), completions=2),
+                [a_pod("Failed", **terminated(1, message="no space")), a_pod("Failed", index=1, **terminated(143))],
+            ),
+            f"{POD} ended with exit code 1: no space",
+        ),
     ],
 )
 def test_a_run_that_failed_says_why(seen: Seen, says: str) -> None:
@@ -126,8 +171,17 @@ def test_work_whose_object_store_was_away_may_be_started_again() -> None:
     assert isinstance(error, Unavailable)
 
 
+def test_work_whose_pods_only_lost_each_other_may_be_started_again() -> None:
+    earlier = a_pod("Failed", **terminated(1))  # another one of its index has ended since
+    lost = [a_pod("Failed", **terminated(11, message="another process")), a_pod("Failed", index=1, **terminated(11))]
+    error = observed(Seen(a_job(failed(), completions=2), [earlier, *lost])).error
+    assert isinstance(error, Unavailable)
+
+
 def test_work_trains_once_all_its_pods_run() -> None:
     assert observed(Seen(a_job(), [a_pod("Running", **RUNS)])).state is State.RUNNING
+    both = Seen(a_job(completions=2), [a_pod("Running", **RUNS), a_pod("Running", index=1, **RUNS)])
+    assert observed(both).state is State.RUNNING
     half = Seen(a_job(completions=2), [a_pod("Running", **RUNS)])
     assert observed(half).state is State.PENDING
 

@@ -21,6 +21,7 @@ from vesta_training.backbone import WeightsFile
 from vesta_training.checkpoints import HERE_ALONE, Checkpoints
 from vesta_training.example import Example
 from vesta_training.features import FeatureStore, PixelSource
+from vesta_training.group import NO_HELPERS, Helpers
 from vesta_training.hardware import CPU
 from vesta_training.recipe import Recipe, Task
 
@@ -72,7 +73,7 @@ class Seams:
 
     `folder` is kept between runs and shared with others: exported backbones lie there by digest. `run_folder` is this run's
     own: the checkpoint of a tuning lies there, and at the end the model file. `threads` are those that compute, on `device`, which
-    is `cpu` or `cuda`; `clock` counts seconds.
+    is `cpu` or `cuda`; `helpers` are further processes that tune along; `clock` counts seconds.
     """
 
     pixels: PixelSource
@@ -83,6 +84,7 @@ class Seams:
     threads: int
     device: str = CPU
     checkpoints: Checkpoints = HERE_ALONE
+    helpers: Helpers = NO_HELPERS
     clock: Callable[[], float] = time.monotonic
 
 

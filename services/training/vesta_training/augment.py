@@ -8,21 +8,16 @@ if TYPE_CHECKING:
 ASPECT_MIN, ASPECT_MAX = 3 / 4, 4 / 3
 
 
-def crop_and_flip(
-    images: "torch.Tensor", size_px: int, area_min: float, *, flip: bool, generator: "torch.Generator"
-) -> "torch.Tensor":
-    """A random part of each image, of at least `area_min` of its area, resized; mirrored every other time if asked.
+def draw_crops(count: int, area_min: float, *, flip: bool, generator: "torch.Generator") -> "torch.Tensor":
+    """A random part of each of `count` images, of at least `area_min` of its area; mirrored every other time if asked.
 
     Args:
-        images: `(N, 3, H, W)` float.
-        generator: on the CPU, whatever the images lie on; equal states give equal crops.
+        generator: on the CPU; equal states give equal crops.
 
     Returns:
-        `(N, 3, size_px, size_px)`, on the same device.
+        `(count, 2, 3)`: from the crop to the image, both in [-1, 1].
     """
     import torch
-
-    count = len(images)
 
     def uniform(low: float, high: float) -> "torch.Tensor":
         return torch.rand(count, generator=generator) * (high - low) + low
@@ -31,12 +26,27 @@ def crop_and_flip(
     aspect = aspect * ASPECT_MIN
     width, height = (area * aspect).sqrt().clamp(max=1.0), (area / aspect).sqrt().clamp(max=1.0)
     side = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0) if flip else torch.ones(count)
-    transform = torch.zeros(count, 2, 3)
-    transform[:, 0, 0] = width * side
-    transform[:, 1, 1] = height
-    transform[:, 0, 2] = uniform(-1, 1) * (1 - width)
-    transform[:, 1, 2] = uniform(-1, 1) * (1 - height)
+    crops = torch.zeros(count, 2, 3)
+    crops[:, 0, 0] = width * side
+    crops[:, 1, 1] = height
+    crops[:, 0, 2] = uniform(-1, 1) * (1 - width)
+    crops[:, 1, 2] = uniform(-1, 1) * (1 - height)
+    return crops
+
+
+def crop(images: "torch.Tensor", crops: "torch.Tensor", size_px: int) -> "torch.Tensor":
+    """The part of each image that `draw_crops` drew, resized.
+
+    Args:
+        images: `(N, 3, H, W)` float.
+        crops: `(N, 2, 3)`.
+
+    Returns:
+        `(N, 3, size_px, size_px)`, on the device of the images.
+    """
+    import torch
+
     grid = torch.nn.functional.affine_grid(
-        transform.to(images.device), [count, images.shape[1], size_px, size_px], align_corners=False
+        crops.to(images.device), [len(images), images.shape[1], size_px, size_px], align_corners=False
     )
     return torch.nn.functional.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)

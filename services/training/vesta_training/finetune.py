@@ -1,7 +1,8 @@
 """Tunes the whole network from a fitted head (LP-FT, Kumar et al., arXiv 2202.10054), resumable after every epoch.
 
 The state before tuning is one of the candidates, so that tuning never ends with less than it began with, as far as the
-held-out images tell.
+held-out images tell. Several processes tune as one does, up to the order in which numbers are summed: each computes its part of
+every batch, their gradients are summed, and all take the same step.
 """
 
 import hashlib
@@ -9,29 +10,26 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import structlog
 from vesta_contracts.training.v1 import Estimate
 
-from vesta_training.augment import crop_and_flip
+from vesta_training.augment import crop, draw_crops
 from vesta_training.calibration import fit_temperature, fit_thresholds, log_loss
-from vesta_training.checkpoints import HERE_ALONE, Checkpoints
+from vesta_training.checkpoints import Resumable
 from vesta_training.errors import LearningError
 from vesta_training.example import Array
 from vesta_training.features import PixelSource
+from vesta_training.group import ALONE, Group, share
+from vesta_training.hardware import CPU
 from vesta_training.head import LOGIT_UNSEEN, Head, Labels, decide, imbalance_terms, share_right
 from vesta_training.linear import Link, sigmoid, softmax
+from vesta_training.progress import untold
 from vesta_training.recipe import FinetuneChoices, HeadChoices, Task
 
 if TYPE_CHECKING:
     import torch
-
-CHECKPOINT_FORMAT = 2
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +38,29 @@ class Images:
 
     sha256s: tuple[str, ...]
     labels: Labels
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What is tuned: plain values that can travel to other processes.
+
+    Attributes:
+        head: where tuning starts.
+        learn: what is learned.
+        held_out: decides which epoch is kept, and calibrates it.
+        fingerprint: of everything that decides the outcome; a checkpoint with the same one is gone on from.
+        device: as torch names it.
+    """
+
+    head: Head
+    learn: Images
+    held_out: Images
+    choices: FinetuneChoices
+    head_choices: HeadChoices
+    input_size_px: int
+    fingerprint: str
+    seed: int
+    device: str = CPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,42 +78,34 @@ class Tuned:
 
 def finetune(
     network: "torch.nn.Module",
-    head: Head,
-    learn: Images,
-    held_out: Images,
+    lesson: Lesson,
     *,
-    choices: FinetuneChoices,
-    head_choices: HeadChoices,
-    input_size_px: int,
     pixels: PixelSource,
-    checkpoint: Path,
-    checkpoints: Checkpoints = HERE_ALONE,
-    fingerprint: str,
-    seed: int,
-    device: str,
+    resumable: Resumable,
     threads: int,
-    stepped: Callable[[int, int, float], None],
+    stepped: Callable[[int, int, float], None] = untold,
+    group: Group = ALONE,
 ) -> Tuned:
-    """Tunes `network`, which is changed, from `head`.
+    """Tunes `network`, which is changed.
 
     Args:
-        learn: what is learned; `held_out` decides which epoch is kept, and calibrates it.
-        checkpoint: written after every epoch; one with the same fingerprint is gone on from.
-        checkpoints: asked for one, and told of each that was written.
-        fingerprint: of everything that decides the outcome.
-        device: as torch names it.
+        resumable: asked for an earlier state by the first process, and given one after every epoch by all.
         stepped: called after every step with its number, how many there are and the loss; raises to stop.
+        group: the processes that tune together.
 
     Raises:
         LearningError: the loss is no longer a number.
+        Unavailable: another process of the group is lost.
     """
     import torch
 
     torch.set_num_threads(threads)
-    torch.manual_seed(seed)
-    tuning = _Tuning(network, head, input_size_px, pixels, device, threads)
+    torch.manual_seed(lesson.seed)
+    choices, learn, device = lesson.choices, lesson.learn, lesson.device
+    tuning = _Tuning(network, lesson, pixels, threads, group)
     batch_count = math.ceil(len(learn.sha256s) / choices.batch_size)
     steps = choices.epochs * batch_count
+    parameters = [*network.parameters(), *tuning.linear.parameters()]
     optimizer = torch.optim.AdamW(
         [
             {"params": list(network.parameters()), "lr": choices.learning_rate},
@@ -101,12 +114,14 @@ def finetune(
         weight_decay=choices.weight_decay,
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_cosine(steps, choices.warmup_share))
-    link: Link = "softmax" if head.task is Task.CLASSIFICATION else "sigmoid"
-    weights, offset = (torch.from_numpy(term).to(device) for term in imbalance_terms(learn.labels, link, head_choices))
-    checkpoints.fetch(checkpoint)
-    state = _resume(checkpoint, fingerprint)
+    link: Link = "softmax" if lesson.head.task is Task.CLASSIFICATION else "sigmoid"
+    weights, offset = (
+        torch.from_numpy(term).to(device) for term in imbalance_terms(learn.labels, link, lesson.head_choices)
+    )
+    state = group.first(lambda: resumable.find(lesson.fingerprint))
     if state is None:
-        best = tuning.candidate(0, held_out, choices.batch_size)
+        tuning.load(group.first(tuning.state))
+        best = tuning.candidate(0)
         first = 0
     else:
         tuning.load(state["model"])
@@ -114,49 +129,51 @@ def finetune(
         schedule.load_state_dict(state["schedule"])
         best, first = state["best"], state["epoch"]
     for epoch in range(first, choices.epochs):
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        generator = torch.Generator().manual_seed(lesson.seed * 1_000_003 + epoch)
         order = torch.randperm(len(learn.sha256s), generator=generator).numpy()
-        parts = np.array_split(order, batch_count)
+        batches = np.array_split(order, batch_count)
+        own = [share(group, len(batch)) for batch in batches]
+        parts = [batch[positions] for batch, (positions, _) in zip(batches, own, strict=True)]
         for index, images in enumerate(tuning.batches(learn.sha256s, parts)):
-            images = crop_and_flip(images, input_size_px, choices.crop_area_min, flip=choices.flip, generator=generator)
+            positions, of_all = own[index]
+            crops = draw_crops(len(batches[index]), choices.crop_area_min, flip=choices.flip, generator=generator)
             part = torch.from_numpy(parts[index])
             truth = torch.from_numpy(learn.labels)[part].to(device)
-            loss = _loss(tuning.logits(images), truth, weights[part.to(device)], offset, link)
+            logits = tuning.logits(crop(images, crops[torch.from_numpy(positions)], lesson.input_size_px))
+            loss = _loss(logits, truth, weights[part.to(device)], offset, link) * of_all
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
+            total = loss.detach()
+            group.sum([*(one.grad for one in parameters if one.grad is not None), total])
             optimizer.step()
             schedule.step()
-            value = float(loss.detach())
+            value = float(total)
             if not math.isfinite(value):
                 raise LearningError(f"the loss became {value} in epoch {epoch + 1}: a smaller learning_rate would work")
             stepped(epoch * batch_count + index + 1, steps, value)
-        candidate = tuning.candidate(epoch + 1, held_out, choices.batch_size)
+        candidate = tuning.candidate(epoch + 1)
         if candidate["loss"] < best["loss"]:
             best = candidate
-        _save(
-            checkpoint,
-            {
-                "format": CHECKPOINT_FORMAT,
-                "fingerprint": fingerprint,
-                "epoch": epoch + 1,
-                "model": tuning.state(),
-                "optimizer": optimizer.state_dict(),
-                "schedule": schedule.state_dict(),
-                "best": best,
-            },
-        )
-        checkpoints.kept(checkpoint)
-    return tuning.finish(best, head)
+        state = {
+            "epoch": epoch + 1,
+            "model": tuning.state(),
+            "optimizer": optimizer.state_dict(),
+            "schedule": schedule.state_dict(),
+            "best": best,
+        }
+        resumable.keep(lesson.fingerprint, state)
+    return tuning.finish(best)
 
 
 class _Tuning:
     """The network with a torch twin of the head on it."""
 
     def __init__(
-        self, network: "torch.nn.Module", head: Head, input_size_px: int, pixels: PixelSource, device: str, threads: int
+        self, network: "torch.nn.Module", lesson: Lesson, pixels: PixelSource, threads: int, group: Group
     ) -> None:
         import torch
 
+        head, device = lesson.head, lesson.device
         # Evaluation mode throughout: batch statistics stay those of ImageNet, so small batches do no harm.
         # Channels last is how depthwise convolutions are fast: 1.7 times, on a CPU.
         self.network: Any = network.eval().to(device).to(memory_format=torch.channels_last)
@@ -165,11 +182,10 @@ class _Tuning:
         with torch.no_grad():
             self.linear.weight.copy_(torch.from_numpy(head.weights.T.copy()))
             self.linear.bias.copy_(torch.from_numpy(head.bias.copy()))
-        self._task = head.task
-        self._size = (input_size_px, input_size_px)
+        self._lesson = lesson
         self._pixels = pixels
-        self._device = device
         self._threads = threads
+        self._group = group
 
     def logits(self, images: "torch.Tensor") -> "torch.Tensor":
         """`(N, 3, S, S)` in [0, 255] → `(N, C)`."""
@@ -190,25 +206,28 @@ class _Tuning:
                 now = np.stack([future.result() for future in ahead])
                 following = parts[number + 1] if number + 1 < len(parts) else ()
                 ahead = [pool.submit(self._pixels, sha256s[index]) for index in following]
-                yield torch.from_numpy(now).to(self._device).permute(0, 3, 1, 2).float()
+                yield torch.from_numpy(now).to(self._lesson.device).permute(0, 3, 1, 2).float()
 
-    def candidate(self, epoch: int, held_out: Images, batch_size: int) -> dict[str, Any]:
-        """The present state with its calibrated loss on the held-out images."""
+    def candidate(self, epoch: int) -> dict[str, Any]:
+        """The present state with its calibrated loss on the held-out images, of which each process computes a part."""
         import torch
 
-        parts = np.array_split(np.arange(len(held_out.sha256s)), math.ceil(len(held_out.sha256s) / batch_size))
+        held_out, head, group = self._lesson.held_out, self._lesson.head, self._group
+        size, batch_size = self._lesson.input_size_px, self._lesson.choices.batch_size
+        own = np.arange(len(held_out.sha256s))[group.rank :: group.size]
+        parts = [own[start : start + batch_size] for start in range(0, len(own), batch_size)]
+        answers = torch.zeros(held_out.labels.shape)
         with torch.inference_mode():
-            logits: Array = np.concatenate(
-                [
-                    self.logits(torch.nn.functional.interpolate(images, size=self._size, mode="bilinear")).cpu().numpy()
-                    for images in self.batches(held_out.sha256s, parts)
-                ]
-            )
-        link: Link = "softmax" if self._task is Task.CLASSIFICATION else "sigmoid"
+            for part, images in zip(parts, self.batches(held_out.sha256s, parts), strict=True):
+                seen = torch.nn.functional.interpolate(images, size=(size, size), mode="bilinear")
+                answers[torch.from_numpy(part)] = self.logits(seen).cpu()
+        group.sum([answers])
+        logits: Array = answers.numpy()
+        link: Link = "softmax" if head.task is Task.CLASSIFICATION else "sigmoid"
         temperature = fit_temperature(logits, held_out.labels, link)
         probabilities = (softmax if link == "softmax" else sigmoid)(logits / np.float32(temperature))
         thresholds = list(fit_thresholds(probabilities, held_out.labels))
-        right = share_right(decide(self._task, probabilities, thresholds), held_out.labels)
+        right = share_right(decide(head.task, probabilities, thresholds), held_out.labels)
         return {
             "epoch": epoch,
             "loss": log_loss(probabilities, held_out.labels, link),
@@ -232,8 +251,9 @@ class _Tuning:
             prefix = f"{part}."
             module.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
 
-    def finish(self, best: dict[str, Any], head: Head) -> Tuned:
+    def finish(self, best: dict[str, Any]) -> Tuned:
         """The best candidate as network and calibrated head."""
+        head = self._lesson.head
         self.load(best["model"])
         temperature = np.float32(best["temperature"])
         share, low, high = best["accuracy"]
@@ -286,26 +306,3 @@ def _warm_cosine(steps: int, warmup_share: float) -> Callable[[int], float]:
         return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
     return share
-
-
-def _resume(checkpoint: Path, fingerprint: str) -> dict[str, Any] | None:
-    """The state of an earlier attempt at the very same training, if there is one that can be read."""
-    import torch
-
-    if not checkpoint.exists():
-        return None
-    try:
-        state: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - torch raises many kinds at a damaged file, which costs the epochs before
-        log.warning("checkpoint_unreadable", path=str(checkpoint), error=repr(error))
-        return None
-    same = (state.get("format"), state.get("fingerprint")) == (CHECKPOINT_FORMAT, fingerprint)
-    return state if same else None
-
-
-def _save(checkpoint: Path, state: dict[str, Any]) -> None:
-    import torch
-
-    unfinished = checkpoint.with_suffix(".unfinished")
-    torch.save(state, unfinished)
-    unfinished.replace(checkpoint)

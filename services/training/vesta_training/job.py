@@ -14,9 +14,12 @@ from vesta_common.objects import ObjectStore
 from vesta_contracts.training.v1 import Comparison, LearningCurvePoint, ModelVersion, TrainingProgress
 
 from vesta_training.assignment import Assignment, Champion, Seams
-from vesta_training.checkpoints import HERE_ALONE, Checkpoints
+from vesta_training.backbone import find_backbone, load_network
+from vesta_training.checkpoints import HERE_ALONE, NOWHERE, Checkpoints
 from vesta_training.example import Example, Pixels, Split
 from vesta_training.feature_files import FeatureFiles
+from vesta_training.finetune import Lesson, finetune
+from vesta_training.group import NO_HELPERS, Group, Helpers
 from vesta_training.hardware import AUTO, CPU, CUDA_PROVIDER, choose_device, find_cuda
 from vesta_training.progress import Progress
 from vesta_training.recipe import Recipe, Task, read_recipe
@@ -80,12 +83,17 @@ class Outcome:
 
 
 def run_job(
-    job: Job, objects: ObjectStore, tell: Callable[[TrainingProgress], None], checkpoints: Checkpoints = HERE_ALONE
+    job: Job,
+    objects: ObjectStore,
+    tell: Callable[[TrainingProgress], None],
+    checkpoints: Checkpoints = HERE_ALONE,
+    helpers: Helpers = NO_HELPERS,
 ) -> Outcome:
     """Reads the snapshot, trains, stores the model file. Whoever wants it to stop kills the process.
 
     Args:
         checkpoints: where they are kept beside the work folder.
+        helpers: further processes that tune along.
 
     Raises:
         LearningError: it cannot be done; says why.
@@ -95,17 +103,40 @@ def run_job(
     work = Path(job.work_folder)
     own = run_folder(work, job.run)
     with usable(work, own):
-        return _run(job, objects, tell, work, own, checkpoints)
+        return _run(job, objects, tell, checkpoints, helpers)
+
+
+def help_tune(job: Job, objects: ObjectStore, lesson: Lesson, group: Group) -> None:
+    """Tunes along with the first process of a run, which alone writes anything.
+
+    Raises:
+        LearningError: it cannot be done; says why.
+        DeviceError: the first process has a GPU, and this one has none.
+        Unavailable: the object store or another process does not answer.
+    """
+    work = Path(job.work_folder)
+    choose_device(lesson.device, "" if lesson.device == CPU else find_cuda())
+    with usable(work, run_folder(work, job.run)):
+        recipe = read_recipe(job.recipe_name, job.recipe_yaml)
+        backbone = find_backbone(recipe.backbone, lambda sha256: _weights(objects, work, sha256))
+        finetune(
+            load_network(backbone),
+            lesson,
+            pixels=lambda sha256: _pixels(objects, sha256),
+            resumable=NOWHERE,
+            threads=job.threads,
+            group=group,
+        )
 
 
 def _run(
     job: Job,
     objects: ObjectStore,
     tell: Callable[[TrainingProgress], None],
-    work: Path,
-    own: Path,
     checkpoints: Checkpoints,
+    helpers: Helpers,
 ) -> Outcome:
+    work = Path(job.work_folder)
     examples, only_shapes_count = _read_examples(objects, job.manifest_key) if job.manifest_key else ((), 0)
     champion, champion_missing = _champion(job, objects, work)
     recipe = read_recipe(job.recipe_name, job.recipe_yaml)
@@ -128,10 +159,11 @@ def _run(
         features=FeatureFiles(objects, work / "features"),
         weights_file=lambda sha256: _weights(objects, work, sha256),
         folder=work,
-        run_folder=own,
+        run_folder=run_folder(work, job.run),
         threads=job.threads,
         device=device,
         checkpoints=checkpoints,
+        helpers=helpers,
     )
     trained = train(assignment, seams, progress=lambda moment: tell(_message(moment)))
     stored = objects.put(MODEL_FOLDER, trained.onnx_path)

@@ -9,9 +9,10 @@ from vesta_contracts.training.v1 import Estimate
 
 from vesta_training.assignment import Assignment
 from vesta_training.backbone import Backbone, load_network
+from vesta_training.checkpoints import CheckpointFile
 from vesta_training.example import Example, Split, label_matrix
 from vesta_training.export import export_network
-from vesta_training.finetune import Images, finetune
+from vesta_training.finetune import Images, Lesson, finetune
 from vesta_training.folds import deal_folds
 from vesta_training.head import FittedHead, Head, fit_head
 from vesta_training.recipe import FinetuneChoices, HeadChoices
@@ -46,23 +47,28 @@ def learn(assignment: Assignment, backbone: Backbone, stage: Stage, examples: Se
     taught = [one for one, out in zip(examples, held, strict=True) if not out]
     fitted = _fit(assignment, stage, taught)
     stage.report.begin("finetune")
-    tuned = finetune(
-        load_network(backbone),
-        fitted.head,
-        _images(assignment, taught),
-        _images(assignment, [one for one, out in zip(examples, held, strict=True) if out]),
+    seams = stage.seams
+    lesson = Lesson(
+        head=fitted.head,
+        learn=_images(assignment, taught),
+        held_out=_images(assignment, [one for one, out in zip(examples, held, strict=True) if out]),
         choices=choices,
         head_choices=assignment.recipe.head or HeadChoices(),
         input_size_px=backbone.input_size_px,
-        pixels=stage.seams.pixels,
-        checkpoint=stage.seams.run_folder / "finetune.checkpoint",
-        checkpoints=stage.seams.checkpoints,
         fingerprint=f"{assignment.fingerprint};{backbone.digest}",
         seed=assignment.seed,
-        device=stage.seams.device,
-        threads=stage.seams.threads,
-        stepped=stage.report.step,
+        device=seams.device,
     )
+    with seams.helpers.called(lesson) as group:
+        tuned = finetune(
+            load_network(backbone),
+            lesson,
+            pixels=seams.pixels,
+            resumable=CheckpointFile(seams.run_folder / "finetune.checkpoint", seams.checkpoints),
+            threads=seams.threads,
+            stepped=stage.report.step,
+            group=group,
+        )
     path = stage.seams.run_folder / "tuned.onnx"
     export_network(tuned.network, backbone.input_size_px, tuned.embedding_digest, path)
     return Learned(

@@ -52,7 +52,15 @@ class Settings(ServiceSettings):
         description="Kueue's local queue of training Jobs, in which {project} stands for the run's project; none if empty",
     )
     jobs_gpu_resource: str = Field("nvidia.com/gpu", description="extended resource of a GPU, or of a part of one")
-    jobs_gpus: int = Field(0, ge=0, le=1, description="GPUs of the pod of a run whose recipe fine-tunes")
+    jobs_gpus: int = Field(
+        0, ge=0, le=16, description="GPUs of each pod of a run whose recipe fine-tunes, with a process for each"
+    )
+    jobs_nodes: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="pods over which a run whose recipe fine-tunes is spread; each batch is shared by them",
+    )
     jobs_shm_mib: int = Field(256, ge=1, le=1_048_576, description="size of /dev/shm in training Jobs")
     jobs_ttl_seconds: int = Field(3600, ge=60, le=2_592_000, description="after which ended training Jobs are deleted")
     jobs_followed_max: int = Field(

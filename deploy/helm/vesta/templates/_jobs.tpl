@@ -32,6 +32,7 @@ VESTA_TRAINING_JOBS_SERVICE: trainers
 VESTA_TRAINING_JOBS_QUEUE: {{ $j.queue | quote }}
 VESTA_TRAINING_JOBS_GPU_RESOURCE: {{ $j.gpuResource | quote }}
 VESTA_TRAINING_JOBS_GPUS: {{ $j.gpus | toString | quote }}
+VESTA_TRAINING_JOBS_NODES: {{ $j.nodes | toString | quote }}
 VESTA_TRAINING_JOBS_SHM_MIB: {{ $j.sharedMemoryMib | toString | quote }}
 VESTA_TRAINING_JOBS_TTL_SECONDS: {{ $j.ttlSeconds | int | toString | quote }}
 VESTA_TRAINING_JOBS_FOLLOWED_MAX: {{ $j.followedMax | toString | quote }}

@@ -62,12 +62,7 @@ class Exchange:
 
     def fail(self, error: Exception) -> None:
         """Ends the work with an error that another start would meet again."""
-        told = {
-            "message": str(error) if isinstance(error, VestaError) else f"{type(error).__name__}: {error}",
-            "reason": error.reason if isinstance(error, VestaError) else CRASHED,
-            "refused": isinstance(error, VestaError) and not isinstance(error, Internal),
-        }
-        self._put("result.json", json.dumps({"error": told}).encode())
+        self._put("result.json", json.dumps({"error": told_of(error)}).encode())
 
     def find_result(self) -> Outcome | VestaError | None:
         """How the work ended; None while it has not."""
@@ -77,9 +72,7 @@ class Exchange:
         told = json.loads(content)
         if "outcome" in told:
             return _unpacked(told["outcome"])
-        error = told["error"]
-        kind = FailedPrecondition if error["refused"] else Internal
-        return kind(error["message"], reason=error["reason"])
+        return error_told(told["error"])
 
     def fetch_checkpoint(self, path: Path) -> None:
         """Brings the checkpoint of an earlier start into a file; leaves none where there is none."""
@@ -105,6 +98,21 @@ class Exchange:
             return self._objects.get(self._prefix + name)
         except NotFound:
             return None
+
+
+def told_of(error: Exception) -> dict[str, Any]:
+    """An error in JSON values; one that nobody foresaw is our own mistake."""
+    return {
+        "message": str(error) if isinstance(error, VestaError) else f"{type(error).__name__}: {error}",
+        "reason": error.reason if isinstance(error, VestaError) else CRASHED,
+        "refused": isinstance(error, VestaError) and not isinstance(error, Internal),
+    }
+
+
+def error_told(told: dict[str, Any]) -> VestaError:
+    """The error that `told_of` told of."""
+    kind = FailedPrecondition if told["refused"] else Internal
+    return kind(told["message"], reason=told["reason"])
 
 
 def list_work(objects: ObjectStore) -> set[str]:

@@ -11,7 +11,9 @@ from vesta_common.errors import VestaError, is_transient
 from vesta_common.objects import ObjectStore
 from vesta_contracts.training.v1 import TrainingProgress
 
-from vesta_training.job import Job, run_job
+from vesta_training.finetune import Lesson
+from vesta_training.group import NO_HELPERS, Group, Helpers
+from vesta_training.job import Job, help_tune, run_job
 from vesta_training.runs.exchange import Exchange
 
 TELL_SECONDS = 1.0
@@ -26,12 +28,14 @@ def finish(
     place: Mapping[str, Any] | None = None,
     *,
     changed: Callable[[], None] = lambda: None,
+    helpers: Helpers = NO_HELPERS,
 ) -> bool:
     """Trains what the work's description says and stores the result; answers whether it succeeded.
 
     Args:
         place: fields of the job that only the place knows: `work_folder`, `threads`.
         changed: called after progress was stored.
+        helpers: further processes that tune along; see `assist`.
 
     Raises:
         NotFound: the run has ended meanwhile.
@@ -40,7 +44,7 @@ def finish(
     exchange = Exchange(objects, work)
     job: Job = replace(exchange.description(), **(place or {}))
     try:
-        outcome = run_job(job, objects, _Telling(exchange, changed), _Checkpoints(exchange))
+        outcome = run_job(job, objects, _Telling(exchange, changed), _Checkpoints(exchange), helpers)
     except Exception as error:
         if is_transient(error):
             raise
@@ -49,6 +53,17 @@ def finish(
         return False
     exchange.succeed(outcome)
     return True
+
+
+def assist(work: str, objects: ObjectStore, place: Mapping[str, Any], lesson: Lesson, group: Group) -> None:
+    """Tunes along with the process that finishes the work, and stores nothing.
+
+    Raises:
+        NotFound: the run has ended meanwhile.
+        Exception: see `help_tune`.
+    """
+    job: Job = replace(Exchange(objects, work).description(), **place)
+    help_tune(job, objects, lesson, group)
 
 
 class _Telling:

@@ -11,9 +11,12 @@ from typing import Any
 REFUSED_EXIT_CODE = 10
 """Of work that ended with an error which another start would meet again; the error is on the object store."""
 TRANSIENT_EXIT_CODE = 11
-"""Of work that something it needs did not answer; another start may succeed."""
+"""Of work that something it needs did not answer, such as another pod of the run; another start may succeed."""
 KILLED_EXIT_CODE = 137
+TERMINATED_EXIT_CODE = 143
 RENDEZVOUS_PORT = 29500
+PATIENCE_SECONDS = 2_592_000
+"""How long pods wait for the others of a run that has no deadline."""
 STARTS_MAX = 3
 UID = 10001
 COMPONENT_LABEL = "app.kubernetes.io/component"
@@ -39,7 +42,7 @@ class Pods:
         owner: whose Jobs these are, among several training services in a namespace.
         queue: of Kueue; `{project}` stands for the run's project. Empty without Kueue.
         nodes: pods of a run whose recipe fine-tunes.
-        gpu_resource, gpus: the extended resource of a GPU, and how many a pod of such a run asks for.
+        gpu_resource, gpus: the extended resource of a GPU, and how many a pod of such a run asks for; each has its process.
         shm_mib: size of `/dev/shm`.
         ttl_seconds: after which an ended Job is deleted.
         overlay: a pod template that is merged over ours; see `merged`.
@@ -77,7 +80,9 @@ def job_manifest(work: str, run: str, *, pods: Pods, finetunes: bool, deadline_s
         WORK_LABEL: work,
         PROJECT_LABEL: project[:63].strip("-._"),
     }
-    template = merged(_pod_template(work, pods, nodes, pods.gpus if finetunes else 0), pods.overlay)
+    gpus = pods.gpus if finetunes else 0
+    command = _command(work, pods, nodes, gpus, deadline_seconds or PATIENCE_SECONDS)
+    template = merged(_pod_template(pods, command, gpus), pods.overlay)
     template["metadata"]["labels"] |= labels
     spec: dict[str, Any] = {
         "completionMode": "Indexed",
@@ -145,7 +150,7 @@ def merged(base: Any, overlay: Any, key: str = "") -> Any:
     return deepcopy(overlay)
 
 
-def _pod_template(work: str, pods: Pods, nodes: int, gpus: int) -> dict[str, Any]:
+def _pod_template(pods: Pods, command: list[str], gpus: int) -> dict[str, Any]:
     environment: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in pods.environment.items()]
     if pods.secret:
         for name, key in _SECRET_KEYS.items():
@@ -163,7 +168,7 @@ def _pod_template(work: str, pods: Pods, nodes: int, gpus: int) -> dict[str, Any
     container: dict[str, Any] = {
         "name": CONTAINER,
         "image": pods.image,
-        "command": _command(work, pods, nodes, gpus),
+        "command": command,
         "env": environment,
         "volumeMounts": mounts,
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -174,6 +179,9 @@ def _pod_template(work: str, pods: Pods, nodes: int, gpus: int) -> dict[str, Any
         },
     }
     if gpus:
+        environment.append(
+            {"name": "TORCH_NCCL_BLOCKING_WAIT", "value": "1"}
+        )  # a lost process is an error, and no abort
         container["resources"] = {"limits": {pods.gpu_resource: str(gpus)}}
     return {
         "metadata": {"labels": {}},
@@ -195,16 +203,18 @@ def _pod_template(work: str, pods: Pods, nodes: int, gpus: int) -> dict[str, Any
     }
 
 
-def _command(work: str, pods: Pods, nodes: int, gpus: int) -> list[str]:
+def _command(work: str, pods: Pods, nodes: int, gpus: int, patience_seconds: int) -> list[str]:
+    """What a pod starts: torchrun where there is more than one process, which waits until all pods of the run are there."""
     module = ["-m", "vesta_training.trainer", work]
     if nodes == 1 and gpus <= 1:
         return ["python", *module]
     return [
-        *("python", "-m", "torch.distributed.run"),
+        *("python", "-m", "vesta_training.runs.torchrun"),
         f"--nnodes={nodes}",
         f"--nproc-per-node={max(1, gpus)}",
         "--node-rank=$(JOB_COMPLETION_INDEX)",
         f"--master-addr={work}-0.{pods.service}",
         f"--master-port={RENDEZVOUS_PORT}",
+        f"--rdzv-conf=timeout={patience_seconds}",
         *module,
     ]

@@ -18,6 +18,7 @@ def pods_of(settings: Settings) -> Pods:
         service=settings.jobs_service,
         owner=settings.jobs_owner,
         queue=settings.jobs_queue,
+        nodes=settings.jobs_nodes,
         gpu_resource=settings.jobs_gpu_resource,
         gpus=settings.jobs_gpus,
         shm_mib=settings.jobs_shm_mib,

@@ -8,12 +8,14 @@ from vesta_common.errors import Unavailable, VestaError
 
 from vesta_training.errors import DeadlinePassedError, LearningError
 from vesta_training.runs.executors import DIED, Observation, State
-from vesta_training.runs.executors.job_manifest import TRANSIENT_EXIT_CODE
+from vesta_training.runs.executors.job_manifest import TERMINATED_EXIT_CODE, TRANSIENT_EXIT_CODE
 
 Object = Mapping[str, Any]
 
 REASON_CHARACTERS_MAX = 500
+INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 _PULLING = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
+_CONSEQUENCES = {TRANSIENT_EXIT_CODE, TERMINATED_EXIT_CODE}
 _LOST = {"NodeLost", "NodeShutdown", "Terminated"}
 
 
@@ -56,10 +58,12 @@ def observed(seen: Seen) -> Observation:
 
 
 def waiting_reason(seen: Seen, live: Iterable[Object]) -> str:
-    """Why not all pods of a Job run."""
+    """Why not all pods of a Job run; that of the first one that does not, where there are several."""
     if seen.job["spec"].get("suspend"):
         return _queued(seen)
     for pod in live:
+        if _runs(pod):
+            continue
         name = pod["metadata"]["name"]
         if _lost(pod):
             return f"{name} is lost: {_lost(pod)}"
@@ -75,11 +79,11 @@ def waiting_reason(seen: Seen, live: Iterable[Object]) -> str:
             return f"{warning['reason']}: {warning.get('message', '')}"
         for container in _containers(pod):
             waiting = container.get("state", {}).get("waiting")
-            if waiting and not _runs(pod):
+            if waiting:
                 return ": ".join(filter(None, (waiting.get("reason"), waiting.get("message"))))
-    ended = [pod for pod in seen.pods if pod["status"].get("phase") == "Failed"]
-    if ended:
-        return f"starts again after: {_ended(ended[-1])}"
+    cause = _cause(seen)
+    if cause is not None:
+        return f"starts again after: {_ended(cause)}"
     warning = _last_event(seen.events, seen.job["metadata"]["name"])
     return f"{warning['reason']}: {warning.get('message', '')}" if warning else "waits for its pods to be made"
 
@@ -87,16 +91,34 @@ def waiting_reason(seen: Seen, live: Iterable[Object]) -> str:
 def _failure(seen: Seen, failed: Object) -> VestaError:
     if failed.get("reason") == "DeadlineExceeded":
         return DeadlinePassedError(int(seen.job["spec"].get("activeDeadlineSeconds") or 0))
-    ended = [pod for pod in seen.pods if pod["status"].get("phase") == "Failed"]
-    if not ended:
+    cause = _cause(seen)
+    if cause is None:
         return WorkKilledError(f"its Job failed: {failed.get('reason')}: {failed.get('message', '')}")
-    code = next((one["exitCode"] for pod in reversed(ended) for one in _terminated(pod)), None)
-    why = _ended(ended[-1])[:REASON_CHARACTERS_MAX]
-    if code == TRANSIENT_EXIT_CODE:
+    why = _ended(cause)[:REASON_CHARACTERS_MAX]
+    if _exit_code(cause) == TRANSIENT_EXIT_CODE:
         return Unavailable(why)
-    if any(_condition(pod, "DisruptionTarget") for pod in ended[-1:]):
+    if _condition(cause, "DisruptionTarget"):
         return Unavailable(why, reason=DIED)
     return WorkKilledError(why)
+
+
+def _cause(seen: Seen) -> Any:
+    """The failed pod for which the others failed; None where none has.
+
+    Of several pods the last one of each index counts. One that lost another, or was told to end, is no cause where there is a better one.
+    """
+    last = {pod["metadata"].get("labels", {}).get(INDEX_LABEL, ""): pod for pod in seen.pods if _failed(pod)}
+    ended = list(last.values())
+    causes = [pod for pod in ended if _condition(pod, "DisruptionTarget") or _exit_code(pod) not in _CONSEQUENCES]
+    return next(iter([*reversed(causes), *reversed(ended)]), None)
+
+
+def _failed(pod: Object) -> bool:
+    return bool(pod["status"].get("phase") == "Failed")
+
+
+def _exit_code(pod: Object) -> int | None:
+    return next((int(one["exitCode"]) for one in _terminated(pod)), None)
 
 
 def _ended(pod: Object) -> str:

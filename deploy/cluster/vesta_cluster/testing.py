@@ -1,0 +1,28 @@
+"""An API server for tests, as a plugin of pytest: the one that KUBECONFIG names, or one without a node that is started once for all."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from vesta_cluster import binaries
+from vesta_cluster.cluster import Cluster
+
+
+@pytest.fixture(scope="session")
+def api_kubeconfig() -> Iterator[Path]:
+    """Of the API server's administrator. The test is skipped where its programs are not built."""
+    if given := os.environ.get("KUBECONFIG"):
+        yield Path(given)
+        return
+    if absent := binaries.missing([*binaries.API]):
+        pytest.skip(f"{', '.join(absent)} are not built: make kubernetes builds them where there is Go 1.26")
+    with tempfile.TemporaryDirectory(prefix="vesta-api-") as folder:
+        cluster = Cluster(Path(folder) / "cluster", has_node=False)
+        try:
+            cluster.up(print)
+            yield cluster.kubeconfig
+        finally:
+            cluster.down()

@@ -1,0 +1,271 @@
+"""One run in several processes, which torchrun starts as the pods of its Job do: they learn what one does, and end together."""
+
+import contextlib
+import io
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from vesta_common.objects import ObjectStore
+from vesta_contracts.training.v1 import ModelVersion, TrainingProgress
+from vesta_training.job import Job, Outcome, run_job
+from vesta_training.recipe import builtin_yaml
+from vesta_training.runs.exchange import Exchange
+from vesta_training.runs.executors.job_manifest import (
+    KILLED_EXIT_CODE,
+    REFUSED_EXIT_CODE,
+    TRANSIENT_EXIT_CODE,
+    Pods,
+    job_manifest,
+)
+from vesta_training.runs.processes import ProcessLostError, follow
+from vesta_training.settings import Settings
+from vesta_training.trainer_settings import TorchrunSettings
+
+WORK = "train-r-0123456789ab"
+TAUGHT, HELD, TESTED = range(11), range(11, 16), range(16, 22)  # batches of 6 and 5: an odd one is not shared equally
+SIDES = {"TRAIN": TAUGHT, "VALIDATION": HELD, "TEST": TESTED}
+CHOICES = {
+    "value: 32\n": "value: 6\n",  # of a batch
+    "value: 0.03\n": "value: 100\n",  # so strong that the head has learnt little, and tuning does better
+    "value: 0.001\n": "value: 0.01\n",  # of the head
+}
+WAIT_SECONDS = 300
+SILENCE_SECONDS = 60
+
+
+@dataclass
+class Site:
+    """The object store, and what the pods of a Job are told."""
+
+    settings: Settings
+    objects: ObjectStore
+    job: Job
+    folder: Path
+    sha256s: list[str]
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    @property
+    def exchange(self) -> Exchange:
+        """What the work is told and tells."""
+        return Exchange(self.objects, WORK)
+
+    def pod(self, index: int, command: list[str]) -> subprocess.Popen[str]:
+        """The command of a pod as its kubelet starts it: with its index in the environment and a work folder of its own."""
+        own = self.folder / f"{WORK}-{index}"
+        own.mkdir(exist_ok=True)
+        command = [sys.executable if one == "python" else one for one in command]
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(own),
+            "OMP_NUM_THREADS": "1",
+            "VESTA_TRAINER_S3_ENDPOINT_URL": self.settings.s3_endpoint_url,
+            "VESTA_TRAINER_S3_REGION": self.settings.s3_region,
+            "VESTA_TRAINER_S3_BUCKET": self.settings.s3_bucket,
+            "VESTA_TRAINER_S3_PREFIX": self.settings.s3_prefix,
+            "VESTA_TRAINER_S3_ACCESS_KEY": self.settings.s3_access_key,
+            "VESTA_TRAINER_S3_SECRET_KEY": self.settings.s3_secret_key.get_secret_value(),
+            "VESTA_TRAINER_WORK_FOLDER": str(own),
+            "VESTA_TRAINER_THREADS": "1",
+            "VESTA_TRAINER_SILENCE_SECONDS": str(SILENCE_SECONDS),
+        }
+        command = [one.replace("$(JOB_COMPLETION_INDEX)", str(index)) for one in command]
+        pod = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        self.started.append(pod)
+        return pod
+
+    def pods(self, *, nodes: int, indexes: Iterable[int] | None = None) -> list[subprocess.Popen[str]]:
+        """Those of the Job of the work, or some of them; they meet on this machine."""
+        manifest = job_manifest(
+            WORK, self.job.run, pods=Pods(image="i", nodes=nodes), finetunes=True, deadline_seconds=WAIT_SECONDS
+        )
+        command = manifest["spec"]["template"]["spec"]["containers"][0]["command"]
+        here = {
+            f"--master-addr={WORK}-0.trainers": "--master-addr=127.0.0.1",
+            "--master-port=29500": f"--master-port={a_free_port()}",
+        }
+        return [self.pod(index, [here.get(one, one) for one in command]) for index in indexes or range(nodes)]
+
+    def model(self, outcome: Any) -> tuple[ModelVersion, dict[str, Any]]:
+        """What came out, and all numbers of its file by their names."""
+        assert isinstance(outcome, Outcome), outcome
+        version = ModelVersion.FromString(outcome.version)
+        return version, numbers_of(onnx.load_model_from_string(self.objects.get(version.onnx_key)))
+
+
+def a_recipe(epochs: int = 2) -> str:
+    """Tunes for two steps an epoch."""
+    text = builtin_yaml("classification-finetune")
+    for choice, ours in {**CHOICES, "value: 8\n": f"value: {epochs}\n"}.items():
+        assert choice in text
+        text = text.replace(choice, ours)
+    return text
+
+
+def numbers_of(model: onnx.ModelProto) -> dict[str, Any]:
+    """All numbers of a model file, by their names."""
+    return {one.name: onnx.numpy_helper.to_array(one) for one in model.graph.initializer}
+
+
+def a_free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def seen_until(
+    exchange: Exchange, pods: list[subprocess.Popen[str]], fits: Callable[[TrainingProgress], bool]
+) -> TrainingProgress:
+    """The first progress that fits."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < deadline:
+        now = exchange.find_progress()
+        if now is not None and fits(now):
+            return now
+        assert all(pod.poll() is None for pod in pods), ends_of(pods)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            pods[0].wait(0.1)
+    raise AssertionError(f"the work is still {exchange.find_progress()}")
+
+
+def ends_of(pods: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
+    """Exit code and last words of each."""
+    said = [pod.communicate(timeout=WAIT_SECONDS)[1] for pod in pods]
+    return [(pod.returncode, words[-3000:]) for pod, words in zip(pods, said, strict=True)]
+
+
+@pytest.fixture
+def site(service_settings: Callable[[str], dict[str, Any]], digits: Any, tmp_path: Path) -> Iterator[Site]:
+    settings = Settings(
+        **service_settings("training"),
+        datasets_address="127.0.0.1:1",
+        serving_address="127.0.0.1:1",
+        work_folder=str(tmp_path),
+    )
+    objects = ObjectStore.of(settings)
+    rows = []
+    for side, numbers in SIDES.items():
+        for number in numbers:
+            picture = io.BytesIO()
+            Image.fromarray(digits.pixels(digits.sha256s[number])).save(picture, "PNG")
+            rows.append(
+                {
+                    "name": f"items/{number}",
+                    "sha256": objects.put("media", picture.getvalue()).sha256,
+                    "split": side,
+                    "labels": [digits.labels[number]],
+                    "control": False,
+                    "accept_time": None,
+                }
+            )
+    manifest = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), manifest)
+    job = Job(
+        run="projects/acme/trainingRuns/r",
+        recipe_name="classification-finetune",
+        recipe_yaml=a_recipe(),
+        concepts=digits.concepts,
+        snapshot="projects/acme/datasets/digits/snapshots/1",
+        snapshot_digest="d" * 64,
+        manifest_key=objects.put("manifests", manifest.getvalue()).key,
+        champion="",
+        champion_key="",
+        champion_digest="",
+        control_curve=False,
+        seed=0,
+        work_folder="elsewhere",
+    )
+    made = Site(settings, objects, job, tmp_path, [row["sha256"] for row in rows])
+    yield made
+    for pod in made.started:
+        pod.terminate()
+        pod.communicate()
+    objects.close()
+
+
+def test_two_pods_learn_what_one_process_does(site: Site, backbone_path: Path) -> None:
+    alone = run_job(replace(site.job, work_folder=str(site.folder / "alone")), site.objects, lambda _: None)
+    site.exchange.describe(site.job)
+    ends = ends_of(site.pods(nodes=2))
+    assert [code for code, _ in ends] == [0, 0], ends
+    (one, expected), (two, found) = site.model(alone), site.model(site.exchange.find_result())
+    assert two.metrics.accuracy.value == one.metrics.accuracy.value
+    before = numbers_of(onnx.load(backbone_path))
+    tuned = [name for name in expected if name.startswith("conv") and name in before]
+    way = sum(float(np.square(expected[name] - before[name]).sum()) for name in tuned) ** 0.5
+    apart = sum(float(np.square(found[name] - expected[name]).sum()) for name in tuned) ** 0.5
+    assert 0 < apart < 0.01 * way  # the order in which numbers are summed
+
+
+def test_a_pod_that_is_killed_ends_the_others_at_once_and_all_go_on_from_the_checkpoint(site: Site) -> None:
+    exchange = site.exchange
+    exchange.describe(replace(site.job, recipe_yaml=a_recipe(epochs=6)))
+    pods = site.pods(nodes=2)
+    seen_until(exchange, pods, lambda now: now.phase == "finetune" and now.step > 4)
+    (process,) = children_of(pods[1].pid)
+    os.kill(process, signal.SIGKILL)
+    begun = time.monotonic()
+    (other, words), (killed, _) = ends_of(pods)
+    assert (other, killed) == (TRANSIENT_EXIT_CODE, KILLED_EXIT_CODE), words
+    assert time.monotonic() - begun < SILENCE_SECONDS
+    assert "another process of the run is lost" in words
+    assert exchange.find_result() is None
+
+    (checkpoint,) = (site.folder / f"{WORK}-0").rglob("finetune.checkpoint")
+    epoch = torch.load(checkpoint, weights_only=True)["epoch"]
+    exchange.keep_checkpoint(checkpoint)  # as happens once a minute
+    for index in range(2):
+        shutil.rmtree(site.folder / f"{WORK}-{index}")  # the next pods have nothing of it
+    pods = site.pods(nodes=2)
+    first = seen_until(exchange, pods, lambda now: now.phase == "finetune" and now.step > 0)
+    assert first.step > epoch * 2  # of two batches
+    assert [code for code, _ in ends_of(pods)] == [0, 0]
+    assert isinstance(exchange.find_result(), Outcome)
+
+
+def test_what_one_pod_refuses_is_refused_for_all_with_its_reason(site: Site) -> None:
+    frozen = replace(site.job, recipe_name="classification", recipe_yaml=builtin_yaml("classification"))
+    run_job(replace(frozen, work_folder=str(site.folder / "before")), site.objects, lambda _: None)
+    order = torch.randperm(len(TAUGHT), generator=torch.Generator().manual_seed(0))
+    missing = site.sha256s[TAUGHT[int(order[1])]]  # of the first batch the second pod has the second image
+    site.objects.delete(f"media/{missing}")
+
+    exchange = site.exchange
+    exchange.describe(site.job)
+    ends = ends_of(site.pods(nodes=2))
+    assert [code for code, _ in ends] == [REFUSED_EXIT_CODE, REFUSED_EXIT_CODE], ends
+    assert missing in str(exchange.find_result())
+    assert "training_refused" in ends[1][1]
+
+    late = site.pods(nodes=2, indexes=[1])  # whose other pod has ended for good
+    assert [code for code, _ in ends_of(late)] == [REFUSED_EXIT_CODE]
+
+
+def test_a_first_process_that_says_nothing_any_more_counts_as_lost() -> None:
+    port = a_free_port()
+    store = TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
+    store.set("vesta/word", "0")
+    store.set("vesta/beat", "1")
+    place = TorchrunSettings(rank=1, world_size=2, master_addr="127.0.0.1", master_port=port)
+    with pytest.raises(ProcessLostError, match="nothing was heard"):
+        follow(place, timedelta(seconds=1), lambda group, lesson: None)

@@ -1,0 +1,213 @@
+"""Several processes of one run, started by torchrun in one pod or in several.
+
+The first one does all that one process alone would do, and calls the others when there is something to tune. They form a group of
+torch.distributed for that time alone: before and after, features, measurements and the model file are the first one's, and the others
+wait for its word, which lies in the store of the first pod's torchrun. A process that dies is noticed at once, as its connections are
+closed; one whose machine is lost, after `silence_seconds`.
+"""
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import structlog
+import torch
+from torch import distributed
+from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
+from vesta_common.errors import Unavailable, VestaError, is_transient
+
+from vesta_training.group import Group
+from vesta_training.runs.exchange import error_told, told_of
+from vesta_training.trainer_settings import TorchrunSettings
+
+T = TypeVar("T")
+LESSON_WAITS, ENDED = 0, -1
+"""Words of the first process; any other one is the number of a lesson, for which the others are called."""
+BEAT_SECONDS = 2.0
+_WORD, _BEAT, _REFUSAL = "vesta/word", "vesta/beat", "vesta/refusal"
+
+log = structlog.get_logger()
+
+
+class ProcessLostError(Unavailable):
+    """Another process of the same run is gone, or says nothing any more."""
+
+    default_reason = "TRAINING_PROCESS_DIED"
+
+
+class First:
+    """The first of several processes: it calls the others, and tells them when the run has ended.
+
+    Raises:
+        ProcessLostError: the store does not answer.
+    """
+
+    def __init__(self, place: TorchrunSettings, silence: timedelta) -> None:
+        self._place = place
+        self._silence = silence
+        self._store = _store(place, silence)
+        self._lessons = 0
+        self._closing = threading.Event()
+        self._say(LESSON_WAITS)
+        threading.Thread(target=self._beat, args=(_store(place, silence),), daemon=True, name="beat").start()
+
+    @contextmanager
+    def called(self, lesson: Any) -> Iterator[Group]:
+        """Gives the others the lesson; what one of them refuses, is refused here with its reason."""
+        self._lessons += 1
+        self._say(self._lessons)
+        try:
+            with _joined(self._place, self._lessons, self._silence) as group:
+                group.first(lambda: lesson)
+                yield group
+        except ProcessLostError as lost:
+            refusal = self._find_refusal()
+            if refusal is not None:
+                raise refusal from lost
+            raise
+        finally:
+            self._say(LESSON_WAITS)
+
+    def end(self) -> None:
+        """Lets the others go: the result is on the object store."""
+        self._say(ENDED)
+        self._closing.set()
+
+    def _say(self, word: int) -> None:
+        with _told():
+            self._store.set(_WORD, str(word))
+
+    def _find_refusal(self) -> VestaError | None:
+        with _told():
+            if not self._store.check([_REFUSAL]):
+                return None
+            return error_told(json.loads(self._store.get(_REFUSAL)))
+
+    def _beat(self, store: Store) -> None:
+        """Shows that this process is alive, until the run has ended."""
+        count = 0
+        while not self._closing.is_set():
+            count += 1
+            store.set(_BEAT, str(count))
+            self._closing.wait(BEAT_SECONDS)
+
+
+def follow(place: TorchrunSettings, silence: timedelta, tune: Callable[[Group, Any], None]) -> None:
+    """Any other process: tunes whenever the first one calls, until the run has ended.
+
+    Args:
+        tune: called with the group and the lesson.
+
+    Raises:
+        ProcessLostError: the first process is gone.
+        Exception: what `tune` raises; the first process was told, where another start would meet it again.
+    """
+    store = _store(place, silence)
+    done = 0
+    while True:
+        word = _next_word(store, done, silence)
+        if word == ENDED:
+            return
+        done = word
+        try:
+            with _joined(place, word, silence) as group:
+                _tune(store, tune, group)
+        except ProcessLostError as lost:
+            log.warning("process_lost", error=str(lost))  # whether the run goes on is for the first process to say
+        except Exception:
+            with suppress(
+                ProcessLostError
+            ):  # its Job ends with this process: the first one is to store the reason before
+                _next_word(store, sys.maxsize, silence)
+            raise
+
+
+def _tune(store: Store, tune: Callable[[Group, Any], None], group: Group) -> None:
+    """Tunes; while still in the group, says what would be refused again, so that the first process finds it as the group breaks."""
+    try:
+        tune(group, group.first(lambda: None))
+    except Exception as error:
+        if not is_transient(error):
+            with _told():
+                store.set(_REFUSAL, json.dumps(told_of(error)))
+        raise
+
+
+def _next_word(store: Store, done: int, silence: timedelta) -> int:
+    """Waits for a call after lesson `done`, or for the end."""
+    beat, heard = b"", time.monotonic()
+    pause = threading.Event()
+    while True:
+        with _told():
+            word, now = int(store.get(_WORD)), store.get(_BEAT)
+        if word == ENDED or word > done:
+            return word
+        if now != beat:
+            beat, heard = now, time.monotonic()
+        if time.monotonic() - heard > silence.total_seconds():
+            raise ProcessLostError(
+                f"nothing was heard of the first process of the run for {silence.total_seconds():.0f} s"
+            )
+        pause.wait(BEAT_SECONDS / 2)
+
+
+class _TorchGroup:
+    """The group of torch.distributed that was joined."""
+
+    def __init__(self, place: TorchrunSettings) -> None:
+        self.rank, self.size = place.rank, place.world_size
+
+    def sum(self, tensors: Sequence[torch.Tensor]) -> None:
+        flat = torch.cat([one.reshape(-1) for one in tensors])
+        with _told():
+            distributed.all_reduce(flat)
+        for one, total in zip(tensors, torch.split(flat, [one.numel() for one in tensors]), strict=True):
+            one.copy_(total.view(one.shape))
+
+    def first(self, make: Callable[[], T]) -> T:
+        made: list[Any] = [make() if self.rank == 0 else None]
+        with _told():
+            distributed.broadcast_object_list(made, src=0)
+        value: T = made[0]
+        return value
+
+
+@contextmanager
+def _joined(place: TorchrunSettings, lesson: int, silence: timedelta) -> Iterator[Group]:
+    """A group of all processes for one lesson; once one leaves it, the others meet ProcessLostError."""
+    backend = "gloo"
+    if torch.cuda.is_available():
+        torch.cuda.set_device(place.local_rank)
+        backend = "cpu:gloo,cuda:nccl"
+    with _told():
+        distributed.init_process_group(
+            backend,
+            store=PrefixStore(f"vesta/lesson-{lesson}", _store(place, silence)),
+            rank=place.rank,
+            world_size=place.world_size,
+            timeout=silence,
+        )
+    try:
+        yield _TorchGroup(place)
+    finally:
+        distributed.destroy_process_group()
+
+
+def _store(place: TorchrunSettings, silence: timedelta) -> TCPStore:
+    """A connection of its own: a call on one waits for those before it."""
+    with _told():
+        return TCPStore(place.master_addr, place.master_port, is_master=False, wait_for_workers=False, timeout=silence)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """torch.distributed tells of lost processes by RuntimeError and kinds of it."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise ProcessLostError(f"another process of the run is lost: {str(error).splitlines()[0]}") from error
