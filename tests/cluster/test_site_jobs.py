@@ -2,20 +2,34 @@
 
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+import world
+from experts import label
 from google.protobuf.duration_pb2 import Duration
 from kube import until
 from node_figures import Figures
+from photographs import read_folder, write_digits
 from site_on_node import Site
 from vesta.waiting import wait_until
 from vesta_common.ids import new_id
 from vesta_contracts.conductor.v1 import CreateProjectRequest, Project
+from vesta_contracts.datasets.v1 import (
+    BatchAnnotateItemsRequest,
+    CreateSnapshotRequest,
+    ItemAnnotations,
+    Snapshot,
+    Split,
+)
+from vesta_contracts.serving.v1 import CreateDeploymentRequest, Deployment, GetDeploymentRequest
 from vesta_contracts.training.v1 import (
     CancelTrainingRunRequest,
+    CreateRecipeRequest,
     CreateTrainingRunRequest,
     GetTrainingRunRequest,
+    Recipe,
     TrainingRun,
 )
 
@@ -25,6 +39,12 @@ ENDED = (TrainingRun.SUCCEEDED, TrainingRun.FAILED, TrainingRun.CANCELLED)
 GOAL_SECONDS = 10
 ABSENT = "vesta.local/absent:1"
 PATIENCE = timedelta(minutes=4)
+SMALL_TUNING = """
+task: classification
+summary: One epoch in batches of eight.
+head: {}
+finetune: {epochs: 1, batch_size: 8}
+"""
 
 
 class Trainer:
@@ -65,6 +85,13 @@ class Trainer:
         states = [one["state"] for pod in pods for one in pod["status"].get("containerStatuses", ())]
         known = [state[kind]["startedAt"] for state in states for kind in ("running", "terminated") if kind in state]
         return min(known, default="")
+
+    def running_indexes(self, job: str) -> set[str]:
+        """Which of a Job's pods run, by their completion indexes."""
+        pods = self._site.kube.get("pods", f"--selector=job-name={job}", "--field-selector=status.phase=Running")[
+            "items"
+        ]
+        return {pod["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"] for pod in pods}
 
     def jobs(self) -> dict[str, dict[str, Any]]:
         """The Jobs of the namespace that train, by name."""
@@ -145,3 +172,50 @@ def test_a_run_whose_image_is_missing_says_so_and_can_be_cancelled(trainer: Trai
 
     assert trainer.end_of(run).state == TrainingRun.CANCELLED
     assert until(lambda: trainer.jobs().keys() == before)
+
+
+@pytest.fixture
+def on_two_pods(site: Site) -> Iterator[None]:
+    """Runs that fine-tune are spread over two pods."""
+    site.upgrade("--set=training.jobs.nodes=2")
+    yield
+    site.upgrade()
+
+
+@pytest.mark.usefixtures("on_two_pods")
+def test_a_run_that_tunes_trains_on_two_pods_and_its_model_answers(
+    trainer: Trainer, site: Site, tmp_path: Path
+) -> None:
+    owner = site.owner()
+    digits = read_folder(write_digits(tmp_path / "digits", per_class_max=4))
+    made = world.set_up(owner, None, digits, f"jobs-{new_id()[-8:]}", test_share=0.25)
+    pool = [item.name for item in made.items if item.split != Split.SPLIT_TEST]
+    labelled = [ItemAnnotations(item=name, annotations=[label(made.truth(name))]) for name in pool]
+    owner.items.BatchAnnotateItems(BatchAnnotateItemsRequest(parent=made.dataset.name, items=labelled))
+    snapshot = owner.snapshots.CreateSnapshot(CreateSnapshotRequest(parent=made.dataset.name, snapshot=Snapshot()))
+    recipe = owner.recipes.CreateRecipe(
+        CreateRecipeRequest(parent=made.project, recipe_id="tuned", recipe=Recipe(yaml=SMALL_TUNING))
+    )
+    before = trainer.jobs().keys()
+    wanted = TrainingRun(snapshot=snapshot.name, recipe=recipe.name, model=f"{made.project}/models/tuned")
+    run = owner.training_runs.CreateTrainingRun(CreateTrainingRunRequest(parent=made.project, training_run=wanted)).name
+    assert until(lambda: bool(trainer.jobs().keys() - before))
+    (job,) = trainer.jobs().keys() - before
+    assert until(lambda: trainer.running_indexes(job) == {"0", "1"}, PATIENCE.total_seconds())
+
+    ended = trainer.end_of(run)
+    assert ended.state == TrainingRun.SUCCEEDED, ended.error
+    assert not ended.finetune_skipped_reason
+
+    deployment = owner.deployments.CreateDeployment(
+        CreateDeploymentRequest(
+            parent=made.project, deployment_id="tuned", deployment=Deployment(model_version=ended.model_version)
+        )
+    ).name
+    wait_until(
+        lambda: owner.deployments.GetDeployment(GetDeploymentRequest(name=deployment)),
+        lambda now: now.stable_version == ended.model_version,
+        deadline=PATIENCE,
+    )
+    (answer,) = owner.predict(deployment, [digits.pool[0].path.read_bytes()])
+    assert answer.model_version == ended.model_version

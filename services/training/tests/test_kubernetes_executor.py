@@ -11,9 +11,11 @@ from kubernetes import client, config
 from vesta_common.errors import FailedPrecondition
 from vesta_common.objects import ObjectStore
 from vesta_training.job import Job
+from vesta_training.recipe import builtin_yaml
 from vesta_training.runs.executors import State
 from vesta_training.runs.executors.job_manifest import QUEUE_LABEL, WORK_LABEL, Pods
 from vesta_training.runs.executors.kubernetes import KubernetesExecutor
+from vesta_training.runs.executors.reasons import INDEX_LABEL
 from vesta_training.runs.work import finish
 from vesta_training.settings import Settings
 
@@ -69,12 +71,13 @@ class OneNamespace:
         """Does what the pod would."""
         finish(work, self.objects, {"work_folder": self._settings.work_folder})
 
-    def pod(self, work: str) -> Any:
-        """The first pod of the work, once its Job has made one."""
+    def pod(self, work: str, index: int = 0) -> Any:
+        """The first pod of the work with this index, once its Job has made one."""
         found: list[Any] = []
+        of_index = f"{WORK_LABEL}={work},{INDEX_LABEL}={index}"
 
         def made(_: object) -> bool:
-            found[:] = self.core.list_namespaced_pod(self.namespace, label_selector=f"{WORK_LABEL}={work}").items
+            found[:] = self.core.list_namespaced_pod(self.namespace, label_selector=of_index).items
             return bool(found)
 
         until(self.executor, work, made)
@@ -83,8 +86,8 @@ class OneNamespace:
     def count_pods(self, work: str) -> int:
         return len(self.core.list_namespaced_pod(self.namespace, label_selector=f"{WORK_LABEL}={work}").items)
 
-    def kubelet_says(self, work: str, **status: Any) -> None:
-        name = self.pod(work).metadata.name
+    def kubelet_says(self, work: str, index: int = 0, **status: Any) -> None:
+        name = self.pod(work, index).metadata.name
         self.core.patch_namespaced_pod_status(name, self.namespace, {"status": status})
 
     def kill(self, work: str) -> None:
@@ -174,3 +177,69 @@ class TestKubernetesExecutor(ExecutorContract):
         with pytest.raises(client.ApiException) as refused:
             client.CoreV1Api(place._training).list_namespaced_secret(place.namespace)
         assert refused.value.status == 403
+
+
+RUNS = {"running": {"startedAt": "2026-03-01T00:00:00Z"}}
+
+
+class TestWorkOfTwoPods:
+    @pytest.fixture
+    def executor(self, place: OneNamespace) -> KubernetesExecutor:
+        """That of runs which are spread over two pods; one of them has started."""
+        executor = place.with_pods(nodes=2)
+        executor.start(WORK, place.job(recipe_name="tuned", recipe_yaml=builtin_yaml("classification-finetune")))
+        return executor
+
+    def test_its_pods_have_the_names_by_which_they_find_each_other(
+        self, place: OneNamespace, executor: KubernetesExecutor
+    ) -> None:
+        assert place.count_started(WORK) == 2
+        assert executor.list_work() == [WORK]
+        for index in range(2):
+            pod = place.pod(WORK, index)
+            assert (pod.spec.hostname, pod.spec.subdomain) == (f"{WORK}-{index}", "trainers")
+            (container,) = pod.spec.containers
+            assert f"--master-addr={WORK}-0.trainers" in container.command
+            assert "--node-rank=$(JOB_COMPLETION_INDEX)" in container.command
+            assert "JOB_COMPLETION_INDEX" in {one.name for one in container.env}
+
+    def test_it_waits_until_both_run_and_says_for_which(
+        self, place: OneNamespace, executor: KubernetesExecutor
+    ) -> None:
+        scheduled = [{"type": "PodScheduled", "status": "True"}]
+        place.kubelet_says(WORK, 0, phase="Running", conditions=scheduled, containerStatuses=[a_container(RUNS)])
+        assert "nodes" in until(executor, WORK, lambda seen: "nodes" in seen.waiting_reason).waiting_reason
+        waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image vesta-trainer:1"}}
+        place.kubelet_says(WORK, 1, conditions=scheduled, containerStatuses=[a_container(waiting)])
+        seen = executor.observe(WORK)
+        assert (seen.state, seen.waiting_reason[:16]) == (State.PENDING, "ImagePullBackOff")
+        place.kubelet_says(WORK, 1, phase="Running", containerStatuses=[a_container(RUNS)])
+        assert executor.observe(WORK).state is State.RUNNING
+
+    def test_one_that_needs_too_much_memory_ends_both_and_the_run_says_so(
+        self, place: OneNamespace, executor: KubernetesExecutor
+    ) -> None:
+        lost = {"terminated": {"exitCode": 11, "reason": "Error", "message": "another process of the run is lost"}}
+        killed = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
+        place.kubelet_says(WORK, 0, phase="Failed", containerStatuses=[a_container(lost)])
+        place.kubelet_says(WORK, 1, phase="Failed", containerStatuses=[a_container(killed)])
+        error = end_of(executor, WORK).error
+        assert "OOMKilled" in str(error)
+        assert f"{WORK}-1" in str(error)
+
+    def test_both_start_again_where_one_was_evicted(self, place: OneNamespace, executor: KubernetesExecutor) -> None:
+        first, second = (place.pod(WORK, index).metadata.name for index in range(2))
+        disrupted = [{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}]
+        place.kubelet_says(WORK, 1, phase="Failed", reason="Evicted", conditions=disrupted)
+        lost = {"terminated": {"exitCode": 11, "reason": "Error"}}
+        place.kubelet_says(WORK, 0, phase="Failed", containerStatuses=[a_container(lost)])
+        until(executor, WORK, lambda _: place.count_pods(WORK) == 4)
+        names = {pod.metadata.name for pod in place.core.list_namespaced_pod(place.namespace).items}
+        assert {first, second} < names
+        assert executor.observe(WORK).state is State.PENDING
+
+    def test_cancelling_it_deletes_both(self, place: OneNamespace, executor: KubernetesExecutor) -> None:
+        place.pod(WORK, 1)
+        executor.cancel(WORK)
+        until(executor, WORK, lambda seen: seen.state is State.ABSENT)
+        assert place.count_pods(WORK) == 0
