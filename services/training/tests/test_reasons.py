@@ -52,7 +52,7 @@ UNSCHEDULABLE = {
     "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": NO_GPU}]
 }
 DISRUPTED = {"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler", "message": "for another"}
-EVICTED = {"reason": "Evicted", "message": "The node was low on resource: memory."}
+LOW_ON_MEMORY = {"reason": "Evicted", "message": "The node was low on resource: memory."}
 PULL = 'Back-off pulling image "registry/vesta-trainer:2"'
 MOUNT = 'MountVolume.SetUp failed for volume "ca" : configmap "ca" not found'
 EVENT = {"type": "Warning", "reason": "FailedMount", "message": MOUNT, "involvedObject": {"name": POD}}
@@ -97,7 +97,7 @@ REFUSED = {
             "ErrImagePull: not found",
         ),
         (
-            Seen(a_job(completions=2), [a_pod("Failed", index=1, **EVICTED), a_pod("Failed", **terminated(11))]),
+            Seen(a_job(completions=2), [a_pod("Failed", index=1, **LOW_ON_MEMORY), a_pod("Failed", **terminated(11))]),
             f"starts again after: {OTHER} was evicted: The node was low on resource: memory.",
         ),
         (
