@@ -60,9 +60,9 @@ def publish(connection: Connection, *events: Event) -> None:
     if not events:
         return
     rows = [(event.topic, event.subject, _headers(event), _value(event)) for event in events]
-    with connection.cursor() as cursor:
+    with connection.pipeline(), connection.cursor() as cursor:  # one round trip for all
         cursor.executemany("INSERT INTO outbox (topic, key, headers, value) VALUES (%s, %s, %s, %s)", rows)
-    connection.execute("SELECT pg_notify(current_schema() || %s, '')", (CHANNEL_SUFFIX,))
+        cursor.execute("SELECT pg_notify(current_schema() || %s, '')", (CHANNEL_SUFFIX,))
 
 
 def _headers(event: Event) -> str:

@@ -177,21 +177,20 @@ class Frames:
             if admitted and waiting + len(uncertain) < WAITING_MAX:
                 window = admitted
                 uncertain.append(_uncertain(outcome, observation))
-        self._store.insert_observations(connection, observations)
-        self._store.insert_uncertain_frames(connection, uncertain)
         ends = [outcome.end for outcome in outcomes]
-        self._store.change_stream(
-            connection,
-            StreamChange(
-                stream=stream,
-                observed=ends.count(End.OBSERVED),
-                dropped=ends.count(End.DROPPED),
-                refused=ends.count(End.REFUSED),
-                lag=lag(observed[-1].frame.time, now) if observed else None,
-                last_frame_time=outcomes[-1].frame.time,
-                window=window,
-            ),
+        change = StreamChange(
+            stream=stream,
+            observed=ends.count(End.OBSERVED),
+            dropped=ends.count(End.DROPPED),
+            refused=ends.count(End.REFUSED),
+            lag=lag(observed[-1].frame.time, now) if observed else None,
+            last_frame_time=outcomes[-1].frame.time,
+            window=window,
         )
+        with connection.pipeline():  # one round trip for all: the frame is waited for
+            self._store.insert_observations(connection, observations)
+            self._store.insert_uncertain_frames(connection, uncertain)
+            self._store.change_stream(connection, change)
         for outcome in outcomes:
             self._counted.labels(outcome.end.value).inc()
         for outcome in observed:
