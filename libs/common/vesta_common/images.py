@@ -176,7 +176,14 @@ def model_pixels(data: bytes) -> Pixels:
 def _open(file: ImageFile) -> Image.Image:
     """The picture, its pixels not decoded yet; of the essential bytes alone."""
     header = file.header
-    image = _READERS[header.format](io.BytesIO(file.essential))  # type: ignore[call-arg]
+    try:
+        image = _READERS[header.format](io.BytesIO(file.essential))  # type: ignore[call-arg]
+    except OSError:
+        if (
+            header.format == "WEBP"
+        ):  # its reader says the same of a broken file and of two pictures that it has no memory for
+            bytearray(2 * 4 * header.width_px * header.height_px)
+        raise
     expected, found = (header.width_px, header.height_px), image.size
     if found != expected and not (header.format == "TIFF" and found == expected[::-1]):  # Pillow turns TIFFs by itself
         raise corrupt("its headers contradict each other")

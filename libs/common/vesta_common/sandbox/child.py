@@ -36,11 +36,22 @@ def main() -> None:
     _limit(told)
     seen, missing = confine(folder, as_nobody=told["as_nobody"])
     _send(channel, json.dumps(missing).encode())
-    while frame := _receive(channel):
-        function, arguments = pickle.loads(frame)  # noqa: S301 - from our parent
-        for argument in arguments:
-            answer = _answer(function, argument, seen, told["cpu_seconds_max"])
-            _send(channel, pickle.dumps(answer, pickle.HIGHEST_PROTOCOL))
+    while _serve(channel, seen, told["cpu_seconds_max"]):
+        pass
+
+
+def _serve(channel: int, folder: Path | None, cpu_seconds_max: int) -> bool:
+    """Answers one frame of calls, and holds nothing of them afterwards; False where the other end has closed."""
+    frame = _receive(channel)
+    if frame is None:
+        return False
+    function, arguments = pickle.loads(frame)  # noqa: S301 - from our parent
+    del frame
+    for argument in arguments:
+        answer = _answer(function, argument, folder, cpu_seconds_max)
+        _send(channel, pickle.dumps(answer, pickle.HIGHEST_PROTOCOL))
+        del answer
+    return True
 
 
 def load(modules: list[str]) -> None:
@@ -84,7 +95,10 @@ def _answer(function: Callable[..., Any] | str, argument: Any, folder: Path | No
             return getattr(sys.modules[module], name)(folder, argument)
         return function(argument)
     except VestaError as error:
-        return error
+        error.__cause__ = error.__context__ = (
+            None  # their frames hold what was decoded, which the next call needs the memory of
+        )
+        return error.with_traceback(None)
     except MemoryError:
         return too_costly("more memory")
     except Exception as error:  # noqa: BLE001 - whatever it is, the caller hears of it

@@ -8,6 +8,7 @@ from typing import Any
 
 import structlog
 
+from vesta_common.memory_room import memory_room_bytes
 from vesta_common.sandbox.child import too_costly
 from vesta_common.sandbox.confinement import NOBODY
 from vesta_common.sandbox.process import (
@@ -19,6 +20,7 @@ from vesta_common.sandbox.process import (
     log_missing,
     not_started,
 )
+from vesta_common.sandbox.shares import shared
 
 log = structlog.get_logger()
 
@@ -30,12 +32,14 @@ def run_in_folder(function: str, folder: Path, argument: Any, limits: Limits, ti
         function: `module:name`; takes the folder, under the name that it has in the child, and the argument.
         folder: belongs to the caller alone. Where this process is root, the child is another user, and so the folder with what is
             in it is given to that user.
+        limits: less memory where that of the pod is limited.
 
     Raises:
         InvalidArgument: IMAGE_TOO_COSTLY where it took more memory or time than it may.
         VestaError: whatever the function raised; Internal where that was no error of ours (SANDBOX_FAILED).
     """
     missing = hide_this_process()
+    _, limits = shared(memory_room_bytes(), 1, limits)
     module, _, _ = function.partition(":")
     child = Child(limits, [module], folder, as_nobody=_hand_over(folder))
     try:

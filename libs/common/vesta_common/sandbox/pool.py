@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import structlog
 
 from vesta_common.errors import Internal, VestaError
+from vesta_common.memory_room import memory_room_bytes
 from vesta_common.sandbox.child import too_costly
 from vesta_common.sandbox.process import (
     Child,
@@ -21,6 +22,7 @@ from vesta_common.sandbox.process import (
     log_missing,
     not_started,
 )
+from vesta_common.sandbox.shares import MIB, shared
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -40,8 +42,10 @@ class Sandbox:
     which protections the kernel does not grant (`sandbox_protection_missing`).
 
     Args:
-        processes: how many children, and so how many calls run at once.
+        processes: how many children, and so how many calls run at once; fewer where the memory of the pod is too small for as many.
+        limits: of each child; less memory where that of the pod is limited.
         modules: those of the functions that it will run, and whatever else these import; a child cannot read files later.
+        room_bytes: the memory of the pod; what its control groups say if None.
     """
 
     def __init__(
@@ -49,7 +53,10 @@ class Sandbox:
         processes: int = PROCESSES,
         limits: Limits = Limits(),  # noqa: B008 - frozen
         modules: Sequence[str] = ("vesta_common.images",),
+        room_bytes: int | None = None,
     ) -> None:
+        processes, limits = shared(room_bytes or memory_room_bytes(), processes, limits)
+        log.info("sandbox_shares", processes=processes, memory_mib_max=limits.memory_bytes_max // MIB)
         self._limits = limits
         self._modules = tuple(modules)
         self._idle: SimpleQueue[Child] = SimpleQueue()
