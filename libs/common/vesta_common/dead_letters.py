@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -95,10 +95,10 @@ def _send(
 
 
 def read(broker: Broker, topic: str) -> Iterator[DeadLetter]:
-    """All dead letters of a topic, partition by partition. Ends when none has come for three seconds."""
+    """All dead letters of a topic, partition by partition. Ends with the last, on the embedded broker three seconds later."""
     consumer = _open_reader(broker, topic, None)
     try:
-        for record in _records(consumer, datetime.now(UTC)):
+        for record in _records(consumer, datetime.now(UTC), _ends(broker, consumer)):
             yield _letter(record)
     finally:
         consumer.close()
@@ -120,7 +120,7 @@ def replay(broker: Broker, topic: str, group: str) -> Replayed:
     producer = open_producer(broker)
     consumer = _open_reader(broker, topic, group)
     try:
-        for record in _records(consumer, start):
+        for record in _records(consumer, start, _ends(broker, consumer)):
             letter = _letter(record)
             if start - letter.time > REPLAY_AGE_MAX:
                 too_old += 1
@@ -167,13 +167,21 @@ def _open_reader(broker: Broker, topic: str, group: str | None) -> KafkaConsumer
     return consumer
 
 
-def _records(consumer: KafkaConsumer, until: datetime) -> Iterator[Any]:
+def _ends(broker: Broker, consumer: KafkaConsumer) -> dict[TopicPartition, int]:
+    """Where each partition ends by now; nothing where the broker cannot be asked, as the embedded one."""
+    found: dict[TopicPartition, int] = consumer.end_offsets(consumer.assignment()) if broker.is_idempotent else {}
+    return found
+
+
+def _records(consumer: KafkaConsumer, until: datetime, ends: Mapping[TopicPartition, int]) -> Iterator[Any]:
     """Records up to the first of its partition that is later than a time.
 
-    Ends when none has come for a while, as brokers cannot all tell where a partition ends.
+    Ends where the partitions do; where that is not known, when none has come for a while.
     """
     deadline, ended = time.monotonic() + READ_PATIENCE.total_seconds(), set()
     while consumer.assignment() and time.monotonic() < deadline:
+        if ends and all(consumer.position(partition) >= end for partition, end in ends.items()):
+            return
         for partition, records in consumer.poll(timeout_ms=200).items():
             for record in records:
                 if _time(record) > until:

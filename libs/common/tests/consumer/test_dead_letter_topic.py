@@ -1,5 +1,6 @@
 """A record that is set aside is with the broker, whole and with its reason, before anybody goes on."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -49,6 +50,21 @@ def test_what_is_kept_is_whole_has_its_reason_and_is_counted(
     assert (first.key, first.value, first.headers) == (b"key", b"value", [("ce_id", b"e1")])
     assert (second.key, second.value, second.headers) == (None, b"", [])
     assert count(registry) == 2
+
+
+@pytest.mark.apache_kafka
+def test_reading_ends_with_the_last_letter_where_the_broker_tells_where_that_is(
+    kafka_broker: Broker, kafka_topic_prefix: str, create_topics: Callable[..., None]
+) -> None:
+    create_topics(TOPIC, partitions=3)
+    topic = topic_of(kafka_broker, kafka_topic_prefix, CollectorRegistry())
+    topic.keep(Record(), "TWO: two is not liked")
+    topic.close()
+    letters = dead_letters.read(kafka_broker, kafka_topic_prefix + TOPIC)
+    assert next(letters).position == "3:7"
+    begin = time.monotonic()
+    assert list(letters) == []
+    assert time.monotonic() - begin < dead_letters.READ_PATIENCE.total_seconds()
 
 
 def test_what_is_too_large_for_the_topic_is_kept_without_its_value_and_is_not_replayed(
