@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import trustme
+from cryptography.hazmat.primitives import serialization
 
 from vesta_local.home import HOST
 
@@ -40,8 +41,17 @@ class Authority:
         """
         issued = self.ca.issue_cert(HOST, common_name=name, not_after=dt.datetime.now(dt.UTC) + valid_for)
         path = self.folder / f"{name}.pem"
-        path.write_bytes(issued.private_key_and_cert_chain_pem.bytes() + self.ca.cert_pem.bytes())
+        chain = b"".join(blob.bytes() for blob in issued.cert_chain_pems)
+        path.write_bytes(_pkcs8(issued.private_key_pem.bytes()) + chain + self.ca.cert_pem.bytes())
         return path
+
+
+def _pkcs8(key: bytes) -> bytes:
+    """A PEM key in the one form that Java reads as well."""
+    loaded = serialization.load_pem_private_key(key, None)
+    return loaded.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
 
 
 def an_authority(folder: Path) -> Authority:
