@@ -35,7 +35,7 @@ from vesta_training.runs.executors.job_manifest import (
     Pods,
     job_manifest,
 )
-from vesta_training.runs.processes import ProcessLostError, follow
+from vesta_training.runs.processes import ProcessLostError, follow, joined
 from vesta_training.settings import Settings
 from vesta_training.trainer_settings import TorchrunSettings
 
@@ -74,7 +74,7 @@ class Site:
         command = [sys.executable if one == "python" else one for one in command]
         environment = {
             "PATH": os.environ["PATH"],
-            "HOME": str(own),
+            "HOME": str(self.folder),
             "OMP_NUM_THREADS": "1",
             "VESTA_TRAINER_S3_ENDPOINT_URL": self.settings.s3_endpoint_url,
             "VESTA_TRAINER_S3_REGION": self.settings.s3_region,
@@ -203,10 +203,14 @@ def site(service_settings: Callable[[str], dict[str, Any]], digits: Any, tmp_pat
     objects.close()
 
 
-def test_two_pods_learn_what_one_process_does(site: Site, backbone_path: Path) -> None:
-    alone = run_job(replace(site.job, work_folder=str(site.folder / "alone")), site.objects, lambda _: None)
+def test_two_pods_learn_what_one_process_does_and_the_first_alone_writes(site: Site, backbone_path: Path) -> None:
+    told: list[TrainingProgress] = []
+    alone = run_job(replace(site.job, work_folder=str(site.folder / "alone")), site.objects, told.append)
     site.exchange.describe(site.job)
-    ends = ends_of(site.pods(nodes=2))
+    pods = site.pods(nodes=2)
+    tuning = seen_until(site.exchange, pods, lambda now: now.phase == "finetune" and now.step_count > 0)
+    assert tuning.step_count == next(one.step_count for one in told if one.phase == "finetune" and one.step) == 4
+    ends = ends_of(pods)
     assert [code for code, _ in ends] == [0, 0], ends
     (one, expected), (two, found) = site.model(alone), site.model(site.exchange.find_result())
     assert two.metrics.accuracy.value == one.metrics.accuracy.value
@@ -215,6 +219,7 @@ def test_two_pods_learn_what_one_process_does(site: Site, backbone_path: Path) -
     way = sum(float(np.square(expected[name] - before[name]).sum()) for name in tuned) ** 0.5
     apart = sum(float(np.square(found[name] - expected[name]).sum()) for name in tuned) ** 0.5
     assert 0 < apart < 0.01 * way  # the order in which numbers are summed
+    assert [one for one in (site.folder / f"{WORK}-1").rglob("*") if one.is_file()] == []
 
 
 def test_a_pod_that_is_killed_ends_the_others_at_once_and_all_go_on_from_the_checkpoint(site: Site) -> None:
@@ -269,3 +274,32 @@ def test_a_first_process_that_says_nothing_any_more_counts_as_lost() -> None:
     place = TorchrunSettings(rank=1, world_size=2, master_addr="127.0.0.1", master_port=port)
     with pytest.raises(ProcessLostError, match="nothing was heard"):
         follow(place, timedelta(seconds=1), lambda group, lesson: None)
+
+
+STANDS_STILL = """
+import os, signal, sys
+from datetime import timedelta
+from torch.distributed import TCPStore
+from vesta_training.runs.processes import joined
+from vesta_training.trainer_settings import TorchrunSettings
+TCPStore("127.0.0.1", int(sys.argv[1]), is_master=False, wait_for_workers=False).set("loaded", "")
+place = TorchrunSettings(rank=1, world_size=2, master_addr="127.0.0.1", master_port=int(sys.argv[1]))
+with joined(place, 1, timedelta(minutes=1)):
+    os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+def test_a_process_that_stands_still_counts_as_lost_after_a_bounded_time() -> None:
+    port, silence = a_free_port(), timedelta(seconds=5)
+    store = TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=WAIT_SECONDS))
+    place = TorchrunSettings(rank=0, world_size=2, master_addr="127.0.0.1", master_port=port)
+    with subprocess.Popen([sys.executable, "-c", STANDS_STILL, str(port)]) as other:
+        try:
+            store.wait(["loaded"])
+            with joined(place, 1, silence) as group:
+                begun = time.monotonic()
+                with pytest.raises(ProcessLostError):
+                    group.sum([torch.ones(1)])
+                assert time.monotonic() - begun < 4 * silence.total_seconds()
+        finally:
+            other.kill()

@@ -62,7 +62,7 @@ class First:
         self._lessons += 1
         self._say(self._lessons)
         try:
-            with _joined(self._place, self._lessons, self._silence) as group:
+            with joined(self._place, self._lessons, self._silence) as group:
                 group.first(lambda: lesson)
                 yield group
         except ProcessLostError as lost:
@@ -115,7 +115,7 @@ def follow(place: TorchrunSettings, silence: timedelta, tune: Callable[[Group, A
             return
         done = word
         try:
-            with _joined(place, word, silence) as group:
+            with joined(place, word, silence) as group:
                 _tune(store, tune, group)
         except ProcessLostError as lost:
             log.warning("process_lost", error=str(lost))  # whether the run goes on is for the first process to say
@@ -178,7 +178,7 @@ class _TorchGroup:
 
 
 @contextmanager
-def _joined(place: TorchrunSettings, lesson: int, silence: timedelta) -> Iterator[Group]:
+def joined(place: TorchrunSettings, lesson: int, silence: timedelta) -> Iterator[Group]:
     """A group of all processes for one lesson; once one leaves it, the others meet ProcessLostError."""
     backend = "gloo"
     if torch.cuda.is_available():
