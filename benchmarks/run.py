@@ -9,6 +9,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
+import capacity
 import frames
 import ingest
 import label_saving
@@ -25,7 +26,7 @@ from vesta_local.home import BROKERS
 from vesta_local.testing import running_platform
 
 PORT_BLOCK = 5
-GROUPS = ("ingest", "loop", "frames", "overload", "start", "replicas", "labels")
+GROUPS = ("ingest", "loop", "frames", "capacity", "overload", "start", "replicas", "labels")
 
 console = Console(soft_wrap=True)
 
@@ -64,17 +65,20 @@ def record(report: Path, figure: Figure, measured: datetime) -> None:
 
 def _measured(groups: list[str], broker: str) -> Iterator[Figure]:
     """Each figure as it is found; one platform of its own serves all of them."""
-    if {"start", "ingest", "loop", "frames", "overload"} & set(groups):
+    if {"start", "ingest", "loop", "frames", "capacity", "overload"} & set(groups):
         with running_platform(block=PORT_BLOCK, broker=broker) as platform:
             if "ingest" in groups:
                 yield from ingest.measure(platform)
-            if {"loop", "frames"} & set(groups):
+            if {"loop", "frames", "capacity"} & set(groups):
                 with Vesta(platform.home.address("gateway_grpc"), platform.home.owner_key) as owner:
                     turned, found = loop.turn(owner, platform)
                     if "loop" in groups:
                         yield from found
                         yield from serving.measure(owner, platform, turned.deployment)
-                    yield from frames.measure(owner, platform, turned)
+                    if {"loop", "frames"} & set(groups):
+                        yield from frames.measure(owner, platform, turned)
+                    if "capacity" in groups:
+                        yield from capacity.measure(owner, platform, turned)
             if "overload" in groups:
                 with Vesta(platform.home.address("gateway_grpc"), platform.home.owner_key) as owner:
                     yield from overload.measure(owner, platform)
