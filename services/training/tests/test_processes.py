@@ -28,13 +28,8 @@ from vesta_contracts.training.v1 import ModelVersion, TrainingProgress
 from vesta_training.job import Job, Outcome, run_job
 from vesta_training.recipe import builtin_yaml
 from vesta_training.runs.exchange import Exchange
-from vesta_training.runs.executors.job_manifest import (
-    KILLED_EXIT_CODE,
-    REFUSED_EXIT_CODE,
-    TRANSIENT_EXIT_CODE,
-    Pods,
-    job_manifest,
-)
+from vesta_training.runs.executors.job_manifest import Pods, job_manifest
+from vesta_training.runs.exit_codes import KILLED_EXIT_CODE, REFUSED_EXIT_CODE, TRANSIENT_EXIT_CODE
 from vesta_training.runs.processes import ProcessLostError, follow, joined
 from vesta_training.settings import Settings
 from vesta_training.trainer_settings import TorchrunSettings

@@ -16,7 +16,7 @@ from vesta_common.objects import ObjectStore
 from vesta_common.settings import load_settings
 
 from vesta_training.runs.exchange import Exchange
-from vesta_training.runs.executors.job_manifest import REFUSED_EXIT_CODE, TRANSIENT_EXIT_CODE
+from vesta_training.runs.exit_codes import REFUSED_EXIT_CODE, TRANSIENT_EXIT_CODE
 from vesta_training.trainer_settings import TrainerSettings
 
 OF_SIGNALS = 128

@@ -8,12 +8,8 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
-REFUSED_EXIT_CODE = 10
-"""Of work that ended with an error which another start would meet again; the error is on the object store."""
-TRANSIENT_EXIT_CODE = 11
-"""Of work that something it needs did not answer, such as another pod of the run; another start may succeed."""
-KILLED_EXIT_CODE = 137
-TERMINATED_EXIT_CODE = 143
+from vesta_training.runs.exit_codes import KILLED_EXIT_CODE, REFUSED_EXIT_CODE
+
 RENDEZVOUS_PORT = 29500
 PATIENCE_SECONDS = 2_592_000
 """How long pods wait for the others of a run that has no deadline."""

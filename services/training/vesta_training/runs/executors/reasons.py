@@ -8,7 +8,7 @@ from vesta_common.errors import Unavailable, VestaError
 
 from vesta_training.errors import DeadlinePassedError, LearningError
 from vesta_training.runs.executors import DIED, Observation, State
-from vesta_training.runs.executors.job_manifest import TERMINATED_EXIT_CODE, TRANSIENT_EXIT_CODE
+from vesta_training.runs.exit_codes import TERMINATED_EXIT_CODE, TRANSIENT_EXIT_CODE
 
 Object = Mapping[str, Any]
 
