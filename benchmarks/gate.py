@@ -27,11 +27,11 @@ from vesta_conductor.gate import judge
 from vesta_contracts.conductor.v1 import Gate
 from vesta_contracts.training.v1 import Comparison, Estimate, Metrics
 from vesta_datasets.selection import STRATEGIES, Pool
-from vesta_training.answers import Answers
-from vesta_training.comparison import differences
-from vesta_training.head import fit_head
-from vesta_training.recipe import Task as RecipeTask
-from vesta_training.recipe import builtin_recipe
+from vesta_training.heads.linear_head import fit_head
+from vesta_training.metrics.comparison import differences
+from vesta_training.metrics.test_predictions import Answers
+from vesta_training.recipes.recipe import Task as RecipeTask
+from vesta_training.recipes.recipe import builtin_recipe
 
 RECORDED: Final = Path(__file__).with_name("gate_rounds.json")
 SEEDS: Final = 6

@@ -18,10 +18,10 @@ from label_saving import Floats, Labels, Mask, Task, default_tasks, teach
 from numpy.typing import NDArray
 from vesta_contracts.training.v1 import RandomLabels
 from vesta_datasets.selection import STRATEGIES, Pool
-from vesta_training.learning_curve import learning_curve
-from vesta_training.random_labels import random_labels
-from vesta_training.recipe import HeadChoices
-from vesta_training.recipe import Task as Kind
+from vesta_training.metrics.learning_curve import learning_curve
+from vesta_training.metrics.random_labels import random_labels
+from vesta_training.recipes.recipe import HeadChoices
+from vesta_training.recipes.recipe import Task as Kind
 
 CONTROL_SHARE: Final = 0.15
 LABEL_COUNTS: Final = (60, 120, 200, 300)

@@ -7,8 +7,8 @@ from uuid import uuid4
 
 import pytest
 from kube import Kube, until
-from vesta_training.runs.executors import State
-from vesta_training.runs.executors.reasons import Seen, observed
+from vesta_training.executors import State
+from vesta_training.executors.reasons import Seen, observed
 
 JOB: dict[str, Any] = {"metadata": {"name": "one"}, "spec": {"completions": 1}, "status": {}}
 

@@ -15,8 +15,8 @@ from vesta_contracts.serving.v1 import UncertaintyPolicy
 from vesta_datasets.candidates import Candidates, PoolRow
 from vesta_datasets.choosing import choose
 from vesta_serving.labels import Policy, Vocabulary, score, split_labels
-from vesta_training.head import decide
-from vesta_training.recipe import Task as RecipeTask
+from vesta_training.heads.linear_head import decide
+from vesta_training.recipes.recipe import Task as RecipeTask
 
 CONCEPTS = ("crack", "dent", "rust")
 MODEL = "projects/acme/models/parts"

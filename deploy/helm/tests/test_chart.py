@@ -10,7 +10,7 @@ from vesta_common.health import READY
 from vesta_common.server import LIVE
 from vesta_common.settings import environment_name
 from vesta_local.services import SERVICES
-from vesta_training.runs.executors.job_manifest import Pods, job_manifest
+from vesta_training.executors.job_manifest import Pods, job_manifest
 
 CATALOGUE = chart.FOLDER.parents[1] / "protos" / "topics"
 FIXED = yaml.safe_load((chart.CHART / "files" / "services.yaml").read_text())

@@ -27,18 +27,18 @@ from vesta_training.api.model_service import ModelService
 from vesta_training.api.recipe_service import RecipeService
 from vesta_training.api.study_service import StudyService
 from vesta_training.api.training_run_service import TrainingRunService
-from vesta_training.assignment import Seams
-from vesta_training.backbone import Backbone, find_backbone
-from vesta_training.deployments import Deployments
 from vesta_training.example import Array, Example, Pixels, Split
-from vesta_training.export import export_backbone
-from vesta_training.features import extract_features
-from vesta_training.file_remover import FileRemover
-from vesta_training.recipe import builtin_recipe
-from vesta_training.recipe_book import RecipeBook
-from vesta_training.runtime import ModelRuntime
+from vesta_training.features.backbone import Backbone, find_backbone
+from vesta_training.features.features import extract_features
+from vesta_training.features.runtime import ModelRuntime
+from vesta_training.models.deployments import Deployments
+from vesta_training.models.export import export_backbone
+from vesta_training.models.file_remover import FileRemover
+from vesta_training.recipes.recipe import builtin_recipe
+from vesta_training.recipes.recipe_book import RecipeBook
 from vesta_training.settings import Settings
-from vesta_training.store import Store
+from vesta_training.store.postgres import Store
+from vesta_training.tasks.assignment import Seams
 from vesta_training.worker import Datasets, Worker
 
 DIGITS_USED = 200

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 from vesta_common.objects import ObjectStore
 from vesta_contracts.training.v1 import ModelVersion
-from vesta_training.job import Job
-from vesta_training.recipe import builtin_yaml
+from vesta_training.executors import Executor, Observation, State
+from vesta_training.recipes.recipe import builtin_yaml
 from vesta_training.runs.exchange import Exchange
-from vesta_training.runs.executors import Executor, Observation, State
+from vesta_training.runs.job import Job
 
 WORK = "train-r-0123456789ab"
 OTHER_WEIGHTS = builtin_yaml("embedding").replace("value: packaged", f"value: {'a' * 64}")  # which nobody has stored

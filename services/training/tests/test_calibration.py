@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from vesta_training.calibration import fit_temperature, fit_thresholds, log_loss
-from vesta_training.linear import Link, sigmoid, softmax
+from vesta_training.heads.calibration import fit_temperature, fit_thresholds, log_loss
+from vesta_training.heads.logistic_regression import Link, sigmoid, softmax
 
 
 def drawn(logits: np.ndarray, link: Link) -> np.ndarray:

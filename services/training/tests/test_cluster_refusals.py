@@ -7,8 +7,8 @@ from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 from vesta_common.errors import FailedPrecondition, Unavailable
 from vesta_common.objects import ObjectStore
-from vesta_training.runs.executors.job_manifest import Pods
-from vesta_training.runs.executors.kubernetes import KubernetesExecutor
+from vesta_training.executors.job_manifest import Pods
+from vesta_training.executors.kubernetes import KubernetesExecutor
 
 
 def an_executor() -> KubernetesExecutor:

@@ -16,8 +16,8 @@ from vesta_contracts.training.v1 import (
     ModelVersion,
     TrainingRun,
 )
-from vesta_training.deleting import check_removable, check_unused, deployed
-from vesta_training.file_remover import RETRY
+from vesta_training.models.deletion_checks import check_removable, check_unused, deployed
+from vesta_training.models.file_remover import RETRY
 
 MODEL = f"{PROJECT}/models/vans"
 V1, V2 = ModelVersion(name=f"{MODEL}/versions/1"), ModelVersion(name=f"{MODEL}/versions/2")

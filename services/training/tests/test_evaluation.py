@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 from sklearn import metrics as sk
-from vesta_training.answers import Answers, over_concepts
-from vesta_training.comparison import compare
-from vesta_training.evaluation import CONCEPTS_FOR_CONFUSION_MAX, calibration_error, measure, reliability
-from vesta_training.linear import softmax
-from vesta_training.recipe import EvaluationChoices, Task
+from vesta_training.heads.logistic_regression import softmax
+from vesta_training.metrics.comparison import compare
+from vesta_training.metrics.evaluation import CONCEPTS_FOR_CONFUSION_MAX, calibration_error, measure, reliability
+from vesta_training.metrics.test_predictions import Answers, over_concepts
+from vesta_training.recipes.recipe import EvaluationChoices, Task
 
 CHOICES = EvaluationChoices(bootstrap_draws=500)
 CONCEPTS = ("cat", "dog", "owl")

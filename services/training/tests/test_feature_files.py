@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from vesta_common.objects import ObjectStore
 from vesta_training.example import Array
-from vesta_training.feature_files import FeatureFiles
+from vesta_training.features.feature_files import FeatureFiles
 from vesta_training.settings import Settings
 
 SPACE = "5" * 64

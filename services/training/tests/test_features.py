@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from memory_features import MemoryFeatureStore
 from vesta_training.example import Array
-from vesta_training.features import BATCH_SIZE, extract_features
-from vesta_training.runtime import ModelRuntime
+from vesta_training.features.features import BATCH_SIZE, extract_features
+from vesta_training.features.runtime import ModelRuntime
 
 
 class Stopped(Exception):

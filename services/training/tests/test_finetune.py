@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from vesta_training.augment import crop, draw_crops
-from vesta_training.backbone import Backbone, load_network
-from vesta_training.checkpoints import CheckpointFile
 from vesta_training.errors import LearningError
 from vesta_training.example import Array
-from vesta_training.finetune import Images, Lesson, Tuned, finetune
-from vesta_training.head import fit_head
-from vesta_training.recipe import FinetuneChoices, HeadChoices, Task
+from vesta_training.features.backbone import Backbone, load_network
+from vesta_training.heads.linear_head import fit_head
+from vesta_training.recipes.recipe import FinetuneChoices, HeadChoices, Task
+from vesta_training.tasks.checkpoints import CheckpointFile
+from vesta_training.tasks.classification.augment import crop, draw_crops
+from vesta_training.tasks.classification.finetune import Images, Lesson, Tuned, finetune
 
 TAUGHT, HELD = range(12), range(12, 20)
 

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 from hypothesis import given
 from hypothesis import strategies as st
-from vesta_training.folds import deal_folds
+from vesta_training.heads.folds import deal_folds
 
 
 def one_hot(classes: list[int], concept_count: int = 4) -> npt.NDArray[np.bool_]:

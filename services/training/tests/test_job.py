@@ -19,11 +19,11 @@ from training_service import refusal
 from vesta_common.errors import FailedPrecondition, Unavailable
 from vesta_common.objects import ObjectStore
 from vesta_contracts.training.v1 import ModelVersion, TrainingProgress
+from vesta_training.executors.local import LocalProcessExecutor
 from vesta_training.hardware import find_cuda
-from vesta_training.job import Job, run_job
-from vesta_training.recipe import builtin_yaml
-from vesta_training.run_folders import run_folder
-from vesta_training.runs.executors.local import LocalProcessExecutor
+from vesta_training.recipes.recipe import builtin_yaml
+from vesta_training.runs.folders import run_folder
+from vesta_training.runs.job import Job, run_job
 from vesta_training.settings import Settings
 
 TRAIN, TEST = range(30), range(30, 40)

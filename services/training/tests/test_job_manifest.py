@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from vesta_training.runs.executors.job_manifest import Pods, job_manifest, merged
+from vesta_training.executors.job_manifest import Pods, job_manifest, merged
 
 WORK, RUN = "train-r-0123456789ab", "projects/acme/trainingRuns/r"
 
@@ -66,14 +66,14 @@ def test_a_run_that_tunes_is_spread_over_pods_that_torchrun_brings_together() ->
         *("python", "-m", "vesta_training.runs.torchrun"),
         *("--nnodes=3", "--nproc-per-node=2", "--node-rank=$(JOB_COMPLETION_INDEX)"),
         *(f"--master-addr={WORK}-0.trainers", "--master-port=29500", "--rdzv-conf=timeout=60"),
-        *("-m", "vesta_training.trainer", WORK),
+        *("-m", "vesta_training.runs.trainer", WORK),
     ]
 
 
 def test_other_runs_have_one_pod_and_no_torchrun() -> None:
     job = a_job(nodes=3, gpus=2)
     assert (job["spec"]["completions"], job["spec"]["parallelism"]) == (1, 1)
-    command = ["python", "-m", "vesta_training.trainer", WORK]
+    command = ["python", "-m", "vesta_training.runs.trainer", WORK]
     assert job["spec"]["template"]["spec"]["containers"][0]["command"] == command
 
 

@@ -10,12 +10,12 @@ from executors_contract import WORK, ExecutorContract, an_embedding, end_of, unt
 from kubernetes import client, config
 from vesta_common.errors import FailedPrecondition
 from vesta_common.objects import ObjectStore
-from vesta_training.job import Job
-from vesta_training.recipe import builtin_yaml
-from vesta_training.runs.executors import State
-from vesta_training.runs.executors.job_manifest import QUEUE_LABEL, WORK_LABEL, Pods
-from vesta_training.runs.executors.kubernetes import KubernetesExecutor
-from vesta_training.runs.executors.reasons import INDEX_LABEL
+from vesta_training.executors import State
+from vesta_training.executors.job_manifest import QUEUE_LABEL, WORK_LABEL, Pods
+from vesta_training.executors.kubernetes import KubernetesExecutor
+from vesta_training.executors.reasons import INDEX_LABEL
+from vesta_training.recipes.recipe import builtin_yaml
+from vesta_training.runs.job import Job
 from vesta_training.runs.work import finish
 from vesta_training.settings import Settings
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy.stats import norm
 from vesta_training.example import Array
-from vesta_training.head import Labels
-from vesta_training.learning_curve import FOLDS, LABELS_MAX, LearningCurve, curve_counts, learning_curve
-from vesta_training.random_labels import EXTRAPOLATION_MAX, random_labels
-from vesta_training.recipe import HeadChoices, Task
+from vesta_training.heads.linear_head import Labels
+from vesta_training.metrics.learning_curve import FOLDS, LABELS_MAX, LearningCurve, curve_counts, learning_curve
+from vesta_training.metrics.random_labels import EXTRAPOLATION_MAX, random_labels
+from vesta_training.recipes.recipe import HeadChoices, Task
 
 CONCEPTS = ("a", "b", "c", "d")
 COUNTS = (10, 20, 40, 80, 120)

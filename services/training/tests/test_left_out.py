@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from vesta_common.objects import ObjectStore
 from vesta_contracts.training.v1 import LeftOutCounts, ModelVersion
-from vesta_training.job import Job, run_job
-from vesta_training.recipe import builtin_yaml
+from vesta_training.recipes.recipe import builtin_yaml
+from vesta_training.runs.job import Job, run_job
 from vesta_training.settings import Settings
 
 CONCEPTS = ("digit-0", "digit-1")

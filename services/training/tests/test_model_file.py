@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from vesta_training.backbone import Backbone
 from vesta_training.errors import ExportError
-from vesta_training.export import export_backbone, export_model, probe_pixels
-from vesta_training.head import LOGIT_UNSEEN, Head
-from vesta_training.model_file import PROBABILITIES, read_model
-from vesta_training.recipe import Task
-from vesta_training.runtime import ModelRuntime
+from vesta_training.features.backbone import Backbone
+from vesta_training.features.runtime import ModelRuntime
+from vesta_training.heads.linear_head import LOGIT_UNSEEN, Head
+from vesta_training.models.export import export_backbone, export_model, probe_pixels
+from vesta_training.models.model_file import PROBABILITIES, read_model
+from vesta_training.recipes.recipe import Task
 
 
 def a_head(task: Task = Task.CLASSIFICATION) -> Head:

@@ -25,14 +25,14 @@ from PIL import Image
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from vesta_common.objects import ObjectStore
 from vesta_contracts.training.v1 import ModelVersion, TrainingProgress
-from vesta_training.job import Job, Outcome, run_job
-from vesta_training.recipe import builtin_yaml
+from vesta_training.executors.job_manifest import Pods, job_manifest
+from vesta_training.recipes.recipe import builtin_yaml
 from vesta_training.runs.exchange import Exchange
-from vesta_training.runs.executors.job_manifest import Pods, job_manifest
 from vesta_training.runs.exit_codes import KILLED_EXIT_CODE, REFUSED_EXIT_CODE, TRANSIENT_EXIT_CODE
+from vesta_training.runs.job import Job, Outcome, run_job
 from vesta_training.runs.processes import ProcessLostError, follow, joined
+from vesta_training.runs.trainer_settings import TorchrunSettings
 from vesta_training.settings import Settings
-from vesta_training.trainer_settings import TorchrunSettings
 
 WORK = "train-r-0123456789ab"
 TAUGHT, HELD, TESTED = range(11), range(11, 16), range(16, 22)  # batches of 6 and 5: an odd one is not shared equally
@@ -276,7 +276,7 @@ import os, signal, sys
 from datetime import timedelta
 from torch.distributed import TCPStore
 from vesta_training.runs.processes import joined
-from vesta_training.trainer_settings import TorchrunSettings
+from vesta_training.runs.trainer_settings import TorchrunSettings
 TCPStore("127.0.0.1", int(sys.argv[1]), is_master=False, wait_for_workers=False).set("loaded", "")
 place = TorchrunSettings(rank=1, world_size=2, master_addr="127.0.0.1", master_port=int(sys.argv[1]))
 with joined(place, 1, timedelta(minutes=1)):

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from memory_features import MemoryFeatureStore
 from PIL import Image
-from vesta_training.assignment import Assignment, Seams
 from vesta_training.example import Example, Pixels, Split
-from vesta_training.recipe import builtin_recipe
-from vesta_training.train import train
+from vesta_training.recipes.recipe import builtin_recipe
+from vesta_training.tasks.assignment import Assignment, Seams
+from vesta_training.tasks.classification.train import train
 
 FOLDER = os.environ.get("VESTA_TEST_IMAGES", "")
 TRAIN_MAX, TEST_MAX = 600, 300

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from vesta_common.errors import Unavailable, VestaError
 from vesta_training.errors import DeadlinePassedError
-from vesta_training.runs.executors import State
-from vesta_training.runs.executors.reasons import Seen, observed
+from vesta_training.executors import State
+from vesta_training.executors.reasons import Seen, observed
 
 WORK, POD, OTHER = "train-r-0123456789ab", "train-r-0123456789ab-0-x7k2p", "train-r-0123456789ab-1-x7k2p"
 

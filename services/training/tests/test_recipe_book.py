@@ -15,7 +15,7 @@ from vesta_contracts.training.v1 import (
     UpdateModelRequest,
     UpdateRecipeRequest,
 )
-from vesta_training.recipe import builtin_yaml
+from vesta_training.recipes.recipe import builtin_yaml
 
 
 def refused(error: type[VestaError], call: Callable[[], object]) -> bool:

@@ -15,7 +15,7 @@ from vesta_contracts.training.v1 import (
     TrainingRun,
     UpdateRecipeRequest,
 )
-from vesta_training.recipe import builtin_yaml
+from vesta_training.recipes.recipe import builtin_yaml
 from vesta_training.worker import LEASE
 
 

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 from vesta_contracts.training.v1 import LeftOutCounts
-from vesta_training.assignment import Assignment, Champion, Seams, Trained, sort_out
 from vesta_training.errors import TooFewLabelsError
 from vesta_training.example import Example, Split
-from vesta_training.model_file import PROBABILITIES, read_model
+from vesta_training.features.runtime import ModelRuntime
+from vesta_training.models.model_file import PROBABILITIES, read_model
 from vesta_training.progress import Progress, Reporter
-from vesta_training.recipe import builtin_recipe, builtin_yaml, read_recipe
-from vesta_training.runtime import ModelRuntime
-from vesta_training.train import train
+from vesta_training.recipes.recipe import builtin_recipe, builtin_yaml, read_recipe
+from vesta_training.tasks.assignment import Assignment, Champion, Seams, Trained, sort_out
+from vesta_training.tasks.classification.train import train
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from executors_contract import OTHER_WEIGHTS, WORK, an_embedding
 from vesta_common.objects import ObjectStore
-from vesta_training.job import Outcome
 from vesta_training.runs.exchange import Exchange
+from vesta_training.runs.job import Outcome
 from vesta_training.settings import Settings
 
 
@@ -45,7 +45,7 @@ def exit_code(settings: Settings, **changed: str) -> int:
         "VESTA_TRAINER_WORK_FOLDER": settings.work_folder,
         **changed,
     }
-    command = [sys.executable, "-m", "vesta_training.trainer", WORK]
+    command = [sys.executable, "-m", "vesta_training.runs.trainer", WORK]
     return subprocess.run(command, env=environment, check=False, timeout=120).returncode
 
 

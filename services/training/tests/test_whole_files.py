@@ -3,7 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from vesta_training.whole_files import write_whole
+from vesta_training.atomic_files import write_whole
 
 
 def test_who_reads_while_many_write_sees_whole_files(tmp_path: Path) -> None:

@@ -18,14 +18,14 @@ from vesta_contracts.training.v1 import (
     TrainingRun,
 )
 from vesta_training import errors
-from vesta_training.job import Job, run_job
-from vesta_training.recipe import builtin_yaml
-from vesta_training.run_folders import run_folder
+from vesta_training.executors import work_name
+from vesta_training.recipes.recipe import builtin_yaml
 from vesta_training.runs.exchange import Exchange
-from vesta_training.runs.executors import work_name
-from vesta_training.runs.sweeper import Sweeper
+from vesta_training.runs.folders import run_folder
+from vesta_training.runs.job import Job, run_job
 from vesta_training.settings import Settings
-from vesta_training.store import ClaimedRun, Store
+from vesta_training.store.postgres import ClaimedRun, Store
+from vesta_training.sweeper import Sweeper
 from vesta_training.worker import DEATHS_MAX, LEASE
 
 

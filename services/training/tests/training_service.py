@@ -32,10 +32,10 @@ from vesta_contracts.training.v1 import (
     TrainingRun,
     TrainingRunServiceStub,
 )
-from vesta_training.file_remover import FileRemover
-from vesta_training.job import Job, Outcome
-from vesta_training.runs.executors import Observation, State
-from vesta_training.store import Store
+from vesta_training.executors import Observation, State
+from vesta_training.models.file_remover import FileRemover
+from vesta_training.runs.job import Job, Outcome
+from vesta_training.store.postgres import Store
 from vesta_training.worker import Worker
 
 PROJECT = "projects/acme"

@@ -19,15 +19,15 @@ from vesta_training.api.model_service import ModelService
 from vesta_training.api.recipe_service import RecipeService
 from vesta_training.api.study_service import StudyService
 from vesta_training.api.training_run_service import TrainingRunService
-from vesta_training.deployments import Deployments
-from vesta_training.file_remover import FileRemover
+from vesta_training.executors import Executor
+from vesta_training.executors.local import LocalProcessExecutor
 from vesta_training.hardware import thread_count, usable_cores
-from vesta_training.recipe_book import RecipeBook
-from vesta_training.runs.executors import Executor
-from vesta_training.runs.executors.local import LocalProcessExecutor
-from vesta_training.runs.sweeper import Sweeper
+from vesta_training.models.deployments import Deployments
+from vesta_training.models.file_remover import FileRemover
+from vesta_training.recipes.recipe_book import RecipeBook
 from vesta_training.settings import Settings
-from vesta_training.store import SERVICE, Store
+from vesta_training.store.postgres import SERVICE, Store
+from vesta_training.sweeper import Sweeper
 from vesta_training.worker import Compute, Datasets, Worker
 
 IDLE = timedelta(seconds=1)
@@ -95,8 +95,8 @@ def _executors(settings: Settings, objects: ObjectStore) -> list[Executor]:
     """One for each run that is trained or followed at the same time."""
     if settings.executor == "process":
         return [LocalProcessExecutor(settings) for _ in range(settings.workers)]
-    from vesta_training.runs.executors.kubernetes import KubernetesExecutor, in_cluster
-    from vesta_training.runs.executors.pods_of import namespace_of, pods_of
+    from vesta_training.executors.kubernetes import KubernetesExecutor, in_cluster
+    from vesta_training.executors.pods_of import namespace_of, pods_of
 
     jobs = KubernetesExecutor(in_cluster(), objects, namespace_of(settings), pods_of(settings))
     return [jobs] * settings.jobs_followed_max

@@ -31,13 +31,13 @@ from vesta_contracts.training.v1 import (
 )
 
 from vesta_training.errors import TrainingCancelled
+from vesta_training.executors import DIED, Executor, Observation, State, work_name
 from vesta_training.hardware import CPU
-from vesta_training.job import Job, Outcome
-from vesta_training.recipe_book import RecipeBook
-from vesta_training.run_folders import LOST, remove_ended
+from vesta_training.recipes.recipe_book import RecipeBook
 from vesta_training.runs.exchange import Exchange
-from vesta_training.runs.executors import DIED, Executor, Observation, State, work_name
-from vesta_training.store import ClaimedRun, Store
+from vesta_training.runs.folders import LOST, remove_ended
+from vesta_training.runs.job import Job, Outcome
+from vesta_training.store.postgres import ClaimedRun, Store
 
 LEASE = timedelta(seconds=10)
 HEARTBEAT = timedelta(seconds=2)

@@ -19,9 +19,9 @@ from vesta_contracts.training.v1 import (
     UpdateRecipeRequest,
 )
 
-from vesta_training.recipe import read_recipe
-from vesta_training.recipe_book import RecipeBook, is_builtin
-from vesta_training.store import Store
+from vesta_training.recipes.recipe import read_recipe
+from vesta_training.recipes.recipe_book import RecipeBook, is_builtin
+from vesta_training.store.postgres import Store
 
 
 class RecipeService(RecipeServiceServicer):

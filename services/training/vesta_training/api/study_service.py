@@ -24,9 +24,9 @@ from vesta_contracts.training.v1 import (
     TrainingRun,
 )
 
-from vesta_training.recipe_book import RecipeBook
-from vesta_training.store import Store
-from vesta_training.studies import DELETED, summarise
+from vesta_training.recipes.recipe_book import RecipeBook
+from vesta_training.store.postgres import Store
+from vesta_training.store.studies import DELETED, summarise
 from vesta_training.worker import Datasets
 
 

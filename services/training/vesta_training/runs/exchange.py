@@ -16,7 +16,7 @@ from vesta_common.errors import FailedPrecondition, Internal, NotFound, VestaErr
 from vesta_common.objects import ObjectStore
 from vesta_contracts.training.v1 import TrainingProgress
 
-from vesta_training.job import Job, Outcome
+from vesta_training.runs.job import Job, Outcome
 
 FOLDER = "runs"
 CRASHED = "TRAINING_CRASHED"

@@ -21,9 +21,9 @@ from torch import distributed
 from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 from vesta_common.errors import Unavailable, VestaError, is_transient
 
-from vesta_training.group import Group
 from vesta_training.runs.exchange import error_told, told_of
-from vesta_training.trainer_settings import TorchrunSettings
+from vesta_training.runs.trainer_settings import TorchrunSettings
+from vesta_training.tasks.group import Group
 
 T = TypeVar("T")
 LESSON_WAITS, ENDED = 0, -1

@@ -1,4 +1,4 @@
-"""`python -m vesta_training.runs.torchrun OPTION... -m vesta_training.trainer WORK`: torchrun, whose exit code says why it ended.
+"""`python -m vesta_training.runs.torchrun OPTION... -m vesta_training.runs.trainer WORK`: torchrun, whose exit code says why it ended.
 
 torchrun itself ends with 1 whatever happened. This one ends as the first of its processes that failed, so that the failure policy of the
 Job tells a refusal, a killed process and a lost one apart. Work whose result is there already ends at once, without waiting for the
@@ -17,7 +17,7 @@ from vesta_common.settings import load_settings
 
 from vesta_training.runs.exchange import Exchange
 from vesta_training.runs.exit_codes import REFUSED_EXIT_CODE, TRANSIENT_EXIT_CODE
-from vesta_training.trainer_settings import TrainerSettings
+from vesta_training.runs.trainer_settings import TrainerSettings
 
 OF_SIGNALS = 128
 

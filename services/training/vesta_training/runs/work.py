@@ -11,10 +11,10 @@ from vesta_common.errors import VestaError, is_transient
 from vesta_common.objects import ObjectStore
 from vesta_contracts.training.v1 import TrainingProgress
 
-from vesta_training.finetune import Lesson
-from vesta_training.group import NO_HELPERS, Group, Helpers
-from vesta_training.job import Job, help_tune, run_job
 from vesta_training.runs.exchange import Exchange
+from vesta_training.runs.job import Job, help_tune, run_job
+from vesta_training.tasks.classification.finetune import Lesson
+from vesta_training.tasks.group import NO_HELPERS, Group, Helpers
 
 TELL_SECONDS = 1.0
 CHECKPOINT_SECONDS = 60.0  # storing one takes seconds, so that an epoch of less is done again instead

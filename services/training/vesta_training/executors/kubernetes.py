@@ -1,0 +1,195 @@
+"""Trains in Jobs of a Kubernetes cluster. Order, quotas and priority are the cluster's, or Kueue's where that is installed."""
+
+import json
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import structlog
+import urllib3
+from kubernetes import client
+from kubernetes.client.exceptions import ApiException
+from kubernetes.config import load_incluster_config
+from vesta_common.errors import FailedPrecondition, Unavailable
+from vesta_common.objects import ObjectStore
+
+from vesta_training.executors import Observation, State, ended
+from vesta_training.executors.job_manifest import OWNER_LABEL, WORK_LABEL, Pods, job_manifest
+from vesta_training.executors.reasons import Seen, observed
+from vesta_training.recipes.recipe import read_recipe
+from vesta_training.runs.exchange import Exchange
+from vesta_training.runs.job import Job
+
+TIMEOUT_SECONDS = 10
+INTERVAL = timedelta(seconds=1)
+"""Between two looks at the same work."""
+KUEUE = ("kueue.x-k8s.io", "v1beta1")
+KUEUE_JOB_LABEL = "kueue.x-k8s.io/job-uid"
+_CONFLICT, _NOT_FOUND, _FORBIDDEN = 409, 404, 403
+_REFUSED = {400, 403, 404, 422}
+"""Not 401: a pod's token ends with the pod, so that a service which is being deleted would fail the runs that the next one adopts."""
+
+log = structlog.get_logger()
+
+
+class KubernetesExecutor:
+    """Any number of workers may share one. The Jobs outlive this service; whoever starts next adopts them.
+
+    Args:
+        api: of the cluster; `in_cluster` makes the one of this pod.
+    """
+
+    outlives_service = True
+
+    def __init__(self, api: client.ApiClient, objects: ObjectStore, namespace: str, pods: Pods) -> None:
+        self._batch, self._core = client.BatchV1Api(api), client.CoreV1Api(api)
+        self._custom = client.CustomObjectsApi(api)
+        self._objects = objects
+        self._namespace = namespace
+        self._pods = pods
+        self._closing = threading.Event()
+
+    def start(self, work: str, job: Job) -> None:
+        """Creates the Job, unless it is there."""
+        if self._find(work) is not None:
+            return
+        Exchange(self._objects, work).describe(job)
+        finetunes = read_recipe(job.recipe_name, job.recipe_yaml).finetune is not None
+        manifest = job_manifest(
+            work, job.run, pods=self._pods, finetunes=finetunes, deadline_seconds=job.deadline_seconds
+        )
+        try:
+            self._asked(self._batch.create_namespaced_job, self._namespace, manifest)
+        except ApiException as error:
+            if error.status != _CONFLICT:
+                raise self._refusal(error) from error
+
+    def observe(self, work: str, patience: timedelta = timedelta()) -> Observation:
+        """What the work told, or what the cluster says of it."""
+        if patience:
+            self._closing.wait(INTERVAL.total_seconds())
+        exchange = Exchange(self._objects, work)
+        told = ended(exchange)
+        if told.state is not State.ABSENT:
+            return told
+        job = self._find(work)
+        if job is None:
+            return told
+        seen = observed(self._look(job))
+        if seen.state is State.RUNNING:
+            return Observation(State.RUNNING, exchange.find_progress())
+        if seen.state is State.FAILED:
+            told = ended(exchange)  # it may have told just before its Job ended
+            return told if told.state is not State.ABSENT else seen
+        return seen
+
+    def cancel(self, work: str) -> None:
+        """Deletes the Job; it is there until its pods are gone."""
+        try:
+            self._asked(self._batch.delete_namespaced_job, work, self._namespace, propagation_policy="Foreground")
+        except ApiException as error:
+            if error.status != _NOT_FOUND:
+                raise self._refusal(error) from error
+
+    def list_work(self) -> list[str]:
+        """The Jobs of this service."""
+        found = self._list(self._batch.list_namespaced_job, f"{OWNER_LABEL}={self._pods.owner}")
+        return [one["metadata"]["name"] for one in found if not one["metadata"].get("deletionTimestamp")]
+
+    def rest(self) -> None:
+        """Nothing is kept warm."""
+
+    def close(self) -> None:
+        """Lets go; the Jobs go on."""
+        self._closing.set()
+
+    def _look(self, job: Any) -> Seen:
+        name = job["metadata"]["name"]
+        pods = sorted(
+            self._list(self._core.list_namespaced_pod, f"{WORK_LABEL}={name}"),
+            key=lambda pod: str(pod["metadata"]["creationTimestamp"]),
+        )
+        seen = Seen(job, pods)
+        if observed(seen).state is not State.PENDING:
+            return seen
+        about = {name, *(pod["metadata"]["name"] for pod in pods)}
+        events = [one for one in self._events() if one["involvedObject"].get("name") in about]
+        workload = self._workload(job["metadata"]["uid"]) if job["spec"].get("suspend") else None
+        return Seen(job, pods, sorted(events, key=_last_time), workload)
+
+    def _events(self) -> list[Any]:
+        warnings = {"field_selector": "type=Warning"}
+        try:
+            return list(self._asked(self._core.list_namespaced_event, self._namespace, **warnings)["items"])
+        except ApiException as error:
+            raise self._refusal(error) from error
+
+    def _workload(self, job_uid: str) -> Any:
+        """Kueue's Workload of a Job; None where there is none, or no Kueue."""
+        group, version = KUEUE
+        try:
+            found = self._custom.list_namespaced_custom_object(
+                group,
+                version,
+                self._namespace,
+                "workloads",
+                label_selector=f"{KUEUE_JOB_LABEL}={job_uid}",
+                _request_timeout=TIMEOUT_SECONDS,
+            )
+        except ApiException as error:
+            if error.status in {_NOT_FOUND, _FORBIDDEN}:
+                return None
+            raise self._refusal(error) from error
+        return next(iter(found["items"]), None)
+
+    def _find(self, work: str) -> Any:
+        try:
+            return self._asked(self._batch.read_namespaced_job, work, self._namespace)
+        except ApiException as error:
+            if error.status == _NOT_FOUND:
+                return None
+            raise self._refusal(error) from error
+
+    def _list(self, call: Callable[..., Any], selector: str) -> list[Any]:
+        try:
+            return list(self._asked(call, self._namespace, label_selector=selector)["items"])
+        except ApiException as error:
+            raise self._refusal(error) from error
+
+    def _asked(self, call: Callable[..., Any], *arguments: Any, **fields: Any) -> Any:
+        """The answer of a call in JSON.
+
+        Raises:
+            ApiException: the API server refuses it.
+            Unavailable: it does not answer.
+        """
+        try:
+            answer = call(*arguments, **fields, _preload_content=False, _request_timeout=TIMEOUT_SECONDS)
+        except urllib3.exceptions.HTTPError as error:
+            raise Unavailable(f"the Kubernetes API server does not answer: {error}") from error
+        return json.loads(answer.data)
+
+    def _refusal(self, error: ApiException) -> Exception:
+        """An error of the API server as ours, with its own words."""
+        try:
+            said = json.loads(error.body)["message"]
+        except (TypeError, ValueError, KeyError):
+            said = str(error.reason)
+        if error.status in _REFUSED:
+            return FailedPrecondition(
+                f"the cluster refuses the training Job: {said}; change what it refuses in the values training.jobs, or the "
+                f"Role of this service in the namespace {self._namespace}",
+                reason="TRAINING_JOB_REFUSED",
+            )
+        return Unavailable(f"the Kubernetes API server does not do it now: {said}")
+
+
+def in_cluster() -> client.ApiClient:
+    """The API of the cluster in which this service runs, as its service account."""
+    load_incluster_config()
+    return client.ApiClient()
+
+
+def _last_time(event: Any) -> str:
+    return str(event.get("lastTimestamp") or event.get("eventTime") or event["metadata"]["creationTimestamp"])

@@ -1,0 +1,139 @@
+"""Trains in a child process of this service."""
+
+import contextlib
+import ctypes
+import multiprocessing
+import signal
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from multiprocessing.connection import Connection
+from typing import Any
+
+from vesta_common.errors import Unavailable, is_transient
+from vesta_common.objects import ObjectStore
+from vesta_common.settings import ServiceSettings
+
+from vesta_training.errors import DeadlinePassedError
+from vesta_training.executors import DIED, Observation, State, ended
+from vesta_training.runs.exchange import Exchange
+from vesta_training.runs.job import Job
+
+IDLE_MAX = timedelta(seconds=60)
+_PROGRESS, _ENDED = "progress", "ended"
+_PR_SET_PDEATHSIG = 1
+
+
+class LocalProcessExecutor:
+    """A child process, kept warm between runs for a minute: a kill of it costs one attempt, and its memory goes with it.
+
+    It trains one run at a time, and dies with the service; what it had told by then, the next service reads.
+    """
+
+    outlives_service = False
+
+    def __init__(self, settings: ServiceSettings, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` counts seconds."""
+        self._settings = settings
+        self._objects = ObjectStore.of(settings)
+        self._context = multiprocessing.get_context("spawn")
+        self._clock = clock
+        self._child: Any = None
+        self._pipe: Connection | None = None
+        self._work = ""
+        self._deadline = float("inf")
+        self._deadline_seconds = 0
+        self._used = clock()
+
+    def start(self, work: str, job: Job) -> None:
+        """Hands the work to the child, in place of any that it has in hand."""
+        if self._work == work:
+            return
+        if self._work:
+            self.close()
+        Exchange(self._objects, work).describe(job)
+        self._warm().send(work)
+        self._work, self._deadline_seconds = work, job.deadline_seconds
+        self._deadline = self._clock() + job.deadline_seconds if job.deadline_seconds else float("inf")
+
+    def observe(self, work: str, patience: timedelta = timedelta()) -> Observation:
+        """What the child said."""
+        exchange = Exchange(self._objects, work)
+        if work != self._work or self._pipe is None:
+            return ended(exchange)
+        if self._clock() >= self._deadline:
+            self.close()
+            return Observation(State.FAILED, error=DeadlinePassedError(self._deadline_seconds))
+        try:
+            if not self._pipe.poll(patience.total_seconds()):
+                return Observation(State.RUNNING)
+            told, error = self._pipe.recv()
+        except (EOFError, OSError):
+            self.close()
+            seen = ended(exchange)
+            died = Unavailable("the training process died, most likely for want of memory", reason=DIED)
+            return seen if seen.state is not State.ABSENT else Observation(State.FAILED, error=died)
+        if told == _PROGRESS:
+            return Observation(State.RUNNING, exchange.find_progress())
+        self._work, self._used = "", self._clock()
+        return Observation(State.FAILED, error=error) if error is not None else ended(exchange)
+
+    def cancel(self, work: str) -> None:
+        """Kills the child where it has this work in hand."""
+        if work == self._work:
+            self.close()
+
+    def list_work(self) -> list[str]:
+        """What the child has in hand."""
+        return [self._work] if self._work else []
+
+    def rest(self) -> None:
+        """Ends a child that has been idle for a minute."""
+        if self._child is not None and self._clock() - self._used > IDLE_MAX.total_seconds():
+            self.close()
+
+    def close(self) -> None:
+        """Kills the child: what it had not told is done again."""
+        if self._pipe is not None:
+            self._pipe.close()
+        if self._child is not None:
+            with contextlib.suppress(ValueError):
+                self._child.kill()
+                self._child.join()
+        self._child, self._pipe, self._work = None, None, ""
+
+    def _warm(self) -> Connection:
+        if self._child is None or not self._child.is_alive() or self._pipe is None:
+            self.close()
+            ours, theirs = self._context.Pipe()
+            self._child = self._context.Process(
+                target=_serve, args=(theirs, self._settings), daemon=True, name="training"
+            )
+            self._child.start()
+            theirs.close()
+            self._pipe = ours
+        return self._pipe
+
+
+def _serve(pipe: Connection, settings: ServiceSettings) -> None:
+    """The child: takes one piece of work after another. It dies with its parent, so that no run is trained twice at a time.
+
+    Progress and results go through the object store; the pipe tells that there are some, and why work did not end.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    from vesta_training.runs.work import finish
+
+    objects = ObjectStore.of(settings)
+    while True:
+        try:
+            work = pipe.recv()
+        except EOFError:
+            return
+        try:
+            finish(work, objects, changed=lambda: pipe.send((_PROGRESS, None)))
+            pipe.send((_ENDED, None))
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            pipe.send((_ENDED, error))

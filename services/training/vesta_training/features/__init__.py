@@ -1,0 +1,1 @@
+"""The frozen backbone and its embeddings of images, computed once and cached."""

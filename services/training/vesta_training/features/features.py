@@ -1,0 +1,93 @@
+"""Embeddings of images, computed once for each backbone and image and kept by their hashes."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import Protocol
+
+import numpy as np
+
+from vesta_training.example import Array, Pixels
+from vesta_training.features.runtime import ModelRuntime
+from vesta_training.progress import untold
+
+BATCH_SIZE = 8
+KEPT_AT_ONCE = 256
+# Batches under way for each thread: one computing, one waiting.
+BATCHES_AHEAD = 2
+
+PixelSource = Callable[[str], Pixels]
+"""The model's input for the image with this SHA-256: `(256, 256, 3)` uint8 RGB. Called from several threads."""
+
+
+class FeatureStore(Protocol):
+    """Where embeddings are kept, by the digest of the space and the SHA-256 of the image."""
+
+    def get_many(self, embedding_digest: str, image_sha256s: Sequence[str]) -> Mapping[str, Array]:
+        """Those that are there, each `(D,)` float32."""
+
+    def put_many(self, embedding_digest: str, embeddings: Mapping[str, Array]) -> None:
+        """Keeps them; an embedding that is there already is the same one."""
+
+
+def extract_features(
+    image_sha256s: Sequence[str],
+    *,
+    model: Callable[[], ModelRuntime],
+    embedding_digest: str,
+    store: FeatureStore,
+    pixels: PixelSource,
+    threads: int,
+    embedded: Callable[[int, int], None] = untold,
+    kept_at_once: int = KEPT_AT_ONCE,
+) -> Array:
+    """`(N, D)` embeddings in the order asked for, computing only those that the store lacks.
+
+    Each thread fetches pixels and computes, so fetching hides behind computing.
+
+    Args:
+        model: loads the model; called only where something is to be computed.
+        embedded: called after every batch with the images done and those to do; raises to stop.
+        kept_at_once: the store gets them after this many, so that a run that is killed goes on where it was.
+    """
+    wanted = list(dict.fromkeys(image_sha256s))
+    known = dict(store.get_many(embedding_digest, wanted))
+    missing = [image for image in wanted if image not in known]
+    if missing:
+        fresh: dict[str, Array] = {}
+        for image, embedding in _compute(missing, model(), pixels, threads):
+            fresh[image] = embedding
+            done = len(known) + len(fresh) - (len(wanted) - len(missing))
+            if len(fresh) == kept_at_once or done == len(missing):
+                store.put_many(embedding_digest, fresh)
+                known |= fresh
+                fresh = {}
+            if done % BATCH_SIZE == 0 or done == len(missing):
+                embedded(done, len(missing))
+    if not wanted:
+        return np.zeros((0, 0), dtype=np.float32)
+    return np.stack([known[image] for image in image_sha256s])
+
+
+def _compute(
+    images: Sequence[str], model: ModelRuntime, pixels: PixelSource, threads: int
+) -> Iterator[tuple[str, Array]]:
+    """Yields every image with its embedding, in order; holds back so that few batches are in memory."""
+
+    def embed(batch: Sequence[str]) -> Array:
+        return model.embed(np.stack([pixels(image) for image in batch]))
+
+    batches = (images[start : start + BATCH_SIZE] for start in range(0, len(images), BATCH_SIZE))
+    with ThreadPoolExecutor(threads, thread_name_prefix="embed") as pool:
+        under_way: list[tuple[Sequence[str], Future[Array]]] = [
+            (batch, pool.submit(embed, batch)) for batch in islice(batches, threads * BATCHES_AHEAD)
+        ]
+        try:
+            while under_way:
+                batch, future = under_way.pop(0)
+                embeddings = future.result()
+                under_way += [(more, pool.submit(embed, more)) for more in islice(batches, 1)]
+                yield from zip(batch, embeddings, strict=True)
+        finally:
+            for _, future in under_way:
+                future.cancel()

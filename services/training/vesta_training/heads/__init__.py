@@ -1,0 +1,1 @@
+"""Linear heads on embeddings: fitting, cross-validation, calibration."""

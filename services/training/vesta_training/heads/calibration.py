@@ -1,0 +1,70 @@
+"""Makes a head's confidence mean what it says: one temperature, and for multi-label a threshold for each concept.
+
+Both are found on answers for images that were held out when the answering head was fitted.
+"""
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize_scalar
+
+from vesta_training.example import Array
+from vesta_training.heads.logistic_regression import Link, sigmoid, softmax
+
+TEMPERATURE_MIN, TEMPERATURE_MAX = 0.05, 20.0
+# Spread of ln(temperature) that is believed before looking: with a handful of answers it keeps the temperature near 1.
+LOG_TEMPERATURE_SPREAD = 0.5
+# A concept with fewer positive answers keeps the threshold of even odds.
+POSITIVES_FOR_THRESHOLD_MIN = 5
+EVEN_ODDS = 0.5
+# Probabilities are taken for at least this in a log loss, so that one wrong certainty does not make it infinite.
+PROBABILITY_MIN = 1e-7
+
+
+def log_loss(probabilities: Array, labels: npt.NDArray[np.bool_], link: Link) -> float:
+    """Mean over items; for multi-label summed over the concepts. 0 is perfect."""
+    if len(probabilities) == 0:
+        return 0.0
+    kept = np.clip(probabilities.astype(np.float64), PROBABILITY_MIN, 1 - PROBABILITY_MIN)
+    if link == "softmax":
+        return float(-np.log(kept[labels]).sum() / len(kept))
+    return float(-np.where(labels, np.log(kept), np.log1p(-kept)).sum() / len(kept))
+
+
+def fit_temperature(logits: Array, labels: npt.NDArray[np.bool_], link: Link) -> float:
+    """What to divide logits by so that their probabilities have the least log loss (Guo et al., arXiv 1706.04599).
+
+    Args:
+        logits: `(N, C)` of held-out items.
+        labels: `(N, C)`.
+    """
+    if len(logits) == 0:
+        return 1.0
+    answer = softmax if link == "softmax" else sigmoid
+
+    def badness(log_temperature: float) -> float:
+        loss = log_loss(answer(logits / np.float32(np.exp(log_temperature))), labels, link) * len(logits)
+        return loss + 0.5 * (log_temperature / LOG_TEMPERATURE_SPREAD) ** 2
+
+    found = minimize_scalar(badness, bounds=(np.log(TEMPERATURE_MIN), np.log(TEMPERATURE_MAX)), method="bounded")
+    return float(np.exp(found.x))
+
+
+def fit_thresholds(probabilities: Array, labels: npt.NDArray[np.bool_]) -> tuple[float, ...]:
+    """For each concept the probability from which saying "yes" has the best F1 on held-out items."""
+    return tuple(_threshold(probabilities[:, column], labels[:, column]) for column in range(labels.shape[1]))
+
+
+def _threshold(probabilities: Array, labels: npt.NDArray[np.bool_]) -> float:
+    positives = int(labels.sum())
+    if positives < POSITIVES_FOR_THRESHOLD_MIN or positives == len(labels):
+        return EVEN_ODDS
+    order = np.argsort(-probabilities, kind="stable")
+    falling = probabilities[order].astype(np.float64)
+    right = np.cumsum(labels[order])
+    said_yes = np.arange(1, len(order) + 1)
+    f1 = 2 * right / (said_yes + positives)
+    # Between two equal probabilities no threshold can be put.
+    f1[:-1][falling[:-1] == falling[1:]] = -1
+    best = int(np.argmax(f1))
+    below = falling[best + 1] if best + 1 < len(falling) else 0.0
+    return float((falling[best] + below) / 2)

@@ -1,0 +1,283 @@
+"""The linear head on frozen features: fitted, its strength chosen, its confidence calibrated.
+
+Works from the first ten labels: a concept with one example is learned, one with none is never answered.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from vesta_contracts.training.v1 import Estimate
+
+from vesta_training.errors import TooFewLabelsError
+from vesta_training.example import Array
+from vesta_training.heads.calibration import fit_temperature, fit_thresholds, log_loss
+from vesta_training.heads.folds import deal_folds
+from vesta_training.heads.logistic_regression import LinearMap, Link, fit_linear, sigmoid, softmax
+from vesta_training.intervals import wilson
+from vesta_training.progress import untold
+from vesta_training.recipes.recipe import HeadChoices, Task
+
+Labels = npt.NDArray[np.bool_]
+
+# The logit of a concept without an example: its probability is 0 in float32, and half precision can still hold it.
+LOGIT_UNSEEN = -10_000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """From an embedding of length 1 to calibrated probabilities; temperature and centring are already inside.
+
+    `weights` is `(D, C)` and `bias` `(C,)` in the order of `concepts`; `thresholds` is empty for classification.
+    """
+
+    task: Task
+    concepts: tuple[str, ...]
+    weights: Array
+    bias: Array
+    thresholds: tuple[float, ...] = ()
+
+    def probabilities(self, embeddings: Array) -> Array:
+        """`(N, D)` → `(N, C)`."""
+        logits: Array = embeddings @ self.weights + self.bias
+        return softmax(logits) if self.task is Task.CLASSIFICATION else sigmoid(logits)
+
+    def decide(self, probabilities: Array) -> Labels:
+        """`(N, C)`, true for each concept answered: the likeliest one, or all that reach their threshold."""
+        return decide(self.task, probabilities, self.thresholds)
+
+
+def decide(task: Task, probabilities: Array, thresholds: Sequence[float]) -> Labels:
+    """What a head of these thresholds answers; see `Head.decide`."""
+    if task is Task.MULTILABEL:
+        reached: Labels = probabilities >= np.array(thresholds, dtype=np.float32)
+        return reached
+    decided = np.zeros(probabilities.shape, dtype=np.bool_)
+    decided[np.arange(len(probabilities)), probabilities.argmax(axis=1)] = True
+    return decided
+
+
+def share_right(answered: Labels, truth: Labels) -> Estimate:
+    """Of items, `(N, C)` both, the share for which exactly what is true was answered."""
+    return wilson(int((answered == truth).all(axis=1).sum()), len(truth))
+
+
+@dataclass(frozen=True, slots=True)
+class FittedHead:
+    """A head and how it came about.
+
+    `loss` is the mean per training item; `held_out_loss` and `held_out_accuracy` are those of cross-validation.
+    """
+
+    head: Head
+    strength: float
+    temperature: float
+    loss: float
+    held_out_loss: float | None
+    held_out_accuracy: Estimate | None
+    unseen_concepts: tuple[str, ...]
+
+
+def fit_head(
+    embeddings: Array,
+    labels: Labels,
+    concepts: tuple[str, ...],
+    task: Task,
+    choices: HeadChoices,
+    *,
+    seed: int,
+    cross_validated: bool = True,
+    fitted: Callable[[int, int, float], None] = untold,
+) -> FittedHead:
+    """Fits, chooses the strength and calibrates. Equal inputs give an equal head.
+
+    Args:
+        embeddings: `(N, D)` of length 1.
+        labels: `(N, C)`; for classification one true per row.
+        cross_validated: False for the default strength, temperature and thresholds, at a fraction of the time.
+        fitted: called after each fit with its number, how many there will be, and its loss.
+
+    Raises:
+        TooFewLabelsError: nothing can be told apart.
+    """
+    seen: Labels = np.asarray(labels.any(axis=0))
+    _refuse_what_teaches_nothing(labels, concepts, task)
+    problem = _Problem.of(embeddings, labels[:, seen], task, choices)
+    folds = deal_folds(problem.labels, choices.folds, seed) if cross_validated else np.full(len(labels), -1)
+    held_out: Labels = folds >= 0
+    choosing = held_out.any() and len(labels) >= choices.labels_for_choosing_min
+    strengths = sorted(choices.strengths, reverse=True) if choosing else [choices.strength_default]
+    fold_count = int(folds.max()) + 1
+    steps = fold_count * len(strengths) + 1
+    trials: list[_Trial] = []
+    for strength in strengths:
+        starts = trials[-1].maps if trials else (None,) * fold_count
+        maps = []
+        for fold, start in enumerate(starts):
+            maps.append(problem.without(folds == fold).fit(strength, start))
+            fitted(len(trials) * fold_count + fold + 1, steps, maps[-1].loss)
+        trials.append(problem.trial(strength, tuple(maps), folds))
+        if len(trials) > 2 and trials[-1].loss > trials[-2].loss > trials[-3].loss:
+            # Past the best one; weaker ones take longest and would be worse still.
+            break
+    best = min(trials, key=lambda trial: trial.loss)
+    # One fold's map lies near the best map for all items.
+    found = problem.fit(best.strength, best.maps[0] if best.maps else None)
+    fitted(steps, steps, found.loss)
+    weights, bias = problem.unrotated(found)
+    head = Head(
+        task=task,
+        concepts=concepts,
+        weights=_spread(weights / np.float32(best.temperature), seen, 0.0),
+        bias=_spread(bias / np.float32(best.temperature), seen, LOGIT_UNSEEN),
+        thresholds=_thresholds(task, problem, best.logits / np.float32(best.temperature), held_out, seen),
+    )
+    cooled = best.logits[held_out] / np.float32(best.temperature)
+    probabilities = softmax(cooled) if task is Task.CLASSIFICATION else sigmoid(cooled)
+    answered = head.decide(_spread(probabilities, seen, 0.0))
+    return FittedHead(
+        head=head,
+        strength=best.strength,
+        temperature=best.temperature,
+        loss=found.loss,
+        held_out_loss=best.loss if held_out.any() else None,
+        held_out_accuracy=share_right(answered, labels[held_out]) if held_out.any() else None,
+        unseen_concepts=tuple(concept for concept, known in zip(concepts, seen, strict=True) if not known),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """One strength tried: a map for each fold, their logits `(N, C)` for held-out items, and how good those were."""
+
+    strength: float
+    maps: tuple[LinearMap, ...]
+    logits: Array
+    temperature: float
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    """What is fitted: features centred, of unit mean square and turned into as few dimensions as hold them."""
+
+    features: Array
+    labels: Labels
+    link: Link
+    choices: HeadChoices
+    centre: Array
+    scale: float
+    rotation: Array | None
+
+    @classmethod
+    def of(cls, embeddings: Array, labels: Labels, task: Task, choices: HeadChoices) -> "_Problem":
+        centre = embeddings.mean(axis=0)
+        features = embeddings - centre
+        scale = float(np.sqrt((features**2).sum(axis=1).mean())) or 1.0
+        features = features / np.float32(scale)
+        rotation = None
+        count, dimension = features.shape
+        if 2 * count < dimension:
+            # The best weights lie in the span of the features, and turning changes no length: the same fit, smaller.
+            rotation = np.linalg.qr(features.T)[0].astype(np.float32)
+            features = features @ rotation
+        return cls(
+            features=features,
+            labels=labels,
+            link="softmax" if task is Task.CLASSIFICATION else "sigmoid",
+            choices=choices,
+            centre=centre,
+            scale=scale,
+            rotation=rotation,
+        )
+
+    def without(self, held_out: Labels) -> "_Problem":
+        """The same problem on the other items."""
+        return _Problem(
+            features=self.features[~held_out],
+            labels=self.labels[~held_out],
+            link=self.link,
+            choices=self.choices,
+            centre=self.centre,
+            scale=self.scale,
+            rotation=self.rotation,
+        )
+
+    def fit(self, strength: float, start: LinearMap | None) -> LinearMap:
+        weights, offset = imbalance_terms(self.labels, self.link, self.choices)
+        return fit_linear(
+            self.features,
+            self.labels,
+            self.link,
+            strength=strength,
+            weights=weights,
+            offset=offset,
+            start=start,
+        )
+
+    def trial(self, strength: float, maps: tuple[LinearMap, ...], folds: npt.NDArray[np.int64]) -> _Trial:
+        """Judges the maps of the folds by the items that each did not learn."""
+        logits = np.zeros(self.labels.shape, dtype=np.float32)
+        for fold, fold_map in enumerate(maps):
+            logits[folds == fold] = fold_map.logits(self.features[folds == fold])
+        held_out = folds >= 0
+        temperature = fit_temperature(logits[held_out], self.labels[held_out], self.link)
+        scaled = logits[held_out] / np.float32(temperature)
+        answers = softmax(scaled) if self.link == "softmax" else sigmoid(scaled)
+        return _Trial(strength, maps, logits, temperature, log_loss(answers, self.labels[held_out], self.link))
+
+    def unrotated(self, found: LinearMap) -> tuple[Array, Array]:
+        """Weights `(D, C)` and bias `(C,)` for embeddings as they are."""
+        weights: Array = found.weights if self.rotation is None else self.rotation @ found.weights
+        weights = weights / np.float32(self.scale)
+        bias: Array = found.bias - self.centre @ weights
+        return weights, bias
+
+
+def imbalance_terms(labels: Labels, link: Link, choices: HeadChoices) -> tuple[Array, Array]:
+    """How much each answer counts, `(N, 1)` or `(N, C)`, and what is added to the logits while learning, `(C,)`."""
+    count, concept_count = labels.shape
+    offset = np.zeros(concept_count, dtype=np.float32)
+    weights = np.ones((count, 1), dtype=np.float32)
+    # Half an item more on either side, so that a concept that no item or every item bears stays finite.
+    shares = (labels.sum(axis=0) + 0.5) / (count + 1)
+    if choices.imbalance == "logit_adjustment":
+        odds = shares if link == "softmax" else shares / (1 - shares)
+        offset = (choices.imbalance_share * np.log(odds)).astype(np.float32)
+    elif choices.imbalance == "balanced":
+        if link == "softmax":
+            weights = (labels @ (concept_count * shares) ** -choices.imbalance_share)[:, None]
+        else:
+            weights = np.where(labels, 2 * shares, 2 * (1 - shares)) ** -choices.imbalance_share
+        weights = (weights / weights.mean()).astype(np.float32)
+    return weights, offset
+
+
+def _refuse_what_teaches_nothing(labels: Labels, concepts: Sequence[str], task: Task) -> None:
+    if len(labels) == 0:
+        raise TooFewLabelsError("no item of the training side is labelled; label some and make a new snapshot")
+    if task is Task.CLASSIFICATION and labels.any(axis=0).sum() < 2:
+        only = concepts[int(labels.any(axis=0).argmax())]
+        raise TooFewLabelsError(
+            f"all {len(labels)} labelled items of the training side bear {only!r}: "
+            "at least one item of another concept is needed"
+        )
+    if task is Task.MULTILABEL and not (labels.any(axis=0) & ~labels.all(axis=0)).any():
+        raise TooFewLabelsError(
+            "every concept is borne by all or by none of the labelled items: label some that differ"
+        )
+
+
+def _spread(values: Array, seen: Labels, filler: float) -> Array:
+    """Puts columns of seen concepts at their place among all."""
+    spread = np.full((*values.shape[:-1], len(seen)), filler, dtype=np.float32)
+    spread[..., seen] = values
+    return spread
+
+
+def _thresholds(task: Task, problem: _Problem, logits: Array, held_out: Labels, seen: Labels) -> tuple[float, ...]:
+    if task is not Task.MULTILABEL:
+        return ()
+    found = fit_thresholds(sigmoid(logits[held_out]), problem.labels[held_out])
+    return tuple(float(value) for value in _spread(np.array(found, dtype=np.float32), seen, 0.5))

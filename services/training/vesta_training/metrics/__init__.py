@@ -1,0 +1,1 @@
+"""Metrics of a model on labelled items, with intervals, and the comparison of two models."""

@@ -1,0 +1,67 @@
+"""Compares a challenger with the champion on the same items: what the gate of the loop decides by."""
+
+import numpy as np
+from vesta_contracts.training.v1 import Comparison, ConceptComparison, Estimate
+
+from vesta_training.intervals import paired_difference
+from vesta_training.metrics.evaluation import measure
+from vesta_training.metrics.test_predictions import Answers, Labels
+from vesta_training.recipes.recipe import EvaluationChoices
+
+
+def compare(
+    challenger: Answers, champion: Answers, choices: EvaluationChoices, *, champion_name: str, seed: int
+) -> Comparison:
+    """Challenger less champion, with the champion's own metrics on the same items.
+
+    Raises:
+        ValueError: the items or concepts differ.
+    """
+    overall, concepts = differences(challenger, champion, choices, seed=seed)
+    return Comparison(
+        champion=champion_name,
+        champion_metrics=measure(champion, choices, seed=seed),
+        accuracy_difference=overall,
+        concepts=concepts,
+    )
+
+
+def differences(
+    challenger: Answers, champion: Answers, choices: EvaluationChoices, *, seed: int
+) -> tuple[Estimate, list[ConceptComparison]]:
+    """Challenger less champion, overall and by concept, with paired intervals of 95 %.
+
+    The concepts' intervals hold all together: of many concepts some seem worse by chance alone. A challenger is worse in one
+    where `high < 0`; of one that no item bears nothing is told. Both must answer for the same items over the same concepts
+    (`answers.over_concepts` brings them there).
+
+    Raises:
+        ValueError: the items or concepts differ, or there are none.
+    """
+    if challenger.items != champion.items or challenger.concepts != champion.concepts:
+        raise ValueError("a comparison needs both models' answers for the same items over the same concepts")
+    generator = np.random.default_rng(seed)
+
+    def difference(first: Labels, second: Labels, intervals_together: int = 1) -> Estimate:
+        wins, losses = int((first & ~second).sum()), int((second & ~first).sum())
+        return paired_difference(
+            wins,
+            losses,
+            len(first) - wins - losses,
+            draws=choices.bootstrap_draws,
+            generator=generator,
+            intervals_together=intervals_together,
+        )
+
+    overall = difference(challenger.right, champion.right)
+    concepts = []
+    for index, concept in enumerate(challenger.concepts):
+        bearing = challenger.truth[:, index]
+        compared = ConceptComparison(concept=concept, item_count=int(bearing.sum()))
+        if compared.item_count:
+            recall = difference(
+                challenger.predicted[bearing, index], champion.predicted[bearing, index], len(challenger.concepts)
+            )
+            compared.recall_difference.CopyFrom(recall)
+        concepts.append(compared)
+    return overall, concepts

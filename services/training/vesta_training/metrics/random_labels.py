@@ -1,0 +1,138 @@
+"""How many labels drawn at random would have taught as much: the learning curve of random labels, solved for a model's accuracy.
+
+Two families of curves are fitted: a power law `a − b·n^−c` (Hestness et al., arXiv 1712.00409) and a saturating curve
+`a·(1 − exp(−(n/t)^b))`, as PALM fits (ICCV 2025). Neither is known to be right, and beyond the labels that were tried they differ: half
+of the replicates take one, half the other, so that the interval covers what is not known of the curve's form. A replicate draws test
+items with replacement, the same ones for the curve and for the model, which share what is easy or hard about them.
+`benchmarks/saving_coverage.py` measures how often the interval holds the truth.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from vesta_contracts.training.v1 import Estimate, RandomLabels
+
+from vesta_training.intervals import PERCENTILES_95
+from vesta_training.metrics.learning_curve import LearningCurve
+
+REPLICATES = 400
+COUNTS_MIN = 4  # of the curve, which then learned from more than 40 labels
+EXTRAPOLATION_MAX = 10  # times the largest number of random labels that was tried
+RISING_MIN = 0.5  # share of the replicates in which the power law rises
+SPREAD_MIN = 0.005  # of a point's accuracy, so that no point is trusted without limit
+EXPONENTS = np.linspace(0.1, 2.0, 39)
+SCALES = np.geomspace(1, 3000, 40)
+SHAPES = np.linspace(0.15, 1.0, 18)
+
+Floats = npt.NDArray[np.float64]
+Solve = Callable[[Floats], Floats]
+"""From accuracies `(R,)` to labels `(R,)`: infinite where the curve never gets there, not a number where it falls."""
+
+
+def random_labels(curve: LearningCurve | None, correct: npt.NDArray[np.bool_], *, seed: int) -> RandomLabels:
+    """Labels that random choice would have needed for a model's accuracy.
+
+    Args:
+        curve: of random labels; None where there are too few.
+        correct: `(T,)`: which items of the test split the model predicts rightly.
+
+    Returns:
+        With the 95 % interval, or with the reason why there is none.
+    """
+    if curve is None or len(curve.label_counts) < COUNTS_MIN:
+        return RandomLabels(
+            reason="too few labels were drawn at random for a learning curve: more than 40 are needed, counting the control arm's "
+            "and, where the split policy dealt the test split, four fifths of its labels"
+        )
+    counts = np.array(curve.label_counts, dtype=np.float64)
+    largest = int(counts[-1])
+    generator = np.random.default_rng(seed)
+    accuracies, wanted = _replicates(curve, correct[curve.items], generator)
+    weights = 1.0 / np.maximum(accuracies.std(axis=0), SPREAD_MIN) ** 2
+    weights /= weights.sum()
+    half = len(accuracies) // 2
+    by_power = _fit_power(counts, accuracies[:half], weights)(wanted[:half])
+    by_saturating = _fit_saturating(counts, accuracies[half:], weights)(wanted[half:])
+    rises = ~np.isnan(by_power)
+    if rises.mean() < RISING_MIN:
+        return RandomLabels(reason=f"accuracy does not rise with random labels yet: up to {largest} were tried")
+    limit = EXTRAPOLATION_MAX * largest
+    needed = np.minimum(np.concatenate([by_power[rises], by_saturating]), limit)
+    low, value, high = (float(found) for found in np.percentile(needed, (PERCENTILES_95[0], 50, PERCENTILES_95[1])))
+    if value >= limit:
+        return RandomLabels(
+            reason=f"random choice would have needed more than {round(low)} labels, and how many more cannot be told from the "
+            f"{largest} that were tried"
+        )
+    return RandomLabels(labels=Estimate(value=value, low=low, high=high), high_unknown=high >= limit)
+
+
+def _replicates(
+    curve: LearningCurve, correct: npt.NDArray[np.bool_], generator: np.random.Generator
+) -> tuple[Floats, Floats]:
+    """`(R, S)` accuracies of the curve and `(R,)` of the model, as other test items and other labels might have shown them."""
+    draw_count, _, item_count = curve.correct.shape
+    shares = generator.multinomial(item_count, np.full(item_count, 1 / item_count), size=REPLICATES) / item_count
+    by_draw = np.einsum("dsm,rm->rds", curve.correct.astype(np.float64), shares)
+    drawn = generator.integers(0, draw_count, (REPLICATES, draw_count, 1))
+    accuracies = np.take_along_axis(by_draw, drawn, axis=1).mean(axis=1)
+    spreads = curve.label_spreads().astype(np.float64)
+    # The labels of all sizes come from one set, whose luck they share the more the larger they are.
+    share = np.sqrt(np.array(curve.label_counts) / curve.label_counts[-1])
+    luck = generator.standard_normal((REPLICATES, 1)) * share
+    own = generator.standard_normal(accuracies.shape) / np.sqrt(draw_count)
+    return np.clip(accuracies + (luck + own) * spreads, 0.0, 1.0), shares @ correct.astype(np.float64)
+
+
+def _fit_power(counts: Floats, accuracies: Floats, weights: Floats) -> Solve:
+    """Fits `a − b·n^−c` with `a` at most 1 to each row of `(R, S)`."""
+    best = np.full(len(accuracies), np.inf)
+    end, slope, exponent = (np.zeros(len(accuracies)) for _ in range(3))
+    mean = accuracies @ weights
+    for tried in EXPONENTS:
+        shrink = counts**-tried
+        shrink_mean = float(weights @ shrink)
+        slopes = (
+            -((accuracies - mean[:, None]) * (shrink - shrink_mean)) @ weights / (weights @ (shrink - shrink_mean) ** 2)
+        )
+        ends = mean + slopes * shrink_mean
+        # No accuracy exceeds 1: the best curve below it goes through it.
+        slopes = np.where(ends > 1, ((1 - accuracies) * shrink) @ weights / float(weights @ shrink**2), slopes)
+        ends = np.minimum(ends, 1.0)
+        losses = ((ends[:, None] - slopes[:, None] * shrink - accuracies) ** 2) @ weights
+        better = losses < best
+        best = np.where(better, losses, best)
+        end, slope, exponent = (
+            np.where(better, new, old) for new, old in ((ends, end), (slopes, slope), (tried, exponent))
+        )
+
+    def solve(wanted: Floats) -> Floats:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            needed = np.where(end > wanted, ((end - wanted) / slope) ** (-1 / exponent), np.inf)
+        return np.where(slope > 0, np.maximum(needed, 1.0), np.nan)
+
+    return solve
+
+
+def _fit_saturating(counts: Floats, accuracies: Floats, weights: Floats) -> Solve:
+    """Fits `a·(1 − exp(−(n/t)^b))` with `a` at most 1 to each row of `(R, S)`."""
+    best = np.full(len(accuracies), np.inf)
+    end, scale, shape = (np.ones(len(accuracies)) for _ in range(3))
+    for tried_shape in SHAPES:
+        for tried_scale in SCALES:
+            grown = 1 - np.exp(-((counts / tried_scale) ** tried_shape))
+            ends = np.minimum((accuracies * grown) @ weights / float(weights @ grown**2), 1.0)
+            losses = ((ends[:, None] * grown - accuracies) ** 2) @ weights
+            better = losses < best
+            best = np.where(better, losses, best)
+            end, scale, shape = (
+                np.where(better, new, old) for new, old in ((ends, end), (tried_scale, scale), (tried_shape, shape))
+            )
+
+    def solve(wanted: Floats) -> Floats:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            needed = np.where(end > wanted, scale * (-np.log1p(-wanted / end)) ** (1 / shape), np.inf)
+        return np.maximum(needed, 1.0)
+
+    return solve

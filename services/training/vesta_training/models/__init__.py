@@ -1,0 +1,1 @@
+"""Model files, and the registry's rules about keeping and deleting them."""

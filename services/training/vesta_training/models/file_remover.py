@@ -1,0 +1,45 @@
+"""Deletes the files of deleted versions, once no version and no deployment needs them; tries again where that fails."""
+
+from datetime import timedelta
+
+import structlog
+from vesta_common.errors import VestaError
+from vesta_common.names import project_of
+from vesta_common.objects import ObjectStore
+
+from vesta_training.models.deletion_checks import deployed
+from vesta_training.models.deployments import Deployments
+from vesta_training.store.postgres import DeletedFile, Store
+
+RETRY = timedelta(minutes=1)
+FILES_AT_ONCE = 100
+
+log = structlog.get_logger()
+
+
+class FileRemover:
+    """Any number of replicas may: what is gone already is no error."""
+
+    def __init__(self, store: Store, objects: ObjectStore, deployments: Deployments) -> None:
+        self._store = store
+        self._objects = objects
+        self._deployments = deployments
+
+    def step(self) -> bool:
+        """Deletes what is due; always False: it is done until the next time."""
+        for file in self._store.list_deleted_files(FILES_AT_ONCE):
+            try:
+                if self._is_deployed(file):
+                    self._store.postpone_file(file, RETRY)
+                else:
+                    self._store.delete_file(file, self._objects.delete)
+            except VestaError as error:  # it keeps no other file
+                log.warning("model_file_not_deleted", key=file.object_key, error=str(error))
+                self._store.postpone_file(file, RETRY)
+        return False
+
+    def _is_deployed(self, file: DeletedFile) -> bool:
+        """Whether somebody deployed one of its versions just before that was deleted."""
+        projects = {project_of(version) for version in file.versions}
+        in_use = {version for project in projects for version in deployed(self._deployments.of(project))}
+        return not in_use.isdisjoint(file.versions)

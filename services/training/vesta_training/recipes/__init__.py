@@ -1,0 +1,1 @@
+"""Recipes: every choice of a training, typed, with its reason; those that ship with the platform lie beside as YAML."""

@@ -1,0 +1,46 @@
+"""Recipes by name: those that ship with the platform, which every project has, and a project's own."""
+
+from vesta_common.etags import with_etag
+from vesta_common.postgres import Connection
+from vesta_common.resources import existing
+from vesta_contracts.training.v1 import Recipe
+
+from vesta_training.recipes.recipe import BUILTIN, builtin_recipe, builtin_yaml
+from vesta_training.store.postgres import Store
+
+
+class RecipeBook:
+    """Looks recipes up."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def get(self, name: str) -> Recipe:
+        """A recipe. Raises NotFound."""
+        with self._store.postgres.transaction() as connection:
+            return self.find(connection, name)
+
+    def find(self, connection: Connection, name: str) -> Recipe:
+        """A recipe, in the caller's transaction. Raises NotFound."""
+        if is_builtin(name):
+            return builtin(name)
+        shipped = f"those that ship with the platform are {', '.join(BUILTIN)}"
+        return existing(self._store.find_recipe(connection, name), name, shipped)
+
+    def list_after(self, connection: Connection, project: str, after: str, limit: int) -> list[Recipe]:
+        """A project's recipes after a name, by name."""
+        shipped = [builtin(name) for word in BUILTIN if (name := f"{project}/recipes/{word}") > after]
+        own = self._store.list_recipes(connection, project, after, limit)
+        return sorted([*shipped, *own], key=lambda recipe: recipe.name)[:limit]
+
+
+def is_builtin(name: str) -> bool:
+    """Whether the name is one of those that ship with the platform."""
+    return name.rpartition("/")[2] in BUILTIN
+
+
+def builtin(name: str) -> Recipe:
+    """A recipe that ships with the platform, as a project sees it."""
+    word = name.rpartition("/")[2]
+    recipe = Recipe(name=name, display_name=builtin_recipe(word).summary[:200], yaml=builtin_yaml(word), builtin=True)
+    return with_etag(recipe)

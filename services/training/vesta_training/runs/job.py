@@ -1,0 +1,267 @@
+"""One run as it is handed to a process: what to read, what to learn, what came out. Plain values that can travel."""
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pyarrow.parquet as pq
+from vesta_common.errors import NotFound
+from vesta_common.images import model_pixels
+from vesta_common.objects import ObjectStore
+from vesta_contracts.training.v1 import Comparison, LearningCurvePoint, ModelVersion, TrainingProgress
+
+from vesta_training.atomic_files import is_whole, write_whole
+from vesta_training.example import Example, Pixels, Split
+from vesta_training.features.backbone import find_backbone, load_network
+from vesta_training.features.feature_files import FeatureFiles
+from vesta_training.hardware import AUTO, CPU, CUDA_PROVIDER, choose_device, find_cuda
+from vesta_training.progress import Progress
+from vesta_training.recipes.recipe import Recipe, Task, read_recipe
+from vesta_training.runs.folders import run_folder, usable
+from vesta_training.tasks.assignment import Assignment, Champion, Seams
+from vesta_training.tasks.checkpoints import HERE_ALONE, NOWHERE, Checkpoints
+from vesta_training.tasks.classification.finetune import Lesson, finetune
+from vesta_training.tasks.classification.train import train
+from vesta_training.tasks.group import NO_HELPERS, Group, Helpers
+
+MODEL_FOLDER = "models"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a process is told.
+
+    Attributes:
+        run: the run's name, for what is written on the way.
+        recipe_name, recipe_yaml: how to train.
+        manifest_key: the snapshot's manifest on the object store; empty for an embedding.
+        champion_key: the ONNX file to compare with; empty for none.
+        champion_missing: why there is none although one was named.
+        test_dealt: whether the test split is a random sample of the same images.
+        work_folder: where files are kept between runs; runs of other processes may use it too.
+        device: `auto`, `cpu` or `cuda`.
+        threads: that compute; see `hardware.thread_count`.
+        deadline_seconds: after which it is ended; 0 for never.
+    """
+
+    run: str
+    recipe_name: str
+    recipe_yaml: str
+    concepts: tuple[str, ...]
+    snapshot: str
+    snapshot_digest: str
+    manifest_key: str
+    champion: str
+    champion_key: str
+    champion_digest: str
+    control_curve: bool
+    seed: int
+    work_folder: str
+    device: str = CPU
+    threads: int = 1
+    champion_missing: str = ""
+    test_dealt: bool = False
+    deadline_seconds: int = 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came out: messages as bytes, which travel well. `version` has no name yet; the accuracy is an Estimate."""
+
+    version: bytes
+    comparison: bytes = b""
+    comparison_missing: str = ""
+    curve: tuple[bytes, ...] = field(default=())
+    random_labels: bytes | None = None
+    held_out_accuracy: bytes | None = None
+    device: str = CPU
+    thread_count: int = 1
+    finetune_skipped: str = ""
+
+
+def run_job(
+    job: Job,
+    objects: ObjectStore,
+    tell: Callable[[TrainingProgress], None],
+    checkpoints: Checkpoints = HERE_ALONE,
+    helpers: Helpers = NO_HELPERS,
+) -> Outcome:
+    """Reads the snapshot, trains, stores the model file. Whoever wants it to stop kills the process.
+
+    Args:
+        checkpoints: where they are kept beside the work folder.
+        helpers: further processes that tune along.
+
+    Raises:
+        LearningError: it cannot be done; says why.
+        Unavailable: the object store does not answer, or the work folder was lost or is full.
+        FailedPrecondition: the work folder cannot be used.
+    """
+    work = Path(job.work_folder)
+    own = run_folder(work, job.run)
+    with usable(work, own):
+        return _run(job, objects, tell, checkpoints, helpers)
+
+
+def help_tune(job: Job, objects: ObjectStore, lesson: Lesson, group: Group) -> None:
+    """Tunes along with the first process of a run, which alone writes anything.
+
+    Raises:
+        LearningError: it cannot be done; says why.
+        DeviceError: the first process has a GPU, and this one has none.
+        Unavailable: the object store or another process does not answer.
+    """
+    work = Path(job.work_folder)
+    choose_device(lesson.device, "" if lesson.device == CPU else find_cuda())
+    with usable(work, run_folder(work, job.run)):
+        recipe = read_recipe(job.recipe_name, job.recipe_yaml)
+        backbone = find_backbone(recipe.backbone, lambda sha256: _weights(objects, work, sha256))
+        finetune(
+            load_network(backbone),
+            lesson,
+            pixels=lambda sha256: _pixels(objects, sha256),
+            resumable=NOWHERE,
+            threads=job.threads,
+            group=group,
+        )
+
+
+def _run(
+    job: Job,
+    objects: ObjectStore,
+    tell: Callable[[TrainingProgress], None],
+    checkpoints: Checkpoints,
+    helpers: Helpers,
+) -> Outcome:
+    work = Path(job.work_folder)
+    examples, only_shapes_count = _read_examples(objects, job.manifest_key) if job.manifest_key else ((), 0)
+    champion, champion_missing = _champion(job, objects, work)
+    recipe = read_recipe(job.recipe_name, job.recipe_yaml)
+    device = _device(job.device, recipe)
+    assignment = Assignment(
+        recipe=recipe,
+        examples=examples,
+        only_shapes_count=only_shapes_count,
+        concepts=job.concepts,
+        snapshot=job.snapshot,
+        snapshot_digest=job.snapshot_digest,
+        champion=champion,
+        champion_missing=champion_missing,
+        control_curve=job.control_curve,
+        test_dealt=job.test_dealt,
+        seed=job.seed,
+    )
+    seams = Seams(
+        pixels=lambda sha256: _pixels(objects, sha256),
+        features=FeatureFiles(objects, work / "features"),
+        weights_file=lambda sha256: _weights(objects, work, sha256),
+        folder=work,
+        run_folder=run_folder(work, job.run),
+        threads=job.threads,
+        device=device,
+        checkpoints=checkpoints,
+        helpers=helpers,
+    )
+    trained = train(assignment, seams, progress=lambda moment: tell(_message(moment)))
+    stored = objects.put(MODEL_FOLDER, trained.onnx_path)
+    version = ModelVersion(
+        task=str(trained.task),
+        onnx_key=stored.key,
+        digest=trained.digest,
+        size_bytes=trained.size_bytes,
+        concepts=trained.concepts,
+        thresholds=trained.thresholds if trained.task is Task.MULTILABEL else (),
+        embedding_digest=trained.embedding_digest,
+        embedding_dimension=trained.embedding_dimension,
+        card=trained.card_markdown,
+        metrics_missing_reason=trained.metrics_missing_reason,
+    )
+    if trained.left_out.ByteSize():
+        version.left_out.CopyFrom(trained.left_out)
+    if trained.metrics is not None:
+        version.metrics.CopyFrom(trained.metrics)
+    comparison: Comparison | None = trained.comparison
+    curve: Sequence[LearningCurvePoint] = trained.control_curve
+    return Outcome(
+        version=version.SerializeToString(),
+        comparison=comparison.SerializeToString() if comparison else b"",
+        comparison_missing=trained.comparison_missing,
+        curve=tuple(point.SerializeToString() for point in curve),
+        random_labels=trained.random_labels.SerializeToString() if trained.random_labels else None,
+        held_out_accuracy=trained.held_out_accuracy.SerializeToString() if trained.held_out_accuracy else None,
+        device=device,
+        thread_count=job.threads,
+        finetune_skipped=trained.finetune_skipped,
+    )
+
+
+def _device(asked: str, recipe: Recipe) -> str:
+    """What to compute on. Without tuning only onnxruntime computes much, and PyTorch need not be asked for a GPU.
+
+    Raises:
+        DeviceError: CUDA is asked for and missing.
+    """
+    if asked == AUTO and recipe.finetune is None:
+        has_cuda = CUDA_PROVIDER in onnxruntime.get_available_providers()
+        return choose_device(asked, "" if has_cuda else "this onnxruntime is built for the CPU alone")
+    return choose_device(asked, "" if asked == CPU else find_cuda())
+
+
+def _read_examples(objects: ObjectStore, manifest_key: str) -> tuple[tuple[Example, ...], int]:
+    """The labelled rows of a snapshot's manifest, and how many have shapes and no image label.
+
+    docs/snapshot-manifest.md describes its columns.
+    """
+    columns = ["name", "sha256", "split", "labels", "control", "accept_time"]
+    rows = pq.read_table(io.BytesIO(objects.get(manifest_key)), columns=columns).to_pylist()
+    examples = tuple(
+        Example(row["name"], row["sha256"], tuple(row["labels"]), Split(row["split"]), row["control"])
+        for row in rows
+        if row["labels"] is not None
+    )
+    return examples, sum(row["labels"] is None and row["accept_time"] is not None for row in rows)
+
+
+def _pixels(objects: ObjectStore, sha256: str) -> Pixels:
+    return np.asarray(model_pixels(objects.get(f"media/{sha256}", sha256=sha256)))
+
+
+def _champion(job: Job, objects: ObjectStore, work: Path) -> tuple[Champion | None, str]:
+    """The model file to compare with, kept by its digest; or None and why there is none."""
+    if not job.champion_key:
+        return None, job.champion_missing
+    path = work / "champions" / f"{job.champion_digest}.onnx"
+    if not is_whole(path, job.champion_digest):
+        try:
+            write_whole(path, objects.get(job.champion_key, sha256=job.champion_digest))
+        except NotFound:
+            missing = f"the file of the champion {job.champion} is gone from the object store ({job.champion_key})"
+            return None, f"{missing}; restore it, or set the deployment's model_version to another version"
+    return Champion(job.champion, path), ""
+
+
+def _weights(objects: ObjectStore, work: Path, sha256: str) -> Path:
+    """A weights file that a customer put into the bucket under `weights/<sha256>`.
+
+    Raises:
+        LookupError: there is none.
+    """
+    path = work / "weights" / sha256
+    if not is_whole(path, sha256):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            objects.download(f"weights/{sha256}", path, sha256=sha256)
+        except NotFound as error:
+            raise LookupError(sha256) from error
+    return path
+
+
+def _message(moment: Progress) -> TrainingProgress:
+    message = TrainingProgress(phase=moment.phase, step=moment.step, step_count=moment.step_count)
+    if moment.loss is not None:
+        message.loss = moment.loss
+    message.time_left.FromTimedelta(moment.time_left)
+    return message

@@ -1,0 +1,1 @@
+"""Recipes, runs, models and studies in PostgreSQL."""

@@ -1,0 +1,531 @@
+"""Recipes, runs, models and studies in PostgreSQL."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from vesta_common import outbox
+from vesta_common.clock import Clock
+from vesta_common.errors import AlreadyExists, Unavailable
+from vesta_common.etags import with_etag
+from vesta_common.events import new_event
+from vesta_common.filters import Where
+from vesta_common.messages import copy_of, set_times, without
+from vesta_common.names import parent_of
+from vesta_common.postgres import Connection, Postgres, load_queries
+from vesta_common.resources import existing, resource_of
+from vesta_contracts.training.v1 import (
+    Estimate,
+    Model,
+    ModelVersion,
+    ModelVersionDeleted,
+    ModelVersionRegistered,
+    Recipe,
+    Study,
+    TrainingProgress,
+    TrainingRun,
+    TrainingRunCancelled,
+    TrainingRunFailed,
+    TrainingRunProgressed,
+    TrainingRunStarted,
+    TrainingRunSucceeded,
+)
+
+from vesta_training.store.event_payloads import told_run, told_version
+from vesta_training.store.studies import TrialRun
+
+SERVICE = "training"
+
+_RUN_APART = (
+    "state",
+    "waiting_reason",
+    "progress",
+    "attempt_count",
+    "create_time",
+    "start_time",
+    "end_time",
+    "etag",
+)
+"""What a run's row has columns for, or what follows from it."""
+
+queries = load_queries("vesta_training")
+
+
+@dataclass(frozen=True)
+class ClaimedRun:
+    """A run that this worker holds while its heartbeat beats; a later attempt takes it over.
+
+    Attributes:
+        recipe_yaml: by which it is trained; empty for a run that is older than the keeping of it.
+        death_count: how often a process that trained it has died.
+        last_error: why it was given back last; empty where its worker died without a word.
+        cancel_requested: whether it was asked to end while nobody held it.
+    """
+
+    run: TrainingRun
+    recipe_yaml: str
+    attempt_count: int
+    death_count: int
+    last_error: str
+    cancel_requested: bool
+
+
+@dataclass(frozen=True)
+class DeletedFile:
+    """A file on the object store that belonged to deleted versions, by their names."""
+
+    object_key: str
+    versions: tuple[str, ...]
+
+
+class Store:
+    """The service's tables."""
+
+    def __init__(self, postgres: Postgres, clock: Clock) -> None:
+        self.postgres = postgres
+        self.clock = clock
+
+    def count_unfinished_runs(self, connection: Connection) -> list[dict[str, Any]]:
+        """Unfinished runs by state, with the age of the oldest."""
+        return list(queries.count_unfinished_runs(connection))
+
+    def publish(self, connection: Connection, subject: str, payload: Any) -> None:
+        """Publishes an event in the caller's transaction."""
+        outbox.publish(connection, new_event(SERVICE, subject, payload, self.clock.now()))
+
+    # Recipes
+
+    def insert_recipe(self, connection: Connection, recipe: Recipe) -> None:
+        """Keeps a new recipe. Raises psycopg.errors.UniqueViolation where the name is taken."""
+        queries.insert_recipe(
+            connection, name=recipe.name, parent=parent_of(recipe.name), body=_recipe_body(recipe), now=self.clock.now()
+        )
+
+    def find_recipe(self, connection: Connection, name: str) -> Recipe | None:
+        """A project's own recipe."""
+        row = queries.find_recipe(connection, name=name)
+        return resource_of(Recipe, row) if row else None
+
+    def lock_recipe(self, connection: Connection, name: str) -> Recipe:
+        """A project's own recipe, which nobody else changes before the transaction ends. Raises NotFound."""
+        return resource_of(Recipe, existing(queries.lock_recipe(connection, name=name), name))
+
+    def list_recipes(self, connection: Connection, parent: str, after: str, limit: int) -> list[Recipe]:
+        """A project's own recipes after a name, by name."""
+        return [
+            resource_of(Recipe, row)
+            for row in queries.list_recipes(connection, parent=parent, after=after, limit=limit)
+        ]
+
+    def update_recipe(self, connection: Connection, recipe: Recipe) -> None:
+        """Keeps a changed recipe."""
+        queries.update_recipe(connection, name=recipe.name, body=_recipe_body(recipe), now=self.clock.now())
+
+    def delete_recipe(self, connection: Connection, name: str) -> None:
+        """Removes a recipe."""
+        queries.delete_recipe(connection, name=name)
+
+    # Runs
+
+    def insert_run(self, connection: Connection, run: TrainingRun, recipe_yaml: str) -> None:
+        """Keeps a new run, to be claimed.
+
+        Args:
+            recipe_yaml: by which it is trained, whatever becomes of the recipe meanwhile.
+
+        Raises:
+            psycopg.errors.UniqueViolation: the name is taken.
+            AlreadyExists: a deleted run of that name made a version, which names it for good.
+            NotFound: its champion was deleted just now.
+        """
+        if run.champion:
+            existing(queries.share_version(connection, name=run.champion), run.champion)
+        made = queries.find_version_of_run(connection, training_run=run.name)
+        if made is not None:
+            raise AlreadyExists(
+                f"{run.name} made {made}, which names it for good; choose another id",
+                reason="RESOURCE_EXISTS",
+                metadata={"name": run.name},
+            )
+        queries.insert_run(
+            connection,
+            name=run.name,
+            parent=parent_of(run.name),
+            snapshot=run.snapshot,
+            recipe=run.recipe,
+            recipe_yaml=recipe_yaml,
+            model=run.model,
+            body=run.SerializeToString(),
+            now=self.clock.now(),
+        )
+
+    def get_run(self, connection: Connection, name: str) -> TrainingRun:
+        """A run as it stands. Raises NotFound."""
+        return self._runs(connection, [existing(queries.find_run(connection, name=name), name)])[0]
+
+    def list_runs(
+        self, connection: Connection, parent: str, where: Where, before: tuple[datetime, str], limit: int
+    ) -> list[TrainingRun]:
+        """A project's runs, newest first."""
+        statement = (
+            "SELECT * FROM training_runs WHERE parent = %(parent)s AND (create_time, name) < (%(before_time)s, %(before_name)s) "
+            f"AND {where.sql} ORDER BY create_time DESC, name DESC LIMIT %(limit)s"
+        )
+        values = {
+            "parent": parent,
+            "before_time": before[0],
+            "before_name": before[1],
+            "limit": limit,
+            **where.parameters,
+        }
+        rows = connection.execute(statement.encode(), values).fetchall()
+        return self._runs(connection, rows)
+
+    def list_trial_runs(self, connection: Connection, studies: Iterable[Study]) -> dict[str, TrialRun]:
+        """The runs of these studies that are there still, by name."""
+        names = [trial.training_run for study in studies for trial in study.trials]
+        return {row["name"]: _trial_run(row) for row in queries.list_trial_runs(connection, names=names)}
+
+    def open_runs(self) -> list[str]:
+        """The names of all runs that have not ended."""
+        with self.postgres.transaction() as connection:
+            return [row["name"] for row in queries.list_open_runs(connection)]
+
+    def list_open(self) -> list[TrainingRun]:
+        """All runs that have not ended, by name and time of creation alone."""
+        runs = []
+        with self.postgres.transaction() as connection:
+            for row in queries.list_open_runs(connection):
+                run = TrainingRun(name=row["name"])
+                set_times(run, row, "create_time")
+                runs.append(run)
+        return runs
+
+    def claim_run(self, lease: timedelta, *, dies_with_worker: bool = True) -> ClaimedRun | None:
+        """Takes the oldest run that nobody works on.
+
+        Args:
+            dies_with_worker: whether the training of a run whose worker is gone is gone too, which counts against the run.
+        """
+        now = self.clock.now()
+        with self.postgres.transaction() as connection:
+            row = queries.claim_run(
+                connection, now=now, lease_expire_time=now + lease, dies_with_worker=dies_with_worker
+            )
+            if row is None:
+                return None
+            claimed = ClaimedRun(
+                run=self._runs(connection, [row])[0],
+                recipe_yaml=row["recipe_yaml"],
+                attempt_count=row["attempt_count"],
+                death_count=row["death_count"],
+                last_error=row["waiting_reason"],
+                cancel_requested=row["cancel_requested"],
+            )
+            self.publish(connection, claimed.run.name, TrainingRunStarted(training_run=told_run(claimed.run)))
+        return claimed
+
+    def heartbeat(
+        self,
+        claimed: ClaimedRun,
+        lease: timedelta,
+        progress: TrainingProgress | None,
+        pending_reason: str = "",
+        *,
+        tell: bool,
+    ) -> bool | None:
+        """Keeps the run, its progress and what its training waits for.
+
+        Returns:
+            Whether it was asked to end; None where it was taken over or is gone.
+        """
+        with self.postgres.transaction() as connection:
+            row = queries.heartbeat(
+                connection,
+                name=claimed.run.name,
+                attempt_count=claimed.attempt_count,
+                lease_expire_time=self.clock.now() + lease,
+                progress=progress.SerializeToString() if progress else None,
+                pending_reason=pending_reason,
+            )
+            if row is not None and progress is not None and tell:
+                told = TrainingRunProgressed(training_run=claimed.run.name, progress=progress)
+                self.publish(connection, claimed.run.name, told)
+        return bool(row["cancel_requested"]) if row is not None else None
+
+    def release_run(self, claimed: ClaimedRun, reason: str = "", *, died: bool = False) -> None:
+        """Gives a run back at once, for the next worker.
+
+        Args:
+            reason: why it waits.
+            died: whether the process that trained it died.
+        """
+        with self.postgres.transaction() as connection:
+            queries.release_run(
+                connection,
+                name=claimed.run.name,
+                attempt_count=claimed.attempt_count,
+                reason=reason,
+                died=died,
+            )
+
+    def let_go(self, claimed: ClaimedRun) -> None:
+        """Lets another worker take a run over at once, whose training goes on meanwhile."""
+        with self.postgres.transaction() as connection:
+            queries.let_go(connection, name=claimed.run.name, attempt_count=claimed.attempt_count)
+
+    def succeed(
+        self,
+        run: TrainingRun,
+        version: ModelVersion,
+        held_out_accuracy: bytes | None,
+        is_stored: Callable[[str], bool],
+    ) -> str:
+        """Registers the version and ends the run, with both events, in one transaction.
+
+        Args:
+            held_out_accuracy: an Estimate, for studies to compare by.
+            is_stored: whether an object is there. Asked for the version's file, which may have been deleted with an equal version.
+
+        Returns:
+            The version's name; empty where the run is held by another, and stays as it is.
+
+        Raises:
+            Unavailable: the file was deleted just now; another attempt stores it again.
+        """
+        run, version = copy_of(run), copy_of(version)
+        with self.postgres.transaction() as connection:
+            row = queries.lock_run(connection, name=run.name)
+            if row is None or row["state"] != "RUNNING" or row["attempt_count"] != run.attempt_count:
+                return ""
+            now = self.clock.now()
+            queries.lock_file(connection, object_key=version.onnx_key)
+            if not is_stored(version.onnx_key):
+                raise Unavailable(f"{version.onnx_key} was deleted with an equal version", reason="MODEL_FILE_DELETED")
+            queries.put_model(connection, name=run.model, parent=parent_of(run.model), now=now)
+            number = queries.next_version(connection, name=run.model, now=now)
+            version.name = run.model_version = f"{run.model}/versions/{number}"
+            version.training_run, version.snapshot, version.recipe = run.name, run.snapshot, run.recipe
+            version.create_time.FromDatetime(now)
+            queries.insert_version(
+                connection,
+                name=version.name,
+                model=run.model,
+                number=number,
+                training_run=run.name,
+                body=version.SerializeToString(),
+                now=now,
+            )
+            self._end(connection, run, TrainingRun.SUCCEEDED, held_out_accuracy)
+            ended = told_run(self.get_run(connection, run.name))
+            self.publish(connection, run.name, TrainingRunSucceeded(training_run=ended))
+            self.publish(connection, version.name, ModelVersionRegistered(model_version=told_version(version)))
+        return version.name
+
+    def fail(self, run: TrainingRun, error: str) -> None:
+        """Ends the run with the reason."""
+        run.error = error
+        with self.postgres.transaction() as connection:
+            if self._end(connection, run, TrainingRun.FAILED):
+                self.publish(connection, run.name, TrainingRunFailed(training_run=self.get_run(connection, run.name)))
+
+    def cancelled(self, run: TrainingRun) -> None:
+        """Ends the run, as was asked for."""
+        with self.postgres.transaction() as connection:
+            if self._end(connection, run, TrainingRun.CANCELLED):
+                self.publish(
+                    connection, run.name, TrainingRunCancelled(training_run=self.get_run(connection, run.name))
+                )
+
+    def cancel(self, connection: Connection, name: str) -> TrainingRun:
+        """Asks a run to end; one that has ended is answered as it is. Raises NotFound."""
+        row = queries.request_cancel(connection, name=name, now=self.clock.now())
+        run = self.get_run(connection, name)
+        if row is not None and run.state == TrainingRun.CANCELLED:
+            self.publish(connection, name, TrainingRunCancelled(training_run=run))
+        return run
+
+    def delete_run(self, connection: Connection, name: str) -> None:
+        """Removes a run; its version stays."""
+        queries.delete_run(connection, name=name)
+
+    def _end(
+        self,
+        connection: Connection,
+        run: TrainingRun,
+        state: "TrainingRun.State.ValueType",
+        held_out_accuracy: bytes | None = None,
+    ) -> bool:
+        row = queries.end_run(
+            connection,
+            name=run.name,
+            state=TrainingRun.State.Name(state),
+            attempt_count=run.attempt_count,
+            body=_run_body(run),
+            held_out_accuracy=held_out_accuracy,
+            now=self.clock.now(),
+        )
+        return row is not None
+
+    def _runs(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> list[TrainingRun]:
+        waiting = [row["name"] for row in rows if row["state"] == "QUEUED" and not row["waiting_reason"]]
+        places = queries.list_places(connection, names=waiting) if waiting else ()
+        before = {place["name"]: place["before"] for place in places}
+        return [_run(row, before.get(row["name"], 0)) for row in rows]
+
+    # Models
+
+    def get_model(self, connection: Connection, name: str) -> Model:
+        """A model. Raises NotFound."""
+        return _model(existing(queries.find_model(connection, name=name), name))
+
+    def lock_model(self, connection: Connection, name: str) -> Model:
+        """A model, which nobody else changes before the transaction ends. Raises NotFound."""
+        return _model(existing(queries.lock_model(connection, name=name), name))
+
+    def list_models(self, connection: Connection, parent: str, after: str, limit: int) -> list[Model]:
+        """A project's models after a name, by name."""
+        return [_model(row) for row in queries.list_models(connection, parent=parent, after=after, limit=limit)]
+
+    def update_model(self, connection: Connection, model: Model) -> None:
+        """Keeps a changed model."""
+        queries.update_model(connection, name=model.name, display_name=model.display_name, now=self.clock.now())
+
+    def get_version(self, connection: Connection, name: str) -> ModelVersion:
+        """A version. Raises NotFound."""
+        return ModelVersion.FromString(bytes(existing(queries.find_version(connection, name=name), name)["body"]))
+
+    def list_versions(self, connection: Connection, model: str, before: int, limit: int) -> list[ModelVersion]:
+        """A model's versions, newest first."""
+        rows = queries.list_versions(connection, model=model, before=before, limit=limit)
+        return [ModelVersion.FromString(bytes(row["body"])) for row in rows]
+
+    def lock_version(self, connection: Connection, name: str) -> ModelVersion:
+        """A version, which no new run compares with before the transaction ends. Raises NotFound."""
+        return ModelVersion.FromString(bytes(existing(queries.lock_version(connection, name=name), name)["body"]))
+
+    def lock_versions(self, connection: Connection, model: str) -> list[ModelVersion]:
+        """All versions of a model likewise, by number."""
+        return [ModelVersion.FromString(bytes(row["body"])) for row in queries.lock_versions(connection, model=model)]
+
+    def list_open_runs(self, connection: Connection, project: str) -> list[TrainingRun]:
+        """A project's runs that have not ended, as they were asked for."""
+        rows = queries.list_open_run_bodies(connection, parent=project)
+        return [TrainingRun.FromString(bytes(row["body"])) for row in rows]
+
+    def delete_versions(self, connection: Connection, versions: Iterable[ModelVersion]) -> None:
+        """Removes versions, publishes it, and remembers their files, to be deleted too."""
+        now = self.clock.now()
+        for version in versions:
+            queries.delete_version(connection, name=version.name)
+            queries.touch_model(connection, name=parent_of(version.name), now=now)
+            queries.put_file_of_deleted(connection, object_key=version.onnx_key, model_version=version.name, now=now)
+            deleted = ModelVersionDeleted(model_version=version.name, digest=version.digest)
+            self.publish(connection, version.name, deleted)
+
+    def delete_model(self, connection: Connection, name: str) -> None:
+        """Removes a model without versions."""
+        queries.delete_model(connection, name=name)
+
+    def list_deleted_files(self, limit: int) -> list[DeletedFile]:
+        """Files of deleted versions whose time has come."""
+        with self.postgres.transaction() as connection:
+            rows = queries.list_files_of_deleted(connection, now=self.clock.now(), limit=limit)
+            return [DeletedFile(row["object_key"], tuple(row["versions"])) for row in rows]
+
+    def delete_file(self, file: DeletedFile, delete: Callable[[str], None]) -> None:
+        """Deletes a file, unless another version has it, and its row. No version is registered with the file meanwhile."""
+        with self.postgres.transaction() as connection:
+            queries.lock_file(connection, object_key=file.object_key)
+            taken = queries.take_file_of_deleted(connection, object_key=file.object_key)
+            if taken and not queries.is_file_of_version(connection, object_key=file.object_key):
+                delete(file.object_key)
+
+    def postpone_file(self, file: DeletedFile, delay: timedelta) -> None:
+        """Leaves a file alone for a while."""
+        with self.postgres.transaction() as connection:
+            queries.postpone_file_of_deleted(
+                connection, object_key=file.object_key, retry_time=self.clock.now() + delay
+            )
+
+    # Studies
+
+    def insert_study(self, connection: Connection, study: Study) -> None:
+        """Keeps a new study. Raises psycopg.errors.UniqueViolation where the name is taken."""
+        queries.insert_study(
+            connection,
+            name=study.name,
+            parent=parent_of(study.name),
+            body=study.SerializeToString(),
+            now=self.clock.now(),
+        )
+
+    def find_study(self, connection: Connection, name: str) -> tuple[Study, bool]:
+        """A study as it was asked for, and whether it was cancelled. Raises NotFound."""
+        return _study(existing(queries.find_study(connection, name=name), name))
+
+    def list_studies(
+        self, connection: Connection, parent: str, before: tuple[datetime, str], limit: int
+    ) -> list[tuple[Study, bool]]:
+        """A project's studies, newest first."""
+        rows = queries.list_studies(
+            connection, parent=parent, before_time=before[0], before_name=before[1], limit=limit
+        )
+        return [_study(row) for row in rows]
+
+    def delete_study(self, connection: Connection, name: str) -> None:
+        """Removes a study; its runs stay."""
+        queries.delete_study(connection, name=name)
+
+    def cancel_study(self, connection: Connection, name: str) -> None:
+        """Remembers that a study was cancelled."""
+        queries.cancel_study(connection, name=name)
+
+
+def _recipe_body(recipe: Recipe) -> bytes:
+    kept = Recipe(name=recipe.name, display_name=recipe.display_name, yaml=recipe.yaml)
+    return kept.SerializeToString()
+
+
+def _run(row: dict[str, Any], before: int) -> TrainingRun:
+    """A run of its row; `before` is how many a worker takes first."""
+    run = TrainingRun.FromString(bytes(row["body"]))
+    run.state = TrainingRun.State.Value(row["state"])
+    run.attempt_count = row["attempt_count"]
+    if row["progress"] is not None:
+        run.progress.ParseFromString(bytes(row["progress"]))
+    if run.state == TrainingRun.QUEUED:
+        behind = f"behind {before} other run{'s' * (before != 1)}" if before else "for a worker to take it"
+        run.waiting_reason = row["waiting_reason"] or behind
+    elif run.state == TrainingRun.RUNNING:
+        run.waiting_reason = row["pending_reason"]
+    set_times(run, row, "create_time", "start_time", "end_time")
+    return with_etag(run)
+
+
+def _trial_run(row: dict[str, Any]) -> TrialRun:
+    held_out = row["held_out_accuracy"]
+    return TrialRun(
+        state=TrainingRun.State.Value(row["state"]),
+        end_time=row["end_time"],
+        held_out_accuracy=Estimate.FromString(bytes(held_out)) if held_out is not None else None,
+    )
+
+
+def _run_body(run: TrainingRun) -> bytes:
+    return without(run, *_RUN_APART).SerializeToString()
+
+
+def _model(row: dict[str, Any]) -> Model:
+    model = Model(name=row["name"], display_name=row["display_name"])
+    if row["newest"]:
+        model.latest_version = f"{row['name']}/versions/{row['newest']}"
+    set_times(model, row, "create_time", "update_time")
+    return with_etag(model)
+
+
+def _study(row: dict[str, Any]) -> tuple[Study, bool]:
+    study = Study.FromString(bytes(row["body"]))
+    set_times(study, row, "create_time")
+    return study, row["cancelled"]

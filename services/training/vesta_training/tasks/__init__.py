@@ -1,0 +1,1 @@
+"""What a training of any task is given and returns."""

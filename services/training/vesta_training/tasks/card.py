@@ -1,0 +1,163 @@
+"""The model card: what a model was made from, how, how well it does and what it must not be trusted with.
+
+After Mitchell et al., "Model Cards for Model Reporting" (arXiv 1810.03993). The same facts as a JSON value and in Markdown.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
+from vesta_contracts.training.v1 import Comparison, Estimate, LeftOutCounts, Metrics
+
+from vesta_training.example import Example, Split
+from vesta_training.features.backbone import Backbone
+from vesta_training.models.export import Export
+from vesta_training.recipes.recipe import Recipe, choices_of
+from vesta_training.tasks.assignment import in_words
+
+PACKAGES = ("numpy", "onnx", "onnxruntime", "scipy", "torch")
+# A concept with fewer test items has a recall of which hardly anything is known.
+TEST_ITEMS_FOR_RECALL_MIN = 20
+
+
+def make_card(
+    *,
+    recipe: Recipe,
+    backbone: Backbone,
+    snapshot: str,
+    snapshot_digest: str,
+    examples: Sequence[Example],
+    concepts: Sequence[str],
+    left_out: LeftOutCounts,
+    fitted: Mapping[str, Any],
+    metrics: Metrics | None,
+    metrics_missing_reason: str,
+    comparison: Comparison | None,
+    export: Export,
+    embedding_digest: str,
+    seed: int,
+    device: str,
+    threads: int,
+    finetune_skipped: str,
+) -> dict[str, Any]:
+    """The card as a JSON value. Equal trainings have equal cards: it holds no time and no place."""
+    choices, reasons = choices_of(recipe), recipe.reasons
+    counts = {split: Counter(c for one in examples if one.split is split for c in one.concepts) for split in Split}
+    return {
+        "task": recipe.task.value,
+        "file": {"sha256": export.digest, "sizeBytes": export.size_bytes, "differenceMax": export.difference_max},
+        "input": "pixels: uint8 (N, H, W, 3) RGB; resized and normalised inside",
+        "embedding": {"digest": embedding_digest},
+        "data": {
+            "snapshot": snapshot,
+            "snapshotDigest": snapshot_digest,
+            "items": {split.value: sum(one.split is split for one in examples) for split in Split},
+            "concepts": [
+                {"concept": concept, **{split.value: counts[split][concept] for split in Split}} for concept in concepts
+            ],
+            "leftOut": MessageToDict(left_out, always_print_fields_with_no_presence=True),
+        },
+        "recipe": {
+            "name": recipe.name,
+            "digest": recipe.digest,
+            "summary": recipe.summary,
+            "seed": seed,
+            "choices": [{"choice": k, "value": v, "because": reasons.get(k, "")} for k, v in choices.items()],
+        },
+        "backbone": {
+            "architecture": backbone.architecture,
+            "weightsSha256": backbone.weights_sha256,
+            "weightsLicense": backbone.weights_license,
+            "weightsSource": backbone.weights_source,
+        },
+        "computed": {"device": device, "threads": threads},
+        "fitted": dict(fitted),
+        "finetuneSkippedReason": finetune_skipped,
+        "metrics": MessageToDict(metrics) if metrics is not None else None,
+        "metricsMissingReason": metrics_missing_reason,
+        "comparison": MessageToDict(comparison) if comparison is not None else None,
+        "cautions": [
+            *([finetune_skipped] if finetune_skipped else []),
+            *_cautions(recipe, concepts, counts, metrics, left_out),
+        ],
+        "versions": {package: metadata.version(package) for package in PACKAGES},
+    }
+
+
+def card_markdown(card: Mapping[str, Any], metrics: Metrics | None) -> str:
+    """The card for people."""
+    data, recipe, backbone = card["data"], card["recipe"], card["backbone"]
+    lines = [
+        f"# Model card: {card['task']}",
+        "",
+        f"{recipe['summary']} Recipe `{recipe['name']}`, seed {recipe['seed']}.",
+        "",
+        f"* File: SHA-256 `{card['file']['sha256']}`, {card['file']['sizeBytes']} bytes; {card['input']}",
+        f"* Snapshot: `{data['snapshot'] or 'none'}`, digest `{data['snapshotDigest'] or 'none'}`",
+        "* Items: " + ", ".join(f"{split} {count}" for split, count in data["items"].items()),
+        f"* Weights: {backbone['architecture']}, {backbone['weightsSource']}",
+        f"* Licence of the weights: {backbone['weightsLicense']}; SHA-256 `{backbone['weightsSha256']}`",
+        f"* Embedding: space `{card['embedding']['digest']}`",
+        f"* Computed on: {card['computed']['device']}, {_threads(card['computed']['threads'])}",
+    ]
+    if metrics is None:
+        lines += ["", "## Not measured", "", card["metricsMissingReason"]]
+    else:
+        lines += [
+            "",
+            f"## On {metrics.item_count} test items",
+            "",
+            f"* Accuracy {_percent(metrics.accuracy)}",
+            f"* Macro-F1 {_percent(metrics.macro_f1)}",
+            f"* Expected calibration error {metrics.calibration_error:.3f}, log loss {metrics.log_loss:.3f}",
+            "",
+            "| concept | learned from | tested on | precision | recall |",
+            "|---|---|---|---|---|",
+        ]
+        learned = {row["concept"]: row[Split.TRAIN.value] + row[Split.VALIDATION.value] for row in data["concepts"]}
+        lines += [
+            f"| {one.concept} | {learned.get(one.concept, 0)} | {one.item_count} | "
+            f"{_percent(one.precision) if one.HasField('precision') else '–'} | "
+            f"{_percent(one.recall) if one.HasField('recall') else '–'} |"
+            for one in metrics.concepts
+        ]
+    if card["cautions"]:
+        lines += ["", "## Cautions", "", *(f"* {caution}" for caution in card["cautions"])]
+    lines += ["", "## Choices", "", "| choice | value | because |", "|---|---|---|"]
+    lines += [f"| {one['choice']} | {one['value']} | {one['because']} |" for one in recipe["choices"]]
+    lines += ["", "Made with " + ", ".join(f"{name} {version}" for name, version in card["versions"].items()) + ".", ""]
+    return "\n".join(lines)
+
+
+def _cautions(
+    recipe: Recipe,
+    concepts: Sequence[str],
+    counts: Mapping[Split, Counter[str]],
+    metrics: Metrics | None,
+    left_out: LeftOutCounts,
+) -> list[str]:
+    learned = counts[Split.TRAIN] + counts[Split.VALIDATION]
+    unseen = [concept for concept in concepts if recipe.head and not learned[concept]]
+    unsure = [
+        one.concept
+        for one in (metrics.concepts if metrics is not None else [])
+        if one.item_count < TEST_ITEMS_FOR_RECALL_MIN
+    ]
+    cautions = []
+    if unseen:
+        cautions.append(f"Never answered, since no example was there to learn from: {', '.join(unseen)}.")
+    if unsure:
+        cautions.append(f"Recall hardly known, with under {TEST_ITEMS_FOR_RECALL_MIN} test items: {', '.join(unsure)}.")
+    if told := in_words(left_out):
+        cautions.append(f"Annotated, and neither learned from nor tested on: {told}.")
+    return cautions
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'s' * (count != 1)}"
+
+
+def _percent(estimate: Estimate) -> str:
+    return f"{100 * estimate.value:.1f} % ({100 * estimate.low:.1f}–{100 * estimate.high:.1f})"

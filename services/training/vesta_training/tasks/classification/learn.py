@@ -1,0 +1,121 @@
+"""The learning in a training: a head on frozen features, and tuning from it where the recipe asks."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from vesta_contracts.training.v1 import Estimate
+
+from vesta_training.example import Example, Split, label_matrix
+from vesta_training.features.backbone import Backbone, load_network
+from vesta_training.heads.folds import deal_folds
+from vesta_training.heads.linear_head import FittedHead, Head, fit_head
+from vesta_training.models.export import export_network
+from vesta_training.recipes.recipe import FinetuneChoices, HeadChoices
+from vesta_training.tasks.assignment import Assignment
+from vesta_training.tasks.checkpoints import CheckpointFile
+from vesta_training.tasks.classification.finetune import Images, Lesson, finetune
+from vesta_training.tasks.classification.stage import Stage
+
+NOTHING_HELD_OUT = (
+    "Fine-tuning was left out: none of the {} labelled images could be held back from learning, which takes two images or more of two "
+    "concepts, so that nobody could tell whether tuning helps. Label more, or give the dataset a validation side."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """A head, the stage it stands on, what the card says of how it was found, how good it was on what was held out, and why the
+    recipe's fine-tuning was left out; empty where it was done, or the recipe has none."""
+
+    head: Head | None
+    stage: Stage
+    facts: Mapping[str, Any]
+    held_out_accuracy: Estimate | None = None
+    finetune_skipped: str = ""
+
+
+def learn(assignment: Assignment, backbone: Backbone, stage: Stage, examples: Sequence[Example]) -> Learned:
+    """Learns from all examples. Tuning holds the validation side back, or a share of all where that is empty."""
+    choices = assignment.recipe.finetune
+    held = _held_out(assignment, choices, examples) if choices is not None else None
+    if choices is None or held is None or not held.any() or held.all():
+        skipped = NOTHING_HELD_OUT.format(len(examples)) if choices is not None else ""
+        fitted = _fit(assignment, stage, examples)
+        return Learned(fitted.head, stage, _facts(fitted), fitted.held_out_accuracy, skipped)
+    taught = [one for one, out in zip(examples, held, strict=True) if not out]
+    fitted = _fit(assignment, stage, taught)
+    stage.report.begin("finetune")
+    seams = stage.seams
+    lesson = Lesson(
+        head=fitted.head,
+        learn=_images(assignment, taught),
+        held_out=_images(assignment, [one for one, out in zip(examples, held, strict=True) if out]),
+        choices=choices,
+        head_choices=assignment.recipe.head or HeadChoices(),
+        input_size_px=backbone.input_size_px,
+        fingerprint=f"{assignment.fingerprint};{backbone.digest}",
+        seed=assignment.seed,
+        device=seams.device,
+    )
+    with seams.helpers.called(lesson) as group:
+        tuned = finetune(
+            load_network(backbone),
+            lesson,
+            pixels=seams.pixels,
+            resumable=CheckpointFile(seams.run_folder / "finetune.checkpoint", seams.checkpoints),
+            threads=seams.threads,
+            stepped=stage.report.step,
+            group=group,
+        )
+    path = stage.seams.run_folder / "tuned.onnx"
+    export_network(tuned.network, backbone.input_size_px, tuned.embedding_digest, path)
+    return Learned(
+        head=tuned.head,
+        stage=Stage(stage.seams, stage.report, path, tuned.embedding_digest),
+        facts={
+            **_facts(fitted),
+            "tunedEpoch": tuned.epoch,
+            "temperature": tuned.temperature,
+            "heldOutLoss": tuned.held_out_loss,
+        },
+        held_out_accuracy=tuned.held_out_accuracy,
+    )
+
+
+def _fit(assignment: Assignment, stage: Stage, examples: Sequence[Example]) -> FittedHead:
+    embeddings = stage.embed(examples)
+    stage.report.begin("head")
+    return fit_head(
+        embeddings,
+        label_matrix(examples, assignment.concepts),
+        assignment.concepts,
+        assignment.recipe.task,
+        assignment.recipe.head or HeadChoices(),
+        seed=assignment.seed,
+        fitted=stage.report.step,
+    )
+
+
+def _held_out(assignment: Assignment, choices: FinetuneChoices, examples: Sequence[Example]) -> Any:
+    """`(N,)` booleans."""
+    validation = np.array([one.split is Split.VALIDATION for one in examples], dtype=np.bool_)
+    if validation.any() and not validation.all():
+        return validation
+    labels = label_matrix(examples, assignment.concepts)
+    return deal_folds(labels, round(1 / choices.holdout_share), assignment.seed) == 0
+
+
+def _images(assignment: Assignment, examples: Sequence[Example]) -> Images:
+    return Images(tuple(one.image_sha256 for one in examples), label_matrix(examples, assignment.concepts))
+
+
+def _facts(fitted: FittedHead) -> dict[str, Any]:
+    return {
+        "strength": fitted.strength,
+        "temperature": fitted.temperature,
+        "loss": fitted.loss,
+        "heldOutLoss": fitted.held_out_loss,
+        "unseenConcepts": list(fitted.unseen_concepts),
+    }

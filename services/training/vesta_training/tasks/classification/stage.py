@@ -1,0 +1,52 @@
+"""A model file that embeds, at hand during a training: its embeddings of examples and a head's answers on them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vesta_training.example import Array, Example, label_matrix
+from vesta_training.features.backbone import EMBEDDING_DIMENSION
+from vesta_training.features.features import extract_features
+from vesta_training.features.runtime import ModelRuntime
+from vesta_training.heads.linear_head import Head
+from vesta_training.metrics.test_predictions import Answers
+from vesta_training.progress import Reporter
+from vesta_training.tasks.assignment import Seams
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """The file at `path` embeds into the space `embedding_digest`."""
+
+    seams: Seams
+    report: Reporter
+    path: Path
+    embedding_digest: str
+
+    def embed(self, examples: Sequence[Example]) -> Array:
+        """`(N, D)`; what is kept is not computed again."""
+        if not examples:
+            return np.zeros((0, EMBEDDING_DIMENSION), dtype=np.float32)
+        return extract_features(
+            [one.image_sha256 for one in examples],
+            model=lambda: ModelRuntime(self.path, self.seams.device),
+            embedding_digest=self.embedding_digest,
+            store=self.seams.features,
+            pixels=self.seams.pixels,
+            threads=self.seams.threads,
+            embedded=self.report.step,
+        )
+
+    def answers(self, head: Head, test: Sequence[Example]) -> Answers:
+        """What the head answers for the test items, over the head's own concepts."""
+        probabilities = head.probabilities(self.embed(test))
+        return Answers(
+            task=head.task,
+            items=tuple(one.item for one in test),
+            concepts=head.concepts,
+            truth=label_matrix(test, head.concepts),
+            probabilities=probabilities,
+            predicted=head.decide(probabilities),
+        )

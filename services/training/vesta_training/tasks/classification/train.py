@@ -1,0 +1,233 @@
+"""One training from labelled examples to a measured model file: the one function that an executor calls."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from threadpoolctl import threadpool_limits
+from vesta_contracts.training.v1 import Comparison, LearningCurvePoint, LeftOutCounts, Metrics, RandomLabels
+
+from vesta_training.errors import TooFewLabelsError
+from vesta_training.example import Array, Example, Split, label_matrix
+from vesta_training.features.backbone import EMBEDDING_DIMENSION, Backbone, find_backbone
+from vesta_training.heads.linear_head import Head
+from vesta_training.metrics.comparison import compare
+from vesta_training.metrics.evaluation import measure
+from vesta_training.metrics.learning_curve import LearningCurve, learning_curve
+from vesta_training.metrics.random_labels import random_labels
+from vesta_training.metrics.test_predictions import Answers, Labels, over_concepts
+from vesta_training.models.export import export_backbone, export_model
+from vesta_training.models.model_file import ModelFile, read_model
+from vesta_training.progress import Progress, Reporter, untold
+from vesta_training.recipes.recipe import HeadChoices, Recipe, Task
+from vesta_training.tasks.assignment import Assignment, Seams, Trained, in_words, sort_out
+from vesta_training.tasks.card import card_markdown, make_card
+from vesta_training.tasks.classification.learn import Learned, learn
+from vesta_training.tasks.classification.stage import Stage
+
+NO_CONCEPTS = "An embedding model names no concept, so that there is no accuracy to measure."
+NO_TEST_LABELS = (
+    "No item of the snapshot's test side has a label to measure by. Label some of the test items; where the dataset has none, "
+    "bring items in for its test side, or make a dataset whose split_policy.test_share is above 0."
+)
+
+# What a step takes on one thread of a plain CPU, for the time left before there is anything to measure.
+SECONDS_PER_IMAGE = 0.012
+SECONDS_PER_TUNED_IMAGE = 0.12
+SECONDS_PER_LABEL_IN_HEAD = 0.002
+SECONDS_TO_EVALUATE = 1.0
+SECONDS_TO_EXPORT = 0.5
+ONLY_EMBEDS = "the challenger only embeds and answers nothing that could be compared"
+
+
+def train(assignment: Assignment, seams: Seams, *, progress: Callable[[Progress], None] = untold) -> Trained:
+    """Trains, measures and exports. Equal assignments give equal files on equal machines.
+
+    Matrix products keep to one thread: a second one gains little alone and loses much where others compute too.
+
+    Progress is reported often; whoever passes it on decides how often. To cancel, kill the process that this runs in.
+
+    Raises:
+        LearningError: it cannot be done; the message says why.
+    """
+    with threadpool_limits(limits=1, user_api="blas"):
+        return _train(assignment, seams, progress)
+
+
+def _train(assignment: Assignment, seams: Seams, progress: Callable[[Progress], None]) -> Trained:
+    recipe = assignment.recipe
+    kept, left_out = sort_out(assignment)
+    report = Reporter(progress, seams.clock, _plan(recipe, len(kept), seams.threads))
+    report.begin("features", len(kept))
+    backbone = find_backbone(recipe.backbone, seams.weights_file)
+    base = Stage(seams, report, export_backbone(backbone, seams.folder), backbone.digest)
+    if recipe.task is Task.EMBEDDING:
+        return _finish(assignment, backbone, kept, left_out, Learned(None, base, {}), None)
+    known = [one for one in kept if one.split is not Split.TEST]
+    test = [one for one in kept if one.split is Split.TEST]
+    if not known and in_words(left_out):
+        raise TooFewLabelsError(
+            f"no item of the training side has a label to learn from; left out are {in_words(left_out)}: label some images as a "
+            "whole and make a new snapshot"
+        )
+    base.embed([*known, *test])
+    learned = learn(assignment, backbone, base, known)
+    base.report.begin("evaluate")
+    measured = _measure(assignment, learned, base, known, test) if test else None
+    return _finish(assignment, backbone, kept, left_out, learned, measured)
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """All that is known of a challenger from the test items."""
+
+    metrics: Metrics
+    answers: Answers
+    champion_answers: Answers | None
+    comparison: Comparison | None
+    comparison_missing: str
+    control_curve: tuple[LearningCurvePoint, ...]
+    random_labels: RandomLabels | None
+
+
+def _measure(
+    assignment: Assignment, learned: Learned, base: Stage, known: Sequence[Example], test: Sequence[Example]
+) -> _Measured:
+    assert learned.head is not None
+    choices, seed = assignment.recipe.evaluation, assignment.seed
+    answers = learned.stage.answers(learned.head, test)
+    champion_answers, comparison, missing = None, None, assignment.champion_missing
+    if assignment.champion is not None:
+        model = read_model(assignment.champion.path)
+        missing = _incomparable(assignment, model, test)
+        if not missing:
+            assert model.head is not None
+            champion = Stage(base.seams, base.report, assignment.champion.path, model.embedding_digest)
+            champion_answers = over_concepts(champion.answers(model.head, test), answers.concepts, answers.truth)
+            comparison = compare(answers, champion_answers, choices, champion_name=assignment.champion.name, seed=seed)
+    curve = _learning_curve(assignment, base, known, test) if assignment.control_curve else None
+    return _Measured(
+        metrics=measure(answers, choices, seed=seed),
+        answers=answers,
+        champion_answers=champion_answers,
+        comparison=comparison,
+        comparison_missing=missing,
+        control_curve=tuple(curve.points) if curve else (),
+        random_labels=random_labels(curve, answers.right, seed=seed) if assignment.control_curve else None,
+    )
+
+
+def _uncompared(assignment: Assignment, head: Head | None) -> str:
+    """Why a challenger that was not measured is not compared with the champion that was named; empty where none was."""
+    if assignment.champion is None:
+        return assignment.champion_missing
+    return ONLY_EMBEDS if head is None else _incomparable(assignment, read_model(assignment.champion.path), ())
+
+
+def _incomparable(assignment: Assignment, champion: ModelFile, test: Sequence[Example]) -> str:
+    """Why challenger and champion cannot be compared, with what would work; empty where they can."""
+    assert assignment.champion is not None
+    name, task = assignment.champion.name, assignment.recipe.task
+    if champion.head is None or champion.task is not task:
+        return (
+            f"the champion {name} is of task {champion.task.value} and the challenger of task {task.value}; set the "
+            "deployment's model_version to the challenger if it is to answer, or train with a recipe of the champion's task"
+        )
+    if not test:
+        return "no item of the test side has a label to measure by; give the dataset a test side, or label some of its items"
+    return ""
+
+
+def _learning_curve(
+    assignment: Assignment, base: Stage, known: Sequence[Example], test: Sequence[Example]
+) -> LearningCurve | None:
+    """Always on the features before any tuning, which has seen labels that were not drawn at random."""
+    control = [one for one in known if one.control]
+
+    def labelled(examples: Sequence[Example]) -> tuple[Array, Labels]:
+        return base.embed(examples), label_matrix(examples, assignment.concepts)
+
+    return learning_curve(
+        labelled(control),
+        labelled(test),
+        assignment.concepts,
+        assignment.recipe.task,
+        assignment.recipe.head or HeadChoices(),
+        learns_from_test=assignment.test_dealt,
+        draws=assignment.recipe.evaluation.control_curve_draws,
+        seed=assignment.seed,
+        measured=base.report.step,
+    )
+
+
+def _finish(
+    assignment: Assignment,
+    backbone: Backbone,
+    kept: Sequence[Example],
+    left_out: LeftOutCounts,
+    learned: Learned,
+    measured: _Measured | None,
+) -> Trained:
+    stage, head = learned.stage, learned.head
+    stage.report.begin("export", 1)
+    export = export_model(stage.path, head, stage.embedding_digest, stage.seams.run_folder / "model.onnx")
+    metrics = measured.metrics if measured else None
+    comparison = measured.comparison if measured else None
+    metrics_missing_reason = ""
+    if metrics is None:
+        metrics_missing_reason = NO_TEST_LABELS if head else NO_CONCEPTS
+    card = make_card(
+        recipe=assignment.recipe,
+        backbone=backbone,
+        snapshot=assignment.snapshot,
+        snapshot_digest=assignment.snapshot_digest,
+        examples=kept,
+        concepts=assignment.concepts,
+        left_out=left_out,
+        fitted=learned.facts,
+        metrics=metrics,
+        metrics_missing_reason=metrics_missing_reason,
+        comparison=comparison,
+        export=export,
+        embedding_digest=stage.embedding_digest,
+        seed=assignment.seed,
+        device=stage.seams.device,
+        threads=stage.seams.threads,
+        finetune_skipped=learned.finetune_skipped,
+    )
+    stage.report.step(1, 1)
+    return Trained(
+        onnx_path=export.path,
+        digest=export.digest,
+        size_bytes=export.size_bytes,
+        task=assignment.recipe.task,
+        concepts=head.concepts if head else (),
+        thresholds=head.thresholds if head else (),
+        embedding_digest=stage.embedding_digest,
+        embedding_dimension=EMBEDDING_DIMENSION,
+        metrics=metrics,
+        metrics_missing_reason=metrics_missing_reason,
+        left_out=left_out,
+        answers=measured.answers if measured else None,
+        champion_answers=measured.champion_answers if measured else None,
+        comparison=comparison,
+        comparison_missing=measured.comparison_missing if measured else _uncompared(assignment, head),
+        control_curve=measured.control_curve if measured else (),
+        random_labels=measured.random_labels if measured else None,
+        held_out_accuracy=learned.held_out_accuracy,
+        card=card,
+        card_markdown=card_markdown(card, metrics),
+        finetune_skipped=learned.finetune_skipped,
+    )
+
+
+def _plan(recipe: Recipe, image_count: int, threads: int) -> dict[str, float]:
+    """Seconds that each phase may take, in the order in which they come."""
+    if recipe.task is Task.EMBEDDING:
+        return {"features": SECONDS_TO_EXPORT, "export": SECONDS_TO_EXPORT}
+    plan = {
+        "features": image_count * SECONDS_PER_IMAGE / threads,
+        "head": image_count * SECONDS_PER_LABEL_IN_HEAD,
+    }
+    if recipe.finetune is not None:
+        plan["finetune"] = recipe.finetune.epochs * image_count * SECONDS_PER_TUNED_IMAGE / threads
+    return {**plan, "evaluate": SECONDS_TO_EVALUATE, "export": SECONDS_TO_EXPORT}
