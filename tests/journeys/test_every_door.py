@@ -74,8 +74,8 @@ from vesta_contracts.datasets.v1 import (
 from vesta_datasets.api.dataset_service import DatasetService
 from vesta_datasets.api.item_service import ItemService
 from vesta_datasets.api.taxonomy_service import TaxonomyService
-from vesta_datasets.events import Reactions
-from vesta_datasets.operations import Operations
+from vesta_datasets.ingest.event_handlers import Reactions
+from vesta_datasets.operations.worker import Operations
 from vesta_datasets.settings import Settings as DatasetsSettings
 from vesta_datasets.store import Store as DatasetsStore
 from vesta_local.testing import identity_of

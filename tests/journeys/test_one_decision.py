@@ -12,8 +12,8 @@ from vesta_contracts.annotation.v1 import Task
 from vesta_contracts.common.v1 import Annotation, ImageLabel, ImageScores
 from vesta_contracts.datasets.v1 import SelectedItem, SelectionStrategy
 from vesta_contracts.serving.v1 import UncertaintyPolicy
-from vesta_datasets.candidates import Candidates, PoolRow
-from vesta_datasets.choosing import choose
+from vesta_datasets.selection.candidates import Candidates, PoolRow
+from vesta_datasets.selection.pool_builder import choose
 from vesta_serving.labels import Policy, Vocabulary, score, split_labels
 from vesta_training.heads.linear_head import decide
 from vesta_training.recipes.recipe import Task as RecipeTask

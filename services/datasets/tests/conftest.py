@@ -20,7 +20,7 @@ from vesta_datasets.api.dataset_service import DatasetService
 from vesta_datasets.api.item_service import ItemService
 from vesta_datasets.api.snapshot_service import SnapshotService
 from vesta_datasets.api.taxonomy_service import TaxonomyService
-from vesta_datasets.operations import Operations
+from vesta_datasets.operations.worker import Operations
 from vesta_datasets.settings import Settings
 from vesta_datasets.store import Store
 from vesta_local.testing import identity_of

@@ -43,7 +43,7 @@ from vesta_contracts.datasets.v1 import (
     TaxonomyServiceStub,
 )
 from vesta_contracts.serving.v1 import ItemPrediction, PredictionMade
-from vesta_datasets.events import Reactions
+from vesta_datasets.ingest.event_handlers import Reactions
 from vesta_datasets.store import Store
 
 PROJECT = "projects/acme"

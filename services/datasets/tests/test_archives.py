@@ -31,10 +31,10 @@ from vesta_contracts.common.v1 import (
     Track,
 )
 from vesta_contracts.datasets.v1 import ArchiveFormat
-from vesta_datasets.archived import ArchivedItem, UnreadableArchiveError
-from vesta_datasets.archives import pack, read_unpacked, unpack
-from vesta_datasets.coco import mask_of, pixels_of
-from vesta_datasets.unpacking import unpack_zip
+from vesta_datasets.archives.archives import pack, read_unpacked, unpack
+from vesta_datasets.archives.coco import mask_of, pixels_of
+from vesta_datasets.archives.layout import ArchivedItem, UnreadableArchiveError
+from vesta_datasets.archives.unzip import unpack_zip
 
 HEIGHT_PX, WIDTH_PX = 48, 64
 FOLDERS, COCO = ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER, ArchiveFormat.ARCHIVE_FORMAT_COCO

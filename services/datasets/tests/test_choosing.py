@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vesta_contracts.common.v1 import ConceptScore, ImageScores
 from vesta_contracts.datasets.v1 import SelectionStrategy
-from vesta_datasets.candidates import Candidates, PoolRow
-from vesta_datasets.choosing import centred_on_thresholds, choose, probabilities
+from vesta_datasets.selection.candidates import Candidates, PoolRow
+from vesta_datasets.selection.pool_builder import centred_on_thresholds, choose, probabilities
 
 
 def of_several(**scored: tuple[float, float]) -> ImageScores:

@@ -14,7 +14,7 @@ from vesta_common.events import encode_headers, new_event
 from vesta_contracts.annotation.v1 import TaskAccepted
 from vesta_contracts.common.v1 import Annotation, PixelBox
 from vesta_contracts.datasets.v1 import Concept, GetItemRequest, Taxonomy, UpdateTaxonomyRequest
-from vesta_datasets.events import Reactions
+from vesta_datasets.ingest.event_handlers import Reactions
 
 TOPIC = "vesta.annotation.task.v1"
 DEAD_TOPIC = "vesta.datasets.dead_letter.v1"

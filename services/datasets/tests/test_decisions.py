@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from vesta_common.events import new_event
 from vesta_contracts.annotation.v1 import TaskAccepted
 from vesta_contracts.datasets.v1 import AcceptedAnnotations, GetItemRequest
-from vesta_datasets.decisions import decide_time, latest
+from vesta_datasets.items.accepted_decisions import decide_time, latest
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vesta_datasets.duplicates import (
+from vesta_datasets.items.duplicates import (
     BAND_BITS,
     BAND_COUNT,
     RADIUS_MAX_BITS,

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from datasets_builders import Datasets
 from vesta_common.errors import NotFound
-from vesta_datasets.forgetting import ARCHIVES_KEPT, OPERATIONS_KEPT, Forgetting
+from vesta_datasets.operations.retention import ARCHIVES_KEPT, OPERATIONS_KEPT, Forgetting
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vesta_datasets.manifest import DamagedManifestError, ManifestRow, digest, read_manifest, write_manifest
+from vesta_datasets.snapshots.manifest import DamagedManifestError, ManifestRow, digest, read_manifest, write_manifest
 
 NOON = datetime(2026, 5, 1, 12, 0, 0, 123456, tzinfo=UTC)
 

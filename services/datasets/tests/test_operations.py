@@ -25,11 +25,11 @@ from vesta_contracts.datasets.v1 import (
     ImportDatasetResponse,
     ItemAnnotations,
 )
-from vesta_datasets.annotations import labels_of
-from vesta_datasets.archives import unpack
-from vesta_datasets.operations import ATTEMPTS_MAX, EXPORT, HEARTBEAT, IMPORT, LEASE, Claim, Operations, Progress
-from vesta_datasets.scratch import scratch_folder
-from vesta_datasets.transfers import BATCH_BYTES_MAX, BATCH_FILES_MAX, Export, Import
+from vesta_datasets.archives.archives import unpack
+from vesta_datasets.archives.scratch_folders import scratch_folder
+from vesta_datasets.items.annotations import labels_of
+from vesta_datasets.operations.transfers import BATCH_BYTES_MAX, BATCH_FILES_MAX, Export, Import
+from vesta_datasets.operations.worker import ATTEMPTS_MAX, EXPORT, HEARTBEAT, IMPORT, LEASE, Claim, Operations, Progress
 
 BATCHES = 3
 MANY = BATCHES * BATCH_FILES_MAX

@@ -62,7 +62,7 @@ from vesta_contracts.datasets.v1 import (
 )
 from vesta_datasets.api.item_service import ItemService
 from vesta_datasets.api.snapshot_service import SnapshotService
-from vesta_datasets.candidates import Candidates
+from vesta_datasets.selection.candidates import Candidates
 from vesta_datasets.store.pool import CandidatePool, PoolLimits
 
 

@@ -5,8 +5,8 @@ import hashlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vesta_datasets.duplicates import DuplicateIndex, Hashed, hamming
-from vesta_datasets.splits import Placed, Placement, Shares, Split, place, split_of
+from vesta_datasets.items.duplicates import DuplicateIndex, Hashed, hamming
+from vesta_datasets.items.splits import Placed, Placement, Shares, Split, place, split_of
 
 SHARES = Shares(validation=0.1, test=0.2)
 TRAIN_SHA256 = "f" * 64

@@ -4,9 +4,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from vesta_datasets.manifest import ManifestRow
-from vesta_datasets.splits import Shares, Split
-from vesta_datasets.statistics import Difference, Relabelled, diff, statistics
+from vesta_datasets.items.splits import Shares, Split
+from vesta_datasets.snapshots.manifest import ManifestRow
+from vesta_datasets.snapshots.statistics import Difference, Relabelled, diff, statistics
 
 SHARES = Shares(0.0, 0.2)
 

@@ -3,7 +3,7 @@
 import pytest
 from vesta_common.errors import InvalidArgument
 from vesta_contracts.datasets.v1 import Concept, Taxonomy
-from vesta_datasets.taxonomies import check_holds, check_taxonomy
+from vesta_datasets.items.taxonomies import check_holds, check_taxonomy
 
 
 def of(**keypoints: list[str]) -> Taxonomy:

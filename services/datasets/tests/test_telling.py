@@ -2,7 +2,7 @@
 
 from datasets_builders import Datasets, a_medium
 from vesta_contracts.datasets.v1 import DatasetScored
-from vesta_datasets.telling import INTERVAL, Telling
+from vesta_datasets.ingest.scoring_progress import INTERVAL, Telling
 
 
 def scored_events(datasets: Datasets) -> list[DatasetScored]:

@@ -21,13 +21,13 @@ from vesta_datasets.api.dataset_service import DatasetService
 from vesta_datasets.api.item_service import ItemService
 from vesta_datasets.api.snapshot_service import SnapshotService
 from vesta_datasets.api.taxonomy_service import TaxonomyService
-from vesta_datasets.events import Reactions
-from vesta_datasets.forgetting import Forgetting
-from vesta_datasets.operations import EXPORT, IMPORT, Operations
+from vesta_datasets.ingest.event_handlers import Reactions
+from vesta_datasets.ingest.scoring_progress import Telling
+from vesta_datasets.operations.retention import Forgetting
+from vesta_datasets.operations.transfers import Export, Import
+from vesta_datasets.operations.worker import EXPORT, IMPORT, Operations
 from vesta_datasets.settings import Settings
 from vesta_datasets.store import SERVICE, Store
-from vesta_datasets.telling import Telling
-from vesta_datasets.transfers import Export, Import
 
 IDLE = timedelta(seconds=2)
 FORGETTING_IDLE = timedelta(hours=1)

@@ -16,9 +16,9 @@ from vesta_contracts.datasets.v1 import (
     UploadArchiveResponse,
 )
 
-from vesta_datasets.operations import Operations
+from vesta_datasets.operations.transfers import ARCHIVE_BYTES_MAX, archive_folder, owns
+from vesta_datasets.operations.worker import Operations
 from vesta_datasets.store import Store
-from vesta_datasets.transfers import ARCHIVE_BYTES_MAX, archive_folder, owns
 
 ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 

@@ -29,11 +29,11 @@ from vesta_contracts.datasets.v1 import (
     UpdateDatasetRequest,
 )
 
-from vesta_datasets.operations import EXPORT, IMPORT, Operations
-from vesta_datasets.splits import TEST_SHARE_DEFAULT, Shares
+from vesta_datasets.items.splits import TEST_SHARE_DEFAULT, Shares
+from vesta_datasets.items.taxonomies import check_holds
+from vesta_datasets.operations.transfers import owns
+from vesta_datasets.operations.worker import EXPORT, IMPORT, Operations
 from vesta_datasets.store import Store
-from vesta_datasets.taxonomies import check_holds
-from vesta_datasets.transfers import owns
 
 _MUTABLE = ("display_name", "taxonomy")
 

@@ -43,10 +43,10 @@ from vesta_contracts.datasets.v1 import (
     UpdateItemRequest,
 )
 
-from vesta_datasets.adding import accept_directly, add_items, known_media
 from vesta_datasets.api.visibility import check_sees_predictions, visible, visible_filter
-from vesta_datasets.choosing import choose, strategy_name
-from vesta_datasets.filtering import item_filter
+from vesta_datasets.ingest.add_items import accept_directly, add_items, known_media
+from vesta_datasets.items.filters import item_filter
+from vesta_datasets.selection.pool_builder import choose, strategy_name
 from vesta_datasets.store import Store
 
 NEIGHBOURS_DEFAULT = 20

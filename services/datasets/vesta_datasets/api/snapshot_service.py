@@ -21,8 +21,8 @@ from vesta_contracts.datasets.v1 import (
     SnapshotServiceServicer,
 )
 
-from vesta_datasets.snapshotting import compare, write_snapshot
-from vesta_datasets.splits import Shares
+from vesta_datasets.items.splits import Shares
+from vesta_datasets.snapshots.builder import compare, write_snapshot
 from vesta_datasets.store import Store
 
 

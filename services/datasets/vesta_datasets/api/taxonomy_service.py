@@ -21,8 +21,8 @@ from vesta_contracts.datasets.v1 import (
     UpdateTaxonomyRequest,
 )
 
+from vesta_datasets.items.taxonomies import check_holds, check_taxonomy
 from vesta_datasets.store import Store
-from vesta_datasets.taxonomies import check_holds, check_taxonomy
 
 _MUTABLE = ("display_name", "concepts")
 

@@ -9,7 +9,7 @@ from vesta_common.filters import Where
 from vesta_common.messages import without
 from vesta_contracts.datasets.v1 import Item
 
-from vesta_datasets.filtering import item_filter
+from vesta_datasets.items.filters import item_filter
 
 _ANSWERING_ROLE = "annotator"
 

@@ -13,10 +13,10 @@ from vesta_common.resources import existing
 from vesta_contracts.common.v1 import Media
 from vesta_contracts.datasets.v1 import AcceptedAnnotations, Item
 
-from vesta_datasets.annotations import labels_of, shape_concepts_of
-from vesta_datasets.decisions import latest
-from vesta_datasets.duplicates import bands
-from vesta_datasets.splits import Placement
+from vesta_datasets.items.accepted_decisions import latest
+from vesta_datasets.items.annotations import labels_of, shape_concepts_of
+from vesta_datasets.items.duplicates import bands
+from vesta_datasets.items.splits import Placement
 from vesta_datasets.store.rows import item_of
 from vesta_datasets.store.statements import queries
 

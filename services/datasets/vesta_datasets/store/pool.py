@@ -8,7 +8,7 @@ from pgvector.psycopg import register_vector
 from vesta_common.postgres import Connection
 from vesta_contracts.common.v1 import ImageScores
 
-from vesta_datasets.candidates import Candidates, PoolRow
+from vesta_datasets.selection.candidates import Candidates, PoolRow
 from vesta_datasets.store.rows import array_of
 from vesta_datasets.store.statements import queries
 

@@ -9,7 +9,7 @@ from vesta_common.resources import existing
 from vesta_contracts.common.v1 import Media
 from vesta_contracts.datasets.v1 import AcceptedAnnotations, AnnotationList, Snapshot
 
-from vesta_datasets.manifest import ManifestRow
+from vesta_datasets.snapshots.manifest import ManifestRow
 from vesta_datasets.store.statements import queries
 
 

@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from vesta_datasets.archived import UnreadableArchiveError
+from vesta_datasets.archives.layout import UnreadableArchiveError
 
 ENTRIES_MAX = 2_000_000
 UNPACKED_BYTES_MAX = 64 * 1024**3

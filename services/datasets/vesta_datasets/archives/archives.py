@@ -11,8 +11,8 @@ from vesta_common.sandbox import Limits, run_in_folder
 from vesta_contracts.common.v1 import Annotation
 from vesta_contracts.datasets.v1 import ArchiveFormat
 
-from vesta_datasets.archived import ArchivedItem, CocoImage, UnreadableArchiveError, cannot_hold, side_of
-from vesta_datasets.folders import read_folders, write_folders
+from vesta_datasets.archives.class_folders import read_folders, write_folders
+from vesta_datasets.archives.layout import ArchivedItem, CocoImage, UnreadableArchiveError, cannot_hold, side_of
 
 LIMITS = Limits(memory_bytes_max=4 * 1024**3, cpu_seconds_max=15 * 60, file_bytes_max=1024**3)
 TIMEOUT = timedelta(minutes=30)
@@ -32,7 +32,7 @@ def unpack(
     Raises:
         UnreadableArchiveError: it is no zip archive, is a bomb, reaches outside itself, or is not laid out as expected.
     """
-    _run("vesta_datasets.unpacking:unpack_zip", folder.parent, (archive.name, folder.name), timeout)
+    _run("vesta_datasets.archives.unzip:unpack_zip", folder.parent, (archive.name, folder.name), timeout)
     return read_unpacked(folder, layout, timeout)
 
 
@@ -74,7 +74,7 @@ def pack(items: Sequence[ArchivedItem], concepts: Sequence[str], layout: Archive
 
 
 def _read_coco(root: Path, timeout: timedelta) -> list[ArchivedItem]:
-    found: list[CocoImage] = _run("vesta_datasets.coco:read_coco", root, None, timeout)
+    found: list[CocoImage] = _run("vesta_datasets.archives.coco:read_coco", root, None, timeout)
     items = []
     for image in found:
         path = (root / image.path).resolve()
@@ -98,7 +98,7 @@ def _write_coco(items: Sequence[ArchivedItem], concepts: Sequence[str], folder: 
         )
         for item in items
     ]
-    _run("vesta_datasets.coco:write_coco", folder.parent, (images, list(concepts), folder.name), TIMEOUT)
+    _run("vesta_datasets.archives.coco:write_coco", folder.parent, (images, list(concepts), folder.name), TIMEOUT)
 
 
 def _run(function: str, folder: Path, argument: Any, timeout: timedelta) -> Any:

@@ -4,9 +4,9 @@ from vesta_common.errors import FailedPrecondition
 from vesta_common.objects import ObjectStore
 from vesta_contracts.datasets.v1 import Relabelling, Snapshot, SnapshotDiff, SnapshotStatistics, SplitStatistics
 
-from vesta_datasets.manifest import ManifestRow, digest, read_manifest, write_manifest
-from vesta_datasets.splits import Shares
-from vesta_datasets.statistics import diff, statistics
+from vesta_datasets.items.splits import Shares
+from vesta_datasets.snapshots.manifest import ManifestRow, digest, read_manifest, write_manifest
+from vesta_datasets.snapshots.statistics import diff, statistics
 
 DIFF_NAMES_MAX = 1000
 

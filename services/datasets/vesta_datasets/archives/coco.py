@@ -19,7 +19,7 @@ from vesta_common.errors import InvalidArgument
 from vesta_common.image_formats import IMAGE_BYTES_MAX, IMAGE_PIXELS_MAX, take_apart
 from vesta_contracts.common.v1 import Annotation, ImageLabel, Mask, PixelBox, PixelPoint, Polygon, Ring
 
-from vesta_datasets.archived import CocoImage, UnreadableArchiveError, side_of
+from vesta_datasets.archives.layout import CocoImage, UnreadableArchiveError, side_of
 
 _LISTED, _SHAPES, _LABELS = "image_info", "instances", "labels"
 

@@ -18,9 +18,9 @@ from vesta_contracts.datasets.v1 import (
     Split,
 )
 
-from vesta_datasets import splits
-from vesta_datasets.decisions import decide_time
-from vesta_datasets.duplicates import DISTANCE_MAX_BITS, DuplicateIndex, Hashed, near, probes
+from vesta_datasets.items import splits
+from vesta_datasets.items.accepted_decisions import decide_time
+from vesta_datasets.items.duplicates import DISTANCE_MAX_BITS, DuplicateIndex, Hashed, near, probes
 from vesta_datasets.store import Store
 
 

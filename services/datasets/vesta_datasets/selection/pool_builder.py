@@ -9,8 +9,8 @@ from vesta_common.predictions import labels_of, share_to_certainty
 from vesta_contracts.common.v1 import Annotation, ImageLabel, ImageScores
 from vesta_contracts.datasets.v1 import SelectedItem, SelectionStrategy, SelectItemsResponse
 
-from vesta_datasets.candidates import Candidates, PoolRow
 from vesta_datasets.selection import STRATEGIES, Pool, Reason, with_control_arm
+from vesta_datasets.selection.candidates import Candidates, PoolRow
 from vesta_datasets.selection.pool import Floats, Mask
 
 EVEN = 0.5  # where a multi-label answer is neither yes nor no

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from vesta_contracts.common.v1 import Annotation, ImageLabel
 
-from vesta_datasets.annotations import concepts_of
-from vesta_datasets.archived import ArchivedItem, cannot_hold, is_hidden, side_of
+from vesta_datasets.archives.layout import ArchivedItem, cannot_hold, is_hidden, side_of
+from vesta_datasets.items.annotations import concepts_of
 
 UNDECIDED_FOLDER = "no_label"
 """Where other tools put images of which nobody has said what they show."""

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from vesta_datasets.manifest import ManifestRow
-from vesta_datasets.splits import Shares, Split, split_of
+from vesta_datasets.items.splits import Shares, Split, split_of
+from vesta_datasets.snapshots.manifest import ManifestRow
 
 
 @dataclass(frozen=True, slots=True)

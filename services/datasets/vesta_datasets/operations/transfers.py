@@ -19,13 +19,13 @@ from vesta_contracts.datasets.v1 import (
     Split,
 )
 
-from vesta_datasets.adding import add_items
-from vesta_datasets.annotations import concepts_of, say_the_same
-from vesta_datasets.archived import ArchivedItem
-from vesta_datasets.archives import pack, unpack
-from vesta_datasets.manifest import ManifestRow, read_manifest
-from vesta_datasets.operations import Claim, Progress
-from vesta_datasets.scratch import scratch_folder
+from vesta_datasets.archives.archives import pack, unpack
+from vesta_datasets.archives.layout import ArchivedItem
+from vesta_datasets.archives.scratch_folders import scratch_folder
+from vesta_datasets.ingest.add_items import add_items
+from vesta_datasets.items.annotations import concepts_of, say_the_same
+from vesta_datasets.operations.worker import Claim, Progress
+from vesta_datasets.snapshots.manifest import ManifestRow, read_manifest
 from vesta_datasets.store import Store
 
 ARCHIVES = "archives"

@@ -14,7 +14,7 @@ from vesta_contracts.common.v1 import Media
 from vesta_contracts.datasets.v1 import AcceptedAnnotations, ItemAnnotated
 from vesta_contracts.serving.v1 import PredictionMade
 
-from vesta_datasets.annotations import with_shapes_kept
+from vesta_datasets.items.annotations import with_shapes_kept
 from vesta_datasets.store import Store
 from vesta_datasets.store.items import Outcome
 from vesta_datasets.store.predictions import ScoringModel

@@ -4,9 +4,9 @@ from datetime import timedelta
 
 from vesta_common.objects import ObjectStore
 
+from vesta_datasets.operations.transfers import ARCHIVES
 from vesta_datasets.store import Store
 from vesta_datasets.store.statements import queries
-from vesta_datasets.transfers import ARCHIVES
 
 ARCHIVES_KEPT = timedelta(days=1)
 OPERATIONS_KEPT = timedelta(days=30)

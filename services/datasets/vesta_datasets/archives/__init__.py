@@ -1,0 +1,1 @@
+"""Archives in the field's formats, read and written, one module a layout."""

@@ -1,0 +1,1 @@
+"""Rules about items: annotations, decisions, splits, near-duplicates, filters. Pure."""

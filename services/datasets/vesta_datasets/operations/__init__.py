@@ -1,0 +1,1 @@
+"""Long-running operations: imports and exports, and the deletion of what they leave."""

@@ -1,0 +1,1 @@
+"""Snapshots of a dataset: manifests, statistics, differences."""
