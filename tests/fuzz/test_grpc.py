@@ -11,9 +11,9 @@ from ground import Effort, Ground
 from grpc_status import rpc_status
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from random_messages import RandomMessages
-from vesta_gateway.authorization import NOBODY, RIGHTS
-from vesta_gateway.contracts import Rpc, all_rpcs
-from vesta_gateway.references import projects_in
+from vesta_gateway.access.authorization import NOBODY, RIGHTS
+from vesta_gateway.access.references import projects_in
+from vesta_gateway.contracts.methods import Rpc, all_rpcs
 
 pytestmark = [pytest.mark.platform, pytest.mark.no_events, pytest.mark.timeout(7200)]
 

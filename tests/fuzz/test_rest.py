@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi import checks as openapi_checks
-from vesta_gateway.contracts import all_rpcs
-from vesta_gateway.openapi import comments, describe
+from vesta_gateway.contracts.methods import all_rpcs
+from vesta_gateway.openapi.document import comments, describe
 
 pytestmark = [pytest.mark.platform, pytest.mark.no_events, pytest.mark.timeout(7200)]
 

@@ -53,9 +53,9 @@ from vesta_contracts.gateway.v1 import (
     WatchEventsRequest,
 )
 from vesta_contracts.serving.v1 import ItemPrediction, PredictInput, PredictionMade, PredictRequest
-from vesta_gateway.authorization import ANY_MEMBER, RIGHTS, ROLES
-from vesta_gateway.contracts import Rpc, all_rpcs
-from vesta_gateway.path_template import ONE
+from vesta_gateway.access.authorization import ANY_MEMBER, RIGHTS, ROLES
+from vesta_gateway.contracts.methods import Rpc, all_rpcs
+from vesta_gateway.contracts.path_template import ONE
 from vesta_local.testing import WholePlatform
 
 pytestmark = [pytest.mark.platform, pytest.mark.timeout(300)]

@@ -13,7 +13,7 @@ from vesta_admin.authority import issue, new_authority
 from vesta_common.errors import from_rpc_error
 from vesta_common.identity import PEERS, CredentialFiles, Identity
 from vesta_common.identity.tokens import TOKEN_KEY, sign
-from vesta_gateway.contracts import Rpc, all_rpcs
+from vesta_gateway.contracts.methods import Rpc, all_rpcs
 from vesta_local import identities
 from vesta_local.testing import WholePlatform
 

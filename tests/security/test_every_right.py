@@ -25,9 +25,9 @@ from vesta_contracts.gateway.v1 import (
     Member,
     Role,
 )
-from vesta_gateway.authorization import ANY_MEMBER, NOBODY, PLATFORM_OWNER, RIGHTS, ROLES
-from vesta_gateway.contracts import Rpc, all_rpcs
-from vesta_gateway.path_template import ONE
+from vesta_gateway.access.authorization import ANY_MEMBER, NOBODY, PLATFORM_OWNER, RIGHTS, ROLES
+from vesta_gateway.contracts.methods import Rpc, all_rpcs
+from vesta_gateway.contracts.path_template import ONE
 from vesta_local.testing import WholePlatform
 
 pytestmark = [pytest.mark.platform, pytest.mark.no_events, pytest.mark.timeout(300)]

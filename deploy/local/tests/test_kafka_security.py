@@ -21,7 +21,7 @@ from vesta_common.clock import SystemClock
 from vesta_common.consumer import ConsumerMetrics, KafkaOptions
 from vesta_common.consumer.dead_letter_topic import DeadLetterTopic
 from vesta_common.consumer.membership import Membership
-from vesta_gateway.tail import new_consumer
+from vesta_gateway.events.tail import new_consumer
 from vesta_local.engines import apache_kafka
 from vesta_local.home import HOST, is_free
 from vesta_local.testing import ports

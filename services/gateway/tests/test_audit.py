@@ -20,10 +20,10 @@ from vesta_contracts.gateway.v1 import (
     ListAuditEntriesRequest,
     ListPlatformAuditEntriesRequest,
 )
-from vesta_gateway import audit_store
-from vesta_gateway.audit import QUESTIONS, AuditRow, Origin, is_recorded, row_of
-from vesta_gateway.audit_writer import REFUSED_WAITING_MAX, AuditWriter
-from vesta_gateway.contracts import all_rpcs, get_rpc
+from vesta_gateway.audit import audit_store
+from vesta_gateway.audit.audit_writer import REFUSED_WAITING_MAX, AuditWriter
+from vesta_gateway.audit.entries import QUESTIONS, AuditRow, Origin, is_recorded, row_of
+from vesta_gateway.contracts.methods import all_rpcs, get_rpc
 
 VANS = {"displayName": "Vans", "taxonomy": "projects/acme/taxonomies/vehicles"}
 UPDATE = "vesta.datasets.v1.DatasetService.UpdateDataset"

@@ -8,9 +8,9 @@ import pytest
 from vesta_common.clock import ManualClock
 from vesta_common.errors import ResourceExhausted, Unauthenticated
 from vesta_contracts.gateway.v1 import Role
-from vesta_gateway.authentication import LOOKUPS_AT_ONCE_MAX, UNKNOWN_MAX, Authenticator
-from vesta_gateway.caller import Caller
-from vesta_gateway.key_secrets import digest_of, new_secret, presented
+from vesta_gateway.access.authentication import LOOKUPS_AT_ONCE_MAX, UNKNOWN_MAX, Authenticator
+from vesta_gateway.access.caller import Caller
+from vesta_gateway.access.key_secrets import digest_of, new_secret, presented
 
 OWNER = "vesta_owner"
 

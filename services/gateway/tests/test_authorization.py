@@ -24,7 +24,7 @@ from vesta_contracts.datasets.v1 import (
 from vesta_contracts.gateway.v1 import ApiKey, CreateApiKeyRequest, Role
 from vesta_contracts.serving.v1 import ListPredictionsRequest, PredictInput, PredictRequest
 from vesta_contracts.training.v1 import CreateStudyRequest, Study
-from vesta_gateway.authorization import (
+from vesta_gateway.access.authorization import (
     ANY_MEMBER,
     NOBODY,
     PLATFORM_OWNER,
@@ -35,10 +35,10 @@ from vesta_gateway.authorization import (
     authorize_more,
     check_table,
 )
-from vesta_gateway.caller import Caller, platform_owner
-from vesta_gateway.contracts import all_rpcs
-from vesta_gateway.references import projects_in
-from vesta_gateway.roles_page import roles_page
+from vesta_gateway.access.caller import Caller, platform_owner
+from vesta_gateway.access.references import projects_in
+from vesta_gateway.access.roles_page import roles_page
+from vesta_gateway.contracts.methods import all_rpcs
 
 RPCS = {rpc.full_name: rpc for rpc in all_rpcs()}
 BY_REQUEST = {rpc.descriptor.input_type.full_name: rpc for rpc in all_rpcs()}
@@ -85,7 +85,7 @@ def test_a_table_that_lacks_an_rpc_or_has_one_too_many_is_refused():
 def test_the_page_of_roles_is_written_from_the_table():
     page = Path(__file__).resolve().parents[3] / "docs" / "roles.md"
 
-    assert page.read_text() == roles_page(), "run: python -m vesta_gateway.roles_page > docs/roles.md"
+    assert page.read_text() == roles_page(), "run: python -m vesta_gateway.access.roles_page > docs/roles.md"
 
 
 @pytest.mark.parametrize("name", sorted(RIGHTS))

@@ -9,14 +9,14 @@ import pytest
 from prometheus_client import CollectorRegistry
 from vesta_common.clock import ManualClock
 from vesta_common.errors import ResourceExhausted, Unauthenticated
-from vesta_gateway.audit import AuditRow, Origin
-from vesta_gateway.audit_log import AuditLog
-from vesta_gateway.audit_writer import AuditWriter
-from vesta_gateway.authentication import Authenticator
-from vesta_gateway.calls import Calls, Limits
-from vesta_gateway.contracts import get_rpc
-from vesta_gateway.limits import Slots, TokenBuckets
-from vesta_gateway.throttle import Throttle
+from vesta_gateway.access.authentication import Authenticator
+from vesta_gateway.access.limits import Slots, TokenBuckets
+from vesta_gateway.access.throttle import Throttle
+from vesta_gateway.audit.audit_log import AuditLog
+from vesta_gateway.audit.audit_writer import AuditWriter
+from vesta_gateway.audit.entries import AuditRow, Origin
+from vesta_gateway.calls.pipeline import Calls, Limits
+from vesta_gateway.contracts.methods import get_rpc
 
 
 def test_past_the_limit_on_refusals_a_bad_key_is_not_even_looked_up():

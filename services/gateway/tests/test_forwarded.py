@@ -4,7 +4,7 @@ import httpx
 import pytest
 from grpc import RpcError, StatusCode
 from vesta_contracts.gateway.v1 import ApiKeyServiceStub, GetIdentityRequest
-from vesta_gateway.forwarded import Proxies
+from vesta_gateway.rest.client_address import Proxies
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from vesta_common.errors import ResourceExhausted
-from vesta_gateway.limits import BUCKETS_MAX, ByteBudget, Slots, TokenBuckets
+from vesta_gateway.access.limits import BUCKETS_MAX, ByteBudget, Slots, TokenBuckets
 
 
 class Watch:

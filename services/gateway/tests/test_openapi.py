@@ -4,8 +4,8 @@ import json
 
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
-from vesta_gateway.contracts import all_rpcs
-from vesta_gateway.openapi import comments, describe
+from vesta_gateway.contracts.methods import all_rpcs
+from vesta_gateway.openapi.document import comments, describe
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from vesta_contracts.serving.v1 import DeploymentServiceStub, PredictInput, PredictRequest
-from vesta_gateway.throttle import REQUESTS_MIN
+from vesta_gateway.access.throttle import REQUESTS_MIN
 
 PREDICT = "/v1/projects/acme/deployments/d:predict"
 BODY = {"inputs": [{"data": "aGVsbG8="}]}

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vesta_gateway.path_template import PathTemplate, split_path
+from vesta_gateway.contracts.path_template import PathTemplate, split_path
 
 
 def match(template: str, path: str) -> dict[str, str] | None:

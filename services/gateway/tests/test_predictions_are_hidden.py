@@ -7,10 +7,10 @@ from vesta_common import trace
 from vesta_common.clock import SystemClock
 from vesta_contracts import everything
 from vesta_contracts.gateway.v1 import ProjectEvent, Role, WatchEventsRequest
+from vesta_gateway.access.authorization import RIGHTS, ROLES
 from vesta_gateway.api.events import EventApi
-from vesta_gateway.authorization import RIGHTS, ROLES
-from vesta_gateway.contracts import all_rpcs
-from vesta_gateway.watchers import PREDICTION_TYPES, Watchers
+from vesta_gateway.contracts.methods import all_rpcs
+from vesta_gateway.events.subscribers import PREDICTION_TYPES, Watchers
 
 SAYINGS = {"vesta.common.v1.ImageScores", "vesta.common.v1.ConceptScore"}
 MASKED = {"GetItem", "BatchGetItems", "ListItems"}

@@ -1,9 +1,9 @@
 """Routes: every HTTP rule of the contracts finds its own RPC, and a conflict is found at the start."""
 
 import pytest
-from vesta_gateway.contracts import all_rpcs
-from vesta_gateway.path_template import ONE
-from vesta_gateway.routes import Routes
+from vesta_gateway.contracts.methods import all_rpcs
+from vesta_gateway.contracts.path_template import ONE
+from vesta_gateway.rest.routes import Routes
 
 
 def test_every_rule_of_the_contracts_finds_its_own_rpc():

@@ -14,7 +14,7 @@ from urllib.parse import urljoin
 
 import httpx
 import pytest
-from vesta_gateway.simple_index import REQUESTS_BURST, WHEEL_BYTES_MAX, SimpleIndex, normalised
+from vesta_gateway.rest.simple_index import REQUESTS_BURST, WHEEL_BYTES_MAX, SimpleIndex, normalised
 
 NAME = "vesta_client-0.1.0-py3-none-any.whl"
 

@@ -18,8 +18,8 @@ from vesta_common.events import encode_headers, new_event
 from vesta_contracts.annotation.v1 import TaskAccepted
 from vesta_contracts.gateway.v1 import EventServiceStub, ProjectEvent, WatchEventsRequest
 from vesta_contracts.serving.v1 import PredictionMade
-from vesta_gateway.replay import Replay, time_of
-from vesta_gateway.tail import Tail
+from vesta_gateway.events.replay import Replay, time_of
+from vesta_gateway.events.tail import Tail
 
 TASKS, PREDICTIONS = "vesta.annotation.task.v1", "vesta.serving.prediction.v1"
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 from vesta_common.errors import ResourceExhausted
-from vesta_gateway.throttle import MULTIPLIER, REQUESTS_MIN, RETRY_AFTER, Throttle
+from vesta_gateway.access.throttle import MULTIPLIER, REQUESTS_MIN, RETRY_AFTER, Throttle
 
 RPC = "vesta.serving.v1.DeploymentService.Predict"
 

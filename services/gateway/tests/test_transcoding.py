@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from vesta_common.errors import InvalidArgument
 from vesta_contracts.datasets.v1 import Item, ItemVariant
 from vesta_contracts.serving.v1 import PredictInput, PredictRequest
-from vesta_gateway.contracts import all_rpcs, is_download, is_upload
-from vesta_gateway.routes import Routes
-from vesta_gateway.transcoding import JSON, PROTOBUF, read_request, read_upload, write_json
+from vesta_gateway.contracts.methods import all_rpcs, is_download, is_upload
+from vesta_gateway.rest.routes import Routes
+from vesta_gateway.rest.transcoding import JSON, PROTOBUF, read_request, read_upload, write_json
 
 ROUTES = Routes(all_rpcs())
 ACME = "/v1/projects/acme"

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from vesta_common.errors import ResourceExhausted, Unavailable
 from vesta_contracts.gateway.v1 import ProjectEvent
-from vesta_gateway.tail import event_topics
-from vesta_gateway.watchers import Watchers
+from vesta_gateway.events.subscribers import Watchers
+from vesta_gateway.events.tail import event_topics
 
 ACCEPTED, MADE = "vesta.annotation.task.v1.accepted", "vesta.serving.prediction.v1.made"
 

@@ -29,37 +29,38 @@ from vesta_common.settings import EXIT_WRONG_SETTINGS
 from vesta_contracts.gateway.v1 import ProjectEvent
 from vesta_contracts.topics import OWNED
 
-from vesta_gateway import audit_store, store
+from vesta_gateway import store
+from vesta_gateway.access.authentication import Authenticator
+from vesta_gateway.access.authorization import check_table
+from vesta_gateway.access.limits import ByteBudget, Slots, TokenBuckets
+from vesta_gateway.access.throttle import Throttle
 from vesta_gateway.api.api_keys import ApiKeyApi
 from vesta_gateway.api.audit import AuditApi
 from vesta_gateway.api.events import EventApi
 from vesta_gateway.api.members import MemberApi
-from vesta_gateway.audit_log import AuditLog
-from vesta_gateway.audit_writer import AuditWriter
-from vesta_gateway.authentication import Authenticator
-from vesta_gateway.authorization import check_table
-from vesta_gateway.backends import Backend, RemoteBackend
-from vesta_gateway.bodies import BodyLimits
-from vesta_gateway.calls import Calls, Limits
-from vesta_gateway.contracts import all_rpcs
-from vesta_gateway.forwarded import Proxies
-from vesta_gateway.grpc_door import GrpcDoor
-from vesta_gateway.journal import Journal
-from vesta_gateway.limits import ByteBudget, Slots, TokenBuckets
-from vesta_gateway.openapi import comments, describe
-from vesta_gateway.own import OwnBackend
-from vesta_gateway.pages import all_pages
-from vesta_gateway.parts import Parts
-from vesta_gateway.projects import FOLLOW_INTERVAL, Projects
-from vesta_gateway.replay import Replay
-from vesta_gateway.rest_door import RestDoor
-from vesta_gateway.routes import Routes
+from vesta_gateway.audit import audit_store
+from vesta_gateway.audit.audit_log import AuditLog
+from vesta_gateway.audit.audit_writer import AuditWriter
+from vesta_gateway.calls.access_log import Journal
+from vesta_gateway.calls.backends import Backend, RemoteBackend
+from vesta_gateway.calls.dependencies import Parts
+from vesta_gateway.calls.local_services import OwnBackend
+from vesta_gateway.calls.pipeline import Calls, Limits
+from vesta_gateway.calls.projects import FOLLOW_INTERVAL, Projects
+from vesta_gateway.contracts.methods import all_rpcs
+from vesta_gateway.events.replay import Replay
+from vesta_gateway.events.subscribers import Watchers
+from vesta_gateway.events.tail import Tail, new_consumer, to_project_event
+from vesta_gateway.grpc.server import GrpcDoor
+from vesta_gateway.openapi.document import comments, describe
+from vesta_gateway.rest.application import RestDoor
+from vesta_gateway.rest.bodies import BodyLimits
+from vesta_gateway.rest.client_address import Proxies
+from vesta_gateway.rest.pages import all_pages
+from vesta_gateway.rest.routes import Routes
+from vesta_gateway.rest.simple_index import SimpleIndex
 from vesta_gateway.servers import GrpcServer, RestServer
 from vesta_gateway.settings import Settings
-from vesta_gateway.simple_index import SimpleIndex
-from vesta_gateway.tail import Tail, new_consumer, to_project_event
-from vesta_gateway.throttle import Throttle
-from vesta_gateway.watchers import Watchers
 
 log = structlog.get_logger()
 

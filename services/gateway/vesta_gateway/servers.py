@@ -18,9 +18,9 @@ from vesta_common.errors import InvalidArgument, to_status
 from vesta_common.health import problems_metadata
 from vesta_common.server import connection_age_options
 
-from vesta_gateway.headers import response_headers
 from vesta_gateway.problems import problem_of
-from vesta_gateway.transcoding import JSON
+from vesta_gateway.rest.headers import response_headers
+from vesta_gateway.rest.transcoding import JSON
 
 BACKLOG = 1024
 CONNECTIONS_MAX = 8192

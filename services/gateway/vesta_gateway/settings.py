@@ -9,7 +9,7 @@ from vesta_common import idempotency
 from vesta_common.addresses import PeerAddress
 from vesta_common.settings import ServiceSettings
 
-from vesta_gateway.forwarded import Proxies
+from vesta_gateway.rest.client_address import Proxies
 
 _MIB = 1024 * 1024
 

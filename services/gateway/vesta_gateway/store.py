@@ -15,7 +15,7 @@ from vesta_common.postgres import Connection, Postgres, load_queries
 from vesta_common.resources import existing, missing
 from vesta_contracts.gateway.v1 import ApiKey, Member, Role
 
-from vesta_gateway.caller import OWNER_ID, Caller
+from vesta_gateway.access.caller import OWNER_ID, Caller
 
 TOUCH_INTERVAL = timedelta(minutes=1)
 PRUNE_BATCH_MAX = 1_000

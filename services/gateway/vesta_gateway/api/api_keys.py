@@ -27,8 +27,8 @@ from vesta_contracts.gateway.v1 import (
 )
 
 from vesta_gateway import store
-from vesta_gateway.caller import PLATFORM_OWNER
-from vesta_gateway.key_secrets import PREFIX_CHARACTERS, digest_of, new_secret
+from vesta_gateway.access.caller import PLATFORM_OWNER
+from vesta_gateway.access.key_secrets import PREFIX_CHARACTERS, digest_of, new_secret
 
 
 class ApiKeyApi(ApiKeyServiceServicer):

@@ -11,7 +11,7 @@ from vesta_contracts.gateway.v1 import (
     ListPlatformAuditEntriesRequest,
 )
 
-from vesta_gateway import audit_store
+from vesta_gateway.audit import audit_store
 
 
 class AuditApi(AuditServiceServicer):

@@ -10,9 +10,9 @@ from vesta_common.clock import Clock
 from vesta_common.errors import Unavailable
 from vesta_contracts.gateway.v1 import EventServiceServicer, ProjectEvent, Role, WatchEventsRequest
 
-from vesta_gateway.caller import role_word
-from vesta_gateway.replay import Replay, time_of
-from vesta_gateway.watchers import PREDICTION_TYPES, Watchers
+from vesta_gateway.access.caller import role_word
+from vesta_gateway.events.replay import Replay, time_of
+from vesta_gateway.events.subscribers import PREDICTION_TYPES, Watchers
 
 
 class EventApi(EventServiceServicer):

@@ -1,0 +1,275 @@
+"""Who may call what: one table over all RPCs, and the walls between projects. The same for REST and gRPC. Pure.
+
+docs/roles.md is written from this table.
+"""
+
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from functools import reduce
+
+from google.protobuf.message import Message
+from vesta_common.errors import InvalidArgument, PermissionDenied, Violation
+from vesta_common.names import check_name
+from vesta_contracts.gateway.v1 import Role
+
+from vesta_gateway.access.caller import Caller, role_word
+from vesta_gateway.access.references import check_references, projects_of, references_in
+from vesta_gateway.contracts.methods import Rpc
+
+
+class Right(Enum):
+    """Who may call an RPC. The roles are those of the member in the project that the request is about."""
+
+    NOBODY = "nobody: services alone, among themselves"
+    PLATFORM_OWNER = "the platform's owner"
+    ANY_MEMBER = "every key"
+    OWNERS = "owner"
+    ENGINEERS = "engineer, owner"
+    REVIEWERS = "reviewer, engineer, owner"
+    ANNOTATORS = "annotator, reviewer, engineer, owner"
+    READERS = "viewer, annotator, reviewer, engineer, owner"
+    PREDICTION_READERS = "viewer, reviewer, engineer, owner"
+
+
+NOBODY, PLATFORM_OWNER, ANY_MEMBER = Right.NOBODY, Right.PLATFORM_OWNER, Right.ANY_MEMBER
+OWNERS, ENGINEERS, REVIEWERS = Right.OWNERS, Right.ENGINEERS, Right.REVIEWERS
+ANNOTATORS, READERS, PREDICTION_READERS = Right.ANNOTATORS, Right.READERS, Right.PREDICTION_READERS
+
+ROLES: Mapping[Right, "frozenset[Role.ValueType]"] = {
+    OWNERS: frozenset({Role.ROLE_OWNER}),
+    ENGINEERS: frozenset({Role.ROLE_ENGINEER, Role.ROLE_OWNER}),
+    REVIEWERS: frozenset({Role.ROLE_REVIEWER, Role.ROLE_ENGINEER, Role.ROLE_OWNER}),
+    ANNOTATORS: frozenset({Role.ROLE_ANNOTATOR, Role.ROLE_REVIEWER, Role.ROLE_ENGINEER, Role.ROLE_OWNER}),
+    READERS: frozenset(
+        {Role.ROLE_VIEWER, Role.ROLE_ANNOTATOR, Role.ROLE_REVIEWER, Role.ROLE_ENGINEER, Role.ROLE_OWNER}
+    ),
+    PREDICTION_READERS: frozenset({Role.ROLE_VIEWER, Role.ROLE_REVIEWER, Role.ROLE_ENGINEER, Role.ROLE_OWNER}),
+}
+
+RIGHTS: Mapping[str, Right] = {
+    # Campaigns are set up by engineers; who answers and who decides is a matter of role.
+    "vesta.annotation.v1.CampaignService.CreateCampaign": ENGINEERS,
+    "vesta.annotation.v1.CampaignService.GetCampaign": READERS,
+    "vesta.annotation.v1.CampaignService.ListCampaigns": READERS,
+    "vesta.annotation.v1.CampaignService.UpdateCampaign": ENGINEERS,
+    "vesta.annotation.v1.CampaignService.DeleteCampaign": ENGINEERS,
+    "vesta.annotation.v1.CampaignService.GetAgreement": REVIEWERS,
+    "vesta.annotation.v1.CampaignService.GetGuidelines": READERS,
+    "vesta.annotation.v1.ReviewService.CreateReview": REVIEWERS,
+    "vesta.annotation.v1.ReviewService.GetReview": READERS,
+    "vesta.annotation.v1.ReviewService.ListReviews": READERS,
+    "vesta.annotation.v1.SubmissionService.CreateSubmission": ANNOTATORS,
+    "vesta.annotation.v1.SubmissionService.GetSubmission": READERS,
+    "vesta.annotation.v1.SubmissionService.ListSubmissions": READERS,
+    "vesta.annotation.v1.TaskService.BatchCreateTasks": ENGINEERS,
+    "vesta.annotation.v1.TaskService.GetTask": READERS,
+    "vesta.annotation.v1.TaskService.ListTasks": READERS,
+    "vesta.annotation.v1.TaskService.LeaseTasks": ANNOTATORS,
+    "vesta.annotation.v1.TaskService.RenewLease": ANNOTATORS,
+    "vesta.annotation.v1.TaskService.ReleaseTask": ANNOTATORS,
+    "vesta.annotation.v1.TaskService.CancelTask": ENGINEERS,
+    "vesta.conductor.v1.LoopService.CreateLoop": ENGINEERS,
+    "vesta.conductor.v1.LoopService.GetLoop": READERS,
+    "vesta.conductor.v1.LoopService.ListLoops": READERS,
+    "vesta.conductor.v1.LoopService.UpdateLoop": ENGINEERS,
+    "vesta.conductor.v1.LoopService.DeleteLoop": ENGINEERS,
+    "vesta.conductor.v1.LoopService.ListDecisions": READERS,
+    # Projects are the walls, so only the platform's owner creates and deletes them. A member's list holds its own project alone.
+    "vesta.conductor.v1.ProjectService.CreateProject": PLATFORM_OWNER,
+    "vesta.conductor.v1.ProjectService.DeleteProject": PLATFORM_OWNER,
+    "vesta.conductor.v1.ProjectService.GetProject": READERS,
+    "vesta.conductor.v1.ProjectService.ListProjects": ANY_MEMBER,
+    "vesta.conductor.v1.ProjectService.UpdateProject": OWNERS,
+    # The inner door for bytes that services bring.
+    "vesta.connection.v1.MediaService.IngestMedia": NOBODY,
+    "vesta.connection.v1.SourceService.CreateSource": ENGINEERS,
+    "vesta.connection.v1.SourceService.GetSource": READERS,
+    "vesta.connection.v1.SourceService.ListSources": READERS,
+    "vesta.connection.v1.SourceService.UpdateSource": ENGINEERS,
+    "vesta.connection.v1.SourceService.DeleteSource": ENGINEERS,
+    "vesta.connection.v1.SourceService.UploadItem": ENGINEERS,
+    "vesta.connection.v1.SyncService.CreateSync": ENGINEERS,
+    "vesta.connection.v1.SyncService.GetSync": READERS,
+    "vesta.connection.v1.SyncService.ListSyncs": READERS,
+    "vesta.connection.v1.SyncService.CancelSync": ENGINEERS,
+    "vesta.datasets.v1.ArchiveService.UploadArchive": ENGINEERS,
+    "vesta.datasets.v1.ArchiveService.DownloadArchive": READERS,
+    "vesta.datasets.v1.ArchiveService.GetOperation": READERS,
+    "vesta.datasets.v1.DatasetService.CreateDataset": ENGINEERS,
+    "vesta.datasets.v1.DatasetService.GetDataset": READERS,
+    "vesta.datasets.v1.DatasetService.ListDatasets": READERS,
+    "vesta.datasets.v1.DatasetService.UpdateDataset": ENGINEERS,
+    "vesta.datasets.v1.DatasetService.DeleteDataset": ENGINEERS,
+    "vesta.datasets.v1.DatasetService.ImportDataset": ENGINEERS,
+    "vesta.datasets.v1.DatasetService.ExportDataset": ENGINEERS,
+    # Labels written past review count as accepted, so annotators answer tasks instead.
+    "vesta.datasets.v1.ItemService.BatchAnnotateItems": ENGINEERS,
+    "vesta.datasets.v1.ItemService.BatchCreateItems": ENGINEERS,
+    "vesta.datasets.v1.ItemService.BatchGetItems": READERS,
+    "vesta.datasets.v1.ItemService.GetItem": READERS,
+    "vesta.datasets.v1.ItemService.ListItems": READERS,
+    "vesta.datasets.v1.ItemService.UpdateItem": ENGINEERS,
+    "vesta.datasets.v1.ItemService.DeleteItem": ENGINEERS,
+    "vesta.datasets.v1.ItemService.DownloadItem": READERS,
+    # What annotators answer measures models, so what a model makes of an item is not for them; the datasets service leaves scores out.
+    "vesta.datasets.v1.ItemService.SearchItems": PREDICTION_READERS,
+    "vesta.datasets.v1.ItemService.SelectItems": ENGINEERS,
+    "vesta.datasets.v1.SnapshotService.CreateSnapshot": ENGINEERS,
+    "vesta.datasets.v1.SnapshotService.GetSnapshot": READERS,
+    "vesta.datasets.v1.SnapshotService.ListSnapshots": READERS,
+    "vesta.datasets.v1.SnapshotService.DiffSnapshots": READERS,
+    "vesta.datasets.v1.TaxonomyService.CreateTaxonomy": ENGINEERS,
+    "vesta.datasets.v1.TaxonomyService.GetTaxonomy": READERS,
+    "vesta.datasets.v1.TaxonomyService.ListTaxonomies": READERS,
+    "vesta.datasets.v1.TaxonomyService.UpdateTaxonomy": ENGINEERS,
+    "vesta.datasets.v1.TaxonomyService.DeleteTaxonomy": ENGINEERS,
+    "vesta.gateway.v1.AuditService.ListAuditEntries": OWNERS,
+    "vesta.gateway.v1.AuditService.ListPlatformAuditEntries": PLATFORM_OWNER,
+    # Who is in a project is no secret in it; keys and roles are the owners'.
+    "vesta.gateway.v1.ApiKeyService.CreateApiKey": OWNERS,
+    "vesta.gateway.v1.ApiKeyService.GetApiKey": OWNERS,
+    "vesta.gateway.v1.ApiKeyService.ListApiKeys": OWNERS,
+    "vesta.gateway.v1.ApiKeyService.DeleteApiKey": OWNERS,
+    "vesta.gateway.v1.ApiKeyService.GetIdentity": ANY_MEMBER,
+    "vesta.gateway.v1.EventService.WatchEvents": READERS,
+    "vesta.gateway.v1.MemberService.CreateMember": OWNERS,
+    "vesta.gateway.v1.MemberService.GetMember": READERS,
+    "vesta.gateway.v1.MemberService.ListMembers": READERS,
+    "vesta.gateway.v1.MemberService.UpdateMember": OWNERS,
+    "vesta.gateway.v1.MemberService.DeleteMember": OWNERS,
+    "vesta.pipelining.v1.ObservationService.GetObservation": PREDICTION_READERS,
+    "vesta.pipelining.v1.ObservationService.ListObservations": PREDICTION_READERS,
+    "vesta.pipelining.v1.PipelineService.CreatePipeline": ENGINEERS,
+    "vesta.pipelining.v1.PipelineService.GetPipeline": READERS,
+    "vesta.pipelining.v1.PipelineService.ListPipelines": READERS,
+    "vesta.pipelining.v1.PipelineService.UpdatePipeline": ENGINEERS,
+    "vesta.pipelining.v1.PipelineService.DeletePipeline": ENGINEERS,
+    "vesta.pipelining.v1.StreamService.CreateStream": ENGINEERS,
+    "vesta.pipelining.v1.StreamService.GetStream": READERS,
+    "vesta.pipelining.v1.StreamService.ListStreams": READERS,
+    "vesta.pipelining.v1.StreamService.UpdateStream": ENGINEERS,
+    "vesta.pipelining.v1.StreamService.DeleteStream": ENGINEERS,
+    "vesta.serving.v1.DeploymentService.CreateDeployment": ENGINEERS,
+    "vesta.serving.v1.DeploymentService.GetDeployment": READERS,
+    "vesta.serving.v1.DeploymentService.ListDeployments": READERS,
+    "vesta.serving.v1.DeploymentService.UpdateDeployment": ENGINEERS,
+    "vesta.serving.v1.DeploymentService.DeleteDeployment": ENGINEERS,
+    "vesta.serving.v1.DeploymentService.RollbackDeployment": ENGINEERS,
+    # An application that only asks for answers needs no right to change anything.
+    "vesta.serving.v1.DeploymentService.Predict": PREDICTION_READERS,
+    "vesta.serving.v1.PredictionService.GetPrediction": PREDICTION_READERS,
+    "vesta.serving.v1.PredictionService.ListPredictions": PREDICTION_READERS,
+    "vesta.training.v1.ModelService.GetModel": READERS,
+    "vesta.training.v1.ModelService.ListModels": READERS,
+    "vesta.training.v1.ModelService.UpdateModel": ENGINEERS,
+    "vesta.training.v1.ModelService.DeleteModel": ENGINEERS,
+    "vesta.training.v1.ModelService.GetModelVersion": READERS,
+    "vesta.training.v1.ModelService.ListModelVersions": READERS,
+    "vesta.training.v1.ModelService.DeleteModelVersion": ENGINEERS,
+    # A model's file is what the company's labels are worth.
+    "vesta.training.v1.ModelService.DownloadModelVersion": ENGINEERS,
+    "vesta.training.v1.RecipeService.CreateRecipe": ENGINEERS,
+    "vesta.training.v1.RecipeService.GetRecipe": READERS,
+    "vesta.training.v1.RecipeService.ListRecipes": READERS,
+    "vesta.training.v1.RecipeService.UpdateRecipe": ENGINEERS,
+    "vesta.training.v1.RecipeService.DeleteRecipe": ENGINEERS,
+    "vesta.training.v1.StudyService.CreateStudy": ENGINEERS,
+    "vesta.training.v1.StudyService.GetStudy": READERS,
+    "vesta.training.v1.StudyService.ListStudies": READERS,
+    "vesta.training.v1.StudyService.CancelStudy": ENGINEERS,
+    "vesta.training.v1.StudyService.DeleteStudy": ENGINEERS,
+    "vesta.training.v1.TrainingRunService.CreateTrainingRun": ENGINEERS,
+    "vesta.training.v1.TrainingRunService.GetTrainingRun": READERS,
+    "vesta.training.v1.TrainingRunService.ListTrainingRuns": READERS,
+    "vesta.training.v1.TrainingRunService.DeleteTrainingRun": ENGINEERS,
+    "vesta.training.v1.TrainingRunService.CancelTrainingRun": ENGINEERS,
+}
+
+
+def check_table(rpcs: Iterable[Rpc], rights: Mapping[str, Right] = RIGHTS) -> None:
+    """Accepts a table that holds every RPC and nothing else, and whose roles can be looked up.
+
+    Raises:
+        ValueError: names what is missing or too much.
+    """
+    by_name = {rpc.full_name: rpc for rpc in rpcs}
+    problems = [f"{name} has no right" for name in by_name.keys() - rights.keys()]
+    problems += [f"{name} is no RPC" for name in rights.keys() - by_name.keys()]
+    problems += [
+        f"{name} gives rights to roles, but its requests name no project"
+        for name, rpc in by_name.items()
+        if rights.get(name) in ROLES and not rpc.scope
+    ]
+    if problems:
+        raise ValueError(f"the table of rights is wrong: {'; '.join(sorted(problems))}")
+
+
+def authorize(caller: Caller, rpc: Rpc, request: Message, rights: Mapping[str, Right] = RIGHTS) -> str:
+    """Lets a caller make a request; answers as whom: `projects/acme/members/ada`.
+
+    A refusal is the same whether the thing exists or not (AIP-211).
+
+    Raises:
+        PermissionDenied: the caller's role does not allow it, or it names something of another project.
+        InvalidArgument: the request says not in which project it happens, or a name in it is not well-formed.
+    """
+    right = rights[rpc.full_name]
+    if right is NOBODY or (right is PLATFORM_OWNER and not caller.is_platform_owner):
+        raise PermissionDenied(
+            f"{rpc.descriptor.name} is for {right.value}", reason="ROLE_DENIED", metadata={"rpc": rpc.full_name}
+        )
+    named = references_in(request)
+    check_references(named)
+    if right in {PLATFORM_OWNER, ANY_MEMBER}:
+        return caller.acting_in("")
+    project = project_of_request(rpc, request)
+    _check_walls(caller, project, {project} | projects_of(named))
+    if caller.role not in ROLES[right]:
+        raise PermissionDenied(
+            f"{rpc.descriptor.name} is for {right.value}; this key's role is {role_word(caller.role)}",
+            reason="ROLE_DENIED",
+            metadata={"rpc": rpc.full_name, "role": role_word(caller.role)},
+        )
+    return caller.acting_in(project)
+
+
+def authorize_more(caller: Caller, project: str, message: Message) -> None:
+    """Lets a later message of a stream pass, which may leave out what the first one said.
+
+    Raises:
+        PermissionDenied: it names something of another project.
+        InvalidArgument: a name in it is not well-formed.
+    """
+    named = references_in(message)
+    check_references(named)
+    _check_walls(caller, project, projects_of(named))
+
+
+def project_of_request(rpc: Rpc, request: Message) -> str:
+    """The project that a request is about.
+
+    Raises:
+        InvalidArgument: its field holds no name, or one in no project.
+    """
+    name = str(reduce(getattr, rpc.scope.split("."), request))
+    parts = name.split("/")
+    if len(parts) < 2 or parts[0] != "projects" or not parts[1]:
+        raise InvalidArgument(
+            f"{rpc.scope} must be a name that begins with projects/, is {name[:100]!r}",
+            reason="PROJECT_UNKNOWN",
+            violations=[Violation(rpc.scope, "must be a name that begins with projects/")],
+        )
+    check_name(name, rpc.scope)
+    return f"projects/{parts[1]}"
+
+
+def _check_walls(caller: Caller, project: str, named: set[str]) -> None:
+    """Accepts names of one project alone, the caller's own; the platform's owner may be in any, but only in one at a time."""
+    wall = caller.project or project
+    foreign = sorted(named - {wall})
+    if foreign:
+        raise PermissionDenied(
+            f"{foreign[0][:100]!r} is not in {wall}, where this call happens",
+            reason="PROJECT_DENIED",
+            metadata={"project": wall},
+        )

@@ -1,0 +1,136 @@
+"""The resource names in a request, wherever they stand: each must be well-formed, and lie in the caller's own project.
+
+A name is what a field says is one (`google.api.resource_reference`), what has the shape of one, or what a filter compares with.
+Values of `map<string, string>` are the customer's own facts and are let be; so is text that merely contains a name.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any, NamedTuple
+
+from google.api import resource_pb2
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+from vesta_common.filters import values_of
+from vesta_common.names import check_name
+
+from vesta_gateway.contracts.methods import is_map, map_value
+
+_NAME = re.compile(r"projects/([^/\s]+)(/[^/\s]+)*")
+_PREFIX = "projects/"
+_FILTER = "filter"
+
+
+class Reference(NamedTuple):
+    """A name in a request.
+
+    Attributes:
+        field: the field that holds it.
+        project: the project that it names, as `projects/acme`; a declared reference that is in no project gives itself. Empty
+            for a filter's: what lies elsewhere is not found.
+        is_declared: whether the contract says that it is a name; else it looks like one.
+    """
+
+    field: str
+    name: str
+    project: str
+    is_declared: bool
+
+
+Find = Callable[[Any], Iterator[Reference]]
+
+
+def references_in(message: Message) -> list[Reference]:
+    """The names in a message."""
+    find = _finder(message.DESCRIPTOR)
+    return list(find(message)) if find else []
+
+
+def projects_in(message: Message) -> set[str]:
+    """The projects whose resources a message names."""
+    return projects_of(references_in(message))
+
+
+def projects_of(references: list[Reference]) -> set[str]:
+    """The projects that names lie in."""
+    return {reference.project for reference in references if reference.project}
+
+
+def check_references(references: list[Reference]) -> None:
+    """Accepts names that are well-formed. Text that only looks like a name may be anything.
+
+    Raises:
+        InvalidArgument: INVALID_NAME, with the field and the segment.
+    """
+    for reference in references:
+        if reference.is_declared:
+            check_name(reference.name, reference.field)
+
+
+@cache
+def _finder(descriptor: Descriptor) -> Find | None:
+    """What finds the names in messages of a type; None where such messages hold no text."""
+    return _compile(descriptor, {})
+
+
+def _compile(descriptor: Descriptor, under_way: dict[str, list[Find]]) -> Find | None:
+    if descriptor.full_name in under_way:  # a recursive type: its finder is complete by the time it is used
+        finders = under_way[descriptor.full_name]
+        return lambda message: (found for find in finders for found in find(message))
+    finders = under_way[descriptor.full_name] = []
+    finders.extend(find for field in descriptor.fields if (find := _field_finder(field, under_way)))
+    if not finders:
+        return None
+
+    def find_all(message: Any) -> Iterator[Reference]:
+        for find in finders:
+            yield from find(message)
+
+    return find_all
+
+
+def _field_finder(field: FieldDescriptor, under_way: dict[str, list[Find]]) -> Find | None:
+    name = field.name
+    if is_map(field):
+        return _map_finder(field, under_way)
+    if field.message_type is not None:
+        below = _compile(field.message_type, under_way)
+        if below is None:
+            return None
+        if field.is_repeated:
+            return lambda message: (found for entry in getattr(message, name) for found in below(entry))
+        return lambda message: below(getattr(message, name)) if message.HasField(name) else iter(())
+    if field.type != FieldDescriptor.TYPE_STRING:
+        return None
+    if name == _FILTER and not field.is_repeated:
+        return lambda message: _names_in_filter(getattr(message, name))
+    is_declared = bool(field.GetOptions().Extensions[resource_pb2.resource_reference].type)
+    if field.is_repeated:
+        return lambda message: (r for text in getattr(message, name) if (r := _reference(name, text, is_declared)))
+    return lambda message: (r,) if (r := _reference(name, getattr(message, name), is_declared)) else ()  # type: ignore[return-value]
+
+
+def _map_finder(field: FieldDescriptor, under_way: dict[str, list[Find]]) -> Find | None:
+    value = map_value(field)
+    below = _compile(value.message_type, under_way) if value.message_type is not None else None
+    if below is None:
+        return None
+    return lambda message: (r for entry in getattr(message, field.name).values() for r in below(entry))
+
+
+def _names_in_filter(text: str) -> Iterator[Reference]:
+    """The names that a filter compares with; a filter that is nothing but a name is refused like any other text of that shape."""
+    if whole := _reference(_FILTER, text, is_declared=False):
+        return iter((whole,))
+    return (Reference(_FILTER, value, "", True) for value in values_of(text) if value.startswith(_PREFIX))
+
+
+def _reference(field: str, text: str, is_declared: bool) -> Reference | None:
+    """The name that a text is; None where it is none."""
+    if text.startswith(_PREFIX):
+        parts = text.split("/", 2)
+        if is_declared or _NAME.fullmatch(text):
+            return Reference(field, text, f"{_PREFIX}{parts[1]}", is_declared)
+        return None
+    return Reference(field, text, text, True) if is_declared and text else None

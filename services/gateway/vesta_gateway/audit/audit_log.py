@@ -1,0 +1,70 @@
+"""The audit log around calls: notes how each ended, before it is answered."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from google.protobuf.message import Message
+from google.rpc import code_pb2
+from vesta_common import trace
+from vesta_common.clock import Clock
+from vesta_common.errors import from_status
+from vesta_common.ids import new_id
+
+from vesta_gateway.access.caller import Caller
+from vesta_gateway.audit.audit_writer import AuditWriter
+from vesta_gateway.audit.entries import AuditRow, Origin, is_recorded, row_of
+from vesta_gateway.contracts.methods import Rpc
+from vesta_gateway.problems import status_of
+
+
+class AuditLog:
+    """Notes calls."""
+
+    def __init__(self, writer: AuditWriter, clock: Clock) -> None:
+        self._writer = writer
+        self._clock = clock
+
+    @asynccontextmanager
+    async def around(self, rpc: Rpc, caller: Caller, request: Message, origin: Origin) -> AsyncIterator[list[bytes]]:
+        """Notes the call that the block makes, and which appends its answer to the list, if it has one."""
+        answers: list[bytes] = []
+        try:
+            yield answers
+        except asyncio.CancelledError:  # nobody waits any more, and what was asked may be done
+            self._later(rpc, caller, request, ("CANCELLED", ""), origin)
+            raise
+        except Exception as error:
+            outcome = _outcome(error)
+            if is_recorded(rpc, outcome[0]):
+                await self._writer.put(self._row(rpc, caller, request, b"", outcome, origin))
+            raise
+        if is_recorded(rpc, "OK"):
+            await self._writer.put(self._row(rpc, caller, request, b"".join(answers), ("OK", ""), origin))
+
+    def refuse(self, rpc: Rpc, error: Exception, origin: Origin) -> None:
+        """Notes a call with a key that stands for nobody."""
+        self._later(rpc, None, None, _outcome(error), origin)
+
+    def _later(
+        self, rpc: Rpc, caller: Caller | None, request: Message | None, outcome: tuple[str, str], origin: Origin
+    ) -> None:
+        if is_recorded(rpc, outcome[0]):
+            self._writer.put_later(self._row(rpc, caller, request, b"", outcome, origin))
+
+    def _row(
+        self,
+        rpc: Rpc,
+        caller: Caller | None,
+        request: Message | None,
+        answer: bytes,
+        outcome: tuple[str, str],
+        origin: Origin,
+    ) -> AuditRow:
+        return row_of(rpc, caller, request, answer, outcome, origin, new_id(), self._clock.now(), trace.trace_id())
+
+
+def _outcome(error: Exception) -> tuple[str, str]:
+    """gRPC's name of how a call ended, and the reason."""
+    status = status_of(error)
+    return code_pb2.Code.Name(status.code), from_status(status).reason

@@ -1,0 +1,67 @@
+"""The audit log in PostgreSQL: rows are added, read by page, and deleted after their retention."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from vesta_common.messages import set_times
+from vesta_common.pages import Page
+from vesta_common.postgres import Connection, Postgres
+from vesta_contracts.gateway.v1 import AuditEntry, AuditEntryFilter
+
+from vesta_gateway.audit.entries import AuditRow
+from vesta_gateway.store import PRUNE_BATCH_MAX, queries
+
+_SAME = (
+    "id", "caller", "api_key", "role", "method", "resource", "update_mask", "request_sha256", "code", "reason", "address", "door",
+    "request_id",
+)  # fmt: skip
+
+
+def add(postgres: Postgres, rows: Sequence[AuditRow]) -> None:
+    """Adds rows, all or none."""
+    with postgres.transaction() as connection:
+        queries.insert_audit_entry(connection, [asdict(row) for row in rows])
+
+
+def list_page(
+    connection: Connection, project: str | None, asked: AuditEntryFilter, page: Page
+) -> tuple[list[AuditEntry], str]:
+    """A page of entries, newest first, and the next page's token.
+
+    Args:
+        project: the id of a project; None for all, and for entries that are about none.
+    """
+    rows = queries.list_audit_entries(
+        connection,
+        project=project,
+        before=page.after,
+        caller=asked.caller,
+        resource_prefix=asked.resource_prefix,
+        method=asked.method,
+        code=asked.code,
+        start_time=asked.start_time.ToDatetime(UTC) if asked.HasField("start_time") else None,
+        end_time=asked.end_time.ToDatetime(UTC) if asked.HasField("end_time") else None,
+        limit=page.limit,
+    )
+    kept, token = page.cut(rows, lambda row: (row["id"],))
+    return [_entry(row) for row in kept], token
+
+
+def prune(
+    postgres: Postgres, now: datetime, retention: timedelta, is_stopping: Callable[[], bool] = lambda: False
+) -> int:
+    """Deletes every entry older than `retention`; returns how many. Each batch commits by itself. It blocks."""
+    deleted, batch = 0, PRUNE_BATCH_MAX
+    while batch == PRUNE_BATCH_MAX and not is_stopping():
+        with postgres.transaction() as connection:
+            batch = queries.delete_old_audit_entries(connection, before=now - retention, limit=PRUNE_BATCH_MAX)
+        deleted += batch
+    return deleted
+
+
+def _entry(row: dict[str, Any]) -> AuditEntry:
+    entry = AuditEntry(**{field: row[field] for field in _SAME})
+    set_times(entry, {"time": row["create_time"]}, "time")
+    return entry

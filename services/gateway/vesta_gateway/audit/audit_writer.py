@@ -1,0 +1,83 @@
+"""Writes the audit log: entries that come at the same time are written in one transaction, before their calls are answered."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import timedelta
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter
+
+from vesta_gateway.audit.entries import AuditRow
+
+BATCH_MAX = 500
+WRITE_TIMEOUT = timedelta(seconds=5)
+REFUSED_WAITING_MAX = 1_000
+"""Entries of calls that were refused, waiting to be written: others' floods must not fill the memory."""
+
+log = structlog.get_logger()
+
+
+class AuditWriter:
+    """Used by one event loop.
+
+    Args:
+        write: keeps rows, all or none; called in a thread.
+    """
+
+    def __init__(self, write: Callable[[Sequence[AuditRow]], None], registry: CollectorRegistry) -> None:
+        self._write = write
+        self._waiting: list[tuple[AuditRow, asyncio.Future[None]]] = []
+        self._flushing: asyncio.Task[None] | None = None
+        self._lost = Counter(
+            "vesta_gateway_audit_entries_lost_total",
+            "Audit entries that could not be kept; those of changes are in the log, as audit_entry_lost",
+            registry=registry,
+        )
+
+    async def put(self, row: AuditRow) -> None:
+        """Keeps a row. Where PostgreSQL does not take it within five seconds, its call is answered all the same: the change is made."""
+        kept = self._add(row)
+        try:
+            await asyncio.wait_for(asyncio.shield(kept), WRITE_TIMEOUT.total_seconds())
+        except TimeoutError:
+            log.warning("audit_entry_late", id=row.id)
+
+    def put_later(self, row: AuditRow) -> None:
+        """Keeps a row that no call waits for: that of one that was refused or has gone away."""
+        if len(self._waiting) >= REFUSED_WAITING_MAX:
+            self._lost.inc()
+            return
+        self._add(row)
+
+    async def close(self) -> None:
+        """Writes what waits."""
+        if self._flushing is not None:
+            await self._flushing
+
+    def _add(self, row: AuditRow) -> asyncio.Future[None]:
+        kept: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((row, kept))
+        if self._flushing is None or self._flushing.done():
+            self._flushing = asyncio.create_task(self._flush())
+        return kept
+
+    async def _flush(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting[:BATCH_MAX], self._waiting[BATCH_MAX:]
+            rows = [row for row, _ in batch]
+            if not await self._written(rows):
+                self._lost.inc(len(rows))
+                for row in rows:
+                    log.error("audit_entry_lost", **{**asdict(row), "create_time": row.create_time.isoformat()})
+            for _, kept in batch:
+                if not kept.done():
+                    kept.set_result(None)
+
+    async def _written(self, rows: Sequence[AuditRow]) -> bool:
+        try:
+            await asyncio.to_thread(self._write, rows)
+        except Exception:
+            log.exception("audit_not_written", count=len(rows))
+            return False
+        return True

@@ -1,0 +1,145 @@
+"""Which calls go into the audit log, and what is written of them. Pure."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import reduce
+from typing import Any
+
+from google.protobuf.message import DecodeError, Message
+
+from vesta_gateway.access.caller import Caller, role_word
+from vesta_gateway.contracts.methods import Rpc
+
+QUESTIONS = frozenset(
+    {
+        "vesta.serving.v1.DeploymentService.Predict",
+        "vesta.datasets.v1.ItemService.SearchItems",
+        "vesta.datasets.v1.ItemService.SelectItems",
+    }
+)
+"""RPCs that change nothing although HTTP asks them with POST."""
+REFUSALS = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED"})
+ANSWER_BYTES_MAX = 64 * 1024
+TEXT_CHARACTERS_MAX = 1024
+PATHS_MAX = 64
+
+
+@dataclass(frozen=True)
+class AuditRow:
+    """An entry as it is kept; `vesta.gateway.v1.AuditEntry` says what each field is.
+
+    Attributes:
+        project: the id of the project that it is about; empty for none.
+    """
+
+    id: str
+    create_time: datetime
+    project: str
+    caller: str
+    api_key: str
+    role: str
+    method: str
+    resource: str
+    update_mask: Sequence[str]
+    request_sha256: str
+    code: str
+    reason: str
+    address: str
+    door: str
+    request_id: str
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a call comes from.
+
+    Attributes:
+        address: the client's, without the port.
+        door: `rest` or `grpc`.
+    """
+
+    address: str
+    door: str
+
+
+def is_recorded(rpc: Rpc, code: str) -> bool:
+    """Whether a call is: one that may have changed something, however it ended, and any that was refused for who asked."""
+    return code in REFUSALS or not (rpc.only_reads or rpc.full_name in QUESTIONS)
+
+
+def row_of(
+    rpc: Rpc,
+    caller: Caller | None,
+    request: Message | None,
+    answer: bytes,
+    outcome: tuple[str, str],
+    origin: Origin,
+    entry_id: str,
+    now: datetime,
+    request_id: str,
+) -> AuditRow:
+    """What is kept of a call.
+
+    Args:
+        caller: None where the key stands for nobody.
+        request: its message, of a stream the first one; None where it was refused before it was read.
+        answer: the serialised answer; empty where there is none, or it came in pieces.
+        outcome: gRPC's name of how it ended, and the reason where it failed.
+    """
+    code, reason = outcome
+    asked = _asked_about(rpc, request) if request is not None else ""
+    resource = (_made(rpc, answer) if code == "OK" else "") or asked
+    project = _project_of(asked or resource) or (caller.project if caller else "")
+    raw = request.SerializeToString(deterministic=True) if request is not None else b""
+    return AuditRow(
+        id=entry_id,
+        create_time=now,
+        project=project.removeprefix("projects/"),
+        caller=caller.acting_in(_project_of(asked)) if caller else "",
+        api_key=caller.key if caller else "",
+        role=role_word(caller.role) if caller else "",
+        method=rpc.full_name,
+        resource=_text(resource),
+        update_mask=_paths(request),
+        request_sha256=hashlib.sha256(raw).hexdigest() if request is not None else "",
+        code=code,
+        reason=_text(reason),
+        address=_text(origin.address),
+        door=origin.door,
+        request_id=request_id,
+    )
+
+
+def _asked_about(rpc: Rpc, request: Message) -> str:
+    """The name that the request is about: its scope's, or that of its `name`."""
+    path = rpc.scope or ("name" if "name" in request.DESCRIPTOR.fields_by_name else "")
+    return str(reduce(getattr, path.split("."), request)) if path else ""
+
+
+def _made(rpc: Rpc, answer: bytes) -> str:
+    """The name in an answer that is a resource."""
+    if "name" not in rpc.descriptor.output_type.fields_by_name or not 0 < len(answer) <= ANSWER_BYTES_MAX:
+        return ""
+    try:
+        return str(getattr(rpc.response_type.FromString(answer), "name", ""))
+    except DecodeError:
+        return ""
+
+
+def _project_of(name: str) -> str:
+    parts = name.split("/")
+    return "/".join(parts[:2]) if len(parts) >= 2 and parts[0] == "projects" else ""
+
+
+def _paths(request: Any) -> list[str]:
+    """The fields that an update names."""
+    if request is None or "update_mask" not in request.DESCRIPTOR.fields_by_name:
+        return []
+    return [_text(path) for path in request.update_mask.paths[:PATHS_MAX]]
+
+
+def _text(text: str) -> str:
+    """As PostgreSQL can keep it, and not longer than anybody needs."""
+    return text.replace("\x00", "")[:TEXT_CHARACTERS_MAX]

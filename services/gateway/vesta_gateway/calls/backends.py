@@ -1,0 +1,181 @@
+"""The services behind the gateway, called with bytes: what was checked goes on as it is, and is not decoded again on the way back.
+
+Calls are balanced over all replicas of a service. What only reads is tried again elsewhere where a replica went away with it; whether
+to repeat what changes something is for the client to say, by its `request_id`.
+"""
+
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Protocol
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from vesta_common.addresses import target_of
+from vesta_common.client import BALANCED, RECONNECT_BACKOFF_MAX_MS, RESOLVE_INTERVAL_MIN_MS
+from vesta_common.errors import Unavailable
+from vesta_common.health import problems_in
+from vesta_common.identity import Identity, audience_of
+from vesta_common.identity.transport import channel_credentials
+
+from vesta_gateway.contracts.methods import Rpc, all_rpcs
+
+MESSAGE_BYTES_MAX = 80 * 1024 * 1024
+Metadata = Sequence[tuple[str, str]]
+CALLER_KEY = "x-vesta-caller"
+ROLE_KEY = "x-vesta-role"
+"""On whose behalf a backend is called. They stay inside this process: services are told by the token."""
+_RETRIES = {
+    "maxAttempts": 3,
+    "initialBackoff": "0.05s",
+    "maxBackoff": "0.5s",
+    "backoffMultiplier": 2,
+    "retryableStatusCodes": ["UNAVAILABLE"],
+}
+
+
+def _service_configuration() -> str:
+    reading = [
+        {"service": rpc.descriptor.containing_service.full_name, "method": rpc.descriptor.name}
+        for rpc in all_rpcs()
+        if rpc.is_unary and rpc.only_reads
+    ]
+    return json.dumps({**BALANCED, "methodConfig": [{"name": reading, "retryPolicy": _RETRIES}]})
+
+
+_OPTIONS = (
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.service_config", _service_configuration()),
+    ("grpc.dns_min_time_between_resolutions_ms", RESOLVE_INTERVAL_MIN_MS),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", RECONNECT_BACKOFF_MAX_MS),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+HEALTH_TIMEOUT_SECONDS = 2.0
+
+
+class Answers(Protocol):
+    """The answers of a call under way, each a serialised message."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """One after the other; raises what the call failed with."""
+        ...
+
+    async def headers(self) -> Mapping[str, str]:
+        """What the backend said ahead of its answers."""
+        ...
+
+    def cancel(self) -> None:
+        """Ends the call early."""
+        ...
+
+
+class Backend(Protocol):
+    """One service."""
+
+    async def unary(self, rpc: Rpc, request: bytes, metadata: Metadata, timeout_seconds: float) -> bytes:
+        """Asks, and answers the serialised answer."""
+        ...
+
+    def stream(
+        self, rpc: Rpc, requests: AsyncIterator[bytes], metadata: Metadata, timeout_seconds: float | None
+    ) -> Answers:
+        """Begins a call with a stream on either side."""
+        ...
+
+
+class RemoteBackend:
+    """A service at an address.
+
+    Args:
+        word: names it.
+        address: HOST:PORT, or one of several (see `vesta_common.addresses`); empty where the operator gave none, and then every call
+            is UNAVAILABLE.
+        identity: the gateway's, which signs each call.
+    """
+
+    def __init__(self, word: str, address: str, identity: Identity) -> None:
+        self._word = word
+        self._identity = identity
+        self._channel = _open_channel(address, identity) if address else None
+        self._unary: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
+
+    async def unary(self, rpc: Rpc, request: bytes, metadata: Metadata, timeout_seconds: float) -> bytes:
+        """Asks, and answers the serialised answer."""
+        method = self._unary.get(rpc.path)
+        if method is None:
+            method = self._unary[rpc.path] = self._open().unary_unary(rpc.path)
+        return await method(request, metadata=self._signed(rpc, metadata), timeout=timeout_seconds)
+
+    def stream(
+        self, rpc: Rpc, requests: AsyncIterator[bytes], metadata: Metadata, timeout_seconds: float | None
+    ) -> Answers:
+        """Begins a call with a stream on either side. On the wire a single message is a stream of one."""
+        method: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = self._open().stream_stream(rpc.path)
+        call = method(requests, metadata=self._signed(rpc, metadata), timeout=timeout_seconds)
+        return _RemoteAnswers(call)
+
+    def is_connected(self) -> bool:
+        """True where the service was reached; an idle connection is asked to be made."""
+        if self._channel is None:
+            return False
+        return self._channel.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY
+
+    async def problems(self) -> list[str]:
+        """Why the service cannot do its work, as it says itself; empty where it can."""
+        if self._channel is None:
+            return []
+        check = health_pb2_grpc.HealthStub(self._channel).Check(
+            health_pb2.HealthCheckRequest(), timeout=HEALTH_TIMEOUT_SECONDS
+        )
+        try:
+            answer = await check
+            told = problems_in(await check.trailing_metadata())
+        except grpc.aio.AioRpcError as error:
+            if "certificate" in (error.details() or "").lower():
+                return [
+                    "it does not answer, for its certificate or ours is refused; `vesta-admin certificates` renews them"
+                ]
+            return [f"it does not answer ({error.code().name}); see whether it runs, and its log"]
+        return told or (
+            [] if answer.status == health_pb2.HealthCheckResponse.SERVING else ["it is not ready; see its log"]
+        )
+
+    async def close(self) -> None:
+        """Ends what is under way, and the connection."""
+        if self._channel is not None:
+            await self._channel.close()
+
+    def _signed(self, rpc: Rpc, metadata: Metadata) -> Metadata:
+        """The metadata with a token instead of the plain names of who calls."""
+        told = dict(metadata)
+        caller, role = told.pop(CALLER_KEY, ""), told.pop(ROLE_KEY, "")
+        return [*told.items(), self._identity.metadata(audience_of(rpc.path), caller, role)]
+
+    def _open(self) -> grpc.aio.Channel:
+        if self._channel is None:
+            raise Unavailable(f"this platform runs without {self._word}", reason="BACKEND_UNAVAILABLE")
+        return self._channel
+
+
+def _open_channel(address: str, identity: Identity) -> grpc.aio.Channel:
+    if identity.has_tls:
+        return grpc.aio.secure_channel(target_of(address), channel_credentials(identity), _OPTIONS)
+    return grpc.aio.insecure_channel(target_of(address), _OPTIONS)
+
+
+class _RemoteAnswers:
+    def __init__(self, call: grpc.aio.StreamStreamCall[bytes, bytes]) -> None:
+        self._call = call
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._call.__aiter__()
+
+    async def headers(self) -> Mapping[str, str]:
+        return {key: value for key, value in await self._call.initial_metadata() if isinstance(value, str)}
+
+    def cancel(self) -> None:
+        self._call.cancel()

@@ -1,0 +1,90 @@
+"""How the parts are that the gateway stands on: its store, its events, and the services behind it."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+
+import structlog
+from vesta_common.engine_watch import KAFKA, POSTGRES, EngineWatch, describe_failure
+from vesta_common.postgres import Postgres
+
+from vesta_gateway.calls.backends import RemoteBackend
+from vesta_gateway.events.tail import Tail
+
+FRESH = timedelta(seconds=1)
+
+log = structlog.get_logger()
+
+
+class Parts:
+    """Looks after the parts.
+
+    Args:
+        watch: of the engines, and of what is the gateway's own.
+    """
+
+    def __init__(
+        self, postgres: Postgres, tail: Tail | None, remotes: Mapping[str, RemoteBackend], watch: EngineWatch
+    ) -> None:
+        self._postgres = postgres
+        self._watch = watch
+        self._tail = tail
+        self._remotes = remotes
+        self._report: tuple[bool, Mapping[str, str]] = (False, {})
+        self._problems: list[str] = []
+        self._report_end = 0.0
+        self._looking = asyncio.Lock()
+        self._is_draining = False
+
+    def drain(self) -> None:
+        """Reports from now on that no calls can be taken, because the process is to stop."""
+        self._is_draining = True
+
+    async def report(self) -> tuple[bool, Mapping[str, str]]:
+        """Whether calls can be taken, and how each part is; a second old at most, so that asking often costs nothing.
+
+        A service that is away does not stop calls to the others.
+        """
+        is_ready, parts = await self._fresh()
+        return is_ready and not self._is_draining, parts
+
+    async def problems(self) -> list[str]:
+        """What hinders the platform, a sentence a part, with what helps; as fresh as the report."""
+        await self._fresh()
+        return self._problems
+
+    async def _fresh(self) -> tuple[bool, Mapping[str, str]]:
+        async with self._looking:
+            if time.monotonic() >= self._report_end:
+                self._report = await self._look()
+                self._report_end = time.monotonic() + FRESH.total_seconds()
+            return self._report
+
+    async def _look(self) -> tuple[bool, Mapping[str, str]]:
+        own, *answers = await asyncio.gather(
+            asyncio.to_thread(self._postgres_problem), *(remote.problems() for remote in self._remotes.values())
+        )
+        has_postgres = not own
+        told = zip(self._remotes, answers, strict=True)
+        watched = self._watch.problems()
+        if any(problem.startswith(POSTGRES) for problem in watched):
+            own = []  # the watch says more, for it connects anew
+        self._problems = [f"gateway: {problem}" for problem in [*own, *watched]]
+        self._problems += [f"{word}: {problem}" for word, problems in told for problem in problems]
+        found = {"postgres": has_postgres}
+        if self._tail is not None:
+            found["events"] = self._tail.healthy()
+            if not found["events"] and not any(problem.startswith(KAFKA) for problem in watched):
+                self._problems.append("gateway: Kafka does not answer; check that it runs, and KAFKA_BOOTSTRAP")
+        found |= {word: remote.is_connected() for word, remote in self._remotes.items()}
+        return has_postgres, {word: "SERVING" if is_fine else "NOT_SERVING" for word, is_fine in found.items()}
+
+    def _postgres_problem(self) -> list[str]:
+        try:
+            with self._postgres.transaction() as connection:
+                connection.execute("SELECT 1")
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is away
+            log.warning("postgres_away", error=str(error).strip())
+            return [describe_failure(POSTGRES, error)]
+        return []

@@ -1,0 +1,80 @@
+"""The gateway's own RPCs, served in-process behind the same checks as everybody's."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from google.protobuf.message import DecodeError, Message
+from vesta_common import trace
+from vesta_common.errors import InvalidArgument, Unavailable
+from vesta_common.validation import validate
+
+from vesta_gateway.calls.backends import CALLER_KEY, ROLE_KEY, Answers, Metadata
+from vesta_gateway.contracts.methods import Rpc
+
+
+class OwnBackend:
+    """Servicers of this process.
+
+    Args:
+        servicers: with a method an RPC: plain functions run in a thread, async generators stream.
+    """
+
+    def __init__(self, servicers: Sequence[Any]) -> None:
+        self._servicers = servicers
+
+    async def unary(self, rpc: Rpc, request: bytes, metadata: Metadata, timeout_seconds: float) -> bytes:  # noqa: ARG002
+        """Asks, and answers the serialised answer."""
+        message = _read(rpc, request)
+        answer: Message = await asyncio.wait_for(asyncio.to_thread(self._method(rpc), message, None), timeout_seconds)
+        return answer.SerializeToString()
+
+    def stream(
+        self,
+        rpc: Rpc,
+        requests: AsyncIterator[bytes],
+        metadata: Metadata,
+        timeout_seconds: float | None,  # noqa: ARG002
+    ) -> Answers:
+        """Begins a call that answers a stream; it lasts until who asked has enough."""
+        return _OwnAnswers(self._method(rpc), rpc, requests, trace.metadata_of(metadata))
+
+    def _method(self, rpc: Rpc) -> Any:
+        for servicer in self._servicers:
+            if rpc.descriptor.containing_service.name == type(servicer).__name__.removesuffix("Api") + "Service":
+                return getattr(servicer, rpc.descriptor.name)
+        raise Unavailable(f"{rpc.full_name} is not served here", reason="BACKEND_UNAVAILABLE")
+
+
+class _OwnAnswers:
+    def __init__(self, method: Any, rpc: Rpc, requests: AsyncIterator[bytes], metadata: Mapping[str, str]) -> None:
+        self._method = method
+        self._metadata = metadata
+        self._rpc = rpc
+        self._requests = requests
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        request = _read(self._rpc, await anext(self._requests))
+        with trace.calling(self._metadata.get(CALLER_KEY, ""), self._metadata.get(ROLE_KEY, "")):
+            begun = self._method(request, None)
+        async with aclosing(begun) as answers:
+            async for answer in answers:
+                yield answer.SerializeToString()
+
+    async def headers(self) -> Mapping[str, str]:
+        return {}
+
+    def cancel(self) -> None:
+        """Nothing is under way but who iterates."""
+
+
+def _read(rpc: Rpc, request: bytes) -> Message:
+    try:
+        message = rpc.request_type.FromString(request)
+    except DecodeError as error:
+        raise InvalidArgument(
+            f"the request is no {rpc.descriptor.input_type.full_name}", reason="BODY_MALFORMED"
+        ) from error
+    validate(message)
+    return message

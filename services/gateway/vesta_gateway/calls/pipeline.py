@@ -1,0 +1,281 @@
+"""The one way of a call, through whichever door it came: who, how much, may they, on to the service, and what it answered."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+from google.protobuf.message import DecodeError, Message
+from vesta_common import trace
+from vesta_common.errors import InvalidArgument, Unauthenticated
+
+from vesta_gateway.access.authentication import Authenticator
+from vesta_gateway.access.authorization import authorize, authorize_more, project_of_request
+from vesta_gateway.access.caller import Caller, role_word
+from vesta_gateway.access.key_secrets import presented
+from vesta_gateway.access.limits import Slots, TokenBuckets
+from vesta_gateway.access.throttle import Throttle
+from vesta_gateway.audit.audit_log import AuditLog
+from vesta_gateway.audit.entries import Origin
+from vesta_gateway.calls.backends import CALLER_KEY, ROLE_KEY, Answers, Backend, Metadata
+from vesta_gateway.calls.projects import Projects
+from vesta_gateway.contracts.methods import Rpc
+from vesta_gateway.problems import overload_of
+
+
+@dataclass(frozen=True)
+class Session:
+    """A caller, the secret they showed, which is asked again while a stream lasts, and where they come from."""
+
+    caller: Caller
+    secret: str
+    origin: Origin
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is refused.
+
+    Attributes:
+        requests: a second, by key.
+        refusals: unauthenticated requests a second, by address.
+        calls: calls without a stream under way at once.
+        transfers: uploads and downloads, each of which holds one of a service's few threads.
+        watchers: other calls with a stream, which hold none.
+        throttle: what services refuse, being overloaded.
+        timeout: how long a call without a stream may take.
+        recheck: how often the key behind a stream is asked for again.
+    """
+
+    requests: TokenBuckets
+    refusals: TokenBuckets
+    calls: Slots
+    transfers: Slots
+    watchers: Slots
+    throttle: Throttle
+    timeout: timedelta
+    recheck: timedelta
+
+
+class Calls:
+    """Takes calls from the doors to the services.
+
+    Args:
+        backends: by the service's word.
+        audit: notes what may have changed something, and who was refused.
+    """
+
+    def __init__(
+        self,
+        backends: Mapping[str, Backend],
+        authenticator: Authenticator,
+        projects: Projects,
+        limits: Limits,
+        audit: AuditLog,
+    ) -> None:
+        self._backends = backends
+        self._authenticator = authenticator
+        self._projects = projects
+        self._limits = limits
+        self._audit = audit
+
+    async def enter(self, rpc: Rpc, headers: Mapping[str, str], origin: Origin) -> Session:
+        """Finds out who calls.
+
+        Args:
+            headers: of HTTP or gRPC, lower-case.
+            rpc: what is called.
+            origin: where the call comes from.
+
+        Raises:
+            Unauthenticated: nobody known.
+            ResourceExhausted: too often.
+        """
+        secret = presented(headers)
+        try:
+            caller = await self._authenticator.authenticate(secret, lambda: self._limits.refusals.check(origin.address))
+        except Unauthenticated as error:
+            # After the fact: good keys behind the same address take nothing.
+            self._limits.refusals.take(origin.address)
+            if secret:
+                self._audit.refuse(rpc, error, origin)
+            raise
+        self._limits.requests.take(caller.key)
+        return Session(caller, secret, origin)
+
+    def hold(self, session: Session, rpc: Rpc) -> AbstractContextManager[None]:
+        """A slot for a call, to be held while it lasts, the reading of its body included.
+
+        Raises:
+            ResourceExhausted: all are taken, or the service is overloaded.
+        """
+        if rpc.is_unary:
+            slots = self._limits.calls
+        else:
+            slots = self._limits.transfers if rpc.is_transfer else self._limits.watchers
+        held = slots.hold(session.caller.key)
+        self._limits.throttle.check(rpc.full_name)
+        return held
+
+    async def unary(self, session: Session, rpc: Rpc, request: Message, timeout_seconds: float | None = None) -> bytes:
+        """Makes a call without streams; answers the serialised answer.
+
+        Args:
+            timeout_seconds: what the caller allows; the gateway may allow less.
+
+        Raises:
+            VestaError: it was refused here.
+            AioRpcError: it was refused, or failed, there.
+        """
+        caller = session.caller
+        async with self._audit.around(rpc, caller, request, session.origin) as answers:
+            acting = authorize(caller, rpc, request)
+            self._projects.check_open(rpc, request)
+            self._projects.narrow(caller, request)
+            longest = self._limits.timeout.total_seconds()
+            timeout = longest if timeout_seconds is None else min(longest, timeout_seconds)
+            with trace.calling(acting, role_word(caller.role)):
+                raw = request.SerializeToString()
+                with self._throttled(rpc):
+                    answers.append(await self._backends[rpc.backend].unary(rpc, raw, _metadata(), timeout))
+                await self._projects.welcome(rpc, answers[0])
+        return answers[0]
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        session: Session,
+        rpc: Rpc,
+        first: Message,
+        later: AsyncIterator[bytes],
+        timeout_seconds: float | None = None,
+    ) -> AsyncIterator[Answers]:
+        """Makes a call with a stream on either side, while the block lasts and the key is good.
+
+        Args:
+            first: the first request.
+            later: the serialised requests after it.
+
+        Raises:
+            VestaError: it was refused here, at once or on the way.
+            AioRpcError: it was refused, or failed, there.
+        """
+        async with (
+            self._audit.around(rpc, session.caller, first, session.origin),
+            self._streaming(session, rpc, first, later, timeout_seconds) as answers,
+        ):
+            yield answers
+
+    @asynccontextmanager
+    async def _streaming(
+        self, session: Session, rpc: Rpc, first: Message, later: AsyncIterator[bytes], timeout_seconds: float | None
+    ) -> AsyncIterator[Answers]:
+        caller = session.caller
+        acting = authorize(caller, rpc, first)
+        self._projects.check_open(rpc, first)
+        requests = _Requests(caller, rpc, first, later)
+        with trace.calling(acting, role_word(caller.role)):
+            answers = self._backends[rpc.backend].stream(rpc, requests.read(), _metadata(), timeout_seconds)
+        try:
+            async with self._while_valid(session):
+                with self._throttled(rpc):
+                    yield answers
+        except (Exception, asyncio.CancelledError):
+            if requests.error is not None:  # gRPC cancels a call whose requests fail
+                raise requests.error from None
+            raise
+        finally:
+            answers.cancel()
+
+    @contextmanager
+    def _throttled(self, rpc: Rpc) -> Iterator[None]:
+        """Notes where the service refuses what the block asks of it, being overloaded."""
+        try:
+            yield
+        except Exception as error:
+            overload = overload_of(error)
+            if overload is not None:
+                self._limits.throttle.refused(rpc.full_name, overload.retry_after)
+            raise
+
+    @asynccontextmanager
+    async def _while_valid(self, session: Session) -> AsyncIterator[None]:
+        """Ends the block with `Unauthenticated` when its key is revoked, expires, or gets another role."""
+        task = asyncio.current_task()
+        assert task is not None
+        revoked: list[Unauthenticated] = []
+
+        async def watch() -> None:
+            while not revoked:
+                await asyncio.sleep(self._limits.recheck.total_seconds())
+                try:
+                    if await self._authenticator.authenticate(session.secret) != session.caller:
+                        revoked.append(
+                            Unauthenticated("this key's rights have changed; call again", reason="KEY_CHANGED")
+                        )
+                except Unauthenticated as error:
+                    revoked.append(error)
+                except Exception:  # noqa: BLE001, S112 - the store is away: who is inside may stay
+                    continue
+            task.cancel()
+
+        watcher = asyncio.create_task(watch())
+        try:
+            yield
+        except asyncio.CancelledError:
+            if revoked and task.uncancel() == 0:
+                raise revoked[0] from None
+            raise
+        finally:
+            watcher.cancel()
+
+
+class _Requests:
+    """The requests of a stream on their way: each later one is checked as the first was.
+
+    Attributes:
+        error: why a request was not sent on.
+    """
+
+    def __init__(self, caller: Caller, rpc: Rpc, first: Message, later: AsyncIterator[bytes]) -> None:
+        self._caller = caller
+        self._rpc = rpc
+        self._first = first
+        self._later = later
+        self.error: Exception | None = None
+
+    async def read(self) -> AsyncIterator[bytes]:
+        """The serialised requests."""
+        project = project_of_request(self._rpc, self._first) if self._rpc.scope else ""
+        yield self._first.SerializeToString()
+        try:
+            async for raw in self._later:
+                message = read_message(self._rpc, raw)
+                authorize_more(self._caller, project, message)
+                yield message.SerializeToString()
+        except Exception as error:
+            self.error = error
+            raise
+
+
+def read_message(rpc: Rpc, raw: bytes) -> Message:
+    """A request from its bytes, without what the contract does not know: nothing unchecked goes through.
+
+    Raises:
+        InvalidArgument: they are no such message.
+    """
+    message = rpc.request_type()
+    try:
+        message.MergeFromString(raw)
+    except DecodeError as error:
+        raise InvalidArgument(
+            f"the request is no {rpc.descriptor.input_type.full_name}", reason="BODY_MALFORMED"
+        ) from error
+    message.DiscardUnknownFields()
+    return message
+
+
+def _metadata() -> Metadata:
+    """Who calls and within which trace, for the service. Nothing that the caller sent as metadata goes on."""
+    return [(CALLER_KEY, trace.caller()), (ROLE_KEY, trace.role()), *trace.carrier().items()]

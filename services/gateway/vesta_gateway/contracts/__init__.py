@@ -1,0 +1,1 @@
+"""Every RPC of the contracts, read from the descriptors."""

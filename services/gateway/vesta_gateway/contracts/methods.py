@@ -1,0 +1,157 @@
+"""Every RPC of the contracts, read from the descriptors: what the gateway routes, checks and documents. It knows none by name."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from google.api import annotations_pb2, http_pb2
+from google.protobuf import descriptor_pool, message_factory
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
+from google.protobuf.message import Message
+from vesta_contracts import everything
+
+from vesta_gateway.contracts.path_template import PathTemplate
+
+PROJECT_COLLECTION = "projects"
+HTTP_BODY = "google.api.HttpBody"
+_VERBS = ("get", "put", "post", "delete", "patch")
+_SCOPE_FIELDS = ("parent", "name")
+
+
+@dataclass(frozen=True)
+class HttpRule:
+    """One way to an RPC over HTTP.
+
+    Attributes:
+        verb: `GET`, `POST`, …
+        body: the field that the body fills, `*` for the whole request, empty for none.
+    """
+
+    verb: str
+    template: PathTemplate
+    body: str
+
+
+@dataclass(frozen=True, eq=False)
+class Rpc:
+    """One RPC."""
+
+    descriptor: MethodDescriptor
+
+    @cached_property
+    def full_name(self) -> str:
+        """`vesta.datasets.v1.ItemService.GetItem`."""
+        return str(self.descriptor.full_name)
+
+    @cached_property
+    def path(self) -> str:
+        """Its path on the wire, `/vesta.datasets.v1.ItemService/GetItem`."""
+        return f"/{self.descriptor.containing_service.full_name}/{self.descriptor.name}"
+
+    @cached_property
+    def backend(self) -> str:
+        """The word of the service that answers it, `datasets`."""
+        return self.full_name.split(".")[1]
+
+    @cached_property
+    def request_type(self) -> type[Message]:
+        """The class of its requests."""
+        return message_factory.GetMessageClass(self.descriptor.input_type)
+
+    @cached_property
+    def response_type(self) -> type[Message]:
+        """The class of its answers."""
+        return message_factory.GetMessageClass(self.descriptor.output_type)
+
+    @cached_property
+    def is_unary(self) -> bool:
+        """True where one request gets one answer."""
+        return not self.descriptor.client_streaming and not self.descriptor.server_streaming
+
+    @cached_property
+    def is_transfer(self) -> bool:
+        """True where bytes are streamed up or down, which keeps a thread of a service busy."""
+        return bool(not self.is_unary and (self.descriptor.client_streaming or is_download(self)))
+
+    @cached_property
+    def rules(self) -> tuple[HttpRule, ...]:
+        """Its ways over HTTP; none where it is for gRPC alone."""
+        options = self.descriptor.GetOptions()
+        if not options.HasExtension(annotations_pb2.http):
+            return ()
+        rule = options.Extensions[annotations_pb2.http]
+        return tuple(_http_rule(one) for one in (rule, *rule.additional_bindings))
+
+    @cached_property
+    def only_reads(self) -> bool:
+        """True where every way to it over HTTP is a GET, so that it may be asked again."""
+        return bool(self.rules) and all(rule.verb == "GET" for rule in self.rules)
+
+    @cached_property
+    def scope(self) -> str:
+        """The field whose value says in which project it happens, such as `parent` or `source.name`; empty where there is none."""
+        for rule in self.rules:
+            for variable in rule.template.variables:
+                if rule.template.segments[variable.start] == PROJECT_COLLECTION:
+                    return variable.field_path
+        fields = self.descriptor.input_type.fields_by_name
+        return next((name for name in _SCOPE_FIELDS if name in fields and not self.rules), "")
+
+
+def is_upload(rpc: Rpc, rule: HttpRule) -> bool:
+    """True where the body of the HTTP request is the bytes of an HttpBody, of any length."""
+    field = rpc.descriptor.input_type.fields_by_name.get(rule.body)
+    is_bytes = field is not None and field.message_type is not None and field.message_type.full_name == HTTP_BODY
+    return bool(rpc.descriptor.client_streaming and is_bytes)
+
+
+def is_download(rpc: Rpc) -> bool:
+    """True where the answer is bytes, not a message."""
+    return bool(rpc.descriptor.output_type.full_name == HTTP_BODY)
+
+
+def all_rpcs() -> tuple[Rpc, ...]:
+    """The RPCs of every package, by name."""
+    return tuple(sorted(_all_rpcs(), key=lambda rpc: rpc.full_name))
+
+
+def get_rpc(full_name: str) -> Rpc:
+    """One RPC by name.
+
+    Raises:
+        KeyError: there is none.
+    """
+    return Rpc(descriptor_pool.Default().FindMethodByName(full_name))
+
+
+def _all_rpcs() -> Iterator[Rpc]:
+    for file in everything.FILES:
+        for service in descriptor_pool.Default().FindFileByName(file).services_by_name.values():
+            for method in service.methods:
+                yield Rpc(method)
+
+
+def _http_rule(rule: http_pb2.HttpRule) -> HttpRule:
+    kind = rule.WhichOneof("pattern")
+    if kind in _VERBS:
+        return HttpRule(kind.upper(), PathTemplate.parse(getattr(rule, kind)), rule.body)
+    return HttpRule(rule.custom.kind, PathTemplate.parse(rule.custom.path), rule.body)
+
+
+def find_field(descriptor: Descriptor, name: str) -> FieldDescriptor | None:
+    """A field by its name in the contract or in JSON."""
+    found: FieldDescriptor | None = descriptor.fields_by_name.get(name)
+    if found is None:
+        found = next((field for field in descriptor.fields if field.json_name == name), None)
+    return found
+
+
+def is_map(field: FieldDescriptor) -> bool:
+    """True for `map<…>` fields."""
+    return bool(field.message_type and field.message_type.GetOptions().map_entry)
+
+
+def map_value(field: FieldDescriptor) -> FieldDescriptor:
+    """The field of a map's values."""
+    assert field.message_type is not None
+    return field.message_type.fields_by_name["value"]

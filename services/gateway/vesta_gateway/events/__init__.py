@@ -1,0 +1,1 @@
+"""The live events of a project: followed, replayed, handed to watchers."""

@@ -1,0 +1,152 @@
+"""The gRPC door: every RPC of the contracts, passed through as bytes after the same checks as over REST.
+
+On the wire a single message is a stream of one, and every RPC is handled as a stream: so nothing is read of a request before it is
+known who calls, nor more than is asked for.
+"""
+
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any, NoReturn
+
+import grpc
+from google.rpc import code_pb2
+from opentelemetry.trace import SpanKind
+from vesta_common import trace
+from vesta_common.errors import InvalidArgument
+
+from vesta_gateway.audit.entries import Origin
+from vesta_gateway.calls.access_log import Entry, Journal
+from vesta_gateway.calls.pipeline import Calls, read_message
+from vesta_gateway.contracts.methods import Rpc
+from vesta_gateway.problems import DETAILS_KEY, status_of
+from vesta_gateway.rest.bodies import BodyLimits, check_size
+from vesta_gateway.rest.client_address import Proxies
+from vesta_gateway.rest.idle_timeouts import until_sent, until_taken
+
+FORWARDED = "x-forwarded-for"
+Context = grpc.aio.ServicerContext[bytes, bytes]
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+class GrpcDoor(grpc.GenericRpcHandler):
+    """Answers the RPCs of the contracts; others are UNIMPLEMENTED."""
+
+    def __init__(
+        self, rpcs: Sequence[Rpc], calls: Calls, journal: Journal, limits: BodyLimits, proxies: Proxies
+    ) -> None:
+        self._rpcs = {rpc.path: rpc for rpc in rpcs}
+        self._calls = calls
+        self._journal = journal
+        self._limits = limits
+        self._proxies = proxies
+        self._handlers: dict[str, Any] = {}
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """The handler of a method; None where there is no such method. Without serialisers, it sees bytes."""
+        path = handler_call_details.method
+        rpc = self._rpcs.get(path)
+        if rpc is None:
+            return None
+        handler = self._handlers.get(path)
+        if handler is None:
+            if rpc.is_unary:
+                handler = grpc.stream_unary_rpc_method_handler(partial(self._unary, rpc))
+            else:
+                handler = grpc.stream_stream_rpc_method_handler(partial(self._stream, rpc))
+            self._handlers[path] = handler
+        return handler
+
+    async def _unary(self, rpc: Rpc, requests: AsyncIterator[bytes], context: Context) -> bytes:
+        start = time.perf_counter()
+        headers = _headers_of(context)
+        with trace.span(rpc.path, headers, SpanKind.SERVER), ExitStack() as held:
+            entry = self._journal.begin("grpc", rpc.path, self._address_of(context), start)
+            try:
+                session = await self._calls.enter(rpc, headers, Origin(entry.address, "grpc"))
+                entry.caller = session.caller.member
+                held.enter_context(self._calls.hold(session, rpc))
+                raw = await self._first(requests)
+                held.enter_context(self._in_memory(raw))
+                request = read_message(rpc, raw)
+                answer = await self._calls.unary(session, rpc, request, context.time_remaining())
+            except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a status
+                await self._refuse(error, context, entry)
+            except BaseException:
+                entry.end("CANCELLED")
+                raise
+            entry.end("OK")
+            return answer
+
+    async def _stream(self, rpc: Rpc, requests: AsyncIterator[bytes], context: Context) -> None:
+        start = time.perf_counter()
+        headers = _headers_of(context)
+        with trace.span(rpc.path, headers, SpanKind.SERVER), ExitStack() as held:
+            entry = self._journal.begin("grpc", rpc.path, self._address_of(context), start)
+            try:
+                session = await self._calls.enter(rpc, headers, Origin(entry.address, "grpc"))
+                entry.caller = session.caller.member
+                held.enter_context(self._calls.hold(session, rpc))
+                raw = await self._first(requests)
+                held.enter_context(self._in_memory(raw))
+                first, later = read_message(rpc, raw), self._later(rpc, requests, len(raw))
+                async with self._calls.stream(session, rpc, first, later, context.time_remaining()) as answers:
+                    async for answer in answers:
+                        async with until_taken(self._limits.idle):
+                            await context.write(answer)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a status
+                await self._refuse(error, context, entry)
+            except BaseException:
+                entry.end("CANCELLED")
+                raise
+            entry.end("OK")
+
+    async def _refuse(self, error: Exception, context: Context, entry: Entry) -> NoReturn:
+        """Ends the call with the status that an error stands for.
+
+        Who does not read is not told before they do, and the call keeps its slot until then: it still weighs on this process.
+        """
+        status = status_of(error)
+        entry.end(code_pb2.Code.Name(status.code), error)
+        details = ((DETAILS_KEY, status.SerializeToString()),)
+        await context.abort(_CODES[status.code], status.message, details)
+
+    def _address_of(self, context: Context) -> str:
+        """Where a call comes from, without the port: `ipv4:10.0.0.7:4711` is `10.0.0.7`, and behind a proxy what that says."""
+        peer = context.peer().partition(":")[2].rpartition(":")[0].strip("[]")
+        metadata = context.invocation_metadata() or ()
+        return self._proxies.client_of(peer, [str(value) for key, value in metadata if key == FORWARDED])
+
+    async def _first(self, requests: AsyncIterator[bytes]) -> bytes:
+        raw = await self._next(requests)
+        if raw is None:
+            raise InvalidArgument("the call sent no request", reason="REQUEST_MISSING")
+        return raw
+
+    async def _later(self, rpc: Rpc, requests: AsyncIterator[bytes], total_bytes: int) -> AsyncIterator[bytes]:
+        """The requests after the first; none where the contract has one alone."""
+        if not rpc.descriptor.client_streaming:
+            return
+        while (raw := await self._next(requests)) is not None:
+            total_bytes += len(raw)
+            check_size(total_bytes, self._limits.upload_bytes_max)
+            with self._in_memory(raw):
+                yield raw
+
+    async def _next(self, requests: AsyncIterator[bytes]) -> bytes | None:
+        async with until_sent(self._limits.idle):
+            return await anext(requests, None)
+
+    @contextmanager
+    def _in_memory(self, raw: bytes) -> Iterator[None]:
+        """Counts a request among the bytes in memory while the block lasts."""
+        self._limits.budget.take(len(raw))
+        try:
+            yield
+        finally:
+            self._limits.budget.give_back(len(raw))
+
+
+def _headers_of(context: Context) -> dict[str, str]:
+    return trace.metadata_of([(key, value) for key, value in context.invocation_metadata() or ()])

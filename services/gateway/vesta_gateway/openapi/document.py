@@ -1,0 +1,188 @@
+"""OpenAPI 3.1 of every RPC that HTTP can reach, from the descriptors and the comments of the contracts. Pure.
+
+A path such as `/v1/{name=projects/*/datasets/*}` is told as `/v1/projects/{project}/datasets/{dataset}`: what people see.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+from google.api import resource_pb2
+from google.protobuf import descriptor_pool
+from vesta_common.names import ID
+from vesta_contracts import everything
+
+from vesta_gateway.access.authorization import RIGHTS
+from vesta_gateway.contracts.methods import HTTP_BODY, HttpRule, Rpc
+from vesta_gateway.contracts.path_template import ONE
+from vesta_gateway.openapi.schemas import Schemas
+from vesta_gateway.rest.transcoding import JSON, PROTOBUF, WHOLE
+
+VERSION = "1.0.0"
+_INTRODUCTION = (
+    "Every call wants a key, as `Authorization: Bearer vesta_…` or `x-api-key: vesta_…`. Bodies and answers are JSON, "
+    "or protobuf for those to whom speed matters: send and accept `application/x-protobuf`. The same calls are there "
+    "over gRPC, at the other address of the gateway. Errors are as in AIP-193; each bears a `reason` for programs and "
+    "says what would work."
+)
+_ERROR: dict[str, Any] = {
+    "type": "object",
+    "description": "What went wrong, after AIP-193.",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["code", "message", "status", "details"],
+            "properties": {
+                "code": {"type": "integer", "description": "The HTTP status."},
+                "message": {"type": "string", "description": "What happened, and what would work."},
+                "status": {"type": "string", "description": "The gRPC code, such as NOT_FOUND."},
+                "details": {
+                    "type": "array",
+                    "description": "A google.rpc.ErrorInfo with the reason; others where they say more.",
+                    "items": {
+                        "type": "object",
+                        "properties": {"@type": {"type": "string"}},
+                        "additionalProperties": True,
+                    },
+                },
+            },
+        }
+    },
+}
+_ID = {"type": "string", "pattern": f"^{ID}$", "description": "The id, as in the resource's name."}
+_BYTES = {"type": "string", "format": "binary"}
+
+
+def comments() -> Mapping[str, str]:
+    """The contracts' comments by full name."""
+    found: dict[str, str] = json.loads((resources.files("vesta_contracts") / "comments.json").read_text())
+    return found
+
+
+def describe(rpcs: Sequence[Rpc], said: Mapping[str, str]) -> dict[str, Any]:
+    """The document.
+
+    Args:
+        said: comments by full name.
+    """
+    schemas = Schemas(said)
+    placeholders = _placeholders()
+    paths: dict[str, dict[str, Any]] = {}
+    tags: dict[str, str] = {}
+    for rpc in rpcs:
+        for number, rule in enumerate(rpc.rules):
+            path, parameters = _path(rule, placeholders)
+            operation = _operation(rpc, rule, parameters, schemas, said)
+            operation["operationId"] += f"_{number}" if number else ""
+            paths.setdefault(path, {})[rule.verb.lower()] = operation
+            tags[_tag(rpc)] = said.get(rpc.descriptor.containing_service.full_name, "")
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Vesta", "version": VERSION, "description": _INTRODUCTION},
+        "servers": [{"url": "/"}],
+        "security": [{"bearer": []}, {"apiKey": []}],
+        "tags": [{"name": name, "description": text} for name, text in sorted(tags.items())],
+        "paths": dict(sorted(paths.items())),
+        "components": {
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+            },
+            "responses": {
+                "Error": {
+                    "description": "It was refused, or failed.",
+                    "content": {JSON: {"schema": {"$ref": "#/components/schemas/Error"}}},
+                }
+            },
+            "schemas": {"Error": _ERROR, **schemas.components()},
+        },
+    }
+
+
+def _operation(
+    rpc: Rpc, rule: HttpRule, parameters: list[dict[str, Any]], schemas: Schemas, said: Mapping[str, str]
+) -> dict[str, Any]:
+    comment = said.get(rpc.full_name, "")
+    right = RIGHTS.get(rpc.full_name)
+    description = f"{comment}\n\nFor: {right.value}. Over gRPC: `{rpc.path[1:]}`." if right else comment
+    operation: dict[str, Any] = {
+        "operationId": f"{rpc.descriptor.containing_service.name}_{rpc.descriptor.name}",
+        "tags": [_tag(rpc)],
+        "summary": re.split(r"(?<=\w)[.:;] ", comment, maxsplit=1)[0].rstrip("."),
+        "description": description,
+        "parameters": parameters + _query(rpc, rule, schemas),
+        "responses": {"200": _answer(rpc, schemas), "default": {"$ref": "#/components/responses/Error"}},
+    }
+    if rule.body:
+        operation["requestBody"] = _body(rpc, rule, schemas)
+    return operation
+
+
+def _query(rpc: Rpc, rule: HttpRule, schemas: Schemas) -> list[dict[str, Any]]:
+    if rule.body == WHOLE:
+        return []
+    taken = {rule.body, *(variable.field_path for variable in rule.template.variables)}
+    return list(schemas.parameters(rpc.descriptor.input_type, taken))
+
+
+def _body(rpc: Rpc, rule: HttpRule, schemas: Schemas) -> dict[str, Any]:
+    request = rpc.descriptor.input_type
+    hidden = {variable.field_path for variable in rule.template.variables} if rule.body == WHOLE else set()
+    descriptor = request if rule.body == WHOLE else request.fields_by_name[rule.body].message_type
+    assert descriptor is not None, f"{rpc.full_name} has a body that is no message"
+    if descriptor.full_name == HTTP_BODY:
+        return {
+            "required": True,
+            "description": "The file's bytes, of any length.",
+            "content": {"*/*": {"schema": _BYTES}},
+        }
+    schema = schemas.body(descriptor, hidden) if hidden else schemas.reference(descriptor)
+    return {"required": True, "content": {JSON: {"schema": schema}, PROTOBUF: {"schema": _BYTES}}}
+
+
+def _answer(rpc: Rpc, schemas: Schemas) -> dict[str, Any]:
+    descriptor = rpc.descriptor.output_type
+    if descriptor.full_name == HTTP_BODY:
+        return {"description": "The bytes.", "content": {"*/*": {"schema": _BYTES}}}
+    schema = schemas.reference(descriptor)
+    if rpc.descriptor.server_streaming:
+        content = {
+            "text/event-stream": {
+                "schema": {"type": "string", "description": "`data:` holds the JSON of each.", "contentSchema": schema}
+            }
+        }
+        return {"description": "Server-sent events, until one side ends.", "content": content}
+    return {"description": "The answer.", "content": {JSON: {"schema": schema}, PROTOBUF: {"schema": _BYTES}}}
+
+
+def _path(rule: HttpRule, placeholders: Mapping[str, str]) -> tuple[str, list[dict[str, Any]]]:
+    """A rule's path with a placeholder for each of its wildcards, and those as parameters."""
+    parts, names = [], []
+    for index, segment in enumerate(rule.template.segments):
+        if segment != ONE:
+            parts.append(segment)
+            continue
+        collection = rule.template.segments[index - 1]
+        name = placeholders.get(collection, collection.removesuffix("s"))
+        names.append(name)
+        parts.append(f"{{{name}}}")
+    path = "/" + "/".join(parts) + (f":{rule.template.verb}" if rule.template.verb else "")
+    return path, [{"name": name, "in": "path", "required": True, "schema": dict(_ID)} for name in names]
+
+
+def _placeholders() -> dict[str, str]:
+    """The word for one of each collection: `training_run` for `trainingRuns`."""
+    return {collection: word for pattern in _patterns() for collection, word in re.findall(r"(\w+)/\{(\w+)\}", pattern)}
+
+
+def _patterns() -> Iterator[str]:
+    for file in everything.FILES:
+        for message in descriptor_pool.Default().FindFileByName(file).message_types_by_name.values():
+            yield from message.GetOptions().Extensions[resource_pb2.resource].pattern
+
+
+def _tag(rpc: Rpc) -> str:
+    return str(rpc.descriptor.containing_service.name).removesuffix("Service")

@@ -1,0 +1,180 @@
+"""JSON Schemas of messages, as protobuf's JSON mapping writes them, with the rules and comments of their fields. Pure."""
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from google.api import field_behavior_pb2
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+from vesta_contracts.common.v1 import FieldRules, rules
+
+from vesta_gateway.contracts.methods import is_map, map_value
+from vesta_gateway.rest.query import TEXT_MESSAGES
+
+PARAMETER_DEPTH_MAX = 3
+_INT32 = {"type": "integer", "format": "int32"}
+_UINT32 = {"type": "integer", "format": "uint32", "minimum": 0}
+# JSON's numbers are too short for these, so protobuf writes them as text; numbers are accepted too.
+_INT64 = {"type": ["string", "integer"], "format": "int64"}
+_UINT64 = {"type": ["string", "integer"], "format": "uint64"}
+_SCALARS: Mapping[int, dict[str, Any]] = {
+    FieldDescriptor.TYPE_DOUBLE: {"type": "number", "format": "double"},
+    FieldDescriptor.TYPE_FLOAT: {"type": "number", "format": "float"},
+    FieldDescriptor.TYPE_BOOL: {"type": "boolean"},
+    FieldDescriptor.TYPE_STRING: {"type": "string"},
+    FieldDescriptor.TYPE_BYTES: {"type": "string", "contentEncoding": "base64"},
+    FieldDescriptor.TYPE_INT32: _INT32,
+    FieldDescriptor.TYPE_SINT32: _INT32,
+    FieldDescriptor.TYPE_SFIXED32: _INT32,
+    FieldDescriptor.TYPE_UINT32: _UINT32,
+    FieldDescriptor.TYPE_FIXED32: _UINT32,
+    FieldDescriptor.TYPE_INT64: _INT64,
+    FieldDescriptor.TYPE_SINT64: _INT64,
+    FieldDescriptor.TYPE_SFIXED64: _INT64,
+    FieldDescriptor.TYPE_UINT64: _UINT64,
+    FieldDescriptor.TYPE_FIXED64: _UINT64,
+}
+_WELL_KNOWN: Mapping[str, dict[str, Any]] = {
+    "google.protobuf.Timestamp": {"type": "string", "format": "date-time"},
+    "google.protobuf.Duration": {"type": "string", "pattern": r"^-?\d+(\.\d{1,9})?s$", "examples": ["3.5s"]},
+    "google.protobuf.FieldMask": {"type": "string", "examples": ["displayName,policy.batchSize"]},
+    "google.protobuf.Any": {
+        "type": "object",
+        "properties": {"@type": {"type": "string"}},
+        "additionalProperties": True,
+    },
+    "google.protobuf.Empty": {"type": "object", "maxProperties": 0},
+    "google.protobuf.Struct": {"type": "object", "additionalProperties": True},
+    "google.protobuf.Value": {},
+}
+
+
+class Schemas:
+    """Makes schemas, and keeps those that are referred to.
+
+    Args:
+        said: comments by full name.
+    """
+
+    def __init__(self, said: Mapping[str, str]) -> None:
+        self._said = said
+        self._components: dict[str, dict[str, Any]] = {}
+
+    def components(self) -> dict[str, dict[str, Any]]:
+        """Every schema that was referred to, by name."""
+        return dict(sorted(self._components.items()))
+
+    def reference(self, descriptor: Descriptor) -> dict[str, Any]:
+        """A message's schema, by reference where it is one of ours."""
+        if descriptor.full_name in _WELL_KNOWN:
+            return dict(_WELL_KNOWN[descriptor.full_name])
+        name = _component_name(descriptor.full_name)
+        if name not in self._components:
+            self._components[name] = {}  # stands while the message refers to itself
+            self._components[name] = self.body(descriptor, ())
+        return {"$ref": f"#/components/schemas/{name}"}
+
+    def body(self, descriptor: Descriptor, hidden: Collection[str]) -> dict[str, Any]:
+        """A message's schema in full, less the fields that the path fills."""
+        fields = [field for field in descriptor.fields if field.name not in hidden]
+        schema: dict[str, Any] = {
+            "type": "object",
+            "properties": {field.json_name: self._field(field) for field in fields},
+        }
+        required = [field.json_name for field in fields if field_behavior_pb2.REQUIRED in _behaviors(field)]
+        if required:
+            schema["required"] = required
+        if descriptor.full_name in self._said:
+            schema["description"] = self._said[descriptor.full_name]
+        return schema
+
+    def parameters(
+        self, descriptor: Descriptor, taken: Collection[str], above: str = "", depth: int = 0
+    ) -> Iterator[dict[str, Any]]:
+        """Query parameters for the fields of a request that path and body leave; nested ones by dots."""
+        for field in descriptor.fields:
+            if field.name in taken or field_behavior_pb2.OUTPUT_ONLY in _behaviors(field):
+                continue
+            name = above + field.json_name
+            below = field.message_type
+            if below is not None and below.full_name not in TEXT_MESSAGES and not is_map(field):
+                if not field.is_repeated and depth < PARAMETER_DEPTH_MAX:
+                    yield from self.parameters(below, (), f"{name}.", depth + 1)
+                continue
+            schema = self._field(field)
+            parameter: dict[str, Any] = {"name": name, "in": "query", "schema": schema}
+            if description := schema.pop("description", ""):
+                parameter["description"] = description
+            if is_map(field):
+                parameter |= {"style": "deepObject", "explode": True}
+            if field_behavior_pb2.REQUIRED in _behaviors(field) and not above:
+                parameter["required"] = True
+            yield parameter
+
+    def _field(self, field: FieldDescriptor) -> dict[str, Any]:
+        given: FieldRules = field.GetOptions().Extensions[rules]
+        if is_map(field):
+            value = self._value(map_value(field), given.items)
+            schema: dict[str, Any] = {"type": "object", "additionalProperties": value, **_counts(given, "Properties")}
+        elif field.is_repeated:
+            schema = {"type": "array", "items": self._value(field, given.items), **_counts(given, "Items")}
+        else:
+            schema = self._value(field, given)
+        if field.full_name in self._said:
+            schema["description"] = self._said[field.full_name]
+        behaviors = _behaviors(field)
+        if field_behavior_pb2.OUTPUT_ONLY in behaviors:
+            schema["readOnly"] = True
+        if field_behavior_pb2.INPUT_ONLY in behaviors:
+            schema["writeOnly"] = True
+        return schema
+
+    def _value(self, field: FieldDescriptor, given: FieldRules) -> dict[str, Any]:
+        if field.message_type is not None:
+            return self.reference(field.message_type)
+        if field.enum_type is not None:
+            return self._enum(field.enum_type)
+        schema = {**_SCALARS[field.type]}
+        if field.type == FieldDescriptor.TYPE_STRING:
+            if given.HasField("length_min"):
+                schema["minLength"] = given.length_min
+            if given.HasField("length_max"):
+                schema["maxLength"] = given.length_max
+            if given.HasField("pattern"):
+                schema["pattern"] = f"^(?:{given.pattern})$"
+        elif schema["type"] in ("integer", "number"):
+            if given.HasField("min"):
+                schema["minimum"] = given.min
+            if given.HasField("max"):
+                schema["maximum"] = given.max
+        return schema
+
+    def _enum(self, enum: EnumDescriptor) -> dict[str, Any]:
+        name = _component_name(enum.full_name)
+        if name not in self._components:
+            told = [(value.name, self._said.get(f"{enum.full_name}.{value.name}", "")) for value in enum.values]
+            lines = [self._said.get(enum.full_name, ""), *(f"* `{value}`: {text}" for value, text in told if text)]
+            self._components[name] = {
+                "type": "string",
+                "enum": [value for value, _ in told],
+                "description": "\n".join(line for line in lines if line),
+            }
+        return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _behaviors(field: FieldDescriptor) -> Collection[int]:
+    found: Collection[int] = field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
+    return found
+
+
+def _counts(given: FieldRules, what: str) -> dict[str, int]:
+    found = {}
+    if given.HasField("items_min"):
+        found[f"min{what}"] = given.items_min
+    if given.HasField("items_max"):
+        found[f"max{what}"] = given.items_max
+    return found
+
+
+def _component_name(full_name: str) -> str:
+    """`datasets.Item` for `vesta.datasets.v1.Item`; the common ones and those of Google as they are."""
+    return full_name.removeprefix("vesta.").replace(".v1.", ".")

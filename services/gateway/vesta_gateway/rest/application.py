@@ -1,0 +1,337 @@
+"""The REST door: an ASGI application that turns HTTP into the RPCs of the contracts and back.
+
+Four kinds of answers, told by the descriptors: a message (JSON or protobuf), an upload answered by a message, bytes streamed down
+(`stream google.api.HttpBody`), and messages streamed as server-sent events.
+"""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from datetime import timedelta
+from typing import Any, NoReturn, TypeVar
+
+from google.api.httpbody_pb2 import HttpBody
+from google.protobuf.message import Message
+from google.rpc import code_pb2
+from opentelemetry.trace import SpanKind
+from vesta_common import trace
+from vesta_common.errors import InvalidArgument, NotFound
+
+from vesta_gateway.audit.entries import Origin
+from vesta_gateway.calls.access_log import Entry, Journal
+from vesta_gateway.calls.backends import Answers
+from vesta_gateway.calls.pipeline import Calls, Session
+from vesta_gateway.contracts.methods import is_download, is_upload
+from vesta_gateway.problems import Problem, problem_of, status_of
+from vesta_gateway.rest.bodies import Body, BodyLimits, Disconnected, Receive
+from vesta_gateway.rest.headers import (
+    body_type,
+    length_of,
+    matches,
+    media_type,
+    request_headers,
+    response_headers,
+    timeout_of,
+    wants_protobuf,
+)
+from vesta_gateway.rest.idle_timeouts import until_taken
+from vesta_gateway.rest.pages import Page
+from vesta_gateway.rest.routes import Match, Routes
+from vesta_gateway.rest.simple_index import SimpleIndex
+from vesta_gateway.rest.transcoding import JSON, PROTOBUF, read_request, read_upload, write_json
+
+T = TypeVar("T")
+
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Scope = MutableMapping[str, Any]
+
+# Above this a message is turned in a thread, so that other requests do not wait for it.
+THREAD_BYTES_MIN = 128 * 1024
+HEARTBEAT = timedelta(seconds=15)
+FIRST_EVENT_WAIT = timedelta(milliseconds=100)
+OCTETS = "application/octet-stream"
+# The field of a request that says after which event a stream goes on.
+RESUMED = "after_event_id"
+EVENT_STREAM = "text/event-stream"
+# What a backend may say of the bytes that it streams.
+_DOWNLOAD_HEADERS = ("etag", "content-disposition")
+_CACHE = "private, no-cache"
+
+
+class RestDoor:
+    """The ASGI application.
+
+    Args:
+        pages: what is answered without a key, by path.
+        index: the packages, likewise.
+    """
+
+    def __init__(
+        self,
+        routes: Routes,
+        calls: Calls,
+        journal: Journal,
+        limits: BodyLimits,
+        pages: Mapping[str, Page],
+        index: SimpleIndex,
+    ) -> None:
+        self._routes = routes
+        self._calls = calls
+        self._journal = journal
+        self._limits = limits
+        self._pages = pages
+        self._index = index
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        if scope["type"] != "http":
+            return
+        start = time.perf_counter()
+        headers = request_headers(scope["headers"])
+        exchange = _Exchange(scope, headers, receive, send, self._limits.idle)
+        page = self._pages.get(exchange.path)
+        if page is not None and exchange.verb in {"GET", "HEAD"}:
+            await exchange.answer(*await page(headers), is_page=True)
+            return
+        if self._index.has(exchange.path):
+            found = await self._index.answer(exchange.verb, exchange.path, exchange.address, headers, scope["scheme"])
+            await exchange.answer(*found, is_page=True)
+            return
+        match = self._routes.find(exchange.verb, exchange.path)
+        target = match.rpc.path if match else "unknown"
+        with trace.span(target, headers, SpanKind.SERVER):
+            exchange.request_id = trace.trace_id()
+            entry = self._journal.begin("rest", target, exchange.address, start)
+            entry.fields["verb"] = exchange.verb
+            if match is None:
+                entry.fields["path"] = exchange.path[:200]
+            await self._journaled(match, exchange, entry)
+
+    async def _journaled(self, match: Match | None, exchange: "_Exchange", entry: Entry) -> None:
+        try:
+            match = match or self._refuse_route(exchange)
+            session = await self._calls.enter(match.rpc, exchange.headers, Origin(exchange.address, "rest"))
+            entry.caller = session.caller.member
+            with self._calls.hold(session, match.rpc):
+                await self._serve(match, exchange, session)
+        except Disconnected:
+            entry.end("CANCELLED")
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a status
+            status = status_of(error)
+            await exchange.fail(problem_of(status))
+            entry.end(code_pb2.Code.Name(status.code), error)
+        except BaseException:
+            entry.end("CANCELLED")
+            raise
+        else:
+            entry.end("OK")
+
+    def _refuse_route(self, exchange: "_Exchange") -> NoReturn:
+        verbs = self._routes.verbs_of(exchange.path)
+        if not verbs:
+            raise NotFound("there is nothing at this path; /docs shows what there is", reason="PATH_UNKNOWN")
+        exchange.extra["allow"] = allowed = ", ".join(verbs)
+        raise InvalidArgument(f"{exchange.verb} is not for this path; what is: {allowed}", reason="METHOD_NOT_ALLOWED")
+
+    async def _serve(self, match: Match, exchange: "_Exchange", session: Session) -> None:
+        if is_upload(match.rpc, match.rule):
+            await self._upload(match, exchange, session)
+            return
+        async with exchange.body.whole(self._limits.whole_bytes_max, self._limits.budget) as body:
+            request = await _read(match, exchange, body)
+            last_event_id = exchange.headers.get("last-event-id")
+            if last_event_id and RESUMED in request.DESCRIPTOR.fields_by_name:
+                setattr(request, RESUMED, last_event_id)
+            if match.rpc.is_unary:
+                timeout = timeout_of(exchange.headers)
+                answer = await exchange.while_connected(self._calls.unary(session, match.rpc, request, timeout))
+        if match.rpc.is_unary:
+            await _answer_message(match, exchange, answer)
+            return
+        async with self._calls.stream(session, match.rpc, request, _nothing()) as answers:
+            if is_download(match.rpc):
+                await exchange.while_connected(_download(exchange, answers))
+            else:
+                await exchange.while_connected(_events(match, exchange, answers))
+
+    async def _upload(self, match: Match, exchange: "_Exchange", session: Session) -> None:
+        """Passes the body's bytes on as they come, and answers what the service made of them."""
+        chunks = exchange.body.chunks(self._limits.upload_bytes_max)
+        content_type = media_type(exchange.headers.get("content-type", "")) or OCTETS
+        first = read_upload(match, exchange.query, content_type)
+        getattr(first, match.rule.body).data = await anext(chunks, b"")
+        later = _upload_messages(match, chunks)
+        async with self._calls.stream(session, match.rpc, first, later) as answers:
+            answer = b"".join([answer async for answer in answers])
+        await _answer_message(match, exchange, answer)
+
+
+class _Exchange:
+    """One HTTP request and its answer.
+
+    Attributes:
+        request_id: goes with every answer; the trace's id.
+        extra: headers to send with whatever is answered.
+    """
+
+    def __init__(self, scope: Scope, headers: dict[str, str], receive: Receive, send: Send, idle: timedelta) -> None:
+        self.verb: str = scope["method"]
+        self.path: str = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
+        self.query: str = scope["query_string"].decode("latin-1")
+        self.headers = headers
+        self.address: str = scope["client"][0] if scope.get("client") else ""
+        self.body = Body(receive, length_of(headers), idle)
+        self.request_id = ""
+        self.extra: dict[str, str] = {}
+        self._send_at_once = send
+        self._idle = idle
+        self._is_tls = scope["scheme"] == "https"
+        self.has_begun = False
+
+    async def answer(self, http_status: int, headers: Mapping[str, str], body: bytes, *, is_page: bool = False) -> None:
+        """A whole answer."""
+        silent = self.verb == "HEAD"
+        await self.begin(http_status, {**headers, "content-length": str(len(body))}, is_page=is_page)
+        await self._send({"type": "http.response.body", "body": b"" if silent else body})
+
+    async def begin(self, http_status: int, headers: Mapping[str, str], *, is_page: bool = False) -> None:
+        """The head of an answer."""
+        self.has_begun = True
+        given = {**self.extra, **headers}
+        if self.request_id:
+            given["x-request-id"] = self.request_id
+        raw = response_headers(given, is_tls=self._is_tls, is_page=is_page)
+        await self._send({"type": "http.response.start", "status": http_status, "headers": raw})
+
+    async def write(self, part: bytes, *, more: bool = True) -> None:
+        """More of its body."""
+        await self._send({"type": "http.response.body", "body": part, "more_body": more})
+
+    async def _send(self, message: MutableMapping[str, Any]) -> None:
+        async with until_taken(self._idle):
+            await self._send_at_once(message)
+
+    async def fail(self, problem: Problem) -> None:
+        """Says what went wrong. Once bytes are under way, they are cut off without an end, so that nobody takes them for all."""
+        if self.has_begun:
+            return
+        await self.answer(problem.http_status, {"content-type": JSON, **problem.headers}, problem.body)
+
+    async def while_connected(self, answering: Awaitable[T]) -> T:
+        """Works on an answer until it is done, or until nobody listens: then the work is cancelled.
+
+        Raises:
+            Disconnected: nobody does.
+        """
+        answer = asyncio.ensure_future(answering)
+        gone = asyncio.ensure_future(self.body.disconnected())
+        try:
+            await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                raise Disconnected
+            return await answer
+        finally:
+            for task in (answer, gone):
+                task.cancel()
+            await asyncio.gather(answer, gone, return_exceptions=True)
+
+
+async def _read(match: Match, exchange: _Exchange, body: bytes) -> Message:
+    content_type = body_type(exchange.headers) if match.rule.body else ""
+    if len(body) < THREAD_BYTES_MIN or content_type == PROTOBUF:
+        return read_request(match, exchange.query, body, content_type)
+    return await asyncio.to_thread(read_request, match, exchange.query, body, content_type)
+
+
+async def _answer_message(match: Match, exchange: _Exchange, answer: bytes) -> None:
+    if wants_protobuf(exchange.headers):
+        await exchange.answer(200, {"content-type": PROTOBUF}, answer)
+        return
+    if is_download(match.rpc):
+        body = HttpBody.FromString(answer)
+        await exchange.answer(200, {"content-type": body.content_type or OCTETS}, body.data)
+        return
+    message = match.rpc.response_type.FromString(answer)
+    if len(answer) < THREAD_BYTES_MIN:
+        as_json = write_json(message)
+    else:
+        as_json = await asyncio.to_thread(write_json, message)
+    await exchange.answer(200, {"content-type": JSON}, as_json)
+
+
+async def _download(exchange: _Exchange, answers: Answers) -> None:
+    """Streams bytes. What fits in one piece gets a length and an etag of its own, and is not sent where the client has it."""
+    pieces = aiter(answers)
+    first = HttpBody.FromString(await anext(pieces, b""))
+    said = await answers.headers()
+    headers = {name: said[name] for name in _DOWNLOAD_HEADERS if name in said}
+    headers |= {"content-type": first.content_type or OCTETS, "cache-control": _CACHE}
+    wanted = exchange.headers.get("if-none-match", "")
+    if matches(wanted, headers.get("etag", "")):
+        await exchange.answer(304, headers, b"")
+        return
+    second = await anext(pieces, None)
+    if second is None:
+        headers.setdefault("etag", f'"{hashlib.sha256(first.data).hexdigest()[:32]}"')
+        if matches(wanted, headers["etag"]):
+            await exchange.answer(304, headers, b"")
+        else:
+            await exchange.answer(200, headers, first.data)
+        return
+    await exchange.begin(200, headers)
+    await exchange.write(first.data)
+    await exchange.write(HttpBody.FromString(second).data)
+    async for raw in pieces:
+        await exchange.write(HttpBody.FromString(raw).data)
+    await exchange.write(b"", more=False)
+
+
+async def _events(match: Match, exchange: _Exchange, answers: Answers) -> None:
+    """Streams messages as server-sent events: `data:` holds the JSON; an `event: error` ends a stream that failed.
+
+    Where a stream can go on after an event, `id:` holds the event's, which browsers send back as `Last-Event-ID`.
+    """
+    is_resumed = RESUMED in match.rpc.descriptor.input_type.fields_by_name
+    pieces = aiter(answers)
+    following = asyncio.ensure_future(anext(pieces, None))
+    try:
+        await asyncio.wait((following,), timeout=FIRST_EVENT_WAIT.total_seconds())
+        if following.done() and following.exception() is not None:
+            await following  # it failed at once: that is still an HTTP status
+        await exchange.begin(200, {"content-type": EVENT_STREAM, "x-accel-buffering": "no"})
+        await exchange.write(b": here\n\n")
+        while True:
+            done, _ = await asyncio.wait((following,), timeout=HEARTBEAT.total_seconds())
+            if not done:
+                await exchange.write(b": still here\n\n")
+                continue
+            raw = await following
+            if raw is None:
+                break
+            message: Any = match.rpc.response_type.FromString(raw)
+            event_id = f"id: {message.id}\n".encode() if is_resumed else b""
+            await exchange.write(event_id + b"data: " + write_json(message) + b"\n\n")
+            following = asyncio.ensure_future(anext(pieces, None))
+    except Exception as error:
+        if not exchange.has_begun:
+            raise
+        problem = problem_of(status_of(error))
+        await exchange.write(b"event: error\ndata: " + problem.body + b"\n\n")
+    finally:
+        following.cancel()
+    await exchange.write(b"", more=False)
+
+
+async def _upload_messages(match: Match, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The requests after the first: bytes alone."""
+    async for chunk in chunks:
+        message = match.rpc.request_type()
+        getattr(message, match.rule.body).data = chunk
+        yield message.SerializeToString()
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    """No further requests."""
+    return
+    yield b""

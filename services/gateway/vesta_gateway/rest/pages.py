@@ -1,0 +1,62 @@
+"""What everybody may read without a key: health, the API's description, and a page to read it. Nothing is loaded from elsewhere."""
+
+import hashlib
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from importlib import resources
+
+from vesta_gateway.rest.headers import matches
+
+Answer = tuple[int, dict[str, str], bytes]
+Page = Callable[[Mapping[str, str]], Awaitable[Answer]]
+"""Answers (HTTP status, headers, body) to a request's headers."""
+
+_CACHE = "no-cache"
+_FILES = {
+    "/docs": ("docs.html", "text/html; charset=utf-8"),
+    "/docs/docs.js": ("docs.js", "text/javascript; charset=utf-8"),
+    "/docs/docs.css": ("docs.css", "text/css; charset=utf-8"),
+}
+
+Report = Callable[[], Awaitable[tuple[bool, Mapping[str, str]]]]
+"""Answers whether calls can be taken, and how each part is."""
+Problems = Callable[[], Awaitable[list[str]]]
+"""Answers what hinders the platform, sentences for operators."""
+
+
+def all_pages(openapi: Mapping[str, object], report: Report, problems: Problems) -> dict[str, Page]:
+    """The pages by path."""
+    found = {path: _fixed(_static(name), content_type) for path, (name, content_type) in _FILES.items()}
+    found["/openapi.json"] = _fixed(json.dumps(openapi, ensure_ascii=False).encode(), "application/json")
+    found["/healthz"] = _health(report, problems, must_be_ready=False)
+    found["/healthz/ready"] = _health(report, problems, must_be_ready=True)
+    return found
+
+
+def _static(name: str) -> bytes:
+    return (resources.files("vesta_gateway") / "static" / name).read_bytes()
+
+
+def _fixed(body: bytes, content_type: str) -> Page:
+    """A page that stays the same while the process lives."""
+    etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    headers = {"content-type": content_type, "etag": etag, "cache-control": _CACHE}
+
+    async def page(request: Mapping[str, str]) -> Answer:
+        if matches(request.get("if-none-match", ""), etag):
+            return 304, headers, b""
+        return 200, headers, body
+
+    return page
+
+
+def _health(report: Report, problems: Problems, *, must_be_ready: bool) -> Page:
+    """`/healthz` answers 200 while the process lives and tells of every part; `/healthz/ready` answers 503 unless calls can be taken."""
+
+    async def page(request: Mapping[str, str]) -> Answer:  # noqa: ARG001
+        is_ready, parts = await report()
+        status = "SERVING" if is_ready else "NOT_SERVING"
+        body = json.dumps({"status": status, "parts": parts, "problems": await problems()}).encode()
+        return 503 if must_be_ready and not is_ready else 200, {"content-type": "application/json"}, body
+
+    return page

@@ -1,0 +1,96 @@
+"""Query parameters as the JSON of a request: nested by dots, lists by repetition, maps by `metadata[key]=value`.
+
+Names may be spelt as in the contract or as in JSON. Values are text; what JSON wants as something else (booleans,
+numbers of enums) is turned.
+"""
+
+import re
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from vesta_common.errors import InvalidArgument, Violation
+
+from vesta_gateway.contracts.methods import find_field, is_map, map_value
+
+PARAMETERS_MAX = 1000
+# Messages whose JSON is one string, so that a parameter can hold them.
+TEXT_MESSAGES = frozenset(
+    f"google.protobuf.{name}"
+    for name in ("Timestamp", "Duration", "FieldMask", "StringValue", "Int64Value", "BytesValue")
+)
+_MAP_ENTRY = re.compile(r"([^\[\]]+)\[(.*)\]")
+_BOOLEANS = {"true": True, "false": False}
+
+
+def query_to_json(descriptor: Descriptor, pairs: Iterable[tuple[str, str]], taken: Collection[str]) -> dict[str, Any]:
+    """The JSON object that the parameters describe, keyed by the contract's names.
+
+    Args:
+        descriptor: of the request.
+        pairs: names and values, decoded, in order.
+        taken: top-level fields and field paths that the path and the body fill.
+
+    Raises:
+        InvalidArgument: a parameter that the request does not have, has already, or cannot read.
+    """
+    root: dict[str, Any] = {}
+    for count, (name, text) in enumerate(pairs, 1):
+        if count > PARAMETERS_MAX:
+            raise InvalidArgument(f"there are more than {PARAMETERS_MAX} query parameters", reason="QUERY_TOO_LONG")
+        _add(descriptor, root, name, text, taken)
+    return root
+
+
+def _add(descriptor: Descriptor, root: dict[str, Any], name: str, text: str, taken: Collection[str]) -> None:
+    entry = _MAP_ENTRY.fullmatch(name)
+    *above, last = (entry[1] if entry else name).split(".")
+    target, path = root, ""
+    for part in above:
+        field = _field(descriptor, part, name)
+        if field.message_type is None or field.is_repeated:
+            raise _refused(name, "has no fields below it")
+        descriptor, path = field.message_type, f"{path}{field.name}."
+        target = target.setdefault(field.name, {})
+    field = _field(descriptor, last, name)
+    path += field.name
+    if path in taken or path.split(".")[0] in taken:
+        raise _refused(name, "is given by the path or the body already")
+    if is_map(field):
+        if not entry:
+            raise _refused(name, f"is a map; write {name}[KEY]=VALUE")
+        target.setdefault(field.name, {})[entry[2]] = _value(map_value(field), text, name)
+    elif entry:
+        raise _refused(name, "is no map")
+    elif field.is_repeated:
+        target.setdefault(field.name, []).append(_value(field, text, name))
+    elif field.name in target:
+        raise _refused(name, "is given twice")
+    else:
+        target[field.name] = _value(field, text, name)
+
+
+def _field(descriptor: Descriptor, part: str, name: str) -> FieldDescriptor:
+    field = find_field(descriptor, part)
+    if field is None:
+        raise _refused(name, "is not a parameter of this request")
+    return field
+
+
+def _value(field: FieldDescriptor, text: str, name: str) -> Any:
+    """The JSON value of one parameter."""
+    if field.message_type is not None and field.message_type.full_name not in TEXT_MESSAGES:
+        raise _refused(name, "cannot be a parameter; name the fields below it")
+    if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
+        if text not in _BOOLEANS:
+            raise _refused(name, "must be true or false")
+        return _BOOLEANS[text]
+    if field.cpp_type == FieldDescriptor.CPPTYPE_ENUM and text.lstrip("-").isdecimal():
+        return int(text)
+    return text
+
+
+def _refused(name: str, why: str) -> InvalidArgument:
+    return InvalidArgument(
+        f"the query parameter {name!r} {why}", reason="QUERY_INVALID", violations=[Violation(name, why)]
+    )

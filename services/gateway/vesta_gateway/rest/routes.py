@@ -1,0 +1,66 @@
+"""Which RPC an HTTP request is for: the routes of all RPCs, by verb, number of segments and custom verb."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vesta_gateway.contracts.methods import HttpRule, Rpc, is_upload
+from vesta_gateway.contracts.path_template import ONE, REST, split_path
+
+_ANY_LENGTH = -1
+
+
+@dataclass(frozen=True)
+class Match:
+    """A request found its RPC; `captured` are the fields that its path fills."""
+
+    rpc: Rpc
+    rule: HttpRule
+    captured: dict[str, str]
+
+
+class Routes:
+    """The routes of RPCs.
+
+    Raises:
+        ValueError: two RPCs want the same requests, or one cannot be had over HTTP.
+    """
+
+    def __init__(self, rpcs: Sequence[Rpc]) -> None:
+        self._buckets: dict[tuple[int, str], list[tuple[Rpc, HttpRule]]] = defaultdict(list)
+        seen: dict[tuple[str, tuple[str, ...], str], str] = {}
+        for rpc in rpcs:
+            for rule in rpc.rules:
+                template = rule.template
+                if rpc.descriptor.client_streaming and not is_upload(rpc, rule):
+                    raise ValueError(f"{rpc.full_name} streams messages up, which HTTP cannot; only bytes can go so")
+                other = seen.setdefault((rule.verb, template.segments, template.verb), rpc.full_name)
+                if other != rpc.full_name:
+                    raise ValueError(f"{rpc.full_name} and {other} have the same HTTP rule")
+                length = _ANY_LENGTH if template.segments[-1] == REST else len(template.segments)
+                self._buckets[length, template.verb].append((rpc, rule))
+        for bucket in self._buckets.values():
+            bucket.sort(key=lambda entry: sum(segment in {ONE, REST} for segment in entry[1].template.segments))
+
+    def find(self, verb: str, raw_path: str) -> Match | None:
+        """The RPC of a request, by its path as it came over the wire; None where there is none."""
+        segments, custom_verb = split_path(raw_path)
+        for length in (len(segments), _ANY_LENGTH):
+            for rpc, rule in self._buckets.get((length, custom_verb), ()):
+                if rule.verb == verb:
+                    captured = rule.template.match(segments, custom_verb)
+                    if captured is not None:
+                        return Match(rpc, rule, captured)
+        return None
+
+    def verbs_of(self, raw_path: str) -> list[str]:
+        """The verbs that a path does have."""
+        segments, custom_verb = split_path(raw_path)
+        return sorted(
+            {
+                rule.verb
+                for length in (len(segments), _ANY_LENGTH)
+                for _, rule in self._buckets.get((length, custom_verb), ())
+                if rule.template.match(segments, custom_verb) is not None
+            }
+        )

@@ -1,0 +1,191 @@
+"""JSON and HTTP to protobuf and back, after `google.api.http`. Pure: bytes in, messages out, and the other way round.
+
+Bodies are JSON, or, for those to whom speed matters, protobuf (`application/x-protobuf`): of the same message that the JSON would be of.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+from urllib.parse import parse_qsl
+
+from google.api import field_behavior_pb2
+from google.protobuf import json_format
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.message import DecodeError, Message
+from vesta_common.errors import InvalidArgument, Violation
+
+from vesta_gateway.contracts.methods import find_field, is_map
+from vesta_gateway.rest.query import query_to_json
+from vesta_gateway.rest.routes import Match
+
+JSON = "application/json"
+PROTOBUF = "application/x-protobuf"
+WHOLE = "*"
+DEPTH_MAX = 64
+_MASK = "update_mask"
+_NOT_IN_MASKS = frozenset({"name", "etag"})
+_PARSE_STEP = re.compile(r"Failed to parse (\S+) field: ")
+
+
+def read_request(match: Match, query: str, body: bytes, content_type: str) -> Message:
+    """The request that an HTTP request stands for.
+
+    Args:
+        query: what follows the `?`, percent-encoded.
+        content_type: without parameters; empty is JSON.
+
+    Raises:
+        InvalidArgument: names the field that does not exist or cannot be read.
+    """
+    descriptor, rule = match.rpc.descriptor.input_type, match.rule
+    request = match.rpc.request_type()
+    mask: list[str] | None = None
+    if rule.body and content_type == PROTOBUF:
+        mask = _read_protobuf(request, rule.body, body)
+    elif rule.body:
+        mask = _read_json(request, rule.body, body)
+    elif body.strip():
+        raise InvalidArgument("this request has no body; send its fields as query parameters", reason="BODY_UNWANTED")
+    _read_query(request, descriptor, match, query)
+    for field_path, text in match.captured.items():
+        _set_text(request, field_path, text)
+    if rule.verb == "PATCH" and mask is not None and _MASK in descriptor.fields_by_name and not request.HasField(_MASK):
+        request.update_mask.paths.extend(mask)  # type: ignore[attr-defined]
+    return request
+
+
+def read_upload(match: Match, query: str, content_type: str) -> Message:
+    """The first message of an upload: all but the bytes of its HttpBody.
+
+    Raises:
+        InvalidArgument: as `read_request`.
+    """
+    request = match.rpc.request_type()
+    _read_query(request, match.rpc.descriptor.input_type, match, query)
+    for field_path, text in match.captured.items():
+        _set_text(request, field_path, text)
+    getattr(request, match.rule.body).content_type = content_type
+    return request
+
+
+def write_json(message: Message) -> bytes:
+    """A message as JSON: lowerCamel names, defaults written out, so that what is absent is unset."""
+    as_json = json_format.MessageToDict(message, always_print_fields_with_no_presence=True)
+    return json.dumps(as_json, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _read_protobuf(request: Message, body_field: str, body: bytes) -> list[str]:
+    target = request if body_field == WHOLE else getattr(request, body_field)
+    try:
+        target.MergeFromString(body)
+    except DecodeError as error:
+        raise InvalidArgument(f"the body is no {target.DESCRIPTOR.full_name}", reason="BODY_MALFORMED") from error
+    target.DiscardUnknownFields()
+    if body_field != WHOLE:
+        target.SetInParent()
+    return [field.name for field, _ in target.ListFields() if _is_masked(field)]
+
+
+def _read_json(request: Message, body_field: str, body: bytes) -> list[str]:
+    try:
+        value = json.loads(body) if body.strip() else {}
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgument(f"the body is no JSON: {error}", reason="BODY_MALFORMED") from error
+    if body_field == WHOLE:
+        _parse(value, request, "")
+        return []
+    target = getattr(request, body_field)
+    target.SetInParent()
+    _parse(value, target, body_field)
+    return list(_present(target.DESCRIPTOR, value))
+
+
+def _read_query(request: Message, descriptor: Descriptor, match: Match, query: str) -> None:
+    if not query:
+        return
+    pairs = parse_qsl(query, keep_blank_values=True)
+    if match.rule.body == WHOLE and pairs:
+        raise InvalidArgument(
+            f"the query parameter {pairs[0][0]!r} is not known here; this request's fields go into the body",
+            reason="QUERY_INVALID",
+            violations=[Violation(pairs[0][0], "goes into the body")],
+        )
+    taken = {*match.captured, match.rule.body}
+    given = type(request)()
+    _parse(query_to_json(descriptor, pairs, taken), given, "")
+    request.MergeFrom(given)
+
+
+def _parse(value: Any, target: Message, prefix: str) -> None:
+    """Fills a message from JSON.
+
+    Raises:
+        InvalidArgument: with the path of the field that is unknown or cannot be read.
+    """
+    if not isinstance(value, dict):
+        raise InvalidArgument("the body must be a JSON object", reason="BODY_MALFORMED")
+    try:
+        json_format.ParseDict(value, target, max_recursion_depth=DEPTH_MAX)
+    except (json_format.ParseError, RecursionError, ValueError, TypeError) as error:
+        unknown = next(_unknown(target.DESCRIPTOR, value, prefix), "")  # type: ignore[arg-type]
+        if unknown:
+            path, why, reason = unknown, "is not a field of this request", "FIELD_UNKNOWN"
+        else:
+            path, cause = _malformed(str(error), prefix)
+            why, reason = f"cannot be read: {cause}", "FIELD_MALFORMED"
+        message = f"{path or 'the request'} {why}"
+        raise InvalidArgument(message, reason=reason, violations=[Violation(path, why)]) from error
+
+
+def _malformed(told: str, prefix: str) -> tuple[str, str]:
+    """The path of the field that protobuf could not read, as far as it tells, and why."""
+    steps = [prefix] if prefix else []
+    why = told.split("\n", 1)[0]
+    while step := _PARSE_STEP.match(why):
+        steps.append(step[1])
+        why = why[step.end() :]
+    return ".".join(steps), why.rstrip(".")
+
+
+def _unknown(descriptor: Descriptor, value: Any, path: str) -> Iterator[str]:
+    """The paths of the fields that a JSON value has and its message has not."""
+    if not isinstance(value, dict) or descriptor.full_name.startswith("google.protobuf."):
+        return
+    for name, inner in value.items():
+        below = f"{path}.{name}" if path else name
+        field = find_field(descriptor, name)
+        if field is None:
+            yield below
+        elif field.message_type is not None and not is_map(field):
+            entries: Iterable[Any] = inner if field.is_repeated and isinstance(inner, list) else [inner]
+            for index, entry in enumerate(entries):
+                yield from _unknown(field.message_type, entry, f"{below}[{index}]" if field.is_repeated else below)
+
+
+def _present(descriptor: Descriptor, value: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """The paths of an update mask that changes exactly what a JSON object mentions (AIP-134): its leaves, less what cannot be changed."""
+    for name, inner in value.items():
+        field = find_field(descriptor, name)
+        if field is None or not (prefix or _is_masked(field)):
+            continue
+        below = None if field.is_repeated else field.message_type
+        if below is None or below.full_name.startswith("google.protobuf.") or not (isinstance(inner, dict) and inner):
+            yield prefix + field.name
+        else:
+            yield from _present(below, inner, f"{prefix}{field.name}.")
+
+
+def _is_masked(field: Any) -> bool:
+    """False for names, etags and what only the server sets: a client may send them back, and they change nothing (AIP-203)."""
+    behaviors = field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
+    return field.name not in _NOT_IN_MASKS and field_behavior_pb2.OUTPUT_ONLY not in behaviors
+
+
+def _set_text(request: Message, field_path: str, text: str) -> None:
+    """Sets the field that the path fills."""
+    *above, last = field_path.split(".")
+    target: Any = request
+    for part in above:
+        target = getattr(target, part)
+    setattr(target, last, text)
