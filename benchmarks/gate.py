@@ -23,7 +23,7 @@ from typing import Any, Final
 
 import numpy as np
 from label_saving import Floats, Labels, Task, digits_tasks, photograph_tasks
-from vesta_conductor.gate import judge
+from vesta_conductor.reconciliation.gate import judge
 from vesta_contracts.conductor.v1 import Gate
 from vesta_contracts.training.v1 import Comparison, Estimate, Metrics
 from vesta_datasets.selection import STRATEGIES, Pool

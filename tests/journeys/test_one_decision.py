@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
-from vesta_conductor.control_arm import live_accuracy
+from vesta_conductor.reconciliation.control_arm import live_accuracy
 from vesta_contracts.annotation.v1 import Task
 from vesta_contracts.common.v1 import Annotation, ImageLabel, ImageScores
 from vesta_contracts.datasets.v1 import SelectedItem, SelectionStrategy

@@ -4,11 +4,11 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from vesta_conductor.amending import amended
-from vesta_conductor.names import LoopNames
-from vesta_conductor.policy import Policy
-from vesta_conductor.reconcile import reconcile
-from vesta_conductor.situation import Command, History, Outcome, RoundRecord, Situation, Step, World
+from vesta_conductor.reconciliation.names import LoopNames
+from vesta_conductor.reconciliation.policy import Policy
+from vesta_conductor.reconciliation.reconcile import reconcile
+from vesta_conductor.reconciliation.round_updates import amended
+from vesta_conductor.reconciliation.state import Command, History, Outcome, RoundRecord, Situation, Step, World
 from vesta_contracts.annotation.v1 import Campaign, CampaignCounts, Task
 from vesta_contracts.common.v1 import Annotation, ImageLabel
 from vesta_contracts.conductor.v1 import LoopPolicy, Round

@@ -19,10 +19,10 @@ from vesta_common.validation import validate
 from vesta_conductor import store
 from vesta_conductor.api.loop_service import LoopService
 from vesta_conductor.api.project_service import ProjectService
-from vesta_conductor.deletion import Deletions
-from vesta_conductor.names import LoopNames
-from vesta_conductor.reconcile import reconcile
-from vesta_conductor.situation import Command, Outcome
+from vesta_conductor.projects.deletion import Deletions
+from vesta_conductor.reconciliation.names import LoopNames
+from vesta_conductor.reconciliation.reconcile import reconcile
+from vesta_conductor.reconciliation.state import Command, Outcome
 from vesta_contracts.annotation.v1 import CreateCampaignRequest
 from vesta_contracts.conductor.v1 import (
     CreateLoopRequest,

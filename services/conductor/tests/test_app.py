@@ -17,7 +17,7 @@ from vesta_common.events import decode, encode_headers, new_event
 from vesta_common.server import Server
 from vesta_common.service import App, stop_app
 from vesta_conductor.app import build
-from vesta_conductor.contents import PEERS
+from vesta_conductor.projects.contents import PEERS
 from vesta_conductor.settings import Settings
 from vesta_contracts.conductor.v1 import (
     CreateLoopRequest,

@@ -4,7 +4,7 @@ import pytest
 from conductor_builders import EMBEDDING, NAMES, a_label, a_task, version
 from hypothesis import given
 from hypothesis import strategies as st
-from vesta_conductor.control_arm import live_accuracy, wilson
+from vesta_conductor.reconciliation.control_arm import live_accuracy, wilson
 from vesta_contracts.annotation.v1 import Task
 from vesta_contracts.common.v1 import Annotation, PixelBox
 

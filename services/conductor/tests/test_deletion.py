@@ -18,8 +18,8 @@ from vesta_common.server import Server
 from vesta_conductor import store
 from vesta_conductor.api.loop_service import LoopService
 from vesta_conductor.api.project_service import ProjectService
-from vesta_conductor.contents import PEERS, Kind, contents
-from vesta_conductor.deletion import HIDDEN, SETTLED, WAITING, Deletions
+from vesta_conductor.projects.contents import PEERS, Kind, contents
+from vesta_conductor.projects.deletion import HIDDEN, SETTLED, WAITING, Deletions
 from vesta_contracts.conductor.v1 import (
     CreateLoopRequest,
     CreateProjectRequest,

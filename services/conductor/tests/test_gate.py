@@ -2,7 +2,7 @@
 
 import pytest
 from conductor_builders import a_comparison, some_metrics, version
-from vesta_conductor.gate import judge
+from vesta_conductor.reconciliation.gate import judge
 from vesta_contracts.conductor.v1 import Gate
 from vesta_contracts.training.v1 import Comparison, Estimate, Metrics
 

@@ -1,6 +1,6 @@
 """What active selection has saved, or why that cannot be said."""
 
-from vesta_conductor.label_saving import label_saving
+from vesta_conductor.reconciliation.label_saving import label_saving
 from vesta_contracts.training.v1 import Estimate, RandomLabels
 
 

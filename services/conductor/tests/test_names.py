@@ -4,7 +4,7 @@ import re
 
 from hypothesis import given
 from hypothesis import strategies as st
-from vesta_conductor.names import LoopNames, last_part
+from vesta_conductor.reconciliation.names import LoopNames, last_part
 
 PATTERN = r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?"
 

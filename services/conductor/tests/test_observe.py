@@ -6,8 +6,8 @@ from datetime import timedelta
 from conductor_builders import DATASET, NAMES, NOW, a_history, a_policy, a_snapshot
 from conductor_simulation import SimulatedPlatform
 from vesta_common.clock import ManualClock
-from vesta_conductor.observe import SETTLE, observe, shows_answer
-from vesta_conductor.situation import World
+from vesta_conductor.execution.observe import SETTLE, observe, shows_answer
+from vesta_conductor.reconciliation.state import World
 from vesta_contracts.annotation.v1 import BatchCreateTasksRequest, Campaign, CreateCampaignRequest, Task
 from vesta_contracts.common.v1 import Annotation, ImageLabel, PixelBox
 from vesta_contracts.datasets.v1 import AcceptedAnnotations, Item

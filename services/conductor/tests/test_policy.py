@@ -26,9 +26,9 @@ from conductor_builders import (
     version,
 )
 from google.protobuf.duration_pb2 import Duration
-from vesta_conductor.labelling import Progress
-from vesta_conductor.policy import Policy
-from vesta_conductor.reconcile import reconcile
+from vesta_conductor.reconciliation.labelling_stage import Progress
+from vesta_conductor.reconciliation.policy import Policy
+from vesta_conductor.reconciliation.reconcile import reconcile
 from vesta_contracts.conductor.v1 import Gate, LoopPolicy
 from vesta_contracts.datasets.v1 import SelectionStrategy
 from vesta_contracts.serving.v1 import UncertaintyPolicy

@@ -17,10 +17,10 @@ from vesta_common.clock import ManualClock
 from vesta_common.events import new_event, type_of
 from vesta_common.postgres import Postgres
 from vesta_conductor import store
-from vesta_conductor.driver import Driver, backoff
-from vesta_conductor.events import Reactions
+from vesta_conductor.execution.driver import Driver, backoff
+from vesta_conductor.execution.event_handlers import Reactions
+from vesta_conductor.execution.queue import HIDDEN, Worker
 from vesta_conductor.metrics import ConductorMetrics
-from vesta_conductor.queue import HIDDEN, Worker
 from vesta_contracts.annotation.v1 import TaskAccepted, TaskCancelled, TaskRejected
 from vesta_contracts.conductor.v1 import Loop, LoopPolicy, LoopStatus, Project
 from vesta_contracts.datasets.v1 import DatasetScored, ItemAdded, ItemAnnotated

@@ -17,8 +17,8 @@ from conductor_builders import (
     trained,
     version,
 )
-from vesta_conductor.reconcile import reconcile
-from vesta_conductor.situation import Outcome
+from vesta_conductor.reconciliation.reconcile import reconcile
+from vesta_conductor.reconciliation.state import Outcome
 from vesta_contracts.conductor.v1 import LoopStatus
 from vesta_contracts.datasets.v1 import SelectItemsResponse
 

@@ -18,7 +18,7 @@ from conductor_builders import (
     question_of,
     version,
 )
-from vesta_conductor.reconcile import reconcile
+from vesta_conductor.reconciliation.reconcile import reconcile
 from vesta_contracts.annotation.v1 import BatchCreateTasksRequest
 from vesta_contracts.conductor.v1 import LoopStatus
 from vesta_contracts.datasets.v1 import SelectedItem, SelectItemsResponse

@@ -21,7 +21,7 @@ from conductor_builders import (
     scored,
     version,
 )
-from vesta_conductor.reconcile import reconcile
+from vesta_conductor.reconciliation.reconcile import reconcile
 from vesta_contracts.annotation.v1 import Campaign, CreateCampaignRequest, UpdateCampaignRequest
 from vesta_contracts.conductor.v1 import LoopStatus
 from vesta_contracts.serving.v1 import CreateDeploymentRequest, Deployment, UpdateDeploymentRequest

@@ -28,9 +28,9 @@ from conductor_builders import (
     trained,
     version,
 )
-from vesta_conductor.reconcile import reconcile
-from vesta_conductor.situation import Outcome, Situation
-from vesta_conductor.status import status_of
+from vesta_conductor.reconciliation.reconcile import reconcile
+from vesta_conductor.reconciliation.state import Outcome, Situation
+from vesta_conductor.reconciliation.status import status_of
 from vesta_contracts.conductor.v1 import LabelSaving, LoopStatus
 from vesta_contracts.datasets.v1 import CreateSnapshotRequest
 from vesta_contracts.serving.v1 import Deployment, UpdateDeploymentRequest

@@ -13,7 +13,7 @@ from vesta_common.clock import ManualClock
 from vesta_common.errors import Aborted, FailedPrecondition, Unavailable
 from vesta_common.postgres import Connection, Postgres
 from vesta_conductor import store
-from vesta_conductor.driver import Driver
+from vesta_conductor.execution.driver import Driver
 from vesta_conductor.metrics import ConductorMetrics
 from vesta_contracts.annotation.v1 import Task
 from vesta_contracts.conductor.v1 import Loop, LoopPolicy, LoopStatus, Project, Round

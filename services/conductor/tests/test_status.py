@@ -12,9 +12,9 @@ from conductor_builders import (
     trained,
     version,
 )
-from vesta_conductor.reconcile import reconcile
-from vesta_conductor.situation import Situation
-from vesta_conductor.status import status_of
+from vesta_conductor.reconciliation.reconcile import reconcile
+from vesta_conductor.reconciliation.state import Situation
+from vesta_conductor.reconciliation.status import status_of
 from vesta_contracts.conductor.v1 import LoopStatus
 from vesta_contracts.training.v1 import Metrics, ModelVersion
 

@@ -9,16 +9,16 @@ from vesta_common.outbox import Relay
 from vesta_common.postgres import Postgres
 from vesta_common.service import App, Loop, new_registry
 
-from vesta_conductor import deletion
 from vesta_conductor.api.loop_service import LoopService
 from vesta_conductor.api.project_service import ProjectService
-from vesta_conductor.contents import PEERS, contents
-from vesta_conductor.deletion import Deletions
-from vesta_conductor.driver import Driver
-from vesta_conductor.events import Reactions
+from vesta_conductor.execution.driver import Driver
+from vesta_conductor.execution.event_handlers import Reactions
+from vesta_conductor.execution.queue import IDLE, Worker
 from vesta_conductor.metrics import ConductorMetrics
 from vesta_conductor.peers import Peers
-from vesta_conductor.queue import IDLE, Worker
+from vesta_conductor.projects import deletion
+from vesta_conductor.projects.contents import PEERS, contents
+from vesta_conductor.projects.deletion import Deletions
 from vesta_conductor.settings import Settings
 
 SERVICE = "conductor"

@@ -11,9 +11,9 @@ from vesta_common.messages import set_times
 from vesta_common.postgres import Connection, load_queries
 from vesta_contracts.conductor.v1 import Decision, Loop, LoopPolicy, LoopStatus, Project, Round
 
-from vesta_conductor.act import request_of
-from vesta_conductor.amending import amended
-from vesta_conductor.situation import Command, History, Outcome, RoundRecord
+from vesta_conductor.commands import request_of
+from vesta_conductor.reconciliation.round_updates import amended
+from vesta_conductor.reconciliation.state import Command, History, Outcome, RoundRecord
 
 queries: Any = load_queries("vesta_conductor")
 

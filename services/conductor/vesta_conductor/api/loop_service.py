@@ -33,7 +33,7 @@ from vesta_contracts.training.v1 import GetRecipeRequest
 from vesta_conductor import store
 from vesta_conductor.api.project_service import get_active
 from vesta_conductor.peers import Peers
-from vesta_conductor.policy import Policy
+from vesta_conductor.reconciliation.policy import Policy
 
 MUTABLE = ("display_name", "paused", "policy")
 FIXED = ("dataset", "replicas")  # of the policy: snapshots and campaign rest on them

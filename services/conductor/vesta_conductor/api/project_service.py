@@ -24,7 +24,7 @@ from vesta_contracts.conductor.v1 import (
 )
 
 from vesta_conductor import store
-from vesta_conductor.deletion import Deletions, held
+from vesta_conductor.projects.deletion import Deletions, held
 
 MUTABLE = ("display_name",)
 

@@ -33,7 +33,7 @@ CREATE TABLE rounds (
     loop            text NOT NULL REFERENCES loops ON DELETE CASCADE,
     number          integer NOT NULL,
     round           bytea NOT NULL,           -- vesta.conductor.v1.Round
-    outcome         text NOT NULL,            -- a value of vesta_conductor.situation.Outcome
+    outcome         text NOT NULL,            -- a value of vesta_conductor.reconciliation.state.Outcome
     label_time      timestamptz,              -- when the last label came that it learnt from
     policy_revision integer NOT NULL,         -- by which it ended
     PRIMARY KEY (loop, number)

@@ -16,15 +16,15 @@ from vesta_common.postgres import Postgres
 from vesta_contracts.conductor.v1 import LoopDecided, LoopStatus, LoopTurned
 
 from vesta_conductor import store
-from vesta_conductor.act import act
+from vesta_conductor.commands import act
+from vesta_conductor.execution.observe import observe
 from vesta_conductor.metrics import ConductorMetrics
-from vesta_conductor.names import LoopNames
-from vesta_conductor.observe import observe
 from vesta_conductor.peers import Peers
-from vesta_conductor.policy import Policy
-from vesta_conductor.reconcile import reconcile
-from vesta_conductor.situation import Command, RoundRecord, Situation, Step
-from vesta_conductor.status import status_of
+from vesta_conductor.reconciliation.names import LoopNames
+from vesta_conductor.reconciliation.policy import Policy
+from vesta_conductor.reconciliation.reconcile import reconcile
+from vesta_conductor.reconciliation.state import Command, RoundRecord, Situation, Step
+from vesta_conductor.reconciliation.status import status_of
 from vesta_conductor.store import KeptLoop
 
 AT_ONCE = timedelta(0)

@@ -14,8 +14,8 @@ from vesta_common.postgres import Postgres
 from vesta_contracts.conductor.v1 import Project
 
 from vesta_conductor import store
-from vesta_conductor.contents import LISTED_MAX, Kind
-from vesta_conductor.driver import backoff
+from vesta_conductor.execution.driver import backoff
+from vesta_conductor.projects.contents import LISTED_MAX, Kind
 
 IDLE = timedelta(seconds=1)  # between looks for a Project to delete
 WAITING = timedelta(seconds=2)  # until the next pass

@@ -8,10 +8,10 @@ from vesta_contracts.conductor.v1 import LoopStatus
 from vesta_contracts.serving.v1 import CreateDeploymentRequest, Deployment, UncertaintyPolicy, UpdateDeploymentRequest
 from vesta_contracts.training.v1 import CreateTrainingRunRequest, TrainingRun
 
-from vesta_conductor.coverage import enough
-from vesta_conductor.names import attempt_of, last_part
-from vesta_conductor.reloading import reload_or_give_up
-from vesta_conductor.situation import Command, Outcome, Situation, Step
+from vesta_conductor.reconciliation.names import attempt_of, last_part
+from vesta_conductor.reconciliation.reload_backoff import reload_or_give_up
+from vesta_conductor.reconciliation.scoring_coverage import enough
+from vesta_conductor.reconciliation.state import Command, Outcome, Situation, Step
 
 EMBEDDINGS_WAIT = timedelta(minutes=2)  # for the dataset to show what the deployment has embedded
 ATTEMPTS_PER_POLICY = 2  # a run that failed is tried once more; a changed policy allows as many again

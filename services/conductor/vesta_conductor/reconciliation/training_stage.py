@@ -9,14 +9,14 @@ from vesta_contracts.datasets.v1 import CreateSnapshotRequest, Snapshot, SplitSt
 from vesta_contracts.serving.v1 import Deployment, UpdateDeploymentRequest
 from vesta_contracts.training.v1 import CreateTrainingRunRequest, Metrics, TrainingRun
 
-from vesta_conductor.amending import amended
-from vesta_conductor.coverage import enough
-from vesta_conductor.embedding import scoring_ended
-from vesta_conductor.gate import judge
-from vesta_conductor.label_saving import label_saving
-from vesta_conductor.names import attempt_of, last_part, version_in_words
-from vesta_conductor.reloading import reload_or_give_up
-from vesta_conductor.situation import Command, Outcome, RoundRecord, Situation, Step
+from vesta_conductor.reconciliation.bootstrap_stage import scoring_ended
+from vesta_conductor.reconciliation.gate import judge
+from vesta_conductor.reconciliation.label_saving import label_saving
+from vesta_conductor.reconciliation.names import attempt_of, last_part, version_in_words
+from vesta_conductor.reconciliation.reload_backoff import reload_or_give_up
+from vesta_conductor.reconciliation.round_updates import amended
+from vesta_conductor.reconciliation.scoring_coverage import enough
+from vesta_conductor.reconciliation.state import Command, Outcome, RoundRecord, Situation, Step
 
 ATTEMPTS_MAX = 2  # trainings a round
 SCORES_WAIT = timedelta(minutes=2)  # for the dataset to show what was scored, of which it may never show all

@@ -4,9 +4,9 @@ from vesta_contracts.conductor.v1 import LoopStatus
 from vesta_contracts.datasets.v1 import DatasetCounts
 from vesta_contracts.training.v1 import Metrics
 
-from vesta_conductor.control_arm import LiveAccuracy, live_accuracy
-from vesta_conductor.names import version_in_words
-from vesta_conductor.situation import Outcome, Situation, Step, World
+from vesta_conductor.reconciliation.control_arm import LiveAccuracy, live_accuracy
+from vesta_conductor.reconciliation.names import version_in_words
+from vesta_conductor.reconciliation.state import Outcome, Situation, Step, World
 
 
 def status_of(s: Situation, step: Step) -> LoopStatus:

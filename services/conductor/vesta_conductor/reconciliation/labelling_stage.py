@@ -8,9 +8,9 @@ from vesta_contracts.annotation.v1 import BatchCreateTasksRequest, Task
 from vesta_contracts.conductor.v1 import LoopStatus
 from vesta_contracts.datasets.v1 import SelectedItem, SelectItemsRequest
 
-from vesta_conductor.names import version_in_words
-from vesta_conductor.situation import Command, Outcome, RoundRecord, Situation, Step
-from vesta_conductor.turning import take_snapshot
+from vesta_conductor.reconciliation.names import version_in_words
+from vesta_conductor.reconciliation.state import Command, Outcome, RoundRecord, Situation, Step
+from vesta_conductor.reconciliation.training_stage import take_snapshot
 
 EXCLUDED_MAX = 100_000  # items that one selection can leave out
 

@@ -15,8 +15,8 @@ from vesta_contracts.datasets.v1 import Dataset, SelectItemsRequest, SelectItems
 from vesta_contracts.serving.v1 import Deployment
 from vesta_contracts.training.v1 import ModelVersion, TrainingRun
 
-from vesta_conductor.names import LoopNames
-from vesta_conductor.policy import Policy
+from vesta_conductor.reconciliation.names import LoopNames
+from vesta_conductor.reconciliation.policy import Policy
 
 
 class Outcome(StrEnum):

@@ -8,7 +8,7 @@ from vesta_common import trace
 from vesta_common.clock import Clock
 from vesta_common.postgres import Connection, Postgres
 
-from vesta_conductor.driver import Driver, backoff
+from vesta_conductor.execution.driver import Driver, backoff
 from vesta_conductor.metrics import ConductorMetrics
 from vesta_conductor.store import queries
 

@@ -20,11 +20,11 @@ from vesta_contracts.datasets.v1 import (
 from vesta_contracts.serving.v1 import Deployment, GetDeploymentRequest
 from vesta_contracts.training.v1 import GetModelVersionRequest, GetTrainingRunRequest, ModelVersion, TrainingRun
 
-from vesta_conductor.names import LoopNames
 from vesta_conductor.peers import Peers
-from vesta_conductor.policy import Policy
-from vesta_conductor.situation import History, World
-from vesta_conductor.turning import ATTEMPTS_MAX
+from vesta_conductor.reconciliation.names import LoopNames
+from vesta_conductor.reconciliation.policy import Policy
+from vesta_conductor.reconciliation.state import History, World
+from vesta_conductor.reconciliation.training_stage import ATTEMPTS_MAX
 
 Q = TypeVar("Q")
 R = TypeVar("R")

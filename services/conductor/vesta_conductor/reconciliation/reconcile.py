@@ -3,10 +3,15 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from vesta_conductor.embedding import keep_campaign, keep_deployment, wait_for_embeddings, wait_for_items
-from vesta_conductor.labelling import label, stay_blocked
-from vesta_conductor.situation import Situation, Step
-from vesta_conductor.turning import turn
+from vesta_conductor.reconciliation.bootstrap_stage import (
+    keep_campaign,
+    keep_deployment,
+    wait_for_embeddings,
+    wait_for_items,
+)
+from vesta_conductor.reconciliation.labelling_stage import label, stay_blocked
+from vesta_conductor.reconciliation.state import Situation, Step
+from vesta_conductor.reconciliation.training_stage import turn
 
 # Each says what holds the Loop up at this stage, or nothing where the next stage may go on.
 STAGES: tuple[Callable[[Situation], Step | None], ...] = (

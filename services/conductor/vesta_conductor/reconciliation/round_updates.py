@@ -7,7 +7,7 @@ from typing import Any
 from google.protobuf.message import Message
 from vesta_contracts.conductor.v1 import Round
 
-from vesta_conductor.situation import RoundRecord
+from vesta_conductor.reconciliation.state import RoundRecord
 
 
 def amended(record: RoundRecord, *, label_time: datetime | None = None, **fields: Any) -> RoundRecord:

@@ -6,7 +6,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from vesta_contracts.conductor.v1 import LoopStatus
 from vesta_contracts.serving.v1 import Deployment, UpdateDeploymentRequest
 
-from vesta_conductor.situation import Command, Situation, Step
+from vesta_conductor.reconciliation.state import Command, Situation, Step
 
 TRIES_MAX = 6
 WAIT_FIRST = timedelta(seconds=5)  # doubled each time: 5 minutes in all

@@ -1,0 +1,1 @@
+"""Looks at a Loop's world, and carries out what was decided."""

@@ -1,0 +1,1 @@
+"""What Projects hold, and their deletion."""
