@@ -26,14 +26,14 @@ from vesta_contracts.serving.v1 import DeploymentServiceStub, PredictionServiceS
 from vesta_contracts.training.v1 import ModelServiceStub
 from vesta_local.testing import identity_of
 from vesta_serving.api import DeploymentService, PredictionService
-from vesta_serving.deployer import Deployer
-from vesta_serving.prediction_log import PredictionLog
-from vesta_serving.predictor import Predictor
+from vesta_serving.deployments.deployer import Deployer
+from vesta_serving.predictions.prediction_log import PredictionLog
+from vesta_serving.predictions.predictor import Predictor
 from vesta_serving.registry import Registry
-from vesta_serving.scorer import Scorer
+from vesta_serving.scoring.scorer import Scorer
 from vesta_serving.settings import Settings
 from vesta_serving.store import Store
-from vesta_serving.tritons import Tritons
+from vesta_serving.triton.replicas import Tritons
 
 
 @pytest.fixture(scope="session")

@@ -21,13 +21,13 @@ from vesta_contracts.serving.v1 import (
     PredictResponse,
     UpdateDeploymentRequest,
 )
-from vesta_serving.deployer import Deployer
-from vesta_serving.events import Reactions
-from vesta_serving.prediction_log import PredictionLog
-from vesta_serving.predictor import Predictor
-from vesta_serving.scorer import Scorer
+from vesta_serving.deployments.deployer import Deployer
+from vesta_serving.event_handlers import Reactions
+from vesta_serving.predictions.prediction_log import PredictionLog
+from vesta_serving.predictions.predictor import Predictor
+from vesta_serving.scoring.scorer import Scorer
 from vesta_serving.store import Store
-from vesta_serving.tritons import Tritons
+from vesta_serving.triton.replicas import Tritons
 
 IMAGES_IN_FLIGHT_MAX = 8
 

@@ -3,7 +3,7 @@
 import pytest
 from vesta_contracts.common.v1 import ConceptScore, ImageScores
 from vesta_contracts.serving.v1 import ItemPrediction, PredictionMade
-from vesta_serving.cutting import cut
+from vesta_serving.scoring.event_chunks import cut
 
 BYTES_MAX = 1_000_000
 

@@ -7,8 +7,8 @@ from vesta_common.errors import InvalidArgument, Unavailable
 from vesta_common.events import new_event
 from vesta_contracts.serving.v1 import CreateDeploymentRequest, DeleteDeploymentRequest, Deployment
 from vesta_contracts.training.v1 import ModelVersionDeleted
-from vesta_serving.events import Reactions
-from vesta_serving.triton_repository import PREFIX, triton_name
+from vesta_serving.event_handlers import Reactions
+from vesta_serving.triton.repository import PREFIX, triton_name
 
 
 def files(serving: Serving, name: str) -> list[str]:

@@ -32,9 +32,9 @@ from vesta_contracts.serving.v1 import (
     UncertaintyPolicy,
     UpdateDeploymentRequest,
 )
-from vesta_serving.penalties import PENALTY_FIRST
-from vesta_serving.triton import Triton
-from vesta_serving.triton_repository import (
+from vesta_serving.backoff import PENALTY_FIRST
+from vesta_serving.triton.client import Triton
+from vesta_serving.triton.repository import (
     find_configuration,
     model_configuration,
     write_configuration,

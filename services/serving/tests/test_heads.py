@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 from serving_builders import DIMENSION, an_onnx, an_onnx_with_a_head
-from vesta_serving.heads import cut_head
+from vesta_serving.predictions.heads import cut_head
 
 
 def test_a_head_answers_as_the_whole_model() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from vesta_common.errors import InvalidArgument
 from vesta_contracts.serving.v1 import UncertaintyPolicy
 from vesta_serving.labels import Policy, Vocabulary, check_thresholds, score, split_labels
-from vesta_serving.triton_repository import model_configuration, triton_name
+from vesta_serving.triton.repository import model_configuration, triton_name
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 CONCEPTS = ("red", "green", "blue")

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 import pytest
-from vesta_serving.penalties import PENALTY_FIRST, PENALTY_MAX, penalty
+from vesta_serving.backoff import PENALTY_FIRST, PENALTY_MAX, penalty
 
 
 def test_a_penalty_doubles_up_to_its_limit() -> None:

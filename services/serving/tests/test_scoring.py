@@ -13,11 +13,11 @@ from serving_service import Serving
 from vesta_common.errors import Unavailable
 from vesta_contracts.datasets.v1 import ItemEmbedding
 from vesta_contracts.serving.v1 import DeleteDeploymentRequest, PredictInput, PredictionMade
-from vesta_serving.penalties import PENALTY_FIRST
-from vesta_serving.predictor import Answer, Answering, Predictor
-from vesta_serving.scorer import EVENT_ITEMS_MAX, LEASE, PAGE_ITEMS, Scorer
+from vesta_serving.backoff import PENALTY_FIRST
+from vesta_serving.predictions.predictor import Answer, Answering, Predictor
+from vesta_serving.scoring.scorer import EVENT_ITEMS_MAX, LEASE, PAGE_ITEMS, Scorer
 from vesta_serving.store import Recorded
-from vesta_serving.triton import Scores
+from vesta_serving.triton.client import Scores
 
 SCORED = "vesta.serving.deployment.v1.scored"
 

@@ -11,8 +11,8 @@ from vesta_common.errors import Unavailable
 from vesta_contracts.serving.v1 import Deployment, PredictInput
 from vesta_local.platform import Platform
 from vesta_local.testing import RECOVERY_DEADLINE
-from vesta_serving.triton import Triton
-from vesta_serving.tritons import AWAY_MAX, Tritons, addresses_of
+from vesta_serving.triton.client import Triton
+from vesta_serving.triton.replicas import AWAY_MAX, Tritons, addresses_of
 
 pytestmark = pytest.mark.own_engines
 RED = PredictInput(data=a_picture("red"))

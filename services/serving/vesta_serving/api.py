@@ -46,8 +46,8 @@ from vesta_contracts.serving.v1 import (
 )
 
 from vesta_serving.labels import check_thresholds, split_labels
-from vesta_serving.prediction_log import PredictionLog
-from vesta_serving.predictor import Answer, Answering, Predictor
+from vesta_serving.predictions.prediction_log import PredictionLog
+from vesta_serving.predictions.predictor import Answer, Answering, Predictor
 from vesta_serving.registry import Registry
 from vesta_serving.store import Store
 

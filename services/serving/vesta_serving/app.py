@@ -22,15 +22,15 @@ from vesta_contracts.datasets.v1 import DatasetServiceStub, ItemServiceStub
 from vesta_contracts.training.v1 import ModelServiceStub
 
 from vesta_serving.api import DeploymentService, PredictionService
-from vesta_serving.deployer import KEEP_INTERVAL, Deployer
-from vesta_serving.events import Reactions
-from vesta_serving.prediction_log import FLUSH_INTERVAL, PRUNE_INTERVAL, PredictionLog
-from vesta_serving.predictor import Predictor
+from vesta_serving.deployments.deployer import KEEP_INTERVAL, Deployer
+from vesta_serving.event_handlers import Reactions
+from vesta_serving.predictions.prediction_log import FLUSH_INTERVAL, PRUNE_INTERVAL, PredictionLog
+from vesta_serving.predictions.predictor import Predictor
 from vesta_serving.registry import Registry
-from vesta_serving.scorer import Scorer
+from vesta_serving.scoring.scorer import Scorer
 from vesta_serving.settings import Settings
 from vesta_serving.store import SERVICE, Store
-from vesta_serving.tritons import Tritons
+from vesta_serving.triton.replicas import Tritons
 
 IDLE = timedelta(milliseconds=500)
 IMAGES_AT_ONCE = 4

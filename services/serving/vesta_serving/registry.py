@@ -7,7 +7,7 @@ from vesta_contracts.training.v1 import GetModelVersionRequest, ModelServiceStub
 
 from vesta_serving.labels import Vocabulary
 from vesta_serving.store import Store
-from vesta_serving.triton_repository import triton_name
+from vesta_serving.triton.repository import triton_name
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from vesta_common.postgres import Connection, Postgres, load_queries
 from vesta_contracts.serving.v1 import Deployment, Prediction
 from vesta_contracts.training.v1 import ModelVersion
 
+from vesta_serving.backoff import penalty
 from vesta_serving.labels import named_labels
-from vesta_serving.penalties import penalty
 
 SERVICE = "serving"
 

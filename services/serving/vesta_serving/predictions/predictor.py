@@ -13,12 +13,12 @@ from vesta_common.clock import Clock
 from vesta_common.errors import FailedPrecondition, Unavailable
 from vesta_contracts.common.v1 import ImageScores
 
-from vesta_serving.deployer import Deployer
+from vesta_serving.deployments.deployer import Deployer
 from vesta_serving.labels import Policy, score
 from vesta_serving.registry import Registry, Version
 from vesta_serving.store import DeploymentRow, Store
-from vesta_serving.triton import ModelMissing, Scores
-from vesta_serving.tritons import Tritons
+from vesta_serving.triton.client import ModelMissing, Scores
+from vesta_serving.triton.replicas import Tritons
 
 FRESH = timedelta(milliseconds=500)
 RETRY_AFTER = timedelta(seconds=1)

@@ -20,7 +20,8 @@ from vesta_contracts.serving.v1 import DeploymentFailed, DeploymentPromoted
 
 from vesta_serving.registry import Registry, Version
 from vesta_serving.store import DeploymentRow, Store
-from vesta_serving.triton_repository import (
+from vesta_serving.triton.replicas import Replica, Tritons
+from vesta_serving.triton.repository import (
     find_configuration,
     is_ours,
     model_configuration,
@@ -28,7 +29,6 @@ from vesta_serving.triton_repository import (
     write_configuration,
     write_model,
 )
-from vesta_serving.tritons import Replica, Tritons
 
 KEEP_INTERVAL = timedelta(seconds=5)
 # What another try cannot mend.

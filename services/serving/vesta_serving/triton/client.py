@@ -10,7 +10,7 @@ from tritonclient.utils import InferenceServerException
 from vesta_common import trace
 from vesta_common.errors import Unavailable
 
-from vesta_serving.triton_repository import BATCH_MAX, MODEL_SIDE_PX
+from vesta_serving.triton.repository import BATCH_MAX, MODEL_SIDE_PX
 
 REQUEST_TIMEOUT_SECONDS = 20.0
 LOAD_TIMEOUT_SECONDS = 120.0

@@ -25,11 +25,11 @@ from vesta_contracts.datasets.v1 import (
 )
 from vesta_contracts.serving.v1 import DeploymentScored, ItemPrediction, PredictionMade
 
-from vesta_serving.cutting import cut
-from vesta_serving.heads import Heads
-from vesta_serving.predictor import Answer, Answering, Predictor
+from vesta_serving.predictions.heads import Heads
+from vesta_serving.predictions.predictor import Answer, Answering, Predictor
+from vesta_serving.scoring.event_chunks import cut
 from vesta_serving.store import Arrival, Pass, Store
-from vesta_serving.triton import Scores
+from vesta_serving.triton.client import Scores
 
 EVENT_ITEMS_MAX = 64
 PAGE_ITEMS = 256

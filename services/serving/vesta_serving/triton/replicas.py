@@ -19,7 +19,7 @@ import structlog
 from numpy.typing import NDArray
 from vesta_common.errors import Unavailable
 
-from vesta_serving.triton import ModelMissing, Scores, Triton
+from vesta_serving.triton.client import ModelMissing, Scores, Triton
 
 RESOLVE_INTERVAL = timedelta(seconds=5)
 AWAY_MAX = timedelta(seconds=60)

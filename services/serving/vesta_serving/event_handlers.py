@@ -6,9 +6,9 @@ from vesta_common.consumer import Handler
 from vesta_common.events import Event
 from vesta_common.postgres import Connection
 
-from vesta_serving.scorer import dataset_of
+from vesta_serving.scoring.scorer import dataset_of
 from vesta_serving.store import Store
-from vesta_serving.triton_repository import triton_name
+from vesta_serving.triton.repository import triton_name
 
 
 class Reactions:

@@ -1,0 +1,1 @@
+"""Model versions brought to Triton and kept there."""

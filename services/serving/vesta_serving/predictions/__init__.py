@@ -1,0 +1,1 @@
+"""Predictions of images: from pixels to labels, and the prediction log."""

@@ -1,0 +1,1 @@
+"""Scoring whole datasets and new items."""

@@ -1,0 +1,1 @@
+"""Triton: its client, its model repository, its replicas."""
