@@ -18,10 +18,10 @@ from vesta_common.sandbox import Sandbox
 from vesta_common.server import Server
 from vesta_connection.api import MediaService, SourceService, SyncService
 from vesta_connection.ingest import Ingest
-from vesta_connection.items import Items
-from vesta_connection.places import Places
 from vesta_connection.settings import Settings
+from vesta_connection.sources.allow_list import Places
 from vesta_connection.store import Store
+from vesta_connection.syncs.dataset_items import Items
 from vesta_contracts.connection.v1 import MediaServiceStub, SourceServiceStub, SyncServiceStub
 from vesta_contracts.datasets.v1 import DatasetServiceStub, ItemServiceStub
 from vesta_local.testing import identity_of

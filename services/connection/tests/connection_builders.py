@@ -19,11 +19,11 @@ from vesta_common.errors import InvalidArgument, NotFound
 from vesta_common.postgres import Postgres
 from vesta_common.sandbox import Sandbox
 from vesta_connection.ingest import Ingest, Refused
-from vesta_connection.items import Items
-from vesta_connection.listing import SourceFile
-from vesta_connection.places import Places
+from vesta_connection.sources.allow_list import Places
+from vesta_connection.sources.listing import SourceFile
 from vesta_connection.store import FileResult, Store
-from vesta_connection.sync import SyncWorker
+from vesta_connection.syncs.dataset_items import Items
+from vesta_connection.syncs.worker import SyncWorker
 from vesta_connection.vault import Vault
 from vesta_contracts.common.v1 import Media
 from vesta_contracts.connection.v1 import (

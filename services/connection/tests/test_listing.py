@@ -9,10 +9,10 @@ from connection_builders import Connection, a_jpeg, counts
 from fsspec.implementations.memory import MemoryFileSystem
 from vesta_common.errors import FailedPrecondition, InvalidArgument
 from vesta_common.objects import ObjectStore
-from vesta_connection.listing import FsspecTree, check_protocols, open_tree
-from vesta_connection.pins import Pins
-from vesta_connection.places import Places
 from vesta_connection.settings import Settings
+from vesta_connection.sources.allow_list import Places
+from vesta_connection.sources.listing import FsspecTree, check_protocols, open_tree
+from vesta_connection.sources.pinned_addresses import Pins
 from vesta_contracts.connection.v1 import BucketSource, Source, Sync
 
 

@@ -17,11 +17,11 @@ from cryptography.x509.oid import NameOID
 from vesta_common.errors import FailedPrecondition, InvalidArgument
 from vesta_common.objects import ObjectStore
 from vesta_connection.ingest import Arrival, Refused
-from vesta_connection.listing import FileTree, open_tree
-from vesta_connection.pins import Pins
-from vesta_connection.places import Places
 from vesta_connection.settings import Settings
-from vesta_connection.sync import read_or_refuse
+from vesta_connection.sources.allow_list import Places
+from vesta_connection.sources.listing import FileTree, open_tree
+from vesta_connection.sources.pinned_addresses import Pins
+from vesta_connection.syncs.worker import read_or_refuse
 from vesta_contracts.connection.v1 import BucketSource, Source
 
 NAME = "photos.example.test"

@@ -8,7 +8,7 @@ from connection_builders import DATASET, HOSTILE, PROJECT, Connection, a_jpeg, c
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.field_mask_pb2 import FieldMask
 from vesta_common.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, VestaError
-from vesta_connection.places import Places, is_outside
+from vesta_connection.sources.allow_list import Places, is_outside
 from vesta_contracts.connection.v1 import (
     BucketSource,
     CreateSourceRequest,

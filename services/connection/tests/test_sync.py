@@ -11,9 +11,9 @@ from connection_builders import HOSTILE, Connection, a_jpeg, a_picture, counts, 
 from PIL import Image
 from vesta_common.objects import ObjectStore
 from vesta_connection.ingest import UNREACHABLE, UNREADABLE, Refused
-from vesta_connection.listing import FsspecTree, SourceFile
 from vesta_connection.settings import Settings
-from vesta_connection.sync import read_or_refuse
+from vesta_connection.sources.listing import FsspecTree, SourceFile
+from vesta_connection.syncs.worker import read_or_refuse
 from vesta_contracts.connection.v1 import Sync
 
 

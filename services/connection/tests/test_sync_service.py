@@ -3,7 +3,7 @@
 import pytest
 from connection_builders import Connection, Doing, counts
 from vesta_common.errors import FailedPrecondition
-from vesta_connection.sync import LEASE
+from vesta_connection.syncs.worker import LEASE
 from vesta_contracts.connection.v1 import (
     CancelSyncRequest,
     CreateSyncRequest,

@@ -12,11 +12,11 @@ from vesta_common.errors import ResourceExhausted
 from vesta_common.objects import ObjectStore
 from vesta_common.storage_guard import StorageGuard
 from vesta_connection.ingest import Ingest, Refused
-from vesta_connection.items import Items
-from vesta_connection.listing import SourceFile
 from vesta_connection.settings import Settings
+from vesta_connection.sources.listing import SourceFile
 from vesta_connection.store import FileResult, Store
-from vesta_connection.sync import LEASE, SyncWorker
+from vesta_connection.syncs.dataset_items import Items
+from vesta_connection.syncs.worker import LEASE, SyncWorker
 from vesta_contracts.common.v1 import Media
 from vesta_contracts.connection.v1 import GetSyncRequest, Source, Sync
 

@@ -8,7 +8,7 @@ from vesta_common.errors import FailedPrecondition
 from vesta_common.objects import ObjectStore
 from vesta_common.settings import load_settings
 from vesta_connection.app import encrypt_secrets
-from vesta_connection.resealing import reseal
+from vesta_connection.key_rotation import reseal
 from vesta_connection.settings import Settings
 from vesta_connection.store import Store
 from vesta_connection.vault import KEYS_SETTING, Vault

@@ -39,10 +39,10 @@ from vesta_contracts.connection.v1 import (
 from vesta_contracts.datasets.v1 import DatasetServiceStub, GetDatasetRequest
 
 from vesta_connection.ingest import Arrival, Ingest, Refused
-from vesta_connection.items import Items
-from vesta_connection.listing import FILE_BYTES_MAX
-from vesta_connection.places import Places
+from vesta_connection.sources.allow_list import Places
+from vesta_connection.sources.listing import FILE_BYTES_MAX
 from vesta_connection.store import Store
+from vesta_connection.syncs.dataset_items import Items
 
 _MUTABLE = ("display_name", "bucket.access_key_id", "bucket.secret_access_key", "split")
 

@@ -19,14 +19,14 @@ from vesta_contracts.datasets.v1 import DatasetServiceStub, ItemServiceStub
 
 from vesta_connection.api import MediaService, SourceService, SyncService
 from vesta_connection.ingest import Ingest
-from vesta_connection.items import Items
-from vesta_connection.listing import check_protocols
+from vesta_connection.key_rotation import reseal
 from vesta_connection.metrics import export_storage_space
-from vesta_connection.places import Places
-from vesta_connection.resealing import reseal
 from vesta_connection.settings import Settings
+from vesta_connection.sources.allow_list import Places
+from vesta_connection.sources.listing import check_protocols
 from vesta_connection.store import SERVICE, Store
-from vesta_connection.sync import SyncWorker
+from vesta_connection.syncs.dataset_items import Items
+from vesta_connection.syncs.worker import SyncWorker
 from vesta_connection.vault import Vault
 
 IDLE = timedelta(seconds=2)

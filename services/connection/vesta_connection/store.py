@@ -16,8 +16,8 @@ from vesta_common.resources import body_of, existing, resource_of
 from vesta_contracts.connection.v1 import Refusal, Source, Sync, SyncFailed, SyncProgressed, SyncSucceeded
 from vesta_contracts.datasets.v1 import CreatedItem
 
-from vesta_connection.batches import Known
 from vesta_connection.ingest import Refused
+from vesta_connection.sources.batches import Known
 from vesta_connection.vault import Sealed, Vault
 
 SERVICE = "connection"

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from vesta_connection.listing import SourceFile
+from vesta_connection.sources.listing import SourceFile
 
 BATCH_FILES = 64
 BATCH_BYTES = 64 * 1024 * 1024

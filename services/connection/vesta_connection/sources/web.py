@@ -11,7 +11,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from fsspec.implementations.http import HTTPFileSystem
 
-from vesta_connection.pins import Pins
+from vesta_connection.sources.pinned_addresses import Pins
 
 
 def open_web(pins: Pins) -> HTTPFileSystem:

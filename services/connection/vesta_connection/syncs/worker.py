@@ -14,12 +14,12 @@ from vesta_common.errors import InvalidArgument, VestaError, is_transient
 from vesta_contracts.common.v1 import Media
 from vesta_contracts.connection.v1 import Sync
 
-from vesta_connection.batches import Listing, in_batches
 from vesta_connection.ingest import UNREACHABLE, UNREADABLE, Arrival, Ingest, Refused
-from vesta_connection.items import Items
-from vesta_connection.listing import FileTree, SourceFile, keepable, open_tree
-from vesta_connection.places import Places
+from vesta_connection.sources.allow_list import Places
+from vesta_connection.sources.batches import Listing, in_batches
+from vesta_connection.sources.listing import FileTree, SourceFile, keepable, open_tree
 from vesta_connection.store import ClaimedSync, Store
+from vesta_connection.syncs.dataset_items import Items
 
 LEASE = timedelta(seconds=30)
 READ_THREADS = 8

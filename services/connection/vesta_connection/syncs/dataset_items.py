@@ -7,7 +7,7 @@ from vesta_contracts.connection.v1 import Source
 from vesta_contracts.datasets.v1 import BatchCreateItemsRequest, CreatedItem, ItemServiceStub, NewItem
 
 from vesta_connection.ingest import LOOKED_AT_AGAIN, Refused
-from vesta_connection.listing import SourceFile
+from vesta_connection.sources.listing import SourceFile
 from vesta_connection.store import FileResult
 
 CALL_TIMEOUT_SECONDS = 60.0

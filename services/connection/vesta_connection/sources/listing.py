@@ -11,9 +11,9 @@ from fsspec.implementations.local import LocalFileSystem
 from vesta_common.errors import FailedPrecondition, InvalidArgument
 from vesta_contracts.connection.v1 import BucketSource, Source
 
-from vesta_connection.pins import Pins
-from vesta_connection.places import WEB, Places, Resolve, resolve_host
-from vesta_connection.s3 import S3FileSystem
+from vesta_connection.sources.allow_list import WEB, Places, Resolve, resolve_host
+from vesta_connection.sources.pinned_addresses import Pins
+from vesta_connection.sources.s3 import S3FileSystem
 
 FILE_BYTES_MAX = 32 * 1024 * 1024
 NAME_CHARACTERS_MAX = 1024  # as `Provenance.file_name` has it
@@ -221,7 +221,7 @@ def _open_bucket(bucket: BucketSource, secret: str, pins: Pins) -> FileTree:
     if protocol == "s3":
         return BucketTree(S3FileSystem(bucket.endpoint_url, bucket.access_key_id, secret, pins), path)
     if protocol in WEB:
-        from vesta_connection.web import open_web
+        from vesta_connection.sources.web import open_web
 
         return FsspecTree(open_web(pins), bucket.url)
     file_system, root = fsspec.core.url_to_fs(bucket.url, use_listings_cache=False)

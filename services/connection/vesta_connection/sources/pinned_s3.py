@@ -13,7 +13,7 @@ from botocore.session import get_session
 from botocore.utils import get_environ_proxies
 from urllib3.exceptions import HTTPError
 
-from vesta_connection.pins import Pins
+from vesta_connection.sources.pinned_addresses import Pins
 
 
 def pin_client(client: Any, pins: Pins) -> None:

@@ -10,8 +10,8 @@ from botocore.client import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from fsspec import AbstractFileSystem
 
-from vesta_connection.pinned_s3 import pin_client
-from vesta_connection.pins import Pins
+from vesta_connection.sources.pinned_addresses import Pins
+from vesta_connection.sources.pinned_s3 import pin_client
 
 CONNECT_TIMEOUT_SECONDS = 5
 READ_TIMEOUT_SECONDS = 60

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from vesta_common.errors import InvalidArgument
 
-from vesta_connection.pins import Pins
+from vesta_connection.sources.pinned_addresses import Pins
 
 WEB = frozenset({"http", "https"})
 # A translator behind these (RFC 6052, RFC 8215) makes an IPv4 address of them, and it may be an inner one; so does whoever still

@@ -1,0 +1,1 @@
+"""Where media come from: folders, buckets and web servers, read within an allow-list."""

@@ -1,0 +1,1 @@
+"""Syncs: what is new in a source, batch by batch."""
