@@ -6,7 +6,15 @@ import pytest
 from pipelining_builders import a_frame
 from vesta_contracts.pipelining.v1 import Pipeline
 from vesta_pipelining.frames import lag, observation_id, together
-from vesta_pipelining.shedding import Window, admit, age_max, backoff, is_ahead, is_too_old, uncertain_per_minute_max
+from vesta_pipelining.load_shedding import (
+    Window,
+    admit,
+    age_max,
+    backoff,
+    is_ahead,
+    is_too_old,
+    uncertain_per_minute_max,
+)
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 STREAM = "projects/acme/pipelines/yard/streams/door"

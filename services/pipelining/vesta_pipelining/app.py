@@ -16,11 +16,11 @@ from vesta_contracts.serving.v1 import DeploymentServiceStub
 from vesta_pipelining.api.observation_service import ObservationService
 from vesta_pipelining.api.pipeline_service import PipelineService
 from vesta_pipelining.api.stream_service import StreamService
-from vesta_pipelining.events import FRAME, Frames
-from vesta_pipelining.sending import Sender
+from vesta_pipelining.event_handlers import FRAME, Frames
+from vesta_pipelining.forwarder import Sender
 from vesta_pipelining.settings import Settings
 from vesta_pipelining.store import SERVICE, Store
-from vesta_pipelining.watches import Watches
+from vesta_pipelining.stream_cache import Watches
 
 SEND_INTERVAL = timedelta(milliseconds=500)
 PRUNE_INTERVAL = timedelta(minutes=10)

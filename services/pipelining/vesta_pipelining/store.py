@@ -16,8 +16,8 @@ from vesta_common.postgres import Connection, Postgres, load_queries
 from vesta_common.resources import body_of, existing, missing, resource_of
 from vesta_contracts.pipelining.v1 import Observation, ObservationMade, Pipeline, Stream
 
-from vesta_pipelining import shedding
-from vesta_pipelining.shedding import Window
+from vesta_pipelining import load_shedding as shedding
+from vesta_pipelining.load_shedding import Window
 
 SERVICE = "pipelining"
 

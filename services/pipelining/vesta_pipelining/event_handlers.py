@@ -23,9 +23,9 @@ from vesta_contracts.pipelining.v1 import Observation
 from vesta_contracts.serving.v1 import DeploymentServiceStub, ImagePrediction, PredictInput, PredictRequest
 
 from vesta_pipelining.frames import FRAME_BYTES_MAX, lag, observation_id, together
-from vesta_pipelining.shedding import WAITING_MAX, admit, is_ahead, is_too_old
+from vesta_pipelining.load_shedding import WAITING_MAX, admit, is_ahead, is_too_old
 from vesta_pipelining.store import Store, StreamChange, Watch
-from vesta_pipelining.watches import Watches
+from vesta_pipelining.stream_cache import Watches
 
 FRAME = "vesta.pipelining.frame.v1.captured"
 PREDICT_TIMEOUT_SECONDS = 10.0

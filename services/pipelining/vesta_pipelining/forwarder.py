@@ -9,7 +9,7 @@ from vesta_common.clock import Clock
 from vesta_common.errors import VestaError, is_transient
 from vesta_contracts.connection.v1 import SourceServiceStub, UploadItemRequest
 
-from vesta_pipelining.shedding import LEASE, WAIT_MAX, backoff
+from vesta_pipelining.load_shedding import LEASE, WAIT_MAX, backoff
 from vesta_pipelining.store import Store, UncertainFrame
 
 UPLOAD_TIMEOUT = timedelta(seconds=30)  # well within the lease
