@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from vesta_annotation.api import CampaignService, ReviewService, SubmissionService, TaskService
-from vesta_annotation.api.terms import TermsSource
+from vesta_annotation.api.annotation_rules import TermsSource
 from vesta_annotation.settings import Settings as AnnotationSettings
 from vesta_annotation.store import Store as AnnotationStore
 from vesta_common import trace

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from annotation_builders import FakeDatasets, FakeItems, FakeTaxonomies, Service
 from vesta_annotation.api import CampaignService, ReviewService, SubmissionService, TaskService
-from vesta_annotation.api.terms import TermsSource
+from vesta_annotation.api.annotation_rules import TermsSource
 from vesta_annotation.settings import Settings
 from vesta_annotation.store import Store
 from vesta_common.client import open_channel

@@ -2,7 +2,7 @@
 
 import pytest
 from annotation_builders import CAMPAIGN, CONCEPTS, FakeDatasets, FakeTaxonomies, Service
-from vesta_annotation.asking import asked_concepts, check_label_count
+from vesta_annotation.campaign_rules import asked_concepts, check_label_count
 from vesta_common.errors import FailedPrecondition, InvalidArgument
 from vesta_contracts.annotation.v1 import Campaign, GetGuidelinesRequest, UpdateCampaignRequest
 from vesta_contracts.datasets.v1 import Concept, Dataset, Taxonomy

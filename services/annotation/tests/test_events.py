@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-import vesta_annotation.events as events
+import vesta_annotation.event_payloads as events
 from annotation_builders import CAMPAIGN, item, label, member
 from google.protobuf import json_format
 from google.protobuf.message import Message

@@ -12,7 +12,7 @@ from vesta_common.service import App, Loop, new_registry
 from vesta_contracts.datasets.v1 import DatasetServiceStub, ItemServiceStub, TaxonomyServiceStub
 
 from vesta_annotation.api import CampaignService, ReviewService, SubmissionService, TaskService
-from vesta_annotation.api.terms import TermsSource
+from vesta_annotation.api.annotation_rules import TermsSource
 from vesta_annotation.settings import Settings
 from vesta_annotation.store import SERVICE, Store
 

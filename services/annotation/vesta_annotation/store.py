@@ -17,7 +17,7 @@ from vesta_contracts.annotation.v1 import Campaign, CampaignCounts, Review, Subm
 from vesta_annotation.agreement import Answer
 from vesta_annotation.consensus import answer_key
 from vesta_annotation.decision import Decision
-from vesta_annotation.events import TaskEvent, task_accepted, task_cancelled, task_rejected
+from vesta_annotation.event_payloads import TaskEvent, task_accepted, task_cancelled, task_rejected
 from vesta_annotation.leases import expire_time
 from vesta_annotation.rows import answer_of, campaign_body, campaign_of, task_body, task_of
 

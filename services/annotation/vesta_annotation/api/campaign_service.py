@@ -24,8 +24,8 @@ from vesta_contracts.annotation.v1 import (
 )
 
 from vesta_annotation.agreement import measure_agreement
-from vesta_annotation.api.terms import TermsSource
-from vesta_annotation.asking import asked_concepts, check_label_count, guidelines
+from vesta_annotation.api.annotation_rules import TermsSource
+from vesta_annotation.campaign_rules import asked_concepts, check_label_count, guidelines
 from vesta_annotation.store import Store
 
 _MUTABLE = ("display_name", "instructions", "concepts", "review_share", "lease_duration", "state")

@@ -21,8 +21,8 @@ from vesta_contracts.annotation.v1 import (
     Task,
 )
 
+from vesta_annotation.api.annotation_rules import TermsSource
 from vesta_annotation.api.caller import calling_member
-from vesta_annotation.api.terms import TermsSource
 from vesta_annotation.decision import decide_by_review
 from vesta_annotation.leases import check_holder
 from vesta_annotation.store import Store

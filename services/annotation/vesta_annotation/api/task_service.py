@@ -33,7 +33,7 @@ from vesta_contracts.annotation.v1 import (
 from vesta_contracts.datasets.v1 import BatchGetItemsRequest, Item, ItemServiceStub
 
 from vesta_annotation.api.caller import calling_member, check_may_review, is_annotator, is_last_resort
-from vesta_annotation.blindness import hides_prompts, is_blind, without_prompts
+from vesta_annotation.blind_tasks import hides_prompts, is_blind, without_prompts
 from vesta_annotation.leases import check_holder, check_undecided, expire_time
 from vesta_annotation.store import Store
 
