@@ -12,8 +12,8 @@ from loop import Turned
 from pictures import jpegs
 from serving import InProcess, model_file
 from vesta import Vesta
-from vesta_common.broker import Broker, open_producer
-from vesta_common.images import model_pixels
+from vesta_common.events.broker import Broker, open_producer
+from vesta_common.media.images import model_pixels
 from vesta_contracts.pipelining.v1 import ObservationMade
 from vesta_local.engines import events
 from vesta_local.platform import Platform

@@ -12,7 +12,7 @@ from figures import Figure
 from numpy.typing import NDArray
 from pictures import jpegs
 from vesta import Vesta
-from vesta_common.images import model_pixels
+from vesta_common.media.images import model_pixels
 from vesta_contracts.serving.v1 import GetDeploymentRequest
 from vesta_contracts.training.v1 import DownloadModelVersionRequest
 from vesta_local.platform import Platform

@@ -14,7 +14,7 @@ from small_loop import SmallLoop, patiently, set_up
 from traffic import GrowingFolder, RestlessCamera, running
 from vesta import Vesta
 from vesta_admin.catalogue import topics
-from vesta_common import dead_letters
+from vesta_common.events import dead_letters
 from vesta_contracts.annotation.v1 import GetAgreementRequest, ListTasksRequest, Task
 from vesta_contracts.conductor.v1 import ListDecisionsRequest, LoopStatus
 from vesta_contracts.connection.v1 import CreateSourceRequest, FolderSource, Source

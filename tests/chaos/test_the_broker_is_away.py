@@ -6,10 +6,10 @@ from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from vesta_common.broker import Broker, open_producer
-from vesta_common.consumer import Consumer, KafkaOptions
-from vesta_common.events import Event, encode_headers, new_event
-from vesta_common.postgres import Connection, Postgres
+from vesta_common.events.broker import Broker, open_producer
+from vesta_common.events.cloudevents import Event, encode_headers, new_event
+from vesta_common.events.consumer import Consumer, KafkaOptions
+from vesta_common.storage.postgres import Connection, Postgres
 from vesta_contracts.annotation.v1 import TaskAccepted
 from vesta_local.engines import addresses, events, postgres
 from vesta_local.platform import Platform

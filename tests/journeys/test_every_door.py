@@ -15,13 +15,13 @@ from vesta_annotation.api.annotation_rules import TermsSource
 from vesta_annotation.settings import Settings as AnnotationSettings
 from vesta_annotation.store import Store as AnnotationStore
 from vesta_common import trace
-from vesta_common.client import open_channel
 from vesta_common.clock import SystemClock
 from vesta_common.errors import InvalidArgument
-from vesta_common.events import new_event
-from vesta_common.objects import ObjectStore
-from vesta_common.postgres import Connection, Postgres
-from vesta_common.server import Server
+from vesta_common.events.cloudevents import new_event
+from vesta_common.rpc.client import open_channel
+from vesta_common.rpc.server import Server
+from vesta_common.storage.objects import ObjectStore
+from vesta_common.storage.postgres import Connection, Postgres
 from vesta_contracts.annotation.v1 import (
     BatchCreateTasksRequest,
     Campaign,

@@ -14,7 +14,7 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 from small_loop import TRANSIENT
 from vesta import ApiError, Vesta
-from vesta_common.broker import Broker
+from vesta_common.events.broker import Broker
 from vesta_contracts.connection.v1 import Sync
 
 FRAME_INTERVAL_SECONDS = 0.25

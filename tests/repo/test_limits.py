@@ -4,8 +4,8 @@ import pytest
 from google.protobuf.message import Message
 from promises.limits import requests, unlimited_fields
 from vesta_common.errors import InvalidArgument
-from vesta_common.outbox import EVENT_BYTES_MAX
-from vesta_common.validation import validate
+from vesta_common.events.outbox import EVENT_BYTES_MAX
+from vesta_common.rpc.validation import validate
 from vesta_contracts.annotation.v1 import TaskAccepted
 from vesta_contracts.common.v1 import (
     Annotation,

@@ -99,7 +99,7 @@ BROKEN: list[tuple[Promise, dict[str, str]]] = [
         {RULE: "from vesta_datasets.store import Store\n", "services/datasets/vesta_datasets/__init__.py": ""},
     ),
     (rules_that_reach_outside, {RULE: "import grpc\n"}),
-    (rules_that_reach_outside, {RULE: "from vesta_common.postgres import Connection\n"}),
+    (rules_that_reach_outside, {RULE: "from vesta_common.storage.postgres import Connection\n"}),
     (rules_that_reach_outside, {RULE: "from kafka.errors import KafkaError\n"}),
     (rules_that_reach_outside, {RULE: "from vesta_contracts.datasets.v1 import ItemServiceStub\n"}),
     (rules_that_reach_outside, {"services/serving/vesta_serving/registry.py": "import json\n"}),

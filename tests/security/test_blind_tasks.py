@@ -17,8 +17,8 @@ import pytest
 from google.protobuf.message import Message
 from hostile_media import noise
 from vesta import Vesta
-from vesta_common.broker import Broker, open_producer
-from vesta_common.events import encode_headers, new_event
+from vesta_common.events.broker import Broker, open_producer
+from vesta_common.events.cloudevents import encode_headers, new_event
 from vesta_common.ids import new_id
 from vesta_contracts.annotation.v1 import (
     BatchCreateTasksRequest,

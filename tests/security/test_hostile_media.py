@@ -10,7 +10,7 @@ import pytest
 from hostile_media import HOSTILE, REASONS, noise
 from vesta import ApiError, Vesta
 from vesta_common.ids import new_id
-from vesta_common.objects import open_client
+from vesta_common.storage.objects import open_client
 from vesta_contracts.connection.v1 import BucketSource, CreateSourceRequest, FolderSource, Source, Sync
 from vesta_contracts.datasets.v1 import ArchiveFormat, ImportDatasetRequest, ImportDatasetResponse, ListItemsRequest
 from vesta_local.engines.addresses import admin_settings

@@ -16,7 +16,7 @@ from vesta_admin.database import SERVICES
 from vesta_admin.settings import Settings
 from vesta_admin.setup import EngineError, migrate, set_up, set_up_database
 from vesta_common.ids import new_id
-from vesta_common.postgres import Postgres, SchemaTooOldError
+from vesta_common.storage.postgres import Postgres, SchemaTooOldError
 from vesta_local.engines.addresses import admin_settings
 from vesta_local.engines.elsewhere import plain
 from vesta_local.platform import Platform

@@ -13,7 +13,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import MessageSizeTooLargeError
 from vesta_admin.broker import put_topics
 from vesta_admin.catalogue import OVERHEAD_BYTES, Topic, topics
-from vesta_common.broker import FETCH_BYTES_MAX, REQUEST_BYTES_MAX, Broker, close_producer, open_producer
+from vesta_common.events.broker import FETCH_BYTES_MAX, REQUEST_BYTES_MAX, Broker, close_producer, open_producer
 
 FRAMES = "vesta.pipelining.frame.v1"
 BY_NAME = {topic.name: topic for topic in topics()}

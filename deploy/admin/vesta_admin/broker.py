@@ -14,7 +14,7 @@ from kafka.errors import (
     TopicAlreadyExistsError,
     for_code,
 )
-from vesta_common.broker import Broker
+from vesta_common.events.broker import Broker
 from vesta_common.settings import EngineSettings
 
 from vesta_admin.catalogue import Topic

@@ -8,14 +8,14 @@ from importlib import resources
 from typing import Any
 
 import yaml
-from vesta_common.dead_letters import topic_of
+from vesta_common.events.dead_letters import topic_of
 
 DEAD_LETTER_PARTITIONS = 1
 DEAD_LETTER_RETENTION = timedelta(days=30)
 CLEANUP = "delete"
 REPLICAS = 3
 IN_SYNC_REPLICAS_MIN = 2
-# Beside the value a record has its key, its headers and the frame of its batch: at most some 6 KB by `vesta_common.events`.
+# Beside the value a record has its key, its headers and the frame of its batch: at most some 6 KB by `vesta_common.events.cloudevents`.
 OVERHEAD_BYTES = 64 * 1024
 
 

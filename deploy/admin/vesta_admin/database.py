@@ -6,7 +6,7 @@ import psycopg
 import structlog
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from vesta_common.postgres import CONNECT_TIMEOUT, Postgres
+from vesta_common.storage.postgres import CONNECT_TIMEOUT, Postgres
 
 EXTENSIONS = ("vector", "pg_trgm")
 SERVICES = ("annotation", "conductor", "connection", "datasets", "gateway", "pipelining", "serving", "training")

@@ -9,9 +9,9 @@ import psycopg
 import structlog
 from kafka.errors import KafkaError
 from vesta_common.errors import FailedPrecondition, NotFound, Unavailable
-from vesta_common.objects import ObjectStore
-from vesta_common.postgres import address_of
 from vesta_common.settings import environment_name
+from vesta_common.storage.objects import ObjectStore
+from vesta_common.storage.postgres import address_of
 
 from vesta_admin import broker, database
 from vesta_admin.catalogue import topics

@@ -6,8 +6,8 @@ from typing import Any
 import chart
 import pytest
 import yaml
-from vesta_common.health import READY
-from vesta_common.server import LIVE
+from vesta_common.rpc.health import READY
+from vesta_common.rpc.server import LIVE
 from vesta_common.settings import environment_name
 from vesta_local.services import SERVICES
 from vesta_training.executors.job_manifest import Pods, job_manifest

@@ -8,9 +8,9 @@ import psycopg
 import pytest
 from kafka import KafkaAdminClient
 from psycopg.conninfo import make_conninfo
-from vesta_common.broker import Broker
-from vesta_common.objects import open_client
-from vesta_common.postgres import address_of
+from vesta_common.events.broker import Broker
+from vesta_common.storage.objects import open_client
+from vesta_common.storage.postgres import address_of
 from vesta_local import services
 from vesta_local.engines import elsewhere
 from vesta_local.engines.addresses import admin_settings

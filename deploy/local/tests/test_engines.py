@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from botocore.exceptions import ClientError
 from kafka import KafkaConsumer
-from vesta_common.broker import Broker, open_producer
+from vesta_common.events.broker import Broker, open_producer
 from vesta_local.engines import objects, postgres
 from vesta_local.platform import Platform
 from vesta_local.testing import RECOVERY_DEADLINE, running_platform

@@ -10,7 +10,7 @@ import pytest
 import tritonclient.grpc as triton_grpc
 from onnx import TensorProto, helper, numpy_helper
 from tritonclient.utils import InferenceServerException
-from vesta_common.objects import open_client
+from vesta_common.storage.objects import open_client
 from vesta_local.engines.addresses import admin_settings
 from vesta_local.platform import Platform
 

@@ -15,12 +15,12 @@ from prometheus_client import CollectorRegistry
 from vesta_admin.broker import create_topics
 from vesta_admin.catalogue import topics
 from vesta_admin.settings import Settings
-from vesta_common import dead_letters
-from vesta_common.broker import Broker, close_producer, open_producer
 from vesta_common.clock import SystemClock
-from vesta_common.consumer import ConsumerMetrics, KafkaOptions
-from vesta_common.consumer.dead_letter_topic import DeadLetterTopic
-from vesta_common.consumer.membership import Membership
+from vesta_common.events import dead_letters
+from vesta_common.events.broker import Broker, close_producer, open_producer
+from vesta_common.events.consumer import ConsumerMetrics, KafkaOptions
+from vesta_common.events.consumer.dead_letter_topic import DeadLetterTopic
+from vesta_common.events.consumer.membership import Membership
 from vesta_gateway.events.tail import new_consumer
 from vesta_local.engines import apache_kafka
 from vesta_local.home import HOST, is_free

@@ -10,8 +10,8 @@ from datetime import timedelta
 from urllib.parse import urlsplit
 
 from vesta_admin import setup
-from vesta_common.engine_tries import tries_of
-from vesta_common.engine_watch import KAFKA, OBJECTS, POSTGRES, Try, describe_failure
+from vesta_common.runtime.engine_checks import tries_of
+from vesta_common.runtime.engine_watch import KAFKA, OBJECTS, POSTGRES, Try, describe_failure
 
 from vesta_local import identities, services, wheels
 from vesta_local.engines import elsewhere, events, inference, objects, postgres, retention, storage

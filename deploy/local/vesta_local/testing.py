@@ -25,7 +25,7 @@ import pytest
 from psycopg import sql
 from vesta_admin import broker
 from vesta_admin.catalogue import topics
-from vesta_common.broker import Broker
+from vesta_common.events.broker import Broker
 from vesta_common.identity import CredentialFiles, Identity
 from vesta_common.ids import new_id
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
-from vesta_common.admission import RETRY_AFTER_MAX, RETRY_AFTER_MIN, Admission, AdmissionMetrics
 from vesta_common.errors import DeadlineExceeded, ResourceExhausted
+from vesta_common.rpc.admission import RETRY_AFTER_MAX, RETRY_AFTER_MIN, Admission, AdmissionMetrics
 
 
 class Watch:

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
-from vesta_common.annotations import ANNOTATIONS_BYTES_MAX, Terms, check_annotations, check_shapes
 from vesta_common.errors import InvalidArgument
+from vesta_common.media.annotations import ANNOTATIONS_BYTES_MAX, Terms, check_annotations, check_shapes
 from vesta_contracts.common.v1 import (
     Annotation,
     ImageLabel,

@@ -6,12 +6,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
-from vesta_common.backlog import Backlog
-from vesta_common.broker import Broker
-from vesta_common.events import new_event
-from vesta_common.outbox import Relay, publish
-from vesta_common.postgres import Postgres
-from vesta_common.service import Measured
+from vesta_common.events.broker import Broker
+from vesta_common.events.cloudevents import new_event
+from vesta_common.events.outbox import Relay, publish
+from vesta_common.runtime.service import Measured
+from vesta_common.storage.backlog import Backlog
+from vesta_common.storage.postgres import Postgres
 from vesta_contracts.annotation.v1 import TaskAccepted
 
 

@@ -10,9 +10,9 @@ from datetime import timedelta
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from vesta_common.addresses import target_of
-from vesta_common.client import open_channel
-from vesta_common.server import Server
+from vesta_common.rpc.addresses import target_of
+from vesta_common.rpc.client import open_channel
+from vesta_common.rpc.server import Server
 from vesta_contracts.annotation.v1 import GetTaskRequest, Task, TaskServiceServicer, TaskServiceStub
 from vesta_local.testing import identity_of
 

@@ -12,12 +12,12 @@ import psycopg
 import pytest
 from kafka import KafkaProducer
 from prometheus_client import CollectorRegistry
-from vesta_common import dead_letters
-from vesta_common.broker import Broker, open_producer
-from vesta_common.consumer import Consumer, ConsumerMetrics, Handler, KafkaOptions
 from vesta_common.errors import InvalidArgument, Unavailable
-from vesta_common.events import Event, encode_headers, new_event
-from vesta_common.postgres import Connection, Postgres
+from vesta_common.events import dead_letters
+from vesta_common.events.broker import Broker, open_producer
+from vesta_common.events.cloudevents import Event, encode_headers, new_event
+from vesta_common.events.consumer import Consumer, ConsumerMetrics, Handler, KafkaOptions
+from vesta_common.storage.postgres import Connection, Postgres
 from vesta_contracts.annotation.v1 import TaskAccepted, TaskCancelled
 
 TOPIC = "vesta.annotation.task.v1"

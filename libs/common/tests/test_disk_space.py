@@ -11,8 +11,8 @@ import pytest
 from botocore.client import Config
 from vesta_common.disk_space import DiskSpace, disk_space
 from vesta_common.errors import ResourceExhausted, is_transient
-from vesta_common.objects import ObjectStore
-from vesta_common.storage_guard import StorageGuard
+from vesta_common.storage.objects import ObjectStore
+from vesta_common.storage.storage_guard import StorageGuard
 
 SIZE_BYTES = 10_000
 

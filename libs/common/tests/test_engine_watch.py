@@ -11,11 +11,11 @@ import grpc
 import pytest
 from cryptography import x509
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from vesta_common.engine_tries import tries_of
-from vesta_common.engine_watch import EngineWatch, HindranceError, describe_failure
-from vesta_common.health import READY, problems_in
-from vesta_common.own_tries import IDENTITY, own_tries_of
-from vesta_common.server import LIVE, Server
+from vesta_common.rpc.health import READY, problems_in
+from vesta_common.rpc.server import LIVE, Server
+from vesta_common.runtime.engine_checks import tries_of
+from vesta_common.runtime.engine_watch import EngineWatch, HindranceError, describe_failure
+from vesta_common.runtime.self_checks import IDENTITY, own_tries_of
 from vesta_common.settings import ServiceSettings
 from vesta_local.testing import identity_of
 from vesta_local.testing_tls import an_authority, tls_door

@@ -9,7 +9,15 @@ from google.protobuf import descriptor_pool
 from hypothesis import given
 from hypothesis import strategies as st
 from vesta_common.errors import InvalidArgument
-from vesta_common.events import Event, decode, encode_headers, message_class_of, new_event, topic_of, type_of
+from vesta_common.events.cloudevents import (
+    Event,
+    decode,
+    encode_headers,
+    message_class_of,
+    new_event,
+    topic_of,
+    type_of,
+)
 from vesta_contracts import everything
 from vesta_contracts.annotation.v1 import TaskAccepted
 from vesta_contracts.serving.v1 import DeploymentRolledBack

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from vesta_common.errors import InvalidArgument
-from vesta_common.filters import Field, boolean, compile_filter, instant, one_of, values_of
+from vesta_common.resources.filters import Field, boolean, compile_filter, instant, one_of, values_of
 
 FIELDS = {
     "state": Field("state", one_of("OPEN", "DONE")),

@@ -12,9 +12,9 @@ import psycopg
 import pytest
 from cryptography import x509
 from vesta_common.disk_space import disk_space
-from vesta_common.engine_tries import tries_of
-from vesta_common.engine_watch import POSTGRES, EngineWatch, HindranceError, Try
-from vesta_common.own_tries import own_tries_of
+from vesta_common.runtime.engine_checks import tries_of
+from vesta_common.runtime.engine_watch import POSTGRES, EngineWatch, HindranceError, Try
+from vesta_common.runtime.self_checks import own_tries_of
 from vesta_common.settings import ServiceSettings
 from vesta_local.engines import postgres
 from vesta_local.home import Home

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from vesta_common import trace
 from vesta_common.errors import InvalidArgument
-from vesta_common.idempotency import once
-from vesta_common.postgres import Postgres
+from vesta_common.resources.idempotency import once
+from vesta_common.storage.postgres import Postgres
 from vesta_contracts.annotation.v1 import BatchCreateTasksRequest, BatchCreateTasksResponse, Task
 
 

@@ -1,7 +1,7 @@
 """Only image labels speak of the image as a whole."""
 
 import pytest
-from vesta_common.image_labels import image_labels
+from vesta_common.media.image_labels import image_labels
 from vesta_contracts.common.v1 import Annotation, ImageLabel, Mask, PixelBox, TemporalSegment
 
 BOX = Annotation(concept="wheel", box=PixelBox(x_max_px=3, y_max_px=3))

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, PngImagePlugin
-from vesta_common import image_formats
 from vesta_common.errors import InvalidArgument
-from vesta_common.images import MODEL_SIDE_PX, inspect, model_pixels, normalise
+from vesta_common.media import image_formats
+from vesta_common.media.images import MODEL_SIDE_PX, inspect, model_pixels, normalise
 
 _Made = TypeVar("_Made")
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-from vesta_common.inbox import new_among
-from vesta_common.postgres import Postgres
+from vesta_common.events.inbox import new_among
+from vesta_common.storage.postgres import Postgres
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from vesta_common.errors import InvalidArgument
-from vesta_common.images import normalise
-from vesta_common.memory_room import memory_room_bytes
+from vesta_common.media.images import normalise
+from vesta_common.memory_limit import memory_room_bytes
 from vesta_common.sandbox import Limits, Sandbox
 from vesta_common.sandbox.shares import LEAST_BYTES, MIB, RESERVED_BYTES, USEFUL_BYTES, shared
 

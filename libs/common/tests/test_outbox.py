@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
-from vesta_common import idempotency, inbox
-from vesta_common.broker import Broker
 from vesta_common.errors import InvalidArgument
-from vesta_common.events import Event, decode, new_event
-from vesta_common.outbox import EVENT_BYTES_MAX, Relay, publish
-from vesta_common.postgres import Connection, Postgres
+from vesta_common.events import inbox
+from vesta_common.events.broker import Broker
+from vesta_common.events.cloudevents import Event, decode, new_event
+from vesta_common.events.outbox import EVENT_BYTES_MAX, Relay, publish
+from vesta_common.resources import idempotency
+from vesta_common.storage.postgres import Connection, Postgres
 from vesta_contracts.annotation.v1 import TaskAccepted, TaskCancelled
 
 TOPIC = "vesta.annotation.task.v1"

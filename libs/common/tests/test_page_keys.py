@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from vesta_common.errors import InvalidArgument
-from vesta_common.page_keys import by_age, by_name, newest_before
-from vesta_common.pages import Page, read_page
+from vesta_common.resources.page_keys import by_age, by_name, newest_before
+from vesta_common.resources.pages import Page, read_page
 from vesta_contracts.datasets.v1 import ListSnapshotsRequest, Snapshot
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)

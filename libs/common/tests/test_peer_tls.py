@@ -11,11 +11,11 @@ import pytest
 from cryptography import x509
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from vesta_admin.authority import Pair, issue, new_authority
-from vesta_common.client import open_channel
 from vesta_common.errors import Unavailable
 from vesta_common.identity import CredentialFiles, Identity
 from vesta_common.identity.credentials import LOOK_SECONDS
-from vesta_common.server import LIVE, Server
+from vesta_common.rpc.client import open_channel
+from vesta_common.rpc.server import LIVE, Server
 from vesta_contracts.annotation.v1 import GetTaskRequest, Task, TaskServiceServicer, TaskServiceStub
 
 REQUEST = GetTaskRequest(name="projects/acme/campaigns/vans/tasks/t1")

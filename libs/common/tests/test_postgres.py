@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import errors
-from vesta_common.postgres import Connection, Postgres, load_queries, migrations_of
+from vesta_common.storage.postgres import Connection, Postgres, load_queries, migrations_of
 
 Package = Callable[..., str]
 

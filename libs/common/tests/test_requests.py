@@ -11,12 +11,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 from vesta_common.errors import Aborted, InvalidArgument
-from vesta_common.etags import check_etag, etag_of
 from vesta_common.ids import deterministic_id, new_id
-from vesta_common.masks import apply_update
-from vesta_common.names import ResourcePattern, check_name, parent_of, project_of
-from vesta_common.pages import read_page
-from vesta_common.validation import validate
+from vesta_common.resources.etags import check_etag, etag_of
+from vesta_common.resources.masks import apply_update
+from vesta_common.resources.names import ResourcePattern, check_name, parent_of, project_of
+from vesta_common.resources.pages import read_page
+from vesta_common.rpc.validation import validate
 from vesta_contracts import everything
 from vesta_contracts.annotation.v1 import (
     BatchCreateTasksRequest,

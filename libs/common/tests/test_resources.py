@@ -7,9 +7,8 @@ import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from psycopg.errors import SerializationFailure
 from vesta_common.errors import Aborted, AlreadyExists, InvalidArgument, NotFound
-from vesta_common.etags import etag_of, with_etag
-from vesta_common.postgres import Connection, Postgres
-from vesta_common.resources import (
+from vesta_common.resources.etags import etag_of, with_etag
+from vesta_common.resources.methods import (
     body_of,
     create_once,
     existing,
@@ -20,6 +19,7 @@ from vesta_common.resources import (
     run_once,
     taken,
 )
+from vesta_common.storage.postgres import Connection, Postgres
 from vesta_contracts.datasets.v1 import CreateTaxonomyRequest, Taxonomy
 
 NAME = "projects/acme/taxonomies/vans"

@@ -20,13 +20,13 @@ import psutil
 import pytest
 from PIL import Image, ImageCms
 from vesta_common.errors import Internal, InvalidArgument, VestaError
-from vesta_common.images import ImageHeader, inspect, model_pixels, normalise
+from vesta_common.media.images import ImageHeader, inspect, model_pixels, normalise
 from vesta_common.sandbox import Limits, Sandbox, run_in_folder
 from vesta_common.sandbox.process import Unpickler
 
 GIB = 1024**3
 USUAL = Limits()
-MODULES = ("vesta_common.images", "hostile_functions")
+MODULES = ("vesta_common.media.images", "hostile_functions")
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ import psycopg
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from vesta_common import trace
-from vesta_common.client import open_channel
 from vesta_common.errors import Internal, InvalidArgument, NotFound, ResourceExhausted, Unavailable
-from vesta_common.server import Server
+from vesta_common.rpc.client import open_channel
+from vesta_common.rpc.server import Server
 from vesta_contracts.annotation.v1 import GetTaskRequest, ListTasksRequest, Task, TaskServiceServicer, TaskServiceStub
 from vesta_local.testing import identity_of
 

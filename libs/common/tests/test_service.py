@@ -14,15 +14,15 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from vesta_common.errors import ResourceExhausted, Unavailable
-from vesta_common.server import TAKES_CALLS, Server
-from vesta_common.service import STOP_TIMEOUT, App, Loop, stop_app
+from vesta_common.rpc.server import TAKES_CALLS, Server
+from vesta_common.runtime.service import STOP_TIMEOUT, App, Loop, stop_app
 from vesta_local.testing import identity_of, identity_settings
 
 PATIENCE_SECONDS = 20.0
 SAMPLE = """
 import threading
 from pydantic_settings import SettingsConfigDict
-from vesta_common.service import App, run
+from vesta_common.runtime.service import App, run
 from vesta_common.settings import ServiceSettings
 
 

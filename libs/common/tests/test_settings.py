@@ -7,9 +7,9 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import Field, ValidationError
 from pydantic_settings import SettingsConfigDict
-from vesta_common.broker import Broker
-from vesta_common.postgres import address_of
+from vesta_common.events.broker import Broker
 from vesta_common.settings import EXIT_WRONG_SETTINGS, ServiceSettings, describe, load_settings
+from vesta_common.storage.postgres import address_of
 
 URL = "postgresql://vesta:hunter2@127.0.0.1:5433/vesta"
 

@@ -7,7 +7,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from hypothesis import given
 from hypothesis import strategies as st
-from vesta_common.shapes import find_flaw
+from vesta_common.media.shapes import find_flaw
 from vesta_contracts.common.v1 import (
     Annotation,
     ImageLabel,

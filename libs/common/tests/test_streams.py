@@ -11,9 +11,9 @@ from google.api.httpbody_pb2 import HttpBody
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry
 from vesta_common import trace
-from vesta_common.client import open_channel
 from vesta_common.errors import InvalidArgument, NotFound, ResourceExhausted
-from vesta_common.server import Server
+from vesta_common.rpc.client import open_channel
+from vesta_common.rpc.server import Server
 from vesta_contracts.connection.v1 import (
     SourceServiceServicer,
     SourceServiceStub,

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
-from vesta_common.trace_export import PENALTY, PatientExporter
+from vesta_common.rpc.trace_export import PENALTY, PatientExporter
 from vesta_local.trace_receiver import TraceReceiver
 
 WORKS = """
@@ -20,7 +20,7 @@ from opentelemetry import trace as otel
 from opentelemetry.trace import SpanKind
 from vesta_common import trace
 from vesta_common.settings import ServiceSettings
-from vesta_common.trace_export import start_tracing_of
+from vesta_common.rpc.trace_export import start_tracing_of
 
 settings = ServiceSettings(postgres_url="postgresql://nobody@127.0.0.1/none", **json.loads(sys.argv[1]))
 start_tracing_of("sample", settings, believes_callers=False)

@@ -30,7 +30,7 @@ def start_tracing(service: str, exporting: SpanProcessor | None = None, sampler:
     """Makes spans of this process belong to the service. Without a processor they have ids, which link log lines, and are not recorded.
 
     Args:
-        exporting: takes the spans that the sampler chooses (see `vesta_common.trace_export`).
+        exporting: takes the spans that the sampler chooses (see `vesta_common.rpc.trace_export`).
     """
     described = {"service.name": service, "service.namespace": "vesta", "service.instance.id": socket.gethostname()}
     provider = TracerProvider(sampler=sampler, resource=Resource.create(described))

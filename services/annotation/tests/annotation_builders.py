@@ -9,8 +9,8 @@ from google.protobuf.duration_pb2 import Duration
 from vesta_common import trace
 from vesta_common.clock import Clock
 from vesta_common.errors import NotFound
-from vesta_common.events import Event, decode
-from vesta_common.postgres import Postgres
+from vesta_common.events.cloudevents import Event, decode
+from vesta_common.storage.postgres import Postgres
 from vesta_contracts.annotation.v1 import (
     BatchCreateTasksRequest,
     Campaign,

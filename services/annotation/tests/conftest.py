@@ -14,10 +14,10 @@ from vesta_annotation.api import CampaignService, ReviewService, SubmissionServi
 from vesta_annotation.api.annotation_rules import TermsSource
 from vesta_annotation.settings import Settings
 from vesta_annotation.store import Store
-from vesta_common.client import open_channel
 from vesta_common.clock import ManualClock
-from vesta_common.postgres import Postgres
-from vesta_common.server import Server
+from vesta_common.rpc.client import open_channel
+from vesta_common.rpc.server import Server
+from vesta_common.storage.postgres import Postgres
 from vesta_contracts.datasets.v1 import DatasetServiceStub, ItemServiceStub, TaxonomyServiceStub
 from vesta_local.testing import identity_of
 

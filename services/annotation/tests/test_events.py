@@ -10,7 +10,7 @@ from annotation_builders import CAMPAIGN, item, label, member
 from google.protobuf import json_format
 from google.protobuf.message import Message
 from vesta_annotation.decision import Decision
-from vesta_common.events import message_class_of, type_of
+from vesta_common.events.cloudevents import message_class_of, type_of
 from vesta_contracts.annotation.v1 import Review, Task
 
 EXAMPLES = next(above / "protos/topics/examples" for above in Path(__file__).parents if (above / "protos").is_dir())

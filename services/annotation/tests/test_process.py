@@ -15,11 +15,11 @@ from annotation_builders import Service, label, names
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from kafka import KafkaConsumer
 from vesta_annotation.settings import Settings
-from vesta_common.broker import Broker
-from vesta_common.client import open_channel
 from vesta_common.clock import SystemClock
-from vesta_common.events import decode
-from vesta_common.postgres import Postgres
+from vesta_common.events.broker import Broker
+from vesta_common.events.cloudevents import decode
+from vesta_common.rpc.client import open_channel
+from vesta_common.storage.postgres import Postgres
 from vesta_local.testing import identity_of
 
 TOPIC = "vesta.annotation.task.v1"

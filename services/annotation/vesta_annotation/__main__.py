@@ -1,6 +1,6 @@
 """`python -m vesta_annotation` runs the service."""
 
-from vesta_common.service import run
+from vesta_common.runtime.service import run
 
 from vesta_annotation.app import build
 from vesta_annotation.settings import Settings

@@ -1,14 +1,14 @@
 """The composition root: what the annotation service is made of."""
 
 from prometheus_client import Gauge
-from vesta_common.backlog import BACKLOG_INTERVAL, Backlog
-from vesta_common.broker import Broker
-from vesta_common.client import open_channel
 from vesta_common.clock import SystemClock
+from vesta_common.events.broker import Broker
+from vesta_common.events.outbox import Relay
 from vesta_common.identity import Identity
-from vesta_common.outbox import Relay
-from vesta_common.postgres import Postgres
-from vesta_common.service import App, Loop, new_registry
+from vesta_common.rpc.client import open_channel
+from vesta_common.runtime.service import App, Loop, new_registry
+from vesta_common.storage.backlog import BACKLOG_INTERVAL, Backlog
+from vesta_common.storage.postgres import Postgres
 from vesta_contracts.datasets.v1 import DatasetServiceStub, ItemServiceStub, TaxonomyServiceStub
 
 from vesta_annotation.api import CampaignService, ReviewService, SubmissionService, TaskService

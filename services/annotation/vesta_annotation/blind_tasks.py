@@ -2,8 +2,8 @@
 
 from collections.abc import Collection
 
-from vesta_common.etags import with_etag
 from vesta_common.messages import without
+from vesta_common.resources.etags import with_etag
 from vesta_contracts.annotation.v1 import Task
 from vesta_contracts.datasets.v1 import Item, Split
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from vesta_common.etags import with_etag
 from vesta_common.messages import set_times, without
+from vesta_common.resources.etags import with_etag
 from vesta_contracts.annotation.v1 import Campaign, Submission, Task
 
 from vesta_annotation.agreement import Answer

@@ -5,13 +5,13 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from vesta_common import outbox
 from vesta_common.clock import Clock
-from vesta_common.events import new_event
-from vesta_common.filters import Where
-from vesta_common.names import parent_of
-from vesta_common.postgres import Connection, Postgres, load_queries
-from vesta_common.resources import existing, taken
+from vesta_common.events import outbox
+from vesta_common.events.cloudevents import new_event
+from vesta_common.resources.filters import Where
+from vesta_common.resources.methods import existing, taken
+from vesta_common.resources.names import parent_of
+from vesta_common.storage.postgres import Connection, Postgres, load_queries
 from vesta_contracts.annotation.v1 import Campaign, CampaignCounts, Review, Submission, Task
 
 from vesta_annotation.agreement import Answer

@@ -10,12 +10,12 @@ from conductor_builders import DATASET, PROJECT, a_situation, a_world
 from conductor_simulation import SimulatedPlatform
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
-from vesta_common.client import open_channel
 from vesta_common.clock import ManualClock
 from vesta_common.errors import Aborted, AlreadyExists, InvalidArgument, NotFound, VestaError
-from vesta_common.postgres import Postgres
-from vesta_common.server import Server
-from vesta_common.validation import validate
+from vesta_common.rpc.client import open_channel
+from vesta_common.rpc.server import Server
+from vesta_common.rpc.validation import validate
+from vesta_common.storage.postgres import Postgres
 from vesta_conductor import store
 from vesta_conductor.api.loop_service import LoopService
 from vesta_conductor.api.project_service import ProjectService

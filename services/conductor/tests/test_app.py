@@ -11,11 +11,11 @@ import pytest
 from conductor_builders import DATASET, NAMES, PROJECT
 from conductor_simulation import SimulatedPlatform
 from kafka import KafkaConsumer
-from vesta_common.broker import Broker, open_producer
-from vesta_common.client import open_channel
-from vesta_common.events import decode, encode_headers, new_event
-from vesta_common.server import Server
-from vesta_common.service import App, stop_app
+from vesta_common.events.broker import Broker, open_producer
+from vesta_common.events.cloudevents import decode, encode_headers, new_event
+from vesta_common.rpc.client import open_channel
+from vesta_common.rpc.server import Server
+from vesta_common.runtime.service import App, stop_app
 from vesta_conductor.app import build
 from vesta_conductor.projects.contents import PEERS
 from vesta_conductor.settings import Settings

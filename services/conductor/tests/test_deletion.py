@@ -10,11 +10,11 @@ import pytest
 from conductor_builders import DATASET, PROJECT
 from conductor_simulation import SimulatedPlatform
 from vesta.resources import resource_types
-from vesta_common.client import open_channel
 from vesta_common.clock import ManualClock
 from vesta_common.errors import Aborted, AlreadyExists, FailedPrecondition, NotFound, Unavailable
-from vesta_common.postgres import Postgres
-from vesta_common.server import Server
+from vesta_common.rpc.client import open_channel
+from vesta_common.rpc.server import Server
+from vesta_common.storage.postgres import Postgres
 from vesta_conductor import store
 from vesta_conductor.api.loop_service import LoopService
 from vesta_conductor.api.project_service import ProjectService

@@ -14,8 +14,8 @@ from conductor_simulation import SimulatedPlatform
 from google.protobuf.message import Message
 from prometheus_client import CollectorRegistry
 from vesta_common.clock import ManualClock
-from vesta_common.events import new_event, type_of
-from vesta_common.postgres import Postgres
+from vesta_common.events.cloudevents import new_event, type_of
+from vesta_common.storage.postgres import Postgres
 from vesta_conductor import store
 from vesta_conductor.execution.driver import Driver, backoff
 from vesta_conductor.execution.event_handlers import Reactions

@@ -11,7 +11,7 @@ from conductor_simulation import SimulatedPlatform
 from prometheus_client import CollectorRegistry
 from vesta_common.clock import ManualClock
 from vesta_common.errors import Aborted, FailedPrecondition, Unavailable
-from vesta_common.postgres import Connection, Postgres
+from vesta_common.storage.postgres import Connection, Postgres
 from vesta_conductor import store
 from vesta_conductor.execution.driver import Driver
 from vesta_conductor.metrics import ConductorMetrics

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
-from vesta_common.addresses import PeerAddress
+from vesta_common.rpc.addresses import PeerAddress
 from vesta_common.settings import ServiceSettings
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf.message import Message
 from vesta_common.ids import new_id
 from vesta_common.messages import set_times
-from vesta_common.postgres import Connection, load_queries
+from vesta_common.storage.postgres import Connection, load_queries
 from vesta_contracts.conductor.v1 import Decision, Loop, LoopPolicy, LoopStatus, Project, Round
 
 from vesta_conductor.commands import request_of

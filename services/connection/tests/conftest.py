@@ -10,12 +10,12 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from connection_builders import VAULT, Connection, FakeDatasets, OneDataset
-from vesta_common.client import open_channel
 from vesta_common.clock import ManualClock
-from vesta_common.objects import ObjectStore
-from vesta_common.postgres import Postgres
+from vesta_common.rpc.client import open_channel
+from vesta_common.rpc.server import Server
 from vesta_common.sandbox import Sandbox
-from vesta_common.server import Server
+from vesta_common.storage.objects import ObjectStore
+from vesta_common.storage.postgres import Postgres
 from vesta_connection.api import MediaService, SourceService, SyncService
 from vesta_connection.ingest import Ingest
 from vesta_connection.settings import Settings

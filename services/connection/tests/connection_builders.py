@@ -16,8 +16,8 @@ from cryptography.fernet import Fernet
 from PIL import Image
 from vesta_common.clock import ManualClock
 from vesta_common.errors import InvalidArgument, NotFound
-from vesta_common.postgres import Postgres
 from vesta_common.sandbox import Sandbox
+from vesta_common.storage.postgres import Postgres
 from vesta_connection.ingest import Ingest, Refused
 from vesta_connection.sources.allow_list import Places
 from vesta_connection.sources.listing import SourceFile

@@ -8,7 +8,7 @@ import pytest
 from connection_builders import Connection, a_jpeg, counts
 from fsspec.implementations.memory import MemoryFileSystem
 from vesta_common.errors import FailedPrecondition, InvalidArgument
-from vesta_common.objects import ObjectStore
+from vesta_common.storage.objects import ObjectStore
 from vesta_connection.settings import Settings
 from vesta_connection.sources.allow_list import Places
 from vesta_connection.sources.listing import FsspecTree, check_protocols, open_tree

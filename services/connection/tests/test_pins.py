@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from vesta_common.errors import FailedPrecondition, InvalidArgument
-from vesta_common.objects import ObjectStore
+from vesta_common.storage.objects import ObjectStore
 from vesta_connection.ingest import Arrival, Refused
 from vesta_connection.settings import Settings
 from vesta_connection.sources.allow_list import Places

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from connection_builders import HOSTILE, Connection, a_jpeg, a_picture, counts, encoded, reasons
 from PIL import Image
-from vesta_common.objects import ObjectStore
+from vesta_common.storage.objects import ObjectStore
 from vesta_connection.ingest import UNREACHABLE, UNREADABLE, Refused
 from vesta_connection.settings import Settings
 from vesta_connection.sources.listing import FsspecTree, SourceFile

@@ -9,8 +9,8 @@ import pytest
 from connection_builders import VAULT, Connection, Doing, counts
 from vesta_common.disk_space import DiskSpace
 from vesta_common.errors import ResourceExhausted
-from vesta_common.objects import ObjectStore
-from vesta_common.storage_guard import StorageGuard
+from vesta_common.storage.objects import ObjectStore
+from vesta_common.storage.storage_guard import StorageGuard
 from vesta_connection.ingest import Ingest, Refused
 from vesta_connection.settings import Settings
 from vesta_connection.sources.listing import SourceFile

@@ -5,8 +5,8 @@ from connection_builders import DATASET, PROJECT, VAULT, Connection, counts
 from cryptography.fernet import Fernet
 from google.protobuf.field_mask_pb2 import FieldMask
 from vesta_common.errors import FailedPrecondition
-from vesta_common.objects import ObjectStore
 from vesta_common.settings import load_settings
+from vesta_common.storage.objects import ObjectStore
 from vesta_connection.app import encrypt_secrets
 from vesta_connection.key_rotation import reseal
 from vesta_connection.settings import Settings

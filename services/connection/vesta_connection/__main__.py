@@ -1,6 +1,6 @@
 """`python -m vesta_connection` runs the service."""
 
-from vesta_common.service import run
+from vesta_common.runtime.service import run
 
 from vesta_connection.app import build, encrypt_secrets
 from vesta_connection.settings import Settings

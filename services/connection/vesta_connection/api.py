@@ -8,11 +8,11 @@ from google.protobuf import empty_pb2
 from vesta_common.errors import FailedPrecondition, InvalidArgument, Violation
 from vesta_common.ids import deterministic_id, new_id
 from vesta_common.messages import copy_of
-from vesta_common.page_keys import by_age, by_name, newest_before
-from vesta_common.pages import read_page
-from vesta_common.postgres import Connection
-from vesta_common.resources import create_once, find_answer, revise, run_once
-from vesta_common.service import Loop
+from vesta_common.resources.methods import create_once, find_answer, revise, run_once
+from vesta_common.resources.page_keys import by_age, by_name, newest_before
+from vesta_common.resources.pages import read_page
+from vesta_common.runtime.service import Loop
+from vesta_common.storage.postgres import Connection
 from vesta_contracts.connection.v1 import (
     CancelSyncRequest,
     CreateSourceRequest,

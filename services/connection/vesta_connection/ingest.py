@@ -9,9 +9,9 @@ from datetime import datetime
 
 from vesta_common.clock import Clock
 from vesta_common.errors import VestaError
-from vesta_common.images import NormalisedImage, normalise
-from vesta_common.objects import ObjectStore
+from vesta_common.media.images import NormalisedImage, normalise
 from vesta_common.sandbox import Sandbox
+from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.common.v1 import Media, Provenance
 
 STORE_THREADS = 8

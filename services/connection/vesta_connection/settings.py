@@ -5,7 +5,7 @@ from pathlib import Path
 from cryptography.fernet import Fernet
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
-from vesta_common.addresses import PeerAddress
+from vesta_common.rpc.addresses import PeerAddress
 from vesta_common.settings import ServiceSettings
 
 

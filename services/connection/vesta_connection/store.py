@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from vesta_common import outbox
 from vesta_common.clock import Clock
-from vesta_common.events import new_event
+from vesta_common.events import outbox
+from vesta_common.events.cloudevents import new_event
 from vesta_common.messages import copy_of, set_times
-from vesta_common.names import parent_of
-from vesta_common.postgres import Connection, Postgres, load_queries
-from vesta_common.resources import body_of, existing, resource_of
+from vesta_common.resources.methods import body_of, existing, resource_of
+from vesta_common.resources.names import parent_of
+from vesta_common.storage.postgres import Connection, Postgres, load_queries
 from vesta_contracts.connection.v1 import Refusal, Source, Sync, SyncFailed, SyncProgressed, SyncSucceeded
 from vesta_contracts.datasets.v1 import CreatedItem
 

@@ -10,11 +10,11 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from datasets_builders import Datasets
-from vesta_common.client import open_channel
 from vesta_common.clock import ManualClock
-from vesta_common.objects import ObjectStore
-from vesta_common.postgres import Postgres
-from vesta_common.server import Server
+from vesta_common.rpc.client import open_channel
+from vesta_common.rpc.server import Server
+from vesta_common.storage.objects import ObjectStore
+from vesta_common.storage.postgres import Postgres
 from vesta_datasets.api.archive_service import ArchiveService
 from vesta_datasets.api.dataset_service import DatasetService
 from vesta_datasets.api.item_service import ItemService

@@ -11,11 +11,11 @@ import grpc
 import numpy as np
 import pytest
 from PIL import Image
-from vesta_common.client import MESSAGE_BYTES_MAX
 from vesta_common.clock import ManualClock
 from vesta_common.errors import ResourceExhausted, VestaError
-from vesta_common.events import Event, new_event
-from vesta_common.objects import ObjectStore
+from vesta_common.events.cloudevents import Event, new_event
+from vesta_common.rpc.client import MESSAGE_BYTES_MAX
+from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.common.v1 import Annotation, ConceptScore, ImageLabel, ImageScores, Media
 from vesta_contracts.connection.v1 import IngestedMedia, IngestMediaRequest, IngestMediaResponse
 from vesta_contracts.datasets.v1 import (

@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from datasets_builders import PROJECT, Datasets, a_medium, says
 from kafka import KafkaProducer
-from vesta_common import dead_letters
-from vesta_common.broker import Broker, open_producer
-from vesta_common.consumer import Consumer, KafkaOptions
-from vesta_common.events import encode_headers, new_event
+from vesta_common.events import dead_letters
+from vesta_common.events.broker import Broker, open_producer
+from vesta_common.events.cloudevents import encode_headers, new_event
+from vesta_common.events.consumer import Consumer, KafkaOptions
 from vesta_contracts.annotation.v1 import TaskAccepted
 from vesta_contracts.common.v1 import Annotation, PixelBox
 from vesta_contracts.datasets.v1 import Concept, GetItemRequest, Taxonomy, UpdateTaxonomyRequest

@@ -7,7 +7,7 @@ from itertools import permutations
 from datasets_builders import Datasets, a_medium, says
 from hypothesis import given
 from hypothesis import strategies as st
-from vesta_common.events import new_event
+from vesta_common.events.cloudevents import new_event
 from vesta_contracts.annotation.v1 import TaskAccepted
 from vesta_contracts.datasets.v1 import AcceptedAnnotations, GetItemRequest
 from vesta_datasets.items.accepted_decisions import decide_time, latest

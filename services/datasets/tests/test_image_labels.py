@@ -3,8 +3,8 @@
 import pytest
 from datasets_builders import PROJECT, Datasets, a_medium, refusal, says
 from vesta_common.errors import FailedPrecondition, InvalidArgument
-from vesta_common.events import new_event
-from vesta_common.postgres import Postgres, migrations_of
+from vesta_common.events.cloudevents import new_event
+from vesta_common.storage.postgres import Postgres, migrations_of
 from vesta_contracts.annotation.v1 import TaskAccepted
 from vesta_contracts.common.v1 import Annotation, PixelBox
 from vesta_contracts.datasets.v1 import (

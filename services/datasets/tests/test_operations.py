@@ -13,7 +13,7 @@ from datasets_builders import PROJECT, Datasets, Ingest, a_medium, a_png, says
 from google.protobuf.message import Message
 from google.rpc.code_pb2 import FAILED_PRECONDITION
 from vesta_common.errors import FailedPrecondition, Unavailable
-from vesta_common.storage_guard import RETRY_AFTER, storage_full
+from vesta_common.storage.storage_guard import RETRY_AFTER, storage_full
 from vesta_common.trace import calling
 from vesta_contracts.common.v1 import Annotation, PixelBox
 from vesta_contracts.datasets.v1 import (

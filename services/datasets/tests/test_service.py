@@ -16,9 +16,9 @@ from vesta_common.errors import (
     NotFound,
     ResourceExhausted,
 )
-from vesta_common.events import new_event
-from vesta_common.objects import ObjectRef, ObjectStore
-from vesta_common.postgres import Postgres
+from vesta_common.events.cloudevents import new_event
+from vesta_common.storage.objects import ObjectRef, ObjectStore
+from vesta_common.storage.postgres import Postgres
 from vesta_contracts.annotation.v1 import TaskAccepted
 from vesta_contracts.common.v1 import Annotation, ConceptScore, ImageScores, Keyframe, Mask, PixelBox, Track
 from vesta_contracts.datasets.v1 import (

@@ -4,16 +4,16 @@ import threading
 from datetime import timedelta
 from pathlib import Path
 
-from vesta_common.broker import Broker
-from vesta_common.client import open_channel
 from vesta_common.clock import SystemClock
-from vesta_common.consumer import Consumer, ConsumerMetrics, KafkaOptions
+from vesta_common.events.broker import Broker
+from vesta_common.events.consumer import Consumer, ConsumerMetrics, KafkaOptions
+from vesta_common.events.outbox import Relay
 from vesta_common.identity import Identity
-from vesta_common.objects import ObjectStore
-from vesta_common.outbox import Relay
-from vesta_common.postgres import Postgres
+from vesta_common.rpc.client import open_channel
+from vesta_common.runtime.service import App, Loop, new_registry
 from vesta_common.sandbox import log_protections
-from vesta_common.service import App, Loop, new_registry
+from vesta_common.storage.objects import ObjectStore
+from vesta_common.storage.postgres import Postgres
 from vesta_contracts.connection.v1 import MediaServiceStub
 
 from vesta_datasets.api.archive_service import ArchiveService

@@ -17,7 +17,7 @@ from google.protobuf.empty_pb2 import Empty
 from vesta_common import trace
 from vesta_common.clock import SystemClock
 from vesta_common.errors import FailedPrecondition, NotFound, ResourceExhausted
-from vesta_common.server import Server
+from vesta_common.rpc.server import Server
 from vesta_contracts.conductor.v1 import ListProjectsResponse, Project, ProjectServiceServicer
 from vesta_contracts.connection.v1 import SourceServiceServicer, UploadItemResponse
 from vesta_contracts.datasets.v1 import (

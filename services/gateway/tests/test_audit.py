@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from prometheus_client import CollectorRegistry
 from vesta.cli.main import cli
-from vesta_common.postgres import Postgres
+from vesta_common.storage.postgres import Postgres
 from vesta_contracts.datasets.v1 import Dataset, UpdateDatasetRequest
 from vesta_contracts.gateway.v1 import (
     AuditEntryFilter,

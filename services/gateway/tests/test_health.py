@@ -10,7 +10,7 @@ import grpc
 import httpx
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from vesta_common.health import READY
+from vesta_common.rpc.health import READY
 
 PATIENCE_SECONDS = 20.0
 

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import psycopg
-from vesta_common.postgres import Postgres
+from vesta_common.storage.postgres import Postgres
 from vesta_gateway import store
 
 

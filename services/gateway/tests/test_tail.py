@@ -10,11 +10,11 @@ import pytest
 from kafka import TopicPartition
 from kafka.errors import CorruptRecordError, KafkaError
 from ulid import ULID
-from vesta_common.broker import Broker as Where
-from vesta_common.broker import open_producer
-from vesta_common.consumer import KafkaOptions
 from vesta_common.errors import VestaError
-from vesta_common.events import encode_headers, new_event
+from vesta_common.events.broker import Broker as Where
+from vesta_common.events.broker import open_producer
+from vesta_common.events.cloudevents import encode_headers, new_event
+from vesta_common.events.consumer import KafkaOptions
 from vesta_contracts.annotation.v1 import TaskAccepted
 from vesta_contracts.gateway.v1 import EventServiceStub, ProjectEvent, WatchEventsRequest
 from vesta_contracts.serving.v1 import PredictionMade

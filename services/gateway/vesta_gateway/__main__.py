@@ -4,8 +4,8 @@ import asyncio
 
 import uvloop
 from vesta_common import log
+from vesta_common.rpc.trace_export import start_tracing_of
 from vesta_common.settings import load_settings
-from vesta_common.trace_export import start_tracing_of
 
 from vesta_gateway.app import serve
 from vesta_gateway.settings import Settings

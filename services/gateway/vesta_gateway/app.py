@@ -16,16 +16,16 @@ import structlog
 from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry, Gauge
 from starlette.middleware.cors import CORSMiddleware
 from vesta_common.clock import Clock, SystemClock
-from vesta_common.consumer import KafkaOptions
-from vesta_common.engine_tries import tries_of
-from vesta_common.engine_watch import EngineWatch, Try
-from vesta_common.health import READY, Health
+from vesta_common.events.consumer import KafkaOptions
 from vesta_common.identity import CredentialsError, Identity
 from vesta_common.metrics import RpcMetrics, problems_gauge, serve_metrics
-from vesta_common.own_tries import own_tries_of
-from vesta_common.postgres import Postgres
-from vesta_common.server import health_door
+from vesta_common.rpc.health import READY, Health
+from vesta_common.rpc.server import health_door
+from vesta_common.runtime.engine_checks import tries_of
+from vesta_common.runtime.engine_watch import EngineWatch, Try
+from vesta_common.runtime.self_checks import own_tries_of
 from vesta_common.settings import EXIT_WRONG_SETTINGS
+from vesta_common.storage.postgres import Postgres
 from vesta_contracts.gateway.v1 import ProjectEvent
 from vesta_contracts.topics import OWNED
 

@@ -15,8 +15,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from vesta_common.errors import InvalidArgument, to_status
-from vesta_common.health import problems_metadata
-from vesta_common.server import connection_age_options
+from vesta_common.rpc.health import problems_metadata
+from vesta_common.rpc.server import connection_age_options
 
 from vesta_gateway.problems import problem_of
 from vesta_gateway.rest.headers import response_headers

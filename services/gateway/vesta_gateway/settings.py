@@ -5,8 +5,8 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
-from vesta_common import idempotency
-from vesta_common.addresses import PeerAddress
+from vesta_common.resources import idempotency
+from vesta_common.rpc.addresses import PeerAddress
 from vesta_common.settings import ServiceSettings
 
 from vesta_gateway.rest.client_address import Proxies

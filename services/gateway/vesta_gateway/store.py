@@ -5,14 +5,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import structlog
-from vesta_common import idempotency
 from vesta_common.clock import Clock
 from vesta_common.errors import AlreadyExists, FailedPrecondition
-from vesta_common.etags import with_etag
 from vesta_common.messages import set_times
-from vesta_common.pages import Page
-from vesta_common.postgres import Connection, Postgres, load_queries
-from vesta_common.resources import existing, missing
+from vesta_common.resources import idempotency
+from vesta_common.resources.etags import with_etag
+from vesta_common.resources.methods import existing, missing
+from vesta_common.resources.pages import Page
+from vesta_common.storage.postgres import Connection, Postgres, load_queries
 from vesta_contracts.gateway.v1 import ApiKey, Member, Role
 
 from vesta_gateway.access.caller import OWNER_ID, Caller

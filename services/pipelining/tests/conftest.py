@@ -12,9 +12,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from pipelining_builders import FakeConnection, FakeServing
 from pipelining_service import DEAD, FRAMES, OBSERVATIONS, Pipelining
-from vesta_common.broker import Broker, open_producer
 from vesta_common.errors import VestaError
-from vesta_common.server import Server
+from vesta_common.events.broker import Broker, open_producer
+from vesta_common.rpc.server import Server
 from vesta_local.testing import identity_of
 from vesta_pipelining.settings import Settings
 

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 from PIL import Image
 from vesta_common.errors import DeadlineExceeded, InvalidArgument, NotFound, VestaError
-from vesta_common.events import Event
+from vesta_common.events.cloudevents import Event
 from vesta_common.ids import new_id
 from vesta_contracts.common.v1 import ConceptScore
 from vesta_contracts.connection.v1 import (

@@ -7,12 +7,12 @@ from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer
 from pipelining_builders import DEPLOYMENT, PIPELINE, PROJECT, SOURCE, FakeConnection, FakeServing, a_frame, eventually
-from vesta_common import dead_letters
-from vesta_common.broker import Broker
-from vesta_common.client import open_channel
-from vesta_common.events import Event, decode, encode_headers
-from vesta_common.server import Server
-from vesta_common.service import App, stop_app
+from vesta_common.events import dead_letters
+from vesta_common.events.broker import Broker
+from vesta_common.events.cloudevents import Event, decode, encode_headers
+from vesta_common.rpc.client import open_channel
+from vesta_common.rpc.server import Server
+from vesta_common.runtime.service import App, stop_app
 from vesta_contracts.pipelining.v1 import (
     CreatePipelineRequest,
     CreateStreamRequest,

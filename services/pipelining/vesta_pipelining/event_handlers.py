@@ -14,10 +14,10 @@ from typing import Any
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from vesta_common.clock import Clock
-from vesta_common.consumer import BatchHandler
 from vesta_common.errors import InvalidArgument, VestaError, is_transient
-from vesta_common.events import Event
-from vesta_common.postgres import Connection
+from vesta_common.events.cloudevents import Event
+from vesta_common.events.consumer import BatchHandler
+from vesta_common.storage.postgres import Connection
 from vesta_contracts.common.v1 import ImageScores
 from vesta_contracts.pipelining.v1 import Observation
 from vesta_contracts.serving.v1 import DeploymentServiceStub, ImagePrediction, PredictInput, PredictRequest

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
 from ulid import ULID
-from vesta_common.events import Event
+from vesta_common.events.cloudevents import Event
 
 FRAME_BYTES_MAX = 8_000_000
 REQUEST_BYTES_MAX = 32_000_000

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from vesta_common import outbox
 from vesta_common.clock import Clock
-from vesta_common.etags import with_etag
-from vesta_common.events import new_event
-from vesta_common.filters import Where
+from vesta_common.events import outbox
+from vesta_common.events.cloudevents import new_event
 from vesta_common.messages import set_times
-from vesta_common.names import parent_of
-from vesta_common.postgres import Connection, Postgres, load_queries
-from vesta_common.resources import body_of, existing, missing, resource_of
+from vesta_common.resources.etags import with_etag
+from vesta_common.resources.filters import Where
+from vesta_common.resources.methods import body_of, existing, missing, resource_of
+from vesta_common.resources.names import parent_of
+from vesta_common.storage.postgres import Connection, Postgres, load_queries
 from vesta_contracts.pipelining.v1 import Observation, ObservationMade, Pipeline, Stream
 
 from vesta_pipelining import load_shedding as shedding

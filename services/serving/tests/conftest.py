@@ -14,13 +14,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 from prometheus_client import CollectorRegistry
 from serving_builders import FakeDatasets, FakeItems, FakeRegistry
 from serving_service import IMAGES_IN_FLIGHT_MAX, Serving
-from vesta_common.admission import Admission
-from vesta_common.client import open_channel
 from vesta_common.clock import ManualClock
-from vesta_common.objects import ObjectStore
-from vesta_common.postgres import Postgres
+from vesta_common.rpc.admission import Admission
+from vesta_common.rpc.client import open_channel
+from vesta_common.rpc.server import Server
 from vesta_common.sandbox import Sandbox
-from vesta_common.server import Server
+from vesta_common.storage.objects import ObjectStore
+from vesta_common.storage.postgres import Postgres
 from vesta_contracts.datasets.v1 import DatasetServiceStub, ItemServiceStub
 from vesta_contracts.serving.v1 import DeploymentServiceStub, PredictionServiceStub
 from vesta_contracts.training.v1 import ModelServiceStub

@@ -12,7 +12,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from vesta_common.errors import NotFound, Unavailable
-from vesta_common.objects import ObjectStore
+from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.common.v1 import Media
 from vesta_contracts.datasets.v1 import (
     Dataset,

@@ -6,8 +6,8 @@ from typing import Any
 from google.protobuf.field_mask_pb2 import FieldMask
 from serving_builders import PROJECT, FakeDatasets, FakeItems, FakeRegistry
 from vesta_common.clock import ManualClock
-from vesta_common.events import new_event
-from vesta_common.objects import ObjectStore
+from vesta_common.events.cloudevents import new_event
+from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.datasets.v1 import Item, ItemAdded
 from vesta_contracts.serving.v1 import (
     CreateDeploymentRequest,

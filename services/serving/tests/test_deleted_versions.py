@@ -4,7 +4,7 @@ import pytest
 from serving_builders import PROJECT, an_onnx
 from serving_service import Serving
 from vesta_common.errors import InvalidArgument, Unavailable
-from vesta_common.events import new_event
+from vesta_common.events.cloudevents import new_event
 from vesta_contracts.serving.v1 import CreateDeploymentRequest, DeleteDeploymentRequest, Deployment
 from vesta_contracts.training.v1 import ModelVersionDeleted
 from vesta_serving.event_handlers import Reactions

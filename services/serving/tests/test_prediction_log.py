@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from serving_builders import PROJECT
 from vesta_common.clock import ManualClock
 from vesta_common.ids import new_id
-from vesta_common.postgres import Postgres
+from vesta_common.storage.postgres import Postgres
 from vesta_contracts.serving.v1 import Prediction
 from vesta_serving.predictions.prediction_log import LINES_TOGETHER_MAX, PredictionLog
 from vesta_serving.store import Store

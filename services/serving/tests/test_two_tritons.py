@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from serving_builders import a_picture, an_onnx
 from serving_service import Serving
-from vesta_common.engine_watch import TRITON, describe_failure
 from vesta_common.errors import Unavailable
+from vesta_common.runtime.engine_watch import TRITON, describe_failure
 from vesta_contracts.serving.v1 import Deployment, PredictInput
 from vesta_local.platform import Platform
 from vesta_local.testing import RECOVERY_DEADLINE

@@ -1,7 +1,7 @@
 """`python -m vesta_serving` runs the service."""
 
-from vesta_common.dead_letters import replay_command
-from vesta_common.service import run
+from vesta_common.events.dead_letters import replay_command
+from vesta_common.runtime.service import run
 
 from vesta_serving.app import build
 from vesta_serving.settings import Settings

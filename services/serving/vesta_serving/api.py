@@ -9,19 +9,19 @@ import grpc
 import numpy as np
 from google.protobuf import empty_pb2
 from numpy.typing import NDArray
-from vesta_common import filters
-from vesta_common.admission import deadline_passed
 from vesta_common.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound, VestaError
-from vesta_common.etags import check_etag
 from vesta_common.ids import new_id
-from vesta_common.images import model_pixels
-from vesta_common.masks import apply_update
-from vesta_common.objects import ObjectStore
-from vesta_common.pages import read_page
-from vesta_common.postgres import Connection
-from vesta_common.resources import create_once, find_answer, run_once
+from vesta_common.media.images import model_pixels
+from vesta_common.resources import filters
+from vesta_common.resources.etags import check_etag
+from vesta_common.resources.masks import apply_update
+from vesta_common.resources.methods import create_once, find_answer, run_once
+from vesta_common.resources.pages import read_page
+from vesta_common.rpc.admission import deadline_passed
+from vesta_common.runtime.service import Loop
 from vesta_common.sandbox import Sandbox
-from vesta_common.service import Loop
+from vesta_common.storage.objects import ObjectStore
+from vesta_common.storage.postgres import Connection
 from vesta_contracts.datasets.v1 import GetItemRequest, ItemServiceStub
 from vesta_contracts.serving.v1 import (
     CreateDeploymentRequest,

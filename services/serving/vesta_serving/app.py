@@ -5,19 +5,19 @@ from datetime import timedelta
 from functools import partial
 
 from prometheus_client import Gauge
-from vesta_common.admission import Admission, AdmissionMetrics
-from vesta_common.backlog import BACKLOG_INTERVAL, Backlog
-from vesta_common.broker import Broker
-from vesta_common.client import open_channel
 from vesta_common.clock import SystemClock
-from vesta_common.consumer import Consumer, ConsumerMetrics, KafkaOptions
-from vesta_common.engine_watch import TRITON
+from vesta_common.events.broker import Broker
+from vesta_common.events.consumer import Consumer, ConsumerMetrics, KafkaOptions
+from vesta_common.events.outbox import Relay
 from vesta_common.identity import Identity
-from vesta_common.objects import ObjectStore
-from vesta_common.outbox import Relay
-from vesta_common.postgres import Postgres
+from vesta_common.rpc.admission import Admission, AdmissionMetrics
+from vesta_common.rpc.client import open_channel
+from vesta_common.runtime.engine_watch import TRITON
+from vesta_common.runtime.service import App, Loop, new_registry
 from vesta_common.sandbox import Sandbox
-from vesta_common.service import App, Loop, new_registry
+from vesta_common.storage.backlog import BACKLOG_INTERVAL, Backlog
+from vesta_common.storage.objects import ObjectStore
+from vesta_common.storage.postgres import Postgres
 from vesta_contracts.datasets.v1 import DatasetServiceStub, ItemServiceStub
 from vesta_contracts.training.v1 import ModelServiceStub
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from vesta_common.consumer import Handler
-from vesta_common.events import Event
-from vesta_common.postgres import Connection
+from vesta_common.events.cloudevents import Event
+from vesta_common.events.consumer import Handler
+from vesta_common.storage.postgres import Connection
 
 from vesta_serving.scoring.scorer import dataset_of
 from vesta_serving.store import Store

@@ -10,7 +10,7 @@ from datetime import datetime
 
 import numpy as np
 from vesta_common.errors import InvalidArgument, Violation
-from vesta_common.predictions import Floats, is_multi_label, labels_of, share_to_certainty
+from vesta_common.media.predictions import Floats, is_multi_label, labels_of, share_to_certainty
 from vesta_contracts.common.v1 import ConceptScore, ImageScores
 from vesta_contracts.serving.v1 import UncertaintyPolicy
 

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from vesta_common import outbox, trace
+from vesta_common import trace
 from vesta_common.clock import Clock
 from vesta_common.errors import NotFound
-from vesta_common.etags import with_etag
-from vesta_common.events import new_event
-from vesta_common.filters import Where
-from vesta_common.postgres import Connection, Postgres, load_queries
+from vesta_common.events import outbox
+from vesta_common.events.cloudevents import new_event
+from vesta_common.resources.etags import with_etag
+from vesta_common.resources.filters import Where
+from vesta_common.storage.postgres import Connection, Postgres, load_queries
 from vesta_contracts.serving.v1 import Deployment, Prediction
 from vesta_contracts.training.v1 import ModelVersion
 

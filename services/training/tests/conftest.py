@@ -15,11 +15,11 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from threadpoolctl import threadpool_limits
 from training_service import OneDataset, OneSnapshot, OneTaxonomy, Scripted, SomeDeployments, Training
-from vesta_common.client import open_channel
 from vesta_common.clock import ManualClock
-from vesta_common.objects import ObjectStore
-from vesta_common.postgres import Postgres
-from vesta_common.server import Server
+from vesta_common.rpc.client import open_channel
+from vesta_common.rpc.server import Server
+from vesta_common.storage.objects import ObjectStore
+from vesta_common.storage.postgres import Postgres
 from vesta_contracts.datasets.v1 import DatasetServiceStub, SnapshotServiceStub, TaxonomyServiceStub
 from vesta_contracts.serving.v1 import DeploymentServiceStub
 from vesta_local.testing import identity_of

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Protocol
 
-from vesta_common.objects import ObjectStore
+from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.training.v1 import ModelVersion
 from vesta_training.executors import Executor, Observation, State
 from vesta_training.recipes.recipe import builtin_yaml

@@ -6,7 +6,7 @@ import pytest
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 from vesta_common.errors import FailedPrecondition, Unavailable
-from vesta_common.objects import ObjectStore
+from vesta_common.storage.objects import ObjectStore
 from vesta_training.executors.job_manifest import Pods
 from vesta_training.executors.kubernetes import KubernetesExecutor
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from executors_contract import WORK, ExecutorContract, an_embedding, end_of
 from vesta_common.errors import Unavailable
-from vesta_common.objects import ObjectStore
+from vesta_common.storage.objects import ObjectStore
 from vesta_training.executors import Executor
 from vesta_training.executors.local import LocalProcessExecutor
 from vesta_training.runs.job import Job

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from vesta_common.objects import ObjectStore
+from vesta_common.storage.objects import ObjectStore
 from vesta_training.example import Array
 from vesta_training.features.feature_files import FeatureFiles
 from vesta_training.settings import Settings

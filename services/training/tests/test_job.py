@@ -17,7 +17,7 @@ from executors_contract import end_of
 from PIL import Image
 from training_service import refusal
 from vesta_common.errors import FailedPrecondition, Unavailable
-from vesta_common.objects import ObjectStore
+from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.training.v1 import ModelVersion, TrainingProgress
 from vesta_training.executors.local import LocalProcessExecutor
 from vesta_training.hardware import find_cuda

@@ -9,7 +9,7 @@ import pytest
 from executors_contract import WORK, ExecutorContract, an_embedding, end_of, until
 from kubernetes import client, config
 from vesta_common.errors import FailedPrecondition
-from vesta_common.objects import ObjectStore
+from vesta_common.storage.objects import ObjectStore
 from vesta_training.executors import State
 from vesta_training.executors.job_manifest import QUEUE_LABEL, WORK_LABEL, Pods
 from vesta_training.executors.kubernetes import KubernetesExecutor

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from vesta_common.objects import ObjectStore
+from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.training.v1 import LeftOutCounts, ModelVersion
 from vesta_training.recipes.recipe import builtin_yaml
 from vesta_training.runs.job import Job, run_job

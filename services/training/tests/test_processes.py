@@ -23,7 +23,7 @@ import pytest
 import torch
 from PIL import Image
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
-from vesta_common.objects import ObjectStore
+from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.training.v1 import ModelVersion, TrainingProgress
 from vesta_training.executors.job_manifest import Pods, job_manifest
 from vesta_training.recipes.recipe import builtin_yaml

@@ -1,8 +1,8 @@
 """What events, pages and records carry of runs and versions stays small, however many concepts there are."""
 
 from training_service import PROJECT, Training
-from vesta_common.page_keys import by_name
-from vesta_common.pages import read_page
+from vesta_common.resources.page_keys import by_name
+from vesta_common.resources.pages import read_page
 from vesta_contracts.training.v1 import (
     ConceptMetrics,
     Estimate,

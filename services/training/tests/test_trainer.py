@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from executors_contract import OTHER_WEIGHTS, WORK, an_embedding
-from vesta_common.objects import ObjectStore
+from vesta_common.storage.objects import ObjectStore
 from vesta_training.runs.exchange import Exchange
 from vesta_training.runs.job import Outcome
 from vesta_training.settings import Settings

@@ -9,7 +9,7 @@ import pytest
 from psycopg import OperationalError
 from training_service import PROJECT, Training, refusal
 from vesta_common.errors import InvalidArgument, Unavailable
-from vesta_common.objects import ObjectStore
+from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.training.v1 import (
     CancelTrainingRunRequest,
     DeleteTrainingRunRequest,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from vesta_common.clock import ManualClock
 from vesta_common.errors import NotFound, Unavailable, VestaError
-from vesta_common.objects import ObjectStore
+from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.datasets.v1 import (
     Concept,
     Dataset,

@@ -1,6 +1,6 @@
 """`python -m vesta_training` runs the service."""
 
-from vesta_common.service import run
+from vesta_common.runtime.service import run
 
 from vesta_training.app import build
 from vesta_training.settings import Settings

@@ -5,7 +5,7 @@ from typing import Literal
 import yaml
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
-from vesta_common.addresses import PeerAddress
+from vesta_common.rpc.addresses import PeerAddress
 from vesta_common.settings import ServiceSettings
 
 

@@ -1,6 +1,6 @@
 """Ends work that belongs to no open run, such as one that a worker started after it had lost the run."""
 
-from vesta_common.objects import ObjectStore
+from vesta_common.storage.objects import ObjectStore
 
 from vesta_training.executors import Executor, work_name
 from vesta_training.runs.exchange import Exchange, list_work

@@ -10,7 +10,7 @@ import structlog
 from vesta_common.clock import Clock
 from vesta_common.errors import NotFound, Unavailable, VestaError, is_transient
 from vesta_common.messages import copy_of
-from vesta_common.objects import ObjectStore
+from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.datasets.v1 import (
     DatasetServiceStub,
     GetDatasetRequest,

@@ -12,9 +12,9 @@ _OUTSIDE = (
     "psycopg",
     "psycopg_pool",
     "kafka",
-    "vesta_common.postgres",
-    "vesta_common.outbox",
-    "vesta_common.consumer",
+    "vesta_common.storage.postgres",
+    "vesta_common.events.outbox",
+    "vesta_common.events.consumer",
 )
 _EDGES = {"app", "api", "events", "store"}
 _EDGES_OF = {

@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 from google.protobuf import json_format
 from vesta_common.errors import InvalidArgument
-from vesta_common.events import message_class_of
-from vesta_common.outbox import EVENT_BYTES_MAX
+from vesta_common.events.cloudevents import message_class_of
+from vesta_common.events.outbox import EVENT_BYTES_MAX
 from vesta_gateway.events.tail import event_topics
 from vesta_pipelining.event_handlers import FRAME
 from vesta_pipelining.frames import FRAME_BYTES_MAX

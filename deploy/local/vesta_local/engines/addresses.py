@@ -1,7 +1,7 @@
 """How clients reach the engines of a home, its own and those that run elsewhere: the one place that knows which is which."""
 
 from pydantic import SecretStr
-from vesta_common.broker import Broker
+from vesta_common.events.broker import Broker
 from vesta_common.settings import EngineSettings
 
 from vesta_local.engines import elsewhere, events, objects, postgres

@@ -10,9 +10,9 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from pydantic import SecretStr
 from vesta_admin.database import MAINTENANCE_DATABASE
-from vesta_common.broker import Broker
-from vesta_common.objects import open_client
-from vesta_common.postgres import address_of
+from vesta_common.events.broker import Broker
+from vesta_common.storage.objects import open_client
+from vesta_common.storage.postgres import address_of
 
 from vesta_local.home import Home, write_secret
 from vesta_local.settings import EVENTS, INFERENCE, OBJECTS, POSTGRES, Settings

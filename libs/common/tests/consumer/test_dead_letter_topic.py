@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import pytest
 from kafka.errors import KafkaError
 from prometheus_client import CollectorRegistry
-from vesta_common import dead_letters
-from vesta_common.broker import REQUEST_BYTES_MAX, Broker
-from vesta_common.consumer.dead_letter_topic import DeadLetterTopic
-from vesta_common.consumer.metrics import ConsumerMetrics
+from vesta_common.events import dead_letters
+from vesta_common.events.broker import REQUEST_BYTES_MAX, Broker
+from vesta_common.events.consumer.dead_letter_topic import DeadLetterTopic
+from vesta_common.events.consumer.metrics import ConsumerMetrics
 
 TOPIC = "vesta.datasets.dead_letter.v1"
 

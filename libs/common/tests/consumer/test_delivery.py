@@ -8,12 +8,12 @@ import pytest
 from kafka import TopicPartition
 from kafka.errors import KafkaError, KafkaTimeoutError
 from vesta_common.clock import ManualClock
-from vesta_common.consumer.delivery import KEEP_BACKOFF, Delivery, Stopping
-from vesta_common.consumer.offsets import Offsets
-from vesta_common.consumer.records import Poison
-from vesta_common.consumer.retries import Fuse, TooManyDeadLetters
 from vesta_common.errors import InvalidArgument, Unavailable
-from vesta_common.events import Event
+from vesta_common.events.cloudevents import Event
+from vesta_common.events.consumer.delivery import KEEP_BACKOFF, Delivery, Stopping
+from vesta_common.events.consumer.offsets import Offsets
+from vesta_common.events.consumer.records import Poison
+from vesta_common.events.consumer.retries import Fuse, TooManyDeadLetters
 
 PARTITION = TopicPartition("task", 0)
 PASSED_OVER = "passed over"

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 from vesta_common.clock import ManualClock
-from vesta_common.consumer.fetch_wait import MS_MAX, FetchWait, Starved
+from vesta_common.events.consumer.fetch_wait import MS_MAX, FetchWait, Starved
 
 TICK = timedelta(milliseconds=100)
 

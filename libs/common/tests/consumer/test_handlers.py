@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from prometheus_client import CollectorRegistry
 from vesta_common.clock import ManualClock
-from vesta_common.consumer.handlers import BatchHandler, Handler, Handlers, Preparation
-from vesta_common.consumer.metrics import ConsumerMetrics
-from vesta_common.events import Event, new_event
-from vesta_common.postgres import Connection, Postgres
+from vesta_common.events.cloudevents import Event, new_event
+from vesta_common.events.consumer.handlers import BatchHandler, Handler, Handlers, Preparation
+from vesta_common.events.consumer.metrics import ConsumerMetrics
+from vesta_common.storage.postgres import Connection, Postgres
 from vesta_contracts.annotation.v1 import TaskAccepted, TaskCancelled
 
 ACCEPTED = "vesta.annotation.task.v1.accepted"

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from kafka import KafkaConsumer, TopicPartition
-from vesta_common.broker import Broker, open_producer
 from vesta_common.clock import ManualClock, SystemClock
-from vesta_common.consumer.delivery import Stopping
-from vesta_common.consumer.membership import COMMIT_INTERVAL, STAY_INTERVAL, Membership
-from vesta_common.consumer.options import KafkaOptions
+from vesta_common.events.broker import Broker, open_producer
+from vesta_common.events.consumer.delivery import Stopping
+from vesta_common.events.consumer.membership import COMMIT_INTERVAL, STAY_INTERVAL, Membership
+from vesta_common.events.consumer.options import KafkaOptions
 
 TOPIC = "vesta.annotation.task.v1"
 PATIENCE_SECONDS = 120.0  # rebalances take their time where a machine is busy

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kafka import TopicPartition
-from vesta_common.consumer.offsets import Offsets
+from vesta_common.events.consumer.offsets import Offsets
 
 A, B, C = (TopicPartition("task", number) for number in range(3))
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import pytest
-from vesta_common.consumer.records import Poison, Reader, describe
 from vesta_common.errors import InvalidArgument, Unavailable
-from vesta_common.events import Event, encode_headers, new_event
+from vesta_common.events.cloudevents import Event, encode_headers, new_event
+from vesta_common.events.consumer.records import Poison, Reader, describe
 from vesta_contracts.annotation.v1 import TaskAccepted, TaskCancelled
 
 ACCEPTED = "vesta.annotation.task.v1.accepted"

@@ -4,7 +4,8 @@ from datetime import timedelta
 
 import pytest
 from vesta_common.clock import ManualClock
-from vesta_common.consumer.retries import (
+from vesta_common.errors import InvalidArgument, Unavailable
+from vesta_common.events.consumer.retries import (
     ATTEMPTS_MAX,
     BACKOFF_MAX,
     DEAD_LETTERS_WINDOW,
@@ -12,7 +13,6 @@ from vesta_common.consumer.retries import (
     Fuse,
     TooManyDeadLetters,
 )
-from vesta_common.errors import InvalidArgument, Unavailable
 
 
 def rests(*errors: Exception) -> list[float | None]:

@@ -1,4 +1,4 @@
--- First answers of requests that carry a request_id (vesta_common.idempotency).
+-- First answers of requests that carry a request_id (vesta_common.resources.idempotency).
 CREATE TABLE request_log (
     method         text NOT NULL,           -- full name of the request message, and the parent or resource it concerns
     request_id     text NOT NULL,

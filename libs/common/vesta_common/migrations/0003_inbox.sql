@@ -1,4 +1,4 @@
--- Events whose effect is committed (vesta_common.inbox).
+-- Events whose effect is committed (vesta_common.events.inbox).
 CREATE TABLE inbox (
     consumer    text NOT NULL,
     event_id    text NOT NULL,

@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from vesta_common.memory_room import memory_room_bytes
+from vesta_common.memory_limit import memory_room_bytes
 from vesta_common.sandbox.child import too_costly
 from vesta_common.sandbox.confinement import NOBODY
 from vesta_common.sandbox.process import (

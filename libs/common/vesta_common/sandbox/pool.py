@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import structlog
 
 from vesta_common.errors import Internal, VestaError
-from vesta_common.memory_room import memory_room_bytes
+from vesta_common.memory_limit import memory_room_bytes
 from vesta_common.sandbox.child import too_costly
 from vesta_common.sandbox.process import (
     Child,
@@ -52,7 +52,7 @@ class Sandbox:
         self,
         processes: int = PROCESSES,
         limits: Limits = Limits(),  # noqa: B008 - frozen
-        modules: Sequence[str] = ("vesta_common.images",),
+        modules: Sequence[str] = ("vesta_common.media.images",),
         room_bytes: int | None = None,
     ) -> None:
         processes, limits = shared(room_bytes or memory_room_bytes(), processes, limits)

@@ -1,7 +1,7 @@
 """What answers are checked against, asked of the datasets service each time: taxonomies change while experts work."""
 
-from vesta_common.annotations import Terms
 from vesta_common.errors import FailedPrecondition, NotFound
+from vesta_common.media.annotations import Terms
 from vesta_contracts.annotation.v1 import Campaign, Task
 from vesta_contracts.common.v1 import Media
 from vesta_contracts.datasets.v1 import (

@@ -3,17 +3,17 @@
 from collections.abc import Mapping, Sequence
 
 import grpc
-from vesta_common import filters
-from vesta_common.annotations import check_shapes
 from vesta_common.errors import FailedPrecondition, InvalidArgument, Violation
-from vesta_common.idempotency import once
 from vesta_common.ids import new_id
+from vesta_common.media.annotations import check_shapes
 from vesta_common.messages import copy_of
-from vesta_common.names import parent_of
-from vesta_common.page_keys import by_name
-from vesta_common.pages import read_page
-from vesta_common.postgres import Connection
-from vesta_common.resources import find_answer
+from vesta_common.resources import filters
+from vesta_common.resources.idempotency import once
+from vesta_common.resources.methods import find_answer
+from vesta_common.resources.names import parent_of
+from vesta_common.resources.page_keys import by_name
+from vesta_common.resources.pages import read_page
+from vesta_common.storage.postgres import Connection
 from vesta_contracts.annotation.v1 import (
     BatchCreateTasksRequest,
     BatchCreateTasksResponse,

@@ -4,15 +4,15 @@ import grpc
 from google.protobuf.empty_pb2 import Empty
 from vesta_common.clock import Clock
 from vesta_common.errors import AlreadyExists, InvalidArgument, Violation
-from vesta_common.etags import check_etag, etag_of
 from vesta_common.ids import new_id
-from vesta_common.masks import apply_update
 from vesta_common.messages import without
-from vesta_common.names import project_of
-from vesta_common.page_keys import by_name
-from vesta_common.pages import read_page
-from vesta_common.postgres import Connection, Postgres
-from vesta_common.resources import existing, find_answer, run_once
+from vesta_common.resources.etags import check_etag, etag_of
+from vesta_common.resources.masks import apply_update
+from vesta_common.resources.methods import existing, find_answer, run_once
+from vesta_common.resources.names import project_of
+from vesta_common.resources.page_keys import by_name
+from vesta_common.resources.pages import read_page
+from vesta_common.storage.postgres import Connection, Postgres
 from vesta_contracts.conductor.v1 import (
     CreateLoopRequest,
     DeleteLoopRequest,

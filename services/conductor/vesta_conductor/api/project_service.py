@@ -3,14 +3,14 @@
 import grpc
 from vesta_common.clock import Clock
 from vesta_common.errors import AlreadyExists, FailedPrecondition
-from vesta_common.etags import check_etag, with_etag
-from vesta_common.events import new_event
+from vesta_common.events.cloudevents import new_event
+from vesta_common.events.outbox import publish
 from vesta_common.ids import new_id
-from vesta_common.outbox import publish
-from vesta_common.page_keys import by_name
-from vesta_common.pages import read_page
-from vesta_common.postgres import Connection, Postgres
-from vesta_common.resources import existing, find_answer, revise, run_once
+from vesta_common.resources.etags import check_etag, with_etag
+from vesta_common.resources.methods import existing, find_answer, revise, run_once
+from vesta_common.resources.page_keys import by_name
+from vesta_common.resources.pages import read_page
+from vesta_common.storage.postgres import Connection, Postgres
 from vesta_contracts.conductor.v1 import (
     CreateProjectRequest,
     DeleteProjectRequest,

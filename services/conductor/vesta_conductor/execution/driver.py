@@ -10,9 +10,9 @@ from datetime import timedelta
 import structlog
 from vesta_common.clock import Clock
 from vesta_common.errors import Aborted, VestaError, is_transient
-from vesta_common.events import new_event
-from vesta_common.outbox import publish
-from vesta_common.postgres import Postgres
+from vesta_common.events.cloudevents import new_event
+from vesta_common.events.outbox import publish
+from vesta_common.storage.postgres import Postgres
 from vesta_contracts.conductor.v1 import LoopDecided, LoopStatus, LoopTurned
 
 from vesta_conductor import store

@@ -3,10 +3,10 @@
 from datetime import timedelta
 
 from vesta_common.clock import Clock
-from vesta_common.consumer import Handler
-from vesta_common.events import Event
-from vesta_common.names import parent_of, project_of
-from vesta_common.postgres import Connection
+from vesta_common.events.cloudevents import Event
+from vesta_common.events.consumer import Handler
+from vesta_common.resources.names import parent_of, project_of
+from vesta_common.storage.postgres import Connection
 
 from vesta_conductor.store import queries
 

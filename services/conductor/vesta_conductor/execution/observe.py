@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from vesta_common.errors import NotFound
-from vesta_common.image_labels import image_labels
+from vesta_common.media.image_labels import image_labels
 from vesta_contracts.annotation.v1 import GetCampaignRequest, ListTasksRequest, Task
 from vesta_contracts.datasets.v1 import (
     Dataset,

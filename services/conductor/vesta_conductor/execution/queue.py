@@ -6,7 +6,7 @@ import psycopg
 import structlog
 from vesta_common import trace
 from vesta_common.clock import Clock
-from vesta_common.postgres import Connection, Postgres
+from vesta_common.storage.postgres import Connection, Postgres
 
 from vesta_conductor.execution.driver import Driver, backoff
 from vesta_conductor.metrics import ConductorMetrics

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 import structlog
 from vesta_common.clock import Clock
 from vesta_common.errors import Aborted, FailedPrecondition, NotFound, VestaError
-from vesta_common.postgres import Postgres
+from vesta_common.storage.postgres import Postgres
 from vesta_contracts.conductor.v1 import Project
 
 from vesta_conductor import store

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from vesta_common.image_labels import image_labels
+from vesta_common.media.image_labels import image_labels
 from vesta_contracts.annotation.v1 import Task
 from vesta_contracts.common.v1 import Annotation
 from vesta_contracts.training.v1 import Estimate

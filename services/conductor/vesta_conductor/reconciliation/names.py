@@ -4,7 +4,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-from vesta_common.names import project_of
+from vesta_common.resources.names import project_of
 
 ID_LENGTH_MAX = 63  # of the last part of a resource name (AIP-122)
 

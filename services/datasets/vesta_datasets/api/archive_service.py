@@ -7,7 +7,7 @@ from google.api import httpbody_pb2
 from google.longrunning import operations_pb2
 from vesta_common.errors import InvalidArgument, NotFound
 from vesta_common.ids import new_id
-from vesta_common.objects import ObjectStore
+from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.datasets.v1 import (
     ArchiveServiceServicer,
     DownloadArchiveRequest,

@@ -8,11 +8,11 @@ from vesta_common import trace
 from vesta_common.errors import InvalidArgument, NotFound, Violation
 from vesta_common.ids import new_id
 from vesta_common.messages import copy_of
-from vesta_common.objects import ObjectStore
-from vesta_common.page_keys import by_name
-from vesta_common.pages import read_page
-from vesta_common.postgres import Connection
-from vesta_common.resources import create_once, find_answer, missing, revise, run_once
+from vesta_common.resources.methods import create_once, find_answer, missing, revise, run_once
+from vesta_common.resources.page_keys import by_name
+from vesta_common.resources.pages import read_page
+from vesta_common.storage.objects import ObjectStore
+from vesta_common.storage.postgres import Connection
 from vesta_contracts.datasets.v1 import (
     ArchiveFormat,
     CreateDatasetRequest,

@@ -10,14 +10,14 @@ from google.api import httpbody_pb2
 from google.protobuf import empty_pb2
 from numpy.typing import NDArray
 from vesta_common import trace
-from vesta_common.annotations import Terms, check_annotations
 from vesta_common.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted, Violation
-from vesta_common.names import parent_of, project_of
-from vesta_common.objects import ObjectStore
-from vesta_common.page_keys import by_name
-from vesta_common.pages import read_page
-from vesta_common.postgres import Connection
-from vesta_common.resources import revise, run_once
+from vesta_common.media.annotations import Terms, check_annotations
+from vesta_common.resources.methods import revise, run_once
+from vesta_common.resources.names import parent_of, project_of
+from vesta_common.resources.page_keys import by_name
+from vesta_common.resources.pages import read_page
+from vesta_common.storage.objects import ObjectStore
+from vesta_common.storage.postgres import Connection
 from vesta_contracts.datasets.v1 import (
     BatchAnnotateItemsRequest,
     BatchAnnotateItemsResponse,

@@ -4,11 +4,11 @@ import grpc
 from vesta_common.errors import InvalidArgument, Violation
 from vesta_common.ids import new_id
 from vesta_common.messages import without
-from vesta_common.objects import ObjectStore
-from vesta_common.page_keys import by_age, newest_before
-from vesta_common.pages import read_page
-from vesta_common.postgres import Connection
-from vesta_common.resources import create_once, find_answer
+from vesta_common.resources.methods import create_once, find_answer
+from vesta_common.resources.page_keys import by_age, newest_before
+from vesta_common.resources.pages import read_page
+from vesta_common.storage.objects import ObjectStore
+from vesta_common.storage.postgres import Connection
 from vesta_contracts.datasets.v1 import (
     CreateSnapshotRequest,
     DiffSnapshotsRequest,

@@ -6,10 +6,10 @@ from google.protobuf import empty_pb2
 from vesta_common.errors import FailedPrecondition
 from vesta_common.ids import new_id
 from vesta_common.messages import copy_of
-from vesta_common.page_keys import by_name
-from vesta_common.pages import read_page
-from vesta_common.postgres import Connection
-from vesta_common.resources import create_once, revise
+from vesta_common.resources.methods import create_once, revise
+from vesta_common.resources.page_keys import by_name
+from vesta_common.resources.pages import read_page
+from vesta_common.storage.postgres import Connection
 from vesta_contracts.datasets.v1 import (
     CreateTaxonomyRequest,
     DeleteTaxonomyRequest,

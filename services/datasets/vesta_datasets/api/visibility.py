@@ -4,9 +4,9 @@ from collections.abc import Iterable
 
 from vesta_common import trace
 from vesta_common.errors import InvalidArgument, PermissionDenied
-from vesta_common.etags import with_etag
-from vesta_common.filters import Where
 from vesta_common.messages import without
+from vesta_common.resources.etags import with_etag
+from vesta_common.resources.filters import Where
 from vesta_contracts.datasets.v1 import Item
 
 from vesta_datasets.items.filters import item_filter

@@ -16,7 +16,7 @@ import numpy as np
 from datumaro.util import mask_tools
 from numpy.typing import NDArray
 from vesta_common.errors import InvalidArgument
-from vesta_common.image_formats import IMAGE_BYTES_MAX, IMAGE_PIXELS_MAX, take_apart
+from vesta_common.media.image_formats import IMAGE_BYTES_MAX, IMAGE_PIXELS_MAX, take_apart
 from vesta_contracts.common.v1 import Annotation, ImageLabel, Mask, PixelBox, PixelPoint, Polygon, Ring
 
 from vesta_datasets.archives.layout import CocoImage, UnreadableArchiveError, side_of

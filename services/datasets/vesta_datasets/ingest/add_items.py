@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from vesta_common.annotations import Terms, check_annotations
 from vesta_common.errors import InvalidArgument, Violation
 from vesta_common.ids import new_id
+from vesta_common.media.annotations import Terms, check_annotations
 from vesta_common.messages import without
-from vesta_common.postgres import Connection
+from vesta_common.storage.postgres import Connection
 from vesta_contracts.common.v1 import Annotation, Media
 from vesta_contracts.datasets.v1 import (
     AcceptedAnnotations,

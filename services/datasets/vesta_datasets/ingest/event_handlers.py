@@ -4,11 +4,11 @@ from collections.abc import Mapping
 
 import numpy as np
 import structlog
-from vesta_common.annotations import Terms, check_annotations
-from vesta_common.consumer import Handler
-from vesta_common.events import Event
-from vesta_common.names import parent_of
-from vesta_common.postgres import Connection
+from vesta_common.events.cloudevents import Event
+from vesta_common.events.consumer import Handler
+from vesta_common.media.annotations import Terms, check_annotations
+from vesta_common.resources.names import parent_of
+from vesta_common.storage.postgres import Connection
 from vesta_contracts.annotation.v1 import TaskAccepted
 from vesta_contracts.common.v1 import Media
 from vesta_contracts.datasets.v1 import AcceptedAnnotations, ItemAnnotated

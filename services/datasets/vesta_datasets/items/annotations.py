@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from vesta_common.image_labels import image_labels
+from vesta_common.media.image_labels import image_labels
 from vesta_common.messages import without
 from vesta_contracts.common.v1 import Annotation
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from vesta_common.filters import Field, Where, boolean, compile_filter, instant, one_of
+from vesta_common.resources.filters import Field, Where, boolean, compile_filter, instant, one_of
 
 _FIELDS: Mapping[str, Field] = {
     "split": Field("items.split", one_of("TRAIN", "VALIDATION", "TEST")),

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from vesta_common.objects import ObjectStore
+from vesta_common.storage.objects import ObjectStore
 
 from vesta_datasets.operations.transfers import ARCHIVES
 from vesta_datasets.store import Store

@@ -4,9 +4,9 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from vesta_common.errors import InvalidArgument
-from vesta_common.names import project_of
-from vesta_common.objects import ObjectStore
-from vesta_common.postgres import Connection
+from vesta_common.resources.names import project_of
+from vesta_common.storage.objects import ObjectStore
+from vesta_common.storage.postgres import Connection
 from vesta_contracts.common.v1 import Annotation
 from vesta_contracts.connection.v1 import IngestedMedia, IngestMediaRequest, MediaFile, MediaServiceStub
 from vesta_contracts.datasets.v1 import (

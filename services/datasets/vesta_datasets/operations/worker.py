@@ -15,9 +15,9 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2, status_pb2
 from vesta_common.errors import VestaError, is_transient
 from vesta_common.ids import new_id
-from vesta_common.names import project_of
-from vesta_common.postgres import Connection
-from vesta_common.resources import existing
+from vesta_common.resources.methods import existing
+from vesta_common.resources.names import project_of
+from vesta_common.storage.postgres import Connection
 from vesta_contracts.datasets.v1 import ExportDatasetResponse, ImportDatasetResponse, TransferProgress
 
 from vesta_datasets.store import Store

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 from vesta_common.errors import FailedPrecondition
-from vesta_common.predictions import labels_of, share_to_certainty
+from vesta_common.media.predictions import labels_of, share_to_certainty
 from vesta_contracts.common.v1 import Annotation, ImageLabel, ImageScores
 from vesta_contracts.datasets.v1 import SelectedItem, SelectionStrategy, SelectItemsResponse
 

@@ -1,7 +1,7 @@
 """Makes snapshots: the items as they are, written as a manifest onto the object store, and compares two of them."""
 
 from vesta_common.errors import FailedPrecondition
-from vesta_common.objects import ObjectStore
+from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.datasets.v1 import Relabelling, Snapshot, SnapshotDiff, SnapshotStatistics, SplitStatistics
 
 from vesta_datasets.items.splits import Shares

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from vesta_common import outbox
 from vesta_common.clock import Clock
-from vesta_common.events import new_event
-from vesta_common.postgres import Connection, Postgres
+from vesta_common.events import outbox
+from vesta_common.events.cloudevents import new_event
+from vesta_common.storage.postgres import Connection, Postgres
 
 from vesta_datasets.store.datasets import Datasets
 from vesta_datasets.store.items import Items

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vesta_common.clock import Clock
-from vesta_common.names import parent_of
-from vesta_common.postgres import Connection
-from vesta_common.resources import body_of, existing, resource_of
+from vesta_common.resources.methods import body_of, existing, resource_of
+from vesta_common.resources.names import parent_of
+from vesta_common.storage.postgres import Connection
 from vesta_contracts.datasets.v1 import Dataset, DatasetCounts
 
 from vesta_datasets.store.statements import queries

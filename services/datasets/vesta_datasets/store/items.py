@@ -6,10 +6,10 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from vesta_common.clock import Clock
-from vesta_common.filters import Where
 from vesta_common.messages import copy_of
-from vesta_common.postgres import Connection
-from vesta_common.resources import existing
+from vesta_common.resources.filters import Where
+from vesta_common.resources.methods import existing
+from vesta_common.storage.postgres import Connection
 from vesta_contracts.common.v1 import Media
 from vesta_contracts.datasets.v1 import AcceptedAnnotations, Item
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 from pgvector.psycopg import register_vector
-from vesta_common.postgres import Connection
+from vesta_common.storage.postgres import Connection
 from vesta_contracts.common.v1 import ImageScores
 
 from vesta_datasets.selection.candidates import Candidates, PoolRow

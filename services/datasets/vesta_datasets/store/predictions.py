@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pgvector import Vector
 from pgvector.psycopg import register_vector
-from vesta_common.filters import Where
-from vesta_common.postgres import Connection
-from vesta_common.predictions import is_multi_label, labels_of
+from vesta_common.media.predictions import is_multi_label, labels_of
+from vesta_common.resources.filters import Where
+from vesta_common.storage.postgres import Connection
 from vesta_contracts.common.v1 import ImageScores
 from vesta_contracts.datasets.v1 import Item
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pgvector import Vector
-from vesta_common.etags import with_etag
 from vesta_common.messages import set_times
+from vesta_common.resources.etags import with_etag
 from vesta_contracts.common.v1 import Media
 from vesta_contracts.datasets.v1 import Item, Split
 

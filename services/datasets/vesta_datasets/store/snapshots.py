@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from vesta_common.postgres import Connection, Postgres
-from vesta_common.resources import existing
+from vesta_common.resources.methods import existing
+from vesta_common.storage.postgres import Connection, Postgres
 from vesta_contracts.common.v1 import Media
 from vesta_contracts.datasets.v1 import AcceptedAnnotations, AnnotationList, Snapshot
 

@@ -9,7 +9,7 @@ from functools import reduce
 
 from google.protobuf.message import Message
 from vesta_common.errors import InvalidArgument, PermissionDenied, Violation
-from vesta_common.names import check_name
+from vesta_common.resources.names import check_name
 from vesta_contracts.gateway.v1 import Role
 
 from vesta_gateway.access.caller import Caller, role_word

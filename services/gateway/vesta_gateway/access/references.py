@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from google.api import resource_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
-from vesta_common.filters import values_of
-from vesta_common.names import check_name
+from vesta_common.resources.filters import values_of
+from vesta_common.resources.names import check_name
 
 from vesta_gateway.contracts.methods import is_map, map_value
 

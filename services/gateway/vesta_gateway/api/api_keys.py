@@ -8,11 +8,11 @@ from google.protobuf.empty_pb2 import Empty
 from vesta_common import trace
 from vesta_common.clock import Clock
 from vesta_common.errors import InvalidArgument, Violation
-from vesta_common.idempotency import once
 from vesta_common.ids import new_id
 from vesta_common.messages import copy_of
-from vesta_common.pages import read_page
-from vesta_common.postgres import Connection, Postgres
+from vesta_common.resources.idempotency import once
+from vesta_common.resources.pages import read_page
+from vesta_common.storage.postgres import Connection, Postgres
 from vesta_contracts.gateway.v1 import (
     ApiKey,
     ApiKeyServiceServicer,

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from vesta_common.pages import read_page
-from vesta_common.postgres import Postgres
+from vesta_common.resources.pages import read_page
+from vesta_common.storage.postgres import Postgres
 from vesta_contracts.gateway.v1 import (
     AuditServiceServicer,
     ListAuditEntriesRequest,

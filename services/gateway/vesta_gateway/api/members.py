@@ -7,9 +7,9 @@ from google.protobuf.empty_pb2 import Empty
 from vesta_common.clock import Clock
 from vesta_common.errors import InvalidArgument, Violation
 from vesta_common.ids import new_id
-from vesta_common.pages import read_page
-from vesta_common.postgres import Connection, Postgres
-from vesta_common.resources import revise, run_once
+from vesta_common.resources.methods import revise, run_once
+from vesta_common.resources.pages import read_page
+from vesta_common.storage.postgres import Connection, Postgres
 from vesta_contracts.gateway.v1 import (
     CreateMemberRequest,
     DeleteMemberRequest,

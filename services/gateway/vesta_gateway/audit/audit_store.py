@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from vesta_common.messages import set_times
-from vesta_common.pages import Page
-from vesta_common.postgres import Connection, Postgres
+from vesta_common.resources.pages import Page
+from vesta_common.storage.postgres import Connection, Postgres
 from vesta_contracts.gateway.v1 import AuditEntry, AuditEntryFilter
 
 from vesta_gateway.audit.entries import AuditRow

@@ -10,12 +10,12 @@ from typing import Protocol
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from vesta_common.addresses import target_of
-from vesta_common.client import BALANCED, RECONNECT_BACKOFF_MAX_MS, RESOLVE_INTERVAL_MIN_MS
 from vesta_common.errors import Unavailable
-from vesta_common.health import problems_in
 from vesta_common.identity import Identity, audience_of
 from vesta_common.identity.transport import channel_credentials
+from vesta_common.rpc.addresses import target_of
+from vesta_common.rpc.client import BALANCED, RECONNECT_BACKOFF_MAX_MS, RESOLVE_INTERVAL_MIN_MS
+from vesta_common.rpc.health import problems_in
 
 from vesta_gateway.contracts.methods import Rpc, all_rpcs
 
@@ -92,7 +92,7 @@ class RemoteBackend:
 
     Args:
         word: names it.
-        address: HOST:PORT, or one of several (see `vesta_common.addresses`); empty where the operator gave none, and then every call
+        address: HOST:PORT, or one of several (see `vesta_common.rpc.addresses`); empty where the operator gave none, and then every call
             is UNAVAILABLE.
         identity: the gateway's, which signs each call.
     """

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 import structlog
-from vesta_common.engine_watch import KAFKA, POSTGRES, EngineWatch, describe_failure
-from vesta_common.postgres import Postgres
+from vesta_common.runtime.engine_watch import KAFKA, POSTGRES, EngineWatch, describe_failure
+from vesta_common.storage.postgres import Postgres
 
 from vesta_gateway.calls.backends import RemoteBackend
 from vesta_gateway.events.tail import Tail

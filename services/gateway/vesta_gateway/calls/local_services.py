@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf.message import DecodeError, Message
 from vesta_common import trace
 from vesta_common.errors import InvalidArgument, Unavailable
-from vesta_common.validation import validate
+from vesta_common.rpc.validation import validate
 
 from vesta_gateway.calls.backends import CALLER_KEY, ROLE_KEY, Answers, Metadata
 from vesta_gateway.contracts.methods import Rpc

@@ -12,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 import structlog
 from kafka import KafkaConsumer, TopicPartition
 from ulid import ULID
-from vesta_common.consumer import KafkaOptions
 from vesta_common.errors import FailedPrecondition, InvalidArgument, Unavailable
+from vesta_common.events.consumer import KafkaOptions
 from vesta_contracts.gateway.v1 import ProjectEvent
 
 AGE_MAX = timedelta(hours=1)

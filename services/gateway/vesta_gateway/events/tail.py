@@ -19,14 +19,14 @@ from google.protobuf import descriptor_pool
 from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import CorruptRecordError
-from vesta_common.broker import Broker
 from vesta_common.clock import SystemClock
-from vesta_common.consumer import KafkaOptions
-from vesta_common.consumer.fetch_wait import FetchWait, Starved
-from vesta_common.consumer.unreadable import is_unreadable
 from vesta_common.errors import InvalidArgument, Unavailable
-from vesta_common.events import decode
-from vesta_common.names import project_of
+from vesta_common.events.broker import Broker
+from vesta_common.events.cloudevents import decode
+from vesta_common.events.consumer import KafkaOptions
+from vesta_common.events.consumer.fetch_wait import FetchWait, Starved
+from vesta_common.events.consumer.unreadable import is_unreadable
+from vesta_common.resources.names import project_of
 from vesta_contracts import everything
 from vesta_contracts.gateway.v1 import ProjectEvent
 

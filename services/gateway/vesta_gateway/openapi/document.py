@@ -11,7 +11,7 @@ from typing import Any
 
 from google.api import resource_pb2
 from google.protobuf import descriptor_pool
-from vesta_common.names import ID
+from vesta_common.resources.names import ID
 from vesta_contracts import everything
 
 from vesta_gateway.access.authorization import RIGHTS

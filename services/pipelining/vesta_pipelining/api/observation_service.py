@@ -1,9 +1,9 @@
 """gRPC: observations."""
 
 import grpc
-from vesta_common import filters
-from vesta_common.page_keys import by_name
-from vesta_common.pages import read_page
+from vesta_common.resources import filters
+from vesta_common.resources.page_keys import by_name
+from vesta_common.resources.pages import read_page
 from vesta_contracts.pipelining.v1 import (
     GetObservationRequest,
     ListObservationsRequest,

@@ -5,11 +5,11 @@ from google.protobuf import empty_pb2
 from vesta_common.errors import FailedPrecondition, InvalidArgument, NotFound, Violation
 from vesta_common.ids import new_id
 from vesta_common.messages import copy_of
-from vesta_common.names import parent_of
-from vesta_common.page_keys import by_name
-from vesta_common.pages import read_page
-from vesta_common.postgres import Connection
-from vesta_common.resources import create_once, find_answer, revise
+from vesta_common.resources.methods import create_once, find_answer, revise
+from vesta_common.resources.names import parent_of
+from vesta_common.resources.page_keys import by_name
+from vesta_common.resources.pages import read_page
+from vesta_common.storage.postgres import Connection
 from vesta_contracts.connection.v1 import GetSourceRequest, SourceServiceStub
 from vesta_contracts.pipelining.v1 import (
     CreatePipelineRequest,

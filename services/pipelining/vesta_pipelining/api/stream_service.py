@@ -2,14 +2,14 @@
 
 import grpc
 from google.protobuf import empty_pb2
-from vesta_common.etags import check_etag
 from vesta_common.ids import new_id
-from vesta_common.masks import apply_update
 from vesta_common.messages import copy_of
-from vesta_common.page_keys import by_name
-from vesta_common.pages import read_page
-from vesta_common.postgres import Connection
-from vesta_common.resources import create_once
+from vesta_common.resources.etags import check_etag
+from vesta_common.resources.masks import apply_update
+from vesta_common.resources.methods import create_once
+from vesta_common.resources.page_keys import by_name
+from vesta_common.resources.pages import read_page
+from vesta_common.storage.postgres import Connection
 from vesta_contracts.pipelining.v1 import (
     CreateStreamRequest,
     DeleteStreamRequest,

@@ -15,7 +15,7 @@ from vesta_common.errors import (
     VestaError,
     is_transient,
 )
-from vesta_common.objects import ObjectStore
+from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.serving.v1 import DeploymentFailed, DeploymentPromoted
 
 from vesta_serving.registry import Registry, Version

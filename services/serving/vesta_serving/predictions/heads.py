@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from vesta_common.objects import ObjectStore
+from vesta_common.storage.objects import ObjectStore
 
 from vesta_serving.registry import Version
 

@@ -8,9 +8,9 @@ from datetime import timedelta
 
 import numpy as np
 from numpy.typing import NDArray
-from vesta_common.admission import Admission
 from vesta_common.clock import Clock
 from vesta_common.errors import FailedPrecondition, Unavailable
+from vesta_common.rpc.admission import Admission
 from vesta_contracts.common.v1 import ImageScores
 
 from vesta_serving.deployments.deployer import Deployer

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from vesta_common import trace
 from vesta_common.clock import Clock
 from vesta_common.errors import DataLoss, InvalidArgument, NotFound, is_transient
-from vesta_common.images import model_pixels
-from vesta_common.objects import ObjectStore
-from vesta_common.outbox import EVENT_BYTES_MAX
+from vesta_common.events.outbox import EVENT_BYTES_MAX
+from vesta_common.media.images import model_pixels
+from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.datasets.v1 import (
     DatasetServiceStub,
     GetDatasetRequest,

@@ -3,7 +3,7 @@
 import re
 
 from vesta_common.errors import NotFound
-from vesta_common.objects import ObjectStore
+from vesta_common.storage.objects import ObjectStore
 
 # Larger batches gain nothing on a CPU and take twice the memory.
 BATCH_MAX = 4

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 import grpc
 from google.api import httpbody_pb2
 from google.protobuf import empty_pb2
-from vesta_common.etags import check_etag
-from vesta_common.names import parent_of, project_of
-from vesta_common.objects import ObjectStore
-from vesta_common.page_keys import by_name
-from vesta_common.pages import Page, bad_token, read_page
-from vesta_common.resources import revise
-from vesta_common.service import Loop
+from vesta_common.resources.etags import check_etag
+from vesta_common.resources.methods import revise
+from vesta_common.resources.names import parent_of, project_of
+from vesta_common.resources.page_keys import by_name
+from vesta_common.resources.pages import Page, bad_token, read_page
+from vesta_common.runtime.service import Loop
+from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.training.v1 import (
     DeleteModelRequest,
     DeleteModelVersionRequest,

@@ -4,10 +4,10 @@ import grpc
 from google.protobuf import empty_pb2
 from vesta_common.errors import FailedPrecondition
 from vesta_common.ids import new_id
-from vesta_common.page_keys import by_name
-from vesta_common.pages import read_page
-from vesta_common.postgres import Connection
-from vesta_common.resources import create_once, revise, taken
+from vesta_common.resources.methods import create_once, revise, taken
+from vesta_common.resources.page_keys import by_name
+from vesta_common.resources.pages import read_page
+from vesta_common.storage.postgres import Connection
 from vesta_contracts.training.v1 import (
     CreateRecipeRequest,
     DeleteRecipeRequest,

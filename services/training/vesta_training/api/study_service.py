@@ -4,12 +4,12 @@ import grpc
 from google.protobuf.empty_pb2 import Empty
 from vesta_common.errors import FailedPrecondition
 from vesta_common.ids import new_id
-from vesta_common.names import parent_of
-from vesta_common.page_keys import by_age, newest_before
-from vesta_common.pages import read_page
-from vesta_common.postgres import Connection
-from vesta_common.resources import create_once, find_answer
-from vesta_common.service import Loop
+from vesta_common.resources.methods import create_once, find_answer
+from vesta_common.resources.names import parent_of
+from vesta_common.resources.page_keys import by_age, newest_before
+from vesta_common.resources.pages import read_page
+from vesta_common.runtime.service import Loop
+from vesta_common.storage.postgres import Connection
 from vesta_contracts.datasets.v1 import GetSnapshotRequest
 from vesta_contracts.training.v1 import (
     CancelStudyRequest,

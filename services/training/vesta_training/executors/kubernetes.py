@@ -12,7 +12,7 @@ from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config import load_incluster_config
 from vesta_common.errors import FailedPrecondition, Unavailable
-from vesta_common.objects import ObjectStore
+from vesta_common.storage.objects import ObjectStore
 
 from vesta_training.executors import Observation, State, ended
 from vesta_training.executors.job_manifest import OWNER_LABEL, WORK_LABEL, Pods, job_manifest

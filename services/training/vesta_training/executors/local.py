@@ -11,8 +11,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from vesta_common.errors import Unavailable, is_transient
-from vesta_common.objects import ObjectStore
 from vesta_common.settings import ServiceSettings
+from vesta_common.storage.objects import ObjectStore
 
 from vesta_training.errors import DeadlinePassedError
 from vesta_training.executors import DIED, Observation, State, ended

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import structlog
 from vesta_common.errors import NotFound
-from vesta_common.objects import ObjectStore
+from vesta_common.storage.objects import ObjectStore
 
 from vesta_training.atomic_files import keep_copy
 from vesta_training.example import Array

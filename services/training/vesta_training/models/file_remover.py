@@ -4,8 +4,8 @@ from datetime import timedelta
 
 import structlog
 from vesta_common.errors import VestaError
-from vesta_common.names import project_of
-from vesta_common.objects import ObjectStore
+from vesta_common.resources.names import project_of
+from vesta_common.storage.objects import ObjectStore
 
 from vesta_training.models.deletion_checks import deployed
 from vesta_training.models.deployments import Deployments

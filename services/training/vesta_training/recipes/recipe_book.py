@@ -1,8 +1,8 @@
 """Recipes by name: those that ship with the platform, which every project has, and a project's own."""
 
-from vesta_common.etags import with_etag
-from vesta_common.postgres import Connection
-from vesta_common.resources import existing
+from vesta_common.resources.etags import with_etag
+from vesta_common.resources.methods import existing
+from vesta_common.storage.postgres import Connection
 from vesta_contracts.training.v1 import Recipe
 
 from vesta_training.recipes.recipe import BUILTIN, builtin_recipe, builtin_yaml

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vesta_common.errors import FailedPrecondition, Internal, NotFound, VestaError
-from vesta_common.objects import ObjectStore
+from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.training.v1 import TrainingProgress
 
 from vesta_training.runs.job import Job, Outcome

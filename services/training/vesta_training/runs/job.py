@@ -9,8 +9,8 @@ import numpy as np
 import onnxruntime
 import pyarrow.parquet as pq
 from vesta_common.errors import NotFound
-from vesta_common.images import model_pixels
-from vesta_common.objects import ObjectStore
+from vesta_common.media.images import model_pixels
+from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.training.v1 import Comparison, LearningCurvePoint, ModelVersion, TrainingProgress
 
 from vesta_training.atomic_files import is_whole, write_whole

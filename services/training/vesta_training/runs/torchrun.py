@@ -12,8 +12,8 @@ from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import parse_args, run
 from vesta_common.log import start_logging
-from vesta_common.objects import ObjectStore
 from vesta_common.settings import load_settings
+from vesta_common.storage.objects import ObjectStore
 
 from vesta_training.runs.exchange import Exchange
 from vesta_training.runs.exit_codes import REFUSED_EXIT_CODE, TRANSIENT_EXIT_CODE

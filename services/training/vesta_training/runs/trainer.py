@@ -10,8 +10,8 @@ from datetime import timedelta
 import structlog
 from vesta_common.errors import VestaError, is_transient
 from vesta_common.log import start_logging
-from vesta_common.objects import ObjectStore
 from vesta_common.settings import load_settings
+from vesta_common.storage.objects import ObjectStore
 
 from vesta_training.hardware import usable_cores
 from vesta_training.runs.exchange import Exchange

@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 from vesta_common.errors import VestaError, is_transient
-from vesta_common.objects import ObjectStore
+from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.training.v1 import TrainingProgress
 
 from vesta_training.runs.exchange import Exchange

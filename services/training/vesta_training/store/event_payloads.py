@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from vesta_common.messages import copy_of, without
-from vesta_common.pages import Page
+from vesta_common.resources.pages import Page
 from vesta_contracts.training.v1 import Metrics, ModelVersion, TrainingRun
 
 PAGE_BYTES_MAX = 16 * 1024 * 1024

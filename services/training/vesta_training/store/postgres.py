@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from vesta_common import outbox
 from vesta_common.clock import Clock
 from vesta_common.errors import AlreadyExists, Unavailable
-from vesta_common.etags import with_etag
-from vesta_common.events import new_event
-from vesta_common.filters import Where
+from vesta_common.events import outbox
+from vesta_common.events.cloudevents import new_event
 from vesta_common.messages import copy_of, set_times, without
-from vesta_common.names import parent_of
-from vesta_common.postgres import Connection, Postgres, load_queries
-from vesta_common.resources import existing, resource_of
+from vesta_common.resources.etags import with_etag
+from vesta_common.resources.filters import Where
+from vesta_common.resources.methods import existing, resource_of
+from vesta_common.resources.names import parent_of
+from vesta_common.storage.postgres import Connection, Postgres, load_queries
 from vesta_contracts.training.v1 import (
     Estimate,
     Model,

@@ -8,11 +8,11 @@ from kafka.errors import KafkaError
 from psycopg.conninfo import conninfo_to_dict
 from vesta_contracts.topics import OWNED
 
-from vesta_common.broker import Broker
-from vesta_common.engine_watch import KAFKA, OBJECTS, POSTGRES, HindranceError, Try
-from vesta_common.postgres import CONNECT_TIMEOUT, address_of
+from vesta_common.events.broker import Broker
+from vesta_common.runtime.engine_watch import KAFKA, OBJECTS, POSTGRES, HindranceError, Try
+from vesta_common.runtime.tls_faults import why_refused
 from vesta_common.settings import EngineSettings
-from vesta_common.tls_faults import why_refused
+from vesta_common.storage.postgres import CONNECT_TIMEOUT, address_of
 
 _REQUEST_TIMEOUT_MS = 5000
 _POSTGRES_PORT = 5432
@@ -28,7 +28,7 @@ def tries_of(service: str, settings: EngineSettings, topics: Collection[str], *,
     """
     found: dict[str, Try] = {POSTGRES: lambda: _try_postgres(settings)}
     if has_objects:
-        from vesta_common.objects import ObjectStore  # boto3 is for those alone that have objects
+        from vesta_common.storage.objects import ObjectStore  # boto3 is for those alone that have objects
 
         store = ObjectStore.of(settings, attempts_max=1)
         found[OBJECTS] = lambda: store.check(f".health/{service}")

@@ -20,15 +20,15 @@ import structlog
 from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
 
 from vesta_common import log as logs
-from vesta_common.admission import AdmissionMetrics
-from vesta_common.engine_watch import EngineWatch, Try
 from vesta_common.errors import is_transient
 from vesta_common.identity import CredentialsError, Identity
 from vesta_common.metrics import problems_gauge, serve_metrics
-from vesta_common.own_tries import own_tries_of
-from vesta_common.server import THREADS, Server
+from vesta_common.rpc.admission import AdmissionMetrics
+from vesta_common.rpc.server import THREADS, Server
+from vesta_common.rpc.trace_export import start_tracing_of
+from vesta_common.runtime.engine_watch import EngineWatch, Try
+from vesta_common.runtime.self_checks import own_tries_of
 from vesta_common.settings import EXIT_WRONG_SETTINGS, EngineSettings, ServiceSettings, load_settings
-from vesta_common.trace_export import start_tracing_of
 
 S = TypeVar("S", bound=ServiceSettings)
 
@@ -257,7 +257,9 @@ def _serve(service: str, settings: S, build: Callable[[S], App]) -> None:
 def _watch(service: str, app: App, identity: Identity) -> EngineWatch:
     if app.engines is None:
         return EngineWatch({})
-    from vesta_common.engine_tries import tries_of  # the engines' clients are for those alone that have engines
+    from vesta_common.runtime.engine_checks import (
+        tries_of,  # the engines' clients are for those alone that have engines
+    )
 
     topics = {topic for component in app.components for topic in getattr(component, "topics", ())}
     return EngineWatch(

@@ -11,12 +11,12 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 from prometheus_client import CollectorRegistry
 
-from vesta_common.admission import Admission, AdmissionMetrics
-from vesta_common.health import READY, Health
 from vesta_common.identity import Identity
 from vesta_common.identity.transport import server_credentials
-from vesta_common.interceptors import RpcInterceptor
 from vesta_common.metrics import RpcMetrics
+from vesta_common.rpc.admission import Admission, AdmissionMetrics
+from vesta_common.rpc.health import READY, Health
+from vesta_common.rpc.interceptors import RpcInterceptor
 
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 LIVE = "live"

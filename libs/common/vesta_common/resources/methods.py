@@ -8,11 +8,11 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
 from vesta_common.errors import AlreadyExists, NotFound
-from vesta_common.etags import check_etag, with_etag
-from vesta_common.idempotency import find_first, once
-from vesta_common.masks import apply_update
 from vesta_common.messages import set_times, without
-from vesta_common.postgres import Connection, Postgres
+from vesta_common.resources.etags import check_etag, with_etag
+from vesta_common.resources.idempotency import find_first, once
+from vesta_common.resources.masks import apply_update
+from vesta_common.storage.postgres import Connection, Postgres
 
 T = TypeVar("T")
 M = TypeVar("M", bound=Message)

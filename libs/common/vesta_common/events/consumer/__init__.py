@@ -31,11 +31,11 @@ unhealthy, for then the fault is ours. Records that are no events become dead le
 | `metrics` | what is counted |
 """
 
-from vesta_common.consumer.handlers import BatchHandler, Handler, Preparation
-from vesta_common.consumer.loop import Consumer
-from vesta_common.consumer.metrics import ConsumerMetrics
-from vesta_common.consumer.options import KafkaOptions
-from vesta_common.consumer.retries import TooManyDeadLetters
+from vesta_common.events.consumer.handlers import BatchHandler, Handler, Preparation
+from vesta_common.events.consumer.loop import Consumer
+from vesta_common.events.consumer.metrics import ConsumerMetrics
+from vesta_common.events.consumer.options import KafkaOptions
+from vesta_common.events.consumer.retries import TooManyDeadLetters
 
 __all__ = [
     "BatchHandler",

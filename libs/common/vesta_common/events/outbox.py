@@ -19,11 +19,12 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError, KafkaTimeoutError
 from prometheus_client import CollectorRegistry, Gauge
 
-from vesta_common import idempotency, inbox
-from vesta_common.broker import Broker, close_producer, open_producer
 from vesta_common.errors import InvalidArgument
-from vesta_common.events import Event, encode_headers
-from vesta_common.postgres import Connection, Postgres
+from vesta_common.events import inbox
+from vesta_common.events.broker import Broker, close_producer, open_producer
+from vesta_common.events.cloudevents import Event, encode_headers
+from vesta_common.resources import idempotency
+from vesta_common.storage.postgres import Connection, Postgres
 
 BATCH_ROWS = 500
 EVENT_BYTES_MAX = 1_000_000  # below the message.max.bytes that Kafka has unless somebody changes it

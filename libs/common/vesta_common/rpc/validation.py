@@ -20,7 +20,7 @@ from google.protobuf.message import Message
 from vesta_contracts.common.v1 import FieldRules, rules
 
 from vesta_common.errors import InvalidArgument, Violation
-from vesta_common.names import ResourcePattern
+from vesta_common.resources.names import ResourcePattern
 
 VIOLATIONS_MAX = 20
 MAP_KEY_CHARACTERS_MAX = 200

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
-from vesta_common.broker import Broker
+from vesta_common.events.broker import Broker
 from vesta_common.settings import ServiceSettings
 
 SESSION_TIMEOUT = timedelta(seconds=6)

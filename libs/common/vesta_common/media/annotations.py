@@ -10,9 +10,9 @@ from vesta_contracts.common.v1 import Annotation, Media
 from vesta_contracts.datasets.v1 import AnnotationList, Concept, Taxonomy
 
 from vesta_common.errors import InvalidArgument, Violation
-from vesta_common.image_labels import image_labels
-from vesta_common.shapes import find_flaw, lies_on
-from vesta_common.validation import validate
+from vesta_common.media.image_labels import image_labels
+from vesta_common.media.shapes import find_flaw, lies_on
+from vesta_common.rpc.validation import validate
 
 ANNOTATIONS_BYTES_MAX = 900_000
 """Of one item. The event that carries them may have 1,000,000, with the names of those who agreed."""

@@ -3,7 +3,7 @@
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import CorruptRecordError
 
-from vesta_common.broker import Broker
+from vesta_common.events.broker import Broker
 
 PROBE_TIMEOUT_MS = 5000
 

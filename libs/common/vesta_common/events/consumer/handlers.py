@@ -7,11 +7,12 @@ from itertools import groupby
 
 from opentelemetry.trace import SpanKind
 
-from vesta_common import inbox, trace
+from vesta_common import trace
 from vesta_common.clock import Clock
-from vesta_common.consumer.metrics import ConsumerMetrics
-from vesta_common.events import Event
-from vesta_common.postgres import Connection, Postgres
+from vesta_common.events import inbox
+from vesta_common.events.cloudevents import Event
+from vesta_common.events.consumer.metrics import ConsumerMetrics
+from vesta_common.storage.postgres import Connection, Postgres
 
 Handler = Callable[[Connection, Event], None]
 """Has the effect of one event, in the transaction given. Raising undoes it."""

@@ -4,9 +4,9 @@ from typing import Any
 
 from kafka import KafkaProducer
 
-from vesta_common import dead_letters
-from vesta_common.broker import Broker, close_producer, open_producer
-from vesta_common.consumer.metrics import ConsumerMetrics
+from vesta_common.events import dead_letters
+from vesta_common.events.broker import Broker, close_producer, open_producer
+from vesta_common.events.consumer.metrics import ConsumerMetrics
 
 
 class DeadLetterTopic:

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from vesta_common.pages import Page, bad_token
+from vesta_common.resources.pages import Page, bad_token
 
 _FAR_FUTURE = datetime(9999, 1, 1, tzinfo=UTC)
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from vesta_common.postgres import Connection
+from vesta_common.storage.postgres import Connection
 
 KEEP = timedelta(days=14)
 

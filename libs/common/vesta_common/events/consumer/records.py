@@ -4,7 +4,7 @@ from collections.abc import Callable, Set
 from typing import Any
 
 from vesta_common.errors import InvalidArgument
-from vesta_common.events import Event, decode
+from vesta_common.events.cloudevents import Event, decode
 
 Check = Callable[[Event], None]
 """Raises InvalidArgument for an event that others had no right to send."""

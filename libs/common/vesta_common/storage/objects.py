@@ -16,7 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from vesta_common.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from vesta_common.settings import EngineSettings
-from vesta_common.storage_guard import StorageGuard, storage_full
+from vesta_common.storage.storage_guard import StorageGuard, storage_full
 
 CONNECT_TIMEOUT = timedelta(seconds=5)
 READ_TIMEOUT = timedelta(seconds=60)

@@ -20,11 +20,11 @@ from kafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from kafka.errors import IllegalStateError, KafkaError
 
 from vesta_common.clock import Clock
-from vesta_common.consumer import faults
-from vesta_common.consumer.delivery import Stopping
-from vesta_common.consumer.offsets import Offsets
-from vesta_common.consumer.options import KafkaOptions
-from vesta_common.consumer.unreadable import is_unreadable
+from vesta_common.events.consumer import faults
+from vesta_common.events.consumer.delivery import Stopping
+from vesta_common.events.consumer.offsets import Offsets
+from vesta_common.events.consumer.options import KafkaOptions
+from vesta_common.events.consumer.unreadable import is_unreadable
 
 HEARTBEAT_INTERVAL_MS = 500  # with 2000 the laptop's broker assigns too late
 POLL_INTERVAL_MAX_MS = 300_000

@@ -9,19 +9,19 @@ import structlog
 from kafka.errors import CorruptRecordError, KafkaError
 from prometheus_client import CollectorRegistry
 
-from vesta_common import dead_letters
 from vesta_common.clock import Clock, SystemClock
-from vesta_common.consumer.dead_letter_topic import DeadLetterTopic
-from vesta_common.consumer.delivery import Delivery, Stopping
-from vesta_common.consumer.fetch_wait import FetchWait, Starved
-from vesta_common.consumer.handlers import BatchHandler, Handler, Handlers, Preparation
-from vesta_common.consumer.membership import Membership
-from vesta_common.consumer.metrics import ConsumerMetrics
-from vesta_common.consumer.options import KafkaOptions
-from vesta_common.consumer.records import Check, Reader
-from vesta_common.consumer.retries import DEAD_LETTERS_MAX, Fuse, TooManyDeadLetters
-from vesta_common.events import topic_of
-from vesta_common.postgres import Postgres
+from vesta_common.events import dead_letters
+from vesta_common.events.cloudevents import topic_of
+from vesta_common.events.consumer.dead_letter_topic import DeadLetterTopic
+from vesta_common.events.consumer.delivery import Delivery, Stopping
+from vesta_common.events.consumer.fetch_wait import FetchWait, Starved
+from vesta_common.events.consumer.handlers import BatchHandler, Handler, Handlers, Preparation
+from vesta_common.events.consumer.membership import Membership
+from vesta_common.events.consumer.metrics import ConsumerMetrics
+from vesta_common.events.consumer.options import KafkaOptions
+from vesta_common.events.consumer.records import Check, Reader
+from vesta_common.events.consumer.retries import DEAD_LETTERS_MAX, Fuse, TooManyDeadLetters
+from vesta_common.storage.postgres import Postgres
 
 POLL_RECORDS_MAX = 200
 POLL_TIMEOUT_MS = 200

@@ -11,11 +11,11 @@ import structlog
 from kafka import TopicPartition
 from kafka.errors import KafkaError
 
-from vesta_common.consumer.offsets import Offsets
-from vesta_common.consumer.records import Poison, describe
-from vesta_common.consumer.retries import Attempts, Fuse
 from vesta_common.errors import VestaError, is_transient
-from vesta_common.events import Event
+from vesta_common.events.cloudevents import Event
+from vesta_common.events.consumer.offsets import Offsets
+from vesta_common.events.consumer.records import Poison, describe
+from vesta_common.events.consumer.retries import Attempts, Fuse
 
 KEEP_BACKOFF = timedelta(seconds=1)
 

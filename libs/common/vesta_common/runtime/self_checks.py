@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from vesta_common.engine_watch import HindranceError, Try
+from vesta_common.runtime.engine_watch import HindranceError, Try
 from vesta_common.settings import EngineSettings, environment_name
 
 _WRITTEN_BYTES = 64 * 1024

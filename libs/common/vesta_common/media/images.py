@@ -25,7 +25,7 @@ from PIL import (
 )
 
 from vesta_common.errors import InvalidArgument
-from vesta_common.image_formats import (
+from vesta_common.media.image_formats import (
     IMAGE_BYTES_MAX,
     ImageFile,
     ImageHeader,
@@ -109,7 +109,7 @@ def inspect(data: bytes) -> ImageHeader:
     """Format and size of an untrusted file, by its content, without decoding it.
 
     Raises:
-        InvalidArgument: it is no single image within the limits; see `vesta_common.image_formats.take_apart`.
+        InvalidArgument: it is no single image within the limits; see `vesta_common.media.image_formats.take_apart`.
     """
     return take_apart(data).header
 

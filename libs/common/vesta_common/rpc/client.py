@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import grpc
 
 from vesta_common import trace
-from vesta_common.addresses import target_of
 from vesta_common.errors import from_rpc_error
 from vesta_common.identity import Identity, audience_of
 from vesta_common.identity.transport import channel_credentials
-from vesta_common.server import TAKES_CALLS
+from vesta_common.rpc.addresses import target_of
+from vesta_common.rpc.server import TAKES_CALLS
 
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 CALL_TIMEOUT_SECONDS = 30.0
@@ -49,7 +49,7 @@ def open_channel(address: str, identity: Identity) -> grpc.Channel:
     """A channel to a peer.
 
     Args:
-        address: HOST:PORT, or one of several (see `vesta_common.addresses`).
+        address: HOST:PORT, or one of several (see `vesta_common.rpc.addresses`).
         identity: ours; it signs each call, on behalf of the member whose request stands behind it, if one does.
     """
     options = [

@@ -10,8 +10,8 @@ from typing import Any
 from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
 from kafka.errors import MessageSizeTooLargeError
 
-from vesta_common import inbox
-from vesta_common.broker import DELIVERY_TIMEOUT, Broker, close_producer, open_producer
+from vesta_common.events import inbox
+from vesta_common.events.broker import DELIVERY_TIMEOUT, Broker, close_producer, open_producer
 from vesta_common.settings import ServiceSettings
 
 REASON_HEADER = "dead_letter_reason"

@@ -6,7 +6,7 @@ from typing import Any
 
 from prometheus_client import Gauge
 
-from vesta_common.postgres import Connection, Postgres
+from vesta_common.storage.postgres import Connection, Postgres
 
 BACKLOG_INTERVAL = timedelta(seconds=10)
 

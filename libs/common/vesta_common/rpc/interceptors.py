@@ -17,13 +17,13 @@ from grpc_status import rpc_status
 from opentelemetry.trace import SpanKind
 
 from vesta_common import trace
-from vesta_common.admission import Admission, AdmissionMetrics, deadline_passed
 from vesta_common.errors import DISK_FULL, Internal, Unavailable, VestaError, is_transient, to_status
 from vesta_common.identity import Claims, Identity, audience_of
 from vesta_common.identity.callers import check_call, check_project
 from vesta_common.metrics import RpcMetrics
-from vesta_common.storage_guard import storage_full
-from vesta_common.validation import validate
+from vesta_common.rpc.admission import Admission, AdmissionMetrics, deadline_passed
+from vesta_common.rpc.validation import validate
+from vesta_common.storage.storage_guard import storage_full
 
 log = structlog.get_logger()
 

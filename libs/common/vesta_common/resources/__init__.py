@@ -1,0 +1,1 @@
+"""What every resource has: names, pages, etags, filters, masks, idempotent creation."""

@@ -1,0 +1,1 @@
+"""A service's process: started, watched, stopped."""
