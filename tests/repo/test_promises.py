@@ -88,7 +88,7 @@ def a_consumer(event_type: str) -> dict[str, str]:
     """A service that handles one type of event in the group annotation.answers."""
     return {
         "services/annotation/vesta_annotation/app.py": 'Consumer(SERVICE, "answers", Reactions().handlers())\n',
-        "services/annotation/vesta_annotation/event_payloads.py": f'def handlers():\n    return {{"{event_type}": handle}}\n',
+        "services/annotation/vesta_annotation/event_handlers.py": f'def handlers():\n    return {{"{event_type}": handle}}\n',
     }
 
 

@@ -117,9 +117,10 @@ def _message_name(event_type: str) -> str:
 def _readings(root: Path, service: str) -> Iterator[tuple[str, str, str]]:
     """What a service reads, as (topic, service, group): the types that each `Consumer(SERVICE, "word", …)` of app.py handles."""
     folder = root / "services" / service / f"vesta_{service}"
-    if not ((folder / "app.py").exists() and (folder / "events.py").exists()):
+    handlers = next(folder.rglob("event_handlers.py"), None)
+    if handlers is None or not (folder / "app.py").exists():
         return
-    events = ast.parse((folder / "events.py").read_text())
+    events = ast.parse(handlers.read_text())
     for node in ast.walk(ast.parse((folder / "app.py").read_text())):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Consumer":
             word = ast.literal_eval(node.args[1])
@@ -128,7 +129,7 @@ def _readings(root: Path, service: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _event_types(expressions: list[ast.expr], events: ast.Module) -> set[str]:
-    """The event types in some expressions: written out, by a constant of events.py, or returned by a function of it."""
+    """The event types in some expressions: written out, by a constant of event_handlers.py, or returned by a function of it."""
     functions = {node.name: node for node in ast.walk(events) if isinstance(node, ast.FunctionDef)}
     constants = strings_named(events)
     nodes = [node for expression in expressions for node in ast.walk(expression)]
