@@ -7,6 +7,7 @@ import grpc
 from google.protobuf import empty_pb2
 from vesta_common.errors import FailedPrecondition, InvalidArgument, Violation
 from vesta_common.ids import deterministic_id, new_id
+from vesta_common.media.image_formats import IMAGE_BYTES_MAX
 from vesta_common.messages import copy_of
 from vesta_common.resources.methods import create_once, find_answer, revise, run_once
 from vesta_common.resources.page_keys import by_age, by_name, newest_before
@@ -40,7 +41,6 @@ from vesta_contracts.datasets.v1 import DatasetServiceStub, GetDatasetRequest
 
 from vesta_connection.ingest import Arrival, Ingest, Refused
 from vesta_connection.sources.allow_list import Places
-from vesta_connection.sources.listing import FILE_BYTES_MAX
 from vesta_connection.store import Store
 from vesta_connection.syncs.dataset_items import Items
 
@@ -119,7 +119,7 @@ class SourceService(SourceServiceServicer):
         data = bytearray(first.file.data)
         for message in request_iterator:
             data += message.file.data
-            if len(data) > FILE_BYTES_MAX:
+            if len(data) > IMAGE_BYTES_MAX:
                 break
         asked = copy_of(first)
         asked.file.data = hashlib.sha256(data).digest()

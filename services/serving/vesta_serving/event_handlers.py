@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 from vesta_common.events.cloudevents import Event
 from vesta_common.events.consumer import Handler
+from vesta_common.resources.names import parent_of
 from vesta_common.storage.postgres import Connection
 
-from vesta_serving.scoring.scorer import dataset_of
 from vesta_serving.store import Store
 from vesta_serving.triton.repository import triton_name
 
@@ -28,7 +28,7 @@ class Reactions:
         """Remembers the item for scoring."""
         added = event.payload
         self._store.add_arrival(
-            connection, dataset_of(added.item), added.item, added.media.object_key, added.media.sha256
+            connection, parent_of(added.item), added.item, added.media.object_key, added.media.sha256
         )
 
     def handle_model_version_deleted(self, connection: Connection, event: Event) -> None:

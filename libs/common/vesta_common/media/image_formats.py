@@ -17,6 +17,8 @@ from vesta_common.errors import InvalidArgument
 
 IMAGE_BYTES_MAX = 32 * 1024 * 1024
 IMAGE_PIXELS_MAX = 64_000_000
+MODEL_SIDE_PX = 256
+"""Side of the square that a model looks at."""
 IMAGE_SIDE_PX_MAX = 65_500  # no JPEG encoder goes further
 METADATA_BYTES_MAX = 8 * 1024 * 1024
 ICC_BYTES_MAX = 4 * 1024 * 1024

@@ -27,6 +27,7 @@ from PIL import (
 from vesta_common.errors import InvalidArgument
 from vesta_common.media.image_formats import (
     IMAGE_BYTES_MAX,
+    MODEL_SIDE_PX,
     ImageFile,
     ImageHeader,
     corrupt,
@@ -45,7 +46,6 @@ __all__ = [
     "normalise",
 ]
 
-MODEL_SIDE_PX = 256
 THUMBNAIL_SIDE_PX = 256
 THUMBNAIL_QUALITY = 80
 REENCODED_QUALITIES = (95, 85, 75)  # the first with which the picture is small enough to be read again

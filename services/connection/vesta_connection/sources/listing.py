@@ -9,13 +9,13 @@ import fsspec
 from botocore.exceptions import BotoCoreError
 from fsspec.implementations.local import LocalFileSystem
 from vesta_common.errors import FailedPrecondition, InvalidArgument
+from vesta_common.media.image_formats import IMAGE_BYTES_MAX
 from vesta_contracts.connection.v1 import BucketSource, Source
 
 from vesta_connection.sources.allow_list import WEB, Places, Resolve, resolve_host
 from vesta_connection.sources.pinned_addresses import Pins
 from vesta_connection.sources.s3 import S3FileSystem
 
-FILE_BYTES_MAX = 32 * 1024 * 1024
 NAME_CHARACTERS_MAX = 1024  # as `Provenance.file_name` has it
 NAME_BYTES_MAX = 2048  # an index of PostgreSQL holds no more than 2,700
 NAME_SHOWN_CHARACTERS = 200
@@ -54,7 +54,7 @@ class FileTree(Protocol):
         ...
 
     def read(self, file: SourceFile) -> bytes:
-        """A file's bytes, at most one more than `FILE_BYTES_MAX`, so that too large a file shows."""
+        """A file's bytes, at most one more than `IMAGE_BYTES_MAX`, so that too large a file shows."""
         ...
 
 
@@ -106,7 +106,7 @@ class FsspecTree:
             raise PermissionError(file.unreadable)
         try:
             with self._file_system.open(file.path, "rb") as opened:
-                return bytes(opened.read(FILE_BYTES_MAX + 1))
+                return bytes(opened.read(IMAGE_BYTES_MAX + 1))
         except FileNotFoundError as error:  # as fsspec's HTTP puts whatever went wrong
             refusal = _refusal_behind(error)
             if refusal:

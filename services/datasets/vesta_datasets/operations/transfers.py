@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from vesta_common.errors import InvalidArgument
+from vesta_common.media.image_formats import IMAGE_BYTES_MAX
 from vesta_common.resources.names import project_of
 from vesta_common.storage.objects import ObjectStore
 from vesta_common.storage.postgres import Connection
@@ -33,7 +34,6 @@ ARCHIVE_BYTES_MAX = 16 * 1024**3
 BATCH_FILES_MAX = 32
 BATCH_BYTES_MAX = 32 * 1024 * 1024
 """Of the files of one call: half of what a gRPC message may have."""
-FILE_BYTES_MAX = 32 * 1024 * 1024
 FILE_NAME_LENGTH_MAX = 1024
 REFUSALS_KEPT = 100
 INGEST_TIMEOUT_SECONDS = 120.0
@@ -207,8 +207,8 @@ def _refusal_of(entry: ArchivedItem, only_named: Collection[Path]) -> IngestedMe
     """
     if entry.path in only_named:
         return IngestedMedia(reason="FILE_UNREADABLE", message="is named by the archive, but is not in it")
-    if entry.path.stat().st_size > FILE_BYTES_MAX:
-        return IngestedMedia(reason="IMAGE_TOO_LARGE", message=f"has more than {FILE_BYTES_MAX} bytes")
+    if entry.path.stat().st_size > IMAGE_BYTES_MAX:
+        return IngestedMedia(reason="IMAGE_TOO_LARGE", message=f"has more than {IMAGE_BYTES_MAX} bytes")
     return None
 
 

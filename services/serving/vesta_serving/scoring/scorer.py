@@ -15,6 +15,7 @@ from vesta_common.clock import Clock
 from vesta_common.errors import DataLoss, InvalidArgument, NotFound, is_transient
 from vesta_common.events.outbox import EVENT_BYTES_MAX
 from vesta_common.media.images import model_pixels
+from vesta_common.resources.names import parent_of
 from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.datasets.v1 import (
     DatasetServiceStub,
@@ -74,7 +75,7 @@ class Scorer:
                 self._score_page(claimed)
             return True
         if arrivals := self._store.claim_arrivals(now, now + LEASE, EVENT_ITEMS_MAX):
-            deployment, dataset = arrivals[0].deployment, dataset_of(arrivals[0].item)
+            deployment, dataset = arrivals[0].deployment, parent_of(arrivals[0].item)
             first, *others = ({"traceparent": arrival.traceparent} for arrival in arrivals)
             with (
                 trace.span("score_arrivals", first, also=others),
@@ -232,8 +233,3 @@ def _with(made: PredictionMade, predictions: Sequence[ItemPrediction]) -> Predic
     event = PredictionMade(predictions=predictions)
     event.MergeFrom(made)
     return event
-
-
-def dataset_of(item: str) -> str:
-    """`projects/acme/datasets/vans` for one of its items."""
-    return "/".join(item.split("/")[:4])

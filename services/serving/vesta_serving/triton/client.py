@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 from vesta_common import trace
 from vesta_common.errors import Unavailable
+from vesta_common.media.image_formats import MODEL_SIDE_PX
 
-from vesta_serving.triton.repository import BATCH_MAX, MODEL_SIDE_PX
+from vesta_serving.triton.repository import BATCH_MAX
 
 REQUEST_TIMEOUT_SECONDS = 20.0
 LOAD_TIMEOUT_SECONDS = 120.0

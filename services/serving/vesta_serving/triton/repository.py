@@ -3,11 +3,11 @@
 import re
 
 from vesta_common.errors import NotFound
+from vesta_common.media.image_formats import MODEL_SIDE_PX
 from vesta_common.storage.objects import ObjectStore
 
 # Larger batches gain nothing on a CPU and take twice the memory.
 BATCH_MAX = 4
-MODEL_SIDE_PX = 256
 PREFIX = "triton"
 _OUR_NAME = re.compile(r"model-[0-9a-f]{32}")
 
