@@ -1,12 +1,12 @@
 """From bytes as they arrived to stored media: decoded in a child process, stripped, hashed, kept once with a thumbnail."""
 
 import hashlib
-import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 
+from vesta_common.byte_budget import ByteBudget
 from vesta_common.clock import Clock
 from vesta_common.errors import VestaError
 from vesta_common.media.images import NormalisedImage, normalise
@@ -43,27 +43,6 @@ class Refused:
     message: str
 
 
-class InHand:
-    """Bounds what is in memory between two steps: who brings more waits until enough has gone."""
-
-    def __init__(self, bytes_max: int) -> None:
-        self._bytes_max = bytes_max
-        self._bytes = 0
-        self._changed = threading.Condition()
-
-    def enter(self, size_bytes: int) -> None:
-        """Waits for room; what is larger than all the room comes in alone."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._bytes or self._bytes + size_bytes <= self._bytes_max)
-            self._bytes += size_bytes
-
-    def leave(self, size_bytes: int) -> None:
-        """Makes room."""
-        with self._changed:
-            self._bytes -= size_bytes
-            self._changed.notify_all()
-
-
 class Ingest:
     """Stores pictures. Safe to share between threads; both the sandbox and the store are.
 
@@ -76,7 +55,7 @@ class Ingest:
         self._sandbox = sandbox
         self._store = store
         self._clock = clock
-        self._in_hand = InHand(IN_HAND_BYTES_MAX)
+        self._in_hand = ByteBudget(IN_HAND_BYTES_MAX)
         self._threads = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="store")
 
     def take(
@@ -96,7 +75,7 @@ class Ingest:
             arrival = arrivals[index]
             if isinstance(answer, VestaError):
                 return Refused(arrival.file_name, answer.reason, str(answer))
-            self._in_hand.enter(len(answer.data))
+            self._in_hand.wait_for(len(answer.data))
             return self._threads.submit(self._store_one, arrival, answer, source, arrived)
 
         kept = self._sandbox.map_on(normalise, [arrival.data for arrival in arrivals], keep)
@@ -110,7 +89,7 @@ class Ingest:
         try:
             return self._stored(arrival, image, source, arrived)
         finally:
-            self._in_hand.leave(len(image.data))
+            self._in_hand.give_back(len(image.data))
 
     def _stored(self, arrival: Arrival, image: NormalisedImage, source: str, arrived: datetime) -> Media:
         stored = self._store.put("media", image.data)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from vesta_common.errors import ResourceExhausted
-from vesta_gateway.access.limits import BUCKETS_MAX, ByteBudget, Slots, TokenBuckets
+from vesta_gateway.access.limits import BUCKETS_MAX, Slots, TokenBuckets
 
 
 class Watch:
@@ -72,15 +72,3 @@ def test_slots_are_given_back_whatever_happens():
 
     assert slots.total == 0
     assert not slots._held
-
-
-def test_bytes_are_counted_over_all():
-    budget = ByteBudget(10)
-    budget.take(6)
-
-    with pytest.raises(ResourceExhausted) as caught:
-        budget.take(5)
-    assert caught.value.reason == "MEMORY_LIMITED"
-
-    budget.give_back(6)
-    budget.take(10)

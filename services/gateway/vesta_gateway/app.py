@@ -15,6 +15,7 @@ from typing import Any
 import structlog
 from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry, Gauge
 from starlette.middleware.cors import CORSMiddleware
+from vesta_common.byte_budget import ByteBudget
 from vesta_common.clock import Clock, SystemClock
 from vesta_common.events.consumer import KafkaOptions
 from vesta_common.identity import CredentialsError, Identity
@@ -32,7 +33,7 @@ from vesta_contracts.topics import OWNED
 from vesta_gateway import store
 from vesta_gateway.access.authentication import Authenticator
 from vesta_gateway.access.authorization import check_table
-from vesta_gateway.access.limits import ByteBudget, Slots, TokenBuckets
+from vesta_gateway.access.limits import Slots, TokenBuckets
 from vesta_gateway.access.throttle import Throttle
 from vesta_gateway.api.api_keys import ApiKeyApi
 from vesta_gateway.api.audit import AuditApi

@@ -103,29 +103,3 @@ class Slots:
             self._held[key] -= 1
             if not self._held[key]:
                 del self._held[key]
-
-
-class ByteBudget:
-    """How many bytes of bodies are held in memory at once, by all requests together."""
-
-    def __init__(self, bytes_max: int) -> None:
-        self._bytes_max = bytes_max
-        self.held = 0
-
-    def take(self, count: int) -> None:
-        """Reserves.
-
-        Raises:
-            ResourceExhausted: there is not that much room now.
-        """
-        if self.held + count > self._bytes_max:
-            raise ResourceExhausted(
-                "too many bytes are on their way at once; try again in a moment",
-                reason="MEMORY_LIMITED",
-                retry_after=RETRY_AFTER,
-            )
-        self.held += count
-
-    def give_back(self, count: int) -> None:
-        """Frees."""
-        self.held -= count

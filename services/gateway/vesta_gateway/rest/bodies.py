@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from vesta_common.byte_budget import ByteBudget
 from vesta_common.errors import InvalidArgument
 
-from vesta_gateway.access.limits import ByteBudget
 from vesta_gateway.rest.idle_timeouts import until_sent
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
