@@ -15,7 +15,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from vesta_common.errors import ResourceExhausted, Unavailable
 from vesta_common.rpc.server import TAKES_CALLS, Server
-from vesta_common.runtime.service import STOP_TIMEOUT, App, Loop, stop_app
+from vesta_common.runtime.service import STOP_TIMEOUT, App, BackgroundTask, stop_app
 from vesta_local.testing import identity_of, identity_settings
 
 PATIENCE_SECONDS = 20.0
@@ -147,7 +147,7 @@ def test_a_loop_works_on_while_there_is_more_then_rests_until_woken() -> None:
         steps.append(len(steps))
         return len(steps) < 3
 
-    loop = Loop("sample", step, timedelta(hours=1))
+    loop = BackgroundTask("sample", step, timedelta(hours=1))
     loop.start()
     wait_for(lambda: len(steps) == 3)
     loop.wake()
@@ -164,7 +164,7 @@ def test_a_loop_survives_what_its_step_raises(error: Exception) -> None:
         failures.append(1)
         raise error
 
-    loop = Loop("sample", step, timedelta(hours=1))
+    loop = BackgroundTask("sample", step, timedelta(hours=1))
     loop.start()
     wait_for(lambda: len(failures) >= 2)
     assert loop.healthy()
@@ -178,7 +178,7 @@ def test_a_loop_rests_no_longer_than_the_error_itself_asks_for() -> None:
         failures.append(1)
         raise ResourceExhausted("full", retry_after=timedelta(milliseconds=1))
 
-    loop = Loop("sample", step, timedelta(hours=1))
+    loop = BackgroundTask("sample", step, timedelta(hours=1))
     loop.start()
     wait_for(lambda: len(failures) > 20)  # by its own back-off that would take minutes
     loop.stop(timedelta(seconds=PATIENCE_SECONDS))
@@ -186,7 +186,7 @@ def test_a_loop_rests_no_longer_than_the_error_itself_asks_for() -> None:
 
 def test_a_loop_tells_a_long_step_to_end() -> None:
     ending = threading.Event()
-    loop = Loop("sample", lambda: not ending.wait(), timedelta(hours=1), on_stop=ending.set)
+    loop = BackgroundTask("sample", lambda: not ending.wait(), timedelta(hours=1), on_stop=ending.set)
     loop.start()
     loop.stop(timedelta(seconds=PATIENCE_SECONDS))
     assert not loop.healthy()

@@ -6,7 +6,7 @@ from vesta_common.events.broker import Broker
 from vesta_common.events.outbox import Relay
 from vesta_common.identity import Identity
 from vesta_common.rpc.client import open_channel
-from vesta_common.runtime.service import App, Loop, new_registry
+from vesta_common.runtime.service import App, BackgroundTask, new_registry
 from vesta_common.storage.backlog import BACKLOG_INTERVAL, Backlog
 from vesta_common.storage.postgres import Postgres
 from vesta_contracts.datasets.v1 import DatasetServiceStub, ItemServiceStub, TaxonomyServiceStub
@@ -43,7 +43,7 @@ def build(settings: Settings) -> App:
         ],
         components=[
             Relay(postgres, Broker.of(settings), settings.kafka_topic_prefix),
-            Loop("backlog", backlog.step, BACKLOG_INTERVAL),
+            BackgroundTask("backlog", backlog.step, BACKLOG_INTERVAL),
         ],
         registry=metrics,
         closing=[channel.close, postgres.close],

@@ -8,7 +8,7 @@ from vesta_conductor.reconciliation.names import LoopNames
 from vesta_conductor.reconciliation.policy import Policy
 from vesta_conductor.reconciliation.reconcile import reconcile
 from vesta_conductor.reconciliation.round_updates import amended
-from vesta_conductor.reconciliation.state import Command, History, Outcome, RoundRecord, Situation, Step, World
+from vesta_conductor.reconciliation.state import Command, History, RoundOutcome, RoundRecord, Situation, Step, World
 from vesta_contracts.annotation.v1 import Campaign, CampaignCounts, Task
 from vesta_contracts.common.v1 import Annotation, ImageLabel
 from vesta_contracts.conductor.v1 import LoopPolicy, Round
@@ -158,7 +158,7 @@ def a_label(concept: str, score: float | None = None) -> Annotation:
 
 
 def a_round(
-    number: int = 1, *, outcome: Outcome = Outcome.UNDER_WAY, policy_revision: int = 1, **fields: Any
+    number: int = 1, *, outcome: RoundOutcome = RoundOutcome.UNDER_WAY, policy_revision: int = 1, **fields: Any
 ) -> RoundRecord:
     record = RoundRecord(Round(number=number), outcome=outcome, policy_revision=policy_revision)
     return amended(record, start_time=NOW - timedelta(minutes=10), **fields)
@@ -192,7 +192,7 @@ def a_situation(*, world: World | None = None, history: History | None = None, *
 
 def after_round_one(**world: Any) -> Situation:
     """Version 1 answers, learnt from 50 labels; round 2 is under way."""
-    first = a_round(1, outcome=Outcome.PROMOTED, label_count=50, model_version=version(1))
+    first = a_round(1, outcome=RoundOutcome.PROMOTED, label_count=50, model_version=version(1))
     ready: dict[str, Any] = {
         "deployment": a_deployment(version(1), scoring=scored(version(1))),
         "stable": a_model(version(1)),

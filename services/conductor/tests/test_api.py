@@ -22,7 +22,7 @@ from vesta_conductor.api.project_service import ProjectService
 from vesta_conductor.projects.deletion import Deletions
 from vesta_conductor.reconciliation.names import LoopNames
 from vesta_conductor.reconciliation.reconcile import reconcile
-from vesta_conductor.reconciliation.state import Command, Outcome
+from vesta_conductor.reconciliation.state import Command, RoundOutcome
 from vesta_contracts.annotation.v1 import CreateCampaignRequest
 from vesta_contracts.conductor.v1 import (
     CreateLoopRequest,
@@ -277,7 +277,9 @@ class TestLoops:
         with conductor.postgres.transaction() as connection:
             kept = store.load(connection, made.name)
             assert kept is not None
-            store.end_round(connection, made.name, kept.history.current, Outcome.PROMOTED, 1, conductor.clock.now())
+            store.end_round(
+                connection, made.name, kept.history.current, RoundOutcome.PROMOTED, 1, conductor.clock.now()
+            )
         conductor.loops.DeleteLoop(DeleteLoopRequest(name=made.name))
         with pytest.raises(NotFound):
             conductor.loops.GetLoop(GetLoopRequest(name=made.name))

@@ -26,7 +26,7 @@ from conductor_builders import (
     version,
 )
 from google.protobuf.duration_pb2 import Duration
-from vesta_conductor.reconciliation.labelling_stage import Progress
+from vesta_conductor.reconciliation.labelling_stage import LabellingProgress
 from vesta_conductor.reconciliation.policy import Policy
 from vesta_conductor.reconciliation.reconcile import reconcile
 from vesta_contracts.conductor.v1 import Gate, LoopPolicy
@@ -67,7 +67,7 @@ def trains_after_ten(policy: Policy) -> bool:
 
 def missing_test(policy: Policy) -> int:
     world = a_world(unlabelled_test_items=tuple(f"{DATASET}/items/t{number}" for number in range(90)))
-    return Progress.of(a_situation(policy=policy, world=world)).missing_test
+    return LabellingProgress.of(a_situation(policy=policy, world=world)).missing_test
 
 
 # A value for each field, and what a Loop decides by it.

@@ -18,7 +18,7 @@ from conductor_builders import (
     version,
 )
 from vesta_conductor.reconciliation.reconcile import reconcile
-from vesta_conductor.reconciliation.state import Outcome
+from vesta_conductor.reconciliation.state import RoundOutcome
 from vesta_contracts.conductor.v1 import LoopStatus
 from vesta_contracts.datasets.v1 import SelectItemsResponse
 
@@ -61,7 +61,7 @@ class TestPause:
 
     def test_what_runs_goes_on_to_its_record(self) -> None:
         worse = a_run(2, champion=version(1), comparison=a_comparison(-0.03))
-        assert command_of(reconcile(replace(trained(run=worse), paused=True))).outcome is Outcome.KEPT
+        assert command_of(reconcile(replace(trained(run=worse), paused=True))).outcome is RoundOutcome.KEPT
 
 
 def test_the_same_situation_gives_the_same_step() -> None:

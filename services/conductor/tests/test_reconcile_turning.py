@@ -29,7 +29,7 @@ from conductor_builders import (
     version,
 )
 from vesta_conductor.reconciliation.reconcile import reconcile
-from vesta_conductor.reconciliation.state import Outcome, Situation
+from vesta_conductor.reconciliation.state import RoundOutcome, Situation
 from vesta_conductor.reconciliation.status import status_of
 from vesta_contracts.conductor.v1 import LabelSaving, LoopStatus
 from vesta_contracts.datasets.v1 import CreateSnapshotRequest
@@ -92,11 +92,11 @@ class TestTraining:
     def test_one_concept_alone_postpones_training(self) -> None:
         step = reconcile(a_situation(world=a_world(snapshot=a_snapshot(concepts={"car": 50}))))
         command = command_of(step)
-        assert (command.outcome, command.request) == (Outcome.POSTPONED, None)
+        assert (command.outcome, command.request) == (RoundOutcome.POSTPONED, None)
         assert "car" in command.reason
 
     def test_after_a_postponed_round_more_labels_are_asked_for(self) -> None:
-        postponed = a_round(1, outcome=Outcome.POSTPONED, label_count=50)
+        postponed = a_round(1, outcome=RoundOutcome.POSTPONED, label_count=50)
         world = a_world(dataset=a_dataset(train_labelled_count=50))
         assert question_of(reconcile(a_situation(world=world, history=a_history(postponed)))).count == 50
 
@@ -117,15 +117,15 @@ class TestTraining:
         failed = tuple(a_run(2, attempt, TrainingRun.FAILED, error="out of memory.") for attempt in (1, 2))
         situation = trained()
         step = reconcile(replace(situation, world=replace(situation.world, runs=failed)))
-        assert command_of(step).outcome is Outcome.FAILED
+        assert command_of(step).outcome is RoundOutcome.FAILED
         assert step.round is not None
         assert "out of memory" in step.round.round.verdict.reason
 
     def test_a_cancelled_run_is_not_tried_again(self) -> None:
-        assert command_of(reconcile(trained(run=a_run(2, state=TrainingRun.CANCELLED)))).outcome is Outcome.FAILED
+        assert command_of(reconcile(trained(run=a_run(2, state=TrainingRun.CANCELLED)))).outcome is RoundOutcome.FAILED
 
     def test_after_a_failed_round_the_loop_is_blocked_until_labels_or_policy_change(self) -> None:
-        failed = a_round(1, outcome=Outcome.FAILED, label_count=50)
+        failed = a_round(1, outcome=RoundOutcome.FAILED, label_count=50)
         blocked = a_situation(world=a_world(dataset=a_dataset(train_labelled_count=50)), history=a_history(failed))
         assert reconcile(blocked).phase == LoopStatus.BLOCKED
         labelled = replace(blocked, world=a_world(dataset=a_dataset(train_labelled_count=51)))
@@ -154,7 +154,7 @@ class TestDeploying:
     def test_a_challenger_that_fails_leaves_the_champion_and_ends_the_round(self) -> None:
         worse = a_run(2, champion=version(1), comparison=a_comparison(-0.03))
         step = reconcile(trained(run=worse))
-        assert command_of(step).outcome is Outcome.KEPT
+        assert command_of(step).outcome is RoundOutcome.KEPT
         assert "champion stays" in command_of(step).reason
         assert step.round is not None
         assert step.round.round.model_version == version(2)
@@ -171,14 +171,14 @@ class TestDeploying:
         assert first.action == "reload"
         decided = {f"u-reload-2-promote-{number}": NOW for number in range(6)}
         step = reconcile(replace(situation, history=replace(situation.history, decided=decided)))
-        assert command_of(step).outcome is Outcome.FAILED
+        assert command_of(step).outcome is RoundOutcome.FAILED
         assert "bad file" in command_of(step).reason
 
     def test_a_person_who_moved_the_deployment_has_the_last_word(self) -> None:
         situation = trained()
         decided = {"u-promote-2": NOW}
         step = reconcile(replace(situation, history=replace(situation.history, decided=decided)))
-        assert (command_of(step).action, command_of(step).outcome) == ("yield", Outcome.KEPT)
+        assert (command_of(step).action, command_of(step).outcome) == ("yield", RoundOutcome.KEPT)
 
 
 class TestScoring:
@@ -206,7 +206,7 @@ class TestScoring:
             )
         )
         command = command_of(step)
-        assert (command.action, command.outcome, command.resource) == ("turn", Outcome.PROMOTED, LOOP)
+        assert (command.action, command.outcome, command.resource) == ("turn", RoundOutcome.PROMOTED, LOOP)
         assert step.round is not None
         assert step.round.round.auto_share == 0.75
         assert "75 %" in command.reason
@@ -222,7 +222,7 @@ class TestScoring:
         assert record is not None
         history = replace(waiting.history, current=record)
         step = reconcile(replace(waiting, history=history, now=NOW + timedelta(minutes=3)))
-        assert command_of(step).outcome is Outcome.PROMOTED
+        assert command_of(step).outcome is RoundOutcome.PROMOTED
         assert step.round is not None
         assert not step.round.round.HasField("auto_share")  # another model's certainty tells nothing of this one
 
@@ -231,7 +231,7 @@ class TestScoring:
         situation = self.answering(scored_model_version=version(2), scored_count=ITEMS)
         situation = replace(situation, history=replace(situation.history, label_saving=saving))
         turned = reconcile(situation)
-        assert command_of(turned).outcome is Outcome.PROMOTED
+        assert command_of(turned).outcome is RoundOutcome.PROMOTED
         assert "test split" in status_of(situation, turned).label_saving.reason  # of the new champion nothing is known
         loading = trained(deployment=a_deployment(version(2), version(1), state=Deployment.LOADING))
         loading = replace(loading, history=replace(loading.history, label_saving=saving))

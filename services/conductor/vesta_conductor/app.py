@@ -6,7 +6,7 @@ from vesta_common.events.consumer import Consumer, ConsumerMetrics, KafkaOptions
 from vesta_common.events.outbox import Relay
 from vesta_common.identity import Identity
 from vesta_common.rpc.client import open_channel
-from vesta_common.runtime.service import App, Loop, new_registry
+from vesta_common.runtime.service import App, BackgroundTask, new_registry
 from vesta_common.storage.postgres import Postgres
 
 from vesta_conductor.api.loop_service import LoopService
@@ -42,8 +42,8 @@ def build(settings: Settings) -> App:
         servicers=[ProjectService(postgres, deletions, clock), LoopService(postgres, peers, clock)],
         components=[
             Relay(postgres, Broker.of(settings), settings.kafka_topic_prefix),
-            *(Loop(f"worker-{number}", worker.step, IDLE) for number, worker in enumerate(workers)),
-            Loop("deletions", deletions.step, deletion.IDLE),
+            *(BackgroundTask(f"worker-{number}", worker.step, IDLE) for number, worker in enumerate(workers)),
+            BackgroundTask("deletions", deletions.step, deletion.IDLE),
             Consumer(
                 SERVICE, "loops", Reactions(clock).handlers(), postgres, kafka, ConsumerMetrics(SERVICE, registry)
             ),

@@ -13,7 +13,7 @@ from vesta_contracts.conductor.v1 import Decision, Loop, LoopPolicy, LoopStatus,
 
 from vesta_conductor.commands import request_of
 from vesta_conductor.reconciliation.round_updates import amended
-from vesta_conductor.reconciliation.state import Command, History, Outcome, RoundRecord
+from vesta_conductor.reconciliation.state import Command, History, RoundOutcome, RoundRecord
 
 queries: Any = load_queries("vesta_conductor")
 
@@ -195,7 +195,7 @@ def put_round(connection: Connection, loop: str, record: RoundRecord) -> None:
 
 
 def end_round(
-    connection: Connection, loop: str, record: RoundRecord, outcome: Outcome, policy_revision: int, now: datetime
+    connection: Connection, loop: str, record: RoundRecord, outcome: RoundOutcome, policy_revision: int, now: datetime
 ) -> Round:
     """Closes the round and opens the next; answers the closed one. What is still pending belonged to the closed one."""
     queries.delete_pending_of_loop(connection, loop=loop)
@@ -248,7 +248,7 @@ def _new_round(number: int, now: datetime) -> RoundRecord:
 def _record(row: Any) -> RoundRecord:
     return RoundRecord(
         round=Round.FromString(bytes(row["round"])),
-        outcome=Outcome(row["outcome"]),
+        outcome=RoundOutcome(row["outcome"]),
         label_time=row["label_time"],
         policy_revision=row["policy_revision"],
     )

@@ -12,7 +12,7 @@ from vesta_common.messages import copy_of
 from vesta_common.resources.methods import create_once, find_answer, revise, run_once
 from vesta_common.resources.page_keys import by_age, by_name, newest_before
 from vesta_common.resources.pages import read_page
-from vesta_common.runtime.service import Loop
+from vesta_common.runtime.service import BackgroundTask
 from vesta_common.storage.postgres import Connection
 from vesta_contracts.connection.v1 import (
     CancelSyncRequest,
@@ -169,7 +169,7 @@ class SyncService(SyncServiceServicer):
         loops: the workers of this process, told at once that there is work.
     """
 
-    def __init__(self, store: Store, loops: Sequence[Loop]) -> None:
+    def __init__(self, store: Store, loops: Sequence[BackgroundTask]) -> None:
         self._store = store
         self._loops = loops
 

@@ -10,7 +10,7 @@ from vesta_common.events.broker import Broker
 from vesta_common.events.outbox import Relay
 from vesta_common.identity import Identity
 from vesta_common.rpc.client import open_channel
-from vesta_common.runtime.service import App, Loop, new_registry
+from vesta_common.runtime.service import App, BackgroundTask, new_registry
 from vesta_common.sandbox import Sandbox
 from vesta_common.storage.backlog import BACKLOG_INTERVAL, Backlog
 from vesta_common.storage.objects import ObjectStore
@@ -48,7 +48,7 @@ def build(settings: Settings) -> App:
     items = Items(ItemServiceStub(datasets))
     places = Places(settings.folder_root_paths, settings.bucket_protocol_names, settings.inner_host_names)
     workers = [SyncWorker(store, ingest, items, places, clock) for _ in range(settings.sync_workers)]
-    loops = [Loop(f"sync-{number}", worker.step, IDLE, worker.stop) for number, worker in enumerate(workers)]
+    loops = [BackgroundTask(f"sync-{number}", worker.step, IDLE, worker.stop) for number, worker in enumerate(workers)]
     registry = new_registry()
     export_storage_space(settings.storage_folder, registry)
     backlog = Backlog(
@@ -73,7 +73,7 @@ def build(settings: Settings) -> App:
         ],
         components=[
             Relay(postgres, Broker.of(settings), settings.kafka_topic_prefix),
-            Loop("backlog", backlog.step, BACKLOG_INTERVAL),
+            BackgroundTask("backlog", backlog.step, BACKLOG_INTERVAL),
             *loops,
         ],
         closing=[sandbox.close, ingest.close, datasets.close, postgres.close],

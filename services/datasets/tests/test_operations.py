@@ -29,7 +29,16 @@ from vesta_datasets.archives.archives import unpack
 from vesta_datasets.archives.scratch_folders import scratch_folder
 from vesta_datasets.items.annotations import labels_of
 from vesta_datasets.operations.transfers import BATCH_BYTES_MAX, BATCH_FILES_MAX, Export, Import
-from vesta_datasets.operations.worker import ATTEMPTS_MAX, EXPORT, HEARTBEAT, IMPORT, LEASE, Claim, Operations, Progress
+from vesta_datasets.operations.worker import (
+    ATTEMPTS_MAX,
+    EXPORT,
+    HEARTBEAT,
+    IMPORT,
+    LEASE,
+    Claim,
+    OperationProgress,
+    Operations,
+)
 
 BATCHES = 3
 MANY = BATCHES * BATCH_FILES_MAX
@@ -229,7 +238,7 @@ def test_an_export_that_dies_again_and_again_is_given_up(datasets: Datasets) -> 
 
     def die(claim: Claim) -> Message:
         with datasets.store.postgres.transaction() as connection:
-            claim.advance(connection, Progress(1, 2))
+            claim.advance(connection, OperationProgress(1, 2))
         raise Killed
 
     for _ in range(ATTEMPTS_MAX + 1):

@@ -10,7 +10,7 @@ from vesta_common.events.consumer import Consumer, ConsumerMetrics, KafkaOptions
 from vesta_common.events.outbox import Relay
 from vesta_common.identity import Identity
 from vesta_common.rpc.client import open_channel
-from vesta_common.runtime.service import App, Loop, new_registry
+from vesta_common.runtime.service import App, BackgroundTask, new_registry
 from vesta_common.sandbox import log_protections
 from vesta_common.storage.objects import ObjectStore
 from vesta_common.storage.postgres import Postgres
@@ -48,7 +48,7 @@ def build(settings: Settings) -> App:
     importing = Import(store, objects, MediaServiceStub(connection), work_folder)
     exporting = Export(store, objects, work_folder)
     operations = Operations(store, {IMPORT: importing, EXPORT: exporting})
-    worker = Loop("operations", operations.step, IDLE, on_stop=operations.stop)
+    worker = BackgroundTask("operations", operations.step, IDLE, on_stop=operations.stop)
     operations.wake = worker.wake
     reactions = Reactions(store)
     kafka = KafkaOptions.of(settings)
@@ -68,8 +68,8 @@ def build(settings: Settings) -> App:
             Consumer(SERVICE, "labels", reactions.label_handlers(), postgres, kafka, metrics),
             Consumer(SERVICE, "predictions", reactions.prediction_handlers(), postgres, kafka, metrics),
             worker,
-            Loop("forgetting", Forgetting(store, objects).step, FORGETTING_IDLE),
-            Loop("telling", Telling(store).step, TELLING_IDLE),
+            BackgroundTask("forgetting", Forgetting(store, objects).step, FORGETTING_IDLE),
+            BackgroundTask("telling", Telling(store).step, TELLING_IDLE),
         ],
         closing=[connection.close, postgres.close],
         registry=registry,

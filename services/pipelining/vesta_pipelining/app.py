@@ -8,7 +8,7 @@ from vesta_common.events.consumer import Consumer, ConsumerMetrics, KafkaOptions
 from vesta_common.events.outbox import Relay
 from vesta_common.identity import Identity
 from vesta_common.rpc.client import open_channel
-from vesta_common.runtime.service import App, Loop, new_registry
+from vesta_common.runtime.service import App, BackgroundTask, new_registry
 from vesta_common.storage.postgres import Postgres
 from vesta_contracts.connection.v1 import SourceServiceStub
 from vesta_contracts.serving.v1 import DeploymentServiceStub
@@ -50,8 +50,11 @@ def build(settings: Settings) -> App:
         servicers=[PipelineService(store, deployments, sources), StreamService(store), ObservationService(store)],
         components=[
             Relay(postgres, Broker.of(settings), settings.kafka_topic_prefix),
-            *(Loop(f"sender-{number}", sender.step, SEND_INTERVAL) for number in range(settings.uncertain_senders)),
-            Loop("pruner", prune, PRUNE_INTERVAL),
+            *(
+                BackgroundTask(f"sender-{number}", sender.step, SEND_INTERVAL)
+                for number in range(settings.uncertain_senders)
+            ),
+            BackgroundTask("pruner", prune, PRUNE_INTERVAL),
             Consumer(
                 SERVICE,
                 "frames",

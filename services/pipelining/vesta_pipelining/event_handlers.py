@@ -42,7 +42,7 @@ class End(StrEnum):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FrameResult:
     """What became of one frame.
 
     Attributes:
@@ -119,9 +119,9 @@ class Frames:
 
         return handle_frames
 
-    def _look(self, frames: Sequence[Event]) -> list[Outcome]:
+    def _look(self, frames: Sequence[Event]) -> list[FrameResult]:
         now = self._clock.now()
-        found: dict[str, Outcome] = {}
+        found: dict[str, FrameResult] = {}
         asked: dict[str, list[Event]] = {}
         watches: dict[str, Watch] = {}
         for frame in frames:
@@ -130,15 +130,15 @@ class Frames:
                 continue  # deleted a moment ago
             watches[frame.id] = watch
             if watch.paused or is_too_old(frame.time, now, watch.age_max):
-                found[frame.id] = Outcome(frame, watch, End.DROPPED, ImagePrediction())
+                found[frame.id] = FrameResult(frame, watch, End.DROPPED, ImagePrediction())
             elif not 0 < len(frame.payload) <= FRAME_BYTES_MAX:
-                found[frame.id] = Outcome(frame, watch, End.REFUSED, ImagePrediction())
+                found[frame.id] = FrameResult(frame, watch, End.REFUSED, ImagePrediction())
             else:
                 asked.setdefault(watch.deployment, []).append(frame)
         for deployment, wanted in asked.items():
             for run in together(wanted, self._frames_together_max):
                 for frame, (end, seen) in zip(run, self._ask(deployment, run), strict=True):
-                    found[frame.id] = Outcome(frame, watches[frame.id], end, seen)
+                    found[frame.id] = FrameResult(frame, watches[frame.id], end, seen)
         return [found[frame.id] for frame in frames if frame.id in found]
 
     def _ask(self, deployment: str, frames: Sequence[Event]) -> list[tuple[End, ImagePrediction]]:
@@ -153,14 +153,14 @@ class Frames:
             return [(End.DROPPED, ImagePrediction())] * len(frames)
         return [(End.REFUSED if seen.reason else End.OBSERVED, seen) for seen in answer.predictions]
 
-    def _keep(self, connection: Connection, outcomes: Sequence[Outcome]) -> None:
-        by_stream: dict[str, list[Outcome]] = {}
+    def _keep(self, connection: Connection, outcomes: Sequence[FrameResult]) -> None:
+        by_stream: dict[str, list[FrameResult]] = {}
         for outcome in outcomes:
             by_stream.setdefault(outcome.frame.subject, []).append(outcome)
         for stream in sorted(by_stream):  # always in this order, so that nobody waits for each other
             self._keep_stream(connection, stream, by_stream[stream])
 
-    def _keep_stream(self, connection: Connection, stream: str, outcomes: Sequence[Outcome]) -> None:
+    def _keep_stream(self, connection: Connection, stream: str, outcomes: Sequence[FrameResult]) -> None:
         window = self._store.lock_window(connection, stream)
         if window is None:
             return  # deleted a moment ago
@@ -197,7 +197,7 @@ class Frames:
             self._lag.observe(lag(outcome.frame.time, now).total_seconds())
 
 
-def _observation(outcome: Outcome, now: datetime) -> Observation:
+def _observation(outcome: FrameResult, now: datetime) -> Observation:
     frame, seen = outcome.frame, outcome.seen
     made = Observation(
         name=f"{frame.subject}/observations/{observation_id(frame.subject, frame.id, frame.time)}",
@@ -215,7 +215,7 @@ def _observation(outcome: Outcome, now: datetime) -> Observation:
     return made
 
 
-def _uncertain(outcome: Outcome, observation: Observation) -> dict[str, Any]:
+def _uncertain(outcome: FrameResult, observation: Observation) -> dict[str, Any]:
     return {
         "observation": observation.name,
         "stream": outcome.frame.subject,

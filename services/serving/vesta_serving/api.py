@@ -18,7 +18,7 @@ from vesta_common.resources.masks import apply_update
 from vesta_common.resources.methods import create_once, find_answer, run_once
 from vesta_common.resources.pages import read_page
 from vesta_common.rpc.admission import deadline_passed
-from vesta_common.runtime.service import Loop
+from vesta_common.runtime.service import BackgroundTask
 from vesta_common.sandbox import Sandbox
 from vesta_common.storage.objects import ObjectStore
 from vesta_common.storage.postgres import Connection
@@ -82,7 +82,7 @@ class DeploymentService(DeploymentServiceServicer):
         items: ItemServiceStub,
         media: ObjectStore,
         sandbox: Sandbox,
-        loops: Sequence[Loop] = (),
+        loops: Sequence[BackgroundTask] = (),
     ) -> None:
         self._store = store
         self._registry = registry

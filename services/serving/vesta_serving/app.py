@@ -13,7 +13,7 @@ from vesta_common.identity import Identity
 from vesta_common.rpc.admission import Admission, AdmissionMetrics
 from vesta_common.rpc.client import open_channel
 from vesta_common.runtime.engine_watch import TRITON
-from vesta_common.runtime.service import App, Loop, new_registry
+from vesta_common.runtime.service import App, BackgroundTask, new_registry
 from vesta_common.sandbox import Sandbox
 from vesta_common.storage.backlog import BACKLOG_INTERVAL, Backlog
 from vesta_common.storage.objects import ObjectStore
@@ -80,7 +80,7 @@ def build(settings: Settings) -> App:
     scorer = Scorer(store, predictor, items, DatasetServiceStub(datasets), media, clock)
     prediction_log = PredictionLog(store, clock, metrics, timedelta(days=settings.prediction_log_days))
     sandbox = Sandbox(settings.sandbox_processes)
-    loops = [Loop("deployer", deployer.step, IDLE), Loop("scorer", scorer.step, IDLE)]
+    loops = [BackgroundTask("deployer", deployer.step, IDLE), BackgroundTask("scorer", scorer.step, IDLE)]
     backlog = Backlog(
         postgres,
         store.count_arrivals,
@@ -101,10 +101,10 @@ def build(settings: Settings) -> App:
             Consumer(
                 SERVICE, "arrivals", Reactions(store).handlers(), postgres, kafka, ConsumerMetrics(SERVICE, metrics)
             ),
-            Loop("prediction-log", prediction_log.step, FLUSH_INTERVAL),
-            Loop("pruner", prediction_log.prune, PRUNE_INTERVAL),
-            Loop("backlog", backlog.step, BACKLOG_INTERVAL),
-            Loop("keeper", deployer.keep, KEEP_INTERVAL),
+            BackgroundTask("prediction-log", prediction_log.step, FLUSH_INTERVAL),
+            BackgroundTask("pruner", prediction_log.prune, PRUNE_INTERVAL),
+            BackgroundTask("backlog", backlog.step, BACKLOG_INTERVAL),
+            BackgroundTask("keeper", deployer.keep, KEEP_INTERVAL),
             *loops,
         ],
         closing=[prediction_log.flush, sandbox.close, datasets.close, training.close, postgres.close],

@@ -29,7 +29,7 @@ from vesta_training.executors.job_manifest import Pods, job_manifest
 from vesta_training.recipes.recipe import builtin_yaml
 from vesta_training.runs.exchange import Exchange
 from vesta_training.runs.exit_codes import KILLED_EXIT_CODE, REFUSED_EXIT_CODE, TRANSIENT_EXIT_CODE
-from vesta_training.runs.job import Job, Outcome, run_job
+from vesta_training.runs.job import Job, RunResult, run_job
 from vesta_training.runs.processes import ProcessLostError, follow, joined
 from vesta_training.runs.trainer_settings import TorchrunSettings
 from vesta_training.settings import Settings
@@ -100,7 +100,7 @@ class Site:
 
     def model(self, outcome: Any) -> tuple[ModelVersion, dict[str, Any]]:
         """What came out, and all numbers of its file by their names."""
-        assert isinstance(outcome, Outcome), outcome
+        assert isinstance(outcome, RunResult), outcome
         version = ModelVersion.FromString(outcome.version)
         return version, numbers_of(onnx.load_model_from_string(self.objects.get(version.onnx_key)))
 
@@ -240,7 +240,7 @@ def test_a_pod_that_is_killed_ends_the_others_at_once_and_all_go_on_from_the_che
     first = seen_until(exchange, pods, lambda now: now.phase == "finetune" and now.step > 0)
     assert first.step > epoch * 2  # of two batches
     assert [code for code, _ in ends_of(pods)] == [0, 0]
-    assert isinstance(exchange.find_result(), Outcome)
+    assert isinstance(exchange.find_result(), RunResult)
 
 
 def test_what_one_pod_refuses_is_refused_for_all_with_its_reason(site: Site) -> None:

@@ -12,7 +12,7 @@ from vesta_training.errors import TooFewLabelsError
 from vesta_training.example import Example, Split
 from vesta_training.features.runtime import ModelRuntime
 from vesta_training.models.model_file import PROBABILITIES, read_model
-from vesta_training.progress import Progress, Reporter
+from vesta_training.progress import ProgressUpdate, Reporter
 from vesta_training.recipes.recipe import builtin_recipe, builtin_yaml, read_recipe
 from vesta_training.tasks.assignment import Assignment, Champion, Seams, Trained, sort_out
 from vesta_training.tasks.classification.train import train
@@ -221,7 +221,7 @@ def test_labels_of_one_concept_are_refused(assignment: Assignment, seams: Seams)
 
 
 def test_progress_goes_through_the_phases_and_the_time_left_runs_out(assignment: Assignment, seams: Seams) -> None:
-    told: list[Progress] = []
+    told: list[ProgressUpdate] = []
     train(assignment, seams, progress=told.append)
     phases = list(dict.fromkeys(moment.phase for moment in told))
 
@@ -232,7 +232,7 @@ def test_progress_goes_through_the_phases_and_the_time_left_runs_out(assignment:
 
 def test_the_time_left_follows_the_pace_of_the_phase_and_adds_what_is_planned() -> None:
     now = [0.0]
-    told: list[Progress] = []
+    told: list[ProgressUpdate] = []
     report = Reporter(told.append, lambda: now[0], {"features": 100.0, "head": 7.0})
     report.begin("features", 10)
     now[0] = 4.0

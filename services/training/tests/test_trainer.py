@@ -11,7 +11,7 @@ import pytest
 from executors_contract import OTHER_WEIGHTS, WORK, an_embedding
 from vesta_common.storage.objects import ObjectStore
 from vesta_training.runs.exchange import Exchange
-from vesta_training.runs.job import Outcome
+from vesta_training.runs.job import RunResult
 from vesta_training.settings import Settings
 
 
@@ -52,7 +52,7 @@ def exit_code(settings: Settings, **changed: str) -> int:
 def test_a_pod_that_trained_leaves_the_result_and_its_progress(settings: Settings, exchange: Exchange) -> None:
     exchange.describe(an_embedding("elsewhere"))
     assert exit_code(settings) == 0
-    assert isinstance(exchange.find_result(), Outcome)
+    assert isinstance(exchange.find_result(), RunResult)
     assert exchange.find_progress() is not None
     assert exit_code(settings) == 0  # a second pod of the same work trains nothing
 

@@ -34,7 +34,7 @@ from vesta_contracts.training.v1 import (
 )
 from vesta_training.executors import Observation, State
 from vesta_training.models.file_remover import FileRemover
-from vesta_training.runs.job import Job, Outcome
+from vesta_training.runs.job import Job, RunResult
 from vesta_training.store.postgres import Store
 from vesta_training.worker import Worker
 
@@ -117,7 +117,7 @@ class Scripted:
         version.metrics.CopyFrom(Metrics(item_count=10, accuracy={"value": 0.8, "low": 0.5, "high": 0.9}))
         version.MergeFrom(self.adds)
         held_out = Estimate(value=self.held_out.get(job.recipe_name, 0.5)).SerializeToString()
-        outcome = Outcome(
+        outcome = RunResult(
             version.SerializeToString(), held_out_accuracy=held_out, comparison_missing=job.champion_missing
         )
         return Observation(State.SUCCEEDED, TrainingProgress(phase="head", step=1, step_count=2), outcome=outcome)

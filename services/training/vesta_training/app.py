@@ -8,7 +8,7 @@ from vesta_common.events.broker import Broker
 from vesta_common.events.outbox import Relay
 from vesta_common.identity import Identity
 from vesta_common.rpc.client import open_channel
-from vesta_common.runtime.service import App, Loop, new_registry
+from vesta_common.runtime.service import App, BackgroundTask, new_registry
 from vesta_common.storage.backlog import BACKLOG_INTERVAL, Backlog
 from vesta_common.storage.objects import ObjectStore
 from vesta_common.storage.postgres import Postgres
@@ -55,11 +55,11 @@ def build(settings: Settings) -> App:
         Worker(store, objects, executor, book, datasets, settings.work_folder, compute) for executor in executors
     ]
     loops = [
-        Loop(f"trainer-{number}", worker.step, IDLE if number == 0 else IDLE_OF_OTHERS, worker.stop)
+        BackgroundTask(f"trainer-{number}", worker.step, IDLE if number == 0 else IDLE_OF_OTHERS, worker.stop)
         for number, worker in enumerate(workers)
     ]
-    sweeper = Loop("work-sweeper", Sweeper(store, objects, executors[0]).step, SWEEP_INTERVAL)
-    remover = Loop("file-remover", FileRemover(store, objects, deployments).step, FILES_INTERVAL)
+    sweeper = BackgroundTask("work-sweeper", Sweeper(store, objects, executors[0]).step, SWEEP_INTERVAL)
+    remover = BackgroundTask("file-remover", FileRemover(store, objects, deployments).step, FILES_INTERVAL)
     metrics = new_registry()
     backlog = Backlog(
         postgres,
@@ -83,7 +83,7 @@ def build(settings: Settings) -> App:
             Relay(postgres, Broker.of(settings), settings.kafka_topic_prefix),
             remover,
             sweeper,
-            Loop("backlog", backlog.step, BACKLOG_INTERVAL),
+            BackgroundTask("backlog", backlog.step, BACKLOG_INTERVAL),
             *loops,
         ],
         registry=metrics,

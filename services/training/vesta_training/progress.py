@@ -6,7 +6,7 @@ from datetime import timedelta
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class ProgressUpdate:
     """A moment of a training. `step_count` is 0 while not known; `time_left` runs until the whole training ends."""
 
     phase: str
@@ -28,7 +28,7 @@ class Reporter:
 
     def __init__(
         self,
-        tell: Callable[[Progress], None],
+        tell: Callable[[ProgressUpdate], None],
         clock: Callable[[], float],
         planned_seconds: Mapping[str, float],
     ) -> None:
@@ -53,4 +53,4 @@ class Reporter:
         names = list(self._planned)
         after = names[names.index(self._phase) + 1 :] if self._phase in names else []
         left = here + sum(self._planned[name] for name in after)
-        self._tell(Progress(self._phase, step, step_count, loss, timedelta(seconds=round(left, 1))))
+        self._tell(ProgressUpdate(self._phase, step, step_count, loss, timedelta(seconds=round(left, 1))))

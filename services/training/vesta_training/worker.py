@@ -36,7 +36,7 @@ from vesta_training.hardware import CPU
 from vesta_training.recipes.recipe_book import RecipeBook
 from vesta_training.runs.exchange import Exchange
 from vesta_training.runs.folders import LOST, remove_ended
-from vesta_training.runs.job import Job, Outcome
+from vesta_training.runs.job import Job, RunResult
 from vesta_training.store.postgres import ClaimedRun, Store
 
 LEASE = timedelta(seconds=10)
@@ -172,7 +172,7 @@ class Worker:
             raise Lost
         return kept
 
-    def _train(self, claimed: ClaimedRun, work: str) -> Outcome:
+    def _train(self, claimed: ClaimedRun, work: str) -> RunResult:
         """Adopts the work where it is there, starts it where not, and follows it to its end."""
         pulse = _Pulse(self, claimed)
         seen = self._executor.observe(work)
@@ -270,7 +270,7 @@ class Worker:
             deadline_seconds=int(run.deadline.ToTimedelta().total_seconds()) or self._compute.deadline_seconds,
         )
 
-    def _succeed(self, run: TrainingRun, outcome: Outcome) -> str:
+    def _succeed(self, run: TrainingRun, outcome: RunResult) -> str:
         run, version = copy_of(run), ModelVersion.FromString(outcome.version)
         if version.HasField("metrics"):
             run.metrics.CopyFrom(version.metrics)

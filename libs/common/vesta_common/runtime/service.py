@@ -111,7 +111,7 @@ class App:
     tries: Mapping[str, Try] = field(default_factory=dict)
 
 
-class Loop:
+class BackgroundTask:
     """Calls `step` again and again in a thread of its own.
 
     Args:

@@ -12,7 +12,7 @@ BACKLOG_INTERVAL = timedelta(seconds=10)
 
 
 class Backlog:
-    """Sets gauges by the rows of a query; `step` is for a `Loop` that rests for `BACKLOG_INTERVAL`.
+    """Sets gauges by the rows of a query; `step` is for a `BackgroundTask` that rests for `BACKLOG_INTERVAL`.
 
     Args:
         states: every state, so that one without work reads 0.

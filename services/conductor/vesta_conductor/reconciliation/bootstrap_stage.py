@@ -11,7 +11,7 @@ from vesta_contracts.training.v1 import CreateTrainingRunRequest, TrainingRun
 from vesta_conductor.reconciliation.names import attempt_of, last_part
 from vesta_conductor.reconciliation.reload_backoff import reload_or_give_up
 from vesta_conductor.reconciliation.scoring_coverage import enough
-from vesta_conductor.reconciliation.state import Command, Outcome, Situation, Step
+from vesta_conductor.reconciliation.state import Command, RoundOutcome, Situation, Step
 
 EMBEDDINGS_WAIT = timedelta(minutes=2)  # for the dataset to show what the deployment has embedded
 ATTEMPTS_PER_POLICY = 2  # a run that failed is tried once more; a changed policy allows as many again
@@ -118,7 +118,7 @@ def _campaign(s: Situation) -> Campaign:
 
 def _first_deployment(s: Situation) -> Step:
     """The version to begin with: the last that passed the gate where the deployment was deleted, else an embedding model."""
-    promoted = [record.round.model_version for record in s.history.ended if record.outcome is Outcome.PROMOTED]
+    promoted = [record.round.model_version for record in s.history.ended if record.outcome is RoundOutcome.PROMOTED]
     if promoted:
         return _deploy(
             s, promoted[-1], "The deployment is gone; the last version that passed the gate takes its place again."

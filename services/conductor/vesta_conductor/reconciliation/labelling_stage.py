@@ -9,14 +9,14 @@ from vesta_contracts.conductor.v1 import LoopStatus
 from vesta_contracts.datasets.v1 import SelectedItem, SelectItemsRequest
 
 from vesta_conductor.reconciliation.names import version_in_words
-from vesta_conductor.reconciliation.state import Command, Outcome, RoundRecord, Situation, Step
+from vesta_conductor.reconciliation.state import Command, RoundOutcome, RoundRecord, Situation, Step
 from vesta_conductor.reconciliation.training_stage import take_snapshot
 
 EXCLUDED_MAX = 100_000  # items that one selection can leave out
 
 
 @dataclass(frozen=True)
-class Progress:
+class LabellingProgress:
     """How far the labels of this round are.
 
     Attributes:
@@ -34,7 +34,7 @@ class Progress:
     pool: int
 
     @classmethod
-    def of(cls, s: Situation) -> "Progress":
+    def of(cls, s: Situation) -> "LabellingProgress":
         assert s.world.dataset is not None
         counts = s.world.dataset.counts
         test_items = set(s.world.unlabelled_test_items)
@@ -54,7 +54,7 @@ class Progress:
 def stay_blocked(s: Situation) -> Step | None:
     """After a round that failed, nothing is tried until there are new labels or another policy."""
     last = s.history.last
-    if last is None or last.outcome is not Outcome.FAILED or s.world.dataset is None:
+    if last is None or last.outcome is not RoundOutcome.FAILED or s.world.dataset is None:
         return None
     labels_came = s.world.dataset.counts.train_labelled_count > last.round.label_count
     if labels_came or s.policy_revision > last.policy_revision:
@@ -68,7 +68,7 @@ def stay_blocked(s: Situation) -> Step | None:
 
 def label(s: Situation) -> Step:
     """Trains where there is enough to learn from; else asks for more, waits, or is done."""
-    progress = Progress.of(s)
+    progress = LabellingProgress.of(s)
     ask = _ask(s, progress)
     if ask is not None and ask.question is not None:
         return ask
@@ -84,7 +84,7 @@ def label(s: Situation) -> Step:
     return Step(LoopStatus.EXHAUSTED, _exhausted(s))
 
 
-def _train_reason(s: Situation, progress: Progress, *, can_ask: bool) -> str:
+def _train_reason(s: Situation, progress: LabellingProgress, *, can_ask: bool) -> str:
     """Why training is due; empty where it is not."""
     if not progress.new_labels:
         return ""
@@ -99,7 +99,7 @@ def _train_reason(s: Situation, progress: Progress, *, can_ask: bool) -> str:
     return ""
 
 
-def _ask(s: Situation, progress: Progress) -> Step | None:
+def _ask(s: Situation, progress: LabellingProgress) -> Step | None:
     """The next tasks, where experts run out of them before there is enough to learn from; None where none are wanted.
 
     A batch is topped up when half of it is decided, so that experts do not wait and choices are not stale.
@@ -128,7 +128,7 @@ def _ask(s: Situation, progress: Progress) -> Step | None:
     return _batch(s, _selected_tasks(chosen) + _test_tasks(s, test), progress)
 
 
-def _batch(s: Situation, tasks: list[Task], progress: Progress) -> Step:
+def _batch(s: Situation, tasks: list[Task], progress: LabellingProgress) -> Step:
     assert s.world.campaign is not None
     opened = s.world.campaign.create_time.ToMilliseconds()  # one that is opened anew counts its tasks from 0 again
     request_id = s.request_id("ask", opened, s.world.task_count)
@@ -178,7 +178,7 @@ def _asked_items(s: Situation) -> set[str]:
     return {task.item for task in (*s.world.undecided, *s.world.accepted)}
 
 
-def _waiting(s: Situation, progress: Progress) -> str:
+def _waiting(s: Situation, progress: LabellingProgress) -> str:
     count = len(s.world.undecided)
     test = (
         f" and {progress.missing_test} labels of the test side"

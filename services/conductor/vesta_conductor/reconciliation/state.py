@@ -19,7 +19,7 @@ from vesta_conductor.reconciliation.names import LoopNames
 from vesta_conductor.reconciliation.policy import Policy
 
 
-class Outcome(StrEnum):
+class RoundOutcome(StrEnum):
     """How a round ended."""
 
     UNDER_WAY = "under_way"
@@ -44,7 +44,7 @@ class RoundRecord:
     """
 
     round: Round
-    outcome: Outcome = Outcome.UNDER_WAY
+    outcome: RoundOutcome = RoundOutcome.UNDER_WAY
     label_time: datetime | None = None
     policy_revision: int = 0
 
@@ -76,7 +76,7 @@ class History:
     @property
     def learnt_label_count(self) -> int:
         """Labels on the training side when they were last learnt from, or found too few to."""
-        counts = [record.round.label_count for record in self.ended if record.outcome is not Outcome.FAILED]
+        counts = [record.round.label_count for record in self.ended if record.outcome is not RoundOutcome.FAILED]
         return counts[-1] if counts else 0
 
 
@@ -194,7 +194,7 @@ class Command:
     reason: str
     resource: str
     request: Message | None = None
-    outcome: Outcome | None = None
+    outcome: RoundOutcome | None = None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from vesta_contracts.training.v1 import Metrics
 
 from vesta_conductor.reconciliation.control_arm import LiveAccuracy, live_accuracy
 from vesta_conductor.reconciliation.names import version_in_words
-from vesta_conductor.reconciliation.state import Outcome, Situation, Step, World
+from vesta_conductor.reconciliation.state import RoundOutcome, Situation, Step, World
 
 
 def status_of(s: Situation, step: Step) -> LoopStatus:
@@ -16,7 +16,7 @@ def status_of(s: Situation, step: Step) -> LoopStatus:
         world.control, model=s.names.model, multi_label=world.dataset is not None and world.dataset.multi_label
     )
     said = (step.message, _told(live) if live else "", _unmeasured(s))
-    promoted = step.command is not None and step.command.outcome is Outcome.PROMOTED
+    promoted = step.command is not None and step.command.outcome is RoundOutcome.PROMOTED
     status = LoopStatus(
         phase=step.phase,
         message=" ".join(filter(None, said)),

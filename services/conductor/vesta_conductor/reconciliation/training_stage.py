@@ -16,7 +16,7 @@ from vesta_conductor.reconciliation.names import attempt_of, last_part, version_
 from vesta_conductor.reconciliation.reload_backoff import reload_or_give_up
 from vesta_conductor.reconciliation.round_updates import amended
 from vesta_conductor.reconciliation.scoring_coverage import enough
-from vesta_conductor.reconciliation.state import Command, Outcome, RoundRecord, Situation, Step
+from vesta_conductor.reconciliation.state import Command, RoundOutcome, RoundRecord, Situation, Step
 
 ATTEMPTS_MAX = 2  # trainings a round
 SCORES_WAIT = timedelta(minutes=2)  # for the dataset to show what was scored, of which it may never show all
@@ -95,7 +95,7 @@ def _too_few_concepts(s: Situation, current: RoundRecord, snapshot: Snapshot) ->
         return None
     found = f"all labels so far say {seen[0]}" if seen else "no label so far names a concept"
     reason = f"A classifier needs {CONCEPTS_MIN} concepts, and {found}: more labels come first."
-    return _end(s, amended(current, verdict=GateVerdict(reason=reason)), "postpone", reason, Outcome.POSTPONED)
+    return _end(s, amended(current, verdict=GateVerdict(reason=reason)), "postpone", reason, RoundOutcome.POSTPONED)
 
 
 def _train(s: Situation, current: RoundRecord, attempt: int, reason: str) -> Step:
@@ -136,7 +136,7 @@ def _progress(run: TrainingRun) -> str:
 
 def _give_up(s: Situation, current: RoundRecord, run: TrainingRun) -> Step:
     why = f"{run.name} was cancelled." if run.state == TrainingRun.CANCELLED else f"{run.name} failed: {run.error}"
-    return _end(s, amended(current, verdict=GateVerdict(reason=why)), "give_up", why, Outcome.FAILED)
+    return _end(s, amended(current, verdict=GateVerdict(reason=why)), "give_up", why, RoundOutcome.FAILED)
 
 
 def _judge(s: Situation, current: RoundRecord, run: TrainingRun) -> Step:
@@ -147,7 +147,7 @@ def _judge(s: Situation, current: RoundRecord, run: TrainingRun) -> Step:
         current = amended(current, metrics=_told(run.metrics))
     saving = _saving(current, run)
     if not verdict.passed:
-        return _end(s, current, "keep_champion", verdict.reason, Outcome.KEPT)
+        return _end(s, current, "keep_champion", verdict.reason, RoundOutcome.KEPT)
     return _deploy(s, current, saving)
 
 
@@ -183,13 +183,13 @@ def _deploy(s: Situation, current: RoundRecord, saving: LabelSaving | None) -> S
         )
     if deployment.model_version != challenger:
         reason = f"Somebody has moved the deployment to {deployment.model_version}, which stays."
-        return _end(s, current, "yield", reason, Outcome.KEPT)
+        return _end(s, current, "yield", reason, RoundOutcome.KEPT)
     if deployment.stable_version == challenger:
         return _wait_for_scores(s, current, saving)
     if deployment.state == Deployment.FAILED:
         step = reload_or_give_up(s, "promote", LoopStatus.DEPLOYING)
         if step.phase == LoopStatus.BLOCKED:
-            return _end(s, current, "give_up", step.message, Outcome.FAILED)
+            return _end(s, current, "give_up", step.message, RoundOutcome.FAILED)
         return Step(step.phase, step.message, step.command, round=current)
     return Step(LoopStatus.DEPLOYING, f"Loads {version_in_words(challenger)}.", round=current)
 
@@ -220,7 +220,7 @@ def _wait_for_scores(s: Situation, current: RoundRecord, saving: LabelSaving | N
         current,
         "turn",
         f"{version_in_words(challenger).capitalize()} answers. {current.round.verdict.reason}{tagged}",
-        Outcome.PROMOTED,
+        RoundOutcome.PROMOTED,
         saving,
     )
 
@@ -230,7 +230,7 @@ def _end(
     current: RoundRecord,
     action: str,
     reason: str,
-    outcome: Outcome,
+    outcome: RoundOutcome,
     saving: LabelSaving | None = None,
 ) -> Step:
     """Closes the round. The next look begins another."""

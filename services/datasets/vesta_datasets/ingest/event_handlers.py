@@ -16,7 +16,7 @@ from vesta_contracts.serving.v1 import PredictionMade
 
 from vesta_datasets.items.annotations import with_shapes_kept
 from vesta_datasets.store import Store
-from vesta_datasets.store.items import Outcome
+from vesta_datasets.store.items import AcceptResult
 from vesta_datasets.store.predictions import ScoringModel
 
 log = structlog.get_logger()
@@ -58,7 +58,7 @@ class Reactions:
         if item is not None:
             self._check(connection, told, item.media)
         outcome = self._store.items.accept(connection, told.item, accepted)
-        if outcome is not Outcome.KEPT:
+        if outcome is not AcceptResult.KEPT:
             log.warning("label_not_kept", item=told.item, task=told.task, outcome=outcome.name)
             return
         self._store.publish(connection, told.item, ItemAnnotated(item=told.item, accepted=accepted))

@@ -25,7 +25,7 @@ from vesta_datasets.archives.layout import ArchivedItem
 from vesta_datasets.archives.scratch_folders import scratch_folder
 from vesta_datasets.ingest.add_items import add_items
 from vesta_datasets.items.annotations import concepts_of, say_the_same
-from vesta_datasets.operations.worker import Claim, Progress
+from vesta_datasets.operations.worker import Claim, OperationProgress
 from vesta_datasets.snapshots.manifest import ManifestRow, read_manifest
 from vesta_datasets.store import Store
 
@@ -75,7 +75,9 @@ class Import:
             for batch in _in_batches(items[done:]):
                 claim.check()
                 done += len(batch)
-                answer = self._import_batch(claim, request, batch, only_named, answer, Progress(done, len(items)))
+                answer = self._import_batch(
+                    claim, request, batch, only_named, answer, OperationProgress(done, len(items))
+                )
         return answer
 
     def _import_batch(
@@ -85,7 +87,7 @@ class Import:
         batch: Sequence[ArchivedItem],
         only_named: Collection[Path],
         answer: ImportDatasetResponse,
-        progress: Progress,
+        progress: OperationProgress,
     ) -> ImportDatasetResponse:
         """The answer with what became of a batch; both are kept, or neither is."""
         taken = self._take(request, batch, only_named)
@@ -166,7 +168,7 @@ class Export:
                 if done % BATCH_FILES_MAX == 0:
                     claim.check()
                     with self._store.postgres.transaction() as connection:
-                        claim.advance(connection, Progress(done, len(annotated)))
+                        claim.advance(connection, OperationProgress(done, len(annotated)))
                 entries.append(self._fetched(row, scratch))
             archive = pack(entries, concepts, request.format, scratch / "out")
             key = f"{archive_folder(request.name)}/{claim.name.rpartition('/')[2]}.zip"

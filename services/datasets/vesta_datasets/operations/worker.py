@@ -46,7 +46,7 @@ class Stopped(Exception):
     """The service is stopping; the operation is given back."""
 
 
-class Progress(NamedTuple):
+class OperationProgress(NamedTuple):
     """How many items of how many are dealt with."""
 
     done_count: int
@@ -77,7 +77,7 @@ class Claim:
     last_error: str
     stopping: threading.Event
 
-    def advance(self, connection: Connection, progress: Progress, response: bytes = b"") -> None:
+    def advance(self, connection: Connection, progress: OperationProgress, response: bytes = b"") -> None:
         """Keeps how far the work is, in the transaction of what was done.
 
         Raises:

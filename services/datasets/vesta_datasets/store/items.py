@@ -36,7 +36,7 @@ class LockedItem(NamedTuple):
     control: bool
 
 
-class Outcome(Enum):
+class AcceptResult(Enum):
     """What became of a decision."""
 
     KEPT = "it stands"
@@ -137,11 +137,11 @@ class Items:
         queries.refound_group(connection, name=name, now=self._clock.now())
         queries.delete_item(connection, name=name)
 
-    def accept(self, connection: Connection, name: str, made: AcceptedAnnotations) -> Outcome:
+    def accept(self, connection: Connection, name: str, made: AcceptedAnnotations) -> AcceptResult:
         """Keeps a decision on an item, unless a later one is there: events arrive late and are replayed."""
         item = self.find_locked(connection, name)
         if item is None:
-            return Outcome.GONE
+            return AcceptResult.GONE
         made = copy_of(made, control=made.control or item.control)
         standing = latest(item.accepted, made)
         if standing != item.accepted:
@@ -155,7 +155,7 @@ class Items:
                 control=standing.control,
                 now=self._clock.now(),
             )
-        return Outcome.KEPT if standing == made else Outcome.OUTDATED
+        return AcceptResult.KEPT if standing == made else AcceptResult.OUTDATED
 
 
 def _locked(row: Mapping[str, Any]) -> LockedItem:

@@ -11,7 +11,7 @@ from vesta_common.resources.methods import revise
 from vesta_common.resources.names import parent_of, project_of
 from vesta_common.resources.page_keys import by_name
 from vesta_common.resources.pages import Page, bad_token, read_page
-from vesta_common.runtime.service import Loop
+from vesta_common.runtime.service import BackgroundTask
 from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.training.v1 import (
     DeleteModelRequest,
@@ -45,7 +45,7 @@ class ModelService(ModelServiceServicer):
     """
 
     def __init__(
-        self, store: Store, objects: ObjectStore, deployments: Deployments, loops: Sequence[Loop] = ()
+        self, store: Store, objects: ObjectStore, deployments: Deployments, loops: Sequence[BackgroundTask] = ()
     ) -> None:
         self._store = store
         self._objects = objects

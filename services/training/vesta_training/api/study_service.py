@@ -8,7 +8,7 @@ from vesta_common.resources.methods import create_once, find_answer
 from vesta_common.resources.names import parent_of
 from vesta_common.resources.page_keys import by_age, newest_before
 from vesta_common.resources.pages import read_page
-from vesta_common.runtime.service import Loop
+from vesta_common.runtime.service import BackgroundTask
 from vesta_common.storage.postgres import Connection
 from vesta_contracts.datasets.v1 import GetSnapshotRequest
 from vesta_contracts.training.v1 import (
@@ -33,7 +33,7 @@ from vesta_training.worker import Datasets
 class StudyService(StudyServiceServicer):
     """Runs Studies. A study keeps no state of its own: what it is follows from its runs."""
 
-    def __init__(self, store: Store, book: RecipeBook, datasets: Datasets, loops: list[Loop]) -> None:
+    def __init__(self, store: Store, book: RecipeBook, datasets: Datasets, loops: list[BackgroundTask]) -> None:
         self._store = store
         self._book = book
         self._datasets = datasets

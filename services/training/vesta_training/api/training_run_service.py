@@ -10,7 +10,7 @@ from vesta_common.resources import filters
 from vesta_common.resources.methods import create_once, find_answer
 from vesta_common.resources.page_keys import by_age, newest_before
 from vesta_common.resources.pages import read_page
-from vesta_common.runtime.service import Loop
+from vesta_common.runtime.service import BackgroundTask
 from vesta_common.storage.postgres import Connection
 from vesta_contracts.datasets.v1 import GetSnapshotRequest
 from vesta_contracts.training.v1 import (
@@ -48,7 +48,7 @@ class TrainingRunService(TrainingRunServiceServicer):
         loops: the workers of this process, told at once that there is work.
     """
 
-    def __init__(self, store: Store, book: RecipeBook, datasets: Datasets, loops: list[Loop]) -> None:
+    def __init__(self, store: Store, book: RecipeBook, datasets: Datasets, loops: list[BackgroundTask]) -> None:
         self._store = store
         self._book = book
         self._datasets = datasets

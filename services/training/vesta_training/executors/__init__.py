@@ -14,7 +14,7 @@ from typing import Protocol
 from vesta_contracts.training.v1 import TrainingProgress, TrainingRun
 
 from vesta_training.runs.exchange import Exchange
-from vesta_training.runs.job import Job, Outcome
+from vesta_training.runs.job import Job, RunResult
 
 DIED = "TRAINING_PROCESS_DIED"
 ID_CHARACTERS_MAX = 30
@@ -48,7 +48,7 @@ class Observation:
     state: State
     progress: TrainingProgress | None = None
     waiting_reason: str = ""
-    outcome: Outcome | None = None
+    outcome: RunResult | None = None
     error: Exception | None = None
 
 
@@ -112,7 +112,7 @@ def ended(exchange: Exchange) -> Observation:
     match exchange.find_result():
         case None:
             return Observation(State.ABSENT)
-        case Outcome() as outcome:
+        case RunResult() as outcome:
             return Observation(State.SUCCEEDED, outcome=outcome)
         case error:
             return Observation(State.FAILED, error=error)

@@ -16,7 +16,7 @@ from vesta_common.errors import FailedPrecondition, Internal, NotFound, VestaErr
 from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.training.v1 import TrainingProgress
 
-from vesta_training.runs.job import Job, Outcome
+from vesta_training.runs.job import Job, RunResult
 
 FOLDER = "runs"
 CRASHED = "TRAINING_CRASHED"
@@ -56,7 +56,7 @@ class Exchange:
         content = self._find("progress")
         return TrainingProgress.FromString(content) if content is not None else None
 
-    def succeed(self, outcome: Outcome) -> None:
+    def succeed(self, outcome: RunResult) -> None:
         """Ends the work with what came out."""
         self._put("result.json", json.dumps({"outcome": _portable(outcome)}).encode())
 
@@ -64,7 +64,7 @@ class Exchange:
         """Ends the work with an error that another start would meet again."""
         self._put("result.json", json.dumps({"error": told_of(error)}).encode())
 
-    def find_result(self) -> Outcome | VestaError | None:
+    def find_result(self) -> RunResult | VestaError | None:
         """How the work ended; None while it has not."""
         content = self._find("result.json")
         if content is None:
@@ -120,7 +120,7 @@ def list_work(objects: ObjectStore) -> set[str]:
     return {key.split("/")[1] for key in objects.list_keys(f"{FOLDER}/")}
 
 
-def _portable(outcome: Outcome) -> dict[str, Any]:
+def _portable(outcome: RunResult) -> dict[str, Any]:
     """JSON values; messages in base64."""
 
     def packed(value: Any) -> Any:
@@ -131,10 +131,10 @@ def _portable(outcome: Outcome) -> dict[str, Any]:
     return {field.name: packed(getattr(outcome, field.name)) for field in fields(outcome)}
 
 
-def _unpacked(told: dict[str, Any]) -> Outcome:
+def _unpacked(told: dict[str, Any]) -> RunResult:
     messages: dict[str, Any] = {
         name: base64.b64decode(value) if name in _MESSAGES and value is not None else value
         for name, value in told.items()
     }
     messages["curve"] = tuple(base64.b64decode(point) for point in told["curve"])
-    return Outcome(**messages)
+    return RunResult(**messages)

@@ -18,7 +18,7 @@ from vesta_training.example import Example, Pixels, Split
 from vesta_training.features.backbone import find_backbone, load_network
 from vesta_training.features.feature_files import FeatureFiles
 from vesta_training.hardware import AUTO, CPU, CUDA_PROVIDER, choose_device, find_cuda
-from vesta_training.progress import Progress
+from vesta_training.progress import ProgressUpdate
 from vesta_training.recipes.recipe import Recipe, Task, read_recipe
 from vesta_training.runs.folders import run_folder, usable
 from vesta_training.tasks.assignment import Assignment, Champion, Seams
@@ -68,7 +68,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunResult:
     """What came out: messages as bytes, which travel well. `version` has no name yet; the accuracy is an Estimate."""
 
     version: bytes
@@ -88,7 +88,7 @@ def run_job(
     tell: Callable[[TrainingProgress], None],
     checkpoints: Checkpoints = HERE_ALONE,
     helpers: Helpers = NO_HELPERS,
-) -> Outcome:
+) -> RunResult:
     """Reads the snapshot, trains, stores the model file. Whoever wants it to stop kills the process.
 
     Args:
@@ -135,7 +135,7 @@ def _run(
     tell: Callable[[TrainingProgress], None],
     checkpoints: Checkpoints,
     helpers: Helpers,
-) -> Outcome:
+) -> RunResult:
     work = Path(job.work_folder)
     examples, only_shapes_count = _read_examples(objects, job.manifest_key) if job.manifest_key else ((), 0)
     champion, champion_missing = _champion(job, objects, work)
@@ -185,7 +185,7 @@ def _run(
         version.metrics.CopyFrom(trained.metrics)
     comparison: Comparison | None = trained.comparison
     curve: Sequence[LearningCurvePoint] = trained.control_curve
-    return Outcome(
+    return RunResult(
         version=version.SerializeToString(),
         comparison=comparison.SerializeToString() if comparison else b"",
         comparison_missing=trained.comparison_missing,
@@ -259,7 +259,7 @@ def _weights(objects: ObjectStore, work: Path, sha256: str) -> Path:
     return path
 
 
-def _message(moment: Progress) -> TrainingProgress:
+def _message(moment: ProgressUpdate) -> TrainingProgress:
     message = TrainingProgress(phase=moment.phase, step=moment.step, step_count=moment.step_count)
     if moment.loss is not None:
         message.loss = moment.loss

@@ -17,7 +17,7 @@ from vesta_training.metrics.random_labels import random_labels
 from vesta_training.metrics.test_predictions import Answers, Labels, over_concepts
 from vesta_training.models.export import export_backbone, export_model
 from vesta_training.models.model_file import ModelFile, read_model
-from vesta_training.progress import Progress, Reporter, untold
+from vesta_training.progress import ProgressUpdate, Reporter, untold
 from vesta_training.recipes.recipe import HeadChoices, Recipe, Task
 from vesta_training.tasks.assignment import Assignment, Seams, Trained, in_words, sort_out
 from vesta_training.tasks.card import card_markdown, make_card
@@ -39,7 +39,7 @@ SECONDS_TO_EXPORT = 0.5
 ONLY_EMBEDS = "the challenger only embeds and answers nothing that could be compared"
 
 
-def train(assignment: Assignment, seams: Seams, *, progress: Callable[[Progress], None] = untold) -> Trained:
+def train(assignment: Assignment, seams: Seams, *, progress: Callable[[ProgressUpdate], None] = untold) -> Trained:
     """Trains, measures and exports. Equal assignments give equal files on equal machines.
 
     Matrix products keep to one thread: a second one gains little alone and loses much where others compute too.
@@ -53,7 +53,7 @@ def train(assignment: Assignment, seams: Seams, *, progress: Callable[[Progress]
         return _train(assignment, seams, progress)
 
 
-def _train(assignment: Assignment, seams: Seams, progress: Callable[[Progress], None]) -> Trained:
+def _train(assignment: Assignment, seams: Seams, progress: Callable[[ProgressUpdate], None]) -> Trained:
     recipe = assignment.recipe
     kept, left_out = sort_out(assignment)
     report = Reporter(progress, seams.clock, _plan(recipe, len(kept), seams.threads))
