@@ -1,6 +1,7 @@
 """The command line: resources by their names, fields one by one, and where it finds the platform."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +14,7 @@ from google.protobuf.message import Message
 from vesta import resources
 from vesta.cli.fields import mask_of, read_fields, set_field
 from vesta.cli.main import cli
-from vesta.cli.render import show, show_all
+from vesta.cli.render import Output, show, show_all
 from vesta.cli.settings import find_connection
 from vesta_contracts.conductor.v1 import (
     Loop,
@@ -27,6 +28,7 @@ from vesta_contracts.datasets.v1 import (
     Dataset,
     DatasetCounts,
     DatasetServiceServicer,
+    ListDatasetsResponse,
     Taxonomy,
     add_DatasetServiceServicer_to_server,
 )
@@ -118,8 +120,35 @@ def test_a_deployments_thresholds_are_set_together_and_a_stream_can_be_updated()
 @pytest.mark.parametrize("text", ["x [/]", "[red]hot[/red]", "[bold"])
 def test_texts_are_shown_as_they_are(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     show(Loop(display_name=text), json_output=False)
-    show_all([Loop(name="n", display_name=text)], json_output=False)
+    show_all([Loop(name="n", display_name=text)], "table")
     assert capsys.readouterr().out.count(text) == 2
+
+
+A_NAME = f"projects/acme/datasets/{'d' * 60}/items/{'i' * 40}"
+
+
+@pytest.mark.parametrize(
+    ("output", "lines"),
+    [
+        ("table", [["NAME", "DISPLAY NAME"], [A_NAME, "x" * 59 + "…"], ["short", ""]]),
+        ("wide", [["NAME", "DISPLAY NAME", "ETAG"], [A_NAME, "x" * 70, "e" * 64], ["short", "", "f" * 64]]),
+        ("name", [[A_NAME], ["short"]]),
+    ],
+)
+def test_a_list_has_a_line_for_each_resource_with_its_whole_name(
+    output: Output, lines: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    show_all([Loop(name=A_NAME, display_name="x" * 70, etag="e" * 64), Loop(name="short", etag="f" * 64)], output)
+    found = [re.split(r" {2,}", line) for line in capsys.readouterr().out.splitlines()]
+    assert [[cell for cell in row if cell] for row in found] == [[cell for cell in row if cell] for row in lines]
+
+
+def test_a_list_is_printed_as_it_is_asked_for(vesta: Callable[..., Result]) -> None:
+    named = vesta("list", "projects/acme/datasets", "-o", "name").stdout.split()
+    assert named == ["projects/acme/datasets/a", "projects/acme/datasets/b"]
+    assert [
+        json.loads(line)["name"] for line in vesta("list", "projects/acme/datasets", "-o", "json").stdout.splitlines()
+    ] == named
 
 
 A_METRIC = Metrics(item_count=200, accuracy=Estimate(value=0.925, low=0.88, high=0.954))
@@ -155,8 +184,9 @@ def test_a_resource_says_how_good_it_is_or_that_nobody_measured_it(
     shown = capsys.readouterr().out
     assert shown.splitlines()[1].startswith(line)
     assert "0.0 %" not in shown
-    show_all([resource], json_output=False)
-    assert line.partition(" ")[0] in capsys.readouterr().out.splitlines()[0].split()
+    show_all([resource], "table")
+    heads = capsys.readouterr().out.splitlines()[0]
+    assert line.partition(" ")[0].upper() in heads.replace(" ", "")
 
 
 @pytest.mark.parametrize("resource", [TrainingRun(name="r"), Loop(name="l"), Dataset(name="d")])
@@ -168,7 +198,7 @@ def test_of_what_has_nothing_to_measure_yet_nothing_is_said(
 
 
 def test_json_holds_no_figure_that_was_not_measured(capsys: pytest.CaptureFixture[str]) -> None:
-    show_all([TrainingRun(name="r", metrics_missing_reason=WITHOUT_TEST)], json_output=True)
+    show_all([TrainingRun(name="r", metrics_missing_reason=WITHOUT_TEST)], "json")
     told = json.loads(capsys.readouterr().out)
     assert told["metricsMissingReason"] == WITHOUT_TEST
     assert not {"metrics", "comparison"} & set(told)
@@ -227,6 +257,9 @@ class Doors(
                 ImagePrediction(labels=[{"concept": f"c{len(one.data)}", "score": 0.9}]) for one in request.inputs
             ]
         )
+
+    def ListDatasets(self, request, context):
+        return ListDatasetsResponse(datasets=[Dataset(name=f"{request.parent}/datasets/{word}") for word in ("a", "b")])
 
     def GetDataset(self, request, context):
         return Dataset(name=request.name, etag="e1")

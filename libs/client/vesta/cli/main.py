@@ -32,7 +32,7 @@ from vesta_contracts.training.v1 import CancelTrainingRunRequest, TrainingRun
 
 from vesta import resources
 from vesta.cli.fields import mask_of, read_fields
-from vesta.cli.render import console, show, show_all
+from vesta.cli.render import OUTPUTS, Output, console, show, show_all
 from vesta.cli.settings import find_connection
 from vesta.client import Vesta
 from vesta.errors import ApiError
@@ -51,6 +51,11 @@ class Session:
         self._found = (address, api_key, home)
         self.json_output = json_output
         self._client: Vesta | None = None
+
+    @property
+    def output(self) -> Output:
+        """How lists are printed where the command does not say."""
+        return "json" if self.json_output else "table"
 
     @property
     def client(self) -> Vesta:
@@ -122,8 +127,9 @@ def get_resource(session: Session, name: str) -> None:
 @click.argument("collection")
 @click.option("--filter", "filter_", help="Only those for which this holds, such as 'split = TEST AND NOT labelled'.")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="At most this many.")
+@click.option("-o", "--output", type=click.Choice(OUTPUTS), help="What is printed; a table if nothing is said.")
 @pass_session
-def list_resources(session: Session, collection: str, filter_: str | None, limit: int) -> None:
+def list_resources(session: Session, collection: str, filter_: str | None, limit: int, output: Output | None) -> None:
     """List a collection, such as projects, or projects/acme/datasets."""
     kind = resources.type_of_collection(collection)
     method = _method(kind, "list")
@@ -133,7 +139,7 @@ def list_resources(session: Session, collection: str, filter_: str | None, limit
     parent = collection.rpartition("/")[0] or None
     request = resources.request_for(method, parent=parent, filter=filter_, page_size=min(limit, 1000))
     found = session.client.pages(lambda page: resources.call(session.client.channel, method, page), request)
-    show_all((resource for resource, _ in zip(found, range(limit), strict=False)), json_output=session.json_output)
+    show_all((resource for resource, _ in zip(found, range(limit), strict=False)), output or session.output)
 
 
 @cli.command("create")
@@ -243,7 +249,7 @@ def upload(session: Session, source: str, files: tuple[Path, ...]) -> None:
                 click.echo(f"{path}: {error}", err=True)
                 continue
             if session.json_output:
-                show_all([answer], json_output=True)
+                show_all([answer], "json")
             else:
                 click.echo(f"{path}\t{answer.item}" + ("\t(was there)" if answer.existed else ""))
     if refused:
@@ -291,7 +297,7 @@ def predict(session: Session, deployment: str, files: tuple[Path, ...]) -> None:
         read = (path.read_bytes() for path in progress.track(files, description="tagging"))
         answers = session.client.predict(deployment, read)
     if session.json_output:
-        show_all(answers, json_output=True)
+        show_all(answers, "json")
         return
     for path, answer in zip(files, answers, strict=True):
         labels = ", ".join(f"{label.concept} {label.score:.2f}" for label in answer.labels) or "nothing"
@@ -361,7 +367,7 @@ def watch_loop(session: Session, name: str) -> None:
             return
         last = line
         if session.json_output:
-            show_all([state.status], json_output=True)
+            show_all([state.status], "json")
         else:
             click.echo(line)
 
@@ -382,7 +388,7 @@ def list_decisions(session: Session, name: str, limit: int) -> None:
     found = session.client.pages(
         session.client.loops.ListDecisions, ListDecisionsRequest(parent=name, page_size=min(limit, 1000))
     )
-    show_all((decision for decision, _ in zip(found, range(limit), strict=False)), json_output=session.json_output)
+    show_all((decision for decision, _ in zip(found, range(limit), strict=False)), session.output)
 
 
 @cli.command()
@@ -393,7 +399,7 @@ def events(session: Session, project: str, types: tuple[str, ...]) -> None:
     """Print a project's events as they happen, also through a restart of the gateway."""
     for event in watch(session.client.events.WatchEvents, WatchEventsRequest(parent=project, type_prefixes=types)):
         if session.json_output:
-            show_all([event], json_output=True)
+            show_all([event], "json")
         else:
             click.echo(f"{event.time.ToDatetime():%H:%M:%S}  {event.type}  {event.subject}")
 
@@ -432,7 +438,7 @@ def audit(
         found = session.client.pages(log.ListPlatformAuditEntries, everywhere)
     for entry, _ in zip(found, range(limit), strict=False):
         if session.json_output:
-            show_all([entry], json_output=True)
+            show_all([entry], "json")
         else:
             what = f"{entry.method.rpartition('.')[2]}  {entry.resource}"
             click.echo(f"{entry.time.ToDatetime():%F %T}  {entry.code}  {entry.caller or '-'}  {entry.address}  {what}")

@@ -1,18 +1,24 @@
 """How answers look in a terminal: one line a resource, JSON where asked for."""
 
 import json
-from collections.abc import Iterable
-from typing import Any
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, get_args
 
+import click
 from google.protobuf import json_format
 from google.protobuf.message import Message
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from vesta.cli.measured import measured
 
 COLUMNS_MAX = 6
+CELL_LENGTH_MAX = 60
+_FIRST = ("name", "displayName", "state")
+_WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+Output = Literal["table", "wide", "json", "name"]
+OUTPUTS: tuple[Output, ...] = get_args(Output)
 console = Console()
 
 
@@ -37,23 +43,42 @@ def show(message: Message, *, json_output: bool) -> None:
         console.print(f"[cyan]{key}[/cyan] {_brief(value, 2000)}", highlight=False, soft_wrap=True)
 
 
-def show_all(messages: Iterable[Message], *, json_output: bool) -> None:
-    """Prints resources as a table, or as JSON lines."""
-    if json_output:
+def show_all(messages: Iterable[Message], output: Output) -> None:
+    """Prints resources: a table with one line each, JSON lines, or names alone."""
+    if output == "json":
         for message in messages:
-            console.out(json.dumps(as_json(message)), highlight=False)
+            click.echo(json.dumps(as_json(message)))
         return
     rows = [_set_fields(message) for message in messages]
-    columns = list(dict.fromkeys(key for row in rows for key, value in row.items() if not isinstance(value, dict)))
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in columns[:COLUMNS_MAX]:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(_brief(row.get(column, ""), 80) for column in columns[:COLUMNS_MAX]))
-    console.print(table if rows else "none")
+    if output == "name":
+        click.echo("".join(f"{row.get('name', '')}\n" for row in rows), nl=False)
+        return
+    click.echo("\n".join(_table(rows, is_wide=output == "wide")) if rows else "none")
+
+
+def _table(rows: Sequence[Mapping[str, Any]], *, is_wide: bool) -> Iterator[str]:
+    """Lines with aligned columns, whose names are never cut, however narrow the terminal is."""
+    found = dict.fromkeys(key for row in rows for key, value in row.items() if not isinstance(value, dict))
+    columns = sorted(found, key=lambda key: _FIRST.index(key) if key in _FIRST else len(_FIRST))
+    if not is_wide:
+        columns = [key for key in columns if key != "etag"][:COLUMNS_MAX]
+    cells = [[_cell(row.get(key, ""), is_whole=is_wide or key == "name") for key in columns] for row in rows]
+    heads = [_WORD.sub(" ", key).upper() for key in columns]
+    widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
+    for line in (heads, *cells):
+        yield "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+
+
+def _cell(value: object, *, is_whole: bool) -> str:
+    text = " ".join(_text(value).split())
+    return text if is_whole or len(text) <= CELL_LENGTH_MAX else text[: CELL_LENGTH_MAX - 1] + "…"
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _brief(value: object, length_max: int) -> str:
     """The value, not too long; what looks like markup is shown as it is."""
-    text = value if isinstance(value, str) else json.dumps(value)
+    text = _text(value)
     return escape(text if len(text) <= length_max else text[: length_max - 1] + "…")
