@@ -29,7 +29,7 @@ from vesta_contracts.training.v1 import Comparison, Estimate, Metrics
 from vesta_datasets.selection import STRATEGIES, Pool
 from vesta_training.heads.linear_head import fit_head
 from vesta_training.metrics.comparison import differences
-from vesta_training.metrics.test_predictions import Answers
+from vesta_training.metrics.predictions import Answers
 from vesta_training.recipes.recipe import Task as RecipeTask
 from vesta_training.recipes.recipe import builtin_recipe
 

@@ -5,8 +5,10 @@ import sys
 
 EXTRAS = ("psycopg", "psycopg_pool", "aiosql", "kafka", "boto3", "botocore", "PIL", "numpy")
 MODULES = (
-    *("client", "clock", "errors", "etags", "filters", "idempotency", "ids", "interceptors", "log", "masks"),
-    *("messages", "metrics", "names", "page_keys", "pages", "server", "service", "settings", "trace", "validation"),
+    *("clock", "errors", "ids", "log", "messages", "metrics", "settings", "trace"),
+    *("resources.etags", "resources.filters", "resources.masks", "resources.names", "resources.page_keys"),
+    *("resources.idempotency", "resources.pages", "runtime.service"),
+    *("rpc.client", "rpc.interceptors", "rpc.server", "rpc.validation"),
 )
 IMPORT_WITHOUT = """
 import importlib

@@ -5,7 +5,7 @@ from vesta_contracts.training.v1 import Comparison, ConceptComparison, Estimate
 
 from vesta_training.intervals import paired_difference
 from vesta_training.metrics.evaluation import measure
-from vesta_training.metrics.test_predictions import Answers, Labels
+from vesta_training.metrics.predictions import Answers, Labels
 from vesta_training.recipes.recipe import EvaluationChoices
 
 

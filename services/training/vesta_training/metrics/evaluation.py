@@ -7,7 +7,7 @@ from vesta_contracts.training.v1 import ConceptMetrics, Metrics, ReliabilityBin
 from vesta_training.heads.calibration import log_loss
 from vesta_training.heads.logistic_regression import Link
 from vesta_training.intervals import bootstrap, wilson
-from vesta_training.metrics.test_predictions import Answers, Labels
+from vesta_training.metrics.predictions import Answers, Labels
 from vesta_training.recipes.recipe import EvaluationChoices, Task
 
 Floats = npt.NDArray[np.float64]

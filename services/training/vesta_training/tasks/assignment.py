@@ -20,7 +20,7 @@ from vesta_training.example import Example
 from vesta_training.features.backbone import WeightsFile
 from vesta_training.features.features import FeatureStore, PixelSource
 from vesta_training.hardware import CPU
-from vesta_training.metrics.test_predictions import Answers
+from vesta_training.metrics.predictions import Answers
 from vesta_training.recipes.recipe import Recipe, Task
 from vesta_training.tasks.checkpoints import HERE_ALONE, Checkpoints
 from vesta_training.tasks.group import NO_HELPERS, Helpers

@@ -11,7 +11,7 @@ from vesta_training.features.backbone import EMBEDDING_DIMENSION
 from vesta_training.features.features import extract_features
 from vesta_training.features.runtime import ModelRuntime
 from vesta_training.heads.linear_head import Head
-from vesta_training.metrics.test_predictions import Answers
+from vesta_training.metrics.predictions import Answers
 from vesta_training.progress import Reporter
 from vesta_training.tasks.assignment import Seams
 
