@@ -1,4 +1,4 @@
-"""Predictions that are asked for through the gateway at a steady pace, whatever happens to it meanwhile."""
+"""A deployment on a site, and predictions that are requested from it at a steady pace, whatever happens to the gateway meanwhile."""
 
 import itertools
 import threading
@@ -8,13 +8,21 @@ from pathlib import Path
 
 import grpc
 from site_on_node import Site
-from small_loop import SmallLoop
+from small_loop import SmallLoop, set_up_at
+from vesta_contracts.conductor.v1 import LoopStatus
 from vesta_contracts.serving.v1 import DeploymentServiceStub, PredictInput, PredictRequest
 
 PREDICTIONS_PER_SECOND = 20
 DEADLINE_SECONDS = 10
 CALLERS = 8
 CHANNEL = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500)]
+
+
+def ended_loop(site: Site, samples: Path, seconds: float) -> SmallLoop:
+    """A loop that has spent its budget within the time, with a deployment that answers."""
+    made = set_up_at(site.owner(), site.grpc, None, samples, images_per_class=40, budget=20, batch=20)
+    made.turn_until(lambda status: status.phase == LoopStatus.EXHAUSTED, seconds)
+    return made
 
 
 class Predictions:

@@ -7,9 +7,9 @@ import httpx
 import pytest
 from kube import until
 from node_figures import Figures
+from predictions import ended_loop
 from site_on_node import Site
-from small_loop import SmallLoop, set_up_at
-from vesta_contracts.conductor.v1 import LoopStatus
+from small_loop import SmallLoop
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -42,11 +42,7 @@ def pair(site: Site) -> Iterator[Site]:
 @pytest.fixture(scope="module")
 def small(pair: Site, tmp_path_factory: pytest.TempPathFactory) -> SmallLoop:
     """A loop that has spent its budget on two pods of each."""
-    made = set_up_at(
-        pair.owner(), pair.grpc, None, tmp_path_factory.mktemp("samples"), images_per_class=40, budget=20, batch=20
-    )
-    made.turn_until(lambda status: status.phase == LoopStatus.EXHAUSTED, seconds=500)
-    return made
+    return ended_loop(pair, tmp_path_factory.mktemp("samples"), seconds=500)
 
 
 def test_the_second_pod_gets_its_share_of_the_calls(pair: Site, small: SmallLoop, figures: Figures) -> None:

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from kube import until
 from node_figures import Figures
-from predictions import PREDICTIONS_PER_SECOND, Predictions
+from predictions import PREDICTIONS_PER_SECOND, Predictions, ended_loop
 from site_on_node import CHART, HelmFailed, Site
-from small_loop import SmallLoop, set_up_at
+from small_loop import SmallLoop
 from traffic import running
 from uploads import Uploads
-from vesta_contracts.conductor.v1 import GetProjectRequest, LoopStatus
+from vesta_contracts.conductor.v1 import GetProjectRequest
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -18,10 +18,7 @@ pytestmark = pytest.mark.timeout(1200)
 @pytest.fixture(scope="module")
 def small(site: Site, tmp_path_factory: pytest.TempPathFactory) -> SmallLoop:
     """A loop that has spent its budget, with a deployment that answers."""
-    samples = tmp_path_factory.mktemp("samples")
-    made = set_up_at(site.owner(), site.grpc, None, samples, images_per_class=40, budget=20, batch=20)
-    made.turn_until(lambda status: status.phase == LoopStatus.EXHAUSTED, seconds=400)
-    return made
+    return ended_loop(site, tmp_path_factory.mktemp("samples"), seconds=400)
 
 
 def test_an_upgrade_and_a_rollback_under_load_lose_nothing(

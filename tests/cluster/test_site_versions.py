@@ -9,9 +9,9 @@ import chart
 import pytest
 from kube import Kube
 from node_figures import Figures
-from predictions import PREDICTIONS_PER_SECOND, Predictions
+from predictions import PREDICTIONS_PER_SECOND, Predictions, ended_loop
 from site_on_node import ANY_PORTS, RELEASE, Site
-from small_loop import SmallLoop, set_up_at
+from small_loop import SmallLoop
 from traffic import running
 from uploads import Uploads
 from vesta_contracts.conductor.v1 import LoopStatus
@@ -40,10 +40,7 @@ def old(node: Kube) -> Iterator[Site]:
 @pytest.fixture(scope="module")
 def small(old: Site, tmp_path_factory: pytest.TempPathFactory) -> SmallLoop:
     """A loop of the other version that has spent its budget, with a deployment that answers."""
-    samples = tmp_path_factory.mktemp("samples")
-    made = set_up_at(old.owner(), old.grpc, None, samples, images_per_class=40, budget=20, batch=20)
-    made.turn_until(lambda status: status.phase == LoopStatus.EXHAUSTED, seconds=500)
-    return made
+    return ended_loop(old, tmp_path_factory.mktemp("samples"), seconds=500)
 
 
 def test_a_version_follows_another_and_gives_way_to_it_again_and_nothing_is_lost(
