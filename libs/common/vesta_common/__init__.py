@@ -1,1 +1,1 @@
-"""The plumbing every Vesta service shares. It knows no domain."""
+"""Infrastructure code that all Vesta services share. It contains no domain logic."""

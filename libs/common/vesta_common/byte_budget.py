@@ -1,4 +1,4 @@
-"""A bound on the bytes that are in memory at once, whoever holds them: what does not fit waits, or is refused at once."""
+"""A process-wide limit on bytes in memory: a request over the limit waits, or is rejected immediately."""
 
 import threading
 from datetime import timedelta
@@ -9,7 +9,7 @@ RETRY_AFTER = timedelta(seconds=1)
 
 
 class ByteBudget:
-    """Bytes that may be held at once. Safe to share between threads."""
+    """Limits the number of bytes held in memory at the same time. Thread-safe."""
 
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
@@ -17,10 +17,10 @@ class ByteBudget:
         self.held = 0
 
     def take(self, count: int) -> None:
-        """Reserves.
+        """Reserves `count` bytes.
 
         Raises:
-            ResourceExhausted: MEMORY_LIMITED, there is not that much room now.
+            ResourceExhausted: MEMORY_LIMITED, the remaining budget is smaller than `count`.
         """
         with self._changed:
             if self.held + count > self._bytes_max:
@@ -32,13 +32,13 @@ class ByteBudget:
             self.held += count
 
     def wait_for(self, count: int) -> None:
-        """Reserves once there is room; more than all the room is given when nobody holds any."""
+        """Reserves `count` bytes, waiting until they are available. A count above the limit is granted when nothing else is reserved."""
         with self._changed:
             self._changed.wait_for(lambda: not self.held or self.held + count <= self._bytes_max)
             self.held += count
 
     def give_back(self, count: int) -> None:
-        """Frees."""
+        """Releases `count` bytes."""
         with self._changed:
             self.held -= count
             self._changed.notify_all()

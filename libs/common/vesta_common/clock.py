@@ -1,35 +1,33 @@
-"""Time, passed in, so that tests hold it in their hands."""
+"""Clocks, passed in as dependencies so that tests can control the time."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 
 class Clock(Protocol):
-    """Tells the time."""
+    """A source of the current time."""
 
     def now(self) -> datetime:
-        """The time, aware, UTC."""
+        """Returns the current time as an aware UTC datetime."""
         ...
 
 
 class SystemClock:
-    """The machine's clock."""
+    """The system clock."""
 
     def now(self) -> datetime:
-        """The time, aware, UTC."""
         return datetime.now(UTC)
 
 
 class ManualClock:
-    """A clock that stands still until it is told."""
+    """A clock for tests that changes only when `advance` is called."""
 
     def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
         self._now = start
 
     def now(self) -> datetime:
-        """The time it was last set to."""
         return self._now
 
     def advance(self, by: timedelta) -> None:
-        """Moves on."""
+        """Moves the clock forward."""
         self._now += by

@@ -1,4 +1,4 @@
-"""Free space of a file system: measured, and judged."""
+"""Measures the free space of a file system and compares it with the thresholds for low and full."""
 
 import os
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ FULL_BELOW = 0.02
 
 @dataclass(frozen=True)
 class DiskSpace:
-    """A file system's space.
+    """Free and total space of a file system.
 
     Attributes:
-        free_bytes: what an unprivileged process may still write.
+        free_bytes: bytes available to an unprivileged process.
     """
 
     free_bytes: int
@@ -21,21 +21,21 @@ class DiskSpace:
 
     @property
     def free_share(self) -> float:
-        """In `[0, 1]`."""
+        """The free share of the file system, in `[0, 1]`."""
         return self.free_bytes / self.size_bytes if self.size_bytes else 0.0
 
     @property
     def is_low(self) -> bool:
-        """Whether somebody should make room soon."""
+        """True if the free share is below the warning threshold."""
         return self.free_share < LOW_BELOW
 
     @property
     def is_full(self) -> bool:
-        """Whether nothing more is to be taken in."""
+        """True if the service must not accept more data."""
         return self.free_share < FULL_BELOW
 
 
 def disk_space(path: Path) -> DiskSpace:
-    """The space of the file system that holds a path. Raises OSError where there is no such path."""
+    """Returns the space of the file system that contains `path`. Raises OSError if the path does not exist."""
     found = os.statvfs(path)
     return DiskSpace(found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize)

@@ -1,20 +1,20 @@
-"""The errors of every service: one small tree, one table to gRPC codes, details after AIP-193.
+"""The error classes of all services, their gRPC status codes, and their error details (AIP-193).
 
     VestaError
-    ├── InvalidArgument      the request is wrong, whatever the state; `violations` name its fields
-    ├── Unauthenticated      nobody known is calling
-    ├── PermissionDenied     the caller may not do this
-    ├── NotFound             there is no such resource
-    ├── AlreadyExists        the name is taken, or it was done before
-    ├── FailedPrecondition   the state does not allow it; the message says what must be so
-    ├── Aborted              somebody else was faster; read again and retry
-    ├── ResourceExhausted    a limit is reached; `retry_after` says when to come again
-    ├── DeadlineExceeded     it took too long
-    ├── Unavailable          something needed does not answer; the same call may work later
-    ├── DataLoss             stored bytes are not what they were
-    └── Internal             our own mistake
+    ├── InvalidArgument      the request is invalid in any state; `violations` name the fields
+    ├── Unauthenticated      the caller has no valid credentials
+    ├── PermissionDenied     the caller does not have permission
+    ├── NotFound             the resource does not exist
+    ├── AlreadyExists        the name is taken, or the action was already performed
+    ├── FailedPrecondition   the current state does not allow the request; the message names the required state
+    ├── Aborted              a concurrent change conflicts; read the resource again and retry
+    ├── ResourceExhausted    a limit is reached; `retry_after` is the delay before a retry
+    ├── DeadlineExceeded     the request took too long
+    ├── Unavailable          a dependency does not respond; a retry may succeed
+    ├── DataLoss             stored data is corrupt
+    └── Internal             a bug in Vesta
 
-Every message says what happened and what would work; variables are in `metadata`; `reason` is for programs.
+Every message says what happened and suggests a fix. Variable values are in `metadata`. `reason` is machine-readable.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,8 +29,8 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 DOMAIN = "vesta"
-# gRPC refuses trailers of more than 8 KiB now and then, and of more than 16 KiB always. The message goes twice: three bytes for each
-# that is not ASCII in `grpc-message`, and four for three within the details.
+# gRPC may reject trailers above 8 KiB and always rejects trailers above 16 KiB. The message is sent twice: in `grpc-message`, where each
+# non-ASCII byte takes three bytes, and in the details, where base64 turns three bytes into four.
 MESSAGE_BYTES_MAX = 800
 METADATA_BYTES_MAX = 800
 VIOLATIONS_BYTES_MAX = 1600
@@ -38,14 +38,14 @@ VIOLATIONS_BYTES_MAX = 1600
 
 @dataclass(frozen=True)
 class Violation:
-    """One field of a request that is wrong."""
+    """An invalid field of a request."""
 
     field: str
     description: str
 
 
 class VestaError(Exception):
-    """What went wrong, for people and for programs."""
+    """Base class of all errors that services return."""
 
     code = grpc.StatusCode.INTERNAL
     default_reason = "INTERNAL"
@@ -67,7 +67,7 @@ class VestaError(Exception):
         self.retry_after = retry_after
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Lets an error travel between processes."""
+        """Makes the error picklable, so that it can cross process boundaries."""
         return (_rebuild, (type(self), self.message, self.reason, self.metadata, self.violations, self.retry_after))
 
 
@@ -83,49 +83,49 @@ def _rebuild(
 
 
 class InvalidArgument(VestaError):
-    """The request is wrong, whatever the state."""
+    """The request is invalid in any state."""
 
     code = grpc.StatusCode.INVALID_ARGUMENT
     default_reason = "INVALID_ARGUMENT"
 
 
 class Unauthenticated(VestaError):
-    """Nobody known is calling."""
+    """The caller has no valid credentials."""
 
     code = grpc.StatusCode.UNAUTHENTICATED
     default_reason = "UNAUTHENTICATED"
 
 
 class PermissionDenied(VestaError):
-    """The caller may not do this."""
+    """The caller does not have permission."""
 
     code = grpc.StatusCode.PERMISSION_DENIED
     default_reason = "PERMISSION_DENIED"
 
 
 class NotFound(VestaError):
-    """There is no such resource."""
+    """The resource does not exist."""
 
     code = grpc.StatusCode.NOT_FOUND
     default_reason = "NOT_FOUND"
 
 
 class AlreadyExists(VestaError):
-    """The name is taken, or it was done before."""
+    """The name is taken, or the action was already performed."""
 
     code = grpc.StatusCode.ALREADY_EXISTS
     default_reason = "ALREADY_EXISTS"
 
 
 class FailedPrecondition(VestaError):
-    """The state does not allow it."""
+    """The current state does not allow the request."""
 
     code = grpc.StatusCode.FAILED_PRECONDITION
     default_reason = "FAILED_PRECONDITION"
 
 
 class Aborted(VestaError):
-    """Somebody else was faster; read again and retry."""
+    """A concurrent change conflicts. The caller reads the resource again and retries."""
 
     code = grpc.StatusCode.ABORTED
     default_reason = "ABORTED"
@@ -139,28 +139,28 @@ class ResourceExhausted(VestaError):
 
 
 class DeadlineExceeded(VestaError):
-    """It took too long."""
+    """The request took too long."""
 
     code = grpc.StatusCode.DEADLINE_EXCEEDED
     default_reason = "DEADLINE_EXCEEDED"
 
 
 class Unavailable(VestaError):
-    """Something needed does not answer; the same call may work later."""
+    """A dependency does not respond. A retry may succeed."""
 
     code = grpc.StatusCode.UNAVAILABLE
     default_reason = "UNAVAILABLE"
 
 
 class DataLoss(VestaError):
-    """Stored bytes are not what they were."""
+    """Stored data is corrupt."""
 
     code = grpc.StatusCode.DATA_LOSS
     default_reason = "DATA_LOSS"
 
 
 class Internal(VestaError):
-    """Our own mistake."""
+    """A bug in Vesta."""
 
     code = grpc.StatusCode.INTERNAL
     default_reason = "INTERNAL"
@@ -184,12 +184,12 @@ _BY_CODE: dict[grpc.StatusCode, type[VestaError]] = {
     )
 }
 DISK_FULL = "53100"  # SQLSTATE
-PROGRAM_LIMIT_EXCEEDED = "54"  # class of SQLSTATE: what was asked for is too large, today and tomorrow
+PROGRAM_LIMIT_EXCEEDED = "54"  # class of SQLSTATE: the statement exceeds a fixed limit, so a retry fails too
 _TRANSIENT = (Unavailable, DeadlineExceeded, ResourceExhausted, Aborted)
 
 
 def is_transient(error: BaseException) -> bool:
-    """True where the same thing may work later without anybody's doing."""
+    """Returns True if a retry may succeed without any intervention."""
     if str(getattr(error, "sqlstate", None) or "").startswith(PROGRAM_LIMIT_EXCEEDED):
         return False
     return isinstance(error, (*_TRANSIENT, *_of_the_database()))
@@ -197,7 +197,7 @@ def is_transient(error: BaseException) -> bool:
 
 @cache
 def _of_the_database() -> tuple[type[Exception], ...]:
-    """What PostgreSQL's driver raises while the server is away; nothing in a process without the `postgres` extra."""
+    """Returns the errors of the PostgreSQL driver for an unreachable server. Empty without the `postgres` extra."""
     try:
         import psycopg
         import psycopg_pool
@@ -207,9 +207,9 @@ def _of_the_database() -> tuple[type[Exception], ...]:
 
 
 def to_status(error: VestaError) -> status_pb2.Status:
-    """The `google.rpc.Status` of an error, with ErrorInfo, and BadRequest and RetryInfo where they say more.
+    """Converts an error to a `google.rpc.Status` with ErrorInfo, and with BadRequest and RetryInfo if they apply.
 
-    What is too long for gRPC's trailers is cut, which shows by an ellipsis.
+    Text that is too long for gRPC's trailers is truncated and ends with an ellipsis.
     """
     message = _cut(error.message, MESSAGE_BYTES_MAX)
     status = status_pb2.Status(code=code_pb2.Code.Value(error.code.name), message=message)
@@ -254,7 +254,7 @@ def _attach(status: status_pb2.Status, detail: object) -> None:
 
 
 def from_status(status: status_pb2.Status) -> VestaError:
-    """The error that a `google.rpc.Status` stands for."""
+    """Converts a `google.rpc.Status` to an error."""
     code = grpc.StatusCode[code_pb2.Code.Name(status.code)]
     reason, retry_after = "", None
     metadata: dict[str, str] = {}
@@ -272,10 +272,10 @@ def from_status(status: status_pb2.Status) -> VestaError:
 
 
 def from_rpc_error(error: grpc.RpcError) -> VestaError:
-    """The error that a peer's failed call stands for."""
+    """Converts the failure of a call to a peer to an error."""
     if not isinstance(error, grpc.Call):
         return Internal(str(error))
-    with suppress(ValueError):  # the details do not fit the message, which something on the way has cut
+    with suppress(ValueError):  # the message was truncated on the way and no longer matches the details
         status = rpc_status.from_call(error)
         if status is not None:
             return from_status(status)

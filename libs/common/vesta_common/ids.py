@@ -1,4 +1,4 @@
-"""Ids that the platform makes: ULIDs, which sort by time, and ids that follow from what they name."""
+"""Generated ids: ULIDs, which sort by creation time, and deterministic ids."""
 
 import hashlib
 
@@ -8,11 +8,11 @@ _DETERMINISTIC_LENGTH = 26
 
 
 def new_id() -> str:
-    """A new lower-case ULID."""
+    """Returns a new lower-case ULID."""
     return str(ULID()).lower()
 
 
 def deterministic_id(*parts: str) -> str:
-    """The same id for the same parts, on every machine: `x` and 25 hexadecimal digits."""
+    """Returns an id that depends only on `parts`: `x` and 25 hexadecimal digits."""
     digest = hashlib.sha256("\x00".join(parts).encode()).hexdigest()
     return "x" + digest[: _DETERMINISTIC_LENGTH - 1]

@@ -1,4 +1,4 @@
-"""The settings of whoever speaks to Kafka: where its brokers are, and how they know us."""
+"""Settings of Kafka clients: brokers and authentication."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ BROKERS = r"^([^\s,]+:[0-9]{1,5}(,[^\s,]+:[0-9]{1,5})*)?$"
 
 
 class KafkaSettings(BaseSettings):
-    """What every client of Kafka can be told; a part of the settings of each service, and of the administration's."""
+    """Kafka client settings, included in the settings of each service and of `vesta-admin`."""
 
     kafka_bootstrap: str = Field(
         "", pattern=BROKERS, description="HOST:PORT of a Kafka broker, or of several, separated by commas"

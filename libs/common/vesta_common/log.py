@@ -1,4 +1,4 @@
-"""Logs: an event's name with fields, a line of JSON each, with the trace it belongs to."""
+"""Structured logging: an event name with fields, one JSON line per event, with the trace id."""
 
 import logging
 import sys
@@ -12,15 +12,15 @@ from vesta_common import trace
 
 
 def start_logging(service: str, level: str, log_format: str) -> None:
-    """Configures logging for the process; other libraries' warnings come out the same way.
+    """Configures logging for the process. Warnings of other libraries use the same format.
 
     Args:
-        service: the service's word, on every line.
-        level: `debug`, `info`, `warning` or `error`, of our own lines.
-        log_format: `json`, a line an event, or `console`, for people.
+        service: the service name, added to every line.
+        level: `debug`, `info`, `warning` or `error`; the minimum level of the service's own events.
+        log_format: `json` for one JSON object per line, or `console` for human-readable output.
     """
     as_console = log_format == "console"
-    # Tracebacks without the values of variables, which may be image bytes or credentials.
+    # Tracebacks omit the values of variables, which may be image bytes or credentials.
     ending: list[Processor] = (
         [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if as_console
@@ -46,11 +46,11 @@ def start_logging(service: str, level: str, log_format: str) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
-    logging.getLogger("kafka").setLevel(logging.ERROR)  # it warns of every slow moment; what matters we log ourselves
+    logging.getLogger("kafka").setLevel(logging.ERROR)  # it warns too often; services log failures
 
 
 def _identify(service: str) -> Processor:
-    """Names the service and the trace."""
+    """Returns a processor that adds the service name and the trace id."""
 
     def add(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:  # noqa: ARG001 - structlog's signature
         event.setdefault("service", service)

@@ -1,4 +1,4 @@
-"""How much memory the control groups of this process grant it: beyond it the kernel kills, in a pod the whole container."""
+"""Reads the memory limit of this process from its control groups. The kernel kills processes (in a pod: the container) above the limit."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,15 +6,15 @@ from pathlib import Path
 ROOT = Path("/sys/fs/cgroup")
 OWN = Path("/proc/self/cgroup")
 UNLIMITED = 2**60
-"""Version 1 says "no limit" by a number above this one."""
+"""Control groups version 1 represent "no limit" by a number above this one."""
 
 
 def memory_room_bytes(root: Path = ROOT, own: Path = OWN) -> int | None:
-    """The smallest limit of the groups that this process is in; None where there is none.
+    """Returns the smallest memory limit of the process's control groups; None if there is no limit.
 
     Args:
-        root: where the control groups are mounted, of version 2, 1 or both (https://docs.kernel.org/admin-guide/cgroup-v2.html).
-        own: lists the groups of this process, as `/proc/self/cgroup` does.
+        root: mount point of the control groups, version 2, 1 or both (https://docs.kernel.org/admin-guide/cgroup-v2.html).
+        own: file that lists the control groups of this process, in the format of `/proc/self/cgroup`.
     """
     found = [limit for path in _files(root, own) if (limit := _limit(path)) is not None]
     return min(found, default=None)
@@ -35,7 +35,7 @@ def _files(root: Path, own: Path) -> Iterator[Path]:
             continue
         here = mount / group.lstrip("/")
         yield here / name
-        # Within a container a group's path may be the host's, and the container's own group is what is mounted.
+        # In a container the path may be the host's, while the mount point is the container's own group. Check the parents too.
         for parent in here.parents:
             if parent.is_relative_to(mount):
                 yield parent / name

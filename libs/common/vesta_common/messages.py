@@ -1,4 +1,4 @@
-"""Copies of messages and their times: what every service does between requests, rows and answers. Pure."""
+"""Helpers for protobuf messages: copies and timestamps. Pure."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -9,7 +9,7 @@ M = TypeVar("M", bound=Message)
 
 
 def copy_of(message: M, **fields: Any) -> M:
-    """A copy that shares nothing with the message, with these plain fields set, such as its name."""
+    """Returns a deep copy of a message with the given scalar fields set."""
     copy = type(message)()
     copy.CopyFrom(message)
     for field, value in fields.items():
@@ -18,7 +18,7 @@ def copy_of(message: M, **fields: Any) -> M:
 
 
 def without(message: M, *fields: str) -> M:
-    """A copy that lacks these fields, such as those that a row has columns for."""
+    """Returns a deep copy of a message without the given fields, for example those that have database columns."""
     copy = copy_of(message)
     for field in fields:
         copy.ClearField(field)
@@ -26,7 +26,7 @@ def without(message: M, *fields: str) -> M:
 
 
 def set_times(message: Message, row: Mapping[str, Any], *fields: str) -> None:
-    """Sets timestamps from the columns of the same names; an empty column leaves its field unset."""
+    """Sets timestamp fields from the columns of the same names. A NULL column leaves its field unset."""
     for field in fields:
         if row[field] is not None:
             getattr(message, field).FromDatetime(row[field])

@@ -1,4 +1,4 @@
-"""Prometheus metrics that every service exports; names are `vesta_<service>_<noun>_<unit>`."""
+"""Prometheus metrics that all services export. Names follow `vesta_<service>_<noun>_<unit>`."""
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram, start_http_server
 
@@ -6,7 +6,7 @@ RPC_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10
 
 
 class RpcMetrics:
-    """How long RPCs take, by method and status code."""
+    """Durations of RPCs by method and status code."""
 
     def __init__(self, service: str, registry: CollectorRegistry) -> None:
         self._seconds = Histogram(
@@ -18,19 +18,19 @@ class RpcMetrics:
         )
 
     def observe(self, method: str, code: str, seconds: float) -> None:
-        """Counts one RPC."""
+        """Records the duration of an RPC."""
         self._seconds.labels(method, code).observe(seconds)
 
 
 def problems_gauge(service: str, registry: CollectorRegistry) -> Gauge:
-    """How many things hinder a service just now, those that its health tells of."""
+    """Returns a gauge for the number of problems that the service's health reports."""
     return Gauge(
         f"vesta_{service}_problems", "What hinders the service just now, as its health says", registry=registry
     )
 
 
 def serve_metrics(address: str, registry: CollectorRegistry) -> str:
-    """Serves `/metrics` on HOST:PORT from a thread of its own; answers the address, with the port that was picked for 0."""
+    """Serves `/metrics` on HOST:PORT from a background thread. Returns the address with the actual port, if the given port is 0."""
     host, _, port = address.rpartition(":")
     server, _ = start_http_server(int(port), host, registry)
     return f"{host}:{server.server_port}"

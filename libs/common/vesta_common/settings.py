@@ -1,4 +1,4 @@
-"""How a service learns its settings: one frozen class a service, read from the environment once, checked at start."""
+"""Service settings: a frozen class per service, read from environment variables and validated at startup."""
 
 import os
 import sys
@@ -17,11 +17,11 @@ S = TypeVar("S", bound="EngineSettings")
 
 EXIT_WRONG_SETTINGS = 2
 ADDRESS = r"^\S+:[0-9]{1,5}$"
-ALIKE = 0.85  # how like one of ours a name is that must have been meant for it, from 0 to 1
+ALIKE = 0.85  # similarity from 0 to 1 at which an unknown variable is considered a misspelt setting
 
 
 class EngineSettings(KafkaSettings):
-    """How to reach the engines, and how to log: what services and `vesta-admin` share."""
+    """Settings for engines and logging, shared by services and `vesta-admin`."""
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid")
 
@@ -34,7 +34,7 @@ class EngineSettings(KafkaSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's own signature
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments first, then the environment, then the files that `…_FILE` names."""
+        """Precedence: arguments, environment variables, then the files named by `…_FILE` variables."""
         return init_settings, env_settings, SettingsFiles(settings_cls)
 
     postgres_url: str = Field(
@@ -74,12 +74,12 @@ class EngineSettings(KafkaSettings):
 
     @property
     def storage_folder(self) -> Path | None:
-        """`storage_path` as a path; None if it is not known."""
+        """`storage_path` as a path; None if it is not set."""
         return Path(self.storage_path) if self.storage_path else None
 
 
 class ServiceSettings(EngineSettings):
-    """Settings of every service. A service's own class adds its fields and sets `env_prefix` to `VESTA_<SERVICE>_`."""
+    """Settings that all services have. Each service's class adds its own fields and sets `env_prefix` to `VESTA_<SERVICE>_`."""
 
     listen_address: str = Field(
         "127.0.0.1:0", pattern=ADDRESS, description="HOST:PORT of gRPC; port 0 picks a free one"
@@ -87,7 +87,7 @@ class ServiceSettings(EngineSettings):
     metrics_address: str = Field("127.0.0.1:0", pattern=ADDRESS, description="HOST:PORT of Prometheus metrics")
     postgres_schema: str = Field(
         "",
-        pattern="^([a-z_][a-z0-9_]{0,55})?$",  # the channel that tells of new events is named after it, and has 63 characters
+        pattern="^([a-z_][a-z0-9_]{0,55})?$",  # the notification channel adds a suffix, and its name has at most 63 characters
         description="the schema of the service, at most 56 of a-z, 0-9 and _; its own name if empty",
     )
     postgres_connections_max: int = Field(8, ge=2, le=200, description="most connections to PostgreSQL")
@@ -162,7 +162,7 @@ class ServiceSettings(EngineSettings):
 
 
 def load_settings(kind: type[S]) -> S:
-    """Reads the settings; leaves the process with status 2 where some are wrong, naming each by its environment variable."""
+    """Reads the settings. Exits with status 2 if some are invalid, and prints the environment variable of each."""
     try:
         found = kind()
     except SettingsFileError as error:
@@ -184,7 +184,7 @@ def load_settings(kind: type[S]) -> S:
 
 
 def _misspelt(kind: type[EngineSettings]) -> Iterator[tuple[str, str]]:
-    """Variables that name none of our settings but are like one. Others may be a cluster's own, such as `…_SERVICE_HOST`."""
+    """Yields variables that are not settings but similar to one. Dissimilar ones are ignored: the cluster may set them."""
     names = [environment_name(kind, field) for field in kind.model_fields]
     known = {*names, *(f"{name}_FILE" for name in names)}
     prefix = environment_name(kind, "")
@@ -194,12 +194,12 @@ def _misspelt(kind: type[EngineSettings]) -> Iterator[tuple[str, str]]:
 
 
 def environment_name(kind: type[EngineSettings], field: str) -> str:
-    """The environment variable of a field."""
+    """Returns the environment variable of a field."""
     return f"{kind.model_config.get('env_prefix', '')}{field}".upper()
 
 
 def describe(kind: type[EngineSettings]) -> list[tuple[str, str, str, str]]:
-    """Each setting as (environment variable, type, default, what it is), for the documentation."""
+    """Returns each setting as (environment variable, type, default, description), for the documentation."""
     rows = []
     for name, field in kind.model_fields.items():
         annotation: Any = field.annotation

@@ -1,4 +1,4 @@
-"""Settings in files: `X_FILE` names a file that holds the value of `X`, as Secrets of Kubernetes are mounted."""
+"""Settings in files: `X_FILE` is the path of a file with the value of `X`, such as a mounted Kubernetes Secret."""
 
 import re
 from collections.abc import Mapping
@@ -7,18 +7,18 @@ from pathlib import Path
 from pydantic_settings import EnvSettingsSource
 
 SUFFIX = "_file"
-# What Kubernetes sets for a Service: https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
+# Variables that Kubernetes sets for a Service: https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
 _SERVICE_LINK = re.compile(
     r".*(_SERVICE_HOST|_SERVICE_PORT(_[A-Z0-9_]+)?|_PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
 
 
 class SettingsFileError(ValueError):
-    """A file that holds a setting cannot be read, or the setting is given twice; the message names the variable."""
+    """A settings file cannot be read, or the setting is given twice. The message has the variable."""
 
 
 class SettingsFiles(EnvSettingsSource):
-    """The source of settings whose variable ends in `_FILE`. A line break at the end of the file is no part of the value."""
+    """Settings source for variables that end in `_FILE`. A line break at the end of the file is removed."""
 
     def _load_env_vars(self) -> Mapping[str, str | None]:
         environment = super()._load_env_vars()
@@ -41,5 +41,5 @@ class SettingsFiles(EnvSettingsSource):
 
 
 def is_service_link(name: str) -> bool:
-    """Whether a variable may be one that Kubernetes sets for a Service, such as `…_SERVICE_HOST` or `…_PORT_9000_TCP_ADDR`."""
+    """Returns True if Kubernetes may set the variable for a Service, such as `…_SERVICE_HOST` or `…_PORT_9000_TCP_ADDR`."""
     return _SERVICE_LINK.fullmatch(name) is not None

@@ -1,4 +1,4 @@
-"""Which request this is and who asked: W3C trace context and the caller, followed over gRPC and Kafka."""
+"""Trace context and caller of the current request: W3C Trace Context, propagated over gRPC and Kafka."""
 
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,17 +20,17 @@ _caller: ContextVar[str] = ContextVar("caller", default="")
 _role: ContextVar[str] = ContextVar("role", default="")
 _service: ContextVar[str] = ContextVar("service", default="")
 LINKS_MAX = 64
-# Status codes that tell of a fault of the server's, by OpenTelemetry's conventions for gRPC.
+# Status codes that indicate a server error, by OpenTelemetry's conventions for gRPC.
 _FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
-# Finds the process's provider when it is first used; asking for a tracer each time costs as much as the span.
+# Resolves the process's provider on first use. Requesting a tracer for every span would cost as much as the span.
 _tracer = trace.get_tracer("vesta")
 
 
 def start_tracing(service: str, exporting: SpanProcessor | None = None, sampler: Sampler = ALWAYS_OFF) -> None:
-    """Makes spans of this process belong to the service. Without a processor they have ids, which link log lines, and are not recorded.
+    """Configures tracing for the process. Without a processor, spans have ids, which link log lines, but are not recorded.
 
     Args:
-        exporting: takes the spans that the sampler chooses (see `vesta_common.rpc.trace_export`).
+        exporting: exports the spans that the sampler selects (see `vesta_common.rpc.trace_export`).
     """
     described = {"service.name": service, "service.namespace": "vesta", "service.instance.id": socket.gethostname()}
     provider = TracerProvider(sampler=sampler, resource=Resource.create(described))
@@ -43,10 +43,10 @@ def start_tracing(service: str, exporting: SpanProcessor | None = None, sampler:
 def span(
     name: str, carrier: Mapping[str, str], kind: SpanKind = SpanKind.INTERNAL, also: Sequence[Mapping[str, str]] = ()
 ) -> Iterator[None]:
-    """Runs the block as a span below the one that the carrier (gRPC metadata, Kafka headers) names.
+    """Runs the block in a span whose parent is the span in the carrier (gRPC metadata, Kafka headers).
 
     Args:
-        also: carriers of other traces that the block works for; the first 64 are linked.
+        also: carriers of other traces that the block belongs to; the first 64 are linked.
     """
     token = otel_context.attach(extract(dict(carrier)))
     try:
@@ -58,7 +58,7 @@ def span(
 
 @contextmanager
 def engine_span(name: str) -> Iterator[dict[str, str]]:
-    """Runs a call to an engine as a span of its own, where traces are recorded; answers the carrier to send along."""
+    """Runs a call to an engine in its own span, if the trace is recorded. Yields the carrier to send along."""
     if not trace.get_current_span().is_recording():
         yield carrier()
         return
@@ -68,7 +68,7 @@ def engine_span(name: str) -> Iterator[dict[str, str]]:
 
 @contextmanager
 def _recorded(name: str, kind: SpanKind, also: Sequence[Mapping[str, str]]) -> Iterator[None]:
-    """A span below the current one; one whose block raises is marked as failed, with the error's kind and not its words."""
+    """Starts a child span. If the block raises, the span is marked as failed, with the type of the error but not its message."""
     with _tracer.start_as_current_span(
         name, kind=kind, record_exception=False, set_status_on_exception=False
     ) as current:
@@ -84,7 +84,7 @@ def _recorded(name: str, kind: SpanKind, also: Sequence[Mapping[str, str]]) -> I
 
 
 def end_call(code: str) -> None:
-    """Notes on the current span with which gRPC status a call ended."""
+    """Records the gRPC status of a call on the current span."""
     current = trace.get_current_span()
     if current.is_recording():
         current.set_attribute("rpc.system.name", "grpc")
@@ -94,7 +94,7 @@ def end_call(code: str) -> None:
 
 
 def carried(function: Callable[..., T]) -> Callable[..., T]:
-    """The function, which runs within the present trace whatever thread calls it."""
+    """Wraps a function so that it runs in the current trace context on any thread."""
     context = otel_context.get_current()
 
     def run(*arguments: Any) -> T:
@@ -108,21 +108,21 @@ def carried(function: Callable[..., T]) -> Callable[..., T]:
 
 
 def carrier() -> dict[str, str]:
-    """The trace context of the current span, to send along; empty outside of one."""
+    """Returns the trace context of the current span, for propagation; empty without a span."""
     found: dict[str, str] = {}
     inject(found)
     return found
 
 
 def trace_id() -> str:
-    """The current trace's id, 32 hexadecimal digits; empty outside of one."""
+    """Returns the current trace id, 32 hexadecimal digits; empty without a span."""
     context = trace.get_current_span().get_span_context()
     return format(context.trace_id, "032x") if context.is_valid else ""
 
 
 @contextmanager
 def calling(caller: str, role: str = "", service: str = "") -> Iterator[None]:
-    """Runs the block on behalf of a caller, and of the service that passes the call on, if one does."""
+    """Runs the block on behalf of a caller, and of the service that forwards the call, if any."""
     caller_token, role_token, service_token = _caller.set(caller), _role.set(role), _service.set(service)
     try:
         yield
@@ -133,20 +133,20 @@ def calling(caller: str, role: str = "", service: str = "") -> Iterator[None]:
 
 
 def caller() -> str:
-    """Who is asking: a member's name, such as `projects/acme/members/ada`, or `services/<word>`; empty where nobody is known."""
+    """Returns the caller: a member such as `projects/acme/members/ada`, or `services/<service>`; empty if unknown."""
     return _caller.get()
 
 
 def role() -> str:
-    """The caller's role in the project, lower-case; empty where nobody is known."""
+    """Returns the caller's role in the project in lower case; empty if unknown."""
     return _role.get()
 
 
 def service() -> str:
-    """Which service of ours calls; empty where the call comes from outside, through the gateway."""
+    """Returns the calling Vesta service; empty for external calls through the gateway."""
     return _service.get()
 
 
 def metadata_of(pairs: Sequence[tuple[str, Any]] | None) -> dict[str, str]:
-    """gRPC metadata as a dictionary of its text entries."""
+    """Returns the text entries of gRPC metadata as a dictionary."""
     return {key: value for key, value in pairs or () if isinstance(value, str)}

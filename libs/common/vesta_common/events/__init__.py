@@ -1,1 +1,1 @@
-"""Events on Kafka: published by an outbox, consumed once, kept as dead letters where they cannot be handled."""
+"""Events on Kafka: the transactional outbox, idempotent consumers and dead-letter topics."""

@@ -1,6 +1,6 @@
-"""How we speak to Kafka: the one place for the settings of its clients, and the producer that all of us use.
+"""Kafka client configuration: connection settings, and the producer that all services use.
 
-Every producer waits for all in-sync replicas and keeps order; every client is back a second after the broker is.
+Every producer waits for all in-sync replicas and preserves order. Clients reconnect within one second after the broker is back.
 """
 
 from contextlib import suppress
@@ -19,22 +19,22 @@ RECONNECT_BACKOFF_MAX = timedelta(seconds=1)
 REQUEST_TIMEOUT = timedelta(seconds=10)
 DELIVERY_TIMEOUT = timedelta(seconds=30)
 TOPIC_TIMEOUT = timedelta(seconds=5)
-# The largest record of the catalogue fits a request, and the largest request fits a fetch of one partition.
+# The largest record of the event catalogue fits into a request, and the largest request fits into a fetch of one partition.
 REQUEST_BYTES_MAX = 9 * 1024 * 1024
 FETCH_BYTES_MAX = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Broker:
-    """How to reach Kafka.
+    """Connection settings of a Kafka cluster.
 
     Attributes:
-        bootstrap: HOST:PORT of one broker, or of several, separated by commas.
+        bootstrap: HOST:PORT of one or more brokers, separated by commas.
         security_protocol: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.
-        sasl_mechanism: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512; of use with SASL alone, as are name and password.
-        ca_file: PEM file of the authorities that the brokers' certificates are held to; the system's where empty.
-        certificate_file: PEM file of our own certificate, where the brokers ask for one; `key_file` is its key.
-        is_idempotent: whether the broker suppresses a producer's duplicates, as Apache Kafka does.
+        sasl_mechanism: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512. Used only with SASL, as are the user name and password.
+        ca_file: PEM file of the certificate authorities that sign the brokers' certificates; empty for the system's default.
+        certificate_file: PEM file of the client certificate, if the brokers require one. `key_file` contains its key.
+        is_idempotent: whether the broker supports idempotent producers, as Apache Kafka does.
     """
 
     bootstrap: str
@@ -49,7 +49,7 @@ class Broker:
 
     @classmethod
     def of(cls, settings: KafkaSettings) -> "Broker":
-        """The one that the settings name."""
+        """Creates the connection settings from a service's settings."""
         return cls(
             bootstrap=settings.kafka_bootstrap,
             security_protocol=settings.kafka_security_protocol,
@@ -64,7 +64,7 @@ class Broker:
 
     @property
     def access(self) -> dict[str, Any]:
-        """Where the brokers are and who we are: what every client of kafka-python is given, the admin's included."""
+        """Options for addresses and authentication, shared by all clients of kafka-python, including the admin client."""
         options: dict[str, Any] = {
             "bootstrap_servers": self.bootstrap.split(","),
             "security_protocol": self.security_protocol,
@@ -85,7 +85,7 @@ class Broker:
 
     @property
     def connection(self) -> dict[str, Any]:
-        """What producers and consumers have in common."""
+        """Options shared by producers and consumers."""
         return {
             **self.access,
             "bootstrap_timeout_ms": int(BOOTSTRAP_TIMEOUT.total_seconds() * 1000),
@@ -95,33 +95,33 @@ class Broker:
 
     @property
     def consumer(self) -> dict[str, Any]:
-        """What consumers have in common: they can read the largest record that a producer of ours can send."""
+        """Options shared by consumers. The fetch size covers the largest record that a producer can send."""
         return {**self.connection, "max_partition_fetch_bytes": FETCH_BYTES_MAX}
 
 
 def open_producer(broker: Broker) -> KafkaProducer:
-    """A producer whose records of one key arrive in order, each at least once; exactly once where the broker is idempotent.
+    """Opens a producer that preserves the order per key and delivers at least once; exactly once if the broker is idempotent.
 
-    `send` raises KafkaError where the topic cannot be found for five seconds; its future is done within half a minute.
+    `send` raises KafkaError if the topic is not found within five seconds. Its future completes within 30 seconds.
 
     Raises:
-        KafkaError: the broker does not answer.
+        KafkaError: the broker does not respond.
     """
     return KafkaProducer(
         acks="all",
-        retries=2**31 - 1,  # until the delivery timeout: what gave up earlier could be overtaken
+        retries=2**31 - 1,  # the delivery timeout limits retries; a record that failed earlier could be overtaken
         delivery_timeout_ms=int(DELIVERY_TIMEOUT.total_seconds() * 1000),
         request_timeout_ms=int(REQUEST_TIMEOUT.total_seconds() * 1000),
         max_block_ms=int(TOPIC_TIMEOUT.total_seconds() * 1000),
-        max_in_flight_requests_per_connection=1,  # a retry must not overtake
+        max_in_flight_requests_per_connection=1,  # a retried record must not be overtaken
         max_request_size=REQUEST_BYTES_MAX,
         linger_ms=0,
-        enable_idempotence=broker.is_idempotent,  # where it is not, inboxes suppress the duplicates
+        enable_idempotence=broker.is_idempotent,  # otherwise the inbox discards duplicates
         **broker.connection,
     )
 
 
 def close_producer(producer: KafkaProducer) -> None:
-    """Closes it without waiting for what it still holds."""
+    """Closes a producer without waiting for unsent records."""
     with suppress(KafkaError):
         producer.close(timeout=0.5)

@@ -1,7 +1,7 @@
-"""Events: CloudEvents 1.0 in Kafka's binary mode, with a protobuf message, or an image, as value.
+"""Encodes and decodes events: CloudEvents 1.0 in Kafka's binary mode. The value is a protobuf message or an image.
 
-The type follows from the message and back: `vesta.annotation.v1.TaskAccepted` is `vesta.annotation.task.v1.accepted` on the topic
-`vesta.annotation.task.v1`. Others than us may write to the broker, so that nothing in a record is believed before it is checked.
+The event type and the message name map to each other: `vesta.annotation.v1.TaskAccepted` is the type `vesta.annotation.task.v1.accepted`
+on the topic `vesta.annotation.task.v1`. Other systems may write to the broker, so every record is validated before use.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ CONTENT_TYPE = "application/protobuf"
 IMAGE_CONTENT = "image/"
 ATTRIBUTE_CHARACTERS_MAX = {"ce_id": 200, "ce_type": 200, "ce_source": 1000, "ce_subject": 1000, "ce_time": 64}
 _TYPE = re.compile(r"vesta\.([a-z]+)\.([a-z_]+)\.(v[0-9]+)\.([a-z_]+)")
-# Words that end an event's name although they have two parts.
+# Event names whose last part consists of two words.
 _COMPOUND = ("RolledBack",)
 
 Headers = list[tuple[str, bytes]]
@@ -30,16 +30,16 @@ Headers = list[tuple[str, bytes]]
 
 @dataclass(frozen=True)
 class Event:
-    """A fact.
+    """An event: something that has happened to a resource.
 
     Attributes:
-        id: unique; a repeat bears the same one. At most 200 characters.
-        type: `vesta.annotation.task.v1.accepted`.
-        source: who published it, `services/annotation`.
-        subject: the resource it is about; also the Kafka key, so that a resource's events stay in order.
-        time: when it happened.
-        payload: the message; bytes where `content_type` is an image's.
-        carrier: the trace it belongs to.
+        id: unique; a duplicate has the same id. At most 200 characters.
+        type: for example `vesta.annotation.task.v1.accepted`.
+        source: the publishing service, for example `services/annotation`.
+        subject: the name of the resource. Also the Kafka key, so that the events of a resource stay in order.
+        time: when the event happened.
+        payload: the protobuf message; bytes if `content_type` is an image type.
+        carrier: the trace context.
     """
 
     id: str
@@ -53,7 +53,7 @@ class Event:
 
     @property
     def value(self) -> bytes:
-        """The payload as the Kafka value."""
+        """The payload, serialized as the Kafka value."""
         return bytes(self.payload) if self.content_type.startswith(IMAGE_CONTENT) else self.payload.SerializeToString()
 
     @property
@@ -63,17 +63,17 @@ class Event:
 
 
 def topic_of(event_type: str) -> str:
-    """The type without its last word."""
+    """Returns the topic of an event type: the type without its last part."""
     return event_type.rpartition(".")[0]
 
 
 def new_event(service: str, subject: str, payload: Message, now: datetime) -> Event:
-    """An event that tells of `payload`, within the current trace."""
+    """Creates an event with the given payload in the current trace context."""
     return Event(new_id(), type_of(payload), f"services/{service}", subject, now, payload, trace.carrier())
 
 
 def type_of(payload: Message) -> str:
-    """The event type of a message.
+    """Returns the event type of a message.
 
     Raises:
         ValueError: the message is not named resource + past participle.
@@ -87,10 +87,10 @@ def type_of(payload: Message) -> str:
 
 
 def message_class_of(event_type: str) -> type[Message]:
-    """The message of an event type.
+    """Returns the message class of an event type.
 
     Raises:
-        InvalidArgument: there is none.
+        InvalidArgument: EVENT_UNKNOWN, no message class has this type.
     """
     found = _find_message_class(event_type)
     if found is None:
@@ -114,7 +114,7 @@ def _find_message_class(event_type: str) -> type[Message] | None:
 
 
 def encode_headers(event: Event) -> Headers:
-    """The Kafka headers of an event."""
+    """Returns the Kafka headers of an event."""
     attributes = {
         "ce_specversion": "1.0",
         "ce_id": event.id,
@@ -129,10 +129,10 @@ def encode_headers(event: Event) -> Headers:
 
 
 def decode(headers: Sequence[tuple[str, bytes | None]], value: bytes | None, key: bytes | None = None) -> Event:
-    """The event that a record holds.
+    """Decodes the event in a Kafka record.
 
     Raises:
-        InvalidArgument: it holds none, with reason EVENT_MALFORMED or EVENT_UNKNOWN.
+        InvalidArgument: EVENT_MALFORMED or EVENT_UNKNOWN, the record contains no valid event.
     """
     found = _attributes(headers)
     content_type = found.get("content-type", CONTENT_TYPE)
@@ -152,12 +152,12 @@ def decode(headers: Sequence[tuple[str, bytes | None]], value: bytes | None, key
 
 
 def _own_id(found: dict[str, str], subject: str) -> str:
-    """An id for what others publish: theirs are unique within a source, and cameras like to count from nought."""
+    """Derives a globally unique id for events of external publishers, whose ids are unique only within a source (often a counter)."""
     return hashlib.sha256("\n".join((found["ce_source"], subject, found["ce_id"])).encode()).hexdigest()[:32]
 
 
 def _attributes(headers: Sequence[tuple[str, bytes | None]]) -> dict[str, str]:
-    """The CloudEvents attributes and the other headers, the last one of each name."""
+    """Returns the CloudEvents attributes and other headers. If a name repeats, the last value counts."""
     found = {name: _text(name, value) for name, value in headers if value is not None}
     missing = [name for name in ("ce_id", "ce_type", "ce_source", "ce_time") if not found.get(name)]
     if missing:
@@ -173,7 +173,7 @@ def _text(name: str, value: bytes) -> str:
         text = value.decode()
     except UnicodeDecodeError:
         raise _malformed(f"{name} is not UTF-8") from None
-    if "\x00" in text:  # which PostgreSQL cannot keep
+    if "\x00" in text:  # PostgreSQL cannot store it
         raise _malformed(f"{name} has a zero character")
     return text
 

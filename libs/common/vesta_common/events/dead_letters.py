@@ -1,4 +1,4 @@
-"""Records that could not be handled: kept on a topic with the reason, and published again where an operator asks for it."""
+"""Dead letters: records that could not be handled, stored on a topic with the reason and replayed on an operator's request."""
 
 import sys
 import time
@@ -25,7 +25,7 @@ REPLAY_AGE_MAX = inbox.KEEP - timedelta(days=1)
 
 
 def topic_of(service: str) -> str:
-    """The topic of a consuming service's dead letters."""
+    """Returns the dead-letter topic of a consuming service."""
     return f"vesta.{service}.dead_letter.v1"
 
 
@@ -34,12 +34,12 @@ class DeadLetter:
     """A record that could not be handled.
 
     Attributes:
-        topic: where it came from, with the prefix.
-        position: its partition and offset there, `3:1024`.
+        topic: the original topic, with prefix.
+        position: partition and offset in the original topic, for example `3:1024`.
         reason: why it could not be handled.
-        time: when it was set aside.
-        headers: those it had.
-        omitted_bytes: of the value, where it was too large for the topic; such a letter tells what came, and cannot be replayed.
+        time: when it was stored as a dead letter.
+        headers: the original headers.
+        omitted_bytes: size of the value if it was too large for the dead-letter topic. Such a dead letter cannot be replayed.
     """
 
     topic: str
@@ -54,12 +54,12 @@ class DeadLetter:
 
 @dataclass(frozen=True)
 class Replayed:
-    """What a replay did.
+    """The result of a replay.
 
     Attributes:
-        published: letters published again.
-        too_old: letters passed over, because consumers that did handle their event have forgotten that they did.
-        without_value: letters passed over, because their value was too large to be kept.
+        published: dead letters that were published again.
+        too_old: dead letters that were skipped because the inbox retention of other consumers, which handled the event, has passed.
+        without_value: dead letters that were skipped because their value was too large to be stored.
     """
 
     published: int
@@ -68,10 +68,10 @@ class Replayed:
 
 
 def send(producer: KafkaProducer, topic: str, record: Any, reason: str) -> None:
-    """Keeps a record among the dead letters; returns when the broker has it, without its value where that is too large for the topic.
+    """Stores a record as a dead letter, without its value if that is too large for the topic. Returns after the broker's acknowledgement.
 
     Raises:
-        KafkaError: the broker does not have it; the record must not be passed over.
+        KafkaError: the broker did not acknowledge the record; the caller must not skip it.
     """
     ours = [
         (REASON_HEADER, reason[:REASON_LENGTH_MAX].encode(errors="replace")),
@@ -79,7 +79,7 @@ def send(producer: KafkaProducer, topic: str, record: Any, reason: str) -> None:
         (POSITION_HEADER, f"{record.partition}:{record.offset}".encode()),
     ]
     headers = [*_own_headers(record), *ours]
-    value = record.value or b""  # kafka-python refuses a record that has neither key nor value; others publish such
+    value = record.value or b""  # kafka-python rejects records with neither key nor value, which exist
     try:
         _send(producer, topic, value, record.key, headers)
     except MessageSizeTooLargeError:
@@ -95,7 +95,7 @@ def _send(
 
 
 def read(broker: Broker, topic: str) -> Iterator[DeadLetter]:
-    """All dead letters of a topic, partition by partition. Ends with the last, on the embedded broker three seconds later."""
+    """Iterates over all dead letters of a topic, by partition. On the embedded broker, iteration ends three seconds after the last one."""
     consumer = _open_reader(broker, topic, None)
     try:
         for record in _records(consumer, datetime.now(UTC), _ends(broker, consumer)):
@@ -105,16 +105,16 @@ def read(broker: Broker, topic: str) -> Iterator[DeadLetter]:
 
 
 def replay(broker: Broker, topic: str, group: str) -> Replayed:
-    """Publishes each dead letter once more where it came from, with its own event id.
+    """Publishes each dead letter to its original topic again, with its original event id.
 
-    A letter's event was never recorded as handled, so that the inbox of the consumer that failed lets it through; those of others
-    drop it. Letters that come while it runs, perhaps the same again, are left for the next time.
+    The inbox of the consumer that failed has no entry for the event, so the consumer handles it. Other consumers discard it as a duplicate.
+    Dead letters that arrive during the replay, possibly of the same events, are left for the next replay.
 
     Args:
-        group: remembers what was replayed.
+        group: the consumer group that tracks which dead letters were replayed.
 
     Raises:
-        KafkaError: the broker does not answer; what was published is remembered.
+        KafkaError: the broker does not respond; dead letters that were already published are not published again by the next replay.
     """
     start, published, too_old, without_value = datetime.now(UTC), 0, 0, 0
     producer = open_producer(broker)
@@ -126,7 +126,7 @@ def replay(broker: Broker, topic: str, group: str) -> Replayed:
                 too_old += 1
             elif letter.omitted_bytes:
                 without_value += 1
-            elif letter.topic:  # else it is nothing that `send` has kept
+            elif letter.topic:  # otherwise the record was not written by `send`
                 _send(producer, letter.topic, letter.value, letter.key, letter.headers)
                 published += 1
             partition = TopicPartition(record.topic, record.partition)
@@ -138,7 +138,7 @@ def replay(broker: Broker, topic: str, group: str) -> Replayed:
 
 
 def replay_command(service: str) -> Callable[[ServiceSettings], int]:
-    """The command `replay-dead-letters` of a service."""
+    """Returns the command `replay-dead-letters` of a service."""
 
     def command(settings: ServiceSettings) -> int:
         topic = settings.kafka_topic_prefix + topic_of(service)
@@ -156,7 +156,7 @@ def replay_command(service: str) -> Callable[[ServiceSettings], int]:
 
 
 def _open_reader(broker: Broker, topic: str, group: str | None) -> KafkaConsumer:
-    """Reads all partitions, alone: from where the group was, or from the beginning."""
+    """Opens a consumer of all partitions. Reads from the committed offsets of the group, or from the beginning."""
     consumer = KafkaConsumer(
         group_id=group,
         auto_offset_reset="earliest",
@@ -168,15 +168,15 @@ def _open_reader(broker: Broker, topic: str, group: str | None) -> KafkaConsumer
 
 
 def _ends(broker: Broker, consumer: KafkaConsumer) -> dict[TopicPartition, int]:
-    """Where each partition ends by now; nothing where the broker cannot be asked, as the embedded one."""
+    """Returns the current end offset of each partition. Empty for the embedded broker, which does not report it."""
     found: dict[TopicPartition, int] = consumer.end_offsets(consumer.assignment()) if broker.is_idempotent else {}
     return found
 
 
 def _records(consumer: KafkaConsumer, until: datetime, ends: Mapping[TopicPartition, int]) -> Iterator[Any]:
-    """Records up to the first of its partition that is later than a time.
+    """Iterates over the records of each partition, up to the first record later than `until`.
 
-    Ends where the partitions do; where that is not known, when none has come for a while.
+    Ends at the end offsets. If these are unknown, ends when no record has arrived for `READ_PATIENCE`.
     """
     deadline, ended = time.monotonic() + READ_PATIENCE.total_seconds(), set()
     while consumer.assignment() and time.monotonic() < deadline:

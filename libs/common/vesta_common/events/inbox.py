@@ -1,4 +1,4 @@
-"""Drops repeats: a consumer's event is recorded in the transaction of its effect."""
+"""The inbox: discards duplicate events. The event id is recorded in the transaction of the event's effect."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -9,7 +9,7 @@ KEEP = timedelta(days=14)
 
 
 def new_among(connection: Connection, consumer: str, event_ids: Sequence[str]) -> set[str]:
-    """Records the events; returns those that were not handled before. A second handler at the same time waits for the first."""
+    """Records the event ids and returns those that are new. A concurrent call with the same ids waits for the first one."""
     rows = connection.execute(
         "INSERT INTO inbox (consumer, event_id) SELECT %s, unnest(%s::text[]) ON CONFLICT DO NOTHING RETURNING event_id",
         (consumer, sorted(set(event_ids))),
@@ -18,5 +18,5 @@ def new_among(connection: Connection, consumer: str, event_ids: Sequence[str]) -
 
 
 def prune(connection: Connection, now: datetime) -> int:
-    """Forgets events handled more than 14 days ago; answers how many. Older ones must not be replayed."""
+    """Deletes entries older than 14 days (retention). Returns the number of deleted entries. Older events must not be replayed."""
     return connection.execute("DELETE FROM inbox WHERE handle_time < %s", (now - KEEP,)).rowcount

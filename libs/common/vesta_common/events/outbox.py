@@ -1,9 +1,9 @@
-"""The transactional outbox: an event commits together with the change it tells of, and a relay publishes it afterwards.
+"""The transactional outbox: an event is committed together with the change that it describes, and a relay publishes it afterwards.
 
-Order: a resource's events are published in the order of its changes, because a change publishes while it holds the resource's row:
-the next one gets its ids later, and is seen only together with what came before it. Between resources there is no order. Nothing is
-skipped, since rows are not passed by a cursor but deleted, after the broker's acknowledgement; an event may so be published twice,
-with the same id, and is never lost. One relay a schema holds an advisory lock and publishes; the others wait to take over.
+Order: the events of a resource are published in the order of its changes, because a transaction publishes while it holds the row lock
+of the resource. A later change gets higher ids and becomes visible after the earlier one. There is no order between resources. The relay
+skips nothing, because it has no cursor: it deletes rows after the broker has acknowledged them. An event may be published twice with the
+same id, and is never lost. One relay per schema holds an advisory lock and publishes; the others are on standby.
 """
 
 import json
@@ -27,7 +27,7 @@ from vesta_common.resources import idempotency
 from vesta_common.storage.postgres import Connection, Postgres
 
 BATCH_ROWS = 500
-EVENT_BYTES_MAX = 1_000_000  # below the message.max.bytes that Kafka has unless somebody changes it
+EVENT_BYTES_MAX = 1_000_000  # below Kafka's default message.max.bytes
 POLL_INTERVAL = timedelta(seconds=1)
 STOP_PATIENCE = timedelta(seconds=3)
 WAIT_SECONDS = 0.5
@@ -53,10 +53,10 @@ WHERE topic <> ALL(%s) ORDER BY id LIMIT %s
 
 
 def publish(connection: Connection, *events: Event) -> None:
-    """Adds events to the caller's transaction, which holds the row of what they tell of. They are published once it has committed.
+    """Adds events to the caller's transaction, which holds the lock of the changed row. The relay publishes them after the commit.
 
     Raises:
-        InvalidArgument: an event is larger than a broker takes.
+        InvalidArgument: EVENT_TOO_LARGE, an event exceeds the broker's limit.
     """
     if not events:
         return
@@ -82,13 +82,13 @@ def _value(event: Event) -> bytes:
 
 
 class Relay:
-    """Publishes the outbox of one schema. Any number of replicas may run one; one at a time publishes.
+    """Publishes the outbox of one schema. Every replica may run a relay; one relay at a time publishes.
 
-    While it leads it also forgets, once an hour, old entries of the inbox and of the request log.
+    The active relay also deletes expired entries of the inbox and of the request log once per hour.
 
     Args:
-        broker: where to publish.
-        topic_prefix: put before every topic.
+        broker: the Kafka cluster to publish to.
+        topic_prefix: prefix of all topics.
     """
 
     def __init__(self, postgres: Postgres, broker: Broker, topic_prefix: str = "") -> None:
@@ -97,36 +97,36 @@ class Relay:
         self._topic_prefix = topic_prefix
         self._stopping = threading.Event()
         self._producer: KafkaProducer | None = None
-        self._penalties: dict[str, float] = {}  # topic → when it is tried again, on the monotonic clock
-        self._refusals: dict[str, str] = {}  # topic → the broker's error, since it last took an event
+        self._penalties: dict[str, float] = {}  # topic → time of the next attempt, on the monotonic clock
+        self._refusals: dict[str, str] = {}  # topic → the broker's error, until it accepts an event again
         self._thread = threading.Thread(target=self._run, name="outbox-relay", daemon=True)
         self._measure_time = float("-inf")
         self._waiting: Gauge | None = None
         self._age: Gauge | None = None
 
     def measure(self, service: str, registry: CollectorRegistry) -> None:
-        """Counts what waits; a relay that does not lead reads 0."""
+        """Registers gauges for unpublished events. A standby relay reports 0."""
         self._waiting = Gauge(
             f"vesta_{service}_outbox_events", "Events that wait to be published, 10,000 at most", registry=registry
         )
         self._age = Gauge(f"vesta_{service}_outbox_age_seconds", "Age of the oldest of them", registry=registry)
 
     def start(self) -> None:
-        """Begins."""
+        """Starts the relay thread."""
         self._thread.start()
 
     def stop(self, timeout: timedelta) -> None:
-        """Publishes what is there, then ends."""
+        """Publishes the remaining events, then stops."""
         self._stopping.set()
         if self._thread.ident:
             self._thread.join(timeout.total_seconds())
 
     def healthy(self) -> bool:
-        """True while the thread lives; a broker that is away is not our illness."""
+        """True while the relay thread runs. An unreachable broker does not make the service unhealthy."""
         return self._thread.is_alive()
 
     def problems(self) -> list[str]:
-        """The topics whose events the broker does not take, with its error."""
+        """Returns a message for each topic whose events the broker rejects."""
         return [
             f"Kafka takes no events of the topic {topic} ({error}); check the rights of its user and the room on its disks, the events wait"
             for topic, error in sorted(self._refusals.copy().items())
@@ -141,13 +141,13 @@ class Relay:
                 log.warning("relay_interrupted", error=str(error).strip())
             except Exception:
                 log.exception("relay_failed")
-            self._refusals = {}  # another replica may publish from now on
+            self._refusals = {}  # another replica may become the active relay
             self._close_producer()
             if self._stopping.wait(BACKOFF_SECONDS):
                 return
 
     def _lead(self, connection: Connection) -> None:
-        """Waits for the lock, then publishes as rows come, until it is stopped or a connection breaks."""
+        """Waits for the advisory lock, then publishes rows until the relay is stopped or a connection fails."""
         while not self._is_leader(connection):
             self._set_gauges(0, 0.0)
             if self._stopping.wait(POLL_INTERVAL.total_seconds()):
@@ -180,7 +180,7 @@ class Relay:
             self._age.set(max(0.0, age_seconds))
 
     def _await_rows(self, connection: Connection) -> None:
-        """Until somebody tells of new rows."""
+        """Waits for a notification about new rows, at most `POLL_INTERVAL`."""
         for _ in connection.notifies(timeout=POLL_INTERVAL.total_seconds(), stop_after=1):
             pass
 
@@ -191,10 +191,10 @@ class Relay:
         return bool(row and row["held"])
 
     def publish_batch(self, connection: Connection) -> int:
-        """Publishes and deletes the oldest rows; answers how many. A topic that refuses keeps its rows and holds up no other.
+        """Publishes and deletes the oldest rows. Returns their number. A topic that rejects events does not block others.
 
         Raises:
-            KafkaError: the broker does not answer; nothing was deleted.
+            KafkaError: the broker does not respond; nothing was deleted.
         """
         rows = connection.execute(_CLAIM, (self._avoided(), BATCH_ROWS)).fetchall()
         if not rows:
@@ -204,10 +204,10 @@ class Relay:
         return len(acknowledged)
 
     def _send(self, rows: Sequence[dict[str, Any]]) -> list[int]:
-        """The ids of what the broker has. Of a topic that fails nothing counts, so that its order stays.
+        """Returns the ids of the acknowledged rows. If one event of a topic fails, no row of that topic is returned, to preserve the order.
 
         Raises:
-            KafkaError: the relay is to stop before the broker has answered.
+            KafkaError: the relay was stopped before the broker responded.
         """
         producer = self._open_producer()
         waiting: list[tuple[dict[str, Any], Any]] = []
@@ -229,11 +229,11 @@ class Relay:
             log.warning("topic_refuses", topic=topic, error=problem)
             self._penalties[topic] = time.monotonic() + TOPIC_PENALTY.total_seconds()
         if failed:
-            self._close_producer()  # an idempotent one may be past mending, and refuse whatever it is given
+            self._close_producer()  # after a failure an idempotent producer may reject every further record
         return [row["id"] for row, _ in waiting if row["topic"] not in failed]
 
     def _problem(self, sent: Any) -> str:
-        """Waits for the broker's word, which comes within the delivery timeout; empty where it has the record."""
+        """Waits for the broker's response, at most the delivery timeout. Returns the error, or an empty string after an acknowledgement."""
         patience = STOP_PATIENCE.total_seconds()
         while not sent.is_done:
             try:
@@ -255,7 +255,7 @@ class Relay:
         )
 
     def _avoided(self) -> list[str]:
-        """Topics that refused just now."""
+        """Returns the topics in backoff."""
         now = time.monotonic()
         self._penalties = {topic: until for topic, until in self._penalties.items() if until > now}
         return list(self._penalties)

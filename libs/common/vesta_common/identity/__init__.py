@@ -1,6 +1,6 @@
-"""Service identity: each call between services carries a short-lived token, signed by the caller and verified by the callee.
+"""Service identity: each call between services has a short-lived token, signed by the client and verified by the server.
 
-The identity of a service is a certificate that the platform's own authority issued for it; the same certificate serves TLS.
+The identity of a service is a certificate issued by the platform's certificate authority. The same certificate is used for TLS.
 """
 
 from vesta_common.identity.callers import PEERS, audience_of

@@ -1,6 +1,6 @@
-"""Which service may call which, and with which member's role. Pure.
+"""Defines which service may call which other service, and with which member roles. Pure.
 
-The chart's network policies and the addresses of the local platform follow from the same table.
+The network policies of the Helm chart and the addresses of the local platform are derived from the same table.
 """
 
 from collections.abc import Mapping
@@ -22,22 +22,22 @@ PEERS: Mapping[str, tuple[str, ...]] = {
 """The services that each service calls."""
 _ROLE_AUTHORITIES = frozenset({"gateway", "conductor"})
 _RESTRICTING_ROLES = frozenset({"", "annotator"})
-"""Roles that grant nothing beyond what a service may do without one: an annotator sees less."""
+"""Roles that any service may assert, because they grant no more than a call without a role; an annotator sees less."""
 
 
 def audience_of(method: str) -> str:
-    """The service that answers a gRPC method: `datasets` for `/vesta.datasets.v1.ItemService/GetItem`; empty for none of ours."""
+    """Returns the service of a gRPC method: `datasets` for `/vesta.datasets.v1.ItemService/GetItem`; empty for methods outside Vesta."""
     parts = method.lstrip("/").split(".")
     return parts[1] if len(parts) > 2 and parts[0] == "vesta" else ""
 
 
 def may_assert(service: str, role: str) -> bool:
-    """Whether a service is believed when it says that a member with this role stands behind its call."""
+    """Returns True if the service may assert that it calls on behalf of a member with this role."""
     return role in _RESTRICTING_ROLES or service in _ROLE_AUTHORITIES
 
 
 def check_call(service: str, audience: str, role: str) -> None:
-    """Accepts a call that the table allows.
+    """Checks that the table allows a call.
 
     Raises:
         PermissionDenied: CALLER_NOT_ALLOWED, ROLE_NOT_ALLOWED.
@@ -57,7 +57,7 @@ def check_call(service: str, audience: str, role: str) -> None:
 
 
 def check_project(project: str, request: Message) -> None:
-    """Accepts a request whose resource lies in the project that the token is for; any where that is empty.
+    """Checks that the requested resource is in the project of the token. A token without a project is valid for all projects.
 
     Raises:
         PermissionDenied: PROJECT_NOT_ALLOWED.
@@ -76,7 +76,7 @@ def check_project(project: str, request: Message) -> None:
 
 
 def project_of_caller(caller: str) -> str:
-    """`projects/acme` for `projects/acme/members/ada`; empty for services and the platform's owner."""
+    """Returns `projects/acme` for `projects/acme/members/ada`; empty for services and the platform owner."""
     parts = caller.split("/")
     return "/".join(parts[:2]) if parts[0] == "projects" and len(parts) > 2 else ""
 

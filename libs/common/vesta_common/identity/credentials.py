@@ -1,4 +1,4 @@
-"""A service's certificate, its key, and the authorities whose certificates it trusts: PEM files, read again when they change."""
+"""A service's certificate, private key and trusted certificate authorities: PEM files that are reloaded when they change."""
 
 import threading
 import time
@@ -13,20 +13,20 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 ID_PREFIX = "spiffe://vesta/"
-"""Before the service's word in its certificate, as a URI among the subject's alternative names."""
+"""Prefix of the service name in the certificate, a URI in the subject alternative names."""
 LOOK_SECONDS = 1.0
-"""How often the files are looked at, at most."""
+"""Minimum interval between checks for changed files."""
 
 log = structlog.get_logger()
 
 
 class CredentialsError(Exception):
-    """The files cannot be used; the message names the file and what is wanted."""
+    """The files cannot be used. The message names the file and the requirement."""
 
 
 @dataclass(frozen=True)
 class CredentialFiles:
-    """Where the PEM files lie, in Kubernetes' names `tls.crt`, `tls.key` and `ca.crt`."""
+    """Paths of the PEM files. Kubernetes names them `tls.crt`, `tls.key` and `ca.crt`."""
 
     certificate: Path
     key: Path
@@ -35,11 +35,11 @@ class CredentialFiles:
 
 @dataclass(frozen=True)
 class Credentials:
-    """What the files hold.
+    """The content of the credential files.
 
     Attributes:
-        service: the word in the certificate.
-        certificate_pem: the chain as it is in the file, for TLS.
+        service: the service name in the certificate.
+        certificate_pem: the certificate chain as in the file, for TLS.
     """
 
     service: str
@@ -52,10 +52,11 @@ class Credentials:
 
 
 class CredentialSource:
-    """The credentials as the files hold them now. Safe to share between threads.
+    """The current content of the credential files. Thread-safe.
 
     Raises:
-        CredentialsError: on creation, where they cannot be used. Later the last good ones stay in use, and the log tells.
+        CredentialsError: on creation, if the files cannot be used. If a later reload fails, the last valid credentials stay in use and a
+            warning is logged.
     """
 
     def __init__(self, files: CredentialFiles, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -67,7 +68,7 @@ class CredentialSource:
         self._next_look = monotonic() + LOOK_SECONDS
 
     def current(self) -> Credentials:
-        """The credentials to use now."""
+        """Returns the current credentials."""
         if self._monotonic() < self._next_look:
             return self._current
         with self._lock:
@@ -86,10 +87,10 @@ class CredentialSource:
 
 
 def read_credentials(files: CredentialFiles) -> Credentials:
-    """Reads the files.
+    """Reads the credential files.
 
     Raises:
-        CredentialsError: one cannot be read, or they do not belong together.
+        CredentialsError: a file cannot be read, or the files do not match.
     """
     certificate_pem, key_pem, authorities_pem = _read(files.certificate), _read(files.key), _read(files.authorities)
     try:
@@ -113,7 +114,7 @@ def read_credentials(files: CredentialFiles) -> Credentials:
 
 
 def service_of(certificate: x509.Certificate) -> str:
-    """The service that a certificate was issued for; empty where it was issued for none."""
+    """Returns the service that a certificate was issued for; empty if there is none."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
@@ -132,7 +133,7 @@ def _read(path: Path) -> bytes:
 
 
 def _stamp(files: CredentialFiles) -> tuple[tuple[int, int, int], ...]:
-    """Changes whenever a file does, also where a link to it was exchanged."""
+    """Returns a fingerprint that changes whenever a file changes, also if a symbolic link to it is replaced."""
     found = []
     for path in (files.certificate, files.key, files.authorities):
         try:

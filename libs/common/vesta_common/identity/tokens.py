@@ -1,4 +1,4 @@
-"""Tokens of calls between services: JSON Web Tokens (RFC 7519) that carry the certificate of their signer (`x5c`, RFC 7515)."""
+"""Tokens for calls between services: JSON Web Tokens (RFC 7519) with the certificate of the signer (`x5c`, RFC 7515)."""
 
 import base64
 import binascii
@@ -27,14 +27,14 @@ from vesta_common.identity.credentials import (
 from vesta_common.settings import ServiceSettings, environment_name
 
 TOKEN_KEY = "authorization"  # noqa: S105 - the name of a header
-"""The metadata that carries `Bearer TOKEN`."""
+"""Metadata key of `Bearer TOKEN`."""
 ALGORITHM = "ES256"
 LIFETIME = timedelta(seconds=120)
 REUSE = LIFETIME / 2
-"""For how long a token is used again; then it has at least as long to live."""
+"""How long a token is reused. After that it is valid for at least the same time."""
 CLOCK_SKEW_MAX = timedelta(seconds=30)
 TOKENS_MAX = 4096
-"""Tokens that are kept, of our own and of others."""
+"""Maximum number of cached tokens, for signed and for verified tokens each."""
 TOKEN_BYTES_MAX = 4096
 _BEARER = "Bearer "
 _FIELDS = ("identity_certificate_file", "identity_key_file", "identity_ca_file")
@@ -44,13 +44,13 @@ _REQUIRED = ["iss", "aud", "sub", "role", "project", "iat", "exp"]
 
 @dataclass(frozen=True)
 class Claims:
-    """What a verified token says.
+    """The claims of a verified token.
 
     Attributes:
-        service: which service calls, by its certificate.
-        caller: on whose behalf: `projects/acme/members/ada`, `platform/owner` or `services/<word>`.
-        role: the member's, lower-case; empty where no member stands behind the call.
-        project: `projects/acme`, the only project that the call may be about; any if empty.
+        service: the calling service, according to its certificate.
+        caller: the principal of the call: `projects/acme/members/ada`, `platform/owner` or `services/<service>`.
+        role: the member's role in lower case; empty if the call is not on behalf of a member.
+        project: `projects/acme`, the only project that the call may access; empty for all.
     """
 
     service: str
@@ -67,10 +67,10 @@ class _Kept(NamedTuple):
 
 
 class Identity:
-    """Signs what a service sends to others, and verifies what others send to it. Safe to share between threads.
+    """Signs the tokens of outgoing calls and verifies the tokens of incoming calls. Thread-safe.
 
     Attributes:
-        has_tls: whether calls from and to the service go over TLS.
+        has_tls: whether calls from and to the service use TLS.
     """
 
     def __init__(self, files: CredentialFiles, now: Callable[[], float] = time.time, *, has_tls: bool = False) -> None:
@@ -82,10 +82,10 @@ class Identity:
 
     @classmethod
     def of(cls, settings: ServiceSettings, service: str) -> Self:
-        """The identity of a service, from the files that its settings name.
+        """Creates the identity of a service from the files in its settings.
 
         Raises:
-            CredentialsError: they cannot be used, or are another service's.
+            CredentialsError: the files cannot be used, or belong to another service.
         """
         paths = {field: getattr(settings, field) for field in _FIELDS}
         missing = [environment_name(type(settings), field) for field, path in paths.items() if not path]
@@ -104,21 +104,21 @@ class Identity:
 
     @property
     def service(self) -> str:
-        """Our own word, as the certificate has it."""
+        """The service's own name, according to its certificate."""
         return self._source.current().service
 
     @property
     def credentials(self) -> Credentials:
-        """The certificate, the key and the authorities, as they are now."""
+        """The current certificate, private key and certificate authorities."""
         return self._source.current()
 
     def metadata(self, audience: str, caller: str = "", role: str = "") -> tuple[str, str]:
-        """The metadata that a call to a service needs.
+        """Returns the metadata for a call to a service.
 
         Args:
-            audience: the word of the service that is called.
-            caller: on whose behalf; our own where it is empty.
-            role: left out where this service may not assert it: then the call is that of a service.
+            audience: the name of the called service.
+            caller: the principal of the call; empty for this service itself.
+            role: the member's role. Omitted from the token if this service may not assert it; the call is then made as the service.
         """
         credentials, now = self._source.current(), self._now()
         caller = caller or f"services/{credentials.service}"
@@ -131,10 +131,10 @@ class Identity:
         return TOKEN_KEY, f"{_BEARER}{kept.value}"
 
     def verify(self, metadata: Mapping[str, str], audience: str) -> Claims:
-        """Who calls, by the metadata of the call.
+        """Verifies the token in the metadata of a call and returns its claims.
 
         Args:
-            audience: the word of the service that is called.
+            audience: the name of the called service.
 
         Raises:
             Unauthenticated: TOKEN_MISSING, TOKEN_INVALID.
@@ -156,7 +156,7 @@ class Identity:
 
 
 def sign(credentials: Credentials, audience: str, caller: str, role: str, now: float) -> str:
-    """A token that ends `LIFETIME` after `now`, in seconds since the epoch."""
+    """Creates a token that expires `LIFETIME` after `now`, in seconds since the epoch."""
     certificate = credentials.certificate.public_bytes(serialization.Encoding.DER)
     claims = {
         "iss": credentials.service,
@@ -171,7 +171,7 @@ def sign(credentials: Credentials, audience: str, caller: str, role: str, now: f
 
 
 def verify(token: str, audience: str, authorities: tuple[x509.Certificate, ...], now: float) -> tuple[Claims, float]:
-    """What a token says, and until when it may be believed, in seconds since the epoch.
+    """Verifies a token. Returns its claims and its expiry in seconds since the epoch.
 
     Raises:
         Unauthenticated: TOKEN_INVALID.
@@ -218,7 +218,7 @@ def _check_certificate(certificate: x509.Certificate, authorities: tuple[x509.Ce
 
 
 def _until(told: Mapping[str, object], now: float) -> float:
-    """When the token ends. Its times are ours to check, for the clock is passed in."""
+    """Checks the times of a token and returns its expiry. PyJWT does not check them, because the clock is passed in."""
     issued, ends, skew = told["iat"], told["exp"], CLOCK_SKEW_MAX.total_seconds()
     if not isinstance(issued, int) or not isinstance(ends, int) or ends - issued > LIFETIME.total_seconds():
         raise _invalid(f"it lives longer than {int(LIFETIME.total_seconds())} s")

@@ -1,4 +1,4 @@
-"""TLS between services, with the certificates that are their identities. The tokens prove who calls, so clients show no certificate."""
+"""TLS between services with their identity certificates. Tokens authenticate the client, so clients present no certificate."""
 
 import grpc
 
@@ -7,12 +7,12 @@ from vesta_common.identity.tokens import Identity
 
 
 def channel_credentials(identity: Identity) -> grpc.ChannelCredentials:
-    """Those of a client, which holds a server's certificate to the platform's authorities and to the name it was called by."""
+    """Returns client credentials that verify the server's certificate against the platform's authorities and the called host name."""
     return grpc.ssl_channel_credentials(identity.credentials.authorities_pem)
 
 
 def server_credentials(identity: Identity) -> grpc.ServerCredentials:
-    """Those of a server; each handshake takes the certificate as it is then."""
+    """Returns server credentials. Each TLS handshake uses the current certificate."""
     used = identity.credentials
 
     def renewed() -> grpc.ServerCertificateConfiguration | None:
@@ -23,7 +23,7 @@ def server_credentials(identity: Identity) -> grpc.ServerCredentials:
         used = current
         return _configuration(current)
 
-    # A fetcher answers None where nothing has changed; the type stubs do not say so.
+    # The fetcher returns None if nothing has changed. The type stubs do not allow it.
     return grpc.dynamic_ssl_server_credentials(_configuration(used), renewed)  # type: ignore[arg-type]
 
 

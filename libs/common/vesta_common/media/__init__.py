@@ -1,1 +1,1 @@
-"""Images and what is said of them: decoded safely, checked, hashed."""
+"""Images and annotations: safe decoding, validation, hashing."""

@@ -1,6 +1,7 @@
-"""What annotations of one item must satisfy: one set of rules, reasons and messages for every way in. Pure.
+"""Validation rules for the annotations of an item. Pure.
 
-Answers, reviews, imports, direct annotations and events are all checked here, against the item's image and the taxonomy as it is now.
+Annotators' answers, reviews, imports, direct annotations and events all use these rules, with the same reasons and messages. Annotations
+are checked against the item's image and the current taxonomy.
 """
 
 from collections.abc import Sequence
@@ -15,21 +16,21 @@ from vesta_common.media.shapes import find_flaw, lies_on
 from vesta_common.rpc.validation import validate
 
 ANNOTATIONS_BYTES_MAX = 900_000
-"""Of one item. The event that carries them may have 1,000,000, with the names of those who agreed."""
+"""Limit for one item. The event with the annotations may have 1,000,000 bytes, including the names of the annotators who agreed."""
 _CLIP_SHAPES = {"track", "temporal_segment"}
 _FLAW_REASONS = {None: "SHAPE_MISSING", "mask": "MASK_RUNS_WRONG"}
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What annotations of one item are checked against.
+    """The context that the annotations of an item are checked against.
 
     Attributes:
-        taxonomy: of the item's dataset, as it is now. Retired concepts are still concepts: they stay on old items.
-        media: the item's image; its width, height and MIME type count.
+        taxonomy: the current taxonomy of the item's dataset. Retired concepts are valid, because existing items keep them.
+        media: the item's image; width, height and MIME type are used.
         multi_label: whether several image labels are allowed.
-        asked: the concepts that an answer may have; None where all of the taxonomy may.
-        asked_by: the campaign that asks, for messages.
+        asked: the concepts that an answer may use; None for the whole taxonomy.
+        asked_by: the campaign that asks, for error messages.
     """
 
     taxonomy: Taxonomy
@@ -40,14 +41,14 @@ class Terms:
 
 
 def check_annotations(annotations: Sequence[Annotation], terms: Terms, field: str) -> None:
-    """Accepts annotations that satisfy every rule. None at all say "none of the concepts".
+    """Checks annotations against all rules. An empty list means "none of the concepts".
 
     Args:
-        field: where they are in the request, such as `items[3].annotations`.
+        field: the path of the annotations in the request, such as `items[3].annotations`.
 
     Raises:
-        InvalidArgument: names the first that does not, and what would be right. The reasons are listed at
-            `vesta.common.v1.Annotation`; CONCEPT_NOT_ASKED comes only where `terms.asked` is given.
+        InvalidArgument: for the first invalid annotation, with a suggested fix. The reasons are listed at `vesta.common.v1.Annotation`;
+            CONCEPT_NOT_ASKED occurs only if `terms.asked` is set.
     """
     check_shapes(annotations, terms.media, field)
     concepts = {concept.id: concept for concept in terms.taxonomy.concepts}
@@ -68,7 +69,7 @@ def check_annotations(annotations: Sequence[Annotation], terms: Terms, field: st
 
 
 def check_shapes(annotations: Sequence[Annotation], media: Media, field: str) -> None:
-    """Accepts annotations whose shapes are sound and fit the image, whatever their concepts.
+    """Checks that the shapes are valid and inside the image. Concepts are not checked.
 
     Raises:
         InvalidArgument: see `check_annotations`.
@@ -79,7 +80,7 @@ def check_shapes(annotations: Sequence[Annotation], media: Media, field: str) ->
 
 
 def _check_fields(annotations: Sequence[Annotation], field: str) -> None:
-    """The rules on the fields, which imports and events have not been through, and the size of all together."""
+    """Checks the field rules, which imports and events have not passed yet, and the total size."""
     size_bytes = sum(annotation.ByteSize() for annotation in annotations)
     if size_bytes > ANNOTATIONS_BYTES_MAX:
         what = f"has {size_bytes} bytes of {ANNOTATIONS_BYTES_MAX}; draw with fewer points, or masks with longer runs"

@@ -1,6 +1,6 @@
-"""Reads how an image file is built without decoding a pixel: what it is, how large, how many pictures, what of it is metadata.
+"""Parses the structure of image files without decoding pixels: format, size, number of frames, metadata.
 
-Everything here works on bytes nobody trusts, in time linear in their number, and believes no length that it has not checked.
+The input is untrusted. Parsing takes time linear in its size, and every length in the file is checked before use.
 """
 
 import re
@@ -18,23 +18,23 @@ from vesta_common.errors import InvalidArgument
 IMAGE_BYTES_MAX = 32 * 1024 * 1024
 IMAGE_PIXELS_MAX = 64_000_000
 MODEL_SIDE_PX = 256
-"""Side of the square that a model looks at."""
-IMAGE_SIDE_PX_MAX = 65_500  # no JPEG encoder goes further
+"""Side of the square that models receive as input."""
+IMAGE_SIDE_PX_MAX = 65_500  # the limit of JPEG encoders
 METADATA_BYTES_MAX = 8 * 1024 * 1024
 ICC_BYTES_MAX = 4 * 1024 * 1024
-PARTS_MAX = 200_000  # segments, chunks or blocks; a GIF of 32 MiB honestly has 130,000
-JPEG_SCANS_MAX = 100  # an honest progressive file has about ten; thousands are an attack on the decoder
+PARTS_MAX = 200_000  # segments, chunks or blocks; a valid GIF of 32 MiB has up to 130,000
+JPEG_SCANS_MAX = 100  # a usual progressive file has about ten; thousands are a denial-of-service attack on the decoder
 
 ACCEPTED = "JPEG, PNG, WebP, BMP, TIFF or a still GIF"
 
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What an image file says about itself.
+    """Properties of an image file according to its header.
 
     Attributes:
-        format: `JPEG`, `PNG`, `WEBP`, `BMP`, `TIFF` or `GIF`, by content.
-        frames: pictures in the file; counting stops at 2 where it would be slow.
+        format: `JPEG`, `PNG`, `WEBP`, `BMP`, `TIFF` or `GIF`, detected from the content.
+        frames: number of pictures in the file; counting stops at 2 where it would be slow.
     """
 
     format: str
@@ -45,13 +45,12 @@ class ImageHeader:
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image file taken apart.
+    """The parts of an image file.
 
     Attributes:
-        essential: the same picture without metadata and without whatever follows it; for formats other than JPEG and PNG
-            the bytes as they came.
-        exif: a TIFF structure, or empty. Set for JPEG and PNG alone.
-        icc: the colour profile, or empty. Set for JPEG and PNG alone.
+        essential: the file without metadata and trailing bytes, with the same pixels. Unchanged for formats other than JPEG and PNG.
+        exif: a TIFF structure, or empty. Set only for JPEG and PNG.
+        icc: the colour profile, or empty. Set only for JPEG and PNG.
     """
 
     header: ImageHeader
@@ -61,22 +60,22 @@ class ImageFile:
 
 
 def refuse(reason: str, message: str, **metadata: object) -> InvalidArgument:
-    """The error with which an image is refused."""
+    """Returns the error for a rejected image."""
     return InvalidArgument(message, reason=reason, metadata={key: str(value) for key, value in metadata.items()})
 
 
 def truncated(what: str) -> InvalidArgument:
-    """The error for a file that ends too early."""
+    """Returns the error for a truncated file."""
     return refuse("IMAGE_TRUNCATED", f"the file ends in the middle of {what}; send it again, whole")
 
 
 def corrupt(what: str) -> InvalidArgument:
-    """The error for a file that contradicts itself."""
+    """Returns the error for an inconsistent file."""
     return refuse("IMAGE_CORRUPT", f"the image cannot be read: {what}; export it again from its original")
 
 
 def take_apart(data: bytes) -> ImageFile:
-    """Checks an untrusted file against the limits, by its headers alone.
+    """Checks the headers of an untrusted file against the limits and splits the file into its parts.
 
     Raises:
         InvalidArgument: with reason IMAGE_EMPTY, IMAGE_TOO_LARGE, IMAGE_FORMAT_UNSUPPORTED, IMAGE_TRUNCATED, IMAGE_CORRUPT,
@@ -154,7 +153,7 @@ _KNOWN_OTHERS = {
 
 
 def _guess(data: bytes) -> str:
-    """What bytes of another kind seem to be, for the message."""
+    """Guesses the type of an unsupported file, for the error message."""
     start = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if data[4:8] == b"ftyp":
         brand = data[8:12]
@@ -182,7 +181,7 @@ _EXIF_MAGIC, _ICC_MAGIC = b"Exif\x00\x00", b"ICC_PROFILE\x00"
 
 
 def _jpeg(data: bytes) -> ImageFile:
-    """Keeps what a decoder needs: tables, frame, scans, and of APP0 and APP14 what they say about colours."""
+    """Keeps the segments that a decoder needs: tables, frame, scans, and the colour information of APP0 and APP14."""
     kept: list[bytes] = [b"\xff\xd8"]
     markers = _jpeg_markers(data)
     size: tuple[int, int] | None = None
@@ -233,7 +232,7 @@ def _jpeg(data: bytes) -> ImageFile:
 
 
 def _jpeg_marker(data: bytes, position: int) -> tuple[int, int]:
-    """The marker at `position`, and where its segment's length stands."""
+    """Returns the marker at `position` and the position of its segment length."""
     if position >= len(data):
         raise truncated("the picture")
     fill = _FILL.match(data, position)
@@ -243,7 +242,7 @@ def _jpeg_marker(data: bytes, position: int) -> tuple[int, int]:
 
 
 def _jpeg_scan_end(start: int, markers: NDArray[np.int64]) -> int:
-    """Where the entropy-coded data that begins at `start` ends."""
+    """Returns the end of the entropy-coded data that begins at `start`."""
     following = int(np.searchsorted(markers, start))
     if following == len(markers):
         raise truncated("the picture")
@@ -251,7 +250,7 @@ def _jpeg_scan_end(start: int, markers: NDArray[np.int64]) -> int:
 
 
 def _jpeg_markers(data: bytes) -> NDArray[np.int64]:
-    """Every place that would be a marker inside entropy-coded data: FF followed by neither 00, RSTn nor another FF."""
+    """Returns the positions that are markers if they are inside entropy-coded data: FF not followed by 00, RSTn or another FF."""
     octets = np.frombuffer(data, np.uint8)
     places = np.flatnonzero(octets[:-1] == 0xFF)
     following = octets[places + 1]
@@ -276,7 +275,7 @@ _PNG_KEPT = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 
 
 def _png(data: bytes) -> ImageFile:
-    """Keeps header, palette, transparency and pixels."""
+    """Keeps the chunks for header, palette, transparency and pixels."""
     kept, frames, exif, icc, dropped_bytes = [PNG_SIGNATURE], 1, b"", b"", 0
     size: tuple[int, int] | None = None
     for kind, start, end in _png_chunks(data):
@@ -304,7 +303,7 @@ def _png(data: bytes) -> ImageFile:
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Type, start and end of each chunk's body, up to and with IEND."""
+    """Iterates over the chunks up to and including IEND: type, start and end of the body."""
     position = len(PNG_SIGNATURE)
     for parts in count():
         _check_parts(parts)
@@ -321,7 +320,7 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _png_profile(chunk: bytes) -> bytes:
-    """The profile in an iCCP chunk; empty where it is broken or absurdly large."""
+    """Returns the profile in an iCCP chunk; empty if it is corrupt or exceeds ICC_BYTES_MAX."""
     _name, _, rest = chunk.partition(b"\x00")
     inflater = zlib.decompressobj()
     try:
@@ -331,11 +330,11 @@ def _png_profile(chunk: bytes) -> bytes:
     return profile if inflater.eof else b""
 
 
-# The other formats are re-encoded, so that only their size and number of pictures matter here.
+# Files in the other formats are re-encoded, so only their size and number of frames are parsed.
 
 
 def _webp(data: bytes) -> ImageHeader:
-    """WebP container specification (RFC 9649)."""
+    """Parses a WebP file (RFC 9649)."""
     (riff_bytes,) = struct.unpack_from("<I", data, 4)
     if riff_bytes + 8 > len(data):
         raise truncated("the picture")
@@ -373,7 +372,7 @@ def _webp(data: bytes) -> ImageHeader:
 
 
 def _gif(data: bytes) -> ImageHeader:
-    """GIF89a specification; walks blocks until the second picture or the end."""
+    """Parses a GIF file (GIF89a). Stops at the second picture or at the end."""
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     position, frames, metadata_bytes = 13 + _gif_palette_bytes(flags), 0, 0
     parts = 0
@@ -420,7 +419,7 @@ def _bmp(data: bytes) -> ImageHeader:
 
 
 def _tiff(data: bytes) -> ImageHeader:
-    """TIFF 6.0: the first directory's size, and whether there is a second."""
+    """Parses a TIFF file (TIFF 6.0): the size in the first directory, and whether there is a second directory."""
     order = "<" if data.startswith(b"II") else ">"
     (position,) = struct.unpack_from(f"{order}I", data, 4)
     (count,) = struct.unpack_from(f"{order}H", data, position)

@@ -1,4 +1,4 @@
-"""Which concepts annotations state of the image as a whole: what a classification learns from. Pure."""
+"""Image labels: the concepts that annotations assign to the image as a whole. Classification models learn from them. Pure."""
 
 from collections.abc import Iterable
 
@@ -6,13 +6,13 @@ from vesta_contracts.common.v1 import Annotation
 
 
 def image_labels(annotations: Iterable[Annotation]) -> tuple[str, ...] | None:
-    """The concepts of the image labels, sorted, each once.
+    """Returns the distinct concepts of the image labels, sorted.
 
-    A box, a mask or any other shape says where one object is, not what the image as a whole shows.
+    Boxes, masks and other shapes locate single objects. They are not labels of the whole image.
 
     Returns:
-        Empty for an answer without annotations, which says "none of the concepts"; None where there are shapes alone, so that
-        nothing is said of the image as a whole.
+        Empty for an answer without annotations, which means "none of the concepts". None if there are only shapes, because the whole image
+        is then unlabelled.
     """
     stated = list(annotations)
     labels = {annotation.concept for annotation in stated if annotation.HasField("image_label")}

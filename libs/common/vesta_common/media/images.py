@@ -1,7 +1,6 @@
-"""Pictures from anywhere made safe and uniform: checked by header, decoded, turned upright, stripped, hashed, and scaled for models.
+"""Normalises images: checks the header, decodes, rotates upright, removes metadata, hashes, and scales for models.
 
-Everything here is a pure function of bytes and may be called from any thread. Bytes nobody vouches for should be decoded in
-a child process: `vesta_common.sandbox`.
+All functions are pure and thread-safe. Decode untrusted bytes in a child process: `vesta_common.sandbox`.
 """
 
 import io
@@ -48,12 +47,12 @@ __all__ = [
 
 THUMBNAIL_SIDE_PX = 256
 THUMBNAIL_QUALITY = 80
-REENCODED_QUALITIES = (95, 85, 75)  # the first with which the picture is small enough to be read again
+REENCODED_QUALITIES = (95, 85, 75)  # tried in order until the file is within IMAGE_BYTES_MAX
 TRANSFORMS_MAX = 16
 
 Pixels = NDArray[np.uint8]
 
-# By name, so that a reader that Pillow might come to prefer never sees the bytes.
+# The reader is chosen explicitly, so that untrusted bytes never reach other readers of Pillow.
 _READERS: dict[str, type[Image.Image]] = {
     "JPEG": JpegImagePlugin.JpegImageFile,
     "PNG": PngImagePlugin.PngImageFile,
@@ -70,14 +69,14 @@ _READ_MODES = _KEPT_MODES | _GRAY_16_MODES | {"PA", "RGBX", "RGBa", "CMYK", "YCb
 
 @dataclass(frozen=True)
 class NormalisedImage:
-    """A picture in the form in which the platform keeps it.
+    """An image in the platform's storage format.
 
     Attributes:
-        data: JPEG or PNG, upright, sRGB, without any metadata. A JPEG or PNG that was so already keeps its pixels bit for bit.
+        data: JPEG or PNG, upright, sRGB, without metadata. The pixels of a JPEG or PNG that meets this already are not re-encoded.
         mime_type: `image/jpeg` or `image/png`.
-        perceptual_hash: 64 bits; near-duplicates differ in few of them.
-        thumbnail_jpeg: at most 256 pixels on its long side.
-        taken_time: from EXIF, aware, UTC; a camera that names no time zone is taken to be set to UTC. None where it says nothing.
+        perceptual_hash: 64 bits; near-duplicates differ in few bits.
+        thumbnail_jpeg: at most 256 pixels on the longer side.
+        taken_time: from EXIF, aware, UTC. Without a time zone in EXIF, UTC is assumed. None if EXIF has no time.
     """
 
     data: bytes
@@ -90,9 +89,9 @@ class NormalisedImage:
 
 
 def warm_up() -> None:
-    """Reads a picture of every format, so that all that Pillow and Python load when they first need it is loaded.
+    """Decodes an image of every format, so that Pillow and Python load everything they otherwise load on first use.
 
-    For processes that can read no files later, and so that their first call is as quick as the next.
+    For child processes that cannot read files after start, and to keep their first call as fast as later ones.
     """
     exif = Image.Exif()
     exif[_ORIENTATION] = 6
@@ -106,23 +105,23 @@ def warm_up() -> None:
 
 
 def inspect(data: bytes) -> ImageHeader:
-    """Format and size of an untrusted file, by its content, without decoding it.
+    """Returns format and size of an untrusted file without decoding it. The format is detected from the content.
 
     Raises:
-        InvalidArgument: it is no single image within the limits; see `vesta_common.media.image_formats.take_apart`.
+        InvalidArgument: the file is not a single image within the limits; see `vesta_common.media.image_formats.take_apart`.
     """
     return take_apart(data).header
 
 
 def normalise(data: bytes) -> NormalisedImage:
-    """Decodes an untrusted file wholly and brings it into the form in which the platform keeps pictures.
+    """Decodes an untrusted file completely and converts it to the platform's storage format.
 
-    The same picture gives the same bytes, and so the same SHA-256, whatever metadata it came with. What it answers is within
-    the limits itself: whoever reads it later takes it.
+    The result does not depend on metadata: the same image has the same bytes and the same SHA-256. The result is itself within the limits,
+    so it can be read again.
 
     Raises:
-        InvalidArgument: as `inspect`, or its pixels cannot be decoded (IMAGE_TRUNCATED, IMAGE_CORRUPT, IMAGE_TOO_COSTLY), or
-            they take more bytes in the form in which they are kept than a file may have (IMAGE_TOO_LARGE).
+        InvalidArgument: as `inspect`; or the pixels cannot be decoded (IMAGE_TRUNCATED, IMAGE_CORRUPT, IMAGE_TOO_COSTLY); or the image
+            exceeds the file size limit in the storage format (IMAGE_TOO_LARGE).
     """
     file = take_apart(data)
     try:
@@ -130,7 +129,7 @@ def normalise(data: bytes) -> NormalisedImage:
         exif, profile = _exif(file, image), _profile(file, image)
         if _is_normal(file, image, exif, profile):
             kept, kept_format = file.essential, file.header.format
-            # At a smaller scale every bit of a JPEG is still read, and damage found; only the pixels are fewer.
+            # Decoding a JPEG at a smaller scale still reads every bit, so corruption is detected. Only fewer pixels are produced.
             picture = _load(image, side_px_min=THUMBNAIL_SIDE_PX)
             width_px, height_px = file.header.width_px, file.header.height_px
         else:
@@ -155,10 +154,10 @@ def normalise(data: bytes) -> NormalisedImage:
 
 
 def model_pixels(data: bytes) -> Pixels:
-    """What a model sees of a file: `(256, 256, 3)` RGB, the whole picture squashed to a square, alpha on white.
+    """Returns the model input for an image file: `(256, 256, 3)` RGB. The image is resized to a square; transparency is white.
 
-    Training, serving and Triton all see pictures through this function alone, whether as they came or as `normalise` keeps
-    them. A JPEG is decoded at the smallest scale that is large enough.
+    Training, serving and Triton all use this function, for original and for normalised images. A JPEG is decoded at the smallest sufficient
+    scale.
 
     Raises:
         InvalidArgument: as `normalise`.
@@ -174,18 +173,18 @@ def model_pixels(data: bytes) -> Pixels:
 
 
 def _open(file: ImageFile) -> Image.Image:
-    """The picture, its pixels not decoded yet; of the essential bytes alone."""
+    """Opens the essential bytes of a file. The pixels are not decoded yet."""
     header = file.header
     try:
         image = _READERS[header.format](io.BytesIO(file.essential))  # type: ignore[call-arg]
     except OSError:
         if (
             header.format == "WEBP"
-        ):  # its reader says the same of a broken file and of two pictures that it has no memory for
+        ):  # Pillow raises the same error for a corrupt file and when it cannot allocate memory for two pictures
             bytearray(2 * 4 * header.width_px * header.height_px)
         raise
     expected, found = (header.width_px, header.height_px), image.size
-    if found != expected and not (header.format == "TIFF" and found == expected[::-1]):  # Pillow turns TIFFs by itself
+    if found != expected and not (header.format == "TIFF" and found == expected[::-1]):  # Pillow rotates TIFFs itself
         raise corrupt("its headers contradict each other")
     if image.mode not in _READ_MODES:
         raise refuse(
@@ -196,10 +195,10 @@ def _open(file: ImageFile) -> Image.Image:
 
 
 def _load(image: Image.Image, side_px_min: int | None = None) -> Image.Image:
-    """The same picture, decoded.
+    """Decodes the pixels of an image.
 
     Args:
-        side_px_min: a JPEG may come scaled down by 2, 4 or 8, as long as both its sides keep so many pixels.
+        side_px_min: allows a JPEG to be decoded at 1/2, 1/4 or 1/8 of its size, as long as both sides keep at least this many pixels.
     """
     if side_px_min and isinstance(image, JpegImagePlugin.JpegImageFile):
         image.draft("RGB", (side_px_min, side_px_min))
@@ -208,7 +207,7 @@ def _load(image: Image.Image, side_px_min: int | None = None) -> Image.Image:
 
 
 def _is_normal(file: ImageFile, image: Image.Image, exif: Image.Exif, profile: bytes) -> bool:
-    """Whether the pixels are to be kept as they are."""
+    """Returns True if the pixels can be stored unchanged."""
     return (
         file.header.format in _KEPT_FORMATS
         and image.mode in _KEPT_MODES
@@ -218,7 +217,7 @@ def _is_normal(file: ImageFile, image: Image.Image, exif: Image.Exif, profile: b
 
 
 def _refusal(error: Exception) -> InvalidArgument:
-    """What to say about a file at which Pillow gave up; its readers raise whatever they meet."""
+    """Converts an error of Pillow to an InvalidArgument. Pillow's readers raise many types of errors."""
     if isinstance(error, InvalidArgument):
         return error
     if isinstance(error, MemoryError):
@@ -228,7 +227,7 @@ def _refusal(error: Exception) -> InvalidArgument:
     return corrupt(f"{type(error).__name__}: {str(error)[:200]}")
 
 
-# Upright.
+# Orientation.
 
 _ORIENTATION, _EXIF_IFD, _TAKEN, _TAKEN_OFFSET = 0x0112, 0x8769, 0x9003, 0x9011
 _TURNS = {
@@ -243,14 +242,14 @@ _TURNS = {
 
 
 def _exif(file: ImageFile, image: Image.Image) -> Image.Exif:
-    """The file's EXIF; empty where it is broken, for a picture is not its metadata."""
+    """Returns the EXIF data of a file; empty if it is corrupt, because corrupt metadata does not invalidate the image."""
     exif = Image.Exif()
     try:
         if file.header.format not in _KEPT_FORMATS:
             return image.getexif()
         if file.exif:
             exif.load(file.exif)
-    except Exception:  # noqa: BLE001 - Pillow raises whatever it meets
+    except Exception:  # noqa: BLE001 - Pillow raises many types of errors
         return Image.Exif()
     return exif
 
@@ -268,7 +267,7 @@ def _taken_time(exif: Image.Exif) -> datetime | None:
     try:
         details = exif.get_ifd(_EXIF_IFD)
         taken = datetime.strptime(str(details[_TAKEN]).strip(" \x00"), "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC)
-    except Exception:  # noqa: BLE001 - Pillow raises whatever it meets
+    except Exception:  # noqa: BLE001 - Pillow raises many types of errors
         return None
     offset = re.fullmatch(r"([+-])(\d\d):([0-5]\d)", str(details.get(_TAKEN_OFFSET, "")).strip(" \x00"))
     if not offset or int(offset[2]) > 14:
@@ -279,7 +278,7 @@ def _taken_time(exif: Image.Exif) -> datetime | None:
 
 # Colours.
 
-_SRGB_NAMES = ("srgb", "c2")  # "c2" is the name of a compact sRGB that large sites embed
+_SRGB_NAMES = ("srgb", "c2")  # "c2" is the name of a compact sRGB profile that large web sites embed
 _PROFILED_MODES = frozenset({"RGB", "RGBA", "P", "CMYK"})
 
 
@@ -288,7 +287,7 @@ def _profile(file: ImageFile, image: Image.Image) -> bytes:
 
 
 def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    """The same object where it is sRGB already. A profile that is broken, or for other colours than the picture's, is ignored."""
+    """Converts an image to sRGB. Returns the same object if it is sRGB already. Ignores corrupt and mismatching profiles."""
     transform = _transform_of(image, profile)
     converted = _transformed(image, transform) if transform else image
     return converted.convert("RGB") if converted.mode in {"CMYK", "YCbCr", "RGBX"} else converted
@@ -310,7 +309,7 @@ def _transform_of(image: Image.Image, profile: bytes) -> ImageCms.ImageCmsTransf
 
 @lru_cache(TRANSFORMS_MAX)
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """From the profile's colours to sRGB; None where there is nothing to do or it cannot be done."""
+    """Returns the transform from a profile to sRGB; None if none is needed or possible."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         described = (source.profile.profile_description or "").lower()
@@ -322,7 +321,7 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """The picture as one sees it on white paper, `L` or `RGB`; of 16 bits the upper eight."""
+    """Composites an image onto white and converts it to `L` or `RGB`. Of 16-bit values the upper eight bits are kept."""
     if image.has_transparency_data:
         colours = image.convert("RGBA")
         white = Image.new("RGB", image.size, "white")
@@ -339,7 +338,7 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _encode(image: Image.Image, *, as_png: bool) -> tuple[bytes, str]:
-    """Bytes and format, without metadata."""
+    """Encodes an image without metadata. Returns the bytes and the format."""
     if not as_png:
         return _encode_small_jpeg(_on_white(image)), "JPEG"
     target = io.BytesIO()
@@ -350,7 +349,7 @@ def _encode(image: Image.Image, *, as_png: bool) -> tuple[bytes, str]:
 
 
 def _encode_small_jpeg(image: Image.Image) -> bytes:
-    """As good as it may be: a picture that came in few bytes may need very many as a JPEG."""
+    """Encodes with the highest quality that is within IMAGE_BYTES_MAX. A small original may need many bytes as a JPEG."""
     encoded = b""
     for quality in REENCODED_QUALITIES:
         encoded = _encode_jpeg(image, quality)
@@ -377,7 +376,7 @@ def _encode_jpeg(image: Image.Image, quality: int) -> bytes:
 
 
 def _in_memory(image: Image.Image) -> Image.Image:
-    """The picture apart from the file that it was read from: of such a file Pillow asks where it lies, which a sandbox denies."""
+    """Detaches an image from its file. When saving, Pillow asks for the path of that file, which the sandbox denies."""
     return image if type(image) is Image.Image else image.copy()
 
 
@@ -386,7 +385,7 @@ def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def _thumbnail(image: Image.Image) -> Image.Image:
-    """On white, at most 256 pixels on its long side, never larger than it was."""
+    """Composites an image onto white and scales it to at most 256 pixels on the longer side. Never enlarges."""
     shown = _on_white(image)
     scale = THUMBNAIL_SIDE_PX / max(shown.size)
     if scale >= 1:
@@ -397,28 +396,26 @@ def _thumbnail(image: Image.Image) -> Image.Image:
 # The perceptual hash (pHash: Zauner, 2010).
 
 _HASH_SIDE, _HASH_PIXELS_SIDE = 8, 32
-_HASH_CONTRAST_MIN = (
-    1.0  # root mean square, in gray levels of 256: what is flatter is the noise of scaling and rounding
-)
+_HASH_CONTRAST_MIN = 1.0  # root mean square, in gray levels of 256; anything flatter is noise from scaling and rounding
 
 
 @cache
 def _cosines() -> NDArray[np.float64]:
-    """The eight lowest rows of the DCT-II of 32 samples, `(8, 32)`, unscaled."""
+    """Returns the eight lowest-frequency rows of the 32-sample DCT-II, `(8, 32)`, unscaled."""
     frequency, sample = np.arange(_HASH_SIDE)[:, None], np.arange(_HASH_PIXELS_SIDE)[None, :]
     cosines: NDArray[np.float64] = np.cos(np.pi * frequency * (2 * sample + 1) / (2 * _HASH_PIXELS_SIDE))
     return cosines
 
 
 def _perceptual_hash(thumbnail: Image.Image) -> int:
-    """Whether each of the 8 × 8 lowest frequencies of the gray picture at 32 × 32 is above their median: 64 bits, row by row.
+    """Computes the perceptual hash: one bit for each of the 8 × 8 lowest frequencies of the gray 32 × 32 image, set if above the median.
 
-    0, which says nothing, for a picture without structure: all flat pictures would be near-duplicates of each other.
+    Returns 0, which means no hash, for an image without structure. Otherwise all flat images would be near-duplicates of each other.
     """
     gray = _resized(thumbnail.convert("L"), (_HASH_PIXELS_SIDE, _HASH_PIXELS_SIDE))
     frequencies = _cosines() @ np.asarray(gray, np.float64) @ _cosines().T
     structure = np.square(frequencies).sum() - frequencies[0, 0] ** 2
-    if structure < (_HASH_CONTRAST_MIN * _HASH_PIXELS_SIDE**2 / 2) ** 2:  # of one wave along both axes
+    if structure < (_HASH_CONTRAST_MIN * _HASH_PIXELS_SIDE**2 / 2) ** 2:  # for a single wave along both axes
         return 0
     middle = np.sort(frequencies, axis=None)[_HASH_SIDE**2 // 2 - 1 : _HASH_SIDE**2 // 2 + 1].mean()
     bits = frequencies > middle

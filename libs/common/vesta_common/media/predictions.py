@@ -1,6 +1,6 @@
-"""What scores say: which labels they give an item, and how far they are from a threshold. Pure.
+"""Derives labels and certainty from prediction scores. Pure.
 
-Serving decides which concepts are predicted, and the scores carry that; nothing is decided again here.
+Serving decides which concepts are predicted and marks their scores. This module does not decide again.
 """
 
 from collections.abc import Sequence
@@ -13,29 +13,30 @@ Floats = NDArray[np.float32]
 
 
 def labels_of(scores: ImageScores, *, multi_label: bool) -> Sequence[ConceptScore]:
-    """The labels that people are shown, best first.
+    """Returns the labels to show to annotators, best first.
 
     Args:
-        multi_label: the answer is every concept that the model predicts under its deployment's thresholds, perhaps none;
-            else the best concept, also where its score is too low for the deployment to predict it: a person decides.
+        multi_label: if true, all concepts that the deployment's thresholds predict, possibly none; otherwise the best concept, even if its
+            score is below the threshold, because the annotator decides.
     """
     return [found for found in scores.scores if found.predicted] if multi_label else scores.scores[:1]
 
 
 def is_multi_label(scores: ImageScores) -> bool:
-    """Whether they are a multi-label model's: each concept has a threshold."""
+    """Returns True for the scores of a multi-label model, in which each concept has a threshold."""
     return any(found.HasField("threshold") for found in scores.scores)
 
 
 def share_to_certainty(scores: Floats, thresholds: Floats) -> Floats:
-    """How far each score is from its threshold, in [0, 1]: as a share of the way from there to 1, or to 0 for a score below it.
+    """Returns the certainty of each score in [0, 1].
 
-    So a score of 0 or 1 is certain whatever the threshold; an absolute distance would leave everything below a threshold of
-    0.05 uncertain for ever.
+    Certainty is the distance of the score from its threshold, as a share of the distance from the threshold to 1, or to 0 for scores below
+    the threshold. A score of 0 or 1 is therefore certain for any threshold. With absolute distances, every score below a threshold of 0.05
+    would stay uncertain.
 
     Args:
         scores: in [0, 1], of any shape.
-        thresholds: of the same shape, from which score each concept is predicted.
+        thresholds: of the same shape; the score from which each concept is predicted.
     """
     way = np.where(scores >= thresholds, 1 - thresholds, thresholds)
     distance = np.abs(scores - thresholds)

@@ -1,4 +1,4 @@
-"""What can be wrong with a shape: numbers that are none, areas and stretches without extent, points outside the image. Pure."""
+"""Validates annotation shapes: finite coordinates, positive areas and durations, points inside the image. Pure."""
 
 import math
 from collections import Counter
@@ -26,9 +26,9 @@ _FRACTIONS = {FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE}
 
 
 def find_flaw(annotation: Annotation) -> str:
-    """What is wrong with the annotation's shape, to follow the word "annotation"; empty where nothing is.
+    """Returns what is wrong with the annotation's shape, as the end of a sentence that begins with "annotation"; empty if it is valid.
 
-    A mask, keypoints and a track may say that nothing is to be seen; every other shape but an image label covers something.
+    A mask, keypoints or a track may state that nothing is visible. Every other shape except an image label must cover something.
     """
     kind = annotation.WhichOneof("shape")
     if kind is None:
@@ -39,10 +39,10 @@ def find_flaw(annotation: Annotation) -> str:
 
 
 def lies_on(annotation: Annotation, width_px: int, height_px: int) -> bool:
-    """Whether a sound shape lies on an image, within `EDGE_TOLERANCE_PX`; a box covers some of it.
+    """Returns True if a valid shape is inside the image, within `EDGE_TOLERANCE_PX`. A box must overlap the image.
 
-    The corners of a turned box may reach beyond: around what lies in a corner of the image they do. What it is drawn
-    around is no longer than the image's diagonal, however it lies.
+    The corners of a rotated box may be outside the image, as they are for an object in a corner of the image. Its sides must not exceed the
+    image's diagonal, the longest an object in the image can be.
     """
     turned = annotation.rotated_box
     longest_px = math.hypot(width_px, height_px) + EDGE_TOLERANCE_PX
@@ -58,14 +58,14 @@ def lies_on(annotation: Annotation, width_px: int, height_px: int) -> bool:
 
 
 def _boxes(annotation: Annotation) -> Iterable[PixelBox]:
-    """The boxes of a box and of a track."""
+    """Returns the boxes of a box annotation or of a track."""
     if annotation.HasField("box"):
         yield annotation.box
     yield from (keyframe.box for keyframe in annotation.track.keyframes if keyframe.HasField("box"))
 
 
 def _points(annotation: Annotation) -> Iterable[PixelPoint]:
-    """The points that bound a shape; of a turned box its centre."""
+    """Returns the points that bound a shape; for a rotated box, its centre."""
     for box in _boxes(annotation):
         yield PixelPoint(x_px=box.x_min_px, y_px=box.y_min_px)
         yield PixelPoint(x_px=box.x_max_px, y_px=box.y_max_px)
@@ -84,7 +84,7 @@ def _is_on(point: PixelPoint, width_px: int, height_px: int) -> bool:
 
 
 def _is_finite(message: Message) -> bool:
-    """Whether every number in a message, however deep, is finite."""
+    """Returns True if all numbers in a message and its nested messages are finite."""
     for field, value in message.ListFields():
         values = value if field.is_repeated else (value,)
         if field.message_type and not all(map(_is_finite, values)):
@@ -95,7 +95,7 @@ def _is_finite(message: Message) -> bool:
 
 
 def _flaw_of(shape: Message) -> str:
-    """To follow the name of the shape."""
+    """Returns what is wrong with a shape, as text to follow the shape's name."""
     match shape:
         case PixelBox():
             has_area = shape.x_min_px < shape.x_max_px and shape.y_min_px < shape.y_max_px

@@ -1,1 +1,1 @@
-"""What every resource has: names, pages, etags, filters, masks, idempotent creation."""
+"""Common behaviour of resources: names, pagination, etags, filters, field masks, idempotent creation."""

@@ -1,4 +1,4 @@
-"""Etags after AIP-154: a hash of the resource, so that an update of what has changed meanwhile is refused."""
+"""Etags (AIP-154): a hash of the resource, so that updates based on an outdated read are rejected."""
 
 import hashlib
 from typing import Any, TypeVar
@@ -11,7 +11,7 @@ _LENGTH = 16
 
 
 def etag_of(message: Any) -> str:
-    """The strong etag of a resource: a hash of all it says but its etag."""
+    """Returns the strong etag of a resource: a hash of all its fields except the etag."""
     copy = type(message)()
     copy.CopyFrom(message)
     copy.ClearField("etag")
@@ -19,16 +19,16 @@ def etag_of(message: Any) -> str:
 
 
 def with_etag(message: M) -> M:
-    """The same resource, with its etag set."""
+    """Sets the etag of a resource and returns the resource."""
     message.etag = etag_of(message)  # type: ignore[attr-defined]
     return message
 
 
 def check_etag(given: str, current: Any) -> None:
-    """Accepts an empty etag or the current one.
+    """Checks that the given etag is empty or current.
 
     Raises:
-        Aborted: the resource has changed since it was read.
+        Aborted: ETAG_STALE, the resource has changed since it was read.
     """
     if given and given != etag_of(current):
         raise Aborted(

@@ -1,9 +1,11 @@
-"""The part of AIP-160 that lists need: `split = TEST AND NOT labelled AND (label = "dress" OR score < 0.5)`, compiled to SQL.
+"""Filters of List requests: a subset of AIP-160, compiled to SQL.
+
+Example: `split = TEST AND NOT labelled AND (label = "dress" OR score < 0.5)`.
 
 Grammar: `all := any ("AND"? any)*`, `any := not ("OR" not)*`, `not := ("NOT" | "-")* (atom | "(" all ")")`,
-`atom := FIELD ((= | != | < | <= | > | >= | :) VALUE)?`; a boolean field may stand alone.
+`atom := FIELD ((= | != | < | <= | > | >= | :) VALUE)?`. A boolean field may stand alone.
 
-After AIP-160, and unlike SQL, OR binds more tightly than AND: `a AND b OR c` is `a AND (b OR c)`.
+As in AIP-160, and unlike SQL, OR binds more tightly than AND: `a AND b OR c` is `a AND (b OR c)`.
 """
 
 import re
@@ -23,18 +25,18 @@ _TOKEN = re.compile(
 )
 _OPERATORS = {"=", "!=", "<", "<=", ">", ">="}
 _RESERVED = _OPERATORS | {":", "(", ")", "-", "AND", "OR", "NOT"}
-"""What is no field and no value unless it is in quotes."""
+"""Tokens that are fields or values only if they are quoted."""
 
 
 @dataclass(frozen=True)
 class Field:
-    """A field that can be filtered by.
+    """A field that filters may use.
 
     Attributes:
         sql: the column or expression.
-        parse: turns the value's text into what is compared; raises ValueError where it cannot.
-        ordered: whether < and > make sense.
-        has: an expression with one `%(value)s` for the operator `:`, as for a list of labels; `=` means it too where `sql` is empty.
+        parse: converts the value's text to a query parameter; raises ValueError for invalid text.
+        ordered: whether < and > are allowed.
+        has: an expression with one `%(value)s` for the operator `:`, for example on a list of labels. If `sql` is empty, `=` uses it too.
     """
 
     sql: str
@@ -44,14 +46,14 @@ class Field:
 
 
 def boolean(text: str) -> bool:
-    """`true` or `false`."""
+    """Parses `true` or `false`."""
     if text not in {"true", "false"}:
         raise ValueError("is not true or false")
     return text == "true"
 
 
 def instant(text: str) -> datetime:
-    """An RFC 3339 time with its zone."""
+    """Parses an RFC 3339 time with a time zone."""
     found = datetime.fromisoformat(text)
     if found.tzinfo is None:
         raise ValueError('has no time zone; write "2026-01-31T12:00:00Z", in quotes')
@@ -59,7 +61,7 @@ def instant(text: str) -> datetime:
 
 
 def one_of(*values: str) -> Callable[[str], str]:
-    """A word out of a few."""
+    """Returns a parser for a fixed set of words."""
 
     def parse(text: str) -> str:
         if text not in values:
@@ -71,7 +73,7 @@ def one_of(*values: str) -> Callable[[str], str]:
 
 @dataclass(frozen=True)
 class Where:
-    """A condition: SQL with named parameters, and their values."""
+    """An SQL condition with named parameters and their values."""
 
     sql: str
     parameters: dict[str, Any]
@@ -80,14 +82,14 @@ class Where:
 def compile_filter(
     text: str, fields: Mapping[str, Field], prefixed: Mapping[str, Callable[[str], Field]] | None = None
 ) -> Where:
-    """The condition that a filter states; `TRUE` for an empty one. Values travel as parameters `filter_0`, `filter_1` …
+    """Compiles a filter to an SQL condition; `TRUE` for an empty filter. Values become the parameters `filter_0`, `filter_1` …
 
     Args:
-        fields: what can be filtered by.
-        prefixed: families such as `metadata.`, each answering the field for the rest of the name.
+        fields: the fields that the filter may use.
+        prefixed: families of fields such as `metadata.`; each returns the field for the rest of the name.
 
     Raises:
-        InvalidArgument: says where the filter is wrong, and which fields there are.
+        InvalidArgument: the filter is invalid; the message has the position and the available fields.
     """
     if not text.strip():
         return Where("TRUE", {})
@@ -99,7 +101,7 @@ def compile_filter(
 
 
 def values_of(text: str) -> Iterator[str]:
-    """The words and quoted texts of a filter in their order; of a filter that cannot be read, or is too long, those before that."""
+    """Iterates over the words and unquoted strings of a filter in order. Stops at the first unreadable token or at the length limit."""
     position = 0
     while found := _TOKEN.match(text, position, CHARACTERS_MAX):
         if found["string"]:

@@ -1,4 +1,4 @@
-"""Repeats of a request after AIP-155: the same request_id returns the first answer, whatever was lost in between."""
+"""Idempotent requests (AIP-155): a repeated request with the same request_id returns the first response."""
 
 import hashlib
 from collections.abc import Callable
@@ -14,12 +14,12 @@ KEEP = timedelta(days=7)
 
 
 def once(connection: Any, request: Any, response_type: type[M], effect: Callable[[], M]) -> M:
-    """Runs `effect` for the first request with its request_id and keeps the answer, in the caller's transaction.
+    """Runs `effect` for the first request with its request_id and stores the response, in the caller's transaction.
 
-    A repeat, or a second one that races with the first, gets the first one's answer. Without a request_id the effect just runs.
+    A repeated or concurrent request returns the response of the first one. Without a request_id the effect always runs.
 
     Raises:
-        InvalidArgument: the id was used for another request.
+        InvalidArgument: REQUEST_ID_REUSED, the id was used for a different request.
     """
     if not request.request_id:
         return effect()
@@ -38,10 +38,10 @@ def once(connection: Any, request: Any, response_type: type[M], effect: Callable
 
 
 def find_first(connection: Any, request: Any, response_type: type[M]) -> M | None:
-    """The first answer to a request that is a repeat; None to any other.
+    """Returns the stored response of a repeated request; None for a new request.
 
     Raises:
-        InvalidArgument: the id was used for another request.
+        InvalidArgument: REQUEST_ID_REUSED, the id was used for a different request.
     """
     row = connection.execute(
         "SELECT request_digest, response FROM request_log WHERE method = %s AND request_id = %s",
@@ -59,11 +59,11 @@ def find_first(connection: Any, request: Any, response_type: type[M]) -> M | Non
 
 
 def prune(connection: Any, now: datetime, keep: timedelta = KEEP, entries_max: int | None = None) -> int:
-    """Deletes requests older than `keep`; returns how many.
+    """Deletes requests older than `keep` (retention). Returns the number of deleted entries.
 
     Args:
-        entries_max: the size of a batch; None deletes all of them at once. Entries that another transaction holds are left for
-            the next batch, so that replicas prune side by side.
+        entries_max: the batch size; None for no limit. Entries locked by another transaction are skipped, so that replicas can prune
+            concurrently.
     """
     deleted = connection.execute(
         "DELETE FROM request_log WHERE (method, request_id) IN (SELECT method, request_id FROM request_log"
@@ -74,7 +74,7 @@ def prune(connection: Any, now: datetime, keep: timedelta = KEEP, entries_max: i
 
 
 def _method(request: Any) -> str:
-    """Within one parent or resource, and of one caller: nobody sees, or is disturbed by, what another one asked."""
+    """Returns the scope of a request id: method, parent or resource, and caller. Callers cannot affect each other's requests."""
     scope = getattr(request, "parent", "") or getattr(request, "name", "")
     return f"{request.DESCRIPTOR.full_name} {scope} {trace.caller()}"
 

@@ -1,4 +1,4 @@
-"""Partial updates after AIP-134: only the fields of the mask, and only those that can change."""
+"""Partial updates (AIP-134): apply only the fields in the update mask, and only mutable fields."""
 
 from collections.abc import Collection
 from typing import Any
@@ -9,13 +9,15 @@ from vesta_common.errors import InvalidArgument, Violation
 
 
 def apply_update(current: Any, wanted: Any, mask: FieldMask, mutable: Collection[str]) -> Any:
-    """A copy of `current` with the masked fields of `wanted`. An empty mask means every mutable field that is set; `*` all mutable ones.
+    """Returns a copy of `current` with the masked fields of `wanted`.
+
+    An empty mask selects every mutable field that is set in `wanted`; `*` selects all mutable fields.
 
     Args:
-        mutable: the paths that can change, such as `display_name` or `policy`; a path below one of them is fine.
+        mutable: the mutable field paths, such as `display_name` or `policy`. A path below one of them is allowed too.
 
     Raises:
-        InvalidArgument: a path that does not exist or cannot change.
+        InvalidArgument: FIELD_UNKNOWN or FIELD_IMMUTABLE.
     """
     paths = list(mask.paths)
     if not paths:
@@ -46,7 +48,7 @@ def _is_set(message: Any, path: str) -> bool:
 
 
 def _copy_path(source: Any, target: Any, path: list[str]) -> None:
-    """Copies one field, clearing it where the source does not have it."""
+    """Copies one field. Clears it if the source does not have it."""
     name, *rest = path
     if rest:
         _copy_path(getattr(source, name), getattr(target, name), rest)

@@ -1,4 +1,4 @@
-"""What every resource's methods share: a name is there or not, taken or not; made once; kept in a row; changed as mask and etag allow."""
+"""Building blocks of resource methods: not-found and already-exists errors, idempotent creation, storage in a row, updates."""
 
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
@@ -19,13 +19,13 @@ M = TypeVar("M", bound=Message)
 
 
 def existing(thing: T | None, name: str, hint: str = "", *, reason: str = "RESOURCE_NOT_FOUND") -> T:
-    """What was looked up under a name.
+    """Returns `thing`, the result of looking up a name, if it is not None.
 
     Args:
-        hint: what would work; where it is empty, to list the resources beside it.
+        hint: the suggested fix; if empty, to list the resources of the collection.
 
     Raises:
-        NotFound: it is None.
+        NotFound: `thing` is None.
     """
     if thing is None:
         raise missing(name, hint, reason=reason)
@@ -33,46 +33,46 @@ def existing(thing: T | None, name: str, hint: str = "", *, reason: str = "RESOU
 
 
 def missing(name: str, hint: str = "", *, reason: str = "RESOURCE_NOT_FOUND") -> NotFound:
-    """The error of a name that nothing has; see `existing`."""
+    """Returns the error for a resource that does not exist; see `existing`."""
     hint = hint or f"list {name.rpartition('/')[0]} to see which there are"
     return NotFound(f"there is no {name}; {hint}", reason=reason, metadata={"name": name})
 
 
 def taken(name: str, hint: str = "choose another id") -> AlreadyExists:
-    """The error of a new resource whose name another one has."""
+    """Returns the error for a new resource whose name is taken."""
     return AlreadyExists(f"{name} is there already; {hint}", reason="RESOURCE_EXISTS", metadata={"name": name})
 
 
 def find_answer(postgres: Postgres, request: Any, kind: type[M]) -> M | None:
-    """What a repeat of a request is answered with; None where the request is new.
+    """Returns the stored response of a repeated request; None for a new request.
 
-    Asked before a method looks at anything else, such as a peer that may be away by now; `run_once` then makes what is new.
+    Call it before anything else, such as a call to a peer that may be unavailable at the repeat. Use `run_once` for a new request.
 
     Raises:
-        InvalidArgument: the request_id was used for another request.
+        InvalidArgument: REQUEST_ID_REUSED, the id was used for a different request.
     """
     return postgres.run(lambda connection: find_first(connection, request, kind)) if request.request_id else None
 
 
 def run_once(postgres: Postgres, request: Any, kind: type[M], effect: Callable[[Connection], M]) -> M:
-    """Runs `effect` in a transaction of its own; a repeat of the request is answered with the first one's answer.
+    """Runs `effect` in its own transaction. A repeated request returns the stored response of the first one.
 
     Args:
-        kind: of the answer.
-        effect: may run again where PostgreSQL asks for it, so it changes nothing but the database.
+        kind: the response type.
+        effect: must change only the database, because PostgreSQL may require the transaction to be retried.
 
     Raises:
-        InvalidArgument: the request_id was used for another request.
+        InvalidArgument: REQUEST_ID_REUSED, the id was used for a different request.
     """
     return postgres.run(lambda connection: once(connection, request, kind, lambda: effect(connection)))
 
 
 def create_once(postgres: Postgres, request: Any, kind: type[M], name: str, create: Callable[[Connection], M]) -> M:
-    """Makes the resource `name` as `run_once` does, where `create` inserts a row that must be the only one of that name.
+    """Creates the resource `name` as `run_once` does. `create` inserts a row with a unique name.
 
     Raises:
         AlreadyExists: the name is taken.
-        InvalidArgument: the request_id was used for another request.
+        InvalidArgument: REQUEST_ID_REUSED, the id was used for a different request.
     """
     try:
         return run_once(postgres, request, kind, create)
@@ -81,23 +81,23 @@ def create_once(postgres: Postgres, request: Any, kind: type[M], name: str, crea
 
 
 def body_of(resource: M, *apart: str) -> bytes:
-    """What the column `body` keeps of a resource: all but its times, its etag, and the fields `apart`, which follow from elsewhere."""
+    """Serializes a resource for the column `body`, without its times, its etag, and the fields `apart`, which are stored elsewhere."""
     return without(resource, "create_time", "update_time", "etag", *apart).SerializeToString(deterministic=True)
 
 
 def resource_of(kind: type[M], row: Mapping[str, Any]) -> M:
-    """The resource of a row with a body and its times, etag and all."""
+    """Restores a resource from a row with a body and times. Sets its etag."""
     resource = kind.FromString(bytes(row["body"]))
     set_times(resource, row, "create_time", "update_time")
     return with_etag(resource)
 
 
 def revise(current: M, wanted: M, mask: FieldMask, mutable: Collection[str]) -> M:
-    """A copy of `current` with what an Update asks for; see `apply_update` for what a mask means.
+    """Returns a copy of `current` with the changes of an Update request; see `apply_update` for the meaning of the mask.
 
     Raises:
-        Aborted: `wanted` bears a stale etag.
-        InvalidArgument: the mask names a field that does not exist or cannot change.
+        Aborted: the etag of `wanted` is stale.
+        InvalidArgument: the mask has a field that does not exist or is immutable.
     """
     check_etag(wanted.etag, current)  # type: ignore[attr-defined]  # every resource that can be updated has one
     return apply_update(current, wanted, mask, mutable)  # type: ignore[no-any-return]

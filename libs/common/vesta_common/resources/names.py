@@ -1,4 +1,4 @@
-"""Resource names after AIP-122: `projects/acme/datasets/vans`."""
+"""Resource names (AIP-122): `projects/acme/datasets/vans`."""
 
 import re
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from functools import cached_property
 from vesta_common.errors import InvalidArgument, Violation
 
 ID = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
-"""An id: what a create accepts, and every id that the platform makes."""
+"""Pattern of ids, both those that create methods accept and those that the platform generates."""
 COLLECTION = r"[a-z][a-zA-Z0-9]{0,62}"
 SHOWN_CHARACTERS_MAX = 80
 
@@ -19,7 +19,7 @@ _SEGMENTS = (
 
 @dataclass(frozen=True)
 class ResourcePattern:
-    """The shape of one kind's names, such as `projects/{project}/datasets/{dataset}`."""
+    """The name pattern of a resource type, such as `projects/{project}/datasets/{dataset}`."""
 
     pattern: str
 
@@ -28,18 +28,18 @@ class ResourcePattern:
         return re.compile(re.sub(r"\{(\w+)\}", lambda part: f"(?P<{part[1]}>{ID})", self.pattern))
 
     def format(self, **parts: str) -> str:
-        """The name with these parts."""
+        """Returns the name with the given ids."""
         return self.pattern.format(**parts)
 
     def matches(self, name: str) -> bool:
-        """True where `name` has this shape."""
+        """Returns True if `name` matches the pattern."""
         return self._regex.fullmatch(name) is not None
 
     def parse(self, name: str) -> dict[str, str]:
-        """The parts of a name.
+        """Returns the ids in a name.
 
         Raises:
-            InvalidArgument: it has another shape.
+            InvalidArgument: INVALID_NAME, the name does not match the pattern.
         """
         found = self._regex.fullmatch(name)
         if found is None:
@@ -50,15 +50,15 @@ class ResourcePattern:
 
 
 def check_name(name: str, field: str = "name") -> None:
-    """Accepts a name whose segments are collections and ids in turn (AIP-122), of any kind of resource.
+    """Checks that the segments of a name alternate between collections and ids (AIP-122). Valid for any resource type.
 
-    A name that passes is ASCII without control characters, so that it can travel in gRPC metadata.
+    A valid name is printable ASCII, so it can be sent in gRPC metadata.
 
     Args:
-        field: the field of the request that holds the name.
+        field: the request field with the name.
 
     Raises:
-        InvalidArgument: INVALID_NAME, with the segment that is wrong.
+        InvalidArgument: INVALID_NAME, with the invalid segment.
     """
     for index, segment in enumerate(name.split("/")):
         wanted, description = _SEGMENTS[index % 2]
@@ -73,15 +73,15 @@ def check_name(name: str, field: str = "name") -> None:
 
 
 def parent_of(name: str) -> str:
-    """`projects/acme` for `projects/acme/datasets/vans`."""
+    """Returns the parent of a name: `projects/acme` for `projects/acme/datasets/vans`."""
     return "/".join(name.split("/")[:-2])
 
 
 def project_of(name: str) -> str:
-    """`projects/acme` for anything in it.
+    """Returns the project of a name: `projects/acme` for anything in it.
 
     Raises:
-        InvalidArgument: it is in no project.
+        InvalidArgument: INVALID_NAME, the name is not in a project.
     """
     parts = name.split("/")
     if len(parts) < 2 or parts[0] != "projects" or not parts[1]:

@@ -1,4 +1,4 @@
-"""The keys that lists are paged by: the name, or the time of creation with the newest first. Pure."""
+"""Sort keys of paginated lists: by name, or by creation time with the newest first. Pure."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -9,20 +9,20 @@ _FAR_FUTURE = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 def by_name(resource: Any) -> tuple[str]:
-    """The key of a list in order of name; `page.after` is where its next page begins."""
+    """Returns the key for lists in order of name. The next page begins at `page.after`."""
     return (resource.name,)
 
 
 def by_age(resource: Any) -> tuple[str, str]:
-    """The key of a list with the newest first; `newest_before` says where its next page begins."""
+    """Returns the key for lists with the newest first. The next page begins at `newest_before`."""
     return resource.create_time.ToDatetime(UTC).isoformat(), resource.name
 
 
 def newest_before(page: Page) -> tuple[datetime, str]:
-    """Creation time and name before which everything on the page lies; for the first page, a time far ahead.
+    """Returns the creation time and name that all entries of the page precede; a time in the far future for the first page.
 
     Raises:
-        InvalidArgument: somebody has changed the token.
+        InvalidArgument: PAGE_TOKEN_INVALID, the token was modified.
     """
     if not page.cursor:
         return _FAR_FUTURE, ""

@@ -1,4 +1,4 @@
-"""Pages after AIP-158: a list is read in keyset order, and the token says where the last page ended and what was asked."""
+"""Pagination (AIP-158) in keyset order. The page token contains the key of the last entry and a hash of the request."""
 
 import base64
 import binascii
@@ -18,11 +18,11 @@ SIZE_MAX = 1000
 
 @dataclass(frozen=True)
 class Page:
-    """What to read.
+    """A page of a list.
 
     Attributes:
-        size: how many resources at most.
-        cursor: the key of the last resource of the page before; empty for the first page.
+        size: the maximum number of resources.
+        cursor: the key of the last resource on the previous page; empty for the first page.
     """
 
     size: int
@@ -31,20 +31,20 @@ class Page:
 
     @property
     def limit(self) -> int:
-        """How many rows to ask for: one more than the page holds tells whether there is another page."""
+        """Number of rows to read: one more than the page size, to detect whether there is a next page."""
         return self.size + 1
 
     @property
     def after(self) -> str:
-        """The key of the last resource of the page before, where it has one part, such as a name; empty for the first page."""
+        """The key of the last resource on the previous page, for keys with one part such as a name; empty for the first page."""
         return self.cursor[0] if self.cursor else ""
 
     def cut(self, rows: Sequence[T], key_of: Any) -> tuple[Sequence[T], str]:
-        """The page's rows and the token of the next page, empty on the last.
+        """Returns the rows of the page and the token of the next page. The token is empty on the last page.
 
         Args:
-            rows: up to `limit` rows in the order of the list.
-            key_of: answers a row's key, a tuple of strings.
+            rows: up to `limit` rows in list order.
+            key_of: returns the key of a row, a tuple of strings.
         """
         if len(rows) <= self.size:
             return rows, ""
@@ -54,10 +54,10 @@ class Page:
 
 
 def read_page(request: Any, size_max: int = SIZE_MAX) -> Page:
-    """What a List request asks for, of at most so many resources.
+    """Reads page size and token of a List request, with at most `size_max` resources.
 
     Raises:
-        InvalidArgument: the token is none of ours, or belongs to another question.
+        InvalidArgument: PAGE_TOKEN_INVALID, the token is malformed or belongs to a different request.
     """
     size = min(request.page_size or SIZE_DEFAULT, size_max)
     question = _question(request)
@@ -66,18 +66,18 @@ def read_page(request: Any, size_max: int = SIZE_MAX) -> Page:
     try:
         padded = request.page_token + "=" * (-len(request.page_token) % 4)
         found, *cursor = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-        "".join(cursor).encode()  # which no lone surrogate stands
+        "".join(cursor).encode()  # fails for lone surrogates
     except (binascii.Error, ValueError, TypeError, RecursionError) as error:
         raise bad_token("it is none of ours") from error
     if found != question or not cursor:
         raise bad_token("it belongs to a list with another parent or filter")
-    if any("\0" in part for part in cursor):  # which PostgreSQL cannot compare
+    if any("\0" in part for part in cursor):  # PostgreSQL cannot compare it
         raise bad_token("it is none of ours")
     return Page(size, tuple(cursor), question)
 
 
 def _question(request: Any) -> str:
-    """A hash of what is asked and of whom, the page aside."""
+    """Returns a hash of the request without its page fields."""
     copy = type(request)()
     copy.CopyFrom(request)
     copy.ClearField("page_size")
@@ -87,7 +87,7 @@ def _question(request: Any) -> str:
 
 
 def bad_token(why: str) -> InvalidArgument:
-    """The refusal of a page_token."""
+    """Returns the error for an invalid page_token."""
     return InvalidArgument(
         f"the page_token cannot be used: {why}; begin again without one",
         reason="PAGE_TOKEN_INVALID",

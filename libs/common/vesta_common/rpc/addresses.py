@@ -1,4 +1,4 @@
-"""Where a peer answers: one address, several, or a name that stands for several; calls are balanced over all of them."""
+"""Addresses of peers: one address, several, or a DNS name with several addresses. Calls are balanced over all of them."""
 
 from contextlib import suppress
 from ipaddress import ip_address
@@ -8,13 +8,13 @@ from pydantic import AfterValidator
 
 
 def target_of(address: str) -> str:
-    """gRPC's target of an address: a list of addresses becomes `ipv4:…,…` or `ipv6:…,…`, all else stays as it is.
+    """Converts an address to a gRPC target. A list of addresses becomes `ipv4:…,…` or `ipv6:…,…`; other addresses are unchanged.
 
     Args:
-        address: `HOST:PORT`; several IP addresses with ports, separated by commas; or a target of gRPC, such as `dns:///NAME:PORT`.
+        address: `HOST:PORT`; several IP addresses with ports, separated by commas; or a gRPC target, such as `dns:///NAME:PORT`.
 
     Raises:
-        ValueError: a list holds something else than IP addresses with ports, or addresses of both versions.
+        ValueError: an entry of a list is not an IP address with a port, or the list mixes IPv4 and IPv6.
     """
     parts = [part.strip() for part in address.split(",") if part.strip()]
     if len(parts) < 2 or address.startswith(("ipv4:", "ipv6:")):
@@ -42,4 +42,4 @@ def _checked(address: str) -> str:
 
 
 PeerAddress = Annotated[str, AfterValidator(_checked)]
-"""The type of a setting that says where a peer answers."""
+"""Type of settings that contain the address of a peer."""

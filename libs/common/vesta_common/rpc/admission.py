@@ -1,8 +1,8 @@
-"""Admission by estimated waiting time: work that would not begin within a bound is refused at once, instead of queueing.
+"""Admission control by estimated queueing time: work that would wait longer than a bound is rejected immediately.
 
-A queue that grows while more comes than is served makes every request late, and the work on those whose callers have given up is
-lost for the others. So the length of a queue is bounded in time: the units ahead of a newcomer × the time that a unit takes now,
-which is measured. After Little's law; in the manner of CoDel (RFC 8289) the bound is a time, which needs no tuning to a machine.
+In a queue under overload, every request becomes late, and work for callers that have given up is wasted. The queue is therefore bounded in
+time: the estimated wait is the number of units ahead × the measured service time of a unit (Little's law). As in CoDel (RFC 8289) the
+bound is a time, so it needs no tuning for the machine.
 """
 
 import threading
@@ -15,14 +15,14 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from vesta_common.errors import DeadlineExceeded, ResourceExhausted
 
 MEMORY_UNITS = 32
-"""How many of the last units the measured time is an average of, about."""
+"""The service time is averaged over approximately this many units."""
 RETRY_AFTER_MIN = timedelta(milliseconds=250)
 RETRY_AFTER_MAX = timedelta(seconds=30)
 WAIT_BUCKETS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 60)
 
 
 class AdmissionMetrics:
-    """What the queues of a service admit, refuse, and let wait."""
+    """Metrics of a service's queues: accepted and rejected requests, waiting times."""
 
     def __init__(self, service: str, registry: CollectorRegistry) -> None:
         self._requests = Counter(
@@ -40,24 +40,24 @@ class AdmissionMetrics:
         )
 
     def count(self, queue: str, outcome: str) -> None:
-        """Counts one request."""
+        """Counts a request by outcome."""
         self._requests.labels(queue, outcome).inc()
 
     def observe(self, queue: str, seconds: float) -> None:
-        """Measures the wait of one."""
+        """Records the waiting time of a request."""
         self._seconds.labels(queue).observe(seconds)
 
 
 class Admission:
-    """One queue. Safe to share between threads.
+    """Admission control of one queue. Thread-safe.
 
     Args:
-        queue: names it, in metrics and refusals.
-        wait_max: how long what is admitted may wait, by the estimate.
-        parallel: units that are served at the same time; so many are always admitted, so that there is always something to measure.
-        units_max: the most units in hand, whatever the estimate.
-        monotonic: seconds of a clock that never turns back.
-        metrics: counts what is admitted and refused, if given.
+        queue: the queue's name in metrics and errors.
+        wait_max: the maximum estimated waiting time of admitted work.
+        parallel: number of units served concurrently. Up to this number are always admitted, so that there is something to measure.
+        units_max: the maximum number of admitted units, regardless of the estimate.
+        monotonic: a monotonic clock in seconds.
+        metrics: counts admitted and rejected requests, if given.
     """
 
     def __init__(
@@ -83,27 +83,27 @@ class Admission:
 
     @property
     def in_hand(self) -> int:
-        """Units that were admitted and are not done."""
+        """Number of admitted units that are not finished."""
         return self._in_hand
 
     @property
     def wait_seconds(self) -> float:
-        """How long a newcomer would wait, by the estimate."""
+        """Estimated waiting time of a new unit."""
         if self._in_hand < self._parallel or not self._served_units:
             return 0.0
         return (self._in_hand - self._parallel + 1) * self._busy_seconds / self._served_units
 
     @contextmanager
     def admitted(self, units: int = 1, remaining_seconds: float | None = None) -> Iterator[None]:
-        """Holds a place in the queue while the block lasts.
+        """Admits work for the duration of the block.
 
         Args:
-            units: how much work it is.
-            remaining_seconds: how long the caller still waits; None for ever.
+            units: the amount of work.
+            remaining_seconds: time until the caller's deadline; None for no deadline.
 
         Raises:
-            ResourceExhausted: OVERLOADED, it would wait too long; says when to come again.
-            DeadlineExceeded: DEADLINE_PASSED, the caller waits no more.
+            ResourceExhausted: OVERLOADED, the estimated wait is too long; `retry_after` is set.
+            DeadlineExceeded: DEADLINE_PASSED, the caller's deadline has passed.
         """
         with self._lock:
             self._check(units, remaining_seconds)
@@ -114,7 +114,7 @@ class Admission:
             self.leave(units)
 
     def check(self, units: int = 1, remaining_seconds: float | None = None) -> None:
-        """Accepts work that would begin in time, for those who call `enter` and `leave` themselves.
+        """Checks whether work would start in time, for callers that call `enter` and `leave` themselves.
 
         Raises:
             ResourceExhausted, DeadlineExceeded: as `admitted`.
@@ -123,12 +123,12 @@ class Admission:
             self._check(units, remaining_seconds)
 
     def enter(self, units: int = 1) -> None:
-        """Takes a place without a check."""
+        """Admits work without a check."""
         with self._lock:
             self._enter(units)
 
     def leave(self, units: int = 1) -> None:
-        """Gives a place back, and measures."""
+        """Finishes admitted work and updates the measured service time."""
         with self._lock:
             now = self._monotonic()
             fading = (1 - 1 / MEMORY_UNITS) ** units
@@ -139,7 +139,7 @@ class Admission:
 
     def _enter(self, units: int) -> None:
         if not self._in_hand:
-            self._mark = self._monotonic()  # idle time is no work
+            self._mark = self._monotonic()  # idle time does not count as service time
         self._in_hand += units
 
     def _check(self, units: int, remaining_seconds: float | None) -> None:
@@ -164,7 +164,7 @@ class Admission:
 
 
 def deadline_passed() -> DeadlineExceeded:
-    """The refusal of work that nobody waits for any more."""
+    """Returns the error for work whose caller no longer waits."""
     return DeadlineExceeded(
         "the deadline of this call passed before its work began, so it was not done; allow more time",
         reason="DEADLINE_PASSED",

@@ -1,7 +1,7 @@
-"""Channels to peers: the trace and a token go along, errors come back as our own, calls have a deadline, what was not done is retried.
+"""Channels to peers: propagate trace and token, set deadlines, retry unavailable calls, and convert errors to VestaError.
 
-Calls are balanced over all replicas of a peer, in turn. One that is to stop says so by its health, which every channel watches, and
-gets no more of them.
+Calls are balanced over all replicas of a peer in turn. A replica that is about to stop reports it through its health status, which every
+channel watches, and receives no further calls.
 """
 
 import json
@@ -20,12 +20,12 @@ from vesta_common.rpc.server import TAKES_CALLS
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 CALL_TIMEOUT_SECONDS = 30.0
 RECONNECT_BACKOFF_MAX_MS = 500
-"""Shorter than a peer drains: a replica that came back is connected to before the next one stops taking calls."""
+"""Shorter than a peer's drain time, so that clients connect to a restarted replica before the next one stops accepting calls."""
 RESOLVE_INTERVAL_MIN_MS = 5_000
-"""A name is resolved again when a connection ends, and no more often than this; gRPC's own 30 s would keep calls from a new pod."""
+"""Minimum interval between DNS lookups, which happen when a connection ends. gRPC's default of 30 s would keep calls from new pods."""
 BALANCED = {"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": TAKES_CALLS}}
-"""Of a channel's service configuration: each replica in its turn, those alone that say they take calls."""
-# Some 3 s of attempts: the pod that replaces the only one of a peer is looked up, connected to and asked for its health meanwhile.
+"""Service configuration of channels: round robin over the replicas that report that they accept calls."""
+# The attempts span about 3 s, enough to resolve, connect to and health-check the pod that replaces a peer's only one.
 _SERVICE_CONFIGURATION = json.dumps(
     {
         **BALANCED,
@@ -33,7 +33,7 @@ _SERVICE_CONFIGURATION = json.dumps(
             {
                 "name": [{}],
                 "retryPolicy": {
-                    "maxAttempts": 5,  # the most that gRPC makes
+                    "maxAttempts": 5,  # the maximum that gRPC supports
                     "initialBackoff": "0.2s",
                     "maxBackoff": "2s",
                     "backoffMultiplier": 2,
@@ -46,11 +46,11 @@ _SERVICE_CONFIGURATION = json.dumps(
 
 
 def open_channel(address: str, identity: Identity) -> grpc.Channel:
-    """A channel to a peer.
+    """Opens a channel to a peer.
 
     Args:
-        address: HOST:PORT, or one of several (see `vesta_common.rpc.addresses`).
-        identity: ours; it signs each call, on behalf of the member whose request stands behind it, if one does.
+        address: HOST:PORT, or several (see `vesta_common.rpc.addresses`).
+        identity: signs each call, on behalf of the member whose request is being handled, if there is one.
     """
     options = [
         ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
@@ -102,7 +102,7 @@ class _PeerInterceptor(
         return _checked_stream(continuation(self._prepared(details), requests))
 
     def _prepared(self, details: Any) -> _Details:
-        """The call with a deadline, the trace and our token."""
+        """Returns the call details with deadline, trace context and token."""
         metadata = list(details.metadata or ())
         metadata += trace.carrier().items()
         metadata.append(self._identity.metadata(audience_of(details.method), trace.caller(), trace.role()))
@@ -113,7 +113,7 @@ class _PeerInterceptor(
 
 
 def _checked(call: Any) -> Any:
-    """The finished call, or the error it failed with."""
+    """Returns the finished call, or raises its error as a VestaError."""
     error = call.exception()
     if isinstance(error, grpc.RpcError):
         raise from_rpc_error(error) from error
@@ -121,7 +121,7 @@ def _checked(call: Any) -> Any:
 
 
 def _checked_stream(call: Any) -> Iterator[Any]:
-    """The answers as they come; who stops reading ends the call."""
+    """Yields the responses of a stream. Closing the iterator cancels the call."""
     try:
         yield from call
     except grpc.RpcError as error:

@@ -1,7 +1,7 @@
-"""The health of a server, by name: told when asked, and to those who watch it whenever it changes.
+"""The gRPC health service: status by name, for checks and for watches.
 
-The servicer that comes with `grpcio-health-checking` sends while it holds its lock, which the end of another watch waits for in the one
-thread that lets sending go on: with watchers, its server may stop for ever. Here one thread sends, and holds nothing meanwhile.
+The servicer of `grpcio-health-checking` sends to watchers while it holds its lock. The end of another watch waits for that lock in the
+thread that completes sends, which can deadlock the server. This servicer sends from one thread, without holding a lock.
 """
 
 import json
@@ -18,18 +18,18 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 Status = health_pb2.HealthCheckResponse
 Send = Callable[[Any], None]
 PROBLEMS_KEY = "vesta-problems-bin"
-"""Trailing metadata of a health check without a name: a JSON list of sentences that say why it is not SERVING."""
+"""Trailing metadata of a health check without a name: a JSON list of messages that explain why the status is not SERVING."""
 READY = "ready"
-"""The name for probes that show no metadata: a check of it fails with the problems as its message, so that `kubectl describe` has them."""
+"""Service name for probes that do not show metadata. A failed check has the problems as its message, which `kubectl describe` shows."""
 
 
 def problems_metadata(problems: Sequence[str]) -> tuple[tuple[str, bytes], ...]:
-    """The trailing metadata with these problems."""
+    """Returns trailing metadata that contains the problems."""
     return ((PROBLEMS_KEY, json.dumps(list(problems)).encode()),) if problems else ()
 
 
 def problems_in(metadata: Iterable[tuple[str, str | bytes]] | None) -> list[str]:
-    """The problems in the trailing metadata of a health check."""
+    """Returns the problems in the trailing metadata of a health check."""
     return [str(problem) for key, value in metadata or () if key == PROBLEMS_KEY for problem in json.loads(value)]
 
 
@@ -41,7 +41,7 @@ class _Watcher:
 
 
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # it has no types
-    """Statuses by name. Safe to share between threads."""
+    """Health statuses by service name. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -52,29 +52,29 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # it has no 
         self._sender = ThreadPoolExecutor(1, thread_name_prefix="health")
 
     def set(self, name: str, *, serving: bool) -> None:
-        """Sets a status; ignored once it drains."""
+        """Sets a status. Ignored after `drain`."""
         with self._lock:
             if not self._is_draining:
                 self._statuses[name] = Status.SERVING if serving else Status.NOT_SERVING
         self._tell_all()
 
     def tell_problems(self, problems: Sequence[str]) -> None:
-        """Sets what checks without a name get along with the status: sentences for operators, in the trailing metadata."""
+        """Sets the problems that checks without a name return in the trailing metadata."""
         self._problems = tuple(problems)
 
     def drain(self) -> None:
-        """Sets every status to NOT_SERVING for good."""
+        """Sets every status to NOT_SERVING permanently."""
         with self._lock:
             self._is_draining = True
             self._statuses = dict.fromkeys(self._statuses, Status.NOT_SERVING)
         self._tell_all()
 
     def close(self) -> None:
-        """Tells nobody anything more."""
+        """Stops notifying watchers."""
         self._sender.shutdown(wait=False)
 
     def Check(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802 - the contract's name
-        """The status of a name; NOT_FOUND where there is no such name, FAILED_PRECONDITION where `ready` is not serving."""
+        """Returns the status of a name. NOT_FOUND for unknown names; FAILED_PRECONDITION if `ready` is not serving."""
         with self._lock:
             status = self._statuses.get(request.service)
         if status is None:
@@ -86,7 +86,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # it has no 
         return Status(status=status)
 
     def Watch(self, request: Any, context: grpc.ServicerContext, send_response_callback: Send) -> None:  # noqa: N802
-        """Tells the status of a name now and whenever it changes; SERVICE_UNKNOWN while there is no such name."""
+        """Streams the status of a name: the current one and every change. SERVICE_UNKNOWN while the name is unknown."""
         watcher = _Watcher(request.service, send_response_callback)
         with self._lock:
             self._watchers.add(watcher)
@@ -94,7 +94,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # it has no 
             self._forget(watcher)
         self._submit(watcher)
 
-    # gRPC looks for this attribute: the call stays open when the method returns, and holds no thread.
+    # gRPC reads this attribute: the call stays open after the method returns and occupies no thread.
     Watch.experimental_non_blocking = True  # type: ignore[attr-defined]
 
     def _forget(self, watcher: _Watcher) -> None:
@@ -112,7 +112,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # it has no 
             self._sender.submit(self._tell, watcher)
 
     def _tell(self, watcher: _Watcher) -> None:
-        """Runs in the sender's thread alone."""
+        """Sends the current status to a watcher. Runs only in the sender thread."""
         with self._lock:
             status = self._statuses.get(watcher.name, Status.SERVICE_UNKNOWN)
             if watcher not in self._watchers or status == watcher.told:

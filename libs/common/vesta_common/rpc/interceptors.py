@@ -1,7 +1,7 @@
-"""What happens around every RPC of a server: who calls, trace, validation, errors with details, one log line, one measurement.
+"""Server interceptors: caller identity, tracing, validation, error mapping, logging, metrics.
 
-More than can begin in time are refused rather than queued, what nobody waits for any more is not begun, and health is answered
-whatever else is going on.
+Requests that could not start in time are rejected instead of queued. Requests whose deadline has passed are not started. Health checks run
+on a separate thread pool and are always answered.
 """
 
 import time
@@ -34,12 +34,12 @@ NOBODY = Claims(service="", caller="", role="", project="")
 
 
 class RpcInterceptor(grpc.ServerInterceptor):
-    """Wraps every handler of our own services, unary and streaming; health passes unmeasured, and needs no token.
+    """Wraps all handlers, unary and streaming. Health checks need no token and are not measured.
 
     Args:
-        identity: ours; it verifies the token of each call.
-        admission: the queue for the server's threads.
-        side_pool: runs what must be quick when it is: refusals and health checks.
+        identity: the service's identity; verifies the token of each call.
+        admission: admission control of the server's threads.
+        side_pool: thread pool for rejections and health checks, which must be fast when the server is busy.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class RpcInterceptor(grpc.ServerInterceptor):
         self._side_pool = side_pool
 
     def intercept_service(self, continuation: Callable[..., Any], details: Any) -> Any:
-        """Answers the handler, wrapped."""
+        """Returns the wrapped handler."""
         handler = continuation(details)
         if handler is None:
             return None
@@ -92,7 +92,7 @@ class RpcInterceptor(grpc.ServerInterceptor):
         return kind(wrapped, handler.request_deserializer, handler.response_serializer)
 
     def _enter(self, details: Any) -> tuple[Claims, VestaError | None]:
-        """Who calls, and why the call is refused, if it is: by its token, or because the server is busy."""
+        """Authenticates and admits a call. Returns its claims, and the error if the call is rejected."""
         claims = NOBODY
         try:
             claims = self._identify(details.method, trace.metadata_of(details.invocation_metadata))
@@ -108,8 +108,7 @@ class RpcInterceptor(grpc.ServerInterceptor):
         return claims
 
     def _in_time(self, claims: Claims, behavior: Callable[..., Any]) -> Callable[..., Any]:
-        """The same behavior for requests that keep their rules, which measures how long it waited for a thread, and is not begun once
-        its deadline has passed."""
+        """Wraps a handler: validates the request, measures the wait for a thread, and rejects calls whose deadline has passed."""
         arrival = time.perf_counter()
 
         def run(request: Any, context: grpc.ServicerContext) -> Any:
@@ -123,22 +122,22 @@ class RpcInterceptor(grpc.ServerInterceptor):
         return run
 
     def _aside(self, behavior: Callable[..., Any]) -> Callable[..., Any]:
-        """The same behavior, run by the side pool."""
+        """Runs a handler on the side pool."""
 
         def run(request: Any, context: grpc.ServicerContext) -> Any:
             return behavior(request, context)
 
-        run.experimental_thread_pool = self._side_pool  # type: ignore[attr-defined] # gRPC looks for this attribute
+        run.experimental_thread_pool = self._side_pool  # type: ignore[attr-defined] # gRPC reads this attribute
         return run
 
     def _watch_aside(self, behavior: Callable[..., Any]) -> Callable[..., Any]:
-        """Likewise for the servicer's Watch, which answers by a callback and so holds no thread: a peer waits for its first answer."""
+        """Runs the health servicer's Watch on the side pool, because peers wait for its first response. It holds no thread."""
 
         def run(request: Any, context: grpc.ServicerContext, send_response_callback: Callable[[Any], None]) -> None:
             behavior(request, context, send_response_callback)
 
-        run.experimental_thread_pool = self._side_pool  # type: ignore[attr-defined] # as above
-        run.experimental_non_blocking = True  # type: ignore[attr-defined] # as above
+        run.experimental_thread_pool = self._side_pool  # type: ignore[attr-defined] # gRPC reads this attribute
+        run.experimental_non_blocking = True  # type: ignore[attr-defined] # gRPC reads this attribute
         return run
 
     def _unary(self, method: str, claims: Claims, behavior: Callable[..., Any]) -> Callable[..., Any]:
@@ -151,9 +150,9 @@ class RpcInterceptor(grpc.ServerInterceptor):
             ):
                 try:
                     answer = behavior(request, context)
-                except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a status
+                except Exception as error:  # noqa: BLE001 - every error becomes a status for the client
                     call.fail(error)
-                    return None  # only where nobody waits any more
+                    return None  # reached only if the client has disconnected
                 call.succeed()
                 return answer
 
@@ -169,10 +168,10 @@ class RpcInterceptor(grpc.ServerInterceptor):
             ):
                 try:
                     yield from behavior(request, context)
-                except GeneratorExit:  # nobody reads on
+                except GeneratorExit:  # the client has stopped reading
                     call.cancel()
                     raise
-                except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a status
+                except Exception as error:  # noqa: BLE001 - every error becomes a status for the client
                     call.fail(error)
                     return
                 call.succeed()
@@ -181,7 +180,7 @@ class RpcInterceptor(grpc.ServerInterceptor):
 
 
 def _raising(error: VestaError) -> Callable[..., Any]:
-    """A behavior that refuses."""
+    """Returns a handler that raises `error`."""
 
     def refuse(request: Any, context: grpc.ServicerContext) -> Any:  # noqa: ARG001 - a handler's signature
         raise error
@@ -190,12 +189,12 @@ def _raising(error: VestaError) -> Callable[..., Any]:
 
 
 def _calling(claims: Claims) -> AbstractContextManager[None]:
-    """On behalf of whom the token says. The gateway passes on what comes from outside, and so counts as no service of ours."""
+    """Sets the caller from the token. The gateway forwards external calls, so it does not count as the calling service."""
     return trace.calling(claims.caller, claims.role, "" if claims.service == OUTER_SERVICE else claims.service)
 
 
 def _checked(request: Any, claims: Claims) -> Any:
-    """A request that keeps its rules. Of a stream the first message must: it carries everything but the later bytes."""
+    """Validates a request. Of a request stream, only the first message is validated: the others contain bytes only."""
     if isinstance(request, Message):
         validate(request)
         check_project(claims.project, request)
@@ -211,7 +210,7 @@ def _first_checked(messages: Iterator[Message], claims: Claims) -> Iterator[Mess
 
 
 class _Call:
-    """One RPC on its way to its log line and its measurement."""
+    """Log line and metrics of one RPC."""
 
     def __init__(self, method: str, context: grpc.ServicerContext, metrics: RpcMetrics) -> None:
         self._method = method
@@ -220,16 +219,16 @@ class _Call:
         self._start = time.perf_counter()
 
     def succeed(self) -> None:
-        """The handler answered."""
+        """Records success."""
         self._end("OK")
         log.debug("rpc", method=self._method, seconds=round(time.perf_counter() - self._start, 4))
 
     def cancel(self) -> None:
-        """The caller went away."""
+        """Records that the client cancelled the call."""
         self._end("CANCELLED")
 
     def fail(self, error: Exception) -> None:
-        """Ends the RPC with the status that the error stands for: gRPC's own exception leaves the handler."""
+        """Ends the RPC with the status of the error, by raising gRPC's abort exception."""
         if not self._context.is_active() and not isinstance(error, VestaError):
             self.cancel()
             return
@@ -252,7 +251,7 @@ class _Call:
 
 
 def _as_vesta_error(error: Exception) -> VestaError:
-    """Our own errors as they are; what a database that is away raises as UNAVAILABLE; the rest as INTERNAL, without its words."""
+    """Maps any error to a VestaError: UNAVAILABLE for an unreachable database, INTERNAL without the message for unknown errors."""
     if isinstance(error, VestaError):
         return error
     if getattr(error, "sqlstate", None) == DISK_FULL:

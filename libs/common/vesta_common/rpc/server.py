@@ -1,4 +1,4 @@
-"""A gRPC server with health, verified callers, metrics, a limit on what it takes in hand, and a graceful stop."""
+"""A gRPC server with health service, authentication of callers, metrics, admission control, and graceful shutdown."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -20,27 +20,27 @@ from vesta_common.rpc.interceptors import RpcInterceptor
 
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 LIVE = "live"
-"""The health by which a process is restarted: it does not fall when an engine is away."""
+"""Health name for liveness. It does not depend on engines."""
 THREADS = 32
 RPCS_MAX = 256
-"""Those running and those waiting for a thread; more are refused."""
+"""Maximum number of running and queued RPCs. Further RPCs are rejected."""
 QUEUE_WAIT_MAX = timedelta(seconds=1)
-"""How long an RPC may wait for a thread, by the estimate; those that would wait longer are refused."""
+"""Maximum estimated wait of an RPC for a thread. RPCs that would wait longer are rejected."""
 SIDE_THREADS = 2
 STREAMS_MAX = 256
 KEEPALIVE_INTERVAL = timedelta(seconds=30)
 KEEPALIVE_TIMEOUT = timedelta(seconds=10)
 CONNECTION_AGE_MAX = timedelta(minutes=2)
-"""Then a client is asked to connect anew, and resolves the name anew: so replicas that were added get calls."""
+"""Age at which connections are closed. Clients then reconnect and resolve the name again, so that new replicas receive calls."""
 CONNECTION_AGE_GRACE = timedelta(hours=1)
-"""How long calls, above all uploads and watchers, may go on over a connection that is to end."""
+"""How long active calls, such as uploads and watches, may continue on a connection that is being closed."""
 STOP_GRACE = timedelta(seconds=5)
 TAKES_CALLS = "calls"
-"""What the health of "calls" is asked by: SERVING from the start until the process is to stop, whatever else is not well."""
+"""Health name that client channels watch: SERVING from start until the process stops, independent of readiness."""
 
 
 def connection_age_options(age_max: timedelta = CONNECTION_AGE_MAX) -> list[tuple[str, int]]:
-    """A server's options that let its connections end, in peace, after `age_max`; gRPC varies that by a tenth."""
+    """Returns server options that close connections gracefully after `age_max`. gRPC adds a jitter of 10 %."""
     return [
         ("grpc.max_connection_age_ms", int(age_max.total_seconds() * 1000)),
         ("grpc.max_connection_age_grace_ms", int(CONNECTION_AGE_GRACE.total_seconds() * 1000)),
@@ -49,7 +49,7 @@ def connection_age_options(age_max: timedelta = CONNECTION_AGE_MAX) -> list[tupl
 
 @dataclass(frozen=True)
 class Registration:
-    """One gRPC service: its full name, its servicer, and the generated function that adds it to a server."""
+    """A gRPC service: its full name, its servicer, and the generated function that adds it to a server."""
 
     full_name: str
     servicer: Any
@@ -57,10 +57,10 @@ class Registration:
 
 
 def registration(servicer: Any) -> Registration:
-    """The registration of a servicer, by the generated base it derives from.
+    """Returns the registration of a servicer, found by its generated base class.
 
     Raises:
-        TypeError: it derives from none.
+        TypeError: the servicer has no generated base class.
     """
     import sys
 
@@ -74,17 +74,17 @@ def registration(servicer: Any) -> Registration:
 
 
 class Server:
-    """Serves servicers on one address.
+    """A gRPC server on one address.
 
     Args:
-        identity: the service's; it verifies who calls.
-        address: HOST:PORT; port 0 picks a free one, see `address` after construction.
-        rpcs_max: how many RPCs may run or wait for a thread at once; further ones are refused with OVERLOADED.
-        queue_wait_max: how long an RPC may wait for a thread, by the estimate; those that would wait longer are refused likewise.
-        threads: how many RPCs run at once.
-        admission_metrics: shared with other queues of the service, if given.
-        connection_age_max: after which clients are asked to connect anew.
-        health_address: HOST:PORT where health alone is told, in plain text; nowhere if empty.
+        identity: the service's identity; verifies callers.
+        address: HOST:PORT. Port 0 selects a free port; the attribute `address` has the actual one.
+        rpcs_max: maximum number of running and queued RPCs. Further RPCs are rejected with OVERLOADED.
+        queue_wait_max: maximum estimated wait of an RPC for a thread. RPCs that would wait longer are rejected with OVERLOADED.
+        threads: maximum number of concurrent RPCs.
+        admission_metrics: metrics shared with other queues of the service, if given.
+        connection_age_max: age at which connections are closed, so that clients reconnect.
+        health_address: HOST:PORT of a plaintext server with the health service only; empty for none.
     """
 
     def __init__(
@@ -142,18 +142,18 @@ class Server:
         self.set_healthy(healthy=False)
 
     def start(self) -> None:
-        """Begins to answer."""
+        """Starts serving."""
         self._server.start()
         if self._health_server:
             self._health_server.start()
         self._health.set(TAKES_CALLS, serving=True)
 
     def set_healthy(self, *, healthy: bool, problems: Sequence[str] = ()) -> None:
-        """Sets liveness (the name `live`), and readiness (every other one), which falls with any problem too.
+        """Sets liveness (health name `live`) and readiness (all other names). Problems affect readiness only.
 
         Args:
-            healthy: whether every component can do its work; only a restart mends one that cannot.
-            problems: what else hinders the service, such as an engine that is away.
+            healthy: whether every component works. A component that does not work needs a restart.
+            problems: other conditions that make the service unready, such as an unreachable engine.
         """
         self._health.tell_problems(problems)
         self._health.set(LIVE, serving=healthy)
@@ -161,11 +161,11 @@ class Server:
             self._health.set(name, serving=healthy and not problems)
 
     def drain(self) -> None:
-        """Says for good that it is not healthy and takes no calls, so that they go elsewhere; it still answers those that come."""
+        """Reports NOT_SERVING permanently, so that clients use other replicas. Incoming calls are still served."""
         self._health.drain()
 
     def stop(self, grace: timedelta = STOP_GRACE) -> None:
-        """Refuses new calls, lets running ones finish within `grace`, then ends them."""
+        """Rejects new calls, waits up to `grace` for running calls, then cancels them."""
         self.drain()
         self._server.stop(grace.total_seconds()).wait()
         if self._health_server:
@@ -175,7 +175,7 @@ class Server:
 
 
 def health_door(health: Health, address: str) -> tuple[grpc.Server | None, str]:
-    """A server of health alone, to be started, and where it listens; none where there is no address."""
+    """Creates a server with the health service only. Returns it, not yet started, and its address; None without an address."""
     if not address:
         return None, ""
     server = grpc.server(ThreadPoolExecutor(1, thread_name_prefix="health-door"), options=[("grpc.so_reuseport", 0)])
@@ -184,18 +184,18 @@ def health_door(health: Health, address: str) -> tuple[grpc.Server | None, str]:
 
 
 class _CountingPool(ThreadPoolExecutor):
-    """Threads whose work, running and waiting, is counted by an admission."""
+    """A thread pool whose running and queued work is counted by an admission."""
 
     def __init__(self, threads: int, thread_name_prefix: str, admission: Admission) -> None:
         super().__init__(threads, thread_name_prefix)
         self._admission = admission
 
     def submit(self, *arguments: Any, **keywords: Any) -> Future[Any]:
-        """As of every executor, counted until it is done."""
+        """Submits work and counts it until it is done."""
         self._admission.enter()
         try:
             future = super().submit(*arguments, **keywords)
-        except RuntimeError:  # it is shut down
+        except RuntimeError:  # the pool is shut down
             self._admission.leave()
             raise
         future.add_done_callback(lambda _: self._admission.leave())

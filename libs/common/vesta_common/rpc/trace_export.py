@@ -1,6 +1,6 @@
-"""Spans to an OpenTelemetry collector over OTLP and gRPC, in batches from a thread of their own; off where no collector is named.
+"""Exports spans to an OpenTelemetry collector (OTLP over gRPC), in batches on a background thread. Disabled without a collector address.
 
-Calls never wait for a collector: what it does not take in time is dropped.
+Calls never wait for the collector. Spans that it does not accept in time are dropped.
 """
 
 import logging
@@ -21,14 +21,14 @@ SPANS_WAITING_MAX = 4096
 EXPORT_INTERVAL = timedelta(seconds=1)
 EXPORT_TIMEOUT = timedelta(seconds=2)
 PENALTY = timedelta(seconds=5)
-"""How long a collector that failed is left alone; it is also what bounds the end of a process beside a collector that is away."""
+"""Pause after a failed export. It also bounds the shutdown time of a process whose collector is unreachable."""
 
 
 def start_tracing_of(service: str, settings: ServiceSettings, *, believes_callers: bool = True) -> None:
-    """Starts tracing, and exports it where the settings name a collector.
+    """Starts tracing, with export if the settings have a collector address.
 
     Args:
-        believes_callers: whether a caller's word that its trace is sampled counts; at the edge the ratio decides instead.
+        believes_callers: whether to accept the sampling decision of callers. If false, as at the edge, the sample ratio decides.
     """
     if not settings.otlp_endpoint:
         start_tracing(service)
@@ -37,13 +37,13 @@ def start_tracing_of(service: str, settings: ServiceSettings, *, believes_caller
     sampler = ParentBased(ratio) if believes_callers else ParentBased(ratio, remote_parent_sampled=ratio)
     exporter = PatientExporter(_exporter(settings), time.monotonic)
     batches = BatchSpanProcessor(exporter, SPANS_WAITING_MAX, EXPORT_INTERVAL / timedelta(milliseconds=1))
-    # Of a collector that is away it tells once for each batch, and not for each span that is dropped.
+    # For an unreachable collector the library logs once per batch, and not once per dropped span.
     logging.getLogger("opentelemetry").setLevel(logging.ERROR)
     start_tracing(service, batches, sampler)
 
 
 class PatientExporter(SpanExporter):
-    """Leaves an exporter that failed alone for a while, and drops what comes meanwhile."""
+    """Pauses after a failed export and drops spans meanwhile."""
 
     def __init__(self, exporter: SpanExporter, monotonic: Callable[[], float]) -> None:
         self._exporter = exporter
@@ -51,7 +51,7 @@ class PatientExporter(SpanExporter):
         self._rests_until = float("-inf")
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """As of every exporter."""
+        """Exports the spans, or drops them during a pause."""
         if self._monotonic() < self._rests_until:
             return SpanExportResult.FAILURE
         result = self._exporter.export(spans)
@@ -60,12 +60,12 @@ class PatientExporter(SpanExporter):
         return result
 
     def shutdown(self) -> None:
-        """As of every exporter."""
         self._exporter.shutdown()
 
 
 def _exporter(settings: ServiceSettings) -> SpanExporter:
-    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # for those alone that export
+    # Loaded only if spans are exported.
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 
     credentials = None
     if settings.otlp_endpoint.startswith("https://"):

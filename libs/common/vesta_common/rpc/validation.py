@@ -1,10 +1,10 @@
-"""Checks requests against the rules written on their fields, once and for every service.
+"""Validates requests against the rules in their field options, for all services.
 
-The rules are `vesta.common.v1.rules`, `google.api.field_behavior` REQUIRED and the patterns of resource references; text has no NUL,
-which PostgreSQL cannot keep, and times are ones that a calendar has. A checker is compiled once for each message type.
+The rules are `vesta.common.v1.rules`, `google.api.field_behavior` REQUIRED, and the name patterns of resource references. Text must
+not contain NUL, which PostgreSQL cannot store, and times must be within the calendar. The rules of a message type are compiled once.
 
-A request with an `update_mask` carries part of a resource, so there a field below the resource may be missing, but not the name of
-the resource; a field that is set keeps its rules.
+In a request with an `update_mask`, the resource is partial: its required fields may be missing, except its name. Fields that are set must
+follow their rules.
 """
 
 import math
@@ -25,20 +25,20 @@ from vesta_common.resources.names import ResourcePattern
 VIOLATIONS_MAX = 20
 MAP_KEY_CHARACTERS_MAX = 200
 SECONDS_OF_TIME = (-62_135_596_800, 253_402_300_799)
-"""A Timestamp's range: the years 1 to 9999."""
+"""Range of a Timestamp: the years 1 to 9999."""
 SECONDS_OF_DURATION_MAX = 315_576_000_000
 _KEY_RULES = FieldRules(length_max=MAP_KEY_CHARACTERS_MAX)
-"""A Duration's greatest: about 10,000 years."""
+"""Maximum of a Duration: about 10,000 years."""
 
 Check = Callable[[Any], Iterator[Violation]]
-"""Answers what is wrong with a value; the fields' paths are relative to it."""
+"""Yields the violations of a value. Field paths are relative to the value."""
 
 
 def validate(message: Message) -> None:
-    """Accepts a message that keeps its rules.
+    """Checks a message against its rules.
 
     Raises:
-        InvalidArgument: names every field that does not, up to twenty.
+        InvalidArgument: FIELD_INVALID, with up to twenty violations.
     """
     checks = _checks_of(message.DESCRIPTOR)
     if checks is None:
@@ -61,14 +61,14 @@ def _run(checks: list[tuple[str, Check]], message: Any) -> Iterator[Violation]:
 
 @cache
 def _checks_of(descriptor: Descriptor) -> list[tuple[str, Check]] | None:
-    """The checks of a message type by field; None where nothing in it, however deep, has a rule."""
+    """Returns the checks of a message type by field; None if neither it nor a nested message has rules."""
     return _compile(descriptor, ())
 
 
 def _compile(
     descriptor: Descriptor, above: tuple[str, ...], *, partial: bool = False
 ) -> list[tuple[str, Check]] | None:
-    """`partial`: the message is below a resource to be updated."""
+    """Compiles the checks of a message type. `partial`: the message is inside a resource with an update mask."""
     if descriptor.full_name in above or descriptor.full_name.startswith("google.protobuf."):
         return None
     checks: list[tuple[str, Check]] = []
@@ -81,7 +81,7 @@ def _compile(
 
 
 def _field_check(field: FieldDescriptor, above: tuple[str, ...], *, partial: bool, partial_below: bool) -> Check | None:
-    """The check of one field of a message, or None where it has no rule."""
+    """Returns the check of a field; None if it has no rules."""
     options = field.GetOptions()
     behaviors = options.Extensions[field_behavior_pb2.field_behavior]
     if field_behavior_pb2.OUTPUT_ONLY in behaviors:
@@ -99,7 +99,7 @@ def _field_check(field: FieldDescriptor, above: tuple[str, ...], *, partial: boo
         field_rules.items if field.is_repeated else field_rules,
         options,
         above,
-        partial=partial_below and not field.is_repeated,  # the entries of a list are whole
+        partial=partial_below and not field.is_repeated,  # list entries are always complete
     )
     if is_map and field.message_type:
         key_check = _value_check(field.message_type.fields_by_name["key"], _KEY_RULES, None, above, partial=False)
@@ -143,7 +143,7 @@ def _repeated(name: str, required: bool, field_rules: FieldRules, each: Check) -
 
 
 def _elements_check(value_check: Check | None) -> Check:
-    """The check of a list's elements."""
+    """Returns the check of the elements of a list."""
 
     def check(values: Any) -> Iterator[Violation]:
         if value_check:
@@ -155,7 +155,7 @@ def _elements_check(value_check: Check | None) -> Check:
 
 
 def _entries_check(key_check: Check | None, value_check: Check | None) -> Check:
-    """The check of a map's keys and values."""
+    """Returns the check of the keys and values of a map."""
 
     def check(values: Any) -> Iterator[Violation]:
         for key in values if key_check else ():
@@ -171,7 +171,7 @@ def _entries_check(key_check: Check | None, value_check: Check | None) -> Check:
 def _value_check(
     field: FieldDescriptor, field_rules: FieldRules, options: Any, above: tuple[str, ...], *, partial: bool
 ) -> Check | None:
-    """The check of one value, or None where anything goes."""
+    """Returns the check of a single value; None if every value is valid."""
     if field.message_type:
         if field.message_type.full_name == "google.protobuf.Duration":
             return _duration(field_rules)
@@ -283,7 +283,7 @@ def _reference(kind: str) -> Check:
 
 @cache
 def _resource_patterns() -> dict[str, tuple[ResourcePattern, ...]]:
-    """The names' patterns of every kind of resource that the process has contracts of."""
+    """Returns the name patterns of all resource types in the contracts."""
     import vesta_contracts.everything
 
     pool = descriptor_pool.Default()

@@ -1,1 +1,1 @@
-"""A service's process: started, watched, stopped."""
+"""Process lifecycle of a service: startup, health monitoring, shutdown."""

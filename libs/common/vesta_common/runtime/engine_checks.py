@@ -1,4 +1,4 @@
-"""How a service tries its engines, each on a new connection: the database, the topics that it reads or publishes on, the object store."""
+"""Checks of the engines that a service uses, each on a new connection: PostgreSQL, Kafka topics, the object store."""
 
 from collections.abc import Collection
 
@@ -16,19 +16,19 @@ from vesta_common.storage.postgres import CONNECT_TIMEOUT, address_of
 
 _REQUEST_TIMEOUT_MS = 5000
 _POSTGRES_PORT = 5432
-# More than `work_mem` holds, so that PostgreSQL writes it to a temporary file (480 kB), which fails where its disk is full.
+# Larger than `work_mem`, so that PostgreSQL writes a temporary file (480 kB), which fails if its disk is full.
 _SPILL = "SELECT count(*) FROM generate_series(1, 20000)"
 
 
 def tries_of(service: str, settings: EngineSettings, topics: Collection[str], *, has_objects: bool) -> dict[str, Try]:
-    """What a service needs: its database, topics, and the object store where it has one.
+    """Returns a check for each engine of a service: PostgreSQL, Kafka, and the object store if the service uses it.
 
     Args:
-        topics: those that it reads, without the prefix; those that it publishes on are known.
+        topics: the topics that the service reads, without prefix. The topics that it publishes to are known.
     """
     found: dict[str, Try] = {POSTGRES: lambda: _try_postgres(settings)}
     if has_objects:
-        from vesta_common.storage.objects import ObjectStore  # boto3 is for those alone that have objects
+        from vesta_common.storage.objects import ObjectStore  # boto3 is loaded only by services that use objects
 
         store = ObjectStore.of(settings, attempts_max=1)
         found[OBJECTS] = lambda: store.check(f".health/{service}")

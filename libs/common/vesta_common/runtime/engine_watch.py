@@ -1,8 +1,7 @@
-"""Watches what a service needs, so that its readiness, its log and `vesta status` say what fails and what helps.
+"""Monitors the engines of a service. Readiness, logs and `vesta status` report failures with a suggested fix.
 
-Readiness (health without a name) falls while an engine cannot be used; liveness (the name `live`) does not, so that an outage of an
-engine restarts nothing. Each engine is tried on a connection of its own, which meets an expired certificate or a changed password
-that established connections do not.
+A failing engine makes the service unready (health without a name) but not dead (health name `live`), so that an engine outage causes no
+restarts. Each check opens a new connection, which detects expired certificates and changed passwords that existing connections do not.
 """
 
 import threading
@@ -15,7 +14,7 @@ import structlog
 
 INTERVAL = timedelta(seconds=5)
 TRY_MAX = timedelta(seconds=20)
-"""A try that lasts longer counts as failed, whatever becomes of it: so a failure is told within 25 seconds."""
+"""A check that takes longer counts as failed, so a failure is reported within 25 seconds."""
 POSTGRES, OBJECTS, KAFKA, TRITON = "PostgreSQL", "the object store", "Kafka", "Triton"
 _SETTINGS = {
     POSTGRES: "POSTGRES_URL, POSTGRES_PASSWORD",
@@ -31,19 +30,19 @@ Try = Callable[[], None]
 
 
 class HindranceError(RuntimeError):
-    """A failure that is explained already: after the name of what failed, the message says what is wrong and what helps."""
+    """A failure with an explanation. The message follows the name of the engine: what is wrong, and a suggested fix."""
 
 
 @dataclass(frozen=True)
 class Symptom:
-    """A kind of failure, recognised by a part of its message, in lower case."""
+    """A known kind of failure, recognised by substrings of the lower-case error message."""
 
     words: tuple[str, ...]
     what: str
     fix: str
 
 
-# The first one whose words are in the error's message holds.
+# The first entry with a matching substring applies.
 _SYMPTOMS = (
     Symptom(("certificate has expired", "certificate expired"), "has an expired certificate", "renew the certificate"),
     Symptom(
@@ -77,7 +76,7 @@ _SYMPTOMS = (
 
 
 def describe_failure(engine: str, error: Exception) -> str:
-    """One sentence for operators, without addresses: the engine, what is wrong, and what helps."""
+    """Describes a failure in one sentence for operators, without addresses: the engine, what is wrong, and a suggested fix."""
     if isinstance(error, HindranceError):
         return f"{engine} {error}"
     settings = _SETTINGS.get(engine, "the settings of its address")
@@ -89,17 +88,17 @@ def describe_failure(engine: str, error: Exception) -> str:
 
 
 class EngineWatch:
-    """Tries each engine, and whatever else a service needs, every five seconds, in a thread of its own.
+    """Checks each engine, and other dependencies of a service, every five seconds, each in its own thread.
 
     Args:
-        tries: by engine; each raises where the engine cannot be used.
-        interval: between two tries.
-        try_max: how long one may take.
+        tries: checks by engine; each raises an exception if the engine cannot be used.
+        interval: pause between two checks.
+        try_max: maximum duration of a check.
     """
 
     def __init__(self, tries: Mapping[str, Try], interval: timedelta = INTERVAL, try_max: timedelta = TRY_MAX) -> None:
         self._problems = {engine: f"{engine} {_NOT_TRIED}" for engine in tries}
-        self._begun: dict[str, float] = {}  # tries under way, with the monotonic time of their beginning
+        self._begun: dict[str, float] = {}  # running checks with their start on the monotonic clock
         self._interval = interval
         self._try_max = try_max
         self._lock = threading.Lock()
@@ -110,16 +109,16 @@ class EngineWatch:
         ]
 
     def start(self) -> None:
-        """Begins."""
+        """Starts the check threads."""
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """Ends soon; does not wait for a try under way."""
+        """Stops checking. Does not wait for running checks."""
         self._stopping.set()
 
     def problems(self) -> list[str]:
-        """What is wrong now, a sentence an engine."""
+        """Returns the current problems, at most one sentence per engine."""
         for engine, begun in self._begun.copy().items():
             if time.monotonic() - begun > self._try_max.total_seconds():
                 self._tell(engine, TimeoutError(f"a try takes longer than {self._try_max.total_seconds():g} s"))
@@ -131,14 +130,14 @@ class EngineWatch:
             failure: Exception | None = None
             try:
                 attempt()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the engine cannot be used
+            except Exception as error:  # noqa: BLE001 - any error means that the engine cannot be used
                 failure = error
             del self._begun[engine]
             self._tell(engine, failure)
             self._stopping.wait(self._interval.total_seconds())
 
     def _tell(self, engine: str, failure: Exception | None) -> None:
-        """Keeps what became of a try, and logs it where it differs from the one before."""
+        """Stores the result of a check. Logs it if it differs from the previous one."""
         with self._lock:
             before, problem = self._problems[engine], describe_failure(engine, failure) if failure else ""
             self._problems[engine] = problem

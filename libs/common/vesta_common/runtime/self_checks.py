@@ -1,4 +1,4 @@
-"""How a service tries what is its own: the folders that it writes to, and the certificates that it shows."""
+"""Checks of a service's own resources: the folders it writes to and the certificates it presents."""
 
 import tempfile
 from collections.abc import Callable, Iterable
@@ -13,14 +13,14 @@ from vesta_common.settings import EngineSettings, environment_name
 _WRITTEN_BYTES = 64 * 1024
 IDENTITY = "this service's certificate"
 _CERTIFICATES = ("kafka_certificate_file", "tls_certificate")
-"""The settings that name PEM files of certificates of ours, beside that of the identity."""
+"""Settings with certificate files, other than the identity certificate."""
 
 
 def own_tries_of(settings: EngineSettings, identity: Callable[[], x509.Certificate]) -> dict[str, Try]:
-    """A try for each folder that the service writes to, and for each certificate.
+    """Returns a check for each folder that the service writes to and for each certificate.
 
     Args:
-        identity: the service's own certificate, as it is now.
+        identity: returns the current identity certificate.
     """
     found: dict[str, Try] = {IDENTITY: lambda: _try_certificates([identity()], "`vesta-admin certificates` renews it")}
     for field in _CERTIFICATES:

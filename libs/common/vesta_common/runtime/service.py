@@ -1,10 +1,11 @@
-"""Runs a service: settings, logs, its app, its server, its background work.
+"""Runs a service process: settings, logging, app, server, background components.
 
-Start: settings, logs and tracing, `build` (which waits for the engines), metrics, the components in their order, then the server;
-health says SERVING while every component is healthy. Stop, on SIGTERM or SIGINT: health says NOT_SERVING, and calls are still taken
-for `drain_ms`, until callers have turned to other replicas; then, within ten seconds, new calls are refused, running ones finish, the
-components stop in reverse and give back what they have leased, pools and channels close. A second signal ends the draining. While
-`build` waits there is nothing to finish, so the process just leaves.
+Startup: settings, logging and tracing, `build` (which waits for the engines), metrics, the components in order, then the server. Health is
+SERVING while all components are healthy.
+
+Shutdown, on SIGTERM or SIGINT: health becomes NOT_SERVING, and calls are still accepted for `drain_ms`, until clients use other replicas.
+Then, within ten seconds, new calls are rejected, running calls finish, the components stop in reverse order and release their leases, and
+pools and channels close. A second signal ends the drain period. During `build` there is nothing to finish, so a signal exits immediately.
 """
 
 import signal
@@ -43,41 +44,41 @@ log = structlog.get_logger()
 
 
 class Component(Protocol):
-    """Background work of a service: a relay, a consumer, a worker."""
+    """Background work of a service, such as a relay, a consumer or a worker."""
 
     def start(self) -> None:
-        """Begins; returns at once."""
+        """Starts the component without blocking."""
         ...
 
     def stop(self, timeout: timedelta) -> None:
-        """Finishes or gives back what it has in hand, within the timeout."""
+        """Finishes or releases the current work within the timeout."""
         ...
 
     def healthy(self) -> bool:
-        """False where it cannot do its work."""
+        """Returns False if the component cannot do its work."""
         ...
 
 
 @runtime_checkable
 class Measured(Protocol):
-    """A component with metrics of its own."""
+    """A component with its own metrics."""
 
     def measure(self, service: str, registry: CollectorRegistry) -> None:
-        """Puts them into the registry; called before `start`."""
+        """Registers the metrics. Called before `start`."""
         ...
 
 
 @runtime_checkable
 class Hindered(Protocol):
-    """A component that meets failures which nothing else would meet."""
+    """A component that detects failures that no other check detects."""
 
     def problems(self) -> list[str]:
-        """What hinders it now, a sentence each, with what helps."""
+        """Returns the current problems, each as a sentence with a suggested fix."""
         ...
 
 
 def new_registry() -> CollectorRegistry:
-    """A registry with the process's own figures; what libraries count globally stays out."""
+    """Creates a registry with process metrics, and without the global metrics of libraries."""
     registry = CollectorRegistry()
     for collector in (GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR):
         registry.register(collector)
@@ -86,18 +87,18 @@ def new_registry() -> CollectorRegistry:
 
 @dataclass
 class App:
-    """What a service is made of.
+    """The parts of a service.
 
     Attributes:
-        servicers: its gRPC services.
-        components: its background work, in the order in which it starts; it stops in reverse.
-        closing: what is to be closed last, pools and channels.
-        registry: holds its metrics; `new_registry` makes one where components are to count on it too.
-        rpc_threads: how many RPCs run at once.
-        admission_metrics: those of the service's queues, where it has more than the one for its threads.
-        engines: how to reach the engines whose outage makes the service unready; none are watched without it.
-        has_objects: whether the object store is one of them.
-        tries: further engines, by name; see `EngineWatch`.
+        servicers: the gRPC services.
+        components: background components in start order. They stop in reverse order.
+        closing: functions called last, to close pools and channels.
+        registry: the metrics registry. Create it with `new_registry` to share it with components.
+        rpc_threads: maximum number of concurrent RPCs.
+        admission_metrics: metrics of the service's queues, if it has more queues than the one of the RPC threads.
+        engines: settings of the engines whose outage makes the service unready; None to monitor no engines.
+        has_objects: whether the service uses the object store.
+        tries: checks of further dependencies by name; see `EngineWatch`.
     """
 
     servicers: Sequence[Any]
@@ -112,13 +113,13 @@ class App:
 
 
 class BackgroundTask:
-    """Calls `step` again and again in a thread of its own.
+    """Calls `step` repeatedly in its own thread.
 
     Args:
-        name: names the thread and the log lines.
-        step: does one piece of work; answers whether there may be more just now.
-        idle: how long to rest when there is none; `wake` cuts it short.
-        on_stop: told first when the loop is to stop, so that a long step can end early.
+        name: the name of the thread, also in logs.
+        step: does one unit of work; returns whether more work may be available.
+        idle: pause if there is no work; `wake` ends it early.
+        on_stop: called first when the task is stopped, so that a long step can end early.
     """
 
     def __init__(
@@ -133,15 +134,15 @@ class BackgroundTask:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Begins."""
+        """Starts the thread."""
         self._thread.start()
 
     def wake(self) -> None:
-        """Ends a rest."""
+        """Ends the current pause."""
         self._wake.set()
 
     def stop(self, timeout: timedelta) -> None:
-        """Lets the step in hand finish."""
+        """Stops after the current step."""
         self._stopping.set()
         self._wake.set()
         self._on_stop()
@@ -149,7 +150,7 @@ class BackgroundTask:
             self._thread.join(timeout.total_seconds())
 
     def healthy(self) -> bool:
-        """True while the thread lives."""
+        """Returns True while the thread runs."""
         return self._thread.is_alive()
 
     def _run(self) -> None:
@@ -171,7 +172,7 @@ class BackgroundTask:
                 self._wake.clear()
 
     def _rest_seconds(self, failures: int, asked: timedelta | None) -> float:
-        """Exponential after failures, but no longer than the error itself asked for."""
+        """Returns the pause: exponential backoff after failures, but no longer than the error's `retry_after`."""
         if not failures:
             return self._idle.total_seconds()
         backoff: float = min(BACKOFF_FIRST_SECONDS * 2 ** min(failures, 16), BACKOFF_MAX_SECONDS)
@@ -184,12 +185,12 @@ def run(
     build: Callable[[S], App],
     commands: Mapping[str, Callable[[S], int]] | None = None,
 ) -> None:
-    """The whole life of a service process; `python -m vesta_<service> COMMAND` runs one of `commands` instead.
+    """Runs a service process until it is stopped. `python -m vesta_<service> COMMAND` runs one of `commands` instead.
 
     Args:
-        service: the service's word, such as `annotation`.
-        build: the composition root; it may wait for engines.
-        commands: what an operator can run, such as `replay-dead-letters`; each answers an exit status.
+        service: the service's name, such as `annotation`.
+        build: the composition root; may wait for engines.
+        commands: operator commands, such as `replay-dead-letters`; each returns an exit status.
     """
     settings = load_settings(settings_class)
     logs.start_logging(service, settings.log_level, settings.log_format)
@@ -258,7 +259,7 @@ def _watch(service: str, app: App, identity: Identity) -> EngineWatch:
     if app.engines is None:
         return EngineWatch({})
     from vesta_common.runtime.engine_checks import (
-        tries_of,  # the engines' clients are for those alone that have engines
+        tries_of,  # the clients of the engines are loaded only by services that use engines
     )
 
     topics = {topic for component in app.components for topic in getattr(component, "topics", ())}
@@ -285,7 +286,7 @@ def _on_signals(act: Callable[[], None]) -> None:
 
 
 def stop_app(app: App, server: Server) -> None:
-    """Stops answering, then working, then closes what was open; within ten seconds. What cannot stop hinders nothing else."""
+    """Stops the server and the components and closes resources, within ten seconds. An error in one step does not prevent the others."""
     deadline = time.monotonic() + STOP_TIMEOUT.total_seconds()
     server.stop(SERVER_STOP_TIMEOUT)
     for component in reversed(app.components):
@@ -295,7 +296,7 @@ def stop_app(app: App, server: Server) -> None:
 
 
 def _until(deadline: float) -> timedelta:
-    """What is left, and a moment at least."""
+    """Returns the remaining time, at least 0.1 s."""
     return timedelta(seconds=max(0.1, deadline - time.monotonic()))
 
 

@@ -1,4 +1,4 @@
-"""Why the certificate of a server is refused, which clients of engines do not always say."""
+"""Determines why a server's certificate is rejected. The clients of the engines do not always report it."""
 
 import socket
 import ssl
@@ -10,11 +10,11 @@ _POSTGRES_TLS_REQUEST = bytes([0, 0, 0, 8, 4, 210, 22, 47])
 
 
 def why_refused(host: str, port: int, ca_file: str, *, is_postgres: bool = False) -> str:
-    """Such as "certificate has expired"; empty where the certificate is accepted, or the server does not answer.
+    """Returns the reason, such as "certificate has expired"; empty if the certificate is valid or the server does not respond.
 
     Args:
-        ca_file: PEM file of the authorities; the system's if empty.
-        is_postgres: whether TLS is to be asked for in PostgreSQL's way first.
+        ca_file: PEM file of the certificate authorities; empty for the system's default.
+        is_postgres: whether to send PostgreSQL's SSLRequest before the TLS handshake.
     """
     try:
         context = ssl.create_default_context(cafile=ca_file or None)

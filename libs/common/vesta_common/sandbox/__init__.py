@@ -1,12 +1,12 @@
-"""Runs functions on untrusted bytes in child processes that can reach nothing else.
+"""Runs functions on untrusted bytes in isolated child processes.
 
-A child is a fresh interpreter with an empty environment. Before it sees the first untrusted byte it gives up, for good, what
-decoding does not need (`confinement`): other users' and its parent's memory, files, sockets, other processes, and further programs.
-Memory and processor time are limited. A child answers only with plain values, arrays, errors of ours and frozen dataclasses, so
-that one that was taken over cannot make its parent run anything either.
+A child is a new interpreter with an empty environment. Before it reads untrusted bytes, it permanently drops everything that decoding does
+not need (see `confinement`): access to the memory of other users and of its parent, files, sockets, other processes, and the execution of
+programs. Memory and CPU time are limited. The parent accepts only plain values, arrays, VestaErrors and frozen dataclasses from a child,
+so a compromised child cannot execute code in its parent.
 
-`Sandbox` is a pool of children for functions of bytes. `run_in_folder` starts one child for one call that also needs the files of
-one folder, such as an unpacked archive.
+`Sandbox` is a pool of children for functions of bytes. `run_in_folder` starts one child for a single call that also needs the files of one
+folder, such as an unpacked archive.
 """
 
 from vesta_common.sandbox.folder import log_protections, run_in_folder

@@ -1,9 +1,9 @@
-"""What runs inside a sandbox's child: loads, confines itself, then reads calls from its parent and answers them.
+"""Main program of a sandbox child: loads modules, confines itself, then serves calls from its parent.
 
-Started by `vesta_common.sandbox.process` alone. A frame is a length of eight bytes, big-endian, and its content. The child's first
-frame is JSON: the layers of protection that are missing, each with the reason. Then come, as pickles, in: a function (by reference,
-or as `module:name`) and its arguments; out, for each argument: a frame with its answer, or error, so that no more than one answer is
-ever held here.
+Started only by `vesta_common.sandbox.process`. A frame is a length (eight bytes, big-endian) and its content. The child's first frame is
+JSON: the missing protection layers with reasons. The following frames are pickles. Each request contains a function (by reference, or as
+`module:name`) and its arguments. The child responds with one frame per argument, a result or an error, so that it holds at most one result
+at a time.
 """
 
 import json
@@ -27,10 +27,10 @@ _CODECS = ("ascii", "latin_1", "utf_8", "utf_16", "utf_16_le", "utf_16_be", "cp4
 
 
 def main() -> None:
-    """Serves calls until the other end closes. The one argument is JSON, made by `vesta_common.sandbox.process`."""
+    """Serves calls until the parent closes the channel. The command-line argument is JSON from `vesta_common.sandbox.process`."""
     told = json.loads(sys.argv[1])
     channel = int(told["channel"])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's goes to the whole group; the parent ends its children
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its children itself
     load(told["modules"])
     folder = Path(told["folder"]) if told["folder"] else None
     _limit(told)
@@ -41,11 +41,11 @@ def main() -> None:
 
 
 def _serve(channel: int, folder: Path | None, cpu_seconds_max: int) -> bool:
-    """Answers one frame of calls, and holds nothing of them afterwards; False where the other end has closed."""
+    """Serves one frame of calls and frees its memory. Returns False if the parent has closed the channel."""
     frame = _receive(channel)
     if frame is None:
         return False
-    function, arguments = pickle.loads(frame)  # noqa: S301 - from our parent
+    function, arguments = pickle.loads(frame)  # noqa: S301 - from the parent
     del frame
     for argument in arguments:
         answer = _answer(function, argument, folder, cpu_seconds_max)
@@ -55,9 +55,9 @@ def _serve(channel: int, folder: Path | None, cpu_seconds_max: int) -> bool:
 
 
 def load(modules: list[str]) -> None:
-    """Imports all that calls need, while files can still be read; a module's `warm_up` imports what it would import later."""
+    """Imports everything that calls need while files are readable. A module's function `warm_up` triggers its lazy imports."""
     for name in _ONE_THREAD:
-        os.putenv(name, "1")  # children are as many as processors already
+        os.putenv(name, "1")  # there is already one child per processor
     for codec in _CODECS:
         import_module(f"encodings.{codec}")
     for module in modules:
@@ -69,12 +69,12 @@ def load(modules: list[str]) -> None:
 
 
 def too_costly(what: str) -> InvalidArgument:
-    """The error for a call that needed too much."""
+    """Returns the error for a call that exceeded its limits."""
     return InvalidArgument(f"decoding the image takes {what} than it may; scale it down", reason="IMAGE_TOO_COSTLY")
 
 
 def _limit(told: Mapping[str, Any]) -> None:
-    """Bounds memory and what may be written, forbids core dumps, and lets go of the log that the parent writes to."""
+    """Limits memory and file sizes, disables core dumps, and detaches from the parent's standard streams."""
     for limit, most in (
         (resource.RLIMIT_AS, told["memory_bytes_max"]),
         (resource.RLIMIT_CORE, 0),
@@ -95,25 +95,23 @@ def _answer(function: Callable[..., Any] | str, argument: Any, folder: Path | No
             return getattr(sys.modules[module], name)(folder, argument)
         return function(argument)
     except VestaError as error:
-        error.__cause__ = error.__context__ = (
-            None  # their frames hold what was decoded, which the next call needs the memory of
-        )
+        error.__cause__ = error.__context__ = None  # their frames hold decoded data, whose memory the next call needs
         return error.with_traceback(None)
     except MemoryError:
         return too_costly("more memory")
-    except Exception as error:  # noqa: BLE001 - whatever it is, the caller hears of it
+    except Exception as error:  # noqa: BLE001 - every error is returned to the caller
         return Internal(f"the sandboxed function failed: {error!r}", reason="SANDBOX_FAILED")
 
 
 def _allow_seconds(cpu_seconds_max: int) -> None:
-    """The kernel kills this process where it works longer than that from now on."""
+    """Limits the CPU time of the next call. The kernel kills this process when it is exceeded."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     spent = int(usage.ru_utime + usage.ru_stime) + 1
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     resource.setrlimit(resource.RLIMIT_CPU, (spent + cpu_seconds_max, hard))
 
 
-# Not over `socket`: what is left to this process is to read and to write.
+# The channel is read and written as a file descriptor, because the socket functions are not allowed in the sandbox.
 
 
 def _send(channel: int, content: bytes) -> None:
@@ -129,7 +127,7 @@ def _receive(channel: int) -> bytearray | None:
 
 
 def _receive_exactly(channel: int, size_bytes: int) -> bytearray | None:
-    """None where the other end has closed."""
+    """Reads the given number of bytes. Returns None if the parent has closed the channel."""
     buffer = bytearray(size_bytes)
     view = memoryview(buffer)
     while view:

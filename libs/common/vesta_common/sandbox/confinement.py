@@ -1,15 +1,15 @@
-"""What a sandbox's child gives up before it sees untrusted bytes: layer upon layer, as many as the kernel grants.
+"""Confines a sandbox child before it reads untrusted bytes, in as many layers as the kernel supports.
 
-| layer | what it takes away |
+| layer | removes access to |
 |---|---|
-| `separate-uid` | files and processes of root, where the platform runs as root |
+| `separate-uid` | files and processes of root, if the platform runs as root |
 | `namespaces` | the network, and System V IPC |
-| `non-dumpable` | nothing: closes this process to the children beside it |
+| `non-dumpable` | nothing; hides this process from other children |
 | `no-new-privs` | set-user-id programs |
-| `landlock` | all files but those of the call's folder; TCP, abstract sockets and signals to others on newer kernels |
-| `seccomp` | all system calls but those of a table: no sockets, files, processes, tracing or signals to others |
+| `landlock` | all files except those of the call's folder; on newer kernels also TCP, abstract sockets, and signals to other processes |
+| `seccomp` | all system calls outside an allow-list: no sockets, files, processes, tracing, or signals to other processes |
 
-In a container with Kubernetes' RuntimeDefault profile, all capabilities dropped, namespaces are missing, and the rest is there.
+In a container with Kubernetes' RuntimeDefault profile and all capabilities dropped, only the layer `namespaces` is missing.
 """
 
 import os
@@ -19,20 +19,19 @@ from pathlib import Path
 from vesta_common.sandbox import kernel, landlock, seccomp
 
 NOBODY = 65534
-"""The user and group that children of root become."""
+"""User and group of children if the platform runs as root."""
 _NAMESPACES = kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC
 
 
 def confine(folder: Path | None, *, as_nobody: bool) -> tuple[Path | None, dict[str, str]]:
-    """Gives up, for good, what decoding does not need. Everything that is still to be imported must have been.
+    """Permanently drops everything that decoding does not need. All imports must be complete.
 
     Args:
-        folder: the one folder that may be read and written, if any.
-        as_nobody: whether to become another user where this one is root; the folder must belong to `NOBODY` then.
+        folder: the folder that remains readable and writable, if any.
+        as_nobody: whether to switch to the user `NOBODY` if the process runs as root; the folder must then belong to that user.
 
     Returns:
-        What the folder is called from now on: `/` where the root directory could be changed. And the layers that are missing,
-        each with the reason.
+        The path of the folder from now on: `/` if the root directory could be changed. And the missing layers with reasons.
     """
     missing: dict[str, str] = {}
 
@@ -62,7 +61,7 @@ def confine(folder: Path | None, *, as_nobody: bool) -> tuple[Path | None, dict[
 
 
 def _entered(folder: Path | None) -> Path | None:
-    """The folder as root directory, if this process may change that."""
+    """Makes the folder the root directory, if permitted. Returns the folder's path from now on."""
     if folder is None:
         return None
     try:

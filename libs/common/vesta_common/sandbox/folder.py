@@ -1,4 +1,4 @@
-"""One call in a child of its own that may read and write the files of one folder, and nothing else."""
+"""Runs a single call in a new child that may read and write the files of one folder only."""
 
 import os
 import pickle
@@ -26,17 +26,17 @@ log = structlog.get_logger()
 
 
 def run_in_folder(function: str, folder: Path, argument: Any, limits: Limits, timeout: timedelta) -> Any:
-    """The function's answer.
+    """Runs a function in a new child and returns its result.
 
     Args:
-        function: `module:name`; takes the folder, under the name that it has in the child, and the argument.
-        folder: belongs to the caller alone. Where this process is root, the child is another user, and so the folder with what is
-            in it is given to that user.
-        limits: less memory where that of the pod is limited.
+        function: `module:name`; receives the folder's path as seen by the child, and the argument.
+        folder: exclusively the caller's. If this process runs as root, the child runs as another user, and the folder with its content is
+            given to that user.
+        limits: the memory limit is reduced if the pod's memory is limited.
 
     Raises:
-        InvalidArgument: IMAGE_TOO_COSTLY where it took more memory or time than it may.
-        VestaError: whatever the function raised; Internal where that was no error of ours (SANDBOX_FAILED).
+        InvalidArgument: IMAGE_TOO_COSTLY, the call exceeded its memory or time limit.
+        VestaError: any VestaError of the function; Internal (SANDBOX_FAILED) for other errors.
     """
     missing = hide_this_process()
     _, limits = shared(memory_room_bytes(), 1, limits)
@@ -57,7 +57,7 @@ def run_in_folder(function: str, folder: Path, argument: Any, limits: Limits, ti
 
 
 def log_protections() -> None:
-    """Logs which protections the kernel does not grant, for services that have no `Sandbox` to do so at their start."""
+    """Logs the protections that the kernel does not support. For services that do not create a `Sandbox`, which logs them itself."""
     missing = hide_this_process()
     child = Child(Limits(), [])
     try:
@@ -69,7 +69,7 @@ def log_protections() -> None:
 
 
 def _hand_over(folder: Path) -> bool:
-    """Gives the folder to the user that children of root become; this process keeps its access as the folder's group."""
+    """Gives the folder to the user that children of root run as. This process keeps its access through the folder's group."""
     if os.geteuid() != 0:
         return False
     if folder.stat().st_uid == NOBODY:

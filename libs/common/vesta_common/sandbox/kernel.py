@@ -1,4 +1,4 @@
-"""System calls of Linux for which Python 3.11 has no function. Each raises OSError."""
+"""Linux system calls that Python 3.11 does not provide. All functions raise OSError."""
 
 import ctypes
 import os
@@ -17,15 +17,15 @@ class _Program(ctypes.Structure):
 
 
 def forbid_dumps() -> None:
-    """Closes this process's memory and environment to all processes of the same user: no ptrace, no /proc/PID/mem or environ.
+    """Hides this process's memory and environment from processes of the same user: no ptrace, no /proc/PID/mem or environ.
 
-    The files of /proc/self belong to root from then on, and no core is dumped. It does not outlast an exec.
+    The files in /proc/self then belong to root, and core dumps are disabled. An exec resets it.
     """
     _prctl(_PR_SET_DUMPABLE, 0)
 
 
 def forbid_new_privileges() -> None:
-    """No later exec gains privileges by set-user-id bits; the condition for filters without privileges."""
+    """Prevents a later exec from gaining privileges through set-user-id bits. Unprivileged seccomp filters require it."""
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
@@ -33,7 +33,7 @@ def filter_system_calls(program: bytes) -> None:
     """Installs a seccomp filter for this process.
 
     Args:
-        program: `struct sock_filter`s of eight bytes each.
+        program: an array of `struct sock_filter`, eight bytes each.
     """
     described = _Program(len(program) // 8, program)
     _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(described))
@@ -45,7 +45,7 @@ def unshare(flags: int) -> None:
 
 
 def syscall(number: int, *arguments: int | ctypes.Array[ctypes.c_char] | None) -> int:
-    """The result of a system call by its number."""
+    """Makes a system call by number and returns its result."""
     return _checked(_LIBC.syscall(ctypes.c_long(number), *(_passed(argument) for argument in arguments)))
 
 

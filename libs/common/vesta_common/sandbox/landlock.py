@@ -1,4 +1,4 @@
-"""Landlock: forbids a process files, and on newer kernels TCP, abstract Unix sockets and signals to others. See landlock(7)."""
+"""Landlock: denies a process access to files, and on newer kernels to TCP, abstract Unix sockets and signals. See landlock(7)."""
 
 import ctypes
 import os
@@ -11,7 +11,7 @@ _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # on every architect
 _ASK_VERSION = 1
 _PATH_BENEATH = 1
 _ON_FILES = {1: 0x1FFF, 2: 0x3FFF, 3: 0x7FFF, 5: 0xFFFF}
-"""All rights on files that each version knows, as bits; a version between two knows what the lower one does."""
+"""Bit masks of all file rights by ABI version. A version that is not listed has the rights of the next lower one."""
 _TCP_SINCE, _SCOPES_SINCE = 4, 6
 _BIND_AND_CONNECT = 0b11
 _ABSTRACT_SOCKETS_AND_SIGNALS = 0b11
@@ -24,10 +24,10 @@ _READ_AND_WRITE = (
 
 
 def restrict_files(folder: Path | None) -> None:
-    """Forbids this process for good all files but those below a folder, which it may read and write but not execute.
+    """Permanently denies this process access to all files outside a folder. Inside it, files can be read and written but not executed.
 
     Raises:
-        OSError: the kernel has no Landlock, or it is switched off.
+        OSError: the kernel does not support Landlock, or it is disabled.
     """
     version = syscall(_CREATE_RULESET, None, 0, _ASK_VERSION)
     on_files = _ON_FILES[max(known for known in _ON_FILES if known <= version)]

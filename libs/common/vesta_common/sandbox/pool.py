@@ -1,4 +1,4 @@
-"""A pool of children for pure functions of bytes, each call limited in memory and time; a child that dies fails one call."""
+"""A pool of sandbox children for pure functions of bytes. Each call has memory and time limits; a crash fails only one call."""
 
 import pickle
 import threading
@@ -36,16 +36,16 @@ log = structlog.get_logger()
 
 
 class Sandbox:
-    """A pool of children. Safe to share between threads.
+    """A pool of sandbox children. Thread-safe.
 
-    It closes this process's own memory and environment to other processes of its user (PR_SET_DUMPABLE), and logs at its start
-    which protections the kernel does not grant (`sandbox_protection_missing`).
+    On creation it hides this process's memory and environment from other processes of its user (PR_SET_DUMPABLE), and logs the protections
+    that the kernel does not support (`sandbox_protection_missing`).
 
     Args:
-        processes: how many children, and so how many calls run at once; fewer where the memory of the pod is too small for as many.
-        limits: of each child; less memory where that of the pod is limited.
-        modules: those of the functions that it will run, and whatever else these import; a child cannot read files later.
-        room_bytes: the memory of the pod; what its control groups say if None.
+        processes: number of children, which is the number of concurrent calls. Reduced if the pod's memory is too small.
+        limits: limits of each child. The memory limit is reduced if the pod's memory is limited.
+        modules: modules of the functions that calls run, with all that they import. Children cannot read files after start.
+        room_bytes: the pod's memory limit; None to read it from the control groups.
     """
 
     def __init__(
@@ -70,15 +70,15 @@ class Sandbox:
         self._threads.submit(self._log_missing)
 
     def run(self, function: Callable[[Any], T], argument: Any, timeout: timedelta = TIMEOUT) -> T:
-        """The function's answer for one argument.
+        """Runs a function for one argument and returns its result.
 
         Args:
-            function: of one of the sandbox's modules, or built in.
-            timeout: from when a child is free for it.
+            function: a function of one of the sandbox's modules, or a built-in function.
+            timeout: measured from when a child is available.
 
         Raises:
-            InvalidArgument: IMAGE_TOO_COSTLY where it took more memory or time than it may, or its child died of it.
-            VestaError: whatever the function raised; Internal where that was no error of ours (SANDBOX_FAILED).
+            InvalidArgument: IMAGE_TOO_COSTLY, the call exceeded its memory or time limit, or its child died of it.
+            VestaError: any VestaError of the function; Internal (SANDBOX_FAILED) for other errors.
         """
         (answer,) = self.map(function, [argument], timeout)
         if isinstance(answer, VestaError):
@@ -88,10 +88,10 @@ class Sandbox:
     def map(
         self, function: Callable[[Any], T], arguments: Sequence[Any], timeout: timedelta = TIMEOUT
     ) -> list[T | VestaError]:
-        """The function's answers in order, or what it raised; an argument that kills its child costs no other its answer.
+        """Runs a function for each argument. Returns results or errors in order. An argument that kills its child affects no others.
 
         Args:
-            timeout: of one call.
+            timeout: per call.
         """
         return self.map_on(function, arguments, lambda _, answer: answer, timeout)
 
@@ -102,12 +102,12 @@ class Sandbox:
         then: Callable[[int, T | VestaError], R],
         timeout: timedelta = TIMEOUT,
     ) -> list[R]:
-        """As `map`, but hands each answer on at once and keeps what becomes of it: no more than one a child is ever in memory.
+        """Like `map`, but passes each result to `then` immediately and keeps only its return value: one result per child is in memory.
 
         Args:
-            then: takes an argument's index and its answer, in a thread of ours, while the child goes on. It may block, and so
-                hold the child back.
-            timeout: of one call.
+            then: receives the index of an argument and its result. Runs in a thread of this process while the child continues. It may
+                block, which throttles the child.
+            timeout: per call.
 
         Raises:
             Internal: SANDBOX_CLOSED.
@@ -124,7 +124,7 @@ class Sandbox:
             raise
 
     def close(self) -> None:
-        """Ends the children at once, whatever they do; who waits for one hears SANDBOX_CLOSED."""
+        """Kills the children immediately. Waiting calls fail with SANDBOX_CLOSED."""
         with self._guard:
             self._closed = True
             children = [*self._children]
@@ -142,7 +142,10 @@ class Sandbox:
         then: Callable[[int, T | VestaError], R],
         timeout: timedelta,
     ) -> list[R]:
-        """Answers for all of a chunk, in order. The call at which the child dies is the one at fault; the rest go on in another."""
+        """Runs the calls of a chunk in order. If a child dies, the remaining calls run in a new child.
+
+        The call during which a child dies fails. If the child was killed from outside, the call is retried once.
+        """
         kept: list[R] = []
         killed_before = False
         child = self._idle.get()
@@ -171,14 +174,14 @@ class Sandbox:
                         kept.append(then(chunk[len(kept)], killed()))
                     killed_before = was_killed and not killed_before
         except BaseException:
-            child.kill()  # it may be in the middle of an answer
+            child.kill()  # it may be sending a result
             raise
         finally:
             self._idle.put(child)
         return kept
 
     def _log_missing(self) -> None:
-        """Logs, once one child is confined, what it could not have; all are alike."""
+        """Waits until one child is confined, then logs its missing protections. They are the same for all children."""
         child = self._idle.get()
         try:
             log_missing({**self._missing, **child.await_start()})
@@ -208,7 +211,7 @@ def _closed() -> Internal:
 
 
 def _chunks(arguments: Sequence[Any]) -> list[range]:
-    """Indices of a few arguments together, so that handing them over costs little, and few enough that all children have work."""
+    """Groups argument indices into chunks: large enough for low overhead per call, small enough to keep all children busy."""
     chunks: list[range] = []
     start = size_bytes = 0
     for index, argument in enumerate(arguments):

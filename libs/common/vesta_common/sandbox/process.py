@@ -1,4 +1,4 @@
-"""One child process as its parent sees it: started, called, limited in time, ended; and what of its answers is believed."""
+"""The parent's view of a child process: start, calls, timeouts, termination, and safe deserialization of results."""
 
 import io
 import json
@@ -24,8 +24,8 @@ from vesta_common.sandbox.child import FRAME_HEADER
 T = TypeVar("T")
 
 ANSWER_BYTES_MAX = 512 * 1024 * 1024
-START_TIMEOUT = timedelta(minutes=2)  # on a machine that is busy with something else
-DEATH_SECONDS_MAX = 1.0  # until the kernel reports how a child ended whose socket is closed
+START_TIMEOUT = timedelta(minutes=2)  # allows for a busy machine
+DEATH_SECONDS_MAX = 1.0  # until the kernel reports the exit status of a child whose socket is closed
 SOCKET_BUFFER_BYTES = 1024 * 1024
 _BOOTSTRAP = "import json, sys; sys.path[:] = json.loads(sys.argv[1])['path']; from vesta_common.sandbox.child import main; main()"
 
@@ -34,12 +34,12 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Limits:
-    """What a child may take.
+    """Resource limits of a child.
 
     Attributes:
-        memory_bytes_max: of address space.
-        cpu_seconds_max: of processor time, of one call.
-        file_bytes_max: of each file that it writes, in the folder of its call.
+        memory_bytes_max: address space.
+        cpu_seconds_max: CPU time per call.
+        file_bytes_max: size of each file that it writes in the folder of its call.
     """
 
     memory_bytes_max: int = 2 * 1024**3
@@ -48,16 +48,16 @@ class Limits:
 
 
 class StartError(Exception):
-    """A child ended before it was ready; its own words are on this process's standard error."""
+    """A child ended before it was ready. Its error output is on this process's standard error."""
 
 
 class Child:
-    """One child process and the socket to it. Used by one thread at a time.
+    """A child process and its socket. Not thread-safe.
 
     Args:
-        modules: what its calls need, imported before it gives up reading files.
-        folder: the one folder that its calls may read and write, if any.
-        as_nobody: whether it becomes another user where this process is root; the folder must be that user's.
+        modules: modules that calls need, imported before the child loses access to files.
+        folder: the folder that calls may read and write, if any.
+        as_nobody: whether the child runs as `NOBODY` if this process runs as root; the folder must then belong to that user.
     """
 
     def __init__(
@@ -81,14 +81,14 @@ class Child:
                 env={},
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
-                cwd=folder or "/",  # also where what is loaded may put temporary files if nothing else can be written
+                cwd=folder or "/",  # imported modules may also use it for temporary files if nothing else is writable
             )
 
     def await_start(self) -> dict[str, str]:
-        """Waits until it is confined; answers which layers of protection it could not have, with the reasons.
+        """Waits until the child is confined. Returns the missing protection layers with reasons.
 
         Raises:
-            StartError: it ended, or takes longer than `START_TIMEOUT`.
+            StartError: the child ended, or takes longer than `START_TIMEOUT`.
         """
         if self._missing is None:
             try:
@@ -99,28 +99,27 @@ class Child:
         return self._missing
 
     def is_alive(self) -> bool:
-        """Whether it runs."""
         return self._process.poll() is None
 
     def was_killed(self) -> bool:
-        """Whether something outside ended it, such as a machine short of memory. What its limits end dies otherwise."""
+        """Returns True if something outside killed the child, such as the kernel's OOM killer. Its own limits end it differently."""
         try:
             return self._process.wait(DEATH_SECONDS_MAX) == -signal.SIGKILL
         except subprocess.TimeoutExpired:
-            return False  # it lives, and was too slow or answered nonsense
+            return False  # it is running, and was too slow or sent an invalid response
 
     def call(
         self, function: Callable[[Any], T] | str, arguments: Sequence[Any], timeout: timedelta
     ) -> Iterator[T | VestaError]:
-        """One answer, or error, for each argument, as they come.
+        """Runs a function for each argument. Yields a result or an error for each, as they arrive.
 
         Args:
-            function: of a module that was loaded; `module:name` is called with the folder and the argument.
-            timeout: of each call.
+            function: a function of a loaded module; `module:name` is called with the folder and the argument.
+            timeout: per call.
 
         Raises:
-            StartError: it never became ready.
-            OSError, EOFError, UnpicklingError: it died, took too long or answered nonsense; it must be replaced.
+            StartError: the child did not become ready.
+            OSError, EOFError, UnpicklingError: the child died, exceeded the timeout or sent an invalid response; it must be replaced.
         """
         self.await_start()
         payload = pickle.dumps((function, list(arguments)), pickle.HIGHEST_PROTOCOL)
@@ -132,12 +131,12 @@ class Child:
             yield Unpickler(io.BytesIO(self._receive_frame(time.monotonic() + timeout.total_seconds()))).load()
 
     def kill(self) -> None:
-        """Ends it at once; any thread may, and its own hears EOFError."""
+        """Kills the child. May be called from any thread; a thread that waits for the child gets an EOFError."""
         self._process.kill()
         self._process.wait()
 
     def release(self) -> None:
-        """Ends it and gives back its socket."""
+        """Kills the child and closes its socket."""
         self.kill()
         self._channel.close()
 
@@ -160,7 +159,7 @@ class Child:
 
 
 def hide_this_process() -> dict[str, str]:
-    """Closes this process's memory and environment to its children; answers why that is missing where it is."""
+    """Hides this process's memory and environment from its children. Returns the reason if the kernel does not support it."""
     try:
         kernel.forbid_dumps()
     except OSError as error:
@@ -169,7 +168,7 @@ def hide_this_process() -> dict[str, str]:
 
 
 def log_missing(missing: Mapping[str, str]) -> None:
-    """Logs, once in this process, which layers of protection the kernel does not grant, if any."""
+    """Logs the missing protection layers, if any. Repeated calls log only once."""
     if missing:
         _log_once(tuple(sorted(missing.items())))
 
@@ -180,12 +179,12 @@ def _log_once(missing: tuple[tuple[str, str], ...]) -> None:
 
 
 def not_started(error: StartError) -> Internal:
-    """The error for calls that no child could be started for."""
+    """Returns the error for a call for which no child could be started."""
     return Internal(f"the process that decodes does not start ({error}); the log says why", reason="SANDBOX_FAILED")
 
 
 def killed() -> Internal:
-    """The error for a call whose children were ended by others."""
+    """Returns the error for a call whose child was killed from outside."""
     return Internal(
         "the process that decodes was killed from outside, twice; see whether the machine is short of memory",
         reason="SANDBOX_FAILED",
@@ -209,13 +208,13 @@ _PLAIN = {
 
 
 class Unpickler(pickle.Unpickler):
-    """Reads values, and refuses whatever would run something."""
+    """Deserializes plain values and rejects everything that could execute code."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """The class of a value that a child may answer with.
+        """Returns the class of a value, if a child may send it.
 
         Raises:
-            UnpicklingError: it may not.
+            UnpicklingError: the class is not allowed.
         """
         if (module, name) in _PLAIN:
             return super().find_class(module, name)

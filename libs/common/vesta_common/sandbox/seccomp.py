@@ -1,6 +1,6 @@
-"""The seccomp filter of a sandbox's child: a table of the system calls that it may make; all others fail with EPERM.
+"""The seccomp filter of sandbox children: an allow-list of system calls. All others fail with EPERM.
 
-See seccomp(2). A filter is a program of classic BPF over the call's number, the architecture and the arguments.
+See seccomp(2). The filter is a classic BPF program over the number of the system call, the architecture and the arguments.
 """
 
 import errno
@@ -20,14 +20,14 @@ _NUMBER_OFFSET, _ARCHITECTURE_OFFSET, _ARGUMENTS_OFFSET = 0, 4, 16
 
 
 class Numbers(NamedTuple):
-    """A system call's number on each architecture; None where it has no such call."""
+    """The number of a system call on each architecture; None if the architecture does not have it."""
 
     x86_64: int | None
     aarch64: int | None
 
 
 class Condition(NamedTuple):
-    """What the lower 32 bits of an argument, masked, must be."""
+    """The required value of the lower 32 bits of an argument, after masking."""
 
     argument: int
     value: int
@@ -65,7 +65,7 @@ COMPUTING = {
     "exit": Numbers(60, 93),
     "exit_group": Numbers(231, 94),
 }
-"""What decoding and answering over a descriptor take."""
+"""System calls for computing and for communicating over a file descriptor."""
 
 FILES = {
     "openat": Numbers(257, 56),
@@ -103,19 +103,19 @@ FILES = {
     "llistxattr": Numbers(195, 12),
     "umask": Numbers(95, 166),
 }
-"""What working on files takes besides. Which files is for Landlock and the root directory to say."""
+"""Additional system calls for file access. Landlock and the root directory determine which files are accessible."""
 
 _ON_ITSELF = {"tgkill": Numbers(234, 131), "prlimit64": Numbers(302, 261)}
 _WITHOUT_EXECUTION = {"mmap": Numbers(9, 222), "mprotect": Numbers(10, 226)}
 
 
 def allow_only(*, files: bool) -> None:
-    """Denies this process for good all that is not in the tables: sockets, processes, programs, tracing, namespaces, mounts, keys.
+    """Permanently denies this process all system calls outside the allow-list, such as those for sockets, processes, tracing and mounts.
 
-    What was loaded stays, but nothing new becomes executable. It may signal itself, and limit its own processor time.
+    Loaded code stays executable, but no new memory can become executable. The process may signal itself and limit its own CPU time.
 
     Raises:
-        OSError: the kernel installs no filter, or the architecture is not in the tables.
+        OSError: the kernel does not support filters, or the architecture is not in the tables.
     """
     if MACHINE not in _ARCHITECTURES:
         raise OSError(errno.ENOSYS, f"no table of system calls for {MACHINE}")
@@ -139,7 +139,7 @@ def _program(plain: dict[str, Numbers]) -> Iterator[bytes]:
 
 
 def _allowed(numbers: Numbers, *conditions: Condition) -> Iterator[bytes]:
-    """Ends the program for one call: allows it where all conditions hold, else fails it; other calls go on below."""
+    """Generates the instructions for one system call: allow it if all conditions hold, otherwise fail it. Other calls continue below."""
     number = getattr(numbers, MACHINE)
     if number is None:
         return

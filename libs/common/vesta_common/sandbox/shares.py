@@ -1,4 +1,4 @@
-"""The memory of children where the pod's is limited: they share what the service itself leaves, so that a child dies and not the pod."""
+"""Divides the pod's memory limit between the service and its sandbox children, so that a child exceeds its limit before the pod does."""
 
 from dataclasses import replace
 
@@ -6,18 +6,18 @@ from vesta_common.sandbox.process import Limits
 
 MIB = 1024 * 1024
 RESERVED_BYTES = 192 * MIB
-"""For the service itself: some 80 MiB at rest, and the images that it holds while they are decoded."""
+"""Reserved for the service itself: about 80 MiB when idle, plus the images being decoded."""
 USEFUL_BYTES = 384 * MIB
-"""Of address space, in which an image of 64 megapixels is decoded from JPEG, and one of 11 from any format; with less, fewer children."""
+"""Preferred address space per child: enough for a JPEG of 64 megapixels, or 11 megapixels in any format. With less, fewer children run."""
 LEAST_BYTES = 256 * MIB
-"""Of address space, for 145 MiB of it are taken before the first image."""
+"""Minimum address space per child: 145 MiB are in use before the first image."""
 
 
 def shared(room_bytes: int | None, processes: int, limits: Limits) -> tuple[int, Limits]:
-    """How many children may run, of those asked for, and what each may take.
+    """Returns the number of children to run, up to `processes`, and the limits of each.
 
     Args:
-        room_bytes: of the whole pod; None where it is not limited.
+        room_bytes: the pod's memory limit; None if it is unlimited.
     """
     if room_bytes is None:
         return processes, limits

@@ -1,1 +1,1 @@
-"""PostgreSQL and S3."""
+"""PostgreSQL and S3 clients, and protection against full disks."""

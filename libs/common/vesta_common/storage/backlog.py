@@ -1,4 +1,4 @@
-"""Work that waits in a table, counted from time to time for the metrics. Every replica counts the same: queries take the maximum."""
+"""Backlog metrics: counts work in a table periodically. All replicas export the same values; queries take the maximum."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
@@ -12,13 +12,13 @@ BACKLOG_INTERVAL = timedelta(seconds=10)
 
 
 class Backlog:
-    """Sets gauges by the rows of a query; `step` is for a `BackgroundTask` that rests for `BACKLOG_INTERVAL`.
+    """Sets gauges from the rows of a query. Run `step` in a `BackgroundTask` with the pause `BACKLOG_INTERVAL`.
 
     Args:
-        states: every state, so that one without work reads 0.
-        counts: of work, by the label `state`.
-        ages: seconds since the oldest work of a state was created, likewise.
-        read: answers rows with `state` and `count`, and `age_seconds` where there is a gauge for it.
+        states: all states, so that a state without work reads 0.
+        counts: gauge for the amount of work, with the label `state`.
+        ages: gauge for the age of the oldest work in seconds, with the label `state`.
+        read: returns rows with `state` and `count`, and with `age_seconds` if `ages` is given.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Backlog:
         self._ages = ages
 
     def step(self) -> bool:
-        """Counts; there is never more to do at once."""
+        """Updates the gauges. Always returns False, because there is no further work until the next interval."""
         with self._postgres.transaction() as connection:
             rows = {row["state"]: row for row in self._read(connection)}
         for state in self._states:

@@ -1,4 +1,4 @@
-"""Objects on S3: stored once under the hash of their content, checked against it when they are read."""
+"""S3 object storage: content-addressed objects, verified against their hash when they are read."""
 
 import hashlib
 import uuid
@@ -30,7 +30,7 @@ _MISSING = frozenset({"NoSuchKey", "NotFound", "404"})
 _THERE_ALREADY = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})
 _BUCKET_IS_THERE = frozenset({"BucketAlreadyOwnedByYou", "BucketAlreadyExists"})
 _REFUSED_STATUS = frozenset({401, 403})
-# As MinIO, Ceph and others say it; SeaweedFS says InternalError.
+# Error codes of MinIO, Ceph and others. SeaweedFS returns InternalError.
 _FULL = frozenset({"XMinioStorageFull", "InsufficientStorage", "QuotaExceeded"})
 _FULL_STATUS = 507
 
@@ -50,7 +50,7 @@ class ObjectRef:
 
 
 def open_client(settings: EngineSettings, attempts_max: int = ATTEMPTS_MAX) -> Any:
-    """A boto3 client of the store that the settings name; nothing is sent yet."""
+    """Creates a boto3 client from the settings. Sends no request."""
     return boto3.client(
         "s3",
         endpoint_url=settings.s3_endpoint_url or None,
@@ -71,15 +71,15 @@ def open_client(settings: EngineSettings, attempts_max: int = ATTEMPTS_MAX) -> A
 
 
 class ObjectStore:
-    """A bucket of the platform. Safe to share between threads.
+    """A bucket of the platform. Thread-safe.
 
-    Beside what their docstrings say, all methods raise Unavailable where the store does not answer, after five attempts, and
-    FailedPrecondition where it refuses our key; those that write raise ResourceExhausted (STORAGE_FULL) where it has no room.
+    In addition to the documented errors, all methods raise Unavailable if the store does not respond after five attempts, and
+    FailedPrecondition if it rejects the credentials. Methods that write raise ResourceExhausted (STORAGE_FULL) if the store is full.
 
     Args:
         client: a boto3 S3 client.
-        prefix: put before every key; keys in our own signatures never have it.
-        guard: asked before each write.
+        prefix: prefix of every key in the bucket. Keys in the methods' parameters and results do not contain it.
+        guard: checked before each write.
     """
 
     def __init__(self, client: Any, bucket: str, prefix: str = "", guard: StorageGuard | None = None) -> None:
@@ -92,12 +92,12 @@ class ObjectStore:
     def of(
         cls, settings: EngineSettings, guard: StorageGuard | None = None, *, attempts_max: int = ATTEMPTS_MAX
     ) -> "ObjectStore":
-        """The store that the settings name, with the guard of its disk; nothing is sent yet."""
+        """Creates the store from the settings, with the guard of its disk. Sends no request."""
         client = open_client(settings, attempts_max)
         return cls(client, settings.s3_bucket, settings.s3_prefix, guard or StorageGuard(settings.storage_folder))
 
     def ensure_bucket(self) -> bool:
-        """Creates the bucket where there is none; harmless where others do the same. Returns whether it was created."""
+        """Creates the bucket if it does not exist. Safe to call concurrently. Returns True if the bucket was created."""
         try:
             with self._translated(""):
                 self._client.head_bucket(Bucket=self._bucket)
@@ -112,10 +112,10 @@ class ObjectStore:
         return False
 
     def check(self, key: str) -> None:
-        """Checks that the bucket is there, and that the object `key` can be written to it and read; replaces that object.
+        """Checks that the bucket exists and that the object `key` can be written and read. Overwrites that object.
 
         Raises:
-            NotFound: there is no such bucket.
+            NotFound: the bucket does not exist.
         """
         try:
             with self._translated(""):
@@ -126,7 +126,7 @@ class ObjectStore:
         self.get(key)
 
     def put(self, folder: str, content: bytes | Path) -> ObjectRef:
-        """Stores content under `folder/<sha256>`. What is there already stays as it is, even where two store it at once.
+        """Stores content under `folder/<sha256>`. An existing object is not overwritten, even by a concurrent write.
 
         Args:
             content: bytes, or a file, which is streamed and may be larger than memory.
@@ -147,7 +147,7 @@ class ObjectStore:
         return ref
 
     def put_named(self, key: str, content: bytes | Path) -> ObjectRef:
-        """Stores content under a key of the caller's, replacing what is there."""
+        """Stores content under the given key. Overwrites an existing object."""
         if isinstance(content, Path):
             with content.open("rb") as file:
                 pieces = iter(lambda: file.read(CHUNK_BYTES), b"")
@@ -158,10 +158,10 @@ class ObjectStore:
         return ObjectRef(key, hashlib.sha256(content).hexdigest(), len(content))
 
     def put_stream(self, key: str, chunks: Iterable[bytes], size_bytes_max: int) -> ObjectRef:
-        """Stores what comes in pieces under a key of the caller's. Nothing is left of it where it fails.
+        """Stores a stream under the given key. A failed upload leaves no object.
 
         Raises:
-            InvalidArgument: more comes than is allowed.
+            InvalidArgument: OBJECT_TOO_LARGE, the stream exceeds `size_bytes_max`.
         """
         self._guard.check()
         digest, size_bytes = hashlib.sha256(), 0
@@ -182,16 +182,16 @@ class ObjectStore:
         return ObjectRef(key, digest.hexdigest(), size_bytes)
 
     def get(self, key: str, sha256: str = "", size_bytes_max: int = OBJECT_BYTES_MAX, *, checked: bool = True) -> bytes:
-        """An object's bytes.
+        """Returns the content of an object.
 
         Args:
-            sha256: what they must hash to; where it is empty, what the key ends in, if that is a hash.
-            checked: False where the hash in the key is another object's, as a thumbnail bears its picture's.
+            sha256: the expected hash; if empty, the hash at the end of the key, if the key has one.
+            checked: False if the hash in the key belongs to another object, as for thumbnails, whose keys contain the hash of their image.
 
         Raises:
-            NotFound: there is no such object.
-            InvalidArgument: it is larger than allowed.
-            DataLoss: the bytes do not match their hash.
+            NotFound: the object does not exist.
+            InvalidArgument: OBJECT_TOO_LARGE, the object exceeds `size_bytes_max`.
+            DataLoss: OBJECT_CORRUPT, the content does not match the hash.
         """
         with self._translated(key):
             answer = self._client.get_object(**self._where(key))
@@ -208,11 +208,11 @@ class ObjectStore:
         return content
 
     def stream(self, key: str, sha256: str = "") -> Iterator[bytes]:
-        """An object's bytes in pieces.
+        """Yields the content of an object in chunks.
 
         Raises:
-            NotFound: there is no such object.
-            DataLoss: after the last piece: the bytes do not match their hash, and all pieces must be thrown away.
+            NotFound: the object does not exist.
+            DataLoss: OBJECT_CORRUPT, after the last chunk: the content does not match the hash, and the caller must discard all chunks.
         """
         digest = hashlib.sha256()
         with self._translated(key):
@@ -224,7 +224,7 @@ class ObjectStore:
         _check(key, digest.hexdigest(), sha256 or hash_in(key))
 
     def download(self, key: str, target: Path, sha256: str = "") -> None:
-        """Brings an object into a file, which appears only when it is whole and checked. Raises as `stream`."""
+        """Downloads an object to a file, which is created only when the content is complete and verified. Raises as `stream`."""
         unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex}.unfinished")
         try:
             with unfinished.open("wb") as file:
@@ -235,11 +235,11 @@ class ObjectStore:
             unfinished.unlink(missing_ok=True)
 
     def exists(self, key: str) -> bool:
-        """Whether there is such an object."""
+        """Returns True if the object exists."""
         return self.find_size_bytes(key) is not None
 
     def find_size_bytes(self, key: str) -> int | None:
-        """An object's size; None where there is no such object."""
+        """Returns the size of an object; None if it does not exist."""
         try:
             with self._translated(key):
                 return int(self._client.head_object(**self._where(key))["ContentLength"])
@@ -247,7 +247,7 @@ class ObjectStore:
             return None
 
     def list_keys(self, prefix: str, before: datetime | None = None) -> Iterator[str]:
-        """The keys that begin so, in order; only those stored before a time, where one is given."""
+        """Yields the keys with the given prefix in order; only those of objects last modified before a time, if one is given."""
         with self._translated(prefix):
             pages = self._client.get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
@@ -256,22 +256,22 @@ class ObjectStore:
                         yield str(found["Key"]).removeprefix(self._prefix)
 
     def delete(self, key: str) -> None:
-        """Removes an object; one that is not there is no error."""
+        """Deletes an object. No error if it does not exist."""
         with self._translated(key):
             self._client.delete_object(**self._where(key))
 
     def close(self) -> None:
-        """Closes its connections."""
+        """Closes the client's connections."""
         self._client.close()
 
     def _where(self, key: str) -> dict[str, str]:
-        if not key or key.endswith("/"):  # some stores keep the key and lose the body
+        if not key or key.endswith("/"):  # some stores create such a key without its content
             raise InvalidArgument(f"{key!r} is no key of an object; it must end in a name", reason="OBJECT_KEY_INVALID")
         return {"Bucket": self._bucket, "Key": self._prefix + key}
 
     @contextmanager
     def _translated(self, key: str) -> Iterator[None]:
-        """Lets the store's errors out as ours."""
+        """Converts errors of the client to VestaErrors."""
         try:
             yield
         except (ClientError, BotoCoreError) as error:
@@ -298,13 +298,13 @@ class ObjectStore:
 
 
 def hash_in(key: str) -> str:
-    """The SHA-256 that is the last part of a key, before any suffix; empty where it is none."""
+    """Returns the SHA-256 in the last part of a key, without suffix; empty if there is none."""
     name = key.rpartition("/")[2].partition(".")[0]
     return name if len(name) == 64 and set(name) <= set("0123456789abcdef") else ""
 
 
 def _measure(content: bytes | Path) -> tuple[str, int]:
-    """SHA-256 and size."""
+    """Returns SHA-256 and size."""
     if isinstance(content, bytes):
         return hashlib.sha256(content).hexdigest(), len(content)
     with content.open("rb") as file:
@@ -321,7 +321,7 @@ def _check(key: str, found: str, expected: str) -> None:
 
 
 def _in_parts(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The same bytes in parts of 8 MiB, the last one smaller; one empty part where there are none."""
+    """Regroups chunks into parts of 8 MiB; the last one may be smaller. Yields one empty part if there is no content."""
     buffer, any_part = bytearray(), False
     for chunk in chunks:
         buffer += chunk
@@ -334,7 +334,7 @@ def _in_parts(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _upload_parts(client: Any, where: dict[str, str], parts: Iterator[bytes]) -> None:
-    """One put where a part is all, else a multipart upload, dropped where it fails."""
+    """Uploads a single part with one put, otherwise with a multipart upload, which is aborted on failure."""
     first = next(parts)
     second = next(parts, None)
     if second is None:

@@ -1,4 +1,4 @@
-"""PostgreSQL: a pool on the service's own schema, transactions that repeat where they may, migrations, named statements."""
+"""PostgreSQL access: a connection pool on the service's schema, transactions with retries, migrations, named queries."""
 
 import hashlib
 import re
@@ -27,7 +27,7 @@ STATEMENT_TIMEOUT = timedelta(seconds=60)
 POOL_TIMEOUT = timedelta(seconds=10)
 CONNECT_TIMEOUT = timedelta(seconds=5)
 REPEATS_MAX = 8
-# A peer that vanished with its node is noticed within a minute, on both sides: the server then frees its locks.
+# Both sides detect a vanished peer within a minute. The server then releases its locks.
 KEEPALIVE_IDLE = timedelta(seconds=20)
 KEEPALIVE_INTERVAL = timedelta(seconds=10)
 KEEPALIVES_MAX = 3
@@ -39,24 +39,24 @@ log = structlog.get_logger()
 
 
 def address_of(settings: EngineSettings) -> str:
-    """How to reach the database, with the password where that is set by itself."""
+    """Returns the connection string of the database, with the separate password setting if it is set."""
     password = settings.postgres_password.get_secret_value()
     return make_conninfo(settings.postgres_url, password=password) if password else settings.postgres_url
 
 
 class SchemaTooOldError(RuntimeError):
-    """A schema lacks migrations, and this process may not apply them."""
+    """The schema lacks migrations that this process may not apply."""
 
 
 class Postgres:
-    """A pool of connections whose search path is the service's schema, then `public`. Safe to share between threads.
+    """A connection pool whose search path is the service's schema, then `public`. Thread-safe.
 
     Args:
         url: `postgresql://…`.
-        schema: the service's own schema; `migrate` makes it.
+        schema: the service's schema; `migrate` creates it.
 
     Raises:
-        ValueError: the schema's name is not lower-case letters, digits and underscores.
+        ValueError: the schema name contains characters other than lower-case letters, digits and underscores.
     """
 
     def __init__(self, url: str, schema: str, connections_max: int = 8) -> None:
@@ -89,11 +89,11 @@ class Postgres:
 
     @classmethod
     def of(cls, settings: ServiceSettings, service: str) -> "Postgres":
-        """The database that the settings name; nothing is sent yet."""
+        """Creates the pool from the settings. Does not connect."""
         return cls(address_of(settings), settings.postgres_schema or service, settings.postgres_connections_max)
 
     def open(self, patience: timedelta = timedelta(minutes=5)) -> "Postgres":
-        """Waits until the server answers, then opens the pool."""
+        """Waits until the server responds, then opens the pool."""
         deadline = time.monotonic() + patience.total_seconds()
         while True:
             try:
@@ -108,21 +108,20 @@ class Postgres:
         return self
 
     def close(self) -> None:
-        """Closes the pool."""
         self._pool.close()
 
     def connect(self, *, autocommit: bool = False) -> Connection:
-        """A connection outside the pool, for those who keep it: listeners and locks."""
+        """Opens a connection outside the pool, for long-lived use such as LISTEN and advisory locks."""
         return psycopg.connect(self.url, autocommit=autocommit, **self._arguments)
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """A connection in a transaction: committed at the end, rolled back by an exception."""
+        """Runs the block in a transaction: committed at the end, rolled back on an exception."""
         with self._pool.connection() as connection:
             yield connection
 
     def run(self, work: Callable[[Connection], T]) -> T:
-        """Runs `work` in a transaction, again where PostgreSQL asks for it (40001, 40P01), at most eight times."""
+        """Runs `work` in a transaction. Retries serialization failures and deadlocks (40001, 40P01), with at most eight attempts."""
         for repeat in range(REPEATS_MAX):
             try:
                 with self.transaction() as connection:
@@ -134,11 +133,11 @@ class Postgres:
         raise AssertionError("unreachable")
 
     def migrate_or_check(self, package: str, settings: ServiceSettings) -> None:
-        """Applies a service's migrations, or checks that they are applied, as its settings say.
+        """Applies a service's migrations, or checks that they are applied, depending on the settings.
 
         Raises:
-            SchemaTooOldError: the setting is `check`, and one that is no `…_post.sql` is not applied.
-            RuntimeError: a migration that was applied has been edited since.
+            SchemaTooOldError: the setting is `check`, and a migration other than `…_post.sql` is not applied.
+            RuntimeError: an applied migration was edited.
         """
         if settings.migrations == "apply":
             self.migrate(package, post=settings.post_migrations)
@@ -146,10 +145,10 @@ class Postgres:
             self.check_migrations(package)
 
     def check_migrations(self, *packages: str) -> None:
-        """Checks that the schema has all that this version needs, without changing it.
+        """Checks that the schema has the migrations that this version requires. Changes nothing.
 
         Raises:
-            SchemaTooOldError: a migration that is no `…_post.sql` is not applied; suggests what to run.
+            SchemaTooOldError: a migration other than `…_post.sql` is not applied; the message suggests a fix.
         """
         with self.connect(autocommit=True) as connection:
             row = connection.execute(
@@ -170,16 +169,16 @@ class Postgres:
             )
 
     def migrate(self, *packages: str, post: bool = True) -> list[str]:
-        """Brings the schema up to date: `vesta_common`'s migrations, then each package's, in order; answers those applied now.
+        """Applies missing migrations: those of `vesta_common`, then those of each package, in order. Returns the ones applied now.
 
-        Any number of replicas may call it at once: one applies, the others wait. All is applied, or nothing.
+        Replicas may call it concurrently: one applies the migrations, the others wait. All are applied in one transaction.
 
         Args:
-            post: whether those named `…_post.sql` are applied too, which the code before this one could not bear. False while
-                replicas of that code still run.
+            post: whether to apply `…_post.sql` migrations too, which are incompatible with the previous version. False while replicas of
+                that version are running.
 
         Raises:
-            RuntimeError: a migration that was applied has been edited since.
+            RuntimeError: an applied migration was edited.
         """
         applied_now = []
         with self.connect() as connection:
@@ -222,7 +221,7 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
 
 
 def _wanted(packages: Sequence[str], *, post: bool) -> Iterator[tuple[str, str, str]]:
-    """Package, name and statements of what is to be applied, in order."""
+    """Yields package, name and SQL of the required migrations, in order."""
     for package in packages:
         for name, statements in migrations_of(package):
             if post or not name.endswith("_post.sql"):
@@ -230,7 +229,7 @@ def _wanted(packages: Sequence[str], *, post: bool) -> Iterator[tuple[str, str, 
 
 
 def migrations_of(package: str) -> list[tuple[str, str]]:
-    """A package's migrations as (name, SQL) in order.
+    """Returns the migrations of a package as (name, SQL), in order.
 
     Raises:
         ValueError: a file is not named `NNNN_what.sql`, or two have the same number.
@@ -251,17 +250,17 @@ def migrations_of(package: str) -> list[tuple[str, str]]:
 
 
 def load_queries(package: str) -> Any:
-    """The statements of a package's `queries.sql`, by name: `queries.find_task(connection, name=…)`.
+    """Loads the queries of a package's `queries.sql` by name: `queries.find_task(connection, name=…)`.
 
-    `^` answers one row or None, `$` one value, `!` the number of rows, `*!` runs once for each of a list; a plain one answers
-    a list of rows. A per cent sign in the SQL is written twice.
+    The suffix of a query name selects the result: `^` one row or None, `$` one value, `!` the number of affected rows, `*!` executes once
+    per list entry; no suffix returns a list of rows. In the SQL, a percent sign is written twice.
     """
     statements = (resources.files(package) / "queries.sql").read_text()
     return aiosql.from_str(statements, _RowsAtOnce, mandatory_parameters=False)
 
 
 class _RowsAtOnce(PyFormatAdapter):
-    """Runs plain statements when they are called; aiosql's own generators would when, and only if, somebody iterates."""
+    """Executes queries when they are called. aiosql's own generators would execute them only when they are iterated."""
 
     def select(self, *arguments: Any) -> list[Any]:  # type: ignore[override]
         return list(super().select(*arguments))

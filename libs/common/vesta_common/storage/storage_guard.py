@@ -1,4 +1,4 @@
-"""Refuses to write to the object store while its disk is nearly full; the rest is for what must be written: database, events, labels."""
+"""Rejects writes to the object store while its disk is nearly full. The remaining space is reserved for the database, events and labels."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -11,10 +11,10 @@ RETRY_AFTER = timedelta(seconds=5)
 
 
 class StorageGuard:
-    """Refuses to write while the storage is full; reading goes on.
+    """Rejects writes while the storage is full. Reads continue.
 
     Args:
-        path: on the file system that holds the object store; None where that is on another machine, which nobody here can measure.
+        path: a path on the file system of the object store; None if that is on another machine and cannot be measured.
     """
 
     def __init__(self, path: Path | None, measure: Callable[[Path], DiskSpace] = disk_space) -> None:
@@ -22,11 +22,11 @@ class StorageGuard:
         self._measure = measure
 
     def find_space(self) -> DiskSpace | None:
-        """The space now; None where it cannot be measured."""
+        """Returns the current space; None if it cannot be measured."""
         return None if self._path is None else self._measure(self._path)
 
     def check(self) -> None:
-        """Lets a writer pass.
+        """Checks that the storage has room for writes.
 
         Raises:
             ResourceExhausted: STORAGE_FULL, less than 2 % is free.
@@ -37,7 +37,7 @@ class StorageGuard:
 
 
 def storage_full(space: DiskSpace | None) -> ResourceExhausted:
-    """The refusal of a writer, with what is left, where that is known."""
+    """Returns the error for a rejected write, with the free space if it is known."""
     left = f": {space.free_share:.1%} ({space.free_bytes // 2**20} MiB) is free" if space else ""
     return ResourceExhausted(
         f"the platform's storage is full{left}; nothing is taken in below {FULL_BELOW:.0%}. Ask an operator to make room or to "

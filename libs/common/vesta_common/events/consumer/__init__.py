@@ -1,34 +1,36 @@
-"""Consumes events: each has its effect once, in order per key; what cannot be handled is set aside with the reason.
+"""The event consumer: each event takes effect once, in order per key. Events that cannot be handled go to a dead-letter topic.
 
-The contract of offsets, which every module here keeps:
+Offset contract, which all modules of this package implement:
 
-1. What is committed is the offset of the *next* record, after each record before it was delivered: it had its effect, was of no
-   concern, or is kept as a dead letter. A kill therefore repeats records and never passes one over; the inbox drops the repeats.
-2. Records of a partition are delivered in order, one transaction after another. What fails for a while is tried again for ever and
-   holds up what comes after it; the member stays in its group meanwhile.
-3. Nothing is committed of a partition that went to another member, and what is still in hand of it is dropped: the other one reads
-   on from what was committed. A partition that stays with a member through a rebalance goes on where it was.
-4. Commits are throttled. One that fails is made up for by the next.
-5. The one exception to the first: a record whose bytes cannot be read is passed over, counted among the dead, and named in the log.
+1. The committed offset is the offset of the *next* record. It is committed only after every earlier record was delivered: handled,
+   skipped as irrelevant, or stored as a dead letter. A crash therefore redelivers records and never loses one. The inbox discards
+   duplicates.
+2. Records of a partition are delivered in order, one transaction after the other. A transient failure is retried indefinitely and blocks
+   the records that follow. The member stays in its group meanwhile.
+3. After a rebalance, nothing is committed for partitions that moved to another member, and their undelivered records are discarded. The new
+   owner reads from the committed offset. A partition that stays with its member continues at the current position.
+4. Commits are throttled. A failed commit is covered by the next one.
+5. One exception to rule 1: a record whose bytes cannot be read is skipped, counted as a dead letter, and logged.
 
-What fails for good is tried three times and then becomes a dead letter; too many of them in a while stop the consumer and make it
-unhealthy, for then the fault is ours. Records that are no events become dead letters at once, and are not our fault.
+A permanent failure is attempted three times, then the event becomes a dead letter. Too many dead letters within a time window stop the
+consumer and make it unhealthy, because the cause is then probably in the consumer itself. Records that are not valid events become dead
+letters immediately and do not count towards this limit.
 
-| module | concern |
+| module | content |
 |---|---|
-| `loop` | the consumer's thread: poll, deliver, commit, begin again |
-| `membership` | one membership of the group on Kafka: polling, resting, committing, leaving |
-| `faults` | what goes wrong in groups through others' faults, and the remedies |
-| `options` | how to reach the broker |
-| `fetch_wait` | how long the broker may take for a fetch |
+| `loop` | the consumer thread: polls, delivers, commits, rejoins |
+| `membership` | membership of the Kafka consumer group: polling, pausing, committing, leaving |
+| `faults` | known defects of the Kafka client and broker in group handling, and workarounds |
+| `options` | connection and timing options |
+| `fetch_wait` | how long the broker may wait before it responds to a fetch |
 | `offsets` | which offsets may be committed |
-| `unreadable` | the record at which a partition cannot be read on |
-| `records` | which records are events for us, and which are poison |
-| `delivery` | brings each record to its end, in order |
-| `retries` | when to try again, when to give up, when to stop |
-| `dead_letter_topic` | where records that cannot be handled are kept |
-| `handlers` | hands events to their handlers in the transaction of the inbox |
-| `metrics` | what is counted |
+| `unreadable` | finds records that the client cannot read |
+| `records` | decodes records; separates events from irrelevant and invalid records |
+| `delivery` | delivers records in order, with retries |
+| `retries` | retry policy: backoff, attempts, circuit breaker |
+| `dead_letter_topic` | stores records that cannot be handled |
+| `handlers` | calls event handlers in the transaction of the inbox |
+| `metrics` | Prometheus metrics |
 """
 
 from vesta_common.events.consumer.handlers import BatchHandler, Handler, Preparation

@@ -1,4 +1,4 @@
-"""Keeps records that cannot be handled on a service's dead-letter topic, through a producer that is opened when one is needed."""
+"""Stores records that cannot be handled on the service's dead-letter topic. The producer is opened on demand."""
 
 from typing import Any
 
@@ -13,8 +13,8 @@ class DeadLetterTopic:
     """The dead-letter topic of a consumer.
 
     Args:
-        topic: with its prefix.
-        consumer: for whom the metrics count what is kept.
+        topic: the topic with its prefix.
+        consumer: the consumer label for metrics.
     """
 
     def __init__(self, broker: Broker, topic: str, consumer: str, metrics: ConsumerMetrics) -> None:
@@ -24,10 +24,10 @@ class DeadLetterTopic:
         self._producer: KafkaProducer | None = None
 
     def keep(self, record: Any, reason: str) -> None:
-        """Returns when the broker has the record with the reason.
+        """Stores the record with the reason. Returns after the broker has acknowledged it.
 
         Raises:
-            KafkaError: it has not; the record must not be passed over.
+            KafkaError: the broker did not acknowledge the record; the caller must not skip it.
         """
         if self._producer is None:
             self._producer = open_producer(self._broker)
@@ -35,7 +35,7 @@ class DeadLetterTopic:
         self._counted.inc()
 
     def close(self) -> None:
-        """Closes the producer; it is opened again when it is needed."""
+        """Closes the producer. The next `keep` opens it again."""
         producer, self._producer = self._producer, None
         if producer is not None:
             close_producer(producer)

@@ -1,6 +1,6 @@
-"""Brings each record to its end, in order: it has its effect, is passed over, or is kept as a dead letter with the reason.
+"""Delivers records in order: each record is handled, skipped, or stored as a dead letter with the reason.
 
-Records are handled together, in one transaction. Where that fails they are handled one by one, so that the one at fault shows.
+A batch of records is handled in one transaction. If that fails, the records are handled one by one to isolate the failing record.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,46 +23,46 @@ log = structlog.get_logger()
 
 
 class Stopping(Exception):
-    """The consumer is to stop before the record in hand was delivered."""
+    """The consumer was asked to stop before the current record was delivered."""
 
 
 class _Lost(Exception):
-    """The partition of the record in hand went to another member, who delivers it."""
+    """The partition of the current record was reassigned to another member, which delivers the record."""
 
 
 class Group(Protocol):
-    """What delivering needs of the consumer group."""
+    """The operations of a consumer group that delivery needs."""
 
     @property
     def offsets(self) -> Offsets:
-        """Where to say what was delivered, and to ask what was lost."""
+        """Records delivered offsets and reports lost partitions."""
         ...
 
     def rest(self, duration: timedelta) -> None:
-        """Waits while staying in the group; partitions may be lost meanwhile.
+        """Waits while staying in the group. Partitions may be reassigned meanwhile.
 
         Raises:
-            Stopping: the consumer is to stop.
+            Stopping: the consumer was asked to stop.
         """
         ...
 
     def stay(self) -> None:
-        """Shows the group between two records that we are there, if it is time to; partitions may be lost meanwhile.
+        """Polls between two records, if a poll is due, so that the member stays in the group. Partitions may be reassigned meanwhile.
 
         Raises:
-            Stopping: the consumer is to stop.
+            Stopping: the consumer was asked to stop.
         """
         ...
 
 
 class Delivery:
-    """Delivers records of one membership.
+    """Delivers the records of one group membership.
 
     Args:
-        name: the consumer's, for the log.
-        read: answers the record's event, or None where it is not for us. Raises Poison.
-        handle: has the effects of events, all or none. What it raises may be raised again by the next attempt, or not.
-        keep: keeps a record among the dead letters. Raises KafkaError where it could not.
+        name: the consumer's name, for logs.
+        read: returns the event of a record, or None if the record is not relevant. Raises Poison.
+        handle: handles all events or none. An error may or may not recur in the next attempt.
+        keep: stores a record as a dead letter. Raises KafkaError if that fails.
     """
 
     def __init__(
@@ -82,11 +82,11 @@ class Delivery:
         self._fuse = fuse
 
     def deliver(self, partition: TopicPartition, records: Sequence[Any]) -> None:
-        """Delivers records of one partition, however long that takes, or drops the rest of them where the partition is lost.
+        """Delivers the records of one partition, however long it takes. Discards the remaining records if the partition is lost.
 
         Raises:
-            Stopping: the consumer is to stop; the offsets tell how far it got.
-            TooManyDeadLetters: too much was given up; the offsets are right in this case too.
+            Stopping: the consumer was asked to stop; the offsets reflect the delivered records.
+            TooManyDeadLetters: the circuit breaker has opened; the offsets reflect the delivered records.
         """
         if self._group.offsets.is_lost(partition):
             return
@@ -106,7 +106,7 @@ class Delivery:
         try:
             found = [self._read(record) for record in records]
             self._handle([event for event in found if event is not None])
-        except Exception as error:  # noqa: BLE001 - they are tried one by one, where errors are told apart
+        except Exception as error:  # noqa: BLE001 - the records are retried one by one, which classifies errors
             log.debug("batch_failed", consumer=self._name, error=str(error))
             return False
         return True
@@ -118,7 +118,7 @@ class Delivery:
             self._fuse.count(given_up)
 
     def _try(self, partition: TopicPartition, record: Any) -> str:
-        """Tries until the record is handled or set aside; answers why it was given up, nothing where the fault is not ours."""
+        """Retries until the record is handled or stored as a dead letter. Returns the reason of a failed handler, else an empty string."""
         attempts = Attempts()
         while True:
             try:
@@ -148,7 +148,7 @@ class Delivery:
                 return ""
 
     def _set_aside(self, partition: TopicPartition, record: Any, reason: str) -> None:
-        """Keeps the record among the dead letters, however long that takes: it must not be passed over before it is kept."""
+        """Stores the record as a dead letter. Retries indefinitely, because a record must not be skipped before it is stored."""
         while True:
             try:
                 self._keep(record, reason)

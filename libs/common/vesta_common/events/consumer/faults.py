@@ -1,15 +1,15 @@
-"""Faults of kafka-python 3.0.12 and of the embedded broker in groups, and the remedies: the one place that knows the client inside."""
+"""Workarounds for defects of kafka-python 3.0.12 and of the embedded broker. The only module that uses internals of the client."""
 
 from kafka import KafkaConsumer
 from kafka.structs import MemberState
 
 
 def resume_forgotten_join(consumer: KafkaConsumer) -> bool:
-    """Lets a member end a join that kafka-python has forgotten; answers whether there was one. To be asked after polls.
+    """Completes a group join that kafka-python has dropped. Returns True if there was one. Call it after polls.
 
-    It begins to join anew because a topic is missing from the metadata, as happens while a broker's own storage is away; where the topic
-    is back before the join has ended, it takes the join for needless: heartbeats stay disabled, partitions held back, and polls
-    answer nothing for ever.
+    kafka-python starts a rejoin when a topic is missing from the metadata, for example while the broker's storage is unavailable. If the
+    topic reappears before the join completes, the client considers the join unnecessary: heartbeats stay disabled, partitions stay revoked,
+    and polls return nothing indefinitely.
     """
     coordinator = consumer._coordinator
     if coordinator.group_metadata().state is not MemberState.REBALANCING or coordinator.need_rejoin():
@@ -19,9 +19,9 @@ def resume_forgotten_join(consumer: KafkaConsumer) -> bool:
 
 
 def vanish(consumer: KafkaConsumer) -> None:
-    """Lets the consumer close without a word to its group, which takes it for dead after one session.
+    """Makes the consumer close without a LeaveGroup request. The group removes the member after its session timeout.
 
-    The embedded broker does not elect another leader where its leader leaves a group in which a join is under way, as when two members
-    leave at once, and never again assigns a partition in that group. A leader that is taken for dead is replaced.
+    If the leader leaves during a join, for example because two members leave at once, the embedded broker elects no new leader and never
+    assigns partitions in that group again. A leader whose session times out is replaced.
     """
-    consumer._coordinator.coordinator_id = None  # a member that knows no coordinator tells none
+    consumer._coordinator.coordinator_id = None  # a member without a coordinator sends no LeaveGroup request

@@ -1,8 +1,8 @@
-"""How long a broker may take for a fetch, and when that is too short for it to read anything at all.
+"""Adapts the maximum wait of fetch requests to brokers that cannot read records within it.
 
-Kafka answers a fetch with whatever it has. A simpler broker looks for the records in the time in which it may wait for them, and
-where that has passed answers with nothing, the next time too: the more a partition holds, or the busier the machine is, the longer it
-takes. Such a broker is given twice the time, again and again, for what is not read in time would never be read.
+Apache Kafka responds to a fetch with the records it has. The embedded broker reads records only within the wait of the fetch: if reading
+takes longer, it returns nothing, and so does every retry. Reading takes longer for large partitions and on busy machines. The consumer
+therefore doubles the wait until records arrive.
 """
 
 from collections.abc import Callable
@@ -10,22 +10,22 @@ from datetime import datetime, timedelta
 
 from vesta_common.clock import Clock
 
-STARVED_AFTER = timedelta(seconds=1)  # beside two fetches
+STARVED_AFTER = timedelta(seconds=1)  # in addition to two fetches
 MS_MAX = 5000
 
 
 class Starved(Exception):
-    """The broker has records and gives none; a new consumer is to give it longer."""
+    """The broker has records but returns none. The consumer is reopened with a longer wait."""
 
 
 class FetchWait:
-    """The wait that one consumer after another asks for.
+    """The fetch wait for successive consumers.
 
     Args:
-        ms: the first one's.
+        ms: the initial wait.
 
     Attributes:
-        ms: what a consumer that is opened now is to ask for.
+        ms: the wait for the next consumer.
     """
 
     def __init__(self, ms: int, clock: Clock) -> None:
@@ -34,10 +34,10 @@ class FetchWait:
         self._empty_since: datetime | None = None
 
     def note_poll(self, is_empty: bool, is_behind: Callable[[], bool]) -> None:
-        """Takes note of what a poll brought; `is_behind` tells whether the broker has something that it has not given.
+        """Records the result of a poll. `is_behind` reports whether the broker has records that it has not returned.
 
         Raises:
-            Starved: nothing came for a second and two fetches, though there is something; `ms` is twice what it was.
+            Starved: polls returned nothing for one second plus two fetches although records exist; `ms` was doubled.
         """
         now = self._clock.now()
         if not is_empty:
@@ -51,6 +51,6 @@ class FetchWait:
                 raise Starved(f"the broker has records and gives none; it has {self.ms} ms for a fetch from now on")
 
     def reset(self) -> None:
-        """Begins again with the first wait, as when the broker was away."""
+        """Restores the initial wait, for example after a broker outage."""
         self.ms = self._first_ms
         self._empty_since = None

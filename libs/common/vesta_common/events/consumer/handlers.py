@@ -1,4 +1,4 @@
-"""Hands events to their handlers, in one transaction with the inbox, so that each event has its effect once."""
+"""Calls event handlers in one transaction with the inbox, so that each event takes effect once."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -15,20 +15,20 @@ from vesta_common.events.consumer.metrics import ConsumerMetrics
 from vesta_common.storage.postgres import Connection, Postgres
 
 Handler = Callable[[Connection, Event], None]
-"""Has the effect of one event, in the transaction given. Raising undoes it."""
+"""Handles one event in the given transaction. An exception rolls the transaction back."""
 
 BatchHandler = Callable[[Connection, Sequence[Event]], None]
-"""Has the effects of events of one type that came one after another, in order, in the transaction given."""
+"""Handles consecutive events of one type, in order, in the given transaction."""
 
 Preparation = Callable[[Sequence[Event]], BatchHandler]
-"""Asks others about events of one type, before the transaction, which is to be short; answers what then has the effects."""
+"""Calls other services about events of one type before the transaction, to keep it short. Returns the handler for the transaction."""
 
 
 class Handlers:
-    """The handlers of one consumer, by event type; no type is in two of the three.
+    """The handlers of one consumer by event type. Each type belongs to exactly one of the three mappings.
 
     Args:
-        consumer: whose entries in the inbox tell which events were handled before.
+        consumer: the consumer's name in the inbox.
 
     Raises:
         ValueError: a type has two handlers.
@@ -57,10 +57,10 @@ class Handlers:
         self.types = self._handlers.keys() | self._preparations.keys()
 
     def handle(self, events: Sequence[Event]) -> None:
-        """Has the effects of those events that were not handled before, in order, in one transaction: all, or none.
+        """Handles the events that were not handled before, in order, in one transaction.
 
         Raises:
-            Exception: whatever a handler raises; nothing was done.
+            Exception: any error of a handler; the transaction was rolled back.
         """
         if not events:
             return
@@ -77,7 +77,7 @@ class Handlers:
         self._metrics.age.labels(self._consumer).set(max(0.0, (self._clock.now() - events[-1].time).total_seconds()))
 
     def _prepared(self, events: Sequence[Event]) -> dict[str, BatchHandler]:
-        """What has the effects of events about which others are asked first."""
+        """Runs the preparations of the events and returns the resulting handlers by event type."""
         found = {}
         for event_type, ask in self._preparations.items():
             asked = [event for event in events if event.type == event_type]
@@ -105,6 +105,6 @@ def _in_one_span(handler: BatchHandler) -> BatchHandler:
 
 
 def _span(events: Sequence[Event]) -> AbstractContextManager[None]:
-    """Within the trace of the first of events of one type; those of the others are linked."""
+    """Opens a span in the trace of the first event. The traces of the other events are linked."""
     first, *others = events
     return trace.span(first.type, first.carrier, SpanKind.CONSUMER, [event.carrier for event in others])

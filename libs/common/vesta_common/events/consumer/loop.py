@@ -1,4 +1,4 @@
-"""The thread of a consumer: polls, delivers, commits; where the broker was away, begins again."""
+"""The consumer thread: polls, delivers and commits. Rejoins the group after broker outages."""
 
 import threading
 from collections.abc import Mapping
@@ -32,17 +32,17 @@ log = structlog.get_logger()
 
 
 class Consumer:
-    """A member of a consumer group.
+    """A member of a Kafka consumer group that delivers events to handlers.
 
     Args:
-        service: who consumes; names the dead-letter topic.
-        name: names the group and the inbox's entries; one a purpose.
-        handlers: by event type; events of other types on the same topics are passed over.
-        records_max: how many events are handled in one transaction at most.
-        batch_handlers: by event type, for those whose events are cheaper together; no type is in both.
-        preparations: by event type, for those that must ask others first; no type is in two of the three.
-        check: raises InvalidArgument for an event that others had no right to send: a dead letter at once, no fault of ours.
-        dead_letters_max: how many events may fail within ten minutes before the consumer stops.
+        service: the consuming service; determines the dead-letter topic.
+        name: the consumer's name, unique per purpose; part of the group id and the key of inbox entries.
+        handlers: handlers by event type. Events of other types on the same topics are skipped.
+        records_max: the maximum number of events per transaction.
+        batch_handlers: handlers by event type for events that are cheaper to handle in batches.
+        preparations: preparations by event type for events that need calls to other services first. A type may be in one mapping only.
+        check: raises InvalidArgument for events that their publisher is not allowed to send. Such events become dead letters immediately.
+        dead_letters_max: the number of failed events within ten minutes after which the consumer stops.
     """
 
     def __init__(
@@ -81,22 +81,22 @@ class Consumer:
         self._thread = threading.Thread(target=self._run, name=f"consumer-{name}", daemon=True)
 
     def start(self) -> None:
-        """Begins."""
+        """Starts the consumer thread."""
         self._thread.start()
 
     def stop(self, timeout: timedelta) -> None:
-        """Finishes the transaction in hand, commits, leaves the group."""
+        """Completes the current transaction, commits offsets, and leaves the group."""
         self._stopping.set()
         if self._thread.ident:
             self._thread.join(timeout.total_seconds())
 
     @property
     def topics(self) -> tuple[str, ...]:
-        """The topics that it needs, without the prefix: those it reads, and that of its dead letters."""
+        """The topics the consumer reads and its dead-letter topic, without prefix."""
         return (*self._topics, self._dead_letters_topic)
 
     def healthy(self) -> bool:
-        """False where the thread has ended: too many dead letters in a while."""
+        """False if the thread has stopped because of too many dead letters."""
         return self._thread.is_alive()
 
     def _run(self) -> None:
@@ -123,7 +123,7 @@ class Consumer:
         try:
             self._consume(membership)
         finally:
-            self._waiting.set(0)  # another member reads them, or this one again
+            self._waiting.set(0)  # the partitions are reassigned, possibly to this member
             membership.leave()
             self._dead_letters.close()
 
@@ -138,7 +138,7 @@ class Consumer:
                 polled = membership.poll(self._kafka.fetch_wait_ms if is_quiet else POLL_TIMEOUT_MS)
             except CorruptRecordError:
                 self._pass_over_unreadable(membership)
-                raise  # after which kafka-python's consumer must not be used again
+                raise  # the consumer of kafka-python is unusable after this error
             self._fetch_wait.note_poll(not polled, membership.is_behind)
             self._waiting.set(membership.waiting())
             for partition, records in polled.items():
@@ -147,7 +147,7 @@ class Consumer:
             if polled:
                 last_time = self._clock.now()
             elif is_quiet:
-                # A broker that is asked often, because it answers late, is asked less often while nothing comes.
+                # With a short fetch wait, polls return quickly. While idle, poll once per QUIET_INTERVAL only.
                 self._stopping.wait(max(0.0, QUIET_INTERVAL.total_seconds() - self._kafka.fetch_wait_ms / 1000))
 
     def _pass_over_unreadable(self, membership: Membership) -> None:

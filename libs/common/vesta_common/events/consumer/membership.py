@@ -1,9 +1,9 @@
-"""One membership of a consumer group on Kafka: polls, rests without being taken for dead, commits, leaves.
+"""Membership of a Kafka consumer group: polling, pausing without leaving the group, committing, leaving.
 
-Heartbeats go on by themselves while a handler works, on kafka-python's own thread; but a rebalance of the whole group waits until each
-member polls. So a member that is busy with one record after another polls in between, with everything paused.
+kafka-python sends heartbeats on its own thread while a handler runs, but a rebalance of the group waits until every member polls. A member
+that handles many records in a row therefore polls in between, with all partitions paused.
 
-Back-pressure is that nothing is polled before all that was polled is delivered; what is read ahead meanwhile is bounded.
+Back-pressure: the next poll starts after all polled records are delivered. The client's prefetch is bounded.
 """
 
 import threading
@@ -26,7 +26,7 @@ from vesta_common.events.consumer.offsets import Offsets
 from vesta_common.events.consumer.options import KafkaOptions
 from vesta_common.events.consumer.unreadable import is_unreadable
 
-HEARTBEAT_INTERVAL_MS = 500  # with 2000 the laptop's broker assigns too late
+HEARTBEAT_INTERVAL_MS = 500  # with 2000 the embedded broker assigns partitions too late
 POLL_INTERVAL_MAX_MS = 300_000
 STAY_INTERVAL = timedelta(seconds=1)
 STAY_TIMEOUT_MS = 50
@@ -38,19 +38,19 @@ log = structlog.get_logger()
 
 
 class Membership:
-    """A member of a group, from joining to leaving. Used by one thread.
+    """A member of a consumer group, from joining to leaving. Not thread-safe.
 
     Args:
-        group: without its prefix.
-        topics: without their prefix.
-        records_max: how many records a poll answers at most.
-        stopping: set when the consumer is to stop; ends rests.
+        group: the group id without prefix.
+        topics: the topics without prefix.
+        records_max: the maximum number of records per poll.
+        stopping: set when the consumer is to stop; ends waits.
 
     Attributes:
-        offsets: what was delivered and not committed yet, and what was lost.
+        offsets: the delivered, uncommitted offsets and the lost partitions.
 
     Raises:
-        KafkaError: the broker does not answer.
+        KafkaError: the broker does not respond.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Membership:
             fetch_max_wait_ms=options.fetch_wait_ms,
             max_poll_records=records_max,
             max_poll_interval_ms=POLL_INTERVAL_MAX_MS,
-            # Both are eager, which is what `offsets` takes a rebalance for.
+            # Both use the eager rebalance protocol, which `offsets` expects.
             partition_assignment_strategy=(RangePartitionAssignor, RoundRobinPartitionAssignor),
             **options.broker.consumer,
         )
@@ -88,11 +88,11 @@ class Membership:
     # Records.
 
     def poll(self, timeout_ms: int) -> dict[TopicPartition, list[Any]]:
-        """The next records by partition, all of partitions that are ours. Commits what is due first.
+        """Returns the next records by assigned partition. Commits first if a commit is due.
 
         Raises:
-            CorruptRecordError: a partition cannot be read on: `pass_over_unreadable`, leave, and join anew.
-            KafkaError: leave, and join anew.
+            CorruptRecordError: a record cannot be read; call `pass_over_unreadable`, leave, and rejoin.
+            KafkaError: leave, and rejoin.
         """
         self._commit_if_due()
         polled: dict[TopicPartition, list[Any]] = self._consumer.poll(timeout_ms=timeout_ms)
@@ -107,17 +107,17 @@ class Membership:
             log.info("join_resumed", group=self._group)
 
     def is_behind(self) -> bool:
-        """Whether the broker said that it has records that it has not given yet. Only to be asked after a poll that brought none."""
+        """Returns True if the broker has reported records that it has not returned. Call it only after an empty poll."""
         try:
             return any(self._is_behind(partition) for partition in self._consumer.assignment())
-        except (KafkaError, KeyError):  # a rebalance came between
+        except (KafkaError, KeyError):  # a concurrent rebalance
             return False
 
     def waiting(self) -> int:
-        """How many records the broker has of partitions that are ours after those that polls brought, as far as it has told."""
+        """Returns the consumer lag: records of the assigned partitions after the current positions, as last reported by the broker."""
         try:
             return sum(self._waiting(partition) for partition in self._consumer.assignment())
-        except (KafkaError, KeyError):  # a rebalance came between
+        except (KafkaError, KeyError):  # a concurrent rebalance
             return 0
 
     def _is_behind(self, partition: TopicPartition) -> bool:
@@ -131,10 +131,10 @@ class Membership:
         return 0 if position is None else max(0, highwater - position)
 
     def rest(self, duration: timedelta) -> None:
-        """Waits while staying in the group: polls with everything paused, at least once. Commits what is due.
+        """Waits while staying in the group: polls with all partitions paused, at least once. Commits if a commit is due.
 
         Raises:
-            Stopping: the consumer is to stop.
+            Stopping: the consumer was asked to stop.
         """
         deadline = time.monotonic() + duration.total_seconds()
         while True:
@@ -149,10 +149,10 @@ class Membership:
                 self._consumer.resume(partition)
 
     def stay(self) -> None:
-        """A short rest where the last poll is a second ago, so that a rebalance need not wait for the records in hand.
+        """Polls with all partitions paused if the last poll was a second ago, so that a rebalance does not wait for the current records.
 
         Raises:
-            Stopping: the consumer is to stop.
+            Stopping: the consumer was asked to stop.
         """
         if self._stopping.is_set():
             raise Stopping
@@ -160,11 +160,11 @@ class Membership:
             self.rest(timedelta(0))
 
     def _poll_paused(self) -> None:
-        for partition in self._consumer.assignment():  # each time, for a rebalance may have brought new ones
+        for partition in self._consumer.assignment():  # every time, because a rebalance may have added partitions
             with suppress(KeyError, IllegalStateError):
                 self._consumer.pause(partition)
         for partition, records in self._consumer.poll(timeout_ms=STAY_TIMEOUT_MS).items():
-            # They came with a rebalance in the midst of this poll: read them again.
+            # A rebalance during this poll assigned the partition. Seek back, so that the records are read again.
             with suppress(KeyError, IllegalStateError):
                 self._consumer.seek(partition, records[0].offset)
         self._mend()
@@ -177,7 +177,7 @@ class Membership:
             self.commit()
 
     def commit(self) -> None:
-        """Commits the next offset of each partition that got on; what fails is committed with the next."""
+        """Commits the next offset of each partition with progress. After a failure the next commit covers the offsets."""
         self._commit_time = self._clock.now()
         offsets = self.offsets.uncommitted()
         if not offsets:
@@ -190,16 +190,16 @@ class Membership:
         self.offsets.commit(offsets)
 
     def pass_over_unreadable(self) -> dict[TopicPartition, int]:
-        """Commits the offset after each record at which a partition cannot be read on; answers where they are.
+        """Commits the offset after each unreadable record that blocks a partition. Returns the skipped offsets.
 
-        Their bytes never reach us, so that they cannot even be kept. Only to be called when `poll` has raised CorruptRecordError
-        and nothing is in hand: what lies before the position must have been delivered.
+        The client never returns the bytes of such records, so they cannot be stored as dead letters. Call it only after `poll` has raised
+        CorruptRecordError and when all polled records are delivered.
 
         Raises:
-            KafkaError: nothing was passed over.
+            KafkaError: nothing was skipped.
         """
         self.commit()
-        # kafka-python says that a record is corrupt, but not where.
+        # kafka-python does not report the position of a corrupt record.
         positions = {partition: self._consumer.position(partition) for partition in self._consumer.assignment()}
         found = {
             partition: offset
@@ -216,10 +216,10 @@ class Membership:
             timeout_ms=COMMIT_TIMEOUT_MS,
         )
 
-    # The end.
+    # Leaving.
 
     def leave(self) -> None:
-        """Commits, and leaves the group, in some seconds at most; whether the broker answers or not."""
+        """Commits offsets and leaves the group. Returns within seconds, even if the broker does not respond."""
         with suppress(KafkaError, OSError):
             self.commit()
         if not self._broker.is_idempotent:
@@ -229,24 +229,24 @@ class Membership:
 
 
 def _is_past(time_before: datetime, interval: timedelta, now: datetime) -> bool:
-    """Whether the interval has passed; also where the clock was set back, which must not hold up anything."""
+    """Returns True if the interval has passed, or if the clock was set back, because that must not block commits or polls."""
     return not time_before <= now < time_before + interval
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Tells the offsets of rebalances. kafka-python calls it on its own thread, on which nothing can be committed."""
+    """Reports rebalances to the offsets. kafka-python calls it on its own thread, where commits are not possible."""
 
     def __init__(self, offsets: Offsets) -> None:
         self._offsets = offsets
 
     def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        """A rebalance begins."""
+        """Called when a rebalance starts."""
         self._offsets.revoke(revoked)
 
     def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        """It has ended."""
+        """Called when a rebalance is complete."""
         self._offsets.assign(assigned)
 
     def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
-        """The group took us for dead."""
+        """Called when the group has removed this member."""
         self._offsets.lose(lost)

@@ -1,10 +1,10 @@
-"""What a service's consumers count, so that an operator sees lag and failures."""
+"""Prometheus metrics of a service's consumers: handled events, dead letters, lag."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 
 class ConsumerMetrics:
-    """What a service's consumers did, by the consumer's name."""
+    """Metrics of a service's consumers, labelled by consumer name."""
 
     def __init__(self, service: str, registry: CollectorRegistry) -> None:
         labels = ("consumer",)

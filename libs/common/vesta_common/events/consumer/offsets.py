@@ -1,8 +1,8 @@
-"""Which offsets may be committed: the next after what was delivered, of partitions that are still ours.
+"""Tracks which offsets may be committed: the next offset after delivered records, for partitions that are still assigned.
 
-A rebalance first revokes all partitions and then assigns some (the eager protocol). kafka-python goes on reading those that are
-assigned to the same member again from where it was, and so their offsets stay; those that are not are lost, and so is all that was
-not committed of them. It tells on a thread of its own, but only while the consumer's waits in a poll or in the close.
+A rebalance first revokes all partitions and then assigns some (eager protocol). For partitions that return to the same member, kafka-python
+continues at the previous position, so their offsets remain valid. All other partitions are lost, with their uncommitted offsets.
+kafka-python calls the rebalance listener on its own thread, but only while the consumer thread waits in a poll or in close.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,50 +11,50 @@ from kafka import TopicPartition
 
 
 class Offsets:
-    """What one member of a group has delivered, and what it has lost since it last polled."""
+    """The delivered offsets of a group member, and the partitions lost since its last poll."""
 
     def __init__(self) -> None:
         self._next: dict[TopicPartition, int] = {}
         self._revoked: set[TopicPartition] = set()
         self._lost: set[TopicPartition] = set()
 
-    # What was delivered.
+    # Delivered offsets.
 
     def deliver(self, partition: TopicPartition, next_offset: int) -> None:
-        """All before `next_offset` was delivered; of no consequence where the partition is lost."""
+        """Records that everything before `next_offset` was delivered. Ignored if the partition is lost."""
         if partition not in self._lost:
             self._next[partition] = next_offset
 
     def uncommitted(self) -> dict[TopicPartition, int]:
-        """The next offset of each partition that got on since it was last committed."""
+        """Returns the next offset of each partition with uncommitted progress."""
         return dict(self._next)
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """These were committed."""
+        """Records that these offsets were committed."""
         for partition, offset in offsets.items():
             if self._next.get(partition) == offset:
                 del self._next[partition]
 
-    # What is ours.
+    # Assigned partitions.
 
     def poll(self) -> None:
-        """Records came: they are of partitions that are ours, and nothing is in hand of those lost before."""
+        """Records a poll: new records belong to assigned partitions, and no record of a previously lost partition is pending."""
         self._lost.clear()
 
     def is_lost(self, partition: TopicPartition) -> bool:
-        """Whether the partition went to another member since records were last polled; it may have come back."""
+        """Returns True if the partition was reassigned since the last poll, even if it has come back meanwhile."""
         return partition in self._lost
 
     def revoke(self, partitions: Iterable[TopicPartition]) -> None:
-        """A rebalance begins: these may go to others."""
+        """Records the start of a rebalance: these partitions may move to other members."""
         self._revoked.update(partitions)
 
     def assign(self, partitions: Iterable[TopicPartition]) -> None:
-        """A rebalance has ended: these, and no others, are ours."""
+        """Records the end of a rebalance: exactly these partitions are assigned."""
         self.lose(self._revoked.difference(partitions))
 
     def lose(self, partitions: Iterable[TopicPartition]) -> None:
-        """These are no longer ours."""
+        """Records that these partitions are no longer assigned."""
         for partition in partitions:
             self._lost.add(partition)
             self._next.pop(partition, None)

@@ -1,4 +1,4 @@
-"""How a service reads from the broker."""
+"""Connection and timing options of event consumers."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,13 +13,13 @@ QUIET_AFTER = timedelta(seconds=5)
 
 @dataclass(frozen=True)
 class KafkaOptions:
-    """How to read from the broker.
+    """Options for reading from Kafka.
 
     Attributes:
-        topic_prefix: put before every topic and group.
-        fetch_wait_ms: how long the broker may hold back the answer that there is nothing yet; longer where that is too short to read.
-        quiet_after: when nothing has come for so long, the broker is asked four times a second at most.
-        session_timeout: after which a member that is silent is taken for dead; brokers want at least six seconds.
+        topic_prefix: prefix of all topics and group ids.
+        fetch_wait_ms: how long the broker may wait for records before it responds; `fetch_wait` extends it if it is too short to read.
+        quiet_after: idle time after which the consumer polls at most four times per second.
+        session_timeout: time without heartbeats after which the group removes a member. Brokers require at least six seconds.
     """
 
     broker: Broker
@@ -30,5 +30,5 @@ class KafkaOptions:
 
     @classmethod
     def of(cls, settings: ServiceSettings) -> "KafkaOptions":
-        """The broker that the settings name."""
+        """Creates the options from a service's settings."""
         return cls(Broker.of(settings), settings.kafka_topic_prefix, fetch_wait_ms=settings.kafka_fetch_wait_ms)

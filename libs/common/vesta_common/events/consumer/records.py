@@ -1,4 +1,4 @@
-"""Tells records that are events for us from those that are not, and from poison."""
+"""Decodes records: separates events that the consumer handles from irrelevant and invalid records."""
 
 from collections.abc import Callable, Set
 from typing import Any
@@ -7,18 +7,18 @@ from vesta_common.errors import InvalidArgument
 from vesta_common.events.cloudevents import Event, decode
 
 Check = Callable[[Event], None]
-"""Raises InvalidArgument for an event that others had no right to send."""
+"""Raises InvalidArgument for an event that its publisher is not allowed to send."""
 
 
 class Poison(Exception):
-    """A record that is no event, or one that nobody had a right to send. The message is the reason. No fault of ours."""
+    """An invalid record: not an event, or an event that its publisher is not allowed to send. The message is the reason."""
 
 
 class Reader:
-    """Reads records.
+    """Decodes and checks records.
 
     Args:
-        types: the event types that are ours; records that say they are of others are not looked at any closer.
+        types: the event types that the consumer handles. Records that declare other types are skipped without decoding.
     """
 
     def __init__(self, types: Set[str], check: Check | None = None) -> None:
@@ -26,10 +26,10 @@ class Reader:
         self._check = check
 
     def read(self, record: Any) -> Event | None:
-        """The record's event; None where it is not for us.
+        """Returns the event of a record, or None if the consumer does not handle its type.
 
         Raises:
-            Poison: it is no event, or did not pass the check.
+            Poison: the record is not an event, or failed the check.
         """
         kind = header(record, "ce_type")
         if kind and kind not in self._types:
@@ -44,13 +44,13 @@ class Reader:
 
 
 def header(record: Any, name: str) -> str:
-    """The last header of this name, which is the one that counts; an empty string where there is none."""
+    """Returns the last header with this name, which takes precedence, or an empty string."""
     found: bytes = next((value for key, value in reversed(record.headers) if key == name and value is not None), b"")
     return found.decode(errors="replace")
 
 
 def describe(record: Any) -> dict[str, Any]:
-    """What a log line says of a record, whatever it holds."""
+    """Returns the log fields of a record. Works for invalid records too."""
     return {
         "topic": record.topic,
         "partition": record.partition,

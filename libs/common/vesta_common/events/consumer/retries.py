@@ -1,8 +1,8 @@
-"""When to try a record again, when to give it up, and when to stop: rules without I/O.
+"""Retry policy of consumers: backoff, number of attempts, circuit breaker. No I/O.
 
-What may work later without anybody's doing is tried for ever, for order is promised and an outage must lose nothing. What will not
-is tried a few times, as our judgement of errors may be wrong. Where much fails for good, the fault is likelier ours than that of so
-many events, and going on would only fill the dead-letter topic.
+Transient failures are retried indefinitely, because order is guaranteed and an outage must not lose events. Permanent failures are retried
+a few times, because the classification of errors may be wrong. Many permanent failures indicate a defect of the consumer rather than of the
+events. The consumer then stops instead of moving all events to the dead-letter topic.
 """
 
 from collections import deque
@@ -16,18 +16,18 @@ BACKOFF_FIRST = timedelta(milliseconds=200)
 BACKOFF_MAX = timedelta(seconds=5)
 DEAD_LETTERS_MAX = 100
 DEAD_LETTERS_WINDOW = timedelta(minutes=10)
-_DOUBLINGS_MAX = 10  # which is beyond BACKOFF_MAX
+_DOUBLINGS_MAX = 10  # already beyond BACKOFF_MAX
 
 
 class TooManyDeadLetters(Exception):
-    """So many events could not be handled that the fault must be ours."""
+    """The circuit breaker is open: too many events could not be handled, so the consumer is probably defective."""
 
 
 class Attempts:
-    """The attempts at one record.
+    """The failed attempts to handle one record.
 
     Attributes:
-        count: how many failed.
+        count: the number of failed attempts.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class Attempts:
         self._permanent = 0
 
     def fail(self, error: Exception) -> timedelta | None:
-        """How long to rest after this failure before the next attempt; None where the record is to be given up."""
+        """Records a failure. Returns the backoff before the next attempt, or None if there is to be none."""
         self.count += 1
         if not is_transient(error):
             self._permanent += 1
@@ -45,17 +45,17 @@ class Attempts:
 
 
 class Fuse:
-    """Blows when too many records were given up within ten minutes."""
+    """Circuit breaker that opens when too many records become dead letters within ten minutes."""
 
     def __init__(self, clock: Clock, dead_letters_max: int = DEAD_LETTERS_MAX) -> None:
         self._clock = clock
         self._times: deque[datetime] = deque(maxlen=dead_letters_max)
 
     def count(self, reason: str) -> None:
-        """Counts a record that was given up.
+        """Counts a dead letter.
 
         Raises:
-            TooManyDeadLetters: it was one too many.
+            TooManyDeadLetters: the limit is reached.
         """
         self._times.append(self._clock.now())
         if len(self._times) == self._times.maxlen and self._times[-1] - self._times[0] < DEAD_LETTERS_WINDOW:

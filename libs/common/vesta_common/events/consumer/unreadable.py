@@ -1,4 +1,4 @@
-"""Finds the record at which a partition cannot be read on, by reading the partition from there by itself."""
+"""Detects unreadable records: opens a separate consumer at a given offset of a partition and reads one record."""
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import CorruptRecordError
@@ -9,12 +9,12 @@ PROBE_TIMEOUT_MS = 5000
 
 
 def is_unreadable(broker: Broker, partition: TopicPartition, offset: int) -> bool:
-    """Whether the partition's record at this offset is one that kafka-python cannot read; false where there is none yet.
+    """Returns True if kafka-python cannot read the record at this offset. Returns False if there is no record yet.
 
     Raises:
-        KafkaError: the broker does not answer.
+        KafkaError: the broker does not respond.
     """
-    probe = KafkaConsumer(**broker.consumer)  # which reads the same bytes as the consumer that failed
+    probe = KafkaConsumer(**broker.consumer)  # the same options as the consumer that failed, so it reads the same bytes
     try:
         probe.assign([partition])
         probe.seek(partition, offset)
