@@ -1,1 +1,1 @@
-"""The one door: REST and gRPC for customers, authentication, rights, limits, the live event stream."""
+"""The API gateway: REST and gRPC for clients, authentication, authorization, rate limits, the live event stream."""

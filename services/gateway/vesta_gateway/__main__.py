@@ -1,4 +1,4 @@
-"""Runs the gateway."""
+"""Entry point of the gateway process."""
 
 import asyncio
 

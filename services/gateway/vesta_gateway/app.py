@@ -1,4 +1,4 @@
-"""The composition root: everything the gateway is made of, started in order and stopped gracefully."""
+"""The composition root of the gateway: creates all parts, starts them in order, and stops them gracefully."""
 
 import asyncio
 import random
@@ -74,13 +74,13 @@ _OWN = "gateway: "
 
 
 class Gateway:
-    """The gateway, to be started and stopped in one event loop.
+    """The gateway. Start and stop it in the same event loop.
 
     Attributes:
-        watchers: who watches events.
-        limits: how much is going on.
-        registry: its metrics.
-        health_address: HOST:PORT where health alone is told, in plain text; empty where the settings name none.
+        watchers: the watchers of events.
+        limits: rate limits and concurrency limits.
+        registry: the metrics registry.
+        health_address: HOST:PORT of a plaintext server with the health service only; empty if the settings have none.
     """
 
     def __init__(self, settings: Settings, clock: Clock) -> None:
@@ -135,16 +135,16 @@ class Gateway:
 
     @property
     def rest_address(self) -> str:
-        """HOST:PORT of REST, with the port that was picked."""
+        """HOST:PORT of REST, with the actual port."""
         return self._rest.address
 
     @property
     def grpc_address(self) -> str:
-        """HOST:PORT of gRPC, with the port that was picked."""
+        """HOST:PORT of gRPC, with the actual port."""
         return self._grpc.address
 
     async def start(self) -> None:
-        """Waits for the store, then opens the doors; both answer when this returns."""
+        """Waits for PostgreSQL, then starts serving. Both servers accept requests when it returns."""
         self._loop.set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="gateway"))
         await asyncio.to_thread(self._postgres.open)
         await asyncio.to_thread(self._postgres.migrate_or_check, "vesta_gateway", self._settings)
@@ -164,14 +164,14 @@ class Gateway:
         ]
 
     async def drain(self) -> None:
-        """Says that it is not ready any more, and still takes what comes, so that clients turn to other replicas."""
+        """Reports NOT_SERVING, so that clients use other replicas. Incoming requests are still served."""
         self._parts.drain()
         self._health.drain()
         self._rest.drain()
         await self._grpc.drain()
 
     async def stop(self) -> None:
-        """Sends watchers home, refuses new calls, lets running ones finish for some seconds, then closes what was open."""
+        """Ends event streams, rejects new calls, waits some seconds for running calls, then closes all resources."""
         self.watchers.close()
         self._is_stopping = True
         self._watch.stop()
@@ -198,7 +198,7 @@ class Gateway:
         return Replay(KafkaOptions.of(self._settings), new_consumer, self._tail.ends, to_project_event)
 
     def _new_calls(self) -> Calls:
-        """The way of calls, with the gateway's own services among the backends."""
+        """Creates the call pipeline, with the gateway's own services among the backends."""
         authenticator = Authenticator(
             lambda digest: store.find_caller(self._postgres, digest, self._clock),
             bytes.fromhex(self._settings.owner_key_sha256),
@@ -232,23 +232,23 @@ class Gateway:
         return Calls(backends, authenticator, projects, self.limits, AuditLog(self._audit, self._clock))
 
     def _post(self, project: str, event: ProjectEvent) -> None:
-        """Hands an event from the tail's thread to the loop, unless that has ended."""
+        """Passes an event from the tail's thread to the event loop, unless the loop has ended."""
         try:
             self._loop.call_soon_threadsafe(self.watchers.publish, project, event)
         except RuntimeError:
             log.debug("event_after_stop")
 
     async def _follow_projects(self) -> None:
-        """Closes projects that are being deleted, also where this process was killed when it should have."""
+        """Closes projects that are being deleted, including those whose deletion was interrupted by a crash."""
         while True:
             try:
                 await self._projects.follow()
-            except Exception as error:  # noqa: BLE001 - the store or the conductor is away: it is asked again
+            except Exception as error:  # noqa: BLE001 - PostgreSQL or the conductor is unavailable; retried after the interval
                 log.debug("projects_not_followed", error=str(error))
             await asyncio.sleep(FOLLOW_INTERVAL.total_seconds())
 
     async def _tell_health(self) -> None:
-        """Keeps the answer of gRPC's health check true."""
+        """Updates the gRPC health status periodically."""
         told = True
         while True:
             is_ready, _ = await self._parts.report()
@@ -264,7 +264,7 @@ class Gateway:
             await asyncio.sleep(HEALTH_INTERVAL.total_seconds())
 
     async def _prune(self) -> None:
-        """Keeps the request log and the audit log to their retentions."""
+        """Applies the retention of the request log and of the audit log periodically."""
         while True:
             try:
                 await asyncio.to_thread(
@@ -287,7 +287,7 @@ class Gateway:
 
 
 async def serve(settings: Settings) -> None:
-    """The whole life of the process: until SIGTERM or SIGINT, and for the draining, which a second signal ends."""
+    """Runs the gateway process until SIGTERM or SIGINT, then drains. A second signal ends the drain period."""
     stopping, hurrying = asyncio.Event(), asyncio.Event()
     _on_signals(stopping.set)
     try:
@@ -309,7 +309,7 @@ async def serve(settings: Settings) -> None:
 
 
 def _tries(settings: Settings, identity: Identity) -> dict[str, Try]:
-    """What the gateway needs; it reads every topic that a service owns."""
+    """Returns the checks of the gateway's dependencies. The gateway reads the topics of all services."""
     topics = {topic for owned in OWNED.values() for topic in owned}
     return {
         **tries_of("gateway", settings, topics, has_objects=False),
@@ -348,7 +348,7 @@ def _body_limits(given: Settings) -> BodyLimits:
 
 
 def _registry(limits: Limits, watchers: Watchers) -> CollectorRegistry:
-    """A registry with the process's own figures and what is under way."""
+    """Creates the metrics registry with process metrics and gauges of active calls."""
     registry = CollectorRegistry()
     for collector in (GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR):
         registry.register(collector)

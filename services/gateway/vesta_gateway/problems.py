@@ -1,4 +1,4 @@
-"""What went wrong, as `google.rpc.Status` inside and as AIP-193 JSON with the right HTTP status outside."""
+"""Converts errors to `google.rpc.Status`, and statuses to AIP-193 JSON with an HTTP status."""
 
 import json
 import math
@@ -41,13 +41,13 @@ HTTP_STATUS = {
     "UNAVAILABLE": 503,
     "DATA_LOSS": 500,
 }
-# Reasons whose HTTP status says more than their code does.
+# Reasons with a more specific HTTP status than their gRPC code.
 _HTTP_STATUS_BY_REASON = {"BODY_TOO_LARGE": 413, "METHOD_NOT_ALLOWED": 405, "CONTENT_TYPE_UNKNOWN": 415}
 _RETRYABLE = frozenset({429, 503})
 
 
 class StatusError(Exception):
-    """A status to be answered as it is."""
+    """A status to return unchanged."""
 
     def __init__(self, status: status_pb2.Status) -> None:
         super().__init__(status.message)
@@ -56,7 +56,7 @@ class StatusError(Exception):
 
 @dataclass(frozen=True)
 class Problem:
-    """An error as HTTP says it."""
+    """An HTTP error response."""
 
     http_status: int
     code: str
@@ -65,7 +65,7 @@ class Problem:
 
 
 def status_of(error: BaseException) -> status_pb2.Status:
-    """The status that an exception stands for; what is not ours is INTERNAL and keeps its words to itself."""
+    """Returns the status of an exception. Unknown exceptions become INTERNAL without their message."""
     if isinstance(error, StatusError):
         return error.status
     if isinstance(error, VestaError):
@@ -80,7 +80,7 @@ def status_of(error: BaseException) -> status_pb2.Status:
 
 
 def problem_of(status: status_pb2.Status) -> Problem:
-    """The HTTP answer of a status."""
+    """Returns the HTTP response for a status."""
     name = code_pb2.Code.Name(status.code)
     reason, retry_after = _details_of(status)
     http_status = _HTTP_STATUS_BY_REASON.get(reason, HTTP_STATUS[name])
@@ -101,7 +101,7 @@ def problem_of(status: status_pb2.Status) -> Problem:
 def _detail(packed: Any) -> dict[str, Any]:
     try:
         return json_format.MessageToDict(packed)
-    except TypeError:  # a detail of a kind that we have no contract of
+    except TypeError:  # a detail of an unknown type
         return {"@type": packed.type_url}
 
 
@@ -117,7 +117,7 @@ def _details_of(status: status_pb2.Status) -> tuple[str, timedelta | None]:
 
 
 def _status_of_rpc_error(error: grpc.aio.AioRpcError) -> status_pb2.Status:
-    """The status a backend sent, if it sent one; else one without the words of the transport, which name addresses."""
+    """Returns the status sent by a backend; otherwise a status without the transport's message, which contains addresses."""
     for key, value in error.trailing_metadata() or ():
         if key == DETAILS_KEY and isinstance(value, bytes):
             return status_pb2.Status.FromString(value)
@@ -133,7 +133,7 @@ def _status_of_rpc_error(error: grpc.aio.AioRpcError) -> status_pb2.Status:
 
 
 def overload_of(error: Exception) -> VestaError | None:
-    """The refusal of a service that has more work than it can begin in time; None where it is another error."""
+    """Returns the OVERLOADED error of a backend; None for other errors."""
     if not isinstance(error, grpc.aio.AioRpcError) or error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
         return None
     found = from_status(_status_of_rpc_error(error))

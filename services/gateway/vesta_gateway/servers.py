@@ -1,4 +1,4 @@
-"""The two listening servers in one event loop, uvicorn for REST and grpc.aio for gRPC: each starts and stops gracefully."""
+"""The listening servers, both in one event loop: uvicorn for REST and grpc.aio for gRPC. Both start and stop gracefully."""
 
 import asyncio
 import socket
@@ -35,10 +35,10 @@ class RestServer:
     """Serves an ASGI application.
 
     Args:
-        address: HOST:PORT; port 0 picks a free one.
+        address: HOST:PORT; port 0 selects a free port.
         tls: certificate chain and key; None for plain HTTP.
-        trusted_proxies: whose X-Forwarded-* headers are believed; empty for nobody's.
-        grace: how long running requests may go on after `stop`.
+        trusted_proxies: proxies whose X-Forwarded-* headers are trusted; empty for none.
+        grace: time for running requests to complete after `stop`.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class RestServer:
         self._serving: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begins to answer."""
+        """Starts serving."""
         self._serving = asyncio.create_task(self._server.serve([self._socket]))
         while not self._server.started:
             if self._serving.done():
@@ -80,11 +80,11 @@ class RestServer:
             await asyncio.sleep(0.01)
 
     def drain(self) -> None:
-        """Lets every connection end with its next answer, so that clients connect anew, elsewhere; takes new ones as before."""
+        """Closes each connection after its next response, so that clients connect to other replicas. New connections are accepted."""
         self._closing.is_closing = True
 
     async def stop(self) -> None:
-        """Refuses new connections, lets running requests finish, then ends them."""
+        """Rejects new connections, waits for running requests, then cancels them."""
         self._server.should_exit = True
         if self._serving is not None:
             await self._serving
@@ -92,7 +92,7 @@ class RestServer:
 
 
 class _ClosingApp:
-    """An ASGI application whose answers say `Connection: close` once they shall."""
+    """An ASGI application that adds `Connection: close` to responses once `is_closing` is set."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
@@ -108,23 +108,23 @@ class _ClosingApp:
 
 
 class _Protocol(HttpToolsProtocol):
-    """HTTP/1.1 with a limit on the head of a request, in bytes and in time, which uvicorn leaves open."""
+    """HTTP/1.1 with limits on the size and duration of a request head, which uvicorn does not have."""
 
     _head_bytes = 0
     _head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Waits for a head."""
+        """Starts the timeout for the first request head."""
         super().connection_made(transport)
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Waits no more."""
+        """Stops the timeout."""
         self._end_head()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Counts what comes while a head is read."""
+        """Counts the bytes of a request head."""
         super().data_received(data)
         if self._head_timer is not None:
             self._head_bytes += len(data)
@@ -132,18 +132,18 @@ class _Protocol(HttpToolsProtocol):
                 self.send_400_response(f"the head of the request has more than {HEAD_BYTES_MAX} bytes")
 
     def on_message_begin(self) -> None:
-        """Reads a head."""
+        """Starts the timeout for a further request head."""
         super().on_message_begin()
         if self._head_timer is None:
             self._await_head()
 
     def on_headers_complete(self) -> None:
-        """Has read it."""
+        """Stops the timeout."""
         self._end_head()
         super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuses what is no HTTP, as everything else is refused."""
+        """Responds to malformed HTTP in the format of all other errors."""
         problem = problem_of(to_status(InvalidArgument(msg, reason="HTTP_MALFORMED")))
         given = {"content-type": JSON, "content-length": str(len(problem.body)), "connection": "close"}
         headers = response_headers(given, is_tls=self.scheme == "https")
@@ -162,15 +162,14 @@ class _Protocol(HttpToolsProtocol):
 
 
 class _Server(uvicorn.Server):
-    """A uvicorn in a process that handles its signals itself."""
+    """A uvicorn server that installs no signal handlers."""
 
     def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
-        """Leaves signals alone."""
         return nullcontext()
 
 
 class _Health(health.aio.HealthServicer):  # type: ignore[misc] # it has no types
-    """Health, with what hinders the platform in the trailing metadata of a check without a name."""
+    """The health service, with the current problems in the trailing metadata of a check without a name."""
 
     problems: Sequence[str] = ()
 
@@ -181,11 +180,11 @@ class _Health(health.aio.HealthServicer):  # type: ignore[misc] # it has no type
 
 
 class GrpcServer:
-    """Serves a generic handler, with health and reflection beside it.
+    """Serves a generic handler, together with the health service and server reflection.
 
     Args:
         services: full names of the services, for health and reflection.
-        calls_max: calls under way at once; more are refused by gRPC itself.
+        calls_max: maximum number of concurrent calls; gRPC rejects further calls.
     """
 
     def __init__(
@@ -220,25 +219,25 @@ class GrpcServer:
         self.address = f"{address.rpartition(':')[0]}:{port}"
 
     async def start(self) -> None:
-        """Begins to answer."""
+        """Starts serving."""
         await self._server.start()
 
     async def set_healthy(self, *, healthy: bool) -> None:
-        """What health checks are told."""
+        """Sets the health status of all services."""
         status = health_pb2.HealthCheckResponse.SERVING if healthy else health_pb2.HealthCheckResponse.NOT_SERVING
         for name in self._names:
             await self._health.set(name, status)
 
     def tell_problems(self, problems: Sequence[str]) -> None:
-        """Sets what health checks are told along with the status."""
+        """Sets the problems that health checks return with the status."""
         self._health.problems = tuple(problems)
 
     async def drain(self) -> None:
-        """Says for good that it is not healthy; it still answers what comes."""
+        """Reports NOT_SERVING permanently. Incoming calls are still served."""
         await self._health.enter_graceful_shutdown()
 
     async def stop(self, grace: timedelta) -> None:
-        """Refuses new calls, lets running ones finish within `grace`, then ends them."""
+        """Rejects new calls, waits up to `grace` for running calls, then cancels them."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace.total_seconds())
 

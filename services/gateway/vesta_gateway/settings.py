@@ -1,4 +1,4 @@
-"""What the gateway can be told."""
+"""Settings of the gateway, read from environment variables."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +15,7 @@ _MIB = 1024 * 1024
 
 
 class Settings(ServiceSettings):
-    """The gateway's settings. It listens on two addresses of its own; `listen_address` is not used."""
+    """Settings of the gateway. It has two listening addresses of its own; `listen_address` is not used."""
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="VESTA_GATEWAY_")
 
@@ -107,7 +107,7 @@ class Settings(ServiceSettings):
         return proxies
 
     def backend_addresses(self) -> dict[str, str]:
-        """Where each service answers."""
+        """Returns the address of each backend service."""
         suffix = "_address"
         own = {"rest", "grpc", "listen", "metrics"}
         return {

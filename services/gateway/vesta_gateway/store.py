@@ -1,4 +1,4 @@
-"""Members and keys in PostgreSQL. Rows become messages here; nothing else knows SQL."""
+"""Members and API keys in PostgreSQL."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -19,7 +19,7 @@ from vesta_gateway.access.caller import OWNER_ID, Caller
 
 TOUCH_INTERVAL = timedelta(minutes=1)
 PRUNE_BATCH_MAX = 1_000
-"""Entries of the request log deleted in one transaction, so that none holds locks for long."""
+"""Batch size for deletions, so that no transaction holds locks for long."""
 
 log = structlog.get_logger()
 
@@ -27,12 +27,12 @@ queries = load_queries("vesta_gateway")
 
 
 def member_name(project: str, member: str) -> str:
-    """`projects/acme/members/ada`."""
+    """Returns a member's resource name: `projects/acme/members/ada`."""
     return f"projects/{project}/members/{member}"
 
 
 def ids_of(name: str) -> tuple[str, str]:
-    """Project and own id of a name of four parts."""
+    """Returns the project id and the resource id of a name with four segments."""
     _, project, _, own = name.split("/")
     return project, own
 
@@ -52,20 +52,20 @@ def insert_member(connection: Connection, project: str, member_id: str, member: 
 
 
 def add_first_owner(postgres: Postgres, project_name: str, clock: Clock) -> None:
-    """Gives a project without members its member `owner`."""
+    """Adds the member `owner` to a project without members."""
     project = project_name.split("/")[1]
     with postgres.transaction() as connection:
         queries.insert_first_owner(connection, project=project, member=OWNER_ID, role=Role.ROLE_OWNER, now=clock.now())
 
 
 def has_members(postgres: Postgres, project_name: str) -> bool:
-    """True where the project was given members."""
+    """Returns True if the project has members."""
     with postgres.transaction() as connection:
         return bool(queries.has_members(connection, project=project_name.split("/")[1]))
 
 
 def close_project(postgres: Postgres, project_name: str, clock: Clock) -> None:
-    """Removes a project's members and keys, and remembers that it gets no others."""
+    """Deletes a project's members and keys, and marks the project as closed, so that it gets no new ones."""
     project = project_name.split("/")[1]
     with postgres.transaction() as connection:
         queries.close_project(connection, project=project, now=clock.now())
@@ -73,39 +73,39 @@ def close_project(postgres: Postgres, project_name: str, clock: Clock) -> None:
 
 
 def closed_projects(postgres: Postgres) -> set[str]:
-    """The names of the projects that were closed."""
+    """Returns the names of the closed projects."""
     with postgres.transaction() as connection:
         return {f"projects/{row['project']}" for row in queries.list_closed_projects(connection)}
 
 
 def projects_with_members(postgres: Postgres) -> list[str]:
-    """The names of the projects that have members."""
+    """Returns the names of the projects with members."""
     with postgres.transaction() as connection:
         return [f"projects/{row['project']}" for row in queries.list_projects_with_members(connection)]
 
 
 def get_member(connection: Connection, name: str) -> Member:
-    """One member.
+    """Returns a member.
 
     Raises:
-        NotFound: there is none.
+        NotFound: the member does not exist.
     """
     project, member = ids_of(name)
     return _member(_found(queries.find_member(connection, project=project, member=member), name))
 
 
 def list_members(connection: Connection, project: str, page: Page) -> tuple[list[Member], str]:
-    """A page of members by name, and the next page's token."""
+    """Returns a page of members by name, and the token of the next page."""
     rows = list(queries.list_members(connection, project=project, after=page.after, limit=page.limit))
     kept, token = page.cut(rows, lambda row: (row["member"],))
     return [_member(row) for row in kept], token
 
 
 def lock_member(connection: Connection, name: str) -> Member:
-    """One member, with all of its project locked until the transaction ends.
+    """Returns a member and locks all members of its project until the transaction ends.
 
     Raises:
-        NotFound: there is none.
+        NotFound: the member does not exist.
     """
     project, member = ids_of(name)
     rows = {row["member"]: row for row in queries.lock_members(connection, project=project)}
@@ -113,10 +113,10 @@ def lock_member(connection: Connection, name: str) -> Member:
 
 
 def update_member(connection: Connection, member: Member, now: datetime) -> Member:
-    """Writes what can change of a member that is locked.
+    """Writes the mutable fields of a locked member.
 
     Raises:
-        FailedPrecondition: the project would be without an owner.
+        FailedPrecondition: LAST_OWNER, the project would have no owner.
     """
     project, own = ids_of(member.name)
     if member.role != Role.ROLE_OWNER:
@@ -128,11 +128,11 @@ def update_member(connection: Connection, member: Member, now: datetime) -> Memb
 
 
 def delete_member(connection: Connection, name: str) -> None:
-    """Removes a member with its keys.
+    """Deletes a member and its keys.
 
     Raises:
-        NotFound: there is none.
-        FailedPrecondition: the project would be without an owner.
+        NotFound: the member does not exist.
+        FailedPrecondition: LAST_OWNER, the project would have no owner.
     """
     lock_member(connection, name)
     project, own = ids_of(name)
@@ -143,7 +143,7 @@ def delete_member(connection: Connection, name: str) -> None:
 def insert_api_key(
     connection: Connection, project: str, api_key_id: str, api_key: ApiKey, secret_sha256: bytes, now: datetime
 ) -> ApiKey:
-    """Adds a key; the answer bears no secret.
+    """Adds a key. The returned message does not contain the secret.
 
     Raises:
         AlreadyExists: the id is taken.
@@ -165,27 +165,27 @@ def insert_api_key(
 
 
 def get_api_key(connection: Connection, name: str) -> ApiKey:
-    """One key, without its secret.
+    """Returns a key without its secret.
 
     Raises:
-        NotFound: there is none.
+        NotFound: the key does not exist.
     """
     project, api_key = ids_of(name)
     return _api_key(_found(queries.find_api_key(connection, project=project, api_key=api_key), name))
 
 
 def list_api_keys(connection: Connection, project: str, page: Page) -> tuple[list[ApiKey], str]:
-    """A page of keys by name, and the next page's token."""
+    """Returns a page of keys by name, and the token of the next page."""
     rows = list(queries.list_api_keys(connection, project=project, after=page.after, limit=page.limit))
     kept, token = page.cut(rows, lambda row: (row["api_key"],))
     return [_api_key(row) for row in kept], token
 
 
 def delete_api_key(connection: Connection, name: str) -> None:
-    """Removes a key.
+    """Deletes a key.
 
     Raises:
-        NotFound: there is none.
+        NotFound: the key does not exist.
     """
     project, api_key = ids_of(name)
     if not queries.delete_api_key(connection, project=project, api_key=api_key):
@@ -193,7 +193,7 @@ def delete_api_key(connection: Connection, name: str) -> None:
 
 
 def find_caller(postgres: Postgres, secret_sha256: bytes, clock: Clock) -> Caller | None:
-    """Whom a secret stands for; None for nobody. Notes the use, once a minute at most."""
+    """Returns the caller of a key by the digest of its secret; None if unknown. Records the use, at most once a minute."""
     with postgres.transaction() as connection:
         row = queries.find_caller(connection, secret_sha256=secret_sha256)
         if row is None:
@@ -218,10 +218,10 @@ def prune_request_log(
     batch_max: int = PRUNE_BATCH_MAX,
     is_stopping: Callable[[], bool] = lambda: False,
 ) -> int:
-    """Deletes every request older than `retention`; returns how many. Each batch commits by itself. It blocks.
+    """Deletes requests older than `retention` in batches, each in its own transaction. Returns the number of deleted entries. Blocks.
 
     Args:
-        is_stopping: asked before each batch; True ends the work early.
+        is_stopping: checked before each batch; True ends the deletion early.
     """
     deleted, batch = 0, batch_max
     while batch == batch_max and not is_stopping():
@@ -234,7 +234,7 @@ def prune_request_log(
 
 
 def _check_other_owner(connection: Connection, project: str, own: str) -> None:
-    """Raises where `own` is the only owner of a project whose members are locked."""
+    """Checks that `own` is not the only owner of a project. The project's members must be locked."""
     owners = {
         row["member"] for row in queries.lock_members(connection, project=project) if row["role"] == Role.ROLE_OWNER
     }

@@ -1,1 +1,1 @@
-"""Who calls, what they may do, and how much."""
+"""Access control: authentication, authorization, rate limits."""

@@ -1,7 +1,7 @@
-"""Turns a secret into a caller, from PostgreSQL, remembered for a few seconds so that a busy key costs nothing.
+"""Authenticates API keys against PostgreSQL, with a cache of a few seconds so that frequent calls cost no query.
 
-A key deleted in this process is forgotten at once; one deleted in another, within `cache_seconds`. Secrets that stand for nobody are
-remembered apart, so that a flood of them drives out no good key; a key that was good before is looked up whatever the flood.
+A key deleted by this process is invalid immediately; a key deleted by another replica, within `cache_seconds`. Unknown keys have their own
+cache, so that a flood of them evicts no valid key. A key that was valid before is looked up even during such a flood.
 """
 
 import asyncio
@@ -21,12 +21,12 @@ UNKNOWN_MAX = 2_000
 LOOKUPS_AT_ONCE_MAX = 4
 
 FindCaller = Callable[[bytes], Caller | None]
-"""Finds whom a secret's SHA-256 stands for. It may block."""
+"""Returns the caller of the key with this SHA-256. May block."""
 
 
 @dataclass(frozen=True)
 class _Answer:
-    """What the store said, good until the moment `until` of the clock, and until something changes."""
+    """A cached lookup, valid until the clock reaches `until` and while no key or role changes."""
 
     caller: Caller | None
     until: float
@@ -34,12 +34,12 @@ class _Answer:
 
 
 class Authenticator:
-    """Knows callers by their secrets.
+    """Authenticates callers by their API keys.
 
     Args:
-        find: asks the store; called in a thread.
-        owner_digest: SHA-256 of the platform owner's secret.
-        monotonic: seconds of a clock that never turns back.
+        find: looks up a key in the store; called in a thread.
+        owner_digest: SHA-256 of the platform owner's key.
+        monotonic: a monotonic clock in seconds.
     """
 
     def __init__(
@@ -56,13 +56,13 @@ class Authenticator:
         self._lookups = asyncio.Semaphore(LOOKUPS_AT_ONCE_MAX)
 
     async def authenticate(self, secret: str, admit: Callable[[], object] = lambda: None) -> Caller:
-        """The caller that a secret stands for.
+        """Returns the caller of a key.
 
         Args:
-            admit: called before a secret that is new here is looked up; what it raises refuses that.
+            admit: called before the lookup of a key that is not cached; an exception prevents the lookup.
 
         Raises:
-            Unauthenticated: nobody, or not any more.
+            Unauthenticated: KEY_MISSING, KEY_UNKNOWN or KEY_EXPIRED.
         """
         if not secret:
             raise Unauthenticated(
@@ -82,7 +82,7 @@ class Authenticator:
         return caller
 
     def forget(self) -> None:
-        """Asks anew for every caller: a key or a role has changed."""
+        """Invalidates all cached lookups, because a key or a role has changed."""
         self._change += 1
 
     def _remembered(self, digest: bytes) -> _Answer | None:
@@ -92,11 +92,11 @@ class Authenticator:
     async def _look_up(self, digest: bytes, admit: Callable[[], object]) -> _Answer:
         async with self._lookups:
             found = self._remembered(digest)
-            if found is not None:  # another request asked meanwhile
+            if found is not None:  # a concurrent request has looked it up
                 return found
             if digest not in self._known:
                 admit()
-            change = self._change  # before the reading: what is read may be what changes meanwhile
+            change = self._change  # before the lookup: a change during the lookup must invalidate its result
             caller = await asyncio.to_thread(self._find, digest)
         answer = _Answer(caller, self._monotonic() + self._cache_seconds, change)
         if caller is None:

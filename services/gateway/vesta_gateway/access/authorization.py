@@ -1,6 +1,6 @@
-"""Who may call what: one table over all RPCs, and the walls between projects. The same for REST and gRPC. Pure.
+"""Authorization: the right to call each RPC, and isolation between projects. Applies to REST and gRPC. Pure.
 
-docs/roles.md is written from this table.
+docs/roles.md is generated from this table.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,7 +18,7 @@ from vesta_gateway.contracts.methods import Rpc
 
 
 class Right(Enum):
-    """Who may call an RPC. The roles are those of the member in the project that the request is about."""
+    """Who may call an RPC. Roles are those of the caller in the project of the request."""
 
     NOBODY = "nobody: services alone, among themselves"
     PLATFORM_OWNER = "the platform's owner"
@@ -47,7 +47,7 @@ ROLES: Mapping[Right, "frozenset[Role.ValueType]"] = {
 }
 
 RIGHTS: Mapping[str, Right] = {
-    # Campaigns are set up by engineers; who answers and who decides is a matter of role.
+    # Engineers manage campaigns. Annotators answer, reviewers decide.
     "vesta.annotation.v1.CampaignService.CreateCampaign": ENGINEERS,
     "vesta.annotation.v1.CampaignService.GetCampaign": READERS,
     "vesta.annotation.v1.CampaignService.ListCampaigns": READERS,
@@ -74,13 +74,13 @@ RIGHTS: Mapping[str, Right] = {
     "vesta.conductor.v1.LoopService.UpdateLoop": ENGINEERS,
     "vesta.conductor.v1.LoopService.DeleteLoop": ENGINEERS,
     "vesta.conductor.v1.LoopService.ListDecisions": READERS,
-    # Projects are the walls, so only the platform's owner creates and deletes them. A member's list holds its own project alone.
+    # Projects isolate tenants, so only the platform owner creates and deletes them. A member's list contains only its own project.
     "vesta.conductor.v1.ProjectService.CreateProject": PLATFORM_OWNER,
     "vesta.conductor.v1.ProjectService.DeleteProject": PLATFORM_OWNER,
     "vesta.conductor.v1.ProjectService.GetProject": READERS,
     "vesta.conductor.v1.ProjectService.ListProjects": ANY_MEMBER,
     "vesta.conductor.v1.ProjectService.UpdateProject": OWNERS,
-    # The inner door for bytes that services bring.
+    # Internal: media that other services ingest.
     "vesta.connection.v1.MediaService.IngestMedia": NOBODY,
     "vesta.connection.v1.SourceService.CreateSource": ENGINEERS,
     "vesta.connection.v1.SourceService.GetSource": READERS,
@@ -102,7 +102,7 @@ RIGHTS: Mapping[str, Right] = {
     "vesta.datasets.v1.DatasetService.DeleteDataset": ENGINEERS,
     "vesta.datasets.v1.DatasetService.ImportDataset": ENGINEERS,
     "vesta.datasets.v1.DatasetService.ExportDataset": ENGINEERS,
-    # Labels written past review count as accepted, so annotators answer tasks instead.
+    # Labels written directly count as accepted without review. Annotators answer tasks instead.
     "vesta.datasets.v1.ItemService.BatchAnnotateItems": ENGINEERS,
     "vesta.datasets.v1.ItemService.BatchCreateItems": ENGINEERS,
     "vesta.datasets.v1.ItemService.BatchGetItems": READERS,
@@ -111,7 +111,7 @@ RIGHTS: Mapping[str, Right] = {
     "vesta.datasets.v1.ItemService.UpdateItem": ENGINEERS,
     "vesta.datasets.v1.ItemService.DeleteItem": ENGINEERS,
     "vesta.datasets.v1.ItemService.DownloadItem": READERS,
-    # What annotators answer measures models, so what a model makes of an item is not for them; the datasets service leaves scores out.
+    # Annotators' answers measure models, so annotators must not see predictions; the datasets service omits scores for them.
     "vesta.datasets.v1.ItemService.SearchItems": PREDICTION_READERS,
     "vesta.datasets.v1.ItemService.SelectItems": ENGINEERS,
     "vesta.datasets.v1.SnapshotService.CreateSnapshot": ENGINEERS,
@@ -125,7 +125,7 @@ RIGHTS: Mapping[str, Right] = {
     "vesta.datasets.v1.TaxonomyService.DeleteTaxonomy": ENGINEERS,
     "vesta.gateway.v1.AuditService.ListAuditEntries": OWNERS,
     "vesta.gateway.v1.AuditService.ListPlatformAuditEntries": PLATFORM_OWNER,
-    # Who is in a project is no secret in it; keys and roles are the owners'.
+    # All members of a project may see who is in it. Only owners manage keys and roles.
     "vesta.gateway.v1.ApiKeyService.CreateApiKey": OWNERS,
     "vesta.gateway.v1.ApiKeyService.GetApiKey": OWNERS,
     "vesta.gateway.v1.ApiKeyService.ListApiKeys": OWNERS,
@@ -155,7 +155,7 @@ RIGHTS: Mapping[str, Right] = {
     "vesta.serving.v1.DeploymentService.UpdateDeployment": ENGINEERS,
     "vesta.serving.v1.DeploymentService.DeleteDeployment": ENGINEERS,
     "vesta.serving.v1.DeploymentService.RollbackDeployment": ENGINEERS,
-    # An application that only asks for answers needs no right to change anything.
+    # An application that only requests predictions needs no right to change anything.
     "vesta.serving.v1.DeploymentService.Predict": PREDICTION_READERS,
     "vesta.serving.v1.PredictionService.GetPrediction": PREDICTION_READERS,
     "vesta.serving.v1.PredictionService.ListPredictions": PREDICTION_READERS,
@@ -166,7 +166,7 @@ RIGHTS: Mapping[str, Right] = {
     "vesta.training.v1.ModelService.GetModelVersion": READERS,
     "vesta.training.v1.ModelService.ListModelVersions": READERS,
     "vesta.training.v1.ModelService.DeleteModelVersion": ENGINEERS,
-    # A model's file is what the company's labels are worth.
+    # A model file contains the value of the company's labels.
     "vesta.training.v1.ModelService.DownloadModelVersion": ENGINEERS,
     "vesta.training.v1.RecipeService.CreateRecipe": ENGINEERS,
     "vesta.training.v1.RecipeService.GetRecipe": READERS,
@@ -187,10 +187,10 @@ RIGHTS: Mapping[str, Right] = {
 
 
 def check_table(rpcs: Iterable[Rpc], rights: Mapping[str, Right] = RIGHTS) -> None:
-    """Accepts a table that holds every RPC and nothing else, and whose roles can be looked up.
+    """Checks that the table has exactly the RPCs of the contracts, and that a role can be determined where it is needed.
 
     Raises:
-        ValueError: names what is missing or too much.
+        ValueError: the message lists the missing and the superfluous RPCs.
     """
     by_name = {rpc.full_name: rpc for rpc in rpcs}
     problems = [f"{name} has no right" for name in by_name.keys() - rights.keys()]
@@ -205,13 +205,13 @@ def check_table(rpcs: Iterable[Rpc], rights: Mapping[str, Right] = RIGHTS) -> No
 
 
 def authorize(caller: Caller, rpc: Rpc, request: Message, rights: Mapping[str, Right] = RIGHTS) -> str:
-    """Lets a caller make a request; answers as whom: `projects/acme/members/ada`.
+    """Checks that the caller may make a request. Returns the name that the caller acts as, such as `projects/acme/members/ada`.
 
-    A refusal is the same whether the thing exists or not (AIP-211).
+    The error is the same whether the resource exists or not (AIP-211).
 
     Raises:
-        PermissionDenied: the caller's role does not allow it, or it names something of another project.
-        InvalidArgument: the request says not in which project it happens, or a name in it is not well-formed.
+        PermissionDenied: the caller's role is not sufficient, or the request refers to a resource of another project.
+        InvalidArgument: the request does not specify a project, or contains a malformed resource name.
     """
     right = rights[rpc.full_name]
     if right is NOBODY or (right is PLATFORM_OWNER and not caller.is_platform_owner):
@@ -234,11 +234,11 @@ def authorize(caller: Caller, rpc: Rpc, request: Message, rights: Mapping[str, R
 
 
 def authorize_more(caller: Caller, project: str, message: Message) -> None:
-    """Lets a later message of a stream pass, which may leave out what the first one said.
+    """Checks a later message of a request stream, which may omit the fields of the first message.
 
     Raises:
-        PermissionDenied: it names something of another project.
-        InvalidArgument: a name in it is not well-formed.
+        PermissionDenied: the message refers to a resource of another project.
+        InvalidArgument: the message contains a malformed resource name.
     """
     named = references_in(message)
     check_references(named)
@@ -246,10 +246,10 @@ def authorize_more(caller: Caller, project: str, message: Message) -> None:
 
 
 def project_of_request(rpc: Rpc, request: Message) -> str:
-    """The project that a request is about.
+    """Returns the project of a request.
 
     Raises:
-        InvalidArgument: its field holds no name, or one in no project.
+        InvalidArgument: the scope field is not a resource name in a project.
     """
     name = str(reduce(getattr, rpc.scope.split("."), request))
     parts = name.split("/")
@@ -264,7 +264,7 @@ def project_of_request(rpc: Rpc, request: Message) -> str:
 
 
 def _check_walls(caller: Caller, project: str, named: set[str]) -> None:
-    """Accepts names of one project alone, the caller's own; the platform's owner may be in any, but only in one at a time."""
+    """Checks that all names are in one project: the caller's own, or, for the platform owner, the project of the request."""
     wall = caller.project or project
     foreign = sorted(named - {wall})
     if foreign:

@@ -1,4 +1,4 @@
-"""Who calls: a member of one project, or the platform's owner."""
+"""The caller of a request: a member of one project, or the platform owner."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,14 +11,14 @@ PLATFORM_OWNER = "platform/owner"
 
 @dataclass(frozen=True)
 class Caller:
-    """Whom an API key stands for.
+    """The identity behind an API key.
 
     Attributes:
-        key: names the key in limits; never its secret.
-        project: `projects/acme`; empty for the platform's owner.
-        member: `projects/acme/members/ada`; empty for the platform's owner.
-        role: what the member may do; OWNER for the platform's owner.
-        expire_time: from when on the key is refused; never if None.
+        key: identifies the key in rate limits; never its secret.
+        project: `projects/acme`; empty for the platform owner.
+        member: `projects/acme/members/ada`; empty for the platform owner.
+        role: the member's role; OWNER for the platform owner.
+        expire_time: when the key expires; None for never.
     """
 
     key: str
@@ -29,21 +29,20 @@ class Caller:
 
     @property
     def is_platform_owner(self) -> bool:
-        """True for the key that may do everything in every project."""
+        """True for the platform owner, who has all rights in every project."""
         return not self.project
 
     def acting_in(self, project: str) -> str:
-        """As whom the caller acts in a project; the platform's owner is its member `owner`, and `platform/owner` outside of any."""
+        """Returns the name the caller acts as. For the platform owner: member `owner`, or `platform/owner` without a project."""
         if not self.is_platform_owner:
             return self.member
         return f"{project}/members/{OWNER_ID}" if project else PLATFORM_OWNER
 
 
 def role_word(role: "Role.ValueType") -> str:
-    """`annotator` for ROLE_ANNOTATOR."""
+    """Returns the lower-case name of a role: `annotator` for ROLE_ANNOTATOR."""
     return Role.Name(role).removeprefix("ROLE_").lower()
 
 
 def platform_owner(key: str) -> Caller:
-    """The platform's owner."""
     return Caller(key, "", "", Role.ROLE_OWNER)

@@ -1,4 +1,4 @@
-"""API keys' secrets: 256 random bits behind the word `vesta_`, of which only the SHA-256 is kept."""
+"""Secrets of API keys: `vesta_` and 256 random bits. Only the SHA-256 is stored."""
 
 import base64
 import hashlib
@@ -14,22 +14,22 @@ _BEARER = "bearer "
 
 
 def new_secret() -> str:
-    """A new secret, `vesta_` and 43 characters of base64url."""
+    """Returns a new secret: `vesta_` and 43 characters of base64url."""
     return WORD + base64.urlsafe_b64encode(secrets.token_bytes(SECRET_BYTES)).decode().rstrip("=")
 
 
 def digest_of(secret: str) -> bytes:
-    """What is kept of a secret. It has 256 bits of its own, so a slow hash would only slow us down."""
+    """Returns the digest to store. A secret has 256 bits of entropy, so a slow password hash is not needed."""
     return hashlib.sha256(secret.encode()).digest()
 
 
 def same(one: bytes, other: bytes) -> bool:
-    """Compares in constant time."""
+    """Compares two digests in constant time."""
     return hmac.compare_digest(one, other)
 
 
 def presented(headers: Mapping[str, str]) -> str:
-    """The secret that a request's headers or metadata present, `Authorization: Bearer …` or `x-api-key: …`; empty without one."""
+    """Returns the secret in the headers or metadata of a request, `Authorization: Bearer …` or `x-api-key: …`; empty without one."""
     authorization = headers.get("authorization", "")
     if authorization[: len(_BEARER)].lower() == _BEARER:
         return authorization[len(_BEARER) :].strip()

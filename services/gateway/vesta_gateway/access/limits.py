@@ -1,6 +1,6 @@
-"""What one key, one address and all callers together may ask for. What is beyond is refused at once, so that the rest stays quick.
+"""Rate limits and concurrency limits per key, per address and in total. Requests over a limit are rejected immediately.
 
-All of it counts what this process sees: N replicas of the gateway allow N times as much.
+Limits apply per process: N replicas of the gateway allow N times as much.
 """
 
 from collections import OrderedDict
@@ -15,11 +15,11 @@ RETRY_AFTER = timedelta(seconds=1)
 
 
 class TokenBuckets:
-    """A rate with a burst for each of many: a bucket holds up to `burst` tokens and fills at `per_second`.
+    """Token buckets by key. A bucket contains up to `burst` tokens and refills with `per_second`.
 
     Args:
-        what: names the limit in the refusal.
-        monotonic: seconds of a clock that never turns back.
+        what: the name of the limited resource in errors.
+        monotonic: a monotonic clock in seconds.
     """
 
     def __init__(self, what: str, per_second: float, burst: int, monotonic: Callable[[], float]) -> None:
@@ -30,10 +30,10 @@ class TokenBuckets:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, key: str) -> None:
-        """Takes one token.
+        """Takes a token.
 
         Raises:
-            ResourceExhausted: there is none; says when there will be.
+            ResourceExhausted: RATE_LIMITED, the bucket is empty; `retry_after` is set.
         """
         left = self.check(key)
         self._buckets[key] = (left - 1, self._monotonic())
@@ -42,7 +42,7 @@ class TokenBuckets:
             self._buckets.popitem(last=False)
 
     def check(self, key: str) -> float:
-        """How many tokens there are, at least one.
+        """Returns the number of tokens, at least one.
 
         Raises:
             ResourceExhausted: as `take`.
@@ -66,10 +66,10 @@ class TokenBuckets:
 
 
 class Slots:
-    """How much may be going on at once, in all and by one key.
+    """Limits concurrent operations in total and per key.
 
     Args:
-        what: names the limit in the refusal.
+        what: the name of the limited operations in errors.
     """
 
     def __init__(self, what: str, total_max: int, per_key_max: int) -> None:
@@ -81,10 +81,10 @@ class Slots:
 
     @contextmanager
     def hold(self, key: str) -> Iterator[None]:
-        """Holds one slot.
+        """Holds a slot for the duration of the block.
 
         Raises:
-            ResourceExhausted: all are taken.
+            ResourceExhausted: CONCURRENCY_LIMITED, no slot is free.
         """
         mine = self._held.get(key, 0)
         if self.total >= self._total_max or mine >= self._per_key_max:

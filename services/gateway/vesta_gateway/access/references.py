@@ -1,7 +1,7 @@
-"""The resource names in a request, wherever they stand: each must be well-formed, and lie in the caller's own project.
+"""Finds the resource names in a request. Each name must be well-formed and in the caller's project.
 
-A name is what a field says is one (`google.api.resource_reference`), what has the shape of one, or what a filter compares with.
-Values of `map<string, string>` are the customer's own facts and are let be; so is text that merely contains a name.
+Text is a resource name if its field is declared as one (`google.api.resource_reference`), if it has the form of one, or if a filter
+compares with it. Values of `map<string, string>` are the customer's own data and are not checked; nor is text that merely contains a name.
 """
 
 import re
@@ -23,13 +23,13 @@ _FILTER = "filter"
 
 
 class Reference(NamedTuple):
-    """A name in a request.
+    """A resource name in a request.
 
     Attributes:
-        field: the field that holds it.
-        project: the project that it names, as `projects/acme`; a declared reference that is in no project gives itself. Empty
-            for a filter's: what lies elsewhere is not found.
-        is_declared: whether the contract says that it is a name; else it looks like one.
+        field: the field that contains it.
+        project: the project of the name, such as `projects/acme`. For a declared reference outside of projects, the name itself. Empty for
+            names in filters, because a filter finds nothing outside its project.
+        is_declared: whether the field is declared as a resource reference; otherwise the text only has the form of a name.
     """
 
     field: str
@@ -42,23 +42,23 @@ Find = Callable[[Any], Iterator[Reference]]
 
 
 def references_in(message: Message) -> list[Reference]:
-    """The names in a message."""
+    """Returns the resource names in a message."""
     find = _finder(message.DESCRIPTOR)
     return list(find(message)) if find else []
 
 
 def projects_in(message: Message) -> set[str]:
-    """The projects whose resources a message names."""
+    """Returns the projects of the resource names in a message."""
     return projects_of(references_in(message))
 
 
 def projects_of(references: list[Reference]) -> set[str]:
-    """The projects that names lie in."""
+    """Returns the projects of resource names."""
     return {reference.project for reference in references if reference.project}
 
 
 def check_references(references: list[Reference]) -> None:
-    """Accepts names that are well-formed. Text that only looks like a name may be anything.
+    """Checks that declared references are well-formed. Text that only has the form of a name is not checked.
 
     Raises:
         InvalidArgument: INVALID_NAME, with the field and the segment.
@@ -70,12 +70,12 @@ def check_references(references: list[Reference]) -> None:
 
 @cache
 def _finder(descriptor: Descriptor) -> Find | None:
-    """What finds the names in messages of a type; None where such messages hold no text."""
+    """Returns the function that finds names in messages of a type; None if they contain no text."""
     return _compile(descriptor, {})
 
 
 def _compile(descriptor: Descriptor, under_way: dict[str, list[Find]]) -> Find | None:
-    if descriptor.full_name in under_way:  # a recursive type: its finder is complete by the time it is used
+    if descriptor.full_name in under_way:  # a recursive type: its finder is complete when it is first called
         finders = under_way[descriptor.full_name]
         return lambda message: (found for find in finders for found in find(message))
     finders = under_way[descriptor.full_name] = []
@@ -120,14 +120,14 @@ def _map_finder(field: FieldDescriptor, under_way: dict[str, list[Find]]) -> Fin
 
 
 def _names_in_filter(text: str) -> Iterator[Reference]:
-    """The names that a filter compares with; a filter that is nothing but a name is refused like any other text of that shape."""
+    """Yields the names that a filter compares with. A filter that is itself a name is treated like other text of that form."""
     if whole := _reference(_FILTER, text, is_declared=False):
         return iter((whole,))
     return (Reference(_FILTER, value, "", True) for value in values_of(text) if value.startswith(_PREFIX))
 
 
 def _reference(field: str, text: str, is_declared: bool) -> Reference | None:
-    """The name that a text is; None where it is none."""
+    """Returns the reference if the text is a resource name; otherwise None."""
     if text.startswith(_PREFIX):
         parts = text.split("/", 2)
         if is_declared or _NAME.fullmatch(text):

@@ -1,4 +1,4 @@
-"""docs/roles.md, written from the table of rights: `python -m vesta_gateway.access.roles_page > docs/roles.md`."""
+"""Generates docs/roles.md from the table of rights: `python -m vesta_gateway.access.roles_page > docs/roles.md`."""
 
 import sys
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ Written from `services/gateway/vesta_gateway/access/authorization.py` by `python
 
 
 def roles_page(rights: Mapping[str, Right] = RIGHTS) -> str:
-    """The page, a table a package."""
+    """Returns the page, with one table per service."""
     words = [role_word(role) for role in _ROLES]
     parts = [_INTRODUCTION]
     package = ""
@@ -45,7 +45,7 @@ def roles_page(rights: Mapping[str, Right] = RIGHTS) -> str:
 
 
 def _marks(right: Right) -> list[str]:
-    """A mark for each role, and one for the platform's owner."""
+    """Returns the cells for the roles and for the platform owner."""
     if right is NOBODY:
         return [" "] * (len(_ROLES) + 1)
     if right is PLATFORM_OWNER:

@@ -1,8 +1,8 @@
-"""Throttling of overloaded RPCs: refuses early a part of what a service would refuse, before a body is read and sent on.
+"""Adaptive throttling of overloaded RPCs: rejects a share of the requests before their body is read and forwarded.
 
-Adaptive throttling after Google's Site Reliability Engineering, chapter 21: a request is refused here with the probability
-`(requests - MULTIPLIER * accepts) / (requests + 1)`, both counted over the last seconds. So the service keeps being asked a little
-more than it accepts, and nothing is refused once it accepts everything. Pure but for the clock and the random numbers passed in.
+From Google's Site Reliability Engineering, chapter 21: a request is rejected with the probability
+`(requests - MULTIPLIER * accepts) / (requests + 1)`, counted over the last seconds. The service thus receives slightly more requests than
+it accepts, and nothing is rejected once it accepts all of them. Pure except for the clock and the random numbers, which are passed in.
 """
 
 from collections.abc import Callable
@@ -12,11 +12,11 @@ from datetime import timedelta
 from vesta_common.errors import ResourceExhausted
 
 MULTIPLIER = 1.3
-"""How many times what a service accepts it is asked: above 1, so that what becomes free is found out."""
+"""Ratio of forwarded to accepted requests. Above 1, so that free capacity is detected."""
 HALF_LIFE = timedelta(seconds=1)
-"""After so long a request counts half."""
+"""Time after which a request counts half."""
 REQUESTS_MIN = 20
-"""With fewer requests remembered nothing is refused."""
+"""Nothing is rejected while fewer requests are counted."""
 RETRY_AFTER = timedelta(seconds=1)
 
 
@@ -29,11 +29,11 @@ class _Counts:
 
 
 class Throttle:
-    """The throttles of all RPCs, each by its name.
+    """The throttles of all RPCs by name.
 
     Args:
-        monotonic: seconds of a clock that never turns back.
-        random: numbers from 0 to 1.
+        monotonic: a monotonic clock in seconds.
+        random: returns random numbers between 0 and 1.
     """
 
     def __init__(self, monotonic: Callable[[], float], random: Callable[[], float]) -> None:
@@ -42,10 +42,10 @@ class Throttle:
         self._counts: dict[str, _Counts] = {}
 
     def check(self, rpc: str) -> None:
-        """Counts a request, and lets it pass or not.
+        """Counts a request and decides whether to forward it.
 
         Raises:
-            ResourceExhausted: OVERLOADED, the service refuses most of these just now.
+            ResourceExhausted: OVERLOADED, the service currently rejects most of these requests.
         """
         counts = self._faded(rpc)
         excess = counts.requests - MULTIPLIER * counts.accepts
@@ -58,16 +58,16 @@ class Throttle:
                 metadata={"rpc": rpc},
                 retry_after=counts.retry_after,
             )
-        counts.accepts += 1  # until the service says otherwise
+        counts.accepts += 1  # until the service rejects it
 
     def refused(self, rpc: str, retry_after: timedelta | None) -> None:
-        """The service refused a request that was let pass, being overloaded."""
+        """Records that the service rejected a forwarded request because of overload."""
         counts = self._faded(rpc)
         counts.accepts = max(0.0, counts.accepts - 1)
         counts.retry_after = retry_after or RETRY_AFTER
 
     def _faded(self, rpc: str) -> _Counts:
-        """The counts of an RPC as they weigh now."""
+        """Returns the counts of an RPC with exponential decay applied."""
         counts, now = self._counts.setdefault(rpc, _Counts(time=self._monotonic())), self._monotonic()
         fading = 0.5 ** ((now - counts.time) / HALF_LIFE.total_seconds())
         counts.requests *= fading

@@ -1,1 +1,1 @@
-"""The gateway's own RPCs, a file a resource."""
+"""The gateway's own RPCs, one module per resource."""

@@ -1,4 +1,4 @@
-"""ApiKeyService: what members come with, and who a key stands for."""
+"""ApiKeyService: manages API keys and returns the identity of a caller."""
 
 from collections.abc import Callable
 from datetime import UTC
@@ -32,11 +32,11 @@ from vesta_gateway.access.key_secrets import PREFIX_CHARACTERS, digest_of, new_s
 
 
 class ApiKeyApi(ApiKeyServiceServicer):
-    """Serves keys.
+    """Implements ApiKeyService.
 
     Args:
-        forget: told when a key is refused from now on.
-        ensure_project: raises NotFound where a project is none; gives one without members its owner.
+        forget: called after a key was revoked, to invalidate cached lookups.
+        ensure_project: raises NotFound if a project does not exist; adds the first owner to a project without members.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class ApiKeyApi(ApiKeyServiceServicer):
         self._ensure_project = ensure_project
 
     def CreateApiKey(self, request: CreateApiKeyRequest, context: Any) -> ApiKey:
-        """Makes a key. A repeat answers the same key without its secret, which nobody has any more."""
+        """Creates a key. A repeated request returns the same key without its secret, which is not stored."""
         now = self._clock.now()
         if request.api_key.HasField("expire_time") and request.api_key.expire_time.ToDatetime(UTC) <= now:
             raise InvalidArgument(
@@ -73,17 +73,17 @@ class ApiKeyApi(ApiKeyServiceServicer):
             return once(connection, request, ApiKey, effect)
 
         api_key = self._postgres.run(insert)
-        if made:  # what `once` keeps for repeats was written without the secret
+        if made:  # the response that `once` stores for repeated requests does not contain the secret
             api_key.secret = secret
         return api_key
 
     def GetApiKey(self, request: GetApiKeyRequest, context: Any) -> ApiKey:
-        """One key, without its secret."""
+        """Returns a key without its secret."""
         with self._postgres.transaction() as connection:
             return store.get_api_key(connection, request.name)
 
     def ListApiKeys(self, request: ListApiKeysRequest, context: Any) -> ListApiKeysResponse:
-        """A page of keys, without their secrets."""
+        """Returns a page of keys without their secrets."""
         with self._postgres.transaction() as connection:
             api_keys, token = store.list_api_keys(connection, request.parent.split("/")[1], read_page(request))
         return ListApiKeysResponse(api_keys=api_keys, next_page_token=token)
@@ -96,7 +96,7 @@ class ApiKeyApi(ApiKeyServiceServicer):
         return Empty()
 
     def GetIdentity(self, request: GetIdentityRequest, context: Any) -> Identity:
-        """Whom the caller's key stands for."""
+        """Returns the identity of the caller."""
         is_platform_owner = trace.caller() == PLATFORM_OWNER
         return Identity(
             member="" if is_platform_owner else trace.caller(),

@@ -1,4 +1,4 @@
-"""AuditService: reads the audit log."""
+"""AuditService: lists the entries of the audit log."""
 
 from typing import Any
 
@@ -15,19 +15,19 @@ from vesta_gateway.audit import audit_store
 
 
 class AuditApi(AuditServiceServicer):
-    """Serves the audit log."""
+    """Implements AuditService."""
 
     def __init__(self, postgres: Postgres) -> None:
         self._postgres = postgres
 
     def ListAuditEntries(self, request: ListAuditEntriesRequest, context: Any) -> ListAuditEntriesResponse:
-        """A page of a project's entries."""
+        """Returns a page of a project's entries."""
         return self._page(request.parent.split("/")[1], request)
 
     def ListPlatformAuditEntries(
         self, request: ListPlatformAuditEntriesRequest, context: Any
     ) -> ListAuditEntriesResponse:
-        """A page of everybody's entries."""
+        """Returns a page of all entries."""
         return self._page(None, request)
 
     def _page(self, project: str | None, request: Any) -> ListAuditEntriesResponse:

@@ -1,4 +1,4 @@
-"""EventService: the live events of a project."""
+"""EventService: streams the events of a project."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,7 +16,7 @@ from vesta_gateway.events.subscribers import PREDICTION_TYPES, Watchers
 
 
 class EventApi(EventServiceServicer):
-    """Serves live events."""
+    """Implements EventService."""
 
     def __init__(self, watchers: Watchers, replay: Replay | None, clock: Clock) -> None:
         self._watchers = watchers
@@ -24,7 +24,7 @@ class EventApi(EventServiceServicer):
         self._clock = clock
 
     def WatchEvents(self, request: WatchEventsRequest, context: Any) -> AsyncIterator[ProjectEvent]:
-        """The events of a project as they happen, from now on or since an event; to annotators without predictions."""
+        """Streams the events of a project, from now on or after a given event. Annotators do not receive predictions."""
         hidden = PREDICTION_TYPES if trace.role() == role_word(Role.ROLE_ANNOTATOR) else ()
         if not request.after_event_id:
             return self._watchers.watch(request.parent, request.type_prefixes, hidden)

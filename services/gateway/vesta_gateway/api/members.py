@@ -1,4 +1,4 @@
-"""MemberService: who may do what in a project."""
+"""MemberService: manages the members of a project and their roles."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,11 +28,11 @@ MUTABLE = ("display_name", "role")
 
 
 class MemberApi(MemberServiceServicer):
-    """Serves members.
+    """Implements MemberService.
 
     Args:
-        forget: told when what a key may do has changed.
-        ensure_project: raises NotFound where a project is none; gives one without members its owner.
+        forget: called after a member was changed or deleted, to invalidate cached lookups.
+        ensure_project: raises NotFound if a project does not exist; adds the first owner to a project without members.
     """
 
     def __init__(
@@ -44,7 +44,6 @@ class MemberApi(MemberServiceServicer):
         self._ensure_project = ensure_project
 
     def CreateMember(self, request: CreateMemberRequest, context: Any) -> Member:
-        """Adds a member."""
         _check_role(request.member)
         self._ensure_project(request.parent)
         project = request.parent.split("/")[1]
@@ -57,12 +56,10 @@ class MemberApi(MemberServiceServicer):
         return run_once(self._postgres, request, Member, insert)
 
     def GetMember(self, request: GetMemberRequest, context: Any) -> Member:
-        """One member."""
         with self._postgres.transaction() as connection:
             return store.get_member(connection, request.name)
 
     def ListMembers(self, request: ListMembersRequest, context: Any) -> ListMembersResponse:
-        """A page of members."""
         with self._postgres.transaction() as connection:
             members, token = store.list_members(connection, request.parent.split("/")[1], read_page(request))
         return ListMembersResponse(members=members, next_page_token=token)
@@ -81,7 +78,7 @@ class MemberApi(MemberServiceServicer):
         return member
 
     def DeleteMember(self, request: DeleteMemberRequest, context: Any) -> Empty:
-        """Removes a member with its keys."""
+        """Deletes a member and its keys."""
         self._postgres.run(lambda connection: store.delete_member(connection, request.name))
         self._forget()
         return Empty()

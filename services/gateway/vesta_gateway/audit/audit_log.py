@@ -1,4 +1,4 @@
-"""The audit log around calls: notes how each ended, before it is answered."""
+"""Records calls in the audit log before their response is sent."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ from vesta_gateway.problems import status_of
 
 
 class AuditLog:
-    """Notes calls."""
+    """Records calls and their outcomes."""
 
     def __init__(self, writer: AuditWriter, clock: Clock) -> None:
         self._writer = writer
@@ -27,11 +27,11 @@ class AuditLog:
 
     @asynccontextmanager
     async def around(self, rpc: Rpc, caller: Caller, request: Message, origin: Origin) -> AsyncIterator[list[bytes]]:
-        """Notes the call that the block makes, and which appends its answer to the list, if it has one."""
+        """Records the call that the block makes. The block appends the serialized response to the yielded list, if there is one."""
         answers: list[bytes] = []
         try:
             yield answers
-        except asyncio.CancelledError:  # nobody waits any more, and what was asked may be done
+        except asyncio.CancelledError:  # the client has disconnected, but the call may have taken effect
             self._later(rpc, caller, request, ("CANCELLED", ""), origin)
             raise
         except Exception as error:
@@ -43,7 +43,7 @@ class AuditLog:
             await self._writer.put(self._row(rpc, caller, request, b"".join(answers), ("OK", ""), origin))
 
     def refuse(self, rpc: Rpc, error: Exception, origin: Origin) -> None:
-        """Notes a call with a key that stands for nobody."""
+        """Records a call with an unknown API key."""
         self._later(rpc, None, None, _outcome(error), origin)
 
     def _later(
@@ -65,6 +65,6 @@ class AuditLog:
 
 
 def _outcome(error: Exception) -> tuple[str, str]:
-    """gRPC's name of how a call ended, and the reason."""
+    """Returns the gRPC status name and the reason of an error."""
     status = status_of(error)
     return code_pb2.Code.Name(status.code), from_status(status).reason

@@ -1,4 +1,4 @@
-"""The audit log in PostgreSQL: rows are added, read by page, and deleted after their retention."""
+"""The audit log in PostgreSQL: inserts, paginated reads, and deletion after the retention period."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -20,7 +20,7 @@ _SAME = (
 
 
 def add(postgres: Postgres, rows: Sequence[AuditRow]) -> None:
-    """Adds rows, all or none."""
+    """Inserts rows in one transaction."""
     with postgres.transaction() as connection:
         queries.insert_audit_entry(connection, [asdict(row) for row in rows])
 
@@ -28,10 +28,10 @@ def add(postgres: Postgres, rows: Sequence[AuditRow]) -> None:
 def list_page(
     connection: Connection, project: str | None, asked: AuditEntryFilter, page: Page
 ) -> tuple[list[AuditEntry], str]:
-    """A page of entries, newest first, and the next page's token.
+    """Returns a page of entries, newest first, and the token of the next page.
 
     Args:
-        project: the id of a project; None for all, and for entries that are about none.
+        project: a project id; None for the entries of all projects and those without a project.
     """
     rows = queries.list_audit_entries(
         connection,
@@ -52,7 +52,7 @@ def list_page(
 def prune(
     postgres: Postgres, now: datetime, retention: timedelta, is_stopping: Callable[[], bool] = lambda: False
 ) -> int:
-    """Deletes every entry older than `retention`; returns how many. Each batch commits by itself. It blocks."""
+    """Deletes entries older than `retention` in batches, each in its own transaction. Returns the number of deleted entries. Blocks."""
     deleted, batch = 0, PRUNE_BATCH_MAX
     while batch == PRUNE_BATCH_MAX and not is_stopping():
         with postgres.transaction() as connection:

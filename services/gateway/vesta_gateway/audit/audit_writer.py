@@ -1,4 +1,4 @@
-"""Writes the audit log: entries that come at the same time are written in one transaction, before their calls are answered."""
+"""Writes audit entries to PostgreSQL in batches. A call waits until its entry is written."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -13,16 +13,16 @@ from vesta_gateway.audit.entries import AuditRow
 BATCH_MAX = 500
 WRITE_TIMEOUT = timedelta(seconds=5)
 REFUSED_WAITING_MAX = 1_000
-"""Entries of calls that were refused, waiting to be written: others' floods must not fill the memory."""
+"""Limit of waiting entries for rejected calls, so that a flood of such calls does not exhaust the memory."""
 
 log = structlog.get_logger()
 
 
 class AuditWriter:
-    """Used by one event loop.
+    """Batches audit entries. Bound to one event loop.
 
     Args:
-        write: keeps rows, all or none; called in a thread.
+        write: writes rows in one transaction; called in a thread.
     """
 
     def __init__(self, write: Callable[[Sequence[AuditRow]], None], registry: CollectorRegistry) -> None:
@@ -36,7 +36,7 @@ class AuditWriter:
         )
 
     async def put(self, row: AuditRow) -> None:
-        """Keeps a row. Where PostgreSQL does not take it within five seconds, its call is answered all the same: the change is made."""
+        """Writes a row. If PostgreSQL does not accept it within five seconds, the call continues, because its change is already made."""
         kept = self._add(row)
         try:
             await asyncio.wait_for(asyncio.shield(kept), WRITE_TIMEOUT.total_seconds())
@@ -44,14 +44,14 @@ class AuditWriter:
             log.warning("audit_entry_late", id=row.id)
 
     def put_later(self, row: AuditRow) -> None:
-        """Keeps a row that no call waits for: that of one that was refused or has gone away."""
+        """Queues a row without waiting, for calls that were rejected or cancelled."""
         if len(self._waiting) >= REFUSED_WAITING_MAX:
             self._lost.inc()
             return
         self._add(row)
 
     async def close(self) -> None:
-        """Writes what waits."""
+        """Writes the waiting rows."""
         if self._flushing is not None:
             await self._flushing
 

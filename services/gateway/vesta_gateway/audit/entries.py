@@ -1,4 +1,4 @@
-"""Which calls go into the audit log, and what is written of them. Pure."""
+"""Defines which calls are recorded in the audit log, and the content of an entry. Pure."""
 
 import hashlib
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ QUESTIONS = frozenset(
         "vesta.datasets.v1.ItemService.SelectItems",
     }
 )
-"""RPCs that change nothing although HTTP asks them with POST."""
+"""RPCs that change nothing although they use POST over HTTP."""
 REFUSALS = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED"})
 ANSWER_BYTES_MAX = 64 * 1024
 TEXT_CHARACTERS_MAX = 1024
@@ -28,10 +28,10 @@ PATHS_MAX = 64
 
 @dataclass(frozen=True)
 class AuditRow:
-    """An entry as it is kept; `vesta.gateway.v1.AuditEntry` says what each field is.
+    """A row of the audit log. `vesta.gateway.v1.AuditEntry` documents the fields.
 
     Attributes:
-        project: the id of the project that it is about; empty for none.
+        project: the project id; empty if the call is not in a project.
     """
 
     id: str
@@ -53,11 +53,11 @@ class AuditRow:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a call comes from.
+    """The origin of a call.
 
     Attributes:
-        address: the client's, without the port.
-        door: `rest` or `grpc`.
+        address: the client's address without port.
+        door: the protocol, `rest` or `grpc`.
     """
 
     address: str
@@ -65,7 +65,7 @@ class Origin:
 
 
 def is_recorded(rpc: Rpc, code: str) -> bool:
-    """Whether a call is: one that may have changed something, however it ended, and any that was refused for who asked."""
+    """Returns True for calls that may have changed something, whatever their outcome, and for calls rejected by access control."""
     return code in REFUSALS or not (rpc.only_reads or rpc.full_name in QUESTIONS)
 
 
@@ -80,13 +80,13 @@ def row_of(
     now: datetime,
     request_id: str,
 ) -> AuditRow:
-    """What is kept of a call.
+    """Returns the audit log row of a call.
 
     Args:
-        caller: None where the key stands for nobody.
-        request: its message, of a stream the first one; None where it was refused before it was read.
-        answer: the serialised answer; empty where there is none, or it came in pieces.
-        outcome: gRPC's name of how it ended, and the reason where it failed.
+        caller: None for an unknown API key.
+        request: the request, or the first message of a request stream; None if the call was rejected before it was read.
+        answer: the serialized response; empty if there is none or the response is a stream.
+        outcome: the gRPC status name, and the reason of an error.
     """
     code, reason = outcome
     asked = _asked_about(rpc, request) if request is not None else ""
@@ -113,13 +113,13 @@ def row_of(
 
 
 def _asked_about(rpc: Rpc, request: Message) -> str:
-    """The name that the request is about: its scope's, or that of its `name`."""
+    """Returns the resource name in the request: that of the scope field, or `name`."""
     path = rpc.scope or ("name" if "name" in request.DESCRIPTOR.fields_by_name else "")
     return str(reduce(getattr, path.split("."), request)) if path else ""
 
 
 def _made(rpc: Rpc, answer: bytes) -> str:
-    """The name in an answer that is a resource."""
+    """Returns the resource name in a response."""
     if "name" not in rpc.descriptor.output_type.fields_by_name or not 0 < len(answer) <= ANSWER_BYTES_MAX:
         return ""
     try:
@@ -134,12 +134,12 @@ def _project_of(name: str) -> str:
 
 
 def _paths(request: Any) -> list[str]:
-    """The fields that an update names."""
+    """Returns the paths of the update mask."""
     if request is None or "update_mask" not in request.DESCRIPTOR.fields_by_name:
         return []
     return [_text(path) for path in request.update_mask.paths[:PATHS_MAX]]
 
 
 def _text(text: str) -> str:
-    """As PostgreSQL can keep it, and not longer than anybody needs."""
+    """Removes NUL, which PostgreSQL cannot store, and truncates the text."""
     return text.replace("\x00", "")[:TEXT_CHARACTERS_MAX]

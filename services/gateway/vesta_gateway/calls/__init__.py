@@ -1,1 +1,1 @@
-"""The one way of a call, through whichever door it came, on to the service behind."""
+"""The call pipeline from both APIs (REST and gRPC) to the backend services."""

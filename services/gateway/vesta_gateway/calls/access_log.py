@@ -1,4 +1,4 @@
-"""What is written down of every request: a line in the log and a measurement."""
+"""The access log: a log line and a metric for each request."""
 
 import time
 from dataclasses import dataclass, field
@@ -15,13 +15,13 @@ log = structlog.get_logger()
 
 @dataclass
 class Entry:
-    """One request on its way into the journal.
+    """The access log entry of a request.
 
     Attributes:
-        door: `rest` or `grpc`.
-        target: the RPC's path on the wire, or what was asked for instead.
-        address: where it comes from.
-        caller: the member, once known.
+        door: the protocol, `rest` or `grpc`.
+        target: the RPC's path, or a placeholder for unknown paths.
+        address: the client's address.
+        caller: the member, once authenticated.
     """
 
     door: str
@@ -33,11 +33,11 @@ class Entry:
     fields: dict[str, object] = field(default_factory=dict)
 
     def end(self, code: str, error: BaseException | None = None) -> None:
-        """Writes it down.
+        """Writes the log line and records the metric.
 
         Args:
-            code: the gRPC name of how it ended.
-            error: why, where it failed. Its trace goes to the log where it is our own mistake.
+            code: the gRPC status name.
+            error: the error, if the request failed. The traceback of an unexpected error is logged.
         """
         seconds = time.perf_counter() - self.start
         self.metrics.observe(self.target, code, seconds)
@@ -59,11 +59,11 @@ class Entry:
 
 
 class Journal:
-    """Begins entries."""
+    """Creates access log entries."""
 
     def __init__(self, metrics: RpcMetrics) -> None:
         self._metrics = metrics
 
     def begin(self, door: str, target: str, address: str, start: float) -> Entry:
-        """A request has come."""
+        """Starts the entry of a request."""
         return Entry(door, target, address, start, self._metrics)

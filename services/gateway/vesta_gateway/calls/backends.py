@@ -1,7 +1,7 @@
-"""The services behind the gateway, called with bytes: what was checked goes on as it is, and is not decoded again on the way back.
+"""Clients of the backend services. They forward serialized requests, and return responses without decoding them.
 
-Calls are balanced over all replicas of a service. What only reads is tried again elsewhere where a replica went away with it; whether
-to repeat what changes something is for the client to say, by its `request_id`.
+Calls are balanced over all replicas of a service. Read-only calls are retried if a replica becomes unavailable. Other calls are not
+retried, because only the client can do that safely, with its `request_id`.
 """
 
 import json
@@ -23,7 +23,7 @@ MESSAGE_BYTES_MAX = 80 * 1024 * 1024
 Metadata = Sequence[tuple[str, str]]
 CALLER_KEY = "x-vesta-caller"
 ROLE_KEY = "x-vesta-role"
-"""On whose behalf a backend is called. They stay inside this process: services are told by the token."""
+"""Metadata keys for the caller and its role, used only inside this process. Backends read both from the token."""
 _RETRIES = {
     "maxAttempts": 3,
     "initialBackoff": "0.05s",
@@ -58,43 +58,42 @@ HEALTH_TIMEOUT_SECONDS = 2.0
 
 
 class Answers(Protocol):
-    """The answers of a call under way, each a serialised message."""
+    """The responses of a running call, as serialized messages."""
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        """One after the other; raises what the call failed with."""
+        """Yields the responses. Raises the error of the call."""
         ...
 
     async def headers(self) -> Mapping[str, str]:
-        """What the backend said ahead of its answers."""
+        """Returns the initial metadata of the call."""
         ...
 
     def cancel(self) -> None:
-        """Ends the call early."""
+        """Cancels the call."""
         ...
 
 
 class Backend(Protocol):
-    """One service."""
+    """A backend service."""
 
     async def unary(self, rpc: Rpc, request: bytes, metadata: Metadata, timeout_seconds: float) -> bytes:
-        """Asks, and answers the serialised answer."""
+        """Makes a unary call. Returns the serialized response."""
         ...
 
     def stream(
         self, rpc: Rpc, requests: AsyncIterator[bytes], metadata: Metadata, timeout_seconds: float | None
     ) -> Answers:
-        """Begins a call with a stream on either side."""
+        """Starts a streaming call."""
         ...
 
 
 class RemoteBackend:
-    """A service at an address.
+    """A service at a network address.
 
     Args:
-        word: names it.
-        address: HOST:PORT, or one of several (see `vesta_common.rpc.addresses`); empty where the operator gave none, and then every call
-            is UNAVAILABLE.
-        identity: the gateway's, which signs each call.
+        word: the service's name.
+        address: HOST:PORT, or several (see `vesta_common.rpc.addresses`). If empty, every call fails with UNAVAILABLE.
+        identity: the gateway's identity, which signs each call.
     """
 
     def __init__(self, word: str, address: str, identity: Identity) -> None:
@@ -104,7 +103,7 @@ class RemoteBackend:
         self._unary: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
 
     async def unary(self, rpc: Rpc, request: bytes, metadata: Metadata, timeout_seconds: float) -> bytes:
-        """Asks, and answers the serialised answer."""
+        """Makes a unary call. Returns the serialized response."""
         method = self._unary.get(rpc.path)
         if method is None:
             method = self._unary[rpc.path] = self._open().unary_unary(rpc.path)
@@ -113,19 +112,19 @@ class RemoteBackend:
     def stream(
         self, rpc: Rpc, requests: AsyncIterator[bytes], metadata: Metadata, timeout_seconds: float | None
     ) -> Answers:
-        """Begins a call with a stream on either side. On the wire a single message is a stream of one."""
+        """Starts a streaming call. On the wire, a single message is a stream of one message."""
         method: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = self._open().stream_stream(rpc.path)
         call = method(requests, metadata=self._signed(rpc, metadata), timeout=timeout_seconds)
         return _RemoteAnswers(call)
 
     def is_connected(self) -> bool:
-        """True where the service was reached; an idle connection is asked to be made."""
+        """Returns True if the service is connected. Starts to connect an idle channel."""
         if self._channel is None:
             return False
         return self._channel.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY
 
     async def problems(self) -> list[str]:
-        """Why the service cannot do its work, as it says itself; empty where it can."""
+        """Returns the problems that the service's health check reports; empty if it is serving."""
         if self._channel is None:
             return []
         check = health_pb2_grpc.HealthStub(self._channel).Check(
@@ -145,12 +144,12 @@ class RemoteBackend:
         )
 
     async def close(self) -> None:
-        """Ends what is under way, and the connection."""
+        """Cancels running calls and closes the connection."""
         if self._channel is not None:
             await self._channel.close()
 
     def _signed(self, rpc: Rpc, metadata: Metadata) -> Metadata:
-        """The metadata with a token instead of the plain names of who calls."""
+        """Replaces the caller and role in the metadata by a signed token."""
         told = dict(metadata)
         caller, role = told.pop(CALLER_KEY, ""), told.pop(ROLE_KEY, "")
         return [*told.items(), self._identity.metadata(audience_of(rpc.path), caller, role)]

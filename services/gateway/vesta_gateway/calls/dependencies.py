@@ -1,4 +1,4 @@
-"""How the parts are that the gateway stands on: its store, its events, and the services behind it."""
+"""The status of the gateway's dependencies: PostgreSQL, events, and the backend services."""
 
 import asyncio
 import time
@@ -18,10 +18,10 @@ log = structlog.get_logger()
 
 
 class Parts:
-    """Looks after the parts.
+    """Reports the status of the dependencies.
 
     Args:
-        watch: of the engines, and of what is the gateway's own.
+        watch: monitors the engines and the gateway's own resources.
     """
 
     def __init__(
@@ -38,19 +38,19 @@ class Parts:
         self._is_draining = False
 
     def drain(self) -> None:
-        """Reports from now on that no calls can be taken, because the process is to stop."""
+        """Makes the gateway unready permanently, because the process is about to stop."""
         self._is_draining = True
 
     async def report(self) -> tuple[bool, Mapping[str, str]]:
-        """Whether calls can be taken, and how each part is; a second old at most, so that asking often costs nothing.
+        """Returns whether the gateway is ready, and the status of each dependency. The report is cached for a second.
 
-        A service that is away does not stop calls to the others.
+        An unavailable backend does not make the gateway unready, because calls to the others still work.
         """
         is_ready, parts = await self._fresh()
         return is_ready and not self._is_draining, parts
 
     async def problems(self) -> list[str]:
-        """What hinders the platform, a sentence a part, with what helps; as fresh as the report."""
+        """Returns the current problems as sentences with a suggested fix. Cached like the report."""
         await self._fresh()
         return self._problems
 
@@ -69,7 +69,7 @@ class Parts:
         told = zip(self._remotes, answers, strict=True)
         watched = self._watch.problems()
         if any(problem.startswith(POSTGRES) for problem in watched):
-            own = []  # the watch says more, for it connects anew
+            own = []  # the watch reports more details, because it opens a new connection
         self._problems = [f"gateway: {problem}" for problem in [*own, *watched]]
         self._problems += [f"{word}: {problem}" for word, problems in told for problem in problems]
         found = {"postgres": has_postgres}
@@ -84,7 +84,7 @@ class Parts:
         try:
             with self._postgres.transaction() as connection:
                 connection.execute("SELECT 1")
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is away
+        except Exception as error:  # noqa: BLE001 - any error means that PostgreSQL is unavailable
             log.warning("postgres_away", error=str(error).strip())
             return [describe_failure(POSTGRES, error)]
         return []

@@ -1,4 +1,4 @@
-"""The gateway's own RPCs, served in-process behind the same checks as everybody's."""
+"""Serves the gateway's own RPCs in-process, behind the same checks as the RPCs of the backend services."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -15,17 +15,17 @@ from vesta_gateway.contracts.methods import Rpc
 
 
 class OwnBackend:
-    """Servicers of this process.
+    """A backend of servicers in this process.
 
     Args:
-        servicers: with a method an RPC: plain functions run in a thread, async generators stream.
+        servicers: have one method per RPC. Plain functions run in a thread; async generators stream responses.
     """
 
     def __init__(self, servicers: Sequence[Any]) -> None:
         self._servicers = servicers
 
     async def unary(self, rpc: Rpc, request: bytes, metadata: Metadata, timeout_seconds: float) -> bytes:  # noqa: ARG002
-        """Asks, and answers the serialised answer."""
+        """Makes a unary call. Returns the serialized response."""
         message = _read(rpc, request)
         answer: Message = await asyncio.wait_for(asyncio.to_thread(self._method(rpc), message, None), timeout_seconds)
         return answer.SerializeToString()
@@ -37,7 +37,7 @@ class OwnBackend:
         metadata: Metadata,
         timeout_seconds: float | None,  # noqa: ARG002
     ) -> Answers:
-        """Begins a call that answers a stream; it lasts until who asked has enough."""
+        """Starts a call with a response stream, which lasts until the client ends it."""
         return _OwnAnswers(self._method(rpc), rpc, requests, trace.metadata_of(metadata))
 
     def _method(self, rpc: Rpc) -> Any:
@@ -66,7 +66,7 @@ class _OwnAnswers:
         return {}
 
     def cancel(self) -> None:
-        """Nothing is under way but who iterates."""
+        """Does nothing: closing the iterator ends the call."""
 
 
 def _read(rpc: Rpc, request: bytes) -> Message:

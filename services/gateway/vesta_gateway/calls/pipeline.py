@@ -1,4 +1,4 @@
-"""The one way of a call, through whichever door it came: who, how much, may they, on to the service, and what it answered."""
+"""The call pipeline of both APIs: authentication, limits, authorization, forwarding, audit."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -26,7 +26,7 @@ from vesta_gateway.problems import overload_of
 
 @dataclass(frozen=True)
 class Session:
-    """A caller, the secret they showed, which is asked again while a stream lasts, and where they come from."""
+    """An authenticated caller, its API key, which is checked again during a stream, and the origin of the call."""
 
     caller: Caller
     secret: str
@@ -35,17 +35,17 @@ class Session:
 
 @dataclass(frozen=True)
 class Limits:
-    """What is refused.
+    """The limits of the gateway.
 
     Attributes:
-        requests: a second, by key.
-        refusals: unauthenticated requests a second, by address.
-        calls: calls without a stream under way at once.
-        transfers: uploads and downloads, each of which holds one of a service's few threads.
-        watchers: other calls with a stream, which hold none.
-        throttle: what services refuse, being overloaded.
-        timeout: how long a call without a stream may take.
-        recheck: how often the key behind a stream is asked for again.
+        requests: requests per second, by key.
+        refusals: unauthenticated requests per second, by address.
+        calls: concurrent unary calls.
+        transfers: concurrent uploads and downloads, each of which occupies a thread of a service.
+        watchers: concurrent other streaming calls, which occupy no thread.
+        throttle: adaptive throttling of overloaded services.
+        timeout: maximum duration of a unary call.
+        recheck: interval at which the API key of a stream is checked again.
     """
 
     requests: TokenBuckets
@@ -59,11 +59,11 @@ class Limits:
 
 
 class Calls:
-    """Takes calls from the doors to the services.
+    """Runs calls from the REST and gRPC servers to the backend services.
 
     Args:
-        backends: by the service's word.
-        audit: notes what may have changed something, and who was refused.
+        backends: backends by service name.
+        audit: records calls that may have changed something, and rejected calls.
     """
 
     def __init__(
@@ -81,22 +81,22 @@ class Calls:
         self._audit = audit
 
     async def enter(self, rpc: Rpc, headers: Mapping[str, str], origin: Origin) -> Session:
-        """Finds out who calls.
+        """Authenticates a call.
 
         Args:
-            headers: of HTTP or gRPC, lower-case.
-            rpc: what is called.
-            origin: where the call comes from.
+            headers: headers of the HTTP or gRPC request, with lower-case names.
+            rpc: the called RPC.
+            origin: the origin of the call.
 
         Raises:
-            Unauthenticated: nobody known.
-            ResourceExhausted: too often.
+            Unauthenticated: the API key is missing, unknown or expired.
+            ResourceExhausted: RATE_LIMITED, too many requests.
         """
         secret = presented(headers)
         try:
             caller = await self._authenticator.authenticate(secret, lambda: self._limits.refusals.check(origin.address))
         except Unauthenticated as error:
-            # After the fact: good keys behind the same address take nothing.
+            # Counted only after a failure, so that valid keys behind the same address are not affected.
             self._limits.refusals.take(origin.address)
             if secret:
                 self._audit.refuse(rpc, error, origin)
@@ -105,10 +105,10 @@ class Calls:
         return Session(caller, secret, origin)
 
     def hold(self, session: Session, rpc: Rpc) -> AbstractContextManager[None]:
-        """A slot for a call, to be held while it lasts, the reading of its body included.
+        """Returns a context manager that holds a concurrency slot. Hold it for the whole call, including reading the body.
 
         Raises:
-            ResourceExhausted: all are taken, or the service is overloaded.
+            ResourceExhausted: no slot is free, or the service is overloaded.
         """
         if rpc.is_unary:
             slots = self._limits.calls
@@ -119,14 +119,14 @@ class Calls:
         return held
 
     async def unary(self, session: Session, rpc: Rpc, request: Message, timeout_seconds: float | None = None) -> bytes:
-        """Makes a call without streams; answers the serialised answer.
+        """Makes a unary call. Returns the serialized response.
 
         Args:
-            timeout_seconds: what the caller allows; the gateway may allow less.
+            timeout_seconds: the client's timeout; limited by the gateway's maximum.
 
         Raises:
-            VestaError: it was refused here.
-            AioRpcError: it was refused, or failed, there.
+            VestaError: the gateway rejected the call.
+            AioRpcError: the backend rejected the call, or the call failed.
         """
         caller = session.caller
         async with self._audit.around(rpc, caller, request, session.origin) as answers:
@@ -151,15 +151,15 @@ class Calls:
         later: AsyncIterator[bytes],
         timeout_seconds: float | None = None,
     ) -> AsyncIterator[Answers]:
-        """Makes a call with a stream on either side, while the block lasts and the key is good.
+        """Makes a streaming call for the duration of the block, while the API key is valid.
 
         Args:
             first: the first request.
-            later: the serialised requests after it.
+            later: the following requests, serialized.
 
         Raises:
-            VestaError: it was refused here, at once or on the way.
-            AioRpcError: it was refused, or failed, there.
+            VestaError: the gateway rejected the call, at the start or during the stream.
+            AioRpcError: the backend rejected the call, or the call failed.
         """
         async with (
             self._audit.around(rpc, session.caller, first, session.origin),
@@ -182,7 +182,7 @@ class Calls:
                 with self._throttled(rpc):
                     yield answers
         except (Exception, asyncio.CancelledError):
-            if requests.error is not None:  # gRPC cancels a call whose requests fail
+            if requests.error is not None:  # gRPC cancels a call if its request iterator fails
                 raise requests.error from None
             raise
         finally:
@@ -190,7 +190,7 @@ class Calls:
 
     @contextmanager
     def _throttled(self, rpc: Rpc) -> Iterator[None]:
-        """Notes where the service refuses what the block asks of it, being overloaded."""
+        """Reports overload errors of the backend to the throttle."""
         try:
             yield
         except Exception as error:
@@ -201,7 +201,7 @@ class Calls:
 
     @asynccontextmanager
     async def _while_valid(self, session: Session) -> AsyncIterator[None]:
-        """Ends the block with `Unauthenticated` when its key is revoked, expires, or gets another role."""
+        """Ends the block with `Unauthenticated` when its API key is revoked, expires, or gets another role."""
         task = asyncio.current_task()
         assert task is not None
         revoked: list[Unauthenticated] = []
@@ -216,7 +216,7 @@ class Calls:
                         )
                 except Unauthenticated as error:
                     revoked.append(error)
-                except Exception:  # noqa: BLE001, S112 - the store is away: who is inside may stay
+                except Exception:  # noqa: BLE001, S112 - PostgreSQL is unavailable: running streams continue
                     continue
             task.cancel()
 
@@ -232,10 +232,10 @@ class Calls:
 
 
 class _Requests:
-    """The requests of a stream on their way: each later one is checked as the first was.
+    """The requests of a stream. Each is authorized before it is forwarded.
 
     Attributes:
-        error: why a request was not sent on.
+        error: why a request was not forwarded.
     """
 
     def __init__(self, caller: Caller, rpc: Rpc, first: Message, later: AsyncIterator[bytes]) -> None:
@@ -246,7 +246,7 @@ class _Requests:
         self.error: Exception | None = None
 
     async def read(self) -> AsyncIterator[bytes]:
-        """The serialised requests."""
+        """Yields the serialized requests."""
         project = project_of_request(self._rpc, self._first) if self._rpc.scope else ""
         yield self._first.SerializeToString()
         try:
@@ -260,10 +260,10 @@ class _Requests:
 
 
 def read_message(rpc: Rpc, raw: bytes) -> Message:
-    """A request from its bytes, without what the contract does not know: nothing unchecked goes through.
+    """Parses a request. Unknown fields are discarded, so that nothing unchecked is forwarded.
 
     Raises:
-        InvalidArgument: they are no such message.
+        InvalidArgument: BODY_MALFORMED.
     """
     message = rpc.request_type()
     try:
@@ -277,5 +277,5 @@ def read_message(rpc: Rpc, raw: bytes) -> Message:
 
 
 def _metadata() -> Metadata:
-    """Who calls and within which trace, for the service. Nothing that the caller sent as metadata goes on."""
+    """Returns the metadata for the backend: caller, role and trace context. Metadata of the client is not forwarded."""
     return [(CALLER_KEY, trace.caller()), (ROLE_KEY, trace.role()), *trace.carrier().items()]

@@ -1,7 +1,7 @@
-"""What the gateway adds to the conductor's projects.
+"""The gateway's part in the lifecycle of projects, which the conductor owns.
 
-A member's list holds its own project alone, a new project gets its first owner, and one that is being deleted loses its members and gets
-nothing new.
+A member's list contains only its own project. A new project gets its first owner. A project that is being deleted loses its members and
+accepts no further changes.
 """
 
 import asyncio
@@ -26,26 +26,26 @@ _GET = get_rpc("vesta.conductor.v1.ProjectService.GetProject")
 _LIST = get_rpc("vesta.conductor.v1.ProjectService.ListProjects")
 TIMEOUT_SECONDS = 10.0
 FOLLOW_INTERVAL = timedelta(seconds=5)
-NAMES_AT_ONCE = 1000  # that the conductor is asked about
+NAMES_AT_ONCE = 1000  # per request to the conductor
 _GONE = (Project.DELETING, Project.DELETED)
-# What may still be asked of a project that is being deleted: nothing that creates or changes.
+# Calls that are allowed in a project that is being deleted: they create and change nothing else.
 _HARMLESS = ("Get", "List", "Delete", "Cancel")
 
 log = structlog.get_logger()
 
 
 class Projects:
-    """The gateway's part in projects.
+    """Restricts project lists, adds first owners, and closes deleted projects.
 
     Args:
-        add_owner: makes the member `owner` of a project that has no members. It may block.
-        has_members: True for a project that has some. It may block.
-        close: removes a project's members for good. It may block.
-        closed: the projects that were closed, by any replica. It may block.
-        with_members: the projects that have members. It may block.
-        forget: told when keys were removed.
-        conductor: who knows all projects.
-        loop: where the conductor is asked.
+        add_owner: adds the member `owner` to a project without members. May block.
+        has_members: returns whether a project has members. May block.
+        close: deletes the members of a project permanently. May block.
+        closed: returns the projects that any replica has closed. May block.
+        with_members: returns the projects with members. May block.
+        forget: called after keys were deleted, to invalidate cached lookups.
+        conductor: the backend that owns projects.
+        loop: the event loop for calls to the conductor.
     """
 
     def __init__(
@@ -70,15 +70,15 @@ class Projects:
         self._loop = loop
 
     def narrow(self, caller: Caller, request: Message) -> None:
-        """Lets a member list its own project alone; the platform's owner lists all."""
+        """Restricts a member's list to its own project. The platform owner lists all projects."""
         if isinstance(request, ListProjectsRequest) and not caller.is_platform_owner:
             del request.names[:]
             request.names.append(caller.project)
 
     async def welcome(self, rpc: Rpc, answer: bytes) -> None:
-        """Gives a project that was just created its owner, and closes one that is being deleted.
+        """Processes the response of a call: adds the first owner to a created project, and closes a deleted project.
 
-        A kill in between is healed by `ensure` or by `follow`, or by the repeat of the call.
+        After a crash in between, `ensure`, `follow` or the client's retry completes it.
         """
         if rpc.full_name == _CREATE:
             await asyncio.to_thread(self._add_owner, Project.FromString(answer).name)
@@ -86,10 +86,10 @@ class Projects:
             await self._shut(Project.FromString(answer).name)
 
     def check_open(self, rpc: Rpc, request: Message) -> None:
-        """Accepts what happens in a project that is not being deleted, and what creates or changes nothing.
+        """Checks that the project of a request is not being deleted, unless the call changes nothing.
 
         Raises:
-            FailedPrecondition: the project is being deleted, or was.
+            FailedPrecondition: PROJECT_DELETING, the project is being deleted or was deleted.
         """
         if not self._closed or not rpc.scope or rpc.descriptor.name.startswith(_HARMLESS):
             return
@@ -98,8 +98,9 @@ class Projects:
             raise _closed(project)
 
     async def follow(self) -> None:
-        """Closes the projects that the conductor deletes or has deleted, whatever was killed meanwhile, and learns which ones other
-        replicas have closed. To be repeated every `FOLLOW_INTERVAL`.
+        """Closes the projects that the conductor is deleting or has deleted, and loads the projects that other replicas have closed.
+
+        Call it every `FOLLOW_INTERVAL`. It also completes closings that were interrupted by a crash.
         """
         self._closed = await asyncio.to_thread(self._closed_anywhere)
         names = await asyncio.to_thread(self._with_members)
@@ -121,11 +122,11 @@ class Projects:
         log.info("project_closed", project=project)
 
     def ensure(self, project: str) -> None:
-        """Accepts a project that has members, or that the conductor knows, and then gives it its owner. Call it in a thread.
+        """Checks that a project exists, and adds its first owner if it has no members. Blocks; call it in a thread.
 
         Raises:
-            NotFound: nobody knows it.
-            FailedPrecondition: it is being deleted.
+            NotFound: the project does not exist.
+            FailedPrecondition: PROJECT_DELETING, the project is being deleted.
         """
         if self._has_members(project):
             return

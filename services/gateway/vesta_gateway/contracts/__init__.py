@@ -1,1 +1,1 @@
-"""Every RPC of the contracts, read from the descriptors."""
+"""All RPCs of the API contracts, read from the protobuf descriptors."""

@@ -1,4 +1,4 @@
-"""Every RPC of the contracts, read from the descriptors: what the gateway routes, checks and documents. It knows none by name."""
+"""All RPCs of the API contracts, read from the protobuf descriptors. The gateway routes, checks and documents them generically."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ _SCOPE_FIELDS = ("parent", "name")
 
 @dataclass(frozen=True)
 class HttpRule:
-    """One way to an RPC over HTTP.
+    """An HTTP binding of an RPC.
 
     Attributes:
         verb: `GET`, `POST`, …
-        body: the field that the body fills, `*` for the whole request, empty for none.
+        body: the field that contains the body, `*` for the whole request, empty for none.
     """
 
     verb: str
@@ -34,48 +34,48 @@ class HttpRule:
 
 @dataclass(frozen=True, eq=False)
 class Rpc:
-    """One RPC."""
+    """An RPC of the contracts."""
 
     descriptor: MethodDescriptor
 
     @cached_property
     def full_name(self) -> str:
-        """`vesta.datasets.v1.ItemService.GetItem`."""
+        """The full name: `vesta.datasets.v1.ItemService.GetItem`."""
         return str(self.descriptor.full_name)
 
     @cached_property
     def path(self) -> str:
-        """Its path on the wire, `/vesta.datasets.v1.ItemService/GetItem`."""
+        """The path on the wire: `/vesta.datasets.v1.ItemService/GetItem`."""
         return f"/{self.descriptor.containing_service.full_name}/{self.descriptor.name}"
 
     @cached_property
     def backend(self) -> str:
-        """The word of the service that answers it, `datasets`."""
+        """The name of the service that serves it: `datasets`."""
         return self.full_name.split(".")[1]
 
     @cached_property
     def request_type(self) -> type[Message]:
-        """The class of its requests."""
+        """The request class."""
         return message_factory.GetMessageClass(self.descriptor.input_type)
 
     @cached_property
     def response_type(self) -> type[Message]:
-        """The class of its answers."""
+        """The response class."""
         return message_factory.GetMessageClass(self.descriptor.output_type)
 
     @cached_property
     def is_unary(self) -> bool:
-        """True where one request gets one answer."""
+        """True if neither requests nor responses are streamed."""
         return not self.descriptor.client_streaming and not self.descriptor.server_streaming
 
     @cached_property
     def is_transfer(self) -> bool:
-        """True where bytes are streamed up or down, which keeps a thread of a service busy."""
+        """True if bytes are uploaded or downloaded as a stream, which occupies a thread of the service."""
         return bool(not self.is_unary and (self.descriptor.client_streaming or is_download(self)))
 
     @cached_property
     def rules(self) -> tuple[HttpRule, ...]:
-        """Its ways over HTTP; none where it is for gRPC alone."""
+        """The HTTP bindings; empty if the RPC is available over gRPC only."""
         options = self.descriptor.GetOptions()
         if not options.HasExtension(annotations_pb2.http):
             return ()
@@ -84,12 +84,12 @@ class Rpc:
 
     @cached_property
     def only_reads(self) -> bool:
-        """True where every way to it over HTTP is a GET, so that it may be asked again."""
+        """True if all HTTP bindings use GET, so that the call can be retried."""
         return bool(self.rules) and all(rule.verb == "GET" for rule in self.rules)
 
     @cached_property
     def scope(self) -> str:
-        """The field whose value says in which project it happens, such as `parent` or `source.name`; empty where there is none."""
+        """The path of the field that determines the project, such as `parent` or `source.name`; empty if there is none."""
         for rule in self.rules:
             for variable in rule.template.variables:
                 if rule.template.segments[variable.start] == PROJECT_COLLECTION:
@@ -99,27 +99,27 @@ class Rpc:
 
 
 def is_upload(rpc: Rpc, rule: HttpRule) -> bool:
-    """True where the body of the HTTP request is the bytes of an HttpBody, of any length."""
+    """Returns True if the HTTP body is the content of an HttpBody, of any length."""
     field = rpc.descriptor.input_type.fields_by_name.get(rule.body)
     is_bytes = field is not None and field.message_type is not None and field.message_type.full_name == HTTP_BODY
     return bool(rpc.descriptor.client_streaming and is_bytes)
 
 
 def is_download(rpc: Rpc) -> bool:
-    """True where the answer is bytes, not a message."""
+    """Returns True if the response is bytes instead of a message."""
     return bool(rpc.descriptor.output_type.full_name == HTTP_BODY)
 
 
 def all_rpcs() -> tuple[Rpc, ...]:
-    """The RPCs of every package, by name."""
+    """Returns the RPCs of all packages, sorted by name."""
     return tuple(sorted(_all_rpcs(), key=lambda rpc: rpc.full_name))
 
 
 def get_rpc(full_name: str) -> Rpc:
-    """One RPC by name.
+    """Returns an RPC by name.
 
     Raises:
-        KeyError: there is none.
+        KeyError: there is no such RPC.
     """
     return Rpc(descriptor_pool.Default().FindMethodByName(full_name))
 
@@ -139,7 +139,7 @@ def _http_rule(rule: http_pb2.HttpRule) -> HttpRule:
 
 
 def find_field(descriptor: Descriptor, name: str) -> FieldDescriptor | None:
-    """A field by its name in the contract or in JSON."""
+    """Finds a field by its proto name or its JSON name."""
     found: FieldDescriptor | None = descriptor.fields_by_name.get(name)
     if found is None:
         found = next((field for field in descriptor.fields if field.json_name == name), None)
@@ -147,11 +147,11 @@ def find_field(descriptor: Descriptor, name: str) -> FieldDescriptor | None:
 
 
 def is_map(field: FieldDescriptor) -> bool:
-    """True for `map<…>` fields."""
+    """Returns True for `map<…>` fields."""
     return bool(field.message_type and field.message_type.GetOptions().map_entry)
 
 
 def map_value(field: FieldDescriptor) -> FieldDescriptor:
-    """The field of a map's values."""
+    """Returns the field descriptor of a map's values."""
     assert field.message_type is not None
     return field.message_type.fields_by_name["value"]

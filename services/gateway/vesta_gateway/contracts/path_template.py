@@ -1,8 +1,7 @@
-"""Path templates of `google.api.http`: `/v1/{name=projects/*/datasets/*}:export` matches a path and names what it captured.
+"""Path templates of `google.api.http`: `/v1/{name=projects/*/datasets/*}:export` matches paths and captures their variables.
 
-Grammar: google/api/http.proto. `*` is one segment, `**` the rest of the path and comes last. Captured segments are
-percent-decoded; one that has a slash once decoded matches nothing, so that no name can be smuggled past the shape of
-its template.
+Grammar: google/api/http.proto. `*` matches one segment; `**` matches the rest of the path and must be last. Captured segments are
+percent-decoded. A segment that contains a slash after decoding does not match, so that no name can bypass the form of its template.
 """
 
 import re
@@ -19,7 +18,7 @@ _UNRESERVED = "-._~!$&'()+,;=@"
 
 @dataclass(frozen=True)
 class Variable:
-    """A part of the path that is kept in a field: segments `start` to `end`, end excluded; None for the rest of the path."""
+    """A captured part of the path: the segments from `start` up to, not including, `end`; None for the rest of the path."""
 
     field_path: str
     start: int
@@ -31,8 +30,8 @@ class PathTemplate:
     """A parsed template.
 
     Attributes:
-        segments: literals, `*` and `**`, without the slashes.
-        variables: what is captured.
+        segments: literals, `*` and `**`, without slashes.
+        variables: the captured parts.
         verb: the custom verb after the colon; empty without one.
     """
 
@@ -42,10 +41,10 @@ class PathTemplate:
 
     @classmethod
     def parse(cls, text: str) -> "PathTemplate":
-        """Reads a template.
+        """Parses a template.
 
         Raises:
-            ValueError: it is none.
+            ValueError: the text is not a valid template.
         """
         if not text.startswith("/"):
             raise ValueError(f"{text!r} does not begin with a slash")
@@ -69,7 +68,7 @@ class PathTemplate:
         return cls(tuple(segments), tuple(variables), verb)
 
     def match(self, segments: list[str], verb: str) -> dict[str, str] | None:
-        """What a path's segments, still percent-encoded, give to the fields; None where they do not fit."""
+        """Matches the percent-encoded segments of a path. Returns the captured values by field; None if the path does not match."""
         if verb != self.verb or not self._fits(segments):
             return None
         captured: dict[str, str] = {}
@@ -91,10 +90,10 @@ class PathTemplate:
         return all((one == ONE and other) or one == other for one, other in zip(wanted, segments, strict=False))
 
     def expand(self, values: Mapping[str, str]) -> str:
-        """The path for these values of the fields, percent-encoded.
+        """Returns the percent-encoded path for the given field values.
 
         Raises:
-            ValueError: a value does not have the shape that the template asks for.
+            ValueError: a value does not match the template.
         """
         segments = list(self.segments)
         for variable in reversed(self.variables):
@@ -108,13 +107,13 @@ class PathTemplate:
 
 
 def split_path(path: str) -> tuple[list[str], str]:
-    """A raw path's segments and custom verb."""
+    """Splits a raw path into segments and custom verb."""
     body, verb = split_verb(path[1:])
     return body.split("/"), verb
 
 
 def split_verb(path: str) -> tuple[str, str]:
-    """Cuts `:verb` off the last segment."""
+    """Splits `:verb` off the last segment."""
     head, colon, verb = path.rpartition(":")
     if not colon or "/" in verb or "}" in verb:
         return path, ""
@@ -122,7 +121,7 @@ def split_verb(path: str) -> tuple[str, str]:
 
 
 def _pieces(body: str) -> Iterator[str]:
-    """The segments of a template, each variable in one piece."""
+    """Yields the segments of a template; a variable counts as one segment."""
     start = depth = 0
     for index, character in enumerate(body):
         depth += (character == "{") - (character == "}")
@@ -133,9 +132,9 @@ def _pieces(body: str) -> Iterator[str]:
 
 
 def _decode(segments: list[str], *, rest: bool) -> str | None:
-    """The captured text; None where a segment hides a slash. The rest of a path keeps its encoded slashes' meaning.
+    """Decodes captured segments. Returns None if a segment contains an encoded slash; in the rest of a path, slashes are allowed.
 
-    What is no UTF-8 gives U+FFFD, which no name may hold: so it is refused as a name with its segment, not as a path unknown.
+    Invalid UTF-8 becomes U+FFFD, which resource names must not contain. The error then names the segment, instead of an unknown path.
     """
     decoded = []
     for segment in segments:

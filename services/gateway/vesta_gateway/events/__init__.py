@@ -1,1 +1,1 @@
-"""The live events of a project: followed, replayed, handed to watchers."""
+"""Live events of projects: consumption from Kafka, replay, and delivery to watchers."""

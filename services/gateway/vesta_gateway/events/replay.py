@@ -1,7 +1,7 @@
-"""What happened in a project since an event: read again from Kafka, so that a watcher goes on at any replica, also one that just started.
+"""Replays the events of a project from Kafka after a given event, so that a watcher can resume at any replica.
 
-An event's id is a ULID and tells when it was made; its topics are read from a little before that to where the tail is. So a watcher
-misses nothing, and may be told some events again, which it knows by their ids.
+An event id is a ULID, which contains its creation time. The topics are read from shortly before that time up to the position of the tail. A
+watcher therefore misses no events. It may receive some events again, which it recognises by their ids.
 """
 
 import time
@@ -18,23 +18,23 @@ from vesta_contracts.gateway.v1 import ProjectEvent
 
 AGE_MAX = timedelta(hours=1)
 OVERLAP = timedelta(seconds=5)
-"""How long before the event reading begins: topics are apart from one another by the time that a relay takes."""
+"""How long before the event the replay begins, because relays publish with different delays on different topics."""
 EVENTS_MAX = 10_000
 TIMEOUT = timedelta(seconds=30)
 POLL_TIMEOUT_MS = 500
 
 Ends = Callable[[], Mapping[TopicPartition, int]]
-"""Answers the offsets up to which events are not published any more to those who watch from now on."""
+"""Returns the offsets where the replay ends: later events reach watchers through the tail."""
 
 log = structlog.get_logger()
 
 
 def time_of(event_id: str, now: datetime) -> datetime:
-    """When an event was made, by its id.
+    """Returns the creation time of an event from its id.
 
     Raises:
-        InvalidArgument: the id is none of an event's.
-        FailedPrecondition: EVENTS_TOO_OLD, what has happened since cannot be told.
+        InvalidArgument: EVENT_ID_MALFORMED.
+        FailedPrecondition: EVENTS_TOO_OLD, the event is older than the replay limit.
     """
     try:
         found = ULID.from_str(event_id.upper()).datetime.astimezone(UTC)
@@ -53,13 +53,13 @@ def time_of(event_id: str, now: datetime) -> datetime:
 
 
 class Replay:
-    """Reads a project's events again.
+    """Reads past events of a project.
 
     Args:
-        ends: up to where.
-        to_event: the project and the event of a record; raises InvalidArgument for others.
-        events_max: how many are answered at most.
-        timeout: how long reading may take.
+        ends: returns the end offsets.
+        to_event: returns the project and the event of a record; raises InvalidArgument for other records.
+        events_max: maximum number of events.
+        timeout: maximum duration of a replay.
     """
 
     def __init__(
@@ -80,11 +80,11 @@ class Replay:
         self._timeout = timeout
 
     def read(self, project: str, since: datetime) -> list[ProjectEvent]:
-        """The events of a project since a time, in the order of their ids. It blocks.
+        """Returns the events of a project since a time, in the order of their ids. Blocks.
 
         Raises:
             FailedPrecondition: EVENTS_TOO_MANY.
-            Unavailable: the broker does not answer in time.
+            Unavailable: EVENTS_AWAY, the broker does not respond in time.
         """
         ends = self._ends()
         deadline = time.monotonic() + self._timeout.total_seconds()

@@ -1,4 +1,4 @@
-"""Hands each event to those who watch its project. One queue a watcher, bounded: who reads too slowly is dropped, and nobody else waits."""
+"""Delivers events to the watchers of a project through a bounded queue per watcher. A watcher that reads too slowly is disconnected."""
 
 import asyncio
 from collections import defaultdict
@@ -8,9 +8,9 @@ from vesta_common.errors import ResourceExhausted, Unavailable, VestaError
 from vesta_contracts.gateway.v1 import ProjectEvent
 
 QUEUE_EVENTS_MAX = 1000
-# Told of every prediction, a page would see little else; who wants them says so.
+# Delivered only on request, because there are far more of them than of all other events.
 UNASKED_TYPES = frozenset({"vesta.serving.prediction.v1.made"})
-# What a model says of images: not for annotators, whose answers are to check it.
+# Predictions are hidden from annotators, whose answers are used to check them.
 PREDICTION_TYPES = frozenset({"vesta.serving.prediction.v1.made", "vesta.pipelining.observation.v1.made"})
 
 
@@ -41,7 +41,7 @@ class _Watcher:
         self._queue.put_nowait(event)
 
     def end(self, error: VestaError) -> None:
-        """Lets the watcher read what waits, and then the error."""
+        """Ends the stream with an error after the queued events."""
         if not self._is_over:
             self._is_over = True
             self._queue.put_nowait(error)
@@ -54,7 +54,7 @@ class _Watcher:
 
 
 class Watchers:
-    """Who watches what. Of one event loop: call it there alone."""
+    """The watchers by project. Not thread-safe; use it in one event loop."""
 
     def __init__(self, queue_events_max: int = QUEUE_EVENTS_MAX) -> None:
         self._queue_events_max = queue_events_max
@@ -63,15 +63,15 @@ class Watchers:
 
     @property
     def count(self) -> int:
-        """How many watch."""
+        """The number of watchers."""
         return sum(len(watchers) for watchers in self._by_project.values())
 
     def is_watched(self, project: str) -> bool:
-        """True where somebody watches a project. Safe to ask from any thread."""
+        """Returns True if a project has watchers. May be called from any thread."""
         return project in self._by_project
 
     def publish(self, project: str, event: ProjectEvent) -> None:
-        """Hands an event on."""
+        """Queues an event for the watchers of a project."""
         for watcher in tuple(self._by_project.get(project, ())):
             if watcher.wants(event.type):
                 watcher.offer(event)
@@ -83,15 +83,15 @@ class Watchers:
         hidden_types: Collection[str] = (),
         earlier: Callable[[], Awaitable[Sequence[ProjectEvent]]] | None = None,
     ) -> AsyncIterator[ProjectEvent]:
-        """The events of a project from now on.
+        """Yields the events of a project from now on.
 
         Args:
-            hidden_types: types that the watcher may not see.
-            earlier: answers events that come first; asked when later ones are kept already, and may answer some of those.
+            hidden_types: event types that the watcher must not receive.
+            earlier: returns past events to deliver first. Called after new events are being queued, so the two may overlap.
 
         Raises:
-            ResourceExhausted: they were read too slowly.
-            Unavailable: the gateway stops.
+            ResourceExhausted: WATCHER_TOO_SLOW, the queue is full.
+            Unavailable: STOPPING, the gateway stops.
         """
         if self._is_closed:
             raise _closing()
@@ -113,7 +113,7 @@ class Watchers:
                 del self._by_project[project]
 
     def close(self) -> None:
-        """Sends everybody home."""
+        """Ends the streams of all watchers."""
         self._is_closed = True
         for watchers in self._by_project.values():
             for watcher in watchers:

@@ -1,8 +1,7 @@
-"""Follows every event topic from now on, and hands each event on. One consumer a process, in no group: every replica sees everything.
+"""Consumes all event topics from their ends and publishes each event to watchers. Each process has its own consumer without a group.
 
-The broker of the laptop answers `end_offsets` wrongly and has no end to seek to, so the end is found by time: the youngest
-age at which a partition still has a record says where to begin, and what is older than the start is dropped. On Apache
-Kafka the same finds the end at once.
+The embedded broker returns wrong `end_offsets` and cannot seek to the end. The end is therefore found by time: reading begins at the
+youngest record that can be found by age, and records older than the start are discarded. On Apache Kafka, this yields the end directly.
 """
 
 import re
@@ -32,20 +31,20 @@ from vesta_contracts.gateway.v1 import ProjectEvent
 
 POLL_TIMEOUT_MS = 500
 TOPICS_INTERVAL = timedelta(seconds=5)
-# For so long after the start what is older is dropped; later a clock that is wrong elsewhere must not silence its events.
+# Older records are discarded only during this time after the start. Later, a wrong clock elsewhere must not suppress events.
 CATCH_UP = timedelta(seconds=60)
 ENDS_TIMEOUT = timedelta(seconds=10)
 RECONNECT_PAUSE = timedelta(seconds=1)
 AGES = tuple(timedelta(seconds=2**exponent) for exponent in range(26))  # up to two years
 
 Publish = Callable[[str, ProjectEvent], None]
-"""Takes an event of a project; called in the tail's thread."""
+"""Receives an event of a project; called in the tail's thread."""
 
 log = structlog.get_logger()
 
 
 def event_topics() -> set[str]:
-    """The topics that events are on, one a resource. Frames of cameras and dead letters are on others."""
+    """Returns the event topics, one per resource type. Camera frames and dead letters are on other topics."""
     found = set()
     for file in everything.FILES:
         for message in descriptor_pool.Default().FindFileByName(file).message_types_by_name.values():
@@ -57,10 +56,10 @@ def event_topics() -> set[str]:
 
 
 def to_project_event(record: ConsumerRecord) -> tuple[str, ProjectEvent]:
-    """The project and the event that a record tells of.
+    """Returns the project and the event of a record.
 
     Raises:
-        InvalidArgument: it is no event of a project.
+        InvalidArgument: the record is not an event of a project.
     """
     found = decode(record.headers, record.value, record.key)
     event = ProjectEvent(id=found.id, type=found.type, subject=found.subject)
@@ -80,10 +79,10 @@ def new_consumer(kafka: KafkaOptions) -> KafkaConsumer:
 
 
 class Tail:
-    """Follows the topics in a thread of its own.
+    """Consumes the event topics in its own thread.
 
     Args:
-        is_wanted: False where nobody watches a project, so that its events need not be read.
+        is_wanted: returns False if a project has no watchers, so that its events need not be decoded.
     """
 
     def __init__(
@@ -111,26 +110,26 @@ class Tail:
         self._thread = threading.Thread(target=self._run, name="tail", daemon=True)
 
     def start(self) -> None:
-        """Begins. `following` is set once everything published from then on will be seen."""
+        """Starts the thread. `following` is set once every event published from then on will be received."""
         self._start_ms = int(time.time() * 1000)
         self._caught_up = time.monotonic() + CATCH_UP.total_seconds()
         self._thread.start()
 
     def stop(self, timeout: timedelta) -> None:
-        """Ends."""
+        """Stops the thread."""
         self._stopping.set()
         if self._thread.ident:
             self._thread.join(timeout.total_seconds())
 
     def healthy(self) -> bool:
-        """True while events are followed."""
+        """Returns True while events are received."""
         return self._thread.is_alive() and self.following.is_set()
 
     def ends(self) -> dict[TopicPartition, int]:
-        """Offsets before which every record has been handed on before this was called, or since then. It blocks for a poll or two.
+        """Returns offsets up to which all records have been published to watchers. Blocks for one or two polls.
 
         Raises:
-            Unavailable: events are not followed just now.
+            Unavailable: EVENTS_AWAY, events are currently not received.
         """
         with self._polled:
             seen = self._poll_count
@@ -145,7 +144,7 @@ class Tail:
                     self._follow(consumer)
             except Starved as error:
                 log.warning("tail_starved", error=str(error))
-            except Exception:  # whatever it is, the thread goes on: nobody else follows for this process
+            except Exception:  # any error: the thread must continue, because it is the only one of this process
                 self.following.clear()
                 self._fetch_wait.reset()
                 log.exception("tail_interrupted")
@@ -179,8 +178,8 @@ class Tail:
         return any((consumer.highwater(partition) or 0) > offset for partition, offset in self._positions.items())
 
     def _pass_over_unreadable(self, consumer: KafkaConsumer) -> None:
-        """Goes on behind what kafka-python cannot read, which it says is there, but not where."""
-        # A partition that is read to its end takes the probe seconds: those known to hold more come first.
+        """Skips a record that kafka-python cannot read. kafka-python does not report its position."""
+        # At the end of a partition, the check takes seconds. Partitions with more records are checked first.
         likely_first = sorted(self._positions.items(), key=lambda at: (consumer.highwater(at[0]) or 0) <= at[1])
         for partition, offset in likely_first:
             if self._stopping.is_set() or not self._is_unreadable(self._kafka.broker, partition, offset):
@@ -192,7 +191,7 @@ class Tail:
             consumer.seek(partition, offset)
 
     def _take_new_partitions(self, consumer: KafkaConsumer) -> None:
-        """Follows what topics there are by now: those found first from their ends, later ones, being new, from their beginnings."""
+        """Assigns new partitions: at the start from their ends; later ones are new topics and are read from the beginning."""
         partitions = {
             TopicPartition(topic, number)
             for topic in consumer.topics() & self._topics
@@ -208,7 +207,7 @@ class Tail:
             consumer.seek(partition, offset)
 
     def _ends(self, consumer: KafkaConsumer, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        """Offsets at or before the ends of partitions, not long before."""
+        """Returns offsets at or shortly before the ends of partitions."""
         unknown = set(partitions)
         if not unknown:
             return {}

@@ -1,7 +1,7 @@
-"""The gRPC door: every RPC of the contracts, passed through as bytes after the same checks as over REST.
+"""The gRPC API: forwards every RPC of the contracts as bytes, after the same checks as the REST API.
 
-On the wire a single message is a stream of one, and every RPC is handled as a stream: so nothing is read of a request before it is
-known who calls, nor more than is asked for.
+On the wire, a single message is a stream of one message, so every RPC is handled as a stream. No request is read before the caller is
+authenticated, and not more of it than needed.
 """
 
 import time
@@ -31,7 +31,7 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class GrpcDoor(grpc.GenericRpcHandler):
-    """Answers the RPCs of the contracts; others are UNIMPLEMENTED."""
+    """Handles the RPCs of the contracts. Other methods are UNIMPLEMENTED."""
 
     def __init__(
         self, rpcs: Sequence[Rpc], calls: Calls, journal: Journal, limits: BodyLimits, proxies: Proxies
@@ -44,7 +44,7 @@ class GrpcDoor(grpc.GenericRpcHandler):
         self._handlers: dict[str, Any] = {}
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        """The handler of a method; None where there is no such method. Without serialisers, it sees bytes."""
+        """Returns the handler of a method; None if there is no such method. Without serializers, handlers receive bytes."""
         path = handler_call_details.method
         rpc = self._rpcs.get(path)
         if rpc is None:
@@ -71,7 +71,7 @@ class GrpcDoor(grpc.GenericRpcHandler):
                 held.enter_context(self._in_memory(raw))
                 request = read_message(rpc, raw)
                 answer = await self._calls.unary(session, rpc, request, context.time_remaining())
-            except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a status
+            except Exception as error:  # noqa: BLE001 - every error becomes a status for the client
                 await self._refuse(error, context, entry)
             except BaseException:
                 entry.end("CANCELLED")
@@ -95,7 +95,7 @@ class GrpcDoor(grpc.GenericRpcHandler):
                     async for answer in answers:
                         async with until_taken(self._limits.idle):
                             await context.write(answer)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a status
+            except Exception as error:  # noqa: BLE001 - every error becomes a status for the client
                 await self._refuse(error, context, entry)
             except BaseException:
                 entry.end("CANCELLED")
@@ -103,9 +103,10 @@ class GrpcDoor(grpc.GenericRpcHandler):
             entry.end("OK")
 
     async def _refuse(self, error: Exception, context: Context, entry: Entry) -> NoReturn:
-        """Ends the call with the status that an error stands for.
+        """Ends the call with the status of an error.
 
-        Who does not read is not told before they do, and the call keeps its slot until then: it still weighs on this process.
+        A client that does not read receives the status only when it reads again. Until then the call keeps its slot, because it still uses
+        memory of this process.
         """
         status = status_of(error)
         entry.end(code_pb2.Code.Name(status.code), error)
@@ -113,7 +114,7 @@ class GrpcDoor(grpc.GenericRpcHandler):
         await context.abort(_CODES[status.code], status.message, details)
 
     def _address_of(self, context: Context) -> str:
-        """Where a call comes from, without the port: `ipv4:10.0.0.7:4711` is `10.0.0.7`, and behind a proxy what that says."""
+        """Returns the client's address without port: `10.0.0.7` for `ipv4:10.0.0.7:4711`; behind a trusted proxy, the forwarded address."""
         peer = context.peer().partition(":")[2].rpartition(":")[0].strip("[]")
         metadata = context.invocation_metadata() or ()
         return self._proxies.client_of(peer, [str(value) for key, value in metadata if key == FORWARDED])
@@ -125,7 +126,7 @@ class GrpcDoor(grpc.GenericRpcHandler):
         return raw
 
     async def _later(self, rpc: Rpc, requests: AsyncIterator[bytes], total_bytes: int) -> AsyncIterator[bytes]:
-        """The requests after the first; none where the contract has one alone."""
+        """Yields the requests after the first; none if the RPC has a single request."""
         if not rpc.descriptor.client_streaming:
             return
         while (raw := await self._next(requests)) is not None:
@@ -140,7 +141,7 @@ class GrpcDoor(grpc.GenericRpcHandler):
 
     @contextmanager
     def _in_memory(self, raw: bytes) -> Iterator[None]:
-        """Counts a request among the bytes in memory while the block lasts."""
+        """Counts a request in the memory budget for the duration of the block."""
         self._limits.budget.take(len(raw))
         try:
             yield

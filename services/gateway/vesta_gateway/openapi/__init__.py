@@ -1,1 +1,1 @@
-"""OpenAPI 3.1 of every RPC that HTTP can reach."""
+"""OpenAPI 3.1 description of all RPCs with HTTP bindings."""

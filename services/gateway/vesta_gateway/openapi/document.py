@@ -1,6 +1,6 @@
-"""OpenAPI 3.1 of every RPC that HTTP can reach, from the descriptors and the comments of the contracts. Pure.
+"""Generates the OpenAPI 3.1 document of all RPCs with HTTP bindings, from the descriptors and comments of the contracts. Pure.
 
-A path such as `/v1/{name=projects/*/datasets/*}` is told as `/v1/projects/{project}/datasets/{dataset}`: what people see.
+A path such as `/v1/{name=projects/*/datasets/*}` becomes `/v1/projects/{project}/datasets/{dataset}`.
 """
 
 import json
@@ -57,13 +57,13 @@ _BYTES = {"type": "string", "format": "binary"}
 
 
 def comments() -> Mapping[str, str]:
-    """The contracts' comments by full name."""
+    """Returns the comments of the contracts by full name."""
     found: dict[str, str] = json.loads((resources.files("vesta_contracts") / "comments.json").read_text())
     return found
 
 
 def describe(rpcs: Sequence[Rpc], said: Mapping[str, str]) -> dict[str, Any]:
-    """The document.
+    """Returns the OpenAPI document.
 
     Args:
         said: comments by full name.
@@ -159,7 +159,7 @@ def _answer(rpc: Rpc, schemas: Schemas) -> dict[str, Any]:
 
 
 def _path(rule: HttpRule, placeholders: Mapping[str, str]) -> tuple[str, list[dict[str, Any]]]:
-    """A rule's path with a placeholder for each of its wildcards, and those as parameters."""
+    """Returns the path of a binding with a placeholder for each wildcard, and the path parameters."""
     parts, names = [], []
     for index, segment in enumerate(rule.template.segments):
         if segment != ONE:
@@ -174,7 +174,7 @@ def _path(rule: HttpRule, placeholders: Mapping[str, str]) -> tuple[str, list[di
 
 
 def _placeholders() -> dict[str, str]:
-    """The word for one of each collection: `training_run` for `trainingRuns`."""
+    """Returns the singular name of each collection: `training_run` for `trainingRuns`."""
     return {collection: word for pattern in _patterns() for collection, word in re.findall(r"(\w+)/\{(\w+)\}", pattern)}
 
 

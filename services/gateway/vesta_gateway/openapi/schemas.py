@@ -1,4 +1,4 @@
-"""JSON Schemas of messages, as protobuf's JSON mapping writes them, with the rules and comments of their fields. Pure."""
+"""Generates JSON Schemas of messages in protobuf's JSON mapping, with the rules and comments of their fields. Pure."""
 
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from vesta_gateway.rest.query import TEXT_MESSAGES
 PARAMETER_DEPTH_MAX = 3
 _INT32 = {"type": "integer", "format": "int32"}
 _UINT32 = {"type": "integer", "format": "uint32", "minimum": 0}
-# JSON's numbers are too short for these, so protobuf writes them as text; numbers are accepted too.
+# JSON numbers cannot represent 64 bits, so protobuf writes these as strings. Numbers are accepted too.
 _INT64 = {"type": ["string", "integer"], "format": "int64"}
 _UINT64 = {"type": ["string", "integer"], "format": "uint64"}
 _SCALARS: Mapping[int, dict[str, Any]] = {
@@ -49,7 +49,7 @@ _WELL_KNOWN: Mapping[str, dict[str, Any]] = {
 
 
 class Schemas:
-    """Makes schemas, and keeps those that are referred to.
+    """Generates schemas and collects those that are referenced.
 
     Args:
         said: comments by full name.
@@ -60,21 +60,21 @@ class Schemas:
         self._components: dict[str, dict[str, Any]] = {}
 
     def components(self) -> dict[str, dict[str, Any]]:
-        """Every schema that was referred to, by name."""
+        """Returns all referenced schemas by name."""
         return dict(sorted(self._components.items()))
 
     def reference(self, descriptor: Descriptor) -> dict[str, Any]:
-        """A message's schema, by reference where it is one of ours."""
+        """Returns a reference to a message's schema; for well-known types, the schema itself."""
         if descriptor.full_name in _WELL_KNOWN:
             return dict(_WELL_KNOWN[descriptor.full_name])
         name = _component_name(descriptor.full_name)
         if name not in self._components:
-            self._components[name] = {}  # stands while the message refers to itself
+            self._components[name] = {}  # placeholder for messages that refer to themselves
             self._components[name] = self.body(descriptor, ())
         return {"$ref": f"#/components/schemas/{name}"}
 
     def body(self, descriptor: Descriptor, hidden: Collection[str]) -> dict[str, Any]:
-        """A message's schema in full, less the fields that the path fills."""
+        """Returns the full schema of a message, without the hidden fields, which the path contains."""
         fields = [field for field in descriptor.fields if field.name not in hidden]
         schema: dict[str, Any] = {
             "type": "object",
@@ -90,7 +90,7 @@ class Schemas:
     def parameters(
         self, descriptor: Descriptor, taken: Collection[str], above: str = "", depth: int = 0
     ) -> Iterator[dict[str, Any]]:
-        """Query parameters for the fields of a request that path and body leave; nested ones by dots."""
+        """Yields query parameters for the request fields that are not in the path or body. Names of nested fields contain dots."""
         for field in descriptor.fields:
             if field.name in taken or field_behavior_pb2.OUTPUT_ONLY in _behaviors(field):
                 continue
@@ -176,5 +176,5 @@ def _counts(given: FieldRules, what: str) -> dict[str, int]:
 
 
 def _component_name(full_name: str) -> str:
-    """`datasets.Item` for `vesta.datasets.v1.Item`; the common ones and those of Google as they are."""
+    """Returns `datasets.Item` for `vesta.datasets.v1.Item`. Names of common types and of Google's types keep their package."""
     return full_name.removeprefix("vesta.").replace(".v1.", ".")

@@ -1,1 +1,1 @@
-"""The REST door: HTTP to RPCs and back."""
+"""The REST API: transcoding between HTTP and RPCs."""

@@ -1,7 +1,7 @@
-"""The REST door: an ASGI application that turns HTTP into the RPCs of the contracts and back.
+"""The REST API: an ASGI application that transcodes between HTTP and the RPCs of the contracts.
 
-Four kinds of answers, told by the descriptors: a message (JSON or protobuf), an upload answered by a message, bytes streamed down
-(`stream google.api.HttpBody`), and messages streamed as server-sent events.
+There are four kinds of responses, determined by the descriptors: a message (JSON or protobuf), a message after an upload, a byte stream
+(`stream google.api.HttpBody`), and a message stream as server-sent events.
 """
 
 import asyncio
@@ -46,15 +46,15 @@ T = TypeVar("T")
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Scope = MutableMapping[str, Any]
 
-# Above this a message is turned in a thread, so that other requests do not wait for it.
+# Larger messages are converted in a thread, so that they do not block other requests.
 THREAD_BYTES_MIN = 128 * 1024
 HEARTBEAT = timedelta(seconds=15)
 FIRST_EVENT_WAIT = timedelta(milliseconds=100)
 OCTETS = "application/octet-stream"
-# The field of a request that says after which event a stream goes on.
+# The request field with the event id after which a stream resumes.
 RESUMED = "after_event_id"
 EVENT_STREAM = "text/event-stream"
-# What a backend may say of the bytes that it streams.
+# Initial metadata that a backend may set as HTTP headers of a download.
 _DOWNLOAD_HEADERS = ("etag", "content-disposition")
 _CACHE = "private, no-cache"
 
@@ -63,8 +63,8 @@ class RestDoor:
     """The ASGI application.
 
     Args:
-        pages: what is answered without a key, by path.
-        index: the packages, likewise.
+        pages: pages that need no API key, by path.
+        index: the package index, which needs no API key.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class RestDoor:
         self._index = index
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request."""
+        """Handles a request."""
         if scope["type"] != "http":
             return
         start = time.perf_counter()
@@ -117,7 +117,7 @@ class RestDoor:
                 await self._serve(match, exchange, session)
         except Disconnected:
             entry.end("CANCELLED")
-        except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a status
+        except Exception as error:  # noqa: BLE001 - every error becomes a status for the client
             status = status_of(error)
             await exchange.fail(problem_of(status))
             entry.end(code_pb2.Code.Name(status.code), error)
@@ -156,7 +156,7 @@ class RestDoor:
                 await exchange.while_connected(_events(match, exchange, answers))
 
     async def _upload(self, match: Match, exchange: "_Exchange", session: Session) -> None:
-        """Passes the body's bytes on as they come, and answers what the service made of them."""
+        """Forwards the body as it arrives, and returns the response of the service."""
         chunks = exchange.body.chunks(self._limits.upload_bytes_max)
         content_type = media_type(exchange.headers.get("content-type", "")) or OCTETS
         first = read_upload(match, exchange.query, content_type)
@@ -168,11 +168,11 @@ class RestDoor:
 
 
 class _Exchange:
-    """One HTTP request and its answer.
+    """An HTTP request and its response.
 
     Attributes:
-        request_id: goes with every answer; the trace's id.
-        extra: headers to send with whatever is answered.
+        request_id: the trace id, sent with every response.
+        extra: additional response headers.
     """
 
     def __init__(self, scope: Scope, headers: dict[str, str], receive: Receive, send: Send, idle: timedelta) -> None:
@@ -190,13 +190,13 @@ class _Exchange:
         self.has_begun = False
 
     async def answer(self, http_status: int, headers: Mapping[str, str], body: bytes, *, is_page: bool = False) -> None:
-        """A whole answer."""
+        """Sends a complete response."""
         silent = self.verb == "HEAD"
         await self.begin(http_status, {**headers, "content-length": str(len(body))}, is_page=is_page)
         await self._send({"type": "http.response.body", "body": b"" if silent else body})
 
     async def begin(self, http_status: int, headers: Mapping[str, str], *, is_page: bool = False) -> None:
-        """The head of an answer."""
+        """Sends the status line and headers."""
         self.has_begun = True
         given = {**self.extra, **headers}
         if self.request_id:
@@ -205,7 +205,7 @@ class _Exchange:
         await self._send({"type": "http.response.start", "status": http_status, "headers": raw})
 
     async def write(self, part: bytes, *, more: bool = True) -> None:
-        """More of its body."""
+        """Sends a part of the body."""
         await self._send({"type": "http.response.body", "body": part, "more_body": more})
 
     async def _send(self, message: MutableMapping[str, Any]) -> None:
@@ -213,16 +213,16 @@ class _Exchange:
             await self._send_at_once(message)
 
     async def fail(self, problem: Problem) -> None:
-        """Says what went wrong. Once bytes are under way, they are cut off without an end, so that nobody takes them for all."""
+        """Sends an error response. A response that has begun is cut off, so that the client does not consider it complete."""
         if self.has_begun:
             return
         await self.answer(problem.http_status, {"content-type": JSON, **problem.headers}, problem.body)
 
     async def while_connected(self, answering: Awaitable[T]) -> T:
-        """Works on an answer until it is done, or until nobody listens: then the work is cancelled.
+        """Awaits the response, and cancels it if the client disconnects.
 
         Raises:
-            Disconnected: nobody does.
+            Disconnected: the client has disconnected.
         """
         answer = asyncio.ensure_future(answering)
         gone = asyncio.ensure_future(self.body.disconnected())
@@ -261,7 +261,7 @@ async def _answer_message(match: Match, exchange: _Exchange, answer: bytes) -> N
 
 
 async def _download(exchange: _Exchange, answers: Answers) -> None:
-    """Streams bytes. What fits in one piece gets a length and an etag of its own, and is not sent where the client has it."""
+    """Streams bytes. A download of one part gets a content length and an etag, and is not sent if the client has it already."""
     pieces = aiter(answers)
     first = HttpBody.FromString(await anext(pieces, b""))
     said = await answers.headers()
@@ -288,9 +288,9 @@ async def _download(exchange: _Exchange, answers: Answers) -> None:
 
 
 async def _events(match: Match, exchange: _Exchange, answers: Answers) -> None:
-    """Streams messages as server-sent events: `data:` holds the JSON; an `event: error` ends a stream that failed.
+    """Streams messages as server-sent events: `data:` contains the JSON. An `event: error` ends a failed stream.
 
-    Where a stream can go on after an event, `id:` holds the event's, which browsers send back as `Last-Event-ID`.
+    If the stream is resumable, `id:` contains the event id, which browsers send back as `Last-Event-ID`.
     """
     is_resumed = RESUMED in match.rpc.descriptor.input_type.fields_by_name
     pieces = aiter(answers)
@@ -298,7 +298,7 @@ async def _events(match: Match, exchange: _Exchange, answers: Answers) -> None:
     try:
         await asyncio.wait((following,), timeout=FIRST_EVENT_WAIT.total_seconds())
         if following.done() and following.exception() is not None:
-            await following  # it failed at once: that is still an HTTP status
+            await following  # it failed immediately, so the error can still become an HTTP status
         await exchange.begin(200, {"content-type": EVENT_STREAM, "x-accel-buffering": "no"})
         await exchange.write(b": here\n\n")
         while True:
@@ -324,7 +324,7 @@ async def _events(match: Match, exchange: _Exchange, answers: Answers) -> None:
 
 
 async def _upload_messages(match: Match, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The requests after the first: bytes alone."""
+    """Yields the requests after the first one, which contain bytes only."""
     async for chunk in chunks:
         message = match.rpc.request_type()
         getattr(message, match.rule.body).data = chunk
@@ -332,6 +332,6 @@ async def _upload_messages(match: Match, chunks: AsyncIterator[bytes]) -> AsyncI
 
 
 async def _nothing() -> AsyncIterator[bytes]:
-    """No further requests."""
+    """Yields no requests."""
     return
     yield b""

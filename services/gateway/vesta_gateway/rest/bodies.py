@@ -1,4 +1,4 @@
-"""The bodies of HTTP requests: read whole within limits, or passed on piece by piece."""
+"""Bodies of HTTP requests: read completely within limits, or streamed."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
@@ -18,13 +18,13 @@ CHUNK_BYTES = 256 * 1024
 
 @dataclass(frozen=True)
 class BodyLimits:
-    """What bodies may be, over either door.
+    """Limits of request bodies, for REST and gRPC.
 
     Attributes:
-        whole_bytes_max: of a body that is read whole.
-        upload_bytes_max: of one that is passed on.
-        idle: how long a sender, or a reader of a stream, may pause.
-        budget: holds what is in memory.
+        whole_bytes_max: maximum size of a body that is read completely.
+        upload_bytes_max: maximum size of a streamed body.
+        idle: idle timeout of streaming requests and responses.
+        budget: limits the bytes in memory.
     """
 
     whole_bytes_max: int
@@ -34,15 +34,15 @@ class BodyLimits:
 
 
 class Disconnected(Exception):
-    """Nobody is listening any more."""
+    """The client has disconnected."""
 
 
 class Body:
-    """The body of one request.
+    """The body of a request.
 
     Args:
-        length: what Content-Length says; None without one.
-        idle: how long the sender may pause.
+        length: the Content-Length; None without one.
+        idle: the idle timeout.
     """
 
     def __init__(self, receive: Receive, length: int | None, idle: timedelta) -> None:
@@ -53,12 +53,12 @@ class Body:
 
     @asynccontextmanager
     async def whole(self, bytes_max: int, budget: ByteBudget) -> AsyncIterator[bytes]:
-        """All of it, kept within the budget while the block lasts.
+        """Reads the complete body. It counts in the budget for the duration of the block.
 
         Raises:
-            InvalidArgument: it is too large.
-            ResourceExhausted: too many bytes are on their way at once.
-            DeadlineExceeded: the sender paused for too long.
+            InvalidArgument: BODY_TOO_LARGE.
+            ResourceExhausted: MEMORY_LIMITED, the budget is exhausted.
+            DeadlineExceeded: BODY_IDLE, the idle timeout has passed.
         """
         check_size(self._length or 0, bytes_max)
         held = 0
@@ -74,11 +74,11 @@ class Body:
             budget.give_back(held)
 
     async def chunks(self, bytes_max: int) -> AsyncIterator[bytes]:
-        """Its bytes as they come, gathered to pieces of about 256 KiB.
+        """Yields the body as it arrives, in chunks of about 256 KiB.
 
         Raises:
-            InvalidArgument: it is too large.
-            DeadlineExceeded: the sender paused for too long.
+            InvalidArgument: BODY_TOO_LARGE.
+            DeadlineExceeded: BODY_IDLE, the idle timeout has passed.
         """
         check_size(self._length or 0, bytes_max)
         total, gathered = 0, bytearray()
@@ -103,16 +103,16 @@ class Body:
                 yield message["body"]
 
     async def disconnected(self) -> None:
-        """Returns when nobody listens any more. To be awaited after the body was read."""
+        """Returns when the client disconnects. Await it after the body was read."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
 
 def check_size(size_bytes: int, bytes_max: int) -> None:
-    """Lets a body of this size pass.
+    """Checks the size of a body.
 
     Raises:
-        InvalidArgument: it is too large.
+        InvalidArgument: BODY_TOO_LARGE.
     """
     if size_bytes > bytes_max:
         raise InvalidArgument(

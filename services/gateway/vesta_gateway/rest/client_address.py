@@ -1,4 +1,4 @@
-"""Whose call it is behind proxies: the last address of X-Forwarded-For that is none of a trusted proxy's."""
+"""Determines the client's address behind proxies: the last address of X-Forwarded-For that is not a trusted proxy."""
 
 from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
@@ -7,13 +7,13 @@ EVERYBODY = "*"
 
 
 class Proxies:
-    """The proxies whose X-Forwarded-For is believed.
+    """The proxies whose X-Forwarded-For header is trusted.
 
     Args:
-        trusted: IP addresses and networks, separated by commas; `*` for everybody; empty for nobody.
+        trusted: IP addresses and networks, separated by commas; `*` for all; empty for none.
 
     Raises:
-        ValueError: one of them is neither.
+        ValueError: an entry is neither an IP address nor a network.
     """
 
     def __init__(self, trusted: str) -> None:
@@ -22,11 +22,11 @@ class Proxies:
         self._networks = [] if self._is_everybody else [ip_network(part, strict=False) for part in parts]
 
     def client_of(self, peer: str, forwarded: Sequence[str]) -> str:
-        """The address that a call comes from.
+        """Returns the client's address.
 
         Args:
-            peer: of the connection, without the port.
-            forwarded: values of X-Forwarded-For in their order, each of which may list several addresses, the nearest last.
+            peer: address of the connection, without port.
+            forwarded: values of X-Forwarded-For in order. Each may list several addresses, the nearest last.
         """
         hops = [hop.strip() for value in forwarded for hop in value.split(",") if hop.strip()]
         client = peer
@@ -45,7 +45,7 @@ class Proxies:
 
 
 def _without_port(hop: str) -> str:
-    """`10.0.0.7` of `10.0.0.7:4711`, `::1` of `[::1]:4711`; IPv6 without brackets as it is."""
+    """Removes the port: `10.0.0.7` for `10.0.0.7:4711`, `::1` for `[::1]:4711`. IPv6 without brackets is unchanged."""
     if hop.startswith("["):
         return hop[1:].partition("]")[0]
     return hop.partition(":")[0] if hop.count(":") == 1 else hop

@@ -1,4 +1,4 @@
-"""Headers of HTTP, both ways: those that keep browsers safe, and what a request says of its body and of the answer it wants."""
+"""HTTP headers: security headers of responses, and the content negotiation of requests."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -27,7 +27,7 @@ _PROTOBUF_TYPES = frozenset({PROTOBUF, "application/protobuf"})
 
 
 def response_headers(given: Mapping[str, str], *, is_tls: bool, is_page: bool = False) -> list[tuple[bytes, bytes]]:
-    """The headers of an answer, with those for safety. HSTS is said under TLS alone, where it means something."""
+    """Returns the response headers with the security headers. HSTS is sent only over TLS, where it has an effect."""
     headers = {"cache-control": "no-store", "content-security-policy": _PAGE_POLICY if is_page else _API_POLICY}
     if is_tls:
         headers["strict-transport-security"] = _TRANSPORT
@@ -36,15 +36,15 @@ def response_headers(given: Mapping[str, str], *, is_tls: bool, is_page: bool = 
 
 
 def request_headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """A request's headers by lower-case name; of repeated ones the last."""
+    """Returns the request headers by lower-case name. If a header repeats, the last value counts."""
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in raw}
 
 
 def body_type(headers: Mapping[str, str]) -> str:
-    """JSON or PROTOBUF, whichever a message's body is in.
+    """Returns the format of a message body, JSON or PROTOBUF.
 
     Raises:
-        InvalidArgument: neither.
+        InvalidArgument: CONTENT_TYPE_UNKNOWN.
     """
     given = media_type(headers.get("content-type", ""))
     if given in _JSON_TYPES:
@@ -57,7 +57,7 @@ def body_type(headers: Mapping[str, str]) -> str:
 
 
 def wants_protobuf(headers: Mapping[str, str]) -> bool:
-    """True where the answer should be protobuf: by what Accept names first, or, where it names nothing, as the body came."""
+    """Returns True if the response is to be protobuf: the first known type in Accept, or, without one, the type of the request body."""
     accepted = [media_type(part) for part in headers.get("accept", "*/*").split(",")]
     named = next((part for part in accepted if part == JSON or part in _PROTOBUF_TYPES), "")
     if named or "*/*" not in accepted:
@@ -66,21 +66,21 @@ def wants_protobuf(headers: Mapping[str, str]) -> bool:
 
 
 def media_type(value: str) -> str:
-    """`image/jpeg` of `image/jpeg; q=1`."""
+    """Returns the media type without parameters: `image/jpeg` for `image/jpeg; q=1`."""
     return value.partition(";")[0].strip().lower()
 
 
 def length_of(headers: Mapping[str, str]) -> int | None:
-    """Content-Length; None without one."""
+    """Returns the Content-Length; None without one."""
     given = headers.get("content-length", "")
     return int(given) if given.isdecimal() else None
 
 
 def timeout_of(headers: Mapping[str, str]) -> float | None:
-    """How many seconds the caller waits, by `grpc-timeout` as gRPC writes it: `500m`, `2S`; None without one.
+    """Returns the client's timeout in seconds from the header `grpc-timeout` in gRPC's format (`500m`, `2S`); None without one.
 
     Raises:
-        InvalidArgument: it is no such time.
+        InvalidArgument: TIMEOUT_MALFORMED.
     """
     given = headers.get("grpc-timeout", "")
     if not given:
@@ -95,6 +95,6 @@ def timeout_of(headers: Mapping[str, str]) -> float | None:
 
 
 def matches(if_none_match: str, etag: str) -> bool:
-    """True where the client has this already (RFC 9110, weak comparison)."""
+    """Returns True if the client has the content already (RFC 9110, weak comparison)."""
     known = {part.strip().removeprefix("W/") for part in if_none_match.split(",")}
     return bool(etag) and ("*" in known or etag.removeprefix("W/") in known)

@@ -1,4 +1,4 @@
-"""How long the other side of a stream may keep us waiting: for what it sends, and for room for what it is sent."""
+"""Idle timeouts of streaming requests and responses."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,10 +10,10 @@ from vesta_common.errors import DeadlineExceeded
 
 @asynccontextmanager
 async def until_sent(idle: timedelta) -> AsyncIterator[None]:
-    """Waits in the block for something to come.
+    """Limits the wait for the next part of a request.
 
     Raises:
-        DeadlineExceeded: nothing did.
+        DeadlineExceeded: BODY_IDLE, nothing arrived within the timeout.
     """
     try:
         async with asyncio.timeout(idle.total_seconds()):
@@ -26,10 +26,10 @@ async def until_sent(idle: timedelta) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def until_taken(idle: timedelta) -> AsyncIterator[None]:
-    """Waits in the block for something to be taken.
+    """Limits the wait for the client to read the next part of a response.
 
     Raises:
-        DeadlineExceeded: it was not.
+        DeadlineExceeded: READER_IDLE, the client read nothing within the timeout.
     """
     try:
         async with asyncio.timeout(idle.total_seconds()):

@@ -1,4 +1,4 @@
-"""What everybody may read without a key: health, the API's description, and a page to read it. Nothing is loaded from elsewhere."""
+"""Pages that need no API key: health, the OpenAPI document, and its viewer. They load nothing from other servers."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ from vesta_gateway.rest.headers import matches
 
 Answer = tuple[int, dict[str, str], bytes]
 Page = Callable[[Mapping[str, str]], Awaitable[Answer]]
-"""Answers (HTTP status, headers, body) to a request's headers."""
+"""Returns HTTP status, headers and body for the headers of a request."""
 
 _CACHE = "no-cache"
 _FILES = {
@@ -19,13 +19,13 @@ _FILES = {
 }
 
 Report = Callable[[], Awaitable[tuple[bool, Mapping[str, str]]]]
-"""Answers whether calls can be taken, and how each part is."""
+"""Returns whether the gateway is ready, and the status of each dependency."""
 Problems = Callable[[], Awaitable[list[str]]]
-"""Answers what hinders the platform, sentences for operators."""
+"""Returns the current problems as sentences for operators."""
 
 
 def all_pages(openapi: Mapping[str, object], report: Report, problems: Problems) -> dict[str, Page]:
-    """The pages by path."""
+    """Returns the pages by path."""
     found = {path: _fixed(_static(name), content_type) for path, (name, content_type) in _FILES.items()}
     found["/openapi.json"] = _fixed(json.dumps(openapi, ensure_ascii=False).encode(), "application/json")
     found["/healthz"] = _health(report, problems, must_be_ready=False)
@@ -38,7 +38,7 @@ def _static(name: str) -> bytes:
 
 
 def _fixed(body: bytes, content_type: str) -> Page:
-    """A page that stays the same while the process lives."""
+    """Returns a page with constant content."""
     etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
     headers = {"content-type": content_type, "etag": etag, "cache-control": _CACHE}
 
@@ -51,7 +51,7 @@ def _fixed(body: bytes, content_type: str) -> Page:
 
 
 def _health(report: Report, problems: Problems, *, must_be_ready: bool) -> Page:
-    """`/healthz` answers 200 while the process lives and tells of every part; `/healthz/ready` answers 503 unless calls can be taken."""
+    """Returns a health page. `/healthz` returns 200 while the process runs; `/healthz/ready` returns 503 while it is not ready."""
 
     async def page(request: Mapping[str, str]) -> Answer:  # noqa: ARG001
         is_ready, parts = await report()

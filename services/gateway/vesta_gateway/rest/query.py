@@ -1,7 +1,6 @@
-"""Query parameters as the JSON of a request: nested by dots, lists by repetition, maps by `metadata[key]=value`.
+"""Converts query parameters to the JSON of a request: dots for nested fields, repetition for lists, `metadata[key]=value` for maps.
 
-Names may be spelt as in the contract or as in JSON. Values are text; what JSON wants as something else (booleans,
-numbers of enums) is turned.
+Names may be proto names or JSON names. Values are text; booleans and enum numbers are converted.
 """
 
 import re
@@ -14,7 +13,7 @@ from vesta_common.errors import InvalidArgument, Violation
 from vesta_gateway.contracts.methods import find_field, is_map, map_value
 
 PARAMETERS_MAX = 1000
-# Messages whose JSON is one string, so that a parameter can hold them.
+# Messages whose JSON is a single string, so that a parameter can contain them.
 TEXT_MESSAGES = frozenset(
     f"google.protobuf.{name}"
     for name in ("Timestamp", "Duration", "FieldMask", "StringValue", "Int64Value", "BytesValue")
@@ -24,15 +23,15 @@ _BOOLEANS = {"true": True, "false": False}
 
 
 def query_to_json(descriptor: Descriptor, pairs: Iterable[tuple[str, str]], taken: Collection[str]) -> dict[str, Any]:
-    """The JSON object that the parameters describe, keyed by the contract's names.
+    """Returns the JSON object for query parameters, keyed by proto names.
 
     Args:
-        descriptor: of the request.
+        descriptor: the request descriptor.
         pairs: names and values, decoded, in order.
-        taken: top-level fields and field paths that the path and the body fill.
+        taken: fields and field paths that the path or the body contains.
 
     Raises:
-        InvalidArgument: a parameter that the request does not have, has already, or cannot read.
+        InvalidArgument: a parameter is unknown, conflicts with another value, or cannot be parsed.
     """
     root: dict[str, Any] = {}
     for count, (name, text) in enumerate(pairs, 1):
@@ -78,7 +77,7 @@ def _field(descriptor: Descriptor, part: str, name: str) -> FieldDescriptor:
 
 
 def _value(field: FieldDescriptor, text: str, name: str) -> Any:
-    """The JSON value of one parameter."""
+    """Returns the JSON value of a parameter."""
     if field.message_type is not None and field.message_type.full_name not in TEXT_MESSAGES:
         raise _refused(name, "cannot be a parameter; name the fields below it")
     if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:

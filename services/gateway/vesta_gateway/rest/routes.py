@@ -1,4 +1,4 @@
-"""Which RPC an HTTP request is for: the routes of all RPCs, by verb, number of segments and custom verb."""
+"""Routes HTTP requests to RPCs by verb, number of segments and custom verb."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ _ANY_LENGTH = -1
 
 @dataclass(frozen=True)
 class Match:
-    """A request found its RPC; `captured` are the fields that its path fills."""
+    """The RPC of a request. `captured` contains the fields from the path."""
 
     rpc: Rpc
     rule: HttpRule
@@ -20,10 +20,10 @@ class Match:
 
 
 class Routes:
-    """The routes of RPCs.
+    """The routing table.
 
     Raises:
-        ValueError: two RPCs want the same requests, or one cannot be had over HTTP.
+        ValueError: two RPCs have the same binding, or an RPC cannot be served over HTTP.
     """
 
     def __init__(self, rpcs: Sequence[Rpc]) -> None:
@@ -43,7 +43,7 @@ class Routes:
             bucket.sort(key=lambda entry: sum(segment in {ONE, REST} for segment in entry[1].template.segments))
 
     def find(self, verb: str, raw_path: str) -> Match | None:
-        """The RPC of a request, by its path as it came over the wire; None where there is none."""
+        """Finds the RPC of a request by its raw path; None if there is none."""
         segments, custom_verb = split_path(raw_path)
         for length in (len(segments), _ANY_LENGTH):
             for rpc, rule in self._buckets.get((length, custom_verb), ()):
@@ -54,7 +54,7 @@ class Routes:
         return None
 
     def verbs_of(self, raw_path: str) -> list[str]:
-        """The verbs that a path does have."""
+        """Returns the allowed verbs of a path."""
         segments, custom_verb = split_path(raw_path)
         return sorted(
             {

@@ -1,10 +1,10 @@
-"""The Python packages that customers install: `pip install -r http://GATEWAY/simple/requirements.txt`, and a simple index (PEP 503).
+"""A Python package index (PEP 503) for client packages, and `pip install -r http://GATEWAY/simple/requirements.txt`.
 
-It offers the wheels of one folder, to everybody and without a key. A request's path is only ever compared with the names of those
-wheels, so that no path leads to another file. The folder is read again for each request: new wheels need no restart.
+It serves the wheels of one folder without authentication. A request path is only compared with the names of these wheels, so it cannot
+reach other files. The folder is read for each request, so new wheels need no restart.
 
-The requirements file names each wheel by its address and hash. With an index beside others, pip takes the highest version of a name from
-any of them, and a package of one of our names may be on another index.
+The requirements file pins each wheel by URL and hash. With additional indexes, pip would install the highest version from any of them, and
+a public index could contain a package with one of these names (dependency confusion).
 """
 
 import asyncio
@@ -47,11 +47,11 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Wheel:
-    """One file of the index.
+    """A wheel of the index.
 
     Attributes:
-        project: its normalised name, such as `vesta-client`.
-        requires_python: as the wheel's metadata says it; empty where it says nothing.
+        project: the normalised project name, such as `vesta-client`.
+        requires_python: from the wheel's metadata; empty if it has none.
     """
 
     project: str
@@ -66,8 +66,8 @@ class SimpleIndex:
     """The pages and files below `/simple`.
 
     Args:
-        folder: of the wheels; None where nothing is offered.
-        monotonic: seconds of a clock that never turns back.
+        folder: the folder with wheels; None for an empty index.
+        monotonic: a monotonic clock in seconds.
     """
 
     def __init__(self, folder: Path | None, monotonic: Callable[[], float]) -> None:
@@ -77,15 +77,15 @@ class SimpleIndex:
 
     @staticmethod
     def has(path: str) -> bool:
-        """Whether a request for this path is for the index."""
+        """Returns True if the path belongs to the index."""
         return path == PREFIX or path.startswith(f"{PREFIX}/")
 
     async def answer(self, verb: str, path: str, address: str, headers: Mapping[str, str], scheme: str) -> Answer:
-        """Answers a request for a path of the index; a refusal is an answer too.
+        """Handles a request. Errors are returned as responses.
 
         Args:
-            address: whose requests are counted.
-            scheme: http or https, as the client came.
+            address: the client's address, for the rate limit.
+            scheme: http or https, as used by the client.
         """
         try:
             if verb not in {"GET", "HEAD"}:
@@ -102,7 +102,7 @@ class SimpleIndex:
             return problem.http_status, {"content-type": JSON, **problem.headers, **allowed}, problem.body
 
     def _read(self) -> list[Wheel]:
-        """The folder's wheels, in order of their names; those that did not change are not read again."""
+        """Returns the wheels of the folder, sorted by file name. Unchanged files are cached."""
         paths = sorted(self._folder.glob("*.whl"))[:WHEELS_MAX] if self._folder else []
         known = {}
         for path in paths:
@@ -118,12 +118,12 @@ class SimpleIndex:
 
 
 def normalised(name: str) -> str:
-    """A project's name as PEP 503 compares it."""
+    """Returns a project name in the normalised form of PEP 503."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _read_wheel(path: Path, modified_ns: int, size: int) -> Wheel:
-    """Raises OSError, BadZipFile, ValueError or KeyError where the file is no wheel that can be offered."""
+    """Reads a wheel. Raises OSError, BadZipFile, ValueError or KeyError if the file is not a valid wheel."""
     named = _WHEEL.fullmatch(path.name)
     if named is None:
         raise ValueError("its name is not a wheel's")
@@ -140,10 +140,10 @@ def _read_wheel(path: Path, modified_ns: int, size: int) -> Wheel:
 
 
 def _requirements(wheels: list[Wheel], scheme: str, headers: Mapping[str, str]) -> Answer:
-    """The newest wheel of each project, by the address under which the client knows this gateway.
+    """Returns the requirements file with the newest wheel of each project. URLs use the host that the client has called.
 
     Raises:
-        InvalidArgument: the request names no such address.
+        InvalidArgument: HTTP_MALFORMED, the Host header is missing or malformed.
     """
     host = headers.get("host", "")
     if not _HOST.fullmatch(host):
@@ -158,10 +158,10 @@ def _requirements(wheels: list[Wheel], scheme: str, headers: Mapping[str, str]) 
 
 
 def _answer(wheels: list[Wheel], below: str, headers: Mapping[str, str]) -> Answer:
-    """Answers a path below the prefix.
+    """Returns the response for a path below the prefix.
 
     Raises:
-        NotFound: the index has no such project or file.
+        NotFound: PACKAGE_UNKNOWN.
     """
     projects = sorted({wheel.project for wheel in wheels})
     if below == "/":
@@ -177,7 +177,7 @@ def _answer(wheels: list[Wheel], below: str, headers: Mapping[str, str]) -> Answ
     files = [wheel for wheel in wheels if wheel.project == project]
     if not filename:
         return _page(f"Links for {project}", [_link(wheel) for wheel in files], headers)
-    # pip sends the "!" of a version's epoch as %21.
+    # pip encodes the "!" of a version's epoch as %21.
     found = next((wheel for wheel in files if wheel.filename == unquote(filename)), None)
     if found is None:
         raise NotFound(f"there is no such file of {project}; see {PREFIX}/{project}/", reason="PACKAGE_UNKNOWN")
@@ -197,7 +197,7 @@ def _page(title: str, links: list[str], headers: Mapping[str, str]) -> Answer:
 
 
 def _cached(content_type: str, body: bytes, digest: str, headers: Mapping[str, str]) -> Answer:
-    """A body, or 304 where the client has it: the same file name may stand for newer content after an update."""
+    """Returns the body, or 304 if the client has it. Clients revalidate, because a file name may have new content after an update."""
     etag = f'"{digest[:32]}"'
     told = {"content-type": content_type, "etag": etag, "cache-control": "no-cache"}
     return (304, told, b"") if matches(headers.get("if-none-match", ""), etag) else (200, told, body)

@@ -1,6 +1,6 @@
-"""JSON and HTTP to protobuf and back, after `google.api.http`. Pure: bytes in, messages out, and the other way round.
+"""Transcodes between HTTP with JSON and protobuf messages, according to `google.api.http`. Pure.
 
-Bodies are JSON, or, for those to whom speed matters, protobuf (`application/x-protobuf`): of the same message that the JSON would be of.
+Bodies are JSON, or, for performance, protobuf (`application/x-protobuf`) of the same message.
 """
 
 import json
@@ -29,14 +29,14 @@ _PARSE_STEP = re.compile(r"Failed to parse (\S+) field: ")
 
 
 def read_request(match: Match, query: str, body: bytes, content_type: str) -> Message:
-    """The request that an HTTP request stands for.
+    """Converts an HTTP request to a request message.
 
     Args:
-        query: what follows the `?`, percent-encoded.
-        content_type: without parameters; empty is JSON.
+        query: the query string without `?`, percent-encoded.
+        content_type: without parameters; empty for JSON.
 
     Raises:
-        InvalidArgument: names the field that does not exist or cannot be read.
+        InvalidArgument: the message names the field that does not exist or cannot be parsed.
     """
     descriptor, rule = match.rpc.descriptor.input_type, match.rule
     request = match.rpc.request_type()
@@ -56,7 +56,7 @@ def read_request(match: Match, query: str, body: bytes, content_type: str) -> Me
 
 
 def read_upload(match: Match, query: str, content_type: str) -> Message:
-    """The first message of an upload: all but the bytes of its HttpBody.
+    """Returns the first message of an upload, without the bytes of its HttpBody.
 
     Raises:
         InvalidArgument: as `read_request`.
@@ -70,7 +70,7 @@ def read_upload(match: Match, query: str, content_type: str) -> Message:
 
 
 def write_json(message: Message) -> bytes:
-    """A message as JSON: lowerCamel names, defaults written out, so that what is absent is unset."""
+    """Converts a message to JSON with lowerCamelCase names. Default values are included, so an absent field is unset."""
     as_json = json_format.MessageToDict(message, always_print_fields_with_no_presence=True)
     return json.dumps(as_json, ensure_ascii=False, separators=(",", ":")).encode()
 
@@ -118,10 +118,10 @@ def _read_query(request: Message, descriptor: Descriptor, match: Match, query: s
 
 
 def _parse(value: Any, target: Message, prefix: str) -> None:
-    """Fills a message from JSON.
+    """Parses JSON into a message.
 
     Raises:
-        InvalidArgument: with the path of the field that is unknown or cannot be read.
+        InvalidArgument: FIELD_UNKNOWN or FIELD_MALFORMED, with the path of the field.
     """
     if not isinstance(value, dict):
         raise InvalidArgument("the body must be a JSON object", reason="BODY_MALFORMED")
@@ -139,7 +139,7 @@ def _parse(value: Any, target: Message, prefix: str) -> None:
 
 
 def _malformed(told: str, prefix: str) -> tuple[str, str]:
-    """The path of the field that protobuf could not read, as far as it tells, and why."""
+    """Extracts the field path and the cause from an error message of protobuf's JSON parser."""
     steps = [prefix] if prefix else []
     why = told.split("\n", 1)[0]
     while step := _PARSE_STEP.match(why):
@@ -149,7 +149,7 @@ def _malformed(told: str, prefix: str) -> tuple[str, str]:
 
 
 def _unknown(descriptor: Descriptor, value: Any, path: str) -> Iterator[str]:
-    """The paths of the fields that a JSON value has and its message has not."""
+    """Yields the paths of fields in a JSON value that the message does not have."""
     if not isinstance(value, dict) or descriptor.full_name.startswith("google.protobuf."):
         return
     for name, inner in value.items():
@@ -164,7 +164,7 @@ def _unknown(descriptor: Descriptor, value: Any, path: str) -> Iterator[str]:
 
 
 def _present(descriptor: Descriptor, value: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """The paths of an update mask that changes exactly what a JSON object mentions (AIP-134): its leaves, less what cannot be changed."""
+    """Yields the update mask that changes exactly the fields in a JSON object (AIP-134): its leaves, without immutable fields."""
     for name, inner in value.items():
         field = find_field(descriptor, name)
         if field is None or not (prefix or _is_masked(field)):
@@ -177,13 +177,13 @@ def _present(descriptor: Descriptor, value: dict[str, Any], prefix: str = "") ->
 
 
 def _is_masked(field: Any) -> bool:
-    """False for names, etags and what only the server sets: a client may send them back, and they change nothing (AIP-203)."""
+    """Returns False for names, etags and output-only fields. Clients may send them back without effect (AIP-203)."""
     behaviors = field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
     return field.name not in _NOT_IN_MASKS and field_behavior_pb2.OUTPUT_ONLY not in behaviors
 
 
 def _set_text(request: Message, field_path: str, text: str) -> None:
-    """Sets the field that the path fills."""
+    """Sets a field from the path."""
     *above, last = field_path.split(".")
     target: Any = request
     for part in above:
