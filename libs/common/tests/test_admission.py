@@ -53,15 +53,15 @@ def test_what_would_wait_longer_than_the_bound_is_refused_with_the_time_to_come_
         assert refused.value.metadata == {"queue": "work"}
         assert refused.value.retry_after is not None
         assert refused.value.retry_after.total_seconds() == pytest.approx(1.1)
-        assert queue.in_hand == 12
-    assert queue.in_hand == 0
+        assert queue.pending == 12
+    assert queue.pending == 0
 
 
 def test_an_idle_queue_admits_work_of_any_size_however_slow_it_was(watch: Watch) -> None:
     queue = a_queue(watch)
     served(queue, watch, seconds=60)
     with queue.admitted(units=500):
-        assert queue.in_hand == 500
+        assert queue.pending == 500
 
 
 def test_so_many_as_are_served_at_once_are_always_admitted(watch: Watch) -> None:
@@ -132,7 +132,7 @@ def test_a_place_is_given_back_when_the_work_fails(watch: Watch) -> None:
     queue = a_queue(watch)
     with pytest.raises(KeyError), queue.admitted(3):
         raise KeyError
-    assert queue.in_hand == 0
+    assert queue.pending == 0
 
 
 def test_outcomes_and_waits_are_counted(watch: Watch) -> None:

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from vesta_common.events.broker import Broker
 from vesta_common.events.cloudevents import new_event
 from vesta_common.events.outbox import Relay, publish
-from vesta_common.runtime.service import Measured
+from vesta_common.runtime.service import HasMetrics
 from vesta_common.storage.backlog import Backlog
 from vesta_common.storage.postgres import Postgres
 from vesta_contracts.annotation.v1 import TaskAccepted
@@ -48,7 +48,7 @@ def test_states_without_work_read_zero(postgres: Postgres) -> None:
 
 def test_a_relay_tells_how_many_events_wait_and_since_when(postgres: Postgres) -> None:
     relay, registry = Relay(postgres, Broker("127.0.0.1:1")), CollectorRegistry()
-    assert isinstance(relay, Measured)
+    assert isinstance(relay, HasMetrics)
     relay.measure("sample", registry)
     subject, then = "projects/acme/campaigns/vans/tasks/1", datetime.now(UTC) - timedelta(minutes=5)
     with postgres.transaction() as connection:

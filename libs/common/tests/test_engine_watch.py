@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from vesta_common.rpc.health import READY, problems_in
 from vesta_common.rpc.server import LIVE, Server
 from vesta_common.runtime.engine_checks import tries_of
-from vesta_common.runtime.engine_watch import EngineWatch, HindranceError, describe_failure
+from vesta_common.runtime.engine_watch import EngineWatch, ExplainedError, describe_failure
 from vesta_common.runtime.self_checks import IDENTITY, own_tries_of
 from vesta_common.settings import ServiceSettings
 from vesta_local.testing import identity_of
@@ -132,9 +132,9 @@ def test_a_certificate_of_our_own_that_expired_is_told(tmp_path: Path) -> None:
     given = ServiceSettings(postgres_url="postgresql://x", kafka_certificate_file=str(path), kafka_key_file=str(path))
     expired = x509.load_pem_x509_certificate(path.read_bytes())
     tries = own_tries_of(given, lambda: expired)
-    with pytest.raises(HindranceError, match=r"has expired, on .* UTC; `vesta-admin certificates` renews it"):
+    with pytest.raises(ExplainedError, match=r"has expired, on .* UTC; `vesta-admin certificates` renews it"):
         tries[IDENTITY]()
-    with pytest.raises(HindranceError, match=r"has expired, on .* UTC; renew it"):
+    with pytest.raises(ExplainedError, match=r"has expired, on .* UTC; renew it"):
         tries["the certificate of KAFKA_CERTIFICATE_FILE"]()
     authority.issue("mine")
     tries["the certificate of KAFKA_CERTIFICATE_FILE"]()

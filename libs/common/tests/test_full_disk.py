@@ -13,7 +13,7 @@ import pytest
 from cryptography import x509
 from vesta_common.disk_space import disk_space
 from vesta_common.runtime.engine_checks import tries_of
-from vesta_common.runtime.engine_watch import POSTGRES, EngineWatch, HindranceError, Try
+from vesta_common.runtime.engine_watch import POSTGRES, EngineWatch, ExplainedError, Try
 from vesta_common.runtime.self_checks import own_tries_of
 from vesta_common.settings import ServiceSettings
 from vesta_local.engines import postgres
@@ -111,5 +111,5 @@ def test_a_work_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     attempt = own_tries_of(Settings(postgres_url="postgresql://x", work_folder=str(folder)), a_certificate)[
         f"the folder {folder}"
     ]
-    with pytest.raises(HindranceError, match=r"cannot be written to \(Not a directory\)"):
+    with pytest.raises(ExplainedError, match=r"cannot be written to \(Not a directory\)"):
         attempt()

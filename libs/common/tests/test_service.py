@@ -14,7 +14,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from vesta_common.errors import ResourceExhausted, Unavailable
-from vesta_common.rpc.server import TAKES_CALLS, Server
+from vesta_common.rpc.server import ACCEPTING_CALLS, Server
 from vesta_common.runtime.service import STOP_TIMEOUT, App, BackgroundTask, stop_app
 from vesta_local.testing import identity_of, identity_settings
 
@@ -76,7 +76,7 @@ def test_a_service_that_is_told_to_leave_says_so_and_still_answers_until_it_is_t
         started = json.loads(process.stderr.readline())
         with grpc.insecure_channel(started["address"]) as channel:
             health = health_pb2_grpc.HealthStub(channel)
-            told = health.Watch(health_pb2.HealthCheckRequest(service=TAKES_CALLS), wait_for_ready=True)
+            told = health.Watch(health_pb2.HealthCheckRequest(service=ACCEPTING_CALLS), wait_for_ready=True)
             assert next(told).status == health_pb2.HealthCheckResponse.SERVING
             process.send_signal(signal.SIGTERM)
             assert next(told).status == health_pb2.HealthCheckResponse.NOT_SERVING

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
-from vesta_common.rpc.trace_export import PENALTY, PatientExporter
+from vesta_common.rpc.trace_export import BACKOFF, BackoffExporter
 from vesta_local.trace_receiver import TraceReceiver
 
 WORKS = """
@@ -23,7 +23,7 @@ from vesta_common.settings import ServiceSettings
 from vesta_common.rpc.trace_export import start_tracing_of
 
 settings = ServiceSettings(postgres_url="postgresql://nobody@127.0.0.1/none", **json.loads(sys.argv[1]))
-start_tracing_of("sample", settings, believes_callers=False)
+start_tracing_of("sample", settings, trusts_caller_sampling=False)
 told = json.loads(sys.argv[2])
 with trace.span("/call", told, SpanKind.SERVER, also=[{"traceparent": f"00-{'7b' * 16}-{'1c' * 8}-01"}]):
     is_recorded = otel.get_current_span().is_recording()
@@ -88,8 +88,8 @@ class Broken(SpanExporter):
 
 def test_a_collector_that_failed_is_left_alone_for_a_while() -> None:
     broken, now = Broken(), [100.0]
-    exporter = PatientExporter(broken, lambda: now[0])
-    for moment in (0.0, 1.0, PENALTY.total_seconds() - 0.1, PENALTY.total_seconds()):
+    exporter = BackoffExporter(broken, lambda: now[0])
+    for moment in (0.0, 1.0, BACKOFF.total_seconds() - 0.1, BACKOFF.total_seconds()):
         now[0] = 100.0 + moment
         assert exporter.export([]) is SpanExportResult.FAILURE
     assert broken.asked == 2

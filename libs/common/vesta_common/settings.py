@@ -17,7 +17,7 @@ S = TypeVar("S", bound="EngineSettings")
 
 EXIT_WRONG_SETTINGS = 2
 ADDRESS = r"^\S+:[0-9]{1,5}$"
-ALIKE = 0.85  # similarity from 0 to 1 at which an unknown variable is considered a misspelt setting
+SIMILARITY_MIN = 0.85  # similarity from 0 to 1 at which an unknown variable is considered a misspelt setting
 
 
 class EngineSettings(KafkaSettings):
@@ -190,7 +190,7 @@ def _misspelt(kind: type[EngineSettings]) -> Iterator[tuple[str, str]]:
     prefix = environment_name(kind, "")
     for name in sorted(os.environ):
         if prefix and name.startswith(prefix) and name not in known and not is_service_link(name):
-            yield from ((name, meant) for meant in get_close_matches(name, names, 1, ALIKE))
+            yield from ((name, meant) for meant in get_close_matches(name, names, 1, SIMILARITY_MIN))
 
 
 def environment_name(kind: type[EngineSettings], field: str) -> str:

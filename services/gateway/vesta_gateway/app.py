@@ -21,7 +21,7 @@ from vesta_common.events.consumer import KafkaOptions
 from vesta_common.identity import CredentialsError, Identity
 from vesta_common.metrics import RpcMetrics, problems_gauge, serve_metrics
 from vesta_common.rpc.health import READY, Health
-from vesta_common.rpc.server import health_door
+from vesta_common.rpc.server import open_health_server
 from vesta_common.runtime.engine_checks import tries_of
 from vesta_common.runtime.engine_watch import EngineWatch, Try
 from vesta_common.runtime.self_checks import own_tries_of
@@ -129,7 +129,7 @@ class Gateway:
             settings.concurrent_requests_max + settings.concurrent_transfers_max + settings.concurrent_watchers_max,
         )
         self._health = Health()
-        self._health_door, self.health_address = health_door(self._health, settings.health_address)
+        self._health_door, self.health_address = open_health_server(self._health, settings.health_address)
         self._background: list[asyncio.Task[None]] = []
         self._is_stopping = False
 
@@ -249,18 +249,18 @@ class Gateway:
 
     async def _tell_health(self) -> None:
         """Updates the gRPC health status periodically."""
-        told = True
+        was_ready = True
         while True:
             is_ready, _ = await self._parts.report()
             problems = await self._parts.problems()
-            self._grpc.tell_problems(problems)
+            self._grpc.set_problems(problems)
             own = [problem.removeprefix(_OWN) for problem in problems if problem.startswith(_OWN)]
             self._problem_count.set(len(own))
-            self._health.tell_problems(own)
+            self._health.set_problems(own)
             self._health.set(READY, serving=is_ready)
-            if is_ready != told:
-                told = is_ready
-                await self._grpc.set_healthy(healthy=told)
+            if is_ready != was_ready:
+                was_ready = is_ready
+                await self._grpc.set_healthy(healthy=was_ready)
             await asyncio.sleep(HEALTH_INTERVAL.total_seconds())
 
     async def _prune(self) -> None:

@@ -228,7 +228,7 @@ class GrpcServer:
         for name in self._names:
             await self._health.set(name, status)
 
-    def tell_problems(self, problems: Sequence[str]) -> None:
+    def set_problems(self, problems: Sequence[str]) -> None:
         """Sets the problems that health checks return with the status."""
         self._health.problems = tuple(problems)
 

@@ -84,7 +84,7 @@ class Settings(ServiceSettings):
         256 * _MIB, ge=1024, description="bytes of requests in memory at once, over both doors, at each replica"
     )
     request_log_retention: timedelta = Field(
-        idempotency.KEEP,
+        idempotency.RETENTION,
         ge=timedelta(minutes=1),
         description="how long the first answer to a request_id is kept; a repeat after that is a new request",
     )

@@ -64,7 +64,7 @@ def test_reading_ends_with_the_last_letter_where_the_broker_tells_where_that_is(
     assert next(letters).position == "3:7"
     begin = time.monotonic()
     assert list(letters) == []
-    assert time.monotonic() - begin < dead_letters.READ_PATIENCE.total_seconds()
+    assert time.monotonic() - begin < dead_letters.READ_TIMEOUT.total_seconds()
 
 
 def test_what_is_too_large_for_the_topic_is_kept_without_its_value_and_is_not_replayed(

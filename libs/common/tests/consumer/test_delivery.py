@@ -12,8 +12,8 @@ from vesta_common.errors import InvalidArgument, Unavailable
 from vesta_common.events.cloudevents import Event
 from vesta_common.events.consumer.delivery import KEEP_BACKOFF, Delivery, Stopping
 from vesta_common.events.consumer.offsets import Offsets
-from vesta_common.events.consumer.records import Poison
-from vesta_common.events.consumer.retries import Fuse, TooManyDeadLetters
+from vesta_common.events.consumer.records import InvalidRecord
+from vesta_common.events.consumer.retries import CircuitBreaker, TooManyDeadLetters
 
 PARTITION = TopicPartition("task", 0)
 PASSED_OVER = "passed over"
@@ -38,7 +38,7 @@ def records(*values: str, first: int = 10) -> list[Record]:
 
 def read(record: Record) -> Event | None:
     if record.value == POISON:
-        raise Poison("EVENT_MALFORMED: it is no event")
+        raise InvalidRecord("EVENT_MALFORMED: it is no event")
     if record.value == PASSED_OVER:
         return None
     return Event(record.value, "", "", "", datetime(2026, 1, 1, tzinfo=UTC), None, {})
@@ -69,8 +69,8 @@ class Bench:
     rests: list[timedelta] = field(default_factory=list)
 
     def deliver(self, found: Sequence[Record]) -> None:
-        fuse = Fuse(ManualClock(), self.dead_letters_max)
-        Delivery("labels", self, read, self._handle, self._keep, fuse).deliver(PARTITION, found)
+        circuit_breaker = CircuitBreaker(ManualClock(), self.dead_letters_max)
+        Delivery("labels", self, read, self._handle, self._keep, circuit_breaker).deliver(PARTITION, found)
 
     @property
     def next_offset(self) -> int | None:
@@ -156,7 +156,7 @@ def test_a_reading_that_fails_is_retried_like_a_handler() -> None:
     def read_in_vain(_: Record) -> Event | None:
         raise errors.pop(0)
 
-    Delivery("labels", bench, read_in_vain, lambda _: None, bench._keep, Fuse(ManualClock())).deliver(
+    Delivery("labels", bench, read_in_vain, lambda _: None, bench._keep, CircuitBreaker(ManualClock())).deliver(
         PARTITION, records("a")
     )
     assert bench.kept == [("a", "KeyError: 'three'")]

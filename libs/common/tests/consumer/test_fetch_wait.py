@@ -13,7 +13,7 @@ def starves(wait: FetchWait, clock: ManualClock, seconds: float, *, is_behind: b
     """Whether polls that bring nothing for so long tell that more time is needed."""
     for _ in range(int(seconds / TICK.total_seconds())):
         try:
-            wait.note_poll(True, lambda: is_behind)
+            wait.record_poll(True, lambda: is_behind)
         except Starved:
             return True
         clock.advance(TICK)
@@ -48,7 +48,7 @@ def test_what_comes_begins_the_count_anew() -> None:
     wait = FetchWait(100, clock)
     for _ in range(5):
         assert not starves(wait, clock, seconds=1)
-        wait.note_poll(False, lambda: pytest.fail("nobody asks where something came"))
+        wait.record_poll(False, lambda: pytest.fail("nobody asks where something came"))
 
 
 def test_a_broker_that_was_away_is_given_the_first_time_again() -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from vesta_common.errors import InvalidArgument, Unavailable
 from vesta_common.events.cloudevents import Event, encode_headers, new_event
-from vesta_common.events.consumer.records import Poison, Reader, describe
+from vesta_common.events.consumer.records import InvalidRecord, Reader, describe
 from vesta_contracts.annotation.v1 import TaskAccepted, TaskCancelled
 
 ACCEPTED = "vesta.annotation.task.v1.accepted"
@@ -59,7 +59,7 @@ def test_an_event_of_another_type_is_passed_over_whatever_it_holds() -> None:
     ],
 )
 def test_what_is_no_event_is_poison(record: Record) -> None:
-    with pytest.raises(Poison, match="EVENT_MALFORMED: "):
+    with pytest.raises(InvalidRecord, match="EVENT_MALFORMED: "):
         read(record)
 
 
@@ -73,7 +73,7 @@ def test_an_event_that_nobody_had_a_right_to_send_is_poison() -> None:
     def check(event: Event) -> None:
         raise InvalidArgument(f"{event.subject} is not known", reason="TASK_NOT_FOUND")
 
-    with pytest.raises(Poison, match=f"TASK_NOT_FOUND: {KEY} is not known"):
+    with pytest.raises(InvalidRecord, match=f"TASK_NOT_FOUND: {KEY} is not known"):
         Reader({ACCEPTED}, check).read(record_of(ACCEPTANCE))
 
 

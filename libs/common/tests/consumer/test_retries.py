@@ -10,7 +10,7 @@ from vesta_common.events.consumer.retries import (
     BACKOFF_MAX,
     DEAD_LETTERS_WINDOW,
     Attempts,
-    Fuse,
+    CircuitBreaker,
     TooManyDeadLetters,
 )
 
@@ -39,11 +39,11 @@ def test_an_outage_between_does_not_count() -> None:
     assert rests(wrong, away, away, wrong, away, wrong) == [0.2, 0.4, 0.8, 1.6, 3.2, None]
 
 
-def blow(fuse: Fuse, clock: ManualClock, times: int, every: timedelta) -> int:
+def blow(circuit_breaker: CircuitBreaker, clock: ManualClock, times: int, every: timedelta) -> int:
     """How many are counted before it blows; `times` where it does not."""
     for number in range(times):
         try:
-            fuse.count("KeyError")
+            circuit_breaker.count("KeyError")
         except TooManyDeadLetters:
             return number
         clock.advance(every)
@@ -61,10 +61,10 @@ def blow(fuse: Fuse, clock: ManualClock, times: int, every: timedelta) -> int:
 )
 def test_the_fuse_blows_at_the_last_one_allowed_within_the_window(every: timedelta, counted: int) -> None:
     clock = ManualClock()
-    assert blow(Fuse(clock, dead_letters_max=4), clock, 50, every) == counted
+    assert blow(CircuitBreaker(clock, dead_letters_max=4), clock, 50, every) == counted
 
 
 def test_the_fuse_says_how_many_and_why() -> None:
-    fuse = Fuse(ManualClock(), dead_letters_max=1)
+    circuit_breaker = CircuitBreaker(ManualClock(), dead_letters_max=1)
     with pytest.raises(TooManyDeadLetters, match="1 events could not be handled; the last one: KeyError"):
-        fuse.count("KeyError")
+        circuit_breaker.count("KeyError")

@@ -19,9 +19,9 @@ TOPIC_HEADER = "dead_letter_topic"
 POSITION_HEADER = "dead_letter_position"
 OMITTED_HEADER = "dead_letter_omitted_bytes"
 _OUR_HEADERS = {REASON_HEADER, TOPIC_HEADER, POSITION_HEADER, OMITTED_HEADER}
-READ_PATIENCE = timedelta(seconds=3)
+READ_TIMEOUT = timedelta(seconds=3)
 REASON_LENGTH_MAX = 2000
-REPLAY_AGE_MAX = inbox.KEEP - timedelta(days=1)
+REPLAY_AGE_MAX = inbox.RETENTION - timedelta(days=1)
 
 
 def topic_of(service: str) -> str:
@@ -176,9 +176,9 @@ def _ends(broker: Broker, consumer: KafkaConsumer) -> dict[TopicPartition, int]:
 def _records(consumer: KafkaConsumer, until: datetime, ends: Mapping[TopicPartition, int]) -> Iterator[Any]:
     """Iterates over the records of each partition, up to the first record later than `until`.
 
-    Ends at the end offsets. If these are unknown, ends when no record has arrived for `READ_PATIENCE`.
+    Ends at the end offsets. If these are unknown, ends when no record has arrived for `READ_TIMEOUT`.
     """
-    deadline, ended = time.monotonic() + READ_PATIENCE.total_seconds(), set()
+    deadline, ended = time.monotonic() + READ_TIMEOUT.total_seconds(), set()
     while consumer.assignment() and time.monotonic() < deadline:
         if ends and all(consumer.position(partition) >= end for partition, end in ends.items()):
             return
@@ -188,7 +188,7 @@ def _records(consumer: KafkaConsumer, until: datetime, ends: Mapping[TopicPartit
                     ended.add(partition)
                 if partition not in ended:
                     yield record
-                    deadline = time.monotonic() + READ_PATIENCE.total_seconds()
+                    deadline = time.monotonic() + READ_TIMEOUT.total_seconds()
 
 
 def _letter(record: Any) -> DeadLetter:

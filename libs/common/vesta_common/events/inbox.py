@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from vesta_common.storage.postgres import Connection
 
-KEEP = timedelta(days=14)
+RETENTION = timedelta(days=14)
 
 
 def new_among(connection: Connection, consumer: str, event_ids: Sequence[str]) -> set[str]:
@@ -19,4 +19,4 @@ def new_among(connection: Connection, consumer: str, event_ids: Sequence[str]) -
 
 def prune(connection: Connection, now: datetime) -> int:
     """Deletes entries older than 14 days (retention). Returns the number of deleted entries. Older events must not be replayed."""
-    return connection.execute("DELETE FROM inbox WHERE handle_time < %s", (now - KEEP,)).rowcount
+    return connection.execute("DELETE FROM inbox WHERE handle_time < %s", (now - RETENTION,)).rowcount

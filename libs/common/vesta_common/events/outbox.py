@@ -29,10 +29,10 @@ from vesta_common.storage.postgres import Connection, Postgres
 BATCH_ROWS = 500
 EVENT_BYTES_MAX = 1_000_000  # below Kafka's default message.max.bytes
 POLL_INTERVAL = timedelta(seconds=1)
-STOP_PATIENCE = timedelta(seconds=3)
+STOP_TIMEOUT = timedelta(seconds=3)
 WAIT_SECONDS = 0.5
-TOPIC_PENALTY = timedelta(seconds=5)
-TIDY_INTERVAL = timedelta(hours=1)
+TOPIC_BACKOFF = timedelta(seconds=5)
+PRUNE_INTERVAL = timedelta(hours=1)
 RELAY_LOCK = 7_305_002
 BACKOFF_SECONDS = 0.5
 CHANNEL_SUFFIX = "_outbox"
@@ -97,8 +97,8 @@ class Relay:
         self._topic_prefix = topic_prefix
         self._stopping = threading.Event()
         self._producer: KafkaProducer | None = None
-        self._penalties: dict[str, float] = {}  # topic → time of the next attempt, on the monotonic clock
-        self._refusals: dict[str, str] = {}  # topic → the broker's error, until it accepts an event again
+        self._retry_times: dict[str, float] = {}  # topic → time of the next attempt, on the monotonic clock
+        self._topic_errors: dict[str, str] = {}  # topic → the broker's error, until it accepts an event again
         self._thread = threading.Thread(target=self._run, name="outbox-relay", daemon=True)
         self._measure_time = float("-inf")
         self._waiting: Gauge | None = None
@@ -129,7 +129,7 @@ class Relay:
         """Returns a message for each topic whose events the broker rejects."""
         return [
             f"Kafka takes no events of the topic {topic} ({error}); check the rights of its user and the room on its disks, the events wait"
-            for topic, error in sorted(self._refusals.copy().items())
+            for topic, error in sorted(self._topic_errors.copy().items())
         ]
 
     def _run(self) -> None:
@@ -141,7 +141,7 @@ class Relay:
                 log.warning("relay_interrupted", error=str(error).strip())
             except Exception:
                 log.exception("relay_failed")
-            self._refusals = {}  # another replica may become the active relay
+            self._topic_errors = {}  # another replica may become the active relay
             self._close_producer()
             if self._stopping.wait(BACKOFF_SECONDS):
                 return
@@ -153,15 +153,15 @@ class Relay:
             if self._stopping.wait(POLL_INTERVAL.total_seconds()):
                 return
         connection.execute(f'LISTEN "{self._postgres.schema}{CHANNEL_SUFFIX}"'.encode())
-        tidy_time = 0.0
+        prune_time = 0.0
         while True:
             self._measure(connection)
             published = self.publish_batch(connection)
             if self._stopping.is_set() and published < BATCH_ROWS:
                 return
-            if time.monotonic() > tidy_time:
-                tidy_time = time.monotonic() + TIDY_INTERVAL.total_seconds()
-                self._tidy(connection)
+            if time.monotonic() > prune_time:
+                prune_time = time.monotonic() + PRUNE_INTERVAL.total_seconds()
+                self._prune(connection)
             if not published:
                 self._await_rows(connection)
 
@@ -196,7 +196,7 @@ class Relay:
         Raises:
             KafkaError: the broker does not respond; nothing was deleted.
         """
-        rows = connection.execute(_CLAIM, (self._avoided(), BATCH_ROWS)).fetchall()
+        rows = connection.execute(_CLAIM, (self._topics_in_backoff(), BATCH_ROWS)).fetchall()
         if not rows:
             return 0
         acknowledged = self._send(rows)
@@ -224,17 +224,17 @@ class Relay:
                 failed[row["topic"]] = problem
         taken = {row["topic"] for row, _ in waiting} - failed.keys()
         names = {topic: problem.partition("(")[0] for topic, problem in failed.items()}
-        self._refusals = {topic: name for topic, name in (self._refusals | names).items() if topic not in taken}
+        self._topic_errors = {topic: name for topic, name in (self._topic_errors | names).items() if topic not in taken}
         for topic, problem in failed.items():
             log.warning("topic_refuses", topic=topic, error=problem)
-            self._penalties[topic] = time.monotonic() + TOPIC_PENALTY.total_seconds()
+            self._retry_times[topic] = time.monotonic() + TOPIC_BACKOFF.total_seconds()
         if failed:
             self._close_producer()  # after a failure an idempotent producer may reject every further record
         return [row["id"] for row, _ in waiting if row["topic"] not in failed]
 
     def _problem(self, sent: Any) -> str:
         """Waits for the broker's response, at most the delivery timeout. Returns the error, or an empty string after an acknowledgement."""
-        patience = STOP_PATIENCE.total_seconds()
+        patience = STOP_TIMEOUT.total_seconds()
         while not sent.is_done:
             try:
                 sent.get(timeout=WAIT_SECONDS)
@@ -254,17 +254,17 @@ class Relay:
             headers=[(key, value.encode()) for key, value in row["headers"]],
         )
 
-    def _avoided(self) -> list[str]:
+    def _topics_in_backoff(self) -> list[str]:
         """Returns the topics in backoff."""
         now = time.monotonic()
-        self._penalties = {topic: until for topic, until in self._penalties.items() if until > now}
-        return list(self._penalties)
+        self._retry_times = {topic: until for topic, until in self._retry_times.items() if until > now}
+        return list(self._retry_times)
 
-    def _tidy(self, connection: Connection) -> None:
+    def _prune(self, connection: Connection) -> None:
         now = datetime.now(UTC)
-        forgotten = inbox.prune(connection, now) + idempotency.prune(connection, now)
-        if forgotten:
-            log.info("old_entries_forgotten", count=forgotten)
+        deleted = inbox.prune(connection, now) + idempotency.prune(connection, now)
+        if deleted:
+            log.info("old_entries_forgotten", count=deleted)
 
     def _open_producer(self) -> KafkaProducer:
         if self._producer is None:

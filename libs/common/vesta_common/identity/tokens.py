@@ -59,7 +59,7 @@ class Claims:
     project: str
 
 
-class _Kept(NamedTuple):
+class _CacheEntry(NamedTuple):
     value: str | Claims
     audience: str
     until: float
@@ -77,8 +77,8 @@ class Identity:
         self.has_tls = has_tls
         self._source = CredentialSource(files)
         self._now = now
-        self._signed: dict[tuple[str, str, str], _Kept] = {}
-        self._verified: dict[str, _Kept] = {}
+        self._signed: dict[tuple[str, str, str], _CacheEntry] = {}
+        self._verified: dict[str, _CacheEntry] = {}
 
     @classmethod
     def of(cls, settings: ServiceSettings, service: str) -> Self:
@@ -126,7 +126,7 @@ class Identity:
         kept = self._signed.get((audience, caller, role))
         if kept is None or kept.until < now or kept.credentials is not credentials:
             token = sign(credentials, audience, caller, role, now)
-            kept = _Kept(token, audience, now + REUSE.total_seconds(), credentials)
+            kept = _CacheEntry(token, audience, now + REUSE.total_seconds(), credentials)
             _keep(self._signed, (audience, caller, role), kept)
         return TOKEN_KEY, f"{_BEARER}{kept.value}"
 
@@ -151,7 +151,7 @@ class Identity:
             assert isinstance(kept.value, Claims)
             return kept.value
         claims, until = verify(token, audience, credentials.authorities, now)
-        _keep(self._verified, token, _Kept(claims, audience, until, credentials))
+        _keep(self._verified, token, _CacheEntry(claims, audience, until, credentials))
         return claims
 
 
@@ -183,7 +183,7 @@ def verify(token: str, audience: str, authorities: tuple[x509.Certificate, ...],
         key = certificate.public_key()
         if not isinstance(key, ec.EllipticCurvePublicKey):
             raise _invalid("its certificate has no key for ECDSA")
-        told = jwt.decode(
+        payload = jwt.decode(
             token,
             key,
             [ALGORITHM],
@@ -196,12 +196,12 @@ def verify(token: str, audience: str, authorities: tuple[x509.Certificate, ...],
     except VerificationError as error:
         raise _invalid("its certificate is not, or no longer, one of this platform") from error
     service = service_of(certificate)
-    if not service or told["iss"] != service:
+    if not service or payload["iss"] != service:
         raise _invalid("its issuer is not the service of its certificate")
-    texts = [told["sub"], told["role"], told["project"]]
-    if not all(isinstance(text, str) for text in texts) or told["project"] != project_of_caller(told["sub"]):
+    texts = [payload["sub"], payload["role"], payload["project"]]
+    if not all(isinstance(text, str) for text in texts) or payload["project"] != project_of_caller(payload["sub"]):
         raise _invalid("its caller, role and project do not agree")
-    return Claims(service, *texts), _until(told, now)
+    return Claims(service, *texts), _expiry_of(payload, now)
 
 
 def _certificate_of(token: str) -> x509.Certificate:
@@ -217,9 +217,9 @@ def _check_certificate(certificate: x509.Certificate, authorities: tuple[x509.Ce
     PolicyBuilder().store(Store(list(authorities))).time(moment).build_client_verifier().verify(certificate, [])
 
 
-def _until(told: Mapping[str, object], now: float) -> float:
+def _expiry_of(payload: Mapping[str, object], now: float) -> float:
     """Checks the times of a token and returns its expiry. PyJWT does not check them, because the clock is passed in."""
-    issued, ends, skew = told["iat"], told["exp"], CLOCK_SKEW_MAX.total_seconds()
+    issued, ends, skew = payload["iat"], payload["exp"], CLOCK_SKEW_MAX.total_seconds()
     if not isinstance(issued, int) or not isinstance(ends, int) or ends - issued > LIFETIME.total_seconds():
         raise _invalid(f"it lives longer than {int(LIFETIME.total_seconds())} s")
     if ends + skew <= now:
@@ -233,7 +233,7 @@ def _invalid(why: str) -> Unauthenticated:
     return Unauthenticated(f"the token of this call is not valid: {why}", reason="TOKEN_INVALID")
 
 
-def _keep(kept: dict[_K, _Kept], key: _K, entry: _Kept) -> None:
+def _keep(kept: dict[_K, _CacheEntry], key: _K, entry: _CacheEntry) -> None:
     if len(kept) >= TOKENS_MAX:
         kept.clear()
     kept[key] = entry

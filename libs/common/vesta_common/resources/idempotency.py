@@ -10,7 +10,7 @@ from vesta_common.errors import InvalidArgument
 
 M = TypeVar("M")
 
-KEEP = timedelta(days=7)
+RETENTION = timedelta(days=7)
 
 
 def once(connection: Any, request: Any, response_type: type[M], effect: Callable[[], M]) -> M:
@@ -58,8 +58,8 @@ def find_first(connection: Any, request: Any, response_type: type[M]) -> M | Non
     return response_type.FromString(bytes(row["response"]))  # type: ignore[attr-defined, no-any-return]
 
 
-def prune(connection: Any, now: datetime, keep: timedelta = KEEP, entries_max: int | None = None) -> int:
-    """Deletes requests older than `keep` (retention). Returns the number of deleted entries.
+def prune(connection: Any, now: datetime, retention: timedelta = RETENTION, entries_max: int | None = None) -> int:
+    """Deletes requests older than `retention`. Returns the number of deleted entries.
 
     Args:
         entries_max: the batch size; None for no limit. Entries locked by another transaction are skipped, so that replicas can prune
@@ -68,7 +68,7 @@ def prune(connection: Any, now: datetime, keep: timedelta = KEEP, entries_max: i
     deleted = connection.execute(
         "DELETE FROM request_log WHERE (method, request_id) IN (SELECT method, request_id FROM request_log"
         " WHERE create_time < %s ORDER BY create_time LIMIT %s FOR UPDATE SKIP LOCKED)",
-        (now - keep, entries_max),
+        (now - retention, entries_max),
     )
     return int(deleted.rowcount)
 

@@ -27,7 +27,7 @@ class Page:
 
     size: int
     cursor: tuple[str, ...]
-    _question: str
+    _request_hash: str
 
     @property
     def limit(self) -> int:
@@ -49,7 +49,7 @@ class Page:
         if len(rows) <= self.size:
             return rows, ""
         kept = rows[: self.size]
-        token = json.dumps([self._question, *key_of(kept[-1])], separators=(",", ":"))
+        token = json.dumps([self._request_hash, *key_of(kept[-1])], separators=(",", ":"))
         return kept, base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")
 
 
@@ -60,23 +60,23 @@ def read_page(request: Any, size_max: int = SIZE_MAX) -> Page:
         InvalidArgument: PAGE_TOKEN_INVALID, the token is malformed or belongs to a different request.
     """
     size = min(request.page_size or SIZE_DEFAULT, size_max)
-    question = _question(request)
+    request_hash = _request_hash(request)
     if not request.page_token:
-        return Page(size, (), question)
+        return Page(size, (), request_hash)
     try:
         padded = request.page_token + "=" * (-len(request.page_token) % 4)
         found, *cursor = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
         "".join(cursor).encode()  # fails for lone surrogates
     except (binascii.Error, ValueError, TypeError, RecursionError) as error:
         raise bad_token("it is none of ours") from error
-    if found != question or not cursor:
+    if found != request_hash or not cursor:
         raise bad_token("it belongs to a list with another parent or filter")
     if any("\0" in part for part in cursor):  # PostgreSQL cannot compare it
         raise bad_token("it is none of ours")
-    return Page(size, tuple(cursor), question)
+    return Page(size, tuple(cursor), request_hash)
 
 
-def _question(request: Any) -> str:
+def _request_hash(request: Any) -> str:
     """Returns a hash of the request without its page fields."""
     copy = type(request)()
     copy.CopyFrom(request)

@@ -76,22 +76,22 @@ class Admission:
         self._monotonic = monotonic
         self._metrics = metrics
         self._lock = threading.Lock()
-        self._in_hand = 0
+        self._pending = 0
         self._mark = 0.0
         self._busy_seconds = 0.0
         self._served_units = 0.0
 
     @property
-    def in_hand(self) -> int:
+    def pending(self) -> int:
         """Number of admitted units that are not finished."""
-        return self._in_hand
+        return self._pending
 
     @property
     def wait_seconds(self) -> float:
         """Estimated waiting time of a new unit."""
-        if self._in_hand < self._parallel or not self._served_units:
+        if self._pending < self._parallel or not self._served_units:
             return 0.0
-        return (self._in_hand - self._parallel + 1) * self._busy_seconds / self._served_units
+        return (self._pending - self._parallel + 1) * self._busy_seconds / self._served_units
 
     @contextmanager
     def admitted(self, units: int = 1, remaining_seconds: float | None = None) -> Iterator[None]:
@@ -135,12 +135,12 @@ class Admission:
             self._busy_seconds = self._busy_seconds * fading + max(0.0, now - self._mark)
             self._served_units = self._served_units * fading + units
             self._mark = now
-            self._in_hand -= units
+            self._pending -= units
 
     def _enter(self, units: int) -> None:
-        if not self._in_hand:
+        if not self._pending:
             self._mark = self._monotonic()  # idle time does not count as service time
-        self._in_hand += units
+        self._pending += units
 
     def _check(self, units: int, remaining_seconds: float | None) -> None:
         if remaining_seconds is not None and remaining_seconds <= 0:
@@ -148,7 +148,7 @@ class Admission:
             raise deadline_passed()
         wait = self.wait_seconds
         bound = self._wait_max_seconds if remaining_seconds is None else min(self._wait_max_seconds, remaining_seconds)
-        if wait > bound or self._in_hand + units > self._units_max:
+        if wait > bound or self._pending + units > self._units_max:
             self._count("overloaded")
             raise ResourceExhausted(
                 f"there is more work than can begin within {bound:.3g} s; the estimated wait is {wait:.3g} s; try again later",

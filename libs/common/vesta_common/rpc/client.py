@@ -15,7 +15,7 @@ from vesta_common.errors import from_rpc_error
 from vesta_common.identity import Identity, audience_of
 from vesta_common.identity.transport import channel_credentials
 from vesta_common.rpc.addresses import target_of
-from vesta_common.rpc.server import TAKES_CALLS
+from vesta_common.rpc.server import ACCEPTING_CALLS
 
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 CALL_TIMEOUT_SECONDS = 30.0
@@ -23,7 +23,7 @@ RECONNECT_BACKOFF_MAX_MS = 500
 """Shorter than a peer's drain time, so that clients connect to a restarted replica before the next one stops accepting calls."""
 RESOLVE_INTERVAL_MIN_MS = 5_000
 """Minimum interval between DNS lookups, which happen when a connection ends. gRPC's default of 30 s would keep calls from new pods."""
-BALANCED = {"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": TAKES_CALLS}}
+BALANCED = {"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": ACCEPTING_CALLS}}
 """Service configuration of channels: round robin over the replicas that report that they accept calls."""
 # The attempts span about 3 s, enough to resolve, connect to and health-check the pod that replaces a peer's only one.
 _SERVICE_CONFIGURATION = json.dumps(

@@ -37,7 +37,7 @@ def problems_in(metadata: Iterable[tuple[str, str | bytes]] | None) -> list[str]
 class _Watcher:
     name: str
     send: Send
-    told: int = -1  # no status yet
+    sent_status: int = -1  # no status yet
 
 
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # it has no types
@@ -56,9 +56,9 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # it has no 
         with self._lock:
             if not self._is_draining:
                 self._statuses[name] = Status.SERVING if serving else Status.NOT_SERVING
-        self._tell_all()
+        self._notify_all()
 
-    def tell_problems(self, problems: Sequence[str]) -> None:
+    def set_problems(self, problems: Sequence[str]) -> None:
         """Sets the problems that checks without a name return in the trailing metadata."""
         self._problems = tuple(problems)
 
@@ -67,7 +67,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # it has no 
         with self._lock:
             self._is_draining = True
             self._statuses = dict.fromkeys(self._statuses, Status.NOT_SERVING)
-        self._tell_all()
+        self._notify_all()
 
     def close(self) -> None:
         """Stops notifying watchers."""
@@ -101,21 +101,21 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # it has no 
         with self._lock:
             self._watchers.discard(watcher)
 
-    def _tell_all(self) -> None:
+    def _notify_all(self) -> None:
         with self._lock:
-            behind = [watcher for watcher in self._watchers if watcher.told != self._statuses.get(watcher.name)]
+            behind = [watcher for watcher in self._watchers if watcher.sent_status != self._statuses.get(watcher.name)]
         for watcher in behind:
             self._submit(watcher)
 
     def _submit(self, watcher: _Watcher) -> None:
         with suppress(RuntimeError):  # it is closed
-            self._sender.submit(self._tell, watcher)
+            self._sender.submit(self._notify, watcher)
 
-    def _tell(self, watcher: _Watcher) -> None:
+    def _notify(self, watcher: _Watcher) -> None:
         """Sends the current status to a watcher. Runs only in the sender thread."""
         with self._lock:
             status = self._statuses.get(watcher.name, Status.SERVICE_UNKNOWN)
-            if watcher not in self._watchers or status == watcher.told:
+            if watcher not in self._watchers or status == watcher.sent_status:
                 return
-            watcher.told = status
+            watcher.sent_status = status
         watcher.send(Status(status=status))

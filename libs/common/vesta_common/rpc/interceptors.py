@@ -30,7 +30,7 @@ log = structlog.get_logger()
 HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 HEALTH_WATCH = "/grpc.health.v1.Health/Watch"
 OUTER_SERVICE = "gateway"
-NOBODY = Claims(service="", caller="", role="", project="")
+ANONYMOUS = Claims(service="", caller="", role="", project="")
 
 
 class RpcInterceptor(grpc.ServerInterceptor):
@@ -63,10 +63,10 @@ class RpcInterceptor(grpc.ServerInterceptor):
             return None
         method = details.method
         if method == HEALTH_CHECK:
-            check = self._aside(handler.unary_unary)
+            check = self._on_side_pool(handler.unary_unary)
             return grpc.unary_unary_rpc_method_handler(check, handler.request_deserializer, handler.response_serializer)
         if method == HEALTH_WATCH:
-            watch = self._watch_aside(handler.unary_stream)
+            watch = self._watch_on_side_pool(handler.unary_stream)
             return grpc.unary_stream_rpc_method_handler(
                 watch, handler.request_deserializer, handler.response_serializer
             )
@@ -88,12 +88,12 @@ class RpcInterceptor(grpc.ServerInterceptor):
             behavior = handler.stream_unary if handler.request_streaming else handler.unary_unary
             wrapped = self._unary(method, claims, _raising(refused) if refused else self._in_time(claims, behavior))
         if refused:
-            wrapped = self._aside(wrapped)
+            wrapped = self._on_side_pool(wrapped)
         return kind(wrapped, handler.request_deserializer, handler.response_serializer)
 
     def _enter(self, details: Any) -> tuple[Claims, VestaError | None]:
         """Authenticates and admits a call. Returns its claims, and the error if the call is rejected."""
-        claims = NOBODY
+        claims = ANONYMOUS
         try:
             claims = self._identify(details.method, trace.metadata_of(details.invocation_metadata))
             self._admission.check()
@@ -121,7 +121,7 @@ class RpcInterceptor(grpc.ServerInterceptor):
 
         return run
 
-    def _aside(self, behavior: Callable[..., Any]) -> Callable[..., Any]:
+    def _on_side_pool(self, behavior: Callable[..., Any]) -> Callable[..., Any]:
         """Runs a handler on the side pool."""
 
         def run(request: Any, context: grpc.ServicerContext) -> Any:
@@ -130,7 +130,7 @@ class RpcInterceptor(grpc.ServerInterceptor):
         run.experimental_thread_pool = self._side_pool  # type: ignore[attr-defined] # gRPC reads this attribute
         return run
 
-    def _watch_aside(self, behavior: Callable[..., Any]) -> Callable[..., Any]:
+    def _watch_on_side_pool(self, behavior: Callable[..., Any]) -> Callable[..., Any]:
         """Runs the health servicer's Watch on the side pool, because peers wait for its first response. It holds no thread."""
 
         def run(request: Any, context: grpc.ServicerContext, send_response_callback: Callable[[Any], None]) -> None:

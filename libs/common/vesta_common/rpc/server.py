@@ -35,7 +35,7 @@ CONNECTION_AGE_MAX = timedelta(minutes=2)
 CONNECTION_AGE_GRACE = timedelta(hours=1)
 """How long active calls, such as uploads and watches, may continue on a connection that is being closed."""
 STOP_GRACE = timedelta(seconds=5)
-TAKES_CALLS = "calls"
+ACCEPTING_CALLS = "calls"
 """Health name that client channels watch: SERVING from start until the process stops, independent of readiness."""
 
 
@@ -138,7 +138,7 @@ class Server:
             else self._server.add_insecure_port(address)
         )
         self.address = f"{host}:{port}"
-        self._health_server, self.health_address = health_door(self._health, health_address)
+        self._health_server, self.health_address = open_health_server(self._health, health_address)
         self.set_healthy(healthy=False)
 
     def start(self) -> None:
@@ -146,7 +146,7 @@ class Server:
         self._server.start()
         if self._health_server:
             self._health_server.start()
-        self._health.set(TAKES_CALLS, serving=True)
+        self._health.set(ACCEPTING_CALLS, serving=True)
 
     def set_healthy(self, *, healthy: bool, problems: Sequence[str] = ()) -> None:
         """Sets liveness (health name `live`) and readiness (all other names). Problems affect readiness only.
@@ -155,7 +155,7 @@ class Server:
             healthy: whether every component works. A component that does not work needs a restart.
             problems: other conditions that make the service unready, such as an unreachable engine.
         """
-        self._health.tell_problems(problems)
+        self._health.set_problems(problems)
         self._health.set(LIVE, serving=healthy)
         for name in self._names:
             self._health.set(name, serving=healthy and not problems)
@@ -174,7 +174,7 @@ class Server:
         self._health.close()
 
 
-def health_door(health: Health, address: str) -> tuple[grpc.Server | None, str]:
+def open_health_server(health: Health, address: str) -> tuple[grpc.Server | None, str]:
     """Creates a server with the health service only. Returns it, not yet started, and its address; None without an address."""
     if not address:
         return None, ""

@@ -20,43 +20,43 @@ from vesta_common.trace import start_tracing
 SPANS_WAITING_MAX = 4096
 EXPORT_INTERVAL = timedelta(seconds=1)
 EXPORT_TIMEOUT = timedelta(seconds=2)
-PENALTY = timedelta(seconds=5)
+BACKOFF = timedelta(seconds=5)
 """Pause after a failed export. It also bounds the shutdown time of a process whose collector is unreachable."""
 
 
-def start_tracing_of(service: str, settings: ServiceSettings, *, believes_callers: bool = True) -> None:
+def start_tracing_of(service: str, settings: ServiceSettings, *, trusts_caller_sampling: bool = True) -> None:
     """Starts tracing, with export if the settings have a collector address.
 
     Args:
-        believes_callers: whether to accept the sampling decision of callers. If false, as at the edge, the sample ratio decides.
+        trusts_caller_sampling: whether to accept the sampling decision of callers. If false, as at the edge, the sample ratio decides.
     """
     if not settings.otlp_endpoint:
         start_tracing(service)
         return
     ratio = TraceIdRatioBased(settings.otlp_sample_ratio)
-    sampler = ParentBased(ratio) if believes_callers else ParentBased(ratio, remote_parent_sampled=ratio)
-    exporter = PatientExporter(_exporter(settings), time.monotonic)
+    sampler = ParentBased(ratio) if trusts_caller_sampling else ParentBased(ratio, remote_parent_sampled=ratio)
+    exporter = BackoffExporter(_exporter(settings), time.monotonic)
     batches = BatchSpanProcessor(exporter, SPANS_WAITING_MAX, EXPORT_INTERVAL / timedelta(milliseconds=1))
     # For an unreachable collector the library logs once per batch, and not once per dropped span.
     logging.getLogger("opentelemetry").setLevel(logging.ERROR)
     start_tracing(service, batches, sampler)
 
 
-class PatientExporter(SpanExporter):
+class BackoffExporter(SpanExporter):
     """Pauses after a failed export and drops spans meanwhile."""
 
     def __init__(self, exporter: SpanExporter, monotonic: Callable[[], float]) -> None:
         self._exporter = exporter
         self._monotonic = monotonic
-        self._rests_until = float("-inf")
+        self._paused_until = float("-inf")
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Exports the spans, or drops them during a pause."""
-        if self._monotonic() < self._rests_until:
+        if self._monotonic() < self._paused_until:
             return SpanExportResult.FAILURE
         result = self._exporter.export(spans)
         if result is not SpanExportResult.SUCCESS:
-            self._rests_until = self._monotonic() + PENALTY.total_seconds()
+            self._paused_until = self._monotonic() + BACKOFF.total_seconds()
         return result
 
     def shutdown(self) -> None:

@@ -9,7 +9,7 @@ from psycopg.conninfo import conninfo_to_dict
 from vesta_contracts.topics import OWNED
 
 from vesta_common.events.broker import Broker
-from vesta_common.runtime.engine_watch import KAFKA, OBJECTS, POSTGRES, HindranceError, Try
+from vesta_common.runtime.engine_watch import KAFKA, OBJECTS, POSTGRES, ExplainedError, Try
 from vesta_common.runtime.tls_faults import why_refused
 from vesta_common.settings import EngineSettings
 from vesta_common.storage.postgres import CONNECT_TIMEOUT, address_of
@@ -76,7 +76,7 @@ def _try_kafka(settings: EngineSettings, topics: set[str]) -> None:
     finally:
         client.close()
     if missing:
-        raise HindranceError(
+        raise ExplainedError(
             f"has not been prepared (lacks topics: {', '.join(sorted(missing))}); run `vesta-admin setup`"
         )
 

@@ -29,7 +29,7 @@ log = structlog.get_logger()
 Try = Callable[[], None]
 
 
-class HindranceError(RuntimeError):
+class ExplainedError(RuntimeError):
     """A failure with an explanation. The message follows the name of the engine: what is wrong, and a suggested fix."""
 
 
@@ -77,7 +77,7 @@ _SYMPTOMS = (
 
 def describe_failure(engine: str, error: Exception) -> str:
     """Describes a failure in one sentence for operators, without addresses: the engine, what is wrong, and a suggested fix."""
-    if isinstance(error, HindranceError):
+    if isinstance(error, ExplainedError):
         return f"{engine} {error}"
     settings = _SETTINGS.get(engine, "the settings of its address")
     text = str(error).lower()
@@ -121,7 +121,7 @@ class EngineWatch:
         """Returns the current problems, at most one sentence per engine."""
         for engine, begun in self._begun.copy().items():
             if time.monotonic() - begun > self._try_max.total_seconds():
-                self._tell(engine, TimeoutError(f"a try takes longer than {self._try_max.total_seconds():g} s"))
+                self._record(engine, TimeoutError(f"a try takes longer than {self._try_max.total_seconds():g} s"))
         return [problem for problem in tuple(self._problems.values()) if problem]
 
     def _watch(self, engine: str, attempt: Try) -> None:
@@ -133,10 +133,10 @@ class EngineWatch:
             except Exception as error:  # noqa: BLE001 - any error means that the engine cannot be used
                 failure = error
             del self._begun[engine]
-            self._tell(engine, failure)
+            self._record(engine, failure)
             self._stopping.wait(self._interval.total_seconds())
 
-    def _tell(self, engine: str, failure: Exception | None) -> None:
+    def _record(self, engine: str, failure: Exception | None) -> None:
         """Stores the result of a check. Logs it if it differs from the previous one."""
         with self._lock:
             before, problem = self._problems[engine], describe_failure(engine, failure) if failure else ""

@@ -60,7 +60,7 @@ class Component(Protocol):
 
 
 @runtime_checkable
-class Measured(Protocol):
+class HasMetrics(Protocol):
     """A component with its own metrics."""
 
     def measure(self, service: str, registry: CollectorRegistry) -> None:
@@ -69,7 +69,7 @@ class Measured(Protocol):
 
 
 @runtime_checkable
-class Hindered(Protocol):
+class HasProblems(Protocol):
     """A component that detects failures that no other check detects."""
 
     def problems(self) -> list[str]:
@@ -228,7 +228,7 @@ def _serve(service: str, settings: S, build: Callable[[S], App]) -> None:
     problem_count = problems_gauge(service, app.registry)
     metrics_address = serve_metrics(settings.metrics_address, app.registry)
     for component in app.components:
-        if isinstance(component, Measured):
+        if isinstance(component, HasMetrics):
             component.measure(service, app.registry)
         component.start()
     watch = _watch(service, app, identity)
@@ -238,7 +238,7 @@ def _serve(service: str, settings: S, build: Callable[[S], App]) -> None:
     unhealthy_before: list[str] = []
     while not stopping.is_set():
         unhealthy = [type(component).__name__ for component in app.components if not component.healthy()]
-        problems = [*_stopped(unhealthy), *watch.problems(), *_told(app.components)]
+        problems = [*_stopped_problems(unhealthy), *watch.problems(), *_component_problems(app.components)]
         server.set_healthy(healthy=not unhealthy, problems=problems)
         problem_count.set(len(problems))
         if unhealthy != unhealthy_before:
@@ -246,11 +246,11 @@ def _serve(service: str, settings: S, build: Callable[[S], App]) -> None:
             unhealthy_before = unhealthy
         stopping.wait(HEALTH_INTERVAL.total_seconds())
     watch.stop()
-    hurrying = threading.Event()
-    _on_signals(hurrying.set)
+    second_signal = threading.Event()
+    _on_signals(second_signal.set)
     server.drain()
     log.info("service_draining", milliseconds=settings.drain_ms)
-    hurrying.wait(settings.drain_ms / 1000)
+    second_signal.wait(settings.drain_ms / 1000)
     stop_app(app, server)
     log.info("service_stopped")
 
@@ -272,11 +272,13 @@ def _watch(service: str, app: App, identity: Identity) -> EngineWatch:
     )
 
 
-def _told(components: Sequence[Component]) -> list[str]:
-    return [problem for component in components if isinstance(component, Hindered) for problem in component.problems()]
+def _component_problems(components: Sequence[Component]) -> list[str]:
+    return [
+        problem for component in components if isinstance(component, HasProblems) for problem in component.problems()
+    ]
 
 
-def _stopped(unhealthy: Sequence[str]) -> list[str]:
+def _stopped_problems(unhealthy: Sequence[str]) -> list[str]:
     return [f"{name} has stopped; its log says why, a restart begins anew" for name in unhealthy]
 
 

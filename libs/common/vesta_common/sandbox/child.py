@@ -28,15 +28,15 @@ _CODECS = ("ascii", "latin_1", "utf_8", "utf_16", "utf_16_le", "utf_16_be", "cp4
 
 def main() -> None:
     """Serves calls until the parent closes the channel. The command-line argument is JSON from `vesta_common.sandbox.process`."""
-    told = json.loads(sys.argv[1])
-    channel = int(told["channel"])
+    options = json.loads(sys.argv[1])
+    channel = int(options["channel"])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its children itself
-    load(told["modules"])
-    folder = Path(told["folder"]) if told["folder"] else None
-    _limit(told)
-    seen, missing = confine(folder, as_nobody=told["as_nobody"])
+    load(options["modules"])
+    folder = Path(options["folder"]) if options["folder"] else None
+    _limit(options)
+    seen, missing = confine(folder, as_nobody=options["as_nobody"])
     _send(channel, json.dumps(missing).encode())
-    while _serve(channel, seen, told["cpu_seconds_max"]):
+    while _serve(channel, seen, options["cpu_seconds_max"]):
         pass
 
 
@@ -73,12 +73,12 @@ def too_costly(what: str) -> InvalidArgument:
     return InvalidArgument(f"decoding the image takes {what} than it may; scale it down", reason="IMAGE_TOO_COSTLY")
 
 
-def _limit(told: Mapping[str, Any]) -> None:
+def _limit(options: Mapping[str, Any]) -> None:
     """Limits memory and file sizes, disables core dumps, and detaches from the parent's standard streams."""
     for limit, most in (
-        (resource.RLIMIT_AS, told["memory_bytes_max"]),
+        (resource.RLIMIT_AS, options["memory_bytes_max"]),
         (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_FSIZE, told["file_bytes_max"]),
+        (resource.RLIMIT_FSIZE, options["file_bytes_max"]),
     ):
         resource.setrlimit(limit, (most, most))
     nowhere = os.open(os.devnull, os.O_RDWR)

@@ -68,7 +68,7 @@ class Child:
         with theirs:
             for end in (self._channel, theirs):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
-            told = {
+            options = {
                 "path": [path for path in sys.path if path],
                 "channel": theirs.fileno(),
                 "modules": list(modules),
@@ -77,7 +77,7 @@ class Child:
                 **asdict(limits),
             }
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-c", _BOOTSTRAP, json.dumps(told)],
+                [sys.executable, "-I", "-c", _BOOTSTRAP, json.dumps(options)],
                 env={},
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -92,10 +92,10 @@ class Child:
         """
         if self._missing is None:
             try:
-                told = json.loads(self._receive_frame(time.monotonic() + START_TIMEOUT.total_seconds()))
+                missing = json.loads(self._receive_frame(time.monotonic() + START_TIMEOUT.total_seconds()))
             except (OSError, EOFError) as error:
                 raise StartError(repr(error)) from error
-            self._missing = {str(layer): str(why) for layer, why in told.items()}
+            self._missing = {str(layer): str(why) for layer, why in missing.items()}
         return self._missing
 
     def is_alive(self) -> bool:

@@ -163,9 +163,9 @@ class Tail:
             try:
                 polled = consumer.poll(POLL_TIMEOUT_MS)
             except CorruptRecordError:
-                self._pass_over_unreadable(consumer)
+                self._skip_unreadable(consumer)
                 continue
-            self._fetch_wait.note_poll(not polled, lambda: self._is_behind(consumer))
+            self._fetch_wait.record_poll(not polled, lambda: self._is_behind(consumer))
             for partition, records in polled.items():
                 for record in records:
                     self._hand_on(record)
@@ -177,7 +177,7 @@ class Tail:
     def _is_behind(self, consumer: KafkaConsumer) -> bool:
         return any((consumer.highwater(partition) or 0) > offset for partition, offset in self._positions.items())
 
-    def _pass_over_unreadable(self, consumer: KafkaConsumer) -> None:
+    def _skip_unreadable(self, consumer: KafkaConsumer) -> None:
         """Skips a record that kafka-python cannot read. kafka-python does not report its position."""
         # At the end of a partition, the check takes seconds. Partitions with more records are checked first.
         likely_first = sorted(self._positions.items(), key=lambda at: (consumer.highwater(at[0]) or 0) <= at[1])

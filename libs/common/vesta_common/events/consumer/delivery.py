@@ -14,8 +14,8 @@ from kafka.errors import KafkaError
 from vesta_common.errors import VestaError, is_transient
 from vesta_common.events.cloudevents import Event
 from vesta_common.events.consumer.offsets import Offsets
-from vesta_common.events.consumer.records import Poison, describe
-from vesta_common.events.consumer.retries import Attempts, Fuse
+from vesta_common.events.consumer.records import InvalidRecord, describe
+from vesta_common.events.consumer.retries import Attempts, CircuitBreaker
 
 KEEP_BACKOFF = timedelta(seconds=1)
 
@@ -26,7 +26,7 @@ class Stopping(Exception):
     """The consumer was asked to stop before the current record was delivered."""
 
 
-class _Lost(Exception):
+class _PartitionLost(Exception):
     """The partition of the current record was reassigned to another member, which delivers the record."""
 
 
@@ -60,7 +60,7 @@ class Delivery:
 
     Args:
         name: the consumer's name, for logs.
-        read: returns the event of a record, or None if the record is not relevant. Raises Poison.
+        read: returns the event of a record, or None if the record is not relevant. Raises InvalidRecord.
         handle: handles all events or none. An error may or may not recur in the next attempt.
         keep: stores a record as a dead letter. Raises KafkaError if that fails.
     """
@@ -72,14 +72,14 @@ class Delivery:
         read: Callable[[Any], Event | None],
         handle: Callable[[Sequence[Event]], None],
         keep: Callable[[Any, str], None],
-        fuse: Fuse,
+        circuit_breaker: CircuitBreaker,
     ) -> None:
         self._name = name
         self._group = group
         self._read = read
         self._handle = handle
         self._keep = keep
-        self._fuse = fuse
+        self._circuit_breaker = circuit_breaker
 
     def deliver(self, partition: TopicPartition, records: Sequence[Any]) -> None:
         """Delivers the records of one partition, however long it takes. Discards the remaining records if the partition is lost.
@@ -90,19 +90,19 @@ class Delivery:
         """
         if self._group.offsets.is_lost(partition):
             return
-        if len(records) > 1 and self._handled_together(records):
+        if len(records) > 1 and self._handle_batch(records):
             self._group.offsets.deliver(partition, records[-1].offset + 1)
             return
         try:
             for record in records:
                 self._deliver_one(partition, record)
-                self._show(partition)
-        except _Lost:
+                self._stay_in_group(partition)
+        except _PartitionLost:
             log.info(
                 "records_left_to_another", consumer=self._name, topic=partition.topic, partition=partition.partition
             )
 
-    def _handled_together(self, records: Sequence[Any]) -> bool:
+    def _handle_batch(self, records: Sequence[Any]) -> bool:
         try:
             found = [self._read(record) for record in records]
             self._handle([event for event in found if event is not None])
@@ -115,7 +115,7 @@ class Delivery:
         given_up = self._try(partition, record)
         self._group.offsets.deliver(partition, record.offset + 1)
         if given_up:
-            self._fuse.count(given_up)
+            self._circuit_breaker.count(given_up)
 
     def _try(self, partition: TopicPartition, record: Any) -> str:
         """Retries until the record is handled or stored as a dead letter. Returns the reason of a failed handler, else an empty string."""
@@ -125,15 +125,15 @@ class Delivery:
                 event = self._read(record)
                 if event is not None:
                     self._handle([event])
-            except Poison as poison:
-                self._set_aside(partition, record, str(poison))
+            except InvalidRecord as invalid:
+                self._store_dead_letter(partition, record, str(invalid))
                 return ""
             except Exception as error:
                 pause = attempts.fail(error)
                 if pause is None:
                     log.exception("event_dead", consumer=self._name, **describe(record))
                     reason = error.reason if isinstance(error, VestaError) else type(error).__name__
-                    self._set_aside(partition, record, f"{reason}: {error}")
+                    self._store_dead_letter(partition, record, f"{reason}: {error}")
                     return reason
                 if is_transient(error):
                     log.warning(
@@ -147,7 +147,7 @@ class Delivery:
             else:
                 return ""
 
-    def _set_aside(self, partition: TopicPartition, record: Any, reason: str) -> None:
+    def _store_dead_letter(self, partition: TopicPartition, record: Any, reason: str) -> None:
         """Stores the record as a dead letter. Retries indefinitely, because a record must not be skipped before it is stored."""
         while True:
             try:
@@ -162,9 +162,9 @@ class Delivery:
     def _rest(self, partition: TopicPartition, duration: timedelta) -> None:
         self._group.rest(duration)
         if self._group.offsets.is_lost(partition):
-            raise _Lost
+            raise _PartitionLost
 
-    def _show(self, partition: TopicPartition) -> None:
+    def _stay_in_group(self, partition: TopicPartition) -> None:
         self._group.stay()
         if self._group.offsets.is_lost(partition):
-            raise _Lost
+            raise _PartitionLost

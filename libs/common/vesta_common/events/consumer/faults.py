@@ -4,7 +4,7 @@ from kafka import KafkaConsumer
 from kafka.structs import MemberState
 
 
-def resume_forgotten_join(consumer: KafkaConsumer) -> bool:
+def resume_dropped_join(consumer: KafkaConsumer) -> bool:
     """Completes a group join that kafka-python has dropped. Returns True if there was one. Call it after polls.
 
     kafka-python starts a rejoin when a topic is missing from the metadata, for example while the broker's storage is unavailable. If the
@@ -18,7 +18,7 @@ def resume_forgotten_join(consumer: KafkaConsumer) -> bool:
     return True
 
 
-def vanish(consumer: KafkaConsumer) -> None:
+def leave_silently(consumer: KafkaConsumer) -> None:
     """Makes the consumer close without a LeaveGroup request. The group removes the member after its session timeout.
 
     If the leader leaves during a join, for example because two members leave at once, the embedded broker elects no new leader and never

@@ -33,7 +33,7 @@ class FetchWait:
         self._clock = clock
         self._empty_since: datetime | None = None
 
-    def note_poll(self, is_empty: bool, is_behind: Callable[[], bool]) -> None:
+    def record_poll(self, is_empty: bool, is_behind: Callable[[], bool]) -> None:
         """Records the result of a poll. `is_behind` reports whether the broker has records that it has not returned.
 
         Raises:

@@ -20,7 +20,7 @@ from vesta_common.events.consumer.membership import Membership
 from vesta_common.events.consumer.metrics import ConsumerMetrics
 from vesta_common.events.consumer.options import KafkaOptions
 from vesta_common.events.consumer.records import Check, Reader
-from vesta_common.events.consumer.retries import DEAD_LETTERS_MAX, Fuse, TooManyDeadLetters
+from vesta_common.events.consumer.retries import DEAD_LETTERS_MAX, CircuitBreaker, TooManyDeadLetters
 from vesta_common.storage.postgres import Postgres
 
 POLL_RECORDS_MAX = 200
@@ -76,7 +76,7 @@ class Consumer:
         self._dead_letters = DeadLetterTopic(kafka.broker, kafka.topic_prefix + self._dead_letters_topic, name, metrics)
         self._dead = metrics.dead.labels(name)
         self._waiting = metrics.waiting.labels(name)
-        self._fuse = Fuse(self._clock, dead_letters_max)
+        self._circuit_breaker = CircuitBreaker(self._clock, dead_letters_max)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"consumer-{name}", daemon=True)
 
@@ -102,7 +102,7 @@ class Consumer:
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                self._be_a_member()
+                self._join_and_consume()
             except Stopping:
                 pass
             except TooManyDeadLetters:
@@ -117,7 +117,7 @@ class Consumer:
                 log.exception("consumer_failed", consumer=self._name)
             self._stopping.wait(REJOIN_BACKOFF.total_seconds())
 
-    def _be_a_member(self) -> None:
+    def _join_and_consume(self) -> None:
         kafka = replace(self._kafka, fetch_wait_ms=self._fetch_wait.ms)
         membership = Membership(kafka, self._group, self._topics, self._records_max, self._clock, self._stopping)
         try:
@@ -129,7 +129,12 @@ class Consumer:
 
     def _consume(self, membership: Membership) -> None:
         delivery = Delivery(
-            self._name, membership, self._reader.read, self._handlers.handle, self._dead_letters.keep, self._fuse
+            self._name,
+            membership,
+            self._reader.read,
+            self._handlers.handle,
+            self._dead_letters.keep,
+            self._circuit_breaker,
         )
         last_time = self._clock.now()
         while not self._stopping.is_set():
@@ -137,9 +142,9 @@ class Consumer:
             try:
                 polled = membership.poll(self._kafka.fetch_wait_ms if is_quiet else POLL_TIMEOUT_MS)
             except CorruptRecordError:
-                self._pass_over_unreadable(membership)
+                self._skip_unreadable(membership)
                 raise  # the consumer of kafka-python is unusable after this error
-            self._fetch_wait.note_poll(not polled, membership.is_behind)
+            self._fetch_wait.record_poll(not polled, membership.is_behind)
             self._waiting.set(membership.waiting())
             for partition, records in polled.items():
                 delivery.deliver(partition, records)
@@ -150,7 +155,7 @@ class Consumer:
                 # With a short fetch wait, polls return quickly. While idle, poll once per QUIET_INTERVAL only.
                 self._stopping.wait(max(0.0, QUIET_INTERVAL.total_seconds() - self._kafka.fetch_wait_ms / 1000))
 
-    def _pass_over_unreadable(self, membership: Membership) -> None:
-        for partition, offset in membership.pass_over_unreadable().items():
+    def _skip_unreadable(self, membership: Membership) -> None:
+        for partition, offset in membership.skip_unreadable().items():
             self._dead.inc()
             log.error("record_unreadable", consumer=self._name, topic=partition.topic, offset=offset)

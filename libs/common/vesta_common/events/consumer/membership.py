@@ -91,19 +91,19 @@ class Membership:
         """Returns the next records by assigned partition. Commits first if a commit is due.
 
         Raises:
-            CorruptRecordError: a record cannot be read; call `pass_over_unreadable`, leave, and rejoin.
+            CorruptRecordError: a record cannot be read; call `skip_unreadable`, leave, and rejoin.
             KafkaError: leave, and rejoin.
         """
         self._commit_if_due()
         polled: dict[TopicPartition, list[Any]] = self._consumer.poll(timeout_ms=timeout_ms)
         if not polled:
-            self._mend()
+            self._resume_dropped_join()
         self._poll_time = self._clock.now()
         self.offsets.poll()
         return polled
 
-    def _mend(self) -> None:
-        if faults.resume_forgotten_join(self._consumer):
+    def _resume_dropped_join(self) -> None:
+        if faults.resume_dropped_join(self._consumer):
             log.info("join_resumed", group=self._group)
 
     def is_behind(self) -> bool:
@@ -167,7 +167,7 @@ class Membership:
             # A rebalance during this poll assigned the partition. Seek back, so that the records are read again.
             with suppress(KeyError, IllegalStateError):
                 self._consumer.seek(partition, records[0].offset)
-        self._mend()
+        self._resume_dropped_join()
         self._poll_time = self._clock.now()
 
     # Offsets.
@@ -189,7 +189,7 @@ class Membership:
             return
         self.offsets.commit(offsets)
 
-    def pass_over_unreadable(self) -> dict[TopicPartition, int]:
+    def skip_unreadable(self) -> dict[TopicPartition, int]:
         """Commits the offset after each unreadable record that blocks a partition. Returns the skipped offsets.
 
         The client never returns the bytes of such records, so they cannot be stored as dead letters. Call it only after `poll` has raised
@@ -223,7 +223,7 @@ class Membership:
         with suppress(KafkaError, OSError):
             self.commit()
         if not self._broker.is_idempotent:
-            faults.vanish(self._consumer)
+            faults.leave_silently(self._consumer)
         with suppress(KafkaError, OSError):
             self._consumer.close(timeout_ms=CLOSE_TIMEOUT_MS)
 

@@ -10,7 +10,7 @@ Check = Callable[[Event], None]
 """Raises InvalidArgument for an event that its publisher is not allowed to send."""
 
 
-class Poison(Exception):
+class InvalidRecord(Exception):
     """An invalid record: not an event, or an event that its publisher is not allowed to send. The message is the reason."""
 
 
@@ -29,7 +29,7 @@ class Reader:
         """Returns the event of a record, or None if the consumer does not handle its type.
 
         Raises:
-            Poison: the record is not an event, or failed the check.
+            InvalidRecord: the record is not an event, or failed the check.
         """
         kind = header(record, "ce_type")
         if kind and kind not in self._types:
@@ -39,7 +39,7 @@ class Reader:
             if self._check is not None:
                 self._check(event)
         except InvalidArgument as error:
-            raise Poison(f"{error.reason}: {error}") from error
+            raise InvalidRecord(f"{error.reason}: {error}") from error
         return event
 
 

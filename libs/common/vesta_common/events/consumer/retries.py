@@ -44,7 +44,7 @@ class Attempts:
         return min(BACKOFF_FIRST * (1 << min(self.count - 1, _DOUBLINGS_MAX)), BACKOFF_MAX)
 
 
-class Fuse:
+class CircuitBreaker:
     """Circuit breaker that opens when too many records become dead letters within ten minutes."""
 
     def __init__(self, clock: Clock, dead_letters_max: int = DEAD_LETTERS_MAX) -> None:
