@@ -14,9 +14,9 @@ def test_who_brings_more_than_there_is_room_for_waits_until_enough_has_gone() ->
     with ThreadPoolExecutor(1) as threads:
         third = threads.submit(budget.wait_for, 6)
         assert not wait([third], 0.05).done
-        budget.give_back(4)
+        budget.release(4)
         assert not wait([third], 0.05).done
-        budget.give_back(6)
+        budget.release(6)
         third.result(timeout=10)
 
 
@@ -26,21 +26,21 @@ def test_what_is_larger_than_all_the_room_comes_in_alone() -> None:
         threads.submit(budget.wait_for, 11).result(timeout=10)
         second = threads.submit(budget.wait_for, 1)
         assert not wait([second], 0.05).done
-        budget.give_back(11)
+        budget.release(11)
         second.result(timeout=10)
         large = threads.submit(budget.wait_for, 11)
         assert not wait([large], 0.05).done
-        budget.give_back(1)
+        budget.release(1)
         large.result(timeout=10)
 
 
 def test_bytes_are_counted_over_all() -> None:
     budget = ByteBudget(10)
-    budget.take(6)
+    budget.acquire(6)
 
     with pytest.raises(ResourceExhausted) as caught:
-        budget.take(5)
+        budget.acquire(5)
     assert caught.value.reason == "MEMORY_LIMITED"
 
-    budget.give_back(6)
-    budget.take(10)
+    budget.release(6)
+    budget.acquire(10)

@@ -16,7 +16,7 @@ class ByteBudget:
         self._changed = threading.Condition()
         self.held = 0
 
-    def take(self, count: int) -> None:
+    def acquire(self, count: int) -> None:
         """Reserves `count` bytes.
 
         Raises:
@@ -37,7 +37,7 @@ class ByteBudget:
             self._changed.wait_for(lambda: not self.held or self.held + count <= self._bytes_max)
             self.held += count
 
-    def give_back(self, count: int) -> None:
+    def release(self, count: int) -> None:
         """Releases `count` bytes."""
         with self._changed:
             self.held -= count

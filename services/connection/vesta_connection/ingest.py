@@ -89,7 +89,7 @@ class Ingest:
         try:
             return self._stored(arrival, image, source, arrived)
         finally:
-            self._in_hand.give_back(len(image.data))
+            self._in_hand.release(len(image.data))
 
     def _stored(self, arrival: Arrival, image: NormalisedImage, source: str, arrived: datetime) -> Media:
         stored = self._store.put("media", image.data)

@@ -142,11 +142,11 @@ class GrpcDoor(grpc.GenericRpcHandler):
     @contextmanager
     def _in_memory(self, raw: bytes) -> Iterator[None]:
         """Counts a request in the memory budget for the duration of the block."""
-        self._limits.budget.take(len(raw))
+        self._limits.budget.acquire(len(raw))
         try:
             yield
         finally:
-            self._limits.budget.give_back(len(raw))
+            self._limits.budget.release(len(raw))
 
 
 def _headers_of(context: Context) -> dict[str, str]:

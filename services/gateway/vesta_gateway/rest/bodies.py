@@ -65,13 +65,13 @@ class Body:
         try:
             parts = []
             async for part in self._parts():
-                budget.take(len(part))
+                budget.acquire(len(part))
                 held += len(part)
                 check_size(held, bytes_max)
                 parts.append(part)
             yield parts[0] if len(parts) == 1 else b"".join(parts)
         finally:
-            budget.give_back(held)
+            budget.release(held)
 
     async def chunks(self, bytes_max: int) -> AsyncIterator[bytes]:
         """Yields the body as it arrives, in chunks of about 256 KiB.
