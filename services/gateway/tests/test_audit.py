@@ -22,7 +22,7 @@ from vesta_contracts.gateway.v1 import (
 )
 from vesta_gateway.audit import audit_store
 from vesta_gateway.audit.audit_writer import REFUSED_WAITING_MAX, AuditWriter
-from vesta_gateway.audit.entries import QUESTIONS, AuditRow, Origin, is_recorded, row_of
+from vesta_gateway.audit.entries import READ_ONLY_POSTS, AuditRow, Origin, is_recorded, row_of
 from vesta_gateway.contracts.methods import all_rpcs, get_rpc
 
 VANS = {"displayName": "Vans", "taxonomy": "projects/acme/taxonomies/vehicles"}
@@ -230,7 +230,7 @@ def test_entries_are_deleted_when_their_retention_has_ended(running: Any) -> Non
 
 def test_every_rpc_that_is_no_get_is_recorded_but_three_that_only_ask() -> None:
     silent = {rpc.full_name for rpc in all_rpcs() if not is_recorded(rpc, "OK") and not rpc.only_reads}
-    assert silent == QUESTIONS
+    assert silent == READ_ONLY_POSTS
     assert all(is_recorded(rpc, "PERMISSION_DENIED") for rpc in all_rpcs())
 
 

@@ -10,7 +10,7 @@ from vesta_common.errors import ResourceExhausted, Unauthenticated
 from vesta_contracts.gateway.v1 import Role
 from vesta_gateway.access.authentication import LOOKUPS_AT_ONCE_MAX, UNKNOWN_MAX, Authenticator
 from vesta_gateway.access.caller import Caller
-from vesta_gateway.access.key_secrets import digest_of, new_secret, presented
+from vesta_gateway.access.key_secrets import digest_of, new_secret, presented_secret
 
 OWNER = "vesta_owner"
 
@@ -73,7 +73,7 @@ def test_secrets_are_long_and_never_the_same():
     ],
 )
 def test_a_secret_is_found_in_either_header(headers, secret):
-    assert presented(headers) == secret
+    assert presented_secret(headers) == secret
 
 
 def test_the_owners_secret_is_the_platforms_owner():
@@ -109,10 +109,10 @@ def test_a_deleted_key_is_refused_at_once_when_told_and_soon_when_not():
         with pytest.raises(Unauthenticated):
             await authenticator.authenticate("vesta_a")
         keys.add("vesta_a")
-        authenticator.forget()
+        authenticator.invalidate()
         await authenticator.authenticate("vesta_a")
         keys.by_digest.clear()
-        authenticator.forget()
+        authenticator.invalidate()
         with pytest.raises(Unauthenticated):
             await authenticator.authenticate("vesta_a")
 
@@ -129,7 +129,7 @@ def test_what_was_read_before_a_revocation_is_not_remembered_after_it():
         while not keys.asked:
             await asyncio.sleep(0.01)
         keys.by_digest.clear()
-        authenticator.forget()
+        authenticator.invalidate()
         keys.gate.set()
         await reading
         with pytest.raises(Unauthenticated):
@@ -194,7 +194,7 @@ def test_who_is_not_admitted_is_not_looked_up_unless_they_were_good_before():
         await authenticator.authenticate("vesta_a")
         watch.seconds += 6
         await authenticator.authenticate("vesta_a", refuse)
-        authenticator.forget()
+        authenticator.invalidate()
         await authenticator.authenticate("vesta_a", refuse)
         assert keys.asked == 3
 

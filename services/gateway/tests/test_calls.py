@@ -15,7 +15,7 @@ from vesta_gateway.access.throttle import Throttle
 from vesta_gateway.audit.audit_log import AuditLog
 from vesta_gateway.audit.audit_writer import AuditWriter
 from vesta_gateway.audit.entries import AuditRow, Origin
-from vesta_gateway.calls.pipeline import Calls, Limits
+from vesta_gateway.calls.pipeline import CallPipeline, Limits
 from vesta_gateway.contracts.methods import get_rpc
 
 
@@ -36,7 +36,7 @@ def test_past_the_limit_on_refusals_a_bad_key_is_not_even_looked_up():
     projects: Any = None
     written: list[AuditRow] = []
     writer = AuditWriter(written.extend, CollectorRegistry())
-    calls = Calls({}, authenticator, projects, limits, AuditLog(writer, ManualClock()))
+    calls = CallPipeline({}, authenticator, projects, limits, AuditLog(writer, ManualClock()))
     rpc = get_rpc("vesta.datasets.v1.DatasetService.GetDataset")
 
     async def guess(number: int) -> None:

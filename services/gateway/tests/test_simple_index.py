@@ -208,7 +208,7 @@ def test_without_a_folder_it_is_said_which_setting_offers_packages(running) -> N
 
 
 async def _statuses(index: SimpleIndex, address: str, count: int) -> list[int]:
-    return [(await index.answer("GET", "/simple/", address, {}, "http"))[0] for _ in range(count)]
+    return [(await index.respond("GET", "/simple/", address, {}, "http"))[0] for _ in range(count)]
 
 
 def test_one_address_that_asks_too_often_is_refused_and_another_is_not(wheels: Path) -> None:

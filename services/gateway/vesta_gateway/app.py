@@ -42,19 +42,19 @@ from vesta_gateway.api.members import MemberApi
 from vesta_gateway.audit import audit_store
 from vesta_gateway.audit.audit_log import AuditLog
 from vesta_gateway.audit.audit_writer import AuditWriter
-from vesta_gateway.calls.access_log import Journal
+from vesta_gateway.calls.access_log import AccessLog
 from vesta_gateway.calls.backends import Backend, RemoteBackend
-from vesta_gateway.calls.dependencies import Parts
-from vesta_gateway.calls.local_services import OwnBackend
-from vesta_gateway.calls.pipeline import Calls, Limits
+from vesta_gateway.calls.dependencies import Dependencies
+from vesta_gateway.calls.local_services import LocalBackend
+from vesta_gateway.calls.pipeline import CallPipeline, Limits
 from vesta_gateway.calls.projects import FOLLOW_INTERVAL, Projects
 from vesta_gateway.contracts.methods import all_rpcs
 from vesta_gateway.events.replay import Replay
 from vesta_gateway.events.subscribers import Watchers
 from vesta_gateway.events.tail import Tail, new_consumer, to_project_event
-from vesta_gateway.grpc.server import GrpcDoor
+from vesta_gateway.grpc.server import GrpcApi
 from vesta_gateway.openapi.document import comments, describe
-from vesta_gateway.rest.application import RestDoor
+from vesta_gateway.rest.application import RestApi
 from vesta_gateway.rest.bodies import BodyLimits
 from vesta_gateway.rest.client_address import Proxies
 from vesta_gateway.rest.pages import all_pages
@@ -95,23 +95,23 @@ class Gateway:
         self.watchers = Watchers()
         self._tail = self._new_tail() if settings.kafka_bootstrap else None
         self._watch = EngineWatch(_tries(settings, identity))
-        self._parts = Parts(self._postgres, self._tail, self._remotes, self._watch)
+        self._dependencies = Dependencies(self._postgres, self._tail, self._remotes, self._watch)
         self.limits = _limits(settings)
         self.registry = _registry(self.limits, self.watchers)
         self._audit = AuditWriter(partial(audit_store.add, self._postgres), self.registry)
         self._problem_count = problems_gauge("gateway", self.registry)
         calls = self._new_calls()
-        journal = Journal(RpcMetrics("gateway", self.registry))
+        access_log = AccessLog(RpcMetrics("gateway", self.registry))
         bodies = _body_limits(settings)
         rpcs = all_rpcs()
         check_table(rpcs)
         tls = (settings.tls_certificate, settings.tls_key) if settings.tls_certificate and settings.tls_key else None
-        app: Any = RestDoor(
+        app: Any = RestApi(
             Routes(rpcs),
             calls,
-            journal,
+            access_log,
             bodies,
-            all_pages(describe(rpcs, comments()), self._parts.report, self._parts.problems),
+            all_pages(describe(rpcs, comments()), self._dependencies.report, self._dependencies.problems),
             SimpleIndex(settings.wheels_folder, time.monotonic),
         )
         if settings.cors_origins:
@@ -121,7 +121,7 @@ class Gateway:
             )
         self._rest = RestServer(app, settings.rest_address, tls, settings.trusted_proxies, STOP_GRACE)
         self._grpc = GrpcServer(
-            GrpcDoor(rpcs, calls, journal, bodies, Proxies(settings.trusted_proxies)),
+            GrpcApi(rpcs, calls, access_log, bodies, Proxies(settings.trusted_proxies)),
             sorted({rpc.descriptor.containing_service.full_name for rpc in rpcs}),
             settings.grpc_address,
             tls,
@@ -158,14 +158,14 @@ class Gateway:
         await self._rest.start()
         await self._grpc.start()
         self._background = [
-            asyncio.create_task(self._tell_health()),
+            asyncio.create_task(self._update_health()),
             asyncio.create_task(self._prune()),
             asyncio.create_task(self._follow_projects()),
         ]
 
     async def drain(self) -> None:
         """Reports NOT_SERVING, so that clients use other replicas. Incoming requests are still served."""
-        self._parts.drain()
+        self._dependencies.drain()
         self._health.drain()
         self._rest.drain()
         await self._grpc.drain()
@@ -197,7 +197,7 @@ class Gateway:
             return None
         return Replay(KafkaOptions.of(self._settings), new_consumer, self._tail.ends, to_project_event)
 
-    def _new_calls(self) -> Calls:
+    def _new_calls(self) -> CallPipeline:
         """Creates the call pipeline, with the gateway's own services among the backends."""
         authenticator = Authenticator(
             lambda digest: store.find_caller(self._postgres, digest, self._clock),
@@ -212,24 +212,24 @@ class Gateway:
             lambda project: store.close_project(self._postgres, project, self._clock),
             lambda: store.closed_projects(self._postgres),
             lambda: store.projects_with_members(self._postgres),
-            authenticator.forget,
+            authenticator.invalidate,
             self._remotes["conductor"],
             self._loop,
         )
 
-        def forget() -> None:
-            asyncio.run_coroutine_threadsafe(_call(authenticator.forget), self._loop).result()
+        def invalidate() -> None:
+            asyncio.run_coroutine_threadsafe(_call(authenticator.invalidate), self._loop).result()
 
-        own = OwnBackend(
+        own = LocalBackend(
             [
-                MemberApi(self._postgres, self._clock, forget, projects.ensure),
-                ApiKeyApi(self._postgres, self._clock, forget, projects.ensure),
+                MemberApi(self._postgres, self._clock, invalidate, projects.ensure),
+                ApiKeyApi(self._postgres, self._clock, invalidate, projects.ensure),
                 EventApi(self.watchers, self._new_replay(), self._clock),
                 AuditApi(self._postgres),
             ]
         )
         backends: dict[str, Backend] = {**self._remotes, "gateway": own}
-        return Calls(backends, authenticator, projects, self.limits, AuditLog(self._audit, self._clock))
+        return CallPipeline(backends, authenticator, projects, self.limits, AuditLog(self._audit, self._clock))
 
     def _post(self, project: str, event: ProjectEvent) -> None:
         """Passes an event from the tail's thread to the event loop, unless the loop has ended."""
@@ -247,12 +247,12 @@ class Gateway:
                 log.debug("projects_not_followed", error=str(error))
             await asyncio.sleep(FOLLOW_INTERVAL.total_seconds())
 
-    async def _tell_health(self) -> None:
+    async def _update_health(self) -> None:
         """Updates the gRPC health status periodically."""
         was_ready = True
         while True:
-            is_ready, _ = await self._parts.report()
-            problems = await self._parts.problems()
+            is_ready, _ = await self._dependencies.report()
+            problems = await self._dependencies.problems()
             self._grpc.set_problems(problems)
             own = [problem.removeprefix(_OWN) for problem in problems if problem.startswith(_OWN)]
             self._problem_count.set(len(own))
@@ -288,7 +288,7 @@ class Gateway:
 
 async def serve(settings: Settings) -> None:
     """Runs the gateway process until SIGTERM or SIGINT, then drains. A second signal ends the drain period."""
-    stopping, hurrying = asyncio.Event(), asyncio.Event()
+    stopping, second_signal = asyncio.Event(), asyncio.Event()
     _on_signals(stopping.set)
     try:
         gateway = Gateway(settings, SystemClock())
@@ -299,11 +299,11 @@ async def serve(settings: Settings) -> None:
     metrics = serve_metrics(settings.metrics_address, gateway.registry)
     log.info("service_started", rest=gateway.rest_address, grpc=gateway.grpc_address, metrics=metrics)
     await stopping.wait()
-    _on_signals(hurrying.set)
+    _on_signals(second_signal.set)
     await gateway.drain()
     log.info("service_draining", milliseconds=settings.drain_ms)
     with suppress(TimeoutError):
-        await asyncio.wait_for(hurrying.wait(), settings.drain_ms / 1000)
+        await asyncio.wait_for(second_signal.wait(), settings.drain_ms / 1000)
     await gateway.stop()
     log.info("service_stopped")
 

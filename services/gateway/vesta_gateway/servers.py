@@ -44,7 +44,7 @@ class RestServer:
     def __init__(
         self, app: Any, address: str, tls: tuple[Path, Path] | None, trusted_proxies: str, grace: timedelta
     ) -> None:
-        self._closing = _ClosingApp(app)
+        self._closing = _DrainingApp(app)
         config = uvicorn.Config(
             self._closing,
             http=_Protocol,
@@ -91,7 +91,7 @@ class RestServer:
         self._socket.close()
 
 
-class _ClosingApp:
+class _DrainingApp:
     """An ASGI application that adds `Connection: close` to responses once `is_closing` is set."""
 
     def __init__(self, app: Any) -> None:

@@ -14,7 +14,7 @@ from vesta_common.clock import Clock
 from vesta_common.errors import Unauthenticated
 
 from vesta_gateway.access.caller import Caller, platform_owner
-from vesta_gateway.access.key_secrets import SECRET_CHARACTERS_MAX, digest_of, same
+from vesta_gateway.access.key_secrets import SECRET_CHARACTERS_MAX, digest_of, digests_equal
 
 ENTRIES_MAX = 20_000
 UNKNOWN_MAX = 2_000
@@ -25,7 +25,7 @@ FindCaller = Callable[[bytes], Caller | None]
 
 
 @dataclass(frozen=True)
-class _Answer:
+class _CachedLookup:
     """A cached lookup, valid until the clock reaches `until` and while no key or role changes."""
 
     caller: Caller | None
@@ -50,8 +50,8 @@ class Authenticator:
         self._cache_seconds = cache.total_seconds()
         self._clock = clock
         self._monotonic = monotonic
-        self._known: OrderedDict[bytes, _Answer] = OrderedDict()
-        self._unknown: OrderedDict[bytes, _Answer] = OrderedDict()
+        self._known: OrderedDict[bytes, _CachedLookup] = OrderedDict()
+        self._unknown: OrderedDict[bytes, _CachedLookup] = OrderedDict()
         self._change = 0
         self._lookups = asyncio.Semaphore(LOOKUPS_AT_ONCE_MAX)
 
@@ -69,51 +69,51 @@ class Authenticator:
                 "this call needs a key; send it as `Authorization: Bearer vesta_…`", reason="KEY_MISSING"
             )
         if len(secret) > SECRET_CHARACTERS_MAX:
-            raise _nobody()
+            raise _unknown_key()
         digest = digest_of(secret)
-        if same(digest, self._owner_digest):
+        if digests_equal(digest, self._owner_digest):
             return platform_owner("owner")
-        answer = self._remembered(digest) or await self._look_up(digest, admit)
-        caller = answer.caller
+        lookup = self._cached(digest) or await self._look_up(digest, admit)
+        caller = lookup.caller
         if caller is None:
-            raise _nobody()
+            raise _unknown_key()
         if caller.expire_time is not None and caller.expire_time <= self._clock.now():
             raise Unauthenticated("this key has expired; ask an owner of the project for another", reason="KEY_EXPIRED")
         return caller
 
-    def forget(self) -> None:
+    def invalidate(self) -> None:
         """Invalidates all cached lookups, because a key or a role has changed."""
         self._change += 1
 
-    def _remembered(self, digest: bytes) -> _Answer | None:
+    def _cached(self, digest: bytes) -> _CachedLookup | None:
         found = self._known.get(digest) or self._unknown.get(digest)
         return found if found and found.change == self._change and found.until >= self._monotonic() else None
 
-    async def _look_up(self, digest: bytes, admit: Callable[[], object]) -> _Answer:
+    async def _look_up(self, digest: bytes, admit: Callable[[], object]) -> _CachedLookup:
         async with self._lookups:
-            found = self._remembered(digest)
+            found = self._cached(digest)
             if found is not None:  # a concurrent request has looked it up
                 return found
             if digest not in self._known:
                 admit()
             change = self._change  # before the lookup: a change during the lookup must invalidate its result
             caller = await asyncio.to_thread(self._find, digest)
-        answer = _Answer(caller, self._monotonic() + self._cache_seconds, change)
+        lookup = _CachedLookup(caller, self._monotonic() + self._cache_seconds, change)
         if caller is None:
             self._known.pop(digest, None)
-            _keep(self._unknown, digest, answer, UNKNOWN_MAX)
+            _keep(self._unknown, digest, lookup, UNKNOWN_MAX)
         else:
             self._unknown.pop(digest, None)
-            _keep(self._known, digest, answer, ENTRIES_MAX)
-        return answer
+            _keep(self._known, digest, lookup, ENTRIES_MAX)
+        return lookup
 
 
-def _keep(answers: OrderedDict[bytes, _Answer], digest: bytes, answer: _Answer, entries_max: int) -> None:
-    answers[digest] = answer
-    answers.move_to_end(digest)
-    if len(answers) > entries_max:
-        answers.popitem(last=False)
+def _keep(lookups: OrderedDict[bytes, _CachedLookup], digest: bytes, lookup: _CachedLookup, entries_max: int) -> None:
+    lookups[digest] = lookup
+    lookups.move_to_end(digest)
+    if len(lookups) > entries_max:
+        lookups.popitem(last=False)
 
 
-def _nobody() -> Unauthenticated:
+def _unknown_key() -> Unauthenticated:
     return Unauthenticated("this key is not known here; it was revoked, or never made", reason="KEY_UNKNOWN")

@@ -223,7 +223,7 @@ def authorize(caller: Caller, rpc: Rpc, request: Message, rights: Mapping[str, R
     if right in {PLATFORM_OWNER, ANY_MEMBER}:
         return caller.acting_in("")
     project = project_of_request(rpc, request)
-    _check_walls(caller, project, {project} | projects_of(named))
+    _check_one_project(caller, project, {project} | projects_of(named))
     if caller.role not in ROLES[right]:
         raise PermissionDenied(
             f"{rpc.descriptor.name} is for {right.value}; this key's role is {role_word(caller.role)}",
@@ -242,7 +242,7 @@ def authorize_more(caller: Caller, project: str, message: Message) -> None:
     """
     named = references_in(message)
     check_references(named)
-    _check_walls(caller, project, projects_of(named))
+    _check_one_project(caller, project, projects_of(named))
 
 
 def project_of_request(rpc: Rpc, request: Message) -> str:
@@ -263,13 +263,13 @@ def project_of_request(rpc: Rpc, request: Message) -> str:
     return f"projects/{parts[1]}"
 
 
-def _check_walls(caller: Caller, project: str, named: set[str]) -> None:
+def _check_one_project(caller: Caller, project: str, named: set[str]) -> None:
     """Checks that all names are in one project: the caller's own, or, for the platform owner, the project of the request."""
-    wall = caller.project or project
-    foreign = sorted(named - {wall})
+    allowed = caller.project or project
+    foreign = sorted(named - {allowed})
     if foreign:
         raise PermissionDenied(
-            f"{foreign[0][:100]!r} is not in {wall}, where this call happens",
+            f"{foreign[0][:100]!r} is not in {allowed}, where this call happens",
             reason="PROJECT_DENIED",
-            metadata={"project": wall},
+            metadata={"project": allowed},
         )

@@ -23,12 +23,12 @@ def digest_of(secret: str) -> bytes:
     return hashlib.sha256(secret.encode()).digest()
 
 
-def same(one: bytes, other: bytes) -> bool:
+def digests_equal(one: bytes, other: bytes) -> bool:
     """Compares two digests in constant time."""
     return hmac.compare_digest(one, other)
 
 
-def presented(headers: Mapping[str, str]) -> str:
+def presented_secret(headers: Mapping[str, str]) -> str:
     """Returns the secret in the headers or metadata of a request, `Authorization: Bearer …` or `x-api-key: …`; empty without one."""
     authorization = headers.get("authorization", "")
     if authorization[: len(_BEARER)].lower() == _BEARER:

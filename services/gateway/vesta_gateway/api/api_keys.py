@@ -35,16 +35,16 @@ class ApiKeyApi(ApiKeyServiceServicer):
     """Implements ApiKeyService.
 
     Args:
-        forget: called after a key was revoked, to invalidate cached lookups.
+        invalidate: called after a key was revoked, to invalidate cached lookups.
         ensure_project: raises NotFound if a project does not exist; adds the first owner to a project without members.
     """
 
     def __init__(
-        self, postgres: Postgres, clock: Clock, forget: Callable[[], None], ensure_project: Callable[[str], None]
+        self, postgres: Postgres, clock: Clock, invalidate: Callable[[], None], ensure_project: Callable[[str], None]
     ) -> None:
         self._postgres = postgres
         self._clock = clock
-        self._forget = forget
+        self._invalidate = invalidate
         self._ensure_project = ensure_project
 
     def CreateApiKey(self, request: CreateApiKeyRequest, context: Any) -> ApiKey:
@@ -92,7 +92,7 @@ class ApiKeyApi(ApiKeyServiceServicer):
         """Revokes a key."""
         with self._postgres.transaction() as connection:
             store.delete_api_key(connection, request.name)
-        self._forget()
+        self._invalidate()
         return Empty()
 
     def GetIdentity(self, request: GetIdentityRequest, context: Any) -> Identity:

@@ -31,16 +31,16 @@ class MemberApi(MemberServiceServicer):
     """Implements MemberService.
 
     Args:
-        forget: called after a member was changed or deleted, to invalidate cached lookups.
+        invalidate: called after a member was changed or deleted, to invalidate cached lookups.
         ensure_project: raises NotFound if a project does not exist; adds the first owner to a project without members.
     """
 
     def __init__(
-        self, postgres: Postgres, clock: Clock, forget: Callable[[], None], ensure_project: Callable[[str], None]
+        self, postgres: Postgres, clock: Clock, invalidate: Callable[[], None], ensure_project: Callable[[str], None]
     ) -> None:
         self._postgres = postgres
         self._clock = clock
-        self._forget = forget
+        self._invalidate = invalidate
         self._ensure_project = ensure_project
 
     def CreateMember(self, request: CreateMemberRequest, context: Any) -> Member:
@@ -74,13 +74,13 @@ class MemberApi(MemberServiceServicer):
             return store.update_member(connection, updated, self._clock.now())
 
         member = self._postgres.run(update)
-        self._forget()
+        self._invalidate()
         return member
 
     def DeleteMember(self, request: DeleteMemberRequest, context: Any) -> Empty:
         """Deletes a member and its keys."""
         self._postgres.run(lambda connection: store.delete_member(connection, request.name))
-        self._forget()
+        self._invalidate()
         return Empty()
 
 

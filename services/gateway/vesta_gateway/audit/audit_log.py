@@ -28,9 +28,9 @@ class AuditLog:
     @asynccontextmanager
     async def around(self, rpc: Rpc, caller: Caller, request: Message, origin: Origin) -> AsyncIterator[list[bytes]]:
         """Records the call that the block makes. The block appends the serialized response to the yielded list, if there is one."""
-        answers: list[bytes] = []
+        responses: list[bytes] = []
         try:
-            yield answers
+            yield responses
         except asyncio.CancelledError:  # the client has disconnected, but the call may have taken effect
             self._later(rpc, caller, request, ("CANCELLED", ""), origin)
             raise
@@ -40,7 +40,7 @@ class AuditLog:
                 await self._writer.put(self._row(rpc, caller, request, b"", outcome, origin))
             raise
         if is_recorded(rpc, "OK"):
-            await self._writer.put(self._row(rpc, caller, request, b"".join(answers), ("OK", ""), origin))
+            await self._writer.put(self._row(rpc, caller, request, b"".join(responses), ("OK", ""), origin))
 
     def refuse(self, rpc: Rpc, error: Exception, origin: Origin) -> None:
         """Records a call with an unknown API key."""
@@ -57,11 +57,11 @@ class AuditLog:
         rpc: Rpc,
         caller: Caller | None,
         request: Message | None,
-        answer: bytes,
+        response: bytes,
         outcome: tuple[str, str],
         origin: Origin,
     ) -> AuditRow:
-        return row_of(rpc, caller, request, answer, outcome, origin, new_id(), self._clock.now(), trace.trace_id())
+        return row_of(rpc, caller, request, response, outcome, origin, new_id(), self._clock.now(), trace.trace_id())
 
 
 def _outcome(error: Exception) -> tuple[str, str]:

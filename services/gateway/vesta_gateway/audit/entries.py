@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError, Message
 from vesta_gateway.access.caller import Caller, role_word
 from vesta_gateway.contracts.methods import Rpc
 
-QUESTIONS = frozenset(
+READ_ONLY_POSTS = frozenset(
     {
         "vesta.serving.v1.DeploymentService.Predict",
         "vesta.datasets.v1.ItemService.SearchItems",
@@ -21,7 +21,7 @@ QUESTIONS = frozenset(
 )
 """RPCs that change nothing although they use POST over HTTP."""
 REFUSALS = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED"})
-ANSWER_BYTES_MAX = 64 * 1024
+RESPONSE_BYTES_MAX = 64 * 1024
 TEXT_CHARACTERS_MAX = 1024
 PATHS_MAX = 64
 
@@ -66,14 +66,14 @@ class Origin:
 
 def is_recorded(rpc: Rpc, code: str) -> bool:
     """Returns True for calls that may have changed something, whatever their outcome, and for calls rejected by access control."""
-    return code in REFUSALS or not (rpc.only_reads or rpc.full_name in QUESTIONS)
+    return code in REFUSALS or not (rpc.only_reads or rpc.full_name in READ_ONLY_POSTS)
 
 
 def row_of(
     rpc: Rpc,
     caller: Caller | None,
     request: Message | None,
-    answer: bytes,
+    response: bytes,
     outcome: tuple[str, str],
     origin: Origin,
     entry_id: str,
@@ -85,12 +85,12 @@ def row_of(
     Args:
         caller: None for an unknown API key.
         request: the request, or the first message of a request stream; None if the call was rejected before it was read.
-        answer: the serialized response; empty if there is none or the response is a stream.
+        response: the serialized response; empty if there is none or the response is a stream.
         outcome: the gRPC status name, and the reason of an error.
     """
     code, reason = outcome
-    asked = _asked_about(rpc, request) if request is not None else ""
-    resource = (_made(rpc, answer) if code == "OK" else "") or asked
+    asked = _resource_in_request(rpc, request) if request is not None else ""
+    resource = (_resource_in_response(rpc, response) if code == "OK" else "") or asked
     project = _project_of(asked or resource) or (caller.project if caller else "")
     raw = request.SerializeToString(deterministic=True) if request is not None else b""
     return AuditRow(
@@ -112,18 +112,18 @@ def row_of(
     )
 
 
-def _asked_about(rpc: Rpc, request: Message) -> str:
+def _resource_in_request(rpc: Rpc, request: Message) -> str:
     """Returns the resource name in the request: that of the scope field, or `name`."""
     path = rpc.scope or ("name" if "name" in request.DESCRIPTOR.fields_by_name else "")
     return str(reduce(getattr, path.split("."), request)) if path else ""
 
 
-def _made(rpc: Rpc, answer: bytes) -> str:
+def _resource_in_response(rpc: Rpc, response: bytes) -> str:
     """Returns the resource name in a response."""
-    if "name" not in rpc.descriptor.output_type.fields_by_name or not 0 < len(answer) <= ANSWER_BYTES_MAX:
+    if "name" not in rpc.descriptor.output_type.fields_by_name or not 0 < len(response) <= RESPONSE_BYTES_MAX:
         return ""
     try:
-        return str(getattr(rpc.response_type.FromString(answer), "name", ""))
+        return str(getattr(rpc.response_type.FromString(response), "name", ""))
     except DecodeError:
         return ""
 

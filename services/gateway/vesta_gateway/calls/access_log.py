@@ -58,7 +58,7 @@ class Entry:
         )
 
 
-class Journal:
+class AccessLog:
     """Creates access log entries."""
 
     def __init__(self, metrics: RpcMetrics) -> None:

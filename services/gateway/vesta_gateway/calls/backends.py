@@ -57,7 +57,7 @@ _OPTIONS = (
 HEALTH_TIMEOUT_SECONDS = 2.0
 
 
-class Answers(Protocol):
+class ResponseStream(Protocol):
     """The responses of a running call, as serialized messages."""
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -82,7 +82,7 @@ class Backend(Protocol):
 
     def stream(
         self, rpc: Rpc, requests: AsyncIterator[bytes], metadata: Metadata, timeout_seconds: float | None
-    ) -> Answers:
+    ) -> ResponseStream:
         """Starts a streaming call."""
         ...
 
@@ -111,11 +111,11 @@ class RemoteBackend:
 
     def stream(
         self, rpc: Rpc, requests: AsyncIterator[bytes], metadata: Metadata, timeout_seconds: float | None
-    ) -> Answers:
+    ) -> ResponseStream:
         """Starts a streaming call. On the wire, a single message is a stream of one message."""
         method: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = self._open().stream_stream(rpc.path)
         call = method(requests, metadata=self._signed(rpc, metadata), timeout=timeout_seconds)
-        return _RemoteAnswers(call)
+        return _RemoteResponseStream(call)
 
     def is_connected(self) -> bool:
         """Returns True if the service is connected. Starts to connect an idle channel."""
@@ -131,16 +131,16 @@ class RemoteBackend:
             health_pb2.HealthCheckRequest(), timeout=HEALTH_TIMEOUT_SECONDS
         )
         try:
-            answer = await check
-            told = problems_in(await check.trailing_metadata())
+            response = await check
+            reported = problems_in(await check.trailing_metadata())
         except grpc.aio.AioRpcError as error:
             if "certificate" in (error.details() or "").lower():
                 return [
                     "it does not answer, for its certificate or ours is refused; `vesta-admin certificates` renews them"
                 ]
             return [f"it does not answer ({error.code().name}); see whether it runs, and its log"]
-        return told or (
-            [] if answer.status == health_pb2.HealthCheckResponse.SERVING else ["it is not ready; see its log"]
+        return reported or (
+            [] if response.status == health_pb2.HealthCheckResponse.SERVING else ["it is not ready; see its log"]
         )
 
     async def close(self) -> None:
@@ -150,9 +150,9 @@ class RemoteBackend:
 
     def _signed(self, rpc: Rpc, metadata: Metadata) -> Metadata:
         """Replaces the caller and role in the metadata by a signed token."""
-        told = dict(metadata)
-        caller, role = told.pop(CALLER_KEY, ""), told.pop(ROLE_KEY, "")
-        return [*told.items(), self._identity.metadata(audience_of(rpc.path), caller, role)]
+        plain = dict(metadata)
+        caller, role = plain.pop(CALLER_KEY, ""), plain.pop(ROLE_KEY, "")
+        return [*plain.items(), self._identity.metadata(audience_of(rpc.path), caller, role)]
 
     def _open(self) -> grpc.aio.Channel:
         if self._channel is None:
@@ -166,7 +166,7 @@ def _open_channel(address: str, identity: Identity) -> grpc.aio.Channel:
     return grpc.aio.insecure_channel(target_of(address), _OPTIONS)
 
 
-class _RemoteAnswers:
+class _RemoteResponseStream:
     def __init__(self, call: grpc.aio.StreamStreamCall[bytes, bytes]) -> None:
         self._call = call
 

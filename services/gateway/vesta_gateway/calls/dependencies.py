@@ -17,7 +17,7 @@ FRESH = timedelta(seconds=1)
 log = structlog.get_logger()
 
 
-class Parts:
+class Dependencies:
     """Reports the status of the dependencies.
 
     Args:
@@ -62,16 +62,16 @@ class Parts:
             return self._report
 
     async def _look(self) -> tuple[bool, Mapping[str, str]]:
-        own, *answers = await asyncio.gather(
+        own, *responses = await asyncio.gather(
             asyncio.to_thread(self._postgres_problem), *(remote.problems() for remote in self._remotes.values())
         )
         has_postgres = not own
-        told = zip(self._remotes, answers, strict=True)
+        reported = zip(self._remotes, responses, strict=True)
         watched = self._watch.problems()
         if any(problem.startswith(POSTGRES) for problem in watched):
             own = []  # the watch reports more details, because it opens a new connection
         self._problems = [f"gateway: {problem}" for problem in [*own, *watched]]
-        self._problems += [f"{word}: {problem}" for word, problems in told for problem in problems]
+        self._problems += [f"{word}: {problem}" for word, problems in reported for problem in problems]
         found = {"postgres": has_postgres}
         if self._tail is not None:
             found["events"] = self._tail.healthy()

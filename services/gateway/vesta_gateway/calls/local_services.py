@@ -10,11 +10,11 @@ from vesta_common import trace
 from vesta_common.errors import InvalidArgument, Unavailable
 from vesta_common.rpc.validation import validate
 
-from vesta_gateway.calls.backends import CALLER_KEY, ROLE_KEY, Answers, Metadata
+from vesta_gateway.calls.backends import CALLER_KEY, ROLE_KEY, Metadata, ResponseStream
 from vesta_gateway.contracts.methods import Rpc
 
 
-class OwnBackend:
+class LocalBackend:
     """A backend of servicers in this process.
 
     Args:
@@ -27,8 +27,8 @@ class OwnBackend:
     async def unary(self, rpc: Rpc, request: bytes, metadata: Metadata, timeout_seconds: float) -> bytes:  # noqa: ARG002
         """Makes a unary call. Returns the serialized response."""
         message = _read(rpc, request)
-        answer: Message = await asyncio.wait_for(asyncio.to_thread(self._method(rpc), message, None), timeout_seconds)
-        return answer.SerializeToString()
+        response: Message = await asyncio.wait_for(asyncio.to_thread(self._method(rpc), message, None), timeout_seconds)
+        return response.SerializeToString()
 
     def stream(
         self,
@@ -36,9 +36,9 @@ class OwnBackend:
         requests: AsyncIterator[bytes],
         metadata: Metadata,
         timeout_seconds: float | None,  # noqa: ARG002
-    ) -> Answers:
+    ) -> ResponseStream:
         """Starts a call with a response stream, which lasts until the client ends it."""
-        return _OwnAnswers(self._method(rpc), rpc, requests, trace.metadata_of(metadata))
+        return _LocalResponseStream(self._method(rpc), rpc, requests, trace.metadata_of(metadata))
 
     def _method(self, rpc: Rpc) -> Any:
         for servicer in self._servicers:
@@ -47,7 +47,7 @@ class OwnBackend:
         raise Unavailable(f"{rpc.full_name} is not served here", reason="BACKEND_UNAVAILABLE")
 
 
-class _OwnAnswers:
+class _LocalResponseStream:
     def __init__(self, method: Any, rpc: Rpc, requests: AsyncIterator[bytes], metadata: Mapping[str, str]) -> None:
         self._method = method
         self._metadata = metadata
@@ -58,9 +58,9 @@ class _OwnAnswers:
         request = _read(self._rpc, await anext(self._requests))
         with trace.calling(self._metadata.get(CALLER_KEY, ""), self._metadata.get(ROLE_KEY, "")):
             begun = self._method(request, None)
-        async with aclosing(begun) as answers:
-            async for answer in answers:
-                yield answer.SerializeToString()
+        async with aclosing(begun) as responses:
+            async for response in responses:
+                yield response.SerializeToString()
 
     async def headers(self) -> Mapping[str, str]:
         return {}

@@ -13,12 +13,12 @@ from vesta_common.errors import InvalidArgument, Unauthenticated
 from vesta_gateway.access.authentication import Authenticator
 from vesta_gateway.access.authorization import authorize, authorize_more, project_of_request
 from vesta_gateway.access.caller import Caller, role_word
-from vesta_gateway.access.key_secrets import presented
+from vesta_gateway.access.key_secrets import presented_secret
 from vesta_gateway.access.limits import Slots, TokenBuckets
 from vesta_gateway.access.throttle import Throttle
 from vesta_gateway.audit.audit_log import AuditLog
 from vesta_gateway.audit.entries import Origin
-from vesta_gateway.calls.backends import CALLER_KEY, ROLE_KEY, Answers, Backend, Metadata
+from vesta_gateway.calls.backends import CALLER_KEY, ROLE_KEY, Backend, Metadata, ResponseStream
 from vesta_gateway.calls.projects import Projects
 from vesta_gateway.contracts.methods import Rpc
 from vesta_gateway.problems import overload_of
@@ -58,7 +58,7 @@ class Limits:
     recheck: timedelta
 
 
-class Calls:
+class CallPipeline:
     """Runs calls from the REST and gRPC servers to the backend services.
 
     Args:
@@ -92,7 +92,7 @@ class Calls:
             Unauthenticated: the API key is missing, unknown or expired.
             ResourceExhausted: RATE_LIMITED, too many requests.
         """
-        secret = presented(headers)
+        secret = presented_secret(headers)
         try:
             caller = await self._authenticator.authenticate(secret, lambda: self._limits.refusals.check(origin.address))
         except Unauthenticated as error:
@@ -129,18 +129,18 @@ class Calls:
             AioRpcError: the backend rejected the call, or the call failed.
         """
         caller = session.caller
-        async with self._audit.around(rpc, caller, request, session.origin) as answers:
+        async with self._audit.around(rpc, caller, request, session.origin) as responses:
             acting = authorize(caller, rpc, request)
             self._projects.check_open(rpc, request)
-            self._projects.narrow(caller, request)
+            self._projects.restrict_list(caller, request)
             longest = self._limits.timeout.total_seconds()
             timeout = longest if timeout_seconds is None else min(longest, timeout_seconds)
             with trace.calling(acting, role_word(caller.role)):
                 raw = request.SerializeToString()
                 with self._throttled(rpc):
-                    answers.append(await self._backends[rpc.backend].unary(rpc, raw, _metadata(), timeout))
-                await self._projects.welcome(rpc, answers[0])
-        return answers[0]
+                    responses.append(await self._backends[rpc.backend].unary(rpc, raw, _metadata(), timeout))
+                await self._projects.process_response(rpc, responses[0])
+        return responses[0]
 
     @asynccontextmanager
     async def stream(
@@ -150,7 +150,7 @@ class Calls:
         first: Message,
         later: AsyncIterator[bytes],
         timeout_seconds: float | None = None,
-    ) -> AsyncIterator[Answers]:
+    ) -> AsyncIterator[ResponseStream]:
         """Makes a streaming call for the duration of the block, while the API key is valid.
 
         Args:
@@ -163,30 +163,30 @@ class Calls:
         """
         async with (
             self._audit.around(rpc, session.caller, first, session.origin),
-            self._streaming(session, rpc, first, later, timeout_seconds) as answers,
+            self._streaming(session, rpc, first, later, timeout_seconds) as responses,
         ):
-            yield answers
+            yield responses
 
     @asynccontextmanager
     async def _streaming(
         self, session: Session, rpc: Rpc, first: Message, later: AsyncIterator[bytes], timeout_seconds: float | None
-    ) -> AsyncIterator[Answers]:
+    ) -> AsyncIterator[ResponseStream]:
         caller = session.caller
         acting = authorize(caller, rpc, first)
         self._projects.check_open(rpc, first)
         requests = _Requests(caller, rpc, first, later)
         with trace.calling(acting, role_word(caller.role)):
-            answers = self._backends[rpc.backend].stream(rpc, requests.read(), _metadata(), timeout_seconds)
+            responses = self._backends[rpc.backend].stream(rpc, requests.read(), _metadata(), timeout_seconds)
         try:
             async with self._while_valid(session):
                 with self._throttled(rpc):
-                    yield answers
+                    yield responses
         except (Exception, asyncio.CancelledError):
             if requests.error is not None:  # gRPC cancels a call if its request iterator fails
                 raise requests.error from None
             raise
         finally:
-            answers.cancel()
+            responses.cancel()
 
     @contextmanager
     def _throttled(self, rpc: Rpc) -> Iterator[None]:

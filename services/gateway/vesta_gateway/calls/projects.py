@@ -43,7 +43,7 @@ class Projects:
         close: deletes the members of a project permanently. May block.
         closed: returns the projects that any replica has closed. May block.
         with_members: returns the projects with members. May block.
-        forget: called after keys were deleted, to invalidate cached lookups.
+        invalidate: called after keys were deleted, to invalidate cached lookups.
         conductor: the backend that owns projects.
         loop: the event loop for calls to the conductor.
     """
@@ -55,7 +55,7 @@ class Projects:
         close: Callable[[str], None],
         closed: Callable[[], set[str]],
         with_members: Callable[[], Sequence[str]],
-        forget: Callable[[], None],
+        invalidate: Callable[[], None],
         conductor: Backend,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
@@ -64,26 +64,26 @@ class Projects:
         self._close = close
         self._closed_anywhere = closed
         self._with_members = with_members
-        self._forget = forget
+        self._invalidate = invalidate
         self._closed: set[str] = set()
         self._conductor = conductor
         self._loop = loop
 
-    def narrow(self, caller: Caller, request: Message) -> None:
+    def restrict_list(self, caller: Caller, request: Message) -> None:
         """Restricts a member's list to its own project. The platform owner lists all projects."""
         if isinstance(request, ListProjectsRequest) and not caller.is_platform_owner:
             del request.names[:]
             request.names.append(caller.project)
 
-    async def welcome(self, rpc: Rpc, answer: bytes) -> None:
+    async def process_response(self, rpc: Rpc, response: bytes) -> None:
         """Processes the response of a call: adds the first owner to a created project, and closes a deleted project.
 
         After a crash in between, `ensure`, `follow` or the client's retry completes it.
         """
         if rpc.full_name == _CREATE:
-            await asyncio.to_thread(self._add_owner, Project.FromString(answer).name)
+            await asyncio.to_thread(self._add_owner, Project.FromString(response).name)
         elif rpc.full_name == _DELETE:
-            await self._shut(Project.FromString(answer).name)
+            await self._close_project(Project.FromString(response).name)
 
     def check_open(self, rpc: Rpc, request: Message) -> None:
         """Checks that the project of a request is not being deleted, unless the call changes nothing.
@@ -113,12 +113,12 @@ class Projects:
             )
             for project in ListProjectsResponse.FromString(raw).projects:
                 if project.state in _GONE:
-                    await self._shut(project.name)
+                    await self._close_project(project.name)
 
-    async def _shut(self, project: str) -> None:
+    async def _close_project(self, project: str) -> None:
         await asyncio.to_thread(self._close, project)
         self._closed.add(project)
-        self._forget()
+        self._invalidate()
         log.info("project_closed", project=project)
 
     def ensure(self, project: str) -> None:

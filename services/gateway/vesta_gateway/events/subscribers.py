@@ -98,14 +98,14 @@ class Watchers:
         watcher = _Watcher(type_prefixes, hidden_types, self._queue_events_max)
         self._by_project[project].add(watcher)
         try:
-            told: set[str] = set()
+            sent_ids: set[str] = set()
             for event in await earlier() if earlier else ():
-                told.add(event.id)
+                sent_ids.add(event.id)
                 if watcher.wants(event.type):
                     yield event
             while True:
                 event = await watcher.read()
-                if event.id not in told:
+                if event.id not in sent_ids:
                     yield event
         finally:
             self._by_project[project].discard(watcher)

@@ -168,7 +168,7 @@ class Tail:
             self._fetch_wait.record_poll(not polled, lambda: self._is_behind(consumer))
             for partition, records in polled.items():
                 for record in records:
-                    self._hand_on(record)
+                    self._deliver(record)
                 self._positions[partition] = records[-1].offset + 1
             with self._polled:
                 self._poll_count += 1
@@ -222,7 +222,7 @@ class Tail:
                 break
         return found
 
-    def _hand_on(self, record: ConsumerRecord) -> None:
+    def _deliver(self, record: ConsumerRecord) -> None:
         if record.timestamp < self._start_ms and time.monotonic() < self._caught_up:
             return
         try:

@@ -17,28 +17,28 @@ from vesta_common import trace
 from vesta_common.errors import InvalidArgument
 
 from vesta_gateway.audit.entries import Origin
-from vesta_gateway.calls.access_log import Entry, Journal
-from vesta_gateway.calls.pipeline import Calls, read_message
+from vesta_gateway.calls.access_log import AccessLog, Entry
+from vesta_gateway.calls.pipeline import CallPipeline, read_message
 from vesta_gateway.contracts.methods import Rpc
 from vesta_gateway.problems import DETAILS_KEY, status_of
 from vesta_gateway.rest.bodies import BodyLimits, check_size
 from vesta_gateway.rest.client_address import Proxies
-from vesta_gateway.rest.idle_timeouts import until_sent, until_taken
+from vesta_gateway.rest.idle_timeouts import request_idle_timeout, response_idle_timeout
 
 FORWARDED = "x-forwarded-for"
 Context = grpc.aio.ServicerContext[bytes, bytes]
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
-class GrpcDoor(grpc.GenericRpcHandler):
+class GrpcApi(grpc.GenericRpcHandler):
     """Handles the RPCs of the contracts. Other methods are UNIMPLEMENTED."""
 
     def __init__(
-        self, rpcs: Sequence[Rpc], calls: Calls, journal: Journal, limits: BodyLimits, proxies: Proxies
+        self, rpcs: Sequence[Rpc], calls: CallPipeline, access_log: AccessLog, limits: BodyLimits, proxies: Proxies
     ) -> None:
         self._rpcs = {rpc.path: rpc for rpc in rpcs}
         self._calls = calls
-        self._journal = journal
+        self._access_log = access_log
         self._limits = limits
         self._proxies = proxies
         self._handlers: dict[str, Any] = {}
@@ -62,7 +62,7 @@ class GrpcDoor(grpc.GenericRpcHandler):
         start = time.perf_counter()
         headers = _headers_of(context)
         with trace.span(rpc.path, headers, SpanKind.SERVER), ExitStack() as held:
-            entry = self._journal.begin("grpc", rpc.path, self._address_of(context), start)
+            entry = self._access_log.begin("grpc", rpc.path, self._address_of(context), start)
             try:
                 session = await self._calls.enter(rpc, headers, Origin(entry.address, "grpc"))
                 entry.caller = session.caller.member
@@ -70,20 +70,20 @@ class GrpcDoor(grpc.GenericRpcHandler):
                 raw = await self._first(requests)
                 held.enter_context(self._in_memory(raw))
                 request = read_message(rpc, raw)
-                answer = await self._calls.unary(session, rpc, request, context.time_remaining())
+                response = await self._calls.unary(session, rpc, request, context.time_remaining())
             except Exception as error:  # noqa: BLE001 - every error becomes a status for the client
                 await self._refuse(error, context, entry)
             except BaseException:
                 entry.end("CANCELLED")
                 raise
             entry.end("OK")
-            return answer
+            return response
 
     async def _stream(self, rpc: Rpc, requests: AsyncIterator[bytes], context: Context) -> None:
         start = time.perf_counter()
         headers = _headers_of(context)
         with trace.span(rpc.path, headers, SpanKind.SERVER), ExitStack() as held:
-            entry = self._journal.begin("grpc", rpc.path, self._address_of(context), start)
+            entry = self._access_log.begin("grpc", rpc.path, self._address_of(context), start)
             try:
                 session = await self._calls.enter(rpc, headers, Origin(entry.address, "grpc"))
                 entry.caller = session.caller.member
@@ -91,10 +91,10 @@ class GrpcDoor(grpc.GenericRpcHandler):
                 raw = await self._first(requests)
                 held.enter_context(self._in_memory(raw))
                 first, later = read_message(rpc, raw), self._later(rpc, requests, len(raw))
-                async with self._calls.stream(session, rpc, first, later, context.time_remaining()) as answers:
-                    async for answer in answers:
-                        async with until_taken(self._limits.idle):
-                            await context.write(answer)
+                async with self._calls.stream(session, rpc, first, later, context.time_remaining()) as responses:
+                    async for response in responses:
+                        async with response_idle_timeout(self._limits.idle):
+                            await context.write(response)
             except Exception as error:  # noqa: BLE001 - every error becomes a status for the client
                 await self._refuse(error, context, entry)
             except BaseException:
@@ -136,7 +136,7 @@ class GrpcDoor(grpc.GenericRpcHandler):
                 yield raw
 
     async def _next(self, requests: AsyncIterator[bytes]) -> bytes | None:
-        async with until_sent(self._limits.idle):
+        async with request_idle_timeout(self._limits.idle):
             return await anext(requests, None)
 
     @contextmanager

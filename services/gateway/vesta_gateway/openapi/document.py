@@ -62,23 +62,23 @@ def comments() -> Mapping[str, str]:
     return found
 
 
-def describe(rpcs: Sequence[Rpc], said: Mapping[str, str]) -> dict[str, Any]:
+def describe(rpcs: Sequence[Rpc], comments_by_name: Mapping[str, str]) -> dict[str, Any]:
     """Returns the OpenAPI document.
 
     Args:
-        said: comments by full name.
+        comments_by_name: comments of the contracts by full name.
     """
-    schemas = Schemas(said)
+    schemas = Schemas(comments_by_name)
     placeholders = _placeholders()
     paths: dict[str, dict[str, Any]] = {}
     tags: dict[str, str] = {}
     for rpc in rpcs:
         for number, rule in enumerate(rpc.rules):
             path, parameters = _path(rule, placeholders)
-            operation = _operation(rpc, rule, parameters, schemas, said)
+            operation = _operation(rpc, rule, parameters, schemas, comments_by_name)
             operation["operationId"] += f"_{number}" if number else ""
             paths.setdefault(path, {})[rule.verb.lower()] = operation
-            tags[_tag(rpc)] = said.get(rpc.descriptor.containing_service.full_name, "")
+            tags[_tag(rpc)] = comments_by_name.get(rpc.descriptor.containing_service.full_name, "")
     return {
         "openapi": "3.1.0",
         "info": {"title": "Vesta", "version": VERSION, "description": _INTRODUCTION},
@@ -103,9 +103,9 @@ def describe(rpcs: Sequence[Rpc], said: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _operation(
-    rpc: Rpc, rule: HttpRule, parameters: list[dict[str, Any]], schemas: Schemas, said: Mapping[str, str]
+    rpc: Rpc, rule: HttpRule, parameters: list[dict[str, Any]], schemas: Schemas, comments_by_name: Mapping[str, str]
 ) -> dict[str, Any]:
-    comment = said.get(rpc.full_name, "")
+    comment = comments_by_name.get(rpc.full_name, "")
     right = RIGHTS.get(rpc.full_name)
     description = f"{comment}\n\nFor: {right.value}. Over gRPC: `{rpc.path[1:]}`." if right else comment
     operation: dict[str, Any] = {

@@ -52,11 +52,11 @@ class Schemas:
     """Generates schemas and collects those that are referenced.
 
     Args:
-        said: comments by full name.
+        comments: comments by full name.
     """
 
-    def __init__(self, said: Mapping[str, str]) -> None:
-        self._said = said
+    def __init__(self, comments: Mapping[str, str]) -> None:
+        self._comments = comments
         self._components: dict[str, dict[str, Any]] = {}
 
     def components(self) -> dict[str, dict[str, Any]]:
@@ -83,8 +83,8 @@ class Schemas:
         required = [field.json_name for field in fields if field_behavior_pb2.REQUIRED in _behaviors(field)]
         if required:
             schema["required"] = required
-        if descriptor.full_name in self._said:
-            schema["description"] = self._said[descriptor.full_name]
+        if descriptor.full_name in self._comments:
+            schema["description"] = self._comments[descriptor.full_name]
         return schema
 
     def parameters(
@@ -119,8 +119,8 @@ class Schemas:
             schema = {"type": "array", "items": self._value(field, given.items), **_counts(given, "Items")}
         else:
             schema = self._value(field, given)
-        if field.full_name in self._said:
-            schema["description"] = self._said[field.full_name]
+        if field.full_name in self._comments:
+            schema["description"] = self._comments[field.full_name]
         behaviors = _behaviors(field)
         if field_behavior_pb2.OUTPUT_ONLY in behaviors:
             schema["readOnly"] = True
@@ -151,11 +151,14 @@ class Schemas:
     def _enum(self, enum: EnumDescriptor) -> dict[str, Any]:
         name = _component_name(enum.full_name)
         if name not in self._components:
-            told = [(value.name, self._said.get(f"{enum.full_name}.{value.name}", "")) for value in enum.values]
-            lines = [self._said.get(enum.full_name, ""), *(f"* `{value}`: {text}" for value, text in told if text)]
+            values = [(value.name, self._comments.get(f"{enum.full_name}.{value.name}", "")) for value in enum.values]
+            lines = [
+                self._comments.get(enum.full_name, ""),
+                *(f"* `{value}`: {text}" for value, text in values if text),
+            ]
             self._components[name] = {
                 "type": "string",
-                "enum": [value for value, _ in told],
+                "enum": [value for value, _ in values],
                 "description": "\n".join(line for line in lines if line),
             }
         return {"$ref": f"#/components/schemas/{name}"}

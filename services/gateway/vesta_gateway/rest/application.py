@@ -19,9 +19,9 @@ from vesta_common import trace
 from vesta_common.errors import InvalidArgument, NotFound
 
 from vesta_gateway.audit.entries import Origin
-from vesta_gateway.calls.access_log import Entry, Journal
-from vesta_gateway.calls.backends import Answers
-from vesta_gateway.calls.pipeline import Calls, Session
+from vesta_gateway.calls.access_log import AccessLog, Entry
+from vesta_gateway.calls.backends import ResponseStream
+from vesta_gateway.calls.pipeline import CallPipeline, Session
 from vesta_gateway.contracts.methods import is_download, is_upload
 from vesta_gateway.problems import Problem, problem_of, status_of
 from vesta_gateway.rest.bodies import Body, BodyLimits, Disconnected, Receive
@@ -35,7 +35,7 @@ from vesta_gateway.rest.headers import (
     timeout_of,
     wants_protobuf,
 )
-from vesta_gateway.rest.idle_timeouts import until_taken
+from vesta_gateway.rest.idle_timeouts import response_idle_timeout
 from vesta_gateway.rest.pages import Page
 from vesta_gateway.rest.routes import Match, Routes
 from vesta_gateway.rest.simple_index import SimpleIndex
@@ -59,7 +59,7 @@ _DOWNLOAD_HEADERS = ("etag", "content-disposition")
 _CACHE = "private, no-cache"
 
 
-class RestDoor:
+class RestApi:
     """The ASGI application.
 
     Args:
@@ -70,15 +70,15 @@ class RestDoor:
     def __init__(
         self,
         routes: Routes,
-        calls: Calls,
-        journal: Journal,
+        calls: CallPipeline,
+        access_log: AccessLog,
         limits: BodyLimits,
         pages: Mapping[str, Page],
         index: SimpleIndex,
     ) -> None:
         self._routes = routes
         self._calls = calls
-        self._journal = journal
+        self._access_log = access_log
         self._limits = limits
         self._pages = pages
         self._index = index
@@ -92,23 +92,23 @@ class RestDoor:
         exchange = _Exchange(scope, headers, receive, send, self._limits.idle)
         page = self._pages.get(exchange.path)
         if page is not None and exchange.verb in {"GET", "HEAD"}:
-            await exchange.answer(*await page(headers), is_page=True)
+            await exchange.respond(*await page(headers), is_page=True)
             return
         if self._index.has(exchange.path):
-            found = await self._index.answer(exchange.verb, exchange.path, exchange.address, headers, scope["scheme"])
-            await exchange.answer(*found, is_page=True)
+            found = await self._index.respond(exchange.verb, exchange.path, exchange.address, headers, scope["scheme"])
+            await exchange.respond(*found, is_page=True)
             return
         match = self._routes.find(exchange.verb, exchange.path)
         target = match.rpc.path if match else "unknown"
         with trace.span(target, headers, SpanKind.SERVER):
             exchange.request_id = trace.trace_id()
-            entry = self._journal.begin("rest", target, exchange.address, start)
+            entry = self._access_log.begin("rest", target, exchange.address, start)
             entry.fields["verb"] = exchange.verb
             if match is None:
                 entry.fields["path"] = exchange.path[:200]
-            await self._journaled(match, exchange, entry)
+            await self._serve_logged(match, exchange, entry)
 
-    async def _journaled(self, match: Match | None, exchange: "_Exchange", entry: Entry) -> None:
+    async def _serve_logged(self, match: Match | None, exchange: "_Exchange", entry: Entry) -> None:
         try:
             match = match or self._refuse_route(exchange)
             session = await self._calls.enter(match.rpc, exchange.headers, Origin(exchange.address, "rest"))
@@ -145,15 +145,15 @@ class RestDoor:
                 setattr(request, RESUMED, last_event_id)
             if match.rpc.is_unary:
                 timeout = timeout_of(exchange.headers)
-                answer = await exchange.while_connected(self._calls.unary(session, match.rpc, request, timeout))
+                response = await exchange.while_connected(self._calls.unary(session, match.rpc, request, timeout))
         if match.rpc.is_unary:
-            await _answer_message(match, exchange, answer)
+            await _respond_with_message(match, exchange, response)
             return
-        async with self._calls.stream(session, match.rpc, request, _nothing()) as answers:
+        async with self._calls.stream(session, match.rpc, request, _nothing()) as responses:
             if is_download(match.rpc):
-                await exchange.while_connected(_download(exchange, answers))
+                await exchange.while_connected(_download(exchange, responses))
             else:
-                await exchange.while_connected(_events(match, exchange, answers))
+                await exchange.while_connected(_events(match, exchange, responses))
 
     async def _upload(self, match: Match, exchange: "_Exchange", session: Session) -> None:
         """Forwards the body as it arrives, and returns the response of the service."""
@@ -162,9 +162,9 @@ class RestDoor:
         first = read_upload(match, exchange.query, content_type)
         getattr(first, match.rule.body).data = await anext(chunks, b"")
         later = _upload_messages(match, chunks)
-        async with self._calls.stream(session, match.rpc, first, later) as answers:
-            answer = b"".join([answer async for answer in answers])
-        await _answer_message(match, exchange, answer)
+        async with self._calls.stream(session, match.rpc, first, later) as responses:
+            response = b"".join([response async for response in responses])
+        await _respond_with_message(match, exchange, response)
 
 
 class _Exchange:
@@ -189,7 +189,9 @@ class _Exchange:
         self._is_tls = scope["scheme"] == "https"
         self.has_begun = False
 
-    async def answer(self, http_status: int, headers: Mapping[str, str], body: bytes, *, is_page: bool = False) -> None:
+    async def respond(
+        self, http_status: int, headers: Mapping[str, str], body: bytes, *, is_page: bool = False
+    ) -> None:
         """Sends a complete response."""
         silent = self.verb == "HEAD"
         await self.begin(http_status, {**headers, "content-length": str(len(body))}, is_page=is_page)
@@ -209,32 +211,32 @@ class _Exchange:
         await self._send({"type": "http.response.body", "body": part, "more_body": more})
 
     async def _send(self, message: MutableMapping[str, Any]) -> None:
-        async with until_taken(self._idle):
+        async with response_idle_timeout(self._idle):
             await self._send_at_once(message)
 
     async def fail(self, problem: Problem) -> None:
         """Sends an error response. A response that has begun is cut off, so that the client does not consider it complete."""
         if self.has_begun:
             return
-        await self.answer(problem.http_status, {"content-type": JSON, **problem.headers}, problem.body)
+        await self.respond(problem.http_status, {"content-type": JSON, **problem.headers}, problem.body)
 
-    async def while_connected(self, answering: Awaitable[T]) -> T:
+    async def while_connected(self, responding: Awaitable[T]) -> T:
         """Awaits the response, and cancels it if the client disconnects.
 
         Raises:
             Disconnected: the client has disconnected.
         """
-        answer = asyncio.ensure_future(answering)
+        response = asyncio.ensure_future(responding)
         gone = asyncio.ensure_future(self.body.disconnected())
         try:
-            await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
-            if not answer.done():
+            await asyncio.wait((response, gone), return_when=asyncio.FIRST_COMPLETED)
+            if not response.done():
                 raise Disconnected
-            return await answer
+            return await response
         finally:
-            for task in (answer, gone):
+            for task in (response, gone):
                 task.cancel()
-            await asyncio.gather(answer, gone, return_exceptions=True)
+            await asyncio.gather(response, gone, return_exceptions=True)
 
 
 async def _read(match: Match, exchange: _Exchange, body: bytes) -> Message:
@@ -244,40 +246,40 @@ async def _read(match: Match, exchange: _Exchange, body: bytes) -> Message:
     return await asyncio.to_thread(read_request, match, exchange.query, body, content_type)
 
 
-async def _answer_message(match: Match, exchange: _Exchange, answer: bytes) -> None:
+async def _respond_with_message(match: Match, exchange: _Exchange, response: bytes) -> None:
     if wants_protobuf(exchange.headers):
-        await exchange.answer(200, {"content-type": PROTOBUF}, answer)
+        await exchange.respond(200, {"content-type": PROTOBUF}, response)
         return
     if is_download(match.rpc):
-        body = HttpBody.FromString(answer)
-        await exchange.answer(200, {"content-type": body.content_type or OCTETS}, body.data)
+        body = HttpBody.FromString(response)
+        await exchange.respond(200, {"content-type": body.content_type or OCTETS}, body.data)
         return
-    message = match.rpc.response_type.FromString(answer)
-    if len(answer) < THREAD_BYTES_MIN:
+    message = match.rpc.response_type.FromString(response)
+    if len(response) < THREAD_BYTES_MIN:
         as_json = write_json(message)
     else:
         as_json = await asyncio.to_thread(write_json, message)
-    await exchange.answer(200, {"content-type": JSON}, as_json)
+    await exchange.respond(200, {"content-type": JSON}, as_json)
 
 
-async def _download(exchange: _Exchange, answers: Answers) -> None:
+async def _download(exchange: _Exchange, responses: ResponseStream) -> None:
     """Streams bytes. A download of one part gets a content length and an etag, and is not sent if the client has it already."""
-    pieces = aiter(answers)
+    pieces = aiter(responses)
     first = HttpBody.FromString(await anext(pieces, b""))
-    said = await answers.headers()
-    headers = {name: said[name] for name in _DOWNLOAD_HEADERS if name in said}
+    metadata = await responses.headers()
+    headers = {name: metadata[name] for name in _DOWNLOAD_HEADERS if name in metadata}
     headers |= {"content-type": first.content_type or OCTETS, "cache-control": _CACHE}
     wanted = exchange.headers.get("if-none-match", "")
     if matches(wanted, headers.get("etag", "")):
-        await exchange.answer(304, headers, b"")
+        await exchange.respond(304, headers, b"")
         return
     second = await anext(pieces, None)
     if second is None:
         headers.setdefault("etag", f'"{hashlib.sha256(first.data).hexdigest()[:32]}"')
         if matches(wanted, headers["etag"]):
-            await exchange.answer(304, headers, b"")
+            await exchange.respond(304, headers, b"")
         else:
-            await exchange.answer(200, headers, first.data)
+            await exchange.respond(200, headers, first.data)
         return
     await exchange.begin(200, headers)
     await exchange.write(first.data)
@@ -287,13 +289,13 @@ async def _download(exchange: _Exchange, answers: Answers) -> None:
     await exchange.write(b"", more=False)
 
 
-async def _events(match: Match, exchange: _Exchange, answers: Answers) -> None:
+async def _events(match: Match, exchange: _Exchange, responses: ResponseStream) -> None:
     """Streams messages as server-sent events: `data:` contains the JSON. An `event: error` ends a failed stream.
 
     If the stream is resumable, `id:` contains the event id, which browsers send back as `Last-Event-ID`.
     """
     is_resumed = RESUMED in match.rpc.descriptor.input_type.fields_by_name
-    pieces = aiter(answers)
+    pieces = aiter(responses)
     following = asyncio.ensure_future(anext(pieces, None))
     try:
         await asyncio.wait((following,), timeout=FIRST_EVENT_WAIT.total_seconds())

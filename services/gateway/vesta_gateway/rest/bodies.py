@@ -9,7 +9,7 @@ from typing import Any
 from vesta_common.byte_budget import ByteBudget
 from vesta_common.errors import InvalidArgument
 
-from vesta_gateway.rest.idle_timeouts import until_sent
+from vesta_gateway.rest.idle_timeouts import request_idle_timeout
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
@@ -94,7 +94,7 @@ class Body:
 
     async def _parts(self) -> AsyncIterator[bytes]:
         while not self._ended:
-            async with until_sent(self._idle):
+            async with request_idle_timeout(self._idle):
                 message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise Disconnected

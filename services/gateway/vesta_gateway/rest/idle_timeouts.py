@@ -9,7 +9,7 @@ from vesta_common.errors import DeadlineExceeded
 
 
 @asynccontextmanager
-async def until_sent(idle: timedelta) -> AsyncIterator[None]:
+async def request_idle_timeout(idle: timedelta) -> AsyncIterator[None]:
     """Limits the wait for the next part of a request.
 
     Raises:
@@ -25,7 +25,7 @@ async def until_sent(idle: timedelta) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def until_taken(idle: timedelta) -> AsyncIterator[None]:
+async def response_idle_timeout(idle: timedelta) -> AsyncIterator[None]:
     """Limits the wait for the client to read the next part of a response.
 
     Raises:

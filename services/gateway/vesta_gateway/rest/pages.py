@@ -7,8 +7,8 @@ from importlib import resources
 
 from vesta_gateway.rest.headers import matches
 
-Answer = tuple[int, dict[str, str], bytes]
-Page = Callable[[Mapping[str, str]], Awaitable[Answer]]
+HttpResponse = tuple[int, dict[str, str], bytes]
+Page = Callable[[Mapping[str, str]], Awaitable[HttpResponse]]
 """Returns HTTP status, headers and body for the headers of a request."""
 
 _CACHE = "no-cache"
@@ -42,7 +42,7 @@ def _fixed(body: bytes, content_type: str) -> Page:
     etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
     headers = {"content-type": content_type, "etag": etag, "cache-control": _CACHE}
 
-    async def page(request: Mapping[str, str]) -> Answer:
+    async def page(request: Mapping[str, str]) -> HttpResponse:
         if matches(request.get("if-none-match", ""), etag):
             return 304, headers, b""
         return 200, headers, body
@@ -53,7 +53,7 @@ def _fixed(body: bytes, content_type: str) -> Page:
 def _health(report: Report, problems: Problems, *, must_be_ready: bool) -> Page:
     """Returns a health page. `/healthz` returns 200 while the process runs; `/healthz/ready` returns 503 while it is not ready."""
 
-    async def page(request: Mapping[str, str]) -> Answer:  # noqa: ARG001
+    async def page(request: Mapping[str, str]) -> HttpResponse:  # noqa: ARG001
         is_ready, parts = await report()
         status = "SERVING" if is_ready else "NOT_SERVING"
         body = json.dumps({"status": status, "parts": parts, "problems": await problems()}).encode()

@@ -24,7 +24,7 @@ from vesta_common.errors import InvalidArgument, NotFound, VestaError, to_status
 from vesta_gateway.access.limits import TokenBuckets
 from vesta_gateway.problems import problem_of
 from vesta_gateway.rest.headers import matches
-from vesta_gateway.rest.pages import Answer
+from vesta_gateway.rest.pages import HttpResponse
 from vesta_gateway.rest.transcoding import JSON
 
 PREFIX = "/simple"
@@ -80,7 +80,9 @@ class SimpleIndex:
         """Returns True if the path belongs to the index."""
         return path == PREFIX or path.startswith(f"{PREFIX}/")
 
-    async def answer(self, verb: str, path: str, address: str, headers: Mapping[str, str], scheme: str) -> Answer:
+    async def respond(
+        self, verb: str, path: str, address: str, headers: Mapping[str, str], scheme: str
+    ) -> HttpResponse:
         """Handles a request. Errors are returned as responses.
 
         Args:
@@ -95,7 +97,7 @@ class SimpleIndex:
             below = path.removeprefix(PREFIX)
             if below == REQUIREMENTS:
                 return _requirements(wheels, scheme, headers)
-            return _answer(wheels, below, headers)
+            return _respond(wheels, below, headers)
         except VestaError as error:
             problem = problem_of(to_status(error))
             allowed = {"allow": "GET, HEAD"} if error.reason == "METHOD_NOT_ALLOWED" else {}
@@ -139,7 +141,7 @@ def _read_wheel(path: Path, modified_ns: int, size: int) -> Wheel:
     return Wheel(normalised(named["project"]), path.name, digest, str(requires_python), content, modified_ns)
 
 
-def _requirements(wheels: list[Wheel], scheme: str, headers: Mapping[str, str]) -> Answer:
+def _requirements(wheels: list[Wheel], scheme: str, headers: Mapping[str, str]) -> HttpResponse:
     """Returns the requirements file with the newest wheel of each project. URLs use the host that the client has called.
 
     Raises:
@@ -157,7 +159,7 @@ def _requirements(wheels: list[Wheel], scheme: str, headers: Mapping[str, str]) 
     return _cached(_TEXT, text, hashlib.sha256(text).hexdigest(), headers)
 
 
-def _answer(wheels: list[Wheel], below: str, headers: Mapping[str, str]) -> Answer:
+def _respond(wheels: list[Wheel], below: str, headers: Mapping[str, str]) -> HttpResponse:
     """Returns the response for a path below the prefix.
 
     Raises:
@@ -189,15 +191,15 @@ def _link(wheel: Wheel) -> str:
     return f'<a href="{wheel.filename}#sha256={wheel.sha256}"{requires}>{wheel.filename}</a>'
 
 
-def _page(title: str, links: list[str], headers: Mapping[str, str]) -> Answer:
+def _page(title: str, links: list[str], headers: Mapping[str, str]) -> HttpResponse:
     head = f'<meta name="pypi:repository-version" content="1.0"><title>{title}</title>'
     body = "".join(f"{link}<br>\n" for link in links)
     page = f"<!DOCTYPE html>\n<html><head>{head}</head><body>\n{body}</body></html>\n".encode()
     return _cached(_HTML, page, hashlib.sha256(page).hexdigest(), headers)
 
 
-def _cached(content_type: str, body: bytes, digest: str, headers: Mapping[str, str]) -> Answer:
+def _cached(content_type: str, body: bytes, digest: str, headers: Mapping[str, str]) -> HttpResponse:
     """Returns the body, or 304 if the client has it. Clients revalidate, because a file name may have new content after an update."""
     etag = f'"{digest[:32]}"'
-    told = {"content-type": content_type, "etag": etag, "cache-control": "no-cache"}
-    return (304, told, b"") if matches(headers.get("if-none-match", ""), etag) else (200, told, body)
+    sent_headers = {"content-type": content_type, "etag": etag, "cache-control": "no-cache"}
+    return (304, sent_headers, b"") if matches(headers.get("if-none-match", ""), etag) else (200, sent_headers, body)

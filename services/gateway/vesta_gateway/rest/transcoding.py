@@ -138,10 +138,10 @@ def _parse(value: Any, target: Message, prefix: str) -> None:
         raise InvalidArgument(message, reason=reason, violations=[Violation(path, why)]) from error
 
 
-def _malformed(told: str, prefix: str) -> tuple[str, str]:
+def _malformed(error_text: str, prefix: str) -> tuple[str, str]:
     """Extracts the field path and the cause from an error message of protobuf's JSON parser."""
     steps = [prefix] if prefix else []
-    why = told.split("\n", 1)[0]
+    why = error_text.split("\n", 1)[0]
     while step := _PARSE_STEP.match(why):
         steps.append(step[1])
         why = why[step.end() :]
