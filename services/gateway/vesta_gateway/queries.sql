@@ -1,12 +1,12 @@
 -- name: insert_member^
--- A new member; no row where the id is taken.
+-- Adds a member. Returns no row if the id is taken.
 INSERT INTO member (project, member, display_name, role, create_time, update_time)
 VALUES (:project, :member, :display_name, :role, :now, :now)
 ON CONFLICT DO NOTHING
 RETURNING *;
 
 -- name: insert_first_owner!
--- The member `owner` of a project that has no member yet.
+-- Adds the member `owner` to a project without members.
 INSERT INTO member (project, member, display_name, role, create_time, update_time)
 SELECT :project, :member, '', :role, :now, :now
 WHERE NOT EXISTS (SELECT FROM member WHERE project = :project)
@@ -17,7 +17,7 @@ ON CONFLICT DO NOTHING;
 SELECT * FROM member WHERE project = :project AND member = :member;
 
 -- name: lock_members
--- The members of a project, each locked until the transaction ends, so that two owners cannot remove each other.
+-- Returns the members of a project and locks them until the transaction ends, so that two owners cannot remove each other.
 SELECT * FROM member WHERE project = :project ORDER BY member FOR UPDATE;
 
 -- name: has_members$
@@ -30,7 +30,7 @@ INSERT INTO closed_project (project, close_time) VALUES (:project, :now) ON CONF
 SELECT project FROM closed_project;
 
 -- name: delete_members!
--- All of a project's, with their keys.
+-- Deletes all members of a project and their keys.
 DELETE FROM member WHERE project = :project;
 
 -- name: list_projects_with_members
@@ -48,11 +48,11 @@ WHERE project = :project AND member = :member
 RETURNING *;
 
 -- name: delete_member!
--- With its keys.
+-- Deletes a member and its keys.
 DELETE FROM member WHERE project = :project AND member = :member;
 
 -- name: insert_api_key^
--- A new key; no row where the id is taken.
+-- Adds a key. Returns no row if the id is taken.
 INSERT INTO api_key (project, api_key, member, display_name, secret_sha256, prefix, expire_time, create_time)
 VALUES (:project, :api_key, :member, :display_name, :secret_sha256, :prefix, :expire_time, :now)
 ON CONFLICT (project, api_key) DO NOTHING
@@ -71,13 +71,13 @@ LIMIT :limit;
 DELETE FROM api_key WHERE project = :project AND api_key = :api_key;
 
 -- name: find_caller^
--- Whom a secret stands for.
+-- Returns the member and role of a key, by the digest of its secret.
 SELECT k.project, k.api_key, k.member, k.secret_sha256, k.expire_time, k.last_use_time, m.role
 FROM api_key AS k JOIN member AS m USING (project, member)
 WHERE k.secret_sha256 = :secret_sha256;
 
 -- name: touch_api_key!
--- Notes when a key was used.
+-- Records the use of a key.
 UPDATE api_key SET last_use_time = :now WHERE project = :project AND api_key = :api_key;
 
 -- name: insert_audit_entry*!
@@ -89,7 +89,7 @@ VALUES (
     :door, :request_id);
 
 -- name: list_audit_entries
--- Newest first; `before` is the id after which the page begins, empty for the newest. What is null is not looked at.
+-- Newest first. `before` is the last id of the previous page, empty for the first page. Empty and NULL parameters do not filter.
 SELECT * FROM audit_entries
 WHERE (:project::text IS NULL OR project = :project)
   AND (:before = '' OR id < :before)
