@@ -58,7 +58,7 @@ class Replayed:
 
     Attributes:
         published: dead letters that were published again.
-        too_old: dead letters that were skipped because the inbox retention of other consumers, which handled the event, has passed.
+        too_old: dead letters that were skipped because consumers that handled the event may have deleted it from their inbox.
         without_value: dead letters that were skipped because their value was too large to be stored.
     """
 

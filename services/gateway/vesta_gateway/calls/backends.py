@@ -91,13 +91,13 @@ class RemoteBackend:
     """A service at a network address.
 
     Args:
-        word: the service's name.
+        service: the service's name.
         address: HOST:PORT, or several (see `vesta_common.rpc.addresses`). If empty, every call fails with UNAVAILABLE.
         identity: the gateway's identity, which signs each call.
     """
 
-    def __init__(self, word: str, address: str, identity: Identity) -> None:
-        self._word = word
+    def __init__(self, service: str, address: str, identity: Identity) -> None:
+        self._service = service
         self._identity = identity
         self._channel = _open_channel(address, identity) if address else None
         self._unary: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
@@ -156,7 +156,7 @@ class RemoteBackend:
 
     def _open(self) -> grpc.aio.Channel:
         if self._channel is None:
-            raise Unavailable(f"this platform runs without {self._word}", reason="BACKEND_UNAVAILABLE")
+            raise Unavailable(f"this platform runs without {self._service}", reason="BACKEND_UNAVAILABLE")
         return self._channel
 
 
