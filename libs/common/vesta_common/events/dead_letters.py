@@ -18,7 +18,7 @@ REASON_HEADER = "dead_letter_reason"
 TOPIC_HEADER = "dead_letter_topic"
 POSITION_HEADER = "dead_letter_position"
 OMITTED_HEADER = "dead_letter_omitted_bytes"
-_OUR_HEADERS = {REASON_HEADER, TOPIC_HEADER, POSITION_HEADER, OMITTED_HEADER}
+_DEAD_LETTER_HEADERS = {REASON_HEADER, TOPIC_HEADER, POSITION_HEADER, OMITTED_HEADER}
 READ_TIMEOUT = timedelta(seconds=3)
 REASON_LENGTH_MAX = 2000
 REPLAY_AGE_MAX = inbox.RETENTION - timedelta(days=1)
@@ -73,12 +73,12 @@ def send(producer: KafkaProducer, topic: str, record: Any, reason: str) -> None:
     Raises:
         KafkaError: the broker did not acknowledge the record; the caller must not skip it.
     """
-    ours = [
+    dead_letter_headers = [
         (REASON_HEADER, reason[:REASON_LENGTH_MAX].encode(errors="replace")),
         (TOPIC_HEADER, record.topic.encode()),
         (POSITION_HEADER, f"{record.partition}:{record.offset}".encode()),
     ]
-    headers = [*_own_headers(record), *ours]
+    headers = [*_original_headers(record), *dead_letter_headers]
     value = record.value or b""  # kafka-python rejects records with neither key nor value, which exist
     try:
         _send(producer, topic, value, record.key, headers)
@@ -192,21 +192,25 @@ def _records(consumer: KafkaConsumer, until: datetime, ends: Mapping[TopicPartit
 
 
 def _letter(record: Any) -> DeadLetter:
-    ours = {key: value.decode(errors="replace") for key, value in record.headers if key in _OUR_HEADERS}
+    dead_letter_headers = {
+        key: value.decode(errors="replace") for key, value in record.headers if key in _DEAD_LETTER_HEADERS
+    }
     return DeadLetter(
-        topic=ours.get(TOPIC_HEADER, ""),
-        position=ours.get(POSITION_HEADER, ""),
-        reason=ours.get(REASON_HEADER, ""),
+        topic=dead_letter_headers.get(TOPIC_HEADER, ""),
+        position=dead_letter_headers.get(POSITION_HEADER, ""),
+        reason=dead_letter_headers.get(REASON_HEADER, ""),
         time=_time(record),
         key=record.key,
         value=record.value,
-        headers=_own_headers(record),
-        omitted_bytes=int(ours.get(OMITTED_HEADER, "0")),
+        headers=_original_headers(record),
+        omitted_bytes=int(dead_letter_headers.get(OMITTED_HEADER, "0")),
     )
 
 
-def _own_headers(record: Any) -> list[tuple[str, bytes]]:
-    return [(key, value if value is not None else b"") for key, value in record.headers if key not in _OUR_HEADERS]
+def _original_headers(record: Any) -> list[tuple[str, bytes]]:
+    return [
+        (key, value if value is not None else b"") for key, value in record.headers if key not in _DEAD_LETTER_HEADERS
+    ]
 
 
 def _time(record: Any) -> datetime:

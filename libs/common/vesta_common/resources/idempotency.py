@@ -29,12 +29,12 @@ def once(connection: Any, request: Any, response_type: type[M], effect: Callable
     ).rowcount
     if not inserted:
         return find_first(connection, request, response_type)  # type: ignore[return-value]  # what conflicts is there
-    answer = effect()
+    response = effect()
     connection.execute(
         "UPDATE request_log SET response = %s WHERE method = %s AND request_id = %s",
-        (answer.SerializeToString(), _method(request), request.request_id),  # type: ignore[attr-defined]
+        (response.SerializeToString(), _method(request), request.request_id),  # type: ignore[attr-defined]
     )
-    return answer
+    return response
 
 
 def find_first(connection: Any, request: Any, response_type: type[M]) -> M | None:

@@ -149,12 +149,12 @@ class RpcInterceptor(grpc.ServerInterceptor):
                 _calling(claims),
             ):
                 try:
-                    answer = behavior(request, context)
+                    response = behavior(request, context)
                 except Exception as error:  # noqa: BLE001 - every error becomes a status for the client
                     call.fail(error)
                     return None  # reached only if the client has disconnected
                 call.succeed()
-                return answer
+                return response
 
         return run
 

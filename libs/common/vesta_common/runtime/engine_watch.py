@@ -98,7 +98,7 @@ class EngineWatch:
 
     def __init__(self, tries: Mapping[str, Try], interval: timedelta = INTERVAL, try_max: timedelta = TRY_MAX) -> None:
         self._problems = {engine: f"{engine} {_NOT_TRIED}" for engine in tries}
-        self._begun: dict[str, float] = {}  # running checks with their start on the monotonic clock
+        self._starts: dict[str, float] = {}  # running checks with their start on the monotonic clock
         self._interval = interval
         self._try_max = try_max
         self._lock = threading.Lock()
@@ -119,20 +119,20 @@ class EngineWatch:
 
     def problems(self) -> list[str]:
         """Returns the current problems, at most one sentence per engine."""
-        for engine, begun in self._begun.copy().items():
-            if time.monotonic() - begun > self._try_max.total_seconds():
+        for engine, start in self._starts.copy().items():
+            if time.monotonic() - start > self._try_max.total_seconds():
                 self._record(engine, TimeoutError(f"a try takes longer than {self._try_max.total_seconds():g} s"))
         return [problem for problem in tuple(self._problems.values()) if problem]
 
     def _watch(self, engine: str, attempt: Try) -> None:
         while not self._stopping.is_set():
-            self._begun[engine] = time.monotonic()
+            self._starts[engine] = time.monotonic()
             failure: Exception | None = None
             try:
                 attempt()
             except Exception as error:  # noqa: BLE001 - any error means that the engine cannot be used
                 failure = error
-            del self._begun[engine]
+            del self._starts[engine]
             self._record(engine, failure)
             self._stopping.wait(self._interval.total_seconds())
 

@@ -48,9 +48,9 @@ def _serve(channel: int, folder: Path | None, cpu_seconds_max: int) -> bool:
     function, arguments = pickle.loads(frame)  # noqa: S301 - from the parent
     del frame
     for argument in arguments:
-        answer = _answer(function, argument, folder, cpu_seconds_max)
-        _send(channel, pickle.dumps(answer, pickle.HIGHEST_PROTOCOL))
-        del answer
+        result = _run(function, argument, folder, cpu_seconds_max)
+        _send(channel, pickle.dumps(result, pickle.HIGHEST_PROTOCOL))
+        del result
     return True
 
 
@@ -81,13 +81,13 @@ def _limit(options: Mapping[str, Any]) -> None:
         (resource.RLIMIT_FSIZE, options["file_bytes_max"]),
     ):
         resource.setrlimit(limit, (most, most))
-    nowhere = os.open(os.devnull, os.O_RDWR)
+    null_device = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
-        os.dup2(nowhere, descriptor)
-    os.close(nowhere)
+        os.dup2(null_device, descriptor)
+    os.close(null_device)
 
 
-def _answer(function: Callable[..., Any] | str, argument: Any, folder: Path | None, cpu_seconds_max: int) -> Any:
+def _run(function: Callable[..., Any] | str, argument: Any, folder: Path | None, cpu_seconds_max: int) -> Any:
     _allow_seconds(cpu_seconds_max)
     try:
         if isinstance(function, str):

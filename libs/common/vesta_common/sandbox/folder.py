@@ -44,16 +44,16 @@ def run_in_folder(function: str, folder: Path, argument: Any, limits: Limits, ti
     child = Child(limits, [module], folder, as_nobody=_hand_over(folder))
     try:
         log_missing({**missing, **child.await_start()})
-        (answer,) = child.call(function, [argument], timeout)
+        (result,) = child.call(function, [argument], timeout)
     except StartError as error:
         raise not_started(error) from error
     except (OSError, EOFError, pickle.UnpicklingError) as error:
         raise (killed() if child.was_killed() else too_costly("more memory or time")) from error
     finally:
         child.release()
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
 def log_protections() -> None:

@@ -80,10 +80,10 @@ class Sandbox:
             InvalidArgument: IMAGE_TOO_COSTLY, the call exceeded its memory or time limit, or its child died of it.
             VestaError: any VestaError of the function; Internal (SANDBOX_FAILED) for other errors.
         """
-        (answer,) = self.map(function, [argument], timeout)
-        if isinstance(answer, VestaError):
-            raise answer
-        return answer
+        (result,) = self.map(function, [argument], timeout)
+        if isinstance(result, VestaError):
+            raise result
+        return result
 
     def map(
         self, function: Callable[[Any], T], arguments: Sequence[Any], timeout: timedelta = TIMEOUT
@@ -93,7 +93,7 @@ class Sandbox:
         Args:
             timeout: per call.
         """
-        return self.map_on(function, arguments, lambda _, answer: answer, timeout)
+        return self.map_on(function, arguments, lambda _, result: result, timeout)
 
     def map_on(
         self,
@@ -155,10 +155,10 @@ class Sandbox:
                 if not child.is_alive():
                     child = self._replaced(child)
                 try:
-                    for index, answer in zip(
+                    for index, result in zip(
                         left, child.call(function, [arguments[i] for i in left], timeout), strict=True
                     ):
-                        kept.append(then(index, answer))
+                        kept.append(then(index, result))
                         killed_before = False
                 except StartError as error:
                     log.warning("sandbox_child_failed", error=str(error))

@@ -23,7 +23,7 @@ from vesta_common.sandbox.child import FRAME_HEADER
 
 T = TypeVar("T")
 
-ANSWER_BYTES_MAX = 512 * 1024 * 1024
+RESULT_BYTES_MAX = 512 * 1024 * 1024
 START_TIMEOUT = timedelta(minutes=2)  # allows for a busy machine
 DEATH_SECONDS_MAX = 1.0  # until the kernel reports the exit status of a child whose socket is closed
 SOCKET_BUFFER_BYTES = 1024 * 1024
@@ -64,13 +64,13 @@ class Child:
         self, limits: Limits, modules: Sequence[str], folder: Path | None = None, *, as_nobody: bool = True
     ) -> None:
         self._missing: dict[str, str] | None = None
-        self._channel, theirs = socket.socketpair()
-        with theirs:
-            for end in (self._channel, theirs):
+        self._channel, child_channel = socket.socketpair()
+        with child_channel:
+            for end in (self._channel, child_channel):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
             options = {
                 "path": [path for path in sys.path if path],
-                "channel": theirs.fileno(),
+                "channel": child_channel.fileno(),
                 "modules": list(modules),
                 "folder": str(folder) if folder else "",
                 "as_nobody": as_nobody,
@@ -79,7 +79,7 @@ class Child:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-c", _BOOTSTRAP, json.dumps(options)],
                 env={},
-                pass_fds=[theirs.fileno()],
+                pass_fds=[child_channel.fileno()],
                 stdin=subprocess.DEVNULL,
                 cwd=folder or "/",  # imported modules may also use it for temporary files if nothing else is writable
             )
@@ -142,7 +142,7 @@ class Child:
 
     def _receive_frame(self, deadline: float) -> bytearray:
         (size_bytes,) = FRAME_HEADER.unpack(self._receive(FRAME_HEADER.size, deadline))
-        if size_bytes > ANSWER_BYTES_MAX:
+        if size_bytes > RESULT_BYTES_MAX:
             raise pickle.UnpicklingError(f"the child answers with {size_bytes} bytes")
         return self._receive(size_bytes, deadline)
 

@@ -194,11 +194,11 @@ class ObjectStore:
             DataLoss: OBJECT_CORRUPT, the content does not match the hash.
         """
         with self._translated(key):
-            answer = self._client.get_object(**self._where(key))
-            with closing(answer["Body"]) as body:
-                if answer["ContentLength"] > size_bytes_max:
+            response = self._client.get_object(**self._where(key))
+            with closing(response["Body"]) as body:
+                if response["ContentLength"] > size_bytes_max:
                     raise InvalidArgument(
-                        f"{key} has {answer['ContentLength']} bytes; at most {size_bytes_max} are read at once",
+                        f"{key} has {response['ContentLength']} bytes; at most {size_bytes_max} are read at once",
                         reason="OBJECT_TOO_LARGE",
                         metadata={"key": key},
                     )
@@ -216,8 +216,8 @@ class ObjectStore:
         """
         digest = hashlib.sha256()
         with self._translated(key):
-            answer = self._client.get_object(**self._where(key))
-            with closing(answer["Body"]) as body:
+            response = self._client.get_object(**self._where(key))
+            with closing(response["Body"]) as body:
                 for chunk in body.iter_chunks(CHUNK_BYTES):
                     digest.update(chunk)
                     yield chunk
@@ -344,8 +344,8 @@ def _upload_parts(client: Any, where: dict[str, str], parts: Iterator[bytes]) ->
     try:
         sent = []
         for number, part in enumerate(chain((first, second), parts), 1):
-            answer = client.upload_part(**upload, PartNumber=number, Body=part)
-            sent.append({"PartNumber": number, "ETag": answer["ETag"]})
+            response = client.upload_part(**upload, PartNumber=number, Body=part)
+            sent.append({"PartNumber": number, "ETag": response["ETag"]})
         client.complete_multipart_upload(**upload, MultipartUpload={"Parts": sent})
     except BaseException:
         client.abort_multipart_upload(**upload)

@@ -44,9 +44,9 @@ class Handlers:
         together: Mapping[str, BatchHandler],
         preparations: Mapping[str, Preparation],
     ) -> None:
-        twice = [kind for kind, count in Counter([*singly, *together, *preparations]).items() if count > 1]
-        if twice:
-            raise ValueError(f"the consumer {consumer} has two handlers for {', '.join(twice)}; leave one")
+        duplicates = [kind for kind, count in Counter([*singly, *together, *preparations]).items() if count > 1]
+        if duplicates:
+            raise ValueError(f"the consumer {consumer} has two handlers for {', '.join(duplicates)}; leave one")
         self._consumer = consumer
         self._postgres = postgres
         self._clock = clock
