@@ -129,7 +129,7 @@ class Gateway:
             settings.concurrent_requests_max + settings.concurrent_transfers_max + settings.concurrent_watchers_max,
         )
         self._health = Health()
-        self._health_door, self.health_address = open_health_server(self._health, settings.health_address)
+        self._health_server, self.health_address = open_health_server(self._health, settings.health_address)
         self._background: list[asyncio.Task[None]] = []
         self._is_stopping = False
 
@@ -152,8 +152,8 @@ class Gateway:
             self._tail.start()
         self._watch.start()
         self._health.set(READY, serving=True)
-        if self._health_door is not None:
-            self._health_door.start()
+        if self._health_server is not None:
+            self._health_server.start()
         await self._grpc.set_healthy(healthy=True)
         await self._rest.start()
         await self._grpc.start()
@@ -183,8 +183,8 @@ class Gateway:
             await asyncio.to_thread(self._tail.stop, timedelta(seconds=2))
         for remote in self._remotes.values():
             await remote.close()
-        if self._health_door is not None:
-            self._health_door.stop(None)
+        if self._health_server is not None:
+            self._health_server.stop(None)
         self._health.close()
         await asyncio.to_thread(self._postgres.close)
 

@@ -10,7 +10,7 @@ from kafka.errors import KafkaError, KafkaTimeoutError
 from vesta_common.clock import ManualClock
 from vesta_common.errors import InvalidArgument, Unavailable
 from vesta_common.events.cloudevents import Event
-from vesta_common.events.consumer.delivery import KEEP_BACKOFF, Delivery, Stopping
+from vesta_common.events.consumer.delivery import STORE_BACKOFF, Delivery, Stopping
 from vesta_common.events.consumer.offsets import Offsets
 from vesta_common.events.consumer.records import InvalidRecord
 from vesta_common.events.consumer.retries import CircuitBreaker, TooManyDeadLetters
@@ -76,11 +76,11 @@ class Bench:
     def next_offset(self) -> int | None:
         return self.offsets.uncommitted().get(PARTITION)
 
-    def rest(self, duration: timedelta) -> None:
+    def wait(self, duration: timedelta) -> None:
         self.rests.append(duration)
         self.on_rest()
 
-    def stay(self) -> None:
+    def poll_if_due(self) -> None:
         self.on_stay()
 
     def lose(self) -> None:
@@ -168,7 +168,7 @@ def test_a_record_is_not_passed_over_before_the_dead_letter_topic_has_it() -> No
     seen: list[int | None] = []
     bench.on_rest = lambda: seen.append(bench.next_offset)
     bench.deliver(records("a", POISON))
-    assert bench.rests == [KEEP_BACKOFF] * 3
+    assert bench.rests == [STORE_BACKOFF] * 3
     assert seen == [11, 11, 11]
     assert (len(bench.kept), bench.next_offset) == (1, 12)
 

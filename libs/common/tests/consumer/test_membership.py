@@ -12,7 +12,7 @@ from kafka import KafkaConsumer, TopicPartition
 from vesta_common.clock import ManualClock, SystemClock
 from vesta_common.events.broker import Broker, open_producer
 from vesta_common.events.consumer.delivery import Stopping
-from vesta_common.events.consumer.membership import COMMIT_INTERVAL, STAY_INTERVAL, Membership
+from vesta_common.events.consumer.membership import COMMIT_INTERVAL, PAUSED_POLL_INTERVAL, Membership
 from vesta_common.events.consumer.options import KafkaOptions
 
 TOPIC = "vesta.annotation.task.v1"
@@ -137,7 +137,7 @@ def test_commits_are_throttled_and_go_on_while_a_member_rests(topic: Topic) -> N
         member.poll(0)
         assert member.offsets.uncommitted() == {topic.partitions[0]: 2}
         clock.advance(COMMIT_INTERVAL)
-        member.rest(timedelta(0))
+        member.wait(timedelta(0))
         assert member.offsets.uncommitted() == {}
         assert topic.committed()[0] == 2
 
@@ -158,7 +158,7 @@ def test_nothing_comes_while_a_member_rests_and_nothing_is_left_out_afterwards(t
         take(member, 2)
         topic.publish(0, *numbered(2, 20))
         topic.publish(1, *numbered(22, 20))
-        member.rest(timedelta(milliseconds=500))
+        member.wait(timedelta(milliseconds=500))
         assert take(member, 40) == {0: numbered(2, 20), 1: numbered(22, 20)}
 
 
@@ -166,7 +166,7 @@ def test_what_comes_with_a_rebalance_in_the_midst_of_a_rest_is_read_afterwards(t
     topic.publish(0, *numbered(0, 6))
     topic.publish(1, *numbered(6, 6))
     with topic.member() as member:
-        member.rest(SESSION_TIMEOUT * 2)  # the first assignment falls into it
+        member.wait(SESSION_TIMEOUT * 2)  # the first assignment falls into it
         assert take(member, 12) == {0: numbered(0, 6), 1: numbered(6, 6)}
 
 
@@ -181,8 +181,8 @@ def test_a_member_that_is_busy_with_one_record_after_another_lets_a_second_one_i
                 deadline = time.monotonic() + PATIENCE_SECONDS
                 while not any(map(busy.offsets.is_lost, topic.partitions)):
                     assert time.monotonic() < deadline
-                    clock.advance(STAY_INTERVAL)
-                    busy.stay()
+                    clock.advance(PAUSED_POLL_INTERVAL)
+                    busy.poll_if_due()
             (lost,) = filter(busy.offsets.is_lost, topic.partitions)
             topic.publish(lost.partition, b"new")
             assert take(other, 1) == {lost.partition: [b"new"]}
@@ -202,7 +202,7 @@ def test_what_is_not_committed_of_a_partition_that_stays_is_committed_after_the_
             deadline = time.monotonic() + PATIENCE_SECONDS
             while len(member.offsets.uncommitted()) == 2:
                 assert time.monotonic() < deadline
-                member.rest(timedelta(0))
+                member.wait(timedelta(0))
             clock.advance(COMMIT_INTERVAL)
             member.poll(0)
             assert member.offsets.uncommitted() == {}
@@ -254,11 +254,11 @@ def test_a_group_whose_members_leave_at_once_takes_in_the_next(topic: Topic) -> 
 def test_stopping_ends_a_rest_however_long(topic: Topic) -> None:
     stopping = threading.Event()
     with topic.member(stopping=stopping) as member:
-        member.rest(timedelta(0))
+        member.wait(timedelta(0))
         timer = threading.Timer(0.2, stopping.set)
         timer.start()
         with pytest.raises(Stopping):
-            member.rest(timedelta(hours=1))
+            member.wait(timedelta(hours=1))
         with pytest.raises(Stopping):
-            member.stay()
+            member.poll_if_due()
         timer.join()

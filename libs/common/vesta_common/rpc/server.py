@@ -178,7 +178,7 @@ def open_health_server(health: Health, address: str) -> tuple[grpc.Server | None
     """Creates a server with the health service only. Returns it, not yet started, and its address; None without an address."""
     if not address:
         return None, ""
-    server = grpc.server(ThreadPoolExecutor(1, thread_name_prefix="health-door"), options=[("grpc.so_reuseport", 0)])
+    server = grpc.server(ThreadPoolExecutor(1, thread_name_prefix="health-server"), options=[("grpc.so_reuseport", 0)])
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     return server, f"{address.rpartition(':')[0]}:{server.add_insecure_port(address)}"
 

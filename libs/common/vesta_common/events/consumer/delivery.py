@@ -17,7 +17,7 @@ from vesta_common.events.consumer.offsets import Offsets
 from vesta_common.events.consumer.records import InvalidRecord, describe
 from vesta_common.events.consumer.retries import Attempts, CircuitBreaker
 
-KEEP_BACKOFF = timedelta(seconds=1)
+STORE_BACKOFF = timedelta(seconds=1)
 
 log = structlog.get_logger()
 
@@ -38,7 +38,7 @@ class Group(Protocol):
         """Records delivered offsets and reports lost partitions."""
         ...
 
-    def rest(self, duration: timedelta) -> None:
+    def wait(self, duration: timedelta) -> None:
         """Waits while staying in the group. Partitions may be reassigned meanwhile.
 
         Raises:
@@ -46,7 +46,7 @@ class Group(Protocol):
         """
         ...
 
-    def stay(self) -> None:
+    def poll_if_due(self) -> None:
         """Polls between two records, if a poll is due, so that the member stays in the group. Partitions may be reassigned meanwhile.
 
         Raises:
@@ -96,7 +96,7 @@ class Delivery:
         try:
             for record in records:
                 self._deliver_one(partition, record)
-                self._stay_in_group(partition)
+                self._poll_if_due(partition)
         except _PartitionLost:
             log.info(
                 "records_left_to_another", consumer=self._name, topic=partition.topic, partition=partition.partition
@@ -143,7 +143,7 @@ class Delivery:
                         error=str(error),
                         **describe(record),
                     )
-                self._rest(partition, pause)
+                self._wait(partition, pause)
             else:
                 return ""
 
@@ -154,17 +154,17 @@ class Delivery:
                 self._keep(record, reason)
             except KafkaError as error:
                 log.warning("dead_letter_postponed", consumer=self._name, error=repr(error))
-                self._rest(partition, KEEP_BACKOFF)
+                self._wait(partition, STORE_BACKOFF)
             else:
                 log.warning("dead_letter", consumer=self._name, reason=reason, **describe(record))
                 return
 
-    def _rest(self, partition: TopicPartition, duration: timedelta) -> None:
-        self._group.rest(duration)
+    def _wait(self, partition: TopicPartition, duration: timedelta) -> None:
+        self._group.wait(duration)
         if self._group.offsets.is_lost(partition):
             raise _PartitionLost
 
-    def _stay_in_group(self, partition: TopicPartition) -> None:
-        self._group.stay()
+    def _poll_if_due(self, partition: TopicPartition) -> None:
+        self._group.poll_if_due()
         if self._group.offsets.is_lost(partition):
             raise _PartitionLost

@@ -148,7 +148,7 @@ class Consumer:
             self._waiting.set(membership.waiting())
             for partition, records in polled.items():
                 delivery.deliver(partition, records)
-                membership.stay()
+                membership.poll_if_due()
             if polled:
                 last_time = self._clock.now()
             elif is_quiet:

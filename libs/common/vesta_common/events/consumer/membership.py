@@ -28,8 +28,8 @@ from vesta_common.events.consumer.unreadable import is_unreadable
 
 HEARTBEAT_INTERVAL_MS = 500  # with 2000 the embedded broker assigns partitions too late
 POLL_INTERVAL_MAX_MS = 300_000
-STAY_INTERVAL = timedelta(seconds=1)
-STAY_TIMEOUT_MS = 50
+PAUSED_POLL_INTERVAL = timedelta(seconds=1)
+PAUSED_POLL_TIMEOUT_MS = 50
 COMMIT_INTERVAL = timedelta(milliseconds=200)
 COMMIT_TIMEOUT_MS = 2000
 CLOSE_TIMEOUT_MS = 2000
@@ -130,7 +130,7 @@ class Membership:
         position = self._consumer.position(partition, timeout_ms=0)
         return 0 if position is None else max(0, highwater - position)
 
-    def rest(self, duration: timedelta) -> None:
+    def wait(self, duration: timedelta) -> None:
         """Waits while staying in the group: polls with all partitions paused, at least once. Commits if a commit is due.
 
         Raises:
@@ -148,7 +148,7 @@ class Membership:
             with suppress(KeyError, IllegalStateError):
                 self._consumer.resume(partition)
 
-    def stay(self) -> None:
+    def poll_if_due(self) -> None:
         """Polls with all partitions paused if the last poll was a second ago, so that a rebalance does not wait for the current records.
 
         Raises:
@@ -156,14 +156,14 @@ class Membership:
         """
         if self._stopping.is_set():
             raise Stopping
-        if _is_past(self._poll_time, STAY_INTERVAL, self._clock.now()):
-            self.rest(timedelta(0))
+        if _is_past(self._poll_time, PAUSED_POLL_INTERVAL, self._clock.now()):
+            self.wait(timedelta(0))
 
     def _poll_paused(self) -> None:
         for partition in self._consumer.assignment():  # every time, because a rebalance may have added partitions
             with suppress(KeyError, IllegalStateError):
                 self._consumer.pause(partition)
-        for partition, records in self._consumer.poll(timeout_ms=STAY_TIMEOUT_MS).items():
+        for partition, records in self._consumer.poll(timeout_ms=PAUSED_POLL_TIMEOUT_MS).items():
             # A rebalance during this poll assigned the partition. Seek back, so that the records are read again.
             with suppress(KeyError, IllegalStateError):
                 self._consumer.seek(partition, records[0].offset)
