@@ -1,1 +1,1 @@
-"""The annotation service: hands tasks to experts, finds their consensus, lets reviewers have the last word."""
+"""The annotation service: distributes tasks to annotators, finds their consensus, and lets reviewers make the final decision."""

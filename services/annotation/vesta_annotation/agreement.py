@@ -1,4 +1,4 @@
-"""How far experts agree, how each fares beside the others, and how long they take. Krippendorff's alpha over a campaign. Pure."""
+"""Statistics of a campaign's answers: Krippendorff's alpha, and the accuracy, agreement and time of each annotator. Pure."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,13 +12,13 @@ from vesta_contracts.annotation.v1 import Agreement, AnnotatorAgreement
 
 @dataclass(frozen=True)
 class Answer:
-    """One expert's answer to one task.
+    """One annotator's answer to one task.
 
     Attributes:
-        value: equal for answers that say the same.
-        accepted: what was accepted in the end; None where the task is not decided.
-        rejected: whether a reviewer sent it back. It counts for its author's accuracy, and no more for agreement.
-        time_spent: how long its author looked; None where nobody said.
+        value: equal for equal answers.
+        accepted: the value that was accepted; None while the task is undecided.
+        rejected: whether a reviewer rejected it. A rejected answer counts for its author's accuracy, but not for agreement.
+        time_spent: how long the annotator worked on the task; None if the client did not send it.
     """
 
     task: str
@@ -30,15 +30,15 @@ class Answer:
 
     @property
     def decided(self) -> bool:
-        """Whether it is known to be right or wrong."""
+        """Whether the answer is known to be right or wrong."""
         return self.rejected or self.accepted is not None
 
 
 def measure_agreement(answers: Sequence[Answer]) -> Agreement:
-    """The agreement of a campaign.
+    """Returns the agreement of a campaign.
 
     Args:
-        answers: at most one that was not rejected for each task and annotator, in any order.
+        answers: at most one non-rejected answer per task and annotator, in any order.
     """
     by_task: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
     by_annotator: defaultdict[str, list[Answer]] = defaultdict(list)
@@ -69,7 +69,7 @@ def measure_agreement(answers: Sequence[Answer]) -> Agreement:
 
 
 def _median_time(answers: Iterable[Answer]) -> Duration | None:
-    """Of the answers that say it; the median, for a screen left open over lunch would move the mean."""
+    """Returns the median over the answers with a time. A screen left open over lunch would distort the mean."""
     seconds = [answer.time_spent.total_seconds() for answer in answers if answer.time_spent is not None]
     if not seconds:
         return None
@@ -79,23 +79,23 @@ def _median_time(answers: Iterable[Answer]) -> Duration | None:
 
 
 def _pairs_with(annotator: str, shared: Iterable[Mapping[str, bytes]]) -> Iterator[tuple[bytes, bytes]]:
-    """Their answer beside each other expert's, so that what others disagree about among themselves is not held against them."""
+    """Pairs the annotator's answer with each other annotator's, so that disagreement among the others does not count."""
     for given in shared:
         if annotator in given:
             yield from ((given[annotator], value) for other, value in given.items() if other != annotator)
 
 
 def nominal_alpha(units: Iterable[Iterable[bytes]]) -> float | None:
-    """Krippendorff's alpha for values that are equal or not: 1 is perfect agreement, 0 is chance, below is worse.
+    """Krippendorff's alpha for nominal values: 1 is perfect agreement, 0 is chance, below 0 is worse than chance.
 
-    K. Krippendorff, Content Analysis, 4th ed., 2019, §12.3. Linear in the number of answers; a table of coincidences would have a cell
-    for each pair of values, and of drawn shapes hardly two are equal.
+    K. Krippendorff, Content Analysis, 4th ed., 2019, §12.3. Takes time linear in the number of answers. A coincidence table would need a
+    cell for each pair of values, and drawn shapes are hardly ever equal.
 
     Args:
-        units: for each task what its experts answered, two answers or more.
+        units: the answers to each task, at least two per task.
 
     Returns:
-        None with fewer than two tasks; 1 where nobody ever said anything else.
+        None for fewer than two tasks; 1 if all values are equal.
     """
     counts = [Counter(values) for values in units]
     if len(counts) < 2:
@@ -110,5 +110,5 @@ def nominal_alpha(units: Iterable[Iterable[bytes]]) -> float | None:
 
 
 def _unequal_pairs(counts: Counter[bytes]) -> int:
-    """Ordered pairs of values that differ."""
+    """Returns the number of ordered pairs of different values."""
     return counts.total() ** 2 - sum(count**2 for count in counts.values())

@@ -1,4 +1,4 @@
-"""The composition root: what the annotation service is made of."""
+"""The composition root of the annotation service."""
 
 from prometheus_client import Gauge
 from vesta_common.clock import SystemClock
@@ -18,7 +18,7 @@ from vesta_annotation.store import SERVICE, Store
 
 
 def build(settings: Settings) -> App:
-    """Waits for the database, brings its schema up to date, and puts the parts together."""
+    """Waits for the database, migrates or checks its schema, and assembles the service."""
     postgres = Postgres.of(settings, SERVICE).open()
     postgres.migrate_or_check("vesta_annotation", settings)
     store = Store(postgres, SystemClock())

@@ -1,4 +1,4 @@
-"""Which tasks are blind, and what is taken out of a task for whoever must not see what a model thinks. Pure."""
+"""Decides which tasks are blind, and removes the model's prediction from tasks for callers who must not see it. Pure."""
 
 from collections.abc import Collection
 
@@ -11,23 +11,24 @@ _PROMPTS = ("pre_annotations", "model_version", "selection_reason")
 
 
 def is_blind(task: Task, item: Item) -> bool:
-    """Whether the answer measures models: the control arm drew the item, or it is on the test side."""
+    """Whether the answer is used to measure models: the control arm drew the item, or it is in the test split."""
     return task.control or item.split == Split.SPLIT_TEST
 
 
 def hides_prompts(task: Task, blind_items: Collection[str], *, answering: bool, annotator: bool) -> bool:
-    """Whether what the model thinks is hidden from a caller.
+    """Whether the model's prediction is hidden from a caller.
 
     Args:
-        blind_items: the items that an undecided blind task, of any campaign, asks about.
-        answering: the caller leases the task to annotate it.
-        annotator: the caller's role is to annotate. Of a blind task they never see it: a review may send it back to them.
+        blind_items: the items of undecided blind tasks, in any campaign.
+        answering: whether the caller leases the task to annotate it.
+        annotator: whether the caller has the annotator role. Annotators never see the prediction of a blind task, because a review
+            may return the task to them.
     """
     return (annotator and task.blind) or ((annotator or answering) and task.item in blind_items)
 
 
 def without_prompts(task: Task) -> Task:
-    """The task without what a model thinks of its item; its etag follows from what is left."""
+    """Returns the task without the model's prediction; its etag is computed without it."""
     leases = task.leases
     unprompted = with_etag(without(task, *_PROMPTS, "leases"))  # leases do not change an etag
     unprompted.leases.extend(leases)

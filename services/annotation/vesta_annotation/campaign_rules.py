@@ -1,4 +1,4 @@
-"""What a campaign may ask of its experts: concepts of its dataset's taxonomy, and as many labels as the dataset holds. Pure."""
+"""Rules for campaigns: concepts of the dataset's taxonomy, several labels only where the dataset allows them. Pure."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,10 @@ _NAMED_MAX = 5
 
 
 def asked_concepts(wanted: Sequence[str], taxonomy: Taxonomy) -> list[str]:
-    """The concepts that experts are offered: those that are wanted, or all that are not retired.
+    """Returns the concepts that annotators choose from: those requested, or all that are not retired.
 
     Raises:
-        InvalidArgument: CONCEPT_UNKNOWN, some are not in the taxonomy.
+        InvalidArgument: CONCEPT_UNKNOWN, the taxonomy does not contain a requested concept.
     """
     if not wanted:
         return [concept.id for concept in taxonomy.concepts if not concept.retired]
@@ -28,7 +28,7 @@ def asked_concepts(wanted: Sequence[str], taxonomy: Taxonomy) -> list[str]:
 
 
 def guidelines(campaign: Campaign, taxonomy: Taxonomy) -> Guidelines:
-    """What experts of a campaign read. What the taxonomy does not hold any more is not offered."""
+    """Returns the guidelines for the campaign's annotators. Leaves out concepts that the taxonomy no longer contains."""
     known = {concept.id: concept for concept in taxonomy.concepts}
     return Guidelines(
         instructions=campaign.instructions,
@@ -45,7 +45,7 @@ def guidelines(campaign: Campaign, taxonomy: Taxonomy) -> Guidelines:
 
 
 def check_label_count(campaign: Campaign, dataset: Dataset) -> None:
-    """Lets a campaign through that asks for several labels only where the dataset holds several.
+    """Checks that a campaign asks for several labels only if the dataset allows several.
 
     Raises:
         InvalidArgument: LABELS_NOT_SINGLE.

@@ -1,4 +1,4 @@
-"""What several answers to one task amount to. Pure."""
+"""Finds the consensus of several answers to one task. Pure."""
 
 import hashlib
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from vesta_contracts.common.v1 import Annotation
 
 
 def answer_key(annotations: Sequence[Annotation]) -> bytes:
-    """Equal for answers that say the same: a SHA-256 of the set of annotations, their scores aside."""
+    """Returns a key that is equal for equal answers: a SHA-256 of the set of annotations without their scores."""
     said = set()
     for annotation in annotations:
         plain = Annotation()
@@ -19,6 +19,6 @@ def answer_key(annotations: Sequence[Annotation]) -> bytes:
 
 
 def find_majority(answers: Sequence[Submission]) -> list[Submission]:
-    """Those answers that say what more than half of the experts say, in the order given; empty where no such half is."""
+    """Returns the answers that more than half of the annotators gave, in the given order; empty without such a majority."""
     keys = [answer_key(answer.annotations) for answer in answers]
     return [answer for answer, key in zip(answers, keys, strict=True) if 2 * keys.count(key) > len(keys)]

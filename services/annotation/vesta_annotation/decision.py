@@ -1,4 +1,4 @@
-"""Who has the last word on a task: the experts where most of them agree, else a reviewer. Pure."""
+"""Decides a task: by the annotators' majority, otherwise by a reviewer. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from vesta_annotation.review_sampling import is_sampled
 
 @dataclass(frozen=True)
 class Decision:
-    """What is accepted.
+    """The accepted annotations of a task.
 
     Attributes:
-        annotators: whose answers agreed with it, or all of them where a reviewer corrected.
-        reviewer: empty where the answers decided.
+        annotators: those whose answers agree with the decision; all of them if a reviewer corrected the answers.
+        reviewer: empty if the answers decided.
     """
 
     annotations: Sequence[Annotation]
@@ -26,10 +26,10 @@ class Decision:
 
 
 def decide_by_answers(task: str, answers: Sequence[Submission], campaign: Campaign) -> Decision | None:
-    """What all the answers of a round decide; None where a reviewer is to.
+    """Returns the decision of a complete round of answers; None if a reviewer must decide.
 
     Args:
-        task: its name, by which the share of decisions that are reviewed all the same is drawn.
+        task: the task's name. Determines whether the task is sampled for review.
     """
     majority = find_majority(answers)
     if not majority or is_sampled(task, campaign.review_share):
@@ -38,10 +38,10 @@ def decide_by_answers(task: str, answers: Sequence[Submission], campaign: Campai
 
 
 def decide_by_review(review: Review, answers: Sequence[Submission]) -> Decision | None:
-    """What a reviewer decides; None where the experts are asked again.
+    """Returns the reviewer's decision; None if the review starts another round of answers.
 
     Raises:
-        InvalidArgument: ACCEPT where the answers have no majority, or REJECT without a comment.
+        InvalidArgument: ACCEPT without a majority among the answers, or REJECT without a comment.
     """
     if review.decision == Review.CORRECT:
         annotators = [answer.annotator for answer in answers]

@@ -1,4 +1,4 @@
-"""What the service tells the others. It consumes nothing. Pure."""
+"""Payloads of the events that the service publishes. The service consumes no events. Pure."""
 
 from datetime import datetime
 
@@ -10,7 +10,6 @@ TaskEvent = TaskAccepted | TaskRejected | TaskCancelled
 
 
 def task_accepted(task: Task, decision: Decision, now: datetime) -> TaskAccepted:
-    """The task is decided."""
     accepted = TaskAccepted(
         task=task.name,
         item=task.item,
@@ -25,10 +24,8 @@ def task_accepted(task: Task, decision: Decision, now: datetime) -> TaskAccepted
 
 
 def task_rejected(task: Task, review: Review) -> TaskRejected:
-    """The experts are asked again."""
     return TaskRejected(task=task.name, item=task.item, reviewer=review.reviewer, comment=review.comment)
 
 
 def task_cancelled(task: Task) -> TaskCancelled:
-    """The task is withdrawn."""
     return TaskCancelled(task=task.name, item=task.item)

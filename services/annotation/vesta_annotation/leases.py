@@ -1,4 +1,4 @@
-"""Who keeps a task, and until when. A lease that has run out counts as not there, so that nobody needs to sweep. Pure."""
+"""Rules for leases. An expired lease counts as absent, so that no job needs to delete it. Pure."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -10,17 +10,17 @@ LEASE_DURATION_DEFAULT = timedelta(minutes=10)
 
 
 def expire_time(campaign: Campaign, now: datetime) -> datetime:
-    """When a lease that begins now runs out."""
+    """Returns the expiry time of a lease that begins now."""
     if campaign.HasField("lease_duration"):
         return now + campaign.lease_duration.ToTimedelta()
     return now + LEASE_DURATION_DEFAULT
 
 
 def running_leases(expire_times: Mapping[str, datetime], now: datetime) -> list[Lease]:
-    """The leases that have not run out, the first to do so first.
+    """Returns the leases that have not expired, ordered by expiry time.
 
     Args:
-        expire_times: by holder.
+        expire_times: by lease holder.
     """
     running = sorted((end, holder) for holder, end in expire_times.items() if end > now)
     leases = [Lease(holder=holder) for _, holder in running]
@@ -30,7 +30,7 @@ def running_leases(expire_times: Mapping[str, datetime], now: datetime) -> list[
 
 
 def check_undecided(task: Task) -> None:
-    """Accepts a task that can still change.
+    """Checks that the task is undecided.
 
     Raises:
         FailedPrecondition: TASK_DECIDED.
@@ -43,7 +43,7 @@ def check_undecided(task: Task) -> None:
 
 
 def check_holder(task: Task, caller: str) -> None:
-    """Accepts an undecided task that the caller keeps.
+    """Checks that the task is undecided and that the caller holds its lease.
 
     Raises:
         FailedPrecondition: TASK_DECIDED or LEASE_LOST.

@@ -15,11 +15,11 @@ SELECT * FROM campaigns WHERE parent = :parent AND name > :after ORDER BY name L
 UPDATE campaigns SET state = :state, body = :body, update_time = :now WHERE name = :name;
 
 -- name: delete_campaign!
--- Its tasks, their answers and their reviews go with it.
+-- Cascades to the campaign's tasks, their answers and their reviews.
 DELETE FROM campaigns WHERE name = :name;
 
 -- name: count_tasks
--- How the work stands; campaigns without tasks are not among the rows. Read from an index alone.
+-- Counts of tasks and answers per campaign, without campaigns that have no tasks. An index-only scan suffices.
 SELECT
     campaign,
     count(*) FILTER (WHERE state = 'OPEN') AS open_count,
@@ -35,11 +35,11 @@ INSERT INTO tasks (name, campaign, item, state, priority, control, blind, body, 
 VALUES (:name, :campaign, :item, 'OPEN', :priority, :control, :blind, :body, :now, :now);
 
 -- name: list_blind_items
--- Of these items, those that an undecided blind task of any campaign asks about.
+-- Those of the items that have an undecided blind task in any campaign.
 SELECT DISTINCT item FROM tasks WHERE item = ANY (:items) AND (blind OR control) AND state IN ('OPEN', 'IN_REVIEW');
 
 -- name: find_undecided
--- The undecided tasks that these items have.
+-- The undecided tasks of these items.
 SELECT name, item FROM tasks WHERE campaign = :campaign AND item = ANY (:items) AND state IN ('OPEN', 'IN_REVIEW');
 
 -- name: find_tasks
@@ -49,9 +49,9 @@ SELECT * FROM tasks WHERE name = ANY (:names);
 SELECT * FROM tasks WHERE name = :name FOR UPDATE;
 
 -- name: lease_to_annotate
--- Keeps tasks for the caller: those that want an answer which nobody else is busy with, and have none of the caller's in this
--- round. What the caller keeps already comes again, so that a repeat is safe. Rows that another call holds just now are passed
--- over; one that another call has changed meanwhile is judged anew once it is locked, by what it says then.
+-- Leases open tasks to the caller: tasks that need more answers than they have answers and leases of other annotators, and that the
+-- caller has not answered in this round. Includes tasks that the caller already leases, so that a retry is safe. Skips rows that
+-- another transaction has locked. PostgreSQL evaluates the condition again for a row that was changed before it was locked.
 WITH next AS MATERIALIZED (
     SELECT name FROM tasks
     WHERE campaign = :campaign AND state = 'OPEN' AND :caller <> ALL (annotators)
@@ -64,7 +64,7 @@ UPDATE tasks SET leases = leases || jsonb_build_object(:caller::text, :expire_ti
 FROM next WHERE tasks.name = next.name RETURNING tasks.*;
 
 -- name: lease_to_review
--- Keeps tasks in review for the caller: those that nobody else keeps, and, unless `own_too`, that the caller has not answered.
+-- Leases tasks in review to the caller: tasks without a lease of another member that, unless `own_too`, the caller has not answered.
 WITH next AS MATERIALIZED (
     SELECT name FROM tasks
     WHERE campaign = :campaign AND state = 'IN_REVIEW' AND (:own_too OR :caller <> ALL (annotators))
@@ -84,19 +84,19 @@ WHERE name = :name RETURNING *;
 UPDATE tasks SET leases = leases - :caller::text WHERE name = :name RETURNING *;
 
 -- name: add_answer!
--- Notes who has answered, and gives their lease back.
+-- Records that the annotator has answered, and deletes their lease.
 UPDATE tasks SET
     annotators = annotators || :annotator::text, leases = leases - :annotator::text, submission_total = submission_total + 1,
     update_time = :now
 WHERE name = :name;
 
 -- name: settle_task^
--- Moves a task out of everybody's hands, to review or to its end.
+-- Sets the state of a task to IN_REVIEW, ACCEPTED or CANCELLED, and deletes all its leases.
 UPDATE tasks SET state = :state, body = :body, accepted_key = :accepted_key, leases = '{}', update_time = :now
 WHERE name = :name RETURNING *;
 
 -- name: begin_round!
--- Asks the experts again.
+-- Reopens a task for another round of answers.
 UPDATE tasks SET
     state = 'OPEN', annotators = '{}', leases = '{}', rejection_count = rejection_count + 1, update_time = :now
 WHERE name = :name;
@@ -125,8 +125,8 @@ ORDER BY name LIMIT :limit;
 SELECT body FROM submissions WHERE task = :task AND round = :round ORDER BY name;
 
 -- name: list_answers
--- Every answer of a campaign, with the task's state, what was accepted, and whether its round was rejected; whole bodies only
--- where they were kept without a key.
+-- All answers of a campaign, with the state of the task, the accepted answer's key, and whether the answer's round was rejected. Returns
+-- bodies only for rows without a key.
 SELECT
     submissions.task, annotator, state, round <= rejection_count AS rejected, answer_key, accepted_key, time_spent,
     CASE WHEN answer_key IS NULL THEN submissions.body END AS body,

@@ -1,4 +1,4 @@
-"""Rows of the tables ⇄ messages of the contract. A body is the message without what has a column or is counted. Pure."""
+"""Converts table rows to contract messages and back. A `body` is the message without fields that have a column or are counted. Pure."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -30,12 +30,12 @@ _TASK_APART = (
 
 
 def campaign_body(campaign: Campaign) -> bytes:
-    """What a campaign's row keeps beside its columns."""
+    """Serializes the fields of a campaign that have no column."""
     return without(campaign, *_CAMPAIGN_APART).SerializeToString()
 
 
 def campaign_of(row: Mapping[str, Any]) -> Campaign:
-    """The campaign of a row, not counted."""
+    """Returns the campaign of a row, without counts."""
     campaign = Campaign.FromString(row["body"])
     campaign.name = row["name"]
     campaign.state = Campaign.State.Value(row["state"])
@@ -44,12 +44,12 @@ def campaign_of(row: Mapping[str, Any]) -> Campaign:
 
 
 def task_body(task: Task) -> bytes:
-    """What a task's row keeps beside its columns."""
+    """Serializes the fields of a task that have no column."""
     return without(task, *_TASK_APART).SerializeToString()
 
 
 def task_of(row: Mapping[str, Any], now: datetime) -> Task:
-    """The task of a row, with the leases that run; its etag does not depend on them."""
+    """Returns the task of a row, with its unexpired leases. The etag does not depend on the leases."""
     task = Task.FromString(row["body"])
     for field in ("name", "item", "priority", "control", "rejection_count"):
         setattr(task, field, row[field])
@@ -64,7 +64,7 @@ def task_of(row: Mapping[str, Any], now: datetime) -> Task:
 
 
 def answer_of(row: Mapping[str, Any]) -> Answer:
-    """The answer of a row, by its keys; read from the whole bodies where those are older than the keys."""
+    """Returns the answer of a row. Computes the keys from the bodies for rows that are older than the key columns."""
     value, accepted = row["answer_key"], row["accepted_key"]
     if value is None:
         value = answer_key(Submission.FromString(row["body"]).annotations)

@@ -1,4 +1,4 @@
-"""Campaigns, tasks, answers and reviews in PostgreSQL; events go out with the changes that they tell of."""
+"""Stores campaigns, tasks, answers and reviews in PostgreSQL. Events are published in the transaction of the change they report."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,26 +27,26 @@ queries = load_queries("vesta_annotation")
 
 
 class Store:
-    """The service's tables. Every method works in the transaction that it is given."""
+    """Reads and writes the service's tables. Every method runs in the transaction that is passed to it."""
 
     def __init__(self, postgres: Postgres, clock: Clock) -> None:
         self.postgres = postgres
         self.clock = clock
 
     def count_undecided_tasks(self, connection: Connection) -> list[dict[str, Any]]:
-        """Undecided tasks by state."""
+        """Counts undecided tasks by state."""
         return list(queries.count_undecided_tasks(connection))
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """What happens inside happens wholly, or not at all where an exception leaves."""
+        """Opens a transaction. Rolls it back if the block raises."""
         with self.postgres.transaction() as connection:
             yield connection
 
     # Campaigns
 
     def insert_campaign(self, connection: Connection, campaign: Campaign) -> Campaign:
-        """Keeps a new campaign. Raises AlreadyExists."""
+        """Inserts a campaign. Raises AlreadyExists."""
         inserted = queries.insert_campaign(
             connection,
             name=campaign.name,
@@ -60,16 +60,16 @@ class Store:
         return self.get_campaign(connection, campaign.name)
 
     def get_campaign(self, connection: Connection, name: str, *, lock: bool = False) -> Campaign:
-        """A campaign without its counts; locked, nobody else changes it until the transaction ends. Raises NotFound."""
+        """Returns a campaign without its counts. `lock` locks its row until the transaction ends. Raises NotFound."""
         find = queries.lock_campaign if lock else queries.find_campaign
         return campaign_of(existing(find(connection, name=name), name))
 
     def list_campaigns(self, connection: Connection, parent: str, after: str, limit: int) -> list[Campaign]:
-        """A project's campaigns after a name, by name, without their counts."""
+        """Returns a project's campaigns with a name greater than `after`, ordered by name, without their counts."""
         return [campaign_of(row) for row in queries.list_campaigns(connection, parent=parent, after=after, limit=limit)]
 
     def count(self, connection: Connection, campaigns: Sequence[Campaign]) -> None:
-        """Sets the counts of campaigns."""
+        """Sets the counts of the campaigns."""
         names = [campaign.name for campaign in campaigns]
         counts = {row.pop("campaign"): row for row in queries.count_tasks(connection, campaigns=names)}
         for campaign in campaigns:
@@ -77,7 +77,6 @@ class Store:
             campaign.counts.CopyFrom(CampaignCounts(**{field: int(count) for field, count in fields.items()}))
 
     def update_campaign(self, connection: Connection, campaign: Campaign) -> Campaign:
-        """Keeps a changed campaign."""
         queries.update_campaign(
             connection,
             name=campaign.name,
@@ -88,14 +87,14 @@ class Store:
         return self.get_campaign(connection, campaign.name)
 
     def delete_campaign(self, connection: Connection, name: str) -> None:
-        """Removes a campaign with its tasks, and tells of those that were undecided."""
+        """Deletes a campaign with its tasks, and publishes the cancellation of undecided ones."""
         self.cancel_tasks(connection, name)
         queries.delete_campaign(connection, name=name)
 
     # Tasks
 
     def insert_tasks(self, connection: Connection, campaign: str, tasks: Sequence[Task]) -> None:
-        """Keeps new tasks, open."""
+        """Inserts tasks as open."""
         now = self.clock.now()
         rows = [
             {
@@ -114,29 +113,29 @@ class Store:
             queries.insert_tasks(connection, rows)
 
     def find_undecided(self, connection: Connection, campaign: str, items: Sequence[str]) -> dict[str, str]:
-        """The names of the undecided tasks that these items have, by item."""
+        """Returns the names of the undecided tasks for these items, by item."""
         rows = queries.find_undecided(connection, campaign=campaign, items=list(items))
         return {row["item"]: row["name"] for row in rows}
 
     def list_blind_items(self, connection: Connection, items: Sequence[str]) -> set[str]:
-        """Of these items, those that an undecided blind task of any campaign asks about."""
+        """Returns those of the items that have an undecided blind task in any campaign."""
         return {row["item"] for row in queries.list_blind_items(connection, items=list(items))} if items else set()
 
     def get_tasks(self, connection: Connection, names: Sequence[str]) -> dict[str, Task]:
-        """Tasks by name. Raises NotFound for the first that is missing."""
+        """Returns tasks by name. Raises NotFound for the first missing one."""
         found = {task.name: task for task in self._tasks(queries.find_tasks(connection, names=list(names)))}
         return {name: existing(found.get(name), name) for name in names}
 
     def get_task(self, connection: Connection, name: str) -> Task:
-        """A task. Raises NotFound."""
+        """Returns a task. Raises NotFound."""
         return self.get_tasks(connection, [name])[name]
 
     def lock_task(self, connection: Connection, name: str) -> Task:
-        """A task that nobody else changes until the transaction ends. Raises NotFound."""
+        """Returns a task and locks its row until the transaction ends. Raises NotFound."""
         return self._task(existing(queries.lock_task(connection, name=name), name))
 
     def list_tasks(self, connection: Connection, campaign: str, where: Where, after: str, limit: int) -> list[Task]:
-        """A campaign's tasks after a name, in order of creation."""
+        """Returns a campaign's tasks with a name greater than `after`, in order of creation."""
         statement = (
             f"SELECT * FROM tasks WHERE campaign = %(campaign)s AND name > %(after)s AND {where.sql} "
             "ORDER BY name LIMIT %(limit)s"
@@ -147,16 +146,16 @@ class Store:
     # Leases
 
     def lease_to_annotate(self, connection: Connection, campaign: Campaign, caller: str, limit: int) -> list[Task]:
-        """Keeps up to `limit` tasks for the caller to answer, highest priority first."""
+        """Leases up to `limit` tasks to the caller for annotation, highest priority first."""
         return self._lease(queries.lease_to_annotate, connection, campaign, caller, limit, replicas=campaign.replicas)
 
     def lease_to_review(
         self, connection: Connection, campaign: Campaign, caller: str, limit: int, *, own_too: bool
     ) -> list[Task]:
-        """Keeps up to `limit` tasks for the caller to review, highest priority first.
+        """Leases up to `limit` tasks to the caller for review, highest priority first.
 
         Args:
-            own_too: also those that the caller has answered.
+            own_too: whether to include tasks that the caller has answered.
         """
         return self._lease(queries.lease_to_review, connection, campaign, caller, limit, own_too=own_too)
 
@@ -177,38 +176,38 @@ class Store:
         return sorted(self._tasks(rows), key=lambda task: (-task.priority, task.name))
 
     def renew_lease(self, connection: Connection, name: str, caller: str, until: datetime) -> Task:
-        """Keeps a task longer."""
+        """Extends a lease."""
         return self._task(queries.renew_lease(connection, name=name, caller=caller, expire_time=until))
 
     def drop_lease(self, connection: Connection, name: str, caller: str) -> Task:
-        """Gives a task back. Raises NotFound."""
+        """Deletes a lease. Raises NotFound."""
         return self._task(existing(queries.drop_lease(connection, name=name, caller=caller), name))
 
     # Decisions
 
     def accept(self, connection: Connection, task: Task, decision: Decision) -> None:
-        """Decides a task, and tells of it."""
+        """Accepts the decision of a task and publishes it."""
         del task.accepted[:]
         task.accepted.extend(decision.annotations)
         self._settle(connection, task, Task.ACCEPTED)
         self._publish(connection, task_accepted(task, decision, self.clock.now()))
 
     def send_to_review(self, connection: Connection, task: Task) -> None:
-        """Leaves a task to reviewers."""
+        """Moves a task to review."""
         self._settle(connection, task, Task.IN_REVIEW)
 
     def begin_round(self, connection: Connection, task: Task, review: Review) -> None:
-        """Asks the experts again, as the review wants, and tells of it."""
+        """Starts another round of answers, as the review requests, and publishes the rejection."""
         queries.begin_round(connection, name=task.name, now=self.clock.now())
         self._publish(connection, task_rejected(task, review))
 
     def cancel_task(self, connection: Connection, task: Task) -> Task:
-        """Withdraws a task, and tells of it."""
+        """Cancels a task and publishes the cancellation."""
         self._publish(connection, task_cancelled(task))
         return self._settle(connection, task, Task.CANCELLED)
 
     def cancel_tasks(self, connection: Connection, campaign: str) -> None:
-        """Withdraws every undecided task of a campaign, and tells of each."""
+        """Cancels every undecided task of a campaign and publishes the cancellations."""
         rows = queries.cancel_tasks(connection, campaign=campaign, now=self.clock.now())
         self._publish(connection, *(task_cancelled(Task(**row)) for row in rows))
 
@@ -222,14 +221,14 @@ class Store:
         return self._task(queries.settle_task(connection, name=task.name, **fields))
 
     def _publish(self, connection: Connection, *told: TaskEvent) -> None:
-        """Tells of tasks, once the transaction has committed."""
+        """Publishes events through the outbox, once the transaction has committed."""
         now = self.clock.now()
         outbox.publish(connection, *(new_event(SERVICE, payload.task, payload, now) for payload in told))
 
     # Answers
 
     def insert_submission(self, connection: Connection, task: Task, submission: Submission) -> None:
-        """Keeps an answer; whoever gave it keeps the task no longer."""
+        """Inserts an answer and ends its author's lease."""
         annotator, now = submission.annotator, self.clock.now()
         queries.insert_submission(
             connection,
@@ -244,41 +243,40 @@ class Store:
         queries.add_answer(connection, name=task.name, annotator=annotator, now=now)
 
     def has_answered(self, connection: Connection, task: str, annotator: str) -> bool:
-        """Whether somebody has answered in the task's present round."""
+        """Whether the annotator has answered in the task's current round."""
         return bool(queries.has_answered(connection, task=task, annotator=annotator))
 
     def get_submission(self, connection: Connection, name: str) -> Submission:
-        """An answer. Raises NotFound."""
+        """Returns an answer. Raises NotFound."""
         return Submission.FromString(existing(queries.find_submission(connection, name=name), name)["body"])
 
     def list_submissions(
         self, connection: Connection, task: str, annotator: str, after: str, limit: int
     ) -> list[Submission]:
-        """A task's answers after a name, in order of time; of one annotator, or of all where it is empty."""
+        """Returns a task's answers with a name greater than `after`, in order of creation; of all annotators if `annotator` is empty."""
         rows = queries.list_submissions(connection, task=task, annotator=annotator, after=after, limit=limit)
         return [Submission.FromString(row["body"]) for row in rows]
 
     def list_round(self, connection: Connection, task: Task) -> list[Submission]:
-        """The answers of the task's present round, in order of time."""
+        """Returns the answers of the task's current round, in order of creation."""
         rows = queries.list_round(connection, task=task.name, round=task.rejection_count + 1)
         return [Submission.FromString(row["body"]) for row in rows]
 
     def list_answers(self, connection: Connection, campaign: str) -> list[Answer]:
-        """Every answer to a campaign's tasks."""
+        """Returns all answers to a campaign's tasks."""
         return [answer_of(row) for row in queries.list_answers(connection, campaign=campaign)]
 
     # Reviews
 
     def insert_review(self, connection: Connection, task: Task, review: Review) -> None:
-        """Keeps a review."""
         queries.insert_review(connection, name=review.name, task=task.name, body=review.SerializeToString())
 
     def get_review(self, connection: Connection, name: str) -> Review:
-        """A review. Raises NotFound."""
+        """Returns a review. Raises NotFound."""
         return Review.FromString(existing(queries.find_review(connection, name=name), name)["body"])
 
     def list_reviews(self, connection: Connection, task: str, after: str, limit: int) -> list[Review]:
-        """A task's reviews after a name, in order of time."""
+        """Returns a task's reviews with a name greater than `after`, in order of creation."""
         rows = queries.list_reviews(connection, task=task, after=after, limit=limit)
         return [Review.FromString(row["body"]) for row in rows]
 

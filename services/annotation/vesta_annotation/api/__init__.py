@@ -1,4 +1,4 @@
-"""gRPC, one file a service: check, call, answer."""
+"""gRPC services, one file per service."""
 
 from vesta_annotation.api.campaign_service import CampaignService
 from vesta_annotation.api.review_service import ReviewService

@@ -1,4 +1,4 @@
-"""What answers are checked against, asked of the datasets service each time: taxonomies change while experts work."""
+"""Fetches the rules that answers are validated against. Reads the datasets service each time: taxonomies change during annotation."""
 
 from vesta_common.errors import FailedPrecondition, NotFound
 from vesta_common.media.annotations import Terms
@@ -18,7 +18,7 @@ from vesta_contracts.datasets.v1 import (
 
 
 class TermsSource:
-    """Asks the datasets service. Call it outside of any transaction."""
+    """Reads validation rules from the datasets service. Must not be called inside a transaction."""
 
     def __init__(self, datasets: DatasetServiceStub, taxonomies: TaxonomyServiceStub, items: ItemServiceStub) -> None:
         self._datasets = datasets
@@ -26,7 +26,7 @@ class TermsSource:
         self._items = items
 
     def of(self, task: Task, campaign: Campaign) -> Terms:
-        """What answers to a task must satisfy now.
+        """Returns the current validation rules for answers to a task.
 
         Raises:
             FailedPrecondition: DATASET_GONE.
@@ -41,7 +41,7 @@ class TermsSource:
         )
 
     def describe(self, campaign: Campaign) -> tuple[Dataset, Taxonomy]:
-        """A campaign's dataset, without counts, and its taxonomy.
+        """Returns a campaign's dataset, without counts, and its taxonomy.
 
         Raises:
             FailedPrecondition: DATASET_GONE.
@@ -52,13 +52,13 @@ class TermsSource:
             raise _gone(campaign.dataset) from error
 
     def look_up(self, name: str) -> tuple[Dataset, Taxonomy]:
-        """A dataset, without counts, and its taxonomy. Raises NotFound."""
+        """Returns a dataset, without counts, and its taxonomy. Raises NotFound."""
         wanted = GetDatasetRequest(name=name, view=DatasetView.DATASET_VIEW_BASIC)
         dataset = self._datasets.GetDataset(wanted)
         return dataset, self._taxonomies.GetTaxonomy(GetTaxonomyRequest(name=dataset.taxonomy))
 
     def _media(self, task: Task) -> Media:
-        """The size and type of a task's image; tasks made before they carried it have it looked up."""
+        """Returns the size and type of a task's image. Looks up the item for older tasks, which do not contain them."""
         if task.width_px and task.height_px:
             return Media(width_px=task.width_px, height_px=task.height_px, mime_type=task.mime_type)
         try:

@@ -1,4 +1,4 @@
-"""Who is asking, and what they may see."""
+"""The calling member, their role and what they may see."""
 
 from vesta_common import trace
 from vesta_common.errors import PermissionDenied, Unauthenticated
@@ -10,10 +10,10 @@ _LAST_RESORT_ROLE = "owner"
 
 
 def calling_member() -> str:
-    """The name of whoever calls, such as `projects/acme/members/ada`.
+    """Returns the name of the calling member, such as `projects/acme/members/ada`.
 
     Raises:
-        Unauthenticated: no member calls.
+        Unauthenticated: the caller is not a member.
     """
     caller = trace.caller()
     if "/members/" not in caller:
@@ -22,7 +22,7 @@ def calling_member() -> str:
 
 
 def check_may_review() -> None:
-    """Accepts a caller whose role lets them decide.
+    """Checks that the caller's role may review.
 
     Raises:
         PermissionDenied: ROLE_TOO_LOW.
@@ -34,18 +34,18 @@ def check_may_review() -> None:
 
 
 def visible_annotator(task: Task) -> str:
-    """The one whose answers the caller may see; empty for everybody's.
+    """Returns the annotator whose answers the caller may see; empty if the caller may see all answers.
 
-    Annotators see only their own while a task waits for answers: two that agree are to have come to it by themselves.
+    Annotators see only their own answers while a task is open, so that annotators answer independently.
     """
     return calling_member() if task.state == Task.OPEN and is_annotator() else ""
 
 
 def is_annotator() -> bool:
-    """Whether the caller's role is to answer, and no more."""
+    """Whether the caller has the annotator role."""
     return trace.role() == _ANSWERING_ROLE
 
 
 def is_last_resort() -> bool:
-    """Whether the caller may review even answers of their own: the owner, who may be all the people there are."""
+    """Whether the caller may review their own answers: only an owner may, who can be the only member of a project."""
     return trace.role() == _LAST_RESORT_ROLE

@@ -1,4 +1,4 @@
-"""gRPC: campaigns."""
+"""The CampaignService of the gRPC API."""
 
 import grpc
 from google.protobuf import empty_pb2
@@ -32,14 +32,14 @@ _MUTABLE = ("display_name", "instructions", "concepts", "review_share", "lease_d
 
 
 class CampaignService(CampaignServiceServicer):
-    """Keeps Campaigns."""
+    """Implements CampaignService."""
 
     def __init__(self, store: Store, terms: TermsSource) -> None:
         self._store = store
         self._terms = terms
 
     def CreateCampaign(self, request: CreateCampaignRequest, context: grpc.ServicerContext) -> Campaign:
-        """Keeps a new campaign that asks for concepts of its dataset's taxonomy; for all of them where it names none."""
+        """Creates a campaign for the given concepts of the dataset's taxonomy, or for all concepts by default."""
         if answer := find_answer(self._store.postgres, request, Campaign):
             return answer
         campaign = _with_defaults(request.campaign)
@@ -54,14 +54,12 @@ class CampaignService(CampaignServiceServicer):
         return run_once(self._store.postgres, request, Campaign, create)
 
     def GetCampaign(self, request: GetCampaignRequest, context: grpc.ServicerContext) -> Campaign:
-        """One campaign with its counts."""
         with self._store.transaction() as connection:
             campaign = self._store.get_campaign(connection, request.name)
             self._store.count(connection, [campaign])
         return campaign
 
     def ListCampaigns(self, request: ListCampaignsRequest, context: grpc.ServicerContext) -> ListCampaignsResponse:
-        """A project's campaigns by name, with their counts."""
         page = read_page(request)
         with self._store.transaction() as connection:
             found = self._store.list_campaigns(connection, request.parent, page.after, page.limit)
@@ -70,7 +68,7 @@ class CampaignService(CampaignServiceServicer):
         return ListCampaignsResponse(campaigns=campaigns, next_page_token=token)
 
     def UpdateCampaign(self, request: UpdateCampaignRequest, context: grpc.ServicerContext) -> Campaign:
-        """Changes a campaign; closing it cancels what is undecided. Only new concepts need the dataset to be there."""
+        """Updates a campaign. Closing it cancels its undecided tasks. Only a change of concepts reads the dataset."""
         with self._store.transaction() as connection:
             current = self._store.get_campaign(connection, request.campaign.name)
         wanted = revise(current, request.campaign, request.update_mask, _MUTABLE)
@@ -87,21 +85,20 @@ class CampaignService(CampaignServiceServicer):
         return updated
 
     def DeleteCampaign(self, request: DeleteCampaignRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
-        """Removes a campaign with its tasks; what was accepted stays in the dataset."""
+        """Deletes a campaign with its tasks. Accepted labels stay in the dataset."""
         with self._store.transaction() as connection:
             self._store.get_campaign(connection, request.name, lock=True)
             self._store.delete_campaign(connection, request.name)
         return empty_pb2.Empty()
 
     def GetAgreement(self, request: GetAgreementRequest, context: grpc.ServicerContext) -> Agreement:
-        """How far the experts of a campaign agree."""
         with self._store.transaction() as connection:
             self._store.get_campaign(connection, request.name)
             answers = self._store.list_answers(connection, request.name)
         return measure_agreement(answers)
 
     def GetGuidelines(self, request: GetGuidelinesRequest, context: grpc.ServicerContext) -> Guidelines:
-        """What experts read: instructions, and the concepts with the words of the taxonomy as it is now."""
+        """Returns the instructions, and the concepts as the taxonomy describes them now."""
         with self._store.transaction() as connection:
             campaign = self._store.get_campaign(connection, request.name)
         _, taxonomy = self._terms.describe(campaign)
@@ -109,5 +106,5 @@ class CampaignService(CampaignServiceServicer):
 
 
 def _with_defaults(wanted: Campaign) -> Campaign:
-    """The campaign as it is kept: active, with one answer a task, unless it says otherwise."""
+    """Returns the campaign with defaults applied: active, one answer per task."""
     return copy_of(wanted, state=wanted.state or Campaign.ACTIVE, replicas=wanted.replicas or 1)

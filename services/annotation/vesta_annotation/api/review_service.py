@@ -1,4 +1,4 @@
-"""gRPC: reviews."""
+"""The ReviewService of the gRPC API."""
 
 import grpc
 from vesta_common.errors import FailedPrecondition
@@ -29,14 +29,14 @@ from vesta_annotation.store import Store
 
 
 class ReviewService(ReviewServiceServicer):
-    """Takes decisions."""
+    """Implements ReviewService."""
 
     def __init__(self, store: Store, terms: TermsSource) -> None:
         self._store = store
         self._terms = terms
 
     def CreateReview(self, request: CreateReviewRequest, context: grpc.ServicerContext) -> Review:
-        """Decides a task in review, or has it asked again."""
+        """Decides a task in review, or starts another round of answers."""
         caller = calling_member()
         if answer := find_answer(self._store.postgres, request, Review):
             return answer
@@ -49,12 +49,11 @@ class ReviewService(ReviewServiceServicer):
             return once(connection, request, Review, lambda: self._create(connection, request, caller, terms))
 
     def GetReview(self, request: GetReviewRequest, context: grpc.ServicerContext) -> Review:
-        """One review."""
         with self._store.transaction() as connection:
             return self._store.get_review(connection, request.name)
 
     def ListReviews(self, request: ListReviewsRequest, context: grpc.ServicerContext) -> ListReviewsResponse:
-        """A task's reviews in order of time."""
+        """Lists a task's reviews in order of creation."""
         page = read_page(request)
         with self._store.transaction() as connection:
             self._store.get_tasks(connection, [request.parent])
@@ -82,7 +81,7 @@ class ReviewService(ReviewServiceServicer):
 
 
 def _check_may_review(task: Task, caller: str) -> None:
-    """Accepts a task in review that the caller keeps.
+    """Checks that the task is in review and that the caller holds its lease.
 
     Raises:
         FailedPrecondition: TASK_DECIDED, LEASE_LOST or TASK_NOT_IN_REVIEW.

@@ -1,4 +1,4 @@
-"""gRPC: answers."""
+"""The SubmissionService of the gRPC API."""
 
 import grpc
 from vesta_common.errors import AlreadyExists, FailedPrecondition, InvalidArgument
@@ -29,14 +29,14 @@ from vesta_annotation.store import Store
 
 
 class SubmissionService(SubmissionServiceServicer):
-    """Takes answers."""
+    """Implements SubmissionService."""
 
     def __init__(self, store: Store, terms: TermsSource) -> None:
         self._store = store
         self._terms = terms
 
     def CreateSubmission(self, request: CreateSubmissionRequest, context: grpc.ServicerContext) -> Submission:
-        """Keeps an answer; with the last one wanted the task is decided or goes to review."""
+        """Stores an answer. The last required answer decides the task or moves it to review."""
         caller = calling_member()
         if answer := find_answer(self._store.postgres, request, Submission):
             return answer
@@ -50,7 +50,6 @@ class SubmissionService(SubmissionServiceServicer):
             return once(connection, request, Submission, lambda: self._create(connection, request, caller, terms))
 
     def GetSubmission(self, request: GetSubmissionRequest, context: grpc.ServicerContext) -> Submission:
-        """One answer."""
         with self._store.transaction() as connection:
             submission = self._store.get_submission(connection, request.name)
             task = self._store.get_task(connection, parent_of(request.name))
@@ -61,7 +60,7 @@ class SubmissionService(SubmissionServiceServicer):
     def ListSubmissions(
         self, request: ListSubmissionsRequest, context: grpc.ServicerContext
     ) -> ListSubmissionsResponse:
-        """A task's answers in order of time."""
+        """Lists a task's answers in order of creation."""
         page = read_page(request)
         with self._store.transaction() as connection:
             annotator = visible_annotator(self._store.get_task(connection, request.parent))
@@ -103,7 +102,7 @@ class SubmissionService(SubmissionServiceServicer):
 
 
 def _is_sound(decision: Decision, terms: Terms) -> bool:
-    """Whether what most experts said may still be accepted: earlier answers were checked against an earlier taxonomy."""
+    """Whether the majority's answer is still valid: earlier answers were validated against an earlier taxonomy."""
     try:
         check_annotations(decision.annotations, terms, "submission.annotations")
     except InvalidArgument:

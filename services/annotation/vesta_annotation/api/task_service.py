@@ -1,4 +1,4 @@
-"""gRPC: tasks and their leases."""
+"""The TaskService of the gRPC API: tasks and their leases."""
 
 from collections.abc import Mapping, Sequence
 
@@ -48,7 +48,7 @@ _FILTERS = {
 
 
 class TaskService(TaskServiceServicer):
-    """Hands out Tasks."""
+    """Implements TaskService."""
 
     def __init__(self, store: Store, items: ItemServiceStub) -> None:
         self._store = store
@@ -57,7 +57,7 @@ class TaskService(TaskServiceServicer):
     def BatchCreateTasks(
         self, request: BatchCreateTasksRequest, context: grpc.ServicerContext
     ) -> BatchCreateTasksResponse:
-        """Keeps new tasks; an item that has an undecided one is answered with it."""
+        """Creates tasks. Returns the existing task for an item that has an undecided one."""
         if answer := find_answer(self._store.postgres, request, BatchCreateTasksResponse):
             return answer
         with self._store.transaction() as connection:
@@ -73,13 +73,12 @@ class TaskService(TaskServiceServicer):
             return once(connection, request, BatchCreateTasksResponse, lambda: self._create(connection, request, items))
 
     def GetTask(self, request: GetTaskRequest, context: grpc.ServicerContext) -> Task:
-        """One task."""
         with self._store.transaction() as connection:
             (task,) = self._visible(connection, [self._store.get_task(connection, request.name)])
         return task
 
     def ListTasks(self, request: ListTasksRequest, context: grpc.ServicerContext) -> ListTasksResponse:
-        """A campaign's tasks in order of creation."""
+        """Lists a campaign's tasks in order of creation."""
         page = read_page(request)
         where = filters.compile_filter(request.filter, _FILTERS)
         with self._store.transaction() as connection:
@@ -90,7 +89,7 @@ class TaskService(TaskServiceServicer):
         return ListTasksResponse(tasks=tasks, next_page_token=token)
 
     def LeaseTasks(self, request: LeaseTasksRequest, context: grpc.ServicerContext) -> LeaseTasksResponse:
-        """Keeps the caller's next tasks for a while; none where the campaign hands out nothing."""
+        """Leases the next tasks to the caller. Returns none if the campaign is not active."""
         caller, limit = calling_member(), request.count or 1
         if request.purpose == LeasePurpose.LEASE_PURPOSE_REVIEW:
             check_may_review()
@@ -108,7 +107,7 @@ class TaskService(TaskServiceServicer):
         return LeaseTasksResponse(tasks=tasks)
 
     def RenewLease(self, request: RenewLeaseRequest, context: grpc.ServicerContext) -> Task:
-        """Keeps a leased task longer."""
+        """Extends the caller's lease on a task."""
         caller = calling_member()
         with self._store.transaction() as connection:
             task = self._store.lock_task(connection, request.name)
@@ -120,14 +119,14 @@ class TaskService(TaskServiceServicer):
         return task
 
     def ReleaseTask(self, request: ReleaseTaskRequest, context: grpc.ServicerContext) -> Task:
-        """Gives a leased task back."""
+        """Ends the caller's lease on a task."""
         caller = calling_member()
         with self._store.transaction() as connection:
             (task,) = self._visible(connection, [self._store.drop_lease(connection, request.name, caller)])
         return task
 
     def CancelTask(self, request: CancelTaskRequest, context: grpc.ServicerContext) -> Task:
-        """Withdraws an undecided task; cancelling it again changes nothing."""
+        """Cancels an undecided task. Cancelling it again has no effect."""
         with self._store.transaction() as connection:
             task = self._store.lock_task(connection, request.name)
             if task.state == Task.CANCELLED:
@@ -136,10 +135,10 @@ class TaskService(TaskServiceServicer):
             return self._store.cancel_task(connection, task)
 
     def _visible(self, connection: Connection, tasks: Sequence[Task], *, answering: bool = False) -> list[Task]:
-        """The tasks as the caller may see them.
+        """Returns the tasks with only the fields that the caller may see.
 
         Args:
-            answering: the caller keeps them to annotate them.
+            answering: whether the caller leases the tasks to annotate them.
         """
         annotator = is_annotator()
         if not (answering or annotator):
@@ -171,10 +170,10 @@ class TaskService(TaskServiceServicer):
 
 
 def _check_items(tasks: Sequence[Task], campaign: Campaign) -> None:
-    """Accepts items of the campaign's dataset, which is where the answers go.
+    """Checks that all items belong to the campaign's dataset, which stores the answers.
 
     Raises:
-        InvalidArgument: names the first other one.
+        InvalidArgument: names the first item of another dataset.
     """
     for index, task in enumerate(tasks):
         if parent_of(task.item) != campaign.dataset:
@@ -184,7 +183,7 @@ def _check_items(tasks: Sequence[Task], campaign: Campaign) -> None:
 
 
 def _check_open(campaign: Campaign) -> None:
-    """Accepts a campaign that takes tasks.
+    """Checks that the campaign is not closed.
 
     Raises:
         FailedPrecondition: CAMPAIGN_CLOSED.
@@ -198,7 +197,7 @@ def _check_open(campaign: Campaign) -> None:
 
 
 def _new_task(wanted: Task, campaign: Campaign, item: Item) -> Task:
-    """A task with a name of its own, what is known of its item, and nothing decided."""
+    """Returns an undecided task with a new name and the fields copied from its item."""
     task = copy_of(
         wanted,
         name=f"{campaign.name}/tasks/{new_id()}",
