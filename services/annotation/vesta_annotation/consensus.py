@@ -9,13 +9,13 @@ from vesta_contracts.common.v1 import Annotation
 
 def answer_key(annotations: Sequence[Annotation]) -> bytes:
     """Returns a key that is equal for equal answers: a SHA-256 of the set of annotations without their scores."""
-    said = set()
+    keys = set()
     for annotation in annotations:
         plain = Annotation()
         plain.CopyFrom(annotation)
         plain.ClearField("score")
-        said.add(hashlib.sha256(plain.SerializeToString(deterministic=True)).digest())
-    return hashlib.sha256(b"".join(sorted(said))).digest()
+        keys.add(hashlib.sha256(plain.SerializeToString(deterministic=True)).digest())
+    return hashlib.sha256(b"".join(sorted(keys))).digest()
 
 
 def find_majority(answers: Sequence[Submission]) -> list[Submission]:

@@ -220,10 +220,10 @@ class Store:
         }
         return self._task(queries.settle_task(connection, name=task.name, **fields))
 
-    def _publish(self, connection: Connection, *told: TaskEvent) -> None:
+    def _publish(self, connection: Connection, *payloads: TaskEvent) -> None:
         """Publishes events through the outbox, once the transaction has committed."""
         now = self.clock.now()
-        outbox.publish(connection, *(new_event(SERVICE, payload.task, payload, now) for payload in told))
+        outbox.publish(connection, *(new_event(SERVICE, payload.task, payload, now) for payload in payloads))
 
     # Answers
 
