@@ -1,1 +1,1 @@
-"""The conductor: keeps Projects and Loops, and turns each Loop by reconciling what is wanted with what is."""
+"""The conductor: stores Projects and Loops, and reconciles the actual state of each Loop with its policy."""

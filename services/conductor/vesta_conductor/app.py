@@ -1,4 +1,4 @@
-"""The composition root: what the conductor is made of."""
+"""The composition root of the conductor."""
 
 from vesta_common.clock import SystemClock
 from vesta_common.events.broker import Broker
@@ -25,7 +25,7 @@ SERVICE = "conductor"
 
 
 def build(settings: Settings) -> App:
-    """Waits for the database, brings its schema up to date, and puts the parts together."""
+    """Waits for the database, migrates or checks its schema, and assembles the service."""
     postgres = Postgres.of(settings, SERVICE).open()
     postgres.migrate_or_check("vesta_conductor", settings)
     clock, registry = SystemClock(), new_registry()

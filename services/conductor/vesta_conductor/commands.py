@@ -1,4 +1,4 @@
-"""Obeys a command: sends its request to the peer whose it is."""
+"""Executes a command by calling the service that owns the resource."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -24,11 +24,11 @@ REQUESTS: tuple[type[Message], ...] = (
 
 
 def act(peers: Peers, request: Message) -> None:
-    """Sends the request; a repeat of one that was obeyed changes nothing, for it bears the same request_id or value.
+    """Sends the request. A repeat has no further effect, because it has the same request_id or sets the same value.
 
     Raises:
-        VestaError: what the peer answered. A thing that is there already is no error: it bears a name that only this
-            Loop gives, so it is what was asked for.
+        VestaError: the service's error. AlreadyExists is not an error: only this Loop uses the name, so the resource is the
+            requested one.
     """
     ways: Mapping[type[Message], Callable[[Any], Message]] = {
         CreateCampaignRequest: peers.campaigns.CreateCampaign,
@@ -46,9 +46,9 @@ def act(peers: Peers, request: Message) -> None:
 
 
 def request_of(type_name: str, body: bytes) -> Message:
-    """The request that was kept as its full name and bytes.
+    """Parses a stored request.
 
     Raises:
-        KeyError: it is none of ours.
+        KeyError: the type is not one of `REQUESTS`.
     """
     return {kind.DESCRIPTOR.full_name: kind for kind in REQUESTS}[type_name].FromString(body)

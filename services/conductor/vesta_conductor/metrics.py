@@ -1,10 +1,10 @@
-"""What the conductor measures of itself."""
+"""Prometheus metrics of the conductor."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 
 class ConductorMetrics:
-    """Looks at Loops and what came of them."""
+    """Metrics of the reconciliation of Loops."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.turn_seconds = Histogram(

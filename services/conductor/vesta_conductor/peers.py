@@ -1,4 +1,4 @@
-"""The services that the conductor asks and commands."""
+"""gRPC stubs of the services that the conductor calls."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from vesta_contracts.training.v1 import ModelServiceStub, RecipeServiceStub, Tra
 
 @dataclass(frozen=True)
 class Peers:
-    """One stub for each service that is called."""
+    """One stub per gRPC service."""
 
     datasets: DatasetServiceStub
     items: ItemServiceStub
@@ -28,7 +28,7 @@ class Peers:
     def over(
         cls, datasets: grpc.Channel, annotation: grpc.Channel, training: grpc.Channel, serving: grpc.Channel
     ) -> "Peers":
-        """Stubs over a channel to each service."""
+        """Creates the stubs from one channel per service."""
         return cls(
             datasets=DatasetServiceStub(datasets),
             items=ItemServiceStub(datasets),

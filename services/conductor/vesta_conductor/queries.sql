@@ -9,7 +9,7 @@ SELECT * FROM projects WHERE name = :name AND state <> 'DELETED';
 SELECT * FROM projects WHERE name = :name AND state <> 'DELETED' FOR UPDATE;
 
 -- name: list_projects
--- All of them where `names` is empty.
+-- All projects if `names` is empty.
 SELECT * FROM projects
 WHERE name > :after AND (cardinality(:names::text[]) = 0 OR name = ANY (:names::text[]))
     AND (:show_deleted OR state <> 'DELETED')
@@ -20,7 +20,7 @@ UPDATE projects SET state = 'DELETING', delete_time = :now, due_time = :now, mes
 WHERE name = :name AND state = 'ACTIVE';
 
 -- name: claim_deletion^
--- Takes the project whose next pass is due longest and hides it from other workers; should this one die, it is due again.
+-- Claims the project that has been due longest and hides it from other workers until the visibility timeout.
 WITH due AS (
     SELECT name FROM projects WHERE state = 'DELETING' AND due_time <= :now ORDER BY due_time LIMIT 1 FOR UPDATE SKIP LOCKED
 )
@@ -80,7 +80,7 @@ SELECT last_round FROM deleted_loops WHERE name = :name;
 SELECT * FROM rounds WHERE loop = ANY (:loops::text[]) ORDER BY loop, number;
 
 -- name: list_newest_rounds
--- The newest of each loop, oldest first.
+-- The newest rounds of each loop, oldest first.
 SELECT loop, round FROM (
     SELECT *, row_number() OVER (PARTITION BY loop ORDER BY number DESC) AS age FROM rounds WHERE loop = ANY (:loops::text[])
 ) AS aged WHERE age <= :limit ORDER BY loop, number;
@@ -92,12 +92,12 @@ ON CONFLICT (loop, number) DO UPDATE SET round = excluded.round, outcome = exclu
     label_time = excluded.label_time, policy_revision = excluded.policy_revision;
 
 -- name: insert_decision!
--- A repeat of the same command is recorded once.
+-- A repeated command is recorded once.
 INSERT INTO decisions (loop, request_id, action, reason, resource, round, decide_time)
 VALUES (:loop, :request_id, :action, :reason, :resource, :round, :now) ON CONFLICT DO NOTHING;
 
 -- name: list_decisions
--- Newest first; `before` is the sequence after which the page begins.
+-- Newest first, with a sequence smaller than `before`.
 SELECT * FROM decisions WHERE loop = :loop AND sequence < :before ORDER BY sequence DESC LIMIT :limit;
 
 -- name: list_decisions_of_round
@@ -133,7 +133,7 @@ UPDATE loop_queue SET due_time = least(due_time, :due_time), generation = genera
 FROM loops WHERE loops.name = loop_queue.loop AND loops.dataset = :dataset;
 
 -- name: claim_loop^
--- Takes the loop that is due longest and puts it out of the others' sight for a while; should its worker die, it is due again.
+-- Claims the loop that has been due longest and hides it from other workers until the visibility timeout.
 WITH due AS (
     SELECT loop, due_time FROM loop_queue WHERE due_time <= :now ORDER BY due_time LIMIT 1 FOR UPDATE SKIP LOCKED
 )
@@ -141,7 +141,7 @@ UPDATE loop_queue SET due_time = :hidden_until FROM due WHERE loop_queue.loop = 
 RETURNING loop_queue.loop, loop_queue.generation, loop_queue.failures, due.due_time AS due_since;
 
 -- name: requeue_loop!
--- Where anything happened since it was claimed, what happened says when it is looked at again.
+-- If an event arrived since the claim, the event's due time applies.
 UPDATE loop_queue SET failures = :failures,
     due_time = CASE WHEN generation = :generation THEN :due_time ELSE least(due_time, :due_time) END
 WHERE loop = :loop;
@@ -150,7 +150,7 @@ WHERE loop = :loop;
 UPDATE loop_queue SET due_time = :due_time WHERE loop = :loop;
 
 -- name: try_lock_loop$
--- Held by this connection until it is unlocked or the connection ends. Takes no transaction id, so it holds no outbox back.
+-- Held by this connection until it is unlocked or the connection ends. Takes no transaction id, so that it does not block the outbox.
 SELECT pg_try_advisory_lock(hashtextextended(current_schema() || '/' || :loop, 0));
 
 -- name: unlock_loop$

@@ -1,4 +1,4 @@
-"""Projects, Loops and what each Loop did, in PostgreSQL. Rows become messages and the values that `reconcile` knows."""
+"""Stores Projects, Loops, rounds and decisions in PostgreSQL. Converts rows to messages and to the types of reconciliation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,17 +17,17 @@ from vesta_conductor.reconciliation.state import Command, History, RoundOutcome,
 
 queries: Any = load_queries("vesta_conductor")
 
-ROUNDS_SHOWN_MAX = 100  # of a Loop, the newest; an answer has room for no endless list
+ROUNDS_SHOWN_MAX = 100  # the newest rounds of a Loop: responses have a size limit
 SEQUENCE_MAX = 2**63 - 1
 
 
 @dataclass(frozen=True)
 class KeptLoop:
-    """A Loop as it is kept: what `Loop` says, and what only the conductor needs.
+    """A stored Loop: the public message, and what only the conductor needs.
 
     Attributes:
-        loop: with its status, less the rounds.
-        pending: a command whose answer is not known; with it the round as it is once the command is obeyed.
+        loop: with its status, without the rounds.
+        pending: a command whose outcome is unknown, with the round as it is after the command.
     """
 
     loop: Loop
@@ -38,7 +38,7 @@ class KeptLoop:
 
 
 def insert_project(connection: Connection, project: Project, now: datetime) -> bool:
-    """Keeps a new Project; False where its name is taken."""
+    """Inserts a Project; returns False if its name is taken."""
     return bool(queries.insert_project(connection, name=project.name, display_name=project.display_name, now=now))
 
 
@@ -50,40 +50,39 @@ def find_project(connection: Connection, name: str, *, lock: bool = False) -> Pr
 def list_projects(
     connection: Connection, names: Sequence[str], after: str, limit: int, *, show_deleted: bool = False
 ) -> list[Project]:
-    """By name; only those of `names`, or all where that is empty."""
+    """Returns Projects ordered by name; only those of `names`, or all if `names` is empty."""
     rows = queries.list_projects(connection, names=list(names), after=after, limit=limit, show_deleted=show_deleted)
     return [_project(row) for row in rows]
 
 
 def begin_deletion(connection: Connection, name: str, message: str, now: datetime) -> None:
-    """Sets a Project that is ACTIVE to DELETING; its first pass is due at once."""
+    """Sets an ACTIVE Project to DELETING; its first pass is due immediately."""
     queries.begin_deletion(connection, name=name, message=message, now=now)
 
 
 def claim_deletion(connection: Connection, now: datetime, hidden_until: datetime) -> tuple[Project, int] | None:
-    """The Project whose next pass of deletion is due, and how many passes in a row failed; None where there is none."""
+    """Claims the Project whose next pass of deletion is due; returns it with its consecutive failures, or None if none is due."""
     row = queries.claim_deletion(connection, now=now, hidden_until=hidden_until)
     return (_project(row), row["failures"]) if row else None
 
 
 def put_deletion(connection: Connection, name: str, message: str, due_time: datetime, failures: int) -> None:
-    """Keeps what a pass of deletion left, and when the next one is due."""
+    """Stores the result of a pass of deletion, and when the next one is due."""
     queries.put_deletion(connection, name=name, message=message, due_time=due_time, failures=failures)
 
 
 def end_deletion(connection: Connection, name: str, now: datetime) -> None:
-    """Sets a Project of which nothing is left to DELETED."""
+    """Sets a Project without contents to DELETED."""
     queries.end_deletion(connection, name=name, now=now)
 
 
 def delete_loops_of_project(connection: Connection, project: str) -> None:
-    """Removes all Loops of a Project, and what is remembered of those deleted before."""
+    """Deletes all Loops of a Project, and the records of earlier deleted ones."""
     queries.delete_loops_of_project(connection, project=project)
     queries.forget_deleted_loops_of_project(connection, project=project)
 
 
 def count_loops(connection: Connection, project: str) -> int:
-    """How many Loops a Project has."""
     return int(queries.count_loops(connection, project=project))
 
 
@@ -92,7 +91,7 @@ def update_project(connection: Connection, project: Project, now: datetime) -> N
 
 
 def insert_loop(connection: Connection, loop: Loop, project: str, now: datetime) -> bool:
-    """Keeps a new Loop, opens its first round and queues it; False where its name is taken."""
+    """Inserts a Loop, opens its first round and queues it; returns False if its name is taken."""
     inserted = queries.insert_loop(
         connection,
         name=loop.name,
@@ -114,18 +113,18 @@ def insert_loop(connection: Connection, loop: Loop, project: str, now: datetime)
 
 
 def find_loop(connection: Connection, name: str, *, lock: bool = False) -> Loop | None:
-    """A Loop with its newest rounds."""
+    """Returns a Loop with its newest rounds."""
     row = (queries.lock_loop if lock else queries.find_loop)(connection, name=name)
     return _with_rounds(connection, [row])[0] if row else None
 
 
 def list_loops(connection: Connection, project: str, after: str, limit: int) -> list[Loop]:
-    """By name, with their newest rounds."""
+    """Returns Loops ordered by name, with their newest rounds."""
     return _with_rounds(connection, list(queries.list_loops(connection, project=project, after=after, limit=limit)))
 
 
 def update_loop(connection: Connection, loop: Loop, *, policy_changed: bool, now: datetime) -> None:
-    """Changes what its owner may change, and queues it."""
+    """Updates the mutable fields of a Loop, and queues it."""
     queries.update_loop(
         connection,
         name=loop.name,
@@ -139,19 +138,19 @@ def update_loop(connection: Connection, loop: Loop, *, policy_changed: bool, now
 
 
 def delete_loop(connection: Connection, name: str) -> bool:
-    """Forgets a Loop, but not how many rounds it had."""
+    """Deletes a Loop, but records the number of its rounds."""
     queries.remember_last_round(connection, name=name)
     return bool(queries.delete_loop(connection, name=name))
 
 
 def list_decisions(connection: Connection, loop: str, before: int, limit: int) -> list[tuple[int, Decision]]:
-    """What it did, newest first, each with its place."""
+    """Returns a Loop's decisions, newest first, each with its sequence number."""
     rows = queries.list_decisions(connection, loop=loop, before=before, limit=limit)
     return [(row["sequence"], _decision(row)) for row in rows]
 
 
 def load(connection: Connection, name: str) -> KeptLoop | None:
-    """All that `reconcile` must know of one Loop; None where it is gone."""
+    """Returns the input of reconciliation that is stored for a Loop; None if the Loop does not exist."""
     row = queries.find_loop(connection, name=name)
     if row is None:
         return None
@@ -172,13 +171,13 @@ def load(connection: Connection, name: str) -> KeptLoop | None:
 
 
 def is_there(connection: Connection, name: str, uid: str) -> bool:
-    """True where the Loop was not deleted meanwhile; it cannot be before this transaction ends."""
+    """Whether the Loop has not been deleted meanwhile. Locks its row until the transaction ends."""
     row = queries.lock_loop(connection, name=name)
     return row is not None and row["uid"] == uid
 
 
 def put_status(connection: Connection, kept: KeptLoop, status: LoopStatus) -> None:
-    """Keeps what people are shown. It is no change of the Loop: its etag stays."""
+    """Stores the status. The Loop's etag does not change."""
     queries.update_status(connection, name=kept.loop.name, uid=kept.uid, status=status.SerializeToString())
 
 
@@ -197,7 +196,7 @@ def put_round(connection: Connection, loop: str, record: RoundRecord) -> None:
 def end_round(
     connection: Connection, loop: str, record: RoundRecord, outcome: RoundOutcome, policy_revision: int, now: datetime
 ) -> Round:
-    """Closes the round and opens the next; answers the closed one. What is still pending belonged to the closed one."""
+    """Ends the round and opens the next; returns the ended one. Pending commands belong to the ended round and are deleted."""
     queries.delete_pending_of_loop(connection, loop=loop)
     ended = replace(amended(record, end_time=now), outcome=outcome, policy_revision=policy_revision)
     put_round(connection, loop, ended)
@@ -206,7 +205,7 @@ def end_round(
 
 
 def put_pending(connection: Connection, loop: str, command: Command, request: Message, record: RoundRecord) -> None:
-    """Writes down what is about to be commanded."""
+    """Stores a command before it is executed."""
     queries.put_pending(
         connection,
         loop=loop,
@@ -222,14 +221,14 @@ def put_pending(connection: Connection, loop: str, command: Command, request: Me
 
 
 def delete_pending(connection: Connection, loop: str, command: Command) -> None:
-    """The command's answer is known."""
+    """Deletes a pending command whose outcome is known."""
     queries.delete_pending(connection, loop=loop, request_id=command.request_id)
 
 
 def insert_decision(
     connection: Connection, loop: str, command: Command, round_number: int, now: datetime
 ) -> Decision | None:
-    """Records what was done; None where it was recorded before."""
+    """Records a decision; returns None if it was recorded before."""
     row = {
         "request_id": command.request_id,
         "action": command.action,

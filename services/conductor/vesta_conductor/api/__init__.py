@@ -1,1 +1,1 @@
-"""The conductor's gRPC services, one file a resource: check, call, answer."""
+"""The conductor's gRPC services, one file per resource."""

@@ -1,4 +1,4 @@
-"""Loops over gRPC."""
+"""The LoopService of the gRPC API."""
 
 import grpc
 from google.protobuf.empty_pb2 import Empty
@@ -36,11 +36,11 @@ from vesta_conductor.peers import Peers
 from vesta_conductor.reconciliation.policy import Policy
 
 MUTABLE = ("display_name", "paused", "policy")
-FIXED = ("dataset", "replicas")  # of the policy: snapshots and campaign rest on them
+FIXED = ("dataset", "replicas")  # fields of the policy that snapshots and the campaign depend on
 
 
 class LoopService(LoopServiceServicer):
-    """Keeps Loops and tells what they did. Turning them is the workers' work."""
+    """Implements LoopService. Background workers reconcile the Loops."""
 
     def __init__(self, postgres: Postgres, peers: Peers, clock: Clock) -> None:
         self._postgres = postgres
@@ -118,7 +118,7 @@ class LoopService(LoopServiceServicer):
         return _with_etag(_found(store.find_loop(connection, name), name))
 
     def _check_references(self, parent: str, policy: LoopPolicy) -> None:
-        """The dataset and recipe are there, in the Loop's own project."""
+        """Checks that the dataset and the recipe exist in the Loop's project."""
         if project_of(policy.dataset) != parent:
             raise InvalidArgument(
                 f"{policy.dataset} is in another project than {parent}; a Loop labels a dataset of its own project",
@@ -141,7 +141,7 @@ class LoopService(LoopServiceServicer):
 
 
 def _new_loop_id() -> str:
-    """An id that names campaign, deployment, models and runs too, and so begins with a letter, which a ULID does not."""
+    """Returns a new id. It begins with a letter, unlike a ULID, because it also names the campaign, deployment, models and runs."""
     return f"l{new_id()}"
 
 
@@ -156,7 +156,7 @@ def _check_fixed(current: LoopPolicy, updated: LoopPolicy) -> None:
 
 
 def _covered(loop: Loop) -> Loop:
-    """What the etag covers: a status that moves on makes nobody's update stale."""
+    """Returns the part of a Loop that its etag covers: without the status, so that a change of status makes no update stale."""
     return without(loop, "status")
 
 

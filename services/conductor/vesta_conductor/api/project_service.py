@@ -1,4 +1,4 @@
-"""Projects over gRPC."""
+"""The ProjectService of the gRPC API."""
 
 import grpc
 from vesta_common.clock import Clock
@@ -30,7 +30,7 @@ MUTABLE = ("display_name",)
 
 
 class ProjectService(ProjectServiceServicer):
-    """Keeps Projects. Deleting what they hold is the work of `Deletions`."""
+    """Implements ProjectService. `Deletions` deletes the contents of Projects."""
 
     def __init__(self, postgres: Postgres, deletions: Deletions, clock: Clock) -> None:
         self._postgres = postgres
@@ -109,11 +109,11 @@ class ProjectService(ProjectServiceServicer):
 
 
 def get_active(connection: Connection, name: str) -> Project:
-    """The Project, locked until the transaction ends.
+    """Returns the Project and locks its row until the transaction ends.
 
     Raises:
-        NotFound: there is none.
-        FailedPrecondition: it is being deleted.
+        NotFound: the Project does not exist.
+        FailedPrecondition: the Project is being deleted.
     """
     project = _found(store.find_project(connection, name, lock=True), name)
     if project.state != Project.ACTIVE:

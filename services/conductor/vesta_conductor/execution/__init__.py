@@ -1,1 +1,1 @@
-"""Looks at a Loop's world, and carries out what was decided."""
+"""Observes the state of a Loop and executes the commands that reconciliation returns."""

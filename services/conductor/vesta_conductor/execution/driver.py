@@ -1,7 +1,7 @@
-"""Turns one Loop one step: looks, decides, writes down what it is about to do, does it, records it.
+"""Reconciles one Loop once: observes, decides, stores the pending command, executes it, records the decision.
 
-A kill between any two of these does no harm. Before the command is written down nothing happened; afterwards it is given
-again, unchanged, and the peer answers a repeat with what it did the first time; the record is made in one transaction.
+The process may be killed between any two of these. Before the pending command is stored, nothing has happened. Afterwards the same
+command is sent again, and the service that receives it handles the repeat idempotently. The decision is recorded in one transaction.
 """
 
 from dataclasses import replace
@@ -28,11 +28,11 @@ from vesta_conductor.reconciliation.status import status_of
 from vesta_conductor.store import KeptLoop
 
 AT_ONCE = timedelta(0)
-WAITING = timedelta(seconds=5)  # until the next look while a Loop waits for something, should an event be lost
-SETTLING = timedelta(seconds=1)  # while answers are on their way from their task to their item
-RESTING = timedelta(seconds=60)  # while nothing is expected
+WAITING = timedelta(seconds=5)  # resync interval while a Loop waits for something, in case an event is lost
+SETTLING = timedelta(seconds=1)  # while the dataset does not yet contain answers that were accepted
+RESTING = timedelta(seconds=60)  # resync interval while nothing is expected
 BACKOFF_FIRST = timedelta(seconds=1)
-REFUSALS_MAX = 3  # refusals in a row that may yet pass, such as of something that is just being made
+REFUSALS_MAX = 3  # rejected requests in a row that may be temporary, such as for a resource that is still being created
 WAITING_PHASES = (
     LoopStatus.EMBEDDING,
     LoopStatus.SELECTING,
@@ -46,7 +46,7 @@ log = structlog.get_logger()
 
 
 class Driver:
-    """Turns Loops. Safe to share between threads, where each Loop is turned by one at a time."""
+    """Reconciles Loops. Thread-safe, provided that each Loop is reconciled by one thread at a time."""
 
     def __init__(self, postgres: Postgres, peers: Peers, clock: Clock, metrics: ConductorMetrics) -> None:
         self._postgres = postgres
@@ -55,14 +55,14 @@ class Driver:
         self._metrics = metrics
 
     def turn(self, loop: str, failures: int = 0) -> timedelta | None:
-        """Takes the next step of a Loop.
+        """Reconciles a Loop once.
 
         Args:
-            failures: how many looks before this one came to nothing, one after another.
+            failures: consecutive failed reconciliations before this one.
 
         Returns:
-            When to look again; None where this look came to nothing, as when a peer failed without saying when to ask again:
-            `backoff` says when.
+            The delay until the next reconciliation. None if this one failed, for example because a service failed without a
+            `retry_after`: the caller then applies `backoff`.
         """
         with self._postgres.transaction() as connection:
             kept = store.load(connection, loop)
@@ -100,8 +100,10 @@ class Driver:
         return self._obey(kept, step.command, step.round or kept.history.current, status)
 
     def _repeat(self, kept: KeptLoop, command: Command, record: RoundRecord) -> timedelta | None:
-        """Gives a command again of which nobody knows whether it was obeyed. One of a round that is over is dropped: it would
-        do again what others have gone on from."""
+        """Sends a command again whose outcome is unknown.
+
+        Discards a command of a round that has ended: it would repeat what later rounds build on.
+        """
         if record.number != kept.history.current.number:
             with self._postgres.transaction() as connection:
                 store.delete_pending(connection, kept.loop.name, command)
@@ -120,23 +122,23 @@ class Driver:
         return self._record(kept, command, record, status)
 
     def _send(self, kept: KeptLoop, command: Command) -> None:
-        """Raises the peer's error; one that says that nothing was done takes the command back."""
+        """Executes a command. Deletes the pending command if the error shows that it had no effect. Raises the service's error."""
         assert command.request is not None
         try:
             act(self._peers, command.request)
         except VestaError as error:
             if not is_transient(error) or isinstance(
                 error, Aborted
-            ):  # what is aborted is decided anew, from what is there now
+            ):  # after Aborted the command is decided again from the current state
                 with self._postgres.transaction() as connection:
                     store.delete_pending(connection, kept.loop.name, command)
             raise
 
     def _record(self, kept: KeptLoop, command: Command, record: RoundRecord, status: LoopStatus) -> timedelta | None:
-        """Writes down, all at once, what was done, why, and what follows for the round; and tells it.
+        """Records the decision and the state of the round in one transaction, and publishes the events.
 
         Returns:
-            None where it was written down before: looking again at once might come to the same for ever.
+            None if the decision was recorded before: an immediate reconciliation might repeat forever.
         """
         name, now = kept.loop.name, self._clock.now()
         with self._postgres.transaction() as connection:
@@ -167,7 +169,7 @@ class Driver:
             store.put_status(connection, kept, status)
 
     def _tell_failure(self, kept: KeptLoop, error: VestaError, failures: int, rest: timedelta) -> None:
-        """Lets people read why nothing happens. A refusal that stays needs a person."""
+        """Sets the status message to the error. Repeated rejections set the phase to BLOCKED."""
         status = LoopStatus()
         status.CopyFrom(kept.loop.status)
         seconds = round(rest.total_seconds())
@@ -185,7 +187,7 @@ class Driver:
 
 
 def backoff(failures: int) -> timedelta:
-    """How long to wait after so many failures in a row: 1, 2, 4 … 60 s."""
+    """Returns the delay after this many consecutive failures: 1, 2, 4 … 60 s."""
     return min(RESTING, BACKOFF_FIRST * (1 << min(failures, 16)))
 
 

@@ -1,4 +1,4 @@
-"""What others tell: anything that touches a Loop brings its next look forward."""
+"""Event handlers: an event that concerns a Loop schedules its next reconciliation."""
 
 from datetime import timedelta
 
@@ -10,22 +10,24 @@ from vesta_common.storage.postgres import Connection
 
 from vesta_conductor.store import queries
 
-SOON = timedelta(milliseconds=100)  # after what a Loop waits for: a model, a deployment, scores
-LATER = timedelta(milliseconds=500)  # after what comes in crowds, so that a crowd brings one look: items, answers
+SOON = timedelta(milliseconds=100)  # after an event that a Loop waits for: a model, a deployment, scores
+LATER = timedelta(
+    milliseconds=500
+)  # after events that arrive in bursts, so that a burst causes one reconciliation: items, answers
 
 
 class Reactions:
-    """The conductor's handlers: one a kind of event, each in the transaction it is given.
+    """The conductor's event handlers, one per event type. Each runs in the transaction that is passed to it.
 
     Args:
-        clock: tells when an event is handled, from which its Loops are due.
+        clock: determines when the Loops are due.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
     def handlers(self) -> dict[str, Handler]:
-        """By event type."""
+        """Returns the handlers by event type."""
         return {
             "vesta.datasets.item.v1.added": self.handle_item_added,
             "vesta.datasets.item.v1.annotated": self.handle_item_annotated,
@@ -43,28 +45,28 @@ class Reactions:
         }
 
     def handle_item_added(self, connection: Connection, event: Event) -> None:
-        """There is something to embed, or to choose from."""
+        """Schedules the Loops of the dataset: there are items to embed or to select."""
         self._touch_dataset(connection, parent_of(event.payload.item), LATER)
 
     def handle_item_annotated(self, connection: Connection, event: Event) -> None:
-        """There may be enough to learn from."""
+        """Schedules the Loops of the dataset: there may be enough labels to train on."""
         self._touch_dataset(connection, parent_of(event.payload.item), LATER)
 
     def handle_dataset_scored(self, connection: Connection, event: Event) -> None:
-        """The pool may be scored, or embedded, far enough."""
+        """Schedules the Loops of the dataset: enough items may be scored or embedded."""
         scored_all = event.payload.scored_count >= event.payload.item_count
         self._touch_dataset(connection, event.payload.dataset, SOON if scored_all else LATER)
 
     def handle_task_decided(self, connection: Connection, event: Event) -> None:
-        """Experts may have run out of tasks."""
+        """Schedules the Loops of the project: annotators may have no tasks left."""
         self._touch_project(connection, event, LATER)
 
     def handle_training_run_ended(self, connection: Connection, event: Event) -> None:
-        """A challenger may be there."""
+        """Schedules the Loops of the project: there may be a challenger."""
         self._touch_project(connection, event, SOON)
 
     def handle_deployment_changed(self, connection: Connection, event: Event) -> None:
-        """Another version may answer."""
+        """Schedules the Loops of the project: another version may be serving."""
         self._touch_project(connection, event, SOON)
 
     def _touch_dataset(self, connection: Connection, dataset: str, delay: timedelta) -> None:

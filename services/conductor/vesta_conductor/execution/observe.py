@@ -1,4 +1,4 @@
-"""Looks at the world: asks each peer how the things of one Loop stand."""
+"""Observes the actual state of a Loop by reading its resources from the other services."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -30,24 +30,24 @@ Q = TypeVar("Q")
 R = TypeVar("R")
 
 PAGE_SIZE = 1000
-PAGES_MAX = 20  # of any list: 20,000 entries
-ROUNDS_OF_CONTROL = 20  # rounds before this one whose control answers are read
+PAGES_MAX = 20  # per list: 20,000 entries
+ROUNDS_OF_CONTROL = 20  # earlier rounds whose control answers are read
 LATELY = timedelta(days=1)
-SETTLE = timedelta(seconds=60)  # how long an answer may take from its task to its item before nobody waits for it
-SETTLE_ANSWERS_MAX = 200  # newest answers that are looked for
-CLOCKS_APART_MAX = timedelta(seconds=60)  # of two services
+SETTLE = timedelta(seconds=60)  # how long the conductor waits for the dataset to contain an accepted answer
+SETTLE_ANSWERS_MAX = 200  # the newest answers that are checked
+CLOCKS_APART_MAX = timedelta(seconds=60)  # clock skew between two services
 EMBEDDING_RUNS_MAX = 20
 
 
 def observe(peers: Peers, names: LoopNames, policy: Policy, history: History, now: datetime) -> World:
-    """The world as it is now.
+    """Returns the current state of the resources of a Loop.
 
-    Asked for in the order in which things pass through: a task that is accepted meanwhile is seen twice, as undecided and as
-    accepted or as accepted and as labelled, and never nowhere. So the dataset is counted last, after the items of fresh answers:
-    what had settled by then is in its counts.
+    Resources are read in the order in which labels pass through them. A task that is accepted meanwhile is therefore seen twice, as
+    undecided and as accepted or as accepted and as labelled, but never not at all. The dataset is read last, after the items of recent
+    answers, so that its counts contain every answer that was found to be settled.
 
     Raises:
-        VestaError: a peer does not answer, or not as it should.
+        VestaError: a service returned an error.
     """
     snapshot = _find(peers.snapshots.GetSnapshot, GetSnapshotRequest(name=names.snapshot(history.current.number)))
     campaign = _find(peers.campaigns.GetCampaign, GetCampaignRequest(name=names.campaign))
@@ -84,7 +84,7 @@ def _find(call: Callable[[Q], R], request: Q) -> R | None:
 
 
 def _lately(history: History, now: datetime) -> str:
-    """Since when a task must have been accepted to be listed among the accepted ones: the round before, or a day ago."""
+    """Returns the earliest update time of accepted tasks to list: the start of the previous round, or one day ago if that is later."""
     return _quoted(max(_start_of_round(history, 1), now - LATELY))
 
 
@@ -95,13 +95,13 @@ def _control_filter(history: History) -> str:
 
 
 def _start_of_round(history: History, back: int) -> datetime:
-    """When the round that many before the current one began, or the first one."""
+    """Returns the start time of the round `back` rounds before the current one, or of the first round."""
     records = [*history.ended, history.current]
     return records[max(0, len(records) - 1 - back)].round.start_time.ToDatetime(UTC)
 
 
 def _quoted(time: datetime) -> str:
-    """A time as a filter writes it."""
+    """Formats a time for a filter expression."""
     return f'"{time.isoformat()}"'
 
 
@@ -141,13 +141,13 @@ def _unlabelled_test_items(peers: Peers, dataset: Dataset | None, policy: Policy
 
 
 def _fresh(accepted: tuple[Task, ...], now: datetime) -> list[Task]:
-    """The answers that may still be on their way to their items, the newest first. They overtake one another."""
+    """Returns the accepted tasks whose answers may not have reached their items yet, newest first. Answers may arrive out of order."""
     newest = sorted(accepted, key=lambda task: task.update_time.ToNanoseconds(), reverse=True)[:SETTLE_ANSWERS_MAX]
     return [task for task in newest if now - task.update_time.ToDatetime(now.tzinfo) < SETTLE]
 
 
 def _is_unsettled(peers: Peers, dataset: str, fresh: list[Task]) -> bool:
-    """Whether the dataset does not show one of these answers yet. Items that are gone wait for none."""
+    """Whether the dataset does not contain one of these answers yet. Ignores deleted items."""
     if not fresh:
         return False
     since = fresh[-1].update_time.ToDatetime(UTC) - CLOCKS_APART_MAX
@@ -163,7 +163,7 @@ def _is_unsettled(peers: Peers, dataset: str, fresh: list[Task]) -> bool:
 
 
 def shows_answer(item: Item, task: Task) -> bool:
-    """Whether an item shows the task's answer, or a later decision. Shapes that it bears already are not what was asked for."""
+    """Whether an item contains the task's answer or a later decision. Shapes that the item already has are not such an answer."""
     return item.HasField("accepted") and (
         item.accepted.task == task.name or image_labels(item.accepted.annotations) is not None
     )
@@ -180,7 +180,7 @@ def _round_runs(peers: Peers, names: LoopNames, history: History) -> tuple[Train
 
 
 def _attempts(peers: Peers, name_of: Callable[[int], str], attempts_max: int) -> tuple[TrainingRun, ...]:
-    """The attempts that are there, in order: the next is made only when the one before has failed, which may be deleted."""
+    """Returns the existing attempts in order. An attempt is created only after the previous one has failed; that one may be deleted."""
     runs: list[TrainingRun] = []
     for attempt in range(1, attempts_max + 1):
         run = _find(peers.runs.GetTrainingRun, GetTrainingRunRequest(name=name_of(attempt)))

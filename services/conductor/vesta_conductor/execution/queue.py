@@ -1,4 +1,4 @@
-"""Which Loop is looked at next, by whom: any number of workers in any number of replicas, each Loop by one at a time."""
+"""The work queue of Loops. Any number of workers in any number of replicas process it, and one worker at a time processes a Loop."""
 
 from datetime import timedelta
 
@@ -12,18 +12,18 @@ from vesta_conductor.execution.driver import Driver, backoff
 from vesta_conductor.metrics import ConductorMetrics
 from vesta_conductor.store import queries
 
-IDLE = timedelta(milliseconds=250)  # between looks at an empty queue
-HIDDEN = timedelta(seconds=10)  # how soon a Loop is looked at again whose worker died
-BUSY = timedelta(milliseconds=500)  # how soon a Loop is looked at again that another worker holds
+IDLE = timedelta(milliseconds=250)  # polling interval of an empty queue
+HIDDEN = timedelta(seconds=10)  # visibility timeout: how soon a Loop is due again after its worker has died
+BUSY = timedelta(milliseconds=500)  # delay before a Loop is retried that another worker has locked
 
 log = structlog.get_logger()
 
 
 class Worker:
-    """Takes Loops that are due, one after another. `step` is for one thread alone.
+    """Claims Loops that are due, one after another. `step` must be called from one thread only.
 
-    The claim hides a Loop from the others for a while, and an advisory lock, which ends with the connection, keeps two
-    workers from turning one Loop. No transaction stays open while peers are called: that would hold the outbox back.
+    A claim hides a Loop from other workers for the visibility timeout. An advisory lock, which ends with the connection, prevents two
+    workers from reconciling one Loop. No transaction is open during calls to other services: it would block the outbox.
     """
 
     def __init__(self, postgres: Postgres, driver: Driver, clock: Clock, metrics: ConductorMetrics) -> None:
@@ -34,10 +34,10 @@ class Worker:
         self._connection: Connection | None = None
 
     def step(self) -> bool:
-        """Turns the Loop that is due longest; False where none is due.
+        """Reconciles the Loop that has been due longest; returns False if none is due.
 
         Raises:
-            psycopg.Error: the database does not answer; the next call connects anew.
+            psycopg.Error: the database is unavailable; the next call reconnects.
         """
         try:
             return self._step(self._connected())
@@ -46,7 +46,7 @@ class Worker:
             raise
 
     def close(self) -> None:
-        """Lets go of the connection, and with it of what it holds."""
+        """Closes the connection, which releases its locks."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None

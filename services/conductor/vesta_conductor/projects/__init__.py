@@ -1,1 +1,1 @@
-"""What Projects hold, and their deletion."""
+"""The contents of Projects, and their deletion."""

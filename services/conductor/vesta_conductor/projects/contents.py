@@ -1,4 +1,4 @@
-"""What a Project holds in the other services: how each kind of resource is listed and deleted. Calls peers."""
+"""The resources of a Project in other services: how each kind is listed and deleted. Calls the other services."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -43,19 +43,19 @@ from vesta_contracts.training.v1 import (
 )
 
 PEERS = ("connection", "datasets", "annotation", "training", "serving", "pipelining")
-LISTED_MAX = 1000  # names of one kind that are looked at, at a time
-SYNCS_LISTED_MAX = 100  # the newest of a source: one that has not ended is among them
+LISTED_MAX = 1000  # names of one kind that are listed at a time
+SYNCS_LISTED_MAX = 100  # the newest of a source; a sync that has not ended is among them
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of resource directly below a Project.
+    """One kind of resource directly below a Project in the resource hierarchy.
 
     Attributes:
         plural: as in resource names, such as `datasets`.
-        names: from a Project's name to the names of up to `LISTED_MAX` of them.
-        delete: deletes the one of that name with everything below it; a repeat is safe. Raises what the peer raises, such as
-            FailedPrecondition while it is still at work.
+        names: takes a Project's name and returns the names of up to `LISTED_MAX` resources.
+        delete: deletes the resource of that name with everything below it. A repeat is safe. Raises the service's error, such as
+            FailedPrecondition while the resource is in use.
     """
 
     plural: str
@@ -64,10 +64,10 @@ class Kind:
 
 
 def contents(channels: Mapping[str, grpc.Channel]) -> tuple[Kind, ...]:
-    """Every kind, in the order of deletion: what makes or needs others goes before those.
+    """Returns every kind in the order of deletion: a kind that creates or uses another one comes before it.
 
     Args:
-        channels: to each of `PEERS`.
+        channels: one for each of `PEERS`.
     """
     pipelines = PipelineServiceStub(channels["pipelining"])
     deployments = DeploymentServiceStub(channels["serving"])
@@ -134,7 +134,7 @@ def contents(channels: Mapping[str, grpc.Channel]) -> tuple[Kind, ...]:
 
 
 def _names_by(call: Callable[[Any], Any], request: Callable[..., Any], field: str) -> Callable[[str], list[str]]:
-    """Lists the first page of a project; without what ships with the platform, which nobody can delete."""
+    """Returns a function that lists the first page of a project without built-in resources, which cannot be deleted."""
 
     def names(project: str) -> list[str]:
         page = call(request(parent=project, page_size=LISTED_MAX))

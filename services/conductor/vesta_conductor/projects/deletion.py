@@ -1,7 +1,7 @@
-"""Deletes what Projects in state DELETING hold, pass after pass, until nothing is left.
+"""Deletes the contents of Projects in state DELETING in repeated passes, until nothing is left.
 
-A pass lists what is there and deletes it, one kind after another, and keeps no plan: whoever is killed at any moment, the next pass
-goes on from what is left. Loops go first, so that they make nothing anew.
+A pass lists what exists and deletes it, one kind after another. It stores no plan: after a kill, the next pass continues with what is
+left. Loops are deleted first, so that they create nothing new.
 """
 
 from collections.abc import Sequence
@@ -17,21 +17,21 @@ from vesta_conductor import store
 from vesta_conductor.execution.driver import backoff
 from vesta_conductor.projects.contents import LISTED_MAX, Kind
 
-IDLE = timedelta(seconds=1)  # between looks for a Project to delete
+IDLE = timedelta(seconds=1)  # polling interval
 WAITING = timedelta(seconds=2)  # until the next pass
-HIDDEN = timedelta(minutes=2)  # how soon another worker takes over from one that died
-# A call that was under way when the deletion began may still create something. It has ended by then: the gateway ends calls after two
-# minutes, services call each other for half a minute at most, and every gateway refuses new calls within seconds.
+HIDDEN = timedelta(minutes=2)  # visibility timeout: how soon another worker takes over after a worker has died
+# A call that was in progress when the deletion began may still create a resource. It has ended after this time: the gateway ends calls
+# after two minutes, services call each other for at most half a minute, and every gateway rejects new calls within seconds.
 SETTLED = timedelta(seconds=150)
 
 log = structlog.get_logger()
 
 
 class Deletions:
-    """Takes the Projects whose next pass is due, one after another. Any number of replicas may run.
+    """Processes the Projects whose next pass is due, one after another. Any number of replicas may run.
 
     Args:
-        kinds: what a Project holds in other services, in the order of deletion.
+        kinds: the kinds of resources in other services, in the order of deletion.
     """
 
     def __init__(self, postgres: Postgres, kinds: Sequence[Kind], clock: Clock) -> None:
@@ -40,10 +40,10 @@ class Deletions:
         self._clock = clock
 
     def count(self, project: str) -> dict[str, int]:
-        """How many resources of each kind a Project holds, by plural, of those it holds any of. Counts up to `LISTED_MAX` of a kind.
+        """Counts the resources of each kind that a Project contains, by plural, without zeros. Stops at `LISTED_MAX` per kind.
 
         Raises:
-            VestaError: a peer does not answer.
+            VestaError: a service returned an error.
         """
         with self._postgres.transaction() as connection:
             loops = store.count_loops(connection, project)
@@ -51,7 +51,7 @@ class Deletions:
         return {plural: count for plural, count in counts.items() if count}
 
     def step(self) -> bool:
-        """Makes the pass that is due longest; False where none is due."""
+        """Runs the pass that has been due longest; returns False if none is due."""
         began = self._clock.now()
         with self._postgres.transaction() as connection:
             claimed = store.claim_deletion(connection, began, began + HIDDEN)
@@ -77,10 +77,10 @@ class Deletions:
         return True
 
     def _pass(self, project: str) -> str:
-        """Deletes what is there. A kind is begun when those before it are gone.
+        """Deletes what exists. Begins with a kind only when the kinds before it are gone.
 
         Returns:
-            What is left, in words; empty where nothing is.
+            A description of what is left; empty if nothing is.
         """
         with self._postgres.transaction() as connection:
             store.delete_loops_of_project(connection, project)
@@ -95,12 +95,12 @@ class Deletions:
 
 
 def held(counts: dict[str, int]) -> str:
-    """`2 datasets, 1000 or more trainingRuns`."""
+    """Formats counts, such as `2 datasets, 1000 or more trainingRuns`."""
     return ", ".join(f"{count}{' or more' if count >= LISTED_MAX else ''} {plural}" for plural, count in counts.items())
 
 
 def _clear(kind: Kind, project: str) -> str:
-    """Deletes all of one kind that can be deleted now; what is left, in words."""
+    """Deletes all resources of one kind that can be deleted now; returns a description of what is left."""
     refused = ""
     for name in kind.names(project):
         try:

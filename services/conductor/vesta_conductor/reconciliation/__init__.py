@@ -1,1 +1,1 @@
-"""What should happen next in a Loop, from what is wanted and what is. Pure."""
+"""Decides the next step of a Loop from its policy and its actual state. Pure."""

@@ -1,4 +1,4 @@
-"""The first stages of a Loop: items, a campaign, and a deployment that embeds, so that choosing can begin."""
+"""The first stages of a Loop: items, a campaign, and a deployment that computes the embeddings for selection."""
 
 from datetime import timedelta
 
@@ -13,12 +13,12 @@ from vesta_conductor.reconciliation.reload_backoff import reload_or_give_up
 from vesta_conductor.reconciliation.scoring_coverage import enough
 from vesta_conductor.reconciliation.state import Command, RoundOutcome, Situation, Step
 
-EMBEDDINGS_WAIT = timedelta(minutes=2)  # for the dataset to show what the deployment has embedded
-ATTEMPTS_PER_POLICY = 2  # a run that failed is tried once more; a changed policy allows as many again
+EMBEDDINGS_WAIT = timedelta(minutes=2)  # for the dataset to contain the embeddings of the deployment
+ATTEMPTS_PER_POLICY = 2  # a failed run is retried once; each change of the policy allows as many attempts again
 
 
 def wait_for_items(s: Situation) -> Step | None:
-    """Nothing can begin without a dataset, its taxonomy and an item."""
+    """Waits for a dataset with a taxonomy and at least one item."""
     dataset = s.world.dataset
     if dataset is None:
         return Step(LoopStatus.BLOCKED, f"{s.policy.dataset} is gone. Delete this Loop, or make the dataset again.")
@@ -32,7 +32,7 @@ def wait_for_items(s: Situation) -> Step | None:
 
 
 def keep_campaign(s: Situation) -> Step | None:
-    """Opens the campaign, and follows the policy and the taxonomy with it."""
+    """Creates the campaign, and updates it when the policy or the taxonomy changes."""
     wanted = _campaign(s)
     campaign = s.world.campaign
     if campaign is None:
@@ -74,7 +74,7 @@ def keep_campaign(s: Situation) -> Step | None:
 
 
 def keep_deployment(s: Situation) -> Step | None:
-    """Makes an embedding model and deploys it, where nothing is deployed; and follows the policy with the deployment."""
+    """Trains and deploys an embedding model if there is no deployment, and updates the deployment when the policy changes."""
     deployment = s.world.deployment
     if deployment is None:
         return _first_deployment(s)
@@ -86,7 +86,7 @@ def keep_deployment(s: Situation) -> Step | None:
 
 
 def wait_for_embeddings(s: Situation) -> Step | None:
-    """Before the first task is asked for, the pool must have been looked at."""
+    """Waits until enough items are embedded before the first selection."""
     if s.world.task_count or s.world.champion or s.world.dataset is None:
         return None
     counts = s.world.dataset.counts
@@ -117,7 +117,7 @@ def _campaign(s: Situation) -> Campaign:
 
 
 def _first_deployment(s: Situation) -> Step:
-    """The version to begin with: the last that passed the gate where the deployment was deleted, else an embedding model."""
+    """Deploys the last version that passed the gate if the deployment was deleted, otherwise an embedding model."""
     promoted = [record.round.model_version for record in s.history.ended if record.outcome is RoundOutcome.PROMOTED]
     if promoted:
         return _deploy(
@@ -163,7 +163,7 @@ def _deploy(s: Situation, version: str, reason: str) -> Step:
 
 
 def _uncertainty(s: Situation) -> UncertaintyPolicy:
-    """The bounds that the policy sets; the others stay unset."""
+    """Returns the thresholds that the policy sets; the others stay unset."""
     return UncertaintyPolicy(
         score_threshold=s.policy.score_threshold,
         score_certain=s.policy.score_certain,
@@ -172,12 +172,12 @@ def _uncertainty(s: Situation) -> UncertaintyPolicy:
 
 
 def _adjust_deployment(s: Situation, deployment: Deployment) -> Step | None:
-    """The deployment scores our dataset, and holds for certain what the policy says; its owner's other wishes stay."""
+    """Adds the Loop's dataset and the policy's thresholds to the deployment. Keeps other values that its owner has set."""
     wanted = Deployment(
         name=deployment.name,
         datasets=deployment.datasets,
         uncertainty=deployment.uncertainty,
-        etag=deployment.etag,  # the lists are written whole: a wish that its owner adds meanwhile must not be lost
+        etag=deployment.etag,  # the request replaces the whole lists: an entry that the owner adds meanwhile must not be lost
     )
     changed = []
     if s.policy.dataset not in deployment.datasets:
@@ -207,7 +207,7 @@ def _scoring_ended(s: Situation) -> bool:
 
 
 def _embeddings_overdue(s: Situation) -> bool:
-    """True where no more embeddings are coming: some items can be read by nobody, and a few of few are more than the rest of many."""
+    """Whether no more embeddings will come: some items may be unreadable, which matters more in a small dataset."""
     deployment = s.world.deployment
     if deployment is None or not scoring_ended(deployment):
         return False

@@ -1,7 +1,7 @@
-"""What the control arm tells of live accuracy: its items were drawn blindly from what was unlabelled then.
+"""Estimates live accuracy from the control arm, whose items are drawn at random from the unlabelled items of that time.
 
-So their answers are a fair sample of that, and not of all that ever arrived: choosing takes the hard items out of the pool first,
-and what is left is easier. The longer a pool is worked on without new items, the kinder the estimate.
+The answers are a fair sample of those items, but not of all items that ever arrived: selection removes the hard items from the pool
+first, and the remaining ones are easier. The longer a pool is labelled without new items, the more optimistic the estimate.
 """
 
 import math
@@ -13,18 +13,18 @@ from vesta_contracts.annotation.v1 import Task
 from vesta_contracts.common.v1 import Annotation
 from vesta_contracts.training.v1 import Estimate
 
-ANSWERS_MIN = 30  # fewer of one model's tell too little, and those of the models before are pooled with them
+ANSWERS_MIN = 30  # with fewer answers for the newest model, the answers for earlier models are pooled with them
 Z_95 = 1.959963984540054
 
 
 @dataclass(frozen=True)
 class LiveAccuracy:
-    """How often the model that was deployed had said what experts then accepted.
+    """How often the prediction of the deployed model equalled the accepted answer.
 
     Attributes:
-        estimate: Wilson interval.
-        answer_count: answers it rests on.
-        model_count: versions that gave them; more than one where the newest alone has too few.
+        estimate: with a Wilson interval.
+        answer_count: the number of answers.
+        model_count: the number of model versions; more than one if the newest has too few answers.
     """
 
     estimate: Estimate
@@ -33,16 +33,16 @@ class LiveAccuracy:
 
 
 def live_accuracy(tasks: Iterable[Task], *, model: str, multi_label: bool) -> LiveAccuracy | None:
-    """The accuracy on the pool that was unlabelled then, of the newest version, or of the newest few together.
+    """Returns the accuracy of the newest version, or of the newest few together, on items that were unlabelled at that time.
 
     Args:
-        tasks: decided tasks of the control arm, in any order. Those that bear no classifier's pre-annotation (drawn
-            before there was a classifier) are left out, and those whose answer is shapes alone.
-        model: the Loop's model; pre-annotations of its versions count.
-        multi_label: whether a right answer is the whole set of labels that the deployment predicted, or the best label alone.
+        tasks: decided tasks of the control arm, in any order. Ignores tasks without a classifier's pre-annotations (drawn
+            before there was a classifier) and tasks whose answer consists of shapes alone.
+        model: the Loop's model. Only pre-annotations of its versions count.
+        multi_label: whether to compare the whole set of predicted labels, or the best label alone.
 
     Returns:
-        None where there is no such task.
+        None if there is no such task.
     """
     by_version: dict[int, list[bool]] = {}
     for task in tasks:
@@ -63,7 +63,7 @@ def live_accuracy(tasks: Iterable[Task], *, model: str, multi_label: bool) -> Li
 
 
 def wilson(right_count: int, count: int) -> Estimate:
-    """A share with its 95 % Wilson score interval (Wilson, 1927), which holds for few answers too.
+    """Returns a proportion with its 95 % Wilson score interval (Wilson, 1927), which is valid for small samples.
 
     Raises:
         ValueError: `count` is not positive.
@@ -82,7 +82,7 @@ def wilson(right_count: int, count: int) -> Estimate:
 
 
 def _version(task: Task, model: str) -> int | None:
-    """The number of the version whose pre-annotation was shown; None where it is not one of `model`."""
+    """Returns the number of the version that made the pre-annotations; None if it is not a version of `model`."""
     head, _, number = task.model_version.rpartition("/versions/")
     return int(number) if head == model and number.isdecimal() else None
 

@@ -1,9 +1,9 @@
-"""The gate: whether a challenger may take the champion's place."""
+"""The gate: decides whether a challenger replaces the champion."""
 
 from vesta_contracts.conductor.v1 import Gate, GateVerdict
 from vesta_contracts.training.v1 import Comparison, Metrics
 
-ROUNDING = 1e-9  # accuracies are ratios of counts: differences this small are none
+ROUNDING = 1e-9  # accuracies are ratios of counts; a smaller difference is a rounding error
 ACCURACY_LOSS_MAX_DEFAULT = 0.005  # 0.5 points
 CONCEPTS_NAMED_MAX = 3
 NO_REASON = "the training run has no comparison and gives no reason"
@@ -12,17 +12,17 @@ NO_REASON = "the training run has no comparison and gives no reason"
 def judge(
     gate: Gate, metrics: Metrics, champion: str, comparison: Comparison | None, missing_reason: str = ""
 ) -> GateVerdict:
-    """Rejects a challenger that is provably worse, overall or for a concept, or that loses more accuracy than is allowed.
+    """Rejects a challenger that is significantly worse, overall or for one concept, or that loses more accuracy than allowed.
 
-    Provably worse: the paired 95 % interval of the difference lies wholly below zero. Both were measured on the same items,
-    the test side of one snapshot.
+    Significantly worse means that the paired 95 % interval of the difference lies entirely below zero. Both models are measured on the
+    test split of one snapshot.
 
     Args:
         gate: the policy.
-        metrics: the challenger's own.
-        champion: the version it was to be compared with; empty where there is none, so that anything passes.
-        comparison: challenger less champion; None where training could not compare them.
-        missing_reason: why there is no comparison, in words of the training service.
+        metrics: of the challenger.
+        champion: the version to compare with; empty if there is none, in which case the challenger passes.
+        comparison: challenger minus champion; None if training could not compare them.
+        missing_reason: why there is no comparison, as reported by the training service.
     """
     if not champion:
         return GateVerdict(passed=True, reason=_first(metrics))
@@ -65,7 +65,7 @@ def judge(
 
 
 def _first(metrics: Metrics) -> str:
-    """Why a challenger without a champion passes."""
+    """Returns the reason for the verdict on the first model."""
     if not metrics.item_count:
         return "The first model, with no champion to compare it with; no test item is labelled, so its accuracy is unknown."
     return (

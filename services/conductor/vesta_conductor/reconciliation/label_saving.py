@@ -1,4 +1,4 @@
-"""How many labels active selection has saved: what training estimates of random choice, against what was spent."""
+"""Estimates the labels that active selection saved: the labels that random selection would need, minus the labels spent."""
 
 from vesta_contracts.conductor.v1 import LabelSaving
 from vesta_contracts.training.v1 import RandomLabels
@@ -7,11 +7,11 @@ NO_TEST_LABELS = "no item of the test split is labelled, so that the accuracy to
 
 
 def label_saving(random_labels: RandomLabels | None, spent_labels: int) -> LabelSaving:
-    """The saving, or why it cannot be estimated.
+    """Returns the saving, or the reason why it cannot be estimated.
 
     Args:
-        random_labels: of the champion's training run; None where nothing was measured.
-        spent_labels: labels that the champion was trained on.
+        random_labels: from the champion's training run; None if there is no measurement.
+        spent_labels: the number of labels that the champion was trained on.
     """
     if random_labels is None or not random_labels.HasField("labels"):
         reason = NO_TEST_LABELS if random_labels is None else random_labels.reason

@@ -1,4 +1,4 @@
-"""The first half of a round: what experts are asked, and when their answers are enough to learn from."""
+"""The first half of a round: creates tasks for annotators, and decides when there are enough answers to train on."""
 
 import hashlib
 from collections.abc import Sequence
@@ -12,19 +12,19 @@ from vesta_conductor.reconciliation.names import version_in_words
 from vesta_conductor.reconciliation.state import Command, RoundOutcome, RoundRecord, Situation, Step
 from vesta_conductor.reconciliation.training_stage import take_snapshot
 
-EXCLUDED_MAX = 100_000  # items that one selection can leave out
+EXCLUDED_MAX = 100_000  # the most items that one selection can exclude
 
 
 @dataclass(frozen=True)
 class LabellingProgress:
-    """How far the labels of this round are.
+    """The labelling progress of the current round.
 
     Attributes:
-        new_labels: on the training side, since they were last learnt from.
-        undecided_train: tasks that wait, on items of the training side.
-        missing_test: labels that the test side lacks before the first training.
-        missing_test_to_ask: those of them that nobody is asked for yet.
-        pool: items of the training side that may still be asked for.
+        new_labels: labels in the training split since the last training.
+        undecided_train: undecided tasks for items of the training split.
+        missing_test: labels that the test split needs before the first training.
+        missing_test_to_ask: those of `missing_test` that have no task yet.
+        pool: items of the training split that can still become tasks.
     """
 
     new_labels: int
@@ -52,7 +52,7 @@ class LabellingProgress:
 
 
 def stay_blocked(s: Situation) -> Step | None:
-    """After a round that failed, nothing is tried until there are new labels or another policy."""
+    """After a failed round, waits for new labels or a changed policy."""
     last = s.history.last
     if last is None or last.outcome is not RoundOutcome.FAILED or s.world.dataset is None:
         return None
@@ -67,7 +67,7 @@ def stay_blocked(s: Situation) -> Step | None:
 
 
 def label(s: Situation) -> Step:
-    """Trains where there is enough to learn from; else asks for more, waits, or is done."""
+    """Starts a training if there are enough new labels; otherwise creates tasks, waits, or ends."""
     progress = LabellingProgress.of(s)
     ask = _ask(s, progress)
     if ask is not None and ask.question is not None:
@@ -85,7 +85,7 @@ def label(s: Situation) -> Step:
 
 
 def _train_reason(s: Situation, progress: LabellingProgress, *, can_ask: bool) -> str:
-    """Why training is due; empty where it is not."""
+    """Returns the reason to start a training; empty if none is due."""
     if not progress.new_labels:
         return ""
     over = not (can_ask or s.world.undecided or s.world.unsettled)
@@ -100,16 +100,16 @@ def _train_reason(s: Situation, progress: LabellingProgress, *, can_ask: bool) -
 
 
 def _ask(s: Situation, progress: LabellingProgress) -> Step | None:
-    """The next tasks, where experts run out of them before there is enough to learn from; None where none are wanted.
+    """Returns the next tasks to create, or the selection to request; None if no tasks are needed.
 
-    A batch is topped up when half of it is decided, so that experts do not wait and choices are not stale.
+    A batch is refilled when half of it is decided, so that annotators do not wait and the selection is recent.
     """
     if len(s.world.undecided) > s.policy.batch_size // 2 or s.world.unsettled:
         return None
     room = min(s.policy.batch_size - len(s.world.undecided), s.affordable_tasks)
     wanted = min(s.policy.retrain_after - progress.new_labels - progress.undecided_train, progress.pool)
     if s.world.selection is not None and not s.world.selection.items:
-        wanted = 0  # what is left of the pool only repeats what is labelled
+        wanted = 0  # the remaining items are duplicates of labelled ones
     train = max(0, min(wanted, room - min(progress.missing_test_to_ask, room // 2)))
     test = min(progress.missing_test_to_ask, room - train)
     if train + test <= 0:
@@ -130,7 +130,7 @@ def _ask(s: Situation, progress: LabellingProgress) -> Step | None:
 
 def _batch(s: Situation, tasks: list[Task], progress: LabellingProgress) -> Step:
     assert s.world.campaign is not None
-    opened = s.world.campaign.create_time.ToMilliseconds()  # one that is opened anew counts its tasks from 0 again
+    opened = s.world.campaign.create_time.ToMilliseconds()  # a campaign that is created again counts its tasks from 0
     request_id = s.request_id("ask", opened, s.world.task_count)
     request = BatchCreateTasksRequest(parent=s.names.campaign, tasks=tasks, request_id=request_id)
     control = sum(task.control for task in tasks)
@@ -146,7 +146,7 @@ def _batch(s: Situation, tasks: list[Task], progress: LabellingProgress) -> Step
 
 
 def _selected_tasks(items: Sequence[SelectedItem]) -> list[Task]:
-    """In the order of the selection, which spreads the control arm evenly: a batch that is cut short keeps its share."""
+    """Returns tasks in the order of the selection, which distributes the control arm evenly: a shortened batch keeps its share."""
     return [
         Task(
             item=item.item,
@@ -164,8 +164,10 @@ _TEST_REASON = "Drawn at random from the test side, which tells how good a model
 
 
 def _test_tasks(s: Situation, count: int) -> list[Task]:
-    """Test items drawn at random, the same for every look at the same world. Without pre-annotation: the truth that
-    models are measured by must not lean on one of them."""
+    """Draws test items at random, the same ones each time for the same state.
+
+    Their tasks have no pre-annotations: the labels that models are measured by must not depend on a model.
+    """
     free = set(s.world.unlabelled_test_items) - _asked_items(s)
     drawn = sorted(free, key=lambda item: hashlib.sha256(f"{s.uid}/{item}".encode()).digest())[:count]
     return [

@@ -1,4 +1,4 @@
-"""What a Loop calls the things it makes, so that whoever looks at the world finds them again without a record."""
+"""Names of the resources that a Loop creates. They derive from the Loop's name, so that observation finds them without a record."""
 
 import hashlib
 import re
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 
 from vesta_common.resources.names import project_of
 
-ID_LENGTH_MAX = 63  # of the last part of a resource name (AIP-122)
+ID_LENGTH_MAX = 63  # of the last segment of a resource name (AIP-122)
 
 
 @dataclass(frozen=True)
 class LoopNames:
-    """Every name that follows from a Loop's own.
+    """All names that derive from a Loop's name.
 
     Attributes:
         loop: `projects/{project}/loops/{loop}`.
-        dataset: the policy's dataset; its snapshots lie below it.
+        dataset: the policy's dataset, the parent of its snapshots.
     """
 
     loop: str
@@ -39,7 +39,7 @@ class LoopNames:
 
     @property
     def model(self) -> str:
-        """The classifiers of this Loop; the embedding model is another one, so that versions count what was learnt."""
+        """The model of the Loop's classifiers. The embedding model is separate, so that version numbers count trainings on labels."""
         return f"{self.project}/models/{self.loop_id}"
 
     @property
@@ -51,22 +51,22 @@ class LoopNames:
         return f"{self.project}/recipes/embedding"
 
     def recipe(self, *, multi_label: bool) -> str:
-        """The recipe that is trained with where the policy names none."""
+        """Returns the default recipe, for a policy without one."""
         return f"{self.project}/recipes/{'multilabel' if multi_label else 'classification'}"
 
     def embedding_run(self, attempt: int) -> str:
-        """The run of that attempt, which counts from 1."""
+        """Returns the name of an embedding run; attempts count from 1."""
         return f"{self.project}/trainingRuns/{self._id(_attempt('embedding', attempt))}"
 
     def snapshot(self, round_number: int) -> str:
         return f"{self.dataset}/snapshots/{self._id(f'r{round_number}')}"
 
     def run(self, round_number: int, attempt: int) -> str:
-        """The run of that attempt at a round; both count from 1."""
+        """Returns the name of a training run; rounds and attempts count from 1."""
         return f"{self.project}/trainingRuns/{self._id(_attempt(f'r{round_number}', attempt))}"
 
     def _id(self, suffix: str) -> str:
-        """`{loop}-{suffix}`; where that is too long the loop's id is cut and told apart by its hash."""
+        """Returns `{loop}-{suffix}`; shortens a long loop id and adds a hash of it."""
         whole = f"{self.loop_id}-{suffix}"
         if len(whole) <= ID_LENGTH_MAX:
             return whole
@@ -76,18 +76,18 @@ class LoopNames:
 
 
 def last_part(name: str) -> str:
-    """The id at the end of a resource name."""
+    """Returns the last segment of a resource name."""
     return name.rsplit("/", 1)[-1]
 
 
 def attempt_of(run: str) -> int:
-    """Which attempt a run of ours is, from its name; they count from 1."""
+    """Returns the attempt number of one of the Loop's runs, from its name; attempts count from 1."""
     retry = re.search(r"-retry(\d+)$", run)
     return int(retry[1]) + 1 if retry else 1
 
 
 def version_in_words(name: str) -> str:
-    """`version 3` for `projects/acme/models/vans/versions/3`."""
+    """Returns `version 3` for `projects/acme/models/vans/versions/3`."""
     return f"version {last_part(name)}"
 
 

@@ -1,4 +1,4 @@
-"""What a Loop's owner wants, with every default filled in."""
+"""The policy of a Loop with all defaults applied."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,12 +13,12 @@ TEST_LABELS_DEFAULT = 100
 
 @dataclass(frozen=True)
 class Policy:
-    """A `LoopPolicy` in which nothing is unset.
+    """A `LoopPolicy` with all defaults applied.
 
     Attributes:
-        recipe: empty where the kind of dataset decides.
-        score_certain, margin_certain, score_threshold: None leaves the deployment's own value.
-        lease_duration: None leaves the campaign's own value.
+        recipe: empty for the default recipe of the dataset's kind.
+        score_certain, margin_certain, score_threshold: None keeps the deployment's value.
+        lease_duration: None keeps the campaign's value.
     """
 
     dataset: str

@@ -1,4 +1,4 @@
-"""What should happen next, from what is wanted and what is: a pure function, called after every change of the world."""
+"""The reconciliation function: decides the next step from the desired and the actual state. Pure."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +13,7 @@ from vesta_conductor.reconciliation.labelling_stage import label, stay_blocked
 from vesta_conductor.reconciliation.state import Situation, Step
 from vesta_conductor.reconciliation.training_stage import turn
 
-# Each says what holds the Loop up at this stage, or nothing where the next stage may go on.
+# Each stage returns what the Loop waits for or does at this stage, or None to continue with the next stage.
 STAGES: tuple[Callable[[Situation], Step | None], ...] = (
     wait_for_items,
     keep_campaign,
@@ -26,10 +26,10 @@ STAGES: tuple[Callable[[Situation], Step | None], ...] = (
 
 
 def reconcile(s: Situation) -> Step:
-    """The Loop's phase in words, and the next command, if any.
+    """Returns the Loop's phase with a message, and the next command, if any.
 
-    The same situation gives the same step, and a command is given again, with the same request_id, until the situation
-    shows that it was obeyed. So whoever is killed at whatever moment, the next look goes on from there.
+    The same situation always returns the same step. It returns the same command, with the same request_id, until the situation shows the
+    command's effect. A process that is killed at any point is therefore continued by the next reconciliation.
     """
     step = next(step for stage in STAGES if (step := stage(s)) is not None)
     if s.paused and (step.question or (step.command and step.command.request)):

@@ -1,4 +1,4 @@
-"""Loading a version again that the deployment could not load: engines come back, so patience pays before a person is called."""
+"""Retries the load of a version that the deployment failed to load, with exponential backoff, because engines may recover."""
 
 from datetime import timedelta
 
@@ -9,15 +9,15 @@ from vesta_contracts.serving.v1 import Deployment, UpdateDeploymentRequest
 from vesta_conductor.reconciliation.state import Command, Situation, Step
 
 TRIES_MAX = 6
-WAIT_FIRST = timedelta(seconds=5)  # doubled each time: 5 minutes in all
+WAIT_FIRST = timedelta(seconds=5)  # doubles with each retry: about 5 minutes in total
 
 
 def reload_or_give_up(s: Situation, what: str, phase: LoopStatus.Phase.ValueType) -> Step:
-    """The next try at loading the wanted version, or the wait for it, or BLOCKED after the last.
+    """Returns the next attempt to load the wanted version, the wait for it, or BLOCKED after the last attempt.
 
     Args:
-        what: tells this failure from others of the same round, for the request_ids.
-        phase: what the Loop is about meanwhile.
+        what: distinguishes this failure from others of the same round, for the request_ids.
+        phase: of the Loop during the retries.
     """
     deployment = s.world.deployment
     assert deployment is not None

@@ -1,4 +1,4 @@
-"""Changing a round's record without changing the value that others hold."""
+"""Copies a round's record with changes."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -11,7 +11,7 @@ from vesta_conductor.reconciliation.state import RoundRecord
 
 
 def amended(record: RoundRecord, *, label_time: datetime | None = None, **fields: Any) -> RoundRecord:
-    """A copy of the record with these fields of its `Round` set; a message is put in place of the one before."""
+    """Returns a copy of the record with the given fields of its `Round` set. A message replaces the previous one."""
     changed = Round()
     changed.CopyFrom(record.round)
     for name, value in fields.items():

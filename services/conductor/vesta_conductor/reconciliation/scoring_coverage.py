@@ -1,14 +1,14 @@
-"""When enough items have been looked at by a model to go on."""
+"""Decides whether a model has scored or embedded enough items to continue."""
 
-BATCHES_MIN = 5  # a selection looks at several batches' worth
-SHARE_MIN = 0.95  # the rest may be on its way, or may never be readable
+BATCHES_MIN = 5  # a selection chooses among several batches of items
+SHARE_MIN = 0.95  # the others may still be in progress, or may never be readable
 
 
 def enough(done_count: int, item_count: int, batch_size: int, *, finished: bool = False) -> bool:
-    """True where all items are done, or nearly all of a number that is large beside a batch.
+    """Whether all items are done, or nearly all of a number that is large relative to a batch.
 
     Args:
-        finished: whether the one who does it says that no more is coming; then nearly all will do for few items too.
+        finished: whether the model has gone through all items; nearly all are then enough for a small number too.
     """
     if done_count >= item_count:
         return True

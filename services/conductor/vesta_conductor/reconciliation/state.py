@@ -1,6 +1,6 @@
-"""What the conductor decides on and what it decides: values, without a way to anybody.
+"""The input and output types of reconciliation: plain values without access to other services.
 
-A `Situation` is all that `reconcile` may know; a `Step` is all that it may say.
+A `Situation` is the whole input of `reconcile`, a `Step` is its whole output.
 """
 
 from collections.abc import Mapping
@@ -20,27 +20,27 @@ from vesta_conductor.reconciliation.policy import Policy
 
 
 class RoundOutcome(StrEnum):
-    """How a round ended."""
+    """The outcome of a round."""
 
     UNDER_WAY = "under_way"
-    # The challenger answers now.
+    # The challenger was promoted.
     PROMOTED = "promoted"
     # The champion stays.
     KEPT = "kept"
-    # The labels cannot be learnt from yet; more are asked for.
+    # The labels do not suffice for a training; the next round requests more.
     POSTPONED = "postponed"
-    # Something needs a person; the next round waits until labels or policy change.
+    # A person must act: the next round waits until the labels or the policy change.
     FAILED = "failed"
 
 
 @dataclass(frozen=True)
 class RoundRecord:
-    """A round with what only the conductor needs to remember of it.
+    """A round, with fields that only the conductor needs.
 
     Attributes:
-        round: as people see it.
-        label_time: when the last label came that its training learnt from; None before that.
-        policy_revision: of the policy by which it ended.
+        round: the public part.
+        label_time: when the last label of its training was accepted; None before the training.
+        policy_revision: the revision of the policy when the round ended.
     """
 
     round: Round
@@ -55,13 +55,13 @@ class RoundRecord:
 
 @dataclass(frozen=True)
 class History:
-    """What this Loop did before.
+    """The earlier rounds and decisions of a Loop.
 
     Attributes:
-        ended: the rounds that are over, oldest first.
-        current: the one under way.
-        decided: when each command of the current round was taken, by request_id.
-        label_saving: the last estimate; None where there is none.
+        ended: the rounds that have ended, oldest first.
+        current: the round in progress.
+        decided: the time of each command of the current round, by request_id.
+        label_saving: the last estimate; None if there is none.
     """
 
     current: RoundRecord
@@ -75,27 +75,27 @@ class History:
 
     @property
     def learnt_label_count(self) -> int:
-        """Labels on the training side when they were last learnt from, or found too few to."""
+        """The number of labels in the training split at the last training, or when they were found to be too few."""
         counts = [record.round.label_count for record in self.ended if record.outcome is not RoundOutcome.FAILED]
         return counts[-1] if counts else 0
 
 
 @dataclass(frozen=True)
 class World:
-    """What the peers say now. None is what they do not have.
+    """The actual state: the Loop's resources as the other services report them. None means that the resource does not exist.
 
     Attributes:
-        undecided: tasks of the campaign that wait for experts or reviewers. This and what labelling needs besides is
-            listed only until the round's training begins.
-        accepted: tasks that were accepted lately, among them all whose item the dataset may not show as labelled yet.
-        control: accepted tasks of the control arm, of this round and the twenty before; listed only while a classifier answers.
-        unlabelled_test_items: names; listed only while fewer test items are labelled than the policy wants.
-        unsettled: whether the dataset does not show an answer yet that was accepted just now.
-        stable: the version that answers at the deployment.
-        embedding_runs: attempts at an embedding model; listed only while there is no deployment.
+        undecided: tasks of the campaign that are open or in review. This and the other fields for labelling are read only until the
+            round's training begins.
+        accepted: recently accepted tasks, including all whose item may not be labelled in the dataset yet.
+        control: accepted tasks of the control arm, of this round and the twenty before; read only while a classifier is serving.
+        unlabelled_test_items: names; read only while fewer test items are labelled than the policy requires.
+        unsettled: whether the dataset does not contain a recently accepted answer yet.
+        stable: the version that the deployment serves.
+        embedding_runs: attempts at an embedding model; read only while there is no deployment.
         snapshot: of the current round.
         runs: attempts at the current round's training.
-        selection: the answer to `Step.question`.
+        selection: the response to `Step.question`.
     """
 
     dataset: Dataset | None = None
@@ -115,12 +115,12 @@ class World:
 
     @property
     def champion(self) -> str:
-        """The classifier that answers; empty where none does."""
+        """The name of the classifier that is serving; empty if there is none."""
         return self.stable.name if self.stable and self.stable.task != "embedding" else ""
 
     @property
     def task_count(self) -> int:
-        """Tasks ever made in the campaign: it only grows, so it numbers what is asked for."""
+        """The number of tasks ever created in the campaign. It never decreases, so that it can number requests."""
         if self.campaign is None:
             return 0
         counts = self.campaign.counts
@@ -129,11 +129,11 @@ class World:
 
 @dataclass(frozen=True)
 class Situation:
-    """One Loop as it stands.
+    """The input of reconciliation for one Loop.
 
     Attributes:
-        uid: told apart from an earlier Loop of the same name; heads every request_id.
-        policy_revision: counts the changes of policy and of `paused`.
+        uid: distinguishes the Loop from an earlier one of the same name; the prefix of every request_id.
+        policy_revision: counts the changes of the policy and of `paused`.
     """
 
     names: LoopNames
@@ -146,19 +146,19 @@ class Situation:
     policy_revision: int = 1
 
     def request_id(self, *parts: str | int) -> str:
-        """The same for the same thing, for ever."""
+        """Returns a deterministic request_id."""
         return "-".join((self.uid, *map(str, parts)))
 
     def fresh_id(self, *parts: str | int) -> str:
-        """The request_id of making a thing that is not there. Another one each time it was made in this round: whoever made it
-        answers a repeat with the first one, also where somebody has deleted that."""
+        """Returns the request_id for creating a resource that does not exist. It changes each time the resource was created in this round:
+        the service returns the first result for a repeated request_id, even if that resource has been deleted."""
         first = self.request_id(*parts)
         made = sum(key == first or key.startswith(f"{first}-again") for key in self.history.decided)
         return f"{first}-again{made}" if made else first
 
     @property
     def labels_spent(self) -> int:
-        """Answers asked of experts: of every task that was not withdrawn, and again of each that a reviewer sent back."""
+        """The number of answers requested: one set per task that was not cancelled, plus one per rejection."""
         if self.world.campaign is None:
             return 0
         counts = self.world.campaign.counts
@@ -167,26 +167,26 @@ class Situation:
 
     @property
     def replicas(self) -> int:
-        """Experts asked per task: the campaign's, which cannot change, where there is one."""
+        """Annotators per task: the campaign's value, which cannot change, or the policy's while there is no campaign."""
         return (self.world.campaign.replicas if self.world.campaign else 0) or self.policy.replicas
 
     @property
     def affordable_tasks(self) -> int:
-        """Tasks that the rest of the budget pays for."""
+        """The number of tasks that the rest of the budget allows."""
         return max(0, self.policy.label_budget - self.labels_spent) // self.replicas
 
 
 @dataclass(frozen=True)
 class Command:
-    """One thing to do, once.
+    """One action to execute once.
 
     Attributes:
-        request_id: deterministic; the peer answers a repeat with what it did the first time.
-        action: one word or two, such as `train`.
-        reason: in words, for people.
-        resource: what it makes or changes.
-        request: what a peer is sent; None where only the conductor's own record changes.
-        outcome: how it ends the round; None where the round goes on.
+        request_id: deterministic; the service returns the first result for a repeat.
+        action: one or two words, such as `train`.
+        reason: for people to read.
+        resource: the name of the resource that the command creates or changes.
+        request: the request to send; None if the command changes only the conductor's own record.
+        outcome: of the round that the command ends; None if the round continues.
     """
 
     request_id: str
@@ -199,14 +199,14 @@ class Command:
 
 @dataclass(frozen=True)
 class Step:
-    """What one look at a Loop comes to: at most one command, after which one looks again.
+    """The result of one reconciliation: at most one command, after which the Loop is reconciled again.
 
     Attributes:
-        message: the phase in words, with what is waited for.
-        question: what must be asked of the datasets service before more can be said; `reconcile` is called again with the
-            answer in `World.selection`.
-        round: the current round as it is to be remembered; None leaves it.
-        label_saving: of the champion that a promotion makes; None where there is no estimate. Other steps leave the last.
+        message: describes the phase and what it waits for.
+        question: a selection to request from the datasets service first; `reconcile` is then called again with the response in
+            `World.selection`.
+        round: the current round to store; None leaves it unchanged.
+        label_saving: of the champion that a promotion makes; None if there is no estimate. Other steps keep the last estimate.
     """
 
     phase: LoopStatus.Phase.ValueType

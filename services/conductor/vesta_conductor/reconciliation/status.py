@@ -1,4 +1,4 @@
-"""What people are shown of a Loop, from the situation and the step it came to."""
+"""Builds the status of a Loop from the situation and the step."""
 
 from vesta_contracts.conductor.v1 import LoopStatus
 from vesta_contracts.datasets.v1 import DatasetCounts
@@ -10,7 +10,7 @@ from vesta_conductor.reconciliation.state import RoundOutcome, Situation, Step, 
 
 
 def status_of(s: Situation, step: Step) -> LoopStatus:
-    """The status less its rounds, which the store keeps one by one."""
+    """Returns the status without its rounds, which the store keeps separately."""
     world = s.world
     live = live_accuracy(
         world.control, model=s.names.model, multi_label=world.dataset is not None and world.dataset.multi_label
@@ -36,14 +36,14 @@ def status_of(s: Situation, step: Step) -> LoopStatus:
 
 
 def champion_metrics(world: World) -> Metrics | None:
-    """What is known of the classifier that answers; None where none does, or nothing was measured of it."""
+    """Returns the metrics of the classifier that is serving; None if there is none or it was not measured."""
     if world.stable is None or not world.champion or not world.stable.metrics.item_count:
         return None
     return world.stable.metrics
 
 
 def _unmeasured(s: Situation) -> str:
-    """Why no model is measured, for people; empty where one is, or may yet be."""
+    """Returns the reason why no model is measured; empty if one is measured, or may still be."""
     counts = s.world.dataset.counts if s.world.dataset else DatasetCounts()
     if counts.item_count and not counts.test_item_count:
         return (

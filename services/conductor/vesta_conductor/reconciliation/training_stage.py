@@ -1,4 +1,4 @@
-"""The second half of a round: train on a snapshot, judge at the gate, deploy, wait until the pool is scored."""
+"""The second half of a round: trains on a snapshot, applies the gate, deploys, and waits until the pool is scored."""
 
 from datetime import timedelta
 
@@ -18,13 +18,13 @@ from vesta_conductor.reconciliation.round_updates import amended
 from vesta_conductor.reconciliation.scoring_coverage import enough
 from vesta_conductor.reconciliation.state import Command, RoundOutcome, RoundRecord, Situation, Step
 
-ATTEMPTS_MAX = 2  # trainings a round
-SCORES_WAIT = timedelta(minutes=2)  # for the dataset to show what was scored, of which it may never show all
-CONCEPTS_MIN = 2  # that a classifier can tell apart
+ATTEMPTS_MAX = 2  # trainings per round
+SCORES_WAIT = timedelta(minutes=2)  # for the dataset to contain the scores; some items may never be scored
+CONCEPTS_MIN = 2  # a classifier needs at least two classes
 
 
 def take_snapshot(s: Situation, reason: str) -> Step:
-    """Freezes what is labelled: the round's training begins."""
+    """Creates the round's snapshot, which begins its training."""
     assert s.world.dataset is not None
     name = s.names.snapshot(s.history.current.number)
     request_id = s.fresh_id("snapshot", s.history.current.number)
@@ -50,7 +50,7 @@ def take_snapshot(s: Situation, reason: str) -> Step:
 
 
 def turn(s: Situation) -> Step | None:
-    """Goes on with the round's training where it has begun."""
+    """Continues the round's training, if it has begun."""
     snapshot = s.world.snapshot
     if snapshot is None:
         return None
@@ -72,8 +72,10 @@ def turn(s: Situation) -> Step | None:
 
 
 def _with_snapshot(s: Situation, snapshot: Snapshot) -> RoundRecord:
-    """The round with what the snapshot tells, also where the one who took it was killed before writing it down. It may hold
-    more labels than there were at the look that ordered it."""
+    """Returns the round with the snapshot's values, which are not stored yet if the process was killed.
+
+    The snapshot may contain more labels than the dataset had when the snapshot was requested.
+    """
     current = s.history.current
     return amended(
         current,
@@ -89,7 +91,7 @@ def _train_side(snapshot: Snapshot) -> SplitStatistics:
 
 
 def _too_few_concepts(s: Situation, current: RoundRecord, snapshot: Snapshot) -> Step | None:
-    """One concept alone teaches nothing: more labels come first."""
+    """Ends the round if all labels are of one concept: more labels are needed."""
     seen = [concept for concept, count in _train_side(snapshot).concept_counts.items() if count]
     if len(seen) >= CONCEPTS_MIN or (s.world.dataset is not None and s.world.dataset.multi_label and seen):
         return None
@@ -152,13 +154,15 @@ def _judge(s: Situation, current: RoundRecord, run: TrainingRun) -> Step:
 
 
 def _told(metrics: Metrics) -> Metrics:
-    """The figures that a round keeps and its event carries: without those that grow with the square of the concepts, or are
-    long. The model version has them all."""
+    """Returns the metrics that a round and its event contain.
+
+    Leaves out fields that are long or grow with the square of the number of concepts. The model version has all metrics.
+    """
     return without(metrics, "confusion", "reliability")
 
 
 def _saving(current: RoundRecord, run: TrainingRun) -> LabelSaving | None:
-    """What the challenger saved, should it become the champion."""
+    """Returns the label saving of a challenger that passed the gate."""
     if not current.round.verdict.passed:
         return None
     found = run.random_labels if run.HasField("random_labels") else None
@@ -202,7 +206,7 @@ def _wait_for_scores(s: Situation, current: RoundRecord, saving: LabelSaving | N
         since = current.label_time or s.now
         current = amended(current, label_to_model=max(s.now - since, timedelta(0)))
     counts = dataset.counts
-    by_challenger = counts.scored_model_version == challenger  # or by whoever else scores this dataset
+    by_challenger = counts.scored_model_version == challenger  # another deployment may score the same dataset
     scored = counts.scored_count if by_challenger else 0
     ended = scoring_ended(deployment)
     answers_since = (current.label_time or s.now) + current.round.label_to_model.ToTimedelta()
@@ -233,6 +237,6 @@ def _end(
     outcome: RoundOutcome,
     saving: LabelSaving | None = None,
 ) -> Step:
-    """Closes the round. The next look begins another."""
+    """Ends the round. The next reconciliation begins another."""
     command = Command(s.request_id(action, current.number), action, reason, s.names.loop, outcome=outcome)
     return Step(LoopStatus.SELECTING, reason, command, round=current, label_saving=saving)
