@@ -18,7 +18,7 @@ from vesta_common.events.cloudevents import new_event, type_of
 from vesta_common.storage.postgres import Postgres
 from vesta_conductor import store
 from vesta_conductor.execution.driver import Driver, backoff
-from vesta_conductor.execution.event_handlers import Reactions
+from vesta_conductor.execution.event_handlers import EventHandlers
 from vesta_conductor.execution.queue import HIDDEN, Worker
 from vesta_conductor.metrics import ConductorMetrics
 from vesta_contracts.annotation.v1 import TaskAccepted, TaskCancelled, TaskRejected
@@ -249,7 +249,7 @@ def test_an_event_brings_the_loops_it_concerns_forward(
     one = worker(driver)
     drain(one)
     driver.turned.clear()
-    handler = Reactions(clock).handlers()[type_of(payload)]
+    handler = EventHandlers(clock).handlers()[type_of(payload)]
     with postgres.transaction() as connection:
         for _ in range(5):  # a crowd brings one look
             handler(connection, new_event("tests", subject, payload, clock.now()))

@@ -12,7 +12,7 @@ from vesta_common.storage.postgres import Postgres
 from vesta_conductor.api.loop_service import LoopService
 from vesta_conductor.api.project_service import ProjectService
 from vesta_conductor.execution.driver import Driver
-from vesta_conductor.execution.event_handlers import Reactions
+from vesta_conductor.execution.event_handlers import EventHandlers
 from vesta_conductor.execution.queue import IDLE, Worker
 from vesta_conductor.metrics import ConductorMetrics
 from vesta_conductor.peers import Peers
@@ -45,7 +45,7 @@ def build(settings: Settings) -> App:
             *(BackgroundTask(f"worker-{number}", worker.step, IDLE) for number, worker in enumerate(workers)),
             BackgroundTask("deletions", deletions.step, deletion.IDLE),
             Consumer(
-                SERVICE, "loops", Reactions(clock).handlers(), postgres, kafka, ConsumerMetrics(SERVICE, registry)
+                SERVICE, "loops", EventHandlers(clock).handlers(), postgres, kafka, ConsumerMetrics(SERVICE, registry)
             ),
         ],
         closing=[

@@ -23,14 +23,14 @@ REQUESTS: tuple[type[Message], ...] = (
 )
 
 
-def act(peers: Peers, request: Message) -> None:
+def execute(peers: Peers, request: Message) -> None:
     """Sends the request. A repeat has no further effect, because it has the same request_id or sets the same value.
 
     Raises:
         VestaError: the service's error. AlreadyExists is not an error: only this Loop uses the name, so the resource is the
             requested one.
     """
-    ways: Mapping[type[Message], Callable[[Any], Message]] = {
+    methods: Mapping[type[Message], Callable[[Any], Message]] = {
         CreateCampaignRequest: peers.campaigns.CreateCampaign,
         UpdateCampaignRequest: peers.campaigns.UpdateCampaign,
         BatchCreateTasksRequest: peers.tasks.BatchCreateTasks,
@@ -40,7 +40,7 @@ def act(peers: Peers, request: Message) -> None:
         UpdateDeploymentRequest: peers.deployments.UpdateDeployment,
     }
     try:
-        ways[type(request)](request)
+        methods[type(request)](request)
     except AlreadyExists:
         return
 

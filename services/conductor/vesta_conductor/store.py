@@ -22,7 +22,7 @@ SEQUENCE_MAX = 2**63 - 1
 
 
 @dataclass(frozen=True)
-class KeptLoop:
+class StoredLoop:
     """A stored Loop: the public message, and what only the conductor needs.
 
     Attributes:
@@ -149,7 +149,7 @@ def list_decisions(connection: Connection, loop: str, before: int, limit: int) -
     return [(row["sequence"], _decision(row)) for row in rows]
 
 
-def load(connection: Connection, name: str) -> KeptLoop | None:
+def load(connection: Connection, name: str) -> StoredLoop | None:
     """Returns the input of reconciliation that is stored for a Loop; None if the Loop does not exist."""
     row = queries.find_loop(connection, name=name)
     if row is None:
@@ -161,7 +161,7 @@ def load(connection: Connection, name: str) -> KeptLoop | None:
     }
     loop = _loop(row)
     saving = loop.status.label_saving if loop.status.HasField("label_saving") else None
-    return KeptLoop(
+    return StoredLoop(
         loop=loop,
         uid=row["uid"],
         policy_revision=row["policy_revision"],
@@ -170,15 +170,15 @@ def load(connection: Connection, name: str) -> KeptLoop | None:
     )
 
 
-def is_there(connection: Connection, name: str, uid: str) -> bool:
+def exists(connection: Connection, name: str, uid: str) -> bool:
     """Whether the Loop has not been deleted meanwhile. Locks its row until the transaction ends."""
     row = queries.lock_loop(connection, name=name)
     return row is not None and row["uid"] == uid
 
 
-def put_status(connection: Connection, kept: KeptLoop, status: LoopStatus) -> None:
+def put_status(connection: Connection, stored: StoredLoop, status: LoopStatus) -> None:
     """Stores the status. The Loop's etag does not change."""
-    queries.update_status(connection, name=kept.loop.name, uid=kept.uid, status=status.SerializeToString())
+    queries.update_status(connection, name=stored.loop.name, uid=stored.uid, status=status.SerializeToString())
 
 
 def put_round(connection: Connection, loop: str, record: RoundRecord) -> None:

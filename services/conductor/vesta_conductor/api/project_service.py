@@ -24,7 +24,7 @@ from vesta_contracts.conductor.v1 import (
 )
 
 from vesta_conductor import store
-from vesta_conductor.projects.deletion import Deletions, held
+from vesta_conductor.projects.deletion import Deletions, counts_in_words
 
 MUTABLE = ("display_name",)
 
@@ -73,7 +73,7 @@ class ProjectService(ProjectServiceServicer):
         if project.state == Project.ACTIVE:
             check_etag(request.etag, project)
             if not request.force:
-                self._refuse_held(name)
+                self._check_empty(name)
 
         def work(connection: Connection) -> Project:
             current = _found(store.find_project(connection, name, lock=True), name)
@@ -84,11 +84,11 @@ class ProjectService(ProjectServiceServicer):
 
         return run_once(self._postgres, request, Project, work)
 
-    def _refuse_held(self, name: str) -> None:
+    def _check_empty(self, name: str) -> None:
         counts = self._deletions.count(name)
         if counts:
             raise FailedPrecondition(
-                f"{name} holds {held(counts)}; delete them first, or set force to delete everything",
+                f"{name} holds {counts_in_words(counts)}; delete them first, or set force to delete everything",
                 reason="PROJECT_NOT_EMPTY",
                 metadata={"name": name, **{plural: str(count) for plural, count in counts.items()}},
             )

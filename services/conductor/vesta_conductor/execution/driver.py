@@ -16,7 +16,7 @@ from vesta_common.storage.postgres import Postgres
 from vesta_contracts.conductor.v1 import LoopDecided, LoopStatus, LoopTurned
 
 from vesta_conductor import store
-from vesta_conductor.commands import act
+from vesta_conductor.commands import execute
 from vesta_conductor.execution.observe import observe
 from vesta_conductor.metrics import ConductorMetrics
 from vesta_conductor.peers import Peers
@@ -25,7 +25,7 @@ from vesta_conductor.reconciliation.policy import Policy
 from vesta_conductor.reconciliation.reconcile import reconcile
 from vesta_conductor.reconciliation.state import Command, RoundRecord, Situation, Step
 from vesta_conductor.reconciliation.status import status_of
-from vesta_conductor.store import KeptLoop
+from vesta_conductor.store import StoredLoop
 
 AT_ONCE = timedelta(0)
 WAITING = timedelta(seconds=5)  # resync interval while a Loop waits for something, in case an event is lost
@@ -65,28 +65,32 @@ class Driver:
             `retry_after`: the caller then applies `backoff`.
         """
         with self._postgres.transaction() as connection:
-            kept = store.load(connection, loop)
-        if kept is None:
+            stored = store.load(connection, loop)
+        if stored is None:
             return RESTING
         try:
-            return self._repeat(kept, *kept.pending) if kept.pending and not kept.loop.paused else self._look(kept)
+            return (
+                self._repeat(stored, *stored.pending)
+                if stored.pending and not stored.loop.paused
+                else self._reconcile(stored)
+            )
         except VestaError as error:
             rest = error.retry_after if is_transient(error) else None
-            self._tell_failure(kept, error, failures, rest or backoff(failures))
+            self._report_failure(stored, error, failures, rest or backoff(failures))
             return rest
 
-    def _look(self, kept: KeptLoop) -> timedelta | None:
-        names, policy = LoopNames(kept.loop.name, kept.loop.policy.dataset), Policy.of(kept.loop.policy)
+    def _reconcile(self, stored: StoredLoop) -> timedelta | None:
+        names, policy = LoopNames(stored.loop.name, stored.loop.policy.dataset), Policy.of(stored.loop.policy)
         now = self._clock.now()
         situation = Situation(
             names=names,
-            uid=kept.uid,
+            uid=stored.uid,
             policy=policy,
-            world=observe(self._peers, names, policy, kept.history, now),
-            history=kept.history,
+            world=observe(self._peers, names, policy, stored.history, now),
+            history=stored.history,
             now=now,
-            paused=kept.loop.paused,
-            policy_revision=kept.policy_revision,
+            paused=stored.loop.paused,
+            policy_revision=stored.policy_revision,
         )
         step = reconcile(situation)
         if step.question is not None:
@@ -95,54 +99,58 @@ class Driver:
             step = reconcile(situation)
         status = status_of(situation, step)
         if step.command is None:
-            self._keep(kept, step, status)
-            return _rest(situation, step)
-        return self._obey(kept, step.command, step.round or kept.history.current, status)
+            self._store_step(stored, step, status)
+            return _resync_delay(situation, step)
+        return self._execute(stored, step.command, step.round or stored.history.current, status)
 
-    def _repeat(self, kept: KeptLoop, command: Command, record: RoundRecord) -> timedelta | None:
+    def _repeat(self, stored: StoredLoop, command: Command, record: RoundRecord) -> timedelta | None:
         """Sends a command again whose outcome is unknown.
 
         Discards a command of a round that has ended: it would repeat what later rounds build on.
         """
-        if record.number != kept.history.current.number:
+        if record.number != stored.history.current.number:
             with self._postgres.transaction() as connection:
-                store.delete_pending(connection, kept.loop.name, command)
+                store.delete_pending(connection, stored.loop.name, command)
             return AT_ONCE
-        log.info("command_repeated", loop=kept.loop.name, action=command.action, request_id=command.request_id)
-        self._send(kept, command)
-        return self._record(kept, command, record, kept.loop.status)
+        log.info("command_repeated", loop=stored.loop.name, action=command.action, request_id=command.request_id)
+        self._send(stored, command)
+        return self._record(stored, command, record, stored.loop.status)
 
-    def _obey(self, kept: KeptLoop, command: Command, record: RoundRecord, status: LoopStatus) -> timedelta | None:
+    def _execute(
+        self, stored: StoredLoop, command: Command, record: RoundRecord, status: LoopStatus
+    ) -> timedelta | None:
         if command.request is not None:
             with self._postgres.transaction() as connection:
-                if not store.is_there(connection, kept.loop.name, kept.uid):
+                if not store.exists(connection, stored.loop.name, stored.uid):
                     return RESTING
-                store.put_pending(connection, kept.loop.name, command, command.request, record)
-            self._send(kept, command)
-        return self._record(kept, command, record, status)
+                store.put_pending(connection, stored.loop.name, command, command.request, record)
+            self._send(stored, command)
+        return self._record(stored, command, record, status)
 
-    def _send(self, kept: KeptLoop, command: Command) -> None:
+    def _send(self, stored: StoredLoop, command: Command) -> None:
         """Executes a command. Deletes the pending command if the error shows that it had no effect. Raises the service's error."""
         assert command.request is not None
         try:
-            act(self._peers, command.request)
+            execute(self._peers, command.request)
         except VestaError as error:
             if not is_transient(error) or isinstance(
                 error, Aborted
             ):  # after Aborted the command is decided again from the current state
                 with self._postgres.transaction() as connection:
-                    store.delete_pending(connection, kept.loop.name, command)
+                    store.delete_pending(connection, stored.loop.name, command)
             raise
 
-    def _record(self, kept: KeptLoop, command: Command, record: RoundRecord, status: LoopStatus) -> timedelta | None:
+    def _record(
+        self, stored: StoredLoop, command: Command, record: RoundRecord, status: LoopStatus
+    ) -> timedelta | None:
         """Records the decision and the state of the round in one transaction, and publishes the events.
 
         Returns:
             None if the decision was recorded before: an immediate reconciliation might repeat forever.
         """
-        name, now = kept.loop.name, self._clock.now()
+        name, now = stored.loop.name, self._clock.now()
         with self._postgres.transaction() as connection:
-            if not store.is_there(connection, name, kept.uid):
+            if not store.exists(connection, name, stored.uid):
                 return RESTING
             store.delete_pending(connection, name, command)
             decision = store.insert_decision(connection, name, command, record.number, now)
@@ -153,25 +161,25 @@ class Driver:
             if command.outcome is None:
                 store.put_round(connection, name, record)
             else:
-                ended = store.end_round(connection, name, record, command.outcome, kept.policy_revision, now)
+                ended = store.end_round(connection, name, record, command.outcome, stored.policy_revision, now)
                 publish(connection, new_event("conductor", name, LoopTurned(loop=name, round=ended), now))
-            store.put_status(connection, kept, status)
+            store.put_status(connection, stored, status)
         self._metrics.commands.labels(command.action).inc()
         log.info("loop_decided", loop=name, action=command.action, reason=command.reason, round=record.number)
         return AT_ONCE
 
-    def _keep(self, kept: KeptLoop, step: Step, status: LoopStatus) -> None:
+    def _store_step(self, stored: StoredLoop, step: Step, status: LoopStatus) -> None:
         with self._postgres.transaction() as connection:
-            if not store.is_there(connection, kept.loop.name, kept.uid):
+            if not store.exists(connection, stored.loop.name, stored.uid):
                 return
-            if step.round is not None and step.round != kept.history.current:
-                store.put_round(connection, kept.loop.name, step.round)
-            store.put_status(connection, kept, status)
+            if step.round is not None and step.round != stored.history.current:
+                store.put_round(connection, stored.loop.name, step.round)
+            store.put_status(connection, stored, status)
 
-    def _tell_failure(self, kept: KeptLoop, error: VestaError, failures: int, rest: timedelta) -> None:
+    def _report_failure(self, stored: StoredLoop, error: VestaError, failures: int, rest: timedelta) -> None:
         """Sets the status message to the error. Repeated rejections set the phase to BLOCKED."""
         status = LoopStatus()
-        status.CopyFrom(kept.loop.status)
+        status.CopyFrom(stored.loop.status)
         seconds = round(rest.total_seconds())
         if is_transient(error):
             status.message = (
@@ -181,9 +189,9 @@ class Driver:
             status.phase = LoopStatus.BLOCKED if failures >= REFUSALS_MAX else status.phase
             status.message = f"Refused: {error.message} ({error.reason}) It is tried again in {seconds} s."
         status.reconcile_time.FromDatetime(self._clock.now())
-        log.warning("loop_held_up", loop=kept.loop.name, reason=error.reason, error=error.message, seconds=seconds)
+        log.warning("loop_held_up", loop=stored.loop.name, reason=error.reason, error=error.message, seconds=seconds)
         with self._postgres.transaction() as connection:
-            store.put_status(connection, kept, status)
+            store.put_status(connection, stored, status)
 
 
 def backoff(failures: int) -> timedelta:
@@ -191,7 +199,7 @@ def backoff(failures: int) -> timedelta:
     return min(RESTING, BACKOFF_FIRST * (1 << min(failures, 16)))
 
 
-def _rest(situation: Situation, step: Step) -> timedelta:
+def _resync_delay(situation: Situation, step: Step) -> timedelta:
     if situation.paused:
         return RESTING
     if situation.world.unsettled and step.phase == LoopStatus.LABELLING:

@@ -16,7 +16,7 @@ LATER = timedelta(
 )  # after events that arrive in bursts, so that a burst causes one reconciliation: items, answers
 
 
-class Reactions:
+class EventHandlers:
     """The conductor's event handlers, one per event type. Each runs in the transaction that is passed to it.
 
     Args:

@@ -63,13 +63,15 @@ class Deletions:
         except VestaError as error:
             log.warning("deletion_held_up", project=project.name, reason=error.reason, error=error.message)
             due_time = self._clock.now() + backoff(failures)
-            self._keep(project, f"A part of the platform does not answer: {error.message}", due_time, failures + 1)
+            self._store_pass(
+                project, f"A part of the platform does not answer: {error.message}", due_time, failures + 1
+            )
             return True
         settled = project.delete_time.ToDatetime(began.tzinfo) + SETTLED
         if left:
-            self._keep(project, left, self._clock.now() + WAITING)
+            self._store_pass(project, left, self._clock.now() + WAITING)
         elif began < settled:
-            self._keep(project, "Nothing is left. Waits for calls that were under way to end.", settled)
+            self._store_pass(project, "Nothing is left. Waits for calls that were under way to end.", settled)
         else:
             with self._postgres.transaction() as connection:
                 store.end_deletion(connection, project.name, self._clock.now())
@@ -89,12 +91,12 @@ class Deletions:
                 return left
         return ""
 
-    def _keep(self, project: Project, message: str, due_time: datetime, failures: int = 0) -> None:
+    def _store_pass(self, project: Project, message: str, due_time: datetime, failures: int = 0) -> None:
         with self._postgres.transaction() as connection:
             store.put_deletion(connection, project.name, message, due_time, failures)
 
 
-def held(counts: dict[str, int]) -> str:
+def counts_in_words(counts: dict[str, int]) -> str:
     """Formats counts, such as `2 datasets, 1000 or more trainingRuns`."""
     return ", ".join(f"{count}{' or more' if count >= LISTED_MAX else ''} {plural}" for plural, count in counts.items())
 
@@ -110,4 +112,4 @@ def _clear(kind: Kind, project: str) -> str:
         except (FailedPrecondition, Aborted) as error:
             refused = error.message
     left = kind.names(project)
-    return f"{held({kind.plural: len(left)})} left. {refused}".strip() if left else ""
+    return f"{counts_in_words({kind.plural: len(left)})} left. {refused}".strip() if left else ""

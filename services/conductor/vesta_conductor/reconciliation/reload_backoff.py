@@ -21,30 +21,31 @@ def reload_or_give_up(s: Situation, what: str, phase: LoopStatus.Phase.ValueType
     """
     deployment = s.world.deployment
     assert deployment is not None
-    tried = [
+    attempts = [
         s.history.decided[key]
         for key in (_key(s, what, number) for number in range(TRIES_MAX))
         if key in s.history.decided
     ]
-    told = f"{deployment.model_version} could not be loaded: {deployment.error or 'no reason was given'}."
-    if len(tried) == TRIES_MAX:
+    failure = f"{deployment.model_version} could not be loaded: {deployment.error or 'no reason was given'}."
+    if len(attempts) == TRIES_MAX:
         return Step(
-            LoopStatus.BLOCKED, f"{told} Tried {TRIES_MAX} times. Change the policy, or pause and resume, to try again."
+            LoopStatus.BLOCKED,
+            f"{failure} Tried {TRIES_MAX} times. Change the policy, or pause and resume, to try again.",
         )
-    due = tried[-1] + WAIT_FIRST * 2 ** (len(tried) - 1) if tried else s.now
+    due = attempts[-1] + WAIT_FIRST * 2 ** (len(attempts) - 1) if attempts else s.now
     if s.now < due:
-        return Step(phase, f"{told} Tries again in {round((due - s.now).total_seconds())} s.")
+        return Step(phase, f"{failure} Tries again in {round((due - s.now).total_seconds())} s.")
     command = Command(
-        _key(s, what, len(tried)),
+        _key(s, what, len(attempts)),
         "reload",
-        f"{told} Try {len(tried) + 1} of {TRIES_MAX}.",
+        f"{failure} Try {len(attempts) + 1} of {TRIES_MAX}.",
         deployment.name,
         UpdateDeploymentRequest(
             deployment=Deployment(name=deployment.name, model_version=deployment.model_version),
             update_mask=FieldMask(paths=["model_version"]),
         ),
     )
-    return Step(phase, told, command)
+    return Step(phase, failure, command)
 
 
 def _key(s: Situation, what: str, number: int) -> str:

@@ -15,11 +15,11 @@ def status_of(s: Situation, step: Step) -> LoopStatus:
     live = live_accuracy(
         world.control, model=s.names.model, multi_label=world.dataset is not None and world.dataset.multi_label
     )
-    said = (step.message, _told(live) if live else "", _unmeasured(s))
+    sentences = (step.message, _live_accuracy_in_words(live) if live else "", _unmeasured(s))
     promoted = step.command is not None and step.command.outcome is RoundOutcome.PROMOTED
     status = LoopStatus(
         phase=step.phase,
-        message=" ".join(filter(None, said)),
+        message=" ".join(filter(None, sentences)),
         campaign=world.campaign.name if world.campaign else "",
         deployment=world.deployment.name if world.deployment else "",
         model=s.names.model,
@@ -55,7 +55,7 @@ def _unmeasured(s: Situation) -> str:
     return ""
 
 
-def _told(live: LiveAccuracy) -> str:
+def _live_accuracy_in_words(live: LiveAccuracy) -> str:
     models = "the newest model" if live.model_count == 1 else f"the last {live.model_count} models together"
     estimate = live.estimate
     return (

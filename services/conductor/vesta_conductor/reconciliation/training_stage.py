@@ -146,14 +146,14 @@ def _judge(s: Situation, current: RoundRecord, run: TrainingRun) -> Step:
     verdict = judge(s.policy.gate, run.metrics, run.champion, comparison, run.comparison_missing_reason)
     current = amended(current, model_version=run.model_version, verdict=verdict)
     if run.metrics.item_count:
-        current = amended(current, metrics=_told(run.metrics))
+        current = amended(current, metrics=_stored_metrics(run.metrics))
     saving = _saving(current, run)
     if not verdict.passed:
         return _end(s, current, "keep_champion", verdict.reason, RoundOutcome.KEPT)
     return _deploy(s, current, saving)
 
 
-def _told(metrics: Metrics) -> Metrics:
+def _stored_metrics(metrics: Metrics) -> Metrics:
     """Returns the metrics that a round and its event contain.
 
     Leaves out fields that are long or grow with the square of the number of concepts. The model version has all metrics.
@@ -212,8 +212,8 @@ def _wait_for_scores(s: Situation, current: RoundRecord, saving: LabelSaving | N
     answers_since = (current.label_time or s.now) + current.round.label_to_model.ToTimedelta()
     overdue = ended and s.now - answers_since >= SCORES_WAIT
     if not overdue and not enough(scored, counts.item_count, s.policy.batch_size, finished=ended):
-        told = f"{version_in_words(challenger).capitalize()} answers, and scores the items: {scored} of {counts.item_count} are done."
-        return Step(LoopStatus.SCORING, told, round=current)
+        message = f"{version_in_words(challenger).capitalize()} answers, and scores the items: {scored} of {counts.item_count} are done."
+        return Step(LoopStatus.SCORING, message, round=current)
     tagged = ""
     if by_challenger and counts.pool_scored_count:
         share = counts.pool_certain_count / counts.pool_scored_count
