@@ -1,1 +1,1 @@
-"""The serving service: puts models to work on Triton, answers Predict, scores whole datasets, keeps the prediction log."""
+"""The serving service: deploys models on Triton, serves Predict, scores datasets, and stores the prediction log."""

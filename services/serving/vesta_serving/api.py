@@ -1,4 +1,4 @@
-"""gRPC: deployments, predictions and their log."""
+"""The gRPC API: deployments, predictions and the prediction log."""
 
 import hashlib
 from collections.abc import Sequence
@@ -67,10 +67,10 @@ Pixels = NDArray[np.uint8]
 
 
 class DeploymentService(DeploymentServiceServicer):
-    """Puts models to work.
+    """Implements DeploymentService.
 
     Args:
-        loops: the workers of this process, told at once that there is work.
+        loops: the background tasks of this process, which are woken after a change.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class DeploymentService(DeploymentServiceServicer):
         self._fetchers = ThreadPoolExecutor(FETCH_THREADS, thread_name_prefix="stored")
 
     def CreateDeployment(self, request: CreateDeploymentRequest, context: grpc.ServicerContext) -> Deployment:
-        """Keeps the deployment; its version is loaded behind the answer."""
+        """Stores the deployment. The model version is loaded asynchronously."""
         if answer := find_answer(self._store.postgres, request, Deployment):
             return answer
         version = self._registry.confirm(request.deployment.model_version)
@@ -115,14 +115,13 @@ class DeploymentService(DeploymentServiceServicer):
         return made
 
     def GetDeployment(self, request: GetDeploymentRequest, context: grpc.ServicerContext) -> Deployment:
-        """One deployment as it is."""
         with self._store.postgres.transaction() as connection:
             return self._store.message(connection, self._store.get(connection, request.name))
 
     def ListDeployments(
         self, request: ListDeploymentsRequest, context: grpc.ServicerContext
     ) -> ListDeploymentsResponse:
-        """A project's deployments by name."""
+        """Lists a project's deployments ordered by name."""
         page = read_page(request)
         with self._store.postgres.transaction() as connection:
             rows = self._store.list_page(connection, request.parent, page.cursor[0] if page.cursor else "", page.limit)
@@ -131,14 +130,16 @@ class DeploymentService(DeploymentServiceServicer):
         return ListDeploymentsResponse(deployments=found, next_page_token=token)
 
     def UpdateDeployment(self, request: UpdateDeploymentRequest, context: grpc.ServicerContext) -> Deployment:
-        """Changes what is wanted; another version moves in behind the answer."""
+        """Updates the deployment. A new model version is loaded asynchronously and then promoted."""
         name = request.deployment.name
         seen = self.GetDeployment(GetDeploymentRequest(name=name), context)
         wanted = apply_update(seen, request.deployment, request.update_mask, _MUTABLE)
-        # Before the transaction: it may ask the training service.
+        # Outside the transaction, because it may call the training service.
         is_new = wanted.model_version != seen.model_version
         version = (self._registry.confirm if is_new else self._registry.get)(wanted.model_version)
-        if wanted.uncertainty.thresholds != seen.uncertainty.thresholds:  # those set before may be of an older version
+        if (
+            wanted.uncertainty.thresholds != seen.uncertainty.thresholds
+        ):  # unchanged ones may belong to an older version
             check_thresholds(wanted.uncertainty.thresholds, version.vocabulary)
         with self._store.postgres.transaction() as connection:
             row = self._store.lock(connection, name)
@@ -153,7 +154,7 @@ class DeploymentService(DeploymentServiceServicer):
         return answer
 
     def DeleteDeployment(self, request: DeleteDeploymentRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
-        """Forgets a deployment; what only it used is unloaded with the next change."""
+        """Deletes a deployment. The deployer later unloads models that no other deployment uses."""
         with self._store.postgres.transaction() as connection:
             self._store.lock(connection, request.name)
             self._store.delete(connection, request.name)
@@ -161,12 +162,12 @@ class DeploymentService(DeploymentServiceServicer):
         return empty_pb2.Empty()
 
     def RollbackDeployment(self, request: RollbackDeploymentRequest, context: grpc.ServicerContext) -> Deployment:
-        """Moves the pointer back; the previous version is loaded still."""
+        """Makes the previous version stable again. It is still loaded."""
         if answer := find_answer(self._store.postgres, request, Deployment):
             return answer
         with self._store.postgres.transaction() as connection:
             seen = self._store.get(connection, request.name)
-        # Before the transaction, which finds them remembered: it may ask the training service.
+        # Outside the transaction, because it may call the training service. Inside, the registry finds the versions in its cache.
         for version in (seen.stable, seen.previous):
             if version:
                 self._registry.get(version)
@@ -192,11 +193,11 @@ class DeploymentService(DeploymentServiceServicer):
         return answer
 
     def Predict(self, request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
-        """Answers each image, or says why it was refused."""
+        """Predicts each image, or returns the reason why an image was rejected."""
         answering = self._predictor.answering(request.name)
         with self._predictor.admitted(len(request.inputs), context.time_remaining()):
             decoded = self._decode(request)
-            if not context.is_active():  # nobody waits for the model's answer any more
+            if not context.is_active():  # the client has cancelled or its deadline has passed
                 raise deadline_passed()
             pictures = [entry for entry in decoded if not isinstance(entry, VestaError)]
             found = self._predictor.answer(answering, pictures, embeds=request.embedding) if pictures else []
@@ -210,10 +211,10 @@ class DeploymentService(DeploymentServiceServicer):
         return PredictResponse(predictions=predictions)
 
     def _decode(self, request: PredictRequest) -> list[Pixels | VestaError]:
-        """Each input's pixels, or why there are none. Bytes from outside are decoded in the sandbox, stored items here."""
+        """Returns each input's pixels, or the error. Decodes images from outside in the sandbox, stored items in this process."""
         project = request.name.partition("/deployments/")[0]
         inside = [sent.item for sent in request.inputs if sent.item]
-        # Each in the caller's own context, so that the calls bear its trace and name.
+        # Each call runs in a copy of the caller's context, so that it has the caller's trace and identity.
         stored = self._fetchers.map(
             lambda context, item: context.run(self._stored, project, item), [copy_context() for _ in inside], inside
         )
@@ -256,20 +257,19 @@ class DeploymentService(DeploymentServiceServicer):
 
 
 class PredictionService(PredictionServiceServicer):
-    """Reads the prediction log."""
+    """Implements PredictionService."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def GetPrediction(self, request: GetPredictionRequest, context: grpc.ServicerContext) -> Prediction:
-        """One line of the log."""
         with self._store.postgres.transaction() as connection:
             return self._store.get_prediction(connection, request.name)
 
     def ListPredictions(
         self, request: ListPredictionsRequest, context: grpc.ServicerContext
     ) -> ListPredictionsResponse:
-        """Lines of the log, newest first."""
+        """Lists entries of the prediction log, newest first."""
         page = read_page(request)
         where = filters.compile_filter(request.filter, _PREDICTION_FIELDS)
         with self._store.postgres.transaction() as connection:

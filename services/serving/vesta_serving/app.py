@@ -1,4 +1,4 @@
-"""The composition root: what the serving service is made of."""
+"""The composition root of the serving service."""
 
 import time
 from datetime import timedelta
@@ -34,13 +34,13 @@ from vesta_serving.triton.replicas import Tritons
 
 IDLE = timedelta(milliseconds=500)
 IMAGES_AT_ONCE = 4
-"""Images that are always taken, however slow the last ones were: fewer would leave a machine idle between two answers."""
+"""Images that are always admitted, however slow the last ones were: with fewer, the machine would idle between two batches."""
 OTHER_THREADS = 16
-"""Threads beside those that predictions can hold, so that other calls find one."""
+"""RPC threads in addition to those that predictions can occupy, so that other calls find a free one."""
 
 
 def build(settings: Settings) -> App:
-    """Waits for the database, brings its schema up to date, and puts the parts together."""
+    """Waits for the database, migrates or checks its schema, and assembles the service."""
     postgres = Postgres.of(settings, SERVICE).open()
     postgres.migrate_or_check("vesta_serving", settings)
     clock, metrics = SystemClock(), new_registry()
@@ -49,7 +49,7 @@ def build(settings: Settings) -> App:
     datasets = open_channel(settings.datasets_address, identity)
     training = open_channel(settings.training_address, identity)
     media = ObjectStore.of(settings)
-    # Triton reads its repository at the bucket's root.
+    # Triton reads its repository from the root of the bucket.
     repository = ObjectStore.of(settings.model_copy(update={"s3_prefix": ""}))
     registry = Registry(store, ModelServiceStub(training))
     triton = Tritons(settings.triton_address)

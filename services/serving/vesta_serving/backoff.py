@@ -7,11 +7,11 @@ PENALTY_MAX = timedelta(minutes=1)
 
 
 def penalty(failures: int, spent: timedelta = timedelta()) -> timedelta:
-    """How long to wait after so many failures in a row.
+    """Returns the delay after this many consecutive failures.
 
     Args:
-        failures: the first being 1.
-        spent: how long the last attempt took. The wait is no shorter, so that attempts that end in a timeout take at most half
+        failures: 1 for the first failure.
+        spent: how long the last attempt took. The delay is at least as long, so that attempts that end in a timeout use at most half
             of a worker's time.
     """
     factor: int = 2 ** min(failures - 1, 16)

@@ -1,4 +1,4 @@
-"""What the service does about events: new items are scored, and a deleted model version is removed from Triton's repository."""
+"""Event handlers: queue new items for scoring, and schedule the removal of deleted model versions from Triton's repository."""
 
 from collections.abc import Mapping
 
@@ -12,26 +12,26 @@ from vesta_serving.triton.repository import triton_name
 
 
 class Reactions:
-    """The handlers, one function an event."""
+    """The service's event handlers, one per event type."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def handlers(self) -> Mapping[str, Handler]:
-        """By event type."""
+        """Returns the handlers by event type."""
         return {
             "vesta.datasets.item.v1.added": self.handle_item_added,
             "vesta.training.model_version.v1.deleted": self.handle_model_version_deleted,
         }
 
     def handle_item_added(self, connection: Connection, event: Event) -> None:
-        """Remembers the item for scoring."""
+        """Queues the item for scoring."""
         added = event.payload
         self._store.add_arrival(
             connection, parent_of(added.item), added.item, added.media.object_key, added.media.sha256
         )
 
     def handle_model_version_deleted(self, connection: Connection, event: Event) -> None:
-        """Leaves what Triton has of the version to the deployer, which removes it once no deployment needs it."""
+        """Schedules the removal of the version's model. The deployer removes it once no deployment needs it."""
         deleted = event.payload
         self._store.remove_later(connection, triton_name(deleted.digest), deleted.model_version)

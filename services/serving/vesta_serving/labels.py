@@ -1,7 +1,7 @@
-"""From a model's probabilities to an answer: which labels are predicted, and whether a person should look. Pure.
+"""Derives predictions from a model's probabilities: which labels are predicted, and whether the prediction is uncertain. Pure.
 
-This is decided here alone. The answer carries the decision with it, so that Predict, the prediction log, the items' scores,
-selection, pre-annotations and observations all agree.
+No other module decides this. The prediction contains the decision, so that Predict, the prediction log, the items' scores, selection,
+pre-annotations and observations all agree.
 """
 
 from collections.abc import Mapping
@@ -21,13 +21,13 @@ MARGIN_CERTAIN = 0.2
 
 @dataclass(frozen=True)
 class Policy:
-    """When a label counts and when an answer is certain; scores, margins and thresholds in [0, 1].
+    """The thresholds for labels and for certainty; all values in [0, 1].
 
     Attributes:
-        score_threshold: labels of a single-label model below it are discarded.
-        score_certain: a best score below it is uncertain.
-        margin_certain: a smaller margin is uncertain.
-        thresholds: of a multi-label model's concepts, instead of the version's own.
+        score_threshold: a single-label model's label with a lower score is discarded.
+        score_certain: a prediction whose best score is lower is uncertain.
+        margin_certain: a prediction with a smaller margin is uncertain.
+        thresholds: per concept, for a multi-label model; override those of the version.
     """
 
     score_threshold: float = SCORE_THRESHOLD
@@ -37,7 +37,7 @@ class Policy:
 
     @classmethod
     def of(cls, message: UncertaintyPolicy) -> "Policy":
-        """The policy of a deployment, with the defaults for what it leaves open."""
+        """Returns the policy of a deployment with defaults applied."""
         return cls(
             score_threshold=message.score_threshold if message.HasField("score_threshold") else SCORE_THRESHOLD,
             score_certain=message.score_certain if message.HasField("score_certain") else SCORE_CERTAIN,
@@ -48,12 +48,12 @@ class Policy:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What a model's outputs mean.
+    """The meaning of a model's outputs.
 
     Attributes:
         model_version: the version's name.
-        concepts: `(C,)` in the order of the outputs; empty for a model that only embeds.
-        thresholds: `(C,)` from which probability each concept holds, for a multi-label model; else empty.
+        concepts: `(C,)` in the order of the outputs; empty for a model that only computes embeddings.
+        thresholds: `(C,)` probability from which each concept is predicted, for a multi-label model; otherwise empty.
     """
 
     model_version: str
@@ -62,11 +62,11 @@ class Vocabulary:
 
 
 def check_thresholds(thresholds: Mapping[str, float], vocabulary: Vocabulary) -> None:
-    """Checks a deployment's thresholds against the version that it wants.
+    """Checks a deployment's thresholds against its wanted model version.
 
     Raises:
-        InvalidArgument: MODEL_NOT_MULTI_LABEL, the version has no thresholds; THRESHOLD_CONCEPT_UNKNOWN, one is for a concept
-            that the version does not know.
+        InvalidArgument: MODEL_NOT_MULTI_LABEL, the version has no thresholds; THRESHOLD_CONCEPT_UNKNOWN, a threshold is for a
+            concept that the version does not have.
     """
     if thresholds and not vocabulary.thresholds:
         raise InvalidArgument(
@@ -87,13 +87,13 @@ def check_thresholds(thresholds: Mapping[str, float], vocabulary: Vocabulary) ->
 
 
 def score(probabilities: Floats, vocabulary: Vocabulary, policy: Policy, now: datetime) -> ImageScores:
-    """What a model says of one image, with what it predicts under a deployment's policy.
+    """Returns the scores of one image, with the labels that are predicted under a deployment's policy.
 
-    A single-label model predicts its best concept, where that reaches the policy's threshold, or none. A multi-label model
-    predicts every concept that reaches its own.
+    A single-label model predicts its best concept if that reaches the policy's threshold, otherwise none. A multi-label model
+    predicts every concept that reaches its own threshold.
 
     Args:
-        probabilities: `(C,)`, calibrated; `(0,)` for a model that only embeds, which is then sure of nothing.
+        probabilities: `(C,)`, calibrated; `(0,)` for a model that only computes embeddings, whose predictions are always uncertain.
     """
     best = float(probabilities.max(initial=0.0))
     thresholds = _thresholds(vocabulary, policy)
@@ -126,7 +126,7 @@ def score(probabilities: Floats, vocabulary: Vocabulary, policy: Policy, now: da
 
 
 def split_labels(scores: ImageScores) -> tuple[list[ConceptScore], list[ConceptScore]]:
-    """The labels that are predicted and those discarded, each best first."""
+    """Returns the predicted and the discarded labels, each with the best first."""
     return (
         [found for found in scores.scores if found.predicted],
         [found for found in scores.scores if not found.predicted],
@@ -134,12 +134,12 @@ def split_labels(scores: ImageScores) -> tuple[list[ConceptScore], list[ConceptS
 
 
 def named_labels(scores: ImageScores) -> list[str]:
-    """The concepts that an answer is found by: of a multi-label model those that it predicts, else the best."""
+    """Returns the concepts that the prediction log indexes: all predicted ones of a multi-label model, otherwise the best one."""
     return [found.concept for found in labels_of(scores, multi_label=is_multi_label(scores))]
 
 
 def _thresholds(vocabulary: Vocabulary, policy: Policy) -> Floats | None:
-    """`(C,)`: from which probability each concept is predicted; None for a single-label model."""
+    """Returns `(C,)`, the probability from which each concept is predicted; None for a single-label model."""
     if not vocabulary.thresholds:
         return None
     own = zip(vocabulary.concepts, vocabulary.thresholds, strict=True)
@@ -147,7 +147,7 @@ def _thresholds(vocabulary: Vocabulary, policy: Policy) -> Floats | None:
 
 
 def _lead(probabilities: Floats) -> float:
-    """The difference of the two best scores; of one concept its score, of none 0."""
+    """Returns the difference of the two best scores; the score itself for one concept, 0 for none."""
     if probabilities.size < 2:
         return float(probabilities.sum())
     second, first = np.partition(probabilities, -2)[-2:]

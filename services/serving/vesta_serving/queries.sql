@@ -13,7 +13,7 @@ SELECT * FROM deployments WHERE name = :name FOR UPDATE;
 SELECT * FROM deployments WHERE parent = :parent AND name > :after ORDER BY name LIMIT :limit;
 
 -- name: list_all_deployments
--- What Triton must hold ready.
+-- All deployments, to determine the models that Triton must have loaded.
 SELECT * FROM deployments ORDER BY name;
 
 -- name: list_deployments_of_dataset
@@ -29,14 +29,14 @@ DELETE FROM predictions WHERE deployment = :deployment;
 DELETE FROM deployments WHERE name = :name;
 
 -- name: find_unloaded^
--- The oldest deployment whose wanted version does not answer yet, was not found wanting, and does not wait after a failure.
+-- The oldest deployment whose wanted version is not stable, has not failed, and is not in backoff.
 SELECT * FROM deployments
 WHERE wanted <> stable AND state <> 'FAILED'
   AND NOT EXISTS (SELECT FROM backoffs WHERE deployment = deployments.name AND dataset = '' AND retry_time > :now)
 ORDER BY update_time LIMIT 1;
 
 -- name: promote^
--- Moves the pointer, unless something else is wanted by now.
+-- Makes the version stable, unless another version is wanted by now.
 UPDATE deployments SET
     previous = CASE WHEN stable = '' THEN '' ELSE stable END,
     stable = :version, state = 'READY', error = '', generation = nextval('generations'), update_time = :now
@@ -56,7 +56,7 @@ WHERE name = :name AND wanted = :version AND stable <> :version
 RETURNING *;
 
 -- name: next_generation^
--- The answers change although the version stays, as with a new policy.
+-- Increments the generation when predictions change but the version does not, such as after a change of policy.
 UPDATE deployments SET generation = nextval('generations'), update_time = :now WHERE name = :name RETURNING *;
 
 -- name: put_version!
@@ -81,7 +81,7 @@ SELECT model_version FROM deleted_models WHERE triton_name = :triton_name FOR UP
 DELETE FROM deleted_models WHERE triton_name = :triton_name;
 
 -- name: put_pass!
--- Begins a pass anew.
+-- Restarts a pass.
 INSERT INTO passes (deployment, dataset, generation, embeds) VALUES (:deployment, :dataset, :generation, :embeds)
 ON CONFLICT (deployment, dataset) DO UPDATE SET
     generation = excluded.generation, embeds = excluded.embeds, page_token = '', scored_count = 0, item_count = 1, done = false,
@@ -94,7 +94,7 @@ DELETE FROM passes WHERE deployment = :deployment AND NOT dataset = ANY(:dataset
 SELECT * FROM passes WHERE deployment = ANY(:deployments);
 
 -- name: claim_pass^
--- Takes a pass that nobody works on, that the deployment can make, and that does not wait after a failure.
+-- Claims a pass that has no lease, whose deployment has a stable version, and that is not in backoff.
 UPDATE passes SET lease_expire_time = :lease_expire_time
 WHERE (deployment, dataset) = (
     SELECT passes.deployment, passes.dataset FROM passes JOIN deployments ON deployments.name = passes.deployment
@@ -106,7 +106,7 @@ WHERE (deployment, dataset) = (
 RETURNING *;
 
 -- name: advance_pass^
--- Records a batch of the pass, unless a newer generation has begun its own or another worker was quicker.
+-- Records a page of the pass, unless a newer generation has begun its own pass or another worker recorded the page first.
 UPDATE passes SET
     page_token = :page_token, scored_count = scored_count + :scored_count, done = :done,
     item_count = CASE WHEN :done THEN scored_count + :scored_count ELSE :item_count END,
@@ -128,7 +128,7 @@ VALUES (:deployment, :item, :object_key, :sha256, :traceparent)
 ON CONFLICT DO NOTHING;
 
 -- name: claim_arrivals
--- Takes arrivals of one deployment and dataset that nobody works on and that do not wait after a failure, of a deployment that answers.
+-- Claims new items of one deployment and dataset that have no lease and are not in backoff, of a deployment with a stable version.
 UPDATE arrivals SET lease_expire_time = :lease_expire_time
 WHERE (deployment, item) IN (
     SELECT deployment, item FROM arrivals
@@ -144,19 +144,19 @@ WHERE (deployment, item) IN (
 RETURNING deployment, item, object_key, sha256, traceparent;
 
 -- name: count_arrivals
--- By whether a worker scores them just now; 100,000 at most.
+-- By whether a worker is scoring them; at most 100,000.
 SELECT CASE WHEN lease_expire_time > now() THEN 'SCORING' ELSE 'WAITING' END AS state, count(*) AS count
 FROM (SELECT lease_expire_time FROM arrivals LIMIT 100000) AS arrived GROUP BY 1;
 
 -- name: delete_arrivals!
--- Removes what was scored; no row where the lease had passed and another worker was quicker.
+-- Deletes scored items. Returns no row if the lease had expired and another worker was first.
 DELETE FROM arrivals WHERE deployment = :deployment AND item = ANY(:items);
 
 -- name: release_arrivals!
 UPDATE arrivals SET lease_expire_time = NULL WHERE deployment = :deployment AND item = ANY(:items);
 
 -- name: count_failure$
--- One more failure in a row, waiting from now on; no row where the deployment is gone.
+-- Counts one more consecutive failure. Returns no row if the deployment was deleted.
 INSERT INTO backoffs (deployment, dataset, failure_count, retry_time)
 SELECT name, :dataset, 1, :now FROM deployments WHERE name = :deployment
 ON CONFLICT (deployment, dataset) DO UPDATE SET failure_count = backoffs.failure_count + 1
@@ -172,7 +172,7 @@ DELETE FROM backoffs WHERE deployment = :deployment;
 DELETE FROM backoffs WHERE deployment = :deployment AND dataset = :dataset;
 
 -- name: find_prediction^
--- A line of a deployment that is there; not of one that had its name before.
+-- An entry of an existing deployment, not of an earlier one of the same name.
 SELECT predictions.* FROM predictions JOIN deployments ON deployments.name = deployment
 WHERE predictions.name = :name AND predictions.create_time >= deployments.create_time;
 

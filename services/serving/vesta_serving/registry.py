@@ -1,4 +1,4 @@
-"""Model versions, asked once of the registry and then remembered: they never change."""
+"""A cache of model versions, which are immutable, in front of the training service's model registry."""
 
 from dataclasses import dataclass
 
@@ -12,28 +12,27 @@ from vesta_serving.triton.repository import triton_name
 
 @dataclass(frozen=True)
 class Version:
-    """A version and what follows from it."""
+    """A model version and values derived from it."""
 
     model: ModelVersion
 
     @property
     def triton_name(self) -> str:
-        """What Triton calls it."""
+        """The name of the model in Triton."""
         return triton_name(self.model.digest)
 
     @property
     def classifies(self) -> bool:
-        """False for a model that only embeds."""
+        """False for a model that only computes embeddings."""
         return bool(self.model.concepts)
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """What its outputs mean."""
         return Vocabulary(self.model.name, tuple(self.model.concepts), tuple(self.model.thresholds))
 
 
 class Registry:
-    """Looks versions up. Safe to share between threads."""
+    """Returns model versions from the cache, the database or the training service. Thread-safe."""
 
     def __init__(self, store: Store, models: ModelServiceStub) -> None:
         self._store = store
@@ -41,11 +40,11 @@ class Registry:
         self._known: dict[str, Version] = {}
 
     def get(self, name: str) -> Version:
-        """A version.
+        """Returns a version.
 
         Raises:
-            InvalidArgument: there is none.
-            Unavailable: the registry does not answer and the version is not remembered.
+            InvalidArgument: the version does not exist.
+            Unavailable: the model registry is unavailable and the version is not stored.
         """
         found = self._known.get(name)
         if found is None:
@@ -54,13 +53,13 @@ class Registry:
         return found
 
     def confirm(self, name: str) -> Version:
-        """A version that the registry has just now, for a deployment that is to answer with it.
+        """Returns a version after checking that it still exists, for a deployment that is to serve it.
 
-        Where the registry does not answer, what is remembered counts.
+        Returns the stored version if the model registry is unavailable.
 
         Raises:
-            InvalidArgument: there is none, or no more.
-            Unavailable: the registry does not answer and the version is not remembered.
+            InvalidArgument: the version does not exist or was deleted.
+            Unavailable: the model registry is unavailable and the version is not stored.
         """
         try:
             model = self._ask(name)

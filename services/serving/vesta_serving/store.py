@@ -1,4 +1,4 @@
-"""Deployments, passes and the prediction log in PostgreSQL."""
+"""Stores deployments, scoring passes, backoffs and the prediction log in PostgreSQL."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,11 +26,11 @@ queries = load_queries("vesta_serving")
 
 @dataclass(frozen=True)
 class DeploymentRow:
-    """A deployment as it is kept.
+    """A stored deployment.
 
     Attributes:
-        asked: what was asked for: display name, policy, datasets.
-        generation: rises with every change of what it answers, and is never one that a deployment of that name had before.
+        asked: the user's fields: display name, policy, datasets.
+        generation: increases with every change of what the deployment serves. Never reused by a later deployment of the same name.
     """
 
     name: str
@@ -47,7 +47,7 @@ class DeploymentRow:
 
 @dataclass(frozen=True)
 class Pass:
-    """One scoring of one dataset by one generation of a deployment."""
+    """One scoring pass over a dataset by one generation of a deployment."""
 
     deployment: str
     dataset: str
@@ -61,11 +61,11 @@ class Pass:
 
 @dataclass(frozen=True)
 class Recorded:
-    """What recording a page of a pass came to.
+    """The result of recording a page of a pass.
 
     Attributes:
-        counted: False where a newer generation has begun its own pass, or another worker was quicker.
-        finished: whether all passes of the deployment are done with this page, which holds for exactly one page.
+        counted: False if a newer generation has begun its own pass, or another worker recorded the page first.
+        finished: whether this page completes all passes of the deployment; true for exactly one page.
     """
 
     counted: bool
@@ -74,10 +74,10 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Arrival:
-    """An item that arrived and is to be scored.
+    """A new item to score.
 
     Attributes:
-        traceparent: of the trace that brought it; empty where there is none.
+        traceparent: of the trace that added the item; empty if there is none.
     """
 
     deployment: str
@@ -88,18 +88,18 @@ class Arrival:
 
 
 class Store:
-    """The service's tables."""
+    """Reads and writes the service's tables."""
 
     def __init__(self, postgres: Postgres, clock: Clock) -> None:
         self.postgres = postgres
         self._clock = clock
 
     def count_arrivals(self, connection: Connection) -> list[dict[str, Any]]:
-        """Arrivals by whether they are being scored."""
+        """Counts new items by whether a worker is scoring them."""
         return list(queries.count_arrivals(connection))
 
     def insert(self, connection: Connection, deployment: Deployment) -> None:
-        """Keeps a new deployment, to be loaded.
+        """Inserts a deployment whose version is to be loaded.
 
         Raises:
             psycopg.errors.UniqueViolation: the name is taken.
@@ -115,33 +115,35 @@ class Store:
         self._begin_passes(connection, deployment.name, generation, deployment.datasets, embeds=True)
 
     def get(self, connection: Connection, name: str) -> DeploymentRow:
-        """A deployment.
+        """Returns a deployment.
 
         Raises:
-            NotFound: there is none.
+            NotFound: it does not exist.
         """
         return _row(queries.find_deployment(connection, name=name), name)
 
     def lock(self, connection: Connection, name: str) -> DeploymentRow:
-        """A deployment, kept from others until the transaction ends.
+        """Returns a deployment and locks its row until the transaction ends.
 
         Raises:
-            NotFound: there is none.
+            NotFound: it does not exist.
         """
         return _row(queries.lock_deployment(connection, name=name), name)
 
     def list_page(self, connection: Connection, parent: str, after: str, limit: int) -> list[DeploymentRow]:
-        """A project's deployments after a name, in order of name."""
+        """Returns a project's deployments with a name greater than `after`, ordered by name."""
         return [_row(row, "") for row in queries.list_deployments(connection, parent=parent, after=after, limit=limit)]
 
     def list_all(self) -> list[DeploymentRow]:
-        """Every deployment."""
+        """Returns all deployments."""
         with self.postgres.transaction() as connection:
             return [_row(row, "") for row in queries.list_all_deployments(connection)]
 
     def update(self, connection: Connection, current: DeploymentRow, updated: Deployment) -> None:
-        """Keeps what is asked for now; another version is loaded, one that could not be loaded is tried again, another policy or
-        dataset is scored anew."""
+        """Updates a deployment.
+
+        Loads a new version, retries a failed one, and scores the datasets again after a change of policy or datasets.
+        """
         moves = updated.model_version != current.wanted or current.state == "FAILED"
         queries.update_deployment(
             connection,
@@ -161,29 +163,29 @@ class Store:
             self._begin_passes(connection, current.name, row["generation"], updated.datasets, embeds=True)
 
     def delete(self, connection: Connection, name: str) -> None:
-        """Removes a deployment with its predictions."""
+        """Deletes a deployment with its predictions."""
         queries.delete_predictions(connection, deployment=name)
         queries.delete_deployment(connection, name=name)
 
     def find_unloaded(self) -> DeploymentRow | None:
-        """A deployment whose wanted version is to be loaded, and which does not wait after a failure."""
+        """Returns a deployment whose wanted version is to be loaded and that is not in backoff; None if there is none."""
         with self.postgres.transaction() as connection:
             row = queries.find_unloaded(connection, now=self._clock.now())
         return _row(row, "") if row else None
 
     def promote(self, name: str, version: str, payload_of: Any, *, embeds: bool) -> DeploymentRow | None:
-        """Moves the pointer to a loaded version, begins to score anew and publishes it; None where something else is wanted by now."""
+        """Makes a loaded version stable, begins scoring and publishes it; returns None if another version is wanted by now."""
         with self.postgres.transaction() as connection:
             row = queries.promote(connection, name=name, version=version, now=self._clock.now())
             return self._moved(connection, row, payload_of, embeds=embeds)
 
     def roll_back(self, connection: Connection, name: str, payload_of: Any, *, embeds: bool) -> DeploymentRow | None:
-        """Returns to the previous version; None where there is none."""
+        """Makes the previous version stable, begins scoring and publishes it; returns None if there is no previous version."""
         row = queries.roll_back(connection, name=name, now=self._clock.now())
         return self._moved(connection, row, payload_of, embeds=embeds)
 
     def fail(self, name: str, version: str, error: str, payload_of: Any) -> None:
-        """Keeps why a version cannot be loaded, and publishes it."""
+        """Records the error of a version that cannot be loaded, and publishes it."""
         with self.postgres.transaction() as connection:
             row = queries.fail(connection, name=name, version=version, error=error, now=self._clock.now())
             if row:
@@ -194,11 +196,11 @@ class Store:
         outbox.publish(connection, new_event(SERVICE, subject, payload, self._clock.now()))
 
     def message(self, connection: Connection, row: DeploymentRow) -> Deployment:
-        """The deployment as customers see it."""
+        """Returns the deployment as the API message."""
         return self.messages(connection, [row])[0]
 
     def messages(self, connection: Connection, rows: Sequence[DeploymentRow]) -> list[Deployment]:
-        """Deployments as customers see them, in the same order."""
+        """Returns deployments as API messages, in the same order."""
         passes: dict[str, list[Pass]] = {row.name: [] for row in rows}
         for entry in queries.list_passes(connection, deployments=list(passes)):
             passes[entry["deployment"]].append(_pass(entry))
@@ -206,7 +208,7 @@ class Store:
 
     @staticmethod
     def settled(deployment: Deployment) -> Deployment:
-        """The part of a deployment that its etag is made of."""
+        """Returns the part of a deployment that its etag covers."""
         part = Deployment()
         part.CopyFrom(deployment)
         part.ClearField("update_time")
@@ -214,33 +216,33 @@ class Store:
         return part
 
     def put_version(self, version: ModelVersion) -> None:
-        """Remembers a version of the registry."""
+        """Stores a model version."""
         with self.postgres.transaction() as connection:
             queries.put_version(connection, name=version.name, body=version.SerializeToString())
 
     def find_version(self, name: str) -> ModelVersion | None:
-        """A version that is remembered."""
+        """Returns a stored model version; None if it is not stored."""
         with self.postgres.transaction() as connection:
             row = queries.find_version(connection, name=name)
         return ModelVersion.FromString(bytes(row["body"])) if row else None
 
     def remove_later(self, connection: Connection, triton_name: str, version: str) -> None:
-        """Remembers that a version was deleted, whose model is to be removed from Triton's repository."""
+        """Records a deleted version whose model is to be removed from Triton's repository."""
         queries.put_deleted_model(connection, triton_name=triton_name, model_version=version)
 
     def hold_removal(self, connection: Connection, triton_name: str) -> None:
-        """Waits for a removal of the model that is under way, and lets none begin before the transaction ends."""
+        """Waits for a running removal of the model, and prevents a new one until the transaction ends."""
         list(queries.lock_deleted_model(connection, triton_name=triton_name))
 
     def list_to_remove(self) -> list[str]:
-        """The models to be removed, by Triton's names."""
+        """Returns the models to remove, by Triton's names."""
         with self.postgres.transaction() as connection:
             return [str(row["triton_name"]) for row in queries.list_deleted_models(connection)]
 
     def remove_model(
         self, triton_name: str, is_needed: Callable[[Sequence[DeploymentRow]], bool], remove: Callable[[], None]
     ) -> None:
-        """Removes a model, unless a deployment needs it; one that is made meanwhile waits for the end of it."""
+        """Removes a model unless a deployment needs it. A deployment that is created meanwhile waits until the removal ends."""
         with self.postgres.transaction() as connection:
             versions = [row["model_version"] for row in queries.lock_deleted_model(connection, triton_name=triton_name)]
             if versions and not is_needed([_row(row, "") for row in queries.list_all_deployments(connection)]):
@@ -250,7 +252,7 @@ class Store:
                 queries.drop_deleted_model(connection, triton_name=triton_name)
 
     def claim_pass(self, now: datetime, lease_expire_time: datetime) -> Pass | None:
-        """Takes a pass that nobody works on and that does not wait after a failure."""
+        """Claims a pass that has no lease and is not in backoff."""
         with self.postgres.transaction() as connection:
             row = queries.claim_pass(connection, now=now, lease_expire_time=lease_expire_time)
         return _pass(row) if row else None
@@ -268,8 +270,8 @@ class Store:
     ) -> Recorded:
         """Records a page of a pass.
 
-        Whoever ends a pass locks the deployment first, until the transaction ends. So of passes that end at the same time, the
-        last sees all others done, whichever replica ends it.
+        The end of a pass locks the deployment until the transaction ends. When passes end at the same time, the last one therefore
+        sees that all others are done, in any replica.
         """
         if done and queries.lock_deployment(connection, name=claimed.deployment) is None:
             return Recorded(counted=False, finished=False)
@@ -291,7 +293,7 @@ class Store:
         return Recorded(counted=True, finished=finished)
 
     def release_pass(self, claimed: Pass) -> None:
-        """Gives a pass back, to be claimed again."""
+        """Releases the lease of a pass."""
         with self.postgres.transaction() as connection:
             queries.release_pass(
                 connection,
@@ -302,11 +304,11 @@ class Store:
             )
 
     def back_off(self, deployment: str, spent: timedelta, dataset: str = "") -> None:
-        """Lets a deployment's work wait after a failure, the longer the more often it failed in a row; for every replica.
+        """Puts a deployment's work into exponential backoff after a failure, for all replicas.
 
         Args:
             spent: how long the attempt took.
-            dataset: whose items could not be scored; empty where a version could not be loaded.
+            dataset: the dataset whose items could not be scored; empty if a version could not be loaded.
         """
         now = self._clock.now()
         with self.postgres.transaction() as connection:
@@ -316,11 +318,11 @@ class Store:
                 queries.set_retry_time(connection, deployment=deployment, dataset=dataset, retry_time=retry_time)
 
     def end_backoff(self, connection: Connection, deployment: str, dataset: str = "") -> None:
-        """Forgets the failures of a deployment's work after a success."""
+        """Ends the backoff of a deployment's work after a success."""
         queries.delete_backoff(connection, deployment=deployment, dataset=dataset)
 
     def add_arrival(self, connection: Connection, dataset: str, item: str, object_key: str, sha256: str) -> None:
-        """Remembers a new item, and the present trace, for every deployment that looks after its dataset."""
+        """Queues a new item, with the current trace, for every deployment that scores its dataset."""
         traceparent = trace.carrier().get("traceparent", "")
         for row in list(queries.list_deployments_of_dataset(connection, dataset=dataset)):
             queries.put_arrival(
@@ -333,27 +335,27 @@ class Store:
             )
 
     def claim_arrivals(self, now: datetime, lease_expire_time: datetime, limit: int) -> list[Arrival]:
-        """Takes arrivals of one deployment and dataset that nobody works on and that do not wait after a failure."""
+        """Claims new items of one deployment and dataset that have no lease and are not in backoff."""
         with self.postgres.transaction() as connection:
             rows = queries.claim_arrivals(connection, now=now, lease_expire_time=lease_expire_time, limit=limit)
         return [Arrival(**row) for row in rows]
 
     def delete_arrivals(self, connection: Connection, arrivals: Sequence[Arrival]) -> bool:
-        """Removes arrivals of one deployment; False where another worker was quicker, or the deployment is gone."""
+        """Deletes new items of one deployment; returns False if another worker was first, or the deployment was deleted."""
         items = [arrival.item for arrival in arrivals]
         return bool(queries.delete_arrivals(connection, deployment=arrivals[0].deployment, items=items))
 
     def release_arrivals(self, arrivals: Sequence[Arrival]) -> None:
-        """Gives arrivals of one deployment back, to be claimed again."""
+        """Releases the leases of new items of one deployment."""
         items = [arrival.item for arrival in arrivals]
         with self.postgres.transaction() as connection:
             queries.release_arrivals(connection, deployment=arrivals[0].deployment, items=items)
 
     def get_prediction(self, connection: Connection, name: str) -> Prediction:
-        """A line of the log.
+        """Returns an entry of the prediction log.
 
         Raises:
-            NotFound: there is none, or no more.
+            NotFound: it does not exist, or its retention has passed.
         """
         row = queries.find_prediction(connection, name=name)
         if row is None:
@@ -363,8 +365,8 @@ class Store:
     def list_predictions(
         self, connection: Connection, deployment: DeploymentRow, where: Where, before: str, limit: int
     ) -> Sequence[Prediction]:
-        """Lines of the log before a name, newest first; none of a deployment that had its name before."""
-        statement = (  # the filter is compiled to names and placeholders of our own
+        """Returns entries with a name less than `before`, newest first, without those of an earlier deployment of the same name."""
+        statement = (  # the filter consists of our own column names and placeholders
             "SELECT * FROM predictions WHERE deployment = %(deployment)s AND (%(before)s = '' OR name < %(before)s) "
             f"AND create_time >= %(since)s AND {where.sql} ORDER BY name DESC LIMIT %(limit)s"
         )
@@ -378,7 +380,7 @@ class Store:
         return [_prediction(row) for row in connection.execute(statement.encode(), values)]
 
     def log_predictions(self, predictions: Sequence[tuple[str, Prediction]]) -> None:
-        """Adds lines to the log."""
+        """Adds entries to the prediction log."""
         with (
             self.postgres.transaction() as connection,
             connection.cursor() as cursor,
@@ -406,7 +408,7 @@ class Store:
                 )
 
     def prune_predictions(self, before: datetime, limit: int) -> int:
-        """Forgets lines of the log made before a time, the oldest first; answers how many."""
+        """Deletes entries of the prediction log that are older than `before`, oldest first; returns their number."""
         with self.postgres.transaction() as connection:
             return int(queries.prune_predictions(connection, before=before, limit=limit))
 
@@ -438,7 +440,7 @@ class Store:
 
 
 def _body(deployment: Deployment) -> bytes:
-    """What was asked for."""
+    """Serializes the user's fields."""
     asked = Deployment(
         display_name=deployment.display_name, uncertainty=deployment.uncertainty, datasets=deployment.datasets
     )
@@ -454,7 +456,7 @@ def _message(row: DeploymentRow, passes: Sequence[Pass]) -> Deployment:
     found.stable_version, found.previous_version = row.stable, row.previous
     found.state, found.error = Deployment.State.Value(row.state), row.error
     found.create_time.FromDatetime(row.create_time)
-    with_etag(found)  # over what was asked for and what answers; how far scoring is changes by itself
+    with_etag(found)  # without the fields set below, which change by themselves
     found.update_time.FromDatetime(row.update_time)
     if row.stable and passes:
         found.scoring.model_version = row.stable

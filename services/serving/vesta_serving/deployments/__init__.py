@@ -1,1 +1,1 @@
-"""Model versions brought to Triton and kept there."""
+"""Loads model versions into Triton and keeps them loaded."""

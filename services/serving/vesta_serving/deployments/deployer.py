@@ -1,4 +1,4 @@
-"""Makes what is wanted answer: lays a version down for Triton, loads it, probes it, moves the pointer; and keeps loaded what must be."""
+"""Loads wanted model versions into Triton, probes and promotes them, and keeps needed versions loaded."""
 
 from collections.abc import Iterable
 from datetime import timedelta
@@ -31,20 +31,20 @@ from vesta_serving.triton.repository import (
 )
 
 KEEP_INTERVAL = timedelta(seconds=5)
-# What another try cannot mend.
+# Errors that a retry cannot resolve.
 _PERMANENT = (InvalidArgument, NotFound, DataLoss, FailedPrecondition)
 
 log = structlog.get_logger()
 
 
 class Deployer:
-    """Works on one deployment at a time. Any number of replicas may: loading twice does no harm.
+    """Deploys one deployment at a time. Any number of replicas may run: loading a model twice is harmless.
 
     Args:
-        models: where the registry's ONNX files lie.
+        models: the object store of the registry's ONNX files.
         repository: Triton's model repository.
         gpu: whether Triton has GPUs.
-        instance_count: of each model.
+        instance_count: instances of each model.
     """
 
     def __init__(
@@ -67,10 +67,10 @@ class Deployer:
         self._clock = clock
         self._gpu = gpu
         self._instance_count = instance_count
-        self._laid_down: set[str] = set()  # by Triton's names: these lie in the repository as our settings want it
+        self._laid_down: set[str] = set()  # Triton's names of models whose configuration in the repository is current
 
     def step(self) -> bool:
-        """Brings one deployment to the version it wants; False where none wants another, or all that do wait after a failure."""
+        """Brings one deployment to its wanted version; returns False if no deployment needs it or all of those are in backoff."""
         row = self._store.find_unloaded()
         if row is None:
             return False
@@ -82,7 +82,7 @@ class Deployer:
             log.warning("deployment_failed", deployment=row.name, version=row.wanted, error=str(error))
             self._store.fail(row.name, row.wanted, str(error), lambda found: DeploymentFailed(deployment=found))
             return True
-        except Exception as error:  # whatever it is, the other deployments go on
+        except Exception as error:  # any error: the other deployments must continue
             log.warning(
                 "deployment_postponed",
                 deployment=row.name,
@@ -104,12 +104,12 @@ class Deployer:
         return True
 
     def make_ready(self, version: Version) -> None:
-        """Loads a version into every Triton and asks each a real question.
+        """Loads a version into every Triton and probes it with a real request.
 
         Raises:
-            FailedPrecondition: a Triton refuses the model although it is well itself.
-            Unavailable: a Triton does not answer, and has not been given up.
-            DataLoss, NotFound: the model's file is not what was registered.
+            FailedPrecondition: a healthy Triton rejects the model.
+            Unavailable: a Triton does not respond, and has not been given up.
+            DataLoss, NotFound: the model's file differs from the registered one, or is missing.
         """
         self._lay_down(version)
         try:
@@ -123,7 +123,7 @@ class Deployer:
             raise
 
     def _lay_down(self, version: Version) -> bool:
-        """Puts a version into the repository as our settings want it; True where it lay there otherwise, or not at all."""
+        """Writes a version and its current configuration to the repository; returns whether anything changed."""
         name, model = version.triton_name, version.model
         wanted = model_configuration(
             name,
@@ -141,8 +141,11 @@ class Deployer:
         return found != wanted
 
     def keep(self) -> bool:
-        """Loads again what a Triton has lost, by a restart or because a stub died, what one that joined has not yet, and what other
-        settings had laid down; always False: it is done until the next time."""
+        """Reloads needed models that a Triton does not serve. Always returns False, so that it runs again after the interval.
+
+        A Triton can lose a model in a restart, or because its process died. A new Triton has no models yet. Also reloads models whose
+        configuration is outdated.
+        """
         live = [replica for replica in self._triton.replicas() if replica.is_live()]
         if not live:
             return False
@@ -159,7 +162,7 @@ class Deployer:
         return False
 
     def _is_kept(self, replica: Replica, version: Version) -> bool:
-        """Whether a Triton answers with a version, after it was loaded anew where it did not."""
+        """Whether a Triton serves a version, possibly after a reload."""
         try:
             with replica.asked() as triton:
                 triton.probe(version.triton_name, classifies=version.classifies)
@@ -169,7 +172,7 @@ class Deployer:
         return True
 
     def _renew(self, version: Version) -> None:
-        """Lets Triton take up settings that have changed since a version was laid down, once; it answers as before meanwhile."""
+        """Updates the configuration of a version once per process. Triton continues to serve the version during the reload."""
         if version.triton_name in self._laid_down:
             return
         try:
@@ -179,7 +182,7 @@ class Deployer:
             log.warning("model_not_renewed", version=version.model.name, error=str(error))
 
     def _heal(self, replica: Replica, version: Version) -> bool:
-        """Loads a version anew; one that cannot be is tried again the next time, and keeps no other from it."""
+        """Reloads a version. After a failure, returns False; the next run retries it, and other versions are not affected."""
         try:
             self._lay_down(version)
             with replica.asked() as triton:
@@ -192,7 +195,7 @@ class Deployer:
         return True
 
     def _needed(self) -> Iterable[Version]:
-        """Every version that answers or may be rolled back to, each once."""
+        """Returns every version that is stable or can be rolled back to, without duplicates."""
         names = {name for row in self._store.list_all() for name in (row.stable, row.previous) if name}
         found: dict[str, Version] = {}
         for name in sorted(names):
@@ -201,9 +204,11 @@ class Deployer:
         return found.values()
 
     def _unload_unneeded(self) -> None:
-        """Unloads what no deployment answers with, wants or may return to; nothing while that cannot be told of one of them."""
+        """Unloads models that no deployment needs. Does nothing if it cannot determine the needed models of every deployment."""
         try:
-            loaded = self._triton.loaded()  # first: what another replica loads from now on is wanted by then
+            loaded = (
+                self._triton.loaded()
+            )  # first: a model that another replica loads after this is already a wanted version below
             needed = {version.triton_name for version in self._needed()}
             wanted = {
                 self._registry.get(row.wanted).triton_name for row in self._store.list_all() if row.state != "FAILED"
@@ -218,7 +223,7 @@ class Deployer:
                 log.info("unload_skipped", model=name, error=str(error))
 
     def _remove_deleted(self) -> None:
-        """Removes models of deleted versions from the repository; one that cannot be is tried again the next time."""
+        """Removes the models of deleted versions from the repository. The next run retries failed removals."""
         for name in self._store.list_to_remove():
 
             def is_needed(rows: Iterable[DeploymentRow], name: str = name) -> bool:
@@ -231,7 +236,7 @@ class Deployer:
                 log.warning("model_not_removed", model=name, error=str(error))
 
     def _same_space(self, row: DeploymentRow, version: Version) -> bool:
-        """Whether the items bear embeddings of the new version's space already."""
+        """Whether the items already have embeddings in the new version's embedding space."""
         if not row.stable:
             return False
         return self._registry.get(row.stable).model.embedding_digest == version.model.embedding_digest

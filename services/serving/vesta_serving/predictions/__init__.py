@@ -1,1 +1,1 @@
-"""Predictions of images: from pixels to labels, and the prediction log."""
+"""Predictions for images, and the prediction log."""

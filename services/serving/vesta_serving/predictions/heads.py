@@ -1,7 +1,7 @@
-"""The head of a model by itself: from the embeddings that items bear already to probabilities, without looking at pictures again.
+"""Runs the head of a model separately: from stored embeddings to probabilities, without reading the images again.
 
-Models whose embedding has the same digest share all but the head. So a dataset is scored anew in seconds after a change of model, and not
-in the minutes that the backbone takes.
+Models whose embeddings have the same digest differ only in the head. After a change of model, a dataset is therefore scored in seconds
+instead of the minutes that the backbone takes.
 """
 
 from collections import OrderedDict
@@ -18,28 +18,28 @@ HEADS_MAX = 32
 
 
 class Head:
-    """What of a model comes after its embedding, run in numpy.
+    """The part of a model after its embedding, run in numpy.
 
     Args:
         model: an ONNX ModelProto with the input `embedding` `(N, D)` and the output `probabilities` `(N, C)`, both float32.
     """
 
     def __init__(self, model: Any) -> None:
-        from onnx.reference import ReferenceEvaluator  # only who scores datasets pays for it
+        from onnx.reference import ReferenceEvaluator  # a heavy import, needed only for scoring datasets
 
         self._evaluator = ReferenceEvaluator(model)
 
     def probabilities(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-        """`(N, C)` for `(N, D)`."""
+        """Returns `(N, C)` probabilities for `(N, D)` embeddings."""
         (found,) = self._evaluator.run([PROBABILITIES], {EMBEDDING: embeddings})
         return np.asarray(found, np.float32)
 
 
 class Heads:
-    """Heads by version, the last used ones remembered. Used by one thread.
+    """Loads heads by model version, with a least-recently-used cache. Not thread-safe.
 
     Args:
-        models: where the registry's ONNX files lie.
+        models: the object store of the registry's ONNX files.
     """
 
     def __init__(self, models: ObjectStore) -> None:
@@ -47,10 +47,10 @@ class Heads:
         self._known: OrderedDict[str, Head | None] = OrderedDict()
 
     def find(self, version: Version) -> Head | None:
-        """A version's head; None where its probabilities do not follow from its embedding alone.
+        """Returns a version's head; None if its probabilities depend on more than its embedding.
 
         Raises:
-            DataLoss, NotFound: the model's file is not what was registered.
+            DataLoss, NotFound: the model's file differs from the registered one, or is missing.
         """
         digest = version.model.digest
         if digest not in self._known:
@@ -62,7 +62,7 @@ class Heads:
 
 
 def cut_head(onnx_file: bytes) -> Head | None:
-    """The head of a model's ONNX file; None where it has none, or one that looks at more than the embedding."""
+    """Extracts the head from a model's ONNX file; None if there is none, or if it has inputs other than the embedding."""
     import onnx
 
     model = onnx.load_model_from_string(onnx_file)
@@ -76,7 +76,7 @@ def cut_head(onnx_file: bytes) -> Head | None:
         if name in used or name in ("", EMBEDDING):
             continue
         if name not in inputs:
-            return None  # it is the picture, or nothing that the file has
+            return None  # the name is the image input, or is not defined in the file
         used.add(name)
         wanted.extend(inputs[name])
     head = onnx.helper.make_graph(

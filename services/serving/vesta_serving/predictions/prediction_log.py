@@ -1,4 +1,4 @@
-"""The prediction log: lines are gathered and written together, so that logging costs an answer nothing."""
+"""The prediction log: entries are buffered and written in batches, so that logging does not delay responses."""
 
 import queue
 from datetime import timedelta
@@ -21,11 +21,13 @@ log = structlog.get_logger()
 
 
 class PredictionLog:
-    """Writes behind the answers. What the database cannot take just now waits; a stop writes it first. A kill loses the last
-    fifth of a second of log lines, never an answer that counts for the loop.
+    """Writes log entries asynchronously.
+
+    Entries wait while the database is unavailable, and a shutdown writes them first. A kill loses the entries of the last 200 ms, but no
+    data that the loop uses.
 
     Args:
-        keep: how long lines are kept.
+        keep: the retention of entries.
     """
 
     def __init__(self, store: Store, clock: Clock, registry: CollectorRegistry, keep: timedelta) -> None:
@@ -38,20 +40,20 @@ class PredictionLog:
             "Prediction log lines that found no room or were refused",
             registry=registry,
         )
-        self._taken: list[tuple[str, Prediction]] = []  # out of the queue and not written yet
+        self._taken: list[tuple[str, Prediction]] = []  # taken from the queue and not yet written
 
     def add(self, deployment: str, prediction: Prediction) -> None:
-        """Takes a line; drops and counts it where the database cannot keep up."""
+        """Adds an entry; drops and counts it if the buffer is full."""
         try:
             self._waiting.put_nowait((deployment, prediction))
         except queue.Full:
             self._dropped.inc()
 
     def step(self) -> bool:
-        """Writes what waits, in its order; True where more may wait. Lines stay until they are written.
+        """Writes a batch of entries in order; returns whether there may be more. Keeps the entries until they are written.
 
         Raises:
-            psycopg.Error: the database is away, or refuses the lines, which would hold up the log for ever and are let go.
+            psycopg.Error: the database is unavailable, or rejects the entries, which are then dropped because they would block the log.
         """
         while len(self._taken) < LINES_TOGETHER_MAX and not self._waiting.empty():
             self._taken.append(self._waiting.get_nowait())
@@ -69,10 +71,10 @@ class PredictionLog:
         return full
 
     def flush(self) -> None:
-        """Writes all that waits. Called once `step` is called no more."""
+        """Writes all buffered entries. Must be called after the last call of `step`."""
         while self.step():
             pass
 
     def prune(self) -> bool:
-        """Forgets the oldest of the lines that were kept long enough; True where there may be more."""
+        """Deletes the oldest entries past their retention; returns whether there may be more."""
         return self._store.prune_predictions(self._clock.now() - self._keep, PRUNE_LINES_MAX) == PRUNE_LINES_MAX

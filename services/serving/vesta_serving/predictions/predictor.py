@@ -1,4 +1,4 @@
-"""Answers images: decodes them, asks the deployment's model, applies its policy. What Predict and the scorer share."""
+"""Predicts images with a deployment's model and policy. Shared by Predict and the scorer."""
 
 import time
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ RETRY_AFTER = timedelta(seconds=1)
 
 @dataclass(frozen=True)
 class Answering:
-    """What a deployment answers with just now."""
+    """The model version and policy that a deployment currently serves with."""
 
     row: DeploymentRow
     version: Version
@@ -35,10 +35,10 @@ class Answering:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model says of one image.
+    """The prediction for one image.
 
     Attributes:
-        embedding: `(D,)` of unit length; `(0,)` where it was not asked for.
+        embedding: `(D,)` of unit length; `(0,)` if it was not requested.
     """
 
     scores: ImageScores
@@ -46,10 +46,10 @@ class Answer:
 
 
 class Predictor:
-    """Asks models. Safe to share between threads.
+    """Predicts images. Thread-safe.
 
     Args:
-        admission: the queue of images.
+        admission: limits the images in flight.
     """
 
     def __init__(
@@ -70,11 +70,11 @@ class Predictor:
         self._fresh: dict[str, tuple[float, Answering]] = {}
 
     def answering(self, name: str) -> Answering:
-        """What a deployment answers with, as of the last half second.
+        """Returns what a deployment serves with. The result is cached for half a second.
 
         Raises:
-            NotFound: there is no such deployment.
-            Unavailable: DEPLOYMENT_NOT_READY, no version answers yet.
+            NotFound: the deployment does not exist.
+            Unavailable: DEPLOYMENT_NOT_READY, no version is serving yet.
         """
         known = self._fresh.get(name)
         if known and time.monotonic() - known[0] < FRESH.total_seconds():
@@ -92,29 +92,29 @@ class Predictor:
         return found
 
     def forget(self, name: str) -> None:
-        """Makes the next answer ask the database, as after a roll-back."""
+        """Removes a deployment from the cache, for example after a rollback."""
         self._fresh.pop(name, None)
 
     def admitted(self, image_count: int, remaining_seconds: float | None = None) -> AbstractContextManager[None]:
-        """Keeps room for some images while they are answered.
+        """Reserves capacity for images while they are predicted.
 
         Args:
-            remaining_seconds: how long the caller still waits; None for ever.
+            remaining_seconds: until the caller's deadline; None without a deadline.
 
         Raises:
-            ResourceExhausted: OVERLOADED, they could not be answered in time; says when to come again.
-            DeadlineExceeded: the caller waits no more.
+            ResourceExhausted: OVERLOADED, the images could not be predicted in time; contains a retry delay.
+            DeadlineExceeded: the caller's deadline has passed.
         """
         return self._admission.admitted(image_count, remaining_seconds)
 
     def answer(self, answering: Answering, pixels: Sequence[NDArray[np.uint8]], *, embeds: bool) -> list[Answer]:
-        """Asks the model about images.
+        """Predicts images.
 
         Args:
             pixels: each `(256, 256, 3)` RGB, at least one.
 
         Raises:
-            Unavailable: Triton does not answer, or refuses the model, which answered before: it is loaded again until it does.
+            Unavailable: Triton does not respond, or rejects a model that it served before; retry until it is loaded again.
         """
         version = answering.version
         batch = np.stack(pixels)
@@ -126,14 +126,14 @@ class Predictor:
         return self.judge(answering, found)
 
     def _load_again(self, version: Version) -> None:
-        """Loads a version that every Triton lost, as after a restart. Another thread may be unloading it just then, to the same end."""
+        """Reloads a version that every Triton lost, for example in a restart. Failures are temporary: another thread may reload it."""
         try:
             self._deployer.make_ready(version)
         except FailedPrecondition as error:
             raise Unavailable(error.message, reason=error.reason, retry_after=RETRY_AFTER) from error
 
     def judge(self, answering: Answering, found: Scores) -> list[Answer]:
-        """What a model's numbers mean to a deployment."""
+        """Applies the deployment's policy to the model's outputs."""
         now = self._clock.now()
         return [
             Answer(score(probabilities, answering.version.vocabulary, answering.policy, now), embedding)

@@ -1,1 +1,1 @@
-"""Scoring whole datasets and new items."""
+"""Scores datasets and new items."""

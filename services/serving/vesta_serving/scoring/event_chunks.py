@@ -1,17 +1,17 @@
-"""Cuts what a model says of many items into parts that fit into an event. Pure."""
+"""Splits the predictions for many items into chunks that fit into one event. Pure."""
 
 from collections.abc import Iterable
 
 from vesta_contracts.serving.v1 import ItemPrediction
 
-ENTRY_BYTES_MAX = 6  # a tag and a length, before each entry of a repeated field
+ENTRY_BYTES_MAX = 6  # the tag and length that precede each entry of a repeated field
 ENTRY_BYTES_MIN = 2
 
 
 def cut(predictions: Iterable[ItemPrediction], items_max: int, bytes_max: int) -> list[list[ItemPrediction]]:
-    """The same predictions in the same order, in parts of at most so many items and bytes.
+    """Splits predictions in order into chunks with a maximum number of items and bytes.
 
-    A prediction that is too large for a part by itself says less, see `fitted`.
+    A prediction that exceeds a chunk by itself is reduced, see `fitted`.
     """
     parts: list[list[ItemPrediction]] = []
     room = 0
@@ -27,9 +27,9 @@ def cut(predictions: Iterable[ItemPrediction], items_max: int, bytes_max: int) -
 
 
 def fitted(prediction: ItemPrediction, bytes_max: int) -> ItemPrediction:
-    """The prediction, with fewer scores where all of them are too many: those predicted and the best of the others are kept.
+    """Returns the prediction with fewer scores if it is too large: keeps the predicted ones, then the best of the others.
 
-    Whether it is uncertain, and its margin, stay.
+    Its uncertainty and margin do not change.
     """
     excess = prediction.ByteSize() - bytes_max
     if excess <= 0:

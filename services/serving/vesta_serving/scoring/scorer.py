@@ -1,4 +1,4 @@
-"""Scores whole datasets after a change of model, and single items as they arrive, and publishes what the model says of them."""
+"""Scores datasets after a change of model, and new items, and publishes the predictions."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -42,10 +42,10 @@ log = structlog.get_logger()
 
 
 class Scorer:
-    """Works on one pass at a time; any number of replicas may run one. A kill costs one page, which is scored again.
+    """Processes one page at a time. Any number of replicas may run. After a kill, at most one page is scored again.
 
     Args:
-        media: where the items' pictures and the models' files lie.
+        media: the object store of the items' images and the models' files.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Scorer:
         self._askers = ThreadPoolExecutor(ASK_THREADS, thread_name_prefix="ask")
 
     def step(self) -> bool:
-        """Scores one page of a pass, or some arrivals; False where there is nothing to score, or all of it waits after a failure."""
+        """Scores one page of a pass, or some new items; returns False if there is nothing to score or all of it is in backoff."""
         now = self._clock.now()
         if claimed := self._store.claim_pass(now, now + LEASE):
             with self._postponing(claimed.deployment, claimed.dataset, partial(self._store.release_pass, claimed)):
@@ -87,7 +87,7 @@ class Scorer:
 
     @contextmanager
     def _postponing(self, deployment: str, dataset: str, release: Callable[[], None]) -> Iterator[None]:
-        """Lets a deployment's work on a dataset wait where it fails; whatever the error is, the others go on."""
+        """Puts a deployment's work on a dataset into backoff if it fails. Catches any error, because other work must continue."""
         begin = self._clock.now()
         try:
             yield
@@ -111,14 +111,16 @@ class Scorer:
         kept = _kept_embeddings(answering, page)
         answers = self._from_embeddings(answering, kept)
         pictured = [arrival for arrival in arrivals if arrival.item not in answers]
-        # Whoever bears none is given one, also where the version before embedded alike: its answer may have come too late to count.
+        # Items without an embedding always get one: the event of the version before may have arrived too late to be accepted.
         answers |= self._from_pictures(
             answering, pictured, embeds=any(arrival.item not in kept for arrival in pictured)
         )
         made = _events(answering, claimed.dataset, arrivals, claimed.generation, answers)
         done = not page.next_page_token
         with self._store.postgres.transaction() as connection:
-            lease = self._clock.now() - timedelta(seconds=1)  # the next page may go to any worker, at once
+            lease = self._clock.now() - timedelta(
+                seconds=1
+            )  # expired, so that any worker can claim the next page immediately
             recorded = self._store.advance_pass(
                 connection, claimed, page.next_page_token, len(arrivals), item_count, lease, done=done
             )
@@ -135,7 +137,7 @@ class Scorer:
                 log.info("deployment_scored", deployment=row.name, version=row.stable)
 
     def _page(self, claimed: Pass) -> tuple[int, ListItemsResponse]:
-        """How many items there are, and the next of them; an empty last page where the dataset was deleted."""
+        """Returns the number of items and the next page; an empty last page if the dataset was deleted."""
         item_count = claimed.item_count
         try:
             if not claimed.page_token:
@@ -154,8 +156,8 @@ class Scorer:
             return item_count, ListItemsResponse()
 
     def _score_arrivals(self, deployment: str, dataset: str, arrivals: Sequence[Arrival]) -> None:
-        """Scores arrivals of one deployment and dataset. No transaction is open meanwhile: it would keep every service's events back."""
-        # As it is now: an item that a pass has missed, because it came later, must not be answered by the version before.
+        """Scores new items of one deployment and dataset. No transaction is open meanwhile, because it would block the outbox."""
+        # Read the current version: an item that arrived too late for a pass must not be scored by the version before.
         self._predictor.forget(deployment)
         answering = self._predictor.answering(deployment)
         answers = self._from_pictures(answering, arrivals, embeds=True)
@@ -168,7 +170,7 @@ class Scorer:
                 self._store.publish(connection, deployment, event)
 
     def _from_embeddings(self, answering: Answering, kept: Mapping[str, NDArray[np.float32]]) -> dict[str, Answer]:
-        """What the model's head says of items by their embeddings; of none where the head cannot be had by itself."""
+        """Predicts items from their embeddings with the model's head; returns nothing if the head cannot be separated."""
         head = self._heads.find(answering.version) if kept else None
         if head is None:
             return {}
@@ -177,7 +179,7 @@ class Scorer:
         return dict(zip(kept, self._predictor.judge(answering, Scores(probabilities, nothing_new)), strict=True))
 
     def _from_pictures(self, answering: Answering, arrivals: Sequence[Arrival], *, embeds: bool) -> dict[str, Answer]:
-        """What the model says of items; those whose picture is gone or broken are left out."""
+        """Predicts items from their images; leaves out items whose image is missing or broken."""
         pictures = list(self._fetchers.map(self._picture, arrivals))
         readable = [
             (arrival, picture) for arrival, picture in zip(arrivals, pictures, strict=True) if picture is not None
@@ -200,7 +202,7 @@ class Scorer:
 
 
 def _kept_embeddings(answering: Answering, page: ListItemsResponse) -> dict[str, NDArray[np.float32]]:
-    """The embeddings of the model's own space, by item; none where they were not asked for."""
+    """Returns the embeddings in the model's embedding space, by item; none if they were not requested."""
     digest = answering.version.model.embedding_digest
     return {
         item.name: np.frombuffer(embedding.values, "<f4")
@@ -212,7 +214,7 @@ def _kept_embeddings(answering: Answering, page: ListItemsResponse) -> dict[str,
 def _events(
     answering: Answering, dataset: str, arrivals: Sequence[Arrival], generation: int, answers: Mapping[str, Answer]
 ) -> list[PredictionMade]:
-    """The events that tell of these items, in their order."""
+    """Returns the events with the predictions for these items, in order."""
     made = PredictionMade(
         deployment=answering.row.name,
         dataset=dataset,

@@ -1,1 +1,1 @@
-"""Triton: its client, its model repository, its replicas."""
+"""The Triton client, model repository and replicas."""

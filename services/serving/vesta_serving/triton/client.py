@@ -1,4 +1,4 @@
-"""Talks to Triton: loads, probes, unloads and asks models, with uint8 pixels in and float32 scores out."""
+"""A client of one Triton server: loads, probes, unloads and runs models."""
 
 import threading
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ LOAD_TIMEOUT_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class Scores:
-    """A model's answer for N images.
+    """A model's outputs for N images.
 
     Attributes:
-        probabilities: `(N, C)` float32, calibrated; `(N, 0)` for a model that only embeds.
+        probabilities: `(N, C)` float32, calibrated; `(N, 0)` for a model that only computes embeddings.
         embeddings: `(N, D)` float32 of unit length.
     """
 
@@ -31,11 +31,11 @@ class Scores:
 
 
 class ModelMissing(Unavailable):
-    """Triton does not have the model loaded, as after a restart; loading it again works."""
+    """Triton has not loaded the model, for example after a restart. Loading it again resolves this."""
 
 
 class Triton:
-    """A Triton server. Safe to share between threads.
+    """A Triton server. Thread-safe.
 
     Args:
         address: its gRPC address, `HOST:PORT`.
@@ -47,14 +47,14 @@ class Triton:
         self._loading = threading.Lock()
 
     def close(self) -> None:
-        """Ends the connection; calls under way fail."""
+        """Closes the connection; calls in progress fail."""
         self._client.close()
 
     def load(self, name: str) -> None:
-        """Loads a model from the repository, or loads it anew.
+        """Loads or reloads a model from the repository.
 
         Raises:
-            Unavailable: Triton does not answer, or refuses the model; says why.
+            Unavailable: Triton does not respond, or rejects the model; contains the reason.
         """
         with self._loading:
             try:
@@ -63,21 +63,21 @@ class Triton:
                 raise _unavailable(f"Triton could not load {name}", error) from error
 
     def unload(self, name: str) -> None:
-        """Forgets a model; one that is not loaded is no error."""
+        """Unloads a model. A model that is not loaded is not an error."""
         try:
             self._client.unload_model(name, client_timeout=LOAD_TIMEOUT_SECONDS)
         except InferenceServerException as error:
             raise _unavailable(f"Triton could not unload {name}", error) from error
 
     def is_live(self) -> bool:
-        """True where the server itself answers. It calls itself "ready" only where no model at all has failed to load."""
+        """Whether the server responds. Its readiness is not used, because one model that failed to load makes the server not ready."""
         try:
             return bool(self._client.is_server_live(client_timeout=REQUEST_TIMEOUT_SECONDS))
         except InferenceServerException:
             return False
 
     def loaded(self) -> set[str]:
-        """The models that Triton holds."""
+        """Returns the names of the loaded models."""
         try:
             index = self._client.get_model_repository_index(client_timeout=REQUEST_TIMEOUT_SECONDS)
         except InferenceServerException as error:
@@ -85,10 +85,10 @@ class Triton:
         return {model.name for model in index.models if model.state == "READY"}
 
     def probe(self, name: str, *, classifies: bool) -> None:
-        """Asks a real question: a stub that died leaves the model "ready" for ever.
+        """Runs a real inference, because a model stays "ready" after its process has died.
 
         Raises:
-            Unavailable: the model does not answer as it should.
+            Unavailable: the inference failed or returned invalid numbers.
         """
         picture = np.zeros((1, MODEL_SIDE_PX, MODEL_SIDE_PX, 3), np.uint8)
         scores = self.infer(name, picture, classifies=classifies, embeds=True)
@@ -96,16 +96,16 @@ class Triton:
             raise Unavailable(f"{name} answers numbers that are not finite", reason="MODEL_BROKEN")
 
     def infer(self, name: str, pixels: NDArray[np.uint8], *, classifies: bool, embeds: bool) -> Scores:
-        """Asks a model about N images, in batches that it takes.
+        """Runs a model on N images, in batches of at most `BATCH_MAX`.
 
         Args:
             pixels: `(N, 256, 256, 3)` RGB, N at least 1.
-            classifies: whether the model has probabilities to ask for.
-            embeds: whether embeddings are wanted; else they come back as `(N, 0)`.
+            classifies: whether the model has probabilities.
+            embeds: whether to return embeddings; if not, they have shape `(N, 0)`.
 
         Raises:
             ModelMissing: the model is not loaded.
-            Unavailable: Triton does not answer.
+            Unavailable: Triton does not respond.
         """
         parts = [
             self._infer_batch(name, pixels[start : start + BATCH_MAX], classifies, embeds)
@@ -138,7 +138,7 @@ class Triton:
 
 
 def _unavailable(what: str, error: InferenceServerException) -> Unavailable:
-    """Our error for Triton's, told apart by what helps: a model that is missing can be loaded."""
+    """Converts Triton's error. Distinguishes a missing model, which can be loaded again."""
     text = str(error.message() or error)
     missing = "unknown model" in text or "is not ready" in text or "not found" in text
     kind = ModelMissing if missing else Unavailable

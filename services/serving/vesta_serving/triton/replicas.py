@@ -1,7 +1,7 @@
-"""Several Tritons as one: a model is ready when each has loaded it, and images go to each in turn.
+"""Treats several Triton servers as one: a model is ready when every server has loaded it, and requests are distributed round-robin.
 
-One that fails is asked last, and its images go to another. One that does not answer for `AWAY_MAX` is no longer waited for; the deployer
-brings it up to date when it is back, as it does those that join, and only then is it asked in its turn again.
+A server that fails is used last, and its requests go to another server. A change does not wait for a server that has been unavailable for
+more than `AWAY_MAX`. When it is back, or when a new server joins, the deployer first loads the models, and only then is it used again.
 """
 
 import itertools
@@ -31,12 +31,12 @@ log = structlog.get_logger()
 
 
 class Replica:
-    """One of them.
+    """One Triton server.
 
     Attributes:
         address: HOST:PORT.
-        triton: asks it.
-        is_current: True once it has every model that is needed, as far as is known.
+        triton: the client.
+        is_current: whether it is known to have loaded every needed model.
     """
 
     def __init__(self, address: str, triton: Triton, monotonic: Callable[[], float]) -> None:
@@ -48,27 +48,27 @@ class Replica:
 
     @property
     def is_answering(self) -> bool:
-        """False since the last call to it that failed, until one succeeds."""
+        """False after a failed call, until a call succeeds."""
         return self._away_since is None
 
     @property
     def is_given_up(self) -> bool:
-        """True where it has not answered for so long that nobody waits for it."""
+        """Whether it has been unavailable for so long that changes do not wait for it."""
         since = self._away_since
         return since is not None and self._monotonic() - since > AWAY_MAX.total_seconds()
 
     def is_live(self) -> bool:
-        """Asks whether the server itself answers."""
+        """Checks whether the server responds."""
         found = self.triton.is_live()
         self._note(is_answering=found)
         return found
 
     @contextmanager
     def asked(self) -> Iterator[Triton]:
-        """The server, while it is asked something.
+        """Yields the client and records whether the call succeeds.
 
         Raises:
-            Unavailable: names the replica.
+            Unavailable: contains the address of the server.
         """
         try:
             yield self.triton
@@ -91,11 +91,11 @@ class Replica:
 
 
 class Tritons:
-    """Every Triton that an address stands for. Safe to share between threads.
+    """All Triton servers of an address. Thread-safe.
 
     Args:
-        address: HOST:PORT, or several separated by commas; a name that resolves to several IP addresses stands for all of them.
-        connect: to one HOST:PORT.
+        address: HOST:PORT, or several separated by commas; a name may resolve to several servers.
+        connect: opens a client for one HOST:PORT.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Tritons:
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="triton")
 
     def replicas(self) -> list[Replica]:
-        """All there are by now. Where a name does not resolve, those that were known."""
+        """Returns the current servers. If a name does not resolve, returns the known ones."""
         with self._lock:
             if self._monotonic() - self._resolved >= RESOLVE_INTERVAL.total_seconds():
                 self._resolve()
@@ -119,57 +119,57 @@ class Tritons:
             return list(self._replicas.values())
 
     def count(self, *, answering: bool) -> int:
-        """How many answer, or do not; for the metrics."""
+        """Returns the number of servers that respond, or that do not; for metrics."""
         with self._lock:
             return sum(replica.is_answering == answering for replica in self._replicas.values())
 
     def check(self) -> None:
-        """Asks each whether it answers.
+        """Checks that at least one server responds.
 
         Raises:
-            Unavailable: none does.
+            Unavailable: no server responds.
         """
         if not any([*self._pool.map(Replica.is_live, self.replicas())]):
             raise Unavailable(f"no Triton answers at {', '.join(self._parts)}", reason="TRITON_UNAVAILABLE")
 
     def load(self, name: str) -> None:
-        """Loads a model, or loads it anew, into each.
+        """Loads or reloads a model on every server.
 
         Raises:
-            Unavailable: one does not answer, or refuses it; says which and why.
+            Unavailable: a server does not respond, or rejects the model; contains its address and the reason.
         """
         self._each(lambda triton: triton.load(name))
 
     def unload(self, name: str) -> None:
-        """Forgets a model, each.
+        """Unloads a model on every server.
 
         Raises:
-            Unavailable: one does not answer; the others have forgotten it.
+            Unavailable: a server does not respond; the others have unloaded the model.
         """
         self._each(lambda triton: triton.unload(name))
 
     def probe(self, name: str, *, classifies: bool) -> None:
-        """Asks each a real question.
+        """Probes a model on every server with a real inference.
 
         Raises:
-            Unavailable: the model does not answer there as it should; says where.
+            Unavailable: a probe failed; contains the address of the server.
         """
         self._each(lambda triton: triton.probe(name, classifies=classifies))
 
     def is_live(self) -> bool:
-        """True where all that are waited for answer."""
+        """Whether all servers respond, except those that were given up."""
         return all(self._pool.map(Replica.is_live, self._awaited()))
 
     def loaded(self) -> set[str]:
-        """The models that any of them holds."""
+        """Returns the models that at least one server has loaded."""
         return set[str]().union(*self._each(Triton.loaded))
 
     def infer(self, name: str, pixels: NDArray[np.uint8], *, classifies: bool, embeds: bool) -> Scores:
-        """Asks one of them, each in its turn, as `Triton.infer`; the next where one fails.
+        """Runs `Triton.infer` on the next server in round-robin order, or on another one if it fails.
 
         Raises:
-            ModelMissing: none answers, and one of them has not loaded the model.
-            Unavailable: none answers.
+            ModelMissing: all servers failed, and at least one of them has not loaded the model.
+            Unavailable: all servers failed.
         """
         failure: Unavailable | None = None
         for replica in self._in_turn():
@@ -182,19 +182,19 @@ class Tritons:
         raise failure or _nowhere(self._parts)
 
     def _in_turn(self) -> list[Replica]:
-        """The order in which to ask: those that are up to date, then those that are not, and last those that do not answer."""
+        """Returns the servers in the order to use: those with all models, then those without, last those that do not respond."""
         found = self.replicas()
         start = next(self._turn) % len(found) if found else 0
         turned = found[start:] + found[:start]
         return sorted(turned, key=lambda replica: (not replica.is_answering, not replica.is_current))
 
     def _awaited(self) -> list[Replica]:
-        """Those that a change waits for; all where all have been given up."""
+        """Returns the servers that a change waits for; all servers if all were given up."""
         found = self.replicas()
         return [replica for replica in found if not replica.is_given_up] or found
 
     def _each(self, act: Callable[[Triton], T]) -> list[T]:
-        """What each one answers, asked at once; the first failure when all have been asked."""
+        """Calls all servers concurrently and returns their results. Raises the first error after all calls have ended."""
 
         def ask(replica: Replica) -> T:
             with replica.asked() as triton:
@@ -219,12 +219,12 @@ class Tritons:
         for address in sorted(addresses - self._replicas.keys()):
             self._replicas[address] = Replica(address, self._connect(address), self._monotonic)
         for address in self._replicas.keys() - addresses:
-            with suppress(Exception):  # calls may be under way: they fail, and go elsewhere
+            with suppress(Exception):  # calls in progress fail and are retried on another server
                 self._replicas.pop(address).triton.close()
 
 
 def addresses_of(part: str) -> Sequence[str]:
-    """`HOST:PORT` for each address of a host: those of IPv4 where there are any.
+    """Returns `HOST:PORT` for each address of a host: the IPv4 addresses if there are any, otherwise the IPv6 addresses.
 
     Raises:
         OSError: the name does not resolve.

@@ -1,4 +1,4 @@
-"""How a model version lies in Triton's model repository on the object store: one Triton model a digest, one configuration."""
+"""The layout of Triton's model repository in the object store: one Triton model per digest, with one configuration."""
 
 import re
 
@@ -6,12 +6,12 @@ from vesta_common.errors import NotFound
 from vesta_common.media.image_formats import MODEL_SIDE_PX
 from vesta_common.storage.objects import ObjectStore
 
-# Larger batches gain nothing on a CPU and take twice the memory.
+# Larger batches are not faster on a CPU and use twice the memory.
 BATCH_MAX = 4
 PREFIX = "triton"
 _OUR_NAME = re.compile(r"model-[0-9a-f]{32}")
 
-# Instances of one thread each beat one instance of as many threads by half, and uint8 pixels are a quarter of float32 ones.
+# Several instances of one thread have 1.5 times the throughput of one instance with as many threads. uint8 pixels are a quarter of float32.
 _CONFIG = """\
 name: "{name}"
 backend: "onnxruntime"
@@ -28,22 +28,22 @@ _OUTPUT = '  {{ name: "{name}" data_type: TYPE_FP32 dims: [ {size} ] }}'
 
 
 def triton_name(digest: str) -> str:
-    """What Triton calls the model with this SHA-256: equal models are loaded once, whoever deploys them."""
+    """Returns Triton's name of the model with this SHA-256. Equal models are loaded once for all deployments."""
     return f"model-{digest[:32]}"
 
 
 def is_ours(name: str) -> bool:
-    """Whether a model of Triton's is one that we laid down; a customer may keep others beside them."""
+    """Whether a model in Triton was written by this service. The repository may contain models of others."""
     return bool(_OUR_NAME.fullmatch(name))
 
 
 def model_configuration(
     name: str, concept_count: int, embedding_dimension: int, *, gpu: bool, instance_count: int
 ) -> str:
-    """The `config.pbtxt` of a model; one without concepts only embeds.
+    """Returns the `config.pbtxt` of a model. A model without concepts only computes embeddings.
 
     Args:
-        instance_count: of one thread each: how many calls are answered at the same time.
+        instance_count: instances of one thread each, which is the number of concurrent inferences.
     """
     sizes = {"probabilities": concept_count, "embedding": embedding_dimension}
     outputs = [_OUTPUT.format(name=output, size=size) for output, size in sizes.items() if size]
@@ -58,7 +58,7 @@ def model_configuration(
 
 
 def find_configuration(store: ObjectStore, name: str) -> str | None:
-    """The configuration that a model was laid down with; None where it was not, or not wholly."""
+    """Returns the configuration of a model in the repository; None if the model is missing or incomplete."""
     try:
         return store.get(f"{PREFIX}/{name}/config.pbtxt").decode()
     except NotFound:
@@ -66,17 +66,17 @@ def find_configuration(store: ObjectStore, name: str) -> str | None:
 
 
 def write_model(store: ObjectStore, name: str, onnx: bytes, configuration: str) -> None:
-    """Lays the model down, its configuration last, so that a half-written model is never loadable."""
+    """Writes a model, with its configuration last, so that Triton never loads a half-written model."""
     store.put_named(f"{PREFIX}/{name}/1/model.onnx", onnx)
     write_configuration(store, name, configuration)
 
 
 def remove_model(store: ObjectStore, name: str) -> None:
-    """Removes a model, its configuration first, for the same reason; one that is not there is no error."""
+    """Deletes a model, with its configuration first, for the same reason. A missing model is not an error."""
     store.delete(f"{PREFIX}/{name}/config.pbtxt")
     store.delete(f"{PREFIX}/{name}/1/model.onnx")
 
 
 def write_configuration(store: ObjectStore, name: str, configuration: str) -> None:
-    """Configures a model anew; Triton takes it up when it loads the model again."""
+    """Replaces the configuration of a model. Triton reads it when it loads the model again."""
     store.put_named(f"{PREFIX}/{name}/config.pbtxt", configuration.encode())
