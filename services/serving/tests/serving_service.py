@@ -22,7 +22,7 @@ from vesta_contracts.serving.v1 import (
     UpdateDeploymentRequest,
 )
 from vesta_serving.deployments.deployer import Deployer
-from vesta_serving.event_handlers import Reactions
+from vesta_serving.event_handlers import EventHandlers
 from vesta_serving.predictions.prediction_log import PredictionLog
 from vesta_serving.predictions.predictor import Predictor
 from vesta_serving.scoring.scorer import Scorer
@@ -81,7 +81,7 @@ class Serving:
         """What the event of a new item does."""
         event = new_event("datasets", item.name, ItemAdded(item=item.name, media=item.media), self.clock.now())
         with self.store.postgres.transaction() as connection:
-            Reactions(self.store).handle_item_added(connection, event)
+            EventHandlers(self.store).handle_item_added(connection, event)
 
     def open_transactions(self) -> int:
         """How many of the service's transactions are open and idle just now."""

@@ -7,7 +7,7 @@ from vesta_common.errors import InvalidArgument, Unavailable
 from vesta_common.events.cloudevents import new_event
 from vesta_contracts.serving.v1 import CreateDeploymentRequest, DeleteDeploymentRequest, Deployment
 from vesta_contracts.training.v1 import ModelVersionDeleted
-from vesta_serving.event_handlers import Reactions
+from vesta_serving.event_handlers import EventHandlers
 from vesta_serving.triton.repository import PREFIX, triton_name
 
 
@@ -21,7 +21,7 @@ def is_deleted(serving: Serving, version: str) -> str:
     payload = ModelVersionDeleted(model_version=version, digest=digest)
     event = new_event("training", version, payload, serving.clock.now())
     with serving.store.postgres.transaction() as connection:
-        Reactions(serving.store).handle_model_version_deleted(connection, event)
+        EventHandlers(serving.store).handle_model_version_deleted(connection, event)
     return triton_name(digest)
 
 

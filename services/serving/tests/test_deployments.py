@@ -70,7 +70,7 @@ def test_a_deployment_that_is_not_loaded_yet_says_so(serving: Serving) -> None:
         CreateDeploymentRequest(parent=PROJECT, deployment=Deployment(model_version=version))
     )
     with pytest.raises(Unavailable) as caught:
-        serving.predictor.answering(made.name)
+        serving.predictor.served_model(made.name)
     assert (caught.value.reason, caught.value.retry_after is not None) == ("DEPLOYMENT_NOT_READY", True)
 
 
@@ -251,7 +251,7 @@ def test_settings_that_have_changed_reach_a_model_that_was_laid_down_before(serv
     wanted = find_configuration(serving.repository, name)
     assert wanted is not None
     write_configuration(serving.repository, name, wanted.replace("count: 2", "count: 1"))
-    serving.deployer._laid_down.clear()  # as after a restart of the service
+    serving.deployer._written.clear()  # as after a restart of the service
     serving.deployer.keep()
 
     assert find_configuration(serving.repository, name) == wanted

@@ -14,7 +14,7 @@ from vesta_common.errors import Unavailable
 from vesta_contracts.datasets.v1 import ItemEmbedding
 from vesta_contracts.serving.v1 import DeleteDeploymentRequest, PredictInput, PredictionMade
 from vesta_serving.backoff import PENALTY_FIRST
-from vesta_serving.predictions.predictor import Answer, Answering, Predictor
+from vesta_serving.predictions.predictor import PredictedImage, Predictor, ServedModel
 from vesta_serving.scoring.scorer import EVENT_ITEMS_MAX, LEASE, PAGE_ITEMS, Scorer
 from vesta_serving.store import Recorded
 from vesta_serving.triton.client import Scores
@@ -25,22 +25,24 @@ SCORED = "vesta.serving.deployment.v1.scored"
 class Watched(Predictor):
     """The service's own predictor with somebody beside it who looks on while it answers."""
 
-    def __init__(self, serving: Serving, look: Callable[[Answering], None]) -> None:
+    def __init__(self, serving: Serving, look: Callable[[ServedModel], None]) -> None:
         self._serving, self._look = serving.predictor, look
         serving.scorer._predictor = self
 
-    def answering(self, name: str) -> Answering:
-        return self._serving.answering(name)
+    def served_model(self, name: str) -> ServedModel:
+        return self._serving.served_model(name)
 
     def forget(self, name: str) -> None:
         self._serving.forget(name)
 
-    def judge(self, answering: Answering, found: Scores) -> list[Answer]:
-        return self._serving.judge(answering, found)
+    def apply_policy(self, served: ServedModel, found: Scores) -> list[PredictedImage]:
+        return self._serving.apply_policy(served, found)
 
-    def answer(self, answering: Answering, pixels: Sequence[NDArray[np.uint8]], *, embeds: bool) -> list[Answer]:
-        self._look(answering)
-        return self._serving.answer(answering, pixels, embeds=embeds)
+    def predict(
+        self, served: ServedModel, pixels: Sequence[NDArray[np.uint8]], *, embeds: bool
+    ) -> list[PredictedImage]:
+        self._look(served)
+        return self._serving.predict(served, pixels, embeds=embeds)
 
 
 def scored(serving: Serving) -> Counter[str]:
@@ -150,7 +152,7 @@ def test_an_item_that_arrives_is_scored_by_itself(serving: Serving) -> None:
 
 def test_an_item_that_arrives_right_after_a_change_is_answered_by_the_new_version(serving: Serving) -> None:
     deployment = serving.deployed(serving.registry.add(an_onnx()), datasets=[DATASET])
-    before = serving.predictor.answering(deployment.name)
+    before = serving.predictor.served_model(deployment.name)
     newer = serving.registry.add(an_onnx(7))
     serving.moved(deployment, newer)
     while serving.scorer.step():
@@ -223,8 +225,8 @@ def test_a_deployment_that_cannot_answer_holds_up_no_other_and_is_asked_again_la
         serving.arrives(item)
     troubled = {broken.name}
 
-    def fail(answering: Answering) -> None:
-        if answering.row.name in troubled:
+    def fail(served: ServedModel) -> None:
+        if served.row.name in troubled:
             raise Unavailable("its model has died")
 
     Watched(serving, fail)
@@ -286,8 +288,8 @@ def test_a_pass_that_cannot_be_scored_holds_up_neither_other_deployments_nor_oth
     well = serving.deployed(version, "well", datasets=[DATASET])
     troubled = {broken.name}
 
-    def fail(answering: Answering) -> None:
-        if answering.row.name in troubled:
+    def fail(served: ServedModel) -> None:
+        if served.row.name in troubled:
             raise Unavailable("its model has died")
 
     Watched(serving, fail)
@@ -320,8 +322,8 @@ def test_what_failed_in_one_replica_waits_in_every_replica(serving: Serving) -> 
     serving.arrives(serving.items.add(a_picture("blue")))
     asked: list[str] = []
 
-    def fail(answering: Answering) -> None:
-        asked.append(answering.row.name)
+    def fail(served: ServedModel) -> None:
+        asked.append(served.row.name)
         raise Unavailable("its model has died")
 
     watched = Watched(serving, fail)

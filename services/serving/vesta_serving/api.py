@@ -47,7 +47,7 @@ from vesta_contracts.serving.v1 import (
 
 from vesta_serving.labels import check_thresholds, split_labels
 from vesta_serving.predictions.prediction_log import PredictionLog
-from vesta_serving.predictions.predictor import Answer, Answering, Predictor
+from vesta_serving.predictions.predictor import PredictedImage, Predictor, ServedModel
 from vesta_serving.registry import Registry
 from vesta_serving.store import Store
 
@@ -106,7 +106,7 @@ class DeploymentService(DeploymentServiceServicer):
             deployment = Deployment()
             deployment.CopyFrom(request.deployment)
             deployment.name = name
-            self._store.hold_removal(connection, version.triton_name)
+            self._store.lock_removal(connection, version.triton_name)
             self._store.insert(connection, deployment)
             return self._store.message(connection, self._store.get(connection, name))
 
@@ -144,9 +144,9 @@ class DeploymentService(DeploymentServiceServicer):
         with self._store.postgres.transaction() as connection:
             row = self._store.lock(connection, name)
             current = self._store.message(connection, row)
-            check_etag(request.deployment.etag, self._store.settled(current))
+            check_etag(request.deployment.etag, self._store.etag_part(current))
             updated = apply_update(current, request.deployment, request.update_mask, _MUTABLE)
-            self._store.hold_removal(connection, version.triton_name)
+            self._store.lock_removal(connection, version.triton_name)
             self._store.update(connection, row, updated)
             answer = self._store.message(connection, self._store.get(connection, name))
         self._predictor.forget(name)
@@ -194,18 +194,18 @@ class DeploymentService(DeploymentServiceServicer):
 
     def Predict(self, request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
         """Predicts each image, or returns the reason why an image was rejected."""
-        answering = self._predictor.answering(request.name)
+        served = self._predictor.served_model(request.name)
         with self._predictor.admitted(len(request.inputs), context.time_remaining()):
             decoded = self._decode(request)
             if not context.is_active():  # the client has cancelled or its deadline has passed
                 raise deadline_passed()
             pictures = [entry for entry in decoded if not isinstance(entry, VestaError)]
-            found = self._predictor.answer(answering, pictures, embeds=request.embedding) if pictures else []
-        answers = iter(found)
+            found = self._predictor.predict(served, pictures, embeds=request.embedding) if pictures else []
+        results = iter(found)
         predictions = [
             ImagePrediction(reason=entry.reason, message=str(entry))
             if isinstance(entry, VestaError)
-            else self._prediction(answering, sent, next(answers), embeds=request.embedding)
+            else self._prediction(served, sent, next(results), embeds=request.embedding)
             for sent, entry in zip(request.inputs, decoded, strict=True)
         ]
         return PredictResponse(predictions=predictions)
@@ -237,18 +237,20 @@ class DeploymentService(DeploymentServiceServicer):
         except (NotFound, InvalidArgument, DataLoss) as error:
             return error
 
-    def _prediction(self, answering: Answering, sent: PredictInput, answer: Answer, *, embeds: bool) -> ImagePrediction:
-        labels, discarded = split_labels(answer.scores)
+    def _prediction(
+        self, served: ServedModel, sent: PredictInput, result: PredictedImage, *, embeds: bool
+    ) -> ImagePrediction:
+        labels, discarded = split_labels(result.scores)
         digest = "" if sent.item else hashlib.sha256(sent.data).hexdigest()
-        name = f"{answering.row.name}/predictions/{new_id()}"
-        self._log.add(answering.row.name, Prediction(name=name, item=sent.item, sha256=digest, scores=answer.scores))
+        name = f"{served.row.name}/predictions/{new_id()}"
+        self._log.add(served.row.name, Prediction(name=name, item=sent.item, sha256=digest, scores=result.scores))
         return ImagePrediction(
             labels=labels,
             discarded=discarded,
-            model_version=answer.scores.model_version,
-            uncertain=answer.scores.uncertain,
-            margin=answer.scores.margin,
-            embedding=answer.embedding.tolist() if embeds else (),
+            model_version=result.scores.model_version,
+            uncertain=result.scores.uncertain,
+            margin=result.scores.margin,
+            embedding=result.embedding.tolist() if embeds else (),
         )
 
     def _wake(self) -> None:

@@ -23,7 +23,7 @@ from vesta_contracts.training.v1 import ModelServiceStub
 
 from vesta_serving.api import DeploymentService, PredictionService
 from vesta_serving.deployments.deployer import KEEP_INTERVAL, Deployer
-from vesta_serving.event_handlers import Reactions
+from vesta_serving.event_handlers import EventHandlers
 from vesta_serving.predictions.prediction_log import FLUSH_INTERVAL, PRUNE_INTERVAL, PredictionLog
 from vesta_serving.predictions.predictor import Predictor
 from vesta_serving.registry import Registry
@@ -99,7 +99,7 @@ def build(settings: Settings) -> App:
         components=[
             Relay(postgres, Broker.of(settings), settings.kafka_topic_prefix),
             Consumer(
-                SERVICE, "arrivals", Reactions(store).handlers(), postgres, kafka, ConsumerMetrics(SERVICE, metrics)
+                SERVICE, "arrivals", EventHandlers(store).handlers(), postgres, kafka, ConsumerMetrics(SERVICE, metrics)
             ),
             BackgroundTask("prediction-log", prediction_log.step, FLUSH_INTERVAL),
             BackgroundTask("pruner", prediction_log.prune, PRUNE_INTERVAL),

@@ -11,7 +11,7 @@ from vesta_serving.store import Store
 from vesta_serving.triton.repository import triton_name
 
 
-class Reactions:
+class EventHandlers:
     """The service's event handlers, one per event type."""
 
     def __init__(self, store: Store) -> None:
@@ -34,4 +34,4 @@ class Reactions:
     def handle_model_version_deleted(self, connection: Connection, event: Event) -> None:
         """Schedules the removal of the version's model. The deployer removes it once no deployment needs it."""
         deleted = event.payload
-        self._store.remove_later(connection, triton_name(deleted.digest), deleted.model_version)
+        self._store.schedule_removal(connection, triton_name(deleted.digest), deleted.model_version)

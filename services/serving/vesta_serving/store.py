@@ -207,7 +207,7 @@ class Store:
         return [_message(row, passes[row.name]) for row in rows]
 
     @staticmethod
-    def settled(deployment: Deployment) -> Deployment:
+    def etag_part(deployment: Deployment) -> Deployment:
         """Returns the part of a deployment that its etag covers."""
         part = Deployment()
         part.CopyFrom(deployment)
@@ -226,11 +226,11 @@ class Store:
             row = queries.find_version(connection, name=name)
         return ModelVersion.FromString(bytes(row["body"])) if row else None
 
-    def remove_later(self, connection: Connection, triton_name: str, version: str) -> None:
+    def schedule_removal(self, connection: Connection, triton_name: str, version: str) -> None:
         """Records a deleted version whose model is to be removed from Triton's repository."""
         queries.put_deleted_model(connection, triton_name=triton_name, model_version=version)
 
-    def hold_removal(self, connection: Connection, triton_name: str) -> None:
+    def lock_removal(self, connection: Connection, triton_name: str) -> None:
         """Waits for a running removal of the model, and prevents a new one until the transaction ends."""
         list(queries.lock_deleted_model(connection, triton_name=triton_name))
 

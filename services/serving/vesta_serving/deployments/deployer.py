@@ -67,7 +67,7 @@ class Deployer:
         self._clock = clock
         self._gpu = gpu
         self._instance_count = instance_count
-        self._laid_down: set[str] = set()  # Triton's names of models whose configuration in the repository is current
+        self._written: set[str] = set()  # Triton's names of models whose configuration in the repository is current
 
     def step(self) -> bool:
         """Brings one deployment to its wanted version; returns False if no deployment needs it or all of those are in backoff."""
@@ -111,7 +111,7 @@ class Deployer:
             Unavailable: a Triton does not respond, and has not been given up.
             DataLoss, NotFound: the model's file differs from the registered one, or is missing.
         """
-        self._lay_down(version)
+        self._write(version)
         try:
             self._triton.load(version.triton_name)
             self._triton.probe(version.triton_name, classifies=version.classifies)
@@ -122,7 +122,7 @@ class Deployer:
                 ) from error
             raise
 
-    def _lay_down(self, version: Version) -> bool:
+    def _write(self, version: Version) -> bool:
         """Writes a version and its current configuration to the repository; returns whether anything changed."""
         name, model = version.triton_name, version.model
         wanted = model_configuration(
@@ -137,7 +137,7 @@ class Deployer:
             write_model(self._repository, name, self._models.get(model.onnx_key, sha256=model.digest), wanted)
         elif found != wanted:
             write_configuration(self._repository, name, wanted)
-        self._laid_down.add(name)
+        self._written.add(name)
         return found != wanted
 
     def keep(self) -> bool:
@@ -151,41 +151,41 @@ class Deployer:
             return False
         needed = list(self._needed())
         for version in needed:
-            self._renew(version)
+            self._update_configuration(version)
         for replica in live:
             answers = [
-                self._is_kept(replica, version) for version in needed
+                self._ensure_loaded(replica, version) for version in needed
             ]  # each is tried, whatever became of the one before
             replica.is_current = all(answers)
         self._unload_unneeded()
         self._remove_deleted()
         return False
 
-    def _is_kept(self, replica: Replica, version: Version) -> bool:
+    def _ensure_loaded(self, replica: Replica, version: Version) -> bool:
         """Whether a Triton serves a version, possibly after a reload."""
         try:
-            with replica.asked() as triton:
+            with replica.call() as triton:
                 triton.probe(version.triton_name, classifies=version.classifies)
         except Unavailable as error:
             log.warning("model_lost", version=version.model.name, error=str(error))
-            return self._heal(replica, version)
+            return self._reload(replica, version)
         return True
 
-    def _renew(self, version: Version) -> None:
+    def _update_configuration(self, version: Version) -> None:
         """Updates the configuration of a version once per process. Triton continues to serve the version during the reload."""
-        if version.triton_name in self._laid_down:
+        if version.triton_name in self._written:
             return
         try:
-            if self._lay_down(version):
+            if self._write(version):
                 self._triton.load(version.triton_name)
         except VestaError as error:
             log.warning("model_not_renewed", version=version.model.name, error=str(error))
 
-    def _heal(self, replica: Replica, version: Version) -> bool:
+    def _reload(self, replica: Replica, version: Version) -> bool:
         """Reloads a version. After a failure, returns False; the next run retries it, and other versions are not affected."""
         try:
-            self._lay_down(version)
-            with replica.asked() as triton:
+            self._write(version)
+            with replica.call() as triton:
                 triton.unload(version.triton_name)
                 triton.load(version.triton_name)
                 triton.probe(version.triton_name, classifies=version.classifies)

@@ -25,7 +25,7 @@ RETRY_AFTER = timedelta(seconds=1)
 
 
 @dataclass(frozen=True)
-class Answering:
+class ServedModel:
     """The model version and policy that a deployment currently serves with."""
 
     row: DeploymentRow
@@ -34,7 +34,7 @@ class Answering:
 
 
 @dataclass(frozen=True)
-class Answer:
+class PredictedImage:
     """The prediction for one image.
 
     Attributes:
@@ -67,9 +67,9 @@ class Predictor:
         self._deployer = deployer
         self._clock = clock
         self._admission = admission
-        self._fresh: dict[str, tuple[float, Answering]] = {}
+        self._fresh: dict[str, tuple[float, ServedModel]] = {}
 
-    def answering(self, name: str) -> Answering:
+    def served_model(self, name: str) -> ServedModel:
         """Returns what a deployment serves with. The result is cached for half a second.
 
         Raises:
@@ -87,7 +87,7 @@ class Predictor:
                 reason="DEPLOYMENT_NOT_READY",
                 retry_after=RETRY_AFTER,
             )
-        found = Answering(row, self._registry.get(row.stable), Policy.of(row.asked.uncertainty))
+        found = ServedModel(row, self._registry.get(row.stable), Policy.of(row.asked.uncertainty))
         self._fresh[name] = (time.monotonic(), found)
         return found
 
@@ -107,7 +107,9 @@ class Predictor:
         """
         return self._admission.admitted(image_count, remaining_seconds)
 
-    def answer(self, answering: Answering, pixels: Sequence[NDArray[np.uint8]], *, embeds: bool) -> list[Answer]:
+    def predict(
+        self, served: ServedModel, pixels: Sequence[NDArray[np.uint8]], *, embeds: bool
+    ) -> list[PredictedImage]:
         """Predicts images.
 
         Args:
@@ -116,27 +118,27 @@ class Predictor:
         Raises:
             Unavailable: Triton does not respond, or rejects a model that it served before; retry until it is loaded again.
         """
-        version = answering.version
+        version = served.version
         batch = np.stack(pixels)
         try:
             found = self._infer(version, batch, embeds)
         except ModelMissing:
-            self._load_again(version)
+            self._reload(version)
             found = self._infer(version, batch, embeds)
-        return self.judge(answering, found)
+        return self.apply_policy(served, found)
 
-    def _load_again(self, version: Version) -> None:
+    def _reload(self, version: Version) -> None:
         """Reloads a version that every Triton lost, for example in a restart. Failures are temporary: another thread may reload it."""
         try:
             self._deployer.make_ready(version)
         except FailedPrecondition as error:
             raise Unavailable(error.message, reason=error.reason, retry_after=RETRY_AFTER) from error
 
-    def judge(self, answering: Answering, found: Scores) -> list[Answer]:
+    def apply_policy(self, served: ServedModel, found: Scores) -> list[PredictedImage]:
         """Applies the deployment's policy to the model's outputs."""
         now = self._clock.now()
         return [
-            Answer(score(probabilities, answering.version.vocabulary, answering.policy, now), embedding)
+            PredictedImage(score(probabilities, served.version.vocabulary, served.policy, now), embedding)
             for probabilities, embedding in zip(found.probabilities, found.embeddings, strict=True)
         ]
 

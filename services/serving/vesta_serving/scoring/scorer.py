@@ -27,7 +27,7 @@ from vesta_contracts.datasets.v1 import (
 from vesta_contracts.serving.v1 import DeploymentScored, ItemPrediction, PredictionMade
 
 from vesta_serving.predictions.heads import Heads
-from vesta_serving.predictions.predictor import Answer, Answering, Predictor
+from vesta_serving.predictions.predictor import PredictedImage, Predictor, ServedModel
 from vesta_serving.scoring.event_chunks import cut
 from vesta_serving.store import Arrival, Pass, Store
 from vesta_serving.triton.client import Scores
@@ -71,7 +71,7 @@ class Scorer:
         """Scores one page of a pass, or some new items; returns False if there is nothing to score or all of it is in backoff."""
         now = self._clock.now()
         if claimed := self._store.claim_pass(now, now + LEASE):
-            with self._postponing(claimed.deployment, claimed.dataset, partial(self._store.release_pass, claimed)):
+            with self._backing_off(claimed.deployment, claimed.dataset, partial(self._store.release_pass, claimed)):
                 self._score_page(claimed)
             return True
         if arrivals := self._store.claim_arrivals(now, now + LEASE, EVENT_ITEMS_MAX):
@@ -79,14 +79,14 @@ class Scorer:
             first, *others = ({"traceparent": arrival.traceparent} for arrival in arrivals)
             with (
                 trace.span("score_arrivals", first, also=others),
-                self._postponing(deployment, dataset, partial(self._store.release_arrivals, arrivals)),
+                self._backing_off(deployment, dataset, partial(self._store.release_arrivals, arrivals)),
             ):
                 self._score_arrivals(deployment, dataset, arrivals)
             return True
         return False
 
     @contextmanager
-    def _postponing(self, deployment: str, dataset: str, release: Callable[[], None]) -> Iterator[None]:
+    def _backing_off(self, deployment: str, dataset: str, release: Callable[[], None]) -> Iterator[None]:
         """Puts a deployment's work on a dataset into backoff if it fails. Catches any error, because other work must continue."""
         begin = self._clock.now()
         try:
@@ -100,22 +100,22 @@ class Scorer:
             release()
 
     def _score_page(self, claimed: Pass) -> None:
-        answering = self._predictor.answering(claimed.deployment)
-        if answering.row.generation != claimed.generation:
+        served = self._predictor.served_model(claimed.deployment)
+        if served.row.generation != claimed.generation:
             self._predictor.forget(claimed.deployment)
-            answering = self._predictor.answering(claimed.deployment)
+            served = self._predictor.served_model(claimed.deployment)
         item_count, page = self._page(claimed)
         arrivals = [
             Arrival(claimed.deployment, item.name, item.media.object_key, item.media.sha256) for item in page.items
         ]
-        kept = _kept_embeddings(answering, page)
-        answers = self._from_embeddings(answering, kept)
-        pictured = [arrival for arrival in arrivals if arrival.item not in answers]
+        embeddings = _stored_embeddings(served, page)
+        results = self._from_embeddings(served, embeddings)
+        pictured = [arrival for arrival in arrivals if arrival.item not in results]
         # Items without an embedding always get one: the event of the version before may have arrived too late to be accepted.
-        answers |= self._from_pictures(
-            answering, pictured, embeds=any(arrival.item not in kept for arrival in pictured)
+        results |= self._from_pictures(
+            served, pictured, embeds=any(arrival.item not in embeddings for arrival in pictured)
         )
-        made = _events(answering, claimed.dataset, arrivals, claimed.generation, answers)
+        made = _events(served, claimed.dataset, arrivals, claimed.generation, results)
         done = not page.next_page_token
         with self._store.postgres.transaction() as connection:
             lease = self._clock.now() - timedelta(
@@ -159,9 +159,9 @@ class Scorer:
         """Scores new items of one deployment and dataset. No transaction is open meanwhile, because it would block the outbox."""
         # Read the current version: an item that arrived too late for a pass must not be scored by the version before.
         self._predictor.forget(deployment)
-        answering = self._predictor.answering(deployment)
-        answers = self._from_pictures(answering, arrivals, embeds=True)
-        made = _events(answering, dataset, arrivals, answering.row.generation, answers)
+        served = self._predictor.served_model(deployment)
+        results = self._from_pictures(served, arrivals, embeds=True)
+        made = _events(served, dataset, arrivals, served.row.generation, results)
         with self._store.postgres.transaction() as connection:
             if not self._store.delete_arrivals(connection, arrivals):
                 return
@@ -169,16 +169,22 @@ class Scorer:
             for event in made:
                 self._store.publish(connection, deployment, event)
 
-    def _from_embeddings(self, answering: Answering, kept: Mapping[str, NDArray[np.float32]]) -> dict[str, Answer]:
+    def _from_embeddings(
+        self, served: ServedModel, embeddings: Mapping[str, NDArray[np.float32]]
+    ) -> dict[str, PredictedImage]:
         """Predicts items from their embeddings with the model's head; returns nothing if the head cannot be separated."""
-        head = self._heads.find(answering.version) if kept else None
+        head = self._heads.find(served.version) if embeddings else None
         if head is None:
             return {}
-        probabilities = head.probabilities(np.stack(list(kept.values())))
-        nothing_new = np.empty((len(kept), 0), np.float32)
-        return dict(zip(kept, self._predictor.judge(answering, Scores(probabilities, nothing_new)), strict=True))
+        probabilities = head.probabilities(np.stack(list(embeddings.values())))
+        nothing_new = np.empty((len(embeddings), 0), np.float32)
+        return dict(
+            zip(embeddings, self._predictor.apply_policy(served, Scores(probabilities, nothing_new)), strict=True)
+        )
 
-    def _from_pictures(self, answering: Answering, arrivals: Sequence[Arrival], *, embeds: bool) -> dict[str, Answer]:
+    def _from_pictures(
+        self, served: ServedModel, arrivals: Sequence[Arrival], *, embeds: bool
+    ) -> dict[str, PredictedImage]:
         """Predicts items from their images; leaves out items whose image is missing or broken."""
         pictures = list(self._fetchers.map(self._picture, arrivals))
         readable = [
@@ -186,11 +192,11 @@ class Scorer:
         ]
         chunks = [readable[start : start + EVENT_ITEMS_MAX] for start in range(0, len(readable), EVENT_ITEMS_MAX)]
         ask = trace.carried(
-            lambda chunk: self._predictor.answer(answering, [picture for _, picture in chunk], embeds=embeds)
+            lambda chunk: self._predictor.predict(served, [picture for _, picture in chunk], embeds=embeds)
         )
-        answers = self._askers.map(ask, chunks)
+        results = self._askers.map(ask, chunks)
         return {
-            arrival.item: answer for (arrival, _), answer in zip(readable, chain.from_iterable(answers), strict=True)
+            arrival.item: result for (arrival, _), result in zip(readable, chain.from_iterable(results), strict=True)
         }
 
     def _picture(self, arrival: Arrival) -> NDArray[np.uint8] | None:
@@ -201,9 +207,9 @@ class Scorer:
             return None
 
 
-def _kept_embeddings(answering: Answering, page: ListItemsResponse) -> dict[str, NDArray[np.float32]]:
+def _stored_embeddings(served: ServedModel, page: ListItemsResponse) -> dict[str, NDArray[np.float32]]:
     """Returns the embeddings in the model's embedding space, by item; none if they were not requested."""
-    digest = answering.version.model.embedding_digest
+    digest = served.version.model.embedding_digest
     return {
         item.name: np.frombuffer(embedding.values, "<f4")
         for item, embedding in zip(page.items, page.embeddings, strict=bool(page.embeddings))
@@ -212,20 +218,24 @@ def _kept_embeddings(answering: Answering, page: ListItemsResponse) -> dict[str,
 
 
 def _events(
-    answering: Answering, dataset: str, arrivals: Sequence[Arrival], generation: int, answers: Mapping[str, Answer]
+    served: ServedModel,
+    dataset: str,
+    arrivals: Sequence[Arrival],
+    generation: int,
+    results: Mapping[str, PredictedImage],
 ) -> list[PredictionMade]:
     """Returns the events with the predictions for these items, in order."""
     made = PredictionMade(
-        deployment=answering.row.name,
+        deployment=served.row.name,
         dataset=dataset,
-        model_version=answering.row.stable,
+        model_version=served.row.stable,
         generation=generation,
-        embedding_digest=answering.version.model.embedding_digest,
+        embedding_digest=served.version.model.embedding_digest,
     )
     predictions = [
-        ItemPrediction(item=arrival.item, scores=answer.scores, embedding=answer.embedding.tobytes())
+        ItemPrediction(item=arrival.item, scores=result.scores, embedding=result.embedding.tobytes())
         for arrival in arrivals
-        if (answer := answers.get(arrival.item))
+        if (result := results.get(arrival.item))
     ]
     parts = cut(predictions, EVENT_ITEMS_MAX, EVENT_BYTES_MAX - made.ByteSize())
     return [_with(made, part) for part in parts]

@@ -60,11 +60,11 @@ class Replica:
     def is_live(self) -> bool:
         """Checks whether the server responds."""
         found = self.triton.is_live()
-        self._note(is_answering=found)
+        self._record(is_answering=found)
         return found
 
     @contextmanager
-    def asked(self) -> Iterator[Triton]:
+    def call(self) -> Iterator[Triton]:
         """Yields the client and records whether the call succeeds.
 
         Raises:
@@ -76,11 +76,11 @@ class Replica:
             self.is_current = False
             raise ModelMissing(f"{self.address}: {error.message}", reason=error.reason) from error
         except Unavailable as error:
-            self._note(is_answering=False)
+            self._record(is_answering=False)
             raise Unavailable(f"{self.address}: {error.message}", reason=error.reason) from error
-        self._note(is_answering=True)
+        self._record(is_answering=True)
 
-    def _note(self, *, is_answering: bool) -> None:
+    def _record(self, *, is_answering: bool) -> None:
         if is_answering and self._away_since is not None:
             self._away_since = None
             log.info("triton_back", address=self.address)
@@ -174,7 +174,7 @@ class Tritons:
         failure: Unavailable | None = None
         for replica in self._in_turn():
             try:
-                with replica.asked() as triton:
+                with replica.call() as triton:
                     return triton.infer(name, pixels, classifies=classifies, embeds=embeds)
             except Unavailable as error:
                 if failure is None or isinstance(error, ModelMissing):
@@ -197,7 +197,7 @@ class Tritons:
         """Calls all servers concurrently and returns their results. Raises the first error after all calls have ended."""
 
         def ask(replica: Replica) -> T:
-            with replica.asked() as triton:
+            with replica.call() as triton:
                 return act(triton)
 
         replicas = self._awaited()
