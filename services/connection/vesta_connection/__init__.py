@@ -1,1 +1,1 @@
-"""The connection service: gets media in, safely, once, and remembers where they came from."""
+"""The connection service: imports media from sources, decodes them safely, stores each once, and records their provenance."""

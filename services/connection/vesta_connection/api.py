@@ -1,4 +1,4 @@
-"""gRPC: Sources, uploads, Syncs, and the inner door for media."""
+"""The gRPC API: Sources, uploads, Syncs, and the internal MediaService."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -48,7 +48,7 @@ _MUTABLE = ("display_name", "bucket.access_key_id", "bucket.secret_access_key", 
 
 
 class SourceService(SourceServiceServicer):
-    """Keeps Sources and takes uploads."""
+    """Implements SourceService, including uploads."""
 
     def __init__(
         self, store: Store, ingest: Ingest, items: Items, datasets: DatasetServiceStub, places: Places
@@ -60,7 +60,7 @@ class SourceService(SourceServiceServicer):
         self._places = places
 
     def CreateSource(self, request: CreateSourceRequest, context: grpc.ServicerContext) -> Source:
-        """Checks the place and the dataset, then keeps the Source."""
+        """Validates the location and the dataset, and creates the Source."""
         if answer := find_answer(self._store.postgres, request, Source):
             return answer
         self._check_place(request.source)
@@ -76,12 +76,11 @@ class SourceService(SourceServiceServicer):
         return create_once(self._store.postgres, request, Source, name, create)
 
     def GetSource(self, request: GetSourceRequest, context: grpc.ServicerContext) -> Source:
-        """One Source, without its secret."""
         with self._store.postgres.transaction() as connection:
             return self._store.get_source(connection, request.name)
 
     def ListSources(self, request: ListSourcesRequest, context: grpc.ServicerContext) -> ListSourcesResponse:
-        """A project's Sources by name."""
+        """Lists a project's Sources ordered by name."""
         page = read_page(request)
         with self._store.postgres.transaction() as connection:
             found = self._store.list_sources(connection, request.parent, page.after, page.limit)
@@ -89,10 +88,10 @@ class SourceService(SourceServiceServicer):
         return ListSourcesResponse(sources=sources, next_page_token=token)
 
     def UpdateSource(self, request: UpdateSourceRequest, context: grpc.ServicerContext) -> Source:
-        """Changes display name, side or credentials; an empty secret keeps the one that is kept."""
+        """Updates the display name, the split or the credentials. An empty secret keeps the stored one."""
         with self._store.postgres.transaction() as connection:
             place = self._store.get_source(connection, request.source.name)
-        self._check_place(place)  # which no update changes; names are resolved while nothing is locked
+        self._check_place(place)  # no update changes it; names are resolved before any row is locked
         with self._store.postgres.transaction() as connection:
             current, sealed = self._store.lock_source(connection, request.source.name)
             updated = revise(current, request.source, request.update_mask, _MUTABLE)
@@ -101,7 +100,7 @@ class SourceService(SourceServiceServicer):
             return self._store.get_source(connection, updated.name)
 
     def DeleteSource(self, request: DeleteSourceRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
-        """Removes a Source that is not being synced."""
+        """Deletes a Source that is not being synced."""
         with self._store.postgres.transaction() as connection:
             self._store.lock_source(connection, request.name)
             if self._store.count_running_syncs(connection, request.name):
@@ -114,7 +113,7 @@ class SourceService(SourceServiceServicer):
     def UploadItem(
         self, request_iterator: Iterator[UploadItemRequest], context: grpc.ServicerContext
     ) -> UploadItemResponse:
-        """Takes one image in as many messages as it comes."""
+        """Stores one image, which may be sent in several messages."""
         first = next(request_iterator, UploadItemRequest())
         data = bytearray(first.file.data)
         for message in request_iterator:
@@ -135,7 +134,7 @@ class SourceService(SourceServiceServicer):
 
         (created,) = self._items.create(source, [media], dict(first.metadata))
         made = UploadItemResponse(item=created.name, media=media, existed=created.existed)
-        # Adding the same picture again is free, and no transaction is open while datasets works.
+        # Adding the same image again is idempotent, so that no transaction is open during the call to datasets.
         return run_once(self._store.postgres, asked, UploadItemResponse, lambda _: made)
 
     def _check_place(self, source: Source) -> None:
@@ -153,7 +152,7 @@ class SourceService(SourceServiceServicer):
 
 
 def _check_credentials(source: Source, *, has_secret: bool) -> None:
-    """A secret without a key is kept for the day that the key is set; a key without a secret opens nothing."""
+    """Checks that an access key has a secret. A secret without an access key is stored for later."""
     if source.bucket.access_key_id and not has_secret:
         raise InvalidArgument(
             "an access key opens a bucket only together with its secret; set secret_access_key too, or neither",
@@ -163,10 +162,10 @@ def _check_credentials(source: Source, *, has_secret: bool) -> None:
 
 
 class SyncService(SyncServiceServicer):
-    """Starts Syncs and tells of them.
+    """Implements SyncService.
 
     Args:
-        loops: the workers of this process, told at once that there is work.
+        loops: the background tasks of this process, which are woken after a Sync is created.
     """
 
     def __init__(self, store: Store, loops: Sequence[BackgroundTask]) -> None:
@@ -179,7 +178,7 @@ class SyncService(SyncServiceServicer):
         name = f"{request.parent}/syncs/{ending}"
 
         def create(connection: Connection) -> Sync:
-            source, _ = self._store.lock_source(connection, request.parent)  # so that it is not deleted meanwhile
+            source, _ = self._store.lock_source(connection, request.parent)  # prevents its deletion
             if source.WhichOneof("kind") == "upload":
                 raise FailedPrecondition(
                     "an upload source has nothing to sync; upload its files", reason="SOURCE_NOT_SYNCABLE"
@@ -193,12 +192,11 @@ class SyncService(SyncServiceServicer):
         return sync
 
     def GetSync(self, request: GetSyncRequest, context: grpc.ServicerContext) -> Sync:
-        """One Sync with its progress."""
         with self._store.postgres.transaction() as connection:
             return self._store.get_sync(connection, request.name)
 
     def ListSyncs(self, request: ListSyncsRequest, context: grpc.ServicerContext) -> ListSyncsResponse:
-        """A Source's Syncs, newest first."""
+        """Lists a Source's Syncs, newest first."""
         page = read_page(request)
         with self._store.postgres.transaction() as connection:
             found = self._store.list_syncs(connection, request.parent, newest_before(page), page.limit)
@@ -206,19 +204,19 @@ class SyncService(SyncServiceServicer):
         return ListSyncsResponse(syncs=syncs, next_page_token=token)
 
     def CancelSync(self, request: CancelSyncRequest, context: grpc.ServicerContext) -> Sync:
-        """Asks a Sync to end."""
+        """Requests the cancellation of a Sync."""
         with self._store.postgres.transaction() as connection:
             return self._store.cancel_sync(connection, request.name)
 
 
 class MediaService(MediaServiceServicer):
-    """Takes bytes from other services."""
+    """Stores files for other services."""
 
     def __init__(self, ingest: Ingest) -> None:
         self._ingest = ingest
 
     def IngestMedia(self, request: IngestMediaRequest, context: grpc.ServicerContext) -> IngestMediaResponse:
-        """Stores each file, or says why not."""
+        """Stores each file, or returns the reason why it was rejected."""
         taken = self._ingest.take([Arrival(file.file_name, file.data) for file in request.files])
         return IngestMediaResponse(
             results=[

@@ -1,4 +1,4 @@
-"""The composition root: what the connection service is made of."""
+"""The composition root of the connection service."""
 
 import sys
 from contextlib import closing
@@ -33,13 +33,13 @@ IDLE = timedelta(seconds=2)
 
 
 def build(settings: Settings) -> App:
-    """Waits for the database, brings its schema up to date, and puts the parts together."""
+    """Waits for the database, migrates or checks its schema, and assembles the service."""
     check_protocols(settings.bucket_protocol_names)
     postgres = Postgres.of(settings, SERVICE).open()
     postgres.migrate_or_check("vesta_connection", settings)
     clock = SystemClock()
     store = Store(postgres, clock, Vault(settings.secret_key_list))
-    if settings.post_migrations:  # replicas of the version before read secrets as they are
+    if settings.post_migrations:  # only then: replicas of the previous version read unencrypted secrets
         reseal(store)
     identity = Identity.of(settings, SERVICE)
     datasets = open_channel(settings.datasets_address, identity)
@@ -82,7 +82,7 @@ def build(settings: Settings) -> App:
 
 
 def encrypt_secrets(settings: Settings) -> int:
-    """The command of that name: brings all secrets under the first key, as every start does; 1 where one cannot be read."""
+    """Runs the `encrypt-secrets` command: encrypts all secrets with the first key, as every start does; returns 1 if any failed."""
     with closing(Postgres.of(settings, SERVICE).open()) as postgres:
         outcome = reseal(Store(postgres, SystemClock(), Vault(settings.secret_key_list)))
     sys.stdout.write(f"{outcome['encrypted']} secrets encrypted with the first key, {outcome['failed']} could not be\n")

@@ -1,4 +1,4 @@
-"""From bytes as they arrived to stored media: decoded in a child process, stripped, hashed, kept once with a thumbnail."""
+"""Ingests media: decodes a file in a child process, strips its metadata, hashes it, and stores it once with a thumbnail."""
 
 import hashlib
 from collections.abc import Sequence
@@ -16,17 +16,17 @@ from vesta_contracts.common.v1 import Media, Provenance
 
 STORE_THREADS = 8
 IN_HAND_BYTES_MAX = 128 * 1024 * 1024
-# Reasons that say nothing of a file's content: it is looked at again the next time.
+# Reasons that do not depend on a file's content: the next sync reads the file again.
 UNREADABLE, UNREACHABLE = "FILE_UNREADABLE", "FILE_UNREACHABLE"
 LOOKED_AT_AGAIN = frozenset({UNREADABLE, UNREACHABLE, "SANDBOX_FAILED"})
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """A file as it arrived.
+    """A received file.
 
     Attributes:
-        changed_time: when it was last changed where it lay, if that is known.
+        changed_time: when it was last modified at its source, if known.
     """
 
     file_name: str
@@ -36,7 +36,7 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Refused:
-    """A file that was not taken in, and why."""
+    """A rejected file and the reason."""
 
     file_name: str
     reason: str
@@ -44,11 +44,11 @@ class Refused:
 
 
 class Ingest:
-    """Stores pictures. Safe to share between threads; both the sandbox and the store are.
+    """Ingests images. Thread-safe, like the sandbox and the object store.
 
     Args:
-        sandbox: where untrusted bytes are decoded.
-        store: where what came out is kept.
+        sandbox: decodes untrusted bytes.
+        store: stores the images.
     """
 
     def __init__(self, sandbox: Sandbox, store: ObjectStore, clock: Clock) -> None:
@@ -61,13 +61,13 @@ class Ingest:
     def take(
         self, arrivals: Sequence[Arrival], source: str = "", ingest_time: datetime | None = None
     ) -> list[Media | Refused]:
-        """Decodes and stores each file; one refused file spoils no other.
+        """Decodes and stores each file. A rejected file does not affect the others.
 
         Args:
-            ingest_time: what their provenance says; now, if it is left out. Given, the same files give the same media.
+            ingest_time: the time for their provenance; now by default. With a fixed time, the same files give the same media.
 
         Raises:
-            Unavailable: the object store does not answer. What was stored already is found again by its hash.
+            Unavailable: the object store does not respond. A retry finds media that are already stored by their hash.
         """
         arrived = ingest_time or self._clock.now()
 
@@ -82,7 +82,7 @@ class Ingest:
         return [entry if isinstance(entry, Refused) else entry.result() for entry in kept]
 
     def close(self) -> None:
-        """Waits for what is being stored."""
+        """Waits for storage operations in progress."""
         self._threads.shutdown()
 
     def _store_one(self, arrival: Arrival, image: NormalisedImage, source: str, arrived: datetime) -> Media:

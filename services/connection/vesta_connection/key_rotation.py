@@ -1,4 +1,4 @@
-"""Brings the secrets of all sources under the first key: those from before secrets were encrypted, and those of an older key."""
+"""Encrypts the secrets of all sources with the first key: unencrypted secrets of older versions, and those of older keys."""
 
 from collections import Counter
 
@@ -11,10 +11,10 @@ log = structlog.get_logger()
 
 
 def reseal(store: Store) -> Counter[str]:
-    """Encrypts what is not encrypted with the first key, source by source; any number of replicas may do so at once.
+    """Encrypts secrets that are not encrypted with the first key, source by source. Any number of replicas may run it concurrently.
 
     Returns:
-        How many secrets were `encrypted`, and for how many that `failed`, which hinders no other.
+        The number of secrets that were `encrypted` and of those that `failed`. A failure does not affect other secrets.
     """
     outcome: Counter[str] = Counter()
     for name in store.list_sources_to_reseal():

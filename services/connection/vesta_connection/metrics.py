@@ -1,4 +1,4 @@
-"""Metrics of what connection writes to."""
+"""Prometheus metrics of the storage."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from vesta_common.disk_space import disk_space
 
 
 def export_storage_space(path: Path | None, registry: CollectorRegistry) -> None:
-    """Exports the space of the file system that holds a path; nothing where the object store is on another machine."""
+    """Exports the space of the file system that contains a path; nothing if the object store is on another machine."""
     if path is None:
         return
     free = Gauge(

@@ -1,5 +1,5 @@
 -- name: insert_source!
--- Keeps a new source; the caller learns of a taken name by UniqueViolation.
+-- Inserts a source. Fails with UniqueViolation if the name is taken.
 INSERT INTO sources (name, parent, body, secret_key_id, secret_token, create_time, update_time)
 VALUES (:name, :parent, :body, :secret_key_id, :secret_token, :now, :now);
 
@@ -18,13 +18,13 @@ UPDATE sources SET body = :body, secret = :secret, secret_key_id = :secret_key_i
 WHERE name = :name;
 
 -- name: list_sources_to_reseal
--- Those whose secret is not encrypted, or not with this key.
+-- Sources whose secret is not encrypted with this key.
 SELECT name FROM sources
 WHERE secret <> '' OR (secret_token <> '' AND secret_key_id <> :secret_key_id)
 ORDER BY name;
 
 -- name: reseal_source!
--- Changes nothing that callers see.
+-- Changes no field that clients see.
 UPDATE sources SET secret = '', secret_key_id = :secret_key_id, secret_token = :secret_token WHERE name = :name;
 
 -- name: delete_source!
@@ -41,7 +41,7 @@ INSERT INTO syncs (name, source, state, create_time) VALUES (:name, :source, 'QU
 SELECT * FROM syncs WHERE name = :name;
 
 -- name: list_syncs
--- Newest first; `before` is the (create_time, name) after which the page begins.
+-- Newest first, after the (create_time, name) of `before`.
 SELECT * FROM syncs
 WHERE source = :source AND (create_time, name) < (:before_time, :before_name)
 ORDER BY create_time DESC, name DESC LIMIT :limit;
@@ -50,7 +50,7 @@ ORDER BY create_time DESC, name DESC LIMIT :limit;
 SELECT count(*) FROM syncs WHERE source = :source AND state IN ('QUEUED', 'RUNNING');
 
 -- name: claim_sync^
--- Takes the oldest sync that no worker holds and whose source is not being synced by another one.
+-- Claims the oldest sync without a lease, whose source is not being synced by another worker.
 UPDATE syncs SET state = 'RUNNING', lease_expire_time = :lease_expire_time, start_time = coalesce(start_time, :now)
 WHERE name = (
     SELECT name FROM syncs AS candidate
@@ -63,18 +63,18 @@ WHERE name = (
 RETURNING *;
 
 -- name: renew_sync^
--- Keeps the sync for its worker; answers whether it shall stop. No row where another worker has taken it over.
+-- Renews the lease; returns whether cancellation was requested. Returns no row if another worker has claimed the sync.
 UPDATE syncs SET lease_expire_time = :lease_expire_time
 WHERE name = :name AND state = 'RUNNING' AND lease_expire_time = :held
 RETURNING cancel_requested;
 
 -- name: record_listing!
--- Changes nothing where another worker has taken the sync over.
+-- Changes nothing if another worker has claimed the sync.
 UPDATE syncs SET found_count = :found_count, unchanged_count = :unchanged_count, listed = :listed
 WHERE name = :name AND state = 'RUNNING' AND lease_expire_time = :held;
 
 -- name: record_batch^
--- Adds what became of one batch, keeping the first hundred refusals. No row where another worker has taken the sync over.
+-- Records the results of one batch, with the first hundred rejections. Returns no row if another worker has claimed the sync.
 UPDATE syncs SET
     added_count = added_count + :added_count,
     duplicate_count = duplicate_count + :duplicate_count,
@@ -84,13 +84,13 @@ WHERE name = :name AND state = 'RUNNING' AND lease_expire_time = :held
 RETURNING *;
 
 -- name: end_sync^
--- Ends a sync for the worker that holds it. No row where another one has taken it over.
+-- Ends a sync. Returns no row if another worker has claimed it.
 UPDATE syncs SET state = :state, error = :error, end_time = :now, lease_expire_time = NULL
 WHERE name = :name AND state = 'RUNNING' AND lease_expire_time = :held
 RETURNING *;
 
 -- name: request_cancel^
--- A sync that no worker holds yet ends at once; a running one is told.
+-- Ends a queued sync; requests the cancellation of a running one.
 UPDATE syncs SET
     cancel_requested = true,
     end_time = CASE WHEN state = 'QUEUED' THEN :now ELSE end_time END,
@@ -99,7 +99,7 @@ WHERE name = :name AND state IN ('QUEUED', 'RUNNING')
 RETURNING *;
 
 -- name: list_files
--- What is known of a source's files.
+-- The files of a source that earlier syncs processed.
 SELECT file_name, fingerprint, sync FROM source_files WHERE source = :source;
 
 -- name: put_file*!
@@ -109,5 +109,5 @@ ON CONFLICT (source, file_name)
 DO UPDATE SET fingerprint = excluded.fingerprint, sync = excluded.sync, item = excluded.item;
 
 -- name: release_sync!
--- Gives a sync back: the next worker may claim it at once.
+-- Releases the lease, so that another worker can claim the sync immediately.
 UPDATE syncs SET lease_expire_time = NULL WHERE name = :name AND state = 'RUNNING' AND lease_expire_time = :held;

@@ -1,4 +1,4 @@
-"""What the connection service can be told by its environment."""
+"""Settings of the connection service, read from environment variables."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from vesta_common.settings import ServiceSettings
 
 
 class Settings(ServiceSettings):
-    """Read once, at start."""
+    """Settings, read once at start-up."""
 
     model_config = SettingsConfigDict(env_prefix="VESTA_CONNECTION_")
 
@@ -36,13 +36,13 @@ class Settings(ServiceSettings):
         for number, key in enumerate(_listed(keys.get_secret_value()), 1):
             try:
                 Fernet(key)
-            except ValueError as error:  # whose message may show the key
+            except ValueError as error:  # its message may contain the key
                 raise ValueError(f"key {number} is not 32 bytes in URL-safe base64") from error
         return keys
 
     @property
     def secret_key_list(self) -> tuple[str, ...]:
-        """`secret_keys` one by one."""
+        """`secret_keys` as a tuple."""
         return _listed(self.secret_keys.get_secret_value())
 
     @property
@@ -52,12 +52,12 @@ class Settings(ServiceSettings):
 
     @property
     def bucket_protocol_names(self) -> tuple[str, ...]:
-        """`bucket_protocols` one by one."""
+        """`bucket_protocols` as a tuple."""
         return _listed(self.bucket_protocols)
 
     @property
     def inner_host_names(self) -> tuple[str, ...]:
-        """`inner_hosts` one by one."""
+        """`inner_hosts` as a tuple."""
         return _listed(self.inner_hosts)
 
 

@@ -1,4 +1,4 @@
-"""Sources and Syncs in PostgreSQL."""
+"""Stores Sources and Syncs in PostgreSQL."""
 
 import json
 from collections.abc import Sequence
@@ -28,11 +28,11 @@ queries = load_queries("vesta_connection")
 
 @dataclass
 class ClaimedSync:
-    """A Sync that this worker holds until its lease runs out. The lease's end fences its writes: two workers never have the same.
+    """A Sync that this worker has leased. The lease's expiry time is the fencing token of its writes: it is unique per claim.
 
     Attributes:
-        start_time: when the first worker began it.
-        cancel_requested: whether it was asked to end before this worker took it.
+        start_time: when the first worker started the Sync.
+        cancel_requested: whether cancellation was requested before this claim.
     """
 
     name: str
@@ -44,7 +44,7 @@ class ClaimedSync:
 
 @dataclass(frozen=True)
 class FileResult:
-    """What became of one file."""
+    """The result for one file."""
 
     file_name: str
     fingerprint: str
@@ -52,7 +52,7 @@ class FileResult:
 
 
 class Store:
-    """The service's tables.
+    """Reads and writes the service's tables.
 
     Args:
         vault: encrypts the secrets of sources.
@@ -64,11 +64,11 @@ class Store:
         self._vault = vault
 
     def count_unfinished_syncs(self, connection: Connection) -> list[dict[str, Any]]:
-        """Unfinished Syncs by state, with the age of the oldest."""
+        """Counts unfinished Syncs by state, with the age of the oldest."""
         return list(queries.count_unfinished_syncs(connection))
 
     def insert_source(self, connection: Connection, source: Source, secret: str) -> None:
-        """Keeps a new Source.
+        """Inserts a Source.
 
         Raises:
             psycopg.errors.UniqueViolation: the name is taken.
@@ -86,18 +86,18 @@ class Store:
         )
 
     def get_source(self, connection: Connection, name: str) -> Source:
-        """A Source without its secret.
+        """Returns a Source without its secret.
 
         Raises:
-            NotFound: there is none.
+            NotFound: it does not exist.
         """
         return resource_of(Source, existing(queries.find_source(connection, name=name), name))
 
     def get_source_with_secret(self, name: str) -> tuple[Source, str]:
-        """A Source and its secret.
+        """Returns a Source and its secret.
 
         Raises:
-            NotFound: there is none.
+            NotFound: it does not exist.
             FailedPrecondition: SECRET_UNREADABLE.
         """
         with self.postgres.transaction() as connection:
@@ -105,26 +105,26 @@ class Store:
         return resource_of(Source, row), self._vault.open(_sealed(row))
 
     def lock_source(self, connection: Connection, name: str) -> tuple[Source, Sealed]:
-        """A Source and its secret as it is stored, kept from others until the transaction ends.
+        """Returns a Source and its encrypted secret, and locks its row until the transaction ends.
 
         Raises:
-            NotFound: there is none.
+            NotFound: it does not exist.
         """
         row = existing(queries.lock_source(connection, name=name), name)
         return resource_of(Source, row), _sealed(row)
 
     def list_sources(self, connection: Connection, parent: str, after: str, limit: int) -> list[Source]:
-        """A project's Sources after a name, in order of name."""
+        """Returns a project's Sources with a name greater than `after`, ordered by name."""
         return [
             resource_of(Source, row)
             for row in queries.list_sources(connection, parent=parent, after=after, limit=limit)
         ]
 
     def update_source(self, connection: Connection, source: Source, sealed: Sealed) -> None:
-        """Keeps a changed Source.
+        """Updates a Source.
 
         Args:
-            sealed: its secret, as `lock_source` answered it where no other one is set.
+            sealed: its stored secret, as returned by `lock_source`; used if the update contains no new secret.
 
         Raises:
             FailedPrecondition: SECRET_KEYS_MISSING.
@@ -142,13 +142,13 @@ class Store:
         )
 
     def list_sources_to_reseal(self) -> list[str]:
-        """Sources whose secret is not encrypted with the first key."""
+        """Returns the names of Sources whose secret is not encrypted with the first key."""
         with self.postgres.transaction() as connection:
             rows = queries.list_sources_to_reseal(connection, secret_key_id=self._vault.first_key_id)
         return [row["name"] for row in rows]
 
     def reseal_source(self, name: str) -> bool:
-        """Encrypts a Source's secret with the first key; False where that, or the Source, is gone meanwhile.
+        """Encrypts a Source's secret with the first key; returns False if another replica did so or the Source was deleted.
 
         Raises:
             FailedPrecondition: SECRET_UNREADABLE, SECRET_KEYS_MISSING.
@@ -162,41 +162,41 @@ class Store:
         return True
 
     def delete_source(self, connection: Connection, name: str) -> None:
-        """Removes a Source with its Syncs."""
+        """Deletes a Source with its Syncs."""
         queries.delete_source(connection, name=name)
 
     def count_running_syncs(self, connection: Connection, source: str) -> int:
-        """Syncs of a Source that have not ended."""
+        """Counts the unfinished Syncs of a Source."""
         return int(queries.count_running_syncs(connection, source=source))
 
     def insert_sync(self, connection: Connection, name: str, source: str) -> None:
-        """Keeps a new Sync, to be claimed by a worker."""
+        """Inserts a Sync for a worker to claim."""
         queries.insert_sync(connection, name=name, source=source, now=self._clock.now())
 
     def get_sync(self, connection: Connection, name: str) -> Sync:
-        """A Sync.
+        """Returns a Sync.
 
         Raises:
-            NotFound: there is none.
+            NotFound: it does not exist.
         """
         return _sync(existing(queries.find_sync(connection, name=name), name))
 
     def list_syncs(self, connection: Connection, source: str, before: tuple[datetime, str], limit: int) -> list[Sync]:
-        """A Source's Syncs, newest first."""
+        """Returns a Source's Syncs, newest first."""
         rows = queries.list_syncs(connection, source=source, before_time=before[0], before_name=before[1], limit=limit)
         return [_sync(row) for row in rows]
 
     def cancel_sync(self, connection: Connection, name: str) -> Sync:
-        """Asks a Sync to end; one that has ended is answered as it is.
+        """Requests the cancellation of a Sync; returns a Sync that has ended unchanged.
 
         Raises:
-            NotFound: there is none.
+            NotFound: it does not exist.
         """
         row = queries.request_cancel(connection, name=name, now=self._clock.now())
         return _sync(row) if row else self.get_sync(connection, name)
 
     def claim_sync(self, now: datetime, lease: timedelta) -> ClaimedSync | None:
-        """Takes the oldest Sync that nobody works on."""
+        """Claims the oldest Sync without a lease; returns None if there is none."""
         expire = now + lease
         with self.postgres.transaction() as connection:
             row = queries.claim_sync(connection, now=now, lease_expire_time=expire)
@@ -205,7 +205,7 @@ class Store:
         return ClaimedSync(row["name"], row["source"], row["start_time"], expire, row["cancel_requested"])
 
     def renew_sync(self, claimed: ClaimedSync, now: datetime, lease: timedelta) -> bool | None:
-        """Keeps the claim; answers whether the Sync was asked to end, None where another worker has taken it over."""
+        """Renews the lease; returns whether cancellation was requested, or None if another worker has claimed the Sync."""
         expire = now + lease
         with self.postgres.transaction() as connection:
             row = queries.renew_sync(
@@ -217,18 +217,18 @@ class Store:
         return bool(row["cancel_requested"])
 
     def release_sync(self, claimed: ClaimedSync) -> None:
-        """Gives a Sync back at once, for the next worker."""
+        """Releases the lease, so that the next worker can claim the Sync immediately."""
         with self.postgres.transaction() as connection:
             queries.release_sync(connection, name=claimed.name, held=claimed.lease_expire_time)
 
     def known_files(self, source: str) -> dict[str, Known]:
-        """What is remembered of a Source's files, by file name."""
+        """Returns the files that earlier syncs processed, by file name."""
         with self.postgres.transaction() as connection:
             rows = queries.list_files(connection, source=source)
             return {row["file_name"]: Known(row["fingerprint"], row["sync"]) for row in rows}
 
     def record_listing(self, claimed: ClaimedSync, found_count: int, unchanged_count: int, *, listed: bool) -> None:
-        """Keeps how far the listing is, unless another worker has taken the Sync over."""
+        """Records the progress of the listing, unless another worker has claimed the Sync."""
         with self.postgres.transaction() as connection:
             queries.record_listing(
                 connection,
@@ -240,10 +240,10 @@ class Store:
             )
 
     def record_batch(self, claimed: ClaimedSync, results: Sequence[FileResult], *, tell: bool) -> bool:
-        """Keeps what became of a batch, and the files, in one transaction; publishes the progress where asked to.
+        """Records the results of a batch and its files in one transaction. `tell` also publishes the progress.
 
         Returns:
-            False, and nothing is kept, where another worker has taken the Sync over.
+            False if another worker has claimed the Sync; nothing is recorded then.
         """
         created = [result for result in results if isinstance(result.outcome, CreatedItem)]
         refused = [result.outcome for result in results if isinstance(result.outcome, Refused)]
@@ -279,7 +279,7 @@ class Store:
         return True
 
     def end_sync(self, claimed: ClaimedSync, state: Sync.State.ValueType, error: str, now: datetime) -> None:
-        """Ends a Sync and publishes how, in one transaction. One that another worker has taken over stays as it is."""
+        """Ends a Sync and publishes its outcome in one transaction, unless another worker has claimed it."""
         name = claimed.name
         with self.postgres.transaction() as connection:
             row = queries.end_sync(
@@ -302,12 +302,12 @@ class Store:
 
 
 def _sealed(row: dict[str, Any]) -> Sealed:
-    """The secret of a row, from before secrets were encrypted or after."""
+    """Returns the secret of a row, which may be unencrypted in rows of older versions."""
     return Sealed("", row["secret"]) if row["secret"] else Sealed(row["secret_key_id"], row["secret_token"])
 
 
 def _body(source: Source) -> bytes:
-    """What is kept of a Source: all but its secret, its times and its etag."""
+    """Serializes a Source without its secret, times and etag."""
     kept = copy_of(source)
     if kept.WhichOneof("kind") == "bucket":
         kept.bucket.secret_access_key = ""

@@ -1,6 +1,6 @@
-"""Encrypts the secrets of sources: with the first of the operator's keys, so that keys can be replaced while the service runs.
+"""Encrypts the secrets of sources with the first of the operator's keys, so that keys can be rotated while the service runs.
 
-Fernet (AES-128-CBC and HMAC-SHA256), from `cryptography`. A key is named by its id, the beginning of its hash, wherever it is spoken of.
+Uses Fernet (AES-128-CBC and HMAC-SHA256) from `cryptography`. The id of a key is the beginning of its hash.
 """
 
 import hashlib
@@ -16,11 +16,11 @@ _KEY_ID_LENGTH = 8
 
 @dataclass(frozen=True)
 class Sealed:
-    """A secret as it is stored.
+    """A stored secret.
 
     Attributes:
-        key_id: of the key that it is encrypted with; empty where there is no secret, or one from before secrets were encrypted.
-        token: the encrypted secret, or that older one as it is.
+        key_id: of the key that encrypts it; empty if there is no secret or if it is unencrypted (stored by an older version).
+        token: the encrypted secret, or the unencrypted one.
     """
 
     key_id: str = ""
@@ -31,15 +31,15 @@ class Sealed:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it waits to be encrypted."""
+        """Whether the secret is unencrypted."""
         return bool(self.token) and not self.key_id
 
 
 class Vault:
-    """Encrypts and decrypts.
+    """Encrypts and decrypts secrets.
 
     Args:
-        keys: Fernet keys. The first one encrypts, all of them decrypt.
+        keys: Fernet keys. The first key encrypts, all keys decrypt.
     """
 
     def __init__(self, keys: Sequence[str]) -> None:
@@ -47,7 +47,7 @@ class Vault:
         self.first_key_id = key_id(keys[0]) if keys else ""
 
     def seal(self, secret: str) -> Sealed:
-        """The secret, encrypted with the first key.
+        """Encrypts a secret with the first key.
 
         Raises:
             FailedPrecondition: SECRET_KEYS_MISSING, there is no key.
@@ -63,10 +63,10 @@ class Vault:
         return Sealed(self.first_key_id, token)
 
     def open(self, sealed: Sealed) -> str:
-        """The secret.
+        """Decrypts a secret.
 
         Raises:
-            FailedPrecondition: SECRET_UNREADABLE, it is encrypted with a key that is not among these.
+            FailedPrecondition: SECRET_UNREADABLE, its key is not among the keys.
         """
         if not sealed.key_id:
             return sealed.token
@@ -80,12 +80,12 @@ class Vault:
             ) from error
 
     def is_current(self, sealed: Sealed) -> bool:
-        """Whether there is nothing to do for it: it is empty, or encrypted with the first key."""
+        """Whether the secret is empty or encrypted with the first key."""
         return not sealed or sealed.key_id == self.first_key_id != ""
 
 
 def key_id(key: str) -> str:
-    """What a key is called in the database and in messages; says nothing about the key."""
+    """Returns the id of a key for the database and messages. It does not reveal the key."""
     return hashlib.sha256(key.encode()).hexdigest()[:_KEY_ID_LENGTH]
 
 

@@ -1,1 +1,1 @@
-"""Where media come from: folders, buckets and web servers, read within an allow-list."""
+"""Reads sources of media: folders, buckets and web servers, restricted by an allow-list."""

@@ -1,4 +1,4 @@
-"""Which folders and URLs a Source may read, decided before anything is opened."""
+"""The allow-list of folders and URLs that a Source may read. It is checked before anything is opened."""
 
 import ipaddress
 import socket
@@ -13,24 +13,24 @@ from vesta_common.errors import InvalidArgument
 from vesta_connection.sources.pinned_addresses import Pins
 
 WEB = frozenset({"http", "https"})
-# A translator behind these (RFC 6052, RFC 8215) makes an IPv4 address of them, and it may be an inner one; so does whoever still
-# reads IPv4-compatible addresses (RFC 4291).
+# Addresses that contain an IPv4 address, which may be an internal one: those of a NAT64 gateway (RFC 6052, RFC 8215), and deprecated
+# IPv4-compatible addresses (RFC 4291).
 _TRANSLATED = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "::/96")))
-# Addresses in public ranges at which clouds answer their machines with credentials: those of Oracle and Azure.
+# Metadata services of Oracle and Azure, which return credentials, have addresses in public ranges.
 _OF_CLOUDS = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "168.63.129.16/32")))
 
 Resolve = Callable[[str], Sequence[str]]
-"""A host's addresses, as text."""
+"""Resolves a host to addresses, as text."""
 
 
 @dataclass(frozen=True)
 class Places:
-    """What the operator allows.
+    """The allow-list of the operator.
 
     Attributes:
-        folder_roots: folders below which folder Sources may lie.
+        folder_roots: folders that folder Sources may be below.
         protocols: fsspec protocols that bucket Sources may use, such as `s3`.
-        inner_hosts: hosts, with their port where it matters, that may be reached although their address is private.
+        inner_hosts: hosts, optionally with a port, that may be accessed although their address is private.
     """
 
     folder_roots: tuple[Path, ...]
@@ -38,10 +38,11 @@ class Places:
     inner_hosts: tuple[str, ...]
 
     def check_folder(self, path: str) -> Path:
-        """The folder with every link followed, if it lies below an allowed root.
+        """Returns the resolved path of a folder, if it is below an allowed root.
 
         Raises:
-            InvalidArgument: it lies elsewhere, or is no folder. Both are told alike, so that nothing can be found out.
+            InvalidArgument: the path is not below an allowed root, or is not a folder. The error is the same for both, so that it
+                does not reveal which paths exist.
         """
         real = Path(path).resolve()
         roots = [root.resolve() for root in self.folder_roots]
@@ -55,13 +56,13 @@ class Places:
         return real
 
     def check_url(self, url: str, endpoint_url: str, resolve: Resolve | None = None) -> Pins:
-        """Refuses protocols and hosts that the operator does not allow: private, loopback, link-local and metadata addresses.
+        """Rejects protocols and hosts that are not allowed: private, loopback, link-local and metadata addresses.
 
         Returns:
-            The addresses that were checked, to connect to: what the names lead to may be another one soon.
+            The checked addresses to connect to: the host names may resolve to others later.
 
         Raises:
-            InvalidArgument: says which part is not allowed.
+            InvalidArgument: contains the part that is not allowed.
         """
         if "::" in url:
             raise InvalidArgument(
@@ -83,11 +84,11 @@ class Places:
         return pins
 
     def look_up(self, host: str, port: int, *, resolve: Resolve) -> list[str]:
-        """The addresses of a host, for a connection to a port.
+        """Resolves a host to addresses for connections to a port.
 
         Raises:
-            InvalidArgument: SOURCE_NOT_ALLOWED, one of them is an inner one, and the operator does not allow the host by name;
-                SOURCE_UNREACHABLE, there is none.
+            InvalidArgument: SOURCE_NOT_ALLOWED, an address is internal and the operator does not allow the host by name;
+                SOURCE_UNREACHABLE, the host has no address.
         """
         addresses = [*resolve(host)]
         shown = f"[{host}]" if ":" in host else host
@@ -118,7 +119,7 @@ def _host_and_port(url: str) -> tuple[str, int]:
 
 
 def is_outside(address: str) -> bool:
-    """Whether an address is that of one machine on the public internet."""
+    """Whether the address belongs to a single host on the public internet."""
     ip = ipaddress.ip_address(address)
     if isinstance(ip, ipaddress.IPv6Address):
         embedded = ip.ipv4_mapped or ip.sixtofour
@@ -130,10 +131,10 @@ def is_outside(address: str) -> bool:
 
 
 def resolve_host(host: str) -> list[str]:
-    """The addresses of a host.
+    """Returns the addresses of a host.
 
     Raises:
-        InvalidArgument: it has none.
+        InvalidArgument: the host cannot be resolved.
     """
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)

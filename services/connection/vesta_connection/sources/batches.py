@@ -1,4 +1,4 @@
-"""What is to be read of a source, and in which batches. Pure."""
+"""Decides which files of a source a sync reads, and in which batches. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -7,12 +7,12 @@ from vesta_connection.sources.listing import SourceFile
 
 BATCH_FILES = 64
 BATCH_BYTES = 64 * 1024 * 1024
-FILE_BYTES_GUESS = 8 * 1024 * 1024  # where the store does not say; it may be four times that
+FILE_BYTES_GUESS = 8 * 1024 * 1024  # for files of unknown size, which may be up to four times as large
 
 
 @dataclass(frozen=True)
 class Known:
-    """What is remembered of a file: its fingerprint when it was last handled, empty if it could not be read, and by which sync."""
+    """A file of an earlier sync: its fingerprint when it was last processed, empty if it could not be read, and the sync's name."""
 
     fingerprint: str
     sync: str
@@ -23,9 +23,9 @@ class Listing:
     """Counts a source's files while they are listed.
 
     Attributes:
-        found_count: files seen so far.
-        unchanged_count: those that an earlier sync handled and that are as they were.
-        to_read: those that this sync must read.
+        found_count: files listed so far.
+        unchanged_count: files that an earlier sync processed and that have not changed.
+        to_read: files that this sync must read.
     """
 
     sync: str
@@ -35,7 +35,7 @@ class Listing:
     to_read: list[SourceFile] = field(default_factory=list)
 
     def add(self, file: SourceFile) -> None:
-        """Decides about one file: new and changed ones are read; those this very sync has handled before it was killed are not."""
+        """Adds a listed file. New and changed files are read, except those that this sync processed before it was killed."""
         self.found_count += 1
         known = self.known.get(file.file_name)
         if known is not None and known.sync == self.sync:
@@ -47,7 +47,7 @@ class Listing:
 
 
 def in_batches(files: Iterable[SourceFile]) -> Iterator[list[SourceFile]]:
-    """Cuts files into batches that are small enough to keep in memory."""
+    """Splits files into batches that fit into memory."""
     batch: list[SourceFile] = []
     size = 0
     for file in files:

@@ -1,4 +1,4 @@
-"""What lies at a Source: its files with a fingerprint each, which changes when the file does. Any place fsspec can read."""
+"""Lists and reads the files of a Source through fsspec. Each file has a fingerprint, which changes when the file changes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ from vesta_connection.sources.allow_list import WEB, Places, Resolve, resolve_ho
 from vesta_connection.sources.pinned_addresses import Pins
 from vesta_connection.sources.s3 import S3FileSystem
 
-NAME_CHARACTERS_MAX = 1024  # as `Provenance.file_name` has it
-NAME_BYTES_MAX = 2048  # an index of PostgreSQL holds no more than 2,700
+NAME_CHARACTERS_MAX = 1024  # the limit of `Provenance.file_name`
+NAME_BYTES_MAX = 2048  # a PostgreSQL index entry can have at most about 2,700 bytes
 NAME_SHOWN_CHARACTERS = 200
 _LINK = "links are not followed; put the file itself here"
-# What is certainly no image is not even read; what may be one is decided by its content.
+# Files that are certainly not images are not read. For all others, the content decides.
 _IGNORED_SUFFIXES = (".txt", ".csv", ".json", ".xml", ".yaml", ".yml", ".md", ".html", ".zip", ".ds_store", ".db")
 
 
@@ -29,13 +29,13 @@ class SourceFile:
     """A file at a source.
 
     Attributes:
-        file_name: its path below the source's root.
-        fingerprint: the store's etag, or else size and time of change.
-        path: how its file system calls it.
-        size_bytes: None where the store does not say.
-        changed_time: when it was last changed there; None where the store does not say.
-        unreadable: why it cannot be read, where the listing shows that already; empty for all others. A link, which may lead
-            anywhere, is one, a folder that cannot be listed another.
+        file_name: the path relative to the source's root.
+        fingerprint: the store's etag, otherwise size and modification time.
+        path: the path in the file system.
+        size_bytes: None if unknown.
+        changed_time: when the file was last modified; None if unknown.
+        unreadable: why the file cannot be read, if the listing shows it; otherwise empty. This concerns links, which may point
+            anywhere, and folders that cannot be listed.
     """
 
     file_name: str
@@ -50,11 +50,11 @@ class FileTree(Protocol):
     """An open source."""
 
     def files(self) -> Iterator[SourceFile]:
-        """Its files, in the store's order."""
+        """Lists the files, in the store's order."""
         ...
 
     def read(self, file: SourceFile) -> bytes:
-        """A file's bytes, at most one more than `IMAGE_BYTES_MAX`, so that too large a file shows."""
+        """Returns a file's bytes, at most one more than `IMAGE_BYTES_MAX`, so that too large a file is detected."""
         ...
 
 
@@ -63,7 +63,7 @@ class FsspecTree:
 
     Args:
         file_system: an fsspec file system.
-        root: the path below which the files lie, as the file system calls it.
+        root: the path of the source's root in the file system.
     """
 
     def __init__(self, file_system: Any, root: str) -> None:
@@ -71,10 +71,10 @@ class FsspecTree:
         self._root = root.rstrip("/")
 
     def files(self) -> Iterator[SourceFile]:
-        """Its files, folder by folder, each folder in order of name; a folder that cannot be listed is told as a file that cannot be read.
+        """Lists the files folder by folder, ordered by name within a folder. A folder that cannot be listed becomes an unreadable file.
 
         Raises:
-            FailedPrecondition: the place itself cannot be read; says why.
+            FailedPrecondition: the root cannot be listed; contains the reason.
         """
         folders = [self._root]
         while folders:
@@ -89,25 +89,25 @@ class FsspecTree:
             for entry in entries:
                 path = str(entry["name"])
                 if path.rstrip("/") == folder or not path.startswith(f"{self._root}/"):
-                    continue  # itself, or a page's link to elsewhere
+                    continue  # the folder itself, or a link of a web page to another place
                 if entry.get("type") == "directory" and not entry.get("islink"):
                     folders.append(path.rstrip("/"))
                 elif is_wanted(entry):
                     yield self._file(path, _LINK if entry.get("islink") else "", entry)
 
     def read(self, file: SourceFile) -> bytes:
-        """A file's bytes.
+        """Returns a file's bytes.
 
         Raises:
-            PermissionError: its listing showed already that it cannot be read.
-            InvalidArgument: a web server leads on to where nobody may go.
+            PermissionError: the listing showed that the file cannot be read.
+            InvalidArgument: a web server redirects to a host that is not allowed.
         """
         if file.unreadable:
             raise PermissionError(file.unreadable)
         try:
             with self._file_system.open(file.path, "rb") as opened:
                 return bytes(opened.read(IMAGE_BYTES_MAX + 1))
-        except FileNotFoundError as error:  # as fsspec's HTTP puts whatever went wrong
+        except FileNotFoundError as error:  # fsspec's HTTP file system raises it for every error
             refusal = _refusal_behind(error)
             if refusal:
                 raise refusal from error
@@ -123,13 +123,13 @@ class FsspecTree:
 
 
 class BucketTree(FsspecTree):
-    """A source on S3, which lists all that lies below it in one go, folders or not."""
+    """A source on S3, which lists all objects below a prefix in one operation."""
 
     def files(self) -> Iterator[SourceFile]:
-        """Its files in the store's order.
+        """Lists the files in the store's order.
 
         Raises:
-            FailedPrecondition: the bucket cannot be read; says why.
+            FailedPrecondition: the bucket cannot be listed; contains the reason.
         """
         try:
             for entry in self._file_system.objects(self._root):
@@ -140,7 +140,7 @@ class BucketTree(FsspecTree):
 
 
 def _refusal_behind(error: BaseException) -> InvalidArgument | None:
-    """Our own refusal among the causes of an error."""
+    """Returns the InvalidArgument among the causes of an error, if any."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, InvalidArgument):
         cause = cause.__cause__ or cause.__context__
@@ -148,23 +148,23 @@ def _refusal_behind(error: BaseException) -> InvalidArgument | None:
 
 
 def unreachable(root: str, error: Exception) -> FailedPrecondition:
-    """The error of a place that cannot be listed at all."""
+    """Returns the error for a source whose root cannot be listed."""
     return FailedPrecondition(f"{root} cannot be listed: {error}", reason="SOURCE_UNREACHABLE", metadata={"root": root})
 
 
 def is_wanted(entry: dict[str, Any]) -> bool:
-    """Whether an entry may be an image: a file or a link, and no pipe, which would never end."""
+    """Whether an entry may be an image: a regular file or a link. Excludes pipes, which never end."""
     is_file = bool(entry.get("islink")) or entry.get("type", "file") == "file"
     return is_file and not str(entry["name"]).lower().endswith(_IGNORED_SUFFIXES)
 
 
 def keepable(text: str) -> str:
-    """The text itself where PostgreSQL and protobuf can hold it, else with what they cannot hold escaped."""
+    """Returns the text with characters escaped that PostgreSQL or protobuf cannot store."""
     return text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
 
 
 def printable(name: str) -> str:
-    """The name itself where it can be kept, else one that shows it: bytes that are no UTF-8 escaped, the middle of a long one left out."""
+    """Returns the name in a form that can be stored: escapes bytes that are not UTF-8, and shortens a long name in the middle."""
     shown = keepable(name)
     if len(shown) <= NAME_CHARACTERS_MAX and len(shown.encode()) <= NAME_BYTES_MAX:
         return shown
@@ -172,7 +172,7 @@ def printable(name: str) -> str:
 
 
 def changed_time(entry: dict[str, Any]) -> datetime | None:
-    """When a store says that a file was last changed; None where it does not, or means no time."""
+    """Returns the modification time of a file; None if it is unknown or invalid."""
     changed = entry.get("mtime") or entry.get("LastModified") or entry.get("last_modified") or entry.get("modified")
     try:
         if isinstance(changed, int | float):
@@ -185,19 +185,19 @@ def changed_time(entry: dict[str, Any]) -> datetime | None:
 
 
 def fingerprint(entry: dict[str, Any]) -> str:
-    """What tells one state of a file from the next: the etag where there is one, else size and time of change."""
+    """Returns a string that changes when the file changes: the etag if there is one, otherwise size and modification time."""
     etag = entry.get("ETag") or entry.get("etag")
     changed = entry.get("mtime") or entry.get("LastModified") or entry.get("last_modified") or ""
-    # `created` is a local file's ctime: it changes even where a copy keeps the older file's time.
+    # `created` is the ctime of a local file: it changes even if a copy preserves an older modification time.
     return str(etag).strip('"') if etag else f"{entry.get('size')}:{changed}:{entry.get('created', '')}"
 
 
 def open_tree(source: Source, secret: str, places: Places, resolve: Resolve = resolve_host) -> FileTree:
-    """Opens the place that a Source names, once more checked against what the operator allows; connections go where it was then.
+    """Opens a Source after checking it against the allow-list again. Connections use only the addresses that were checked.
 
     Raises:
-        InvalidArgument: it is not allowed.
-        FailedPrecondition: an upload source has nothing to list.
+        InvalidArgument: the allow-list does not permit the Source.
+        FailedPrecondition: an upload source has no files to list.
     """
     match source.WhichOneof("kind"):
         case "folder":
@@ -229,10 +229,10 @@ def _open_bucket(bucket: BucketSource, secret: str, pins: Pins) -> FileTree:
 
 
 def check_protocols(protocols: Sequence[str]) -> None:
-    """Refuses what the operator allows but this process cannot open, or must not: its own files are no bucket.
+    """Checks that each allowed protocol can be opened by this process and does not read its local files.
 
     Raises:
-        InvalidArgument: names the protocol.
+        InvalidArgument: contains the protocol.
     """
     for protocol in protocols:
         why = "" if protocol == "s3" else _unusable(protocol)

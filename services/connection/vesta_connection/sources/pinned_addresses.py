@@ -1,16 +1,16 @@
-"""The addresses that connections for one Source may go to: each host is resolved once, checked, and stays where it was."""
+"""Pins the addresses of hosts for one Source: each host is resolved and checked once, and all connections use the result."""
 
 import threading
 from collections.abc import Callable, Sequence
 
 Addresses = Callable[[str, int], Sequence[str]]
-"""The checked addresses of a host, for a connection to a port. Raises where one of them is not allowed."""
+"""Returns the checked addresses of a host for connections to a port. Raises InvalidArgument if one of them is not allowed."""
 
 
 class Pins:
-    """What a name was resolved to when it was checked is where every connection goes, and nobody can move the name in between.
+    """The pinned addresses. Pinning prevents DNS rebinding: a host that resolves to another address after the check.
 
-    Safe to share between threads.
+    Thread-safe.
 
     Args:
         look_up: resolves a host and checks its addresses; see `Places.look_up`.
@@ -22,10 +22,10 @@ class Pins:
         self._lock = threading.Lock()
 
     def addresses(self, host: str, port: int) -> tuple[str, ...]:
-        """A host's addresses, at least one: a name's as they were when it was first asked for.
+        """Returns a host's addresses, at least one, as they were at the first call.
 
         Raises:
-            InvalidArgument: SOURCE_NOT_ALLOWED, one is an inner one; SOURCE_UNREACHABLE, there is none.
+            InvalidArgument: SOURCE_NOT_ALLOWED, an address is internal; SOURCE_UNREACHABLE, the host has no address.
         """
         key = (host.lower().rstrip("."), port)
         with self._lock:
@@ -37,7 +37,7 @@ class Pins:
         return found
 
     def check_address(self, address: str, port: int) -> None:
-        """Checks an address that something is about to connect to, such as one that a redirect names without any name.
+        """Checks an address before a connection, for example one that a redirect contains instead of a host name.
 
         Raises:
             InvalidArgument: SOURCE_NOT_ALLOWED.

@@ -1,4 +1,4 @@
-"""Sends boto3's requests to addresses that were checked, whatever DNS answers by then; TLS and the Host header keep the name."""
+"""Makes boto3 connect to pinned addresses. TLS and the Host header still use the host name."""
 
 from typing import Any
 
@@ -17,16 +17,16 @@ from vesta_connection.sources.pinned_addresses import Pins
 
 
 def pin_client(client: Any, pins: Pins) -> None:
-    """Makes a boto3 client connect to pinned addresses alone.
+    """Makes a boto3 client connect to pinned addresses only.
 
-    Where the environment names a proxy for a host, the proxy connects, and resolves names itself; it must keep inner addresses shut.
+    If the environment configures a proxy for a host, the proxy resolves names and connects. It must block internal addresses.
     """
     config = client.meta.config
     session = _PinnedSession(
         pins,
         timeout=(config.connect_timeout, config.read_timeout),
         max_pool_connections=config.max_pool_connections,
-        verify=get_session().get_config_variable("ca_bundle") or True,  # as boto3's own session
+        verify=get_session().get_config_variable("ca_bundle") or True,  # the default of boto3
     )
 
     def send(request: Any, **_: Any) -> Any:
@@ -36,7 +36,7 @@ def pin_client(client: Any, pins: Pins) -> None:
 
 
 class _PinnedSession(URLLib3Session):
-    """What boto3 sends requests with, with connections of ours."""
+    """A boto3 HTTP session with pinned connections."""
 
     def __init__(self, pins: Pins, **options: Any) -> None:
         super().__init__(**options)
@@ -57,7 +57,7 @@ class _PinnedSession(URLLib3Session):
 
 
 class _Pinned:
-    """Mixed into a connection of urllib3, which looks for `host` in certificates and headers and connects to `_dns_host`."""
+    """A mixin for urllib3 connections, which use `host` for certificates and headers and connect to `_dns_host`."""
 
     known: Pins
     host: str

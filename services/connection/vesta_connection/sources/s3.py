@@ -1,4 +1,4 @@
-"""S3 as an fsspec file system over boto3: only what reading a source needs (the published ones pin an old botocore)."""
+"""A minimal read-only S3 file system for fsspec, based on boto3 (the published ones pin an old botocore)."""
 
 import io
 from collections.abc import Iterator
@@ -22,10 +22,10 @@ class S3FileSystem(AbstractFileSystem):  # type: ignore[misc]
     """Lists and reads objects; paths are `bucket/key`.
 
     Args:
-        endpoint_url: the endpoint, or empty for the provider's own.
-        access_key_id: empty for an anonymous reader; this process's own credentials are never used.
-        secret_access_key: belongs to the key id.
-        pins: the addresses of the endpoint; unused for the provider's own.
+        endpoint_url: the endpoint; empty for AWS.
+        access_key_id: empty for anonymous access; the credentials of this process are never used.
+        secret_access_key: the secret of the access key.
+        pins: the pinned addresses of the endpoint; not used for AWS.
     """
 
     protocol = "s3"
@@ -58,13 +58,13 @@ class S3FileSystem(AbstractFileSystem):  # type: ignore[misc]
             pin_client(self._client, pins)
 
     def objects(self, path: str) -> Iterator[dict[str, Any]]:
-        """Every object below `path` as fsspec describes files, fetched in pages of a thousand.
+        """Returns all objects below `path` as fsspec file entries, fetched in pages of 1,000.
 
         Raises:
             OSError: the bucket cannot be listed.
         """
         bucket, _, folder = path.strip("/").partition("/")
-        prefix = f"{folder}/" if folder else ""  # and not what only begins alike
+        prefix = f"{folder}/" if folder else ""  # the slash excludes folders whose name only begins with this one
         try:
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
                 for found in page.get("Contents", ()):
@@ -85,17 +85,17 @@ class S3FileSystem(AbstractFileSystem):  # type: ignore[misc]
 
 
 class _Object(io.BytesIO):
-    """An object that is fetched when it is read, and no further than asked for."""
+    """An object that is fetched when it is read, up to the requested size."""
 
     def __init__(self, client: Any, bucket: str, key: str) -> None:
         super().__init__()
         self._client, self._bucket, self._key = client, bucket, key
 
     def read(self, size: int | None = -1) -> bytes:
-        """The object's first `size` bytes, or all.
+        """Returns the object's first `size` bytes, or all.
 
         Raises:
-            FileNotFoundError: it has been removed meanwhile.
+            FileNotFoundError: the object has been deleted.
             OSError: the object cannot be read.
         """
         try:

@@ -1,6 +1,6 @@
-"""Web servers over fsspec and aiohttp: every connection, also that of a redirect, goes to an address that was checked.
+"""Web servers as an fsspec file system based on aiohttp. Every connection, including redirects, goes to a checked address.
 
-Imported only where the operator allows http or https; fsspec needs aiohttp for them, which is installed with `vesta-connection[web]`.
+Imported only if the operator allows http or https. fsspec needs aiohttp for them, which `vesta-connection[web]` installs.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from vesta_connection.sources.pinned_addresses import Pins
 
 
 def open_web(pins: Pins) -> HTTPFileSystem:
-    """A file system of web servers."""
+    """Returns a file system for web servers."""
 
     async def get_client(**options: Any) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(
@@ -27,7 +27,7 @@ def open_web(pins: Pins) -> HTTPFileSystem:
 
 
 class _PinnedResolver(AbstractResolver):
-    """Answers names with pinned addresses."""
+    """Resolves host names to pinned addresses."""
 
     def __init__(self, pins: Pins) -> None:
         self._pins = pins
@@ -36,7 +36,7 @@ class _PinnedResolver(AbstractResolver):
         self,
         host: str,
         port: int = 0,
-        family: socket.AddressFamily = socket.AF_INET,  # noqa: ARG002 - those of both families
+        family: socket.AddressFamily = socket.AF_INET,  # noqa: ARG002 - returns addresses of both families
     ) -> list[ResolveResult]:
         return [
             ResolveResult(
@@ -51,11 +51,11 @@ class _PinnedResolver(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Has nothing open."""
+        """Does nothing: there is nothing to close."""
 
 
 def _checked_socket(pins: Pins, info: Any) -> socket.socket:
-    """A socket for an address, which may come from a URL and never went through the resolver."""
+    """Creates a socket after checking the address, which may come from a URL and then has not passed through the resolver."""
     family, kind, protocol, _, (address, port, *_) = info
     pins.check_address(address, port)
     return socket.socket(family, kind, protocol)

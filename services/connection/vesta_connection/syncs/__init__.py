@@ -1,1 +1,1 @@
-"""Syncs: what is new in a source, batch by batch."""
+"""Syncs: imports the new files of a source, batch by batch."""

@@ -1,4 +1,4 @@
-"""Adds what was stored to the source's dataset, and says what became of each file."""
+"""Adds stored media to the source's dataset, and returns the result for each file."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,7 +14,7 @@ CALL_TIMEOUT_SECONDS = 60.0
 
 
 class Items:
-    """The dataset's side of taking media in."""
+    """Creates items in datasets."""
 
     def __init__(self, datasets: ItemServiceStub) -> None:
         self._datasets = datasets
@@ -22,7 +22,7 @@ class Items:
     def add(
         self, source: Source, files: Sequence[SourceFile], taken: Sequence[Media | Refused], request_id: str
     ) -> list[FileResult]:
-        """Adds the media among `taken` to the dataset; answers for each file, in order. What could not be read is read next time."""
+        """Adds the media among `taken` to the dataset; returns a result per file, in order. The next sync retries unreadable files."""
         media = [entry for entry in taken if isinstance(entry, Media)]
         created = iter(self.create(source, media, {}, request_id) if media else ())
         return [
@@ -35,7 +35,7 @@ class Items:
     def create(
         self, source: Source, media: Sequence[Media], metadata: Mapping[str, str], request_id: str = ""
     ) -> Sequence[CreatedItem]:
-        """Adds media as items of the source's dataset; a picture that is there already is answered with the item it is."""
+        """Adds media as items of the source's dataset; returns the existing item for an image that the dataset already contains."""
         request = BatchCreateItemsRequest(
             parent=source.dataset,
             items=[NewItem(media=entry, split=source.split, metadata=metadata) for entry in media],

@@ -1,4 +1,4 @@
-"""Runs Syncs: claims one, lists its source, takes in what is new batch by batch; a kill costs one batch, which is taken in again."""
+"""Runs Syncs: claims one, lists its source, and ingests new files batch by batch. After a kill, at most one batch is ingested again."""
 
 import hashlib
 import threading
@@ -38,10 +38,10 @@ class Stopped(Exception):
 
 
 class SyncWorker:
-    """Works on one Sync at a time; any number of workers may run.
+    """Runs one Sync at a time. Any number of workers may run.
 
     Args:
-        keep_interval: how often the lease is renewed while a batch is on its way.
+        keep_interval: how often the lease is renewed while a batch is processed.
     """
 
     def __init__(
@@ -64,14 +64,14 @@ class SyncWorker:
         self._ahead = ThreadPoolExecutor(BATCHES_AHEAD + 1, thread_name_prefix="ahead")
 
     def stop(self) -> None:
-        """Makes the running sync give itself back; what it reads ahead is dropped."""
+        """Makes the running sync release its lease; discards what was read ahead."""
         if not self._stop.done():
             self._stop.set_result(None)
         for threads in (self._readers, self._ahead):
             threads.shutdown(wait=False, cancel_futures=True)
 
     def step(self) -> bool:
-        """Claims a Sync and runs it as far as it goes; False where there is none to do."""
+        """Claims a Sync and runs it until it ends or must stop; returns False if there is none."""
         claimed = self._store.claim_sync(self._clock.now(), LEASE)
         if claimed is None:
             return False
@@ -82,9 +82,9 @@ class SyncWorker:
             self._run(claimed)
         except Stopped:
             self._store.release_sync(claimed)
-        except Exception as error:  # whatever it is, a Sync comes to an end
+        except Exception as error:  # any error: a Sync must come to an end
             why = _why(error)
-            stopping = self._stop.done()  # and what it was waiting for was cancelled
+            stopping = self._stop.done()  # the error is then a consequence of the cancelled work
             if stopping or is_transient(error):
                 log.warning("sync_interrupted", sync=claimed.name, error=why)
                 self._store.release_sync(claimed)
@@ -110,12 +110,12 @@ class SyncWorker:
                 log.warning("sync_taken_over", sync=claimed.name)
                 raise Stopped
             told = now if tell else told
-        self._keep(claimed)  # it may have been cancelled where there was nothing to read
+        self._keep(claimed)  # raises if it was cancelled while there was nothing to read
         self._store.end_sync(claimed, Sync.SUCCEEDED, "", self._clock.now())
         log.info("sync_succeeded", sync=claimed.name, found=listing.found_count)
 
     def _listed(self, claimed: ClaimedSync, tree: FileTree) -> Listing:
-        """The source's files; the lease is kept, and progress told, however slowly the store lists them."""
+        """Lists the source's files. Renews the lease and records the progress meanwhile."""
         listing = Listing(claimed.name, self._store.known_files(claimed.source))
         abandoned = threading.Event()
 
@@ -138,7 +138,7 @@ class SyncWorker:
     def _taken(
         self, claimed: ClaimedSync, tree: FileTree, files: Sequence[SourceFile]
     ) -> Iterator[tuple[list[SourceFile], list[Media | Refused]]]:
-        """Each batch with what became of it, while the next ones are on their way: one is stored while another is decoded."""
+        """Yields each batch with its results, while the next batches are processed: one is stored while another is decoded."""
         ahead: deque[tuple[list[SourceFile], Future[list[Media | Refused]]]] = deque()
         try:
             for batch in in_batches(files):
@@ -154,7 +154,7 @@ class SyncWorker:
                 taken.cancel()
 
     def _awaited(self, claimed: ClaimedSync, working: Future[T], meanwhile: Callable[[], None] = lambda: None) -> T:
-        """What comes of the work; the lease is renewed for as long as it takes, and `meanwhile` called each time."""
+        """Waits for the work and returns its result. Renews the lease and calls `meanwhile` in each interval."""
         either: tuple[Future[Any], ...] = (working, self._stop)
         while True:
             wait(either, self._keep_interval.total_seconds(), FIRST_COMPLETED)
@@ -167,13 +167,13 @@ class SyncWorker:
         read = list(self._readers.map(lambda file: read_or_refuse(tree, file), batch))
         lost = [entry for entry in read if isinstance(entry, Refused) and entry.reason == UNREACHABLE]
         if len(lost) == len(read) > UNREACHABLE_TOGETHER_MAX:
-            raise OSError(lost[0].message)  # it is the place and not its files
+            raise OSError(lost[0].message)  # the source is unreachable, not its files
         arrivals = [entry for entry in read if isinstance(entry, Arrival)]
         taken = iter(self._ingest.take(arrivals, claimed.source, claimed.start_time))
         return [entry if isinstance(entry, Refused) else next(taken) for entry in read]
 
     def _keep(self, claimed: ClaimedSync) -> None:
-        """Renews the lease, or stops."""
+        """Renews the lease. Raises Stopped if the sync must stop."""
         if self._stop.done():
             raise Stopped
         kept = self._store.renew_sync(claimed, self._clock.now(), LEASE)
@@ -190,12 +190,12 @@ class SyncWorker:
 
 
 def read_or_refuse(tree: FileTree, file: SourceFile) -> Arrival | Refused:
-    """A file's bytes; one that is gone or closed to us is refused and fails nothing else."""
+    """Reads a file. Returns a rejection if the file is missing or not accessible, so that other files are not affected."""
     try:
         return Arrival(file.file_name, tree.read(file), file.changed_time)
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         return Refused(file.file_name, UNREADABLE, f"the file cannot be read: {error.strerror or error}")
-    except InvalidArgument as error:  # a web server leads on to where the operator lets nobody go
+    except InvalidArgument as error:  # a web server redirects to a host that is not allowed
         return Refused(file.file_name, error.reason, error.message)
     except OSError as error:
         return Refused(file.file_name, UNREACHABLE, f"the store did not hand the file out: {error.strerror or error}")
@@ -206,13 +206,13 @@ def _is_expected(error: Exception) -> bool:
 
 
 def _why(error: Exception) -> str:
-    """What is told of an error, in characters that can be kept: a file's name in a message may be of any bytes."""
+    """Returns the message for an error, with characters escaped that cannot be stored: it may contain a file name of any bytes."""
     told = str(error) if isinstance(error, VestaError) else f"the source cannot be read: {error}"
     return keepable(told if _is_expected(error) else f"{told} ({type(error).__name__})")
 
 
 def _request_id(sync: str, taken: Sequence[Media | Refused]) -> str:
-    """Names what one sync adds together, so that adding it again after a kill gives the first answer."""
+    """Returns the request_id for adding media. The same media give the same id, so that a retry after a kill is idempotent."""
     digest = hashlib.sha256(sync.encode())
     for entry in taken:
         if isinstance(entry, Media):
