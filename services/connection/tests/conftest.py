@@ -19,9 +19,9 @@ from vesta_common.storage.postgres import Postgres
 from vesta_connection.api import MediaService, SourceService, SyncService
 from vesta_connection.ingest import Ingest
 from vesta_connection.settings import Settings
-from vesta_connection.sources.allow_list import Places
+from vesta_connection.sources.allow_list import AllowList
 from vesta_connection.store import Store
-from vesta_connection.syncs.dataset_items import Items
+from vesta_connection.syncs.dataset_items import DatasetItems
 from vesta_contracts.connection.v1 import MediaServiceStub, SourceServiceStub, SyncServiceStub
 from vesta_contracts.datasets.v1 import DatasetServiceStub, ItemServiceStub
 from vesta_local.testing import identity_of
@@ -67,13 +67,13 @@ def connection(settings: Settings, datasets: FakeDatasets, sandbox: Sandbox) -> 
     store = Store(postgres, clock, VAULT)
     peers = open_channel(settings.datasets_address, identity_of("connection"))
     ingest = Ingest(sandbox, ObjectStore.of(settings), clock)
-    items = Items(ItemServiceStub(peers))
-    places = Places(settings.folder_root_paths, ("s3",), (settings.inner_hosts,))
+    items = DatasetItems(ItemServiceStub(peers))
+    allow_list = AllowList(settings.folder_root_paths, ("s3",), (settings.inner_hosts,))
     server = Server(
         identity_of("connection"),
         "127.0.0.1:0",
         [
-            SourceService(store, ingest, items, DatasetServiceStub(peers), places),
+            SourceService(store, ingest, items, DatasetServiceStub(peers), allow_list),
             SyncService(store, []),
             MediaService(ingest),
         ],
@@ -89,7 +89,7 @@ def connection(settings: Settings, datasets: FakeDatasets, sandbox: Sandbox) -> 
         store=store,
         ingest=ingest,
         items=items,
-        places=places,
+        allow_list=allow_list,
         sandbox=sandbox,
         clock=clock,
         inbox=settings.folder_root_paths[0],

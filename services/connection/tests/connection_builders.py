@@ -19,10 +19,10 @@ from vesta_common.errors import InvalidArgument, NotFound
 from vesta_common.sandbox import Sandbox
 from vesta_common.storage.postgres import Postgres
 from vesta_connection.ingest import Ingest, Refused
-from vesta_connection.sources.allow_list import Places
+from vesta_connection.sources.allow_list import AllowList
 from vesta_connection.sources.listing import SourceFile
 from vesta_connection.store import FileResult, Store
-from vesta_connection.syncs.dataset_items import Items
+from vesta_connection.syncs.dataset_items import DatasetItems
 from vesta_connection.syncs.worker import SyncWorker
 from vesta_connection.vault import Vault
 from vesta_contracts.common.v1 import Media
@@ -144,10 +144,10 @@ class FakeDatasets(ItemServiceServicer):
         return CreatedItem(name=name, existed=existed)
 
 
-class Doing(Items):
+class Doing(DatasetItems):
     """Lets something happen while a batch is being added."""
 
-    def __init__(self, items: Items, meanwhile: Any) -> None:
+    def __init__(self, items: DatasetItems, meanwhile: Any) -> None:
         self._items = items
         self._meanwhile = meanwhile
 
@@ -169,16 +169,16 @@ class Connection:
     postgres: Postgres
     store: Store
     ingest: Ingest
-    items: Items
-    places: Places
+    items: DatasetItems
+    allow_list: AllowList
     sandbox: Sandbox
     clock: ManualClock
     inbox: Path
 
-    def a_worker(self, items: Items | None = None, keep_interval: timedelta = timedelta(hours=1)) -> SyncWorker:
+    def a_worker(self, items: DatasetItems | None = None, keep_interval: timedelta = timedelta(hours=1)) -> SyncWorker:
         """A worker as a process of its own would have: nothing but the database is shared."""
         store = Store(self.postgres, self.clock, VAULT)
-        return SyncWorker(store, self.ingest, items or self.items, self.places, self.clock, keep_interval)
+        return SyncWorker(store, self.ingest, items or self.items, self.allow_list, self.clock, keep_interval)
 
     def a_folder_source(self, name: str = "folder", path: Path | None = None) -> Source:
         return self._create(name, Source(dataset=DATASET, folder=FolderSource(path=str(path or self.inbox))))

@@ -10,9 +10,9 @@ from fsspec.implementations.memory import MemoryFileSystem
 from vesta_common.errors import FailedPrecondition, InvalidArgument
 from vesta_common.storage.objects import ObjectStore
 from vesta_connection.settings import Settings
-from vesta_connection.sources.allow_list import Places
+from vesta_connection.sources.allow_list import AllowList
 from vesta_connection.sources.listing import FsspecTree, check_protocols, open_tree
-from vesta_connection.sources.pinned_addresses import Pins
+from vesta_connection.sources.pinned_addresses import PinnedAddresses
 from vesta_contracts.connection.v1 import BucketSource, Source, Sync
 
 
@@ -89,10 +89,10 @@ def test_a_bucket_that_does_not_open_fails_the_sync_and_says_why(connection: Con
     ],
 )
 def test_a_bucket_that_cannot_even_be_opened_is_unreachable(bucket: BucketSource) -> None:
-    class Anywhere(Places):
-        def check_url(self, *_: Any) -> Pins:
+    class Anywhere(AllowList):
+        def check_url(self, *_: Any) -> PinnedAddresses:
             """Allows all."""
-            return Pins(lambda host, _: [host])
+            return PinnedAddresses(lambda host, _: [host])
 
     with pytest.raises(FailedPrecondition) as caught:
         list(open_tree(Source(bucket=bucket), "", Anywhere((), (), ())).files())
@@ -103,7 +103,7 @@ def test_a_place_that_cannot_be_listed_is_unreachable(connection: Connection, se
     bucket = bucket_of(settings, "photos")
     bucket.secret_access_key = "wrong"
     with pytest.raises(FailedPrecondition) as caught:
-        list(open_tree(Source(bucket=bucket), "wrong", connection.places).files())
+        list(open_tree(Source(bucket=bucket), "wrong", connection.allow_list).files())
     assert caught.value.reason == "SOURCE_UNREACHABLE"
 
 
@@ -149,9 +149,9 @@ def test_a_thousand_nested_folders_are_walked() -> None:
 
 
 def test_another_protocol_that_the_operator_allows_is_read(connection: Connection) -> None:
-    connection.places = Places((), ("memory",), ())
+    connection.allow_list = AllowList((), ("memory",), ())
     MemoryFileSystem().pipe_file("/vans/deep/a.jpg", a_jpeg(1))
-    tree = open_tree(Source(bucket=BucketSource(url="memory://vans")), "", connection.places)
+    tree = open_tree(Source(bucket=BucketSource(url="memory://vans")), "", connection.allow_list)
     (file,) = tree.files()
     assert (file.file_name, tree.read(file)) == ("deep/a.jpg", a_jpeg(1))
 

@@ -18,9 +18,9 @@ from vesta_common.errors import FailedPrecondition, InvalidArgument
 from vesta_common.storage.objects import ObjectStore
 from vesta_connection.ingest import Arrival, Refused
 from vesta_connection.settings import Settings
-from vesta_connection.sources.allow_list import Places
+from vesta_connection.sources.allow_list import AllowList
 from vesta_connection.sources.listing import FileTree, open_tree
-from vesta_connection.sources.pinned_addresses import Pins
+from vesta_connection.sources.pinned_addresses import PinnedAddresses
 from vesta_connection.syncs.worker import read_or_refuse
 from vesta_contracts.connection.v1 import BucketSource, Source
 
@@ -115,7 +115,7 @@ def test_a_bucket_is_read_where_it_was_checked_though_its_name_leads_elsewhere_b
     host = f"{NAME}:{sound.port}"
     source = Source(bucket=BucketSource(url="s3://photos", endpoint_url=f"http://{host}"))
 
-    tree = open_tree(source, "", Places((), ("s3",), (host,)), Flipping("127.0.0.2", later="127.0.0.1"))
+    tree = open_tree(source, "", AllowList((), ("s3",), (host,)), Flipping("127.0.0.2", later="127.0.0.1"))
 
     assert [tree.read(file) for file in tree.files()] == [b"picture"]
     assert (sound.asked, victim.asked) == ([(host, "/photos"), (host, "/photos/a.jpg")], [])
@@ -124,16 +124,18 @@ def test_a_bucket_is_read_where_it_was_checked_though_its_name_leads_elsewhere_b
 def test_a_name_that_leads_inside_by_the_time_of_the_sync_is_refused_before_anything_is_sent(serve: Serve) -> None:
     victim = serve()
     resolve = Flipping("93.184.216.34", later="127.0.0.1")
-    places = Places((), ("s3",), ())
+    allow_list = AllowList((), ("s3",), ())
     endpoint = f"http://{NAME}:{victim.port}"
-    places.check_url("s3://photos", endpoint, resolve)  # as when the source is created
+    allow_list.check_url("s3://photos", endpoint, resolve)  # as when the source is created
     with pytest.raises(InvalidArgument) as caught:
-        open_tree(Source(bucket=BucketSource(url="s3://photos", endpoint_url=endpoint)), "", places, resolve)
+        open_tree(Source(bucket=BucketSource(url="s3://photos", endpoint_url=endpoint)), "", allow_list, resolve)
     assert (caught.value.reason, victim.asked) == ("SOURCE_NOT_ALLOWED", [])
 
 
 def test_a_name_is_resolved_once_for_all_connections() -> None:
-    pins = Places((), ("s3",), ()).check_url("s3://p", f"https://{NAME}", Flipping("93.184.216.34", later="10.0.0.7"))
+    pins = AllowList((), ("s3",), ()).check_url(
+        "s3://p", f"https://{NAME}", Flipping("93.184.216.34", later="10.0.0.7")
+    )
     assert {pins.addresses(NAME, 443), pins.addresses(f"{NAME.upper()}.", 443)} == {("93.184.216.34",)}
 
 
@@ -142,13 +144,13 @@ def test_the_second_address_is_tried_where_the_first_does_not_answer(serve: Serv
     web.pages = {"/photos": s3_listing("a.jpg")}
     host = f"{NAME}:{web.port}"
     source = Source(bucket=BucketSource(url="s3://photos", endpoint_url=f"http://{host}"))
-    tree = open_tree(source, "", Places((), ("s3",), (host,)), lambda _: ["127.0.0.3", "127.0.0.2"])
+    tree = open_tree(source, "", AllowList((), ("s3",), (host,)), lambda _: ["127.0.0.3", "127.0.0.2"])
     assert names_of(tree) == ["a.jpg"]
 
 
 def test_a_name_without_an_address_is_unreachable() -> None:
     with pytest.raises(InvalidArgument) as caught:
-        Places((), ("s3",), ()).check_url("s3://photos", f"http://{NAME}", lambda _: [])
+        AllowList((), ("s3",), ()).check_url("s3://photos", f"http://{NAME}", lambda _: [])
     assert caught.value.reason == "SOURCE_UNREACHABLE"
 
 
@@ -157,7 +159,7 @@ def test_a_name_without_an_address_is_unreachable() -> None:
 )
 def test_an_endpoint_that_is_none_is_not_allowed(endpoint: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
-        Places((), ("s3",), ()).check_url("s3://photos", endpoint, lambda _: ["93.184.216.34"])
+        AllowList((), ("s3",), ()).check_url("s3://photos", endpoint, lambda _: ["93.184.216.34"])
     assert caught.value.reason == "SOURCE_NOT_ALLOWED"
 
 
@@ -196,7 +198,7 @@ def test_over_tls_the_name_is_asked_for_and_certified_though_an_address_is_conne
     monkeypatch.setenv("AWS_CA_BUNDLE", str(trusted))
     host = f"{NAME}:{web.port}"
     source = Source(bucket=BucketSource(url="s3://photos", endpoint_url=f"https://{host}"))
-    tree = open_tree(source, "", Places((), ("s3",), (host,)), lambda _: ["127.0.0.1"])
+    tree = open_tree(source, "", AllowList((), ("s3",), (host,)), lambda _: ["127.0.0.1"])
     if certified == NAME:
         assert names_of(tree) == ["a.jpg"]
         assert web.asked == [(host, "/photos")]
@@ -222,8 +224,8 @@ def site(serve: Serve) -> tuple[Web, Web, FileTree]:
     }
     links = "".join(f'<a href="{here}{path}">x</a>' for path in site.pages)
     site.pages |= {"/photos": f"{here}/photos/", "/photos/": links.encode()}
-    places = Places((), ("http",), (f"127.0.0.1:{site.port}",))
-    return site, victim, open_tree(Source(bucket=BucketSource(url=f"{here}/photos/")), "", places)
+    allow_list = AllowList((), ("http",), (f"127.0.0.1:{site.port}",))
+    return site, victim, open_tree(Source(bucket=BucketSource(url=f"{here}/photos/")), "", allow_list)
 
 
 def test_a_web_servers_redirects_are_followed_to_where_anybody_may_go_and_no_further(
@@ -240,8 +242,8 @@ def test_a_web_servers_redirects_are_followed_to_where_anybody_may_go_and_no_fur
 def test_a_web_server_whose_list_leads_inside_is_refused(serve: Serve) -> None:
     site, victim = serve(), serve()
     site.pages = {"/photos": f"http://127.0.0.1:{victim.port}/"}
-    places = Places((), ("http",), (f"127.0.0.1:{site.port}",))
-    tree = open_tree(Source(bucket=BucketSource(url=f"http://127.0.0.1:{site.port}/photos")), "", places)
+    allow_list = AllowList((), ("http",), (f"127.0.0.1:{site.port}",))
+    tree = open_tree(Source(bucket=BucketSource(url=f"http://127.0.0.1:{site.port}/photos")), "", allow_list)
     with pytest.raises(InvalidArgument) as caught:
         names_of(tree)
     assert (caught.value.reason, victim.asked) == ("SOURCE_NOT_ALLOWED", [])
@@ -256,9 +258,9 @@ def test_a_name_of_a_web_server_stays_where_it_was_checked(serve: Serve) -> None
             "/p": f'<a href="http://{host}/p/a.jpg">x</a>'.encode(),
             "/p/a.jpg": web._server.server_address[0].encode(),
         }
-    places = Places((), ("http",), (host,))
+    allow_list = AllowList((), ("http",), (host,))
     source = Source(bucket=BucketSource(url=f"http://{host}/p/"))
-    tree = open_tree(source, "", places, Flipping("127.0.0.2", later="127.0.0.1"))
+    tree = open_tree(source, "", allow_list, Flipping("127.0.0.2", later="127.0.0.1"))
     assert [tree.read(file) for file in tree.files()] == [b"127.0.0.2"]
     assert victim.asked == []
 
@@ -273,8 +275,8 @@ def test_a_bucket_of_the_real_store_comes_in_by_a_name_of_its_own(connection: Co
         access_key_id=settings.s3_access_key,
         secret_access_key=settings.s3_secret_key.get_secret_value(),
     )
-    connection.places = Places((), ("s3",), (f"localhost:{port}",))
-    tree = open_tree(Source(bucket=bucket), bucket.secret_access_key, connection.places, lambda _: ["127.0.0.1"])
+    connection.allow_list = AllowList((), ("s3",), (f"localhost:{port}",))
+    tree = open_tree(Source(bucket=bucket), bucket.secret_access_key, connection.allow_list, lambda _: ["127.0.0.1"])
     assert [tree.read(file) for file in tree.files()] == [a_jpeg(1)]
 
 
@@ -286,7 +288,7 @@ def test_pins_of_several_threads_agree() -> None:
         asked.wait(10)
         return next(answers)
 
-    pins = Pins(look_up)
+    pins = PinnedAddresses(look_up)
     found: list[tuple[str, ...]] = []
     threads = [threading.Thread(target=lambda: found.append(pins.addresses(NAME, 80))) for _ in range(2)]
     for thread in threads:

@@ -8,7 +8,7 @@ from connection_builders import DATASET, HOSTILE, PROJECT, Connection, a_jpeg, c
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.field_mask_pb2 import FieldMask
 from vesta_common.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, VestaError
-from vesta_connection.sources.allow_list import Places, is_outside
+from vesta_connection.sources.allow_list import AllowList, is_public
 from vesta_contracts.connection.v1 import (
     BucketSource,
     CreateSourceRequest,
@@ -114,30 +114,30 @@ def test_a_bucket_on_an_inner_address_or_another_protocol_is_not_allowed(
      "168.63.129.16", "127.0.0.1", "::1"],
 )  # fmt: skip
 def test_an_address_that_leads_inside_is_not_outside(address: str) -> None:
-    assert not is_outside(address)
+    assert not is_public(address)
 
 
 @pytest.mark.parametrize("address", ["93.184.216.34", "2606:2800:220:1:248:1893:25c8:1946"])
 def test_an_address_on_the_internet_is_outside(address: str) -> None:
-    assert is_outside(address)
+    assert is_public(address)
 
 
 def test_a_key_without_its_secret_is_refused(connection: Connection) -> None:
-    endpoint = f"http://{connection.places.inner_hosts[0]}"
+    endpoint = f"http://{connection.allow_list.inner_hosts[0]}"
     with pytest.raises(InvalidArgument) as caught:
         connection.a_bucket_source(BucketSource(url="s3://photos", endpoint_url=endpoint, access_key_id="key"))
     assert caught.value.reason == "SOURCE_SECRET_MISSING"
 
 
 def test_where_web_addresses_are_allowed_inner_ones_still_are_not() -> None:
-    places = Places((), ("https",), ())
+    allow_list = AllowList((), ("https",), ())
     with pytest.raises(InvalidArgument) as caught:
-        places.check_url("https://metadata.example/key", "", resolve=lambda _: ["93.184.216.34", "10.0.0.7"])
+        allow_list.check_url("https://metadata.example/key", "", resolve=lambda _: ["93.184.216.34", "10.0.0.7"])
     assert caught.value.reason == "SOURCE_NOT_ALLOWED"
 
 
 def test_a_host_on_a_public_address_is_allowed() -> None:
-    Places((), ("s3",), ()).check_url("s3://photos", "https://s3.example.org", resolve=lambda _: ["93.184.216.34"])
+    AllowList((), ("s3",), ()).check_url("s3://photos", "https://s3.example.org", resolve=lambda _: ["93.184.216.34"])
 
 
 def test_a_host_without_an_address_is_unreachable(connection: Connection) -> None:
@@ -147,7 +147,7 @@ def test_a_host_without_an_address_is_unreachable(connection: Connection) -> Non
 
 
 def a_bucket(connection: Connection) -> Source:
-    endpoint = f"http://{connection.places.inner_hosts[0]}"
+    endpoint = f"http://{connection.allow_list.inner_hosts[0]}"
     bucket = BucketSource(url="s3://photos", endpoint_url=endpoint, access_key_id="key", secret_access_key="hush")
     return connection.a_bucket_source(bucket)
 

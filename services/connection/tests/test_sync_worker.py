@@ -15,7 +15,7 @@ from vesta_connection.ingest import Ingest, Refused
 from vesta_connection.settings import Settings
 from vesta_connection.sources.listing import SourceFile
 from vesta_connection.store import FileResult, Store
-from vesta_connection.syncs.dataset_items import Items
+from vesta_connection.syncs.dataset_items import DatasetItems
 from vesta_connection.syncs.worker import LEASE, SyncWorker
 from vesta_contracts.common.v1 import Media
 from vesta_contracts.connection.v1 import GetSyncRequest, Source, Sync
@@ -25,10 +25,10 @@ class Killed(BaseException):
     """A process ends here, as kill -9 would end it."""
 
 
-class KilledAfterAdding(Items):
+class KilledAfterAdding(DatasetItems):
     """The datasets service has added a batch, and nobody is left to hear it."""
 
-    def __init__(self, items: Items, batches_before: int = 0) -> None:
+    def __init__(self, items: DatasetItems, batches_before: int = 0) -> None:
         self._items = items
         self._batches = batches_before
 
@@ -109,7 +109,7 @@ def test_a_sync_waits_for_room_and_then_takes_in_what_is_left(connection: Connec
     guard = StorageGuard(connection.inbox, lambda _: DiskSpace(free_bytes[0], 100))
     kept = ObjectStore.of(settings, guard)
     ingest = Ingest(connection.sandbox, kept, connection.clock)
-    worker = SyncWorker(connection.store, ingest, connection.items, connection.places, connection.clock)
+    worker = SyncWorker(connection.store, ingest, connection.items, connection.allow_list, connection.clock)
     with pytest.raises(ResourceExhausted) as refused:
         worker.step()
     assert refused.value.reason == "STORAGE_FULL"
@@ -144,7 +144,7 @@ def test_a_worker_keeps_its_sync_however_slowly_its_source_is_listed(connection:
         Slow(connection.postgres, connection.clock, VAULT),
         connection.ingest,
         connection.items,
-        connection.places,
+        connection.allow_list,
         connection.clock,
         keep_interval=timedelta(milliseconds=5),
     )

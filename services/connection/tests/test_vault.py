@@ -26,7 +26,7 @@ SECRET = "hush-4711"
 
 
 def a_bucket(connection: Connection, name: str = "bucket", secret: str = SECRET) -> Source:
-    endpoint = f"http://{connection.places.inner_hosts[0]}"
+    endpoint = f"http://{connection.allow_list.inner_hosts[0]}"
     key = "key" if secret else ""
     bucket = BucketSource(url="s3://photos", endpoint_url=endpoint, access_key_id=key, secret_access_key=secret)
     return connection.a_bucket_source(bucket, name)

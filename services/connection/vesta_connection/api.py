@@ -40,9 +40,9 @@ from vesta_contracts.connection.v1 import (
 from vesta_contracts.datasets.v1 import DatasetServiceStub, GetDatasetRequest
 
 from vesta_connection.ingest import Arrival, Ingest, Refused
-from vesta_connection.sources.allow_list import Places
+from vesta_connection.sources.allow_list import AllowList
 from vesta_connection.store import Store
-from vesta_connection.syncs.dataset_items import Items
+from vesta_connection.syncs.dataset_items import DatasetItems
 
 _MUTABLE = ("display_name", "bucket.access_key_id", "bucket.secret_access_key", "split")
 
@@ -51,19 +51,19 @@ class SourceService(SourceServiceServicer):
     """Implements SourceService, including uploads."""
 
     def __init__(
-        self, store: Store, ingest: Ingest, items: Items, datasets: DatasetServiceStub, places: Places
+        self, store: Store, ingest: Ingest, items: DatasetItems, datasets: DatasetServiceStub, allow_list: AllowList
     ) -> None:
         self._store = store
         self._ingest = ingest
         self._items = items
         self._datasets = datasets
-        self._places = places
+        self._allow_list = allow_list
 
     def CreateSource(self, request: CreateSourceRequest, context: grpc.ServicerContext) -> Source:
         """Validates the location and the dataset, and creates the Source."""
         if answer := find_answer(self._store.postgres, request, Source):
             return answer
-        self._check_place(request.source)
+        self._check_location(request.source)
         _check_credentials(request.source, has_secret=bool(request.source.bucket.secret_access_key))
         self._datasets.GetDataset(GetDatasetRequest(name=request.source.dataset))
         name = f"{request.parent}/sources/{request.source_id or new_id()}"
@@ -91,7 +91,7 @@ class SourceService(SourceServiceServicer):
         """Updates the display name, the split or the credentials. An empty secret keeps the stored one."""
         with self._store.postgres.transaction() as connection:
             place = self._store.get_source(connection, request.source.name)
-        self._check_place(place)  # no update changes it; names are resolved before any row is locked
+        self._check_location(place)  # no update changes it; names are resolved before any row is locked
         with self._store.postgres.transaction() as connection:
             current, sealed = self._store.lock_source(connection, request.source.name)
             updated = revise(current, request.source, request.update_mask, _MUTABLE)
@@ -137,12 +137,12 @@ class SourceService(SourceServiceServicer):
         # Adding the same image again is idempotent, so that no transaction is open during the call to datasets.
         return run_once(self._store.postgres, asked, UploadItemResponse, lambda _: made)
 
-    def _check_place(self, source: Source) -> None:
+    def _check_location(self, source: Source) -> None:
         match source.WhichOneof("kind"):
             case "folder":
-                self._places.check_folder(source.folder.path)
+                self._allow_list.check_folder(source.folder.path)
             case "bucket":
-                self._places.check_url(source.bucket.url, source.bucket.endpoint_url)
+                self._allow_list.check_url(source.bucket.url, source.bucket.endpoint_url)
             case None:
                 raise InvalidArgument(
                     "a source is a folder, a bucket or an upload; set one of them",

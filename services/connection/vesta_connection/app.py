@@ -22,10 +22,10 @@ from vesta_connection.ingest import Ingest
 from vesta_connection.key_rotation import reseal
 from vesta_connection.metrics import export_storage_space
 from vesta_connection.settings import Settings
-from vesta_connection.sources.allow_list import Places
+from vesta_connection.sources.allow_list import AllowList
 from vesta_connection.sources.listing import check_protocols
 from vesta_connection.store import SERVICE, Store
-from vesta_connection.syncs.dataset_items import Items
+from vesta_connection.syncs.dataset_items import DatasetItems
 from vesta_connection.syncs.worker import SyncWorker
 from vesta_connection.vault import Vault
 
@@ -45,9 +45,9 @@ def build(settings: Settings) -> App:
     datasets = open_channel(settings.datasets_address, identity)
     sandbox = Sandbox(settings.sandbox_processes)
     ingest = Ingest(sandbox, ObjectStore.of(settings), clock)
-    items = Items(ItemServiceStub(datasets))
-    places = Places(settings.folder_root_paths, settings.bucket_protocol_names, settings.inner_host_names)
-    workers = [SyncWorker(store, ingest, items, places, clock) for _ in range(settings.sync_workers)]
+    items = DatasetItems(ItemServiceStub(datasets))
+    allow_list = AllowList(settings.folder_root_paths, settings.bucket_protocol_names, settings.inner_host_names)
+    workers = [SyncWorker(store, ingest, items, allow_list, clock) for _ in range(settings.sync_workers)]
     loops = [BackgroundTask(f"sync-{number}", worker.step, IDLE, worker.stop) for number, worker in enumerate(workers)]
     registry = new_registry()
     export_storage_space(settings.storage_folder, registry)
@@ -67,7 +67,7 @@ def build(settings: Settings) -> App:
         engines=settings,
         has_objects=True,
         servicers=[
-            SourceService(store, ingest, items, DatasetServiceStub(datasets), places),
+            SourceService(store, ingest, items, DatasetServiceStub(datasets), allow_list),
             SyncService(store, loops),
             MediaService(ingest),
         ],

@@ -15,10 +15,10 @@ from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.common.v1 import Media, Provenance
 
 STORE_THREADS = 8
-IN_HAND_BYTES_MAX = 128 * 1024 * 1024
+IN_FLIGHT_BYTES_MAX = 128 * 1024 * 1024
 # Reasons that do not depend on a file's content: the next sync reads the file again.
 UNREADABLE, UNREACHABLE = "FILE_UNREADABLE", "FILE_UNREACHABLE"
-LOOKED_AT_AGAIN = frozenset({UNREADABLE, UNREACHABLE, "SANDBOX_FAILED"})
+RETRIED_REASONS = frozenset({UNREADABLE, UNREACHABLE, "SANDBOX_FAILED"})
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Ingest:
         self._sandbox = sandbox
         self._store = store
         self._clock = clock
-        self._in_hand = ByteBudget(IN_HAND_BYTES_MAX)
+        self._in_flight = ByteBudget(IN_FLIGHT_BYTES_MAX)
         self._threads = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="store")
 
     def take(
@@ -75,7 +75,7 @@ class Ingest:
             arrival = arrivals[index]
             if isinstance(answer, VestaError):
                 return Refused(arrival.file_name, answer.reason, str(answer))
-            self._in_hand.wait_for(len(answer.data))
+            self._in_flight.wait_for(len(answer.data))
             return self._threads.submit(self._store_one, arrival, answer, source, arrived)
 
         kept = self._sandbox.map_on(normalise, [arrival.data for arrival in arrivals], keep)
@@ -89,7 +89,7 @@ class Ingest:
         try:
             return self._stored(arrival, image, source, arrived)
         finally:
-            self._in_hand.release(len(image.data))
+            self._in_flight.release(len(image.data))
 
     def _stored(self, arrival: Arrival, image: NormalisedImage, source: str, arrived: datetime) -> Media:
         stored = self._store.put("media", image.data)

@@ -17,7 +17,7 @@ from vesta_contracts.connection.v1 import Refusal, Source, Sync, SyncFailed, Syn
 from vesta_contracts.datasets.v1 import CreatedItem
 
 from vesta_connection.ingest import Refused
-from vesta_connection.sources.batches import Known
+from vesta_connection.sources.batches import KnownFile
 from vesta_connection.vault import Sealed, Vault
 
 SERVICE = "connection"
@@ -221,11 +221,11 @@ class Store:
         with self.postgres.transaction() as connection:
             queries.release_sync(connection, name=claimed.name, held=claimed.lease_expire_time)
 
-    def known_files(self, source: str) -> dict[str, Known]:
+    def known_files(self, source: str) -> dict[str, KnownFile]:
         """Returns the files that earlier syncs processed, by file name."""
         with self.postgres.transaction() as connection:
             rows = queries.list_files(connection, source=source)
-            return {row["file_name"]: Known(row["fingerprint"], row["sync"]) for row in rows}
+            return {row["file_name"]: KnownFile(row["fingerprint"], row["sync"]) for row in rows}
 
     def record_listing(self, claimed: ClaimedSync, found_count: int, unchanged_count: int, *, listed: bool) -> None:
         """Records the progress of the listing, unless another worker has claimed the Sync."""
@@ -239,8 +239,8 @@ class Store:
                 listed=listed,
             )
 
-    def record_batch(self, claimed: ClaimedSync, results: Sequence[FileResult], *, tell: bool) -> bool:
-        """Records the results of a batch and its files in one transaction. `tell` also publishes the progress.
+    def record_batch(self, claimed: ClaimedSync, results: Sequence[FileResult], *, publish: bool) -> bool:
+        """Records the results of a batch and its files in one transaction. `publish` also publishes the progress.
 
         Returns:
             False if another worker has claimed the Sync; nothing is recorded then.
@@ -274,7 +274,7 @@ class Store:
                         for result in results
                     ],
                 )
-            if tell:
+            if publish:
                 self._publish(connection, claimed.name, SyncProgressed(sync=_sync(row)))
         return True
 

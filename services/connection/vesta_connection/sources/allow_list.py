@@ -10,21 +10,21 @@ from urllib.parse import urlsplit
 
 from vesta_common.errors import InvalidArgument
 
-from vesta_connection.sources.pinned_addresses import Pins
+from vesta_connection.sources.pinned_addresses import PinnedAddresses
 
 WEB = frozenset({"http", "https"})
 # Addresses that contain an IPv4 address, which may be an internal one: those of a NAT64 gateway (RFC 6052, RFC 8215), and deprecated
 # IPv4-compatible addresses (RFC 4291).
-_TRANSLATED = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "::/96")))
+_EMBEDDED_IPV4 = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "::/96")))
 # Metadata services of Oracle and Azure, which return credentials, have addresses in public ranges.
-_OF_CLOUDS = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "168.63.129.16/32")))
+_METADATA_NETWORKS = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "168.63.129.16/32")))
 
 Resolve = Callable[[str], Sequence[str]]
 """Resolves a host to addresses, as text."""
 
 
 @dataclass(frozen=True)
-class Places:
+class AllowList:
     """The allow-list of the operator.
 
     Attributes:
@@ -55,7 +55,7 @@ class Places:
             )
         return real
 
-    def check_url(self, url: str, endpoint_url: str, resolve: Resolve | None = None) -> Pins:
+    def check_url(self, url: str, endpoint_url: str, resolve: Resolve | None = None) -> PinnedAddresses:
         """Rejects protocols and hosts that are not allowed: private, loopback, link-local and metadata addresses.
 
         Returns:
@@ -77,7 +77,7 @@ class Places:
                 reason="SOURCE_NOT_ALLOWED",
                 metadata={"protocol": protocol},
             )
-        pins = Pins(partial(self.look_up, resolve=resolve or resolve_host))
+        pins = PinnedAddresses(partial(self.look_up, resolve=resolve or resolve_host))
         for address in (endpoint_url, url if protocol in WEB else ""):
             if address:
                 pins.addresses(*_host_and_port(address))
@@ -94,7 +94,7 @@ class Places:
         shown = f"[{host}]" if ":" in host else host
         if not {host, shown, f"{shown}:{port}"} & {*self.inner_hosts}:
             for address in addresses:
-                if not is_outside(address):
+                if not is_public(address):
                     raise InvalidArgument(
                         f"{host} leads to the inner address {address}; the operator may allow it by name",
                         reason="SOURCE_NOT_ALLOWED",
@@ -118,14 +118,14 @@ def _host_and_port(url: str) -> tuple[str, int]:
     return parts.hostname, port
 
 
-def is_outside(address: str) -> bool:
+def is_public(address: str) -> bool:
     """Whether the address belongs to a single host on the public internet."""
     ip = ipaddress.ip_address(address)
     if isinstance(ip, ipaddress.IPv6Address):
         embedded = ip.ipv4_mapped or ip.sixtofour
-        if embedded or any(ip in network for network in _TRANSLATED):
+        if embedded or any(ip in network for network in _EMBEDDED_IPV4):
             return False
-    if any(ip in network for network in _OF_CLOUDS):
+    if any(ip in network for network in _METADATA_NETWORKS):
         return False
     return ip.is_global and not ip.is_multicast
 

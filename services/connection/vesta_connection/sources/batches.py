@@ -11,7 +11,7 @@ FILE_BYTES_GUESS = 8 * 1024 * 1024  # for files of unknown size, which may be up
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownFile:
     """A file of an earlier sync: its fingerprint when it was last processed, empty if it could not be read, and the sync's name."""
 
     fingerprint: str
@@ -29,7 +29,7 @@ class Listing:
     """
 
     sync: str
-    known: Mapping[str, Known]
+    known: Mapping[str, KnownFile]
     found_count: int = 0
     unchanged_count: int = 0
     to_read: list[SourceFile] = field(default_factory=list)

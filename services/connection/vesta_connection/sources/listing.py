@@ -12,8 +12,8 @@ from vesta_common.errors import FailedPrecondition, InvalidArgument
 from vesta_common.media.image_formats import IMAGE_BYTES_MAX
 from vesta_contracts.connection.v1 import BucketSource, Source
 
-from vesta_connection.sources.allow_list import WEB, Places, Resolve, resolve_host
-from vesta_connection.sources.pinned_addresses import Pins
+from vesta_connection.sources.allow_list import WEB, AllowList, Resolve, resolve_host
+from vesta_connection.sources.pinned_addresses import PinnedAddresses
 from vesta_connection.sources.s3 import S3FileSystem
 
 NAME_CHARACTERS_MAX = 1024  # the limit of `Provenance.file_name`
@@ -158,14 +158,14 @@ def is_wanted(entry: dict[str, Any]) -> bool:
     return is_file and not str(entry["name"]).lower().endswith(_IGNORED_SUFFIXES)
 
 
-def keepable(text: str) -> str:
+def storable(text: str) -> str:
     """Returns the text with characters escaped that PostgreSQL or protobuf cannot store."""
     return text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
 
 
 def printable(name: str) -> str:
     """Returns the name in a form that can be stored: escapes bytes that are not UTF-8, and shortens a long name in the middle."""
-    shown = keepable(name)
+    shown = storable(name)
     if len(shown) <= NAME_CHARACTERS_MAX and len(shown.encode()) <= NAME_BYTES_MAX:
         return shown
     return f"{shown[:NAME_SHOWN_CHARACTERS]}…{shown[-NAME_SHOWN_CHARACTERS:]}"
@@ -192,7 +192,7 @@ def fingerprint(entry: dict[str, Any]) -> str:
     return str(etag).strip('"') if etag else f"{entry.get('size')}:{changed}:{entry.get('created', '')}"
 
 
-def open_tree(source: Source, secret: str, places: Places, resolve: Resolve = resolve_host) -> FileTree:
+def open_tree(source: Source, secret: str, allow_list: AllowList, resolve: Resolve = resolve_host) -> FileTree:
     """Opens a Source after checking it against the allow-list again. Connections use only the addresses that were checked.
 
     Raises:
@@ -201,11 +201,11 @@ def open_tree(source: Source, secret: str, places: Places, resolve: Resolve = re
     """
     match source.WhichOneof("kind"):
         case "folder":
-            root = places.check_folder(source.folder.path)
+            root = allow_list.check_folder(source.folder.path)
             return FsspecTree(LocalFileSystem(), str(root))
         case "bucket":
             bucket = source.bucket
-            pins = places.check_url(bucket.url, bucket.endpoint_url, resolve)
+            pins = allow_list.check_url(bucket.url, bucket.endpoint_url, resolve)
             try:
                 return _open_bucket(bucket, secret, pins)
             except (ValueError, ImportError, OSError, BotoCoreError) as error:
@@ -216,7 +216,7 @@ def open_tree(source: Source, secret: str, places: Places, resolve: Resolve = re
             )
 
 
-def _open_bucket(bucket: BucketSource, secret: str, pins: Pins) -> FileTree:
+def _open_bucket(bucket: BucketSource, secret: str, pins: PinnedAddresses) -> FileTree:
     protocol, _, path = bucket.url.partition("://")
     if protocol == "s3":
         return BucketTree(S3FileSystem(bucket.endpoint_url, bucket.access_key_id, secret, pins), path)

@@ -7,13 +7,13 @@ Addresses = Callable[[str, int], Sequence[str]]
 """Returns the checked addresses of a host for connections to a port. Raises InvalidArgument if one of them is not allowed."""
 
 
-class Pins:
+class PinnedAddresses:
     """The pinned addresses. Pinning prevents DNS rebinding: a host that resolves to another address after the check.
 
     Thread-safe.
 
     Args:
-        look_up: resolves a host and checks its addresses; see `Places.look_up`.
+        look_up: resolves a host and checks its addresses; see `AllowList.look_up`.
     """
 
     def __init__(self, look_up: Addresses) -> None:

@@ -13,10 +13,10 @@ from botocore.session import get_session
 from botocore.utils import get_environ_proxies
 from urllib3.exceptions import HTTPError
 
-from vesta_connection.sources.pinned_addresses import Pins
+from vesta_connection.sources.pinned_addresses import PinnedAddresses
 
 
-def pin_client(client: Any, pins: Pins) -> None:
+def pin_client(client: Any, pins: PinnedAddresses) -> None:
     """Makes a boto3 client connect to pinned addresses only.
 
     If the environment configures a proxy for a host, the proxy resolves names and connects. It must block internal addresses.
@@ -38,7 +38,7 @@ def pin_client(client: Any, pins: Pins) -> None:
 class _PinnedSession(URLLib3Session):
     """A boto3 HTTP session with pinned connections."""
 
-    def __init__(self, pins: Pins, **options: Any) -> None:
+    def __init__(self, pins: PinnedAddresses, **options: Any) -> None:
         super().__init__(**options)
 
         class Connection(_Pinned, AWSHTTPConnection):  # type: ignore[misc]
@@ -59,7 +59,7 @@ class _PinnedSession(URLLib3Session):
 class _Pinned:
     """A mixin for urllib3 connections, which use `host` for certificates and headers and connect to `_dns_host`."""
 
-    known: Pins
+    known: PinnedAddresses
     host: str
     port: int
     _dns_host: str

@@ -10,7 +10,7 @@ from botocore.client import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from fsspec import AbstractFileSystem
 
-from vesta_connection.sources.pinned_addresses import Pins
+from vesta_connection.sources.pinned_addresses import PinnedAddresses
 from vesta_connection.sources.pinned_s3 import pin_client
 
 CONNECT_TIMEOUT_SECONDS = 5
@@ -36,7 +36,7 @@ class S3FileSystem(AbstractFileSystem):  # type: ignore[misc]
         endpoint_url: str = "",
         access_key_id: str = "",
         secret_access_key: str = "",
-        pins: Pins | None = None,
+        pins: PinnedAddresses | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)

@@ -11,10 +11,10 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from fsspec.implementations.http import HTTPFileSystem
 
-from vesta_connection.sources.pinned_addresses import Pins
+from vesta_connection.sources.pinned_addresses import PinnedAddresses
 
 
-def open_web(pins: Pins) -> HTTPFileSystem:
+def open_web(pins: PinnedAddresses) -> HTTPFileSystem:
     """Returns a file system for web servers."""
 
     async def get_client(**options: Any) -> aiohttp.ClientSession:
@@ -29,7 +29,7 @@ def open_web(pins: Pins) -> HTTPFileSystem:
 class _PinnedResolver(AbstractResolver):
     """Resolves host names to pinned addresses."""
 
-    def __init__(self, pins: Pins) -> None:
+    def __init__(self, pins: PinnedAddresses) -> None:
         self._pins = pins
 
     async def resolve(
@@ -54,7 +54,7 @@ class _PinnedResolver(AbstractResolver):
         """Does nothing: there is nothing to close."""
 
 
-def _checked_socket(pins: Pins, info: Any) -> socket.socket:
+def _checked_socket(pins: PinnedAddresses, info: Any) -> socket.socket:
     """Creates a socket after checking the address, which may come from a URL and then has not passed through the resolver."""
     family, kind, protocol, _, (address, port, *_) = info
     pins.check_address(address, port)

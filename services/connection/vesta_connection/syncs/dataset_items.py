@@ -6,14 +6,14 @@ from vesta_contracts.common.v1 import Media
 from vesta_contracts.connection.v1 import Source
 from vesta_contracts.datasets.v1 import BatchCreateItemsRequest, CreatedItem, ItemServiceStub, NewItem
 
-from vesta_connection.ingest import LOOKED_AT_AGAIN, Refused
+from vesta_connection.ingest import RETRIED_REASONS, Refused
 from vesta_connection.sources.listing import SourceFile
 from vesta_connection.store import FileResult
 
 CALL_TIMEOUT_SECONDS = 60.0
 
 
-class Items:
+class DatasetItems:
     """Creates items in datasets."""
 
     def __init__(self, datasets: ItemServiceStub) -> None:
@@ -26,7 +26,7 @@ class Items:
         media = [entry for entry in taken if isinstance(entry, Media)]
         created = iter(self.create(source, media, {}, request_id) if media else ())
         return [
-            FileResult(file.file_name, "" if entry.reason in LOOKED_AT_AGAIN else file.fingerprint, entry)
+            FileResult(file.file_name, "" if entry.reason in RETRIED_REASONS else file.fingerprint, entry)
             if isinstance(entry, Refused)
             else FileResult(file.file_name, file.fingerprint, next(created))
             for file, entry in zip(files, taken, strict=True)

@@ -15,11 +15,11 @@ from vesta_contracts.common.v1 import Media
 from vesta_contracts.connection.v1 import Sync
 
 from vesta_connection.ingest import UNREACHABLE, UNREADABLE, Arrival, Ingest, Refused
-from vesta_connection.sources.allow_list import Places
+from vesta_connection.sources.allow_list import AllowList
 from vesta_connection.sources.batches import Listing, in_batches
-from vesta_connection.sources.listing import FileTree, SourceFile, keepable, open_tree
+from vesta_connection.sources.listing import FileTree, SourceFile, open_tree, storable
 from vesta_connection.store import ClaimedSync, Store
-from vesta_connection.syncs.dataset_items import Items
+from vesta_connection.syncs.dataset_items import DatasetItems
 
 LEASE = timedelta(seconds=30)
 READ_THREADS = 8
@@ -48,15 +48,15 @@ class SyncWorker:
         self,
         store: Store,
         ingest: Ingest,
-        items: Items,
-        places: Places,
+        items: DatasetItems,
+        allow_list: AllowList,
         clock: Clock,
         keep_interval: timedelta = KEEP_INTERVAL,
     ) -> None:
         self._store = store
         self._ingest = ingest
         self._items = items
-        self._places = places
+        self._allow_list = allow_list
         self._clock = clock
         self._keep_interval = keep_interval
         self._stop: Future[None] = Future()
@@ -97,24 +97,24 @@ class SyncWorker:
 
     def _run(self, claimed: ClaimedSync) -> None:
         source, secret = self._store.get_source_with_secret(claimed.source)
-        tree = open_tree(source, secret, self._places)
-        listing = self._listed(claimed, tree)
-        told = self._clock.now()
-        for files, taken in self._taken(claimed, tree, listing.to_read):
-            self._keep(claimed)
+        tree = open_tree(source, secret, self._allow_list)
+        listing = self._list(claimed, tree)
+        published_at = self._clock.now()
+        for files, taken in self._ingest_batches(claimed, tree, listing.to_read):
+            self._renew_lease(claimed)
             request_id = _request_id(claimed.name, taken)
-            results = self._awaited(claimed, self._ahead.submit(self._items.add, source, files, taken, request_id))
+            results = self._wait_for(claimed, self._ahead.submit(self._items.add, source, files, taken, request_id))
             now = self._clock.now()
-            tell = now - told >= PROGRESS_INTERVAL
-            if not self._store.record_batch(claimed, results, tell=tell):
+            publish = now - published_at >= PROGRESS_INTERVAL
+            if not self._store.record_batch(claimed, results, publish=publish):
                 log.warning("sync_taken_over", sync=claimed.name)
                 raise Stopped
-            told = now if tell else told
-        self._keep(claimed)  # raises if it was cancelled while there was nothing to read
+            published_at = now if publish else published_at
+        self._renew_lease(claimed)  # raises if it was cancelled while there was nothing to read
         self._store.end_sync(claimed, Sync.SUCCEEDED, "", self._clock.now())
         log.info("sync_succeeded", sync=claimed.name, found=listing.found_count)
 
-    def _listed(self, claimed: ClaimedSync, tree: FileTree) -> Listing:
+    def _list(self, claimed: ClaimedSync, tree: FileTree) -> Listing:
         """Lists the source's files. Renews the lease and records the progress meanwhile."""
         listing = Listing(claimed.name, self._store.known_files(claimed.source))
         abandoned = threading.Event()
@@ -129,41 +129,41 @@ class SyncWorker:
             self._store.record_listing(claimed, listing.found_count, listing.unchanged_count, listed=listed)
 
         try:
-            self._awaited(claimed, self._ahead.submit(list_all), lambda: record(listed=False))
+            self._wait_for(claimed, self._ahead.submit(list_all), lambda: record(listed=False))
         finally:
             abandoned.set()
         record(listed=True)
         return listing
 
-    def _taken(
+    def _ingest_batches(
         self, claimed: ClaimedSync, tree: FileTree, files: Sequence[SourceFile]
     ) -> Iterator[tuple[list[SourceFile], list[Media | Refused]]]:
         """Yields each batch with its results, while the next batches are processed: one is stored while another is decoded."""
         ahead: deque[tuple[list[SourceFile], Future[list[Media | Refused]]]] = deque()
         try:
             for batch in in_batches(files):
-                ahead.append((batch, self._ahead.submit(self._take, claimed, tree, batch)))
+                ahead.append((batch, self._ahead.submit(self._ingest_batch, claimed, tree, batch)))
                 if len(ahead) > BATCHES_AHEAD:
                     done, taken = ahead.popleft()
-                    yield done, self._awaited(claimed, taken)
+                    yield done, self._wait_for(claimed, taken)
             while ahead:
                 done, taken = ahead.popleft()
-                yield done, self._awaited(claimed, taken)
+                yield done, self._wait_for(claimed, taken)
         finally:
             for _, taken in ahead:
                 taken.cancel()
 
-    def _awaited(self, claimed: ClaimedSync, working: Future[T], meanwhile: Callable[[], None] = lambda: None) -> T:
+    def _wait_for(self, claimed: ClaimedSync, working: Future[T], meanwhile: Callable[[], None] = lambda: None) -> T:
         """Waits for the work and returns its result. Renews the lease and calls `meanwhile` in each interval."""
         either: tuple[Future[Any], ...] = (working, self._stop)
         while True:
             wait(either, self._keep_interval.total_seconds(), FIRST_COMPLETED)
             if working.done():
                 return working.result()
-            self._keep(claimed)
+            self._renew_lease(claimed)
             meanwhile()
 
-    def _take(self, claimed: ClaimedSync, tree: FileTree, batch: Sequence[SourceFile]) -> list[Media | Refused]:
+    def _ingest_batch(self, claimed: ClaimedSync, tree: FileTree, batch: Sequence[SourceFile]) -> list[Media | Refused]:
         read = list(self._readers.map(lambda file: read_or_refuse(tree, file), batch))
         lost = [entry for entry in read if isinstance(entry, Refused) and entry.reason == UNREACHABLE]
         if len(lost) == len(read) > UNREACHABLE_TOGETHER_MAX:
@@ -172,7 +172,7 @@ class SyncWorker:
         taken = iter(self._ingest.take(arrivals, claimed.source, claimed.start_time))
         return [entry if isinstance(entry, Refused) else next(taken) for entry in read]
 
-    def _keep(self, claimed: ClaimedSync) -> None:
+    def _renew_lease(self, claimed: ClaimedSync) -> None:
         """Renews the lease. Raises Stopped if the sync must stop."""
         if self._stop.done():
             raise Stopped
@@ -207,8 +207,8 @@ def _is_expected(error: Exception) -> bool:
 
 def _why(error: Exception) -> str:
     """Returns the message for an error, with characters escaped that cannot be stored: it may contain a file name of any bytes."""
-    told = str(error) if isinstance(error, VestaError) else f"the source cannot be read: {error}"
-    return keepable(told if _is_expected(error) else f"{told} ({type(error).__name__})")
+    message = str(error) if isinstance(error, VestaError) else f"the source cannot be read: {error}"
+    return storable(message if _is_expected(error) else f"{message} ({type(error).__name__})")
 
 
 def _request_id(sync: str, taken: Sequence[Media | Refused]) -> str:
