@@ -1,1 +1,1 @@
-"""The pipelining service: camera frames become observations, uncertain ones go to the experts."""
+"""The pipelining service: turns camera frames into observations, and sends uncertain frames to annotators."""

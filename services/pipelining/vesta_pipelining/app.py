@@ -1,4 +1,4 @@
-"""The composition root: what the pipelining service is made of."""
+"""The composition root of the pipelining service."""
 
 from datetime import timedelta
 
@@ -28,7 +28,7 @@ PRUNE_ROWS_MAX = 5000
 
 
 def build(settings: Settings) -> App:
-    """Waits for the database, brings its schema up to date, and puts the parts together."""
+    """Waits for the database, migrates or checks its schema, and assembles the service."""
     postgres = Postgres.of(settings, SERVICE).open()
     postgres.migrate_or_check("vesta_pipelining", settings)
     clock, metrics = SystemClock(), new_registry()

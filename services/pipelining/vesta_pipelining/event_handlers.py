@@ -1,8 +1,8 @@
-"""What the service does about frames: asks the model about those that are young enough, then keeps and publishes what it saw.
+"""Handles frames: predicts those that are recent enough, and stores and publishes the observations.
 
-A frame has one of three ends: observed, dropped as too old or because its stream is paused, refused as no image. What a model
-cannot be asked about just now is tried again by the consumer, in order, and so grows older: an overloaded pipeline drops frames
-instead of falling behind.
+A frame has one of three outcomes: it is observed, dropped because it is too old or its stream is paused, or rejected because it is not an
+image. While the model is unavailable, the consumer retries frames in order, so that they become older: an overloaded pipeline drops frames
+instead of lagging behind.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ log = structlog.get_logger()
 
 
 class End(StrEnum):
-    """What became of a frame."""
+    """The outcome of a frame."""
 
     OBSERVED = "observed"
     DROPPED = "dropped"
@@ -43,10 +43,10 @@ class End(StrEnum):
 
 @dataclass(frozen=True)
 class FrameResult:
-    """What became of one frame.
+    """The result for one frame.
 
     Attributes:
-        seen: what the model says, where it was observed.
+        seen: the model's prediction, if the frame was observed.
     """
 
     frame: Event
@@ -56,10 +56,10 @@ class FrameResult:
 
 
 class Frames:
-    """Frames to observations.
+    """Turns frames into observations.
 
     Args:
-        frames_together_max: how many frames one Predict call is asked about.
+        frames_together_max: the maximum number of frames in one Predict call.
     """
 
     def __init__(
@@ -87,10 +87,10 @@ class Frames:
         )
 
     def check(self, event: Event) -> None:
-        """Lets frames of known streams through.
+        """Accepts frames of existing streams.
 
         Raises:
-            InvalidArgument: STREAM_NOT_FOUND, or FRAME_TIME_AHEAD where the camera's clock cannot be believed.
+            InvalidArgument: STREAM_NOT_FOUND, or FRAME_TIME_AHEAD if the camera's clock is implausible.
         """
         if is_ahead(event.time, self._clock.now()):
             raise InvalidArgument(
@@ -100,17 +100,17 @@ class Frames:
         try:
             known = self._watches.find(event.subject)
         except Exception as error:
-            if is_transient(error):  # it will show again where it is waited for
+            if is_transient(error):  # the error occurs again in prepare_frames, which is retried
                 return
             raise
         if known is None:
             raise InvalidArgument(f"there is no stream {event.subject}; create it first", reason="STREAM_NOT_FOUND")
 
     def prepare_frames(self, frames: Sequence[Event]) -> BatchHandler:
-        """Asks about frames, one call for many; answers what keeps and publishes what was seen.
+        """Predicts frames in batches; returns a handler that stores and publishes the observations.
 
         Raises:
-            VestaError: serving is away or overloaded; nothing was done.
+            VestaError: the serving service is unavailable or overloaded; nothing was stored.
         """
         outcomes = {outcome.frame.id: outcome for outcome in self._look(frames)}
 
@@ -127,7 +127,7 @@ class Frames:
         for frame in frames:
             watch = self._watches.find(frame.subject)
             if watch is None:
-                continue  # deleted a moment ago
+                continue  # the stream was just deleted
             watches[frame.id] = watch
             if watch.paused or is_too_old(frame.time, now, watch.age_max):
                 found[frame.id] = FrameResult(frame, watch, End.DROPPED, ImagePrediction())
@@ -148,7 +148,7 @@ class Frames:
         except VestaError as error:
             if is_transient(error) and error.reason != "DEPLOYMENT_NOT_READY":
                 raise
-            # Waiting would hold up other streams for one whose deployment is gone or has no model yet.
+            # A deployment that was deleted or has no model yet must not block other streams.
             log.warning("deployment_cannot_be_asked", deployment=deployment, frames=len(frames), error=str(error))
             return [(End.DROPPED, ImagePrediction())] * len(frames)
         return [(End.REFUSED if seen.reason else End.OBSERVED, seen) for seen in answer.predictions]
@@ -157,13 +157,13 @@ class Frames:
         by_stream: dict[str, list[FrameResult]] = {}
         for outcome in outcomes:
             by_stream.setdefault(outcome.frame.subject, []).append(outcome)
-        for stream in sorted(by_stream):  # always in this order, so that nobody waits for each other
+        for stream in sorted(by_stream):  # a fixed order of locks prevents deadlocks
             self._keep_stream(connection, stream, by_stream[stream])
 
     def _keep_stream(self, connection: Connection, stream: str, outcomes: Sequence[FrameResult]) -> None:
         window = self._store.lock_window(connection, stream)
         if window is None:
-            return  # deleted a moment ago
+            return  # the stream was just deleted
         now = self._clock.now()
         observed = [outcome for outcome in outcomes if outcome.end is End.OBSERVED]
         observations = [_observation(outcome, now) for outcome in observed]
@@ -187,7 +187,7 @@ class Frames:
             last_frame_time=outcomes[-1].frame.time,
             window=window,
         )
-        with connection.pipeline():  # one round trip for all: the frame is waited for
+        with connection.pipeline():  # one round trip for all statements, to reduce latency
             self._store.insert_observations(connection, observations)
             self._store.insert_uncertain_frames(connection, uncertain)
             self._store.change_stream(connection, change)

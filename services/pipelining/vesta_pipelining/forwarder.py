@@ -1,4 +1,4 @@
-"""Sends uncertain frames to connection, where they become items for the experts. A frame leaves the table when it is an item."""
+"""Uploads uncertain frames to the connection service, where they become items. A frame is deleted from the table once it is an item."""
 
 from datetime import timedelta
 
@@ -12,13 +12,13 @@ from vesta_contracts.connection.v1 import SourceServiceStub, UploadItemRequest
 from vesta_pipelining.load_shedding import LEASE, WAIT_MAX, backoff
 from vesta_pipelining.store import Store, UncertainFrame
 
-UPLOAD_TIMEOUT = timedelta(seconds=30)  # well within the lease
+UPLOAD_TIMEOUT = timedelta(seconds=30)  # shorter than the lease
 
 log = structlog.get_logger()
 
 
 class Sender:
-    """Any number may work at once; a lease keeps them apart, and the request_id makes what one repeats harmless."""
+    """Uploads uncertain frames. Any number may run: frames are leased, and the request_id makes repeated uploads idempotent."""
 
     def __init__(self, store: Store, sources: SourceServiceStub, clock: Clock, registry: CollectorRegistry) -> None:
         self._store = store
@@ -32,7 +32,7 @@ class Sender:
         )
 
     def step(self) -> bool:
-        """Sends one frame; True where there was one."""
+        """Uploads one frame; returns whether there was one."""
         now = self._clock.now()
         frame = self._store.claim_uncertain_frame(now, now + LEASE)
         if frame is None:
@@ -59,13 +59,13 @@ class Sender:
         self._counted.labels(end).inc()
 
     def _upload(self, frame: UncertainFrame) -> str:
-        """The item that the frame is now, or was already."""
+        """Returns the name of the item that the frame became, now or in an earlier attempt."""
         camera = frame.stream.rpartition("/")[2]
         request = UploadItemRequest(
             parent=frame.source,
             file_name=f"{camera}-{frame.frame_time:%Y%m%dT%H%M%S.%fZ}.jpg",
             file=HttpBody(content_type=frame.content_type, data=frame.data),
             metadata={"camera": camera, "stream": frame.stream},
-            request_id=frame.observation.rpartition("/")[2],  # follows from the event's id
+            request_id=frame.observation.rpartition("/")[2],  # deterministic, derived from the event's id
         )
         return self._sources.UploadItem(iter([request]), timeout=UPLOAD_TIMEOUT.total_seconds()).item

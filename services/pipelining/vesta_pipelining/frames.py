@@ -1,4 +1,4 @@
-"""The rules about frames: how large they may be, how they are put to a model together, what their observations are called."""
+"""Rules for frames: their maximum size, batches for Predict, and the ids of observations."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -12,12 +12,12 @@ REQUEST_BYTES_MAX = 32_000_000
 
 
 def lag(frame_time: datetime, now: datetime) -> timedelta:
-    """How old a frame is; zero where the camera's clock is ahead of ours."""
+    """Returns the age of a frame; zero if the camera's clock is ahead."""
     return max(timedelta(), now - frame_time)
 
 
 def observation_id(stream: str, event_id: str, frame_time: datetime) -> str:
-    """A lower-case ULID that sorts by the frame's time, to the millisecond, and is the same for the same event.
+    """Returns a lower-case ULID that sorts by the frame's time, in milliseconds, and is deterministic for an event.
 
     Raises:
         ValueError: the frame is from before 1970.
@@ -30,7 +30,7 @@ def observation_id(stream: str, event_id: str, frame_time: datetime) -> str:
 
 
 def together(frames: Sequence[Event], count_max: int, bytes_max: int = REQUEST_BYTES_MAX) -> Iterator[list[Event]]:
-    """The frames in order, in runs that fit into one request each."""
+    """Splits frames, in order, into batches that fit into one request."""
     run: list[Event] = []
     size_bytes = 0
     for frame in frames:

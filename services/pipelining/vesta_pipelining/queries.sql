@@ -38,12 +38,12 @@ SELECT * FROM streams WHERE pipeline = :pipeline AND name > :after ORDER BY name
 DELETE FROM streams WHERE name = :name;
 
 -- name: find_watch^
--- How the frames of a stream are looked at.
+-- How the frames of a stream are processed.
 SELECT pipelines.body, streams.paused, streams.uncertain_per_minute_max FROM streams JOIN pipelines ON pipelines.name = streams.pipeline
 WHERE streams.name = :name;
 
 -- name: count_frames!
--- Moves a stream's counts on; the lag stays where none of the frames was observed.
+-- Adds to a stream's counts. The lag does not change if no frame was observed.
 UPDATE streams SET
     observed_count = observed_count + :observed, dropped_count = dropped_count + :dropped,
     refused_count = refused_count + :refused, lag_seconds = coalesce(CAST(:lag_seconds AS double precision), lag_seconds), last_frame_time = :last_frame_time,
@@ -62,7 +62,7 @@ VALUES (:observation, :stream, :source, :event_id, :data, :content_type, :frame_
 SELECT count(*) FROM uncertain_frames WHERE stream = :stream;
 
 -- name: claim_uncertain_frame^
--- Takes the frame that has waited longest, for as long as the lease.
+-- Claims the frame that has waited longest.
 UPDATE uncertain_frames SET attempts = attempts + 1, try_time = :lease_expire_time
 WHERE observation = (
     SELECT observation FROM uncertain_frames WHERE try_time <= :now ORDER BY try_time FOR UPDATE SKIP LOCKED LIMIT 1)

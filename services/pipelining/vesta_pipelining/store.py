@@ -1,4 +1,4 @@
-"""Pipelines, streams, observations and waiting frames in PostgreSQL."""
+"""Stores pipelines, streams, observations and uncertain frames in PostgreSQL."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,12 +26,12 @@ queries = load_queries("vesta_pipelining")
 
 @dataclass(frozen=True)
 class Watch:
-    """How the frames of a stream are looked at.
+    """How the frames of a stream are processed.
 
     Attributes:
-        paused: frames are dropped whatever their age.
+        paused: whether frames are dropped regardless of their age.
         age_max: older frames are dropped.
-        uncertain_source: the Source that uncertain frames go through; empty where they stay.
+        uncertain_source: the Source to upload uncertain frames to; empty if they are not uploaded.
     """
 
     deployment: str
@@ -43,10 +43,10 @@ class Watch:
 
 @dataclass(frozen=True)
 class UncertainFrame:
-    """A frame on its way to the experts.
+    """A frame to upload for annotation.
 
     Attributes:
-        attempts: how often it was taken to be sent, this time included.
+        attempts: the number of upload attempts, including the current one.
     """
 
     observation: str
@@ -62,10 +62,10 @@ class UncertainFrame:
 
 @dataclass(frozen=True)
 class StreamChange:
-    """What a batch of frames does to its stream.
+    """The changes of a stream by a batch of frames.
 
     Attributes:
-        lag: of the last frame observed; None where none was.
+        lag: of the last observed frame; None if none was observed.
     """
 
     stream: str
@@ -78,7 +78,7 @@ class StreamChange:
 
 
 class Store:
-    """The service's tables."""
+    """Reads and writes the service's tables."""
 
     def __init__(self, postgres: Postgres, clock: Clock) -> None:
         self.postgres = postgres
@@ -87,7 +87,7 @@ class Store:
     # Pipelines.
 
     def insert_pipeline(self, connection: Connection, pipeline: Pipeline) -> None:
-        """Keeps a new pipeline.
+        """Inserts a pipeline.
 
         Raises:
             psycopg.errors.UniqueViolation: the name is taken.
@@ -101,37 +101,36 @@ class Store:
         )
 
     def get_pipeline(self, connection: Connection, name: str) -> Pipeline:
-        """A pipeline.
+        """Returns a pipeline.
 
         Raises:
-            NotFound: there is none.
+            NotFound: it does not exist.
         """
         return resource_of(Pipeline, existing(queries.find_pipeline(connection, name=name), name))
 
     def lock_pipeline(self, connection: Connection, name: str) -> Pipeline:
-        """A pipeline, kept from others until the transaction ends.
+        """Returns a pipeline and locks its row until the transaction ends.
 
         Raises:
-            NotFound: there is none.
+            NotFound: it does not exist.
         """
         return resource_of(Pipeline, existing(queries.lock_pipeline(connection, name=name), name))
 
     def list_pipelines(self, connection: Connection, parent: str, after: str, limit: int) -> list[Pipeline]:
-        """A project's pipelines after a name, in order of name."""
+        """Returns a project's pipelines with a name greater than `after`, ordered by name."""
         return [
             resource_of(Pipeline, row)
             for row in queries.list_pipelines(connection, parent=parent, after=after, limit=limit)
         ]
 
     def update_pipeline(self, connection: Connection, pipeline: Pipeline) -> None:
-        """Keeps what a pipeline is now."""
         queries.update_pipeline(connection, name=pipeline.name, body=body_of(pipeline), now=self._clock.now())
 
     def delete_pipeline(self, connection: Connection, name: str) -> None:
-        """Removes a pipeline with all that is below it.
+        """Deletes a pipeline with its streams and observations.
 
         Raises:
-            NotFound: there is none.
+            NotFound: it does not exist.
         """
         if not queries.delete_pipeline(connection, name=name):
             raise missing(name)
@@ -139,56 +138,56 @@ class Store:
     # Streams.
 
     def insert_stream(self, connection: Connection, stream: Stream) -> None:
-        """Keeps a new stream.
+        """Inserts a stream.
 
         Raises:
             psycopg.errors.UniqueViolation: the name is taken.
-            NotFound: there is no such pipeline.
+            NotFound: the pipeline does not exist.
         """
         pipeline = parent_of(stream.name)
         self.get_pipeline(connection, pipeline)
         queries.insert_stream(connection, pipeline=pipeline, **_settings(stream), now=self._clock.now())
 
     def get_stream(self, connection: Connection, name: str) -> Stream:
-        """A stream.
+        """Returns a stream.
 
         Raises:
-            NotFound: there is none.
+            NotFound: it does not exist.
         """
         return _stream(existing(queries.find_stream(connection, name=name), name))
 
     def lock_stream(self, connection: Connection, name: str) -> Stream:
-        """A stream, kept from others until the transaction ends.
+        """Returns a stream and locks its row until the transaction ends.
 
         Raises:
-            NotFound: there is none.
+            NotFound: it does not exist.
         """
         return _stream(existing(queries.lock_stream(connection, name=name), name))
 
     def update_stream(self, connection: Connection, stream: Stream) -> None:
-        """Keeps what is set for a stream now."""
+        """Updates the user's fields of a stream."""
         queries.update_stream(connection, **_settings(stream), now=self._clock.now())
 
     @staticmethod
     def settled(stream: Stream) -> Stream:
-        """The part of a stream that its etag is made of: what is set, not what its frames change."""
+        """Returns the part of a stream that its etag covers: the user's fields, without the counts."""
         return Stream(**_settings(stream))
 
     def list_streams(self, connection: Connection, pipeline: str, after: str, limit: int) -> list[Stream]:
-        """A pipeline's streams after a name, in order of name."""
+        """Returns a pipeline's streams with a name greater than `after`, ordered by name."""
         return [_stream(row) for row in queries.list_streams(connection, pipeline=pipeline, after=after, limit=limit)]
 
     def delete_stream(self, connection: Connection, name: str) -> None:
-        """Removes a stream with its observations.
+        """Deletes a stream with its observations.
 
         Raises:
-            NotFound: there is none.
+            NotFound: it does not exist.
         """
         if not queries.delete_stream(connection, name=name):
             raise missing(name)
 
     def find_watch(self, stream: str) -> Watch | None:
-        """How a stream is watched; None where there is no such stream."""
+        """Returns how a stream's frames are processed; None if the stream does not exist."""
         with self.postgres.transaction() as connection:
             row = queries.find_watch(connection, name=stream)
         if row is None:
@@ -204,12 +203,12 @@ class Store:
         )
 
     def lock_window(self, connection: Connection, stream: str) -> Window | None:
-        """The stream's budget, the stream kept from others until the transaction ends; None where it is gone."""
+        """Returns the stream's window and locks the stream's row until the transaction ends; None if the stream does not exist."""
         row = queries.lock_stream(connection, name=stream)
         return Window(row["window_start"], row["window_count"]) if row else None
 
     def change_stream(self, connection: Connection, change: StreamChange) -> None:
-        """Moves a stream's counts on."""
+        """Updates a stream's counts, lag and window."""
         queries.count_frames(
             connection,
             name=change.stream,
@@ -225,7 +224,7 @@ class Store:
     # Observations.
 
     def insert_observations(self, connection: Connection, observations: Sequence[Observation]) -> None:
-        """Keeps observations and publishes them, in order."""
+        """Inserts observations and publishes them, in order."""
         if not observations:
             return
         now = self._clock.now()
@@ -252,18 +251,18 @@ class Store:
         )
 
     def get_observation(self, connection: Connection, name: str) -> Observation:
-        """An observation.
+        """Returns an observation.
 
         Raises:
-            NotFound: there is none, or no more.
+            NotFound: it does not exist, or its retention has passed.
         """
         return _observation(existing(queries.find_observation(connection, name=name), name))
 
     def list_observations(
         self, connection: Connection, stream: str, where: Where, before: str, limit: int
     ) -> Sequence[Observation]:
-        """A stream's observations before a name, newest frame first."""
-        statement = (  # the filter is compiled to names and placeholders of our own
+        """Returns a stream's observations with a name less than `before`, newest frame first."""
+        statement = (  # the filter consists of our own column names and placeholders
             "SELECT body, item FROM observations WHERE stream = %(stream)s AND (%(before)s = '' OR name < %(before)s) "
             f"AND {where.sql} ORDER BY name DESC LIMIT %(limit)s"
         )
@@ -271,24 +270,24 @@ class Store:
         return [_observation(row) for row in connection.execute(statement.encode(), values)]
 
     def prune_observations(self, before: datetime, limit: int) -> int:
-        """Forgets observations made before a time, the oldest first; answers how many."""
+        """Deletes observations that are older than `before`, oldest first; returns their number."""
         with self.postgres.transaction() as connection:
             return int(queries.prune_observations(connection, before=before, limit=limit))
 
     # Uncertain frames.
 
     def count_uncertain_frames(self, connection: Connection, stream: str) -> int:
-        """How many of a stream's frames wait to be sent on."""
+        """Counts a stream's frames that wait for upload."""
         return int(queries.count_uncertain_frames(connection, stream=stream))
 
     def insert_uncertain_frames(self, connection: Connection, frames: Sequence[dict[str, Any]]) -> None:
-        """Keeps frames until they were sent on. Each has the columns of an UncertainFrame up to `frame_time`."""
+        """Inserts frames for upload. Each has the columns of an UncertainFrame up to `frame_time`."""
         if frames:
             now = self._clock.now()
             queries.insert_uncertain_frames(connection, [{**frame, "now": now} for frame in frames])
 
     def claim_uncertain_frame(self, now: datetime, lease_expire_time: datetime) -> UncertainFrame | None:
-        """Takes a frame that nobody sends just now."""
+        """Claims a frame without a lease; returns None if there is none."""
         with self.postgres.transaction() as connection:
             row = queries.claim_uncertain_frame(connection, now=now, lease_expire_time=lease_expire_time)
         if row is None:
@@ -306,12 +305,12 @@ class Store:
         return UncertainFrame(data=bytes(row["data"]), **{field: row[field] for field in fields})
 
     def postpone_uncertain_frame(self, observation: str, try_time: datetime) -> None:
-        """Lets a frame wait."""
+        """Delays the next attempt to upload a frame."""
         with self.postgres.transaction() as connection:
             queries.postpone_uncertain_frame(connection, observation=observation, try_time=try_time)
 
     def finish_uncertain_frame(self, frame: UncertainFrame, item: str) -> None:
-        """A frame waits no more: it became an item, counted once whoever sent it, or none where `item` is empty."""
+        """Deletes a frame. If it became an item, records the item and counts it, at most once."""
 
         def work(connection: Connection) -> None:
             queries.lock_stream(connection, name=frame.stream)
@@ -334,7 +333,7 @@ def _stream(row: dict[str, Any]) -> Stream:
 
 
 def _settings(stream: Stream) -> dict[str, Any]:
-    """A stream's name and what is set for it, by column."""
+    """Returns a stream's name and the user's fields, by column."""
     own_max = stream.uncertain_per_minute_max if stream.HasField("uncertain_per_minute_max") else None
     return {
         "name": stream.name,

@@ -1,4 +1,4 @@
-"""Which stream is watched how, asked at most once a second: frames come many times as often."""
+"""A cache of how streams are processed. Each stream is read at most once a second, because frames arrive more often."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,7 +18,7 @@ class _Found:
 
 
 class Watches:
-    """Remembers the streams that there are; a stream that there is not is looked for each time, as it may just have been made."""
+    """Caches existing streams. A stream that does not exist is looked up each time, because it may have just been created."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
@@ -26,7 +26,7 @@ class Watches:
         self._found: dict[str, _Found] = {}
 
     def find(self, stream: str) -> Watch | None:
-        """How a stream is watched; None where there is no such stream."""
+        """Returns how a stream's frames are processed; None if the stream does not exist."""
         now, known = self._clock.now(), self._found.get(stream)
         if known and now - known.time < FRESH:
             return known.watch

@@ -1,1 +1,1 @@
-"""gRPC, one file a service: check, call, answer."""
+"""gRPC services, one file per service."""

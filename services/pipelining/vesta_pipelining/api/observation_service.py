@@ -1,4 +1,4 @@
-"""gRPC: observations."""
+"""The ObservationService of the gRPC API."""
 
 import grpc
 from vesta_common.resources import filters
@@ -22,20 +22,19 @@ _FIELDS = {
 
 
 class ObservationService(ObservationServiceServicer):
-    """Reads Observations."""
+    """Implements ObservationService."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def GetObservation(self, request: GetObservationRequest, context: grpc.ServicerContext) -> Observation:
-        """One observation."""
         with self._store.postgres.transaction() as connection:
             return self._store.get_observation(connection, request.name)
 
     def ListObservations(
         self, request: ListObservationsRequest, context: grpc.ServicerContext
     ) -> ListObservationsResponse:
-        """A stream's observations, newest frame first."""
+        """Lists a stream's observations, newest frame first."""
         page = read_page(request)
         where = filters.compile_filter(request.filter, _FIELDS)
         with self._store.postgres.transaction() as connection:

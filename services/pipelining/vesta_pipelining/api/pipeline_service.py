@@ -1,4 +1,4 @@
-"""gRPC: pipelines."""
+"""The PipelineService of the gRPC API."""
 
 import grpc
 from google.protobuf import empty_pb2
@@ -29,7 +29,7 @@ _MUTABLE = ("display_name", "steps", "age_max", "uncertain_source", "uncertain_p
 
 
 class PipelineService(PipelineServiceServicer):
-    """Keeps Pipelines whose deployment and Source are there."""
+    """Implements PipelineService. Checks that a pipeline's deployment and Source exist."""
 
     def __init__(self, store: Store, serving: DeploymentServiceStub, sources: SourceServiceStub) -> None:
         self._store = store
@@ -37,7 +37,6 @@ class PipelineService(PipelineServiceServicer):
         self._sources = sources
 
     def CreatePipeline(self, request: CreatePipelineRequest, context: grpc.ServicerContext) -> Pipeline:
-        """Keeps a new pipeline."""
         if answer := find_answer(self._store.postgres, request, Pipeline):
             return answer
         self._check(request.parent, request.pipeline)
@@ -50,12 +49,11 @@ class PipelineService(PipelineServiceServicer):
         return create_once(self._store.postgres, request, Pipeline, name, create)
 
     def GetPipeline(self, request: GetPipelineRequest, context: grpc.ServicerContext) -> Pipeline:
-        """One pipeline."""
         with self._store.postgres.transaction() as connection:
             return self._store.get_pipeline(connection, request.name)
 
     def ListPipelines(self, request: ListPipelinesRequest, context: grpc.ServicerContext) -> ListPipelinesResponse:
-        """A project's pipelines by name."""
+        """Lists a project's pipelines ordered by name."""
         page = read_page(request)
         with self._store.postgres.transaction() as connection:
             found = self._store.list_pipelines(connection, request.parent, page.after, page.limit)
@@ -63,11 +61,11 @@ class PipelineService(PipelineServiceServicer):
         return ListPipelinesResponse(pipelines=pipelines, next_page_token=token)
 
     def UpdatePipeline(self, request: UpdatePipelineRequest, context: grpc.ServicerContext) -> Pipeline:
-        """Changes a pipeline; its streams follow with their next frames."""
+        """Updates a pipeline. Its streams apply the change to their next frames."""
         name = request.pipeline.name
         with self._store.postgres.transaction() as connection:
             seen = self._store.get_pipeline(connection, name)
-        # Others are asked before the transaction, which is to be short.
+        # Other services are called outside the transaction, which must be short.
         self._check(parent_of(name), revise(seen, request.pipeline, request.update_mask, _MUTABLE))
         with self._store.postgres.transaction() as connection:
             current = self._store.lock_pipeline(connection, name)
@@ -76,7 +74,7 @@ class PipelineService(PipelineServiceServicer):
             return self._store.get_pipeline(connection, current.name)
 
     def DeletePipeline(self, request: DeletePipelineRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
-        """Removes a pipeline with its streams and observations."""
+        """Deletes a pipeline with its streams and observations."""
         with self._store.postgres.transaction() as connection:
             self._store.delete_pipeline(connection, request.name)
         return empty_pb2.Empty()

@@ -1,4 +1,4 @@
-"""gRPC: streams."""
+"""The StreamService of the gRPC API."""
 
 import grpc
 from google.protobuf import empty_pb2
@@ -27,13 +27,13 @@ _MUTABLE = ("display_name", "paused", "uncertain_per_minute_max")
 
 
 class StreamService(StreamServiceServicer):
-    """Keeps Streams."""
+    """Implements StreamService."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def CreateStream(self, request: CreateStreamRequest, context: grpc.ServicerContext) -> Stream:
-        """Keeps a new stream; its frames are looked at from now on."""
+        """Creates a stream. Its frames are processed from now on."""
         name = f"{request.parent}/streams/{request.stream_id or new_id()}"
 
         def create(connection: Connection) -> Stream:
@@ -43,12 +43,11 @@ class StreamService(StreamServiceServicer):
         return create_once(self._store.postgres, request, Stream, name, create)
 
     def GetStream(self, request: GetStreamRequest, context: grpc.ServicerContext) -> Stream:
-        """One stream with its figures."""
         with self._store.postgres.transaction() as connection:
             return self._store.get_stream(connection, request.name)
 
     def ListStreams(self, request: ListStreamsRequest, context: grpc.ServicerContext) -> ListStreamsResponse:
-        """A pipeline's streams by name."""
+        """Lists a pipeline's streams ordered by name."""
         page = read_page(request)
         with self._store.postgres.transaction() as connection:
             self._store.get_pipeline(connection, request.parent)
@@ -57,7 +56,7 @@ class StreamService(StreamServiceServicer):
         return ListStreamsResponse(streams=streams, next_page_token=token)
 
     def UpdateStream(self, request: UpdateStreamRequest, context: grpc.ServicerContext) -> Stream:
-        """Changes what is set for a stream; its frames follow within a second."""
+        """Updates a stream. Its frames follow the change within a second."""
         with self._store.postgres.transaction() as connection:
             current = self._store.lock_stream(connection, request.stream.name)
             check_etag(request.stream.etag, self._store.settled(current))
@@ -66,7 +65,7 @@ class StreamService(StreamServiceServicer):
             return self._store.get_stream(connection, current.name)
 
     def DeleteStream(self, request: DeleteStreamRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
-        """Removes a stream with its observations; frames that come later become dead letters."""
+        """Deletes a stream with its observations. Later frames become dead letters."""
         with self._store.postgres.transaction() as connection:
             self._store.delete_stream(connection, request.name)
         return empty_pb2.Empty()
