@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pipelining_builders import a_frame
 from vesta_contracts.pipelining.v1 import Pipeline
-from vesta_pipelining.frames import lag, observation_id, together
+from vesta_pipelining.frames import batches, lag, observation_id
 from vesta_pipelining.load_shedding import (
     Window,
     admit,
@@ -58,8 +58,8 @@ def test_ids_sort_by_frame_and_follow_from_the_event() -> None:
 
 
 def test_frames_go_together_up_to_a_number_and_a_size() -> None:
-    assert list(together([], 4)) == []
+    assert list(batches([], 4)) == []
     frames = [a_frame(STREAM, data=b"x" * 10) for _ in range(5)]
-    assert [len(run) for run in together(frames, 2)] == [2, 2, 1]
-    assert [len(run) for run in together(frames, 9, bytes_max=25)] == [2, 2, 1]
-    assert [len(run) for run in together(frames, 9, bytes_max=1)] == [1] * 5
+    assert [len(run) for run in batches(frames, 2)] == [2, 2, 1]
+    assert [len(run) for run in batches(frames, 9, bytes_max=25)] == [2, 2, 1]
+    assert [len(run) for run in batches(frames, 9, bytes_max=1)] == [1] * 5

@@ -16,11 +16,11 @@ from vesta_contracts.serving.v1 import DeploymentServiceStub
 from vesta_pipelining.api.observation_service import ObservationService
 from vesta_pipelining.api.pipeline_service import PipelineService
 from vesta_pipelining.api.stream_service import StreamService
-from vesta_pipelining.event_handlers import FRAME, Frames
-from vesta_pipelining.forwarder import Sender
+from vesta_pipelining.event_handlers import FRAME, FrameHandler
+from vesta_pipelining.forwarder import Forwarder
 from vesta_pipelining.settings import Settings
 from vesta_pipelining.store import SERVICE, Store
-from vesta_pipelining.stream_cache import Watches
+from vesta_pipelining.stream_cache import StreamCache
 
 SEND_INTERVAL = timedelta(milliseconds=500)
 PRUNE_INTERVAL = timedelta(minutes=10)
@@ -37,8 +37,8 @@ def build(settings: Settings) -> App:
     serving = open_channel(settings.serving_address, identity)
     connection = open_channel(settings.connection_address, identity)
     deployments, sources = DeploymentServiceStub(serving), SourceServiceStub(connection)
-    frames = Frames(store, Watches(store, clock), deployments, clock, metrics, settings.frames_together_max)
-    sender = Sender(store, sources, clock, metrics)
+    frames = FrameHandler(store, StreamCache(store, clock), deployments, clock, metrics, settings.frames_together_max)
+    forwarder = Forwarder(store, sources, clock, metrics)
     keep = timedelta(days=settings.observation_days)
 
     def prune() -> bool:
@@ -51,7 +51,7 @@ def build(settings: Settings) -> App:
         components=[
             Relay(postgres, Broker.of(settings), settings.kafka_topic_prefix),
             *(
-                BackgroundTask(f"sender-{number}", sender.step, SEND_INTERVAL)
+                BackgroundTask(f"sender-{number}", forwarder.step, SEND_INTERVAL)
                 for number in range(settings.uncertain_senders)
             ),
             BackgroundTask("pruner", prune, PRUNE_INTERVAL),

@@ -22,10 +22,10 @@ from vesta_contracts.common.v1 import ImageScores
 from vesta_contracts.pipelining.v1 import Observation
 from vesta_contracts.serving.v1 import DeploymentServiceStub, ImagePrediction, PredictInput, PredictRequest
 
-from vesta_pipelining.frames import FRAME_BYTES_MAX, lag, observation_id, together
+from vesta_pipelining.frames import FRAME_BYTES_MAX, batches, lag, observation_id
 from vesta_pipelining.load_shedding import WAITING_MAX, admit, is_ahead, is_too_old
-from vesta_pipelining.store import Store, StreamChange, Watch
-from vesta_pipelining.stream_cache import Watches
+from vesta_pipelining.store import Store, StreamChange, StreamSettings
+from vesta_pipelining.stream_cache import StreamCache
 
 FRAME = "vesta.pipelining.frame.v1.captured"
 PREDICT_TIMEOUT_SECONDS = 10.0
@@ -33,7 +33,7 @@ PREDICT_TIMEOUT_SECONDS = 10.0
 log = structlog.get_logger()
 
 
-class End(StrEnum):
+class FrameOutcome(StrEnum):
     """The outcome of a frame."""
 
     OBSERVED = "observed"
@@ -46,16 +46,16 @@ class FrameResult:
     """The result for one frame.
 
     Attributes:
-        seen: the model's prediction, if the frame was observed.
+        prediction: the model's prediction, if the frame was observed.
     """
 
     frame: Event
-    watch: Watch
-    end: End
-    seen: ImagePrediction
+    settings: StreamSettings
+    outcome: FrameOutcome
+    prediction: ImagePrediction
 
 
-class Frames:
+class FrameHandler:
     """Turns frames into observations.
 
     Args:
@@ -65,14 +65,14 @@ class Frames:
     def __init__(
         self,
         store: Store,
-        watches: Watches,
+        streams: StreamCache,
         deployments: DeploymentServiceStub,
         clock: Clock,
         registry: CollectorRegistry,
         frames_together_max: int,
     ) -> None:
         self._store = store
-        self._watches = watches
+        self._streams = streams
         self._deployments = deployments
         self._clock = clock
         self._frames_together_max = frames_together_max
@@ -98,7 +98,7 @@ class Frames:
                 reason="FRAME_TIME_AHEAD",
             )
         try:
-            known = self._watches.find(event.subject)
+            known = self._streams.find(event.subject)
         except Exception as error:
             if is_transient(error):  # the error occurs again in prepare_frames, which is retried
                 return
@@ -112,36 +112,36 @@ class Frames:
         Raises:
             VestaError: the serving service is unavailable or overloaded; nothing was stored.
         """
-        outcomes = {outcome.frame.id: outcome for outcome in self._look(frames)}
+        results = {result.frame.id: result for result in self._process(frames)}
 
         def handle_frames(connection: Connection, fresh: Sequence[Event]) -> None:
-            self._keep(connection, [outcomes[frame.id] for frame in fresh if frame.id in outcomes])
+            self._store_results(connection, [results[frame.id] for frame in fresh if frame.id in results])
 
         return handle_frames
 
-    def _look(self, frames: Sequence[Event]) -> list[FrameResult]:
+    def _process(self, frames: Sequence[Event]) -> list[FrameResult]:
         now = self._clock.now()
         found: dict[str, FrameResult] = {}
         asked: dict[str, list[Event]] = {}
-        watches: dict[str, Watch] = {}
+        settings_by_frame: dict[str, StreamSettings] = {}
         for frame in frames:
-            watch = self._watches.find(frame.subject)
-            if watch is None:
+            settings = self._streams.find(frame.subject)
+            if settings is None:
                 continue  # the stream was just deleted
-            watches[frame.id] = watch
-            if watch.paused or is_too_old(frame.time, now, watch.age_max):
-                found[frame.id] = FrameResult(frame, watch, End.DROPPED, ImagePrediction())
+            settings_by_frame[frame.id] = settings
+            if settings.paused or is_too_old(frame.time, now, settings.age_max):
+                found[frame.id] = FrameResult(frame, settings, FrameOutcome.DROPPED, ImagePrediction())
             elif not 0 < len(frame.payload) <= FRAME_BYTES_MAX:
-                found[frame.id] = FrameResult(frame, watch, End.REFUSED, ImagePrediction())
+                found[frame.id] = FrameResult(frame, settings, FrameOutcome.REFUSED, ImagePrediction())
             else:
-                asked.setdefault(watch.deployment, []).append(frame)
+                asked.setdefault(settings.deployment, []).append(frame)
         for deployment, wanted in asked.items():
-            for run in together(wanted, self._frames_together_max):
-                for frame, (end, seen) in zip(run, self._ask(deployment, run), strict=True):
-                    found[frame.id] = FrameResult(frame, watches[frame.id], end, seen)
+            for run in batches(wanted, self._frames_together_max):
+                for frame, (outcome, prediction) in zip(run, self._predict(deployment, run), strict=True):
+                    found[frame.id] = FrameResult(frame, settings_by_frame[frame.id], outcome, prediction)
         return [found[frame.id] for frame in frames if frame.id in found]
 
-    def _ask(self, deployment: str, frames: Sequence[Event]) -> list[tuple[End, ImagePrediction]]:
+    def _predict(self, deployment: str, frames: Sequence[Event]) -> list[tuple[FrameOutcome, ImagePrediction]]:
         request = PredictRequest(name=deployment, inputs=[PredictInput(data=frame.payload) for frame in frames])
         try:
             answer = self._deployments.Predict(request, timeout=PREDICT_TIMEOUT_SECONDS)
@@ -150,64 +150,67 @@ class Frames:
                 raise
             # A deployment that was deleted or has no model yet must not block other streams.
             log.warning("deployment_cannot_be_asked", deployment=deployment, frames=len(frames), error=str(error))
-            return [(End.DROPPED, ImagePrediction())] * len(frames)
-        return [(End.REFUSED if seen.reason else End.OBSERVED, seen) for seen in answer.predictions]
+            return [(FrameOutcome.DROPPED, ImagePrediction())] * len(frames)
+        return [
+            (FrameOutcome.REFUSED if prediction.reason else FrameOutcome.OBSERVED, prediction)
+            for prediction in answer.predictions
+        ]
 
-    def _keep(self, connection: Connection, outcomes: Sequence[FrameResult]) -> None:
+    def _store_results(self, connection: Connection, results: Sequence[FrameResult]) -> None:
         by_stream: dict[str, list[FrameResult]] = {}
-        for outcome in outcomes:
-            by_stream.setdefault(outcome.frame.subject, []).append(outcome)
+        for result in results:
+            by_stream.setdefault(result.frame.subject, []).append(result)
         for stream in sorted(by_stream):  # a fixed order of locks prevents deadlocks
-            self._keep_stream(connection, stream, by_stream[stream])
+            self._store_stream_results(connection, stream, by_stream[stream])
 
-    def _keep_stream(self, connection: Connection, stream: str, outcomes: Sequence[FrameResult]) -> None:
+    def _store_stream_results(self, connection: Connection, stream: str, results: Sequence[FrameResult]) -> None:
         window = self._store.lock_window(connection, stream)
         if window is None:
             return  # the stream was just deleted
         now = self._clock.now()
-        observed = [outcome for outcome in outcomes if outcome.end is End.OBSERVED]
-        observations = [_observation(outcome, now) for outcome in observed]
+        observed = [result for result in results if result.outcome is FrameOutcome.OBSERVED]
+        observations = [_observation(result, now) for result in observed]
         uncertain: list[dict[str, Any]] = []
         waiting = -1
-        for outcome, observation in zip(observed, observations, strict=True):
-            if not (outcome.seen.uncertain and outcome.watch.uncertain_source):
+        for result, observation in zip(observed, observations, strict=True):
+            if not (result.prediction.uncertain and result.settings.uncertain_source):
                 continue
             waiting = self._store.count_uncertain_frames(connection, stream) if waiting < 0 else waiting
-            admitted = admit(window, now, outcome.watch.uncertain_per_minute_max)
+            admitted = admit(window, now, result.settings.uncertain_per_minute_max)
             if admitted and waiting + len(uncertain) < WAITING_MAX:
                 window = admitted
-                uncertain.append(_uncertain(outcome, observation))
-        ends = [outcome.end for outcome in outcomes]
+                uncertain.append(_uncertain(result, observation))
+        outcomes = [result.outcome for result in results]
         change = StreamChange(
             stream=stream,
-            observed=ends.count(End.OBSERVED),
-            dropped=ends.count(End.DROPPED),
-            refused=ends.count(End.REFUSED),
+            observed=outcomes.count(FrameOutcome.OBSERVED),
+            dropped=outcomes.count(FrameOutcome.DROPPED),
+            refused=outcomes.count(FrameOutcome.REFUSED),
             lag=lag(observed[-1].frame.time, now) if observed else None,
-            last_frame_time=outcomes[-1].frame.time,
+            last_frame_time=results[-1].frame.time,
             window=window,
         )
         with connection.pipeline():  # one round trip for all statements, to reduce latency
             self._store.insert_observations(connection, observations)
             self._store.insert_uncertain_frames(connection, uncertain)
             self._store.change_stream(connection, change)
-        for outcome in outcomes:
-            self._counted.labels(outcome.end.value).inc()
-        for outcome in observed:
-            self._lag.observe(lag(outcome.frame.time, now).total_seconds())
+        for result in results:
+            self._counted.labels(result.outcome.value).inc()
+        for result in observed:
+            self._lag.observe(lag(result.frame.time, now).total_seconds())
 
 
-def _observation(outcome: FrameResult, now: datetime) -> Observation:
-    frame, seen = outcome.frame, outcome.seen
+def _observation(result: FrameResult, now: datetime) -> Observation:
+    frame, prediction = result.frame, result.prediction
     made = Observation(
         name=f"{frame.subject}/observations/{observation_id(frame.subject, frame.id, frame.time)}",
         scores=ImageScores(
-            model_version=seen.model_version,
-            scores=sorted([*seen.labels, *seen.discarded], key=lambda found: -found.score),
-            uncertain=seen.uncertain,
-            margin=seen.margin,
+            model_version=prediction.model_version,
+            scores=sorted([*prediction.labels, *prediction.discarded], key=lambda found: -found.score),
+            uncertain=prediction.uncertain,
+            margin=prediction.margin,
         ),
-        labels=seen.labels,
+        labels=prediction.labels,
     )
     made.frame_time.FromDatetime(frame.time)
     made.scores.predict_time.FromDatetime(now)
@@ -215,13 +218,13 @@ def _observation(outcome: FrameResult, now: datetime) -> Observation:
     return made
 
 
-def _uncertain(outcome: FrameResult, observation: Observation) -> dict[str, Any]:
+def _uncertain(result: FrameResult, observation: Observation) -> dict[str, Any]:
     return {
         "observation": observation.name,
-        "stream": outcome.frame.subject,
-        "source": outcome.watch.uncertain_source,
-        "event_id": outcome.frame.id,
-        "data": outcome.frame.payload,
-        "content_type": outcome.frame.content_type,
-        "frame_time": outcome.frame.time,
+        "stream": result.frame.subject,
+        "source": result.settings.uncertain_source,
+        "event_id": result.frame.id,
+        "data": result.frame.payload,
+        "content_type": result.frame.content_type,
+        "frame_time": result.frame.time,
     }

@@ -17,7 +17,7 @@ UPLOAD_TIMEOUT = timedelta(seconds=30)  # shorter than the lease
 log = structlog.get_logger()
 
 
-class Sender:
+class Forwarder:
     """Uploads uncertain frames. Any number may run: frames are leased, and the request_id makes repeated uploads idempotent."""
 
     def __init__(self, store: Store, sources: SourceServiceStub, clock: Clock, registry: CollectorRegistry) -> None:

@@ -29,7 +29,7 @@ def observation_id(stream: str, event_id: str, frame_time: datetime) -> str:
     return str(ULID(milliseconds.to_bytes(6, "big") + digest[:10])).lower()
 
 
-def together(frames: Sequence[Event], count_max: int, bytes_max: int = REQUEST_BYTES_MAX) -> Iterator[list[Event]]:
+def batches(frames: Sequence[Event], count_max: int, bytes_max: int = REQUEST_BYTES_MAX) -> Iterator[list[Event]]:
     """Splits frames, in order, into batches that fit into one request."""
     run: list[Event] = []
     size_bytes = 0

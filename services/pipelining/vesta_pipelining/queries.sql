@@ -37,7 +37,7 @@ SELECT * FROM streams WHERE pipeline = :pipeline AND name > :after ORDER BY name
 -- name: delete_stream!
 DELETE FROM streams WHERE name = :name;
 
--- name: find_watch^
+-- name: find_stream_settings^
 -- How the frames of a stream are processed.
 SELECT pipelines.body, streams.paused, streams.uncertain_per_minute_max FROM streams JOIN pipelines ON pipelines.name = streams.pipeline
 WHERE streams.name = :name;

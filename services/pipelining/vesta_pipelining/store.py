@@ -25,7 +25,7 @@ queries = load_queries("vesta_pipelining")
 
 
 @dataclass(frozen=True)
-class Watch:
+class StreamSettings:
     """How the frames of a stream are processed.
 
     Attributes:
@@ -169,7 +169,7 @@ class Store:
         queries.update_stream(connection, **_settings(stream), now=self._clock.now())
 
     @staticmethod
-    def settled(stream: Stream) -> Stream:
+    def etag_part(stream: Stream) -> Stream:
         """Returns the part of a stream that its etag covers: the user's fields, without the counts."""
         return Stream(**_settings(stream))
 
@@ -186,15 +186,15 @@ class Store:
         if not queries.delete_stream(connection, name=name):
             raise missing(name)
 
-    def find_watch(self, stream: str) -> Watch | None:
+    def find_stream_settings(self, stream: str) -> StreamSettings | None:
         """Returns how a stream's frames are processed; None if the stream does not exist."""
         with self.postgres.transaction() as connection:
-            row = queries.find_watch(connection, name=stream)
+            row = queries.find_stream_settings(connection, name=stream)
         if row is None:
             return None
         pipeline = Pipeline.FromString(bytes(row["body"]))
         own_max = row["uncertain_per_minute_max"]
-        return Watch(
+        return StreamSettings(
             deployment=pipeline.steps[0].model.deployment,
             paused=row["paused"],
             age_max=shedding.age_max(pipeline),

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from vesta_common.clock import Clock
 
-from vesta_pipelining.store import Store, Watch
+from vesta_pipelining.store import Store, StreamSettings
 
 FRESH = timedelta(seconds=1)
 REMEMBERED_MAX = 10_000
@@ -13,11 +13,11 @@ REMEMBERED_MAX = 10_000
 
 @dataclass(frozen=True)
 class _Found:
-    watch: Watch
+    settings: StreamSettings
     time: datetime
 
 
-class Watches:
+class StreamCache:
     """Caches existing streams. A stream that does not exist is looked up each time, because it may have just been created."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
@@ -25,15 +25,15 @@ class Watches:
         self._clock = clock
         self._found: dict[str, _Found] = {}
 
-    def find(self, stream: str) -> Watch | None:
+    def find(self, stream: str) -> StreamSettings | None:
         """Returns how a stream's frames are processed; None if the stream does not exist."""
         now, known = self._clock.now(), self._found.get(stream)
         if known and now - known.time < FRESH:
-            return known.watch
-        watch = self._store.find_watch(stream)
+            return known.settings
+        settings = self._store.find_stream_settings(stream)
         self._found.pop(stream, None)
-        if watch:
+        if settings:
             if len(self._found) >= REMEMBERED_MAX:
                 self._found.clear()
-            self._found[stream] = _Found(watch, now)
-        return watch
+            self._found[stream] = _Found(settings, now)
+        return settings

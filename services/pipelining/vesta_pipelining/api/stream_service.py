@@ -59,7 +59,7 @@ class StreamService(StreamServiceServicer):
         """Updates a stream. Its frames follow the change within a second."""
         with self._store.postgres.transaction() as connection:
             current = self._store.lock_stream(connection, request.stream.name)
-            check_etag(request.stream.etag, self._store.settled(current))
+            check_etag(request.stream.etag, self._store.etag_part(current))
             updated = apply_update(current, request.stream, request.update_mask, _MUTABLE)
             self._store.update_stream(connection, updated)
             return self._store.get_stream(connection, current.name)
