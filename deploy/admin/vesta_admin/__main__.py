@@ -33,7 +33,7 @@ def migrate_command(phase: str) -> None:
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="A label of the Secrets.")
 def certificates(namespace: str, labels: tuple[str, ...]) -> None:
     """Make and renew the Secrets with the services' certificates, from a pod of the cluster."""
-    from vesta_admin.certificates import renew_secrets  # Kubernetes' client is for this command alone
+    from vesta_admin.certificates import renew_secrets  # imports the Kubernetes client, which only this command needs
 
     _report(renew_secrets(namespace, dict(label.split("=", 1) for label in labels)), "wrote")
 
@@ -52,7 +52,7 @@ def _report(done: list[str], word: str) -> None:
 
 
 def main() -> None:
-    """The entry point: an error is one sentence, and status 1."""
+    """Runs the command line. Prints an error as one sentence and exits with status 1."""
     try:
         cli()
     except EngineError as error:

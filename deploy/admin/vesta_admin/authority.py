@@ -1,4 +1,4 @@
-"""The platform's own certificate authority: it issues the certificate that is a service's identity."""
+"""The platform's certificate authority, which issues the certificates of the services' identities."""
 
 import ipaddress
 from collections.abc import Sequence
@@ -14,26 +14,25 @@ from vesta_common.identity.credentials import ID_PREFIX
 AUTHORITY_LIFETIME = timedelta(days=3650)
 LIFETIME = timedelta(days=90)
 RENEWAL = timedelta(days=60)
-"""What is left of a certificate when it is renewed."""
+"""The remaining lifetime at which a certificate is renewed."""
 BACKDATED = timedelta(minutes=5)
-"""How far clocks of other machines may be behind."""
+"""The tolerated clock skew of other machines."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A certificate and its key, as PEM."""
+    """A certificate and its private key, as PEM."""
 
     certificate: bytes
     key: bytes
 
     @property
     def expire_time(self) -> datetime:
-        """When the certificate ends."""
         return x509.load_pem_x509_certificate(self.certificate).not_valid_after_utc
 
 
 def new_authority(now: datetime) -> Pair:
-    """A new authority, which signs itself."""
+    """Creates a self-signed authority."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Vesta service identity")])
     builder = _builder(name, key.public_key(), now, AUTHORITY_LIFETIME)
@@ -45,10 +44,10 @@ def new_authority(now: datetime) -> Pair:
 
 
 def issue(authority: Pair, service: str, hosts: Sequence[str], now: datetime, lifetime: timedelta = LIFETIME) -> Pair:
-    """A new certificate of a service, for signing tokens and for both ends of TLS.
+    """Issues a certificate of a service, for signing tokens and for TLS as server and client.
 
     Args:
-        hosts: the names and IP addresses under which others reach the service.
+        hosts: the DNS names and IP addresses of the service.
     """
     issuer = x509.load_pem_x509_certificate(authority.certificate)
     issuer_key = serialization.load_pem_private_key(authority.key, None)
@@ -70,7 +69,7 @@ def issue(authority: Pair, service: str, hosts: Sequence[str], now: datetime, li
 
 
 def is_due(pair: Pair, now: datetime) -> bool:
-    """Whether it is time for a new certificate."""
+    """Whether the certificate must be renewed."""
     return pair.expire_time - now < RENEWAL
 
 

@@ -1,4 +1,4 @@
-"""Makes topics on a broker as the catalogue has them, and brings those that are there up to it. It can be done again at any time."""
+"""Creates the topics of the catalogue on a broker, and updates existing ones. Idempotent."""
 
 from collections.abc import Sequence
 from contextlib import closing
@@ -24,12 +24,12 @@ REQUEST_TIMEOUT_MS = 5000
 
 @dataclass(frozen=True)
 class Done:
-    """What was done.
+    """The result of `put_topics`.
 
     Attributes:
-        made: names of topics that were not there.
-        altered: names of those that were, and have the catalogue's settings now.
-        extended: names of those of them that have more partitions than before.
+        made: names of the created topics.
+        altered: names of the existing topics, which now have the catalogue's settings.
+        extended: names of those existing topics that got more partitions.
     """
 
     made: tuple[str, ...]
@@ -38,10 +38,10 @@ class Done:
 
 
 def create_topics(settings: EngineSettings, topics: Sequence[Topic]) -> list[str]:
-    """Puts the topics on the broker under the settings' prefix; returns the names of those that were made.
+    """Creates or updates the topics under the settings' prefix; returns the names of those created.
 
     Raises:
-        KafkaError: as `put_topics`.
+        KafkaError: see `put_topics`.
     """
     access = Broker.of(settings).access
     with closing(KafkaAdminClient(**access, request_timeout_ms=REQUEST_TIMEOUT_MS, client_id="vesta-admin")) as admin:
@@ -50,13 +50,13 @@ def create_topics(settings: EngineSettings, topics: Sequence[Topic]) -> list[str
 
 
 def put_topics(admin: KafkaAdminClient, topics: Sequence[Topic]) -> Done:
-    """Makes the topics that are not there, and gives the others the catalogue's settings and at least its partitions.
+    """Creates missing topics, and gives existing ones the catalogue's settings and at least its number of partitions.
 
-    Partitions are never taken away, and replicas of a topic that is there stay as they are: moving them is an operator's decision.
-    A broker that knows no such settings, as the embedded one, ignores them.
+    Never removes partitions, and does not change the replicas of existing topics: moving replicas is an operator's decision.
+    Brokers without such settings, such as the embedded one, ignore them.
 
     Raises:
-        KafkaError: the broker does not answer, or refuses; what was done stays, and doing it again goes on from there.
+        KafkaError: the broker does not respond, or rejects the change. What was done remains, and a retry continues.
     """
     brokers = len(admin.describe_cluster()["brokers"])
     there = set(admin.list_topics())
@@ -76,7 +76,7 @@ def put_topics(admin: KafkaAdminClient, topics: Sequence[Topic]) -> Done:
 
 
 def _make(admin: KafkaAdminClient, topics: Sequence[Topic], brokers: int) -> tuple[str, ...]:
-    """Makes topics, and waits until clients can use them; answers which of them nobody else made meanwhile."""
+    """Creates topics and waits until clients can use them; returns those that no other process created meanwhile."""
     if not topics:
         return ()
     wanted = {
@@ -115,7 +115,7 @@ def _extend(admin: KafkaAdminClient, partitions: dict[str, int]) -> tuple[str, .
     try:
         admin.create_partitions(partitions)
     except IncompatibleBrokerVersion:
-        return ()  # the embedded broker keeps the partitions that it was given first
+        return ()  # the embedded broker cannot change the number of partitions
     except InvalidPartitionsError:
-        return ()  # another set-up was faster: they are never fewer than asked for
+        return ()  # another process has extended the topic meanwhile; there are never fewer partitions than requested
     return tuple(partitions)

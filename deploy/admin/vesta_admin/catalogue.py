@@ -1,4 +1,4 @@
-"""The topics of the platform with all their settings, read from the catalogue in `protos/topics/`, which is data of this package."""
+"""The catalogue of topics with their settings, read from `protos/topics/`, which is packaged as data of this package."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,21 +15,21 @@ DEAD_LETTER_RETENTION = timedelta(days=30)
 CLEANUP = "delete"
 REPLICAS = 3
 IN_SYNC_REPLICAS_MIN = 2
-# Beside the value a record has its key, its headers and the frame of its batch: at most some 6 KB by `vesta_common.events.cloudevents`.
+# A record also contains its key, its headers and the overhead of its batch: at most about 6 KB, see `vesta_common.events.cloudevents`.
 OVERHEAD_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
 class Topic:
-    """One topic.
+    """A topic of the catalogue.
 
     Attributes:
-        retention: how long its records are kept.
-        value_bytes_max: the largest value of a record.
+        retention: of its records.
+        value_bytes_max: the maximum size of a record's value.
         groups: the consumer groups that read it.
-        cleanup: what becomes of old records, in Kafka's words: `delete`.
-        replicas: how many brokers keep each partition, where there are so many.
-        in_sync_replicas_min: how many of them must have a record before it is acknowledged.
+        cleanup: Kafka's `cleanup.policy`, such as `delete`.
+        replicas: the number of replicas of each partition, limited by the number of brokers.
+        in_sync_replicas_min: how many replicas must have a record before it is acknowledged.
     """
 
     name: str
@@ -43,11 +43,11 @@ class Topic:
     in_sync_replicas_min: int = IN_SYNC_REPLICAS_MIN
 
     def replicas_of(self, brokers: int) -> int:
-        """How many replicas it gets on so many brokers."""
+        """Returns the number of replicas on this many brokers."""
         return min(self.replicas, brokers)
 
     def configuration(self, replicas: int) -> dict[str, str]:
-        """Its settings in Kafka's words, where it has so many replicas: one of several may always be away."""
+        """Returns the settings in Kafka's names, for this many replicas. One of several replicas may always be unavailable."""
         return {
             "retention.ms": str(int(self.retention.total_seconds() * 1000)),
             "max.message.bytes": str(self.value_bytes_max + OVERHEAD_BYTES),
@@ -58,7 +58,7 @@ class Topic:
 
 @cache
 def topics() -> tuple[Topic, ...]:
-    """Every topic, the dead letters of each consuming service included."""
+    """Returns all topics, including the dead-letter topic of each consuming service."""
     folder = resources.files("vesta_admin") / "topics"
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
     entries = [yaml.safe_load(file.read_text()) for file in files]
@@ -79,7 +79,7 @@ def _topic(entry: dict[str, Any]) -> Topic:
 
 
 def _dead_letters(entries: Sequence[dict[str, Any]]) -> Iterator[Topic]:
-    """A topic a consuming service, for the largest record that it may have to set aside, with the reason in further headers."""
+    """Yields one dead-letter topic per consuming service. Its records contain the largest record it can receive, and the reason."""
     bytes_max: dict[str, int] = {}
     for entry in entries:
         for consumer in entry.get("consumers") or ():

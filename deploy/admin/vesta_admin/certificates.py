@@ -1,4 +1,4 @@
-"""The certificates of the services as Secrets of a namespace: made where they are missing, renewed before they end."""
+"""Stores the certificates of the services in Secrets of a namespace: creates missing ones, and renews them before they expire."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -17,26 +17,26 @@ _NOT_FOUND = 404
 
 
 def secret_of(service: str) -> str:
-    """The Secret with a service's certificate and key."""
+    """Returns the name of the Secret with a service's certificate and key."""
     return f"identity-{service}"
 
 
 def hosts_of(service: str, namespace: str) -> list[str]:
-    """The names under which other pods reach a service."""
+    """Returns the names under which other pods reach a service."""
     return [service, f"{service}.{namespace}", f"{service}.{namespace}.svc", "localhost", "127.0.0.1"]
 
 
 def renew_secrets(namespace: str, labels: Mapping[str, str]) -> list[str]:
-    """Makes and renews the certificate of every service, with the rights of the pod it runs in.
+    """Creates and renews the certificates of all services, with the permissions of the pod that it runs in.
 
     Args:
-        labels: of the Secrets that it makes.
+        labels: for the Secrets that it creates.
 
     Returns:
-        What was made or renewed.
+        A description of each Secret that was written.
 
     Raises:
-        ApiException: the API server refused.
+        ApiException: the API server rejected a request.
     """
     config.load_incluster_config()
     return renew(Secrets(client.CoreV1Api(), namespace, labels), list(PEERS), namespace, datetime.now(UTC))
@@ -51,7 +51,7 @@ class Secrets:
         self._labels = dict(labels)
 
     def find(self, name: str) -> dict[str, bytes]:
-        """What a Secret holds; nothing where there is none."""
+        """Returns the data of a Secret; empty if it does not exist."""
         try:
             data = self._api.read_namespaced_secret(name, self._namespace).data or {}
         except ApiException as error:
@@ -61,7 +61,7 @@ class Secrets:
         return {key: base64.b64decode(value) for key, value in data.items()}
 
     def put(self, name: str, data: Mapping[str, bytes]) -> None:
-        """Makes a Secret, or replaces what it holds."""
+        """Creates a Secret, or replaces its data."""
         body = client.V1Secret(
             metadata=client.V1ObjectMeta(name=name, labels=self._labels),
             type="kubernetes.io/tls",
@@ -74,7 +74,7 @@ class Secrets:
 
 
 def renew(secrets: Secrets, services: Sequence[str], namespace: str, now: datetime) -> list[str]:
-    """Likewise, for these services at this time. A service whose certificate another authority issued gets a new one."""
+    """Creates and renews the certificates of these services. Replaces a certificate that another authority issued."""
     done = []
     authority = _pair(secrets.find(AUTHORITY))
     if authority is None:

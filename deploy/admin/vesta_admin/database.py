@@ -19,8 +19,8 @@ def create_database(url: str) -> list[str]:
     """Creates the database that the URL names, and in it the extensions; returns what was created.
 
     Raises:
-        psycopg.OperationalError: the server does not answer.
-        RuntimeError: the server refuses; suggests a fix.
+        psycopg.OperationalError: the server does not respond.
+        RuntimeError: the server rejects the request; the message suggests a fix.
     """
     created = []
     name = str(conninfo_to_dict(url).get("dbname", ""))
@@ -44,7 +44,7 @@ def _exists(url: str) -> bool:
     try:
         _connect(url).close()
     except psycopg.OperationalError as error:
-        # The server answers and refuses: libpq gives no SQLSTATE for a failed connection, so the maintenance database is asked.
+        # libpq has no SQLSTATE for a failed connection. Therefore the maintenance database is queried for whether the database exists.
         try:
             with _connect(make_conninfo(url, dbname=MAINTENANCE_DATABASE)) as connection:
                 name = conninfo_to_dict(url).get("dbname")
@@ -82,10 +82,10 @@ def migrate(url: str, *, post: bool) -> list[str]:
     """Applies the migrations of every service to its schema; returns those applied now, as `schema: package/name`.
 
     Args:
-        post: whether those are applied too that replicas of the version before cannot work with.
+        post: whether to apply also the migrations that replicas of the previous version are not compatible with.
 
     Raises:
-        RuntimeError: the package of a service is not installed, or a migration that was applied has been edited since.
+        RuntimeError: the package of a service is not installed, or an applied migration has been edited.
     """
     missing = [service for service in SERVICES if find_spec(f"vesta_{service}") is None]
     if missing:

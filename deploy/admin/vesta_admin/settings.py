@@ -6,7 +6,7 @@ from vesta_common.settings import EngineSettings
 
 
 class Settings(EngineSettings):
-    """How to reach the engines, with a user who may create what is missing."""
+    """Settings of the engines, with a user who may create databases, buckets and topics."""
 
     model_config = SettingsConfigDict(env_prefix="VESTA_ADMIN_")
 

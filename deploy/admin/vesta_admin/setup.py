@@ -1,4 +1,4 @@
-"""Creates on the engines everything that the services expect to find. Running it again changes nothing."""
+"""Creates everything in the engines that the services need. Idempotent."""
 
 import time
 from collections.abc import Callable
@@ -26,30 +26,30 @@ log = structlog.get_logger()
 
 
 class EngineError(RuntimeError):
-    """An engine does not answer in time, or refuses; the message names it and suggests a fix."""
+    """An engine does not respond in time, or rejects a request. The message names it and suggests a fix."""
 
 
 def set_up(settings: Settings) -> list[str]:
     """Creates the database, the extensions, the bucket, Triton's prefix and the topics; returns what was created.
 
     Raises:
-        EngineError: an engine does not answer in time, or refuses.
+        EngineError: an engine does not respond in time, or rejects a request.
     """
     return [*set_up_database(settings), *set_up_objects(settings), *set_up_topics(settings)]
 
 
 def set_up_database(settings: Settings) -> list[str]:
-    """The database and its extensions. Raises EngineError."""
+    """Creates the database and its extensions. Raises EngineError."""
     return _awaited("PostgreSQL", "POSTGRES_URL", settings, lambda: database.create_database(address_of(settings)))
 
 
 def set_up_objects(settings: Settings) -> list[str]:
-    """The bucket, and in it an object below the prefix of Triton's repository. Raises EngineError."""
+    """Creates the bucket, and an object below the prefix of Triton's repository. Raises EngineError."""
     return _awaited("the object store", "S3_ENDPOINT_URL", settings, lambda: _create_bucket(settings))
 
 
 def set_up_topics(settings: Settings) -> list[str]:
-    """Every topic of the catalogue. Raises EngineError."""
+    """Creates the topics of the catalogue. Raises EngineError."""
     if not settings.kafka_bootstrap:
         raise EngineError("no broker is set; set KAFKA_BOOTSTRAP to HOST:PORT of Kafka")
     created = _awaited("Kafka", "KAFKA_BOOTSTRAP", settings, lambda: broker.create_topics(settings, topics()))
@@ -57,7 +57,7 @@ def set_up_topics(settings: Settings) -> list[str]:
 
 
 def migrate(settings: Settings, *, post: bool) -> list[str]:
-    """The migrations of every service; returns those applied now. See `database.migrate`. Raises EngineError."""
+    """Applies the migrations of all services; returns those applied. See `database.migrate`. Raises EngineError."""
     return _awaited("PostgreSQL", "POSTGRES_URL", settings, lambda: database.migrate(address_of(settings), post=post))
 
 
@@ -72,7 +72,7 @@ def _create_bucket(settings: Settings) -> list[str]:
 
 
 def _awaited(engine: str, setting: str, settings: Settings, work: Callable[[], T]) -> T:
-    """Does the work, again while the engine does not answer and there is time."""
+    """Runs `work`, and retries it until `wait_seconds` have passed while the engine does not respond."""
     deadline = time.monotonic() + settings.wait_seconds
     said = ""
     while True:
