@@ -1,1 +1,1 @@
-"""Vesta on one machine: the embedded engines and every service as processes, kept by supervisord."""
+"""Vesta on one machine: runs the embedded engines and every service as processes under supervisord."""

@@ -166,7 +166,7 @@ def _show(platform: Platform) -> None:
 
 
 def main() -> None:
-    """The entry point: what went wrong is said in words, not in a trace."""
+    """Runs the command line. Prints an error as a message instead of a traceback."""
     try:
         cli()
     except (RuntimeError, OSError, subprocess.CalledProcessError, xmlrpc.client.Error) as error:

@@ -1,4 +1,4 @@
-"""How a program is asked whether it is well: by gRPC health or over HTTP. Neither question raises."""
+"""Health checks of programs, over gRPC or HTTP. They never raise."""
 
 import http.client
 import urllib.request
@@ -10,7 +10,7 @@ TIMEOUT_SECONDS = 2.0
 
 
 def is_serving(address: str) -> bool:
-    """True where the gRPC health check at HOST:PORT says SERVING."""
+    """Whether the gRPC health check at HOST:PORT returns SERVING."""
     try:
         with grpc.insecure_channel(address) as channel:
             stub = health_pb2_grpc.HealthStub(channel)
@@ -21,7 +21,7 @@ def is_serving(address: str) -> bool:
 
 
 def is_answering(address: str, path: str) -> bool:
-    """True where a page at HOST:PORT answers 200."""
+    """Whether a page at HOST:PORT returns 200."""
     try:
         with urllib.request.urlopen(f"http://{address}{path}", timeout=TIMEOUT_SECONDS) as answer:
             return bool(answer.status == 200)

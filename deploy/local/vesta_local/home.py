@@ -1,4 +1,4 @@
-"""Where a local platform keeps what it knows: its folder, its ports, its secrets. The same folder finds everything again."""
+"""The home folder of a local platform: its data, ports and secrets. A restart with the same folder restores everything."""
 
 import base64
 import fcntl
@@ -36,25 +36,25 @@ USUAL_PORTS = {
     **{f"{name}_metrics": 7101 + index for index, name in enumerate(_SERVICES)},
 }
 REPLICATED = (*_SERVICES, "gateway", "inference")
-"""The programs that may have replicas; the second one of datasets is `datasets-2`, with doors of its own."""
+"""The programs that may have replicas. The second replica of datasets is `datasets-2`, with ports of its own."""
 REPLICAS_MAX = 9
-# SeaweedFS listens for gRPC ten thousand above each of its ports.
+# SeaweedFS serves gRPC on each of its ports plus 10,000.
 TWIN_OFFSET = 10_000
 _TWINNED = {"objects", "objects_master", "objects_volume", "objects_filer", "objects_admin"}
 PORT_TRIES = 2_000
 BROKERS = ("embedded", "apache")
 HOST = "127.0.0.1"
-# Of a socket's path the kernel takes 108 bytes; the rest is for its name and a suffix of the program's own.
+# The kernel limits a socket's path to 108 bytes; the rest is for the file name and a suffix that the program appends.
 SOCKET_FOLDER_LENGTH_MAX = 75
 
 
 @dataclass(frozen=True)
 class Home:
-    """A platform's folder.
+    """The home folder of a platform.
 
     Attributes:
-        root: the folder, absolute.
-        usual_ports: what to try first for each door.
+        root: the absolute path of the folder.
+        usual_ports: the preferred port of each listener.
     """
 
     root: Path
@@ -66,78 +66,78 @@ class Home:
 
     @property
     def run(self) -> Path:
-        """What belongs to the running platform."""
+        """The folder for files of the running platform."""
         return self.root / "run"
 
     @property
     def logs(self) -> Path:
-        """A file a program."""
+        """The folder for logs, one file per program."""
         return self.root / "logs"
 
     @property
     def data(self) -> Path:
-        """The engines' own files."""
+        """The folder for the engines' data."""
         return self.root / "data"
 
     @property
     def inbox(self) -> Path:
-        """The one folder that folder Sources may read."""
+        """The only folder that folder Sources may read."""
         return self.root / "inbox"
 
     @property
     def identities(self) -> Path:
-        """A folder a service with its certificate and key, and the authority beside them."""
+        """The folder for certificates: the authority's, and one folder per service with its certificate and key."""
         return self.root / "identities"
 
     @property
     def sockets(self) -> Path:
-        """The folder of the Unix sockets: `run`, or a temporary folder of ours where that path is too long for a socket."""
+        """The folder for Unix sockets: `run`, or a temporary folder if that path is too long for a socket."""
         if len(os.fsencode(self.run)) <= SOCKET_FOLDER_LENGTH_MAX:
             return self.run
         digest = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"vesta-{os.geteuid()}-{digest}"
 
     def make_sockets(self) -> None:
-        """Makes their folder.
+        """Creates the folder for sockets.
 
         Raises:
-            PermissionError: it is somebody else's.
+            PermissionError: the folder belongs to another user.
         """
         self.sockets.mkdir(mode=0o700, exist_ok=True)
         if self.sockets.stat().st_uid != os.geteuid():
             raise PermissionError(f"{self.sockets} is somebody else's; choose a home with a shorter path")
 
     def forget_sockets(self) -> None:
-        """Removes their folder where it is a temporary one."""
+        """Deletes the folder for sockets if it is a temporary one."""
         if self.sockets != self.run:
             shutil.rmtree(self.sockets, ignore_errors=True)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """One `up` or `down` at a time; a second one waits for the first."""
+        """Locks the home, so that `up` and `down` do not run concurrently. Waits for the lock."""
         with (self.run / "lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     @property
     def owner_key_path(self) -> Path:
-        """Where the platform owner's API key lies."""
+        """The file with the API key of the platform owner."""
         return self.root / "owner.key"
 
     @cached_property
     def owner_key(self) -> str:
-        """The platform owner's API key, made when first asked for."""
+        """The API key of the platform owner, created at first use."""
         keep_first(self.owner_key_path, f"vesta_{secrets.token_urlsafe(32)}\n")
         return self.owner_key_path.read_text().strip()
 
     @property
     def owner_key_sha256(self) -> str:
-        """What the gateway knows of it."""
+        """The hash of the owner's API key, which the gateway is configured with."""
         return hashlib.sha256(self.owner_key.encode()).hexdigest()
 
     @cached_property
     def secrets(self) -> dict[str, str]:
-        """Passwords of the engines, made once."""
+        """The passwords of the engines, created at first use."""
         path = self.run / "secrets.json"
         made = {name: secrets.token_urlsafe(24) for name in ("postgres_password", "s3_access_key", "s3_secret_key")}
         keep_first(path, json.dumps(made))
@@ -145,25 +145,25 @@ class Home:
 
     @property
     def source_keys_path(self) -> Path:
-        """Where the keys lie with which the secrets of Sources are encrypted: one a line, the first of which encrypts."""
+        """The file with the keys that encrypt the secrets of Sources, one per line; the first one encrypts."""
         return self.root / "source.keys"
 
     @cached_property
     def source_keys(self) -> str:
-        """Those keys, separated by commas; the first one is made when first asked for."""
+        """The keys that encrypt the secrets of Sources, separated by commas; the first key is created at first use."""
         keep_first(self.source_keys_path, base64.urlsafe_b64encode(secrets.token_bytes(32)).decode() + "\n")
         return ",".join(self.source_keys_path.read_text().split())
 
     @property
     def replicas(self) -> int:
-        """How many of each service and of Triton run, as was last chosen; one where nobody did."""
+        """The number of replicas of each service and of Triton, as last chosen; 1 by default."""
         return int(self._replicas_path.read_text()) if self._replicas_path.exists() else 1
 
     def choose_replicas(self, count: int) -> None:
-        """Chooses it, for the next start.
+        """Sets the number of replicas for the next start.
 
         Raises:
-            RuntimeError: there cannot be so many.
+            RuntimeError: the number is out of range.
         """
         if not 1 <= count <= REPLICAS_MAX:
             raise RuntimeError(f"{count} replicas cannot be; choose from 1 to {REPLICAS_MAX}")
@@ -171,19 +171,19 @@ class Home:
         self.__dict__.pop("ports", None)
 
     def replicas_of(self, name: str) -> list[str]:
-        """The programs that a word stands for: `datasets`, `datasets-2`, …"""
+        """Returns the programs of a name, one per replica: `datasets`, `datasets-2` and so on."""
         if name not in REPLICATED:
             return [name]
         return [name, *(f"{name}-{number}" for number in range(2, self.replicas + 1))]
 
     @property
     def other_checkout(self) -> Path | None:
-        """The checkout of another version, whose code the replicas after the first run; None where all run this one's."""
+        """The checkout of another version, whose code the replicas after the first run; None if all replicas run this version."""
         path = self.run / "other_checkout"
         return Path(path.read_text().strip()) if path.exists() else None
 
     def choose_other_checkout(self, checkout: Path) -> None:
-        """Chooses it, for the next start."""
+        """Sets the other checkout for the next start."""
         (self.run / "other_checkout").write_text(f"{checkout}\n")
 
     @property
@@ -192,7 +192,7 @@ class Home:
 
     @property
     def _usual_ports(self) -> dict[str, int]:
-        """With the doors of replicas, which lie above all others."""
+        """The preferred ports, including those of replicas, which follow all others."""
         doors = [
             f"{replica}{door.removeprefix(name)}"
             for name in REPLICATED
@@ -205,7 +205,7 @@ class Home:
 
     @property
     def was_started(self) -> bool:
-        """Whether a platform has been started in it."""
+        """Whether a platform has been started in this home."""
         return self._ports_path.exists()
 
     @property
@@ -214,14 +214,14 @@ class Home:
 
     @property
     def broker(self) -> str:
-        """Which broker it has: `embedded` or `apache`."""
+        """The kind of the broker: `embedded` or `apache`."""
         return self._broker_path.read_text().strip() if self._broker_path.exists() else BROKERS[0]
 
     def choose_broker(self, kind: str) -> None:
-        """Gives a new home its broker.
+        """Sets the broker of a new home.
 
         Raises:
-            RuntimeError: there is no such broker, or the home has another one.
+            RuntimeError: the kind does not exist, or the home has another broker.
         """
         if kind not in BROKERS:
             raise RuntimeError(f"there is no broker {kind!r}; there are {', '.join(BROKERS)}")
@@ -238,22 +238,22 @@ class Home:
 
     @cached_property
     def ports(self) -> dict[str, int]:
-        """The port of each door, as chosen when the platform was last started; the usual one where it never was."""
+        """The port of each listener, as chosen at the last start; the usual port if there was none."""
         return {**self._usual_ports, **self._known_ports()}
 
     def choose_ports(self) -> dict[str, int]:
-        """Chooses a free port for each door: the last one, else the usual one, else one above. Only for a platform that is down.
+        """Chooses a free port for each listener: the last one, the usual one, or a higher one. Only for a platform that is down.
 
         Raises:
-            RuntimeError: none of two thousand is free.
+            RuntimeError: none of 2,000 ports is free.
         """
         return self._choose({}, self._known_ports())
 
     def choose_missing_ports(self) -> dict[str, int]:
-        """Likewise for the doors that a running platform does not have yet; those it has stay, for somebody listens there.
+        """Chooses ports for the listeners that a running platform does not have yet; existing ports stay, because they are in use.
 
         Raises:
-            RuntimeError: none of two thousand is free.
+            RuntimeError: none of 2,000 ports is free.
         """
         known = self._known_ports()
         return self.ports if known.keys() >= self._usual_ports.keys() else self._choose(known, {})
@@ -274,11 +274,11 @@ class Home:
         return chosen
 
     def address(self, name: str) -> str:
-        """HOST:PORT of a program's door."""
+        """Returns HOST:PORT of a listener."""
         return f"{HOST}:{self.ports[name]}"
 
     def addresses(self, name: str) -> str:
-        """HOST:PORT of every replica of a program, separated by commas; of its other doors likewise, such as `gateway_grpc`."""
+        """Returns HOST:PORT of every replica of a program, or of another listener such as `gateway_grpc`, separated by commas."""
         program, _, door = name.partition("_")
         return ",".join(self.address(f"{replica}_{door}" if door else replica) for replica in self.replicas_of(program))
 
@@ -286,7 +286,7 @@ class Home:
         """Writes `run/addresses.json`, which the demo, the command line and the tests read.
 
         Args:
-            elsewhere: the addresses of doors that are not the home's own.
+            elsewhere: addresses of external engines, which replace the home's own.
         """
         path = self.run / "addresses.json"
         addresses = {**{name: self.address(name) for name in self.ports}, **elsewhere}
@@ -309,7 +309,7 @@ def _pick(candidates: list[int], taken: set[int], twinned: bool) -> int:
 
 
 def is_free(port: int) -> bool:
-    """Whether nobody listens on a port of this machine."""
+    """Whether nothing listens on a port of this machine."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -320,12 +320,12 @@ def is_free(port: int) -> bool:
 
 
 def write_secret(path: Path, text: str) -> None:
-    """Writes a file that its owner alone can read, whole or not at all."""
+    """Writes a file that only its owner can read, atomically."""
     _draft(path, text).replace(path)
 
 
 def keep_first(path: Path, text: str) -> None:
-    """Writes such a file where there is none; of several processes that do so at once, what the first one wrote stays."""
+    """Writes a file that only its owner can read, unless it exists. Of concurrent calls, the first one succeeds."""
     if path.exists():
         return
     draft = _draft(path, text)
@@ -335,7 +335,7 @@ def keep_first(path: Path, text: str) -> None:
 
 
 def _draft(path: Path, text: str) -> Path:
-    descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # which its owner alone can read
+    descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # readable by the owner only
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
     return Path(draft)

@@ -1,4 +1,4 @@
-"""The identities of a local platform's services: certificates that an authority of its own issues."""
+"""Certificates of a local platform's services, issued by an authority of the home."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -10,18 +10,18 @@ from vesta_common.identity import CredentialFiles
 from vesta_local.home import HOST, write_secret
 
 LIFETIME = timedelta(days=3650)
-"""Nothing renews them while the platform runs."""
+"""Longer than in a cluster, because certificates are not renewed while the platform runs."""
 _HOSTS = ("localhost", HOST)
 
 
 def files(folder: Path, service: str) -> CredentialFiles:
-    """Where a service's files lie."""
+    """Returns the paths of a service's files."""
     own = folder / service
     return CredentialFiles(own / "tls.crt", own / "tls.key", folder / "ca.crt")
 
 
 def prepare(folder: Path, names: Iterable[str]) -> None:
-    """Makes the authority and a certificate for each name, where there is none or it ends soon."""
+    """Creates the authority and a certificate for each name, unless it exists and does not expire soon."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     now = datetime.now(UTC)
     authority = _read(folder / "ca.crt", folder / "ca.key")
@@ -43,6 +43,6 @@ def _read(certificate: Path, key: Path) -> Pair | None:
 
 
 def _write(certificate: Path, key: Path, pair: Pair) -> None:
-    """The certificate comes last: a run that was killed in between begins anew."""
+    """Writes the key first, then the certificate, so that an interrupted run starts over."""
     write_secret(key, pair.key.decode())
     write_secret(certificate, pair.certificate.decode())

@@ -1,4 +1,4 @@
-"""The whole platform: starts it in order, waits until it is healthy, tells how it is, stops it."""
+"""The whole platform: starts programs in order, waits until they are healthy, reports their state, and stops them."""
 
 import re
 import signal
@@ -21,15 +21,15 @@ from vesta_local.program import Program
 from vesta_local.supervisor import ExitCounter, ProcessState, Supervisor, memory_bytes
 
 ENGINES = ("postgres", "objects", "events", "inference", "retention", storage.NAME)
-# Services first, then the engines, and last the one on which two others keep what they have.
+# Services first, then the engines, last the object store, on which the broker and Triton depend.
 _STOP_ORDER = ((*services.NAMES, "retention", storage.NAME), ("events", "inference", "postgres"), ("objects",))
 HEALTH_DEADLINE = timedelta(seconds=300)
-# What exits so often while it is waited for is reported at once.
+# A program that exits this often during a start is reported immediately.
 EXITS_MAX = 3
 LOG_TAIL_LINES = 12
 _POLL_SECONDS = 0.2
-# In its configuration a % begins a variable, and # or ; after a blank a comment; lines and blanks at the end are cut; and a value
-# between quotes cannot hold both kinds of them.
+# In supervisord's configuration, % begins a variable, and # or ; after a blank begins a comment. Newlines and trailing blanks are removed.
+# A quoted value cannot contain both kinds of quotes.
 _UNTELLABLE = re.compile(r"%|\s[#;]|[\r\n]|\s$|\".*'|'.*\"")
 
 Say = Callable[[str], None]
@@ -41,7 +41,7 @@ def _silent(_: str) -> None:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table."""
+    """One row of the table of programs."""
 
     name: str
     address: str
@@ -50,14 +50,14 @@ class Row:
 
 
 class Platform:
-    """A platform in its home.
+    """The platform in a home.
 
     Args:
-        only: the programs to start, with all their replicas; all where empty.
-        bound: whether it is to end when this process does, as a test's is.
+        only: the programs to start, with all their replicas; all programs if empty.
+        bound: whether the platform ends with this process, as in tests.
 
     Raises:
-        RuntimeError: `only` names what there is not, or the home's path cannot be used.
+        RuntimeError: `only` contains an unknown program, or supervisord cannot use the home's path.
     """
 
     def __init__(self, home: Home, only: Sequence[str] = (), *, bound: bool = False) -> None:
@@ -76,15 +76,15 @@ class Platform:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The programs that it starts, replicas among them."""
+        """The programs to start, including replicas."""
         return tuple(
             replica for name in self._chosen if self._is_needed(name) for replica in self.home.replicas_of(name)
         )
 
     def _is_needed(self, name: str) -> bool:
-        """Whether a program runs here: not an engine that runs elsewhere, nor what only the home's own engines need.
+        """Whether a program runs in this home: not external engines, nor programs that only the home's own engines need.
 
-        The embedded broker keeps its log in the home's own object store, wherever the platform's is.
+        The embedded broker always stores its data in the home's own object store, even if the platform uses an external one.
         """
         own = {*ENGINES} - elsewhere.of(self.home).elsewhere
         if not events.is_apache(self.home):
@@ -94,7 +94,7 @@ class Platform:
 
     @property
     def programs(self) -> dict[str, Program]:
-        """Every program there is, by name, as the ports stand."""
+        """All programs by name, with the current ports."""
         home = self.home
         makers = {
             "postgres": postgres,
@@ -109,10 +109,10 @@ class Platform:
         return {program.name: program for program in (*engines, *tritons, *services.programs(home))}
 
     def up(self, say: Say = _silent, deadline: timedelta = HEALTH_DEADLINE) -> None:
-        """Starts what does not run and waits until all of it is healthy.
+        """Starts what is not running, and waits until everything is healthy.
 
         Raises:
-            RuntimeError: a package is not installed, a program has exited three times, or is not healthy in time; shows the end
+            RuntimeError: a package is not installed, or a program has exited three times or is not healthy in time; contains the end
                 of its log.
         """
         missing = [name for name in self._chosen if name in services.missing_packages()]
@@ -151,7 +151,9 @@ class Platform:
             self.supervisor.start(programs)
 
     def _start_all(self, end: float, say: Say) -> None:
-        with ThreadPoolExecutor(2) as pool:  # the database comes up beside the object store and what lies on it
+        with ThreadPoolExecutor(
+            2
+        ) as pool:  # the database starts in parallel with the object store and what depends on it
             branches = [pool.submit(self._bring_up_postgres, end, say), pool.submit(self._bring_up_objects, end, say)]
             for branch in branches:
                 branch.result()
@@ -184,7 +186,7 @@ class Platform:
         self._await(names, end, say)
 
     def down(self) -> bool:
-        """Stops everything, also what a killed supervisord left behind; False where nothing ran."""
+        """Stops everything, including processes that a killed supervisord left behind; returns False if nothing was running."""
         with self.home.lock():
             stopped = (
                 self.supervisor.stop(self._stop_order())
@@ -196,15 +198,15 @@ class Platform:
             return stopped
 
     def _stop_order(self) -> list[list[str]]:
-        """By what supervisord knows: of replicas, there may have been more when it was started."""
+        """Returns the running programs by stop group. Includes replicas that were started before their number was reduced."""
         running = [state.name for state in self.supervisor.states()]
         return [[name for name in running if name.partition("-")[0] in group] for group in _STOP_ORDER]
 
     def restart(self, *names: str, gracefully: bool = False) -> None:
-        """Kills programs, or asks them to end, and waits until all are healthy again.
+        """Kills or gracefully stops programs, and waits until supervisord has restarted them and all are healthy.
 
         Raises:
-            RuntimeError: one is not in time; shows the end of its log.
+            RuntimeError: a program is not healthy in time; contains the end of its log.
         """
         with_signal = signal.SIGTERM if gracefully else signal.SIGKILL
         before = {name: self.supervisor.kill(name, with_signal) for name in names}
@@ -215,12 +217,12 @@ class Platform:
         self._await(names, end, _silent)
 
     def rows(self) -> list[Row]:
-        """How every program is, in the order in which they start; the supervisor itself comes last."""
+        """Returns the state of every program in start order, then of external engines and the supervisor."""
         programs = self.programs
         if not self.supervisor.is_running():
             return [Row(name, programs[name].address, "down", 0) for name in self.names]
         states = {state.name: state for state in self.supervisor.states()}
-        # A supervisord that was started before a program was added knows nothing of it until the next `up`.
+        # A supervisord that was started before a program was added does not have it until the next `up`.
         known = [(programs[name], states.get(name, ProcessState(name, "down", 0))) for name in self.names]
         with ThreadPoolExecutor(len(known)) as pool:
             rows = list(pool.map(lambda pair: _row(*pair), known))
@@ -231,7 +233,7 @@ class Platform:
         ]
 
     def _rows_elsewhere(self) -> list[Row]:
-        """How the engines are that run elsewhere."""
+        """Returns the state of the external engines."""
         engines = admin_settings(self.home)
         tries = tries_of("local", engines, (), has_objects=True)
         found = {
@@ -250,14 +252,14 @@ class Platform:
         """Waits until these programs, or all, are healthy.
 
         Raises:
-            RuntimeError: one has exited three times meanwhile, or is not healthy in time; shows the end of its log.
+            RuntimeError: a program has exited three times meanwhile, or is not healthy in time; contains the end of its log.
         """
         self._await(names or self.names, time.monotonic() + deadline.total_seconds(), _silent)
 
     def _await(self, names: Sequence[str], end: float, say: Say) -> None:
         programs = self.programs
         exits = ExitCounter()
-        with ThreadPoolExecutor(len(names) or 1) as pool:  # a check may take seconds, and exits are counted meanwhile
+        with ThreadPoolExecutor(len(names) or 1) as pool:  # checks may take seconds; exits are counted meanwhile
             checks = {name: pool.submit(programs[name].is_healthy) for name in names}
             while True:
                 exits.observe(self.supervisor.states())
@@ -275,7 +277,7 @@ class Platform:
                 time.sleep(_POLL_SECONDS)
 
     def _failures(self, waiting: Collection[str], exits: ExitCounter, *, is_late: bool) -> list[str]:
-        """What to report of the programs that are not healthy yet; nothing where there is hope."""
+        """Returns the errors of programs that are not healthy yet; empty while they may still become healthy."""
         exiting = [
             f"{name} has exited {exits.counts[name]} times while starting; {self._log_tail(name)}"
             for name in waiting
@@ -302,6 +304,6 @@ def _state_elsewhere(engine: str, attempt: Try | None) -> str:
         return "elsewhere"
     try:
         attempt()
-    except Exception as error:  # noqa: BLE001 - whatever it is, the engine cannot be used
+    except Exception as error:  # noqa: BLE001 - any error means that the engine is not usable
         return describe_failure(engine, error)
     return "healthy"

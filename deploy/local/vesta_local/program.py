@@ -1,4 +1,4 @@
-"""What supervisord is told of one program."""
+"""The definition of one program for supervisord."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,13 +10,13 @@ class Program:
     """One process of the platform.
 
     Attributes:
-        name: names its log and its row in the table.
-        address: HOST:PORT of its main door.
-        is_healthy: asks it a real question; never raises.
-        state: says in the table how it is, where healthy or not is not enough.
-        stop_signal: how it is asked to end; `KILL` where asking is slow and killing is safe.
-        stop_wait_seconds: how long it may take to end before it is killed.
-        directory: where it works; the platform's folder if none.
+        name: of its log and of its row in the table.
+        address: HOST:PORT of its main listener.
+        is_healthy: the health check; never raises.
+        state: the state for the table, if healthy or not is not sufficient.
+        stop_signal: the signal to stop it; `KILL` if a graceful stop is slow and a kill is safe.
+        stop_wait_seconds: the time until it is killed.
+        directory: its working directory; the home if None.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Who of several replicas got how much: calls by the metrics of each process, models by what each Triton holds."""
+"""How load is distributed over replicas: calls per replica from its metrics, and models per Triton."""
 
 import http.client
 import json
@@ -14,7 +14,7 @@ _TIMEOUT_SECONDS = 10
 
 
 def calls(home: Home) -> dict[str, list[int]]:
-    """How many RPCs each replica has answered since its start, by service, in the order of the replicas."""
+    """Returns the number of RPCs that each replica has served since its start, by service, in the order of the replicas."""
     return {name: [_count(home, name, replica) for replica in home.replicas_of(name)] for name in services.NAMES}
 
 
@@ -28,7 +28,7 @@ def _count(home: Home, name: str, replica: str) -> int:
 
 
 def models(home: Home) -> list[set[str]]:
-    """The models that each Triton can answer with."""
+    """Returns the models that each Triton has loaded."""
     return [_models(home.address(f"{replica}_http")) for replica in home.replicas_of("inference")]
 
 

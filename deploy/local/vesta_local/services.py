@@ -1,4 +1,4 @@
-"""Every service of the platform as a process, and its settings."""
+"""The services of the platform as programs, with their settings."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -16,11 +16,11 @@ from vesta_local.home import Home
 from vesta_local.program import Program
 from vesta_local.supervisor import mark_option
 
-# Tansu looks twice in its wait, at the beginning and in the middle, so that half of it is what an event takes on its way at most. It
-# also reads no longer than that, from the partition's first record on: what a machine under load does not manage, `fetch_wait` mends.
+# Tansu checks for records at the beginning and in the middle of the wait, so that an event is delayed by at most half of it. It also
+# reads no longer than the wait, beginning at the partition's first record. `fetch_wait` extends it if a machine under load needs longer.
 FETCH_WAIT_MS = 100
-FRAME_FETCH_WAIT_MS = 25  # of cameras, whose frames age
-TAIL_FETCH_WAIT_MS = 2000  # to follow every topic costs; half a second is soon enough for people
+FRAME_FETCH_WAIT_MS = 25  # for camera frames, which need low latency
+TAIL_FETCH_WAIT_MS = 2000  # for live events, where the gateway follows all topics: a longer wait saves processor time
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Service:
     """One service.
 
     Attributes:
-        name: its word.
-        settings: its own settings beside those that all share; a value may name a door, or a folder, in braces.
-        fetch_wait_ms: how long the embedded broker may take for a fetch.
+        name: such as `datasets`.
+        settings: in addition to those of every service. A value may contain the name of a listener or folder in braces.
+        fetch_wait_ms: the maximum wait of a fetch from the embedded broker.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Service:
 
     @property
     def peers(self) -> tuple[str, ...]:
-        """The services it calls."""
+        """The services that it calls."""
         return PEERS[self.name]
 
 
@@ -75,12 +75,12 @@ SERVICES = (
 )
 NAMES = tuple(service.name for service in SERVICES)
 _BY_NAME = {service.name: service for service in SERVICES}
-# Beside the settings: few arenas and threads a library, for memory's and two cores' sake.
+# In addition to the settings: limits malloc arenas and OpenMP threads, to save memory and for machines with two cores.
 _PROCESS = {"MALLOC_ARENA_MAX": "2", "OMP_NUM_THREADS": "2", "PYTHONUNBUFFERED": "1", "GRPC_VERBOSITY": "NONE"}
 
 
 def programs(home: Home) -> list[Program]:
-    """Every replica of every service, the gateway last."""
+    """Returns the programs of all replicas of all services, the gateway last."""
     return [
         Program(
             name=replica,
@@ -96,7 +96,7 @@ def programs(home: Home) -> list[Program]:
 
 
 def _other_version(home: Home, replica: str) -> dict[str, str]:
-    """What lets a replica run another version's code beside this one's, as during a rolling update: its own packages come first."""
+    """Returns the environment for a replica that runs the code of another version, as in a rolling update: its packages come first."""
     checkout, (name, _, number) = home.other_checkout, replica.partition("-")
     if checkout is None:
         return {}
@@ -107,7 +107,7 @@ def _other_version(home: Home, replica: str) -> dict[str, str]:
 
 
 def environment(home: Home, replica: str) -> dict[str, str]:
-    """The settings of one service, or of a replica such as `datasets-2`, by environment variable."""
+    """Returns the settings of one service, or of a replica such as `datasets-2`, by environment variable."""
     name = replica.partition("-")[0]
     service = _BY_NAME[name]
     engines = addresses.admin_settings(home)
@@ -146,7 +146,7 @@ def _identity_settings(home: Home, name: str) -> dict[str, str]:
 
 
 def _fetch_settings(home: Home, service: Service) -> dict[str, str]:
-    """Apache Kafka answers a fetch as soon as there is something, and so needs none of these."""
+    """Returns the fetch wait for the embedded broker. Apache Kafka responds as soon as there are records, and needs no setting."""
     return {} if events.is_apache(home) else {"KAFKA_FETCH_WAIT_MS": str(service.fetch_wait_ms)}
 
 
@@ -157,5 +157,5 @@ def _health_check(home: Home, replica: str) -> Callable[[], bool]:
 
 
 def missing_packages() -> list[str]:
-    """Services whose package is not installed."""
+    """Returns the services whose package is not installed."""
     return [name for name in NAMES if find_spec(f"vesta_{name}") is None]

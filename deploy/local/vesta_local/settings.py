@@ -1,4 +1,4 @@
-"""Settings of the local platform, read from environment variables: engines that run elsewhere."""
+"""Settings of the local platform, read from environment variables: the connections to external engines."""
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -8,7 +8,7 @@ POSTGRES, OBJECTS, EVENTS, INFERENCE = "postgres", "objects", "events", "inferen
 
 
 class Settings(AdminSettings):
-    """The engines that run elsewhere. An engine without an address here is the home's own."""
+    """The external engines. The home runs its own engine for each one without an address."""
 
     model_config = SettingsConfigDict(env_prefix="VESTA_LOCAL_")
 
@@ -27,7 +27,7 @@ class Settings(AdminSettings):
 
     @property
     def elsewhere(self) -> frozenset[str]:
-        """The engines that have an address here."""
+        """The external engines: those with an address."""
         addresses = {
             POSTGRES: self.postgres_url,
             OBJECTS: self.s3_endpoint_url,

@@ -1,4 +1,4 @@
-"""supervisord keeps the processes: restarts what dies, keeps logs by program, stops what it started."""
+"""Manages processes with supervisord, which restarts programs that exit, writes their logs, and stops them."""
 
 import http.client
 import os
@@ -24,13 +24,13 @@ from vesta_local.program import Program
 
 START_TIMEOUT = timedelta(seconds=15)
 STOP_TIMEOUT = timedelta(seconds=30)
-# How long the children of a program that ended may take to end by themselves.
+# How long the children of a stopped program may take to exit by themselves.
 CHILDREN_TIMEOUT = timedelta(seconds=2)
 LOG_BYTES_MAX = 10 * 1024 * 1024
 LOG_BACKUPS = 3
-# supervisord gives a program up after so many starts that failed; nobody is to give up here.
+# supervisord gives up after this many failed starts, which must not happen here.
 RETRIES = 1_000_000
-# By this variable a process is known as one of ours when its supervisord was killed.
+# This environment variable identifies the processes of a home, in case supervisord was killed.
 HOME_MARK = "VESTA_LOCAL_HOME"
 _ALIVE = {"RUNNING", "STARTING", "STOPPING", "BACKOFF"}
 _POLL_SECONDS = 0.05
@@ -39,7 +39,7 @@ _GONE = (OSError, http.client.HTTPException)
 
 @dataclass(frozen=True)
 class ProcessState:
-    """How supervisord sees a program; its pid is 0 where it does not run."""
+    """The state of a program in supervisord; its pid is 0 if it is not running."""
 
     name: str
     state: str
@@ -47,10 +47,10 @@ class ProcessState:
 
 
 class ExitCounter:
-    """Counts the exits of programs by comparing successive states: a program whose process is another one, or gone, has exited.
+    """Counts the exits of programs by comparing successive states: a program with another pid, or none, has exited.
 
     Attributes:
-        counts: exits since the first observation, by program. Lives that begin and end between two observations are not seen.
+        counts: exits since the first observation, by program. Misses processes that start and exit between two observations.
     """
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class ExitCounter:
         self._pids: dict[str, int] = {}
 
     def observe(self, states: Sequence[ProcessState]) -> None:
-        """Takes in how all programs are now."""
+        """Compares the current states with the previous ones."""
         for state in states:
             before = self._pids.get(state.name, 0)
             if before and state.pid != before:
@@ -70,7 +70,7 @@ class Supervisor:
     """The supervisord of one home.
 
     Args:
-        bound: whether it is to end when this process does; else it outlives it.
+        bound: whether supervisord ends with this process; otherwise it continues to run.
     """
 
     def __init__(self, home: Home, *, bound: bool = False) -> None:
@@ -82,12 +82,12 @@ class Supervisor:
 
     @property
     def _proxy(self) -> Any:
-        """A connection of its own for each call: the transport is not for several threads, and does not mend once it broke."""
+        """A new connection for each call: the transport is not thread-safe, and unusable after an error."""
         transport = SupervisorTransport(None, None, f"unix://{self._socket}")
         return xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport).supervisor
 
     def is_running(self) -> bool:
-        """Whether supervisord answers."""
+        """Whether supervisord responds."""
         try:
             self._proxy.getState()
         except _GONE:
@@ -95,10 +95,10 @@ class Supervisor:
         return True
 
     def start(self, programs: Sequence[Program]) -> None:
-        """Starts supervisord with these programs, none of them running yet.
+        """Starts supervisord with these programs, without starting the programs.
 
         Raises:
-            RuntimeError: it does not answer; names its log.
+            RuntimeError: supervisord does not respond; names its log.
         """
         self._write(programs)
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(self._configuration)]
@@ -115,7 +115,7 @@ class Supervisor:
             time.sleep(_POLL_SECONDS)
 
     def update(self, programs: Sequence[Program]) -> None:
-        """Tells a running supervisord of what has changed; what runs otherwise than it should is stopped, to be started anew."""
+        """Reloads the configuration of a running supervisord. Stops programs whose configuration has changed, for a later start."""
         self._write(programs)
         [[added, changed, removed]] = self._proxy.reloadConfig()
         for name in (*changed, *removed):
@@ -125,7 +125,7 @@ class Supervisor:
             self._proxy.addProcessGroup(name)
 
     def run(self, name: str) -> None:
-        """Starts a program, unless it runs."""
+        """Starts a program, unless it is running."""
         try:
             self._proxy.startProcess(name, False)
         except xmlrpc.client.Fault as fault:
@@ -133,20 +133,20 @@ class Supervisor:
                 raise
 
     def states(self) -> list[ProcessState]:
-        """Every program's state, in the order of the configuration."""
+        """Returns the state of every program, in the order of the configuration."""
         found = self._proxy.getAllProcessInfo()
         return [ProcessState(entry["name"], entry["statename"], entry["pid"]) for entry in found]
 
     def pid(self, name: str) -> int:
-        """A program's process; 0 where it does not run."""
+        """Returns the pid of a program; 0 if it is not running."""
         return int(self._proxy.getProcessInfo(name)["pid"])
 
     def own_pid(self) -> int:
-        """The process of supervisord itself."""
+        """Returns the pid of supervisord."""
         return int(self._proxy.getPID())
 
     def kill(self, name: str, with_signal: signal.Signals = signal.SIGKILL) -> int:
-        """Kills a program's process, or asks it to end; supervisord starts it again. Answers its pid, 0 where none ran."""
+        """Sends a signal to a program, which supervisord then restarts; returns its pid, 0 if it was not running."""
         pid = self.pid(name)
         if pid:
             os.kill(pid, with_signal)
@@ -174,11 +174,11 @@ class Supervisor:
         deadline = time.monotonic() + STOP_TIMEOUT.total_seconds()
         while any(state.name in names and state.state in _ALIVE for state in self.states()):
             if time.monotonic() > deadline:
-                return  # what is left is killed
+                return  # the caller kills the rest
             time.sleep(_POLL_SECONDS)
 
     def end_orphans(self) -> bool:
-        """Ends what a supervisord that was killed left behind: processes that carry this home's mark.
+        """Kills the processes of this home that a killed supervisord left behind.
 
         Returns:
             Whether there were any.
@@ -189,7 +189,7 @@ class Supervisor:
                 if process.pid != os.getpid() and is_marked(process, self._home):
                     orphans += family_of(process.pid)
             except psutil.Error:
-                continue  # it is gone, or somebody else's
+                continue  # the process has exited, or belongs to another user
         _end(orphans)
         if self._child:
             self._child.wait()
@@ -231,10 +231,10 @@ class Supervisor:
 
 
 def is_marked(process: psutil.Process, home: Home) -> bool:
-    """Whether a process belongs to a home's platform, by its environment or, where it keeps that from others, by its command line.
+    """Whether a process belongs to a home, by its environment or, if that is not readable, by its command line.
 
     Raises:
-        psutil.Error: it is gone, or somebody else's.
+        psutil.Error: the process has exited, or belongs to another user.
     """
     try:
         return process.environ().get(HOME_MARK) == str(home.root)
@@ -243,12 +243,12 @@ def is_marked(process: psutil.Process, home: Home) -> bool:
 
 
 def mark_option(home: Home) -> str:
-    """The mark as an option of Python's `-X`, which takes any name and value."""
+    """Returns the mark as an option for Python's `-X`, which accepts any name and value."""
     return f"{HOME_MARK.lower()}={home.root}"
 
 
 def family_of(pid: int) -> list[psutil.Process]:
-    """A process and all below it; empty where it is gone."""
+    """Returns a process and its descendants; empty if it has exited."""
     try:
         process = psutil.Process(pid)
         return [process, *process.children(recursive=True)]
@@ -257,10 +257,10 @@ def family_of(pid: int) -> list[psutil.Process]:
 
 
 def memory_bytes(pid: int, *, family: bool = True) -> int:
-    """Memory of a process and, with `family`, of all below it. 0 where it is gone.
+    """Returns the memory of a process and, with `family`, of its descendants; 0 if it has exited.
 
-    What is shared is divided among the sharers, but for processes that keep their memory from others of their user, such as those
-    with a sandbox: theirs counts wholly.
+    Divides shared memory among the processes that share it. Processes whose memory is not readable by their own user, such as those
+    with a sandbox, count with their resident set size.
     """
     total = 0
     for member in family_of(pid) if family else family_of(pid)[:1]:
@@ -273,7 +273,7 @@ def memory_bytes(pid: int, *, family: bool = True) -> int:
 
 
 def _end(processes: Sequence[psutil.Process]) -> None:
-    """Kills what is left of these and waits until it is gone."""
+    """Kills the processes that are still running, and waits until they have exited."""
     for process in processes:
         try:
             process.kill()
@@ -283,7 +283,7 @@ def _end(processes: Sequence[psutil.Process]) -> None:
 
 
 def _quietly(call: Callable[[], object]) -> None:
-    """A call whose answer may get lost because its addressee ends."""
+    """Makes a call whose response may be lost because the process exits."""
     try:
         call()
     except (xmlrpc.client.Fault, *_GONE):
@@ -295,15 +295,15 @@ def _escaped(value: str) -> str:
 
 
 def _quoted(value: str) -> str:
-    """A word as supervisord reads commands: by the shell's rules."""
+    """Quotes a word of a command, which supervisord parses like a shell."""
     return _escaped(shlex.quote(value))
 
 
 def _quoted_plainly(value: str) -> str:
-    """A value as supervisord reads environments: between quotes, of which it knows no escape.
+    """Quotes a value of supervisord's `environment`, which has no escape characters.
 
     Raises:
-        ValueError: the value has both kinds of quotes.
+        ValueError: the value contains both kinds of quotes.
     """
     quote = '"' if '"' not in value else "'"
     if quote in value:

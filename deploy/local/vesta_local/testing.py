@@ -1,4 +1,4 @@
-"""pytest fixtures: the real engines, started once a test session, and a schema, a key prefix and a topic prefix of its own for each test.
+"""pytest fixtures: the real engines, started once per test session, with a separate schema, key prefix and topic prefix for each test.
 
 Loaded by the root conftest.py. An engine that does not start fails the tests that need it; nothing is skipped.
 """
@@ -37,33 +37,33 @@ from vesta_local.platform import Platform
 from vesta_local.settings import Settings
 from vesta_local.trace_receiver import TraceReceiver
 
-# Ports beside those of a platform that may be up, in blocks that differ by test session; SeaweedFS's twins lie 10,000 above.
+# Port blocks outside the usual ports, different for each test session. SeaweedFS also uses each of its ports plus 10,000.
 PORTS_FIRST = 11_000
 _BLOCKS = 140
 _BLOCK_LENGTH = 64
 
 
 def ports(block: int) -> dict[str, int]:
-    """The doors of a test home, one after another; `block` tells homes of one session apart."""
+    """Returns the consecutive ports of a test home; `block` distinguishes the homes of one session."""
     start = PORTS_FIRST + (2 * os.getpid() + block) % _BLOCKS * _BLOCK_LENGTH
     return {name: start + index for index, name in enumerate(USUAL_PORTS)}
 
 
 @cache
 def identity_of(service: str) -> Identity:
-    """The identity of a service in this test process, as its authority issued it."""
+    """Returns the identity of a service in this test process."""
     return Identity(identity_files(service))
 
 
 def identity_files(service: str) -> CredentialFiles:
-    """Where its files lie."""
+    """Returns the paths of a service's certificate files."""
     folder = _identities()
     identities.prepare(folder, [service])
     return identities.files(folder, service)
 
 
 def identity_settings(service: str) -> dict[str, str]:
-    """The settings that name them."""
+    """Returns the settings for a service's certificate files."""
     files = identity_files(service)
     return {
         "identity_certificate_file": str(files.certificate),
@@ -80,23 +80,23 @@ def _identities() -> Path:
 
 
 def scratch_folder() -> Path:
-    """A folder that an unprivileged PostgreSQL can reach too."""
+    """Creates a temporary folder that other users can read, for PostgreSQL as `nobody`."""
     folder = Path(tempfile.mkdtemp(prefix="vesta-test-"))
     folder.chmod(0o755)
     return folder
 
 
-# How long a program that was killed may take to be healthy again, on a machine that is busy with other things: some 2 s are usual,
-# PostgreSQL replays 1 GB of log at most (`max_wal_size`), and pytest gives a test up after 300 s.
+# How long a killed program may take to become healthy again on a busy machine. About 2 s are usual, PostgreSQL replays at most 1 GB of
+# WAL (`max_wal_size`), and the timeout of a test is 300 s.
 RECOVERY_DEADLINE = timedelta(seconds=150)
 
 
-# Whoever asks for one of these, or for what is made of them, touches events.
+# A test that requests one of these fixtures, directly or indirectly, uses events.
 _EVENT_FIXTURES = {"kafka_bootstrap", "create_topics", "platform", "broker_kind"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--kafka=apache` runs every test that touches events on Apache Kafka, and no other."""
+    """Adds `--kafka`. `--kafka=apache` runs only tests that use events, on Apache Kafka."""
     parser.addoption(
         "--kafka", choices=BROKERS, default=BROKERS[0], help="the broker; with apache only tests that use it"
     )
@@ -104,24 +104,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def broker_kind(request: pytest.FixtureRequest) -> str:
-    """The broker of this session, for `running_platform` in a test that starts a platform of its own."""
+    """Returns the broker of this session, for tests that start a platform with `running_platform`."""
     return str(request.config.getoption("--kafka"))
 
 
 def pytest_report_header() -> str:
-    """Says what training and serving are tested on."""
+    """Adds the hardware that training and serving are tested on to the report header."""
     return hardware_line(_count_gpus())
 
 
 def hardware_line(gpus: int) -> str:
-    """The line for so many GPUs with CUDA."""
+    """Returns the header for this number of GPUs with CUDA."""
     if gpus:
         return f"{gpus} GPU{'s' if gpus > 1 else ''} with CUDA: training is tested on it; the wheel's Triton serves on the CPU"
     return "no GPU with CUDA: training and serving are tested on the CPU alone"
 
 
 def _count_gpus() -> int:
-    """By the driver, for PyTorch takes seconds to import."""
+    """Counts GPUs with the driver, because importing PyTorch takes seconds."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -131,7 +131,7 @@ def _count_gpus() -> int:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out what is of the other broker; with Apache Kafka also what touches no events; with engines elsewhere what kills its own."""
+    """Deselects tests: those of the other broker, those without events with Apache Kafka, those that kill engines with external engines."""
     if Settings().elsewhere:
         foreign = ("embedded_kafka", "apache_kafka", "own_engines")
         kept = [item for item in items if not any(map(item.get_closest_marker, foreign))]
@@ -144,7 +144,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _touches_events(item: pytest.Item) -> bool:
-    """By the fixtures that it asks for; or as its marker says, if it has one."""
+    """Whether a test uses events, according to its fixtures or its marker."""
     if item.get_closest_marker("apache_kafka"):
         return True
     return not item.get_closest_marker("no_events") and bool(_EVENT_FIXTURES & set(getattr(item, "fixturenames", ())))
@@ -152,7 +152,7 @@ def _touches_events(item: pytest.Item) -> bool:
 
 @pytest.fixture(scope="session")
 def engines(request: pytest.FixtureRequest) -> Iterator[Platform]:
-    """PostgreSQL, the object store and the broker, running."""
+    """PostgreSQL, the object store and the broker."""
     with running_platform(0, ("postgres", "objects", "events"), request.config.getoption("--kafka")) as platform:
         yield platform
         _keep_logs_of_failure(request.session, platform.home)
@@ -167,46 +167,45 @@ def triton(engines: Platform) -> str:
 
 @dataclass(frozen=True)
 class WholePlatform:
-    """The whole platform, for tests that cross services."""
+    """The whole platform, for tests that involve several services."""
 
     platform: Platform
 
     @property
     def home(self) -> Home:
-        """Its folder, ports and keys."""
         return self.platform.home
 
     @property
     def addresses(self) -> dict[str, str]:
-        """HOST:PORT of each door, as other programs read them."""
+        """HOST:PORT of each listener, from addresses.json."""
         return dict(json.loads((self.home.run / "addresses.json").read_text()))
 
     @property
     def owner_key(self) -> str:
-        """The API key of the platform's owner."""
+        """The API key of the platform owner."""
         return self.home.owner_key
 
     @property
     def broker(self) -> Broker:
-        """How to reach Kafka."""
+        """The connection to Kafka."""
         return addresses.broker(self.home)
 
     def topic(self, name: str) -> str:
-        """What a topic of the catalogue is called there."""
+        """Returns the name of a topic of the catalogue with the prefix."""
         return admin_settings(self.home).kafka_topic_prefix + name
 
     def kill(self, name: str) -> int:
-        """Kills a program with -9, as a crash would; answers the pid that died."""
+        """Kills a program with SIGKILL, like a crash; returns its pid."""
         return self.platform.supervisor.kill(name)
 
     def wait_healthy(self, *names: str, deadline: timedelta = RECOVERY_DEADLINE) -> None:
-        """Waits until these programs, or all, answer again."""
+        """Waits until these programs, or all, are healthy."""
         self.platform.wait_healthy(names, deadline)
 
 
 @pytest.fixture(scope="session")
 def traces() -> Iterator[TraceReceiver]:
-    """What takes the traces of the whole platform."""
+    """The receiver of the whole platform's traces."""
     receiver = TraceReceiver()
     yield receiver
     receiver.close()
@@ -214,7 +213,7 @@ def traces() -> Iterator[TraceReceiver]:
 
 @pytest.fixture(scope="session")
 def platform(request: pytest.FixtureRequest, traces: TraceReceiver) -> Iterator[WholePlatform]:
-    """Every engine and every service, running, in a home of its own; traces are exported."""
+    """All engines and services in a temporary home. They export traces."""
     broker = request.config.getoption("--kafka")
     with running_platform(block=1, broker=broker, environment=traces.environment()) as whole:
         yield WholePlatform(whole)
@@ -222,7 +221,7 @@ def platform(request: pytest.FixtureRequest, traces: TraceReceiver) -> Iterator[
 
 
 def _keep_logs_of_failure(session: pytest.Session, home: Home) -> None:
-    """Copies a home's logs to where they outlast it, and says where, if any test of the session failed."""
+    """Copies the logs of a home to a folder that outlives it, and prints its path, if a test of the session failed."""
     if session.testsfailed:
         kept = Path(tempfile.mkdtemp(prefix="vesta-test-logs-"))
         shutil.copytree(home.logs, kept, dirs_exist_ok=True)
@@ -239,11 +238,11 @@ def running_platform(
     environment: Mapping[str, str] = MappingProxyType({}),
     engines: Settings | None = None,
 ) -> Iterator[Platform]:
-    """A platform, or part of one, in a folder of its own that is gone afterwards.
+    """Runs a platform, or a part of it, in a temporary home.
 
     Args:
-        environment: what its programs inherit.
-        engines: those that run elsewhere; as the environment says (VESTA_LOCAL_…) if None. What is put there is gone afterwards too.
+        environment: environment variables for its programs.
+        engines: the external engines; read from the environment (VESTA_LOCAL_…) if None. Everything created in them is deleted afterwards.
     """
     folder = scratch_folder()
     home = Home(folder, ports(block))
@@ -270,7 +269,7 @@ def running_platform(
 
 @pytest.fixture
 def postgres_url(engines: Platform) -> str:
-    """How to reach the database: a URL with the password in it, wherever the settings have that."""
+    """The URL of the database, which always contains the password."""
     found = admin_settings(engines.home)
     parts, password = urlsplit(found.postgres_url), found.postgres_password.get_secret_value()
     if not password:
@@ -280,7 +279,7 @@ def postgres_url(engines: Platform) -> str:
 
 @pytest.fixture
 def postgres_schema(postgres_url: str) -> Iterator[str]:
-    """The name of a schema that is not there yet; dropped afterwards."""
+    """The name of a new schema, which is dropped afterwards."""
     name = f"test_{new_id()}"
     yield name
     _drop_schemas(postgres_url, name)
@@ -302,20 +301,20 @@ def kafka_bootstrap(engines: Platform) -> str:
 
 
 @pytest.fixture
-def kafka_broker(engines: Platform, kafka_bootstrap: str) -> Broker:  # noqa: ARG001 - marks the test as one that touches events
-    """How to reach the broker, and what it can do."""
+def kafka_broker(engines: Platform, kafka_bootstrap: str) -> Broker:  # noqa: ARG001 - marks the test as one that uses events
+    """The connection to the broker, with its capabilities."""
     return addresses.broker(engines.home)
 
 
 @pytest.fixture
 def kafka_topic_prefix(engines: Platform) -> str:
-    """Put before every topic of this test."""
+    """The prefix of this test's topics."""
     return f"{admin_settings(engines.home).kafka_topic_prefix}test-{new_id()}."
 
 
 @pytest.fixture
 def create_topics(engines: Platform, kafka_topic_prefix: str) -> Callable[..., None]:
-    """Creates topics of this test, by their real names; all of the catalogue where none is named."""
+    """Creates topics of this test by their names in the catalogue; all topics if no name is given."""
     settings = admin_settings(engines.home).model_copy(update={"kafka_topic_prefix": kafka_topic_prefix})
     known = {topic.name: topic for topic in topics()}
 
@@ -328,13 +327,13 @@ def create_topics(engines: Platform, kafka_topic_prefix: str) -> Callable[..., N
 
 @pytest.fixture
 def objects_settings(engines: Platform) -> dict[str, Any]:
-    """How to reach the object store, under a key prefix of this test's own."""
+    """The settings of the object store, with a key prefix of this test."""
     found = _shared(engines, "s3_")
     return {**found, "s3_prefix": f"{found['s3_prefix']}test-{new_id()}/"}
 
 
 def _shared(engines: Platform, prefix: str) -> dict[str, Any]:
-    """The settings of the engines whose names begin so, as they are read."""
+    """Returns the engine settings whose names begin with the prefix, with secrets unwrapped."""
     return {name: elsewhere.plain(value) for name, value in admin_settings(engines.home) if name.startswith(prefix)}
 
 
@@ -346,7 +345,7 @@ def service_settings(
     engines: Platform,
     kafka_topic_prefix: str,
 ) -> Callable[[str], dict[str, Any]]:
-    """The settings that every service shares, by the service's word: `Settings(**service_settings("annotation"), …)`."""
+    """Returns the settings that every service has, by service: `Settings(**service_settings("annotation"), …)`."""
 
     def settings(service: str) -> dict[str, Any]:
         return {

@@ -1,4 +1,4 @@
-"""TLS for tests: an authority of the test's own, and a door that speaks TLS in front of a server that does not."""
+"""TLS for tests: a certificate authority, and a TLS-terminating proxy for servers without TLS."""
 
 import asyncio
 import datetime as dt
@@ -18,26 +18,26 @@ VALID_FOR = dt.timedelta(days=1)
 # https://www.postgresql.org/docs/current/protocol-message-formats.html, SSLRequest: length 8, code 80877103
 _POSTGRES_ASKS_FOR_TLS = bytes([0, 0, 0, 8, 4, 210, 22, 47])
 _CHUNK_BYTES = 64 * 1024
-_ROUNDS_TO_CLOSE = 10  # of the event loop, until what is aborted is closed
+_ROUNDS_TO_CLOSE = 10  # iterations of the event loop until aborted connections are closed
 
 
 @dataclass(frozen=True)
 class Authority:
-    """Signs certificates; its own is in `ca.pem`."""
+    """A certificate authority; its own certificate is in `ca.pem`."""
 
     folder: Path
     ca: trustme.CA
 
     @property
     def ca_file(self) -> str:
-        """PEM file of its own certificate."""
+        """The PEM file of the authority's certificate."""
         return str(self.folder / "ca.pem")
 
     def issue(self, name: str, valid_for: dt.timedelta = VALID_FOR) -> Path:
-        """A file of a key and its certificate for this machine's address, `NAME.pem`.
+        """Issues a certificate for the address of this machine; writes it with its key to `NAME.pem`.
 
         Args:
-            valid_for: from now; negative for one that has expired.
+            valid_for: the lifetime from now; negative for an expired certificate.
         """
         issued = self.ca.issue_cert(HOST, common_name=name, not_after=dt.datetime.now(dt.UTC) + valid_for)
         path = self.folder / f"{name}.pem"
@@ -47,7 +47,7 @@ class Authority:
 
 
 def _pkcs8(key: bytes) -> bytes:
-    """A PEM key in the one form that Java reads as well."""
+    """Converts a PEM key to PKCS #8, the only format that Java reads too."""
     loaded = serialization.load_pem_private_key(key, None)
     return loaded.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -55,19 +55,19 @@ def _pkcs8(key: bytes) -> bytes:
 
 
 def an_authority(folder: Path) -> Authority:
-    """A new one, whose files lie in the folder."""
+    """Creates an authority with its files in the folder."""
     authority = Authority(folder, trustme.CA())
     authority.ca.cert_pem.write_to_path(authority.ca_file)
     return authority
 
 
 class TlsDoor:
-    """Listens with TLS and passes what it hears on to a server that speaks none, in a thread of its own.
+    """A proxy that terminates TLS and forwards to a server without TLS. Runs in a thread.
 
     Args:
-        certificate: its certificate with the key.
+        certificate: the file with its certificate and key.
         address: HOST:PORT of the server.
-        is_postgres: whether its clients ask for TLS in PostgreSQL's way first.
+        is_postgres: whether clients begin with PostgreSQL's SSLRequest.
     """
 
     def __init__(self, certificate: Path, address: str, *, is_postgres: bool = False) -> None:
@@ -83,15 +83,15 @@ class TlsDoor:
 
     @property
     def address(self) -> str:
-        """HOST:PORT where it listens."""
+        """HOST:PORT of the proxy."""
         return f"{HOST}:{self._server.sockets[0].getsockname()[1]}"
 
     def use(self, certificate: Path) -> None:
-        """Shows this certificate to whoever comes from now on."""
+        """Uses this certificate for new connections."""
         self._context.load_cert_chain(certificate)
 
     def close(self) -> None:
-        """Ends all connections, and lets nobody in any more."""
+        """Closes all connections and stops listening."""
         asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -129,7 +129,7 @@ class TlsDoor:
 
 
 def _abort(writer: asyncio.StreamWriter) -> None:
-    with suppress(AttributeError):  # Python 3.11 raises it where TLS has ended already
+    with suppress(AttributeError):  # Python 3.11 raises it if TLS has already ended
         writer.transport.abort()
 
 
@@ -143,7 +143,7 @@ async def _pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter) -
 
 @contextmanager
 def tls_door(certificate: Path, address: str, *, is_postgres: bool = False) -> Iterator[TlsDoor]:
-    """A door before the server at HOST:PORT, for as long as the block lasts."""
+    """Runs a proxy for the server at HOST:PORT during the block."""
     door = TlsDoor(certificate, address, is_postgres=is_postgres)
     try:
         yield door

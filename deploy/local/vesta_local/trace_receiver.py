@@ -1,4 +1,4 @@
-"""A receiver of traces over OTLP and gRPC that keeps them in memory, as an OpenTelemetry collector would pass them on: for tests."""
+"""A trace receiver for tests, which keeps spans in memory. Speaks OTLP over gRPC like an OpenTelemetry collector."""
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +13,11 @@ from vesta_local.services import NAMES
 
 @dataclass(frozen=True)
 class ReceivedSpan:
-    """A span as it came.
+    """A received span.
 
     Attributes:
-        service: the process that recorded it, by its service's word.
-        parent: the id of the span above it; empty at the root.
+        service: the service that recorded it.
+        parent: the id of the parent span; empty for a root span.
         kind: `SPAN_KIND_SERVER` and so on.
     """
 
@@ -31,7 +31,7 @@ class ReceivedSpan:
 
 
 class TraceReceiver(trace_service_pb2_grpc.TraceServiceServicer):
-    """A server on a port of 127.0.0.1.
+    """A gRPC server on a free port of 127.0.0.1.
 
     Attributes:
         address: HOST:PORT.
@@ -45,19 +45,19 @@ class TraceReceiver(trace_service_pb2_grpc.TraceServiceServicer):
         self._server.start()
 
     def close(self) -> None:
-        """Takes no more."""
+        """Stops the server."""
         self._server.stop(0).wait()
 
     def environment(self) -> dict[str, str]:
-        """The settings that make every service export to it."""
+        """Returns the environment variables with which all services export traces to this receiver."""
         return {f"VESTA_{name.upper()}_OTLP_ENDPOINT": f"http://{self.address}" for name in NAMES}
 
     def spans(self, trace: str = "") -> list[ReceivedSpan]:
-        """What came, of one trace or of all."""
+        """Returns the received spans, of one trace or all."""
         return [span for span in list(self._spans) if trace in {"", span.trace}]
 
     def Export(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: ARG002, N802 - the contract's name
-        """Keeps a batch."""
+        """Receives a batch of spans."""
         for resource in request.resource_spans:
             service = {one.key: one.value.string_value for one in resource.resource.attributes}["service.name"]
             for scope in resource.scope_spans:

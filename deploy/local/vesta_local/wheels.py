@@ -1,4 +1,4 @@
-"""Builds the wheels that customers install, the SDK and the contracts that it needs, into `dist/`; the gateway offers them."""
+"""Builds the wheels for customers, the SDK and its contracts, into `dist/`. The gateway serves them."""
 
 import subprocess
 import sys
@@ -13,10 +13,10 @@ PACKAGES = (ROOT / "libs" / "contracts", ROOT / "libs" / "client")
 
 
 def build_missing(say: Callable[[str], None] = lambda _: None, folder: Path = FOLDER) -> None:
-    """Builds those wheels that are missing, or older than their sources.
+    """Builds wheels that are missing or older than their sources.
 
     Raises:
-        RuntimeError: one cannot be built; says why.
+        RuntimeError: a build failed; contains the reason.
     """
     old = [package for package in PACKAGES if _is_old(package, folder)]
     if old:
@@ -25,10 +25,10 @@ def build_missing(say: Callable[[str], None] = lambda _: None, folder: Path = FO
 
 
 def build(packages: tuple[Path, ...] | list[Path] = PACKAGES, folder: Path = FOLDER) -> list[Path]:
-    """Builds the wheels of these packages, each put into the folder whole; wheels of their other versions go. Answers the files.
+    """Builds the wheels of these packages into the folder, atomically; deletes wheels of other versions. Returns the files.
 
     Raises:
-        RuntimeError: one cannot be built; says why.
+        RuntimeError: a build failed; contains the reason.
     """
     folder.mkdir(exist_ok=True)
     built = []
@@ -54,7 +54,7 @@ def _is_old(package: Path, folder: Path) -> bool:
 
 
 def _times(package: Path) -> Iterator[float]:
-    """When each file of a package changed; its tests are not in the wheel."""
+    """Yields the modification time of each file of a package, without tests, which are not part of the wheel."""
     for path in (package / "pyproject.toml", *package.glob("vesta*/**/*")):
         if path.is_file() and path.suffix != ".pyc":
             yield path.stat().st_mtime

@@ -1,1 +1,1 @@
-"""The embedded engines: how each is laid out, started and asked whether it is well."""
+"""The embedded engines: how each is prepared, started and checked for health."""

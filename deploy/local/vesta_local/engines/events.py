@@ -1,4 +1,4 @@
-"""The broker of a home: the embedded one, or Apache Kafka where the home was made with it."""
+"""The broker of a home: the embedded one, or Apache Kafka if the home was created with it."""
 
 from vesta_local.engines import apache_kafka, elsewhere, embedded_kafka
 from vesta_local.home import Home
@@ -7,7 +7,7 @@ from vesta_local.settings import EVENTS
 
 
 def prepare(home: Home) -> None:
-    """Makes what it needs before it starts."""
+    """Prepares the broker before it starts."""
     if is_apache(home):
         apache_kafka.prepare(home)
     else:
@@ -15,13 +15,9 @@ def prepare(home: Home) -> None:
 
 
 def program(home: Home) -> Program:
-    """The broker."""
     return apache_kafka.program(home) if is_apache(home) else embedded_kafka.program(home)
 
 
 def is_apache(home: Home) -> bool:
-    """Whether it is Apache Kafka, which suppresses the duplicates of a producer and forgets what its topics need not keep.
-
-    One that runs elsewhere is taken for it.
-    """
+    """Whether the broker is Apache Kafka, which supports idempotent producers and retention. True for an external broker."""
     return home.broker == "apache" or EVENTS in elsewhere.of(home).elsewhere

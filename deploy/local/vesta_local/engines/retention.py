@@ -1,7 +1,7 @@
-"""Removes from the broker's log what is of no more use, which Tansu never does: each fetch looks through the whole of a partition.
+"""Deletes old records from the embedded broker, because Tansu never deletes any and each fetch reads the whole partition.
 
-A record goes when it is older than its topic's retention, or ten minutes old and behind every group that the catalogue names for its
-topic. Dead letters wait for an operator, and so for the first alone. The newest record of a partition stays, whatever its age.
+Deletes records that are older than the retention of their topic, and records that are ten minutes old and that all consumer groups of the
+topic have read. Only the retention applies to dead letters, which wait for an operator. The newest record of a partition always stays.
 """
 
 import shlex
@@ -26,11 +26,11 @@ _KEYS_PER_REQUEST = 1000
 
 @dataclass(frozen=True)
 class Batch:
-    """What was produced together: one object.
+    """A batch of records, which is one object in the object store.
 
     Attributes:
         offset: of its first record.
-        next_offset: of the first one after it.
+        next_offset: of the first record after it.
     """
 
     key: str
@@ -40,22 +40,22 @@ class Batch:
 
 
 def program(home: Home) -> Program:
-    """A shell that sleeps between two looks, and so takes no memory."""
+    """Returns a shell program that sleeps between runs, to use little memory."""
     forget = shlex.join([sys.executable, "-m", "vesta_local", "--home", str(home.root), "forget"])
     return Program(
         name="retention",
         command=["/bin/sh", "-c", f"while sleep {INTERVAL.seconds}; do {forget}; done"],
         address="",
-        is_healthy=lambda: True,  # it has no door, and what it fails to do now it does the next time
+        is_healthy=lambda: True,  # it has no health check; the next run retries what failed
         directory=home.run,
     )
 
 
 def forget(home: Home, topics: Sequence[Topic], now: datetime) -> int:
-    """Removes what may go; answers how many records.
+    """Deletes records that are due; returns their number.
 
     Raises:
-        KafkaError, BotoCoreError, ClientError: an engine does not answer; nothing is lost, and something left.
+        KafkaError, BotoCoreError, ClientError: an engine does not respond. The next run deletes what is left.
     """
     store = objects.client(home)
     delivered = _delivered(home, sorted({group for topic in topics for group in topic.groups}))
@@ -81,7 +81,7 @@ def _is_due(batch: Batch, topic: Topic, passed: int | None, now: datetime) -> bo
 
 
 def _batches(store: Any, partition: TopicPartition) -> list[Batch]:
-    """All batches of a partition but the newest, in order."""
+    """Returns all batches of a partition except the newest, in order."""
     found = sorted(_listed(store, partition))
     return [Batch(key, offset, following[0], time) for (offset, key, time), following in pairwise(found)]
 
@@ -94,7 +94,7 @@ def _listed(store: Any, partition: TopicPartition) -> Iterator[tuple[int, str, d
 
 
 def _delivered(home: Home, groups: Sequence[str]) -> dict[tuple[str, TopicPartition], int]:
-    """The next offset of each group in each partition in which it has come to one."""
+    """Returns the committed offset of each group in each partition, if there is one."""
     admin = KafkaAdminClient(bootstrap_servers=home.address("events"), request_timeout_ms=5000)
     try:
         answers = admin.list_group_offsets(list(groups))

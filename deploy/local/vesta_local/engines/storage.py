@@ -1,8 +1,7 @@
-"""Watches what the object store needs of this machine, room on its disk and its sockets, and restarts it where that is back or gone.
+"""Watches the disk space and the sockets of the object store, and restarts the store when it cannot recover by itself.
 
-SeaweedFS stops writing while less than 1 % is free, looks again once a minute, and cannot be told to look sooner. Its parts talk over
-sockets in /tmp, wherever its own folder lies, and where somebody tidies up there it never writes again. Started anew, it writes within a
-second in both cases.
+SeaweedFS stops writing while less than 1 % of the disk is free, and checks again only once a minute. Its components communicate over
+sockets in /tmp; if these are deleted, it never writes again. After a restart it writes within a second in both cases.
 """
 
 import subprocess
@@ -19,7 +18,7 @@ from vesta_local.program import Program
 
 NAME = "storage"
 INTERVAL = timedelta(seconds=2)
-SOCKETS = Path("/tmp")  # noqa: S108 - SeaweedFS puts them there, whatever TMPDIR says
+SOCKETS = Path("/tmp")  # noqa: S108 - SeaweedFS always creates them there, regardless of TMPDIR
 PARTS = {
     "objects": "s3",
     "objects_master": "master",
@@ -27,14 +26,14 @@ PARTS = {
     "objects_filer": "filer",
     "objects_admin": "admin",
 }
-READ_ONLY_BELOW = 0.015  # half a percent early: what was free between two looks is not known
+READ_ONLY_BELOW = 0.015  # above SeaweedFS's limit of 1 %, because the free space between two checks is unknown
 
 
 class Watch:
-    """Decides when the object store is to be restarted.
+    """Decides when to restart the object store.
 
     Args:
-        restart: restarts it; False where that failed, and is to be tried again.
+        restart: restarts it; returns False if the restart failed and must be retried.
     """
 
     def __init__(self, restart: Callable[[], bool]) -> None:
@@ -43,10 +42,10 @@ class Watch:
         self._missing: Set[Path] = frozenset()
 
     def look(self, space: DiskSpace, missing: Set[Path]) -> None:
-        """Takes note of the space and of the sockets that are missing.
+        """Records the disk space and the missing sockets, and restarts the store if needed.
 
-        Restarts the store where there is room after there was none, or where a socket is missing twice, one look after another: a
-        store that starts makes them anew.
+        Restarts the store if space is available after there was none, or if a socket is missing in two consecutive checks: a store that
+        is starting creates its sockets soon.
         """
         if space.free_share < READ_ONLY_BELOW:
             self._was_full = True
@@ -56,7 +55,7 @@ class Watch:
 
 
 def program(home: Home) -> Program:
-    """The watch as a process of its own, without what the command line imports: it stays at some 15 MiB."""
+    """Returns the program, a process that does not import the command line, to use only about 15 MiB."""
     return Program(
         name=NAME,
         command=[sys.executable, "-m", "vesta_local.engines.storage", str(home.root)],
@@ -68,25 +67,25 @@ def program(home: Home) -> Program:
 
 
 def state(home: Home) -> str:
-    """How the home's disk is, for the table of programs."""
+    """Returns the state of the home's disk for the table of programs."""
     return state_of(disk_space(home.data))
 
 
 def state_of(space: DiskSpace) -> str:
-    """One word, and what is left where that is little."""
+    """Returns the state as one word, with the free share if it is low."""
     word = "full" if space.is_full else "low" if space.is_low else "healthy"
     return f"{word}: {space.free_share:.0%} free" if space.is_low else word
 
 
 def sockets(home: Home) -> frozenset[Path]:
-    """The sockets over which the object store's parts talk."""
+    """Returns the sockets of the object store's components."""
     return frozenset(
         SOCKETS / f"seaweedfs-{part}-grpc-{home.ports[door] + TWIN_OFFSET}.sock" for door, part in PARTS.items()
     )
 
 
 def watch(home: Home) -> None:
-    """Looks every other second, for ever."""
+    """Checks every two seconds, forever."""
     look = Watch(lambda: _restart_objects(home)).look
     while True:
         look(disk_space(home.data), frozenset(path for path in sockets(home) if not path.exists()))

@@ -1,4 +1,4 @@
-"""Runs what refuses to run as root, PostgreSQL, as `nobody` where we are root; everybody else runs it as themselves."""
+"""Runs a program that refuses to run as root, PostgreSQL, as `nobody` if the current user is root."""
 
 import os
 import pwd
@@ -9,12 +9,12 @@ USER = "nobody"
 
 
 def needs_other_user() -> bool:
-    """True where we are root."""
+    """Whether the current user is root."""
     return os.geteuid() == 0
 
 
 def own(*paths: Path) -> None:
-    """Gives files or folders to the user that will read and write them."""
+    """Changes the owner of files or folders to the user that runs the program."""
     if needs_other_user():
         entry = pwd.getpwnam(USER)
         for path in paths:
@@ -22,16 +22,16 @@ def own(*paths: Path) -> None:
 
 
 def prefix(*paths: Path) -> list[str]:
-    """What to put before a command so that it does not run as root; nothing where we are not root.
+    """Returns the prefix of a command that makes it run as another user than root; empty if the current user is not root.
 
-    A clone below `/root`, say, is closed to other users: then the command keeps the one capability that lets it pass
-    (capabilities(7), CAP_DAC_OVERRIDE), instead of our opening folders that are not ours to open.
+    Other users cannot access a clone below `/root`, for example. The command then keeps the one capability that permits it
+    (capabilities(7), CAP_DAC_OVERRIDE), so that no permissions of existing folders need to change.
 
     Args:
-        paths: what the command has to reach.
+        paths: files and folders that the command must access.
 
     Raises:
-        RuntimeError: `setpriv` is missing; says what to install.
+        RuntimeError: `setpriv` is not installed; suggests what to install.
     """
     if not needs_other_user():
         return []
@@ -48,7 +48,7 @@ def prefix(*paths: Path) -> list[str]:
 
 
 def _is_open(path: Path) -> bool:
-    """Whether any user can pass every folder on the way and, where it is a file, read it."""
+    """Whether every user can access all parent folders and, for a file, read it."""
     path = path.resolve()
     passable = all(parent.stat().st_mode & 0o001 for parent in path.parents)
     return passable and (path.is_dir() or bool(path.stat().st_mode & 0o004))

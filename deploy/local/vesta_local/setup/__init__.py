@@ -1,1 +1,1 @@
-"""What `make setup` does, with Python's standard library alone: it runs before anything is installed."""
+"""Implements `make setup` with the Python standard library only, because it runs before anything is installed."""

@@ -22,7 +22,7 @@ PACKAGES = ("libs/contracts", "libs/common", "libs/client", "deploy/admin", "dep
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs in the repository's root; returns the exit status."""
+    """Runs in the root of the repository; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m vesta_local.setup")
     parser.add_argument("--torch", choices=(torch_builds.CPU, torch_builds.CUDA), default="")
     parser.add_argument("--lock", action="store_true", help="write requirements.lock anew instead")
@@ -42,10 +42,10 @@ def install(torch: str) -> None:
     """Installs everything that is not installed.
 
     Args:
-        torch: `cpu`, `cuda`, or empty to leave the kind as it is.
+        torch: `cpu`, `cuda`, or empty to keep the installed kind.
 
     Raises:
-        RuntimeError: pip fails; says why.
+        RuntimeError: pip failed; contains the reason.
     """
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--constraint", str(LOCK)]
     subprocess.run([*pip, *TOOLS], check=True)
@@ -72,7 +72,7 @@ def install(torch: str) -> None:
 def _tell(
     pins: Sequence[Pin], installed: dict[str, str], torch_pin: Pin, build: torch_builds.Build, *, is_cpu_wanted: bool
 ) -> None:
-    """Prints what will be downloaded, in both environments."""
+    """Prints what will be downloaded for both environments."""
     needed = [pin for pin in missing(pins, installed) if not (pin.is_cuda and build.kind == torch_builds.CPU)]
     is_other_build = installed.get("torch", "").endswith("+cpu") != (build.kind == torch_builds.CPU)
     if torch_pin not in needed and is_other_build:
@@ -87,7 +87,7 @@ def _tell(
 
 
 def _remove_cuda(pins: Sequence[Pin]) -> None:
-    """Uninstalls what another build of torch had brought along."""
+    """Uninstalls the CUDA libraries of another build of torch."""
     installed = installed_versions()
     left = [pin.name for pin in pins if pin.is_cuda and pin.name in installed]
     if left:

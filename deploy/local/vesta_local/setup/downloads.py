@@ -1,4 +1,4 @@
-"""What an installation will download: the pins that are not installed yet, with their sizes, as the package index tells them."""
+"""Plans the downloads of an installation: the pins that are not installed yet, with their sizes from the package index."""
 
 import json
 import os
@@ -26,20 +26,20 @@ _CUDA = re.compile(r"(nvidia|cuda)-.+|triton")
 
 @dataclass(frozen=True)
 class Pin:
-    """A package in the version that is to be installed; the name is normalised (PEP 503)."""
+    """A package with the version to install; the name is normalised (PEP 503)."""
 
     name: str
     version: str
 
     @property
     def is_cuda(self) -> bool:
-        """Whether it only serves GPUs of NVIDIA: a dependency of PyPI's torch, which CPU builds of torch do not have."""
+        """Whether the package is a CUDA library: a dependency of PyPI's torch that CPU builds of torch do not have."""
         return _CUDA.fullmatch(self.name) is not None
 
 
 @dataclass(frozen=True)
 class IndexFile:
-    """A file of a package index; its size in bytes is None where the index does not tell it."""
+    """A file of a package index; the size in bytes is None if the index does not contain it."""
 
     filename: str
     url: str
@@ -48,36 +48,36 @@ class IndexFile:
 
 @dataclass(frozen=True)
 class Download:
-    """What will be downloaded for a pin; None where the index does not tell how many bytes."""
+    """The download for a pin; the size is None if unknown."""
 
     pin: Pin
     size_bytes: int | None
 
 
 def read_pins(lines: Iterable[str]) -> list[Pin]:
-    """The pins of a constraints file."""
+    """Parses the pins of a constraints file."""
     found = (re.match(r"([A-Za-z0-9._-]+)\s*==\s*([^\s;#]+)", line) for line in lines)
     return [Pin(normalised(match[1]), match[2]) for match in found if match]
 
 
 def normalised(name: str) -> str:
-    """A package's name as PEP 503 compares it."""
+    """Normalises a package's name (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def installed_versions(folders: Sequence[str] = ()) -> dict[str, str]:
-    """The version of each package that is installed here, or in these site-packages, by normalised name."""
+    """Returns the installed versions in this environment, or in these site-packages, by normalised name."""
     found = metadata.distributions(path=list(folders)) if folders else metadata.distributions()
     return {normalised(one.metadata["Name"]): one.version for one in found if one.metadata["Name"]}
 
 
 def missing(pins: Iterable[Pin], installed: dict[str, str]) -> list[Pin]:
-    """The pins that are not installed in their version; a local version (`+cpu`) of it counts as installed."""
+    """Returns the pins that are not installed in their version. A local version (`+cpu`) counts as installed."""
     return [pin for pin in pins if installed.get(pin.name, "").partition("+")[0] != pin.version.partition("+")[0]]
 
 
 def index_url() -> str:
-    """The index from which this environment's pip installs, without a slash at the end."""
+    """Returns the package index that pip uses, without a trailing slash."""
     command = [sys.executable, "-m", "pip", "config", "list"]
     told = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     configured = dict(re.findall(r"^(.+?)\.index-url='(.+)'$", told, flags=re.MULTILINE))
@@ -91,10 +91,10 @@ def _pips_own_index() -> str:
 
 
 def files_of(index: str, name: str) -> list[IndexFile]:
-    """The files that an index has of a package.
+    """Returns the files of a package on an index.
 
     Raises:
-        OSError, ValueError, KeyError: it does not answer, or what it answers is no index.
+        OSError, ValueError, KeyError: the index does not respond, or the response is invalid.
     """
     request = urllib.request.Request(f"{index}/{name}/", headers={"Accept": _ACCEPT})
     with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
@@ -114,7 +114,7 @@ def _name_of(link: str) -> str:
 
 
 class _Links(HTMLParser):
-    """The addresses on a page of an index (PEP 503)."""
+    """Collects the links on a page of an index (PEP 503)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -125,8 +125,8 @@ class _Links(HTMLParser):
 
 
 def wheel_of(files: Iterable[IndexFile], pin: Pin) -> IndexFile | None:
-    """The wheel of a pin's version that pip would choose on this machine; its source archive where there is none."""
-    from packaging.tags import sys_tags  # installed before anything is planned
+    """Returns the wheel that pip would choose for a pin on this machine, or the source archive if there is none."""
+    from packaging.tags import sys_tags  # already installed at this point
     from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, parse_sdist_filename, parse_wheel_filename
     from packaging.version import Version
 
@@ -148,7 +148,7 @@ def wheel_of(files: Iterable[IndexFile], pin: Pin) -> IndexFile | None:
 
 
 def plan(pins: Sequence[Pin], index_of: Callable[[Pin], str]) -> list[Download]:
-    """How large the download of each pin is, by the index that it comes from."""
+    """Determines the download size of each pin from its index."""
     with ThreadPoolExecutor(_CONNECTIONS) as pool:
         return list(pool.map(lambda pin: Download(pin, _size(pin, index_of(pin))), pins))
 
@@ -166,10 +166,10 @@ def _size(pin: Pin, index: str) -> int | None:
 
 
 def table(downloads: Sequence[Download], *, is_cpu_wanted: bool = False) -> str:
-    """The plan for people: the sum, the large ones by name, the others together.
+    """Formats the plan: the total, the large packages by name, and the total of the others.
 
     Args:
-        is_cpu_wanted: whether a build of torch for the CPU was asked for, so that nobody has to be told of it.
+        is_cpu_wanted: whether the CPU build of torch was requested, so that the hint to it is left out.
     """
     known = [(one.size_bytes, one.pin) for one in downloads if one.size_bytes is not None]
     large = sorted(((size, pin) for size, pin in known if size >= LARGE_BYTES), key=lambda pair: -pair[0])
@@ -189,7 +189,7 @@ def table(downloads: Sequence[Download], *, is_cpu_wanted: bool = False) -> str:
 
 
 def human(size_bytes: int) -> str:
-    """`1.2 GB`, `345 MB`."""
+    """Formats a size, such as `1.2 GB` or `345 MB`."""
     if size_bytes >= 1000**3:
         return f"{size_bytes / 1000**3:.1f} GB"
     return f"{max(1, round(size_bytes / 1000**2))} MB" if size_bytes else "0 MB"

@@ -1,7 +1,7 @@
-"""Checks, before anything is downloaded, that this Python can run Vesta. Written so that any Python 3 can say what is missing.
+"""Checks that this Python can run Vesta, before anything is downloaded. Any Python 3 can run this file and report what is missing.
 
-`python interpreter.py` exits with 1 and says what would work; with `--is-oldest` it exits with 1 unless this is a usable Python of the
-oldest minor version that the README promises.
+`python interpreter.py` exits with 1 if something is missing, and suggests a fix. With `--is-oldest` it exits with 1 unless this is a usable
+Python of the oldest supported minor version, according to the README.
 """
 
 import ctypes
@@ -12,13 +12,13 @@ import sys
 import sysconfig
 
 OLDEST = (3, 11, 2)
-NEWEST = (3, 13)  # Triton's wheel has no part for a later one
+NEWEST = (3, 13)  # Triton's wheel does not support later versions
 _MACHINE = "x86_64"
 
 
 def problems():
     # type: () -> list[str]
-    """What this Python lacks, each with what would work; empty where it can run Vesta."""
+    """Returns what this Python lacks, each with a suggested fix; empty if it can run Vesta."""
     version = ".".join(str(part) for part in sys.version_info[:3])
     wanted = "%d.%d.%d to %d.%d" % (OLDEST + NEWEST)
     minor = "%d.%d" % sys.version_info[:2]
@@ -45,13 +45,13 @@ def problems():
 
 def library_folder():
     # type: () -> str
-    """Where this Python's shared library lies, if it has one."""
+    """Returns the folder of this Python's shared library, if it has one."""
     return str(sysconfig.get_config_var("LIBDIR"))
 
 
 def has_shared_library():
     # type: () -> bool
-    """Whether this Python's shared library, which some distributions pack apart, can be loaded."""
+    """Whether this Python's shared library can be loaded. Some distributions package it separately."""
     name = "libpython%d.%d.so.1.0" % sys.version_info[:2]
     for candidate in (name, os.path.join(library_folder(), name)):
         try:
@@ -64,7 +64,7 @@ def has_shared_library():
 
 def main():
     # type: () -> int
-    """Answers the exit status."""
+    """Returns the exit status."""
     found = problems()
     for problem in found:
         sys.stderr.write(problem + "\n")

@@ -1,15 +1,15 @@
-"""The text of requirements.lock: what is installed, and the CUDA libraries also where torch is built for the CPU."""
+"""The contents of requirements.lock: the installed packages, and the CUDA libraries even with a CPU build of torch."""
 
 from vesta_local.setup.downloads import read_pins
 
 HEAD = "# Every version the repository installs, as pip constraints. Written by `make lock`."
-_UNPINNED = "setuptools=="  # Python's own virtual environments bring it along
+_UNPINNED = "setuptools=="  # part of Python's virtual environments
 
 
 def lock_text(freeze: str, before: str) -> str:
-    """The lock, from what `pip freeze` says and from the lock as it was.
+    """Returns the new lock from the output of `pip freeze` and the previous lock.
 
-    A build of torch for the CPU is written in the version of PyPI's, whose CUDA libraries keep their pins: the lock serves both.
+    Replaces a CPU build of torch by PyPI's build of the same version, and keeps the pins of its CUDA libraries: the lock works for both.
     """
     lines = [line.replace("+cpu", "") if line.startswith("torch==") else line for line in freeze.splitlines()]
     kept = [line for line in lines if not line.startswith(_UNPINNED)]

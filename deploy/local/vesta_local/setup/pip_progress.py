@@ -1,4 +1,4 @@
-"""Runs pip and shows how far it is: what is being downloaded and how much of it, then how many packages are installed."""
+"""Runs pip and shows its progress: the current download with its size, then the number of installed packages."""
 
 import queue
 import re
@@ -23,7 +23,7 @@ _INSTALLING = re.compile(r"Installing collected packages: (.+)$")
 
 
 class PipState:
-    """How far pip is, by the lines that it prints with `--progress-bar raw`."""
+    """The progress of pip, parsed from its output with `--progress-bar raw`."""
 
     def __init__(self) -> None:
         self._name = ""
@@ -32,7 +32,7 @@ class PipState:
         self.installing = 0
 
     def take(self, line: str) -> bool:
-        """Takes in a line; False where it says nothing of progress."""
+        """Parses a line of output; returns False if it contains no progress."""
         if progress := _PROGRESS.match(line):
             self._current = int(progress[1]), int(progress[2])
         elif downloading := _DOWNLOADING.match(line):
@@ -47,10 +47,10 @@ class PipState:
         return True
 
     def text(self, installed: int) -> str:
-        """One line for people.
+        """Formats the progress as one line.
 
         Args:
-            installed: how many of those that are being installed are in place.
+            installed: the number of packages that are installed so far.
         """
         if self.installing:
             return f"installing: {min(installed, self.installing)} of {self.installing} packages"
@@ -63,10 +63,10 @@ class PipState:
 
 
 def run_pip(python: Path | str, arguments: Sequence[str], site_packages: Path, out: TextIO = sys.stdout) -> None:
-    """Runs `pip install`, and shows its progress: on a terminal in one line, else in a line every quarter of a minute.
+    """Runs `pip install` and shows its progress: one updated line on a terminal, otherwise a line every 15 seconds.
 
     Raises:
-        RuntimeError: pip fails; shows the end of what it printed.
+        RuntimeError: pip failed; contains the end of its output.
     """
     command = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "raw", *arguments]
     state, last = PipState(), deque[str](maxlen=OUTPUT_LINES)
@@ -99,19 +99,19 @@ def _read(pip: "subprocess.Popen[str]", lines: "queue.Queue[str | None]") -> Non
 
 
 def _count(site_packages: Path, since: float) -> int:
-    """How many packages have been put there since a time, in seconds since 1970."""
+    """Counts the packages that were installed since a time in seconds since 1970."""
     count = 0
     for folder in site_packages.glob("*.dist-info"):
-        with suppress(FileNotFoundError):  # pip renames what it replaces to ~…, and deletes it when it is done
+        with suppress(FileNotFoundError):  # pip renames packages that it replaces to ~…, and deletes them at the end
             count += folder.stat().st_ctime >= since
     return count
 
 
 def _display(out: TextIO) -> Callable[[str, bool], None]:
-    """Shows a state, but not too often; the last one always."""
+    """Returns a function that shows the progress at most once per interval, and always at the end."""
     is_terminal = out.isatty()
     begun = time.monotonic()
-    shown = begun - PIPE_INTERVAL_SECONDS + 1.0  # nothing is shown of what takes no second
+    shown = begun - PIPE_INTERVAL_SECONDS + 1.0  # shows nothing for runs of less than a second
 
     def show(text: str, is_last: bool) -> None:
         nonlocal shown

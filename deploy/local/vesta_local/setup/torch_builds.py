@@ -1,4 +1,4 @@
-"""Which build of torch is installed: PyPI's, which brings CUDA, or one for the CPU from PyTorch's own index, where that can be reached."""
+"""Chooses the build of torch: PyPI's build with CUDA, or a CPU build from PyTorch's index if that is reachable."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ _LOCAL = "+cpu"
 
 @dataclass(frozen=True)
 class Build:
-    """The build that is going to be installed.
+    """The build of torch to install.
 
     Attributes:
         kind: `cpu` or `cuda`.
-        constraint: what pip is told of torch beside the lock.
-        index: where it comes from; empty for the index of everything else.
+        constraint: pip's constraint for torch, in addition to the lock.
+        index: the package index; empty for the default index.
     """
 
     kind: str
@@ -26,14 +26,14 @@ class Build:
 
 
 def choose(wanted: str, pin: Pin, installed: str, say: Callable[[str], None], index: str = CPU_INDEX) -> Build:
-    """The build that is wanted, where it can be had; else PyPI's, and it is said why.
+    """Returns the wanted build if it is available; otherwise PyPI's build, and reports the reason.
 
     Args:
-        wanted: `cpu`, `cuda`, or empty for the kind that is installed, at first `cuda`.
-        pin: torch in the version that the lock names.
-        installed: the version of torch that is installed; empty without one.
+        wanted: `cpu`, `cuda`, or empty for the installed kind (`cuda` if torch is not installed).
+        pin: torch with the version of the lock.
+        installed: the installed version of torch; empty if it is not installed.
     """
-    cuda = Build(CUDA, f"torch==={pin.version}")  # three: PyPI's very build, not one of the same version for the CPU
+    cuda = Build(CUDA, f"torch==={pin.version}")  # === excludes local versions such as +cpu
     if (wanted or (CPU if installed.endswith(_LOCAL) else CUDA)) == CUDA:
         return cuda
     cpu = Pin(pin.name, f"{pin.version}{_LOCAL}")

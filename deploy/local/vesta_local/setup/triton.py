@@ -1,4 +1,4 @@
-"""Triton's own virtual environment, `.venv-triton`: it wants an older numpy than the rest of the platform."""
+"""Triton's virtual environment, `.venv-triton`, separate because it requires an older numpy than the platform."""
 
 import shutil
 import subprocess
@@ -11,19 +11,19 @@ from vesta_local.setup import interpreter
 from vesta_local.setup.downloads import Pin, read_pins
 from vesta_local.setup.pip_progress import run_pip
 
-# Each is installed alone: what they name as dependencies Triton's Python does not import. onnxruntime is the one that training checks with.
+# Installed without dependencies, which Triton's Python does not import. onnxruntime has the version that training checks models with.
 VERSIONS = ("numpy==1.26.4", "onnxruntime==1.32.0", "nvidia-pytriton==0.7.0")
 _BACKEND = Path(__file__).parent.parent / "triton_backend" / "model.py"
 _PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def environment_folder() -> Path:
-    """Triton's own virtual environment, beside ours."""
+    """Returns the folder of Triton's virtual environment, next to the platform's."""
     return Path(sys.prefix).parent / ".venv-triton"
 
 
 def server_folder() -> Path:
-    """Where the server's programs and backends lie in it."""
+    """Returns the folder of the server's programs and backends."""
     return _site_packages() / "pytriton" / "tritonserver"
 
 
@@ -32,7 +32,7 @@ def _site_packages() -> Path:
 
 
 def pins_to_install() -> list[Pin]:
-    """What `set_up` will download; nothing where the environment is as it should be."""
+    """Returns the packages that `set_up` will download; empty if the environment is current."""
     return [] if _is_current() else read_pins(VERSIONS)
 
 
@@ -50,10 +50,10 @@ def _wanted() -> str:
 
 
 def set_up(say: Callable[[str], None] = lambda _: None) -> None:
-    """Makes Triton's environment, once; a change of a version or of our backend makes it anew.
+    """Creates Triton's environment, or recreates it after a change of a version or of the backend.
 
     Raises:
-        RuntimeError: this Python lacks what Triton needs, or pip fails; says what would work.
+        RuntimeError: this Python lacks something that Triton needs, or pip failed; suggests a fix.
     """
     if _is_current():
         return
@@ -64,7 +64,7 @@ def set_up(say: Callable[[str], None] = lambda _: None) -> None:
     _stamp().unlink(missing_ok=True)
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     python = folder / "bin" / "python"
-    # What showing progress takes is not in the pip that Python brings along.
+    # Showing progress requires a newer pip than the one that Python contains.
     subprocess.run(
         [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"pip=={_own_pip()}"], check=True
     )

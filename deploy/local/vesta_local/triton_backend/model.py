@@ -1,7 +1,7 @@
-"""A Python-based Triton backend for ONNX files: what the C++ `onnxruntime` backend does, where only the Python one is installed.
+"""A Python-based Triton backend for ONNX files, a substitute for the C++ `onnxruntime` backend where only the Python backend is installed.
 
-Triton runs this in an environment of its own; nothing of Vesta is imported here. The requests of one call whose shapes are equal are
-run as one batch, and the answer is cut again; what is wrong with a request is answered to that request alone.
+Triton runs it in a separate environment without Vesta's packages. Requests of one call with equal shapes run as one batch, and the
+results are split again. An invalid request fails alone.
 """
 
 import json
@@ -17,13 +17,13 @@ class TritonPythonModel:
     """One instance of a model."""
 
     def initialize(self, args):
-        """Opens the file of the version that Triton names; one thread an instance unless the configuration says otherwise."""
+        """Loads the model file. Uses one thread per instance unless the configuration sets another number."""
         config = json.loads(args["model_config"])
         threads = config.get("parameters", {}).get("intra_op_thread_count", {}).get("string_value", "1")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = int(threads)
         options.inter_op_num_threads = 1
-        options.enable_mem_pattern = False  # it would keep a block of memory for each size of batch seen
+        options.enable_mem_pattern = False  # otherwise it keeps a block of memory for each batch size
         name = config.get("default_model_filename") or "model.onnx"
         path = Path(args["model_repository"]) / args["model_version"] / name
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -32,20 +32,20 @@ class TritonPythonModel:
         self._batches = config["max_batch_size"] > 0
 
     def execute(self, requests):
-        """Answers each request, in their order."""
+        """Returns one response per request, in order."""
         responses = [None] * len(requests)
         for positions, batch in self._alike(requests):
             try:
                 answers = self._run(batch)
-            except Exception as error:  # noqa: BLE001 - whatever it is, these requests get it as their answer
-                # an answer of its own for each: Triton frees every one
+            except Exception as error:  # noqa: BLE001 - any error becomes the response of these requests
+                # One object per response, because Triton frees each of them.
                 answers = [utils.InferenceResponse([], utils.TritonError(str(error))) for _ in batch]
             for position, answer in zip(positions, answers, strict=True):
                 responses[position] = answer
         return responses
 
     def _alike(self, requests):
-        """The requests' arrays, those of equal shapes together, each with its position."""
+        """Groups the requests' arrays by shape, each with its position."""
         groups = defaultdict(list)
         for position, request in enumerate(requests):
             arrays = [utils.get_input_tensor_by_name(request, name).as_numpy() for name in self._inputs]
@@ -54,7 +54,7 @@ class TritonPythonModel:
         return [tuple(zip(*group, strict=True)) for group in groups.values()]
 
     def _run(self, batch):
-        """One run for all; row slices of its results, which copy nothing, for each."""
+        """Runs a batch; returns one response per request, with views of the results instead of copies."""
         together = [column[0] if len(batch) == 1 else np.concatenate(column) for column in zip(*batch, strict=True)]
         results = self._session.run(self._outputs, dict(zip(self._inputs, together, strict=True)))
         if len(batch) == 1:
