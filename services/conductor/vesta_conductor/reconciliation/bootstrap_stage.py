@@ -215,6 +215,6 @@ def _embeddings_overdue(s: Situation) -> bool:
 
 
 def scoring_ended(deployment: Deployment) -> bool:
-    """True where the deployment has gone through all items with the version that answers."""
+    """Whether the deployment has scored all items with its stable version."""
     scoring = deployment.scoring
     return scoring.model_version == deployment.stable_version and scoring.scored_count >= scoring.item_count

@@ -155,7 +155,7 @@ class Deployer:
         for replica in live:
             answers = [
                 self._ensure_loaded(replica, version) for version in needed
-            ]  # each is tried, whatever became of the one before
+            ]  # a list, so that a failure does not skip the others
             replica.is_current = all(answers)
         self._unload_unneeded()
         self._remove_deleted()
