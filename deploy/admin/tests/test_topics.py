@@ -68,9 +68,9 @@ def test_whatever_may_be_on_a_topic_can_be_set_aside_sent_and_fetched() -> None:
 
 def test_topics_are_made_once_and_again_is_no_error(admin: KafkaAdminClient, frames: Topic) -> None:
     done = put_topics(admin, [frames])
-    assert (done.made, done.altered, done.extended) == ((frames.name,), (), ())
+    assert (done.created, done.altered, done.extended) == ((frames.name,), (), ())
     again = put_topics(admin, [frames])
-    assert (again.made, again.altered, again.extended) == ((), (frames.name,), ())
+    assert (again.created, again.altered, again.extended) == ((), (frames.name,), ())
     assert partitions_of(admin, frames) == frames.partitions
 
 

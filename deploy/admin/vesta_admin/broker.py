@@ -23,16 +23,16 @@ REQUEST_TIMEOUT_MS = 5000
 
 
 @dataclass(frozen=True)
-class Done:
+class TopicChanges:
     """The result of `put_topics`.
 
     Attributes:
-        made: names of the created topics.
+        created: names of the created topics.
         altered: names of the existing topics, which now have the catalogue's settings.
         extended: names of those existing topics that got more partitions.
     """
 
-    made: tuple[str, ...]
+    created: tuple[str, ...]
     altered: tuple[str, ...]
     extended: tuple[str, ...]
 
@@ -46,10 +46,10 @@ def create_topics(settings: EngineSettings, topics: Sequence[Topic]) -> list[str
     access = Broker.of(settings).access
     with closing(KafkaAdminClient(**access, request_timeout_ms=REQUEST_TIMEOUT_MS, client_id="vesta-admin")) as admin:
         prefixed = [replace(topic, name=settings.kafka_topic_prefix + topic.name) for topic in topics]
-        return list(put_topics(admin, prefixed).made)
+        return list(put_topics(admin, prefixed).created)
 
 
-def put_topics(admin: KafkaAdminClient, topics: Sequence[Topic]) -> Done:
+def put_topics(admin: KafkaAdminClient, topics: Sequence[Topic]) -> TopicChanges:
     """Creates missing topics, and gives existing ones the catalogue's settings and at least its number of partitions.
 
     Never removes partitions, and does not change the replicas of existing topics: moving replicas is an operator's decision.
@@ -60,10 +60,10 @@ def put_topics(admin: KafkaAdminClient, topics: Sequence[Topic]) -> Done:
     """
     brokers = len(admin.describe_cluster()["brokers"])
     there = set(admin.list_topics())
-    made = _make(admin, [topic for topic in topics if topic.name not in there], brokers)
-    existing = [topic for topic in topics if topic.name not in made]
+    created = _create(admin, [topic for topic in topics if topic.name not in there], brokers)
+    existing = [topic for topic in topics if topic.name not in created]
     if not existing:
-        return Done(made, (), ())
+        return TopicChanges(created, (), ())
     partitions = {
         found["name"]: [len(partition["replica_nodes"]) for partition in found["partitions"]]
         for found in admin.describe_topics([topic.name for topic in existing])
@@ -72,10 +72,10 @@ def put_topics(admin: KafkaAdminClient, topics: Sequence[Topic]) -> Done:
     extended = _extend(
         admin, {topic.name: topic.partitions for topic in existing if topic.partitions > len(partitions[topic.name])}
     )
-    return Done(made, tuple(topic.name for topic in existing), extended)
+    return TopicChanges(created, tuple(topic.name for topic in existing), extended)
 
 
-def _make(admin: KafkaAdminClient, topics: Sequence[Topic], brokers: int) -> tuple[str, ...]:
+def _create(admin: KafkaAdminClient, topics: Sequence[Topic], brokers: int) -> tuple[str, ...]:
     """Creates topics and waits until clients can use them; returns those that no other process created meanwhile."""
     if not topics:
         return ()
@@ -87,15 +87,15 @@ def _make(admin: KafkaAdminClient, topics: Sequence[Topic], brokers: int) -> tup
         }
         for topic in topics
     }
-    made = []
+    created = []
     for answer in admin.create_topics(wanted, raise_errors=False)["topics"]:
         error = for_code(answer["error_code"])
         if error is NoError:
-            made.append(answer["name"])
+            created.append(answer["name"])
         elif error is not TopicAlreadyExistsError:
             raise error(f"the topic {answer['name']} cannot be made: {answer['error_message']}")
     admin.wait_for_topics(list(wanted))
-    return tuple(made)
+    return tuple(created)
 
 
 def _alter(admin: KafkaAdminClient, configurations: dict[str, dict[str, str]]) -> None:

@@ -40,25 +40,25 @@ def set_up(settings: Settings) -> list[str]:
 
 def set_up_database(settings: Settings) -> list[str]:
     """Creates the database and its extensions. Raises EngineError."""
-    return _awaited("PostgreSQL", "POSTGRES_URL", settings, lambda: database.create_database(address_of(settings)))
+    return _retry("PostgreSQL", "POSTGRES_URL", settings, lambda: database.create_database(address_of(settings)))
 
 
 def set_up_objects(settings: Settings) -> list[str]:
     """Creates the bucket, and an object below the prefix of Triton's repository. Raises EngineError."""
-    return _awaited("the object store", "S3_ENDPOINT_URL", settings, lambda: _create_bucket(settings))
+    return _retry("the object store", "S3_ENDPOINT_URL", settings, lambda: _create_bucket(settings))
 
 
 def set_up_topics(settings: Settings) -> list[str]:
     """Creates the topics of the catalogue. Raises EngineError."""
     if not settings.kafka_bootstrap:
         raise EngineError("no broker is set; set KAFKA_BOOTSTRAP to HOST:PORT of Kafka")
-    created = _awaited("Kafka", "KAFKA_BOOTSTRAP", settings, lambda: broker.create_topics(settings, topics()))
+    created = _retry("Kafka", "KAFKA_BOOTSTRAP", settings, lambda: broker.create_topics(settings, topics()))
     return [f"topic {name}" for name in created]
 
 
 def migrate(settings: Settings, *, post: bool) -> list[str]:
     """Applies the migrations of all services; returns those applied. See `database.migrate`. Raises EngineError."""
-    return _awaited("PostgreSQL", "POSTGRES_URL", settings, lambda: database.migrate(address_of(settings), post=post))
+    return _retry("PostgreSQL", "POSTGRES_URL", settings, lambda: database.migrate(address_of(settings), post=post))
 
 
 def _create_bucket(settings: Settings) -> list[str]:
@@ -71,10 +71,10 @@ def _create_bucket(settings: Settings) -> list[str]:
     return created
 
 
-def _awaited(engine: str, setting: str, settings: Settings, work: Callable[[], T]) -> T:
+def _retry(engine: str, setting: str, settings: Settings, work: Callable[[], T]) -> T:
     """Runs `work`, and retries it until `wait_seconds` have passed while the engine does not respond."""
     deadline = time.monotonic() + settings.wait_seconds
-    said = ""
+    reported = ""
     while True:
         try:
             return work()
@@ -87,7 +87,7 @@ def _awaited(engine: str, setting: str, settings: Settings, work: Callable[[], T
                 ) from error
         except (RuntimeError, FailedPrecondition, NotFound) as error:
             raise EngineError(f"{engine} refuses: {error}") from error
-        if reason != said:
+        if reason != reported:
             log.warning("engine_awaited", engine=engine, error=reason)
-            said = reason
+            reported = reason
         time.sleep(RETRY_INTERVAL.total_seconds())

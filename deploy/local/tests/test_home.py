@@ -6,7 +6,7 @@ import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from vesta_local.home import HOST, SOCKET_FOLDER_LENGTH_MAX, TWIN_OFFSET, USUAL_PORTS, Home
+from vesta_local.home import GRPC_PORT_OFFSET, HOST, SOCKET_FOLDER_LENGTH_MAX, USUAL_PORTS, Home
 
 
 def _listener(port: int = 0) -> socket.socket:
@@ -39,7 +39,7 @@ def test_a_port_taken_while_the_platform_was_down_is_chosen_anew_and_the_others_
 
 def test_a_port_whose_twin_is_taken_is_passed_over(tmp_path: Path) -> None:
     with _listener() as twin:
-        port = twin.getsockname()[1] - TWIN_OFFSET
+        port = twin.getsockname()[1] - GRPC_PORT_OFFSET
         assert Home(tmp_path, {**USUAL_PORTS, "objects": port}).choose_ports()["objects"] != port
 
 
@@ -91,7 +91,7 @@ def test_a_deep_home_keeps_its_sockets_elsewhere(tmp_path: Path) -> None:
     assert len(str(deep.sockets)) <= SOCKET_FOLDER_LENGTH_MAX
     assert Home(deep.root).sockets == deep.sockets != deeper.sockets
     deep.make_sockets()
-    deep.forget_sockets()
+    deep.remove_sockets()
     assert not deep.sockets.exists()
 
 

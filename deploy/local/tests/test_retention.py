@@ -7,7 +7,7 @@ from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartitio
 from vesta_admin import broker
 from vesta_admin.catalogue import Topic, topics
 from vesta_local.engines.addresses import admin_settings
-from vesta_local.engines.retention import KEPT_AT_LEAST, forget
+from vesta_local.engines.retention import KEPT_AT_LEAST, delete_old_records
 from vesta_local.platform import Platform
 from vesta_local.testing import RECOVERY_DEADLINE
 
@@ -62,33 +62,33 @@ def kept(engines: Platform, topic: Topic, partition: int, group: str | None = No
 def test_what_every_group_has_read_goes_after_a_while(engines: Platform, topic: Topic) -> None:
     commit(engines, topic, 0, 3)
     now = datetime.now(UTC)
-    assert forget(engines.home, [topic], now + SOON) == 0
-    assert forget(engines.home, [topic], now + LATER) == 3
+    assert delete_old_records(engines.home, [topic], now + SOON) == 0
+    assert delete_old_records(engines.home, [topic], now + LATER) == 3
     assert kept(engines, topic, 0, count=2) == [3, 4]
     assert kept(engines, topic, 1, count=5) == [0, 1, 2, 3, 4]  # where the group has come to nothing yet
-    assert forget(engines.home, [topic], now + LATER) == 0
+    assert delete_old_records(engines.home, [topic], now + LATER) == 0
 
 
 def test_what_nobody_reads_goes_after_a_while_and_the_newest_stays(engines: Platform, topic: Topic) -> None:
     unread = Topic(topic.name, topic.partitions, RETENTION, 1_000_000)
-    assert forget(engines.home, [unread], datetime.now(UTC) + LATER) == 8
+    assert delete_old_records(engines.home, [unread], datetime.now(UTC) + LATER) == 8
     assert kept(engines, topic, 0) == [4]
 
 
 def test_what_is_past_its_retention_goes_read_or_not(engines: Platform, topic: Topic) -> None:
-    assert forget(engines.home, [topic], datetime.now(UTC) + RETENTION + SOON) == 8
+    assert delete_old_records(engines.home, [topic], datetime.now(UTC) + RETENTION + SOON) == 8
 
 
 def test_dead_letters_wait_for_their_retention(engines: Platform, topic: Topic) -> None:
     dead = Topic(topic.name, topic.partitions, RETENTION, 1_000_000, is_dead_letters=True)
     now = datetime.now(UTC)
-    assert forget(engines.home, [dead], now + LATER) == 0
-    assert forget(engines.home, [dead], now + RETENTION + SOON) == 8
+    assert delete_old_records(engines.home, [dead], now + LATER) == 0
+    assert delete_old_records(engines.home, [dead], now + RETENTION + SOON) == 8
 
 
 def test_offsets_and_groups_go_on_where_they_were(engines: Platform, topic: Topic) -> None:
     commit(engines, topic, 0, 5)
-    assert forget(engines.home, [topic], datetime.now(UTC) + LATER) == 4
+    assert delete_old_records(engines.home, [topic], datetime.now(UTC) + LATER) == 4
     engines.supervisor.kill("events")
     engines.wait_healthy(["events"], RECOVERY_DEADLINE)
     produce(engines, topic, 2)

@@ -8,7 +8,7 @@ import pytest
 from vesta_common.disk_space import DiskSpace
 from vesta_local import testing
 from vesta_local.engines import objects
-from vesta_local.engines.storage import READ_ONLY_BELOW, Watch, sockets, state, state_of
+from vesta_local.engines.storage import READ_ONLY_BELOW, StorageWatchdog, sockets, state, state_of
 from vesta_local.home import Home
 from vesta_local.platform import Platform
 
@@ -43,17 +43,17 @@ def test_the_store_is_restarted_once_there_is_room_again(free: Sequence[int], re
         restarted.append(True)
         return True
 
-    watch = Watch(restart)
+    watch = StorageWatchdog(restart)
     for free_bytes in free:
-        watch.look(DiskSpace(free_bytes, SIZE_BYTES), NO_SOCKETS)
+        watch.check(DiskSpace(free_bytes, SIZE_BYTES), NO_SOCKETS)
     assert len(restarted) == restarts
 
 
 def test_a_restart_that_failed_is_tried_again() -> None:
     answers = iter([False, False, True])
-    watch = Watch(lambda: next(answers))
+    watch = StorageWatchdog(lambda: next(answers))
     for free_bytes in (0, 900, 900, 900, 900):
-        watch.look(DiskSpace(free_bytes, SIZE_BYTES), NO_SOCKETS)
+        watch.check(DiskSpace(free_bytes, SIZE_BYTES), NO_SOCKETS)
     assert next(answers, None) is None
 
 
@@ -96,9 +96,9 @@ def test_the_store_is_restarted_where_a_socket_is_missing_twice(missing: Sequenc
         restarted.append(True)
         return True
 
-    watch = Watch(restart)
+    watch = StorageWatchdog(restart)
     for names in missing:
-        watch.look(PLENTY, frozenset(Path(name) for name in names))
+        watch.check(PLENTY, frozenset(Path(name) for name in names))
     assert len(restarted) == restarts
 
 

@@ -97,7 +97,7 @@ def status(home: Home, json_output: bool) -> None:
 @click.pass_obj
 def forget(home: Home) -> None:
     """Remove events that are of no more use; a platform that is up does so by itself."""
-    count = retention.forget(home, topics(), datetime.now(UTC))
+    count = retention.delete_old_records(home, topics(), datetime.now(UTC))
     click.echo(f"{datetime.now(UTC).isoformat(timespec='seconds')} {count} events removed")
 
 

@@ -39,8 +39,8 @@ REPLICATED = (*_SERVICES, "gateway", "inference")
 """The programs that may have replicas. The second replica of datasets is `datasets-2`, with ports of its own."""
 REPLICAS_MAX = 9
 # SeaweedFS serves gRPC on each of its ports plus 10,000.
-TWIN_OFFSET = 10_000
-_TWINNED = {"objects", "objects_master", "objects_volume", "objects_filer", "objects_admin"}
+GRPC_PORT_OFFSET = 10_000
+_WITH_GRPC_PORT = {"objects", "objects_master", "objects_volume", "objects_filer", "objects_admin"}
 PORT_TRIES = 2_000
 BROKERS = ("embedded", "apache")
 HOST = "127.0.0.1"
@@ -107,7 +107,7 @@ class Home:
         if self.sockets.stat().st_uid != os.geteuid():
             raise PermissionError(f"{self.sockets} is somebody else's; choose a home with a shorter path")
 
-    def forget_sockets(self) -> None:
+    def remove_sockets(self) -> None:
         """Deletes the folder for sockets if it is a temporary one."""
         if self.sockets != self.run:
             shutil.rmtree(self.sockets, ignore_errors=True)
@@ -262,13 +262,13 @@ class Home:
         return dict(json.loads(self._ports_path.read_text())) if self._ports_path.exists() else {}
 
     def _choose(self, kept: dict[str, int], last: dict[str, int]) -> dict[str, int]:
-        taken = {door for name, port in kept.items() for door in _doors(port, name in _TWINNED)}
+        taken = {door for name, port in kept.items() for door in _ports_of(port, name in _WITH_GRPC_PORT)}
         chosen = dict(kept)
         for name, usual in self._usual_ports.items():
             if name not in chosen:
                 candidates = [last.get(name, usual), *range(usual, usual + PORT_TRIES)]
-                chosen[name] = _pick(candidates, taken, name in _TWINNED)
-                taken |= _doors(chosen[name], name in _TWINNED)
+                chosen[name] = _pick(candidates, taken, name in _WITH_GRPC_PORT)
+                taken |= _ports_of(chosen[name], name in _WITH_GRPC_PORT)
         self._ports_path.write_text(json.dumps(chosen, indent=2) + "\n")
         self.__dict__["ports"] = chosen
         return chosen
@@ -294,13 +294,13 @@ class Home:
         return path
 
 
-def _doors(port: int, twinned: bool) -> set[int]:
-    return {port, port + TWIN_OFFSET} if twinned else {port}
+def _ports_of(port: int, has_grpc_port: bool) -> set[int]:
+    return {port, port + GRPC_PORT_OFFSET} if has_grpc_port else {port}
 
 
-def _pick(candidates: list[int], taken: set[int], twinned: bool) -> int:
+def _pick(candidates: list[int], taken: set[int], has_grpc_port: bool) -> int:
     for port in candidates:
-        doors = _doors(port, twinned)
+        doors = _ports_of(port, has_grpc_port)
         if not doors & taken and all(is_free(door) for door in doors):
             return port
     raise RuntimeError(

@@ -30,7 +30,7 @@ LOG_TAIL_LINES = 12
 _POLL_SECONDS = 0.2
 # In supervisord's configuration, % begins a variable, and # or ; after a blank begins a comment. Newlines and trailing blanks are removed.
 # A quoted value cannot contain both kinds of quotes.
-_UNTELLABLE = re.compile(r"%|\s[#;]|[\r\n]|\s$|\".*'|'.*\"")
+_UNSUPPORTED = re.compile(r"%|\s[#;]|[\r\n]|\s$|\".*'|'.*\"")
 
 Say = Callable[[str], None]
 
@@ -61,7 +61,7 @@ class Platform:
     """
 
     def __init__(self, home: Home, only: Sequence[str] = (), *, bound: bool = False) -> None:
-        hindrance = _UNTELLABLE.search(str(home.root))
+        hindrance = _UNSUPPORTED.search(str(home.root))
         if hindrance:
             raise RuntimeError(
                 f"the path {str(home.root)!r} has {hindrance.group()!r}, which supervisord cannot be told; use another folder"
@@ -193,8 +193,8 @@ class Platform:
                 if self.supervisor.is_running()
                 else self.supervisor.end_orphans()
             )
-            objects.forget(self.home)
-            self.home.forget_sockets()
+            objects.remove_sockets(self.home)
+            self.home.remove_sockets()
             return stopped
 
     def _stop_order(self) -> list[list[str]]:

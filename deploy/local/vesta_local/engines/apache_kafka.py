@@ -116,8 +116,8 @@ def java() -> Path:
 
 def _release(command: str) -> int:
     """Returns the feature release of a Java, 17 for 17.0.15; 0 if unknown."""
-    told = subprocess.run([command, "-version"], capture_output=True, text=True, check=False).stderr
-    found = re.search(r'version "(\d+)', told)
+    output = subprocess.run([command, "-version"], capture_output=True, text=True, check=False).stderr
+    found = re.search(r'version "(\d+)', output)
     return int(found.group(1)) if found else 0
 
 
@@ -132,8 +132,8 @@ def _run(command: list[str], environment: Mapping[str, str], hindrance: str) -> 
             timeout=FETCH_SECONDS_MAX,
         )
     except (subprocess.SubprocessError, OSError) as error:
-        told = (getattr(error, "stdout", None) or getattr(error, "stderr", None) or str(error)).strip().splitlines()
-        raise Unavailable(f"{hindrance} ({told[0] if told else error})") from error
+        output = (getattr(error, "stdout", None) or getattr(error, "stderr", None) or str(error)).strip().splitlines()
+        raise Unavailable(f"{hindrance} ({output[0] if output else error})") from error
 
 
 def prepare(home: Home) -> None:

@@ -10,7 +10,7 @@ from botocore.client import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from vesta_local.engines.shared_settings import shared_lines
-from vesta_local.home import HOST, TWIN_OFFSET, Home, is_free, write_secret
+from vesta_local.home import GRPC_PORT_OFFSET, HOST, Home, is_free, write_secret
 from vesta_local.program import Program
 
 BUCKET = "vesta"
@@ -109,15 +109,15 @@ def finish(home: Home) -> None:
     store.put_object(Bucket=BUCKET, Key=PROBE_KEY, Body=b"here")
 
 
-def forget(home: Home) -> None:
+def remove_sockets(home: Home) -> None:
     """Removes the sockets that the store creates in /tmp, unless another store listens on the same ports."""
-    doors = {
+    port_names = {
         "master": "objects_master",
         "volume": "objects_volume",
         "filer": "objects_filer",
         "admin": "objects_admin",
         "s3": "objects",
     }
-    for name, door in doors.items():
-        if is_free(home.ports[door] + TWIN_OFFSET):
-            Path(f"/tmp/seaweedfs-{name}-grpc-{home.ports[door] + TWIN_OFFSET}.sock").unlink(missing_ok=True)  # noqa: S108 - its own choice
+    for name, port_name in port_names.items():
+        if is_free(home.ports[port_name] + GRPC_PORT_OFFSET):
+            Path(f"/tmp/seaweedfs-{name}-grpc-{home.ports[port_name] + GRPC_PORT_OFFSET}.sock").unlink(missing_ok=True)  # noqa: S108 - its own choice

@@ -51,7 +51,7 @@ def program(home: Home) -> Program:
     )
 
 
-def forget(home: Home, topics: Sequence[Topic], now: datetime) -> int:
+def delete_old_records(home: Home, topics: Sequence[Topic], now: datetime) -> int:
     """Deletes records that are due; returns their number.
 
     Raises:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from vesta_common.disk_space import DiskSpace, disk_space
 
-from vesta_local.home import TWIN_OFFSET, Home
+from vesta_local.home import GRPC_PORT_OFFSET, Home
 from vesta_local.program import Program
 
 NAME = "storage"
@@ -29,7 +29,7 @@ PARTS = {
 READ_ONLY_BELOW = 0.015  # above SeaweedFS's limit of 1 %, because the free space between two checks is unknown
 
 
-class Watch:
+class StorageWatchdog:
     """Decides when to restart the object store.
 
     Args:
@@ -41,7 +41,7 @@ class Watch:
         self._was_full = False
         self._missing: Set[Path] = frozenset()
 
-    def look(self, space: DiskSpace, missing: Set[Path]) -> None:
+    def check(self, space: DiskSpace, missing: Set[Path]) -> None:
         """Records the disk space and the missing sockets, and restarts the store if needed.
 
         Restarts the store if space is available after there was none, or if a socket is missing in two consecutive checks: a store that
@@ -80,15 +80,15 @@ def state_of(space: DiskSpace) -> str:
 def sockets(home: Home) -> frozenset[Path]:
     """Returns the sockets of the object store's components."""
     return frozenset(
-        SOCKETS / f"seaweedfs-{part}-grpc-{home.ports[door] + TWIN_OFFSET}.sock" for door, part in PARTS.items()
+        SOCKETS / f"seaweedfs-{part}-grpc-{home.ports[door] + GRPC_PORT_OFFSET}.sock" for door, part in PARTS.items()
     )
 
 
-def watch(home: Home) -> None:
+def run(home: Home) -> None:
     """Checks every two seconds, forever."""
-    look = Watch(lambda: _restart_objects(home)).look
+    check = StorageWatchdog(lambda: _restart_objects(home)).check
     while True:
-        look(disk_space(home.data), frozenset(path for path in sockets(home) if not path.exists()))
+        check(disk_space(home.data), frozenset(path for path in sockets(home) if not path.exists()))
         time.sleep(INTERVAL.total_seconds())
 
 
@@ -98,4 +98,4 @@ def _restart_objects(home: Home) -> bool:
 
 
 if __name__ == "__main__":
-    watch(Home(Path(sys.argv[1])))
+    run(Home(Path(sys.argv[1])))

@@ -53,7 +53,7 @@ def install(torch: str) -> None:
     installed = installed_versions()
     torch_pin = next(pin for pin in pins if pin.name == "torch")
     build = torch_builds.choose(torch, torch_pin, installed.get("torch", ""), _say)
-    _tell(pins, installed, torch_pin, build, is_cpu_wanted=torch == torch_builds.CPU)
+    _print_plan(pins, installed, torch_pin, build, is_cpu_wanted=torch == torch_builds.CPU)
     packages = [*PACKAGES, *sorted(str(path.parent) for path in Path("services").glob("*/pyproject.toml"))]
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraint:
         constraint.write(build.constraint + "\n")
@@ -69,7 +69,7 @@ def install(torch: str) -> None:
     (Path(sys.prefix) / ".torch").write_text(build.kind)
 
 
-def _tell(
+def _print_plan(
     pins: Sequence[Pin], installed: dict[str, str], torch_pin: Pin, build: torch_builds.Build, *, is_cpu_wanted: bool
 ) -> None:
     """Prints what will be downloaded for both environments."""

@@ -79,8 +79,8 @@ def missing(pins: Iterable[Pin], installed: dict[str, str]) -> list[Pin]:
 def index_url() -> str:
     """Returns the package index that pip uses, without a trailing slash."""
     command = [sys.executable, "-m", "pip", "config", "list"]
-    told = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-    configured = dict(re.findall(r"^(.+?)\.index-url='(.+)'$", told, flags=re.MULTILINE))
+    output = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    configured = dict(re.findall(r"^(.+?)\.index-url='(.+)'$", output, flags=re.MULTILINE))
     found = os.environ.get("PIP_INDEX_URL") or configured.get("install") or configured.get("global")
     return (found or _pips_own_index()).rstrip("/")
 
@@ -174,10 +174,10 @@ def table(downloads: Sequence[Download], *, is_cpu_wanted: bool = False) -> str:
     known = [(one.size_bytes, one.pin) for one in downloads if one.size_bytes is not None]
     large = sorted(((size, pin) for size, pin in known if size >= LARGE_BYTES), key=lambda pair: -pair[0])
     small = sum(size for size, pin in known if size < LARGE_BYTES)
-    untold = len(downloads) - len(known)
+    unknown = len(downloads) - len(known)
     lines = [f"To download: {len(downloads)} packages, {human(sum(size for size, _ in known))}"]
-    if untold:
-        lines[0] += f", and {untold} of them whose size the package index does not tell"
+    if unknown:
+        lines[0] += f", and {unknown} of them whose size the package index does not tell"
     lines += [f"  {pin.name:<28} {human(size):>8}" for size, pin in large]
     if len(known) > len(large):
         lines.append(f"  {f'{len(known) - len(large)} others':<28} {human(small):>8}")
