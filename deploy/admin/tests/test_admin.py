@@ -1,4 +1,4 @@
-"""`vesta-admin` prepares empty engines, changes nothing the second time, and names what is in the way."""
+"""`vesta-admin` prepares empty engines, is idempotent, and reports what prevents it."""
 
 import os
 import subprocess
@@ -26,7 +26,7 @@ PACKAGE = Path(__file__).parents[1]
 
 @pytest.fixture
 def settings(engines: Platform, postgres_url: str) -> Iterator[Settings]:
-    """A database and a bucket that are not there yet, and a topic prefix of their own."""
+    """Settings with a new database, a new bucket, and a separate topic prefix."""
     name, found = f"test_{new_id()}", admin_settings(engines.home)
     yield Settings(
         **{field: getattr(found, field) for field in Settings.model_fields}
@@ -106,7 +106,7 @@ def test_a_user_without_rights_is_told_what_the_administrator_is_to_run(settings
 
 
 def make_url(url: str, user: str, password: str) -> str:
-    """The URL with another user."""
+    """Returns the URL with another user."""
     return f"postgresql://{user}:{password}@{url.rpartition('@')[2]}"
 
 

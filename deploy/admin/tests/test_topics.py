@@ -1,4 +1,4 @@
-"""The catalogue's topics on a broker: with all their settings, from whatever was there."""
+"""The topics of the catalogue on a broker: with all settings, whatever existed before."""
 
 import time
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A platform on engines that run elsewhere, reached by URL over TLS and with passwords, beside which it starts none of its own."""
+"""A platform on external engines, over TLS and with passwords; it does not start engines of its own."""
 
 import json
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ PROGRAMS = ("postgres", "objects", "events", "retention", "storage", "annotation
 
 @pytest.fixture
 def site(engines: Platform, tmp_path: Path) -> Iterator[tuple[Settings, TlsDoor]]:
-    """The engines of the session behind doors that speak TLS, as an administrator would describe them; and PostgreSQL's door."""
+    """The session's engines behind TLS-terminating proxies, as an administrator would configure them; and the proxy of PostgreSQL."""
     authority, own = an_authority(tmp_path), admin_settings(engines.home)
     certificate = authority.issue("engines")
     at_postgres = own.postgres_url.rpartition("@")[2].partition("/")[0]
@@ -65,7 +65,7 @@ def test_services_run_on_engines_elsewhere_and_what_a_test_puts_there_is_gone_af
 
 
 def _leftovers(settings: Settings) -> dict[str, bool]:
-    """What there is of a platform's own on the engines that it shares with others."""
+    """Returns what the platform has created on the engines that it shares with others."""
     name = settings.s3_bucket
     with psycopg.connect(make_conninfo(address_of(settings), dbname="postgres")) as connection:
         database = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone()

@@ -1,4 +1,4 @@
-"""The engines come back from a kill with what they acknowledged, and let nobody in without a key."""
+"""The engines keep acknowledged writes through a kill, and reject clients without a key."""
 
 import time
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def test_postgres_comes_back_at_once_where_backends_of_the_killed_server_are_sti
             _await_active(address, BACKENDS)
             platform.supervisor.kill("postgres")
             platform.wait_healthy(["postgres"], RECOVERY_DEADLINE)
-            # Their clients lose the connection: no backend of the dead server writes beside the new one.
+            # Clients lose the connection: no backend of the killed server writes concurrently with the new one.
             assert all(isinstance(one.exception(timeout=10), psycopg.OperationalError) for one in busy)
         exits = (platform.home.logs / "supervisord.log").read_text().count("exited: postgres")
         assert exits == 1

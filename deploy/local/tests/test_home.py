@@ -1,4 +1,4 @@
-"""A home remembers its ports and secrets, passes over ports that are taken, and lets nobody else read its secrets."""
+"""A home keeps its ports and secrets, avoids ports that are in use, and protects its secrets from other users."""
 
 import json
 import socket

@@ -1,4 +1,4 @@
-"""The onnxruntime backend on Triton answers what onnxruntime answers in-process."""
+"""The onnxruntime backend in Triton returns the same results as onnxruntime in-process."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +29,7 @@ dynamic_batching {{ }}
 
 
 def _tiny_model() -> bytes:
-    """From uint8 `(N, H, W, 3)` to `probabilities` `(N, CLASSES)` and `total` `(N, 1)`; heights but 4 are beyond it."""
+    """From uint8 `(N, H, W, 3)` to `probabilities` `(N, CLASSES)` and `total` `(N, 1)`; fails for heights other than 4."""
     weights = np.random.default_rng(0).normal(0, 0.01, (H * W * 3, CLASSES)).astype(np.float32)
     nodes = [
         helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
@@ -65,7 +65,7 @@ def _infer(client: triton_grpc.InferenceServerClient, pixels: np.ndarray) -> lis
 
 @pytest.fixture(scope="module")
 def client(engines: Platform, triton: str) -> Iterator[triton_grpc.InferenceServerClient]:
-    """A client of a Triton that has the tiny model loaded from the object store."""
+    """A client of a Triton that has loaded the tiny model from the object store."""
     found = admin_settings(engines.home)
     store = open_client(found)
     for key, body in (("config.pbtxt", CONFIGURATION.encode()), ("1/model.onnx", _tiny_model())):

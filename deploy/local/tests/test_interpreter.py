@@ -1,4 +1,4 @@
-"""A Python that cannot run Vesta is refused before anything is downloaded, and continuous integration takes the oldest that can."""
+"""A Python that cannot run Vesta is rejected before anything is downloaded, and continuous integration uses the oldest supported one."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ CHECK = Path(interpreter.__file__)
 
 @pytest.fixture
 def a_python(tmp_path: Path) -> Callable[[str], str]:
-    """Makes a Python that first executes these lines: of another version, say, or with a module less."""
+    """Creates a Python that first executes these lines, for example to change its version or hide a module."""
 
     def make(lines: str) -> str:
         (tmp_path / "usercustomize.py").write_text("")

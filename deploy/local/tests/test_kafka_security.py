@@ -1,4 +1,4 @@
-"""The clients of Kafka with SASL and TLS, against a real Apache Kafka with certificates of the test's own."""
+"""Kafka clients with SASL and TLS, against a real Apache Kafka with test certificates."""
 
 import subprocess
 import threading
@@ -35,7 +35,7 @@ DEAD = "vesta.pipelining.dead_letter.v1"
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """Apache Kafka that wants SASL over TLS, and how a client that knows the password reaches it."""
+    """An Apache Kafka with SASL over TLS, and the settings of a client with the password."""
     folder = tmp_path_factory.mktemp("secured")
     authority = an_authority(folder)
     listen, control = ports(block=7)["events"], ports(block=7)["events_controller"]
@@ -99,7 +99,7 @@ def settings_of(broker: Broker) -> Settings:
 
 def test_the_settings_say_how_to_reach_it(broker: Broker) -> None:
     assert Broker.of(settings_of(broker)) == broker
-    assert create_topics(settings_of(broker), topics()) == []  # they are there since the broker is up
+    assert create_topics(settings_of(broker), topics()) == []  # they exist since the broker was started
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_a_group_reads_and_the_gateway_follows(broker: Broker) -> None:
 
 @dataclass(frozen=True)
 class Record:
-    """What could not be handled."""
+    """A dead letter."""
 
     value: bytes
     topic: str = FRAMES.name

@@ -1,4 +1,4 @@
-"""Up, status and down: idempotent, told in words, and nothing left behind."""
+"""Up, status and down: idempotent, with clear messages, and without leftovers."""
 
 import json
 import os
@@ -25,7 +25,7 @@ ENGINES = ("postgres", "objects", "events")
 
 @pytest.fixture
 def platform_apart(broker_kind: str) -> Iterator[Platform]:
-    """Engines of this test's own, running."""
+    """Separate engines for one test."""
     with testing.running_platform(block=1, only=ENGINES, broker=broker_kind) as platform:
         yield platform
 
@@ -96,7 +96,7 @@ with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as
 
 
 def test_a_program_that_hides_its_memory_is_known_and_measured_all_the_same() -> None:
-    """By whoever is not root, whom the kernel does not let look."""
+    """Also for users other than root, who cannot read the environment of a sandboxed process."""
     ended = subprocess.run([sys.executable, "-c", SHY], check=True, capture_output=True, text=True, cwd="/", timeout=60)
     assert ended.stdout == "True True\n"
 
@@ -172,16 +172,14 @@ def test_a_program_that_does_not_get_healthy_is_named_with_the_end_of_its_log(en
 def test_a_program_that_exits_again_and_again_is_reported_after_its_third_exit_with_the_end_of_its_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(
-        "VESTA_ANNOTATION_LISTEN_ADRESS", "127.0.0.1:1"
-    )  # misspelt, so that the service refuses to start
+    monkeypatch.setenv("VESTA_ANNOTATION_LISTEN_ADRESS", "127.0.0.1:1")  # misspelt, so that the service fails to start
     platform = Platform(Home(tmp_path, testing.ports(block=1)), ["annotation"], bound=True)
     try:
         with pytest.raises(
             RuntimeError, match=r"annotation has exited 3 times(?s:.*)LISTEN_ADRESS: there is no such setting"
         ):
             platform.up()
-        # It goes on dying while the error is raised, but not for long.
+        # It continues to exit while the error is raised, but not for long.
         assert 3 <= (platform.home.logs / "supervisord.log").read_text().count("exited: annotation") <= 4
     finally:
         platform.down()

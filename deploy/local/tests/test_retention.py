@@ -1,4 +1,4 @@
-"""What the broker's log loses, and what it keeps: nothing goes that a group has not read, unless it is past its topic's retention."""
+"""What is deleted from the broker and what stays: only records that all groups have read, or that are past the topic's retention."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -11,14 +11,14 @@ from vesta_local.engines.retention import KEPT_AT_LEAST, delete_old_records
 from vesta_local.platform import Platform
 from vesta_local.testing import RECOVERY_DEADLINE
 
-pytestmark = pytest.mark.embedded_kafka  # Apache Kafka forgets by itself
+pytestmark = pytest.mark.embedded_kafka  # Apache Kafka deletes records itself
 SOON, LATER = timedelta(minutes=1), KEPT_AT_LEAST + timedelta(minutes=1)
 RETENTION = timedelta(days=1)
 
 
 @pytest.fixture
 def topic(engines: Platform, kafka_topic_prefix: str) -> Topic:
-    """A topic that one group reads, with five records in each of two partitions."""
+    """A topic with one consumer group, and five records in each of two partitions."""
     topic = Topic(f"{kafka_topic_prefix}frames", 2, RETENTION, 1_000_000, (f"{kafka_topic_prefix}readers",))
     broker.create_topics(admin_settings(engines.home), [topic])
     produce(engines, topic, 5)
@@ -42,7 +42,7 @@ def commit(engines: Platform, topic: Topic, partition: int, offset: int) -> None
 
 
 def kept(engines: Platform, topic: Topic, partition: int, group: str | None = None, count: int = 1) -> list[int]:
-    """The offsets from the first, or from where a group is, on; waits for so many."""
+    """Returns the offsets of records from the first one, or from the group's offset; waits for this many."""
     consumer = KafkaConsumer(
         bootstrap_servers=engines.home.address("events"), group_id=group, auto_offset_reset="earliest"
     )
@@ -65,7 +65,7 @@ def test_what_every_group_has_read_goes_after_a_while(engines: Platform, topic: 
     assert delete_old_records(engines.home, [topic], now + SOON) == 0
     assert delete_old_records(engines.home, [topic], now + LATER) == 3
     assert kept(engines, topic, 0, count=2) == [3, 4]
-    assert kept(engines, topic, 1, count=5) == [0, 1, 2, 3, 4]  # where the group has come to nothing yet
+    assert kept(engines, topic, 1, count=5) == [0, 1, 2, 3, 4]  # where the group has no committed offset yet
     assert delete_old_records(engines.home, [topic], now + LATER) == 0
 
 

@@ -1,4 +1,4 @@
-"""Which tests a run takes, by its broker: those that touch events run on both, what is of one broker runs on that alone."""
+"""Which tests a run selects, by broker: tests with events run on both, broker-specific tests on one only."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Set-up says what it will download, shows how far it is, and takes the build of torch that is wanted where it can be had."""
+"""`make setup` prints what it will download, shows its progress, and uses the wanted build of torch if available."""
 
 import functools
 import hashlib
@@ -38,23 +38,23 @@ Serve = Callable[..., str]
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """Serves files and says nothing; files of JSON as the index that they are."""
+    """Serves files without logging; JSON files with the content type of an index."""
 
     extensions_map: ClassVar = {".json": "application/vnd.pypi.simple.v1+json", ".html": "text/html"}
 
     def do_GET(self) -> None:
-        """A folder's index as JSON where there is one."""
+        """Returns the JSON of a folder's index if there is one."""
         if (Path(self.translate_path(self.path)) / "index.json").exists():
             self.path += "index.json"
         super().do_GET()
 
     def log_message(self, *arguments: object) -> None:
-        """Nothing."""
+        """Suppresses the log."""
 
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Serve]:
-    """Serves wheels (file name: what they depend on) as an index on loopback, and answers its address; `tells_sizes` as PEP 700 does."""
+    """Serves wheels (file name: dependencies) as an index on loopback; returns its address. `tells_sizes` adds sizes (PEP 700)."""
     servers = []
 
     def start(wheels: dict[str, list[str]], *, tells_sizes: bool = False) -> str:
@@ -162,12 +162,12 @@ def test_a_cpu_build_brings_no_cuda_libraries_though_the_lock_pins_them_and_goin
         versions = installed_versions([str(site)])
         found.append((versions["torch"], "nvidia-cublas" in versions))
     assert said == []
-    assert found == [("2.14.1+cpu", False), ("2.14.1", True), ("2.14.1+cpu", True)]  # set-up removes what is left then
+    assert found == [("2.14.1+cpu", False), ("2.14.1", True), ("2.14.1+cpu", True)]  # set-up then removes what is left
     assert "installing: 1 of 1 packages" in out.getvalue()
 
 
 def _environment(folder: Path) -> Path:
-    """An empty virtual environment with the pip that is installed here; answers where its packages lie."""
+    """Creates an empty virtual environment with the installed pip; returns its site-packages."""
     venv.create(folder, with_pip=False)
     site = folder / "lib" / f"python3.{sys.version_info.minor}" / "site-packages"
     (site / "pip").symlink_to(Path(pip.__file__).parent)

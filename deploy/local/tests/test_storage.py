@@ -1,4 +1,4 @@
-"""What the object store needs of the machine: how full the disk is, and when the store is restarted."""
+"""Disk space and sockets of the object store, and when the store is restarted."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ PLENTY = DiskSpace(900, SIZE_BYTES)
 
 @pytest.fixture
 def storage_apart() -> Iterator[Platform]:
-    """An object store of this test's own, and who watches it."""
+    """An object store for one test, with its watchdog."""
     with testing.running_platform(block=1, only=("objects", "storage")) as platform:
         yield platform
 
@@ -32,7 +32,7 @@ def storage_apart() -> Iterator[Platform]:
         ([900, 16, 900], 0),  # never so little that the store stopped writing
         ([900, 14, 900, 900], 1),
         ([14, 19, 20, 900], 1),
-        ([14, 19, 18], 0),  # no room yet
+        ([14, 19, 18], 0),  # no space yet
         ([0, 900, 0, 900], 2),
     ],
 )

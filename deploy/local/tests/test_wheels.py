@@ -1,4 +1,4 @@
-"""The wheels that customers install: one set of one version, built when it is missing or old."""
+"""The wheels for customers: one set of one version, built if missing or outdated."""
 
 import os
 import tomllib

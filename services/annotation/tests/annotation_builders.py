@@ -1,4 +1,4 @@
-"""What the tests build with: campaigns, tasks and answers with defaults, and the service as its callers see it."""
+"""Builders for the tests: campaigns, tasks and answers with defaults, and a client of the service."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -57,32 +57,32 @@ LEASE = timedelta(minutes=10)
 
 
 def member(name: str) -> str:
-    """`projects/acme/members/ada`."""
+    """Returns a member's name, such as `projects/acme/members/ada`."""
     return f"{PROJECT}/members/{name}"
 
 
 def item(name: str) -> str:
-    """`projects/acme/datasets/vans/items/one`."""
+    """Returns an item's name, such as `projects/acme/datasets/vans/items/one`."""
     return f"{DATASET}/items/{name}"
 
 
 def label(concept: str, **fields: Any) -> Annotation:
-    """The statement that the whole image shows a concept."""
+    """Returns a label of the whole image."""
     return Annotation(concept=concept, image_label=ImageLabel(), **fields)
 
 
 def a_box(concept: str = "van", **fields: Any) -> Annotation:
-    """The statement that a concept is in a box."""
+    """Returns a box with a concept."""
     return Annotation(concept=concept, box=PixelBox(x_min_px=1, y_min_px=2, x_max_px=30.5, y_max_px=40), **fields)
 
 
 def an_answer(annotator: str, *concepts: str) -> Submission:
-    """An answer that names concepts."""
+    """Returns an answer with these concepts."""
     return Submission(annotator=annotator, annotations=[label(concept) for concept in concepts])
 
 
 class FakeDatasets(DatasetServiceServicer):
-    """Knows one dataset, until it is gone."""
+    """A fake DatasetService with one dataset, which can be deleted."""
 
     gone = False
 
@@ -93,7 +93,7 @@ class FakeDatasets(DatasetServiceServicer):
 
 
 class FakeTaxonomies(TaxonomyServiceServicer):
-    """Knows the dataset's taxonomy; "tram" is retired, and what is in `gone` has been taken out."""
+    """A fake TaxonomyService; "tram" is retired, and the concepts in `gone` are removed."""
 
     def __init__(self) -> None:
         self.gone: set[str] = set()
@@ -110,7 +110,7 @@ class FakeTaxonomies(TaxonomyServiceServicer):
 
 
 class FakeItems(ItemServiceServicer):
-    """Has every item that is asked for but those in `gone`, all of one size; those in `test` are on the test side."""
+    """A fake ItemService with every item except those in `gone`, all of one size; those in `test` are in the test split."""
 
     def __init__(self) -> None:
         self.gone: set[str] = set()
@@ -130,7 +130,7 @@ class FakeItems(ItemServiceServicer):
 
 
 class Service:
-    """The service behind its door. Who acts is named first, as in `lease("ada")`; without a name nobody in particular asks."""
+    """A client of the service. The first argument is the calling member, as in `lease("ada")`; without it there is no member."""
 
     def __init__(self, address: str, door: grpc.Channel, clock: Clock, postgres: Postgres) -> None:
         self.address = address
@@ -142,7 +142,7 @@ class Service:
         self.postgres = postgres
 
     def has_campaign(self, campaign_id: str = "vans", *, request_id: str = "", **fields: Any) -> Campaign:
-        """A new campaign."""
+        """Creates a campaign."""
         campaign = Campaign(**{"dataset": DATASET, **fields})
         request = CreateCampaignRequest(
             parent=PROJECT, campaign_id=campaign_id, campaign=campaign, request_id=request_id
@@ -150,22 +150,22 @@ class Service:
         return self.campaigns.CreateCampaign(request)
 
     def has_tasks(self, *items: str, request_id: str = "", **fields: Any) -> list[Task]:
-        """New tasks of the campaign, one for each item."""
+        """Creates tasks of the campaign, one per item."""
         tasks = [Task(item=item(name), **fields) for name in items]
         request = BatchCreateTasksRequest(parent=CAMPAIGN, tasks=tasks, request_id=request_id)
         return list(self.tasks.BatchCreateTasks(request).tasks)
 
     def has_task(self, **fields: Any) -> Task:
-        """A campaign with one task, without lease."""
+        """Creates a campaign with one task, without a lease."""
         self.has_campaign(**fields)
         return self.has_tasks("one")[0]
 
     def lease(self, name: str, count: int = 1, role: str = "annotator") -> list[Task]:
-        """What somebody gets to answer."""
+        """Leases tasks for annotation."""
         return self._lease(name, role, LeasePurpose.LEASE_PURPOSE_ANNOTATE, count)
 
     def lease_to_review(self, name: str, count: int = 1, role: str = "reviewer") -> list[Task]:
-        """What somebody gets to review."""
+        """Leases tasks for review."""
         return self._lease(name, role, LeasePurpose.LEASE_PURPOSE_REVIEW, count)
 
     def _lease(self, name: str, role: str, purpose: "LeasePurpose.ValueType", count: int) -> list[Task]:
@@ -176,7 +176,7 @@ class Service:
     def submit(
         self, name: str, task: Task, *annotations: Annotation, request_id: str = "", seconds: int | None = None
     ) -> Submission:
-        """Somebody answers.
+        """Submits an answer.
 
         Args:
             seconds: how long they looked.
@@ -189,7 +189,7 @@ class Service:
             )
 
     def answer(self, name: str, task: Task, *concepts: str) -> Submission:
-        """Somebody takes a task, and answers."""
+        """Leases a task and submits an answer."""
         assert task.name in {leased.name for leased in self.lease(name, count=100)}
         return self.submit(name, task, *(label(concept) for concept in concepts))
 
@@ -202,7 +202,7 @@ class Service:
         comment: str = "",
         request_id: str = "",
     ) -> Review:
-        """Somebody decides."""
+        """Submits a review."""
         review = Review(decision=decision, annotations=annotations, comment=comment)
         with trace.calling(member(name)):
             return self.reviews.CreateReview(
@@ -210,31 +210,31 @@ class Service:
             )
 
     def is_disputed(self, *, replicas: int = 2) -> Task:
-        """A task in review: ada said van, bob car, and so on."""
+        """Creates a task in review: ada answers van, bob car, and so on."""
         task = self.has_task(replicas=replicas)
         for name, concept in (("ada", "van"), ("bob", "car"), ("cyd", "bus"))[:replicas]:
             self.answer(name, task, concept)
         return self.task(task)
 
     def set_campaign(self, **fields: Any) -> Campaign:
-        """Changes the campaign."""
+        """Updates the campaign."""
         return self.campaigns.UpdateCampaign(UpdateCampaignRequest(campaign=Campaign(name=CAMPAIGN, **fields)))
 
     def task(self, task: Task) -> Task:
-        """The task as it is now."""
+        """Returns the task."""
         return self.tasks.GetTask(GetTaskRequest(name=task.name))
 
     def counts(self) -> CampaignCounts:
-        """How the campaign stands."""
+        """Returns the campaign's counts."""
         return self.campaigns.GetCampaign(GetCampaignRequest(name=CAMPAIGN)).counts
 
     def told(self) -> list[Event]:
-        """The events that wait to be published, in order."""
+        """Returns the events in the outbox, in order."""
         with self.postgres.transaction() as connection:
             rows = connection.execute("SELECT headers, value FROM outbox ORDER BY id").fetchall()
         return [decode([(key, text.encode()) for key, text in row["headers"]], row["value"]) for row in rows]
 
 
 def names(tasks: Sequence[Task]) -> list[str]:
-    """Whose they are, in order."""
+    """Returns the holders of the leases, in order."""
     return [task.name for task in tasks]

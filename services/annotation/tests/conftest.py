@@ -1,4 +1,4 @@
-"""The annotation service on the real database, beside a small datasets service; time stands still until a test moves it."""
+"""Fixtures: the annotation service on a real database, with a fake datasets service and a manual clock."""
 
 import sys
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""How far experts agree."""
+"""Agreement of annotators."""
 
 from collections import Counter
 from itertools import permutations
@@ -14,7 +14,7 @@ from vesta_contracts.annotation.v1 import AnnotatorAgreement, Submission, Task
 
 
 def the_answers(*told: str, accepted: str = "") -> list[Answer]:
-    """`told` are tasks; each holds what ada, bob, cyd answered, a letter each, or a dot for none."""
+    """Builds answers. Each string of `told` is a task: the answers of ada, bob and cyd, one letter each, or a dot for none."""
     return [
         Answer(f"task-{index}", who, letter.encode(), accepted[index].encode() if accepted[index:] else None)
         for index, letters in enumerate(told)
@@ -103,7 +103,7 @@ def test_alpha_is_that_of_the_table_of_coincidences(units: list[list[str]]) -> N
 
 
 def by_definition(units: list[list[str]]) -> float:
-    """Alpha the long way: every ordered pair of values of a unit, weighted by 1 / (values of the unit - 1)."""
+    """A naive implementation of alpha: all ordered pairs of values of a unit, weighted by 1 / (values of the unit - 1)."""
     coincidences: Counter[tuple[str, str]] = Counter()
     for unit in units:
         for pair in permutations(unit, 2):

@@ -1,4 +1,4 @@
-"""What a campaign may ask: concepts of its dataset's taxonomy, and no more labels than the dataset holds."""
+"""Validation of campaigns: only concepts of the dataset's taxonomy, several labels only where the dataset allows them."""
 
 import pytest
 from annotation_builders import CAMPAIGN, CONCEPTS, FakeDatasets, FakeTaxonomies, Service

@@ -1,4 +1,4 @@
-"""Whoever answers a blind task does not see what a model thinks of its item, in that task or in any other."""
+"""Annotators of a blind task do not see the model's prediction of its item, in that task or in any other."""
 
 import pytest
 from annotation_builders import CAMPAIGN, PROJECT, FakeItems, Service, item, label, member
@@ -22,14 +22,14 @@ OTHER = f"{PROJECT}/campaigns/other"
 
 
 def is_prompted(task: Task) -> bool:
-    """Whether it says anything of a model; all or nothing."""
+    """Whether a task contains a prediction: all of its fields or none."""
     said = [bool(task.pre_annotations), bool(task.model_version), bool(task.selection_reason)]
     assert len(set(said)) == 1
     return said[0]
 
 
 def readings(annotation: Service, task: Task, name: str, role: str) -> dict[str, Task]:
-    """The task through every call that answers it to somebody who keeps it to answer it."""
+    """Returns the task from every call that returns it to the holder of its lease."""
 
     with trace.calling(member(name), role):
         leased = annotation.tasks.LeaseTasks(

@@ -1,4 +1,4 @@
-"""Campaigns over gRPC on the real database."""
+"""The CampaignService on a real database."""
 
 import pytest
 from annotation_builders import CAMPAIGN, DATASET, LEASE, PROJECT, FakeDatasets, Service, item, label, member

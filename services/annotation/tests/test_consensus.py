@@ -1,4 +1,4 @@
-"""What several answers amount to."""
+"""The consensus of several answers."""
 
 import random
 

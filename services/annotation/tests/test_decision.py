@@ -1,4 +1,4 @@
-"""Who has the last word."""
+"""The decision of a task, by answers or by review."""
 
 import pytest
 from annotation_builders import an_answer, label

@@ -1,4 +1,4 @@
-"""What is told, and that what was told once stays readable."""
+"""The payloads of events, and the compatibility with published ones."""
 
 import json
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Who keeps a task."""
+"""The rules for leases."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""Who gets which task, and that nobody gets one that is another's."""
+"""Leasing over gRPC: who gets which task, and that no two members get the same."""
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -173,12 +173,12 @@ def test_experts_who_race_never_get_more_of_a_task_than_it_wants(annotation: Ser
     annotation.has_tasks(*(f"i{number}" for number in range(60)))
 
     def greedy(name: str) -> set[tuple[str, str]]:
-        """Everything that one can get, a few at a time: who, and which task."""
+        """Leases all available tasks, a few at a time; returns members and tasks."""
         return {(name, task) for count in (1, 5, 20, 60) for task in names(annotation.lease(name, count))}
 
     with ThreadPoolExecutor(len(EXPERTS)) as pool:
         handed = set().union(*pool.map(greedy, EXPERTS))
     assert max(Counter(task for _, task in handed).values()) <= replicas
-    handed.update(*map(greedy, EXPERTS))  # what was passed over while others looked at it
+    handed.update(*map(greedy, EXPERTS))  # tasks that were skipped while other members locked them
     assert set(Counter(task for _, task in handed).values()) == {replicas}
     assert len(handed) == 60 * replicas

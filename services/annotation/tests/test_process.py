@@ -1,4 +1,4 @@
-"""The process: any number of replicas share the work, what is accepted arrives on the broker, and a stop is graceful."""
+"""The process: replicas share the work, accepted labels reach the broker, and a stop is graceful."""
 
 import json
 import os
@@ -29,7 +29,7 @@ STOPS_WITHIN_SECONDS = 10
 
 @dataclass
 class Replica:
-    """A process of the service, and the service as its callers see it."""
+    """A process of the service, with a client."""
 
     process: subprocess.Popen[str]
     service: Service

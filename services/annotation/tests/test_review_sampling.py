@@ -1,4 +1,4 @@
-"""Which decisions are reviewed all the same."""
+"""The sample of decided tasks that are reviewed."""
 
 import pytest
 from hypothesis import given

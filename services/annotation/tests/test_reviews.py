@@ -1,4 +1,4 @@
-"""Reviews over gRPC: the last word, and what becomes of the task."""
+"""The ReviewService: decisions, and their effect on the task."""
 
 from datetime import UTC
 

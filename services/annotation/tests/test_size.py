@@ -1,4 +1,4 @@
-"""Ten thousand tasks: handing out, listing and counting stay a matter of milliseconds."""
+"""With ten thousand tasks, leasing, listing and counting still take milliseconds."""
 
 import time
 from collections.abc import Callable
@@ -11,13 +11,13 @@ from vesta_contracts.annotation.v1 import ListTasksRequest
 TASKS = 10_000
 BATCH = 1000
 REPEATS = 5
-# Of the median of some calls over gRPC. Two quiet cores take 5 to 10; a scan where an index should be takes far more.
+# The median over several calls over gRPC. Two idle cores take 5 to 10; a scan instead of an index lookup takes far more.
 MILLISECONDS_MAX = 200
 
 
 @pytest.fixture
 def crowded(annotation: Service) -> Service:
-    """A campaign of ten thousand tasks; ada keeps a hundred of them."""
+    """A campaign of ten thousand tasks; ada has leased a hundred of them."""
     annotation.has_campaign(replicas=2)
     for start in range(0, TASKS, BATCH):
         annotation.has_tasks(*(f"i{start + number}" for number in range(BATCH)), priority=start / TASKS)
@@ -26,7 +26,7 @@ def crowded(annotation: Service) -> Service:
 
 
 def milliseconds(call: Callable[[], object]) -> float:
-    """What a call takes, the median of a few."""
+    """Returns the median duration of several calls."""
     taken = []
     for _ in range(REPEATS):
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Answers over gRPC: taking them, and what becomes of the task."""
+"""The SubmissionService: answers, and their effect on the task."""
 
 from datetime import UTC
 
@@ -179,7 +179,7 @@ def test_what_most_said_before_the_taxonomy_lost_it_goes_to_review(
 
 
 def test_of_a_task_that_does_not_know_its_image_the_item_is_asked(annotation: Service, items: FakeItems) -> None:
-    """As tasks were before they carried the size of their image."""
+    """Removes the image size from a task, as in tasks of older versions."""
     task = annotation.has_task()
     with annotation.postgres.transaction() as connection:
         connection.execute("UPDATE tasks SET body = ''")

@@ -1,4 +1,4 @@
-"""Tasks over gRPC: making, listing and cancelling them."""
+"""The TaskService: creating, listing and cancelling tasks."""
 
 from datetime import UTC, timedelta
 
@@ -16,7 +16,7 @@ from vesta_contracts.common.v1 import Annotation, PixelBox
 
 
 def listed(annotation: Service, filter_text: str = "") -> list[str]:
-    """The items of the tasks that a filter lets through."""
+    """Returns the items of the tasks that match a filter."""
     found = annotation.tasks.ListTasks(ListTasksRequest(parent=CAMPAIGN, filter=filter_text)).tasks
     return sorted(task.item.rpartition("/")[2] for task in found)
 

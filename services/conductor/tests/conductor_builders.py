@@ -1,4 +1,4 @@
-"""Situations to decide on, with a default for everything that a test does not care about, and the steps that are decided."""
+"""Builders for the tests: situations with defaults, and the steps that reconciliation returns."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -100,7 +100,7 @@ def a_comparison(
     champion: float = 0.8,
     items: int = 100,
 ) -> Comparison:
-    """`recalls`: (value, high) of the difference by concept."""
+    """Builds a comparison; `recalls`: (value, high) of the difference by concept."""
     return Comparison(
         champion=version(1),
         champion_metrics=some_metrics(champion, items),
@@ -170,7 +170,7 @@ def a_history(*ended: RoundRecord, decided: dict[str, datetime] | None = None) -
 
 
 def a_world(**fields: Any) -> World:
-    """A world in which everything is ready for the first labels."""
+    """A world that is ready for the first labels."""
     ready = World(
         dataset=a_dataset(),
         taxonomy=Taxonomy(
@@ -191,7 +191,7 @@ def a_situation(*, world: World | None = None, history: History | None = None, *
 
 
 def after_round_one(**world: Any) -> Situation:
-    """Version 1 answers, learnt from 50 labels; round 2 is under way."""
+    """Version 1 is serving, trained on 50 labels; round 2 is in progress."""
     first = a_round(1, outcome=RoundOutcome.PROMOTED, label_count=50, model_version=version(1))
     ready: dict[str, Any] = {
         "deployment": a_deployment(version(1), scoring=scored(version(1))),
@@ -203,7 +203,7 @@ def after_round_one(**world: Any) -> Situation:
 
 
 def trained(number: int = 2, *, run: TrainingRun | None = None, **world: object) -> Situation:
-    """Round 2 whose training has ended, version 1 being the champion."""
+    """Round 2 after its training, with version 1 as the champion."""
     succeeded = a_run(number, champion=version(1), comparison=a_comparison(), metrics=some_metrics(0.82))
     return after_round_one(snapshot=a_snapshot(number), runs=(run or succeeded,), **world)
 
@@ -219,7 +219,7 @@ def question_of(step: Step) -> SelectItemsRequest:
 
 
 def answered(situation: Situation, *, control: int = 0) -> Step:
-    """The step after the datasets service has chosen what was asked for."""
+    """Returns the step after the datasets service has returned the requested selection."""
     question = question_of(reconcile(situation))
     items = [
         SelectedItem(item=f"{DATASET}/items/s{place}", control=place < control, reason="typical")

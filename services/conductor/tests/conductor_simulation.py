@@ -1,7 +1,7 @@
-"""A small platform in memory that keeps the peers' contracts, so that Loops can be turned, and killed, by the hundred.
+"""A simulated platform in memory that implements the contracts of the other services, so that tests can run, and kill, hundreds of Loops.
 
-It answers a repeated request_id with its first answer and refuses one that comes with another request, as the real services
-do. Time passes in `live`: experts answer, answers reach the dataset later, trainings run, versions load, items are scored.
+It returns the first result for a repeated request_id, and rejects a repeat with another request, like the real services. `live` advances
+the time: annotators answer, answers reach the dataset later, trainings run, versions load, items are scored.
 """
 
 import hashlib
@@ -56,11 +56,11 @@ CONCEPTS = ("car", "van")
 
 
 class SimulatedPlatform:
-    """Everything that the conductor's peers know.
+    """The state of the other services.
 
     Args:
-        train, test: items on each side.
-        chance: deals what happens in `live`.
+        train, test: items in each split.
+        chance: the random numbers of `live`.
         failing_runs: share of trainings that fail.
         worse_models: share of challengers that are worse than their champion.
         settle: whether answers reach the dataset later than their task is accepted.
@@ -98,10 +98,10 @@ class SimulatedPlatform:
         self.made: Counter[str] = Counter()
         self.on_their_way: list[Task] = []
 
-    # What happens by itself.
+    # What happens without requests.
 
     def live(self, seconds: float = 3) -> None:
-        """Lets time pass."""
+        """Advances the time."""
         self.clock.advance(timedelta(seconds=seconds))
         self.deliver(self.on_their_way)
         self.on_their_way = []
@@ -170,7 +170,7 @@ class SimulatedPlatform:
                 self.scored[self.scored_by] = min(len(self.items), self.scored[self.scored_by] + 70)
                 deployment.scoring.scored_count = self.scored[self.scored_by]
 
-    # What is known.
+    # State.
 
     def truth(self, item: str) -> str:
         return CONCEPTS[hashlib.sha256(item.encode()).digest()[0] % len(CONCEPTS)]
@@ -200,7 +200,7 @@ class SimulatedPlatform:
         )
 
     def once(self, request: Any, work: Callable[[], Message]) -> Any:
-        """The first answer to a request_id, and a refusal where it comes with another request."""
+        """Returns the first result for a request_id; rejects a repeat with another request."""
         key = (request.DESCRIPTOR.full_name, request.request_id)
         body = request.SerializeToString(deterministic=True)
         if key in self.answers:
@@ -220,7 +220,7 @@ class SimulatedPlatform:
     def peers(
         self, before: Callable[[str], None] = lambda _: None, after: Callable[[str], None] = lambda _: None
     ) -> Peers:
-        """Peers without a network; `before` and `after` are told of every call and may raise."""
+        """In-process stubs; `before` and `after` are called around every call, and may raise."""
         found = {type(servicer): _Direct(servicer, before, after) for servicer in self.servicers()}
         return Peers(
             datasets=found[_Datasets],  # type: ignore[arg-type]
@@ -237,7 +237,7 @@ class SimulatedPlatform:
 
 
 class _Direct:
-    """Calls a servicer as a stub would, with copies, so that nobody holds what changes later."""
+    """Calls a servicer like a stub, with copies of the messages, so that later changes have no effect."""
 
     def __init__(self, servicer: Any, before: Callable[[str], None], after: Callable[[str], None]) -> None:
         self._servicer, self._before, self._after = servicer, before, after

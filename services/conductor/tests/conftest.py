@@ -1,4 +1,4 @@
-"""Lets the tests import the builders and the simulated platform that lie beside them."""
+"""Makes the builders and the simulated platform in this folder importable."""
 
 import sys
 from pathlib import Path

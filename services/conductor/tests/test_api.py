@@ -1,4 +1,4 @@
-"""Projects and Loops over gRPC, on the real database, beside simulated peers."""
+"""The ProjectService and LoopService on a real database, with simulated services."""
 
 import random
 from collections.abc import Iterator
@@ -47,10 +47,10 @@ from vesta_local.testing import identity_of
 
 @dataclass
 class Conductor:
-    """The service's two doors, and its database.
+    """The service's stubs and its database.
 
     Attributes:
-        asked: the methods of peers that were called.
+        asked: the methods of other services that were called.
     """
 
     projects: ProjectServiceStub

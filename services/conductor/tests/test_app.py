@@ -1,4 +1,4 @@
-"""The whole service on the real engines, with peers behind real gRPC: a Loop turns by events alone."""
+"""The whole service on the real engines, with simulated services over real gRPC: events alone drive a Loop."""
 
 import random
 import threading
@@ -48,17 +48,17 @@ TOPICS = (
 
 
 class RunningClock:
-    """The machine's clock under the simulation's: time passes by itself."""
+    """The system clock as the clock of the simulation."""
 
     def now(self) -> datetime:
         return datetime.now(UTC)
 
     def advance(self, by: timedelta) -> None:
-        """Nothing to do."""
+        """Does nothing."""
 
 
 def locked(platform: SimulatedPlatform, lock: threading.Lock) -> list[Any]:
-    """The simulation's servicers, one call at a time."""
+    """The simulation's servicers, which handle one call at a time."""
 
     def guarded(method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:

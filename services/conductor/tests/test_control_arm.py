@@ -10,7 +10,7 @@ from vesta_contracts.common.v1 import Annotation, PixelBox
 
 
 def checks(count: int, right: int, number: int) -> list[Task]:
-    """Decided control tasks of one version, so many of which it had right."""
+    """Returns decided control tasks of one version, of which it predicted `right` correctly."""
     return [
         a_task(
             f"{number}-{place}",

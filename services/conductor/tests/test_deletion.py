@@ -1,4 +1,4 @@
-"""Deleting a project: refused while it holds something, and with force all of it goes, whatever is killed or away meanwhile."""
+"""Deletion of projects: rejected for a project that is not empty; with force everything is deleted, despite kills and failures."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -39,12 +39,12 @@ OTHER = "projects/other"
 
 
 class Killed(Exception):
-    """The process ends here."""
+    """Simulates a kill of the process."""
 
 
 @dataclass
 class Services:
-    """What other services hold, by kind. A kind is refused while one that it stands in the way of is there.
+    """The resources of other services, by kind. The deletion of a kind is rejected while a kind that blocks it exists.
 
     Attributes:
         before: called before and after each call; may raise.
@@ -92,7 +92,7 @@ def some_services(**held: int) -> Services:
 
 @dataclass
 class Conductor:
-    """The service's doors, what the other services hold, and the worker that deletes."""
+    """The service's stubs, the resources of other services, and the worker that deletes them."""
 
     projects: ProjectServiceStub
     loops: LoopServiceStub

@@ -1,4 +1,4 @@
-"""Whether a challenger may take the champion's place."""
+"""The gate: whether a challenger replaces the champion."""
 
 import pytest
 from conductor_builders import a_comparison, some_metrics, version
@@ -56,7 +56,7 @@ def test_a_tenth_of_a_point_that_chance_explains_passes_by_default_and_fails_the
         (-1e-12, STRICT, True),
         (-0.001, STRICT, False),
         (-0.005, None, True),
-        (-0.006, None, False),  # although chance explains it
+        (-0.006, None, False),  # not significant
         (-0.01, 0.01, True),
         (-0.011, 0.01, False),
         (-0.2, 1.0, True),
@@ -80,7 +80,7 @@ def test_a_loss_that_chance_does_not_explain_is_rejected_whatever_is_allowed(los
 @pytest.mark.parametrize(
     ("recalls", "allowed", "passes"),
     [
-        ({"van": (-0.2, 0.01)}, False, True),  # chance explains it
+        ({"van": (-0.2, 0.01)}, False, True),  # not significant
         ({"van": (-0.2, 0.0)}, False, True),
         ({"van": (-0.2, -0.05)}, False, False),
         ({"van": (-0.2, -0.05)}, True, True),

@@ -1,4 +1,4 @@
-"""What active selection has saved, or why that cannot be said."""
+"""The estimate of labels saved, or the reason why there is none."""
 
 from vesta_conductor.reconciliation.label_saving import label_saving
 from vesta_contracts.training.v1 import Estimate, RandomLabels

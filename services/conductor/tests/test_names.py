@@ -1,4 +1,4 @@
-"""The names that follow from a Loop's own."""
+"""Names that derive from a Loop's name."""
 
 import re
 

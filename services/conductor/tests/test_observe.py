@@ -1,4 +1,4 @@
-"""Looking at the world while it changes."""
+"""Observation while the state changes."""
 
 import random
 from datetime import timedelta
@@ -16,7 +16,7 @@ ITEM = f"{DATASET}/items/train0000"
 
 
 def a_platform() -> SimulatedPlatform:
-    """With a campaign and one open task."""
+    """A platform with a campaign and one open task."""
     platform = SimulatedPlatform(ManualClock(NOW), random.Random(0))
     peers = platform.peers()
     peers.campaigns.CreateCampaign(
@@ -27,7 +27,7 @@ def a_platform() -> SimulatedPlatform:
 
 
 def accept(platform: SimulatedPlatform) -> None:
-    """Somebody answers the task; the dataset is told later."""
+    """Submits an answer, which reaches the dataset later."""
     platform.chance.random = lambda: 0.0  # type: ignore[method-assign]
     platform.answer_tasks()
 

@@ -1,4 +1,4 @@
-"""Every field of a LoopPolicy has an effect, at once or when it is amended."""
+"""Every field of a LoopPolicy has an effect, at creation or after an update."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -70,7 +70,7 @@ def missing_test(policy: Policy) -> int:
     return LabellingProgress.of(a_situation(policy=policy, world=world)).missing_test
 
 
-# A value for each field, and what a Loop decides by it.
+# A value for each field, and its effect.
 EFFECTS: Mapping[str, tuple[Any, Callable[[Policy], Any]]] = {
     "dataset": (f"{DATASET}-new", lambda policy: selected(policy).parent),
     "label_budget": (30, lambda policy: a_situation(policy=policy).affordable_tasks),

@@ -1,4 +1,4 @@
-"""Which Loop is looked at next, by whom, and what brings it forward."""
+"""The work queue: which Loop is reconciled next, by which worker, and what schedules it."""
 
 import random
 import threading
@@ -32,7 +32,7 @@ REST = timedelta(seconds=5)
 
 @dataclass
 class Recorder:
-    """Stands where the driver stands: notes which Loops it is asked to turn."""
+    """A fake driver, which records the Loops that it is called with."""
 
     answer: timedelta | None = REST
     turned: list[tuple[str, int]] = field(default_factory=list)
@@ -68,7 +68,7 @@ def postgres(postgres_url: str, postgres_schema: str, clock: ManualClock) -> Ite
 
 @pytest.fixture
 def worker(postgres: Postgres, clock: ManualClock) -> Iterator[Callable[[Any], Worker]]:
-    """Makes workers."""
+    """Creates workers."""
     made: list[Worker] = []
 
     def make(driver: Any) -> Worker:
@@ -114,7 +114,7 @@ def test_a_loop_that_another_worker_holds_is_left_to_it(worker: Callable[[Any], 
     second = Recorder()
 
     def claim_meanwhile() -> None:
-        clock.advance(HIDDEN)  # the first worker takes long, so that its Loop is due again
+        clock.advance(HIDDEN)  # the first worker is slow, so that its Loop is due again
         drain(worker(second))
 
     first = Recorder(meanwhile=claim_meanwhile)
@@ -251,7 +251,7 @@ def test_an_event_brings_the_loops_it_concerns_forward(
     driver.turned.clear()
     handler = EventHandlers(clock).handlers()[type_of(payload)]
     with postgres.transaction() as connection:
-        for _ in range(5):  # a crowd brings one look
+        for _ in range(5):  # a burst of events causes one reconciliation
             handler(connection, new_event("tests", subject, payload, clock.now()))
     clock.advance(timedelta(seconds=delay_seconds) - timedelta(milliseconds=1))
     assert not one.step()
@@ -269,5 +269,5 @@ def test_a_real_driver_turns_what_is_due(
     with postgres.transaction() as connection:
         loop = store.find_loop(connection, A)
     assert loop is not None
-    assert loop.status.phase == LoopStatus.BLOCKED  # its dataset is none of the simulation's
+    assert loop.status.phase == LoopStatus.BLOCKED  # its dataset is not in the simulation
     assert "is gone" in loop.status.message

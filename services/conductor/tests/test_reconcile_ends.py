@@ -1,4 +1,4 @@
-"""Where a Loop ends, holds still, and takes the same step again."""
+"""Where a Loop ends or pauses, and that a repeated reconciliation returns the same step."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What a Loop asks of the annotators, and what of that is of the test side."""
+"""The tasks that a Loop creates, including those of the test split."""
 
 from dataclasses import replace
 
@@ -71,11 +71,11 @@ class TestAsking:
     @pytest.mark.parametrize(
         ("undecided", "labels", "asked"),
         [
-            (26, 0, None),  # more than half of the batch is still there
+            (26, 0, None),  # more than half of the batch is undecided
             (25, 0, 25),
-            (0, 20, 30),  # only what the next training lacks
+            (0, 20, 30),  # only what the next training needs
             (20, 29, 1),
-            (20, 30, None),  # what is under way will do
+            (20, 30, None),  # the undecided tasks suffice
         ],
     )
     def test_a_batch_is_topped_up_when_half_is_decided_and_only_until_training(

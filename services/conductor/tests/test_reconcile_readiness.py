@@ -1,4 +1,4 @@
-"""What a Loop waits for and sets up before its first choice: items, a campaign, a model that embeds."""
+"""What a Loop waits for and creates before its first selection: items, a campaign, an embedding model."""
 
 from dataclasses import replace
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""How a round goes from enough labels to a pool that the new champion has scored."""
+"""A round from enough labels to a pool that the new champion has scored."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -224,7 +224,7 @@ class TestScoring:
         step = reconcile(replace(waiting, history=history, now=NOW + timedelta(minutes=3)))
         assert command_of(step).outcome is RoundOutcome.PROMOTED
         assert step.round is not None
-        assert not step.round.round.HasField("auto_share")  # another model's certainty tells nothing of this one
+        assert not step.round.round.HasField("auto_share")  # another model's scores are not used for this one
 
     def test_what_was_saved_is_the_champions_and_changes_with_it_alone(self) -> None:
         saving = LabelSaving(spent_labels=20)
@@ -232,7 +232,9 @@ class TestScoring:
         situation = replace(situation, history=replace(situation.history, label_saving=saving))
         turned = reconcile(situation)
         assert command_of(turned).outcome is RoundOutcome.PROMOTED
-        assert "test split" in status_of(situation, turned).label_saving.reason  # of the new champion nothing is known
+        assert (
+            "test split" in status_of(situation, turned).label_saving.reason
+        )  # nothing is known about the new champion
         loading = trained(deployment=a_deployment(version(2), version(1), state=Deployment.LOADING))
         loading = replace(loading, history=replace(loading.history, label_saving=saving))
         assert status_of(loading, reconcile(loading)).label_saving == saving

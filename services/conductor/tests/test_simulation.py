@@ -1,4 +1,4 @@
-"""Loops turned in a simulated platform on the real database, killed between any two steps, with events lost and repeated."""
+"""Loops in a simulated platform on a real database, killed between any two steps, with lost and repeated events."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -23,11 +23,11 @@ BUDGET = 90
 
 
 class Killed(BaseException):
-    """The process is gone, whatever it was about to do."""
+    """Simulates a kill of the process."""
 
 
 class Mortal:
-    """A database and peers under which the process dies, or peers are away, at random moments."""
+    """A database and services with random kills and failures."""
 
     def __init__(self, postgres: Postgres, chance: random.Random, *, dying: float, away: float) -> None:
         self._postgres = postgres
@@ -37,7 +37,7 @@ class Mortal:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """As the database's own; now and then the process dies before, within or after it."""
+        """A transaction that is randomly killed before, within or after it."""
         self.die()
         with self._postgres.transaction() as connection:
             yield connection
@@ -74,7 +74,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def create(postgres: Postgres, clock: ManualClock) -> Callable[..., None]:
-    """Keeps a Loop with this policy."""
+    """Creates a Loop with this policy."""
 
     def create(**policy: object) -> None:
         defaults = {
@@ -95,7 +95,7 @@ def create(postgres: Postgres, clock: ManualClock) -> Callable[..., None]:
 def turn_until(
     postgres: Postgres, platform: SimulatedPlatform, mortal: Mortal, phase: LoopStatus.Phase.ValueType
 ) -> Loop:
-    """Turns the Loop, as often as it takes, dead or alive."""
+    """Reconciles the Loop until it ends, despite kills."""
     driver = Driver(
         mortal, platform.peers(mortal.before, mortal.after), platform.clock, ConductorMetrics(CollectorRegistry())
     )  # type: ignore[arg-type]
@@ -103,7 +103,7 @@ def turn_until(
         try:
             rest = driver.turn(LOOP)
         except Killed:
-            continue  # somebody else takes over at once
+            continue  # another worker takes over immediately
         if rest == timedelta(0):
             continue
         with postgres.transaction() as connection:
@@ -116,7 +116,7 @@ def turn_until(
 
 
 def assert_once(postgres: Postgres, platform: SimulatedPlatform, loop: Loop) -> None:
-    """Everything was made once, decided once, and told once."""
+    """Checks that everything was created, decided and published once."""
     assert set(platform.made.values()) == {1}, platform.made
     with postgres.transaction() as connection:
         decisions = [decision for _, decision in store.list_decisions(connection, LOOP, store.SEQUENCE_MAX, 1000)]
@@ -309,7 +309,7 @@ def test_a_second_attempt_goes_on_where_somebody_deletes_the_first(
 def test_a_command_that_outlives_its_round_in_a_pause_is_not_given_again(
     postgres: Postgres, clock: ManualClock, create: Callable[..., None]
 ) -> None:
-    """The answer to a training's command is lost, the Loop is paused, and its round ends before it goes on."""
+    """The response to the training's command is lost, the Loop is paused, and its round ends before it continues."""
     chance = random.Random(13)
     platform = SimulatedPlatform(clock, chance)
     create()

@@ -1,4 +1,4 @@
-"""What people are shown of a Loop where nothing is measured."""
+"""The status of a Loop without measurements."""
 
 from conductor_builders import (
     a_dataset,

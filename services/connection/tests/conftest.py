@@ -1,4 +1,4 @@
-"""The connection service on the real database and object store, beside a small datasets service; time stands still."""
+"""Fixtures: the connection service on a real database and object store, with a fake datasets service and a manual clock."""
 
 import sys
 from collections.abc import Callable, Iterator

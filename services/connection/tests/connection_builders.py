@@ -1,4 +1,4 @@
-"""What the tests of this service share: pictures, hostile files, a datasets service of their own, and the service around them."""
+"""Builders for the tests: images, hostile files, a fake datasets service, and the service."""
 
 import io
 import struct
@@ -57,7 +57,7 @@ LITTLE = timedelta(milliseconds=1)
 
 
 def a_picture(seed: int = 0, width: int = 96, height: int = 64) -> Image.Image:
-    """A smooth picture; another seed is another picture."""
+    """Returns a smooth image, which depends on the seed."""
     coarse = np.random.default_rng(seed).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
@@ -73,7 +73,7 @@ def a_jpeg(seed: int = 0) -> bytes:
 
 
 def a_png_that_claims(width: int, height: int) -> bytes:
-    """A few bytes that would unfold to a very large picture."""
+    """Returns a decompression bomb: a few bytes that decode to a very large image."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -98,7 +98,7 @@ HOSTILE = {
 
 
 class OneDataset(DatasetServiceServicer):
-    """Knows one dataset, until it is gone."""
+    """A fake DatasetService with one dataset, which can be deleted."""
 
     def __init__(self, items: "FakeDatasets") -> None:
         self._items = items
@@ -110,7 +110,7 @@ class OneDataset(DatasetServiceServicer):
 
 
 class FakeDatasets(ItemServiceServicer):
-    """One dataset that keeps what the real one promises: a picture is one item, a request_id has one answer."""
+    """A fake ItemService with the contract of the real one: an image is one item, and a request_id has one result."""
 
     def __init__(self) -> None:
         self.gone = False
@@ -145,7 +145,7 @@ class FakeDatasets(ItemServiceServicer):
 
 
 class Doing(DatasetItems):
-    """Lets something happen while a batch is being added."""
+    """Calls `meanwhile` while a batch is being added."""
 
     def __init__(self, items: DatasetItems, meanwhile: Any) -> None:
         self._items = items
@@ -160,7 +160,7 @@ class Doing(DatasetItems):
 
 @dataclass
 class Connection:
-    """The service: its doors, its parts, and the dataset it fills."""
+    """The service: its API, its parts, and the dataset."""
 
     sources: SourceServiceStub
     syncs: SyncServiceStub
@@ -176,7 +176,7 @@ class Connection:
     inbox: Path
 
     def a_worker(self, items: DatasetItems | None = None, keep_interval: timedelta = timedelta(hours=1)) -> SyncWorker:
-        """A worker as a process of its own would have: nothing but the database is shared."""
+        """Returns a worker like that of another process: it shares the database only."""
         store = Store(self.postgres, self.clock, VAULT)
         return SyncWorker(store, self.ingest, items or self.items, self.allow_list, self.clock, keep_interval)
 
@@ -197,7 +197,7 @@ class Connection:
         return self.syncs.CreateSync(CreateSyncRequest(parent=source.name))
 
     def synced(self, source: Source) -> Sync:
-        """A Sync of the source, run to its end."""
+        """Creates a Sync of the source and runs it until it ends."""
         sync = self.queued(source)
         assert self.a_worker().step()
         return self.syncs.GetSync(GetSyncRequest(name=sync.name))
@@ -213,7 +213,7 @@ class Connection:
 
 
 def counts(sync: Sync) -> dict[str, int]:
-    """What a Sync counted, without zeros."""
+    """Returns the counts of a Sync, without zeros."""
     found = {
         field: getattr(sync, f"{field}_count") for field in ("found", "added", "unchanged", "duplicate", "refused")
     }

@@ -1,4 +1,4 @@
-"""Folders and buckets as they are listed: what is found there, and what cannot be opened."""
+"""Listing of folders and buckets: what is found, and what cannot be read."""
 
 import errno
 from datetime import UTC, datetime, timedelta
@@ -91,7 +91,7 @@ def test_a_bucket_that_does_not_open_fails_the_sync_and_says_why(connection: Con
 def test_a_bucket_that_cannot_even_be_opened_is_unreachable(bucket: BucketSource) -> None:
     class Anywhere(AllowList):
         def check_url(self, *_: Any) -> PinnedAddresses:
-            """Allows all."""
+            """Allows everything."""
             return PinnedAddresses(lambda host, _: [host])
 
     with pytest.raises(FailedPrecondition) as caught:
@@ -116,7 +116,7 @@ def test_the_folder_that_is_gone_fails_the_sync(connection: Connection) -> None:
 
 
 class Closed(MemoryFileSystem):
-    """Does not list one folder."""
+    """Fails to list one folder."""
 
     def ls(self, path: str, detail: bool = True, **options: Any) -> Any:
         if path.endswith("/closed"):
@@ -136,7 +136,7 @@ def test_a_folder_that_is_closed_to_us_is_refused_and_hides_no_other() -> None:
 
 
 class Nested(MemoryFileSystem):
-    """A thousand folders, each in the one before, and a file at the bottom."""
+    """Creates a thousand nested folders with a file in the innermost one."""
 
     def ls(self, path: str, detail: bool = True, **options: Any) -> Any:
         deepest = path.count("/d") == 1000

@@ -1,4 +1,4 @@
-"""Connections go to the addresses that were checked: not where DNS points later, nor where a redirect leads."""
+"""Connections go to the checked addresses: not to where DNS points later, nor to where a redirect leads."""
 
 import ssl
 import threading
@@ -28,7 +28,7 @@ NAME = "photos.example.test"
 
 
 class Flipping:
-    """A resolver in an attacker's hands: its first answer is sound, all later ones are not."""
+    """A resolver of an attacker: its first result is allowed, all later ones are not."""
 
     def __init__(self, first: str, later: str) -> None:
         self.answers = [first]
@@ -41,7 +41,7 @@ class Flipping:
 
 
 class Web:
-    """A web server: answers by path, and what it was asked."""
+    """A web server with responses by path, which records its requests."""
 
     def __init__(self, address: str, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.pages: dict[str, bytes | str] = {}
@@ -65,7 +65,7 @@ class Web:
             do_HEAD = do_GET  # noqa: N815
 
             def log_message(self, *_: object) -> None:
-                """Prints nothing."""
+                """Suppresses the log."""
 
         self._server = ThreadingHTTPServer((address, port), Handler)
         if tls:
@@ -164,7 +164,7 @@ def test_an_endpoint_that_is_none_is_not_allowed(endpoint: str) -> None:
 
 
 def tls_of(name: str, folder: Path) -> tuple[ssl.SSLContext, Path]:
-    """A server's certificate for a name, and the file by which clients trust it."""
+    """Creates a server's certificate for a name; returns it with the CA file for clients."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)
@@ -210,7 +210,7 @@ def test_over_tls_the_name_is_asked_for_and_certified_though_an_address_is_conne
 
 @pytest.fixture
 def site(serve: Serve) -> tuple[Web, Web, FileTree]:
-    """A web server that leads on to allowed and other places, one that nobody may reach, and the tree of the first."""
+    """A web server with redirects to allowed and other hosts, an internal server, and the tree of the first."""
     site, victim = serve(), serve()
     here, there = f"http://127.0.0.1:{site.port}", f"127.0.0.1:{victim.port}"
     victim.pages = {"/secret.jpg": b"secret"}
@@ -266,7 +266,7 @@ def test_a_name_of_a_web_server_stays_where_it_was_checked(serve: Serve) -> None
 
 
 def test_a_bucket_of_the_real_store_comes_in_by_a_name_of_its_own(connection: Connection, settings: Settings) -> None:
-    """Also signatures, which cover the name, hold."""
+    """Signatures cover the host name, and stay valid too."""
     ObjectStore.of(settings).put_named("photos/a.jpg", a_jpeg(1))
     port = settings.s3_endpoint_url.rpartition(":")[2]
     bucket = BucketSource(

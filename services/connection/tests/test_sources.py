@@ -1,4 +1,4 @@
-"""Sources, uploads and the inner door over gRPC: what is allowed, kept, hidden and refused."""
+"""The SourceService and MediaService: what is allowed, stored, hidden and rejected."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a Sync brings in, what it refuses, and what it does not read again."""
+"""What a Sync adds, what it rejects, and what it does not read again."""
 
 import hashlib
 import io
@@ -95,7 +95,7 @@ def test_what_cannot_be_named_or_listed_is_refused_alone(connection: Connection)
 
 
 def test_a_file_says_where_and_when_it_came_from(connection: Connection, settings: Settings) -> None:
-    came = encoded(a_picture(1), "BMP")  # kept as a JPEG
+    came = encoded(a_picture(1), "BMP")  # stored as a JPEG
     changed = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
     (connection.inbox / "van.bmp").write_bytes(came)
     os.utime(connection.inbox / "van.bmp", (changed.timestamp(), changed.timestamp()))

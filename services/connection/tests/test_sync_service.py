@@ -1,4 +1,4 @@
-"""Syncs over gRPC: asked for once, listed, and cancelled."""
+"""The SyncService: Syncs are created once, listed, and cancelled."""
 
 import pytest
 from connection_builders import Connection, Doing, counts

@@ -1,4 +1,4 @@
-"""Who works on a Sync: one worker at a time, and what a kill, a slow batch or a stop costs."""
+"""The worker: one worker at a time runs a Sync, and the effects of a kill, a slow batch or a stop."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -22,11 +22,11 @@ from vesta_contracts.connection.v1 import GetSyncRequest, Source, Sync
 
 
 class Killed(BaseException):
-    """A process ends here, as kill -9 would end it."""
+    """Simulates `kill -9`."""
 
 
 class KilledAfterAdding(DatasetItems):
-    """The datasets service has added a batch, and nobody is left to hear it."""
+    """Simulates a kill after the datasets service has added a batch and before its response arrives."""
 
     def __init__(self, items: DatasetItems, batches_before: int = 0) -> None:
         self._items = items
@@ -94,7 +94,7 @@ def test_a_worker_keeps_its_sync_however_long_a_batch_takes(connection: Connecti
         for _ in range(4):
             connection.clock.advance(LEASE * 0.75)
             wait_until(lambda: lease_end(connection, sync) > connection.clock.now() + LEASE / 2)
-        assert not connection.a_worker().step()  # nobody else finds anything to do
+        assert not connection.a_worker().step()  # other workers find nothing to do
 
     connection.a_worker(Doing(connection.items, slow), keep_interval=timedelta(milliseconds=5)).step()
 

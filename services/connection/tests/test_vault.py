@@ -1,4 +1,4 @@
-"""Secrets of sources are encrypted at rest, under keys that can be replaced; one that cannot be read stops its own source alone."""
+"""Encryption of the secrets of sources, with key rotation; a secret that cannot be decrypted affects its own source only."""
 
 import pytest
 from connection_builders import DATASET, PROJECT, VAULT, Connection, counts
@@ -33,13 +33,13 @@ def a_bucket(connection: Connection, name: str = "bucket", secret: str = SECRET)
 
 
 def stored(connection: Connection) -> str:
-    """All of the sources' rows, as text."""
+    """Returns all rows of sources, as text."""
     with connection.postgres.transaction() as transaction:
         return str(transaction.execute("SELECT *, encode(body, 'escape') AS shown FROM sources").fetchall())
 
 
 def make_plain(connection: Connection, source: Source, secret: str = SECRET) -> None:
-    """As a version that did not encrypt left it."""
+    """Stores a secret without encryption, like an older version."""
     with connection.postgres.transaction() as transaction:
         transaction.execute(
             "UPDATE sources SET secret = %s, secret_key_id = '', secret_token = '' WHERE name = %s",
@@ -93,7 +93,7 @@ def test_a_plain_secret_survives_an_update_of_something_else(connection: Connect
 
 
 def test_keys_are_replaced_while_replicas_with_either_order_read_every_secret(connection: Connection) -> None:
-    """The order that docs/operating.md describes: add the new key last, move it to the front, encrypt anew, remove the old one."""
+    """The steps in docs/operating.md: add the new key last, move it to the front, encrypt again, remove the old key."""
     source = a_bucket(connection, secret="")
     only_old, both, both_turned = (store_with(connection, *keys) for keys in ([OLD], [OLD, NEW], [NEW, OLD]))
     make_plain(connection, source)
@@ -154,7 +154,7 @@ def test_the_operators_command_says_what_it_did_and_fails_where_a_secret_cannot_
     connection: Connection, settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_plain(connection, a_bucket(connection, "a"))
-    a_bucket(connection, "b")  # under the key of these tests, which the command has not
+    a_bucket(connection, "b")  # encrypted with the key of these tests, which the command does not have
     with_key = settings.model_copy(update={"secret_keys": type(settings.secret_keys)(f"{NEW}, {OLD}")})
     assert encrypt_secrets(with_key) == 1
     printed = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The pipelining service on the real database and broker, beside small peers; a test can kill and start it."""
+"""Fixtures: the pipelining service on a real database and broker, with fake services; tests can kill and restart it."""
 
 import sys
 from collections.abc import Callable, Iterator

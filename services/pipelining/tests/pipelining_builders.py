@@ -1,4 +1,4 @@
-"""What the tests of this service share: frames, and peers of their own."""
+"""Builders for the tests: frames, and fake services."""
 
 import io
 import threading
@@ -41,7 +41,7 @@ PATIENCE_SECONDS = 40.0
 
 
 def a_jpeg(red: int = 200, green: int = 0) -> bytes:
-    """A picture: certain where it is red, uncertain where it is dark, of several labels where it is green."""
+    """Returns an image: certain if red, uncertain if dark, of several labels if green."""
     target = io.BytesIO()
     Image.new("RGB", (32, 24), (red, green, 0)).save(target, "JPEG")
     return target.getvalue()
@@ -62,7 +62,7 @@ def a_frame(stream: str, *, data: bytes = b"", age: timedelta = timedelta(), **f
 
 
 def eventually(look: Callable[[], Any], wanted: Callable[[Any], bool]) -> Any:
-    """What `look` answers once it is as wanted; asks again and again until a deadline."""
+    """Polls `look` until its result is as wanted, or a deadline has passed; returns the result."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not wanted(found := look()):
         assert time.monotonic() < deadline, found
@@ -71,11 +71,11 @@ def eventually(look: Callable[[], Any], wanted: Callable[[Any], bool]) -> Any:
 
 
 class FakeServing(DeploymentServiceServicer):
-    """Knows one deployment, whose model thinks that red is a van and is not sure in the dark.
+    """A fake DeploymentService with one deployment, whose model predicts a van for red, and is uncertain for dark images.
 
     Attributes:
-        failure: raised instead of an answer.
-        asked: how many images each call was about.
+        failure: raised instead of a response.
+        asked: the number of images of each call.
     """
 
     def __init__(self) -> None:
@@ -106,7 +106,7 @@ def _answer(data: bytes) -> ImagePrediction:
     except OSError:
         return ImagePrediction(reason="IMAGE_UNREADABLE", message="not an image")
     assert isinstance(pixel, tuple)
-    if pixel[1] > 100:  # low and high thresholds: the worse score is predicted, the better one is not
+    if pixel[1] > 100:  # low and high thresholds: the lower score is predicted, the higher one is not
         return ImagePrediction(
             labels=[ConceptScore(concept="van", score=0.2, predicted=True, threshold=0.1)],
             discarded=[ConceptScore(concept="car", score=0.8, threshold=0.9)],
@@ -124,11 +124,11 @@ def _answer(data: bytes) -> ImagePrediction:
 
 
 class FakeConnection(SourceServiceServicer):
-    """Takes uploads, as many as come; the same request makes the same item.
+    """A fake SourceService, which accepts uploads; the same request creates the same item.
 
     Attributes:
-        failure: raised instead of an answer.
-        lost: how many answers get lost after the item was made.
+        failure: raised instead of a response.
+        lost: how many responses are lost after the item was created.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The pipelining service as its tests see it: its doors, its broker and its peers."""
+"""The pipelining service in tests: its API, its broker and fake services."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -38,7 +38,7 @@ DEAD = "vesta.pipelining.dead_letter.v1"
 
 @dataclass
 class Pipelining:
-    """The service: its doors, its broker and its peers."""
+    """The service: its API, its broker and fake services."""
 
     settings: Settings
     serving: FakeServing
@@ -91,12 +91,12 @@ class Pipelining:
         return self.streams.GetStream(GetStreamRequest(name=name))
 
     def when(self, name: str, wanted: Callable[[Stream], bool]) -> Stream:
-        """The stream once it is as wanted."""
+        """Waits until the stream is as wanted; returns it."""
         found: Stream = eventually(lambda: self.stream(name), wanted)
         return found
 
     def when_frames_come(self, name: str, wanted: Callable[[Stream], bool]) -> Stream:
-        """The stream once it is as wanted, while its camera goes on sending."""
+        """Waits until the stream is as wanted while its camera continues to send; returns it."""
 
         def look() -> Stream:
             self.publish(a_frame(name))
@@ -106,12 +106,12 @@ class Pipelining:
         return found
 
     def observed(self, stream: str, filter_text: str = "") -> list[Observation]:
-        """Newest first."""
+        """Returns the observations, newest first."""
         request = ListObservationsRequest(parent=stream, page_size=1000, filter=filter_text)
         return list(self.observations.ListObservations(request).observations)
 
     def told(self, count: int) -> list[Event]:
-        """The first `count` events on the topic of observations, in order per stream."""
+        """Returns the first `count` events on the topic of observations, in order per stream."""
         consumer = KafkaConsumer(
             self.settings.kafka_topic_prefix + OBSERVATIONS,
             **Broker.of(self.settings).consumer,

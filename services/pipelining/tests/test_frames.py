@@ -81,7 +81,7 @@ def test_frames_of_unknown_streams_become_dead_letters_and_stop_nothing(pipelini
     pipelining.a_pipeline()
     door, gone = pipelining.a_stream("door"), pipelining.a_stream("gone")
     pipelining.streams.DeleteStream(DeleteStreamRequest(name=gone))
-    pipelining.publish(*(a_frame(gone) for _ in range(120)))  # more than a consumer bears of its own mistakes
+    pipelining.publish(*(a_frame(gone) for _ in range(120)))  # more than a consumer's limit of consecutive failures
     pipelining.publish(a_frame(door, age=timedelta(hours=-1)), a_frame(door))
     pipelining.when(door, lambda stream: stream.observed_count == 1)
     reasons = [
@@ -201,7 +201,7 @@ def test_a_service_that_comes_back_repeats_no_frame(pipelining: Pipelining) -> N
 
 
 def _waiting(pipelining: Pipelining) -> int:
-    """How many uncertain frames wait to be sent."""
+    """Returns the number of uncertain frames that wait for upload."""
     with psycopg.connect(pipelining.settings.postgres_url) as connection:
         row = connection.execute(
             f"SELECT count(*) FROM {pipelining.settings.postgres_schema}.uncertain_frames"  # type: ignore[arg-type]
@@ -218,7 +218,7 @@ def test_frames_of_a_paused_stream_are_dropped_unseen_until_it_goes_on(pipelinin
     assert pipelining.when(door, lambda found: found.observed_count == 1).etag == etag  # counts do not change it
 
     pipelining.streams.UpdateStream(UpdateStreamRequest(stream=Stream(name=door, paused=True, etag=etag)))
-    pipelining.when_frames_come(door, lambda found: found.dropped_count > 0)  # a running worker follows
+    pipelining.when_frames_come(door, lambda found: found.dropped_count > 0)  # a running worker applies it
     seen, asked = pipelining.stream(door).observed_count, sum(pipelining.serving.asked)
     pipelining.publish(a_frame(door), a_frame(door), a_frame(yard))
     pipelining.when(yard, lambda found: found.observed_count == 1)

@@ -1,4 +1,4 @@
-"""Pipelines and streams are kept, checked and listed."""
+"""Pipelines and streams are created, validated and listed."""
 
 from typing import Any
 

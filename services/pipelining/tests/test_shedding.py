@@ -1,4 +1,4 @@
-"""The policy, as tables; and the names of observations, which sort by frame."""
+"""The policy for load, as tables; and the ids of observations, which sort by frame time."""
 
 from datetime import UTC, datetime, timedelta
 

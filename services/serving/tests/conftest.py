@@ -1,4 +1,4 @@
-"""The serving service on the real database, object store and Triton, beside small peers; its workers are stepped by the tests."""
+"""Fixtures: the serving service on a real database, object store and Triton, with fake services; tests step its workers."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""What the tests of this service share: tiny ONNX models, pictures, and peers of their own."""
+"""Builders for the tests: tiny ONNX models, images, and fake services."""
 
 import hashlib
 import io
@@ -36,7 +36,7 @@ DEADLINE_SECONDS = 30.0
 
 
 def an_onnx(scale: float = 8.0, *, not_a_number: bool = False, concept_count: int = len(CONCEPTS)) -> bytes:
-    """From uint8 `(N, 256, 256, 3)` to `probabilities` `(N, C)`, the mean colour's softmax, and `embedding` `(N, 4)` of unit length."""
+    """From uint8 `(N, 256, 256, 3)` to `probabilities` `(N, C)`, softmax of the mean colour, and `embedding` `(N, 4)` of unit length."""
     nodes = [
         helper.make_node("MatMul", ["colour", "weights"], ["logits"]),
         helper.make_node("Softmax", ["logits"], ["probabilities"]),
@@ -51,7 +51,7 @@ def an_onnx(scale: float = 8.0, *, not_a_number: bool = False, concept_count: in
 
 
 def an_onnx_with_a_head(scale: float = 8.0) -> bytes:
-    """As `an_onnx`, but the probabilities follow from the embedding, as in the models that we train."""
+    """Like `an_onnx`, but the probabilities depend on the embedding alone, as in models from training."""
     nodes = [
         helper.make_node("Gemm", ["colour", "spread", "spread_bias"], ["wide"]),
         helper.make_node("LpNormalization", ["wide"], ["embedding"], axis=1, p=2),
@@ -68,7 +68,7 @@ def an_onnx_with_a_head(scale: float = 8.0) -> bytes:
 
 
 def an_onnx_of_several_labels(scale: float = 1.0) -> bytes:
-    """As `an_onnx`, but each colour's probability is its own: the share of full brightness, times `scale`, at most 1."""
+    """Like `an_onnx`, but each colour has an independent probability: its share of full brightness, times `scale`, at most 1."""
     nodes = [
         helper.make_node("MatMul", ["colour", "weights"], ["brightness"]),
         helper.make_node("Clip", ["brightness", "zero", "one"], ["probabilities"]),
@@ -85,7 +85,7 @@ def an_onnx_of_several_labels(scale: float = 1.0) -> bytes:
 
 
 def _onnx_of_colour(nodes: Sequence[Any], constants: Mapping[str, Any], concept_count: int) -> bytes:
-    """A model that sees nothing but a picture's mean `colour`, from which the nodes go on."""
+    """A model that reduces an image to its mean `colour`, from which the nodes continue."""
     graph = helper.make_graph(
         [
             helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
@@ -115,11 +115,11 @@ def a_picture(colour: str | tuple[int, int, int] = "red", image_format: str = "J
 
 
 class FakeRegistry(ModelServiceServicer):
-    """The training service's registry.
+    """A fake ModelService.
 
     Attributes:
-        look: called whenever it is asked.
-        unavailable: versions that it cannot answer just now.
+        look: called at each request.
+        unavailable: versions for which it returns Unavailable.
     """
 
     def __init__(self, store: ObjectStore) -> None:
@@ -136,7 +136,7 @@ class FakeRegistry(ModelServiceServicer):
         concepts: Sequence[str] = CONCEPTS,
         thresholds: Sequence[float] = (),
     ) -> str:
-        """Registers a model, of several labels where it has thresholds; answers the version's name."""
+        """Registers a model, multi-label if it has thresholds; returns the version's name."""
         self._count += 1
         name = f"{PROJECT}/models/vans/versions/{self._count}"
         key = f"models/{hashlib.sha256(onnx_bytes).hexdigest()}.onnx"
@@ -154,7 +154,7 @@ class FakeRegistry(ModelServiceServicer):
         return name
 
     def remove(self, name: str) -> ModelVersion:
-        """Deletes a version from the registry, as `DeleteModelVersion` does; answers what it was."""
+        """Deletes a version like `DeleteModelVersion`; returns the deleted version."""
         return self._versions.pop(name)
 
     def GetModelVersion(self, request: GetModelVersionRequest, context: grpc.ServicerContext) -> ModelVersion:
@@ -167,11 +167,11 @@ class FakeRegistry(ModelServiceServicer):
 
 
 class FakeItems(ItemServiceServicer):
-    """A dataset whose pictures lie on the object store.
+    """A fake ItemService whose images are in the object store.
 
     Attributes:
-        look: called whenever it is asked for one item.
-        embeddings: what items bear, by name.
+        look: called at each request for one item.
+        embeddings: of items, by name.
     """
 
     def __init__(self, store: ObjectStore) -> None:
@@ -204,11 +204,11 @@ class FakeItems(ItemServiceServicer):
 
 
 class FakeDatasets(DatasetServiceServicer):
-    """Says how many items there are.
+    """A fake DatasetService, which returns the number of items.
 
     Attributes:
-        deleted: datasets that are gone.
-        unavailable: datasets that it cannot answer about just now.
+        deleted: deleted datasets.
+        unavailable: datasets for which it returns Unavailable.
     """
 
     def __init__(self, items: FakeItems) -> None:
@@ -225,7 +225,7 @@ class FakeDatasets(DatasetServiceServicer):
 
 
 def eventually(look: Callable[[], Any], wanted: Callable[[Any], bool]) -> Any:
-    """What `look` answers once it is as wanted; asks again and again until a deadline."""
+    """Polls `look` until its result is as wanted, or a deadline has passed; returns the result."""
     deadline = time.monotonic() + DEADLINE_SECONDS
     while not wanted(found := look()):
         assert time.monotonic() < deadline, found

@@ -1,4 +1,4 @@
-"""The serving service as its tests see it: its doors, its workers, and its peers."""
+"""The serving service in tests: its API, its workers, and fake services."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +34,7 @@ IMAGES_IN_FLIGHT_MAX = 8
 
 @dataclass
 class Serving:
-    """The service: its doors, its workers, and its peers."""
+    """The service: its API, its workers, and fake services."""
 
     deployments: DeploymentServiceStub
     predictions: PredictionServiceStub
@@ -51,7 +51,7 @@ class Serving:
     clock: ManualClock
 
     def deployed(self, version: str, name: str = "vans", **fields: Any) -> Deployment:
-        """A deployment whose version was tried."""
+        """Creates a deployment and steps the deployer."""
         made = self.deployments.CreateDeployment(
             CreateDeploymentRequest(
                 parent=PROJECT, deployment_id=name, deployment=Deployment(model_version=version, **fields)
@@ -64,7 +64,7 @@ class Serving:
         return self.deployments.GetDeployment(GetDeploymentRequest(name=name))
 
     def moved(self, deployment: Deployment, version: str, etag: str = "") -> Deployment:
-        """The deployment after another version was wanted of it and tried."""
+        """Updates the deployment to another version and steps the deployer."""
         self.deployments.UpdateDeployment(
             UpdateDeploymentRequest(
                 deployment=Deployment(name=deployment.name, model_version=version, etag=etag),
@@ -78,13 +78,13 @@ class Serving:
         return self.deployments.Predict(PredictRequest(name=deployment.name, inputs=inputs, embedding=embedding))
 
     def arrives(self, item: Item) -> None:
-        """What the event of a new item does."""
+        """Handles the event of a new item."""
         event = new_event("datasets", item.name, ItemAdded(item=item.name, media=item.media), self.clock.now())
         with self.store.postgres.transaction() as connection:
             EventHandlers(self.store).handle_item_added(connection, event)
 
     def open_transactions(self) -> int:
-        """How many of the service's transactions are open and idle just now."""
+        """Returns the number of the service's transactions that are idle in transaction."""
         with self.store.postgres.connect() as connection:
             row = connection.execute(
                 "SELECT count(*) AS count FROM pg_stat_activity"
@@ -94,7 +94,7 @@ class Serving:
         return int(row["count"]) if row else 0
 
     def waiting_for_locks(self) -> int:
-        """How many of the service's statements wait for another transaction just now."""
+        """Returns the number of the service's statements that wait for a lock."""
         with self.store.postgres.connect() as connection:
             row = connection.execute(
                 "SELECT count(*) AS count FROM pg_stat_activity WHERE application_name = %s AND wait_event_type = 'Lock'",
@@ -103,7 +103,7 @@ class Serving:
         return int(row["count"]) if row else 0
 
     def told(self, kind: type[Any] | None = None) -> list[Any]:
-        """The events in the outbox: their types, or the payloads of one kind."""
+        """Returns the events in the outbox: their types, or the payloads of one kind."""
         with self.store.postgres.transaction() as connection:
             rows = connection.execute("SELECT headers, value FROM outbox ORDER BY id").fetchall()
         types = [_type_of(row["headers"]) for row in rows]

@@ -1,4 +1,4 @@
-"""Events that hold what they can: cut by items, cut by bytes, and one item that is too large alone."""
+"""Chunks of events: limited by items, limited by bytes, and one item that is too large by itself."""
 
 import pytest
 from vesta_contracts.common.v1 import ConceptScore, ImageScores

@@ -1,4 +1,4 @@
-"""Versions that were deleted from the registry: not to be deployed any more, and removed from Triton's repository once unused."""
+"""Deleted model versions: they cannot be deployed, and are removed from Triton's repository once unused."""
 
 import pytest
 from serving_builders import PROJECT, an_onnx
@@ -16,7 +16,7 @@ def files(serving: Serving, name: str) -> list[str]:
 
 
 def is_deleted(serving: Serving, version: str) -> str:
-    """What becomes of a version that is deleted; answers what Triton calls it."""
+    """Deletes a version and handles its event; returns Triton's name of it."""
     digest = serving.registry.remove(version).digest
     payload = ModelVersionDeleted(model_version=version, digest=digest)
     event = new_event("training", version, payload, serving.clock.now())

@@ -1,4 +1,4 @@
-"""Deployments on the real Triton: loaded, asked, moved on, rolled back, broken and healed."""
+"""Deployments on a real Triton: load, predict, promote, roll back, fail and recover."""
 
 import threading
 import uuid
@@ -45,7 +45,7 @@ RED, GREEN = PredictInput(data=a_picture("red")), PredictInput(data=a_picture("l
 
 
 def _forget_versions(serving: Serving) -> None:
-    """As after a restart of the service, its memory of the registry lost with its table."""
+    """Clears the cache of model versions, as after a restart of the service with an empty table."""
     serving.predictor._registry._known.clear()
     with serving.store.postgres.transaction() as connection:
         connection.execute("DELETE FROM versions")
@@ -408,9 +408,9 @@ def test_a_deployment_that_cannot_be_loaded_just_now_holds_up_no_other_and_is_tr
         )
     _forget_versions(serving)
     serving.registry.unavailable.add(first)
-    assert serving.deployer.step()  # the older one
+    assert serving.deployer.step()  # the older deployment
     assert serving.deployer.step()
-    assert not serving.deployer.step()  # and no third time: the older one waits
+    assert not serving.deployer.step()  # not a third time: the older deployment is in backoff
     states = [serving.got(f"{PROJECT}/deployments/{name}").state for name in ("first", "second")]
     assert states == [Deployment.LOADING, Deployment.READY]
 

@@ -1,4 +1,4 @@
-"""The head of a model by itself: what it answers, and which models have none."""
+"""The head of a model: its results, and models without one."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""From probabilities to answers: tables for what a policy says, properties for every model."""
+"""From probabilities to predictions: tables for policies, properties for all models."""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,4 @@
-"""How long a deployment's work waits after failures."""
+"""The backoff of a deployment's work."""
 
 from datetime import timedelta
 

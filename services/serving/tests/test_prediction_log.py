@@ -1,4 +1,4 @@
-"""The prediction log: what waits while the database is away, what it refuses, what is forgotten."""
+"""The prediction log: buffering while the database is unavailable, rejected entries, and retention."""
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
@@ -20,7 +20,7 @@ KEEP = timedelta(days=30)
 
 
 class TroubledStore(Store):
-    """A store whose database fails the log as long as there is a failure."""
+    """A store whose writes of the log fail while `failure` is set."""
 
     failure: Exception | None = None
 
@@ -31,7 +31,7 @@ class TroubledStore(Store):
 
 
 class Log:
-    """A log on the real database."""
+    """A log on a real database."""
 
     def __init__(self, postgres: Postgres) -> None:
         self.clock, self.metrics = ManualClock(), CollectorRegistry()

@@ -1,4 +1,4 @@
-"""Scoring of whole datasets and of arrivals: every item once, whatever is killed in between."""
+"""Scoring of datasets and new items: every item once, despite kills."""
 
 import threading
 import time
@@ -23,7 +23,7 @@ SCORED = "vesta.serving.deployment.v1.scored"
 
 
 class Watched(Predictor):
-    """The service's own predictor with somebody beside it who looks on while it answers."""
+    """The service's predictor, with a callback before each prediction."""
 
     def __init__(self, serving: Serving, look: Callable[[ServedModel], None]) -> None:
         self._serving, self._look = serving.predictor, look
@@ -70,7 +70,7 @@ def test_scoring_goes_on_where_a_killed_worker_was(serving: Serving) -> None:
     serving.deployed(serving.registry.add(an_onnx()), datasets=[DATASET])
     serving.scorer.step()
     before = sum(scored(serving).values())
-    serving.store.claim_pass(serving.clock.now(), serving.clock.now() + LEASE)  # the next worker dies with its claim
+    serving.store.claim_pass(serving.clock.now(), serving.clock.now() + LEASE)  # the next worker dies after its claim
     assert not serving.scorer.step()
     serving.clock.advance(LEASE + timedelta(seconds=1))
     while serving.scorer.step():
@@ -114,7 +114,7 @@ def test_a_new_head_is_asked_about_the_embeddings_that_items_bear_and_not_about_
     while serving.scorer.step():
         pass
     (first,) = serving.told(PredictionMade)
-    # The last item bears an embedding of another space, the second one none.
+    # The last item has an embedding of another space, the second one has none.
     serving.items.embeddings = {
         items[0].name: ItemEmbedding(digest="space", values=first.predictions[0].embedding),
         items[2].name: ItemEmbedding(digest="elsewhere", values=first.predictions[2].embedding),
@@ -126,7 +126,7 @@ def test_a_new_head_is_asked_about_the_embeddings_that_items_bear_and_not_about_
         pass
 
     _, second = serving.told(PredictionMade)
-    assert len(asked) == 1  # once for both pictures
+    assert len(asked) == 1  # once for both images
     assert [entry.item for entry in second.predictions] == [item.name for item in items]
     assert [bool(entry.embedding) for entry in second.predictions] == [False, True, True]
     answer = serving.predict(serving.got(deployment.name), PredictInput(data=a_picture("red"))).predictions[0]
@@ -157,7 +157,7 @@ def test_an_item_that_arrives_right_after_a_change_is_answered_by_the_new_versio
     serving.moved(deployment, newer)
     while serving.scorer.step():
         pass
-    serving.predictor._fresh[deployment.name] = (time.monotonic(), before)  # it may be remembered for half a second
+    serving.predictor._fresh[deployment.name] = (time.monotonic(), before)  # it may be cached for half a second
     serving.arrives(serving.items.add(a_picture("blue")))
     serving.scorer.step()
 
@@ -273,7 +273,7 @@ def test_of_passes_that_end_at_the_same_time_in_two_replicas_one_is_the_last(ser
     with store.postgres.transaction() as connection:
         before = store.advance_pass(connection, first, "", 0, 1, now, done=True)
         thread = threading.Thread(target=end_second)
-        thread.start()  # and the first has not committed yet
+        thread.start()  # the first has not committed yet
         eventually(lambda: serving.waiting_for_locks() or not thread.is_alive(), bool)
     thread.join()
 
@@ -334,7 +334,7 @@ def test_what_failed_in_one_replica_waits_in_every_replica(serving: Serving) -> 
     serving.clock.advance(PENALTY_FIRST)
     assert replica.step()
     serving.clock.advance(PENALTY_FIRST)
-    assert not scorer.step()  # the second failure in a row waits twice as long
+    assert not scorer.step()  # the second consecutive failure doubles the delay
     serving.clock.advance(PENALTY_FIRST)
     assert scorer.step()
     assert asked == [deployment.name] * 3

@@ -1,4 +1,4 @@
-"""Two real Tritons: a version is ready when both have it, each gets its share, and one that is away holds nobody up for ever."""
+"""Two real Tritons: a version is ready when both have loaded it, requests are distributed, and a lost server does not block forever."""
 
 from datetime import timedelta
 
@@ -31,12 +31,12 @@ def both(engines: Platform) -> Platform:
 
 @pytest.fixture(scope="session")
 def triton(both: Platform) -> str:
-    """The addresses of both, for the service."""
+    """The addresses of both, as the setting of the service."""
     return both.home.addresses("inference")
 
 
 def answered(address: str, name: str) -> int:
-    """How many images a Triton has answered with a model."""
+    """Returns the number of images that a Triton has predicted with a model."""
     statistics = Triton(address)._client.get_inference_statistics(name)
     return sum(model.inference_stats.success.count for model in statistics.model_stats)
 
