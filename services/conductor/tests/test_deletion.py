@@ -19,7 +19,7 @@ from vesta_conductor import store
 from vesta_conductor.api.loop_service import LoopService
 from vesta_conductor.api.project_service import ProjectService
 from vesta_conductor.projects.contents import PEERS, Kind, contents
-from vesta_conductor.projects.deletion import HIDDEN, SETTLED, WAITING, Deletions
+from vesta_conductor.projects.deletion import PASS_INTERVAL, SETTLED, VISIBILITY_TIMEOUT, Deletions
 from vesta_contracts.conductor.v1 import (
     CreateLoopRequest,
     CreateProjectRequest,
@@ -224,7 +224,7 @@ class TestDeleting:
         assert "is in use" in told.message
         assert not conductor.worker().step()  # not at once
         conductor.services.stops.clear()
-        conductor.clock.advance(WAITING)
+        conductor.clock.advance(PASS_INTERVAL)
         assert conductor.worker().step()
         assert conductor.services.left(PROJECT) == 0
 
@@ -268,8 +268,8 @@ class TestDeleting:
             try:
                 conductor.worker().step()
             except Killed:
-                conductor.clock.advance(HIDDEN)
-            conductor.clock.advance(WAITING)
+                conductor.clock.advance(VISIBILITY_TIMEOUT)
+            conductor.clock.advance(PASS_INTERVAL)
             if conductor.state().state == Project.DELETED:
                 break
         assert conductor.state().state == Project.DELETED

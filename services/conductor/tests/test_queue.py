@@ -19,7 +19,7 @@ from vesta_common.storage.postgres import Postgres
 from vesta_conductor import store
 from vesta_conductor.execution.driver import Driver, backoff
 from vesta_conductor.execution.event_handlers import EventHandlers
-from vesta_conductor.execution.queue import HIDDEN, Worker
+from vesta_conductor.execution.queue import VISIBILITY_TIMEOUT, Worker
 from vesta_conductor.metrics import ConductorMetrics
 from vesta_contracts.annotation.v1 import TaskAccepted, TaskCancelled, TaskRejected
 from vesta_contracts.conductor.v1 import Loop, LoopPolicy, LoopStatus, Project
@@ -114,7 +114,7 @@ def test_a_loop_that_another_worker_holds_is_left_to_it(worker: Callable[[Any], 
     second = Recorder()
 
     def claim_meanwhile() -> None:
-        clock.advance(HIDDEN)  # the first worker is slow, so that its Loop is due again
+        clock.advance(VISIBILITY_TIMEOUT)  # the first worker is slow, so that its Loop is due again
         drain(worker(second))
 
     first = Recorder(meanwhile=claim_meanwhile)
@@ -139,7 +139,7 @@ def test_a_loop_whose_worker_died_is_turned_by_another(
     other = Recorder()
     drain(worker(other))
     assert len(other.turned) == 1
-    clock.advance(HIDDEN)
+    clock.advance(VISIBILITY_TIMEOUT)
     drain(worker(other))
     assert {loop for loop, _ in other.turned} == {A, B}
 

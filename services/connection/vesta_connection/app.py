@@ -29,7 +29,7 @@ from vesta_connection.syncs.dataset_items import DatasetItems
 from vesta_connection.syncs.worker import SyncWorker
 from vesta_connection.vault import Vault
 
-IDLE = timedelta(seconds=2)
+POLL_INTERVAL = timedelta(seconds=2)
 
 
 def build(settings: Settings) -> App:
@@ -48,7 +48,10 @@ def build(settings: Settings) -> App:
     items = DatasetItems(ItemServiceStub(datasets))
     allow_list = AllowList(settings.folder_root_paths, settings.bucket_protocol_names, settings.inner_host_names)
     workers = [SyncWorker(store, ingest, items, allow_list, clock) for _ in range(settings.sync_workers)]
-    loops = [BackgroundTask(f"sync-{number}", worker.step, IDLE, worker.stop) for number, worker in enumerate(workers)]
+    loops = [
+        BackgroundTask(f"sync-{number}", worker.step, POLL_INTERVAL, worker.stop)
+        for number, worker in enumerate(workers)
+    ]
     registry = new_registry()
     export_storage_space(settings.storage_folder, registry)
     backlog = Backlog(

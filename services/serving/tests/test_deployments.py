@@ -32,7 +32,7 @@ from vesta_contracts.serving.v1 import (
     UncertaintyPolicy,
     UpdateDeploymentRequest,
 )
-from vesta_serving.backoff import PENALTY_FIRST
+from vesta_serving.backoff import BACKOFF_FIRST
 from vesta_serving.triton.client import Triton
 from vesta_serving.triton.repository import (
     find_configuration,
@@ -415,7 +415,7 @@ def test_a_deployment_that_cannot_be_loaded_just_now_holds_up_no_other_and_is_tr
     assert states == [Deployment.LOADING, Deployment.READY]
 
     serving.registry.unavailable.clear()
-    serving.clock.advance(PENALTY_FIRST)
+    serving.clock.advance(BACKOFF_FIRST)
     assert serving.deployer.step()
     assert serving.got(f"{PROJECT}/deployments/first").state == Deployment.READY
 

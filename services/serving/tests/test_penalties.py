@@ -3,18 +3,18 @@
 from datetime import timedelta
 
 import pytest
-from vesta_serving.backoff import PENALTY_FIRST, PENALTY_MAX, penalty
+from vesta_serving.backoff import BACKOFF_FIRST, BACKOFF_MAX, backoff_delay
 
 
 def test_a_penalty_doubles_up_to_its_limit() -> None:
-    assert [penalty(failures) for failures in (1, 2, 3, 100)] == [
-        PENALTY_FIRST,
-        2 * PENALTY_FIRST,
-        4 * PENALTY_FIRST,
-        PENALTY_MAX,
+    assert [backoff_delay(failures) for failures in (1, 2, 3, 100)] == [
+        BACKOFF_FIRST,
+        2 * BACKOFF_FIRST,
+        4 * BACKOFF_FIRST,
+        BACKOFF_MAX,
     ]
 
 
-@pytest.mark.parametrize(("seconds", "waited"), [(0.5, PENALTY_FIRST), (20.0, timedelta(seconds=20))])
+@pytest.mark.parametrize(("seconds", "waited"), [(0.5, BACKOFF_FIRST), (20.0, timedelta(seconds=20))])
 def test_a_penalty_is_no_shorter_than_the_attempt(seconds: float, waited: timedelta) -> None:
-    assert penalty(1, timedelta(seconds=seconds)) == waited
+    assert backoff_delay(1, timedelta(seconds=seconds)) == waited

@@ -13,7 +13,7 @@ from serving_service import Serving
 from vesta_common.errors import Unavailable
 from vesta_contracts.datasets.v1 import ItemEmbedding
 from vesta_contracts.serving.v1 import DeleteDeploymentRequest, PredictInput, PredictionMade
-from vesta_serving.backoff import PENALTY_FIRST
+from vesta_serving.backoff import BACKOFF_FIRST
 from vesta_serving.predictions.predictor import PredictedImage, Predictor, ServedModel
 from vesta_serving.scoring.scorer import EVENT_ITEMS_MAX, LEASE, PAGE_ITEMS, Scorer
 from vesta_serving.store import Recorded
@@ -236,7 +236,7 @@ def test_a_deployment_that_cannot_answer_holds_up_no_other_and_is_asked_again_la
     assert scored(serving) == Counter(item.name for item in items)
 
     troubled.clear()
-    serving.clock.advance(PENALTY_FIRST + timedelta(seconds=1))
+    serving.clock.advance(BACKOFF_FIRST + timedelta(seconds=1))
     while serving.scorer.step():
         pass
     assert scored(serving) == Counter(item.name for item in items * 2)
@@ -299,7 +299,7 @@ def test_a_pass_that_cannot_be_scored_holds_up_neither_other_deployments_nor_oth
     assert serving.got(broken.name).scoring.scored_count == 0
 
     troubled.clear()
-    serving.clock.advance(PENALTY_FIRST + timedelta(seconds=1))
+    serving.clock.advance(BACKOFF_FIRST + timedelta(seconds=1))
     while serving.scorer.step():
         pass
     assert serving.got(broken.name).scoring.scored_count == len(items)
@@ -331,10 +331,10 @@ def test_what_failed_in_one_replica_waits_in_every_replica(serving: Serving) -> 
     replica = Scorer(serving.store, watched, scorer._items, scorer._datasets, scorer._media, serving.clock)
     assert scorer.step()
     assert not replica.step()
-    serving.clock.advance(PENALTY_FIRST)
+    serving.clock.advance(BACKOFF_FIRST)
     assert replica.step()
-    serving.clock.advance(PENALTY_FIRST)
+    serving.clock.advance(BACKOFF_FIRST)
     assert not scorer.step()  # the second consecutive failure doubles the delay
-    serving.clock.advance(PENALTY_FIRST)
+    serving.clock.advance(BACKOFF_FIRST)
     assert scorer.step()
     assert asked == [deployment.name] * 3

@@ -32,7 +32,7 @@ from vesta_serving.settings import Settings
 from vesta_serving.store import SERVICE, Store
 from vesta_serving.triton.replicas import Tritons
 
-IDLE = timedelta(milliseconds=500)
+POLL_INTERVAL = timedelta(milliseconds=500)
 IMAGES_AT_ONCE = 4
 """Images that are always admitted, however slow the last ones were: with fewer, the machine would idle between two batches."""
 OTHER_THREADS = 16
@@ -80,7 +80,10 @@ def build(settings: Settings) -> App:
     scorer = Scorer(store, predictor, items, DatasetServiceStub(datasets), media, clock)
     prediction_log = PredictionLog(store, clock, metrics, timedelta(days=settings.prediction_log_days))
     sandbox = Sandbox(settings.sandbox_processes)
-    loops = [BackgroundTask("deployer", deployer.step, IDLE), BackgroundTask("scorer", scorer.step, IDLE)]
+    loops = [
+        BackgroundTask("deployer", deployer.step, POLL_INTERVAL),
+        BackgroundTask("scorer", scorer.step, POLL_INTERVAL),
+    ]
     backlog = Backlog(
         postgres,
         store.count_arrivals,

@@ -2,11 +2,11 @@
 
 from datetime import timedelta
 
-PENALTY_FIRST = timedelta(seconds=1)
-PENALTY_MAX = timedelta(minutes=1)
+BACKOFF_FIRST = timedelta(seconds=1)
+BACKOFF_MAX = timedelta(minutes=1)
 
 
-def penalty(failures: int, spent: timedelta = timedelta()) -> timedelta:
+def backoff_delay(failures: int, spent: timedelta = timedelta()) -> timedelta:
     """Returns the delay after this many consecutive failures.
 
     Args:
@@ -15,4 +15,4 @@ def penalty(failures: int, spent: timedelta = timedelta()) -> timedelta:
             of a worker's time.
     """
     factor: int = 2 ** min(failures - 1, 16)
-    return max(spent, min(PENALTY_FIRST * factor, PENALTY_MAX))
+    return max(spent, min(BACKOFF_FIRST * factor, BACKOFF_MAX))

@@ -16,7 +16,7 @@ from vesta_common.storage.postgres import Connection, Postgres, load_queries
 from vesta_contracts.serving.v1 import Deployment, Prediction
 from vesta_contracts.training.v1 import ModelVersion
 
-from vesta_serving.backoff import penalty
+from vesta_serving.backoff import backoff_delay
 from vesta_serving.labels import named_labels
 
 SERVICE = "serving"
@@ -314,7 +314,7 @@ class Store:
         with self.postgres.transaction() as connection:
             failures = queries.count_failure(connection, deployment=deployment, dataset=dataset, now=now)
             if failures:
-                retry_time = now + penalty(failures, spent)
+                retry_time = now + backoff_delay(failures, spent)
                 queries.set_retry_time(connection, deployment=deployment, dataset=dataset, retry_time=retry_time)
 
     def end_backoff(self, connection: Connection, deployment: str, dataset: str = "") -> None:

@@ -27,10 +27,10 @@ from vesta_conductor.reconciliation.state import Command, RoundRecord, Situation
 from vesta_conductor.reconciliation.status import status_of
 from vesta_conductor.store import StoredLoop
 
-AT_ONCE = timedelta(0)
-WAITING = timedelta(seconds=5)  # resync interval while a Loop waits for something, in case an event is lost
-SETTLING = timedelta(seconds=1)  # while the dataset does not yet contain answers that were accepted
-RESTING = timedelta(seconds=60)  # resync interval while nothing is expected
+NO_DELAY = timedelta(0)
+WAITING_INTERVAL = timedelta(seconds=5)  # while a Loop waits for something, in case an event is lost
+SETTLING_INTERVAL = timedelta(seconds=1)  # while the dataset does not yet contain answers that were accepted
+RESYNC_INTERVAL = timedelta(seconds=60)  # while nothing is expected, in case an event is lost
 BACKOFF_FIRST = timedelta(seconds=1)
 REFUSALS_MAX = 3  # rejected requests in a row that may be temporary, such as for a resource that is still being created
 WAITING_PHASES = (
@@ -67,7 +67,7 @@ class Driver:
         with self._postgres.transaction() as connection:
             stored = store.load(connection, loop)
         if stored is None:
-            return RESTING
+            return RESYNC_INTERVAL
         try:
             return (
                 self._repeat(stored, *stored.pending)
@@ -111,7 +111,7 @@ class Driver:
         if record.number != stored.history.current.number:
             with self._postgres.transaction() as connection:
                 store.delete_pending(connection, stored.loop.name, command)
-            return AT_ONCE
+            return NO_DELAY
         log.info("command_repeated", loop=stored.loop.name, action=command.action, request_id=command.request_id)
         self._send(stored, command)
         return self._record(stored, command, record, stored.loop.status)
@@ -122,7 +122,7 @@ class Driver:
         if command.request is not None:
             with self._postgres.transaction() as connection:
                 if not store.exists(connection, stored.loop.name, stored.uid):
-                    return RESTING
+                    return RESYNC_INTERVAL
                 store.put_pending(connection, stored.loop.name, command, command.request, record)
             self._send(stored, command)
         return self._record(stored, command, record, status)
@@ -151,7 +151,7 @@ class Driver:
         name, now = stored.loop.name, self._clock.now()
         with self._postgres.transaction() as connection:
             if not store.exists(connection, name, stored.uid):
-                return RESTING
+                return RESYNC_INTERVAL
             store.delete_pending(connection, name, command)
             decision = store.insert_decision(connection, name, command, record.number, now)
             if decision is None:
@@ -166,7 +166,7 @@ class Driver:
             store.put_status(connection, stored, status)
         self._metrics.commands.labels(command.action).inc()
         log.info("loop_decided", loop=name, action=command.action, reason=command.reason, round=record.number)
-        return AT_ONCE
+        return NO_DELAY
 
     def _store_step(self, stored: StoredLoop, step: Step, status: LoopStatus) -> None:
         with self._postgres.transaction() as connection:
@@ -196,12 +196,12 @@ class Driver:
 
 def backoff(failures: int) -> timedelta:
     """Returns the delay after this many consecutive failures: 1, 2, 4 … 60 s."""
-    return min(RESTING, BACKOFF_FIRST * (1 << min(failures, 16)))
+    return min(RESYNC_INTERVAL, BACKOFF_FIRST * (1 << min(failures, 16)))
 
 
 def _resync_delay(situation: Situation, step: Step) -> timedelta:
     if situation.paused:
-        return RESTING
+        return RESYNC_INTERVAL
     if situation.world.unsettled and step.phase == LoopStatus.LABELLING:
-        return SETTLING
-    return WAITING if step.phase in WAITING_PHASES else RESTING
+        return SETTLING_INTERVAL
+    return WAITING_INTERVAL if step.phase in WAITING_PHASES else RESYNC_INTERVAL

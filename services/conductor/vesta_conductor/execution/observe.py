@@ -32,10 +32,10 @@ R = TypeVar("R")
 PAGE_SIZE = 1000
 PAGES_MAX = 20  # per list: 20,000 entries
 ROUNDS_OF_CONTROL = 20  # earlier rounds whose control answers are read
-LATELY = timedelta(days=1)
+RECENT = timedelta(days=1)
 SETTLE = timedelta(seconds=60)  # how long the conductor waits for the dataset to contain an accepted answer
 SETTLE_ANSWERS_MAX = 200  # the newest answers that are checked
-CLOCKS_APART_MAX = timedelta(seconds=60)  # clock skew between two services
+CLOCK_SKEW_MAX = timedelta(seconds=60)  # clock skew between two services
 EMBEDDING_RUNS_MAX = 20
 
 
@@ -53,7 +53,9 @@ def observe(peers: Peers, names: LoopNames, policy: Policy, history: History, no
     campaign = _find(peers.campaigns.GetCampaign, GetCampaignRequest(name=names.campaign))
     labelling = campaign is not None and snapshot is None
     undecided = _tasks(peers, names, "state = OPEN OR state = IN_REVIEW") if labelling else ()
-    accepted = _tasks(peers, names, f"state = ACCEPTED AND update_time >= {_lately(history, now)}") if labelling else ()
+    accepted = (
+        _tasks(peers, names, f"state = ACCEPTED AND update_time >= {_recent_since(history, now)}") if labelling else ()
+    )
     unsettled = _is_unsettled(peers, policy.dataset, _fresh(accepted, now))
     deployment = _find(peers.deployments.GetDeployment, GetDeploymentRequest(name=names.deployment))
     dataset = _find(peers.datasets.GetDataset, GetDatasetRequest(name=policy.dataset))
@@ -83,9 +85,9 @@ def _find(call: Callable[[Q], R], request: Q) -> R | None:
         return None
 
 
-def _lately(history: History, now: datetime) -> str:
+def _recent_since(history: History, now: datetime) -> str:
     """Returns the earliest update time of accepted tasks to list: the start of the previous round, or one day ago if that is later."""
-    return _quoted(max(_start_of_round(history, 1), now - LATELY))
+    return _quoted(max(_start_of_round(history, 1), now - RECENT))
 
 
 def _control_filter(history: History) -> str:
@@ -150,7 +152,7 @@ def _is_unsettled(peers: Peers, dataset: str, fresh: list[Task]) -> bool:
     """Whether the dataset does not contain one of these answers yet. Ignores deleted items."""
     if not fresh:
         return False
-    since = fresh[-1].update_time.ToDatetime(UTC) - CLOCKS_APART_MAX
+    since = fresh[-1].update_time.ToDatetime(UTC) - CLOCK_SKEW_MAX
     request = ListItemsRequest(
         parent=dataset, filter=f"labelled AND update_time >= {_quoted(since)}", page_size=PAGE_SIZE
     )

@@ -12,9 +12,9 @@ from vesta_conductor.execution.driver import Driver, backoff
 from vesta_conductor.metrics import ConductorMetrics
 from vesta_conductor.store import queries
 
-IDLE = timedelta(milliseconds=250)  # polling interval of an empty queue
-HIDDEN = timedelta(seconds=10)  # visibility timeout: how soon a Loop is due again after its worker has died
-BUSY = timedelta(milliseconds=500)  # delay before a Loop is retried that another worker has locked
+POLL_INTERVAL = timedelta(milliseconds=250)  # of an empty queue
+VISIBILITY_TIMEOUT = timedelta(seconds=10)  # how soon a Loop is due again after its worker has died
+LOCKED_DELAY = timedelta(milliseconds=500)  # delay before a Loop is retried that another worker has locked
 
 log = structlog.get_logger()
 
@@ -58,12 +58,12 @@ class Worker:
 
     def _step(self, connection: Connection) -> bool:
         now = self._clock.now()
-        claimed = queries.claim_loop(connection, now=now, hidden_until=now + HIDDEN)
+        claimed = queries.claim_loop(connection, now=now, hidden_until=now + VISIBILITY_TIMEOUT)
         if claimed is None:
             return False
         loop = claimed["loop"]
         if not queries.try_lock_loop(connection, loop=loop):
-            queries.postpone_loop(connection, loop=loop, due_time=now + BUSY)
+            queries.postpone_loop(connection, loop=loop, due_time=now + LOCKED_DELAY)
             return True
         self._metrics.queue_lag.set((now - claimed["due_since"]).total_seconds())
         try:

@@ -17,9 +17,9 @@ from vesta_conductor import store
 from vesta_conductor.execution.driver import backoff
 from vesta_conductor.projects.contents import LISTED_MAX, Kind
 
-IDLE = timedelta(seconds=1)  # polling interval
-WAITING = timedelta(seconds=2)  # until the next pass
-HIDDEN = timedelta(minutes=2)  # visibility timeout: how soon another worker takes over after a worker has died
+POLL_INTERVAL = timedelta(seconds=1)
+PASS_INTERVAL = timedelta(seconds=2)  # until the next pass
+VISIBILITY_TIMEOUT = timedelta(minutes=2)  # how soon another worker takes over after a worker has died
 # A call that was in progress when the deletion began may still create a resource. It has ended after this time: the gateway ends calls
 # after two minutes, services call each other for at most half a minute, and every gateway rejects new calls within seconds.
 SETTLED = timedelta(seconds=150)
@@ -54,7 +54,7 @@ class Deletions:
         """Runs the pass that has been due longest; returns False if none is due."""
         began = self._clock.now()
         with self._postgres.transaction() as connection:
-            claimed = store.claim_deletion(connection, began, began + HIDDEN)
+            claimed = store.claim_deletion(connection, began, began + VISIBILITY_TIMEOUT)
         if claimed is None:
             return False
         project, failures = claimed
@@ -69,7 +69,7 @@ class Deletions:
             return True
         settled = project.delete_time.ToDatetime(began.tzinfo) + SETTLED
         if left:
-            self._store_pass(project, left, self._clock.now() + WAITING)
+            self._store_pass(project, left, self._clock.now() + PASS_INTERVAL)
         elif began < settled:
             self._store_pass(project, "Nothing is left. Waits for calls that were under way to end.", settled)
         else:
