@@ -1,4 +1,4 @@
-"""The composition root: what the datasets service is made of."""
+"""The composition root of the datasets service."""
 
 import threading
 from datetime import timedelta
@@ -35,7 +35,7 @@ TELLING_IDLE = timedelta(milliseconds=250)
 
 
 def build(settings: Settings) -> App:
-    """Waits for the database, brings its schema up to date, and puts the parts together."""
+    """Waits for the database, migrates or checks its schema, and assembles the service."""
     threading.Thread(target=log_protections, name="sandbox-protections", daemon=True).start()
     postgres = Postgres.of(settings, SERVICE).open()
     postgres.migrate_or_check("vesta_datasets", settings)

@@ -17,7 +17,7 @@ UPDATE taxonomies SET body = :body, update_time = :now WHERE name = :name;
 DELETE FROM taxonomies WHERE name = :name;
 
 -- name: list_used_labels
--- Concepts that items bear, as image labels or with shapes, of the datasets of a taxonomy.
+-- Concepts of image labels and shapes of all items in the datasets that use a taxonomy.
 SELECT DISTINCT unnest(labels || shape_concepts) AS label FROM items JOIN datasets ON datasets.name = items.dataset
 WHERE datasets.taxonomy = :taxonomy;
 
@@ -32,7 +32,7 @@ VALUES (:name, :parent, :taxonomy, :body, :now, :now);
 SELECT * FROM datasets WHERE name = :name;
 
 -- name: lock_dataset^
--- Deals with items one batch at a time: where an item goes depends on those before it.
+-- Serialises batches of new items, because the split and the group of an item depend on earlier items.
 SELECT * FROM datasets WHERE name = :name FOR UPDATE;
 
 -- name: list_datasets
@@ -45,7 +45,7 @@ UPDATE datasets SET body = :body, taxonomy = :taxonomy, update_time = :now WHERE
 DELETE FROM datasets WHERE name = :name;
 
 -- name: count_items
--- Of several datasets at once. What straddles two sides is on neither, as in snapshots.
+-- Counts of several datasets. Items that straddle two splits are counted in neither, as in snapshots.
 SELECT
     datasets.name AS dataset,
     datasets.scored_by AS scored_model_version,
@@ -67,7 +67,7 @@ FROM datasets LEFT JOIN items ON items.dataset = datasets.name
 WHERE datasets.name = ANY(:datasets) GROUP BY datasets.name;
 
 -- name: set_scored_by!
--- As put_scores: what is older than what the same deployment said already changes nothing.
+-- As put_scores: ignores an older generation of the same deployment.
 UPDATE datasets SET
     scored_by = :scored_by, scored_deployment = :deployment, scored_generation = :generation,
     prediction_count = prediction_count + 1
@@ -81,7 +81,7 @@ WHERE told_prediction_count < prediction_count AND told_time <= :told_before;
 UPDATE datasets SET told_prediction_count = :told, told_time = :now WHERE name = :name AND told_prediction_count < :told;
 
 -- name: lock_items_by_hash
--- Kept from others until the transaction ends: what is accepted meanwhile is not written over.
+-- Locks the rows until the end of the transaction, so that concurrently accepted annotations are not overwritten.
 SELECT name, sha256, duplicate_of, split, accepted FROM items WHERE dataset = :dataset AND sha256 = ANY(:hashes)
 ORDER BY name FOR UPDATE;
 
@@ -90,7 +90,7 @@ SELECT DISTINCT ON (sha256) sha256, media FROM items WHERE sha256 = ANY(:hashes)
 ORDER BY sha256, name;
 
 -- name: find_candidates
--- Items that share a band with one of the probes: the only ones that can be near-duplicates.
+-- Items that share a band with one of the probes. No other item can be a near-duplicate.
 SELECT name, perceptual_hash, group_name, split FROM items WHERE dataset = :dataset AND bands && :probes;
 
 -- name: find_item^
@@ -106,7 +106,7 @@ SELECT name, media, accepted, control FROM items WHERE name = ANY(:names) ORDER 
 UPDATE items SET metadata = :metadata, update_time = :now WHERE name = :name;
 
 -- name: refound_group!
--- Before an item is deleted: the oldest of its group that is left founds it, and what repeated the item repeats that one.
+-- Runs before an item is deleted: the oldest remaining item becomes the first of the group, and near-duplicates refer to it.
 UPDATE items SET
     group_name = CASE WHEN items.group_name = :name THEN heir.name ELSE items.group_name END,
     duplicate_of = CASE
@@ -125,20 +125,20 @@ WHERE items.group_name = heir.group_name AND items.name <> :name AND :name IN (i
 DELETE FROM items WHERE name = :name;
 
 -- name: accept!
--- Writes the decision that stands; which one that is has been found with the row locked.
+-- Stores the decision that applies. The caller determines it with the row locked.
 UPDATE items SET
     accepted = :accepted, labels = :labels, shape_concepts = :shape_concepts, reviewed = :reviewed, control = control OR :control, update_time = :now
 WHERE name = :name;
 
 -- name: put_scores!
--- Keeps what a model says, unless something newer of the same deployment is kept already.
+-- Stores scores, unless scores of a newer generation of the same deployment are stored.
 UPDATE items SET
     scores = :scores, scored_by = :scored_by, scored_deployment = :deployment, scored_generation = :generation,
     predicted_labels = :predicted, score = :score, margin = :margin, uncertain = :uncertain
 WHERE name = :name AND (scored_deployment <> :deployment OR scored_generation <= :generation);
 
 -- name: put_embedding!
--- As put_scores, which comes first: the item's own row says what is older.
+-- Runs after put_scores, which stores the generation in the row of the item.
 INSERT INTO embeddings (item, dataset, space, embedding)
 SELECT :item, :dataset, :space, :embedding FROM items
 WHERE name = :item AND (scored_deployment <> :deployment OR scored_generation <= :generation)
@@ -148,14 +148,14 @@ ON CONFLICT (item) DO UPDATE SET space = excluded.space, embedding = excluded.em
 SELECT item, space, embedding FROM embeddings WHERE item = ANY(:items);
 
 -- name: find_space$
--- The space that most of a dataset's items are embedded in.
+-- The embedding space of most items of a dataset.
 SELECT space FROM embeddings WHERE dataset = :dataset GROUP BY space ORDER BY count(*) DESC, space LIMIT 1;
 
 -- name: find_dimension$
 SELECT vector_dims(embedding) FROM embeddings WHERE dataset = :dataset AND space = :space LIMIT 1;
 
 -- name: count_pool^
--- The training side, duplicates aside: how many items may be chosen, how many are labelled or on their way, how long vectors are.
+-- The training split without near-duplicates: unlabelled items, items that are labelled or in a task, and the embedding dimension.
 SELECT
     count(*) FILTER (WHERE NOT labelled AND NOT name = ANY(:excluded)) AS free_count,
     count(*) FILTER (WHERE labelled OR name = ANY(:excluded)) AS held_count,
@@ -164,7 +164,7 @@ SELECT
 FROM items WHERE dataset = :dataset AND split = 'TRAIN' AND duplicate_of = '';
 
 -- name: list_pool
--- What selection looks at, labelled or not; of more than it can hold a sample by lot, which the seed decides.
+-- The candidates of a selection, labelled and unlabelled. If there are more than the limits allow, a random sample by seed.
 SELECT drawn.name, drawn.held, items.scores, embeddings.embedding
 FROM (
     SELECT name, held, row_number() OVER (PARTITION BY held ORDER BY hashtextextended(name, :seed), name) AS place
@@ -198,7 +198,7 @@ INSERT INTO operations (name, kind, request, caller, create_time) VALUES (:name,
 SELECT * FROM operations WHERE name = :name;
 
 -- name: claim_operation^
--- Takes the oldest operation that no worker holds; the new fence shuts out the worker that held it before.
+-- Claims the oldest operation without a valid lease. The new fencing token invalidates writes of the previous claimant.
 UPDATE operations SET lease_expire_time = :lease_expire_time, fence = fence + 1, attempt_count = attempt_count + 1
 WHERE name = (
     SELECT name FROM operations WHERE NOT done AND (lease_expire_time IS NULL OR lease_expire_time < :now)
@@ -206,11 +206,11 @@ WHERE name = (
 RETURNING *;
 
 -- name: renew_operation!
--- Keeps the operation for its worker. No row where another one has taken it over; so with all that follow.
+-- Renews the lease. Like the statements below, it updates no row if another worker has claimed the operation.
 UPDATE operations SET lease_expire_time = :lease_expire_time WHERE name = :name AND fence = :fence AND NOT done;
 
 -- name: advance_operation!
--- Keeps how far the operation is, and what it would answer by now. Only what is new counts as getting further.
+-- Stores the progress and the partial response. Resets the attempts only if more items are processed than ever before.
 UPDATE operations SET
     done_count = :done_count, total_count = :total_count, response = :response,
     reached_count = greatest(reached_count, :done_count),
@@ -218,14 +218,14 @@ UPDATE operations SET
 WHERE name = :name AND fence = :fence AND NOT done;
 
 -- name: postpone_operation!
--- Gives an operation back, to be claimed again when `retry_time` has passed. An attempt counts unless the error itself named that time.
+-- Releases an operation until `retry_time`. The attempt is not counted if the error specified that time.
 UPDATE operations SET
     lease_expire_time = :retry_time, last_error = :last_error,
     attempt_count = CASE WHEN :counts THEN attempt_count ELSE greatest(attempt_count - 1, 0) END
 WHERE name = :name AND fence = :fence AND NOT done;
 
 -- name: release_operation!
--- Gives an operation back, to be claimed again at once; that it was begun does not count.
+-- Releases an operation immediately. The attempt is not counted.
 UPDATE operations SET lease_expire_time = NULL, attempt_count = greatest(attempt_count - 1, 0)
 WHERE name = :name AND fence = :fence AND NOT done;
 

@@ -1,4 +1,4 @@
-"""What the datasets service can be told by its environment."""
+"""Settings of the datasets service, read from environment variables."""
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -7,7 +7,7 @@ from vesta_common.settings import ServiceSettings
 
 
 class Settings(ServiceSettings):
-    """Read once, at start."""
+    """Settings of the process. They are read once, at startup."""
 
     model_config = SettingsConfigDict(env_prefix="VESTA_DATASETS_")
 

@@ -1,4 +1,4 @@
-"""gRPC: archives on their way in and out, and operations."""
+"""ArchiveService: uploads and downloads of archives, and long-running operations."""
 
 from collections.abc import Iterator
 
@@ -24,7 +24,7 @@ ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 
 
 class ArchiveService(ArchiveServiceServicer):
-    """Uploads and downloads archives and tells of the operations on them."""
+    """Uploads and downloads archives, and returns the operations on them."""
 
     def __init__(self, store: Store, operations: Operations, objects: ObjectStore) -> None:
         self._store = store
@@ -34,7 +34,7 @@ class ArchiveService(ArchiveServiceServicer):
     def UploadArchive(
         self, request_iterator: Iterator[UploadArchiveRequest], context: grpc.ServicerContext
     ) -> UploadArchiveResponse:
-        """Stores a zip archive as it comes."""
+        """Stores a zip archive while it is received."""
         first = next(request_iterator)
         if not first.file.data.startswith(ZIP_MAGIC):
             raise InvalidArgument("the archive is no zip file by its content", reason="ARCHIVE_NOT_ZIP")
@@ -51,13 +51,11 @@ class ArchiveService(ArchiveServiceServicer):
     def DownloadArchive(
         self, request: DownloadArchiveRequest, context: grpc.ServicerContext
     ) -> Iterator[httpbody_pb2.HttpBody]:
-        """Streams an archive of the project."""
         if not owns(self._objects, request.parent, request.archive_key):
             raise NotFound(f"there is no archive {request.archive_key}", reason="ARCHIVE_NOT_FOUND")
         for chunk in self._objects.stream(request.archive_key):
             yield httpbody_pb2.HttpBody(content_type="application/zip", data=chunk)
 
     def GetOperation(self, request: GetOperationRequest, context: grpc.ServicerContext) -> operations_pb2.Operation:
-        """An operation as it stands."""
         with self._store.postgres.transaction() as connection:
             return self._operations.get(connection, request.name)

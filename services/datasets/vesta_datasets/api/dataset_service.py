@@ -1,4 +1,4 @@
-"""gRPC: datasets, and the start of imports and exports."""
+"""DatasetService: datasets, and the creation of import and export operations."""
 
 import grpc
 import psycopg
@@ -39,7 +39,7 @@ _MUTABLE = ("display_name", "taxonomy")
 
 
 class DatasetService(DatasetServiceServicer):
-    """Keeps Datasets."""
+    """Creates, reads, updates and deletes datasets, and starts imports and exports."""
 
     def __init__(self, store: Store, operations: Operations, objects: ObjectStore) -> None:
         self._store = store
@@ -47,7 +47,6 @@ class DatasetService(DatasetServiceServicer):
         self._operations = operations
 
     def CreateDataset(self, request: CreateDatasetRequest, context: grpc.ServicerContext) -> Dataset:
-        """Keeps a new dataset."""
         policy = _split_policy(request.dataset.split_policy)
         name = f"{request.parent}/datasets/{request.dataset_id or new_id()}"
 
@@ -63,13 +62,13 @@ class DatasetService(DatasetServiceServicer):
             raise _no_taxonomy(request.dataset.taxonomy) from error
 
     def GetDataset(self, request: GetDatasetRequest, context: grpc.ServicerContext) -> Dataset:
-        """One dataset, with its counts unless the view leaves them out."""
+        """Returns a dataset, with its counts unless the view is BASIC."""
         counted = request.view != DatasetView.DATASET_VIEW_BASIC
         with self._store.postgres.transaction() as connection:
             return self._store.datasets.get(connection, request.name, counted=counted)
 
     def ListDatasets(self, request: ListDatasetsRequest, context: grpc.ServicerContext) -> ListDatasetsResponse:
-        """A project's datasets by name."""
+        """Lists the datasets of a project, ordered by name."""
         page = read_page(request)
         with self._store.postgres.transaction() as connection:
             found = self._store.datasets.list_page(connection, request.parent, page.after, page.limit)
@@ -77,7 +76,7 @@ class DatasetService(DatasetServiceServicer):
         return ListDatasetsResponse(datasets=datasets, next_page_token=token)
 
     def UpdateDataset(self, request: UpdateDatasetRequest, context: grpc.ServicerContext) -> Dataset:
-        """Changes display name or taxonomy."""
+        """Updates the display name or the taxonomy."""
         with self._store.postgres.transaction() as connection:
             current = self._store.datasets.get(connection, request.dataset.name, lock=True, counted=False)
             updated = revise(current, request.dataset, request.update_mask, _MUTABLE)
@@ -92,14 +91,14 @@ class DatasetService(DatasetServiceServicer):
             return self._store.datasets.get(connection, current.name)
 
     def DeleteDataset(self, request: DeleteDatasetRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
-        """Removes a dataset with its items and snapshots."""
+        """Deletes a dataset with its items and snapshots."""
         with self._store.postgres.transaction() as connection:
             self._store.datasets.get(connection, request.name, lock=True, counted=False)
             self._store.datasets.delete(connection, request.name)
         return empty_pb2.Empty()
 
     def ImportDataset(self, request: ImportDatasetRequest, context: grpc.ServicerContext) -> operations_pb2.Operation:
-        """Queues an import."""
+        """Creates an import operation; a worker executes it."""
         if answer := find_answer(self._store.postgres, request, operations_pb2.Operation):
             return answer
         _check_format(request.format)
@@ -112,7 +111,7 @@ class DatasetService(DatasetServiceServicer):
         return self._begin(request, IMPORT)
 
     def ExportDataset(self, request: ExportDatasetRequest, context: grpc.ServicerContext) -> operations_pb2.Operation:
-        """Queues an export."""
+        """Creates an export operation; a worker executes it."""
         if answer := find_answer(self._store.postgres, request, operations_pb2.Operation):
             return answer
         _check_format(request.format)
@@ -139,7 +138,7 @@ class DatasetService(DatasetServiceServicer):
 
 
 def _split_policy(asked: SplitPolicy) -> SplitPolicy:
-    """The policy with its default filled in. Raises InvalidArgument where it leaves nothing to learn from."""
+    """Returns the policy with its default filled in. Raises InvalidArgument if it leaves no share for training."""
     test_share = asked.test_share if asked.HasField("test_share") else TEST_SHARE_DEFAULT
     try:
         shares = Shares(asked.validation_share, test_share)

@@ -1,4 +1,4 @@
-"""gRPC: items."""
+"""ItemService: items, similarity search, and the selection of items to label next."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -56,10 +56,10 @@ EMBEDDED_ITEMS_MAX = 256
 
 
 class ItemService(ItemServiceServicer):
-    """Keeps Items, finds them, and chooses which to label next.
+    """Creates, reads, updates, deletes and searches items, and selects the items to label next.
 
     Args:
-        patience: how long a selection waits for the one before it.
+        patience: how long a selection waits for another one to finish.
     """
 
     def __init__(self, store: Store, objects: ObjectStore, patience: timedelta = SELECTION_PATIENCE) -> None:
@@ -71,7 +71,7 @@ class ItemService(ItemServiceServicer):
     def BatchCreateItems(
         self, request: BatchCreateItemsRequest, context: grpc.ServicerContext
     ) -> BatchCreateItemsResponse:
-        """Adds media as items; from outside, only pictures that the project holds already."""
+        """Adds media as items. Callers that are not services can only add media that the project already has."""
         who, outside = trace.caller(), not trace.service()
 
         def add(connection: Connection) -> BatchCreateItemsResponse:
@@ -84,20 +84,19 @@ class ItemService(ItemServiceServicer):
         return run_once(self._store.postgres, request, BatchCreateItemsResponse, add)
 
     def GetItem(self, request: GetItemRequest, context: grpc.ServicerContext) -> Item:
-        """One item."""
         with self._store.postgres.transaction() as connection:
             (item,) = visible([self._store.items.get(connection, request.name)])
         return item
 
     def BatchGetItems(self, request: BatchGetItemsRequest, context: grpc.ServicerContext) -> BatchGetItemsResponse:
-        """Items of a dataset, in the order asked."""
+        """Returns items of a dataset, in the order of the requested names."""
         _check_all_in(request.parent, request.names)
         with self._store.postgres.transaction() as connection:
             items = self._store.items.get_many(connection, request.names)
         return BatchGetItemsResponse(items=visible(items))
 
     def ListItems(self, request: ListItemsRequest, context: grpc.ServicerContext) -> ListItemsResponse:
-        """Items for which a filter holds, in order of creation."""
+        """Lists the items that match a filter, in order of creation."""
         page = read_page(request, EMBEDDED_ITEMS_MAX) if request.embeddings else read_page(request)
         where = visible_filter(request.filter)
         if request.embeddings:
@@ -112,7 +111,7 @@ class ItemService(ItemServiceServicer):
         return ListItemsResponse(items=visible(items), next_page_token=token, embeddings=embeddings)
 
     def UpdateItem(self, request: UpdateItemRequest, context: grpc.ServicerContext) -> Item:
-        """Changes an item's metadata."""
+        """Updates the metadata of an item."""
         with self._store.postgres.transaction() as connection:
             self._store.items.lock(connection, [request.item.name])
             current = self._store.items.get(connection, request.item.name)
@@ -121,7 +120,7 @@ class ItemService(ItemServiceServicer):
             return self._store.items.get(connection, current.name)
 
     def DeleteItem(self, request: DeleteItemRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
-        """Removes an item; snapshots that hold it keep it."""
+        """Deletes an item. Existing snapshots still contain it."""
         with self._store.postgres.transaction() as connection:
             self._store.datasets.get(connection, parent_of(request.name), lock=True, counted=False)
             self._store.items.lock(connection, [request.name])
@@ -131,7 +130,7 @@ class ItemService(ItemServiceServicer):
     def DownloadItem(
         self, request: DownloadItemRequest, context: grpc.ServicerContext
     ) -> Iterator[httpbody_pb2.HttpBody]:
-        """The stored picture, checked against its hash, or its thumbnail."""
+        """Streams the stored image, verified against its hash, or its thumbnail."""
         with self._store.postgres.transaction() as connection:
             media = self._store.items.get(connection, request.name).media
         if request.variant == ItemVariant.ITEM_VARIANT_THUMBNAIL:
@@ -144,7 +143,7 @@ class ItemService(ItemServiceServicer):
     def BatchAnnotateItems(
         self, request: BatchAnnotateItemsRequest, context: grpc.ServicerContext
     ) -> BatchAnnotateItemsResponse:
-        """Accepts annotations directly, all or none."""
+        """Accepts annotations without a task. Either all are accepted or none is."""
 
         def annotate(connection: Connection) -> BatchAnnotateItemsResponse:
             dataset = self._store.datasets.get(connection, request.parent, counted=False)
@@ -170,7 +169,7 @@ class ItemService(ItemServiceServicer):
         return run_once(self._store.postgres, request, BatchAnnotateItemsResponse, annotate)
 
     def SearchItems(self, request: SearchItemsRequest, context: grpc.ServicerContext) -> SearchItemsResponse:
-        """The nearest items by cosine distance."""
+        """Returns the nearest items by cosine distance."""
         check_sees_predictions("list items instead")
         where = item_filter(request.filter)
         with self._store.postgres.transaction() as connection:
@@ -193,7 +192,7 @@ class ItemService(ItemServiceServicer):
         return SearchItemsResponse(neighbours=[Neighbour(item=item, distance=far) for item, far in neighbours])
 
     def SelectItems(self, request: SelectItemsRequest, context: grpc.ServicerContext) -> SelectItemsResponse:
-        """What to label next. One call at a time: each may hold a hundred megabytes of embeddings, and copies of them."""
+        """Selects the items to label next. One call runs at a time, because a call can hold hundreds of megabytes of embeddings."""
         if not self.selecting.acquire(timeout=self._patience.total_seconds()):
             raise ResourceExhausted(
                 "other selections are under way; come again in a moment",
@@ -224,7 +223,7 @@ class ItemService(ItemServiceServicer):
 
 
 def _check_all_in(dataset: str, names: Sequence[str]) -> None:
-    """Accepts items of the dataset alone. Raises NotFound for the first other one."""
+    """Raises NotFound for the first item that is not in the dataset."""
     for name in names:
         if parent_of(name) != dataset:
             raise NotFound(f"{name} is not in {dataset}", reason="RESOURCE_NOT_FOUND")

@@ -1,4 +1,4 @@
-"""gRPC: snapshots."""
+"""SnapshotService: creation, listing and comparison of snapshots."""
 
 import grpc
 from vesta_common.errors import InvalidArgument, Violation
@@ -27,17 +27,17 @@ from vesta_datasets.store import Store
 
 
 class SnapshotService(SnapshotServiceServicer):
-    """Makes Snapshots."""
+    """Creates, reads and compares snapshots."""
 
     def __init__(self, store: Store, objects: ObjectStore) -> None:
         self._store = store
         self._objects = objects
 
     def CreateSnapshot(self, request: CreateSnapshotRequest, context: grpc.ServicerContext) -> Snapshot:
-        """Writes the items as they are.
+        """Writes a manifest of the current items and stores the snapshot.
 
-        The manifest comes first: it lies under its own hash and is nobody's until the row names it. No transaction is open while
-        it is written, for every outbox of the server waits for the oldest one.
+        The manifest is written first. Its key is its content hash, and nothing refers to it until the row is committed. No
+        transaction is open meanwhile, because the outbox relays of all services wait for the oldest open transaction of the server.
         """
         if answer := find_answer(self._store.postgres, request, Snapshot):
             return answer
@@ -53,19 +53,18 @@ class SnapshotService(SnapshotServiceServicer):
         def create(connection: Connection) -> Snapshot:
             self._store.datasets.get(connection, request.parent, counted=False)
             self._store.snapshots.insert(connection, snapshot, now)
-            # The counts of many concepts are more than an event may hold; who wants them gets the snapshot.
+            # The counts of many concepts can exceed the size limit of an event; consumers that need them get the snapshot.
             self._store.publish(connection, name, SnapshotCreated(snapshot=without(snapshot, "statistics")))
             return snapshot
 
         return create_once(self._store.postgres, request, Snapshot, name, create)
 
     def GetSnapshot(self, request: GetSnapshotRequest, context: grpc.ServicerContext) -> Snapshot:
-        """One snapshot."""
         with self._store.postgres.transaction() as connection:
             return self._store.snapshots.get(connection, request.name)
 
     def ListSnapshots(self, request: ListSnapshotsRequest, context: grpc.ServicerContext) -> ListSnapshotsResponse:
-        """A dataset's snapshots, newest first."""
+        """Lists the snapshots of a dataset, newest first."""
         page = read_page(request)
         with self._store.postgres.transaction() as connection:
             self._store.datasets.get(connection, request.parent, counted=False)
@@ -74,7 +73,7 @@ class SnapshotService(SnapshotServiceServicer):
         return ListSnapshotsResponse(snapshots=snapshots, next_page_token=token)
 
     def DiffSnapshots(self, request: DiffSnapshotsRequest, context: grpc.ServicerContext) -> SnapshotDiff:
-        """What changed between two snapshots of one dataset."""
+        """Returns the differences between two snapshots of the same dataset."""
         if request.name.split("/")[:4] != request.base.split("/")[:4]:
             raise InvalidArgument(
                 "the two snapshots are of different datasets; name two of one",

@@ -1,4 +1,4 @@
-"""gRPC: taxonomies."""
+"""TaxonomyService: taxonomies and their concepts."""
 
 import grpc
 import psycopg
@@ -28,13 +28,12 @@ _MUTABLE = ("display_name", "concepts")
 
 
 class TaxonomyService(TaxonomyServiceServicer):
-    """Keeps Taxonomies."""
+    """Creates, reads, updates and deletes taxonomies."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def CreateTaxonomy(self, request: CreateTaxonomyRequest, context: grpc.ServicerContext) -> Taxonomy:
-        """Keeps a new taxonomy."""
         check_taxonomy(request.taxonomy)
         name = f"{request.parent}/taxonomies/{request.taxonomy_id or new_id()}"
 
@@ -45,12 +44,11 @@ class TaxonomyService(TaxonomyServiceServicer):
         return create_once(self._store.postgres, request, Taxonomy, name, create)
 
     def GetTaxonomy(self, request: GetTaxonomyRequest, context: grpc.ServicerContext) -> Taxonomy:
-        """One taxonomy."""
         with self._store.postgres.transaction() as connection:
             return self._store.taxonomies.get(connection, request.name)
 
     def ListTaxonomies(self, request: ListTaxonomiesRequest, context: grpc.ServicerContext) -> ListTaxonomiesResponse:
-        """A project's taxonomies by name."""
+        """Lists the taxonomies of a project, ordered by name."""
         page = read_page(request)
         with self._store.postgres.transaction() as connection:
             found = self._store.taxonomies.list_page(connection, request.parent, page.after, page.limit)
@@ -58,7 +56,7 @@ class TaxonomyService(TaxonomyServiceServicer):
         return ListTaxonomiesResponse(taxonomies=taxonomies, next_page_token=token)
 
     def UpdateTaxonomy(self, request: UpdateTaxonomyRequest, context: grpc.ServicerContext) -> Taxonomy:
-        """Changes concepts; one that an item bears can be retired, not removed."""
+        """Updates the concepts. A concept that an item has can be retired but not removed."""
         with self._store.postgres.transaction() as connection:
             current = self._store.taxonomies.get(connection, request.taxonomy.name, lock=True)
             updated = revise(current, request.taxonomy, request.update_mask, _MUTABLE)
@@ -69,7 +67,7 @@ class TaxonomyService(TaxonomyServiceServicer):
             return self._store.taxonomies.get(connection, current.name)
 
     def DeleteTaxonomy(self, request: DeleteTaxonomyRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
-        """Removes a taxonomy that no dataset uses."""
+        """Deletes a taxonomy that no dataset uses."""
         try:
             with self._store.postgres.transaction() as connection:
                 self._store.taxonomies.get(connection, request.name)

@@ -1,4 +1,4 @@
-"""What annotators see of an item: not what a model says of it, for that is what their answers are to check."""
+"""Visibility of items by role. Predictions are hidden from annotators, so that their answers are independent of the model."""
 
 from collections.abc import Iterable
 
@@ -15,14 +15,14 @@ _ANSWERING_ROLE = "annotator"
 
 
 def visible(items: Iterable[Item]) -> list[Item]:
-    """The items as the caller may see them: an annotator without scores. The etag follows from what is left."""
+    """Returns the items without the fields that the caller may not see. The etag is computed from the remaining fields."""
     if _sees_predictions():
         return list(items)
     return [with_etag(without(item, "scores")) for item in items]
 
 
 def visible_filter(text: str) -> Where:
-    """The condition that a filter states, for a caller who may see what it asks about.
+    """Compiles a filter, and checks that the caller may see the fields that it uses.
 
     Raises:
         InvalidArgument: FILTER_INVALID.
@@ -38,10 +38,10 @@ def visible_filter(text: str) -> Where:
 
 
 def check_sees_predictions(fix: str) -> None:
-    """Accepts a caller who may see what a model makes of an item.
+    """Checks that the caller may see predictions.
 
     Args:
-        fix: what would work for others.
+        fix: what the error message suggests instead.
 
     Raises:
         PermissionDenied: PREDICTION_HIDDEN.

@@ -1,1 +1,1 @@
-"""Archives in the field's formats, read and written, one module a layout."""
+"""Readers and writers of dataset archives, one module per layout."""

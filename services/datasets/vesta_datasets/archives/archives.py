@@ -1,4 +1,4 @@
-"""Archives in the field's formats: unpacked with limits and read, checked and written, one module a layout."""
+"""Reads and writes dataset archives. Archives are unpacked within limits, and items are checked before they are written."""
 
 import shutil
 from collections.abc import Sequence
@@ -16,31 +16,34 @@ from vesta_datasets.archives.layout import ArchivedItem, CocoImage, UnreadableAr
 
 LIMITS = Limits(memory_bytes_max=4 * 1024**3, cpu_seconds_max=15 * 60, file_bytes_max=1024**3)
 TIMEOUT = timedelta(minutes=30)
-"""Of one step of reading or writing an archive."""
+"""Timeout of each step of reading or writing an archive."""
 
 
 def unpack(
     archive: Path, folder: Path, layout: ArchiveFormat.ValueType, timeout: timedelta = TIMEOUT
 ) -> list[ArchivedItem]:
-    """Unpacks an archive and reads what its images show, in order of their names; also of those that it only names.
+    """Unpacks an archive and returns its images, ordered by file name.
+
+    The result includes images that the archive's annotation files name but that the archive does not contain.
 
     Args:
-        archive: in a folder of the caller's own.
-        folder: to be made for the files, beside it.
-        timeout: of unpacking and of reading.
+        archive: the zip file, in a folder that only the caller uses.
+        folder: created for the files, in the same folder as the archive.
+        timeout: of unpacking, and again of reading.
 
     Raises:
-        UnreadableArchiveError: it is no zip archive, is a bomb, reaches outside itself, or is not laid out as expected.
+        UnreadableArchiveError: the file is not a zip archive, is a zip bomb, has entries that lead outside of it, or does not
+            have the expected layout.
     """
     _run("vesta_datasets.archives.unzip:unpack_zip", folder.parent, (archive.name, folder.name), timeout)
     return read_unpacked(folder, layout, timeout)
 
 
 def read_unpacked(folder: Path, layout: ArchiveFormat.ValueType, timeout: timedelta = TIMEOUT) -> list[ArchivedItem]:
-    """What the images of an unpacked archive show; see `unpack`.
+    """Returns the images of an unpacked archive; see `unpack`.
 
     Raises:
-        UnreadableArchiveError: it is not laid out as expected.
+        UnreadableArchiveError: the archive does not have the expected layout.
     """
     root = _root_of(folder)
     found = read_folders(root) if layout == ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER else _read_coco(root, timeout)
@@ -53,14 +56,15 @@ def read_unpacked(folder: Path, layout: ArchiveFormat.ValueType, timeout: timede
 
 
 def pack(items: Sequence[ArchivedItem], concepts: Sequence[str], layout: ArchiveFormat.ValueType, folder: Path) -> Path:
-    """Writes an archive of labelled images; answers where it lies.
+    """Writes an archive of labelled images and returns its path.
+
+    The scores of annotations are not exported, because they are not part of what was accepted.
 
     Args:
-        concepts: all that the items may bear, in an order that stays.
+        concepts: all concepts that the items can have, in a stable order.
 
     Raises:
-        FailedPrecondition: EXPORT_EMPTY, there are none; LAYOUT_CANNOT_HOLD, something of an item would be lost or become
-            something else. How sure the maker of an annotation was is no part of what was accepted, and stays behind.
+        FailedPrecondition: EXPORT_EMPTY, there are no items; LAYOUT_CANNOT_HOLD, the layout cannot represent an annotation.
     """
     if not items:
         raise FailedPrecondition("nothing is labelled yet; label some items first", reason="EXPORT_EMPTY")
@@ -102,10 +106,10 @@ def _write_coco(items: Sequence[ArchivedItem], concepts: Sequence[str], folder: 
 
 
 def _run(function: str, folder: Path, argument: Any, timeout: timedelta) -> Any:
-    """What a function answers from a child that sees the folder alone.
+    """Runs a function in a sandboxed child process that can access only the folder.
 
     Raises:
-        UnreadableArchiveError: it says so, or took more memory or time than it may.
+        UnreadableArchiveError: raised by the function, or the function exceeded its memory or time limit.
     """
     try:
         return run_in_folder(function, folder, argument, LIMITS, timeout)
@@ -118,7 +122,7 @@ def _run(function: str, folder: Path, argument: Any, timeout: timedelta) -> Any:
 
 
 def _check_attributes(item: ArchivedItem) -> None:
-    """Refuses what none of the layouts has a place for."""
+    """Rejects attributes, which no layout can represent."""
     for annotation in item.annotations or ():
         if annotation.attributes:
             raise cannot_hold(
@@ -127,7 +131,7 @@ def _check_attributes(item: ArchivedItem) -> None:
 
 
 def _check_for_coco(item: ArchivedItem) -> None:
-    """Refuses what COCO has no place for."""
+    """Rejects annotations that COCO cannot represent."""
     holds = "COCO holds image labels, boxes, masks and polygons without holes"
     for annotation in item.annotations or ():
         shape = str(annotation.WhichOneof("shape"))
@@ -140,7 +144,7 @@ def _check_for_coco(item: ArchivedItem) -> None:
 
 
 def _root_of(folder: Path) -> Path:
-    """The folder within an archive that wraps everything in one more, as many tools do."""
+    """Returns the folder with the content. Many tools wrap the content of an archive in one more folder."""
     while True:
         inside = [entry for entry in folder.iterdir() if not entry.name.startswith((".", "__MACOSX"))]
         if len(inside) != 1 or not inside[0].is_dir() or _has_a_meaning(inside[0].name):

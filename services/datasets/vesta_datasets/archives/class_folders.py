@@ -1,7 +1,8 @@
-"""The layout of a folder a class, with folders train, val, test above or without.
+"""The image folder layout: one folder per class, optionally below the folders train, val and test.
 
-An image with several labels lies in the folder of each; it is told by its content, so that it comes back as one. Written
-and read here and not by Datumaro, which takes a class of one letter for a drive and two files that differ in their suffix for one.
+An image with several labels is stored in the folder of each label. The reader merges files with the same content into one image.
+Datumaro is not used for this layout: it treats a class name of one letter as a drive, and two files that differ only in
+their suffix as the same file.
 """
 
 import hashlib
@@ -17,13 +18,13 @@ from vesta_datasets.archives.layout import ArchivedItem, cannot_hold, is_hidden,
 from vesta_datasets.items.annotations import concepts_of
 
 UNDECIDED_FOLDER = "no_label"
-"""Where other tools put images of which nobody has said what they show."""
+"""The folder in which other tools store images without labels."""
 _FOLDER_NAME = re.compile(r"[^./\\\x00][^/\\\x00]*")
 _FOLDER_NAME_BYTES_MAX = 255
 
 
 def read_folders(root: Path) -> list[ArchivedItem]:
-    """The images below a folder, in order of their names; a file is an image by its content, which others judge."""
+    """Returns all files below a folder, ordered by name. Whether a file is an image is checked later, by its content."""
     tops = [entry for entry in root.iterdir() if entry.is_dir() and not is_hidden(entry.relative_to(root))]
     sides = [top for top in tops if side_of(top.name)]
     sided = bool(sides) and (len(sides) == len(tops) or any(_holds_folders(side) for side in sides))
@@ -40,10 +41,10 @@ def read_folders(root: Path) -> list[ArchivedItem]:
 
 
 def write_folders(items: Iterable[ArchivedItem], folder: Path) -> None:
-    """Writes images into a folder a side and a class.
+    """Writes images into one folder per split and class.
 
     Raises:
-        FailedPrecondition: LAYOUT_CANNOT_HOLD, there is more to say of an image than its labels.
+        FailedPrecondition: LAYOUT_CANNOT_HOLD, an image has a shape, no concept, or a concept that is not a valid folder name.
     """
     for item in items:
         _check(item)
@@ -76,7 +77,7 @@ def _holds_folders(folder: Path) -> bool:
 
 
 def _with_labels_of_copies(items: Sequence[ArchivedItem]) -> list[ArchivedItem]:
-    """Each image with the labels of all its copies."""
+    """Gives each image the labels of all files with the same content."""
     digests = [_digest(item.path) for item in items]
     concepts: dict[str, set[str]] = {}
     for digest, item in zip(digests, items, strict=True):

@@ -1,6 +1,9 @@
-"""The COCO layout, through Datumaro: annotations/instances_*.json for shapes, labels_*.json for whole images, images/ beside them.
+"""The COCO layout, read and written with Datumaro.
 
-Runs in a child that sees the archive's folder alone (`vesta_common.sandbox`): nothing here is imported by the service itself.
+Shapes are in annotations/instances_*.json, image labels in annotations/labels_*.json, and the images in images/.
+
+This module runs in a sandboxed child process that can access only the archive's folder (`vesta_common.sandbox`). The service
+itself does not import it.
 """
 
 import logging
@@ -25,10 +28,10 @@ _LISTED, _SHAPES, _LABELS = "image_info", "instances", "labels"
 
 
 def read_coco(folder: Path, _: None) -> list[CocoImage]:
-    """The images that an archive names, whether they are in it or not.
+    """Returns the images that the annotation files of an archive name, whether or not the archive contains them.
 
     Raises:
-        UnreadableArchiveError: there is neither a file of shapes nor one of labels, or Datumaro fails.
+        UnreadableArchiveError: the archive has no annotation file, or Datumaro fails.
     """
     try:
         return _read(folder.resolve())
@@ -42,8 +45,8 @@ def write_coco(folder: Path, told: tuple[Sequence[CocoImage], Sequence[str], str
     """Writes images with labels, boxes, masks and polygons without holes.
 
     Args:
-        told: images, under paths below `folder`, each of which is written under its file's name without the suffix, an item's id,
-            which no other may have; the concepts; and the name of the folder to be made in `folder`.
+        told: the images, with paths below `folder`; the concepts; and the name of the folder to create in `folder`. Each image is
+            written under its file name without the suffix, which is the id of the item and must be unique.
     """
     images, concepts, name = told
     index = {concept: number for number, concept in enumerate(concepts)}
@@ -64,10 +67,9 @@ def write_coco(folder: Path, told: tuple[Sequence[CocoImage], Sequence[str], str
 
 
 def warm_up() -> None:
-    """Writes and reads a small archive, so that all is loaded that Datumaro loads when it first needs it."""
-    logging.disable(
-        logging.WARNING
-    )  # of this process, which is the child: Datumaro wonders about each file that is another task's
+    """Writes and reads a small archive, so that the modules that Datumaro imports lazily are loaded."""
+    # Affects only the child process: Datumaro logs a warning for each annotation file of another task.
+    logging.disable(logging.WARNING)
     mask = Mask(height_px=2, width_px=2, runs_px=[1, 2, 1])
     ring = Ring(points=[PixelPoint(x_px=x, y_px=y) for x, y in ((0, 0), (1, 0), (1, 1))])
     shapes = [
@@ -104,16 +106,17 @@ def _read(root: Path) -> list[CocoImage]:
 
 
 def _innermost(error: BaseException) -> BaseException:
-    """What was wrong first; Datumaro wraps it several times."""
+    """Returns the root cause; Datumaro wraps exceptions several times."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error
 
 
 def _parts(root: Path, task: str) -> Iterator[Any]:
-    """What each annotation file of a task says.
+    """Yields the extracted items of each annotation file of a task.
 
-    One by one: a Dataset of Datumaro's knows an image by its path without the suffix, and so takes a.gif and a.png for one.
+    The files are read one by one, because a Datumaro Dataset identifies an image by its path without the suffix and would merge
+    a.gif with a.png.
     """
     plugins = dm.Environment()
     for source in plugins.make_importer(f"coco_{task}")(str(root)):
@@ -121,7 +124,7 @@ def _parts(root: Path, task: str) -> Iterator[Any]:
 
 
 def _serialised(told: Sequence[Annotation | None] | None) -> list[bytes] | None:
-    """None where anything was said that cannot be kept: the rest would be taken for all that the image shows."""
+    """Returns None if an annotation could not be converted; the remaining ones would look like a complete annotation."""
     if told is None:
         return None
     kept = [one.SerializeToString() for one in told if one is not None]
@@ -129,7 +132,7 @@ def _serialised(told: Sequence[Annotation | None] | None) -> list[bytes] | None:
 
 
 def _objects(item: Any, names: Sequence[str]) -> list[Annotation | None]:
-    """What is said of each object of an image; None for one that cannot be kept. The parts of one object bear one id."""
+    """Returns an annotation per object of an image; None for an object that cannot be converted. The parts of an object share its id."""
     objects: dict[int, list[Any]] = {}
     for part in item.annotations:
         objects.setdefault(part.id, []).append(part)
@@ -137,9 +140,9 @@ def _objects(item: Any, names: Sequence[str]) -> list[Annotation | None]:
 
 
 def _object(parts: Sequence[Any], media: Any, names: Sequence[str]) -> Annotation | None:
-    """A box is kept where it is not just the frame of a shape; a shape in several parts becomes a mask.
+    """Converts an object. A polygon in several parts becomes a mask; a box is used only if the object has no other shape.
 
-    None also for what would be drawn on more pixels than an image may have: its image will be refused, and only that one.
+    Returns None also for masks with more pixels than an image may have. The image itself is rejected later, without failing the import.
     """
     if any(part.label is None for part in parts):
         return None
@@ -171,7 +174,7 @@ def _object(parts: Sequence[Any], media: Any, names: Sequence[str]) -> Annotatio
 
 
 def _size_of(media: Any) -> tuple[int, int] | None:
-    """Height and width as the archive tells them, else as the file's header does: Datumaro would decode it, whatever it is."""
+    """Returns height and width from the annotation file, else from the image header. Datumaro would decode the image instead."""
     if media.has_size:
         height_px, width_px = media.size
         return height_px, width_px
@@ -194,15 +197,14 @@ def _to_datumaro(annotation: Annotation, index: dict[str, int], number: int) -> 
             points = [value for point in annotation.polygon.outline.points for value in (point.x_px, point.y_px)]
             return dm.Polygon(points, **common)
         case "mask":
-            return dm.Mask(
-                pixels_of(annotation.mask), attributes={"is_crowd": True}, **common
-            )  # by pixels, not by outline
+            # With is_crowd, Datumaro writes the pixels as run lengths instead of an outline.
+            return dm.Mask(pixels_of(annotation.mask), attributes={"is_crowd": True}, **common)
         case _:
             return dm.Label(**common)
 
 
 def mask_of(pixels: NDArray[np.bool_]) -> Mask:
-    """`(H, W)` pixels as runs, outside first."""
+    """Encodes `(H, W)` pixels as run lengths, starting with pixels outside of the mask."""
     flat = pixels.ravel()
     edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     runs = np.diff(edges, prepend=0, append=flat.size).tolist()
@@ -212,6 +214,6 @@ def mask_of(pixels: NDArray[np.bool_]) -> Mask:
 
 
 def pixels_of(mask: Mask) -> NDArray[np.bool_]:
-    """`(H, W)`, the reverse of `mask_of`."""
+    """Decodes run lengths to `(H, W)` pixels; the inverse of `mask_of`."""
     inside = np.arange(len(mask.runs_px)) % 2 == 1
     return np.repeat(inside, mask.runs_px).reshape(mask.height_px, mask.width_px)

@@ -1,4 +1,4 @@
-"""What an archive's layouts have in common: an image with what it shows, and what is wrong with an archive."""
+"""Types and errors that all archive layouts share."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _SIDES: Final = {
 
 
 class UnreadableArchiveError(InvalidArgument):
-    """The archive cannot be read; the message says why and what is expected."""
+    """The archive cannot be read. The message gives the reason and the expected layout."""
 
     default_reason = "ARCHIVE_UNREADABLE"
 
@@ -30,9 +30,9 @@ class ArchivedItem:
 
     Attributes:
         file_name: its path in the archive.
-        path: where it lies unpacked.
-        split: TRAIN, VALIDATION or TEST; empty where the archive does not say.
-        annotations: None where it does not say, or not wholly, what the image shows; empty for "none of the concepts".
+        path: of the unpacked file.
+        split: TRAIN, VALIDATION or TEST; empty if the archive does not specify it.
+        annotations: None if the archive has no annotations of the image, or incomplete ones; empty for "none of the concepts".
     """
 
     file_name: str
@@ -44,19 +44,20 @@ class ArchivedItem:
 
     @property
     def is_there(self) -> bool:
-        """Whether the archive holds the image, and does not just name it."""
+        """Whether the archive contains the image file, rather than only its name."""
         return self.path.is_file()
 
 
 @dataclass(frozen=True)
 class CocoImage:
-    """An image of a COCO archive, as it goes to and comes from the process that reads and writes them.
+    """An image of a COCO archive, as it is exchanged with the child process that reads and writes the archive.
 
     Attributes:
-        path: below the archive's root.
-        split: its side; empty where the archive does not say.
-        annotations: serialised; None where they do not wholly say what the image shows.
-        height_px: 0 where nobody asks.
+        path: relative to the root of the archive.
+        split: empty if the archive does not specify it.
+        annotations: serialised; None if the archive has no complete annotations of the image.
+        height_px: 0 when reading.
+        width_px: 0 when reading.
     """
 
     path: str
@@ -67,21 +68,21 @@ class CocoImage:
 
 
 def side_of(name: str) -> str:
-    """TRAIN, VALIDATION or TEST by what folders and subsets are called, such as `val` or `train2017`; empty for other names."""
+    """Returns TRAIN, VALIDATION or TEST for the name of a folder or subset, such as `val` or `train2017`; empty for other names."""
     return _SIDES.get(name.lower().rpartition("_")[2].rstrip("0123456789"), "")
 
 
 def is_hidden(path: Path) -> bool:
-    """Whether a file is what operating systems put beside the files of people."""
+    """Whether a file is hidden, or created by an operating system."""
     return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
 
 
 def cannot_hold(item: ArchivedItem, what: str, holds: str) -> FailedPrecondition:
-    """The error of an export whose layout has no place for something.
+    """Creates the error for an annotation that the layout of an export cannot represent.
 
     Args:
-        what: what the item has.
-        holds: what the layout holds, or which one would work.
+        what: the annotation.
+        holds: what the layout can represent, or a layout that can represent the annotation.
     """
     return FailedPrecondition(
         f"item {item.path.stem} has {what}, which this layout cannot hold; {holds}, and a snapshot's manifest holds everything",

@@ -1,4 +1,4 @@
-"""Folders for imports and exports under way. They are of no use to anybody later: an attempt that loses its own begins anew."""
+"""Temporary folders of running imports and exports. They hold no state: an attempt whose folder is lost starts from the beginning."""
 
 import shutil
 import tempfile
@@ -11,14 +11,14 @@ from vesta_common.errors import FailedPrecondition, Unavailable
 
 @contextmanager
 def scratch_folder(work_folder: Path | None, prefix: str) -> Iterator[Path]:
-    """A folder of the caller's own, which is gone afterwards.
+    """Creates a temporary folder, and deletes it on exit.
 
     Args:
-        work_folder: where it is made, and made first where it is not there; the system's folder for temporary files if None.
+        work_folder: the parent folder, created if missing; the system's temporary folder if None.
 
     Raises:
-        FailedPrecondition: SCRATCH_FOLDER_UNUSABLE, no folder can be made there.
-        Unavailable: SCRATCH_FOLDER_LOST, it was deleted meanwhile; another attempt makes a new one.
+        FailedPrecondition: SCRATCH_FOLDER_UNUSABLE, the folder cannot be created.
+        Unavailable: SCRATCH_FOLDER_LOST, the folder was deleted while in use; a retry creates a new one.
     """
     try:
         parent = work_folder or Path(tempfile.gettempdir())
@@ -32,7 +32,7 @@ def scratch_folder(work_folder: Path | None, prefix: str) -> Iterator[Path]:
     try:
         yield folder
     except Exception as error:
-        if not folder.is_dir():  # then whatever failed may have failed for want of it
+        if not folder.is_dir():  # the error is probably a consequence of the missing folder
             raise Unavailable(
                 f"the folder {folder} was deleted while it was used: {error}", reason="SCRATCH_FOLDER_LOST"
             ) from error

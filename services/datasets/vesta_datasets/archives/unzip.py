@@ -1,4 +1,7 @@
-"""Unpacks zip archives within limits. Runs in a child that sees the archive's folder alone (`vesta_common.sandbox`)."""
+"""Unpacks zip archives within limits.
+
+This module runs in a sandboxed child process that can access only the archive's folder (`vesta_common.sandbox`).
+"""
 
 import lzma
 import stat
@@ -16,17 +19,17 @@ _DAMAGED = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
     *(EOFError, LookupError, OSError, RuntimeError, UnicodeError),
 )
-"""What `zipfile` raises at damaged archives, depending on where they are damaged."""
+"""The exceptions that `zipfile` raises for damaged archives."""
 
 
 def unpack_zip(folder: Path, names: tuple[str, str]) -> None:
-    """Unpacks an archive within limits; links and paths that lead outside are refused.
+    """Unpacks an archive. Rejects symbolic links and paths that lead outside of the target folder.
 
     Args:
-        names: of the archive, and of the folder to be made for its files, both in `folder`.
+        names: the archive, and the folder to create for its files, both in `folder`.
 
     Raises:
-        UnreadableArchiveError: it is no zip archive, is a bomb, or reaches outside itself.
+        UnreadableArchiveError: the file is not a zip archive, is a zip bomb, or has entries that lead outside of it.
     """
     archive, target = (folder / name for name in names)
     target.mkdir()

@@ -1,1 +1,1 @@
-"""What comes in: media, accepted answers and predictions, each kept with its item."""
+"""Ingest of media, accepted annotations and predictions into items."""

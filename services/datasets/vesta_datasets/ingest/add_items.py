@@ -1,4 +1,4 @@
-"""Adds media to a dataset: finds what is there already, places each new item, keeps it, tells of it. One transaction a batch."""
+"""Adds media to a dataset: assigns each new item to a split, stores it and publishes events, in one transaction per batch."""
 
 from collections.abc import Sequence
 
@@ -27,16 +27,17 @@ from vesta_datasets.store import Store
 def add_items(
     store: Store, connection: Connection, dataset_name: str, new_items: Sequence[NewItem], annotator: str
 ) -> list[CreatedItem]:
-    """Adds media as items; a picture that is there already is answered with the item it is.
+    """Adds media as items. For media that the dataset already has, the existing item is returned.
 
-    Annotations that come along are accepted where nothing is yet, also for a picture that was there; others stay as they are.
+    Annotations in `new_items` are accepted for items that have no accepted annotations, also for existing items. They do not
+    replace accepted annotations.
 
     Args:
-        annotator: who brings annotations along.
+        annotator: the caller, recorded as the annotator of these annotations.
 
     Raises:
-        NotFound: there is no such dataset.
-        InvalidArgument: annotations that the taxonomy does not allow.
+        NotFound: the dataset does not exist.
+        InvalidArgument: the taxonomy does not allow the annotations.
     """
     dataset = store.datasets.get(connection, dataset_name, lock=True, counted=False)
     _check(store, connection, dataset, new_items)
@@ -77,10 +78,10 @@ def add_items(
 
 
 def known_media(store: Store, connection: Connection, project: str, new_items: Sequence[NewItem]) -> list[NewItem]:
-    """What comes from outside, with its media as the project holds them: what is said of one is not the caller's to choose.
+    """Replaces the media in a request by the media that the project has stored, so that the caller cannot set their properties.
 
     Raises:
-        InvalidArgument: MEDIA_UNKNOWN, names the entry.
+        InvalidArgument: MEDIA_UNKNOWN, the project has no such media; the violation names the entry.
     """
     known = store.items.find_media(connection, project, [item.media.sha256 for item in new_items])
     items = []
@@ -100,7 +101,7 @@ def known_media(store: Store, connection: Connection, project: str, new_items: S
 
 
 def _check(store: Store, connection: Connection, dataset: Dataset, new_items: Sequence[NewItem]) -> None:
-    """Checks annotations that come along, before anything is kept."""
+    """Checks the annotations of all new items before anything is stored."""
     if not any(item.HasField("annotations") for item in new_items):
         return
     taxonomy = store.taxonomies.get(connection, dataset.taxonomy)
@@ -112,7 +113,7 @@ def _check(store: Store, connection: Connection, dataset: Dataset, new_items: Se
 def _place(
     store: Store, connection: Connection, dataset: Dataset, new_items: Sequence[NewItem]
 ) -> list[tuple[str, splits.Placement]]:
-    """A name and a placement for each new item, in order; items of one batch can repeat each other too."""
+    """Returns a name and a placement for each new item, in order. Items of the same batch can be near-duplicates of each other too."""
     shares = splits.Shares.of(dataset)
     wanted = [probe for item in new_items for probe in probes(item.media.perceptual_hash, DISTANCE_MAX_BITS)]
     placed: dict[str, splits.Placed] = {}
@@ -147,11 +148,11 @@ def accept_directly(
     reviewed: bool,
     kept: AcceptedAnnotations | None = None,
 ) -> None:
-    """Accepts annotations that an engineer brings, and publishes it.
+    """Accepts annotations that do not come from a task, and publishes ItemAnnotated.
 
     Args:
-        reviewed: whether a second person has checked them, as whoever brings them says.
-        kept: what is accepted for the item so far, read with its row locked.
+        reviewed: whether a second person has checked them, as stated by the caller.
+        kept: the currently accepted annotations of the item, read with its row locked.
     """
     accepted = AcceptedAnnotations(
         annotations=annotations,

@@ -1,4 +1,4 @@
-"""What the service does about events: accepted answers and predictions are kept with their items."""
+"""Event handlers: store accepted answers and predictions with their items."""
 
 from collections.abc import Mapping
 
@@ -23,24 +23,24 @@ log = structlog.get_logger()
 
 
 class Reactions:
-    """The handlers, one function an event."""
+    """The event handlers, one method per event type."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def label_handlers(self) -> Mapping[str, Handler]:
-        """What experts decide."""
+        """Handlers of the events of the annotation service."""
         return {"vesta.annotation.task.v1.accepted": self.handle_task_accepted}
 
     def prediction_handlers(self) -> Mapping[str, Handler]:
-        """What models say; a group of its own, so that no flood of scores delays a label."""
+        """Handlers of predictions. They have a consumer group of their own, so that many predictions do not delay labels."""
         return {"vesta.serving.prediction.v1.made": self.handle_prediction_made}
 
     def handle_task_accepted(self, connection: Connection, event: Event) -> None:
-        """Keeps an expert's answer with its item and publishes that, unless a later decision is there.
+        """Stores an accepted answer with its item and publishes ItemAnnotated, unless the item has a later decision.
 
         Raises:
-            InvalidArgument: the answer breaks a rule, as one that was given before the rule was.
+            InvalidArgument: the answer violates a rule, for example because the rule is newer than the answer.
         """
         told: TaskAccepted = event.payload
         item = self._store.items.find_locked(connection, told.item)
@@ -64,17 +64,17 @@ class Reactions:
         self._store.publish(connection, told.item, ItemAnnotated(item=told.item, accepted=accepted))
 
     def _check(self, connection: Connection, told: TaskAccepted, media: Media) -> None:
-        """Accepts an answer that keeps the rules. Others become dead letters with the reason.
+        """Checks an answer against the taxonomy. An event with an invalid answer becomes a dead letter.
 
         Raises:
-            InvalidArgument: what is wrong with it.
+            InvalidArgument: the answer is invalid.
         """
         dataset = self._store.datasets.get(connection, parent_of(told.item), counted=False)
         taxonomy = self._store.taxonomies.get(connection, dataset.taxonomy)
         check_annotations(told.annotations, Terms(taxonomy, media, dataset.multi_label), "annotations")
 
     def handle_prediction_made(self, connection: Connection, event: Event) -> None:
-        """Keeps scores and embeddings with their items; `telling` tells of it."""
+        """Stores scores and embeddings. DatasetScored is published separately, see `scoring_progress`."""
         made: PredictionMade = event.payload
         model = ScoringModel(made.model_version, made.deployment, made.generation)
         scores = [(entry.item, entry.scores) for entry in made.predictions]

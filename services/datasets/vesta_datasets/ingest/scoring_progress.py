@@ -1,7 +1,7 @@
-"""Tells how far a dataset is scored: often enough to be followed, and always with the last counts, however fast predictions come.
+"""Publishes the scoring progress of datasets: at most once per interval and dataset, and always with the final counts.
 
-Counting looks at every item, so that it is done once for all predictions that came meanwhile, and outside of any transaction
-that others wait for.
+Counting reads every item of a dataset. It is therefore done once for all predictions since the last event, and outside of
+transactions that hold locks.
 """
 
 from datetime import timedelta
@@ -15,13 +15,13 @@ INTERVAL = timedelta(seconds=1)
 
 
 class Telling:
-    """Publishes DatasetScored. Any number of replicas may."""
+    """Publishes DatasetScored. Safe to run in any number of replicas."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def step(self) -> bool:
-        """Tells of every dataset that got predictions since it was told of, at most once a second each."""
+        """Publishes the progress of each dataset that has received predictions since its last event."""
         now = self._store.clock.now()
         with self._store.postgres.transaction() as connection:
             rows = queries.list_untold(connection, told_before=now - INTERVAL)
@@ -30,7 +30,7 @@ class Telling:
         return False
 
     def _tell(self, dataset: str, prediction_count: int) -> None:
-        """Tells of the predictions up to `prediction_count`, unless another replica has."""
+        """Publishes the progress up to `prediction_count`, unless another replica already has."""
         with self._store.postgres.transaction() as connection:
             counts = self._store.datasets.counts(connection, [dataset]).get(dataset)
         if counts is None:

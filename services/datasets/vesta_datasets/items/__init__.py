@@ -1,1 +1,1 @@
-"""Rules about items: annotations, decisions, splits, near-duplicates, filters. Pure."""
+"""Domain rules of items: annotations, decisions, splits, near-duplicates, filters. Pure functions."""

@@ -1,4 +1,4 @@
-"""Which of several decisions on an item stands: the latest, in whatever order they arrive. Pure."""
+"""Resolves concurrent decisions on an item: the latest one applies, in whatever order they arrive. Pure functions."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -9,14 +9,15 @@ _TICK = timedelta(microseconds=1)  # the resolution of PostgreSQL's times, and o
 
 
 def latest(kept: AcceptedAnnotations | None, made: AcceptedAnnotations) -> AcceptedAnnotations:
-    """The decision that stands after both were made.
+    """Returns the decision that applies.
 
-    The later accept time wins; of equal times the greater task name, so that every order of arrival ends alike. A decision about the
-    same task at the same time replaces the one that is kept: it is a repeat. An item that the control arm drew stays marked so.
+    The decision with the later accept time applies. If the times are equal, the one with the greater task name applies, so that the
+    result does not depend on the order of arrival. A decision of the same task and time is a repeat and replaces the stored one. The
+    `control` mark of an item is never removed.
 
     Args:
-        kept: what is accepted for the item; None where nothing is.
-        made: another decision.
+        kept: the stored decision; None if there is none.
+        made: the new decision.
     """
     if kept is None:
         return made
@@ -24,9 +25,9 @@ def latest(kept: AcceptedAnnotations | None, made: AcceptedAnnotations) -> Accep
 
 
 def decide_time(kept: AcceptedAnnotations | None, now: datetime) -> datetime:
-    """The accept time of a decision that is made in sight of the one that is kept: now, or just after that one.
+    """Returns the accept time of a decision that replaces `kept`: now, or just after `kept` if that is later.
 
-    The clocks of two services differ; without this a correction would lose to the answer that it corrects.
+    The clocks of two services can differ. Without this rule a correction could count as older than the answer that it corrects.
     """
     if kept is None:
         return now
@@ -34,5 +35,5 @@ def decide_time(kept: AcceptedAnnotations | None, now: datetime) -> datetime:
 
 
 def _order(decision: AcceptedAnnotations) -> tuple[int, str]:
-    """Decisions compare by this. An unset time counts as the oldest."""
+    """Returns the sort key of decisions. An unset time sorts first."""
     return decision.accept_time.ToMicroseconds(), decision.task

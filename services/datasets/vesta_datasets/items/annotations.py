@@ -1,4 +1,4 @@
-"""What annotations say: the labels they state, and whether two answers say the same. Pure."""
+"""Labels and concepts of annotations, and the comparison of annotations. Pure functions."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,24 +8,24 @@ from vesta_contracts.common.v1 import Annotation
 
 
 def labels_of(annotations: Iterable[Annotation]) -> tuple[str, ...]:
-    """The concepts of the image labels among the annotations, sorted, each once; empty too where there are shapes alone."""
+    """Returns the distinct concepts of the image labels, sorted. Empty if the annotations are all shapes."""
     return image_labels(annotations) or ()
 
 
 def shape_concepts_of(annotations: Iterable[Annotation]) -> tuple[str, ...]:
-    """The concepts of boxes, masks and other shapes among the annotations, sorted, each once."""
+    """Returns the distinct concepts of boxes, masks and other shapes, sorted."""
     return tuple(sorted({one.concept for one in annotations if not one.HasField("image_label")}))
 
 
 def concepts_of(annotations: Iterable[Annotation]) -> tuple[str, ...]:
-    """The concepts that the annotations state of the image or of a part of it, sorted, each once."""
+    """Returns the distinct concepts of image labels and shapes, sorted."""
     return tuple(sorted({annotation.concept for annotation in annotations}))
 
 
 def with_shapes_kept(answer: Sequence[Annotation], accepted: Iterable[Annotation]) -> list[Annotation]:
-    """An expert's answer with the shapes that were accepted before, where it says what the image as a whole shows and no more.
+    """Adds the previously accepted shapes to an answer that consists of image labels only.
 
-    An answer that has shapes, or states none of the concepts, stands for itself.
+    An answer that has shapes, or that is empty ("none of the concepts"), is returned unchanged.
     """
     if not answer or shape_concepts_of(answer):
         return list(answer)
@@ -33,7 +33,7 @@ def with_shapes_kept(answer: Sequence[Annotation], accepted: Iterable[Annotation
 
 
 def say_the_same(one: Iterable[Annotation], other: Iterable[Annotation]) -> bool:
-    """Whether two answers state the same concepts in the same places, in whatever order; score and attributes aside."""
+    """Whether two answers have the same concepts and shapes. Order, scores and attributes are ignored."""
     return _stated(one) == _stated(other)
 
 

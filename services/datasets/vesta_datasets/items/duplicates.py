@@ -1,10 +1,10 @@
-"""Near-duplicates by perceptual hash: how to tell them, and how to find candidates with an index.
+"""Detects near-duplicates by perceptual hash, with an index for candidates.
 
-A 64-bit perceptual hash changes in few bits when an image is re-encoded, resized or slightly retouched. Comparing with
-every older item does not scale, so candidates come from multi-index hashing (Norouzi, Punjani and Fleet, CVPR 2012):
-cut the hash into four bands of 16 bits; two hashes that differ in at most r bits have at least one band that differs
-in at most r // 4. The store keeps `bands(hash)` in an indexed integer array and asks for rows whose array overlaps
-`probes(hash, radius)`; `near` then decides.
+A 64-bit perceptual hash changes in few bits when an image is re-encoded, resized or slightly retouched. Comparing an item
+with every older item does not scale. Candidates are therefore found by multi-index hashing (Norouzi, Punjani and Fleet,
+CVPR 2012): the hash is split into four bands of 16 bits, and two hashes that differ in at most r bits have at least one
+band that differs in at most r // 4 bits. The store has `bands(hash)` in an indexed integer array and queries the rows whose
+array overlaps `probes(hash, radius)`. `near` then compares the hashes.
 """
 
 from collections.abc import Iterable
@@ -15,11 +15,11 @@ from typing import Final
 BAND_COUNT: Final = 4
 BAND_BITS: Final = 16
 DISTANCE_MAX_BITS: Final = 4
-"""Hashes that differ in at most this many bits count as near-duplicates."""
+"""Items whose hashes differ in at most this many bits are near-duplicates."""
 RADIUS_MAX_BITS: Final = 11
-"""The widest search `probes` answers: 548 probes. Beyond it, perceptual hashes mean little anyway."""
+"""The largest radius that `probes` supports: 548 probes. Perceptual hashes that differ in more bits are not meaningfully similar."""
 TELLING_BITS_MIN: Final = 8
-"""A hash with fewer bits of one kind comes from a picture without structure, such as a black frame, and says nothing."""
+"""A hash with fewer zeros or fewer ones than this comes from an image without structure, such as a black frame, and is ignored."""
 
 _HASH_LIMIT: Final = 1 << (BAND_COUNT * BAND_BITS)
 _BAND_LIMIT: Final = 1 << BAND_BITS
@@ -27,9 +27,11 @@ _BAND_LIMIT: Final = 1 << BAND_BITS
 
 @dataclass(frozen=True, slots=True)
 class Hashed:
-    """An older item that may be a near-duplicate.
+    """An older item that can be a near-duplicate.
 
-    `name` is its resource name, `perceptual_hash` in `[0, 2**64)`. Names are ULIDs at heart: they sort by age.
+    Attributes:
+        name: resource name. It ends with a ULID, so that names sort by age.
+        perceptual_hash: in `[0, 2**64)`.
     """
 
     name: str
@@ -37,22 +39,23 @@ class Hashed:
 
 
 def hamming(hash_a: int, hash_b: int) -> int:
-    """How many of the 64 bits differ."""
+    """Returns the Hamming distance in bits."""
     return (hash_a ^ hash_b).bit_count()
 
 
 def is_telling(perceptual_hash: int) -> bool:
-    """Whether the hash says anything: structureless pictures all share a few hashes and are no duplicates for it."""
+    """Whether the hash is specific to its image. All images without structure share a few hashes, and are not duplicates of each other."""
     return TELLING_BITS_MIN <= perceptual_hash.bit_count() <= BAND_COUNT * BAND_BITS - TELLING_BITS_MIN
 
 
 def bands(perceptual_hash: int) -> tuple[int, ...]:
-    """The hash's four bands, each with its position above its 16 bits, so that bands of different positions differ.
+    """Returns the four bands of the hash.
 
-    Every value is in `[0, 2**18)`: kept in one `integer[]` under one GIN index.
+    The bits above the lowest 16 are the position of the band, so that bands of different positions differ. Every
+    value is in `[0, 2**18)`, so that the bands fit into one `integer[]` column with one GIN index.
 
     Raises:
-        ValueError: the hash is outside `[0, 2**64)`.
+        ValueError: the hash is outside of `[0, 2**64)`.
     """
     if not 0 <= perceptual_hash < _HASH_LIMIT:
         raise ValueError(f"a perceptual hash has 64 bits and no sign, not {perceptual_hash}")
@@ -63,12 +66,12 @@ def bands(perceptual_hash: int) -> tuple[int, ...]:
 
 
 def probes(perceptual_hash: int, radius_bits: int) -> tuple[int, ...]:
-    """Every band value that some hash within `radius_bits` must bear in at least one of its bands.
+    """Returns band values. Every hash within `radius_bits` has at least one of them among its bands.
 
-    Empty for a hash that says nothing: it has no near-duplicates.
+    Empty for a hash that is not specific (`is_telling`), because it has no near-duplicates.
 
     Raises:
-        ValueError: the radius is outside `[0, RADIUS_MAX_BITS]`.
+        ValueError: the radius is outside of `[0, RADIUS_MAX_BITS]`.
     """
     if not 0 <= radius_bits <= RADIUS_MAX_BITS:
         raise ValueError(f"the radius must be in [0, {RADIUS_MAX_BITS}] bits, not {radius_bits}")
@@ -83,7 +86,7 @@ def probes(perceptual_hash: int, radius_bits: int) -> tuple[int, ...]:
 
 
 def near(perceptual_hash: int, candidates: Iterable[Hashed], radius_bits: int) -> list[Hashed]:
-    """The candidates that are near-duplicates, nearest first, the oldest first among equals."""
+    """Returns the candidates that are near-duplicates, nearest first and, at the same distance, oldest first."""
     if not is_telling(perceptual_hash):
         return []
     distances = ((hamming(perceptual_hash, candidate.perceptual_hash), candidate) for candidate in candidates)
@@ -92,18 +95,17 @@ def near(perceptual_hash: int, candidates: Iterable[Hashed], radius_bits: int) -
 
 
 class DuplicateIndex:
-    """The same search in memory: for the items of one batch, that the store does not know yet."""
+    """An in-memory index for the items of a batch, which are not in the database yet."""
 
     def __init__(self) -> None:
         self._by_band: dict[int, list[Hashed]] = {}
 
     def add(self, item: Hashed) -> None:
-        """Makes an item findable."""
         for band in bands(item.perceptual_hash):
             self._by_band.setdefault(band, []).append(item)
 
     def near(self, perceptual_hash: int, radius_bits: int) -> list[Hashed]:
-        """All items added within the radius, nearest first. Finds exactly what a scan of all items would find."""
+        """Returns the added items within the radius, nearest first. The result is exact: the same as that of a scan of all items."""
         wanted = probes(perceptual_hash, radius_bits)
         candidates = {item.name: item for band in wanted for item in self._by_band.get(band, ())}
         return near(perceptual_hash, candidates.values(), radius_bits)

@@ -1,4 +1,4 @@
-"""What items can be filtered by."""
+"""The filter language of items: its fields, and their columns in PostgreSQL."""
 
 from collections.abc import Callable, Mapping
 
@@ -31,7 +31,7 @@ _PREDICTION_FIELDS: Mapping[str, Field] = {
 
 
 def _metadata(key: str) -> Field:
-    """A field of the metadata; its key is one of ours to quote, for it is no parameter."""
+    """Returns a field of the metadata. The key is quoted here, because it is part of the SQL text and not a parameter."""
     quoted = key.replace("'", "''").replace("%", "%%")
     return Field(f"(items.metadata ->> '{quoted}')")
 
@@ -40,9 +40,9 @@ _PREFIXED: Mapping[str, Callable[[str], Field]] = {"metadata.": _metadata}
 
 
 def item_filter(text: str, *, predictions: bool = True) -> Where:
-    """The condition that a ListItems filter states. Raises InvalidArgument where it is wrong.
+    """Compiles a ListItems filter to an SQL condition. Raises InvalidArgument if the filter is invalid.
 
     Args:
-        predictions: whether it may ask about what a model says.
+        predictions: whether the filter may use the fields of predictions.
     """
     return compile_filter(text, {**_FIELDS, **_PREDICTION_FIELDS} if predictions else _FIELDS, _PREFIXED)

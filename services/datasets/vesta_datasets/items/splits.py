@@ -1,7 +1,7 @@
-"""Which side an item is on: dealt by content, kept for ever, and never straddled by near-duplicates.
+"""Assigns items to splits: by content hash, permanently, and with near-duplicates in the same split.
 
-Items fall into groups: an item that nearly repeats an older one joins its group, any other founds its own. A group has
-one side. So a model is never tested on a picture of which it has learnt a copy.
+Every item belongs to a group. A near-duplicate of an older item joins the group of that item; any other item starts a new
+group. All items of a group are in the same split, so that a model is never tested on a near-duplicate of a training image.
 """
 
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ from enum import StrEnum
 from vesta_contracts.datasets.v1 import Dataset
 
 TEST_SHARE_DEFAULT = 0.2
-"""Of a dataset that does not say: without test items nobody could tell how good a model is, or which of two is better."""
+"""Test share of a dataset whose policy has none. Without test items, models cannot be evaluated or compared."""
 
 
 class Split(StrEnum):
-    """A side of a split; the value is what manifests bear."""
+    """A split of a dataset. Manifests contain these values."""
 
     TRAIN = "TRAIN"
     VALIDATION = "VALIDATION"
@@ -24,10 +24,10 @@ class Split(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """How much of a dataset goes to validation and test; the rest is for training.
+    """The shares of the validation and test splits, in `[0, 1)`. The rest is the training split.
 
     Raises:
-        ValueError: a share is below 0, or both together reach 1.
+        ValueError: a share is below 0, or their sum is 1 or more.
     """
 
     validation: float
@@ -35,7 +35,7 @@ class Shares:
 
     @classmethod
     def of(cls, dataset: Dataset) -> "Shares":
-        """Those of a dataset's policy."""
+        """Returns the shares of the split policy of a dataset."""
         return cls(dataset.split_policy.validation_share, dataset.split_policy.test_share)
 
     def __post_init__(self) -> None:
@@ -47,7 +47,7 @@ class Shares:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """An older item that the new one nearly repeats: its name, its group's name and side."""
+    """An older item that has been assigned to a split: its name, and the name and split of its group."""
 
     name: str
     group: str
@@ -56,14 +56,14 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a new item goes.
+    """The split and the group of a new item.
 
     Args:
-        split: its side, for ever.
-        group: name of its group, which is the name of the item that founded it.
-        duplicate_of: the older item that it repeats most nearly; None if it founds a group.
-        straddles: it nearly repeats items on two sides, which no placement can mend. It is kept and shown, but bears no
-            part in selection and snapshots.
+        split: permanent.
+        group: name of the group, which is the name of its first item.
+        duplicate_of: the older item that is its nearest near-duplicate; None if the item starts a group.
+        straddles: the item is a near-duplicate of items in different splits, so that no split is right for it. It is stored
+            and shown, but excluded from selection and snapshots.
     """
 
     split: Split
@@ -73,10 +73,10 @@ class Placement:
 
 
 def split_of(sha256: str, shares: Shares) -> Split:
-    """The side that a content hash deals: the same picture has the same side in every dataset of equal shares.
+    """Returns the split for a content hash. The same image has the same split in all datasets with the same shares.
 
     Args:
-        sha256: of the stored bytes of the group's founder, hexadecimal.
+        sha256: of the stored bytes of the group's first item, hexadecimal.
     """
     position = int(sha256[:16], 16) / 2**64
     if position < shares.test:
@@ -89,14 +89,14 @@ def split_of(sha256: str, shares: Shares) -> Split:
 def place(
     name: str, sha256: str, duplicates: Sequence[Placed], shares: Shares, asked: Split | None = None
 ) -> Placement:
-    """Places a new item; items placed before never move.
+    """Assigns a new item to a split and a group. Existing items never change their split.
 
     Args:
         name: of the new item.
         sha256: of its stored bytes.
-        duplicates: all older items that it nearly repeats, nearest first.
-        shares: the dataset's.
-        asked: a side that the import asks for. Honoured unless the item's group is on another already.
+        duplicates: all older items that are near-duplicates, nearest first.
+        shares: of the dataset.
+        asked: the split that the caller requests. Ignored if the item joins an existing group.
     """
     if not duplicates:
         return Placement(split=asked or split_of(sha256, shares), group=name)

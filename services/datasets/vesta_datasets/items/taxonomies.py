@@ -1,4 +1,4 @@
-"""What a taxonomy must be: concepts and keypoints of different names, and among them all that items have. Pure."""
+"""Validates taxonomies: concepts and keypoints are unique, and all concepts that items use are present. Pure functions."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable
@@ -8,10 +8,10 @@ from vesta_contracts.datasets.v1 import Taxonomy
 
 
 def check_taxonomy(taxonomy: Taxonomy) -> None:
-    """Accepts concepts whose ids are unique, each with a skeleton whose keypoints are.
+    """Checks that concept ids are unique, and that the keypoints of each concept are unique.
 
     Raises:
-        InvalidArgument: TAXONOMY_INVALID, names the concepts or the keypoints.
+        InvalidArgument: TAXONOMY_INVALID; the message names the repeated concepts or keypoints.
     """
     what = ""
     if twice := _repeated(concept.id for concept in taxonomy.concepts):
@@ -26,15 +26,15 @@ def check_taxonomy(taxonomy: Taxonomy) -> None:
 
 
 def check_holds(taxonomy: Taxonomy, before: Taxonomy, borne: Collection[str], field: str) -> None:
-    """Accepts a taxonomy that has all concepts that items have, with all their keypoints.
+    """Checks that a taxonomy has all concepts that items use, with all their keypoints.
 
     Args:
-        before: the taxonomy that the items' annotations were checked against.
-        borne: ids of the concepts that items have.
-        field: of the request, to name in a refusal.
+        before: the previous taxonomy of the items.
+        borne: ids of the concepts that items use.
+        field: the request field that violations name.
 
     Raises:
-        InvalidArgument: CONCEPT_IN_USE, names what it lacks.
+        InvalidArgument: CONCEPT_IN_USE; the message names the missing concepts or keypoints.
     """
     keypoints = {concept.id: set(concept.keypoints) for concept in taxonomy.concepts}
     if gone := set(borne) - keypoints.keys():

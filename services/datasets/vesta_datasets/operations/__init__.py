@@ -1,1 +1,1 @@
-"""Long-running operations: imports and exports, and the deletion of what they leave."""
+"""Long-running operations: imports, exports, and the retention of operations and archives."""

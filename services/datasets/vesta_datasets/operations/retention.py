@@ -1,4 +1,4 @@
-"""Forgets archives a day after they were stored, and operations a month after they were asked for."""
+"""Retention: deletes archives one day, and completed operations 30 days, after their creation."""
 
 from datetime import timedelta
 
@@ -13,14 +13,14 @@ OPERATIONS_KEPT = timedelta(days=30)
 
 
 class Forgetting:
-    """Deletes what nobody waits for any more. Any number of replicas may: what is gone already is no error."""
+    """Deletes expired archives and operations. Safe to run in any number of replicas."""
 
     def __init__(self, store: Store, objects: ObjectStore) -> None:
         self._store = store
         self._objects = objects
 
     def step(self) -> bool:
-        """Deletes what is too old. An archive that an operation still reads or writes counts as of when that was asked for."""
+        """Deletes expired archives and operations. Archives from the day before the oldest pending operation on are kept."""
         now = self._store.clock.now()
         with self._store.postgres.transaction() as connection:
             queries.delete_operations(connection, before=now - OPERATIONS_KEPT)

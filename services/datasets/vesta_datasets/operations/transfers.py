@@ -1,4 +1,4 @@
-"""Imports and exports: what the operations do, piece by piece, so that a kill costs one piece and nothing is counted twice."""
+"""The work of import and export operations, in batches. After a crash only one batch is repeated, and nothing is counted twice."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -33,26 +33,26 @@ ARCHIVES = "archives"
 ARCHIVE_BYTES_MAX = 16 * 1024**3
 BATCH_FILES_MAX = 32
 BATCH_BYTES_MAX = 32 * 1024 * 1024
-"""Of the files of one call: half of what a gRPC message may have."""
+"""Size limit of the files of one call: half of the size limit of a gRPC message."""
 FILE_NAME_LENGTH_MAX = 1024
 REFUSALS_KEPT = 100
 INGEST_TIMEOUT_SECONDS = 120.0
 
 
 def archive_folder(name: str) -> str:
-    """Where a project's archives lie."""
+    """Returns the key prefix of the archives of a project."""
     return f"{ARCHIVES}/{project_of(name).partition('/')[2]}"
 
 
 def owns(objects: ObjectStore, name: str, archive_key: str) -> bool:
-    """Whether the archive is there and belongs to the project of `name`."""
+    """Whether the archive exists and belongs to the project of `name`."""
     return (
         archive_key.startswith(f"{archive_folder(name)}/") and ".." not in archive_key and objects.exists(archive_key)
     )
 
 
 class Import:
-    """Takes in an archive, batch by batch: what becomes of a batch and what is told of it commit together."""
+    """Imports an archive in batches. The items of a batch and the progress of the operation are committed in one transaction."""
 
     def __init__(
         self, store: Store, objects: ObjectStore, media: MediaServiceStub, work_folder: Path | None = None
@@ -63,7 +63,7 @@ class Import:
         self._work_folder = work_folder
 
     def __call__(self, claim: Claim, /) -> ImportDatasetResponse:
-        """What was added in all, by this worker and those before it."""
+        """Imports the remaining items, and returns the totals of this and all previous attempts."""
         request = ImportDatasetRequest.FromString(claim.request)
         answer = ImportDatasetResponse.FromString(claim.response)
         with scratch_folder(self._work_folder, "vesta-import-") as scratch:
@@ -89,7 +89,7 @@ class Import:
         answer: ImportDatasetResponse,
         progress: OperationProgress,
     ) -> ImportDatasetResponse:
-        """The answer with what became of a batch; both are kept, or neither is."""
+        """Imports a batch and commits it with the updated response, which is returned."""
         taken = self._take(request, batch, only_named)
 
         def keep(connection: Connection) -> ImportDatasetResponse:
@@ -105,7 +105,7 @@ class Import:
     def _take(
         self, request: ImportDatasetRequest, batch: Sequence[ArchivedItem], only_named: Collection[Path]
     ) -> list[IngestedMedia]:
-        """What becomes of each file: media, or why it is refused."""
+        """Sends the files to the connection service. Returns for each file its media or the reason of its rejection."""
         refused = [_refusal_of(entry, only_named) for entry in batch]
         files = [
             MediaFile(file_name=entry.file_name[-FILE_NAME_LENGTH_MAX:], data=entry.path.read_bytes())
@@ -129,7 +129,10 @@ class Import:
         *,
         reviewed: bool,
     ) -> None:
-        """Adds an image to the dataset, or a refusal to the answer: also where it is there and something else is accepted for it."""
+        """Adds an image to the dataset, or a rejection to the response.
+
+        An existing item with different accepted annotations is a rejection too.
+        """
         if found.reason:
             _refuse(answer, entry.file_name, found.message)
             return
@@ -151,7 +154,7 @@ class Import:
 
 
 class Export:
-    """Writes an archive; one that is begun again is written anew, under the same key."""
+    """Exports a dataset or a snapshot to an archive. A retry writes the whole archive again, under the same key."""
 
     def __init__(self, store: Store, objects: ObjectStore, work_folder: Path | None = None) -> None:
         self._store = store
@@ -159,7 +162,7 @@ class Export:
         self._work_folder = work_folder
 
     def __call__(self, claim: Claim, /) -> ExportDatasetResponse:
-        """Where the archive lies."""
+        """Writes the archive, and returns its key and size."""
         request = ExportDatasetRequest.FromString(claim.request)
         annotated, concepts = self._annotated(request)
         with scratch_folder(self._work_folder, "vesta-export-") as scratch:
@@ -176,7 +179,7 @@ class Export:
         return ExportDatasetResponse(archive_key=key, item_count=len(entries), size_bytes=stored.size_bytes)
 
     def _annotated(self, request: ExportDatasetRequest) -> tuple[list[ManifestRow], list[str]]:
-        """The items to export, and the concepts: those of the taxonomy, and after them what else the items bear."""
+        """Returns the items to export, and the concepts: those of the taxonomy, then any others that the items have."""
         with self._store.postgres.transaction() as connection:
             dataset = self._store.datasets.get(connection, request.name, counted=False)
             taxonomy = self._store.taxonomies.get(connection, dataset.taxonomy)
@@ -190,7 +193,7 @@ class Export:
         return annotated, list(dict.fromkeys([*(concept.id for concept in taxonomy.concepts), *sorted(borne)]))
 
     def _fetched(self, row: ManifestRow, folder: Path) -> ArchivedItem:
-        """An item with its picture on the disk."""
+        """Downloads the image of an item to the folder."""
         suffix = ".png" if row.mime_type == "image/png" else ".jpg"
         path = folder / f"{row.name.rpartition('/')[2]}{suffix}"
         path.write_bytes(self._objects.get(row.object_key, sha256=row.sha256))
@@ -202,10 +205,10 @@ def _annotations_of(row: ManifestRow) -> list[Annotation]:
 
 
 def _refusal_of(entry: ArchivedItem, only_named: Collection[Path]) -> IngestedMedia | None:
-    """Why an image is not even looked at; None where it is.
+    """Returns a rejection for an image that is missing or too large; None otherwise.
 
     Args:
-        only_named: where the files would lie that the archive names and does not hold. Any other that is missing was lost here.
+        only_named: paths of files that the archive names but does not contain. Any other missing file was lost from the scratch folder.
     """
     if entry.path in only_named:
         return IngestedMedia(reason="FILE_UNREADABLE", message="is named by the archive, but is not in it")
@@ -221,7 +224,7 @@ def _new_item(entry: ArchivedItem, found: IngestedMedia, *, reviewed: bool) -> N
 
 
 def _differs(item: str, accepted: Iterable[Annotation], brought: Iterable[Annotation]) -> str:
-    """Why annotations that come along are not kept."""
+    """Returns the message of a rejection because the item has other accepted annotations."""
     here, there = (", ".join(concepts_of(told)) or "none of the concepts" for told in (accepted, brought))
     told = f"labelled {here} where the archive says {there}" if here != there else "with other shapes accepted"
     return f"is there already as {item}, {told}; where the archive is right, correct the item"
@@ -234,7 +237,7 @@ def _refuse(answer: ImportDatasetResponse, file_name: str, why: str) -> None:
 
 
 def _in_batches(items: Iterable[ArchivedItem]) -> Iterator[list[ArchivedItem]]:
-    """The items in order, so many together as fit into one call."""
+    """Splits the items, in order, into batches within the limits of one call."""
     batch: list[ArchivedItem] = []
     size_bytes = 0
     for item in items:

@@ -1,4 +1,4 @@
-"""Operations: imports and exports, kept as rows, worked on by whoever claims them, taken up again after a kill."""
+"""Long-running operations: rows in PostgreSQL, claimed by workers with a lease, and resumed by another worker after a crash."""
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -39,15 +39,15 @@ log = structlog.get_logger()
 
 
 class TakenOver(Exception):
-    """Another worker holds the operation now; what this one does for it no longer counts."""
+    """Another worker has claimed the operation; the writes of this one are rejected."""
 
 
 class Stopped(Exception):
-    """The service is stopping; the operation is given back."""
+    """The service is stopping; the operation is released."""
 
 
 class OperationProgress(NamedTuple):
-    """How many items of how many are dealt with."""
+    """The number of processed items and of all items."""
 
     done_count: int
     total_count: int
@@ -55,15 +55,16 @@ class OperationProgress(NamedTuple):
 
 @dataclass(frozen=True)
 class Claim:
-    """An operation that this worker holds. Its fence shuts out the workers that held it before: all writes are made under it.
+    """An operation that this worker has claimed.
 
     Attributes:
-        caller: who asked for it; empty where nobody is known.
-        done_count: how far an earlier worker came.
-        response: what the operation would have answered there; empty at the beginning.
-        attempt_count: how often it was begun without getting further.
-        last_error: what ended the attempt before; empty where its worker died.
-        stopping: whether the service is stopping.
+        caller: the principal that created the operation; empty if unknown.
+        fence: the fencing token. All writes are conditional on it, so that writes of previous claimants are rejected.
+        done_count: the number of items that previous attempts have processed.
+        response: the partial response at that point; empty at the first attempt.
+        attempt_count: the number of attempts since the last progress.
+        last_error: the error of the previous attempt; empty if its worker crashed.
+        stopping: set when the service stops.
     """
 
     name: str
@@ -78,10 +79,10 @@ class Claim:
     stopping: threading.Event
 
     def advance(self, connection: Connection, progress: OperationProgress, response: bytes = b"") -> None:
-        """Keeps how far the work is, in the transaction of what was done.
+        """Stores the progress, in the same transaction as the work.
 
         Raises:
-            TakenOver: and the transaction must be rolled back.
+            TakenOver: another worker has claimed the operation. The transaction must be rolled back.
         """
         if not queries.advance_operation(
             connection,
@@ -94,25 +95,25 @@ class Claim:
             raise TakenOver
 
     def check(self) -> None:
-        """Between two pieces of work. Raises Stopped."""
+        """Raises Stopped if the service is stopping. Called between two batches."""
         if self.stopping.is_set():
             raise Stopped
 
 
 class Work(Protocol):
-    """Does what an operation asks for."""
+    """Executes operations of one kind."""
 
     def __call__(self, claim: Claim, /) -> Message:
-        """The operation's response. What was done up to `claim.done_count` is done."""
+        """Executes the operation from `claim.done_count` on, and returns its response."""
         ...
 
 
 class Operations:
-    """Keeps and works on operations. Any number of replicas may.
+    """Stores and executes operations. Safe to run in any number of replicas.
 
     Args:
-        work: by kind.
-        heartbeat: how often the lease of what is worked on is renewed.
+        work: the executor of each kind.
+        heartbeat: interval at which the lease of the running operation is renewed.
     """
 
     def __init__(self, store: Store, work: Mapping[str, Work], heartbeat: timedelta = HEARTBEAT) -> None:
@@ -125,7 +126,7 @@ class Operations:
     def begin(
         self, connection: Connection, kind: str, name: str, request: Any, caller: str
     ) -> operations_pb2.Operation:
-        """Queues an operation that the caller asks for."""
+        """Creates an operation. A worker claims it later."""
         operation = f"{project_of(name)}/operations/{new_id()}"
         queries.insert_operation(
             connection,
@@ -138,7 +139,7 @@ class Operations:
         return self.get(connection, operation)
 
     def get(self, connection: Connection, name: str) -> operations_pb2.Operation:
-        """An operation as it stands. Raises NotFound."""
+        """Returns the current state of an operation. Raises NotFound."""
         row = existing(queries.find_operation(connection, name=name), name)
         operation = operations_pb2.Operation(name=name, done=row["done"])
         operation.metadata.Pack(TransferProgress(done_count=row["done_count"], total_count=row["total_count"]))
@@ -150,11 +151,11 @@ class Operations:
         return operation
 
     def stop(self) -> None:
-        """Makes the running operation give itself back after the piece of work in hand."""
+        """Makes the running operation release its claim after the current batch."""
         self._stopping.set()
 
     def step(self) -> bool:
-        """Works on one operation, to its end or its next attempt; False where there is none."""
+        """Executes one attempt of one operation. Returns False if no operation can be claimed."""
         claim = self._claim()
         if claim is None:
             return False
@@ -168,7 +169,7 @@ class Operations:
             log.warning("operation_taken_over", operation=claim.name)
         except Stopped:
             self._write(queries.release_operation, claim)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is told
+        except Exception as error:  # noqa: BLE001 - every error is recorded in the operation
             self._fail(claim, error)
         else:
             self._end(claim, response.SerializeToString())
@@ -195,7 +196,7 @@ class Operations:
 
     @contextmanager
     def _kept(self, claim: Claim) -> Iterator[None]:
-        """Renews the lease while the work goes on, however long a piece of it takes."""
+        """Renews the lease in a thread while the block runs, however long a batch takes."""
         ended = threading.Event()
 
         def renew() -> None:
@@ -214,7 +215,7 @@ class Operations:
             thread.join()
 
     def _fail(self, claim: Claim, error: Exception) -> None:
-        """Ends the operation where trying again is no use, else gives it a rest."""
+        """Fails the operation if the error is permanent; otherwise schedules a retry with exponential backoff."""
         code = _final_code(error)
         if code is not None:
             log.info("operation_failed", operation=claim.name, error=str(error))
@@ -241,16 +242,16 @@ class Operations:
         self._write(queries.end_operation, claim, response=response, error=error, error_code=error_code)
 
     def _write(self, query: Callable[..., int], claim: Claim, **values: object) -> None:
-        """Changes the operation, unless another worker holds it."""
+        """Updates the operation, unless another worker has claimed it."""
         with self._store.postgres.transaction() as connection:
             query(connection, name=claim.name, fence=claim.fence, **values)
 
 
 def _final_code(error: Exception) -> str | None:
-    """The name of the code that an operation ends with for this error; None where another attempt may go better."""
+    """Returns the name of the status code if the error is permanent; None if a retry can succeed."""
     return error.code.name if isinstance(error, VestaError) and not is_transient(error) else None
 
 
 def _told(error: Exception) -> str:
-    """An error of ours speaks for itself; of others the kind says more than the message."""
+    """Returns the message of a VestaError; for other exceptions the repr, because their type is more informative than the message."""
     return str(error) if isinstance(error, VestaError) else repr(error)

@@ -1,11 +1,11 @@
-"""Choosing what to label next: one interface, one strategy a file.
+"""Selection of the items to label next (active learning): one interface, one module per strategy.
 
-A strategy is a pure function from a `Pool` to `Pick`s, the most informative first:
+A strategy is a pure function from a `Pool` to a list of `Pick`s, the most informative first:
 
     picks = STRATEGIES["adaptive"](Pool(embeddings, probabilities, labelled, batch_size=50, seed=7))
 
-Every strategy promises the same: exactly `min(batch_size, unlabelled items)` picks, none twice, none labelled, and the
-same picks for the same pool. `with_control_arm` replaces a share of any strategy's batch by an unbiased random sample.
+Every strategy returns exactly `min(batch_size, unlabelled items)` distinct, unlabelled picks, and the same picks for the
+same pool. `with_control_arm` replaces a share of the batch of any strategy by an unbiased random sample.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The default: typical items before the first model, afterwards the uncertain ones that stand for many."""
+"""The default strategy: typical items before the first model, afterwards uncertain items that represent many others."""
 
 import numpy as np
 
@@ -8,15 +8,15 @@ from vesta_datasets.selection.pool import Floats, Pick, Pool, Reason
 from vesta_datasets.selection.uncertainty import margin_uncertainty, most_uncertain
 
 SHORTLIST_BATCHES = 10
-"""Of the unlabelled items, the most uncertain this many batches' worth may be picked: sure ones teach little."""
+"""Size of the shortlist in batches. Only the most uncertain unlabelled items can be picked; labels of others improve the model little."""
 
 
 def adaptive(pool: Pool) -> list[Pick]:
-    """Picks that greedily cover the pool's uncertainty, from the most uncertain items; see `coverage`.
+    """Picks the items that greedily cover the uncertainty of the pool, from the most uncertain items; see `coverage`.
 
-    While no model tells concepts apart, every item counts the same, and the picks are the most typical ones: the cold
-    start. Its two settings, the shortlist and the kernel's width (the median distance), were fixed on scikit-learn's
-    digits before any photograph was tried; neither is delicate.
+    Before the first model (cold start), all items have the same weight, and the most typical items are picked. The two
+    parameters, the size of the shortlist and the width of the kernel (the median distance), were chosen on scikit-learn's
+    digits before photographs were tried. The results are not sensitive to either.
     """
     free = pool.free
     if free.size == 0:
@@ -41,7 +41,7 @@ def adaptive(pool: Pool) -> list[Pick]:
 
 
 def _usable_uncertainty(pool: Pool) -> Floats | None:
-    """`(N,)` margin uncertainty, or None where there is no model or it is equally sure of everything."""
+    """Returns `(N,)` margin uncertainties; None if there is no model or all values are equal."""
     if pool.probabilities is None:
         return None
     unsure = margin_uncertainty(pool.probabilities, pool.multi_label)
@@ -49,7 +49,7 @@ def _usable_uncertainty(pool: Pool) -> Floats | None:
 
 
 def _median_distance(directions: Floats, seed: int) -> float:
-    """The pool's own scale: the median distance between two of its items, 1 where they are all alike."""
+    """Returns the median distance between two items of the pool; 1 if it is 0."""
     sample = sample_rows(directions, seed)[:1024]
     if sample.shape[0] < 2:
         return 1.0

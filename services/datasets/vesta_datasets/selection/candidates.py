@@ -1,4 +1,4 @@
-"""What selection chooses from, as the store reads it. Values alone."""
+"""The candidates of a selection, as the store reads them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from vesta_contracts.common.v1 import ImageScores
 
 @dataclass(frozen=True)
 class PoolRow:
-    """An item as selection sees it.
+    """An item of the pool.
 
     Attributes:
-        held: labelled or on its way to the experts: never chosen, and what lies near it counts as covered.
+        held: the item is labelled, or it is in a task already. It is never picked, and items near it count as covered.
     """
 
     name: str
@@ -23,13 +23,13 @@ class PoolRow:
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """What selection chooses from.
+    """The items that a selection reads.
 
     Attributes:
-        rows: in order of their names.
-        embeddings: `(N, D)`, a line a row.
-        embedded: `(N,)`, whether the row has an embedding; its line is 0 where it has none.
-        free_count: how many items there are to choose from, whether they are in `rows` or not.
+        rows: ordered by name.
+        embeddings: `(N, D)`, one line per row; 0 for rows without an embedding.
+        embedded: `(N,)`, whether the row has an embedding.
+        free_count: the number of items that can be picked in the whole dataset, including those that are not in `rows`.
     """
 
     rows: Sequence[PoolRow]

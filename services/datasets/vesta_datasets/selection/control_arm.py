@@ -1,4 +1,4 @@
-"""The random control arm: the share of every batch that is drawn blindly, and so tells the truth about the rest."""
+"""The random control arm: a share of every batch is drawn uniformly, as an unbiased sample of the unlabelled items."""
 
 from collections.abc import Sequence
 
@@ -10,29 +10,29 @@ from vesta_datasets.selection.pool import Indices, Pick, Reason
 def with_control_arm(picks: Sequence[Pick], free: Indices, count: int, share: float, seed: int) -> list[Pick]:
     """Replaces a share of a batch by a uniform draw from the whole unlabelled pool.
 
-    The draw does not look at what the strategy chose: an item that both chose counts as control, and the strategy's
-    last picks make room. So every unlabelled item is as likely to be drawn as any other, and the control items are an
-    unbiased sample of the unlabelled pool as it is at this moment. They are spread evenly over the batch, so that a
-    batch that is cut short keeps its share.
+    The draw is independent of the picks of the strategy. An item that both choose counts as control, and the last picks of
+    the strategy are dropped. Every unlabelled item is therefore drawn with the same probability, and the control items are an
+    unbiased sample of the current unlabelled pool. They are spread evenly over the batch, so that a batch that is used only
+    in part has the same share.
 
     Args:
-        picks: what a strategy chose, at most `count`, in order of priority.
-        free: `(F,)` distinct rows of the *whole* unlabelled pool, also those that the strategy could not look at
-            because they bear no embedding yet.
+        picks: the picks of a strategy, at most `count`, in order of priority.
+        free: `(F,)` distinct rows of the *whole* unlabelled pool, including rows that the strategy did not see because they
+            have no embedding yet.
         count: size of the batch.
-        share: in `[0, 1]`. Where it gives no whole number, chance decides between the two nearest, so that the share
-            holds over many small batches.
+        share: in `[0, 1]`. If `share` times the batch size is not a whole number, it is rounded up or down at random, so that
+            the mean over many batches is exact.
         seed: of the draw.
 
     Returns:
-        At most `min(count, F)` picks, none twice; fewer only where the strategy chose fewer than its part.
+        At most `min(count, F)` distinct picks; fewer only if the strategy has picked fewer than its part.
 
     Raises:
-        ValueError: the share is outside `[0, 1]`.
+        ValueError: the share is outside of `[0, 1]`.
     """
     if not 0.0 <= share <= 1.0:
         raise ValueError(f"the control arm's share must be in [0, 1], not {share}")
-    random = np.random.default_rng([seed, 0xC0])  # a stream of its own: strategies draw from the bare seed
+    random = np.random.default_rng([seed, 0xC0])  # a separate random stream: strategies use the plain seed
     owed = min(count, int(free.size))
     exact = share * owed
     drawn_count = int(exact) + int(random.random() < exact - int(exact))
@@ -43,7 +43,7 @@ def with_control_arm(picks: Sequence[Pick], free: Indices, count: int, share: fl
 
 
 def _spread(chosen: Sequence[Pick], drawn: Sequence[Pick]) -> list[Pick]:
-    """Both in their own order, `drawn` evenly among `chosen`."""
+    """Merges both lists in their order, with `drawn` spread evenly."""
     total = len(chosen) + len(drawn)
     places = {int((turn + 0.5) * total / len(drawn)) for turn in range(len(drawn))} if drawn else set()
     rest, controls = iter(chosen), iter(drawn)

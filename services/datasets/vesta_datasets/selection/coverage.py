@@ -1,10 +1,10 @@
-"""Greedy coverage: pick the items that, together, best stand for what is not understood yet.
+"""Greedy coverage: picks the items that together best represent the weighted points.
 
-After MaxHerding (Bae et al., ECCV 2024) and Uncertainty Herding (Bae et al., ICLR 2025): an item covers another one
-by a Gaussian kernel of their distance, and the next pick is whatever adds most uncovered weight. With equal weights
-this is a cold start that prefers typical images; weighted by the model's uncertainty it asks where the model is unsure
-about many, and never twice for the same reason. The sum is submodular, so that the lazy greedy (Minoux, 1978) finds
-what the plain greedy finds at a fraction of the work.
+The method follows MaxHerding (Bae et al., ECCV 2024) and Uncertainty Herding (Bae et al., ICLR 2025). An item covers
+another one by a Gaussian kernel of their distance, and the next pick is the one that adds most coverage. With equal weights
+(cold start), typical images are picked. With weights by the uncertainty of the model, images are picked that represent many
+uncertain ones, and similar images are not picked twice. The objective is submodular, so that the lazy greedy algorithm
+(Minoux, 1978) finds the same picks as the plain greedy algorithm with far fewer evaluations.
 """
 
 import heapq
@@ -18,20 +18,20 @@ from vesta_datasets.selection.pool import Floats, Indices
 def cover(
     points: Floats, weights: Floats, labelled: Floats, candidates: Indices, count: int, width: float, seed: int
 ) -> list[tuple[int, float]]:
-    """The `count` candidates that greedily cover most weight.
+    """Picks the `count` candidates that greedily cover most weight.
 
     Args:
-        points: `(N, D)` what is to be covered; candidates are rows of it. Beyond `SAMPLE_MAX` rows a random sample
-            stands for all.
-        weights: `(N,)`, not negative: how much each point matters.
-        labelled: `(L, D)`, L may be 0: what covers already.
-        candidates: rows that may be picked; beyond `SAMPLE_MAX` a random sample, never fewer than `count`.
-        count: at most as many as there are candidates.
-        width: the kernel's, in the units of `points`, above 0.
-        seed: for the samples and for ties.
+        points: `(N, D)`, the points to cover; candidates are rows of it. If there are more than `SAMPLE_MAX`, a random sample of
+            them is used.
+        weights: `(N,)`, the weight of each point, not negative.
+        labelled: `(L, D)`, points that provide coverage already; L can be 0.
+        candidates: rows that can be picked. If there are more than `SAMPLE_MAX`, a random sample of at least `count` is used.
+        count: at most the number of candidates.
+        width: of the kernel, in the units of `points`, above 0.
+        seed: of the samples and of the order of ties.
 
     Returns:
-        Pairs of row and the share of all weight that this pick newly covers, in the order picked.
+        Pairs of row and the share of the total weight that the pick adds to the coverage, in the order picked.
     """
     if count == 0:
         return []

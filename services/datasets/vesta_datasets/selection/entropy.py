@@ -1,4 +1,4 @@
-"""The items over whose concepts the model spreads its answer most evenly."""
+"""The `entropy` strategy: the items whose predicted distribution over the concepts is most uniform."""
 
 from vesta_datasets.selection.at_random import at_random
 from vesta_datasets.selection.pool import Pick, Pool, Reason
@@ -6,9 +6,9 @@ from vesta_datasets.selection.uncertainty import entropy_uncertainty, most_uncer
 
 
 def entropy(pool: Pool) -> list[Pick]:
-    """Highest entropy first (Shannon, 1948). Before the first model it draws at random, as its reasons say.
+    """Picks the items with the highest entropy (Shannon, 1948). Before the first model, picks are random and have that reason.
 
-    Kept because people know and ask for it: with few labels it is often worse than random.
+    The strategy is provided because it is well known. With few labels it is often worse than random.
     """
     if pool.probabilities is None:
         return at_random(pool)

@@ -1,18 +1,18 @@
-"""Distances between embeddings, in blocks, so that memory stays bounded however large the pool is."""
+"""Distances and projections of embeddings. They are computed in blocks, so that memory does not grow with the pool."""
 
 import numpy as np
 
 from vesta_datasets.selection.pool import Floats
 
 BLOCK_ENTRIES_MAX = 16_000_000
-"""Most entries of a matrix of distances held at once (64 MB)."""
+"""Maximum number of entries of a distance matrix in memory (64 MB)."""
 
 SAMPLE_MAX = 4096
-"""Most rows from which a property of the whole pool (its axes, its scale) is estimated."""
+"""Maximum number of rows from which properties of the whole pool, such as its axes and scale, are estimated."""
 
 
 def distances_to_nearest(points: Floats, references: Floats) -> Floats:
-    """`(N,)` Euclidean distance of each row of `points` to the nearest row of `references`, which has at least one."""
+    """Returns `(N,)` Euclidean distances of the rows of `points` to the nearest row of `references`, which is not empty."""
     nearest = np.empty(points.shape[0], dtype=np.float32)
     reference_squares = np.einsum("ij,ij->i", references, references)
     block = max(1, BLOCK_ENTRIES_MAX // references.shape[0])
@@ -25,7 +25,7 @@ def distances_to_nearest(points: Floats, references: Floats) -> Floats:
 
 
 def squared_distances(points: Floats, others: Floats) -> Floats:
-    """`(N, M)` squared Euclidean distances, never negative. The caller keeps N x M bounded."""
+    """Returns `(N, M)` squared Euclidean distances, never negative. The caller limits N x M."""
     squares: Floats = np.einsum("ij,ij->i", points, points)[:, None] + np.einsum("ij,ij->i", others, others)[None, :]
     squares -= 2.0 * (points @ others.T)
     np.maximum(squares, 0.0, out=squares)
@@ -33,17 +33,17 @@ def squared_distances(points: Floats, others: Floats) -> Floats:
 
 
 def sample_rows(points: Floats, seed: int) -> Floats:
-    """At most `SAMPLE_MAX` rows, drawn at random."""
+    """Returns a random sample of at most `SAMPLE_MAX` rows."""
     if points.shape[0] <= SAMPLE_MAX:
         return points
     return points[np.random.default_rng(seed).choice(points.shape[0], SAMPLE_MAX, replace=False)]
 
 
 def centred(embeddings: Floats, seed: int) -> Floats:
-    """`(N, D)` directions from the pool's centre, of unit length.
+    """Returns `(N, D)` unit vectors from the centre of the pool to each row.
 
-    Embeddings of one domain share a large common part; without it their differences fill the whole sphere. Rows at the
-    centre itself become zero.
+    Embeddings of one domain have a large common component. Without it, their differences use the whole sphere. Rows at the
+    centre become zero.
     """
     centre = sample_rows(embeddings, seed).mean(axis=0)
     directions = embeddings - centre
@@ -53,8 +53,8 @@ def centred(embeddings: Floats, seed: int) -> Floats:
 
 
 def principal(embeddings: Floats, dimensions: int, seed: int) -> Floats:
-    """`(N, at most dimensions)` coordinates along the axes of largest variance; their scale is kept."""
-    from sklearn.utils.extmath import randomized_svd  # at first use: it costs seconds, and memory for good
+    """Projects `(N, D)` embeddings onto the axes of largest variance (PCA): `(N, at most dimensions)`, not rescaled."""
+    from sklearn.utils.extmath import randomized_svd  # lazy: the import takes seconds and permanent memory
 
     sample = sample_rows(embeddings, seed)
     centre = sample.mean(axis=0)

@@ -1,4 +1,4 @@
-"""The items farthest from everything labelled, so that no corner of the pool stays unseen."""
+"""The `k_center` strategy: the items farthest from all labelled items, so that every region of the pool is covered."""
 
 import numpy as np
 
@@ -7,10 +7,11 @@ from vesta_datasets.selection.pool import Pick, Pool, Reason
 
 
 def k_center(pool: Pool) -> list[Pick]:
-    """Greedy k-center (Sener and Savarese, arXiv 1708.00489): each pick is the item farthest from labelled and picked.
+    """Greedy k-center (Sener and Savarese, arXiv 1708.00489): each pick is the item farthest from labelled and picked items.
 
-    The score is that distance, in `[0, 2]`. Without labels it begins with the item nearest to the pool's centre. It
-    ignores the model and loves outliers: good for finding gaps, mostly worse than random for accuracy.
+    The score is that distance, in `[0, 2]`. Without labels, the first pick is the item nearest to the centre of the pool. The
+    strategy ignores the model and prefers outliers: it finds gaps in the labelled data, but is mostly worse than random for
+    accuracy.
     """
     if pool.pick_count == 0:
         return []

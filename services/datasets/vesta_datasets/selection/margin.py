@@ -1,4 +1,4 @@
-"""The items between whose two best answers the model wavers most."""
+"""The `margin` strategy: the items with the smallest margin between the two most probable concepts."""
 
 from vesta_datasets.selection.at_random import at_random
 from vesta_datasets.selection.pool import Pick, Pool, Reason
@@ -6,7 +6,7 @@ from vesta_datasets.selection.uncertainty import margin_uncertainty, most_uncert
 
 
 def margin(pool: Pool) -> list[Pick]:
-    """Smallest margin first (Scheffer et al., 2001). Before the first model it draws at random, as its reasons say."""
+    """Picks the items with the smallest margin (Scheffer et al., 2001). Before the first model, picks are random and have that reason."""
     if pool.probabilities is None:
         return at_random(pool)
     unsure = margin_uncertainty(pool.probabilities, pool.multi_label)

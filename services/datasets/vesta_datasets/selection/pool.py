@@ -1,4 +1,4 @@
-"""What a selection strategy is given and what it answers: the one interface of all strategies."""
+"""The interface of all selection strategies: their input, the pool, and their output, the picks."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,11 +16,11 @@ SUM_TOLERANCE = 1e-2
 
 
 class UnusablePoolError(ValueError):
-    """The pool's arrays do not fit together, or hold values that no model should give."""
+    """The arrays of the pool have different lengths, or contain invalid values."""
 
 
 class Reason(StrEnum):
-    """Why an item was chosen; the value is what people read."""
+    """Why an item was picked. The value is shown to users."""
 
     RANDOM = "drawn at random"
     CONTROL = "drawn at random by the control arm"
@@ -33,10 +33,12 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """One chosen item.
+    """A picked item.
 
-    `index` is its row in the pool. `score` is the strategy's own figure, higher is more informative; figures of
-    different strategies cannot be compared.
+    Attributes:
+        index: its row in the pool.
+        score: higher is more informative. Scores of different strategies are not comparable.
+        reason: why the item was picked.
     """
 
     index: int
@@ -46,21 +48,21 @@ class Pick:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pool:
-    """Every item that a strategy may look at, labelled or not.
+    """All items that a strategy can use, labelled or not.
 
     Args:
         embeddings: `(N, D)` float32, rows of unit length.
-        probabilities: `(N, C)` float32 in `[0, 1]`, the model's calibrated answers; rows add to 1 unless `multi_label`.
+        probabilities: `(N, C)` float32 in `[0, 1]`, the calibrated predictions of the model. Rows sum to 1 unless `multi_label`.
             None before the first model.
-        labelled: `(N,)`, True for items that are labelled or on their way to the experts. They are never chosen again,
-            and what lies near them counts as covered.
-        batch_size: how many to choose, at least 0.
-        seed: where a strategy draws, it draws from this.
-        multi_label: each concept is its own question, and its probability is centred: one half where the model is at the
-            threshold from which it predicts the concept.
+        labelled: `(N,)`, True for items that are labelled or in a task already. They are never picked, and items near them
+            count as covered.
+        batch_size: number of picks, at least 0.
+        seed: of all random draws of a strategy.
+        multi_label: concepts are predicted independently, and probabilities are centred: 0.5 is the threshold at which the
+            model predicts the concept.
 
     Raises:
-        UnusablePoolError: shapes differ, a value is not finite, a row has not unit length, an answer is no probability.
+        UnusablePoolError: shapes differ, a value is not finite, a row is not of unit length, or a probability is invalid.
     """
 
     embeddings: Floats
@@ -85,20 +87,20 @@ class Pool:
 
     @property
     def free(self) -> Indices:
-        """`(F,)` rows that may be chosen, in rising order."""
+        """`(F,)` rows that can be picked, in ascending order."""
         return np.flatnonzero(~self.labelled)
 
     @property
     def pick_count(self) -> int:
-        """How many picks a strategy owes: the batch, or all that is left."""
+        """The number of picks that a strategy must return: the batch size, or all unlabelled items if they are fewer."""
         return min(self.batch_size, int(np.count_nonzero(~self.labelled)))
 
 
 class Strategy(Protocol):
-    """A way to choose. Pure, and deterministic for a pool."""
+    """A selection strategy. Pure, and deterministic for a pool."""
 
     def __call__(self, pool: Pool, /) -> list[Pick]:
-        """`pool.pick_count` picks in order of priority: distinct, none labelled."""
+        """Returns `pool.pick_count` distinct, unlabelled picks in order of priority."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""From the kept items to the pool that selection looks at, and from its picks to the answer. Pure."""
+"""Builds the pool of a selection from stored items, and the response from its picks. Pure functions."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,7 +13,7 @@ from vesta_datasets.selection import STRATEGIES, Pool, Reason, with_control_arm
 from vesta_datasets.selection.candidates import Candidates, PoolRow
 from vesta_datasets.selection.pool import Floats, Mask
 
-EVEN = 0.5  # where a multi-label answer is neither yes nor no
+EVEN = 0.5  # the probability at which a multi-label prediction is undecided
 
 
 def choose(
@@ -26,13 +26,13 @@ def choose(
     scored_by: str,
     multi_label: bool,
 ) -> SelectItemsResponse:
-    """The items to label next, the most informative first.
+    """Selects the items to label next, the most informative first.
 
     Args:
         scored_by: the newest model version; empty before the first.
 
     Raises:
-        FailedPrecondition: EMBEDDING_MISSING, the strategy needs embeddings and there are none.
+        FailedPrecondition: EMBEDDING_MISSING, the strategy needs embeddings and no item has one.
     """
     name = strategy_name(strategy)
     free = np.array([not row.held for row in candidates.rows], np.bool_)
@@ -62,27 +62,27 @@ def choose(
 
 
 def strategy_name(strategy: SelectionStrategy.ValueType) -> str:
-    """The strategy's name among `STRATEGIES`; the default is `adaptive`."""
+    """Returns the key of the strategy in `STRATEGIES`; the default is `adaptive`."""
     if strategy == SelectionStrategy.SELECTION_STRATEGY_UNSPECIFIED:
         return "adaptive"
     return SelectionStrategy.Name(strategy).removeprefix("SELECTION_STRATEGY_").lower()
 
 
 def _embeddings(candidates: Candidates, usable: Mask, strategy: str) -> Floats:
-    """`(N, D)` of the usable rows, not copied where all are; chance looks at none."""
+    """Returns `(N, D)` embeddings of the usable rows, without a copy if all are usable. The `random` strategy uses none."""
     if strategy == "random":
         return np.ones((len(candidates.rows), 1), np.float32)
     return candidates.embeddings if usable.all() else candidates.embeddings[usable]
 
 
 def probabilities(rows: Sequence[PoolRow], scored_by: str, *, multi_label: bool) -> Floats | None:
-    """`(N, C)` over the concepts that the newest model tells apart. None while no model has said anything.
+    """Returns `(N, C)` probabilities of the concepts of the newest model. None if no item has scores.
 
-    Each row speaks by its own scores, whichever model gave them: after a deployment they come one by one. Of what a row says
-    nothing about nothing is known: one half where each concept is a question of its own, else as likely as any other concept.
+    Each row uses its own scores, whichever model version they are from, because items are scored one by one after a deployment.
+    Missing scores are 0.5 for multi-label models; a row without any scores is uniform for single-label models.
 
-    Multi-label scores are centred on the thresholds that they came with, see `centred_on_thresholds`: what the deployment would only just
-    predict is 0.5, whatever the threshold.
+    Multi-label scores are centred on the thresholds that they were predicted with: a score at the threshold becomes 0.5, see
+    `centred_on_thresholds`.
 
     Args:
         scored_by: the newest model version.
@@ -110,13 +110,14 @@ def probabilities(rows: Sequence[PoolRow], scored_by: str, *, multi_label: bool)
 
 
 def centred_on_thresholds(scores: Floats, thresholds: Floats) -> Floats:
-    """Scores in [0, 1] stretched so that a threshold comes to lie at one half, and 0 and 1 stay where they are.
+    """Rescales scores in [0, 1] so that each threshold maps to 0.5, and 0 and 1 map to themselves.
 
-    So `1 - 2 * abs(centred - 0.5)` is the share of the way that is missing to certainty, as serving's margin measures it.
+    `2 * abs(centred - 0.5)` is then the distance from the threshold as a share of the largest possible distance, as in the margin
+    of the serving service.
 
     Args:
         scores: `(N, C)`.
-        thresholds: `(N, C)`, from which score each concept is predicted.
+        thresholds: `(N, C)`, the score from which each concept is predicted.
     """
     share = share_to_certainty(scores, thresholds)
     found: Floats = (EVEN + np.where(scores >= thresholds, share, -share) / 2).astype(np.float32)
@@ -135,6 +136,6 @@ def _selected(row: PoolRow, score: float, reason: Reason, *, multi_label: bool) 
 
 
 def _pre_annotations(scores: ImageScores, *, multi_label: bool) -> list[Annotation]:
-    """What the model predicts, for people to confirm or correct."""
+    """Returns the predicted labels, for annotators to confirm or correct."""
     told = labels_of(scores, multi_label=multi_label)
     return [Annotation(concept=found.concept, image_label=ImageLabel(), score=min(1.0, found.score)) for found in told]

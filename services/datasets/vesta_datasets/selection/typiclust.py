@@ -1,6 +1,6 @@
-"""TypiClust: with very few labels, ask for the most typical item of each region that nobody has labelled.
+"""The `typiclust` strategy: the most typical item of each cluster without labels. Suited to very few labels.
 
-After Hacohen, Dekel and Weinshall, "Active Learning on a Budget" (ICML 2022).
+Source: Hacohen, Dekel and Weinshall, "Active Learning on a Budget" (ICML 2022).
 """
 
 import warnings
@@ -20,11 +20,11 @@ CLUSTER_SAMPLE_MAX: Final = 2_048
 
 
 def typiclust(pool: Pool) -> list[Pick]:
-    """Clusters the pool into as many groups as there will be labels and asks for the most typical item of each.
+    """Clusters the pool into as many clusters as there will be labels, and picks the most typical item of each.
 
-    Typicality is one over the mean distance to the nearest neighbours within the cluster, and is the score. Clusters
-    come in order of fewest labels, then most items, so that a cluster already asked is asked again only after all
-    others. The model's answers are not looked at.
+    The score is the typicality: the inverse of the mean distance to the nearest neighbours in the cluster. Clusters with the
+    fewest labels and picks come first, then those with the most items, so that a second item of a cluster is picked only after
+    all other clusters. Predictions are not used.
     """
     if pool.pick_count == 0:
         return []
@@ -49,8 +49,8 @@ def typiclust(pool: Pool) -> list[Pick]:
 
 
 def _cluster(points: Floats, count: int, seed: int) -> NDArray[np.intp]:
-    """`(N,)` cluster of each row, in `[0, count)`; some clusters may stay empty."""
-    from sklearn.cluster import KMeans, MiniBatchKMeans  # at first use: it costs seconds, and memory for good
+    """Returns the `(N,)` cluster index of each row, in `[0, count)`. Clusters can be empty."""
+    from sklearn.cluster import KMeans, MiniBatchKMeans  # lazy: the import takes seconds and permanent memory
     from sklearn.exceptions import ConvergenceWarning
 
     distinct = np.unique(points, axis=0).shape[0]
@@ -62,15 +62,15 @@ def _cluster(points: Floats, count: int, seed: int) -> NDArray[np.intp]:
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore", ConvergenceWarning
-        )  # items nearly alike leave a cluster empty, which is no harm
+        )  # near-identical items leave clusters empty, which is harmless
         labels: NDArray[np.intp] = method.fit_predict(points).astype(np.intp)
     return labels
 
 
 def _by_typicality(points: Floats, members: Indices, pool: Pool) -> list[tuple[int, float]]:
-    """The cluster's unlabelled rows with their typicality, the most typical last.
+    """Returns the unlabelled rows of a cluster with their typicality, the most typical last.
 
-    In a cluster beyond `CLUSTER_SAMPLE_MAX` neighbours are looked for in a random sample.
+    In a cluster with more than `CLUSTER_SAMPLE_MAX` rows, neighbours are searched in a random sample of them.
     """
     free = members[~pool.labelled[members]]
     around = members

@@ -1,4 +1,4 @@
-"""How unsure a model is of each item, as one figure in `[0, 1]`."""
+"""Uncertainty of a model about each item, as a number in `[0, 1]`."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,16 +7,16 @@ from vesta_datasets.selection.pool import Floats, Indices
 
 
 def margin_uncertainty(probabilities: Floats, multi_label: bool) -> Floats:
-    """1 less the margin between the two best answers.
+    """Returns 1 minus the margin between the two highest probabilities.
 
-    For multi-label models the margin is the smallest distance of a centred answer from one half, doubled: the distance of the
-    score from its concept's threshold, as a share of the largest possible.
+    For multi-label models the margin is twice the smallest distance of a centred probability from 0.5: the distance of the
+    score from the threshold of its concept, as a share of the largest possible distance.
 
     Args:
         probabilities: `(N, C)`.
 
     Returns:
-        `(N,)`: 0 where the model is sure, 1 where it cannot tell. A model of one single-label concept is always sure.
+        `(N,)`: 0 is certain, 1 is undecided. The uncertainty of a single-label model with one concept is always 0.
     """
     if multi_label:
         return _unit(1.0 - 2.0 * np.abs(probabilities - 0.5).min(axis=1))
@@ -27,7 +27,7 @@ def margin_uncertainty(probabilities: Floats, multi_label: bool) -> Floats:
 
 
 def entropy_uncertainty(probabilities: Floats, multi_label: bool) -> Floats:
-    """Entropy of the answer over its largest possible value; for multi-label, the mean over the concepts.
+    """Returns the entropy of the predictions, divided by its maximum; for multi-label models, the mean over the concepts.
 
     Args:
         probabilities: `(N, C)`.
@@ -45,11 +45,11 @@ def entropy_uncertainty(probabilities: Floats, multi_label: bool) -> Floats:
 
 
 def most_uncertain(uncertainty: Floats, free: Indices, count: int, seed: int) -> Indices:
-    """The `count` rows of `free` with the highest uncertainty, highest first; ties fall by lot, not by age.
+    """Returns the `count` rows of `free` with the highest uncertainty, highest first. Ties are in random order, not by age.
 
     Args:
         uncertainty: `(N,)`.
-        free: rows to choose from.
+        free: rows to pick from.
     """
     lot = np.random.default_rng(seed).permutation(free.size)
     order = np.lexsort((lot, -uncertainty[free]))

@@ -1,1 +1,1 @@
-"""Snapshots of a dataset: manifests, statistics, differences."""
+"""Snapshots of a dataset: manifests, statistics and differences."""

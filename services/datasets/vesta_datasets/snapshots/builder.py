@@ -1,4 +1,4 @@
-"""Makes snapshots: the items as they are, written as a manifest onto the object store, and compares two of them."""
+"""Creates snapshots, by writing a manifest of the current items to the object store, and compares snapshots."""
 
 from vesta_common.errors import FailedPrecondition
 from vesta_common.storage.objects import ObjectStore
@@ -12,10 +12,10 @@ DIFF_NAMES_MAX = 1000
 
 
 def write_snapshot(snapshot: Snapshot, rows: list[ManifestRow], shares: Shares, objects: ObjectStore) -> None:
-    """Stores the manifest and fills in what the snapshot tells of it.
+    """Stores the manifest, and sets the snapshot's manifest key, digest, counts and statistics.
 
     Raises:
-        FailedPrecondition: SNAPSHOT_EMPTY, nothing is annotated.
+        FailedPrecondition: SNAPSHOT_EMPTY, no item is annotated.
     """
     if not any(row.annotated for row in rows):
         raise FailedPrecondition(
@@ -49,7 +49,7 @@ def write_snapshot(snapshot: Snapshot, rows: list[ManifestRow], shares: Shares, 
 
 
 def compare(base: Snapshot, later: Snapshot, objects: ObjectStore) -> SnapshotDiff:
-    """What changed from `base` to `later`."""
+    """Returns the differences from `base` to `later`. At most `DIFF_NAMES_MAX` items of each kind are listed."""
     found = diff(read_manifest(objects.get(base.manifest_key)), read_manifest(objects.get(later.manifest_key)))
     return SnapshotDiff(
         added_count=len(found.added),

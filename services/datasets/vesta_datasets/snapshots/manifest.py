@@ -1,7 +1,7 @@
-"""The manifest of a snapshot: one Parquet row an item, and a digest that tells two contents apart.
+"""The manifest of a snapshot: a Parquet file with one row per item, and a digest of its content.
 
-The digest is taken over the rows, not the file, so that neither row order nor the version of the Parquet library
-changes it. Rows are written sorted by name; the file bears its digest and is checked against it when read.
+The digest is computed over the rows and not over the file, so that it depends neither on the row order nor on the version of the
+Parquet library. Rows are written in order of their names. The file contains its digest, which is verified when it is read.
 """
 
 import hashlib
@@ -41,31 +41,31 @@ _SCHEMA: Final = pa.schema(
 
 
 class DamagedManifestError(ValueError):
-    """The bytes are no manifest, or not the one that was written. The message says which; the object must be restored."""
+    """The bytes are not a manifest, or were modified. The message states which; the object must be restored."""
 
 
 @dataclass(frozen=True, slots=True)
 class ManifestRow:
-    """One item as it was.
+    """An item at the time of the snapshot.
 
     Args:
         name: resource name of the item.
         sha256: of the stored bytes, hexadecimal.
-        object_key: where they lie.
+        object_key: of the stored bytes.
         mime_type: "image/jpeg" or "image/png".
         width_px: of the stored image.
         height_px: of the stored image.
         split: "TRAIN", "VALIDATION" or "TEST".
-        labels: concepts of the image labels accepted for it, sorted, each once; empty says "none of the concepts", None that
-            nobody has decided what the image as a whole shows: nothing is accepted, or shapes alone are.
+        labels: the distinct concepts of the accepted image labels, sorted. Empty means "none of the concepts". None means that no
+            image labels are accepted: the item has no accepted annotations, or shapes only.
         annotations: the accepted annotations, a serialised `vesta.datasets.v1.AnnotationList`; empty if there are none.
-        annotators: who annotated, resource names.
-        reviewer: who reviewed; empty where nobody did.
-        reviewed: whether a second person looked.
-        control: drawn by the random control arm.
-        task: where the annotations came from; empty for imports.
-        model_version: the model whose pre-annotation was shown; empty if none.
-        accept_time: when the annotations were accepted, UTC to the microsecond; None where nobody has decided.
+        annotators: resource names.
+        reviewer: resource name; empty if there was no review.
+        reviewed: whether a second person has checked the annotations.
+        control: whether the random control arm drew the item.
+        task: the task of the annotations; empty for imports.
+        model_version: the model whose pre-annotations were shown; empty if none.
+        accept_time: when the annotations were accepted, UTC in microseconds; None if there are no accepted annotations.
     """
 
     name: str
@@ -87,17 +87,17 @@ class ManifestRow:
 
     @property
     def annotated(self) -> bool:
-        """Whether anything is accepted for it: image labels, shapes, or that it shows none of the concepts."""
+        """Whether the item has accepted annotations: image labels, shapes, or "none of the concepts"."""
         return self.accept_time is not None
 
     @property
     def only_shapes(self) -> bool:
-        """Whether shapes are accepted for it and no image label is."""
+        """Whether the accepted annotations are shapes only."""
         return self.annotated and self.labels is None
 
 
 def digest(rows: Iterable[ManifestRow]) -> str:
-    """SHA-256 over the rows, whatever their order: 64 hexadecimal digits."""
+    """Returns the SHA-256 of the rows, independent of their order: 64 hexadecimal digits."""
     total = hashlib.sha256(FORMAT.encode())
     for row_digest in sorted(hashlib.sha256(_canonical(row)).digest() for row in rows):
         total.update(row_digest)
@@ -105,10 +105,10 @@ def digest(rows: Iterable[ManifestRow]) -> str:
 
 
 def write_manifest(rows: Sequence[ManifestRow]) -> bytes:
-    """The rows as a Parquet file, sorted by name: the same bytes for the same rows in any order.
+    """Returns the rows as a Parquet file, sorted by name. The bytes do not depend on the order of the rows.
 
     Raises:
-        ValueError: two rows bear one name.
+        ValueError: two rows have the same name.
     """
     ordered = sorted(rows, key=lambda row: row.name)
     for before, after in pairwise(ordered):
@@ -123,10 +123,10 @@ def write_manifest(rows: Sequence[ManifestRow]) -> bytes:
 
 
 def read_manifest(content: bytes) -> list[ManifestRow]:
-    """The rows of a manifest, sorted by name.
+    """Returns the rows of a manifest, sorted by name.
 
     Raises:
-        DamagedManifestError: the bytes are not Parquet, of another format, or their digest is wrong.
+        DamagedManifestError: the bytes are not Parquet, have another format, or do not match their digest.
     """
     try:
         table = pq.read_table(io.BytesIO(content))
@@ -153,7 +153,7 @@ def _row(values: dict[str, Any]) -> ManifestRow:
 
 
 def _canonical(row: ManifestRow) -> bytes:
-    """The row as one JSON array of its fields in the order of `ManifestRow`."""
+    """Returns the row as a JSON array of its fields, in the order of `ManifestRow`."""
     return json.dumps([_plain(getattr(row, field.name)) for field in fields(row)], separators=(",", ":")).encode()
 
 

@@ -1,4 +1,4 @@
-"""What a snapshot holds, and what changed between two of them."""
+"""Statistics of a snapshot, and the differences between two snapshots."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,16 +10,16 @@ from vesta_datasets.snapshots.manifest import ManifestRow
 
 @dataclass(frozen=True, slots=True)
 class SplitStatistics:
-    """One side.
+    """Statistics of one split.
 
     Args:
         item_count: all items.
-        labelled_count: items whose image labels are accepted, those with none of the concepts among them.
+        labelled_count: items with accepted image labels, including items with none of the concepts.
         concept_counts: items by image label, the most frequent first.
-        no_label_count: of the labelled ones, those with none of the concepts.
-        several_labels_count: of the labelled ones, those with more than one concept.
+        no_label_count: labelled items with none of the concepts.
+        several_labels_count: labelled items with more than one concept.
         only_shapes_count: items with accepted shapes and no image label.
-        dealt_count: items that the split policy deals to this side by their content.
+        dealt_count: items that the split policy assigns to this split by their content hash.
     """
 
     item_count: int
@@ -33,14 +33,14 @@ class SplitStatistics:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """A whole snapshot.
+    """Statistics of a whole snapshot.
 
     Args:
-        splits: every side, empty ones too.
-        reviewed_count: items that a second person looked at.
+        splits: every split, including empty ones.
+        reviewed_count: items whose annotations a second person has checked.
         control_count: items that the random control arm drew.
-        imbalance: items of the most frequent concept ÷ those of the rarest that occurs, on the training side; 1 where
-            all are equal, None where no item there has a label.
+        imbalance: items of the most frequent concept ÷ items of the rarest concept that occurs, in the training split. 1 if all
+            are equally frequent, None if no item there has a label.
     """
 
     splits: Mapping[Split, SplitStatistics]
@@ -51,7 +51,7 @@ class Statistics:
 
 @dataclass(frozen=True, slots=True)
 class Relabelled:
-    """An item whose image labels changed; None says that nobody had decided."""
+    """An item whose image labels changed. None means that it had no accepted image labels."""
 
     name: str
     labels_before: tuple[str, ...] | None
@@ -60,7 +60,7 @@ class Relabelled:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What changed from one manifest to another: names added and removed, items relabelled, each sorted by name."""
+    """The differences between two manifests: the names of added and removed items, and the relabelled items, each sorted by name."""
 
     added: tuple[str, ...]
     removed: tuple[str, ...]
@@ -68,7 +68,12 @@ class Difference:
 
 
 def statistics(rows: Sequence[ManifestRow], shares: Shares) -> Statistics:
-    """The figures of one manifest, of a dataset with these shares."""
+    """Computes the statistics of a manifest.
+
+    Args:
+        rows: of the manifest.
+        shares: of the dataset's split policy.
+    """
     splits = {split: _of_split([row for row in rows if row.split == split], shares) for split in Split}
     counts = splits[Split.TRAIN].concept_counts.values()
     return Statistics(
@@ -80,7 +85,7 @@ def statistics(rows: Sequence[ManifestRow], shares: Shares) -> Statistics:
 
 
 def diff(before: Iterable[ManifestRow], after: Iterable[ManifestRow]) -> Difference:
-    """What changed from `before` to `after`. The order of labels is no change."""
+    """Returns the differences from `before` to `after`. The order of labels is ignored."""
     old = {row.name: row for row in before}
     new = {row.name: row for row in after}
     return Difference(

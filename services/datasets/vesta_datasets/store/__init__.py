@@ -1,4 +1,4 @@
-"""Where the service keeps everything: PostgreSQL, one kind of thing a file, and nothing else knows SQL."""
+"""The database layer: PostgreSQL, one module per resource. No other package contains SQL."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ SERVICE = "datasets"
 
 
 class Store:
-    """The service's tables. All that is kept in one transaction is told in it too: `publish`."""
+    """The tables of the service. `publish` writes events to the outbox in the transaction of the change."""
 
     def __init__(self, postgres: Postgres, clock: Clock) -> None:
         self.postgres = postgres
@@ -31,6 +31,6 @@ class Store:
         self.snapshots = Snapshots(postgres)
 
     def publish(self, connection: Connection, subject: str, *payloads: Any) -> None:
-        """Publishes events about one resource in the caller's transaction."""
+        """Publishes events about a resource, in the transaction of the caller."""
         now = self.clock.now()
         outbox.publish(connection, *(new_event(SERVICE, subject, payload, now) for payload in payloads))

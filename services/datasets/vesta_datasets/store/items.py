@@ -1,4 +1,4 @@
-"""Items in PostgreSQL, with what is accepted for them."""
+"""Items in PostgreSQL, with their accepted annotations."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,10 +24,10 @@ _SIGN = 1 << 63
 
 
 class LockedItem(NamedTuple):
-    """What to know of an item before something is accepted for it.
+    """The state of a locked item that is needed to accept annotations.
 
     Attributes:
-        accepted: the decision that stands; None where nobody has decided.
+        accepted: the accepted annotations; None if there are none.
         control: whether the random control arm drew it.
     """
 
@@ -37,7 +37,7 @@ class LockedItem(NamedTuple):
 
 
 class AcceptResult(Enum):
-    """What became of a decision."""
+    """The result of a decision on an item."""
 
     KEPT = "it stands"
     OUTDATED = "a later decision was there"
@@ -51,24 +51,24 @@ class Items:
         self._clock = clock
 
     def lock_by_hash(self, connection: Connection, dataset: str, hashes: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """Items of a dataset that bear one of these SHA-256, by it, kept from others until the transaction ends."""
+        """Locks the items of a dataset with these SHA-256 hashes until the end of the transaction. Returns rows by hash."""
         rows = queries.lock_items_by_hash(connection, dataset=dataset, hashes=list(hashes))
         return {row["sha256"]: row for row in rows}
 
     def find_media(self, connection: Connection, project: str, hashes: Sequence[str]) -> dict[str, Media]:
-        """Media of these SHA-256 that some item of the project bears, by it."""
+        """Returns the media with these SHA-256 hashes that any item of the project has, by hash."""
         rows = queries.list_known_media(connection, datasets=f"{project}/datasets/%", hashes=list(hashes))
         return {row["sha256"]: Media.FromString(bytes(row["media"])) for row in rows}
 
     def find_candidates(self, connection: Connection, dataset: str, probes: Sequence[int]) -> list[dict[str, Any]]:
-        """Items that may be near-duplicates, with `perceptual_hash` unsigned."""
+        """Returns items that can be near-duplicates. `perceptual_hash` is unsigned."""
         rows = queries.find_candidates(connection, dataset=dataset, probes=sorted(set(probes)))
         return [{**row, "perceptual_hash": row["perceptual_hash"] % (1 << 64)} for row in rows]
 
     def insert(
         self, connection: Connection, dataset: str, rows: Iterable[tuple[str, Media, Mapping[str, str], Placement]]
     ) -> None:
-        """Keeps new items: name, media, metadata and placement of each."""
+        """Inserts items, given as name, media, metadata and placement."""
         now = self._clock.now()
         with (
             connection.cursor() as cursor,
@@ -99,17 +99,17 @@ class Items:
                 )
 
     def get(self, connection: Connection, name: str) -> Item:
-        """An item. Raises NotFound."""
+        """Returns an item. Raises NotFound."""
         return item_of(existing(queries.find_item(connection, name=name), name))
 
     def get_many(self, connection: Connection, names: Sequence[str]) -> list[Item]:
-        """Items in the order asked. Raises NotFound for the first that is missing."""
+        """Returns items in the order of `names`. Raises NotFound for the first that does not exist."""
         found = {row["name"]: item_of(row) for row in queries.find_items(connection, names=list(names))}
         return [existing(found.get(name), name) for name in names]
 
     def list_page(self, connection: Connection, dataset: str, where: Where, after: str, limit: int) -> list[Item]:
-        """Items of a dataset after a name, in order of creation."""
-        statement = (  # the filter is compiled to columns and placeholders of our own
+        """Lists the items of a dataset whose names are greater than `after`, in order of creation."""
+        statement = (  # the filter is compiled to known columns and placeholders
             "SELECT * FROM items WHERE dataset = %(dataset)s AND name > %(after)s "
             f"AND {where.sql} ORDER BY name LIMIT %(limit)s"
         )
@@ -117,28 +117,27 @@ class Items:
         return [item_of(row) for row in connection.execute(statement.encode(), values)]
 
     def lock(self, connection: Connection, names: Sequence[str]) -> dict[str, LockedItem]:
-        """Items by name, kept from others until the transaction ends. Raises NotFound for the first that is missing."""
+        """Locks items until the end of the transaction. Returns them by name. Raises NotFound for the first that does not exist."""
         rows = {row["name"]: row for row in queries.lock_items(connection, names=list(names))}
         for name in names:
             existing(rows.get(name), name)
         return {name: _locked(row) for name, row in rows.items()}
 
     def find_locked(self, connection: Connection, name: str) -> LockedItem | None:
-        """An item, kept from others until the transaction ends; None where it is gone."""
+        """Locks an item until the end of the transaction. Returns None if it does not exist."""
         row = next(iter(queries.lock_items(connection, names=[name])), None)
         return _locked(row) if row is not None else None
 
     def update_metadata(self, connection: Connection, name: str, metadata: Mapping[str, str]) -> None:
-        """Replaces an item's metadata."""
         queries.update_metadata(connection, name=name, metadata=json.dumps(dict(metadata)), now=self._clock.now())
 
     def delete(self, connection: Connection, name: str) -> None:
-        """Removes an item; of those that repeat it the oldest takes its place."""
+        """Deletes an item. If it is the first of its group, the oldest remaining item of the group takes its place."""
         queries.refound_group(connection, name=name, now=self._clock.now())
         queries.delete_item(connection, name=name)
 
     def accept(self, connection: Connection, name: str, made: AcceptedAnnotations) -> AcceptResult:
-        """Keeps a decision on an item, unless a later one is there: events arrive late and are replayed."""
+        """Stores a decision on an item, unless the item has a later one. Events can arrive late, and can be replayed."""
         item = self.find_locked(connection, name)
         if item is None:
             return AcceptResult.GONE

@@ -1,4 +1,4 @@
-"""What selection looks at, read from PostgreSQL within limits."""
+"""Reads the candidates of a selection from PostgreSQL, within limits."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,11 +16,11 @@ POOL_ROWS_AT_ONCE = 1_000
 
 
 class PoolLimits(NamedTuple):
-    """Most items that selection looks at; of more it sees a random sample.
+    """Maximum numbers of items that a selection reads. If there are more, it reads a random sample.
 
     Attributes:
-        free_max: that it may choose.
-        held_max: that are labelled or on their way, and with which it compares.
+        free_max: unlabelled items, which can be picked.
+        held_max: items that are labelled or in a task already.
     """
 
     free_max: int = 16_384
@@ -31,18 +31,18 @@ POOL_LIMITS = PoolLimits()
 
 
 class CandidatePool:
-    """The training side, duplicates aside."""
+    """The items of the training split, without near-duplicates."""
 
     def __init__(self, limits: PoolLimits = POOL_LIMITS) -> None:
         self._limits = limits
 
     def read(self, connection: Connection, dataset: str, space: str, excluded: Sequence[str], seed: int) -> Candidates:
-        """What there is to choose from and to compare with, read row by row into one array.
+        """Reads the candidates row by row into one array.
 
         Args:
-            space: which embeddings are wanted.
-            excluded: items on their way already.
-            seed: draws the sample where there are more items than the limits allow.
+            space: the embedding space to read.
+            excluded: items that are in a task already.
+            seed: of the sample, if there are more items than the limits allow.
         """
         register_vector(connection)
         wanted = {"dataset": dataset, "space": space, "excluded": list(excluded)}
@@ -55,7 +55,7 @@ class CandidatePool:
         with connection.cursor("pool") as cursor:
             cursor.itersize = POOL_ROWS_AT_ONCE
             cursor.execute(queries.list_pool.sql, {**wanted, "seed": seed, **limits._asdict()}, binary=True)
-            for index, row in zip(range(count), cursor):  # noqa: B905 - items that came meanwhile wait for the next call
+            for index, row in zip(range(count), cursor):  # noqa: B905 - items added since the count are ignored
                 scores = ImageScores.FromString(bytes(row["scores"])) if row["scores"] is not None else None
                 rows.append(PoolRow(row["name"], row["held"], scores))
                 if row["embedding"] is not None:

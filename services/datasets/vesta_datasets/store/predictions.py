@@ -1,4 +1,4 @@
-"""What models say of items, in PostgreSQL: scores with the items, embeddings beside them."""
+"""Predictions in PostgreSQL: scores in the table of items, embeddings in a table of their own."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -18,7 +18,13 @@ from vesta_datasets.store.statements import queries
 
 
 class ScoringModel(NamedTuple):
-    """Who scores: a model version, as a deployment's change of the number `generation` brought it."""
+    """The model that made predictions.
+
+    Attributes:
+        version: the model version.
+        deployment: the deployment that served it.
+        generation: of the deployment; it increases with every change of the model version.
+    """
 
     version: str
     deployment: str
@@ -35,7 +41,7 @@ class Predictions:
         model: ScoringModel,
         rows: Sequence[tuple[str, ImageScores]],
     ) -> None:
-        """Keeps what a model says of items; what an older generation of its deployment says changes nothing."""
+        """Stores scores of items. Scores of an older generation of the same deployment are ignored."""
         with connection.cursor() as cursor:
             cursor.executemany(
                 queries.put_scores.sql,
@@ -70,7 +76,7 @@ class Predictions:
         space: str,
         rows: Sequence[tuple[str, NDArray[np.float32]]],
     ) -> None:
-        """Keeps embeddings of items whose scores were put before; items that are gone, or know newer ones, are passed over."""
+        """Stores embeddings of items, after `put_scores`. Skips items that are deleted or have scores of a newer generation."""
         register_vector(connection)
         with connection.cursor() as cursor:
             cursor.executemany(
@@ -91,29 +97,29 @@ class Predictions:
     def find_embeddings(
         self, connection: Connection, items: Sequence[str]
     ) -> dict[str, tuple[str, NDArray[np.float32]]]:
-        """The embeddings of those items that have one, each with its space."""
+        """Returns the embeddings of the items, each with its space. Items without an embedding are omitted."""
         register_vector(connection)
         rows = queries.find_embeddings(connection, items=list(items))
         return {row["item"]: (row["space"], array_of(row["embedding"])) for row in rows}
 
     def find_embedding(self, connection: Connection, item: str) -> tuple[str, NDArray[np.float32]] | None:
-        """An item's embedding and its space."""
+        """Returns the space and the embedding of an item; None if it has none."""
         return self.find_embeddings(connection, [item]).get(item)
 
     def find_space(self, connection: Connection, dataset: str) -> str:
-        """The space that most items of a dataset are embedded in; empty where none is."""
+        """Returns the embedding space of most items of a dataset; empty if no item has an embedding."""
         return queries.find_space(connection, dataset=dataset) or ""
 
     def find_dimension(self, connection: Connection, dataset: str, space: str) -> int:
-        """How many numbers the embeddings of a space have; 0 where there are none."""
+        """Returns the dimension of the embeddings of a space; 0 if there are none."""
         return int(queries.find_dimension(connection, dataset=dataset, space=space) or 0)
 
     def neighbours(
         self, connection: Connection, dataset: str, space: str, query: NDArray[np.float32], where: Where, limit: int
     ) -> list[tuple[Item, float]]:
-        """The items nearest to a vector by cosine distance, nearest first."""
+        """Returns the items nearest to a vector by cosine distance, nearest first."""
         register_vector(connection)
-        statement = (  # the filter is compiled to columns and placeholders of our own
+        statement = (  # the filter is compiled to known columns and placeholders
             "SELECT items.*, embeddings.embedding <=> %(query)s AS distance FROM embeddings JOIN items ON items.name = embeddings.item "
             f"WHERE embeddings.dataset = %(dataset)s AND embeddings.space = %(space)s AND {where.sql} "
             "ORDER BY distance, items.name LIMIT %(limit)s"

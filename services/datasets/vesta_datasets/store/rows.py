@@ -1,4 +1,4 @@
-"""Rows to items and embeddings, for whoever reads them. Pure."""
+"""Converts rows to items and embeddings. Pure functions."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,6 @@ from vesta_contracts.datasets.v1 import Item, Split
 
 
 def item_of(row: Mapping[str, Any]) -> Item:
-    """The item of a row."""
     item = Item(
         name=row["name"],
         media=Media.FromString(bytes(row["media"])),
@@ -31,5 +30,5 @@ def item_of(row: Mapping[str, Any]) -> Item:
 
 
 def array_of(value: Any) -> NDArray[np.float32]:
-    """The numbers of an embedding, as psycopg answers it in text or binary."""
+    """Converts an embedding that psycopg returns, in text or binary format, to an array."""
     return np.asarray(value.to_numpy() if isinstance(value, Vector) else value, np.float32)

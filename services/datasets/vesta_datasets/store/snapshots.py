@@ -1,4 +1,4 @@
-"""Snapshots in PostgreSQL, and the rows that a new one is made of."""
+"""Snapshots in PostgreSQL, and the manifest rows of new snapshots."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -20,26 +20,26 @@ class Snapshots:
         self._postgres = postgres
 
     def read_manifest_rows(self, dataset: str) -> list[ManifestRow]:
-        """Every item that takes part, as a snapshot holds it: one statement, and nothing held while the rows are made sense of."""
+        """Returns a row for each item that is not excluded from snapshots. One statement reads them; no transaction is open afterwards."""
         with self._postgres.transaction() as connection:
             rows = queries.list_for_snapshot(connection, dataset=dataset)
         return [_manifest_row(row) for row in rows]
 
     def insert(self, connection: Connection, snapshot: Snapshot, now: datetime) -> None:
-        """Keeps a snapshot. Raises psycopg.errors.UniqueViolation where the name is taken."""
+        """Inserts a snapshot. Raises psycopg.errors.UniqueViolation if the name exists."""
         dataset = "/".join(snapshot.name.split("/")[:4])
         queries.insert_snapshot(
             connection, name=snapshot.name, dataset=dataset, body=snapshot.SerializeToString(), now=now
         )
 
     def get(self, connection: Connection, name: str) -> Snapshot:
-        """A snapshot. Raises NotFound."""
+        """Returns a snapshot. Raises NotFound."""
         return Snapshot.FromString(bytes(existing(queries.find_snapshot(connection, name=name), name)["body"]))
 
     def list_page(
         self, connection: Connection, dataset: str, before: tuple[datetime, str], limit: int
     ) -> list[Snapshot]:
-        """A dataset's snapshots, newest first."""
+        """Lists the snapshots of a dataset, newest first, starting after `before`."""
         rows = queries.list_snapshots(
             connection, dataset=dataset, before_time=before[0], before_name=before[1], limit=limit
         )

@@ -16,7 +16,7 @@ class Taxonomies:
         self._clock = clock
 
     def insert(self, connection: Connection, taxonomy: Taxonomy) -> None:
-        """Keeps a new taxonomy. Raises psycopg.errors.UniqueViolation where the name is taken."""
+        """Inserts a taxonomy. Raises psycopg.errors.UniqueViolation if the name exists."""
         queries.insert_taxonomy(
             connection,
             name=taxonomy.name,
@@ -26,23 +26,22 @@ class Taxonomies:
         )
 
     def get(self, connection: Connection, name: str, *, lock: bool = False) -> Taxonomy:
-        """A taxonomy. Raises NotFound."""
+        """Returns a taxonomy. Raises NotFound."""
         find = queries.lock_taxonomy if lock else queries.find_taxonomy
         return resource_of(Taxonomy, existing(find(connection, name=name), name))
 
     def list_page(self, connection: Connection, parent: str, after: str, limit: int) -> list[Taxonomy]:
-        """A project's taxonomies after a name, by name."""
+        """Lists the taxonomies of a project whose names are greater than `after`, ordered by name."""
         rows = queries.list_taxonomies(connection, parent=parent, after=after, limit=limit)
         return [resource_of(Taxonomy, row) for row in rows]
 
     def update(self, connection: Connection, taxonomy: Taxonomy) -> None:
-        """Keeps a changed taxonomy."""
         queries.update_taxonomy(connection, name=taxonomy.name, body=body_of(taxonomy), now=self._clock.now())
 
     def delete(self, connection: Connection, name: str) -> None:
-        """Removes a taxonomy. Raises psycopg.errors.ForeignKeyViolation where a dataset uses it."""
+        """Deletes a taxonomy. Raises psycopg.errors.ForeignKeyViolation if a dataset uses it."""
         queries.delete_taxonomy(connection, name=name)
 
     def used_labels(self, connection: Connection, name: str) -> set[str]:
-        """Concepts that items bear, of all datasets that use the taxonomy."""
+        """Returns the concepts that items have, in all datasets that use the taxonomy."""
         return {row["label"] for row in queries.list_used_labels(connection, taxonomy=name)}
