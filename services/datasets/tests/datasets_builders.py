@@ -43,7 +43,7 @@ from vesta_contracts.datasets.v1 import (
     TaxonomyServiceStub,
 )
 from vesta_contracts.serving.v1 import ItemPrediction, PredictionMade
-from vesta_datasets.ingest.event_handlers import Reactions
+from vesta_datasets.ingest.event_handlers import EventHandlers
 from vesta_datasets.store import Store
 
 PROJECT = "projects/acme"
@@ -206,8 +206,8 @@ class Datasets:
 
     def handle(self, event: Event) -> None:
         """Has the effect of an event."""
-        reactions = Reactions(self.store)
-        handlers = {**reactions.label_handlers(), **reactions.prediction_handlers()}
+        event_handlers = EventHandlers(self.store)
+        handlers = {**event_handlers.label_handlers(), **event_handlers.prediction_handlers()}
         self.store.postgres.run(lambda connection: handlers[event.type](connection, event))
 
     def begin_import(
@@ -241,7 +241,7 @@ class Datasets:
         assert row is not None
         return row["lease_expire_time"]
 
-    def told(self) -> list[str]:
+    def event_types(self) -> list[str]:
         """The types of the events that are waiting to be published, in order."""
         with self.store.postgres.transaction() as connection:
             rows = connection.execute("SELECT headers FROM outbox ORDER BY id").fetchall()

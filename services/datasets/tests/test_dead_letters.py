@@ -14,7 +14,7 @@ from vesta_common.events.consumer import Consumer, KafkaOptions
 from vesta_contracts.annotation.v1 import TaskAccepted
 from vesta_contracts.common.v1 import Annotation, PixelBox
 from vesta_contracts.datasets.v1 import Concept, GetItemRequest, Taxonomy, UpdateTaxonomyRequest
-from vesta_datasets.ingest.event_handlers import Reactions
+from vesta_datasets.ingest.event_handlers import EventHandlers
 
 TOPIC = "vesta.annotation.task.v1"
 DEAD_TOPIC = "vesta.datasets.dead_letter.v1"
@@ -28,14 +28,14 @@ class Events:
     def __init__(self, datasets: Datasets, broker: Broker, prefix: str) -> None:
         self.options = KafkaOptions(broker, prefix, timedelta(seconds=2))
         self.producer: KafkaProducer = open_producer(broker)
-        handlers = Reactions(datasets.store).label_handlers()
+        handlers = EventHandlers(datasets.store).label_handlers()
         self.consumer = Consumer("datasets", "labels", handlers, datasets.store.postgres, self.options)
 
     def publish(self, item: str, task: str, accept_time: datetime, *annotations: Annotation) -> None:
         """An answer that was accepted at some time arrives."""
-        told = TaskAccepted(task=f"{TASK}/{task}", item=item, annotations=annotations)
-        told.accept_time.FromDatetime(accept_time)
-        event = new_event("annotation", told.task, told, datetime.now(UTC))
+        accepted_task = TaskAccepted(task=f"{TASK}/{task}", item=item, annotations=annotations)
+        accepted_task.accept_time.FromDatetime(accept_time)
+        event = new_event("annotation", accepted_task.task, accepted_task, datetime.now(UTC))
         self.producer.send(
             self.options.topic_prefix + TOPIC,
             value=event.value,

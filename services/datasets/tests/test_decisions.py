@@ -22,11 +22,13 @@ def a_decision(seconds: int, task: str = "", concept: str = "van", *, control: b
     return made
 
 
-def told_of(datasets: Datasets, item: str, seconds: int, task: str, concept: str, *, control: bool = False) -> None:
+def handle_accepted(
+    datasets: Datasets, item: str, seconds: int, task: str, concept: str, *, control: bool = False
+) -> None:
     """An answer arrives that was accepted so many seconds after noon."""
-    told = TaskAccepted(task=task, item=item, annotations=says(concept), control=control)
-    told.accept_time.FromDatetime(NOON + seconds * SECOND)
-    datasets.handle(new_event("annotation", task, told, datasets.store.clock.now()))
+    accepted_task = TaskAccepted(task=task, item=item, annotations=says(concept), control=control)
+    accepted_task.accept_time.FromDatetime(NOON + seconds * SECOND)
+    datasets.handle(new_event("annotation", task, accepted_task, datasets.store.clock.now()))
 
 
 def accepted_of(datasets: Datasets, item: str) -> AcceptedAnnotations:
@@ -68,12 +70,12 @@ def test_what_is_decided_in_sight_of_another_decision_is_later_even_where_clocks
 
 def test_an_older_answer_that_arrives_late_changes_nothing_and_publishes_nothing(datasets: Datasets) -> None:
     (item,) = datasets.add(datasets.a_dataset(), a_medium(1))
-    told_of(datasets, item.name, 2, "tasks/1", "car")
-    published = datasets.told()
-    told_of(datasets, item.name, 1, "tasks/2", "van")
+    handle_accepted(datasets, item.name, 2, "tasks/1", "car")
+    published = datasets.event_types()
+    handle_accepted(datasets, item.name, 1, "tasks/2", "van")
     assert concept_of(datasets, item.name) == "car"
     assert datasets.listed(item.name.partition("/items/")[0], 'label = "car"') == [item.name]
-    assert datasets.told() == published
+    assert datasets.event_types() == published
 
 
 def test_an_older_answer_does_not_undo_a_correction(datasets: Datasets) -> None:
@@ -81,7 +83,7 @@ def test_an_older_answer_does_not_undo_a_correction(datasets: Datasets) -> None:
     (item,) = datasets.add(dataset, a_medium(1))
     datasets.annotate(dataset, item.name, "car")
     before = int((datasets.store.clock.now() - NOON).total_seconds()) - 1
-    told_of(datasets, item.name, before, "tasks/1", "van")
+    handle_accepted(datasets, item.name, before, "tasks/1", "van")
     assert concept_of(datasets, item.name) == "car"
 
 
@@ -89,16 +91,16 @@ def test_a_correction_stands_although_the_clock_of_the_answer_was_ahead(datasets
     dataset = datasets.a_dataset()
     (item,) = datasets.add(dataset, a_medium(1))
     ahead = int((datasets.store.clock.now() - NOON).total_seconds()) + 60
-    told_of(datasets, item.name, ahead, "tasks/1", "van")
+    handle_accepted(datasets, item.name, ahead, "tasks/1", "van")
     datasets.annotate(dataset, item.name, "car")
     assert concept_of(datasets, item.name) == "car"
-    told_of(datasets, item.name, ahead, "tasks/1", "van")
+    handle_accepted(datasets, item.name, ahead, "tasks/1", "van")
     assert concept_of(datasets, item.name) == "car"
 
 
 def test_an_older_answer_still_says_that_the_control_arm_drew_the_item(datasets: Datasets) -> None:
     (item,) = datasets.add(datasets.a_dataset(), a_medium(1))
-    told_of(datasets, item.name, 2, "tasks/2", "car")
-    told_of(datasets, item.name, 1, "tasks/1", "van", control=True)
+    handle_accepted(datasets, item.name, 2, "tasks/2", "car")
+    handle_accepted(datasets, item.name, 1, "tasks/1", "van", control=True)
     found = accepted_of(datasets, item.name)
     assert (found.annotations[0].concept, found.control) == ("car", True)

@@ -11,13 +11,13 @@ from vesta_datasets.items.duplicates import (
     Hashed,
     bands,
     hamming,
-    is_telling,
+    is_specific,
     near,
     probes,
 )
 
 hashes = st.integers(0, 2**64 - 1)
-telling_hashes = hashes.filter(is_telling)
+specific_hashes = hashes.filter(is_specific)
 flips = st.lists(st.integers(0, 63), unique=True, max_size=RADIUS_MAX_BITS)
 
 
@@ -27,14 +27,14 @@ def flipped(perceptual_hash, bits):
     return perceptual_hash
 
 
-@given(telling_hashes, flips)
+@given(specific_hashes, flips)
 def test_whatever_is_within_the_radius_shares_a_probe(perceptual_hash, bits):
     other = flipped(perceptual_hash, bits)
     assert hamming(perceptual_hash, other) == len(bits)
     assert set(probes(perceptual_hash, len(bits))) & set(bands(other))
 
 
-@given(telling_hashes, st.lists(flips, max_size=20), st.integers(0, RADIUS_MAX_BITS))
+@given(specific_hashes, st.lists(flips, max_size=20), st.integers(0, RADIUS_MAX_BITS))
 def test_the_index_finds_what_a_scan_finds(perceptual_hash, changes, radius_bits):
     items = [Hashed(f"items/{n:02}", flipped(perceptual_hash, bits)) for n, bits in enumerate(changes)]
     index = DuplicateIndex()

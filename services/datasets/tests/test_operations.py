@@ -167,7 +167,7 @@ def test_who_was_given_up_for_dead_changes_nothing_when_it_wakes(datasets: Datas
     answer = answer_of(datasets, operation)
     assert (answer.added_count, answer.duplicate_count) == (MANY, 0)
     assert datasets.counts(dataset).item_count == MANY
-    assert datasets.told().count("item.v1.added") == MANY
+    assert datasets.event_types().count("item.v1.added") == MANY
 
 
 def labels_in(datasets: Datasets, dataset: str) -> list[list[str]]:

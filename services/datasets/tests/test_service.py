@@ -72,7 +72,7 @@ def test_a_picture_is_there_once_and_told_once(datasets: Datasets) -> None:
     again, fresh = datasets.add(dataset, a_medium(1), a_medium(2))
     assert (again.name, again.existed, fresh.existed) == (first.name, True, False)
     assert datasets.counts(dataset).item_count == 2
-    assert datasets.told() == ["item.v1.added", "item.v1.added"]
+    assert datasets.event_types() == ["item.v1.added", "item.v1.added"]
 
 
 def test_a_repeated_batch_returns_the_first_answer(datasets: Datasets) -> None:
@@ -274,14 +274,14 @@ def test_an_expert_s_answer_is_kept_with_its_item_and_told(datasets: Datasets) -
     datasets.handle(new_event("annotation", "t", told, datasets.store.clock.now()))
     accepted = datasets.items.GetItem(GetItemRequest(name=item.name)).accepted
     assert ([one.concept for one in accepted.annotations], accepted.reviewed, accepted.control) == (["van"], True, True)
-    assert datasets.told()[-1] == "item.v1.annotated"
+    assert datasets.event_types()[-1] == "item.v1.annotated"
 
 
 def test_an_answer_for_a_deleted_item_changes_nothing(datasets: Datasets) -> None:
     dataset = datasets.a_dataset()
     told = TaskAccepted(task="t", item=f"{dataset}/items/gone", annotations=says("van"))
     datasets.handle(new_event("annotation", "t", told, datasets.store.clock.now()))
-    assert datasets.told() == []
+    assert datasets.event_types() == []
 
 
 def test_older_scores_do_not_replace_newer_ones(datasets: Datasets) -> None:
@@ -438,7 +438,7 @@ def test_of_a_pool_too_large_to_hold_selection_sees_a_sample_of_each_kind(datase
 
 
 def test_selections_come_one_after_another(datasets: Datasets) -> None:
-    service = ItemService(datasets.store, datasets.objects, patience=timedelta(milliseconds=1))
+    service = ItemService(datasets.store, datasets.objects, wait_max=timedelta(milliseconds=1))
     request = SelectItemsRequest(
         parent=datasets.a_dataset(), count=1, strategy=SelectionStrategy.SELECTION_STRATEGY_RANDOM
     )

@@ -3,7 +3,7 @@
 import pytest
 from vesta_common.errors import InvalidArgument
 from vesta_contracts.datasets.v1 import Concept, Taxonomy
-from vesta_datasets.items.taxonomies import check_holds, check_taxonomy
+from vesta_datasets.items.taxonomies import check_concepts_in_use, check_taxonomy
 
 
 def of(**keypoints: list[str]) -> Taxonomy:
@@ -30,15 +30,15 @@ def test_what_appears_twice_is_refused(taxonomy: Taxonomy, what: str) -> None:
 
 def test_a_taxonomy_holds_all_that_items_bear() -> None:
     before = of(van=[], car=[], bus=[])
-    check_holds(of(van=[], car=[]), before, {"van"}, "taxonomy.concepts")
+    check_concepts_in_use(of(van=[], car=[]), before, {"van"}, "taxonomy.concepts")
     with pytest.raises(InvalidArgument, match="items bear bus, van;") as refused:
-        check_holds(of(car=[]), before, {"van", "bus", "car"}, "taxonomy.concepts")
+        check_concepts_in_use(of(car=[]), before, {"van", "bus", "car"}, "taxonomy.concepts")
     assert refused.value.reason == "CONCEPT_IN_USE"
 
 
 def test_a_concept_that_items_have_keeps_its_keypoints() -> None:
     before = of(van=["door", "wheel"], car=["door"])
-    check_holds(of(van=["wheel", "door", "roof"], car=[]), before, {"van"}, "taxonomy.concepts")
+    check_concepts_in_use(of(van=["wheel", "door", "roof"], car=[]), before, {"van"}, "taxonomy.concepts")
     with pytest.raises(InvalidArgument, match="keep its keypoints wheel") as refused:
-        check_holds(of(van=["door"], car=[]), before, {"van"}, "taxonomy.concepts")
+        check_concepts_in_use(of(van=["door"], car=[]), before, {"van"}, "taxonomy.concepts")
     assert refused.value.reason == "CONCEPT_IN_USE"

@@ -21,17 +21,17 @@ from vesta_datasets.api.dataset_service import DatasetService
 from vesta_datasets.api.item_service import ItemService
 from vesta_datasets.api.snapshot_service import SnapshotService
 from vesta_datasets.api.taxonomy_service import TaxonomyService
-from vesta_datasets.ingest.event_handlers import Reactions
-from vesta_datasets.ingest.scoring_progress import Telling
-from vesta_datasets.operations.retention import Forgetting
+from vesta_datasets.ingest.event_handlers import EventHandlers
+from vesta_datasets.ingest.scoring_progress import ProgressPublisher
+from vesta_datasets.operations.retention import Retention
 from vesta_datasets.operations.transfers import Export, Import
 from vesta_datasets.operations.worker import EXPORT, IMPORT, Operations
 from vesta_datasets.settings import Settings
 from vesta_datasets.store import SERVICE, Store
 
 IDLE = timedelta(seconds=2)
-FORGETTING_IDLE = timedelta(hours=1)
-TELLING_IDLE = timedelta(milliseconds=250)
+RETENTION_IDLE = timedelta(hours=1)
+PROGRESS_IDLE = timedelta(milliseconds=250)
 
 
 def build(settings: Settings) -> App:
@@ -50,7 +50,7 @@ def build(settings: Settings) -> App:
     operations = Operations(store, {IMPORT: importing, EXPORT: exporting})
     worker = BackgroundTask("operations", operations.step, IDLE, on_stop=operations.stop)
     operations.wake = worker.wake
-    reactions = Reactions(store)
+    event_handlers = EventHandlers(store)
     kafka = KafkaOptions.of(settings)
     metrics = ConsumerMetrics(SERVICE, registry)
     return App(
@@ -65,11 +65,11 @@ def build(settings: Settings) -> App:
         ],
         components=[
             Relay(postgres, Broker.of(settings), settings.kafka_topic_prefix),
-            Consumer(SERVICE, "labels", reactions.label_handlers(), postgres, kafka, metrics),
-            Consumer(SERVICE, "predictions", reactions.prediction_handlers(), postgres, kafka, metrics),
+            Consumer(SERVICE, "labels", event_handlers.label_handlers(), postgres, kafka, metrics),
+            Consumer(SERVICE, "predictions", event_handlers.prediction_handlers(), postgres, kafka, metrics),
             worker,
-            BackgroundTask("forgetting", Forgetting(store, objects).step, FORGETTING_IDLE),
-            BackgroundTask("telling", Telling(store).step, TELLING_IDLE),
+            BackgroundTask("retention", Retention(store, objects).step, RETENTION_IDLE),
+            BackgroundTask("scoring-progress", ProgressPublisher(store).step, PROGRESS_IDLE),
         ],
         closing=[connection.close, postgres.close],
         registry=registry,

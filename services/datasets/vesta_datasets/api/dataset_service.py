@@ -30,7 +30,7 @@ from vesta_contracts.datasets.v1 import (
 )
 
 from vesta_datasets.items.splits import TEST_SHARE_DEFAULT, Shares
-from vesta_datasets.items.taxonomies import check_holds
+from vesta_datasets.items.taxonomies import check_concepts_in_use
 from vesta_datasets.operations.transfers import owns
 from vesta_datasets.operations.worker import EXPORT, IMPORT, Operations
 from vesta_datasets.store import Store
@@ -85,8 +85,8 @@ class DatasetService(DatasetServiceServicer):
             if updated.taxonomy != current.taxonomy:
                 taxonomy = self._store.taxonomies.get(connection, updated.taxonomy, lock=True)
                 before = self._store.taxonomies.get(connection, current.taxonomy)
-                borne = self._store.datasets.borne_labels(connection, current.name)
-                check_holds(taxonomy, before, borne, "dataset.taxonomy")
+                used = self._store.datasets.used_labels(connection, current.name)
+                check_concepts_in_use(taxonomy, before, used, "dataset.taxonomy")
             self._store.datasets.update(connection, updated)
             return self._store.datasets.get(connection, current.name)
 

@@ -50,7 +50,7 @@ from vesta_datasets.selection.pool_builder import choose, strategy_name
 from vesta_datasets.store import Store
 
 NEIGHBOURS_DEFAULT = 20
-SELECTION_PATIENCE = timedelta(seconds=20)
+SELECTION_WAIT_MAX = timedelta(seconds=20)
 CHUNK_BYTES = 256 * 1024
 EMBEDDED_ITEMS_MAX = 256
 
@@ -59,13 +59,13 @@ class ItemService(ItemServiceServicer):
     """Creates, reads, updates, deletes and searches items, and selects the items to label next.
 
     Args:
-        patience: how long a selection waits for another one to finish.
+        wait_max: how long a selection waits for another one to finish.
     """
 
-    def __init__(self, store: Store, objects: ObjectStore, patience: timedelta = SELECTION_PATIENCE) -> None:
+    def __init__(self, store: Store, objects: ObjectStore, wait_max: timedelta = SELECTION_WAIT_MAX) -> None:
         self._store = store
         self._objects = objects
-        self._patience = patience
+        self._wait_max = wait_max
         self.selecting = threading.Lock()
 
     def BatchCreateItems(
@@ -193,11 +193,11 @@ class ItemService(ItemServiceServicer):
 
     def SelectItems(self, request: SelectItemsRequest, context: grpc.ServicerContext) -> SelectItemsResponse:
         """Selects the items to label next. One call runs at a time, because a call can hold hundreds of megabytes of embeddings."""
-        if not self.selecting.acquire(timeout=self._patience.total_seconds()):
+        if not self.selecting.acquire(timeout=self._wait_max.total_seconds()):
             raise ResourceExhausted(
                 "other selections are under way; come again in a moment",
                 reason="SELECTION_BUSY",
-                retry_after=self._patience,
+                retry_after=self._wait_max,
             )
         try:
             return self._select(request)

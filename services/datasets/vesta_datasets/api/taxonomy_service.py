@@ -21,7 +21,7 @@ from vesta_contracts.datasets.v1 import (
     UpdateTaxonomyRequest,
 )
 
-from vesta_datasets.items.taxonomies import check_holds, check_taxonomy
+from vesta_datasets.items.taxonomies import check_concepts_in_use, check_taxonomy
 from vesta_datasets.store import Store
 
 _MUTABLE = ("display_name", "concepts")
@@ -62,7 +62,7 @@ class TaxonomyService(TaxonomyServiceServicer):
             updated = revise(current, request.taxonomy, request.update_mask, _MUTABLE)
             check_taxonomy(updated)
             used = self._store.taxonomies.used_labels(connection, current.name)
-            check_holds(updated, current, used, "taxonomy.concepts")
+            check_concepts_in_use(updated, current, used, "taxonomy.concepts")
             self._store.taxonomies.update(connection, updated)
             return self._store.taxonomies.get(connection, current.name)
 

@@ -12,7 +12,7 @@ from vesta_contracts.common.v1 import Annotation
 from vesta_contracts.datasets.v1 import ArchiveFormat
 
 from vesta_datasets.archives.class_folders import read_folders, write_folders
-from vesta_datasets.archives.layout import ArchivedItem, CocoImage, UnreadableArchiveError, cannot_hold, side_of
+from vesta_datasets.archives.layout import ArchivedItem, CocoImage, UnreadableArchiveError, cannot_hold, parse_split
 
 LIMITS = Limits(memory_bytes_max=4 * 1024**3, cpu_seconds_max=15 * 60, file_bytes_max=1024**3)
 TIMEOUT = timedelta(minutes=30)
@@ -155,4 +155,4 @@ def _root_of(folder: Path) -> Path:
 
 
 def _has_a_meaning(name: str) -> bool:
-    return bool(side_of(name)) or name.lower() in {"annotations", "images"}
+    return bool(parse_split(name)) or name.lower() in {"annotations", "images"}

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from vesta_contracts.common.v1 import Annotation, ImageLabel
 
-from vesta_datasets.archives.layout import ArchivedItem, cannot_hold, is_hidden, side_of
+from vesta_datasets.archives.layout import ArchivedItem, cannot_hold, is_hidden, parse_split
 from vesta_datasets.items.annotations import concepts_of
 
 UNDECIDED_FOLDER = "no_label"
@@ -26,17 +26,19 @@ _FOLDER_NAME_BYTES_MAX = 255
 def read_folders(root: Path) -> list[ArchivedItem]:
     """Returns all files below a folder, ordered by name. Whether a file is an image is checked later, by its content."""
     tops = [entry for entry in root.iterdir() if entry.is_dir() and not is_hidden(entry.relative_to(root))]
-    sides = [top for top in tops if side_of(top.name)]
-    sided = bool(sides) and (len(sides) == len(tops) or any(_holds_folders(side) for side in sides))
+    split_folders = [top for top in tops if parse_split(top.name)]
+    has_splits = bool(split_folders) and (
+        len(split_folders) == len(tops) or any(_contains_folders(folder) for folder in split_folders)
+    )
     items = []
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root)
         if path.is_file() and not is_hidden(name):
             folders = name.parts[:-1]
-            split = side_of(folders[0]) if sided and folders else ""
-            concept = "/".join(folders[1:] if split else () if sided else folders)
-            told = None if concept in ("", UNDECIDED_FOLDER) else [_label(concept)]
-            items.append(ArchivedItem(str(name), path, split, told))
+            split = parse_split(folders[0]) if has_splits and folders else ""
+            concept = "/".join(folders[1:] if split else () if has_splits else folders)
+            annotations = None if concept in ("", UNDECIDED_FOLDER) else [_label(concept)]
+            items.append(ArchivedItem(str(name), path, split, annotations))
     return _with_labels_of_copies(items)
 
 
@@ -72,7 +74,7 @@ def _is_folder_name(concept: str) -> bool:
     )
 
 
-def _holds_folders(folder: Path) -> bool:
+def _contains_folders(folder: Path) -> bool:
     return any(entry.is_dir() for entry in folder.iterdir())
 
 

@@ -22,7 +22,7 @@ from vesta_common.errors import InvalidArgument
 from vesta_common.media.image_formats import IMAGE_BYTES_MAX, IMAGE_PIXELS_MAX, take_apart
 from vesta_contracts.common.v1 import Annotation, ImageLabel, Mask, PixelBox, PixelPoint, Polygon, Ring
 
-from vesta_datasets.archives.layout import CocoImage, UnreadableArchiveError, side_of
+from vesta_datasets.archives.layout import CocoImage, UnreadableArchiveError, parse_split
 
 _LISTED, _SHAPES, _LABELS = "image_info", "instances", "labels"
 
@@ -41,14 +41,14 @@ def read_coco(folder: Path, _: None) -> list[CocoImage]:
         raise UnreadableArchiveError(f"Datumaro fails at the archive: {_innermost(error)}") from error
 
 
-def write_coco(folder: Path, told: tuple[Sequence[CocoImage], Sequence[str], str]) -> None:
+def write_coco(folder: Path, argument: tuple[Sequence[CocoImage], Sequence[str], str]) -> None:
     """Writes images with labels, boxes, masks and polygons without holes.
 
     Args:
-        told: the images, with paths below `folder`; the concepts; and the name of the folder to create in `folder`. Each image is
+        argument: the images, with paths below `folder`; the concepts; and the name of the folder to create in `folder`. Each image is
             written under its file name without the suffix, which is the id of the item and must be unique.
     """
-    images, concepts, name = told
+    images, concepts, name = argument
     index = {concept: number for number, concept in enumerate(concepts)}
     numbers = count(1)
     items = [
@@ -98,10 +98,10 @@ def _read(root: Path) -> list[CocoImage]:
             for item in part:
                 path = Path(getattr(item.media, "path", "")).resolve()
                 if path != root and path.is_relative_to(root):
-                    splits[path] = side_of(str(item.subset))
-                    told = found.setdefault(path, None)
+                    splits[path] = parse_split(str(item.subset))
+                    known = found.setdefault(path, None)
                     if task != _LISTED:
-                        found[path] = [*(told or ()), *_objects(item, names)]
+                        found[path] = [*(known or ()), *_objects(item, names)]
     return [CocoImage(str(path.relative_to(root)), splits[path], _serialised(found[path])) for path in sorted(found)]
 
 
@@ -123,12 +123,12 @@ def _parts(root: Path, task: str) -> Iterator[Any]:
         yield plugins.make_extractor(source["format"], source["url"], **source["options"])
 
 
-def _serialised(told: Sequence[Annotation | None] | None) -> list[bytes] | None:
+def _serialised(annotations: Sequence[Annotation | None] | None) -> list[bytes] | None:
     """Returns None if an annotation could not be converted; the remaining ones would look like a complete annotation."""
-    if told is None:
+    if annotations is None:
         return None
-    kept = [one.SerializeToString() for one in told if one is not None]
-    return kept if len(kept) == len(told) else None
+    kept = [one.SerializeToString() for one in annotations if one is not None]
+    return kept if len(kept) == len(annotations) else None
 
 
 def _objects(item: Any, names: Sequence[str]) -> list[Annotation | None]:
@@ -146,31 +146,33 @@ def _object(parts: Sequence[Any], media: Any, names: Sequence[str]) -> Annotatio
     """
     if any(part.label is None for part in parts):
         return None
-    told = Annotation(concept=names[parts[0].label])
+    annotation = Annotation(concept=names[parts[0].label])
     kinds = {kind: [part for part in parts if part.type.name == kind] for kind in ("mask", "polygon", "bbox", "label")}
     if len(kinds["mask"]) == 1:
         if prod(kinds["mask"][0].rle["size"]) > IMAGE_PIXELS_MAX:
             return None
-        told.mask.CopyFrom(mask_of(np.asarray(kinds["mask"][0].image, np.bool_)))
+        annotation.mask.CopyFrom(mask_of(np.asarray(kinds["mask"][0].image, np.bool_)))
     elif len(kinds["polygon"]) == 1:
         points = kinds["polygon"][0].points
         ring = Ring(points=[PixelPoint(x_px=x, y_px=y) for x, y in zip(points[::2], points[1::2], strict=True)])
-        told.polygon.CopyFrom(Polygon(outline=ring))
+        annotation.polygon.CopyFrom(Polygon(outline=ring))
     elif kinds["polygon"]:
         image_hw = _size_of(media)
         if image_hw is None or prod(image_hw) > IMAGE_PIXELS_MAX:
             return None
         height_px, width_px = image_hw
         union = mask_tools.rles_to_mask([part.points for part in kinds["polygon"]], width_px, height_px)
-        told.mask.CopyFrom(mask_of(np.asarray(union, np.bool_)))
+        annotation.mask.CopyFrom(mask_of(np.asarray(union, np.bool_)))
     elif len(kinds["bbox"]) == 1:
         box = kinds["bbox"][0]
-        told.box.CopyFrom(PixelBox(x_min_px=box.x, y_min_px=box.y, x_max_px=box.x + box.w, y_max_px=box.y + box.h))
+        annotation.box.CopyFrom(
+            PixelBox(x_min_px=box.x, y_min_px=box.y, x_max_px=box.x + box.w, y_max_px=box.y + box.h)
+        )
     elif len(kinds["label"]) == 1:
-        told.image_label.CopyFrom(ImageLabel())
+        annotation.image_label.CopyFrom(ImageLabel())
     else:
         return None
-    return told
+    return annotation
 
 
 def _size_of(media: Any) -> tuple[int, int] | None:

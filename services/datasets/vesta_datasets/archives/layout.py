@@ -8,7 +8,7 @@ from typing import Final
 from vesta_common.errors import FailedPrecondition, InvalidArgument
 from vesta_contracts.common.v1 import Annotation
 
-_SIDES: Final = {
+_SPLITS: Final = {
     "train": "TRAIN",
     "training": "TRAIN",
     "val": "VALIDATION",
@@ -67,9 +67,9 @@ class CocoImage:
     width_px: int = 0
 
 
-def side_of(name: str) -> str:
+def parse_split(name: str) -> str:
     """Returns TRAIN, VALIDATION or TEST for the name of a folder or subset, such as `val` or `train2017`; empty for other names."""
-    return _SIDES.get(name.lower().rpartition("_")[2].rstrip("0123456789"), "")
+    return _SPLITS.get(name.lower().rpartition("_")[2].rstrip("0123456789"), "")
 
 
 def is_hidden(path: Path) -> bool:

@@ -58,23 +58,23 @@ def add_items(
     made = {
         media.sha256: (name, placement.duplicate_of or "", placement.split.value) for name, media, _, placement in rows
     }
-    there = {digest: (row["name"], row["duplicate_of"], row["split"]) for digest, row in known.items()}
+    existing = {digest: (row["name"], row["duplicate_of"], row["split"]) for digest, row in known.items()}
     decided = {digest for digest, row in known.items() if row["accepted"] is not None}
     seen: set[str] = set()
-    answers = []
+    results = []
     for item in new_items:
         digest = item.media.sha256
-        name, duplicate_of, side = made.get(digest) or there[digest]
-        existed = digest in there or digest in seen
+        name, duplicate_of, split_name = made.get(digest) or existing[digest]
+        existed = digest in existing or digest in seen
         seen.add(digest)
         if item.HasField("annotations") and digest not in decided:
-            brought = item.annotations.annotations
-            accept_directly(store, connection, name, brought, annotator, reviewed=item.reviewed)
+            given = item.annotations.annotations
+            accept_directly(store, connection, name, given, annotator, reviewed=item.reviewed)
             decided.add(digest)
-        answers.append(
-            CreatedItem(name=name, existed=existed, duplicate_of=duplicate_of, split=Split.Value(f"SPLIT_{side}"))
+        results.append(
+            CreatedItem(name=name, existed=existed, duplicate_of=duplicate_of, split=Split.Value(f"SPLIT_{split_name}"))
         )
-    return answers
+    return results
 
 
 def known_media(store: Store, connection: Connection, project: str, new_items: Sequence[NewItem]) -> list[NewItem]:
@@ -121,7 +121,7 @@ def _place(
     for row in store.items.find_candidates(connection, dataset.name, wanted) if wanted else ():
         placed[row["name"]] = splits.Placed(row["name"], row["group_name"], splits.Split(row["split"]))
         index.add(Hashed(row["name"], row["perceptual_hash"]))
-    answers = []
+    results = []
     for item in new_items:
         name = f"{dataset.name}/items/{new_id()}"
         media: Media = item.media
@@ -130,8 +130,8 @@ def _place(
         placement = splits.place(name, media.sha256, ordered, shares, _asked(item.split))
         placed[name] = splits.Placed(name, placement.group, placement.split)
         index.add(Hashed(name, media.perceptual_hash))
-        answers.append((name, placement))
-    return answers
+        results.append((name, placement))
+    return results
 
 
 def _asked(split: Split.ValueType) -> splits.Split | None:

@@ -22,7 +22,7 @@ from vesta_datasets.store.predictions import ScoringModel
 log = structlog.get_logger()
 
 
-class Reactions:
+class EventHandlers:
     """The event handlers, one method per event type."""
 
     def __init__(self, store: Store) -> None:
@@ -42,36 +42,36 @@ class Reactions:
         Raises:
             InvalidArgument: the answer violates a rule, for example because the rule is newer than the answer.
         """
-        told: TaskAccepted = event.payload
-        item = self._store.items.find_locked(connection, told.item)
+        answer: TaskAccepted = event.payload
+        item = self._store.items.find_locked(connection, answer.item)
         kept = item.accepted.annotations if item and item.accepted else ()
         accepted = AcceptedAnnotations(
-            annotations=with_shapes_kept(told.annotations, kept),
-            annotators=told.annotators,
-            reviewer=told.reviewer,
-            reviewed=bool(told.reviewer),
-            task=told.task,
-            model_version=told.model_version,
-            control=told.control,
-            accept_time=told.accept_time,
+            annotations=with_shapes_kept(answer.annotations, kept),
+            annotators=answer.annotators,
+            reviewer=answer.reviewer,
+            reviewed=bool(answer.reviewer),
+            task=answer.task,
+            model_version=answer.model_version,
+            control=answer.control,
+            accept_time=answer.accept_time,
         )
         if item is not None:
-            self._check(connection, told, item.media)
-        outcome = self._store.items.accept(connection, told.item, accepted)
+            self._check(connection, answer, item.media)
+        outcome = self._store.items.accept(connection, answer.item, accepted)
         if outcome is not AcceptResult.KEPT:
-            log.warning("label_not_kept", item=told.item, task=told.task, outcome=outcome.name)
+            log.warning("label_not_kept", item=answer.item, task=answer.task, outcome=outcome.name)
             return
-        self._store.publish(connection, told.item, ItemAnnotated(item=told.item, accepted=accepted))
+        self._store.publish(connection, answer.item, ItemAnnotated(item=answer.item, accepted=accepted))
 
-    def _check(self, connection: Connection, told: TaskAccepted, media: Media) -> None:
+    def _check(self, connection: Connection, answer: TaskAccepted, media: Media) -> None:
         """Checks an answer against the taxonomy. An event with an invalid answer becomes a dead letter.
 
         Raises:
             InvalidArgument: the answer is invalid.
         """
-        dataset = self._store.datasets.get(connection, parent_of(told.item), counted=False)
+        dataset = self._store.datasets.get(connection, parent_of(answer.item), counted=False)
         taxonomy = self._store.taxonomies.get(connection, dataset.taxonomy)
-        check_annotations(told.annotations, Terms(taxonomy, media, dataset.multi_label), "annotations")
+        check_annotations(answer.annotations, Terms(taxonomy, media, dataset.multi_label), "annotations")
 
     def handle_prediction_made(self, connection: Connection, event: Event) -> None:
         """Stores scores and embeddings. DatasetScored is published separately, see `scoring_progress`."""

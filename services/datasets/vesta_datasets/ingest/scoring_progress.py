@@ -14,7 +14,7 @@ from vesta_datasets.store.statements import queries
 INTERVAL = timedelta(seconds=1)
 
 
-class Telling:
+class ProgressPublisher:
     """Publishes DatasetScored. Safe to run in any number of replicas."""
 
     def __init__(self, store: Store) -> None:
@@ -26,10 +26,10 @@ class Telling:
         with self._store.postgres.transaction() as connection:
             rows = queries.list_untold(connection, told_before=now - INTERVAL)
         for row in rows:
-            self._tell(row["name"], row["prediction_count"])
+            self._publish(row["name"], row["prediction_count"])
         return False
 
-    def _tell(self, dataset: str, prediction_count: int) -> None:
+    def _publish(self, dataset: str, prediction_count: int) -> None:
         """Publishes the progress up to `prediction_count`, unless another replica already has."""
         with self._store.postgres.transaction() as connection:
             counts = self._store.datasets.counts(connection, [dataset]).get(dataset)

@@ -32,7 +32,7 @@ def with_shapes_kept(answer: Sequence[Annotation], accepted: Iterable[Annotation
     return [*answer, *(one for one in accepted if not one.HasField("image_label"))]
 
 
-def say_the_same(one: Iterable[Annotation], other: Iterable[Annotation]) -> bool:
+def same_annotations(one: Iterable[Annotation], other: Iterable[Annotation]) -> bool:
     """Whether two answers have the same concepts and shapes. Order, scores and attributes are ignored."""
     return _stated(one) == _stated(other)
 

@@ -18,7 +18,7 @@ DISTANCE_MAX_BITS: Final = 4
 """Items whose hashes differ in at most this many bits are near-duplicates."""
 RADIUS_MAX_BITS: Final = 11
 """The largest radius that `probes` supports: 548 probes. Perceptual hashes that differ in more bits are not meaningfully similar."""
-TELLING_BITS_MIN: Final = 8
+SPECIFIC_BITS_MIN: Final = 8
 """A hash with fewer zeros or fewer ones than this comes from an image without structure, such as a black frame, and is ignored."""
 
 _HASH_LIMIT: Final = 1 << (BAND_COUNT * BAND_BITS)
@@ -43,9 +43,9 @@ def hamming(hash_a: int, hash_b: int) -> int:
     return (hash_a ^ hash_b).bit_count()
 
 
-def is_telling(perceptual_hash: int) -> bool:
+def is_specific(perceptual_hash: int) -> bool:
     """Whether the hash is specific to its image. All images without structure share a few hashes, and are not duplicates of each other."""
-    return TELLING_BITS_MIN <= perceptual_hash.bit_count() <= BAND_COUNT * BAND_BITS - TELLING_BITS_MIN
+    return SPECIFIC_BITS_MIN <= perceptual_hash.bit_count() <= BAND_COUNT * BAND_BITS - SPECIFIC_BITS_MIN
 
 
 def bands(perceptual_hash: int) -> tuple[int, ...]:
@@ -68,14 +68,14 @@ def bands(perceptual_hash: int) -> tuple[int, ...]:
 def probes(perceptual_hash: int, radius_bits: int) -> tuple[int, ...]:
     """Returns band values. Every hash within `radius_bits` has at least one of them among its bands.
 
-    Empty for a hash that is not specific (`is_telling`), because it has no near-duplicates.
+    Empty for a hash that is not specific (`is_specific`), because it has no near-duplicates.
 
     Raises:
         ValueError: the radius is outside of `[0, RADIUS_MAX_BITS]`.
     """
     if not 0 <= radius_bits <= RADIUS_MAX_BITS:
         raise ValueError(f"the radius must be in [0, {RADIUS_MAX_BITS}] bits, not {radius_bits}")
-    if not is_telling(perceptual_hash):
+    if not is_specific(perceptual_hash):
         return ()
     flips = [
         sum(1 << bit for bit in bits)
@@ -87,7 +87,7 @@ def probes(perceptual_hash: int, radius_bits: int) -> tuple[int, ...]:
 
 def near(perceptual_hash: int, candidates: Iterable[Hashed], radius_bits: int) -> list[Hashed]:
     """Returns the candidates that are near-duplicates, nearest first and, at the same distance, oldest first."""
-    if not is_telling(perceptual_hash):
+    if not is_specific(perceptual_hash):
         return []
     distances = ((hamming(perceptual_hash, candidate.perceptual_hash), candidate) for candidate in candidates)
     found = [(distance, candidate.name, candidate) for distance, candidate in distances if distance <= radius_bits]

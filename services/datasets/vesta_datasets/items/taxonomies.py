@@ -25,26 +25,26 @@ def check_taxonomy(taxonomy: Taxonomy) -> None:
         )
 
 
-def check_holds(taxonomy: Taxonomy, before: Taxonomy, borne: Collection[str], field: str) -> None:
+def check_concepts_in_use(taxonomy: Taxonomy, before: Taxonomy, used: Collection[str], field: str) -> None:
     """Checks that a taxonomy has all concepts that items use, with all their keypoints.
 
     Args:
         before: the previous taxonomy of the items.
-        borne: ids of the concepts that items use.
+        used: ids of the concepts that items use.
         field: the request field that violations name.
 
     Raises:
         InvalidArgument: CONCEPT_IN_USE; the message names the missing concepts or keypoints.
     """
     keypoints = {concept.id: set(concept.keypoints) for concept in taxonomy.concepts}
-    if gone := set(borne) - keypoints.keys():
+    if gone := set(used) - keypoints.keys():
         raise InvalidArgument(
             f"items bear {', '.join(sorted(gone))}; keep such concepts in the taxonomy, retired where they are of no more use",
             reason="CONCEPT_IN_USE",
             violations=[Violation(field, "lacks a concept that items bear")],
         )
     for concept in before.concepts:
-        if concept.id in borne and (lost := set(concept.keypoints) - keypoints[concept.id]):
+        if concept.id in used and (lost := set(concept.keypoints) - keypoints[concept.id]):
             raise InvalidArgument(
                 f"items have the concept {concept.id}; keep its keypoints {', '.join(sorted(lost))}",
                 reason="CONCEPT_IN_USE",

@@ -8,11 +8,11 @@ from vesta_datasets.operations.transfers import ARCHIVES
 from vesta_datasets.store import Store
 from vesta_datasets.store.statements import queries
 
-ARCHIVES_KEPT = timedelta(days=1)
-OPERATIONS_KEPT = timedelta(days=30)
+ARCHIVE_RETENTION = timedelta(days=1)
+OPERATION_RETENTION = timedelta(days=30)
 
 
-class Forgetting:
+class Retention:
     """Deletes expired archives and operations. Safe to run in any number of replicas."""
 
     def __init__(self, store: Store, objects: ObjectStore) -> None:
@@ -23,8 +23,8 @@ class Forgetting:
         """Deletes expired archives and operations. Archives from the day before the oldest pending operation on are kept."""
         now = self._store.clock.now()
         with self._store.postgres.transaction() as connection:
-            queries.delete_operations(connection, before=now - OPERATIONS_KEPT)
+            queries.delete_operations(connection, before=now - OPERATION_RETENTION)
             oldest = queries.find_oldest_to_do(connection) or now
-        for key in self._objects.list_keys(f"{ARCHIVES}/", before=min(oldest, now) - ARCHIVES_KEPT):
+        for key in self._objects.list_keys(f"{ARCHIVES}/", before=min(oldest, now) - ARCHIVE_RETENTION):
             self._objects.delete(key)
         return False

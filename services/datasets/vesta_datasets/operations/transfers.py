@@ -24,7 +24,7 @@ from vesta_datasets.archives.archives import pack, unpack
 from vesta_datasets.archives.layout import ArchivedItem
 from vesta_datasets.archives.scratch_folders import scratch_folder
 from vesta_datasets.ingest.add_items import add_items
-from vesta_datasets.items.annotations import concepts_of, say_the_same
+from vesta_datasets.items.annotations import concepts_of, same_annotations
 from vesta_datasets.operations.worker import Claim, OperationProgress
 from vesta_datasets.snapshots.manifest import ManifestRow, read_manifest
 from vesta_datasets.store import Store
@@ -65,7 +65,7 @@ class Import:
     def __call__(self, claim: Claim, /) -> ImportDatasetResponse:
         """Imports the remaining items, and returns the totals of this and all previous attempts."""
         request = ImportDatasetRequest.FromString(claim.request)
-        answer = ImportDatasetResponse.FromString(claim.response)
+        response = ImportDatasetResponse.FromString(claim.response)
         with scratch_folder(self._work_folder, "vesta-import-") as scratch:
             archive = scratch / "archive.zip"
             self._objects.download(request.archive_key, archive)
@@ -75,10 +75,10 @@ class Import:
             for batch in _in_batches(items[done:]):
                 claim.check()
                 done += len(batch)
-                answer = self._import_batch(
-                    claim, request, batch, only_named, answer, OperationProgress(done, len(items))
+                response = self._import_batch(
+                    claim, request, batch, only_named, response, OperationProgress(done, len(items))
                 )
-        return answer
+        return response
 
     def _import_batch(
         self,
@@ -86,19 +86,19 @@ class Import:
         request: ImportDatasetRequest,
         batch: Sequence[ArchivedItem],
         only_named: Collection[Path],
-        answer: ImportDatasetResponse,
+        response: ImportDatasetResponse,
         progress: OperationProgress,
     ) -> ImportDatasetResponse:
         """Imports a batch and commits it with the updated response, which is returned."""
         taken = self._take(request, batch, only_named)
 
         def keep(connection: Connection) -> ImportDatasetResponse:
-            told = ImportDatasetResponse()
-            told.CopyFrom(answer)
+            updated = ImportDatasetResponse()
+            updated.CopyFrom(response)
             for entry, found in zip(batch, taken, strict=True):
-                self._add(connection, request.name, claim.caller, entry, found, told, reviewed=request.reviewed)
-            claim.advance(connection, progress, told.SerializeToString())
-            return told
+                self._add(connection, request.name, claim.caller, entry, found, updated, reviewed=request.reviewed)
+            claim.advance(connection, progress, updated.SerializeToString())
+            return updated
 
         return self._store.postgres.run(keep)
 
@@ -125,7 +125,7 @@ class Import:
         annotator: str,
         entry: ArchivedItem,
         found: IngestedMedia,
-        answer: ImportDatasetResponse,
+        response: ImportDatasetResponse,
         *,
         reviewed: bool,
     ) -> None:
@@ -134,7 +134,7 @@ class Import:
         An existing item with different accepted annotations is a rejection too.
         """
         if found.reason:
-            _refuse(answer, entry.file_name, found.message)
+            _refuse(response, entry.file_name, found.message)
             return
         try:
             with connection.transaction():
@@ -142,15 +142,15 @@ class Import:
                     self._store, connection, dataset, [_new_item(entry, found, reviewed=reviewed)], annotator
                 )
         except InvalidArgument as error:
-            _refuse(answer, entry.file_name, str(error))
+            _refuse(response, entry.file_name, str(error))
             return
         if created.existed and entry.annotations is not None:
             accepted = self._store.items.get(connection, created.name).accepted.annotations
-            if not say_the_same(accepted, entry.annotations):
-                _refuse(answer, entry.file_name, _differs(created.name, accepted, entry.annotations))
+            if not same_annotations(accepted, entry.annotations):
+                _refuse(response, entry.file_name, _differs(created.name, accepted, entry.annotations))
                 return
-        answer.duplicate_count += created.existed
-        answer.added_count += not created.existed
+        response.duplicate_count += created.existed
+        response.added_count += not created.existed
 
 
 class Export:
@@ -189,8 +189,8 @@ class Export:
         else:
             rows = self._store.snapshots.read_manifest_rows(request.name)
         annotated = [row for row in rows if row.annotated]
-        borne = {concept for row in annotated for concept in concepts_of(_annotations_of(row))}
-        return annotated, list(dict.fromkeys([*(concept.id for concept in taxonomy.concepts), *sorted(borne)]))
+        used = {concept for row in annotated for concept in concepts_of(_annotations_of(row))}
+        return annotated, list(dict.fromkeys([*(concept.id for concept in taxonomy.concepts), *sorted(used)]))
 
     def _fetched(self, row: ManifestRow, folder: Path) -> ArchivedItem:
         """Downloads the image of an item to the folder."""
@@ -223,17 +223,17 @@ def _new_item(entry: ArchivedItem, found: IngestedMedia, *, reviewed: bool) -> N
     return NewItem(media=found.media, split=split, annotations=annotations, reviewed=reviewed)
 
 
-def _differs(item: str, accepted: Iterable[Annotation], brought: Iterable[Annotation]) -> str:
+def _differs(item: str, accepted: Iterable[Annotation], imported: Iterable[Annotation]) -> str:
     """Returns the message of a rejection because the item has other accepted annotations."""
-    here, there = (", ".join(concepts_of(told)) or "none of the concepts" for told in (accepted, brought))
-    told = f"labelled {here} where the archive says {there}" if here != there else "with other shapes accepted"
-    return f"is there already as {item}, {told}; where the archive is right, correct the item"
+    here, there = (", ".join(concepts_of(one)) or "none of the concepts" for one in (accepted, imported))
+    difference = f"labelled {here} where the archive says {there}" if here != there else "with other shapes accepted"
+    return f"is there already as {item}, {difference}; where the archive is right, correct the item"
 
 
-def _refuse(answer: ImportDatasetResponse, file_name: str, why: str) -> None:
-    answer.refused_count += 1
-    if len(answer.refusals) < REFUSALS_KEPT:
-        answer.refusals.append(f"{file_name}: {why}")
+def _refuse(response: ImportDatasetResponse, file_name: str, why: str) -> None:
+    response.refused_count += 1
+    if len(response.refusals) < REFUSALS_KEPT:
+        response.refusals.append(f"{file_name}: {why}")
 
 
 def _in_batches(items: Iterable[ArchivedItem]) -> Iterator[list[ArchivedItem]]:

@@ -163,7 +163,7 @@ class Operations:
             self._give_up(claim)
             return True
         try:
-            with self._kept(claim):
+            with self._renewing_lease(claim):
                 response = self._work[claim.kind](claim)
         except TakenOver:
             log.warning("operation_taken_over", operation=claim.name)
@@ -195,7 +195,7 @@ class Operations:
         )
 
     @contextmanager
-    def _kept(self, claim: Claim) -> Iterator[None]:
+    def _renewing_lease(self, claim: Claim) -> Iterator[None]:
         """Renews the lease in a thread while the block runs, however long a batch takes."""
         ended = threading.Event()
 
@@ -228,7 +228,7 @@ class Operations:
             queries.postpone_operation,
             claim,
             retry_time=self._store.clock.now() + rest,
-            last_error=_told(error),
+            last_error=_message_of(error),
             counts=asked is None,
         )
 
@@ -252,6 +252,6 @@ def _final_code(error: Exception) -> str | None:
     return error.code.name if isinstance(error, VestaError) and not is_transient(error) else None
 
 
-def _told(error: Exception) -> str:
+def _message_of(error: Exception) -> str:
     """Returns the message of a VestaError; for other exceptions the repr, because their type is more informative than the message."""
     return str(error) if isinstance(error, VestaError) else repr(error)

@@ -13,7 +13,7 @@ from vesta_datasets.selection import STRATEGIES, Pool, Reason, with_control_arm
 from vesta_datasets.selection.candidates import Candidates, PoolRow
 from vesta_datasets.selection.pool import Floats, Mask
 
-EVEN = 0.5  # the probability at which a multi-label prediction is undecided
+UNDECIDED = 0.5  # the probability at which a multi-label prediction is undecided
 
 
 def choose(
@@ -43,17 +43,17 @@ def choose(
             "the dataset, or choose at random",
             reason="EMBEDDING_MISSING",
         )
-    looked_at = np.flatnonzero(usable).tolist()
-    rows = [candidates.rows[index] for index in looked_at]
+    indices = np.flatnonzero(usable).tolist()
+    rows = [candidates.rows[index] for index in indices]
     pool = Pool(
         embeddings=_embeddings(candidates, usable, name),
         probabilities=probabilities(rows, scored_by, multi_label=multi_label),
-        labelled=~free[looked_at],
+        labelled=~free[indices],
         batch_size=count,
         seed=abs(seed),
         multi_label=multi_label,
     )
-    picks = [replace(pick, index=looked_at[pick.index]) for pick in STRATEGIES[name](pool)] if rows else []
+    picks = [replace(pick, index=indices[pick.index]) for pick in STRATEGIES[name](pool)] if rows else []
     if control_share > 0:
         picks = with_control_arm(picks, np.flatnonzero(free), count, control_share, pool.seed)
     items = [_selected(candidates.rows[pick.index], pick.score, pick.reason, multi_label=multi_label) for pick in picks]
@@ -93,19 +93,19 @@ def probabilities(rows: Sequence[PoolRow], scored_by: str, *, multi_label: bool)
     newest = [row for row in scored if row.scores is not None and row.scores.model_version == scored_by]
     concepts = sorted({found.concept for row in newest or scored if row.scores for found in row.scores.scores})
     column = {concept: index for index, concept in enumerate(concepts)}
-    matrix = np.full((len(rows), len(concepts)), EVEN if multi_label else 1.0 / len(concepts), np.float32)
-    thresholds = np.full_like(matrix, EVEN) if multi_label else None
+    matrix = np.full((len(rows), len(concepts)), UNDECIDED if multi_label else 1.0 / len(concepts), np.float32)
+    thresholds = np.full_like(matrix, UNDECIDED) if multi_label else None
     for index, row in enumerate(rows):
         found = row.scores.scores if row.scores is not None else ()
-        told = {column[one.concept]: one for one in found if one.concept in column}
+        known = {column[one.concept]: one for one in found if one.concept in column}
         if thresholds is not None:
-            matrix[index, list(told)] = [one.score for one in told.values()]
-            thresholds[index, list(told)] = [
-                one.threshold if one.HasField("threshold") else EVEN for one in told.values()
+            matrix[index, list(known)] = [one.score for one in known.values()]
+            thresholds[index, list(known)] = [
+                one.threshold if one.HasField("threshold") else UNDECIDED for one in known.values()
             ]
-        elif total := sum(one.score for one in told.values()):
+        elif total := sum(one.score for one in known.values()):
             matrix[index] = 0.0
-            matrix[index, list(told)] = [one.score / total for one in told.values()]
+            matrix[index, list(known)] = [one.score / total for one in known.values()]
     return matrix if thresholds is None else centred_on_thresholds(matrix, thresholds)
 
 
@@ -120,7 +120,7 @@ def centred_on_thresholds(scores: Floats, thresholds: Floats) -> Floats:
         thresholds: `(N, C)`, the score from which each concept is predicted.
     """
     share = share_to_certainty(scores, thresholds)
-    found: Floats = (EVEN + np.where(scores >= thresholds, share, -share) / 2).astype(np.float32)
+    found: Floats = (UNDECIDED + np.where(scores >= thresholds, share, -share) / 2).astype(np.float32)
     return found
 
 
@@ -137,5 +137,7 @@ def _selected(row: PoolRow, score: float, reason: Reason, *, multi_label: bool) 
 
 def _pre_annotations(scores: ImageScores, *, multi_label: bool) -> list[Annotation]:
     """Returns the predicted labels, for annotators to confirm or correct."""
-    told = labels_of(scores, multi_label=multi_label)
-    return [Annotation(concept=found.concept, image_label=ImageLabel(), score=min(1.0, found.score)) for found in told]
+    labels = labels_of(scores, multi_label=multi_label)
+    return [
+        Annotation(concept=found.concept, image_label=ImageLabel(), score=min(1.0, found.score)) for found in labels
+    ]

@@ -31,15 +31,15 @@ def write_snapshot(snapshot: Snapshot, rows: list[ManifestRow], shares: Shares, 
             splits=[
                 SplitStatistics(
                     split=split.value,
-                    item_count=side.item_count,
-                    labelled_count=side.labelled_count,
-                    concept_counts=dict(side.concept_counts),
-                    no_label_count=side.no_label_count,
-                    several_labels_count=side.several_labels_count,
-                    only_shapes_count=side.only_shapes_count,
-                    dealt_count=side.dealt_count,
+                    item_count=counts.item_count,
+                    labelled_count=counts.labelled_count,
+                    concept_counts=dict(counts.concept_counts),
+                    no_label_count=counts.no_label_count,
+                    several_labels_count=counts.several_labels_count,
+                    only_shapes_count=counts.only_shapes_count,
+                    dealt_count=counts.dealt_count,
                 )
-                for split, side in found.splits.items()
+                for split, counts in found.splits.items()
             ],
             reviewed_count=found.reviewed_count,
             control_count=found.control_count,

@@ -59,7 +59,7 @@ class Datasets:
         rows = queries.count_items(connection, datasets=list(names))
         return {row.pop("dataset"): DatasetCounts(**row) for row in rows}
 
-    def borne_labels(self, connection: Connection, name: str) -> set[str]:
+    def used_labels(self, connection: Connection, name: str) -> set[str]:
         """Returns the concepts that items of the dataset have."""
         return {row["label"] for row in queries.list_borne_labels(connection, dataset=name)}
 
