@@ -1,1 +1,1 @@
-"""Training: from a snapshot and a recipe to a measured, calibrated model with its card."""
+"""Vesta's training service: trains, calibrates and evaluates models from snapshots and recipes, and registers them."""

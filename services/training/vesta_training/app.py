@@ -1,4 +1,4 @@
-"""The composition root: what the training service is made of."""
+"""The composition root of the training service."""
 
 from datetime import timedelta
 
@@ -31,13 +31,13 @@ from vesta_training.sweeper import Sweeper
 from vesta_training.worker import Compute, Datasets, Worker
 
 IDLE = timedelta(seconds=1)
-IDLE_OF_OTHERS = timedelta(seconds=10)  # one that looks for runs is enough; the others are woken
+IDLE_OF_OTHERS = timedelta(seconds=10)  # one worker that polls often is enough; the others are woken
 SWEEP_INTERVAL = timedelta(minutes=1)
 FILES_INTERVAL = timedelta(seconds=30)
 
 
 def build(settings: Settings) -> App:
-    """Waits for the database, brings its schema up to date, and puts the parts together."""
+    """Waits for the database, migrates or checks its schema, and assembles the service."""
     postgres = Postgres.of(settings, SERVICE).open()
     postgres.migrate_or_check("vesta_training", settings)
     store = Store(postgres, SystemClock())
@@ -92,7 +92,7 @@ def build(settings: Settings) -> App:
 
 
 def _executors(settings: Settings, objects: ObjectStore) -> list[Executor]:
-    """One for each run that is trained or followed at the same time."""
+    """Returns one executor per concurrent run."""
     if settings.executor == "process":
         return [LocalProcessExecutor(settings) for _ in range(settings.workers)]
     from vesta_training.executors.kubernetes import KubernetesExecutor, in_cluster

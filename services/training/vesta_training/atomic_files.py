@@ -1,4 +1,4 @@
-"""Files that other processes may look for: each appears whole or not at all, whoever else writes the same one just then."""
+"""Atomic writes of files that several processes share: a reader never sees a partial file, also with concurrent writers."""
 
 import hashlib
 import os
@@ -11,7 +11,7 @@ log = structlog.get_logger()
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Puts a file where it belongs, in place of one that is there."""
+    """Writes a file atomically, and replaces an existing one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
@@ -24,7 +24,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def keep_copy(path: Path, data: bytes) -> None:
-    """Writes a copy of what lies elsewhere too; where it cannot be written, the work goes on without it."""
+    """Writes a cached copy of an object. Errors are logged and ignored."""
     try:
         write_whole(path, data)
     except OSError as error:
@@ -32,7 +32,7 @@ def keep_copy(path: Path, data: bytes) -> None:
 
 
 def is_whole(path: Path, sha256: str) -> bool:
-    """Whether the file is there with the content of this SHA-256; a power cut may leave one that has its size alone."""
+    """Whether the file exists and matches the SHA-256. After a power failure a file can have the right size and wrong content."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest() == sha256

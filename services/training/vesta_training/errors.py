@@ -1,4 +1,4 @@
-"""What training refuses, each with a reason that programs can tell and a sentence that says what would work.
+"""The errors of a training. Each has a machine-readable reason, and a message that suggests a fix.
 
     LearningError               LEARNING_FAILED
     ├── RecipeError           RECIPE_INVALID
@@ -7,44 +7,44 @@
     ├── ExportError           EXPORT_WRONG
     └── DeadlinePassedError   RUN_DEADLINE_EXCEEDED
 
-`TrainingCancelled` stands apart: it is no error.
+`TrainingCancelled` is not part of this tree, because a cancellation is not an error.
 """
 
 from vesta_common.errors import FailedPrecondition, InvalidArgument
 
 
 class LearningError(FailedPrecondition):
-    """A training cannot go on; trying again with the same inputs would fail again."""
+    """The training failed permanently; a retry with the same inputs would fail again."""
 
     default_reason = "LEARNING_FAILED"
 
 
 class RecipeError(InvalidArgument, LearningError):
-    """The recipe's YAML says something unknown, missing or out of range."""
+    """The YAML of the recipe has an unknown or missing key, or a value that is out of range."""
 
     default_reason = "RECIPE_INVALID"
 
 
 class WeightsError(LearningError):
-    """The weights are not the file that the recipe names, or do not fit its architecture."""
+    """The weights file does not match the SHA-256 or the architecture of the recipe."""
 
     default_reason = "WEIGHTS_REFUSED"
 
 
 class TooFewLabelsError(LearningError):
-    """The snapshot's training side cannot teach what the recipe asks for."""
+    """The training split of the snapshot has too few labels for the recipe."""
 
     default_reason = "TOO_FEW_LABELS"
 
 
 class ExportError(LearningError):
-    """A model file answers otherwise than the model it was made from, or is no model file."""
+    """A model file is invalid, or its predictions differ from those of the model that it was exported from."""
 
     default_reason = "EXPORT_WRONG"
 
 
 class DeadlinePassedError(LearningError):
-    """The run took longer than its deadline allows; a later deadline or a smaller recipe would work."""
+    """The run exceeded its deadline. Use a later deadline or a smaller recipe."""
 
     default_reason = "RUN_DEADLINE_EXCEEDED"
 
@@ -55,4 +55,4 @@ class DeadlinePassedError(LearningError):
 
 
 class TrainingCancelled(Exception):
-    """Someone cancelled the training."""
+    """The training run was cancelled."""

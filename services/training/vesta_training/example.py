@@ -1,4 +1,4 @@
-"""One labelled image as training sees it: a row of a snapshot's manifest."""
+"""A labelled image for training: a row of the manifest of a snapshot."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 class Split(StrEnum):
-    """An item's side, in the words of the manifest."""
+    """A split, with the values of the manifest."""
 
     TRAIN = "TRAIN"
     VALIDATION = "VALIDATION"
@@ -23,8 +23,9 @@ class Split(StrEnum):
 class Example:
     """A labelled item.
 
-    `concepts` holds exactly one concept for classification, any number for multi-label: there, a concept not named is
-    a concept that the image does not show. `control` is true for items drawn at random by the control arm.
+    Attributes:
+        concepts: exactly one for classification. For multi-label any number; the image shows none of the other concepts.
+        control: whether the random control arm drew the item.
     """
 
     item: str
@@ -35,7 +36,7 @@ class Example:
 
 
 def label_matrix(examples: Sequence[Example], concepts: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """`(N, C)`, true where the example bears the concept; what is not among `concepts` is left out."""
+    """Returns `(N, C)`, true where the example has the concept. Labels that are not in `concepts` are ignored."""
     column = {concept: index for index, concept in enumerate(concepts)}
     labels = np.zeros((len(examples), len(concepts)), dtype=np.bool_)
     for row, example in enumerate(examples):

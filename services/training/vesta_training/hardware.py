@@ -1,4 +1,4 @@
-"""What a run computes on: a device, and as many threads as there are cores for it."""
+"""The device and the number of threads of a run."""
 
 from collections.abc import Sequence
 
@@ -10,20 +10,20 @@ CUDA_PROVIDER, CPU_PROVIDER = "CUDAExecutionProvider", "CPUExecutionProvider"
 
 
 class DeviceError(FailedPrecondition):
-    """The device that the settings ask for is not there."""
+    """The configured device is not available."""
 
     default_reason = "DEVICE_MISSING"
 
 
 def choose_device(asked: str, cuda_missing: str) -> str:
-    """`cpu` or `cuda`.
+    """Returns `cpu` or `cuda`.
 
     Args:
-        asked: `auto`, which takes a GPU where there is one, `cpu` or `cuda`.
-        cuda_missing: why CUDA cannot be used; empty where it can.
+        asked: `cpu`, `cuda`, or `auto`, which uses a GPU if available.
+        cuda_missing: why CUDA is not available; empty if it is.
 
     Raises:
-        DeviceError: CUDA is asked for and missing.
+        DeviceError: CUDA is requested and not available.
     """
     if asked == CUDA and cuda_missing:
         raise DeviceError(
@@ -34,7 +34,7 @@ def choose_device(asked: str, cuda_missing: str) -> str:
 
 
 def find_cuda() -> str:
-    """Why PyTorch cannot use CUDA here; empty where it can."""
+    """Returns the reason why PyTorch cannot use CUDA; empty if it can."""
     import torch
 
     if torch.cuda.is_available():
@@ -43,24 +43,24 @@ def find_cuda() -> str:
 
 
 def choose_providers(device: str, available: Sequence[str]) -> list[str]:
-    """The providers of onnxruntime to embed with, the first one that works is taken.
+    """Returns the execution providers for onnxruntime, in order of preference.
 
     Args:
-        available: those of the installed onnxruntime; the build for the CPU has no CUDA.
+        available: the providers of the installed onnxruntime; the CPU build has no CUDA provider.
     """
     return [CUDA_PROVIDER, CPU_PROVIDER] if device == CUDA and CUDA_PROVIDER in available else [CPU_PROVIDER]
 
 
 def usable_cores() -> int:
-    """Cores that this process may use, by its affinity and the quota of its control group."""
+    """Returns the number of cores that this process may use, by its CPU affinity and cgroup quota."""
     return int(joblib.cpu_count())
 
 
 def thread_count(asked: int, cores: int, workers: int) -> int:
-    """Threads of one run.
+    """Returns the number of threads of a run.
 
     Args:
-        asked: a number, or 0 for a fair share of the cores.
-        workers: runs that are trained here at the same time.
+        asked: the configured number, or 0 for an equal share of the cores.
+        workers: number of concurrent runs of this process.
     """
     return asked or max(1, cores // workers)

@@ -1,4 +1,4 @@
-"""How sure a figure is: the 95 % intervals that every measurement carries."""
+"""95 % confidence intervals of metrics."""
 
 from collections.abc import Callable
 
@@ -8,22 +8,22 @@ from vesta_contracts.training.v1 import Estimate
 
 Z_95 = 1.959963984540054
 PERCENTILES_95 = (2.5, 97.5)
-# Numbers held at once while drawing; more are drawn in turns.
+# Size limit of one chunk of bootstrap draws, in numbers.
 DRAWN_NUMBERS_MAX = 4_000_000
-# A percentile far out needs more draws: so many are to lie beyond it, as far as the draws may be many.
+# Extreme percentiles need more draws: at least so many draws must lie beyond the percentile, up to DRAWS_MAX.
 DRAWS_BEYOND = 10
 DRAWS_MAX = 100_000
-# Jeffreys' prior of half an observation: an interval from one or two items stays honest instead of having no width.
+# Jeffreys' prior of half an observation, so that the interval of one or two items is not too narrow.
 JEFFREYS = 0.5
 
 Counts = npt.NDArray[np.int64]
 
 
 def wilson(successes: int, trials: int) -> Estimate:
-    """A share with Wilson's score interval (1927), which holds for few trials and near 0 and 1.
+    """Returns a proportion with Wilson's score interval (1927), which is valid for few trials and near 0 and 1.
 
     Raises:
-        ValueError: there are no trials.
+        ValueError: the number of trials is 0.
     """
     if trials <= 0:
         raise ValueError("a share of nothing is not known")
@@ -40,14 +40,14 @@ def bootstrap(
     draws: int,
     generator: np.random.Generator,
 ) -> Estimate:
-    """A statistic with its percentile bootstrap interval.
+    """Returns a statistic with its percentile bootstrap interval.
 
-    Items that fared alike are one pattern, and drawing items again is a multinomial draw of patterns: the same
-    distribution for a fraction of the numbers.
+    Items with the same result are counted as one pattern. Resampling items is then a multinomial draw of patterns, which has the
+    same distribution and needs less memory.
 
     Args:
-        pattern_counts: `(K,)`, how many items show each pattern.
-        statistic: from counts `(B, K)` to values `(B,)`.
+        pattern_counts: `(K,)`, the number of items of each pattern.
+        statistic: maps counts `(B, K)` to values `(B,)`.
 
     Raises:
         ValueError: there are no items.
@@ -70,14 +70,17 @@ def bootstrap(
 def paired_difference(
     wins: int, losses: int, ties: int, *, draws: int, generator: np.random.Generator, intervals_together: int = 1
 ) -> Estimate:
-    """Share of items only the first got right less that of items only the second did, on the same items.
+    """Returns the difference in accuracy of two models on the same items.
 
-    The interval is the Bayesian bootstrap (Rubin 1981) of wins, losses and ties with Jeffreys' prior on the first two:
-    for many items the usual paired bootstrap, for one lost item out of one wide enough to prove nothing.
+    The interval is the Bayesian bootstrap (Rubin 1981) of wins, losses and ties with Jeffreys' prior on wins and losses. For many
+    items it equals the usual paired bootstrap; for very few items it is wide enough to be inconclusive.
 
     Args:
-        draws: at least so many.
-        intervals_together: how many intervals are to hold all together with 95 % (Bonferroni); each is the wider for it.
+        wins: items that only the first model predicts correctly.
+        losses: items that only the second model predicts correctly.
+        ties: all other items.
+        draws: minimum number of draws.
+        intervals_together: number of intervals that must hold jointly with 95 % (Bonferroni correction).
 
     Raises:
         ValueError: there are no items.

@@ -1,4 +1,4 @@
-"""Reports how far a training is and how long it will still take."""
+"""Progress of a training: the current phase and step, and the estimated time left."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,7 +7,12 @@ from datetime import timedelta
 
 @dataclass(frozen=True, slots=True)
 class ProgressUpdate:
-    """A moment of a training. `step_count` is 0 while not known; `time_left` runs until the whole training ends."""
+    """The progress of a training.
+
+    Attributes:
+        step_count: 0 while unknown.
+        time_left: estimate for the whole training, not only for the phase.
+    """
 
     phase: str
     step: int
@@ -17,13 +22,13 @@ class ProgressUpdate:
 
 
 def untold(*_: object) -> None:
-    """What is told where nobody waits."""
+    """A progress callback that does nothing."""
 
 
 class Reporter:
-    """Follows a training through its phases.
+    """Reports the progress of a training through its phases.
 
-    The time left is what is left of this phase at its own pace, and what was planned for the phases after it.
+    The time left is the rest of the current phase, extrapolated from its pace, plus the planned time of the later phases.
     """
 
     def __init__(
@@ -32,7 +37,13 @@ class Reporter:
         clock: Callable[[], float],
         planned_seconds: Mapping[str, float],
     ) -> None:
-        """`clock` counts seconds; `planned_seconds` names the phases that this training has, in their order."""
+        """Creates a reporter.
+
+        Args:
+            tell: called with every update.
+            clock: returns seconds.
+            planned_seconds: the phases of the training, in order, with their planned durations.
+        """
         self._tell = tell
         self._clock = clock
         self._planned = dict(planned_seconds)
@@ -40,13 +51,13 @@ class Reporter:
         self._began = clock()
 
     def begin(self, phase: str, step_count: int = 0) -> None:
-        """Enters a phase."""
+        """Starts a phase."""
         self._phase = phase
         self._began = self._clock()
         self.step(0, step_count)
 
     def step(self, step: int, step_count: int, loss: float | None = None) -> None:
-        """Reports `step` of `step_count` done."""
+        """Reports that `step` of `step_count` steps are done."""
         planned = self._planned.get(self._phase, 0.0)
         spent = self._clock() - self._began
         here = spent / step * (step_count - step) if step and step_count else max(0.0, planned - spent)

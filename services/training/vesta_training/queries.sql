@@ -34,14 +34,14 @@ SELECT * FROM training_runs WHERE name = :name FOR UPDATE;
 SELECT name, state, end_time, held_out_accuracy FROM training_runs WHERE name = ANY(:names);
 
 -- name: list_places
--- How many runs a worker takes before each of these.
+-- Position in the queue: the number of runs that are claimed before each run.
 SELECT name, before FROM (
     SELECT name, row_number() OVER (ORDER BY create_time, name) - 1 AS before
     FROM training_runs WHERE state IN ('QUEUED', 'RUNNING')) AS line
 WHERE name = ANY(:names);
 
 -- name: claim_run^
--- The oldest run that no worker holds: new ones, those given back or let go, and those whose worker died.
+-- Claims the oldest unfinished run without a valid lease: new runs, released runs, and runs whose worker crashed.
 UPDATE training_runs SET
     state = 'RUNNING', attempt_count = attempt_count + 1, lease_expire_time = :lease_expire_time,
     waiting_reason = CASE WHEN state = 'RUNNING' THEN '' ELSE waiting_reason END,
@@ -53,33 +53,33 @@ WHERE name = (
 RETURNING *;
 
 -- name: heartbeat^
--- Keeps the run; no row where it was taken over, ended or deleted.
+-- Renews the lease. Returns no row if another worker has the run, or it is finished or deleted.
 UPDATE training_runs SET
     lease_expire_time = :lease_expire_time, progress = coalesce(:progress, progress), pending_reason = :pending_reason
 WHERE name = :name AND state = 'RUNNING' AND attempt_count = :attempt_count
 RETURNING cancel_requested;
 
 -- name: release_run!
--- Gives a run back, for the next worker; `died` counts against it.
+-- Releases a run to state QUEUED. `died` increments the death count.
 UPDATE training_runs SET
     state = 'QUEUED', lease_expire_time = NULL, waiting_reason = :reason, pending_reason = '',
     death_count = death_count + (:died)::int
 WHERE name = :name AND state = 'RUNNING' AND attempt_count = :attempt_count;
 
 -- name: let_go!
--- Another worker may take the run over at once; its training goes on.
+-- Releases the lease only, so that another worker can claim the run immediately. Its training continues.
 UPDATE training_runs SET lease_expire_time = NULL
 WHERE name = :name AND state = 'RUNNING' AND attempt_count = :attempt_count;
 
 -- name: end_run^
--- Ends a run for the worker that holds it. No row where another one has taken it over.
+-- Completes a run. Returns no row if another worker has the run.
 UPDATE training_runs SET
     state = :state, body = :body, held_out_accuracy = :held_out_accuracy, end_time = :now, lease_expire_time = NULL
 WHERE name = :name AND state = 'RUNNING' AND attempt_count = :attempt_count
 RETURNING *;
 
 -- name: request_cancel^
--- A run that no worker holds ends at once; a running one is told.
+-- Cancels a queued run immediately; for a running one, sets the request that its worker reads.
 UPDATE training_runs SET
     cancel_requested = true,
     end_time = CASE WHEN state = 'QUEUED' THEN :now ELSE end_time END,
@@ -88,7 +88,7 @@ WHERE name = :name AND state IN ('QUEUED', 'RUNNING')
 RETURNING *;
 
 -- name: list_open_runs
--- Those that have not ended.
+-- Unfinished runs.
 SELECT name, create_time FROM training_runs WHERE state IN ('QUEUED', 'RUNNING');
 
 -- name: delete_run!
@@ -117,7 +117,7 @@ WHERE parent = :parent AND name > :after ORDER BY name LIMIT :limit;
 UPDATE models SET update_time = :now WHERE name = :name;
 
 -- name: delete_model!
--- Its versions are deleted before.
+-- The versions are deleted before. retired_models preserves the version counter, so that numbers are not reused.
 WITH gone AS (DELETE FROM models WHERE name = :name RETURNING name, latest)
 INSERT INTO retired_models (name, latest) SELECT name, latest FROM gone
 ON CONFLICT (name) DO UPDATE SET latest = excluded.latest;
@@ -136,7 +136,7 @@ SELECT body FROM model_versions WHERE name = :name;
 SELECT body FROM model_versions WHERE name = :name FOR UPDATE;
 
 -- name: share_version^
--- Keeps a version from being deleted before the transaction ends.
+-- Prevents the deletion of a version until the end of the transaction.
 SELECT name FROM model_versions WHERE name = :name FOR SHARE;
 
 -- name: lock_versions
@@ -146,7 +146,7 @@ SELECT body FROM model_versions WHERE model = :model ORDER BY number FOR UPDATE;
 DELETE FROM model_versions WHERE name = :name;
 
 -- name: list_open_run_bodies
--- A project's runs that have not ended.
+-- Unfinished runs of a project.
 SELECT body FROM training_runs WHERE parent = :parent AND state IN ('QUEUED', 'RUNNING') ORDER BY create_time, name;
 
 -- name: put_file_of_deleted!
@@ -154,12 +154,12 @@ INSERT INTO files_of_deleted_versions (object_key, model_version, retry_time) VA
 ON CONFLICT DO NOTHING;
 
 -- name: list_files_of_deleted
--- Those whose time has come; `versions` are all deleted ones whose file it was.
+-- Files that are due. `versions` are all deleted versions that had the file.
 SELECT object_key, array_agg(model_version ORDER BY model_version) AS versions FROM files_of_deleted_versions
 GROUP BY object_key HAVING max(retry_time) <= :now ORDER BY max(retry_time), object_key LIMIT :limit;
 
 -- name: lock_file^
--- Until the transaction ends no other one registers a version with this file, or deletes it.
+-- Until the end of the transaction, no other transaction can register a version with this file or delete the file.
 SELECT pg_advisory_xact_lock(hashtextextended(:object_key, 0));
 
 -- name: take_file_of_deleted!
@@ -169,11 +169,11 @@ DELETE FROM files_of_deleted_versions WHERE object_key = :object_key;
 UPDATE files_of_deleted_versions SET retry_time = :retry_time WHERE object_key = :object_key;
 
 -- name: is_file_of_version$
--- The key is in the body as it is.
+-- The serialised body contains the key as plain bytes.
 SELECT EXISTS (SELECT FROM model_versions WHERE position(convert_to(:object_key, 'UTF8') IN body) > 0);
 
 -- name: find_version_of_run$
--- By the run's name, which may have been deleted since.
+-- By the name of the run, which can be deleted.
 SELECT name FROM model_versions WHERE training_run = :training_run;
 
 -- name: list_versions

@@ -1,4 +1,4 @@
-"""What the training service can be told by its environment."""
+"""Settings of the training service, read from environment variables."""
 
 from typing import Literal
 
@@ -10,7 +10,7 @@ from vesta_common.settings import ServiceSettings
 
 
 class Settings(ServiceSettings):
-    """Read once, at start."""
+    """Settings of the process. They are read once, at startup."""
 
     model_config = SettingsConfigDict(env_prefix="VESTA_TRAINING_")
 

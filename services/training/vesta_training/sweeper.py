@@ -1,4 +1,4 @@
-"""Ends work that belongs to no open run, such as one that a worker started after it had lost the run."""
+"""Garbage collection of work without an unfinished run, for example work that a worker started after it had lost its lease."""
 
 from vesta_common.storage.objects import ObjectStore
 
@@ -8,7 +8,7 @@ from vesta_training.store.postgres import Store
 
 
 class Sweeper:
-    """Any number of replicas may: what is gone already is no error."""
+    """Cancels and removes orphaned work. Safe to run in any number of replicas."""
 
     def __init__(self, store: Store, objects: ObjectStore, executor: Executor) -> None:
         self._store = store
@@ -16,10 +16,10 @@ class Sweeper:
         self._executor = executor
 
     def step(self) -> bool:
-        """Cancels and removes; always False: it is done until the next time.
+        """Cancels and removes orphaned work. Always returns False, so that the next call is after the idle interval.
 
-        Open runs are read after the work is listed: a run is claimed before it has work, so none of a run in hand is taken for an
-        ended one's.
+        Unfinished runs are read after the work is listed. Because a run is created before its work, the work of an unfinished run is
+        never removed.
         """
         there = {*self._executor.list_work(), *list_work(self._objects)}
         for work in there.difference([work_name(run) for run in self._store.list_open()]):

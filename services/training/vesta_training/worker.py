@@ -1,4 +1,4 @@
-"""Works on runs: claims one, has it trained, keeps its heart beating, records what came out. A run can be taken over at any time."""
+"""Workers: claim a run, train it with an executor, renew the lease and record the result. Other workers can take runs over at any time."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,17 +50,17 @@ RETRIED = "to be tried again: "
 _DEATHS = {DIED, LOST, WORK_LOST}
 
 TEST = "TEST"
-DEALT_MIN = 0.9  # of the test items; some follow an item that they nearly repeat
+DEALT_MIN = 0.9  # share of the test items; near-duplicates follow the split of their group instead of their hash
 
 log = structlog.get_logger()
 
 
 class Lost(Exception):
-    """The run was taken over by another worker, or deleted, or the service is stopping."""
+    """The lease was lost: another worker has the run, the run was deleted, or the service is stopping."""
 
 
 class Datasets:
-    """What training asks of the datasets service."""
+    """The stubs of the datasets service."""
 
     def __init__(
         self, datasets: DatasetServiceStub, snapshots: SnapshotServiceStub, taxonomies: TaxonomyServiceStub
@@ -72,12 +72,12 @@ class Datasets:
 
 @dataclass(frozen=True)
 class Compute:
-    """What runs compute on.
+    """The compute resources of runs.
 
     Attributes:
         device: `auto`, `cpu` or `cuda`.
         threads: of each run.
-        deadline_seconds: of a run that names none; 0 for never.
+        deadline_seconds: default deadline; 0 for none.
     """
 
     device: str = CPU
@@ -86,7 +86,7 @@ class Compute:
 
 
 class Worker:
-    """Trains one run at a time; any number of workers may run, in any number of replicas."""
+    """Trains one run at a time. Any number of workers can run, in any number of replicas."""
 
     def __init__(
         self,
@@ -109,11 +109,11 @@ class Worker:
         self._stopping = False
 
     def stop(self) -> None:
-        """Makes the run in hand be given back."""
+        """Makes the worker release its current run."""
         self._stopping = True
 
     def step(self) -> bool:
-        """Claims a run and trains it; False where there is none."""
+        """Claims a run and trains it. Returns False if no run can be claimed."""
         self._give_back()
         remove_ended(self._work_folder, self._store.open_runs)
         claimed = self._store.claim_run(LEASE, dies_with_worker=not self._executor.outlives_service)
@@ -150,7 +150,7 @@ class Worker:
                 self._tidy(work)
                 return True
             log.warning("run_interrupted", run=run.name, error=str(error))
-            # What nobody foresaw counts against it as well: else it would be tried for ever.
+            # Unexpected errors count as a death too; otherwise the run would be retried for ever.
             died = not is_transient(error) or (isinstance(error, VestaError) and error.reason in _DEATHS)
             self._release(claimed, f"{RETRIED}{error}", died=died)
             raise
@@ -162,10 +162,10 @@ class Worker:
     def beat(
         self, claimed: ClaimedRun, progress: TrainingProgress | None, pending_reason: str = "", *, tell: bool
     ) -> bool:
-        """Keeps the run; True where it is to be cancelled.
+        """Renews the lease and stores the progress. Returns whether cancellation was requested.
 
         Raises:
-            Lost: it is ours no more.
+            Lost: this worker no longer has the run.
         """
         kept = self._store.heartbeat(claimed, LEASE, progress, pending_reason, tell=tell)
         if kept is None or self._stopping:
@@ -173,12 +173,10 @@ class Worker:
         return kept
 
     def _train(self, claimed: ClaimedRun, work: str) -> RunResult:
-        """Adopts the work where it is there, starts it where not, and follows it to its end."""
+        """Adopts the existing work of the run, or starts it, and follows it until it ends."""
         pulse = _Pulse(self, claimed)
         seen = self._executor.observe(work)
-        if seen.error is not None and is_transient(
-            seen.error
-        ):  # what the worker before saw of it, or did not live to see
+        if seen.error is not None and is_transient(seen.error):  # the failure of an earlier attempt
             self._executor.cancel(work)
             seen = self._executor.observe(work)
         while seen.state is State.ENDING:
@@ -200,7 +198,7 @@ class Worker:
             seen = self._executor.observe(work, POLL)
 
     def _leave(self, claimed: ClaimedRun, work: str) -> None:
-        """Lets go of a run that another worker holds or will hold."""
+        """Releases a run for another worker. Work that outlives the service continues."""
         if self._executor.outlives_service:
             self._to_give_back = partial(self._store.let_go, claimed)
             self._give_back()
@@ -209,14 +207,14 @@ class Worker:
             self._release(claimed, "for a worker to take it over")
 
     def _tidy(self, work: str) -> None:
-        """Removes what a run that has ended leaves on the object store; what cannot be removed now is swept later."""
+        """Removes the objects of a finished run. If that fails, the sweeper removes them later."""
         try:
             Exchange(self._objects, work).remove()
         except VestaError as error:
             log.warning("work_not_removed", work=work, error=str(error))
 
     def _release(self, claimed: ClaimedRun, reason: str, *, died: bool = False) -> None:
-        """Gives a run back; while PostgreSQL is away, once it is there again, so that its absence is nobody's death."""
+        """Releases a run. If PostgreSQL is unavailable, the next step retries, so that the outage does not count as a death."""
         self._to_give_back = partial(self._store.release_run, claimed, reason, died=died)
         self._give_back()
 
@@ -227,7 +225,6 @@ class Worker:
 
     @property
     def clock(self) -> Clock:
-        """The store's clock."""
         return self._store.clock
 
     def _job(self, claimed: ClaimedRun) -> Job:
@@ -289,13 +286,13 @@ class Worker:
 
 
 def _is_test_dealt(snapshot: Snapshot) -> bool:
-    """Whether the test split is a random sample: its items came without a side, and were dealt by their content."""
+    """Whether the test split is a random sample: its items were assigned by content hash and not by the caller."""
     found = next((side for side in snapshot.statistics.splits if side.split == TEST), SplitStatistics())
     return bool(found.item_count and found.dealt_count >= DEALT_MIN * found.item_count)
 
 
 def _given_up(last_error: str) -> str:
-    """Why a run fails that was interrupted too often."""
+    """Returns the error of a run that was interrupted too often."""
     why = last_error.removeprefix(RETRIED) or "the service died, most likely for want of memory"
     return (
         f"its training was interrupted {DEATHS_MAX} times, the last time so: {why}. "
@@ -309,7 +306,7 @@ def _beat(pulse: "_Pulse", seen: Observation) -> None:
 
 
 class _Pulse:
-    """Beats often enough, and passes progress on once a second."""
+    """Sends heartbeats at the required interval, and progress at most once per second."""
 
     def __init__(self, worker: Worker, claimed: ClaimedRun) -> None:
         self._worker = worker

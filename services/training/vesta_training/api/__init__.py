@@ -1,1 +1,1 @@
-"""gRPC, one file a service: check, call, answer."""
+"""The gRPC services, one per module."""

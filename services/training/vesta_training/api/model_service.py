@@ -1,4 +1,4 @@
-"""gRPC: the registry of models."""
+"""ModelService: the model registry."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -38,10 +38,10 @@ NUMBER_MAX = min(sys.maxsize, 2**31 - 1)
 
 
 class ModelService(ModelServiceServicer):
-    """Keeps Models and their versions.
+    """Reads, updates and deletes models and their versions.
 
     Args:
-        loops: what deletes files, told at once that there is work.
+        loops: the background tasks that delete files; they are woken after a deletion.
     """
 
     def __init__(
@@ -53,12 +53,11 @@ class ModelService(ModelServiceServicer):
         self._loops = loops
 
     def GetModel(self, request: GetModelRequest, context: grpc.ServicerContext) -> Model:
-        """One model."""
         with self._store.postgres.transaction() as connection:
             return self._store.get_model(connection, request.name)
 
     def ListModels(self, request: ListModelsRequest, context: grpc.ServicerContext) -> ListModelsResponse:
-        """A project's models by name."""
+        """Lists the models of a project, ordered by name."""
         page = read_page(request)
         with self._store.postgres.transaction() as connection:
             found = self._store.list_models(connection, request.parent, page.after, page.limit)
@@ -66,7 +65,7 @@ class ModelService(ModelServiceServicer):
         return ListModelsResponse(models=models, next_page_token=token)
 
     def UpdateModel(self, request: UpdateModelRequest, context: grpc.ServicerContext) -> Model:
-        """Changes a model's display name."""
+        """Updates the display name of a model."""
         with self._store.postgres.transaction() as connection:
             current = self._store.lock_model(connection, request.model.name)
             updated = revise(current, request.model, request.update_mask, ("display_name",))
@@ -74,7 +73,7 @@ class ModelService(ModelServiceServicer):
             return self._store.get_model(connection, current.name)
 
     def DeleteModel(self, request: DeleteModelRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
-        """Removes a model that nothing uses, with its versions where that is asked for."""
+        """Deletes a model that is not in use. Its versions are deleted only with `force`."""
         with self._store.postgres.transaction() as connection:
             self._store.get_model(connection, request.name)
         project = parent_of(request.name)
@@ -92,7 +91,7 @@ class ModelService(ModelServiceServicer):
         return empty_pb2.Empty()
 
     def DeleteModelVersion(self, request: DeleteModelVersionRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
-        """Removes a version that nothing uses."""
+        """Deletes a version that is not in use."""
         with self._store.postgres.transaction() as connection:
             self._store.get_version(connection, request.name)
         project = project_of(request.name)
@@ -105,14 +104,13 @@ class ModelService(ModelServiceServicer):
         return empty_pb2.Empty()
 
     def GetModelVersion(self, request: GetModelVersionRequest, context: grpc.ServicerContext) -> ModelVersion:
-        """One version."""
         with self._store.postgres.transaction() as connection:
             return self._store.get_version(connection, request.name)
 
     def ListModelVersions(
         self, request: ListModelVersionsRequest, context: grpc.ServicerContext
     ) -> ListModelVersionsResponse:
-        """A model's versions, newest first."""
+        """Lists the versions of a model, newest first."""
         page = read_page(request)
         with self._store.postgres.transaction() as connection:
             self._store.get_model(connection, request.parent)
@@ -124,7 +122,7 @@ class ModelService(ModelServiceServicer):
     def DownloadModelVersion(
         self, request: DownloadModelVersionRequest, context: grpc.ServicerContext
     ) -> Iterator[httpbody_pb2.HttpBody]:
-        """Streams the ONNX file, checked against its digest."""
+        """Streams the ONNX file, verified against its digest."""
         with self._store.postgres.transaction() as connection:
             version = self._store.get_version(connection, request.name)
         for chunk in self._objects.stream(version.onnx_key, sha256=version.digest):

@@ -1,4 +1,4 @@
-"""gRPC: recipes."""
+"""RecipeService: the recipes of a project, and the built-in ones."""
 
 import grpc
 from google.protobuf import empty_pb2
@@ -25,14 +25,14 @@ from vesta_training.store.postgres import Store
 
 
 class RecipeService(RecipeServiceServicer):
-    """Keeps Recipes."""
+    """Creates, reads, updates and deletes recipes."""
 
     def __init__(self, store: Store, book: RecipeBook) -> None:
         self._store = store
         self._book = book
 
     def CreateRecipe(self, request: CreateRecipeRequest, context: grpc.ServicerContext) -> Recipe:
-        """Keeps a recipe that can be read."""
+        """Creates a recipe after validating its YAML."""
         name = f"{request.parent}/recipes/{request.recipe_id or new_id()}"
         read_recipe(name, request.recipe.yaml)
         if is_builtin(name):
@@ -46,11 +46,10 @@ class RecipeService(RecipeServiceServicer):
         return create_once(self._store.postgres, request, Recipe, name, create)
 
     def GetRecipe(self, request: GetRecipeRequest, context: grpc.ServicerContext) -> Recipe:
-        """One recipe."""
         return self._book.get(request.name)
 
     def ListRecipes(self, request: ListRecipesRequest, context: grpc.ServicerContext) -> ListRecipesResponse:
-        """A project's recipes by name, those that ship with the platform among them."""
+        """Lists the recipes of a project, including the built-in ones, ordered by name."""
         page = read_page(request)
         with self._store.postgres.transaction() as connection:
             found = self._book.list_after(connection, request.parent, page.after, page.limit)
@@ -58,7 +57,7 @@ class RecipeService(RecipeServiceServicer):
         return ListRecipesResponse(recipes=recipes, next_page_token=token)
 
     def UpdateRecipe(self, request: UpdateRecipeRequest, context: grpc.ServicerContext) -> Recipe:
-        """Changes a project's own recipe."""
+        """Updates a recipe. Built-in recipes are read-only."""
         _refuse_builtin(request.recipe.name)
         with self._store.postgres.transaction() as connection:
             current = self._store.lock_recipe(connection, request.recipe.name)
@@ -68,7 +67,7 @@ class RecipeService(RecipeServiceServicer):
             return self._book.find(connection, updated.name)
 
     def DeleteRecipe(self, request: DeleteRecipeRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
-        """Removes a project's own recipe."""
+        """Deletes a recipe. Built-in recipes are read-only."""
         _refuse_builtin(request.name)
         with self._store.postgres.transaction() as connection:
             self._book.find(connection, request.name)

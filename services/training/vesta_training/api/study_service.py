@@ -1,4 +1,4 @@
-"""gRPC: studies, which are many runs under one name."""
+"""StudyService: studies, which are groups of training runs over recipes and seeds."""
 
 import grpc
 from google.protobuf.empty_pb2 import Empty
@@ -31,7 +31,7 @@ from vesta_training.worker import Datasets
 
 
 class StudyService(StudyServiceServicer):
-    """Runs Studies. A study keeps no state of its own: what it is follows from its runs."""
+    """Creates, reads, cancels and deletes studies. The state of a study is derived from its runs."""
 
     def __init__(self, store: Store, book: RecipeBook, datasets: Datasets, loops: list[BackgroundTask]) -> None:
         self._store = store
@@ -40,7 +40,7 @@ class StudyService(StudyServiceServicer):
         self._loops = loops
 
     def CreateStudy(self, request: CreateStudyRequest, context: grpc.ServicerContext) -> Study:
-        """Queues a run for every recipe and seed."""
+        """Creates a study, with a training run for each recipe and seed."""
         if answer := find_answer(self._store.postgres, request, Study):
             return answer
         asked = request.study
@@ -72,12 +72,11 @@ class StudyService(StudyServiceServicer):
         return made
 
     def GetStudy(self, request: GetStudyRequest, context: grpc.ServicerContext) -> Study:
-        """One study as its runs stand."""
         with self._store.postgres.transaction() as connection:
             return self._get(connection, request.name)
 
     def ListStudies(self, request: ListStudiesRequest, context: grpc.ServicerContext) -> ListStudiesResponse:
-        """A project's studies, newest first."""
+        """Lists the studies of a project, newest first."""
         page = read_page(request)
         with self._store.postgres.transaction() as connection:
             rows = self._store.list_studies(connection, request.parent, newest_before(page), page.limit)
@@ -87,7 +86,7 @@ class StudyService(StudyServiceServicer):
         return ListStudiesResponse(studies=found, next_page_token=token)
 
     def CancelStudy(self, request: CancelStudyRequest, context: grpc.ServicerContext) -> Study:
-        """Asks every run of a study to end. One that has ended is answered as it is."""
+        """Requests the cancellation of all runs of a study. A finished study is returned unchanged."""
         with self._store.postgres.transaction() as connection:
             study = self._get(connection, request.name)
             if study.state != Study.RUNNING:
@@ -99,7 +98,7 @@ class StudyService(StudyServiceServicer):
             return self._get(connection, request.name)
 
     def DeleteStudy(self, request: DeleteStudyRequest, context: grpc.ServicerContext) -> Empty:
-        """Removes a study that has ended; its runs stay."""
+        """Deletes a finished study. Its runs are kept."""
         with self._store.postgres.transaction() as connection:
             if self._get(connection, request.name).state == Study.RUNNING:
                 raise FailedPrecondition(

@@ -1,4 +1,4 @@
-"""gRPC: training runs."""
+"""TrainingRunService: training runs."""
 
 from datetime import timedelta
 
@@ -42,10 +42,10 @@ _FIELDS = {
 
 
 class TrainingRunService(TrainingRunServiceServicer):
-    """Trains models.
+    """Creates, reads, cancels and deletes training runs.
 
     Args:
-        loops: the workers of this process, told at once that there is work.
+        loops: the workers of this process; they are woken when a run is created.
     """
 
     def __init__(self, store: Store, book: RecipeBook, datasets: Datasets, loops: list[BackgroundTask]) -> None:
@@ -55,7 +55,7 @@ class TrainingRunService(TrainingRunServiceServicer):
         self._loops = loops
 
     def CreateTrainingRun(self, request: CreateTrainingRunRequest, context: grpc.ServicerContext) -> TrainingRun:
-        """Queues a run whose recipe, snapshot and champion are there."""
+        """Creates a run, after checking that its recipe, snapshot and champion exist."""
         if answer := find_answer(self._store.postgres, request, TrainingRun):
             return answer
         asked = request.training_run
@@ -84,14 +84,13 @@ class TrainingRunService(TrainingRunServiceServicer):
         return made
 
     def GetTrainingRun(self, request: GetTrainingRunRequest, context: grpc.ServicerContext) -> TrainingRun:
-        """One run as it stands."""
         with self._store.postgres.transaction() as connection:
             return self._store.get_run(connection, request.name)
 
     def ListTrainingRuns(
         self, request: ListTrainingRunsRequest, context: grpc.ServicerContext
     ) -> ListTrainingRunsResponse:
-        """A project's runs, newest first."""
+        """Lists the runs of a project, newest first."""
         page = read_page(request)
         where = filters.compile_filter(request.filter, _FIELDS)
         with self._store.postgres.transaction() as connection:
@@ -100,7 +99,7 @@ class TrainingRunService(TrainingRunServiceServicer):
         return ListTrainingRunsResponse(training_runs=runs, next_page_token=token)
 
     def DeleteTrainingRun(self, request: DeleteTrainingRunRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
-        """Removes a run that has ended."""
+        """Deletes a finished run."""
         with self._store.postgres.transaction() as connection:
             run = self._store.get_run(connection, request.name)
             if run.state in {TrainingRun.QUEUED, TrainingRun.RUNNING}:
@@ -109,7 +108,7 @@ class TrainingRunService(TrainingRunServiceServicer):
         return empty_pb2.Empty()
 
     def CancelTrainingRun(self, request: CancelTrainingRunRequest, context: grpc.ServicerContext) -> TrainingRun:
-        """Asks a run to end."""
+        """Requests the cancellation of a run."""
         with self._store.postgres.transaction() as connection:
             return self._store.cancel(connection, request.name)
 

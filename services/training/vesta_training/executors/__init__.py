@@ -1,7 +1,7 @@
-"""Where a run is trained: one module a place, all behind `Executor`, under names that follow from the run alone.
+"""Executors: where runs are trained. One module per kind, all behind the `Executor` protocol.
 
-Because the name follows from the run, whoever takes a run over finds the work of the one before: it adopts what still runs, reads what
-has ended, and starts nothing twice.
+The work of a run has a name that is derived from the run. A worker that takes a run over therefore finds the existing work: it adopts
+running work, reads the result of finished work, and starts nothing twice.
 """
 
 import hashlib
@@ -21,28 +21,30 @@ ID_CHARACTERS_MAX = 30
 
 
 class State(Enum):
-    """Where a run's work is."""
+    """The state of the work of a run."""
 
     ABSENT = auto()
-    """There is none: not started, cancelled, or lost."""
+    """The work does not exist: it was not started, was cancelled, or is lost."""
     PENDING = auto()
-    """Started, and not training yet; `waiting_reason` says for what."""
+    """The work is started and waits; see `waiting_reason`."""
     RUNNING = auto()
     ENDING = auto()
-    """Cancelled, and not gone yet."""
+    """The work is cancelled and still shutting down."""
     SUCCEEDED = auto()
-    """`outcome` is what came out."""
+    """The work is finished; see `outcome`."""
     FAILED = auto()
-    """`error` is why."""
+    """The work failed; see `error`."""
 
 
 @dataclass(frozen=True)
 class Observation:
-    """A run's work at a moment.
+    """The observed state of the work of a run.
 
     Attributes:
-        progress: news since the last observation; None for none.
-        waiting_reason: in the place's own words, while the work does not train.
+        progress: the progress, if it changed since the last observation.
+        waiting_reason: why the work is not training yet, in the words of the executor's platform.
+        outcome: the result, if the work succeeded.
+        error: the reason, if the work failed.
     """
 
     state: State
@@ -53,54 +55,55 @@ class Observation:
 
 
 class Executor(Protocol):
-    """A place where runs are trained. `work` is a run's `work_name`."""
+    """Trains runs. `work` is the `work_name` of a run."""
 
     outlives_service: bool
-    """Whether work goes on while this service is away, for the next one to adopt."""
+    """Whether work continues when this service stops, so that the next process can adopt it."""
 
     def start(self, work: str, job: Job) -> None:
-        """Starts the work; does nothing where it is there already.
+        """Starts the work. Idempotent: does nothing if the work exists.
 
         Raises:
-            Unavailable: the place does not answer, or the same work is still being cancelled.
-            FailedPrecondition: the place refuses the work as it is.
-            InvalidArgument: the job's recipe cannot be read.
+            Unavailable: the platform does not respond, or work of the same name is still being cancelled.
+            FailedPrecondition: the platform rejects the work.
+            InvalidArgument: the recipe of the job is invalid.
         """
         ...
 
     def observe(self, work: str, patience: timedelta = timedelta()) -> Observation:
-        """The work as it is: at once where there are news, else after `patience` at the latest.
+        """Returns the state of the work: immediately if it has changed, otherwise after at most `patience`.
 
         Raises:
-            Unavailable: the place does not answer.
+            Unavailable: the platform does not respond.
         """
         ...
 
     def cancel(self, work: str) -> None:
-        """Ends the work, whatever its state; does nothing where there is none.
+        """Cancels the work in any state. Idempotent: does nothing if the work does not exist.
 
         Raises:
-            Unavailable: the place does not answer.
+            Unavailable: the platform does not respond.
         """
         ...
 
     def list_work(self) -> list[str]:
-        """What is there, ended or not, so that what belongs to no run any more can be cancelled."""
+        """Lists all work, finished or not, so that orphaned work can be cancelled."""
         ...
 
     def rest(self) -> None:
-        """Called while there is nothing to train: gives back what is only kept warm."""
+        """Releases idle resources. Called while there is nothing to train."""
         ...
 
     def close(self) -> None:
-        """Ends what cannot outlive this service."""
+        """Ends the work that cannot outlive this service."""
         ...
 
 
 def work_name(run: TrainingRun) -> str:
-    """What a run's work is called, everywhere: a DNS label of at most 49 characters.
+    """Returns the name of the work of a run: a DNS label of at most 49 characters.
 
-    It rests on the run's name and time of creation: a deleted run's successor under the same name has work of its own.
+    The name is derived from the name and the creation time of the run. A new run with the name of a deleted one therefore has
+    different work.
     """
     readable = re.sub(r"[^a-z0-9]+", "-", run.name.rpartition("/")[2].lower())[:ID_CHARACTERS_MAX].strip("-")
     digest = hashlib.sha256(f"{run.name};{run.create_time.ToJsonString()}".encode()).hexdigest()[:12]
@@ -108,7 +111,7 @@ def work_name(run: TrainingRun) -> str:
 
 
 def ended(exchange: Exchange) -> Observation:
-    """What work that is no more told of its end; ABSENT where it told none."""
+    """Returns the stored result of work that no longer runs; ABSENT if it stored none."""
     match exchange.find_result():
         case None:
             return Observation(State.ABSENT)

@@ -1,6 +1,6 @@
-"""The Kubernetes Job of a run's work. Pure.
+"""Builds the Kubernetes Job of a run. Pure functions.
 
-The pod meets the restricted pod security standard, has no token of the cluster's, and reaches the object store alone.
+The pod meets the restricted Pod Security Standard, has no service account token, and needs access only to the object store.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from vesta_training.runs.exit_codes import KILLED_EXIT_CODE, REFUSED_EXIT_CODE
 
 RENDEZVOUS_PORT = 29500
 PATIENCE_SECONDS = 2_592_000
-"""How long pods wait for the others of a run that has no deadline."""
+"""How long the pods of a run without a deadline wait for each other."""
 STARTS_MAX = 3
 UID = 10001
 COMPONENT_LABEL = "app.kubernetes.io/component"
@@ -29,20 +29,20 @@ _KEYED_BY_NAME = {"containers", "initContainers", "env", "volumes", "imagePullSe
 
 @dataclass(frozen=True)
 class Pods:
-    """What an operator says of training pods.
+    """The operator's configuration of training pods.
 
     Attributes:
-        image: has `vesta_training` and torch.
-        secret: of the namespace, with the keys `s3-access-key` and `s3-secret-key`; empty where the pods need none.
-        service: a headless Service that selects them, by which several nodes find each other.
-        owner: whose Jobs these are, among several training services in a namespace.
-        queue: of Kueue; `{project}` stands for the run's project. Empty without Kueue.
-        nodes: pods of a run whose recipe fine-tunes.
-        gpu_resource, gpus: the extended resource of a GPU, and how many a pod of such a run asks for; each has its process.
+        image: a container image with `vesta_training` and torch.
+        secret: a Secret of the namespace with the keys `s3-access-key` and `s3-secret-key`; empty if the pods need none.
+        service: a headless Service that selects the pods, for their discovery in multi-node runs.
+        owner: distinguishes the Jobs of several training services in the same namespace.
+        queue: the Kueue LocalQueue; `{project}` is replaced by the project of the run. Empty without Kueue.
+        nodes: number of pods of a run whose recipe fine-tunes.
+        gpu_resource, gpus: the extended resource of a GPU, and the number of GPUs per pod of such a run. Each GPU has one process.
         shm_mib: size of `/dev/shm`.
-        ttl_seconds: after which an ended Job is deleted.
-        overlay: a pod template that is merged over ours; see `merged`.
-        environment: of the container, such as the address of the object store.
+        ttl_seconds: time after which a finished Job is deleted.
+        overlay: a pod template that is merged over the default one; see `merged`.
+        environment: environment variables of the container, such as the address of the object store.
     """
 
     image: str
@@ -60,11 +60,11 @@ class Pods:
 
 
 def job_manifest(work: str, run: str, *, pods: Pods, finetunes: bool, deadline_seconds: int) -> dict[str, Any]:
-    """The Job of `work`.
+    """Returns the manifest of the Job of `work`.
 
     Args:
-        run: the run's name.
-        finetunes: whether its recipe tunes a network, which is what GPUs and several nodes are for.
+        run: name of the run.
+        finetunes: whether the recipe fine-tunes. Only then are GPUs and several nodes used.
         deadline_seconds: 0 for none.
     """
     project = run.split("/")[1] if run.startswith("projects/") else ""
@@ -93,7 +93,7 @@ def job_manifest(work: str, run: str, *, pods: Pods, finetunes: bool, deadline_s
         spec["activeDeadlineSeconds"] = deadline_seconds
     queue = {QUEUE_LABEL: pods.queue.format(project=project)} if pods.queue else {}
     if queue:
-        spec["suspend"] = True  # Kueue resumes it when the queue has room
+        spec["suspend"] = True  # Kueue resumes the Job when it is admitted
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -104,9 +104,9 @@ def job_manifest(work: str, run: str, *, pods: Pods, finetunes: bool, deadline_s
 
 _FAILURE_POLICY = {
     "rules": [
-        # An eviction, a preemption or a drained node is no failure: the pod is made again, and goes on from its checkpoint.
+        # Evictions, preemptions and node drains are not failures: the pod is recreated and resumes from its checkpoint.
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-        # What the memory limit kills, it kills again.
+        # Permanent errors, and containers that were killed, most likely for exceeding the memory limit, would fail again.
         {
             "action": "FailJob",
             "onExitCodes": {
@@ -120,11 +120,11 @@ _FAILURE_POLICY = {
 
 
 def merged(base: Any, overlay: Any, key: str = "") -> Any:
-    """A pod template with another merged over it: a subset of Kubernetes' strategic merge.
+    """Merges a pod template over another one, with a subset of Kubernetes' strategic merge patch.
 
-    Mappings are merged, and a null removes. Of the lists, `containers`, `initContainers`, `env`, `volumes` and `imagePullSecrets` are
-    merged by `name`, `volumeMounts` by `mountPath`, `ports` by `containerPort`; `tolerations` and `topologySpreadConstraints` are
-    appended; any other list replaces ours.
+    Mappings are merged, and null removes a key. The lists `containers`, `initContainers`, `env`, `volumes` and `imagePullSecrets` are
+    merged by `name`, `volumeMounts` by `mountPath`, and `ports` by `containerPort`. `tolerations` and `topologySpreadConstraints` are
+    appended. Any other list is replaced.
     """
     if isinstance(base, Mapping) and isinstance(overlay, Mapping):
         both = {**deepcopy(dict(base))}
@@ -175,9 +175,8 @@ def _pod_template(pods: Pods, command: list[str], gpus: int) -> dict[str, Any]:
         },
     }
     if gpus:
-        environment.append(
-            {"name": "TORCH_NCCL_BLOCKING_WAIT", "value": "1"}
-        )  # a lost process is an error, and no abort
+        # With this setting, NCCL raises an exception for a lost process instead of aborting.
+        environment.append({"name": "TORCH_NCCL_BLOCKING_WAIT", "value": "1"})
         container["resources"] = {"limits": {pods.gpu_resource: str(gpus)}}
     return {
         "metadata": {"labels": {}},
@@ -200,7 +199,7 @@ def _pod_template(pods: Pods, command: list[str], gpus: int) -> dict[str, Any]:
 
 
 def _command(work: str, pods: Pods, nodes: int, gpus: int, patience_seconds: int) -> list[str]:
-    """What a pod starts: torchrun where there is more than one process, which waits until all pods of the run are there."""
+    """Returns the command of the container. With more than one process it is torchrun, which waits for all pods of the run."""
     module = ["-m", "vesta_training.runs.trainer", work]
     if nodes == 1 and gpus <= 1:
         return ["python", *module]

@@ -1,4 +1,4 @@
-"""Trains in Jobs of a Kubernetes cluster. Order, quotas and priority are the cluster's, or Kueue's where that is installed."""
+"""Trains runs in Kubernetes Jobs. The cluster, or Kueue if installed, is responsible for order, quotas and priorities."""
 
 import json
 import threading
@@ -23,21 +23,23 @@ from vesta_training.runs.job import Job
 
 TIMEOUT_SECONDS = 10
 INTERVAL = timedelta(seconds=1)
-"""Between two looks at the same work."""
+"""Polling interval of the same work."""
 KUEUE = ("kueue.x-k8s.io", "v1beta1")
 KUEUE_JOB_LABEL = "kueue.x-k8s.io/job-uid"
 _CONFLICT, _NOT_FOUND, _FORBIDDEN = 409, 404, 403
 _REFUSED = {400, 403, 404, 422}
-"""Not 401: a pod's token ends with the pod, so that a service which is being deleted would fail the runs that the next one adopts."""
+"""401 is not permanent: the token of a pod becomes invalid when the pod is deleted, and the next pod adopts the runs."""
 
 log = structlog.get_logger()
 
 
 class KubernetesExecutor:
-    """Any number of workers may share one. The Jobs outlive this service; whoever starts next adopts them.
+    """Trains runs in Jobs, which continue when this service stops, and are adopted by its next process.
+
+    Any number of workers can share an instance.
 
     Args:
-        api: of the cluster; `in_cluster` makes the one of this pod.
+        api: client of the cluster's API server; see `in_cluster`.
     """
 
     outlives_service = True
@@ -51,7 +53,7 @@ class KubernetesExecutor:
         self._closing = threading.Event()
 
     def start(self, work: str, job: Job) -> None:
-        """Creates the Job, unless it is there."""
+        """Creates the Job, unless it exists."""
         if self._find(work) is not None:
             return
         Exchange(self._objects, work).describe(job)
@@ -66,7 +68,7 @@ class KubernetesExecutor:
                 raise self._refusal(error) from error
 
     def observe(self, work: str, patience: timedelta = timedelta()) -> Observation:
-        """What the work told, or what the cluster says of it."""
+        """Returns the stored result of the work, or else the state of its Job."""
         if patience:
             self._closing.wait(INTERVAL.total_seconds())
         exchange = Exchange(self._objects, work)
@@ -80,12 +82,12 @@ class KubernetesExecutor:
         if seen.state is State.RUNNING:
             return Observation(State.RUNNING, exchange.find_progress())
         if seen.state is State.FAILED:
-            told = ended(exchange)  # it may have told just before its Job ended
+            told = ended(exchange)  # the result may have been stored just before the Job failed
             return told if told.state is not State.ABSENT else seen
         return seen
 
     def cancel(self, work: str) -> None:
-        """Deletes the Job; it is there until its pods are gone."""
+        """Deletes the Job in the foreground: it exists until its pods are deleted."""
         try:
             self._asked(self._batch.delete_namespaced_job, work, self._namespace, propagation_policy="Foreground")
         except ApiException as error:
@@ -93,15 +95,15 @@ class KubernetesExecutor:
                 raise self._refusal(error) from error
 
     def list_work(self) -> list[str]:
-        """The Jobs of this service."""
+        """Lists the Jobs of this service."""
         found = self._list(self._batch.list_namespaced_job, f"{OWNER_LABEL}={self._pods.owner}")
         return [one["metadata"]["name"] for one in found if not one["metadata"].get("deletionTimestamp")]
 
     def rest(self) -> None:
-        """Nothing is kept warm."""
+        """Does nothing: there are no idle resources."""
 
     def close(self) -> None:
-        """Lets go; the Jobs go on."""
+        """Stops waiting. The Jobs continue."""
         self._closing.set()
 
     def _look(self, job: Any) -> Seen:
@@ -126,7 +128,7 @@ class KubernetesExecutor:
             raise self._refusal(error) from error
 
     def _workload(self, job_uid: str) -> Any:
-        """Kueue's Workload of a Job; None where there is none, or no Kueue."""
+        """Returns the Kueue Workload of a Job; None if it does not exist or Kueue is not installed."""
         group, version = KUEUE
         try:
             found = self._custom.list_namespaced_custom_object(
@@ -158,11 +160,11 @@ class KubernetesExecutor:
             raise self._refusal(error) from error
 
     def _asked(self, call: Callable[..., Any], *arguments: Any, **fields: Any) -> Any:
-        """The answer of a call in JSON.
+        """Calls the API server and returns the response as JSON.
 
         Raises:
-            ApiException: the API server refuses it.
-            Unavailable: it does not answer.
+            ApiException: the API server rejects the request.
+            Unavailable: the API server does not respond.
         """
         try:
             answer = call(*arguments, **fields, _preload_content=False, _request_timeout=TIMEOUT_SECONDS)
@@ -171,7 +173,7 @@ class KubernetesExecutor:
         return json.loads(answer.data)
 
     def _refusal(self, error: ApiException) -> Exception:
-        """An error of the API server as ours, with its own words."""
+        """Converts an error of the API server, with its message."""
         try:
             said = json.loads(error.body)["message"]
         except (TypeError, ValueError, KeyError):
@@ -186,7 +188,7 @@ class KubernetesExecutor:
 
 
 def in_cluster() -> client.ApiClient:
-    """The API of the cluster in which this service runs, as its service account."""
+    """Returns an API client for the cluster of this pod, with its service account."""
     load_incluster_config()
     return client.ApiClient()
 

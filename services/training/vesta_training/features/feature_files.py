@@ -1,4 +1,4 @@
-"""Keeps embeddings on the object store, many in one pack, with a copy on this machine: a cache that costs only time where it is lost."""
+"""A cache of embeddings in the object store, in packs of many embeddings, with local copies. Lost embeddings are computed again."""
 
 import hashlib
 import io
@@ -18,8 +18,8 @@ from vesta_training.example import Array
 
 FOLDER = "features"
 OLD_SUFFIX = ".npz"
-"""Of packs that earlier versions wrote: their names are hashes, but not of their content."""
-# What numpy and zipfile raise at a damaged file, depending on where it is damaged.
+"""Suffix of packs of earlier versions. Their names are hashes, but not of their content."""
+# The exceptions that numpy and zipfile raise for damaged files.
 _DAMAGED = (
     *(zipfile.BadZipFile, zlib.error, struct.error),
     *(EOFError, KeyError, OSError, RuntimeError, TypeError, ValueError),
@@ -29,16 +29,16 @@ log = structlog.get_logger()
 
 
 class UnreadablePackError(ValueError):
-    """A pack, or a copy of one, is not what was written; its images are embedded anew."""
+    """A pack, or a local copy of it, is damaged. Its images are embedded again."""
 
 
 class FeatureFiles:
-    """A feature store. Packs are immutable and named by the SHA-256 of their content, so that any number of processes may add to them.
+    """A feature store. Packs are immutable and named by the SHA-256 of their content, so that any number of processes can add packs.
 
-    A pack that cannot be read is deleted, as if it had never been written: its images are embedded anew.
+    A pack that cannot be read is deleted, and its images are embedded again.
 
     Args:
-        folder: holds copies of packs; may be lost at any time.
+        folder: for local copies of packs; it can be lost at any time.
     """
 
     def __init__(self, objects: ObjectStore, folder: Path) -> None:
@@ -48,12 +48,12 @@ class FeatureFiles:
         self._packs: set[str] = set()
 
     def get_many(self, embedding_digest: str, image_sha256s: Sequence[str]) -> Mapping[str, Array]:
-        """Those that are there."""
+        """Returns the stored embeddings of the images."""
         known = self._load(embedding_digest)
         return {image: known[image] for image in image_sha256s if image in known}
 
     def put_many(self, embedding_digest: str, embeddings: Mapping[str, Array]) -> None:
-        """Keeps them as one more pack."""
+        """Stores embeddings as a new pack."""
         images = sorted(embeddings)
         if not images:
             return
@@ -65,7 +65,7 @@ class FeatureFiles:
         self._known.setdefault(embedding_digest, {}).update(embeddings)
 
     def _load(self, embedding_digest: str) -> dict[str, Array]:
-        """Every embedding of a space; packs that others added since are read too."""
+        """Returns all embeddings of a space, including packs that other processes have added since."""
         known = self._known.setdefault(embedding_digest, {})
         for key in self._objects.list_keys(f"{FOLDER}/{embedding_digest}/"):
             if key not in self._packs:
@@ -74,12 +74,12 @@ class FeatureFiles:
         return known
 
     def _read(self, key: str) -> Mapping[str, Array]:
-        """The embeddings of a pack; none where it cannot be read or another process has deleted it."""
+        """Returns the embeddings of a pack; none if it cannot be read or was deleted by another process."""
         copy = self._folder / key
         try:
             return _unpacked(key, copy.read_bytes())
         except (FileNotFoundError, NotADirectoryError):
-            pass  # the copy was lost, or was never made here
+            pass  # there is no local copy
         except (UnreadablePackError, OSError) as error:
             log.warning("feature_pack_copy_unreadable", path=str(copy), error=str(error))
         try:
@@ -96,10 +96,10 @@ class FeatureFiles:
 
 
 def _unpacked(key: str, content: bytes) -> dict[str, Array]:
-    """The embeddings in a pack.
+    """Parses a pack.
 
     Raises:
-        UnreadablePackError: it is not what was written.
+        UnreadablePackError: the pack is damaged.
     """
     if not key.endswith(OLD_SUFFIX) and hashlib.sha256(content).hexdigest() != key.rpartition("/")[2]:
         raise UnreadablePackError("its content does not have the hash in its name")

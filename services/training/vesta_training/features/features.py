@@ -1,4 +1,4 @@
-"""Embeddings of images, computed once for each backbone and image and kept by their hashes."""
+"""Computes embeddings of images, once per backbone and image, with a store of previous results."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,21 +13,21 @@ from vesta_training.progress import untold
 
 BATCH_SIZE = 8
 KEPT_AT_ONCE = 256
-# Batches under way for each thread: one computing, one waiting.
+# Concurrent batches per thread: one is computed, one waits.
 BATCHES_AHEAD = 2
 
 PixelSource = Callable[[str], Pixels]
-"""The model's input for the image with this SHA-256: `(256, 256, 3)` uint8 RGB. Called from several threads."""
+"""Returns the model input of the image with this SHA-256: `(256, 256, 3)` uint8 RGB. Called from several threads."""
 
 
 class FeatureStore(Protocol):
-    """Where embeddings are kept, by the digest of the space and the SHA-256 of the image."""
+    """Stores embeddings by the digest of the embedding space and the SHA-256 of the image."""
 
     def get_many(self, embedding_digest: str, image_sha256s: Sequence[str]) -> Mapping[str, Array]:
-        """Those that are there, each `(D,)` float32."""
+        """Returns the stored embeddings of the images, each `(D,)` float32."""
 
     def put_many(self, embedding_digest: str, embeddings: Mapping[str, Array]) -> None:
-        """Keeps them; an embedding that is there already is the same one."""
+        """Stores embeddings. Existing embeddings of the same image are equal."""
 
 
 def extract_features(
@@ -41,14 +41,14 @@ def extract_features(
     embedded: Callable[[int, int], None] = untold,
     kept_at_once: int = KEPT_AT_ONCE,
 ) -> Array:
-    """`(N, D)` embeddings in the order asked for, computing only those that the store lacks.
+    """Returns `(N, D)` embeddings in the order of the images. Only missing embeddings are computed.
 
-    Each thread fetches pixels and computes, so fetching hides behind computing.
+    Each thread fetches pixels and computes, so that both overlap.
 
     Args:
-        model: loads the model; called only where something is to be computed.
-        embedded: called after every batch with the images done and those to do; raises to stop.
-        kept_at_once: the store gets them after this many, so that a run that is killed goes on where it was.
+        model: loads the model; called only if embeddings are missing.
+        embedded: called after every batch with the number of computed and of missing images; raises an exception to stop.
+        kept_at_once: number of embeddings after which they are stored, so that a killed run resumes from there.
     """
     wanted = list(dict.fromkeys(image_sha256s))
     known = dict(store.get_many(embedding_digest, wanted))
@@ -72,7 +72,7 @@ def extract_features(
 def _compute(
     images: Sequence[str], model: ModelRuntime, pixels: PixelSource, threads: int
 ) -> Iterator[tuple[str, Array]]:
-    """Yields every image with its embedding, in order; holds back so that few batches are in memory."""
+    """Yields every image with its embedding, in order. Limits the number of batches in memory."""
 
     def embed(batch: Sequence[str]) -> Array:
         return model.embed(np.stack([pixels(image) for image in batch]))

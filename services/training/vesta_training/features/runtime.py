@@ -1,4 +1,4 @@
-"""Runs a model file: the only way from pixels to embeddings, so that what a head learned on is what will be served."""
+"""Runs model files with onnxruntime. All embeddings are computed this way, so that training and serving use the same features."""
 
 from pathlib import Path
 
@@ -11,15 +11,15 @@ from vesta_training.hardware import CPU, choose_providers
 
 
 class ModelRuntime:
-    """A loaded model file. May be called from several threads at once: each call computes on its caller's thread.
+    """A loaded model file. Thread-safe: each call is computed on the thread of its caller.
 
     Raises:
-        FileNotFoundError: the file is gone.
+        FileNotFoundError: the file does not exist.
     """
 
     def __init__(self, path: Path, device: str = CPU) -> None:
         options = onnxruntime.SessionOptions()
-        # Several calls at one thread each beat one call at several threads, and idle threads must not spin.
+        # Concurrent calls with one thread each are faster than one call with several threads. Idle threads would spin.
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
@@ -28,10 +28,10 @@ class ModelRuntime:
         self.outputs = tuple(output.name for output in self._session.get_outputs())
 
     def embed(self, pixels: Pixels) -> Array:
-        """`(N, H, W, 3)` uint8 RGB → `(N, D)` of length 1."""
+        """`(N, H, W, 3)` uint8 RGB → `(N, D)` of unit length."""
         return self.run(pixels, EMBEDDING)
 
     def run(self, pixels: Pixels, output: str) -> Array:
-        """One of `outputs` for a batch of images."""
+        """Returns one of `outputs` for a batch of images."""
         answer: Array = self._session.run([output], {PIXELS: np.ascontiguousarray(pixels)})[0]
         return answer

@@ -1,1 +1,1 @@
-"""Linear heads on embeddings: fitting, cross-validation, calibration."""
+"""Linear heads on embeddings: fitting, cross-validation and calibration."""

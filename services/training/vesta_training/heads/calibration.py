@@ -1,6 +1,6 @@
-"""Makes a head's confidence mean what it says: one temperature, and for multi-label a threshold for each concept.
+"""Calibration of a head: a temperature and, for multi-label, a threshold per concept.
 
-Both are found on answers for images that were held out when the answering head was fitted.
+Both are fitted on predictions for images that were held out when the head was fitted.
 """
 
 import numpy as np
@@ -11,17 +11,17 @@ from vesta_training.example import Array
 from vesta_training.heads.logistic_regression import Link, sigmoid, softmax
 
 TEMPERATURE_MIN, TEMPERATURE_MAX = 0.05, 20.0
-# Spread of ln(temperature) that is believed before looking: with a handful of answers it keeps the temperature near 1.
+# Standard deviation of the prior on ln(temperature). With few predictions it keeps the temperature near 1.
 LOG_TEMPERATURE_SPREAD = 0.5
-# A concept with fewer positive answers keeps the threshold of even odds.
+# A concept with fewer positive items has the threshold 0.5.
 POSITIVES_FOR_THRESHOLD_MIN = 5
 EVEN_ODDS = 0.5
-# Probabilities are taken for at least this in a log loss, so that one wrong certainty does not make it infinite.
+# Lower limit of probabilities in a log loss, so that a confident wrong prediction does not make it infinite.
 PROBABILITY_MIN = 1e-7
 
 
 def log_loss(probabilities: Array, labels: npt.NDArray[np.bool_], link: Link) -> float:
-    """Mean over items; for multi-label summed over the concepts. 0 is perfect."""
+    """Returns the mean log loss of the items; for multi-label the mean of the sums over the concepts."""
     if len(probabilities) == 0:
         return 0.0
     kept = np.clip(probabilities.astype(np.float64), PROBABILITY_MIN, 1 - PROBABILITY_MIN)
@@ -31,7 +31,7 @@ def log_loss(probabilities: Array, labels: npt.NDArray[np.bool_], link: Link) ->
 
 
 def fit_temperature(logits: Array, labels: npt.NDArray[np.bool_], link: Link) -> float:
-    """What to divide logits by so that their probabilities have the least log loss (Guo et al., arXiv 1706.04599).
+    """Returns the temperature, the divisor of logits, with the least log loss (Guo et al., arXiv 1706.04599).
 
     Args:
         logits: `(N, C)` of held-out items.
@@ -50,7 +50,7 @@ def fit_temperature(logits: Array, labels: npt.NDArray[np.bool_], link: Link) ->
 
 
 def fit_thresholds(probabilities: Array, labels: npt.NDArray[np.bool_]) -> tuple[float, ...]:
-    """For each concept the probability from which saying "yes" has the best F1 on held-out items."""
+    """Returns for each concept the threshold with the best F1 on held-out items."""
     return tuple(_threshold(probabilities[:, column], labels[:, column]) for column in range(labels.shape[1]))
 
 
@@ -63,7 +63,7 @@ def _threshold(probabilities: Array, labels: npt.NDArray[np.bool_]) -> float:
     right = np.cumsum(labels[order])
     said_yes = np.arange(1, len(order) + 1)
     f1 = 2 * right / (said_yes + positives)
-    # Between two equal probabilities no threshold can be put.
+    # No threshold separates two equal probabilities.
     f1[:-1][falling[:-1] == falling[1:]] = -1
     best = int(np.argmax(f1))
     below = falling[best + 1] if best + 1 < len(falling) else 0.0

@@ -1,14 +1,14 @@
-"""Deals labelled items to the folds of a cross-validation, so that each concept is spread over them."""
+"""Stratified folds of a cross-validation."""
 
 import numpy as np
 import numpy.typing as npt
 
 
 def deal_folds(labels: npt.NDArray[np.bool_], fold_count: int, seed: int) -> npt.NDArray[np.int64]:
-    """The fold that holds each item out, or -1 for an item that is never held out.
+    """Returns the fold in which each item is held out, or -1 for items that are never held out.
 
-    An item is dealt by the rarest concept it bears. The only item of a concept is never held out, since nothing else
-    could teach that concept. All are -1 where fewer than two concepts have two items to spare.
+    Items are stratified by their rarest concept. The only item of a concept is never held out, because the concept could not be
+    learned without it. If fewer than two concepts have two or more items, all values are -1.
 
     Args:
         labels: `(N, C)`.
@@ -18,7 +18,7 @@ def deal_folds(labels: npt.NDArray[np.bool_], fold_count: int, seed: int) -> npt
     """
     counts = labels.sum(axis=0)
     rarity = np.where(labels, counts, np.iinfo(np.int64).max)
-    # Items without any concept (multi-label) are dealt as one more kind.
+    # Items without any concept (multi-label) are a stratum of their own.
     kinds = np.where(labels.any(axis=1), rarity.argmin(axis=1), labels.shape[1])
     folds = np.full(len(labels), -1, dtype=np.int64)
     order = np.random.default_rng(seed).permutation(len(labels))

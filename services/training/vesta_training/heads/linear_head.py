@@ -1,6 +1,6 @@
-"""The linear head on frozen features: fitted, its strength chosen, its confidence calibrated.
+"""The linear head on frozen features: fitting, selection of the regularisation strength, and calibration.
 
-Works from the first ten labels: a concept with one example is learned, one with none is never answered.
+Ten labels are enough. A concept with one example can be predicted; a concept without examples is never predicted.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,15 +21,18 @@ from vesta_training.recipes.recipe import HeadChoices, Task
 
 Labels = npt.NDArray[np.bool_]
 
-# The logit of a concept without an example: its probability is 0 in float32, and half precision can still hold it.
+# The logit of a concept without examples. Its probability is 0 in float32, and the value fits into half precision.
 LOGIT_UNSEEN = -10_000.0
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """From an embedding of length 1 to calibrated probabilities; temperature and centring are already inside.
+    """A linear map from embeddings of unit length to calibrated probabilities. Temperature and centring are included.
 
-    `weights` is `(D, C)` and `bias` `(C,)` in the order of `concepts`; `thresholds` is empty for classification.
+    Attributes:
+        weights: `(D, C)`, in the order of `concepts`.
+        bias: `(C,)`.
+        thresholds: one per concept; empty for classification.
     """
 
     task: Task
@@ -44,12 +47,12 @@ class Head:
         return softmax(logits) if self.task is Task.CLASSIFICATION else sigmoid(logits)
 
     def decide(self, probabilities: Array) -> Labels:
-        """`(N, C)`, true for each concept answered: the likeliest one, or all that reach their threshold."""
+        """Returns `(N, C)`, true for each predicted concept: the most probable one, or all that reach their thresholds."""
         return decide(self.task, probabilities, self.thresholds)
 
 
 def decide(task: Task, probabilities: Array, thresholds: Sequence[float]) -> Labels:
-    """What a head of these thresholds answers; see `Head.decide`."""
+    """Returns the predicted concepts; see `Head.decide`."""
     if task is Task.MULTILABEL:
         reached: Labels = probabilities >= np.array(thresholds, dtype=np.float32)
         return reached
@@ -59,15 +62,20 @@ def decide(task: Task, probabilities: Array, thresholds: Sequence[float]) -> Lab
 
 
 def share_right(answered: Labels, truth: Labels) -> Estimate:
-    """Of items, `(N, C)` both, the share for which exactly what is true was answered."""
+    """Returns the share of items whose predicted concepts are exactly the true ones. Both arguments are `(N, C)`."""
     return wilson(int((answered == truth).all(axis=1).sum()), len(truth))
 
 
 @dataclass(frozen=True, slots=True)
 class FittedHead:
-    """A head and how it came about.
+    """A head and the results of its fit.
 
-    `loss` is the mean per training item; `held_out_loss` and `held_out_accuracy` are those of cross-validation.
+    Attributes:
+        strength: the selected regularisation strength.
+        loss: mean per training item.
+        held_out_loss: from cross-validation.
+        held_out_accuracy: from cross-validation.
+        unseen_concepts: concepts without examples.
     """
 
     head: Head
@@ -90,16 +98,16 @@ def fit_head(
     cross_validated: bool = True,
     fitted: Callable[[int, int, float], None] = untold,
 ) -> FittedHead:
-    """Fits, chooses the strength and calibrates. Equal inputs give an equal head.
+    """Fits a head, selects its strength by cross-validation, and calibrates it. Deterministic.
 
     Args:
-        embeddings: `(N, D)` of length 1.
-        labels: `(N, C)`; for classification one true per row.
-        cross_validated: False for the default strength, temperature and thresholds, at a fraction of the time.
-        fitted: called after each fit with its number, how many there will be, and its loss.
+        embeddings: `(N, D)` of unit length.
+        labels: `(N, C)`; for classification exactly one true per row.
+        cross_validated: False uses the default strength, temperature and thresholds, which is much faster.
+        fitted: called after each fit with its number, the total number of fits, and its loss.
 
     Raises:
-        TooFewLabelsError: nothing can be told apart.
+        TooFewLabelsError: the labels do not distinguish any concepts.
     """
     seen: Labels = np.asarray(labels.any(axis=0))
     _refuse_what_teaches_nothing(labels, concepts, task)
@@ -119,10 +127,10 @@ def fit_head(
             fitted(len(trials) * fold_count + fold + 1, steps, maps[-1].loss)
         trials.append(problem.trial(strength, tuple(maps), folds))
         if len(trials) > 2 and trials[-1].loss > trials[-2].loss > trials[-3].loss:
-            # Past the best one; weaker ones take longest and would be worse still.
+            # The optimum is passed. Weaker strengths take longest and would be worse.
             break
     best = min(trials, key=lambda trial: trial.loss)
-    # One fold's map lies near the best map for all items.
+    # The map of a fold is a good start for the fit on all items.
     found = problem.fit(best.strength, best.maps[0] if best.maps else None)
     fitted(steps, steps, found.loss)
     weights, bias = problem.unrotated(found)
@@ -149,7 +157,7 @@ def fit_head(
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    """One strength tried: a map for each fold, their logits `(N, C)` for held-out items, and how good those were."""
+    """The cross-validation of one strength: a map per fold, the logits `(N, C)` of held-out items, their temperature and loss."""
 
     strength: float
     maps: tuple[LinearMap, ...]
@@ -160,7 +168,7 @@ class _Trial:
 
 @dataclass(frozen=True, slots=True)
 class _Problem:
-    """What is fitted: features centred, of unit mean square and turned into as few dimensions as hold them."""
+    """The problem to fit: centred features with a unit mean square, rotated into the smallest sufficient number of dimensions."""
 
     features: Array
     labels: Labels
@@ -179,7 +187,7 @@ class _Problem:
         rotation = None
         count, dimension = features.shape
         if 2 * count < dimension:
-            # The best weights lie in the span of the features, and turning changes no length: the same fit, smaller.
+            # The optimal weights lie in the span of the features, and a rotation keeps lengths: the smaller fit is equivalent.
             rotation = np.linalg.qr(features.T)[0].astype(np.float32)
             features = features @ rotation
         return cls(
@@ -193,7 +201,7 @@ class _Problem:
         )
 
     def without(self, held_out: Labels) -> "_Problem":
-        """The same problem on the other items."""
+        """Returns the problem without the held-out items."""
         return _Problem(
             features=self.features[~held_out],
             labels=self.labels[~held_out],
@@ -217,7 +225,7 @@ class _Problem:
         )
 
     def trial(self, strength: float, maps: tuple[LinearMap, ...], folds: npt.NDArray[np.int64]) -> _Trial:
-        """Judges the maps of the folds by the items that each did not learn."""
+        """Evaluates the map of each fold on the held-out items of the fold."""
         logits = np.zeros(self.labels.shape, dtype=np.float32)
         for fold, fold_map in enumerate(maps):
             logits[folds == fold] = fold_map.logits(self.features[folds == fold])
@@ -228,7 +236,7 @@ class _Problem:
         return _Trial(strength, maps, logits, temperature, log_loss(answers, self.labels[held_out], self.link))
 
     def unrotated(self, found: LinearMap) -> tuple[Array, Array]:
-        """Weights `(D, C)` and bias `(C,)` for embeddings as they are."""
+        """Returns weights `(D, C)` and bias `(C,)` for untransformed embeddings."""
         weights: Array = found.weights if self.rotation is None else self.rotation @ found.weights
         weights = weights / np.float32(self.scale)
         bias: Array = found.bias - self.centre @ weights
@@ -236,11 +244,11 @@ class _Problem:
 
 
 def imbalance_terms(labels: Labels, link: Link, choices: HeadChoices) -> tuple[Array, Array]:
-    """How much each answer counts, `(N, 1)` or `(N, C)`, and what is added to the logits while learning, `(C,)`."""
+    """Returns the weights of the losses, `(N, 1)` or `(N, C)`, and the offset of the logits during the fit, `(C,)`."""
     count, concept_count = labels.shape
     offset = np.zeros(concept_count, dtype=np.float32)
     weights = np.ones((count, 1), dtype=np.float32)
-    # Half an item more on either side, so that a concept that no item or every item bears stays finite.
+    # Half an item is added to both counts, so that values are finite for concepts of no item or of every item.
     shares = (labels.sum(axis=0) + 0.5) / (count + 1)
     if choices.imbalance == "logit_adjustment":
         odds = shares if link == "softmax" else shares / (1 - shares)
@@ -270,7 +278,7 @@ def _refuse_what_teaches_nothing(labels: Labels, concepts: Sequence[str], task: 
 
 
 def _spread(values: Array, seen: Labels, filler: float) -> Array:
-    """Puts columns of seen concepts at their place among all."""
+    """Expands columns of seen concepts to the columns of all concepts."""
     spread = np.full((*values.shape[:-1], len(seen)), filler, dtype=np.float32)
     spread[..., seen] = values
     return spread

@@ -1,6 +1,6 @@
-"""Fits a linear map from features to logits: L2-penalised logistic loss, minimised by L-BFGS from a given start.
+"""Logistic regression: L2-penalised logistic loss, minimised by L-BFGS from a given start.
 
-One loss for both tasks: softmax over the concepts (classification) or a sigmoid for each (multi-label).
+The link is a softmax over the concepts (classification) or a sigmoid per concept (multi-label).
 """
 
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from scipy.special import expit
 from vesta_training.example import Array
 
 ITERATIONS_MAX = 300
-# Stops when the loss falls by less than this share in an iteration. On photographs 1e-7 took twice as long and changed
-# neither the accuracy nor the log loss on the test side; 1e-4 changed both.
+# Relative decrease of the loss at which the iteration stops. On photographs, 1e-7 took twice as long and changed neither the
+# accuracy nor the log loss of the test split; 1e-4 changed both.
 LOSS_CHANGE_MIN = 1e-5
-# The bias is held by this share of the strength only, enough to have one best bias where concepts can be told apart.
+# Penalty of the bias as a share of the strength. A small penalty makes the optimal bias unique for separable concepts.
 BIAS_PENALTY_SHARE = 1e-3
 
 Link = Literal["softmax", "sigmoid"]
@@ -25,7 +25,7 @@ Link = Literal["softmax", "sigmoid"]
 
 @dataclass(frozen=True, slots=True)
 class LinearMap:
-    """`logits = features @ weights + bias`; weights `(D, C)`, bias `(C,)`. `loss` is the mean per item, unpenalised."""
+    """`logits = features @ weights + bias`, with weights `(D, C)` and bias `(C,)`. `loss` is the mean per item without penalty."""
 
     weights: Array
     bias: Array
@@ -47,14 +47,14 @@ def fit_linear(
     offset: Array,
     start: LinearMap | None,
 ) -> LinearMap:
-    """The map that minimises Σ weights · loss(features·W + b + offset, labels) + strength/2 · |W|².
+    """Returns the map that minimises Σ weights · loss(features·W + b + offset, labels) + strength/2 · |W|².
 
     Args:
         features: `(N, D)`.
         labels: `(N, C)`; with softmax exactly one true per row.
-        weights: `(N, 1)` or `(N, C)`, how much each answer counts; mean about 1.
-        offset: `(C,)`, added to the logits while learning only.
-        start: where to begin, or None for zero.
+        weights: `(N, 1)` or `(N, C)`, the weights of the losses, with a mean of about 1.
+        offset: `(C,)`, added to the logits during the fit only.
+        start: initial values; None for zero.
     """
     count, dimension = features.shape
     concept_count = labels.shape[1]
@@ -90,20 +90,20 @@ def fit_linear(
 
 
 def softmax(logits: Array) -> Array:
-    """`(N, C)` → probabilities of the same shape, rows of sum 1."""
+    """`(N, C)` logits → `(N, C)` probabilities, with rows that sum to 1."""
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     shares: Array = powers / powers.sum(axis=1, keepdims=True)
     return shares
 
 
 def sigmoid(logits: Array) -> Array:
-    """Probabilities of the same shape, each on its own."""
+    """Logits → independent probabilities of the same shape."""
     shares: Array = expit(logits)
     return shares
 
 
 def _softmax(logits: Array, targets: Array) -> tuple[Array, Array]:
-    """Losses `(N, 1)` and their gradients by the logits `(N, C)`."""
+    """Returns losses `(N, 1)` and their gradients with respect to the logits `(N, C)`."""
     logits = logits - logits.max(axis=1, keepdims=True)
     powers = np.exp(logits)
     sums = powers.sum(axis=1, keepdims=True)
@@ -112,5 +112,5 @@ def _softmax(logits: Array, targets: Array) -> tuple[Array, Array]:
 
 
 def _sigmoid(logits: Array, targets: Array) -> tuple[Array, Array]:
-    """Losses and gradients, both `(N, C)`."""
+    """Returns losses and their gradients with respect to the logits, both `(N, C)`."""
     return np.logaddexp(np.float32(0), logits) - logits * targets, sigmoid(logits) - targets

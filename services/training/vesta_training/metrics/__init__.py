@@ -1,1 +1,1 @@
-"""Metrics of a model on labelled items, with intervals, and the comparison of two models."""
+"""Evaluation of models on labelled items: metrics with confidence intervals, model comparison and learning curves."""

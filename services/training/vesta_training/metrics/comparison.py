@@ -1,4 +1,4 @@
-"""Compares a challenger with the champion on the same items: what the gate of the loop decides by."""
+"""Compares a challenger with the champion on the same items. The gate of the loop decides by the result."""
 
 import numpy as np
 from vesta_contracts.training.v1 import Comparison, ConceptComparison, Estimate
@@ -12,7 +12,7 @@ from vesta_training.recipes.recipe import EvaluationChoices
 def compare(
     challenger: Answers, champion: Answers, choices: EvaluationChoices, *, champion_name: str, seed: int
 ) -> Comparison:
-    """Challenger less champion, with the champion's own metrics on the same items.
+    """Returns the differences (challenger minus champion) and the metrics of the champion on the same items.
 
     Raises:
         ValueError: the items or concepts differ.
@@ -29,11 +29,11 @@ def compare(
 def differences(
     challenger: Answers, champion: Answers, choices: EvaluationChoices, *, seed: int
 ) -> tuple[Estimate, list[ConceptComparison]]:
-    """Challenger less champion, overall and by concept, with paired intervals of 95 %.
+    """Returns the differences (challenger minus champion), overall and by concept, with paired 95 % intervals.
 
-    The concepts' intervals hold all together: of many concepts some seem worse by chance alone. A challenger is worse in one
-    where `high < 0`; of one that no item bears nothing is told. Both must answer for the same items over the same concepts
-    (`answers.over_concepts` brings them there).
+    The intervals of the concepts hold jointly, because with many concepts some seem worse by chance. The challenger is worse in a
+    concept if `high < 0`. A concept without items has no difference. Both models must have predictions for the same items and the
+    same concepts; `test_predictions.over_concepts` converts them.
 
     Raises:
         ValueError: the items or concepts differ, or there are none.

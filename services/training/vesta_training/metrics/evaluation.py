@@ -1,4 +1,4 @@
-"""Measures answers against the truth: accuracy, F1, each concept, confusion, calibration, with their intervals."""
+"""Evaluates predictions: accuracy, F1, metrics per concept, confusion matrix and calibration, with confidence intervals."""
 
 import numpy as np
 import numpy.typing as npt
@@ -12,18 +12,18 @@ from vesta_training.recipes.recipe import EvaluationChoices, Task
 
 Floats = npt.NDArray[np.float64]
 
-# A table of so many concepts squared is a megabyte, which calls and rows still carry.
+# The confusion matrix of so many concepts has about a megabyte, which messages and rows can still contain.
 CONCEPTS_FOR_CONFUSION_MAX = 1000
 
 
 def measure(answers: Answers, choices: EvaluationChoices, *, seed: int) -> Metrics:
-    """All figures about one set of answers; intervals are of 95 %.
+    """Computes all metrics of the predictions, with 95 % intervals.
 
-    Precision is left out for a concept never answered, recall for one that no item bears, F1 for one that is neither. The
-    intervals of both are Wilson's.
+    Precision is unset for a concept that is never predicted, recall for a concept without items, and F1 if both apply. The intervals of
+    precision and recall are Wilson's.
 
     Raises:
-        ValueError: there are no answers.
+        ValueError: there are no predictions.
     """
     truth, predicted = answers.truth, answers.predicted
     item_count = len(answers.items)
@@ -60,10 +60,10 @@ def measure(answers: Answers, choices: EvaluationChoices, *, seed: int) -> Metri
 
 
 def reliability(answers: Answers, bin_count: int) -> list[ReliabilityBin]:
-    """How often answers of each confidence are right, in bins of equal width over [0, 1]; of an empty bin nothing is told.
+    """Returns the accuracy by confidence, in bins of equal width over [0, 1]. The values of empty bins are unset.
 
-    The confidence of a classification is its highest probability; for multi-label every concept's probability counts
-    by itself, and "right" is that the concept is borne.
+    The confidence of a classification is its highest probability. For multi-label, each probability of a concept counts separately,
+    and its accuracy is the share of items that have the concept.
     """
     if answers.task is Task.CLASSIFICATION:
         confidence, right = answers.probabilities.max(axis=1, initial=0.0), answers.right
@@ -87,13 +87,18 @@ def reliability(answers: Answers, bin_count: int) -> list[ReliabilityBin]:
 
 
 def calibration_error(bins: list[ReliabilityBin]) -> float:
-    """Expected calibration error: the mean distance of confidence from accuracy, weighted by the bins' items."""
+    """Returns the expected calibration error: the mean distance between confidence and accuracy, weighted by the items of the bins."""
     total = sum(one.item_count for one in bins)
     return sum(one.item_count * abs(one.mean_confidence - one.accuracy) for one in bins) / max(1, total)
 
 
 def _macro_f1(patterns: Labels, counts: Floats) -> Floats:
-    """Mean F1 of the concepts that are borne or answered. `patterns` `(K, 2C)`: truth, predicted; `counts` `(B, K)`."""
+    """Returns `(B,)` mean F1 of the concepts that occur in the truth or in the predictions.
+
+    Args:
+        patterns: `(K, 2C)`: truth, predicted.
+        counts: `(B, K)`.
+    """
     truth, predicted = np.split(patterns, 2, axis=1)
     hits = counts @ (truth & predicted)
     mentions = counts @ (truth.astype(np.float64) + predicted)
@@ -103,7 +108,7 @@ def _macro_f1(patterns: Labels, counts: Floats) -> Floats:
 
 
 def _confusion(answers: Answers) -> list[int]:
-    """Row-major `(C, C)`: true concept by answered one. Empty for multi-label, and for more concepts than anybody reads a table of."""
+    """Returns the row-major `(C, C)` matrix of true by predicted concept. Empty for multi-label and for too many concepts."""
     if answers.task is not Task.CLASSIFICATION or len(answers.concepts) > CONCEPTS_FOR_CONFUSION_MAX:
         return []
     table = answers.truth.astype(np.int64).T @ answers.predicted.astype(np.int64)

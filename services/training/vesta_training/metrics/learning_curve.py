@@ -1,9 +1,9 @@
-"""How accuracy grows with labels drawn at random: the baseline against which choosing what to label is measured.
+"""The learning curve of random labels: accuracy by number of labels. It is the baseline for active learning.
 
-Labels drawn at random are those of the control arm and, where the test split was dealt at random, its labels too. So that the few there
-are tell most, heads learn from both, and the test items are cross-fitted: each is predicted only by heads that have not seen it. These
-heads are thrown away; nothing that is deployed learns from a test item. A test split that came apart from the other images is no sample
-of them: learning from it would make random choice look better than it is.
+Random labels are those of the control arm and, if the test split is a random sample, those of the test split. Because they are few, heads
+learn from both, and the test items are cross-fitted: each is predicted only by heads that have not learned from it. These heads are
+discarded; no deployed model learns from a test item. If the test split was not sampled from the same images, it is not used for learning,
+because the baseline would be too good.
 """
 
 from collections.abc import Callable
@@ -22,23 +22,23 @@ from vesta_training.recipes.recipe import HeadChoices, Task
 
 LABELS_FIRST = 10
 LABELS_MAX = 1000
-"""Where the curve ends: more labels cost much time and change little."""
+"""Maximum number of labels. More labels take much time and change little."""
 GROWTH = 2
 FOLDS = 5
 ITEMS_MAX = 5000
-"""Of the test split: more make no interval narrower that the labels do not make wide."""
+"""Maximum number of test items. More do not narrow the intervals, which the labels dominate."""
 
 Correct = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
 class LearningCurve:
-    """What heads that learned from labels drawn at random predict rightly.
+    """The correct predictions of heads that learned from random labels.
 
     Attributes:
-        label_counts: `(S,)`, rising.
-        items: `(M,)`: which rows of the test split were predicted.
-        correct: `(D, S, M)`: whether test item m is predicted rightly after learning from `label_counts[s]` labels, in draw d.
+        label_counts: `(S,)`, ascending.
+        items: `(M,)`, the predicted rows of the test split.
+        correct: `(D, S, M)`, whether test item m is predicted correctly after learning from `label_counts[s]` labels, in draw d.
     """
 
     label_counts: tuple[int, ...]
@@ -47,7 +47,7 @@ class LearningCurve:
 
     @property
     def points(self) -> list[LearningCurvePoint]:
-        """Accuracy at each count, with the 95 % interval of what other labels and other test items might have shown."""
+        """The accuracy at each count, with a 95 % interval that covers other draws of labels and of test items."""
         accuracies = self.correct.mean(axis=2)
         spreads = self.label_spreads()
         return [
@@ -56,10 +56,11 @@ class LearningCurve:
         ]
 
     def label_spreads(self) -> Array:
-        """`(S,)` standard deviations of accuracy between different sets of labels of one size.
+        """Returns `(S,)` standard deviations of accuracy between different sets of labels of the same size.
 
-        Parts of one set have much in common, so that draws agree more than labels drawn anew would: the finite population
-        correction makes up for that, and where hardly anything was left to draw, the spread is the one before.
+        Draws from the same set of labels overlap, so that they vary less than independent draws. The finite population correction
+        compensates for that. For the largest count, for which hardly any labels are left to draw, the previous deviation is used if
+        it is larger.
         """
         if len(self.correct) < 2:
             return np.zeros(len(self.label_counts), dtype=np.float32)
@@ -72,7 +73,7 @@ class LearningCurve:
 
 
 def curve_counts(label_count: int) -> list[int]:
-    """Where the curve is measured: 10, 20, 40 … and all, at most 1,000. Empty for fewer than 10 labels."""
+    """Returns the numbers of labels of the curve: 10, 20, 40 … and all, at most 1,000. Empty for fewer than 10 labels."""
     end = min(label_count, LABELS_MAX)
     if end < LABELS_FIRST:
         return []
@@ -94,17 +95,17 @@ def learning_curve(
     seed: int,
     measured: Callable[[int, int], None] = untold,
 ) -> LearningCurve | None:
-    """Fits heads on growing parts of the labels drawn at random. They take the default strength: labels are compared, not tuning.
+    """Fits heads on increasing numbers of random labels. They use the default strength, because labels are compared and not strengths.
 
     Args:
-        control: `(N, D)` embeddings and `(N, C)` labels of the control arm's training items.
-        test: `(T, D)` and `(T, C)` of the test split; 5,000 of them are predicted at most.
+        control: `(N, D)` embeddings and `(N, C)` labels of the training items of the control arm.
+        test: `(T, D)` and `(T, C)` of the test split; at most 5,000 items are predicted.
         learns_from_test: whether the test split is a random sample of the same images.
-        draws: how often the folds are dealt and the labels ordered anew; without folds five times as often.
-        measured: called after each fit with its number and how many there will be.
+        draws: number of random folds and label orders; five times as many if there are no folds.
+        measured: called after each fit with its number and the total number of fits.
 
     Returns:
-        None where fewer than ten labels are there to learn from.
+        The curve; None if there are fewer than ten labels.
     """
     fixed = choices.model_copy(update={"strengths": (choices.strength_default,), "folds": 2})
     generator = np.random.default_rng(seed)
@@ -143,8 +144,8 @@ def _predict(
     choices: HeadChoices,
     seed: int,
 ) -> Labels:
-    """What a head predicts; where its labels teach nothing, the first of them."""
-    # Only thresholds need held-out answers here: a temperature moves no classification.
+    """Fits a head and returns its predictions. If the labels do not allow a fit, the first label is predicted for all items."""
+    # Only thresholds need held-out predictions; a temperature does not change the predicted concept.
     cross_validated = task is Task.MULTILABEL
     try:
         fitted = fit_head(embeddings, labels, concepts, task, choices, seed=seed, cross_validated=cross_validated)
@@ -158,7 +159,7 @@ def _decide(head: Head, embeddings: Array) -> Labels:
 
 
 def _estimate(mean: float, spread: float, test_count: int) -> Estimate:
-    """What other labels and other test items might have shown: both errors together, 95 %."""
+    """Combines the errors due to the draw of labels and the draw of test items into one 95 % interval."""
     measured = wilson(round(mean * test_count), test_count)
     drawn = Z_95 * spread
     low = float(np.hypot(drawn, mean - min(mean, measured.low)))

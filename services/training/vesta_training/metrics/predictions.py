@@ -1,4 +1,4 @@
-"""The predictions of one model for the items of a test split, kept in memory while metrics and comparisons are computed from them."""
+"""The predictions of a model for the items of a test split, from which metrics and comparisons are computed."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ Labels = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Columns of equal order: `truth`, `predicted` and `probabilities` are `(N, C)` over `concepts`."""
+    """Predictions for `items`. `truth`, `predicted` and `probabilities` are `(N, C)` over `concepts`."""
 
     task: Task
     items: tuple[str, ...]
@@ -25,12 +25,12 @@ class Answers:
 
     @property
     def right(self) -> Labels:
-        """`(N,)`: exactly what is true was answered."""
+        """`(N,)`, whether the predicted concepts are exactly the true ones."""
         exact: Labels = (self.truth == self.predicted).all(axis=1)
         return exact
 
     def rows(self) -> list[dict[str, Any]]:
-        """One JSON value an item, to be kept beside the model."""
+        """Returns one JSON value per item."""
         return [
             {
                 "item": item,
@@ -46,10 +46,15 @@ class Answers:
 
 
 def over_concepts(answers: Answers, concepts: tuple[str, ...], truth: Labels) -> Answers:
-    """The same answers over another list of concepts, such as a challenger's that knows one more.
+    """Returns the predictions over another list of concepts, such as that of a challenger with additional concepts.
 
-    What the model does not know it never answers; what it knows beyond the list is dropped, so an item for which that
-    was the answer counts as wrong. `truth` is `(N, C)` over `concepts`.
+    Concepts that the model does not have are never predicted. Predictions of concepts that are not in the list are dropped, so that
+    their items count as wrong.
+
+    Args:
+        answers: the predictions.
+        concepts: the new list.
+        truth: `(N, C)` over `concepts`.
     """
     column = {concept: index for index, concept in enumerate(answers.concepts)}
     probabilities = np.zeros(truth.shape, dtype=np.float32)

@@ -1,10 +1,10 @@
-"""How many labels drawn at random would have taught as much: the learning curve of random labels, solved for a model's accuracy.
+"""Estimates how many random labels would give the accuracy of a model, by solving the learning curve of random labels.
 
 Two families of curves are fitted: a power law `a − b·n^−c` (Hestness et al., arXiv 1712.00409) and a saturating curve
-`a·(1 − exp(−(n/t)^b))`, as PALM fits (ICCV 2025). Neither is known to be right, and beyond the labels that were tried they differ: half
-of the replicates take one, half the other, so that the interval covers what is not known of the curve's form. A replicate draws test
-items with replacement, the same ones for the curve and for the model, which share what is easy or hard about them.
-`benchmarks/saving_coverage.py` measures how often the interval holds the truth.
+`a·(1 − exp(−(n/t)^b))`, as in PALM (ICCV 2025). Neither is known to be right, and they differ when extrapolated. Half of the bootstrap
+replicates use one family and half the other, so that the interval includes the uncertainty about the family. A replicate draws test
+items with replacement, the same ones for the curve and for the model, because easy and hard items are the same for both.
+`benchmarks/saving_coverage.py` measures the coverage of the interval.
 """
 
 from collections.abc import Callable
@@ -17,28 +17,28 @@ from vesta_training.intervals import PERCENTILES_95
 from vesta_training.metrics.learning_curve import LearningCurve
 
 REPLICATES = 400
-COUNTS_MIN = 4  # of the curve, which then learned from more than 40 labels
-EXTRAPOLATION_MAX = 10  # times the largest number of random labels that was tried
-RISING_MIN = 0.5  # share of the replicates in which the power law rises
-SPREAD_MIN = 0.005  # of a point's accuracy, so that no point is trusted without limit
+COUNTS_MIN = 4  # points of the curve, which need more than 40 labels
+EXTRAPOLATION_MAX = 10  # as a multiple of the largest number of random labels of the curve
+RISING_MIN = 0.5  # minimum share of replicates in which the power law rises
+SPREAD_MIN = 0.005  # lower limit of the deviation of a point, which limits its weight
 EXPONENTS = np.linspace(0.1, 2.0, 39)
 SCALES = np.geomspace(1, 3000, 40)
 SHAPES = np.linspace(0.15, 1.0, 18)
 
 Floats = npt.NDArray[np.float64]
 Solve = Callable[[Floats], Floats]
-"""From accuracies `(R,)` to labels `(R,)`: infinite where the curve never gets there, not a number where it falls."""
+"""Maps accuracies `(R,)` to numbers of labels `(R,)`: infinite if the curve never reaches the accuracy, NaN if the curve falls."""
 
 
 def random_labels(curve: LearningCurve | None, correct: npt.NDArray[np.bool_], *, seed: int) -> RandomLabels:
-    """Labels that random choice would have needed for a model's accuracy.
+    """Estimates the number of random labels that are needed for the accuracy of a model.
 
     Args:
-        curve: of random labels; None where there are too few.
-        correct: `(T,)`: which items of the test split the model predicts rightly.
+        curve: of random labels; None if there are too few labels.
+        correct: `(T,)`, whether the model predicts each item of the test split correctly.
 
     Returns:
-        With the 95 % interval, or with the reason why there is none.
+        The estimate with a 95 % interval, or the reason why there is none.
     """
     if curve is None or len(curve.label_counts) < COUNTS_MIN:
         return RandomLabels(
@@ -71,14 +71,14 @@ def random_labels(curve: LearningCurve | None, correct: npt.NDArray[np.bool_], *
 def _replicates(
     curve: LearningCurve, correct: npt.NDArray[np.bool_], generator: np.random.Generator
 ) -> tuple[Floats, Floats]:
-    """`(R, S)` accuracies of the curve and `(R,)` of the model, as other test items and other labels might have shown them."""
+    """Returns bootstrap replicates of the accuracies of the curve, `(R, S)`, and of the model, `(R,)`."""
     draw_count, _, item_count = curve.correct.shape
     shares = generator.multinomial(item_count, np.full(item_count, 1 / item_count), size=REPLICATES) / item_count
     by_draw = np.einsum("dsm,rm->rds", curve.correct.astype(np.float64), shares)
     drawn = generator.integers(0, draw_count, (REPLICATES, draw_count, 1))
     accuracies = np.take_along_axis(by_draw, drawn, axis=1).mean(axis=1)
     spreads = curve.label_spreads().astype(np.float64)
-    # The labels of all sizes come from one set, whose luck they share the more the larger they are.
+    # All draws are from the same set of labels, so that their errors are correlated; larger draws have a larger shared error.
     share = np.sqrt(np.array(curve.label_counts) / curve.label_counts[-1])
     luck = generator.standard_normal((REPLICATES, 1)) * share
     own = generator.standard_normal(accuracies.shape) / np.sqrt(draw_count)
@@ -97,7 +97,7 @@ def _fit_power(counts: Floats, accuracies: Floats, weights: Floats) -> Solve:
             -((accuracies - mean[:, None]) * (shrink - shrink_mean)) @ weights / (weights @ (shrink - shrink_mean) ** 2)
         )
         ends = mean + slopes * shrink_mean
-        # No accuracy exceeds 1: the best curve below it goes through it.
+        # Accuracy is at most 1. If the optimum exceeds it, the best constrained curve has its limit at 1.
         slopes = np.where(ends > 1, ((1 - accuracies) * shrink) @ weights / float(weights @ shrink**2), slopes)
         ends = np.minimum(ends, 1.0)
         losses = ((ends[:, None] - slopes[:, None] * shrink - accuracies) ** 2) @ weights

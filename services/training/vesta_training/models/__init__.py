@@ -1,1 +1,1 @@
-"""Model files, and the registry's rules about keeping and deleting them."""
+"""Model files: their format, their export, and the rules and jobs for their deletion."""

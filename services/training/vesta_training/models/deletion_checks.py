@@ -1,4 +1,4 @@
-"""What keeps a model or a version from being deleted: who uses it now. Pure."""
+"""Checks whether models and versions can be deleted, or are still in use. Pure functions."""
 
 from collections.abc import Iterable, Mapping
 
@@ -8,7 +8,7 @@ from vesta_contracts.training.v1 import ModelVersion, TrainingRun
 
 
 def deployed(deployments: Iterable[Deployment]) -> dict[str, str]:
-    """By version, a deployment that answers with it, is to, or may be rolled back to it."""
+    """Returns deployments by the versions that they serve, are about to serve, or can be rolled back to."""
     return {
         version: deployment.name
         for deployment in deployments
@@ -20,14 +20,14 @@ def deployed(deployments: Iterable[Deployment]) -> dict[str, str]:
 def check_unused(
     versions: Iterable[ModelVersion], deployment_of: Mapping[str, str], open_runs: Iterable[TrainingRun]
 ) -> None:
-    """Accepts versions that nothing uses.
+    """Checks that the versions are not in use.
 
     Args:
         deployment_of: see `deployed`.
-        open_runs: the project's runs that have not ended.
+        open_runs: the unfinished runs of the project.
 
     Raises:
-        FailedPrecondition: MODEL_VERSION_IN_USE, names what uses it.
+        FailedPrecondition: MODEL_VERSION_IN_USE; the message names the user.
     """
     run_of = {run.champion: run.name for run in open_runs if run.champion}
     for version in versions:
@@ -47,7 +47,7 @@ def check_unused(
 def check_removable(
     model: str, versions: Iterable[ModelVersion], open_runs: Iterable[TrainingRun], *, force: bool
 ) -> None:
-    """Accepts a model that no run makes a version of, and that has none or is to lose them.
+    """Checks that no unfinished run creates a version of the model, and that it has no versions unless `force` is set.
 
     Raises:
         FailedPrecondition: MODEL_NOT_EMPTY or MODEL_IN_USE.

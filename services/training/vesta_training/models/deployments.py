@@ -1,4 +1,4 @@
-"""Asks the serving service which versions a project's deployments use."""
+"""Client of the serving service: lists the deployments of a project."""
 
 from vesta_contracts.serving.v1 import Deployment, DeploymentServiceStub, ListDeploymentsRequest
 
@@ -12,7 +12,7 @@ class Deployments:
         self._deployments = deployments
 
     def of(self, project: str) -> list[Deployment]:
-        """A project's deployments. Raises Unavailable where serving does not answer."""
+        """Lists all deployments of a project. Raises Unavailable if the serving service does not respond."""
         found: list[Deployment] = []
         request = ListDeploymentsRequest(parent=project, page_size=PAGE_SIZE)
         while True:

@@ -1,4 +1,4 @@
-"""Makes model files: the backbone exported once and kept by its digest, heads grafted on, each checked before use."""
+"""Exports model files: backbones, cached by their digest, and backbones with heads. Each file is verified after the export."""
 
 import fcntl
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ from vesta_training.models.model_file import PROBABILITIES, graft, write_model
 if TYPE_CHECKING:
     import torch
 
-# Summing float32 in another order was seen to differ by 4e-6, on photographs and on noise; a mistake differs by far more.
+# The summation order of float32 causes differences of about 4e-6, on photographs and on noise. Errors cause far larger ones.
 DIFFERENCE_MAX = 1e-4
 PROBE_SEED = 20_200_316
 
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """A model file made: its SHA-256, its size, and how far it was seen to differ from what it was made from."""
+    """An exported model file: its SHA-256, its size, and its maximum difference from the original model."""
 
     path: Path
     digest: str
@@ -36,14 +36,14 @@ class Export:
 
 
 def export_backbone(backbone: Backbone, folder: Path) -> Path:
-    """The backbone's own model file in `folder`, made there if it is not yet: pixels to embedding, no head.
+    """Returns the model file of the backbone, without a head, in `folder`. Exports it if it does not exist.
 
-    Processes that ask at once wait for the first, so that it is made once. The file has its SHA-256 in its name; one that was
-    damaged is made again.
+    Concurrent processes wait for the first one, so that the file is exported once. The file name contains its SHA-256; a damaged file
+    is exported again.
 
     Raises:
         WeightsError: see `load_network`.
-        ExportError: the file does not agree with torch.
+        ExportError: the embeddings of the file differ from those of torch.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{backbone.digest}.lock").open("w") as lock:
@@ -58,7 +58,7 @@ def export_backbone(backbone: Backbone, folder: Path) -> Path:
 
 
 def export_network(network: "torch.nn.Module", input_size_px: int, embedding_digest: str, path: Path) -> Export:
-    """Writes a torch network as a model file without a head and checks it against torch."""
+    """Exports a torch network as a model file without a head, and verifies its embeddings against torch."""
     graph = embedding_graph(network, input_size_px, EMBEDDING_DIMENSION)
     onnx.checker.check_model(graph, full_check=True)
     draft = path.with_suffix(".draft")
@@ -70,10 +70,10 @@ def export_network(network: "torch.nn.Module", input_size_px: int, embedding_dig
 
 
 def export_model(backbone_path: Path, head: Head | None, embedding_digest: str, path: Path) -> Export:
-    """Grafts the head onto an exported backbone and checks the file against the head itself.
+    """Adds a head to an exported backbone, and verifies the predictions of the file against the head.
 
     Raises:
-        ExportError: the file answers otherwise than the head.
+        ExportError: the predictions differ.
     """
     model = onnx.load(backbone_path)
     if head is not None:
@@ -89,7 +89,7 @@ def export_model(backbone_path: Path, head: Head | None, embedding_digest: str, 
 
 
 def torch_embeddings(network: "torch.nn.Module", input_size_px: int, pixels: Pixels) -> Array:
-    """What torch says a network's embeddings are; the reference for the graph."""
+    """Computes embeddings with torch, as the reference for the graph."""
     import torch
 
     with torch.inference_mode():
@@ -102,7 +102,7 @@ def torch_embeddings(network: "torch.nn.Module", input_size_px: int, pixels: Pix
 
 
 def probe_pixels() -> Pixels:
-    """Pictures to check with, `(4, 256, 256, 3)`: black, noise, and two with shapes of many sizes."""
+    """Returns test images `(4, 256, 256, 3)`: black, noise, and two with shapes of many sizes."""
     generator = np.random.default_rng(PROBE_SEED)
     across, down = np.meshgrid(np.linspace(0, 1, 256), np.linspace(0, 1, 256))
     waves = [127.5 + 127.5 * np.sin(40 * across * down + phase) for phase in (0, 1, 2)]

@@ -1,4 +1,4 @@
-"""Deletes the files of deleted versions, once no version and no deployment needs them; tries again where that fails."""
+"""Garbage collection of the files of deleted versions, once no version and no deployment uses them. Failures are retried."""
 
 from datetime import timedelta
 
@@ -18,7 +18,7 @@ log = structlog.get_logger()
 
 
 class FileRemover:
-    """Any number of replicas may: what is gone already is no error."""
+    """Deletes the files of deleted versions. Safe to run in any number of replicas."""
 
     def __init__(self, store: Store, objects: ObjectStore, deployments: Deployments) -> None:
         self._store = store
@@ -26,20 +26,20 @@ class FileRemover:
         self._deployments = deployments
 
     def step(self) -> bool:
-        """Deletes what is due; always False: it is done until the next time."""
+        """Deletes the files that are due. Always returns False, so that the next call is after the idle interval."""
         for file in self._store.list_deleted_files(FILES_AT_ONCE):
             try:
                 if self._is_deployed(file):
                     self._store.postpone_file(file, RETRY)
                 else:
                     self._store.delete_file(file, self._objects.delete)
-            except VestaError as error:  # it keeps no other file
+            except VestaError as error:  # other files are not affected
                 log.warning("model_file_not_deleted", key=file.object_key, error=str(error))
                 self._store.postpone_file(file, RETRY)
         return False
 
     def _is_deployed(self, file: DeletedFile) -> bool:
-        """Whether somebody deployed one of its versions just before that was deleted."""
+        """Whether one of the versions was deployed just before it was deleted."""
         projects = {project_of(version) for version in file.versions}
         in_use = {version for project in projects for version in deployed(self._deployments.of(project))}
         return not in_use.isdisjoint(file.versions)

@@ -1,8 +1,7 @@
-"""The file a training makes: one ONNX from uint8 pixels to an embedding and, with a head, calibrated probabilities.
+"""The model file: an ONNX graph from uint8 pixels to an embedding and, with a head, calibrated probabilities.
 
-The file says itself what it is: task, concepts, thresholds and the space it embeds into stand in its metadata, so it can
-be used, compared and carried elsewhere without the registry. A head is grafted onto a finished backbone graph, which
-takes milliseconds; nothing is traced.
+The metadata of the file contains the task, the concepts, the thresholds and the digest of the embedding space, so that the file can be
+used without the registry. A head is appended to an exported backbone graph, which takes milliseconds; nothing is traced.
 """
 
 import hashlib
@@ -29,7 +28,12 @@ KEY_PREFIX = "vesta."
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """What a model file says of itself. `head` is None for a model that only embeds; `embedding_digest` names its space."""
+    """The content of a model file.
+
+    Attributes:
+        embedding_digest: identifies the embedding space.
+        head: None for a model of task EMBEDDING.
+    """
 
     task: Task
     embedding_digest: str
@@ -46,7 +50,7 @@ class ModelFile:
 
 
 def graft(backbone: onnx.ModelProto, head: Head) -> onnx.ModelProto:
-    """The backbone graph with the head's nodes after `embedding`; the backbone stays as it was."""
+    """Returns a copy of the backbone graph with the nodes of the head after `embedding`."""
     model = onnx.ModelProto()
     model.CopyFrom(backbone)
     graph = model.graph
@@ -63,7 +67,7 @@ def graft(backbone: onnx.ModelProto, head: Head) -> onnx.ModelProto:
         else helper.make_node("Sigmoid", ["logits"], [PROBABILITIES], name=PROBABILITIES)
     )
     graph.node.append(answer)
-    # Probabilities come first: who takes a model's first output gets what it is for.
+    # Probabilities are the first output, because many tools use the first output of a model.
     graph.output.insert(
         0, helper.make_tensor_value_info(PROBABILITIES, TensorProto.FLOAT, ["images", len(head.concepts)])
     )
@@ -71,7 +75,7 @@ def graft(backbone: onnx.ModelProto, head: Head) -> onnx.ModelProto:
 
 
 def write_model(model: onnx.ModelProto, head: Head | None, embedding_digest: str, path: Path) -> str:
-    """Writes the model with its metadata, whole or not at all, and returns the SHA-256 of the file."""
+    """Writes the model with its metadata atomically, and returns the SHA-256 of the file."""
     facts: Mapping[str, object] = {
         "task": head.task if head else Task.EMBEDDING,
         "concepts": list(head.concepts) if head else [],
@@ -87,11 +91,11 @@ def write_model(model: onnx.ModelProto, head: Head | None, embedding_digest: str
 
 
 def read_model(path: Path) -> ModelFile:
-    """What the file says of itself, its head included.
+    """Reads the metadata and the head of a model file.
 
     Raises:
-        ExportError: it is not a file that `write_model` wrote.
-        FileNotFoundError: the file is gone.
+        ExportError: the file was not written by `write_model`.
+        FileNotFoundError: the file does not exist.
     """
     try:
         model = onnx.load(path)

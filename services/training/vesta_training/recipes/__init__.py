@@ -1,1 +1,1 @@
-"""Recipes: every choice of a training, typed, with its reason; those that ship with the platform lie beside as YAML."""
+"""Recipes: typed configurations of a training, with a reason for each choice. The built-in recipes are the YAML files of this package."""

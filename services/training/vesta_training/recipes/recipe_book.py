@@ -1,4 +1,4 @@
-"""Recipes by name: those that ship with the platform, which every project has, and a project's own."""
+"""Lookup of recipes by name: the built-in recipes, which every project has, and the recipes of a project."""
 
 from vesta_common.resources.etags import with_etag
 from vesta_common.resources.methods import existing
@@ -10,37 +10,37 @@ from vesta_training.store.postgres import Store
 
 
 class RecipeBook:
-    """Looks recipes up."""
+    """Looks up built-in and stored recipes."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def get(self, name: str) -> Recipe:
-        """A recipe. Raises NotFound."""
+        """Returns a recipe. Raises NotFound."""
         with self._store.postgres.transaction() as connection:
             return self.find(connection, name)
 
     def find(self, connection: Connection, name: str) -> Recipe:
-        """A recipe, in the caller's transaction. Raises NotFound."""
+        """Returns a recipe, in the transaction of the caller. Raises NotFound."""
         if is_builtin(name):
             return builtin(name)
         shipped = f"those that ship with the platform are {', '.join(BUILTIN)}"
         return existing(self._store.find_recipe(connection, name), name, shipped)
 
     def list_after(self, connection: Connection, project: str, after: str, limit: int) -> list[Recipe]:
-        """A project's recipes after a name, by name."""
+        """Lists the recipes of a project whose names are greater than `after`, ordered by name."""
         shipped = [builtin(name) for word in BUILTIN if (name := f"{project}/recipes/{word}") > after]
         own = self._store.list_recipes(connection, project, after, limit)
         return sorted([*shipped, *own], key=lambda recipe: recipe.name)[:limit]
 
 
 def is_builtin(name: str) -> bool:
-    """Whether the name is one of those that ship with the platform."""
+    """Whether the name is that of a built-in recipe."""
     return name.rpartition("/")[2] in BUILTIN
 
 
 def builtin(name: str) -> Recipe:
-    """A recipe that ships with the platform, as a project sees it."""
+    """Returns a built-in recipe as a resource of a project."""
     word = name.rpartition("/")[2]
     recipe = Recipe(name=name, display_name=builtin_recipe(word).summary[:200], yaml=builtin_yaml(word), builtin=True)
     return with_etag(recipe)

@@ -1,1 +1,1 @@
-"""Runs while they are trained: where they are trained, and what is handed over through the object store."""
+"""The execution of runs: the job, its processes, and its communication with the service through the object store."""

@@ -1,9 +1,9 @@
-"""What a run's work is told and tells, through the object store alone: a description, checkpoints, progress, a result.
+"""The communication between the service and the work of a run, through objects in the object store.
 
-runs/<work>/description.json      what to do; written before the work starts
-runs/<work>/progress              a TrainingProgress, replaced once a second at most
-runs/<work>/result.json           the end of it, success or failure; the first one stays valid
-runs/<work>/finetune.checkpoint   to go on from, wherever the work is started again
+runs/<work>/description.json      the job; written before the work starts
+runs/<work>/progress              a TrainingProgress, replaced at most once per second
+runs/<work>/result.json           the result, success or failure; a restarted pod does not replace it
+runs/<work>/finetune.checkpoint   the checkpoint from which a restart resumes
 """
 
 import base64
@@ -24,12 +24,12 @@ _MESSAGES = {"version", "comparison", "random_labels", "held_out_accuracy"}
 
 
 class Exchange:
-    """The objects of one run's work.
+    """The objects of the work of a run.
 
-    All methods raise what `ObjectStore` does.
+    All methods raise the errors of `ObjectStore`.
 
     Args:
-        work: its name; see `executors.work_name`.
+        work: name of the work; see `executors.work_name`.
     """
 
     def __init__(self, objects: ObjectStore, work: str) -> None:
@@ -37,35 +37,35 @@ class Exchange:
         self._prefix = f"{FOLDER}/{work}/"
 
     def describe(self, job: Job) -> None:
-        """Writes what to do, and takes back what an earlier start of the same work has told."""
+        """Stores the job, and deletes the progress and the result of an earlier start of the same work."""
         for name in ("result.json", "progress"):
             self._objects.delete(self._prefix + name)
         self._put("description.json", json.dumps(asdict(job)).encode())
 
     def description(self) -> Job:
-        """What to do. Raises NotFound where the run has ended."""
+        """Returns the job. Raises NotFound if the run is finished."""
         content = json.loads(self._objects.get(f"{self._prefix}description.json"))
         return Job(**{**content, "concepts": tuple(content["concepts"])})
 
     def tell(self, progress: TrainingProgress) -> None:
-        """Replaces the progress."""
+        """Stores the progress."""
         self._put("progress", progress.SerializeToString())
 
     def find_progress(self) -> TrainingProgress | None:
-        """How far the work is; None where it has not said yet."""
+        """Returns the progress; None if none is stored."""
         content = self._find("progress")
         return TrainingProgress.FromString(content) if content is not None else None
 
     def succeed(self, outcome: RunResult) -> None:
-        """Ends the work with what came out."""
+        """Stores the result of successful work."""
         self._put("result.json", json.dumps({"outcome": _portable(outcome)}).encode())
 
     def fail(self, error: Exception) -> None:
-        """Ends the work with an error that another start would meet again."""
+        """Stores a permanent error."""
         self._put("result.json", json.dumps({"error": told_of(error)}).encode())
 
     def find_result(self) -> RunResult | VestaError | None:
-        """How the work ended; None while it has not."""
+        """Returns the result or the error of the work; None if it is not finished."""
         content = self._find("result.json")
         if content is None:
             return None
@@ -75,18 +75,18 @@ class Exchange:
         return error_told(told["error"])
 
     def fetch_checkpoint(self, path: Path) -> None:
-        """Brings the checkpoint of an earlier start into a file; leaves none where there is none."""
+        """Downloads the checkpoint of an earlier start, if there is one."""
         try:
             self._objects.download(self._prefix + path.name, path)
         except NotFound:
             return
 
     def keep_checkpoint(self, path: Path) -> None:
-        """Stores a checkpoint, for the work to go on elsewhere."""
+        """Stores a checkpoint, so that the work can resume on another machine."""
         self._objects.put_named(self._prefix + path.name, path)
 
     def remove(self) -> None:
-        """Removes all of it: the run has ended."""
+        """Deletes all objects of the work."""
         for key in list(self._objects.list_keys(self._prefix)):
             self._objects.delete(key)
 
@@ -101,7 +101,7 @@ class Exchange:
 
 
 def told_of(error: Exception) -> dict[str, Any]:
-    """An error in JSON values; one that nobody foresaw is our own mistake."""
+    """Converts an error to JSON values. Unexpected exceptions are internal errors."""
     return {
         "message": str(error) if isinstance(error, VestaError) else f"{type(error).__name__}: {error}",
         "reason": error.reason if isinstance(error, VestaError) else CRASHED,
@@ -110,18 +110,18 @@ def told_of(error: Exception) -> dict[str, Any]:
 
 
 def error_told(told: dict[str, Any]) -> VestaError:
-    """The error that `told_of` told of."""
+    """Converts JSON values from `told_of` to an error."""
     kind = FailedPrecondition if told["refused"] else Internal
     return kind(told["message"], reason=told["reason"])
 
 
 def list_work(objects: ObjectStore) -> set[str]:
-    """The names of all work that has objects."""
+    """Returns the names of all work that has objects."""
     return {key.split("/")[1] for key in objects.list_keys(f"{FOLDER}/")}
 
 
 def _portable(outcome: RunResult) -> dict[str, Any]:
-    """JSON values; messages in base64."""
+    """Converts a result to JSON values, with messages in base64."""
 
     def packed(value: Any) -> Any:
         if isinstance(value, bytes):

@@ -1,8 +1,8 @@
-"""Exit codes of a training process, by which the failure policy of its Job knows what to do."""
+"""Exit codes of training processes, which the pod failure policy of their Job distinguishes."""
 
 REFUSED_EXIT_CODE = 10
-"""Of work that ended with an error which another start would meet again; the error is on the object store."""
+"""A permanent error; it is stored in the object store."""
 TRANSIENT_EXIT_CODE = 11
-"""Of work that something it needs did not answer, such as another pod of the run; another start may succeed."""
+"""A transient error: a dependency, such as another pod of the run, did not respond. A restart can succeed."""
 KILLED_EXIT_CODE = 137
 TERMINATED_EXIT_CODE = 143

@@ -1,4 +1,4 @@
-"""The folders in which runs lay what they go on from; whatever process leaves one behind, it goes when its run has ended."""
+"""Local folders of runs, for example for checkpoints. They are removed after the run is finished, also if its process has crashed."""
 
 import errno
 import shutil
@@ -14,18 +14,17 @@ _UNUSABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST
 
 
 def run_folder(work_folder: Path, run: str) -> Path:
-    """A run's own folder; it may not be there yet."""
+    """Returns the folder of a run, which may not exist."""
     return work_folder / "runs" / run.replace("/", ".")
 
 
 @contextmanager
 def usable(work_folder: Path, own: Path) -> Iterator[None]:
-    """Makes a run's own folder, and says what is wrong where it, or what is shared beside it, cannot be used.
+    """Creates the folder of a run, and converts file errors in the block to errors with a reason.
 
     Raises:
-        Unavailable: WORK_FOLDER_LOST, files of it were deleted meanwhile, and another attempt makes them again;
-            WORK_FOLDER_FULL, its disk has no space left.
-        FailedPrecondition: WORK_FOLDER_UNUSABLE, nothing can be written there.
+        Unavailable: WORK_FOLDER_LOST, files were deleted while in use, and a retry creates them again; WORK_FOLDER_FULL, the disk is full.
+        FailedPrecondition: WORK_FOLDER_UNUSABLE, the work folder is not writable.
     """
     try:
         own.mkdir(parents=True, exist_ok=True)
@@ -42,7 +41,7 @@ def usable(work_folder: Path, own: Path) -> Iterator[None]:
                 "that this service may write to",
                 reason="WORK_FOLDER_UNUSABLE",
             ) from error
-        if number == errno.ENOENT or not own.is_dir():  # then whatever failed may have failed for want of it
+        if number == errno.ENOENT or not own.is_dir():  # the error is probably a consequence of the missing folder
             raise Unavailable(
                 f"files of the run were deleted from the work folder {work_folder} while it was trained: {error}",
                 reason=LOST,
@@ -51,11 +50,11 @@ def usable(work_folder: Path, own: Path) -> Iterator[None]:
 
 
 def remove_ended(work_folder: Path, going_on: Callable[[], Iterable[str]]) -> None:
-    """Removes the folders of all runs but these.
+    """Removes the folders of finished runs.
 
     Args:
-        going_on: answers the names of the runs that have not ended. It is asked after the folders are listed: a run is claimed
-            before it has a folder, so none of a run in hand is taken for an ended one's.
+        going_on: returns the names of the unfinished runs. It is called after the folders are listed. Because a run is claimed before its
+            folder is created, the folder of an unfinished run is never removed.
     """
     folders = set((work_folder / "runs").glob("*"))
     if folders:

@@ -1,4 +1,4 @@
-"""One run as it is handed to a process: what to read, what to learn, what came out. Plain values that can travel."""
+"""The job of a run in a training process: its input and its result as serialisable values, and its execution."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -32,19 +32,19 @@ MODEL_FOLDER = "models"
 
 @dataclass(frozen=True)
 class Job:
-    """What a process is told.
+    """The input of a training process.
 
     Attributes:
-        run: the run's name, for what is written on the way.
-        recipe_name, recipe_yaml: how to train.
-        manifest_key: the snapshot's manifest on the object store; empty for an embedding.
-        champion_key: the ONNX file to compare with; empty for none.
-        champion_missing: why there is none although one was named.
+        run: name of the run.
+        recipe_name, recipe_yaml: the recipe.
+        manifest_key: object key of the snapshot's manifest; empty for task EMBEDDING.
+        champion_key: object key of the ONNX file to compare with; empty for none.
+        champion_missing: why there is no champion file although a champion is set.
         test_dealt: whether the test split is a random sample of the same images.
-        work_folder: where files are kept between runs; runs of other processes may use it too.
+        work_folder: for files that are kept between runs. Runs of other processes can share it.
         device: `auto`, `cpu` or `cuda`.
-        threads: that compute; see `hardware.thread_count`.
-        deadline_seconds: after which it is ended; 0 for never.
+        threads: number of compute threads; see `hardware.thread_count`.
+        deadline_seconds: 0 for none.
     """
 
     run: str
@@ -69,7 +69,17 @@ class Job:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What came out: messages as bytes, which travel well. `version` has no name yet; the accuracy is an Estimate."""
+    """The result of a training process. Protobuf messages are serialised.
+
+    Attributes:
+        version: a ModelVersion without a name.
+        comparison: a Comparison; empty for none.
+        comparison_missing: why there is no comparison although a champion is set.
+        curve: LearningCurvePoints.
+        random_labels: a RandomLabels.
+        held_out_accuracy: an Estimate.
+        finetune_skipped: why the fine-tuning of the recipe was skipped; empty if it was not.
+    """
 
     version: bytes
     comparison: bytes = b""
@@ -89,16 +99,17 @@ def run_job(
     checkpoints: Checkpoints = HERE_ALONE,
     helpers: Helpers = NO_HELPERS,
 ) -> RunResult:
-    """Reads the snapshot, trains, stores the model file. Whoever wants it to stop kills the process.
+    """Reads the snapshot, trains a model and stores the model file. To cancel it, kill the process.
 
     Args:
-        checkpoints: where they are kept beside the work folder.
-        helpers: further processes that tune along.
+        tell: called with progress.
+        checkpoints: additional storage of checkpoints, beside the work folder.
+        helpers: the other processes of a distributed run.
 
     Raises:
-        LearningError: it cannot be done; says why.
-        Unavailable: the object store does not answer, or the work folder was lost or is full.
-        FailedPrecondition: the work folder cannot be used.
+        LearningError: the training failed permanently.
+        Unavailable: the object store does not respond, or the work folder is lost or full.
+        FailedPrecondition: the work folder is not usable.
     """
     work = Path(job.work_folder)
     own = run_folder(work, job.run)
@@ -107,12 +118,12 @@ def run_job(
 
 
 def help_tune(job: Job, objects: ObjectStore, lesson: Lesson, group: Group) -> None:
-    """Tunes along with the first process of a run, which alone writes anything.
+    """Takes part in distributed fine-tuning. Only the first process (rank 0) writes results.
 
     Raises:
-        LearningError: it cannot be done; says why.
+        LearningError: the training failed permanently.
         DeviceError: the first process has a GPU, and this one has none.
-        Unavailable: the object store or another process does not answer.
+        Unavailable: the object store or another process does not respond.
     """
     work = Path(job.work_folder)
     choose_device(lesson.device, "" if lesson.device == CPU else find_cuda())
@@ -199,10 +210,10 @@ def _run(
 
 
 def _device(asked: str, recipe: Recipe) -> str:
-    """What to compute on. Without tuning only onnxruntime computes much, and PyTorch need not be asked for a GPU.
+    """Returns the device. Without fine-tuning only onnxruntime uses it, and PyTorch is not needed to detect it.
 
     Raises:
-        DeviceError: CUDA is asked for and missing.
+        DeviceError: CUDA is requested and not available.
     """
     if asked == AUTO and recipe.finetune is None:
         has_cuda = CUDA_PROVIDER in onnxruntime.get_available_providers()
@@ -211,9 +222,9 @@ def _device(asked: str, recipe: Recipe) -> str:
 
 
 def _read_examples(objects: ObjectStore, manifest_key: str) -> tuple[tuple[Example, ...], int]:
-    """The labelled rows of a snapshot's manifest, and how many have shapes and no image label.
+    """Returns the labelled rows of a snapshot's manifest, and the number of rows with shapes only.
 
-    docs/snapshot-manifest.md describes its columns.
+    docs/snapshot-manifest.md describes the columns.
     """
     columns = ["name", "sha256", "split", "labels", "control", "accept_time"]
     rows = pq.read_table(io.BytesIO(objects.get(manifest_key)), columns=columns).to_pylist()
@@ -230,7 +241,7 @@ def _pixels(objects: ObjectStore, sha256: str) -> Pixels:
 
 
 def _champion(job: Job, objects: ObjectStore, work: Path) -> tuple[Champion | None, str]:
-    """The model file to compare with, kept by its digest; or None and why there is none."""
+    """Returns the champion with its model file, which is cached by digest; or None and the reason why there is none."""
     if not job.champion_key:
         return None, job.champion_missing
     path = work / "champions" / f"{job.champion_digest}.onnx"
@@ -244,10 +255,10 @@ def _champion(job: Job, objects: ObjectStore, work: Path) -> tuple[Champion | No
 
 
 def _weights(objects: ObjectStore, work: Path, sha256: str) -> Path:
-    """A weights file that a customer put into the bucket under `weights/<sha256>`.
+    """Returns a weights file that a customer has uploaded to `weights/<sha256>` in the bucket, from a local cache if possible.
 
     Raises:
-        LookupError: there is none.
+        LookupError: the file does not exist.
     """
     path = work / "weights" / sha256
     if not is_whole(path, sha256):

@@ -1,9 +1,9 @@
-"""Several processes of one run, started by torchrun in one pod or in several.
+"""Distributed runs: several processes of a run, started by torchrun in one or more pods.
 
-The first one does all that one process alone would do, and calls the others when there is something to tune. They form a group of
-torch.distributed for that time alone: before and after, features, measurements and the model file are the first one's, and the others
-wait for its word, which lies in the store of the first pod's torchrun. A process that dies is noticed at once, as its connections are
-closed; one whose machine is lost, after `silence_seconds`.
+The first process (rank 0) does everything that a single process does, and calls the others for fine-tuning only. During fine-tuning, the
+processes form a process group of torch.distributed. Before and after, only the first process computes features, metrics and the model
+file, and the others wait for its next command, which it writes to the TCPStore of the first pod's torchrun. A crashed process is detected
+immediately, because its connections are closed; a process on a lost machine is detected after `silence_seconds`.
 """
 
 import json
@@ -27,7 +27,7 @@ from vesta_training.tasks.group import Group
 
 T = TypeVar("T")
 LESSON_WAITS, ENDED = 0, -1
-"""Words of the first process; any other one is the number of a lesson, for which the others are called."""
+"""Commands of the first process. Any other command is the number of a lesson, which calls the other processes to fine-tune."""
 BEAT_SECONDS = 2.0
 _WORD, _BEAT, _REFUSAL = "vesta/word", "vesta/beat", "vesta/refusal"
 
@@ -35,16 +35,16 @@ log = structlog.get_logger()
 
 
 class ProcessLostError(Unavailable):
-    """Another process of the same run is gone, or says nothing any more."""
+    """Another process of the run has crashed or does not respond."""
 
     default_reason = "TRAINING_PROCESS_DIED"
 
 
 class First:
-    """The first of several processes: it calls the others, and tells them when the run has ended.
+    """The first process (rank 0): it calls the other processes, and ends them when the run is finished.
 
     Raises:
-        ProcessLostError: the store does not answer.
+        ProcessLostError: the TCPStore does not respond.
     """
 
     def __init__(self, place: TorchrunSettings, silence: timedelta) -> None:
@@ -58,7 +58,7 @@ class First:
 
     @contextmanager
     def called(self, lesson: Any) -> Iterator[Group]:
-        """Gives the others the lesson; what one of them refuses, is refused here with its reason."""
+        """Sends the lesson to the other processes. A permanent error of another process is raised here."""
         self._lessons += 1
         self._say(self._lessons)
         try:
@@ -74,7 +74,7 @@ class First:
             self._say(LESSON_WAITS)
 
     def end(self) -> None:
-        """Lets the others go: the result is on the object store."""
+        """Ends the other processes, after the result is stored."""
         self._say(ENDED)
         self._closing.set()
 
@@ -89,7 +89,7 @@ class First:
             return error_told(json.loads(self._store.get(_REFUSAL)))
 
     def _beat(self, store: Store) -> None:
-        """Shows that this process is alive, until the run has ended."""
+        """Sends heartbeats until the run is finished."""
         count = 0
         while not self._closing.is_set():
             count += 1
@@ -98,14 +98,14 @@ class First:
 
 
 def follow(place: TorchrunSettings, silence: timedelta, tune: Callable[[Group, Any], None]) -> None:
-    """Any other process: tunes whenever the first one calls, until the run has ended.
+    """Main loop of all other processes: fine-tunes when the first process calls, until the run is finished.
 
     Args:
         tune: called with the group and the lesson.
 
     Raises:
-        ProcessLostError: the first process is gone.
-        Exception: what `tune` raises; the first process was told, where another start would meet it again.
+        ProcessLostError: the first process is lost.
+        Exception: raised by `tune`. Permanent errors are reported to the first process before.
     """
     store = _store(place, silence)
     done = 0
@@ -118,17 +118,16 @@ def follow(place: TorchrunSettings, silence: timedelta, tune: Callable[[Group, A
             with joined(place, word, silence) as group:
                 _tune(store, tune, group)
         except ProcessLostError as lost:
-            log.warning("process_lost", error=str(lost))  # whether the run goes on is for the first process to say
+            log.warning("process_lost", error=str(lost))  # the first process decides whether the run continues
         except Exception:
-            with suppress(
-                ProcessLostError
-            ):  # its Job ends with this process: the first one is to store the reason before
+            # The Job fails when this process exits. Wait until the first process has stored the reason.
+            with suppress(ProcessLostError):
                 _next_word(store, sys.maxsize, silence)
             raise
 
 
 def _tune(store: Store, tune: Callable[[Group, Any], None], group: Group) -> None:
-    """Tunes; while still in the group, says what would be refused again, so that the first process finds it as the group breaks."""
+    """Fine-tunes. Reports a permanent error before leaving the group, so that the first process finds it when the group breaks."""
     try:
         tune(group, group.first(lambda: None))
     except Exception as error:
@@ -139,7 +138,7 @@ def _tune(store: Store, tune: Callable[[Group, Any], None], group: Group) -> Non
 
 
 def _next_word(store: Store, done: int, silence: timedelta) -> int:
-    """Waits for a call after lesson `done`, or for the end."""
+    """Waits for a lesson after `done`, or for the end of the run."""
     beat, heard = b"", time.monotonic()
     pause = threading.Event()
     while True:
@@ -157,7 +156,7 @@ def _next_word(store: Store, done: int, silence: timedelta) -> int:
 
 
 class _TorchGroup:
-    """The group of torch.distributed that was joined."""
+    """The process group of torch.distributed."""
 
     def __init__(self, place: TorchrunSettings) -> None:
         self.rank, self.size = place.rank, place.world_size
@@ -179,7 +178,7 @@ class _TorchGroup:
 
 @contextmanager
 def joined(place: TorchrunSettings, lesson: int, silence: timedelta) -> Iterator[Group]:
-    """A group of all processes for one lesson; once one leaves it, the others meet ProcessLostError."""
+    """Joins the process group of a lesson. When a process leaves the group, ProcessLostError is raised in the others."""
     backend = "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(place.local_rank)
@@ -199,14 +198,14 @@ def joined(place: TorchrunSettings, lesson: int, silence: timedelta) -> Iterator
 
 
 def _store(place: TorchrunSettings, silence: timedelta) -> TCPStore:
-    """A connection of its own: a call on one waits for those before it."""
+    """Opens a separate connection, because calls on the same connection are serialised."""
     with _told():
         return TCPStore(place.master_addr, place.master_port, is_master=False, wait_for_workers=False, timeout=silence)
 
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """torch.distributed tells of lost processes by RuntimeError and kinds of it."""
+    """Converts RuntimeError and its subclasses, which torch.distributed raises for lost processes, to ProcessLostError."""
     try:
         yield
     except RuntimeError as error:

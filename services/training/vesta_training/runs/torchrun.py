@@ -1,8 +1,8 @@
-"""`python -m vesta_training.runs.torchrun OPTION... -m vesta_training.runs.trainer WORK`: torchrun, whose exit code says why it ended.
+"""`python -m vesta_training.runs.torchrun OPTION... -m vesta_training.runs.trainer WORK`: torchrun with specific exit codes.
 
-torchrun itself ends with 1 whatever happened. This one ends as the first of its processes that failed, so that the failure policy of the
-Job tells a refusal, a killed process and a lost one apart. Work whose result is there already ends at once, without waiting for the
-other pods, of which some may have ended for good.
+The exit code of torchrun is 1 for every error. This wrapper exits with the code of the first failed process, so that the pod failure
+policy of the Job can distinguish permanent errors, killed processes and lost processes. If the result of the work is already stored, the
+wrapper exits immediately and does not wait for the other pods, which may have completed.
 """
 
 import logging
@@ -23,7 +23,7 @@ OF_SIGNALS = 128
 
 
 def main(arguments: list[str]) -> int:
-    """Runs torchrun with its own options; the last argument is the work. Answers the exit code."""
+    """Runs torchrun with its own options; the last argument is the work. Returns the exit code."""
     settings = load_settings(TrainerSettings)
     start_logging("trainer", settings.log_level, settings.log_format)
     objects = ObjectStore.of(settings)
@@ -31,9 +31,8 @@ def main(arguments: list[str]) -> int:
     objects.close()
     if told is not None:
         return REFUSED_EXIT_CODE if isinstance(told, Exception) else 0
-    logging.getLogger("torch.distributed.elastic").setLevel(
-        logging.CRITICAL
-    )  # the last lines are to be the process's own
+    # The last lines of the log, which Kubernetes shows as termination message, must be those of the training process.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     try:
         run(parse_args(arguments))  # type: ignore[no-untyped-call]
     except ChildFailedError as failed:

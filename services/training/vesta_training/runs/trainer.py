@@ -1,6 +1,6 @@
-"""`python -m vesta_training.runs.trainer WORK`: what a training Job's pod runs. It needs the object store and nothing else.
+"""`python -m vesta_training.runs.trainer WORK`: the process in the pod of a training Job. It accesses only the object store.
 
-Where torchrun starts it more than once, the first process does the work, and the others tune along.
+If torchrun starts several processes, the first one does the work, and the others take part in fine-tuning.
 """
 
 import sys
@@ -24,7 +24,7 @@ log = structlog.get_logger()
 
 
 def main(arguments: list[str]) -> int:
-    """Does one piece of work; answers the exit code, by which the Job's failure policy knows what to do."""
+    """Executes the work of a run. Returns the exit code for the pod failure policy of the Job."""
     if len(arguments) != 1:
         sys.stderr.write("usage: python -m vesta_training.runs.trainer WORK\n")
         return EXIT_USAGE
@@ -40,11 +40,11 @@ def main(arguments: list[str]) -> int:
     }
     try:
         told = Exchange(objects, work).find_result()
-        if told is not None:  # of a pod before, whose Job was told otherwise
+        if told is not None:  # an earlier pod has stored the result, but its exit code was lost
             return _exit_code(told)
         if torchrun.world_size > 1:
             return _one_of_several(work, objects, place, torchrun, timedelta(seconds=settings.silence_seconds))
-        from vesta_training.runs.work import finish  # it loads torch
+        from vesta_training.runs.work import finish  # imports torch
 
         log.info("work_begins", work=work, loaded_seconds=round(time.monotonic() - began, 2))
         return 0 if finish(work, objects, place) else REFUSED_EXIT_CODE
@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> int:
 def _one_of_several(
     work: str, objects: ObjectStore, place: dict[str, str | int], torchrun: TorchrunSettings, silence: timedelta
 ) -> int:
-    """Does the work with the help of the others, or helps the first one."""
+    """Runs as the first process or as another process of a distributed run."""
     from vesta_training.runs.processes import First, follow
     from vesta_training.runs.work import assist, finish
 

@@ -1,4 +1,4 @@
-"""What the pod of a training Job can be told by its environment."""
+"""Settings of the pod of a training Job, read from environment variables."""
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -6,7 +6,7 @@ from vesta_common.settings import EngineSettings
 
 
 class TrainerSettings(EngineSettings):
-    """Settings of the pod of a training Job, which reaches the object store alone."""
+    """Settings of the pod of a training Job, which accesses only the object store."""
 
     model_config = SettingsConfigDict(env_prefix="VESTA_TRAINER_")
 
@@ -22,12 +22,12 @@ class TrainerSettings(EngineSettings):
 
 
 class TorchrunSettings(BaseSettings):
-    """What torchrun tells each process that it starts; one process alone where there is no torchrun.
+    """The environment variables that torchrun sets. The defaults apply to a single process without torchrun.
 
     Attributes:
-        rank, world_size: of this process among all of the run.
-        local_rank, local_world_size: likewise, among those of its pod.
-        master_addr, master_port: of the store of the first pod's torchrun.
+        rank, world_size: rank of this process, and number of processes of the run.
+        local_rank, local_world_size: rank of this process in its pod, and number of processes of the pod.
+        master_addr, master_port: address of the TCPStore of the first pod's torchrun.
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore")

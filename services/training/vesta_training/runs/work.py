@@ -1,4 +1,4 @@
-"""Does a run's work: reads its description, trains, and tells through the object store how far it is and how it ended."""
+"""Executes the work of a run: reads the job, trains, and stores progress, checkpoints and the result in the object store."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ from vesta_training.tasks.classification.finetune import Lesson
 from vesta_training.tasks.group import NO_HELPERS, Group, Helpers
 
 TELL_SECONDS = 1.0
-CHECKPOINT_SECONDS = 60.0  # storing one takes seconds, so that an epoch of less is done again instead
+CHECKPOINT_SECONDS = 60.0  # an upload takes seconds; repeating a shorter epoch after a restart is cheaper
 
 log = structlog.get_logger()
 
@@ -30,16 +30,16 @@ def finish(
     changed: Callable[[], None] = lambda: None,
     helpers: Helpers = NO_HELPERS,
 ) -> bool:
-    """Trains what the work's description says and stores the result; answers whether it succeeded.
+    """Executes the work and stores the result. Returns whether the training succeeded.
 
     Args:
-        place: fields of the job that only the place knows: `work_folder`, `threads`.
+        place: fields of the job that depend on the machine: `work_folder`, `threads`.
         changed: called after progress was stored.
-        helpers: further processes that tune along; see `assist`.
+        helpers: the other processes of a distributed run; see `assist`.
 
     Raises:
-        NotFound: the run has ended meanwhile.
-        Exception: what is transient; no result is stored then, and another start may succeed.
+        NotFound: the run was finished or deleted in the meantime.
+        Exception: a transient error. No result is stored, and a restart can succeed.
     """
     exchange = Exchange(objects, work)
     job: Job = replace(exchange.description(), **(place or {}))
@@ -56,10 +56,10 @@ def finish(
 
 
 def assist(work: str, objects: ObjectStore, place: Mapping[str, Any], lesson: Lesson, group: Group) -> None:
-    """Tunes along with the process that finishes the work, and stores nothing.
+    """Takes part in the fine-tuning of the process that executes `finish`. Stores nothing.
 
     Raises:
-        NotFound: the run has ended meanwhile.
+        NotFound: the run was finished or deleted in the meantime.
         Exception: see `help_tune`.
     """
     job: Job = replace(Exchange(objects, work).description(), **place)
@@ -67,7 +67,7 @@ def assist(work: str, objects: ObjectStore, place: Mapping[str, Any], lesson: Le
 
 
 class _Telling:
-    """Stores progress once a second, and whenever a phase begins."""
+    """Stores progress at most once per second, and at the start of each phase."""
 
     def __init__(self, exchange: Exchange, changed: Callable[[], None]) -> None:
         self._exchange = exchange
@@ -83,7 +83,7 @@ class _Telling:
 
 
 class _Checkpoints:
-    """Stores checkpoints once a minute."""
+    """Stores checkpoints at most once per minute."""
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange

@@ -1,4 +1,4 @@
-"""What events and pages carry of runs and versions, however many concepts there are. Pure."""
+"""Limits the size of events and pages: per-concept data of runs and versions is removed from events. Pure functions."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +12,7 @@ PAGE_BYTES_MAX = 16 * 1024 * 1024
 
 
 def told_run(run: TrainingRun) -> TrainingRun:
-    """A run as an event tells of it: without the figures of each concept, which whoever wants them reads by its name."""
+    """Returns a run for an event, without the metrics of each concept. Consumers that need them call GetTrainingRun."""
     told = copy_of(run)
     if told.HasField("metrics"):
         _keep_totals(told.metrics)
@@ -23,7 +23,7 @@ def told_run(run: TrainingRun) -> TrainingRun:
 
 
 def told_version(version: ModelVersion) -> ModelVersion:
-    """A version as an event tells of it: without what grows with its concepts, which whoever wants it reads by its name."""
+    """Returns a version for an event, without fields that grow with the number of concepts. Consumers can call GetModelVersion."""
     told = without(version, "concepts", "thresholds", "card")
     if told.HasField("metrics"):
         _keep_totals(told.metrics)
@@ -31,7 +31,7 @@ def told_version(version: ModelVersion) -> ModelVersion:
 
 
 def within_bytes(page: Page, rows: Sequence[Any]) -> Page:
-    """The page, ending earlier where its rows would be more than a call should carry. It holds one row at least."""
+    """Returns the page, shortened so that its rows are not larger than `PAGE_BYTES_MAX`. It has at least one row."""
     size_bytes = 0
     for count, row in enumerate(rows):
         size_bytes += row.ByteSize()

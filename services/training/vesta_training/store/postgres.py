@@ -47,20 +47,20 @@ _RUN_APART = (
     "end_time",
     "etag",
 )
-"""What a run's row has columns for, or what follows from it."""
+"""Fields of a run that are stored in columns, or computed."""
 
 queries = load_queries("vesta_training")
 
 
 @dataclass(frozen=True)
 class ClaimedRun:
-    """A run that this worker holds while its heartbeat beats; a later attempt takes it over.
+    """A run that this worker has claimed. The lease is renewed by heartbeats; `attempt_count` is the fencing token.
 
     Attributes:
-        recipe_yaml: by which it is trained; empty for a run that is older than the keeping of it.
-        death_count: how often a process that trained it has died.
-        last_error: why it was given back last; empty where its worker died without a word.
-        cancel_requested: whether it was asked to end while nobody held it.
+        recipe_yaml: the recipe at the creation of the run; empty for runs of versions that did not store it.
+        death_count: how often a process that trained the run has died.
+        last_error: why the run was last released; empty if its worker crashed.
+        cancel_requested: whether cancellation was requested while no worker had the run.
     """
 
     run: TrainingRun
@@ -73,71 +73,69 @@ class ClaimedRun:
 
 @dataclass(frozen=True)
 class DeletedFile:
-    """A file on the object store that belonged to deleted versions, by their names."""
+    """A file in the object store that belonged to deleted versions."""
 
     object_key: str
     versions: tuple[str, ...]
 
 
 class Store:
-    """The service's tables."""
+    """The tables of the service."""
 
     def __init__(self, postgres: Postgres, clock: Clock) -> None:
         self.postgres = postgres
         self.clock = clock
 
     def count_unfinished_runs(self, connection: Connection) -> list[dict[str, Any]]:
-        """Unfinished runs by state, with the age of the oldest."""
+        """Returns the number of unfinished runs by state, with the age of the oldest."""
         return list(queries.count_unfinished_runs(connection))
 
     def publish(self, connection: Connection, subject: str, payload: Any) -> None:
-        """Publishes an event in the caller's transaction."""
+        """Publishes an event, in the transaction of the caller."""
         outbox.publish(connection, new_event(SERVICE, subject, payload, self.clock.now()))
 
     # Recipes
 
     def insert_recipe(self, connection: Connection, recipe: Recipe) -> None:
-        """Keeps a new recipe. Raises psycopg.errors.UniqueViolation where the name is taken."""
+        """Inserts a recipe. Raises psycopg.errors.UniqueViolation if the name exists."""
         queries.insert_recipe(
             connection, name=recipe.name, parent=parent_of(recipe.name), body=_recipe_body(recipe), now=self.clock.now()
         )
 
     def find_recipe(self, connection: Connection, name: str) -> Recipe | None:
-        """A project's own recipe."""
+        """Returns a stored recipe; None if it does not exist."""
         row = queries.find_recipe(connection, name=name)
         return resource_of(Recipe, row) if row else None
 
     def lock_recipe(self, connection: Connection, name: str) -> Recipe:
-        """A project's own recipe, which nobody else changes before the transaction ends. Raises NotFound."""
+        """Locks a stored recipe until the end of the transaction. Raises NotFound."""
         return resource_of(Recipe, existing(queries.lock_recipe(connection, name=name), name))
 
     def list_recipes(self, connection: Connection, parent: str, after: str, limit: int) -> list[Recipe]:
-        """A project's own recipes after a name, by name."""
+        """Lists the stored recipes of a project whose names are greater than `after`, ordered by name."""
         return [
             resource_of(Recipe, row)
             for row in queries.list_recipes(connection, parent=parent, after=after, limit=limit)
         ]
 
     def update_recipe(self, connection: Connection, recipe: Recipe) -> None:
-        """Keeps a changed recipe."""
         queries.update_recipe(connection, name=recipe.name, body=_recipe_body(recipe), now=self.clock.now())
 
     def delete_recipe(self, connection: Connection, name: str) -> None:
-        """Removes a recipe."""
         queries.delete_recipe(connection, name=name)
 
     # Runs
 
     def insert_run(self, connection: Connection, run: TrainingRun, recipe_yaml: str) -> None:
-        """Keeps a new run, to be claimed.
+        """Inserts a run in state QUEUED.
 
         Args:
-            recipe_yaml: by which it is trained, whatever becomes of the recipe meanwhile.
+            recipe_yaml: the current YAML of the recipe. Later changes of the recipe do not affect the run.
 
         Raises:
-            psycopg.errors.UniqueViolation: the name is taken.
-            AlreadyExists: a deleted run of that name made a version, which names it for good.
-            NotFound: its champion was deleted just now.
+            psycopg.errors.UniqueViolation: the name exists.
+            AlreadyExists: a version refers to a deleted run of this name.
+            NotFound: the champion was deleted in the meantime.
         """
         if run.champion:
             existing(queries.share_version(connection, name=run.champion), run.champion)
@@ -161,13 +159,13 @@ class Store:
         )
 
     def get_run(self, connection: Connection, name: str) -> TrainingRun:
-        """A run as it stands. Raises NotFound."""
+        """Returns a run. Raises NotFound."""
         return self._runs(connection, [existing(queries.find_run(connection, name=name), name)])[0]
 
     def list_runs(
         self, connection: Connection, parent: str, where: Where, before: tuple[datetime, str], limit: int
     ) -> list[TrainingRun]:
-        """A project's runs, newest first."""
+        """Lists the runs of a project, newest first, starting after `before`."""
         statement = (
             "SELECT * FROM training_runs WHERE parent = %(parent)s AND (create_time, name) < (%(before_time)s, %(before_name)s) "
             f"AND {where.sql} ORDER BY create_time DESC, name DESC LIMIT %(limit)s"
@@ -183,17 +181,17 @@ class Store:
         return self._runs(connection, rows)
 
     def list_trial_runs(self, connection: Connection, studies: Iterable[Study]) -> dict[str, TrialRun]:
-        """The runs of these studies that are there still, by name."""
+        """Returns the existing runs of the studies, by name."""
         names = [trial.training_run for study in studies for trial in study.trials]
         return {row["name"]: _trial_run(row) for row in queries.list_trial_runs(connection, names=names)}
 
     def open_runs(self) -> list[str]:
-        """The names of all runs that have not ended."""
+        """Returns the names of all unfinished runs."""
         with self.postgres.transaction() as connection:
             return [row["name"] for row in queries.list_open_runs(connection)]
 
     def list_open(self) -> list[TrainingRun]:
-        """All runs that have not ended, by name and time of creation alone."""
+        """Returns all unfinished runs, with name and creation time only."""
         runs = []
         with self.postgres.transaction() as connection:
             for row in queries.list_open_runs(connection):
@@ -203,10 +201,10 @@ class Store:
         return runs
 
     def claim_run(self, lease: timedelta, *, dies_with_worker: bool = True) -> ClaimedRun | None:
-        """Takes the oldest run that nobody works on.
+        """Claims the oldest unfinished run without a valid lease.
 
         Args:
-            dies_with_worker: whether the training of a run whose worker is gone is gone too, which counts against the run.
+            dies_with_worker: whether the training dies with its worker. An expired lease then counts as a death of the run.
         """
         now = self.clock.now()
         with self.postgres.transaction() as connection:
@@ -235,10 +233,13 @@ class Store:
         *,
         tell: bool,
     ) -> bool | None:
-        """Keeps the run, its progress and what its training waits for.
+        """Renews the lease, and stores the progress and the reason why the training waits.
+
+        Args:
+            tell: whether to publish the progress.
 
         Returns:
-            Whether it was asked to end; None where it was taken over or is gone.
+            Whether cancellation was requested; None if another worker has the run, or the run was deleted.
         """
         with self.postgres.transaction() as connection:
             row = queries.heartbeat(
@@ -255,11 +256,11 @@ class Store:
         return bool(row["cancel_requested"]) if row is not None else None
 
     def release_run(self, claimed: ClaimedRun, reason: str = "", *, died: bool = False) -> None:
-        """Gives a run back at once, for the next worker.
+        """Releases a run to state QUEUED, so that it can be claimed immediately.
 
         Args:
-            reason: why it waits.
-            died: whether the process that trained it died.
+            reason: the waiting reason.
+            died: whether the process that trained the run died.
         """
         with self.postgres.transaction() as connection:
             queries.release_run(
@@ -271,7 +272,7 @@ class Store:
             )
 
     def let_go(self, claimed: ClaimedRun) -> None:
-        """Lets another worker take a run over at once, whose training goes on meanwhile."""
+        """Releases the lease of a run whose training continues, so that another worker can claim it immediately."""
         with self.postgres.transaction() as connection:
             queries.let_go(connection, name=claimed.run.name, attempt_count=claimed.attempt_count)
 
@@ -282,17 +283,17 @@ class Store:
         held_out_accuracy: bytes | None,
         is_stored: Callable[[str], bool],
     ) -> str:
-        """Registers the version and ends the run, with both events, in one transaction.
+        """Registers the version and completes the run, with both events, in one transaction.
 
         Args:
-            held_out_accuracy: an Estimate, for studies to compare by.
-            is_stored: whether an object is there. Asked for the version's file, which may have been deleted with an equal version.
+            held_out_accuracy: a serialised Estimate, by which studies compare recipes.
+            is_stored: whether an object exists. Called for the file of the version, which a deletion of an identical version can delete.
 
         Returns:
-            The version's name; empty where the run is held by another, and stays as it is.
+            The name of the version; empty if another worker has the run, which is then not changed.
 
         Raises:
-            Unavailable: the file was deleted just now; another attempt stores it again.
+            Unavailable: the file was deleted in the meantime; a retry stores it again.
         """
         run, version = copy_of(run), copy_of(version)
         with self.postgres.transaction() as connection:
@@ -324,14 +325,14 @@ class Store:
         return version.name
 
     def fail(self, run: TrainingRun, error: str) -> None:
-        """Ends the run with the reason."""
+        """Completes the run as FAILED."""
         run.error = error
         with self.postgres.transaction() as connection:
             if self._end(connection, run, TrainingRun.FAILED):
                 self.publish(connection, run.name, TrainingRunFailed(training_run=self.get_run(connection, run.name)))
 
     def cancelled(self, run: TrainingRun) -> None:
-        """Ends the run, as was asked for."""
+        """Completes the run as CANCELLED."""
         with self.postgres.transaction() as connection:
             if self._end(connection, run, TrainingRun.CANCELLED):
                 self.publish(
@@ -339,7 +340,7 @@ class Store:
                 )
 
     def cancel(self, connection: Connection, name: str) -> TrainingRun:
-        """Asks a run to end; one that has ended is answered as it is. Raises NotFound."""
+        """Requests the cancellation of a run. A finished run is returned unchanged. Raises NotFound."""
         row = queries.request_cancel(connection, name=name, now=self.clock.now())
         run = self.get_run(connection, name)
         if row is not None and run.state == TrainingRun.CANCELLED:
@@ -347,7 +348,7 @@ class Store:
         return run
 
     def delete_run(self, connection: Connection, name: str) -> None:
-        """Removes a run; its version stays."""
+        """Deletes a run. Its version is kept."""
         queries.delete_run(connection, name=name)
 
     def _end(
@@ -377,45 +378,44 @@ class Store:
     # Models
 
     def get_model(self, connection: Connection, name: str) -> Model:
-        """A model. Raises NotFound."""
+        """Returns a model. Raises NotFound."""
         return _model(existing(queries.find_model(connection, name=name), name))
 
     def lock_model(self, connection: Connection, name: str) -> Model:
-        """A model, which nobody else changes before the transaction ends. Raises NotFound."""
+        """Locks a model until the end of the transaction. Raises NotFound."""
         return _model(existing(queries.lock_model(connection, name=name), name))
 
     def list_models(self, connection: Connection, parent: str, after: str, limit: int) -> list[Model]:
-        """A project's models after a name, by name."""
+        """Lists the models of a project whose names are greater than `after`, ordered by name."""
         return [_model(row) for row in queries.list_models(connection, parent=parent, after=after, limit=limit)]
 
     def update_model(self, connection: Connection, model: Model) -> None:
-        """Keeps a changed model."""
         queries.update_model(connection, name=model.name, display_name=model.display_name, now=self.clock.now())
 
     def get_version(self, connection: Connection, name: str) -> ModelVersion:
-        """A version. Raises NotFound."""
+        """Returns a version. Raises NotFound."""
         return ModelVersion.FromString(bytes(existing(queries.find_version(connection, name=name), name)["body"]))
 
     def list_versions(self, connection: Connection, model: str, before: int, limit: int) -> list[ModelVersion]:
-        """A model's versions, newest first."""
+        """Lists the versions of a model with numbers below `before`, newest first."""
         rows = queries.list_versions(connection, model=model, before=before, limit=limit)
         return [ModelVersion.FromString(bytes(row["body"])) for row in rows]
 
     def lock_version(self, connection: Connection, name: str) -> ModelVersion:
-        """A version, which no new run compares with before the transaction ends. Raises NotFound."""
+        """Locks a version until the end of the transaction, so that no new run can use it as champion. Raises NotFound."""
         return ModelVersion.FromString(bytes(existing(queries.lock_version(connection, name=name), name)["body"]))
 
     def lock_versions(self, connection: Connection, model: str) -> list[ModelVersion]:
-        """All versions of a model likewise, by number."""
+        """Locks all versions of a model, ordered by number; see `lock_version`."""
         return [ModelVersion.FromString(bytes(row["body"])) for row in queries.lock_versions(connection, model=model)]
 
     def list_open_runs(self, connection: Connection, project: str) -> list[TrainingRun]:
-        """A project's runs that have not ended, as they were asked for."""
+        """Lists the unfinished runs of a project, as they were created."""
         rows = queries.list_open_run_bodies(connection, parent=project)
         return [TrainingRun.FromString(bytes(row["body"])) for row in rows]
 
     def delete_versions(self, connection: Connection, versions: Iterable[ModelVersion]) -> None:
-        """Removes versions, publishes it, and remembers their files, to be deleted too."""
+        """Deletes versions, publishes ModelVersionDeleted, and schedules the deletion of their files."""
         now = self.clock.now()
         for version in versions:
             queries.delete_version(connection, name=version.name)
@@ -425,17 +425,17 @@ class Store:
             self.publish(connection, version.name, deleted)
 
     def delete_model(self, connection: Connection, name: str) -> None:
-        """Removes a model without versions."""
+        """Deletes a model without versions."""
         queries.delete_model(connection, name=name)
 
     def list_deleted_files(self, limit: int) -> list[DeletedFile]:
-        """Files of deleted versions whose time has come."""
+        """Returns files of deleted versions that are due for deletion."""
         with self.postgres.transaction() as connection:
             rows = queries.list_files_of_deleted(connection, now=self.clock.now(), limit=limit)
             return [DeletedFile(row["object_key"], tuple(row["versions"])) for row in rows]
 
     def delete_file(self, file: DeletedFile, delete: Callable[[str], None]) -> None:
-        """Deletes a file, unless another version has it, and its row. No version is registered with the file meanwhile."""
+        """Deletes a file and its row, unless another version has the file. A lock prevents new versions with the file meanwhile."""
         with self.postgres.transaction() as connection:
             queries.lock_file(connection, object_key=file.object_key)
             taken = queries.take_file_of_deleted(connection, object_key=file.object_key)
@@ -443,7 +443,7 @@ class Store:
                 delete(file.object_key)
 
     def postpone_file(self, file: DeletedFile, delay: timedelta) -> None:
-        """Leaves a file alone for a while."""
+        """Postpones the deletion of a file."""
         with self.postgres.transaction() as connection:
             queries.postpone_file_of_deleted(
                 connection, object_key=file.object_key, retry_time=self.clock.now() + delay
@@ -452,7 +452,7 @@ class Store:
     # Studies
 
     def insert_study(self, connection: Connection, study: Study) -> None:
-        """Keeps a new study. Raises psycopg.errors.UniqueViolation where the name is taken."""
+        """Inserts a study. Raises psycopg.errors.UniqueViolation if the name exists."""
         queries.insert_study(
             connection,
             name=study.name,
@@ -462,24 +462,24 @@ class Store:
         )
 
     def find_study(self, connection: Connection, name: str) -> tuple[Study, bool]:
-        """A study as it was asked for, and whether it was cancelled. Raises NotFound."""
+        """Returns a study as it was created, and whether it was cancelled. Raises NotFound."""
         return _study(existing(queries.find_study(connection, name=name), name))
 
     def list_studies(
         self, connection: Connection, parent: str, before: tuple[datetime, str], limit: int
     ) -> list[tuple[Study, bool]]:
-        """A project's studies, newest first."""
+        """Lists the studies of a project, newest first, starting after `before`."""
         rows = queries.list_studies(
             connection, parent=parent, before_time=before[0], before_name=before[1], limit=limit
         )
         return [_study(row) for row in rows]
 
     def delete_study(self, connection: Connection, name: str) -> None:
-        """Removes a study; its runs stay."""
+        """Deletes a study. Its runs are kept."""
         queries.delete_study(connection, name=name)
 
     def cancel_study(self, connection: Connection, name: str) -> None:
-        """Remembers that a study was cancelled."""
+        """Marks a study as cancelled."""
         queries.cancel_study(connection, name=name)
 
 
@@ -489,7 +489,7 @@ def _recipe_body(recipe: Recipe) -> bytes:
 
 
 def _run(row: dict[str, Any], before: int) -> TrainingRun:
-    """A run of its row; `before` is how many a worker takes first."""
+    """Converts a row to a run. `before` is its position in the queue: the number of runs that are claimed first."""
     run = TrainingRun.FromString(bytes(row["body"]))
     run.state = TrainingRun.State.Value(row["state"])
     run.attempt_count = row["attempt_count"]

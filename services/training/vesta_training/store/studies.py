@@ -1,4 +1,4 @@
-"""What a study is, by its runs: its state, its figures, its best recipe. Pure."""
+"""Derives the state, the accuracies and the best recipe of a study from its runs. Pure functions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,16 +9,16 @@ from vesta_contracts.training.v1 import Estimate, Study, TrainingRun
 
 _ENDED = {TrainingRun.SUCCEEDED, TrainingRun.FAILED, TrainingRun.CANCELLED}
 DELETED = "DELETED"
-"""The state of a trial whose run is there no more."""
+"""The state of a trial whose run was deleted."""
 
 
 @dataclass(frozen=True)
 class TrialRun:
-    """What a study asks of a run.
+    """The fields of a run that a study needs.
 
     Attributes:
-        held_out_accuracy: on what it held out of learning, so that choosing a recipe by it does not touch the test side; None
-            where it held out nothing, such as one that only embeds.
+        held_out_accuracy: on items that were held out of training, so that the selection of a recipe does not use the test split. None
+            if no items were held out, for example for task EMBEDDING.
     """
 
     state: "TrainingRun.State.ValueType"
@@ -27,10 +27,10 @@ class TrialRun:
 
 
 def summarise(study: Study, runs: Mapping[str, TrialRun], *, cancelled: bool) -> Study:
-    """The study with its trials' states and accuracies.
+    """Sets the state, the trials, the best recipe and the end time of a study, and returns it.
 
     Args:
-        runs: those of its trials that are there still, by name.
+        runs: the existing runs of its trials, by name.
     """
     accuracies: dict[str, list[float]] = {}
     for trial in study.trials:

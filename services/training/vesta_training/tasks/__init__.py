@@ -1,1 +1,1 @@
-"""What a training of any task is given and returns."""
+"""The inputs and outputs of a training, independent of its task."""

@@ -1,4 +1,4 @@
-"""What a training is told to do, what it reaches outside through, and what it hands back."""
+"""The input of a training, its dependencies and its result."""
 
 import hashlib
 import time
@@ -28,7 +28,7 @@ from vesta_training.tasks.group import NO_HELPERS, Helpers
 
 @dataclass(frozen=True, slots=True)
 class Champion:
-    """A model to compare with: its version's name and its file."""
+    """The model to compare with: the name of its version, and its file."""
 
     name: str
     path: Path
@@ -36,14 +36,14 @@ class Champion:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """What to learn.
+    """The input of a training.
 
     Attributes:
-        examples: items whose image labels are accepted; may be empty for an embedding.
-        only_shapes_count: items that have accepted shapes and no image label, and so are no examples.
-        concepts: fixes the order of the outputs.
-        champion_missing: why there is no `champion` although one was named.
-        test_dealt: whether the test split is a random sample of the same images, and not one that came apart.
+        examples: items with accepted image labels; can be empty for task EMBEDDING.
+        only_shapes_count: items with accepted shapes and no image label, which are not examples.
+        concepts: the concepts in the order of the outputs.
+        champion_missing: why there is no `champion` although one is set.
+        test_dealt: whether the test split is a random sample of the same images.
     """
 
     recipe: Recipe
@@ -60,7 +60,7 @@ class Assignment:
 
     @property
     def fingerprint(self) -> str:
-        """Names everything that decides what is learned, so that only its own checkpoint is gone on from."""
+        """A hash of all inputs of the learning, so that a training resumes only from its own checkpoint."""
         digest = hashlib.sha256(f"{self.recipe.digest};{self.seed};{self.concepts}".encode())
         for one in self.examples:
             digest.update(f"{one.image_sha256};{one.concepts};{one.split}\n".encode())
@@ -69,11 +69,19 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class Seams:
-    """What a training reaches outside through.
+    """The dependencies of a training on its environment.
 
-    `folder` is kept between runs and shared with others: exported backbones lie there by digest. `run_folder` is this run's
-    own: the checkpoint of a tuning lies there, and at the end the model file. `threads` are those that compute, on `device`, which
-    is `cpu` or `cuda`; `helpers` are further processes that tune along; `clock` counts seconds.
+    Attributes:
+        pixels: loads the model input of an image.
+        features: the cache of embeddings.
+        weights_file: finds weights files.
+        folder: kept between runs and shared by them; it contains exported backbones by digest.
+        run_folder: of this run only; it contains the checkpoint and the model file.
+        threads: number of compute threads.
+        device: `cpu` or `cuda`.
+        checkpoints: additional storage of checkpoints.
+        helpers: the other processes of a distributed run.
+        clock: returns seconds.
     """
 
     pixels: PixelSource
@@ -90,12 +98,15 @@ class Seams:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What came out. `answers` are the test items one by one. `comparison_missing` says why there is no `comparison` although a
-    champion was named.
+    """The result of a training.
 
-    `metrics`, `answers` and all that rests on test items are None where there are none; `metrics_missing_reason` says why, and is
-    empty otherwise. `held_out_accuracy` is measured on what was held out of learning, apart from the test items; None where that
-    was nothing.
+    Attributes:
+        metrics: on the test items. It and all other results on test items are None if there are no test items.
+        metrics_missing_reason: why `metrics` is None; empty otherwise.
+        answers: the predictions for the test items.
+        comparison_missing: why there is no `comparison` although a champion is set.
+        held_out_accuracy: on training items that were held out of the learning; None if there were none.
+        finetune_skipped: why the fine-tuning of the recipe was skipped; empty if it was not.
     """
 
     onnx_path: Path
@@ -122,7 +133,7 @@ class Trained:
 
 
 def sort_out(assignment: Assignment) -> tuple[tuple[Example, ...], LeftOutCounts]:
-    """The examples that can be learned from or tested on, and how many annotated items cannot, by why."""
+    """Returns the usable examples, and the numbers of annotated items that are not usable, by reason."""
     known = set(assignment.concepts)
     one_label = assignment.recipe.task is Task.CLASSIFICATION
     left_out = LeftOutCounts(only_shapes_count=assignment.only_shapes_count)
@@ -140,7 +151,7 @@ def sort_out(assignment: Assignment) -> tuple[tuple[Example, ...], LeftOutCounts
 
 
 def in_words(left_out: LeftOutCounts) -> str:
-    """What was left out, for people: "2 with shapes alone, 1 with several labels"; empty where nothing was."""
+    """Describes the items that were left out, such as "1 with several labels"; empty if there are none."""
     counted = (
         (left_out.no_label_count, "accepted as showing none of the concepts"),
         (left_out.several_labels_count, "with several labels"),

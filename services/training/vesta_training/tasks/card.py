@@ -1,6 +1,6 @@
-"""The model card: what a model was made from, how, how well it does and what it must not be trusted with.
+"""The model card: data, recipe, metrics and limitations of a model, as JSON and as Markdown.
 
-After Mitchell et al., "Model Cards for Model Reporting" (arXiv 1810.03993). The same facts as a JSON value and in Markdown.
+Source: Mitchell et al., "Model Cards for Model Reporting" (arXiv 1810.03993).
 """
 
 from collections import Counter
@@ -18,7 +18,7 @@ from vesta_training.recipes.recipe import Recipe, choices_of
 from vesta_training.tasks.assignment import in_words
 
 PACKAGES = ("numpy", "onnx", "onnxruntime", "scipy", "torch")
-# A concept with fewer test items has a recall of which hardly anything is known.
+# The recall of a concept with fewer test items is too uncertain, and the card contains a caution.
 TEST_ITEMS_FOR_RECALL_MIN = 20
 
 
@@ -42,7 +42,7 @@ def make_card(
     threads: int,
     finetune_skipped: str,
 ) -> dict[str, Any]:
-    """The card as a JSON value. Equal trainings have equal cards: it holds no time and no place."""
+    """Returns the card as a JSON value. It contains no time and no machine, so that equal trainings have equal cards."""
     choices, reasons = choices_of(recipe), recipe.reasons
     counts = {split: Counter(c for one in examples if one.split is split for c in one.concepts) for split in Split}
     return {
@@ -87,7 +87,7 @@ def make_card(
 
 
 def card_markdown(card: Mapping[str, Any], metrics: Metrics | None) -> str:
-    """The card for people."""
+    """Returns the card as Markdown."""
     data, recipe, backbone = card["data"], card["recipe"], card["backbone"]
     lines = [
         f"# Model card: {card['task']}",

@@ -1,4 +1,4 @@
-"""The checkpoint of a tuning: a file in the run's own folder, and a copy elsewhere, since that folder may be lost with its machine."""
+"""Checkpoints of fine-tuning: a file in the folder of the run, with an optional copy in case the machine is lost."""
 
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,55 +11,55 @@ log = structlog.get_logger()
 
 
 class Checkpoints(Protocol):
-    """Keeps checkpoint files by their names."""
+    """Stores copies of checkpoint files, by file name."""
 
     def fetch(self, path: Path) -> None:
-        """Brings the last one that was kept, where there is none at `path`; leaves none where none was kept."""
+        """Downloads the last stored copy to `path`, if there is one and `path` does not exist."""
         ...
 
     def kept(self, path: Path) -> None:
-        """Told that a checkpoint was written; may keep it."""
+        """Called after a checkpoint was written; can store a copy."""
         ...
 
 
 class _HereAlone:
     def fetch(self, path: Path) -> None:
-        """There is none elsewhere."""
+        """Does nothing: there are no copies."""
 
     def kept(self, path: Path) -> None:
-        """The file is enough."""
+        """Does nothing: no copies are stored."""
 
 
 HERE_ALONE: Checkpoints = _HereAlone()
-"""Keeps none: the run's folder is enough."""
+"""Stores no copies; the checkpoint is only in the folder of the run."""
 
 
 class Resumable(Protocol):
-    """Where a tuning leaves its state after every epoch."""
+    """Storage of the fine-tuning state, which is saved after every epoch."""
 
     def find(self, fingerprint: str) -> dict[str, Any] | None:
-        """The state of an earlier attempt at the very same training, if there is one that can be read."""
+        """Returns the state of an earlier attempt with the same fingerprint; None if there is none or it is not readable."""
         ...
 
     def keep(self, fingerprint: str, state: dict[str, Any]) -> None:
         """Replaces the state.
 
         Args:
-            fingerprint: of everything that decides the outcome.
+            fingerprint: hash of all inputs of the training.
             state: plain values and tensors on the CPU.
         """
         ...
 
 
 class CheckpointFile:
-    """A file, and what keeps copies of it."""
+    """A checkpoint file with copies."""
 
     def __init__(self, path: Path, checkpoints: Checkpoints = HERE_ALONE) -> None:
         self._path = path
         self._checkpoints = checkpoints
 
     def find(self, fingerprint: str) -> dict[str, Any] | None:
-        """What the file says, or the copy elsewhere where there is no file."""
+        """Returns the state from the file, or from its copy if the file does not exist."""
         import torch
 
         self._checkpoints.fetch(self._path)
@@ -67,14 +67,14 @@ class CheckpointFile:
             return None
         try:
             state: dict[str, Any] = torch.load(self._path, map_location="cpu", weights_only=True)
-        except Exception as error:  # noqa: BLE001 - torch raises many kinds at a damaged file, which costs the epochs before
+        except Exception as error:  # noqa: BLE001 - torch raises many types for damaged files; training then starts from the beginning
             log.warning("checkpoint_unreadable", path=str(self._path), error=repr(error))
             return None
         same = (state.get("format"), state.get("fingerprint")) == (FORMAT, fingerprint)
         return state if same else None
 
     def keep(self, fingerprint: str, state: dict[str, Any]) -> None:
-        """Replaces the file at once."""
+        """Replaces the file atomically."""
         import torch
 
         unfinished = self._path.with_suffix(".unfinished")
@@ -85,11 +85,11 @@ class CheckpointFile:
 
 class _Nowhere:
     def find(self, fingerprint: str) -> dict[str, Any] | None:  # noqa: ARG002
-        """None is kept."""
+        """Returns None: nothing is stored."""
         return None
 
     def keep(self, fingerprint: str, state: dict[str, Any]) -> None:
-        """The first process keeps it for all."""
+        """Does nothing: the first process stores the state."""
 
 
 NOWHERE: Resumable = _Nowhere()

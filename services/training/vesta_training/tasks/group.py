@@ -1,4 +1,4 @@
-"""The processes that tune one network together: each computes a part of every batch, and all take the same steps."""
+"""Process groups for data-parallel fine-tuning: each process computes a part of every batch, and all take the same steps."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -15,39 +15,40 @@ Positions = npt.NDArray[np.int64]
 
 
 class Group(Protocol):
-    """All calls are collective: every process makes the same ones in the same order.
+    """A process group. All calls are collective: every process makes the same calls in the same order.
+
+    The methods raise Unavailable if another process is lost.
 
     Attributes:
-        rank: of this process, from 0; only the first one writes anything.
+        rank: of this process, from 0. Only rank 0 writes results.
         size: number of processes.
-
-    Its methods raise Unavailable where another process is lost.
     """
 
     rank: int
     size: int
 
     def sum(self, tensors: Sequence["torch.Tensor"]) -> None:
-        """Replaces each tensor by its sum over all processes."""
+        """Replaces each tensor by its sum over all processes (all-reduce)."""
         ...
 
     def first(self, make: Callable[[], T]) -> T:
-        """What the first process makes, in all of them; the others do not call `make`."""
+        """Returns the result of `make` of the first process in all processes (broadcast). The others do not call `make`."""
         ...
 
 
 class Helpers(Protocol):
-    """Further processes of the same run, as the first one sees them."""
+    """The other processes of a distributed run, as the first process sees them."""
 
     def called(self, lesson: Any) -> AbstractContextManager[Group]:
-        """Gives the others the same lesson, and answers the group that works on it."""
+        """Sends the lesson to the other processes, and returns the group of all processes."""
         ...
 
 
 def share(group: Group, count: int) -> tuple[Positions, float]:
-    """The positions of `count` images that this process computes, and their share of all.
+    """Returns the positions of the images, out of `count`, that this process computes, and their share of the batch.
 
-    A process for which none is left computes the first one with a share of 0, so that it has gradients to add.
+    If there are fewer images than processes, a process without images computes the first one with a share of 0, so that it takes part in
+    the sum of gradients.
     """
     own = np.arange(count)[group.rank :: group.size]
     return (own, len(own) / count) if len(own) else (np.arange(1), 0.0)
@@ -59,17 +60,17 @@ class _Alone:
     rank, size = 0, 1
 
     def sum(self, tensors: Sequence["torch.Tensor"]) -> None:
-        """They are the sum."""
+        """Does nothing: the tensors are the sum."""
 
     def first(self, make: Callable[[], T]) -> T:
-        """This process is the first."""
+        """Returns the result of `make`."""
         return make()
 
 
 class _NoHelpers:
     @contextmanager
-    def called(self, lesson: Any) -> Iterator[Group]:  # noqa: ARG002 - nobody else is to learn it
-        """This process alone."""
+    def called(self, lesson: Any) -> Iterator[Group]:  # noqa: ARG002 - there are no other processes
+        """Returns a group of this process only."""
         yield ALONE
 
 

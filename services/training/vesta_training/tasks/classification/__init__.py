@@ -1,1 +1,1 @@
-"""Classification and multi-label classification: from labelled images to a measured model file."""
+"""Single-label and multi-label classification: from labelled images to an evaluated model file."""

@@ -1,4 +1,4 @@
-"""Random crops and mirrorings of a batch, so that fine-tuning sees no image twice the same."""
+"""Data augmentation for fine-tuning: random crops and horizontal flips."""
 
 from typing import TYPE_CHECKING
 
@@ -9,13 +9,15 @@ ASPECT_MIN, ASPECT_MAX = 3 / 4, 4 / 3
 
 
 def draw_crops(count: int, area_min: float, *, flip: bool, generator: "torch.Generator") -> "torch.Tensor":
-    """A random part of each of `count` images, of at least `area_min` of its area; mirrored every other time if asked.
+    """Draws a random crop for each of `count` images.
 
     Args:
+        area_min: minimum area of a crop, as a share of the area of the image.
+        flip: whether to flip half of the crops horizontally.
         generator: on the CPU; equal states give equal crops.
 
     Returns:
-        `(count, 2, 3)`: from the crop to the image, both in [-1, 1].
+        `(count, 2, 3)`, the affine transformations from the crop to the image, both in [-1, 1].
     """
     import torch
 
@@ -35,11 +37,11 @@ def draw_crops(count: int, area_min: float, *, flip: bool, generator: "torch.Gen
 
 
 def crop(images: "torch.Tensor", crops: "torch.Tensor", size_px: int) -> "torch.Tensor":
-    """The part of each image that `draw_crops` drew, resized.
+    """Crops and resizes images.
 
     Args:
         images: `(N, 3, H, W)` float.
-        crops: `(N, 2, 3)`.
+        crops: `(N, 2, 3)`, from `draw_crops`.
 
     Returns:
         `(N, 3, size_px, size_px)`, on the device of the images.

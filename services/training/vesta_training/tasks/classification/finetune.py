@@ -1,8 +1,8 @@
-"""Tunes the whole network from a fitted head (LP-FT, Kumar et al., arXiv 2202.10054), resumable after every epoch.
+"""Fine-tunes the whole network, starting from a fitted head (LP-FT, Kumar et al., arXiv 2202.10054). Resumable after every epoch.
 
-The state before tuning is one of the candidates, so that tuning never ends with less than it began with, as far as the
-held-out images tell. Several processes tune as one does, up to the order in which numbers are summed: each computes its part of
-every batch, their gradients are summed, and all take the same step.
+The state before fine-tuning is one of the candidates, so that fine-tuning cannot increase the loss on the held-out images. With several
+processes, each computes its part of every batch, the gradients are summed, and all processes take the same step. The result equals that
+of a single process, except for the summation order of floating-point numbers.
 """
 
 import hashlib
@@ -42,14 +42,14 @@ class Images:
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """What is tuned: plain values that can travel to other processes.
+    """The input of fine-tuning, as serialisable values that can be sent to other processes.
 
     Attributes:
-        head: where tuning starts.
-        learn: what is learned.
-        held_out: decides which epoch is kept, and calibrates it.
-        fingerprint: of everything that decides the outcome; a checkpoint with the same one is gone on from.
-        device: as torch names it.
+        head: the head at the start.
+        learn: the training images.
+        held_out: the images that select the best epoch and calibrate the head.
+        fingerprint: hash of all inputs. Fine-tuning resumes from a checkpoint with the same fingerprint.
+        device: name of the torch device.
     """
 
     head: Head
@@ -65,7 +65,13 @@ class Lesson:
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """The tuned network (on the CPU, in evaluation mode), its head, the digest of its space and the epoch kept."""
+    """The result of fine-tuning.
+
+    Attributes:
+        network: on the CPU, in evaluation mode.
+        embedding_digest: of the new embedding space.
+        epoch: the best epoch; 0 is the state before fine-tuning.
+    """
 
     network: "torch.nn.Module"
     head: Head
@@ -86,15 +92,15 @@ def finetune(
     stepped: Callable[[int, int, float], None] = untold,
     group: Group = ALONE,
 ) -> Tuned:
-    """Tunes `network`, which is changed.
+    """Fine-tunes `network` in place.
 
     Args:
-        resumable: asked for an earlier state by the first process, and given one after every epoch by all.
-        stepped: called after every step with its number, how many there are and the loss; raises to stop.
-        group: the processes that tune together.
+        resumable: storage of the state. The first process reads it at the start; all processes write it after every epoch.
+        stepped: called after every step with its number, the total number of steps and the loss; raises an exception to stop.
+        group: the process group.
 
     Raises:
-        LearningError: the loss is no longer a number.
+        LearningError: the loss is not finite.
         Unavailable: another process of the group is lost.
     """
     import torch
@@ -166,7 +172,7 @@ def finetune(
 
 
 class _Tuning:
-    """The network with a torch twin of the head on it."""
+    """The network with the head as a torch layer."""
 
     def __init__(
         self, network: "torch.nn.Module", lesson: Lesson, pixels: PixelSource, threads: int, group: Group
@@ -174,8 +180,8 @@ class _Tuning:
         import torch
 
         head, device = lesson.head, lesson.device
-        # Evaluation mode throughout: batch statistics stay those of ImageNet, so small batches do no harm.
-        # Channels last is how depthwise convolutions are fast: 1.7 times, on a CPU.
+        # Evaluation mode: the batch statistics remain those of ImageNet, so that small batches are possible.
+        # The channels-last memory format makes depthwise convolutions 1.7 times faster on a CPU.
         self.network: Any = network.eval().to(device).to(memory_format=torch.channels_last)
         self.linear = torch.nn.Linear(*head.weights.shape).to(device)
         self._seen = head.bias > LOGIT_UNSEEN / 2
@@ -197,7 +203,7 @@ class _Tuning:
         return logits
 
     def batches(self, sha256s: Sequence[str], parts: Sequence[Any]) -> Iterator["torch.Tensor"]:
-        """Images of each part, `(N, 3, H, W)` float, fetched while the one before is learned."""
+        """Yields the images of each part, `(N, 3, H, W)` float. The next part is fetched in the background."""
         import torch
 
         with ThreadPoolExecutor(self._threads, thread_name_prefix="pixels") as pool:
@@ -209,7 +215,7 @@ class _Tuning:
                 yield torch.from_numpy(now).to(self._lesson.device).permute(0, 3, 1, 2).float()
 
     def candidate(self, epoch: int) -> dict[str, Any]:
-        """The present state with its calibrated loss on the held-out images, of which each process computes a part."""
+        """Returns the current state with its calibrated loss on the held-out images. Each process computes a part of the images."""
         import torch
 
         held_out, head, group = self._lesson.held_out, self._lesson.head, self._group
@@ -238,7 +244,7 @@ class _Tuning:
         }
 
     def state(self) -> dict[str, "torch.Tensor"]:
-        """A copy on the CPU of all that is learned."""
+        """Returns a copy of all parameters and buffers on the CPU."""
         parts = {"network": self.network, "linear": self.linear}
         return {
             f"{part}.{name}": value.detach().cpu().clone()
@@ -252,7 +258,7 @@ class _Tuning:
             module.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
 
     def finish(self, best: dict[str, Any]) -> Tuned:
-        """The best candidate as network and calibrated head."""
+        """Returns the best candidate as a network and a calibrated head."""
         head = self._lesson.head
         self.load(best["model"])
         temperature = np.float32(best["temperature"])
@@ -283,7 +289,7 @@ class _Tuning:
 def _loss(
     logits: "torch.Tensor", truth: "torch.Tensor", weights: "torch.Tensor", offset: "torch.Tensor", link: Link
 ) -> "torch.Tensor":
-    """The head's own loss in torch: from logits and labels `(N, C)`, and weights `(N, 1)` or `(N, C)`, to a mean."""
+    """Returns the mean loss, as in the fit of the head, from logits and labels `(N, C)`, and weights `(N, 1)` or `(N, C)`."""
     import torch
 
     if link == "softmax":
@@ -297,7 +303,7 @@ def _loss(
 
 
 def _warm_cosine(steps: int, warmup_share: float) -> Callable[[int], float]:
-    """The share of the learning rate at a step: a straight rise, then half a cosine down to 0."""
+    """Returns the learning rate schedule, as a factor by step: linear warm-up, then cosine decay to 0."""
     warm = max(1, round(steps * warmup_share))
 
     def share(step: int) -> float:

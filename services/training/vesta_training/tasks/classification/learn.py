@@ -1,4 +1,4 @@
-"""The learning in a training: a head on frozen features, and tuning from it where the recipe asks."""
+"""The learning of a training: fits a head on frozen features, and fine-tunes the network if the recipe says so."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,8 +26,15 @@ NOTHING_HELD_OUT = (
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """A head, the stage it stands on, what the card says of how it was found, how good it was on what was held out, and why the
-    recipe's fine-tuning was left out; empty where it was done, or the recipe has none."""
+    """The result of the learning.
+
+    Attributes:
+        head: None for task EMBEDDING.
+        stage: the model file of the embeddings that the head uses.
+        facts: for the model card.
+        held_out_accuracy: on items that were held out of the learning.
+        finetune_skipped: why the fine-tuning of the recipe was skipped; empty if it was not, or if the recipe has none.
+    """
 
     head: Head | None
     stage: Stage
@@ -37,7 +44,7 @@ class Learned:
 
 
 def learn(assignment: Assignment, backbone: Backbone, stage: Stage, examples: Sequence[Example]) -> Learned:
-    """Learns from all examples. Tuning holds the validation side back, or a share of all where that is empty."""
+    """Learns from all examples. Fine-tuning holds out the validation split or, if it is empty, a share of all examples."""
     choices = assignment.recipe.finetune
     held = _held_out(assignment, choices, examples) if choices is not None else None
     if choices is None or held is None or not held.any() or held.all():
@@ -99,7 +106,7 @@ def _fit(assignment: Assignment, stage: Stage, examples: Sequence[Example]) -> F
 
 
 def _held_out(assignment: Assignment, choices: FinetuneChoices, examples: Sequence[Example]) -> Any:
-    """`(N,)` booleans."""
+    """Returns `(N,)` booleans, true for examples that fine-tuning holds out."""
     validation = np.array([one.split is Split.VALIDATION for one in examples], dtype=np.bool_)
     if validation.any() and not validation.all():
         return validation

@@ -1,4 +1,4 @@
-"""A model file that embeds, at hand during a training: its embeddings of examples and a head's answers on them."""
+"""An exported model file during a training: computes the embeddings of examples and the predictions of a head."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from vesta_training.tasks.assignment import Seams
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """The file at `path` embeds into the space `embedding_digest`."""
+    """A model file at `path`, whose embedding space is `embedding_digest`."""
 
     seams: Seams
     report: Reporter
@@ -26,7 +26,7 @@ class Stage:
     embedding_digest: str
 
     def embed(self, examples: Sequence[Example]) -> Array:
-        """`(N, D)`; what is kept is not computed again."""
+        """Returns `(N, D)` embeddings. Cached embeddings are not computed again."""
         if not examples:
             return np.zeros((0, EMBEDDING_DIMENSION), dtype=np.float32)
         return extract_features(
@@ -40,7 +40,7 @@ class Stage:
         )
 
     def answers(self, head: Head, test: Sequence[Example]) -> Answers:
-        """What the head answers for the test items, over the head's own concepts."""
+        """Returns the predictions of the head for the test items, over the concepts of the head."""
         probabilities = head.probabilities(self.embed(test))
         return Answers(
             task=head.task,

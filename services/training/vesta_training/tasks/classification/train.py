@@ -1,4 +1,4 @@
-"""One training from labelled examples to a measured model file: the one function that an executor calls."""
+"""A training from labelled examples to an evaluated model file. `train` is the entry point."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ NO_TEST_LABELS = (
     "bring items in for its test side, or make a dataset whose split_policy.test_share is above 0."
 )
 
-# What a step takes on one thread of a plain CPU, for the time left before there is anything to measure.
+# Durations on one CPU thread. They give the initial estimate of the time left, before steps are measured.
 SECONDS_PER_IMAGE = 0.012
 SECONDS_PER_TUNED_IMAGE = 0.12
 SECONDS_PER_LABEL_IN_HEAD = 0.002
@@ -40,14 +40,17 @@ ONLY_EMBEDS = "the challenger only embeds and answers nothing that could be comp
 
 
 def train(assignment: Assignment, seams: Seams, *, progress: Callable[[ProgressUpdate], None] = untold) -> Trained:
-    """Trains, measures and exports. Equal assignments give equal files on equal machines.
+    """Trains, evaluates and exports a model. Equal assignments give equal files on equal machines.
 
-    Matrix products keep to one thread: a second one gains little alone and loses much where others compute too.
+    BLAS uses one thread, because more threads gain little on an idle machine and are slower on a busy one.
 
-    Progress is reported often; whoever passes it on decides how often. To cancel, kill the process that this runs in.
+    To cancel a training, kill its process.
+
+    Args:
+        progress: called after every step.
 
     Raises:
-        LearningError: it cannot be done; the message says why.
+        LearningError: the training failed permanently.
     """
     with threadpool_limits(limits=1, user_api="blas"):
         return _train(assignment, seams, progress)
@@ -78,7 +81,7 @@ def _train(assignment: Assignment, seams: Seams, progress: Callable[[ProgressUpd
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """All that is known of a challenger from the test items."""
+    """The evaluation of a challenger on the test items."""
 
     metrics: Metrics
     answers: Answers
@@ -117,14 +120,14 @@ def _measure(
 
 
 def _uncompared(assignment: Assignment, head: Head | None) -> str:
-    """Why a challenger that was not measured is not compared with the champion that was named; empty where none was."""
+    """Returns why a challenger without metrics is not compared with the champion; empty if no champion is set."""
     if assignment.champion is None:
         return assignment.champion_missing
     return ONLY_EMBEDS if head is None else _incomparable(assignment, read_model(assignment.champion.path), ())
 
 
 def _incomparable(assignment: Assignment, champion: ModelFile, test: Sequence[Example]) -> str:
-    """Why challenger and champion cannot be compared, with what would work; empty where they can."""
+    """Returns why challenger and champion cannot be compared, with a suggested fix; empty if they can."""
     assert assignment.champion is not None
     name, task = assignment.champion.name, assignment.recipe.task
     if champion.head is None or champion.task is not task:
@@ -140,7 +143,7 @@ def _incomparable(assignment: Assignment, champion: ModelFile, test: Sequence[Ex
 def _learning_curve(
     assignment: Assignment, base: Stage, known: Sequence[Example], test: Sequence[Example]
 ) -> LearningCurve | None:
-    """Always on the features before any tuning, which has seen labels that were not drawn at random."""
+    """Computes the learning curve on features before fine-tuning, because fine-tuning has used labels that are not random."""
     control = [one for one in known if one.control]
 
     def labelled(examples: Sequence[Example]) -> tuple[Array, Labels]:
@@ -221,7 +224,7 @@ def _finish(
 
 
 def _plan(recipe: Recipe, image_count: int, threads: int) -> dict[str, float]:
-    """Seconds that each phase may take, in the order in which they come."""
+    """Returns the planned duration of each phase in seconds, in order."""
     if recipe.task is Task.EMBEDDING:
         return {"features": SECONDS_TO_EXPORT, "export": SECONDS_TO_EXPORT}
     plan = {
