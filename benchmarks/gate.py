@@ -29,7 +29,7 @@ from vesta_contracts.training.v1 import Comparison, Estimate, Metrics
 from vesta_datasets.selection import STRATEGIES, Pool
 from vesta_training.heads.linear_head import fit_head
 from vesta_training.metrics.comparison import differences
-from vesta_training.metrics.predictions import Answers
+from vesta_training.metrics.predictions import Predictions
 from vesta_training.recipes.recipe import Task as RecipeTask
 from vesta_training.recipes.recipe import builtin_recipe
 
@@ -170,12 +170,12 @@ def _comparison(key: _Key) -> Comparison:
     )
 
 
-def _answers(truth: Labels, right: np.ndarray[Any, np.dtype[np.bool_]]) -> Answers:
+def _answers(truth: Labels, right: np.ndarray[Any, np.dtype[np.bool_]]) -> Predictions:
     """Answers of which is known which were right; a wrong one names some other concept."""
     count = int(truth.max()) + 1
     true = np.eye(count, dtype=np.bool_)[truth]
     predicted = np.where(right[:, None], true, np.roll(true, 1, axis=1))
-    return Answers(
+    return Predictions(
         task=RecipeTask.CLASSIFICATION,
         items=tuple(map(str, range(len(truth)))),
         concepts=tuple(map(str, range(count))),

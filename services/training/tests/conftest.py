@@ -38,7 +38,7 @@ from vesta_training.recipes.recipe import builtin_recipe
 from vesta_training.recipes.recipe_book import RecipeBook
 from vesta_training.settings import Settings
 from vesta_training.store.postgres import Store
-from vesta_training.tasks.assignment import Seams
+from vesta_training.tasks.assignment import Dependencies
 from vesta_training.worker import Datasets, Worker
 
 DIGITS_USED = 200
@@ -130,8 +130,10 @@ def embeddings(digits: Digits, backbone: Backbone, kept_features: MemoryFeatureS
 
 
 @pytest.fixture
-def seams(digits: Digits, kept_features: MemoryFeatureStore, backbone_path: Path, tmp_path: Path) -> Seams:
-    return Seams(
+def dependencies(
+    digits: Digits, kept_features: MemoryFeatureStore, backbone_path: Path, tmp_path: Path
+) -> Dependencies:
+    return Dependencies(
         pixels=digits.pixels,
         features=kept_features,
         weights_file=no_weights_file,

@@ -75,7 +75,7 @@ def test_a_deleted_version_is_gone_and_its_file_after_it(training: Training) -> 
     listed = training.models.ListModelVersions(ListModelVersionsRequest(parent=MODEL)).model_versions
     assert [version.name for version in listed] == [first.name]
     assert training.models.GetModel(GetModelRequest(name=MODEL)).latest_version == first.name
-    assert training.told()[-1] == "deleted"
+    assert training.event_types()[-1] == "deleted"
     training.file_remover.step()
     assert (training.objects.exists(first.onnx_key), training.objects.exists(second.onnx_key)) == (True, False)
 

@@ -6,17 +6,17 @@ from sklearn import metrics as sk
 from vesta_training.heads.logistic_regression import softmax
 from vesta_training.metrics.comparison import compare
 from vesta_training.metrics.evaluation import CONCEPTS_FOR_CONFUSION_MAX, calibration_error, measure, reliability
-from vesta_training.metrics.predictions import Answers, over_concepts
+from vesta_training.metrics.predictions import Predictions, over_concepts
 from vesta_training.recipes.recipe import EvaluationChoices, Task
 
 CHOICES = EvaluationChoices(bootstrap_draws=500)
 CONCEPTS = ("cat", "dog", "owl")
 
 
-def some_answers(truth: list[int], predicted: list[int], confidence: float = 0.8) -> Answers:
+def some_answers(truth: list[int], predicted: list[int], confidence: float = 0.8) -> Predictions:
     """Classification answers, each of one confidence."""
     chosen = np.eye(3, dtype=np.bool_)[predicted].reshape(-1, 3)
-    return Answers(
+    return Predictions(
         task=Task.CLASSIFICATION,
         items=tuple(f"items/{index}" for index in range(len(truth))),
         concepts=CONCEPTS,
@@ -31,7 +31,7 @@ def test_the_figures_agree_with_scikit_learn() -> None:
     truth = generator.integers(0, 3, 200)
     probabilities = softmax((np.eye(3)[truth] * 2 + generator.normal(0, 1, (200, 3))).astype(np.float32))
     predicted = probabilities.argmax(axis=1)
-    answers = Answers(
+    answers = Predictions(
         task=Task.CLASSIFICATION,
         items=tuple(str(index) for index in range(200)),
         concepts=CONCEPTS,
@@ -56,7 +56,7 @@ def test_the_figures_agree_with_scikit_learn() -> None:
 def test_multi_label_figures_agree_with_scikit_learn() -> None:
     generator = np.random.default_rng(4)
     truth, predicted = generator.random((2, 150, 3)) < 0.4
-    answers = Answers(
+    answers = Predictions(
         task=Task.MULTILABEL,
         items=tuple(str(index) for index in range(150)),
         concepts=CONCEPTS,
@@ -74,7 +74,7 @@ def test_multi_label_figures_agree_with_scikit_learn() -> None:
 def test_no_table_is_made_of_more_concepts_than_a_call_can_carry() -> None:
     concepts = tuple(str(index) for index in range(CONCEPTS_FOR_CONFUSION_MAX + 1))
     one_each = np.eye(len(concepts), dtype=np.bool_)
-    answers = Answers(Task.CLASSIFICATION, concepts, concepts, one_each, one_each.astype(np.float32), one_each)
+    answers = Predictions(Task.CLASSIFICATION, concepts, concepts, one_each, one_each.astype(np.float32), one_each)
 
     assert list(measure(answers, EvaluationChoices(bootstrap_draws=100), seed=0).confusion) == []
 

@@ -13,7 +13,7 @@ from memory_features import MemoryFeatureStore
 from PIL import Image
 from vesta_training.example import Example, Pixels, Split
 from vesta_training.recipes.recipe import builtin_recipe
-from vesta_training.tasks.assignment import Assignment, Seams
+from vesta_training.tasks.assignment import Assignment, Dependencies
 from vesta_training.tasks.classification.train import train
 
 FOLDER = os.environ.get("VESTA_TEST_IMAGES", "")
@@ -43,7 +43,7 @@ def test_real_photographs_are_learned_and_the_confidence_is_honest(tmp_path: Pat
             examples=tuple(examples),
             concepts=tuple(sorted({one.concepts[0] for one in examples})),
         ),
-        Seams(pixels, MemoryFeatureStore(), lambda sha256: Path(), tmp_path, tmp_path, threads=2),
+        Dependencies(pixels, MemoryFeatureStore(), lambda sha256: Path(), tmp_path, tmp_path, threads=2),
     )
 
     assert trained.metrics is not None

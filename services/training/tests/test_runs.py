@@ -24,7 +24,7 @@ def test_a_run_makes_one_version_and_tells_each_step_once(training: Training) ->
     assert training.worker.step()
     ended = training.get(run)
     assert (ended.state, ended.model_version) == (TrainingRun.SUCCEEDED, f"{PROJECT}/models/vans/versions/1")
-    assert training.told() == ["started", "progressed", "succeeded", "registered"]
+    assert training.event_types() == ["started", "progressed", "succeeded", "registered"]
     assert training.executor.jobs[0].concepts == ("van", "car")
     assert not training.worker.step()
 
@@ -55,7 +55,7 @@ def test_a_waiting_run_is_cancelled_at_once_and_a_running_one_by_its_next_beat(t
     claimed = training.store.claim_run(LEASE)
     assert claimed is not None
     training.runs.CancelTrainingRun(CancelTrainingRunRequest(name=running.name))
-    assert training.store.heartbeat(claimed, LEASE, None, tell=False) is True
+    assert training.store.heartbeat(claimed, LEASE, None, publish_progress=False) is True
     training.store.release_run(claimed)
     training.worker.step()
     assert training.get(running).state == TrainingRun.CANCELLED

@@ -14,7 +14,7 @@ from vesta_training.features.runtime import ModelRuntime
 from vesta_training.models.model_file import PROBABILITIES, read_model
 from vesta_training.progress import ProgressUpdate, Reporter
 from vesta_training.recipes.recipe import builtin_recipe, builtin_yaml, read_recipe
-from vesta_training.tasks.assignment import Assignment, Champion, Seams, Trained, sort_out
+from vesta_training.tasks.assignment import Assignment, Champion, Dependencies, Trained, usable_examples
 from vesta_training.tasks.classification.train import train
 
 
@@ -35,15 +35,15 @@ def keep(trained: Trained, path: Path) -> Champion:
 
 
 def test_a_training_ends_with_a_file_that_answers_as_was_measured(
-    assignment: Assignment, seams: Seams, digits: Any
+    assignment: Assignment, dependencies: Dependencies, digits: Any
 ) -> None:
-    trained = train(assignment, seams)
+    trained = train(assignment, dependencies)
     pixels = np.stack([digits.pixels(one.image_sha256) for one in assignment.examples if one.split is Split.TEST])
     answered = ModelRuntime(trained.onnx_path).run(pixels, PROBABILITIES).argmax(axis=1)
 
     assert trained.metrics is not None
-    assert trained.answers is not None
-    assert (answered == trained.answers.predicted.argmax(axis=1)).all()
+    assert trained.predictions is not None
+    assert (answered == trained.predictions.predicted.argmax(axis=1)).all()
     assert trained.metrics.item_count == 60
     assert trained.metrics.accuracy.value > 0.6
     assert trained.held_out_accuracy is not None
@@ -51,12 +51,14 @@ def test_a_training_ends_with_a_file_that_answers_as_was_measured(
     assert read_model(trained.onnx_path).embedding_digest == trained.embedding_digest
 
 
-def test_equal_assignments_give_equal_files(assignment: Assignment, seams: Seams) -> None:
-    assert train(assignment, seams).digest == train(assignment, seams).digest
+def test_equal_assignments_give_equal_files(assignment: Assignment, dependencies: Dependencies) -> None:
+    assert train(assignment, dependencies).digest == train(assignment, dependencies).digest
 
 
-def test_the_card_says_what_it_was_made_from_and_what_to_beware_of(assignment: Assignment, seams: Seams) -> None:
-    trained = train(replace(assignment, concepts=(*assignment.concepts, "digit-ten")), seams)
+def test_the_card_says_what_it_was_made_from_and_what_to_beware_of(
+    assignment: Assignment, dependencies: Dependencies
+) -> None:
+    trained = train(replace(assignment, concepts=(*assignment.concepts, "digit-ten")), dependencies)
 
     assert json.loads(json.dumps(trained.card)) == trained.card
     assert trained.card["file"]["sha256"] == trained.digest
@@ -72,11 +74,11 @@ def test_the_card_says_what_it_was_made_from_and_what_to_beware_of(assignment: A
 
 
 def test_a_challenger_is_compared_with_the_champion_on_the_same_items(
-    assignment: Assignment, seams: Seams, tmp_path: Path
+    assignment: Assignment, dependencies: Dependencies, tmp_path: Path
 ) -> None:
     few = tuple(one for one in assignment.examples if one.split is Split.TEST) + assignment.examples[:14]
-    champion = keep(train(replace(assignment, examples=few), seams), tmp_path / "champion.onnx")
-    comparison = train(replace(assignment, champion=champion), seams).comparison
+    champion = keep(train(replace(assignment, examples=few), dependencies), tmp_path / "champion.onnx")
+    comparison = train(replace(assignment, champion=champion), dependencies).comparison
 
     assert comparison is not None
     assert comparison.champion == champion.name
@@ -84,19 +86,21 @@ def test_a_challenger_is_compared_with_the_champion_on_the_same_items(
     assert comparison.accuracy_difference.low > 0
 
 
-def test_a_compared_challenger_misses_no_comparison(assignment: Assignment, seams: Seams, tmp_path: Path) -> None:
-    first = train(assignment, seams)
+def test_a_compared_challenger_misses_no_comparison(
+    assignment: Assignment, dependencies: Dependencies, tmp_path: Path
+) -> None:
+    first = train(assignment, dependencies)
     assert first.comparison_missing == ""  # nobody named a champion
     champion = keep(first, tmp_path / "champion.onnx")
-    assert train(replace(assignment, champion=champion), seams).comparison_missing == ""
+    assert train(replace(assignment, champion=champion), dependencies).comparison_missing == ""
 
 
 def test_a_champion_of_another_task_is_not_compared_and_both_tasks_are_named(
-    assignment: Assignment, seams: Seams, tmp_path: Path
+    assignment: Assignment, dependencies: Dependencies, tmp_path: Path
 ) -> None:
-    embedding = train(Assignment(recipe=builtin_recipe("embedding")), seams)
+    embedding = train(Assignment(recipe=builtin_recipe("embedding")), dependencies)
     champion = keep(embedding, tmp_path / "champion.onnx")
-    trained = train(replace(assignment, champion=champion), seams)
+    trained = train(replace(assignment, champion=champion), dependencies)
 
     assert trained.comparison is None
     assert (
@@ -105,25 +109,27 @@ def test_a_champion_of_another_task_is_not_compared_and_both_tasks_are_named(
 
 
 def test_without_test_labels_nothing_is_compared_and_the_run_says_why(
-    assignment: Assignment, seams: Seams, tmp_path: Path
+    assignment: Assignment, dependencies: Dependencies, tmp_path: Path
 ) -> None:
-    champion = keep(train(assignment, seams), tmp_path / "champion.onnx")
+    champion = keep(train(assignment, dependencies), tmp_path / "champion.onnx")
     taught = tuple(one for one in assignment.examples if one.split is not Split.TEST)
-    trained = train(replace(assignment, champion=champion, examples=taught), seams)
+    trained = train(replace(assignment, champion=champion, examples=taught), dependencies)
 
     assert trained.comparison is None
     assert "no item of the test side has a label" in trained.comparison_missing
 
 
-def test_a_challenger_that_only_embeds_is_not_compared(assignment: Assignment, seams: Seams, tmp_path: Path) -> None:
-    champion = keep(train(assignment, seams), tmp_path / "champion.onnx")
-    trained = train(Assignment(recipe=builtin_recipe("embedding"), champion=champion), seams)
+def test_a_challenger_that_only_embeds_is_not_compared(
+    assignment: Assignment, dependencies: Dependencies, tmp_path: Path
+) -> None:
+    champion = keep(train(assignment, dependencies), tmp_path / "champion.onnx")
+    trained = train(Assignment(recipe=builtin_recipe("embedding"), champion=champion), dependencies)
 
     assert "only embeds" in trained.comparison_missing
 
 
-def test_the_control_arm_has_its_curve_when_asked_for(assignment: Assignment, seams: Seams) -> None:
-    trained = train(replace(assignment, control_curve=True, test_dealt=True), seams)
+def test_the_control_arm_has_its_curve_when_asked_for(assignment: Assignment, dependencies: Dependencies) -> None:
+    trained = train(replace(assignment, control_curve=True, test_dealt=True), dependencies)
 
     assert [point.label_count for point in trained.control_curve] == [10, 20, 40, 80, 88]
     assert all(point.accuracy.low < point.accuracy.value < point.accuracy.high for point in trained.control_curve)
@@ -131,15 +137,15 @@ def test_the_control_arm_has_its_curve_when_asked_for(assignment: Assignment, se
     assert trained.random_labels.HasField("labels") or trained.random_labels.reason
 
 
-def test_an_embedding_needs_no_label(seams: Seams) -> None:
-    trained = train(Assignment(recipe=builtin_recipe("embedding")), seams)
+def test_an_embedding_needs_no_label(dependencies: Dependencies) -> None:
+    trained = train(Assignment(recipe=builtin_recipe("embedding")), dependencies)
 
     assert trained.metrics is None
     assert "names no concept" in trained.metrics_missing_reason
     assert ModelRuntime(trained.onnx_path).outputs == ("embedding",)
 
 
-def test_multi_label_is_trained_the_same_way(assignment: Assignment, seams: Seams) -> None:
+def test_multi_label_is_trained_the_same_way(assignment: Assignment, dependencies: Dependencies) -> None:
     """Two concepts that overlap: even digits, and digits above four."""
 
     def relabelled(one: Example) -> Example:
@@ -153,7 +159,7 @@ def test_multi_label_is_trained_the_same_way(assignment: Assignment, seams: Seam
             concepts=("even", "large"),
             examples=tuple(relabelled(one) for one in assignment.examples),
         ),
-        seams,
+        dependencies,
     )
 
     assert trained.metrics is not None
@@ -161,14 +167,16 @@ def test_multi_label_is_trained_the_same_way(assignment: Assignment, seams: Seam
     assert len(trained.thresholds) == 2
 
 
-def test_items_without_one_known_concept_are_left_out_and_counted(assignment: Assignment, seams: Seams) -> None:
+def test_items_without_one_known_concept_are_left_out_and_counted(
+    assignment: Assignment, dependencies: Dependencies
+) -> None:
     odd = (
         replace(assignment.examples[0], concepts=("gone",)),
         replace(assignment.examples[1], concepts=()),
         replace(assignment.examples[2], concepts=assignment.concepts[:2]),
         replace(assignment.examples[3], concepts=assignment.concepts[1:3]),
     )
-    trained = train(replace(assignment, examples=odd + assignment.examples[4:], only_shapes_count=7), seams)
+    trained = train(replace(assignment, examples=odd + assignment.examples[4:], only_shapes_count=7), dependencies)
 
     assert trained.left_out == LeftOutCounts(
         no_label_count=1, several_labels_count=2, only_shapes_count=7, unknown_concept_count=1
@@ -182,47 +190,53 @@ def test_a_multi_label_model_learns_from_items_without_and_with_several_labels(a
         replace(assignment.examples[0], concepts=()),
         replace(assignment.examples[1], concepts=assignment.concepts[:2]),
     )
-    kept, left_out = sort_out(
+    kept, left_out = usable_examples(
         replace(assignment, recipe=builtin_recipe("multilabel"), examples=odd, only_shapes_count=1)
     )
 
     assert (kept, left_out) == (odd, LeftOutCounts(only_shapes_count=1))
 
 
-def test_where_everything_is_left_out_the_refusal_says_what_was(assignment: Assignment, seams: Seams) -> None:
+def test_where_everything_is_left_out_the_refusal_says_what_was(
+    assignment: Assignment, dependencies: Dependencies
+) -> None:
     with pytest.raises(TooFewLabelsError, match="left out are 9 with shapes and no image label"):
-        train(replace(assignment, examples=(), only_shapes_count=9), seams)
+        train(replace(assignment, examples=(), only_shapes_count=9), dependencies)
 
 
 def test_without_a_test_side_nothing_is_measured_and_the_card_says_why(
-    assignment: Assignment, seams: Seams, tmp_path: Path
+    assignment: Assignment, dependencies: Dependencies, tmp_path: Path
 ) -> None:
-    champion = keep(train(assignment, seams), tmp_path / "champion.onnx")
+    champion = keep(train(assignment, dependencies), tmp_path / "champion.onnx")
     untested = replace(assignment, examples=assignment.examples[:80], champion=champion, control_curve=True)
-    trained = train(untested, seams)
+    trained = train(untested, dependencies)
 
-    assert (trained.metrics, trained.answers, trained.comparison, trained.control_curve) == (None, None, None, ())
+    assert (trained.metrics, trained.predictions, trained.comparison, trained.control_curve) == (None, None, None, ())
     assert trained.card["metrics"] is None
     assert "test side" in trained.metrics_missing_reason
     assert f"## Not measured\n\n{trained.metrics_missing_reason}" in trained.card_markdown
     assert "Accuracy" not in trained.card_markdown
 
 
-def test_what_studies_choose_by_is_the_same_whatever_the_test_side_says(assignment: Assignment, seams: Seams) -> None:
-    trained = train(replace(assignment, examples=assignment.examples[:80]), seams)
+def test_what_studies_choose_by_is_the_same_whatever_the_test_side_says(
+    assignment: Assignment, dependencies: Dependencies
+) -> None:
+    trained = train(replace(assignment, examples=assignment.examples[:80]), dependencies)
 
-    assert trained.held_out_accuracy == train(assignment, seams).held_out_accuracy
+    assert trained.held_out_accuracy == train(assignment, dependencies).held_out_accuracy
 
 
-def test_labels_of_one_concept_are_refused(assignment: Assignment, seams: Seams) -> None:
+def test_labels_of_one_concept_are_refused(assignment: Assignment, dependencies: Dependencies) -> None:
     alike = tuple(one for one in assignment.examples if one.concepts == ("digit-1",))
     with pytest.raises(TooFewLabelsError):
-        train(replace(assignment, examples=alike), seams)
+        train(replace(assignment, examples=alike), dependencies)
 
 
-def test_progress_goes_through_the_phases_and_the_time_left_runs_out(assignment: Assignment, seams: Seams) -> None:
+def test_progress_goes_through_the_phases_and_the_time_left_runs_out(
+    assignment: Assignment, dependencies: Dependencies
+) -> None:
     told: list[ProgressUpdate] = []
-    train(assignment, seams, progress=told.append)
+    train(assignment, dependencies, progress=told.append)
     phases = list(dict.fromkeys(moment.phase for moment in told))
 
     assert phases == ["features", "head", "evaluate", "export"]
@@ -244,16 +258,18 @@ def test_the_time_left_follows_the_pace_of_the_phase_and_adds_what_is_planned() 
     assert [moment.time_left.total_seconds() for moment in told] == [107, 23, 7, 2]
 
 
-def test_tuning_gives_a_space_of_its_own(assignment: Assignment, seams: Seams, digits: Any, tmp_path: Path) -> None:
+def test_tuning_gives_a_space_of_its_own(
+    assignment: Assignment, dependencies: Dependencies, digits: Any, tmp_path: Path
+) -> None:
     text = builtin_yaml("classification-finetune").replace("value: 8", "value: 1")
     examples = digits.examples(train=16, test=8)
     own = tmp_path / "tuned"
     own.mkdir()
     trained = train(
-        replace(assignment, recipe=read_recipe("quick", text), examples=examples), replace(seams, run_folder=own)
+        replace(assignment, recipe=read_recipe("quick", text), examples=examples), replace(dependencies, run_folder=own)
     )
     kept_epoch = trained.card["fitted"]["tunedEpoch"]
-    plain = train(replace(assignment, examples=examples), seams)
+    plain = train(replace(assignment, examples=examples), dependencies)
 
     assert (trained.embedding_digest != plain.embedding_digest) == (kept_epoch > 0)
     assert read_model(trained.onnx_path).embedding_digest == trained.embedding_digest

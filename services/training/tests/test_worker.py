@@ -48,7 +48,7 @@ def test_a_run_whose_worker_died_is_taken_over_and_the_dead_one_can_no_more_writ
     assert training.store.claim_run(LEASE) is None
     training.clock.advance(LEASE + timedelta(seconds=1))
     assert training.worker.step()
-    assert training.store.heartbeat(dead, LEASE, None, tell=False) is None
+    assert training.store.heartbeat(dead, LEASE, None, publish_progress=False) is None
     assert (training.get(run).state, training.get(run).attempt_count) == (TrainingRun.SUCCEEDED, 2)
 
 
@@ -148,7 +148,7 @@ def test_what_cannot_be_learned_fails_with_its_reason(training: Training) -> Non
         TrainingRun.FAILED,
         "one concept is no choice; label another",
     )
-    assert training.told()[-1] == "failed"
+    assert training.event_types()[-1] == "failed"
 
 
 def test_a_champion_that_is_gone_by_then_leaves_the_run_uncompared_and_says_so(training: Training) -> None:

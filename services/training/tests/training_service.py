@@ -103,7 +103,7 @@ class Scripted:
         self.jobs.append(job)
         self.work[work] = job
 
-    def observe(self, work: str, patience: timedelta = timedelta()) -> Observation:
+    def observe(self, work: str, timeout: timedelta = timedelta()) -> Observation:
         if work not in self.work:
             return Observation(State.ABSENT)
         if self.waits:
@@ -179,7 +179,7 @@ class Training:
         self.worker.step()
         return self.models.GetModelVersion(GetModelVersionRequest(name=self.get(run).model_version))
 
-    def told(self) -> list[str]:
+    def event_types(self) -> list[str]:
         with self.store.postgres.transaction() as connection:
             rows = connection.execute("SELECT headers FROM outbox ORDER BY id").fetchall()
         return [dict(row["headers"])["ce_type"].rpartition(".")[2] for row in rows]

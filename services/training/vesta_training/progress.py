@@ -21,7 +21,7 @@ class ProgressUpdate:
     time_left: timedelta
 
 
-def untold(*_: object) -> None:
+def ignore_progress(*_: object) -> None:
     """A progress callback that does nothing."""
 
 
@@ -33,18 +33,18 @@ class Reporter:
 
     def __init__(
         self,
-        tell: Callable[[ProgressUpdate], None],
+        publish: Callable[[ProgressUpdate], None],
         clock: Callable[[], float],
         planned_seconds: Mapping[str, float],
     ) -> None:
         """Creates a reporter.
 
         Args:
-            tell: called with every update.
+            publish: called with every update.
             clock: returns seconds.
             planned_seconds: the phases of the training, in order, with their planned durations.
         """
-        self._tell = tell
+        self._publish = publish
         self._clock = clock
         self._planned = dict(planned_seconds)
         self._phase = ""
@@ -64,4 +64,4 @@ class Reporter:
         names = list(self._planned)
         after = names[names.index(self._phase) + 1 :] if self._phase in names else []
         left = here + sum(self._planned[name] for name in after)
-        self._tell(ProgressUpdate(self._phase, step, step_count, loss, timedelta(seconds=round(left, 1))))
+        self._publish(ProgressUpdate(self._phase, step, step_count, loss, timedelta(seconds=round(left, 1))))

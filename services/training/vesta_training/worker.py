@@ -55,7 +55,7 @@ DEALT_MIN = 0.9  # share of the test items; near-duplicates follow the split of 
 log = structlog.get_logger()
 
 
-class Lost(Exception):
+class LeaseLost(Exception):
     """The lease was lost: another worker has the run, the run was deleted, or the service is stopping."""
 
 
@@ -105,7 +105,7 @@ class Worker:
         self._recipes = recipes
         self._datasets = datasets
         self._work_folder = Path(work_folder)
-        self._to_give_back: Callable[[], None] | None = None
+        self._pending_release: Callable[[], None] | None = None
         self._stopping = False
 
     def stop(self) -> None:
@@ -114,7 +114,7 @@ class Worker:
 
     def step(self) -> bool:
         """Claims a run and trains it. Returns False if no run can be claimed."""
-        self._give_back()
+        self._finish_release()
         remove_ended(self._work_folder, self._store.open_runs)
         claimed = self._store.claim_run(LEASE, dies_with_worker=not self._executor.outlives_service)
         if claimed is None:
@@ -129,7 +129,7 @@ class Worker:
                 self._store.cancelled(run)
             else:
                 self._store.fail(run, _given_up(claimed.last_error))
-            self._tidy(work)
+            self._remove_objects(work)
             return True
         try:
             outcome = self._train(claimed, work)
@@ -137,17 +137,17 @@ class Worker:
         except TrainingCancelled:
             self._executor.cancel(work)
             self._store.cancelled(run)
-            self._tidy(work)
+            self._remove_objects(work)
             log.info("run_cancelled", run=run.name)
-        except Lost:
-            self._leave(claimed, work)
+        except LeaseLost:
+            self._hand_over(claimed, work)
         except Exception as error:
             if not self._executor.outlives_service:
                 self._executor.cancel(work)
             if isinstance(error, VestaError) and not is_transient(error):
                 log.warning("run_failed", run=run.name, error=str(error))
                 self._store.fail(run, str(error))
-                self._tidy(work)
+                self._remove_objects(work)
                 return True
             log.warning("run_interrupted", run=run.name, error=str(error))
             # Unexpected errors count as a death too; otherwise the run would be retried for ever.
@@ -156,31 +156,36 @@ class Worker:
             raise
         else:
             log.info("run_succeeded", run=run.name, version=version)
-            self._tidy(work)
+            self._remove_objects(work)
         return True
 
     def beat(
-        self, claimed: ClaimedRun, progress: TrainingProgress | None, pending_reason: str = "", *, tell: bool
+        self,
+        claimed: ClaimedRun,
+        progress: TrainingProgress | None,
+        pending_reason: str = "",
+        *,
+        publish_progress: bool,
     ) -> bool:
         """Renews the lease and stores the progress. Returns whether cancellation was requested.
 
         Raises:
-            Lost: this worker no longer has the run.
+            LeaseLost: this worker no longer has the run.
         """
-        kept = self._store.heartbeat(claimed, LEASE, progress, pending_reason, tell=tell)
+        kept = self._store.heartbeat(claimed, LEASE, progress, pending_reason, publish_progress=publish_progress)
         if kept is None or self._stopping:
-            raise Lost
+            raise LeaseLost
         return kept
 
     def _train(self, claimed: ClaimedRun, work: str) -> RunResult:
         """Adopts the existing work of the run, or starts it, and follows it until it ends."""
-        pulse = _Pulse(self, claimed)
+        heartbeat = _Heartbeat(self, claimed)
         seen = self._executor.observe(work)
         if seen.error is not None and is_transient(seen.error):  # the failure of an earlier attempt
             self._executor.cancel(work)
             seen = self._executor.observe(work)
         while seen.state is State.ENDING:
-            _beat(pulse, seen)
+            _send_heartbeat(heartbeat, seen)
             seen = self._executor.observe(work, POLL)
         if seen.state is State.ABSENT:
             self._executor.start(work, self._job(claimed))
@@ -188,7 +193,7 @@ class Worker:
         else:
             log.info("work_adopted", run=claimed.run.name, work=work)
         while True:
-            _beat(pulse, seen)
+            _send_heartbeat(heartbeat, seen)
             if seen.outcome is not None:
                 return seen.outcome
             if seen.error is not None:
@@ -197,16 +202,16 @@ class Worker:
                 raise Unavailable("its work was deleted from outside while it was under way", reason=WORK_LOST)
             seen = self._executor.observe(work, POLL)
 
-    def _leave(self, claimed: ClaimedRun, work: str) -> None:
+    def _hand_over(self, claimed: ClaimedRun, work: str) -> None:
         """Releases a run for another worker. Work that outlives the service continues."""
         if self._executor.outlives_service:
-            self._to_give_back = partial(self._store.let_go, claimed)
-            self._give_back()
+            self._pending_release = partial(self._store.let_go, claimed)
+            self._finish_release()
         else:
             self._executor.cancel(work)
             self._release(claimed, "for a worker to take it over")
 
-    def _tidy(self, work: str) -> None:
+    def _remove_objects(self, work: str) -> None:
         """Removes the objects of a finished run. If that fails, the sweeper removes them later."""
         try:
             Exchange(self._objects, work).remove()
@@ -215,13 +220,13 @@ class Worker:
 
     def _release(self, claimed: ClaimedRun, reason: str, *, died: bool = False) -> None:
         """Releases a run. If PostgreSQL is unavailable, the next step retries, so that the outage does not count as a death."""
-        self._to_give_back = partial(self._store.release_run, claimed, reason, died=died)
-        self._give_back()
+        self._pending_release = partial(self._store.release_run, claimed, reason, died=died)
+        self._finish_release()
 
-    def _give_back(self) -> None:
-        if self._to_give_back is not None:
-            self._to_give_back()
-            self._to_give_back = None
+    def _finish_release(self) -> None:
+        if self._pending_release is not None:
+            self._pending_release()
+            self._pending_release = None
 
     @property
     def clock(self) -> Clock:
@@ -300,34 +305,34 @@ def _given_up(last_error: str) -> str:
     )
 
 
-def _beat(pulse: "_Pulse", seen: Observation) -> None:
-    if pulse(seen.progress, seen.waiting_reason):
+def _send_heartbeat(heartbeat: "_Heartbeat", seen: Observation) -> None:
+    if heartbeat(seen.progress, seen.waiting_reason):
         raise TrainingCancelled("cancelled")
 
 
-class _Pulse:
+class _Heartbeat:
     """Sends heartbeats at the required interval, and progress at most once per second."""
 
     def __init__(self, worker: Worker, claimed: ClaimedRun) -> None:
         self._worker = worker
         self._claimed = claimed
-        self._beaten = worker.clock.now()
-        self._told = self._beaten - PROGRESS_INTERVAL
-        self._news: TrainingProgress | None = None
+        self._last_heartbeat = worker.clock.now()
+        self._last_published = self._last_heartbeat - PROGRESS_INTERVAL
+        self._progress: TrainingProgress | None = None
         self._pending_reason = ""
 
-    def __call__(self, news: TrainingProgress | None, pending_reason: str = "") -> bool:
+    def __call__(self, progress: TrainingProgress | None, pending_reason: str = "") -> bool:
         now = self._worker.clock.now()
-        if news is not None:
-            news.heartbeat_time.FromDatetime(now)
-            self._news = news
-        tell = self._news is not None and now - self._told >= PROGRESS_INTERVAL
+        if progress is not None:
+            progress.heartbeat_time.FromDatetime(now)
+            self._progress = progress
+        publish_progress = self._progress is not None and now - self._last_published >= PROGRESS_INTERVAL
         same = pending_reason == self._pending_reason
-        if same and not tell and now - self._beaten < HEARTBEAT:
+        if same and not publish_progress and now - self._last_heartbeat < HEARTBEAT:
             return False
         self._pending_reason = pending_reason
-        cancelled = self._worker.beat(self._claimed, self._news, pending_reason, tell=tell)
-        self._beaten = now
-        if tell:
-            self._told, self._news = now, None
+        cancelled = self._worker.beat(self._claimed, self._progress, pending_reason, publish_progress=publish_progress)
+        self._last_heartbeat = now
+        if publish_progress:
+            self._last_published, self._progress = now, None
         return cancelled

@@ -70,8 +70,8 @@ class Executor(Protocol):
         """
         ...
 
-    def observe(self, work: str, patience: timedelta = timedelta()) -> Observation:
-        """Returns the state of the work: immediately if it has changed, otherwise after at most `patience`.
+    def observe(self, work: str, timeout: timedelta = timedelta()) -> Observation:
+        """Returns the state of the work: immediately if it has changed, otherwise after at most `timeout`.
 
         Raises:
             Unavailable: the platform does not respond.
@@ -110,7 +110,7 @@ def work_name(run: TrainingRun) -> str:
     return f"train-{readable}-{digest}" if readable else f"train-{digest}"
 
 
-def ended(exchange: Exchange) -> Observation:
+def stored_result(exchange: Exchange) -> Observation:
     """Returns the stored result of work that no longer runs; ABSENT if it stored none."""
     match exchange.find_result():
         case None:

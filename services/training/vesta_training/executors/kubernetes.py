@@ -14,7 +14,7 @@ from kubernetes.config import load_incluster_config
 from vesta_common.errors import FailedPrecondition, Unavailable
 from vesta_common.storage.objects import ObjectStore
 
-from vesta_training.executors import Observation, State, ended
+from vesta_training.executors import Observation, State, stored_result
 from vesta_training.executors.job_manifest import OWNER_LABEL, WORK_LABEL, Pods, job_manifest
 from vesta_training.executors.reasons import Seen, observed
 from vesta_training.recipes.recipe import read_recipe
@@ -62,34 +62,34 @@ class KubernetesExecutor:
             work, job.run, pods=self._pods, finetunes=finetunes, deadline_seconds=job.deadline_seconds
         )
         try:
-            self._asked(self._batch.create_namespaced_job, self._namespace, manifest)
+            self._call(self._batch.create_namespaced_job, self._namespace, manifest)
         except ApiException as error:
             if error.status != _CONFLICT:
                 raise self._refusal(error) from error
 
-    def observe(self, work: str, patience: timedelta = timedelta()) -> Observation:
+    def observe(self, work: str, timeout: timedelta = timedelta()) -> Observation:
         """Returns the stored result of the work, or else the state of its Job."""
-        if patience:
+        if timeout:
             self._closing.wait(INTERVAL.total_seconds())
         exchange = Exchange(self._objects, work)
-        told = ended(exchange)
-        if told.state is not State.ABSENT:
-            return told
+        stored = stored_result(exchange)
+        if stored.state is not State.ABSENT:
+            return stored
         job = self._find(work)
         if job is None:
-            return told
-        seen = observed(self._look(job))
+            return stored
+        seen = observed(self._read_objects(job))
         if seen.state is State.RUNNING:
             return Observation(State.RUNNING, exchange.find_progress())
         if seen.state is State.FAILED:
-            told = ended(exchange)  # the result may have been stored just before the Job failed
-            return told if told.state is not State.ABSENT else seen
+            stored = stored_result(exchange)  # the result may have been stored just before the Job failed
+            return stored if stored.state is not State.ABSENT else seen
         return seen
 
     def cancel(self, work: str) -> None:
         """Deletes the Job in the foreground: it exists until its pods are deleted."""
         try:
-            self._asked(self._batch.delete_namespaced_job, work, self._namespace, propagation_policy="Foreground")
+            self._call(self._batch.delete_namespaced_job, work, self._namespace, propagation_policy="Foreground")
         except ApiException as error:
             if error.status != _NOT_FOUND:
                 raise self._refusal(error) from error
@@ -106,7 +106,7 @@ class KubernetesExecutor:
         """Stops waiting. The Jobs continue."""
         self._closing.set()
 
-    def _look(self, job: Any) -> Seen:
+    def _read_objects(self, job: Any) -> Seen:
         name = job["metadata"]["name"]
         pods = sorted(
             self._list(self._core.list_namespaced_pod, f"{WORK_LABEL}={name}"),
@@ -123,7 +123,7 @@ class KubernetesExecutor:
     def _events(self) -> list[Any]:
         warnings = {"field_selector": "type=Warning"}
         try:
-            return list(self._asked(self._core.list_namespaced_event, self._namespace, **warnings)["items"])
+            return list(self._call(self._core.list_namespaced_event, self._namespace, **warnings)["items"])
         except ApiException as error:
             raise self._refusal(error) from error
 
@@ -147,7 +147,7 @@ class KubernetesExecutor:
 
     def _find(self, work: str) -> Any:
         try:
-            return self._asked(self._batch.read_namespaced_job, work, self._namespace)
+            return self._call(self._batch.read_namespaced_job, work, self._namespace)
         except ApiException as error:
             if error.status == _NOT_FOUND:
                 return None
@@ -155,11 +155,11 @@ class KubernetesExecutor:
 
     def _list(self, call: Callable[..., Any], selector: str) -> list[Any]:
         try:
-            return list(self._asked(call, self._namespace, label_selector=selector)["items"])
+            return list(self._call(call, self._namespace, label_selector=selector)["items"])
         except ApiException as error:
             raise self._refusal(error) from error
 
-    def _asked(self, call: Callable[..., Any], *arguments: Any, **fields: Any) -> Any:
+    def _call(self, call: Callable[..., Any], *arguments: Any, **fields: Any) -> Any:
         """Calls the API server and returns the response as JSON.
 
         Raises:
@@ -175,16 +175,16 @@ class KubernetesExecutor:
     def _refusal(self, error: ApiException) -> Exception:
         """Converts an error of the API server, with its message."""
         try:
-            said = json.loads(error.body)["message"]
+            message = json.loads(error.body)["message"]
         except (TypeError, ValueError, KeyError):
-            said = str(error.reason)
+            message = str(error.reason)
         if error.status in _REFUSED:
             return FailedPrecondition(
-                f"the cluster refuses the training Job: {said}; change what it refuses in the values training.jobs, or the "
+                f"the cluster refuses the training Job: {message}; change what it refuses in the values training.jobs, or the "
                 f"Role of this service in the namespace {self._namespace}",
                 reason="TRAINING_JOB_REFUSED",
             )
-        return Unavailable(f"the Kubernetes API server does not do it now: {said}")
+        return Unavailable(f"the Kubernetes API server does not do it now: {message}")
 
 
 def in_cluster() -> client.ApiClient:

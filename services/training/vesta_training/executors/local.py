@@ -15,7 +15,7 @@ from vesta_common.settings import ServiceSettings
 from vesta_common.storage.objects import ObjectStore
 
 from vesta_training.errors import DeadlinePassedError
-from vesta_training.executors import DIED, Observation, State, ended
+from vesta_training.executors import DIED, Observation, State, stored_result
 from vesta_training.runs.exchange import Exchange
 from vesta_training.runs.job import Job
 
@@ -53,31 +53,31 @@ class LocalProcessExecutor:
         if self._work:
             self.close()
         Exchange(self._objects, work).describe(job)
-        self._warm().send(work)
+        self._start_child().send(work)
         self._work, self._deadline_seconds = work, job.deadline_seconds
         self._deadline = self._clock() + job.deadline_seconds if job.deadline_seconds else float("inf")
 
-    def observe(self, work: str, patience: timedelta = timedelta()) -> Observation:
+    def observe(self, work: str, timeout: timedelta = timedelta()) -> Observation:
         """Returns the state of the work, from the messages of the child or its stored result."""
         exchange = Exchange(self._objects, work)
         if work != self._work or self._pipe is None:
-            return ended(exchange)
+            return stored_result(exchange)
         if self._clock() >= self._deadline:
             self.close()
             return Observation(State.FAILED, error=DeadlinePassedError(self._deadline_seconds))
         try:
-            if not self._pipe.poll(patience.total_seconds()):
+            if not self._pipe.poll(timeout.total_seconds()):
                 return Observation(State.RUNNING)
-            told, error = self._pipe.recv()
+            kind, error = self._pipe.recv()
         except (EOFError, OSError):
             self.close()
-            seen = ended(exchange)
+            seen = stored_result(exchange)
             died = Unavailable("the training process died, most likely for want of memory", reason=DIED)
             return seen if seen.state is not State.ABSENT else Observation(State.FAILED, error=died)
-        if told == _PROGRESS:
+        if kind == _PROGRESS:
             return Observation(State.RUNNING, exchange.find_progress())
         self._work, self._used = "", self._clock()
-        return Observation(State.FAILED, error=error) if error is not None else ended(exchange)
+        return Observation(State.FAILED, error=error) if error is not None else stored_result(exchange)
 
     def cancel(self, work: str) -> None:
         """Kills the child if it works on this run."""
@@ -103,7 +103,7 @@ class LocalProcessExecutor:
                 self._child.join()
         self._child, self._pipe, self._work = None, None, ""
 
-    def _warm(self) -> Connection:
+    def _start_child(self) -> Connection:
         if self._child is None or not self._child.is_alive() or self._pipe is None:
             self.close()
             ours, theirs = self._context.Pipe()

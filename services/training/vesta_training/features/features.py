@@ -9,7 +9,7 @@ import numpy as np
 
 from vesta_training.example import Array, Pixels
 from vesta_training.features.runtime import ModelRuntime
-from vesta_training.progress import untold
+from vesta_training.progress import ignore_progress
 
 BATCH_SIZE = 8
 KEPT_AT_ONCE = 256
@@ -38,7 +38,7 @@ def extract_features(
     store: FeatureStore,
     pixels: PixelSource,
     threads: int,
-    embedded: Callable[[int, int], None] = untold,
+    embedded: Callable[[int, int], None] = ignore_progress,
     kept_at_once: int = KEPT_AT_ONCE,
 ) -> Array:
     """Returns `(N, D)` embeddings in the order of the images. Only missing embeddings are computed.

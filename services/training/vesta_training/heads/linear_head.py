@@ -16,7 +16,7 @@ from vesta_training.heads.calibration import fit_temperature, fit_thresholds, lo
 from vesta_training.heads.folds import deal_folds
 from vesta_training.heads.logistic_regression import LinearMap, Link, fit_linear, sigmoid, softmax
 from vesta_training.intervals import wilson
-from vesta_training.progress import untold
+from vesta_training.progress import ignore_progress
 from vesta_training.recipes.recipe import HeadChoices, Task
 
 Labels = npt.NDArray[np.bool_]
@@ -61,7 +61,7 @@ def decide(task: Task, probabilities: Array, thresholds: Sequence[float]) -> Lab
     return decided
 
 
-def share_right(answered: Labels, truth: Labels) -> Estimate:
+def exact_match_share(answered: Labels, truth: Labels) -> Estimate:
     """Returns the share of items whose predicted concepts are exactly the true ones. Both arguments are `(N, C)`."""
     return wilson(int((answered == truth).all(axis=1).sum()), len(truth))
 
@@ -96,7 +96,7 @@ def fit_head(
     *,
     seed: int,
     cross_validated: bool = True,
-    fitted: Callable[[int, int, float], None] = untold,
+    fitted: Callable[[int, int, float], None] = ignore_progress,
 ) -> FittedHead:
     """Fits a head, selects its strength by cross-validation, and calibrates it. Deterministic.
 
@@ -110,7 +110,7 @@ def fit_head(
         TooFewLabelsError: the labels do not distinguish any concepts.
     """
     seen: Labels = np.asarray(labels.any(axis=0))
-    _refuse_what_teaches_nothing(labels, concepts, task)
+    _check_learnable(labels, concepts, task)
     problem = _Problem.of(embeddings, labels[:, seen], task, choices)
     folds = deal_folds(problem.labels, choices.folds, seed) if cross_validated else np.full(len(labels), -1)
     held_out: Labels = folds >= 0
@@ -150,7 +150,7 @@ def fit_head(
         temperature=best.temperature,
         loss=found.loss,
         held_out_loss=best.loss if held_out.any() else None,
-        held_out_accuracy=share_right(answered, labels[held_out]) if held_out.any() else None,
+        held_out_accuracy=exact_match_share(answered, labels[held_out]) if held_out.any() else None,
         unseen_concepts=tuple(concept for concept, known in zip(concepts, seen, strict=True) if not known),
     )
 
@@ -262,7 +262,7 @@ def imbalance_terms(labels: Labels, link: Link, choices: HeadChoices) -> tuple[A
     return weights, offset
 
 
-def _refuse_what_teaches_nothing(labels: Labels, concepts: Sequence[str], task: Task) -> None:
+def _check_learnable(labels: Labels, concepts: Sequence[str], task: Task) -> None:
     if len(labels) == 0:
         raise TooFewLabelsError("no item of the training side is labelled; label some and make a new snapshot")
     if task is Task.CLASSIFICATION and labels.any(axis=0).sum() < 2:

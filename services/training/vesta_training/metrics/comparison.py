@@ -5,12 +5,12 @@ from vesta_contracts.training.v1 import Comparison, ConceptComparison, Estimate
 
 from vesta_training.intervals import paired_difference
 from vesta_training.metrics.evaluation import measure
-from vesta_training.metrics.predictions import Answers, Labels
+from vesta_training.metrics.predictions import Labels, Predictions
 from vesta_training.recipes.recipe import EvaluationChoices
 
 
 def compare(
-    challenger: Answers, champion: Answers, choices: EvaluationChoices, *, champion_name: str, seed: int
+    challenger: Predictions, champion: Predictions, choices: EvaluationChoices, *, champion_name: str, seed: int
 ) -> Comparison:
     """Returns the differences (challenger minus champion) and the metrics of the champion on the same items.
 
@@ -27,7 +27,7 @@ def compare(
 
 
 def differences(
-    challenger: Answers, champion: Answers, choices: EvaluationChoices, *, seed: int
+    challenger: Predictions, champion: Predictions, choices: EvaluationChoices, *, seed: int
 ) -> tuple[Estimate, list[ConceptComparison]]:
     """Returns the differences (challenger minus champion), overall and by concept, with paired 95 % intervals.
 
@@ -56,11 +56,13 @@ def differences(
     overall = difference(challenger.right, champion.right)
     concepts = []
     for index, concept in enumerate(challenger.concepts):
-        bearing = challenger.truth[:, index]
-        compared = ConceptComparison(concept=concept, item_count=int(bearing.sum()))
+        has_concept = challenger.truth[:, index]
+        compared = ConceptComparison(concept=concept, item_count=int(has_concept.sum()))
         if compared.item_count:
             recall = difference(
-                challenger.predicted[bearing, index], champion.predicted[bearing, index], len(challenger.concepts)
+                challenger.predicted[has_concept, index],
+                champion.predicted[has_concept, index],
+                len(challenger.concepts),
             )
             compared.recall_difference.CopyFrom(recall)
         concepts.append(compared)

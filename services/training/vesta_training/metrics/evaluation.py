@@ -7,7 +7,7 @@ from vesta_contracts.training.v1 import ConceptMetrics, Metrics, ReliabilityBin
 from vesta_training.heads.calibration import log_loss
 from vesta_training.heads.logistic_regression import Link
 from vesta_training.intervals import bootstrap, wilson
-from vesta_training.metrics.predictions import Answers, Labels
+from vesta_training.metrics.predictions import Labels, Predictions
 from vesta_training.recipes.recipe import EvaluationChoices, Task
 
 Floats = npt.NDArray[np.float64]
@@ -16,7 +16,7 @@ Floats = npt.NDArray[np.float64]
 CONCEPTS_FOR_CONFUSION_MAX = 1000
 
 
-def measure(answers: Answers, choices: EvaluationChoices, *, seed: int) -> Metrics:
+def measure(predictions: Predictions, choices: EvaluationChoices, *, seed: int) -> Metrics:
     """Computes all metrics of the predictions, with 95 % intervals.
 
     Precision is unset for a concept that is never predicted, recall for a concept without items, and F1 if both apply. The intervals of
@@ -25,26 +25,26 @@ def measure(answers: Answers, choices: EvaluationChoices, *, seed: int) -> Metri
     Raises:
         ValueError: there are no predictions.
     """
-    truth, predicted = answers.truth, answers.predicted
-    item_count = len(answers.items)
+    truth, predicted = predictions.truth, predictions.predicted
+    item_count = len(predictions.items)
     hits = (truth & predicted).sum(axis=0)
-    borne, answered = truth.sum(axis=0), predicted.sum(axis=0)
+    positive_counts, predicted_counts = truth.sum(axis=0), predicted.sum(axis=0)
     concepts = []
-    for index, concept in enumerate(answers.concepts):
-        metrics = ConceptMetrics(concept=concept, item_count=int(borne[index]))
-        if borne[index] or answered[index]:
-            metrics.f1 = 2 * float(hits[index]) / int(borne[index] + answered[index])
-        if answered[index]:
-            metrics.precision.CopyFrom(wilson(int(hits[index]), int(answered[index])))
-        if borne[index]:
-            metrics.recall.CopyFrom(wilson(int(hits[index]), int(borne[index])))
+    for index, concept in enumerate(predictions.concepts):
+        metrics = ConceptMetrics(concept=concept, item_count=int(positive_counts[index]))
+        if positive_counts[index] or predicted_counts[index]:
+            metrics.f1 = 2 * float(hits[index]) / int(positive_counts[index] + predicted_counts[index])
+        if predicted_counts[index]:
+            metrics.precision.CopyFrom(wilson(int(hits[index]), int(predicted_counts[index])))
+        if positive_counts[index]:
+            metrics.recall.CopyFrom(wilson(int(hits[index]), int(positive_counts[index])))
         concepts.append(metrics)
-    link: Link = "softmax" if answers.task is Task.CLASSIFICATION else "sigmoid"
-    bins = reliability(answers, choices.calibration_bins)
+    link: Link = "softmax" if predictions.task is Task.CLASSIFICATION else "sigmoid"
+    bins = reliability(predictions, choices.calibration_bins)
     patterns, counts = np.unique(np.concatenate([truth, predicted], axis=1), axis=0, return_counts=True)
     return Metrics(
         item_count=item_count,
-        accuracy=wilson(int(answers.right.sum()), item_count),
+        accuracy=wilson(int(predictions.right.sum()), item_count),
         macro_f1=bootstrap(
             counts,
             lambda drawn: _macro_f1(patterns, drawn),
@@ -52,23 +52,23 @@ def measure(answers: Answers, choices: EvaluationChoices, *, seed: int) -> Metri
             generator=np.random.default_rng(seed),
         ),
         concepts=concepts,
-        confusion=_confusion(answers),
+        confusion=_confusion(predictions),
         calibration_error=calibration_error(bins),
         reliability=bins,
-        log_loss=log_loss(answers.probabilities, truth, link),
+        log_loss=log_loss(predictions.probabilities, truth, link),
     )
 
 
-def reliability(answers: Answers, bin_count: int) -> list[ReliabilityBin]:
+def reliability(predictions: Predictions, bin_count: int) -> list[ReliabilityBin]:
     """Returns the accuracy by confidence, in bins of equal width over [0, 1]. The values of empty bins are unset.
 
     The confidence of a classification is its highest probability. For multi-label, each probability of a concept counts separately,
     and its accuracy is the share of items that have the concept.
     """
-    if answers.task is Task.CLASSIFICATION:
-        confidence, right = answers.probabilities.max(axis=1, initial=0.0), answers.right
+    if predictions.task is Task.CLASSIFICATION:
+        confidence, right = predictions.probabilities.max(axis=1, initial=0.0), predictions.right
     else:
-        confidence, right = answers.probabilities.ravel(), answers.truth.ravel()
+        confidence, right = predictions.probabilities.ravel(), predictions.truth.ravel()
     edges = np.linspace(0, 1, bin_count + 1)
     member = np.clip(np.digitize(confidence, edges) - 1, 0, bin_count - 1)
     counts = np.bincount(member, minlength=bin_count)
@@ -107,9 +107,9 @@ def _macro_f1(patterns: Labels, counts: Floats) -> Floats:
     return mean
 
 
-def _confusion(answers: Answers) -> list[int]:
+def _confusion(predictions: Predictions) -> list[int]:
     """Returns the row-major `(C, C)` matrix of true by predicted concept. Empty for multi-label and for too many concepts."""
-    if answers.task is not Task.CLASSIFICATION or len(answers.concepts) > CONCEPTS_FOR_CONFUSION_MAX:
+    if predictions.task is not Task.CLASSIFICATION or len(predictions.concepts) > CONCEPTS_FOR_CONFUSION_MAX:
         return []
-    table = answers.truth.astype(np.int64).T @ answers.predicted.astype(np.int64)
+    table = predictions.truth.astype(np.int64).T @ predictions.predicted.astype(np.int64)
     return [int(count) for count in table.ravel()]

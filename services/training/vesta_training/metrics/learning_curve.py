@@ -17,7 +17,7 @@ from vesta_training.errors import TooFewLabelsError
 from vesta_training.example import Array
 from vesta_training.heads.linear_head import Head, Labels, fit_head
 from vesta_training.intervals import Z_95, wilson
-from vesta_training.progress import untold
+from vesta_training.progress import ignore_progress
 from vesta_training.recipes.recipe import HeadChoices, Task
 
 LABELS_FIRST = 10
@@ -93,7 +93,7 @@ def learning_curve(
     learns_from_test: bool,
     draws: int,
     seed: int,
-    measured: Callable[[int, int], None] = untold,
+    measured: Callable[[int, int], None] = ignore_progress,
 ) -> LearningCurve | None:
     """Fits heads on increasing numbers of random labels. They use the default strength, because labels are compared and not strengths.
 

@@ -13,7 +13,7 @@ Labels = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class Predictions:
     """Predictions for `items`. `truth`, `predicted` and `probabilities` are `(N, C)` over `concepts`."""
 
     task: Task
@@ -42,30 +42,30 @@ class Answers:
         ]
 
     def _names(self, row: Labels) -> list[str]:
-        return [concept for concept, borne in zip(self.concepts, row, strict=True) if borne]
+        return [concept for concept, is_set in zip(self.concepts, row, strict=True) if is_set]
 
 
-def over_concepts(answers: Answers, concepts: tuple[str, ...], truth: Labels) -> Answers:
+def over_concepts(predictions: Predictions, concepts: tuple[str, ...], truth: Labels) -> Predictions:
     """Returns the predictions over another list of concepts, such as that of a challenger with additional concepts.
 
     Concepts that the model does not have are never predicted. Predictions of concepts that are not in the list are dropped, so that
     their items count as wrong.
 
     Args:
-        answers: the predictions.
+        predictions: over the concepts of the model.
         concepts: the new list.
         truth: `(N, C)` over `concepts`.
     """
-    column = {concept: index for index, concept in enumerate(answers.concepts)}
+    column = {concept: index for index, concept in enumerate(predictions.concepts)}
     probabilities = np.zeros(truth.shape, dtype=np.float32)
     predicted = np.zeros(truth.shape, dtype=np.bool_)
     for index, concept in enumerate(concepts):
         if concept in column:
-            probabilities[:, index] = answers.probabilities[:, column[concept]]
-            predicted[:, index] = answers.predicted[:, column[concept]]
-    return Answers(
-        task=answers.task,
-        items=answers.items,
+            probabilities[:, index] = predictions.probabilities[:, column[concept]]
+            predicted[:, index] = predictions.predicted[:, column[concept]]
+    return Predictions(
+        task=predictions.task,
+        items=predictions.items,
         concepts=concepts,
         truth=truth,
         probabilities=probabilities,

@@ -47,7 +47,7 @@ class Exchange:
         content = json.loads(self._objects.get(f"{self._prefix}description.json"))
         return Job(**{**content, "concepts": tuple(content["concepts"])})
 
-    def tell(self, progress: TrainingProgress) -> None:
+    def put_progress(self, progress: TrainingProgress) -> None:
         """Stores the progress."""
         self._put("progress", progress.SerializeToString())
 
@@ -62,17 +62,17 @@ class Exchange:
 
     def fail(self, error: Exception) -> None:
         """Stores a permanent error."""
-        self._put("result.json", json.dumps({"error": told_of(error)}).encode())
+        self._put("result.json", json.dumps({"error": error_to_json(error)}).encode())
 
     def find_result(self) -> RunResult | VestaError | None:
         """Returns the result or the error of the work; None if it is not finished."""
         content = self._find("result.json")
         if content is None:
             return None
-        told = json.loads(content)
-        if "outcome" in told:
-            return _unpacked(told["outcome"])
-        return error_told(told["error"])
+        result = json.loads(content)
+        if "outcome" in result:
+            return _unpacked(result["outcome"])
+        return error_from_json(result["error"])
 
     def fetch_checkpoint(self, path: Path) -> None:
         """Downloads the checkpoint of an earlier start, if there is one."""
@@ -100,7 +100,7 @@ class Exchange:
             return None
 
 
-def told_of(error: Exception) -> dict[str, Any]:
+def error_to_json(error: Exception) -> dict[str, Any]:
     """Converts an error to JSON values. Unexpected exceptions are internal errors."""
     return {
         "message": str(error) if isinstance(error, VestaError) else f"{type(error).__name__}: {error}",
@@ -109,10 +109,10 @@ def told_of(error: Exception) -> dict[str, Any]:
     }
 
 
-def error_told(told: dict[str, Any]) -> VestaError:
-    """Converts JSON values from `told_of` to an error."""
-    kind = FailedPrecondition if told["refused"] else Internal
-    return kind(told["message"], reason=told["reason"])
+def error_from_json(values: dict[str, Any]) -> VestaError:
+    """Converts JSON values from `error_to_json` to an error."""
+    kind = FailedPrecondition if values["refused"] else Internal
+    return kind(values["message"], reason=values["reason"])
 
 
 def list_work(objects: ObjectStore) -> set[str]:
@@ -131,10 +131,10 @@ def _portable(outcome: RunResult) -> dict[str, Any]:
     return {field.name: packed(getattr(outcome, field.name)) for field in fields(outcome)}
 
 
-def _unpacked(told: dict[str, Any]) -> RunResult:
+def _unpacked(values: dict[str, Any]) -> RunResult:
     messages: dict[str, Any] = {
         name: base64.b64decode(value) if name in _MESSAGES and value is not None else value
-        for name, value in told.items()
+        for name, value in values.items()
     }
-    messages["curve"] = tuple(base64.b64decode(point) for point in told["curve"])
+    messages["curve"] = tuple(base64.b64decode(point) for point in values["curve"])
     return RunResult(**messages)

@@ -49,14 +49,14 @@ def usable(work_folder: Path, own: Path) -> Iterator[None]:
         raise
 
 
-def remove_ended(work_folder: Path, going_on: Callable[[], Iterable[str]]) -> None:
+def remove_ended(work_folder: Path, list_unfinished: Callable[[], Iterable[str]]) -> None:
     """Removes the folders of finished runs.
 
     Args:
-        going_on: returns the names of the unfinished runs. It is called after the folders are listed. Because a run is claimed before its
-            folder is created, the folder of an unfinished run is never removed.
+        list_unfinished: returns the names of the unfinished runs. It is called after the folders are listed. Because a run is claimed
+            before its folder is created, the folder of an unfinished run is never removed.
     """
     folders = set((work_folder / "runs").glob("*"))
     if folders:
-        for folder in folders - {run_folder(work_folder, run) for run in going_on()}:
+        for folder in folders - {run_folder(work_folder, run) for run in list_unfinished()}:
             shutil.rmtree(folder, ignore_errors=True)

@@ -21,8 +21,8 @@ from vesta_training.hardware import AUTO, CPU, CUDA_PROVIDER, choose_device, fin
 from vesta_training.progress import ProgressUpdate
 from vesta_training.recipes.recipe import Recipe, Task, read_recipe
 from vesta_training.runs.folders import run_folder, usable
-from vesta_training.tasks.assignment import Assignment, Champion, Seams
-from vesta_training.tasks.checkpoints import HERE_ALONE, NOWHERE, Checkpoints
+from vesta_training.tasks.assignment import Assignment, Champion, Dependencies
+from vesta_training.tasks.checkpoints import NO_CHECKPOINTS, NO_COPIES, Checkpoints
 from vesta_training.tasks.classification.finetune import Lesson, finetune
 from vesta_training.tasks.classification.train import train
 from vesta_training.tasks.group import NO_HELPERS, Group, Helpers
@@ -95,14 +95,14 @@ class RunResult:
 def run_job(
     job: Job,
     objects: ObjectStore,
-    tell: Callable[[TrainingProgress], None],
-    checkpoints: Checkpoints = HERE_ALONE,
+    publish: Callable[[TrainingProgress], None],
+    checkpoints: Checkpoints = NO_COPIES,
     helpers: Helpers = NO_HELPERS,
 ) -> RunResult:
     """Reads the snapshot, trains a model and stores the model file. To cancel it, kill the process.
 
     Args:
-        tell: called with progress.
+        publish: called with progress.
         checkpoints: additional storage of checkpoints, beside the work folder.
         helpers: the other processes of a distributed run.
 
@@ -114,7 +114,7 @@ def run_job(
     work = Path(job.work_folder)
     own = run_folder(work, job.run)
     with usable(work, own):
-        return _run(job, objects, tell, checkpoints, helpers)
+        return _run(job, objects, publish, checkpoints, helpers)
 
 
 def help_tune(job: Job, objects: ObjectStore, lesson: Lesson, group: Group) -> None:
@@ -134,7 +134,7 @@ def help_tune(job: Job, objects: ObjectStore, lesson: Lesson, group: Group) -> N
             load_network(backbone),
             lesson,
             pixels=lambda sha256: _pixels(objects, sha256),
-            resumable=NOWHERE,
+            resumable=NO_CHECKPOINTS,
             threads=job.threads,
             group=group,
         )
@@ -143,7 +143,7 @@ def help_tune(job: Job, objects: ObjectStore, lesson: Lesson, group: Group) -> N
 def _run(
     job: Job,
     objects: ObjectStore,
-    tell: Callable[[TrainingProgress], None],
+    publish: Callable[[TrainingProgress], None],
     checkpoints: Checkpoints,
     helpers: Helpers,
 ) -> RunResult:
@@ -165,7 +165,7 @@ def _run(
         test_dealt=job.test_dealt,
         seed=job.seed,
     )
-    seams = Seams(
+    dependencies = Dependencies(
         pixels=lambda sha256: _pixels(objects, sha256),
         features=FeatureFiles(objects, work / "features"),
         weights_file=lambda sha256: _weights(objects, work, sha256),
@@ -176,7 +176,7 @@ def _run(
         checkpoints=checkpoints,
         helpers=helpers,
     )
-    trained = train(assignment, seams, progress=lambda moment: tell(_message(moment)))
+    trained = train(assignment, dependencies, progress=lambda update: publish(_message(update)))
     stored = objects.put(MODEL_FOLDER, trained.onnx_path)
     version = ModelVersion(
         task=str(trained.task),
@@ -270,9 +270,9 @@ def _weights(objects: ObjectStore, work: Path, sha256: str) -> Path:
     return path
 
 
-def _message(moment: ProgressUpdate) -> TrainingProgress:
-    message = TrainingProgress(phase=moment.phase, step=moment.step, step_count=moment.step_count)
-    if moment.loss is not None:
-        message.loss = moment.loss
-    message.time_left.FromTimedelta(moment.time_left)
+def _message(update: ProgressUpdate) -> TrainingProgress:
+    message = TrainingProgress(phase=update.phase, step=update.step, step_count=update.step_count)
+    if update.loss is not None:
+        message.loss = update.loss
+    message.time_left.FromTimedelta(update.time_left)
     return message

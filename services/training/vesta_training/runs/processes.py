@@ -21,15 +21,15 @@ from torch import distributed
 from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 from vesta_common.errors import Unavailable, VestaError, is_transient
 
-from vesta_training.runs.exchange import error_told, told_of
+from vesta_training.runs.exchange import error_from_json, error_to_json
 from vesta_training.runs.trainer_settings import TorchrunSettings
 from vesta_training.tasks.group import Group
 
 T = TypeVar("T")
-LESSON_WAITS, ENDED = 0, -1
+IDLE, ENDED = 0, -1
 """Commands of the first process. Any other command is the number of a lesson, which calls the other processes to fine-tune."""
 BEAT_SECONDS = 2.0
-_WORD, _BEAT, _REFUSAL = "vesta/word", "vesta/beat", "vesta/refusal"
+_COMMAND, _BEAT, _REFUSAL = "vesta/word", "vesta/beat", "vesta/refusal"
 
 log = structlog.get_logger()
 
@@ -40,7 +40,7 @@ class ProcessLostError(Unavailable):
     default_reason = "TRAINING_PROCESS_DIED"
 
 
-class First:
+class FirstProcess:
     """The first process (rank 0): it calls the other processes, and ends them when the run is finished.
 
     Raises:
@@ -53,14 +53,14 @@ class First:
         self._store = _store(place, silence)
         self._lessons = 0
         self._closing = threading.Event()
-        self._say(LESSON_WAITS)
+        self._send(IDLE)
         threading.Thread(target=self._beat, args=(_store(place, silence),), daemon=True, name="beat").start()
 
     @contextmanager
     def called(self, lesson: Any) -> Iterator[Group]:
         """Sends the lesson to the other processes. A permanent error of another process is raised here."""
         self._lessons += 1
-        self._say(self._lessons)
+        self._send(self._lessons)
         try:
             with joined(self._place, self._lessons, self._silence) as group:
                 group.first(lambda: lesson)
@@ -71,22 +71,22 @@ class First:
                 raise refusal from lost
             raise
         finally:
-            self._say(LESSON_WAITS)
+            self._send(IDLE)
 
     def end(self) -> None:
         """Ends the other processes, after the result is stored."""
-        self._say(ENDED)
+        self._send(ENDED)
         self._closing.set()
 
-    def _say(self, word: int) -> None:
-        with _told():
-            self._store.set(_WORD, str(word))
+    def _send(self, command: int) -> None:
+        with _converting_errors():
+            self._store.set(_COMMAND, str(command))
 
     def _find_refusal(self) -> VestaError | None:
-        with _told():
+        with _converting_errors():
             if not self._store.check([_REFUSAL]):
                 return None
-            return error_told(json.loads(self._store.get(_REFUSAL)))
+            return error_from_json(json.loads(self._store.get(_REFUSAL)))
 
     def _beat(self, store: Store) -> None:
         """Sends heartbeats until the run is finished."""
@@ -110,19 +110,19 @@ def follow(place: TorchrunSettings, silence: timedelta, tune: Callable[[Group, A
     store = _store(place, silence)
     done = 0
     while True:
-        word = _next_word(store, done, silence)
-        if word == ENDED:
+        command = _next_command(store, done, silence)
+        if command == ENDED:
             return
-        done = word
+        done = command
         try:
-            with joined(place, word, silence) as group:
+            with joined(place, command, silence) as group:
                 _tune(store, tune, group)
         except ProcessLostError as lost:
             log.warning("process_lost", error=str(lost))  # the first process decides whether the run continues
         except Exception:
             # The Job fails when this process exits. Wait until the first process has stored the reason.
             with suppress(ProcessLostError):
-                _next_word(store, sys.maxsize, silence)
+                _next_command(store, sys.maxsize, silence)
             raise
 
 
@@ -132,20 +132,20 @@ def _tune(store: Store, tune: Callable[[Group, Any], None], group: Group) -> Non
         tune(group, group.first(lambda: None))
     except Exception as error:
         if not is_transient(error):
-            with _told():
-                store.set(_REFUSAL, json.dumps(told_of(error)))
+            with _converting_errors():
+                store.set(_REFUSAL, json.dumps(error_to_json(error)))
         raise
 
 
-def _next_word(store: Store, done: int, silence: timedelta) -> int:
+def _next_command(store: Store, done: int, silence: timedelta) -> int:
     """Waits for a lesson after `done`, or for the end of the run."""
     beat, heard = b"", time.monotonic()
     pause = threading.Event()
     while True:
-        with _told():
-            word, now = int(store.get(_WORD)), store.get(_BEAT)
-        if word == ENDED or word > done:
-            return word
+        with _converting_errors():
+            command, now = int(store.get(_COMMAND)), store.get(_BEAT)
+        if command == ENDED or command > done:
+            return command
         if now != beat:
             beat, heard = now, time.monotonic()
         if time.monotonic() - heard > silence.total_seconds():
@@ -163,14 +163,14 @@ class _TorchGroup:
 
     def sum(self, tensors: Sequence[torch.Tensor]) -> None:
         flat = torch.cat([one.reshape(-1) for one in tensors])
-        with _told():
+        with _converting_errors():
             distributed.all_reduce(flat)
         for one, total in zip(tensors, torch.split(flat, [one.numel() for one in tensors]), strict=True):
             one.copy_(total.view(one.shape))
 
     def first(self, make: Callable[[], T]) -> T:
         made: list[Any] = [make() if self.rank == 0 else None]
-        with _told():
+        with _converting_errors():
             distributed.broadcast_object_list(made, src=0)
         value: T = made[0]
         return value
@@ -183,7 +183,7 @@ def joined(place: TorchrunSettings, lesson: int, silence: timedelta) -> Iterator
     if torch.cuda.is_available():
         torch.cuda.set_device(place.local_rank)
         backend = "cpu:gloo,cuda:nccl"
-    with _told():
+    with _converting_errors():
         distributed.init_process_group(
             backend,
             store=PrefixStore(f"vesta/lesson-{lesson}", _store(place, silence)),
@@ -199,12 +199,12 @@ def joined(place: TorchrunSettings, lesson: int, silence: timedelta) -> Iterator
 
 def _store(place: TorchrunSettings, silence: timedelta) -> TCPStore:
     """Opens a separate connection, because calls on the same connection are serialised."""
-    with _told():
+    with _converting_errors():
         return TCPStore(place.master_addr, place.master_port, is_master=False, wait_for_workers=False, timeout=silence)
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _converting_errors() -> Iterator[None]:
     """Converts RuntimeError and its subclasses, which torch.distributed raises for lost processes, to ProcessLostError."""
     try:
         yield

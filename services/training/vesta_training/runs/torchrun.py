@@ -27,10 +27,10 @@ def main(arguments: list[str]) -> int:
     settings = load_settings(TrainerSettings)
     start_logging("trainer", settings.log_level, settings.log_format)
     objects = ObjectStore.of(settings)
-    told = Exchange(objects, arguments[-1]).find_result()
+    result = Exchange(objects, arguments[-1]).find_result()
     objects.close()
-    if told is not None:
-        return REFUSED_EXIT_CODE if isinstance(told, Exception) else 0
+    if result is not None:
+        return REFUSED_EXIT_CODE if isinstance(result, Exception) else 0
     # The last lines of the log, which Kubernetes shows as termination message, must be those of the training process.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     try:

@@ -39,9 +39,9 @@ def main(arguments: list[str]) -> int:
         "threads": settings.threads or max(1, usable_cores() // torchrun.local_world_size),
     }
     try:
-        told = Exchange(objects, work).find_result()
-        if told is not None:  # an earlier pod has stored the result, but its exit code was lost
-            return _exit_code(told)
+        result = Exchange(objects, work).find_result()
+        if result is not None:  # an earlier pod has stored the result, but its exit code was lost
+            return _exit_code(result)
         if torchrun.world_size > 1:
             return _one_of_several(work, objects, place, torchrun, timedelta(seconds=settings.silence_seconds))
         from vesta_training.runs.work import finish  # imports torch
@@ -60,12 +60,12 @@ def _one_of_several(
     work: str, objects: ObjectStore, place: dict[str, str | int], torchrun: TorchrunSettings, silence: timedelta
 ) -> int:
     """Runs as the first process or as another process of a distributed run."""
-    from vesta_training.runs.processes import First, follow
+    from vesta_training.runs.processes import FirstProcess, follow
     from vesta_training.runs.work import assist, finish
 
     log.info("process_begins", work=work, rank=torchrun.rank, world_size=torchrun.world_size)
     if torchrun.rank == 0:
-        first = First(torchrun, silence)
+        first = FirstProcess(torchrun, silence)
         succeeded = finish(work, objects, place, helpers=first)
         first.end()
         return 0 if succeeded else REFUSED_EXIT_CODE
@@ -81,8 +81,8 @@ def _one_of_several(
     return _exit_code(Exchange(objects, work).find_result())
 
 
-def _exit_code(told: object) -> int:
-    return REFUSED_EXIT_CODE if isinstance(told, Exception) else 0
+def _exit_code(result: object) -> int:
+    return REFUSED_EXIT_CODE if isinstance(result, Exception) else 0
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from vesta_training.runs.job import Job, help_tune, run_job
 from vesta_training.tasks.classification.finetune import Lesson
 from vesta_training.tasks.group import NO_HELPERS, Group, Helpers
 
-TELL_SECONDS = 1.0
+PROGRESS_SECONDS = 1.0
 CHECKPOINT_SECONDS = 60.0  # an upload takes seconds; repeating a shorter epoch after a restart is cheaper
 
 log = structlog.get_logger()
@@ -44,7 +44,7 @@ def finish(
     exchange = Exchange(objects, work)
     job: Job = replace(exchange.description(), **(place or {}))
     try:
-        outcome = run_job(job, objects, _Telling(exchange, changed), _Checkpoints(exchange), helpers)
+        outcome = run_job(job, objects, _ProgressPublisher(exchange, changed), _Checkpoints(exchange), helpers)
     except Exception as error:
         if is_transient(error):
             raise
@@ -66,19 +66,19 @@ def assist(work: str, objects: ObjectStore, place: Mapping[str, Any], lesson: Le
     help_tune(job, objects, lesson, group)
 
 
-class _Telling:
+class _ProgressPublisher:
     """Stores progress at most once per second, and at the start of each phase."""
 
     def __init__(self, exchange: Exchange, changed: Callable[[], None]) -> None:
         self._exchange = exchange
         self._changed = changed
-        self._told, self._phase = 0.0, ""
+        self._last_published, self._phase = 0.0, ""
 
     def __call__(self, progress: TrainingProgress) -> None:
         now = time.monotonic()
-        if progress.phase != self._phase or now - self._told >= TELL_SECONDS:
-            self._told, self._phase = now, progress.phase
-            self._exchange.tell(progress)
+        if progress.phase != self._phase or now - self._last_published >= PROGRESS_SECONDS:
+            self._last_published, self._phase = now, progress.phase
+            self._exchange.put_progress(progress)
             self._changed()
 
 
@@ -87,13 +87,13 @@ class _Checkpoints:
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
-        self._kept = time.monotonic()
+        self._last_stored = time.monotonic()
 
     def fetch(self, path: Path) -> None:
         if not path.exists():
             self._exchange.fetch_checkpoint(path)
 
     def kept(self, path: Path) -> None:
-        if time.monotonic() - self._kept >= CHECKPOINT_SECONDS:
+        if time.monotonic() - self._last_stored >= CHECKPOINT_SECONDS:
             self._exchange.keep_checkpoint(path)
-            self._kept = time.monotonic()
+            self._last_stored = time.monotonic()

@@ -11,23 +11,23 @@ from vesta_contracts.training.v1 import Metrics, ModelVersion, TrainingRun
 PAGE_BYTES_MAX = 16 * 1024 * 1024
 
 
-def told_run(run: TrainingRun) -> TrainingRun:
+def run_payload(run: TrainingRun) -> TrainingRun:
     """Returns a run for an event, without the metrics of each concept. Consumers that need them call GetTrainingRun."""
-    told = copy_of(run)
-    if told.HasField("metrics"):
-        _keep_totals(told.metrics)
-    if told.HasField("comparison"):
-        told.comparison.ClearField("concepts")
-        _keep_totals(told.comparison.champion_metrics)
-    return told
+    payload = copy_of(run)
+    if payload.HasField("metrics"):
+        _keep_totals(payload.metrics)
+    if payload.HasField("comparison"):
+        payload.comparison.ClearField("concepts")
+        _keep_totals(payload.comparison.champion_metrics)
+    return payload
 
 
-def told_version(version: ModelVersion) -> ModelVersion:
+def version_payload(version: ModelVersion) -> ModelVersion:
     """Returns a version for an event, without fields that grow with the number of concepts. Consumers can call GetModelVersion."""
-    told = without(version, "concepts", "thresholds", "card")
-    if told.HasField("metrics"):
-        _keep_totals(told.metrics)
-    return told
+    payload = without(version, "concepts", "thresholds", "card")
+    if payload.HasField("metrics"):
+        _keep_totals(payload.metrics)
+    return payload
 
 
 def within_bytes(page: Page, rows: Sequence[Any]) -> Page:

@@ -32,7 +32,7 @@ from vesta_contracts.training.v1 import (
     TrainingRunSucceeded,
 )
 
-from vesta_training.store.event_payloads import told_run, told_version
+from vesta_training.store.event_payloads import run_payload, version_payload
 from vesta_training.store.studies import TrialRun
 
 SERVICE = "training"
@@ -221,7 +221,7 @@ class Store:
                 last_error=row["waiting_reason"],
                 cancel_requested=row["cancel_requested"],
             )
-            self.publish(connection, claimed.run.name, TrainingRunStarted(training_run=told_run(claimed.run)))
+            self.publish(connection, claimed.run.name, TrainingRunStarted(training_run=run_payload(claimed.run)))
         return claimed
 
     def heartbeat(
@@ -231,12 +231,12 @@ class Store:
         progress: TrainingProgress | None,
         pending_reason: str = "",
         *,
-        tell: bool,
+        publish_progress: bool,
     ) -> bool | None:
         """Renews the lease, and stores the progress and the reason why the training waits.
 
         Args:
-            tell: whether to publish the progress.
+            publish_progress: whether to publish the progress.
 
         Returns:
             Whether cancellation was requested; None if another worker has the run, or the run was deleted.
@@ -250,9 +250,9 @@ class Store:
                 progress=progress.SerializeToString() if progress else None,
                 pending_reason=pending_reason,
             )
-            if row is not None and progress is not None and tell:
-                told = TrainingRunProgressed(training_run=claimed.run.name, progress=progress)
-                self.publish(connection, claimed.run.name, told)
+            if row is not None and progress is not None and publish_progress:
+                event = TrainingRunProgressed(training_run=claimed.run.name, progress=progress)
+                self.publish(connection, claimed.run.name, event)
         return bool(row["cancel_requested"]) if row is not None else None
 
     def release_run(self, claimed: ClaimedRun, reason: str = "", *, died: bool = False) -> None:
@@ -319,9 +319,9 @@ class Store:
                 now=now,
             )
             self._end(connection, run, TrainingRun.SUCCEEDED, held_out_accuracy)
-            ended = told_run(self.get_run(connection, run.name))
+            ended = run_payload(self.get_run(connection, run.name))
             self.publish(connection, run.name, TrainingRunSucceeded(training_run=ended))
-            self.publish(connection, version.name, ModelVersionRegistered(model_version=told_version(version)))
+            self.publish(connection, version.name, ModelVersionRegistered(model_version=version_payload(version)))
         return version.name
 
     def fail(self, run: TrainingRun, error: str) -> None:

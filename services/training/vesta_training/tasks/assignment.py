@@ -20,9 +20,9 @@ from vesta_training.example import Example
 from vesta_training.features.backbone import WeightsFile
 from vesta_training.features.features import FeatureStore, PixelSource
 from vesta_training.hardware import CPU
-from vesta_training.metrics.predictions import Answers
+from vesta_training.metrics.predictions import Predictions
 from vesta_training.recipes.recipe import Recipe, Task
-from vesta_training.tasks.checkpoints import HERE_ALONE, Checkpoints
+from vesta_training.tasks.checkpoints import NO_COPIES, Checkpoints
 from vesta_training.tasks.group import NO_HELPERS, Helpers
 
 
@@ -68,7 +68,7 @@ class Assignment:
 
 
 @dataclass(frozen=True, slots=True)
-class Seams:
+class Dependencies:
     """The dependencies of a training on its environment.
 
     Attributes:
@@ -91,7 +91,7 @@ class Seams:
     run_folder: Path
     threads: int
     device: str = CPU
-    checkpoints: Checkpoints = HERE_ALONE
+    checkpoints: Checkpoints = NO_COPIES
     helpers: Helpers = NO_HELPERS
     clock: Callable[[], float] = time.monotonic
 
@@ -103,7 +103,7 @@ class Trained:
     Attributes:
         metrics: on the test items. It and all other results on test items are None if there are no test items.
         metrics_missing_reason: why `metrics` is None; empty otherwise.
-        answers: the predictions for the test items.
+        predictions: the predictions for the test items.
         comparison_missing: why there is no `comparison` although a champion is set.
         held_out_accuracy: on training items that were held out of the learning; None if there were none.
         finetune_skipped: why the fine-tuning of the recipe was skipped; empty if it was not.
@@ -120,8 +120,8 @@ class Trained:
     metrics: Metrics | None
     metrics_missing_reason: str
     left_out: LeftOutCounts
-    answers: Answers | None
-    champion_answers: Answers | None
+    predictions: Predictions | None
+    champion_predictions: Predictions | None
     comparison: Comparison | None
     comparison_missing: str
     control_curve: tuple[LearningCurvePoint, ...]
@@ -132,7 +132,7 @@ class Trained:
     finetune_skipped: str
 
 
-def sort_out(assignment: Assignment) -> tuple[tuple[Example, ...], LeftOutCounts]:
+def usable_examples(assignment: Assignment) -> tuple[tuple[Example, ...], LeftOutCounts]:
     """Returns the usable examples, and the numbers of annotated items that are not usable, by reason."""
     known = set(assignment.concepts)
     one_label = assignment.recipe.task is Task.CLASSIFICATION
@@ -150,7 +150,7 @@ def sort_out(assignment: Assignment) -> tuple[tuple[Example, ...], LeftOutCounts
     return tuple(kept), left_out
 
 
-def in_words(left_out: LeftOutCounts) -> str:
+def describe_left_out(left_out: LeftOutCounts) -> str:
     """Describes the items that were left out, such as "1 with several labels"; empty if there are none."""
     counted = (
         (left_out.no_label_count, "accepted as showing none of the concepts"),

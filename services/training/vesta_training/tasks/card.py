@@ -15,7 +15,7 @@ from vesta_training.example import Example, Split
 from vesta_training.features.backbone import Backbone
 from vesta_training.models.export import Export
 from vesta_training.recipes.recipe import Recipe, choices_of
-from vesta_training.tasks.assignment import in_words
+from vesta_training.tasks.assignment import describe_left_out
 
 PACKAGES = ("numpy", "onnx", "onnxruntime", "scipy", "torch")
 # The recall of a concept with fewer test items is too uncertain, and the card contains a caution.
@@ -150,8 +150,8 @@ def _cautions(
         cautions.append(f"Never answered, since no example was there to learn from: {', '.join(unseen)}.")
     if unsure:
         cautions.append(f"Recall hardly known, with under {TEST_ITEMS_FOR_RECALL_MIN} test items: {', '.join(unsure)}.")
-    if told := in_words(left_out):
-        cautions.append(f"Annotated, and neither learned from nor tested on: {told}.")
+    if left_out_items := describe_left_out(left_out):
+        cautions.append(f"Annotated, and neither learned from nor tested on: {left_out_items}.")
     return cautions
 
 

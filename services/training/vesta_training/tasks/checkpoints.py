@@ -22,7 +22,7 @@ class Checkpoints(Protocol):
         ...
 
 
-class _HereAlone:
+class _NoCopies:
     def fetch(self, path: Path) -> None:
         """Does nothing: there are no copies."""
 
@@ -30,7 +30,7 @@ class _HereAlone:
         """Does nothing: no copies are stored."""
 
 
-HERE_ALONE: Checkpoints = _HereAlone()
+NO_COPIES: Checkpoints = _NoCopies()
 """Stores no copies; the checkpoint is only in the folder of the run."""
 
 
@@ -54,7 +54,7 @@ class Resumable(Protocol):
 class CheckpointFile:
     """A checkpoint file with copies."""
 
-    def __init__(self, path: Path, checkpoints: Checkpoints = HERE_ALONE) -> None:
+    def __init__(self, path: Path, checkpoints: Checkpoints = NO_COPIES) -> None:
         self._path = path
         self._checkpoints = checkpoints
 
@@ -83,7 +83,7 @@ class CheckpointFile:
         self._checkpoints.kept(self._path)
 
 
-class _Nowhere:
+class _NoCheckpoints:
     def find(self, fingerprint: str) -> dict[str, Any] | None:  # noqa: ARG002
         """Returns None: nothing is stored."""
         return None
@@ -92,4 +92,4 @@ class _Nowhere:
         """Does nothing: the first process stores the state."""
 
 
-NOWHERE: Resumable = _Nowhere()
+NO_CHECKPOINTS: Resumable = _NoCheckpoints()

@@ -20,9 +20,9 @@ from vesta_training.example import Array
 from vesta_training.features.features import PixelSource
 from vesta_training.hardware import CPU
 from vesta_training.heads.calibration import fit_temperature, fit_thresholds, log_loss
-from vesta_training.heads.linear_head import LOGIT_UNSEEN, Head, Labels, decide, imbalance_terms, share_right
+from vesta_training.heads.linear_head import LOGIT_UNSEEN, Head, Labels, decide, exact_match_share, imbalance_terms
 from vesta_training.heads.logistic_regression import Link, sigmoid, softmax
-from vesta_training.progress import untold
+from vesta_training.progress import ignore_progress
 from vesta_training.recipes.recipe import FinetuneChoices, HeadChoices, Task
 from vesta_training.tasks.checkpoints import Resumable
 from vesta_training.tasks.classification.augment import crop, draw_crops
@@ -89,7 +89,7 @@ def finetune(
     pixels: PixelSource,
     resumable: Resumable,
     threads: int,
-    stepped: Callable[[int, int, float], None] = untold,
+    stepped: Callable[[int, int, float], None] = ignore_progress,
     group: Group = ALONE,
 ) -> Tuned:
     """Fine-tunes `network` in place.
@@ -233,7 +233,7 @@ class _Tuning:
         temperature = fit_temperature(logits, held_out.labels, link)
         probabilities = (softmax if link == "softmax" else sigmoid)(logits / np.float32(temperature))
         thresholds = list(fit_thresholds(probabilities, held_out.labels))
-        right = share_right(decide(head.task, probabilities, thresholds), held_out.labels)
+        right = exact_match_share(decide(head.task, probabilities, thresholds), held_out.labels)
         return {
             "epoch": epoch,
             "loss": log_loss(probabilities, held_out.labels, link),

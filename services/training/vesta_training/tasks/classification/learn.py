@@ -54,7 +54,7 @@ def learn(assignment: Assignment, backbone: Backbone, stage: Stage, examples: Se
     taught = [one for one, out in zip(examples, held, strict=True) if not out]
     fitted = _fit(assignment, stage, taught)
     stage.report.begin("finetune")
-    seams = stage.seams
+    dependencies = stage.dependencies
     lesson = Lesson(
         head=fitted.head,
         learn=_images(assignment, taught),
@@ -64,23 +64,23 @@ def learn(assignment: Assignment, backbone: Backbone, stage: Stage, examples: Se
         input_size_px=backbone.input_size_px,
         fingerprint=f"{assignment.fingerprint};{backbone.digest}",
         seed=assignment.seed,
-        device=seams.device,
+        device=dependencies.device,
     )
-    with seams.helpers.called(lesson) as group:
+    with dependencies.helpers.called(lesson) as group:
         tuned = finetune(
             load_network(backbone),
             lesson,
-            pixels=seams.pixels,
-            resumable=CheckpointFile(seams.run_folder / "finetune.checkpoint", seams.checkpoints),
-            threads=seams.threads,
+            pixels=dependencies.pixels,
+            resumable=CheckpointFile(dependencies.run_folder / "finetune.checkpoint", dependencies.checkpoints),
+            threads=dependencies.threads,
             stepped=stage.report.step,
             group=group,
         )
-    path = stage.seams.run_folder / "tuned.onnx"
+    path = stage.dependencies.run_folder / "tuned.onnx"
     export_network(tuned.network, backbone.input_size_px, tuned.embedding_digest, path)
     return Learned(
         head=tuned.head,
-        stage=Stage(stage.seams, stage.report, path, tuned.embedding_digest),
+        stage=Stage(stage.dependencies, stage.report, path, tuned.embedding_digest),
         facts={
             **_facts(fitted),
             "tunedEpoch": tuned.epoch,

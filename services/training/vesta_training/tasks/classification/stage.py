@@ -11,16 +11,16 @@ from vesta_training.features.backbone import EMBEDDING_DIMENSION
 from vesta_training.features.features import extract_features
 from vesta_training.features.runtime import ModelRuntime
 from vesta_training.heads.linear_head import Head
-from vesta_training.metrics.predictions import Answers
+from vesta_training.metrics.predictions import Predictions
 from vesta_training.progress import Reporter
-from vesta_training.tasks.assignment import Seams
+from vesta_training.tasks.assignment import Dependencies
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
     """A model file at `path`, whose embedding space is `embedding_digest`."""
 
-    seams: Seams
+    dependencies: Dependencies
     report: Reporter
     path: Path
     embedding_digest: str
@@ -31,18 +31,18 @@ class Stage:
             return np.zeros((0, EMBEDDING_DIMENSION), dtype=np.float32)
         return extract_features(
             [one.image_sha256 for one in examples],
-            model=lambda: ModelRuntime(self.path, self.seams.device),
+            model=lambda: ModelRuntime(self.path, self.dependencies.device),
             embedding_digest=self.embedding_digest,
-            store=self.seams.features,
-            pixels=self.seams.pixels,
-            threads=self.seams.threads,
+            store=self.dependencies.features,
+            pixels=self.dependencies.pixels,
+            threads=self.dependencies.threads,
             embedded=self.report.step,
         )
 
-    def answers(self, head: Head, test: Sequence[Example]) -> Answers:
+    def predictions(self, head: Head, test: Sequence[Example]) -> Predictions:
         """Returns the predictions of the head for the test items, over the concepts of the head."""
         probabilities = head.probabilities(self.embed(test))
-        return Answers(
+        return Predictions(
             task=head.task,
             items=tuple(one.item for one in test),
             concepts=head.concepts,

@@ -15,11 +15,12 @@ from vesta_training.metrics.evaluation import measure
 from vesta_training.metrics.learning_curve import LearningCurve, learning_curve
 from vesta_training.metrics.predictions import Answers, Labels, over_concepts
 from vesta_training.metrics.random_labels import random_labels
+from vesta_training.metrics.predictions import Labels, Predictions, over_concepts
 from vesta_training.models.export import export_backbone, export_model
 from vesta_training.models.model_file import ModelFile, read_model
-from vesta_training.progress import ProgressUpdate, Reporter, untold
+from vesta_training.progress import ProgressUpdate, Reporter, ignore_progress
 from vesta_training.recipes.recipe import HeadChoices, Recipe, Task
-from vesta_training.tasks.assignment import Assignment, Seams, Trained, in_words, sort_out
+from vesta_training.tasks.assignment import Assignment, Dependencies, Trained, describe_left_out, usable_examples
 from vesta_training.tasks.card import card_markdown, make_card
 from vesta_training.tasks.classification.learn import Learned, learn
 from vesta_training.tasks.classification.stage import Stage
@@ -39,7 +40,9 @@ SECONDS_TO_EXPORT = 0.5
 ONLY_EMBEDS = "the challenger only embeds and answers nothing that could be compared"
 
 
-def train(assignment: Assignment, seams: Seams, *, progress: Callable[[ProgressUpdate], None] = untold) -> Trained:
+def train(
+    assignment: Assignment, dependencies: Dependencies, *, progress: Callable[[ProgressUpdate], None] = ignore_progress
+) -> Trained:
     """Trains, evaluates and exports a model. Equal assignments give equal files on equal machines.
 
     BLAS uses one thread, because more threads gain little on an idle machine and are slower on a busy one.
@@ -53,23 +56,23 @@ def train(assignment: Assignment, seams: Seams, *, progress: Callable[[ProgressU
         LearningError: the training failed permanently.
     """
     with threadpool_limits(limits=1, user_api="blas"):
-        return _train(assignment, seams, progress)
+        return _train(assignment, dependencies, progress)
 
 
-def _train(assignment: Assignment, seams: Seams, progress: Callable[[ProgressUpdate], None]) -> Trained:
+def _train(assignment: Assignment, dependencies: Dependencies, progress: Callable[[ProgressUpdate], None]) -> Trained:
     recipe = assignment.recipe
-    kept, left_out = sort_out(assignment)
-    report = Reporter(progress, seams.clock, _plan(recipe, len(kept), seams.threads))
+    kept, left_out = usable_examples(assignment)
+    report = Reporter(progress, dependencies.clock, _plan(recipe, len(kept), dependencies.threads))
     report.begin("features", len(kept))
-    backbone = find_backbone(recipe.backbone, seams.weights_file)
-    base = Stage(seams, report, export_backbone(backbone, seams.folder), backbone.digest)
+    backbone = find_backbone(recipe.backbone, dependencies.weights_file)
+    base = Stage(dependencies, report, export_backbone(backbone, dependencies.folder), backbone.digest)
     if recipe.task is Task.EMBEDDING:
         return _finish(assignment, backbone, kept, left_out, Learned(None, base, {}), None)
     known = [one for one in kept if one.split is not Split.TEST]
     test = [one for one in kept if one.split is Split.TEST]
-    if not known and in_words(left_out):
+    if not known and describe_left_out(left_out):
         raise TooFewLabelsError(
-            f"no item of the training side has a label to learn from; left out are {in_words(left_out)}: label some images as a "
+            f"no item of the training side has a label to learn from; left out are {describe_left_out(left_out)}: label some images as a "
             "whole and make a new snapshot"
         )
     base.embed([*known, *test])
@@ -84,8 +87,8 @@ class _Measured:
     """The evaluation of a challenger on the test items."""
 
     metrics: Metrics
-    answers: Answers
-    champion_answers: Answers | None
+    predictions: Predictions
+    champion_predictions: Predictions | None
     comparison: Comparison | None
     comparison_missing: str
     control_curve: tuple[LearningCurvePoint, ...]
@@ -97,25 +100,29 @@ def _measure(
 ) -> _Measured:
     assert learned.head is not None
     choices, seed = assignment.recipe.evaluation, assignment.seed
-    answers = learned.stage.answers(learned.head, test)
-    champion_answers, comparison, missing = None, None, assignment.champion_missing
+    predictions = learned.stage.predictions(learned.head, test)
+    champion_predictions, comparison, missing = None, None, assignment.champion_missing
     if assignment.champion is not None:
         model = read_model(assignment.champion.path)
         missing = _incomparable(assignment, model, test)
         if not missing:
             assert model.head is not None
-            champion = Stage(base.seams, base.report, assignment.champion.path, model.embedding_digest)
-            champion_answers = over_concepts(champion.answers(model.head, test), answers.concepts, answers.truth)
-            comparison = compare(answers, champion_answers, choices, champion_name=assignment.champion.name, seed=seed)
+            champion = Stage(base.dependencies, base.report, assignment.champion.path, model.embedding_digest)
+            champion_predictions = over_concepts(
+                champion.predictions(model.head, test), predictions.concepts, predictions.truth
+            )
+            comparison = compare(
+                predictions, champion_predictions, choices, champion_name=assignment.champion.name, seed=seed
+            )
     curve = _learning_curve(assignment, base, known, test) if assignment.control_curve else None
     return _Measured(
-        metrics=measure(answers, choices, seed=seed),
-        answers=answers,
-        champion_answers=champion_answers,
+        metrics=measure(predictions, choices, seed=seed),
+        predictions=predictions,
+        champion_predictions=champion_predictions,
         comparison=comparison,
         comparison_missing=missing,
         control_curve=tuple(curve.points) if curve else (),
-        random_labels=random_labels(curve, answers.right, seed=seed) if assignment.control_curve else None,
+        random_labels=random_labels(curve, predictions.right, seed=seed) if assignment.control_curve else None,
     )
 
 
@@ -172,7 +179,7 @@ def _finish(
 ) -> Trained:
     stage, head = learned.stage, learned.head
     stage.report.begin("export", 1)
-    export = export_model(stage.path, head, stage.embedding_digest, stage.seams.run_folder / "model.onnx")
+    export = export_model(stage.path, head, stage.embedding_digest, stage.dependencies.run_folder / "model.onnx")
     metrics = measured.metrics if measured else None
     comparison = measured.comparison if measured else None
     metrics_missing_reason = ""
@@ -193,8 +200,8 @@ def _finish(
         export=export,
         embedding_digest=stage.embedding_digest,
         seed=assignment.seed,
-        device=stage.seams.device,
-        threads=stage.seams.threads,
+        device=stage.dependencies.device,
+        threads=stage.dependencies.threads,
         finetune_skipped=learned.finetune_skipped,
     )
     stage.report.step(1, 1)
@@ -210,8 +217,8 @@ def _finish(
         metrics=metrics,
         metrics_missing_reason=metrics_missing_reason,
         left_out=left_out,
-        answers=measured.answers if measured else None,
-        champion_answers=measured.champion_answers if measured else None,
+        predictions=measured.predictions if measured else None,
+        champion_predictions=measured.champion_predictions if measured else None,
         comparison=comparison,
         comparison_missing=measured.comparison_missing if measured else _uncompared(assignment, head),
         control_curve=measured.control_curve if measured else (),
