@@ -1,4 +1,4 @@
-"""The datasets service on the real database and object store; no peer is called but by imports."""
+"""Fixtures: the datasets service with a real database and object store. Only imports call another service, which is faked."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -28,7 +28,7 @@ from vesta_local.testing import identity_of
 
 @pytest.fixture
 def datasets(service_settings: Callable[[str], dict[str, Any]]) -> Iterator[Datasets]:
-    """The service, with a clock that stands still."""
+    """The service, with a clock that the test advances."""
     settings = Settings(**service_settings("datasets"), connection_address="127.0.0.1:1")
     postgres = Postgres(settings.postgres_url, settings.postgres_schema).open()
     postgres.migrate("vesta_datasets")

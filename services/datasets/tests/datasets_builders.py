@@ -1,4 +1,4 @@
-"""What the tests of this service share: the service as its callers see it, with pictures that need no bytes."""
+"""Builders and helpers of the tests: clients of the service, and media without image bytes."""
 
 import hashlib
 import io
@@ -51,12 +51,12 @@ DIMENSION = 8
 
 
 def says(*concepts: str) -> list[Annotation]:
-    """An answer: these concepts are true of the whole image."""
+    """Returns image labels of these concepts."""
     return [Annotation(concept=concept, image_label=ImageLabel()) for concept in concepts]
 
 
 def a_medium(seed: int, perceptual_hash: int | None = None) -> Media:
-    """A stored picture; another seed is another one, and no near-duplicate."""
+    """Returns stored media. Media of different seeds are not near-duplicates."""
     digest = hashlib.sha256(str(seed).encode()).hexdigest()
     far = int.from_bytes(hashlib.sha256(f"hash {seed}".encode()).digest()[:8], "big")
     return Media(
@@ -72,14 +72,14 @@ def a_medium(seed: int, perceptual_hash: int | None = None) -> Media:
 
 
 def a_png(text: str) -> bytes:
-    """A picture of the size that media claim; another beginning of the text is another one."""
+    """Returns a PNG image of the size of `a_medium`. Its colour depends on the first characters of the text."""
     target = io.BytesIO()
     Image.new("RGB", (64, 48), f"#{text.encode().hex()[:6]}").save(target, "PNG")
     return target.getvalue()
 
 
 def a_zip(files: Mapping[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
-    """An archive of these files."""
+    """Returns a zip archive of the files."""
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w", method) as opened:
         for name, content in files.items():
@@ -88,19 +88,19 @@ def a_zip(files: Mapping[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes
 
 
 def refusal(error: type[VestaError], call: Callable[[], object], reason: str) -> None:
-    """Holds where the call is refused so."""
+    """Asserts that the call raises the error with this reason."""
     with pytest.raises(error) as refused:
         call()
     assert refused.value.reason == reason
 
 
 class Ingest:
-    """What imports know of the connection service: takes any bytes for a picture, and no message that is too large.
+    """A fake of the connection service for imports. It accepts any bytes as an image, and rejects messages that are too large.
 
-    What follows `EXIF` in them is stripped, as it strips what is no part of a picture.
+    Bytes after `EXIF` are removed, as the real service removes metadata.
 
     Args:
-        meanwhile: happens at each call, numbered from 1, before it is answered.
+        meanwhile: called with the number of the call, from 1, before the response.
     """
 
     def __init__(self, meanwhile: Callable[[int], None] = lambda call: None) -> None:
@@ -108,7 +108,7 @@ class Ingest:
         self._meanwhile = meanwhile
 
     def IngestMedia(self, request: IngestMediaRequest, timeout: float) -> IngestMediaResponse:
-        """Answers a medium for each file."""
+        """Returns media for each file."""
         self.calls += 1
         self._meanwhile(self.calls)
         if request.ByteSize() > MESSAGE_BYTES_MAX:
@@ -123,7 +123,7 @@ class Ingest:
 
 
 class Datasets:
-    """The service as another service sees it (`items`) and as the gateway's callers do (`outside`)."""
+    """Clients of the service: as another service (`items`) and as a user of the gateway (`outside`)."""
 
     def __init__(self, store: Store, objects: ObjectStore, channel: grpc.Channel, outside: grpc.Channel) -> None:
         self.store = store
@@ -136,7 +136,7 @@ class Datasets:
         self.outside = ItemServiceStub(outside)
 
     def a_dataset(self, dataset_id: str = "vans", **fields: Any) -> str:
-        """A dataset of vans and cars; answers its name."""
+        """Creates a dataset of vans and cars, and returns its name."""
         self.taxonomies.CreateTaxonomy(
             CreateTaxonomyRequest(
                 parent=PROJECT,
@@ -155,28 +155,28 @@ class Datasets:
     def add(
         self, dataset: str, *media: Media, labels: tuple[str, ...] | None = None, **fields: Any
     ) -> list[CreatedItem]:
-        """Items of these media."""
+        """Creates items of the media."""
         annotations = None if labels is None else AnnotationList(annotations=says(*labels))
         items = [NewItem(media=one, annotations=annotations, **fields) for one in media]
         return list(self.items.BatchCreateItems(BatchCreateItemsRequest(parent=dataset, items=items)).items)
 
     def annotate(self, dataset: str, item: str, *concepts: str) -> None:
-        """Accepts labels for an item."""
+        """Accepts labels for an item, without a task."""
         entry = ItemAnnotations(item=item, annotations=says(*concepts))
         self.items.BatchAnnotateItems(BatchAnnotateItemsRequest(parent=dataset, items=[entry]))
 
     def listed(self, dataset: str, filter_text: str = "") -> list[str]:
-        """The names of the items for which a filter holds."""
+        """Returns the names of the items that match a filter."""
         return [item.name for item in self.items.ListItems(ListItemsRequest(parent=dataset, filter=filter_text)).items]
 
     def counts(self, dataset: str) -> Any:
-        """The dataset's counts."""
+        """Returns the counts of the dataset."""
         return self.datasets.GetDataset(GetDatasetRequest(name=dataset)).counts
 
     def scored(
         self, dataset: str, items: list[str], generation: int = 1, van: float = 0.6, space: str = "space"
     ) -> None:
-        """Lets a model say something of items, as its event would."""
+        """Handles a PredictionMade event for items."""
         model = f"{PROJECT}/models/m/versions/{generation}"
         scores = ImageScores(
             model_version=model,
@@ -187,7 +187,7 @@ class Datasets:
         self.predicts(dataset, dict.fromkeys(items, scores), generation, space)
 
     def predicts(self, dataset: str, said: dict[str, ImageScores], generation: int = 1, space: str = "space") -> None:
-        """Lets a model say this of items, as its event would, and embed them."""
+        """Handles a PredictionMade event with these scores, and with embeddings."""
         rng = np.random.default_rng(7)
         vectors = rng.normal(size=(len(said), DIMENSION)).astype("<f4")
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -205,7 +205,7 @@ class Datasets:
         self.handle(new_event("serving", made.deployment, made, self.store.clock.now()))
 
     def handle(self, event: Event) -> None:
-        """Has the effect of an event."""
+        """Handles an event as the consumer does."""
         event_handlers = EventHandlers(self.store)
         handlers = {**event_handlers.label_handlers(), **event_handlers.prediction_handlers()}
         self.store.postgres.run(lambda connection: handlers[event.type](connection, event))
@@ -218,7 +218,7 @@ class Datasets:
         *,
         reviewed: bool = False,
     ) -> str:
-        """Queues an import of an archive of these files; answers the operation's name."""
+        """Starts an import of an archive of the files, and returns the name of the operation."""
         key = f"archives/acme/{hashlib.sha256(repr(sorted(files)).encode()).hexdigest()[:16]}.zip"
         self.objects.put_named(key, a_zip(files))
         return self.datasets.ImportDataset(
@@ -226,23 +226,23 @@ class Datasets:
         ).name
 
     def operation(self, name: str) -> Any:
-        """An operation as it stands."""
+        """Returns the current state of an operation."""
         return self.archives.GetOperation(GetOperationRequest(name=name))
 
     def advance(self, by: timedelta) -> None:
-        """Lets time pass."""
+        """Advances the clock."""
         assert isinstance(self.store.clock, ManualClock)
         self.store.clock.advance(by)
 
     def lease_expire_time(self) -> datetime:
-        """Until when the only operation is held."""
+        """Returns the expiry time of the lease of the only operation."""
         with self.store.postgres.transaction() as connection:
             row = connection.execute("SELECT lease_expire_time FROM operations").fetchone()
         assert row is not None
         return row["lease_expire_time"]
 
     def event_types(self) -> list[str]:
-        """The types of the events that are waiting to be published, in order."""
+        """Returns the types of the events in the outbox, in order."""
         with self.store.postgres.transaction() as connection:
             rows = connection.execute("SELECT headers FROM outbox ORDER BY id").fetchall()
         return [dict(row["headers"])["ce_type"].removeprefix("vesta.datasets.") for row in rows]

@@ -1,4 +1,4 @@
-"""What goes out comes back as it was, or is refused; what cannot be read is nobody's answer."""
+"""Exports can be imported without loss, or are rejected. Unreadable annotations are never imported as answers."""
 
 import json
 import os
@@ -68,7 +68,7 @@ NO_PIXELS = Annotation(concept="van", mask=Mask(height_px=HEIGHT_PX, width_px=WI
 
 
 def written(folder: Path, told: list[list[Annotation]]) -> list[ArchivedItem]:
-    """Labelled images, on all sides by turns."""
+    """Returns labelled images, in alternating splits."""
     items = []
     for number, annotations in enumerate(told):
         path = folder / f"01{number:03}.png"
@@ -81,7 +81,7 @@ def written(folder: Path, told: list[list[Annotation]]) -> list[ArchivedItem]:
 def there_and_back(
     tmp_path: Path, layout: ArchiveFormat.ValueType, told: list[list[Annotation]]
 ) -> dict[str, tuple[str, list[Annotation] | None]]:
-    """What comes back of images: side and annotations, by file."""
+    """Exports and imports images. Returns split and annotations by file."""
     source = tmp_path / "source"
     source.mkdir()
     concepts = sorted({one.concept for annotations in told for one in annotations})
@@ -299,7 +299,7 @@ def test_a_damaged_archive_is_refused_or_the_damage_changes_no_image_and_no_labe
             found = read_unpacked(tmp_path / f"{place}-{byte}", FOLDERS)
         except UnreadableArchiveError:
             refused_count += 1
-        else:  # it hit a time or an attribute, which nobody reads
+        else:  # the damage is in a time or an attribute, which is not read
             (item,) = found
             assert [one.concept for one in item.annotations or ()] == ["van"]
             assert item.path.read_bytes() == content
@@ -358,7 +358,7 @@ def test_an_archive_that_takes_too_long_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the suite itself runs as another user than root")
 def test_archives_are_read_and_written_by_another_user_too(tmp_path: Path) -> None:
-    """In a process that becomes nobody before it reads, as services in containers are."""
+    """The process switches to the user nobody before it reads, as services in containers do."""
     program = """
 import os, sys
 os.setgroups([]); os.setgid(65534); os.setuid(65534)

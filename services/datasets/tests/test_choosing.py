@@ -1,4 +1,4 @@
-"""What selection is told of the models' answers while a new model's scores come one by one."""
+"""The probabilities of a selection while the scores of a new model version arrive one by one."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from vesta_datasets.selection.pool_builder import centred_on_thresholds, choose,
 
 
 def of_several(**scored: tuple[float, float]) -> ImageScores:
-    """A multi-label answer: score and threshold by concept, as serving decides it."""
+    """Returns a multi-label prediction: score and threshold by concept."""
     told = [
         ConceptScore(concept=concept, score=score, threshold=threshold, predicted=score >= threshold)
         for concept, (score, threshold) in scored.items()
@@ -30,21 +30,21 @@ def a_row(version: str = "", **scores: float) -> PoolRow:
         ([], False, None),
         ([a_row()], False, None),
         ([a_row("new")], False, None),
-        # One row of the newest model among many of the one before: all speak.
+        # One row has scores of the newest model, many have scores of the previous one: all are used.
         (
             [a_row("old", a=0.9, b=0.1), a_row("old", a=0.2, b=0.8), a_row("new", a=0.4, b=0.6), a_row()],
             False,
             [[0.9, 0.1], [0.2, 0.8], [0.4, 0.6], [0.5, 0.5]],
         ),
-        # The newest model tells one concept more, and one of before no longer.
+        # The newest model has one additional concept, and lacks one of the previous model.
         (
             [a_row("old", a=0.3, b=0.1, gone=0.6), a_row("new", a=0.2, b=0.2, c=0.6), a_row("old", gone=1.0)],
             False,
             [[0.75, 0.25, 0.0], [0.2, 0.2, 0.6], [1 / 3, 1 / 3, 1 / 3]],
         ),
-        # Several labels: what nobody has said is open.
+        # Multi-label: missing scores are undecided.
         ([a_row("old", a=0.9), a_row("new", a=0.2, b=0.1), a_row()], True, [[0.9, 0.5], [0.2, 0.1], [0.5, 0.5]]),
-        # The newest model has said nothing yet.
+        # The newest model has no scores yet.
         ([a_row("old", a=0.9, b=0.1), a_row()], False, [[0.9, 0.1], [0.5, 0.5]]),
     ],
 )
@@ -60,7 +60,7 @@ def test_each_row_speaks_by_its_own_scores(
 
 
 def test_several_labels_are_asked_about_by_their_distance_to_the_threshold_and_suggested_as_predicted() -> None:
-    # One half would call the first sure and the second open, and suggest `b` for the second and nothing for the first.
+    # With a threshold of 0.5, the first would be certain and the second undecided, and `b` would be predicted for the second only.
     scores = {
         "at": of_several(a=(0.06, 0.05), b=(0.0, 0.9)),
         "far": of_several(a=(0.0, 0.05), b=(0.5, 0.9)),

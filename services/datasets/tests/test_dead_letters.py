@@ -1,4 +1,4 @@
-"""An answer that breaks a rule becomes a dead letter with the reason; replayed, it does not overwrite what was decided since."""
+"""Invalid answers become dead letters with the reason. Their replay does not overwrite later decisions."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ PATIENCE = timedelta(seconds=60)
 
 
 class Events:
-    """The broker, and the datasets service's consumer of answers."""
+    """The broker, and the consumer of accepted answers."""
 
     def __init__(self, datasets: Datasets, broker: Broker, prefix: str) -> None:
         self.options = KafkaOptions(broker, prefix, timedelta(seconds=2))
@@ -32,7 +32,7 @@ class Events:
         self.consumer = Consumer("datasets", "labels", handlers, datasets.store.postgres, self.options)
 
     def publish(self, item: str, task: str, accept_time: datetime, *annotations: Annotation) -> None:
-        """An answer that was accepted at some time arrives."""
+        """Publishes an answer with this accept time."""
         accepted_task = TaskAccepted(task=f"{TASK}/{task}", item=item, annotations=annotations)
         accepted_task.accept_time.FromDatetime(accept_time)
         event = new_event("annotation", accepted_task.task, accepted_task, datetime.now(UTC))
@@ -44,12 +44,12 @@ class Events:
         ).get(timeout=20)
 
     def letters(self) -> list[str]:
-        """The reasons of the dead letters."""
+        """Returns the reasons of the dead letters."""
         letters = dead_letters.read(self.options.broker, self.options.topic_prefix + DEAD_TOPIC)
         return [letter.reason for letter in letters]
 
     def replay(self) -> int:
-        """Publishes the dead letters again; answers how many."""
+        """Replays the dead letters, and returns their number."""
         topic = self.options.topic_prefix + DEAD_TOPIC
         return dead_letters.replay(self.options.broker, topic, f"{topic}.replay").published
 
@@ -84,7 +84,7 @@ def test_a_replayed_answer_is_kept_where_nothing_newer_is_and_overwrites_nothing
     noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
     newer, lone = (one.name for one in datasets.add(datasets.a_dataset(), a_medium(1), a_medium(2)))
     for item, task in ((newer, "1"), (lone, "2")):
-        broker.publish(item, task, noon, *says("bus"))  # which the taxonomy does not know
+        broker.publish(item, task, noon, *says("bus"))  # the taxonomy does not have this concept
     broker.publish(newer, "3", noon + timedelta(seconds=1), *says("car"))
     wait_until(lambda: concepts_of(datasets, newer) == ["car"])
     wait_until(lambda: len(broker.letters()) == 2)
@@ -93,7 +93,9 @@ def test_a_replayed_answer_is_kept_where_nothing_newer_is_and_overwrites_nothing
     taxonomy = Taxonomy(name=f"{PROJECT}/taxonomies/vehicles", concepts=concepts)
     datasets.taxonomies.UpdateTaxonomy(UpdateTaxonomyRequest(taxonomy=taxonomy))
     assert broker.replay() == 2
-    broker.publish(lone, "0", noon - timedelta(seconds=1), *says("van"))  # of the same partition: handled after them
+    broker.publish(
+        lone, "0", noon - timedelta(seconds=1), *says("van")
+    )  # in the same partition, so that it is handled after them
     wait_until(lambda: concepts_of(datasets, lone) == ["bus"])
     with datasets.store.postgres.transaction() as connection:
         wait_until(lambda: connection.execute("SELECT count(*) AS n FROM inbox").fetchone()["n"] == 4)  # type: ignore[index]

@@ -1,4 +1,4 @@
-"""The latest decision stands, in whatever order decisions arrive."""
+"""The latest decision applies, in whatever order decisions arrive."""
 
 from datetime import UTC, datetime, timedelta
 from functools import reduce
@@ -25,7 +25,7 @@ def a_decision(seconds: int, task: str = "", concept: str = "van", *, control: b
 def handle_accepted(
     datasets: Datasets, item: str, seconds: int, task: str, concept: str, *, control: bool = False
 ) -> None:
-    """An answer arrives that was accepted so many seconds after noon."""
+    """Handles an answer with this accept time, in seconds after noon."""
     accepted_task = TaskAccepted(task=task, item=item, annotations=says(concept), control=control)
     accepted_task.accept_time.FromDatetime(NOON + seconds * SECOND)
     datasets.handle(new_event("annotation", task, accepted_task, datasets.store.clock.now()))

@@ -1,4 +1,4 @@
-"""The index finds exactly what a scan would find."""
+"""The index finds the same near-duplicates as a scan."""
 
 import pytest
 from hypothesis import given

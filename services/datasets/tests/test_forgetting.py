@@ -1,4 +1,4 @@
-"""Archives are kept for a day and operations for a month, and longer only while somebody waits for them."""
+"""The retention of archives is a day, and that of operations 30 days; pending operations extend both."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -10,7 +10,7 @@ from vesta_datasets.operations.retention import ARCHIVE_RETENTION, OPERATION_RET
 
 @pytest.fixture
 def today(datasets: Datasets) -> Datasets:
-    """The service, with a clock that stands still at the object store's time."""
+    """The service, with a clock at the time of the object store."""
     datasets.advance(datetime.now(UTC) - datasets.store.clock.now())
     return datasets
 

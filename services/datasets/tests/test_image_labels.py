@@ -1,4 +1,4 @@
-"""A classification goes by image labels: an item with shapes alone is not labelled, and counts say what is left out."""
+"""Classification uses image labels: an item with shapes only is not labelled, and counts show the items that are left out."""
 
 import pytest
 from datasets_builders import PROJECT, Datasets, a_medium, refusal, says
@@ -27,7 +27,7 @@ BOX = Annotation(concept="van", box=PixelBox(x_min_px=1, y_min_px=1, x_max_px=9,
 
 @pytest.fixture
 def items(datasets: Datasets) -> tuple[str, list[str]]:
-    """A dataset of five items to learn from: with a box, with none of the concepts, with a label and a box, a label, nothing."""
+    """A dataset with five training items: a box, none of the concepts, a label and a box, a label, no annotations."""
     dataset = datasets.a_dataset()
     names = [one.name for one in datasets.add(dataset, *map(a_medium, range(5)), split=Split.SPLIT_TRAIN)]
     told: list[list[Annotation]] = [[BOX], [], [*says("car"), BOX], says("van")]
@@ -41,7 +41,7 @@ def annotate(datasets: Datasets, dataset: str, told: dict[str, list[Annotation]]
 
 
 def answered(datasets: Datasets, item: str, annotations: list[Annotation]) -> list[Annotation]:
-    """What is accepted for an item after an expert's answer to a task."""
+    """Returns the accepted annotations of an item after an answer to a task."""
     told = TaskAccepted(task="t", item=item, annotations=annotations, annotators=["ada"])
     told.accept_time.FromDatetime(datasets.store.clock.now())
     datasets.handle(new_event("annotation", "t", told, datasets.store.clock.now()))

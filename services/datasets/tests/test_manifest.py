@@ -1,4 +1,4 @@
-"""What is written is read again, and the digest tells contents apart, not row orders."""
+"""Manifests are read as they were written. The digest depends on the content and not on the row order."""
 
 import io
 import random

@@ -1,4 +1,4 @@
-"""Imports and exports come to an end, whatever happens to those who work on them, and answer what they did."""
+"""Imports and exports complete although their workers crash, and their responses are correct."""
 
 import hashlib
 import json
@@ -45,7 +45,7 @@ MANY = BATCHES * BATCH_FILES_MAX
 
 
 class Killed(BaseException):
-    """Ends a worker in the middle of its work; nothing of it runs any more."""
+    """Simulates the crash of a worker in the middle of its work."""
 
 
 def photographs(count: int, size_bytes: int = 100) -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-"""Every strategy keeps the one promise, and each does what it is for."""
+"""All strategies satisfy the common contract, and each has its specific behaviour."""
 
 from collections import Counter
 
@@ -144,7 +144,7 @@ def test_k_center_goes_to_the_corner_that_nobody_has_seen():
 
 
 def clusters_of(sizes, *, spread=0.05, draw=3):
-    """Embeddings in well-separated clusters, and the cluster of each."""
+    """Returns embeddings in well-separated clusters, and their clusters."""
     random = np.random.default_rng(draw)
     centres = unit(random.normal(size=(len(sizes), 32)))
     owner = np.repeat(np.arange(len(sizes)), sizes)

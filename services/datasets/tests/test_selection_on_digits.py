@@ -1,4 +1,4 @@
-"""On real scans the default must be worth its name: this guards the figures in the README against decay."""
+"""Guards the results of the default strategy in the README against regressions, on scans of digits."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The datasets service over gRPC: what comes in is there once, on one side, and stays what it was."""
+"""The datasets service over gRPC: items are stored once, are in one split, and snapshots are immutable."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -312,7 +312,7 @@ def test_items_are_listed_with_their_embeddings_where_those_are_asked_for(datase
     embeddings = [*first.embeddings, *second.embeddings]
     assert [item.name for item in listed] == sorted(names)
     by_name = dict(zip([item.name for item in listed], embeddings, strict=True))
-    with datasets.store.postgres.connect() as fresh:  # one that has not heard of vectors
+    with datasets.store.postgres.connect() as fresh:  # a connection without the registered vector type
         assert datasets.store.predictions.find_embeddings(fresh, names).keys() == set(names[1:])
     assert by_name[names[0]] == ItemEmbedding()
     for name in names[1:]:
@@ -479,7 +479,7 @@ def test_a_snapshot_stays_what_it_was_and_a_diff_tells_what_changed(datasets: Da
 
 
 class WatchedObjects(ObjectStore):
-    """An object store that looks, while it stores something, how many transactions of the service are open."""
+    """An object store that counts the open transactions of the service during a put."""
 
     def __init__(self, objects: ObjectStore, postgres: Postgres) -> None:
         self._objects = objects

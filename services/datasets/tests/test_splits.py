@@ -1,4 +1,4 @@
-"""Items are dealt by content, stay where they are, and near-duplicates stay together."""
+"""Items are assigned to splits by content, never change their split, and share it with near-duplicates."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""The service starts quickly and small: what only some calls need is imported by the first of them."""
+"""The service starts fast and with little memory: heavy modules are imported by the first call that needs them."""
 
 import subprocess
 import sys

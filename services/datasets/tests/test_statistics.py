@@ -1,4 +1,4 @@
-"""Counts add up, and a difference names what changed."""
+"""Statistics of snapshots are consistent, and differences list the changes."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -58,7 +58,7 @@ def test_each_side_counts_what_a_classification_leaves_out():
 
 
 def test_each_side_counts_what_the_split_policy_dealt_to_it():
-    low, high = "00" * 32, "ff" * 32  # the first fifth of all hashes is for testing
+    low, high = "00" * 32, "ff" * 32  # the first fifth of all hashes is in the test split
     rows = [
         replace(a_row("1"), sha256=high),
         replace(a_row("2"), sha256=low),

@@ -1,4 +1,4 @@
-"""A taxonomy has different concepts, and has all that items bear."""
+"""Concepts of a taxonomy are unique, and include all concepts that items have."""
 
 import pytest
 from vesta_common.errors import InvalidArgument

@@ -1,4 +1,4 @@
-"""However many predictions come, their counts are told now and then, and at the end."""
+"""The scoring progress is published at most once per interval, and always with the final counts."""
 
 from datasets_builders import Datasets, a_medium
 from vesta_contracts.datasets.v1 import DatasetScored

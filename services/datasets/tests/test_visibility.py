@@ -1,4 +1,4 @@
-"""Annotators do not see what a model makes of items: neither in them, nor by filtering, nor by what lies near."""
+"""Predictions are hidden from annotators: in items, in filters and in similarity searches."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,7 +25,7 @@ def acting_as(role: str) -> Iterator[None]:
 
 
 def readings(datasets: Datasets, dataset: str, name: str) -> list[Item]:
-    """The item by every call that answers it to an annotator."""
+    """Returns the item from every call that returns it to an annotator."""
     return [
         datasets.outside.GetItem(GetItemRequest(name=name)),
         *datasets.outside.ListItems(ListItemsRequest(parent=dataset)).items,
@@ -50,7 +50,7 @@ def test_an_annotator_reads_an_item_without_its_scores(datasets: Datasets) -> No
     assert [one.HasField("scores") for one in hidden] == [False] * 3
     assert [one.HasField("scores") for one in shown] == [True] * 3
     assert hidden[0].media == shown[0].media
-    assert hidden[0].etag != shown[0].etag  # which would tell scores that somebody guesses
+    assert hidden[0].etag != shown[0].etag  # otherwise the etag would confirm guessed scores
 
 
 @pytest.mark.parametrize(

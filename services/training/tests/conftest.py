@@ -1,4 +1,4 @@
-"""Pictures to learn from, the backbone exported once for all tests, and the service on the real database and object store."""
+"""Fixtures: training images, the exported backbone, and the service with a real database and object store."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -49,7 +49,7 @@ def no_weights_file(sha256: str) -> Path:
 
 
 class Digits:
-    """Scikit-learn's scans of handwritten digits, as images of the size that models get; made-up hashes name them."""
+    """Scikit-learn's scans of handwritten digits, as images of the model input size, with artificial hashes."""
 
     def __init__(self) -> None:
         scans = load_digits()
@@ -66,7 +66,7 @@ class Digits:
         return np.asarray(small.resize((256, 256), Image.Resampling.BICUBIC).convert("RGB"))
 
     def examples(self, train: int, test: int, *, control_every: int = 2) -> tuple[Example, ...]:
-        """The first `train` digits to learn from, the last `test` ones to test on."""
+        """Returns the first `train` digits as training examples, and the last `test` digits as test examples."""
         numbers = [*range(train), *range(DIGITS_USED - test, DIGITS_USED)]
         return tuple(
             Example(
@@ -82,7 +82,7 @@ class Digits:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread_for_matrices() -> Iterator[None]:
-    """As `train` does: tests run beside others."""
+    """Limits BLAS to one thread, as `train` does, because tests run in parallel."""
     with threadpool_limits(limits=1, user_api="blas"):
         yield
 
@@ -124,7 +124,7 @@ def kept_features(digits: Digits, backbone: Backbone, backbone_path: Path) -> Me
 
 @pytest.fixture(scope="session")
 def embeddings(digits: Digits, backbone: Backbone, kept_features: MemoryFeatureStore) -> Array:
-    """`(N, D)` of all digits."""
+    """`(N, D)` embeddings of all digits."""
     known = kept_features.get_many(backbone.digest, digits.sha256s)
     return np.stack([known[sha256] for sha256 in digits.sha256s])
 

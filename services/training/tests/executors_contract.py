@@ -1,4 +1,4 @@
-"""What is promised of every place where runs are trained; each place has a test class that inherits these."""
+"""The contract tests of executors; the tests of each executor inherit them."""
 
 import time
 from collections.abc import Callable
@@ -14,40 +14,40 @@ from vesta_training.runs.exchange import Exchange
 from vesta_training.runs.job import Job
 
 WORK = "train-r-0123456789ab"
-OTHER_WEIGHTS = builtin_yaml("embedding").replace("value: packaged", f"value: {'a' * 64}")  # which nobody has stored
+OTHER_WEIGHTS = builtin_yaml("embedding").replace("value: packaged", f"value: {'a' * 64}")  # this file is not stored
 PATIENCE = timedelta(milliseconds=50)
 WAIT_SECONDS = 60
 
 
 class Place(Protocol):
-    """A place with the means to make things happen there."""
+    """An executor, with methods to control its environment."""
 
     objects: ObjectStore
     executor: Executor
 
     def another(self) -> Executor:
-        """The executor of a service that was restarted."""
+        """Returns the executor of a restarted service."""
         ...
 
     def job(self, **fields: Any) -> Job:
-        """An embedding run, which takes a second or two."""
+        """Returns the job of an embedding run, which takes a second or two."""
         ...
 
     def go_on(self, work: str) -> None:
-        """Lets work run to its end."""
+        """Makes the work finish; does nothing if it runs by itself."""
         ...
 
     def kill(self, work: str) -> None:
-        """Takes the work's process away."""
+        """Kills the process of the work."""
         ...
 
     def count_started(self, work: str) -> int:
-        """How much there is that trains under this name."""
+        """Returns the number of processes or Jobs of this name."""
         ...
 
 
 def until(executor: Executor, work: str, fits: Callable[[Observation], bool]) -> Observation:
-    """Observes until something fits."""
+    """Observes the work until a condition is met."""
     deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline:
         seen = executor.observe(work, PATIENCE)
@@ -66,7 +66,7 @@ def an_embedding(work_folder: str, **fields: Any) -> Job:
 
 
 class ExecutorContract:
-    """Inherited by the tests of each place, which have a fixture `place`."""
+    """The contract of executors. Subclasses provide the fixture `place`."""
 
     def test_work_that_was_not_started_is_absent_and_may_be_cancelled(self, place: Place) -> None:
         assert place.executor.observe(WORK).state is State.ABSENT

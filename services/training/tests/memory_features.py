@@ -1,4 +1,4 @@
-"""A feature store in memory, for tests of what is computed rather than of where it is kept."""
+"""An in-memory feature store, for tests of the computation."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,7 +6,7 @@ from vesta_training.example import Array
 
 
 class MemoryFeatureStore:
-    """Keeps embeddings for as long as it lives."""
+    """Stores embeddings in memory."""
 
     def __init__(self) -> None:
         self._embeddings: dict[tuple[str, str], Array] = {}

@@ -1,4 +1,4 @@
-"""Weights: only the file that is meant, only its right licence, and plain words otherwise."""
+"""Weights are used only with the expected SHA-256 and licence; errors are clear."""
 
 import hashlib
 from dataclasses import replace
@@ -28,7 +28,7 @@ def test_the_digest_names_weights_architecture_and_preprocessing(backbone: Backb
 
 
 def test_a_file_of_the_same_weights_embeds_into_the_same_space(backbone: Backbone) -> None:
-    """A weights file is a slot like any other: what names the space is its content, not where it came from."""
+    """The digest of the embedding space depends on the content of the weights file and not on its source."""
     choices = BackboneChoices(weights=backbone.weights_sha256, weights_license="MIT")
     found = find_backbone(choices, lambda sha256: backbone.weights_path)
 
@@ -83,7 +83,7 @@ def test_a_file_beyond_the_limit_is_not_read(backbone: Backbone, tmp_path: Path)
 
 
 def test_the_network_knows_a_picture_from_noise(backbone: Backbone) -> None:
-    """The weights are in their places: with any other wiring all pictures would look alike."""
+    """The weights are assigned to the right layers; otherwise all images would have similar embeddings."""
     network = load_network(backbone)
     with torch.inference_mode():
         images = torch.from_numpy(np.random.default_rng(0).normal(0, 0.5, (2, 3, 224, 224)).astype(np.float32))

@@ -1,4 +1,4 @@
-"""Temperature and thresholds: they mend what is wrong, and leave alone what nothing is known of."""
+"""Temperature and thresholds correct miscalibration, and keep their defaults with too few data."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from vesta_training.heads.logistic_regression import Link, sigmoid, softmax
 
 
 def drawn(logits: np.ndarray, link: Link) -> np.ndarray:
-    """Labels drawn with the probabilities that the logits mean."""
+    """Draws labels with the probabilities of the logits."""
     generator = np.random.default_rng(5)
     if link == "sigmoid":
         return generator.random(logits.shape) < sigmoid(logits)

@@ -1,4 +1,4 @@
-"""What the executor makes of an API server that refuses, or does not answer."""
+"""Errors of the executor if the API server rejects requests or does not respond."""
 
 import json
 
@@ -12,7 +12,7 @@ from vesta_training.executors.kubernetes import KubernetesExecutor
 
 
 def an_executor() -> KubernetesExecutor:
-    """Of a cluster at an address where nothing listens."""
+    """Returns an executor for an API server that does not exist."""
     nowhere = client.Configuration(host="http://127.0.0.1:1")
     nowhere.retries = False
     return KubernetesExecutor(client.ApiClient(nowhere), ObjectStore(None, "vesta"), "vesta", Pods(image="i"))

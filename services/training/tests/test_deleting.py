@@ -1,4 +1,4 @@
-"""Deleting models and versions: refused while something uses them, and their files go when nothing does."""
+"""Models and versions in use cannot be deleted. Files are deleted when no version uses them."""
 
 from datetime import timedelta
 
@@ -139,7 +139,7 @@ def test_a_model_that_a_run_makes_a_version_of_stays(training: Training) -> None
 
 
 def equal_to(version: ModelVersion) -> ModelVersion:
-    """What an executor adds, so that the next version has the same file."""
+    """Returns a version for the fake executor, so that the next version has the same file."""
     return ModelVersion(onnx_key=version.onnx_key, digest=version.digest)
 
 

@@ -1,4 +1,4 @@
-"""Each refusal of learning has a reason of its own."""
+"""Each error of training has a reason of its own."""
 
 import pytest
 from vesta_common.errors import VestaError

@@ -1,4 +1,4 @@
-"""Measuring, comparing: against scikit-learn where it has the figure, by hand where not."""
+"""Metrics and comparisons, verified with scikit-learn or by hand."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ CONCEPTS = ("cat", "dog", "owl")
 
 
 def some_answers(truth: list[int], predicted: list[int], confidence: float = 0.8) -> Predictions:
-    """Classification answers, each of one confidence."""
+    """Returns classification predictions with the same confidence."""
     chosen = np.eye(3, dtype=np.bool_)[predicted].reshape(-1, 3)
     return Predictions(
         task=Task.CLASSIFICATION,

@@ -1,4 +1,4 @@
-"""The process that learns: how it is stopped, how it dies, and what is told of that."""
+"""The child process executor: cancellation, crashes and deadlines."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ from vesta_training.settings import Settings
 
 
 class OneProcess:
-    """This machine, on which time passes as a test says."""
+    """The local executor, with a clock that the test advances."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -33,7 +33,7 @@ class OneProcess:
         return an_embedding(**{"work_folder": self._settings.work_folder, **fields})
 
     def go_on(self, work: str) -> None:
-        """It does by itself."""
+        """Does nothing: the child process runs by itself."""
 
     def kill(self, work: str) -> None:
         self.executor._child.kill()

@@ -1,4 +1,4 @@
-"""Feature packs on the real object store: found by other machines, and only a cache everywhere."""
+"""Feature packs in a real object store are found by other machines, and can be lost at any time."""
 
 import hashlib
 import io

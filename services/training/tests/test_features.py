@@ -1,4 +1,4 @@
-"""Kept features: computed once, in the order asked for, and not lost when a run is stopped."""
+"""Features are computed once, are returned in the requested order, and are stored when a run is stopped."""
 
 from pathlib import Path
 from typing import Any

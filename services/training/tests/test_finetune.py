@@ -1,4 +1,4 @@
-"""Tuning: learns, keeps the best epoch, goes on after a kill exactly where it was, and can be stopped."""
+"""Fine-tuning learns, selects the best epoch, resumes after a crash, and can be stopped."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Dealing items to folds: nobody is forgotten, and nothing is held out that only itself could teach."""
+"""Folds include every item, and never hold out the only item of a concept."""
 
 import numpy as np
 import numpy.typing as npt

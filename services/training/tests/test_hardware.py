@@ -1,4 +1,4 @@
-"""What a run computes on: the device that was asked for or a clear refusal, and no more threads than there are cores for it."""
+"""Runs use the requested device or fail with a clear error, and use no more threads than cores."""
 
 import os
 

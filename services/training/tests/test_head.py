@@ -1,4 +1,4 @@
-"""The head: learns from ten labels, never answers what it has not seen, and says when nothing can be learned."""
+"""The head learns from ten labels, never predicts unseen concepts, and rejects labels that cannot be learned."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ CONCEPTS = ("cat", "dog", "owl", "yak")
 
 
 def blobs(classes: list[int], dimension: int = 16, spread: float = 0.3) -> tuple[Array, np.ndarray]:
-    """Embeddings of length 1 around a direction for each class, with their labels."""
+    """Returns embeddings of unit length around a direction per class, with their labels."""
     generator = np.random.default_rng(7)
     centres = generator.normal(0, 1, (4, dimension))
     points = centres[classes] + generator.normal(0, spread, (len(classes), dimension))
@@ -103,7 +103,7 @@ def test_the_fit_is_the_optimum_that_scikit_learn_finds() -> None:
 
 
 def test_fewer_items_than_dimensions_give_the_same_head_as_more() -> None:
-    """Below half as many items as dimensions the features are turned into fewer; nothing but time may change."""
+    """With few items, features are rotated into fewer dimensions. The result must not change."""
     embeddings, labels = blobs([0, 1, 2, 3] * 3, dimension=200)
     turned = fit_head(embeddings, labels, CONCEPTS, Task.CLASSIFICATION, HeadChoices(), seed=0, cross_validated=False)
     centred = embeddings - embeddings.mean(axis=0)

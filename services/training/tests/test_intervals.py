@@ -1,4 +1,4 @@
-"""Intervals: they hold their value, agree with the books, and stay honest for one or two items."""
+"""Intervals contain their value, match published values, and are wide for one or two items."""
 
 import numpy as np
 import pytest
@@ -36,9 +36,7 @@ def test_one_lost_item_proves_nothing_and_twenty_do() -> None:
 
 def test_of_many_equal_concepts_hardly_ever_one_seems_worse_by_chance() -> None:
     generator = np.random.default_rng(4)
-    counts = generator.multinomial(
-        60, [0.1, 0.1, 0.8], size=(100, 10)
-    )  # as often better as worse: 10 concepts, 100 times
+    counts = generator.multinomial(60, [0.1, 0.1, 0.8], size=(100, 10))  # equally good models: 10 concepts, 100 times
 
     def refused(together: int) -> int:
         return sum(
@@ -49,7 +47,7 @@ def test_of_many_equal_concepts_hardly_ever_one_seems_worse_by_chance() -> None:
             for concepts in counts.tolist()
         )
 
-    assert refused(1) > 10  # each for itself: many a good challenger is refused
+    assert refused(1) > 10  # without a joint correction, many good challengers are rejected
     assert refused(10) <= 5
 
 

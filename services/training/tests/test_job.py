@@ -1,4 +1,4 @@
-"""A run on the real object store: what lies in the work folder is a cache, whenever it is lost."""
+"""Jobs with a real object store. The work folder is a cache, which can be lost at any time."""
 
 import hashlib
 import io
@@ -47,7 +47,7 @@ def objects(settings: Settings) -> Iterator[ObjectStore]:
 
 
 def a_manifest(objects: ObjectStore, digits: Any, numbers: Iterable[int]) -> str:
-    """The manifest of a snapshot of these digits; answers its key."""
+    """Stores the manifest of a snapshot of these digits, and returns its key."""
     rows = []
     for number in numbers:
         picture = io.BytesIO()
@@ -69,7 +69,7 @@ def a_manifest(objects: ObjectStore, digits: Any, numbers: Iterable[int]) -> str
 
 @pytest.fixture
 def job(objects: ObjectStore, digits: Any, settings: Settings) -> Job:
-    """A run on forty digits, in which a champion of a run before is to be compared with."""
+    """Returns the job of a run on forty digits, with the model of an earlier run as champion."""
     return Job(
         run="projects/acme/trainingRuns/r",
         recipe_name="classification",
@@ -104,7 +104,7 @@ def delete(folder: Path) -> None:
 
 
 def fill_with_zeros(folder: Path) -> None:
-    """As a file system may leave files that were written just before a power cut."""
+    """Simulates files that were written just before a power failure."""
     for path in folder.rglob("*"):
         if path.is_file():
             path.write_bytes(bytes(path.stat().st_size))
@@ -141,7 +141,7 @@ def test_a_run_whose_files_are_deleted_under_it_is_tried_again_and_succeeds(
 
     try:
         lost = version_of(with_champion(job, first), objects, delete_in_the_phase)
-        assert lost.digest == first.digest  # it needed no file any more
+        assert lost.digest == first.digest  # the file was no longer needed
     except Unavailable as error:
         assert error.reason == "WORK_FOLDER_LOST"  # noqa: PT017
     assert version_of(with_champion(job, first), objects).digest == first.digest
@@ -184,7 +184,7 @@ def test_another_process_with_an_empty_folder_makes_the_same_model(
 
 def test_a_run_says_what_it_computed_on(job: Job, objects: ObjectStore) -> None:
     outcome = run_job(replace(job, device="auto", threads=2), objects, lambda _: None)
-    assert (outcome.device, outcome.thread_count) == ("cpu", 2)  # the onnxruntime that is locked is built for the CPU
+    assert (outcome.device, outcome.thread_count) == ("cpu", 2)  # the installed onnxruntime is built for the CPU
     assert "* Computed on: cpu, 2 threads" in ModelVersion.FromString(outcome.version).card
 
 

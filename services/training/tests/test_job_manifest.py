@@ -1,4 +1,4 @@
-"""The Job of a run's work: what it promises the cluster, and what operators may change of it."""
+"""The manifest of training Jobs, and its customisation by operators."""
 
 from typing import Any
 

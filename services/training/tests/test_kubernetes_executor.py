@@ -1,4 +1,4 @@
-"""Jobs on a real API server, with its real controllers. Where there is no node, the tests write what a kubelet would."""
+"""The Kubernetes executor with a real API server and its controllers. Without nodes, the tests set the pod status, as a kubelet does."""
 
 import uuid
 from collections.abc import Callable, Iterator
@@ -24,11 +24,11 @@ ROLE = [
     {"apiGroups": [""], "resources": ["pods", "events"], "verbs": ["list"]},
     {"apiGroups": ["kueue.x-k8s.io"], "resources": ["workloads"], "verbs": ["list"]},
 ]
-"""All that docs/training-jobs.md grants the training service; the executors under test have nothing else."""
+"""The permissions that docs/training-jobs.md grants to the training service. The executors under test have no others."""
 
 
 class OneNamespace:
-    """A namespace of the cluster; the test is its kubelet."""
+    """A namespace of the cluster. The test acts as its kubelet."""
 
     def __init__(self, kubeconfig: Path, settings: Settings, pods: Pods) -> None:
         self.api = config.new_client_from_config(str(kubeconfig))
@@ -42,7 +42,7 @@ class OneNamespace:
         self.executor = self.another()
 
     def _service_account(self) -> client.ApiClient:
-        """The API as the training service's account may use it."""
+        """Returns an API client with the service account of the training service."""
         roles = client.RbacAuthorizationV1Api(self.api)
         named = {"metadata": {"name": "training"}}
         self.core.create_namespaced_service_account(self.namespace, named)
@@ -68,11 +68,11 @@ class OneNamespace:
         return an_embedding(**{"work_folder": self._settings.work_folder, **fields})
 
     def go_on(self, work: str) -> None:
-        """Does what the pod would."""
+        """Executes the work of the pod."""
         finish(work, self.objects, {"work_folder": self._settings.work_folder})
 
     def pod(self, work: str, index: int = 0) -> Any:
-        """The first pod of the work with this index, once its Job has made one."""
+        """Waits for the first pod of the work with this index, and returns it."""
         found: list[Any] = []
         of_index = f"{WORK_LABEL}={work},{INDEX_LABEL}={index}"
 
@@ -185,7 +185,7 @@ RUNS = {"running": {"startedAt": "2026-03-01T00:00:00Z"}}
 class TestWorkOfTwoPods:
     @pytest.fixture
     def executor(self, place: OneNamespace) -> KubernetesExecutor:
-        """That of runs which are spread over two pods; one of them has started."""
+        """Returns an executor with runs on two pods, of which one has started."""
         executor = place.with_pods(nodes=2)
         executor.start(WORK, place.job(recipe_name="tuned", recipe_yaml=builtin_yaml("classification-finetune")))
         return executor

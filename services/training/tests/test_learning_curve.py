@@ -1,4 +1,4 @@
-"""How accuracy grows with labels drawn at random, measured with few labels, and how many would have taught as much as a model learned."""
+"""The learning curve of random labels, and the number of random labels that gives the accuracy of a model."""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +25,7 @@ def true_accuracy(label_count: float) -> float:
 
 
 def a_curve(accuracies: list[float], counts: tuple[int, ...] = COUNTS, draws: int = 2, seed: int = 0) -> LearningCurve:
-    """A curve of given accuracies over items that are hard or easy for every head alike."""
+    """Returns a curve with these accuracies, over items whose difficulty is the same for every head."""
     hardness = np.random.default_rng(seed).random(ITEMS)
     correct = hardness[None, :] < np.array(accuracies)[:, None]
     return LearningCurve(counts, np.arange(ITEMS), np.repeat(correct[None], draws, axis=0))
@@ -95,7 +95,7 @@ def test_a_test_split_that_came_apart_teaches_nothing(digits: Any, embeddings: A
 
 
 def test_no_test_item_is_predicted_by_a_head_that_has_seen_it() -> None:
-    """Labels without any pattern: heads that had seen an item would know it, others can but guess."""
+    """Random labels: only heads that have learned from an item could predict it."""
     generator = np.random.default_rng(0)
     embeddings = np.eye(60, dtype=np.float32)
     labels = np.eye(2, dtype=np.bool_)[generator.permutation(60) % 2]
@@ -177,7 +177,7 @@ def test_what_cannot_be_estimated_says_why(accuracies: list[float], counts: tupl
 def a_simulated_loop(
     accuracy_of: Callable[[float], float], needed: float, seed: int
 ) -> tuple[LearningCurve, np.ndarray]:
-    """A curve and a model as a loop with 45 labels of the control arm and 100 of the test split might measure them.
+    """Simulates the curve and the model of a loop with 45 labels of the control arm and 100 labels of the test split.
 
     Items are hard or easy for all heads alike, up to chance (a probit model), and a set of labels may be a lucky one.
     """

@@ -1,4 +1,4 @@
-"""What a run leaves out of a snapshot, and what it cannot measure: from the manifest on the object store to a version and its card."""
+"""Items that a run leaves out and metrics that it cannot measure, from the manifest to the version and its card."""
 
 import io
 from collections.abc import Callable, Iterator
@@ -35,7 +35,7 @@ def objects(service_settings: Callable[[str], dict[str, Any]], tmp_path: Path) -
 
 
 def trained(objects: ObjectStore, digits: Any, work_folder: Path, rows: list[Row]) -> ModelVersion:
-    """What comes of a snapshot of these items: number of the digit, side, image labels, when anything was accepted."""
+    """Trains on a snapshot of these items: number of the digit, split, image labels, accept time."""
     stored = []
     for number, split, labels, accept_time in rows:
         target = io.BytesIO()
@@ -74,7 +74,7 @@ def trained(objects: ObjectStore, digits: Any, work_folder: Path, rows: list[Row
 
 
 def labelled(digits: Any, split: str, count: int, first: int = 0) -> list[Row]:
-    """The first zeros and ones, and what they are."""
+    """Returns `count` rows of zeros and ones, from position `first`, with their labels."""
     found = [number for number, label in enumerate(digits.labels) if label in CONCEPTS][first : first + count]
     return [(number, split, [digits.labels[number]], NOW) for number in found]
 
@@ -88,7 +88,7 @@ def test_shapes_alone_none_and_several_labels_are_left_out_and_counted(
         (4, "TRAIN", [], NOW),
         (5, "TRAIN", ["digit-0", "digit-1"], NOW),
         (6, "TRAIN", ["digit-6"], NOW),
-        (7, "TRAIN", None, None),  # nobody has looked at it
+        (7, "TRAIN", None, None),  # not annotated
     ]
     rows = [*labelled(digits, "TRAIN", 10), *labelled(digits, "TEST", 6, first=10), *odd]
     version = trained(objects, digits, tmp_path, rows)

@@ -1,4 +1,4 @@
-"""The exported file: it answers as the head does, says what it is, and is the same bytes each time."""
+"""Model files predict as the head does, contain their metadata, and are deterministic."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Models and their versions over gRPC: read, listed and downloaded."""
+"""ModelService: reading, listing and downloading versions."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""One run in several processes, which torchrun starts as the pods of its Job do: they learn what one does, and end together."""
+"""Distributed runs, started with torchrun as in the pods of a Job: the result equals that of a single process."""
 
 import contextlib
 import io
@@ -35,11 +35,11 @@ from vesta_training.runs.trainer_settings import TorchrunSettings
 from vesta_training.settings import Settings
 
 WORK = "train-r-0123456789ab"
-TAUGHT, HELD, TESTED = range(11), range(11, 16), range(16, 22)  # batches of 6 and 5: an odd one is not shared equally
+TAUGHT, HELD, TESTED = range(11), range(11, 16), range(16, 22)  # batches of 6 and 5: an odd batch is divided unequally
 SIDES = {"TRAIN": TAUGHT, "VALIDATION": HELD, "TEST": TESTED}
 CHOICES = {
     "value: 32\n": "value: 6\n",  # of a batch
-    "value: 0.03\n": "value: 100\n",  # so strong that the head has learnt little, and tuning does better
+    "value: 0.03\n": "value: 100\n",  # strong regularisation: the head learns little, and fine-tuning is better
     "value: 0.001\n": "value: 0.01\n",  # of the head
 }
 WAIT_SECONDS = 300
@@ -48,7 +48,7 @@ SILENCE_SECONDS = 60
 
 @dataclass
 class Site:
-    """The object store, and what the pods of a Job are told."""
+    """The object store, and the environment of the pods of a Job."""
 
     settings: Settings
     objects: ObjectStore
@@ -59,11 +59,11 @@ class Site:
 
     @property
     def exchange(self) -> Exchange:
-        """What the work is told and tells."""
+        """Returns the exchange of the work."""
         return Exchange(self.objects, WORK)
 
     def pod(self, index: int, command: list[str]) -> subprocess.Popen[str]:
-        """The command of a pod as its kubelet starts it: with its index in the environment and a work folder of its own."""
+        """Starts the command of a pod, with its index in the environment and its own work folder."""
         own = self.folder / f"{WORK}-{index}"
         own.mkdir(exist_ok=True)
         command = [sys.executable if one == "python" else one for one in command]
@@ -87,7 +87,7 @@ class Site:
         return pod
 
     def pods(self, *, nodes: int, indexes: Iterable[int] | None = None) -> list[subprocess.Popen[str]]:
-        """Those of the Job of the work, or some of them; they meet on this machine."""
+        """Starts all or some pods of the Job on this machine."""
         manifest = job_manifest(
             WORK, self.job.run, pods=Pods(image="i", nodes=nodes), finetunes=True, deadline_seconds=WAIT_SECONDS
         )
@@ -99,14 +99,14 @@ class Site:
         return [self.pod(index, [here.get(one, one) for one in command]) for index in indexes or range(nodes)]
 
     def model(self, outcome: Any) -> tuple[ModelVersion, dict[str, Any]]:
-        """What came out, and all numbers of its file by their names."""
+        """Returns the result, and the tensors of its model file by name."""
         assert isinstance(outcome, RunResult), outcome
         version = ModelVersion.FromString(outcome.version)
         return version, numbers_of(onnx.load_model_from_string(self.objects.get(version.onnx_key)))
 
 
 def a_recipe(epochs: int = 2) -> str:
-    """Tunes for two steps an epoch."""
+    """Returns the YAML of a fine-tuning recipe with two steps per epoch."""
     text = builtin_yaml("classification-finetune")
     for choice, ours in {**CHOICES, "value: 8\n": f"value: {epochs}\n"}.items():
         assert choice in text
@@ -115,7 +115,7 @@ def a_recipe(epochs: int = 2) -> str:
 
 
 def numbers_of(model: onnx.ModelProto) -> dict[str, Any]:
-    """All numbers of a model file, by their names."""
+    """Returns the tensors of a model file by name."""
     return {one.name: onnx.numpy_helper.to_array(one) for one in model.graph.initializer}
 
 
@@ -131,7 +131,7 @@ def children_of(pid: int) -> list[int]:
 def seen_until(
     exchange: Exchange, pods: list[subprocess.Popen[str]], fits: Callable[[TrainingProgress], bool]
 ) -> TrainingProgress:
-    """The first progress that fits."""
+    """Waits for progress that meets a condition."""
     deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline:
         now = exchange.find_progress()
@@ -144,7 +144,7 @@ def seen_until(
 
 
 def ends_of(pods: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
-    """Exit code and last words of each."""
+    """Returns the exit code and the last output of each pod."""
     said = [pod.communicate(timeout=WAIT_SECONDS)[1] for pod in pods]
     return [(pod.returncode, words[-3000:]) for pod, words in zip(pods, said, strict=True)]
 
@@ -213,7 +213,7 @@ def test_two_pods_learn_what_one_process_does_and_the_first_alone_writes(site: S
     tuned = [name for name in expected if name.startswith("conv") and name in before]
     way = sum(float(np.square(expected[name] - before[name]).sum()) for name in tuned) ** 0.5
     apart = sum(float(np.square(found[name] - expected[name]).sum()) for name in tuned) ** 0.5
-    assert 0 < apart < 0.01 * way  # the order in which numbers are summed
+    assert 0 < apart < 0.01 * way  # due to the summation order
     assert [one for one in (site.folder / f"{WORK}-1").rglob("*") if one.is_file()] == []
 
 
@@ -233,9 +233,9 @@ def test_a_pod_that_is_killed_ends_the_others_at_once_and_all_go_on_from_the_che
 
     (checkpoint,) = (site.folder / f"{WORK}-0").rglob("finetune.checkpoint")
     epoch = torch.load(checkpoint, weights_only=True)["epoch"]
-    exchange.keep_checkpoint(checkpoint)  # as happens once a minute
+    exchange.keep_checkpoint(checkpoint)  # as every minute
     for index in range(2):
-        shutil.rmtree(site.folder / f"{WORK}-{index}")  # the next pods have nothing of it
+        shutil.rmtree(site.folder / f"{WORK}-{index}")  # the next pods do not have it
     pods = site.pods(nodes=2)
     first = seen_until(exchange, pods, lambda now: now.phase == "finetune" and now.step > 0)
     assert first.step > epoch * 2  # of two batches
@@ -257,7 +257,7 @@ def test_what_one_pod_refuses_is_refused_for_all_with_its_reason(site: Site) -> 
     assert missing in str(exchange.find_result())
     assert "training_refused" in ends[1][1]
 
-    late = site.pods(nodes=2, indexes=[1])  # whose other pod has ended for good
+    late = site.pods(nodes=2, indexes=[1])  # the other pod has completed
     assert [code for code, _ in ends_of(late)] == [REFUSED_EXIT_CODE]
 
 

@@ -1,4 +1,4 @@
-"""The default recipe on real photographs, where a folder of them is at hand.
+"""The default recipe on real photographs, if a folder of them is configured.
 
 `VESTA_TEST_IMAGES` names a folder with `train` and `test`, each holding a folder of images for every concept.
 """

@@ -1,4 +1,4 @@
-"""What a run says of its Job: the cluster's own words, from objects as the API server gives them."""
+"""States and reasons of runs, derived from the objects of their Jobs."""
 
 from typing import Any
 
@@ -45,7 +45,7 @@ def failed(reason: str = "BackoffLimitExceeded", message: str = "Job has reached
 
 
 RUNS = {"containerStatuses": [{"name": "trainer", "state": {"running": {}}}]}
-NOT_READY = {"type": "Ready", "status": "False"}  # as the controller of nodes leaves it: a kubelet gives a reason
+NOT_READY = {"type": "Ready", "status": "False"}  # as set by the node lifecycle controller; a kubelet sets a reason
 EVICTED = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"}
 NO_GPU = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
 UNSCHEDULABLE = {
@@ -92,7 +92,7 @@ REFUSED = {
             Seen(
                 a_job(completions=2),
                 [a_pod("Running", **RUNS), a_pod(index=1, **waiting("ErrImagePull", "not found"))],
-                [EVENT],  # of the one that runs by now
+                [EVENT],  # of the running pod
             ),
             "ErrImagePull: not found",
         ),
@@ -172,7 +172,7 @@ def test_work_whose_object_store_was_away_may_be_started_again() -> None:
 
 
 def test_work_whose_pods_only_lost_each_other_may_be_started_again() -> None:
-    earlier = a_pod("Failed", **terminated(1))  # another one of its index has ended since
+    earlier = a_pod("Failed", **terminated(1))  # a later pod of the same index has ended
     lost = [a_pod("Failed", **terminated(11, message="another process")), a_pod("Failed", index=1, **terminated(11))]
     error = observed(Seen(a_job(failed(), completions=2), [earlier, *lost])).error
     assert isinstance(error, Unavailable)

@@ -1,4 +1,4 @@
-"""Recipes: what is read, what is refused, and that those which ship say why."""
+"""Recipes: parsing, validation, and the reasons of built-in recipes."""
 
 import pytest
 from vesta_training.errors import RecipeError

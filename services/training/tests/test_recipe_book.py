@@ -1,4 +1,4 @@
-"""Recipes over gRPC: those that ship, and a project's own."""
+"""RecipeService: built-in recipes and recipes of a project."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

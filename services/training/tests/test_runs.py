@@ -1,4 +1,4 @@
-"""Training runs over gRPC: asked for, repeated, cancelled, deleted, and what each makes and tells."""
+"""TrainingRunService: creation, retries, cancellation and deletion of runs, with their versions and events."""
 
 import pytest
 from training_service import PROJECT, SNAPSHOT, Training, refusal

@@ -1,4 +1,4 @@
-"""What a study is, by its runs; and over gRPC, what it runs and how it is cancelled."""
+"""StudyService: the state of studies, their runs, and their cancellation."""
 
 import pytest
 from training_service import PROJECT, SNAPSHOT, Training, refusal
@@ -33,7 +33,7 @@ def succeeded(accuracy: float) -> TrialRun:
     [
         ((QUEUED, QUEUED), False, Study.RUNNING),
         ((SUCCEEDED, RUNNING), False, Study.RUNNING),
-        ((SUCCEEDED, SUCCEEDED), False, Study.SUCCEEDED),  # of recipes that only embed, which hold out nothing
+        ((SUCCEEDED, SUCCEEDED), False, Study.SUCCEEDED),  # embedding recipes hold out no items
         ((SUCCEEDED, FAILED), False, Study.SUCCEEDED),
         ((FAILED, FAILED), False, Study.FAILED),
         ((SUCCEEDED, CANCELLED), True, Study.CANCELLED),
@@ -65,7 +65,7 @@ def test_a_study_runs_every_recipe_with_every_seed_and_names_the_best(training: 
     study = Study(snapshot=SNAPSHOT, model=f"{PROJECT}/models/vans", recipes=recipes, seed_count=2)
     made = training.studies.CreateStudy(CreateStudyRequest(parent=PROJECT, study_id="s", study=study))
     assert (made.state, len(made.trials)) == (Study.RUNNING, 4)
-    # The test side says 0.8 of both.
+    # The test accuracy of both is 0.8.
     training.executor.held_out = {"classification": 0.7, "classification-finetune": 0.8}
     while training.worker.step():
         pass

@@ -1,4 +1,4 @@
-"""What events, pages and records carry of runs and versions stays small, however many concepts there are."""
+"""The size of events, pages and rows is limited, for any number of concepts."""
 
 from training_service import PROJECT, Training
 from vesta_common.resources.page_keys import by_name
@@ -17,7 +17,7 @@ from vesta_training.worker import LEASE
 
 
 def figures_of(concept_count: int) -> Metrics:
-    """Figures as large as those of so many concepts."""
+    """Returns metrics with this number of concepts."""
     one = Estimate(value=0.9, low=0.8, high=0.95)
     concepts = [
         ConceptMetrics(concept=f"concept-{number}", item_count=9, precision=one, recall=one, f1=0.9)

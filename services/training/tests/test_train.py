@@ -1,4 +1,4 @@
-"""A whole training, as an executor calls it: from examples to a measured file with its card."""
+"""Complete trainings: from examples to an evaluated model file with its card."""
 
 import json
 from dataclasses import replace
@@ -90,7 +90,7 @@ def test_a_compared_challenger_misses_no_comparison(
     assignment: Assignment, dependencies: Dependencies, tmp_path: Path
 ) -> None:
     first = train(assignment, dependencies)
-    assert first.comparison_missing == ""  # nobody named a champion
+    assert first.comparison_missing == ""  # no champion is set
     champion = keep(first, tmp_path / "champion.onnx")
     assert train(replace(assignment, champion=champion), dependencies).comparison_missing == ""
 
@@ -146,7 +146,7 @@ def test_an_embedding_needs_no_label(dependencies: Dependencies) -> None:
 
 
 def test_multi_label_is_trained_the_same_way(assignment: Assignment, dependencies: Dependencies) -> None:
-    """Two concepts that overlap: even digits, and digits above four."""
+    """Two overlapping concepts: even digits, and digits above four."""
 
     def relabelled(one: Example) -> Example:
         digit = int(one.concepts[0].removeprefix("digit-"))

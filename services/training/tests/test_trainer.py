@@ -1,4 +1,4 @@
-"""What a training Job's pod runs, as a process that knows the object store and nothing else."""
+"""The process of training pods, with access to the object store only."""
 
 import os
 import subprocess
@@ -33,7 +33,7 @@ def exchange(settings: Settings) -> Iterator[Exchange]:
 
 
 def exit_code(settings: Settings, **changed: str) -> int:
-    """Of the pod's command, with the environment that the Job gives it."""
+    """Runs the command of the pod with the environment of the Job, and returns the exit code."""
     environment = {
         "PATH": os.environ["PATH"],
         "VESTA_TRAINER_S3_ENDPOINT_URL": settings.s3_endpoint_url,
@@ -54,7 +54,7 @@ def test_a_pod_that_trained_leaves_the_result_and_its_progress(settings: Setting
     assert exit_code(settings) == 0
     assert isinstance(exchange.find_result(), RunResult)
     assert exchange.find_progress() is not None
-    assert exit_code(settings) == 0  # a second pod of the same work trains nothing
+    assert exit_code(settings) == 0  # a second pod of the same work does not train
 
 
 def test_a_pod_that_cannot_learn_leaves_the_reason_and_is_not_tried_again(

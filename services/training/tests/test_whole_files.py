@@ -1,4 +1,4 @@
-"""A file appears whole or not at all."""
+"""Writes of files are atomic."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Who works on a run: one worker at a time, whatever dies or is away, and each run comes to one end."""
+"""Workers: a run has one worker at a time, also after crashes and outages, and completes once."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -30,7 +30,7 @@ from vesta_training.worker import DEATHS_MAX, LEASE
 
 
 class AwayEveryOtherTime(Store):
-    """A database that is away whenever a run is to be given back, and there again when that is tried anew."""
+    """A store that fails when a run is released, and works again at the retry."""
 
     away = False
 

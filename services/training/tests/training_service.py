@@ -1,4 +1,4 @@
-"""The training service as its tests see it: its doors, its worker and an executor that does what it is told, beside one snapshot."""
+"""The training service for tests: clients, a worker, a fake executor, and fakes of other services with one snapshot."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -43,7 +43,7 @@ SNAPSHOT = f"{PROJECT}/datasets/vans/snapshots/s1"
 
 
 class OneSnapshot(SnapshotServiceServicer):
-    """Knows one snapshot, until it is gone."""
+    """A fake SnapshotService with one snapshot, which a test can remove."""
 
     gone = False
     test_item_count, test_dealt_count = 0, 0
@@ -57,21 +57,21 @@ class OneSnapshot(SnapshotServiceServicer):
 
 
 class OneDataset(DatasetServiceServicer):
-    """Knows one dataset."""
+    """A fake DatasetService with one dataset."""
 
     def GetDataset(self, request, context):
         return Dataset(name=request.name, taxonomy=f"{PROJECT}/taxonomies/t")
 
 
 class OneTaxonomy(TaxonomyServiceServicer):
-    """Knows one taxonomy."""
+    """A fake TaxonomyService with one taxonomy."""
 
     def GetTaxonomy(self, request, context):
         return Taxonomy(name=request.name, concepts=[Concept(id="van"), Concept(id="car")])
 
 
 class SomeDeployments(DeploymentServiceServicer):
-    """Knows the deployments that a test adds, a page each; away where it is told so."""
+    """A fake DeploymentService with the deployments of a test, one per page; it can be made unavailable."""
 
     def __init__(self) -> None:
         self.known: list[Deployment] = []
@@ -86,7 +86,7 @@ class SomeDeployments(DeploymentServiceServicer):
 
 
 class Scripted:
-    """An executor that does what it is told: answers, fails, or dies; behind the same seam as the process."""
+    """A fake executor, which succeeds, fails or crashes as the test requires."""
 
     def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
@@ -130,14 +130,14 @@ class Scripted:
         return list(self.work)
 
     def rest(self) -> None:
-        """Nothing is kept warm."""
+        """Does nothing."""
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Does nothing: nothing is open."""
 
 
 class Training:
-    """The service as its callers see it, and its worker."""
+    """Clients of the service, and its worker."""
 
     def __init__(
         self,
@@ -174,7 +174,7 @@ class Training:
         return self.runs.GetTrainingRun(GetTrainingRunRequest(name=run.name))
 
     def a_version(self, run_id: str = "r", **fields: Any) -> ModelVersion:
-        """The version of a run that has ended."""
+        """Returns the version of a finished run."""
         run = self.a_run(run_id, **fields)
         self.worker.step()
         return self.models.GetModelVersion(GetModelVersionRequest(name=self.get(run).model_version))
