@@ -74,7 +74,7 @@ from vesta_contracts.datasets.v1 import (
 from vesta_datasets.api.dataset_service import DatasetService
 from vesta_datasets.api.item_service import ItemService
 from vesta_datasets.api.taxonomy_service import TaxonomyService
-from vesta_datasets.ingest.event_handlers import Reactions
+from vesta_datasets.ingest.event_handlers import EventHandlers
 from vesta_datasets.operations.worker import Operations
 from vesta_datasets.settings import Settings as DatasetsSettings
 from vesta_datasets.store import Store as DatasetsStore
@@ -196,7 +196,7 @@ class Doors:
         event = new_event("annotation", told.task, told, datetime.now(UTC))
 
         def handle(connection: Connection) -> None:
-            Reactions(self._store).handle_task_accepted(connection, event)
+            EventHandlers(self._store).handle_task_accepted(connection, event)
 
         self._store.postgres.run(handle)
 
