@@ -13,9 +13,8 @@ from vesta_training.heads.linear_head import Head
 from vesta_training.metrics.comparison import compare
 from vesta_training.metrics.evaluation import measure
 from vesta_training.metrics.learning_curve import LearningCurve, learning_curve
-from vesta_training.metrics.predictions import Answers, Labels, over_concepts
-from vesta_training.metrics.random_labels import random_labels
 from vesta_training.metrics.predictions import Labels, Predictions, over_concepts
+from vesta_training.metrics.random_labels import random_labels
 from vesta_training.models.export import export_backbone, export_model
 from vesta_training.models.model_file import ModelFile, read_model
 from vesta_training.progress import ProgressUpdate, Reporter, ignore_progress
