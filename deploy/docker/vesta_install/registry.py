@@ -122,8 +122,8 @@ class Registry:
             raise Failure(
                 f"{realm} gives no token for {asked.get('scope', 'the registry')} ({status}): check --username and the password"
             )
-        told = json.loads(text)
-        return f"Bearer {told.get('token') or told['access_token']}"
+        token = json.loads(text)
+        return f"Bearer {token.get('token') or token['access_token']}"
 
     def _basic(self) -> str:
         options = self._options
@@ -145,11 +145,11 @@ class Registry:
 
     def _refused(self, method: str, url: str, status: int, text: bytes) -> str:
         try:
-            told = "; ".join(
+            reasons = "; ".join(
                 f"{error.get('code', '')} {error.get('message', '')}".strip() for error in json.loads(text)["errors"]
             )
         except (ValueError, LookupError, TypeError, AttributeError):
-            told = text.decode(errors="replace").strip()[:200]
+            reasons = text.decode(errors="replace").strip()[:200]
         what = {
             401: "the user or the password is wrong, or the user may not write there",
             403: "the user may not write there",
@@ -157,7 +157,7 @@ class Registry:
             413: "the registry, or a proxy before it, refuses files of this size",
             507: "the registry's disk is full",
         }.get(status, "its log says more")
-        return f"{self.host} refused {method} {urlsplit(url).path} with {status} ({told}): {what}"
+        return f"{self.host} refused {method} {urlsplit(url).path} with {status} ({reasons}): {what}"
 
 
 def copy_to_registry(options: argparse.Namespace) -> None:
@@ -173,10 +173,10 @@ def copy_to_registry(options: argparse.Namespace) -> None:
             placed.setdefault(part["digest"], name)
         media_type = manifest.get("mediaType", entry["mediaType"])
         _, headers = registry.call("PUT", f"/v2/{name}/manifests/{quote(tag)}", blob(entry["digest"]), media_type)
-        told = headers.get("Docker-Content-Digest", entry["digest"])
-        if told != entry["digest"]:
+        stored = headers.get("Docker-Content-Digest", entry["digest"])
+        if stored != entry["digest"]:
             raise Failure(
-                f"{registry.host} keeps {name}:{tag} as {told}, and it is {entry['digest']}: the registry changes what it is given"
+                f"{registry.host} keeps {name}:{tag} as {stored}, and it is {entry['digest']}: the registry changes what it is given"
             )
         print(f"{registry.host}/{name}:{tag}  {sent / 1e6:.0f} MB sent", flush=True)
 

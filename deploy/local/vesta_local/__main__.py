@@ -50,7 +50,7 @@ def cli(context: click.Context, home: Path) -> None:
 def up(home: Home, only: str, replicas: int | None, kafka: str | None) -> None:
     """Start everything that does not run, and wait until it is healthy.
 
-    Engines that run elsewhere are told by VESTA_LOCAL_… variables at the first start, and remembered; see docs/operating.md.
+    External engines are configured by VESTA_LOCAL_… variables at the first start, and remembered; see docs/operating.md.
     """
     engines = load_settings(Settings)
     if engines.elsewhere:

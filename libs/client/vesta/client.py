@@ -125,10 +125,10 @@ class Vesta:
         """What hinders the platform, a sentence a problem, each with what helps; empty where everything works."""
         check: Any = self.channel.unary_unary(_HEALTH_CHECK, request_serializer=Empty.SerializeToString)
         answer, call = check.with_call(Empty(), timeout=HEALTH_TIMEOUT_SECONDS)
-        told = [
+        problems = [
             str(each) for key, value in call.trailing_metadata() if key == _PROBLEMS_KEY for each in json.loads(value)
         ]
-        return told or ([] if answer == _SERVING else ["gateway: it is not ready; see its log"])
+        return problems or ([] if answer == _SERVING else ["gateway: it is not ready; see its log"])
 
     def pages(self, method: Callable[[Any], Any], request: Any) -> Iterator[Any]:
         """Every resource of a `List…` method, page after page, in the method's order."""

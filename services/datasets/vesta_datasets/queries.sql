@@ -21,7 +21,7 @@ DELETE FROM taxonomies WHERE name = :name;
 SELECT DISTINCT unnest(labels || shape_concepts) AS label FROM items JOIN datasets ON datasets.name = items.dataset
 WHERE datasets.taxonomy = :taxonomy;
 
--- name: list_borne_labels
+-- name: list_dataset_labels
 SELECT DISTINCT unnest(labels || shape_concepts) AS label FROM items WHERE dataset = :dataset;
 
 -- name: insert_dataset!
@@ -73,12 +73,12 @@ UPDATE datasets SET
     prediction_count = prediction_count + 1
 WHERE name = :name AND (scored_deployment <> :deployment OR scored_generation <= :generation);
 
--- name: list_untold
+-- name: list_unpublished_progress
 SELECT name, scored_by, prediction_count FROM datasets
-WHERE told_prediction_count < prediction_count AND told_time <= :told_before;
+WHERE told_prediction_count < prediction_count AND told_time <= :published_before;
 
--- name: set_told!
-UPDATE datasets SET told_prediction_count = :told, told_time = :now WHERE name = :name AND told_prediction_count < :told;
+-- name: set_published_progress!
+UPDATE datasets SET told_prediction_count = :prediction_count, told_time = :now WHERE name = :name AND told_prediction_count < :prediction_count;
 
 -- name: lock_items_by_hash
 -- Locks the rows until the end of the transaction, so that concurrently accepted annotations are not overwritten.

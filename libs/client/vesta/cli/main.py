@@ -456,12 +456,12 @@ def _finish(session: Session, operation: str, what: str, answer: Any) -> None:
 
         ended = session.client.wait_for_operation(operation, advance)
     if ended.HasField("error"):
-        raise click.ClickException(_told(ended.error))
+        raise click.ClickException(_message_of(ended.error))
     ended.response.Unpack(answer)
     show(answer, json_output=session.json_output)
 
 
-def _told(error: Any) -> str:
+def _message_of(error: Any) -> str:
     """What an operation ended with, and its reason."""
     for detail in error.details:
         info = ErrorInfo()

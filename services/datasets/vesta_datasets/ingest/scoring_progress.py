@@ -24,7 +24,7 @@ class ProgressPublisher:
         """Publishes the progress of each dataset that has received predictions since its last event."""
         now = self._store.clock.now()
         with self._store.postgres.transaction() as connection:
-            rows = queries.list_untold(connection, told_before=now - INTERVAL)
+            rows = queries.list_unpublished_progress(connection, published_before=now - INTERVAL)
         for row in rows:
             self._publish(row["name"], row["prediction_count"])
         return False
@@ -42,5 +42,7 @@ class ProgressPublisher:
             item_count=counts.item_count,
         )
         with self._store.postgres.transaction() as connection:
-            if queries.set_told(connection, name=dataset, told=prediction_count, now=self._store.clock.now()):
+            if queries.set_published_progress(
+                connection, name=dataset, prediction_count=prediction_count, now=self._store.clock.now()
+            ):
                 self._store.publish(connection, dataset, scored)

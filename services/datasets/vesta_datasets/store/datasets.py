@@ -61,7 +61,7 @@ class Datasets:
 
     def used_labels(self, connection: Connection, name: str) -> set[str]:
         """Returns the concepts that items of the dataset have."""
-        return {row["label"] for row in queries.list_borne_labels(connection, dataset=name)}
+        return {row["label"] for row in queries.list_dataset_labels(connection, dataset=name)}
 
     def find_scored_by(self, connection: Connection, name: str) -> str:
         """Returns the model version that scored a dataset last; empty if none has."""

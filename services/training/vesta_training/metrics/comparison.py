@@ -33,7 +33,7 @@ def differences(
 
     The intervals of the concepts hold jointly, because with many concepts some seem worse by chance. The challenger is worse in a
     concept if `high < 0`. A concept without items has no difference. Both models must have predictions for the same items and the
-    same concepts; `test_predictions.over_concepts` converts them.
+    same concepts; `predictions.over_concepts` converts them.
 
     Raises:
         ValueError: the items or concepts differ, or there are none.
