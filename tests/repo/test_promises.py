@@ -23,6 +23,7 @@ from promises.documents import (
     undocumented_settings,
 )
 from promises.generated import outdated_contracts
+from promises.language import retired_terms
 from promises.loading import LEARNING, heavy_modules
 from promises.reasons import reasons_that_nothing_gives, untested_reasons
 from promises.sources import services
@@ -36,6 +37,7 @@ PROMISES: list[Promise] = [
     rules_that_reach_outside,
     readers_of_the_environment,
     modules_without_a_first_line,
+    retired_terms,
     patched_tests,
     imported_tests,
     modules_that_hide_one_another,
@@ -107,6 +109,9 @@ BROKEN: list[tuple[Promise, dict[str, str]]] = [
     (readers_of_the_environment, {RULE: "from os import environ\n"}),
     (readers_of_the_environment, {RULE: 'import os as system\nA = system.getenv("A")\n'}),
     (modules_without_a_first_line, {RULE: "import os\n"}),
+    (retired_terms, {RULE: '"""Tells what was told."""\n'}),
+    (retired_terms, {RULE: "# items that bear labels\n"}),
+    (retired_terms, {RULE: "def told_run(): ...\n"}),
     (patched_tests, {"tests/test_x.py": "from unittest.mock import patch\n"}),
     (patched_tests, {"tests/test_x.py": "from unittest import mock\n"}),
     (patched_tests, {"services/annotation/tests/conftest.py": "import unittest.mock\n"}),
