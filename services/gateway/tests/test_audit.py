@@ -20,10 +20,11 @@ from vesta_contracts.gateway.v1 import (
     ListAuditEntriesRequest,
     ListPlatformAuditEntriesRequest,
 )
-from vesta_gateway.audit import audit_store
 from vesta_gateway.audit.audit_writer import REFUSED_WAITING_MAX, AuditWriter
-from vesta_gateway.audit.entries import READ_ONLY_POSTS, AuditRow, Origin, is_recorded, row_of
+from vesta_gateway.audit.entries import READ_ONLY_POSTS, Origin, is_recorded, row_of
 from vesta_gateway.contracts.methods import all_rpcs, get_rpc
+from vesta_gateway.store import audit_entries
+from vesta_gateway.store.audit_entries import AuditRow
 
 VANS = {"displayName": "Vans", "taxonomy": "projects/acme/taxonomies/vehicles"}
 UPDATE = "vesta.datasets.v1.DatasetService.UpdateDataset"
@@ -220,8 +221,8 @@ def test_entries_are_deleted_when_their_retention_has_ended(running: Any) -> Non
     settings = running.settings
     postgres = Postgres(settings.postgres_url, settings.postgres_schema, 2).open()
     try:
-        audit_store.add(postgres, [a_row("old", timedelta(days=120)), a_row("young", timedelta(days=95))])
-        assert audit_store.prune(postgres, datetime.now(UTC), timedelta(days=100)) == 1
+        audit_entries.add(postgres, [a_row("old", timedelta(days=120)), a_row("young", timedelta(days=95))])
+        assert audit_entries.prune(postgres, datetime.now(UTC), timedelta(days=100)) == 1
         with postgres.transaction() as connection:
             assert {row["id"] for row in connection.execute("SELECT id FROM audit_entries")} == {"young"}
     finally:

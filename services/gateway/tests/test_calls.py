@@ -14,9 +14,10 @@ from vesta_gateway.access.limits import Slots, TokenBuckets
 from vesta_gateway.access.throttle import Throttle
 from vesta_gateway.audit.audit_log import AuditLog
 from vesta_gateway.audit.audit_writer import AuditWriter
-from vesta_gateway.audit.entries import AuditRow, Origin
+from vesta_gateway.audit.entries import Origin
 from vesta_gateway.calls.pipeline import CallPipeline, Limits
 from vesta_gateway.contracts.methods import get_rpc
+from vesta_gateway.store.audit_entries import AuditRow
 
 
 def test_past_the_limit_on_refusals_a_bad_key_is_not_even_looked_up():

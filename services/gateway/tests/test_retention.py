@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 from vesta_common.storage.postgres import Postgres
-from vesta_gateway import store
+from vesta_gateway.store import request_log
 
 
 def requests_in(settings):
@@ -41,7 +41,7 @@ def test_old_requests_go_in_batches_each_in_a_transaction_of_its_own(running):
     ) as other:
         other.execute("SELECT FROM request_log WHERE request_id = 'held' FOR UPDATE")
 
-        deleted = store.prune_request_log(postgres, datetime.now(UTC), timedelta(days=7), batch_max=2)
+        deleted = request_log.prune(postgres, datetime.now(UTC), timedelta(days=7), batch_max=2)
 
     postgres.close()
     assert deleted == 5
@@ -52,7 +52,7 @@ def test_pruning_ends_before_the_next_batch_when_the_gateway_stops(running):
     write(running.settings, "old", timedelta(days=8))
     postgres = Postgres(running.settings.postgres_url, running.settings.postgres_schema, 2).open()
 
-    deleted = store.prune_request_log(postgres, datetime.now(UTC), timedelta(days=7), is_stopping=lambda: True)
+    deleted = request_log.prune(postgres, datetime.now(UTC), timedelta(days=7), is_stopping=lambda: True)
 
     postgres.close()
     assert deleted == 0

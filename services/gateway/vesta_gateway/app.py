@@ -30,7 +30,6 @@ from vesta_common.storage.postgres import Postgres
 from vesta_contracts.gateway.v1 import ProjectEvent
 from vesta_contracts.topics import OWNED
 
-from vesta_gateway import store
 from vesta_gateway.access.authentication import Authenticator
 from vesta_gateway.access.authorization import check_table
 from vesta_gateway.access.limits import Slots, TokenBuckets
@@ -39,7 +38,6 @@ from vesta_gateway.api.api_keys import ApiKeyApi
 from vesta_gateway.api.audit import AuditApi
 from vesta_gateway.api.events import EventApi
 from vesta_gateway.api.members import MemberApi
-from vesta_gateway.audit import audit_store
 from vesta_gateway.audit.audit_log import AuditLog
 from vesta_gateway.audit.audit_writer import AuditWriter
 from vesta_gateway.calls.access_log import AccessLog
@@ -62,6 +60,7 @@ from vesta_gateway.rest.routes import Routes
 from vesta_gateway.rest.simple_index import SimpleIndex
 from vesta_gateway.servers import GrpcServer, RestServer
 from vesta_gateway.settings import Settings
+from vesta_gateway.store import api_keys, audit_entries, members, request_log
 
 log = structlog.get_logger()
 
@@ -98,7 +97,7 @@ class Gateway:
         self._dependencies = Dependencies(self._postgres, self._tail, self._remotes, self._watch)
         self.limits = _limits(settings)
         self.registry = _registry(self.limits, self.watchers)
-        self._audit = AuditWriter(partial(audit_store.add, self._postgres), self.registry)
+        self._audit = AuditWriter(partial(audit_entries.add, self._postgres), self.registry)
         self._problem_count = problems_gauge("gateway", self.registry)
         calls = self._new_calls()
         access_log = AccessLog(RpcMetrics("gateway", self.registry))
@@ -200,18 +199,18 @@ class Gateway:
     def _new_calls(self) -> CallPipeline:
         """Creates the call pipeline, with the gateway's own services among the backends."""
         authenticator = Authenticator(
-            lambda digest: store.find_caller(self._postgres, digest, self._clock),
+            lambda digest: api_keys.find_caller(self._postgres, digest, self._clock),
             bytes.fromhex(self._settings.owner_key_sha256),
             self._settings.key_cache,
             self._clock,
             time.monotonic,
         )
         projects = self._projects = Projects(
-            lambda project: store.add_first_owner(self._postgres, project, self._clock),
-            lambda project: store.has_members(self._postgres, project),
-            lambda project: store.close_project(self._postgres, project, self._clock),
-            lambda: store.closed_projects(self._postgres),
-            lambda: store.projects_with_members(self._postgres),
+            lambda project: members.add_first_owner(self._postgres, project, self._clock),
+            lambda project: members.has_members(self._postgres, project),
+            lambda project: members.close_project(self._postgres, project, self._clock),
+            lambda: members.closed_projects(self._postgres),
+            lambda: members.projects_with_members(self._postgres),
             authenticator.invalidate,
             self._remotes["conductor"],
             self._loop,
@@ -268,14 +267,14 @@ class Gateway:
         while True:
             try:
                 await asyncio.to_thread(
-                    store.prune_request_log,
+                    request_log.prune,
                     self._postgres,
                     self._clock.now(),
                     self._settings.request_log_retention,
                     is_stopping=lambda: self._is_stopping,
                 )
                 await asyncio.to_thread(
-                    audit_store.prune,
+                    audit_entries.prune,
                     self._postgres,
                     self._clock.now(),
                     self._settings.audit_retention,

@@ -28,7 +28,6 @@ _EDGES_OF = {
     "vesta_connection": {"syncs.dataset_items"},
     "vesta_datasets": {"ingest.add_items", "operations.transfers", "operations.worker"},
     "vesta_gateway": {
-        "audit.audit_store",
         "calls.backends",
         "calls.dependencies",
         "calls.projects",

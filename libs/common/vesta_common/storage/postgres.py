@@ -144,6 +144,11 @@ class Postgres:
         else:
             self.check_migrations(package)
 
+    def ping(self) -> None:
+        """Raises psycopg.Error or psycopg_pool.PoolTimeout if the database does not answer."""
+        with self.transaction() as connection:
+            connection.execute("SELECT 1")
+
     def check_migrations(self, *packages: str) -> None:
         """Checks that the schema has the migrations that this version requires. Changes nothing.
 

@@ -9,7 +9,6 @@ from datetime import timedelta
 from vesta_contracts.datasets.v1 import DatasetScored
 
 from vesta_datasets.store import Store
-from vesta_datasets.store.statements import queries
 
 INTERVAL = timedelta(seconds=1)
 
@@ -24,9 +23,9 @@ class ProgressPublisher:
         """Publishes the progress of each dataset that has received predictions since its last event."""
         now = self._store.clock.now()
         with self._store.postgres.transaction() as connection:
-            rows = queries.list_unpublished_progress(connection, published_before=now - INTERVAL)
-        for row in rows:
-            self._publish(row["name"], row["prediction_count"])
+            counts = self._store.predictions.list_unpublished(connection, now - INTERVAL)
+        for dataset, prediction_count in counts.items():
+            self._publish(dataset, prediction_count)
         return False
 
     def _publish(self, dataset: str, prediction_count: int) -> None:
@@ -42,7 +41,5 @@ class ProgressPublisher:
             item_count=counts.item_count,
         )
         with self._store.postgres.transaction() as connection:
-            if queries.set_published_progress(
-                connection, name=dataset, prediction_count=prediction_count, now=self._store.clock.now()
-            ):
+            if self._store.predictions.record_published(connection, dataset, prediction_count, self._store.clock.now()):
                 self._store.publish(connection, dataset, scored)

@@ -1,6 +1,7 @@
 """Predictions in PostgreSQL: scores in the table of items, embeddings in a table of their own."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 import numpy as np
@@ -93,6 +94,17 @@ class Predictions:
                     for name, values in rows
                 ],
             )
+
+    def list_unpublished(self, connection: Connection, published_before: datetime) -> dict[str, int]:
+        """Returns the prediction count of each dataset whose count has changed since an event published before that time."""
+        rows = queries.list_unpublished_progress(connection, published_before=published_before)
+        return {row["name"]: row["prediction_count"] for row in rows}
+
+    def record_published(self, connection: Connection, dataset: str, prediction_count: int, now: datetime) -> bool:
+        """Records that the progress up to `prediction_count` is published. Returns False if it already was."""
+        return bool(
+            queries.set_published_progress(connection, name=dataset, prediction_count=prediction_count, now=now)
+        )
 
     def find_embeddings(
         self, connection: Connection, items: Sequence[str]

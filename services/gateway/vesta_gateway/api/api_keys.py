@@ -26,9 +26,9 @@ from vesta_contracts.gateway.v1 import (
     Role,
 )
 
-from vesta_gateway import store
 from vesta_gateway.access.caller import PLATFORM_OWNER
 from vesta_gateway.access.key_secrets import PREFIX_CHARACTERS, digest_of, new_secret
+from vesta_gateway.store import api_keys, members
 
 
 class ApiKeyApi(ApiKeyServiceServicer):
@@ -62,11 +62,11 @@ class ApiKeyApi(ApiKeyServiceServicer):
 
         def insert(connection: Connection) -> ApiKey:
             def effect() -> ApiKey:
-                store.get_member(connection, request.api_key.member)
+                members.get(connection, request.api_key.member)
                 wanted = copy_of(request.api_key, prefix=secret[:PREFIX_CHARACTERS])
                 api_key_id = request.api_key_id or new_id()
                 project = request.parent.split("/")[1]
-                made[:] = [store.insert_api_key(connection, project, api_key_id, wanted, digest_of(secret), now)]
+                made[:] = [api_keys.insert(connection, project, api_key_id, wanted, digest_of(secret), now)]
                 return made[0]
 
             made.clear()
@@ -80,18 +80,18 @@ class ApiKeyApi(ApiKeyServiceServicer):
     def GetApiKey(self, request: GetApiKeyRequest, context: Any) -> ApiKey:
         """Returns a key without its secret."""
         with self._postgres.transaction() as connection:
-            return store.get_api_key(connection, request.name)
+            return api_keys.get(connection, request.name)
 
     def ListApiKeys(self, request: ListApiKeysRequest, context: Any) -> ListApiKeysResponse:
         """Returns a page of keys without their secrets."""
         with self._postgres.transaction() as connection:
-            api_keys, token = store.list_api_keys(connection, request.parent.split("/")[1], read_page(request))
-        return ListApiKeysResponse(api_keys=api_keys, next_page_token=token)
+            page, token = api_keys.list_page(connection, request.parent.split("/")[1], read_page(request))
+        return ListApiKeysResponse(api_keys=page, next_page_token=token)
 
     def DeleteApiKey(self, request: DeleteApiKeyRequest, context: Any) -> Empty:
         """Revokes a key."""
         with self._postgres.transaction() as connection:
-            store.delete_api_key(connection, request.name)
+            api_keys.delete(connection, request.name)
         self._invalidate()
         return Empty()
 

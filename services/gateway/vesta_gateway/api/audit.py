@@ -11,7 +11,7 @@ from vesta_contracts.gateway.v1 import (
     ListPlatformAuditEntriesRequest,
 )
 
-from vesta_gateway.audit import audit_store
+from vesta_gateway.store import audit_entries
 
 
 class AuditApi(AuditServiceServicer):
@@ -32,5 +32,5 @@ class AuditApi(AuditServiceServicer):
 
     def _page(self, project: str | None, request: Any) -> ListAuditEntriesResponse:
         with self._postgres.transaction() as connection:
-            entries, token = audit_store.list_page(connection, project, request.filter_by, read_page(request))
+            entries, token = audit_entries.list_page(connection, project, request.filter_by, read_page(request))
         return ListAuditEntriesResponse(entries=entries, next_page_token=token)

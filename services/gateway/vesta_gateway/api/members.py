@@ -22,7 +22,7 @@ from vesta_contracts.gateway.v1 import (
     UpdateMemberRequest,
 )
 
-from vesta_gateway import store
+from vesta_gateway.store import members
 
 MUTABLE = ("display_name", "role")
 
@@ -51,27 +51,27 @@ class MemberApi(MemberServiceServicer):
         member_id = request.member_id or new_id()
 
         def insert(connection: Connection) -> Member:
-            return store.insert_member(connection, project, member_id, request.member, self._clock.now())
+            return members.insert(connection, project, member_id, request.member, self._clock.now())
 
         return run_once(self._postgres, request, Member, insert)
 
     def GetMember(self, request: GetMemberRequest, context: Any) -> Member:
         with self._postgres.transaction() as connection:
-            return store.get_member(connection, request.name)
+            return members.get(connection, request.name)
 
     def ListMembers(self, request: ListMembersRequest, context: Any) -> ListMembersResponse:
         with self._postgres.transaction() as connection:
-            members, token = store.list_members(connection, request.parent.split("/")[1], read_page(request))
-        return ListMembersResponse(members=members, next_page_token=token)
+            page, token = members.list_page(connection, request.parent.split("/")[1], read_page(request))
+        return ListMembersResponse(members=page, next_page_token=token)
 
     def UpdateMember(self, request: UpdateMemberRequest, context: Any) -> Member:
         """Changes a member's display name or role."""
 
         def update(connection: Connection) -> Member:
-            current = store.lock_member(connection, request.member.name)
+            current = members.lock(connection, request.member.name)
             updated = revise(current, request.member, request.update_mask, MUTABLE)
             _check_role(updated)
-            return store.update_member(connection, updated, self._clock.now())
+            return members.update(connection, updated, self._clock.now())
 
         member = self._postgres.run(update)
         self._invalidate()
@@ -79,7 +79,7 @@ class MemberApi(MemberServiceServicer):
 
     def DeleteMember(self, request: DeleteMemberRequest, context: Any) -> Empty:
         """Deletes a member and its keys."""
-        self._postgres.run(lambda connection: store.delete_member(connection, request.name))
+        self._postgres.run(lambda connection: members.delete(connection, request.name))
         self._invalidate()
         return Empty()
 

@@ -13,9 +13,10 @@ from vesta_common.ids import new_id
 
 from vesta_gateway.access.caller import Caller
 from vesta_gateway.audit.audit_writer import AuditWriter
-from vesta_gateway.audit.entries import AuditRow, Origin, is_recorded, row_of
+from vesta_gateway.audit.entries import Origin, is_recorded, row_of
 from vesta_gateway.contracts.methods import Rpc
 from vesta_gateway.problems import status_of
+from vesta_gateway.store.audit_entries import AuditRow
 
 
 class AuditLog:

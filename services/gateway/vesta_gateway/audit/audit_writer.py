@@ -8,7 +8,7 @@ from datetime import timedelta
 import structlog
 from prometheus_client import CollectorRegistry, Counter
 
-from vesta_gateway.audit.entries import AuditRow
+from vesta_gateway.store.audit_entries import AuditRow
 
 BATCH_MAX = 500
 WRITE_TIMEOUT = timedelta(seconds=5)

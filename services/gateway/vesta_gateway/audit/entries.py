@@ -1,7 +1,6 @@
 """Defines which calls are recorded in the audit log, and the content of an entry. Pure."""
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import reduce
@@ -11,6 +10,7 @@ from google.protobuf.message import DecodeError, Message
 
 from vesta_gateway.access.caller import Caller, role_word
 from vesta_gateway.contracts.methods import Rpc
+from vesta_gateway.store.audit_entries import AuditRow
 
 READ_ONLY_POSTS = frozenset(
     {
@@ -24,31 +24,6 @@ REFUSALS = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED"})
 RESPONSE_BYTES_MAX = 64 * 1024
 TEXT_CHARACTERS_MAX = 1024
 PATHS_MAX = 64
-
-
-@dataclass(frozen=True)
-class AuditRow:
-    """A row of the audit log. `vesta.gateway.v1.AuditEntry` documents the fields.
-
-    Attributes:
-        project: the project id; empty if the call is not in a project.
-    """
-
-    id: str
-    create_time: datetime
-    project: str
-    caller: str
-    api_key: str
-    role: str
-    method: str
-    resource: str
-    update_mask: Sequence[str]
-    request_sha256: str
-    code: str
-    reason: str
-    address: str
-    door: str
-    request_id: str
 
 
 @dataclass(frozen=True)

@@ -82,8 +82,7 @@ class Dependencies:
 
     def _postgres_problem(self) -> list[str]:
         try:
-            with self._postgres.transaction() as connection:
-                connection.execute("SELECT 1")
+            self._postgres.ping()
         except Exception as error:  # noqa: BLE001 - any error means that PostgreSQL is unavailable
             log.warning("postgres_away", error=str(error).strip())
             return [describe_failure(POSTGRES, error)]

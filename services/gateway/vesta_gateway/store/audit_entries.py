@@ -1,7 +1,7 @@
 """The audit log in PostgreSQL: inserts, paginated reads, and deletion after the retention period."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,13 +10,37 @@ from vesta_common.resources.pages import Page
 from vesta_common.storage.postgres import Connection, Postgres
 from vesta_contracts.gateway.v1 import AuditEntry, AuditEntryFilter
 
-from vesta_gateway.audit.entries import AuditRow
-from vesta_gateway.store import PRUNE_BATCH_MAX, queries
+from vesta_gateway.store.statements import PRUNE_BATCH_MAX, queries
 
 _SAME = (
     "id", "caller", "api_key", "role", "method", "resource", "update_mask", "request_sha256", "code", "reason", "address", "door",
     "request_id",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class AuditRow:
+    """A row of the audit log. `vesta.gateway.v1.AuditEntry` documents the fields.
+
+    Attributes:
+        project: the project id; empty if the call is not in a project.
+    """
+
+    id: str
+    create_time: datetime
+    project: str
+    caller: str
+    api_key: str
+    role: str
+    method: str
+    resource: str
+    update_mask: Sequence[str]
+    request_sha256: str
+    code: str
+    reason: str
+    address: str
+    door: str
+    request_id: str
 
 
 def add(postgres: Postgres, rows: Sequence[AuditRow]) -> None:

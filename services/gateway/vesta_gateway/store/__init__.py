@@ -1,0 +1,1 @@
+"""The database layer: PostgreSQL, one module per resource. No other package contains SQL."""
