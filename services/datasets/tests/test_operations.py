@@ -29,16 +29,8 @@ from vesta_datasets.archives.archives import unpack
 from vesta_datasets.archives.scratch_folders import scratch_folder
 from vesta_datasets.items.annotations import labels_of
 from vesta_datasets.operations.transfers import BATCH_BYTES_MAX, BATCH_FILES_MAX, Export, Import
-from vesta_datasets.operations.worker import (
-    ATTEMPTS_MAX,
-    EXPORT,
-    HEARTBEAT,
-    IMPORT,
-    LEASE,
-    Claim,
-    OperationProgress,
-    Operations,
-)
+from vesta_datasets.operations.worker import ATTEMPTS_MAX, Claim, Operations
+from vesta_datasets.store.operations import EXPORT, IMPORT, LEASE_DURATION, OperationProgress
 
 BATCHES = 3
 MANY = BATCHES * BATCH_FILES_MAX
@@ -53,7 +45,7 @@ def photographs(count: int, size_bytes: int = 100) -> dict[str, bytes]:
 
 
 def a_worker(
-    datasets: Datasets, ingest: Ingest, heartbeat: timedelta = HEARTBEAT, work_folder: Path | None = None
+    datasets: Datasets, ingest: Ingest, heartbeat: timedelta | None = None, work_folder: Path | None = None
 ) -> Operations:
     store, objects = datasets.store, datasets.objects
     importing = Import(store, objects, ingest, work_folder)  # type: ignore[arg-type]
@@ -137,7 +129,7 @@ def test_after_a_kill_the_answer_counts_what_was_added_in_all(datasets: Datasets
     with pytest.raises(Killed):
         a_worker(datasets, Ingest(die)).step()
     assert not a_worker(datasets, Ingest()).step(), "the lease stands"
-    datasets.advance(LEASE * 2)
+    datasets.advance(LEASE_DURATION * 2)
     ingest = Ingest()
     assert a_worker(datasets, ingest).step()
     answer = answer_of(datasets, operation)
@@ -160,7 +152,7 @@ def test_who_was_given_up_for_dead_changes_nothing_when_it_wakes(datasets: Datas
 
     def sleep_too_long(call: int) -> None:
         if call == 2:
-            datasets.advance(LEASE * 2)
+            datasets.advance(LEASE_DURATION * 2)
             assert a_worker(datasets, Ingest()).step()
 
     assert a_worker(datasets, Ingest(sleep_too_long)).step()
@@ -211,8 +203,8 @@ def test_a_long_piece_of_work_keeps_its_lease(datasets: Datasets) -> None:
 
     def take_long(call: int) -> None:
         for _ in range(2):
-            datasets.advance(LEASE * 0.9)
-            wanted, deadline = datasets.store.clock.now() + LEASE, time.monotonic() + 10
+            datasets.advance(LEASE_DURATION * 0.9)
+            wanted, deadline = datasets.store.clock.now() + LEASE_DURATION, time.monotonic() + 10
             while datasets.lease_expire_time() < wanted and time.monotonic() < deadline:
                 pass
             intruders.append(a_worker(datasets, Ingest()).step())
@@ -244,7 +236,7 @@ def test_an_export_that_dies_again_and_again_is_given_up(datasets: Datasets) -> 
     for _ in range(ATTEMPTS_MAX + 1):
         with pytest.raises(Killed):
             Operations(datasets.store, {EXPORT: die}).step()
-        datasets.advance(LEASE * 2)
+        datasets.advance(LEASE_DURATION * 2)
     assert Operations(datasets.store, {EXPORT: die}).step()
     assert "the process that worked on it died" in datasets.operation(operation).error.message
 

@@ -25,9 +25,10 @@ from vesta_datasets.ingest.event_handlers import EventHandlers
 from vesta_datasets.ingest.scoring_progress import ProgressPublisher
 from vesta_datasets.operations.retention import Retention
 from vesta_datasets.operations.transfers import Export, Import
-from vesta_datasets.operations.worker import EXPORT, IMPORT, Operations
+from vesta_datasets.operations.worker import Operations
 from vesta_datasets.settings import Settings
 from vesta_datasets.store import SERVICE, Store
+from vesta_datasets.store.operations import EXPORT, IMPORT
 
 IDLE = timedelta(seconds=2)
 RETENTION_IDLE = timedelta(hours=1)

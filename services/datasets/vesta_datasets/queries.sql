@@ -197,42 +197,22 @@ INSERT INTO operations (name, kind, request, caller, create_time) VALUES (:name,
 -- name: find_operation^
 SELECT * FROM operations WHERE name = :name;
 
--- name: claim_operation^
--- Claims the oldest operation without a valid lease. The new fencing token invalidates writes of the previous claimant.
-UPDATE operations SET lease_expire_time = :lease_expire_time, fence = fence + 1, attempt_count = attempt_count + 1
-WHERE name = (
-    SELECT name FROM operations WHERE NOT done AND (lease_expire_time IS NULL OR lease_expire_time < :now)
-    ORDER BY create_time FOR UPDATE SKIP LOCKED LIMIT 1)
-RETURNING *;
-
--- name: renew_operation!
--- Renews the lease. Like the statements below, it updates no row if another worker has claimed the operation.
-UPDATE operations SET lease_expire_time = :lease_expire_time WHERE name = :name AND fence = :fence AND NOT done;
-
 -- name: advance_operation!
 -- Stores the progress and the partial response. Resets the attempts only if more items are processed than ever before.
 UPDATE operations SET
     done_count = :done_count, total_count = :total_count, response = :response,
     reached_count = greatest(reached_count, :done_count),
     attempt_count = CASE WHEN :done_count > reached_count THEN 0 ELSE attempt_count END
-WHERE name = :name AND fence = :fence AND NOT done;
+WHERE name = :name;
 
--- name: postpone_operation!
--- Releases an operation until `retry_time`. The attempt is not counted if the error specified that time.
-UPDATE operations SET
-    lease_expire_time = :retry_time, last_error = :last_error,
-    attempt_count = CASE WHEN :counts THEN attempt_count ELSE greatest(attempt_count - 1, 0) END
-WHERE name = :name AND fence = :fence AND NOT done;
+-- name: put_operation_error!
+-- Stores the error that ended an attempt.
+UPDATE operations SET last_error = :last_error WHERE name = :name;
 
--- name: release_operation!
--- Releases an operation immediately. The attempt is not counted.
-UPDATE operations SET lease_expire_time = NULL, attempt_count = greatest(attempt_count - 1, 0)
-WHERE name = :name AND fence = :fence AND NOT done;
-
--- name: end_operation!
+-- name: complete_operation!
 UPDATE operations SET
     done = true, response = :response, error = :error, error_code = :error_code, lease_expire_time = NULL
-WHERE name = :name AND fence = :fence AND NOT done;
+WHERE name = :name;
 
 -- name: delete_operations!
 DELETE FROM operations WHERE done AND create_time < :before;

@@ -32,8 +32,9 @@ from vesta_contracts.datasets.v1 import (
 from vesta_datasets.items.splits import TEST_SHARE_DEFAULT, Shares
 from vesta_datasets.items.taxonomies import check_concepts_in_use
 from vesta_datasets.operations.transfers import owns
-from vesta_datasets.operations.worker import EXPORT, IMPORT, Operations
+from vesta_datasets.operations.worker import Operations
 from vesta_datasets.store import Store
+from vesta_datasets.store.operations import EXPORT, IMPORT
 
 _MUTABLE = ("display_name", "taxonomy")
 

@@ -25,9 +25,10 @@ from vesta_datasets.archives.layout import ArchivedItem
 from vesta_datasets.archives.scratch_folders import scratch_folder
 from vesta_datasets.ingest.add_items import add_items
 from vesta_datasets.items.annotations import concepts_of, same_annotations
-from vesta_datasets.operations.worker import Claim, OperationProgress
+from vesta_datasets.operations.worker import Claim
 from vesta_datasets.snapshots.manifest import ManifestRow, read_manifest
 from vesta_datasets.store import Store
+from vesta_datasets.store.operations import OperationProgress
 
 ARCHIVES = "archives"
 ARCHIVE_BYTES_MAX = 16 * 1024**3
@@ -64,14 +65,14 @@ class Import:
 
     def __call__(self, claim: Claim, /) -> ImportDatasetResponse:
         """Imports the remaining items, and returns the totals of this and all previous attempts."""
-        request = ImportDatasetRequest.FromString(claim.request)
-        response = ImportDatasetResponse.FromString(claim.response)
+        request = ImportDatasetRequest.FromString(claim.operation.request)
+        response = ImportDatasetResponse.FromString(claim.operation.response)
         with scratch_folder(self._work_folder, "vesta-import-") as scratch:
             archive = scratch / "archive.zip"
             self._objects.download(request.archive_key, archive)
             items = unpack(archive, scratch / "files", request.format)
             only_named = {entry.path for entry in items if not entry.is_there}
-            done = claim.done_count
+            done = claim.operation.done_count
             for batch in _in_batches(items[done:]):
                 claim.check()
                 done += len(batch)
@@ -96,7 +97,9 @@ class Import:
             updated = ImportDatasetResponse()
             updated.CopyFrom(response)
             for entry, found in zip(batch, taken, strict=True):
-                self._add(connection, request.name, claim.caller, entry, found, updated, reviewed=request.reviewed)
+                self._add(
+                    connection, request.name, claim.operation.caller, entry, found, updated, reviewed=request.reviewed
+                )
             claim.advance(connection, progress, updated.SerializeToString())
             return updated
 
@@ -163,7 +166,7 @@ class Export:
 
     def __call__(self, claim: Claim, /) -> ExportDatasetResponse:
         """Writes the archive, and returns its key and size."""
-        request = ExportDatasetRequest.FromString(claim.request)
+        request = ExportDatasetRequest.FromString(claim.operation.request)
         annotated, concepts = self._annotated(request)
         with scratch_folder(self._work_folder, "vesta-export-") as scratch:
             entries = []
@@ -174,7 +177,7 @@ class Export:
                         claim.advance(connection, OperationProgress(done, len(annotated)))
                 entries.append(self._fetched(row, scratch))
             archive = pack(entries, concepts, request.format, scratch / "out")
-            key = f"{archive_folder(request.name)}/{claim.name.rpartition('/')[2]}.zip"
+            key = f"{archive_folder(request.name)}/{claim.operation.name.rpartition('/')[2]}.zip"
             stored = self._objects.put_named(key, archive)
         return ExportDatasetResponse(archive_key=key, item_count=len(entries), size_bytes=stored.size_bytes)
 

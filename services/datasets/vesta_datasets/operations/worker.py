@@ -1,98 +1,54 @@
-"""Long-running operations: rows in PostgreSQL, claimed by workers with a lease, and resumed by another worker after a crash."""
+"""Long-running operations: executed by workers, and resumed by another worker after a crash."""
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Protocol
 
-import psycopg
-import psycopg_pool
 import structlog
 from google.longrunning import operations_pb2
 from google.protobuf.message import Message
-from google.rpc import code_pb2, status_pb2
+from vesta_common.backoff import exponential_backoff
 from vesta_common.errors import VestaError, is_transient
 from vesta_common.ids import new_id
-from vesta_common.resources.methods import existing
+from vesta_common.leases import LeaseLost
 from vesta_common.resources.names import project_of
 from vesta_common.storage.postgres import Connection
-from vesta_contracts.datasets.v1 import ExportDatasetResponse, ImportDatasetResponse, TransferProgress
 
 from vesta_datasets.store import Store
-from vesta_datasets.store.statements import queries
+from vesta_datasets.store.operations import ClaimedOperation, OperationProgress
 
-IMPORT: Final = "import"
-EXPORT: Final = "export"
-LEASE = timedelta(seconds=30)
-HEARTBEAT = timedelta(seconds=10)
 ATTEMPTS_MAX = 8
 RETRY_FIRST = timedelta(seconds=5)
 RETRY_MAX = timedelta(minutes=2)
-_RESPONSES: Final[Mapping[str, type[ImportDatasetResponse | ExportDatasetResponse]]] = {
-    IMPORT: ImportDatasetResponse,
-    EXPORT: ExportDatasetResponse,
-}
 
 log = structlog.get_logger()
-
-
-class TakenOver(Exception):
-    """Another worker has claimed the operation; the writes of this one are rejected."""
 
 
 class Stopped(Exception):
     """The service is stopping; the operation is released."""
 
 
-class OperationProgress(NamedTuple):
-    """The number of processed items and of all items."""
-
-    done_count: int
-    total_count: int
-
-
 @dataclass(frozen=True)
 class Claim:
-    """An operation that this worker has claimed.
+    """An operation that this worker has claimed, for its executor.
 
     Attributes:
-        caller: the principal that created the operation; empty if unknown.
-        fence: the fencing token. All writes are conditional on it, so that writes of previous claimants are rejected.
-        done_count: the number of items that previous attempts have processed.
-        response: the partial response at that point; empty at the first attempt.
-        attempt_count: the number of attempts since the last progress.
-        last_error: the error of the previous attempt; empty if its worker crashed.
         stopping: set when the service stops.
     """
 
-    name: str
-    kind: str
-    request: bytes
-    caller: str
-    fence: int
-    done_count: int
-    response: bytes
-    attempt_count: int
-    last_error: str
+    operation: ClaimedOperation
+    store: Store
     stopping: threading.Event
 
     def advance(self, connection: Connection, progress: OperationProgress, response: bytes = b"") -> None:
         """Stores the progress, in the same transaction as the work.
 
         Raises:
-            TakenOver: another worker has claimed the operation. The transaction must be rolled back.
+            LeaseLost: another worker has claimed the operation. The transaction must be rolled back.
         """
-        if not queries.advance_operation(
-            connection,
-            name=self.name,
-            fence=self.fence,
-            done_count=progress.done_count,
-            total_count=progress.total_count,
-            response=response,
-        ):
-            raise TakenOver
+        self.store.operations.advance(connection, self.operation, progress, response)
 
     def check(self) -> None:
         """Raises Stopped if the service is stopping. Called between two batches."""
@@ -104,51 +60,36 @@ class Work(Protocol):
     """Executes operations of one kind."""
 
     def __call__(self, claim: Claim, /) -> Message:
-        """Executes the operation from `claim.done_count` on, and returns its response."""
+        """Executes the operation from `claim.operation.done_count` on, and returns its response."""
         ...
 
 
 class Operations:
-    """Stores and executes operations. Safe to run in any number of replicas.
+    """Creates and executes operations. Safe to run in any number of replicas.
 
     Args:
         work: the executor of each kind.
-        heartbeat: interval at which the lease of the running operation is renewed.
+        heartbeat_interval: interval at which the lease of the running operation is renewed; by default a third of its duration.
     """
 
-    def __init__(self, store: Store, work: Mapping[str, Work], heartbeat: timedelta = HEARTBEAT) -> None:
+    def __init__(self, store: Store, work: Mapping[str, Work], heartbeat_interval: timedelta | None = None) -> None:
         self._store = store
         self._work = work
-        self._heartbeat = heartbeat
+        self._heartbeat_interval = heartbeat_interval
         self._stopping = threading.Event()
         self.wake: Callable[[], None] = lambda: None
 
     def begin(
-        self, connection: Connection, kind: str, name: str, request: Any, caller: str
+        self, connection: Connection, kind: str, name: str, request: Message, caller: str
     ) -> operations_pb2.Operation:
         """Creates an operation. A worker claims it later."""
         operation = f"{project_of(name)}/operations/{new_id()}"
-        queries.insert_operation(
-            connection,
-            name=operation,
-            kind=kind,
-            request=request.SerializeToString(),
-            caller=caller,
-            now=self._store.clock.now(),
-        )
+        self._store.operations.insert(connection, operation, kind, request, caller)
         return self.get(connection, operation)
 
     def get(self, connection: Connection, name: str) -> operations_pb2.Operation:
         """Returns the current state of an operation. Raises NotFound."""
-        row = existing(queries.find_operation(connection, name=name), name)
-        operation = operations_pb2.Operation(name=name, done=row["done"])
-        operation.metadata.Pack(TransferProgress(done_count=row["done_count"], total_count=row["total_count"]))
-        if row["error"]:
-            code = code_pb2.Code.Value(row["error_code"])
-            operation.error.CopyFrom(status_pb2.Status(code=code, message=row["error"]))
-        elif row["done"]:
-            operation.response.Pack(_RESPONSES[row["kind"]].FromString(bytes(row["response"])))
-        return operation
+        return self._store.operations.get(connection, name)
 
     def stop(self) -> None:
         """Makes the running operation release its claim after the current batch."""
@@ -156,95 +97,50 @@ class Operations:
 
     def step(self) -> bool:
         """Executes one attempt of one operation. Returns False if no operation can be claimed."""
-        claim = self._claim()
-        if claim is None:
+        claimed = self._store.operations.claim()
+        if claimed is None:
             return False
-        if claim.attempt_count > ATTEMPTS_MAX:
-            self._give_up(claim)
-            return True
         try:
-            with self._renewing_lease(claim):
-                response = self._work[claim.kind](claim)
-        except TakenOver:
-            log.warning("operation_taken_over", operation=claim.name)
-        except Stopped:
-            self._write(queries.release_operation, claim)
-        except Exception as error:  # noqa: BLE001 - every error is recorded in the operation
-            self._fail(claim, error)
-        else:
-            self._end(claim, response.SerializeToString())
+            self._attempt(claimed)
+        except LeaseLost as error:
+            log.warning("operation_taken_over", operation=claimed.name, error=str(error))
         return True
 
-    def _claim(self) -> Claim | None:
-        now = self._store.clock.now()
-        with self._store.postgres.transaction() as connection:
-            row = queries.claim_operation(connection, now=now, lease_expire_time=now + LEASE)
-        if row is None:
-            return None
-        return Claim(
-            name=row["name"],
-            kind=row["kind"],
-            request=bytes(row["request"]),
-            caller=row["caller"],
-            fence=row["fence"],
-            done_count=row["done_count"],
-            response=bytes(row["response"] or b""),
-            attempt_count=row["attempt_count"],
-            last_error=row["last_error"],
-            stopping=self._stopping,
-        )
-
-    @contextmanager
-    def _renewing_lease(self, claim: Claim) -> Iterator[None]:
-        """Renews the lease in a thread while the block runs, however long a batch takes."""
-        ended = threading.Event()
-
-        def renew() -> None:
-            while not ended.wait(self._heartbeat.total_seconds()):
-                try:
-                    self._write(queries.renew_operation, claim, lease_expire_time=self._store.clock.now() + LEASE)
-                except (psycopg.Error, psycopg_pool.PoolTimeout) as error:
-                    log.warning("operation_not_renewed", operation=claim.name, error=str(error))
-
-        thread = threading.Thread(target=renew, name="operation-heartbeat", daemon=True)
-        thread.start()
+    def _attempt(self, claimed: ClaimedOperation) -> None:
+        if claimed.attempt_count > ATTEMPTS_MAX:
+            self._give_up(claimed)
+            return
         try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
+            with self._store.operations.heartbeat(claimed, self._heartbeat_interval):
+                response = self._work[claimed.kind](Claim(claimed, self._store, self._stopping))
+        except LeaseLost:
+            raise
+        except Stopped:
+            self._store.operations.release(claimed)
+        except Exception as error:  # noqa: BLE001 - every error is recorded in the operation
+            self._fail(claimed, error)
+        else:
+            self._store.operations.complete(claimed, response.SerializeToString())
 
-    def _fail(self, claim: Claim, error: Exception) -> None:
+    def _fail(self, claimed: ClaimedOperation, error: Exception) -> None:
         """Fails the operation if the error is permanent; otherwise schedules a retry with exponential backoff."""
         code = _final_code(error)
         if code is not None:
-            log.info("operation_failed", operation=claim.name, error=str(error))
-            self._end(claim, b"", str(error), code)
+            log.info("operation_failed", operation=claimed.name, error=str(error))
+            self._store.operations.complete(claimed, b"", str(error), code)
             return
-        log.warning("operation_postponed", operation=claim.name, attempt=claim.attempt_count, exc_info=error)
+        log.warning("operation_postponed", operation=claimed.name, attempt=claimed.attempt_count, exc_info=error)
         asked = getattr(error, "retry_after", None)
-        rest = asked or min(RETRY_FIRST * 2 ** (claim.attempt_count - 1), RETRY_MAX)
-        self._write(
-            queries.postpone_operation,
-            claim,
-            retry_time=self._store.clock.now() + rest,
-            last_error=_message_of(error),
-            counts=asked is None,
-        )
+        rest = asked or exponential_backoff(claimed.attempt_count, RETRY_FIRST, RETRY_MAX)
+        retry_time = self._store.clock.now() + rest
+        self._store.operations.postpone(claimed, retry_time, _message_of(error), counted=asked is None)
 
-    def _give_up(self, claim: Claim) -> None:
-        last = claim.last_error or "the process that worked on it died"
-        log.warning("operation_given_up", operation=claim.name, last_error=last)
+    def _give_up(self, claimed: ClaimedOperation) -> None:
+        last = claimed.last_error or "the process that worked on it died"
+        log.warning("operation_given_up", operation=claimed.name, last_error=last)
         why = f"given up after {ATTEMPTS_MAX} attempts that got no further; the last one ended so: {last}"
-        self._end(claim, b"", f"{why}. Mend that, or ask an operator to, and ask for it again", "ABORTED")
-
-    def _end(self, claim: Claim, response: bytes, error: str = "", error_code: str = "OK") -> None:
-        self._write(queries.end_operation, claim, response=response, error=error, error_code=error_code)
-
-    def _write(self, query: Callable[..., int], claim: Claim, **values: object) -> None:
-        """Updates the operation, unless another worker has claimed it."""
-        with self._store.postgres.transaction() as connection:
-            query(connection, name=claim.name, fence=claim.fence, **values)
+        advice = "Mend that, or ask an operator to, and ask for it again"
+        self._store.operations.complete(claimed, b"", f"{why}. {advice}", "ABORTED")
 
 
 def _final_code(error: Exception) -> str | None:

@@ -9,6 +9,7 @@ from vesta_common.storage.postgres import Connection, Postgres
 
 from vesta_datasets.store.datasets import Datasets
 from vesta_datasets.store.items import Items
+from vesta_datasets.store.operations import StoredOperations
 from vesta_datasets.store.pool import CandidatePool
 from vesta_datasets.store.predictions import Predictions
 from vesta_datasets.store.snapshots import Snapshots
@@ -29,6 +30,7 @@ class Store:
         self.predictions = Predictions()
         self.pool = CandidatePool()
         self.snapshots = Snapshots(postgres)
+        self.operations = StoredOperations(postgres, clock)
 
     def publish(self, connection: Connection, subject: str, *payloads: Any) -> None:
         """Publishes events about a resource, in the transaction of the caller."""
