@@ -175,10 +175,10 @@ class Connection:
     clock: ManualClock
     inbox: Path
 
-    def a_worker(self, items: DatasetItems | None = None, keep_interval: timedelta = timedelta(hours=1)) -> SyncWorker:
+    def a_worker(self, items: DatasetItems | None = None, renew_interval: timedelta = timedelta(hours=1)) -> SyncWorker:
         """Returns a worker like that of another process: it shares the database only."""
         store = Store(self.postgres, self.clock, VAULT)
-        return SyncWorker(store, self.ingest, items or self.items, self.allow_list, self.clock, keep_interval)
+        return SyncWorker(store, self.ingest, items or self.items, self.allow_list, self.clock, renew_interval)
 
     def a_folder_source(self, name: str = "folder", path: Path | None = None) -> Source:
         return self._create(name, Source(dataset=DATASET, folder=FolderSource(path=str(path or self.inbox))))

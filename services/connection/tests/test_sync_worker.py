@@ -1,5 +1,6 @@
 """The worker: one worker at a time runs a Sync, and the effects of a kill, a slow batch or a stop."""
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
@@ -9,16 +10,17 @@ import pytest
 from connection_builders import VAULT, Connection, Doing, counts
 from vesta_common.disk_space import DiskSpace
 from vesta_common.errors import ResourceExhausted
+from vesta_common.leases import LeaseLost
 from vesta_common.storage.objects import ObjectStore
 from vesta_common.storage.storage_guard import StorageGuard
 from vesta_connection.ingest import Ingest, Refused
 from vesta_connection.settings import Settings
 from vesta_connection.sources.listing import SourceFile
-from vesta_connection.store import FileResult, Store
+from vesta_connection.store import LEASE_DURATION, FileResult, Store
 from vesta_connection.syncs.dataset_items import DatasetItems
-from vesta_connection.syncs.worker import LEASE, SyncWorker
+from vesta_connection.syncs.worker import SyncWorker
 from vesta_contracts.common.v1 import Media
-from vesta_contracts.connection.v1 import GetSyncRequest, Source, Sync
+from vesta_contracts.connection.v1 import CancelSyncRequest, GetSyncRequest, Source, Sync
 
 
 class Killed(BaseException):
@@ -62,7 +64,7 @@ def test_a_killed_workers_sync_is_taken_over_without_counting_anything_twice(con
     with pytest.raises(Killed):
         connection.a_worker(KilledAfterAdding(connection.items, batches_before=1)).step()
     assert not connection.a_worker().step(), "its lease has not run out"
-    connection.clock.advance(LEASE * 2)
+    connection.clock.advance(LEASE_DURATION * 2)
 
     connection.a_worker().step()
 
@@ -76,7 +78,7 @@ def test_a_worker_that_was_slower_than_its_lease_records_nothing_more(connection
     sync = connection.queued(connection.a_folder_source())
 
     def overtaken() -> None:
-        connection.clock.advance(LEASE * 2)
+        connection.clock.advance(LEASE_DURATION * 2)
         assert connection.a_worker().step()
 
     connection.a_worker(Doing(connection.items, overtaken)).step()
@@ -92,11 +94,11 @@ def test_a_worker_keeps_its_sync_however_long_a_batch_takes(connection: Connecti
 
     def slow() -> None:
         for _ in range(4):
-            connection.clock.advance(LEASE * 0.75)
-            wait_until(lambda: lease_end(connection, sync) > connection.clock.now() + LEASE / 2)
+            connection.clock.advance(LEASE_DURATION * 0.75)
+            wait_until(lambda: lease_end(connection, sync) > connection.clock.now() + LEASE_DURATION / 2)
         assert not connection.a_worker().step()  # other workers find nothing to do
 
-    connection.a_worker(Doing(connection.items, slow), keep_interval=timedelta(milliseconds=5)).step()
+    connection.a_worker(Doing(connection.items, slow), renew_interval=timedelta(milliseconds=5)).step()
 
     ended = connection.syncs.GetSync(GetSyncRequest(name=sync.name))
     assert (ended.state, counts(ended)) == (Sync.SUCCEEDED, {"found": 3, "added": 3})
@@ -136,8 +138,8 @@ def test_a_worker_keeps_its_sync_however_slowly_its_source_is_listed(connection:
     class SlowlyKnown(dict[str, Any]):
         def get(self, *_: Any) -> None:
             for _ in range(3):
-                connection.clock.advance(LEASE * 0.75)
-                wait_until(lambda: lease_end(connection, sync) > connection.clock.now() + LEASE / 2)
+                connection.clock.advance(LEASE_DURATION * 0.75)
+                wait_until(lambda: lease_end(connection, sync) > connection.clock.now() + LEASE_DURATION / 2)
             others.append(connection.a_worker().step())
 
     worker = SyncWorker(
@@ -146,7 +148,7 @@ def test_a_worker_keeps_its_sync_however_slowly_its_source_is_listed(connection:
         connection.items,
         connection.allow_list,
         connection.clock,
-        keep_interval=timedelta(milliseconds=5),
+        renew_interval=timedelta(milliseconds=5),
     )
     worker.step()
 
@@ -156,12 +158,13 @@ def test_a_worker_keeps_its_sync_however_slowly_its_source_is_listed(connection:
 
 def test_a_listing_of_a_sync_that_was_taken_over_is_not_recorded(connection: Connection) -> None:
     sync = connection.queued(connection.a_folder_source())
-    slow = connection.store.claim_sync(connection.clock.now(), LEASE)
+    slow = connection.store.claim_sync()
     assert slow is not None
-    connection.clock.advance(LEASE * 2)
+    connection.clock.advance(LEASE_DURATION * 2)
     assert connection.a_worker().step()
 
-    connection.store.record_listing(slow, 7, 7, listed=False)
+    with pytest.raises(LeaseLost):
+        connection.store.record_listing(slow, 7, 7, listed=False)
 
     assert connection.syncs.GetSync(GetSyncRequest(name=sync.name)).found_count == 0
 
@@ -188,6 +191,22 @@ def test_a_stopping_worker_gives_its_sync_to_the_next(connection: Connection) ->
     connection.a_worker().step()
 
     assert connection.syncs.GetSync(GetSyncRequest(name=sync.name)).added_count == 1
+
+
+def test_a_sync_cancelled_during_a_slow_batch_ends_before_the_batch(connection: Connection) -> None:
+    connection.write(1)
+    sync, ended = connection.queued(connection.a_folder_source()), threading.Event()
+
+    def cancel_and_wait() -> None:
+        connection.syncs.CancelSync(CancelSyncRequest(name=sync.name))
+        assert ended.wait(10)
+
+    items = Doing(connection.items, cancel_and_wait)
+    assert connection.a_worker(items, renew_interval=timedelta(milliseconds=5)).step()
+    state = connection.syncs.GetSync(GetSyncRequest(name=sync.name)).state
+    ended.set()
+
+    assert state == Sync.CANCELLED
 
 
 def test_a_second_sync_of_a_source_waits_for_the_first(connection: Connection) -> None:

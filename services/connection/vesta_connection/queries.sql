@@ -49,45 +49,25 @@ ORDER BY create_time DESC, name DESC LIMIT :limit;
 -- name: count_running_syncs$
 SELECT count(*) FROM syncs WHERE source = :source AND state IN ('QUEUED', 'RUNNING');
 
--- name: claim_sync^
--- Claims the oldest sync without a lease, whose source is not being synced by another worker.
-UPDATE syncs SET state = 'RUNNING', lease_expire_time = :lease_expire_time, start_time = coalesce(start_time, :now)
-WHERE name = (
-    SELECT name FROM syncs AS candidate
-    WHERE state IN ('QUEUED', 'RUNNING') AND (lease_expire_time IS NULL OR lease_expire_time < :now)
-      AND NOT EXISTS (
-          SELECT 1 FROM syncs AS older
-          WHERE older.source = candidate.source AND older.state IN ('QUEUED', 'RUNNING')
-            AND (older.create_time, older.name) < (candidate.create_time, candidate.name))
-    ORDER BY create_time FOR UPDATE SKIP LOCKED LIMIT 1)
-RETURNING *;
-
--- name: renew_sync^
--- Renews the lease; returns whether cancellation was requested. Returns no row if another worker has claimed the sync.
-UPDATE syncs SET lease_expire_time = :lease_expire_time
-WHERE name = :name AND state = 'RUNNING' AND lease_expire_time = :held
-RETURNING cancel_requested;
+-- name: start_sync^
+-- Marks a sync as running that a worker has just claimed.
+UPDATE syncs SET state = 'RUNNING', start_time = coalesce(start_time, :now) WHERE name = :name RETURNING *;
 
 -- name: record_listing!
--- Changes nothing if another worker has claimed the sync.
-UPDATE syncs SET found_count = :found_count, unchanged_count = :unchanged_count, listed = :listed
-WHERE name = :name AND state = 'RUNNING' AND lease_expire_time = :held;
+UPDATE syncs SET found_count = :found_count, unchanged_count = :unchanged_count, listed = :listed WHERE name = :name;
 
 -- name: record_batch^
--- Records the results of one batch, with the first hundred rejections. Returns no row if another worker has claimed the sync.
+-- Records the results of one batch, with the first hundred rejections.
 UPDATE syncs SET
     added_count = added_count + :added_count,
     duplicate_count = duplicate_count + :duplicate_count,
     refused_count = refused_count + :refused_count,
     refusals = CASE WHEN jsonb_array_length(refusals) < 100 THEN refusals || :refusals ELSE refusals END
-WHERE name = :name AND state = 'RUNNING' AND lease_expire_time = :held
+WHERE name = :name
 RETURNING *;
 
 -- name: end_sync^
--- Ends a sync. Returns no row if another worker has claimed it.
-UPDATE syncs SET state = :state, error = :error, end_time = :now, lease_expire_time = NULL
-WHERE name = :name AND state = 'RUNNING' AND lease_expire_time = :held
-RETURNING *;
+UPDATE syncs SET state = :state, error = :error, end_time = :now, lease_expire_time = NULL WHERE name = :name RETURNING *;
 
 -- name: request_cancel^
 -- Ends a queued sync; requests the cancellation of a running one.
@@ -107,7 +87,3 @@ INSERT INTO source_files (source, file_name, fingerprint, sync, item)
 VALUES (:source, :file_name, :fingerprint, :sync, :item)
 ON CONFLICT (source, file_name)
 DO UPDATE SET fingerprint = excluded.fingerprint, sync = excluded.sync, item = excluded.item;
-
--- name: release_sync!
--- Releases the lease, so that another worker can claim the sync immediately.
-UPDATE syncs SET lease_expire_time = NULL WHERE name = :name AND state = 'RUNNING' AND lease_expire_time = :held;

@@ -1,7 +1,7 @@
 """Stores Sources and Syncs in PostgreSQL."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from vesta_common.clock import Clock
 from vesta_common.events import outbox
 from vesta_common.events.cloudevents import new_event
+from vesta_common.leases import Heartbeat, Lease, Leases, Row
 from vesta_common.messages import copy_of, set_times
 from vesta_common.resources.methods import body_of, existing, resource_of
 from vesta_common.resources.names import parent_of
@@ -23,23 +24,35 @@ from vesta_connection.vault import Sealed, Vault
 SERVICE = "connection"
 REFUSALS_KEPT = 100
 
+LEASE_DURATION = timedelta(seconds=30)
+
 queries = load_queries("vesta_connection")
+_LEASES = Leases(
+    "syncs",
+    LEASE_DURATION,
+    unfinished="state IN ('QUEUED', 'RUNNING')",
+    claimable="""NOT EXISTS (
+        SELECT FROM syncs AS older
+        WHERE older.source = syncs.source AND older.state IN ('QUEUED', 'RUNNING')
+          AND (older.create_time, older.name) < (syncs.create_time, syncs.name))""",
+)
+"""One worker at a time works on a Source: only its oldest unfinished Sync can be claimed."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class ClaimedSync:
-    """A Sync that this worker has leased. The lease's expiry time is the fencing token of its writes: it is unique per claim.
+    """A Sync that this worker has claimed.
 
     Attributes:
         start_time: when the first worker started the Sync.
         cancel_requested: whether cancellation was requested before this claim.
     """
 
+    lease: Lease
     name: str
     source: str
     start_time: datetime
-    lease_expire_time: datetime
-    cancel_requested: bool = False
+    cancel_requested: bool
 
 
 @dataclass(frozen=True)
@@ -195,31 +208,40 @@ class Store:
         row = queries.request_cancel(connection, name=name, now=self._clock.now())
         return _sync(row) if row else self.get_sync(connection, name)
 
-    def claim_sync(self, now: datetime, lease: timedelta) -> ClaimedSync | None:
-        """Claims the oldest Sync without a lease; returns None if there is none."""
-        expire = now + lease
+    def claim_sync(self) -> ClaimedSync | None:
+        """Claims the oldest Sync without a lease, and marks it as running; returns None if there is none."""
+        now = self._clock.now()
         with self.postgres.transaction() as connection:
-            row = queries.claim_sync(connection, now=now, lease_expire_time=expire)
-        if row is None:
-            return None
-        return ClaimedSync(row["name"], row["source"], row["start_time"], expire, row["cancel_requested"])
+            lease = _LEASES.claim(connection, now)
+            if lease is None:
+                return None
+            row = queries.start_sync(connection, **lease.key, now=now)
+        return ClaimedSync(lease, row["name"], row["source"], row["start_time"], row["cancel_requested"])
 
-    def renew_sync(self, claimed: ClaimedSync, now: datetime, lease: timedelta) -> bool | None:
-        """Renews the lease; returns whether cancellation was requested, or None if another worker has claimed the Sync."""
-        expire = now + lease
+    def renew_sync(self, claimed: ClaimedSync) -> bool:
+        """Renews the lease; returns whether cancellation was requested. Raises LeaseLost."""
         with self.postgres.transaction() as connection:
-            row = queries.renew_sync(
-                connection, name=claimed.name, held=claimed.lease_expire_time, lease_expire_time=expire
-            )
-        if row is None:
-            return None
-        claimed.lease_expire_time = expire
-        return bool(row["cancel_requested"])
+            return bool(_LEASES.renew(connection, claimed.lease, self._clock.now())["cancel_requested"])
 
-    def release_sync(self, claimed: ClaimedSync) -> None:
-        """Releases the lease, so that the next worker can claim the Sync immediately."""
+    def sync_heartbeat(
+        self, claimed: ClaimedSync, interval: timedelta, on_cancel_request: Callable[[], None]
+    ) -> Heartbeat:
+        """Returns a context manager that renews the lease while its block runs. Calls `on_cancel_request` in its thread."""
+
+        def read_request(_: Connection, row: Row) -> None:
+            if row["cancel_requested"]:
+                on_cancel_request()
+
+        return _LEASES.heartbeat(self.postgres, claimed.lease, self._clock, interval, read_request)
+
+    def release_sync(self, claimed: ClaimedSync, *, counted: bool) -> None:
+        """Releases the lease, so that the next worker can claim the Sync immediately.
+
+        Args:
+            counted: whether this was an attempt, and not interrupted by the service.
+        """
         with self.postgres.transaction() as connection:
-            queries.release_sync(connection, name=claimed.name, held=claimed.lease_expire_time)
+            _LEASES.release(connection, claimed.lease, counted=counted)
 
     def known_files(self, source: str) -> dict[str, KnownFile]:
         """Returns the files that earlier syncs processed, by file name."""
@@ -228,38 +250,28 @@ class Store:
             return {row["file_name"]: KnownFile(row["fingerprint"], row["sync"]) for row in rows}
 
     def record_listing(self, claimed: ClaimedSync, found_count: int, unchanged_count: int, *, listed: bool) -> None:
-        """Records the progress of the listing, unless another worker has claimed the Sync."""
+        """Records the progress of the listing. Raises LeaseLost."""
         with self.postgres.transaction() as connection:
+            _LEASES.verify(connection, claimed.lease)
             queries.record_listing(
-                connection,
-                name=claimed.name,
-                held=claimed.lease_expire_time,
-                found_count=found_count,
-                unchanged_count=unchanged_count,
-                listed=listed,
+                connection, name=claimed.name, found_count=found_count, unchanged_count=unchanged_count, listed=listed
             )
 
-    def record_batch(self, claimed: ClaimedSync, results: Sequence[FileResult], *, publish: bool) -> bool:
-        """Records the results of a batch and its files in one transaction. `publish` also publishes the progress.
-
-        Returns:
-            False if another worker has claimed the Sync; nothing is recorded then.
-        """
+    def record_batch(self, claimed: ClaimedSync, results: Sequence[FileResult], *, publish: bool) -> None:
+        """Records the results of a batch and its files in one transaction. `publish` also publishes the progress. Raises LeaseLost."""
         created = [result for result in results if isinstance(result.outcome, CreatedItem)]
         refused = [result.outcome for result in results if isinstance(result.outcome, Refused)]
         duplicates = sum(result.outcome.existed for result in created if isinstance(result.outcome, CreatedItem))
         with self.postgres.transaction() as connection:
+            _LEASES.verify(connection, claimed.lease)
             row = queries.record_batch(
                 connection,
                 name=claimed.name,
-                held=claimed.lease_expire_time,
                 added_count=len(created) - duplicates,
                 duplicate_count=duplicates,
                 refused_count=len(refused),
                 refusals=json.dumps([vars(refusal) for refusal in refused[:REFUSALS_KEPT]]),
             )
-            if row is None:
-                return False
             with connection.cursor() as cursor:
                 cursor.executemany(
                     queries.put_file.sql,
@@ -276,22 +288,13 @@ class Store:
                 )
             if publish:
                 self._publish(connection, claimed.name, SyncProgressed(sync=_sync(row)))
-        return True
 
     def end_sync(self, claimed: ClaimedSync, state: Sync.State.ValueType, error: str, now: datetime) -> None:
-        """Ends a Sync and publishes its outcome in one transaction, unless another worker has claimed it."""
+        """Ends a Sync and publishes its outcome in one transaction. Raises LeaseLost."""
         name = claimed.name
         with self.postgres.transaction() as connection:
-            row = queries.end_sync(
-                connection,
-                name=name,
-                held=claimed.lease_expire_time,
-                state=Sync.State.Name(state),
-                error=error,
-                now=now,
-            )
-            if row is None:
-                return
+            _LEASES.verify(connection, claimed.lease)
+            row = queries.end_sync(connection, name=name, state=Sync.State.Name(state), error=error, now=now)
             if state == Sync.SUCCEEDED:
                 self._publish(connection, name, SyncSucceeded(sync=_sync(row)))
             elif state == Sync.FAILED:

@@ -5,12 +5,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NoReturn, TypeVar
 
 import structlog
 from vesta_common.clock import Clock
 from vesta_common.errors import InvalidArgument, VestaError, is_transient
+from vesta_common.leases import Heartbeat, LeaseLost
 from vesta_contracts.common.v1 import Media
 from vesta_contracts.connection.v1 import Sync
 
@@ -18,13 +20,12 @@ from vesta_connection.ingest import UNREACHABLE, UNREADABLE, Arrival, Ingest, Re
 from vesta_connection.sources.allow_list import AllowList
 from vesta_connection.sources.batches import Listing, in_batches
 from vesta_connection.sources.listing import FileTree, SourceFile, open_tree, storable
-from vesta_connection.store import ClaimedSync, Store
+from vesta_connection.store import LEASE_DURATION, ClaimedSync, Store
 from vesta_connection.syncs.dataset_items import DatasetItems
 
-LEASE = timedelta(seconds=30)
 READ_THREADS = 8
 BATCHES_AHEAD = 2
-KEEP_INTERVAL = LEASE / 5
+RENEW_INTERVAL = LEASE_DURATION / 5
 UNREACHABLE_TOGETHER_MAX = 20
 PROGRESS_INTERVAL = timedelta(seconds=1)
 
@@ -34,14 +35,27 @@ log = structlog.get_logger()
 
 
 class Stopped(Exception):
-    """The sync was cancelled, was taken over by another worker, or the service is stopping."""
+    """The sync was cancelled, or the service is stopping."""
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The Sync that a worker runs.
+
+    Attributes:
+        cancel_requested: resolved when the heartbeat reads a request for cancellation.
+    """
+
+    claimed: ClaimedSync
+    heartbeat: Heartbeat
+    cancel_requested: Future[None]
 
 
 class SyncWorker:
     """Runs one Sync at a time. Any number of workers may run.
 
     Args:
-        keep_interval: how often the lease is renewed while a batch is processed.
+        renew_interval: how often the lease is renewed, and the progress recorded, while a batch is processed.
     """
 
     def __init__(
@@ -51,14 +65,14 @@ class SyncWorker:
         items: DatasetItems,
         allow_list: AllowList,
         clock: Clock,
-        keep_interval: timedelta = KEEP_INTERVAL,
+        renew_interval: timedelta = RENEW_INTERVAL,
     ) -> None:
         self._store = store
         self._ingest = ingest
         self._items = items
         self._allow_list = allow_list
         self._clock = clock
-        self._keep_interval = keep_interval
+        self._renew_interval = renew_interval
         self._stop: Future[None] = Future()
         self._readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read")
         self._ahead = ThreadPoolExecutor(BATCHES_AHEAD + 1, thread_name_prefix="ahead")
@@ -72,50 +86,63 @@ class SyncWorker:
 
     def step(self) -> bool:
         """Claims a Sync and runs it until it ends or must stop; returns False if there is none."""
-        claimed = self._store.claim_sync(self._clock.now(), LEASE)
+        claimed = self._store.claim_sync()
         if claimed is None:
             return False
         log.info("sync_started", sync=claimed.name, source=claimed.source)
         try:
+            self._attempt(claimed)
+        except LeaseLost as error:
+            log.warning("sync_taken_over", sync=claimed.name, error=str(error))
+        return True
+
+    def _attempt(self, claimed: ClaimedSync) -> None:
+        """Runs a Sync until it ends or must stop."""
+        try:
             if claimed.cancel_requested:
                 self._cancel(claimed)
-            self._run(claimed)
+            cancel_requested: Future[None] = Future()
+            with self._store.sync_heartbeat(
+                claimed, self._renew_interval, lambda: _resolve(cancel_requested)
+            ) as heartbeat:
+                self._run(_Run(claimed, heartbeat, cancel_requested))
+        except LeaseLost:
+            raise
         except Stopped:
-            self._store.release_sync(claimed)
+            self._store.release_sync(claimed, counted=False)
         except Exception as error:  # any error: a Sync must come to an end
             why = _why(error)
             stopping = self._stop.done()  # the error is then a consequence of the cancelled work
             if stopping or is_transient(error):
                 log.warning("sync_interrupted", sync=claimed.name, error=why)
-                self._store.release_sync(claimed)
+                self._store.release_sync(claimed, counted=not stopping)
                 if stopping:
-                    return True
+                    return
                 raise
             log.warning("sync_failed", sync=claimed.name, error=why, exc_info=not _is_expected(error))
             self._store.end_sync(claimed, Sync.FAILED, why, self._clock.now())
-        return True
 
-    def _run(self, claimed: ClaimedSync) -> None:
+    def _run(self, run: _Run) -> None:
+        claimed = run.claimed
         source, secret = self._store.get_source_with_secret(claimed.source)
         tree = open_tree(source, secret, self._allow_list)
-        listing = self._list(claimed, tree)
+        listing = self._list(run, tree)
         published_at = self._clock.now()
-        for files, taken in self._ingest_batches(claimed, tree, listing.to_read):
+        for files, taken in self._ingest_batches(run, tree, listing.to_read):
             self._renew_lease(claimed)
             request_id = _request_id(claimed.name, taken)
-            results = self._wait_for(claimed, self._ahead.submit(self._items.add, source, files, taken, request_id))
+            results = self._wait_for(run, self._ahead.submit(self._items.add, source, files, taken, request_id))
             now = self._clock.now()
             publish = now - published_at >= PROGRESS_INTERVAL
-            if not self._store.record_batch(claimed, results, publish=publish):
-                log.warning("sync_taken_over", sync=claimed.name)
-                raise Stopped
+            self._store.record_batch(claimed, results, publish=publish)
             published_at = now if publish else published_at
         self._renew_lease(claimed)  # raises if it was cancelled while there was nothing to read
         self._store.end_sync(claimed, Sync.SUCCEEDED, "", self._clock.now())
         log.info("sync_succeeded", sync=claimed.name, found=listing.found_count)
 
-    def _list(self, claimed: ClaimedSync, tree: FileTree) -> Listing:
-        """Lists the source's files. Renews the lease and records the progress meanwhile."""
+    def _list(self, run: _Run, tree: FileTree) -> Listing:
+        """Lists the source's files. Records the progress meanwhile."""
+        claimed = run.claimed
         listing = Listing(claimed.name, self._store.known_files(claimed.source))
         abandoned = threading.Event()
 
@@ -129,38 +156,47 @@ class SyncWorker:
             self._store.record_listing(claimed, listing.found_count, listing.unchanged_count, listed=listed)
 
         try:
-            self._wait_for(claimed, self._ahead.submit(list_all), lambda: record(listed=False))
+            self._wait_for(run, self._ahead.submit(list_all), lambda: record(listed=False))
         finally:
             abandoned.set()
         record(listed=True)
         return listing
 
     def _ingest_batches(
-        self, claimed: ClaimedSync, tree: FileTree, files: Sequence[SourceFile]
+        self, run: _Run, tree: FileTree, files: Sequence[SourceFile]
     ) -> Iterator[tuple[list[SourceFile], list[Media | Refused]]]:
         """Yields each batch with its results, while the next batches are processed: one is stored while another is decoded."""
         ahead: deque[tuple[list[SourceFile], Future[list[Media | Refused]]]] = deque()
         try:
             for batch in in_batches(files):
-                ahead.append((batch, self._ahead.submit(self._ingest_batch, claimed, tree, batch)))
+                ahead.append((batch, self._ahead.submit(self._ingest_batch, run.claimed, tree, batch)))
                 if len(ahead) > BATCHES_AHEAD:
                     done, taken = ahead.popleft()
-                    yield done, self._wait_for(claimed, taken)
+                    yield done, self._wait_for(run, taken)
             while ahead:
                 done, taken = ahead.popleft()
-                yield done, self._wait_for(claimed, taken)
+                yield done, self._wait_for(run, taken)
         finally:
             for _, taken in ahead:
                 taken.cancel()
 
-    def _wait_for(self, claimed: ClaimedSync, working: Future[T], meanwhile: Callable[[], None] = lambda: None) -> T:
-        """Waits for the work and returns its result. Renews the lease and calls `meanwhile` in each interval."""
-        either: tuple[Future[Any], ...] = (working, self._stop)
+    def _wait_for(self, run: _Run, working: Future[T], meanwhile: Callable[[], None] = lambda: None) -> T:
+        """Waits for the work and returns its result. Calls `meanwhile` in each interval.
+
+        Raises:
+            Stopped: the sync must stop.
+            LeaseLost: another worker has claimed the sync.
+        """
+        any_of: tuple[Future[Any], ...] = (working, self._stop, run.cancel_requested)
         while True:
-            wait(either, self._keep_interval.total_seconds(), FIRST_COMPLETED)
+            wait(any_of, self._renew_interval.total_seconds(), FIRST_COMPLETED)
             if working.done():
                 return working.result()
-            self._renew_lease(claimed)
+            if self._stop.done():
+                raise Stopped
+            run.heartbeat.check()
+            if run.cancel_requested.done():
+                self._cancel(run.claimed)
             meanwhile()
 
     def _ingest_batch(self, claimed: ClaimedSync, tree: FileTree, batch: Sequence[SourceFile]) -> list[Media | Refused]:
@@ -173,14 +209,10 @@ class SyncWorker:
         return [entry if isinstance(entry, Refused) else next(taken) for entry in read]
 
     def _renew_lease(self, claimed: ClaimedSync) -> None:
-        """Renews the lease. Raises Stopped if the sync must stop."""
+        """Renews the lease. Raises Stopped if the sync must stop, and LeaseLost if another worker has claimed it."""
         if self._stop.done():
             raise Stopped
-        kept = self._store.renew_sync(claimed, self._clock.now(), LEASE)
-        if kept is None:
-            log.warning("sync_taken_over", sync=claimed.name)
-            raise Stopped
-        if kept:
+        if self._store.renew_sync(claimed):
             self._cancel(claimed)
 
     def _cancel(self, claimed: ClaimedSync) -> NoReturn:
@@ -199,6 +231,11 @@ def read_or_refuse(tree: FileTree, file: SourceFile) -> Arrival | Refused:
         return Refused(file.file_name, error.reason, error.message)
     except OSError as error:
         return Refused(file.file_name, UNREACHABLE, f"the store did not hand the file out: {error.strerror or error}")
+
+
+def _resolve(future: Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _is_expected(error: Exception) -> bool:
