@@ -4,13 +4,15 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from pipelining_builders import a_frame
+from vesta_common.backoff import exponential_backoff
 from vesta_contracts.pipelining.v1 import Pipeline
 from vesta_pipelining.frames import batches, lag, observation_id
 from vesta_pipelining.load_shedding import (
+    BACKOFF_FIRST,
+    BACKOFF_MAX,
     Window,
     admit,
     age_max,
-    backoff,
     is_ahead,
     is_too_old,
     uncertain_per_minute_max,
@@ -47,7 +49,8 @@ def test_a_budget_is_spent_within_a_minute_and_whole_again_after_it() -> None:
 
 
 def test_pauses_double_up_to_a_minute() -> None:
-    assert [backoff(attempts).total_seconds() for attempts in (1, 2, 3, 100)] == [0.5, 1, 2, 60]
+    delays = [exponential_backoff(attempt, BACKOFF_FIRST, BACKOFF_MAX) for attempt in (1, 2, 3, 100)]
+    assert [delay.total_seconds() for delay in delays] == [0.5, 1, 2, 60]
 
 
 def test_ids_sort_by_frame_and_follow_from_the_event() -> None:

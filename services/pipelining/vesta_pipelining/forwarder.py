@@ -5,11 +5,13 @@ from datetime import timedelta
 import structlog
 from google.api.httpbody_pb2 import HttpBody
 from prometheus_client import CollectorRegistry, Counter
+from vesta_common.backoff import exponential_backoff
 from vesta_common.clock import Clock
 from vesta_common.errors import VestaError, is_transient
+from vesta_common.leases import LeaseLost
 from vesta_contracts.connection.v1 import SourceServiceStub, UploadItemRequest
 
-from vesta_pipelining.load_shedding import LEASE, WAIT_MAX, backoff
+from vesta_pipelining.load_shedding import BACKOFF_FIRST, BACKOFF_MAX, WAIT_MAX
 from vesta_pipelining.store import Store, UncertainFrame
 
 UPLOAD_TIMEOUT = timedelta(seconds=30)  # shorter than the lease
@@ -33,26 +35,32 @@ class Forwarder:
 
     def step(self) -> bool:
         """Uploads one frame; returns whether there was one."""
-        now = self._clock.now()
-        frame = self._store.claim_uncertain_frame(now, now + LEASE)
+        frame = self._store.claim_uncertain_frame()
         if frame is None:
             return False
-        if now - frame.create_time > WAIT_MAX:
+        try:
+            self._forward(frame)
+        except LeaseLost as error:
+            log.warning("uncertain_frame_taken_over", observation=frame.observation, error=str(error))
+        return True
+
+    def _forward(self, frame: UncertainFrame) -> None:
+        if self._clock.now() - frame.create_time > WAIT_MAX:
             self._finish(frame, "", "expired")
-            return True
+            return
         try:
             item = self._upload(frame)
         except VestaError as error:
             if is_transient(error):
                 log.info("uncertain_frame_postponed", observation=frame.observation, error=str(error))
-                rest = min(backoff(frame.attempts), error.retry_after or WAIT_MAX)
-                self._store.postpone_uncertain_frame(frame.observation, self._clock.now() + rest)
+                delay = exponential_backoff(frame.attempt_count, BACKOFF_FIRST, BACKOFF_MAX)
+                until = self._clock.now() + min(delay, error.retry_after or WAIT_MAX)
+                self._store.postpone_uncertain_frame(frame, until)
             else:
                 log.warning("uncertain_frame_refused", observation=frame.observation, error=str(error))
                 self._finish(frame, "", "refused")
-            return True
-        self._finish(frame, item, "sent")
-        return True
+        else:
+            self._finish(frame, item, "sent")
 
     def _finish(self, frame: UncertainFrame, item: str, end: str) -> None:
         self._store.finish_uncertain_frame(frame, item)

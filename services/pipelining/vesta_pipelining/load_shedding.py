@@ -11,7 +11,6 @@ AHEAD_MAX = timedelta(minutes=1)  # tolerated clock skew of a camera; more would
 WINDOW = timedelta(minutes=1)
 WAITING_MAX = 1000  # per stream
 WAIT_MAX = timedelta(days=1)
-LEASE = timedelta(minutes=1)
 BACKOFF_FIRST = timedelta(seconds=0.5)
 BACKOFF_MAX = timedelta(minutes=1)
 
@@ -49,9 +48,3 @@ def admit(window: Window, now: datetime, per_minute_max: int) -> Window | None:
     if now - window.start >= WINDOW:
         window = Window(now, 0)
     return Window(window.start, window.count + 1) if window.count < per_minute_max else None
-
-
-def backoff(attempts: int) -> timedelta:
-    """Returns the delay after this many consecutive failures; `attempts` is 1 after the first."""
-    factor: int = 2 ** min(attempts - 1, 16)
-    return min(BACKOFF_FIRST * factor, BACKOFF_MAX)

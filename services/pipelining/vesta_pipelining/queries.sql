@@ -55,21 +55,11 @@ INSERT INTO observations (name, stream, body, label, labels, uncertain, frame_ti
 VALUES (:name, :stream, :body, :label, :labels, :uncertain, :frame_time, :now);
 
 -- name: insert_uncertain_frames*!
-INSERT INTO uncertain_frames (observation, stream, source, event_id, data, content_type, frame_time, try_time, create_time)
-VALUES (:observation, :stream, :source, :event_id, :data, :content_type, :frame_time, :now, :now);
+INSERT INTO uncertain_frames (observation, stream, source, event_id, data, content_type, frame_time, create_time)
+VALUES (:observation, :stream, :source, :event_id, :data, :content_type, :frame_time, :now);
 
 -- name: count_uncertain_frames$
 SELECT count(*) FROM uncertain_frames WHERE stream = :stream;
-
--- name: claim_uncertain_frame^
--- Claims the frame that has waited longest.
-UPDATE uncertain_frames SET attempts = attempts + 1, try_time = :lease_expire_time
-WHERE observation = (
-    SELECT observation FROM uncertain_frames WHERE try_time <= :now ORDER BY try_time FOR UPDATE SKIP LOCKED LIMIT 1)
-RETURNING *;
-
--- name: postpone_uncertain_frame!
-UPDATE uncertain_frames SET try_time = :try_time WHERE observation = :observation;
 
 -- name: delete_uncertain_frame!
 DELETE FROM uncertain_frames WHERE observation = :observation;

@@ -8,6 +8,7 @@ from typing import Any
 from vesta_common.clock import Clock
 from vesta_common.events import outbox
 from vesta_common.events.cloudevents import new_event
+from vesta_common.leases import Lease, Leases
 from vesta_common.messages import set_times
 from vesta_common.resources.etags import with_etag
 from vesta_common.resources.filters import Where
@@ -21,7 +22,12 @@ from vesta_pipelining.load_shedding import Window
 
 SERVICE = "pipelining"
 
+LEASE_DURATION = timedelta(minutes=1)  # of an uncertain frame
+
 queries = load_queries("vesta_pipelining")
+_FRAME_LEASES = Leases(
+    "uncertain_frames", LEASE_DURATION, key=("observation",), order="coalesce(lease_expire_time, create_time)"
+)
 
 
 @dataclass(frozen=True)
@@ -46,9 +52,10 @@ class UncertainFrame:
     """A frame to upload for annotation.
 
     Attributes:
-        attempts: the number of upload attempts, including the current one.
+        attempt_count: the number of upload attempts, including the current one.
     """
 
+    lease: Lease
     observation: str
     stream: str
     source: str
@@ -56,7 +63,7 @@ class UncertainFrame:
     data: bytes
     content_type: str
     frame_time: datetime
-    attempts: int
+    attempt_count: int
     create_time: datetime
 
 
@@ -281,40 +288,43 @@ class Store:
         return int(queries.count_uncertain_frames(connection, stream=stream))
 
     def insert_uncertain_frames(self, connection: Connection, frames: Sequence[dict[str, Any]]) -> None:
-        """Inserts frames for upload. Each has the columns of an UncertainFrame up to `frame_time`."""
+        """Inserts frames for upload. Each has the columns of an UncertainFrame from `observation` to `frame_time`."""
         if frames:
             now = self._clock.now()
             queries.insert_uncertain_frames(connection, [{**frame, "now": now} for frame in frames])
 
-    def claim_uncertain_frame(self, now: datetime, lease_expire_time: datetime) -> UncertainFrame | None:
-        """Claims a frame without a lease; returns None if there is none."""
+    def claim_uncertain_frame(self) -> UncertainFrame | None:
+        """Claims the frame that has waited longest; returns None if there is none without a lease."""
         with self.postgres.transaction() as connection:
-            row = queries.claim_uncertain_frame(connection, now=now, lease_expire_time=lease_expire_time)
-        if row is None:
+            lease = _FRAME_LEASES.claim(connection, self._clock.now())
+        if lease is None:
             return None
-        fields = (
-            "observation",
-            "stream",
-            "source",
-            "event_id",
-            "content_type",
-            "frame_time",
-            "attempts",
-            "create_time",
+        row = lease.row
+        fields = ("observation", "stream", "source", "event_id", "content_type", "frame_time", "create_time")
+        return UncertainFrame(
+            lease=lease,
+            data=bytes(row["data"]),
+            attempt_count=lease.attempt_count,
+            **{field: row[field] for field in fields},
         )
-        return UncertainFrame(data=bytes(row["data"]), **{field: row[field] for field in fields})
 
-    def postpone_uncertain_frame(self, observation: str, try_time: datetime) -> None:
-        """Delays the next attempt to upload a frame."""
+    def postpone_uncertain_frame(self, frame: UncertainFrame, until: datetime) -> None:
+        """Releases a frame until its next attempt."""
         with self.postgres.transaction() as connection:
-            queries.postpone_uncertain_frame(connection, observation=observation, try_time=try_time)
+            _FRAME_LEASES.postpone(connection, frame.lease, until)
 
     def finish_uncertain_frame(self, frame: UncertainFrame, item: str) -> None:
-        """Deletes a frame. If it became an item, records the item and counts it, at most once."""
+        """Deletes a frame. If it became an item, records the item and counts it.
+
+        Raises:
+            LeaseLost: another worker has claimed the frame, or it was deleted.
+        """
 
         def work(connection: Connection) -> None:
             queries.lock_stream(connection, name=frame.stream)
-            if queries.delete_uncertain_frame(connection, observation=frame.observation) and item:
+            _FRAME_LEASES.verify(connection, frame.lease)
+            queries.delete_uncertain_frame(connection, observation=frame.observation)
+            if item:
                 queries.set_item(connection, name=frame.observation, item=item)
                 queries.count_uncertain(connection, name=frame.stream)
 
