@@ -12,10 +12,10 @@ from loop import Turned
 from pictures import jpegs
 from serving import InProcess, model_file
 from vesta import Vesta
-from vesta_common.events.broker import Broker, open_producer
+from vesta_common.events.broker import open_consumer, open_producer
 from vesta_common.media.images import model_pixels
 from vesta_contracts.pipelining.v1 import ObservationMade
-from vesta_local.engines import events
+from vesta_local.engines import addresses, events
 from vesta_local.platform import Platform
 from vesta_local.services import FRAME_FETCH_WAIT_MS
 
@@ -78,9 +78,9 @@ def _milliseconds(
     platform: Platform, stream: str, frames: list[bytes], in_process: InProcess
 ) -> Iterator[tuple[float, float]]:
     """Sends each frame when the last one has been observed and its time has come: until its observation, and the model alone."""
-    kafka = Broker(platform.home.address("events"), is_idempotent=events.is_apache(platform.home))
-    consumer = KafkaConsumer(
-        **kafka.consumer,
+    kafka = addresses.broker(platform.home)
+    consumer = open_consumer(
+        kafka,
         auto_offset_reset="earliest",
         fetch_max_wait_ms=500 if kafka.is_idempotent else FRAME_FETCH_WAIT_MS,
     )

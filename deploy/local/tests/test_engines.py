@@ -8,8 +8,7 @@ import boto3
 import psycopg
 import pytest
 from botocore.exceptions import ClientError
-from kafka import KafkaConsumer
-from vesta_common.events.broker import Broker, open_producer
+from vesta_common.events.broker import Broker, open_consumer, open_producer
 from vesta_local.engines import objects, postgres
 from vesta_local.platform import Platform
 from vesta_local.testing import RECOVERY_DEADLINE, running_platform
@@ -91,7 +90,7 @@ def test_events_keep_what_was_acknowledged_through_a_kill(
     for victim in victims:
         engines.supervisor.kill(victim)
     engines.wait_healthy(["objects", "events"], RECOVERY_DEADLINE)
-    consumer = KafkaConsumer(topic, **kafka_broker.consumer, auto_offset_reset="earliest", consumer_timeout_ms=10_000)
+    consumer = open_consumer(kafka_broker, topic, auto_offset_reset="earliest", consumer_timeout_ms=10_000)
     assert next(consumer).value == b"first"
     consumer.close()
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka import KafkaAdminClient, TopicPartition
 from kafka.errors import KafkaError
 from prometheus_client import CollectorRegistry
 from vesta_admin.broker import create_topics
@@ -17,7 +17,7 @@ from vesta_admin.catalogue import topics
 from vesta_admin.settings import Settings
 from vesta_common.clock import SystemClock
 from vesta_common.events import dead_letters
-from vesta_common.events.broker import Broker, close_producer, open_producer
+from vesta_common.events.broker import Broker, close_producer, open_consumer, open_producer
 from vesta_common.events.consumer import ConsumerMetrics, KafkaOptions
 from vesta_common.events.consumer.dead_letter_topic import DeadLetterTopic
 from vesta_common.events.consumer.membership import Membership
@@ -113,7 +113,7 @@ def test_the_largest_frame_is_sent_and_read_by_whoever_knows_the_password(
     producer = open_producer(client)
     sent = producer.send(FRAMES.name, value=bytes(FRAMES.value_bytes_max), key=name.encode()).get(30)
     close_producer(producer)
-    with closing(KafkaConsumer(**client.consumer)) as consumer:
+    with closing(open_consumer(client)) as consumer:
         consumer.assign([TopicPartition(FRAMES.name, sent.partition)])
         consumer.seek(TopicPartition(FRAMES.name, sent.partition), sent.offset)
         (records,) = consumer.poll(timeout_ms=30_000).values()

@@ -4,7 +4,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -104,23 +103,6 @@ def wait_until(condition: Callable[[], bool], patience: timedelta = PATIENCE) ->
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)
-
-
-def test_a_consumer_that_has_gone_quiet_hears_the_next_event(postgres: Postgres, broker: Events) -> None:
-    broker.options = replace(broker.options, quiet_after=timedelta(0))
-    with running(a_consumer(postgres, broker)):
-        for number in range(3):
-            broker.publish(accepted(number, KEYS[0]))
-            wait_until(lambda number=number: effects(postgres) == list(range(number + 1)))
-
-
-def test_a_broker_that_needs_longer_to_find_the_records_is_given_it(postgres: Postgres, broker: Events) -> None:
-    numbers = list(range(300))
-    broker.publish(*(accepted(number) for number in numbers))
-    broker.options = replace(broker.options, fetch_wait_ms=1)  # in which nothing can be found among so many
-    with running(a_consumer(postgres, broker)):
-        wait_until(lambda: len(effects(postgres)) == len(numbers))
-    assert effects(postgres) == numbers
 
 
 def test_events_have_their_effect_once_in_order_and_others_are_passed_over(postgres: Postgres, broker: Events) -> None:

@@ -11,11 +11,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 from kafka.errors import KafkaError
 from vesta_common.errors import InvalidArgument
 from vesta_common.events import inbox
-from vesta_common.events.broker import Broker
+from vesta_common.events.broker import Broker, open_consumer
 from vesta_common.events.cloudevents import Event, decode, new_event
 from vesta_common.events.outbox import EVENT_BYTES_MAX, Relay, publish
 from vesta_common.resources import idempotency
@@ -42,7 +42,7 @@ class Topic:
     """Reads a topic of one partition from its beginning, as often as asked."""
 
     def __init__(self, broker: Broker, name: str) -> None:
-        self._consumer = KafkaConsumer(**broker.consumer, fetch_max_wait_ms=50)
+        self._consumer = open_consumer(broker, fetch_max_wait_ms=50)
         self._partition = TopicPartition(name, 0)
         self._consumer.assign([self._partition])
 

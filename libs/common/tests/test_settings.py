@@ -77,6 +77,8 @@ def test_every_wrong_setting_is_named_with_what_would_work(
         ("KAFKA_CA_FILE", "/nowhere/ca.pem"),
         ("KAFKA_KEY_FILE", __file__),
         ("KAFKA_TOPIC_PREFIX", "a b/c"),
+        ("KAFKA_CONSUMER_CLASS", "nowhere:Consumer"),
+        ("KAFKA_CONSUMER_CLASS", "json:JSONDecoder"),
         ("LISTN_ADDRESS", "127.0.0.1:0"),
     ],
 )

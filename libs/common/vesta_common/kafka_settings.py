@@ -1,5 +1,6 @@
 """Settings of Kafka clients: brokers and authentication."""
 
+import pkgutil
 from pathlib import Path
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
@@ -37,6 +38,23 @@ class KafkaSettings(BaseSettings):
         True,
         description="whether the brokers suppress a producer's duplicates; false for those that cannot, as the embedded one",
     )
+
+    kafka_consumer_class: str = Field(
+        "kafka:KafkaConsumer",
+        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+        description="module:class of Kafka consumers; a class derived from kafka-python's adapts them to a broker that is not Apache Kafka",
+    )
+
+    @field_validator("kafka_consumer_class")
+    @classmethod
+    def _is_a_consumer_class(cls, name: str) -> str:
+        try:
+            found = pkgutil.resolve_name(name)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"it cannot be imported ({error}); remove it for Apache Kafka") from error
+        if not hasattr(found, "poll"):
+            raise ValueError("it is no class of consumers; remove it for Apache Kafka")
+        return name
 
     @field_validator("kafka_sasl_username", "kafka_sasl_password")
     @classmethod

@@ -13,10 +13,9 @@ import grpc
 import pytest
 from annotation_builders import Service, label, names
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from kafka import KafkaConsumer
 from vesta_annotation.settings import Settings
 from vesta_common.clock import SystemClock
-from vesta_common.events.broker import Broker
+from vesta_common.events.broker import Broker, open_consumer
 from vesta_common.events.cloudevents import decode
 from vesta_common.rpc.client import open_channel
 from vesta_common.storage.postgres import Postgres
@@ -78,9 +77,9 @@ def test_replicas_share_the_work_and_what_they_accept_arrives(
     one.service.submit("ada", leased["ada"][0], label("van"))
     other.service.submit("bob", leased["bob"][0], label("car"))
 
-    consumer = KafkaConsumer(
+    consumer = open_consumer(
+        kafka_broker,
         kafka_topic_prefix + TOPIC,
-        **kafka_broker.consumer,
         auto_offset_reset="earliest",
         group_id=None,
         consumer_timeout_ms=ARRIVES_WITHIN_MS,

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from conductor_builders import DATASET, NAMES, PROJECT
 from conductor_simulation import SimulatedPlatform
-from kafka import KafkaConsumer
-from vesta_common.events.broker import Broker, open_producer
+from vesta_common.events.broker import Broker, open_consumer, open_producer
 from vesta_common.events.cloudevents import decode, encode_headers, new_event
 from vesta_common.rpc.client import open_channel
 from vesta_common.rpc.server import Server
@@ -160,7 +159,7 @@ def test_two_replicas_turn_a_loop_by_events_and_tell_each_round_once(
 
 
 def _told(broker: Broker, topic: str, count: int) -> list[Any]:
-    consumer = KafkaConsumer(topic, **broker.consumer, auto_offset_reset="earliest", fetch_max_wait_ms=50)
+    consumer = open_consumer(broker, topic, auto_offset_reset="earliest", fetch_max_wait_ms=50)
     events: list[Any] = []
     deadline = time.monotonic() + 20
     while len(events) < count and time.monotonic() < deadline:

@@ -1,7 +1,6 @@
 """Events from Kafka to those who watch: from now on, by project, over topics that come later too."""
 
 import threading
-import time
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
@@ -233,9 +232,6 @@ class Broker:
     def end_offsets(self, partitions):
         return dict.fromkeys(partitions, 7)
 
-    def offsets_for_times(self, times):
-        return dict.fromkeys(times)
-
     def poll(self, timeout_ms):
         if self.errors:
             raise self.errors.pop(0)
@@ -245,44 +241,6 @@ class Broker:
 
     def close(self):
         pass
-
-
-class SlowBroker(Broker):
-    """Has a record at offset 7, and finds it in time only where it is given 400 ms."""
-
-    def __init__(self, kafka):
-        super().__init__()
-        self.is_slow = kafka.fetch_wait_ms < 400
-
-    def highwater(self, partition):
-        return 8
-
-    def poll(self, timeout_ms):
-        time.sleep(0.01)
-        if self.is_slow or self.position == 8:
-            return {}
-        self.position = 8
-        record = SimpleNamespace(offset=7, timestamp=2**62, key=b"projects/acme", headers=[], value=b"", topic=TASKS)
-        return {TopicPartition(TASKS, 0): [record]}
-
-
-def test_a_broker_that_needs_longer_is_given_it():
-    asked, reached = [], threading.Event()
-
-    def is_wanted(project):
-        reached.set()
-        return False
-
-    def consumer_of(kafka):
-        asked.append(kafka.fetch_wait_ms)
-        return SlowBroker(kafka)
-
-    tail = Tail(KafkaOptions(Where("unused:1"), fetch_wait_ms=100), lambda project, event: None, is_wanted, consumer_of)
-    tail.start()
-
-    assert reached.wait(20)
-    assert asked == [100, 200, 400]
-    tail.stop(timedelta(seconds=5))
 
 
 @pytest.mark.parametrize("error", [OSError("reset"), UnicodeDecodeError("utf-8", b"x", 0, 1, "bad"), KafkaError()])

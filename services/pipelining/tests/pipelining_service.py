@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from kafka import KafkaConsumer, KafkaProducer
+from kafka import KafkaProducer
 from pipelining_builders import DEPLOYMENT, PIPELINE, PROJECT, SOURCE, FakeConnection, FakeServing, a_frame, eventually
 from vesta_common.events import dead_letters
-from vesta_common.events.broker import Broker
+from vesta_common.events.broker import Broker, open_consumer
 from vesta_common.events.cloudevents import Event, decode, encode_headers
 from vesta_common.rpc.client import open_channel
 from vesta_common.rpc.server import Server
@@ -112,9 +112,9 @@ class Pipelining:
 
     def told(self, count: int) -> list[Event]:
         """Returns the first `count` events on the topic of observations, in order per stream."""
-        consumer = KafkaConsumer(
+        consumer = open_consumer(
+            Broker.of(self.settings),
             self.settings.kafka_topic_prefix + OBSERVATIONS,
-            **Broker.of(self.settings).consumer,
             auto_offset_reset="earliest",
         )
         found: list[Event] = []

@@ -8,6 +8,8 @@ from vesta_local.engines import elsewhere, events, objects, postgres
 from vesta_local.home import Home
 from vesta_local.settings import EVENTS, INFERENCE, OBJECTS, POSTGRES, Settings
 
+EMBEDDED_CONSUMER = "vesta_local.embedded_consumer:EmbeddedBrokerConsumer"
+
 
 def admin_settings(home: Home) -> Settings:
     """Returns the engine settings of a home for `vesta-admin` and the services."""
@@ -24,7 +26,9 @@ def admin_settings(home: Home) -> Settings:
             "storage_path": str(home.data),
         }
     if EVENTS not in found.elsewhere:
-        own |= {"kafka_bootstrap": home.address(EVENTS), "kafka_idempotence": events.is_apache(home)}
+        own["kafka_bootstrap"] = home.address(EVENTS)
+        if not events.is_apache(home):
+            own |= {"kafka_idempotence": False, "kafka_consumer_class": EMBEDDED_CONSUMER}
     if INFERENCE not in found.elsewhere:
         own["triton_address"] = home.addresses(INFERENCE)
     return found.model_copy(update=own)

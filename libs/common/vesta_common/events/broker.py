@@ -3,12 +3,13 @@
 Every producer waits for all in-sync replicas and preserves order. Clients reconnect within one second after the broker is back.
 """
 
+import pkgutil
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from kafka import KafkaProducer
+from kafka import KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaError
 
 from vesta_common.kafka_settings import KafkaSettings
@@ -35,6 +36,7 @@ class Broker:
         ca_file: PEM file of the certificate authorities that sign the brokers' certificates; empty for the system's default.
         certificate_file: PEM file of the client certificate, if the brokers require one. `key_file` contains its key.
         is_idempotent: whether the broker supports idempotent producers, as Apache Kafka does.
+        consumer_class: module:class of consumers; kafka-python's for Apache Kafka.
     """
 
     bootstrap: str
@@ -46,6 +48,7 @@ class Broker:
     certificate_file: str = ""
     key_file: str = ""
     is_idempotent: bool = False
+    consumer_class: str = "kafka:KafkaConsumer"
 
     @classmethod
     def of(cls, settings: KafkaSettings) -> "Broker":
@@ -60,6 +63,7 @@ class Broker:
             certificate_file=settings.kafka_certificate_file,
             key_file=settings.kafka_key_file,
             is_idempotent=settings.kafka_idempotence,
+            consumer_class=settings.kafka_consumer_class,
         )
 
     @property
@@ -93,10 +97,17 @@ class Broker:
             "reconnect_backoff_max_ms": int(RECONNECT_BACKOFF_MAX.total_seconds() * 1000),
         }
 
-    @property
-    def consumer(self) -> dict[str, Any]:
-        """Options shared by consumers. The fetch size covers the largest record that a producer can send."""
-        return {**self.connection, "max_partition_fetch_bytes": FETCH_BYTES_MAX}
+
+def open_consumer(broker: Broker, *topics: str, **options: Any) -> KafkaConsumer:
+    """Opens a consumer of these topics with these options of kafka-python.
+
+    The fetch size covers the largest record that a producer can send.
+
+    Raises:
+        KafkaError: the broker does not respond.
+    """
+    consumer_class = pkgutil.resolve_name(broker.consumer_class)
+    return consumer_class(*topics, **{"max_partition_fetch_bytes": FETCH_BYTES_MAX, **broker.connection, **options})
 
 
 def open_producer(broker: Broker) -> KafkaProducer:

@@ -2,16 +2,16 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
-from kafka.errors import MessageSizeTooLargeError
+from kafka.errors import KafkaTimeoutError, MessageSizeTooLargeError
 
 from vesta_common.events import inbox
-from vesta_common.events.broker import DELIVERY_TIMEOUT, Broker, close_producer, open_producer
+from vesta_common.events.broker import DELIVERY_TIMEOUT, Broker, close_producer, open_consumer, open_producer
 from vesta_common.settings import ServiceSettings
 
 REASON_HEADER = "dead_letter_reason"
@@ -19,7 +19,7 @@ TOPIC_HEADER = "dead_letter_topic"
 POSITION_HEADER = "dead_letter_position"
 OMITTED_HEADER = "dead_letter_omitted_bytes"
 _DEAD_LETTER_HEADERS = {REASON_HEADER, TOPIC_HEADER, POSITION_HEADER, OMITTED_HEADER}
-READ_TIMEOUT = timedelta(seconds=3)
+READ_TIMEOUT = timedelta(seconds=30)
 REASON_LENGTH_MAX = 2000
 REPLAY_AGE_MAX = inbox.RETENTION - timedelta(days=1)
 
@@ -95,10 +95,10 @@ def _send(
 
 
 def read(broker: Broker, topic: str) -> Iterator[DeadLetter]:
-    """Iterates over all dead letters of a topic, by partition. On the embedded broker, iteration ends three seconds after the last one."""
+    """Iterates over all dead letters of a topic, by partition."""
     consumer = _open_reader(broker, topic, None)
     try:
-        for record in _records(consumer, datetime.now(UTC), _ends(broker, consumer)):
+        for record in _records(consumer):
             yield _letter(record)
     finally:
         consumer.close()
@@ -120,7 +120,7 @@ def replay(broker: Broker, topic: str, group: str) -> Replayed:
     producer = open_producer(broker)
     consumer = _open_reader(broker, topic, group)
     try:
-        for record in _records(consumer, start, _ends(broker, consumer)):
+        for record in _records(consumer):
             letter = _letter(record)
             if start - letter.time > REPLAY_AGE_MAX:
                 too_old += 1
@@ -157,38 +157,27 @@ def replay_command(service: str) -> Callable[[ServiceSettings], int]:
 
 def _open_reader(broker: Broker, topic: str, group: str | None) -> KafkaConsumer:
     """Opens a consumer of all partitions. Reads from the committed offsets of the group, or from the beginning."""
-    consumer = KafkaConsumer(
-        group_id=group,
-        auto_offset_reset="earliest",
-        enable_auto_commit=False,
-        **broker.consumer,
-    )
+    consumer = open_consumer(broker, group_id=group, auto_offset_reset="earliest", enable_auto_commit=False)
     consumer.assign([TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())])
     return consumer
 
 
-def _ends(broker: Broker, consumer: KafkaConsumer) -> dict[TopicPartition, int]:
-    """Returns the current end offset of each partition. Empty for the embedded broker, which does not report it."""
-    found: dict[TopicPartition, int] = consumer.end_offsets(consumer.assignment()) if broker.is_idempotent else {}
-    return found
+def _records(consumer: KafkaConsumer) -> Iterator[Any]:
+    """Iterates over the records of each partition, up to its current end.
 
-
-def _records(consumer: KafkaConsumer, until: datetime, ends: Mapping[TopicPartition, int]) -> Iterator[Any]:
-    """Iterates over the records of each partition, up to the first record later than `until`.
-
-    Ends at the end offsets. If these are unknown, ends when no record has arrived for `READ_TIMEOUT`.
+    Raises:
+        KafkaTimeoutError: the broker returned no record for `READ_TIMEOUT`, although there are some.
     """
-    deadline, ended = time.monotonic() + READ_TIMEOUT.total_seconds(), set()
-    while consumer.assignment() and time.monotonic() < deadline:
-        if ends and all(consumer.position(partition) >= end for partition, end in ends.items()):
-            return
+    ends = consumer.end_offsets(consumer.assignment())
+    deadline = time.monotonic() + READ_TIMEOUT.total_seconds()
+    while any(consumer.position(partition) < end for partition, end in ends.items()):
+        if time.monotonic() >= deadline:
+            raise KafkaTimeoutError(
+                f"the broker returned no record for {READ_TIMEOUT.total_seconds():.0f} s; try again"
+            )
         for partition, records in consumer.poll(timeout_ms=200).items():
-            for record in records:
-                if _time(record) > until:
-                    ended.add(partition)
-                if partition not in ended:
-                    yield record
-                    deadline = time.monotonic() + READ_TIMEOUT.total_seconds()
+            deadline = time.monotonic() + READ_TIMEOUT.total_seconds()
+            yield from (record for record in records if record.offset < ends[partition])
 
 
 def _letter(record: Any) -> DeadLetter:

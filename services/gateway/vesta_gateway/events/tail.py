@@ -1,15 +1,10 @@
-"""Consumes all event topics from their ends and publishes each event to watchers. Each process has its own consumer without a group.
-
-The embedded broker returns wrong `end_offsets` and cannot seek to the end. The end is therefore found by time: reading begins at the
-youngest record that can be found by age, and records older than the start are discarded. On Apache Kafka, this yields the end directly.
-"""
+"""Consumes all event topics from their ends and publishes each event to watchers. Each process has its own consumer without a group."""
 
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
 from datetime import timedelta
 
 import structlog
@@ -18,12 +13,10 @@ from google.protobuf import descriptor_pool
 from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import CorruptRecordError
-from vesta_common.clock import SystemClock
 from vesta_common.errors import InvalidArgument, Unavailable
-from vesta_common.events.broker import Broker
+from vesta_common.events.broker import Broker, open_consumer
 from vesta_common.events.cloudevents import decode
 from vesta_common.events.consumer import KafkaOptions
-from vesta_common.events.consumer.fetch_wait import FetchWait, Starved
 from vesta_common.events.consumer.unreadable import is_unreadable
 from vesta_common.resources.names import project_of
 from vesta_contracts import everything
@@ -31,11 +24,8 @@ from vesta_contracts.gateway.v1 import ProjectEvent
 
 POLL_TIMEOUT_MS = 500
 TOPICS_INTERVAL = timedelta(seconds=5)
-# Older records are discarded only during this time after the start. Later, a wrong clock elsewhere must not suppress events.
-CATCH_UP = timedelta(seconds=60)
 ENDS_TIMEOUT = timedelta(seconds=10)
 RECONNECT_PAUSE = timedelta(seconds=1)
-AGES = tuple(timedelta(seconds=2**exponent) for exponent in range(26))  # up to two years
 
 Publish = Callable[[str, ProjectEvent], None]
 """Receives an event of a project; called in the tail's thread."""
@@ -69,12 +59,9 @@ def to_project_event(record: ConsumerRecord) -> tuple[str, ProjectEvent]:
 
 
 def new_consumer(kafka: KafkaOptions) -> KafkaConsumer:
-    return KafkaConsumer(
-        group_id=None,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        fetch_max_wait_ms=kafka.fetch_wait_ms,
-        **kafka.broker.consumer,
+    """Opens a consumer without a group."""
+    return open_consumer(
+        kafka.broker, enable_auto_commit=False, auto_offset_reset="earliest", fetch_max_wait_ms=kafka.fetch_wait_ms
     )
 
 
@@ -94,7 +81,6 @@ class Tail:
         is_unreadable: Callable[[Broker, TopicPartition, int], bool] = is_unreadable,
     ) -> None:
         self._kafka = kafka
-        self._fetch_wait = FetchWait(kafka.fetch_wait_ms, SystemClock())
         self._publish = publish
         self._is_wanted = is_wanted
         self._consumer_of = consumer_of
@@ -103,16 +89,12 @@ class Tail:
         self._positions: dict[TopicPartition, int] = {}
         self._polled = threading.Condition()
         self._poll_count = 0
-        self._start_ms = 0
-        self._caught_up = 0.0
         self._stopping = threading.Event()
         self.following = threading.Event()
         self._thread = threading.Thread(target=self._run, name="tail", daemon=True)
 
     def start(self) -> None:
         """Starts the thread. `following` is set once every event published from then on will be received."""
-        self._start_ms = int(time.time() * 1000)
-        self._caught_up = time.monotonic() + CATCH_UP.total_seconds()
         self._thread.start()
 
     def stop(self, timeout: timedelta) -> None:
@@ -140,13 +122,10 @@ class Tail:
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                with closing(self._consumer_of(replace(self._kafka, fetch_wait_ms=self._fetch_wait.ms))) as consumer:
+                with closing(self._consumer_of(self._kafka)) as consumer:
                     self._follow(consumer)
-            except Starved as error:
-                log.warning("tail_starved", error=str(error))
             except Exception:  # any error: the thread must continue, because it is the only one of this process
                 self.following.clear()
-                self._fetch_wait.reset()
                 log.exception("tail_interrupted")
                 self._stopping.wait(RECONNECT_PAUSE.total_seconds())
 
@@ -165,7 +144,6 @@ class Tail:
             except CorruptRecordError:
                 self._skip_unreadable(consumer)
                 continue
-            self._fetch_wait.record_poll(not polled, lambda: self._is_behind(consumer))
             for partition, records in polled.items():
                 for record in records:
                     self._deliver(record)
@@ -173,9 +151,6 @@ class Tail:
             with self._polled:
                 self._poll_count += 1
                 self._polled.notify_all()
-
-    def _is_behind(self, consumer: KafkaConsumer) -> bool:
-        return any((consumer.highwater(partition) or 0) > offset for partition, offset in self._positions.items())
 
     def _skip_unreadable(self, consumer: KafkaConsumer) -> None:
         """Skips a record that kafka-python cannot read. kafka-python does not report its position."""
@@ -200,31 +175,13 @@ class Tail:
         new = partitions - self._positions.keys()
         if not new and consumer.assignment() == partitions:
             return
-        starts = dict.fromkeys(new, 0) if self.following.is_set() else self._ends(consumer, new)
+        starts = dict.fromkeys(new, 0) if self.following.is_set() else consumer.end_offsets(list(new)) if new else {}
         self._positions.update(starts)
         consumer.assign(list(self._positions))
         for partition, offset in self._positions.items():
             consumer.seek(partition, offset)
 
-    def _ends(self, consumer: KafkaConsumer, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        """Returns offsets at or shortly before the ends of partitions."""
-        unknown = set(partitions)
-        if not unknown:
-            return {}
-        found: dict[TopicPartition, int] = dict(consumer.end_offsets(list(unknown)))
-        for age in AGES:
-            since_ms = self._start_ms - int(age.total_seconds() * 1000)
-            for partition, answer in consumer.offsets_for_times(dict.fromkeys(unknown, since_ms)).items():
-                if answer is not None and answer.timestamp >= 0:
-                    found[partition] = max(found[partition], answer.offset)
-                    unknown.discard(partition)
-            if not unknown:
-                break
-        return found
-
     def _deliver(self, record: ConsumerRecord) -> None:
-        if record.timestamp < self._start_ms and time.monotonic() < self._caught_up:
-            return
         try:
             project = (record.key or b"").decode().split("/")
             if len(project) > 1 and not self._is_wanted("/".join(project[:2])):

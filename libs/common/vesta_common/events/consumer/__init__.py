@@ -22,7 +22,6 @@ letters immediately and do not count towards this limit.
 | `membership` | membership of the Kafka consumer group: polling, pausing, committing, leaving |
 | `faults` | known defects of the Kafka client and broker in group handling, and workarounds |
 | `options` | connection and timing options |
-| `fetch_wait` | how long the broker may wait before it responds to a fetch |
 | `offsets` | which offsets may be committed |
 | `unreadable` | finds records that the client cannot read |
 | `records` | decodes records; separates events from irrelevant and invalid records |

@@ -1,4 +1,4 @@
-"""Workarounds for defects of kafka-python 3.0.12 and of the embedded broker. The only module that uses internals of the client."""
+"""Workarounds for defects of kafka-python 3.0.12. The only module here that uses internals of the client."""
 
 from kafka import KafkaConsumer
 from kafka.structs import MemberState
@@ -16,12 +16,3 @@ def resume_dropped_join(consumer: KafkaConsumer) -> bool:
         return False
     coordinator.request_rejoin()
     return True
-
-
-def leave_silently(consumer: KafkaConsumer) -> None:
-    """Makes the consumer close without a LeaveGroup request. The group removes the member after its session timeout.
-
-    If the leader leaves during a join, for example because two members leave at once, the embedded broker elects no new leader and never
-    assigns partitions in that group again. A leader whose session times out is replaced.
-    """
-    consumer._coordinator.coordinator_id = None  # a member without a coordinator sends no LeaveGroup request

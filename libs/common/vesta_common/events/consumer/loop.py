@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import timedelta
 
 import structlog
@@ -14,7 +13,6 @@ from vesta_common.events import dead_letters
 from vesta_common.events.cloudevents import topic_of
 from vesta_common.events.consumer.dead_letter_topic import DeadLetterTopic
 from vesta_common.events.consumer.delivery import Delivery, Stopping
-from vesta_common.events.consumer.fetch_wait import FetchWait, Starved
 from vesta_common.events.consumer.handlers import BatchHandler, Handler, Handlers, Preparation
 from vesta_common.events.consumer.membership import Membership
 from vesta_common.events.consumer.metrics import ConsumerMetrics
@@ -25,7 +23,6 @@ from vesta_common.storage.postgres import Postgres
 
 POLL_RECORDS_MAX = 200
 POLL_TIMEOUT_MS = 200
-QUIET_INTERVAL = timedelta(milliseconds=500)
 REJOIN_BACKOFF = timedelta(seconds=1)
 
 log = structlog.get_logger()
@@ -66,7 +63,6 @@ class Consumer:
         self._kafka = kafka
         self._records_max = records_max
         self._clock = clock or SystemClock()
-        self._fetch_wait = FetchWait(kafka.fetch_wait_ms, self._clock)
         self._handlers = Handlers(
             name, postgres, self._clock, metrics, handlers, batch_handlers or {}, preparations or {}
         )
@@ -108,18 +104,14 @@ class Consumer:
             except TooManyDeadLetters:
                 log.exception("consumer_stopped", consumer=self._name)
                 return
-            except Starved as error:
-                log.warning("consumer_starved", consumer=self._name, error=str(error))
             except (KafkaError, OSError) as error:
-                self._fetch_wait.reset()
                 log.warning("consumer_interrupted", consumer=self._name, error=repr(error))
             except Exception:
                 log.exception("consumer_failed", consumer=self._name)
             self._stopping.wait(REJOIN_BACKOFF.total_seconds())
 
     def _join_and_consume(self) -> None:
-        kafka = replace(self._kafka, fetch_wait_ms=self._fetch_wait.ms)
-        membership = Membership(kafka, self._group, self._topics, self._records_max, self._clock, self._stopping)
+        membership = Membership(self._kafka, self._group, self._topics, self._records_max, self._clock, self._stopping)
         try:
             self._consume(membership)
         finally:
@@ -136,24 +128,16 @@ class Consumer:
             self._dead_letters.keep,
             self._circuit_breaker,
         )
-        last_time = self._clock.now()
         while not self._stopping.is_set():
-            is_quiet = self._clock.now() - last_time > self._kafka.quiet_after
             try:
-                polled = membership.poll(self._kafka.fetch_wait_ms if is_quiet else POLL_TIMEOUT_MS)
+                polled = membership.poll(POLL_TIMEOUT_MS)
             except CorruptRecordError:
                 self._skip_unreadable(membership)
                 raise  # the consumer of kafka-python is unusable after this error
-            self._fetch_wait.record_poll(not polled, membership.is_behind)
             self._waiting.set(membership.waiting())
             for partition, records in polled.items():
                 delivery.deliver(partition, records)
                 membership.poll_if_due()
-            if polled:
-                last_time = self._clock.now()
-            elif is_quiet:
-                # With a short fetch wait, polls return quickly. While idle, poll once per QUIET_INTERVAL only.
-                self._stopping.wait(max(0.0, QUIET_INTERVAL.total_seconds() - self._kafka.fetch_wait_ms / 1000))
 
     def _skip_unreadable(self, membership: Membership) -> None:
         for partition, offset in membership.skip_unreadable().items():

@@ -14,19 +14,20 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
-from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka import ConsumerRebalanceListener, OffsetAndMetadata, TopicPartition
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from kafka.errors import IllegalStateError, KafkaError
 
 from vesta_common.clock import Clock
+from vesta_common.events.broker import open_consumer
 from vesta_common.events.consumer import faults
 from vesta_common.events.consumer.delivery import Stopping
 from vesta_common.events.consumer.offsets import Offsets
 from vesta_common.events.consumer.options import KafkaOptions
 from vesta_common.events.consumer.unreadable import is_unreadable
 
-HEARTBEAT_INTERVAL_MS = 500  # with 2000 the embedded broker assigns partitions too late
+HEARTBEAT_INTERVAL_MS = 1000  # a member learns of a rebalance from the response to a heartbeat
 POLL_INTERVAL_MAX_MS = 300_000
 PAUSED_POLL_INTERVAL = timedelta(seconds=1)
 PAUSED_POLL_TIMEOUT_MS = 50
@@ -68,18 +69,18 @@ class Membership:
         self._clock = clock
         self._stopping = stopping
         self._commit_time = self._poll_time = clock.now()
-        self._consumer = KafkaConsumer(
+        self._consumer = open_consumer(
+            options.broker,
             group_id=options.topic_prefix + group,
             auto_offset_reset="earliest",
             enable_auto_commit=False,
-            session_timeout_ms=int(options.session_timeout.total_seconds() * 1000),
             heartbeat_interval_ms=HEARTBEAT_INTERVAL_MS,
+            session_timeout_ms=int(options.session_timeout.total_seconds() * 1000),
             fetch_max_wait_ms=options.fetch_wait_ms,
             max_poll_records=records_max,
             max_poll_interval_ms=POLL_INTERVAL_MAX_MS,
             # Both use the eager rebalance protocol, which `offsets` expects.
             partition_assignment_strategy=(RangePartitionAssignor, RoundRobinPartitionAssignor),
-            **options.broker.consumer,
         )
         self._consumer.subscribe(
             sorted({options.topic_prefix + topic for topic in topics}), listener=_Listener(self.offsets)
@@ -106,22 +107,12 @@ class Membership:
         if faults.resume_dropped_join(self._consumer):
             log.info("join_resumed", group=self._group)
 
-    def is_behind(self) -> bool:
-        """Returns True if the broker has reported records that it has not returned. Call it only after an empty poll."""
-        try:
-            return any(self._is_behind(partition) for partition in self._consumer.assignment())
-        except (KafkaError, KeyError):  # a concurrent rebalance
-            return False
-
     def waiting(self) -> int:
         """Returns the consumer lag: records of the assigned partitions after the current positions, as last reported by the broker."""
         try:
             return sum(self._waiting(partition) for partition in self._consumer.assignment())
         except (KafkaError, KeyError):  # a concurrent rebalance
             return 0
-
-    def _is_behind(self, partition: TopicPartition) -> bool:
-        return self._waiting(partition) > 0
 
     def _waiting(self, partition: TopicPartition) -> int:
         highwater = self._consumer.highwater(partition)
@@ -222,8 +213,6 @@ class Membership:
         """Commits offsets and leaves the group. Returns within seconds, even if the broker does not respond."""
         with suppress(KafkaError, OSError):
             self.commit()
-        if not self._broker.is_idempotent:
-            faults.leave_silently(self._consumer)
         with suppress(KafkaError, OSError):
             self._consumer.close(timeout_ms=CLOSE_TIMEOUT_MS)
 

@@ -8,7 +8,6 @@ from vesta_common.settings import ServiceSettings
 
 SESSION_TIMEOUT = timedelta(seconds=6)
 FETCH_WAIT_MS = 100
-QUIET_AFTER = timedelta(seconds=5)
 
 
 @dataclass(frozen=True)
@@ -17,8 +16,7 @@ class KafkaOptions:
 
     Attributes:
         topic_prefix: prefix of all topics and group ids.
-        fetch_wait_ms: how long the broker may wait for records before it responds; `fetch_wait` extends it if it is too short to read.
-        quiet_after: idle time after which the consumer polls at most four times per second.
+        fetch_wait_ms: how long the broker may wait for records before it responds.
         session_timeout: time without heartbeats after which the group removes a member. Brokers require at least six seconds.
     """
 
@@ -26,7 +24,6 @@ class KafkaOptions:
     topic_prefix: str = ""
     session_timeout: timedelta = SESSION_TIMEOUT
     fetch_wait_ms: int = FETCH_WAIT_MS
-    quiet_after: timedelta = QUIET_AFTER
 
     @classmethod
     def of(cls, settings: ServiceSettings) -> "KafkaOptions":

@@ -1,9 +1,9 @@
 """Detects unreadable records: opens a separate consumer at a given offset of a partition and reads one record."""
 
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 from kafka.errors import CorruptRecordError
 
-from vesta_common.events.broker import Broker
+from vesta_common.events.broker import Broker, open_consumer
 
 PROBE_TIMEOUT_MS = 5000
 
@@ -14,7 +14,7 @@ def is_unreadable(broker: Broker, partition: TopicPartition, offset: int) -> boo
     Raises:
         KafkaError: the broker does not respond.
     """
-    probe = KafkaConsumer(**broker.consumer)  # the same options as the consumer that failed, so it reads the same bytes
+    probe = open_consumer(broker)  # the same options as the consumer that failed, so it reads the same bytes
     try:
         probe.assign([partition])
         probe.seek(partition, offset)
