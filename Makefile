@@ -45,9 +45,9 @@ logs: setup  ## Follows the logs, of all services or of one: [s=SERVICE]
 
 ##@ Change it
 .PHONY: test kubernetes test-cluster fuzz test-versions check fix verify bench
-test: setup  ## Runs the test suite against the real engines, or what touches events on Apache Kafka: [t=PATH] [kafka=apache]
+test: setup  ## Runs the test suite against the real engines, or what touches events on Apache Kafka: [t=PATH] [kafka=apache] [jobs=N]
 	@$(if $(kafka),python -m vesta_local fetch-kafka,true)
-	@pytest $(if $(kafka),--kafka=$(kafka)) $(t)
+	@pytest --numprocesses=$(or $(jobs),$(if $(t),0,2)) --dist=loadfile $(if $(kafka),--kafka=$(kafka)) $(t)
 
 kubernetes: setup  ## Builds a Kubernetes API server for the tests; the first time takes 12 minutes or more
 	@python -m vesta_cluster --api-only build

@@ -37,15 +37,17 @@ from vesta_local.platform import Platform
 from vesta_local.settings import Settings
 from vesta_local.trace_receiver import TraceReceiver
 
-# Port blocks outside the usual ports, different for each test session. SeaweedFS also uses each of its ports plus 10,000.
+# Port blocks outside the usual ports, different for each test session and each of its processes. SeaweedFS also uses each of its ports
+# plus 10,000.
 PORTS_FIRST = 11_000
-_BLOCKS = 140
+_BLOCKS = 136
+_BLOCKS_OF_PROCESS = 8
 _BLOCK_LENGTH = 64
 
 
 def ports(block: int) -> dict[str, int]:
-    """Returns the consecutive ports of a test home; `block` distinguishes the homes of one session."""
-    start = PORTS_FIRST + (2 * os.getpid() + block) % _BLOCKS * _BLOCK_LENGTH
+    """Returns the consecutive ports of a test home; `block`, from 0 to 7, distinguishes the homes of one process."""
+    start = PORTS_FIRST + (_BLOCKS_OF_PROCESS * os.getpid() + block) % _BLOCKS * _BLOCK_LENGTH
     return {name: start + index for index, name in enumerate(USUAL_PORTS)}
 
 
