@@ -17,7 +17,7 @@ from vesta_local.program import Program
 from vesta_local.supervisor import mark_option
 
 # Tansu checks for records at the beginning and in the middle of the wait, so that an event is delayed by at most half of it. It also
-# reads no longer than the wait, beginning at the partition's first record. `embedded_consumer` doubles it if a machine under load needs longer.
+# reads no longer than the wait, beginning at the partition's first record. `embedded_consumer` doubles the wait on a busy machine.
 FETCH_WAIT_MS = 100
 FRAME_FETCH_WAIT_MS = 25  # for camera frames, which need low latency
 TAIL_FETCH_WAIT_MS = 2000  # for live events, where the gateway follows all topics: a longer wait saves processor time
