@@ -110,7 +110,7 @@ def _answering(owner: Vesta, platform: Platform, turned: Turned) -> Act:
         CreateCampaignRequest(
             parent=world.project,
             campaign_id=f"capacity-{new_id()[-6:]}",
-            campaign=Campaign(dataset=world.dataset.name, concepts=world.labels, replicas=CLIENTS),
+            campaign=Campaign(dataset=world.dataset.name, concepts=world.labels, annotators_per_task=CLIENTS),
         )
     ).name
     tasks = [Task(item=item.name) for item in world.items]

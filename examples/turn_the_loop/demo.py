@@ -30,7 +30,7 @@ from world import TEST_SHARE, World, set_up
 
 ROUNDS = 5
 LABELS_PER_ROUND = 60
-REPLICAS = 2
+ANNOTATORS_PER_TASK = 2
 MISTAKE_SHARE = 0.05
 FRAME_COUNT = 40
 PAUSE_SECONDS = 0.2
@@ -152,15 +152,15 @@ def _turn(owner: Vesta, platform: Platform, photographs: Photographs, round_coun
     control = RandomControl(owner, world.dataset, world.items, world.truth, round_count * LABELS_PER_ROUND)
     loop = world.start_loop(
         LoopPolicy(
-            label_budget=round_count * LABELS_PER_ROUND * REPLICAS,
+            label_budget=round_count * LABELS_PER_ROUND * ANNOTATORS_PER_TASK,
             batch_size=LABELS_PER_ROUND,
             retrain_after=LABELS_PER_ROUND,
-            replicas=REPLICAS,
+            annotators_per_task=ANNOTATORS_PER_TASK,
             instructions="What does the photograph show?",
         )
     )
     console.print(
-        f"The loop turns: {round_count} rounds of {LABELS_PER_ROUND} labels; each asked of {REPLICAS} of 3 experts."
+        f"The loop turns: {round_count} rounds of {LABELS_PER_ROUND} labels; each asked of {ANNOTATORS_PER_TASK} of 3 experts."
     )
     rounds = _play_rounds(owner, loop, experts, control, round_count)
     console.print(

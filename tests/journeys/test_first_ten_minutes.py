@@ -103,7 +103,7 @@ def test_the_loop_measured_the_model_that_it_deployed_and_says_so(typed: Typed) 
 def test_the_card_says_what_was_learned_from_and_tested_on(typed: Typed) -> None:
     champion = typed.owner.loops.GetLoop(GetLoopRequest(name=LOOP)).status.champion
     version = typed.owner.models.GetModelVersion(GetModelVersionRequest(name=champion))
-    assert (version.metrics_missing_reason, version.HasField("left_out")) == ("", False)
+    assert (version.metrics_missing_reason, version.HasField("excluded")) == ("", False)
     assert f"On {version.metrics.item_count} test items" in version.card
 
 

@@ -25,8 +25,8 @@ from vesta_contracts.datasets.v1 import (
 )
 from vesta_contracts.training.v1 import (
     CreateTrainingRunRequest,
+    ExclusionCounts,
     GetModelVersionRequest,
-    LeftOutCounts,
     ModelVersion,
     TrainingRun,
 )
@@ -93,12 +93,12 @@ def test_what_is_no_image_label_is_counted_and_teaches_nothing(owner: Vesta, tmp
 
     snapshot = owner.snapshots.CreateSnapshot(CreateSnapshotRequest(parent=dataset, snapshot=Snapshot()))
     sides = snapshot.statistics.splits
-    assert sum(side.only_shapes_count for side in sides) == 1
+    assert sum(side.shapes_only_count for side in sides) == 1
     assert sum(side.no_label_count for side in sides) == 1
     assert sum(side.concept_counts["0"] for side in sides) == 30  # a one with a box of a zero is no zero
 
     run, version = trained(owner, snapshot)
-    assert run.left_out == version.left_out == LeftOutCounts(no_label_count=1, only_shapes_count=1)
+    assert run.excluded == version.excluded == ExclusionCounts(no_label_count=1, shapes_only_count=1)
     assert "1 accepted as showing none of the concepts, 1 with shapes and no image label" in version.card
     tested = next(side for side in sides if side.split == "TEST")
     assert run.metrics.item_count == tested.labelled_count - tested.no_label_count > 0

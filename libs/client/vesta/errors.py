@@ -10,7 +10,7 @@ from grpc_status import rpc_status
 _BROKEN_OFF = ("INTERNAL", "UNKNOWN")
 # Not among them: what time alone does not mend, such as STORAGE_FULL.
 _OVERLOADS = ("OVERLOADED", "RATE_LIMITED", "CONCURRENCY_LIMITED", "MEMORY_LIMITED")
-_OUTAGES = ("", "BACKEND_UNAVAILABLE", "ENGINE_UNAVAILABLE", "EVENTS_AWAY", "STOPPING")
+_OUTAGES = ("", "BACKEND_UNAVAILABLE", "ENGINE_UNAVAILABLE", "EVENTS_UNAVAILABLE", "STOPPING")
 
 
 @dataclass(frozen=True)

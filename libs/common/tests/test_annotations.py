@@ -183,8 +183,8 @@ def test_an_annotation_says_where() -> None:
 
 
 def test_a_mask_covers_exactly_the_image() -> None:
-    assert refusal_of({"mask": Mask(width_px=48, height_px=64, runs_px=[64 * 48])}) == ("MASK_SIZE_WRONG", "it[1]")
-    assert refusal_of({"mask": Mask(width_px=64, height_px=48, runs_px=[7])}) == ("MASK_RUNS_WRONG", "it[1]")
+    assert refusal_of({"mask": Mask(width_px=48, height_px=64, runs_px=[64 * 48])}) == ("MASK_SIZE_MISMATCH", "it[1]")
+    assert refusal_of({"mask": Mask(width_px=64, height_px=48, runs_px=[7])}) == ("MASK_RUNS_INVALID", "it[1]")
 
 
 def test_keypoints_have_the_names_of_the_concept_s_skeleton() -> None:
@@ -203,8 +203,8 @@ def test_concepts_are_those_of_the_taxonomy_retired_ones_too() -> None:
 
 def test_an_answer_has_what_is_asked_and_what_the_taxonomy_still_knows() -> None:
     check(label("car"), asked=["car"])
-    assert refusal(label("van"), asked=["car"]).reason == "CONCEPT_NOT_ASKED"
-    assert refusal(label("van"), asked=[]).reason == "CONCEPT_NOT_ASKED"
+    assert refusal(label("van"), asked=["car"]).reason == "CONCEPT_NOT_IN_CAMPAIGN"
+    assert refusal(label("van"), asked=[]).reason == "CONCEPT_NOT_IN_CAMPAIGN"
     assert refusal(label("airship"), asked=["airship"]).reason == "CONCEPT_UNKNOWN"
     check(asked=[])
 

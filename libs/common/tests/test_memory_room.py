@@ -70,7 +70,7 @@ def test_an_image_that_needs_too_much_leaves_nothing_behind() -> None:
     try:
         with pytest.raises(InvalidArgument) as refused:
             sandbox.run(normalise, bomb.getvalue())
-        assert refused.value.reason == "IMAGE_TOO_COSTLY"
+        assert refused.value.reason == "IMAGE_TOO_EXPENSIVE"
         assert sandbox.run(normalise, large.getvalue()).width_px == 2400
     finally:
         sandbox.close()
@@ -83,7 +83,7 @@ def test_a_webp_without_memory_for_it_is_too_costly_and_not_broken() -> None:
     try:
         with pytest.raises(InvalidArgument) as refused:
             sandbox.run(normalise, file.getvalue())
-        assert refused.value.reason == "IMAGE_TOO_COSTLY"
+        assert refused.value.reason == "IMAGE_TOO_EXPENSIVE"
     finally:
         sandbox.close()
 
@@ -96,7 +96,7 @@ def test_a_bomb_dies_within_the_memory_of_the_pod_and_the_next_image_is_decoded(
     try:
         with pytest.raises(InvalidArgument) as refused:
             sandbox.run(normalise, bomb.getvalue())
-        assert refused.value.reason == "IMAGE_TOO_COSTLY"
+        assert refused.value.reason == "IMAGE_TOO_EXPENSIVE"
         assert sandbox.run(normalise, picture.getvalue()).width_px == 600
     finally:
         sandbox.close()

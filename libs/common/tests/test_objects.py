@@ -169,7 +169,7 @@ def test_keys_without_a_name_are_refused(store: ObjectStore, key: str) -> None:
 def test_a_wrong_key_and_a_store_that_is_away_are_told_apart(objects_settings: dict[str, Any]) -> None:
     with pytest.raises(FailedPrecondition) as refused:
         a_store(objects_settings, s3_secret_key="wrong").get("media/x")
-    assert refused.value.reason == "OBJECT_STORE_REFUSED"
+    assert refused.value.reason == "OBJECT_STORE_ACCESS_DENIED"
     with pytest.raises(Unavailable) as away:
         a_store(objects_settings, s3_endpoint_url="http://127.0.0.1:9").get("media/x")
     assert away.value.reason == "OBJECT_STORE_UNAVAILABLE"

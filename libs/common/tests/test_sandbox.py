@@ -124,7 +124,7 @@ def test_what_costs_too_much_fails_alone_and_the_pool_heals(sandbox: Sandbox, ki
     function, argument = COSTLY[kind]
     with pytest.raises(InvalidArgument) as refused:
         sandbox.run(function, argument, timeout=timedelta(seconds=1 if kind == "waiting" else 30))
-    assert refused.value.reason == "IMAGE_TOO_COSTLY"
+    assert refused.value.reason == "IMAGE_TOO_EXPENSIVE"
     for _ in range(4):
         assert sandbox.run(inspect, a_jpeg()).width_px == 320
 
@@ -133,7 +133,7 @@ def test_of_many_calls_only_the_one_that_kills_its_child_fails(sandbox: Sandbox)
     answers = sandbox.map(hostile_functions.die_at_seven, [*range(20)])
     assert [answer for number, answer in enumerate(answers) if number != 7] == [n for n in range(20) if n != 7]
     assert isinstance(answers[7], InvalidArgument)
-    assert answers[7].reason == "IMAGE_TOO_COSTLY"
+    assert answers[7].reason == "IMAGE_TOO_EXPENSIVE"
 
 
 def test_a_call_whose_child_was_killed_from_outside_is_tried_again() -> None:
@@ -185,7 +185,7 @@ def test_a_bomb_within_the_header_limits_stays_within_memory() -> None:
     try:
         with pytest.raises(InvalidArgument) as refused:
             sandbox.run(normalise, target.getvalue())
-        assert refused.value.reason == "IMAGE_TOO_COSTLY"
+        assert refused.value.reason == "IMAGE_TOO_EXPENSIVE"
         assert sandbox.run(inspect, target.getvalue()).width_px == 6000
         assert children()[-1].memory_info().rss < GIB // 4
     finally:
@@ -278,13 +278,13 @@ def test_a_call_in_a_folder_writes_no_larger_file_than_it_may(tmp_path: Path) ->
 def test_a_call_in_a_folder_that_costs_too_much_is_ended(tmp_path: Path, function: str) -> None:
     with pytest.raises(InvalidArgument) as refused:
         in_folder(function, tmp_path, None, Limits(memory_bytes_max=GIB, cpu_seconds_max=1))
-    assert refused.value.reason == "IMAGE_TOO_COSTLY"
+    assert refused.value.reason == "IMAGE_TOO_EXPENSIVE"
 
 
 def test_a_call_in_a_folder_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgument) as refused:
         in_folder("sleep_there", tmp_path, 60, seconds=0.3)
-    assert refused.value.reason == "IMAGE_TOO_COSTLY"
+    assert refused.value.reason == "IMAGE_TOO_EXPENSIVE"
 
 
 def test_a_call_in_a_folder_whose_child_is_killed_or_does_not_start_blames_no_archive(tmp_path: Path) -> None:

@@ -209,10 +209,10 @@ class Service:
                 CreateReviewRequest(parent=task.name, review=review, request_id=request_id)
             )
 
-    def is_disputed(self, *, replicas: int = 2) -> Task:
+    def is_disputed(self, *, annotators_per_task: int = 2) -> Task:
         """Creates a task in review: ada answers van, bob car, and so on."""
-        task = self.has_task(replicas=replicas)
-        for name, concept in (("ada", "van"), ("bob", "car"), ("cyd", "bus"))[:replicas]:
+        task = self.has_task(annotators_per_task=annotators_per_task)
+        for name, concept in (("ada", "van"), ("bob", "car"), ("cyd", "bus"))[:annotators_per_task]:
             self.answer(name, task, concept)
         return self.task(task)
 

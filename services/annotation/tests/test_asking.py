@@ -48,7 +48,7 @@ def test_experts_read_instructions_and_the_concepts_with_the_words_of_the_taxono
     datasets.gone = True
     with pytest.raises(FailedPrecondition) as refused:
         annotation.campaigns.GetGuidelines(request)
-    assert refused.value.reason == "DATASET_GONE"
+    assert refused.value.reason == "DATASET_DELETED"
 
 
 def test_of_many_unknown_concepts_some_are_named() -> None:
@@ -64,4 +64,4 @@ def test_one_label_is_always_fine(several: bool, holds_several: bool) -> None:
 def test_several_labels_are_asked_for_only_where_the_dataset_holds_several() -> None:
     with pytest.raises(InvalidArgument) as refused:
         check_label_count(Campaign(multi_label=True), Dataset(name="projects/acme/datasets/d"))
-    assert refused.value.reason == "LABELS_NOT_SINGLE"
+    assert refused.value.reason == "DATASET_SINGLE_LABEL"

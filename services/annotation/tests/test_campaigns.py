@@ -21,7 +21,7 @@ from vesta_contracts.annotation.v1 import (
 
 def test_a_campaign_is_active_and_asks_one_expert_unless_it_says_otherwise(annotation: Service) -> None:
     made = annotation.has_campaign(instructions="Look at the *wheels*.", concepts=["van", "car"])
-    assert (made.name, made.state, made.replicas) == (CAMPAIGN, Campaign.ACTIVE, 1)
+    assert (made.name, made.state, made.annotators_per_task) == (CAMPAIGN, Campaign.ACTIVE, 1)
     found = annotation.campaigns.GetCampaign(GetCampaignRequest(name=CAMPAIGN))
     assert (found.instructions, list(found.concepts), found.etag) == (
         "Look at the *wheels*.",
@@ -67,7 +67,7 @@ def test_a_request_id_is_for_one_request(annotation: Service) -> None:
         ({"dataset": ""}, "campaign.dataset"),
         ({"dataset": "vans"}, "campaign.dataset"),
         ({"review_share": 1.5}, "campaign.review_share"),
-        ({"replicas": 21}, "campaign.replicas"),
+        ({"annotators_per_task": 21}, "campaign.annotators_per_task"),
         ({"lease_duration": Duration(seconds=90_000)}, "campaign.lease_duration"),
         ({"concepts": [""]}, "campaign.concepts[0]"),
     ],
@@ -105,7 +105,8 @@ def test_what_answers_rest_on_cannot_change(annotation: Service) -> None:
     with pytest.raises(InvalidArgument) as raised:
         annotation.campaigns.UpdateCampaign(
             UpdateCampaignRequest(
-                campaign=Campaign(name=CAMPAIGN, replicas=3), update_mask=FieldMask(paths=["replicas"])
+                campaign=Campaign(name=CAMPAIGN, annotators_per_task=3),
+                update_mask=FieldMask(paths=["annotators_per_task"]),
             )
         )
     assert raised.value.reason == "FIELD_IMMUTABLE"
@@ -126,7 +127,7 @@ def test_work_does_not_make_an_etag_stale(annotation: Service) -> None:
 
 
 def test_counts_follow_the_work(annotation: Service) -> None:
-    annotation.has_campaign(replicas=2)
+    annotation.has_campaign(annotators_per_task=2)
     agreed, disputed, rejected, _ = annotation.has_tasks("one", "two", "three", "four")
     for task, bob in ((agreed, "van"), (disputed, "car"), (rejected, "car")):
         annotation.answer("ada", task, "van")
@@ -178,7 +179,7 @@ def test_what_a_campaign_asks_cannot_change_once_its_dataset_is_deleted(
     datasets.gone = True
     with pytest.raises(FailedPrecondition, match=DATASET) as refused:
         annotation.set_campaign(concepts=["van"])
-    assert refused.value.reason == "DATASET_GONE"
+    assert refused.value.reason == "DATASET_DELETED"
 
 
 def test_a_closed_campaign_takes_no_tasks_until_it_is_active_again(annotation: Service) -> None:
@@ -218,7 +219,7 @@ def test_what_is_not_there_is_not_found(annotation: Service) -> None:
 
 
 def test_agreement_is_measured_over_the_answers_of_the_present_rounds(annotation: Service) -> None:
-    annotation.has_campaign(replicas=2)
+    annotation.has_campaign(annotators_per_task=2)
     tasks = annotation.has_tasks("one", "two", "three", "four")
     for task, ada, bob in zip(tasks, ["van", "van", "car", "van"], ["van", "van", "car", "car"], strict=True):
         annotation.answer("ada", task, ada)
@@ -231,7 +232,7 @@ def test_agreement_is_measured_over_the_answers_of_the_present_rounds(annotation
 
 
 def test_the_time_that_experts_take_is_told_as_the_median_of_what_their_screens_measured(annotation: Service) -> None:
-    annotation.has_campaign(replicas=2)
+    annotation.has_campaign(annotators_per_task=2)
     tasks = annotation.has_tasks("one", "two", "three")
     for name, spent in (("ada", [4, None, 10]), ("bob", [30, 40, 3600])):
         annotation.lease(name, count=3)

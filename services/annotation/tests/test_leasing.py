@@ -61,13 +61,13 @@ def test_leasing_again_brings_what_one_has_so_that_a_lost_answer_loses_nothing(a
 
 
 def test_only_as_many_are_busy_as_answers_are_missing(annotation: Service) -> None:
-    task = annotation.has_task(replicas=3)
+    task = annotation.has_task(annotators_per_task=3)
     annotation.answer("ada", task, "van")
     assert [len(annotation.lease(name)) for name in ("bob", "cyd", "dan")] == [1, 1, 0]
 
 
 def test_whoever_has_answered_does_not_get_the_task_again_in_this_round(annotation: Service) -> None:
-    task = annotation.has_task(replicas=2)
+    task = annotation.has_task(annotators_per_task=2)
     annotation.answer("ada", task, "van")
     assert annotation.lease("ada") == []
     annotation.answer("bob", task, "car")
@@ -167,9 +167,9 @@ def test_a_service_on_nobodys_behalf_gets_no_task(annotation: Service) -> None:
     assert raised.value.reason == "CALLER_UNKNOWN"
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
-def test_experts_who_race_never_get_more_of_a_task_than_it_wants(annotation: Service, replicas: int) -> None:
-    annotation.has_campaign(replicas=replicas)
+@pytest.mark.parametrize("annotators_per_task", [1, 2])
+def test_experts_who_race_never_get_more_of_a_task_than_it_wants(annotation: Service, annotators_per_task: int) -> None:
+    annotation.has_campaign(annotators_per_task=annotators_per_task)
     annotation.has_tasks(*(f"i{number}" for number in range(60)))
 
     def greedy(name: str) -> set[tuple[str, str]]:
@@ -178,7 +178,7 @@ def test_experts_who_race_never_get_more_of_a_task_than_it_wants(annotation: Ser
 
     with ThreadPoolExecutor(len(EXPERTS)) as pool:
         handed = set().union(*pool.map(greedy, EXPERTS))
-    assert max(Counter(task for _, task in handed).values()) <= replicas
+    assert max(Counter(task for _, task in handed).values()) <= annotators_per_task
     handed.update(*map(greedy, EXPERTS))  # tasks that were skipped while other members locked them
-    assert set(Counter(task for _, task in handed).values()) == {replicas}
-    assert len(handed) == 60 * replicas
+    assert set(Counter(task for _, task in handed).values()) == {annotators_per_task}
+    assert len(handed) == 60 * annotators_per_task

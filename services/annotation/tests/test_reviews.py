@@ -24,7 +24,7 @@ def test_a_correction_is_accepted_in_the_reviewers_name(annotation: Service) -> 
 
 
 def test_a_majority_that_was_drawn_for_review_can_stand(annotation: Service) -> None:
-    task = annotation.has_task(replicas=3, review_share=1)
+    task = annotation.has_task(annotators_per_task=3, review_share=1)
     for name, concept in (("ada", "van"), ("bob", "car"), ("cyd", "van")):
         annotation.answer(name, task, concept)
     annotation.lease_to_review("rosa")

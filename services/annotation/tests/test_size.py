@@ -18,7 +18,7 @@ MILLISECONDS_MAX = 200
 @pytest.fixture
 def crowded(annotation: Service) -> Service:
     """A campaign of ten thousand tasks; ada has leased a hundred of them."""
-    annotation.has_campaign(replicas=2)
+    annotation.has_campaign(annotators_per_task=2)
     for start in range(0, TASKS, BATCH):
         annotation.has_tasks(*(f"i{start + number}" for number in range(BATCH)), priority=start / TASKS)
     annotation.lease("ada", count=100)

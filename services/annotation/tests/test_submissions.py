@@ -72,7 +72,7 @@ def test_shapes_other_than_labels_come_out_as_they_went_in(annotation: Service) 
 
 
 def test_a_task_waits_for_all_its_answers(annotation: Service) -> None:
-    task = annotation.has_task(replicas=2)
+    task = annotation.has_task(annotators_per_task=2)
     annotation.answer("ada", task, "van")
     waiting = annotation.task(task)
     assert (waiting.state, waiting.submission_count, annotation.told()) == (Task.OPEN, 1, [])
@@ -81,7 +81,7 @@ def test_a_task_waits_for_all_its_answers(annotation: Service) -> None:
 
 
 def test_a_majority_of_the_answers_decides(annotation: Service) -> None:
-    task = annotation.has_task(replicas=3)
+    task = annotation.has_task(annotators_per_task=3)
     for name, concept in (("ada", "van"), ("bob", "car"), ("cyd", "van")):
         annotation.answer(name, task, concept)
     (event,) = annotation.told()
@@ -90,7 +90,7 @@ def test_a_majority_of_the_answers_decides(annotation: Service) -> None:
 
 @pytest.mark.parametrize(("share", "bob"), [(0.0, "car"), (1.0, "van")])
 def test_a_tie_and_what_the_share_draws_go_to_review(annotation: Service, share: float, bob: str) -> None:
-    task = annotation.has_task(replicas=2, review_share=share)
+    task = annotation.has_task(annotators_per_task=2, review_share=share)
     annotation.answer("ada", task, "van")
     annotation.answer("bob", task, bob)
     assert (annotation.task(task).state, annotation.told()) == (Task.IN_REVIEW, [])
@@ -126,7 +126,7 @@ def test_an_answer_that_was_refused_leaves_the_lease(annotation: Service) -> Non
     annotation.lease("ada")
     with pytest.raises(InvalidArgument) as raised:
         annotation.submit("ada", task, label("bus"))
-    assert raised.value.reason == "CONCEPT_NOT_ASKED"
+    assert raised.value.reason == "CONCEPT_NOT_IN_CAMPAIGN"
     annotation.submit("ada", task, label("car"))
 
 
@@ -134,8 +134,8 @@ def test_an_answer_that_was_refused_leaves_the_lease(annotation: Service) -> Non
     ("wrong", "reason"),
     [
         (Annotation(concept="van", box=PixelBox(x_max_px=99, y_max_px=9)), "SHAPE_OUTSIDE_IMAGE"),
-        (Annotation(concept="van", mask=Mask(width_px=48, height_px=64, runs_px=[64 * 48])), "MASK_SIZE_WRONG"),
-        (Annotation(concept="van", mask=Mask(width_px=64, height_px=48, runs_px=[9])), "MASK_RUNS_WRONG"),
+        (Annotation(concept="van", mask=Mask(width_px=48, height_px=64, runs_px=[64 * 48])), "MASK_SIZE_MISMATCH"),
+        (Annotation(concept="van", mask=Mask(width_px=64, height_px=48, runs_px=[9])), "MASK_RUNS_INVALID"),
         (Annotation(concept="van", keypoints=Keypoints(points=[ELBOW])), "KEYPOINT_UNKNOWN"),
         (Annotation(concept="van", track=Track(keyframes=[Keyframe()])), "SHAPE_NEEDS_CLIP"),
         (Annotation(concept="van"), "SHAPE_MISSING"),
@@ -165,7 +165,7 @@ def test_an_answer_has_concepts_that_the_taxonomy_holds_now(annotation: Service,
 def test_what_most_said_before_the_taxonomy_lost_it_goes_to_review(
     annotation: Service, taxonomies: FakeTaxonomies
 ) -> None:
-    task = annotation.has_task(replicas=3)
+    task = annotation.has_task(annotators_per_task=3)
     for name in ("ada", "bob"):
         annotation.answer(name, task, "bus")
     taxonomies.gone.add("bus")
@@ -191,13 +191,13 @@ def test_of_a_task_that_does_not_know_its_image_the_item_is_asked(annotation: Se
     items.gone.add(task.item)
     with pytest.raises(FailedPrecondition, match=task.item) as gone:
         annotation.submit("ada", task, label("van"))
-    assert gone.value.reason == "DATASET_GONE"
+    assert gone.value.reason == "DATASET_DELETED"
 
 
 def test_no_answer_is_taken_for_a_dataset_that_is_deleted_but_a_repeat_is_answered(
     annotation: Service, datasets: FakeDatasets
 ) -> None:
-    annotation.has_campaign(replicas=2)
+    annotation.has_campaign(annotators_per_task=2)
     (task,) = annotation.has_tasks("one")
     annotation.lease("ada")
     annotation.lease("bob")
@@ -206,7 +206,7 @@ def test_no_answer_is_taken_for_a_dataset_that_is_deleted_but_a_repeat_is_answer
     assert annotation.submit("ada", task, label("van"), request_id="r1") == made
     with pytest.raises(FailedPrecondition) as refused:
         annotation.submit("bob", task, label("van"))
-    assert refused.value.reason == "DATASET_GONE"
+    assert refused.value.reason == "DATASET_DELETED"
 
 
 def test_whoever_keeps_a_task_to_review_it_cannot_answer_it(annotation: Service) -> None:
@@ -226,7 +226,7 @@ def test_an_answer_to_a_decided_task_is_refused(annotation: Service) -> None:
 
 
 def test_answers_are_listed_in_order_of_time_a_page_at_a_time(annotation: Service) -> None:
-    task = annotation.has_task(replicas=3)
+    task = annotation.has_task(annotators_per_task=3)
     for name in ("cyd", "ada", "bob"):
         annotation.answer(name, task, "van")
     request, annotators = ListSubmissionsRequest(parent=task.name, page_size=2), []
@@ -241,7 +241,7 @@ def test_answers_are_listed_in_order_of_time_a_page_at_a_time(annotation: Servic
 def test_annotators_see_the_answers_of_others_only_when_a_task_has_all_of_them(
     annotation: Service, role: str, sees: list[str]
 ) -> None:
-    task = annotation.has_task(replicas=3)
+    task = annotation.has_task(annotators_per_task=3)
     answers = {name: annotation.answer(name, task, "van") for name in ("ada", "bob")}
 
     def seen() -> list[str]:

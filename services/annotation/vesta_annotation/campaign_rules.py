@@ -48,12 +48,12 @@ def check_label_count(campaign: Campaign, dataset: Dataset) -> None:
     """Checks that a campaign asks for several labels only if the dataset allows several.
 
     Raises:
-        InvalidArgument: LABELS_NOT_SINGLE.
+        InvalidArgument: DATASET_SINGLE_LABEL.
     """
     if campaign.multi_label and not dataset.multi_label:
         what = f"asks for several labels of an image, and {dataset.name} holds one; leave it false"
         raise InvalidArgument(
             f"campaign.multi_label {what}",
-            reason="LABELS_NOT_SINGLE",
+            reason="DATASET_SINGLE_LABEL",
             violations=[Violation("campaign.multi_label", what)],
         )

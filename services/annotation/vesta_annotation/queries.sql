@@ -55,7 +55,7 @@ SELECT * FROM tasks WHERE name = :name FOR UPDATE;
 WITH next AS MATERIALIZED (
     SELECT name FROM tasks
     WHERE campaign = :campaign AND state = 'OPEN' AND :caller <> ALL (annotators)
-        AND :replicas > cardinality(annotators) + (
+        AND :annotators_per_task > cardinality(annotators) + (
             SELECT count(*) FROM jsonb_each_text(leases) AS lease (holder, expire_time)
             WHERE holder <> :caller AND expire_time::timestamptz > :now)
     ORDER BY priority DESC, name LIMIT :limit FOR UPDATE SKIP LOCKED

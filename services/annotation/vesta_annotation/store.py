@@ -147,7 +147,14 @@ class Store:
 
     def lease_to_annotate(self, connection: Connection, campaign: Campaign, caller: str, limit: int) -> list[Task]:
         """Leases up to `limit` tasks to the caller for annotation, highest priority first."""
-        return self._lease(queries.lease_to_annotate, connection, campaign, caller, limit, replicas=campaign.replicas)
+        return self._lease(
+            queries.lease_to_annotate,
+            connection,
+            campaign,
+            caller,
+            limit,
+            annotators_per_task=campaign.annotators_per_task,
+        )
 
     def lease_to_review(
         self, connection: Connection, campaign: Campaign, caller: str, limit: int, *, own_too: bool

@@ -66,7 +66,7 @@ def a_campaign(**fields: Any) -> Campaign:
         "name": NAMES.campaign,
         "dataset": DATASET,
         "concepts": ["car", "van"],
-        "replicas": 1,
+        "annotators_per_task": 1,
         "state": Campaign.ACTIVE,
     }
     return Campaign(**{**defaults, **fields}, counts=CampaignCounts(**counts))

@@ -178,9 +178,9 @@ class TestLoops:
         ("policy", "error", "reason"),
         [
             ({"dataset": "projects/acme/datasets/nothing"}, NotFound, ""),
-            ({"dataset": "projects/other/datasets/vans"}, InvalidArgument, "DATASET_ELSEWHERE"),
+            ({"dataset": "projects/other/datasets/vans"}, InvalidArgument, "DATASET_IN_OTHER_PROJECT"),
             ({"recipe": "projects/acme/recipes/nothing"}, NotFound, ""),
-            ({"recipe": "projects/other/recipes/classification"}, InvalidArgument, "RECIPE_ELSEWHERE"),
+            ({"recipe": "projects/other/recipes/classification"}, InvalidArgument, "RECIPE_IN_OTHER_PROJECT"),
             ({"control_share": 0.01}, InvalidArgument, "FIELD_INVALID"),
             ({"strategy": 99}, InvalidArgument, "FIELD_INVALID"),
             ({"lease_duration": Duration(seconds=0)}, InvalidArgument, "FIELD_INVALID"),
@@ -243,7 +243,7 @@ class TestLoops:
         ("policy", "path"),
         [
             (LoopPolicy(dataset="projects/acme/datasets/cats"), "policy.dataset"),
-            (LoopPolicy(replicas=3), "policy.replicas"),
+            (LoopPolicy(annotators_per_task=3), "policy.annotators_per_task"),
         ],
     )
     def test_what_the_campaign_rests_on_cannot_change(
@@ -258,9 +258,9 @@ class TestLoops:
 
     def test_saying_what_holds_unsaid_is_no_change(self, conductor: Conductor) -> None:
         made = a_loop(conductor)
-        one = Loop(name=made.name, policy=LoopPolicy(replicas=1))
-        update = UpdateLoopRequest(loop=one, update_mask=FieldMask(paths=["policy.replicas"]))
-        assert conductor.loops.UpdateLoop(update).policy.replicas == 1
+        one = Loop(name=made.name, policy=LoopPolicy(annotators_per_task=1))
+        update = UpdateLoopRequest(loop=one, update_mask=FieldMask(paths=["policy.annotators_per_task"]))
+        assert conductor.loops.UpdateLoop(update).policy.annotators_per_task == 1
 
     def test_an_unknown_recipe_is_no_update(self, conductor: Conductor) -> None:
         made = a_loop(conductor)

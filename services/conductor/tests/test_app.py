@@ -153,7 +153,7 @@ def test_two_replicas_turn_a_loop_by_events_and_tell_each_round_once(
     decisions = loops.ListDecisions(ListDecisionsRequest(parent=made.name, page_size=1000)).decisions
     ended = [found.number for found in loop.status.rounds if found.HasField("end_time")]
     told = _told(kafka_broker, kafka_topic_prefix + "vesta.conductor.loop.v1", len(decisions) + len(ended))
-    assert [event.payload.round.number for event in told if event.type.endswith("turned")] == ended
+    assert [event.payload.round.number for event in told if event.type.endswith("round_completed")] == ended
     assert [event.payload.decision for event in told if event.type.endswith("decided")] == list(reversed(decisions))
     channel.close()
 

@@ -78,7 +78,7 @@ EFFECTS: Mapping[str, tuple[Any, Callable[[Policy], Any]]] = {
     "retrain_after": (10, trains_after_ten),
     "control_share": (0.4, lambda policy: selected(policy).control_share),
     "recipe": ("projects/acme/recipes/mine", lambda policy: ordered(policy).recipe),
-    "replicas": (3, lambda policy: opened(policy).replicas),
+    "annotators_per_task": (3, lambda policy: opened(policy).annotators_per_task),
     "review_share": (0.25, lambda policy: opened(policy).review_share),
     "gate": (Gate(accuracy_loss_max=0.05), judged),
     "instructions": ("Vans have no rear window.", lambda policy: opened(policy).instructions),
@@ -101,7 +101,9 @@ def test_every_field_changes_what_the_loop_decides(field: str) -> None:
     assert decided(a_policy(**{field: value})) != decided(a_policy())
 
 
-@pytest.mark.parametrize("field", ["control_share", "strategy", "recipe", "replicas", "review_share", "instructions"])
+@pytest.mark.parametrize(
+    "field", ["control_share", "strategy", "recipe", "annotators_per_task", "review_share", "instructions"]
+)
 def test_a_value_arrives_as_it_was_written(field: str) -> None:
     value, decided = EFFECTS[field]
     assert decided(a_policy(**{field: value})) == value

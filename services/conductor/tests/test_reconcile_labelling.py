@@ -97,10 +97,12 @@ class TestAsking:
         step = reconcile(a_situation(world=world))
         assert (step.phase, step.question, step.command) == (LoopStatus.LABELLING, None, None)
 
-    @pytest.mark.parametrize(("budget", "replicas", "asked"), [(30, 1, 30), (90, 3, 30), (100, 3, 33)])
-    def test_the_budget_is_never_exceeded(self, budget: int, replicas: int, asked: int) -> None:
-        world = a_world(campaign=a_campaign(replicas=replicas))
-        step = reconcile(a_situation(world=world, policy=a_policy(label_budget=budget, replicas=replicas)))
+    @pytest.mark.parametrize(("budget", "annotators_per_task", "asked"), [(30, 1, 30), (90, 3, 30), (100, 3, 33)])
+    def test_the_budget_is_never_exceeded(self, budget: int, annotators_per_task: int, asked: int) -> None:
+        world = a_world(campaign=a_campaign(annotators_per_task=annotators_per_task))
+        step = reconcile(
+            a_situation(world=world, policy=a_policy(label_budget=budget, annotators_per_task=annotators_per_task))
+        )
         assert question_of(step).count == asked
 
     def test_answers_that_reviewers_sent_back_are_spent_again(self) -> None:

@@ -45,7 +45,7 @@ class TestItems:
 
 class TestCampaign:
     def test_a_campaign_is_opened_with_the_policy_and_the_living_concepts(self) -> None:
-        policy = a_policy(instructions="Look twice.", replicas=2, review_share=0.1)
+        policy = a_policy(instructions="Look twice.", annotators_per_task=2, review_share=0.1)
         command = command_of(reconcile(a_situation(world=a_world(campaign=None), policy=policy)))
         request = command.request
         assert isinstance(request, CreateCampaignRequest)
@@ -55,7 +55,7 @@ class TestCampaign:
             command.request_id,
         )
         assert list(request.campaign.concepts) == ["car", "van"]
-        assert (request.campaign.replicas, request.campaign.review_share) == (2, 0.1)
+        assert (request.campaign.annotators_per_task, request.campaign.review_share) == (2, 0.1)
 
     def test_a_campaign_of_another_dataset_blocks(self) -> None:
         step = reconcile(a_situation(world=a_world(campaign=a_campaign(dataset="projects/acme/datasets/cats"))))

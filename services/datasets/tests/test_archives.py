@@ -144,7 +144,7 @@ def test_what_a_layout_cannot_hold_is_refused_by_name(
 ) -> None:
     with pytest.raises(FailedPrecondition) as refused:
         there_and_back(tmp_path, layout, [says("car"), annotations])
-    assert refused.value.reason == "LAYOUT_CANNOT_HOLD"
+    assert refused.value.reason == "FORMAT_CANNOT_REPRESENT"
     assert what in refused.value.message
     assert "01001" in refused.value.message
 

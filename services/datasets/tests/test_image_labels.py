@@ -92,14 +92,14 @@ def test_a_snapshot_counts_what_a_classification_leaves_out(datasets: Datasets, 
     train = next(side for side in snapshot.statistics.splits if side.split == "TRAIN")
     assert dict(train.concept_counts) == {"car": 1, "van": 1}
     assert (train.item_count, train.labelled_count) == (5, 3)
-    assert (train.no_label_count, train.several_labels_count, train.only_shapes_count) == (1, 0, 1)
+    assert (train.no_label_count, train.multiple_labels_count, train.shapes_only_count) == (1, 0, 1)
 
 
 def test_several_labels_are_counted(datasets: Datasets) -> None:
     dataset = datasets.a_dataset(multi_label=True)
     datasets.add(dataset, a_medium(1), labels=("van", "car"), split=Split.SPLIT_TRAIN)
     snapshot = datasets.snapshots.CreateSnapshot(CreateSnapshotRequest(parent=dataset, snapshot=Snapshot()))
-    assert snapshot.statistics.splits[0].several_labels_count == 1
+    assert snapshot.statistics.splits[0].multiple_labels_count == 1
 
 
 def test_a_snapshot_of_shapes_alone_is_made_and_has_no_imbalance(datasets: Datasets) -> None:

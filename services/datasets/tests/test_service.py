@@ -231,8 +231,8 @@ def test_a_snapshot_of_many_concepts_can_be_told(datasets: Datasets) -> None:
         ([Annotation(concept="van", box=PixelBox(x_max_px=999, y_max_px=9))], "SHAPE_OUTSIDE_IMAGE"),
         ([Annotation(concept="van", box=PixelBox(x_max_px=9))], "SHAPE_INVALID"),
         ([Annotation(concept="van", track=Track(track_id="1", keyframes=[Keyframe()]))], "SHAPE_NEEDS_CLIP"),
-        ([Annotation(concept="van", mask=Mask(height_px=9, width_px=9, runs_px=[81]))], "MASK_SIZE_WRONG"),
-        ([Annotation(concept="van", mask=Mask(height_px=48, width_px=64, runs_px=[7]))], "MASK_RUNS_WRONG"),
+        ([Annotation(concept="van", mask=Mask(height_px=9, width_px=9, runs_px=[81]))], "MASK_SIZE_MISMATCH"),
+        ([Annotation(concept="van", mask=Mask(height_px=48, width_px=64, runs_px=[7]))], "MASK_RUNS_INVALID"),
     ],
 )
 def test_labels_that_make_no_sense_are_refused_all_or_none(

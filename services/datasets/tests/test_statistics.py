@@ -54,7 +54,7 @@ def test_each_side_counts_what_a_classification_leaves_out():
     rows = [a_row("1"), a_row("2", ()), a_row("3", ("red", "van")), a_row("4", None, accepted=True), a_row("5", None)]
     train = statistics(rows, SHARES).splits[Split.TRAIN]
     assert (train.item_count, train.labelled_count) == (5, 3)
-    assert (train.no_label_count, train.several_labels_count, train.only_shapes_count) == (1, 1, 1)
+    assert (train.no_label_count, train.multiple_labels_count, train.shapes_only_count) == (1, 1, 1)
 
 
 def test_each_side_counts_what_the_split_policy_dealt_to_it():
@@ -67,7 +67,7 @@ def test_each_side_counts_what_the_split_policy_dealt_to_it():
     ]
     for shares, train, test in ((SHARES, 1, 1), (Shares(0.0, 0.0), 2, 0)):
         splits = statistics(rows, shares).splits
-        assert (splits[Split.TRAIN].dealt_count, splits[Split.TEST].dealt_count) == (train, test)
+        assert (splits[Split.TRAIN].hash_assigned_count, splits[Split.TEST].hash_assigned_count) == (train, test)
 
 
 def test_imbalance_is_the_commonest_over_the_rarest_of_the_training_side():

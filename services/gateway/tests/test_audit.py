@@ -56,7 +56,7 @@ def test_a_change_is_there_when_its_call_is_answered(running: Any) -> None:
         "code": "OK",
         "reason": "",
         "address": "127.0.0.1",
-        "door": "rest",
+        "protocol": "rest",
         "requestId": made.headers["x-request-id"],
     }
 
@@ -76,7 +76,7 @@ def test_an_update_names_its_fields_and_its_request(running: Any) -> None:
             metadata=[("x-api-key", running.owner_key)],
         )
     (entry,) = found.entries
-    assert (entry.door, entry.resource, list(entry.update_mask)) == (
+    assert (entry.protocol, entry.resource, list(entry.update_mask)) == (
         "grpc",
         "projects/acme/datasets/vans",
         ["display_name"],

@@ -183,7 +183,7 @@ class Log:
 
 
 @pytest.mark.parametrize(
-    ("log", "reason"), [(Log(3), "EVENTS_TOO_MANY"), (Log(2, is_stuck=True), "EVENTS_AWAY"), (Log(2), "")]
+    ("log", "reason"), [(Log(3), "EVENTS_TOO_MANY"), (Log(2, is_stuck=True), "EVENTS_UNAVAILABLE"), (Log(2), "")]
 )
 def test_more_than_can_be_told_and_a_broker_that_is_stuck_are_refused(log, reason):
     ends = {TopicPartition(TASKS, 0): len(log.left) or 2}

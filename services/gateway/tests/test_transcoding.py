@@ -95,7 +95,7 @@ def test_a_body_may_be_protobuf():
         ("GET", "/datasets", [("x" + str(i), "1") for i in range(3)], b"", JSON, "QUERY_INVALID", "x0"),
         ("GET", "/datasets", [("names", "x")] * 1001, b"", JSON, "QUERY_INVALID", "names"),
         ("GET", "/events:watch", [("typePrefixes", "x")] * 1001, b"", JSON, "QUERY_TOO_LONG", None),
-        ("GET", "/datasets", [], b'{"pageSize": 1}', JSON, "BODY_UNWANTED", None),
+        ("GET", "/datasets", [], b'{"pageSize": 1}', JSON, "BODY_NOT_ALLOWED", None),
         ("POST", "/datasets", [], b"{", JSON, "BODY_MALFORMED", None),
         ("POST", "/datasets", [], b"[1]", JSON, "BODY_MALFORMED", None),
         ("POST", "/datasets", [], b"[" * 100_000, JSON, "BODY_MALFORMED", None),

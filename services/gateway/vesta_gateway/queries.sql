@@ -86,11 +86,11 @@ INSERT INTO audit_entries (
     request_id)
 VALUES (
     :id, :create_time, :project, :caller, :api_key, :role, :method, :resource, :update_mask, :request_sha256, :code, :reason, :address,
-    :door, :request_id);
+    :protocol, :request_id);
 
 -- name: list_audit_entries
 -- Newest first. `before` is the last id of the previous page, empty for the first page. Empty and NULL parameters do not filter.
-SELECT * FROM audit_entries
+SELECT *, door AS protocol FROM audit_entries
 WHERE (:project::text IS NULL OR project = :project)
   AND (:before = '' OR id < :before)
   AND (:caller = '' OR caller = :caller)

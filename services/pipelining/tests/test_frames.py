@@ -87,7 +87,7 @@ def test_frames_of_unknown_streams_become_dead_letters_and_stop_nothing(pipelini
     reasons = [
         letter.reason.partition(":")[0] for letter in eventually(pipelining.letters, lambda all_: len(all_) > 120)
     ]
-    assert sorted(set(reasons)) == ["FRAME_TIME_AHEAD", "STREAM_NOT_FOUND"]
+    assert sorted(set(reasons)) == ["FRAME_TIME_IN_FUTURE", "STREAM_NOT_FOUND"]
     assert reasons.count("STREAM_NOT_FOUND") == 120
     assert all(component.healthy() for component in pipelining.app.components)
 

@@ -90,12 +90,12 @@ class FrameHandler:
         """Accepts frames of existing streams.
 
         Raises:
-            InvalidArgument: STREAM_NOT_FOUND, or FRAME_TIME_AHEAD if the camera's clock is implausible.
+            InvalidArgument: STREAM_NOT_FOUND, or FRAME_TIME_IN_FUTURE if the camera's clock is implausible.
         """
         if is_ahead(event.time, self._clock.now()):
             raise InvalidArgument(
                 f"the frame was taken at {event.time.isoformat()}, which is to come; set the camera's clock",
-                reason="FRAME_TIME_AHEAD",
+                reason="FRAME_TIME_IN_FUTURE",
             )
         try:
             known = self._streams.find(event.subject)

@@ -182,7 +182,7 @@ def test_a_model_that_triton_refuses_is_told_apart_from_a_triton_that_is_away(se
     serving.deployed(version)
     with pytest.raises(FailedPrecondition) as caught:
         serving.deployer.make_ready(serving.predictor._registry.get(version))
-    assert caught.value.reason == "MODEL_REFUSED"
+    assert caught.value.reason == "MODEL_REJECTED"
 
 
 def test_a_model_that_answers_no_numbers_is_not_promoted(serving: Serving) -> None:
@@ -190,7 +190,7 @@ def test_a_model_that_answers_no_numbers_is_not_promoted(serving: Serving) -> No
     deployment = serving.deployed(version)
     with pytest.raises(Unavailable) as caught:
         serving.triton.probe(serving.predictor._registry.get(version).triton_name, classifies=True)
-    assert (deployment.state, caught.value.reason) == (Deployment.FAILED, "MODEL_BROKEN")
+    assert (deployment.state, caught.value.reason) == (Deployment.FAILED, "MODEL_OUTPUT_INVALID")
 
 
 def test_a_model_that_answered_before_and_is_refused_now_is_unavailable(serving: Serving) -> None:
@@ -202,7 +202,7 @@ def test_a_model_that_answered_before_and_is_refused_now_is_unavailable(serving:
     serving.deployer._repository.put_named(f"triton/{name}/1/model.onnx", b"not whole")
     with pytest.raises(Unavailable) as caught:
         labels(serving, deployment, RED)
-    assert caught.value.reason == "MODEL_REFUSED"
+    assert caught.value.reason == "MODEL_REJECTED"
 
     serving.deployer._repository.put_named(f"triton/{name}/1/model.onnx", whole)
     assert labels(serving, deployment, RED) == ["red"]

@@ -29,7 +29,7 @@ def test_what_the_cluster_refuses_is_told_in_its_words_and_not_tried_again(statu
     error.body = json.dumps({"message": 'jobs.batch is forbidden: User "training" cannot create'})
     told = an_executor()._refusal(error)
     assert isinstance(told, FailedPrecondition)
-    assert told.reason == "TRAINING_JOB_REFUSED"
+    assert told.reason == "TRAINING_JOB_REJECTED"
     assert "cannot create" in str(told)
 
 

@@ -8,11 +8,11 @@ from vesta_training import errors
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        (errors.LearningError, "LEARNING_FAILED"),
+        (errors.LearningError, "TRAINING_FAILED"),
         (errors.RecipeError, "RECIPE_INVALID"),
-        (errors.WeightsError, "WEIGHTS_REFUSED"),
+        (errors.WeightsError, "WEIGHTS_REJECTED"),
         (errors.TooFewLabelsError, "TOO_FEW_LABELS"),
-        (errors.ExportError, "EXPORT_WRONG"),
+        (errors.ExportError, "EXPORT_INVALID"),
     ],
 )
 def test_each_refusal_of_learning_has_its_own_reason(kind: type[VestaError], reason: str) -> None:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from vesta_common.storage.objects import ObjectStore
-from vesta_contracts.training.v1 import LeftOutCounts, ModelVersion
+from vesta_contracts.training.v1 import ExclusionCounts, ModelVersion
 from vesta_training.recipes.recipe import builtin_yaml
 from vesta_training.runs.job import Job, run_job
 from vesta_training.settings import Settings
@@ -92,8 +92,8 @@ def test_shapes_alone_none_and_several_labels_are_left_out_and_counted(
     ]
     rows = [*labelled(digits, "TRAIN", 10), *labelled(digits, "TEST", 6, first=10), *odd]
     version = trained(objects, digits, tmp_path, rows)
-    assert version.left_out == LeftOutCounts(
-        no_label_count=1, several_labels_count=1, only_shapes_count=2, unknown_concept_count=1
+    assert version.excluded == ExclusionCounts(
+        no_label_count=1, multiple_labels_count=1, shapes_only_count=2, unknown_concept_count=1
     )
     assert (version.metrics.item_count, version.metrics_missing_reason) == (6, "")
     assert "TRAIN 10, VALIDATION 0, TEST 6" in version.card
@@ -105,6 +105,6 @@ def test_without_a_labelled_test_item_a_version_has_no_metrics_and_says_why(
 ) -> None:
     version = trained(objects, digits, tmp_path, [*labelled(digits, "TRAIN", 10), (3, "TEST", None, None)])
     assert not version.HasField("metrics")
-    assert not version.HasField("left_out")
+    assert not version.HasField("excluded")
     assert "test side" in version.metrics_missing_reason
     assert "Not measured" in version.card

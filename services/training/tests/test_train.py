@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from vesta_contracts.training.v1 import LeftOutCounts
+from vesta_contracts.training.v1 import ExclusionCounts
 from vesta_training.errors import TooFewLabelsError
 from vesta_training.example import Example, Split
 from vesta_training.features.runtime import ModelRuntime
@@ -176,10 +176,10 @@ def test_items_without_one_known_concept_are_left_out_and_counted(
         replace(assignment.examples[2], concepts=assignment.concepts[:2]),
         replace(assignment.examples[3], concepts=assignment.concepts[1:3]),
     )
-    trained = train(replace(assignment, examples=odd + assignment.examples[4:], only_shapes_count=7), dependencies)
+    trained = train(replace(assignment, examples=odd + assignment.examples[4:], shapes_only_count=7), dependencies)
 
-    assert trained.left_out == LeftOutCounts(
-        no_label_count=1, several_labels_count=2, only_shapes_count=7, unknown_concept_count=1
+    assert trained.excluded == ExclusionCounts(
+        no_label_count=1, multiple_labels_count=2, shapes_only_count=7, unknown_concept_count=1
     )
     assert trained.card["data"]["leftOut"]["onlyShapesCount"] == "7"
     assert "1 accepted as showing none of the concepts, 2 with several labels, 7 with shapes" in trained.card_markdown
@@ -190,18 +190,18 @@ def test_a_multi_label_model_learns_from_items_without_and_with_several_labels(a
         replace(assignment.examples[0], concepts=()),
         replace(assignment.examples[1], concepts=assignment.concepts[:2]),
     )
-    kept, left_out = usable_examples(
-        replace(assignment, recipe=builtin_recipe("multilabel"), examples=odd, only_shapes_count=1)
+    kept, excluded = usable_examples(
+        replace(assignment, recipe=builtin_recipe("multilabel"), examples=odd, shapes_only_count=1)
     )
 
-    assert (kept, left_out) == (odd, LeftOutCounts(only_shapes_count=1))
+    assert (kept, excluded) == (odd, ExclusionCounts(shapes_only_count=1))
 
 
 def test_where_everything_is_left_out_the_refusal_says_what_was(
     assignment: Assignment, dependencies: Dependencies
 ) -> None:
     with pytest.raises(TooFewLabelsError, match="left out are 9 with shapes and no image label"):
-        train(replace(assignment, examples=(), only_shapes_count=9), dependencies)
+        train(replace(assignment, examples=(), shapes_only_count=9), dependencies)
 
 
 def test_without_a_test_side_nothing_is_measured_and_the_card_says_why(

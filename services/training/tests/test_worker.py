@@ -13,7 +13,7 @@ from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.training.v1 import (
     CancelTrainingRunRequest,
     DeleteTrainingRunRequest,
-    LeftOutCounts,
+    ExclusionCounts,
     ModelVersion,
     TrainingRun,
 )
@@ -132,12 +132,12 @@ def test_who_was_slower_than_its_lease_ends_nothing(training: Training) -> None:
 
 def test_a_run_says_what_was_left_out_and_why_nothing_was_measured(training: Training) -> None:
     training.executor.adds = ModelVersion(
-        metrics_missing_reason="No test item is labelled.", left_out=LeftOutCounts(only_shapes_count=3)
+        metrics_missing_reason="No test item is labelled.", excluded=ExclusionCounts(shapes_only_count=3)
     )
     run = training.a_run()
     training.worker.step()
     ended = training.get(run)
-    assert (ended.metrics_missing_reason, ended.left_out.only_shapes_count) == ("No test item is labelled.", 3)
+    assert (ended.metrics_missing_reason, ended.excluded.shapes_only_count) == ("No test item is labelled.", 3)
 
 
 def test_what_cannot_be_learned_fails_with_its_reason(training: Training) -> None:
@@ -212,12 +212,13 @@ def test_the_folder_of_a_run_stays_while_it_goes_on_and_goes_when_it_has_ended(
 
 
 @pytest.mark.parametrize(
-    ("item_count", "dealt_count", "is_sample"), [(0, 0, False), (100, 100, True), (100, 92, True), (100, 21, False)]
+    ("item_count", "hash_assigned_count", "is_sample"),
+    [(0, 0, False), (100, 100, True), (100, 92, True), (100, 21, False)],
 )
 def test_a_test_split_is_a_random_sample_where_nearly_all_of_it_was_dealt(
-    training: Training, item_count: int, dealt_count: int, is_sample: bool
+    training: Training, item_count: int, hash_assigned_count: int, is_sample: bool
 ) -> None:
-    training.snapshots.test_item_count, training.snapshots.test_dealt_count = item_count, dealt_count
+    training.snapshots.test_item_count, training.snapshots.test_hash_assigned_count = item_count, hash_assigned_count
     training.a_run("sampled")
     training.worker.step()
     assert training.executor.jobs[-1].test_dealt == is_sample

@@ -46,13 +46,15 @@ class OneSnapshot(SnapshotServiceServicer):
     """A fake SnapshotService with one snapshot, which a test can remove."""
 
     gone = False
-    test_item_count, test_dealt_count = 0, 0
+    test_item_count, test_hash_assigned_count = 0, 0
 
     def GetSnapshot(self, request, context):
         if self.gone or request.name != SNAPSHOT:
             raise NotFound(f"there is no {request.name}", reason="RESOURCE_NOT_FOUND")
         found = Snapshot(name=SNAPSHOT, manifest_key="manifests/x", digest="d1")
-        found.statistics.splits.add(split="TEST", item_count=self.test_item_count, dealt_count=self.test_dealt_count)
+        found.statistics.splits.add(
+            split="TEST", item_count=self.test_item_count, hash_assigned_count=self.test_hash_assigned_count
+        )
         return found
 
 

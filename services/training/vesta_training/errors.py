@@ -1,10 +1,10 @@
 """The errors of a training. Each has a machine-readable reason, and a message that suggests a fix.
 
-    LearningError               LEARNING_FAILED
+    LearningError               TRAINING_FAILED
     ├── RecipeError           RECIPE_INVALID
-    ├── WeightsError          WEIGHTS_REFUSED
+    ├── WeightsError          WEIGHTS_REJECTED
     ├── TooFewLabelsError     TOO_FEW_LABELS
-    ├── ExportError           EXPORT_WRONG
+    ├── ExportError           EXPORT_INVALID
     └── DeadlinePassedError   RUN_DEADLINE_EXCEEDED
 
 `TrainingCancelled` is not part of this tree, because a cancellation is not an error.
@@ -16,7 +16,7 @@ from vesta_common.errors import FailedPrecondition, InvalidArgument
 class LearningError(FailedPrecondition):
     """The training failed permanently; a retry with the same inputs would fail again."""
 
-    default_reason = "LEARNING_FAILED"
+    default_reason = "TRAINING_FAILED"
 
 
 class RecipeError(InvalidArgument, LearningError):
@@ -28,7 +28,7 @@ class RecipeError(InvalidArgument, LearningError):
 class WeightsError(LearningError):
     """The weights file does not match the SHA-256 or the architecture of the recipe."""
 
-    default_reason = "WEIGHTS_REFUSED"
+    default_reason = "WEIGHTS_REJECTED"
 
 
 class TooFewLabelsError(LearningError):
@@ -40,7 +40,7 @@ class TooFewLabelsError(LearningError):
 class ExportError(LearningError):
     """A model file is invalid, or its predictions differ from those of the model that it was exported from."""
 
-    default_reason = "EXPORT_WRONG"
+    default_reason = "EXPORT_INVALID"
 
 
 class DeadlinePassedError(LearningError):

@@ -277,8 +277,8 @@ class Worker:
         if version.HasField("metrics"):
             run.metrics.CopyFrom(version.metrics)
         run.metrics_missing_reason = version.metrics_missing_reason
-        if version.HasField("left_out"):
-            run.left_out.CopyFrom(version.left_out)
+        if version.HasField("excluded"):
+            run.excluded.CopyFrom(version.excluded)
         if outcome.comparison:
             run.comparison.CopyFrom(Comparison.FromString(outcome.comparison))
         run.device, run.thread_count = outcome.device, outcome.thread_count
@@ -293,7 +293,7 @@ class Worker:
 def _is_test_dealt(snapshot: Snapshot) -> bool:
     """Whether the test split is a random sample: its items were assigned by content hash and not by the caller."""
     found = next((side for side in snapshot.statistics.splits if side.split == TEST), SplitStatistics())
-    return bool(found.item_count and found.dealt_count >= DEALT_MIN * found.item_count)
+    return bool(found.item_count and found.hash_assigned_count >= DEALT_MIN * found.item_count)
 
 
 def _given_up(last_error: str) -> str:

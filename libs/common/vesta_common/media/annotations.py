@@ -18,7 +18,7 @@ from vesta_common.rpc.validation import validate
 ANNOTATIONS_BYTES_MAX = 900_000
 """Limit for one item. The event with the annotations may have 1,000,000 bytes, including the names of the annotators who agreed."""
 _CLIP_SHAPES = {"track", "temporal_segment"}
-_FLAW_REASONS = {None: "SHAPE_MISSING", "mask": "MASK_RUNS_WRONG"}
+_FLAW_REASONS = {None: "SHAPE_MISSING", "mask": "MASK_RUNS_INVALID"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def check_annotations(annotations: Sequence[Annotation], terms: Terms, field: st
 
     Raises:
         InvalidArgument: for the first invalid annotation, with a suggested fix. The reasons are listed at `vesta.common.v1.Annotation`;
-            CONCEPT_NOT_ASKED occurs only if `terms.asked` is set.
+            CONCEPT_NOT_IN_CAMPAIGN occurs only if `terms.asked` is set.
     """
     check_shapes(annotations, terms.media, field)
     concepts = {concept.id: concept for concept in terms.taxonomy.concepts}
@@ -61,7 +61,7 @@ def check_annotations(annotations: Sequence[Annotation], terms: Terms, field: st
             raise _refusal(where, what, "CONCEPT_UNKNOWN")
         if asked is not None and annotation.concept not in asked:
             what = f"has {annotation.concept!r}, which {terms.asked_by} does not ask for"
-            raise _refusal(where, what, "CONCEPT_NOT_ASKED")
+            raise _refusal(where, what, "CONCEPT_NOT_IN_CAMPAIGN")
         _check_keypoints(annotation, concept, where)
     labels = image_labels(annotations) or ()
     if len(labels) > 1 and not terms.multi_label:
@@ -104,7 +104,7 @@ def _check_shape(annotation: Annotation, media: Media, where: str) -> None:
     mask = annotation.mask
     if kind == "mask" and (mask.width_px, mask.height_px) != (media.width_px, media.height_px):
         what = f"has a mask of {mask.width_px} x {mask.height_px} pixels; the image has {media.width_px} x {media.height_px}"
-        raise _refusal(where, what, "MASK_SIZE_WRONG")
+        raise _refusal(where, what, "MASK_SIZE_MISMATCH")
     if flaw := find_flaw(annotation):
         raise _refusal(where, flaw, _FLAW_REASONS.get(kind, "SHAPE_INVALID"))
     if not lies_on(annotation, media.width_px, media.height_px):

@@ -79,7 +79,7 @@ def take_apart(data: bytes) -> ImageFile:
 
     Raises:
         InvalidArgument: with reason IMAGE_EMPTY, IMAGE_TOO_LARGE, IMAGE_FORMAT_UNSUPPORTED, IMAGE_TRUNCATED, IMAGE_CORRUPT,
-            IMAGE_ANIMATED, IMAGE_METADATA_TOO_LARGE or IMAGE_TOO_COSTLY.
+            IMAGE_ANIMATED, IMAGE_METADATA_TOO_LARGE or IMAGE_TOO_EXPENSIVE.
     """
     if not data:
         raise refuse("IMAGE_EMPTY", "the file is empty; send the image's bytes")
@@ -260,12 +260,14 @@ def _jpeg_markers(data: bytes) -> NDArray[np.int64]:
 
 def _check_parts(parts: int) -> None:
     if parts > PARTS_MAX:
-        raise refuse("IMAGE_TOO_COSTLY", f"the file consists of more than {PARTS_MAX} parts; export it again")
+        raise refuse("IMAGE_TOO_EXPENSIVE", f"the file consists of more than {PARTS_MAX} parts; export it again")
 
 
 def _check_scans(scans: int) -> None:
     if scans > JPEG_SCANS_MAX:
-        raise refuse("IMAGE_TOO_COSTLY", f"the JPEG has more than {JPEG_SCANS_MAX} scans; save it as a baseline JPEG")
+        raise refuse(
+            "IMAGE_TOO_EXPENSIVE", f"the JPEG has more than {JPEG_SCANS_MAX} scans; save it as a baseline JPEG"
+        )
 
 
 # PNG (W3C PNG 3): chunks of length, type, body, CRC.

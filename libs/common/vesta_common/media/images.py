@@ -120,7 +120,7 @@ def normalise(data: bytes) -> NormalisedImage:
     so it can be read again.
 
     Raises:
-        InvalidArgument: as `inspect`; or the pixels cannot be decoded (IMAGE_TRUNCATED, IMAGE_CORRUPT, IMAGE_TOO_COSTLY); or the image
+        InvalidArgument: as `inspect`; or the pixels cannot be decoded (IMAGE_TRUNCATED, IMAGE_CORRUPT, IMAGE_TOO_EXPENSIVE); or the image
             exceeds the file size limit in the storage format (IMAGE_TOO_LARGE).
     """
     file = take_apart(data)
@@ -221,7 +221,7 @@ def _refusal(error: Exception) -> InvalidArgument:
     if isinstance(error, InvalidArgument):
         return error
     if isinstance(error, MemoryError):
-        return refuse("IMAGE_TOO_COSTLY", "the image needs more memory than it may; scale it down")
+        return refuse("IMAGE_TOO_EXPENSIVE", "the image needs more memory than it may; scale it down")
     if isinstance(error, EOFError | struct.error | IndexError) or "runcat" in str(error):
         return truncated("the picture")
     return corrupt(f"{type(error).__name__}: {str(error)[:200]}")

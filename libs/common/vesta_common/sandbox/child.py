@@ -70,7 +70,7 @@ def load(modules: list[str]) -> None:
 
 def too_costly(what: str) -> InvalidArgument:
     """Returns the error for a call that exceeded its limits."""
-    return InvalidArgument(f"decoding the image takes {what} than it may; scale it down", reason="IMAGE_TOO_COSTLY")
+    return InvalidArgument(f"decoding the image takes {what} than it may; scale it down", reason="IMAGE_TOO_EXPENSIVE")
 
 
 def _limit(options: Mapping[str, Any]) -> None:

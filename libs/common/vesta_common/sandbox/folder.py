@@ -35,7 +35,7 @@ def run_in_folder(function: str, folder: Path, argument: Any, limits: Limits, ti
         limits: the memory limit is reduced if the pod's memory is limited.
 
     Raises:
-        InvalidArgument: IMAGE_TOO_COSTLY, the call exceeded its memory or time limit.
+        InvalidArgument: IMAGE_TOO_EXPENSIVE, the call exceeded its memory or time limit.
         VestaError: any VestaError of the function; Internal (SANDBOX_FAILED) for other errors.
     """
     missing = hide_this_process()

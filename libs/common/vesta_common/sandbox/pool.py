@@ -77,7 +77,7 @@ class Sandbox:
             timeout: measured from when a child is available.
 
         Raises:
-            InvalidArgument: IMAGE_TOO_COSTLY, the call exceeded its memory or time limit, or its child died of it.
+            InvalidArgument: IMAGE_TOO_EXPENSIVE, the call exceeded its memory or time limit, or its child died of it.
             VestaError: any VestaError of the function; Internal (SANDBOX_FAILED) for other errors.
         """
         (result,) = self.map(function, [argument], timeout)

@@ -287,7 +287,7 @@ class ObjectStore:
             if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in _REFUSED_STATUS:
                 raise FailedPrecondition(
                     f"the object store refuses us ({_code(error)}); check the S3 keys and their rights to the bucket",
-                    reason="OBJECT_STORE_REFUSED",
+                    reason="OBJECT_STORE_ACCESS_DENIED",
                     metadata=where,
                 ) from error
         raise Unavailable(

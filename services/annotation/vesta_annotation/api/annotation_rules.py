@@ -29,7 +29,7 @@ class TermsSource:
         """Returns the current validation rules for answers to a task.
 
         Raises:
-            FailedPrecondition: DATASET_GONE.
+            FailedPrecondition: DATASET_DELETED.
         """
         dataset, taxonomy = self.describe(campaign)
         return Terms(
@@ -44,7 +44,7 @@ class TermsSource:
         """Returns a campaign's dataset, without counts, and its taxonomy.
 
         Raises:
-            FailedPrecondition: DATASET_GONE.
+            FailedPrecondition: DATASET_DELETED.
         """
         try:
             return self.look_up(campaign.dataset)
@@ -70,6 +70,6 @@ class TermsSource:
 def _gone(name: str) -> FailedPrecondition:
     return FailedPrecondition(
         f"{name} is deleted, and nothing can be accepted for it any more; cancel the task, or close the campaign",
-        reason="DATASET_GONE",
+        reason="DATASET_DELETED",
         metadata={"name": name},
     )

@@ -107,4 +107,4 @@ class CampaignService(CampaignServiceServicer):
 
 def _with_defaults(wanted: Campaign) -> Campaign:
     """Returns the campaign with defaults applied: active, one answer per task."""
-    return copy_of(wanted, state=wanted.state or Campaign.ACTIVE, replicas=wanted.replicas or 1)
+    return copy_of(wanted, state=wanted.state or Campaign.ACTIVE, annotators_per_task=wanted.annotators_per_task or 1)

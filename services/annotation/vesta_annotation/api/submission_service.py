@@ -92,7 +92,7 @@ class SubmissionService(SubmissionServiceServicer):
         submission.create_time.FromDatetime(self._store.clock.now())
         self._store.insert_submission(connection, task, submission)
         answers = self._store.list_round(connection, task)
-        if len(answers) == campaign.replicas:
+        if len(answers) == campaign.annotators_per_task:
             decision = decide_by_answers(task.name, answers, campaign)
             if decision and _is_sound(decision, terms):
                 self._store.accept(connection, task, decision)

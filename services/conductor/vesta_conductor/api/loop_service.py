@@ -36,7 +36,7 @@ from vesta_conductor.peers import Peers
 from vesta_conductor.reconciliation.policy import Policy
 
 MUTABLE = ("display_name", "paused", "policy")
-FIXED = ("dataset", "replicas")  # fields of the policy that snapshots and the campaign depend on
+FIXED = ("dataset", "annotators_per_task")  # fields of the policy that snapshots and the campaign depend on
 
 
 class LoopService(LoopServiceServicer):
@@ -122,7 +122,7 @@ class LoopService(LoopServiceServicer):
         if project_of(policy.dataset) != parent:
             raise InvalidArgument(
                 f"{policy.dataset} is in another project than {parent}; a Loop labels a dataset of its own project",
-                reason="DATASET_ELSEWHERE",
+                reason="DATASET_IN_OTHER_PROJECT",
                 violations=[Violation("loop.policy.dataset", "is in another project")],
             )
         self._peers.datasets.GetDataset(GetDatasetRequest(name=policy.dataset))
@@ -134,7 +134,7 @@ class LoopService(LoopServiceServicer):
         if project_of(recipe) != project_of(name):
             raise InvalidArgument(
                 f"{recipe} is in another project",
-                reason="RECIPE_ELSEWHERE",
+                reason="RECIPE_IN_OTHER_PROJECT",
                 violations=[Violation("loop.policy.recipe", "is in another project")],
             )
         self._peers.recipes.GetRecipe(GetRecipeRequest(name=recipe))

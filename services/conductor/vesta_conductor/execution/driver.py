@@ -13,7 +13,7 @@ from vesta_common.errors import Aborted, VestaError, is_transient
 from vesta_common.events.cloudevents import new_event
 from vesta_common.events.outbox import publish
 from vesta_common.storage.postgres import Postgres
-from vesta_contracts.conductor.v1 import LoopDecided, LoopStatus, LoopTurned
+from vesta_contracts.conductor.v1 import LoopDecided, LoopRoundCompleted, LoopStatus
 
 from vesta_conductor import store
 from vesta_conductor.commands import execute
@@ -162,7 +162,7 @@ class Driver:
                 store.put_round(connection, name, record)
             else:
                 ended = store.end_round(connection, name, record, command.outcome, stored.policy_revision, now)
-                publish(connection, new_event("conductor", name, LoopTurned(loop=name, round=ended), now))
+                publish(connection, new_event("conductor", name, LoopRoundCompleted(loop=name, round=ended), now))
             store.put_status(connection, stored, status)
         self._metrics.commands.labels(command.action).inc()
         log.info("loop_decided", loop=name, action=command.action, reason=command.reason, round=record.number)

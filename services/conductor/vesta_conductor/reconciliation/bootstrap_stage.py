@@ -107,7 +107,7 @@ def _campaign(s: Situation) -> Campaign:
         instructions=s.policy.instructions,
         concepts=[concept.id for concept in taxonomy.concepts if not concept.retired],
         multi_label=dataset.multi_label,
-        replicas=s.policy.replicas,
+        annotators_per_task=s.policy.annotators_per_task,
         review_share=s.policy.review_share,
         state=Campaign.ACTIVE,
     )

@@ -27,7 +27,7 @@ class Policy:
     retrain_after: int
     control_share: float
     recipe: str
-    replicas: int
+    annotators_per_task: int
     review_share: float
     gate: Gate
     instructions: str
@@ -48,7 +48,7 @@ class Policy:
             retrain_after=wanted.retrain_after or batch_size,
             control_share=wanted.control_share if wanted.HasField("control_share") else CONTROL_SHARE_DEFAULT,
             recipe=wanted.recipe,
-            replicas=wanted.replicas or 1,
+            annotators_per_task=wanted.annotators_per_task or 1,
             review_share=wanted.review_share,
             gate=wanted.gate,
             instructions=wanted.instructions,

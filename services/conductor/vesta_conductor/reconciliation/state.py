@@ -163,17 +163,19 @@ class Situation:
             return 0
         counts = self.world.campaign.counts
         asked = counts.open_count + counts.in_review_count + counts.accepted_count + counts.rejection_count
-        return asked * self.replicas
+        return asked * self.annotators_per_task
 
     @property
-    def replicas(self) -> int:
+    def annotators_per_task(self) -> int:
         """Annotators per task: the campaign's value, which cannot change, or the policy's while there is no campaign."""
-        return (self.world.campaign.replicas if self.world.campaign else 0) or self.policy.replicas
+        return (
+            self.world.campaign.annotators_per_task if self.world.campaign else 0
+        ) or self.policy.annotators_per_task
 
     @property
     def affordable_tasks(self) -> int:
         """The number of tasks that the rest of the budget allows."""
-        return max(0, self.policy.label_budget - self.labels_spent) // self.replicas
+        return max(0, self.policy.label_budget - self.labels_spent) // self.annotators_per_task
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def pack(items: Sequence[ArchivedItem], concepts: Sequence[str], layout: Archive
         concepts: all concepts that the items can have, in a stable order.
 
     Raises:
-        FailedPrecondition: EXPORT_EMPTY, there are no items; LAYOUT_CANNOT_HOLD, the layout cannot represent an annotation.
+        FailedPrecondition: EXPORT_EMPTY, there are no items; FORMAT_CANNOT_REPRESENT, the layout cannot represent an annotation.
     """
     if not items:
         raise FailedPrecondition("nothing is labelled yet; label some items first", reason="EXPORT_EMPTY")
@@ -114,7 +114,7 @@ def _run(function: str, folder: Path, argument: Any, timeout: timedelta) -> Any:
     try:
         return run_in_folder(function, folder, argument, LIMITS, timeout)
     except InvalidArgument as error:
-        if error.reason != "IMAGE_TOO_COSTLY":
+        if error.reason != "IMAGE_TOO_EXPENSIVE":
             raise
         raise UnreadableArchiveError(
             "the archive takes more memory or time than one may; split it into smaller ones"

@@ -46,7 +46,7 @@ def write_folders(items: Iterable[ArchivedItem], folder: Path) -> None:
     """Writes images into one folder per split and class.
 
     Raises:
-        FailedPrecondition: LAYOUT_CANNOT_HOLD, an image has a shape, no concept, or a concept that is not a valid folder name.
+        FailedPrecondition: FORMAT_CANNOT_REPRESENT, an image has a shape, no concept, or a concept that is not a valid folder name.
     """
     for item in items:
         _check(item)

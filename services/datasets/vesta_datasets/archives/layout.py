@@ -86,5 +86,5 @@ def cannot_hold(item: ArchivedItem, what: str, holds: str) -> FailedPrecondition
     """
     return FailedPrecondition(
         f"item {item.path.stem} has {what}, which this layout cannot hold; {holds}, and a snapshot's manifest holds everything",
-        reason="LAYOUT_CANNOT_HOLD",
+        reason="FORMAT_CANNOT_REPRESENT",
     )

@@ -35,9 +35,9 @@ def write_snapshot(snapshot: Snapshot, rows: list[ManifestRow], shares: Shares, 
                     labelled_count=counts.labelled_count,
                     concept_counts=dict(counts.concept_counts),
                     no_label_count=counts.no_label_count,
-                    several_labels_count=counts.several_labels_count,
-                    only_shapes_count=counts.only_shapes_count,
-                    dealt_count=counts.dealt_count,
+                    multiple_labels_count=counts.multiple_labels_count,
+                    shapes_only_count=counts.shapes_only_count,
+                    hash_assigned_count=counts.hash_assigned_count,
                 )
                 for split, counts in found.splits.items()
             ],

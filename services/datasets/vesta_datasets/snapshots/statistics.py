@@ -17,18 +17,18 @@ class SplitStatistics:
         labelled_count: items with accepted image labels, including items with none of the concepts.
         concept_counts: items by image label, the most frequent first.
         no_label_count: labelled items with none of the concepts.
-        several_labels_count: labelled items with more than one concept.
-        only_shapes_count: items with accepted shapes and no image label.
-        dealt_count: items that the split policy assigns to this split by their content hash.
+        multiple_labels_count: labelled items with more than one concept.
+        shapes_only_count: items with accepted shapes and no image label.
+        hash_assigned_count: items that the split policy assigns to this split by their content hash.
     """
 
     item_count: int
     labelled_count: int
     concept_counts: Mapping[str, int]
     no_label_count: int = 0
-    several_labels_count: int = 0
-    only_shapes_count: int = 0
-    dealt_count: int = 0
+    multiple_labels_count: int = 0
+    shapes_only_count: int = 0
+    hash_assigned_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +108,9 @@ def _of_split(rows: Sequence[ManifestRow], shares: Shares) -> SplitStatistics:
         labelled_count=len(labelled),
         concept_counts=dict(ordered),
         no_label_count=sum(not labels for labels in labelled),
-        several_labels_count=sum(len(labels) > 1 for labels in labelled),
-        only_shapes_count=sum(row.only_shapes for row in rows),
-        dealt_count=sum(split_of(row.sha256, shares) == row.split for row in rows),
+        multiple_labels_count=sum(len(labels) > 1 for labels in labelled),
+        shapes_only_count=sum(row.only_shapes for row in rows),
+        hash_assigned_count=sum(split_of(row.sha256, shares) == row.split for row in rows),
     )
 
 

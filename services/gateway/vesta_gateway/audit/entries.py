@@ -32,11 +32,11 @@ class Origin:
 
     Attributes:
         address: the client's address without port.
-        door: the protocol, `rest` or `grpc`.
+        protocol: the protocol, `rest` or `grpc`.
     """
 
     address: str
-    door: str
+    protocol: str
 
 
 def is_recorded(rpc: Rpc, code: str) -> bool:
@@ -82,7 +82,7 @@ def row_of(
         code=code,
         reason=_text(reason),
         address=_text(origin.address),
-        door=origin.door,
+        protocol=origin.protocol,
         request_id=request_id,
     )
 

@@ -18,13 +18,13 @@ class Entry:
     """The access log entry of a request.
 
     Attributes:
-        door: the protocol, `rest` or `grpc`.
+        protocol: the protocol, `rest` or `grpc`.
         target: the RPC's path, or a placeholder for unknown paths.
         address: the client's address.
         caller: the member, once authenticated.
     """
 
-    door: str
+    protocol: str
     target: str
     address: str
     start: float
@@ -46,7 +46,7 @@ class Entry:
         unexpected = code == "INTERNAL" and error is not None and not isinstance(error, VestaError | StatusError)
         log.info(
             "request",
-            door=self.door,
+            protocol=self.protocol,
             target=self.target,
             code=code,
             seconds=round(seconds, 4),
@@ -64,6 +64,6 @@ class AccessLog:
     def __init__(self, metrics: RpcMetrics) -> None:
         self._metrics = metrics
 
-    def begin(self, door: str, target: str, address: str, start: float) -> Entry:
+    def begin(self, protocol: str, target: str, address: str, start: float) -> Entry:
         """Starts the entry of a request."""
-        return Entry(door, target, address, start, self._metrics)
+        return Entry(protocol, target, address, start, self._metrics)

@@ -84,7 +84,7 @@ class Replay:
 
         Raises:
             FailedPrecondition: EVENTS_TOO_MANY.
-            Unavailable: EVENTS_AWAY, the broker does not respond in time.
+            Unavailable: EVENTS_UNAVAILABLE, the broker does not respond in time.
         """
         ends = self._ends()
         deadline = time.monotonic() + self._timeout.total_seconds()
@@ -119,7 +119,9 @@ class Replay:
             consumer.seek(partition, starts[partition])
         while left:
             if time.monotonic() > deadline:
-                raise Unavailable("events cannot be read again just now; watch again in a moment", reason="EVENTS_AWAY")
+                raise Unavailable(
+                    "events cannot be read again just now; watch again in a moment", reason="EVENTS_UNAVAILABLE"
+                )
             for partition, records in consumer.poll(POLL_TIMEOUT_MS).items():
                 for record in records:
                     if (event := self._of_project(record, project)) is not None:

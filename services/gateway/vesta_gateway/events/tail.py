@@ -111,12 +111,14 @@ class Tail:
         """Returns offsets up to which all records have been published to watchers. Blocks for one or two polls.
 
         Raises:
-            Unavailable: EVENTS_AWAY, events are currently not received.
+            Unavailable: EVENTS_UNAVAILABLE, events are currently not received.
         """
         with self._polled:
             seen = self._poll_count
             if not self._polled.wait_for(lambda: self._poll_count > seen + 1, ENDS_TIMEOUT.total_seconds()):
-                raise Unavailable("events are not followed just now; watch again in a moment", reason="EVENTS_AWAY")
+                raise Unavailable(
+                    "events are not followed just now; watch again in a moment", reason="EVENTS_UNAVAILABLE"
+                )
             return dict(self._positions)
 
     def _run(self) -> None:

@@ -46,7 +46,9 @@ def read_request(match: Match, query: str, body: bytes, content_type: str) -> Me
     elif rule.body:
         mask = _read_json(request, rule.body, body)
     elif body.strip():
-        raise InvalidArgument("this request has no body; send its fields as query parameters", reason="BODY_UNWANTED")
+        raise InvalidArgument(
+            "this request has no body; send its fields as query parameters", reason="BODY_NOT_ALLOWED"
+        )
     _read_query(request, descriptor, match, query)
     for field_path, text in match.captured.items():
         _set_text(request, field_path, text)

@@ -13,7 +13,7 @@ from vesta_contracts.gateway.v1 import AuditEntry, AuditEntryFilter
 from vesta_gateway.store.statements import PRUNE_BATCH_MAX, queries
 
 _SAME = (
-    "id", "caller", "api_key", "role", "method", "resource", "update_mask", "request_sha256", "code", "reason", "address", "door",
+    "id", "caller", "api_key", "role", "method", "resource", "update_mask", "request_sha256", "code", "reason", "address", "protocol",
     "request_id",
 )  # fmt: skip
 
@@ -39,7 +39,7 @@ class AuditRow:
     code: str
     reason: str
     address: str
-    door: str
+    protocol: str
     request_id: str
 
 

@@ -93,7 +93,7 @@ class Triton:
         picture = np.zeros((1, MODEL_SIDE_PX, MODEL_SIDE_PX, 3), np.uint8)
         scores = self.infer(name, picture, classifies=classifies, embeds=True)
         if not np.isfinite(scores.embeddings).all() or not np.isfinite(scores.probabilities).all():
-            raise Unavailable(f"{name} answers numbers that are not finite", reason="MODEL_BROKEN")
+            raise Unavailable(f"{name} answers numbers that are not finite", reason="MODEL_OUTPUT_INVALID")
 
     def infer(self, name: str, pixels: NDArray[np.uint8], *, classifies: bool, embeds: bool) -> Scores:
         """Runs a model on N images, in batches of at most `BATCH_MAX`.

@@ -182,7 +182,7 @@ class KubernetesExecutor:
             return FailedPrecondition(
                 f"the cluster refuses the training Job: {message}; change what it refuses in the values training.jobs, or the "
                 f"Role of this service in the namespace {self._namespace}",
-                reason="TRAINING_JOB_REFUSED",
+                reason="TRAINING_JOB_REJECTED",
             )
         return Unavailable(f"the Kubernetes API server does not do it now: {message}")
 

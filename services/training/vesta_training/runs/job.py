@@ -148,14 +148,14 @@ def _run(
     helpers: Helpers,
 ) -> RunResult:
     work = Path(job.work_folder)
-    examples, only_shapes_count = _read_examples(objects, job.manifest_key) if job.manifest_key else ((), 0)
+    examples, shapes_only_count = _read_examples(objects, job.manifest_key) if job.manifest_key else ((), 0)
     champion, champion_missing = _champion(job, objects, work)
     recipe = read_recipe(job.recipe_name, job.recipe_yaml)
     device = _device(job.device, recipe)
     assignment = Assignment(
         recipe=recipe,
         examples=examples,
-        only_shapes_count=only_shapes_count,
+        shapes_only_count=shapes_only_count,
         concepts=job.concepts,
         snapshot=job.snapshot,
         snapshot_digest=job.snapshot_digest,
@@ -190,8 +190,8 @@ def _run(
         card=trained.card_markdown,
         metrics_missing_reason=trained.metrics_missing_reason,
     )
-    if trained.left_out.ByteSize():
-        version.left_out.CopyFrom(trained.left_out)
+    if trained.excluded.ByteSize():
+        version.excluded.CopyFrom(trained.excluded)
     if trained.metrics is not None:
         version.metrics.CopyFrom(trained.metrics)
     comparison: Comparison | None = trained.comparison

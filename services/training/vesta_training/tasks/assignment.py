@@ -10,8 +10,8 @@ from typing import Any
 from vesta_contracts.training.v1 import (
     Comparison,
     Estimate,
+    ExclusionCounts,
     LearningCurvePoint,
-    LeftOutCounts,
     Metrics,
     RandomLabels,
 )
@@ -40,7 +40,7 @@ class Assignment:
 
     Attributes:
         examples: items with accepted image labels; can be empty for task EMBEDDING.
-        only_shapes_count: items with accepted shapes and no image label, which are not examples.
+        shapes_only_count: items with accepted shapes and no image label, which are not examples.
         concepts: the concepts in the order of the outputs.
         champion_missing: why there is no `champion` although one is set.
         test_dealt: whether the test split is a random sample of the same images.
@@ -48,7 +48,7 @@ class Assignment:
 
     recipe: Recipe
     examples: tuple[Example, ...] = ()
-    only_shapes_count: int = 0
+    shapes_only_count: int = 0
     concepts: tuple[str, ...] = ()
     snapshot: str = ""
     snapshot_digest: str = ""
@@ -119,7 +119,7 @@ class Trained:
     embedding_dimension: int
     metrics: Metrics | None
     metrics_missing_reason: str
-    left_out: LeftOutCounts
+    excluded: ExclusionCounts
     predictions: Predictions | None
     champion_predictions: Predictions | None
     comparison: Comparison | None
@@ -132,30 +132,30 @@ class Trained:
     finetune_skipped: str
 
 
-def usable_examples(assignment: Assignment) -> tuple[tuple[Example, ...], LeftOutCounts]:
+def usable_examples(assignment: Assignment) -> tuple[tuple[Example, ...], ExclusionCounts]:
     """Returns the usable examples, and the numbers of annotated items that are not usable, by reason."""
     known = set(assignment.concepts)
     one_label = assignment.recipe.task is Task.CLASSIFICATION
-    left_out = LeftOutCounts(only_shapes_count=assignment.only_shapes_count)
+    excluded = ExclusionCounts(shapes_only_count=assignment.shapes_only_count)
     kept = []
     for example in assignment.examples:
         if not known.issuperset(example.concepts):
-            left_out.unknown_concept_count += 1
+            excluded.unknown_concept_count += 1
         elif one_label and not example.concepts:
-            left_out.no_label_count += 1
+            excluded.no_label_count += 1
         elif one_label and len(example.concepts) > 1:
-            left_out.several_labels_count += 1
+            excluded.multiple_labels_count += 1
         else:
             kept.append(example)
-    return tuple(kept), left_out
+    return tuple(kept), excluded
 
 
-def describe_left_out(left_out: LeftOutCounts) -> str:
+def describe_excluded(excluded: ExclusionCounts) -> str:
     """Describes the items that were left out, such as "1 with several labels"; empty if there are none."""
     counted = (
-        (left_out.no_label_count, "accepted as showing none of the concepts"),
-        (left_out.several_labels_count, "with several labels"),
-        (left_out.only_shapes_count, "with shapes and no image label"),
-        (left_out.unknown_concept_count, "with a label that the taxonomy does not have"),
+        (excluded.no_label_count, "accepted as showing none of the concepts"),
+        (excluded.multiple_labels_count, "with several labels"),
+        (excluded.shapes_only_count, "with shapes and no image label"),
+        (excluded.unknown_concept_count, "with a label that the taxonomy does not have"),
     )
     return ", ".join(f"{count} {what}" for count, what in counted if count)

@@ -9,13 +9,13 @@ from importlib import metadata
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
-from vesta_contracts.training.v1 import Comparison, Estimate, LeftOutCounts, Metrics
+from vesta_contracts.training.v1 import Comparison, Estimate, ExclusionCounts, Metrics
 
 from vesta_training.example import Example, Split
 from vesta_training.features.backbone import Backbone
 from vesta_training.models.export import Export
 from vesta_training.recipes.recipe import Recipe, choices_of
-from vesta_training.tasks.assignment import describe_left_out
+from vesta_training.tasks.assignment import describe_excluded
 
 PACKAGES = ("numpy", "onnx", "onnxruntime", "scipy", "torch")
 # The recall of a concept with fewer test items is too uncertain, and the card contains a caution.
@@ -30,7 +30,7 @@ def make_card(
     snapshot_digest: str,
     examples: Sequence[Example],
     concepts: Sequence[str],
-    left_out: LeftOutCounts,
+    excluded: ExclusionCounts,
     fitted: Mapping[str, Any],
     metrics: Metrics | None,
     metrics_missing_reason: str,
@@ -57,7 +57,7 @@ def make_card(
             "concepts": [
                 {"concept": concept, **{split.value: counts[split][concept] for split in Split}} for concept in concepts
             ],
-            "leftOut": MessageToDict(left_out, always_print_fields_with_no_presence=True),
+            "leftOut": MessageToDict(excluded, always_print_fields_with_no_presence=True),
         },
         "recipe": {
             "name": recipe.name,
@@ -80,7 +80,7 @@ def make_card(
         "comparison": MessageToDict(comparison) if comparison is not None else None,
         "cautions": [
             *([finetune_skipped] if finetune_skipped else []),
-            *_cautions(recipe, concepts, counts, metrics, left_out),
+            *_cautions(recipe, concepts, counts, metrics, excluded),
         ],
         "versions": {package: metadata.version(package) for package in PACKAGES},
     }
@@ -136,7 +136,7 @@ def _cautions(
     concepts: Sequence[str],
     counts: Mapping[Split, Counter[str]],
     metrics: Metrics | None,
-    left_out: LeftOutCounts,
+    excluded: ExclusionCounts,
 ) -> list[str]:
     learned = counts[Split.TRAIN] + counts[Split.VALIDATION]
     unseen = [concept for concept in concepts if recipe.head and not learned[concept]]
@@ -150,7 +150,7 @@ def _cautions(
         cautions.append(f"Never answered, since no example was there to learn from: {', '.join(unseen)}.")
     if unsure:
         cautions.append(f"Recall hardly known, with under {TEST_ITEMS_FOR_RECALL_MIN} test items: {', '.join(unsure)}.")
-    if left_out_items := describe_left_out(left_out):
+    if left_out_items := describe_excluded(excluded):
         cautions.append(f"Annotated, and neither learned from nor tested on: {left_out_items}.")
     return cautions
 

@@ -28,7 +28,7 @@ if _version_not_supported:
 
 
 class CampaignServiceStub:
-    """Keeps Campaigns.
+    """Manages Campaigns.
     """
 
     def __init__(self, channel):
@@ -75,11 +75,12 @@ class CampaignServiceStub:
 
 
 class CampaignServiceServicer:
-    """Keeps Campaigns.
+    """Manages Campaigns.
     """
 
     def CreateCampaign(self, request, context):
-        """Creates a Campaign. Errors: ALREADY_EXISTS campaign_id is taken; NOT_FOUND dataset; INVALID_ARGUMENT a concept that the taxonomy lacks, or several labels for a dataset that holds one.
+        """Creates a Campaign. Errors: ALREADY_EXISTS campaign_id is taken; NOT_FOUND dataset; INVALID_ARGUMENT a concept is not in the
+        taxonomy, or multi_label is set for a single-label dataset.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -100,29 +101,30 @@ class CampaignServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateCampaign(self, request, context):
-        """Changes the fields of update_mask (display_name, instructions, concepts, review_share, lease_duration, state). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change.
+        """Updates the fields of update_mask (display_name, instructions, concepts, review_share, lease_duration, state). Errors:
+        NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT an immutable field.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteCampaign(self, request, context):
-        """Deletes one Campaign with its tasks. What was accepted stays in the dataset. Errors: NOT_FOUND.
+        """Deletes one Campaign with its tasks. Accepted annotations stay in the dataset. Errors: NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetGuidelines(self, request, context):
-        """What experts of a Campaign read: its instructions, and the concepts with their descriptions. Errors: NOT_FOUND; FAILED_PRECONDITION
-        DATASET_GONE the dataset is deleted.
+        """Returns the guidelines of a Campaign: its instructions and its concepts with their descriptions. Errors: NOT_FOUND;
+        FAILED_PRECONDITION DATASET_DELETED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetAgreement(self, request, context):
-        """How far the experts of a Campaign agree, how each fares, and how long they take. Errors: NOT_FOUND.
+        """Returns the agreement between the annotators of a Campaign, and the accuracy and speed of each. Errors: NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -175,7 +177,7 @@ def add_CampaignServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CampaignService:
-    """Keeps Campaigns.
+    """Manages Campaigns.
     """
 
     @staticmethod

@@ -27,7 +27,7 @@ if _version_not_supported:
 
 
 class ReviewServiceStub:
-    """Takes decisions.
+    """Creates and reads Reviews.
     """
 
     def __init__(self, channel):
@@ -54,13 +54,13 @@ class ReviewServiceStub:
 
 
 class ReviewServiceServicer:
-    """Takes decisions.
+    """Creates and reads Reviews.
     """
 
     def CreateReview(self, request, context):
-        """Decides a Task in review that the caller holds.
-        Errors: NOT_FOUND task; FAILED_PRECONDITION LEASE_LOST, TASK_NOT_IN_REVIEW; INVALID_ARGUMENT COMMENT_MISSING for REJECT,
-        NO_CONSENSUS for ACCEPT, and for both ACCEPT and CORRECT what a Submission is refused for.
+        """Creates a Review of a Task in state IN_REVIEW that the caller has leased. Errors: NOT_FOUND task; FAILED_PRECONDITION
+        LEASE_LOST, TASK_NOT_IN_REVIEW; INVALID_ARGUMENT COMMENT_MISSING for REJECT, NO_CONSENSUS for ACCEPT, and for ACCEPT and CORRECT
+        the errors of CreateSubmission about annotations.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -74,7 +74,7 @@ class ReviewServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListReviews(self, request, context):
-        """Lists Reviews in order of time. Errors: INVALID_ARGUMENT page_token.
+        """Lists Reviews by create_time. Errors: INVALID_ARGUMENT page_token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -107,7 +107,7 @@ def add_ReviewServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ReviewService:
-    """Takes decisions.
+    """Creates and reads Reviews.
     """
 
     @staticmethod

@@ -27,7 +27,7 @@ if _version_not_supported:
 
 
 class SubmissionServiceStub:
-    """Takes answers.
+    """Creates and reads Submissions.
     """
 
     def __init__(self, channel):
@@ -54,28 +54,29 @@ class SubmissionServiceStub:
 
 
 class SubmissionServiceServicer:
-    """Takes answers.
+    """Creates and reads Submissions.
     """
 
     def CreateSubmission(self, request, context):
-        """Answers a Task that the caller holds. With the last answer wanted the Task is accepted or goes to review.
-        Errors: NOT_FOUND task; FAILED_PRECONDITION LEASE_LOST the lease ran out or another holds it, TASK_IN_REVIEW, TASK_DECIDED;
-        DATASET_GONE the dataset or the item is deleted; ALREADY_EXISTS the caller has answered in this round; INVALID_ARGUMENT
-        CONCEPT_NOT_ASKED by the Campaign, and for what vesta.common.v1.Annotation names.
+        """Creates a Submission for a Task that the caller has leased. With the last required Submission the Task is accepted or goes to
+        review. Errors: NOT_FOUND task; FAILED_PRECONDITION LEASE_LOST the lease expired or another annotator has it, TASK_IN_REVIEW,
+        TASK_DECIDED, DATASET_DELETED the dataset or the item was deleted; ALREADY_EXISTS the caller has answered in this round;
+        INVALID_ARGUMENT CONCEPT_NOT_IN_CAMPAIGN, and the reasons of vesta.common.v1.Annotation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetSubmission(self, request, context):
-        """Returns one Submission. Errors: NOT_FOUND, also for an annotator where it is another one's and the Task waits for answers still.
+        """Returns one Submission. Errors: NOT_FOUND, also if an annotator requests the Submission of another annotator while the Task is
+        OPEN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListSubmissions(self, request, context):
-        """Lists Submissions in order of time; for an annotator their own, while the Task waits for answers. Errors: INVALID_ARGUMENT page_token.
+        """Lists Submissions by create_time. While the Task is OPEN, an annotator sees only their own. Errors: INVALID_ARGUMENT page_token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -108,7 +109,7 @@ def add_SubmissionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SubmissionService:
-    """Takes answers.
+    """Creates and reads Submissions.
     """
 
     @staticmethod

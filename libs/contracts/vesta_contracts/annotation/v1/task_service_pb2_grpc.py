@@ -27,7 +27,7 @@ if _version_not_supported:
 
 
 class TaskServiceStub:
-    """Hands out Tasks. Who calls is known from the key they came with.
+    """Manages Tasks and their leases. The caller is identified by the API key.
     """
 
     def __init__(self, channel):
@@ -74,13 +74,13 @@ class TaskServiceStub:
 
 
 class TaskServiceServicer:
-    """Hands out Tasks. Who calls is known from the key they came with.
+    """Manages Tasks and their leases. The caller is identified by the API key.
     """
 
     def BatchCreateTasks(self, request, context):
-        """Creates up to 1000 Tasks, all or none. An item that has an undecided Task in the Campaign is answered with that one.
-        Errors: NOT_FOUND campaign or item; FAILED_PRECONDITION CAMPAIGN_CLOSED; INVALID_ARGUMENT ITEM_NOT_IN_DATASET an item of another dataset
-        than the Campaign's, or pre_annotations with a shape that does not fit the item.
+        """Creates up to 1000 Tasks in one transaction. For an item that has an undecided Task in the Campaign, returns that Task. Errors:
+        NOT_FOUND campaign or item; FAILED_PRECONDITION CAMPAIGN_CLOSED; INVALID_ARGUMENT ITEM_NOT_IN_DATASET an item is not in the
+        dataset of the Campaign, or a shape in pre_annotations does not fit the item.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -94,39 +94,39 @@ class TaskServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListTasks(self, request, context):
-        """Lists Tasks in order of creation. Errors: INVALID_ARGUMENT page_token or filter.
+        """Lists Tasks by create_time. Errors: INVALID_ARGUMENT page_token or filter.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def LeaseTasks(self, request, context):
-        """Takes up to `count` Tasks for the caller, highest priority first, never one that the caller answered already; none
-        where there is no work. What the caller has already comes again, and a lease that ran out goes to the next. For
-        purpose REVIEW never one's own answer, unless nobody else could. Blind tasks, for purpose ANNOTATE, come without pre_annotations,
-        model_version and selection_reason: their answers measure the model, and must not lean on it.
-        Errors: NOT_FOUND campaign; PERMISSION_DENIED ROLE_TOO_LOW reviews are for reviewers.
+        """Leases up to `count` Tasks to the caller, highest priority first. Returns none if no Task is available. Tasks that the caller
+        has leased already are returned again. Tasks that the caller has answered are skipped, and Tasks with an expired lease are
+        available again. For purpose REVIEW, Tasks with an answer of the caller are skipped unless no other reviewer exists. For purpose
+        ANNOTATE, blind Tasks are returned without pre_annotations, model_version and selection_reason. Errors: NOT_FOUND campaign;
+        PERMISSION_DENIED ROLE_TOO_LOW purpose REVIEW requires the role reviewer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RenewLease(self, request, context):
-        """Keeps a leased Task longer, by the Campaign's lease duration from now. Errors: NOT_FOUND; FAILED_PRECONDITION LEASE_LOST.
+        """Extends the caller's lease to the Campaign's lease duration from now. Errors: NOT_FOUND; FAILED_PRECONDITION LEASE_LOST.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReleaseTask(self, request, context):
-        """Gives a leased Task back at once. Giving back what one does not hold changes nothing. Errors: NOT_FOUND.
+        """Releases the caller's lease of a Task. Has no effect if the caller has no lease. Errors: NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelTask(self, request, context):
-        """Withdraws an undecided Task. Errors: NOT_FOUND; FAILED_PRECONDITION TASK_DECIDED.
+        """Cancels an undecided Task. Errors: NOT_FOUND; FAILED_PRECONDITION TASK_DECIDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -179,7 +179,7 @@ def add_TaskServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TaskService:
-    """Hands out Tasks. Who calls is known from the key they came with.
+    """Manages Tasks and their leases. The caller is identified by the API key.
     """
 
     @staticmethod

@@ -2,7 +2,7 @@
 
 from vesta_contracts.conductor.v1.events_pb2 import ProjectCreated as ProjectCreated
 from vesta_contracts.conductor.v1.events_pb2 import LoopDecided as LoopDecided
-from vesta_contracts.conductor.v1.events_pb2 import LoopTurned as LoopTurned
+from vesta_contracts.conductor.v1.events_pb2 import LoopRoundCompleted as LoopRoundCompleted
 from vesta_contracts.conductor.v1.loop_pb2 import Loop as Loop
 from vesta_contracts.conductor.v1.loop_pb2 import LoopPolicy as LoopPolicy
 from vesta_contracts.conductor.v1.loop_pb2 import Gate as Gate
@@ -53,10 +53,10 @@ __all__ = [
     "Loop",
     "LoopDecided",
     "LoopPolicy",
+    "LoopRoundCompleted",
     "LoopServiceServicer",
     "LoopServiceStub",
     "LoopStatus",
-    "LoopTurned",
     "Project",
     "ProjectCreated",
     "ProjectServiceServicer",

@@ -27,7 +27,7 @@ from vesta_contracts.conductor.v1 import loop_service_pb2 as vesta_dot_conductor
 from vesta_contracts.conductor.v1 import project_pb2 as vesta_dot_conductor_dot_v1_dot_project__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fvesta/conductor/v1/events.proto\x12\x12vesta.conductor.v1\x1a\x1dvesta/conductor/v1/loop.proto\x1a%vesta/conductor/v1/loop_service.proto\x1a vesta/conductor/v1/project.proto\">\n\x0eProjectCreated\x12,\n\x07project\x18\x01 \x01(\x0b\x32\x1b.vesta.conductor.v1.Project\"K\n\x0bLoopDecided\x12\x0c\n\x04loop\x18\x01 \x01(\t\x12.\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0b\x32\x1c.vesta.conductor.v1.Decision\"D\n\nLoopTurned\x12\x0c\n\x04loop\x18\x01 \x01(\t\x12(\n\x05round\x18\x02 \x01(\x0b\x32\x19.vesta.conductor.v1.Roundb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fvesta/conductor/v1/events.proto\x12\x12vesta.conductor.v1\x1a\x1dvesta/conductor/v1/loop.proto\x1a%vesta/conductor/v1/loop_service.proto\x1a vesta/conductor/v1/project.proto\">\n\x0eProjectCreated\x12,\n\x07project\x18\x01 \x01(\x0b\x32\x1b.vesta.conductor.v1.Project\"K\n\x0bLoopDecided\x12\x0c\n\x04loop\x18\x01 \x01(\t\x12.\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0b\x32\x1c.vesta.conductor.v1.Decision\"L\n\x12LoopRoundCompleted\x12\x0c\n\x04loop\x18\x01 \x01(\t\x12(\n\x05round\x18\x02 \x01(\x0b\x32\x19.vesta.conductor.v1.Roundb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,6 +38,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROJECTCREATED']._serialized_end=221
   _globals['_LOOPDECIDED']._serialized_start=223
   _globals['_LOOPDECIDED']._serialized_end=298
-  _globals['_LOOPTURNED']._serialized_start=300
-  _globals['_LOOPTURNED']._serialized_end=368
+  _globals['_LOOPROUNDCOMPLETED']._serialized_start=300
+  _globals['_LOOPROUNDCOMPLETED']._serialized_end=376
 # @@protoc_insertion_point(module_scope)

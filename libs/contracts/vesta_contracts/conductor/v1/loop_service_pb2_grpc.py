@@ -28,7 +28,7 @@ if _version_not_supported:
 
 
 class LoopServiceStub:
-    """Keeps Loops and turns them.
+    """Manages Loops.
     """
 
     def __init__(self, channel):
@@ -70,12 +70,12 @@ class LoopServiceStub:
 
 
 class LoopServiceServicer:
-    """Keeps Loops and turns them.
+    """Manages Loops.
     """
 
     def CreateLoop(self, request, context):
-        """Creates a Loop. Errors: ALREADY_EXISTS loop_id is taken; NOT_FOUND PROJECT_NOT_FOUND, dataset or recipe;
-        INVALID_ARGUMENT DATASET_ELSEWHERE, RECIPE_ELSEWHERE they are of another project.
+        """Creates a Loop. Errors: ALREADY_EXISTS loop_id is taken; NOT_FOUND PROJECT_NOT_FOUND, dataset or recipe; INVALID_ARGUMENT
+        DATASET_IN_OTHER_PROJECT, RECIPE_IN_OTHER_PROJECT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -96,8 +96,8 @@ class LoopServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateLoop(self, request, context):
-        """Changes the fields of update_mask (display_name, paused, policy without its dataset and replicas).
-        Errors: NOT_FOUND it or the recipe; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change, RECIPE_ELSEWHERE.
+        """Updates the fields of update_mask (display_name, paused, policy without its dataset and annotators_per_task). Errors: NOT_FOUND
+        the loop or the recipe; ABORTED the etag is stale; INVALID_ARGUMENT an immutable field, RECIPE_IN_OTHER_PROJECT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -111,7 +111,7 @@ class LoopServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListDecisions(self, request, context):
-        """Lists what the Loop did and why, newest first. Errors: NOT_FOUND.
+        """Lists the decisions of a Loop with their reasons, newest first. Errors: NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -159,7 +159,7 @@ def add_LoopServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class LoopService:
-    """Keeps Loops and turns them.
+    """Manages Loops.
     """
 
     @staticmethod

@@ -27,7 +27,7 @@ if _version_not_supported:
 
 
 class ProjectServiceStub:
-    """Keeps Projects.
+    """Manages Projects.
     """
 
     def __init__(self, channel):
@@ -64,11 +64,12 @@ class ProjectServiceStub:
 
 
 class ProjectServiceServicer:
-    """Keeps Projects.
+    """Manages Projects.
     """
 
     def CreateProject(self, request, context):
-        """Creates a Project; the caller becomes its owner. Errors: ALREADY_EXISTS project_id is taken, or was and its Project deleted.
+        """Creates a Project. The caller becomes its owner. Errors: ALREADY_EXISTS project_id is taken, or a Project with this id was
+        deleted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -89,17 +90,18 @@ class ProjectServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateProject(self, request, context):
-        """Changes display_name. Errors: NOT_FOUND; ABORTED the etag is stale; FAILED_PRECONDITION PROJECT_DELETING.
+        """Updates display_name. Errors: NOT_FOUND; ABORTED the etag is stale; FAILED_PRECONDITION PROJECT_DELETING.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteProject(self, request, context):
-        """Deletes a Project, with `force` everything in it: in every service, with its members and their keys. Answers the Project in state
-        DELETING; the work goes on by itself, and takes some minutes, until GetProject answers NOT_FOUND. A Project that is DELETING
-        already is answered as it is. Errors: NOT_FOUND; ABORTED the etag is stale; FAILED_PRECONDITION PROJECT_NOT_EMPTY it holds something
-        and `force` is false, with how many of each kind; UNAVAILABLE nobody knows what it holds.
+        """Deletes a Project. With `force`, also deletes all its resources in all services, its members and their API keys. Returns the
+        Project in state DELETING; a Project that is already DELETING is returned unchanged. The deletion runs in the background for
+        some minutes, until GetProject returns NOT_FOUND. Errors: NOT_FOUND; ABORTED the etag is stale; FAILED_PRECONDITION
+        PROJECT_NOT_EMPTY the Project has resources and `force` is false, with their number by kind; UNAVAILABLE a service did not
+        report its resources.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -142,7 +144,7 @@ def add_ProjectServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ProjectService:
-    """Keeps Projects.
+    """Manages Projects.
     """
 
     @staticmethod

@@ -26,8 +26,7 @@ if _version_not_supported:
 
 
 class MediaServiceStub:
-    """Takes bytes from other services (an import). Not reachable from outside: it has no HTTP rule and the gateway's table
-    of rights gives it to nobody.
+    """Ingests media from other services, for imports. Internal: it has no HTTP rule, and no role of the gateway may call it.
     """
 
     def __init__(self, channel):
@@ -44,13 +43,13 @@ class MediaServiceStub:
 
 
 class MediaServiceServicer:
-    """Takes bytes from other services (an import). Not reachable from outside: it has no HTTP rule and the gateway's table
-    of rights gives it to nobody.
+    """Ingests media from other services, for imports. Internal: it has no HTTP rule, and no role of the gateway may call it.
     """
 
     def IngestMedia(self, request, context):
-        """Decodes, turns, strips, hashes and stores up to 64 files; each is answered, in order, with its Media or the reason why it was refused.
-        Storing the same bytes again is free. Errors: INVALID_ARGUMENT (too many files), UNAVAILABLE (the object store is away).
+        """Decodes, rotates, strips of metadata, hashes and stores up to 64 files. Returns the Media of each file, or the reason why it was
+        rejected, in the order of the request. Storing the same bytes again has no effect. Errors: INVALID_ARGUMENT too many files;
+        UNAVAILABLE the object store does not respond.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -73,8 +72,7 @@ def add_MediaServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class MediaService:
-    """Takes bytes from other services (an import). Not reachable from outside: it has no HTTP rule and the gateway's table
-    of rights gives it to nobody.
+    """Ingests media from other services, for imports. Internal: it has no HTTP rule, and no role of the gateway may call it.
     """
 
     @staticmethod

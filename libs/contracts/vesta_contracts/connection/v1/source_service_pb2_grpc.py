@@ -28,7 +28,7 @@ if _version_not_supported:
 
 
 class SourceServiceStub:
-    """Keeps Sources and takes uploads.
+    """Manages Sources and ingests uploads.
     """
 
     def __init__(self, channel):
@@ -70,14 +70,13 @@ class SourceServiceStub:
 
 
 class SourceServiceServicer:
-    """Keeps Sources and takes uploads.
+    """Manages Sources and ingests uploads.
     """
 
     def CreateSource(self, request, context):
-        """Creates a Source.
-        Errors: NOT_FOUND dataset; ALREADY_EXISTS source_id is taken; INVALID_ARGUMENT SOURCE_KIND_MISSING it is no
-        folder, bucket or upload, SOURCE_NOT_ALLOWED the folder or URL lies outside what the operator allows;
-        FAILED_PRECONDITION SECRET_KEYS_MISSING the operator has set no key to encrypt its secret with.
+        """Creates a Source. Errors: NOT_FOUND dataset; ALREADY_EXISTS source_id is taken; INVALID_ARGUMENT SOURCE_KIND_MISSING neither
+        folder, bucket nor upload is set, SOURCE_NOT_ALLOWED the folder or URL is not in the operator's allow-list; FAILED_PRECONDITION
+        SECRET_KEYS_MISSING the operator has not configured a key to encrypt the secret.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -91,33 +90,32 @@ class SourceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListSources(self, request, context):
-        """Lists a project's Sources by name. Errors: INVALID_ARGUMENT page_token.
+        """Lists the Sources of a project by name. Errors: INVALID_ARGUMENT page_token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateSource(self, request, context):
-        """Changes the fields of update_mask (display_name, split, bucket.access_key_id, bucket.secret_access_key).
-        Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change.
+        """Updates the fields of update_mask (display_name, split, bucket.access_key_id, bucket.secret_access_key). Errors: NOT_FOUND;
+        ABORTED the etag is stale; INVALID_ARGUMENT an immutable field.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteSource(self, request, context):
-        """Deletes a Source. What came through it stays. Errors: NOT_FOUND; FAILED_PRECONDITION a Sync is running.
+        """Deletes a Source. Its items stay in the dataset. Errors: NOT_FOUND; FAILED_PRECONDITION a Sync is running.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UploadItem(self, request_iterator, context):
-        """Takes one image through a Source of kind upload: decodes it safely, stores it once and adds it to the dataset.
-        The first message carries everything but the file's later bytes. The same picture sent again answers with the
-        item it already is.
-        Errors: NOT_FOUND source; FAILED_PRECONDITION the source is not of kind upload; INVALID_ARGUMENT IMAGE_* says why
-        the file was refused.
+        """Ingests one image through a Source of kind upload: decodes it in a sandbox, stores it and adds it to the dataset. The first
+        message contains all fields and the first bytes of the file; later messages contain only further bytes. For an image that the
+        dataset already has, returns the existing item. Errors: NOT_FOUND source; FAILED_PRECONDITION the Source is not of kind upload;
+        INVALID_ARGUMENT IMAGE_* the reason why the file was rejected.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -165,7 +163,7 @@ def add_SourceServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SourceService:
-    """Keeps Sources and takes uploads.
+    """Manages Sources and ingests uploads.
     """
 
     @staticmethod

@@ -22,7 +22,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Sync(_message.Message):
-    """One pass over a Source that brings in what is new there. It may be killed at any time and goes on where it was."""
+    """One pass over a Source that ingests new and changed files. After a crash, it resumes where it stopped."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -38,11 +38,11 @@ class Sync(_message.Message):
         RUNNING: Sync._State.ValueType  # 2
         SUCCEEDED: Sync._State.ValueType  # 3
         FAILED: Sync._State.ValueType  # 4
-        """It could not go on; `error` says why. Single refused files do not fail a Sync."""
+        """It failed with `error`. Rejected files do not fail a Sync."""
         CANCELLED: Sync._State.ValueType  # 5
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
-        """How far it is."""
+        """The state of a Sync."""
 
     STATE_UNSPECIFIED: Sync.State.ValueType  # 0
     QUEUED: Sync.State.ValueType  # 1
@@ -50,7 +50,7 @@ class Sync(_message.Message):
     RUNNING: Sync.State.ValueType  # 2
     SUCCEEDED: Sync.State.ValueType  # 3
     FAILED: Sync.State.ValueType  # 4
-    """It could not go on; `error` says why. Single refused files do not fail a Sync."""
+    """It failed with `error`. Rejected files do not fail a Sync."""
     CANCELLED: Sync.State.ValueType  # 5
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -69,21 +69,21 @@ class Sync(_message.Message):
     name: _builtins.str
     state: Global___Sync.State.ValueType
     found_count: _builtins.int
-    """Files found at the source so far, and whether listing is finished."""
+    """The number of files found so far, and whether listing is complete."""
     listed: _builtins.bool
     added_count: _builtins.int
-    """Pictures that became new items."""
+    """Images that became new items."""
     unchanged_count: _builtins.int
-    """Files that have not changed since an earlier Sync and were not read."""
+    """Files that have not changed since an earlier Sync. They are not read."""
     duplicate_count: _builtins.int
-    """Files whose picture was in the dataset already."""
+    """Files with an image that the dataset already had."""
     refused_count: _builtins.int
-    """Files that were refused."""
+    """Files that were rejected."""
     error: _builtins.str
-    """Why it failed."""
+    """The error of a failed Sync."""
     @_builtins.property
     def refusals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Refusal]:
-        """The first hundred refusals."""
+        """The first 100 rejected files."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
@@ -118,7 +118,7 @@ Global___Sync: _TypeAlias = Sync  # noqa: Y015
 
 @_typing.final
 class Refusal(_message.Message):
-    """A file that was not taken in, and why."""
+    """A rejected file with the reason."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -127,7 +127,7 @@ class Refusal(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     file_name: _builtins.str
     reason: _builtins.str
-    """Such as IMAGE_TRUNCATED."""
+    """The reason, such as IMAGE_TRUNCATED."""
     message: _builtins.str
     def __init__(
         self,

@@ -27,7 +27,7 @@ if _version_not_supported:
 
 
 class SyncServiceStub:
-    """Starts Syncs and tells of them.
+    """Starts, monitors and cancels Syncs.
     """
 
     def __init__(self, channel):
@@ -59,12 +59,12 @@ class SyncServiceStub:
 
 
 class SyncServiceServicer:
-    """Starts Syncs and tells of them.
+    """Starts, monitors and cancels Syncs.
     """
 
     def CreateSync(self, request, context):
-        """Starts a Sync. One runs per Source; a second waits for it.
-        Errors: NOT_FOUND source; FAILED_PRECONDITION an upload source has nothing to sync.
+        """Starts a Sync. At most one Sync runs per Source; further ones are queued. Errors: NOT_FOUND source; FAILED_PRECONDITION the
+        Source is of kind upload.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -78,14 +78,14 @@ class SyncServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListSyncs(self, request, context):
-        """Lists a Source's Syncs, newest first. Errors: INVALID_ARGUMENT page_token.
+        """Lists the Syncs of a Source, newest first. Errors: INVALID_ARGUMENT page_token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelSync(self, request, context):
-        """Stops a Sync. What it has brought in stays. Cancelling an ended Sync returns it as it is. Errors: NOT_FOUND.
+        """Cancels a Sync. Its items stay in the dataset. A Sync that has ended is returned unchanged. Errors: NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -123,7 +123,7 @@ def add_SyncServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SyncService:
-    """Starts Syncs and tells of them.
+    """Starts, monitors and cancels Syncs.
     """
 
     @staticmethod

@@ -28,7 +28,7 @@ if _version_not_supported:
 
 
 class ArchiveServiceStub:
-    """Uploads and downloads archives and tells of the operations on them.
+    """Uploads and downloads archives, and monitors operations on them.
     """
 
     def __init__(self, channel):
@@ -55,12 +55,12 @@ class ArchiveServiceStub:
 
 
 class ArchiveServiceServicer:
-    """Uploads and downloads archives and tells of the operations on them.
+    """Uploads and downloads archives, and monitors operations on them.
     """
 
     def UploadArchive(self, request_iterator, context):
-        """Stores a zip archive for ImportDataset, streamed, 16 GiB at the most. It is kept for a day.
-        Errors: RESOURCE_EXHAUSTED too large; INVALID_ARGUMENT not a zip archive.
+        """Stores a zip archive for ImportDataset, at most 16 GiB. It is deleted after one day. Errors: RESOURCE_EXHAUSTED the archive is
+        too large; INVALID_ARGUMENT the file is not a zip archive.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -74,7 +74,7 @@ class ArchiveServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetOperation(self, request, context):
-        """Returns an import or export as it stands. Errors: NOT_FOUND.
+        """Returns the state of an import or export. Errors: NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -107,7 +107,7 @@ def add_ArchiveServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ArchiveService:
-    """Uploads and downloads archives and tells of the operations on them.
+    """Uploads and downloads archives, and monitors operations on them.
     """
 
     @staticmethod

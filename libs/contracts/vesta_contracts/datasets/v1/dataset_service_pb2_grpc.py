@@ -29,7 +29,7 @@ if _version_not_supported:
 
 
 class DatasetServiceStub:
-    """Keeps Datasets.
+    """Manages Datasets.
     """
 
     def __init__(self, channel):
@@ -76,11 +76,12 @@ class DatasetServiceStub:
 
 
 class DatasetServiceServicer:
-    """Keeps Datasets.
+    """Manages Datasets.
     """
 
     def CreateDataset(self, request, context):
-        """Creates a Dataset. Errors: ALREADY_EXISTS dataset_id is taken; NOT_FOUND taxonomy; INVALID_ARGUMENT SPLIT_POLICY_INVALID shares add to 1 or more.
+        """Creates a Dataset. Errors: ALREADY_EXISTS dataset_id is taken; NOT_FOUND taxonomy; INVALID_ARGUMENT SPLIT_POLICY_INVALID the sum
+        of the shares is 1 or more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -101,7 +102,8 @@ class DatasetServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateDataset(self, request, context):
-        """Changes the fields of update_mask (display_name, taxonomy). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change.
+        """Updates the fields of update_mask (display_name, taxonomy). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT an
+        immutable field.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -115,19 +117,19 @@ class DatasetServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ImportDataset(self, request, context):
-        """Imports an archive that lies on the object store: media are decoded safely, annotations are accepted; an image
-        of whose annotations something could not be kept arrives unlabelled, and one with annotations that break a rule is refused. The operation's metadata is TransferProgress, its
-        response ImportDatasetResponse. Errors: NOT_FOUND dataset; INVALID_ARGUMENT format or archive_key; the operation fails
-        with the reason if the archive cannot be read.
+        """Imports an archive from the object store. Media are decoded in a sandbox, and annotations are accepted. An image with an
+        annotation that cannot be represented is imported unlabelled; an image with an invalid annotation is rejected. The metadata of
+        the operation is TransferProgress, its response ImportDatasetResponse. Errors: NOT_FOUND dataset; INVALID_ARGUMENT format or
+        archive_key. The operation fails with the reason if the archive cannot be read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExportDataset(self, request, context):
-        """Writes labelled items as an archive onto the object store. The operation's metadata is TransferProgress, its response
-        ExportDatasetResponse. Errors: NOT_FOUND dataset or snapshot; the operation fails with FAILED_PRECONDITION
-        LAYOUT_CANNOT_HOLD where the format would lose or change something, and names the item.
+        """Exports labelled items as an archive to the object store. The metadata of the operation is TransferProgress, its response
+        ExportDatasetResponse. Errors: NOT_FOUND dataset or snapshot. The operation fails with FAILED_PRECONDITION
+        FORMAT_CANNOT_REPRESENT if the format would lose or change an annotation; the message names the item.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -180,7 +182,7 @@ def add_DatasetServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class DatasetService:
-    """Keeps Datasets.
+    """Manages Datasets.
     """
 
     @staticmethod

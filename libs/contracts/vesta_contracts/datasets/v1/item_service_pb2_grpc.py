@@ -29,7 +29,7 @@ if _version_not_supported:
 
 
 class ItemServiceStub:
-    """Keeps Items, finds them, and chooses which to label next.
+    """Manages and searches Items, and selects the ones to label next.
     """
 
     def __init__(self, channel):
@@ -91,14 +91,14 @@ class ItemServiceStub:
 
 
 class ItemServiceServicer:
-    """Keeps Items, finds them, and chooses which to label next.
+    """Manages and searches Items, and selects the ones to label next.
     """
 
     def BatchCreateItems(self, request, context):
-        """Adds media as items, up to 256 a call. A picture that is there already (same SHA-256) is answered with the item it
-        is, so that a repeat adds nothing. Publishes item.added for each new one. Called by the connection service and by imports.
-        Errors: NOT_FOUND dataset; INVALID_ARGUMENT for what vesta.common.v1.Annotation names, or
-        MEDIA_UNKNOWN the project does not hold the picture: bring pictures in through a Source.
+        """Adds up to 256 media as items. For an image that the dataset already has (same SHA-256), returns the existing item, so that the
+        call is idempotent. Publishes item.added for each new item. Called by the connection service and by imports. Errors: NOT_FOUND
+        dataset; INVALID_ARGUMENT the reasons of vesta.common.v1.Annotation, or MEDIA_UNKNOWN the media was not ingested into the
+        project: add it through a Source.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -112,64 +112,63 @@ class ItemServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def BatchGetItems(self, request, context):
-        """Returns up to 1000 Items of one Dataset, in the order asked. Errors: NOT_FOUND for the first that is missing.
+        """Returns up to 1000 Items of one Dataset, in the order of the request. Errors: NOT_FOUND names the first missing item.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListItems(self, request, context):
-        """Lists Items in order of creation. Errors: INVALID_ARGUMENT page_token or filter; PERMISSION_DENIED PREDICTION_HIDDEN an annotator
-        filters by what a model says, or asks for embeddings.
+        """Lists Items by create_time. Errors: INVALID_ARGUMENT page_token or filter; PERMISSION_DENIED PREDICTION_HIDDEN an annotator
+        filters by predictions or requests embeddings.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateItem(self, request, context):
-        """Changes the fields of update_mask (metadata). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change.
+        """Updates the fields of update_mask (metadata). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT an immutable field.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteItem(self, request, context):
-        """Deletes one Item. Snapshots that hold it keep it. Errors: NOT_FOUND.
+        """Deletes one Item. Snapshots keep it. Errors: NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DownloadItem(self, request, context):
-        """Streams the stored picture or its thumbnail. Errors: NOT_FOUND; DATA_LOSS the bytes do not match their hash.
+        """Streams the stored image or its thumbnail. Errors: NOT_FOUND; DATA_LOSS the bytes do not match their hash.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BatchAnnotateItems(self, request, context):
-        """Sets accepted annotations directly, as an engineer who already has them does; up to 1000 items a call, all or none.
-        Publishes item.annotated for each. Errors: NOT_FOUND an item; INVALID_ARGUMENT for what
-        vesta.common.v1.Annotation names.
+        """Sets the accepted annotations of up to 1000 items in one transaction, without tasks. Publishes item.annotated for each. Errors:
+        NOT_FOUND item; INVALID_ARGUMENT the reasons of vesta.common.v1.Annotation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SearchItems(self, request, context):
-        """The items most like one item or one embedding, nearest first by cosine distance.
-        Errors: NOT_FOUND; FAILED_PRECONDITION EMBEDDING_MISSING no model has embedded the item yet;
-        INVALID_ARGUMENT EMBEDDING_INVALID the embedding is zero or not finite.
+        """Returns the items that are most similar to an item or an embedding, by increasing cosine distance. Errors: NOT_FOUND;
+        FAILED_PRECONDITION EMBEDDING_MISSING the item has no embedding yet; INVALID_ARGUMENT EMBEDDING_INVALID the embedding is zero or
+        not finite.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SelectItems(self, request, context):
-        """Chooses what to label next from the training side: not labelled, not in `excluded`, no near-duplicate of a labelled
-        one. Deterministic for a seed and a state of the pool. Changes nothing.
-        Errors: FAILED_PRECONDITION EMBEDDING_MISSING the strategy needs embeddings and no model has made any;
-        RESOURCE_EXHAUSTED SELECTION_BUSY others are choosing just now.
+        """Selects the items to label next from the train split. Skips labelled items, items in `excluded`, and near-duplicates of labelled
+        items. Deterministic for a seed and a state of the pool. Does not change any state. Errors: FAILED_PRECONDITION
+        EMBEDDING_MISSING the strategy requires embeddings and no item has any; RESOURCE_EXHAUSTED SELECTION_BUSY too many selections
+        are running.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -237,7 +236,7 @@ def add_ItemServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ItemService:
-    """Keeps Items, finds them, and chooses which to label next.
+    """Manages and searches Items, and selects the ones to label next.
     """
 
     @staticmethod

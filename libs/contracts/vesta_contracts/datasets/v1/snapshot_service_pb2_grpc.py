@@ -27,7 +27,7 @@ if _version_not_supported:
 
 
 class SnapshotServiceStub:
-    """Makes Snapshots. They are never changed.
+    """Manages Snapshots. Snapshots are immutable.
     """
 
     def __init__(self, channel):
@@ -59,11 +59,11 @@ class SnapshotServiceStub:
 
 
 class SnapshotServiceServicer:
-    """Makes Snapshots. They are never changed.
+    """Manages Snapshots. Snapshots are immutable.
     """
 
     def CreateSnapshot(self, request, context):
-        """Creates a Snapshot. Errors: ALREADY_EXISTS snapshot_id is taken; FAILED_PRECONDITION SNAPSHOT_EMPTY nothing is annotated.
+        """Creates a Snapshot. Errors: ALREADY_EXISTS snapshot_id is taken; FAILED_PRECONDITION SNAPSHOT_EMPTY no item is annotated.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -84,7 +84,8 @@ class SnapshotServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DiffSnapshots(self, request, context):
-        """What changed between two Snapshots of one dataset. Errors: NOT_FOUND; INVALID_ARGUMENT of different datasets.
+        """Returns the difference between two Snapshots of one dataset. Errors: NOT_FOUND; INVALID_ARGUMENT the Snapshots are of different
+        datasets.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -122,7 +123,7 @@ def add_SnapshotServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SnapshotService:
-    """Makes Snapshots. They are never changed.
+    """Manages Snapshots. Snapshots are immutable.
     """
 
     @staticmethod

@@ -28,7 +28,7 @@ if _version_not_supported:
 
 
 class TaxonomyServiceStub:
-    """Keeps Taxonomies.
+    """Manages Taxonomies.
     """
 
     def __init__(self, channel):
@@ -65,12 +65,12 @@ class TaxonomyServiceStub:
 
 
 class TaxonomyServiceServicer:
-    """Keeps Taxonomies.
+    """Manages Taxonomies.
     """
 
     def CreateTaxonomy(self, request, context):
-        """Creates a Taxonomy. Errors: ALREADY_EXISTS taxonomy_id is taken; INVALID_ARGUMENT TAXONOMY_INVALID an id or a
-        keypoint of one concept appears twice.
+        """Creates a Taxonomy. Errors: ALREADY_EXISTS taxonomy_id is taken; INVALID_ARGUMENT TAXONOMY_INVALID an id, or a keypoint of a
+        concept, is not unique.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -91,7 +91,9 @@ class TaxonomyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateTaxonomy(self, request, context):
-        """Changes the fields of update_mask (display_name, concepts; a concept in use cannot be removed, only retired, and keeps its keypoints). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change, TAXONOMY_INVALID, CONCEPT_IN_USE.
+        """Updates the fields of update_mask (display_name, concepts). A concept that is in use can be retired but not removed, and keeps
+        its keypoints. Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT an immutable field, TAXONOMY_INVALID,
+        CONCEPT_IN_USE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -141,7 +143,7 @@ def add_TaxonomyServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TaxonomyService:
-    """Keeps Taxonomies.
+    """Manages Taxonomies.
     """
 
     @staticmethod

@@ -28,7 +28,7 @@ if _version_not_supported:
 
 
 class ApiKeyServiceStub:
-    """Keeps ApiKeys.
+    """Manages ApiKeys.
     """
 
     def __init__(self, channel):
@@ -65,11 +65,12 @@ class ApiKeyServiceStub:
 
 
 class ApiKeyServiceServicer:
-    """Keeps ApiKeys.
+    """Manages ApiKeys.
     """
 
     def CreateApiKey(self, request, context):
-        """Creates an ApiKey, and answers its secret, this once. Errors: ALREADY_EXISTS api_key_id is taken; NOT_FOUND member.
+        """Creates an ApiKey and returns its secret. The secret cannot be retrieved again. Errors: ALREADY_EXISTS api_key_id is taken;
+        NOT_FOUND member.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -90,14 +91,14 @@ class ApiKeyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteApiKey(self, request, context):
-        """Deletes one ApiKey; it is refused from then on. Errors: NOT_FOUND.
+        """Deletes one ApiKey, which revokes it. Errors: NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetIdentity(self, request, context):
-        """Who the caller is. Errors: UNAUTHENTICATED.
+        """Returns the identity of the caller. Errors: UNAUTHENTICATED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -140,7 +141,7 @@ def add_ApiKeyServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ApiKeyService:
-    """Keeps ApiKeys.
+    """Manages ApiKeys.
     """
 
     @staticmethod

@@ -21,7 +21,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class AuditEntryFilter(_message.Message):
-    """Which entries are wanted; what is unset is not looked at."""
+    """Conditions that entries must match. Unset conditions match all entries."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -34,18 +34,18 @@ class AuditEntryFilter(_message.Message):
     caller: _builtins.str
     """A member, such as "projects/acme/members/ada"."""
     resource_prefix: _builtins.str
-    """What the resource's name begins with, such as "projects/acme/datasets/vans"."""
+    """The prefix of the resource name, such as "projects/acme/datasets/vans"."""
     method: _builtins.str
     """The RPC, such as "vesta.datasets.v1.DatasetService.DeleteDataset"."""
     code: _builtins.str
-    """Only calls that ended like this, such as "PERMISSION_DENIED"."""
+    """The status code of the call, such as "PERMISSION_DENIED"."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """From this moment on."""
+        """Start of the interval, inclusive."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """Before this moment."""
+        """End of the interval, exclusive."""
 
     def __init__(
         self,
@@ -148,7 +148,7 @@ Global___ListAuditEntriesResponse: _TypeAlias = ListAuditEntriesResponse  # noqa
 
 @_typing.final
 class AuditEntry(_message.Message):
-    """One call that changed something, or was refused."""
+    """One call that changed a resource or was denied."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -164,39 +164,39 @@ class AuditEntry(_message.Message):
     CODE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
-    DOOR_FIELD_NUMBER: _builtins.int
+    PROTOCOL_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """A ULID, which sorts by time."""
     caller: _builtins.str
-    """As whom the caller acted: "projects/acme/members/ada", "platform/owner"; empty where the key stands for nobody."""
+    """The identity of the caller: "projects/acme/members/ada" or "platform/owner". Empty if the key is invalid."""
     api_key: _builtins.str
-    """The key, "projects/acme/apiKeys/01j…", "owner" for the platform owner's."""
+    """The API key, such as "projects/acme/apiKeys/01j…", or "owner" for the owner key."""
     role: _builtins.str
-    """At that moment, such as "engineer"."""
+    """The role of the caller at the time, such as "engineer"."""
     method: _builtins.str
     """The RPC, such as "vesta.datasets.v1.DatasetService.DeleteDataset"."""
     resource: _builtins.str
-    """What was changed; of what was created its name, of a stream and of what was refused what the request named."""
+    """The resource that was changed or created. For streams and denied calls, the resource in the request."""
     request_sha256: _builtins.str
-    """SHA-256 of the request's message, hexadecimal; of a stream's first message."""
+    """SHA-256 of the request message, hexadecimal. For a stream, of its first message."""
     code: _builtins.str
-    """How the call ended, by gRPC: "OK", "PERMISSION_DENIED"."""
+    """The gRPC status code, such as "OK" or "PERMISSION_DENIED"."""
     reason: _builtins.str
-    """Why it failed, such as "ROLE_DENIED"."""
+    """The reason of the error, such as "ROLE_DENIED"."""
     address: _builtins.str
-    """The client's address; behind proxies that are trusted the one that they say."""
-    door: _builtins.str
-    """"rest" or "grpc"."""
+    """The address of the client. Behind trusted proxies, the address that they report."""
+    protocol: _builtins.str
+    """The API protocol: "rest" or "grpc"."""
     request_id: _builtins.str
-    """The request's id, which is also its trace's."""
+    """The id of the request and of its trace."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When the call ended."""
 
     @_builtins.property
     def update_mask(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """For an update the fields that were to change."""
+        """The update_mask of an update."""
 
     def __init__(
         self,
@@ -213,12 +213,12 @@ class AuditEntry(_message.Message):
         code: _builtins.str = ...,
         reason: _builtins.str = ...,
         address: _builtins.str = ...,
-        door: _builtins.str = ...,
+        protocol: _builtins.str = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "api_key", b"api_key", "caller", b"caller", "code", b"code", "door", b"door", "id", b"id", "method", b"method", "reason", b"reason", "request_id", b"request_id", "request_sha256", b"request_sha256", "resource", b"resource", "role", b"role", "time", b"time", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "api_key", b"api_key", "caller", b"caller", "code", b"code", "id", b"id", "method", b"method", "protocol", b"protocol", "reason", b"reason", "request_id", b"request_id", "request_sha256", b"request_sha256", "resource", b"resource", "role", b"role", "time", b"time", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AuditServiceStub:
-    """Reads the audit log. Entries are written by the gateway; nobody can change or delete them before their retention has ended.
+    """Reads the audit log. Only the gateway writes entries. They cannot be changed, or deleted before their retention ends.
     """
 
     def __init__(self, channel):
@@ -48,18 +48,19 @@ class AuditServiceStub:
 
 
 class AuditServiceServicer:
-    """Reads the audit log. Entries are written by the gateway; nobody can change or delete them before their retention has ended.
+    """Reads the audit log. Only the gateway writes entries. They cannot be changed, or deleted before their retention ends.
     """
 
     def ListAuditEntries(self, request, context):
-        """Lists the entries of one Project, newest first, also after it was deleted. Errors: INVALID_ARGUMENT page_token.
+        """Lists the entries of one Project, newest first. Also works for deleted Projects. Errors: INVALID_ARGUMENT page_token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListPlatformAuditEntries(self, request, context):
-        """Lists the entries of every Project and of none, newest first: for the platform's owner. Errors: INVALID_ARGUMENT page_token.
+        """Lists the entries of all Projects and those of no Project, newest first. Requires the platform's owner key. Errors:
+        INVALID_ARGUMENT page_token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -87,7 +88,7 @@ def add_AuditServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AuditService:
-    """Reads the audit log. Entries are written by the gateway; nobody can change or delete them before their retention has ended.
+    """Reads the audit log. Only the gateway writes entries. They cannot be changed, or deleted before their retention ends.
     """
 
     @staticmethod

@@ -27,29 +27,33 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AuditServiceStub:
-    """Reads the audit log. Entries are written by the gateway; nobody can change or delete them before their retention has ended."""
+    """Reads the audit log. Only the gateway writes entries. They cannot be changed, or deleted before their retention ends."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AuditServiceAsyncStub: ...
     ListAuditEntries: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.ListAuditEntriesRequest, _audit_service_pb2.ListAuditEntriesResponse]
-    """Lists the entries of one Project, newest first, also after it was deleted. Errors: INVALID_ARGUMENT page_token."""
+    """Lists the entries of one Project, newest first. Also works for deleted Projects. Errors: INVALID_ARGUMENT page_token."""
     ListPlatformAuditEntries: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.ListPlatformAuditEntriesRequest, _audit_service_pb2.ListAuditEntriesResponse]
-    """Lists the entries of every Project and of none, newest first: for the platform's owner. Errors: INVALID_ARGUMENT page_token."""
+    """Lists the entries of all Projects and those of no Project, newest first. Requires the platform's owner key. Errors:
+    INVALID_ARGUMENT page_token.
+    """
 
 @_typing.type_check_only
 class AuditServiceAsyncStub(AuditServiceStub):
-    """Reads the audit log. Entries are written by the gateway; nobody can change or delete them before their retention has ended."""
+    """Reads the audit log. Only the gateway writes entries. They cannot be changed, or deleted before their retention ends."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListAuditEntries: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.ListAuditEntriesRequest, _audit_service_pb2.ListAuditEntriesResponse]  # type: ignore[assignment]
-    """Lists the entries of one Project, newest first, also after it was deleted. Errors: INVALID_ARGUMENT page_token."""
+    """Lists the entries of one Project, newest first. Also works for deleted Projects. Errors: INVALID_ARGUMENT page_token."""
     ListPlatformAuditEntries: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.ListPlatformAuditEntriesRequest, _audit_service_pb2.ListAuditEntriesResponse]  # type: ignore[assignment]
-    """Lists the entries of every Project and of none, newest first: for the platform's owner. Errors: INVALID_ARGUMENT page_token."""
+    """Lists the entries of all Projects and those of no Project, newest first. Requires the platform's owner key. Errors:
+    INVALID_ARGUMENT page_token.
+    """
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Reads the audit log. Entries are written by the gateway; nobody can change or delete them before their retention has ended."""
+    """Reads the audit log. Only the gateway writes entries. They cannot be changed, or deleted before their retention ends."""
 
     @_abc_1.abstractmethod
     def ListAuditEntries(
@@ -57,7 +61,7 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _audit_service_pb2.ListAuditEntriesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_audit_service_pb2.ListAuditEntriesResponse, _abc.Awaitable[_audit_service_pb2.ListAuditEntriesResponse]]:
-        """Lists the entries of one Project, newest first, also after it was deleted. Errors: INVALID_ARGUMENT page_token."""
+        """Lists the entries of one Project, newest first. Also works for deleted Projects. Errors: INVALID_ARGUMENT page_token."""
 
     @_abc_1.abstractmethod
     def ListPlatformAuditEntries(
@@ -65,6 +69,8 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _audit_service_pb2.ListPlatformAuditEntriesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_audit_service_pb2.ListAuditEntriesResponse, _abc.Awaitable[_audit_service_pb2.ListAuditEntriesResponse]]:
-        """Lists the entries of every Project and of none, newest first: for the platform's owner. Errors: INVALID_ARGUMENT page_token."""
+        """Lists the entries of all Projects and those of no Project, newest first. Requires the platform's owner key. Errors:
+        INVALID_ARGUMENT page_token.
+        """
 
 def add_AuditServiceServicer_to_server(servicer: AuditServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -29,13 +29,13 @@ class WatchEventsRequest(_message.Message):
     AFTER_EVENT_ID_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     after_event_id: _builtins.str
-    """The id of the last event that was read, at any replica: what happened since comes first. Events may come twice, with the same
-    id; none is left out. Empty for from now on.
+    """The id of the last event that the client received, from any replica. The stream starts with the events that followed it. An
+    event may be delivered more than once with the same id; none is skipped. Empty to start with new events.
     """
     @_builtins.property
     def type_prefixes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only types that begin with one of these, such as "vesta.training.". Empty gives all but prediction.made.
-        Annotators never get prediction.made and observation.made.
+        """Prefixes of event types, such as "vesta.training.". If empty, all types except prediction.made. Annotators never receive
+        prediction.made and observation.made.
         """
 
     def __init__(
@@ -55,7 +55,7 @@ Global___WatchEventsRequest: _TypeAlias = WatchEventsRequest  # noqa: Y015
 
 @_typing.final
 class ProjectEvent(_message.Message):
-    """Something that happened."""
+    """An event of a Project."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -66,14 +66,14 @@ class ProjectEvent(_message.Message):
     PAYLOAD_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     type: _builtins.str
-    """Such as "vesta.annotation.task.v1.accepted"."""
+    """The type, such as "vesta.annotation.task.v1.accepted"."""
     subject: _builtins.str
-    """The resource it happened to."""
+    """The resource that the event is about."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def payload(self) -> _any_pb2.Any:
-        """The event's message."""
+        """The message of the event."""
 
     def __init__(
         self,

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class EventServiceStub:
-    """Lets people watch.
+    """Streams live events to clients.
     """
 
     def __init__(self, channel):
@@ -43,14 +43,14 @@ class EventServiceStub:
 
 
 class EventServiceServicer:
-    """Lets people watch.
+    """Streams live events to clients.
     """
 
     def WatchEvents(self, request, context):
-        """Streams a Project's events as they happen, from now on or after an event; REST answers server-sent events, whose id is the
-        event's, and takes Last-Event-ID for after_event_id.
-        Errors: RESOURCE_EXHAUSTED WATCHER_TOO_SLOW events wait to be read; UNAVAILABLE the gateway stops; INVALID_ARGUMENT
-        EVENT_ID_MALFORMED; FAILED_PRECONDITION EVENTS_TOO_OLD the event is older than an hour, EVENTS_TOO_MANY happened since.
+        """Streams the events of a Project, from now on or after a given event. REST returns server-sent events with the same ids, and
+        accepts the header Last-Event-ID as after_event_id. Errors: RESOURCE_EXHAUSTED WATCHER_TOO_SLOW the client does not read fast
+        enough; UNAVAILABLE the gateway is shutting down; INVALID_ARGUMENT EVENT_ID_MALFORMED; FAILED_PRECONDITION EVENTS_TOO_OLD the
+        event is older than one hour, EVENTS_TOO_MANY too many events followed it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -73,7 +73,7 @@ def add_EventServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EventService:
-    """Lets people watch.
+    """Streams live events to clients.
     """
 
     @staticmethod

@@ -27,33 +27,33 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class EventServiceStub:
-    """Lets people watch."""
+    """Streams live events to clients."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> EventServiceAsyncStub: ...
     WatchEvents: _grpc.UnaryStreamMultiCallable[_event_service_pb2.WatchEventsRequest, _event_service_pb2.ProjectEvent]
-    """Streams a Project's events as they happen, from now on or after an event; REST answers server-sent events, whose id is the
-    event's, and takes Last-Event-ID for after_event_id.
-    Errors: RESOURCE_EXHAUSTED WATCHER_TOO_SLOW events wait to be read; UNAVAILABLE the gateway stops; INVALID_ARGUMENT
-    EVENT_ID_MALFORMED; FAILED_PRECONDITION EVENTS_TOO_OLD the event is older than an hour, EVENTS_TOO_MANY happened since.
+    """Streams the events of a Project, from now on or after a given event. REST returns server-sent events with the same ids, and
+    accepts the header Last-Event-ID as after_event_id. Errors: RESOURCE_EXHAUSTED WATCHER_TOO_SLOW the client does not read fast
+    enough; UNAVAILABLE the gateway is shutting down; INVALID_ARGUMENT EVENT_ID_MALFORMED; FAILED_PRECONDITION EVENTS_TOO_OLD the
+    event is older than one hour, EVENTS_TOO_MANY too many events followed it.
     """
 
 @_typing.type_check_only
 class EventServiceAsyncStub(EventServiceStub):
-    """Lets people watch."""
+    """Streams live events to clients."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     WatchEvents: _aio.UnaryStreamMultiCallable[_event_service_pb2.WatchEventsRequest, _event_service_pb2.ProjectEvent]  # type: ignore[assignment]
-    """Streams a Project's events as they happen, from now on or after an event; REST answers server-sent events, whose id is the
-    event's, and takes Last-Event-ID for after_event_id.
-    Errors: RESOURCE_EXHAUSTED WATCHER_TOO_SLOW events wait to be read; UNAVAILABLE the gateway stops; INVALID_ARGUMENT
-    EVENT_ID_MALFORMED; FAILED_PRECONDITION EVENTS_TOO_OLD the event is older than an hour, EVENTS_TOO_MANY happened since.
+    """Streams the events of a Project, from now on or after a given event. REST returns server-sent events with the same ids, and
+    accepts the header Last-Event-ID as after_event_id. Errors: RESOURCE_EXHAUSTED WATCHER_TOO_SLOW the client does not read fast
+    enough; UNAVAILABLE the gateway is shutting down; INVALID_ARGUMENT EVENT_ID_MALFORMED; FAILED_PRECONDITION EVENTS_TOO_OLD the
+    event is older than one hour, EVENTS_TOO_MANY too many events followed it.
     """
 
 class EventServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Lets people watch."""
+    """Streams live events to clients."""
 
     @_abc_1.abstractmethod
     def WatchEvents(
@@ -61,10 +61,10 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _event_service_pb2.WatchEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_event_service_pb2.ProjectEvent], _abc.AsyncIterator[_event_service_pb2.ProjectEvent]]:
-        """Streams a Project's events as they happen, from now on or after an event; REST answers server-sent events, whose id is the
-        event's, and takes Last-Event-ID for after_event_id.
-        Errors: RESOURCE_EXHAUSTED WATCHER_TOO_SLOW events wait to be read; UNAVAILABLE the gateway stops; INVALID_ARGUMENT
-        EVENT_ID_MALFORMED; FAILED_PRECONDITION EVENTS_TOO_OLD the event is older than an hour, EVENTS_TOO_MANY happened since.
+        """Streams the events of a Project, from now on or after a given event. REST returns server-sent events with the same ids, and
+        accepts the header Last-Event-ID as after_event_id. Errors: RESOURCE_EXHAUSTED WATCHER_TOO_SLOW the client does not read fast
+        enough; UNAVAILABLE the gateway is shutting down; INVALID_ARGUMENT EVENT_ID_MALFORMED; FAILED_PRECONDITION EVENTS_TOO_OLD the
+        event is older than one hour, EVENTS_TOO_MANY too many events followed it.
         """
 
 def add_EventServiceServicer_to_server(servicer: EventServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

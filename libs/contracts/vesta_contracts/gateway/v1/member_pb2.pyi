@@ -26,35 +26,35 @@ class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType],
     DESCRIPTOR: _descriptor.EnumDescriptor
     ROLE_UNSPECIFIED: _Role.ValueType  # 0
     ROLE_VIEWER: _Role.ValueType  # 1
-    """Reads."""
+    """Can read."""
     ROLE_ANNOTATOR: _Role.ValueType  # 2
-    """Reads, and answers tasks."""
+    """Can read and annotate."""
     ROLE_REVIEWER: _Role.ValueType  # 3
-    """An annotator who also decides reviews."""
+    """Can also review."""
     ROLE_ENGINEER: _Role.ValueType  # 4
-    """Builds: everything but members and keys."""
+    """Can do everything except manage members and API keys."""
     ROLE_OWNER: _Role.ValueType  # 5
-    """Everything."""
+    """Can do everything."""
 
 class Role(_Role, metaclass=_RoleEnumTypeWrapper):
-    """What a Member may do; docs/roles.md has the table over all RPCs."""
+    """The role of a Member. docs/roles.md lists the roles that may call each RPC."""
 
 ROLE_UNSPECIFIED: Role.ValueType  # 0
 ROLE_VIEWER: Role.ValueType  # 1
-"""Reads."""
+"""Can read."""
 ROLE_ANNOTATOR: Role.ValueType  # 2
-"""Reads, and answers tasks."""
+"""Can read and annotate."""
 ROLE_REVIEWER: Role.ValueType  # 3
-"""An annotator who also decides reviews."""
+"""Can also review."""
 ROLE_ENGINEER: Role.ValueType  # 4
-"""Builds: everything but members and keys."""
+"""Can do everything except manage members and API keys."""
 ROLE_OWNER: Role.ValueType  # 5
-"""Everything."""
+"""Can do everything."""
 Global___Role: _TypeAlias = Role  # noqa: Y015
 
 @_typing.final
 class Member(_message.Message):
-    """Who may do what in one Project."""
+    """A person or program with a role in one Project."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

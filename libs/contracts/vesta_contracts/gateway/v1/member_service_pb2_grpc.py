@@ -28,7 +28,7 @@ if _version_not_supported:
 
 
 class MemberServiceStub:
-    """Keeps Members. Owners alone may change them.
+    """Manages Members. Only owners may change them.
     """
 
     def __init__(self, channel):
@@ -65,7 +65,7 @@ class MemberServiceStub:
 
 
 class MemberServiceServicer:
-    """Keeps Members. Owners alone may change them.
+    """Manages Members. Only owners may change them.
     """
 
     def CreateMember(self, request, context):
@@ -90,7 +90,8 @@ class MemberServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateMember(self, request, context):
-        """Changes the fields of update_mask (display_name, role). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change; FAILED_PRECONDITION LAST_OWNER.
+        """Updates the fields of update_mask (display_name, role). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT an
+        immutable field; FAILED_PRECONDITION LAST_OWNER.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -140,7 +141,7 @@ def add_MemberServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class MemberService:
-    """Keeps Members. Owners alone may change them.
+    """Manages Members. Only owners may change them.
     """
 
     @staticmethod

@@ -27,7 +27,7 @@ if _version_not_supported:
 
 
 class ObservationServiceStub:
-    """Reads Observations. They are published on vesta.pipelining.observation.v1 as well, in order per stream.
+    """Reads Observations. They are also published on vesta.pipelining.observation.v1, in order per stream.
     """
 
     def __init__(self, channel):
@@ -49,7 +49,7 @@ class ObservationServiceStub:
 
 
 class ObservationServiceServicer:
-    """Reads Observations. They are published on vesta.pipelining.observation.v1 as well, in order per stream.
+    """Reads Observations. They are also published on vesta.pipelining.observation.v1, in order per stream.
     """
 
     def GetObservation(self, request, context):
@@ -88,7 +88,7 @@ def add_ObservationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ObservationService:
-    """Reads Observations. They are published on vesta.pipelining.observation.v1 as well, in order per stream.
+    """Reads Observations. They are also published on vesta.pipelining.observation.v1, in order per stream.
     """
 
     @staticmethod

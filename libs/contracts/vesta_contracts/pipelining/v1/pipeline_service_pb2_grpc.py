@@ -28,7 +28,7 @@ if _version_not_supported:
 
 
 class PipelineServiceStub:
-    """Keeps Pipelines.
+    """Manages Pipelines.
     """
 
     def __init__(self, channel):
@@ -65,12 +65,12 @@ class PipelineServiceStub:
 
 
 class PipelineServiceServicer:
-    """Keeps Pipelines.
+    """Manages Pipelines.
     """
 
     def CreatePipeline(self, request, context):
-        """Creates a Pipeline. Errors: ALREADY_EXISTS pipeline_id is taken; NOT_FOUND deployment or source;
-        INVALID_ARGUMENT STEP_KIND_MISSING a step without a kind; FAILED_PRECONDITION SOURCE_NOT_UPLOAD uncertain_source is no upload source.
+        """Creates a Pipeline. Errors: ALREADY_EXISTS pipeline_id is taken; NOT_FOUND deployment or source; INVALID_ARGUMENT
+        STEP_KIND_MISSING a step has no kind; FAILED_PRECONDITION SOURCE_NOT_UPLOAD uncertain_source is not of kind upload.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -91,9 +91,9 @@ class PipelineServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdatePipeline(self, request, context):
-        """Changes the fields of update_mask (display_name, steps, age_max, uncertain_source, uncertain_per_minute_max).
-        Errors: NOT_FOUND it, a deployment or the source; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change,
-        STEP_KIND_MISSING; FAILED_PRECONDITION SOURCE_NOT_UPLOAD.
+        """Updates the fields of update_mask (display_name, steps, age_max, uncertain_source, uncertain_per_minute_max). Errors: NOT_FOUND
+        the pipeline, deployment or source; ABORTED the etag is stale; INVALID_ARGUMENT an immutable field, STEP_KIND_MISSING;
+        FAILED_PRECONDITION SOURCE_NOT_UPLOAD.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -143,7 +143,7 @@ def add_PipelineServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class PipelineService:
-    """Keeps Pipelines.
+    """Manages Pipelines.
     """
 
     @staticmethod

@@ -20,9 +20,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Stream(_message.Message):
-    """One camera, as a pipeline sees it. Frames come on the topic vesta.pipelining.frame.v1: key and ce_subject are the
-    Stream's name, ce_type is vesta.pipelining.frame.v1.captured, ce_time when it was taken, the value a JPEG. Whoever may
-    write to the broker may publish them.
+    """One camera of a Pipeline. Frames are published on the topic vesta.pipelining.frame.v1: key and ce_subject are the name of the
+    Stream, ce_type is vesta.pipelining.frame.v1.captured, ce_time is the capture time, and the value is a JPEG. Any client with write
+    access to the broker can publish frames.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -44,26 +44,28 @@ class Stream(_message.Message):
     display_name: _builtins.str
     observed_count: _builtins.int
     dropped_count: _builtins.int
-    """Frames that were older than the pipeline's age_max when their turn came, that came while the stream was paused, or whose
-    deployment could not be asked: it is gone, or has no model yet.
+    """Frames that were older than the pipeline's age_max, that arrived while the stream was paused, or whose deployment was not
+    available: it was deleted or has no model yet.
     """
     refused_count: _builtins.int
-    """Frames that are empty, larger than 8,000,000 bytes or could not be decoded."""
+    """Frames that were rejected: they are empty, larger than 8,000,000 bytes, or could not be decoded."""
     uncertain_count: _builtins.int
-    """Uncertain frames sent to the dataset."""
+    """Uncertain frames that were forwarded to the dataset."""
     paused: _builtins.bool
-    """True to drop its frames without looking at them. A change takes effect within a second."""
+    """True to drop all frames. A change takes effect within one second."""
     uncertain_per_minute_max: _builtins.int
-    """At most this many of its uncertain frames a minute are sent on, instead of the pipeline's uncertain_per_minute_max; 0 sends none."""
+    """The maximum number of uncertain frames per minute that are forwarded. Overrides uncertain_per_minute_max of the pipeline; 0
+    forwards none.
+    """
     etag: _builtins.str
-    """Of what can be updated; counts do not change it."""
+    """Covers the mutable fields. Counts do not change it."""
     @_builtins.property
     def lag(self) -> _duration_pb2.Duration:
-        """How old the newest observed frame was when its observation was made."""
+        """The age of the latest frame when its observation was made."""
 
     @_builtins.property
     def last_frame_time(self) -> _timestamp_pb2.Timestamp:
-        """When the last frame handled was taken."""
+        """When the last processed frame was captured."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...

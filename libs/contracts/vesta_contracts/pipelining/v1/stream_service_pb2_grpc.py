@@ -28,7 +28,7 @@ if _version_not_supported:
 
 
 class StreamServiceStub:
-    """Keeps Streams. Frames of a stream that was not created are refused to the dead letters.
+    """Manages Streams. Frames of unknown streams go to the dead-letter topic.
     """
 
     def __init__(self, channel):
@@ -65,7 +65,7 @@ class StreamServiceStub:
 
 
 class StreamServiceServicer:
-    """Keeps Streams. Frames of a stream that was not created are refused to the dead letters.
+    """Manages Streams. Frames of unknown streams go to the dead-letter topic.
     """
 
     def CreateStream(self, request, context):
@@ -90,8 +90,8 @@ class StreamServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateStream(self, request, context):
-        """Changes the fields of update_mask (display_name, paused, uncertain_per_minute_max); frames follow within a second. What else differs
-        between streams is set on their pipeline. Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change.
+        """Updates the fields of update_mask (display_name, paused, uncertain_per_minute_max). Changes take effect within one second.
+        Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT an immutable field.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -141,7 +141,7 @@ def add_StreamServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class StreamService:
-    """Keeps Streams. Frames of a stream that was not created are refused to the dead letters.
+    """Manages Streams. Frames of unknown streams go to the dead-letter topic.
     """
 
     @staticmethod

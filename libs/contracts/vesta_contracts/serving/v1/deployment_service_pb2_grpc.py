@@ -28,7 +28,7 @@ if _version_not_supported:
 
 
 class DeploymentServiceStub:
-    """Puts models to work.
+    """Manages Deployments and makes predictions.
     """
 
     def __init__(self, channel):
@@ -75,12 +75,13 @@ class DeploymentServiceStub:
 
 
 class DeploymentServiceServicer:
-    """Puts models to work.
+    """Manages Deployments and makes predictions.
     """
 
     def CreateDeployment(self, request, context):
         """Creates a Deployment. Errors: ALREADY_EXISTS deployment_id is taken; INVALID_ARGUMENT MODEL_VERSION_NOT_FOUND,
-        THRESHOLD_CONCEPT_UNKNOWN a threshold for what is no concept of the model version, MODEL_NOT_MULTI_LABEL thresholds for a model without any.
+        THRESHOLD_CONCEPT_UNKNOWN a threshold is for a concept that the model version does not have, MODEL_NOT_MULTI_LABEL thresholds
+        for a model that is not multi-label.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -101,8 +102,8 @@ class DeploymentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateDeployment(self, request, context):
-        """Changes the fields of update_mask (display_name, model_version, uncertainty, datasets). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change,
-        MODEL_VERSION_NOT_FOUND, THRESHOLD_CONCEPT_UNKNOWN, MODEL_NOT_MULTI_LABEL.
+        """Updates the fields of update_mask (display_name, model_version, uncertainty, datasets). Errors: NOT_FOUND; ABORTED the etag is
+        stale; INVALID_ARGUMENT an immutable field, MODEL_VERSION_NOT_FOUND, THRESHOLD_CONCEPT_UNKNOWN, MODEL_NOT_MULTI_LABEL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -116,16 +117,17 @@ class DeploymentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RollbackDeployment(self, request, context):
-        """Returns to the previous version, at once: it is still loaded. The two change places.
-        Errors: NOT_FOUND; FAILED_PRECONDITION NO_PREVIOUS_VERSION.
+        """Makes the previous version the stable one. It takes effect immediately because the previous version is still loaded. The two
+        versions are swapped. Errors: NOT_FOUND; FAILED_PRECONDITION NO_PREVIOUS_VERSION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Predict(self, request, context):
-        """Tags up to 64 images. Each is answered, in order, with labels, or with the reason why it was refused; one bad image spoils no other.
-        Errors: NOT_FOUND; UNAVAILABLE DEPLOYMENT_NOT_READY; RESOURCE_EXHAUSTED OVERLOADED, with the time after which to try again.
+        """Predicts labels for up to 64 images. Returns labels per image, or the reason why it was rejected, in the order of the request. A
+        rejected image does not fail the others. Errors: NOT_FOUND; UNAVAILABLE DEPLOYMENT_NOT_READY; RESOURCE_EXHAUSTED OVERLOADED,
+        with the retry delay.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -178,7 +180,7 @@ def add_DeploymentServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class DeploymentService:
-    """Puts models to work.
+    """Manages Deployments and makes predictions.
     """
 
     @staticmethod

@@ -27,7 +27,7 @@ if _version_not_supported:
 
 
 class PredictionServiceStub:
-    """Reads the prediction log of Predict calls. It is kept for a stated number of days (VESTA_SERVING_PREDICTION_LOG_DAYS).
+    """Reads the log of Predict calls. Its retention is VESTA_SERVING_PREDICTION_LOG_DAYS.
     """
 
     def __init__(self, channel):
@@ -49,7 +49,7 @@ class PredictionServiceStub:
 
 
 class PredictionServiceServicer:
-    """Reads the prediction log of Predict calls. It is kept for a stated number of days (VESTA_SERVING_PREDICTION_LOG_DAYS).
+    """Reads the log of Predict calls. Its retention is VESTA_SERVING_PREDICTION_LOG_DAYS.
     """
 
     def GetPrediction(self, request, context):
@@ -88,7 +88,7 @@ def add_PredictionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class PredictionService:
-    """Reads the prediction log of Predict calls. It is kept for a stated number of days (VESTA_SERVING_PREDICTION_LOG_DAYS).
+    """Reads the log of Predict calls. Its retention is VESTA_SERVING_PREDICTION_LOG_DAYS.
     """
 
     @staticmethod

@@ -13,7 +13,7 @@ from vesta_contracts.training.v1.metrics_pb2 import ConceptMetrics as ConceptMet
 from vesta_contracts.training.v1.metrics_pb2 import ReliabilityBin as ReliabilityBin
 from vesta_contracts.training.v1.metrics_pb2 import Comparison as Comparison
 from vesta_contracts.training.v1.metrics_pb2 import ConceptComparison as ConceptComparison
-from vesta_contracts.training.v1.metrics_pb2 import LeftOutCounts as LeftOutCounts
+from vesta_contracts.training.v1.metrics_pb2 import ExclusionCounts as ExclusionCounts
 from vesta_contracts.training.v1.metrics_pb2 import LearningCurvePoint as LearningCurvePoint
 from vesta_contracts.training.v1.metrics_pb2 import RandomLabels as RandomLabels
 from vesta_contracts.training.v1.model_pb2 import Model as Model
@@ -80,13 +80,13 @@ __all__ = [
     "DeleteTrainingRunRequest",
     "DownloadModelVersionRequest",
     "Estimate",
+    "ExclusionCounts",
     "GetModelRequest",
     "GetModelVersionRequest",
     "GetRecipeRequest",
     "GetStudyRequest",
     "GetTrainingRunRequest",
     "LearningCurvePoint",
-    "LeftOutCounts",
     "ListModelVersionsRequest",
     "ListModelVersionsResponse",
     "ListModelsRequest",

@@ -29,7 +29,7 @@ if _version_not_supported:
 
 
 class ModelServiceStub:
-    """Keeps Models and their versions. Versions are made by TrainingRuns.
+    """Manages Models and their versions. TrainingRuns create the versions.
     """
 
     def __init__(self, channel):
@@ -81,7 +81,7 @@ class ModelServiceStub:
 
 
 class ModelServiceServicer:
-    """Keeps Models and their versions. Versions are made by TrainingRuns.
+    """Manages Models and their versions. TrainingRuns create the versions.
     """
 
     def GetModel(self, request, context):
@@ -99,17 +99,18 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateModel(self, request, context):
-        """Changes the fields of update_mask (display_name). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT a field that cannot change.
+        """Updates the fields of update_mask (display_name). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT an immutable
+        field.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteModel(self, request, context):
-        """Deletes one Model, with `force` its versions too. A later Model of its name goes on counting versions where it ended. What no Deployment
-        needs any more of the versions' files is deleted afterwards. Errors: NOT_FOUND; ABORTED the etag is stale; FAILED_PRECONDITION
-        MODEL_NOT_EMPTY it has versions and `force` is false, MODEL_IN_USE a TrainingRun that has not ended makes a version of it,
-        MODEL_VERSION_IN_USE as in DeleteModelVersion; UNAVAILABLE nobody knows whether it is deployed.
+        """Deletes one Model; with `force`, also its versions. A new Model with the same name continues the version numbers. Files that no
+        Deployment needs are deleted later. Errors: NOT_FOUND; ABORTED the etag is stale; FAILED_PRECONDITION MODEL_NOT_EMPTY the Model
+        has versions and `force` is false, MODEL_IN_USE an active TrainingRun creates a version of it, MODEL_VERSION_IN_USE as in
+        DeleteModelVersion; UNAVAILABLE the serving service did not report its Deployments.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -130,10 +131,9 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteModelVersion(self, request, context):
-        """Deletes one ModelVersion; its number is never given again. Its file is deleted afterwards, unless another version has the same.
-        Errors: NOT_FOUND; FAILED_PRECONDITION MODEL_VERSION_IN_USE a Deployment answers with it, is to, or may be rolled back to it, as a
-        Loop's Deployment does with its champion, or a TrainingRun that has not ended compares with it; UNAVAILABLE nobody knows whether it
-        is deployed.
+        """Deletes one ModelVersion. Its number is not reused. Its file is deleted later, unless another version has the same file. Errors:
+        NOT_FOUND; FAILED_PRECONDITION MODEL_VERSION_IN_USE it is the stable, requested or previous version of a Deployment, or an
+        active TrainingRun compares with it; UNAVAILABLE the serving service did not report its Deployments.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -198,7 +198,7 @@ def add_ModelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModelService:
-    """Keeps Models and their versions. Versions are made by TrainingRuns.
+    """Manages Models and their versions. TrainingRuns create the versions.
     """
 
     @staticmethod

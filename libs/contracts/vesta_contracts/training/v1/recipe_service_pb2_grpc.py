@@ -28,7 +28,7 @@ if _version_not_supported:
 
 
 class RecipeServiceStub:
-    """Keeps Recipes.
+    """Manages Recipes.
     """
 
     def __init__(self, channel):
@@ -65,11 +65,11 @@ class RecipeServiceStub:
 
 
 class RecipeServiceServicer:
-    """Keeps Recipes.
+    """Manages Recipes.
     """
 
     def CreateRecipe(self, request, context):
-        """Creates a Recipe. Errors: ALREADY_EXISTS recipe_id is taken; INVALID_ARGUMENT RECIPE_INVALID names the line or key that is wrong.
+        """Creates a Recipe. Errors: ALREADY_EXISTS recipe_id is taken; INVALID_ARGUMENT RECIPE_INVALID with the invalid line or key.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -90,15 +90,15 @@ class RecipeServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateRecipe(self, request, context):
-        """Changes the fields of update_mask (display_name, yaml). Errors: NOT_FOUND; ABORTED the etag is stale;
-        INVALID_ARGUMENT a field that cannot change, RECIPE_INVALID; FAILED_PRECONDITION RECIPE_BUILTIN it ships with the platform.
+        """Updates the fields of update_mask (display_name, yaml). Errors: NOT_FOUND; ABORTED the etag is stale; INVALID_ARGUMENT an
+        immutable field, RECIPE_INVALID; FAILED_PRECONDITION RECIPE_BUILTIN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteRecipe(self, request, context):
-        """Deletes one Recipe. Errors: NOT_FOUND; FAILED_PRECONDITION RECIPE_BUILTIN it ships with the platform.
+        """Deletes one Recipe. Errors: NOT_FOUND; FAILED_PRECONDITION RECIPE_BUILTIN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -141,7 +141,7 @@ def add_RecipeServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RecipeService:
-    """Keeps Recipes.
+    """Manages Recipes.
     """
 
     @staticmethod

@@ -28,7 +28,7 @@ if _version_not_supported:
 
 
 class StudyServiceStub:
-    """Runs Studies.
+    """Manages Studies.
     """
 
     def __init__(self, channel):
@@ -65,7 +65,7 @@ class StudyServiceStub:
 
 
 class StudyServiceServicer:
-    """Runs Studies.
+    """Manages Studies.
     """
 
     def CreateStudy(self, request, context):
@@ -90,14 +90,14 @@ class StudyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelStudy(self, request, context):
-        """Stops a Study and its runs; one that has ended stays as it is. Errors: NOT_FOUND.
+        """Cancels a Study and its runs. A Study that has ended is returned unchanged. Errors: NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteStudy(self, request, context):
-        """Deletes one Study. Its runs and what they made stay. Errors: NOT_FOUND; FAILED_PRECONDITION STUDY_RUNNING it has not ended.
+        """Deletes one Study. Its runs and their model versions stay. Errors: NOT_FOUND; FAILED_PRECONDITION STUDY_RUNNING.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -140,7 +140,7 @@ def add_StudyServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class StudyService:
-    """Runs Studies.
+    """Manages Studies.
     """
 
     @staticmethod

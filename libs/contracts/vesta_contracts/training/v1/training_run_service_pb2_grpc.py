@@ -28,7 +28,7 @@ if _version_not_supported:
 
 
 class TrainingRunServiceStub:
-    """Trains models.
+    """Starts, monitors and cancels TrainingRuns.
     """
 
     def __init__(self, channel):
@@ -65,11 +65,13 @@ class TrainingRunServiceStub:
 
 
 class TrainingRunServiceServicer:
-    """Trains models.
+    """Starts, monitors and cancels TrainingRuns.
     """
 
     def CreateTrainingRun(self, request, context):
-        """Creates a TrainingRun. Errors: ALREADY_EXISTS training_run_id is taken, or was a run that made a version; NOT_FOUND recipe, snapshot or champion; INVALID_ARGUMENT SNAPSHOT_MISSING the recipe learns from a snapshot and none is named. A recipe that does not fit its snapshot fails the run, whose error says so.
+        """Creates a TrainingRun. Errors: ALREADY_EXISTS training_run_id is taken, or belonged to a deleted run that created a version;
+        NOT_FOUND recipe, snapshot or champion; INVALID_ARGUMENT SNAPSHOT_MISSING the recipe requires a snapshot. If the recipe does not
+        fit the snapshot, the run fails with an `error` that describes why.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -90,14 +92,14 @@ class TrainingRunServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteTrainingRun(self, request, context):
-        """Deletes one TrainingRun. Errors: NOT_FOUND; FAILED_PRECONDITION it has not ended.
+        """Deletes one TrainingRun. Errors: NOT_FOUND; FAILED_PRECONDITION the run has not ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelTrainingRun(self, request, context):
-        """Stops a run. Cancelling an ended run returns it as it is. Errors: NOT_FOUND.
+        """Cancels a run. A run that has ended is returned unchanged. Errors: NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -140,7 +142,7 @@ def add_TrainingRunServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TrainingRunService:
-    """Trains models.
+    """Starts, monitors and cancels TrainingRuns.
     """
 
     @staticmethod

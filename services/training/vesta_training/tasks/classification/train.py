@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from threadpoolctl import threadpool_limits
-from vesta_contracts.training.v1 import Comparison, LearningCurvePoint, LeftOutCounts, Metrics, RandomLabels
+from vesta_contracts.training.v1 import Comparison, ExclusionCounts, LearningCurvePoint, Metrics, RandomLabels
 
 from vesta_training.errors import TooFewLabelsError
 from vesta_training.example import Array, Example, Split, label_matrix
@@ -19,7 +19,7 @@ from vesta_training.models.export import export_backbone, export_model
 from vesta_training.models.model_file import ModelFile, read_model
 from vesta_training.progress import ProgressUpdate, Reporter, ignore_progress
 from vesta_training.recipes.recipe import HeadChoices, Recipe, Task
-from vesta_training.tasks.assignment import Assignment, Dependencies, Trained, describe_left_out, usable_examples
+from vesta_training.tasks.assignment import Assignment, Dependencies, Trained, describe_excluded, usable_examples
 from vesta_training.tasks.card import card_markdown, make_card
 from vesta_training.tasks.classification.learn import Learned, learn
 from vesta_training.tasks.classification.stage import Stage
@@ -60,25 +60,25 @@ def train(
 
 def _train(assignment: Assignment, dependencies: Dependencies, progress: Callable[[ProgressUpdate], None]) -> Trained:
     recipe = assignment.recipe
-    kept, left_out = usable_examples(assignment)
+    kept, excluded = usable_examples(assignment)
     report = Reporter(progress, dependencies.clock, _plan(recipe, len(kept), dependencies.threads))
     report.begin("features", len(kept))
     backbone = find_backbone(recipe.backbone, dependencies.weights_file)
     base = Stage(dependencies, report, export_backbone(backbone, dependencies.folder), backbone.digest)
     if recipe.task is Task.EMBEDDING:
-        return _finish(assignment, backbone, kept, left_out, Learned(None, base, {}), None)
+        return _finish(assignment, backbone, kept, excluded, Learned(None, base, {}), None)
     known = [one for one in kept if one.split is not Split.TEST]
     test = [one for one in kept if one.split is Split.TEST]
-    if not known and describe_left_out(left_out):
+    if not known and describe_excluded(excluded):
         raise TooFewLabelsError(
-            f"no item of the training side has a label to learn from; left out are {describe_left_out(left_out)}: label some images as a "
+            f"no item of the training side has a label to learn from; left out are {describe_excluded(excluded)}: label some images as a "
             "whole and make a new snapshot"
         )
     base.embed([*known, *test])
     learned = learn(assignment, backbone, base, known)
     base.report.begin("evaluate")
     measured = _measure(assignment, learned, base, known, test) if test else None
-    return _finish(assignment, backbone, kept, left_out, learned, measured)
+    return _finish(assignment, backbone, kept, excluded, learned, measured)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +172,7 @@ def _finish(
     assignment: Assignment,
     backbone: Backbone,
     kept: Sequence[Example],
-    left_out: LeftOutCounts,
+    excluded: ExclusionCounts,
     learned: Learned,
     measured: _Measured | None,
 ) -> Trained:
@@ -191,7 +191,7 @@ def _finish(
         snapshot_digest=assignment.snapshot_digest,
         examples=kept,
         concepts=assignment.concepts,
-        left_out=left_out,
+        excluded=excluded,
         fitted=learned.facts,
         metrics=metrics,
         metrics_missing_reason=metrics_missing_reason,
@@ -215,7 +215,7 @@ def _finish(
         embedding_dimension=EMBEDDING_DIMENSION,
         metrics=metrics,
         metrics_missing_reason=metrics_missing_reason,
-        left_out=left_out,
+        excluded=excluded,
         predictions=measured.predictions if measured else None,
         champion_predictions=measured.champion_predictions if measured else None,
         comparison=comparison,
