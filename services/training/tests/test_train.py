@@ -181,7 +181,7 @@ def test_items_without_one_known_concept_are_left_out_and_counted(
     assert trained.excluded == ExclusionCounts(
         no_label_count=1, multiple_labels_count=2, shapes_only_count=7, unknown_concept_count=1
     )
-    assert trained.card["data"]["leftOut"]["onlyShapesCount"] == "7"
+    assert trained.card["data"]["excluded"]["shapesOnlyCount"] == "7"
     assert "1 accepted as showing none of the concepts, 2 with several labels, 7 with shapes" in trained.card_markdown
 
 

@@ -22,8 +22,8 @@ CONTENT_TYPE = "application/protobuf"
 IMAGE_CONTENT = "image/"
 ATTRIBUTE_CHARACTERS_MAX = {"ce_id": 200, "ce_type": 200, "ce_source": 1000, "ce_subject": 1000, "ce_time": 64}
 _TYPE = re.compile(r"vesta\.([a-z]+)\.([a-z_]+)\.(v[0-9]+)\.([a-z_]+)")
-# Event names whose last part consists of two words.
-_COMPOUND = ("RolledBack",)
+# Endings of event names that consist of two words.
+_COMPOUND = ("RolledBack", "RoundCompleted")
 
 Headers = list[tuple[str, bytes]]
 

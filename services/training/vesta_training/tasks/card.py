@@ -57,7 +57,7 @@ def make_card(
             "concepts": [
                 {"concept": concept, **{split.value: counts[split][concept] for split in Split}} for concept in concepts
             ],
-            "leftOut": MessageToDict(excluded, always_print_fields_with_no_presence=True),
+            "excluded": MessageToDict(excluded, always_print_fields_with_no_presence=True),
         },
         "recipe": {
             "name": recipe.name,
