@@ -16,7 +16,6 @@ from vesta_contracts.training.v1 import (
     UpdateRecipeRequest,
 )
 from vesta_training.recipes.recipe import builtin_yaml
-from vesta_training.worker import LEASE
 
 
 def test_a_run_makes_one_version_and_tells_each_step_once(training: Training) -> None:
@@ -52,10 +51,10 @@ def test_a_waiting_run_is_cancelled_at_once_and_a_running_one_by_its_next_beat(t
     waiting = training.a_run("a")
     assert training.runs.CancelTrainingRun(CancelTrainingRunRequest(name=waiting.name)).state == TrainingRun.CANCELLED
     running = training.a_run("b")
-    claimed = training.store.claim_run(LEASE)
+    claimed = training.store.claim_run()
     assert claimed is not None
     training.runs.CancelTrainingRun(CancelTrainingRunRequest(name=running.name))
-    assert training.store.heartbeat(claimed, LEASE, None, publish_progress=False) is True
+    assert training.store.heartbeat(claimed, None, publish_progress=False) is True
     training.store.release_run(claimed)
     training.worker.step()
     assert training.get(running).state == TrainingRun.CANCELLED

@@ -9,6 +9,7 @@ import pytest
 from psycopg import OperationalError
 from training_service import PROJECT, Training, refusal
 from vesta_common.errors import InvalidArgument, Unavailable
+from vesta_common.leases import LeaseLost
 from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.training.v1 import (
     CancelTrainingRunRequest,
@@ -24,9 +25,9 @@ from vesta_training.runs.exchange import Exchange
 from vesta_training.runs.folders import run_folder
 from vesta_training.runs.job import Job, run_job
 from vesta_training.settings import Settings
-from vesta_training.store.postgres import ClaimedRun, Store
+from vesta_training.store.postgres import LEASE_DURATION, ClaimedRun, Store
 from vesta_training.sweeper import Sweeper
-from vesta_training.worker import DEATHS_MAX, LEASE
+from vesta_training.worker import DEATHS_MAX
 
 
 class AwayEveryOtherTime(Store):
@@ -43,12 +44,13 @@ class AwayEveryOtherTime(Store):
 
 def test_a_run_whose_worker_died_is_taken_over_and_the_dead_one_can_no_more_write(training: Training) -> None:
     run = training.a_run()
-    dead = training.store.claim_run(LEASE)
+    dead = training.store.claim_run()
     assert dead is not None
-    assert training.store.claim_run(LEASE) is None
-    training.clock.advance(LEASE + timedelta(seconds=1))
+    assert training.store.claim_run() is None
+    training.clock.advance(LEASE_DURATION + timedelta(seconds=1))
     assert training.worker.step()
-    assert training.store.heartbeat(dead, LEASE, None, publish_progress=False) is None
+    with pytest.raises(LeaseLost):
+        training.store.heartbeat(dead, None, publish_progress=False)
     assert (training.get(run).state, training.get(run).attempt_count) == (TrainingRun.SUCCEEDED, 2)
 
 
@@ -94,7 +96,7 @@ def test_a_lease_that_ran_out_while_the_database_was_away_is_no_death(training: 
         training.executor.fails.append(Unavailable("datasets does not answer"))
         with pytest.raises(OperationalError):
             worker.step()
-        training.clock.advance(LEASE + timedelta(seconds=1))
+        training.clock.advance(LEASE_DURATION + timedelta(seconds=1))
     worker.step()
     assert training.get(run).state == TrainingRun.SUCCEEDED
 
@@ -120,13 +122,17 @@ def test_a_run_that_waits_for_others_can_be_cancelled(training: Training) -> Non
 
 def test_who_was_slower_than_its_lease_ends_nothing(training: Training) -> None:
     run = training.a_run()
-    slow = training.store.claim_run(LEASE)
+    slow = training.store.claim_run()
     assert slow is not None
-    training.clock.advance(LEASE + timedelta(seconds=1))
-    assert training.store.claim_run(LEASE) is not None
-    training.store.succeed(slow.run, ModelVersion(onnx_key="models/x"), None, training.objects.exists)
-    training.store.fail(slow.run, "it seems to have failed")
-    training.store.cancelled(slow.run)
+    training.clock.advance(LEASE_DURATION + timedelta(seconds=1))
+    assert training.store.claim_run() is not None
+    with pytest.raises(LeaseLost):
+        training.store.succeed(slow, slow.run, ModelVersion(onnx_key="models/x"), None, training.objects.exists)
+    with pytest.raises(LeaseLost):
+        training.store.fail(slow, "it seems to have failed")
+    with pytest.raises(LeaseLost):
+        training.store.cancelled(slow)
+    training.store.let_go(slow)
     assert (training.get(run).state, training.get(run).error) == (TrainingRun.RUNNING, "")
 
 
@@ -229,7 +235,7 @@ def test_a_run_that_waits_for_a_place_says_for_what_until_it_has_one(training: T
     seen: list[str] = []
 
     class Watching(Store):
-        def heartbeat(self, *args: Any, **fields: Any) -> bool | None:
+        def heartbeat(self, *args: Any, **fields: Any) -> bool:
             kept = super().heartbeat(*args, **fields)
             seen.append(training.get(run).waiting_reason)
             return kept
@@ -244,7 +250,7 @@ def test_a_run_that_waits_for_a_place_can_be_cancelled(training: Training) -> No
     run = training.a_run()
 
     class Cancelling(Store):
-        def heartbeat(self, *args: Any, **fields: Any) -> bool | None:
+        def heartbeat(self, *args: Any, **fields: Any) -> bool:
             training.runs.CancelTrainingRun(CancelTrainingRunRequest(name=run.name))
             return super().heartbeat(*args, **fields)
 
@@ -271,8 +277,8 @@ def test_services_that_die_do_not_count_against_a_run_whose_training_goes_on(tra
     training.executor.outlives_service = True
     run = training.a_run()
     for _ in range(2 * DEATHS_MAX):
-        assert training.store.claim_run(LEASE, dies_with_worker=False) is not None
-        training.clock.advance(LEASE + timedelta(seconds=1))
+        assert training.store.claim_run(dies_with_worker=False) is not None
+        training.clock.advance(LEASE_DURATION + timedelta(seconds=1))
     training.worker.step()
     assert training.get(run).state == TrainingRun.SUCCEEDED
 
@@ -300,7 +306,7 @@ def test_a_run_whose_work_was_deleted_from_outside_is_started_again(training: Tr
     run = training.a_run()
 
     class Deleting(Store):
-        def heartbeat(self, *args: Any, **fields: Any) -> bool | None:
+        def heartbeat(self, *args: Any, **fields: Any) -> bool:
             training.executor.work.clear()
             return super().heartbeat(*args, **fields)
 

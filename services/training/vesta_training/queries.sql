@@ -27,9 +27,6 @@ VALUES (:name, :parent, :snapshot, :recipe, :recipe_yaml, :model, 'QUEUED', :bod
 -- name: find_run^
 SELECT * FROM training_runs WHERE name = :name;
 
--- name: lock_run^
-SELECT * FROM training_runs WHERE name = :name FOR UPDATE;
-
 -- name: list_trial_runs
 SELECT name, state, end_time, held_out_accuracy FROM training_runs WHERE name = ANY(:names);
 
@@ -40,43 +37,27 @@ SELECT name, before FROM (
     FROM training_runs WHERE state IN ('QUEUED', 'RUNNING')) AS line
 WHERE name = ANY(:names);
 
--- name: claim_run^
--- Claims the oldest unfinished run without a valid lease: new runs, released runs, and runs whose worker crashed.
+-- name: start_run^
+-- Marks a run as running that a worker has just claimed. If it was running before, the lease of its worker has expired.
 UPDATE training_runs SET
-    state = 'RUNNING', attempt_count = attempt_count + 1, lease_expire_time = :lease_expire_time,
-    waiting_reason = CASE WHEN state = 'RUNNING' THEN '' ELSE waiting_reason END,
+    state = 'RUNNING', waiting_reason = CASE WHEN state = 'RUNNING' THEN '' ELSE waiting_reason END,
     death_count = death_count + (state = 'RUNNING' AND :dies_with_worker)::int, start_time = coalesce(start_time, :now)
-WHERE name = (
-    SELECT name FROM training_runs
-    WHERE state IN ('QUEUED', 'RUNNING') AND (lease_expire_time IS NULL OR lease_expire_time < :now)
-    ORDER BY create_time, name FOR UPDATE SKIP LOCKED LIMIT 1)
+WHERE name = :name
 RETURNING *;
 
--- name: heartbeat^
--- Renews the lease. Returns no row if another worker has the run, or it is finished or deleted.
+-- name: put_progress!
+UPDATE training_runs SET progress = coalesce(:progress, progress), pending_reason = :pending_reason WHERE name = :name;
+
+-- name: requeue_run!
+-- Returns a run to state QUEUED. `died` increments the death count.
 UPDATE training_runs SET
-    lease_expire_time = :lease_expire_time, progress = coalesce(:progress, progress), pending_reason = :pending_reason
-WHERE name = :name AND state = 'RUNNING' AND attempt_count = :attempt_count
-RETURNING cancel_requested;
+    state = 'QUEUED', waiting_reason = :reason, pending_reason = '', death_count = death_count + (:died)::int
+WHERE name = :name;
 
--- name: release_run!
--- Releases a run to state QUEUED. `died` increments the death count.
-UPDATE training_runs SET
-    state = 'QUEUED', lease_expire_time = NULL, waiting_reason = :reason, pending_reason = '',
-    death_count = death_count + (:died)::int
-WHERE name = :name AND state = 'RUNNING' AND attempt_count = :attempt_count;
-
--- name: let_go!
--- Releases the lease only, so that another worker can claim the run immediately. Its training continues.
-UPDATE training_runs SET lease_expire_time = NULL
-WHERE name = :name AND state = 'RUNNING' AND attempt_count = :attempt_count;
-
--- name: end_run^
--- Completes a run. Returns no row if another worker has the run.
+-- name: end_run!
 UPDATE training_runs SET
     state = :state, body = :body, held_out_accuracy = :held_out_accuracy, end_time = :now, lease_expire_time = NULL
-WHERE name = :name AND state = 'RUNNING' AND attempt_count = :attempt_count
-RETURNING *;
+WHERE name = :name;
 
 -- name: request_cancel^
 -- Cancels a queued run immediately; for a running one, sets the request that its worker reads.

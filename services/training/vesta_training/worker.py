@@ -9,6 +9,7 @@ from pathlib import Path
 import structlog
 from vesta_common.clock import Clock
 from vesta_common.errors import NotFound, Unavailable, VestaError, is_transient
+from vesta_common.leases import LeaseLost
 from vesta_common.messages import copy_of
 from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.datasets.v1 import (
@@ -27,7 +28,6 @@ from vesta_contracts.training.v1 import (
     ModelVersion,
     RandomLabels,
     TrainingProgress,
-    TrainingRun,
 )
 
 from vesta_training.errors import TrainingCancelled
@@ -39,7 +39,6 @@ from vesta_training.runs.folders import LOST, remove_ended
 from vesta_training.runs.job import Job, RunResult
 from vesta_training.store.postgres import ClaimedRun, Store
 
-LEASE = timedelta(seconds=10)
 HEARTBEAT = timedelta(seconds=2)
 PROGRESS_INTERVAL = timedelta(seconds=1)
 POLL = timedelta(milliseconds=100)
@@ -55,8 +54,8 @@ DEALT_MIN = 0.9  # share of the test items; near-duplicates follow the split of 
 log = structlog.get_logger()
 
 
-class LeaseLost(Exception):
-    """The lease was lost: another worker has the run, the run was deleted, or the service is stopping."""
+class Stopped(Exception):
+    """The service is stopping; the run is released for another worker."""
 
 
 class Datasets:
@@ -116,39 +115,51 @@ class Worker:
         """Claims a run and trains it. Returns False if no run can be claimed."""
         self._finish_release()
         remove_ended(self._work_folder, self._store.open_runs)
-        claimed = self._store.claim_run(LEASE, dies_with_worker=not self._executor.outlives_service)
+        claimed = self._store.claim_run(dies_with_worker=not self._executor.outlives_service)
         if claimed is None:
             self._executor.rest()
             return False
         run = claimed.run
-        log.info("run_started", run=run.name, attempt=claimed.attempt_count)
+        log.info("run_started", run=run.name, attempt=claimed.lease.attempt_count)
         work = work_name(run)
+        try:
+            self._attempt(claimed, work)
+        except LeaseLost as error:
+            log.warning("run_taken_over", run=run.name, error=str(error))
+            self._hand_over(claimed, work)
+        except Stopped:
+            self._hand_over(claimed, work)
+        return True
+
+    def _attempt(self, claimed: ClaimedRun, work: str) -> None:
+        """Trains a run and records how that ended. Raises LeaseLost, Stopped, and the error of a run that is to be retried."""
+        run = claimed.run
         if claimed.cancel_requested or claimed.death_count >= DEATHS_MAX:
             self._executor.cancel(work)
             if claimed.cancel_requested:
-                self._store.cancelled(run)
+                self._store.cancelled(claimed)
             else:
-                self._store.fail(run, _given_up(claimed.last_error))
+                self._store.fail(claimed, _given_up(claimed.last_error))
             self._remove_objects(work)
-            return True
+            return
         try:
             outcome = self._train(claimed, work)
-            version = self._succeed(run, outcome)
+            version = self._succeed(claimed, outcome)
+        except (LeaseLost, Stopped):
+            raise
         except TrainingCancelled:
             self._executor.cancel(work)
-            self._store.cancelled(run)
+            self._store.cancelled(claimed)
             self._remove_objects(work)
             log.info("run_cancelled", run=run.name)
-        except LeaseLost:
-            self._hand_over(claimed, work)
         except Exception as error:
             if not self._executor.outlives_service:
                 self._executor.cancel(work)
             if isinstance(error, VestaError) and not is_transient(error):
                 log.warning("run_failed", run=run.name, error=str(error))
-                self._store.fail(run, str(error))
+                self._store.fail(claimed, str(error))
                 self._remove_objects(work)
-                return True
+                return
             log.warning("run_interrupted", run=run.name, error=str(error))
             # Unexpected errors count as a death too; otherwise the run would be retried for ever.
             died = not is_transient(error) or (isinstance(error, VestaError) and error.reason in _DEATHS)
@@ -157,7 +168,6 @@ class Worker:
         else:
             log.info("run_succeeded", run=run.name, version=version)
             self._remove_objects(work)
-        return True
 
     def beat(
         self,
@@ -170,12 +180,13 @@ class Worker:
         """Renews the lease and stores the progress. Returns whether cancellation was requested.
 
         Raises:
-            LeaseLost: this worker no longer has the run.
+            LeaseLost: another worker has the run, or it was finished or deleted.
+            Stopped: the service is stopping.
         """
-        kept = self._store.heartbeat(claimed, LEASE, progress, pending_reason, publish_progress=publish_progress)
-        if kept is None or self._stopping:
-            raise LeaseLost
-        return kept
+        cancelled = self._store.heartbeat(claimed, progress, pending_reason, publish_progress=publish_progress)
+        if self._stopping:
+            raise Stopped
+        return cancelled
 
     def _train(self, claimed: ClaimedRun, work: str) -> RunResult:
         """Adopts the existing work of the run, or starts it, and follows it until it ends."""
@@ -224,9 +235,13 @@ class Worker:
         self._finish_release()
 
     def _finish_release(self) -> None:
-        if self._pending_release is not None:
+        if self._pending_release is None:
+            return
+        try:
             self._pending_release()
-            self._pending_release = None
+        except LeaseLost:
+            log.info("run_released_before", reason="another worker has it, or it was finished or deleted")
+        self._pending_release = None
 
     @property
     def clock(self) -> Clock:
@@ -272,8 +287,8 @@ class Worker:
             deadline_seconds=int(run.deadline.ToTimedelta().total_seconds()) or self._compute.deadline_seconds,
         )
 
-    def _succeed(self, run: TrainingRun, outcome: RunResult) -> str:
-        run, version = copy_of(run), ModelVersion.FromString(outcome.version)
+    def _succeed(self, claimed: ClaimedRun, outcome: RunResult) -> str:
+        run, version = copy_of(claimed.run), ModelVersion.FromString(outcome.version)
         if version.HasField("metrics"):
             run.metrics.CopyFrom(version.metrics)
         run.metrics_missing_reason = version.metrics_missing_reason
@@ -287,7 +302,7 @@ class Worker:
         run.control_curve_points.extend(LearningCurvePoint.FromString(point) for point in outcome.curve)
         if outcome.random_labels is not None:
             run.random_labels.CopyFrom(RandomLabels.FromString(outcome.random_labels))
-        return self._store.succeed(run, version, outcome.held_out_accuracy, self._objects.exists)
+        return self._store.succeed(claimed, run, version, outcome.held_out_accuracy, self._objects.exists)
 
 
 def _is_test_dealt(snapshot: Snapshot) -> bool:

@@ -9,6 +9,7 @@ from vesta_common.clock import Clock
 from vesta_common.errors import AlreadyExists, Unavailable
 from vesta_common.events import outbox
 from vesta_common.events.cloudevents import new_event
+from vesta_common.leases import Lease, Leases
 from vesta_common.messages import copy_of, set_times, without
 from vesta_common.resources.etags import with_etag
 from vesta_common.resources.filters import Where
@@ -49,12 +50,17 @@ _RUN_APART = (
 )
 """Fields of a run that are stored in columns, or computed."""
 
+LEASE_DURATION = timedelta(seconds=10)  # of a run
+
 queries = load_queries("vesta_training")
+_RUN_LEASES = Leases(
+    "training_runs", LEASE_DURATION, unfinished="state IN ('QUEUED', 'RUNNING')", order="create_time, name"
+)
 
 
 @dataclass(frozen=True)
 class ClaimedRun:
-    """A run that this worker has claimed. The lease is renewed by heartbeats; `attempt_count` is the fencing token.
+    """A run that this worker has claimed.
 
     Attributes:
         recipe_yaml: the recipe at the creation of the run; empty for runs of versions that did not store it.
@@ -63,9 +69,9 @@ class ClaimedRun:
         cancel_requested: whether cancellation was requested while no worker had the run.
     """
 
+    lease: Lease
     run: TrainingRun
     recipe_yaml: str
-    attempt_count: int
     death_count: int
     last_error: str
     cancel_requested: bool
@@ -200,23 +206,22 @@ class Store:
                 runs.append(run)
         return runs
 
-    def claim_run(self, lease: timedelta, *, dies_with_worker: bool = True) -> ClaimedRun | None:
-        """Claims the oldest unfinished run without a valid lease.
+    def claim_run(self, *, dies_with_worker: bool = True) -> ClaimedRun | None:
+        """Claims the oldest unfinished run without a valid lease: new runs, released runs, and runs whose worker crashed.
 
         Args:
             dies_with_worker: whether the training dies with its worker. An expired lease then counts as a death of the run.
         """
         now = self.clock.now()
         with self.postgres.transaction() as connection:
-            row = queries.claim_run(
-                connection, now=now, lease_expire_time=now + lease, dies_with_worker=dies_with_worker
-            )
-            if row is None:
+            lease = _RUN_LEASES.claim(connection, now)
+            if lease is None:
                 return None
+            row = queries.start_run(connection, **lease.key, now=now, dies_with_worker=dies_with_worker)
             claimed = ClaimedRun(
+                lease=lease,
                 run=self._runs(connection, [row])[0],
                 recipe_yaml=row["recipe_yaml"],
-                attempt_count=row["attempt_count"],
                 death_count=row["death_count"],
                 last_error=row["waiting_reason"],
                 cancel_requested=row["cancel_requested"],
@@ -227,57 +232,55 @@ class Store:
     def heartbeat(
         self,
         claimed: ClaimedRun,
-        lease: timedelta,
         progress: TrainingProgress | None,
         pending_reason: str = "",
         *,
         publish_progress: bool,
-    ) -> bool | None:
+    ) -> bool:
         """Renews the lease, and stores the progress and the reason why the training waits.
 
         Args:
             publish_progress: whether to publish the progress.
 
         Returns:
-            Whether cancellation was requested; None if another worker has the run, or the run was deleted.
+            Whether cancellation was requested.
+
+        Raises:
+            LeaseLost: another worker has the run, or it was finished or deleted.
         """
+        name = claimed.run.name
         with self.postgres.transaction() as connection:
-            row = queries.heartbeat(
+            row = _RUN_LEASES.renew(connection, claimed.lease, self.clock.now())
+            queries.put_progress(
                 connection,
-                name=claimed.run.name,
-                attempt_count=claimed.attempt_count,
-                lease_expire_time=self.clock.now() + lease,
+                name=name,
                 progress=progress.SerializeToString() if progress else None,
                 pending_reason=pending_reason,
             )
-            if row is not None and progress is not None and publish_progress:
-                event = TrainingRunProgressed(training_run=claimed.run.name, progress=progress)
-                self.publish(connection, claimed.run.name, event)
-        return bool(row["cancel_requested"]) if row is not None else None
+            if progress is not None and publish_progress:
+                self.publish(connection, name, TrainingRunProgressed(training_run=name, progress=progress))
+        return bool(row["cancel_requested"])
 
     def release_run(self, claimed: ClaimedRun, reason: str = "", *, died: bool = False) -> None:
-        """Releases a run to state QUEUED, so that it can be claimed immediately.
+        """Releases a run to state QUEUED, so that it can be claimed immediately. Raises LeaseLost.
 
         Args:
             reason: the waiting reason.
             died: whether the process that trained the run died.
         """
         with self.postgres.transaction() as connection:
-            queries.release_run(
-                connection,
-                name=claimed.run.name,
-                attempt_count=claimed.attempt_count,
-                reason=reason,
-                died=died,
-            )
+            _RUN_LEASES.verify(connection, claimed.lease)
+            queries.requeue_run(connection, name=claimed.run.name, reason=reason, died=died)
+            _RUN_LEASES.release(connection, claimed.lease)
 
     def let_go(self, claimed: ClaimedRun) -> None:
         """Releases the lease of a run whose training continues, so that another worker can claim it immediately."""
         with self.postgres.transaction() as connection:
-            queries.let_go(connection, name=claimed.run.name, attempt_count=claimed.attempt_count)
+            _RUN_LEASES.release(connection, claimed.lease)
 
     def succeed(
         self,
+        claimed: ClaimedRun,
         run: TrainingRun,
         version: ModelVersion,
         held_out_accuracy: bytes | None,
@@ -286,20 +289,20 @@ class Store:
         """Registers the version and completes the run, with both events, in one transaction.
 
         Args:
+            run: the claimed run with its results.
             held_out_accuracy: a serialised Estimate, by which studies compare recipes.
             is_stored: whether an object exists. Called for the file of the version, which a deletion of an identical version can delete.
 
         Returns:
-            The name of the version; empty if another worker has the run, which is then not changed.
+            The name of the version.
 
         Raises:
+            LeaseLost: another worker has the run, or it was finished or deleted.
             Unavailable: the file was deleted in the meantime; a retry stores it again.
         """
         run, version = copy_of(run), copy_of(version)
         with self.postgres.transaction() as connection:
-            row = queries.lock_run(connection, name=run.name)
-            if row is None or row["state"] != "RUNNING" or row["attempt_count"] != run.attempt_count:
-                return ""
+            _RUN_LEASES.verify(connection, claimed.lease)
             now = self.clock.now()
             queries.lock_file(connection, object_key=version.onnx_key)
             if not is_stored(version.onnx_key):
@@ -324,20 +327,22 @@ class Store:
             self.publish(connection, version.name, ModelVersionRegistered(model_version=version_payload(version)))
         return version.name
 
-    def fail(self, run: TrainingRun, error: str) -> None:
-        """Completes the run as FAILED."""
+    def fail(self, claimed: ClaimedRun, error: str) -> None:
+        """Completes the run as FAILED. Raises LeaseLost."""
+        run = claimed.run
         run.error = error
         with self.postgres.transaction() as connection:
-            if self._end(connection, run, TrainingRun.FAILED):
-                self.publish(connection, run.name, TrainingRunFailed(training_run=self.get_run(connection, run.name)))
+            _RUN_LEASES.verify(connection, claimed.lease)
+            self._end(connection, run, TrainingRun.FAILED)
+            self.publish(connection, run.name, TrainingRunFailed(training_run=self.get_run(connection, run.name)))
 
-    def cancelled(self, run: TrainingRun) -> None:
-        """Completes the run as CANCELLED."""
+    def cancelled(self, claimed: ClaimedRun) -> None:
+        """Completes the run as CANCELLED. Raises LeaseLost."""
+        run = claimed.run
         with self.postgres.transaction() as connection:
-            if self._end(connection, run, TrainingRun.CANCELLED):
-                self.publish(
-                    connection, run.name, TrainingRunCancelled(training_run=self.get_run(connection, run.name))
-                )
+            _RUN_LEASES.verify(connection, claimed.lease)
+            self._end(connection, run, TrainingRun.CANCELLED)
+            self.publish(connection, run.name, TrainingRunCancelled(training_run=self.get_run(connection, run.name)))
 
     def cancel(self, connection: Connection, name: str) -> TrainingRun:
         """Requests the cancellation of a run. A finished run is returned unchanged. Raises NotFound."""
@@ -357,17 +362,15 @@ class Store:
         run: TrainingRun,
         state: "TrainingRun.State.ValueType",
         held_out_accuracy: bytes | None = None,
-    ) -> bool:
-        row = queries.end_run(
+    ) -> None:
+        queries.end_run(
             connection,
             name=run.name,
             state=TrainingRun.State.Name(state),
-            attempt_count=run.attempt_count,
             body=_run_body(run),
             held_out_accuracy=held_out_accuracy,
             now=self.clock.now(),
         )
-        return row is not None
 
     def _runs(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> list[TrainingRun]:
         waiting = [row["name"] for row in rows if row["state"] == "QUEUED" and not row["waiting_reason"]]
