@@ -82,6 +82,16 @@ def delete_loops_of_project(connection: Connection, project: str) -> None:
     queries.forget_deleted_loops_of_project(connection, project=project)
 
 
+def schedule_loops_of_dataset(connection: Connection, dataset: str, due_time: datetime) -> None:
+    """Makes the Loops of a Dataset due at that time, unless they are due earlier."""
+    queries.queue_loops_of_dataset(connection, dataset=dataset, due_time=due_time)
+
+
+def schedule_loops_of_project(connection: Connection, project: str, due_time: datetime) -> None:
+    """Makes the Loops of a Project due at that time, unless they are due earlier."""
+    queries.queue_loops_of_project(connection, project=project, due_time=due_time)
+
+
 def count_loops(connection: Connection, project: str) -> int:
     return int(queries.count_loops(connection, project=project))
 

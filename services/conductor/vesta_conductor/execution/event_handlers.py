@@ -8,7 +8,7 @@ from vesta_common.events.consumer import Handler
 from vesta_common.resources.names import parent_of, project_of
 from vesta_common.storage.postgres import Connection
 
-from vesta_conductor.store import queries
+from vesta_conductor import store
 
 SOON = timedelta(milliseconds=100)  # after an event that a Loop waits for: a model, a deployment, scores
 LATER = timedelta(
@@ -70,9 +70,7 @@ class EventHandlers:
         self._touch_project(connection, event, SOON)
 
     def _touch_dataset(self, connection: Connection, dataset: str, delay: timedelta) -> None:
-        queries.queue_loops_of_dataset(connection, dataset=dataset, due_time=self._clock.now() + delay)
+        store.schedule_loops_of_dataset(connection, dataset, self._clock.now() + delay)
 
     def _touch_project(self, connection: Connection, event: Event, delay: timedelta) -> None:
-        queries.queue_loops_of_project(
-            connection, project=project_of(event.subject), due_time=self._clock.now() + delay
-        )
+        store.schedule_loops_of_project(connection, project_of(event.subject), self._clock.now() + delay)

@@ -6,7 +6,6 @@ from vesta_common.storage.objects import ObjectStore
 
 from vesta_datasets.operations.transfers import ARCHIVES
 from vesta_datasets.store import Store
-from vesta_datasets.store.statements import queries
 
 ARCHIVE_RETENTION = timedelta(days=1)
 OPERATION_RETENTION = timedelta(days=30)
@@ -23,8 +22,8 @@ class Retention:
         """Deletes expired archives and operations. Archives from the day before the oldest pending operation on are kept."""
         now = self._store.clock.now()
         with self._store.postgres.transaction() as connection:
-            queries.delete_operations(connection, before=now - OPERATION_RETENTION)
-            oldest = queries.find_oldest_to_do(connection) or now
+            self._store.operations.delete_completed(connection, now - OPERATION_RETENTION)
+            oldest = self._store.operations.oldest_pending_time(connection) or now
         for key in self._objects.list_keys(f"{ARCHIVES}/", before=min(oldest, now) - ARCHIVE_RETENTION):
             self._objects.delete(key)
         return False

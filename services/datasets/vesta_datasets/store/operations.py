@@ -84,6 +84,15 @@ class StoredOperations:
             operation.response.Pack(_RESPONSES[row["kind"]].FromString(bytes(row["response"])))
         return operation
 
+    def delete_completed(self, connection: Connection, before: datetime) -> None:
+        """Deletes the completed operations that were created before that time."""
+        queries.delete_operations(connection, before=before)
+
+    def oldest_pending_time(self, connection: Connection) -> datetime | None:
+        """Returns when the oldest operation that is not completed was created; None if there is none."""
+        oldest: datetime | None = queries.find_oldest_to_do(connection)
+        return oldest
+
     def claim(self) -> ClaimedOperation | None:
         """Claims the oldest operation without a valid lease; returns None if there is none."""
         with self._postgres.transaction() as connection:
