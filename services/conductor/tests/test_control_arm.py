@@ -2,9 +2,7 @@
 
 import pytest
 from conductor_builders import EMBEDDING, NAMES, a_label, a_task, version
-from hypothesis import given
-from hypothesis import strategies as st
-from vesta_conductor.reconciliation.control_arm import live_accuracy, wilson
+from vesta_conductor.reconciliation.control_arm import live_accuracy
 from vesta_contracts.annotation.v1 import Task
 from vesta_contracts.common.v1 import Annotation, PixelBox
 
@@ -59,21 +57,3 @@ def test_only_image_labels_are_held_against_what_the_model_said() -> None:
     live = live_accuracy([labelled, boxed], model=NAMES.model, multi_label=False)
     assert live is not None
     assert (live.answer_count, live.estimate.value) == (1, 1.0)
-
-
-@given(st.integers(1, 500).flatmap(lambda count: st.tuples(st.integers(0, count), st.just(count))))
-def test_an_interval_holds_its_share_and_lies_within_bounds(counts: tuple[int, int]) -> None:
-    right, count = counts
-    estimate = wilson(right, count)
-    assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
-    assert estimate.high - estimate.low > 0
-
-
-def test_a_known_interval() -> None:
-    estimate = wilson(8, 10)  # as statsmodels.stats.proportion.proportion_confint(8, 10, method="wilson")
-    assert (round(estimate.low, 4), round(estimate.high, 4)) == (0.4902, 0.9433)
-
-
-def test_a_share_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="nothing"):
-        wilson(0, 0)

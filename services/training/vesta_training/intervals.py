@@ -6,7 +6,6 @@ import numpy as np
 import numpy.typing as npt
 from vesta_contracts.training.v1 import Estimate
 
-Z_95 = 1.959963984540054
 PERCENTILES_95 = (2.5, 97.5)
 # Size limit of one chunk of bootstrap draws, in numbers.
 DRAWN_NUMBERS_MAX = 4_000_000
@@ -17,20 +16,6 @@ DRAWS_MAX = 100_000
 JEFFREYS = 0.5
 
 Counts = npt.NDArray[np.int64]
-
-
-def wilson(successes: int, trials: int) -> Estimate:
-    """Returns a proportion with Wilson's score interval (1927), which is valid for few trials and near 0 and 1.
-
-    Raises:
-        ValueError: the number of trials is 0.
-    """
-    if trials <= 0:
-        raise ValueError("a share of nothing is not known")
-    share = successes / trials
-    centre = (share + Z_95**2 / (2 * trials)) / (1 + Z_95**2 / trials)
-    half = Z_95 / (1 + Z_95**2 / trials) * (share * (1 - share) / trials + Z_95**2 / (4 * trials**2)) ** 0.5
-    return Estimate(value=share, low=max(0.0, min(centre - half, share)), high=min(1.0, max(centre + half, share)))
 
 
 def bootstrap(

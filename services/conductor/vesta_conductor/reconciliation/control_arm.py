@@ -4,17 +4,16 @@ The answers are a fair sample of those items, but not of all items that ever arr
 first, and the remaining ones are easier. The longer a pool is labelled without new items, the more optimistic the estimate.
 """
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from vesta_common.intervals import wilson
 from vesta_common.media.image_labels import image_labels
 from vesta_contracts.annotation.v1 import Task
 from vesta_contracts.common.v1 import Annotation
 from vesta_contracts.training.v1 import Estimate
 
 ANSWERS_MIN = 30  # with fewer answers for the newest model, the answers for earlier models are pooled with them
-Z_95 = 1.959963984540054
 
 
 @dataclass(frozen=True)
@@ -60,25 +59,6 @@ def live_accuracy(tasks: Iterable[Task], *, model: str, multi_label: bool) -> Li
     if not answers:
         return None
     return LiveAccuracy(wilson(sum(answers), len(answers)), len(answers), models)
-
-
-def wilson(right_count: int, count: int) -> Estimate:
-    """Returns a proportion with its 95 % Wilson score interval (Wilson, 1927), which is valid for small samples.
-
-    Raises:
-        ValueError: `count` is not positive.
-    """
-    if count <= 0:
-        raise ValueError("a share of nothing has no interval")
-    share = right_count / count
-    spread = Z_95 * math.sqrt(share * (1 - share) / count + Z_95**2 / (4 * count**2))
-    centre = share + Z_95**2 / (2 * count)
-    scale = 1 + Z_95**2 / count
-    return Estimate(
-        value=share,
-        low=max(0.0, min(share, (centre - spread) / scale)),
-        high=min(1.0, max(share, (centre + spread) / scale)),
-    )
 
 
 def _version(task: Task, model: str) -> int | None:

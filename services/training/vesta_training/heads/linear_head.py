@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from vesta_common.intervals import wilson
 from vesta_contracts.training.v1 import Estimate
 
 from vesta_training.errors import TooFewLabelsError
@@ -15,7 +16,6 @@ from vesta_training.example import Array
 from vesta_training.heads.calibration import fit_temperature, fit_thresholds, log_loss
 from vesta_training.heads.folds import deal_folds
 from vesta_training.heads.logistic_regression import LinearMap, Link, fit_linear, sigmoid, softmax
-from vesta_training.intervals import wilson
 from vesta_training.progress import ignore_progress
 from vesta_training.recipes.recipe import HeadChoices, Task
 

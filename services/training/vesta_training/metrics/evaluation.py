@@ -2,11 +2,12 @@
 
 import numpy as np
 import numpy.typing as npt
+from vesta_common.intervals import wilson
 from vesta_contracts.training.v1 import ConceptMetrics, Metrics, ReliabilityBin
 
 from vesta_training.heads.calibration import log_loss
 from vesta_training.heads.logistic_regression import Link
-from vesta_training.intervals import bootstrap, wilson
+from vesta_training.intervals import bootstrap
 from vesta_training.metrics.predictions import Labels, Predictions
 from vesta_training.recipes.recipe import EvaluationChoices, Task
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from vesta_common.intervals import Z_95, wilson
 from vesta_contracts.training.v1 import Estimate, LearningCurvePoint
 
 from vesta_training.errors import TooFewLabelsError
 from vesta_training.example import Array
 from vesta_training.heads.linear_head import Head, Labels, fit_head
-from vesta_training.intervals import Z_95, wilson
 from vesta_training.progress import ignore_progress
 from vesta_training.recipes.recipe import HeadChoices, Task
 
