@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy import special
 from scipy.optimize import minimize
-from scipy.special import expit
 
 from vesta_training.example import Array
 
@@ -91,14 +91,13 @@ def fit_linear(
 
 def softmax(logits: Array) -> Array:
     """`(N, C)` logits → `(N, C)` probabilities, with rows that sum to 1."""
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    shares: Array = powers / powers.sum(axis=1, keepdims=True)
+    shares: Array = special.softmax(logits, axis=1)
     return shares
 
 
 def sigmoid(logits: Array) -> Array:
     """Logits → independent probabilities of the same shape."""
-    shares: Array = expit(logits)
+    shares: Array = special.expit(logits)
     return shares
 
 
