@@ -7,7 +7,6 @@ same id, and is never lost. One relay per schema holds an advisory lock and publ
 """
 
 import json
-import threading
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -24,6 +23,7 @@ from vesta_common.events import inbox
 from vesta_common.events.broker import Broker, close_producer, open_producer
 from vesta_common.events.cloudevents import Event, encode_headers
 from vesta_common.resources import idempotency
+from vesta_common.service_thread import ServiceThread
 from vesta_common.storage.postgres import Connection, Postgres
 
 BATCH_ROWS = 500
@@ -81,10 +81,11 @@ def _value(event: Event) -> bytes:
     return value
 
 
-class Relay:
+class Relay(ServiceThread):
     """Publishes the outbox of one schema. Every replica may run a relay; one relay at a time publishes.
 
-    The active relay also deletes expired entries of the inbox and of the request log once per hour.
+    The active relay also deletes expired entries of the inbox and of the request log once per hour. When it stops, it publishes the
+    remaining events first. An unreachable broker does not make the service unhealthy.
 
     Args:
         broker: the Kafka cluster to publish to.
@@ -92,14 +93,13 @@ class Relay:
     """
 
     def __init__(self, postgres: Postgres, broker: Broker, topic_prefix: str = "") -> None:
+        super().__init__("outbox-relay")
         self._postgres = postgres
         self._broker = broker
         self._topic_prefix = topic_prefix
-        self._stopping = threading.Event()
         self._producer: KafkaProducer | None = None
         self._retry_times: dict[str, float] = {}  # topic → time of the next attempt, on the monotonic clock
         self._topic_errors: dict[str, str] = {}  # topic → the broker's error, until it accepts an event again
-        self._thread = threading.Thread(target=self._run, name="outbox-relay", daemon=True)
         self._measure_time = float("-inf")
         self._waiting: Gauge | None = None
         self._age: Gauge | None = None
@@ -110,20 +110,6 @@ class Relay:
             f"vesta_{service}_outbox_events", "Events that wait to be published, 10,000 at most", registry=registry
         )
         self._age = Gauge(f"vesta_{service}_outbox_age_seconds", "Age of the oldest of them", registry=registry)
-
-    def start(self) -> None:
-        """Starts the relay thread."""
-        self._thread.start()
-
-    def stop(self, timeout: timedelta) -> None:
-        """Publishes the remaining events, then stops."""
-        self._stopping.set()
-        if self._thread.ident:
-            self._thread.join(timeout.total_seconds())
-
-    def healthy(self) -> bool:
-        """True while the relay thread runs. An unreachable broker does not make the service unhealthy."""
-        return self._thread.is_alive()
 
     def problems(self) -> list[str]:
         """Returns a message for each topic whose events the broker rejects."""

@@ -29,6 +29,7 @@ from vesta_common.rpc.server import THREADS, Server
 from vesta_common.rpc.trace_export import start_tracing_of
 from vesta_common.runtime.engine_watch import EngineWatch, Try
 from vesta_common.runtime.self_checks import own_tries_of
+from vesta_common.service_thread import ServiceThread
 from vesta_common.settings import EXIT_WRONG_SETTINGS, EngineSettings, ServiceSettings, load_settings
 
 S = TypeVar("S", bound=ServiceSettings)
@@ -112,7 +113,7 @@ class App:
     tries: Mapping[str, Try] = field(default_factory=dict)
 
 
-class BackgroundTask:
+class BackgroundTask(ServiceThread):
     """Calls `step` repeatedly in its own thread.
 
     Args:
@@ -125,17 +126,12 @@ class BackgroundTask:
     def __init__(
         self, name: str, step: Callable[[], bool], idle: timedelta, on_stop: Callable[[], None] = lambda: None
     ) -> None:
+        super().__init__(name)
         self._name = name
         self._step = step
         self._idle = idle
         self._on_stop = on_stop
-        self._stopping = threading.Event()
         self._wake = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-
-    def start(self) -> None:
-        """Starts the thread."""
-        self._thread.start()
 
     def wake(self) -> None:
         """Ends the current pause."""
@@ -146,12 +142,7 @@ class BackgroundTask:
         self._stopping.set()
         self._wake.set()
         self._on_stop()
-        if self._thread.ident:
-            self._thread.join(timeout.total_seconds())
-
-    def healthy(self) -> bool:
-        """Returns True while the thread runs."""
-        return self._thread.is_alive()
+        super().stop(timeout)
 
     def _run(self) -> None:
         failures = 0

@@ -19,6 +19,7 @@ from vesta_common.events.cloudevents import decode
 from vesta_common.events.consumer import KafkaOptions
 from vesta_common.events.consumer.unreadable import is_unreadable
 from vesta_common.resources.names import project_of
+from vesta_common.service_thread import ServiceThread
 from vesta_contracts import everything
 from vesta_contracts.gateway.v1 import ProjectEvent
 
@@ -65,11 +66,14 @@ def new_consumer(kafka: KafkaOptions) -> KafkaConsumer:
     )
 
 
-class Tail:
+class Tail(ServiceThread):
     """Consumes the event topics in its own thread.
 
     Args:
         is_wanted: returns False if a project has no watchers, so that its events need not be decoded.
+
+    Attributes:
+        following: set once every event published from then on will be received.
     """
 
     def __init__(
@@ -80,6 +84,7 @@ class Tail:
         consumer_of: Callable[[KafkaOptions], KafkaConsumer] = new_consumer,
         is_unreadable: Callable[[Broker, TopicPartition, int], bool] = is_unreadable,
     ) -> None:
+        super().__init__("tail")
         self._kafka = kafka
         self._publish = publish
         self._is_wanted = is_wanted
@@ -89,23 +94,11 @@ class Tail:
         self._positions: dict[TopicPartition, int] = {}
         self._polled = threading.Condition()
         self._poll_count = 0
-        self._stopping = threading.Event()
         self.following = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="tail", daemon=True)
-
-    def start(self) -> None:
-        """Starts the thread. `following` is set once every event published from then on will be received."""
-        self._thread.start()
-
-    def stop(self, timeout: timedelta) -> None:
-        """Stops the thread."""
-        self._stopping.set()
-        if self._thread.ident:
-            self._thread.join(timeout.total_seconds())
 
     def healthy(self) -> bool:
         """Returns True while events are received."""
-        return self._thread.is_alive() and self.following.is_set()
+        return super().healthy() and self.following.is_set()
 
     def ends(self) -> dict[TopicPartition, int]:
         """Returns offsets up to which all records have been published to watchers. Blocks for one or two polls.

@@ -1,6 +1,5 @@
 """The consumer thread: polls, delivers and commits. Rejoins the group after broker outages."""
 
-import threading
 from collections.abc import Mapping
 from datetime import timedelta
 
@@ -19,6 +18,7 @@ from vesta_common.events.consumer.metrics import ConsumerMetrics
 from vesta_common.events.consumer.options import KafkaOptions
 from vesta_common.events.consumer.records import Check, Reader
 from vesta_common.events.consumer.retries import DEAD_LETTERS_MAX, CircuitBreaker, TooManyDeadLetters
+from vesta_common.service_thread import ServiceThread
 from vesta_common.storage.postgres import Postgres
 
 POLL_RECORDS_MAX = 200
@@ -28,8 +28,11 @@ REJOIN_BACKOFF = timedelta(seconds=1)
 log = structlog.get_logger()
 
 
-class Consumer:
+class Consumer(ServiceThread):
     """A member of a Kafka consumer group that delivers events to handlers.
+
+    When it stops, it completes the current transaction, commits offsets, and leaves the group. It is unhealthy once it has stopped because
+    of too many dead letters.
 
     Args:
         service: the consuming service; determines the dead-letter topic.
@@ -57,6 +60,7 @@ class Consumer:
         check: Check | None = None,
         clock: Clock | None = None,
     ) -> None:
+        super().__init__(f"consumer-{name}")
         metrics = metrics or ConsumerMetrics(service, CollectorRegistry())
         self._name = name
         self._group = f"{service}.{name}"
@@ -73,27 +77,11 @@ class Consumer:
         self._dead = metrics.dead.labels(name)
         self._waiting = metrics.waiting.labels(name)
         self._circuit_breaker = CircuitBreaker(self._clock, dead_letters_max)
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"consumer-{name}", daemon=True)
-
-    def start(self) -> None:
-        """Starts the consumer thread."""
-        self._thread.start()
-
-    def stop(self, timeout: timedelta) -> None:
-        """Completes the current transaction, commits offsets, and leaves the group."""
-        self._stopping.set()
-        if self._thread.ident:
-            self._thread.join(timeout.total_seconds())
 
     @property
     def topics(self) -> tuple[str, ...]:
         """The topics the consumer reads and its dead-letter topic, without prefix."""
         return (*self._topics, self._dead_letters_topic)
-
-    def healthy(self) -> bool:
-        """False if the thread has stopped because of too many dead letters."""
-        return self._thread.is_alive()
 
     def _run(self) -> None:
         while not self._stopping.is_set():
