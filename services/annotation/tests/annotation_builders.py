@@ -8,8 +8,9 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 from vesta_common import trace
 from vesta_common.clock import Clock
-from vesta_common.errors import NotFound
 from vesta_common.events.cloudevents import Event, decode
+from vesta_common.resources.methods import missing
+from vesta_common.resources.names import parent_of
 from vesta_common.storage.postgres import Postgres
 from vesta_contracts.annotation.v1 import (
     BatchCreateTasksRequest,
@@ -88,7 +89,7 @@ class FakeDatasets(DatasetServiceServicer):
 
     def GetDataset(self, request: GetDatasetRequest, context: grpc.ServicerContext) -> Dataset:
         if self.gone or request.name != DATASET:
-            raise NotFound(f"there is no {request.name}", reason="RESOURCE_NOT_FOUND")
+            raise missing(request.name)
         return Dataset(name=request.name, taxonomy=TAXONOMY, multi_label=True)
 
 
@@ -100,7 +101,7 @@ class FakeTaxonomies(TaxonomyServiceServicer):
 
     def GetTaxonomy(self, request: GetTaxonomyRequest, context: grpc.ServicerContext) -> Taxonomy:
         if request.name != TAXONOMY:
-            raise NotFound(f"there is no {request.name}", reason="RESOURCE_NOT_FOUND")
+            raise missing(request.name)
         concepts = [
             Concept(id=name, retired=name == "tram", description=f"What a {name} is.", keypoints=["door"])
             for name in CONCEPTS
@@ -110,7 +111,7 @@ class FakeTaxonomies(TaxonomyServiceServicer):
 
 
 class FakeItems(ItemServiceServicer):
-    """A fake ItemService with every item except those in `gone`, all of one size; those in `test` are in the test split."""
+    """A fake ItemService with every item of one dataset except those in `gone`, all of one size; those in `test` are in the test split."""
 
     def __init__(self) -> None:
         self.gone: set[str] = set()
@@ -120,11 +121,14 @@ class FakeItems(ItemServiceServicer):
         return self._item(request.name)
 
     def BatchGetItems(self, request: BatchGetItemsRequest, context: grpc.ServicerContext) -> BatchGetItemsResponse:
+        for name in request.names:
+            if parent_of(name) != request.parent:
+                raise missing(name)
         return BatchGetItemsResponse(items=[self._item(name) for name in request.names])
 
     def _item(self, name: str) -> Item:
-        if name in self.gone:
-            raise NotFound(f"there is no {name}", reason="RESOURCE_NOT_FOUND")
+        if name in self.gone or parent_of(name) != DATASET:
+            raise missing(name)
         split = Split.SPLIT_TEST if name in self.test else Split.SPLIT_TRAIN
         return Item(name=name, split=split, media=Media(width_px=64, height_px=48, mime_type="image/jpeg"))
 

@@ -15,7 +15,12 @@ from typing import Any
 from conductor_builders import DATASET, NAMES, TAXONOMY, a_comparison, a_label, some_metrics
 from google.protobuf.message import Message
 from vesta_common.clock import ManualClock
-from vesta_common.errors import InvalidArgument, NotFound
+from vesta_common.errors import FailedPrecondition, InvalidArgument
+from vesta_common.messages import copy_of, without
+from vesta_common.resources.etags import check_etag, etag_of, with_etag
+from vesta_common.resources.masks import apply_update
+from vesta_common.resources.methods import existing, missing, revise, taken
+from vesta_common.resources.pages import SIZE_DEFAULT
 from vesta_conductor.peers import Peers
 from vesta_contracts.annotation.v1 import (
     BatchCreateTasksResponse,
@@ -37,6 +42,7 @@ from vesta_contracts.datasets.v1 import (
     SelectItemsResponse,
     Snapshot,
     SnapshotServiceServicer,
+    Split,
     SplitStatistics,
     Taxonomy,
     TaxonomyServiceServicer,
@@ -53,6 +59,8 @@ from vesta_contracts.training.v1 import (
 )
 
 CONCEPTS = ("car", "van")
+_CAMPAIGN_MUTABLE = ("display_name", "instructions", "concepts", "review_share", "lease_duration", "state")
+_DEPLOYMENT_MUTABLE = ("display_name", "model_version", "uncertainty", "datasets")
 
 
 class SimulatedPlatform:
@@ -81,6 +89,7 @@ class SimulatedPlatform:
         self.chance = chance
         self.items = {f"{DATASET}/items/train{n:04}": "" for n in range(train)}
         self.items |= {f"{DATASET}/items/test{n:04}": "" for n in range(test)}
+        self.label_times: dict[str, datetime] = {}
         self.control: set[str] = set()
         self.embedded = 0
         self.scored: Counter[str] = Counter()
@@ -123,9 +132,13 @@ class SimulatedPlatform:
 
     def deliver(self, tasks: Iterable[Task]) -> None:
         for task in tasks:
-            self.items[task.item] = task.accepted[0].concept
+            self.label(task.item, task.accepted[0].concept)
             if task.control:
                 self.control.add(task.item)
+
+    def label(self, item: str, concept: str) -> None:
+        self.items[item] = concept
+        self.label_times[item] = self.clock.now()
 
     def _train(self) -> None:
         for run in self.runs.values():
@@ -201,21 +214,24 @@ class SimulatedPlatform:
 
     def once(self, request: Any, work: Callable[[], Message]) -> Any:
         """Returns the first result for a request_id; rejects a repeat with another request."""
+        if not request.request_id:
+            return work()
         key = (request.DESCRIPTOR.full_name, request.request_id)
         body = request.SerializeToString(deterministic=True)
         if key in self.answers:
             first, answer = self.answers[key]
             if first != body:
                 raise InvalidArgument(
-                    f"request_id {request.request_id!r} was used for another request", reason="REQUEST_ID_REUSED"
+                    f"request_id {request.request_id!r} was used for another request",
+                    reason="REQUEST_ID_REUSED",
+                    metadata={"request_id": request.request_id},
                 )
             return answer
-        answer = work()
-        self.answers[key] = (body, answer)
-        return answer
+        self.answers[key] = (body, copy_of(work()))
+        return self.answers[key][1]
 
     def servicers(self) -> list[Any]:
-        return [kind(self) for kind in (*_DATASETS, *_ANNOTATION, *_TRAINING, *_SERVING)]
+        return [kind(self) for kind in SERVICERS]
 
     def peers(
         self, before: Callable[[str], None] = lambda _: None, after: Callable[[str], None] = lambda _: None
@@ -255,9 +271,42 @@ class _Direct:
 
 
 def _get(things: dict[str, Any], name: str) -> Any:
-    if name not in things:
-        raise NotFound(f"there is no {name}")
-    return things[name]
+    return existing(things.get(name), name)
+
+
+def _check_dataset(name: str) -> None:
+    if name != DATASET:
+        raise missing(name)
+
+
+def _tasks_of(platform: SimulatedPlatform, campaign: str) -> Iterable[Task]:
+    return (task for task in platform.tasks.values() if task.name.startswith(f"{campaign}/"))
+
+
+def _check_free(things: dict[str, Any], name: str) -> None:
+    if name in things:
+        raise taken(name)
+
+
+def _etag_part(deployment: Deployment) -> Deployment:
+    """Returns the part of a deployment that its etag covers."""
+    return without(deployment, "update_time", "scoring")
+
+
+def _with_etag(deployment: Deployment) -> Deployment:
+    return copy_of(deployment, etag=etag_of(_etag_part(deployment)))
+
+
+def _check_recipe(name: str) -> None:
+    if not name.endswith(("/classification", "/embedding")):
+        raise missing(name)
+
+
+def _page(things: list[Any], request: Any) -> tuple[list[Any], str]:
+    """Returns a page of all resources, and the token of the next page: its place."""
+    begin = int(request.page_token or 0)
+    end = begin + (request.page_size or SIZE_DEFAULT)
+    return things[begin:end], str(end) if end < len(things) else ""
 
 
 class _Servicer:
@@ -272,26 +321,32 @@ class _Datasets(_Servicer, DatasetServiceServicer):
 
 class _Taxonomies(_Servicer, TaxonomyServiceServicer):
     def GetTaxonomy(self, request: Any, context: Any) -> Taxonomy:
-        return Taxonomy(name=request.name, concepts=[Concept(id=concept) for concept in CONCEPTS])
+        return _get({TAXONOMY: Taxonomy(name=TAXONOMY, concepts=[Concept(id=name) for name in CONCEPTS])}, request.name)
 
 
 class _Items(_Servicer, ItemServiceServicer):
     def GetItem(self, request: Any, context: Any) -> Item:
         label = _get(self.platform.items, request.name)
-        item = Item(name=request.name)
+        item = Item(name=request.name, split=Split.SPLIT_TEST if "/items/test" in request.name else Split.SPLIT_TRAIN)
         if label:
             item.accepted.annotations.append(a_label(label))
         return item
 
     def ListItems(self, request: Any, context: Any) -> ListItemsResponse:
+        _check_dataset(request.parent)
         if request.filter == "split = TEST AND NOT labelled":
             names = [name for name, label in self.platform.items.items() if "/items/test" in name and not label]
         else:
-            assert request.filter.startswith("labelled AND update_time >= ")
-            names = [name for name, label in self.platform.items.items() if label]
-        return ListItemsResponse(items=[Item(name=name) for name in names])
+            since = re.fullmatch(r'labelled AND update_time >= "([^"]+)"', request.filter)
+            assert since, request.filter
+            begin = datetime.fromisoformat(since[1])
+            times = self.platform.label_times
+            names = [name for name in self.platform.items if name in times and times[name] >= begin]
+        page, token = _page(names, request)
+        return ListItemsResponse(items=[Item(name=name) for name in page], next_page_token=token)
 
     def SelectItems(self, request: Any, context: Any) -> SelectItemsResponse:
+        _check_dataset(request.parent)
         excluded = set(request.excluded)
         free = [
             name
@@ -337,9 +392,8 @@ class _Snapshots(_Servicer, SnapshotServiceServicer):
 
 class _Campaigns(_Servicer, CampaignServiceServicer):
     def GetCampaign(self, request: Any, context: Any) -> Campaign:
-        campaign = Campaign()
-        campaign.CopyFrom(_get(self.platform.campaigns, request.name))
-        states = Counter(task.state for task in self.platform.tasks.values())
+        campaign = copy_of(_get(self.platform.campaigns, request.name))
+        states = Counter(task.state for task in _tasks_of(self.platform, campaign.name))
         campaign.counts.open_count = states[Task.OPEN]
         campaign.counts.accepted_count = states[Task.ACCEPTED]
         return campaign
@@ -348,17 +402,22 @@ class _Campaigns(_Servicer, CampaignServiceServicer):
         return self.platform.once(request, lambda: self._create(request))
 
     def UpdateCampaign(self, request: Any, context: Any) -> Campaign:
-        campaign = _get(self.platform.campaigns, request.campaign.name)
-        request.update_mask.MergeMessage(request.campaign, campaign, replace_repeated_field=True)
+        current = _get(self.platform.campaigns, request.campaign.name)
+        campaign = with_etag(revise(current, request.campaign, request.update_mask, _CAMPAIGN_MUTABLE))
+        self.platform.campaigns[campaign.name] = campaign
+        for task in _tasks_of(self.platform, campaign.name) if campaign.state == Campaign.CLOSED else ():
+            if task.state == Task.OPEN:
+                task.state = Task.CANCELLED
         return campaign
 
     def _create(self, request: Any) -> Campaign:
         name = f"{request.parent}/campaigns/{request.campaign_id}"
+        _check_free(self.platform.campaigns, name)
+        _check_dataset(request.campaign.dataset)
         self.platform.made[name] += 1
-        campaign = self.platform.campaigns.setdefault(name, Campaign())
-        campaign.CopyFrom(request.campaign)
-        campaign.name = name
+        campaign = copy_of(request.campaign, name=name, state=request.campaign.state or Campaign.ACTIVE)
         campaign.create_time.FromDatetime(self.platform.clock.now())
+        self.platform.campaigns[name] = with_etag(campaign)
         return campaign
 
 
@@ -367,22 +426,27 @@ class _Tasks(_Servicer, TaskServiceServicer):
         return self.platform.once(request, lambda: self._create(request))
 
     def ListTasks(self, request: Any, context: Any) -> ListTasksResponse:
-        wanted = {"OPEN": "state = OPEN" in request.filter, "ACCEPTED": "state = ACCEPTED" in request.filter}
+        _get(self.platform.campaigns, request.parent)
+        wanted = {
+            state for state in (Task.OPEN, Task.ACCEPTED) if f"state = {Task.State.Name(state)}" in request.filter
+        }
         since = re.search(r'(create_time|update_time) >= "([^"]+)"', request.filter)
         field, begin = (since[1], datetime.fromisoformat(since[2])) if since else ("", None)
         found = [
             task
-            for task in self.platform.tasks.values()
-            if wanted[Task.State.Name(task.state)]
+            for task in _tasks_of(self.platform, request.parent)
+            if task.state in wanted
             and (task.control or "control = true" not in request.filter)
             and (begin is None or getattr(task, field).ToDatetime(begin.tzinfo) >= begin)
         ]
-        begin_place = int(request.page_token or 0)
-        end_place = begin_place + request.page_size
-        token = str(end_place) if end_place < len(found) else ""
-        return ListTasksResponse(tasks=found[begin_place:end_place], next_page_token=token)
+        page, token = _page(found, request)
+        return ListTasksResponse(tasks=page, next_page_token=token)
 
     def _create(self, request: Any) -> BatchCreateTasksResponse:
+        if _get(self.platform.campaigns, request.parent).state == Campaign.CLOSED:
+            raise FailedPrecondition(f"{request.parent} is closed", reason="CAMPAIGN_CLOSED")
+        for wanted in request.tasks:
+            _get(self.platform.items, wanted.item)
         made = []
         for wanted in request.tasks:
             assert not self.platform.items[wanted.item], f"{wanted.item} is labelled already"
@@ -410,6 +474,14 @@ class _Runs(_Servicer, TrainingRunServiceServicer):
 
     def _create(self, request: Any) -> TrainingRun:
         name = f"{request.parent}/trainingRuns/{request.training_run_id}"
+        asked = request.training_run
+        _check_recipe(asked.recipe)
+        if asked.snapshot:
+            _get(self.platform.snapshots, asked.snapshot)
+        elif not asked.recipe.endswith("/embedding"):
+            raise InvalidArgument(f"{asked.recipe} needs a snapshot", reason="SNAPSHOT_MISSING")
+        if asked.champion:
+            _get(self.platform.versions, asked.champion)
         assert name not in self.platform.runs, f"{name} is made a second time"
         assert not any(run.state in (TrainingRun.QUEUED, TrainingRun.RUNNING) for run in self.platform.runs.values()), (
             "two trainings at once"
@@ -429,36 +501,49 @@ class _Models(_Servicer, ModelServiceServicer):
 
 class _Recipes(_Servicer, RecipeServiceServicer):
     def GetRecipe(self, request: Any, context: Any) -> Recipe:
-        if not request.name.endswith(("/classification", "/embedding")):
-            raise NotFound(f"there is no {request.name}")
+        _check_recipe(request.name)
         return Recipe(name=request.name)
 
 
 class _Deployments(_Servicer, DeploymentServiceServicer):
     def GetDeployment(self, request: Any, context: Any) -> Deployment:
-        return _get(self.platform.deployments, request.name)
+        return _with_etag(_get(self.platform.deployments, request.name))
 
     def CreateDeployment(self, request: Any, context: Any) -> Deployment:
         return self.platform.once(request, lambda: self._create(request))
 
     def UpdateDeployment(self, request: Any, context: Any) -> Deployment:
-        deployment = _get(self.platform.deployments, request.deployment.name)
-        request.update_mask.MergeMessage(request.deployment, deployment, replace_repeated_field=True)
+        current = _with_etag(_get(self.platform.deployments, request.deployment.name))
+        check_etag(request.deployment.etag, _etag_part(current))
+        deployment = apply_update(current, request.deployment, request.update_mask, _DEPLOYMENT_MUTABLE)
+        self._check_version(deployment)
         if deployment.model_version != deployment.stable_version:
             deployment.state = Deployment.LOADING
-        return deployment
+        self.platform.deployments[deployment.name] = deployment
+        return _with_etag(deployment)
+
+    def _check_version(self, deployment: Deployment) -> None:
+        if deployment.model_version not in self.platform.versions:
+            raise InvalidArgument(f"there is no {deployment.model_version}", reason="MODEL_VERSION_NOT_FOUND")
 
     def _create(self, request: Any) -> Deployment:
         name = f"{request.parent}/deployments/{request.deployment_id}"
+        _check_free(self.platform.deployments, name)
+        self._check_version(request.deployment)
         self.platform.made[name] += 1
-        deployment = Deployment()
-        deployment.CopyFrom(request.deployment)
-        deployment.name, deployment.state = name, Deployment.LOADING
-        self.platform.deployments[name] = deployment
-        return deployment
+        self.platform.deployments[name] = copy_of(request.deployment, name=name, state=Deployment.LOADING)
+        return _with_etag(self.platform.deployments[name])
 
 
-_DATASETS = (_Datasets, _Taxonomies, _Items, _Snapshots)
-_ANNOTATION = (_Campaigns, _Tasks)
-_TRAINING = (_Runs, _Models, _Recipes)
-_SERVING = (_Deployments,)
+SERVICERS = (
+    _Datasets,
+    _Taxonomies,
+    _Items,
+    _Snapshots,
+    _Campaigns,
+    _Tasks,
+    _Runs,
+    _Models,
+    _Recipes,
+    _Deployments,
+)

@@ -15,7 +15,8 @@ import numpy as np
 from cryptography.fernet import Fernet
 from PIL import Image
 from vesta_common.clock import ManualClock
-from vesta_common.errors import InvalidArgument, NotFound
+from vesta_common.errors import InvalidArgument
+from vesta_common.resources.methods import missing
 from vesta_common.sandbox import Sandbox
 from vesta_common.storage.postgres import Postgres
 from vesta_connection.ingest import Ingest, Refused
@@ -105,8 +106,8 @@ class OneDataset(DatasetServiceServicer):
 
     def GetDataset(self, request: GetDatasetRequest, context: grpc.ServicerContext) -> Dataset:
         if self._items.gone or request.name != DATASET:
-            raise NotFound(f"there is no {request.name}", reason="RESOURCE_NOT_FOUND")
-        return Dataset(name=DATASET)
+            raise missing(request.name)
+        return Dataset(name=DATASET, taxonomy=f"{PROJECT}/taxonomies/vehicles")
 
 
 class FakeDatasets(ItemServiceServicer):
@@ -122,14 +123,18 @@ class FakeDatasets(ItemServiceServicer):
     def BatchCreateItems(
         self, request: BatchCreateItemsRequest, context: grpc.ServicerContext
     ) -> BatchCreateItemsResponse:
-        if self.gone:
-            raise NotFound(f"there is no {request.parent}", reason="RESOURCE_NOT_FOUND")
+        if self.gone or request.parent != DATASET:
+            raise missing(request.parent)
         body = request.SerializeToString(deterministic=True)
         with self._lock:
             if request.request_id in self._answers:
                 asked, answer = self._answers[request.request_id]
                 if asked != body:
-                    raise InvalidArgument("another request had this request_id", reason="REQUEST_ID_REUSED")
+                    raise InvalidArgument(
+                        "another request had this request_id",
+                        reason="REQUEST_ID_REUSED",
+                        metadata={"request_id": request.request_id},
+                    )
                 return answer
             answer = BatchCreateItemsResponse(items=[self._add(new) for new in request.items])
             if request.request_id:

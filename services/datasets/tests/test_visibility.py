@@ -87,8 +87,9 @@ def test_items_are_answered_in_the_order_asked_and_of_one_dataset_alone(datasets
     found = datasets.items.BatchGetItems(BatchGetItemsRequest(parent=dataset, names=wanted)).items
     assert [item.name for item in found] == wanted
     for name in (stranger.name, f"{dataset}/items/gone"):
-        with pytest.raises(NotFound):
+        with pytest.raises(NotFound) as refused:
             datasets.items.BatchGetItems(BatchGetItemsRequest(parent=dataset, names=[names[0], name]))
+        assert refused.value.metadata == {"name": name}
 
 
 def test_a_dataset_is_answered_without_counts_where_that_is_asked(datasets: Datasets) -> None:

@@ -1,5 +1,6 @@
 """Builders for the tests: frames, and fake services."""
 
+import hashlib
 import io
 import threading
 import time
@@ -9,10 +10,11 @@ from typing import Any
 
 import grpc
 from PIL import Image
-from vesta_common.errors import DeadlineExceeded, InvalidArgument, NotFound, VestaError
+from vesta_common.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, VestaError
 from vesta_common.events.cloudevents import Event
 from vesta_common.ids import new_id
-from vesta_contracts.common.v1 import ConceptScore
+from vesta_common.resources.methods import existing, missing
+from vesta_contracts.common.v1 import ConceptScore, Media
 from vesta_contracts.connection.v1 import (
     FolderSource,
     GetSourceRequest,
@@ -33,6 +35,7 @@ from vesta_contracts.serving.v1 import (
 
 PROJECT = "projects/acme"
 DEPLOYMENT = f"{PROJECT}/deployments/vans"
+MODEL_VERSION = f"{PROJECT}/models/vans/versions/1"
 SOURCE = f"{PROJECT}/sources/cameras"
 FOLDER = f"{PROJECT}/sources/folder"
 PIPELINE = f"{PROJECT}/pipelines/yard"
@@ -87,8 +90,7 @@ class FakeServing(DeploymentServiceServicer):
     def GetDeployment(self, request: GetDeploymentRequest, context: grpc.ServicerContext) -> Deployment:
         if self.failure:
             raise self.failure
-        if request.name != DEPLOYMENT:
-            raise NotFound(f"there is no {request.name}", reason="RESOURCE_NOT_FOUND")
+        _check_deployment(request.name)
         return Deployment(name=request.name)
 
     def Predict(self, request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
@@ -96,7 +98,13 @@ class FakeServing(DeploymentServiceServicer):
         self.gate.wait(5)
         if self.failure:
             raise self.failure
+        _check_deployment(request.name)
         return PredictResponse(predictions=[_answer(sent.data) for sent in request.inputs])
+
+
+def _check_deployment(name: str) -> None:
+    if name != DEPLOYMENT:
+        raise missing(name)
 
 
 def _answer(data: bytes) -> ImagePrediction:
@@ -104,29 +112,35 @@ def _answer(data: bytes) -> ImagePrediction:
         with Image.open(io.BytesIO(data)) as picture:
             pixel = picture.convert("RGB").getpixel((0, 0))
     except OSError:
-        return ImagePrediction(reason="IMAGE_UNREADABLE", message="not an image")
+        return ImagePrediction(reason="IMAGE_FORMAT_UNSUPPORTED", message="not an image")
     assert isinstance(pixel, tuple)
     if pixel[1] > 100:  # low and high thresholds: the lower score is predicted, the higher one is not
         return ImagePrediction(
             labels=[ConceptScore(concept="van", score=0.2, predicted=True, threshold=0.1)],
             discarded=[ConceptScore(concept="car", score=0.8, threshold=0.9)],
-            model_version=f"{PROJECT}/models/vans/versions/1",
+            model_version=MODEL_VERSION,
         )
     certain = pixel[0] > 100
-    van, car = ConceptScore(concept="van", score=0.9), ConceptScore(concept="car", score=0.1)
+    van = ConceptScore(concept="van", score=0.9 if certain else 0.45, predicted=certain)
+    car = ConceptScore(concept="car", score=0.1 if certain else 0.35)
     return ImagePrediction(
         labels=[van] if certain else [],
         discarded=[car] if certain else [van, car],
-        model_version=f"{PROJECT}/models/vans/versions/1",
+        model_version=MODEL_VERSION,
         uncertain=not certain,
         margin=0.8 if certain else 0.1,
     )
 
 
+SOURCES = {SOURCE: Source(name=SOURCE, upload=UploadSource()), FOLDER: Source(name=FOLDER, folder=FolderSource())}
+
+
 class FakeConnection(SourceServiceServicer):
-    """A fake SourceService, which accepts uploads; the same request creates the same item.
+    """A fake SourceService with two sources, which accepts uploads; an image is one item.
 
     Attributes:
+        taken: the accepted requests, repeated ones among them.
+        items: the item of each request_id.
         failure: raised instead of a response.
         lost: how many responses are lost after the item was created.
     """
@@ -136,12 +150,10 @@ class FakeConnection(SourceServiceServicer):
         self.lost = 0
         self.taken: list[UploadItemRequest] = []
         self.items: dict[str, str] = {}
+        self._answers: dict[str, tuple[UploadItemRequest, UploadItemResponse]] = {}
 
     def GetSource(self, request: GetSourceRequest, context: grpc.ServicerContext) -> Source:
-        kinds = {SOURCE: Source(name=SOURCE, upload=UploadSource()), FOLDER: Source(name=FOLDER, folder=FolderSource())}
-        if request.name not in kinds:
-            raise NotFound(f"there is no {request.name}", reason="RESOURCE_NOT_FOUND")
-        return kinds[request.name]
+        return existing(SOURCES.get(request.name), request.name)
 
     def UploadItem(
         self, request_iterator: Iterator[UploadItemRequest], context: grpc.ServicerContext
@@ -151,9 +163,23 @@ class FakeConnection(SourceServiceServicer):
             raise self.failure
         if not first.request_id:
             raise InvalidArgument("a request_id is needed here", reason="REQUEST_ID_MISSING")
+        if existing(SOURCES.get(first.parent), first.parent).WhichOneof("kind") != "upload":
+            raise FailedPrecondition(f"{first.parent} is no upload source", reason="SOURCE_NOT_UPLOAD")
+        if reason := _answer(first.file.data).reason:
+            raise InvalidArgument("not an image", reason=reason)
+        digest = hashlib.sha256(first.file.data).hexdigest()
+        item = f"{PROJECT}/datasets/vans/items/{digest[:26]}"
+        made = UploadItemResponse(item=item, media=Media(sha256=digest), existed=item in self.items.values())
+        asked, answer = self._answers.setdefault(first.request_id, (first, made))
+        if asked != first:
+            raise InvalidArgument(
+                "another request had this request_id",
+                reason="REQUEST_ID_REUSED",
+                metadata={"request_id": first.request_id},
+            )
         self.taken.append(first)
-        item = self.items.setdefault(first.request_id, f"{PROJECT}/datasets/vans/items/{len(self.items):026d}")
+        self.items[first.request_id] = answer.item
         if self.lost:
             self.lost -= 1
             raise DeadlineExceeded("the answer was lost")
-        return UploadItemResponse(item=item)
+        return answer

@@ -169,7 +169,7 @@ def test_a_kill_loses_no_uncertain_frame_and_a_lost_answer_sends_none_twice(pipe
     pipelining.a_pipeline()
     door = pipelining.a_stream("door")
     pipelining.connection.failure = Unavailable("away")
-    pipelining.publish(*(a_frame(door, data=DARK) for _ in range(3)))
+    pipelining.publish(*(a_frame(door, data=a_jpeg(red)) for red in (10, 40, 70)))
     pipelining.when(door, lambda stream: stream.observed_count == 3)
     pipelining.stop()
     pipelining.connection.failure, pipelining.connection.lost = None, 1

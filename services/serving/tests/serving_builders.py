@@ -11,7 +11,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
-from vesta_common.errors import NotFound, Unavailable
+from vesta_common.errors import Unavailable
+from vesta_common.resources.methods import missing
+from vesta_common.resources.names import parent_of
+from vesta_common.resources.pages import SIZE_DEFAULT
 from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.common.v1 import Media
 from vesta_contracts.datasets.v1 import (
@@ -25,6 +28,7 @@ from vesta_contracts.datasets.v1 import (
     ItemServiceServicer,
     ListItemsRequest,
     ListItemsResponse,
+    Split,
 )
 from vesta_contracts.training.v1 import GetModelVersionRequest, ModelServiceServicer, ModelVersion
 
@@ -162,7 +166,7 @@ class FakeRegistry(ModelServiceServicer):
         if request.name in self.unavailable:
             raise Unavailable("the registry is away")
         if request.name not in self._versions:
-            raise NotFound(f"there is no {request.name}", reason="RESOURCE_NOT_FOUND")
+            raise missing(request.name)
         return self._versions[request.name]
 
 
@@ -171,57 +175,65 @@ class FakeItems(ItemServiceServicer):
 
     Attributes:
         look: called at each request for one item.
+        datasets: those that exist.
         embeddings: of items, by name.
     """
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
         self.look: Callable[[], Any] = lambda: None
+        self.datasets = {DATASET}
         self.items: dict[str, Item] = {}
         self.embeddings: dict[str, ItemEmbedding] = {}
 
     def add(self, data: bytes, dataset: str = DATASET) -> Item:
         ref = self._store.put("media", data)
-        item = Item(name=f"{dataset}/items/{len(self.items):026d}")
+        item = Item(name=f"{dataset}/items/{len(self.items):026d}", split=Split.SPLIT_TRAIN)
         item.media.CopyFrom(Media(sha256=ref.sha256, object_key=ref.key, size_bytes=ref.size_bytes))
         self.items[item.name] = item
+        self.datasets.add(dataset)
         return item
 
     def GetItem(self, request: GetItemRequest, context: grpc.ServicerContext) -> Item:
         self.look()
         if request.name not in self.items:
-            raise NotFound(f"there is no {request.name}", reason="RESOURCE_NOT_FOUND")
+            raise missing(request.name)
         return self.items[request.name]
 
     def ListItems(self, request: ListItemsRequest, context: grpc.ServicerContext) -> ListItemsResponse:
-        names = sorted(name for name in self.items if name.startswith(request.parent) and name > request.page_token)
-        page = names[: request.page_size]
+        if request.parent not in self.datasets:
+            raise missing(request.parent)
+        names = sorted(name for name in self.items_of(request.parent) if name > request.page_token)
+        page = names[: request.page_size or SIZE_DEFAULT]
         return ListItemsResponse(
             items=[self.items[name] for name in page],
             next_page_token=page[-1] if len(names) > len(page) else "",
             embeddings=[self.embeddings.get(name, ItemEmbedding()) for name in page] if request.embeddings else [],
         )
 
+    def items_of(self, dataset: str) -> list[str]:
+        """Returns the names of a dataset's items."""
+        return [name for name in self.items if parent_of(name) == dataset]
+
 
 class FakeDatasets(DatasetServiceServicer):
-    """A fake DatasetService, which returns the number of items.
+    """A fake DatasetService with the datasets of a fake ItemService, and the number of their items.
 
     Attributes:
-        deleted: deleted datasets.
         unavailable: datasets for which it returns Unavailable.
     """
 
     def __init__(self, items: FakeItems) -> None:
         self._items = items
-        self.deleted: set[str] = set()
         self.unavailable: set[str] = set()
 
     def GetDataset(self, request: GetDatasetRequest, context: grpc.ServicerContext) -> Dataset:
         if request.name in self.unavailable:
             raise Unavailable("the datasets are away")
-        if request.name in self.deleted:
-            raise NotFound(f"there is no {request.name}", reason="RESOURCE_NOT_FOUND")
-        return Dataset(name=request.name, counts=DatasetCounts(item_count=len(self._items.items)))
+        if request.name not in self._items.datasets:
+            raise missing(request.name)
+        counts = DatasetCounts(item_count=len(self._items.items_of(request.name)))
+        return Dataset(name=request.name, taxonomy=f"{PROJECT}/taxonomies/colours", counts=counts)
 
 
 def eventually(look: Callable[[], Any], wanted: Callable[[Any], bool]) -> Any:

@@ -178,7 +178,6 @@ def test_a_model_of_a_thousand_concepts_is_told_in_events_that_a_broker_takes(se
 def test_a_dataset_that_was_deleted_ends_its_pass_and_the_rest_is_told(serving: Serving) -> None:
     gone = f"{PROJECT}/datasets/gone"
     item = serving.items.add(a_picture("red"))
-    serving.datasets.deleted.add(gone)
     serving.deployed(serving.registry.add(an_onnx()), datasets=[gone, DATASET])
     while serving.scorer.step():
         pass

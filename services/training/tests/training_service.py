@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 from vesta_common.clock import ManualClock
-from vesta_common.errors import NotFound, Unavailable, VestaError
+from vesta_common.errors import Unavailable, VestaError
+from vesta_common.resources.methods import missing
+from vesta_common.resources.names import parent_of
 from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.datasets.v1 import (
     Concept,
@@ -39,7 +41,10 @@ from vesta_training.store.postgres import Store
 from vesta_training.worker import Worker
 
 PROJECT = "projects/acme"
-SNAPSHOT = f"{PROJECT}/datasets/vans/snapshots/s1"
+DATASET = f"{PROJECT}/datasets/vans"
+SNAPSHOT = f"{DATASET}/snapshots/s1"
+TAXONOMY = f"{PROJECT}/taxonomies/t"
+CONCEPTS = ("van", "car")
 
 
 class OneSnapshot(SnapshotServiceServicer):
@@ -50,7 +55,7 @@ class OneSnapshot(SnapshotServiceServicer):
 
     def GetSnapshot(self, request, context):
         if self.gone or request.name != SNAPSHOT:
-            raise NotFound(f"there is no {request.name}", reason="RESOURCE_NOT_FOUND")
+            raise missing(request.name)
         found = Snapshot(name=SNAPSHOT, manifest_key="manifests/x", digest="d1")
         found.statistics.splits.add(
             split="TEST", item_count=self.test_item_count, hash_assigned_count=self.test_hash_assigned_count
@@ -62,14 +67,18 @@ class OneDataset(DatasetServiceServicer):
     """A fake DatasetService with one dataset."""
 
     def GetDataset(self, request, context):
-        return Dataset(name=request.name, taxonomy=f"{PROJECT}/taxonomies/t")
+        if request.name != DATASET:
+            raise missing(request.name)
+        return Dataset(name=DATASET, taxonomy=TAXONOMY)
 
 
 class OneTaxonomy(TaxonomyServiceServicer):
     """A fake TaxonomyService with one taxonomy."""
 
     def GetTaxonomy(self, request, context):
-        return Taxonomy(name=request.name, concepts=[Concept(id="van"), Concept(id="car")])
+        if request.name != TAXONOMY:
+            raise missing(request.name)
+        return Taxonomy(name=TAXONOMY, concepts=[Concept(id=concept) for concept in CONCEPTS])
 
 
 class SomeDeployments(DeploymentServiceServicer):
@@ -82,9 +91,10 @@ class SomeDeployments(DeploymentServiceServicer):
     def ListDeployments(self, request, context):
         if self.away:
             raise Unavailable("serving does not answer")
+        known = sorted((one for one in self.known if parent_of(one.name) == request.parent), key=lambda one: one.name)
         number = int(request.page_token or 0)
-        more = str(number + 1) if number + 1 < len(self.known) else ""
-        return ListDeploymentsResponse(deployments=self.known[number : number + 1], next_page_token=more)
+        more = str(number + 1) if number + 1 < len(known) else ""
+        return ListDeploymentsResponse(deployments=known[number : number + 1], next_page_token=more)
 
 
 class Scripted:

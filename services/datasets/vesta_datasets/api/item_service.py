@@ -226,7 +226,7 @@ def _check_all_in(dataset: str, names: Sequence[str]) -> None:
     """Raises NotFound for the first item that is not in the dataset."""
     for name in names:
         if parent_of(name) != dataset:
-            raise NotFound(f"{name} is not in {dataset}", reason="RESOURCE_NOT_FOUND")
+            raise NotFound(f"{name} is not in {dataset}", reason="RESOURCE_NOT_FOUND", metadata={"name": name})
 
 
 def _embedding(space: str, values: NDArray[np.float32]) -> ItemEmbedding:
