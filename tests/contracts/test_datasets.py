@@ -299,7 +299,7 @@ def test_a_snapshot_has_a_manifest_a_digest_and_statistics_of_each_split(peer: P
     assert snapshot.digest
     assert "TEST" in [side.split for side in snapshot.statistics.splits]
     for side in snapshot.statistics.splits:
-        assert side.dealt_count <= side.item_count
+        assert side.hash_assigned_count <= side.item_count
 
 
 @contract(SnapshotServiceServicer.CreateSnapshot, SnapshotServiceServicer.GetSnapshot)
