@@ -7,16 +7,18 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from serving_builders import DATASET, PROJECT, a_picture, an_onnx, an_onnx_with_a_head, eventually
 from serving_service import Serving
 from vesta_common.errors import Unavailable
+from vesta_common.leases import LeaseLost
 from vesta_contracts.datasets.v1 import ItemEmbedding
 from vesta_contracts.serving.v1 import DeleteDeploymentRequest, PredictInput, PredictionMade
 from vesta_serving.backoff import BACKOFF_FIRST
 from vesta_serving.predictions.predictor import PredictedImage, Predictor, ServedModel
-from vesta_serving.scoring.scorer import EVENT_ITEMS_MAX, LEASE, PAGE_ITEMS, Scorer
-from vesta_serving.store import Recorded
+from vesta_serving.scoring.scorer import EVENT_ITEMS_MAX, PAGE_ITEMS, Scorer
+from vesta_serving.store import LEASE_DURATION
 from vesta_serving.triton.client import Scores
 
 SCORED = "vesta.serving.deployment.v1.scored"
@@ -70,9 +72,9 @@ def test_scoring_goes_on_where_a_killed_worker_was(serving: Serving) -> None:
     serving.deployed(serving.registry.add(an_onnx()), datasets=[DATASET])
     serving.scorer.step()
     before = sum(scored(serving).values())
-    serving.store.claim_pass(serving.clock.now(), serving.clock.now() + LEASE)  # the next worker dies after its claim
+    serving.store.claim_pass()  # the next worker dies after its claim
     assert not serving.scorer.step()
-    serving.clock.advance(LEASE + timedelta(seconds=1))
+    serving.clock.advance(LEASE_DURATION + timedelta(seconds=1))
     while serving.scorer.step():
         pass
 
@@ -247,10 +249,9 @@ def test_arrivals_of_a_killed_worker_are_scored_by_the_next(serving: Serving) ->
         pass
     item = serving.items.add(a_picture("blue"))
     serving.arrives(item)
-    now = serving.clock.now()
-    serving.store.claim_arrivals(now, now + LEASE, EVENT_ITEMS_MAX)
+    serving.store.claim_arrivals(EVENT_ITEMS_MAX)
     assert not serving.scorer.step()
-    serving.clock.advance(LEASE + timedelta(seconds=1))
+    serving.clock.advance(LEASE_DURATION + timedelta(seconds=1))
     serving.scorer.step()
 
     assert scored(serving) == Counter([item.name])
@@ -259,25 +260,24 @@ def test_arrivals_of_a_killed_worker_are_scored_by_the_next(serving: Serving) ->
 def test_of_passes_that_end_at_the_same_time_in_two_replicas_one_is_the_last(serving: Serving) -> None:
     other = f"{PROJECT}/datasets/other"
     serving.deployed(serving.registry.add(an_onnx()), datasets=[DATASET, other])
-    now, store = serving.clock.now(), serving.store
-    first, second = (store.claim_pass(now, now + LEASE) for _ in range(2))
+    store = serving.store
+    first, second = (store.claim_pass() for _ in range(2))
     assert first
     assert second
-    recorded: list[Recorded] = []
+    finished: list[bool] = []
 
     def end_second() -> None:
         with store.postgres.transaction() as connection:
-            recorded.append(store.advance_pass(connection, second, "", 0, 1, now, done=True))
+            finished.append(store.advance_pass(connection, second, "", 0, 1, done=True))
 
     with store.postgres.transaction() as connection:
-        before = store.advance_pass(connection, first, "", 0, 1, now, done=True)
+        before = store.advance_pass(connection, first, "", 0, 1, done=True)
         thread = threading.Thread(target=end_second)
         thread.start()  # the first has not committed yet
         eventually(lambda: serving.waiting_for_locks() or not thread.is_alive(), bool)
     thread.join()
 
-    assert before == Recorded(counted=True, finished=False)
-    assert recorded == [Recorded(counted=True, finished=True)]
+    assert (before, finished) == (False, [True])
 
 
 def test_a_pass_that_cannot_be_scored_holds_up_neither_other_deployments_nor_other_datasets(serving: Serving) -> None:
@@ -337,3 +337,37 @@ def test_what_failed_in_one_replica_waits_in_every_replica(serving: Serving) -> 
     serving.clock.advance(BACKOFF_FIRST)
     assert scorer.step()
     assert asked == [deployment.name] * 3
+
+
+def test_a_worker_that_was_slower_than_its_lease_publishes_nothing_more(serving: Serving) -> None:
+    names = [serving.items.add(a_picture("red")).name]
+    serving.deployed(serving.registry.add(an_onnx()), datasets=[DATASET])
+    scorer, slow = serving.scorer, [True]
+
+    def overtaken(_: ServedModel) -> None:
+        if slow:
+            slow.clear()
+            serving.clock.advance(LEASE_DURATION)
+            replica = Scorer(serving.store, watched, scorer._items, scorer._datasets, scorer._media, serving.clock)
+            assert replica.step()
+
+    watched = Watched(serving, overtaken)
+    assert scorer.step()
+    assert scored(serving) == Counter(names)
+
+    slow.append(True)
+    item = serving.items.add(a_picture("blue"))
+    serving.arrives(item)
+    assert scorer.step()
+    assert scored(serving) == Counter([*names, item.name])
+    assert not scorer.step()
+
+
+def test_a_page_of_a_generation_that_is_over_is_not_recorded(serving: Serving) -> None:
+    deployment = serving.deployed(serving.registry.add(an_onnx()), datasets=[DATASET])
+    claimed = serving.store.claim_pass()
+    assert claimed
+    serving.moved(deployment, serving.registry.add(an_onnx(7)))
+    with pytest.raises(LeaseLost), serving.store.postgres.transaction() as connection:
+        serving.store.advance_pass(connection, claimed, "", 5, 5, done=True)
+    assert serving.got(deployment.name).scoring.scored_count == 0

@@ -2,6 +2,8 @@
 
 from datetime import timedelta
 
+from vesta_common.backoff import exponential_backoff
+
 BACKOFF_FIRST = timedelta(seconds=1)
 BACKOFF_MAX = timedelta(minutes=1)
 
@@ -14,5 +16,4 @@ def backoff_delay(failures: int, spent: timedelta = timedelta()) -> timedelta:
         spent: how long the last attempt took. The delay is at least as long, so that attempts that end in a timeout use at most half
             of a worker's time.
     """
-    factor: int = 2 ** min(failures - 1, 16)
-    return max(spent, min(BACKOFF_FIRST * factor, BACKOFF_MAX))
+    return max(spent, exponential_backoff(failures, BACKOFF_FIRST, BACKOFF_MAX))

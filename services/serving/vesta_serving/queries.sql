@@ -81,11 +81,11 @@ SELECT model_version FROM deleted_models WHERE triton_name = :triton_name FOR UP
 DELETE FROM deleted_models WHERE triton_name = :triton_name;
 
 -- name: put_pass!
--- Restarts a pass.
+-- Restarts a pass. A worker that holds its lease loses it.
 INSERT INTO passes (deployment, dataset, generation, embeds) VALUES (:deployment, :dataset, :generation, :embeds)
 ON CONFLICT (deployment, dataset) DO UPDATE SET
     generation = excluded.generation, embeds = excluded.embeds, page_token = '', scored_count = 0, item_count = 1, done = false,
-    lease_expire_time = NULL;
+    lease_expire_time = NULL, fencing_token = passes.fencing_token + 1;
 
 -- name: drop_other_passes!
 DELETE FROM passes WHERE deployment = :deployment AND NOT dataset = ANY(:datasets);
@@ -93,31 +93,12 @@ DELETE FROM passes WHERE deployment = :deployment AND NOT dataset = ANY(:dataset
 -- name: list_passes
 SELECT * FROM passes WHERE deployment = ANY(:deployments);
 
--- name: claim_pass^
--- Claims a pass that has no lease, whose deployment has a stable version, and that is not in backoff.
-UPDATE passes SET lease_expire_time = :lease_expire_time
-WHERE (deployment, dataset) = (
-    SELECT passes.deployment, passes.dataset FROM passes JOIN deployments ON deployments.name = passes.deployment
-    WHERE NOT done AND stable <> '' AND (lease_expire_time IS NULL OR lease_expire_time < :now)
-      AND NOT EXISTS (
-          SELECT FROM backoffs
-          WHERE backoffs.deployment = passes.deployment AND backoffs.dataset = passes.dataset AND retry_time > :now)
-    ORDER BY passes.deployment, passes.dataset FOR UPDATE OF passes SKIP LOCKED LIMIT 1)
-RETURNING *;
-
--- name: advance_pass^
--- Records a page of the pass, unless a newer generation has begun its own pass or another worker recorded the page first.
+-- name: advance_pass!
+-- Records a page of the pass and releases its lease, so that any worker can claim the next page.
 UPDATE passes SET
     page_token = :page_token, scored_count = scored_count + :scored_count, done = :done,
-    item_count = CASE WHEN :done THEN scored_count + :scored_count ELSE :item_count END,
-    lease_expire_time = CASE WHEN :done THEN NULL ELSE CAST(:lease_expire_time AS timestamptz) END
-WHERE deployment = :deployment AND dataset = :dataset AND generation = :generation
-  AND page_token = :claimed_token AND NOT done
-RETURNING *;
-
--- name: release_pass!
-UPDATE passes SET lease_expire_time = NULL
-WHERE deployment = :deployment AND dataset = :dataset AND generation = :generation AND page_token = :claimed_token AND NOT done;
+    item_count = CASE WHEN :done THEN scored_count + :scored_count ELSE :item_count END, lease_expire_time = NULL
+WHERE deployment = :deployment AND dataset = :dataset;
 
 -- name: count_unfinished_passes$
 SELECT count(*) FROM passes WHERE deployment = :deployment AND NOT done;
@@ -127,33 +108,14 @@ INSERT INTO arrivals (deployment, item, object_key, sha256, traceparent)
 VALUES (:deployment, :item, :object_key, :sha256, :traceparent)
 ON CONFLICT DO NOTHING;
 
--- name: claim_arrivals
--- Claims new items of one deployment and dataset that have no lease and are not in backoff, of a deployment with a stable version.
-UPDATE arrivals SET lease_expire_time = :lease_expire_time
-WHERE (deployment, item) IN (
-    SELECT deployment, item FROM arrivals
-    WHERE (deployment, dataset) = (
-        SELECT arrivals.deployment, dataset FROM arrivals JOIN deployments ON deployments.name = arrivals.deployment
-        WHERE stable <> '' AND (lease_expire_time IS NULL OR lease_expire_time < :now)
-          AND NOT EXISTS (
-              SELECT FROM backoffs
-              WHERE backoffs.deployment = arrivals.deployment AND backoffs.dataset = arrivals.dataset AND retry_time > :now)
-        ORDER BY arrivals.deployment, dataset LIMIT 1)
-      AND (lease_expire_time IS NULL OR lease_expire_time < :now)
-    ORDER BY item FOR UPDATE SKIP LOCKED LIMIT :limit)
-RETURNING deployment, item, object_key, sha256, traceparent;
-
 -- name: count_arrivals
 -- By whether a worker is scoring them; at most 100,000.
 SELECT CASE WHEN lease_expire_time > now() THEN 'SCORING' ELSE 'WAITING' END AS state, count(*) AS count
 FROM (SELECT lease_expire_time FROM arrivals LIMIT 100000) AS arrived GROUP BY 1;
 
 -- name: delete_arrivals!
--- Deletes scored items. Returns no row if the lease had expired and another worker was first.
+-- Deletes scored items.
 DELETE FROM arrivals WHERE deployment = :deployment AND item = ANY(:items);
-
--- name: release_arrivals!
-UPDATE arrivals SET lease_expire_time = NULL WHERE deployment = :deployment AND item = ANY(:items);
 
 -- name: count_failure$
 -- Counts one more consecutive failure. Returns no row if the deployment was deleted.

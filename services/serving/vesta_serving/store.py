@@ -10,6 +10,7 @@ from vesta_common.clock import Clock
 from vesta_common.errors import NotFound
 from vesta_common.events import outbox
 from vesta_common.events.cloudevents import new_event
+from vesta_common.leases import Lease, Leases, Row
 from vesta_common.resources.etags import with_etag
 from vesta_common.resources.filters import Where
 from vesta_common.storage.postgres import Connection, Postgres, load_queries
@@ -21,7 +22,36 @@ from vesta_serving.labels import named_labels
 
 SERVICE = "serving"
 
+LEASE_DURATION = timedelta(seconds=60)
+
 queries = load_queries("vesta_serving")
+_PASS_LEASES = Leases(
+    "passes",
+    LEASE_DURATION,
+    key=("deployment", "dataset"),
+    unfinished="NOT done",
+    claimable="""
+        EXISTS (SELECT FROM deployments WHERE deployments.name = passes.deployment AND stable <> '')
+        AND NOT EXISTS (
+            SELECT FROM backoffs
+            WHERE backoffs.deployment = passes.deployment AND backoffs.dataset = passes.dataset AND retry_time > %(now)s)""",
+    order="deployment, dataset",
+)
+_ARRIVAL_LEASES = Leases(
+    "arrivals",
+    LEASE_DURATION,
+    key=("deployment", "item"),
+    claimable="""
+        (deployment, dataset) = (
+            SELECT first.deployment, first.dataset FROM arrivals AS first JOIN deployments ON deployments.name = first.deployment
+            WHERE stable <> '' AND (first.lease_expire_time IS NULL OR first.lease_expire_time <= %(now)s)
+              AND NOT EXISTS (
+                  SELECT FROM backoffs
+                  WHERE backoffs.deployment = first.deployment AND backoffs.dataset = first.dataset AND retry_time > %(now)s)
+            ORDER BY first.deployment, first.dataset LIMIT 1)""",
+    order="item",
+)
+"""A batch has items of one deployment and one dataset: of the first that has claimable items and is not in backoff."""
 
 
 @dataclass(frozen=True)
@@ -59,17 +89,11 @@ class Pass:
     done: bool
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """The result of recording a page of a pass.
+@dataclass(frozen=True, kw_only=True)
+class ClaimedPass(Pass):
+    """A scoring pass whose next page this worker has claimed."""
 
-    Attributes:
-        counted: False if a newer generation has begun its own pass, or another worker recorded the page first.
-        finished: whether this page completes all passes of the deployment; true for exactly one page.
-    """
-
-    counted: bool
-    finished: bool
+    lease: Lease
 
 
 @dataclass(frozen=True)
@@ -85,6 +109,13 @@ class Arrival:
     object_key: str
     sha256: str
     traceparent: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimedArrival(Arrival):
+    """A new item that this worker has claimed."""
+
+    lease: Lease
 
 
 class Store:
@@ -251,57 +282,51 @@ class Store:
                     queries.drop_version(connection, name=version)
                 queries.drop_deleted_model(connection, triton_name=triton_name)
 
-    def claim_pass(self, now: datetime, lease_expire_time: datetime) -> Pass | None:
-        """Claims a pass that has no lease and is not in backoff."""
+    def claim_pass(self) -> ClaimedPass | None:
+        """Claims a pass that has no lease, whose deployment has a stable version, and that is not in backoff."""
         with self.postgres.transaction() as connection:
-            row = queries.claim_pass(connection, now=now, lease_expire_time=lease_expire_time)
-        return _pass(row) if row else None
+            lease = _PASS_LEASES.claim(connection, self._clock.now())
+        return ClaimedPass(**vars(_pass(lease.row)), lease=lease) if lease else None
 
     def advance_pass(
         self,
         connection: Connection,
-        claimed: Pass,
+        claimed: ClaimedPass,
         page_token: str,
         scored_count: int,
         item_count: int,
-        lease_expire_time: datetime,
         *,
         done: bool,
-    ) -> Recorded:
-        """Records a page of a pass.
+    ) -> bool:
+        """Records a page of a pass and releases the pass.
 
         The end of a pass locks the deployment until the transaction ends. When passes end at the same time, the last one therefore
         sees that all others are done, in any replica.
+
+        Returns:
+            Whether this page completes all passes of the deployment; true for exactly one page.
+
+        Raises:
+            LeaseLost: a newer generation has restarted the pass, another worker has claimed it, or the deployment was deleted.
         """
-        if done and queries.lock_deployment(connection, name=claimed.deployment) is None:
-            return Recorded(counted=False, finished=False)
-        row = queries.advance_pass(
+        if done:
+            queries.lock_deployment(connection, name=claimed.deployment)
+        _PASS_LEASES.verify(connection, claimed.lease)
+        queries.advance_pass(
             connection,
             deployment=claimed.deployment,
             dataset=claimed.dataset,
-            generation=claimed.generation,
-            claimed_token=claimed.page_token,
             page_token=page_token,
             scored_count=scored_count,
             item_count=item_count,
             done=done,
-            lease_expire_time=lease_expire_time,
         )
-        if row is None:
-            return Recorded(counted=False, finished=False)
-        finished = done and not queries.count_unfinished_passes(connection, deployment=claimed.deployment)
-        return Recorded(counted=True, finished=finished)
+        return done and not queries.count_unfinished_passes(connection, deployment=claimed.deployment)
 
-    def release_pass(self, claimed: Pass) -> None:
+    def release_pass(self, claimed: ClaimedPass) -> None:
         """Releases the lease of a pass."""
         with self.postgres.transaction() as connection:
-            queries.release_pass(
-                connection,
-                deployment=claimed.deployment,
-                dataset=claimed.dataset,
-                generation=claimed.generation,
-                claimed_token=claimed.page_token,
-            )
+            _PASS_LEASES.release(connection, claimed.lease)
 
     def back_off(self, deployment: str, spent: timedelta, dataset: str = "") -> None:
         """Puts a deployment's work into exponential backoff after a failure, for all replicas.
@@ -334,22 +359,27 @@ class Store:
                 traceparent=traceparent,
             )
 
-    def claim_arrivals(self, now: datetime, lease_expire_time: datetime, limit: int) -> list[Arrival]:
+    def claim_arrivals(self, limit: int) -> list[ClaimedArrival]:
         """Claims new items of one deployment and dataset that have no lease and are not in backoff."""
         with self.postgres.transaction() as connection:
-            rows = queries.claim_arrivals(connection, now=now, lease_expire_time=lease_expire_time, limit=limit)
-        return [Arrival(**row) for row in rows]
+            leases = _ARRIVAL_LEASES.claim_many(connection, self._clock.now(), limit)
+        fields = ("deployment", "item", "object_key", "sha256", "traceparent")
+        return [ClaimedArrival(**{field: lease.row[field] for field in fields}, lease=lease) for lease in leases]
 
-    def delete_arrivals(self, connection: Connection, arrivals: Sequence[Arrival]) -> bool:
-        """Deletes new items of one deployment; returns False if another worker was first, or the deployment was deleted."""
-        items = [arrival.item for arrival in arrivals]
-        return bool(queries.delete_arrivals(connection, deployment=arrivals[0].deployment, items=items))
+    def delete_arrivals(self, connection: Connection, arrivals: Sequence[ClaimedArrival]) -> None:
+        """Deletes new items of one deployment.
 
-    def release_arrivals(self, arrivals: Sequence[Arrival]) -> None:
-        """Releases the leases of new items of one deployment."""
+        Raises:
+            LeaseLost: another worker has claimed one of them, or the deployment was deleted.
+        """
+        _ARRIVAL_LEASES.verify(connection, *(arrival.lease for arrival in arrivals))
         items = [arrival.item for arrival in arrivals]
+        queries.delete_arrivals(connection, deployment=arrivals[0].deployment, items=items)
+
+    def release_arrivals(self, arrivals: Sequence[ClaimedArrival]) -> None:
+        """Releases the leases of new items."""
         with self.postgres.transaction() as connection:
-            queries.release_arrivals(connection, deployment=arrivals[0].deployment, items=items)
+            _ARRIVAL_LEASES.release(connection, *(arrival.lease for arrival in arrivals))
 
     def get_prediction(self, connection: Connection, name: str) -> Prediction:
         """Returns an entry of the prediction log.
@@ -472,7 +502,7 @@ def _row(row: dict[str, Any] | None, name: str) -> DeploymentRow:
     return DeploymentRow(asked=Deployment.FromString(bytes(row["body"])), **{field: row[field] for field in fields})
 
 
-def _pass(row: dict[str, Any]) -> Pass:
+def _pass(row: Row) -> Pass:
     fields = ("deployment", "dataset", "generation", "embeds", "page_token", "scored_count", "item_count", "done")
     return Pass(**{field: row[field] for field in fields})
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import timedelta
 from functools import partial
 from itertools import chain
 
@@ -14,6 +13,7 @@ from vesta_common import trace
 from vesta_common.clock import Clock
 from vesta_common.errors import DataLoss, InvalidArgument, NotFound, is_transient
 from vesta_common.events.outbox import EVENT_BYTES_MAX
+from vesta_common.leases import LeaseLost
 from vesta_common.media.images import model_pixels
 from vesta_common.resources.names import parent_of
 from vesta_common.storage.objects import ObjectStore
@@ -29,12 +29,11 @@ from vesta_contracts.serving.v1 import DeploymentScored, ItemPrediction, Predict
 from vesta_serving.predictions.heads import Heads
 from vesta_serving.predictions.predictor import PredictedImage, Predictor, ServedModel
 from vesta_serving.scoring.event_chunks import cut
-from vesta_serving.store import Arrival, Pass, Store
+from vesta_serving.store import Arrival, ClaimedArrival, ClaimedPass, Pass, Store
 from vesta_serving.triton.client import Scores
 
 EVENT_ITEMS_MAX = 64
 PAGE_ITEMS = 256
-LEASE = timedelta(seconds=60)
 FETCH_THREADS = 4
 ASK_THREADS = 4
 
@@ -69,12 +68,11 @@ class Scorer:
 
     def step(self) -> bool:
         """Scores one page of a pass, or some new items; returns False if there is nothing to score or all of it is in backoff."""
-        now = self._clock.now()
-        if claimed := self._store.claim_pass(now, now + LEASE):
+        if claimed := self._store.claim_pass():
             with self._backing_off(claimed.deployment, claimed.dataset, partial(self._store.release_pass, claimed)):
                 self._score_page(claimed)
             return True
-        if arrivals := self._store.claim_arrivals(now, now + LEASE, EVENT_ITEMS_MAX):
+        if arrivals := self._store.claim_arrivals(EVENT_ITEMS_MAX):
             deployment, dataset = arrivals[0].deployment, parent_of(arrivals[0].item)
             first, *others = ({"traceparent": arrival.traceparent} for arrival in arrivals)
             with (
@@ -91,6 +89,9 @@ class Scorer:
         begin = self._clock.now()
         try:
             yield
+        except LeaseLost as error:
+            log.warning("scoring_taken_over", deployment=deployment, dataset=dataset, error=str(error))
+            release()  # of a batch, the items that this worker still holds
         except Exception as error:
             transient = is_transient(error)
             log.warning(
@@ -99,7 +100,7 @@ class Scorer:
             self._store.back_off(deployment, self._clock.now() - begin, dataset)
             release()
 
-    def _score_page(self, claimed: Pass) -> None:
+    def _score_page(self, claimed: ClaimedPass) -> None:
         served = self._predictor.served_model(claimed.deployment)
         if served.row.generation != claimed.generation:
             self._predictor.forget(claimed.deployment)
@@ -118,18 +119,13 @@ class Scorer:
         made = _events(served, claimed.dataset, arrivals, claimed.generation, results)
         done = not page.next_page_token
         with self._store.postgres.transaction() as connection:
-            lease = self._clock.now() - timedelta(
-                seconds=1
-            )  # expired, so that any worker can claim the next page immediately
-            recorded = self._store.advance_pass(
-                connection, claimed, page.next_page_token, len(arrivals), item_count, lease, done=done
+            finished = self._store.advance_pass(
+                connection, claimed, page.next_page_token, len(arrivals), item_count, done=done
             )
-            if not recorded.counted:
-                return
             self._store.end_backoff(connection, claimed.deployment, claimed.dataset)
             for event in made:
                 self._store.publish(connection, claimed.deployment, event)
-            if recorded.finished:
+            if finished:
                 row = self._store.get(connection, claimed.deployment)
                 self._store.publish(
                     connection, row.name, DeploymentScored(deployment=self._store.message(connection, row))
@@ -155,7 +151,7 @@ class Scorer:
             log.warning("dataset_gone", deployment=claimed.deployment, dataset=claimed.dataset)
             return item_count, ListItemsResponse()
 
-    def _score_arrivals(self, deployment: str, dataset: str, arrivals: Sequence[Arrival]) -> None:
+    def _score_arrivals(self, deployment: str, dataset: str, arrivals: Sequence[ClaimedArrival]) -> None:
         """Scores new items of one deployment and dataset. No transaction is open meanwhile, because it would block the outbox."""
         # Read the current version: an item that arrived too late for a pass must not be scored by the version before.
         self._predictor.forget(deployment)
@@ -163,8 +159,7 @@ class Scorer:
         results = self._from_pictures(served, arrivals, embeds=True)
         made = _events(served, dataset, arrivals, served.row.generation, results)
         with self._store.postgres.transaction() as connection:
-            if not self._store.delete_arrivals(connection, arrivals):
-                return
+            self._store.delete_arrivals(connection, arrivals)
             self._store.end_backoff(connection, deployment, dataset)
             for event in made:
                 self._store.publish(connection, deployment, event)
