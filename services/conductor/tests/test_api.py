@@ -23,6 +23,7 @@ from vesta_conductor.projects.deletion import Deletions
 from vesta_conductor.reconciliation.names import LoopNames
 from vesta_conductor.reconciliation.reconcile import reconcile
 from vesta_conductor.reconciliation.state import Command, RoundOutcome
+from vesta_conductor.store.loop_queue import claim_loop
 from vesta_contracts.annotation.v1 import CreateCampaignRequest
 from vesta_contracts.conductor.v1 import (
     CreateLoopRequest,
@@ -157,10 +158,9 @@ class TestLoops:
         assert [found.number for found in made.status.rounds] == [1]
         assert conductor.loops.GetLoop(GetLoopRequest(name=made.name)) == made
         with conductor.postgres.transaction() as connection:
-            claimed = store.queries.claim_loop(
-                connection, now=conductor.clock.now(), hidden_until=conductor.clock.now()
-            )
-        assert claimed["loop"] == made.name
+            claimed = claim_loop(connection, conductor.clock.now())
+        assert claimed
+        assert claimed.loop == made.name
 
     def test_a_repeat_returns_the_first_loop_and_asks_no_peer(self, conductor: Conductor) -> None:
         made = a_loop(conductor, request_id="r1")

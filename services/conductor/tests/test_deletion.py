@@ -19,7 +19,8 @@ from vesta_conductor import store
 from vesta_conductor.api.loop_service import LoopService
 from vesta_conductor.api.project_service import ProjectService
 from vesta_conductor.projects.contents import PEERS, Kind, contents
-from vesta_conductor.projects.deletion import PASS_INTERVAL, SETTLED, VISIBILITY_TIMEOUT, Deletions
+from vesta_conductor.projects.deletion import PASS_INTERVAL, SETTLED, Deletions
+from vesta_conductor.store.deletions import LEASE_DURATION
 from vesta_contracts.conductor.v1 import (
     CreateLoopRequest,
     CreateProjectRequest,
@@ -268,7 +269,7 @@ class TestDeleting:
             try:
                 conductor.worker().step()
             except Killed:
-                conductor.clock.advance(VISIBILITY_TIMEOUT)
+                conductor.clock.advance(LEASE_DURATION)
             conductor.clock.advance(PASS_INTERVAL)
             if conductor.state().state == Project.DELETED:
                 break

@@ -2,25 +2,28 @@
 
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-import psycopg
 import pytest
 from conductor_builders import DATASET, PROJECT
 from conductor_simulation import SimulatedPlatform
 from google.protobuf.message import Message
 from prometheus_client import CollectorRegistry
+from vesta_common.backoff import exponential_backoff
 from vesta_common.clock import ManualClock
 from vesta_common.events.cloudevents import new_event, type_of
 from vesta_common.storage.postgres import Postgres
 from vesta_conductor import store
-from vesta_conductor.execution.driver import Driver, backoff
+from vesta_conductor.execution.driver import BACKOFF_FIRST, BACKOFF_MAX, Driver
 from vesta_conductor.execution.event_handlers import EventHandlers
-from vesta_conductor.execution.queue import VISIBILITY_TIMEOUT, Worker
+from vesta_conductor.execution.queue import Worker
 from vesta_conductor.metrics import ConductorMetrics
+from vesta_conductor.store.loop_queue import LEASE_DURATION
+from vesta_conductor.store.statements import queries
 from vesta_contracts.annotation.v1 import TaskAccepted, TaskCancelled, TaskRejected
 from vesta_contracts.conductor.v1 import Loop, LoopPolicy, LoopStatus, Project
 from vesta_contracts.datasets.v1 import DatasetScored, ItemAdded, ItemAnnotated
@@ -67,20 +70,27 @@ def postgres(postgres_url: str, postgres_schema: str, clock: ManualClock) -> Ite
 
 
 @pytest.fixture
-def worker(postgres: Postgres, clock: ManualClock) -> Iterator[Callable[[Any], Worker]]:
+def worker(postgres: Postgres, clock: ManualClock) -> Callable[..., Worker]:
     """Creates workers."""
-    made: list[Worker] = []
 
-    def make(driver: Any) -> Worker:
-        made.append(Worker(postgres, driver, clock, ConductorMetrics(CollectorRegistry())))
-        return made[-1]
+    def make(driver: Any, heartbeat_interval: timedelta | None = None) -> Worker:
+        return Worker(postgres, driver, clock, ConductorMetrics(CollectorRegistry()), heartbeat_interval)
 
-    yield make
-    for each in made:
-        each.close()
+    return make
+
+
+def latest_lease(postgres: Postgres) -> datetime:
+    with postgres.transaction() as connection:
+        row = connection.execute("SELECT max(lease_expire_time) AS latest FROM loop_queue").fetchone()
+    assert row is not None
+    return row["latest"]
 
 
 A, B = f"{PROJECT}/loops/a", f"{PROJECT}/loops/b"
+
+
+def backoff_after(failures: int) -> timedelta:
+    return exponential_backoff(failures, BACKOFF_FIRST, BACKOFF_MAX)
 
 
 def drain(worker: Worker) -> None:
@@ -102,23 +112,28 @@ def test_failures_wait_longer_and_longer(worker: Callable[[Any], Worker], clock:
     one = worker(driver)
     drain(one)
     for failures in range(3):
-        clock.advance(backoff(failures) - timedelta(milliseconds=1))
+        clock.advance(backoff_after(failures + 1) - timedelta(milliseconds=1))
         assert not one.step()
         clock.advance(timedelta(milliseconds=1))
         drain(one)
     assert sorted(driver.turned)[:4] == [(A, 0), (A, 1), (A, 2), (A, 3)]
-    assert [backoff(n).total_seconds() for n in (0, 1, 5, 6, 100)] == [1, 2, 32, 60, 60]
+    assert [backoff_after(n + 1).total_seconds() for n in (0, 1, 5, 6, 100)] == [1, 2, 32, 60, 60]
 
 
-def test_a_loop_that_another_worker_holds_is_left_to_it(worker: Callable[[Any], Worker], clock: ManualClock) -> None:
+def test_a_loop_that_another_worker_holds_is_left_to_it(
+    worker: Callable[..., Worker], clock: ManualClock, postgres: Postgres
+) -> None:
     second = Recorder()
 
     def claim_meanwhile() -> None:
-        clock.advance(VISIBILITY_TIMEOUT)  # the first worker is slow, so that its Loop is due again
+        clock.advance(LEASE_DURATION)  # the first worker is slow, so that its Loop is due again
+        deadline = time.monotonic() + 10
+        while latest_lease(postgres) < clock.now() + LEASE_DURATION:  # its heartbeat has not renewed the lease yet
+            assert time.monotonic() < deadline
         drain(worker(second))
 
     first = Recorder(meanwhile=claim_meanwhile)
-    worker(first).step()
+    worker(first, timedelta(milliseconds=2)).step()
     assert first.turned[0] not in second.turned
     assert len(second.turned) == 1
 
@@ -135,11 +150,10 @@ def test_a_loop_whose_worker_died_is_turned_by_another(
     dying = worker(Recorder(meanwhile=die))
     with pytest.raises(Dies):
         dying.step()
-    dying.close()
     other = Recorder()
     drain(worker(other))
     assert len(other.turned) == 1
-    clock.advance(VISIBILITY_TIMEOUT)
+    clock.advance(LEASE_DURATION)
     drain(worker(other))
     assert {loop for loop, _ in other.turned} == {A, B}
 
@@ -171,9 +185,7 @@ def test_what_happens_during_a_look_brings_the_next_forward(
 ) -> None:
     def happen() -> None:
         with postgres.transaction() as connection:
-            store.queries.queue_loops_of_project(
-                connection, project=PROJECT, due_time=clock.now() + timedelta(seconds=1)
-            )
+            queries.queue_loops_of_project(connection, project=PROJECT, due_time=clock.now() + timedelta(seconds=1))
 
     driver = Recorder(meanwhile=happen)
     drain(worker(driver))
@@ -205,8 +217,6 @@ def test_a_worker_outlives_its_connection(
             (f"vesta-{postgres.schema}",),
         )
     clock.advance(REST)
-    with pytest.raises(psycopg.Error):
-        one.step()
     drain(one)
     assert len(driver.turned) == 4
 
@@ -271,3 +281,20 @@ def test_a_real_driver_turns_what_is_due(
     assert loop is not None
     assert loop.status.phase == LoopStatus.BLOCKED  # its dataset is not in the simulation
     assert "is gone" in loop.status.message
+
+
+def test_a_worker_that_was_slower_than_its_lease_does_not_reschedule_the_loop(
+    worker: Callable[..., Worker], clock: ManualClock, postgres: Postgres
+) -> None:
+    second = Recorder(answer=timedelta(hours=1))
+
+    def overtake() -> None:
+        clock.advance(LEASE_DURATION)  # nothing renews the lease meanwhile
+        drain(worker(second))
+
+    first = Recorder(answer=timedelta(0), meanwhile=overtake)
+    one = worker(first)
+    assert one.step()
+    assert first.turned[0] in second.turned
+    first.meanwhile = lambda: None
+    assert not one.step()

@@ -49,7 +49,6 @@ def build(settings: Settings) -> App:
             ),
         ],
         closing=[
-            *(worker.close for worker in workers),
             *(channel.close for channel in channels.values()),
             postgres.close,
         ],

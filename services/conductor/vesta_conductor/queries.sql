@@ -16,21 +16,14 @@ WHERE name > :after AND (cardinality(:names::text[]) = 0 OR name = ANY (:names::
 ORDER BY name LIMIT :limit;
 
 -- name: begin_deletion!
-UPDATE projects SET state = 'DELETING', delete_time = :now, due_time = :now, message = :message, update_time = :now
+UPDATE projects SET state = 'DELETING', delete_time = :now, message = :message, update_time = :now
 WHERE name = :name AND state = 'ACTIVE';
 
--- name: claim_deletion^
--- Claims the project that has been due longest and hides it from other workers until the visibility timeout.
-WITH due AS (
-    SELECT name FROM projects WHERE state = 'DELETING' AND due_time <= :now ORDER BY due_time LIMIT 1 FOR UPDATE SKIP LOCKED
-)
-UPDATE projects SET due_time = :hidden_until FROM due WHERE projects.name = due.name RETURNING projects.*;
-
 -- name: put_deletion!
-UPDATE projects SET message = :message, due_time = :due_time, failures = :failures WHERE name = :name AND state = 'DELETING';
+UPDATE projects SET message = :message, failures = :failures WHERE name = :name;
 
 -- name: end_deletion!
-UPDATE projects SET state = 'DELETED', display_name = '', message = '', update_time = :now WHERE name = :name AND state = 'DELETING';
+UPDATE projects SET state = 'DELETED', display_name = '', message = '', update_time = :now WHERE name = :name;
 
 -- name: delete_loops_of_project!
 DELETE FROM loops WHERE project = :project;
@@ -132,26 +125,11 @@ FROM loops WHERE loops.name = loop_queue.loop AND loops.project = :project;
 UPDATE loop_queue SET due_time = least(due_time, :due_time), generation = generation + 1
 FROM loops WHERE loops.name = loop_queue.loop AND loops.dataset = :dataset;
 
--- name: claim_loop^
--- Claims the loop that has been due longest and hides it from other workers until the visibility timeout.
-WITH due AS (
-    SELECT loop, due_time FROM loop_queue WHERE due_time <= :now ORDER BY due_time LIMIT 1 FOR UPDATE SKIP LOCKED
-)
-UPDATE loop_queue SET due_time = :hidden_until FROM due WHERE loop_queue.loop = due.loop
-RETURNING loop_queue.loop, loop_queue.generation, loop_queue.failures, due.due_time AS due_since;
+-- name: schedule_loop!
+UPDATE loop_queue SET due_time = :due_time WHERE loop = :loop;
 
 -- name: requeue_loop!
 -- If an event arrived since the claim, the event's due time applies.
 UPDATE loop_queue SET failures = :failures,
     due_time = CASE WHEN generation = :generation THEN :due_time ELSE least(due_time, :due_time) END
 WHERE loop = :loop;
-
--- name: postpone_loop!
-UPDATE loop_queue SET due_time = :due_time WHERE loop = :loop;
-
--- name: try_lock_loop$
--- Held by this connection until it is unlocked or the connection ends. Takes no transaction id, so that it does not block the outbox.
-SELECT pg_try_advisory_lock(hashtextextended(current_schema() || '/' || :loop, 0));
-
--- name: unlock_loop$
-SELECT pg_advisory_unlock(hashtextextended(current_schema() || '/' || :loop, 0));

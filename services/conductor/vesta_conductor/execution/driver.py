@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import structlog
+from vesta_common.backoff import exponential_backoff
 from vesta_common.clock import Clock
 from vesta_common.errors import Aborted, VestaError, is_transient
 from vesta_common.events.cloudevents import new_event
@@ -32,6 +33,7 @@ WAITING_INTERVAL = timedelta(seconds=5)  # while a Loop waits for something, in 
 SETTLING_INTERVAL = timedelta(seconds=1)  # while the dataset does not yet contain answers that were accepted
 RESYNC_INTERVAL = timedelta(seconds=60)  # while nothing is expected, in case an event is lost
 BACKOFF_FIRST = timedelta(seconds=1)
+BACKOFF_MAX = timedelta(minutes=1)
 REFUSALS_MAX = 3  # rejected requests in a row that may be temporary, such as for a resource that is still being created
 WAITING_PHASES = (
     LoopStatus.EMBEDDING,
@@ -62,7 +64,7 @@ class Driver:
 
         Returns:
             The delay until the next reconciliation. None if this one failed, for example because a service failed without a
-            `retry_after`: the caller then applies `backoff`.
+            `retry_after`: the caller then applies an exponential backoff.
         """
         with self._postgres.transaction() as connection:
             stored = store.load(connection, loop)
@@ -76,7 +78,8 @@ class Driver:
             )
         except VestaError as error:
             rest = error.retry_after if is_transient(error) else None
-            self._report_failure(stored, error, failures, rest or backoff(failures))
+            delay = rest or exponential_backoff(failures + 1, BACKOFF_FIRST, BACKOFF_MAX)
+            self._report_failure(stored, error, failures, delay)
             return rest
 
     def _reconcile(self, stored: StoredLoop) -> timedelta | None:
@@ -192,11 +195,6 @@ class Driver:
         log.warning("loop_held_up", loop=stored.loop.name, reason=error.reason, error=error.message, seconds=seconds)
         with self._postgres.transaction() as connection:
             store.put_status(connection, stored, status)
-
-
-def backoff(failures: int) -> timedelta:
-    """Returns the delay after this many consecutive failures: 1, 2, 4 … 60 s."""
-    return min(RESYNC_INTERVAL, BACKOFF_FIRST * (1 << min(failures, 16)))
 
 
 def _resync_delay(situation: Situation, step: Step) -> timedelta:

@@ -8,18 +8,26 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import structlog
+from vesta_common.backoff import exponential_backoff
 from vesta_common.clock import Clock
 from vesta_common.errors import Aborted, FailedPrecondition, NotFound, VestaError
+from vesta_common.leases import LeaseLost
 from vesta_common.storage.postgres import Postgres
-from vesta_contracts.conductor.v1 import Project
 
 from vesta_conductor import store
-from vesta_conductor.execution.driver import backoff
 from vesta_conductor.projects.contents import LISTED_MAX, Kind
+from vesta_conductor.store.deletions import (
+    ClaimedDeletion,
+    claim_deletion,
+    deletion_heartbeat,
+    end_deletion,
+    put_deletion,
+)
 
 POLL_INTERVAL = timedelta(seconds=1)
 PASS_INTERVAL = timedelta(seconds=2)  # until the next pass
-VISIBILITY_TIMEOUT = timedelta(minutes=2)  # how soon another worker takes over after a worker has died
+BACKOFF_FIRST = timedelta(seconds=1)
+BACKOFF_MAX = timedelta(minutes=1)
 # A call that was in progress when the deletion began may still create a resource. It has ended after this time: the gateway ends calls
 # after two minutes, services call each other for at most half a minute, and every gateway rejects new calls within seconds.
 SETTLED = timedelta(seconds=150)
@@ -54,29 +62,35 @@ class Deletions:
         """Runs the pass that has been due longest; returns False if none is due."""
         began = self._clock.now()
         with self._postgres.transaction() as connection:
-            claimed = store.claim_deletion(connection, began, began + VISIBILITY_TIMEOUT)
+            claimed = claim_deletion(connection, began)
         if claimed is None:
             return False
-        project, failures = claimed
         try:
-            left = self._pass(project.name)
+            self._attempt(claimed, began)
+        except LeaseLost as error:
+            log.warning("deletion_taken_over", project=claimed.project.name, error=str(error))
+        return True
+
+    def _attempt(self, claimed: ClaimedDeletion, began: datetime) -> None:
+        project = claimed.project
+        try:
+            with deletion_heartbeat(self._postgres, claimed, self._clock):
+                left = self._pass(project.name)
         except VestaError as error:
             log.warning("deletion_held_up", project=project.name, reason=error.reason, error=error.message)
-            due_time = self._clock.now() + backoff(failures)
-            self._store_pass(
-                project, f"A part of the platform does not answer: {error.message}", due_time, failures + 1
-            )
-            return True
+            failures = claimed.failures + 1
+            due_time = self._clock.now() + exponential_backoff(failures, BACKOFF_FIRST, BACKOFF_MAX)
+            self._store_pass(claimed, f"A part of the platform does not answer: {error.message}", due_time, failures)
+            return
         settled = project.delete_time.ToDatetime(began.tzinfo) + SETTLED
         if left:
-            self._store_pass(project, left, self._clock.now() + PASS_INTERVAL)
+            self._store_pass(claimed, left, self._clock.now() + PASS_INTERVAL)
         elif began < settled:
-            self._store_pass(project, "Nothing is left. Waits for calls that were under way to end.", settled)
+            self._store_pass(claimed, "Nothing is left. Waits for calls that were under way to end.", settled)
         else:
             with self._postgres.transaction() as connection:
-                store.end_deletion(connection, project.name, self._clock.now())
+                end_deletion(connection, claimed, self._clock.now())
             log.info("project_deleted", project=project.name)
-        return True
 
     def _pass(self, project: str) -> str:
         """Deletes what exists. Begins with a kind only when the kinds before it are gone.
@@ -91,9 +105,9 @@ class Deletions:
                 return left
         return ""
 
-    def _store_pass(self, project: Project, message: str, due_time: datetime, failures: int = 0) -> None:
+    def _store_pass(self, claimed: ClaimedDeletion, message: str, due_time: datetime, failures: int = 0) -> None:
         with self._postgres.transaction() as connection:
-            store.put_deletion(connection, project.name, message, due_time, failures)
+            put_deletion(connection, claimed, message, due_time, failures)
 
 
 def counts_in_words(counts: dict[str, int]) -> str:

@@ -3,13 +3,15 @@
 from datetime import timedelta
 
 from google.protobuf.field_mask_pb2 import FieldMask
+from vesta_common.backoff import exponential_backoff
 from vesta_contracts.conductor.v1 import LoopStatus
 from vesta_contracts.serving.v1 import Deployment, UpdateDeploymentRequest
 
 from vesta_conductor.reconciliation.state import Command, Situation, Step
 
 TRIES_MAX = 6
-WAIT_FIRST = timedelta(seconds=5)  # doubles with each retry: about 5 minutes in total
+BACKOFF_FIRST = timedelta(seconds=5)
+BACKOFF_MAX = timedelta(minutes=2)  # of one retry; all take less than 3 minutes
 
 
 def reload_or_give_up(s: Situation, what: str, phase: LoopStatus.Phase.ValueType) -> Step:
@@ -32,7 +34,8 @@ def reload_or_give_up(s: Situation, what: str, phase: LoopStatus.Phase.ValueType
             LoopStatus.BLOCKED,
             f"{failure} Tried {TRIES_MAX} times. Change the policy, or pause and resume, to try again.",
         )
-    due = attempts[-1] + WAIT_FIRST * 2 ** (len(attempts) - 1) if attempts else s.now
+    delay = exponential_backoff(len(attempts), BACKOFF_FIRST, BACKOFF_MAX)
+    due = attempts[-1] + delay if attempts else s.now
     if s.now < due:
         return Step(phase, f"{failure} Tries again in {round((due - s.now).total_seconds())} s.")
     command = Command(

@@ -8,14 +8,14 @@ from typing import Any
 from google.protobuf.message import Message
 from vesta_common.ids import new_id
 from vesta_common.messages import set_times
-from vesta_common.storage.postgres import Connection, load_queries
+from vesta_common.storage.postgres import Connection
 from vesta_contracts.conductor.v1 import Decision, Loop, LoopPolicy, LoopStatus, Project, Round
 
 from vesta_conductor.commands import request_of
 from vesta_conductor.reconciliation.round_updates import amended
 from vesta_conductor.reconciliation.state import Command, History, RoundOutcome, RoundRecord
-
-queries: Any = load_queries("vesta_conductor")
+from vesta_conductor.store.rows import project_of
+from vesta_conductor.store.statements import queries
 
 ROUNDS_SHOWN_MAX = 100  # the newest rounds of a Loop: responses have a size limit
 SEQUENCE_MAX = 2**63 - 1
@@ -44,7 +44,7 @@ def insert_project(connection: Connection, project: Project, now: datetime) -> b
 
 def find_project(connection: Connection, name: str, *, lock: bool = False) -> Project | None:
     row = (queries.lock_project if lock else queries.find_project)(connection, name=name)
-    return _project(row) if row else None
+    return project_of(row) if row else None
 
 
 def list_projects(
@@ -52,28 +52,12 @@ def list_projects(
 ) -> list[Project]:
     """Returns Projects ordered by name; only those of `names`, or all if `names` is empty."""
     rows = queries.list_projects(connection, names=list(names), after=after, limit=limit, show_deleted=show_deleted)
-    return [_project(row) for row in rows]
+    return [project_of(row) for row in rows]
 
 
 def begin_deletion(connection: Connection, name: str, message: str, now: datetime) -> None:
     """Sets an ACTIVE Project to DELETING; its first pass is due immediately."""
     queries.begin_deletion(connection, name=name, message=message, now=now)
-
-
-def claim_deletion(connection: Connection, now: datetime, hidden_until: datetime) -> tuple[Project, int] | None:
-    """Claims the Project whose next pass of deletion is due; returns it with its consecutive failures, or None if none is due."""
-    row = queries.claim_deletion(connection, now=now, hidden_until=hidden_until)
-    return (_project(row), row["failures"]) if row else None
-
-
-def put_deletion(connection: Connection, name: str, message: str, due_time: datetime, failures: int) -> None:
-    """Stores the result of a pass of deletion, and when the next one is due."""
-    queries.put_deletion(connection, name=name, message=message, due_time=due_time, failures=failures)
-
-
-def end_deletion(connection: Connection, name: str, now: datetime) -> None:
-    """Sets a Project without contents to DELETED."""
-    queries.end_deletion(connection, name=name, now=now)
 
 
 def delete_loops_of_project(connection: Connection, project: str) -> None:
@@ -288,17 +272,6 @@ def _loop(row: Any) -> Loop:
     )
     set_times(loop, row, "create_time", "update_time")
     return loop
-
-
-def _project(row: Any) -> Project:
-    project = Project(
-        name=row["name"],
-        display_name=row["display_name"],
-        state=Project.State.Value(row["state"]),
-        message=row["message"],
-    )
-    set_times(project, row, "create_time", "update_time", "delete_time")
-    return project
 
 
 def _decision(row: Any) -> Decision:
