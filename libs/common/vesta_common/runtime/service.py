@@ -21,6 +21,7 @@ import structlog
 from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
 
 from vesta_common import log as logs
+from vesta_common.backoff import exponential_backoff
 from vesta_common.errors import is_transient
 from vesta_common.identity import CredentialsError, Identity
 from vesta_common.metrics import problems_gauge, serve_metrics
@@ -38,8 +39,8 @@ HEALTH_INTERVAL = timedelta(milliseconds=250)
 SERVER_STOP_TIMEOUT = timedelta(seconds=3)
 STOP_TIMEOUT = timedelta(seconds=8)
 EXIT_NO_SUCH_COMMAND = 2
-BACKOFF_FIRST_SECONDS = 0.2
-BACKOFF_MAX_SECONDS = 10.0
+BACKOFF_FIRST = timedelta(milliseconds=400)
+BACKOFF_MAX = timedelta(seconds=10)
 
 log = structlog.get_logger()
 
@@ -166,8 +167,8 @@ class BackgroundTask(ServiceThread):
         """Returns the pause: exponential backoff after failures, but no longer than the error's `retry_after`."""
         if not failures:
             return self._idle.total_seconds()
-        backoff: float = min(BACKOFF_FIRST_SECONDS * 2 ** min(failures, 16), BACKOFF_MAX_SECONDS)
-        return min(backoff, asked.total_seconds()) if asked else backoff
+        backoff = exponential_backoff(failures, BACKOFF_FIRST, BACKOFF_MAX)
+        return (min(backoff, asked) if asked else backoff).total_seconds()
 
 
 def run(

@@ -18,6 +18,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool
 
+from vesta_common.backoff import exponential_backoff
 from vesta_common.settings import EngineSettings, ServiceSettings
 
 T = TypeVar("T")
@@ -27,6 +28,8 @@ STATEMENT_TIMEOUT = timedelta(seconds=60)
 POOL_TIMEOUT = timedelta(seconds=10)
 CONNECT_TIMEOUT = timedelta(seconds=5)
 REPEATS_MAX = 8
+REPEAT_BACKOFF_FIRST = timedelta(milliseconds=10)
+REPEAT_BACKOFF_MAX = timedelta(seconds=1)
 # Both sides detect a vanished peer within a minute. The server then releases its locks.
 KEEPALIVE_IDLE = timedelta(seconds=20)
 KEEPALIVE_INTERVAL = timedelta(seconds=10)
@@ -129,7 +132,7 @@ class Postgres:
             except (errors.SerializationFailure, errors.DeadlockDetected):
                 if repeat == REPEATS_MAX - 1:
                     raise
-                time.sleep(0.01 * 2**repeat)
+                time.sleep(exponential_backoff(repeat + 1, REPEAT_BACKOFF_FIRST, REPEAT_BACKOFF_MAX).total_seconds())
         raise AssertionError("unreachable")
 
     def migrate_or_check(self, package: str, settings: ServiceSettings) -> None:

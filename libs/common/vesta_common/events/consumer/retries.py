@@ -8,6 +8,7 @@ events. The consumer then stops instead of moving all events to the dead-letter 
 from collections import deque
 from datetime import datetime, timedelta
 
+from vesta_common.backoff import exponential_backoff
 from vesta_common.clock import Clock
 from vesta_common.errors import is_transient
 
@@ -16,7 +17,6 @@ BACKOFF_FIRST = timedelta(milliseconds=200)
 BACKOFF_MAX = timedelta(seconds=5)
 DEAD_LETTERS_MAX = 100
 DEAD_LETTERS_WINDOW = timedelta(minutes=10)
-_DOUBLINGS_MAX = 10  # already beyond BACKOFF_MAX
 
 
 class TooManyDeadLetters(Exception):
@@ -41,7 +41,7 @@ class Attempts:
             self._permanent += 1
             if self._permanent == ATTEMPTS_MAX:
                 return None
-        return min(BACKOFF_FIRST * (1 << min(self.count - 1, _DOUBLINGS_MAX)), BACKOFF_MAX)
+        return exponential_backoff(self.count, BACKOFF_FIRST, BACKOFF_MAX)
 
 
 class CircuitBreaker:
