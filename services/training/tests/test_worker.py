@@ -136,6 +136,24 @@ def test_who_was_slower_than_its_lease_ends_nothing(training: Training) -> None:
     assert (training.get(run).state, training.get(run).error) == (TrainingRun.RUNNING, "")
 
 
+def test_a_worker_that_is_overtaken_while_it_registers_the_version_leaves_the_work_to_the_next(
+    training: Training,
+) -> None:
+    run = training.a_run()
+    exchange = Exchange(training.objects, work_name(run))
+    exchange.fail(errors.LearningError("of the next worker"))
+
+    class Overtaken(Store):
+        def succeed(self, *args: Any) -> str:
+            training.clock.advance(LEASE_DURATION)
+            assert training.store.claim_run() is not None
+            return super().succeed(*args)
+
+    assert training.worker_on(Overtaken(training.store.postgres, training.clock)).step()
+    assert (training.get(run).state, training.get(run).model_version) == (TrainingRun.RUNNING, "")
+    assert exchange.find_result() is not None
+
+
 def test_a_run_says_what_was_left_out_and_why_nothing_was_measured(training: Training) -> None:
     training.executor.adds = ModelVersion(
         metrics_missing_reason="No test item is labelled.", excluded=ExclusionCounts(shapes_only_count=3)
