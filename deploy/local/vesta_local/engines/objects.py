@@ -65,8 +65,7 @@ def program(home: Home) -> Program:
         ],
         address=home.address("objects"),
         is_healthy=lambda: is_healthy(home),
-        # A higher GOGC halves the processor time per object and uses about 100 MiB more memory.
-        environment={"GOMEMLIMIT": "384MiB", "GOGC": "400"},
+        environment=dict(setting.split("=", 1) for setting in shared_lines("objects.environment")),
         stop_signal="KILL",
         directory=home.data / "objects",
     )
