@@ -6,7 +6,7 @@ authenticated, and not more of it than needed.
 
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, NoReturn
 
@@ -18,7 +18,7 @@ from vesta_common.errors import InvalidArgument
 
 from vesta_gateway.audit.entries import Origin
 from vesta_gateway.calls.access_log import AccessLog, Entry
-from vesta_gateway.calls.pipeline import CallPipeline, read_message
+from vesta_gateway.calls.pipeline import CallPipeline, Session, read_message
 from vesta_gateway.contracts.methods import Rpc
 from vesta_gateway.problems import DETAILS_KEY, status_of
 from vesta_gateway.rest.bodies import BodyLimits, check_size
@@ -59,27 +59,25 @@ class GrpcApi(grpc.GenericRpcHandler):
         return handler
 
     async def _unary(self, rpc: Rpc, requests: AsyncIterator[bytes], context: Context) -> bytes:
-        start = time.perf_counter()
-        headers = _headers_of(context)
-        with trace.span(rpc.path, headers, SpanKind.SERVER), ExitStack() as held:
-            entry = self._access_log.begin("grpc", rpc.path, self._address_of(context), start)
-            try:
-                session = await self._calls.enter(rpc, headers, Origin(entry.address, "grpc"))
-                entry.caller = session.caller.member
-                held.enter_context(self._calls.hold(session, rpc))
-                raw = await self._first(requests)
-                held.enter_context(self._in_memory(raw))
-                request = read_message(rpc, raw)
-                response = await self._calls.unary(session, rpc, request, context.time_remaining())
-            except Exception as error:  # noqa: BLE001 - every error becomes a status for the client
-                await self._refuse(error, context, entry)
-            except BaseException:
-                entry.end("CANCELLED")
-                raise
-            entry.end("OK")
-            return response
+        async with self._call(rpc, requests, context) as (session, raw):
+            return await self._calls.unary(session, rpc, read_message(rpc, raw), context.time_remaining())
 
     async def _stream(self, rpc: Rpc, requests: AsyncIterator[bytes], context: Context) -> None:
+        async with self._call(rpc, requests, context) as (session, raw):
+            first, later = read_message(rpc, raw), self._later(rpc, requests, len(raw))
+            async with self._calls.stream(session, rpc, first, later, context.time_remaining()) as responses:
+                async for response in responses:
+                    async with response_idle_timeout(self._limits.idle):
+                        await context.write(response)
+
+    @asynccontextmanager
+    async def _call(
+        self, rpc: Rpc, requests: AsyncIterator[bytes], context: Context
+    ) -> AsyncIterator[tuple[Session, bytes]]:
+        """Authenticates a call and reads its first request, which counts in the memory budget for the duration of the block.
+
+        Ends the call with the status of an error of the block, and logs how it ended.
+        """
         start = time.perf_counter()
         headers = _headers_of(context)
         with trace.span(rpc.path, headers, SpanKind.SERVER), ExitStack() as held:
@@ -90,11 +88,7 @@ class GrpcApi(grpc.GenericRpcHandler):
                 held.enter_context(self._calls.hold(session, rpc))
                 raw = await self._first(requests)
                 held.enter_context(self._in_memory(raw))
-                first, later = read_message(rpc, raw), self._later(rpc, requests, len(raw))
-                async with self._calls.stream(session, rpc, first, later, context.time_remaining()) as responses:
-                    async for response in responses:
-                        async with response_idle_timeout(self._limits.idle):
-                            await context.write(response)
+                yield session, raw
             except Exception as error:  # noqa: BLE001 - every error becomes a status for the client
                 await self._refuse(error, context, entry)
             except BaseException:
