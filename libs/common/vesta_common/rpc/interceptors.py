@@ -31,6 +31,13 @@ HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 HEALTH_WATCH = "/grpc.health.v1.Health/Watch"
 OUTER_SERVICE = "gateway"
 ANONYMOUS = Claims(service="", caller="", role="", project="")
+_KINDS = {
+    (False, False): ("unary_unary", grpc.unary_unary_rpc_method_handler),
+    (False, True): ("unary_stream", grpc.unary_stream_rpc_method_handler),
+    (True, False): ("stream_unary", grpc.stream_unary_rpc_method_handler),
+    (True, True): ("stream_stream", grpc.stream_stream_rpc_method_handler),
+}
+"""By whether requests and responses are streams: the attribute of a handler with its behavior, and what makes such a handler."""
 
 
 class RpcInterceptor(grpc.ServerInterceptor):
@@ -71,22 +78,9 @@ class RpcInterceptor(grpc.ServerInterceptor):
                 watch, handler.request_deserializer, handler.response_serializer
             )
         claims, refused = self._enter(details)
-        if handler.response_streaming:
-            kind = (
-                grpc.stream_stream_rpc_method_handler
-                if handler.request_streaming
-                else grpc.unary_stream_rpc_method_handler
-            )
-            behavior = handler.stream_stream if handler.request_streaming else handler.unary_stream
-            wrapped = self._streaming(method, claims, _raising(refused) if refused else self._in_time(claims, behavior))
-        else:
-            kind = (
-                grpc.stream_unary_rpc_method_handler
-                if handler.request_streaming
-                else grpc.unary_unary_rpc_method_handler
-            )
-            behavior = handler.stream_unary if handler.request_streaming else handler.unary_unary
-            wrapped = self._unary(method, claims, _raising(refused) if refused else self._in_time(claims, behavior))
+        name, kind = _KINDS[handler.request_streaming, handler.response_streaming]
+        behavior = _raising(refused) if refused else self._in_time(claims, getattr(handler, name))
+        wrapped = (self._streaming if handler.response_streaming else self._unary)(method, claims, behavior)
         if refused:
             wrapped = self._on_side_pool(wrapped)
         return kind(wrapped, handler.request_deserializer, handler.response_serializer)
