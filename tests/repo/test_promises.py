@@ -13,6 +13,7 @@ from promises.code import (
     readers_of_the_environment,
     rules_that_reach_outside,
     services_that_import_services,
+    sql_outside_stores,
 )
 from promises.documents import (
     commands_that_do_not_exist,
@@ -35,6 +36,7 @@ Promise = Callable[[Path], list[str]]
 PROMISES: list[Promise] = [
     services_that_import_services,
     rules_that_reach_outside,
+    sql_outside_stores,
     readers_of_the_environment,
     modules_without_a_first_line,
     retired_terms,
@@ -105,6 +107,13 @@ BROKEN: list[tuple[Promise, dict[str, str]]] = [
     (rules_that_reach_outside, {RULE: "from kafka.errors import KafkaError\n"}),
     (rules_that_reach_outside, {RULE: "from vesta_contracts.datasets.v1 import ItemServiceStub\n"}),
     (rules_that_reach_outside, {"services/serving/vesta_serving/registry.py": "import json\n"}),
+    (sql_outside_stores, {RULE: "from vesta_annotation.store import queries\nqueries.find_task(None)\n"}),
+    (sql_outside_stores, {RULE: 'FIND = "SELECT name FROM tasks"\n'}),
+    (sql_outside_stores, {RULE: "def count(connection):\n    return connection.execute(FIND)\n"}),
+    (
+        sql_outside_stores,
+        {RULE: 'from vesta_common.storage.postgres import load_queries\n\nA = load_queries("vesta_annotation")\n'},
+    ),
     (readers_of_the_environment, {RULE: 'import os\nA = os.environ["A"]\n'}),
     (readers_of_the_environment, {RULE: "from os import environ\n"}),
     (readers_of_the_environment, {RULE: 'import os as system\nA = system.getenv("A")\n'}),

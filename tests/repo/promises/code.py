@@ -1,6 +1,7 @@
 """The code keeps to its layers and its manners."""
 
 import ast
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,6 +54,48 @@ def services_that_import_services(root: Path) -> list[str]:
         others = {name.split(".")[0] for name in imports(path)} & set(known) - {own}
         found += [f"{path.relative_to(root)} imports {package}" for package in sorted(others)]
     return found
+
+
+_STATEMENT = re.compile(r"\s*(SELECT|INSERT INTO|UPDATE|DELETE FROM|WITH|LISTEN|LOCK TABLE)\s")
+
+
+def sql_outside_stores(root: Path) -> list[str]:
+    """Only the `store` module or package of a service contains or executes SQL."""
+    found = []
+    for path in python_files(root, "services"):
+        package = path.relative_to(root / "services").parts[2:]
+        if package and package[0] in ("store", "store.py"):
+            continue
+        found += [f"{path.relative_to(root)}:{line} has SQL; move it to the store" for line in _lines_with_sql(path)]
+    return found
+
+
+def _lines_with_sql(path: Path) -> Iterator[int]:
+    tree = ast.parse(path.read_text())
+    documentation = {
+        node.body[0].value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        is_query = isinstance(node, ast.Name) and node.id == "queries"
+        is_text = isinstance(node, ast.Constant) and isinstance(node.value, str | bytes) and node not in documentation
+        if is_query or _executes(node) or (is_text and _STATEMENT.match(_text_of(node))):
+            yield node.lineno
+
+
+def _executes(node: ast.AST) -> bool:
+    if not isinstance(node, ast.Call):
+        return False
+    if isinstance(node.func, ast.Name):
+        return node.func.id == "load_queries"
+    return isinstance(node.func, ast.Attribute) and node.func.attr in ("execute", "executemany", "cursor")
+
+
+def _text_of(node: ast.Constant) -> str:
+    return node.value.decode(errors="replace") if isinstance(node.value, bytes) else node.value
 
 
 def rules_that_reach_outside(root: Path) -> list[str]:
