@@ -37,7 +37,7 @@ from vesta_training.models.file_remover import FileRemover
 from vesta_training.recipes.recipe import builtin_recipe
 from vesta_training.recipes.recipe_book import RecipeBook
 from vesta_training.settings import Settings
-from vesta_training.store.postgres import Store
+from vesta_training.store import Store
 from vesta_training.tasks.assignment import Dependencies
 from vesta_training.worker import Datasets, Worker
 

@@ -51,11 +51,11 @@ def test_a_waiting_run_is_cancelled_at_once_and_a_running_one_by_its_next_beat(t
     waiting = training.a_run("a")
     assert training.runs.CancelTrainingRun(CancelTrainingRunRequest(name=waiting.name)).state == TrainingRun.CANCELLED
     running = training.a_run("b")
-    claimed = training.store.claim_run()
+    claimed = training.store.run_queue.claim()
     assert claimed is not None
     training.runs.CancelTrainingRun(CancelTrainingRunRequest(name=running.name))
-    assert training.store.heartbeat(claimed, None, publish_progress=False) is True
-    training.store.release_run(claimed)
+    assert training.store.run_queue.heartbeat(claimed, None, publish_progress=False) is True
+    training.store.run_queue.release(claimed)
     training.worker.step()
     assert training.get(running).state == TrainingRun.CANCELLED
 

@@ -14,7 +14,7 @@ from vesta_contracts.training.v1 import (
     StudyTrial,
     TrainingRun,
 )
-from vesta_training.store.studies import TrialRun, summarise
+from vesta_training.store.study_summary import TrialRun, summarise
 
 QUEUED, RUNNING = TrainingRun.QUEUED, TrainingRun.RUNNING
 SUCCEEDED, FAILED, CANCELLED = TrainingRun.SUCCEEDED, TrainingRun.FAILED, TrainingRun.CANCELLED

@@ -27,14 +27,14 @@ def figures_of(concept_count: int) -> Metrics:
 
 def test_a_run_on_a_thousand_concepts_succeeds_and_tells_the_figures_that_do_not_grow(training: Training) -> None:
     run = training.a_run()
-    claimed = training.store.claim_run()
+    claimed = training.store.run_queue.claim()
     assert claimed is not None
     figures = figures_of(1000)
     claimed.run.metrics.CopyFrom(figures)
     claimed.run.comparison.champion_metrics.CopyFrom(figures)
     version = ModelVersion(onnx_key="models/x", metrics=figures, card="| concept |\n" * 10_000)
     assert (
-        training.store.succeed(claimed, claimed.run, version, None, lambda key: True)
+        training.store.run_queue.succeed(claimed, claimed.run, version, None, lambda key: True)
         == f"{PROJECT}/models/vans/versions/1"
     )
     assert len(training.get(run).metrics.confusion) == 1_000_000

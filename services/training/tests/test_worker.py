@@ -25,32 +25,41 @@ from vesta_training.runs.exchange import Exchange
 from vesta_training.runs.folders import run_folder
 from vesta_training.runs.job import Job, run_job
 from vesta_training.settings import Settings
-from vesta_training.store.postgres import LEASE_DURATION, ClaimedRun, Store
+from vesta_training.store import Store
+from vesta_training.store.publisher import Publisher
+from vesta_training.store.run_queue import LEASE_DURATION, ClaimedRun, RunQueue
 from vesta_training.sweeper import Sweeper
 from vesta_training.worker import DEATHS_MAX
 
 
-class AwayEveryOtherTime(Store):
-    """A store that fails when a run is released, and works again at the retry."""
+class AwayEveryOtherTime(RunQueue):
+    """A queue that fails when a run is released, and works again at the retry."""
 
     away = False
 
-    def release_run(self, claimed: ClaimedRun, reason: str = "", *, died: bool = False) -> None:
+    def release(self, claimed: ClaimedRun, reason: str = "", *, died: bool = False) -> None:
         self.away = not self.away
         if self.away:
             raise OperationalError("the database is away")
-        super().release_run(claimed, reason, died=died)
+        super().release(claimed, reason, died=died)
+
+
+def store_with(queue: type[RunQueue], training: Training) -> Store:
+    """A store whose queue of runs is of this class."""
+    store = Store(training.store.postgres, training.clock)
+    store.run_queue = queue(store.postgres, store.clock, Publisher(store.clock), store.runs, store.models)
+    return store
 
 
 def test_a_run_whose_worker_died_is_taken_over_and_the_dead_one_can_no_more_write(training: Training) -> None:
     run = training.a_run()
-    dead = training.store.claim_run()
+    dead = training.store.run_queue.claim()
     assert dead is not None
-    assert training.store.claim_run() is None
+    assert training.store.run_queue.claim() is None
     training.clock.advance(LEASE_DURATION + timedelta(seconds=1))
     assert training.worker.step()
     with pytest.raises(LeaseLost):
-        training.store.heartbeat(dead, None, publish_progress=False)
+        training.store.run_queue.heartbeat(dead, None, publish_progress=False)
     assert (training.get(run).state, training.get(run).attempt_count) == (TrainingRun.SUCCEEDED, 2)
 
 
@@ -91,7 +100,7 @@ def test_a_run_waits_out_the_absence_of_others_and_says_so(training: Training) -
 
 def test_a_lease_that_ran_out_while_the_database_was_away_is_no_death(training: Training) -> None:
     run = training.a_run()
-    worker = training.worker_on(AwayEveryOtherTime(training.store.postgres, training.clock))
+    worker = training.worker_on(store_with(AwayEveryOtherTime, training))
     for _ in range(2 * DEATHS_MAX):
         training.executor.fails.append(Unavailable("datasets does not answer"))
         with pytest.raises(OperationalError):
@@ -122,17 +131,19 @@ def test_a_run_that_waits_for_others_can_be_cancelled(training: Training) -> Non
 
 def test_who_was_slower_than_its_lease_ends_nothing(training: Training) -> None:
     run = training.a_run()
-    slow = training.store.claim_run()
+    slow = training.store.run_queue.claim()
     assert slow is not None
     training.clock.advance(LEASE_DURATION + timedelta(seconds=1))
-    assert training.store.claim_run() is not None
+    assert training.store.run_queue.claim() is not None
     with pytest.raises(LeaseLost):
-        training.store.succeed(slow, slow.run, ModelVersion(onnx_key="models/x"), None, training.objects.exists)
+        training.store.run_queue.succeed(
+            slow, slow.run, ModelVersion(onnx_key="models/x"), None, training.objects.exists
+        )
     with pytest.raises(LeaseLost):
-        training.store.fail(slow, "it seems to have failed")
+        training.store.run_queue.fail(slow, "it seems to have failed")
     with pytest.raises(LeaseLost):
-        training.store.cancelled(slow)
-    training.store.let_go(slow)
+        training.store.run_queue.end_cancelled(slow)
+    training.store.run_queue.let_go(slow)
     assert (training.get(run).state, training.get(run).error) == (TrainingRun.RUNNING, "")
 
 
@@ -143,13 +154,13 @@ def test_a_worker_that_is_overtaken_while_it_registers_the_version_leaves_the_wo
     exchange = Exchange(training.objects, work_name(run))
     exchange.fail(errors.LearningError("of the next worker"))
 
-    class Overtaken(Store):
+    class Overtaken(RunQueue):
         def succeed(self, *args: Any) -> str:
             training.clock.advance(LEASE_DURATION)
-            assert training.store.claim_run() is not None
+            assert training.store.run_queue.claim() is not None
             return super().succeed(*args)
 
-    assert training.worker_on(Overtaken(training.store.postgres, training.clock)).step()
+    assert training.worker_on(store_with(Overtaken, training)).step()
     assert (training.get(run).state, training.get(run).model_version) == (TrainingRun.RUNNING, "")
     assert exchange.find_result() is not None
 
@@ -252,14 +263,14 @@ def test_a_run_that_waits_for_a_place_says_for_what_until_it_has_one(training: T
     run = training.a_run()
     seen: list[str] = []
 
-    class Watching(Store):
+    class Watching(RunQueue):
         def heartbeat(self, *args: Any, **fields: Any) -> bool:
             kept = super().heartbeat(*args, **fields)
             seen.append(training.get(run).waiting_reason)
             return kept
 
     training.executor.waits = ["0/3 nodes are available: 3 Insufficient nvidia.com/gpu."]
-    training.worker_on(Watching(training.store.postgres, training.clock)).step()
+    training.worker_on(store_with(Watching, training)).step()
     assert seen[0] == "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
     assert (training.get(run).state, training.get(run).waiting_reason) == (TrainingRun.SUCCEEDED, "")
 
@@ -267,13 +278,13 @@ def test_a_run_that_waits_for_a_place_says_for_what_until_it_has_one(training: T
 def test_a_run_that_waits_for_a_place_can_be_cancelled(training: Training) -> None:
     run = training.a_run()
 
-    class Cancelling(Store):
+    class Cancelling(RunQueue):
         def heartbeat(self, *args: Any, **fields: Any) -> bool:
             training.runs.CancelTrainingRun(CancelTrainingRunRequest(name=run.name))
             return super().heartbeat(*args, **fields)
 
     training.executor.waits = ["no node"]
-    training.worker_on(Cancelling(training.store.postgres, training.clock)).step()
+    training.worker_on(store_with(Cancelling, training)).step()
     assert training.get(run).state == TrainingRun.CANCELLED
     assert training.executor.work == {}
 
@@ -295,7 +306,7 @@ def test_services_that_die_do_not_count_against_a_run_whose_training_goes_on(tra
     training.executor.outlives_service = True
     run = training.a_run()
     for _ in range(2 * DEATHS_MAX):
-        assert training.store.claim_run(dies_with_worker=False) is not None
+        assert training.store.run_queue.claim(dies_with_worker=False) is not None
         training.clock.advance(LEASE_DURATION + timedelta(seconds=1))
     training.worker.step()
     assert training.get(run).state == TrainingRun.SUCCEEDED
@@ -323,14 +334,14 @@ def test_a_deadline_that_no_run_can_have_is_refused(training: Training) -> None:
 def test_a_run_whose_work_was_deleted_from_outside_is_started_again(training: Training) -> None:
     run = training.a_run()
 
-    class Deleting(Store):
+    class Deleting(RunQueue):
         def heartbeat(self, *args: Any, **fields: Any) -> bool:
             training.executor.work.clear()
             return super().heartbeat(*args, **fields)
 
     training.executor.waits = ["no node"]
     with pytest.raises(Unavailable) as lost:
-        training.worker_on(Deleting(training.store.postgres, training.clock)).step()
+        training.worker_on(store_with(Deleting, training)).step()
     assert lost.value.reason == "TRAINING_WORK_LOST"
     training.executor.waits = []
     training.worker.step()

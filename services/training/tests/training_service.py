@@ -37,7 +37,7 @@ from vesta_contracts.training.v1 import (
 from vesta_training.executors import Observation, State
 from vesta_training.models.file_remover import FileRemover
 from vesta_training.runs.job import Job, RunResult
-from vesta_training.store.postgres import Store
+from vesta_training.store import Store
 from vesta_training.worker import Worker
 
 PROJECT = "projects/acme"

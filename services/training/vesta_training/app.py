@@ -26,7 +26,7 @@ from vesta_training.models.deployments import Deployments
 from vesta_training.models.file_remover import FileRemover
 from vesta_training.recipes.recipe_book import RecipeBook
 from vesta_training.settings import Settings
-from vesta_training.store.postgres import SERVICE, Store
+from vesta_training.store import SERVICE, Store
 from vesta_training.sweeper import Sweeper
 from vesta_training.worker import Compute, Datasets, Worker
 
@@ -63,7 +63,7 @@ def build(settings: Settings) -> App:
     metrics = new_registry()
     backlog = Backlog(
         postgres,
-        store.count_unfinished_runs,
+        store.runs.count_unfinished,
         ("QUEUED", "RUNNING"),
         Gauge("vesta_training_runs", "Runs that have not ended", ["state"], registry=metrics),
         Gauge(

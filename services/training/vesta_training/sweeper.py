@@ -4,7 +4,7 @@ from vesta_common.storage.objects import ObjectStore
 
 from vesta_training.executors import Executor, work_name
 from vesta_training.runs.exchange import Exchange, list_work
-from vesta_training.store.postgres import Store
+from vesta_training.store import Store
 
 
 class Sweeper:
@@ -22,7 +22,7 @@ class Sweeper:
         never removed.
         """
         there = {*self._executor.list_work(), *list_work(self._objects)}
-        for work in there.difference([work_name(run) for run in self._store.list_open()]):
+        for work in there.difference([work_name(run) for run in self._store.runs.list_unfinished()]):
             self._executor.cancel(work)
             Exchange(self._objects, work).remove()
         return False

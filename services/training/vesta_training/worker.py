@@ -37,7 +37,8 @@ from vesta_training.recipes.recipe_book import RecipeBook
 from vesta_training.runs.exchange import Exchange
 from vesta_training.runs.folders import LOST, remove_ended
 from vesta_training.runs.job import Job, RunResult
-from vesta_training.store.postgres import ClaimedRun, Store
+from vesta_training.store import Store
+from vesta_training.store.run_queue import ClaimedRun
 
 HEARTBEAT = timedelta(seconds=2)
 PROGRESS_INTERVAL = timedelta(seconds=1)
@@ -114,8 +115,8 @@ class Worker:
     def step(self) -> bool:
         """Claims a run and trains it. Returns False if no run can be claimed."""
         self._finish_release()
-        remove_ended(self._work_folder, self._store.open_runs)
-        claimed = self._store.claim_run(dies_with_worker=not self._executor.outlives_service)
+        remove_ended(self._work_folder, self._store.runs.unfinished_names)
+        claimed = self._store.run_queue.claim(dies_with_worker=not self._executor.outlives_service)
         if claimed is None:
             self._executor.rest()
             return False
@@ -137,9 +138,9 @@ class Worker:
         if claimed.cancel_requested or claimed.death_count >= DEATHS_MAX:
             self._executor.cancel(work)
             if claimed.cancel_requested:
-                self._store.cancelled(claimed)
+                self._store.run_queue.end_cancelled(claimed)
             else:
-                self._store.fail(claimed, _given_up(claimed.last_error))
+                self._store.run_queue.fail(claimed, _given_up(claimed.last_error))
             self._remove_objects(work)
             return
         try:
@@ -149,7 +150,7 @@ class Worker:
             raise
         except TrainingCancelled:
             self._executor.cancel(work)
-            self._store.cancelled(claimed)
+            self._store.run_queue.end_cancelled(claimed)
             self._remove_objects(work)
             log.info("run_cancelled", run=run.name)
         except Exception as error:
@@ -157,7 +158,7 @@ class Worker:
                 self._executor.cancel(work)
             if isinstance(error, VestaError) and not is_transient(error):
                 log.warning("run_failed", run=run.name, error=str(error))
-                self._store.fail(claimed, str(error))
+                self._store.run_queue.fail(claimed, str(error))
                 self._remove_objects(work)
                 return
             log.warning("run_interrupted", run=run.name, error=str(error))
@@ -183,7 +184,9 @@ class Worker:
             LeaseLost: another worker has the run, or it was finished or deleted.
             Stopped: the service is stopping.
         """
-        cancelled = self._store.heartbeat(claimed, progress, pending_reason, publish_progress=publish_progress)
+        cancelled = self._store.run_queue.heartbeat(
+            claimed, progress, pending_reason, publish_progress=publish_progress
+        )
         if self._stopping:
             raise Stopped
         return cancelled
@@ -216,7 +219,7 @@ class Worker:
     def _hand_over(self, claimed: ClaimedRun, work: str) -> None:
         """Releases a run for another worker. Work that outlives the service continues."""
         if self._executor.outlives_service:
-            self._pending_release = partial(self._store.let_go, claimed)
+            self._pending_release = partial(self._store.run_queue.let_go, claimed)
             self._finish_release()
         else:
             self._executor.cancel(work)
@@ -231,7 +234,7 @@ class Worker:
 
     def _release(self, claimed: ClaimedRun, reason: str, *, died: bool = False) -> None:
         """Releases a run. If PostgreSQL is unavailable, the next step retries, so that the outage does not count as a death."""
-        self._pending_release = partial(self._store.release_run, claimed, reason, died=died)
+        self._pending_release = partial(self._store.run_queue.release, claimed, reason, died=died)
         self._finish_release()
 
     def _finish_release(self) -> None:
@@ -261,7 +264,7 @@ class Worker:
         if run.champion:
             try:
                 with self._store.postgres.transaction() as connection:
-                    champion = self._store.get_version(connection, run.champion)
+                    champion = self._store.models.get_version(connection, run.champion)
             except NotFound:
                 champion_missing = (
                     f"the champion {run.champion} was deleted; set the deployment's model_version to another version"
@@ -302,7 +305,7 @@ class Worker:
         run.control_curve_points.extend(LearningCurvePoint.FromString(point) for point in outcome.curve)
         if outcome.random_labels is not None:
             run.random_labels.CopyFrom(RandomLabels.FromString(outcome.random_labels))
-        return self._store.succeed(claimed, run, version, outcome.held_out_accuracy, self._objects.exists)
+        return self._store.run_queue.succeed(claimed, run, version, outcome.held_out_accuracy, self._objects.exists)
 
 
 def _is_test_dealt(snapshot: Snapshot) -> bool:

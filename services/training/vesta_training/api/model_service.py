@@ -31,8 +31,8 @@ from vesta_contracts.training.v1 import (
 
 from vesta_training.models.deletion_checks import check_removable, check_unused, deployed
 from vesta_training.models.deployments import Deployments
+from vesta_training.store import Store
 from vesta_training.store.event_payloads import within_bytes
-from vesta_training.store.postgres import Store
 
 NUMBER_MAX = min(sys.maxsize, 2**31 - 1)
 
@@ -54,58 +54,58 @@ class ModelService(ModelServiceServicer):
 
     def GetModel(self, request: GetModelRequest, context: grpc.ServicerContext) -> Model:
         with self._store.postgres.transaction() as connection:
-            return self._store.get_model(connection, request.name)
+            return self._store.models.get(connection, request.name)
 
     def ListModels(self, request: ListModelsRequest, context: grpc.ServicerContext) -> ListModelsResponse:
         """Lists the models of a project, ordered by name."""
         page = read_page(request)
         with self._store.postgres.transaction() as connection:
-            found = self._store.list_models(connection, request.parent, page.after, page.limit)
+            found = self._store.models.list_page(connection, request.parent, page.after, page.limit)
         models, token = page.cut(found, by_name)
         return ListModelsResponse(models=models, next_page_token=token)
 
     def UpdateModel(self, request: UpdateModelRequest, context: grpc.ServicerContext) -> Model:
         """Updates the display name of a model."""
         with self._store.postgres.transaction() as connection:
-            current = self._store.lock_model(connection, request.model.name)
+            current = self._store.models.lock(connection, request.model.name)
             updated = revise(current, request.model, request.update_mask, ("display_name",))
-            self._store.update_model(connection, updated)
-            return self._store.get_model(connection, current.name)
+            self._store.models.update(connection, updated)
+            return self._store.models.get(connection, current.name)
 
     def DeleteModel(self, request: DeleteModelRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
         """Deletes a model that is not in use. Its versions are deleted only with `force`."""
         with self._store.postgres.transaction() as connection:
-            self._store.get_model(connection, request.name)
+            self._store.models.get(connection, request.name)
         project = parent_of(request.name)
         deployment_of = deployed(self._deployments.of(project))
         with self._store.postgres.transaction() as connection:
-            model = self._store.lock_model(connection, request.name)
+            model = self._store.models.lock(connection, request.name)
             check_etag(request.etag, model)
-            versions = self._store.lock_versions(connection, model.name)
-            open_runs = self._store.list_open_runs(connection, project)
+            versions = self._store.models.lock_versions(connection, model.name)
+            open_runs = self._store.runs.list_unfinished_of(connection, project)
             check_removable(model.name, versions, open_runs, force=request.force)
             check_unused(versions, deployment_of, open_runs)
-            self._store.delete_versions(connection, versions)
-            self._store.delete_model(connection, model.name)
+            self._store.models.delete_versions(connection, versions)
+            self._store.models.delete(connection, model.name)
         self._wake()
         return empty_pb2.Empty()
 
     def DeleteModelVersion(self, request: DeleteModelVersionRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
         """Deletes a version that is not in use."""
         with self._store.postgres.transaction() as connection:
-            self._store.get_version(connection, request.name)
+            self._store.models.get_version(connection, request.name)
         project = project_of(request.name)
         deployment_of = deployed(self._deployments.of(project))
         with self._store.postgres.transaction() as connection:
-            version = self._store.lock_version(connection, request.name)
-            check_unused([version], deployment_of, self._store.list_open_runs(connection, project))
-            self._store.delete_versions(connection, [version])
+            version = self._store.models.lock_version(connection, request.name)
+            check_unused([version], deployment_of, self._store.runs.list_unfinished_of(connection, project))
+            self._store.models.delete_versions(connection, [version])
         self._wake()
         return empty_pb2.Empty()
 
     def GetModelVersion(self, request: GetModelVersionRequest, context: grpc.ServicerContext) -> ModelVersion:
         with self._store.postgres.transaction() as connection:
-            return self._store.get_version(connection, request.name)
+            return self._store.models.get_version(connection, request.name)
 
     def ListModelVersions(
         self, request: ListModelVersionsRequest, context: grpc.ServicerContext
@@ -113,9 +113,9 @@ class ModelService(ModelServiceServicer):
         """Lists the versions of a model, newest first."""
         page = read_page(request)
         with self._store.postgres.transaction() as connection:
-            self._store.get_model(connection, request.parent)
+            self._store.models.get(connection, request.parent)
             before = _number_before(page)
-            found = self._store.list_versions(connection, request.parent, before, page.limit)
+            found = self._store.models.list_versions(connection, request.parent, before, page.limit)
         versions, token = within_bytes(page, found).cut(found, lambda version: (version.name.rpartition("/")[2],))
         return ListModelVersionsResponse(model_versions=versions, next_page_token=token)
 
@@ -124,7 +124,7 @@ class ModelService(ModelServiceServicer):
     ) -> Iterator[httpbody_pb2.HttpBody]:
         """Streams the ONNX file, verified against its digest."""
         with self._store.postgres.transaction() as connection:
-            version = self._store.get_version(connection, request.name)
+            version = self._store.models.get_version(connection, request.name)
         for chunk in self._objects.stream(version.onnx_key, sha256=version.digest):
             yield httpbody_pb2.HttpBody(content_type="application/octet-stream", data=chunk)
 

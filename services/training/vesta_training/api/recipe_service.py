@@ -21,7 +21,7 @@ from vesta_contracts.training.v1 import (
 
 from vesta_training.recipes.recipe import read_recipe
 from vesta_training.recipes.recipe_book import RecipeBook, is_builtin
-from vesta_training.store.postgres import Store
+from vesta_training.store import Store
 
 
 class RecipeService(RecipeServiceServicer):
@@ -40,7 +40,7 @@ class RecipeService(RecipeServiceServicer):
 
         def create(connection: Connection) -> Recipe:
             recipe = Recipe(name=name, display_name=request.recipe.display_name, yaml=request.recipe.yaml)
-            self._store.insert_recipe(connection, recipe)
+            self._store.recipes.insert(connection, recipe)
             return self._book.find(connection, name)
 
         return create_once(self._store.postgres, request, Recipe, name, create)
@@ -60,10 +60,10 @@ class RecipeService(RecipeServiceServicer):
         """Updates a recipe. Built-in recipes are read-only."""
         _refuse_builtin(request.recipe.name)
         with self._store.postgres.transaction() as connection:
-            current = self._store.lock_recipe(connection, request.recipe.name)
+            current = self._store.recipes.lock(connection, request.recipe.name)
             updated = revise(current, request.recipe, request.update_mask, ("display_name", "yaml"))
             read_recipe(updated.name, updated.yaml)
-            self._store.update_recipe(connection, updated)
+            self._store.recipes.update(connection, updated)
             return self._book.find(connection, updated.name)
 
     def DeleteRecipe(self, request: DeleteRecipeRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
@@ -71,7 +71,7 @@ class RecipeService(RecipeServiceServicer):
         _refuse_builtin(request.name)
         with self._store.postgres.transaction() as connection:
             self._book.find(connection, request.name)
-            self._store.delete_recipe(connection, request.name)
+            self._store.recipes.delete(connection, request.name)
         return empty_pb2.Empty()
 
 

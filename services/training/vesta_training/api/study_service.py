@@ -25,8 +25,8 @@ from vesta_contracts.training.v1 import (
 )
 
 from vesta_training.recipes.recipe_book import RecipeBook
-from vesta_training.store.postgres import Store
-from vesta_training.store.studies import DELETED, summarise
+from vesta_training.store import Store
+from vesta_training.store.study_summary import DELETED, summarise
 from vesta_training.worker import Datasets
 
 
@@ -61,9 +61,9 @@ class StudyService(StudyServiceServicer):
                     model=study.model,
                     seed=seed,
                 )
-                self._store.insert_run(connection, run, yamls[recipe])
+                self._store.runs.insert(connection, run, yamls[recipe])
                 study.trials.append(StudyTrial(recipe=recipe, seed=seed, training_run=run.name))
-            self._store.insert_study(connection, study)
+            self._store.studies.insert(connection, study)
             return self._get(connection, name)
 
         made = create_once(self._store.postgres, request, Study, name, create)
@@ -79,9 +79,9 @@ class StudyService(StudyServiceServicer):
         """Lists the studies of a project, newest first."""
         page = read_page(request)
         with self._store.postgres.transaction() as connection:
-            rows = self._store.list_studies(connection, request.parent, newest_before(page), page.limit)
+            rows = self._store.studies.list_page(connection, request.parent, newest_before(page), page.limit)
             kept, token = page.cut(rows, lambda row: by_age(row[0]))
-            runs = self._store.list_trial_runs(connection, [study for study, _ in kept])
+            runs = self._store.runs.list_trials(connection, [study for study, _ in kept])
         found = [summarise(study, runs, cancelled=cancelled) for study, cancelled in kept]
         return ListStudiesResponse(studies=found, next_page_token=token)
 
@@ -91,10 +91,10 @@ class StudyService(StudyServiceServicer):
             study = self._get(connection, request.name)
             if study.state != Study.RUNNING:
                 return study
-            self._store.cancel_study(connection, request.name)
+            self._store.studies.cancel(connection, request.name)
             for trial in study.trials:
                 if trial.state != DELETED:
-                    self._store.cancel(connection, trial.training_run)
+                    self._store.runs.request_cancel(connection, trial.training_run)
             return self._get(connection, request.name)
 
     def DeleteStudy(self, request: DeleteStudyRequest, context: grpc.ServicerContext) -> Empty:
@@ -106,9 +106,9 @@ class StudyService(StudyServiceServicer):
                     reason="STUDY_RUNNING",
                     metadata={"name": request.name},
                 )
-            self._store.delete_study(connection, request.name)
+            self._store.studies.delete(connection, request.name)
         return Empty()
 
     def _get(self, connection: Connection, name: str) -> Study:
-        study, cancelled = self._store.find_study(connection, name)
-        return summarise(study, self._store.list_trial_runs(connection, [study]), cancelled=cancelled)
+        study, cancelled = self._store.studies.get(connection, name)
+        return summarise(study, self._store.runs.list_trials(connection, [study]), cancelled=cancelled)

@@ -26,8 +26,8 @@ from vesta_contracts.training.v1 import (
 
 from vesta_training.recipes.recipe import Task, read_recipe
 from vesta_training.recipes.recipe_book import RecipeBook
+from vesta_training.store import Store
 from vesta_training.store.event_payloads import within_bytes
-from vesta_training.store.postgres import Store
 from vesta_training.worker import Datasets
 
 DEADLINE_MIN, DEADLINE_MAX = timedelta(seconds=1), timedelta(days=30)
@@ -75,8 +75,8 @@ class TrainingRunService(TrainingRunServiceServicer):
             )
             if asked.HasField("deadline"):
                 run.deadline.CopyFrom(asked.deadline)
-            self._store.insert_run(connection, run, recipe_yaml)
-            return self._store.get_run(connection, name)
+            self._store.runs.insert(connection, run, recipe_yaml)
+            return self._store.runs.get(connection, name)
 
         made = create_once(self._store.postgres, request, TrainingRun, name, create)
         for loop in self._loops:
@@ -85,7 +85,7 @@ class TrainingRunService(TrainingRunServiceServicer):
 
     def GetTrainingRun(self, request: GetTrainingRunRequest, context: grpc.ServicerContext) -> TrainingRun:
         with self._store.postgres.transaction() as connection:
-            return self._store.get_run(connection, request.name)
+            return self._store.runs.get(connection, request.name)
 
     def ListTrainingRuns(
         self, request: ListTrainingRunsRequest, context: grpc.ServicerContext
@@ -94,23 +94,23 @@ class TrainingRunService(TrainingRunServiceServicer):
         page = read_page(request)
         where = filters.compile_filter(request.filter, _FIELDS)
         with self._store.postgres.transaction() as connection:
-            found = self._store.list_runs(connection, request.parent, where, newest_before(page), page.limit)
+            found = self._store.runs.list_page(connection, request.parent, where, newest_before(page), page.limit)
         runs, token = within_bytes(page, found).cut(found, by_age)
         return ListTrainingRunsResponse(training_runs=runs, next_page_token=token)
 
     def DeleteTrainingRun(self, request: DeleteTrainingRunRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
         """Deletes a finished run."""
         with self._store.postgres.transaction() as connection:
-            run = self._store.get_run(connection, request.name)
+            run = self._store.runs.get(connection, request.name)
             if run.state in {TrainingRun.QUEUED, TrainingRun.RUNNING}:
                 raise FailedPrecondition(f"{run.name} has not ended; cancel it first", reason="RUN_NOT_ENDED")
-            self._store.delete_run(connection, request.name)
+            self._store.runs.delete(connection, request.name)
         return empty_pb2.Empty()
 
     def CancelTrainingRun(self, request: CancelTrainingRunRequest, context: grpc.ServicerContext) -> TrainingRun:
         """Requests the cancellation of a run."""
         with self._store.postgres.transaction() as connection:
-            return self._store.cancel(connection, request.name)
+            return self._store.runs.request_cancel(connection, request.name)
 
     def _check(self, asked: TrainingRun, recipe_yaml: str) -> None:
         recipe = read_recipe(asked.recipe, recipe_yaml)
@@ -130,4 +130,4 @@ class TrainingRunService(TrainingRunServiceServicer):
             self._datasets.snapshots.GetSnapshot(GetSnapshotRequest(name=asked.snapshot))
         if asked.champion:
             with self._store.postgres.transaction() as connection:
-                self._store.get_version(connection, asked.champion)
+                self._store.models.get_version(connection, asked.champion)

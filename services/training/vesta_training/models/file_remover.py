@@ -9,7 +9,8 @@ from vesta_common.storage.objects import ObjectStore
 
 from vesta_training.models.deletion_checks import deployed
 from vesta_training.models.deployments import Deployments
-from vesta_training.store.postgres import DeletedFile, Store
+from vesta_training.store import Store
+from vesta_training.store.deleted_files import DeletedFile
 
 RETRY = timedelta(minutes=1)
 FILES_AT_ONCE = 100
@@ -27,15 +28,15 @@ class FileRemover:
 
     def step(self) -> bool:
         """Deletes the files that are due. Always returns False, so that the next call is after the idle interval."""
-        for file in self._store.list_deleted_files(FILES_AT_ONCE):
+        for file in self._store.deleted_files.list_due(FILES_AT_ONCE):
             try:
                 if self._is_deployed(file):
-                    self._store.postpone_file(file, RETRY)
+                    self._store.deleted_files.postpone(file, RETRY)
                 else:
-                    self._store.delete_file(file, self._objects.delete)
+                    self._store.deleted_files.delete(file, self._objects.delete)
             except VestaError as error:  # other files are not affected
                 log.warning("model_file_not_deleted", key=file.object_key, error=str(error))
-                self._store.postpone_file(file, RETRY)
+                self._store.deleted_files.postpone(file, RETRY)
         return False
 
     def _is_deployed(self, file: DeletedFile) -> bool:

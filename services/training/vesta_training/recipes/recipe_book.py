@@ -6,7 +6,7 @@ from vesta_common.storage.postgres import Connection
 from vesta_contracts.training.v1 import Recipe
 
 from vesta_training.recipes.recipe import BUILTIN, builtin_recipe, builtin_yaml
-from vesta_training.store.postgres import Store
+from vesta_training.store import Store
 
 
 class RecipeBook:
@@ -25,12 +25,12 @@ class RecipeBook:
         if is_builtin(name):
             return builtin(name)
         shipped = f"those that ship with the platform are {', '.join(BUILTIN)}"
-        return existing(self._store.find_recipe(connection, name), name, shipped)
+        return existing(self._store.recipes.find(connection, name), name, shipped)
 
     def list_after(self, connection: Connection, project: str, after: str, limit: int) -> list[Recipe]:
         """Lists the recipes of a project whose names are greater than `after`, ordered by name."""
         shipped = [builtin(name) for word in BUILTIN if (name := f"{project}/recipes/{word}") > after]
-        own = self._store.list_recipes(connection, project, after, limit)
+        own = self._store.recipes.list_page(connection, project, after, limit)
         return sorted([*shipped, *own], key=lambda recipe: recipe.name)[:limit]
 
 

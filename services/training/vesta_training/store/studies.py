@@ -1,57 +1,57 @@
-"""Derives the state, the accuracies and the best recipe of a study from its runs. Pure functions."""
+"""Studies in PostgreSQL."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
-from statistics import fmean
+from typing import Any
 
-from vesta_contracts.training.v1 import Estimate, Study, TrainingRun
+from vesta_common.clock import Clock
+from vesta_common.messages import set_times
+from vesta_common.resources.methods import existing
+from vesta_common.resources.names import parent_of
+from vesta_common.storage.postgres import Connection
+from vesta_contracts.training.v1 import Study
 
-_ENDED = {TrainingRun.SUCCEEDED, TrainingRun.FAILED, TrainingRun.CANCELLED}
-DELETED = "DELETED"
-"""The state of a trial whose run was deleted."""
-
-
-@dataclass(frozen=True)
-class TrialRun:
-    """The fields of a run that a study needs.
-
-    Attributes:
-        held_out_accuracy: on items that were held out of training, so that the selection of a recipe does not use the test split. None
-            if no items were held out, for example for task EMBEDDING.
-    """
-
-    state: "TrainingRun.State.ValueType"
-    end_time: datetime | None = None
-    held_out_accuracy: Estimate | None = None
+from vesta_training.store.statements import queries
 
 
-def summarise(study: Study, runs: Mapping[str, TrialRun], *, cancelled: bool) -> Study:
-    """Sets the state, the trials, the best recipe and the end time of a study, and returns it.
+class Studies:
+    """The table of studies."""
 
-    Args:
-        runs: the existing runs of its trials, by name.
-    """
-    accuracies: dict[str, list[float]] = {}
-    for trial in study.trials:
-        run = runs.get(trial.training_run)
-        if run is None:
-            trial.state = DELETED
-            continue
-        trial.state = TrainingRun.State.Name(run.state)
-        if run.state == TrainingRun.SUCCEEDED and run.held_out_accuracy is not None:
-            trial.accuracy.CopyFrom(run.held_out_accuracy)
-            accuracies.setdefault(trial.recipe, []).append(run.held_out_accuracy.value)
-    states = {run.state for run in runs.values()}
-    if cancelled:
-        study.state = Study.CANCELLED
-    elif not states <= _ENDED:
-        study.state = Study.RUNNING
-    else:
-        study.state = Study.SUCCEEDED if TrainingRun.SUCCEEDED in states else Study.FAILED
-    if accuracies:
-        study.best_recipe = max(accuracies, key=lambda recipe: fmean(accuracies[recipe]))
-    ends = [run.end_time for run in runs.values() if run.end_time is not None]
-    if states <= _ENDED and ends:
-        study.end_time.FromDatetime(max(ends))
-    return study
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def insert(self, connection: Connection, study: Study) -> None:
+        """Inserts a study. Raises psycopg.errors.UniqueViolation if the name exists."""
+        queries.insert_study(
+            connection,
+            name=study.name,
+            parent=parent_of(study.name),
+            body=study.SerializeToString(),
+            now=self._clock.now(),
+        )
+
+    def get(self, connection: Connection, name: str) -> tuple[Study, bool]:
+        """Returns a study as it was created, and whether it was cancelled. Raises NotFound."""
+        return _study(existing(queries.find_study(connection, name=name), name))
+
+    def list_page(
+        self, connection: Connection, parent: str, before: tuple[datetime, str], limit: int
+    ) -> list[tuple[Study, bool]]:
+        """Lists the studies of a project, newest first, starting after `before`."""
+        rows = queries.list_studies(
+            connection, parent=parent, before_time=before[0], before_name=before[1], limit=limit
+        )
+        return [_study(row) for row in rows]
+
+    def delete(self, connection: Connection, name: str) -> None:
+        """Deletes a study. Its runs are kept."""
+        queries.delete_study(connection, name=name)
+
+    def cancel(self, connection: Connection, name: str) -> None:
+        """Marks a study as cancelled."""
+        queries.cancel_study(connection, name=name)
+
+
+def _study(row: dict[str, Any]) -> tuple[Study, bool]:
+    study = Study.FromString(bytes(row["body"]))
+    set_times(study, row, "create_time")
+    return study, row["cancelled"]

@@ -1,0 +1,228 @@
+"""Training runs and their workers in PostgreSQL: leases, progress and results."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from vesta_common.clock import Clock
+from vesta_common.errors import Unavailable
+from vesta_common.leases import Lease, Leases
+from vesta_common.messages import copy_of, without
+from vesta_common.storage.postgres import Connection, Postgres
+from vesta_contracts.training.v1 import (
+    ModelVersion,
+    ModelVersionRegistered,
+    TrainingProgress,
+    TrainingRun,
+    TrainingRunCancelled,
+    TrainingRunFailed,
+    TrainingRunProgressed,
+    TrainingRunStarted,
+    TrainingRunSucceeded,
+)
+
+from vesta_training.store.event_payloads import run_payload, version_payload
+from vesta_training.store.models import Models
+from vesta_training.store.publisher import Publisher
+from vesta_training.store.runs import Runs
+from vesta_training.store.statements import queries
+
+LEASE_DURATION = timedelta(seconds=10)
+_RUN_LEASES = Leases(
+    "training_runs", LEASE_DURATION, unfinished="state IN ('QUEUED', 'RUNNING')", order="create_time, name"
+)
+
+_RUN_APART = (
+    "state",
+    "waiting_reason",
+    "progress",
+    "attempt_count",
+    "create_time",
+    "start_time",
+    "end_time",
+    "etag",
+)
+"""Fields of a run that are stored in columns, or computed."""
+
+
+@dataclass(frozen=True)
+class ClaimedRun:
+    """A run that this worker has claimed.
+
+    Attributes:
+        recipe_yaml: the recipe at the creation of the run; empty for runs of versions that did not store it.
+        death_count: how often a process that trained the run has died.
+        last_error: why the run was last released; empty if its worker crashed.
+        cancel_requested: whether cancellation was requested while no worker had the run.
+    """
+
+    lease: Lease
+    run: TrainingRun
+    recipe_yaml: str
+    death_count: int
+    last_error: str
+    cancel_requested: bool
+
+
+class RunQueue:
+    """The leases on runs, and what the worker that has a run writes."""
+
+    def __init__(self, postgres: Postgres, clock: Clock, publisher: Publisher, runs: Runs, models: Models) -> None:
+        self._postgres = postgres
+        self._clock = clock
+        self._publisher = publisher
+        self._runs = runs
+        self._models = models
+
+    def claim(self, *, dies_with_worker: bool = True) -> ClaimedRun | None:
+        """Claims the oldest unfinished run without a valid lease: new runs, released runs, and runs whose worker crashed.
+
+        Args:
+            dies_with_worker: whether the training dies with its worker. An expired lease then counts as a death of the run.
+        """
+        now = self._clock.now()
+        with self._postgres.transaction() as connection:
+            lease = _RUN_LEASES.claim(connection, now)
+            if lease is None:
+                return None
+            row = queries.start_run(connection, **lease.key, now=now, dies_with_worker=dies_with_worker)
+            claimed = ClaimedRun(
+                lease=lease,
+                run=self._runs.of_rows(connection, [row])[0],
+                recipe_yaml=row["recipe_yaml"],
+                death_count=row["death_count"],
+                last_error=row["waiting_reason"],
+                cancel_requested=row["cancel_requested"],
+            )
+            self._publisher.publish(
+                connection, claimed.run.name, TrainingRunStarted(training_run=run_payload(claimed.run))
+            )
+        return claimed
+
+    def heartbeat(
+        self,
+        claimed: ClaimedRun,
+        progress: TrainingProgress | None,
+        pending_reason: str = "",
+        *,
+        publish_progress: bool,
+    ) -> bool:
+        """Renews the lease, and stores the progress and the reason why the training waits.
+
+        Args:
+            publish_progress: whether to publish the progress.
+
+        Returns:
+            Whether cancellation was requested.
+
+        Raises:
+            LeaseLost: another worker has the run, or it was finished or deleted.
+        """
+        name = claimed.run.name
+        with self._postgres.transaction() as connection:
+            row = _RUN_LEASES.renew(connection, claimed.lease, self._clock.now())
+            queries.put_progress(
+                connection,
+                name=name,
+                progress=progress.SerializeToString() if progress else None,
+                pending_reason=pending_reason,
+            )
+            if progress is not None and publish_progress:
+                self._publisher.publish(connection, name, TrainingRunProgressed(training_run=name, progress=progress))
+        return bool(row["cancel_requested"])
+
+    def release(self, claimed: ClaimedRun, reason: str = "", *, died: bool = False) -> None:
+        """Releases a run to state QUEUED, so that it can be claimed immediately. Raises LeaseLost.
+
+        Args:
+            reason: the waiting reason.
+            died: whether the process that trained the run died.
+        """
+        with self._postgres.transaction() as connection:
+            _RUN_LEASES.verify(connection, claimed.lease)
+            queries.requeue_run(connection, name=claimed.run.name, reason=reason, died=died)
+            _RUN_LEASES.release(connection, claimed.lease)
+
+    def let_go(self, claimed: ClaimedRun) -> None:
+        """Releases the lease of a run whose training continues, so that another worker can claim it immediately."""
+        with self._postgres.transaction() as connection:
+            _RUN_LEASES.release(connection, claimed.lease)
+
+    def succeed(
+        self,
+        claimed: ClaimedRun,
+        run: TrainingRun,
+        version: ModelVersion,
+        held_out_accuracy: bytes | None,
+        is_stored: Callable[[str], bool],
+    ) -> str:
+        """Registers the version and completes the run, with both events, in one transaction.
+
+        Args:
+            run: the claimed run with its results.
+            held_out_accuracy: a serialised Estimate, by which studies compare recipes.
+            is_stored: whether an object exists. Called for the file of the version, which a deletion of an identical version can delete.
+
+        Returns:
+            The name of the version.
+
+        Raises:
+            LeaseLost: another worker has the run, or it was finished or deleted.
+            Unavailable: the file was deleted in the meantime; a retry stores it again.
+        """
+        run, version = copy_of(run), copy_of(version)
+        with self._postgres.transaction() as connection:
+            _RUN_LEASES.verify(connection, claimed.lease)
+            now = self._clock.now()
+            queries.lock_file(connection, object_key=version.onnx_key)
+            if not is_stored(version.onnx_key):
+                raise Unavailable(f"{version.onnx_key} was deleted with an equal version", reason="MODEL_FILE_DELETED")
+            self._models.register(connection, run, version, now)
+            self._end(connection, run, TrainingRun.SUCCEEDED, held_out_accuracy)
+            ended = run_payload(self._runs.get(connection, run.name))
+            self._publisher.publish(connection, run.name, TrainingRunSucceeded(training_run=ended))
+            self._publisher.publish(
+                connection, version.name, ModelVersionRegistered(model_version=version_payload(version))
+            )
+        return version.name
+
+    def fail(self, claimed: ClaimedRun, error: str) -> None:
+        """Completes the run as FAILED. Raises LeaseLost."""
+        run = claimed.run
+        run.error = error
+        with self._postgres.transaction() as connection:
+            _RUN_LEASES.verify(connection, claimed.lease)
+            self._end(connection, run, TrainingRun.FAILED)
+            self._publisher.publish(
+                connection, run.name, TrainingRunFailed(training_run=self._runs.get(connection, run.name))
+            )
+
+    def end_cancelled(self, claimed: ClaimedRun) -> None:
+        """Completes the run as CANCELLED. Raises LeaseLost."""
+        run = claimed.run
+        with self._postgres.transaction() as connection:
+            _RUN_LEASES.verify(connection, claimed.lease)
+            self._end(connection, run, TrainingRun.CANCELLED)
+            self._publisher.publish(
+                connection, run.name, TrainingRunCancelled(training_run=self._runs.get(connection, run.name))
+            )
+
+    def _end(
+        self,
+        connection: Connection,
+        run: TrainingRun,
+        state: "TrainingRun.State.ValueType",
+        held_out_accuracy: bytes | None = None,
+    ) -> None:
+        queries.end_run(
+            connection,
+            name=run.name,
+            state=TrainingRun.State.Name(state),
+            body=_run_body(run),
+            held_out_accuracy=held_out_accuracy,
+            now=self._clock.now(),
+        )
+
+
+def _run_body(run: TrainingRun) -> bytes:
+    return without(run, *_RUN_APART).SerializeToString()
