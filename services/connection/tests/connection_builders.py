@@ -22,7 +22,8 @@ from vesta_common.storage.postgres import Postgres
 from vesta_connection.ingest import Ingest, Refused
 from vesta_connection.sources.allow_list import AllowList
 from vesta_connection.sources.listing import SourceFile
-from vesta_connection.store import FileResult, Store
+from vesta_connection.store import Store
+from vesta_connection.store.syncs import FileResult
 from vesta_connection.syncs.dataset_items import DatasetItems
 from vesta_connection.syncs.worker import SyncWorker
 from vesta_connection.vault import Vault

@@ -3,7 +3,7 @@
 import pytest
 from connection_builders import Connection, Doing, counts
 from vesta_common.errors import FailedPrecondition
-from vesta_connection.store import LEASE_DURATION
+from vesta_connection.store.syncs import LEASE_DURATION
 from vesta_contracts.connection.v1 import (
     CancelSyncRequest,
     CreateSyncRequest,
@@ -72,7 +72,7 @@ def test_a_sync_cancelled_while_it_runs_keeps_what_it_brought_in(connection: Con
 def test_a_sync_cancelled_while_nobody_works_on_it_ends_cancelled(connection: Connection) -> None:
     connection.write(1)
     sync = connection.queued(connection.a_folder_source())
-    assert connection.store.claim_sync()  # by a worker that was killed
+    assert connection.store.syncs.claim()  # by a worker that was killed
     connection.syncs.CancelSync(CancelSyncRequest(name=sync.name))
     connection.clock.advance(LEASE_DURATION * 2)
     assert connection.a_worker().step()

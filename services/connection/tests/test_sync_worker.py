@@ -16,7 +16,8 @@ from vesta_common.storage.storage_guard import StorageGuard
 from vesta_connection.ingest import Ingest, Refused
 from vesta_connection.settings import Settings
 from vesta_connection.sources.listing import SourceFile
-from vesta_connection.store import LEASE_DURATION, FileResult, Store
+from vesta_connection.store import Store
+from vesta_connection.store.syncs import LEASE_DURATION, FileResult, Syncs
 from vesta_connection.syncs.dataset_items import DatasetItems
 from vesta_connection.syncs.worker import SyncWorker
 from vesta_contracts.common.v1 import Media
@@ -131,7 +132,7 @@ def test_a_worker_keeps_its_sync_however_slowly_its_source_is_listed(connection:
     sync = connection.queued(connection.a_folder_source())
     others: list[bool] = []
 
-    class Slow(Store):
+    class Slow(Syncs):
         def known_files(self, source: str) -> Any:
             return SlowlyKnown(super().known_files(source))
 
@@ -142,8 +143,10 @@ def test_a_worker_keeps_its_sync_however_slowly_its_source_is_listed(connection:
                 wait_until(lambda: lease_end(connection, sync) > connection.clock.now() + LEASE_DURATION / 2)
             others.append(connection.a_worker().step())
 
+    store = Store(connection.postgres, connection.clock, VAULT)
+    store.syncs = Slow(connection.postgres, connection.clock)
     worker = SyncWorker(
-        Slow(connection.postgres, connection.clock, VAULT),
+        store,
         connection.ingest,
         connection.items,
         connection.allow_list,
@@ -158,13 +161,13 @@ def test_a_worker_keeps_its_sync_however_slowly_its_source_is_listed(connection:
 
 def test_a_listing_of_a_sync_that_was_taken_over_is_not_recorded(connection: Connection) -> None:
     sync = connection.queued(connection.a_folder_source())
-    slow = connection.store.claim_sync()
+    slow = connection.store.syncs.claim()
     assert slow is not None
     connection.clock.advance(LEASE_DURATION * 2)
     assert connection.a_worker().step()
 
     with pytest.raises(LeaseLost):
-        connection.store.record_listing(slow, 7, 7, listed=False)
+        connection.store.syncs.record_listing(slow, 7, 7, listed=False)
 
     assert connection.syncs.GetSync(GetSyncRequest(name=sync.name)).found_count == 0
 

@@ -103,7 +103,7 @@ class SourceService(SourceServiceServicer):
         """Deletes a Source that is not being synced."""
         with self._store.postgres.transaction() as connection:
             self._store.lock_source(connection, request.name)
-            if self._store.count_running_syncs(connection, request.name):
+            if self._store.syncs.count_unfinished_of(connection, request.name):
                 raise FailedPrecondition(
                     f"{request.name} is being synced; cancel its Sync first", reason="SOURCE_SYNCING"
                 )
@@ -183,8 +183,8 @@ class SyncService(SyncServiceServicer):
                 raise FailedPrecondition(
                     "an upload source has nothing to sync; upload its files", reason="SOURCE_NOT_SYNCABLE"
                 )
-            self._store.insert_sync(connection, name, request.parent)
-            return self._store.get_sync(connection, name)
+            self._store.syncs.insert(connection, name, request.parent)
+            return self._store.syncs.get(connection, name)
 
         sync = run_once(self._store.postgres, request, Sync, create)
         for loop in self._loops:
@@ -193,20 +193,20 @@ class SyncService(SyncServiceServicer):
 
     def GetSync(self, request: GetSyncRequest, context: grpc.ServicerContext) -> Sync:
         with self._store.postgres.transaction() as connection:
-            return self._store.get_sync(connection, request.name)
+            return self._store.syncs.get(connection, request.name)
 
     def ListSyncs(self, request: ListSyncsRequest, context: grpc.ServicerContext) -> ListSyncsResponse:
         """Lists a Source's Syncs, newest first."""
         page = read_page(request)
         with self._store.postgres.transaction() as connection:
-            found = self._store.list_syncs(connection, request.parent, newest_before(page), page.limit)
+            found = self._store.syncs.list_page(connection, request.parent, newest_before(page), page.limit)
         syncs, token = page.cut(found, by_age)
         return ListSyncsResponse(syncs=syncs, next_page_token=token)
 
     def CancelSync(self, request: CancelSyncRequest, context: grpc.ServicerContext) -> Sync:
         """Requests the cancellation of a Sync."""
         with self._store.postgres.transaction() as connection:
-            return self._store.cancel_sync(connection, request.name)
+            return self._store.syncs.request_cancel(connection, request.name)
 
 
 class MediaService(MediaServiceServicer):

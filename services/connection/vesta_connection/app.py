@@ -56,7 +56,7 @@ def build(settings: Settings) -> App:
     export_storage_space(settings.storage_folder, registry)
     backlog = Backlog(
         postgres,
-        store.count_unfinished_syncs,
+        store.syncs.count_unfinished,
         ("QUEUED", "RUNNING"),
         Gauge("vesta_connection_syncs", "Syncs that have not ended", ["state"], registry=registry),
         Gauge(

@@ -9,7 +9,8 @@ from vesta_common.clock import ManualClock
 from vesta_common.leases import LeaseLost
 from vesta_common.storage.postgres import Postgres
 from vesta_contracts.pipelining.v1 import ModelStep, Observation, Pipeline, Step, Stream
-from vesta_pipelining.store import LEASE_DURATION, Store, UncertainFrame
+from vesta_pipelining.store import Store
+from vesta_pipelining.store.uncertain_frames import LEASE_DURATION, UncertainFrame
 
 STREAM = f"{PIPELINE}/streams/door"
 ITEM = f"{PROJECT}/datasets/vans/items/1"
@@ -36,14 +37,14 @@ def store(postgres_url: str, postgres_schema: str, clock: ManualClock) -> Iterat
         frame = {"observation": observation.name, "stream": STREAM, "source": SOURCE, "event_id": "e"}
         with postgres.transaction() as connection:
             fields = {"data": b"jpeg", "content_type": "image/jpeg", "frame_time": clock.now()}
-            store.insert_uncertain_frames(connection, [{**frame, **fields}])
+            store.uncertain_frames.insert(connection, [{**frame, **fields}])
         clock.advance(timedelta(seconds=1))
     yield store
     postgres.close()
 
 
 def claim(store: Store) -> UncertainFrame:
-    frame = store.claim_uncertain_frame()
+    frame = store.uncertain_frames.claim()
     assert frame is not None
     return frame
 
@@ -51,12 +52,12 @@ def claim(store: Store) -> UncertainFrame:
 def test_frames_are_claimed_by_how_long_they_have_waited(store: Store, clock: ManualClock) -> None:
     frames = [claim(store) for _ in range(3)]
     assert [frame.observation[-1] for frame in frames] == ["0", "1", "2"]
-    assert store.claim_uncertain_frame() is None
-    store.postpone_uncertain_frame(frames[0], clock.now() + timedelta(seconds=9))
-    store.postpone_uncertain_frame(frames[2], clock.now() + timedelta(seconds=8))
+    assert store.uncertain_frames.claim() is None
+    store.uncertain_frames.postpone(frames[0], clock.now() + timedelta(seconds=9))
+    store.uncertain_frames.postpone(frames[2], clock.now() + timedelta(seconds=8))
     clock.advance(timedelta(seconds=9))
     assert [claim(store).observation[-1] for _ in range(2)] == ["2", "0"]
-    assert store.claim_uncertain_frame() is None
+    assert store.uncertain_frames.claim() is None
 
 
 def test_a_late_worker_changes_nothing(store: Store, clock: ManualClock) -> None:
@@ -65,12 +66,12 @@ def test_a_late_worker_changes_nothing(store: Store, clock: ManualClock) -> None
     current = claim(store)
     assert (current.observation, current.attempt_count) == (late.observation, 2)
 
-    store.postpone_uncertain_frame(late, clock.now())
+    store.uncertain_frames.postpone(late, clock.now())
     with pytest.raises(LeaseLost):
-        store.finish_uncertain_frame(late, "")
-    store.finish_uncertain_frame(current, ITEM)
+        store.uncertain_frames.finish(late, "")
+    store.uncertain_frames.finish(current, ITEM)
     with pytest.raises(LeaseLost):
-        store.finish_uncertain_frame(current, ITEM)
+        store.uncertain_frames.finish(current, ITEM)
 
     with store.postgres.transaction() as connection:
         stream = store.get_stream(connection, STREAM)

@@ -175,7 +175,7 @@ class FrameHandler:
         for result, observation in zip(observed, observations, strict=True):
             if not (result.prediction.uncertain and result.settings.uncertain_source):
                 continue
-            waiting = self._store.count_uncertain_frames(connection, stream) if waiting < 0 else waiting
+            waiting = self._store.uncertain_frames.count(connection, stream) if waiting < 0 else waiting
             admitted = admit(window, now, result.settings.uncertain_per_minute_max)
             if admitted and waiting + len(uncertain) < WAITING_MAX:
                 window = admitted
@@ -192,7 +192,7 @@ class FrameHandler:
         )
         with connection.pipeline():  # one round trip for all statements, to reduce latency
             self._store.insert_observations(connection, observations)
-            self._store.insert_uncertain_frames(connection, uncertain)
+            self._store.uncertain_frames.insert(connection, uncertain)
             self._store.change_stream(connection, change)
         for result in results:
             self._counted.labels(result.outcome.value).inc()

@@ -12,7 +12,8 @@ from vesta_common.leases import LeaseLost
 from vesta_contracts.connection.v1 import SourceServiceStub, UploadItemRequest
 
 from vesta_pipelining.load_shedding import BACKOFF_FIRST, BACKOFF_MAX, WAIT_MAX
-from vesta_pipelining.store import Store, UncertainFrame
+from vesta_pipelining.store import Store
+from vesta_pipelining.store.uncertain_frames import UncertainFrame
 
 UPLOAD_TIMEOUT = timedelta(seconds=30)  # shorter than the lease
 
@@ -35,7 +36,7 @@ class Forwarder:
 
     def step(self) -> bool:
         """Uploads one frame; returns whether there was one."""
-        frame = self._store.claim_uncertain_frame()
+        frame = self._store.uncertain_frames.claim()
         if frame is None:
             return False
         try:
@@ -55,7 +56,7 @@ class Forwarder:
                 log.info("uncertain_frame_postponed", observation=frame.observation, error=str(error))
                 delay = exponential_backoff(frame.attempt_count, BACKOFF_FIRST, BACKOFF_MAX)
                 until = self._clock.now() + min(delay, error.retry_after or WAIT_MAX)
-                self._store.postpone_uncertain_frame(frame, until)
+                self._store.uncertain_frames.postpone(frame, until)
             else:
                 log.warning("uncertain_frame_refused", observation=frame.observation, error=str(error))
                 self._finish(frame, "", "refused")
@@ -63,7 +64,7 @@ class Forwarder:
             self._finish(frame, item, "sent")
 
     def _finish(self, frame: UncertainFrame, item: str, end: str) -> None:
-        self._store.finish_uncertain_frame(frame, item)
+        self._store.uncertain_frames.finish(frame, item)
         self._counted.labels(end).inc()
 
     def _upload(self, frame: UncertainFrame) -> str:

@@ -14,20 +14,21 @@ from vesta_common.storage.postgres import Postgres
 from vesta_contracts.serving.v1 import Prediction
 from vesta_serving.predictions.prediction_log import LINES_TOGETHER_MAX, PredictionLog
 from vesta_serving.store import Store
+from vesta_serving.store.logged_predictions import LoggedPredictions
 
 DEPLOYMENT = f"{PROJECT}/deployments/vans"
 KEEP = timedelta(days=30)
 
 
-class TroubledStore(Store):
-    """A store whose writes of the log fail while `failure` is set."""
+class TroubledTable(LoggedPredictions):
+    """A table whose inserts fail while `failure` is set."""
 
     failure: Exception | None = None
 
-    def log_predictions(self, predictions: Sequence[tuple[str, Prediction]]) -> None:
+    def append(self, predictions: Sequence[tuple[str, Prediction]]) -> None:
         if self.failure:
             raise self.failure
-        super().log_predictions(predictions)
+        super().append(predictions)
 
 
 class Log:
@@ -35,7 +36,8 @@ class Log:
 
     def __init__(self, postgres: Postgres) -> None:
         self.clock, self.metrics = ManualClock(), CollectorRegistry()
-        self.store = TroubledStore(postgres, self.clock)
+        self.store = Store(postgres, self.clock)
+        self.table = self.store.logged_predictions = TroubledTable(postgres, self.clock)
         self.log = PredictionLog(self.store, self.clock, self.metrics, KEEP)
 
     def add(self, count: int) -> None:
@@ -62,11 +64,11 @@ def kept(service_settings: Callable[[str], dict[str, Any]]) -> Iterator[Log]:
 
 def test_lines_wait_while_the_database_is_away(kept: Log) -> None:
     kept.add(3)
-    kept.store.failure = psycopg.OperationalError("away")
+    kept.table.failure = psycopg.OperationalError("away")
     for _ in range(2):
         with pytest.raises(psycopg.OperationalError):
             kept.log.step()
-    kept.store.failure = None
+    kept.table.failure = None
     kept.add(2)
     kept.log.step()
 
@@ -75,10 +77,10 @@ def test_lines_wait_while_the_database_is_away(kept: Log) -> None:
 
 def test_lines_that_the_database_refuses_are_counted_and_hold_up_no_others(kept: Log) -> None:
     kept.add(3)
-    kept.store.failure = psycopg.DataError("no text")
+    kept.table.failure = psycopg.DataError("no text")
     with pytest.raises(psycopg.DataError):
         kept.log.step()
-    kept.store.failure = None
+    kept.table.failure = None
     kept.add(2)
     kept.log.step()
 
@@ -99,5 +101,5 @@ def test_old_lines_are_forgotten_some_at_a_time(kept: Log) -> None:
     kept.add(1)
     kept.log.flush()
 
-    assert kept.store.prune_predictions(kept.clock.now() - KEEP, 2) == 2
+    assert kept.table.prune(kept.clock.now() - KEEP, 2) == 2
     assert (kept.log.prune(), kept.count()) == (False, 1)

@@ -18,7 +18,7 @@ from vesta_contracts.serving.v1 import DeleteDeploymentRequest, PredictInput, Pr
 from vesta_serving.backoff import BACKOFF_FIRST
 from vesta_serving.predictions.predictor import PredictedImage, Predictor, ServedModel
 from vesta_serving.scoring.scorer import EVENT_ITEMS_MAX, PAGE_ITEMS, Scorer
-from vesta_serving.store import LEASE_DURATION
+from vesta_serving.store.scoring import LEASE_DURATION
 from vesta_serving.triton.client import Scores
 
 SCORED = "vesta.serving.deployment.v1.scored"
@@ -72,7 +72,7 @@ def test_scoring_goes_on_where_a_killed_worker_was(serving: Serving) -> None:
     serving.deployed(serving.registry.add(an_onnx()), datasets=[DATASET])
     serving.scorer.step()
     before = sum(scored(serving).values())
-    serving.store.claim_pass()  # the next worker dies after its claim
+    serving.store.scoring.claim_pass()  # the next worker dies after its claim
     assert not serving.scorer.step()
     serving.clock.advance(LEASE_DURATION + timedelta(seconds=1))
     while serving.scorer.step():
@@ -249,7 +249,7 @@ def test_arrivals_of_a_killed_worker_are_scored_by_the_next(serving: Serving) ->
         pass
     item = serving.items.add(a_picture("blue"))
     serving.arrives(item)
-    serving.store.claim_arrivals(EVENT_ITEMS_MAX)
+    serving.store.scoring.claim_arrivals(EVENT_ITEMS_MAX)
     assert not serving.scorer.step()
     serving.clock.advance(LEASE_DURATION + timedelta(seconds=1))
     serving.scorer.step()
@@ -261,17 +261,17 @@ def test_of_passes_that_end_at_the_same_time_in_two_replicas_one_is_the_last(ser
     other = f"{PROJECT}/datasets/other"
     serving.deployed(serving.registry.add(an_onnx()), datasets=[DATASET, other])
     store = serving.store
-    first, second = (store.claim_pass() for _ in range(2))
+    first, second = (store.scoring.claim_pass() for _ in range(2))
     assert first
     assert second
     finished: list[bool] = []
 
     def end_second() -> None:
         with store.postgres.transaction() as connection:
-            finished.append(store.advance_pass(connection, second, "", 0, 1, done=True))
+            finished.append(store.scoring.advance_pass(connection, second, "", 0, 1, done=True))
 
     with store.postgres.transaction() as connection:
-        before = store.advance_pass(connection, first, "", 0, 1, done=True)
+        before = store.scoring.advance_pass(connection, first, "", 0, 1, done=True)
         thread = threading.Thread(target=end_second)
         thread.start()  # the first has not committed yet
         eventually(lambda: serving.waiting_for_locks() or not thread.is_alive(), bool)
@@ -365,9 +365,9 @@ def test_a_worker_that_was_slower_than_its_lease_publishes_nothing_more(serving:
 
 def test_a_page_of_a_generation_that_is_over_is_not_recorded(serving: Serving) -> None:
     deployment = serving.deployed(serving.registry.add(an_onnx()), datasets=[DATASET])
-    claimed = serving.store.claim_pass()
+    claimed = serving.store.scoring.claim_pass()
     assert claimed
     serving.moved(deployment, serving.registry.add(an_onnx(7)))
     with pytest.raises(LeaseLost), serving.store.postgres.transaction() as connection:
-        serving.store.advance_pass(connection, claimed, "", 5, 5, done=True)
+        serving.store.scoring.advance_pass(connection, claimed, "", 5, 5, done=True)
     assert serving.got(deployment.name).scoring.scored_count == 0

@@ -266,7 +266,7 @@ class PredictionService(PredictionServiceServicer):
 
     def GetPrediction(self, request: GetPredictionRequest, context: grpc.ServicerContext) -> Prediction:
         with self._store.postgres.transaction() as connection:
-            return self._store.get_prediction(connection, request.name)
+            return self._store.logged_predictions.get(connection, request.name)
 
     def ListPredictions(
         self, request: ListPredictionsRequest, context: grpc.ServicerContext
@@ -277,6 +277,6 @@ class PredictionService(PredictionServiceServicer):
         with self._store.postgres.transaction() as connection:
             deployment = self._store.get(connection, request.parent)
             before = page.cursor[0] if page.cursor else ""
-            found = self._store.list_predictions(connection, deployment, where, before, page.limit)
+            found = self._store.logged_predictions.list_page(connection, deployment, where, before, page.limit)
         kept, token = page.cut(found, lambda entry: (entry.name,))
         return ListPredictionsResponse(predictions=kept, next_page_token=token)

@@ -86,7 +86,7 @@ def build(settings: Settings) -> App:
     ]
     backlog = Backlog(
         postgres,
-        store.count_arrivals,
+        store.scoring.count_arrivals,
         ("WAITING", "SCORING"),
         Gauge("vesta_serving_arrivals", "New items that are not scored", ["state"], registry=metrics),
     )

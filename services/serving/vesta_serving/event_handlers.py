@@ -27,7 +27,7 @@ class EventHandlers:
     def handle_item_added(self, connection: Connection, event: Event) -> None:
         """Queues the item for scoring."""
         added = event.payload
-        self._store.add_arrival(
+        self._store.scoring.add_arrival(
             connection, parent_of(added.item), added.item, added.media.object_key, added.media.sha256
         )
 

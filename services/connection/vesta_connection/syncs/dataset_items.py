@@ -8,7 +8,7 @@ from vesta_contracts.datasets.v1 import BatchCreateItemsRequest, CreatedItem, It
 
 from vesta_connection.ingest import RETRIED_REASONS, Refused
 from vesta_connection.sources.listing import SourceFile
-from vesta_connection.store import FileResult
+from vesta_connection.store.syncs import FileResult
 
 CALL_TIMEOUT_SECONDS = 60.0
 

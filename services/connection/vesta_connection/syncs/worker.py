@@ -20,7 +20,8 @@ from vesta_connection.ingest import UNREACHABLE, UNREADABLE, Arrival, Ingest, Re
 from vesta_connection.sources.allow_list import AllowList
 from vesta_connection.sources.batches import Listing, in_batches
 from vesta_connection.sources.listing import FileTree, SourceFile, open_tree, storable
-from vesta_connection.store import LEASE_DURATION, ClaimedSync, Store
+from vesta_connection.store import Store
+from vesta_connection.store.syncs import LEASE_DURATION, ClaimedSync
 from vesta_connection.syncs.dataset_items import DatasetItems
 
 READ_THREADS = 8
@@ -86,7 +87,7 @@ class SyncWorker:
 
     def step(self) -> bool:
         """Claims a Sync and runs it until it ends or must stop; returns False if there is none."""
-        claimed = self._store.claim_sync()
+        claimed = self._store.syncs.claim()
         if claimed is None:
             return False
         log.info("sync_started", sync=claimed.name, source=claimed.source)
@@ -102,25 +103,25 @@ class SyncWorker:
             if claimed.cancel_requested:
                 self._cancel(claimed)
             cancel_requested: Future[None] = Future()
-            with self._store.sync_heartbeat(
+            with self._store.syncs.heartbeat(
                 claimed, self._renew_interval, lambda: _resolve(cancel_requested)
             ) as heartbeat:
                 self._run(_Run(claimed, heartbeat, cancel_requested))
         except LeaseLost:
             raise
         except Stopped:
-            self._store.release_sync(claimed, counted=False)
+            self._store.syncs.release(claimed, counted=False)
         except Exception as error:  # any error: a Sync must come to an end
             why = _why(error)
             stopping = self._stop.done()  # the error is then a consequence of the cancelled work
             if stopping or is_transient(error):
                 log.warning("sync_interrupted", sync=claimed.name, error=why)
-                self._store.release_sync(claimed, counted=not stopping)
+                self._store.syncs.release(claimed, counted=not stopping)
                 if stopping:
                     return
                 raise
             log.warning("sync_failed", sync=claimed.name, error=why, exc_info=not _is_expected(error))
-            self._store.end_sync(claimed, Sync.FAILED, why, self._clock.now())
+            self._store.syncs.end(claimed, Sync.FAILED, why, self._clock.now())
 
     def _run(self, run: _Run) -> None:
         claimed = run.claimed
@@ -134,16 +135,16 @@ class SyncWorker:
             results = self._wait_for(run, self._ahead.submit(self._items.add, source, files, taken, request_id))
             now = self._clock.now()
             publish = now - published_at >= PROGRESS_INTERVAL
-            self._store.record_batch(claimed, results, publish=publish)
+            self._store.syncs.record_batch(claimed, results, publish=publish)
             published_at = now if publish else published_at
         self._renew_lease(claimed)  # raises if it was cancelled while there was nothing to read
-        self._store.end_sync(claimed, Sync.SUCCEEDED, "", self._clock.now())
+        self._store.syncs.end(claimed, Sync.SUCCEEDED, "", self._clock.now())
         log.info("sync_succeeded", sync=claimed.name, found=listing.found_count)
 
     def _list(self, run: _Run, tree: FileTree) -> Listing:
         """Lists the source's files. Records the progress meanwhile."""
         claimed = run.claimed
-        listing = Listing(claimed.name, self._store.known_files(claimed.source))
+        listing = Listing(claimed.name, self._store.syncs.known_files(claimed.source))
         abandoned = threading.Event()
 
         def list_all() -> None:
@@ -153,7 +154,7 @@ class SyncWorker:
                 listing.add(file)
 
         def record(*, listed: bool) -> None:
-            self._store.record_listing(claimed, listing.found_count, listing.unchanged_count, listed=listed)
+            self._store.syncs.record_listing(claimed, listing.found_count, listing.unchanged_count, listed=listed)
 
         try:
             self._wait_for(run, self._ahead.submit(list_all), lambda: record(listed=False))
@@ -212,11 +213,11 @@ class SyncWorker:
         """Renews the lease. Raises Stopped if the sync must stop, and LeaseLost if another worker has claimed it."""
         if self._stop.done():
             raise Stopped
-        if self._store.renew_sync(claimed):
+        if self._store.syncs.renew(claimed):
             self._cancel(claimed)
 
     def _cancel(self, claimed: ClaimedSync) -> NoReturn:
-        self._store.end_sync(claimed, Sync.CANCELLED, "", self._clock.now())
+        self._store.syncs.end(claimed, Sync.CANCELLED, "", self._clock.now())
         log.info("sync_cancelled", sync=claimed.name)
         raise Stopped
 

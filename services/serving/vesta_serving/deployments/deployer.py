@@ -19,7 +19,8 @@ from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.serving.v1 import DeploymentFailed, DeploymentPromoted
 
 from vesta_serving.registry import Registry, Version
-from vesta_serving.store import DeploymentRow, Store
+from vesta_serving.store import Store
+from vesta_serving.store.rows import DeploymentRow
 from vesta_serving.triton.replicas import Replica, Tritons
 from vesta_serving.triton.repository import (
     find_configuration,

@@ -60,7 +60,7 @@ class PredictionLog:
         if not self._taken:
             return False
         try:
-            self._store.log_predictions(self._taken)
+            self._store.logged_predictions.append(self._taken)
         except Exception as error:
             if not is_transient(error):
                 self._dropped.inc(len(self._taken))
@@ -77,4 +77,4 @@ class PredictionLog:
 
     def prune(self) -> bool:
         """Deletes the oldest entries past their retention; returns whether there may be more."""
-        return self._store.prune_predictions(self._clock.now() - self._keep, PRUNE_LINES_MAX) == PRUNE_LINES_MAX
+        return self._store.logged_predictions.prune(self._clock.now() - self._keep, PRUNE_LINES_MAX) == PRUNE_LINES_MAX

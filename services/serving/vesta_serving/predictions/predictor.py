@@ -16,7 +16,8 @@ from vesta_contracts.common.v1 import ImageScores
 from vesta_serving.deployments.deployer import Deployer
 from vesta_serving.labels import Policy, score
 from vesta_serving.registry import Registry, Version
-from vesta_serving.store import DeploymentRow, Store
+from vesta_serving.store import Store
+from vesta_serving.store.rows import DeploymentRow
 from vesta_serving.triton.client import ModelMissing, Scores
 from vesta_serving.triton.replicas import Tritons
 

@@ -29,7 +29,9 @@ from vesta_contracts.serving.v1 import DeploymentScored, ItemPrediction, Predict
 from vesta_serving.predictions.heads import Heads
 from vesta_serving.predictions.predictor import PredictedImage, Predictor, ServedModel
 from vesta_serving.scoring.event_chunks import cut
-from vesta_serving.store import Arrival, ClaimedArrival, ClaimedPass, Pass, Store
+from vesta_serving.store import Store
+from vesta_serving.store.rows import Pass
+from vesta_serving.store.scoring import Arrival, ClaimedArrival, ClaimedPass
 from vesta_serving.triton.client import Scores
 
 EVENT_ITEMS_MAX = 64
@@ -68,16 +70,18 @@ class Scorer:
 
     def step(self) -> bool:
         """Scores one page of a pass, or some new items; returns False if there is nothing to score or all of it is in backoff."""
-        if claimed := self._store.claim_pass():
-            with self._backing_off(claimed.deployment, claimed.dataset, partial(self._store.release_pass, claimed)):
+        if claimed := self._store.scoring.claim_pass():
+            with self._backing_off(
+                claimed.deployment, claimed.dataset, partial(self._store.scoring.release_pass, claimed)
+            ):
                 self._score_page(claimed)
             return True
-        if arrivals := self._store.claim_arrivals(EVENT_ITEMS_MAX):
+        if arrivals := self._store.scoring.claim_arrivals(EVENT_ITEMS_MAX):
             deployment, dataset = arrivals[0].deployment, parent_of(arrivals[0].item)
             first, *others = ({"traceparent": arrival.traceparent} for arrival in arrivals)
             with (
                 trace.span("score_arrivals", first, also=others),
-                self._backing_off(deployment, dataset, partial(self._store.release_arrivals, arrivals)),
+                self._backing_off(deployment, dataset, partial(self._store.scoring.release_arrivals, arrivals)),
             ):
                 self._score_arrivals(deployment, dataset, arrivals)
             return True
@@ -119,7 +123,7 @@ class Scorer:
         made = _events(served, claimed.dataset, arrivals, claimed.generation, results)
         done = not page.next_page_token
         with self._store.postgres.transaction() as connection:
-            finished = self._store.advance_pass(
+            finished = self._store.scoring.advance_pass(
                 connection, claimed, page.next_page_token, len(arrivals), item_count, done=done
             )
             self._store.end_backoff(connection, claimed.deployment, claimed.dataset)
@@ -159,7 +163,7 @@ class Scorer:
         results = self._from_pictures(served, arrivals, embeds=True)
         made = _events(served, dataset, arrivals, served.row.generation, results)
         with self._store.postgres.transaction() as connection:
-            self._store.delete_arrivals(connection, arrivals)
+            self._store.scoring.delete_arrivals(connection, arrivals)
             self._store.end_backoff(connection, deployment, dataset)
             for event in made:
                 self._store.publish(connection, deployment, event)

@@ -1,121 +1,25 @@
-"""Stores deployments, scoring passes, backoffs and the prediction log in PostgreSQL."""
+"""The database layer: PostgreSQL. This module stores deployments, versions and backoffs; no other package contains SQL."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
-from vesta_common import trace
 from vesta_common.clock import Clock
 from vesta_common.errors import NotFound
 from vesta_common.events import outbox
 from vesta_common.events.cloudevents import new_event
-from vesta_common.leases import Lease, Leases, Row
 from vesta_common.resources.etags import with_etag
-from vesta_common.resources.filters import Where
-from vesta_common.storage.postgres import Connection, Postgres, load_queries
-from vesta_contracts.serving.v1 import Deployment, Prediction
+from vesta_common.storage.postgres import Connection, Postgres
+from vesta_contracts.serving.v1 import Deployment
 from vesta_contracts.training.v1 import ModelVersion
 
 from vesta_serving.backoff import backoff_delay
-from vesta_serving.labels import named_labels
+from vesta_serving.store.logged_predictions import LoggedPredictions
+from vesta_serving.store.rows import DeploymentRow, Pass, pass_of
+from vesta_serving.store.scoring import Scoring
+from vesta_serving.store.statements import queries
 
 SERVICE = "serving"
-
-LEASE_DURATION = timedelta(seconds=60)
-
-queries = load_queries("vesta_serving")
-_PASS_LEASES = Leases(
-    "passes",
-    LEASE_DURATION,
-    key=("deployment", "dataset"),
-    unfinished="NOT done",
-    claimable="""
-        EXISTS (SELECT FROM deployments WHERE deployments.name = passes.deployment AND stable <> '')
-        AND NOT EXISTS (
-            SELECT FROM backoffs
-            WHERE backoffs.deployment = passes.deployment AND backoffs.dataset = passes.dataset AND retry_time > %(now)s)""",
-    order="deployment, dataset",
-)
-_ARRIVAL_LEASES = Leases(
-    "arrivals",
-    LEASE_DURATION,
-    key=("deployment", "item"),
-    claimable="""
-        (deployment, dataset) = (
-            SELECT first.deployment, first.dataset FROM arrivals AS first JOIN deployments ON deployments.name = first.deployment
-            WHERE stable <> '' AND (first.lease_expire_time IS NULL OR first.lease_expire_time <= %(now)s)
-              AND NOT EXISTS (
-                  SELECT FROM backoffs
-                  WHERE backoffs.deployment = first.deployment AND backoffs.dataset = first.dataset AND retry_time > %(now)s)
-            ORDER BY first.deployment, first.dataset LIMIT 1)""",
-    order="item",
-)
-"""A batch has items of one deployment and one dataset: of the first that has claimable items and is not in backoff."""
-
-
-@dataclass(frozen=True)
-class DeploymentRow:
-    """A stored deployment.
-
-    Attributes:
-        asked: the user's fields: display name, policy, datasets.
-        generation: increases with every change of what the deployment serves. Never reused by a later deployment of the same name.
-    """
-
-    name: str
-    asked: Deployment
-    wanted: str
-    stable: str
-    previous: str
-    state: str
-    error: str
-    generation: int
-    create_time: datetime
-    update_time: datetime
-
-
-@dataclass(frozen=True)
-class Pass:
-    """One scoring pass over a dataset by one generation of a deployment."""
-
-    deployment: str
-    dataset: str
-    generation: int
-    embeds: bool
-    page_token: str
-    scored_count: int
-    item_count: int
-    done: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClaimedPass(Pass):
-    """A scoring pass whose next page this worker has claimed."""
-
-    lease: Lease
-
-
-@dataclass(frozen=True)
-class Arrival:
-    """A new item to score.
-
-    Attributes:
-        traceparent: of the trace that added the item; empty if there is none.
-    """
-
-    deployment: str
-    item: str
-    object_key: str
-    sha256: str
-    traceparent: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClaimedArrival(Arrival):
-    """A new item that this worker has claimed."""
-
-    lease: Lease
 
 
 class Store:
@@ -124,10 +28,8 @@ class Store:
     def __init__(self, postgres: Postgres, clock: Clock) -> None:
         self.postgres = postgres
         self._clock = clock
-
-    def count_arrivals(self, connection: Connection) -> list[dict[str, Any]]:
-        """Counts new items by whether a worker is scoring them."""
-        return list(queries.count_arrivals(connection))
+        self.scoring = Scoring(postgres, clock)
+        self.logged_predictions = LoggedPredictions(postgres, clock)
 
     def insert(self, connection: Connection, deployment: Deployment) -> None:
         """Inserts a deployment whose version is to be loaded.
@@ -234,7 +136,7 @@ class Store:
         """Returns deployments as API messages, in the same order."""
         passes: dict[str, list[Pass]] = {row.name: [] for row in rows}
         for entry in queries.list_passes(connection, deployments=list(passes)):
-            passes[entry["deployment"]].append(_pass(entry))
+            passes[entry["deployment"]].append(pass_of(entry))
         return [_message(row, passes[row.name]) for row in rows]
 
     @staticmethod
@@ -282,52 +184,6 @@ class Store:
                     queries.drop_version(connection, name=version)
                 queries.drop_deleted_model(connection, triton_name=triton_name)
 
-    def claim_pass(self) -> ClaimedPass | None:
-        """Claims a pass that has no lease, whose deployment has a stable version, and that is not in backoff."""
-        with self.postgres.transaction() as connection:
-            lease = _PASS_LEASES.claim(connection, self._clock.now())
-        return ClaimedPass(**vars(_pass(lease.row)), lease=lease) if lease else None
-
-    def advance_pass(
-        self,
-        connection: Connection,
-        claimed: ClaimedPass,
-        page_token: str,
-        scored_count: int,
-        item_count: int,
-        *,
-        done: bool,
-    ) -> bool:
-        """Records a page of a pass and releases the pass.
-
-        The end of a pass locks the deployment until the transaction ends. When passes end at the same time, the last one therefore
-        sees that all others are done, in any replica.
-
-        Returns:
-            Whether this page completes all passes of the deployment; true for exactly one page.
-
-        Raises:
-            LeaseLost: a newer generation has restarted the pass, another worker has claimed it, or the deployment was deleted.
-        """
-        if done:
-            queries.lock_deployment(connection, name=claimed.deployment)
-        _PASS_LEASES.verify(connection, claimed.lease)
-        queries.advance_pass(
-            connection,
-            deployment=claimed.deployment,
-            dataset=claimed.dataset,
-            page_token=page_token,
-            scored_count=scored_count,
-            item_count=item_count,
-            done=done,
-        )
-        return done and not queries.count_unfinished_passes(connection, deployment=claimed.deployment)
-
-    def release_pass(self, claimed: ClaimedPass) -> None:
-        """Releases the lease of a pass."""
-        with self.postgres.transaction() as connection:
-            _PASS_LEASES.release(connection, claimed.lease)
-
     def back_off(self, deployment: str, spent: timedelta, dataset: str = "") -> None:
         """Puts a deployment's work into exponential backoff after a failure, for all replicas.
 
@@ -345,102 +201,6 @@ class Store:
     def end_backoff(self, connection: Connection, deployment: str, dataset: str = "") -> None:
         """Ends the backoff of a deployment's work after a success."""
         queries.delete_backoff(connection, deployment=deployment, dataset=dataset)
-
-    def add_arrival(self, connection: Connection, dataset: str, item: str, object_key: str, sha256: str) -> None:
-        """Queues a new item, with the current trace, for every deployment that scores its dataset."""
-        traceparent = trace.carrier().get("traceparent", "")
-        for row in list(queries.list_deployments_of_dataset(connection, dataset=dataset)):
-            queries.put_arrival(
-                connection,
-                deployment=row["deployment"],
-                item=item,
-                object_key=object_key,
-                sha256=sha256,
-                traceparent=traceparent,
-            )
-
-    def claim_arrivals(self, limit: int) -> list[ClaimedArrival]:
-        """Claims new items of one deployment and dataset that have no lease and are not in backoff."""
-        with self.postgres.transaction() as connection:
-            leases = _ARRIVAL_LEASES.claim_many(connection, self._clock.now(), limit)
-        fields = ("deployment", "item", "object_key", "sha256", "traceparent")
-        return [ClaimedArrival(**{field: lease.row[field] for field in fields}, lease=lease) for lease in leases]
-
-    def delete_arrivals(self, connection: Connection, arrivals: Sequence[ClaimedArrival]) -> None:
-        """Deletes new items of one deployment.
-
-        Raises:
-            LeaseLost: another worker has claimed one of them, or the deployment was deleted.
-        """
-        _ARRIVAL_LEASES.verify(connection, *(arrival.lease for arrival in arrivals))
-        items = [arrival.item for arrival in arrivals]
-        queries.delete_arrivals(connection, deployment=arrivals[0].deployment, items=items)
-
-    def release_arrivals(self, arrivals: Sequence[ClaimedArrival]) -> None:
-        """Releases the leases of new items."""
-        with self.postgres.transaction() as connection:
-            _ARRIVAL_LEASES.release(connection, *(arrival.lease for arrival in arrivals))
-
-    def get_prediction(self, connection: Connection, name: str) -> Prediction:
-        """Returns an entry of the prediction log.
-
-        Raises:
-            NotFound: it does not exist, or its retention has passed.
-        """
-        row = queries.find_prediction(connection, name=name)
-        if row is None:
-            raise NotFound(f"there is no {name}", reason="RESOURCE_NOT_FOUND", metadata={"name": name})
-        return _prediction(row)
-
-    def list_predictions(
-        self, connection: Connection, deployment: DeploymentRow, where: Where, before: str, limit: int
-    ) -> Sequence[Prediction]:
-        """Returns entries with a name less than `before`, newest first, without those of an earlier deployment of the same name."""
-        statement = (  # the filter consists of our own column names and placeholders
-            "SELECT * FROM predictions WHERE deployment = %(deployment)s AND (%(before)s = '' OR name < %(before)s) "
-            f"AND create_time >= %(since)s AND {where.sql} ORDER BY name DESC LIMIT %(limit)s"
-        )
-        values = {
-            "deployment": deployment.name,
-            "since": deployment.create_time,
-            "before": before,
-            "limit": limit,
-            **where.parameters,
-        }
-        return [_prediction(row) for row in connection.execute(statement.encode(), values)]
-
-    def log_predictions(self, predictions: Sequence[tuple[str, Prediction]]) -> None:
-        """Adds entries to the prediction log."""
-        with (
-            self.postgres.transaction() as connection,
-            connection.cursor() as cursor,
-            cursor.copy(
-                "COPY predictions"
-                " (name, deployment, item, sha256, model_version, label, labels, score, uncertain, scores, create_time) FROM STDIN"
-            ) as copy,
-        ):
-            for deployment, entry in predictions:
-                best = entry.scores.scores[0] if entry.scores.scores else None
-                copy.write_row(
-                    (
-                        entry.name,
-                        deployment,
-                        entry.item,
-                        entry.sha256,
-                        entry.scores.model_version,
-                        best.concept if best else "",
-                        named_labels(entry.scores),
-                        best.score if best else 0.0,
-                        entry.scores.uncertain,
-                        entry.scores.SerializeToString(),
-                        self._clock.now(),
-                    )
-                )
-
-    def prune_predictions(self, before: datetime, limit: int) -> int:
-        """Deletes entries of the prediction log that are older than `before`, oldest first; returns their number."""
-        with self.postgres.transaction() as connection:
-            return int(queries.prune_predictions(connection, before=before, limit=limit))
 
     def _moved(
         self, connection: Connection, row: dict[str, Any] | None, payload_of: Any, *, embeds: bool
@@ -500,15 +260,3 @@ def _row(row: dict[str, Any] | None, name: str) -> DeploymentRow:
         raise NotFound(f"there is no {name}", reason="RESOURCE_NOT_FOUND", metadata={"name": name})
     fields = ("name", "wanted", "stable", "previous", "state", "error", "generation", "create_time", "update_time")
     return DeploymentRow(asked=Deployment.FromString(bytes(row["body"])), **{field: row[field] for field in fields})
-
-
-def _pass(row: Row) -> Pass:
-    fields = ("deployment", "dataset", "generation", "embeds", "page_token", "scored_count", "item_count", "done")
-    return Pass(**{field: row[field] for field in fields})
-
-
-def _prediction(row: dict[str, Any]) -> Prediction:
-    found = Prediction(name=row["name"], item=row["item"], sha256=row["sha256"])
-    found.scores.ParseFromString(bytes(row["scores"]))
-    found.create_time.FromDatetime(row["create_time"])
-    return found

@@ -1,4 +1,4 @@
-"""Stores pipelines, streams, observations and uncertain frames in PostgreSQL."""
+"""The database layer: PostgreSQL. This module stores pipelines, streams and observations; no other package contains SQL."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,26 +8,20 @@ from typing import Any
 from vesta_common.clock import Clock
 from vesta_common.events import outbox
 from vesta_common.events.cloudevents import new_event
-from vesta_common.leases import Lease, Leases
 from vesta_common.messages import set_times
 from vesta_common.resources.etags import with_etag
 from vesta_common.resources.filters import Where
 from vesta_common.resources.methods import body_of, existing, missing, resource_of
 from vesta_common.resources.names import parent_of
-from vesta_common.storage.postgres import Connection, Postgres, load_queries
+from vesta_common.storage.postgres import Connection, Postgres
 from vesta_contracts.pipelining.v1 import Observation, ObservationMade, Pipeline, Stream
 
 from vesta_pipelining import load_shedding as shedding
 from vesta_pipelining.load_shedding import Window
+from vesta_pipelining.store.statements import queries
+from vesta_pipelining.store.uncertain_frames import UncertainFrames
 
 SERVICE = "pipelining"
-
-LEASE_DURATION = timedelta(minutes=1)  # of an uncertain frame
-
-queries = load_queries("vesta_pipelining")
-_FRAME_LEASES = Leases(
-    "uncertain_frames", LEASE_DURATION, key=("observation",), order="coalesce(lease_expire_time, create_time)"
-)
 
 
 @dataclass(frozen=True)
@@ -45,26 +39,6 @@ class StreamSettings:
     age_max: timedelta
     uncertain_source: str
     uncertain_per_minute_max: int
-
-
-@dataclass(frozen=True)
-class UncertainFrame:
-    """A frame to upload for annotation.
-
-    Attributes:
-        attempt_count: the number of upload attempts, including the current one.
-    """
-
-    lease: Lease
-    observation: str
-    stream: str
-    source: str
-    event_id: str
-    data: bytes
-    content_type: str
-    frame_time: datetime
-    attempt_count: int
-    create_time: datetime
 
 
 @dataclass(frozen=True)
@@ -90,6 +64,7 @@ class Store:
     def __init__(self, postgres: Postgres, clock: Clock) -> None:
         self.postgres = postgres
         self._clock = clock
+        self.uncertain_frames = UncertainFrames(postgres, clock)
 
     # Pipelines.
 
@@ -280,55 +255,6 @@ class Store:
         """Deletes observations that are older than `before`, oldest first; returns their number."""
         with self.postgres.transaction() as connection:
             return int(queries.prune_observations(connection, before=before, limit=limit))
-
-    # Uncertain frames.
-
-    def count_uncertain_frames(self, connection: Connection, stream: str) -> int:
-        """Counts a stream's frames that wait for upload."""
-        return int(queries.count_uncertain_frames(connection, stream=stream))
-
-    def insert_uncertain_frames(self, connection: Connection, frames: Sequence[dict[str, Any]]) -> None:
-        """Inserts frames for upload. Each has the columns of an UncertainFrame from `observation` to `frame_time`."""
-        if frames:
-            now = self._clock.now()
-            queries.insert_uncertain_frames(connection, [{**frame, "now": now} for frame in frames])
-
-    def claim_uncertain_frame(self) -> UncertainFrame | None:
-        """Claims the frame that has waited longest; returns None if there is none without a lease."""
-        with self.postgres.transaction() as connection:
-            lease = _FRAME_LEASES.claim(connection, self._clock.now())
-        if lease is None:
-            return None
-        row = lease.row
-        fields = ("observation", "stream", "source", "event_id", "content_type", "frame_time", "create_time")
-        return UncertainFrame(
-            lease=lease,
-            data=bytes(row["data"]),
-            attempt_count=lease.attempt_count,
-            **{field: row[field] for field in fields},
-        )
-
-    def postpone_uncertain_frame(self, frame: UncertainFrame, until: datetime) -> None:
-        """Releases a frame until its next attempt."""
-        with self.postgres.transaction() as connection:
-            _FRAME_LEASES.postpone(connection, frame.lease, until)
-
-    def finish_uncertain_frame(self, frame: UncertainFrame, item: str) -> None:
-        """Deletes a frame. If it became an item, records the item and counts it.
-
-        Raises:
-            LeaseLost: another worker has claimed the frame, or it was deleted.
-        """
-
-        def work(connection: Connection) -> None:
-            queries.lock_stream(connection, name=frame.stream)
-            _FRAME_LEASES.verify(connection, frame.lease)
-            queries.delete_uncertain_frame(connection, observation=frame.observation)
-            if item:
-                queries.set_item(connection, name=frame.observation, item=item)
-                queries.count_uncertain(connection, name=frame.stream)
-
-        self.postgres.run(work)
 
 
 def _stream(row: dict[str, Any]) -> Stream:
