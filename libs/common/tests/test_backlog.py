@@ -1,10 +1,8 @@
 """Work that waits is counted by state, and what waits to be published by its relay."""
 
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-import pytest
 from prometheus_client import CollectorRegistry, Gauge
 from vesta_common.events.broker import Broker
 from vesta_common.events.cloudevents import new_event
@@ -13,14 +11,6 @@ from vesta_common.runtime.service import HasMetrics
 from vesta_common.storage.backlog import Backlog
 from vesta_common.storage.postgres import Postgres
 from vesta_contracts.annotation.v1 import TaskAccepted
-
-
-@pytest.fixture
-def postgres(postgres_url: str, postgres_schema: str) -> Iterator[Postgres]:
-    postgres = Postgres(postgres_url, postgres_schema).open(timedelta(seconds=10))
-    postgres.migrate()
-    yield postgres
-    postgres.close()
 
 
 def waited_for(registry: CollectorRegistry) -> tuple[float, float]:

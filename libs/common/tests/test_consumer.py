@@ -37,13 +37,10 @@ def accepted(number: int, key: str = KEYS[0]) -> Event:
 
 
 @pytest.fixture
-def postgres(postgres_url: str, postgres_schema: str) -> Iterator[Postgres]:
-    postgres = Postgres(postgres_url, postgres_schema, connections_max=12).open(timedelta(seconds=10))
-    postgres.migrate()
+def postgres(postgres: Postgres) -> Postgres:
     with postgres.transaction() as connection:
         connection.execute("CREATE TABLE effects (number int, key text, place int GENERATED ALWAYS AS IDENTITY)")
-    yield postgres
-    postgres.close()
+    return postgres
 
 
 @pytest.fixture

@@ -12,14 +12,6 @@ from vesta_common.storage.postgres import Postgres
 from vesta_contracts.annotation.v1 import BatchCreateTasksRequest, BatchCreateTasksResponse, Task
 
 
-@pytest.fixture
-def postgres(postgres_url: str, postgres_schema: str):
-    found = Postgres(postgres_url, postgres_schema).open()
-    found.migrate()
-    yield found
-    found.close()
-
-
 def ask(postgres: Postgres, request: BatchCreateTasksRequest, effects: list[str]) -> BatchCreateTasksResponse:
     def effect() -> BatchCreateTasksResponse:
         effects.append(request.parent)

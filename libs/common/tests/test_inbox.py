@@ -1,20 +1,9 @@
 """A consumer's event is new once: after its effect has committed, and not before, whoever asks at the same time."""
 
 import threading
-from collections.abc import Iterator
-from datetime import timedelta
 
-import pytest
 from vesta_common.events.inbox import new_among
 from vesta_common.storage.postgres import Postgres
-
-
-@pytest.fixture
-def postgres(postgres_url: str, postgres_schema: str) -> Iterator[Postgres]:
-    postgres = Postgres(postgres_url, postgres_schema).open(timedelta(seconds=10))
-    postgres.migrate()
-    yield postgres
-    postgres.close()
 
 
 def test_an_event_is_new_once_for_each_consumer(postgres: Postgres) -> None:

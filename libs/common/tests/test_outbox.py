@@ -30,14 +30,6 @@ def an_event(number: int = 0, subject: str = "projects/acme/campaigns/vans/tasks
     return new_event("annotation", subject, TaskAccepted(task=subject, item=str(number)), datetime.now(UTC))
 
 
-@pytest.fixture
-def postgres(postgres_url: str, postgres_schema: str) -> Iterator[Postgres]:
-    postgres = Postgres(postgres_url, postgres_schema, connections_max=12).open(timedelta(seconds=10))
-    postgres.migrate()
-    yield postgres
-    postgres.close()
-
-
 class Topic:
     """Reads a topic of one partition from its beginning, as often as asked."""
 

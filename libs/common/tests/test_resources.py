@@ -1,6 +1,5 @@
 """A name is there or not, taken or not; made once; changed as mask and etag allow."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
@@ -26,13 +25,10 @@ NAME = "projects/acme/taxonomies/vans"
 
 
 @pytest.fixture
-def postgres(postgres_url: str, postgres_schema: str) -> Iterator[Postgres]:
-    opened = Postgres(postgres_url, postgres_schema).open()
-    opened.migrate()
-    with opened.transaction() as connection:
+def postgres(postgres: Postgres) -> Postgres:
+    with postgres.transaction() as connection:
         connection.execute("CREATE TABLE taxonomies (name text PRIMARY KEY)")
-    yield opened
-    opened.close()
+    return postgres
 
 
 def a_request(request_id: str, taxonomy_id: str = "") -> CreateTaxonomyRequest:

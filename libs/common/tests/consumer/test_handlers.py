@@ -1,6 +1,6 @@
 """Events have their effects once, all of a transaction or none, whichever kind of handler they have."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -19,13 +19,10 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
-def postgres(postgres_url: str, postgres_schema: str) -> Iterator[Postgres]:
-    postgres = Postgres(postgres_url, postgres_schema).open(timedelta(seconds=10))
-    postgres.migrate()
+def postgres(postgres: Postgres) -> Postgres:
     with postgres.transaction() as connection:
         connection.execute("CREATE TABLE effects (event_id text, place int GENERATED ALWAYS AS IDENTITY)")
-    yield postgres
-    postgres.close()
+    return postgres
 
 
 def accepted(age: timedelta = timedelta(0)) -> Event:
