@@ -8,6 +8,7 @@ from typing import Any
 import annotation_builders as annotation
 import conductor_simulation as conductor
 import connection_builders as connection
+import gateway_services as gateway
 import numpy as np
 import pipelining_builders as pipelining
 import serving_builders as serving
@@ -15,7 +16,8 @@ import training_service as training
 from peers import UNKNOWN_ITEMS, Resources
 from vesta_common.clock import ManualClock
 from vesta_common.storage.objects import ObjectStore
-from vesta_contracts.datasets.v1 import CreateSnapshotRequest, ItemEmbedding
+from vesta_contracts.conductor.v1 import Project
+from vesta_contracts.datasets.v1 import CreateSnapshotRequest, Dataset, ItemEmbedding
 from vesta_contracts.serving.v1 import CreateDeploymentRequest, Deployment
 from vesta_contracts.training.v1 import CreateTrainingRunRequest, GetTrainingRunRequest, TrainingRun
 
@@ -131,6 +133,19 @@ def _deploy(platform: conductor.SimulatedPlatform) -> tuple[str, str]:
     return version, deployment.name
 
 
+def _of_gateway(_: ObjectStore) -> tuple[Sequence[Any], Resources]:
+    services, dataset, taxonomy = gateway.Services(), f"{PROJECT}/datasets/vans", f"{PROJECT}/taxonomies/vehicles"
+    services.projects[PROJECT] = Project(name=PROJECT)
+    services.datasets[dataset] = Dataset(name=dataset, taxonomy=taxonomy)
+    return services.servicers(), Resources(
+        taxonomy=taxonomy,
+        dataset=dataset,
+        items=(f"{dataset}/items/i",),
+        source=f"{PROJECT}/sources/desk",
+        deployments=(f"{PROJECT}/deployments/vans",),
+    )
+
+
 FAKES = {
     "annotation": Fakes((annotation.FakeDatasets, annotation.FakeTaxonomies, annotation.FakeItems), _of_annotation),
     "connection": Fakes((connection.OneDataset, connection.FakeDatasets), _of_connection),
@@ -140,4 +155,5 @@ FAKES = {
     "serving": Fakes((serving.FakeRegistry, serving.FakeItems, serving.FakeDatasets), _of_serving),
     "pipelining": Fakes((pipelining.FakeServing, pipelining.FakeConnection), _of_pipelining),
     "conductor": Fakes(conductor.SERVICERS, _of_conductor),
+    "gateway": Fakes((gateway.Services,), _of_gateway),
 }

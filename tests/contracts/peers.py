@@ -18,7 +18,7 @@ from vesta_contracts.training.v1 import ModelServiceStub, RecipeServiceStub, Tra
 
 S = TypeVar("S")
 
-UNKNOWN_ITEMS = ("unknown", "unknown-too")
+UNKNOWN_ITEMS = ("missing", "missing-too")
 """Ids of items that no dataset has."""
 
 

@@ -37,7 +37,7 @@ def test_get_source_of_an_unknown_name_is_not_found(peer: Peer) -> None:
         peer.sources.GetSource(GetSourceRequest(name=name))
 
 
-@contract(SourceServiceServicer.UploadItem)
+@contract(SourceServiceServicer.UploadItem, of=("pipelining",))
 def test_upload_item_returns_the_first_response_of_a_request_id(peer: Peer) -> None:
     data, request_id = a_jpeg(int(new_id(), 36) % 2**32), new_id()
     first = peer.sources.UploadItem(a_file(peer.has.source, data, request_id))
@@ -46,7 +46,7 @@ def test_upload_item_returns_the_first_response_of_a_request_id(peer: Peer) -> N
     assert peer.sources.UploadItem(a_file(peer.has.source, data, request_id)) == first
 
 
-@contract(SourceServiceServicer.UploadItem)
+@contract(SourceServiceServicer.UploadItem, of=("pipelining",))
 def test_an_image_that_is_uploaded_twice_is_one_item(peer: Peer) -> None:
     data = a_jpeg(int(new_id(), 36) % 2**32)
     first, again = (peer.sources.UploadItem(a_file(peer.has.source, data)) for _ in range(2))
@@ -56,7 +56,7 @@ def test_an_image_that_is_uploaded_twice_is_one_item(peer: Peer) -> None:
     assert first.media.sha256 == again.media.sha256 != other.media.sha256
 
 
-@contract(SourceServiceServicer.UploadItem)
+@contract(SourceServiceServicer.UploadItem, of=("pipelining",))
 def test_upload_item_rejects_a_request_id_of_another_request(peer: Peer) -> None:
     request_id = new_id()
     peer.sources.UploadItem(a_file(peer.has.source, a_jpeg(1), request_id))
@@ -64,20 +64,33 @@ def test_upload_item_rejects_a_request_id_of_another_request(peer: Peer) -> None
         peer.sources.UploadItem(a_file(peer.has.source, a_jpeg(2), request_id))
 
 
-@contract(SourceServiceServicer.UploadItem)
+@contract(SourceServiceServicer.UploadItem, of=("pipelining",))
 def test_upload_item_to_an_unknown_source_is_not_found(peer: Peer) -> None:
     name = f"{peer.has.project}/sources/unknown"
     with refused(NotFound, "RESOURCE_NOT_FOUND", name=name):
         peer.sources.UploadItem(a_file(name, a_jpeg(1)))
 
 
-@contract(SourceServiceServicer.UploadItem)
+@contract(SourceServiceServicer.UploadItem, of=("pipelining",))
 def test_upload_item_to_a_folder_is_refused(peer: Peer) -> None:
     with refused(FailedPrecondition, "SOURCE_NOT_UPLOAD"):
         peer.sources.UploadItem(a_file(peer.has.folder, a_jpeg(1)))
 
 
-@contract(SourceServiceServicer.UploadItem)
+@contract(SourceServiceServicer.UploadItem, of=("pipelining",))
 def test_upload_item_refuses_what_is_no_image(peer: Peer) -> None:
     with refused(InvalidArgument, "IMAGE_FORMAT_UNSUPPORTED"):
         peer.sources.UploadItem(a_file(peer.has.source, NO_IMAGE))
+
+
+@contract(SourceServiceServicer.UploadItem, of=("gateway",))
+def test_a_file_is_uploaded_in_several_messages(peer: Peer) -> None:
+    file = a_jpeg(3)
+    messages = [
+        UploadItemRequest(parent=peer.has.source, file=HttpBody(data=file[:500]), request_id=new_id()),
+        UploadItemRequest(file=HttpBody(data=file[500:])),
+    ]
+    answer = peer.sources.UploadItem(iter(messages))
+    assert answer.item.startswith(f"{peer.has.project}/datasets/")
+    assert len(bytes.fromhex(answer.media.sha256)) == 32
+    assert answer.media.size_bytes > 0

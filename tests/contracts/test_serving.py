@@ -78,7 +78,7 @@ def test_list_deployments_of_another_project_returns_none_of_this(peer: Peer) ->
     assert (len(page.deployments), page.next_page_token) == (0, "")
 
 
-@contract(DeploymentServiceServicer.Predict)
+@contract(DeploymentServiceServicer.Predict, of=("pipelining",))
 def test_predict_returns_every_concept_of_an_image_as_a_label_or_discarded_best_first(peer: Peer) -> None:
     inputs = [PredictInput(data=a_jpeg(seed)) for seed in range(4)]
     found = peer.deployments.Predict(PredictRequest(name=peer.has.deployments[0], inputs=inputs)).predictions
@@ -95,7 +95,7 @@ def test_predict_returns_every_concept_of_an_image_as_a_label_or_discarded_best_
             assert scores == sorted(scores, reverse=True)
 
 
-@contract(DeploymentServiceServicer.Predict)
+@contract(DeploymentServiceServicer.Predict, of=("pipelining",))
 def test_predict_says_why_an_image_was_refused_and_predicts_the_others(peer: Peer) -> None:
     inputs = [PredictInput(data=data) for data in (a_jpeg(1), b"no image, whatever its name says", a_jpeg(2))]
     first, broken, last = peer.deployments.Predict(
@@ -109,11 +109,19 @@ def test_predict_says_why_an_image_was_refused_and_predicts_the_others(peer: Pee
     assert first.model_version == last.model_version == peer.has.model_version
 
 
-@contract(DeploymentServiceServicer.Predict)
+@contract(DeploymentServiceServicer.Predict, of=("pipelining",))
 def test_predict_of_an_unknown_deployment_is_not_found(peer: Peer) -> None:
     name = f"{peer.has.project}/deployments/unknown"
     with refused(NotFound, "RESOURCE_NOT_FOUND", name=name):
         peer.deployments.Predict(PredictRequest(name=name, inputs=[PredictInput(data=a_jpeg(1))]))
+
+
+@contract(DeploymentServiceServicer.Predict, of=("gateway",))
+def test_predict_returns_one_prediction_per_image(peer: Peer) -> None:
+    request = PredictRequest(
+        name=peer.has.deployments[0], inputs=[PredictInput(data=a_jpeg(seed)) for seed in range(3)]
+    )
+    assert len(peer.deployments.Predict(request).predictions) == 3
 
 
 @contract(DeploymentServiceServicer.CreateDeployment)

@@ -2,7 +2,6 @@
 
 import io
 import struct
-import threading
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ import numpy as np
 from cryptography.fernet import Fernet
 from PIL import Image
 from vesta_common.clock import ManualClock
-from vesta_common.errors import InvalidArgument
 from vesta_common.resources.methods import missing
 from vesta_common.sandbox import Sandbox
 from vesta_common.storage.postgres import Postgres
@@ -51,6 +49,7 @@ from vesta_contracts.datasets.v1 import (
     ItemServiceServicer,
     NewItem,
 )
+from vesta_local.fakes import FirstResponses
 
 VAULT = Vault([Fernet.generate_key().decode()])
 PROJECT = "projects/acme"
@@ -118,29 +117,16 @@ class FakeDatasets(ItemServiceServicer):
         self.gone = False
         self.items: dict[str, str] = {}
         self.added: list[NewItem] = []
-        self._answers: dict[str, tuple[bytes, BatchCreateItemsResponse]] = {}
-        self._lock = threading.Lock()
+        self._first = FirstResponses()
 
     def BatchCreateItems(
         self, request: BatchCreateItemsRequest, context: grpc.ServicerContext
     ) -> BatchCreateItemsResponse:
         if self.gone or request.parent != DATASET:
             raise missing(request.parent)
-        body = request.SerializeToString(deterministic=True)
-        with self._lock:
-            if request.request_id in self._answers:
-                asked, answer = self._answers[request.request_id]
-                if asked != body:
-                    raise InvalidArgument(
-                        "another request had this request_id",
-                        reason="REQUEST_ID_REUSED",
-                        metadata={"request_id": request.request_id},
-                    )
-                return answer
-            answer = BatchCreateItemsResponse(items=[self._add(new) for new in request.items])
-            if request.request_id:
-                self._answers[request.request_id] = (body, answer)
-            return answer
+        return self._first.once(
+            request, lambda: BatchCreateItemsResponse(items=[self._add(new) for new in request.items])
+        )
 
     def _add(self, new: NewItem) -> CreatedItem:
         existed = new.media.sha256 in self.items

@@ -66,6 +66,7 @@ def test_an_update_names_its_fields_and_its_request(running: Any) -> None:
     request = UpdateDatasetRequest(
         dataset=Dataset(name="projects/acme/datasets/vans", display_name="Vans", taxonomy=VANS["taxonomy"])
     )
+    running.services.datasets[request.dataset.name] = request.dataset
     request.update_mask.paths.append("display_name")
     with running.channel() as channel:
         update = channel.unary_unary(f"/{UPDATE.rpartition('.')[0]}/UpdateDataset")
@@ -94,6 +95,7 @@ def test_the_address_is_what_a_trusted_proxy_says(start_gateway: Callable[..., A
 
 
 def test_refusals_and_failures_of_changes_are_noted_with_the_reason(running: Any) -> None:
+    running.services.exhausted = True
     viewer, owner = running.member("acme", "viewer"), running.member("acme", "owner")
     with running.rest(viewer) as client:
         assert client.post("/v1/projects/acme/datasets", json={}).status_code == 403

@@ -71,7 +71,7 @@ def test_errors_keep_their_details(running, channel):
         lambda: DatasetServiceStub(channel).GetDataset(
             GetDatasetRequest(name="projects/acme/datasets/x"), metadata=with_key(key)
         )
-    ) == (grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
+    ) == (grpc.StatusCode.NOT_FOUND, "RESOURCE_NOT_FOUND")
 
 
 def test_the_gateways_own_services_answer_here_too(running, channel):

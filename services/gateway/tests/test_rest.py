@@ -154,6 +154,7 @@ def test_a_name_that_is_not_well_formed_is_400_with_its_segment(running, verb, p
 
 
 def test_overload_says_when_to_come_again(running):
+    running.services.exhausted = True
     with running.rest(running.member("acme", "engineer")) as client:
         answer = client.delete("/v1/projects/acme/datasets/vans")
 

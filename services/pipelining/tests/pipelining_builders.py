@@ -32,6 +32,7 @@ from vesta_contracts.serving.v1 import (
     PredictRequest,
     PredictResponse,
 )
+from vesta_local.fakes import FirstResponses
 
 PROJECT = "projects/acme"
 DEPLOYMENT = f"{PROJECT}/deployments/vans"
@@ -150,7 +151,7 @@ class FakeConnection(SourceServiceServicer):
         self.lost = 0
         self.taken: list[UploadItemRequest] = []
         self.items: dict[str, str] = {}
-        self._answers: dict[str, tuple[UploadItemRequest, UploadItemResponse]] = {}
+        self._first = FirstResponses()
 
     def GetSource(self, request: GetSourceRequest, context: grpc.ServicerContext) -> Source:
         return existing(SOURCES.get(request.name), request.name)
@@ -163,23 +164,20 @@ class FakeConnection(SourceServiceServicer):
             raise self.failure
         if not first.request_id:
             raise InvalidArgument("a request_id is needed here", reason="REQUEST_ID_MISSING")
-        if existing(SOURCES.get(first.parent), first.parent).WhichOneof("kind") != "upload":
-            raise FailedPrecondition(f"{first.parent} is no upload source", reason="SOURCE_NOT_UPLOAD")
-        if reason := _answer(first.file.data).reason:
-            raise InvalidArgument("not an image", reason=reason)
-        digest = hashlib.sha256(first.file.data).hexdigest()
-        item = f"{PROJECT}/datasets/vans/items/{digest[:26]}"
-        made = UploadItemResponse(item=item, media=Media(sha256=digest), existed=item in self.items.values())
-        asked, answer = self._answers.setdefault(first.request_id, (first, made))
-        if asked != first:
-            raise InvalidArgument(
-                "another request had this request_id",
-                reason="REQUEST_ID_REUSED",
-                metadata={"request_id": first.request_id},
-            )
+        answer = self._first.once(first, lambda: self._take(first))
         self.taken.append(first)
-        self.items[first.request_id] = answer.item
         if self.lost:
             self.lost -= 1
             raise DeadlineExceeded("the answer was lost")
         return answer
+
+    def _take(self, upload: UploadItemRequest) -> UploadItemResponse:
+        if existing(SOURCES.get(upload.parent), upload.parent).WhichOneof("kind") != "upload":
+            raise FailedPrecondition(f"{upload.parent} is no upload source", reason="SOURCE_NOT_UPLOAD")
+        if reason := _answer(upload.file.data).reason:
+            raise InvalidArgument("not an image", reason=reason)
+        digest = hashlib.sha256(upload.file.data).hexdigest()
+        item = f"{PROJECT}/datasets/vans/items/{digest[:26]}"
+        made = UploadItemResponse(item=item, media=Media(sha256=digest), existed=item in self.items.values())
+        self.items[upload.request_id] = item
+        return made
