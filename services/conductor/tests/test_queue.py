@@ -16,13 +16,14 @@ from prometheus_client import CollectorRegistry
 from vesta_common.backoff import exponential_backoff
 from vesta_common.clock import ManualClock
 from vesta_common.events.cloudevents import new_event, type_of
+from vesta_common.leases import Lease, LeaseLost
 from vesta_common.storage.postgres import Postgres
 from vesta_conductor import store
 from vesta_conductor.execution.driver import BACKOFF_FIRST, BACKOFF_MAX, Driver
 from vesta_conductor.execution.event_handlers import EventHandlers
 from vesta_conductor.execution.queue import Worker
 from vesta_conductor.metrics import ConductorMetrics
-from vesta_conductor.store.loop_queue import LEASE_DURATION
+from vesta_conductor.store.loop_queue import LEASE_DURATION, claim_loop
 from vesta_conductor.store.statements import queries
 from vesta_contracts.annotation.v1 import TaskAccepted, TaskCancelled, TaskRejected
 from vesta_contracts.conductor.v1 import Loop, LoopPolicy, LoopStatus, Project
@@ -41,7 +42,7 @@ class Recorder:
     turned: list[tuple[str, int]] = field(default_factory=list)
     meanwhile: Callable[[], None] = lambda: None
 
-    def turn(self, loop: str, failures: int) -> timedelta | None:
+    def turn(self, loop: str, failures: int, lease: Lease) -> timedelta | None:
         self.turned.append((loop, failures))
         self.meanwhile()
         return self.answer
@@ -163,7 +164,7 @@ def test_many_workers_turn_each_loop_one_at_a_time(worker: Callable[[Any], Worke
     clashes: list[str] = []
 
     class Slow:
-        def turn(self, loop: str, failures: int) -> timedelta:
+        def turn(self, loop: str, failures: int, lease: Lease) -> timedelta:
             if loop in holding:
                 clashes.append(loop)
             holding.add(loop)
@@ -298,3 +299,30 @@ def test_a_worker_that_was_slower_than_its_lease_does_not_reschedule_the_loop(
     assert first.turned[0] in second.turned
     first.meanwhile = lambda: None
     assert not one.step()
+
+
+def test_a_worker_that_was_slower_than_its_lease_writes_nothing_to_the_loop(
+    postgres: Postgres, clock: ManualClock
+) -> None:
+    driver = Driver(
+        postgres,
+        SimulatedPlatform(clock, random.Random(0)).peers(),
+        clock,
+        ConductorMetrics(CollectorRegistry()),
+    )
+    with postgres.transaction() as connection:
+        slow = claim_loop(connection, clock.now())
+    assert slow
+    clock.advance(LEASE_DURATION)
+    with postgres.transaction() as connection:
+        before = store.find_loop(connection, slow.loop)
+        claimed = [claim_loop(connection, clock.now()) for _ in range(2)]
+    current = next(found for found in claimed if found and found.loop == slow.loop)
+
+    with pytest.raises(LeaseLost):
+        driver.turn(slow.loop, lease=slow.lease)
+    with postgres.transaction() as connection:
+        assert store.find_loop(connection, slow.loop) == before
+    assert driver.turn(slow.loop, lease=current.lease) is not None
+    with postgres.transaction() as connection:
+        assert store.find_loop(connection, slow.loop) != before

@@ -4,6 +4,8 @@ The process may be killed between any two of these. Before the pending command i
 command is sent again, and the service that receives it handles the repeat idempotently. The decision is recorded in one transaction.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 
@@ -13,7 +15,8 @@ from vesta_common.clock import Clock
 from vesta_common.errors import Aborted, VestaError, is_transient
 from vesta_common.events.cloudevents import new_event
 from vesta_common.events.outbox import publish
-from vesta_common.storage.postgres import Postgres
+from vesta_common.leases import Lease
+from vesta_common.storage.postgres import Connection, Postgres
 from vesta_contracts.conductor.v1 import LoopDecided, LoopRoundCompleted, LoopStatus
 
 from vesta_conductor import store
@@ -27,6 +30,7 @@ from vesta_conductor.reconciliation.reconcile import reconcile
 from vesta_conductor.reconciliation.state import Command, RoundRecord, Situation, Step
 from vesta_conductor.reconciliation.status import status_of
 from vesta_conductor.store import StoredLoop
+from vesta_conductor.store.loop_queue import verify_loop
 
 NO_DELAY = timedelta(0)
 WAITING_INTERVAL = timedelta(seconds=5)  # while a Loop waits for something, in case an event is lost
@@ -56,20 +60,25 @@ class Driver:
         self._clock = clock
         self._metrics = metrics
 
-    def turn(self, loop: str, failures: int = 0) -> timedelta | None:
+    def turn(self, loop: str, failures: int = 0, lease: Lease | None = None) -> timedelta | None:
         """Reconciles a Loop once.
 
         Args:
             failures: consecutive failed reconciliations before this one.
+            lease: of the worker. What it writes is rolled back if the lease is lost.
 
         Returns:
             The delay until the next reconciliation. None if this one failed, for example because a service failed without a
             `retry_after`: the caller then applies an exponential backoff.
+
+        Raises:
+            LeaseLost: another worker has claimed the Loop, or it was deleted.
         """
         with self._postgres.transaction() as connection:
             stored = store.load(connection, loop)
         if stored is None:
             return RESYNC_INTERVAL
+        stored = replace(stored, lease=lease)
         try:
             return (
                 self._repeat(stored, *stored.pending)
@@ -81,6 +90,14 @@ class Driver:
             delay = rest or exponential_backoff(failures + 1, BACKOFF_FIRST, BACKOFF_MAX)
             self._report_failure(stored, error, failures, delay)
             return rest
+
+    @contextmanager
+    def _writing(self, stored: StoredLoop) -> Iterator[Connection]:
+        """Runs the block in a transaction, which is rolled back if the worker has lost its lease."""
+        with self._postgres.transaction() as connection:
+            yield connection
+            if stored.lease is not None:
+                verify_loop(connection, stored.lease)
 
     def _reconcile(self, stored: StoredLoop) -> timedelta | None:
         names, policy = LoopNames(stored.loop.name, stored.loop.policy.dataset), Policy.of(stored.loop.policy)
@@ -112,7 +129,7 @@ class Driver:
         Discards a command of a round that has ended: it would repeat what later rounds build on.
         """
         if record.number != stored.history.current.number:
-            with self._postgres.transaction() as connection:
+            with self._writing(stored) as connection:
                 store.delete_pending(connection, stored.loop.name, command)
             return NO_DELAY
         log.info("command_repeated", loop=stored.loop.name, action=command.action, request_id=command.request_id)
@@ -123,7 +140,7 @@ class Driver:
         self, stored: StoredLoop, command: Command, record: RoundRecord, status: LoopStatus
     ) -> timedelta | None:
         if command.request is not None:
-            with self._postgres.transaction() as connection:
+            with self._writing(stored) as connection:
                 if not store.exists(connection, stored.loop.name, stored.uid):
                     return RESYNC_INTERVAL
                 store.put_pending(connection, stored.loop.name, command, command.request, record)
@@ -139,7 +156,7 @@ class Driver:
             if not is_transient(error) or isinstance(
                 error, Aborted
             ):  # after Aborted the command is decided again from the current state
-                with self._postgres.transaction() as connection:
+                with self._writing(stored) as connection:
                     store.delete_pending(connection, stored.loop.name, command)
             raise
 
@@ -152,7 +169,7 @@ class Driver:
             None if the decision was recorded before: an immediate reconciliation might repeat forever.
         """
         name, now = stored.loop.name, self._clock.now()
-        with self._postgres.transaction() as connection:
+        with self._writing(stored) as connection:
             if not store.exists(connection, name, stored.uid):
                 return RESYNC_INTERVAL
             store.delete_pending(connection, name, command)
@@ -172,7 +189,7 @@ class Driver:
         return NO_DELAY
 
     def _store_step(self, stored: StoredLoop, step: Step, status: LoopStatus) -> None:
-        with self._postgres.transaction() as connection:
+        with self._writing(stored) as connection:
             if not store.exists(connection, stored.loop.name, stored.uid):
                 return
             if step.round is not None and step.round != stored.history.current:
@@ -193,7 +210,7 @@ class Driver:
             status.message = f"Refused: {error.message} ({error.reason}) It is tried again in {seconds} s."
         status.reconcile_time.FromDatetime(self._clock.now())
         log.warning("loop_held_up", loop=stored.loop.name, reason=error.reason, error=error.message, seconds=seconds)
-        with self._postgres.transaction() as connection:
+        with self._writing(stored) as connection:
             store.put_status(connection, stored, status)
 
 

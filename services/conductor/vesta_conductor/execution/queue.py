@@ -66,8 +66,8 @@ class Worker:
         with loop_heartbeat(self._postgres, claimed, self._clock, self._heartbeat_interval):
             try:
                 with trace.span("turn", {}), self._metrics.turn_seconds.time():
-                    delay = self._driver.turn(claimed.loop, claimed.failures)
-            except psycopg.Error:
+                    delay = self._driver.turn(claimed.loop, claimed.failures, claimed.lease)
+            except (psycopg.Error, LeaseLost):
                 raise
             except Exception:
                 log.exception("turn_failed", loop=claimed.loop, failures=claimed.failures)

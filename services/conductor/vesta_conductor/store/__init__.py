@@ -7,6 +7,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 from vesta_common.ids import new_id
+from vesta_common.leases import Lease
 from vesta_common.messages import set_times
 from vesta_common.storage.postgres import Connection
 from vesta_contracts.conductor.v1 import Decision, Loop, LoopPolicy, LoopStatus, Project, Round
@@ -28,6 +29,7 @@ class StoredLoop:
     Attributes:
         loop: with its status, without the rounds.
         pending: a command whose outcome is unknown, with the round as it is after the command.
+        lease: of the worker that reconciles the Loop; None outside the queue.
     """
 
     loop: Loop
@@ -35,6 +37,7 @@ class StoredLoop:
     policy_revision: int
     history: History
     pending: tuple[Command, RoundRecord] | None
+    lease: Lease | None = None
 
 
 def insert_project(connection: Connection, project: Project, now: datetime) -> bool:

@@ -50,6 +50,15 @@ def loop_heartbeat(
     return _LEASES.heartbeat(postgres, claimed.lease, clock, interval)
 
 
+def verify_loop(connection: Connection, lease: Lease) -> None:
+    """Checks the lease at the end of a transaction that writes to a Loop. Its row in the queue is locked last, as everywhere.
+
+    Raises:
+        LeaseLost: another worker has claimed the Loop, or it was deleted.
+    """
+    _LEASES.verify(connection, lease)
+
+
 def requeue_loop(connection: Connection, claimed: ClaimedLoop, due_time: datetime, failures: int) -> None:
     """Releases a Loop and schedules its next reconciliation: at the due time, or earlier if an event has scheduled it since the claim.
 
