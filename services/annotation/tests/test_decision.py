@@ -52,6 +52,6 @@ def test_there_is_nothing_to_accept_in_a_tie() -> None:
 
 @pytest.mark.parametrize("comment", ["", "  \n"])
 def test_a_rejection_tells_the_experts_why(comment: str) -> None:
-    with pytest.raises(InvalidArgument, match="needs a comment") as raised:
+    with pytest.raises(InvalidArgument, match="requires a comment") as raised:
         decide_by_review(a_review(Review.REJECT, comment=comment), MOSTLY_VAN)
     assert raised.value.reason == "COMMENT_MISSING"

@@ -78,7 +78,7 @@ def test_only_the_holder_decides(annotation: Service) -> None:
         annotation.review("rolf", task, Review.CORRECT, label("van"))
     assert raised.value.reason == "LEASE_LOST"
     annotation.clock.advance(LEASE)
-    with pytest.raises(FailedPrecondition, match="lease it again"):
+    with pytest.raises(FailedPrecondition, match="lease the task again"):
         annotation.review("rosa", task, Review.CORRECT, label("van"))
 
 

@@ -31,7 +31,7 @@ def build(settings: Settings) -> App:
         postgres,
         store.count_undecided_tasks,
         ("OPEN", "IN_REVIEW"),
-        Gauge("vesta_annotation_tasks", "Tasks that are not decided", ["state"], registry=metrics),
+        Gauge("vesta_annotation_tasks", "Undecided tasks", ["state"], registry=metrics),
     )
     return App(
         engines=settings,

@@ -22,7 +22,7 @@ def asked_concepts(wanted: Sequence[str], taxonomy: Taxonomy) -> list[str]:
     unknown = [concept for concept in wanted if concept not in known]
     if unknown:
         named = ", ".join(unknown[:_NAMED_MAX]) + (" and more" if len(unknown) > _NAMED_MAX else "")
-        what = f"names {named}, which {taxonomy.name} does not hold; add them to it first"
+        what = f"has {named}, not in {taxonomy.name}; add them to the taxonomy first"
         raise InvalidArgument(f"{_CONCEPTS} {what}", reason="CONCEPT_UNKNOWN", violations=[Violation(_CONCEPTS, what)])
     return list(wanted)
 
@@ -51,7 +51,7 @@ def check_label_count(campaign: Campaign, dataset: Dataset) -> None:
         InvalidArgument: DATASET_SINGLE_LABEL.
     """
     if campaign.multi_label and not dataset.multi_label:
-        what = f"asks for several labels of an image, and {dataset.name} holds one; leave it false"
+        what = f"is true, but {dataset.name} is single-label; set it to false"
         raise InvalidArgument(
             f"campaign.multi_label {what}",
             reason="DATASET_SINGLE_LABEL",

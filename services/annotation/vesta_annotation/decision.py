@@ -49,7 +49,7 @@ def decide_by_review(review: Review, answers: Sequence[Submission]) -> Decision 
     if review.decision == Review.REJECT:
         if not review.comment.strip():
             raise InvalidArgument(
-                "a rejection needs a comment that tells the experts why",
+                "a rejection requires a comment with the reason for the annotators",
                 reason="COMMENT_MISSING",
                 violations=[Violation("review.comment", "is required for REJECT")],
             )
@@ -57,9 +57,9 @@ def decide_by_review(review: Review, answers: Sequence[Submission]) -> Decision 
     majority = find_majority(answers)
     if not majority:
         raise InvalidArgument(
-            "the answers have no majority to accept; correct them, or reject them with a comment",
+            "the submissions have no majority to accept; correct them, or reject them with a comment",
             reason="NO_CONSENSUS",
-            violations=[Violation("review.decision", "cannot be ACCEPT where no answer has a majority")],
+            violations=[Violation("review.decision", "cannot be ACCEPT without a majority")],
         )
     return _majority_decision(majority, review.reviewer)
 

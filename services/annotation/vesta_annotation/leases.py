@@ -38,7 +38,7 @@ def check_undecided(task: Task) -> None:
     if task.state in {Task.ACCEPTED, Task.CANCELLED}:
         word = Task.State.Name(task.state).lower()
         raise FailedPrecondition(
-            f"{task.name} is {word} already", reason="TASK_DECIDED", metadata={"task": task.name, "state": word}
+            f"{task.name} is already {word}", reason="TASK_DECIDED", metadata={"task": task.name, "state": word}
         )
 
 
@@ -51,7 +51,7 @@ def check_holder(task: Task, caller: str) -> None:
     check_undecided(task)
     if all(lease.holder != caller for lease in task.leases):
         raise FailedPrecondition(
-            f"{task.name} is not kept for {caller} any more; lease it again",
+            f"{caller} has no lease of {task.name}, or it expired; lease the task again",
             reason="LEASE_LOST",
             metadata={"task": task.name},
         )

@@ -69,7 +69,7 @@ class TermsSource:
 
 def _gone(name: str) -> FailedPrecondition:
     return FailedPrecondition(
-        f"{name} is deleted, and nothing can be accepted for it any more; cancel the task, or close the campaign",
+        f"{name} was deleted, so that annotations for it cannot be accepted; cancel the task, or close the campaign",
         reason="DATASET_DELETED",
         metadata={"name": name},
     )

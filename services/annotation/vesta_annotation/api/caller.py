@@ -17,7 +17,9 @@ def calling_member() -> str:
     """
     caller = trace.caller()
     if "/members/" not in caller:
-        raise Unauthenticated("tasks are handed to members; come with an API key", reason="CALLER_UNKNOWN")
+        raise Unauthenticated(
+            "tasks can only be leased by members; use an API key of a member", reason="CALLER_UNKNOWN"
+        )
     return caller
 
 
@@ -29,7 +31,8 @@ def check_may_review() -> None:
     """
     if trace.role() not in _REVIEWING_ROLES:
         raise PermissionDenied(
-            f"reviews are for these roles: {', '.join(_REVIEWING_ROLES)}; ask an owner for one", reason="ROLE_TOO_LOW"
+            f"reviews require one of the roles {', '.join(_REVIEWING_ROLES)}; ask an owner of the project",
+            reason="ROLE_TOO_LOW",
         )
 
 

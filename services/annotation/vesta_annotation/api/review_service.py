@@ -89,7 +89,7 @@ def _check_may_review(task: Task, caller: str) -> None:
     check_holder(task, caller)
     if task.state != Task.IN_REVIEW:
         raise FailedPrecondition(
-            f"{task.name} still wants answers; review it when it has them",
+            f"{task.name} does not have all its submissions yet; review it when its state is IN_REVIEW",
             reason="TASK_NOT_IN_REVIEW",
             metadata={"task": task.name},
         )

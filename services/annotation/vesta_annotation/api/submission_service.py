@@ -71,12 +71,14 @@ class SubmissionService(SubmissionServiceServicer):
     def _check_may_answer(self, connection: Connection, task: Task, caller: str) -> None:
         if self._store.has_answered(connection, task.name, caller):
             raise AlreadyExists(
-                f"you have answered {task.name} in this round", reason="TASK_ANSWERED", metadata={"task": task.name}
+                f"{task.name} already has a submission of this annotator in this round; lease another task",
+                reason="TASK_ANSWERED",
+                metadata={"task": task.name},
             )
         check_holder(task, caller)
         if task.state != Task.OPEN:
             raise FailedPrecondition(
-                f"{task.name} has all its answers; review it instead",
+                f"{task.name} has all its submissions; review it instead",
                 reason="TASK_IN_REVIEW",
                 metadata={"task": task.name},
             )

@@ -177,7 +177,7 @@ def _check_items(tasks: Sequence[Task], campaign: Campaign) -> None:
     """
     for index, task in enumerate(tasks):
         if parent_of(task.item) != campaign.dataset:
-            what = f"is {task.item}, which is not in {campaign.dataset}, the dataset of the campaign"
+            what = f"is {task.item}, which is not in the dataset of the campaign, {campaign.dataset}"
             field = f"tasks[{index}].item"
             raise InvalidArgument(f"{field} {what}", reason="ITEM_NOT_IN_DATASET", violations=[Violation(field, what)])
 
@@ -190,7 +190,7 @@ def _check_open(campaign: Campaign) -> None:
     """
     if campaign.state == Campaign.CLOSED:
         raise FailedPrecondition(
-            f"{campaign.name} is closed; make it active again, or create another",
+            f"{campaign.name} is closed; set its state to ACTIVE, or create another campaign",
             reason="CAMPAIGN_CLOSED",
             metadata={"campaign": campaign.name},
         )
