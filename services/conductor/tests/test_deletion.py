@@ -212,7 +212,7 @@ class TestDeleting:
         conductor.delete(force=True)
         conductor.finish()
         assert conductor.state().state == Project.DELETED
-        with pytest.raises(AlreadyExists, match="has been deleted"):
+        with pytest.raises(AlreadyExists, match="was deleted"):
             conductor.projects.CreateProject(CreateProjectRequest(project_id="acme", project=Project()))
 
     def test_what_is_refused_is_told_and_tried_again(self, conductor: Conductor) -> None:

@@ -39,7 +39,7 @@ def test_without_a_comparison_the_champion_stays_for_the_cause_that_training_giv
 
 
 def test_a_missing_comparison_without_a_cause_is_called_just_that() -> None:
-    assert "gives no reason" in judge(Gate(), METRICS, version(1), None).reason
+    assert "and no reason" in judge(Gate(), METRICS, version(1), None).reason
 
 
 def test_a_tenth_of_a_point_that_chance_explains_passes_by_default_and_fails_the_strict_policy() -> None:
@@ -74,7 +74,7 @@ def test_overall_it_may_lose_what_the_policy_allows(difference: float, loss_max:
 def test_a_loss_that_chance_does_not_explain_is_rejected_whatever_is_allowed(loss_max: float | None) -> None:
     verdict = judge(Gate(accuracy_loss_max=loss_max), METRICS, version(1), overall(-0.004, -0.007, -0.001))
     assert not verdict.passed
-    assert "more than chance explains" in verdict.reason
+    assert "significantly worse" in verdict.reason
 
 
 @pytest.mark.parametrize(

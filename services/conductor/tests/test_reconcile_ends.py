@@ -57,7 +57,7 @@ class TestPause:
         training = replace(a_situation(world=a_world(snapshot=a_snapshot())), paused=True)
         step = reconcile(training)
         assert (step.command, step.round) == (None, None)
-        assert step.message.startswith("Paused; next it would")
+        assert step.message.startswith("Paused. Next step: ")
 
     def test_what_runs_goes_on_to_its_record(self) -> None:
         worse = a_run(2, champion=version(1), comparison=a_comparison(-0.03))

@@ -155,7 +155,7 @@ class TestTestSide:
         )
         step = reconcile(a_situation(world=world))
         assert step.phase == LoopStatus.LABELLING
-        assert "2 labels of the test side" in step.message
+        assert "2 labels of the test split" in step.message
 
     def test_a_test_side_that_has_fewer_items_holds_nothing_up(self) -> None:
         world = a_world(dataset=a_dataset(test_labelled_count=3, train_labelled_count=50))

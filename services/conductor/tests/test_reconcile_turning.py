@@ -45,7 +45,7 @@ class TestTraining:
         command = command_of(step)
         assert isinstance(command.request, CreateSnapshotRequest)
         assert (command.request.snapshot_id, command.request_id) == ("vans-r1", "u-snapshot-1")
-        assert command.reason == "52 new labels so far, and 50 start a training."
+        assert command.reason == "52 new labels so far; a training starts at 50."
         assert step.round is not None
         assert step.round.round.label_count == 52
         assert step.round.label_time == NOW - timedelta(seconds=10)
@@ -56,7 +56,7 @@ class TestTraining:
         )
         assert reconcile(waiting).phase == LoopStatus.LABELLING
         due = after_round_one(dataset=a_dataset(train_labelled_count=100))
-        assert command_of(reconcile(due)).reason == "50 new labels since version 1, and 50 start a training."
+        assert command_of(reconcile(due)).reason == "50 new labels since version 1; a training starts at 50."
 
     def test_stragglers_do_not_hold_training_up(self) -> None:
         world = a_world(dataset=a_dataset(train_labelled_count=50), undecided=(a_task(1),))
@@ -64,7 +64,7 @@ class TestTraining:
 
     def test_the_last_labels_are_learnt_from_though_they_are_few(self) -> None:
         world = a_world(dataset=a_dataset(train_labelled_count=3, pool_count=0))
-        assert "no more are to come" in command_of(reconcile(a_situation(world=world))).reason
+        assert "no more are expected" in command_of(reconcile(a_situation(world=world))).reason
 
     def test_training_names_champion_seed_and_control_curve(self) -> None:
         command = command_of(reconcile(after_round_one(snapshot=a_snapshot(2))))

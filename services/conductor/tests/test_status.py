@@ -35,15 +35,15 @@ def test_a_champion_of_which_nothing_was_measured_has_no_figures_and_the_message
     for model in (UNMEASURED, ModelVersion(name=version(1), task="classification", metrics=Metrics())):
         status = shown(after_round_one(stable=model))
         assert not status.HasField("champion_metrics")
-        assert "The accuracy of version 1 is not known" in status.message
+        assert "The accuracy of version 1 is unknown" in status.message
 
 
 def test_from_the_first_item_on_it_is_told_that_there_is_no_test_side() -> None:
     without = a_dataset(test_item_count=0, test_labelled_count=0)
-    assert "None of the items is on the test side" in shown(a_situation(world=a_world(dataset=without))).message
-    assert "test side" not in shown(a_situation()).message
+    assert "No item is in the test split" in shown(a_situation(world=a_world(dataset=without))).message
+    assert "test split" not in shown(a_situation()).message
     empty = a_dataset(item_count=0, test_item_count=0)
-    assert "test side" not in shown(a_situation(world=a_world(dataset=empty))).message
+    assert "test split" not in shown(a_situation(world=a_world(dataset=empty))).message
 
 
 def test_an_embedding_model_is_no_champion_that_could_be_measured() -> None:

@@ -8,11 +8,13 @@ class ConductorMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.turn_seconds = Histogram(
-            "vesta_conductor_turn_seconds", "Duration of one look at a Loop with what was done", registry=registry
+            "vesta_conductor_turn_seconds", "Duration of one reconciliation of a Loop", registry=registry
         )
         self.commands = Counter(
-            "vesta_conductor_commands_total", "Commands that were obeyed and recorded", ("action",), registry=registry
+            "vesta_conductor_commands_total", "Commands executed and recorded", ("action",), registry=registry
         )
         self.queue_lag = Gauge(
-            "vesta_conductor_queue_lag_seconds", "How much later than due a Loop was last looked at", registry=registry
+            "vesta_conductor_queue_lag_seconds",
+            "Delay of the last reconciliation of a Loop after its due time",
+            registry=registry,
         )

@@ -17,4 +17,4 @@ class Settings(ServiceSettings):
     serving_address: PeerAddress = Field(description="HOST:PORT of the serving service")
     connection_address: PeerAddress = Field(description="HOST:PORT of the connection service")
     pipelining_address: PeerAddress = Field(description="HOST:PORT of the pipelining service")
-    workers: int = Field(2, ge=1, le=64, description="how many Loops are looked at at the same time")
+    workers: int = Field(2, ge=1, le=64, description="the number of Loops that are reconciled concurrently")

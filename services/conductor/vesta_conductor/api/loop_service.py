@@ -109,11 +109,11 @@ class LoopService(LoopServiceServicer):
             display_name=request.loop.display_name,
             policy=request.loop.policy,
             paused=request.loop.paused,
-            status=LoopStatus(phase=LoopStatus.WAITING_FOR_ITEMS, message="Has just been made."),
+            status=LoopStatus(phase=LoopStatus.WAITING_FOR_ITEMS, message="The Loop was created."),
         )
         if not store.insert_loop(connection, wanted, request.parent, self._clock.now()):
             raise AlreadyExists(
-                f"{name} is taken; choose another loop_id", reason="LOOP_EXISTS", metadata={"name": name}
+                f"{name} already exists; choose another loop_id", reason="LOOP_EXISTS", metadata={"name": name}
             )
         return _with_etag(_found(store.find_loop(connection, name), name))
 
@@ -121,7 +121,7 @@ class LoopService(LoopServiceServicer):
         """Checks that the dataset and the recipe exist in the Loop's project."""
         if project_of(policy.dataset) != parent:
             raise InvalidArgument(
-                f"{policy.dataset} is in another project than {parent}; a Loop labels a dataset of its own project",
+                f"{policy.dataset} is not in {parent}; choose a dataset of the project of the Loop",
                 reason="DATASET_IN_OTHER_PROJECT",
                 violations=[Violation("loop.policy.dataset", "is in another project")],
             )
@@ -133,7 +133,7 @@ class LoopService(LoopServiceServicer):
             return
         if project_of(recipe) != project_of(name):
             raise InvalidArgument(
-                f"{recipe} is in another project",
+                f"{recipe} is in another project; choose a recipe of the project of the Loop",
                 reason="RECIPE_IN_OTHER_PROJECT",
                 violations=[Violation("loop.policy.recipe", "is in another project")],
             )
@@ -149,7 +149,7 @@ def _check_fixed(current: LoopPolicy, updated: LoopPolicy) -> None:
     for field in FIXED:
         if getattr(Policy.of(updated), field) != getattr(Policy.of(current), field):
             raise InvalidArgument(
-                f"policy.{field} cannot change, for the Loop's campaign rests on it; make another Loop",
+                f"policy.{field} is immutable because the campaign of the Loop depends on it; create another Loop",
                 reason="FIELD_IMMUTABLE",
                 violations=[Violation(f"loop.policy.{field}", "cannot change")],
             )
@@ -166,4 +166,4 @@ def _with_etag(loop: Loop) -> Loop:
 
 
 def _found(loop: Loop | None, name: str) -> Loop:
-    return existing(loop, name, "ListLoops tells which there are", reason="LOOP_NOT_FOUND")
+    return existing(loop, name, "ListLoops lists the existing ones", reason="LOOP_NOT_FOUND")

@@ -79,7 +79,7 @@ class ProjectService(ProjectServiceServicer):
             current = _found(store.find_project(connection, name, lock=True), name)
             if current.state == Project.ACTIVE:
                 check_etag(request.etag, current)
-                store.begin_deletion(connection, name, "Everything in it is being deleted.", self._clock.now())
+                store.begin_deletion(connection, name, "All its resources are being deleted.", self._clock.now())
             return with_etag(_found(store.find_project(connection, name), name))
 
         return run_once(self._postgres, request, Project, work)
@@ -88,7 +88,7 @@ class ProjectService(ProjectServiceServicer):
         counts = self._deletions.count(name)
         if counts:
             raise FailedPrecondition(
-                f"{name} holds {counts_in_words(counts)}; delete them first, or set force to delete everything",
+                f"{name} has {counts_in_words(counts)}; delete them first, or set force to delete all resources",
                 reason="PROJECT_NOT_EMPTY",
                 metadata={"name": name, **{plural: str(count) for plural, count in counts.items()}},
             )
@@ -99,7 +99,7 @@ class ProjectService(ProjectServiceServicer):
         wanted = Project(name=name, display_name=request.project.display_name)
         if not store.insert_project(connection, wanted, now):
             raise AlreadyExists(
-                f"{name} is taken, or was and has been deleted; choose another project_id",
+                f"{name} exists, or was deleted; choose another project_id",
                 reason="PROJECT_EXISTS",
                 metadata={"name": name},
             )
@@ -124,4 +124,4 @@ def get_active(connection: Connection, name: str) -> Project:
 
 
 def _found(project: Project | None, name: str) -> Project:
-    return existing(project, name, "ListProjects tells which there are", reason="PROJECT_NOT_FOUND")
+    return existing(project, name, "ListProjects lists the existing ones", reason="PROJECT_NOT_FOUND")

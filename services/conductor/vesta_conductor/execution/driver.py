@@ -202,12 +202,10 @@ class Driver:
         status.CopyFrom(stored.loop.status)
         seconds = round(rest.total_seconds())
         if is_transient(error):
-            status.message = (
-                f"A part of the platform does not answer: {error.message} It is asked again in {seconds} s."
-            )
+            status.message = f"A service does not respond: {error.message} Next attempt in {seconds} s."
         else:
             status.phase = LoopStatus.BLOCKED if failures >= REFUSALS_MAX else status.phase
-            status.message = f"Refused: {error.message} ({error.reason}) It is tried again in {seconds} s."
+            status.message = f"Command failed: {error.message} ({error.reason}) Next attempt in {seconds} s."
         status.reconcile_time.FromDatetime(self._clock.now())
         log.warning("loop_held_up", loop=stored.loop.name, reason=error.reason, error=error.message, seconds=seconds)
         with self._writing(stored) as connection:

@@ -21,10 +21,13 @@ def wait_for_items(s: Situation) -> Step | None:
     """Waits for a dataset with a taxonomy and at least one item."""
     dataset = s.world.dataset
     if dataset is None:
-        return Step(LoopStatus.BLOCKED, f"{s.policy.dataset} is gone. Delete this Loop, or make the dataset again.")
+        return Step(
+            LoopStatus.BLOCKED, f"{s.policy.dataset} was deleted. Delete this Loop, or create the dataset again."
+        )
     if s.world.taxonomy is None:
         return Step(
-            LoopStatus.BLOCKED, f"{dataset.taxonomy}, the dataset's taxonomy, is gone. Give the dataset another one."
+            LoopStatus.BLOCKED,
+            f"{dataset.taxonomy}, the taxonomy of the dataset, was deleted. Set another taxonomy on the dataset.",
         )
     if not dataset.counts.item_count:
         return Step(LoopStatus.WAITING_FOR_ITEMS, "Waits for items: the dataset is empty.")
@@ -42,17 +45,17 @@ def keep_campaign(s: Situation) -> Step | None:
         )
         return Step(
             LoopStatus.EMBEDDING,
-            "Opens a campaign for the experts.",
-            Command(request_id, "open_campaign", "Experts need a place to answer.", s.names.campaign, request),
+            "Creates the campaign.",
+            Command(request_id, "open_campaign", "Annotation requires a campaign.", s.names.campaign, request),
         )
     if campaign.dataset != s.policy.dataset:
         return Step(
             LoopStatus.BLOCKED,
-            f"{campaign.name} belongs to {campaign.dataset}, not to {s.policy.dataset}. Delete that campaign, or make "
-            "a Loop with another id.",
+            f"{campaign.name} belongs to {campaign.dataset}, not to {s.policy.dataset}. Delete "
+            "that campaign, or create a Loop with another id.",
         )
     if campaign.state == Campaign.CLOSED:
-        return Step(LoopStatus.BLOCKED, f"{campaign.name} is closed. Open it again by setting its state to ACTIVE.")
+        return Step(LoopStatus.BLOCKED, f"{campaign.name} is closed. Set its state to ACTIVE.")
     followed = ["instructions", "concepts", "review_share"]
     if s.policy.lease_duration is not None:
         followed.append("lease_duration")
@@ -62,11 +65,11 @@ def keep_campaign(s: Situation) -> Step | None:
     wanted.name = campaign.name
     return Step(
         LoopStatus.SELECTING,
-        "Tells the campaign what has changed.",
+        "Updates the campaign.",
         Command(
             s.request_id("campaign", "changed", campaign.etag),
             "adjust_campaign",
-            f"The policy or the taxonomy has changed: {', '.join(changed)}.",
+            f"The policy or the taxonomy changed: {', '.join(changed)}.",
             campaign.name,
             UpdateCampaignRequest(campaign=wanted, update_mask=FieldMask(paths=changed)),
         ),
@@ -94,7 +97,7 @@ def wait_for_embeddings(s: Situation) -> Step | None:
         return None
     if enough(counts.embedded_count, counts.item_count, s.policy.batch_size, finished=_scoring_ended(s)):
         return None
-    return Step(LoopStatus.EMBEDDING, f"Embeds the items: {counts.embedded_count} of {counts.item_count} are done.")
+    return Step(LoopStatus.EMBEDDING, f"Embeds the items: {counts.embedded_count} of {counts.item_count} done.")
 
 
 def _campaign(s: Situation) -> Campaign:
@@ -121,23 +124,25 @@ def _first_deployment(s: Situation) -> Step:
     promoted = [record.round.model_version for record in s.history.ended if record.outcome is RoundOutcome.PROMOTED]
     if promoted:
         return _deploy(
-            s, promoted[-1], "The deployment is gone; the last version that passed the gate takes its place again."
+            s,
+            promoted[-1],
+            "The deployment was deleted. It is created again with the last version that passed the gate.",
         )
     runs = s.world.embedding_runs
     if not runs:
-        return _embed(s, 1, "Nothing is deployed yet, and choosing what to label needs embeddings.")
+        return _embed(s, 1, "No model is deployed yet, and the selection of items requires embeddings.")
     run = runs[-1]
     if run.state == TrainingRun.SUCCEEDED:
         return _deploy(s, run.model_version, "The embedding model is ready.")
     if run.state in (TrainingRun.QUEUED, TrainingRun.RUNNING):
-        return Step(LoopStatus.EMBEDDING, f"Makes the embedding model. {run.waiting_reason}".strip())
+        return Step(LoopStatus.EMBEDDING, f"Creates the embedding model. {run.waiting_reason}".strip())
     why = run.error or "it was cancelled"
     attempt = attempt_of(run.name)
     if attempt < ATTEMPTS_PER_POLICY * s.policy_revision:
-        return _embed(s, attempt + 1, f"{run.name} made no embedding model: {why}.")
+        return _embed(s, attempt + 1, f"{run.name} created no embedding model: {why}.")
     return Step(
         LoopStatus.BLOCKED,
-        f"No embedding model could be made: {why}. Change the policy, or pause and resume, to try again.",
+        f"No embedding model could be created: {why}. To retry, change the policy, or pause and resume the Loop.",
     )
 
 
@@ -148,7 +153,9 @@ def _embed(s: Situation, attempt: int, reason: str) -> Step:
     request = CreateTrainingRunRequest(
         parent=s.names.project, training_run_id=last_part(name), training_run=run, request_id=request_id
     )
-    return Step(LoopStatus.EMBEDDING, "Makes the embedding model.", Command(request_id, "embed", reason, name, request))
+    return Step(
+        LoopStatus.EMBEDDING, "Creates the embedding model.", Command(request_id, "embed", reason, name, request)
+    )
 
 
 def _deploy(s: Situation, version: str, reason: str) -> Step:
@@ -190,11 +197,11 @@ def _adjust_deployment(s: Situation, deployment: Deployment) -> Step | None:
         return None
     return Step(
         LoopStatus.EMBEDDING,
-        "Tells the deployment what has changed.",
+        "Updates the deployment.",
         Command(
             s.request_id("deployment", "changed", deployment.etag),
             "adjust_deployment",
-            f"The deployment lacks what the policy says: {', '.join(changed)}.",
+            f"The deployment differs from the policy: {', '.join(changed)}.",
             deployment.name,
             UpdateDeploymentRequest(deployment=wanted, update_mask=FieldMask(paths=changed)),
         ),

@@ -6,7 +6,7 @@ from vesta_contracts.training.v1 import Comparison, Metrics
 ROUNDING = 1e-9  # accuracies are ratios of counts; a smaller difference is a rounding error
 ACCURACY_LOSS_MAX_DEFAULT = 0.005  # 0.5 points
 CONCEPTS_NAMED_MAX = 3
-NO_REASON = "the training run has no comparison and gives no reason"
+NO_REASON = "the training run has no comparison and no reason"
 
 
 def judge(
@@ -29,7 +29,7 @@ def judge(
     if comparison is None:
         return GateVerdict(
             passed=False,
-            reason=f"Not compared with the champion, which therefore stays: {missing_reason or NO_REASON}.",
+            reason=f"The champion stays. No comparison: {missing_reason or NO_REASON}.",
         )
     difference = comparison.accuracy_difference
     overall = (
@@ -40,14 +40,14 @@ def judge(
     if difference.high < -ROUNDING:
         return GateVerdict(
             passed=False,
-            reason=f"Worse overall by more than chance explains, so the champion stays: {overall}.",
+            reason=f"The champion stays. The challenger is significantly worse overall: {overall}.",
         )
     allowed = gate.accuracy_loss_max if gate.HasField("accuracy_loss_max") else ACCURACY_LOSS_MAX_DEFAULT
     if difference.value < -allowed - ROUNDING:
         return GateVerdict(
             passed=False,
-            reason=f"Loses more accuracy than accuracy_loss_max allows ({100 * allowed:g} points), so the champion stays: "
-            f"{overall}.",
+            reason="The champion stays. The challenger loses more accuracy than accuracy_loss_max "
+            f"allows ({100 * allowed:g} points): {overall}.",
         )
     worse = [concept for concept in comparison.concepts if concept.recall_difference.high < -ROUNDING]
     if worse and not gate.concept_loss_allowed:
@@ -59,7 +59,8 @@ def judge(
         more = f" and {len(worse) - CONCEPTS_NAMED_MAX} more" if len(worse) > CONCEPTS_NAMED_MAX else ""
         return GateVerdict(
             passed=False,
-            reason=f"Finds fewer of {named}{more} than chance explains, so the champion stays; overall {overall}.",
+            reason=f"The champion stays. The challenger has significantly lower recall for {named}{more}; "
+            f"overall {overall}.",
         )
     return GateVerdict(passed=True, reason=f"Not worse: {overall}.")
 
@@ -67,11 +68,8 @@ def judge(
 def _first(metrics: Metrics) -> str:
     """Returns the reason for the verdict on the first model."""
     if not metrics.item_count:
-        return "The first model, with no champion to compare it with; no test item is labelled, so its accuracy is unknown."
-    return (
-        f"The first model, with no champion to compare it with: accuracy {_percent(metrics.accuracy.value)} "
-        f"on {metrics.item_count} test items."
-    )
+        return "First model, no champion. Its accuracy is unknown because no test item is labelled."
+    return f"First model, no champion: accuracy {_percent(metrics.accuracy.value)} on {metrics.item_count} test items."
 
 
 def _percent(share: float) -> str:

@@ -61,8 +61,8 @@ def stay_blocked(s: Situation) -> Step | None:
         return None
     return Step(
         LoopStatus.BLOCKED,
-        f"Round {last.number} failed: {last.round.verdict.reason} New labels, a changed policy, or pausing and resuming "
-        "start the next round.",
+        f"Round {last.number} failed: {last.round.verdict.reason} The next round starts with "
+        "new labels, a changed policy, or when the Loop is paused and resumed.",
     )
 
 
@@ -78,7 +78,7 @@ def label(s: Situation) -> Step:
     if ask is not None:
         return ask
     if s.world.unsettled:
-        return Step(LoopStatus.LABELLING, "Waits until the dataset shows the last answers.")
+        return Step(LoopStatus.LABELLING, "Waits until the dataset has the last accepted annotations.")
     if s.world.undecided:
         return Step(LoopStatus.LABELLING, _waiting(s, progress))
     return Step(LoopStatus.EXHAUSTED, _exhausted(s))
@@ -93,9 +93,9 @@ def _train_reason(s: Situation, progress: LabellingProgress, *, can_ask: bool) -
     since = f"since {_since(last)}" if (last := s.history.last) else "so far"
     labels = f"{progress.new_labels} new {_plural(progress.new_labels, 'label')} {since}"
     if progress.new_labels >= s.policy.retrain_after and not test_waits:
-        return f"{labels}, and {s.policy.retrain_after} start a training."
+        return f"{labels}; a training starts at {s.policy.retrain_after}."
     if over:
-        return f"{labels}, and no more are to come."
+        return f"{labels}, and no more are expected."
     return ""
 
 
@@ -123,7 +123,7 @@ def _ask(s: Situation, progress: LabellingProgress) -> Step | None:
             excluded=sorted(_asked_items(s))[:EXCLUDED_MAX],
             seed=s.world.task_count,
         )
-        return Step(LoopStatus.SELECTING, f"Chooses {train} of {progress.pool} items.", question=question)
+        return Step(LoopStatus.SELECTING, f"Selects {train} of {progress.pool} items.", question=question)
     chosen = list(s.world.selection.items)[:train] if s.world.selection is not None else []
     return _batch(s, _selected_tasks(chosen) + _test_tasks(s, test), progress)
 
@@ -135,14 +135,14 @@ def _batch(s: Situation, tasks: list[Task], progress: LabellingProgress) -> Step
     request = BatchCreateTasksRequest(parent=s.names.campaign, tasks=tasks, request_id=request_id)
     control = sum(task.control for task in tasks)
     test = sum(task.selection_reason == _TEST_REASON for task in tasks)
-    kinds = [f"{len(tasks) - test - control} chosen"] if len(tasks) > test + control else []
+    kinds = [f"{len(tasks) - test - control} selected"] if len(tasks) > test + control else []
     kinds += [f"{control} at random for the control arm"] if control else []
-    kinds += [f"{test} of the test side"] if test else []
+    kinds += [f"{test} of the test split"] if test else []
     missing = max(0, s.policy.retrain_after - progress.new_labels - progress.undecided_train)
-    more = f" {missing} more {_plural(missing, 'label')} start a training." if missing else ""
+    more = f" A training starts after {missing} more {_plural(missing, 'label')}." if missing else ""
     reason = f"{len(tasks)} {_plural(len(tasks), 'task')}: {', '.join(kinds)}.{more}"
     command = Command(request_id, "ask", reason, s.names.campaign, request)
-    return Step(LoopStatus.SELECTING, f"Asks experts about {len(tasks)} items.", command)
+    return Step(LoopStatus.SELECTING, f"Creates tasks for {len(tasks)} items.", command)
 
 
 def _selected_tasks(items: Sequence[SelectedItem]) -> list[Task]:
@@ -160,7 +160,7 @@ def _selected_tasks(items: Sequence[SelectedItem]) -> list[Task]:
     ]
 
 
-_TEST_REASON = "Drawn at random from the test side, which tells how good a model is."
+_TEST_REASON = "Drawn at random from the test split, to measure models."
 
 
 def _test_tasks(s: Situation, count: int) -> list[Task]:
@@ -183,20 +183,21 @@ def _asked_items(s: Situation) -> set[str]:
 def _waiting(s: Situation, progress: LabellingProgress) -> str:
     count = len(s.world.undecided)
     test = (
-        f" and {progress.missing_test} labels of the test side"
+        f" and {progress.missing_test} labels of the test split"
         if progress.missing_test and not s.world.champion
         else ""
     )
     return (
-        f"Waits for experts: {count} {_plural(count, 'task')} undecided; {progress.new_labels} of the "
-        f"{s.policy.retrain_after} new labels{test} that start a training."
+        f"Waits for annotators: {count} {_plural(count, 'task')} undecided; "
+        f"{progress.new_labels} of {s.policy.retrain_after} new labels{test} until the next "
+        "training."
     )
 
 
 def _exhausted(s: Situation) -> str:
     if s.affordable_tasks:
-        return "Nothing is left to label. New items start it again."
-    return f"The budget of {s.policy.label_budget} answers is spent. A larger budget starts it again."
+        return "No item is left to label. New items resume the Loop."
+    return f"The budget of {s.policy.label_budget} answers is spent. A larger budget resumes the Loop."
 
 
 def _since(last: RoundRecord) -> str:

@@ -33,7 +33,7 @@ def reconcile(s: Situation) -> Step:
     """
     step = next(step for stage in STAGES if (step := stage(s)) is not None)
     if s.paused and (step.question or (step.command and step.command.request)):
-        held = f"Paused; next it would go on with: {step.command.reason if step.command else step.message}"
+        held = f"Paused. Next step: {step.command.reason if step.command else step.message}"
         return replace(step, message=held, command=None, question=None, round=None)
     if s.paused:
         return replace(step, message=f"Paused. {step.message}")

@@ -32,16 +32,16 @@ def reload_or_give_up(s: Situation, what: str, phase: LoopStatus.Phase.ValueType
     if len(attempts) == TRIES_MAX:
         return Step(
             LoopStatus.BLOCKED,
-            f"{failure} Tried {TRIES_MAX} times. Change the policy, or pause and resume, to try again.",
+            f"{failure} All {TRIES_MAX} attempts failed. To retry, change the policy, or pause and resume the Loop.",
         )
     delay = exponential_backoff(len(attempts), BACKOFF_FIRST, BACKOFF_MAX)
     due = attempts[-1] + delay if attempts else s.now
     if s.now < due:
-        return Step(phase, f"{failure} Tries again in {round((due - s.now).total_seconds())} s.")
+        return Step(phase, f"{failure} Next attempt in {round((due - s.now).total_seconds())} s.")
     command = Command(
         _key(s, what, len(attempts)),
         "reload",
-        f"{failure} Try {len(attempts) + 1} of {TRIES_MAX}.",
+        f"{failure} Attempt {len(attempts) + 1} of {TRIES_MAX}.",
         deployment.name,
         UpdateDeploymentRequest(
             deployment=Deployment(name=deployment.name, model_version=deployment.model_version),

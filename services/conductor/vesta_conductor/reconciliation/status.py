@@ -47,18 +47,23 @@ def _unmeasured(s: Situation) -> str:
     counts = s.world.dataset.counts if s.world.dataset else DatasetCounts()
     if counts.item_count and not counts.test_item_count:
         return (
-            "None of the items is on the test side, so that no model is measured and none can be compared: bring items in for the "
-            "test side, or use a dataset whose split_policy.test_share is above 0."
+            "No item is in the test split, so that models cannot be measured or compared. Add "
+            "items to the test split, or use a dataset with a split_policy.test_share above 0."
         )
     if s.world.champion and champion_metrics(s.world) is None:
-        return f"The accuracy of {version_in_words(s.world.champion)} is not known: no test item was labelled when it was trained."
+        return (
+            f"The accuracy of {version_in_words(s.world.champion)} is unknown: no test item was "
+            "labelled when it was trained."
+        )
     return ""
 
 
 def _live_accuracy_in_words(live: LiveAccuracy) -> str:
-    models = "the newest model" if live.model_count == 1 else f"the last {live.model_count} models together"
+    models = "the newest model" if live.model_count == 1 else f"the last {live.model_count} models combined"
     estimate = live.estimate
     return (
-        f"Live accuracy of {models}: {100 * estimate.value:.0f} % ({100 * estimate.low:.0f} to {100 * estimate.high:.0f} %) "
-        f"in {live.answer_count} blind {'check' if live.answer_count == 1 else 'checks'} of what was unlabelled then."
+        f"Live accuracy of {models}: {100 * estimate.value:.0f} % ({100 * estimate.low:.0f} "
+        f"to {100 * estimate.high:.0f} %) in {live.answer_count} blind "
+        f"{'check' if live.answer_count == 1 else 'checks'} of items that were unlabelled at "
+        "the time."
     )

@@ -38,7 +38,7 @@ def take_snapshot(s: Situation, reason: str) -> Step:
     label_times = [task.update_time.ToDatetime(s.now.tzinfo) for task in s.world.accepted]
     return Step(
         LoopStatus.TRAINING,
-        "Freezes what is labelled.",
+        "Creates a snapshot of the labelled items.",
         Command(request_id, "snapshot", reason, name, request),
         round=amended(
             s.history.current,
@@ -63,7 +63,7 @@ def turn(s: Situation) -> Step | None:
         case TrainingRun.SUCCEEDED:
             return _judge(s, current, run)
         case TrainingRun.FAILED if attempt_of(run.name) < ATTEMPTS_MAX:
-            reason = f"{run.name} failed: {run.error} It is tried once more."
+            reason = f"{run.name} failed: {run.error} It is retried once."
             return _train(s, current, attempt_of(run.name) + 1, reason)
         case TrainingRun.FAILED | TrainingRun.CANCELLED:
             return _give_up(s, current, run)
@@ -95,8 +95,8 @@ def _too_few_concepts(s: Situation, current: RoundRecord, snapshot: Snapshot) ->
     seen = [concept for concept, count in _train_side(snapshot).concept_counts.items() if count]
     if len(seen) >= CONCEPTS_MIN or (s.world.dataset is not None and s.world.dataset.multi_label and seen):
         return None
-    found = f"all labels so far say {seen[0]}" if seen else "no label so far names a concept"
-    reason = f"A classifier needs {CONCEPTS_MIN} concepts, and {found}: more labels come first."
+    found = f"all labels so far are {seen[0]}" if seen else "no label so far has a concept"
+    reason = f"A classifier requires {CONCEPTS_MIN} concepts, but {found}. More labels are required first."
     return _end(s, amended(current, verdict=GateVerdict(reason=reason)), "postpone", reason, RoundOutcome.POSTPONED)
 
 
@@ -125,7 +125,7 @@ def _train(s: Situation, current: RoundRecord, attempt: int, reason: str) -> Ste
 
 def _progress(run: TrainingRun) -> str:
     if run.state == TrainingRun.QUEUED or run.waiting_reason:
-        return f"Waits for its training to begin. {run.waiting_reason}".strip()
+        return f"Waits for the training to start. {run.waiting_reason}".strip()
     progress = run.progress
     step = f", step {progress.step} of {progress.step_count}" if progress.step_count else ""
     left = (
@@ -133,7 +133,7 @@ def _progress(run: TrainingRun) -> str:
         if progress.HasField("time_left")
         else ""
     )
-    return f"Trains: {progress.phase or 'begins'}{step}{left}."
+    return f"Trains: {progress.phase or 'starting'}{step}{left}."
 
 
 def _give_up(s: Situation, current: RoundRecord, run: TrainingRun) -> Step:
@@ -186,7 +186,7 @@ def _deploy(s: Situation, current: RoundRecord, saving: LabelSaving | None) -> S
             round=current,
         )
     if deployment.model_version != challenger:
-        reason = f"Somebody has moved the deployment to {deployment.model_version}, which stays."
+        reason = f"The deployment was changed to {deployment.model_version} by another client. That version is kept."
         return _end(s, current, "yield", reason, RoundOutcome.KEPT)
     if deployment.stable_version == challenger:
         return _wait_for_scores(s, current, saving)
@@ -212,18 +212,21 @@ def _wait_for_scores(s: Situation, current: RoundRecord, saving: LabelSaving | N
     answers_since = (current.label_time or s.now) + current.round.label_to_model.ToTimedelta()
     overdue = ended and s.now - answers_since >= SCORES_WAIT
     if not overdue and not enough(scored, counts.item_count, s.policy.batch_size, finished=ended):
-        message = f"{version_in_words(challenger).capitalize()} answers, and scores the items: {scored} of {counts.item_count} are done."
+        message = (
+            f"{version_in_words(challenger).capitalize()} is deployed and scores the items: "
+            f"{scored} of {counts.item_count} done."
+        )
         return Step(LoopStatus.SCORING, message, round=current)
     tagged = ""
     if by_challenger and counts.pool_scored_count:
         share = counts.pool_certain_count / counts.pool_scored_count
         current = amended(current, auto_share=share)
-        tagged = f" It tags {100 * share:.0f} % of the pool without doubt."
+        tagged = f" It predicts {100 * share:.0f} % of the pool with certainty."
     return _end(
         s,
         current,
         "turn",
-        f"{version_in_words(challenger).capitalize()} answers. {current.round.verdict.reason}{tagged}",
+        f"{version_in_words(challenger).capitalize()} is deployed. {current.round.verdict.reason}{tagged}",
         RoundOutcome.PROMOTED,
         saving,
     )
