@@ -105,7 +105,7 @@ class SourceService(SourceServiceServicer):
             self._store.lock_source(connection, request.name)
             if self._store.syncs.count_unfinished_of(connection, request.name):
                 raise FailedPrecondition(
-                    f"{request.name} is being synced; cancel its Sync first", reason="SOURCE_SYNCING"
+                    f"a Sync of {request.name} is running; cancel it first", reason="SOURCE_SYNCING"
                 )
             self._store.delete_source(connection, request.name)
         return empty_pb2.Empty()
@@ -127,7 +127,9 @@ class SourceService(SourceServiceServicer):
         with self._store.postgres.transaction() as connection:
             source = self._store.get_source(connection, first.parent)
         if source.WhichOneof("kind") != "upload":
-            raise FailedPrecondition(f"{source.name} is no upload source; sync it instead", reason="SOURCE_NOT_UPLOAD")
+            raise FailedPrecondition(
+                f"{source.name} is not a source of kind upload; create a Sync instead", reason="SOURCE_NOT_UPLOAD"
+            )
         (media,) = self._ingest.take([Arrival(first.file_name, bytes(data))], source.name)
         if isinstance(media, Refused):
             raise InvalidArgument(media.message, reason=media.reason, violations=[Violation("file", media.message)])
@@ -145,9 +147,9 @@ class SourceService(SourceServiceServicer):
                 self._allow_list.check_url(source.bucket.url, source.bucket.endpoint_url)
             case None:
                 raise InvalidArgument(
-                    "a source is a folder, a bucket or an upload; set one of them",
+                    "a source requires a kind: folder, bucket or upload; set one of them",
                     reason="SOURCE_KIND_MISSING",
-                    violations=[Violation("source", "has no folder, bucket or upload")],
+                    violations=[Violation("source", "requires folder, bucket or upload")],
                 )
 
 
@@ -155,7 +157,7 @@ def _check_credentials(source: Source, *, has_secret: bool) -> None:
     """Checks that an access key has a secret. A secret without an access key is stored for later."""
     if source.bucket.access_key_id and not has_secret:
         raise InvalidArgument(
-            "an access key opens a bucket only together with its secret; set secret_access_key too, or neither",
+            "access_key_id requires secret_access_key; set both or neither",
             reason="SOURCE_SECRET_MISSING",
             violations=[Violation("source.bucket.secret_access_key", "is empty")],
         )
@@ -181,7 +183,7 @@ class SyncService(SyncServiceServicer):
             source, _ = self._store.lock_source(connection, request.parent)  # prevents its deletion
             if source.WhichOneof("kind") == "upload":
                 raise FailedPrecondition(
-                    "an upload source has nothing to sync; upload its files", reason="SOURCE_NOT_SYNCABLE"
+                    "a source of kind upload cannot be synced; upload files instead", reason="SOURCE_NOT_SYNCABLE"
                 )
             self._store.syncs.insert(connection, name, request.parent)
             return self._store.syncs.get(connection, name)

@@ -58,10 +58,10 @@ def build(settings: Settings) -> App:
         postgres,
         store.syncs.count_unfinished,
         ("QUEUED", "RUNNING"),
-        Gauge("vesta_connection_syncs", "Syncs that have not ended", ["state"], registry=registry),
+        Gauge("vesta_connection_syncs", "Active Syncs", ["state"], registry=registry),
         Gauge(
             "vesta_connection_syncs_age_seconds",
-            "Time since the oldest of them was created",
+            "Age of the oldest one",
             ["state"],
             registry=registry,
         ),
@@ -88,5 +88,5 @@ def encrypt_secrets(settings: Settings) -> int:
     """Runs the `encrypt-secrets` command: encrypts all secrets with the first key, as every start does; returns 1 if any failed."""
     with closing(Postgres.of(settings, SERVICE).open()) as postgres:
         outcome = reseal(Store(postgres, SystemClock(), Vault(settings.secret_key_list)))
-    sys.stdout.write(f"{outcome['encrypted']} secrets encrypted with the first key, {outcome['failed']} could not be\n")
+    sys.stdout.write(f"{outcome['encrypted']} secrets encrypted with the first key, {outcome['failed']} failed\n")
     return 1 if outcome["failed"] else 0

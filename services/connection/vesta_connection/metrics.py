@@ -12,9 +12,11 @@ def export_storage_space(path: Path | None, registry: CollectorRegistry) -> None
         return
     free = Gauge(
         "vesta_connection_storage_free_bytes",
-        "Free space on the file system of the object store, where that is on the same machine",
+        "Free space on the file system of the object store, if it is on the same machine",
         registry=registry,
     )
     free.set_function(lambda: disk_space(path).free_bytes)
-    size = Gauge("vesta_connection_storage_size_bytes", "Size of that file system", registry=registry)
+    size = Gauge(
+        "vesta_connection_storage_size_bytes", "Size of the file system of the object store", registry=registry
+    )
     size.set_function(lambda: disk_space(path).size_bytes)

@@ -16,19 +16,21 @@ class Settings(ServiceSettings):
 
     datasets_address: PeerAddress = Field(description="HOST:PORT of the datasets service")
     folder_roots: str = Field(
-        "", description="folders that folder Sources may read below, separated by colons; none if empty"
+        "", description="root folders that Sources of kind folder may read, separated by colons; none if empty"
     )
-    bucket_protocols: str = Field("s3", description="fsspec protocols that bucket Sources may use, separated by commas")
+    bucket_protocols: str = Field(
+        "s3", description="fsspec protocols that Sources of kind bucket may use, separated by commas"
+    )
     inner_hosts: str = Field(
-        "", description="hosts (or HOST:PORT) on inner addresses that may be reached, separated by commas"
+        "", description="hosts (or HOST:PORT) with private addresses that Sources may use, separated by commas"
     )
     secret_keys: SecretStr = Field(
         SecretStr(""),
-        description="Fernet keys for the secrets of Sources, separated by commas: the first encrypts, all decrypt; without any, no "
-        "Source can have a secret; see docs/operating.md",
+        description="Fernet keys for the secrets of Sources, separated by commas: the first encrypts, "
+        "all decrypt; Sources with a secret require at least one; see docs/operating.md",
     )
-    sync_workers: int = Field(1, ge=1, le=16, description="Syncs that this process runs at the same time")
-    sandbox_processes: int = Field(2, ge=1, le=64, description="children that decode images")
+    sync_workers: int = Field(1, ge=1, le=16, description="the number of Syncs that this process runs concurrently")
+    sandbox_processes: int = Field(2, ge=1, le=64, description="the number of child processes that decode images")
 
     @field_validator("secret_keys")
     @classmethod

@@ -56,7 +56,7 @@ class Vault:
             return Sealed()
         if not self._keys:
             raise FailedPrecondition(
-                f"the service has no key to encrypt a source's secret with; an operator must set {KEYS_SETTING}",
+                f"the service has no key to encrypt the secret of a source; ask an operator to set {KEYS_SETTING}",
                 reason="SECRET_KEYS_MISSING",
             )
         token = self._keys[self.first_key_id].encrypt(secret.encode()).decode()
@@ -71,12 +71,12 @@ class Vault:
         if not sealed.key_id:
             return sealed.token
         if sealed.key_id not in self._keys:
-            raise _unreadable(f"with key {sealed.key_id}, which is not among those of {KEYS_SETTING}")
+            raise _unreadable(f"with the key {sealed.key_id}, which is not in {KEYS_SETTING}")
         try:
             return self._keys[sealed.key_id].decrypt(sealed.token).decode()
         except InvalidToken as error:
             raise _unreadable(
-                f"otherwise than with key {sealed.key_id} of {KEYS_SETTING}, or was changed in the database"
+                f"with a key other than {sealed.key_id} of {KEYS_SETTING}, or was modified in the database"
             ) from error
 
     def is_current(self, sealed: Sealed) -> bool:
@@ -91,6 +91,6 @@ def key_id(key: str) -> str:
 
 def _unreadable(how: str) -> FailedPrecondition:
     return FailedPrecondition(
-        f"the source's secret is encrypted {how}; an operator may add the key there, or somebody enter the secret again",
+        f"the secret of the source is encrypted {how}; add the key there, or set the secret again",
         reason="SECRET_UNREADABLE",
     )

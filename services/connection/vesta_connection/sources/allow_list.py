@@ -49,7 +49,7 @@ class AllowList:
         if not any(real.is_relative_to(root) for root in roots) or not real.is_dir():
             allowed = ", ".join(map(str, roots)) or "none"
             raise InvalidArgument(
-                f"{path} is not a folder below those that the operator allows ({allowed})",
+                f"{path} is not a folder below the allowed roots ({allowed}); ask an operator to allow it",
                 reason="SOURCE_NOT_ALLOWED",
                 metadata={"path": path},
             )
@@ -66,14 +66,14 @@ class AllowList:
         """
         if "::" in url:
             raise InvalidArgument(
-                f"{url} chains one place to another; name the place itself",
+                f"{url} is a chained URL; use the URL of the source itself",
                 reason="SOURCE_NOT_ALLOWED",
                 metadata={"url": url},
             )
         protocol = urlsplit(url).scheme
         if protocol not in self.protocols:
             raise InvalidArgument(
-                f"{protocol}:// is not among the protocols that the operator allows ({', '.join(self.protocols)})",
+                f"the protocol {protocol}:// is not allowed; allowed protocols: {', '.join(self.protocols)}",
                 reason="SOURCE_NOT_ALLOWED",
                 metadata={"protocol": protocol},
             )
@@ -96,7 +96,7 @@ class AllowList:
             for address in addresses:
                 if not is_public(address):
                     raise InvalidArgument(
-                        f"{host} leads to the inner address {address}; the operator may allow it by name",
+                        f"{host} resolves to the private address {address}; ask an operator to allow the host",
                         reason="SOURCE_NOT_ALLOWED",
                         metadata={"host": host},
                     )
@@ -113,7 +113,7 @@ def _host_and_port(url: str) -> tuple[str, int]:
         port = 0
     if parts.scheme not in WEB or not parts.hostname or not port:
         raise InvalidArgument(
-            f"{url} is no http:// or https:// endpoint", reason="SOURCE_NOT_ALLOWED", metadata={"url": url}
+            f"{url} is not an http:// or https:// endpoint", reason="SOURCE_NOT_ALLOWED", metadata={"url": url}
         )
     return parts.hostname, port
 

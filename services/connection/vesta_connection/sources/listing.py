@@ -19,7 +19,7 @@ from vesta_connection.sources.s3 import S3FileSystem
 NAME_CHARACTERS_MAX = 1024  # the limit of `Provenance.file_name`
 NAME_BYTES_MAX = 2048  # a PostgreSQL index entry can have at most about 2,700 bytes
 NAME_SHOWN_CHARACTERS = 200
-_LINK = "links are not followed; put the file itself here"
+_LINK = "symbolic links are not followed; copy the file into the folder"
 # Files that are certainly not images are not read. For all others, the content decides.
 _IGNORED_SUFFIXES = (".txt", ".csv", ".json", ".xml", ".yaml", ".yml", ".md", ".html", ".zip", ".ds_store", ".db")
 
@@ -117,7 +117,7 @@ class FsspecTree:
         name = path.removeprefix(self._root).lstrip("/")
         shown = printable(name)
         if shown != name and not unreadable:
-            unreadable = f"its name is longer than {NAME_CHARACTERS_MAX} characters or no UTF-8; rename it"
+            unreadable = f"its name is longer than {NAME_CHARACTERS_MAX} characters or not UTF-8; rename the file"
         said = entry or {"size": 0}
         return SourceFile(shown, fingerprint(said), path, said.get("size"), changed_time(said), unreadable)
 
@@ -212,7 +212,7 @@ def open_tree(source: Source, secret: str, allow_list: AllowList, resolve: Resol
                 raise unreachable(bucket.url, error) from error
         case _:
             raise FailedPrecondition(
-                "an upload source has nothing to sync; upload its files", reason="SOURCE_NOT_SYNCABLE"
+                "a source of kind upload cannot be synced; upload files instead", reason="SOURCE_NOT_SYNCABLE"
             )
 
 
@@ -238,7 +238,7 @@ def check_protocols(protocols: Sequence[str]) -> None:
         why = "" if protocol == "s3" else _unusable(protocol)
         if why:
             raise InvalidArgument(
-                f"{protocol}:// cannot be allowed: {why}",
+                f"the protocol {protocol}:// cannot be allowed: {why}",
                 reason="SOURCE_PROTOCOL_UNUSABLE",
                 metadata={"protocol": protocol},
             )
@@ -249,4 +249,4 @@ def _unusable(protocol: str) -> str:
         is_local = issubclass(fsspec.get_filesystem_class(protocol), LocalFileSystem)
     except (ValueError, ImportError) as error:
         return str(error)
-    return "the files of this machine are read by folder Sources alone" if is_local else ""
+    return "only Sources of kind folder read files of this machine" if is_local else ""

@@ -102,6 +102,6 @@ class _Object(io.BytesIO):
             body = self._client.get_object(Bucket=self._bucket, Key=self._key)["Body"]
             return bytes(body.read(size if size is not None and size >= 0 else None))
         except self._client.exceptions.NoSuchKey as error:
-            raise FileNotFoundError(f"{self._key} is there no more") from error
+            raise FileNotFoundError(f"{self._key} does not exist anymore") from error
         except (BotoCoreError, ClientError) as error:
             raise OSError(str(error)) from error
