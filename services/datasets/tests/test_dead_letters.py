@@ -113,6 +113,6 @@ def test_an_older_answer_whose_shape_does_not_fit_is_set_aside_with_the_reason_a
     wait_until(lambda: concepts_of(datasets, right) == ["van"])
     wait_until(lambda: len(broker.letters()) == 1)
     assert broker.letters() == [
-        "SHAPE_OUTSIDE_IMAGE: annotations[0] lies outside the image of 64 x 48 pixels",
+        "SHAPE_OUTSIDE_IMAGE: annotations[0] is outside the image of 64 x 48 pixels",
     ]
     assert not datasets.items.GetItem(GetItemRequest(name=wrong)).HasField("accepted")

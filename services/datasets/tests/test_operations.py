@@ -194,7 +194,7 @@ def test_labels_that_contradict_what_is_accepted_are_refused_by_name(datasets: D
     assert labels_in(datasets, dataset) == [["car"]]
     assert (answer.added_count, answer.duplicate_count, answer.refused_count) == (1, 0, 1)
     assert "van/1.jpg: is there already" in answer.refusals[0]
-    assert "labelled car where the archive says van" in answer.refusals[0]
+    assert "labelled car, but van in the archive" in answer.refusals[0]
 
 
 def test_a_long_piece_of_work_keeps_its_lease(datasets: Datasets) -> None:
@@ -248,7 +248,7 @@ def test_an_export_of_nothing_labelled_ends_and_says_so(datasets: Datasets, layo
     operation = datasets.datasets.ExportDataset(ExportDatasetRequest(name=dataset, format=layout)).name
     assert a_worker(datasets, Ingest()).step()
     error = datasets.operation(operation).error
-    assert (error.code, "nothing is labelled" in error.message) == (FAILED_PRECONDITION, True)
+    assert (error.code, "no item is labelled" in error.message) == (FAILED_PRECONDITION, True)
 
 
 def test_an_image_that_an_archive_only_names_is_refused_by_name(datasets: Datasets) -> None:
@@ -262,7 +262,7 @@ def test_an_image_that_an_archive_only_names_is_refused_by_name(datasets: Datase
     assert a_worker(datasets, Ingest()).step()
     answer = answer_of(datasets, operation)
     assert (answer.added_count, answer.refused_count) == (1, 1)
-    assert list(answer.refusals) == ["images/2.png: is named by the archive, but is not in it"]
+    assert list(answer.refusals) == ["images/2.png: is referenced by the archive but not in it"]
 
 
 def test_files_that_are_deleted_during_an_import_are_unpacked_again_and_none_is_refused(

@@ -18,8 +18,8 @@ def test_concepts_may_have_skeletons_whose_names_repeat_those_of_others() -> Non
 @pytest.mark.parametrize(
     ("taxonomy", "what"),
     [
-        (Taxonomy(concepts=[Concept(id="van"), Concept(id="car"), Concept(id="van")]), "van appears twice"),
-        (of(bus=[], van=["door", "wheel", "door"]), "the keypoint door of van appears twice"),
+        (Taxonomy(concepts=[Concept(id="van"), Concept(id="car"), Concept(id="van")]), "van is not unique"),
+        (of(bus=[], van=["door", "wheel", "door"]), "the keypoint door of van is not unique"),
     ],
 )
 def test_what_appears_twice_is_refused(taxonomy: Taxonomy, what: str) -> None:
@@ -31,7 +31,7 @@ def test_what_appears_twice_is_refused(taxonomy: Taxonomy, what: str) -> None:
 def test_a_taxonomy_holds_all_that_items_bear() -> None:
     before = of(van=[], car=[], bus=[])
     check_concepts_in_use(of(van=[], car=[]), before, {"van"}, "taxonomy.concepts")
-    with pytest.raises(InvalidArgument, match="items bear bus, van;") as refused:
+    with pytest.raises(InvalidArgument, match="items have annotations with bus, van;") as refused:
         check_concepts_in_use(of(car=[]), before, {"van", "bus", "car"}, "taxonomy.concepts")
     assert refused.value.reason == "CONCEPT_IN_USE"
 

@@ -13,9 +13,9 @@ class Settings(ServiceSettings):
 
     work_folder: str = Field(
         "",
-        description="a folder for imports and exports under way, the system's for temporary files if empty; "
-        "it may be lost at any time",
+        description="a folder for active imports and exports; the temporary folder of the system if "
+        "empty; its content may be lost at any time",
     )
     connection_address: PeerAddress = Field(
-        description="HOST:PORT of the connection service, which takes in imported media"
+        description="HOST:PORT of the connection service, which ingests imported media"
     )

@@ -37,7 +37,7 @@ class ArchiveService(ArchiveServiceServicer):
         """Stores a zip archive while it is received."""
         first = next(request_iterator)
         if not first.file.data.startswith(ZIP_MAGIC):
-            raise InvalidArgument("the archive is no zip file by its content", reason="ARCHIVE_NOT_ZIP")
+            raise InvalidArgument("the archive is not a zip file; upload a zip archive", reason="ARCHIVE_NOT_ZIP")
         key = f"{archive_folder(first.parent)}/{new_id()}.zip"
 
         def chunks() -> Iterator[bytes]:
@@ -52,7 +52,7 @@ class ArchiveService(ArchiveServiceServicer):
         self, request: DownloadArchiveRequest, context: grpc.ServicerContext
     ) -> Iterator[httpbody_pb2.HttpBody]:
         if not owns(self._objects, request.parent, request.archive_key):
-            raise NotFound(f"there is no archive {request.archive_key}", reason="ARCHIVE_NOT_FOUND")
+            raise NotFound(f"the archive {request.archive_key} does not exist", reason="ARCHIVE_NOT_FOUND")
         for chunk in self._objects.stream(request.archive_key):
             yield httpbody_pb2.HttpBody(content_type="application/zip", data=chunk)
 

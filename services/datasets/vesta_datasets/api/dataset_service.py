@@ -105,9 +105,9 @@ class DatasetService(DatasetServiceServicer):
         _check_format(request.format)
         if not owns(self._objects, request.name, request.archive_key):
             raise InvalidArgument(
-                f"there is no archive {request.archive_key} of this project; upload one first",
+                f"the archive {request.archive_key} does not exist in this project; upload it first",
                 reason="ARCHIVE_NOT_FOUND",
-                violations=[Violation("archive_key", "is no archive of this project")],
+                violations=[Violation("archive_key", "is not an archive of this project")],
             )
         return self._begin(request, IMPORT)
 
@@ -119,7 +119,8 @@ class DatasetService(DatasetServiceServicer):
         if request.snapshot:
             if not request.snapshot.startswith(f"{request.name}/snapshots/"):
                 raise NotFound(
-                    f"{request.snapshot} is no snapshot of {request.name}; list its snapshots to see which there are",
+                    f"{request.snapshot} is not a snapshot of {request.name}; list its snapshots to see "
+                    "the existing ones",
                     reason="RESOURCE_NOT_FOUND",
                 )
             with self._store.postgres.transaction() as connection:

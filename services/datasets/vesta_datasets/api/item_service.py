@@ -100,7 +100,7 @@ class ItemService(ItemServiceServicer):
         page = read_page(request, EMBEDDED_ITEMS_MAX) if request.embeddings else read_page(request)
         where = visible_filter(request.filter)
         if request.embeddings:
-            check_sees_predictions("leave embeddings out")
+            check_sees_predictions("do not request embeddings")
         with self._store.postgres.transaction() as connection:
             self._store.datasets.get(connection, request.parent, counted=False)
             found = self._store.items.list_page(connection, request.parent, where, page.after, page.limit)
@@ -178,13 +178,13 @@ class ItemService(ItemServiceServicer):
                 self._store.items.get(connection, request.item)
                 found = self._store.predictions.find_embedding(connection, request.item)
                 if found is None:
-                    raise _not_embedded(f"no model has embedded {request.item} yet")
+                    raise _not_embedded(f"{request.item} has no embedding yet")
                 space, query = found
             else:
                 space = self._store.predictions.find_space(connection, request.parent)
                 query = np.asarray(request.embedding.values, np.float32)
                 if not space:
-                    raise _not_embedded(f"no model has embedded the items of {request.parent} yet")
+                    raise _not_embedded(f"the items of {request.parent} have no embeddings yet")
                 _check_query(query, self._store.predictions.find_dimension(connection, request.parent, space))
             neighbours = self._store.predictions.neighbours(
                 connection, request.parent, space, query, where, request.neighbours_max or NEIGHBOURS_DEFAULT
@@ -195,7 +195,7 @@ class ItemService(ItemServiceServicer):
         """Selects the items to label next. One call runs at a time, because a call can hold hundreds of megabytes of embeddings."""
         if not self.selecting.acquire(timeout=self._wait_max.total_seconds()):
             raise ResourceExhausted(
-                "other selections are under way; come again in a moment",
+                "too many selections are running; retry later",
                 reason="SELECTION_BUSY",
                 retry_after=self._wait_max,
             )
@@ -236,7 +236,7 @@ def _embedding(space: str, values: NDArray[np.float32]) -> ItemEmbedding:
 def _check_query(query: NDArray[np.float32], dimension: int) -> None:
     what = ""
     if query.size != dimension:
-        what = f"has {query.size} numbers; those of the items have {dimension}"
+        what = f"has {query.size} values, but the embeddings of the items have {dimension}"
     elif not np.isfinite(query).all() or not np.linalg.norm(query):
         what = "must be finite and not zero"
     if what:
@@ -246,4 +246,4 @@ def _check_query(query: NDArray[np.float32], dimension: int) -> None:
 
 
 def _not_embedded(what: str) -> FailedPrecondition:
-    return FailedPrecondition(f"{what}; deploy a model that looks after the dataset", reason="EMBEDDING_MISSING")
+    return FailedPrecondition(f"{what}; deploy a model with this dataset in its `datasets`", reason="EMBEDDING_MISSING")

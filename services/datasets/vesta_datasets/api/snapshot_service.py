@@ -76,7 +76,7 @@ class SnapshotService(SnapshotServiceServicer):
         """Returns the differences between two snapshots of the same dataset."""
         if request.name.split("/")[:4] != request.base.split("/")[:4]:
             raise InvalidArgument(
-                "the two snapshots are of different datasets; name two of one",
+                "the snapshots are of different datasets; choose two snapshots of the same dataset",
                 reason="SNAPSHOTS_UNRELATED",
                 violations=[Violation("base", "is of another dataset")],
             )

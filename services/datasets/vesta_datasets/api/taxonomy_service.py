@@ -74,6 +74,7 @@ class TaxonomyService(TaxonomyServiceServicer):
                 self._store.taxonomies.delete(connection, request.name)
         except psycopg.errors.ForeignKeyViolation as error:
             raise FailedPrecondition(
-                f"a dataset uses {request.name}; delete it, or give it another taxonomy", reason="TAXONOMY_IN_USE"
+                f"a dataset uses {request.name}; delete the dataset, or set another taxonomy on it",
+                reason="TAXONOMY_IN_USE",
             ) from error
         return empty_pb2.Empty()

@@ -33,7 +33,7 @@ def visible_filter(text: str) -> Where:
         try:
             item_filter(text, predictions=False)
         except InvalidArgument as error:
-            raise _hidden("filter by something else than what a model says of items") from error
+            raise _hidden("filter by fields other than predictions") from error
     return where
 
 
@@ -56,6 +56,7 @@ def _sees_predictions() -> bool:
 
 def _hidden(fix: str) -> PermissionDenied:
     return PermissionDenied(
-        f"annotators do not see what a model makes of items, for their answers check it; {fix}, or ask an owner for another role",
+        "annotators cannot see predictions, because their answers are used to measure "
+        f"models; {fix}, or ask an owner for another role",
         reason="PREDICTION_HIDDEN",
     )

@@ -49,8 +49,8 @@ def read_unpacked(folder: Path, layout: ArchiveFormat.ValueType, timeout: timede
     found = read_folders(root) if layout == ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER else _read_coco(root, timeout)
     if not any(item.is_there for item in found):
         raise UnreadableArchiveError(
-            "the archive holds no image in the layout asked for: a folder a class (with train, val, test above, if at all), "
-            "or COCO's annotations/ and images/"
+            "the archive has no image in the requested format: one folder per class (optionally "
+            "below train, val and test), or annotations/ and images/ for COCO"
         )
     return found
 
@@ -67,7 +67,7 @@ def pack(items: Sequence[ArchivedItem], concepts: Sequence[str], layout: Archive
         FailedPrecondition: EXPORT_EMPTY, there are no items; FORMAT_CANNOT_REPRESENT, the layout cannot represent an annotation.
     """
     if not items:
-        raise FailedPrecondition("nothing is labelled yet; label some items first", reason="EXPORT_EMPTY")
+        raise FailedPrecondition("no item is labelled; label items first", reason="EXPORT_EMPTY")
     for item in items:
         _check_attributes(item)
     if layout == ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER:
@@ -83,7 +83,7 @@ def _read_coco(root: Path, timeout: timedelta) -> list[ArchivedItem]:
     for image in found:
         path = (root / image.path).resolve()
         if not path.is_relative_to(root.resolve()):
-            raise UnreadableArchiveError(f"the archive names {image.path!r}, which lies outside of it")
+            raise UnreadableArchiveError(f"the archive refers to {image.path!r}, which is outside of the archive")
         annotations = None if image.annotations is None else [*map(Annotation.FromString, image.annotations)]
         items.append(ArchivedItem(image.path, path, image.split, annotations))
     return items
@@ -117,7 +117,7 @@ def _run(function: str, folder: Path, argument: Any, timeout: timedelta) -> Any:
         if error.reason != "IMAGE_TOO_EXPENSIVE":
             raise
         raise UnreadableArchiveError(
-            "the archive takes more memory or time than one may; split it into smaller ones"
+            "reading the archive exceeds the limit of memory or time; split it into smaller archives"
         ) from error
 
 
@@ -126,13 +126,15 @@ def _check_attributes(item: ArchivedItem) -> None:
     for annotation in item.annotations or ():
         if annotation.attributes:
             raise cannot_hold(
-                item, f"an annotation with the attribute {min(annotation.attributes)!r}", "none holds attributes"
+                item,
+                f"an annotation with the attribute {min(annotation.attributes)!r}",
+                "no format represents attributes",
             )
 
 
 def _check_for_coco(item: ArchivedItem) -> None:
     """Rejects annotations that COCO cannot represent."""
-    holds = "COCO holds image labels, boxes, masks and polygons without holes"
+    holds = "COCO represents image labels, boxes, masks and polygons without holes"
     for annotation in item.annotations or ():
         shape = str(annotation.WhichOneof("shape"))
         if shape not in {"image_label", "box", "mask", "polygon"}:

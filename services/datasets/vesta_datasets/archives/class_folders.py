@@ -57,14 +57,14 @@ def write_folders(items: Iterable[ArchivedItem], folder: Path) -> None:
 
 
 def _check(item: ArchivedItem) -> None:
-    holds = "it holds labels of whole images; COCO holds boxes, masks, polygons and images without any concept too"
+    holds = "it represents only image labels; COCO also represents boxes, masks, polygons and images without concepts"
     if not item.annotations:
-        raise cannot_hold(item, "been found to show none of the concepts", holds)
+        raise cannot_hold(item, '"none of the concepts" as its answer', holds)
     for annotation in item.annotations:
         if not annotation.HasField("image_label"):
             raise cannot_hold(item, f"a {str(annotation.WhichOneof('shape')).replace('_', ' ')}", holds)
         if not _is_folder_name(annotation.concept):
-            raise cannot_hold(item, f"the concept {annotation.concept!r}, which can be no folder's name", "COCO can")
+            raise cannot_hold(item, f"the concept {annotation.concept!r}, which is not a valid folder name", "COCO can")
 
 
 def _is_folder_name(concept: str) -> bool:

@@ -38,7 +38,7 @@ def read_coco(folder: Path, _: None) -> list[CocoImage]:
     except (UnreadableArchiveError, MemoryError):
         raise
     except Exception as error:
-        raise UnreadableArchiveError(f"Datumaro fails at the archive: {_innermost(error)}") from error
+        raise UnreadableArchiveError(f"Datumaro cannot read the archive: {_innermost(error)}") from error
 
 
 def write_coco(folder: Path, argument: tuple[Sequence[CocoImage], Sequence[str], str]) -> None:
@@ -91,7 +91,9 @@ def _read(root: Path) -> list[CocoImage]:
     splits: dict[Path, str] = {}
     present = [task for task in (_LISTED, _SHAPES, _LABELS) if any(root.rglob(f"{task}_*.json"))]
     if not present:
-        raise UnreadableArchiveError("there is no annotations/instances_*.json and no annotations/labels_*.json")
+        raise UnreadableArchiveError(
+            "the archive has neither annotations/instances_*.json nor annotations/labels_*.json"
+        )
     for task in present:
         for part in _parts(root, task):
             names = [label.name for label in part.categories().get(dm.AnnotationType.label, ())]

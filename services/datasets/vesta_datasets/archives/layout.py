@@ -85,6 +85,7 @@ def cannot_hold(item: ArchivedItem, what: str, holds: str) -> FailedPrecondition
         holds: what the layout can represent, or a layout that can represent the annotation.
     """
     return FailedPrecondition(
-        f"item {item.path.stem} has {what}, which this layout cannot hold; {holds}, and a snapshot's manifest holds everything",
+        f"item {item.path.stem} has {what}, which this format cannot represent; {holds}. The "
+        "manifest of a snapshot contains all annotations",
         reason="FORMAT_CANNOT_REPRESENT",
     )

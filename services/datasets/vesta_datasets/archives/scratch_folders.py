@@ -26,7 +26,7 @@ def scratch_folder(work_folder: Path | None, prefix: str) -> Iterator[Path]:
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     except OSError as error:
         raise FailedPrecondition(
-            f"there is no folder to work in: {error}. Let VESTA_DATASETS_WORK_FOLDER name one that this service may write to",
+            f"the work folder is not usable: {error}; set VESTA_DATASETS_WORK_FOLDER to a writable folder",
             reason="SCRATCH_FOLDER_UNUSABLE",
         ) from error
     try:
@@ -34,7 +34,7 @@ def scratch_folder(work_folder: Path | None, prefix: str) -> Iterator[Path]:
     except Exception as error:
         if not folder.is_dir():  # the error is probably a consequence of the missing folder
             raise Unavailable(
-                f"the folder {folder} was deleted while it was used: {error}", reason="SCRATCH_FOLDER_LOST"
+                f"the folder {folder} was deleted while it was in use: {error}", reason="SCRATCH_FOLDER_LOST"
             ) from error
         raise
     finally:

@@ -40,12 +40,13 @@ def unpack_zip(folder: Path, names: tuple[str, str]) -> None:
             packed = sum(entry.compress_size for entry in entries) or 1
             if len(entries) > ENTRIES_MAX or size > UNPACKED_BYTES_MAX or size / packed > RATIO_MAX:
                 raise UnreadableArchiveError(
-                    f"the archive would unpack to {size} bytes in {len(entries)} files, which is more than is allowed"
+                    f"the unpacked archive would have {size} bytes in {len(entries)} files, which exceeds "
+                    "the limits; split it into smaller archives"
                 )
             for entry in entries:
                 within = (target / entry.filename).resolve()
                 if not within.is_relative_to(target.resolve()) or stat.S_ISLNK(entry.external_attr >> 16):
-                    raise UnreadableArchiveError(f"the archive's entry {entry.filename!r} leads outside of it")
+                    raise UnreadableArchiveError(f"the archive entry {entry.filename!r} is outside of the archive")
             opened.extractall(target)
     except _DAMAGED as error:
         raise UnreadableArchiveError(f"the archive cannot be unpacked: {error}") from error

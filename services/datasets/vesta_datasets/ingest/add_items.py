@@ -89,7 +89,7 @@ def known_media(store: Store, connection: Connection, project: str, new_items: S
         media = known.get(item.media.sha256)
         asked = (item.media.object_key, item.media.thumbnail_key)
         if media is None or asked != (media.object_key, media.thumbnail_key):
-            what = "is no media of this project; bring pictures in through a source"
+            what = "is not media of this project; add images through a source"
             raise InvalidArgument(
                 f"items[{index}].media {what}",
                 reason="MEDIA_UNKNOWN",

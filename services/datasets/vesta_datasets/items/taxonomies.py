@@ -15,10 +15,10 @@ def check_taxonomy(taxonomy: Taxonomy) -> None:
     """
     what = ""
     if twice := _repeated(concept.id for concept in taxonomy.concepts):
-        what = f"{', '.join(twice)} appears twice"
+        what = f"{', '.join(twice)} is not unique"
     for concept in taxonomy.concepts:
         if twice := _repeated(concept.keypoints):
-            what = what or f"the keypoint {', '.join(twice)} of {concept.id} appears twice"
+            what = what or f"the keypoint {', '.join(twice)} of {concept.id} is not unique"
     if what:
         raise InvalidArgument(
             f"taxonomy.concepts: {what}", reason="TAXONOMY_INVALID", violations=[Violation("taxonomy.concepts", what)]
@@ -39,16 +39,17 @@ def check_concepts_in_use(taxonomy: Taxonomy, before: Taxonomy, used: Collection
     keypoints = {concept.id: set(concept.keypoints) for concept in taxonomy.concepts}
     if gone := set(used) - keypoints.keys():
         raise InvalidArgument(
-            f"items bear {', '.join(sorted(gone))}; keep such concepts in the taxonomy, retired where they are of no more use",
+            f"items have annotations with {', '.join(sorted(gone))}; keep these concepts in the "
+            "taxonomy, or retire them",
             reason="CONCEPT_IN_USE",
-            violations=[Violation(field, "lacks a concept that items bear")],
+            violations=[Violation(field, "is missing a concept that items have")],
         )
     for concept in before.concepts:
         if concept.id in used and (lost := set(concept.keypoints) - keypoints[concept.id]):
             raise InvalidArgument(
                 f"items have the concept {concept.id}; keep its keypoints {', '.join(sorted(lost))}",
                 reason="CONCEPT_IN_USE",
-                violations=[Violation(field, "lacks a keypoint of a concept that items have")],
+                violations=[Violation(field, "is missing a keypoint of a concept that items have")],
             )
 
 

@@ -214,7 +214,7 @@ def _refusal_of(entry: ArchivedItem, only_named: Collection[Path]) -> IngestedMe
         only_named: paths of files that the archive names but does not contain. Any other missing file was lost from the scratch folder.
     """
     if entry.path in only_named:
-        return IngestedMedia(reason="FILE_UNREADABLE", message="is named by the archive, but is not in it")
+        return IngestedMedia(reason="FILE_UNREADABLE", message="is referenced by the archive but not in it")
     if entry.path.stat().st_size > IMAGE_BYTES_MAX:
         return IngestedMedia(reason="IMAGE_TOO_LARGE", message=f"has more than {IMAGE_BYTES_MAX} bytes")
     return None
@@ -229,8 +229,8 @@ def _new_item(entry: ArchivedItem, found: IngestedMedia, *, reviewed: bool) -> N
 def _differs(item: str, accepted: Iterable[Annotation], imported: Iterable[Annotation]) -> str:
     """Returns the message of a rejection because the item has other accepted annotations."""
     here, there = (", ".join(concepts_of(one)) or "none of the concepts" for one in (accepted, imported))
-    difference = f"labelled {here} where the archive says {there}" if here != there else "with other shapes accepted"
-    return f"is there already as {item}, {difference}; where the archive is right, correct the item"
+    difference = f"labelled {here}, but {there} in the archive" if here != there else "with different accepted shapes"
+    return f"already exists as {item}, {difference}; if the archive is right, correct the item"
 
 
 def _refuse(response: ImportDatasetResponse, file_name: str, why: str) -> None:

@@ -24,11 +24,11 @@ class Reason(StrEnum):
 
     RANDOM = "drawn at random"
     CONTROL = "drawn at random by the control arm"
-    UNCERTAIN = "the model wavers between its two best answers"
-    CONFUSED = "the model spreads its answer over many concepts"
-    FAR = "unlike everything labelled so far"
-    TYPICAL = "typical of many images that nobody has labelled"
-    UNCERTAIN_AND_TYPICAL = "the model is unsure here and of many images like it"
+    UNCERTAIN = "the scores of the two best concepts are close"
+    CONFUSED = "the scores are spread over many concepts"
+    FAR = "dissimilar to all labelled images"
+    TYPICAL = "similar to many unlabelled images"
+    UNCERTAIN_AND_TYPICAL = "uncertain, and similar to many uncertain images"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Pool:
         count = _check_embeddings(self.embeddings)
         if self.labelled.shape != (count,) or self.labelled.dtype != np.bool_:
             raise UnusablePoolError(
-                f"labelled must be ({count},) booleans, not {self.labelled.shape} {self.labelled.dtype}"
+                f"labelled must be booleans of shape ({count},), not {self.labelled.shape} {self.labelled.dtype}"
             )
         if self.probabilities is not None:
             _check_probabilities(self.probabilities, count, self.multi_label)
@@ -124,5 +124,5 @@ def _check_probabilities(probabilities: Floats, count: int, multi_label: bool) -
         raise UnusablePoolError("probabilities must lie in [0, 1]")
     if count and not multi_label and np.abs(probabilities.sum(axis=1) - 1.0).max() > SUM_TOLERANCE:
         raise UnusablePoolError(
-            "probabilities of a single-label model must add to 1: say multi_label if they are independent"
+            "probabilities of a single-label model must add to 1; set multi_label if they are independent"
         )

@@ -39,8 +39,8 @@ def choose(
     usable = np.ones_like(candidates.embedded) if name == "random" else candidates.embedded
     if free.any() and not usable.any():
         raise FailedPrecondition(
-            f"the strategy {name} needs embeddings, and no model has embedded the items yet; deploy one that looks after "
-            "the dataset, or choose at random",
+            f"the strategy {name} requires embeddings, and the items have none yet; deploy a "
+            "model with this dataset in its `datasets`, or use the strategy RANDOM",
             reason="EMBEDDING_MISSING",
         )
     indices = np.flatnonzero(usable).tolist()

@@ -18,9 +18,7 @@ def write_snapshot(snapshot: Snapshot, rows: list[ManifestRow], shares: Shares, 
         FailedPrecondition: SNAPSHOT_EMPTY, no item is annotated.
     """
     if not any(row.annotated for row in rows):
-        raise FailedPrecondition(
-            "nothing in the dataset is annotated yet; label some items first", reason="SNAPSHOT_EMPTY"
-        )
+        raise FailedPrecondition("no item of the dataset is annotated; annotate items first", reason="SNAPSHOT_EMPTY")
     stored = objects.put("manifests", write_manifest(rows))
     found = statistics(rows, shares)
     snapshot.manifest_key = stored.key

@@ -113,7 +113,7 @@ def write_manifest(rows: Sequence[ManifestRow]) -> bytes:
     ordered = sorted(rows, key=lambda row: row.name)
     for before, after in pairwise(ordered):
         if before.name == after.name:
-            raise ValueError(f"two rows bear the name {after.name}: a snapshot holds each item once")
+            raise ValueError(f"two rows have the name {after.name}; a snapshot contains each item once")
     columns = {field.name: [getattr(row, field.name) for row in ordered] for field in fields(ManifestRow)}
     metadata = {"format": FORMAT, "digest": digest(ordered)}
     table = pa.table(columns, schema=_SCHEMA).replace_schema_metadata(metadata)
@@ -134,7 +134,7 @@ def read_manifest(content: bytes) -> list[ManifestRow]:
         raise DamagedManifestError(f"the manifest cannot be read: {error}") from error
     metadata = table.schema.metadata or {}
     if metadata.get(b"format") != FORMAT.encode():
-        raise DamagedManifestError(f"the manifest is not of the format {FORMAT}")
+        raise DamagedManifestError(f"the manifest does not have the format {FORMAT}")
     rows = [_row(values) for values in table.select(_SCHEMA.names).to_pylist()]
     if metadata.get(b"digest") != digest(rows).encode():
         raise DamagedManifestError("the manifest does not match its digest")

@@ -40,8 +40,8 @@ class AcceptResult(Enum):
     """The result of a decision on an item."""
 
     KEPT = "it stands"
-    OUTDATED = "a later decision was there"
-    GONE = "the item is deleted"
+    OUTDATED = "a later decision exists"
+    GONE = "the item was deleted"
 
 
 class Items:
