@@ -74,11 +74,11 @@ def test_a_table_that_lacks_an_rpc_or_has_one_too_many_is_refused():
     too_many = {**RIGHTS, "vesta.other.v1.OtherService.Do": Right.READERS}
     unscoped = {**RIGHTS, "vesta.conductor.v1.ProjectService.CreateProject": Right.OWNERS}
 
-    with pytest.raises(ValueError, match="CreateCampaign has no right"):
+    with pytest.raises(ValueError, match="CreateCampaign has no access rule"):
         check_table(all_rpcs(), lacking)
-    with pytest.raises(ValueError, match=r"OtherService\.Do is no RPC"):
+    with pytest.raises(ValueError, match=r"OtherService\.Do is not an RPC"):
         check_table(all_rpcs(), too_many)
-    with pytest.raises(ValueError, match="name no project"):
+    with pytest.raises(ValueError, match="have no project"):
         check_table(all_rpcs(), unscoped)
 
 
@@ -229,7 +229,7 @@ def test_names_of_the_own_project_and_mere_text_pass():
 
 def test_a_request_that_names_no_project_is_told_so():
     for name in ("", "datasets/d", "projects"):
-        with pytest.raises(InvalidArgument, match="begins with projects/") as caught:
+        with pytest.raises(InvalidArgument, match="starts with projects/") as caught:
             authorize(a_member(), rpc_of(GetDatasetRequest()), GetDatasetRequest(name=name))
         assert caught.value.reason == "PROJECT_UNKNOWN"
 

@@ -25,7 +25,7 @@ def test_a_service_that_is_away_is_told_with_what_helps(start_gateway: Callable[
     running = start_gateway(datasets_address="127.0.0.1:9")
     health = httpx.get(f"{running.url}/healthz").json()
     (away,) = [problem for problem in health["problems"] if problem.startswith("datasets: ")]
-    assert "it does not answer (UNAVAILABLE); see whether it runs" in away
+    assert "it does not respond (UNAVAILABLE); check that it is running" in away
     deadline = time.monotonic() + PATIENCE_SECONDS
     while away not in (status := vesta_status(running.gateway.grpc_address)).stdout:
         assert time.monotonic() < deadline, status
@@ -44,7 +44,7 @@ def test_the_gateway_tells_what_hinders_itself_to_people_and_to_probes(start_gat
 
     running.until(lambda: bool(problems()) and "tried" not in problems()[0], seconds=PATIENCE_SECONDS)
     assert problems() == [
-        "gateway: Kafka does not answer; check that it runs, and KAFKA_BOOTSTRAP, KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD"
+        "gateway: Kafka does not respond; check that it is running, and KAFKA_BOOTSTRAP, KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD"
     ]
     with grpc.insecure_channel(running.gateway.health_address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)

@@ -108,7 +108,10 @@ def test_a_role_that_does_not_suffice_is_told_which_would(running):
         answer = client.post("/v1/projects/acme/datasets", json=DATASET)
 
     assert answer.status_code == 403
-    assert problem(answer)[0]["message"] == "CreateDataset is for engineer, owner; this key's role is viewer"
+    assert (
+        problem(answer)[0]["message"]
+        == "CreateDataset requires one of the roles engineer, owner, but the role of this key is viewer; ask an owner of the project"
+    )
 
 
 def test_an_error_of_a_service_arrives_with_its_details(running):

@@ -329,7 +329,7 @@ def _limits(given: Settings) -> Limits:
     clock = time.monotonic
     return Limits(
         requests=TokenBuckets("requests", given.requests_per_second, given.requests_burst, clock),
-        refusals=TokenBuckets("requests without a good key", given.refusals_per_second, given.refusals_burst, clock),
+        refusals=TokenBuckets("unauthenticated requests", given.refusals_per_second, given.refusals_burst, clock),
         calls=Slots("calls", given.concurrent_requests_max, given.concurrent_requests_per_key_max),
         transfers=Slots(
             "uploads and downloads", given.concurrent_transfers_max, given.concurrent_transfers_per_key_max
@@ -351,10 +351,10 @@ def _registry(limits: Limits, watchers: Watchers) -> CollectorRegistry:
     registry = CollectorRegistry()
     for collector in (GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR):
         registry.register(collector)
-    calls = Gauge("vesta_gateway_calls_active", "Calls without streams under way", registry=registry)
+    calls = Gauge("vesta_gateway_calls_active", "Unary calls in progress", registry=registry)
     calls.set_function(lambda: limits.calls.total)
-    streams = Gauge("vesta_gateway_streams_active", "Uploads, downloads and watchers under way", registry=registry)
+    streams = Gauge("vesta_gateway_streams_active", "Streaming calls in progress", registry=registry)
     streams.set_function(lambda: limits.transfers.total + limits.watchers.total)
-    watching = Gauge("vesta_gateway_watchers_active", "Watchers of events", registry=registry)
+    watching = Gauge("vesta_gateway_watchers_active", "Active event streams", registry=registry)
     watching.set_function(lambda: watchers.count)
     return registry

@@ -73,9 +73,11 @@ def status_of(error: BaseException) -> status_pb2.Status:
     if isinstance(error, grpc.aio.AioRpcError):
         return _status_of_rpc_error(error)
     if isinstance(error, TimeoutError):
-        return to_status(DeadlineExceeded("this took too long and was given up; try again", reason="TIMEOUT"))
+        return to_status(
+            DeadlineExceeded("the deadline of the call has passed; retry, or use a longer deadline", reason="TIMEOUT")
+        )
     if is_transient(error):
-        return to_status(_unavailable("a part of the platform"))
+        return to_status(_unavailable("a backend service"))
     return to_status(_internal())
 
 
@@ -123,7 +125,7 @@ def _status_of_rpc_error(error: grpc.aio.AioRpcError) -> status_pb2.Status:
             return status_pb2.Status.FromString(value)
     code = error.code()
     if code is grpc.StatusCode.UNAVAILABLE:
-        return to_status(_unavailable("this part of the platform"))
+        return to_status(_unavailable("this service"))
     if code in {grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL}:
         return to_status(_internal())
     message = error.details() or f"the call ended with {code.name}"
@@ -142,11 +144,11 @@ def overload_of(error: Exception) -> VestaError | None:
 
 def _unavailable(who: str) -> VestaError:
     return Unavailable(
-        f"{who} does not answer just now; try again in a moment",
+        f"{who} does not respond; retry later",
         reason="BACKEND_UNAVAILABLE",
         retry_after=RETRY_AFTER_DEFAULT,
     )
 
 
 def _internal() -> VestaError:
-    return Internal(f"the platform made a mistake; its log has the details under trace {trace.trace_id()}")
+    return Internal(f"internal error; see the logs for trace {trace.trace_id()}")

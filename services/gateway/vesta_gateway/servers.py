@@ -129,7 +129,9 @@ class _Protocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
-                self.send_400_response(f"the head of the request has more than {HEAD_BYTES_MAX} bytes")
+                self.send_400_response(
+                    f"the request head has more than {HEAD_BYTES_MAX} bytes; send fewer or shorter headers"
+                )
 
     def on_message_begin(self) -> None:
         """Starts the timeout for a further request head."""

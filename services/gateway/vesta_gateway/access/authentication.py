@@ -66,7 +66,7 @@ class Authenticator:
         """
         if not secret:
             raise Unauthenticated(
-                "this call needs a key; send it as `Authorization: Bearer vesta_…`", reason="KEY_MISSING"
+                "this call requires an API key; send it as `Authorization: Bearer vesta_…`", reason="KEY_MISSING"
             )
         if len(secret) > SECRET_CHARACTERS_MAX:
             raise _unknown_key()
@@ -78,7 +78,9 @@ class Authenticator:
         if caller is None:
             raise _unknown_key()
         if caller.expire_time is not None and caller.expire_time <= self._clock.now():
-            raise Unauthenticated("this key has expired; ask an owner of the project for another", reason="KEY_EXPIRED")
+            raise Unauthenticated(
+                "the API key has expired; ask an owner of the project for a new one", reason="KEY_EXPIRED"
+            )
         return caller
 
     def invalidate(self) -> None:
@@ -116,4 +118,7 @@ def _keep(lookups: OrderedDict[bytes, _CachedLookup], digest: bytes, lookup: _Ca
 
 
 def _unknown_key() -> Unauthenticated:
-    return Unauthenticated("this key is not known here; it was revoked, or never made", reason="KEY_UNKNOWN")
+    return Unauthenticated(
+        "the API key is unknown or was revoked; check it, or ask an owner of the project for a new one",
+        reason="KEY_UNKNOWN",
+    )

@@ -20,7 +20,7 @@ from vesta_gateway.contracts.methods import Rpc
 class Right(Enum):
     """Who may call an RPC. Roles are those of the caller in the project of the request."""
 
-    NOBODY = "nobody: services alone, among themselves"
+    NOBODY = "services only"
     PLATFORM_OWNER = "the platform's owner"
     ANY_MEMBER = "every key"
     OWNERS = "owner"
@@ -193,15 +193,15 @@ def check_table(rpcs: Iterable[Rpc], rights: Mapping[str, Right] = RIGHTS) -> No
         ValueError: the message lists the missing and the superfluous RPCs.
     """
     by_name = {rpc.full_name: rpc for rpc in rpcs}
-    problems = [f"{name} has no right" for name in by_name.keys() - rights.keys()]
-    problems += [f"{name} is no RPC" for name in rights.keys() - by_name.keys()]
+    problems = [f"{name} has no access rule" for name in by_name.keys() - rights.keys()]
+    problems += [f"{name} is not an RPC" for name in rights.keys() - by_name.keys()]
     problems += [
-        f"{name} gives rights to roles, but its requests name no project"
+        f"{name} has an access rule for roles, but its requests have no project"
         for name, rpc in by_name.items()
         if rights.get(name) in ROLES and not rpc.scope
     ]
     if problems:
-        raise ValueError(f"the table of rights is wrong: {'; '.join(sorted(problems))}")
+        raise ValueError(f"the access rules are invalid: {'; '.join(sorted(problems))}")
 
 
 def authorize(caller: Caller, rpc: Rpc, request: Message, rights: Mapping[str, Right] = RIGHTS) -> str:
@@ -216,7 +216,9 @@ def authorize(caller: Caller, rpc: Rpc, request: Message, rights: Mapping[str, R
     right = rights[rpc.full_name]
     if right is NOBODY or (right is PLATFORM_OWNER and not caller.is_platform_owner):
         raise PermissionDenied(
-            f"{rpc.descriptor.name} is for {right.value}", reason="ROLE_DENIED", metadata={"rpc": rpc.full_name}
+            f"{rpc.descriptor.name} is restricted to: {right.value}; use another key",
+            reason="ROLE_DENIED",
+            metadata={"rpc": rpc.full_name},
         )
     named = references_in(request)
     check_references(named)
@@ -226,7 +228,8 @@ def authorize(caller: Caller, rpc: Rpc, request: Message, rights: Mapping[str, R
     _check_one_project(caller, project, {project} | projects_of(named))
     if caller.role not in ROLES[right]:
         raise PermissionDenied(
-            f"{rpc.descriptor.name} is for {right.value}; this key's role is {role_word(caller.role)}",
+            f"{rpc.descriptor.name} requires one of the roles {right.value}, but the role of this "
+            f"key is {role_word(caller.role)}; ask an owner of the project",
             reason="ROLE_DENIED",
             metadata={"rpc": rpc.full_name, "role": role_word(caller.role)},
         )
@@ -255,9 +258,9 @@ def project_of_request(rpc: Rpc, request: Message) -> str:
     parts = name.split("/")
     if len(parts) < 2 or parts[0] != "projects" or not parts[1]:
         raise InvalidArgument(
-            f"{rpc.scope} must be a name that begins with projects/, is {name[:100]!r}",
+            f"{rpc.scope} must be a name that starts with projects/, not {name[:100]!r}",
             reason="PROJECT_UNKNOWN",
-            violations=[Violation(rpc.scope, "must be a name that begins with projects/")],
+            violations=[Violation(rpc.scope, "must be a name that starts with projects/")],
         )
     check_name(name, rpc.scope)
     return f"projects/{parts[1]}"
@@ -269,7 +272,7 @@ def _check_one_project(caller: Caller, project: str, named: set[str]) -> None:
     foreign = sorted(named - {allowed})
     if foreign:
         raise PermissionDenied(
-            f"{foreign[0][:100]!r} is not in {allowed}, where this call happens",
+            f"{foreign[0][:100]!r} is not in {allowed}, the project of this request",
             reason="PROJECT_DENIED",
             metadata={"project": allowed},
         )

@@ -59,7 +59,8 @@ class TokenBuckets:
     def _refusal(self, left: float) -> ResourceExhausted:
         wait = timedelta(seconds=(1 - left) / self._per_second)
         return ResourceExhausted(
-            f"more than {self._per_second:g} {self._what} a second at this replica of the gateway; slow down and try again",
+            f"rate limit exceeded: more than {self._per_second:g} {self._what} per second at this "
+            "gateway replica; retry later",
             reason="RATE_LIMITED",
             retry_after=wait,
         )
@@ -90,7 +91,8 @@ class Slots:
         if self.total >= self._total_max or mine >= self._per_key_max:
             limit = self._total_max if self.total >= self._total_max else self._per_key_max
             raise ResourceExhausted(
-                f"more than {limit} {self._what} at once at this replica of the gateway; try again in a moment",
+                f"concurrency limit exceeded: more than {limit} {self._what} at once at this gateway "
+                "replica; retry later",
                 reason="CONCURRENCY_LIMITED",
                 retry_after=RETRY_AFTER,
             )

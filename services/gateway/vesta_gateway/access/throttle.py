@@ -53,7 +53,7 @@ class Throttle:
         counts.requests += 1
         if share and self._random() < share:
             raise ResourceExhausted(
-                "the platform has more of these requests than it can answer in time; try again later",
+                "overloaded: the platform cannot serve more of these requests in time; retry later",
                 reason="OVERLOADED",
                 metadata={"rpc": rpc},
                 retry_after=counts.retry_after,

@@ -52,9 +52,9 @@ class ApiKeyApi(ApiKeyServiceServicer):
         now = self._clock.now()
         if request.api_key.HasField("expire_time") and request.api_key.expire_time.ToDatetime(UTC) <= now:
             raise InvalidArgument(
-                "api_key.expire_time lies in the past; leave it unset for a key that never expires",
+                "api_key.expire_time is in the past; leave it unset for a key that never expires",
                 reason="FIELD_INVALID",
-                violations=[Violation("api_key.expire_time", "must lie in the future")],
+                violations=[Violation("api_key.expire_time", "must be in the future")],
             )
         self._ensure_project(request.parent)
         secret = new_secret()

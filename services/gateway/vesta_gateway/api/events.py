@@ -29,7 +29,9 @@ class EventApi(EventServiceServicer):
         if not request.after_event_id:
             return self._watchers.watch(request.parent, request.type_prefixes, hidden)
         if self._replay is None:
-            raise Unavailable("this platform runs without events", reason="BACKEND_UNAVAILABLE")
+            raise Unavailable(
+                "this platform has no event broker; set KAFKA_BOOTSTRAP of the gateway", reason="BACKEND_UNAVAILABLE"
+            )
         since = time_of(request.after_event_id, self._clock.now())
         earlier = partial(asyncio.to_thread, self._replay.read, request.parent, since)
         return self._watchers.watch(request.parent, request.type_prefixes, hidden, earlier)

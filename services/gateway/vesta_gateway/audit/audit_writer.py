@@ -31,7 +31,7 @@ class AuditWriter:
         self._flushing: asyncio.Task[None] | None = None
         self._lost = Counter(
             "vesta_gateway_audit_entries_lost_total",
-            "Audit entries that could not be kept; those of changes are in the log, as audit_entry_lost",
+            "Audit entries that could not be stored; those of changes are logged as audit_entry_lost",
             registry=registry,
         )
 

@@ -136,11 +136,14 @@ class RemoteBackend:
         except grpc.aio.AioRpcError as error:
             if "certificate" in (error.details() or "").lower():
                 return [
-                    "it does not answer, for its certificate or ours is refused; `vesta-admin certificates` renews them"
+                    (
+                        "it does not respond because its certificate or that of the gateway is rejected; "
+                        "`vesta-admin certificates` renews them"
+                    )
                 ]
-            return [f"it does not answer ({error.code().name}); see whether it runs, and its log"]
+            return [f"it does not respond ({error.code().name}); check that it is running, and its log"]
         return reported or (
-            [] if response.status == health_pb2.HealthCheckResponse.SERVING else ["it is not ready; see its log"]
+            [] if response.status == health_pb2.HealthCheckResponse.SERVING else ["it is not ready; check its log"]
         )
 
     async def close(self) -> None:
@@ -156,7 +159,10 @@ class RemoteBackend:
 
     def _open(self) -> grpc.aio.Channel:
         if self._channel is None:
-            raise Unavailable(f"this platform runs without {self._service}", reason="BACKEND_UNAVAILABLE")
+            raise Unavailable(
+                f"this platform has no {self._service} service; set its address in the settings of the gateway",
+                reason="BACKEND_UNAVAILABLE",
+            )
         return self._channel
 
 

@@ -76,7 +76,7 @@ class Dependencies:
         if self._tail is not None:
             found["events"] = self._tail.healthy()
             if not found["events"] and not any(problem.startswith(KAFKA) for problem in watched):
-                self._problems.append("gateway: Kafka does not answer; check that it runs, and KAFKA_BOOTSTRAP")
+                self._problems.append("gateway: Kafka does not respond; check that it is running, and KAFKA_BOOTSTRAP")
         found |= {word: remote.is_connected() for word, remote in self._remotes.items()}
         return has_postgres, {word: "SERVING" if is_fine else "NOT_SERVING" for word, is_fine in found.items()}
 

@@ -44,7 +44,7 @@ class LocalBackend:
         for servicer in self._servicers:
             if rpc.descriptor.containing_service.name == type(servicer).__name__.removesuffix("Api") + "Service":
                 return getattr(servicer, rpc.descriptor.name)
-        raise Unavailable(f"{rpc.full_name} is not served here", reason="BACKEND_UNAVAILABLE")
+        raise Unavailable(f"{rpc.full_name} is not implemented by the gateway", reason="BACKEND_UNAVAILABLE")
 
 
 class _LocalResponseStream:
@@ -74,7 +74,7 @@ def _read(rpc: Rpc, request: bytes) -> Message:
         message = rpc.request_type.FromString(request)
     except DecodeError as error:
         raise InvalidArgument(
-            f"the request is no {rpc.descriptor.input_type.full_name}", reason="BODY_MALFORMED"
+            f"the request is not a valid {rpc.descriptor.input_type.full_name}", reason="BODY_MALFORMED"
         ) from error
     validate(message)
     return message

@@ -212,7 +212,9 @@ class CallPipeline:
                 try:
                     if await self._authenticator.authenticate(session.secret) != session.caller:
                         revoked.append(
-                            Unauthenticated("this key's rights have changed; call again", reason="KEY_CHANGED")
+                            Unauthenticated(
+                                "the permissions of this key have changed; retry the call", reason="KEY_CHANGED"
+                            )
                         )
                 except Unauthenticated as error:
                     revoked.append(error)
@@ -270,7 +272,7 @@ def read_message(rpc: Rpc, raw: bytes) -> Message:
         message.MergeFromString(raw)
     except DecodeError as error:
         raise InvalidArgument(
-            f"the request is no {rpc.descriptor.input_type.full_name}", reason="BODY_MALFORMED"
+            f"the request is not a valid {rpc.descriptor.input_type.full_name}", reason="BODY_MALFORMED"
         ) from error
     message.DiscardUnknownFields()
     return message

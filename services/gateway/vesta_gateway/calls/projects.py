@@ -143,7 +143,7 @@ class Projects:
 
 def _closed(project: str) -> FailedPrecondition:
     return FailedPrecondition(
-        f"{project} is being deleted, and nothing can be created or changed in it; use another project",
+        f"{project} is being deleted, so that its resources cannot be created or changed; use another project",
         reason="PROJECT_DELETING",
         metadata={"project": project},
     )

@@ -47,7 +47,7 @@ class PathTemplate:
             ValueError: the text is not a valid template.
         """
         if not text.startswith("/"):
-            raise ValueError(f"{text!r} does not begin with a slash")
+            raise ValueError(f"{text!r} does not start with a slash")
         body, verb = split_verb(text[1:])
         segments: list[str] = []
         variables: list[Variable] = []
@@ -59,12 +59,12 @@ class PathTemplate:
             field_path, inner = found[1], found[2] or ONE
             parts = inner.split("/")
             if not _FIELD_PATH.fullmatch(field_path):
-                raise ValueError(f"{field_path!r} in {text!r} is no field")
+                raise ValueError(f"{field_path!r} in {text!r} is not a field")
             end = None if parts[-1] == REST else len(segments) + len(parts)
             variables.append(Variable(field_path, len(segments), end))
             segments.extend(parts)
         if any(not segment or "{" in segment or "}" in segment for segment in segments) or REST in segments[:-1]:
-            raise ValueError(f"{text!r} is no path template")
+            raise ValueError(f"{text!r} is not a path template")
         return cls(tuple(segments), tuple(variables), verb)
 
     def match(self, segments: list[str], verb: str) -> dict[str, str] | None:
@@ -102,7 +102,7 @@ class PathTemplate:
             ]
         path = "/" + "/".join(segments) + (f":{self.verb}" if self.verb else "")
         if self.match(*split_path(path)) != dict(values):
-            raise ValueError(f"{dict(values)} does not fit {self}")
+            raise ValueError(f"{dict(values)} does not match {self}")
         return path
 
 

@@ -40,13 +40,13 @@ def time_of(event_id: str, now: datetime) -> datetime:
         found = ULID.from_str(event_id.upper()).datetime.astimezone(UTC)
     except ValueError as error:
         raise InvalidArgument(
-            f"{event_id[:64]!r} is no event's id; send the id of the last event that was read",
+            f"{event_id[:64]!r} is not an event id; send the id of the last received event",
             reason="EVENT_ID_MALFORMED",
         ) from error
     if now - found > AGE_MAX:
         raise FailedPrecondition(
-            f"what happened since {found.isoformat(timespec='seconds')} is told for {AGE_MAX} alone; read anew what you show, and "
-            "watch without an id",
+            f"events since {found.isoformat(timespec='seconds')} are not available, they are "
+            f"replayed for {AGE_MAX} only; reload the resources, and watch without an id",
             reason="EVENTS_TOO_OLD",
         )
     return found
@@ -94,7 +94,8 @@ class Replay:
                 found[event.id] = event
                 if len(found) > self._events_max:
                     raise FailedPrecondition(
-                        f"more than {self._events_max} events have happened since; read anew what you show, and watch without an id",
+                        f"more than {self._events_max} events followed this one; reload the resources, and "
+                        "watch without an id",
                         reason="EVENTS_TOO_MANY",
                     )
         return sorted(found.values(), key=lambda event: event.id)
@@ -119,9 +120,7 @@ class Replay:
             consumer.seek(partition, starts[partition])
         while left:
             if time.monotonic() > deadline:
-                raise Unavailable(
-                    "events cannot be read again just now; watch again in a moment", reason="EVENTS_UNAVAILABLE"
-                )
+                raise Unavailable("past events are currently not available; retry later", reason="EVENTS_UNAVAILABLE")
             for partition, records in consumer.poll(POLL_TIMEOUT_MS).items():
                 for record in records:
                     if (event := self._of_project(record, project)) is not None:

@@ -33,7 +33,8 @@ class _Watcher:
         if self._queue.qsize() >= self._queue_max:
             self.end(
                 ResourceExhausted(
-                    f"{self._queue_max} events wait to be read; watch again, and read faster or watch fewer types",
+                    f"the client is too slow: {self._queue_max} events are queued; watch again, and read "
+                    "faster or watch fewer types",
                     reason="WATCHER_TOO_SLOW",
                 )
             )
@@ -121,4 +122,4 @@ class Watchers:
 
 
 def _closing() -> Unavailable:
-    return Unavailable("the gateway stops; watch again in a moment", reason="STOPPING")
+    return Unavailable("the gateway is shutting down; watch again", reason="STOPPING")

@@ -109,9 +109,7 @@ class Tail(ServiceThread):
         with self._polled:
             seen = self._poll_count
             if not self._polled.wait_for(lambda: self._poll_count > seen + 1, ENDS_TIMEOUT.total_seconds()):
-                raise Unavailable(
-                    "events are not followed just now; watch again in a moment", reason="EVENTS_UNAVAILABLE"
-                )
+                raise Unavailable("events are currently not received; retry later", reason="EVENTS_UNAVAILABLE")
             return dict(self._positions)
 
     def _run(self) -> None:

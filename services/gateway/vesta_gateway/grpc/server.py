@@ -116,7 +116,7 @@ class GrpcApi(grpc.GenericRpcHandler):
     async def _first(self, requests: AsyncIterator[bytes]) -> bytes:
         raw = await self._next(requests)
         if raw is None:
-            raise InvalidArgument("the call sent no request", reason="REQUEST_MISSING")
+            raise InvalidArgument("the call has no request message; send one", reason="REQUEST_MISSING")
         return raw
 
     async def _later(self, rpc: Rpc, requests: AsyncIterator[bytes], total_bytes: int) -> AsyncIterator[bytes]:

@@ -22,26 +22,27 @@ from vesta_gateway.rest.transcoding import JSON, PROTOBUF, WHOLE
 
 VERSION = "1.0.0"
 _INTRODUCTION = (
-    "Every call wants a key, as `Authorization: Bearer vesta_…` or `x-api-key: vesta_…`. Bodies and answers are JSON, "
-    "or protobuf for those to whom speed matters: send and accept `application/x-protobuf`. The same calls are there "
-    "over gRPC, at the other address of the gateway. Errors are as in AIP-193; each bears a `reason` for programs and "
-    "says what would work."
+    "Every request requires an API key, as `Authorization: Bearer vesta_…` or "
+    "`x-api-key: vesta_…`. Request and response bodies are JSON, or protobuf for higher "
+    "speed: send and accept `application/x-protobuf`. The same RPCs are available over "
+    "gRPC, at the gRPC address of the gateway. Errors follow AIP-193; each has a "
+    "machine-readable `reason`, and a message that suggests a fix."
 )
 _ERROR: dict[str, Any] = {
     "type": "object",
-    "description": "What went wrong, after AIP-193.",
+    "description": "An error, see AIP-193.",
     "required": ["error"],
     "properties": {
         "error": {
             "type": "object",
             "required": ["code", "message", "status", "details"],
             "properties": {
-                "code": {"type": "integer", "description": "The HTTP status."},
-                "message": {"type": "string", "description": "What happened, and what would work."},
+                "code": {"type": "integer", "description": "The HTTP status code."},
+                "message": {"type": "string", "description": "What happened, and a suggested fix."},
                 "status": {"type": "string", "description": "The gRPC code, such as NOT_FOUND."},
                 "details": {
                     "type": "array",
-                    "description": "A google.rpc.ErrorInfo with the reason; others where they say more.",
+                    "description": "A google.rpc.ErrorInfo with the reason, and further details.",
                     "items": {
                         "type": "object",
                         "properties": {"@type": {"type": "string"}},
@@ -52,7 +53,7 @@ _ERROR: dict[str, Any] = {
         }
     },
 }
-_ID = {"type": "string", "pattern": f"^{ID}$", "description": "The id, as in the resource's name."}
+_ID = {"type": "string", "pattern": f"^{ID}$", "description": "The id, as in the resource name."}
 _BYTES = {"type": "string", "format": "binary"}
 
 
@@ -93,7 +94,7 @@ def describe(rpcs: Sequence[Rpc], comments_by_name: Mapping[str, str]) -> dict[s
             },
             "responses": {
                 "Error": {
-                    "description": "It was refused, or failed.",
+                    "description": "The request was rejected or failed.",
                     "content": {JSON: {"schema": {"$ref": "#/components/schemas/Error"}}},
                 }
             },
@@ -132,11 +133,11 @@ def _body(rpc: Rpc, rule: HttpRule, schemas: Schemas) -> dict[str, Any]:
     request = rpc.descriptor.input_type
     hidden = {variable.field_path for variable in rule.template.variables} if rule.body == WHOLE else set()
     descriptor = request if rule.body == WHOLE else request.fields_by_name[rule.body].message_type
-    assert descriptor is not None, f"{rpc.full_name} has a body that is no message"
+    assert descriptor is not None, f"{rpc.full_name} has a body that is not a message"
     if descriptor.full_name == HTTP_BODY:
         return {
             "required": True,
-            "description": "The file's bytes, of any length.",
+            "description": "The bytes of the file.",
             "content": {"*/*": {"schema": _BYTES}},
         }
     schema = schemas.body(descriptor, hidden) if hidden else schemas.reference(descriptor)
@@ -151,10 +152,17 @@ def _answer(rpc: Rpc, schemas: Schemas) -> dict[str, Any]:
     if rpc.descriptor.server_streaming:
         content = {
             "text/event-stream": {
-                "schema": {"type": "string", "description": "`data:` holds the JSON of each.", "contentSchema": schema}
+                "schema": {
+                    "type": "string",
+                    "description": "`data:` contains the event as JSON.",
+                    "contentSchema": schema,
+                }
             }
         }
-        return {"description": "Server-sent events, until one side ends.", "content": content}
+        return {
+            "description": "Server-sent events, until the client or the server closes the stream.",
+            "content": content,
+        }
     return {"description": "The answer.", "content": {JSON: {"schema": schema}, PROTOBUF: {"schema": _BYTES}}}
 
 

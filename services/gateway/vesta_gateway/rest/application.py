@@ -130,9 +130,11 @@ class RestApi:
     def _refuse_route(self, exchange: "_Exchange") -> NoReturn:
         verbs = self._routes.verbs_of(exchange.path)
         if not verbs:
-            raise NotFound("there is nothing at this path; /docs shows what there is", reason="PATH_UNKNOWN")
+            raise NotFound("unknown path; /docs lists all paths", reason="PATH_UNKNOWN")
         exchange.extra["allow"] = allowed = ", ".join(verbs)
-        raise InvalidArgument(f"{exchange.verb} is not for this path; what is: {allowed}", reason="METHOD_NOT_ALLOWED")
+        raise InvalidArgument(
+            f"the method {exchange.verb} is not allowed for this path; allowed: {allowed}", reason="METHOD_NOT_ALLOWED"
+        )
 
     async def _serve(self, match: Match, exchange: "_Exchange", session: Session) -> None:
         if is_upload(match.rpc, match.rule):

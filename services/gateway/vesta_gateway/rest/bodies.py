@@ -116,7 +116,7 @@ def check_size(size_bytes: int, bytes_max: int) -> None:
     """
     if size_bytes > bytes_max:
         raise InvalidArgument(
-            f"the body has more than {bytes_max} bytes; send less at a time",
+            f"the body has more than {bytes_max} bytes; send a smaller request",
             reason="BODY_TOO_LARGE",
             metadata={"bytes_max": str(bytes_max)},
         )

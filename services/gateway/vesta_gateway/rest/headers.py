@@ -52,7 +52,7 @@ def body_type(headers: Mapping[str, str]) -> str:
     if given in _PROTOBUF_TYPES:
         return PROTOBUF
     raise InvalidArgument(
-        f"a body of type {given[:100]!r} cannot be read; send {JSON} or {PROTOBUF}", reason="CONTENT_TYPE_UNKNOWN"
+        f"the content type {given[:100]!r} is not supported; send {JSON} or {PROTOBUF}", reason="CONTENT_TYPE_UNKNOWN"
     )
 
 
@@ -88,7 +88,8 @@ def timeout_of(headers: Mapping[str, str]) -> float | None:
     found = _TIMEOUT.fullmatch(given)
     if found is None:
         raise InvalidArgument(
-            f"the header grpc-timeout is {given[:40]!r}; write digits and a unit of H, M, S, m, u or n, as in 500m",
+            f"the header grpc-timeout is invalid: {given[:40]!r}; use digits and a unit of H, M, "
+            "S, m, u or n, such as 500m",
             reason="TIMEOUT_MALFORMED",
         )
     return int(found[1]) * _UNIT_SECONDS[found[2]]

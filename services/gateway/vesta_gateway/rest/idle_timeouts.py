@@ -20,7 +20,8 @@ async def request_idle_timeout(idle: timedelta) -> AsyncIterator[None]:
             yield
     except TimeoutError as error:
         raise DeadlineExceeded(
-            f"no byte of the body came for {idle.total_seconds():g} s; send it again", reason="BODY_IDLE"
+            f"idle timeout: no byte of the body was received for {idle.total_seconds():g} s; send the request again",
+            reason="BODY_IDLE",
         ) from error
 
 
@@ -36,6 +37,7 @@ async def response_idle_timeout(idle: timedelta) -> AsyncIterator[None]:
             yield
     except TimeoutError as error:
         raise DeadlineExceeded(
-            f"nothing of the answer was read for {idle.total_seconds():g} s; call again, and read on",
+            f"idle timeout: no byte of the response was read for {idle.total_seconds():g} s; call "
+            "again and keep reading",
             reason="READER_IDLE",
         ) from error

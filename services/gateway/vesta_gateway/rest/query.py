@@ -36,7 +36,9 @@ def query_to_json(descriptor: Descriptor, pairs: Iterable[tuple[str, str]], take
     root: dict[str, Any] = {}
     for count, (name, text) in enumerate(pairs, 1):
         if count > PARAMETERS_MAX:
-            raise InvalidArgument(f"there are more than {PARAMETERS_MAX} query parameters", reason="QUERY_TOO_LONG")
+            raise InvalidArgument(
+                f"the request has more than {PARAMETERS_MAX} query parameters", reason="QUERY_TOO_LONG"
+            )
         _add(descriptor, root, name, text, taken)
     return root
 
@@ -48,16 +50,16 @@ def _add(descriptor: Descriptor, root: dict[str, Any], name: str, text: str, tak
     for part in above:
         field = _field(descriptor, part, name)
         if field.message_type is None or field.is_repeated:
-            raise _refused(name, "has no fields below it")
+            raise _refused(name, "has no subfields")
         descriptor, path = field.message_type, f"{path}{field.name}."
         target = target.setdefault(field.name, {})
     field = _field(descriptor, last, name)
     path += field.name
     if path in taken or path.split(".")[0] in taken:
-        raise _refused(name, "is given by the path or the body already")
+        raise _refused(name, "is already set by the path or the body")
     if is_map(field):
         if not entry:
-            raise _refused(name, f"is a map; write {name}[KEY]=VALUE")
+            raise _refused(name, f"is a map; use {name}[KEY]=VALUE")
         target.setdefault(field.name, {})[entry[2]] = _value(map_value(field), text, name)
     elif entry:
         raise _refused(name, "is no map")
@@ -72,14 +74,14 @@ def _add(descriptor: Descriptor, root: dict[str, Any], name: str, text: str, tak
 def _field(descriptor: Descriptor, part: str, name: str) -> FieldDescriptor:
     field = find_field(descriptor, part)
     if field is None:
-        raise _refused(name, "is not a parameter of this request")
+        raise _refused(name, "is not a parameter of this method")
     return field
 
 
 def _value(field: FieldDescriptor, text: str, name: str) -> Any:
     """Returns the JSON value of a parameter."""
     if field.message_type is not None and field.message_type.full_name not in TEXT_MESSAGES:
-        raise _refused(name, "cannot be a parameter; name the fields below it")
+        raise _refused(name, "cannot be a parameter; use its subfields")
     if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
         if text not in _BOOLEANS:
             raise _refused(name, "must be true or false")

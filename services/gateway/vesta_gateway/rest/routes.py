@@ -33,7 +33,10 @@ class Routes:
             for rule in rpc.rules:
                 template = rule.template
                 if rpc.descriptor.client_streaming and not is_upload(rpc, rule):
-                    raise ValueError(f"{rpc.full_name} streams messages up, which HTTP cannot; only bytes can go so")
+                    raise ValueError(
+                        f"{rpc.full_name} has a client stream of messages, which HTTP does not support; only "
+                        "streams of bytes are supported"
+                    )
                 other = seen.setdefault((rule.verb, template.segments, template.verb), rpc.full_name)
                 if other != rpc.full_name:
                     raise ValueError(f"{rpc.full_name} and {other} have the same HTTP rule")

@@ -91,7 +91,9 @@ class SimpleIndex:
         """
         try:
             if verb not in {"GET", "HEAD"}:
-                raise InvalidArgument(f"{verb} is not for this path; what is: GET", reason="METHOD_NOT_ALLOWED")
+                raise InvalidArgument(
+                    f"the method {verb} is not allowed for this path; allowed: GET", reason="METHOD_NOT_ALLOWED"
+                )
             self._requests.take(address)
             wheels = await asyncio.to_thread(self._read)
             below = path.removeprefix(PREFIX)
@@ -128,7 +130,7 @@ def _read_wheel(path: Path, modified_ns: int, size: int) -> Wheel:
     """Reads a wheel. Raises OSError, BadZipFile, ValueError or KeyError if the file is not a valid wheel."""
     named = _WHEEL.fullmatch(path.name)
     if named is None:
-        raise ValueError("its name is not a wheel's")
+        raise ValueError("its name is not a wheel name")
     if size > WHEEL_BYTES_MAX:
         raise ValueError(f"it has more than {WHEEL_BYTES_MAX} bytes")
     with zipfile.ZipFile(path) as opened:
@@ -172,8 +174,8 @@ def _respond(wheels: list[Wheel], below: str, headers: Mapping[str, str]) -> Htt
     name, slash, filename = rest.partition("/")
     project = normalised(name)
     if below and project not in projects:
-        offered = f"it offers {', '.join(projects)}" if projects else "VESTA_GATEWAY_WHEELS_FOLDER names none"
-        raise NotFound(f"this index has no such package; {offered}", reason="PACKAGE_UNKNOWN")
+        offered = f"available packages: {', '.join(projects)}" if projects else "VESTA_GATEWAY_WHEELS_FOLDER is not set"
+        raise NotFound(f"unknown package; {offered}", reason="PACKAGE_UNKNOWN")
     if not slash or name != project:
         return 301, {"location": f"{PREFIX}/{project}/{filename if slash else ''}" if below else f"{PREFIX}/"}, b""
     files = [wheel for wheel in wheels if wheel.project == project]
@@ -182,7 +184,7 @@ def _respond(wheels: list[Wheel], below: str, headers: Mapping[str, str]) -> Htt
     # pip encodes the "!" of a version's epoch as %21.
     found = next((wheel for wheel in files if wheel.filename == unquote(filename)), None)
     if found is None:
-        raise NotFound(f"there is no such file of {project}; see {PREFIX}/{project}/", reason="PACKAGE_UNKNOWN")
+        raise NotFound(f"unknown file of {project}; see {PREFIX}/{project}/", reason="PACKAGE_UNKNOWN")
     return _cached(_BYTES, found.content, found.sha256, headers)
 
 

@@ -47,7 +47,7 @@ def read_request(match: Match, query: str, body: bytes, content_type: str) -> Me
         mask = _read_json(request, rule.body, body)
     elif body.strip():
         raise InvalidArgument(
-            "this request has no body; send its fields as query parameters", reason="BODY_NOT_ALLOWED"
+            "this method has no request body; send its fields as query parameters", reason="BODY_NOT_ALLOWED"
         )
     _read_query(request, descriptor, match, query)
     for field_path, text in match.captured.items():
@@ -82,7 +82,9 @@ def _read_protobuf(request: Message, body_field: str, body: bytes) -> list[str]:
     try:
         target.MergeFromString(body)
     except DecodeError as error:
-        raise InvalidArgument(f"the body is no {target.DESCRIPTOR.full_name}", reason="BODY_MALFORMED") from error
+        raise InvalidArgument(
+            f"the body is not a valid {target.DESCRIPTOR.full_name}", reason="BODY_MALFORMED"
+        ) from error
     target.DiscardUnknownFields()
     if body_field != WHOLE:
         target.SetInParent()
@@ -93,7 +95,7 @@ def _read_json(request: Message, body_field: str, body: bytes) -> list[str]:
     try:
         value = json.loads(body) if body.strip() else {}
     except (ValueError, RecursionError) as error:
-        raise InvalidArgument(f"the body is no JSON: {error}", reason="BODY_MALFORMED") from error
+        raise InvalidArgument(f"the body is not valid JSON: {error}", reason="BODY_MALFORMED") from error
     if body_field == WHOLE:
         _parse(value, request, "")
         return []
@@ -109,9 +111,9 @@ def _read_query(request: Message, descriptor: Descriptor, match: Match, query: s
     pairs = parse_qsl(query, keep_blank_values=True)
     if match.rule.body == WHOLE and pairs:
         raise InvalidArgument(
-            f"the query parameter {pairs[0][0]!r} is not known here; this request's fields go into the body",
+            f"unknown query parameter {pairs[0][0]!r}; send the fields of this method in the body",
             reason="QUERY_INVALID",
-            violations=[Violation(pairs[0][0], "goes into the body")],
+            violations=[Violation(pairs[0][0], "must be in the body")],
         )
     taken = {*match.captured, match.rule.body}
     given = type(request)()
@@ -132,7 +134,7 @@ def _parse(value: Any, target: Message, prefix: str) -> None:
     except (json_format.ParseError, RecursionError, ValueError, TypeError) as error:
         unknown = next(_unknown(target.DESCRIPTOR, value, prefix), "")  # type: ignore[arg-type]
         if unknown:
-            path, why, reason = unknown, "is not a field of this request", "FIELD_UNKNOWN"
+            path, why, reason = unknown, "is not a field of this method", "FIELD_UNKNOWN"
         else:
             path, cause = _malformed(str(error), prefix)
             why, reason = f"cannot be read: {cause}", "FIELD_MALFORMED"

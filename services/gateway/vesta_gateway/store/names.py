@@ -22,4 +22,4 @@ def found(row: dict[str, Any] | None, name: str) -> dict[str, Any]:
 
 
 def taken(name: str) -> AlreadyExists:
-    return AlreadyExists(f"{name} exists already; choose another id", reason="ALREADY_EXISTS", metadata={"name": name})
+    return AlreadyExists(f"{name} already exists; choose another id", reason="ALREADY_EXISTS", metadata={"name": name})
