@@ -76,12 +76,10 @@ class FrameHandler:
         self._deployments = deployments
         self._clock = clock
         self._frames_together_max = frames_together_max
-        self._counted = Counter(
-            "vesta_pipelining_frames_total", "Frames by what became of them", ("end",), registry=registry
-        )
+        self._counted = Counter("vesta_pipelining_frames_total", "Frames by outcome", ("end",), registry=registry)
         self._lag = Histogram(
             "vesta_pipelining_lag_seconds",
-            "Age of frames when they were observed",
+            "Age of frames at their observation",
             buckets=(0.025, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 600, 3600),
             registry=registry,
         )
@@ -94,7 +92,7 @@ class FrameHandler:
         """
         if is_ahead(event.time, self._clock.now()):
             raise InvalidArgument(
-                f"the frame was taken at {event.time.isoformat()}, which is to come; set the camera's clock",
+                f"the frame time {event.time.isoformat()} is in the future; set the clock of the camera",
                 reason="FRAME_TIME_IN_FUTURE",
             )
         try:
@@ -104,7 +102,9 @@ class FrameHandler:
                 return
             raise
         if known is None:
-            raise InvalidArgument(f"there is no stream {event.subject}; create it first", reason="STREAM_NOT_FOUND")
+            raise InvalidArgument(
+                f"the stream {event.subject} does not exist; create it first", reason="STREAM_NOT_FOUND"
+            )
 
     def prepare_frames(self, frames: Sequence[Event]) -> BatchHandler:
         """Predicts frames in batches; returns a handler that stores and publishes the observations.

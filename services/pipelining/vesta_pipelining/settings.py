@@ -13,6 +13,6 @@ class Settings(ServiceSettings):
 
     serving_address: PeerAddress = Field(description="HOST:PORT of the serving service")
     connection_address: PeerAddress = Field(description="HOST:PORT of the connection service")
-    frames_together_max: int = Field(16, ge=1, le=64, description="frames that one Predict call is asked about")
-    observation_days: int = Field(30, ge=1, le=3650, description="how long observations are kept")
+    frames_together_max: int = Field(16, ge=1, le=64, description="maximum number of frames per Predict call")
+    observation_days: int = Field(30, ge=1, le=3650, description="the retention of observations")
     uncertain_senders: int = Field(2, ge=1, le=64, description="uncertain frames sent on at a time")

@@ -83,7 +83,7 @@ class PipelineService(PipelineServiceServicer):
         for step in pipeline.steps:
             if step.WhichOneof("kind") is None:
                 raise InvalidArgument(
-                    "a step says what it does; set its model",
+                    "a step requires a kind; set its model",
                     reason="STEP_KIND_MISSING",
                     violations=[Violation("pipeline.steps", "has a step without a kind")],
                 )
@@ -94,10 +94,13 @@ class PipelineService(PipelineServiceServicer):
             source = self._sources.GetSource(GetSourceRequest(name=pipeline.uncertain_source))
             if source.WhichOneof("kind") != "upload":
                 raise FailedPrecondition(
-                    f"{source.name} is no upload source; frames need one", reason="SOURCE_NOT_UPLOAD"
+                    f"{source.name} is not a source of kind upload; choose one to forward uncertain frames to",
+                    reason="SOURCE_NOT_UPLOAD",
                 )
 
 
 def _check_project(name: str, project: str) -> None:
     if not name.startswith(f"{project}/"):
-        raise NotFound(f"there is no {name} in {project}", reason="RESOURCE_NOT_FOUND", metadata={"name": name})
+        raise NotFound(
+            f"{name} does not exist in {project}; check the name", reason="RESOURCE_NOT_FOUND", metadata={"name": name}
+        )
