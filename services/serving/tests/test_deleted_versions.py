@@ -86,7 +86,7 @@ def test_while_the_registry_is_away_what_is_remembered_counts(serving: Serving) 
     serving.deployed(version)
 
     def away() -> None:
-        raise Unavailable("training does not answer")
+        raise Unavailable("training does not respond")
 
     serving.registry.look = away
     request = CreateDeploymentRequest(

@@ -49,7 +49,9 @@ def test_serving_is_hindered_only_where_no_triton_answers(triton: str) -> None:
     Tritons(f"{NOBODY},{triton.partition(',')[0]}").check()
     with pytest.raises(Unavailable) as away:
         Tritons(NOBODY).check()
-    assert describe_failure(TRITON, away.value) == "Triton does not answer; check that it runs, and TRITON_ADDRESS"
+    assert (
+        describe_failure(TRITON, away.value) == "Triton does not respond; check that it is running, and TRITON_ADDRESS"
+    )
 
 
 def test_a_version_is_ready_when_both_have_loaded_it_and_each_answers_half(serving: Serving, triton: str) -> None:
@@ -140,5 +142,5 @@ def test_where_all_are_away_it_says_so(serving: Serving) -> None:
 
 def test_a_name_stands_for_every_address_that_it_has() -> None:
     assert addresses_of("localhost:8001") == addresses_of("dns:///localhost:8001") == ["127.0.0.1:8001"]
-    with pytest.raises(Unavailable, match="resolves to no Triton"):
+    with pytest.raises(Unavailable, match="resolves to no address of Triton"):
         Tritons("nowhere.invalid:8001").load("model")

@@ -176,7 +176,7 @@ class DeploymentService(DeploymentServiceServicer):
             row = self._store.lock(connection, request.name)
             if not row.previous:
                 raise FailedPrecondition(
-                    f"{request.name} has had no other version that answered", reason="NO_PREVIOUS_VERSION"
+                    f"{request.name} has no previous version; set model_version instead", reason="NO_PREVIOUS_VERSION"
                 )
             spaces = {self._registry.get(version).model.embedding_digest for version in (row.stable, row.previous)}
             moved = self._store.roll_back(
@@ -230,7 +230,7 @@ class DeploymentService(DeploymentServiceServicer):
 
     def _stored(self, project: str, item: str) -> Pixels | VestaError:
         if not item.startswith(f"{project}/datasets/"):
-            return NotFound(f"there is no {item} in {project}", reason="RESOURCE_NOT_FOUND", metadata={"name": item})
+            return NotFound(f"{item} does not exist in {project}", reason="RESOURCE_NOT_FOUND", metadata={"name": item})
         try:
             media = self._items.GetItem(GetItemRequest(name=item)).media
             return model_pixels(self._media.get(media.object_key, sha256=media.sha256))

@@ -53,7 +53,7 @@ def build(settings: Settings) -> App:
     repository = ObjectStore.of(settings.model_copy(update={"s3_prefix": ""}))
     registry = Registry(store, ModelServiceStub(training))
     triton = Tritons(settings.triton_address)
-    replicas = Gauge("vesta_serving_tritons", "Tritons that models are loaded into", ["state"], registry=metrics)
+    replicas = Gauge("vesta_serving_tritons", "Triton replicas", ["state"], registry=metrics)
     for state, is_answering in (("answering", True), ("away", False)):
         replicas.labels(state).set_function(partial(triton.count, answering=is_answering))
     deployer = Deployer(
@@ -88,7 +88,7 @@ def build(settings: Settings) -> App:
         postgres,
         store.scoring.count_arrivals,
         ("WAITING", "SCORING"),
-        Gauge("vesta_serving_arrivals", "New items that are not scored", ["state"], registry=metrics),
+        Gauge("vesta_serving_arrivals", "New items that are not scored yet", ["state"], registry=metrics),
     )
     kafka = KafkaOptions.of(settings)
     return App(

@@ -70,17 +70,19 @@ def check_thresholds(thresholds: Mapping[str, float], vocabulary: Vocabulary) ->
     """
     if thresholds and not vocabulary.thresholds:
         raise InvalidArgument(
-            f"{vocabulary.model_version} is no multi-label model and has no threshold per concept; set score_threshold",
+            f"{vocabulary.model_version} is not a multi-label model and has no thresholds per "
+            "concept; set score_threshold",
             reason="MODEL_NOT_MULTI_LABEL",
-            violations=[Violation("deployment.uncertainty.thresholds", "is for multi-label models")],
+            violations=[Violation("deployment.uncertainty.thresholds", "is only for multi-label models")],
         )
     unknown = sorted(set(thresholds) - set(vocabulary.concepts))
     if unknown:
         raise InvalidArgument(
-            f"{vocabulary.model_version} does not know {unknown[0]!r}; its concepts are: {', '.join(vocabulary.concepts)[:1000]}",
+            f"{vocabulary.model_version} does not have the concept {unknown[0]!r}; its concepts: "
+            f"{', '.join(vocabulary.concepts)[:1000]}",
             reason="THRESHOLD_CONCEPT_UNKNOWN",
             violations=[
-                Violation(f"deployment.uncertainty.thresholds.{concept}", "is no concept of the model version")
+                Violation(f"deployment.uncertainty.thresholds.{concept}", "is not a concept of the model version")
                 for concept in unknown[:10]
             ],
         )

@@ -73,7 +73,7 @@ class Registry:
             model = self._models.GetModelVersion(GetModelVersionRequest(name=name))
         except NotFound as error:
             raise InvalidArgument(
-                f"there is no model version {name}; train one, or name another",
+                f"the model version {name} does not exist; choose another, or train one",
                 reason="MODEL_VERSION_NOT_FOUND",
                 violations=[Violation("deployment.model_version", "does not exist")],
             ) from error

@@ -12,31 +12,33 @@ class Settings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="VESTA_SERVING_")
 
     datasets_address: PeerAddress = Field(description="HOST:PORT of the datasets service")
-    training_address: PeerAddress = Field(description="HOST:PORT of the training service, which keeps the registry")
+    training_address: PeerAddress = Field(description="HOST:PORT of the training service, which has the model registry")
     triton_address: str = Field(
         pattern=r"^\S+:[0-9]{1,5}(,\s*\S+:[0-9]{1,5})*$",
-        description="HOST:PORT of Triton's gRPC door; several are separated by commas, and a name that resolves to several addresses "
-        "stands for all of them",
+        description="HOST:PORT of Triton's gRPC API; several are separated by commas, and a name that "
+        "resolves to several addresses means all of them",
     )
     triton_instances: int = Field(
         2,
         ge=1,
         le=64,
-        description="instances of each model in Triton, of one thread each; as many as it has cores, for some 90 MiB of memory each",
+        description="instances of each model in Triton, with one thread and about 90 MiB of memory each; "
+        "use the number of its cores",
     )
-    triton_gpu: bool = Field(False, description="true where Triton has GPUs")
+    triton_gpu: bool = Field(False, description="whether Triton has GPUs")
     images_in_flight_max: int = Field(
         128,
         ge=1,
         le=1000,
-        description="images answered at a time, each of which may hold a thread; more are refused at once",
+        description="maximum number of images predicted concurrently, each of which may use a thread; "
+        "more are rejected",
     )
     predict_wait_max_ms: int = Field(
         500,
         ge=10,
         le=60_000,
-        description="how long an image may wait for its turn, by the estimate; those that would wait longer are refused at once "
-        "as OVERLOADED",
+        description="the maximum estimated queue time of an image; images that would wait longer are "
+        "rejected as OVERLOADED",
     )
-    prediction_log_days: int = Field(30, ge=1, le=3650, description="how long the prediction log is kept")
+    prediction_log_days: int = Field(30, ge=1, le=3650, description="the retention of the prediction log")
     sandbox_processes: int = Field(2, ge=1, le=64, description="children that decode images")

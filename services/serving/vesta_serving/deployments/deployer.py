@@ -119,7 +119,7 @@ class Deployer:
         except Unavailable as error:
             if self._triton.is_live():
                 raise FailedPrecondition(
-                    f"Triton refuses {version.model.name}: {error}", reason="MODEL_REJECTED"
+                    f"Triton rejects {version.model.name}: {error}", reason="MODEL_REJECTED"
                 ) from error
             raise
 

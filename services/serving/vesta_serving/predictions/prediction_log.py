@@ -37,7 +37,7 @@ class PredictionLog:
         self._waiting: queue.Queue[tuple[str, Prediction]] = queue.Queue(LINES_WAITING_MAX)
         self._dropped = Counter(
             "vesta_serving_log_lines_dropped_total",
-            "Prediction log lines that found no room or were refused",
+            "Entries of the prediction log that were lost: the queue was full, or the insertion failed",
             registry=registry,
         )
         self._taken: list[tuple[str, Prediction]] = []  # taken from the queue and not yet written

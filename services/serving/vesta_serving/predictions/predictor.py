@@ -84,7 +84,8 @@ class Predictor:
             row = self._store.get(connection, name)
         if not row.stable:
             raise Unavailable(
-                f"{name} has no model that answers yet ({row.state.lower()}{': ' + row.error if row.error else ''})",
+                f"{name} has no loaded model yet ({row.state.lower()}{': ' + row.error if row.error else ''}); "
+                "retry later",
                 reason="DEPLOYMENT_NOT_READY",
                 retry_after=RETRY_AFTER,
             )

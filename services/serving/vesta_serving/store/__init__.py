@@ -257,6 +257,6 @@ def _message(row: DeploymentRow, passes: Sequence[Pass]) -> Deployment:
 
 def _row(row: dict[str, Any] | None, name: str) -> DeploymentRow:
     if row is None:
-        raise NotFound(f"there is no {name}", reason="RESOURCE_NOT_FOUND", metadata={"name": name})
+        raise NotFound(f"{name} does not exist", reason="RESOURCE_NOT_FOUND", metadata={"name": name})
     fields = ("name", "wanted", "stable", "previous", "state", "error", "generation", "create_time", "update_time")
     return DeploymentRow(asked=Deployment.FromString(bytes(row["body"])), **{field: row[field] for field in fields})

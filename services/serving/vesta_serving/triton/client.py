@@ -93,7 +93,9 @@ class Triton:
         picture = np.zeros((1, MODEL_SIDE_PX, MODEL_SIDE_PX, 3), np.uint8)
         scores = self.infer(name, picture, classifies=classifies, embeds=True)
         if not np.isfinite(scores.embeddings).all() or not np.isfinite(scores.probabilities).all():
-            raise Unavailable(f"{name} answers numbers that are not finite", reason="MODEL_OUTPUT_INVALID")
+            raise Unavailable(
+                f"{name} returns numbers that are not finite; train another version", reason="MODEL_OUTPUT_INVALID"
+            )
 
     def infer(self, name: str, pixels: NDArray[np.uint8], *, classifies: bool, embeds: bool) -> Scores:
         """Runs a model on N images, in batches of at most `BATCH_MAX`.
@@ -129,7 +131,7 @@ class Triton:
                     headers=carrier,
                 )
         except InferenceServerException as error:
-            raise _unavailable(f"{name} did not answer", error) from error
+            raise _unavailable(f"{name} did not respond", error) from error
         nothing = np.empty((len(pixels), 0), np.float32)
         return Scores(
             answer.as_numpy("probabilities") if classifies else nothing,

@@ -130,7 +130,7 @@ class Tritons:
             Unavailable: no server responds.
         """
         if not any([*self._pool.map(Replica.is_live, self.replicas())]):
-            raise Unavailable(f"no Triton answers at {', '.join(self._parts)}", reason="TRITON_UNAVAILABLE")
+            raise Unavailable(f"no Triton responds at {', '.join(self._parts)}", reason="TRITON_UNAVAILABLE")
 
     def load(self, name: str) -> None:
         """Loads or reloads a model on every server.
@@ -238,4 +238,4 @@ def addresses_of(part: str) -> Sequence[str]:
 
 
 def _nowhere(parts: Sequence[str]) -> Unavailable:
-    return Unavailable(f"{', '.join(parts)} resolves to no Triton", reason="TRITON_UNAVAILABLE")
+    return Unavailable(f"{', '.join(parts)} resolves to no address of Triton", reason="TRITON_UNAVAILABLE")
