@@ -39,9 +39,9 @@ def test_a_file_of_the_same_weights_embeds_into_the_same_space(backbone: Backbon
 @pytest.mark.parametrize(
     ("choices", "said"),
     [
-        (BackboneChoices(architecture="resnet50"), "known are efficientnet-lite0, "),
+        (BackboneChoices(architecture="resnet50"), "known architectures: efficientnet-lite0, "),
         (BackboneChoices(architecture="efficientnet-lite2"), "no weights are packaged for efficientnet-lite2"),
-        (BackboneChoices(weights="a" * 64), "put it into the model bucket first"),
+        (BackboneChoices(weights="a" * 64), "is not in the object store; upload it first"),
     ],
 )
 def test_weights_that_are_not_there_are_refused_with_what_would_work(choices: BackboneChoices, said: str) -> None:
@@ -70,7 +70,7 @@ def test_weights_of_another_network_are_refused(
     other = tmp_path / "weights.pth"
     torch.save(tensors, other)
     digest = hashlib.sha256(other.read_bytes()).hexdigest()
-    with pytest.raises(WeightsError, match="does not fit efficientnet-lite0"):
+    with pytest.raises(WeightsError, match="does not match efficientnet-lite0"):
         load_network(replace(backbone, weights_path=other, weights_sha256=digest))
 
 

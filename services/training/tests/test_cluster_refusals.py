@@ -19,7 +19,7 @@ def an_executor() -> KubernetesExecutor:
 
 
 def test_a_cluster_that_does_not_answer_is_waited_for() -> None:
-    with pytest.raises(Unavailable, match="does not answer"):
+    with pytest.raises(Unavailable, match="does not respond"):
         an_executor().cancel("train-r")
 
 

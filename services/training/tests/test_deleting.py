@@ -30,7 +30,7 @@ def a_run(**fields: str) -> TrainingRun:
 @pytest.mark.parametrize("field", ["model_version", "stable_version", "previous_version"])
 def test_what_a_deployment_uses_is_in_use(field: str) -> None:
     deployment = Deployment(name=f"{PROJECT}/deployments/d", **{field: V2.name})
-    with pytest.raises(FailedPrecondition, match="deployments/d answers with it") as refused:
+    with pytest.raises(FailedPrecondition, match=r"version of .*deployments/d") as refused:
         check_unused([V1, V2], deployed([deployment]), [])
     assert (refused.value.reason, refused.value.metadata["used_by"]) == ("MODEL_VERSION_IN_USE", deployment.name)
     check_unused([V1], deployed([deployment]), [])

@@ -80,7 +80,7 @@ def test_no_table_is_made_of_more_concepts_than_a_call_can_carry() -> None:
 
 
 def test_nothing_is_measured_on_no_test_items() -> None:
-    with pytest.raises(ValueError, match="not known"):
+    with pytest.raises(ValueError, match="requires at least one"):
         measure(some_answers([], []), CHOICES, seed=0)
 
 

@@ -56,7 +56,7 @@ def test_a_concept_without_an_example_is_never_answered(task: Task) -> None:
 
 
 def test_one_concept_alone_is_refused_with_what_is_missing() -> None:
-    with pytest.raises(TooFewLabelsError, match="all 6 labelled items of the training side bear 'dog'"):
+    with pytest.raises(TooFewLabelsError, match="all 6 labelled items of the train split have the label 'dog'"):
         fit([1] * 6)
 
 
@@ -66,7 +66,7 @@ def test_no_label_at_all_is_refused() -> None:
 
 
 def test_multi_label_with_nothing_that_differs_is_refused() -> None:
-    with pytest.raises(TooFewLabelsError, match="by all or by none"):
+    with pytest.raises(TooFewLabelsError, match="all or none of the labelled items"):
         fit([1] * 6, Task.MULTILABEL)
 
 

@@ -208,7 +208,7 @@ def test_fine_tuning_that_is_left_out_says_why_in_the_run_and_on_the_card(
         manifest_key=few,
     )
     outcome = run_job(tuned, objects, lambda _: None)
-    assert "none of the 10 labelled images could be held back" in outcome.finetune_skipped
+    assert "none of the 10 labelled images could be held out" in outcome.finetune_skipped
     assert outcome.finetune_skipped in ModelVersion.FromString(outcome.version).card
     untuned = run_job(replace(job, manifest_key=few), objects, lambda _: None)
     assert untuned.finetune_skipped == ""

@@ -163,8 +163,8 @@ def test_beyond_what_was_tried_the_interval_is_wide_and_its_end_may_not_be_known
     ("accuracies", "counts", "why"),
     [
         ([0.3, 0.6], (10, 20), "too few"),
-        ([0.7, 0.7, 0.7, 0.7, 0.7], COUNTS, "does not rise"),
-        ([0.8, 0.7, 0.6, 0.5, 0.4], COUNTS, "does not rise"),
+        ([0.7, 0.7, 0.7, 0.7, 0.7], COUNTS, "does not increase"),
+        ([0.8, 0.7, 0.6, 0.5, 0.4], COUNTS, "does not increase"),
         ([0.5, 0.55, 0.58, 0.6, 0.605], COUNTS, "more than"),
     ],
 )

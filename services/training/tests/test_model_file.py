@@ -97,7 +97,7 @@ def test_a_head_that_the_file_would_not_answer_like_is_caught(
     backbone: Backbone, backbone_path: Path, tmp_path: Path
 ) -> None:
     broken = replace(a_head(), bias=np.full(3, np.nan, dtype=np.float32))
-    with pytest.raises(ExportError, match="differs by nan"):
+    with pytest.raises(ExportError, match="differ by nan"):
         export_model(backbone_path, broken, backbone.digest, tmp_path / "model.onnx")
 
 

@@ -267,7 +267,7 @@ def test_a_first_process_that_says_nothing_any_more_counts_as_lost() -> None:
     store.set("vesta/word", "0")
     store.set("vesta/beat", "1")
     place = TorchrunSettings(rank=1, world_size=2, master_addr="127.0.0.1", master_port=port)
-    with pytest.raises(ProcessLostError, match="nothing was heard"):
+    with pytest.raises(ProcessLostError, match="sent no heartbeat"):
         follow(place, timedelta(seconds=1), lambda group, lesson: None)
 
 

@@ -67,7 +67,7 @@ REFUSED = {
 @pytest.mark.parametrize(
     ("seen", "reason"),
     [
-        (Seen(a_job()), "waits for its pods to be made"),
+        (Seen(a_job()), "waits for its pods to be created"),
         (Seen(a_job(), events=[REFUSED]), 'FailedCreate: pods "train-r" is forbidden: exceeded quota'),
         (Seen(a_job(), [a_pod(**UNSCHEDULABLE)]), NO_GPU),
         (Seen(a_job(), [a_pod(**waiting("ImagePullBackOff", PULL))]), f"ImagePullBackOff: {PULL}"),
@@ -77,15 +77,15 @@ REFUSED = {
         (Seen(a_job(), [a_pod("Running", **RUNS, reason="NodeLost")]), f"{POD} is lost: NodeLost"),
         (
             Seen(a_job(), [a_pod("Running", **RUNS, conditions=[NOT_READY])]),
-            f"{POD} is lost: its node n1 does not answer",
+            f"{POD} is lost: its node n1 does not respond",
         ),
         (
             Seen(a_job(), [a_pod("Running", **RUNS, conditions=[EVICTED])]),
-            f"{POD} is lost: its node n1 does not answer",
+            f"{POD} is lost: its node n1 does not respond",
         ),
         (
             Seen(a_job(), [a_pod("Failed", reason="Evicted", message="The node was low on resource: memory.")]),
-            f"starts again after: {POD} was evicted: The node was low on resource: memory.",
+            f"restarts after: {POD} was evicted: The node was low on resource: memory.",
         ),
         (Seen(a_job(completions=2), [a_pod("Running", **RUNS), a_pod(index=1, **UNSCHEDULABLE)]), NO_GPU),
         (
@@ -98,7 +98,7 @@ REFUSED = {
         ),
         (
             Seen(a_job(completions=2), [a_pod("Failed", index=1, **LOW_ON_MEMORY), a_pod("Failed", **terminated(11))]),
-            f"starts again after: {OTHER} was evicted: The node was low on resource: memory.",
+            f"restarts after: {OTHER} was evicted: The node was low on resource: memory.",
         ),
         (
             Seen(
@@ -108,11 +108,11 @@ REFUSED = {
                     a_pod("Failed", **terminated(11)),
                 ],
             ),
-            f"starts again after: {OTHER} was disrupted: PreemptionByScheduler: for another",
+            f"restarts after: {OTHER} was disrupted: PreemptionByScheduler: for another",
         ),
         (
             Seen(a_job(completions=2), [a_pod("Failed", index=1, **terminated(1)), a_pod("Running", **RUNS)]),
-            f"starts again after: {OTHER} ended with exit code 1",
+            f"restarts after: {OTHER} ended with exit code 1",
         ),
     ],
 )
@@ -141,7 +141,7 @@ def test_a_queued_job_says_what_kueue_says() -> None:
                 a_job(failed("PodFailurePolicy"), completions=2),
                 [a_pod("Failed", index=1, **terminated(137, "OOMKilled")), a_pod("Failed", **terminated(11))],
             ),
-            f"OOMKilled: {OTHER} needed more memory",
+            f"OOMKilled: {OTHER} exceeded its memory",
         ),
         (
             Seen(
@@ -166,7 +166,7 @@ def test_a_run_past_its_deadline_says_so() -> None:
 
 
 def test_work_whose_object_store_was_away_may_be_started_again() -> None:
-    away = terminated(11, message="the object store does not answer")
+    away = terminated(11, message="the object store does not respond")
     error = observed(Seen(a_job(failed()), [a_pod("Failed", **away)])).error
     assert isinstance(error, Unavailable)
 

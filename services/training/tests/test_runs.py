@@ -42,7 +42,7 @@ def test_a_run_is_trained_by_the_recipe_as_it_was_when_it_was_asked_for(training
 def test_a_waiting_run_says_why(training: Training) -> None:
     first, second = training.a_run("a"), training.a_run("b")
     assert training.get(second).waiting_reason == "behind 1 other run"
-    assert training.get(first).waiting_reason == "for a worker to take it"
+    assert training.get(first).waiting_reason == "for a free worker"
     listed = training.runs.ListTrainingRuns(ListTrainingRunsRequest(parent=PROJECT)).training_runs
     assert {run.name: run for run in listed} == {run.name: training.get(run) for run in (first, second)}
 

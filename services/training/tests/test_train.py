@@ -66,7 +66,7 @@ def test_the_card_says_what_it_was_made_from_and_what_to_beware_of(
         "projects/acme/datasets/digits/snapshots/1",
         "Apache-2.0",
         trained.digest,
-        "Never answered, since no example was there to learn from: digit-ten.",
+        "Never predicted, because there were no training examples: digit-ten.",
         "On 60 test items",
         "because",
     ):
@@ -104,7 +104,8 @@ def test_a_champion_of_another_task_is_not_compared_and_both_tasks_are_named(
 
     assert trained.comparison is None
     assert (
-        f"{champion.name} is of task embedding and the challenger of task classification" in trained.comparison_missing
+        f"{champion.name} has the task embedding and the challenger the task classification"
+        in trained.comparison_missing
     )
 
 
@@ -116,7 +117,7 @@ def test_without_test_labels_nothing_is_compared_and_the_run_says_why(
     trained = train(replace(assignment, champion=champion, examples=taught), dependencies)
 
     assert trained.comparison is None
-    assert "no item of the test side has a label" in trained.comparison_missing
+    assert "no item of the test split is labelled" in trained.comparison_missing
 
 
 def test_a_challenger_that_only_embeds_is_not_compared(
@@ -125,7 +126,7 @@ def test_a_challenger_that_only_embeds_is_not_compared(
     champion = keep(train(assignment, dependencies), tmp_path / "champion.onnx")
     trained = train(Assignment(recipe=builtin_recipe("embedding"), champion=champion), dependencies)
 
-    assert "only embeds" in trained.comparison_missing
+    assert "only computes embeddings" in trained.comparison_missing
 
 
 def test_the_control_arm_has_its_curve_when_asked_for(assignment: Assignment, dependencies: Dependencies) -> None:
@@ -141,7 +142,7 @@ def test_an_embedding_needs_no_label(dependencies: Dependencies) -> None:
     trained = train(Assignment(recipe=builtin_recipe("embedding")), dependencies)
 
     assert trained.metrics is None
-    assert "names no concept" in trained.metrics_missing_reason
+    assert "has no concepts" in trained.metrics_missing_reason
     assert ModelRuntime(trained.onnx_path).outputs == ("embedding",)
 
 
@@ -182,7 +183,7 @@ def test_items_without_one_known_concept_are_left_out_and_counted(
         no_label_count=1, multiple_labels_count=2, shapes_only_count=7, unknown_concept_count=1
     )
     assert trained.card["data"]["excluded"]["shapesOnlyCount"] == "7"
-    assert "1 accepted as showing none of the concepts, 2 with several labels, 7 with shapes" in trained.card_markdown
+    assert '1 with "none of the concepts", 2 with several labels, 7 with shapes' in trained.card_markdown
 
 
 def test_a_multi_label_model_learns_from_items_without_and_with_several_labels(assignment: Assignment) -> None:
@@ -200,7 +201,7 @@ def test_a_multi_label_model_learns_from_items_without_and_with_several_labels(a
 def test_where_everything_is_left_out_the_refusal_says_what_was(
     assignment: Assignment, dependencies: Dependencies
 ) -> None:
-    with pytest.raises(TooFewLabelsError, match="left out are 9 with shapes and no image label"):
+    with pytest.raises(TooFewLabelsError, match="excluded are 9 with shapes and no image label"):
         train(replace(assignment, examples=(), shapes_only_count=9), dependencies)
 
 

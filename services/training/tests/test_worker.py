@@ -90,10 +90,10 @@ def test_a_run_whose_files_are_deleted_again_and_again_fails_and_says_so(trainin
 def test_a_run_waits_out_the_absence_of_others_and_says_so(training: Training) -> None:
     run = training.a_run()
     for _ in range(2 * DEATHS_MAX):
-        training.executor.fails.append(Unavailable("datasets does not answer"))
+        training.executor.fails.append(Unavailable("datasets does not respond"))
         with pytest.raises(Unavailable):
             training.worker.step()
-        assert "datasets does not answer" in training.get(run).waiting_reason
+        assert "datasets does not respond" in training.get(run).waiting_reason
     training.worker.step()
     assert (training.get(run).state, training.get(run).waiting_reason) == (TrainingRun.SUCCEEDED, "")
 
@@ -102,7 +102,7 @@ def test_a_lease_that_ran_out_while_the_database_was_away_is_no_death(training: 
     run = training.a_run()
     worker = training.worker_on(store_with(AwayEveryOtherTime, training))
     for _ in range(2 * DEATHS_MAX):
-        training.executor.fails.append(Unavailable("datasets does not answer"))
+        training.executor.fails.append(Unavailable("datasets does not respond"))
         with pytest.raises(OperationalError):
             worker.step()
         training.clock.advance(LEASE_DURATION + timedelta(seconds=1))
@@ -123,7 +123,7 @@ def test_what_nobody_foresaw_is_tried_again_and_says_so_but_not_for_ever(trainin
 
 def test_a_run_that_waits_for_others_can_be_cancelled(training: Training) -> None:
     run = training.a_run()
-    training.executor.fails.append(Unavailable("datasets does not answer"))
+    training.executor.fails.append(Unavailable("datasets does not respond"))
     with pytest.raises(Unavailable):
         training.worker.step()
     assert training.runs.CancelTrainingRun(CancelTrainingRunRequest(name=run.name)).state == TrainingRun.CANCELLED
@@ -226,7 +226,7 @@ def test_a_champion_whose_file_is_gone_leaves_the_run_uncompared_and_says_so(
     objects = ObjectStore.of(settings)
     outcome = run_job(job, objects, lambda news: None)
     objects.close()
-    assert outcome.comparison_missing.startswith(f"the file of the champion {champion} is gone from the object store")
+    assert outcome.comparison_missing.startswith(f"the file of the champion {champion} is missing in the object store")
 
 
 def test_the_folder_of_a_run_stays_while_it_goes_on_and_goes_when_it_has_ended(
@@ -240,7 +240,7 @@ def test_the_folder_of_a_run_stays_while_it_goes_on_and_goes_when_it_has_ended(
     for run in runs[:2]:
         training.runs.CancelTrainingRun(CancelTrainingRunRequest(name=run.name))
     training.runs.DeleteTrainingRun(DeleteTrainingRunRequest(name=runs[1].name))
-    training.executor.fails.append(Unavailable("datasets does not answer"))
+    training.executor.fails.append(Unavailable("datasets does not respond"))
     with pytest.raises(Unavailable):
         training.worker.step()
     assert [folder.exists() for folder in folders] == [False, False, True]

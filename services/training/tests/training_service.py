@@ -90,7 +90,7 @@ class SomeDeployments(DeploymentServiceServicer):
 
     def ListDeployments(self, request, context):
         if self.away:
-            raise Unavailable("serving does not answer")
+            raise Unavailable("serving does not respond")
         known = sorted((one for one in self.known if parent_of(one.name) == request.parent), key=lambda one: one.name)
         number = int(request.page_token or 0)
         more = str(number + 1) if number + 1 < len(known) else ""

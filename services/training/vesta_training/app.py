@@ -65,10 +65,8 @@ def build(settings: Settings) -> App:
         postgres,
         store.runs.count_unfinished,
         ("QUEUED", "RUNNING"),
-        Gauge("vesta_training_runs", "Runs that have not ended", ["state"], registry=metrics),
-        Gauge(
-            "vesta_training_runs_age_seconds", "Time since the oldest of them was created", ["state"], registry=metrics
-        ),
+        Gauge("vesta_training_runs", "Active runs", ["state"], registry=metrics),
+        Gauge("vesta_training_runs_age_seconds", "Age of the oldest one", ["state"], registry=metrics),
     )
     return App(
         engines=settings,

@@ -50,7 +50,8 @@ class DeadlinePassedError(LearningError):
 
     def __init__(self, seconds: int) -> None:
         super().__init__(
-            f"it took longer than its deadline of {seconds} s; start another run with a later one, or with a smaller recipe"
+            f"the run exceeded its deadline of {seconds} s; start another run with a longer "
+            "deadline, or a smaller recipe"
         )
 
 

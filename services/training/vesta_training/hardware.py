@@ -27,8 +27,8 @@ def choose_device(asked: str, cuda_missing: str) -> str:
     """
     if asked == CUDA and cuda_missing:
         raise DeviceError(
-            f"the settings ask for CUDA, which cannot be used: {cuda_missing}. Let VESTA_TRAINING_DEVICE be auto or cpu, or give "
-            "this machine a GPU with its driver, and a PyTorch that is built for CUDA"
+            f"CUDA is configured but not available: {cuda_missing}. Set VESTA_TRAINING_DEVICE to "
+            "auto or cpu, or install a GPU with its driver, and a PyTorch build for CUDA"
         )
     return CPU if asked == CPU or cuda_missing else CUDA
 
@@ -39,7 +39,7 @@ def find_cuda() -> str:
 
     if torch.cuda.is_available():
         return ""
-    return "PyTorch finds no GPU" if torch.version.cuda else "this PyTorch is built for the CPU alone"
+    return "PyTorch finds no GPU" if torch.version.cuda else "this PyTorch is a CPU-only build"
 
 
 def choose_providers(device: str, available: Sequence[str]) -> list[str]:

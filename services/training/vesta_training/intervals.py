@@ -39,7 +39,7 @@ def bootstrap(
     """
     total = int(pattern_counts.sum())
     if total == 0:
-        raise ValueError("a statistic of nothing is not known")
+        raise ValueError("a statistic requires at least one value")
     value = float(statistic(pattern_counts[None].astype(np.float64))[0])
     per_turn = max(1, DRAWN_NUMBERS_MAX // len(pattern_counts))
     values = [
@@ -72,7 +72,7 @@ def paired_difference(
     """
     total = wins + losses + ties
     if total == 0:
-        raise ValueError("a difference on no items is not known")
+        raise ValueError("a difference requires at least one item")
     value = (wins - losses) / total
     outside = PERCENTILES_95[0] / intervals_together
     draws = max(draws, min(DRAWS_MAX, int(100 / outside * DRAWS_BEYOND)))

@@ -139,4 +139,4 @@ def _number_before(page: Page) -> int:
     try:
         return min(int(page.after), NUMBER_MAX)
     except ValueError as error:
-        raise bad_token("it is none of ours") from error
+        raise bad_token("it was not issued by this server") from error

@@ -78,5 +78,5 @@ class RecipeService(RecipeServiceServicer):
 def _refuse_builtin(name: str) -> None:
     if is_builtin(name):
         raise FailedPrecondition(
-            f"{name} ships with the platform; create a recipe of your own from its YAML", reason="RECIPE_BUILTIN"
+            f"{name} is a built-in recipe; create your own recipe from its YAML", reason="RECIPE_BUILTIN"
         )

@@ -102,7 +102,7 @@ class StudyService(StudyServiceServicer):
         with self._store.postgres.transaction() as connection:
             if self._get(connection, request.name).state == Study.RUNNING:
                 raise FailedPrecondition(
-                    f"{request.name} has not ended; cancel it first",
+                    f"{request.name} is still active; cancel it first",
                     reason="STUDY_RUNNING",
                     metadata={"name": request.name},
                 )

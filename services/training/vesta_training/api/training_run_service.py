@@ -116,15 +116,15 @@ class TrainingRunService(TrainingRunServiceServicer):
         recipe = read_recipe(asked.recipe, recipe_yaml)
         if recipe.task is not Task.EMBEDDING and not asked.snapshot:
             raise InvalidArgument(
-                f"the recipe {recipe.name} learns from a snapshot; name one",
+                f"the recipe {recipe.name} requires a snapshot; set one",
                 reason="SNAPSHOT_MISSING",
                 violations=[Violation("training_run.snapshot", f"is required by a recipe of task {recipe.task}")],
             )
         if asked.HasField("deadline") and not DEADLINE_MIN <= asked.deadline.ToTimedelta() <= DEADLINE_MAX:
             raise InvalidArgument(
-                "a run's deadline is from 1 s to 30 days after its start; leave it unset for the service's own",
+                "the deadline of a run must be between 1 s and 30 days; leave it unset for the default of the service",
                 reason="DEADLINE_OUT_OF_RANGE",
-                violations=[Violation("training_run.deadline", "is from 1 s to 30 days")],
+                violations=[Violation("training_run.deadline", "must be between 1 s and 30 days")],
             )
         if asked.snapshot:
             self._datasets.snapshots.GetSnapshot(GetSnapshotRequest(name=asked.snapshot))

@@ -169,7 +169,7 @@ class KubernetesExecutor:
         try:
             answer = call(*arguments, **fields, _preload_content=False, _request_timeout=TIMEOUT_SECONDS)
         except urllib3.exceptions.HTTPError as error:
-            raise Unavailable(f"the Kubernetes API server does not answer: {error}") from error
+            raise Unavailable(f"the Kubernetes API server does not respond: {error}") from error
         return json.loads(answer.data)
 
     def _refusal(self, error: ApiException) -> Exception:
@@ -180,11 +180,11 @@ class KubernetesExecutor:
             message = str(error.reason)
         if error.status in _REFUSED:
             return FailedPrecondition(
-                f"the cluster refuses the training Job: {message}; change what it refuses in the values training.jobs, or the "
-                f"Role of this service in the namespace {self._namespace}",
+                f"the cluster rejects the training Job: {message}; change the values training.jobs, "
+                f"or the Role of this service in the namespace {self._namespace}",
                 reason="TRAINING_JOB_REJECTED",
             )
-        return Unavailable(f"the Kubernetes API server does not do it now: {message}")
+        return Unavailable(f"the Kubernetes API server cannot process the request now: {message}")
 
 
 def in_cluster() -> client.ApiClient:

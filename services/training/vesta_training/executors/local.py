@@ -72,7 +72,7 @@ class LocalProcessExecutor:
         except (EOFError, OSError):
             self.close()
             seen = stored_result(exchange)
-            died = Unavailable("the training process died, most likely for want of memory", reason=DIED)
+            died = Unavailable("the training process was killed, probably because of insufficient memory", reason=DIED)
             return seen if seen.state is not State.ABSENT else Observation(State.FAILED, error=died)
         if kind == _PROGRESS:
             return Observation(State.RUNNING, exchange.find_progress())

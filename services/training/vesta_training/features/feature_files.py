@@ -102,12 +102,12 @@ def _unpacked(key: str, content: bytes) -> dict[str, Array]:
         UnreadablePackError: the pack is damaged.
     """
     if not key.endswith(OLD_SUFFIX) and hashlib.sha256(content).hexdigest() != key.rpartition("/")[2]:
-        raise UnreadablePackError("its content does not have the hash in its name")
+        raise UnreadablePackError("its content does not match the hash in its name")
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as pack:
             images, embeddings = pack["images"].tolist(), pack["embeddings"]
     except _DAMAGED as error:
         raise UnreadablePackError(repr(error)) from error
     if embeddings.shape[:1] != (len(images),) or embeddings.ndim != 2 or not np.isfinite(embeddings).all():
-        raise UnreadablePackError(f"it holds {len(images)} images and embeddings of shape {embeddings.shape}")
+        raise UnreadablePackError(f"it has {len(images)} images and embeddings of shape {embeddings.shape}")
     return dict(zip(images, embeddings, strict=True))

@@ -264,17 +264,15 @@ def imbalance_terms(labels: Labels, link: Link, choices: HeadChoices) -> tuple[A
 
 def _check_learnable(labels: Labels, concepts: Sequence[str], task: Task) -> None:
     if len(labels) == 0:
-        raise TooFewLabelsError("no item of the training side is labelled; label some and make a new snapshot")
+        raise TooFewLabelsError("no item of the train split is labelled; label items and create a new snapshot")
     if task is Task.CLASSIFICATION and labels.any(axis=0).sum() < 2:
         only = concepts[int(labels.any(axis=0).argmax())]
         raise TooFewLabelsError(
-            f"all {len(labels)} labelled items of the training side bear {only!r}: "
-            "at least one item of another concept is needed"
+            f"all {len(labels)} labelled items of the train split have the label {only!r}; label "
+            "at least one item with another concept"
         )
     if task is Task.MULTILABEL and not (labels.any(axis=0) & ~labels.all(axis=0)).any():
-        raise TooFewLabelsError(
-            "every concept is borne by all or by none of the labelled items: label some that differ"
-        )
+        raise TooFewLabelsError("each concept applies to all or none of the labelled items; label items that differ")
 
 
 def _spread(values: Array, seen: Labels, filler: float) -> Array:

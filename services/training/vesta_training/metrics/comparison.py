@@ -39,7 +39,7 @@ def differences(
         ValueError: the items or concepts differ, or there are none.
     """
     if challenger.items != champion.items or challenger.concepts != champion.concepts:
-        raise ValueError("a comparison needs both models' answers for the same items over the same concepts")
+        raise ValueError("a comparison requires predictions of both models for the same items and concepts")
     generator = np.random.default_rng(seed)
 
     def difference(first: Labels, second: Labels, intervals_together: int = 1) -> Estimate:

@@ -42,8 +42,9 @@ def random_labels(curve: LearningCurve | None, correct: npt.NDArray[np.bool_], *
     """
     if curve is None or len(curve.label_counts) < COUNTS_MIN:
         return RandomLabels(
-            reason="too few labels were drawn at random for a learning curve: more than 40 are needed, counting the control arm's "
-            "and, where the split policy dealt the test split, four fifths of its labels"
+            reason="too few randomly drawn labels for a learning curve: more than 40 are required, from "
+            "the control arm and, if the content hash assigned the test split, from four fifths "
+            "of its labels"
         )
     counts = np.array(curve.label_counts, dtype=np.float64)
     largest = int(counts[-1])
@@ -56,14 +57,14 @@ def random_labels(curve: LearningCurve | None, correct: npt.NDArray[np.bool_], *
     by_saturating = _fit_saturating(counts, accuracies[half:], weights)(wanted[half:])
     rises = ~np.isnan(by_power)
     if rises.mean() < RISING_MIN:
-        return RandomLabels(reason=f"accuracy does not rise with random labels yet: up to {largest} were tried")
+        return RandomLabels(reason=f"accuracy does not increase with random labels yet: up to {largest} were tried")
     limit = EXTRAPOLATION_MAX * largest
     needed = np.minimum(np.concatenate([by_power[rises], by_saturating]), limit)
     low, value, high = (float(found) for found in np.percentile(needed, (PERCENTILES_95[0], 50, PERCENTILES_95[1])))
     if value >= limit:
         return RandomLabels(
-            reason=f"random choice would have needed more than {round(low)} labels, and how many more cannot be told from the "
-            f"{largest} that were tried"
+            reason=f"random selection needs more than {round(low)} labels; the {largest} labels that "
+            "were tried are too few for an upper bound"
         )
     return RandomLabels(labels=Estimate(value=value, low=low, high=high), high_unknown=high >= limit)
 

@@ -36,12 +36,12 @@ def check_unused(
             raise _in_use(
                 version,
                 user,
-                f"{user} answers with it, is to, or may be rolled back to it; delete that deployment, "
-                "or let it answer with other versions twice",
+                f"it is the stable, requested or previous version of {user}; delete that deployment, "
+                "or deploy other versions twice",
             )
         if version.name in run_of:
             user = run_of[version.name]
-            raise _in_use(version, user, f"{user} compares with it; cancel that run, or wait until it has ended")
+            raise _in_use(version, user, f"{user} compares with it; cancel that run, or wait until it ends")
 
 
 def check_removable(
@@ -62,7 +62,7 @@ def check_removable(
     for run in open_runs:
         if run.model == model:
             raise FailedPrecondition(
-                f"{run.name} makes a version of {model}; cancel that run, or wait until it has ended",
+                f"{run.name} creates a version of {model}; cancel that run, or wait until it ends",
                 reason="MODEL_IN_USE",
                 metadata={"name": model, "used_by": run.name},
             )

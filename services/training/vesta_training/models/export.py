@@ -115,6 +115,7 @@ def _difference(found: Array, expected: Array) -> float:
     difference = float(np.abs(found - expected).max())
     if not difference <= DIFFERENCE_MAX:
         raise ExportError(
-            f"the exported file differs by {difference:.2e} from its model, at most {DIFFERENCE_MAX} passes"
+            f"the outputs of the exported file differ by {difference:.2e} from those of the "
+            f"model, the maximum is {DIFFERENCE_MAX}"
         )
     return difference

@@ -93,9 +93,11 @@ class _Choices(_Section):
     @model_validator(mode="after")
     def _sections_fit_the_task(self) -> "_Choices":
         if self.task is Task.EMBEDDING and (self.head or self.finetune):
-            raise ValueError("a recipe of task 'embedding' learns nothing: leave out `head` and `finetune`")
+            raise ValueError("a recipe of task 'embedding' does not train: remove `head` and `finetune`")
         if self.task is not Task.EMBEDDING and self.head is None:
-            raise ValueError(f"a recipe of task '{self.task}' needs a section `head` (`head: {{}}` takes its defaults)")
+            raise ValueError(
+                f"a recipe of task '{self.task}' requires a section `head` (`head: {{}}` uses the defaults)"
+            )
         return self
 
 
@@ -126,7 +128,7 @@ def read_recipe(name: str, text: str) -> Recipe:
         RecipeError: the text is not YAML or too long, a key is unknown (the message lists the known ones), or a value is out of range.
     """
     if len(text.encode()) > YAML_BYTES_MAX:
-        raise RecipeError(f"recipe {name}: longer than {YAML_BYTES_MAX} bytes")
+        raise RecipeError(f"recipe {name}: longer than {YAML_BYTES_MAX} bytes; shorten it")
     try:
         document = yaml.load(text, _Loader)  # noqa: S506 - a restricted SafeLoader
     except (yaml.YAMLError, ValueError) as error:  # ValueError: invalid dates, very long integers
@@ -180,7 +182,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            raise self._refusal("aliases (*name) are not taken; write the value out")
+            raise self._refusal("aliases (*name) are not supported; repeat the value")
         if self.depth == YAML_DEPTH_MAX:
             raise self._refusal(f"nested deeper than {YAML_DEPTH_MAX} levels")
         self.depth += 1
@@ -218,4 +220,4 @@ def _sentence(fault: Any) -> str:
         "evaluation": EvaluationChoices,
     }
     section = sections.get(str(fault["loc"][0]), _Choices) if len(fault["loc"]) > 1 else _Choices
-    return f"{path}: unknown; known here are {_known(section)}"
+    return f"{path}: unknown; known keys: {_known(section)}"

@@ -33,17 +33,17 @@ def usable(work_folder: Path, own: Path) -> Iterator[None]:
         number = error.errno if isinstance(error, OSError) else None
         if number in _FULL:
             raise Unavailable(
-                f"the disk of the work folder {work_folder} is full; make space there", reason="WORK_FOLDER_FULL"
+                f"the disk of the work folder {work_folder} is full; free disk space", reason="WORK_FOLDER_FULL"
             ) from error
         if number in _UNUSABLE:
             raise FailedPrecondition(
-                f"the work folder {work_folder} cannot be used: {error}; let VESTA_TRAINING_WORK_FOLDER name a folder "
-                "that this service may write to",
+                f"the work folder {work_folder} is not usable: {error}; set "
+                "VESTA_TRAINING_WORK_FOLDER to a writable folder",
                 reason="WORK_FOLDER_UNUSABLE",
             ) from error
         if number == errno.ENOENT or not own.is_dir():  # the error is probably a consequence of the missing folder
             raise Unavailable(
-                f"files of the run were deleted from the work folder {work_folder} while it was trained: {error}",
+                f"files of the run were deleted from the work folder {work_folder} during the training: {error}",
                 reason=LOST,
             ) from error
         raise

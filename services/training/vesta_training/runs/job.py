@@ -217,7 +217,7 @@ def _device(asked: str, recipe: Recipe) -> str:
     """
     if asked == AUTO and recipe.finetune is None:
         has_cuda = CUDA_PROVIDER in onnxruntime.get_available_providers()
-        return choose_device(asked, "" if has_cuda else "this onnxruntime is built for the CPU alone")
+        return choose_device(asked, "" if has_cuda else "this onnxruntime is a CPU-only build")
     return choose_device(asked, "" if asked == CPU else find_cuda())
 
 
@@ -249,8 +249,8 @@ def _champion(job: Job, objects: ObjectStore, work: Path) -> tuple[Champion | No
         try:
             write_whole(path, objects.get(job.champion_key, sha256=job.champion_digest))
         except NotFound:
-            missing = f"the file of the champion {job.champion} is gone from the object store ({job.champion_key})"
-            return None, f"{missing}; restore it, or set the deployment's model_version to another version"
+            missing = f"the file of the champion {job.champion} is missing in the object store ({job.champion_key})"
+            return None, f"{missing}; restore it, or set model_version of the deployment to another version"
     return Champion(job.champion, path), ""
 
 

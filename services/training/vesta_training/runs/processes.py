@@ -150,7 +150,7 @@ def _next_command(store: Store, done: int, silence: timedelta) -> int:
             beat, heard = now, time.monotonic()
         if time.monotonic() - heard > silence.total_seconds():
             raise ProcessLostError(
-                f"nothing was heard of the first process of the run for {silence.total_seconds():.0f} s"
+                f"the first process of the run sent no heartbeat for {silence.total_seconds():.0f} s"
             )
         pause.wait(BEAT_SECONDS / 2)
 

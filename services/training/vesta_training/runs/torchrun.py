@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
     except SignalException as stopped:
         return OF_SIGNALS + stopped.sigval
     except RuntimeError as error:
-        sys.stderr.write(f"the pods of the run do not find each other: {error}\n")
+        sys.stderr.write(f"the pods of the run cannot connect to each other: {error}\n")
         return TRANSIENT_EXIT_CODE
     return 0
 

@@ -10,14 +10,14 @@ class TrainerSettings(EngineSettings):
 
     model_config = SettingsConfigDict(env_prefix="VESTA_TRAINER_")
 
-    postgres_url: str = Field("", pattern="^$", description="none: training Jobs reach no database")
-    work_folder: str = Field("/work", description="a folder for what the work lays down")
-    threads: int = Field(0, ge=0, le=256, description="threads to compute with; 0 for the cores that the pod may use")
+    postgres_url: str = Field("", pattern="^$", description="none: training Jobs do not use the database")
+    work_folder: str = Field("/work", description="a folder for temporary files of the training")
+    threads: int = Field(0, ge=0, le=256, description="the number of CPU threads; 0 for the number of cores of the pod")
     silence_seconds: int = Field(
         300,
         ge=5,
         le=3600,
-        description="after which a process of the same run from which nothing is heard counts as lost",
+        description="after this time without a heartbeat, another process of the run counts as lost",
     )
 
 

@@ -153,9 +153,9 @@ def usable_examples(assignment: Assignment) -> tuple[tuple[Example, ...], Exclus
 def describe_excluded(excluded: ExclusionCounts) -> str:
     """Describes the items that were left out, such as "1 with several labels"; empty if there are none."""
     counted = (
-        (excluded.no_label_count, "accepted as showing none of the concepts"),
+        (excluded.no_label_count, 'with "none of the concepts"'),
         (excluded.multiple_labels_count, "with several labels"),
         (excluded.shapes_only_count, "with shapes and no image label"),
-        (excluded.unknown_concept_count, "with a label that the taxonomy does not have"),
+        (excluded.unknown_concept_count, "with a label that is not in the taxonomy"),
     )
     return ", ".join(f"{count} {what}" for count, what in counted if count)

@@ -147,11 +147,13 @@ def _cautions(
     ]
     cautions = []
     if unseen:
-        cautions.append(f"Never answered, since no example was there to learn from: {', '.join(unseen)}.")
+        cautions.append(f"Never predicted, because there were no training examples: {', '.join(unseen)}.")
     if unsure:
-        cautions.append(f"Recall hardly known, with under {TEST_ITEMS_FOR_RECALL_MIN} test items: {', '.join(unsure)}.")
+        cautions.append(
+            f"Recall unreliable, with fewer than {TEST_ITEMS_FOR_RECALL_MIN} test items: {', '.join(unsure)}."
+        )
     if left_out_items := describe_excluded(excluded):
-        cautions.append(f"Annotated, and neither learned from nor tested on: {left_out_items}.")
+        cautions.append(f"Annotated items that were excluded from training and test: {left_out_items}.")
     return cautions
 
 

@@ -155,7 +155,7 @@ def finetune(
             schedule.step()
             value = float(total)
             if not math.isfinite(value):
-                raise LearningError(f"the loss became {value} in epoch {epoch + 1}: a smaller learning_rate would work")
+                raise LearningError(f"the loss became {value} in epoch {epoch + 1}; use a smaller learning_rate")
             stepped(epoch * batch_count + index + 1, steps, value)
         candidate = tuning.candidate(epoch + 1)
         if candidate["loss"] < best["loss"]:

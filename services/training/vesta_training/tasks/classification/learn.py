@@ -19,8 +19,9 @@ from vesta_training.tasks.classification.finetune import Images, Lesson, finetun
 from vesta_training.tasks.classification.stage import Stage
 
 NOTHING_HELD_OUT = (
-    "Fine-tuning was left out: none of the {} labelled images could be held back from learning, which takes two images or more of two "
-    "concepts, so that nobody could tell whether tuning helps. Label more, or give the dataset a validation side."
+    "Fine-tuning was skipped: none of the {} labelled images could be held out for "
+    "validation, which requires at least two images of two concepts. Label more images, "
+    "or add items to the validation split."
 )
 
 

@@ -24,10 +24,11 @@ from vesta_training.tasks.card import card_markdown, make_card
 from vesta_training.tasks.classification.learn import Learned, learn
 from vesta_training.tasks.classification.stage import Stage
 
-NO_CONCEPTS = "An embedding model names no concept, so that there is no accuracy to measure."
+NO_CONCEPTS = "An embedding model has no concepts, so that there is no accuracy to measure."
 NO_TEST_LABELS = (
-    "No item of the snapshot's test side has a label to measure by. Label some of the test items; where the dataset has none, "
-    "bring items in for its test side, or make a dataset whose split_policy.test_share is above 0."
+    "No item in the test split of the snapshot is labelled. Label items of the test "
+    "split; if it is empty, add items to it, or create a dataset with a "
+    "split_policy.test_share above 0."
 )
 
 # Durations on one CPU thread. They give the initial estimate of the time left, before steps are measured.
@@ -36,7 +37,7 @@ SECONDS_PER_TUNED_IMAGE = 0.12
 SECONDS_PER_LABEL_IN_HEAD = 0.002
 SECONDS_TO_EVALUATE = 1.0
 SECONDS_TO_EXPORT = 0.5
-ONLY_EMBEDS = "the challenger only embeds and answers nothing that could be compared"
+ONLY_EMBEDS = "the challenger only computes embeddings and makes no predictions to compare"
 
 
 def train(
@@ -71,8 +72,8 @@ def _train(assignment: Assignment, dependencies: Dependencies, progress: Callabl
     test = [one for one in kept if one.split is Split.TEST]
     if not known and describe_excluded(excluded):
         raise TooFewLabelsError(
-            f"no item of the training side has a label to learn from; left out are {describe_excluded(excluded)}: label some images as a "
-            "whole and make a new snapshot"
+            f"no item of the train split has a label; excluded are {describe_excluded(excluded)}. "
+            "Label images as a whole and create a new snapshot"
         )
     base.embed([*known, *test])
     learned = learn(assignment, backbone, base, known)
@@ -138,11 +139,12 @@ def _incomparable(assignment: Assignment, champion: ModelFile, test: Sequence[Ex
     name, task = assignment.champion.name, assignment.recipe.task
     if champion.head is None or champion.task is not task:
         return (
-            f"the champion {name} is of task {champion.task.value} and the challenger of task {task.value}; set the "
-            "deployment's model_version to the challenger if it is to answer, or train with a recipe of the champion's task"
+            f"the champion {name} has the task {champion.task.value} and the challenger the task "
+            f"{task.value}; set model_version of the deployment to the challenger, or train with "
+            "a recipe of the champion's task"
         )
     if not test:
-        return "no item of the test side has a label to measure by; give the dataset a test side, or label some of its items"
+        return "no item of the test split is labelled; add items to the test split, or label its items"
     return ""
 
 
