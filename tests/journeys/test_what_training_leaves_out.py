@@ -99,7 +99,7 @@ def test_what_is_no_image_label_is_counted_and_teaches_nothing(owner: Vesta, tmp
 
     run, version = trained(owner, snapshot)
     assert run.excluded == version.excluded == ExclusionCounts(no_label_count=1, shapes_only_count=1)
-    assert "1 accepted as showing none of the concepts, 1 with shapes and no image label" in version.card
+    assert '1 with "none of the concepts", 1 with shapes and no image label' in version.card
     tested = next(side for side in sides if side.split == "TEST")
     assert run.metrics.item_count == tested.labelled_count - tested.no_label_count > 0
 

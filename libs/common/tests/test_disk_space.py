@@ -102,7 +102,7 @@ def test_a_full_disk_takes_nothing_in_lets_everything_be_read_and_takes_in_again
 
 
 class Full(BaseHTTPRequestHandler):
-    """A store elsewhere that has no room."""
+    """A store elsewhere that has no free disk space."""
 
     def do_PUT(self) -> None:
         self.rfile.read(int(self.headers["content-length"]))

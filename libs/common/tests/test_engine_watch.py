@@ -31,7 +31,7 @@ def problems(given: Mapping[str, Any], topics: tuple[str, ...] = (), service: st
     watch = EngineWatch(tries_of(service, settings, topics, has_objects=True))
     watch.start()
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while any("not been tried" in problem for problem in watch.problems()):
+    while any("not been checked" in problem for problem in watch.problems()):
         assert time.monotonic() < deadline, watch.problems()
         time.sleep(0.02)
     watch.stop()
@@ -48,13 +48,13 @@ def test_nothing_hinders_where_all_engines_work(service_settings: Settings, crea
     [
         (
             {"postgres_url": "postgresql://vesta@127.0.0.1:9/vesta"},
-            "PostgreSQL does not answer; check that it runs, and POSTGRES_URL",
+            "PostgreSQL does not respond; check that it is running, and POSTGRES_URL",
         ),
-        ({"postgres_password": "wrong"}, "PostgreSQL refuses the password; check POSTGRES_URL, POSTGRES_PASSWORD"),
-        ({"s3_access_key": "stranger"}, "the object store refuses the credentials; check S3_ENDPOINT_URL"),
-        ({"s3_bucket": "nobody-made-it"}, "the object store has not been prepared; run `vesta-admin setup`"),
-        ({"s3_endpoint_url": "http://127.0.0.1:9"}, "the object store does not answer; check that it runs"),
-        ({"kafka_bootstrap": "127.0.0.1:9"}, "Kafka does not answer; check that it runs, and KAFKA_BOOTSTRAP"),
+        ({"postgres_password": "wrong"}, "PostgreSQL rejects the password; check POSTGRES_URL, POSTGRES_PASSWORD"),
+        ({"s3_access_key": "stranger"}, "the object store rejects the credentials; check S3_ENDPOINT_URL"),
+        ({"s3_bucket": "nobody-made-it"}, "the object store is not set up; run `vesta-admin setup`"),
+        ({"s3_endpoint_url": "http://127.0.0.1:9"}, "the object store does not respond; check that it is running"),
+        ({"kafka_bootstrap": "127.0.0.1:9"}, "Kafka does not respond; check that it is running, and KAFKA_BOOTSTRAP"),
     ],
 )
 def test_an_engine_that_cannot_be_used_is_named_with_what_helps(
@@ -97,12 +97,12 @@ def test_an_expired_certificate_is_named_and_a_renewed_one_is_accepted(
 def test_a_database_that_is_not_there_is_to_be_set_up(service_settings: Settings) -> None:
     given = service_settings("sample")
     given["postgres_url"] = given["postgres_url"].rpartition("/")[0] + "/missing"
-    assert problems(given) == ["PostgreSQL has not been prepared; run `vesta-admin setup`"]
+    assert problems(given) == ["PostgreSQL is not set up; run `vesta-admin setup`"]
 
 
 def test_kafka_without_topics_is_to_be_set_up(service_settings: Settings) -> None:
     (found,) = problems(service_settings("sample"), TOPICS)
-    assert found.startswith("Kafka has not been prepared (lacks topics: test-")
+    assert found.startswith("Kafka is not set up (missing topics: test-")
     assert found.endswith("vesta.datasets.item.v1); run `vesta-admin setup`")
 
 
@@ -116,7 +116,7 @@ def test_an_engine_that_takes_too_long_counts_as_away() -> None:
     watch = EngineWatch({"Kafka": lambda: answering.wait() and None}, timedelta(0), try_max=timedelta(milliseconds=50))
     watch.start()
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while not watch.problems()[0].startswith("Kafka does not answer"):
+    while not watch.problems()[0].startswith("Kafka does not respond"):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     answering.set()
@@ -132,9 +132,9 @@ def test_a_certificate_of_our_own_that_expired_is_told(tmp_path: Path) -> None:
     given = ServiceSettings(postgres_url="postgresql://x", kafka_certificate_file=str(path), kafka_key_file=str(path))
     expired = x509.load_pem_x509_certificate(path.read_bytes())
     tries = own_tries_of(given, lambda: expired)
-    with pytest.raises(ExplainedError, match=r"has expired, on .* UTC; `vesta-admin certificates` renews it"):
+    with pytest.raises(ExplainedError, match=r"expired on .* UTC; `vesta-admin certificates` renews it"):
         tries[IDENTITY]()
-    with pytest.raises(ExplainedError, match=r"has expired, on .* UTC; renew it"):
+    with pytest.raises(ExplainedError, match=r"expired on .* UTC; renew it"):
         tries["the certificate of KAFKA_CERTIFICATE_FILE"]()
     authority.issue("mine")
     tries["the certificate of KAFKA_CERTIFICATE_FILE"]()
@@ -144,11 +144,11 @@ def test_a_certificate_of_our_own_that_expired_is_told(tmp_path: Path) -> None:
     ("error", "words"),
     [
         ("SSL error: certificate has expired", "has an expired certificate; renew"),
-        ("could not extend file: No space left on device", "has no room; make room"),
+        ("could not extend file: No space left on device", "has no free disk space; free disk space"),
         ("certificate verify failed", "has a certificate that is not trusted"),
-        ("FATAL: sorry, too many clients already", "has no connection left; raise its max_connections"),
-        ("FATAL: the database system is in recovery mode", "starts or recovers; wait; where it lasts, see its log"),
-        ("TopicAuthorizationFailedError", "refuses the credentials"),
+        ("FATAL: sorry, too many clients already", "has no free connections; raise its max_connections"),
+        ("FATAL: the database system is in recovery mode", "is starting or recovering; wait; if it lasts, see its log"),
+        ("TopicAuthorizationFailedError", "rejects the credentials"),
     ],
 )
 def test_other_failures_are_told_by_their_message(error: str, words: str) -> None:
@@ -158,7 +158,7 @@ def test_other_failures_are_told_by_their_message(error: str, words: str) -> Non
 def test_a_problem_makes_a_service_unready_says_why_and_leaves_it_alive() -> None:
     server = Server(identity_of("sample"), "127.0.0.1:0", [])
     server.start()
-    server.set_healthy(healthy=True, problems=["Kafka does not answer; check that it runs"])
+    server.set_healthy(healthy=True, problems=["Kafka does not respond; check that it is running"])
     with grpc.insecure_channel(server.address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         answer, call = stub.Check.with_call(health_pb2.HealthCheckRequest())
@@ -169,7 +169,9 @@ def test_a_problem_makes_a_service_unready_says_why_and_leaves_it_alive() -> Non
         ready = stub.Check(health_pb2.HealthCheckRequest(service=READY))
     server.stop(timedelta(0))
     assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
-    assert problems_in(call.trailing_metadata()) == ["Kafka does not answer; check that it runs"]
+    assert problems_in(call.trailing_metadata()) == ["Kafka does not respond; check that it is running"]
     assert live.status == health_pb2.HealthCheckResponse.SERVING
-    assert refused.value.details() == "Kafka does not answer; check that it runs"  # as `kubectl describe` shows it
+    assert (
+        refused.value.details() == "Kafka does not respond; check that it is running"
+    )  # as `kubectl describe` shows it
     assert ready.status == health_pb2.HealthCheckResponse.SERVING

@@ -65,9 +65,9 @@ def test_a_filter_finds_what_it_says(rows: psycopg.Connection, text: str, names:
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("colour = red", "there is no field colour"),
+        ("colour = red", "unknown field colour"),
         ("state = RED", "not one of"),
-        ("state < OPEN", "cannot be compared"),
+        ("state < OPEN", "does not support"),
         ("score = many", "score"),
         ("state", "needs a comparison"),
         ("state =", "expected"),
@@ -85,7 +85,7 @@ def test_a_filter_finds_what_it_says(rows: psycopg.Connection, text: str, names:
     ],
 )
 def test_a_wrong_filter_is_refused_with_what_is_wrong(text: str, what: str) -> None:
-    with pytest.raises(InvalidArgument, match="wrong at character") as refused:
+    with pytest.raises(InvalidArgument, match="invalid at character") as refused:
         compile_filter(text, FIELDS)
     assert refused.value.reason == "FILTER_INVALID"
     assert what in refused.value.message

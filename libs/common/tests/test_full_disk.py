@@ -59,7 +59,7 @@ def problem_of(attempt: Try, name: str) -> str:
     watch = EngineWatch({name: attempt}, interval=timedelta(milliseconds=10))
     watch.start()
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while (problems := watch.problems()) and "not been tried" in problems[0]:
+    while (problems := watch.problems()) and "not been checked" in problems[0]:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     watch.stop()
@@ -78,7 +78,10 @@ def test_a_database_without_room_is_told_keeps_what_it_has_and_goes_on_by_itself
             assert problem_of(attempt, POSTGRES) == ""
 
             full = fill(small_disk)
-            assert problem_of(attempt, POSTGRES) == "PostgreSQL has no room; make room or enlarge its disk"
+            assert (
+                problem_of(attempt, POSTGRES)
+                == "PostgreSQL has no free disk space; free disk space or enlarge its disk"
+            )
             with pytest.raises(psycopg.errors.DiskFull):
                 connection.execute("INSERT INTO kept SELECT generate_series(1, 100000)")
 
@@ -96,7 +99,7 @@ def test_a_folder_of_the_service_without_room_is_told(small_disk: Path, monkeypa
     assert problem_of(attempt, name) == ""
     full = fill(small_disk)
     assert problem_of(attempt, name) == (
-        f"{name} cannot be written to (No space left on device); make room, or enlarge it (`tmpSize` and `workSize` in the chart)"
+        f"{name} is not writable (No space left on device); free space, or enlarge it (`tmpSize` and `workSize` in the chart)"
     )
     full.unlink()
     assert problem_of(attempt, name) == ""
@@ -111,5 +114,5 @@ def test_a_work_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     attempt = own_tries_of(Settings(postgres_url="postgresql://x", work_folder=str(folder)), a_certificate)[
         f"the folder {folder}"
     ]
-    with pytest.raises(ExplainedError, match=r"cannot be written to \(Not a directory\)"):
+    with pytest.raises(ExplainedError, match=r"is not writable \(Not a directory\)"):
         attempt()

@@ -259,7 +259,7 @@ def test_a_topic_that_refuses_holds_up_no_other(
         assert topic.events(1) == [accepted]
         wait_until(lambda: rows_left(postgres) == 1)
         (problem,) = relay.problems()
-        assert problem.startswith("Kafka takes no events of the topic vesta.annotation.campaign.v1 (KafkaError); check")
+        assert problem.startswith("Kafka rejects events of the topic vesta.annotation.campaign.v1 (KafkaError); check")
 
 
 def test_an_event_that_no_broker_takes_is_refused_at_once(postgres: Postgres) -> None:

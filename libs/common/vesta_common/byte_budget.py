@@ -25,7 +25,7 @@ class ByteBudget:
         with self._changed:
             if self.held + count > self._bytes_max:
                 raise ResourceExhausted(
-                    "too many bytes are on their way at once; try again in a moment",
+                    "the memory limit for requests in progress is reached; retry later",
                     reason="MEMORY_LIMITED",
                     retry_after=RETRY_AFTER,
                 )

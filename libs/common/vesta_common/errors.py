@@ -280,4 +280,4 @@ def from_rpc_error(error: grpc.RpcError) -> VestaError:
         if status is not None:
             return from_status(status)
     kind = _BY_CODE.get(error.code(), Internal)
-    return kind(error.details() or f"the peer answered {error.code().name} without a word")
+    return kind(error.details() or f"the peer returned {error.code().name} without a message")

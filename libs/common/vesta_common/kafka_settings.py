@@ -18,25 +18,25 @@ class KafkaSettings(BaseSettings):
     kafka_security_protocol: str = Field(
         "PLAINTEXT",
         pattern="^(PLAINTEXT|SSL|SASL_PLAINTEXT|SASL_SSL)$",
-        description="how to speak to Kafka: PLAINTEXT, SSL (which is TLS), SASL_PLAINTEXT or SASL_SSL",
+        description="the security protocol of Kafka: PLAINTEXT, SSL (TLS), SASL_PLAINTEXT or SASL_SSL",
     )
     kafka_sasl_mechanism: str = Field(
         "SCRAM-SHA-512",
         pattern="^(PLAIN|SCRAM-SHA-256|SCRAM-SHA-512)$",
-        description="how to log in to Kafka with SASL: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512",
+        description="the SASL mechanism of Kafka: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512",
     )
-    kafka_sasl_username: str = Field("", validate_default=True, description="the user of Kafka; required with SASL")
+    kafka_sasl_username: str = Field("", validate_default=True, description="the Kafka user; required with SASL")
     kafka_sasl_password: SecretStr = Field(
-        SecretStr(""), validate_default=True, description="that user's password; required with SASL"
+        SecretStr(""), validate_default=True, description="the password of the Kafka user; required with SASL"
     )
     kafka_ca_file: str = Field(
-        "", description="PEM file of the authorities that Kafka's certificates are held to; the system's own if empty"
+        "", description="PEM file of the CAs that sign the certificates of Kafka; the CAs of the system if empty"
     )
-    kafka_certificate_file: str = Field("", description="PEM file of our certificate, where Kafka asks for one")
-    kafka_key_file: str = Field("", validate_default=True, description="PEM file of that certificate's key")
+    kafka_certificate_file: str = Field("", description="PEM file of the client certificate, if Kafka requires one")
+    kafka_key_file: str = Field("", validate_default=True, description="PEM file of the key of the client certificate")
     kafka_idempotence: bool = Field(
         True,
-        description="whether the brokers suppress a producer's duplicates; false for those that cannot, as the embedded one",
+        description="whether the brokers support idempotent producers; false for the embedded broker",
     )
 
     kafka_consumer_class: str = Field(
@@ -62,19 +62,19 @@ class KafkaSettings(BaseSettings):
         protocol = str(info.data.get("kafka_security_protocol", ""))
         text = value.get_secret_value() if isinstance(value, SecretStr) else value
         if protocol.startswith("SASL") and not text:
-            raise ValueError(f"it is required with {protocol}")
+            raise ValueError(f"required with {protocol}")
         return value
 
     @field_validator("kafka_ca_file", "kafka_certificate_file", "kafka_key_file")
     @classmethod
     def _is_a_file(cls, path: str) -> str:
         if path and not Path(path).is_file():
-            raise ValueError(f"{path} is no file")
+            raise ValueError(f"{path} is not a file")
         return path
 
     @field_validator("kafka_key_file")
     @classmethod
     def _goes_with_a_certificate(cls, path: str, info: ValidationInfo) -> str:
         if bool(path) != bool(info.data.get("kafka_certificate_file")) and "kafka_certificate_file" in info.data:
-            raise ValueError("a certificate and its key are given together, or neither")
+            raise ValueError("set both the certificate and its key, or neither")
         return path

@@ -25,7 +25,7 @@ class RpcMetrics:
 def problems_gauge(service: str, registry: CollectorRegistry) -> Gauge:
     """Returns a gauge for the number of problems that the service's health reports."""
     return Gauge(
-        f"vesta_{service}_problems", "What hinders the service just now, as its health says", registry=registry
+        f"vesta_{service}_problems", "Current problems of the service, as in its health status", registry=registry
     )
 
 

@@ -41,26 +41,33 @@ class EngineSettings(KafkaSettings):
         repr=False, pattern="^postgres(ql)?://", description="postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
     )
     postgres_password: SecretStr = Field(
-        SecretStr(""), description="the password of PostgreSQL, where it is not in the URL; replaces the one there"
+        SecretStr(""), description="the password of PostgreSQL; overrides the one in the URL"
     )
     s3_endpoint_url: str = Field(
-        "", pattern="^(https?://.+)?$", description="the S3 endpoint, http(s)://HOST:PORT; empty for the provider's own"
+        "",
+        pattern="^(https?://.+)?$",
+        description="the S3 endpoint, http(s)://HOST:PORT; the default of the provider if empty",
     )
     s3_access_key: str = Field("", description="S3 access key id")
     s3_secret_key: SecretStr = Field(SecretStr(""), description="S3 secret access key")
     s3_ca_file: str = Field(
-        "", description="PEM file of the authorities that sign the S3 endpoint's certificate; the system's if empty"
+        "",
+        description="PEM file of the CAs that sign the certificate of the S3 endpoint; the CAs of the system if empty",
     )
     s3_region: str = Field("us-east-1", description="S3 region")
     s3_bucket: str = Field("vesta", description="the bucket of the platform")
-    s3_prefix: str = Field("", pattern="^(.*/)?$", description="put before every key; ends in a slash, or is empty")
+    s3_prefix: str = Field(
+        "", pattern="^(.*/)?$", description="the prefix of all object keys; ends with a slash, or is empty"
+    )
     storage_path: str = Field(
         "",
-        description="a folder on the file system that holds the object store, where that is on this machine: writing is refused "
-        "while less than 2 % of it is free; not known if empty",
+        description="a folder on the file system of the object store, if it is on this machine: writes "
+        "are rejected while less than 2 % of it is free; not monitored if empty",
     )
     kafka_topic_prefix: str = Field(
-        "", pattern="^[A-Za-z0-9._-]*$", description="put before every topic and consumer group: letters, digits, . _ -"
+        "",
+        pattern="^[A-Za-z0-9._-]*$",
+        description="the prefix of all topics and consumer groups: letters, digits, . _ -",
     )
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
     log_format: str = Field("json", pattern="^(json|console)$", description="json or console")
@@ -69,7 +76,7 @@ class EngineSettings(KafkaSettings):
     @classmethod
     def _is_a_folder(cls, path: str) -> str:
         if path and not Path(path).is_dir():
-            raise ValueError(f"{path} is no folder")
+            raise ValueError(f"{path} is not a folder")
         return path
 
     @property
@@ -88,76 +95,86 @@ class ServiceSettings(EngineSettings):
     postgres_schema: str = Field(
         "",
         pattern="^([a-z_][a-z0-9_]{0,55})?$",  # the notification channel adds a suffix, and its name has at most 63 characters
-        description="the schema of the service, at most 56 of a-z, 0-9 and _; its own name if empty",
+        description="the schema of the service, at most 56 of a-z, 0-9 and _; the name of the service if empty",
     )
-    postgres_connections_max: int = Field(8, ge=2, le=200, description="most connections to PostgreSQL")
+    postgres_connections_max: int = Field(8, ge=2, le=200, description="maximum number of connections to PostgreSQL")
     migrations: str = Field(
         "apply",
         pattern="^(apply|check)$",
-        description="apply: migrate the schema at start; check: start only where `vesta-admin migrate pre` has migrated it",
+        description="apply: migrate the schema at start; check: start only if `vesta-admin migrate pre` "
+        "has migrated it",
     )
     post_migrations: bool = Field(
         True,
-        description="whether to migrate to what replicas of the version before cannot live with; false while one of them runs",
+        description="whether to apply migrations that are incompatible with the previous version; false "
+        "while replicas of that version run",
     )
     kafka_fetch_wait_ms: int = Field(
         500,
         ge=1,
         le=5000,
-        description="how long a broker may hold back the answer that there is no event yet; Kafka answers at once when one "
-        "comes, simpler brokers only at the end",
+        description="the maximum wait of a fetch without new events; Kafka returns when an event "
+        "arrives, the embedded broker only after this time",
     )
     otlp_endpoint: str = Field(
         "",
         pattern=r"^(https?://\S+:[0-9]{1,5})?$",
-        description="http(s)://HOST:PORT of an OpenTelemetry collector that takes traces over OTLP and gRPC; none are exported if empty",
+        description="http(s)://HOST:PORT of an OpenTelemetry collector that accepts traces by OTLP over "
+        "gRPC; no traces are exported if empty",
     )
     otlp_ca_file: str = Field(
-        "", description="PEM file of the authorities that sign the collector's certificate; the system's if empty"
+        "", description="PEM file of the CAs that sign the certificate of the collector; the CAs of the system if empty"
     )
     otlp_sample_ratio: float = Field(
-        1.0, ge=0, le=1, description="the share of traces that is exported, from 0 to 1; the gateway's decides"
+        1.0,
+        ge=0,
+        le=1,
+        description="the share of traces that is exported, from 0 to 1; the value of the gateway applies "
+        "to a whole trace",
     )
     identity_certificate_file: str = Field(
         "",
-        description="PEM file of the certificate that names this service; it is read again when it changes, as are the next two",
+        description="PEM file of the certificate of this service; reloaded when it changes, like the key and the CAs",
     )
     identity_key_file: str = Field(
-        "", description="PEM file of the certificate's key, which signs the tokens of calls to other services"
+        "", description="PEM file of the key of the certificate; it signs the tokens of calls to other services"
     )
     identity_ca_file: str = Field(
         "",
-        description="PEM file of the platform's own authorities; calls are taken from services whose certificate one of them issued",
+        description="PEM file of the platform's CAs; calls are accepted from services with a certificate "
+        "that one of them issued",
     )
     peer_tls: bool = Field(
         False,
-        description="whether calls between services go over TLS, with the certificates of their identities; the same for all services",
+        description="whether calls between services use TLS, with their identity certificates; must be "
+        "the same for all services",
     )
     health_address: str = Field(
         "",
         pattern=f"({ADDRESS})?",
-        description="HOST:PORT of gRPC's health alone, always in plain text, as Kubernetes' probes want it; none if empty",
+        description="HOST:PORT of the gRPC health service alone, always without TLS, for Kubernetes "
+        "probes; none if empty",
     )
     queue_wait_max_ms: int = Field(
         1000,
         ge=10,
         le=60_000,
-        description="how long a request may wait for its work to begin, by the estimate; those that would wait longer are refused "
-        "at once as OVERLOADED",
+        description="the maximum estimated queue time of a request; requests that would wait longer are "
+        "rejected as OVERLOADED",
     )
     drain_ms: int = Field(
         1000,
         ge=0,
         le=60_000,
-        description="how long calls are still taken after SIGTERM, while health says NOT_SERVING already, so that callers turn to "
-        "other replicas; stopping itself takes ten seconds at most after that",
+        description="how long calls are still accepted after SIGTERM while health is NOT_SERVING, so "
+        "that clients switch to other replicas; the shutdown then takes at most ten seconds",
     )
 
     @field_validator("otlp_ca_file")
     @classmethod
     def _is_a_file_of_authorities(cls, path: str) -> str:
         if path and not Path(path).is_file():
-            raise ValueError(f"{path} is no file")
+            raise ValueError(f"{path} is not a file")
         return path
 
 
@@ -172,12 +189,12 @@ def load_settings(kind: type[S]) -> S:
         for problem in error.errors():
             field = str(problem["loc"][0]) if problem["loc"] else ""
             described = kind.model_fields[field].description if field in kind.model_fields else None
-            wanted = f"; wanted is {described}" if described else ""
+            wanted = f"; expected: {described}" if described else ""
             sys.stderr.write(f"{environment_name(kind, field)}: {problem['msg']}{wanted}\n")
         sys.exit(EXIT_WRONG_SETTINGS)
     misspelt = list(_misspelt(kind))
     for name, meant in misspelt:
-        sys.stderr.write(f"{name}: there is no such setting; {meant} was meant?\n")
+        sys.stderr.write(f"unknown setting {name}; did you mean {meant}?\n")
     if misspelt:
         sys.exit(EXIT_WRONG_SETTINGS)
     return found

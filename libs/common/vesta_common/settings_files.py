@@ -30,7 +30,7 @@ class SettingsFiles(EnvSettingsSource):
                 continue
             variable = (name + SUFFIX).upper()
             if environment.get(name):
-                raise SettingsFileError(f"{variable}: {name.upper()} is set too; set one of them")
+                raise SettingsFileError(f"{variable}: {name.upper()} is set too; set only one of them")
             try:
                 found[name] = Path(path).read_text().rstrip("\r\n")
             except (OSError, UnicodeDecodeError) as error:

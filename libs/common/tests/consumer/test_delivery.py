@@ -176,7 +176,7 @@ def test_a_record_is_not_passed_over_before_the_dead_letter_topic_has_it() -> No
 def test_the_dead_letter_that_is_one_too_many_is_kept_and_will_not_come_again() -> None:
     failing = {name: [KeyError(name)] * 4 for name in "bcd"}
     bench = Bench(failing=failing, dead_letters_max=2)
-    with pytest.raises(TooManyDeadLetters, match="2 events could not be handled; the last one: KeyError"):
+    with pytest.raises(TooManyDeadLetters, match="2 events could not be handled; the last error: KeyError"):
         bench.deliver(records("a", "b", "c", "d"))
     assert [value for value, _ in bench.kept] == ["b", "c"]
     assert bench.next_offset == 13

@@ -139,5 +139,5 @@ def test_an_event_of_a_clock_that_is_ahead_is_not_younger_than_now(postgres: Pos
 
 
 def test_an_event_type_with_two_handlers_is_refused_at_the_start(postgres: Postgres) -> None:
-    with pytest.raises(ValueError, match=f"the consumer labels has two handlers for {ACCEPTED}; leave one"):
+    with pytest.raises(ValueError, match=f"the consumer labels has two handlers for {ACCEPTED}; remove one"):
         handlers_of(postgres, {ACCEPTED: record_effect}, {ACCEPTED: record_effects})

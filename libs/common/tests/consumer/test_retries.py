@@ -66,5 +66,5 @@ def test_the_fuse_blows_at_the_last_one_allowed_within_the_window(every: timedel
 
 def test_the_fuse_says_how_many_and_why() -> None:
     circuit_breaker = CircuitBreaker(ManualClock(), dead_letters_max=1)
-    with pytest.raises(TooManyDeadLetters, match="1 events could not be handled; the last one: KeyError"):
+    with pytest.raises(TooManyDeadLetters, match="1 events could not be handled; the last error: KeyError"):
         circuit_breaker.count("KeyError")

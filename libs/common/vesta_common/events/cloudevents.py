@@ -82,7 +82,7 @@ def type_of(payload: Message) -> str:
     words = re.findall(r"[A-Z][a-z0-9]*", name)
     cut = next((len(re.findall("[A-Z]", end)) for end in _COMPOUND if name.endswith(end)), 1)
     if len(words) <= cut:
-        raise ValueError(f"{name} is not named resource + past participle")
+        raise ValueError(f"{name} must be named resource + past participle")
     return f"vesta.{service}.{'_'.join(words[:-cut]).lower()}.{version}.{'_'.join(words[-cut:]).lower()}"
 
 
@@ -94,7 +94,7 @@ def message_class_of(event_type: str) -> type[Message]:
     """
     found = _find_message_class(event_type)
     if found is None:
-        raise InvalidArgument(f"{event_type!r} is no known event type", reason="EVENT_UNKNOWN")
+        raise InvalidArgument(f"unknown event type {event_type!r}", reason="EVENT_UNKNOWN")
     return found
 
 
@@ -137,7 +137,7 @@ def decode(headers: Sequence[tuple[str, bytes | None]], value: bytes | None, key
     found = _attributes(headers)
     content_type = found.get("content-type", CONTENT_TYPE)
     if content_type.startswith(IMAGE_CONTENT) and _find_message_class(found["ce_type"]):
-        raise _malformed(f"the value of {found['ce_type']} is a message, not {content_type}")
+        raise _malformed(f"the value of {found['ce_type']} must be a protobuf message, not {content_type}")
     subject = found.get("ce_subject") or _text("the key", key or b"")
     return Event(
         id=_own_id(found, subject) if content_type.startswith(IMAGE_CONTENT) else found["ce_id"],
@@ -161,7 +161,7 @@ def _attributes(headers: Sequence[tuple[str, bytes | None]]) -> dict[str, str]:
     found = {name: _text(name, value) for name, value in headers if value is not None}
     missing = [name for name in ("ce_id", "ce_type", "ce_source", "ce_time") if not found.get(name)]
     if missing:
-        raise _malformed(f"the record is no CloudEvent: it lacks {', '.join(missing)}")
+        raise _malformed(f"the record is not a CloudEvent: {', '.join(missing)} missing")
     for name, characters_max in ATTRIBUTE_CHARACTERS_MAX.items():
         if len(found.get(name, "")) > characters_max:
             raise _malformed(f"{name} has more than {characters_max} characters")
@@ -174,7 +174,7 @@ def _text(name: str, value: bytes) -> str:
     except UnicodeDecodeError:
         raise _malformed(f"{name} is not UTF-8") from None
     if "\x00" in text:  # PostgreSQL cannot store it
-        raise _malformed(f"{name} has a zero character")
+        raise _malformed(f"{name} has a NUL character")
     return text
 
 
@@ -183,14 +183,14 @@ def _time(text: str) -> datetime:
         found = datetime.fromisoformat(text)
         return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
-        raise _malformed(f"ce_time {text!r} is no RFC 3339 time") from None
+        raise _malformed(f"ce_time {text!r} is not an RFC 3339 time") from None
 
 
 def _message(event_type: str, value: bytes) -> Message:
     try:
         return message_class_of(event_type).FromString(value)
     except DecodeError:
-        raise _malformed(f"the value is no {event_type}") from None
+        raise _malformed(f"the value is not a valid {event_type}") from None
 
 
 def _malformed(message: str) -> InvalidArgument:

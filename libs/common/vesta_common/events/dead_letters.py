@@ -143,13 +143,14 @@ def replay_command(service: str) -> Callable[[ServiceSettings], int]:
     def command(settings: ServiceSettings) -> int:
         topic = settings.kafka_topic_prefix + topic_of(service)
         done = replay(Broker.of(settings), topic, f"{topic}.replay")
-        sys.stdout.write(f"{done.published} dead letters of {service} were published again\n")
+        sys.stdout.write(f"{done.published} dead letters of {service} replayed\n")
         if done.too_old:
             sys.stdout.write(
-                f"{done.too_old} are older than {REPLAY_AGE_MAX.days} days and cannot be: others may handle them twice\n"
+                f"{done.too_old} skipped: older than {REPLAY_AGE_MAX.days} days, so that other "
+                "consumers could handle them twice\n"
             )
         if done.without_value:
-            sys.stdout.write(f"{done.without_value} were too large to be kept whole and cannot be\n")
+            sys.stdout.write(f"{done.without_value} skipped: too large, stored without their value\n")
         return 0
 
     return command

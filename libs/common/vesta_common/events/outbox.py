@@ -74,7 +74,8 @@ def _value(event: Event) -> bytes:
     value = event.value
     if len(value) > EVENT_BYTES_MAX:
         raise InvalidArgument(
-            f"the event {event.type} has {len(value)} bytes, more than {EVENT_BYTES_MAX}; put what is large on the object store",
+            f"the event {event.type} has {len(value)} bytes, the maximum is {EVENT_BYTES_MAX}; "
+            "store large values in the object store",
             reason="EVENT_TOO_LARGE",
             metadata={"type": event.type, "subject": event.subject},
         )
@@ -107,14 +108,19 @@ class Relay(ServiceThread):
     def measure(self, service: str, registry: CollectorRegistry) -> None:
         """Registers gauges for unpublished events. A standby relay reports 0."""
         self._waiting = Gauge(
-            f"vesta_{service}_outbox_events", "Events that wait to be published, 10,000 at most", registry=registry
+            f"vesta_{service}_outbox_events",
+            "Unpublished events in the outbox, counted up to 10,000",
+            registry=registry,
         )
-        self._age = Gauge(f"vesta_{service}_outbox_age_seconds", "Age of the oldest of them", registry=registry)
+        self._age = Gauge(
+            f"vesta_{service}_outbox_age_seconds", "Age of the oldest unpublished event", registry=registry
+        )
 
     def problems(self) -> list[str]:
         """Returns a message for each topic whose events the broker rejects."""
         return [
-            f"Kafka takes no events of the topic {topic} ({error}); check the rights of its user and the room on its disks, the events wait"
+            f"Kafka rejects events of the topic {topic} ({error}); check the permissions of the "
+            "Kafka user and the free disk space of the brokers. The events stay in the outbox"
             for topic, error in sorted(self._topic_errors.copy().items())
         ]
 
@@ -227,7 +233,7 @@ class Relay(ServiceThread):
             except KafkaTimeoutError as error:
                 patience -= WAIT_SECONDS if self._stopping.is_set() else 0
                 if patience <= 0:
-                    raise KafkaError("stopped before the broker answered") from error
+                    raise KafkaError("the relay stopped before the broker acknowledged the event") from error
             except KafkaError as error:
                 return repr(error)
         return repr(sent.exception) if sent.exception else ""

@@ -44,7 +44,7 @@ def check_call(service: str, audience: str, role: str) -> None:
     """
     if audience not in PEERS.get(service, ()):
         raise PermissionDenied(
-            f"{service} may not call {audience}; those that may are {', '.join(sorted(_callers_of(audience))) or 'none'}",
+            f"{service} may not call {audience}; allowed callers: {', '.join(sorted(_callers_of(audience))) or 'none'}",
             reason="CALLER_NOT_ALLOWED",
             metadata={"service": service, "audience": audience},
         )
@@ -69,7 +69,7 @@ def check_project(project: str, request: Message) -> None:
         )
         if is_elsewhere:
             raise PermissionDenied(
-                f"the token of this call is for {project}, and {field} is {value}; call with a token for its project",
+                f"the token of this call is for {project}, but {field} is {value}; use a token for that project",
                 reason="PROJECT_NOT_ALLOWED",
                 metadata={"project": project},
             )

@@ -99,16 +99,18 @@ def read_credentials(files: CredentialFiles) -> Credentials:
         key = load_pem_private_key(key_pem, None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise CredentialsError(
-            f"{files.certificate}, {files.key} and {files.authorities} are to be PEM: {error}"
+            f"{files.certificate}, {files.key} and {files.authorities} must be PEM files: {error}"
         ) from error
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise CredentialsError(f"{files.key} is no ECDSA key on the curve P-256, which tokens are signed with")
+        raise CredentialsError(
+            f"{files.key} must be an ECDSA key on the curve P-256; `vesta-admin certificates` creates one"
+        )
     if key.public_key() != certificate.public_key():
-        raise CredentialsError(f"{files.key} is not the key of {files.certificate}; renew both together")
+        raise CredentialsError(f"{files.key} does not match {files.certificate}; renew both together")
     service = service_of(certificate)
     if not service:
         raise CredentialsError(
-            f"{files.certificate} names no service; wanted is the URI {ID_PREFIX}SERVICE among its names"
+            f"{files.certificate} has no service name; add the URI {ID_PREFIX}SERVICE to its subject alternative names"
         )
     return Credentials(service, certificate, key, authorities, certificate_pem, key_pem, authorities_pem)
 
@@ -128,7 +130,7 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise CredentialsError(
-            f"{path} cannot be read: {error.strerror}; `vesta-admin certificates` makes such files"
+            f"{path} cannot be read: {error.strerror}; `vesta-admin certificates` creates such files"
         ) from error
 
 
@@ -140,7 +142,7 @@ def _stamp(files: CredentialFiles) -> tuple[tuple[int, int, int], ...]:
             status = path.stat()
         except OSError as error:
             raise CredentialsError(
-                f"{path} cannot be read: {error.strerror}; `vesta-admin certificates` makes such files"
+                f"{path} cannot be read: {error.strerror}; `vesta-admin certificates` creates such files"
             ) from error
         found.append((status.st_ino, status.st_mtime_ns, status.st_size))
     return tuple(found)

@@ -91,14 +91,14 @@ class Identity:
         missing = [environment_name(type(settings), field) for field, path in paths.items() if not path]
         if missing:
             raise CredentialsError(
-                f"{', '.join(missing)}: services call each other by certificates; name the PEM files that "
-                "`vesta-admin certificates` makes"
+                f"{', '.join(missing)} required: services authenticate with certificates; set the "
+                "paths of the PEM files that `vesta-admin certificates` creates"
             )
         files = CredentialFiles(*map(Path, paths.values()))
         identity = cls(files, has_tls=settings.peer_tls)
         if identity.service != service:
             raise CredentialsError(
-                f"{files.certificate} is the certificate of {identity.service}; wanted is that of {service}"
+                f"{files.certificate} is the certificate of {identity.service}; configure that of {service}"
             )
         return identity
 
@@ -142,7 +142,7 @@ class Identity:
         header = metadata.get(TOKEN_KEY, "")
         if not header.startswith(_BEARER):
             raise Unauthenticated(
-                "this call has no token; services are called by services, and everybody else calls the gateway",
+                "this call has no service token; clients must call the gateway",
                 reason="TOKEN_MISSING",
             )
         token, credentials, now = header.removeprefix(_BEARER), self._source.current(), self._now()
@@ -177,12 +177,12 @@ def verify(token: str, audience: str, authorities: tuple[x509.Certificate, ...],
         Unauthenticated: TOKEN_INVALID.
     """
     if len(token) > TOKEN_BYTES_MAX:
-        raise _invalid(f"it has more than {TOKEN_BYTES_MAX} bytes")
+        raise _invalid(f"more than {TOKEN_BYTES_MAX} bytes")
     try:
         certificate = _certificate_of(token)
         key = certificate.public_key()
         if not isinstance(key, ec.EllipticCurvePublicKey):
-            raise _invalid("its certificate has no key for ECDSA")
+            raise _invalid("its certificate has no ECDSA key")
         payload = jwt.decode(
             token,
             key,
@@ -194,13 +194,13 @@ def verify(token: str, audience: str, authorities: tuple[x509.Certificate, ...],
     except jwt.InvalidTokenError as error:
         raise _invalid(str(error)) from error
     except VerificationError as error:
-        raise _invalid("its certificate is not, or no longer, one of this platform") from error
+        raise _invalid("its certificate is expired, or not issued by this platform") from error
     service = service_of(certificate)
     if not service or payload["iss"] != service:
-        raise _invalid("its issuer is not the service of its certificate")
+        raise _invalid("its issuer does not match its certificate")
     texts = [payload["sub"], payload["role"], payload["project"]]
     if not all(isinstance(text, str) for text in texts) or payload["project"] != project_of_caller(payload["sub"]):
-        raise _invalid("its caller, role and project do not agree")
+        raise _invalid("its caller, role and project are inconsistent")
     return Claims(service, *texts), _expiry_of(payload, now)
 
 
@@ -209,7 +209,7 @@ def _certificate_of(token: str) -> x509.Certificate:
         chain = jwt.get_unverified_header(token)["x5c"]
         return x509.load_der_x509_certificate(base64.b64decode(chain[0], validate=True))
     except (KeyError, IndexError, TypeError, ValueError, binascii.Error) as error:
-        raise _invalid("it carries no certificate") from error
+        raise _invalid("it contains no certificate") from error
 
 
 def _check_certificate(certificate: x509.Certificate, authorities: tuple[x509.Certificate, ...], now: float) -> None:
@@ -221,16 +221,18 @@ def _expiry_of(payload: Mapping[str, object], now: float) -> float:
     """Checks the times of a token and returns its expiry. PyJWT does not check them, because the clock is passed in."""
     issued, ends, skew = payload["iat"], payload["exp"], CLOCK_SKEW_MAX.total_seconds()
     if not isinstance(issued, int) or not isinstance(ends, int) or ends - issued > LIFETIME.total_seconds():
-        raise _invalid(f"it lives longer than {int(LIFETIME.total_seconds())} s")
+        raise _invalid(f"its lifetime is longer than {int(LIFETIME.total_seconds())} s")
     if ends + skew <= now:
-        raise _invalid(f"it ended {int(now - ends)} s ago; do the clocks of the two machines agree?")
+        raise _invalid(f"it expired {int(now - ends)} s ago; check that the clocks of both machines are synchronized")
     if issued - skew > now:
-        raise _invalid(f"it begins {int(issued - now)} s from now; do the clocks of the two machines agree?")
+        raise _invalid(
+            f"it is valid only in {int(issued - now)} s; check that the clocks of both machines are synchronized"
+        )
     return ends + skew
 
 
 def _invalid(why: str) -> Unauthenticated:
-    return Unauthenticated(f"the token of this call is not valid: {why}", reason="TOKEN_INVALID")
+    return Unauthenticated(f"the token of this call is invalid: {why}", reason="TOKEN_INVALID")
 
 
 def _keep(kept: dict[_K, _CacheEntry], key: _K, entry: _CacheEntry) -> None:

@@ -57,15 +57,18 @@ def check_annotations(annotations: Sequence[Annotation], terms: Terms, field: st
         where = f"{field}[{index}]"
         concept = concepts.get(annotation.concept)
         if concept is None:
-            what = f"has {annotation.concept!r}, which is no concept of {terms.taxonomy.name}; add it there first"
+            what = (
+                f"has the concept {annotation.concept!r}, which is not in {terms.taxonomy.name}; add "
+                "it to the taxonomy first"
+            )
             raise _refusal(where, what, "CONCEPT_UNKNOWN")
         if asked is not None and annotation.concept not in asked:
-            what = f"has {annotation.concept!r}, which {terms.asked_by} does not ask for"
+            what = f"has the concept {annotation.concept!r}, which is not one of {terms.asked_by}"
             raise _refusal(where, what, "CONCEPT_NOT_IN_CAMPAIGN")
         _check_keypoints(annotation, concept, where)
     labels = image_labels(annotations) or ()
     if len(labels) > 1 and not terms.multi_label:
-        raise _refusal(field, f"has the labels {', '.join(labels)} where one is allowed", "LABEL_NOT_SINGLE")
+        raise _refusal(field, f"has the labels {', '.join(labels)}, but only one is allowed", "LABEL_NOT_SINGLE")
 
 
 def check_shapes(annotations: Sequence[Annotation], media: Media, field: str) -> None:
@@ -83,7 +86,10 @@ def _check_fields(annotations: Sequence[Annotation], field: str) -> None:
     """Checks the field rules, which imports and events have not passed yet, and the total size."""
     size_bytes = sum(annotation.ByteSize() for annotation in annotations)
     if size_bytes > ANNOTATIONS_BYTES_MAX:
-        what = f"has {size_bytes} bytes of {ANNOTATIONS_BYTES_MAX}; draw with fewer points, or masks with longer runs"
+        what = (
+            f"has {size_bytes} bytes, the maximum is {ANNOTATIONS_BYTES_MAX}; use fewer points, "
+            "or masks with longer runs"
+        )
         raise _refusal(field, what, "EVENT_TOO_LARGE")
     try:
         validate(AnnotationList(annotations=annotations))
@@ -100,15 +106,20 @@ def _check_fields(annotations: Sequence[Annotation], field: str) -> None:
 def _check_shape(annotation: Annotation, media: Media, where: str) -> None:
     kind = annotation.WhichOneof("shape")
     if kind in _CLIP_SHAPES and media.mime_type.startswith("image/"):
-        raise _refusal(where, f"has a {kind}, and an image has no time; draw a box or a polygon", "SHAPE_NEEDS_CLIP")
+        raise _refusal(
+            where, f"has a {kind}, which requires a clip; use a box or a polygon for an image", "SHAPE_NEEDS_CLIP"
+        )
     mask = annotation.mask
     if kind == "mask" and (mask.width_px, mask.height_px) != (media.width_px, media.height_px):
-        what = f"has a mask of {mask.width_px} x {mask.height_px} pixels; the image has {media.width_px} x {media.height_px}"
+        what = (
+            f"has a mask of {mask.width_px} x {mask.height_px} pixels, but the image has "
+            f"{media.width_px} x {media.height_px}"
+        )
         raise _refusal(where, what, "MASK_SIZE_MISMATCH")
     if flaw := find_flaw(annotation):
         raise _refusal(where, flaw, _FLAW_REASONS.get(kind, "SHAPE_INVALID"))
     if not lies_on(annotation, media.width_px, media.height_px):
-        what = f"lies outside the image of {media.width_px} x {media.height_px} pixels"
+        what = f"is outside the image of {media.width_px} x {media.height_px} pixels"
         raise _refusal(where, what, "SHAPE_OUTSIDE_IMAGE")
 
 

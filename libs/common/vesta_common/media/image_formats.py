@@ -66,12 +66,12 @@ def refuse(reason: str, message: str, **metadata: object) -> InvalidArgument:
 
 def truncated(what: str) -> InvalidArgument:
     """Returns the error for a truncated file."""
-    return refuse("IMAGE_TRUNCATED", f"the file ends in the middle of {what}; send it again, whole")
+    return refuse("IMAGE_TRUNCATED", f"the file is truncated in {what}; upload it again")
 
 
 def corrupt(what: str) -> InvalidArgument:
     """Returns the error for an inconsistent file."""
-    return refuse("IMAGE_CORRUPT", f"the image cannot be read: {what}; export it again from its original")
+    return refuse("IMAGE_CORRUPT", f"the image cannot be read: {what}; export it again from the original")
 
 
 def take_apart(data: bytes) -> ImageFile:
@@ -82,11 +82,11 @@ def take_apart(data: bytes) -> ImageFile:
             IMAGE_ANIMATED, IMAGE_METADATA_TOO_LARGE or IMAGE_TOO_EXPENSIVE.
     """
     if not data:
-        raise refuse("IMAGE_EMPTY", "the file is empty; send the image's bytes")
+        raise refuse("IMAGE_EMPTY", "the file is empty; upload an image")
     if len(data) > IMAGE_BYTES_MAX:
         raise refuse(
             "IMAGE_TOO_LARGE",
-            f"the file has {len(data)} bytes, more than {IMAGE_BYTES_MAX}; send it smaller or compressed",
+            f"the file has {len(data)} bytes, the maximum is {IMAGE_BYTES_MAX}; scale the image down or compress it",
             size_bytes=len(data),
             size_bytes_max=IMAGE_BYTES_MAX,
         )
@@ -111,25 +111,26 @@ def _take_apart(data: bytes) -> ImageFile:
             return ImageFile(_tiff(data), data)
     except (struct.error, IndexError):
         raise truncated("its header") from None
-    raise refuse("IMAGE_FORMAT_UNSUPPORTED", f"this is {_guess(data)}; what works is {ACCEPTED}")
+    raise refuse("IMAGE_FORMAT_UNSUPPORTED", f"this is {_guess(data)}; supported formats: {ACCEPTED}")
 
 
 def _check_limits(header: ImageHeader) -> None:
     width, height = header.width_px, header.height_px
     if width < 1 or height < 1:
-        raise corrupt(f"it says that it is {width} × {height} pixels large")
+        raise corrupt(f"its size is {width} × {height} pixels")
     if width * height > IMAGE_PIXELS_MAX or max(width, height) > IMAGE_SIDE_PX_MAX:
         raise refuse(
             "IMAGE_TOO_LARGE",
-            f"the image has {width} × {height} pixels, more than {IMAGE_PIXELS_MAX // 1_000_000} megapixels or "
-            f"{IMAGE_SIDE_PX_MAX} on a side; scale it down or cut it into tiles",
+            f"the image has {width} × {height} pixels, the maximum is "
+            f"{IMAGE_PIXELS_MAX // 1000000} megapixels and {IMAGE_SIDE_PX_MAX} pixels per edge; "
+            "scale it down or cut it into tiles",
             width_px=width,
             height_px=height,
         )
     if header.frames > 1:
         raise refuse(
             "IMAGE_ANIMATED",
-            "the file holds more than one picture; send each as an image of its own",
+            "the file contains more than one image; upload each image separately",
             frames=header.frames,
         )
 
@@ -138,7 +139,7 @@ def _check_metadata(size_bytes: int) -> None:
     if size_bytes > METADATA_BYTES_MAX:
         raise refuse(
             "IMAGE_METADATA_TOO_LARGE",
-            f"the file carries more than {METADATA_BYTES_MAX} bytes of metadata; export it without",
+            f"the file has more than {METADATA_BYTES_MAX} bytes of metadata; remove the metadata",
             size_bytes=size_bytes,
         )
 
@@ -165,9 +166,7 @@ def _guess(data: bytes) -> str:
         }.get(brand, "a video")
     if b"<svg" in start:
         return "an SVG drawing, not a photograph"
-    return next(
-        (name for magic, name in _KNOWN_OTHERS.items() if start.startswith(magic)), "no image of a known format"
-    )
+    return next((name for magic, name in _KNOWN_OTHERS.items() if start.startswith(magic)), "not a known image format")
 
 
 # JPEG (ITU T.81): segments of marker, length, body; after SOS comes entropy-coded data, in which FF is followed by 00 or RSTn.
@@ -208,7 +207,7 @@ def _jpeg(data: bytes) -> ImageFile:
             scans += 1
             segment_end = _jpeg_scan_end(segment_end, markers)
             if size is None:
-                raise corrupt("its pixels come before its size")
+                raise corrupt("its pixels precede its size")
         if marker in _SOF or marker in _TABLES or marker == _SOS:
             kept.append(b"\xff" + bytes([marker]) + data[position:segment_end])
         elif marker == _APP0 and body.startswith(b"JFIF\x00") and len(kept) == 1:
@@ -298,7 +297,7 @@ def _png(data: bytes) -> ImageFile:
         elif kind == b"iCCP":
             icc = _png_profile(data[start:end])
         elif not kind[0] & 0x20:
-            raise corrupt("it has a chunk that no reader knows")
+            raise corrupt("it has an unknown critical chunk")
     if size is None:
         raise truncated("the PNG's header")
     return ImageFile(ImageHeader("PNG", *size, frames), b"".join(kept), exif, icc)
@@ -391,7 +390,7 @@ def _gif(data: bytes) -> ImageHeader:
             position = _gif_blocks_end(data, position + 2)
             metadata_bytes += position - start
         else:
-            raise corrupt("a GIF block is of no known kind")
+            raise corrupt("a GIF block has an unknown type")
     _check_metadata(metadata_bytes)
     if not frames:
         raise truncated("the GIF's headers")

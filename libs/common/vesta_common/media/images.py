@@ -185,11 +185,11 @@ def _open(file: ImageFile) -> Image.Image:
         raise
     expected, found = (header.width_px, header.height_px), image.size
     if found != expected and not (header.format == "TIFF" and found == expected[::-1]):  # Pillow rotates TIFFs itself
-        raise corrupt("its headers contradict each other")
+        raise corrupt("its headers are inconsistent")
     if image.mode not in _READ_MODES:
         raise refuse(
             "IMAGE_FORMAT_UNSUPPORTED",
-            f"pixels of the kind {image.mode} cannot be shown; save them with 8 or 16 bits a channel",
+            f"the pixel format {image.mode} is not supported; save the image with 8 or 16 bits per channel",
         )
     return image
 
@@ -221,7 +221,7 @@ def _refusal(error: Exception) -> InvalidArgument:
     if isinstance(error, InvalidArgument):
         return error
     if isinstance(error, MemoryError):
-        return refuse("IMAGE_TOO_EXPENSIVE", "the image needs more memory than it may; scale it down")
+        return refuse("IMAGE_TOO_EXPENSIVE", "the image exceeds the memory limit for decoding; scale it down")
     if isinstance(error, EOFError | struct.error | IndexError) or "runcat" in str(error):
         return truncated("the picture")
     return corrupt(f"{type(error).__name__}: {str(error)[:200]}")
@@ -362,8 +362,8 @@ def _check_size(kept: bytes, kept_format: str) -> None:
     if len(kept) > IMAGE_BYTES_MAX:
         raise refuse(
             "IMAGE_TOO_LARGE",
-            f"as a {kept_format}, as which it would be kept, the image has {len(kept)} bytes, more than {IMAGE_BYTES_MAX}; "
-            "scale it down or cut it into tiles",
+            f"converted to {kept_format} for storage, the image has {len(kept)} bytes, the "
+            f"maximum is {IMAGE_BYTES_MAX}; scale it down or cut it into tiles",
             size_bytes=len(kept),
             size_bytes_max=IMAGE_BYTES_MAX,
         )

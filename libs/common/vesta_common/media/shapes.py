@@ -99,16 +99,16 @@ def _flaw_of(shape: Message) -> str:
     match shape:
         case PixelBox():
             has_area = shape.x_min_px < shape.x_max_px and shape.y_min_px < shape.y_max_px
-            return "" if has_area else "without area; each minimum must lie below its maximum"
+            return "" if has_area else "without area; each minimum must be less than its maximum"
         case RotatedBox():
             has_area = shape.width_px > 0 and shape.height_px > 0
-            return "" if has_area else "without area; width and height must be above 0"
+            return "" if has_area else "without area; width and height must be greater than 0"
         case Polygon():
             has_inside = all(len(ring.points) >= RING_POINTS_MIN for ring in (shape.outline, *shape.holes))
-            return "" if has_inside else f"without an inside; each ring must have {RING_POINTS_MIN} points"
+            return "" if has_inside else f"without area; each ring must have at least {RING_POINTS_MIN} points"
         case TemporalSegment():
             lasts = 0 <= shape.start_offset.ToNanoseconds() < shape.end_offset.ToNanoseconds()
-            return "" if lasts else "that does not end after it starts"
+            return "" if lasts else "whose end is not after its start"
         case Mask():
             covered, pixels = sum(shape.runs_px), shape.height_px * shape.width_px
             return "" if pixels and covered == pixels else f"whose runs cover {covered} pixels of {pixels}"
@@ -126,13 +126,13 @@ def _flaw_of_keypoints(keypoints: Keypoints) -> str:
         return f"in which {twice[0]!r} appears twice"
     for point in keypoints.points:
         if not point.HasField("point") and point.visibility != Visibility.VISIBILITY_ABSENT:
-            return f"in which {point.label!r} has no point; say VISIBILITY_ABSENT where it is not in the image"
+            return f"in which {point.label!r} has no point; use VISIBILITY_ABSENT if it is not in the image"
     return "" if keypoints.points else "without points"
 
 
 def _flaw_of_track(track: Track) -> str:
     offsets = [keyframe.offset.ToNanoseconds() for keyframe in track.keyframes]
     if any(earlier >= later for earlier, later in pairwise(offsets)):
-        return "whose keyframes do not rise in time"
+        return "whose keyframes are not in increasing order of time"
     flaws = (_flaw_of(keyframe.box) for keyframe in track.keyframes if keyframe.HasField("box"))
     return next((f"with a box {flaw}" for flaw in flaws if flaw), "")

@@ -32,7 +32,7 @@ def check_etag(given: str, current: Any) -> None:
     """
     if given and given != etag_of(current):
         raise Aborted(
-            f"{current.name} has changed since it was read; read it again and repeat the change",
+            f"{current.name} has changed since it was read; read it again and retry the update",
             reason="ETAG_STALE",
             metadata={"name": current.name},
         )

@@ -128,7 +128,7 @@ class _Parser:
     def parse(self) -> str:
         sql = self._all()
         if self._peek():
-            raise self._error("something after the end")
+            raise self._error("unexpected text after the end")
         return sql
 
     def _all(self) -> str:
@@ -175,7 +175,7 @@ class _Parser:
         value = self._value(name, field, self._take())
         if operator == ":" or (operator == "=" and not field.sql):
             if not field.has:
-                raise self._error(f"{name} has no entries to look into; use =")
+                raise self._error(f"{name} is not a map or list; use =")
             return field.has.replace("%(value)s", value)
         if operator == "!=":
             return (
@@ -184,7 +184,7 @@ class _Parser:
                 else f"({field.sql} IS DISTINCT FROM {value})"
             )
         if operator != "=" and not field.ordered:
-            raise self._error(f"{name} cannot be compared with {operator}")
+            raise self._error(f"{name} does not support the operator {operator}")
         return f"coalesce({field.sql} {operator} {value}, FALSE)"
 
     def _field(self, name: str) -> Field:
@@ -194,7 +194,7 @@ class _Parser:
             if name.startswith(prefix) and len(name) > len(prefix):
                 return make(name.removeprefix(prefix))
         known = ", ".join(sorted([*self._fields, *(prefix + "KEY" for prefix in self._prefixed)]))
-        raise self._error(f"there is no field {name}; those there are: {known}")
+        raise self._error(f"unknown field {name}; known fields: {known}")
 
     def _value(self, name: str, field: Field, text: str) -> str:
         if len(self.parameters) == TERMS_MAX:
@@ -236,7 +236,7 @@ class _Parser:
 
 def _filter_error(text: str, position: int, what: str) -> InvalidArgument:
     return InvalidArgument(
-        f"the filter {text!r} is wrong at character {position + 1}: {what}",
+        f"the filter {text!r} is invalid at character {position + 1}: {what}",
         reason="FILTER_INVALID",
         violations=[Violation("filter", what)],
     )

@@ -27,17 +27,15 @@ def apply_update(current: Any, wanted: Any, mask: FieldMask, mutable: Collection
     for path in paths:
         if not any(path == known or path.startswith(known + ".") for known in mutable):
             raise InvalidArgument(
-                f"{path!r} cannot be updated; what can: {', '.join(sorted(mutable))}",
+                f"{path!r} cannot be updated; mutable fields: {', '.join(sorted(mutable))}",
                 reason="FIELD_IMMUTABLE",
-                violations=[Violation(f"update_mask.{path}", "is not a field that can change")],
+                violations=[Violation(f"update_mask.{path}", "is immutable or unknown")],
             )
     updated = type(current)()
     updated.CopyFrom(current)
     only = FieldMask(paths=paths)
     if not only.IsValidForDescriptor(current.DESCRIPTOR):
-        raise InvalidArgument(
-            f"update_mask names a field that does not exist: {', '.join(paths)}", reason="FIELD_UNKNOWN"
-        )
+        raise InvalidArgument(f"update_mask has an unknown field: {', '.join(paths)}", reason="FIELD_UNKNOWN")
     for path in paths:
         _copy_path(wanted, updated, path.split("."))
     return updated

@@ -34,13 +34,13 @@ def existing(thing: T | None, name: str, hint: str = "", *, reason: str = "RESOU
 
 def missing(name: str, hint: str = "", *, reason: str = "RESOURCE_NOT_FOUND") -> NotFound:
     """Returns the error for a resource that does not exist; see `existing`."""
-    hint = hint or f"list {name.rpartition('/')[0]} to see which there are"
-    return NotFound(f"there is no {name}; {hint}", reason=reason, metadata={"name": name})
+    hint = hint or f"list {name.rpartition('/')[0]} to see the existing ones"
+    return NotFound(f"{name} does not exist; {hint}", reason=reason, metadata={"name": name})
 
 
 def taken(name: str, hint: str = "choose another id") -> AlreadyExists:
     """Returns the error for a new resource whose name is taken."""
-    return AlreadyExists(f"{name} is there already; {hint}", reason="RESOURCE_EXISTS", metadata={"name": name})
+    return AlreadyExists(f"{name} already exists; {hint}", reason="RESOURCE_EXISTS", metadata={"name": name})
 
 
 def find_answer(postgres: Postgres, request: Any, kind: type[M]) -> M | None:

@@ -44,7 +44,9 @@ class ResourcePattern:
         found = self._regex.fullmatch(name)
         if found is None:
             raise InvalidArgument(
-                f"{name!r} is not a name like {self.pattern}", reason="INVALID_NAME", metadata={"pattern": self.pattern}
+                f"{name!r} does not match the name pattern {self.pattern}",
+                reason="INVALID_NAME",
+                metadata={"pattern": self.pattern},
             )
         return found.groupdict()
 
@@ -65,7 +67,7 @@ def check_name(name: str, field: str = "name") -> None:
         if wanted.fullmatch(segment) is None:
             shown = segment if len(segment) <= SHOWN_CHARACTERS_MAX else f"{segment[:SHOWN_CHARACTERS_MAX]}…"
             raise InvalidArgument(
-                f"{field} is no resource name: its segment {index + 1}, {shown!a}, must be {description}",
+                f"{field} is not a resource name: its segment {index + 1}, {shown!a}, must be {description}",
                 reason="INVALID_NAME",
                 metadata={"segment": f"{shown!a}", "position": str(index + 1)},
                 violations=[Violation(field, f"has the segment {shown!a}, which must be {description}")],
@@ -85,5 +87,5 @@ def project_of(name: str) -> str:
     """
     parts = name.split("/")
     if len(parts) < 2 or parts[0] != "projects" or not parts[1]:
-        raise InvalidArgument(f"{name!r} is in no project; names begin with projects/", reason="INVALID_NAME")
+        raise InvalidArgument(f"{name!r} is not in a project; names start with projects/", reason="INVALID_NAME")
     return f"projects/{parts[1]}"

@@ -30,4 +30,4 @@ def newest_before(page: Page) -> tuple[datetime, str]:
         create_time, name = page.cursor
         return datetime.fromisoformat(create_time).astimezone(UTC), name
     except (ValueError, OverflowError) as error:
-        raise bad_token("it is none of ours") from error
+        raise bad_token("it was not issued by this server") from error

@@ -68,11 +68,11 @@ def read_page(request: Any, size_max: int = SIZE_MAX) -> Page:
         found, *cursor = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
         "".join(cursor).encode()  # fails for lone surrogates
     except (binascii.Error, ValueError, TypeError, RecursionError) as error:
-        raise bad_token("it is none of ours") from error
+        raise bad_token("it was not issued by this server") from error
     if found != request_hash or not cursor:
-        raise bad_token("it belongs to a list with another parent or filter")
+        raise bad_token("it is for a list with another parent or filter")
     if any("\0" in part for part in cursor):  # PostgreSQL cannot compare it
-        raise bad_token("it is none of ours")
+        raise bad_token("it was not issued by this server")
     return Page(size, tuple(cursor), request_hash)
 
 
@@ -89,7 +89,7 @@ def _request_hash(request: Any) -> str:
 def bad_token(why: str) -> InvalidArgument:
     """Returns the error for an invalid page_token."""
     return InvalidArgument(
-        f"the page_token cannot be used: {why}; begin again without one",
+        f"the page_token is invalid: {why}; start again with the first page",
         reason="PAGE_TOKEN_INVALID",
         violations=[Violation("page_token", why)],
     )

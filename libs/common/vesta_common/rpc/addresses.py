@@ -21,7 +21,7 @@ def target_of(address: str) -> str:
         return address.strip().strip(",")
     versions = {_version(part, address) for part in parts}
     if len(versions) > 1:
-        raise ValueError(f"{address!r} has addresses of IPv4 and of IPv6; list those of one alone")
+        raise ValueError(f"{address!r} mixes IPv4 and IPv6 addresses; list addresses of one family")
     return f"ipv{versions.pop()}:{','.join(parts)}"
 
 
@@ -31,8 +31,8 @@ def _version(part: str, address: str) -> int:
         if port.isdigit():
             return ip_address(host.strip("[]")).version
     raise ValueError(
-        f"{part!r} in {address!r} is no IP address with a port; a list holds those alone, and a name with several "
-        "addresses is written dns:///NAME:PORT"
+        f"{part!r} in {address!r} is not an IP address with a port; list only IP addresses, "
+        "or write dns:///NAME:PORT for a name with several addresses"
     )
 
 

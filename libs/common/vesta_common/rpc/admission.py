@@ -27,13 +27,13 @@ class AdmissionMetrics:
     def __init__(self, service: str, registry: CollectorRegistry) -> None:
         self._requests = Counter(
             f"vesta_{service}_admission",
-            "Requests by queue and outcome: accepted, overloaded (refused at once), expired (its deadline had passed)",
+            "Requests by queue and outcome: accepted, overloaded (rejected), expired (deadline passed)",
             ("queue", "outcome"),
             registry=registry,
         )
         self._seconds = Histogram(
             f"vesta_{service}_queue_seconds",
-            "How long accepted requests waited before their work began",
+            "Time that accepted requests waited in the queue",
             ("queue",),
             registry=registry,
             buckets=WAIT_BUCKETS,
@@ -151,7 +151,7 @@ class Admission:
         if wait > bound or self._pending + units > self._units_max:
             self._count("overloaded")
             raise ResourceExhausted(
-                f"there is more work than can begin within {bound:.3g} s; the estimated wait is {wait:.3g} s; try again later",
+                f"overloaded: the estimated queue time is {wait:.3g} s, the maximum is {bound:.3g} s; retry later",
                 reason="OVERLOADED",
                 metadata={"queue": self.queue},
                 retry_after=min(max(timedelta(seconds=wait), RETRY_AFTER_MIN), RETRY_AFTER_MAX),
@@ -166,6 +166,6 @@ class Admission:
 def deadline_passed() -> DeadlineExceeded:
     """Returns the error for work whose caller no longer waits."""
     return DeadlineExceeded(
-        "the deadline of this call passed before its work began, so it was not done; allow more time",
+        "the deadline of this call passed while it was queued; use a longer deadline",
         reason="DEADLINE_PASSED",
     )

@@ -78,11 +78,13 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # it has no 
         with self._lock:
             status = self._statuses.get(request.service)
         if status is None:
-            context.abort(grpc.StatusCode.NOT_FOUND, f"there is no health of {request.service!r} here")
+            context.abort(grpc.StatusCode.NOT_FOUND, f"unknown health service {request.service!r}")
         if not request.service:
             context.set_trailing_metadata(problems_metadata(self._problems))
         if request.service == READY and status != Status.SERVING:
-            context.abort(grpc.StatusCode.FAILED_PRECONDITION, "; and ".join(self._problems) or "it starts or stops")
+            context.abort(
+                grpc.StatusCode.FAILED_PRECONDITION, "; and ".join(self._problems) or "it is starting or stopping"
+            )
         return Status(status=status)
 
     def Watch(self, request: Any, context: grpc.ServicerContext, send_response_callback: Send) -> None:  # noqa: N802

@@ -228,7 +228,7 @@ class _Call:
             return
         if isinstance(error, NotImplementedError):
             self._end(grpc.StatusCode.UNIMPLEMENTED.name)
-            self._context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{self._method} is not implemented here")
+            self._context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{self._method} is not implemented by this service")
         found = _as_vesta_error(error)
         self._end(found.code.name)
         if isinstance(found, Internal):
@@ -251,7 +251,5 @@ def _as_vesta_error(error: Exception) -> VestaError:
     if getattr(error, "sqlstate", None) == DISK_FULL:
         return storage_full(None)
     if is_transient(error):
-        return Unavailable("a part of the platform does not answer just now; try again", reason="ENGINE_UNAVAILABLE")
-    return Internal(
-        f"the service made a mistake; its log has the details under trace {trace.trace_id()}", reason="INTERNAL"
-    )
+        return Unavailable("a backend of the platform does not respond; retry later", reason="ENGINE_UNAVAILABLE")
+    return Internal(f"internal error; see the log of the service for trace {trace.trace_id()}", reason="INTERNAL")

@@ -70,7 +70,7 @@ def registration(servicer: Any) -> Registration:
         if base is not type(servicer) and add is not None:
             package = ".".join(["vesta", *base.__module__.split(".")[1:-1]])
             return Registration(f"{package}.{base.__name__.removesuffix('Servicer')}", servicer, add)
-    raise TypeError(f"{type(servicer).__name__} derives from no generated Servicer")
+    raise TypeError(f"{type(servicer).__name__} is not derived from a generated Servicer")
 
 
 class Server:

@@ -246,7 +246,7 @@ def _duration(field_rules: FieldRules) -> Check:
     def check(value: Any) -> Iterator[Violation]:
         seconds = value.seconds + value.nanos / 1e9
         if abs(value.nanos) >= 1_000_000_000 or value.seconds * value.nanos < 0:
-            yield Violation("", "must have less than a second of nanos, with the sign of its seconds")
+            yield Violation("", "must have nanos of less than one second, with the sign of its seconds")
         elif not low <= seconds <= high:
             yield Violation("", f"must be between {low:g} s and {high:g} s, is {seconds:g} s")
 
@@ -276,7 +276,7 @@ def _reference(kind: str) -> Check:
         patterns = _resource_patterns().get(kind, ())
         if not any(pattern.matches(value) for pattern in patterns):
             wanted = " or ".join(pattern.pattern for pattern in patterns) or kind
-            yield Violation("", f"must be a name like {wanted}")
+            yield Violation("", f"must match the name pattern {wanted}")
 
     return check
 

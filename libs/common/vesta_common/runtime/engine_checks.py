@@ -76,9 +76,7 @@ def _try_kafka(settings: EngineSettings, topics: set[str]) -> None:
     finally:
         client.close()
     if missing:
-        raise ExplainedError(
-            f"has not been prepared (lacks topics: {', '.join(sorted(missing))}); run `vesta-admin setup`"
-        )
+        raise ExplainedError(f"is not set up (missing topics: {', '.join(sorted(missing))}); run `vesta-admin setup`")
 
 
 def _why_kafka_refused(settings: EngineSettings) -> str:

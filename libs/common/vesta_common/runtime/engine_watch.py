@@ -22,7 +22,7 @@ _SETTINGS = {
     KAFKA: "KAFKA_BOOTSTRAP, KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD",
     TRITON: "TRITON_ADDRESS",
 }
-_NOT_TRIED = "has not been tried yet"
+_NOT_TRIED = "has not been checked yet"
 
 log = structlog.get_logger()
 
@@ -50,27 +50,29 @@ _SYMPTOMS = (
     ),
     Symptom(
         ("password authentication failed", "no password supplied", "sasl"),
-        "refuses the password",
+        "rejects the password",
         "check {settings}",
     ),
-    Symptom(("does not exist", "there is no bucket"), "has not been prepared", "run `vesta-admin setup`"),
+    Symptom(("does not exist",), "is not set up", "run `vesta-admin setup`"),
     Symptom(
-        ("refuses us", "permission denied", "authorizationfailed"),
-        "refuses the credentials",
-        "check {settings} and the rights of their user",
+        ("denies access", "permission denied", "authorizationfailed"),
+        "rejects the credentials",
+        "check {settings} and the permissions of their user",
     ),
     Symptom(
-        ("no space left", "storage is full", "could not extend file"), "has no room", "make room or enlarge its disk"
+        ("no space left", "storage is full", "could not extend file"),
+        "has no free disk space",
+        "free disk space or enlarge its disk",
     ),
     Symptom(
         ("too many clients", "connection slots", "too many connections"),
-        "has no connection left",
+        "has no free connections",
         "raise its max_connections, or lower POSTGRES_CONNECTIONS_MAX or the number of replicas",
     ),
     Symptom(
         ("starting up", "recovery mode", "shutting down"),
-        "starts or recovers",
-        "wait; where it lasts, see its log: its disk may be full",
+        "is starting or recovering",
+        "wait; if it lasts, see its log: its disk may be full",
     ),
 )
 
@@ -79,12 +81,12 @@ def describe_failure(engine: str, error: Exception) -> str:
     """Describes a failure in one sentence for operators, without addresses: the engine, what is wrong, and a suggested fix."""
     if isinstance(error, ExplainedError):
         return f"{engine} {error}"
-    settings = _SETTINGS.get(engine, "the settings of its address")
+    settings = _SETTINGS.get(engine, "its address")
     text = str(error).lower()
     for symptom in _SYMPTOMS:
         if any(word in text for word in symptom.words):
             return f"{engine} {symptom.what}; {symptom.fix.format(settings=settings)}"
-    return f"{engine} does not answer; check that it runs, and {settings}"
+    return f"{engine} does not respond; check that it is running, and {settings}"
 
 
 class EngineWatch:
@@ -121,7 +123,7 @@ class EngineWatch:
         """Returns the current problems, at most one sentence per engine."""
         for engine, start in self._starts.copy().items():
             if time.monotonic() - start > self._try_max.total_seconds():
-                self._record(engine, TimeoutError(f"a try takes longer than {self._try_max.total_seconds():g} s"))
+                self._record(engine, TimeoutError(f"a check takes longer than {self._try_max.total_seconds():g} s"))
         return [problem for problem in tuple(self._problems.values()) if problem]
 
     def _watch(self, engine: str, attempt: Try) -> None:

@@ -39,7 +39,7 @@ def _tries_file(path: Path) -> Try:
         try:
             certificates = x509.load_pem_x509_certificates(path.read_bytes())
         except (OSError, ValueError) as error:
-            raise ExplainedError(f"cannot be read ({error}); mount a PEM file there") from error
+            raise ExplainedError(f"cannot be read ({error}); mount a PEM file at its path") from error
         _try_certificates(certificates[:1], "renew it, and restart this service")
 
     return attempt
@@ -49,7 +49,7 @@ def _try_certificates(certificates: Iterable[x509.Certificate], fix: str) -> Non
     for certificate in certificates:
         end = certificate.not_valid_after_utc
         if end <= datetime.now(UTC):
-            raise ExplainedError(f"has expired, on {end:%Y-%m-%d %H:%M} UTC; {fix}")
+            raise ExplainedError(f"expired on {end:%Y-%m-%d %H:%M} UTC; {fix}")
 
 
 def _tries_folder(folder: Path) -> Try:
@@ -60,7 +60,7 @@ def _tries_folder(folder: Path) -> Try:
                 file.write(bytes(_WRITTEN_BYTES))
         except OSError as error:
             raise ExplainedError(
-                f"cannot be written to ({error.strerror}); make room, or enlarge it (`tmpSize` and `workSize` in the chart)"
+                f"is not writable ({error.strerror}); free space, or enlarge it (`tmpSize` and `workSize` in the chart)"
             ) from error
 
     return attempt

@@ -191,7 +191,7 @@ def run(
     if arguments:
         known = commands or {}
         if arguments[0] not in known:
-            sys.stderr.write(f"{arguments[0]!r} is no command; what works: {', '.join(sorted(known)) or 'none'}\n")
+            sys.stderr.write(f"unknown command {arguments[0]!r}; commands: {', '.join(sorted(known)) or 'none'}\n")
             sys.exit(EXIT_NO_SUCH_COMMAND)
         sys.exit(known[arguments[0]](settings))
     _serve(service, settings, build)
@@ -271,7 +271,7 @@ def _component_problems(components: Sequence[Component]) -> list[str]:
 
 
 def _stopped_problems(unhealthy: Sequence[str]) -> list[str]:
-    return [f"{name} has stopped; its log says why, a restart begins anew" for name in unhealthy]
+    return [f"{name} has stopped; see the log for the cause, and restart the service" for name in unhealthy]
 
 
 def _on_signals(act: Callable[[], None]) -> None:

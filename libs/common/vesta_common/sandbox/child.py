@@ -70,7 +70,9 @@ def load(modules: list[str]) -> None:
 
 def too_costly(what: str) -> InvalidArgument:
     """Returns the error for a call that exceeded its limits."""
-    return InvalidArgument(f"decoding the image takes {what} than it may; scale it down", reason="IMAGE_TOO_EXPENSIVE")
+    return InvalidArgument(
+        f"decoding the image exceeds the limit of {what}; scale the image down", reason="IMAGE_TOO_EXPENSIVE"
+    )
 
 
 def _limit(options: Mapping[str, Any]) -> None:
@@ -98,7 +100,7 @@ def _run(function: Callable[..., Any] | str, argument: Any, folder: Path | None,
         error.__cause__ = error.__context__ = None  # their frames hold decoded data, whose memory the next call needs
         return error.with_traceback(None)
     except MemoryError:
-        return too_costly("more memory")
+        return too_costly("memory")
     except Exception as error:  # noqa: BLE001 - every error is returned to the caller
         return Internal(f"the sandboxed function failed: {error!r}", reason="SANDBOX_FAILED")
 

@@ -48,7 +48,7 @@ def run_in_folder(function: str, folder: Path, argument: Any, limits: Limits, ti
     except StartError as error:
         raise not_started(error) from error
     except (OSError, EOFError, pickle.UnpicklingError) as error:
-        raise (killed() if child.was_killed() else too_costly("more memory or time")) from error
+        raise (killed() if child.was_killed() else too_costly("memory or time")) from error
     finally:
         child.release()
     if isinstance(result, Exception):

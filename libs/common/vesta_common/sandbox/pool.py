@@ -169,7 +169,7 @@ class Sandbox:
                     was_killed = child.was_killed()
                     child = self._replaced(child)
                     if not was_killed:
-                        kept.append(then(chunk[len(kept)], too_costly("more memory or time")))
+                        kept.append(then(chunk[len(kept)], too_costly("memory or time")))
                     elif killed_before:
                         kept.append(then(chunk[len(kept)], killed()))
                     killed_before = was_killed and not killed_before

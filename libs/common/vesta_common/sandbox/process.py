@@ -143,7 +143,7 @@ class Child:
     def _receive_frame(self, deadline: float) -> bytearray:
         (size_bytes,) = FRAME_HEADER.unpack(self._receive(FRAME_HEADER.size, deadline))
         if size_bytes > RESULT_BYTES_MAX:
-            raise pickle.UnpicklingError(f"the child answers with {size_bytes} bytes")
+            raise pickle.UnpicklingError(f"the sandbox child returned {size_bytes} bytes")
         return self._receive(size_bytes, deadline)
 
     def _receive(self, size_bytes: int, deadline: float) -> bytearray:
@@ -180,13 +180,13 @@ def _log_once(missing: tuple[tuple[str, str], ...]) -> None:
 
 def not_started(error: StartError) -> Internal:
     """Returns the error for a call for which no child could be started."""
-    return Internal(f"the process that decodes does not start ({error}); the log says why", reason="SANDBOX_FAILED")
+    return Internal(f"the sandbox process does not start ({error}); see the log", reason="SANDBOX_FAILED")
 
 
 def killed() -> Internal:
     """Returns the error for a call whose child was killed from outside."""
     return Internal(
-        "the process that decodes was killed from outside, twice; see whether the machine is short of memory",
+        "the sandbox process was killed twice; check whether the machine is out of memory",
         reason="SANDBOX_FAILED",
     )
 
@@ -222,4 +222,4 @@ class Unpickler(pickle.Unpickler):
             found = super().find_class(module, name)
             if isinstance(found, type) and (is_dataclass(found) or issubclass(found, VestaError)):
                 return found
-        raise pickle.UnpicklingError(f"a child may not answer with {module}.{name}")
+        raise pickle.UnpicklingError(f"a sandbox child may not return {module}.{name}")

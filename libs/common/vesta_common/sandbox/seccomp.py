@@ -118,7 +118,7 @@ def allow_only(*, files: bool) -> None:
         OSError: the kernel does not support filters, or the architecture is not in the tables.
     """
     if MACHINE not in _ARCHITECTURES:
-        raise OSError(errno.ENOSYS, f"no table of system calls for {MACHINE}")
+        raise OSError(errno.ENOSYS, f"no system call table for {MACHINE}")
     filter_system_calls(b"".join(_program(COMPUTING | (FILES if files else {}))))
 
 

@@ -121,7 +121,7 @@ class ObjectStore:
             with self._translated(""):
                 self._client.head_bucket(Bucket=self._bucket)
         except NotFound as error:
-            raise NotFound(f"there is no bucket {self._bucket}; `vesta-admin setup` creates it") from error
+            raise NotFound(f"the bucket {self._bucket} does not exist; `vesta-admin setup` creates it") from error
         self.put_named(key, b"here")
         self.get(key)
 
@@ -172,7 +172,7 @@ class ObjectStore:
                 size_bytes += len(chunk)
                 if size_bytes > size_bytes_max:
                     raise InvalidArgument(
-                        f"more than {size_bytes_max} bytes came for {key}; send less", reason="OBJECT_TOO_LARGE"
+                        f"{key} has more than {size_bytes_max} bytes; send a smaller file", reason="OBJECT_TOO_LARGE"
                     )
                 digest.update(chunk)
                 yield chunk
@@ -198,7 +198,7 @@ class ObjectStore:
             with closing(response["Body"]) as body:
                 if response["ContentLength"] > size_bytes_max:
                     raise InvalidArgument(
-                        f"{key} has {response['ContentLength']} bytes; at most {size_bytes_max} are read at once",
+                        f"{key} has {response['ContentLength']} bytes, the maximum is {size_bytes_max}",
                         reason="OBJECT_TOO_LARGE",
                         metadata={"key": key},
                     )
@@ -266,7 +266,7 @@ class ObjectStore:
 
     def _where(self, key: str) -> dict[str, str]:
         if not key or key.endswith("/"):  # some stores create such a key without its content
-            raise InvalidArgument(f"{key!r} is no key of an object; it must end in a name", reason="OBJECT_KEY_INVALID")
+            raise InvalidArgument(f"{key!r} is not an object key; it must end with a name", reason="OBJECT_KEY_INVALID")
         return {"Bucket": self._bucket, "Key": self._prefix + key}
 
     @contextmanager
@@ -281,17 +281,18 @@ class ObjectStore:
         where = {"key": key, "bucket": self._bucket}
         if isinstance(error, ClientError):
             if _code(error) in _MISSING:
-                raise NotFound(f"there is no object {key}", reason="OBJECT_NOT_FOUND", metadata=where) from error
+                raise NotFound(f"the object {key} does not exist", reason="OBJECT_NOT_FOUND", metadata=where) from error
             if _is_full(error):
                 raise storage_full(self._guard.find_space()) from error
             if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in _REFUSED_STATUS:
                 raise FailedPrecondition(
-                    f"the object store refuses us ({_code(error)}); check the S3 keys and their rights to the bucket",
+                    f"the object store denies access ({_code(error)}); check the S3 keys and their "
+                    "permissions on the bucket",
                     reason="OBJECT_STORE_ACCESS_DENIED",
                     metadata=where,
                 ) from error
         raise Unavailable(
-            f"the object store does not answer for {key or self._bucket}: {error}",
+            f"the object store does not respond for {key or self._bucket}: {error}",
             reason="OBJECT_STORE_UNAVAILABLE",
             metadata=where,
         ) from error
@@ -314,7 +315,7 @@ def _measure(content: bytes | Path) -> tuple[str, int]:
 def _check(key: str, found: str, expected: str) -> None:
     if expected and found != expected:
         raise DataLoss(
-            f"the bytes of {key} are not those that were stored; restore them from a backup or take them in again",
+            f"the content of {key} does not match its hash; restore it from a backup or ingest it again",
             reason="OBJECT_CORRUPT",
             metadata={"key": key, "sha256": expected},
         )

@@ -64,7 +64,7 @@ class Postgres:
 
     def __init__(self, url: str, schema: str, connections_max: int = 8) -> None:
         if not _SCHEMA_NAME.fullmatch(schema):
-            raise ValueError(f"{schema!r} is no name of a schema; use lower-case letters, digits and underscores")
+            raise ValueError(f"{schema!r} is not a schema name; use lower-case letters, digits and underscores")
         self.url = url
         self.schema = schema
         options = f"-c search_path={schema},public -c statement_timeout={int(STATEMENT_TIMEOUT.total_seconds() * 1000)}"
@@ -172,8 +172,8 @@ class Postgres:
         missing = [f"{package}/{name}" for package, name in wanted if (package, name) not in known]
         if missing:
             raise SchemaTooOldError(
-                f"the schema {self.schema} is too old: {len(missing)} migrations are not applied, the first is {missing[0]}; "
-                "run `vesta-admin migrate pre`, or set MIGRATIONS to apply"
+                f"the schema {self.schema} is out of date: {len(missing)} migrations are not applied, "
+                f"the first is {missing[0]}; run `vesta-admin migrate pre`, or set MIGRATIONS to apply"
             )
 
     def migrate(self, *packages: str, post: bool = True) -> list[str]:
@@ -202,7 +202,7 @@ class Postgres:
                 checksum = hashlib.sha256(statements.encode()).hexdigest()
                 if known.get((package, name), checksum) != checksum:
                     raise RuntimeError(
-                        f"{package} migration {name} was applied and has been edited since; add a new one instead"
+                        f"the applied migration {name} of {package} was edited; restore it and add a new migration"
                     )
                 if (package, name) in known:
                     continue
@@ -251,7 +251,7 @@ def migrations_of(package: str) -> list[tuple[str, str]]:
                 raise ValueError(f"{package}/migrations/{entry.name} is not named NNNN_what.sql")
             if matched[1] in found:
                 raise ValueError(
-                    f"{package}/migrations has {entry.name} and {found[matched[1]][0]}: one number, two files"
+                    f"{package}/migrations has two files with one number: {entry.name} and {found[matched[1]][0]}"
                 )
             found[matched[1]] = (entry.name, entry.read_text())
     return list(found.values())

@@ -40,8 +40,9 @@ def storage_full(space: DiskSpace | None) -> ResourceExhausted:
     """Returns the error for a rejected write, with the free space if it is known."""
     left = f": {space.free_share:.1%} ({space.free_bytes // 2**20} MiB) is free" if space else ""
     return ResourceExhausted(
-        f"the platform's storage is full{left}; nothing is taken in below {FULL_BELOW:.0%}. Ask an operator to make room or to "
-        "enlarge it; work goes on by itself then, and reading does all the time",
+        f"the platform's storage is full{left}; writes are rejected below {FULL_BELOW:.0%}. "
+        "Ask an operator to free or add space. Writes then resume automatically; reads "
+        "always work",
         reason="STORAGE_FULL",
         retry_after=RETRY_AFTER,
     )

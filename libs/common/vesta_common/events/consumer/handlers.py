@@ -46,7 +46,7 @@ class Handlers:
     ) -> None:
         duplicates = [kind for kind, count in Counter([*singly, *together, *preparations]).items() if count > 1]
         if duplicates:
-            raise ValueError(f"the consumer {consumer} has two handlers for {', '.join(duplicates)}; leave one")
+            raise ValueError(f"the consumer {consumer} has two handlers for {', '.join(duplicates)}; remove one")
         self._consumer = consumer
         self._postgres = postgres
         self._clock = clock

@@ -59,4 +59,4 @@ class CircuitBreaker:
         """
         self._times.append(self._clock.now())
         if len(self._times) == self._times.maxlen and self._times[-1] - self._times[0] < DEAD_LETTERS_WINDOW:
-            raise TooManyDeadLetters(f"{len(self._times)} events could not be handled; the last one: {reason}")
+            raise TooManyDeadLetters(f"{len(self._times)} events could not be handled; the last error: {reason}")
