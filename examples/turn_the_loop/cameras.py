@@ -38,7 +38,7 @@ def watch(owner: Vesta, streams: list[str], kafka: str, frames: list[Path]) -> l
     Fewer than the frames where some were dropped, because they were too old when their turn came.
 
     Raises:
-        KafkaError: the broker does not answer, or not at the address that it tells its clients; the message says what to look at.
+        KafkaError: the broker does not respond, or not at the address that it tells its clients; the message says what to look at.
     """
     with closing(open_producer(kafka)) as producer:
         for index, frame in enumerate(frames):

@@ -1,4 +1,4 @@
-"""What a real Kubernetes makes of the pods of a node that does not answer, and what a run says of it."""
+"""What a real Kubernetes makes of the pods of a node that does not respond, and what a run says of it."""
 
 import json
 from collections.abc import Iterator
@@ -67,4 +67,4 @@ def test_a_run_says_that_its_node_does_not_answer(namespace: Kube, node: str, po
     assert until(
         lambda: observed(seen()).state is State.PENDING, seconds=90
     )  # 50 s is what Kubernetes waits for a kubelet
-    assert observed(seen()).waiting_reason == f"{pod} is lost: its node {node} does not answer"
+    assert observed(seen()).waiting_reason == f"{pod} is lost: its node {node} does not respond"

@@ -273,7 +273,7 @@ def test_at_last_the_project_is_deleted_with_everything_in_every_service(turned:
     owner.projects.DeleteProject(DeleteProjectRequest(name=project, force=True))
 
     get = partial(owner.projects.GetProject, GetProjectRequest(name=project))
-    wait_until(get, lambda now: now.message.startswith("Nothing is left"), deadline=timedelta(minutes=3))
+    wait_until(get, lambda now: now.message.startswith("All resources are deleted"), deadline=timedelta(minutes=3))
     left = {kind.plural: _listed(owner, kind, project) for kind in resource_types() if _is_below_a_project(kind)}
     assert {plural: names for plural, names in left.items() if names} == {}
     with pytest.raises(ApiError) as refused:

@@ -80,10 +80,10 @@ def test_a_service_that_only_checks_says_what_to_run_and_the_phases_apply_every_
     [
         (
             {"postgres_url": "postgresql://vesta@127.0.0.1:9/vesta"},
-            "PostgreSQL does not answer.*VESTA_ADMIN_POSTGRES_URL",
+            "PostgreSQL does not respond.*VESTA_ADMIN_POSTGRES_URL",
         ),
-        ({"s3_access_key": "stranger"}, "the object store refuses.*check the S3 keys"),
-        ({"kafka_bootstrap": "127.0.0.1:9"}, "Kafka does not answer.*VESTA_ADMIN_KAFKA_BOOTSTRAP"),
+        ({"s3_access_key": "stranger"}, "the object store denies access.*check the S3 keys"),
+        ({"kafka_bootstrap": "127.0.0.1:9"}, "Kafka does not respond.*VESTA_ADMIN_KAFKA_BOOTSTRAP"),
         ({"kafka_bootstrap": ""}, "KAFKA_BOOTSTRAP"),
     ],
 )

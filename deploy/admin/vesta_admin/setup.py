@@ -83,7 +83,7 @@ def _retry(engine: str, setting: str, settings: Settings, work: Callable[[], T])
             variable = environment_name(type(settings), setting)
             if time.monotonic() + RETRY_INTERVAL.total_seconds() > deadline:
                 raise EngineError(
-                    f"{engine} does not answer after {settings.wait_seconds} s: {reason}. Check {variable} and that it runs"
+                    f"{engine} does not respond after {settings.wait_seconds} s: {reason}. Check {variable} and that it runs"
                 ) from error
         except (RuntimeError, FailedPrecondition, NotFound) as error:
             raise EngineError(f"{engine} refuses: {error}") from error

@@ -154,7 +154,7 @@ class Node:
         while not self._try_ctr("version"):
             self.processes.check("containerd")
             if time.monotonic() > end:
-                raise ClusterError(f"containerd does not answer; see {self.processes.log('containerd')}")
+                raise ClusterError(f"containerd does not respond; see {self.processes.log('containerd')}")
             time.sleep(_POLL_SECONDS)
 
     def _import_own_images(self) -> None:

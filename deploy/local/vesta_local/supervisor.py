@@ -111,7 +111,7 @@ class Supervisor:
         deadline = time.monotonic() + START_TIMEOUT.total_seconds()
         while not self.is_running():
             if time.monotonic() > deadline:
-                raise RuntimeError(f"supervisord does not answer; see {self._home.logs / 'supervisord.log'}")
+                raise RuntimeError(f"supervisord does not respond; see {self._home.logs / 'supervisord.log'}")
             time.sleep(_POLL_SECONDS)
 
     def update(self, programs: Sequence[Program]) -> None:

@@ -167,8 +167,8 @@ WITHOUT_TEST = "No item of the snapshot's test side has a label to measure by."
             "accuracy 92.5 % (95 % interval 88.0 to 95.4) on 200 test items",
         ),
         (
-            Loop(name="l", status=LoopStatus(champion="v", message="None of the items is on the test side.")),
-            "accuracy not measured: None of the items is on the test side.",
+            Loop(name="l", status=LoopStatus(champion="v", message="No item is in the test split.")),
+            "accuracy not measured: No item is in the test split.",
         ),
         (Dataset(name="d", counts=DatasetCounts(item_count=9)), "testData none: no item is on the test side"),
         (
@@ -248,7 +248,7 @@ class Doors(
     def UploadItem(self, request_iterator, context):
         first = next(request_iterator)
         if "broken" in first.file_name:
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the file ends too early; send it again, whole")
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the file is truncated; upload it again")
         return UploadItemResponse(item=f"projects/acme/datasets/d/items/{first.file_name}")
 
     def Predict(self, request, context):
@@ -305,7 +305,7 @@ def test_an_upload_tells_of_each_file_and_one_refusal_stops_no_other(
 ) -> None:
     done = vesta("upload", "projects/acme/sources/s", str(tmp_path / "broken.jpg"), str(tmp_path / "a.jpg"))
     assert (done.exit_code, "items/a.jpg" in done.stdout) == (1, True)
-    assert "send it again, whole" in done.stderr
+    assert "upload it again" in done.stderr
 
 
 def test_every_answer_is_json_where_it_is_asked_for(vesta: Callable[..., Result], tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ class Vesta:
         problems = [
             str(each) for key, value in call.trailing_metadata() if key == _PROBLEMS_KEY for each in json.loads(value)
         ]
-        return problems or ([] if answer == _SERVING else ["gateway: it is not ready; see its log"])
+        return problems or ([] if answer == _SERVING else ["gateway: it is not ready; check its log"])
 
     def pages(self, method: Callable[[Any], Any], request: Any) -> Iterator[Any]:
         """Every resource of a `List…` method, page after page, in the method's order."""

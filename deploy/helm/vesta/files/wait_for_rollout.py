@@ -39,7 +39,7 @@ def main():
         try:
             late = [item["metadata"]["name"] for item in deployments() if not is_rolled_out(item)]
         except OSError as error:
-            late = [f"the API server does not answer: {error}"]
+            late = [f"the API server does not respond: {error}"]
         if not late:
             return
         if time.monotonic() > end:
