@@ -88,6 +88,6 @@ def _retry(engine: str, setting: str, settings: Settings, work: Callable[[], T])
         except (RuntimeError, FailedPrecondition, NotFound) as error:
             raise EngineError(f"{engine} refuses: {error}") from error
         if reason != reported:
-            log.warning("engine_awaited", engine=engine, error=reason)
+            log.warning("engine_unavailable", engine=engine, error=reason)
             reported = reason
         time.sleep(RETRY_INTERVAL.total_seconds())

@@ -235,7 +235,7 @@ class Gateway:
         try:
             self._loop.call_soon_threadsafe(self.watchers.publish, project, event)
         except RuntimeError:
-            log.debug("event_after_stop")
+            log.debug("event_ignored")
 
     async def _follow_projects(self) -> None:
         """Closes projects that are being deleted, including those whose deletion was interrupted by a crash."""
@@ -243,7 +243,7 @@ class Gateway:
             try:
                 await self._projects.follow()
             except Exception as error:  # noqa: BLE001 - PostgreSQL or the conductor is unavailable; retried after the interval
-                log.debug("projects_not_followed", error=str(error))
+                log.debug("project_events_unavailable", error=str(error))
             await asyncio.sleep(FOLLOW_INTERVAL.total_seconds())
 
     async def _update_health(self) -> None:

@@ -149,7 +149,7 @@ class FrameHandler:
             if is_transient(error) and error.reason != "DEPLOYMENT_NOT_READY":
                 raise
             # A deployment that was deleted or has no model yet must not block other streams.
-            log.warning("deployment_cannot_be_asked", deployment=deployment, frames=len(frames), error=str(error))
+            log.warning("deployment_unavailable", deployment=deployment, frames=len(frames), error=str(error))
             return [(FrameOutcome.DROPPED, ImagePrediction())] * len(frames)
         return [
             (FrameOutcome.REFUSED if prediction.reason else FrameOutcome.OBSERVED, prediction)

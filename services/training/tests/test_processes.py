@@ -255,7 +255,7 @@ def test_what_one_pod_refuses_is_refused_for_all_with_its_reason(site: Site) -> 
     ends = ends_of(site.pods(nodes=2))
     assert [code for code, _ in ends] == [REFUSED_EXIT_CODE, REFUSED_EXIT_CODE], ends
     assert missing in str(exchange.find_result())
-    assert "training_refused" in ends[1][1]
+    assert "training_rejected" in ends[1][1]
 
     late = site.pods(nodes=2, indexes=[1])  # the other pod has completed
     assert [code for code, _ in ends_of(late)] == [REFUSED_EXIT_CODE]

@@ -28,7 +28,7 @@ def keep_copy(path: Path, data: bytes) -> None:
     try:
         write_whole(path, data)
     except OSError as error:
-        log.warning("copy_not_kept", path=str(path), error=str(error))
+        log.warning("copy_failed", path=str(path), error=str(error))
 
 
 def is_whole(path: Path, sha256: str) -> bool:

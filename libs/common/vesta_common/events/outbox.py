@@ -218,7 +218,7 @@ class Relay(ServiceThread):
         names = {topic: problem.partition("(")[0] for topic, problem in failed.items()}
         self._topic_errors = {topic: name for topic, name in (self._topic_errors | names).items() if topic not in taken}
         for topic, problem in failed.items():
-            log.warning("topic_refuses", topic=topic, error=problem)
+            log.warning("topic_rejected", topic=topic, error=problem)
             self._retry_times[topic] = time.monotonic() + TOPIC_BACKOFF.total_seconds()
         if failed:
             self._close_producer()  # after a failure an idempotent producer may reject every further record
@@ -256,7 +256,7 @@ class Relay(ServiceThread):
         now = datetime.now(UTC)
         deleted = inbox.prune(connection, now) + idempotency.prune(connection, now)
         if deleted:
-            log.info("old_entries_forgotten", count=deleted)
+            log.info("expired_entries_deleted", count=deleted)
 
     def _open_producer(self) -> KafkaProducer:
         if self._producer is None:

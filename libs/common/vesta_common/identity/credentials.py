@@ -82,7 +82,7 @@ class CredentialSource:
                         "credentials_renewed", expire_time=self._current.certificate.not_valid_after_utc.isoformat()
                     )
             except CredentialsError as error:
-                log.warning("credentials_not_renewed", error=str(error))
+                log.warning("credentials_reload_failed", error=str(error))
             return self._current
 
 

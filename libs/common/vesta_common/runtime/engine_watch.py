@@ -144,6 +144,6 @@ class EngineWatch:
             before, problem = self._problems[engine], describe_failure(engine, failure) if failure else ""
             self._problems[engine] = problem
         if problem and problem != before:
-            log.warning("engine_unusable", engine=engine, problem=problem, error=str(failure).strip())
+            log.warning("engine_check_failed", engine=engine, problem=problem, error=str(failure).strip())
         elif before and not problem and not before.endswith(_NOT_TRIED):
-            log.info("engine_usable", engine=engine)
+            log.info("engine_check_recovered", engine=engine)

@@ -56,7 +56,7 @@ class Sandbox:
         room_bytes: int | None = None,
     ) -> None:
         processes, limits = shared(room_bytes or memory_room_bytes(), processes, limits)
-        log.info("sandbox_shares", processes=processes, memory_mib_max=limits.memory_bytes_max // MIB)
+        log.info("sandbox_started", processes=processes, memory_mib_max=limits.memory_bytes_max // MIB)
         self._limits = limits
         self._modules = tuple(modules)
         self._idle: SimpleQueue[Child] = SimpleQueue()

@@ -105,7 +105,7 @@ class Postgres:
             except psycopg.OperationalError as error:
                 if time.monotonic() > deadline:
                     raise
-                log.warning("postgres_awaited", error=str(error).strip())
+                log.warning("postgres_connection_retried", error=str(error).strip())
                 time.sleep(0.3)
         self._pool.open()
         return self

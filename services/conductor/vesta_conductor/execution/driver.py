@@ -175,7 +175,7 @@ class Driver:
             store.delete_pending(connection, name, command)
             decision = store.insert_decision(connection, name, command, record.number, now)
             if decision is None:
-                log.warning("decided_before", loop=name, action=command.action, request_id=command.request_id)
+                log.warning("decision_repeated", loop=name, action=command.action, request_id=command.request_id)
                 return None
             publish(connection, new_event("conductor", name, LoopDecided(loop=name, decision=decision), now))
             if command.outcome is None:

@@ -59,7 +59,7 @@ class EventHandlers:
             self._check(connection, answer, item.media)
         outcome = self._store.items.accept(connection, answer.item, accepted)
         if outcome is not AcceptResult.KEPT:
-            log.warning("label_not_kept", item=answer.item, task=answer.task, outcome=outcome.name)
+            log.warning("label_discarded", item=answer.item, task=answer.task, outcome=outcome.name)
             return
         self._store.publish(connection, answer.item, ItemAnnotated(item=answer.item, accepted=accepted))
 

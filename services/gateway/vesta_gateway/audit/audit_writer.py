@@ -41,7 +41,7 @@ class AuditWriter:
         try:
             await asyncio.wait_for(asyncio.shield(kept), WRITE_TIMEOUT.total_seconds())
         except TimeoutError:
-            log.warning("audit_entry_late", id=row.id)
+            log.warning("audit_entry_delayed", id=row.id)
 
     def put_later(self, row: AuditRow) -> None:
         """Queues a row without waiting, for calls that were rejected or cancelled."""
@@ -78,6 +78,6 @@ class AuditWriter:
         try:
             await asyncio.to_thread(self._write, rows)
         except Exception:
-            log.exception("audit_not_written", count=len(rows))
+            log.exception("audit_write_failed", count=len(rows))
             return False
         return True

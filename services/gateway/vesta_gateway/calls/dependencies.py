@@ -84,6 +84,6 @@ class Dependencies:
         try:
             self._postgres.ping()
         except Exception as error:  # noqa: BLE001 - any error means that PostgreSQL is unavailable
-            log.warning("postgres_away", error=str(error).strip())
+            log.warning("postgres_unavailable", error=str(error).strip())
             return [describe_failure(POSTGRES, error)]
         return []

@@ -135,5 +135,5 @@ class Replay:
         try:
             return self._to_event(record)[1]
         except (InvalidArgument, UnicodeDecodeError) as error:
-            log.warning("event_passed_over", error=str(error))
+            log.warning("event_skipped", error=str(error))
             return None

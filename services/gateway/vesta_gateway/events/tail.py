@@ -181,4 +181,4 @@ class Tail(ServiceThread):
                 return
             self._publish(*to_project_event(record))
         except (InvalidArgument, UnicodeDecodeError) as error:
-            log.warning("event_passed_over", topic=record.topic, offset=record.offset, error=str(error))
+            log.warning("event_skipped", topic=record.topic, offset=record.offset, error=str(error))

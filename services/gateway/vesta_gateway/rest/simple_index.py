@@ -116,7 +116,7 @@ class SimpleIndex:
                 before = self._known.get(path)
                 known[path] = before if before and before[0] == version else (version, _read_wheel(path, *version))
             except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-                log.warning("wheel_not_offered", file=path.name, error=str(error))
+                log.warning("wheel_skipped", file=path.name, error=str(error))
         self._known = known
         return [wheel for _, wheel in known.values()]
 

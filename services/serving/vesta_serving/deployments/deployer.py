@@ -180,7 +180,7 @@ class Deployer:
             if self._write(version):
                 self._triton.load(version.triton_name)
         except VestaError as error:
-            log.warning("model_not_renewed", version=version.model.name, error=str(error))
+            log.warning("model_renewal_failed", version=version.model.name, error=str(error))
 
     def _reload(self, replica: Replica, version: Version) -> bool:
         """Reloads a version. After a failure, returns False; the next run retries it, and other versions are not affected."""
@@ -191,7 +191,7 @@ class Deployer:
                 triton.load(version.triton_name)
                 triton.probe(version.triton_name, classifies=version.classifies)
         except VestaError as error:
-            log.warning("model_not_healed", version=version.model.name, error=str(error))
+            log.warning("model_repair_failed", version=version.model.name, error=str(error))
             return False
         return True
 
@@ -234,7 +234,7 @@ class Deployer:
             try:
                 self._store.remove_model(name, is_needed, partial(remove_model, self._repository, name))
             except VestaError as error:
-                log.warning("model_not_removed", model=name, error=str(error))
+                log.warning("model_removal_failed", model=name, error=str(error))
 
     def _same_space(self, row: DeploymentRow, version: Version) -> bool:
         """Whether the items already have embeddings in the new version's embedding space."""

@@ -83,11 +83,11 @@ class Replica:
     def _record(self, *, is_answering: bool) -> None:
         if is_answering and self._away_since is not None:
             self._away_since = None
-            log.info("triton_back", address=self.address)
+            log.info("triton_recovered", address=self.address)
         elif not is_answering and self._away_since is None:
             self._away_since = self._monotonic()
             self.is_current = False
-            log.warning("triton_away", address=self.address)
+            log.warning("triton_unavailable", address=self.address)
 
 
 class Tritons:
@@ -214,7 +214,7 @@ class Tritons:
             try:
                 addresses.update(addresses_of(part))
             except OSError as error:
-                log.warning("triton_not_resolved", address=part, error=str(error))
+                log.warning("triton_resolution_failed", address=part, error=str(error))
                 addresses.update(self._replicas)
         for address in sorted(addresses - self._replicas.keys()):
             self._replicas[address] = Replica(address, self._connect(address), self._monotonic)

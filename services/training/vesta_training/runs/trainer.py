@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
             return _one_of_several(work, objects, place, torchrun, timedelta(seconds=settings.silence_seconds))
         from vesta_training.runs.work import finish  # imports torch
 
-        log.info("work_begins", work=work, loaded_seconds=round(time.monotonic() - began, 2))
+        log.info("work_started", work=work, loaded_seconds=round(time.monotonic() - began, 2))
         return 0 if finish(work, objects, place) else REFUSED_EXIT_CODE
     except Exception as error:
         if not is_transient(error):
@@ -63,7 +63,7 @@ def _one_of_several(
     from vesta_training.runs.processes import FirstProcess, follow
     from vesta_training.runs.work import assist, finish
 
-    log.info("process_begins", work=work, rank=torchrun.rank, world_size=torchrun.world_size)
+    log.info("process_started", work=work, rank=torchrun.rank, world_size=torchrun.world_size)
     if torchrun.rank == 0:
         first = FirstProcess(torchrun, silence)
         succeeded = finish(work, objects, place, helpers=first)
@@ -75,7 +75,7 @@ def _one_of_several(
         if is_transient(error):
             raise
         foreseen = isinstance(error, VestaError)
-        log.warning("training_refused", work=work, rank=torchrun.rank, error=str(error), exc_info=not foreseen)
+        log.warning("training_rejected", work=work, rank=torchrun.rank, error=str(error), exc_info=not foreseen)
         sys.stderr.write(f"{error}\n")
         return REFUSED_EXIT_CODE
     return _exit_code(Exchange(objects, work).find_result())

@@ -131,7 +131,7 @@ class Delivery:
             except Exception as error:
                 pause = attempts.fail(error)
                 if pause is None:
-                    log.exception("event_dead", consumer=self._name, **describe(record))
+                    log.exception("event_dead_lettered", consumer=self._name, **describe(record))
                     reason = error.reason if isinstance(error, VestaError) else type(error).__name__
                     self._store_dead_letter(partition, record, f"{reason}: {error}")
                     return reason

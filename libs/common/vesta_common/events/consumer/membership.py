@@ -105,7 +105,7 @@ class Membership:
 
     def _resume_dropped_join(self) -> None:
         if faults.resume_dropped_join(self._consumer):
-            log.info("join_resumed", group=self._group)
+            log.info("group_join_resumed", group=self._group)
 
     def waiting(self) -> int:
         """Returns the consumer lag: records of the assigned partitions after the current positions, as last reported by the broker."""
