@@ -24,12 +24,15 @@ def settings_page(root: Path) -> str:
         "",
         "<!-- Written by docs/generate.py. Do not edit. -->",
         "",
-        "Every service reads these from the environment, once, at start; a wrong one is named and the service does not start.",
-        "Each setting `X` can be given as `X_FILE`: the path of a file that holds its value, such as a mounted Secret.",
+        (
+            "Each service reads its settings from environment variables at start. An invalid "
+            "setting is reported, and the service does not start."
+        ),
+        "Each setting `X` can also be set as `X_FILE`: the path of a file with the value, such as a mounted Secret.",
         "",
         "## All services",
         "",
-        "`<SERVICE>` is the service's word in capitals: `VESTA_ANNOTATION_POSTGRES_URL`.",
+        "`<SERVICE>` is the name of the service in capitals: `VESTA_ANNOTATION_POSTGRES_URL`.",
         "",
     ]
     lines += _table(_shared())
@@ -46,7 +49,7 @@ def settings_page(root: Path) -> str:
         "",
         "## vesta-admin",
         "",
-        "The settings of PostgreSQL, S3, Kafka and the log are as those of all services, and:",
+        "The settings of PostgreSQL, S3, Kafka and the log are the same as for all services. Further settings:",
         "",
     ]
     fields = zip(describe(AdminSettings), AdminSettings.model_fields, strict=True)
@@ -55,7 +58,10 @@ def settings_page(root: Path) -> str:
         "",
         "## make up, make test",
         "",
-        "Engines that run elsewhere: `VESTA_LOCAL_` before the settings of PostgreSQL, S3 and Kafka of all services, and:",
+        (
+            "External engines: the settings of PostgreSQL, S3 and Kafka of all services with the "
+            "prefix `VESTA_LOCAL_`. Further settings:"
+        ),
         "",
     ]
     fields = zip(describe(LocalSettings), LocalSettings.model_fields, strict=True)
@@ -68,7 +74,7 @@ def _shared() -> list[tuple[str, str, str, str]]:
 
 
 def _table(rows: list[tuple[str, str, str, str]]) -> list[str]:
-    head = ["| variable | type | default | what it is |", "|---|---|---|---|"]
+    head = ["| variable | type | default | description |", "|---|---|---|---|"]
     return head + [f"| `{name}` | {kind} | {default or '(empty)'} | {what} |" for name, kind, default, what in rows]
 
 
@@ -97,7 +103,7 @@ def events_page(root: Path) -> str:
             f"{topic['description']} Published by {topic['owner']}, keyed by {topic['key']}.",
             "",
         ]
-        sections += ["| event | when | message |", "|---|---|---|"]
+        sections += ["| event | description | message |", "|---|---|---|"]
         sections += [
             f"| `{event['type']}` | {event['description']} | `{event['message']}` |" for event in topic["events"]
         ]
@@ -119,9 +125,12 @@ def metrics_page(root: Path) -> str:
         "",
         "<!-- Written by docs/generate.py. Do not edit. -->",
         "",
-        "Prometheus finds them at `/metrics` of each service's metrics address. `<service>` is the service's word.",
+        (
+            "Each service exports metrics for Prometheus at `/metrics` of its metrics address. "
+            "`<service>` is the name of the service."
+        ),
         "",
-        "| metric | kind | what it counts |",
+        "| metric | kind | description |",
         "|---|---|---|",
     ]
     lines += [f"| `{metric.name}` | {metric.kind} | {metric.text} |" for metric in metrics_in(root)]

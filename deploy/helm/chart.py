@@ -176,7 +176,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("check", help="lint, render and validate every profile")
-    listing = commands.add_parser("images", help="print every image of these profiles, one a line")
+    listing = commands.add_parser("images", help="print all images of these profiles, one per line")
     listing.add_argument("profiles", nargs="*", default=["airgapped"])
     arguments = parser.parse_args()
     if arguments.command == "images":

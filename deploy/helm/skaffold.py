@@ -32,7 +32,7 @@ def faults(document: Document) -> list[str]:
         try:
             patched = _patched(document, profile["patches"] if profile else ())
         except LookupError as error:
-            found.append(f"{name}: a patch goes to {error.args[0]}, which is not there")
+            found.append(f"{name}: a patch has the path {error.args[0]}, which does not exist")
             continue
         found += [f"{name}: {fault}" for fault in _faults_of_release(patched)]
     return found
@@ -43,7 +43,7 @@ def _faults_of_artifact(artifact: Document) -> Iterator[str]:
     arguments, context = docker.get("buildArgs", {}), ROOT / artifact.get("context", ".")
     name = image.removeprefix(f"{REGISTRY}/vesta-")
     if name not in BY_NAME:
-        yield f"{image}: there is no such image; there are {', '.join(f'{REGISTRY}/vesta-{known}' for known in BY_NAME)}"
+        yield f"{image}: unknown image; images: {', '.join(f'{REGISTRY}/vesta-{known}' for known in BY_NAME)}"
     if arguments.get("IMAGE") != name:
         yield f"{image}: its build argument IMAGE is {arguments.get('IMAGE')}, and must be {name}"
     if (context / docker["dockerfile"]).resolve() != builder.DOCKERFILE:
@@ -52,9 +52,9 @@ def _faults_of_artifact(artifact: Document) -> Iterator[str]:
     yield from (f"{image}: the Dockerfile has no argument {argument}" for argument in sorted(set(arguments) - known))
     for rule in artifact.get("sync", {}).get("manual", ()):
         if not any(context.glob(rule["src"])):
-            yield f"{image}: no file is {rule['src']}"
+            yield f"{image}: no file matches {rule['src']}"
         if not rule["src"].startswith(rule["strip"]):
-            yield f"{image}: {rule['src']} does not begin with {rule['strip']}"
+            yield f"{image}: {rule['src']} does not start with {rule['strip']}"
 
 
 def _faults_of_release(document: Document) -> Iterator[str]:
@@ -63,13 +63,13 @@ def _faults_of_release(document: Document) -> Iterator[str]:
         files = [ROOT / file for file in release.get("valuesFiles", ())]
         absent = [path for path in (ROOT / release["chartPath"] / "Chart.yaml", *files) if not path.is_file()]
         if absent:
-            yield from (f"{path.relative_to(ROOT)} is not there" for path in absent)
+            yield from (f"{path.relative_to(ROOT)} does not exist" for path in absent)
             continue
         templates = release.get("setValueTemplates", {})
         known = {re.sub(r"\W", "_", image) for image in images}
         for value, template in templates.items():
             named = _TEMPLATED_IMAGE.findall(template)
-            yield from (f"{value}: no image is built that is {name}" for name in named if name not in known)
+            yield from (f"{value}: no image {name} is built" for name in named if name not in known)
         values = {**release.get("setValues", {}), **dict.fromkeys(templates, f"{REGISTRY}/an-image:1")}
         options = [part for file in files for part in ("--values", str(file))]
         options += [part for value, content in values.items() for part in ("--set", f"{value}={content}")]

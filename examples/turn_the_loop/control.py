@@ -84,7 +84,7 @@ class RandomControl:
         )
         ended = self._owner.wait_for_run(run.name)
         if ended.state != TrainingRun.SUCCEEDED:
-            raise RuntimeError(f"the control training did not succeed: {ended.error}")
+            raise RuntimeError(f"the control training failed: {ended.error}")
         return ended.metrics.accuracy.value
 
     def _add(self, items: list[Item], truth: Callable[[str], str] | None) -> list[str]:

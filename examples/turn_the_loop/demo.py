@@ -86,37 +86,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console.print(f"Chart: {folder / 'curve.png'}   figures: {folder / 'report.json'}   {report.seconds:.0f} s in all")
     if platform.rest:
         console.print(
-            f"The platform stays up: [bold]http://{platform.rest}[/bold] (API at /docs; `make down` stops it)"
+            f"The platform keeps running: [bold]http://{platform.rest}[/bold] (API at /docs; `make down` stops it)"
         )
     return 0
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, help="a folder with a sub-folder a class")
+    parser.add_argument("--data", type=Path, help="a folder with one sub-folder per class")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument(
         "--home",
         type=Path,
         default=Path(os.environ.get("VESTA_HOME", ".vesta")),
-        help="the folder of the platform that `make up` started; samples and the report go there too",
+        help="the home folder of the platform that `make up` started; also the folder of the samples and the report",
     )
-    parser.add_argument("--address", help="gRPC of a platform that runs elsewhere: HOST:PORT, or https://HOST:PORT")
+    parser.add_argument("--address", help="the gRPC address of an external platform: HOST:PORT, or https://HOST:PORT")
     parser.add_argument(
-        "--key", default=os.environ.get("VESTA_API_KEY"), help="its owner's API key; VESTA_API_KEY if not given"
+        "--key", default=os.environ.get("VESTA_API_KEY"), help="the API key of the owner; VESTA_API_KEY by default"
     )
-    parser.add_argument("--kafka", default="", help="HOST:PORT of its broker; without it no camera sends frames")
-    parser.add_argument("--samples-url", default=SAMPLES_URL, help="where the photographs come from without --data")
-    parser.add_argument("--samples-digest", default=SAMPLES_DIGEST, help="what they must be")
+    parser.add_argument(
+        "--kafka",
+        default="",
+        help="HOST:PORT of the broker of the external platform; without it, no camera sends frames",
+    )
+    parser.add_argument("--samples-url", default=SAMPLES_URL, help="the URL of the photographs if --data is not set")
+    parser.add_argument("--samples-digest", default=SAMPLES_DIGEST, help="the expected SHA-256 of the photographs")
     options = parser.parse_args(arguments)
     if options.data and not options.data.is_dir():
         parser.error(f"{options.data} is not a folder")
     if options.rounds < 1:
         parser.error("rounds must be at least 1")
     if options.address and not options.key:
-        parser.error("a platform at an --address wants its owner's key: give --key or set VESTA_API_KEY")
+        parser.error("--address requires the API key of the owner: use --key, or set VESTA_API_KEY")
     if options.kafka and not options.address:
-        parser.error("--kafka goes with --address; the platform of `make up` says itself where its broker is")
+        parser.error("--kafka requires --address; the broker of the platform of `make up` is known")
     return options
 
 
@@ -160,20 +164,27 @@ def _turn(owner: Vesta, platform: Platform, photographs: Photographs, round_coun
         )
     )
     console.print(
-        f"The loop turns: {round_count} rounds of {LABELS_PER_ROUND} labels; each asked of {ANNOTATORS_PER_TASK} of 3 experts."
+        f"The loop runs {round_count} rounds of {LABELS_PER_ROUND} labels, each from "
+        f"{ANNOTATORS_PER_TASK} of 3 annotators."
     )
     rounds = _play_rounds(owner, loop, experts, control, round_count)
     console.print(
-        f"The experts gave {experts.answer_count} answers, {experts.mistake_count} of them wrong "
-        f"({MISTAKE_SHARE:.0%} were to be); review decided {experts.correction_count} disagreements."
+        f"The annotators gave {experts.answer_count} answers, {experts.mistake_count} of them "
+        f"wrong (simulated error rate: {MISTAKE_SHARE:.0%}); reviewers decided "
+        f"{experts.correction_count} disagreements."
     )
     labelled = owner.pages(
         owner.items.ListItems, ListItemsRequest(parent=world.dataset.name, filter="labelled AND split = TRAIN")
     )
     caught, mistaken = experts.caught(labelled)
     console.print(
-        f"Of {mistaken} photographs with a wrong answer, {caught} bear the right label all the same"
-        + ("." if caught == mistaken else "; of the others, both experts were wrong alike, which review does not see.")
+        f"Of {mistaken} photographs with a wrong answer, {caught} have the right label "
+        "nevertheless"
+        + (
+            "."
+            if caught == mistaken
+            else "; for the others, both annotators gave the same wrong answer, which review cannot detect."
+        )
     )
     state = owner.loops.GetLoop(GetLoopRequest(name=loop))
     observed = _show_cameras(owner, platform, world, state.status.deployment)
@@ -209,7 +220,7 @@ def _show_cameras(owner: Vesta, platform: Platform, world: World, deployment: st
     """
     if not platform.kafka:
         console.print(
-            "No camera sends frames: give --kafka HOST:PORT, an address of the broker that this machine reaches."
+            "No camera sends frames: set --kafka HOST:PORT, an address of the broker that this machine can reach."
         )
         return 0
     shown = [world.photographs[item.name].path for item in world.items if item.split == Split.SPLIT_TEST]
@@ -241,9 +252,7 @@ def _progress(side: str, count: int) -> Iterator[Callable[[Sync], None]]:
             progress.update(bar, completed=sync.added_count + sync.duplicate_count + sync.refused_count)
 
         yield advance
-    console.print(
-        f"  {last.added_count} imported, {last.duplicate_count} were there already, {last.refused_count} refused"
-    )
+    console.print(f"  {last.added_count} imported, {last.duplicate_count} duplicates, {last.refused_count} rejected")
 
 
 def _play_round(owner: Vesta, loop: str, experts: Experts, number: int) -> tuple[Round, float] | None:
@@ -263,12 +272,14 @@ def _play_round(owner: Vesta, loop: str, experts: Experts, number: int) -> tuple
             return status.rounds[number - 1], time.monotonic() - worked
         if status.phase == LoopStatus.EXHAUSTED:
             if number == 1:
-                raise ValueError(f"there is too little to learn from: {status.message}")
+                raise ValueError(f"too few labels for a training: {status.message}")
             return None
         if status.phase == LoopStatus.BLOCKED:
             raise ValueError(f"the loop is blocked: {status.message}")
         if time.monotonic() > deadline:
-            raise ValueError(f"round {number} does not end: {LoopStatus.Phase.Name(status.phase)}, {status.message}")
+            raise ValueError(
+                f"round {number} does not complete: {LoopStatus.Phase.Name(status.phase)}, {status.message}"
+            )
         if status.phase == LoopStatus.LABELLING and experts.work(status.campaign):
             worked = time.monotonic()
         else:
@@ -299,13 +310,11 @@ def _tell_saving(loop: Loop) -> None:
         needed = saving.random_labels
         high = "an unknown number" if saving.high_unknown else f"{needed.high:.0f}"
         console.print(
-            f"The loop estimates that random choice would have needed {needed.value:.0f} labels ({needed.low:.0f} to {high}) "
-            f"where it spent {saving.spent_labels}."
+            f"Estimate: random selection would have needed {needed.value:.0f} labels ({needed.low:.0f} "
+            f"to {high}); the loop spent {saving.spent_labels}."
         )
     elif saving.reason:
-        console.print(
-            f"How many labels were saved cannot be estimated: {saving.reason} ({saving.spent_labels} were spent)."
-        )
+        console.print(f"The saved labels cannot be estimated: {saving.reason} ({saving.spent_labels} were spent).")
 
 
 if __name__ == "__main__":

@@ -95,8 +95,9 @@ def read_folder(folder: Path) -> Photographs:
     )
     if len(found.labels) < 2 or not pool:
         raise ValueError(
-            f"{folder} holds {len(pool) + len(test)} images of {len(found.labels)} classes; expected are at least two "
-            "sub-folders with images, one a class, or such sub-folders under train/ and test/"
+            f"{folder} has {len(pool) + len(test)} images of {len(found.labels)} classes; "
+            "expected: at least two sub-folders with images, one per class, optionally below "
+            "train/ and test/"
         )
     return found
 
@@ -168,7 +169,7 @@ def _download(url: str, target: Path, digest: str, say: Callable[[str], None]) -
             size += len(chunk)
             if size > ARCHIVE_BYTES_MAX:
                 raise ValueError(
-                    f"{url} sends more than {ARCHIVE_BYTES_MAX} bytes; give your own folder with data=FOLDER"
+                    f"{url} sends more than {ARCHIVE_BYTES_MAX} bytes; use your own folder with data=FOLDER"
                 )
             file.write(chunk)
             if size // (20 * _CHUNK_BYTES) != (size - len(chunk)) // (20 * _CHUNK_BYTES):
@@ -178,7 +179,9 @@ def _download(url: str, target: Path, digest: str, say: Callable[[str], None]) -
     (root,) = (path for path in scratch.iterdir() if path.is_dir())
     found = tree_digest(root)
     if found != digest:
-        raise ValueError(f"{url} is not the pinned set (its digest is {found}); give your own folder with data=FOLDER")
+        raise ValueError(
+            f"{url} is not the pinned data set (its digest is {found}); use your own folder with data=FOLDER"
+        )
     root.rename(target)
     scratch.rmdir()
 
@@ -195,10 +198,13 @@ def _unpack(archive: Path, folder: Path) -> None:
             target = (folder / member.name).resolve()
             if not (member.isreg() or member.isdir()):
                 raise ValueError(
-                    f"the archive holds {member.name!r}, which is no file and no folder; it is not unpacked"
+                    f"the archive has the entry {member.name!r}, which is neither a file nor a folder; it "
+                    "is not unpacked"
                 )
             if not target.is_relative_to(folder.resolve()):
-                raise ValueError(f"the archive holds {member.name!r}, which leads outside of it; it is not unpacked")
+                raise ValueError(
+                    f"the archive has the entry {member.name!r}, which is outside of the archive; it is not unpacked"
+                )
             size += member.size
             if count > MEMBERS_MAX or size > UNPACKED_BYTES_MAX:
                 raise ValueError(f"the archive unpacks to more than {MEMBERS_MAX} files or {UNPACKED_BYTES_MAX} bytes")
@@ -243,12 +249,14 @@ def write_digits(target: Path, per_class_max: int | None = None) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Writes digits into a folder that is not there yet."""
-    parser = argparse.ArgumentParser(description="Writes scikit-learn's scanned digits as PNG files, a folder a digit.")
+    parser = argparse.ArgumentParser(
+        description="Writes the scanned digits of scikit-learn as PNG files, one folder per digit."
+    )
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--per-class", type=int, help="at most so many of each; all if left out")
+    parser.add_argument("--per-class", type=int, help="the maximum number per digit; all by default")
     options = parser.parse_args(arguments)
     if options.folder.exists():
-        parser.error(f"{options.folder} is there already; delete it, or name another folder")
+        parser.error(f"{options.folder} already exists; delete it, or choose another folder")
     if options.per_class is not None and options.per_class < 1:
         parser.error("--per-class must be at least 1")
     write_digits(options.folder, options.per_class)

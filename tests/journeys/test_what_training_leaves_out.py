@@ -114,5 +114,5 @@ def test_a_dataset_without_a_test_side_gives_a_model_without_figures(owner: Vest
     run, version = trained(owner, snapshot)
     assert not run.HasField("metrics")
     assert not version.HasField("metrics")
-    assert "test side" in run.metrics_missing_reason
+    assert "test split" in run.metrics_missing_reason
     assert f"## Not measured\n\n{version.metrics_missing_reason}" in version.card

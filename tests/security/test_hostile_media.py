@@ -156,7 +156,7 @@ def test_an_archive_that_reaches_outside_itself_is_refused(door: tuple[Vesta, st
     key = owner.upload_archive(project, archive)
     request = ImportDatasetRequest(name=dataset, format=ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER, archive_key=key)
     done = owner.wait_for_operation(owner.datasets.ImportDataset(request).name)
-    assert "leads outside" in done.error.message
+    assert "is outside of the archive" in done.error.message
 
 
 def test_what_is_no_archive_is_refused_at_the_door(door: tuple[Vesta, str, str], tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_a_user_without_rights_is_told_what_the_administrator_is_to_run(settings
         finally:
             connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
     assert done.returncode == 1
-    assert "let its administrator run: CREATE DATABASE" in done.stderr
+    assert "ask an administrator to run: CREATE DATABASE" in done.stderr
 
 
 def make_url(url: str, user: str, password: str) -> str:

@@ -93,7 +93,7 @@ def _create(admin: KafkaAdminClient, topics: Sequence[Topic], brokers: int) -> t
         if error is NoError:
             created.append(answer["name"])
         elif error is not TopicAlreadyExistsError:
-            raise error(f"the topic {answer['name']} cannot be made: {answer['error_message']}")
+            raise error(f"the topic {answer['name']} cannot be created: {answer['error_message']}")
     admin.wait_for_topics(list(wanted))
     return tuple(created)
 
@@ -106,7 +106,7 @@ def _alter(admin: KafkaAdminClient, configurations: dict[str, dict[str, str]]) -
     answers = admin.alter_configs(resources, raise_on_unknown=False)["topic"]
     refused = [f"{name}: {answer}" for name, answer in answers.items() if answer != "OK"]
     if refused:
-        raise KafkaError(f"topics do not get their settings: {'; '.join(refused)}")
+        raise KafkaError(f"the settings of topics cannot be updated: {'; '.join(refused)}")
 
 
 def _extend(admin: KafkaAdminClient, partitions: dict[str, int]) -> tuple[str, ...]:

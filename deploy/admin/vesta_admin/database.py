@@ -33,7 +33,8 @@ def create_database(url: str) -> list[str]:
             pass
         except psycopg.errors.InsufficientPrivilege as error:
             raise RuntimeError(
-                f"PostgreSQL does not let this user create the database {name}; let its administrator run: CREATE DATABASE {name}"
+                f"the PostgreSQL user may not create the database {name}; ask an administrator to "
+                f"run: CREATE DATABASE {name}"
             ) from error
     with _connect(url) as connection:
         created += [f"extension {name}" for name in EXTENSIONS if _create_extension(connection, name)]
@@ -65,11 +66,12 @@ def _create_extension(connection: psycopg.Connection, name: str) -> bool:
         connection.execute(statement)
     except psycopg.errors.UndefinedFile as error:
         raise RuntimeError(
-            f"PostgreSQL has no extension {name}; install it on the server (pgvector for vector, contrib for pg_trgm)"
+            f"PostgreSQL does not have the extension {name}; install it on the server (pgvector "
+            "for vector, contrib for pg_trgm)"
         ) from error
     except psycopg.errors.InsufficientPrivilege as error:
         raise RuntimeError(
-            f"PostgreSQL does not let this user create the extension {name}; let a superuser run: CREATE EXTENSION {name}"
+            f"the PostgreSQL user may not create the extension {name}; ask a superuser to run: CREATE EXTENSION {name}"
         ) from error
     return True
 

@@ -11,7 +11,7 @@ class Settings(EngineSettings):
     model_config = SettingsConfigDict(env_prefix="VESTA_ADMIN_")
 
     wait_seconds: int = Field(
-        300, ge=0, le=3600, description="how long an engine that does not respond is waited for, in seconds"
+        300, ge=0, le=3600, description="the maximum wait for an engine that does not respond, in seconds"
     )
     triton_prefix: str = Field(
         "triton",

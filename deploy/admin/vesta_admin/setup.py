@@ -51,7 +51,7 @@ def set_up_objects(settings: Settings) -> list[str]:
 def set_up_topics(settings: Settings) -> list[str]:
     """Creates the topics of the catalogue. Raises EngineError."""
     if not settings.kafka_bootstrap:
-        raise EngineError("no broker is set; set KAFKA_BOOTSTRAP to HOST:PORT of Kafka")
+        raise EngineError("no broker is configured; set KAFKA_BOOTSTRAP to HOST:PORT of Kafka")
     created = _retry("Kafka", "KAFKA_BOOTSTRAP", settings, lambda: broker.create_topics(settings, topics()))
     return [f"topic {name}" for name in created]
 
@@ -83,10 +83,11 @@ def _retry(engine: str, setting: str, settings: Settings, work: Callable[[], T])
             variable = environment_name(type(settings), setting)
             if time.monotonic() + RETRY_INTERVAL.total_seconds() > deadline:
                 raise EngineError(
-                    f"{engine} does not respond after {settings.wait_seconds} s: {reason}. Check {variable} and that it runs"
+                    f"{engine} does not respond after {settings.wait_seconds} s: {reason}. Check "
+                    f"{variable}, and that it is running"
                 ) from error
         except (RuntimeError, FailedPrecondition, NotFound) as error:
-            raise EngineError(f"{engine} refuses: {error}") from error
+            raise EngineError(f"{engine} rejects the request: {error}") from error
         if reason != reported:
             log.warning("engine_unavailable", engine=engine, error=reason)
             reported = reason

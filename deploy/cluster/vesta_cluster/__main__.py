@@ -16,9 +16,9 @@ from vesta_cluster.errors import ClusterError
     "--home",
     type=click.Path(path_type=Path, file_okay=False),
     default=lambda: binaries.cache_folder() / "running",
-    help="Where the cluster's state lies; `running` in the cache if not given.",
+    help="The folder of the cluster's state; `running` in the cache by default.",
 )
-@click.option("--api-only", is_flag=True, help="The API tier alone, on loopback: no node, no root.")
+@click.option("--api-only", is_flag=True, help="Only the API server, on loopback: no node, no root.")
 @click.pass_context
 def cli(context: click.Context, home: Path, *, api_only: bool) -> None:
     """A real Kubernetes on this machine."""
@@ -59,7 +59,7 @@ def load(cluster: Cluster, archives: tuple[Path, ...]) -> None:
 
 
 @cli.command()
-@click.option("--checks", is_flag=True, help="kubeconform too.")
+@click.option("--checks", is_flag=True, help="Also kubeconform.")
 @click.pass_obj
 def build(cluster: Cluster, *, checks: bool) -> None:
     """Build into the cache what is not there."""

@@ -110,9 +110,7 @@ def _locked(path: Path) -> Iterator[None]:
 def _build(names: Sequence[str], target: Path, say: Callable[[str], None]) -> None:
     go = shutil.which("go")
     if go is None:
-        raise Unavailable(
-            f"there is no Go here, with which {', '.join(names)} would be built: install Go 1.26, or set KUBECONFIG"
-        )
+        raise Unavailable(f"Go is required to build {', '.join(names)}: install Go 1.26, or set KUBECONFIG")
     say(f"building {', '.join(names)} (once; 10 to 25 minutes for all of Kubernetes on two cores)")
     flags = ["-mod=readonly", "-trimpath", "-buildvcs=false", f"-ldflags={_LINKER_FLAGS}", f"-tags={_TAGS}"]
     environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": ""}

@@ -130,7 +130,7 @@ class Cluster:
         command = [str(binaries.folder() / "kubectl"), f"--kubeconfig={self.kubeconfig}", *arguments]
         done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise ClusterError(f"kubectl {' '.join(arguments)} fails: {done.stderr.strip()}")
+            raise ClusterError(f"kubectl {' '.join(arguments)} failed: {done.stderr.strip()}")
         return done.stdout
 
     def recycle_volumes(self) -> None:
@@ -155,18 +155,20 @@ class Cluster:
 
     def _check_up(self) -> None:
         if self.processes.find("apiserver") is None:
-            raise ClusterError("the cluster is not up: python -m vesta_cluster up")
+            raise ClusterError("the cluster is not running; start it with: python -m vesta_cluster up")
 
     def _check_machine(self) -> None:
         if os.geteuid() != 0:
-            raise Unavailable("a node needs root, for containers and a network namespace: be root, or set KUBECONFIG")
+            raise Unavailable(
+                "a node requires root, for containers and a network namespace: run as root, or set KUBECONFIG"
+            )
         if absent := node.missing_packages():
             raise Unavailable(
-                f"a node needs {', '.join(absent)}: apt-get install --no-install-recommends {' '.join(absent)}"
+                f"a node requires {', '.join(absent)}: apt-get install --no-install-recommends {' '.join(absent)}"
             )
         if network.path().exists() and not (self.home / "node").exists():
             raise ClusterError(
-                f"another cluster of this machine has the namespace {network.NAMESPACE}: take it down first"
+                f"another cluster on this machine uses the network namespace {network.NAMESPACE}: stop it first"
             )
 
     def _port(self) -> int:

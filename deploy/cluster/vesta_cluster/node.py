@@ -66,7 +66,7 @@ class Node:
         """
         if absent := missing_packages():
             raise Unavailable(
-                f"a node needs {', '.join(absent)}: apt-get install --no-install-recommends {' '.join(absent)}"
+                f"a node requires {', '.join(absent)}: apt-get install --no-install-recommends {' '.join(absent)}"
             )
         self.state.mkdir(parents=True, exist_ok=True)
         node_files.write_all(self.state, self.pki)
@@ -143,7 +143,7 @@ class Node:
     def _ctr(self, *arguments: str) -> str:
         done = subprocess.run(self._ctr_command(*arguments), capture_output=True, text=True, check=False)
         if done.returncode:
-            raise ClusterError(f"ctr {' '.join(arguments)} fails: {done.stderr.strip()}")
+            raise ClusterError(f"ctr {' '.join(arguments)} failed: {done.stderr.strip()}")
         return done.stdout
 
     def _try_ctr(self, *arguments: str) -> bool:

@@ -18,7 +18,7 @@ def api_kubeconfig() -> Iterator[Path]:
         yield Path(given)
         return
     if absent := binaries.missing([*binaries.API]):
-        pytest.skip(f"{', '.join(absent)} are not built: make kubernetes builds them where there is Go 1.26")
+        pytest.skip(f"{', '.join(absent)} are not built: `make kubernetes` builds them with Go 1.26")
     with tempfile.TemporaryDirectory(prefix="vesta-api-") as folder:
         cluster = Cluster(Path(folder) / "cluster", has_node=False)
         try:

@@ -16,21 +16,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m vesta_images")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("lock", help="pin anew what each image installs")
+    commands.add_parser("lock", help="pin the packages of each image again")
     commands.add_parser("list", help="print the names of the images")
     building = commands.add_parser("build", help="build images")
-    building.add_argument("--only", type=_names, default=list(BY_NAME), metavar="NAME,…", help="these images alone")
-    building.add_argument("--layout", type=Path, help="a folder that also gets the images, as an OCI image layout")
+    building.add_argument("--only", type=_names, default=list(BY_NAME), metavar="NAME,…", help="only these images")
+    building.add_argument(
+        "--layout", type=Path, help="a folder to which the images are also written, as an OCI image layout"
+    )
     bundling = commands.add_parser("bundle", help="build images and pack them with the chart into one archive")
     bundling.add_argument("--file", type=Path, help="the archive; dist/vesta-<tag>.tar")
-    bundling.add_argument("--layout", type=Path, help="an OCI image layout with the images, instead of building them")
+    bundling.add_argument("--layout", type=Path, help="an OCI image layout with the images, which are then not built")
     for command in (building, bundling):
-        command.add_argument("--registry", default="vesta.local", help="what comes before the images' names")
-        command.add_argument("--tag", default=version(), help="the images' version")
-        command.add_argument("--base", default="", help="the Debian 12 image to start from")
-        command.add_argument("--torch", choices=("cpu", "pypi", "cuda"), default="cpu", help="the trainer's torch")
-        command.add_argument("--pip-conf", type=Path, help="a pip.conf, for an index of your own")
-        command.add_argument("--maven-settings", type=Path, help="a settings.xml, for a Maven repository of your own")
+        command.add_argument("--registry", default="vesta.local", help="the prefix of the image names")
+        command.add_argument("--tag", default=version(), help="the tag of the images")
+        command.add_argument("--base", default="", help="the Debian 12 base image")
+        command.add_argument(
+            "--torch", choices=("cpu", "pypi", "cuda"), default="cpu", help="the torch build of the trainer"
+        )
+        command.add_argument("--pip-conf", type=Path, help="a pip.conf, for a private package index")
+        command.add_argument("--maven-settings", type=Path, help="a settings.xml, for a private Maven repository")
     options = parser.parse_args(arguments)
     try:
         if options.command == "lock":
@@ -76,7 +80,7 @@ def _names(text: str) -> list[str]:
     names = [name for name in text.replace(",", " ").split() if name]
     unknown = sorted(set(names) - set(BY_NAME))
     if unknown or not names:
-        raise argparse.ArgumentTypeError(f"there is no image {', '.join(unknown)}; there are {', '.join(BY_NAME)}")
+        raise argparse.ArgumentTypeError(f"unknown image {', '.join(unknown)}; images: {', '.join(BY_NAME)}")
     return names
 
 

@@ -18,8 +18,9 @@ _CERTIFICATES = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 # What a container never reads of what debootstrap installs; licences stay.
 _LEFT_OUT = ("usr/share/man", "usr/share/info", "usr/share/locale", "var/cache/apt", "var/lib/apt/lists", "var/log")
 NO_BUILDER = (
-    "No image can be built here: neither buildah nor a running docker was found. "
-    "`apt-get install buildah` (Debian, Ubuntu) or `dnf install buildah` brings a builder that needs no daemon"
+    "Images cannot be built: neither buildah nor a running docker was found. Install "
+    "buildah, which needs no daemon: `apt-get install buildah` (Debian, Ubuntu) or `dnf "
+    "install buildah`"
 )
 
 
@@ -81,7 +82,7 @@ def build(builder: str, name: str, how: Build) -> None:
     command += ["--file", str(DOCKERFILE), "--tag", how.reference(name), str(ROOT)]
     done = subprocess.run(command, env={**os.environ, "DOCKER_BUILDKIT": "1"}, check=False)
     if done.returncode:
-        raise RuntimeError(f"The image {how.reference(name)} cannot be built; {builder} says above why")
+        raise RuntimeError(f"The image {how.reference(name)} cannot be built; see the output of {builder} above")
 
 
 def _secrets(how: Build) -> list[tuple[str, str]]:
@@ -111,10 +112,10 @@ def choose_base(builder: str, wanted: str, say: Callable[[str], None]) -> str:
         return USUAL_BASE
     if shutil.which("debootstrap") is None or os.geteuid() != 0:
         raise RuntimeError(
-            f"{USUAL_BASE} cannot be pulled: name a base that can be (`make images base=…`), "
-            "or install debootstrap and run this as root, which makes one from Debian's packages"
+            f"{USUAL_BASE} cannot be pulled: choose another base (`make images base=…`), or "
+            "install debootstrap and run this as root, to create a base from Debian packages"
         )
-    say(f"{USUAL_BASE} cannot be pulled; making {OWN_BASE} from Debian's packages …")
+    say(f"{USUAL_BASE} cannot be pulled; creating {OWN_BASE} from Debian packages …")
     make_base()
     return OWN_BASE
 

@@ -39,7 +39,7 @@ def write(folder: Path, archive: Path, name: str) -> str:
     missing = missing_images(folder)
     if missing:
         raise RuntimeError(
-            f"The chart runs images that {folder} lacks: {', '.join(missing)}; `make images` builds them"
+            f"The chart runs images that are missing in {folder}: {', '.join(missing)}; `make images` builds them"
         )
     archive.parent.mkdir(parents=True, exist_ok=True)
     draft = archive.with_name(f"{archive.name}.draft")

@@ -27,7 +27,8 @@ def write() -> None:
     """
     if sys.version_info[:2] != PYTHON:
         raise RuntimeError(
-            f"The images have Python {PYTHON[0]}.{PYTHON[1]}, and hashes are of wheels for it: run this with that version"
+            f"The images have Python {PYTHON[0]}.{PYTHON[1]}, and the hashes are those of its "
+            "wheels: run this with that version"
         )
     REQUIREMENTS.mkdir(exist_ok=True)
     common = resolve(third_party_of(COMMON_PACKAGES))

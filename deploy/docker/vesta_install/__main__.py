@@ -28,7 +28,7 @@ def main() -> int:
     """Returns the exit status."""
     options = arguments(sys.argv[1:])
     try:
-        print(f"{verify()} files are what their checksums say", flush=True)
+        print(f"{verify()} files match their checksums", flush=True)
         if options.command == "registry":
             copy_to_registry(options)
             values = [f"image.registry={options.target}"]
@@ -48,22 +48,25 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     end = given.index("--") if "--" in given else len(given)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True, metavar="verify|registry|node")
-    commands.add_parser("verify", help="compares every file with its checksum")
+    commands.add_parser("verify", help="verifies the checksum of each file")
     registry = commands.add_parser("registry", help="copies the images into a registry")
     registry.add_argument(
-        "target", metavar="HOST[:PORT][/PATH]", type=registry_name, help="where they go, as image.registry of the chart"
+        "target",
+        metavar="HOST[:PORT][/PATH]",
+        type=registry_name,
+        help="the destination, as image.registry of the chart",
     )
     registry.add_argument(
-        "--username", help="the password is read from --password-file, or $VESTA_REGISTRY_PASSWORD, or asked for"
+        "--username", help="the password is read from --password-file or $VESTA_REGISTRY_PASSWORD, or prompted for"
     )
     registry.add_argument("--password-file", type=Path)
-    registry.add_argument("--ca", type=Path, help="a CA bundle that the registry's certificate is checked with")
-    registry.add_argument("--plain-http", action="store_true", help="the registry has no TLS")
+    registry.add_argument("--ca", type=Path, help="a CA bundle that verifies the certificate of the registry")
+    registry.add_argument("--plain-http", action="store_true", help="the registry does not use TLS")
     node = commands.add_parser("node", help="loads the images into containerd on this node")
-    node.add_argument("--ctr", default="ctr", help="containerd's client; `k3s ctr` where k3s brings its own")
-    node.add_argument("--address", help="containerd's socket, where it is not the usual one")
+    node.add_argument("--ctr", default="ctr", help="the containerd client; `k3s ctr` for k3s")
+    node.add_argument("--address", help="the containerd socket, if it is not the default")
     for command in (registry, node):
-        command.add_argument("--install", action="store_true", help="run helm, instead of printing its command")
+        command.add_argument("--install", action="store_true", help="run the helm command instead of printing it")
         command.add_argument(
             "--profile", action="append", metavar="NAME", help="a profile of the chart (values-NAME.yaml); small"
         )
@@ -86,8 +89,8 @@ def load_into_node(options: argparse.Namespace) -> None:
     command += ["--namespace", "k8s.io", "images", "import", "-"]
     if not shutil.which(command[0]):
         raise Failure(
-            f"{command[0]} is not on this machine: run this on a node, as root, "
-            "or name containerd's client with --ctr (`k3s ctr`, `microk8s ctr`)"
+            f"{command[0]} is not installed: run this on a node as root, or set the containerd "
+            "client with --ctr (`k3s ctr`, `microk8s ctr`)"
         )
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
     try:
@@ -100,7 +103,8 @@ def load_into_node(options: argparse.Namespace) -> None:
         pass  # it has said why
     if process.wait():
         raise Failure(
-            f"`{shlex.join(command)}` failed and says above why; containerd's socket is root's, and its disk needs twice the images' size"
+            f"`{shlex.join(command)}` failed, see its output above; the containerd socket "
+            "requires root, and its disk twice the size of the images"
         )
     for reference, _ in images():
         print(f"{reference}  loaded", flush=True)
@@ -122,7 +126,7 @@ def finish(options: argparse.Namespace, values: Sequence[str]) -> int:
         file = CHART / f"values-{profile}.yaml"
         if not file.is_file():
             known = ", ".join(sorted(path.stem[len("values-") :] for path in CHART.glob("values-*.yaml")))
-            raise Failure(f'There is no profile "{profile}"; there are {known}')
+            raise Failure(f'Unknown profile "{profile}"; profiles: {known}')
         command += ["--values", str(file)]
     command += [part for value in values for part in ("--set", value)] + [
         "--wait",
@@ -135,7 +139,8 @@ def finish(options: argparse.Namespace, values: Sequence[str]) -> int:
         return 0
     if not shutil.which("helm"):
         raise Failure(
-            "helm is not on this machine: install helm 3.14 or later, or run the printed command where it is, with the chart in this bundle"
+            "helm is not installed: install helm 3.14 or later, or run the printed command on a "
+            "machine with helm, with the chart in this bundle"
         )
     print(shlex.join(command), flush=True)
     return subprocess.run(command, check=False).returncode

@@ -23,13 +23,14 @@ def verify() -> int:
     """Compares every file of the bundle with its checksum; answers how many there are."""
     sums = BUNDLE / "SHA256SUMS"
     if not sums.is_file():
-        raise Failure(f"{sums} is missing: unpack the whole archive, and run the vesta-install in it")
+        raise Failure(f"{sums} is missing: unpack the whole archive, and run its vesta-install")
     wanted = [line.split("  ", 1) for line in sums.read_text().splitlines()]
     wrong = [name for digest, name in wanted if digest_of(BUNDLE / name) != digest]
     if wrong:
         raise Failure(
-            f"{len(wrong)} of {len(wanted)} files are missing or differ from their checksums, the first is {wrong[0]}. "
-            "The archive was damaged on its way: compare its own SHA-256, and copy and unpack it again"
+            f"{len(wrong)} of {len(wanted)} files are missing or do not match their checksums, "
+            f"the first is {wrong[0]}. The archive is damaged: compare its SHA-256, and copy and "
+            "unpack it again"
         )
     return len(wanted)
 

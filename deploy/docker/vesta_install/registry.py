@@ -66,16 +66,17 @@ class Registry:
                 return self._send_once(method, url, body, headers)
             except ssl.SSLCertVerificationError as error:
                 raise Failure(
-                    f"The certificate of {self.host} is not trusted ({error.verify_message}): name its CA with --ca FILE"
+                    f"The certificate of {self.host} is not trusted ({error.verify_message}): set its CA with --ca FILE"
                 ) from error
             except ssl.SSLError as error:
                 raise Failure(
-                    f"{self.host} does not speak TLS ({error.reason}): if it has none, say so with --plain-http"
+                    f"{self.host} does not use TLS ({error.reason}): if that is intended, use --plain-http"
                 ) from error
             except (OSError, http.client.HTTPException) as error:
                 if attempt == ATTEMPTS:
                     raise Failure(
-                        f"{self.host} cannot be reached: {error or type(error).__name__}. Check the address and that it runs"
+                        f"{self.host} cannot be reached: {error or type(error).__name__}. Check the address, "
+                        "and that it is running"
                     ) from error
             time.sleep(attempt)
             attempt += 1
@@ -104,7 +105,7 @@ class Registry:
         try:
             context = ssl.create_default_context(cafile=str(self._options.ca) if self._options.ca else None)
         except OSError as error:
-            raise Failure(f"{self._options.ca} is not a CA bundle that can be read: {error}") from error
+            raise Failure(f"{self._options.ca} is not a readable CA bundle: {error}") from error
         return http.client.HTTPSConnection(parts.netloc, timeout=TIMEOUT_SECONDS, context=context)
 
     def _authorize(self, challenge: str) -> str:
@@ -120,7 +121,8 @@ class Registry:
         status, _, text = self._send("GET", f"{realm}{'&' if '?' in realm else '?'}{query}", None, who)
         if status != 200:
             raise Failure(
-                f"{realm} gives no token for {asked.get('scope', 'the registry')} ({status}): check --username and the password"
+                f"{realm} issues no token for {asked.get('scope', 'the registry')} ({status}): check "
+                "--username and the password"
             )
         token = json.loads(text)
         return f"Bearer {token.get('token') or token['access_token']}"
@@ -129,7 +131,8 @@ class Registry:
         options = self._options
         if not options.username:
             raise Failure(
-                f"{self.host} asks for a user: give --username, and the password by --password-file or $VESTA_REGISTRY_PASSWORD"
+                f"{self.host} requires authentication: set --username, and the password with "
+                "--password-file or $VESTA_REGISTRY_PASSWORD"
             )
         if self._password is None:
             try:
@@ -151,12 +154,12 @@ class Registry:
         except (ValueError, LookupError, TypeError, AttributeError):
             reasons = text.decode(errors="replace").strip()[:200]
         what = {
-            401: "the user or the password is wrong, or the user may not write there",
-            403: "the user may not write there",
-            404: "there is no such repository, or no registry at this address",
-            413: "the registry, or a proxy before it, refuses files of this size",
+            401: "the user name or password is wrong, or the user has no write permission",
+            403: "the user has no write permission",
+            404: "the repository does not exist, or there is no registry at this address",
+            413: "the registry, or a proxy in front of it, rejects files of this size",
             507: "the registry's disk is full",
-        }.get(status, "its log says more")
+        }.get(status, "see its log")
         return f"{self.host} refused {method} {urlsplit(url).path} with {status} ({reasons}): {what}"
 
 
@@ -176,7 +179,8 @@ def copy_to_registry(options: argparse.Namespace) -> None:
         stored = headers.get("Docker-Content-Digest", entry["digest"])
         if stored != entry["digest"]:
             raise Failure(
-                f"{registry.host} keeps {name}:{tag} as {stored}, and it is {entry['digest']}: the registry changes what it is given"
+                f"{registry.host} stored {name}:{tag} as {stored} instead of {entry['digest']}: the "
+                "registry modifies images"
             )
         print(f"{registry.host}/{name}:{tag}  {sent / 1e6:.0f} MB sent", flush=True)
 

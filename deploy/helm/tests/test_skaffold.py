@@ -35,12 +35,12 @@ BROKEN: dict[str, tuple[Callable[[Document], object], str]] = {
     "Dockerfile": (lambda it: it["build"]["artifacts"][0]["docker"].update(dockerfile="Dockerfile"), "Dockerfile"),
     "synced files": (
         lambda it: it["build"]["artifacts"][0]["sync"]["manual"][0].update(src="services/connection/none/*.py"),
-        "no file is services/connection/none",
+        "no file matches services/connection/none",
     ),
     "chart": (lambda it: _release(it).update(chartPath="deploy/helm/vista"), "deploy/helm/vista/Chart.yaml"),
     "file of values": (
         lambda it: _release(it).update(valuesFiles=["deploy/helm/vesta/values-tiny.yaml"]),
-        "values-tiny.yaml is not there",
+        "values-tiny.yaml does not exist",
     ),
     "value": (lambda it: _release(it).update(setValues={"training.jobs.imagge": "x"}), "imagge"),
     "templated image": (

@@ -204,7 +204,7 @@ def test_root_may_keep_the_platform_in_a_folder_closed_to_others(tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("gpus", "words"),
-    [(0, "no GPU with CUDA: training and serving are tested on the CPU"), (1, "1 GPU with CUDA"), (2, "2 GPUs")],
+    [(0, "no GPU with CUDA: training and serving are tested only on the CPU"), (1, "1 GPU with CUDA"), (2, "2 GPUs")],
 )
 def test_the_head_of_a_test_run_says_what_is_computed_on(gpus: int, words: str) -> None:
     assert testing.hardware_line(gpus).startswith(words)

@@ -32,7 +32,7 @@ LOG_LINES = 50
     default=Path(".vesta"),
     envvar="VESTA_HOME",
     show_default=True,
-    help="Where the platform's state lies.",
+    help="The folder of the platform's state.",
 )
 @click.pass_context
 def cli(context: click.Context, home: Path) -> None:
@@ -41,11 +41,14 @@ def cli(context: click.Context, home: Path) -> None:
 
 
 @cli.command()
-@click.option("--only", default="", help="Start these programs alone, separated by commas.")
+@click.option("--only", default="", help="Start only these programs, separated by commas.")
 @click.option(
-    "--replicas", type=int, default=None, help="How many of each service and of Triton; as before without it."
+    "--replicas",
+    type=int,
+    default=None,
+    help="The number of replicas of each service and of Triton; unchanged by default.",
 )
-@click.option("--kafka", type=click.Choice(BROKERS), help="The broker of a new home; the embedded one if not given.")
+@click.option("--kafka", type=click.Choice(BROKERS), help="The broker of a new home; the embedded one by default.")
 @click.pass_obj
 def up(home: Home, only: str, replicas: int | None, kafka: str | None) -> None:
     """Start everything that does not run, and wait until it is healthy.
@@ -69,7 +72,7 @@ def up(home: Home, only: str, replicas: int | None, kafka: str | None) -> None:
         console.print(
             f"\nREST http://{home.address('gateway')} (its pages: /docs), gRPC {home.address('gateway_grpc')}"
         )
-        console.print(f"The owner's API key is in {home.owner_key_path}")
+        console.print(f"The API key of the owner is in {home.owner_key_path}")
 
 
 @cli.command()
@@ -120,14 +123,14 @@ def restart(home: Home, name: str) -> None:
 
 @cli.command()
 @click.argument("service", required=False)
-@click.option("--follow/--no-follow", default=True, help="Go on with what comes.")
+@click.option("--follow/--no-follow", default=True, help="Follow the log.")
 @click.pass_obj
 def logs(home: Home, service: str | None, follow: bool) -> None:
     """Show the logs of one program, or of all, as they grow."""
     paths = sorted(home.logs.glob(f"{service or '*'}.log"))
     if not paths:
         known = ", ".join(sorted(path.stem for path in home.logs.glob("*.log"))) or "none yet"
-        raise click.ClickException(f"there is no log of {service or 'anything'}; there are: {known}")
+        raise click.ClickException(f"no log of {service or 'any service'}; logs: {known}")
     following = ["-F"] if follow else []
     try:
         subprocess.run(["tail", *following, "-n", str(LOG_LINES), *map(str, paths)], check=False)

@@ -16,13 +16,13 @@ class Settings(AdminSettings):
         "",
         repr=False,
         pattern="^(postgres(ql)?://.*)?$",
-        description="postgresql://USER:PASSWORD@HOST:PORT/DATABASE of a PostgreSQL that runs elsewhere",
+        description="postgresql://USER:PASSWORD@HOST:PORT/DATABASE of an external PostgreSQL",
     )
     triton_address: str = Field(
         "",
         pattern=r"^(\S+:[0-9]{1,5}(,\s*\S+:[0-9]{1,5})*)?$",
-        description="HOST:PORT of the gRPC door of a Triton that runs elsewhere, whose model repository is TRITON_PREFIX in the "
-        "bucket; several are separated by commas",
+        description="HOST:PORT of the gRPC API of an external Triton, whose model repository is "
+        "TRITON_PREFIX in the bucket; several are separated by commas",
     )
 
     @property

@@ -307,5 +307,5 @@ def _quoted_plainly(value: str) -> str:
     """
     quote = '"' if '"' not in value else "'"
     if quote in value:
-        raise ValueError(f"supervisord cannot be told a value with both kinds of quotes: {value}")
+        raise ValueError(f"a value with both kinds of quotes cannot be passed to supervisord: {value}")
     return f"{quote}{_escaped(value)}{quote}"

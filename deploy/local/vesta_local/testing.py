@@ -100,7 +100,7 @@ _EVENT_FIXTURES = {"kafka_bootstrap", "create_topics", "platform", "broker_kind"
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds `--kafka`. `--kafka=apache` runs only tests that use events, on Apache Kafka."""
     parser.addoption(
-        "--kafka", choices=BROKERS, default=BROKERS[0], help="the broker; with apache only tests that use it"
+        "--kafka", choices=BROKERS, default=BROKERS[0], help="the broker; with apache, only tests that use events"
     )
 
 
@@ -119,7 +119,7 @@ def hardware_line(gpus: int) -> str:
     """Returns the header for this number of GPUs with CUDA."""
     if gpus:
         return f"{gpus} GPU{'s' if gpus > 1 else ''} with CUDA: training is tested on it; the wheel's Triton serves on the CPU"
-    return "no GPU with CUDA: training and serving are tested on the CPU alone"
+    return "no GPU with CUDA: training and serving are tested only on the CPU"
 
 
 def _count_gpus() -> int:

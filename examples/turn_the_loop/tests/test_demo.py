@@ -59,7 +59,7 @@ def test_the_demo_reports_what_it_saw(
     assert last["accuracy"] > 0.6  # three classes: chance is a third
     assert last["seconds"] > 0
     assert report["observations"] > 0
-    told = re.search(r"Of (\d+) photographs with a wrong answer, (\d+) bear the right label", printed)
+    told = re.search(r"Of (\d+) photographs with a wrong answer, (\d+) have the right label", printed)
     assert told, printed
     mistaken, caught = map(int, told.groups())
     assert mistaken > 0

@@ -110,7 +110,7 @@ def test_what_is_only_named_like_an_image_is_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("names", [(), ("a.jpg",), ("hat/a.jpg",)])
 def test_a_folder_that_teaches_nothing_is_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
-    with pytest.raises(ValueError, match="expected are at least two"):
+    with pytest.raises(ValueError, match="expected: at least two"):
         read_folder(a_folder(tmp_path, *names))
 
 
@@ -156,7 +156,7 @@ def _answer_once(server: socket.socket, answer: bytes) -> None:
 def test_photographs_that_are_not_the_pinned_ones_are_refused_and_not_kept(
     tmp_path: Path, archive: tuple[str, str]
 ) -> None:
-    with pytest.raises(ValueError, match="not the pinned set"):
+    with pytest.raises(ValueError, match="not the pinned data set"):
         find_samples(tmp_path / "samples", lambda _: None, archive[0], "0" * 64)
     assert not (tmp_path / "samples" / "clothing").exists()
 
@@ -174,13 +174,13 @@ def _link(name: str, kind: bytes, target: str) -> tarfile.TarInfo:
 @pytest.mark.parametrize(
     ("members", "why"),
     [
-        ([_file("../outside.jpg")], "leads outside"),
-        ([_file("set/../../outside.jpg")], "leads outside"),
-        ([_file("{tmp}/outside.jpg")], "leads outside"),
-        ([_link("set", tarfile.SYMTYPE, "../.."), _file("set/outside.jpg")], "no file and no folder"),
-        ([_link("set/a.jpg", tarfile.LNKTYPE, "../../outside.jpg")], "no file and no folder"),
-        ([_link("set/pipe", tarfile.FIFOTYPE, "")], "no file and no folder"),
-        ([_link("set/null", tarfile.CHRTYPE, "")], "no file and no folder"),
+        ([_file("../outside.jpg")], "is outside of the archive"),
+        ([_file("set/../../outside.jpg")], "is outside of the archive"),
+        ([_file("{tmp}/outside.jpg")], "is outside of the archive"),
+        ([_link("set", tarfile.SYMTYPE, "../.."), _file("set/outside.jpg")], "neither a file nor a folder"),
+        ([_link("set/a.jpg", tarfile.LNKTYPE, "../../outside.jpg")], "neither a file nor a folder"),
+        ([_link("set/pipe", tarfile.FIFOTYPE, "")], "neither a file nor a folder"),
+        ([_link("set/null", tarfile.CHRTYPE, "")], "neither a file nor a folder"),
     ],
     ids=["up", "up in between", "absolute", "through a symbolic link", "hard link", "pipe", "device"],
 )

@@ -85,7 +85,7 @@ def test_fields_are_set_one_by_one_and_json_is_read_as_json() -> None:
     assert found["concepts"] == [{"id": "hat"}]
 
 
-@pytest.mark.parametrize(("field", "why"), [("nonsense", "not key=value"), ("a.b=2", "a has a value of its own")])
+@pytest.mark.parametrize(("field", "why"), [("nonsense", "must be KEY=VALUE"), ("a.b=2", "a already has a value")])
 def test_fields_that_make_no_sense_are_refused(field: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         set_field({"a": 1}, field, Loop.DESCRIPTOR)
@@ -152,7 +152,7 @@ def test_a_list_is_printed_as_it_is_asked_for(vesta: Callable[..., Result]) -> N
 
 
 A_METRIC = Metrics(item_count=200, accuracy=Estimate(value=0.925, low=0.88, high=0.954))
-WITHOUT_TEST = "No item of the snapshot's test side has a label to measure by."
+WITHOUT_TEST = "No item in the test split of the snapshot is labelled."
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ WITHOUT_TEST = "No item of the snapshot's test side has a label to measure by."
             Loop(name="l", status=LoopStatus(champion="v", message="No item is in the test split.")),
             "accuracy not measured: No item is in the test split.",
         ),
-        (Dataset(name="d", counts=DatasetCounts(item_count=9)), "testData none: no item is on the test side"),
+        (Dataset(name="d", counts=DatasetCounts(item_count=9)), "testData none: no item is in the test split"),
         (
             Dataset(name="d", counts=DatasetCounts(item_count=9, test_item_count=3, test_labelled_count=2)),
             "testData 2 of 3 test items are labelled",
@@ -337,7 +337,7 @@ def test_a_project_is_deleted_with_force_and_refused_without(vesta: Callable[...
 def test_force_is_refused_where_nothing_needs_it(vesta: Callable[..., Result]) -> None:
     refused = vesta("delete", "projects/acme/datasets/d", "--force")
     assert refused.exit_code != 0
-    assert "leave it out" in str(refused.exception)
+    assert "omit it" in str(refused.exception)
 
 
 def test_labels_are_told_beside_their_file(vesta: Callable[..., Result], tmp_path: Path) -> None:
@@ -363,11 +363,11 @@ def test_a_resource_is_created_under_a_name_or_in_a_collection(vesta: Callable[.
 @pytest.mark.parametrize(
     ("arguments", "what_works"),
     [
-        (("update", "projects/acme/datasets/d"), "say what"),
-        (("update", "projects/acme/sources/s/syncs/x", "a=1"), "what works: create, get, list"),
-        (("delete", "projects/acme/datasets/d", "--force"), "leave it out"),
+        (("update", "projects/acme/datasets/d"), "set some"),
+        (("update", "projects/acme/sources/s/syncs/x", "a=1"), "supported: create, get, list"),
+        (("delete", "projects/acme/datasets/d", "--force"), "omit it"),
         (("create", "projects/acme/sources/s/syncs/mine"), "vesta create projects/acme/sources/s/syncs"),
-        (("list", "projects/acme/datasets", "--filter", "a = 1"), "list what can: items, observations"),
+        (("list", "projects/acme/datasets", "--filter", "a = 1"), "list one of: items, observations"),
     ],
 )
 def test_what_cannot_be_done_is_refused_with_what_can(

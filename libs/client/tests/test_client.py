@@ -211,7 +211,7 @@ def test_patience_has_an_end() -> None:
     with Vesta(address, "vesta_key", patience=timedelta(0)) as client:
         client.datasets.ListDatasets(request)
         server.stop(None).wait()
-        with pytest.raises(ApiError, match="no answer from the server"):
+        with pytest.raises(ApiError, match="no response from the server"):
             client.datasets.ListDatasets(request)
 
 
@@ -265,7 +265,7 @@ def test_a_refusal_whose_details_do_not_fit_its_message_keeps_code_and_message(a
 
 
 def test_an_address_without_a_port_is_refused_with_an_example() -> None:
-    with pytest.raises(ValueError, match="names no port"):
+    with pytest.raises(ValueError, match="has no port"):
         Vesta("localhost", "vesta_key")
 
 

@@ -55,9 +55,7 @@ def open_channel(address: str, api_key: str, patience: timedelta = PATIENCE) -> 
         address.startswith("https://"),
     )
     if ":" not in target:
-        raise ValueError(
-            f"{address!r} names no port; an address looks like 127.0.0.1:8081 or https://vesta.example:443"
-        )
+        raise ValueError(f"{address!r} has no port; use an address such as 127.0.0.1:8081 or https://vesta.example:443")
     if "," in target and not target.startswith(("ipv4:", "ipv6:")):
         target = f"ipv4:{target}"
     options = [

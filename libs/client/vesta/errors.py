@@ -67,7 +67,7 @@ def from_rpc_error(error: grpc.RpcError) -> ApiError:
     if not isinstance(error, grpc.Call):
         return found
     if code is grpc.StatusCode.UNAVAILABLE and not error.trailing_metadata():
-        found.message = f"no answer from the server ({message}); check the address, and that the platform is up"
+        found.message = f"no response from the server ({message}); check the address, and that the platform is running"
     try:
         status = rpc_status.from_call(error)
     except ValueError:  # the details do not fit the message, which gRPC has cut

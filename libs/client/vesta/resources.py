@@ -92,7 +92,7 @@ def type_of(name: str) -> ResourceType:
     for kind in resource_types():
         if kind.matches(name):
             return kind
-    raise ValueError(f"no resource is called like {name!r}; names look like:\n" + _patterns())
+    raise ValueError(f"{name!r} does not match any resource name pattern; patterns:\n" + _patterns())
 
 
 def type_of_collection(collection: str) -> ResourceType:
@@ -104,7 +104,7 @@ def type_of_collection(collection: str) -> ResourceType:
     for kind in resource_types():
         if kind.matches_collection(collection):
             return kind
-    raise ValueError(f"there is no collection {collection!r}; names look like:\n" + _patterns())
+    raise ValueError(f"unknown collection {collection!r}; name patterns:\n" + _patterns())
 
 
 def can_filter(kind: ResourceType) -> bool:

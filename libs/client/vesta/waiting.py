@@ -35,6 +35,6 @@ def wait_until(
         if is_done(answer):
             return answer
         if time.monotonic() > end:
-            raise TimeoutError(f"not done after {deadline}; the last answer was: {answer}")
+            raise TimeoutError(f"not done after {deadline}; the last response: {answer}")
         time.sleep(pause)
         pause = min(pause * 1.5, _PAUSE_SECONDS_MAX)

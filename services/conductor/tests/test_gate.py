@@ -30,7 +30,7 @@ def test_the_first_model_passes_unmeasured_too() -> None:
 
 
 @pytest.mark.parametrize(
-    "cause", ["the champion is of task multilabel", "no item of the test side has a label", "its file is gone"]
+    "cause", ["the champion is of task multilabel", "no item of the test split is labelled", "its file is gone"]
 )
 def test_without_a_comparison_the_champion_stays_for_the_cause_that_training_gives(cause: str) -> None:
     verdict = judge(Gate(), METRICS, version(1), None, cause)

@@ -141,7 +141,7 @@ class TestTestSide:
         )
         request = command_of(answered(a_situation(world=world))).request
         assert isinstance(request, BatchCreateTasksRequest)
-        test = {task.item for task in request.tasks if "test side" in task.selection_reason}
+        test = {task.item for task in request.tasks if "test split" in task.selection_reason}
         assert len(test) == 5
         assert not test & set(self.ITEMS[:5])
 

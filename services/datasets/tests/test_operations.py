@@ -193,7 +193,7 @@ def test_labels_that_contradict_what_is_accepted_are_refused_by_name(datasets: D
     answer = answer_of(datasets, operation)
     assert labels_in(datasets, dataset) == [["car"]]
     assert (answer.added_count, answer.duplicate_count, answer.refused_count) == (1, 0, 1)
-    assert "van/1.jpg: is there already" in answer.refusals[0]
+    assert "van/1.jpg: already exists" in answer.refusals[0]
     assert "labelled car, but van in the archive" in answer.refusals[0]
 
 

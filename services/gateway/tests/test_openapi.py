@@ -43,7 +43,7 @@ def test_comments_rules_and_rights_are_told(document):
     )
 
     assert operation["summary"] == "Creates a Campaign"
-    assert "For: engineer, owner." in operation["description"]
+    assert "Roles: engineer, owner." in operation["description"]
     assert page_size["description"] == "At most 1000; 50 if unset."
     assert page_size["schema"]["maximum"] == 1000
 

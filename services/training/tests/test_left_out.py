@@ -106,5 +106,5 @@ def test_without_a_labelled_test_item_a_version_has_no_metrics_and_says_why(
     version = trained(objects, digits, tmp_path, [*labelled(digits, "TRAIN", 10), (3, "TEST", None, None)])
     assert not version.HasField("metrics")
     assert not version.HasField("excluded")
-    assert "test side" in version.metrics_missing_reason
+    assert "test split" in version.metrics_missing_reason
     assert "Not measured" in version.card

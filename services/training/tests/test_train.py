@@ -214,7 +214,7 @@ def test_without_a_test_side_nothing_is_measured_and_the_card_says_why(
 
     assert (trained.metrics, trained.predictions, trained.comparison, trained.control_curve) == (None, None, None, ())
     assert trained.card["metrics"] is None
-    assert "test side" in trained.metrics_missing_reason
+    assert "test split" in trained.metrics_missing_reason
     assert f"## Not measured\n\n{trained.metrics_missing_reason}" in trained.card_markdown
     assert "Accuracy" not in trained.card_markdown
 

@@ -77,13 +77,14 @@ def jars() -> Path:
                 f"-DoutputDirectory={draft}",
             ],
             {"JAVA_HOME": str(java().parents[1])},
-            "Apache Kafka's jars cannot be fetched from Maven Central; is there a way to it, or a mirror in ~/.m2/settings.xml?",
+            "the jars of Apache Kafka cannot be downloaded from Maven Central; check the "
+            "network, or set a mirror in ~/.m2/settings.xml",
         )
         found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in draft.iterdir()}
         different = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
         if different:
             raise Unavailable(
-                f"{', '.join(different)} are not what {RECIPE / 'jars.sha256'} says; nothing of it was kept"
+                f"{', '.join(different)} do not match {RECIPE / 'jars.sha256'}; the download was discarded"
             )
         try:
             draft.rename(folder)

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs in the root of the repository; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m vesta_local.setup")
     parser.add_argument("--torch", choices=(torch_builds.CPU, torch_builds.CUDA), default="")
-    parser.add_argument("--lock", action="store_true", help="write requirements.lock anew instead")
+    parser.add_argument("--lock", action="store_true", help="write requirements.lock again instead")
     options = parser.parse_args(arguments)
     try:
         if options.lock:
@@ -91,7 +91,7 @@ def _remove_cuda(pins: Sequence[Pin]) -> None:
     installed = installed_versions()
     left = [pin.name for pin in pins if pin.is_cuda and pin.name in installed]
     if left:
-        _say(f"Removing {len(left)} CUDA libraries, which this build of torch does not use …")
+        _say(f"Removing {len(left)} CUDA libraries that this build of torch does not use …")
         subprocess.run([sys.executable, "-m", "pip", "uninstall", "--quiet", "--yes", *left], check=True)
 
 

@@ -177,14 +177,14 @@ def table(downloads: Sequence[Download], *, is_cpu_wanted: bool = False) -> str:
     unknown = len(downloads) - len(known)
     lines = [f"To download: {len(downloads)} packages, {human(sum(size for size, _ in known))}"]
     if unknown:
-        lines[0] += f", and {unknown} of them whose size the package index does not tell"
+        lines[0] += f", and {unknown} of unknown size"
     lines += [f"  {pin.name:<28} {human(size):>8}" for size, pin in large]
     if len(known) > len(large):
         lines.append(f"  {f'{len(known) - len(large)} others':<28} {human(small):>8}")
     cuda = sum(size for size, pin in known if pin.is_cuda)
     if cuda:
-        hint = "" if is_cpu_wanted else ": `make setup torch=cpu` does without them"
-        lines.append(f"{human(cuda)} of it are CUDA libraries, of use with an NVIDIA GPU alone{hint}")
+        hint = "" if is_cpu_wanted else ": `make setup torch=cpu` omits them"
+        lines.append(f"{human(cuda)} of it are CUDA libraries, which require an NVIDIA GPU{hint}")
     return "\n".join(lines)
 
 

@@ -27,7 +27,7 @@ def set_field(resource: dict[str, Any], field: str, message: Descriptor) -> None
     """Sets `a.b=value` in the JSON object of a message; what the message holds as text stays text."""
     path, equals, value = field.partition("=")
     if not equals:
-        raise ValueError(f"{field!r} is not key=value")
+        raise ValueError(f"{field!r} must be KEY=VALUE")
     *parents, last = path.split(".")
     within: Descriptor | None = message
     for parent in parents:
@@ -65,4 +65,4 @@ def find_field(message: Descriptor | None, name: str) -> FieldDescriptor | None:
 
 
 def _refuse(field: str, parent: str) -> NoReturn:
-    raise ValueError(f"{field!r} cannot be set: {parent} has a value of its own already")
+    raise ValueError(f"{field!r} cannot be set: {parent} already has a value")

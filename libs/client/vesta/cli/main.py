@@ -81,9 +81,11 @@ pass_session = click.make_pass_decorator(Session)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.option("--address", help="HOST:PORT of the gateway's gRPC door, or https://HOST:PORT. [env: VESTA_ADDRESS]")
-@click.option("--api-key", help="The key to come with. [env: VESTA_API_KEY]")
-@click.option("--home", type=click.Path(path_type=Path), default=Path(".vesta"), help="State of a local platform.")
+@click.option("--address", help="HOST:PORT of the gRPC API of the gateway, or https://HOST:PORT. [env: VESTA_ADDRESS]")
+@click.option("--api-key", help="The API key. [env: VESTA_API_KEY]")
+@click.option(
+    "--home", type=click.Path(path_type=Path), default=Path(".vesta"), help="The home folder of a local platform."
+)
 @click.option("--json", "json_output", is_flag=True, help="Print JSON, for programs.")
 @click.pass_context
 def cli(context: click.Context, address: str | None, api_key: str | None, home: Path, json_output: bool) -> None:
@@ -125,9 +127,11 @@ def get_resource(session: Session, name: str) -> None:
 
 @cli.command("list")
 @click.argument("collection")
-@click.option("--filter", "filter_", help="Only those for which this holds, such as 'split = TEST AND NOT labelled'.")
-@click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="At most this many.")
-@click.option("-o", "--output", type=click.Choice(OUTPUTS), help="What is printed; a table if nothing is said.")
+@click.option("--filter", "filter_", help="An AIP-160 filter, such as 'split = TEST AND NOT labelled'.")
+@click.option(
+    "--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="The maximum number of results."
+)
+@click.option("-o", "--output", type=click.Choice(OUTPUTS), help="The output format; a table by default.")
 @pass_session
 def list_resources(session: Session, collection: str, filter_: str | None, limit: int, output: Output | None) -> None:
     """List a collection, such as projects, or projects/acme/datasets."""
@@ -135,7 +139,7 @@ def list_resources(session: Session, collection: str, filter_: str | None, limit
     method = _method(kind, "list")
     if filter_ and not resources.can_filter(kind):
         able = sorted({one.plural for one in resources.resource_types() if resources.can_filter(one)})
-        raise ValueError(f"{kind.plural} cannot be filtered; leave --filter out, or list what can: {', '.join(able)}")
+        raise ValueError(f"{kind.plural} cannot be filtered; omit --filter, or list one of: {', '.join(able)}")
     parent = collection.rpartition("/")[0] or None
     request = resources.request_for(method, parent=parent, filter=filter_, page_size=min(limit, 1000))
     found = session.client.pages(lambda page: resources.call(session.client.channel, method, page), request)
@@ -145,7 +149,7 @@ def list_resources(session: Session, collection: str, filter_: str | None, limit
 @cli.command("create")
 @click.argument("name")
 @click.argument("fields", nargs=-1)
-@click.option("--body", help="The resource as JSON; fields given one by one win.")
+@click.option("--body", help="The resource as JSON; FIELDS override it.")
 @pass_session
 def create_resource(session: Session, name: str, fields: tuple[str, ...], body: str | None) -> None:
     """Create a resource under the name it shall have, or in a collection, where the platform is to name it.
@@ -160,7 +164,7 @@ def create_resource(session: Session, name: str, fields: tuple[str, ...], body: 
     known = method.input_type.fields_by_name
     id_field = f"{kind.field}_id"
     if last and id_field not in known:
-        raise ValueError(f"the platform names {kind.plural} itself; create one with: vesta create {collection}")
+        raise ValueError(f"the server generates the ids of {kind.plural}; create one with: vesta create {collection}")
     request = resources.request_for(
         method,
         **{kind.field: _message(kind, read_fields(kind.message, fields, body))},
@@ -173,7 +177,7 @@ def create_resource(session: Session, name: str, fields: tuple[str, ...], body: 
 @cli.command("update")
 @click.argument("name")
 @click.argument("fields", nargs=-1)
-@click.option("--body", help="What to change as JSON; fields given one by one win.")
+@click.option("--body", help="The fields to update as JSON; FIELDS override it.")
 @pass_session
 def update_resource(session: Session, name: str, fields: tuple[str, ...], body: str | None) -> None:
     """Change what FIELDS mention of a resource, and nothing else.
@@ -186,7 +190,7 @@ def update_resource(session: Session, name: str, fields: tuple[str, ...], body: 
     message = _message(kind, given)
     mask = field_mask_pb2.FieldMask(paths=mask_of(kind.message, given))
     if not mask.paths:
-        raise ValueError("there is nothing to change; say what, such as displayName=Vans")
+        raise ValueError("no fields to update; set some, such as displayName=Vans")
     message.name = name
     if "etag" in kind.message.fields_by_name and not message.etag:  # whoever changes it meanwhile is not overruled
         message.etag = resources.call(session.client.channel, get, resources.request_for(get, name=name)).etag
@@ -197,7 +201,9 @@ def update_resource(session: Session, name: str, fields: tuple[str, ...], body: 
 @cli.command("delete")
 @click.argument("name")
 @click.option(
-    "--force", is_flag=True, help="Delete what is below it too, such as a model's versions or all of a project."
+    "--force",
+    is_flag=True,
+    help="Also delete its child resources, such as the versions of a model or all resources of a project.",
 )
 @pass_session
 def delete_resource(session: Session, name: str, force: bool) -> None:
@@ -205,7 +211,7 @@ def delete_resource(session: Session, name: str, force: bool) -> None:
     kind = resources.type_of(name)
     method = _method(kind, "delete")
     if force and "force" not in method.input_type.fields_by_name:
-        raise ValueError(f"deleting a {kind.singular} takes no --force; leave it out")
+        raise ValueError(f"a {kind.singular} cannot be deleted with --force; omit it")
     request = resources.request_for(method, name=name, force=force or None)
     answer = resources.call(session.client.channel, method, request)
     word = "deleting" if "state" in answer.DESCRIPTOR.fields_by_name else "deleted"  # else it is Empty: done
@@ -274,12 +280,12 @@ def import_dataset(session: Session, dataset: str, archive: Path, format_: str, 
 @click.argument("dataset")
 @click.argument("archive", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--format", "format_", type=click.Choice(sorted(_FORMATS)), default="folder", show_default=True)
-@click.option("--snapshot", help="Export exactly this snapshot.")
+@click.option("--snapshot", help="The snapshot to export.")
 @pass_session
 def export_dataset(session: Session, dataset: str, archive: Path, format_: str, snapshot: str | None) -> None:
     """Export labelled items as a zip archive, and wait."""
     if not archive.parent.is_dir():
-        raise ValueError(f"{archive.parent} is no folder; make it first, or write the archive elsewhere")
+        raise ValueError(f"{archive.parent} is not a folder; create it first, or choose another path")
     request = ExportDatasetRequest(name=dataset, format=_FORMATS[format_], snapshot=snapshot or "")
     operation = session.client.datasets.ExportDataset(request)
     answer = ExportDatasetResponse()
@@ -393,7 +399,7 @@ def list_decisions(session: Session, name: str, limit: int) -> None:
 
 @cli.command()
 @click.argument("project")
-@click.option("--type", "types", multiple=True, help="Only events whose type begins so, such as vesta.training.")
+@click.option("--type", "types", multiple=True, help="A prefix of event types, such as vesta.training.")
 @pass_session
 def events(session: Session, project: str, types: tuple[str, ...]) -> None:
     """Print a project's events as they happen, also through a restart of the gateway."""
@@ -406,14 +412,16 @@ def events(session: Session, project: str, types: tuple[str, ...]) -> None:
 
 @cli.command()
 @click.argument("project", required=False)
-@click.option("--caller", default="", help="Only what this member did, such as projects/acme/members/ada.")
-@click.option("--resource", default="", help="Only what happened to resources whose name begins so.")
+@click.option("--caller", default="", help="Only calls by this member, such as projects/acme/members/ada.")
+@click.option("--resource", default="", help="Only calls on resources with this name prefix.")
 @click.option(
     "--method", default="", help="Only calls of this RPC, such as vesta.datasets.v1.DatasetService.DeleteDataset."
 )
-@click.option("--code", default="", help="Only calls that ended so, such as PERMISSION_DENIED.")
-@click.option("--since", type=click.DateTime(), help="Only from this moment on, in UTC.")
-@click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="At most this many.")
+@click.option("--code", default="", help="Only calls with this status code, such as PERMISSION_DENIED.")
+@click.option("--since", type=click.DateTime(), help="Only calls from this time on, in UTC.")
+@click.option(
+    "--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="The maximum number of results."
+)
 @pass_session
 def audit(
     session: Session,
@@ -476,7 +484,7 @@ def _message(kind: resources.ResourceType, given: dict[str, Any]) -> Any:
 
 def _method(kind: resources.ResourceType, verb: str) -> Any:
     if verb not in kind.methods:
-        raise ValueError(f"{kind.plural} cannot be used with {verb!r}; what works: {', '.join(sorted(kind.methods))}")
+        raise ValueError(f"{kind.plural} do not support {verb!r}; supported: {', '.join(sorted(kind.methods))}")
     return kind.methods[verb]
 
 
@@ -489,7 +497,7 @@ def main() -> None:
     try:
         cli(standalone_mode=False)
     except ApiError as error:
-        click.echo(f"refused: {error}", err=True)
+        click.echo(f"rejected: {error}", err=True)
         sys.exit(EXIT_REFUSED)
     except (ValueError, json_format.ParseError) as error:
         click.echo(f"error: {error}", err=True)

@@ -40,5 +40,5 @@ def _unmeasured(reason: str) -> str:
 def _test_data(dataset: Dataset) -> str:
     counts = dataset.counts
     if not counts.test_item_count:
-        return "none: no item is on the test side, so that models cannot be measured"
+        return "none: no item is in the test split, so that models cannot be measured"
     return f"{counts.test_labelled_count} of {counts.test_item_count} test items are labelled"

@@ -29,8 +29,8 @@ def find_connection(address: str | None, api_key: str | None, home: Path) -> Con
         api_key = _local_key(home)
     if not api_key:
         raise ValueError(
-            f"no API key for {address}: give --api-key, set VESTA_API_KEY, or run this beside a platform that `make up` "
-            f"started ({home} knows {local or 'none'})"
+            f"no API key for {address}: use --api-key, set VESTA_API_KEY, or run this next to a "
+            f"platform that `make up` started ({home} has {local or 'none'})"
         )
     return Connection(address, api_key)
 
