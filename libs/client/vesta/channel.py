@@ -1,9 +1,9 @@
-"""The connection to the gateway: authentication on every call, errors as `ApiError`, retries that do nothing twice.
+"""The channel to the gateway: authentication of each call, errors as `ApiError`, and idempotent retries.
 
-What the gateway could not answer is sent again, up to five times; where it has answered before, for as long as one has patience.
-What it refused because it was busy (RESOURCE_EXHAUSTED with a RetryInfo) is sent again after the time that it asked for.
-A request that creates or starts something goes out with a `request_id`, the caller's or a fresh one, so that the platform knows
-the repeat.
+A call without a response is retried up to five times; if the gateway has responded before, until `patience` has
+elapsed. A call that the gateway rejected because of overload (RESOURCE_EXHAUSTED with a RetryInfo) is retried after
+the requested delay. A request that creates or starts something has a `request_id`, that of the caller or a new one,
+so that a retry has no second effect.
 """
 
 import json
@@ -40,15 +40,16 @@ _SERVICE_CONFIGURATION = json.dumps(
 
 
 def open_channel(address: str, api_key: str, patience: timedelta = PATIENCE) -> grpc.Channel:
-    """A channel to `HOST:PORT`, or to `https://HOST:PORT` over TLS, that authenticates with `api_key`.
+    """Opens a channel to `HOST:PORT`, or to `https://HOST:PORT` over TLS, that authenticates with `api_key`.
 
-    Calls are balanced over all addresses that the name has; several of IPv4 may be given, separated by commas.
+    Calls are balanced over all addresses of the name. Several IPv4 addresses can be given, separated by commas.
 
     Args:
-        patience: how long a call that takes no stream waits for a platform that is busy, or has answered before and is away.
+        patience: how long a unary call waits for a platform that is overloaded, or that has responded before and is
+            unavailable.
 
     Raises:
-        ValueError: the address is no `HOST:PORT`.
+        ValueError: the address is not a `HOST:PORT`.
     """
     target, secure = (
         address.removeprefix("https://").removeprefix("http://").rstrip("/"),
@@ -86,7 +87,7 @@ class _Caller(
     grpc.UnaryStreamClientInterceptor,
     grpc.StreamUnaryClientInterceptor,
 ):
-    """Adds the key to each call and turns its failure into an `ApiError`."""
+    """Adds the key to each call, and converts its failure to an `ApiError`."""
 
     def __init__(self, api_key: str, patience: timedelta) -> None:
         self._authorization = ("authorization", f"Bearer {api_key}")
@@ -103,7 +104,7 @@ class _Caller(
             try:
                 call = _checked(continuation(self._with_key(details), named))
             except ApiError as error:
-                # An address that never answered is likelier wrong than away.
+                # An address that has never responded is probably wrong.
                 is_away = error.is_outage and self._has_answered
                 if not ((is_away and trying.pause(_OUTAGE_PAUSE_SECONDS)) or trying.pause_after(error)):
                     raise
@@ -129,7 +130,7 @@ class _Caller(
 
 
 def _repeatable(request: Any) -> Any:
-    """The request, with a `request_id` of its own where it could have one and has none."""
+    """Returns the request, with a new `request_id` if it has the field and it is empty."""
     if "request_id" not in request.DESCRIPTOR.fields_by_name or request.request_id:
         return request
     named = type(request)()
@@ -139,7 +140,7 @@ def _repeatable(request: Any) -> Any:
 
 
 def _checked(call: Any) -> Any:
-    """The finished call, or the `ApiError` it failed with."""
+    """Returns the finished call, or raises its `ApiError`."""
     error = call.exception()
     if isinstance(error, grpc.RpcError):
         raise from_rpc_error(error) from error
@@ -147,7 +148,7 @@ def _checked(call: Any) -> Any:
 
 
 class _CheckedStream:
-    """A stream of answers whose failure is an `ApiError`."""
+    """A stream of responses whose failure is an `ApiError`."""
 
     def __init__(self, call: Any) -> None:
         self._call = call
@@ -159,5 +160,5 @@ class _CheckedStream:
             raise from_rpc_error(error) from error
 
     def cancel(self) -> None:
-        """Ends the stream early."""
+        """Cancels the stream."""
         self._call.cancel()

@@ -1,4 +1,4 @@
-"""The client: one typed stub a service, and the few journeys that take more than one call."""
+"""The client: one typed stub per service, and methods for workflows of several calls."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -60,7 +60,9 @@ from vesta.waiting import DEADLINE, wait_until
 CHUNK_BYTES = 1024 * 1024
 HEALTH_TIMEOUT_SECONDS = 10.0
 _HEALTH_CHECK = "/grpc.health.v1.Health/Check"
-_SERVING = b"\x08\x01"  # HealthCheckResponse(status=SERVING) on the wire; the SDK does without grpcio-health-checking
+_SERVING = (
+    b"\x08\x01"  # HealthCheckResponse(status=SERVING) in wire format; the SDK does not depend on grpcio-health-checking
+)
 _PROBLEMS_KEY = "vesta-problems-bin"
 PAGE_SIZE = 1000
 PREDICT_BATCH_MAX = 64
@@ -68,15 +70,16 @@ PREDICT_BATCH_BYTES_MAX = 32 * 1024 * 1024
 
 
 class Vesta:
-    """A connection to the platform as one member, or as its owner.
+    """A connection to the platform as a member, or as its owner.
 
-    Each service is an attribute with the methods of its contract: `vesta.datasets.GetDataset(GetDatasetRequest(name=…))`.
-    Every failed call raises `vesta.ApiError`. Safe to share between threads.
+    Each service is an attribute with the methods of its contract:
+    `vesta.datasets.GetDataset(GetDatasetRequest(name=…))`. A failed call raises `vesta.ApiError`. Thread-safe.
 
     Args:
-        address: the gateway's gRPC address, `127.0.0.1:8081`, or `https://vesta.example:443`.
-        api_key: an API key, or the platform owner's.
-        patience: how long a call waits for a platform that is busy, or has answered before and is away.
+        address: the gRPC address of the gateway, `127.0.0.1:8081`, or `https://vesta.example:443`.
+        api_key: an API key, or the owner key of the platform.
+        patience: how long a call waits for a platform that is overloaded, or that has responded before and is
+            unavailable.
     """
 
     def __init__(self, address: str, api_key: str, patience: timedelta = PATIENCE) -> None:
@@ -122,7 +125,7 @@ class Vesta:
         self.channel.close()
 
     def problems(self) -> list[str]:
-        """What hinders the platform, a sentence a problem, each with what helps; empty where everything works."""
+        """Returns the problems of the platform with suggested fixes, one sentence each; empty if there are none."""
         check: Any = self.channel.unary_unary(_HEALTH_CHECK, request_serializer=Empty.SerializeToString)
         answer, call = check.with_call(Empty(), timeout=HEALTH_TIMEOUT_SECONDS)
         problems = [
@@ -131,7 +134,7 @@ class Vesta:
         return problems or ([] if answer == _SERVING else ["gateway: it is not ready; check its log"])
 
     def pages(self, method: Callable[[Any], Any], request: Any) -> Iterator[Any]:
-        """Every resource of a `List…` method, page after page, in the method's order."""
+        """Yields all resources of a `List…` method, page by page, in the order of the method."""
         request = type(request).FromString(request.SerializeToString())
         request.page_size = request.page_size or PAGE_SIZE
         while True:
@@ -143,7 +146,7 @@ class Vesta:
                 return
 
     def upload(self, source: str, path: Path, metadata: dict[str, str] | None = None) -> UploadItemResponse:
-        """Sends one image file through a Source of kind upload, and answers the item it became."""
+        """Uploads one image file through a Source of kind upload. Returns the item."""
         return until_admitted(lambda: self._upload(source, path, metadata), self._patience)
 
     def _upload(self, source: str, path: Path, metadata: dict[str, str] | None) -> UploadItemResponse:
@@ -159,7 +162,7 @@ class Vesta:
             return self.sources.UploadItem(_chain(first, later))
 
     def upload_archive(self, project: str, path: Path) -> str:
-        """Sends a zip archive, and answers the key under which `ImportDataset` finds it."""
+        """Uploads a zip archive. Returns its key for `ImportDataset`."""
         return until_admitted(lambda: self._upload_archive(project, path), self._patience)
 
     def _upload_archive(self, project: str, path: Path) -> str:
@@ -170,7 +173,7 @@ class Vesta:
             return self.archives.UploadArchive(_chain(first, later)).archive_key
 
     def download_archive(self, project: str, archive_key: str, path: Path) -> None:
-        """Writes an exported archive to `path`; what was there stays until all of it is here."""
+        """Downloads an exported archive to `path`. An existing file is replaced when the download is complete."""
         request = DownloadArchiveRequest(parent=project, archive_key=archive_key)
         part = path.with_name(f"{path.name}.part")
         try:
@@ -182,7 +185,7 @@ class Vesta:
             part.unlink(missing_ok=True)
 
     def predict(self, deployment: str, images: Iterable[bytes]) -> list[ImagePrediction]:
-        """Tags image files, in order, in batches; no more than a batch is held at a time."""
+        """Predicts labels of image files, in order, in batches. At most one batch is in memory."""
         answers: list[ImagePrediction] = []
         for batch in _predict_batches(images):
             inputs = [PredictInput(data=image) for image in batch]
@@ -190,7 +193,7 @@ class Vesta:
         return answers
 
     def sync(self, source: str, on_progress: Callable[[Sync], None] = lambda _: None) -> Sync:
-        """Starts a Sync of a Source and waits until it has ended, well or not."""
+        """Starts a Sync of a Source, and waits until it ends."""
         started = self.syncs.CreateSync(CreateSyncRequest(parent=source))
         ended = (Sync.SUCCEEDED, Sync.FAILED, Sync.CANCELLED)
         return wait_until(
@@ -198,7 +201,7 @@ class Vesta:
         )
 
     def wait_for_run(self, name: str, on_progress: Callable[[TrainingRun], None] = lambda _: None) -> TrainingRun:
-        """Waits until a TrainingRun has ended, well or not."""
+        """Waits until a TrainingRun ends."""
         ended = (TrainingRun.SUCCEEDED, TrainingRun.FAILED, TrainingRun.CANCELLED)
         return wait_until(
             lambda: self.training_runs.GetTrainingRun(GetTrainingRunRequest(name=name)),
@@ -207,7 +210,7 @@ class Vesta:
         )
 
     def wait_for_operation(self, name: str, on_progress: Callable[[Any], None] = lambda _: None) -> Any:
-        """Waits until an import or export is done; answers the `google.longrunning.Operation`."""
+        """Waits until an import or export is done. Returns the `google.longrunning.Operation`."""
         return wait_until(
             lambda: self.archives.GetOperation(GetOperationRequest(name=name)),
             lambda op: op.done,
@@ -217,7 +220,7 @@ class Vesta:
 
 
 def _predict_batches(images: Iterable[bytes]) -> Iterator[list[bytes]]:
-    """Cuts images into batches that a message can hold."""
+    """Splits images into batches that fit into a message."""
     batch: list[bytes] = []
     size_bytes = 0
     for image in images:

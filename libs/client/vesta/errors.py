@@ -1,4 +1,4 @@
-"""What the SDK raises where a server's answer is an error."""
+"""The errors that the SDK raises."""
 
 from dataclasses import dataclass, field
 
@@ -6,16 +6,16 @@ import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-# What a call ends with that lost its server; an answer of the platform's own always has a reason.
+# Reasons of calls that lost their server; errors of the platform itself always have another reason.
 _BROKEN_OFF = ("INTERNAL", "UNKNOWN")
-# Not among them: what time alone does not mend, such as STORAGE_FULL.
+# Errors that do not resolve with time, such as STORAGE_FULL, are not included.
 _OVERLOADS = ("OVERLOADED", "RATE_LIMITED", "CONCURRENCY_LIMITED", "MEMORY_LIMITED")
 _OUTAGES = ("", "BACKEND_UNAVAILABLE", "ENGINE_UNAVAILABLE", "EVENTS_UNAVAILABLE", "STOPPING")
 
 
 @dataclass(frozen=True)
 class FieldViolation:
-    """One field of the request that was refused, and why."""
+    """One invalid field of the request, with the reason."""
 
     field: str
     description: str
@@ -23,15 +23,15 @@ class FieldViolation:
 
 @dataclass(eq=False)
 class ApiError(Exception):
-    """A server's refusal: what happened and what would work.
+    """An error of the server: what happened, and a suggested fix.
 
     Attributes:
         code: the gRPC status, such as `NOT_FOUND`.
-        reason: the machine-readable reason, such as `DEPLOYMENT_NOT_READY`; empty where the server gave none.
-        message: one sentence for people.
+        reason: the machine-readable reason, such as `DEPLOYMENT_NOT_READY`; empty if the server sent none.
+        message: a description in one sentence.
         metadata: the variables of the message.
-        violations: the fields that were refused, for `INVALID_ARGUMENT`.
-        retry_after_seconds: when to try again, where the server said so.
+        violations: the invalid fields, for `INVALID_ARGUMENT`.
+        retry_after_seconds: the retry delay, if the server sent one.
     """
 
     code: str
@@ -43,14 +43,14 @@ class ApiError(Exception):
 
     @property
     def is_outage(self) -> bool:
-        """True where the platform, or a part of it, could not answer at all, as while it is started again."""
+        """Whether the platform, or a service of it, is unavailable, for example during a restart."""
         if self.code in _BROKEN_OFF:
             return not self.reason
         return self.code == "UNAVAILABLE" and self.reason in _OUTAGES
 
     @property
     def is_overload(self) -> bool:
-        """True where the platform did nothing because it was busy, and said when to try again."""
+        """Whether the platform rejected the call because of overload, with a retry delay."""
         return self.code == "RESOURCE_EXHAUSTED" and self.reason in _OVERLOADS and self.retry_after_seconds is not None
 
     def __str__(self) -> str:
@@ -60,7 +60,7 @@ class ApiError(Exception):
 
 
 def from_rpc_error(error: grpc.RpcError) -> ApiError:
-    """The `ApiError` that a failed call stands for, with the details the server sent along."""
+    """Converts a failed call to an `ApiError`, with the details of the server."""
     code = error.code() if isinstance(error, grpc.Call) else grpc.StatusCode.UNKNOWN
     message = (error.details() or "") if isinstance(error, grpc.Call) else str(error)
     found = ApiError(code=code.name, message=message or "the server gave no message")
@@ -70,7 +70,7 @@ def from_rpc_error(error: grpc.RpcError) -> ApiError:
         found.message = f"no response from the server ({message}); check the address, and that the platform is running"
     try:
         status = rpc_status.from_call(error)
-    except ValueError:  # the details do not fit the message, which gRPC has cut
+    except ValueError:  # the details do not match the message, which gRPC has truncated
         status = None
     for detail in status.details if status else ():
         _add_detail(found, detail)
@@ -78,7 +78,7 @@ def from_rpc_error(error: grpc.RpcError) -> ApiError:
 
 
 def _add_detail(found: ApiError, detail: object) -> None:
-    """Unpacks one `google.rpc` detail into the error."""
+    """Adds one `google.rpc` detail to the error."""
     info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
     if detail.Unpack(info):  # type: ignore[attr-defined]
         found.reason, found.metadata = info.reason, dict(info.metadata)

@@ -1,4 +1,6 @@
-"""Retries of what the platform refused because it was busy: after the time that it named, for as long as one has patience."""
+"""Retries of calls that the platform rejected because of overload, after the requested delay, until `patience` has
+elapsed.
+"""
 
 import random
 import time
@@ -12,15 +14,15 @@ T = TypeVar("T")
 
 PAUSE_SECONDS_MAX = 30.0
 JITTER = 0.5
-"""By so much at most a pause is longer than the platform asked for, at random, so that not everybody comes back at once."""
+"""The maximum random extension of a delay, as a share, so that clients do not retry at the same time."""
 
 
 class Patience:
-    """How long a call is tried.
+    """The time limit of the retries of a call.
 
     Args:
-        total: in all, from now on.
-        monotonic: seconds of a clock that never turns back.
+        total: the total duration, from now on.
+        monotonic: a monotonic clock in seconds.
         sleep: pauses for some seconds.
     """
 
@@ -36,18 +38,20 @@ class Patience:
 
     @property
     def is_over(self) -> bool:
-        """True where there is no time left."""
+        """Whether the time has elapsed."""
         return self._monotonic() >= self._deadline
 
     def pause(self, seconds: float) -> bool:
-        """Pauses; False at once where the pause would not end in time."""
+        """Pauses. Returns False immediately if the pause would exceed the limit."""
         if self._monotonic() + seconds >= self._deadline:
             return False
         self._sleep(seconds)
         return True
 
     def pause_after(self, error: ApiError) -> bool:
-        """Pauses for as long as a busy platform asked for; False at once where it is another error, or too long."""
+        """Pauses for the retry delay of an overloaded platform. Returns False immediately for other errors, or if the
+        delay exceeds the limit.
+        """
         if not error.is_overload:
             return False
         asked = min(error.retry_after_seconds or 0.0, PAUSE_SECONDS_MAX)
@@ -55,10 +59,10 @@ class Patience:
 
 
 def until_admitted(call: Callable[[], T], patience: timedelta) -> T:
-    """The answer of a call that can be made again, also where the platform is busy at first.
+    """Returns the response of an idempotent call, with retries while the platform is overloaded.
 
     Raises:
-        ApiError: it was refused for another reason, or is busy for longer than one has patience.
+        ApiError: the call failed for another reason, or the platform is overloaded for too long.
     """
     trying = Patience(patience)
     while True:

@@ -1,4 +1,6 @@
-"""Standard methods for any resource by its name, found in the contracts: what `vesta get`, `list`, `create`, `update` and `delete` use."""
+"""Standard methods for any resource by its name, derived from the contracts, for `vesta get`, `list`, `create`,
+`update` and `delete`.
+"""
 
 import re
 from collections.abc import Iterator
@@ -26,7 +28,7 @@ _CONTRACTS = (_annotation, _conductor, _connection, _datasets, _gateway, _pipeli
 
 @dataclass(frozen=True)
 class ResourceType:
-    """A kind of resource: its message, its name's pattern and its service's methods."""
+    """A kind of resource: its message, its name pattern and the methods of its service."""
 
     message: Descriptor
     pattern: str
@@ -36,21 +38,21 @@ class ResourceType:
 
     @property
     def field(self) -> str:
-        """What requests call it: `training_run`."""
+        """The name of its field in requests: `training_run`."""
         return re.sub(r"(?<!^)(?=[A-Z])", "_", str(self.message.name)).lower()
 
     def matches(self, name: str) -> bool:
-        """True where `name` is a name of this kind."""
+        """Whether `name` is a name of this kind."""
         return re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", self.pattern), name) is not None
 
     def matches_collection(self, collection: str) -> bool:
-        """True where `collection` is a parent's collection of this kind, such as `projects/acme/datasets`."""
+        """Whether `collection` is a collection of this kind, such as `projects/acme/datasets`."""
         return self.matches(collection + "/x")
 
 
 @cache
 def resource_types() -> tuple[ResourceType, ...]:
-    """Every kind of resource in the contracts, in order of pattern."""
+    """Returns all kinds of resources in the contracts, in order of pattern."""
     messages = [message for contract in _CONTRACTS for message in _messages(contract)]
     methods = {method.name: method for contract in _CONTRACTS for method in _methods(contract)}
     found = []
@@ -67,7 +69,7 @@ def resource_types() -> tuple[ResourceType, ...]:
 
 
 def _messages(contract: ModuleType) -> Iterator[Descriptor]:
-    """The messages of one service's package."""
+    """Returns the messages of the package of a service."""
     for name in contract.__all__:
         descriptor = getattr(getattr(contract, name), "DESCRIPTOR", None)
         if isinstance(descriptor, Descriptor):
@@ -75,7 +77,7 @@ def _messages(contract: ModuleType) -> Iterator[Descriptor]:
 
 
 def _methods(contract: ModuleType) -> Iterator[MethodDescriptor]:
-    """The methods of every gRPC service in one service's package."""
+    """Returns the methods of all gRPC services in the package of a service."""
     package = next(_messages(contract)).file.package
     for name in contract.__all__:
         if name.endswith("Stub"):
@@ -84,10 +86,10 @@ def _methods(contract: ModuleType) -> Iterator[MethodDescriptor]:
 
 
 def type_of(name: str) -> ResourceType:
-    """The kind of a resource by its name.
+    """Returns the kind of a resource by its name.
 
     Raises:
-        ValueError: no kind has such names; the message lists the patterns.
+        ValueError: no kind has this name; the message lists the patterns.
     """
     for kind in resource_types():
         if kind.matches(name):
@@ -96,10 +98,10 @@ def type_of(name: str) -> ResourceType:
 
 
 def type_of_collection(collection: str) -> ResourceType:
-    """The kind of the resources in a collection such as `projects/acme/datasets`.
+    """Returns the kind of the resources in a collection such as `projects/acme/datasets`.
 
     Raises:
-        ValueError: there is no such collection; the message lists the patterns.
+        ValueError: the collection is unknown; the message lists the patterns.
     """
     for kind in resource_types():
         if kind.matches_collection(collection):
@@ -108,7 +110,7 @@ def type_of_collection(collection: str) -> ResourceType:
 
 
 def can_filter(kind: ResourceType) -> bool:
-    """True where a list of this kind takes a filter."""
+    """Whether lists of this kind accept a filter."""
     return "list" in kind.methods and "filter" in kind.methods["list"].input_type.fields_by_name
 
 
@@ -117,7 +119,7 @@ def _patterns() -> str:
 
 
 def request_for(method: MethodDescriptor, **fields: Any) -> Any:
-    """A request of the method with these fields set; those that are None are left out."""
+    """Returns a request of the method with these fields; fields that are None are omitted."""
     request = message_factory.GetMessageClass(method.input_type)
     return request(**{name: value for name, value in fields.items() if value is not None})
 

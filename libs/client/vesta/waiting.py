@@ -1,4 +1,4 @@
-"""Waiting for long work: ask again, ever more seldom, until it is so or the deadline has passed."""
+"""Polling of long-running work with increasing intervals, until a condition holds or a deadline passes."""
 
 import math
 import time
@@ -19,13 +19,13 @@ def wait_until(
     on_progress: Callable[[T], None] = lambda _: None,
     deadline: timedelta | None = DEADLINE,
 ) -> T:
-    """The first answer of `ask` for which `is_done` holds; each answer before goes to `on_progress`.
+    """Returns the first response of `ask` for which `is_done` holds. Earlier responses are passed to `on_progress`.
 
     Args:
-        deadline: how long to wait; for ever if None.
+        deadline: the maximum wait; unlimited if None.
 
     Raises:
-        TimeoutError: it was not done within `deadline`; names the last answer.
+        TimeoutError: it was not done within `deadline`; the message has the last response.
     """
     end = time.monotonic() + deadline.total_seconds() if deadline else math.inf
     pause = _FIRST_PAUSE_SECONDS

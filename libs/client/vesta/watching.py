@@ -1,4 +1,6 @@
-"""A project's events without an end: where the stream breaks off, as when a gateway is replaced, it goes on after the last event."""
+"""The events of a project without end: an interrupted stream, for example by a restart of a gateway, resumes after
+the last event.
+"""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -19,14 +21,14 @@ def watch(
     request: WatchEventsRequest,
     patience: Callable[[], Patience] = lambda: Patience(PATIENCE),
 ) -> Iterator[ProjectEvent]:
-    """Each event once, in the order in which the gateway tells them.
+    """Yields each event once, in the order of the gateway.
 
     Args:
         watch_events: the RPC.
-        patience: how long a gateway may be away, from one event to the next.
+        patience: how long the gateway may be unavailable between two events.
 
     Raises:
-        ApiError: the stream cannot go on, or there was none yet that could.
+        ApiError: the stream cannot be resumed, or has never started.
     """
     asked = WatchEventsRequest()
     asked.CopyFrom(request)

@@ -1,1 +1,1 @@
-"""The `vesta` command line: the platform from a terminal."""
+"""The `vesta` command line."""

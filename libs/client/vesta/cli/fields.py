@@ -1,4 +1,4 @@
-"""Fields from the command line, as the JSON object of a message, and the mask of what they change. Pure."""
+"""Conversion of fields on the command line to the JSON object of a message and to an update mask. Pure."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -10,10 +10,10 @@ _NOT_IN_MASKS = frozenset({"name", "etag"})
 
 
 def read_fields(message: Descriptor, fields: Sequence[str], body: str | None) -> dict[str, Any]:
-    """The JSON object that `key=value` and a body stand for; fields given one by one win.
+    """Returns the JSON object of a body with `key=value` fields, which override the body.
 
     Raises:
-        ValueError: they cannot be read; says which.
+        ValueError: a field or the body is malformed; the message names it.
     """
     found = json.loads(body) if body else {}
     if not isinstance(found, dict):
@@ -24,7 +24,7 @@ def read_fields(message: Descriptor, fields: Sequence[str], body: str | None) ->
 
 
 def set_field(resource: dict[str, Any], field: str, message: Descriptor) -> None:
-    """Sets `a.b=value` in the JSON object of a message; what the message holds as text stays text."""
+    """Sets `a.b=value` in the JSON object of a message. Values of string fields stay strings."""
     path, equals, value = field.partition("=")
     if not equals:
         raise ValueError(f"{field!r} must be KEY=VALUE")
@@ -46,7 +46,7 @@ def set_field(resource: dict[str, Any], field: str, message: Descriptor) -> None
 
 
 def mask_of(message: Descriptor, given: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """The paths that change exactly what a JSON object mentions (AIP-134): its leaves, less name and etag."""
+    """Returns the paths of the fields in a JSON object (AIP-134): its leaves without name and etag."""
     for name, value in given.items():
         field = find_field(message, name)
         if field is None or (not prefix and field.name in _NOT_IN_MASKS):
@@ -59,7 +59,7 @@ def mask_of(message: Descriptor, given: dict[str, Any], prefix: str = "") -> Ite
 
 
 def find_field(message: Descriptor | None, name: str) -> FieldDescriptor | None:
-    """A field by its name in the contract or in JSON."""
+    """Returns a field by its name in the contract or in JSON."""
     fields = message.fields if message else ()
     return next((field for field in fields if name in (field.name, field.json_name)), None)
 

@@ -1,4 +1,4 @@
-"""The commands: standard methods for every resource, and the journeys of a customer's first ten minutes."""
+"""The commands: standard methods for all resources, and commands for common workflows."""
 
 import json
 import sys
@@ -45,7 +45,7 @@ _FORMATS = {"folder": ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER, "coco": Archive
 
 
 class Session:
-    """What every command gets: the client, opened when first used, and how to print."""
+    """The context of all commands: the client, opened on first use, and the output format."""
 
     def __init__(self, address: str | None, api_key: str | None, home: Path, json_output: bool) -> None:
         self._found = (address, api_key, home)
@@ -54,7 +54,7 @@ class Session:
 
     @property
     def output(self) -> Output:
-        """How lists are printed where the command does not say."""
+        """The default output format of lists."""
         return "json" if self.json_output else "table"
 
     @property
@@ -66,7 +66,7 @@ class Session:
         return self._client
 
     def progress(self) -> Progress:
-        """A bar for long work, on the error stream, so that pipes stay clean."""
+        """Returns a progress bar on standard error."""
         return Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -96,14 +96,14 @@ def cli(context: click.Context, address: str | None, api_key: str | None, home: 
 @cli.command()
 @pass_session
 def identity(session: Session) -> None:
-    """Tell who you are to the platform."""
+    """Show the identity of the caller."""
     show(session.client.api_keys.GetIdentity(GetIdentityRequest()), json_output=session.json_output)
 
 
 @cli.command()
 @pass_session
 def status(session: Session) -> None:
-    """Tell whether the platform works, and what hinders it; exits with 1 where something does."""
+    """Show the problems of the platform with suggested fixes; exit with 1 if there are any."""
     problems = session.client.problems()
     if session.json_output:
         click.echo(json.dumps({"problems": problems}))
@@ -152,10 +152,10 @@ def list_resources(session: Session, collection: str, filter_: str | None, limit
 @click.option("--body", help="The resource as JSON; FIELDS override it.")
 @pass_session
 def create_resource(session: Session, name: str, fields: tuple[str, ...], body: str | None) -> None:
-    """Create a resource under the name it shall have, or in a collection, where the platform is to name it.
+    """Create a resource with a name, or in a collection with a generated id.
 
-    FIELDS are key=value, nested by dots: vesta create projects/acme/members/ada role=ROLE_ANNOTATOR.
-    A value that is JSON is read as JSON, unless the field holds text.
+    FIELDS are key=value, nested by dots: vesta create projects/acme/members/ada role=ROLE_ANNOTATOR. A value that is
+    valid JSON is parsed as JSON, unless the field is a string.
     """
     is_collection = len(name.split("/")) % 2 == 1
     collection, last = (name, "") if is_collection else name.rpartition("/")[::2]
@@ -180,9 +180,9 @@ def create_resource(session: Session, name: str, fields: tuple[str, ...], body: 
 @click.option("--body", help="The fields to update as JSON; FIELDS override it.")
 @pass_session
 def update_resource(session: Session, name: str, fields: tuple[str, ...], body: str | None) -> None:
-    """Change what FIELDS mention of a resource, and nothing else.
+    """Update the given FIELDS of a resource.
 
-    FIELDS are key=value, as for create; null clears: vesta update projects/acme/loops/vans paused=true.
+    FIELDS are key=value, as for create; null clears a field: vesta update projects/acme/loops/vans paused=true.
     """
     kind = resources.type_of(name)
     get, method = _method(kind, "get"), _method(kind, "update")
@@ -192,7 +192,7 @@ def update_resource(session: Session, name: str, fields: tuple[str, ...], body: 
     if not mask.paths:
         raise ValueError("no fields to update; set some, such as displayName=Vans")
     message.name = name
-    if "etag" in kind.message.fields_by_name and not message.etag:  # whoever changes it meanwhile is not overruled
+    if "etag" in kind.message.fields_by_name and not message.etag:  # protects concurrent updates
         message.etag = resources.call(session.client.channel, get, resources.request_for(get, name=name)).etag
     request = resources.request_for(method, **{kind.field: message}, update_mask=mask)
     show(resources.call(session.client.channel, method, request), json_output=session.json_output)
@@ -207,14 +207,14 @@ def update_resource(session: Session, name: str, fields: tuple[str, ...], body: 
 )
 @pass_session
 def delete_resource(session: Session, name: str, force: bool) -> None:
-    """Delete one resource. A project is deleted in the background, until it is not found any more."""
+    """Delete one resource. A project is deleted in the background."""
     kind = resources.type_of(name)
     method = _method(kind, "delete")
     if force and "force" not in method.input_type.fields_by_name:
         raise ValueError(f"a {kind.singular} cannot be deleted with --force; omit it")
     request = resources.request_for(method, name=name, force=force or None)
     answer = resources.call(session.client.channel, method, request)
-    word = "deleting" if "state" in answer.DESCRIPTOR.fields_by_name else "deleted"  # else it is Empty: done
+    word = "deleting" if "state" in answer.DESCRIPTOR.fields_by_name else "deleted"  # otherwise the response is Empty
     if session.json_output:
         click.echo(json.dumps({word: name}))
     else:
@@ -225,7 +225,7 @@ def delete_resource(session: Session, name: str, force: bool) -> None:
 @click.argument("source")
 @pass_session
 def sync(session: Session, source: str) -> None:
-    """Bring in what is new at a Source, and wait."""
+    """Ingest new files of a Source, and wait."""
     with session.progress() as progress:
         bar = progress.add_task("syncing", total=None)
 
@@ -244,7 +244,7 @@ def sync(session: Session, source: str) -> None:
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @pass_session
 def upload(session: Session, source: str, files: tuple[Path, ...]) -> None:
-    """Send image files through a Source of kind upload."""
+    """Upload image files through a Source of kind upload."""
     refused = 0
     with session.progress() as progress:
         for path in progress.track(files, description="uploading"):
@@ -298,7 +298,7 @@ def export_dataset(session: Session, dataset: str, archive: Path, format_: str, 
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @pass_session
 def predict(session: Session, deployment: str, files: tuple[Path, ...]) -> None:
-    """Tag image files with a deployed model."""
+    """Predict labels of image files with a deployed model."""
     with session.progress() as progress:
         read = (path.read_bytes() for path in progress.track(files, description="tagging"))
         answers = session.client.predict(deployment, read)
@@ -315,21 +315,21 @@ def predict(session: Session, deployment: str, files: tuple[Path, ...]) -> None:
 @click.argument("deployment")
 @pass_session
 def rollback(session: Session, deployment: str) -> None:
-    """Return a deployment to its previous version."""
+    """Roll a deployment back to its previous version."""
     answer = session.client.deployments.RollbackDeployment(RollbackDeploymentRequest(name=deployment))
     show(answer, json_output=session.json_output)
 
 
 @cli.group()
 def runs() -> None:
-    """Watch and cancel training runs."""
+    """Monitor and cancel training runs."""
 
 
 @runs.command("watch")
 @click.argument("name")
 @pass_session
 def watch_run(session: Session, name: str) -> None:
-    """Follow a run until it ends."""
+    """Monitor a run until it ends."""
     with session.progress() as progress:
         bar = progress.add_task("waiting", total=None)
 
@@ -349,24 +349,24 @@ def watch_run(session: Session, name: str) -> None:
 @click.argument("name")
 @pass_session
 def cancel_run(session: Session, name: str) -> None:
-    """Stop a run."""
+    """Cancel a run."""
     answer = session.client.training_runs.CancelTrainingRun(CancelTrainingRunRequest(name=name))
     show(answer, json_output=session.json_output)
 
 
 @cli.group()
 def loop() -> None:
-    """Watch a loop turn."""
+    """Monitor a loop."""
 
 
 @loop.command("watch")
 @click.argument("name")
 @pass_session
 def watch_loop(session: Session, name: str) -> None:
-    """Print a line whenever the loop's status changes, until its budget is spent, however long that takes."""
+    """Print a line on each change of the loop's status, until its budget is spent."""
     last = ""
 
-    def tell(state: Loop) -> None:
+    def print_status(state: Loop) -> None:
         nonlocal last
         line = f"{LoopStatus.Phase.Name(state.status.phase)}: {state.status.message}"
         if line == last:
@@ -380,7 +380,7 @@ def watch_loop(session: Session, name: str) -> None:
     wait_until(
         lambda: session.client.loops.GetLoop(GetLoopRequest(name=name)),
         lambda state: state.status.phase == LoopStatus.EXHAUSTED,
-        tell,
+        print_status,
         deadline=None,
     )
 
@@ -390,7 +390,7 @@ def watch_loop(session: Session, name: str) -> None:
 @click.option("--limit", type=click.IntRange(1, 100_000), default=30, show_default=True)
 @pass_session
 def list_decisions(session: Session, name: str, limit: int) -> None:
-    """Tell what a loop did, and why, newest first."""
+    """List the decisions of a loop with their reasons, newest first."""
     found = session.client.pages(
         session.client.loops.ListDecisions, ListDecisionsRequest(parent=name, page_size=min(limit, 1000))
     )
@@ -402,7 +402,7 @@ def list_decisions(session: Session, name: str, limit: int) -> None:
 @click.option("--type", "types", multiple=True, help="A prefix of event types, such as vesta.training.")
 @pass_session
 def events(session: Session, project: str, types: tuple[str, ...]) -> None:
-    """Print a project's events as they happen, also through a restart of the gateway."""
+    """Print the events of a project as they occur, also across restarts of the gateway."""
     for event in watch(session.client.events.WatchEvents, WatchEventsRequest(parent=project, type_prefixes=types)):
         if session.json_output:
             show_all([event], "json")
@@ -433,7 +433,9 @@ def audit(
     since: datetime | None,
     limit: int,
 ) -> None:
-    """Tell who changed what in a project, newest first; without a project, everywhere (for the platform's owner)."""
+    """Show the audit log of a project, newest first; without a project, of the whole platform (requires the owner
+    key).
+    """
     wanted = AuditEntryFilter(caller=caller, resource_prefix=resource, method=method, code=code)
     if since is not None:
         wanted.start_time.FromDatetime(since)
@@ -453,7 +455,7 @@ def audit(
 
 
 def _finish(session: Session, operation: str, what: str, answer: Any) -> None:
-    """Waits for an operation with a bar and prints its answer, or leaves with its error."""
+    """Waits for an operation with a progress bar, and prints its response or exits with its error."""
     with session.progress() as progress:
         bar = progress.add_task(what, total=None)
 
@@ -470,7 +472,7 @@ def _finish(session: Session, operation: str, what: str, answer: Any) -> None:
 
 
 def _message_of(error: Any) -> str:
-    """What an operation ended with, and its reason."""
+    """Returns the status code and message of a failed operation."""
     for detail in error.details:
         info = ErrorInfo()
         if detail.Unpack(info):
@@ -493,7 +495,7 @@ def _project_of(name: str) -> str:
 
 
 def main() -> None:
-    """The entry point: refusals and bad usage become one clear message and an exit code."""
+    """The entry point: prints errors as one message, and sets the exit code."""
     try:
         cli(standalone_mode=False)
     except ApiError as error:

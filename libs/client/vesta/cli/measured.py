@@ -1,4 +1,4 @@
-"""What the command line says of a resource beside its fields: how good a model is, or that nobody measured it. Pure."""
+"""The metrics that the command line shows for a resource, or the reason why there are none. Pure."""
 
 from google.protobuf.message import Message
 from vesta_contracts.conductor.v1 import Loop
@@ -7,7 +7,7 @@ from vesta_contracts.training.v1 import Metrics, ModelVersion, TrainingRun
 
 
 def measured(resource: Message) -> dict[str, str]:
-    """Words for the terminal, by what they are about; empty where there is nothing to say."""
+    """Returns lines of text by topic; empty if there is nothing to show."""
     match resource:
         case TrainingRun() | ModelVersion():
             said = accuracy(resource.metrics) or _unmeasured(resource.metrics_missing_reason)
@@ -23,7 +23,7 @@ def measured(resource: Message) -> dict[str, str]:
 
 
 def accuracy(metrics: Metrics) -> str:
-    """The accuracy with its interval; empty where nothing was measured."""
+    """Returns the accuracy with its interval; empty if nothing was measured."""
     if not metrics.item_count:
         return ""
     found = metrics.accuracy

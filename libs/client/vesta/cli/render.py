@@ -1,4 +1,4 @@
-"""How answers look in a terminal: one line a resource, JSON where asked for."""
+"""Output formats of the command line: one line per resource, or JSON."""
 
 import json
 import re
@@ -23,12 +23,12 @@ console = Console()
 
 
 def as_json(message: Message) -> dict[str, Any]:
-    """The message as REST would answer it: defaults written out."""
+    """Converts a message to JSON as REST does, with default values."""
     return dict(json_format.MessageToDict(message, always_print_fields_with_no_presence=True))
 
 
 def _set_fields(message: Message) -> dict[str, Any]:
-    """What a person wants to see of it: its name, how good it is where that is the question, and what is set."""
+    """Returns the text of a resource: its name, its metrics if it has any, and the fields that are set."""
     fields = dict(json_format.MessageToDict(message))
     named = {"name": fields.pop("name")} if "name" in fields else {}
     return {**named, **measured(message), **fields}
@@ -44,7 +44,7 @@ def show(message: Message, *, json_output: bool) -> None:
 
 
 def show_all(messages: Iterable[Message], output: Output) -> None:
-    """Prints resources: a table with one line each, JSON lines, or names alone."""
+    """Prints resources: a table with one line each, JSON lines, or names."""
     if output == "json":
         for message in messages:
             click.echo(json.dumps(as_json(message)))
@@ -57,7 +57,7 @@ def show_all(messages: Iterable[Message], output: Output) -> None:
 
 
 def _table(rows: Sequence[Mapping[str, Any]], *, is_wide: bool) -> Iterator[str]:
-    """Lines with aligned columns, whose names are never cut, however narrow the terminal is."""
+    """Returns lines with aligned columns. Names are never truncated, regardless of the width of the terminal."""
     found = dict.fromkeys(key for row in rows for key, value in row.items() if not isinstance(value, dict))
     columns = sorted(found, key=lambda key: _FIRST.index(key) if key in _FIRST else len(_FIRST))
     if not is_wide:
@@ -79,6 +79,6 @@ def _text(value: object) -> str:
 
 
 def _brief(value: object, length_max: int) -> str:
-    """The value, not too long; what looks like markup is shown as it is."""
+    """Returns a shortened value, with markup escaped."""
     text = _text(value)
     return escape(text if len(text) <= length_max else text[: length_max - 1] + "…")

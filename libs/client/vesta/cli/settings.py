@@ -1,4 +1,4 @@
-"""Where the command line finds the platform and the key: options, then the environment, then a platform running beside it."""
+"""The address and API key of the command line: from options, from environment variables, or from a local platform."""
 
 import json
 import os
@@ -10,22 +10,23 @@ DEFAULT_ADDRESS = "127.0.0.1:8081"
 
 @dataclass(frozen=True)
 class Connection:
-    """How to reach the platform."""
+    """The connection parameters of the platform."""
 
     address: str
     api_key: str
 
 
 def find_connection(address: str | None, api_key: str | None, home: Path) -> Connection:
-    """What the options say, else `VESTA_ADDRESS` and `VESTA_API_KEY`, else the local platform kept in `home`.
+    """Returns the options, otherwise `VESTA_ADDRESS` and `VESTA_API_KEY`, otherwise those of the local platform in
+    `home`.
 
     Raises:
-        ValueError: there is no key; says where one comes from.
+        ValueError: there is no API key; the message suggests where to set it.
     """
     local = _local_address(home)
     address = address or os.environ.get("VESTA_ADDRESS") or local or DEFAULT_ADDRESS
     api_key = api_key or os.environ.get("VESTA_API_KEY")
-    if not api_key and address == local:  # to nobody else goes the key of this platform's owner
+    if not api_key and address == local:  # the owner key of the local platform is never sent to another address
         api_key = _local_key(home)
     if not api_key:
         raise ValueError(
