@@ -1,4 +1,4 @@
-"""What a call costs: processor time in each service, by which a site is sized. One core answers 1000 ms of it a second."""
+"""The cost of calls: CPU time in each service, for sizing. One core provides 1000 ms per second."""
 
 import itertools
 import threading
@@ -39,16 +39,18 @@ SECONDS = 5.0
 PAGE = 50
 PICTURES = 256
 WIDTH_PX, HEIGHT_PX = 640, 480
-LEASED = 1  # a task at a time, as from somebody who looks at one image after the other
+LEASED = 1  # one task at a time, as by an annotator who looks at one image after another
 GOALS_MS = {"get": 4.0, "list": 8.0, "answer": 16.0, "upload": 40.0, "predict": 20.0, "train_list": 5.0}
 FLOOR = 3.0
-"""How many times its goal a call may take on another machine."""
+"""The factor by which the cost of a call may exceed its goal on another machine."""
 
 Act = Callable[[int], object]
 
 
 def measure(owner: Vesta, platform: Platform, turned: Turned) -> Iterator[Figure]:
-    """`capacity_<call>_ms`: processor milliseconds a call in all services, with each one's part and the calls a second."""
+    """`capacity_<call>_ms`: CPU milliseconds per call in all services, with the part of each service and the calls
+    per second.
+    """
     pids = {name: platform.supervisor.pid(name) for name in platform.names if name in PEERS}
     with ExitStack() as stack:
         address, key = platform.home.address("gateway_grpc"), platform.home.owner_key
@@ -56,7 +58,7 @@ def measure(owner: Vesta, platform: Platform, turned: Turned) -> Iterator[Figure
         folder = Path(stack.enter_context(TemporaryDirectory()))
         for name, act in _acts(owner, platform, turned, clients, folder).items():
             begun = _processor_seconds(pids)
-            time.sleep(SECONDS)  # what the services do without being called
+            time.sleep(SECONDS)  # the CPU time of the services without calls
             idle = _processor_seconds(pids)
             calls = _repeat(act)
             end = _processor_seconds(pids)
@@ -71,7 +73,7 @@ def measure(owner: Vesta, platform: Platform, turned: Turned) -> Iterator[Figure
 
 
 def _acts(owner: Vesta, platform: Platform, turned: Turned, clients: Sequence[Vesta], folder: Path) -> dict[str, Act]:
-    """What a client of a number does, by the name of the call."""
+    """Returns what client number N does, by the name of the call."""
     world, deployment = turned.world, turned.deployment
     loop = owner.loops.ListLoops(ListLoopsRequest(parent=world.project)).loops[0].name
     pictures = list(jpegs(PICTURES, WIDTH_PX, HEIGHT_PX))
@@ -88,7 +90,7 @@ def _acts(owner: Vesta, platform: Platform, turned: Turned, clients: Sequence[Ve
     def upload(client: int) -> None:
         drawn = next(number)
         path = folder / f"{drawn}.jpg"
-        path.write_bytes(pictures[drawn % PICTURES] + drawn.to_bytes(4, "big"))  # each is new
+        path.write_bytes(pictures[drawn % PICTURES] + drawn.to_bytes(4, "big"))  # each image is new
         clients[client].upload(source, path)
 
     return {
@@ -104,7 +106,7 @@ def _acts(owner: Vesta, platform: Platform, turned: Turned, clients: Sequence[Ve
 
 
 def _answering(owner: Vesta, platform: Platform, turned: Turned) -> Act:
-    """Takes a task and answers it, in a campaign over every item, which is more than can be answered in the time."""
+    """Leases and answers a task, in a campaign over all items, which has more tasks than can be answered in the time."""
     world = turned.world
     campaign = owner.campaigns.CreateCampaign(
         CreateCampaignRequest(
@@ -131,7 +133,7 @@ def _answering(owner: Vesta, platform: Platform, turned: Turned) -> Act:
 
 
 def _repeat(act: Act) -> int:
-    """How often all clients together act in the time."""
+    """Returns how many calls all clients together make in the time."""
     stop = threading.Event()
     done = [0] * CLIENTS
 
@@ -150,7 +152,7 @@ def _repeat(act: Act) -> int:
 
 
 def _processor_seconds(pids: Mapping[str, int]) -> dict[str, float]:
-    """What each service and its children have used until now."""
+    """Returns the CPU time of each service and its children so far."""
     return {name: _of_family(psutil.Process(pid)) for name, pid in pids.items()}
 
 

@@ -1,4 +1,4 @@
-"""What a benchmark answers: a figure, its goal, what must hold anywhere, and what it was measured against."""
+"""The result of a benchmark: a figure with its goal, its floor and its baseline."""
 
 from dataclasses import dataclass, field
 
@@ -9,10 +9,10 @@ class Figure:
 
     Attributes:
         lower: whether lower is better.
-        floor: what must hold on any machine, else `make bench` fails; the goal where none is given.
-        baseline: what the figure is a ratio of, or a difference to; empty where it stands for itself.
-        details: the measurements that it is made of, by names with their units.
-        note: what was tried, for the reader who finds the goal missed.
+        floor: the value required on any machine, otherwise `make bench` fails; the goal by default.
+        baseline: what the figure is compared with, as a ratio or difference; empty for absolute figures.
+        details: the measurements of the figure, by names with their units.
+        note: an explanation for a missed goal.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Figure:
 
     @property
     def holds(self) -> bool:
-        """Whether the floor is."""
+        """Whether the floor is reached."""
         return self._reaches(self.goal if self.floor is None else self.floor)
 
     def _reaches(self, bound: float) -> bool:

@@ -1,4 +1,6 @@
-"""What the platform adds to the model's own time, from a camera's frame on Kafka to the observation on its topic."""
+"""The overhead of the platform over the time of the model, from a camera's frame on Kafka to the observation on its
+topic.
+"""
 
 import statistics
 import time
@@ -28,7 +30,7 @@ PATIENCE_SECONDS = 30
 GOAL_MS = 60
 APACHE_GOAL_MS = 25
 FLOOR_MS = 200
-APACHE_FLOOR_MS = 100  # less than a wait of the embedded broker's would add, on a busy machine too
+APACHE_FLOOR_MS = 100  # less than one wait of the embedded broker would add, even on a busy machine
 NOTE = (
     "Two hops over the laptop's broker take 55 ms of it, for it keeps each batch as an object on S3 and looks for new ones "
     "twice in a wait; decoding takes 10, Triton 7 more than the model alone, the transaction 6. Waits of 10 and 25 ms came to the "
@@ -41,10 +43,12 @@ APACHE_NOTE = (
 
 
 def measure(owner: Vesta, platform: Platform, turned: Turned) -> list[Figure]:
-    """`frame_overhead_ms`: median over frames sent one by one, five a second, less the model's own median in process at that pace."""
+    """`frame_overhead_ms`: the median over frames sent one by one, five per second, minus the median of the model in
+    process at the same rate.
+    """
     frames = list(jpegs(FRAMES, WIDTH_PX, HEIGHT_PX))
     in_process = InProcess(model_file(owner, turned.deployment))
-    # Uncertain frames stay: to store and score them would be measured too.
+    # Uncertain frames are not forwarded, because their storage and scoring would be measured too.
     (stream,) = streams_of(owner, turned.world.project, turned.deployment, ("bench",))
     found = list(_milliseconds(platform, stream, frames, in_process))[WARM_FRAMES:]
     whole_ms, model_ms = (statistics.median(column) for column in zip(*found, strict=True))
@@ -77,7 +81,9 @@ def _model_milliseconds(in_process: InProcess, frame: bytes) -> float:
 def _milliseconds(
     platform: Platform, stream: str, frames: list[bytes], in_process: InProcess
 ) -> Iterator[tuple[float, float]]:
-    """Sends each frame when the last one has been observed and its time has come: until its observation, and the model alone."""
+    """Sends each frame when the last one is observed and its time has come. Returns the time until its observation,
+    and that of the model.
+    """
     kafka = addresses.broker(platform.home)
     consumer = open_consumer(
         kafka,
@@ -106,10 +112,10 @@ def _partitions(consumer: KafkaConsumer) -> set[int]:
 
 
 def _wait_for(consumer: KafkaConsumer, stream: str, frame_time: datetime) -> None:
-    """Reads on until the frame's observation comes.
+    """Polls until the observation of the frame is received.
 
     Raises:
-        TimeoutError: it does not.
+        TimeoutError: it is not received in time.
     """
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:

@@ -1,15 +1,16 @@
-"""What the promotion gate costs and prevents: policies replayed on recorded rounds.
+"""The costs and benefits of the promotion gate: policies replayed on recorded rounds.
 
-`gate_rounds.json` holds rounds in which the classification recipe's head was trained on a growing set of labels that the
-default selection chose. Of every round's model it keeps which items of the test side it answered rightly, so that any two
-models can be compared as the gate compares them, and its accuracy on items that no gate sees, which is taken for the truth.
-In half of the runs two batches were answered carelessly: CARELESS_SHARE of their labels are wrong and stay so.
+`gate_rounds.json` contains rounds in which the head of the classification recipe was trained on a growing set of
+labels from the default selection. For each model it has the test items that the model predicted correctly, so that
+any two models can be compared like in the gate, and its accuracy on items that no gate uses, which counts as the
+truth. In half of the runs, two batches have careless answers: CARELESS_SHARE of their labels are wrong and stay so.
 
     python benchmarks/gate.py                                  # the table of docs/loop.md
-    python benchmarks/gate.py record --into rounds.json        # scikit-learn's digits
+    python benchmarks/gate.py record --into rounds.json        # the digits of scikit-learn
     VESTA_TEST_IMAGES=FOLDER python benchmarks/gate.py record --into rounds.json   # photographs in folders by class
 
-A simplification: what was labelled does not depend on the verdicts, while in a running loop the champion's doubts choose it.
+A simplification: the labelled items do not depend on the verdicts, while in a real loop the uncertainty of the
+champion selects them.
 """
 
 import argparse
@@ -38,10 +39,10 @@ SEEDS: Final = 6
 ROUNDS: Final = 12
 BATCH_SIZE: Final = 20
 TEST_SHARE: Final = 0.6  # of all items
-GATE_ITEMS: Final = 500  # of the test side; the rest of the test items are kept from every gate
+GATE_ITEMS: Final = 500  # of the test split; no gate uses the other test items
 CARELESS_ROUNDS: Final = (5, 9)
 CARELESS_SHARE: Final = 0.8
-WORSE: Final = 0.005  # a challenger is counted as worse where it truly loses more than half a point
+WORSE: Final = 0.005  # a challenger counts as worse if its true accuracy is more than half a point lower
 POLICIES: Final[Mapping[str, Gate | None]] = {
     "no gate": None,
     "strict": Gate(accuracy_loss_max=0),
@@ -52,11 +53,11 @@ POLICIES: Final[Mapping[str, Gate | None]] = {
 
 @dataclass(frozen=True)
 class Model:
-    """One round's model.
+    """The model of one round.
 
     Attributes:
-        right: `(GATE_ITEMS,)`, which items of the test side it answered rightly.
-        accuracy: on the items that no gate sees, in [0, 1].
+        right: `(GATE_ITEMS,)`, which items of the test split it predicts correctly.
+        accuracy: on the items that no gate uses, in [0, 1].
     """
 
     label_count: int
@@ -66,7 +67,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Run:
-    """The rounds of one dataset and seed. `truth` is `(GATE_ITEMS,)`, the concept of each item of the test side."""
+    """The rounds of one dataset and seed. `truth` is `(GATE_ITEMS,)`, the concept of each item of the test split."""
 
     dataset: str
     seed: int
@@ -77,13 +78,16 @@ class Run:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a policy did over all runs.
+    """The results of a policy over all runs.
 
     Attributes:
-        better, better_rejected: challengers that were truly better than the champion, and those of them it rejected.
-        worse, worse_accepted: challengers that truly lost more than `WORSE`, and those of them it accepted.
-        accuracy: of the deployed model, mean over all rounds.
-        lost: accuracy of the newest model less that of the deployed one, mean over all rounds; negative where the policy won.
+        better, better_rejected: challengers with a higher true accuracy than the champion, and those of them that
+            were rejected.
+        worse, worse_accepted: challengers whose true accuracy is lower by more than `WORSE`, and those of them that
+            were accepted.
+        accuracy: of the deployed model, averaged over all rounds.
+        lost: the accuracy of the newest model minus that of the deployed one, averaged over all rounds; negative if
+            the policy gained.
     """
 
     better: int
@@ -96,7 +100,7 @@ class Cost:
 
 @cache
 def read(path: Path = RECORDED) -> tuple[Run, ...]:
-    """The recorded runs; the same values at every call, so that no comparison is made twice."""
+    """Returns the recorded runs. The values are the same at each call, so that comparisons are cached."""
     return tuple(
         Run(
             dataset=run["dataset"],
@@ -113,10 +117,10 @@ def read(path: Path = RECORDED) -> tuple[Run, ...]:
 
 
 def replay(runs: Sequence[Run], policy: Gate | None, items: int) -> Cost:
-    """Lets a policy decide over the recorded challengers with the first `items` items of the test side.
+    """Applies a policy to the recorded challengers with the first `items` items of the test split.
 
     Args:
-        policy: None accepts every challenger.
+        policy: None accepts all challengers.
     """
     better = better_rejected = worse = worse_accepted = 0
     deployed, newest = [], []
@@ -138,7 +142,7 @@ def replay(runs: Sequence[Run], policy: Gate | None, items: int) -> Cost:
 
 
 class _Key:
-    """Two models of a run, hashed by which they are."""
+    """Two models of a run, hashed by their identity."""
 
     def __init__(self, run: Run, champion: Model, challenger: Model, items: int) -> None:
         self.run, self.champion, self.challenger, self.items = run, champion, challenger, items
@@ -155,7 +159,7 @@ class _Key:
 
 @cache
 def _comparison(key: _Key) -> Comparison:
-    """As training compares: the champion's and the challenger's answers on the same items."""
+    """Compares as in a training: predictions of challenger and champion on the same items."""
     overall, concepts = differences(
         _answers(key.run.truth[: key.items], key.challenger.right[: key.items]),
         _answers(key.run.truth[: key.items], key.champion.right[: key.items]),
@@ -171,7 +175,7 @@ def _comparison(key: _Key) -> Comparison:
 
 
 def _answers(truth: Labels, right: np.ndarray[Any, np.dtype[np.bool_]]) -> Predictions:
-    """Answers of which is known which were right; a wrong one names some other concept."""
+    """Returns predictions with the given correctness; a wrong one has some other concept."""
     count = int(truth.max()) + 1
     true = np.eye(count, dtype=np.bool_)[truth]
     predicted = np.where(right[:, None], true, np.roll(true, 1, axis=1))
@@ -186,7 +190,7 @@ def _answers(truth: Labels, right: np.ndarray[Any, np.dtype[np.bool_]]) -> Predi
 
 
 def record(tasks: Sequence[Task], dataset: str) -> Iterator[dict[str, Any]]:
-    """Trains `ROUNDS` rounds of every task, once answered with care and once not."""
+    """Trains `ROUNDS` rounds of each task, once with careful and once with careless answers."""
     for task in tasks:
         dealt = _dealt_anew(task)
         for careless in (False, True):
@@ -234,7 +238,7 @@ def _bits(text: str, count: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
 
 
 def _dealt_anew(task: Task) -> Task:
-    """The same items with a larger test set, whose rest after the gate's items is the truth."""
+    """Returns the same items with a larger test set; the items beyond those of the gate are the truth."""
     embeddings = np.concatenate([task.embeddings, task.test_embeddings])
     labels = np.concatenate([task.labels, task.test_labels])
     pool = int(labels.size * (1 - TEST_SHARE))
@@ -249,7 +253,7 @@ def _dealt_anew(task: Task) -> Task:
 
 
 def table(runs: Sequence[Run]) -> str:
-    """The trade-off in Markdown: a row for each policy and number of test items."""
+    """Returns the trade-off in Markdown: a row for each policy and number of test items."""
     lines = [
         "| rounds | test items | policy | better, rejected | worse, accepted | accuracy of the deployed model | points lost |",
         "|---|---|---|---|---|---|---|",

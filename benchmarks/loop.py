@@ -1,4 +1,4 @@
-"""How soon the better model answers after the last label, in a project of 1,000 images whose loop turns."""
+"""The time from the last label to the deployment of the better model, in a project of 1,000 images."""
 
 import statistics
 import time
@@ -23,20 +23,20 @@ FLOOR_SECONDS = 45
 
 @dataclass(frozen=True)
 class Turned:
-    """What a loop has left behind: its project, and the deployment of its champion."""
+    """The results of a loop: its project, and the deployment of its champion."""
 
     world: World
     deployment: str
 
 
 def turn(owner: Vesta, platform: Platform) -> tuple[Turned, list[Figure]]:
-    """Turns a loop; `loop_seconds` is the median over its rounds.
+    """Runs a loop; `loop_seconds` is the median over its rounds.
 
-    The clock starts when the last answer has been given, and stops when Predict, asked through the gateway again and again,
-    first names another model version.
+    The time starts with the last answer, and ends when Predict, called repeatedly through the gateway, first returns
+    another model version.
 
     Raises:
-        RuntimeError: no round brought a better model.
+        RuntimeError: no round deployed a better model.
     """
     digits = read_folder(write_digits(platform.home.root / "samples" / "digits"))
     photographs = Photographs("digits", digits.pool[:: len(digits.pool) // IMAGES][:IMAGES], [])
@@ -57,7 +57,9 @@ def turn(owner: Vesta, platform: Platform) -> tuple[Turned, list[Figure]]:
 
 
 def _label_to_model(owner: Vesta, loop: str, experts: Experts, number: int, picture: bytes) -> float | None:
-    """Plays a round to its end; seconds from the last answer to another model's, None where the champion stayed."""
+    """Runs a round to its end. Returns the seconds from the last answer to the deployment of another model; None if
+    the champion stays.
+    """
     deadline = time.monotonic() + PATIENCE_SECONDS
     before, last_answer, seconds = "", 0.0, None
     while time.monotonic() < deadline:

@@ -1,7 +1,7 @@
-"""What becomes of predictions when more come than can be answered: an open loop at half, all and twice capacity.
+"""Predictions under overload: an open loop of requests at half, full and twice the capacity.
 
-The rate is fixed, whatever is answered. Latency is counted from the moment at which a request was due, not from when it went out,
-so that a late generator hides nothing.
+The rate is fixed, regardless of responses. Latency is measured from the scheduled time of a request, not from its
+sending, so that a late generator hides nothing.
 """
 
 import asyncio
@@ -46,14 +46,14 @@ DEPLOYMENT_PATIENCE = timedelta(minutes=3)
 
 @dataclass
 class Outcome:
-    """What became of the requests of one rate.
+    """The results of the requests of one rate.
 
     Attributes:
-        seconds: of those that were answered, from when each was due.
-        refused_seconds: of those that were refused.
-        failures: what else happened, with how often.
-        aside_seconds: of the other calls that were made meanwhile.
-        without_retry_after: refusals that did not say when to come again.
+        seconds: latencies of successful requests, from their scheduled time.
+        refused_seconds: latencies of rejected requests.
+        failures: other errors with their number.
+        aside_seconds: latencies of other calls in the meantime.
+        without_retry_after: rejections without a retry delay.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -65,11 +65,11 @@ class Outcome:
 
     @property
     def per_second(self) -> float:
-        """Answers a second."""
+        """Successful requests per second."""
         return len(self.seconds) / self.duration_seconds
 
     def figures(self) -> dict[str, float]:
-        """The figures."""
+        """Returns the figures."""
         return {
             "answered_per_second": self.per_second,
             "answered_p50_seconds": percentile(self.seconds, 50),
@@ -82,7 +82,7 @@ class Outcome:
 
 
 def measure(owner: Vesta, platform: Platform) -> list[Figure]:
-    """`overload_goodput` and `overload_p99_seconds`: predictions at twice capacity."""
+    """`overload_goodput` and `overload_p99_seconds`: predictions at twice the capacity."""
     deployment = deployed(owner)
     address, key = platform.home.address("gateway_grpc"), platform.home.owner_key
     probe = Probe(address, key, deployment, list(jpegs(PICTURES, WIDTH_PX, HEIGHT_PX)))
@@ -120,7 +120,7 @@ def measure(owner: Vesta, platform: Platform) -> list[Figure]:
 
 
 def deployed(owner: Vesta) -> str:
-    """A deployment of a model that only embeds, which takes no labels and costs a prediction as much as any."""
+    """A deployment of an embedding model, which needs no labels and costs as much per prediction as any."""
     project = owner.projects.CreateProject(CreateProjectRequest(project_id=f"bench-{new_id()}", project=Project())).name
     recipes = owner.recipes.ListRecipes(ListRecipesRequest(parent=project)).recipes
     recipe = next(recipe.name for recipe in recipes if "embedding" in recipe.name)
@@ -141,10 +141,10 @@ def deployed(owner: Vesta) -> str:
 
 
 class Probe:
-    """Asks one deployment for predictions.
+    """Requests predictions of one deployment.
 
     Args:
-        address: of the gateway's gRPC.
+        address: the gRPC address of the gateway.
     """
 
     def __init__(self, address: str, key: str, deployment: str, pictures: Sequence[bytes]) -> None:
@@ -155,7 +155,7 @@ class Probe:
         ]
 
     async def unloaded(self) -> list[float]:
-        """Seconds of predictions one after another."""
+        """Seconds of consecutive predictions."""
         found = []
         async with grpc.aio.insecure_channel(self._address) as channel:
             for number in range(UNLOADED_REQUESTS):
@@ -165,7 +165,7 @@ class Probe:
         return found
 
     async def closed(self, clients: int, seconds: float) -> float:
-        """Predictions a second of clients that each wait for an answer before they ask again."""
+        """Predictions per second of clients that wait for each response before the next request."""
         done = 0
 
         async def work(channel: grpc.aio.Channel, deadline: float) -> None:
@@ -187,7 +187,7 @@ class Probe:
             return done / (time.perf_counter() - began)
 
     async def open(self, per_second: float, seconds: float) -> Outcome:
-        """What becomes of predictions that come at a rate."""
+        """Returns the results of predictions at a rate."""
         outcome = Outcome()
         async with (
             grpc.aio.insecure_channel(self._address) as channel,
@@ -223,7 +223,7 @@ class Probe:
             outcome.seconds.append(time.perf_counter() - due)
 
     async def _ask_aside(self, channel: grpc.aio.Channel, outcome: Outcome) -> None:
-        """Asks for something cheap of another service again and again."""
+        """Repeatedly calls a cheap method of another service."""
         while True:
             began = time.perf_counter()
             await ProjectServiceStub(channel).ListProjects(
@@ -234,7 +234,7 @@ class Probe:
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
-    """The value below which so many per cent of the values lie; 0 of none."""
+    """Returns the percentile of the values; 0 for none."""
     if len(values) < 2:
         return sum(values)
     return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]

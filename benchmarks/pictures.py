@@ -1,4 +1,6 @@
-"""Photograph-like JPEG files for benchmarks, the same on every run: noise with the spectrum of natural pictures, in many crops."""
+"""Photograph-like JPEG files for benchmarks, identical on every run: crops of noise with the spectrum of natural
+images.
+"""
 
 import io
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ QUALITY = 90
 
 
 def jpegs(count: int, width_px: int, height_px: int) -> Iterator[bytes]:
-    """`count` different JPEG files of one size, of about a quarter of a byte to a pixel or more."""
+    """Returns `count` different JPEG files of one size, with at least about a quarter of a byte per pixel."""
     draw = np.random.default_rng(SEED)
     canvas = _canvas(draw).resize((width_px * 5 // 4, height_px * 5 // 4), Image.Resampling.BICUBIC)
     pixels = np.asarray(canvas)
@@ -27,7 +29,7 @@ def jpegs(count: int, width_px: int, height_px: int) -> Iterator[bytes]:
 
 
 def _canvas(draw: np.random.Generator) -> Image.Image:
-    """Three channels of 1/f noise, as natural pictures have it (Field, 1987)."""
+    """Three channels of 1/f noise, as in natural images (Field, 1987)."""
     frequencies = np.hypot(np.fft.fftfreq(FIELD_SIDE_PX)[:, None], np.fft.rfftfreq(FIELD_SIDE_PX)[None, :])
     frequencies[0, 0] = 1
     shared = draw.normal(size=(FIELD_SIDE_PX, FIELD_SIDE_PX))

@@ -1,4 +1,6 @@
-"""What the second of two replicas gets: its share of each service's calls, and of the models, while a loop turns."""
+"""The distribution of load over two replicas: the share of calls of each service, and of the models, of the second
+replica during a loop.
+"""
 
 import loop
 from figures import Figure
@@ -7,11 +9,11 @@ from vesta_local import replica_shares
 from vesta_local.testing import running_platform
 
 GOAL = 0.4
-CALLS_MIN = 30  # fewer of a service say nothing of shares
+CALLS_MIN = 30  # fewer calls of a service give no reliable share
 
 
 def measure(port_block: int) -> list[Figure]:
-    """Turns a loop on a platform of its own, with two of each service and of Triton."""
+    """Runs a loop on its own platform, with two replicas of each service and of Triton."""
     with running_platform(block=port_block, replicas=2) as platform:
         with Vesta(platform.home.addresses("gateway_grpc"), platform.home.owner_key) as owner:
             loop.turn(owner, platform)

@@ -1,4 +1,4 @@
-"""What `make bench` runs: measures each figure against its baseline in one run, prints a table, writes the report."""
+"""`make bench`: measures each figure and its baseline in one run, prints a table, and writes the report."""
 
 import argparse
 import json
@@ -32,7 +32,7 @@ console = Console(soft_wrap=True)
 
 
 def main() -> int:
-    """Runs the measures; a goal that is missed is shown, a floor that is broken and a measure that fails are errors."""
+    """Runs the benchmarks. A missed goal is shown; a missed floor or a failed benchmark is an error."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help=f"some of {', '.join(GROUPS)}, separated by commas")
     parser.add_argument("--home", type=Path, default=Path(os.environ.get("VESTA_HOME", ".vesta")))
@@ -55,7 +55,9 @@ def main() -> int:
 
 
 def record(report: Path, figure: Figure, measured: datetime) -> None:
-    """Puts a figure into the report, in place of an earlier one; those that were not measured again stay, each with its time."""
+    """Adds a figure to the report, or replaces an earlier one; figures that were not measured again stay, each with
+    its time.
+    """
     entries = json.loads(report.read_text()) if report.exists() else []
     entry = {**asdict(figure), "met": figure.met, "holds": figure.holds, "measured": measured.isoformat("T", "seconds")}
     report.parent.mkdir(parents=True, exist_ok=True)
@@ -64,7 +66,7 @@ def record(report: Path, figure: Figure, measured: datetime) -> None:
 
 
 def _measured(groups: list[str], broker: str) -> Iterator[Figure]:
-    """Each figure as it is found; one platform of its own serves all of them."""
+    """Yields each figure as it is measured, on one platform for all."""
     if {"start", "ingest", "loop", "frames", "capacity", "overload"} & set(groups):
         with running_platform(block=PORT_BLOCK, broker=broker) as platform:
             if "ingest" in groups:
@@ -82,7 +84,7 @@ def _measured(groups: list[str], broker: str) -> Iterator[Figure]:
             if "overload" in groups:
                 with Vesta(platform.home.address("gateway_grpc"), platform.home.owner_key) as owner:
                     yield from overload.measure(owner, platform)
-            if "start" in groups:  # last, so that it is that of a platform in use
+            if "start" in groups:  # last, so that it measures a platform in use
                 yield from start.measure(platform)
     if "replicas" in groups:
         yield from replicas.measure(PORT_BLOCK)

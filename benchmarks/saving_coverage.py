@@ -1,10 +1,11 @@
-"""How often the estimated interval of random labels holds the truth, by simulating loops on real data.
+"""How often the estimated interval of random labels contains the true value, by simulating loops on real data.
 
     python benchmarks/saving_coverage.py --seeds 10
 
-Each seed deals a pool and a test set of its own. A loop chooses batches as the platform does, 15 % of each at random; at some label
-counts its estimate, made from the control arm and 100 labelled test items, is held against what random choice really needs: the mean
-curve of many random draws, measured on all test items. Data are chosen as in `label_saving.py`.
+Each seed has its own pool and test set. A loop selects batches as the platform does, 15 % of each at random. At some
+label counts its estimate, from the control arm and 100 labelled test items, is compared with the true number of
+random labels: the mean curve of many random draws, measured on all test items. The data are those of
+`label_saving.py`.
 """
 
 import argparse
@@ -32,7 +33,7 @@ TRUTH_DRAWS: Final = 8
 
 @dataclass(frozen=True)
 class Estimated:
-    """One estimate beside the truth, which is infinite where random choice never got there."""
+    """One estimate with the true value, which is infinite if random selection never reached the accuracy."""
 
     label_count: int
     truth: float
@@ -40,7 +41,7 @@ class Estimated:
 
     @property
     def holds(self) -> bool:
-        """Whether the interval holds the truth."""
+        """Whether the interval contains the true value."""
         low, high = self.found.labels.low, self.found.labels.high
         return low <= self.truth and (self.found.high_unknown or self.truth <= high)
 
@@ -67,7 +68,7 @@ def simulate(task: Task) -> Iterator[Estimated]:
 
 
 def _estimate(task: Task, control: list[int], right: Mask) -> RandomLabels:
-    """What the loop would say: it knows the control arm's labels and those of a part of the test items."""
+    """Returns the estimate of the loop, from the labels of the control arm and of a part of the test items."""
     concepts = tuple(str(label) for label in range(int(task.labels.max()) + 1))
     curve = learning_curve(
         (task.embeddings[control], _one_hot(task.labels[control], len(concepts))),
@@ -83,7 +84,7 @@ def _estimate(task: Task, control: list[int], right: Mask) -> RandomLabels:
 
 
 def _random_curve(task: Task, generator: np.random.Generator) -> NDArray[np.float64]:
-    """Mean accuracy after each of `TRUTH_COUNTS` labels drawn at random, made to rise."""
+    """Returns the mean accuracy after each of `TRUTH_COUNTS` randomly drawn labels, made monotonic."""
     accuracies = []
     for count in (count for count in TRUTH_COUNTS if count <= task.labels.size):
         rights = []
@@ -100,7 +101,9 @@ def _one_hot(labels: Labels, concept_count: int) -> Mask:
 
 
 def main() -> None:
-    """Prints, by label count, how often there is an estimate, how often its interval holds the truth, and how wide it is."""
+    """Prints, by label count, how often there is an estimate, how often its interval contains the true value, and its
+    width.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=10)
     found: dict[int, list[Estimated]] = defaultdict(list)

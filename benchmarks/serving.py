@@ -1,4 +1,4 @@
-"""How much of the machine's own speed is left of a model behind the gateway, Triton and all."""
+"""The throughput of a model behind the gateway and Triton, compared with the same model in process."""
 
 import statistics
 import threading
@@ -28,7 +28,9 @@ FLOOR = 0.7
 
 
 def measure(owner: Vesta, platform: Platform, deployment: str) -> list[Figure]:
-    """`serving_efficiency`: images a second, JPEG in to label out through the gateway, over the same without any service."""
+    """`serving_efficiency`: images per second through the gateway, from JPEG to label, divided by those without any
+    service.
+    """
     pictures = list(jpegs(PICTURES, WIDTH_PX, HEIGHT_PX))
     clients = [Vesta(platform.home.address("gateway_grpc"), platform.home.owner_key) for _ in range(CLIENTS)]
     in_process = InProcess(model_file(owner, deployment))
@@ -59,7 +61,7 @@ def measure(owner: Vesta, platform: Platform, deployment: str) -> list[Figure]:
 
 
 class InProcess:
-    """The deployment's model in this process, one thread a run, as an instance of Triton has it."""
+    """The model of the deployment in this process, with one thread per run, like an instance of Triton."""
 
     def __init__(self, onnx: bytes) -> None:
         options = onnxruntime.SessionOptions()
@@ -68,29 +70,29 @@ class InProcess:
         self._session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
 
     def answer(self, jpeg: bytes) -> None:
-        """The probabilities of one picture."""
+        """Returns the probabilities of one image."""
         self.run(model_pixels(jpeg))
 
     def run(self, pixels: NDArray[np.uint8]) -> None:
-        """Likewise, of a picture that is decoded: `(256, 256, 3)`."""
+        """Returns the probabilities of a decoded image: `(256, 256, 3)`."""
         self._session.run(["probabilities"], {"pixels": pixels[None]})
 
 
 def model_file(owner: Vesta, deployment: str) -> bytes:
-    """The ONNX file of the version that answers."""
+    """Returns the ONNX file of the deployed version."""
     version = owner.deployments.GetDeployment(GetDeploymentRequest(name=deployment)).stable_version
     parts = owner.models.DownloadModelVersion(DownloadModelVersionRequest(name=version))
     return b"".join(part.data for part in parts)
 
 
 def _per_second(workers: int, act: Callable[[int, bytes], object], pictures: Sequence[bytes]) -> float:
-    """How often a second all workers together act, each on one picture after the other."""
+    """Returns how many images per second all workers together process, one after another."""
     done = [0] * workers
     ready = threading.Barrier(workers + 1)
     stop = threading.Event()
 
     def work(worker: int) -> None:
-        act(worker, pictures[worker])  # warm
+        act(worker, pictures[worker])  # warm-up
         ready.wait()
         while not stop.is_set():
             act(worker, pictures[(worker + done[worker] * workers) % len(pictures)])

@@ -1,4 +1,4 @@
-"""How soon a platform that has been started before is up again, and how much memory it takes while nothing happens."""
+"""The start time of a platform that was started before, and its memory while idle."""
 
 import time
 
@@ -12,10 +12,11 @@ GOAL_MIB = 3072
 
 
 def measure(platform: Platform) -> list[Figure]:
-    """`idle_memory_mib` of all processes together, and `second_start_seconds`; the platform is up before and after.
+    """`idle_memory_mib` of all processes together, and `second_start_seconds`. The platform is running before and
+    after.
 
-    Memory is proportional set size: what processes share is counted once. Both depend on what the platform knows and has loaded:
-    measured after a loop has turned, they are those of a platform in use.
+    Memory is proportional set size: shared memory is counted once. Both depend on the data of the platform and on
+    what it has loaded: measured after a loop, they are those of a platform in use.
     """
     time.sleep(IDLE_SECONDS)
     memory = sum(row.memory_mib for row in platform.rows())

@@ -1,4 +1,4 @@
-"""Two cameras: publishes photographs as frames on Kafka and shows what the pipeline observed."""
+"""Two cameras: publishes photographs as frames on Kafka and prints the observations of the pipeline."""
 
 import io
 import time
@@ -29,16 +29,17 @@ PATIENCE_SECONDS = 60
 SEND_SECONDS_MAX = 20
 FRAME_SIDE_PX_MAX = 1280
 FRAME_INTERVAL_SECONDS = 0.05
-REQUEST_BYTES_MAX = 9 * 1024 * 1024  # a frame has at most 8 MB
+REQUEST_BYTES_MAX = 9 * 1024 * 1024  # the maximum size of a frame is 8 MB
 
 
 def watch(owner: Vesta, streams: list[str], kafka: str, frames: list[Path]) -> list[Observation]:
-    """Sends the frames through the cameras in turn, and answers what was observed when all are, or patience is at its end.
+    """Sends the frames through the cameras in turn. Returns their observations, when all exist or the deadline has
+    passed.
 
-    Fewer than the frames where some were dropped, because they were too old when their turn came.
+    The result has fewer observations than frames if some were dropped because they were too old.
 
     Raises:
-        KafkaError: the broker does not respond, or not at the address that it tells its clients; the message says what to look at.
+        KafkaError: the broker does not respond, or not at its advertised address; the message suggests what to check.
     """
     with closing(open_producer(kafka)) as producer:
         for index, frame in enumerate(frames):
@@ -49,7 +50,7 @@ def watch(owner: Vesta, streams: list[str], kafka: str, frames: list[Path]) -> l
 
 
 def open_producer(kafka: str, seconds_max: float = SEND_SECONDS_MAX) -> KafkaProducer:
-    """A producer of frames that gives up in time."""
+    """Returns a producer of frames with a timeout."""
     return KafkaProducer(
         bootstrap_servers=kafka,
         acks="all",
@@ -69,10 +70,10 @@ def send(
     frame_time: datetime,
     seconds_max: float = SEND_SECONDS_MAX,
 ) -> None:
-    """Sends one frame, and returns when the broker has it.
+    """Sends one frame, and returns when the broker has acknowledged it.
 
     Raises:
-        KafkaError: it has not in time.
+        KafkaError: the broker did not acknowledge it in time.
     """
     try:
         sent = producer.send(FRAME_TOPIC, value=frame, key=stream.encode(), headers=frame_headers(stream, frame_time))
@@ -86,7 +87,7 @@ def send(
 
 
 def open_streams(owner: Vesta, project: str, dataset: str, deployment: str, cameras: tuple[str, ...]) -> list[str]:
-    """The Streams of some cameras whose frames the deployment sees; what it is unsure of goes to the dataset."""
+    """Creates the Streams of cameras for a deployment. Uncertain frames are added to the dataset."""
     source = owner.sources.CreateSource(
         CreateSourceRequest(parent=project, source_id="cameras", source=Source(dataset=dataset, upload=UploadSource()))
     )
@@ -96,7 +97,9 @@ def open_streams(owner: Vesta, project: str, dataset: str, deployment: str, came
 def streams_of(
     owner: Vesta, project: str, deployment: str, cameras: tuple[str, ...], uncertain_source: str = ""
 ) -> list[str]:
-    """Likewise; what the deployment is unsure of goes through a Source, or stays where none is given."""
+    """Creates the Streams of cameras for a deployment. Uncertain frames are uploaded through a Source, if there is
+    one.
+    """
     pipeline = owner.pipelines.CreatePipeline(
         CreatePipelineRequest(
             parent=project,
@@ -111,7 +114,7 @@ def streams_of(
 
 
 def as_jpeg(path: Path) -> bytes:
-    """An image file as a camera would send it: a JPEG, no larger than a camera's."""
+    """Converts an image file to a JPEG of the size of a camera's frame."""
     target = io.BytesIO()
     with Image.open(path) as image:
         image.draft("RGB", (FRAME_SIDE_PX_MAX, FRAME_SIDE_PX_MAX))
@@ -122,7 +125,7 @@ def as_jpeg(path: Path) -> bytes:
 
 
 def frame_headers(stream: str, frame_time: datetime) -> list[tuple[str, bytes]]:
-    """What a camera's gateway says of a frame: CloudEvents 1.0, Kafka binary mode."""
+    """Returns the headers of a frame: CloudEvents 1.0, Kafka binary mode."""
     headers = {
         "ce_specversion": "1.0",
         "ce_id": str(uuid.uuid4()),
@@ -136,7 +139,9 @@ def frame_headers(stream: str, frame_time: datetime) -> list[tuple[str, bytes]]:
 
 
 def observed(owner: Vesta, streams: list[str], count: int) -> list[Observation]:
-    """What was observed, when `count` frames of the Streams have come to an end, well or not, or patience is at its end."""
+    """Returns the observations when `count` frames of the Streams have been processed or dropped, or the deadline has
+    passed.
+    """
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline and sum(_handled(owner, stream) for stream in streams) < count:
         time.sleep(0.2)
@@ -148,6 +153,6 @@ def observed(owner: Vesta, streams: list[str], count: int) -> list[Observation]:
 
 
 def _handled(owner: Vesta, name: str) -> int:
-    """How many frames of a Stream have come to an end, observed or not."""
+    """Returns the number of frames of a Stream that were observed, dropped or rejected."""
     stream = owner.streams.GetStream(GetStreamRequest(name=name))
     return stream.observed_count + stream.dropped_count + stream.refused_count

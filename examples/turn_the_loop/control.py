@@ -1,4 +1,4 @@
-"""What the same number of labels would have taught, had they been drawn at random: a second dataset of the same pictures."""
+"""The accuracy with the same number of randomly selected labels: trains on a second dataset with the same images."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -24,12 +24,14 @@ BATCH = 200
 
 
 def share_without_training(drawn: Sequence[str], test: Sequence[str]) -> float | None:
-    """Test accuracy of what can be learnt from labels of one class alone, which is to name it always; None where there are more."""
+    """Returns the test accuracy if all labels have the same class, which is then always predicted; None if there are
+    several classes.
+    """
     return test.count(drawn[0]) / len(test) if len(set(drawn)) == 1 else None
 
 
 class RandomControl:
-    """Trains, with the loop's own recipe, on labels drawn at random, and measures on the loop's own test side."""
+    """Trains on randomly selected labels, with the recipe and the test split of the loop."""
 
     def __init__(
         self, owner: Vesta, loop_dataset: Dataset, items: list[Item], truth: Callable[[str], str], label_count_max: int
@@ -54,7 +56,9 @@ class RandomControl:
         self._pool = [(name, truth(item.name)) for name, item in zip(created, pool, strict=True)]
 
     def accuracy(self, label_count: int) -> float | None:
-        """Test accuracy of a model trained on `label_count` random labels; None where there is no test item to measure it on."""
+        """Returns the test accuracy of a model trained on `label_count` random labels; None if no test item is
+        labelled.
+        """
         if not self._test_concepts:
             return None
         for start in range(self._labelled, min(label_count, len(self._pool)), BATCH):
@@ -68,7 +72,7 @@ class RandomControl:
         self._labelled = max(self._labelled, label_count)
         one_class = share_without_training([concept for _, concept in self._pool[:label_count]], self._test_concepts)
         if one_class is not None:
-            return one_class  # no training would succeed on it
+            return one_class  # such a training would fail
         snapshot = self._owner.snapshots.CreateSnapshot(
             CreateSnapshotRequest(parent=self._dataset, snapshot=Snapshot())
         )

@@ -1,6 +1,8 @@
-"""The demo: takes labelled photographs, hides the labels, and lets the platform learn them from its experts, round by round.
+"""The demo: hides the labels of photographs, and lets the platform learn them from simulated annotators, round by
+round.
 
-Drives the public API alone. Run by `make demo`; the platform must be up: that of `make up` on this machine, or any other by its address.
+Uses only the public API. Run by `make demo`; the platform must be running: that of `make up` on this machine, or an
+external one.
 """
 
 import argparse
@@ -41,12 +43,12 @@ console = Console(soft_wrap=True)
 
 @dataclass(frozen=True)
 class Platform:
-    """How to reach the platform.
+    """The connection parameters of the platform.
 
     Attributes:
-        rest: what to open in a browser; empty where it is not known.
-        kafka: HOST:PORT of the broker; empty where cameras cannot reach it.
-        inbox: the folder that the platform reads too; None where it runs elsewhere, and photographs are uploaded.
+        rest: the address of the REST API; empty if unknown.
+        kafka: HOST:PORT of the broker; empty if cameras cannot reach it.
+        inbox: a folder that the platform can read; None for an external platform, to which photographs are uploaded.
         owner_key: the API key of the platform's owner.
     """
 
@@ -125,7 +127,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _find_platform(home: Path) -> Platform:
-    """Raises OSError where no platform has been started in `home`."""
+    """Returns the local platform in `home`. Raises OSError if none was started."""
     addresses = json.loads((home / "run" / "addresses.json").read_text())
     return Platform(
         grpc=addresses["gateway_grpc"],
@@ -149,7 +151,7 @@ def _tell(photographs: Photographs) -> None:
 
 
 def _turn(owner: Vesta, platform: Platform, photographs: Photographs, round_count: int) -> tuple[Report, Loop]:
-    """Sets a project up, turns its loop, shows its cameras; the report's seconds are left to the caller."""
+    """Sets up a project, runs its loop and its cameras. The caller sets the duration in the report."""
     project_id = f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     world = set_up(owner, platform.inbox, photographs, project_id, test_share=TEST_SHARE, watch=_progress)
     experts = world.hire_experts(platform.grpc, ("ada", "ben", "cleo"), MISTAKE_SHARE, seed=7)
@@ -194,7 +196,7 @@ def _turn(owner: Vesta, platform: Platform, photographs: Photographs, round_coun
 def _play_rounds(
     owner: Vesta, loop: str, experts: Experts, control: RandomControl, round_count: int
 ) -> list[RoundFigures]:
-    """Plays the rounds, as many as there is something to label for, and prints a line for each."""
+    """Runs the rounds, as long as there are items to label, and prints a line for each."""
     rounds: list[RoundFigures] = []
     for number in range(1, round_count + 1):
         played = _play_round(owner, loop, experts, number)
@@ -214,9 +216,9 @@ def _play_rounds(
 
 
 def _show_cameras(owner: Vesta, platform: Platform, world: World, deployment: str) -> int:
-    """Lets two cameras send photographs of the test side, and shows what the pipeline saw; answers in how many frames.
+    """Lets two cameras send photographs of the test split, and prints the observations. Returns their number.
 
-    What the loop has learnt is worth its report whatever becomes of the cameras, so that their failure is told, not raised.
+    A failure of the cameras is printed and not raised, so that the report of the loop is still written.
     """
     if not platform.kafka:
         console.print(
@@ -242,7 +244,7 @@ def _show_cameras(owner: Vesta, platform: Platform, world: World, deployment: st
 
 @contextmanager
 def _progress(side: str, count: int) -> Iterator[Callable[[Sync], None]]:
-    """A bar while a side is imported, and what became of its files."""
+    """A progress bar for the import of a split, followed by its result."""
     last = Sync()
     with Progress(console=console) as progress:
         bar = progress.add_task(f"importing {side}", total=count)
@@ -256,13 +258,13 @@ def _progress(side: str, count: int) -> Iterator[Callable[[Sync], None]]:
 
 
 def _play_round(owner: Vesta, loop: str, experts: Experts, number: int) -> tuple[Round, float] | None:
-    """Lets the experts work until the round has ended; answers it with the seconds since the last label was given.
+    """Lets the annotators work until the round has ended. Returns the round, and the seconds since the last label.
 
     Returns:
-        None where there is nothing left to label.
+        None if no item is left to label.
 
     Raises:
-        ValueError: the loop is blocked, or the round does not end.
+        ValueError: the loop is blocked, or the round does not complete.
     """
     deadline = time.monotonic() + ROUND_PATIENCE_SECONDS
     worked = time.monotonic()
@@ -287,7 +289,7 @@ def _play_round(owner: Vesta, loop: str, experts: Experts, number: int) -> tuple
 
 
 def _figures(owner: Vesta, loop: str, turned: Round, control: RandomControl, waited: float) -> RoundFigures:
-    """The round's figures, of the model that is deployed after it: where the gate kept the champion, the champion's."""
+    """Returns the figures of a round, for the model that is deployed after it."""
     state = owner.loops.GetLoop(GetLoopRequest(name=loop))
     measured = state.status.HasField("champion_metrics")
     champion = state.status.champion_metrics.accuracy

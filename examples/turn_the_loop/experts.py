@@ -1,6 +1,6 @@
-"""Plays the experts: members of the project who label and review through the annotation API, with honest mistakes.
+"""Simulated annotators and a reviewer: members of the project who use the annotation API and make mistakes.
 
-Review sees where two experts disagree. Two who err alike on one photograph agree, and their mistake slips through.
+The reviewer sees tasks on which two annotators disagree. If both make the same mistake, it is not detected.
 """
 
 import random
@@ -25,19 +25,19 @@ LEASE_COUNT = 20
 
 
 def label(concept: str) -> Annotation:
-    """The statement that an image shows `concept`."""
+    """Returns the annotation that an image shows `concept`."""
     return Annotation(concept=concept, image_label=ImageLabel())
 
 
 @dataclass
 class Experts:
-    """Annotators who err now and then, and a reviewer who does not.
+    """Annotators who sometimes make mistakes, and a reviewer who does not.
 
     Attributes:
-        truth: what each item shows, by its name; asked for as items turn up.
-        mistake_share: the share of answers that are honestly wrong.
-        lease_count: how many tasks each takes at a time.
-        mistaken_items: the items to which somebody has given a wrong answer.
+        truth: returns the true class of an item by its name.
+        mistake_share: the share of wrong answers.
+        lease_count: the number of tasks that each leases at a time.
+        mistaken_items: the items with a wrong answer.
     """
 
     annotators: list[Vesta]
@@ -53,12 +53,12 @@ class Experts:
     mistaken_items: set[str] = field(default_factory=set)
 
     def work(self, campaign: str) -> int:
-        """Answers and reviews all there is to do in the campaign just now; returns how many things were done."""
+        """Answers and reviews all available tasks of the campaign; returns the number of actions."""
         done = sum(self._annotate(annotator, campaign) for annotator in self.annotators)
         return done + self._review(campaign)
 
     def caught(self, items: Iterable[Item]) -> tuple[int, int]:
-        """Of the labelled items to which somebody gave a wrong answer: how many bear the right label, and how many there are."""
+        """Returns, for the labelled items with a wrong answer, how many have the right label, and how many there are."""
         mistaken = [item for item in items if item.name in self.mistaken_items and item.accepted.task]
         right = [
             item for item in mistaken if [self.truth(item.name)] == [one.concept for one in item.accepted.annotations]
@@ -91,13 +91,13 @@ def _lease(expert: Vesta, campaign: str, purpose: LeasePurpose.ValueType, count:
     try:
         return list(expert.tasks.LeaseTasks(LeaseTasksRequest(parent=campaign, purpose=purpose, count=count)).tasks)
     except ApiError as error:
-        if error.code == "NOT_FOUND":  # the loop has not opened its campaign yet
+        if error.code == "NOT_FOUND":  # the loop has not created its campaign yet
             return []
         raise
 
 
 def hire(owner: Vesta, address: str, project: str, member_id: str, role: Role.ValueType) -> Vesta:
-    """Makes a member with a key of their own, and answers their connection."""
+    """Creates a member with an API key, and returns its client."""
     member = owner.members.CreateMember(
         CreateMemberRequest(
             parent=project, member_id=member_id, member=Member(display_name=member_id.title(), role=role)

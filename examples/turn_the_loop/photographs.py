@@ -1,6 +1,6 @@
-"""Finds labelled photographs for the demo: a folder of the user's, the clothing photographs, or scanned digits.
+"""Labelled photographs for the demo: a folder of the user, photographs of clothing, or scanned digits.
 
-Run by itself it writes the digits into a folder.
+Run as a program, it writes the digits into a folder.
 """
 
 import argparse
@@ -23,7 +23,7 @@ SAMPLES_URL = (
     "https://codeload.github.com/alexeygrigorev/clothing-dataset-small/tar.gz/11961516512414bf9f6c150a832cfd21b54a6b54"
 )
 SAMPLES_LICENCE = "CC0 1.0"
-# SHA-256 over the lines "SHA-256 of a photograph, two blanks, its path", in order of path: the archive's packing may
+# SHA-256 over the lines "SHA-256 of a photograph, two blanks, its path", in order of path: the packing of the archive may
 # change, its photographs may not.
 SAMPLES_DIGEST = "f8667cfe4a397f1be854d7d6c56118e4eaf6e9654ac37940e443dec3b4e55721"
 ARCHIVE_BYTES_MAX = 512 * 1024 * 1024
@@ -41,7 +41,7 @@ _CHUNK_BYTES = 1024 * 1024
 
 @dataclass(frozen=True)
 class Photograph:
-    """One image file and what it truly shows."""
+    """An image file with its true class."""
 
     path: Path
     label: str
@@ -49,12 +49,12 @@ class Photograph:
 
 @dataclass(frozen=True)
 class Photographs:
-    """A labelled set.
+    """A labelled data set.
 
     Attributes:
-        name: what to call it, a valid id.
-        pool: those that experts may be asked about.
-        test: those held out; empty where the platform shall deal the sides itself.
+        name: its name, a valid id.
+        pool: the images that annotators can label.
+        test: the held-out images; empty if the platform assigns the splits.
     """
 
     name: str
@@ -68,13 +68,14 @@ class Photographs:
 
 
 def read_folder(folder: Path) -> Photographs:
-    """Reads a folder with a sub-folder a class, or with such folders under train, validation and test, in either order.
+    """Reads a folder with one sub-folder per class, or with such folders below train, validation and test, in either
+    order.
 
-    A folder that holds all others is passed over, and so is what is hidden. Folders within a class belong to it. Where classes lie
-    under sides, images that lie beside them, or in a side but in no class, have no label and are left out.
+    Ignores a folder that contains all others, and hidden files. Folders below a class belong to the class. If classes
+    are below splits, images outside of a class have no label and are ignored.
 
     Raises:
-        ValueError: there is no image, or there are fewer than two classes; says what is expected.
+        ValueError: there is no image, or there are fewer than two classes; the message describes the expected layout.
     """
     pool: list[Photograph] = []
     test: list[Photograph] = []
@@ -107,7 +108,7 @@ def _is_hidden(name: str) -> bool:
 
 
 def _unwrapped(placed: list[tuple[Path, tuple[str, ...]]]) -> list[tuple[Path, tuple[str, ...]]]:
-    """Without the folders that hold everything, as archives often have one, and without images that lie in no folder."""
+    """Removes leading folders that contain everything, as in many archives, and images that are in no folder."""
     placed = [(path, folders) for path, folders in placed if folders]
     while len({folders[0] for _, folders in placed}) == 1 and any(len(folders) > 1 for _, folders in placed):
         placed = [(path, folders[1:]) for path, folders in placed if folders[1:]]
@@ -115,7 +116,9 @@ def _unwrapped(placed: list[tuple[Path, tuple[str, ...]]]) -> list[tuple[Path, t
 
 
 def _sides(names: set[str]) -> dict[str, str]:
-    """Which folders name a side: `train`, `Test_Set`, and `seg_train` where `seg_test` or another such is there too."""
+    """Returns the folders that name a split: `train`, `Test_Set`, and `seg_train` if there is also `seg_test` or
+    similar.
+    """
     named: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
     for name in names:
         words = re.split(r"[_ -]", re.sub(r"[_ -]?set$", "", name.lower()))
@@ -127,10 +130,10 @@ def _sides(names: set[str]) -> dict[str, str]:
 
 
 def _side_and_label(folders: tuple[str, ...], side_of: dict[str, str], *, under_sides: bool = False) -> tuple[str, str]:
-    """Train or test, and the class: the first folder that names no side; empty where there is none.
+    """Returns train or test, and the class: the first folder that does not name a split; empty if there is none.
 
     Args:
-        under_sides: whether classes lie under sides; else a lone folder is a class, whatever its name.
+        under_sides: whether classes are below splits; otherwise a single folder is a class, whatever its name.
     """
     if len(set(folders)) == 1:
         return "train", "" if under_sides else folders[0]
@@ -141,10 +144,11 @@ def _side_and_label(folders: tuple[str, ...], side_of: dict[str, str], *, under_
 def find_samples(
     samples: Path, say: Callable[[str], None], url: str = SAMPLES_URL, digest: str = SAMPLES_DIGEST
 ) -> Photographs:
-    """The clothing photographs, downloaded once into `samples`; where they cannot be reached, scikit-learn's digits.
+    """Returns the photographs of clothing, downloaded once into `samples`, or the digits of scikit-learn if they
+    cannot be downloaded.
 
     Raises:
-        ValueError: what was downloaded is not the pinned set.
+        ValueError: the download is not the pinned data set.
     """
     target = samples / "clothing"
     if not target.exists():
@@ -157,9 +161,9 @@ def find_samples(
 
 
 def _download(url: str, target: Path, digest: str, say: Callable[[str], None]) -> None:
-    """Fetches the archive, checks its photographs, and only then gives them their place."""
+    """Downloads the archive, verifies its photographs, and then moves them to their place."""
     scratch = target.with_suffix(".partial")
-    shutil.rmtree(scratch, ignore_errors=True)  # of one that was broken off
+    shutil.rmtree(scratch, ignore_errors=True)  # of an interrupted download
     scratch.mkdir(parents=True)
     archive = scratch / "archive.tar.gz"
     say(f"Downloading the clothing photographs ({SAMPLES_LICENCE}) …")
@@ -187,10 +191,12 @@ def _download(url: str, target: Path, digest: str, say: Callable[[str], None]) -
 
 
 def _unpack(archive: Path, folder: Path) -> None:
-    """Unpacks files and folders of a tar archive, with the rules of `tarfile.data_filter`, which Python has only since 3.11.4.
+    """Unpacks files and folders of a tar archive, with the rules of `tarfile.data_filter`, which Python has only
+    since 3.11.4.
 
     Raises:
-        ValueError: a member is no file and no folder, or leads outside of `folder`, or there are too many or too large ones.
+        ValueError: a member is neither a file nor a folder, or is outside of `folder`, or members are too many or too
+            large.
     """
     size = 0
     with tarfile.open(archive) as tar:
@@ -213,13 +219,13 @@ def _unpack(archive: Path, folder: Path) -> None:
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
             content = tar.extractfile(member)
-            assert content is not None  # it is a file
+            assert content is not None  # a file
             with content, target.open("xb") as file:
                 shutil.copyfileobj(content, file, _CHUNK_BYTES)
 
 
 def tree_digest(root: Path) -> str:
-    """SHA-256 over a folder's JPEG files, see `SAMPLES_DIGEST`."""
+    """Returns the SHA-256 over the JPEG files of a folder, see `SAMPLES_DIGEST`."""
     total = hashlib.sha256()
     for path in sorted(root.rglob("*.jpg"), key=lambda path: path.relative_to(root).as_posix()):
         name = path.relative_to(root).as_posix()
@@ -228,7 +234,7 @@ def tree_digest(root: Path) -> str:
 
 
 def write_digits(target: Path, per_class_max: int | None = None) -> Path:
-    """Writes scikit-learn's 1,797 scanned digits, or the first of each, as PNG files, a folder a digit."""
+    """Writes the 1,797 scanned digits of scikit-learn, or the first of each, as PNG files, one folder per digit."""
     from sklearn.datasets import load_digits
 
     if not target.exists():
@@ -248,7 +254,7 @@ def write_digits(target: Path, per_class_max: int | None = None) -> Path:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Writes digits into a folder that is not there yet."""
+    """Writes digits into a new folder."""
     parser = argparse.ArgumentParser(
         description="Writes the scanned digits of scikit-learn as PNG files, one folder per digit."
     )

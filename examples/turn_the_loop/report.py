@@ -1,4 +1,4 @@
-"""The figures of a demo: a line a round, the report and the chart."""
+"""The results of a demo: a line per round, the report and the chart."""
 
 import json
 import math
@@ -14,8 +14,9 @@ mpl.use("Agg")
 
 @dataclass(frozen=True)
 class RoundFigures:
-    """One round. Accuracies and shares are in [0, 1], and None where nothing was measured; `seconds` run from the last label to the
-    better model answering."""
+    """One round. Accuracies and shares are in [0, 1], and None if not measured; `seconds` is the time from the last
+    label to the deployment of the better model.
+    """
 
     labels: int
     accuracy: float | None
@@ -27,12 +28,12 @@ class RoundFigures:
 
 
 def percent(share: float | None, decimals: int = 1) -> str:
-    """A share for people, who are told where there is none."""
+    """Formats a share; also for None."""
     return "not measured" if share is None else f"{share:.{decimals}%}"
 
 
 def print_rounds(console: Console, rounds: list[RoundFigures]) -> None:
-    """Prints a line a round."""
+    """Prints a line per round."""
     table = Table(title="Round by round", title_justify="left", box=None, pad_edge=False)
     for column in ("round", "labels", "accuracy (95 %)", "random", "tagged alone", "label → model"):
         table.add_column(column, justify="right")
@@ -51,12 +52,12 @@ def print_rounds(console: Console, rounds: list[RoundFigures]) -> None:
 
 @dataclass(frozen=True)
 class Report:
-    """What a demo has shown.
+    """The results of a demo.
 
     Attributes:
         data: the name of the photographs.
-        seconds: from start to end.
-        observations: how many frames of the cameras were observed.
+        seconds: the total duration.
+        observations: the number of observed frames.
     """
 
     data: str
@@ -73,7 +74,7 @@ def write(folder: Path, report: Report) -> None:
 
 
 def _draw(path: Path, data: str, rounds: list[RoundFigures]) -> None:
-    """Accuracy against labels, for the loop and for random labels."""
+    """Plots accuracy by number of labels, for the loop and for random selection."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")

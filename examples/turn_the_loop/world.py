@@ -1,4 +1,4 @@
-"""Sets up what a loop needs: a project, its photographs without their labels, a labelled test side, experts, and the loop."""
+"""Setup of a loop: a project, its unlabelled photographs, a labelled test split, annotators, and the loop."""
 
 import os
 import random
@@ -35,15 +35,17 @@ ANNOTATE_BATCH = 500
 UPLOADS_AT_ONCE = 8
 
 Watch = Callable[[str, int], AbstractContextManager[Callable[[Sync], None]]]
-"""Told which side comes in and how many files it has; answers what is told each step of the Sync."""
+"""A callback with the split that is imported and its number of files. Returns a callback for each progress of the
+Sync.
+"""
 
 
 @dataclass(frozen=True)
 class World:
-    """A project whose photographs are in, and whose labels only the experts will know.
+    """A project with imported photographs, whose labels only the simulated annotators know.
 
     Attributes:
-        photographs: which photograph each item is, by its name.
+        photographs: the photograph of each item, by its name.
         labels: the classes, in order.
     """
 
@@ -55,11 +57,11 @@ class World:
     labels: list[str]
 
     def truth(self, item: str) -> str:
-        """What an item shows."""
+        """Returns the true class of an item."""
         return self.photographs[item].label
 
     def hire_experts(self, address: str, annotators: tuple[str, ...], mistake_share: float, seed: int) -> Experts:
-        """Members who label, one who reviews; `address` is the gateway's."""
+        """Creates members who annotate and one who reviews; `address` is that of the gateway."""
         return Experts(
             annotators=[hire(self.owner, address, self.project, name, Role.ROLE_ANNOTATOR) for name in annotators],
             reviewer=hire(self.owner, address, self.project, "rosa", Role.ROLE_REVIEWER),
@@ -70,7 +72,9 @@ class World:
         )
 
     def start_loop(self, policy: LoopPolicy) -> str:
-        """The name of a loop over the dataset; what the policy leaves out is the platform's choice."""
+        """Creates a loop over the dataset, and returns its name. Fields that the policy does not set have their
+        defaults.
+        """
         policy.dataset = self.dataset.name
         request = CreateLoopRequest(parent=self.project, loop_id="photographs", loop=Loop(policy=policy))
         return self.owner.loops.CreateLoop(request).name
@@ -78,7 +82,7 @@ class World:
 
 @contextmanager
 def unwatched(side: str, count: int) -> Iterator[Callable[[Sync], None]]:  # noqa: ARG001 - a Watch's signature
-    """Tells nobody."""
+    """Reports nothing."""
     yield lambda _: None
 
 
@@ -91,11 +95,11 @@ def set_up(
     test_share: float = TEST_SHARE,
     watch: Watch = unwatched,
 ) -> World:
-    """Makes the project, imports the photographs, labels its test side.
+    """Creates the project, imports the photographs, and labels the test split.
 
     Args:
-        inbox: the folder whose sub-folders Sources may read; None where the photographs are to be uploaded.
-        test_share: of all items, where the photographs hold none out themselves.
+        inbox: the folder whose sub-folders Sources can read; None to upload the photographs.
+        test_share: the share of the test split, if the photographs have none.
 
     Raises:
         ValueError: an import failed.
@@ -132,13 +136,15 @@ def set_up(
 
 
 _Bring = Callable[[Vesta, Source, str, Path, Callable[[Sync], None]], None]
-"""Brings the files of a folder in through a new Source of a project, named after the folder, and tells how far it has come."""
+"""Imports the files of a folder through a new Source of a project, named after the folder, and reports progress."""
 
 
 def _import(
     owner: Vesta, inbox: Path, project: str, dataset: str, photographs: Photographs, watch: Watch, bring: _Bring
 ) -> dict[str, Photograph]:
-    """Brings the photographs in, a Source a side, under names that do not tell; answers them by these names."""
+    """Imports the photographs, one Source per split, under names that do not reveal their class. Returns them by
+    these names.
+    """
     staged: dict[str, Photograph] = {}
     pool_split = Split.SPLIT_TRAIN if photographs.test else Split.SPLIT_UNSPECIFIED
     for side, split, chosen in (
@@ -164,7 +170,7 @@ def _sync(owner: Vesta, source: Source, project: str, folder: Path, on_progress:
 
 
 def _upload(owner: Vesta, source: Source, project: str, folder: Path, on_progress: Callable[[Sync], None]) -> None:
-    """Sends the files through the API; those that are no pictures are counted as a Sync counts them."""
+    """Uploads the files through the API. Rejected files are counted as by a Sync."""
     source.upload.CopyFrom(UploadSource())
     created = owner.sources.CreateSource(CreateSourceRequest(parent=project, source_id=folder.name, source=source))
 
@@ -187,7 +193,7 @@ def _upload(owner: Vesta, source: Source, project: str, folder: Path, on_progres
 
 
 def _stage(folder: Path, side: str, chosen: list[Photograph]) -> dict[str, Photograph]:
-    """Links the files into the inbox under numbers, so that no name tells the class."""
+    """Links the files into the inbox under numbers, so that names do not reveal the class."""
     folder.mkdir(parents=True)
     order = list(chosen)
     random.Random(1).shuffle(order)
@@ -196,7 +202,7 @@ def _stage(folder: Path, side: str, chosen: list[Photograph]) -> dict[str, Photo
         name = f"{side}-{index:06d}{photograph.path.suffix.lower()}"
         try:
             os.link(photograph.path.resolve(), folder / name)
-        except OSError:  # another file system, or a file of somebody else's
+        except OSError:  # another file system, or a file of another user
             shutil.copyfile(photograph.path, folder / name)
         staged[name] = photograph
     return staged
