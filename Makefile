@@ -1,5 +1,5 @@
-# Everything a developer or a customer does here, in one place. Each target does its own set-up.
-# `make` alone prints this help; a line `##@` opens a group, `##` after a target is its help.
+# All commands for developers and customers. Each target installs what it needs.
+# `make` prints this help; a line `##@` starts a group, `##` after a target is its help.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -24,7 +24,7 @@ help:  ## Prints this help
 
 ##@ Try it
 .PHONY: demo
-demo: setup  ## Runs the platform and turns the loop on real photographs: [data=FOLDER] [rounds=N], or on one elsewhere: address=HOST:PORT [kafka=HOST:PORT]
+demo: setup  ## Starts the platform and runs a loop on real photographs: [data=FOLDER] [rounds=N], or on an external platform: address=HOST:PORT [kafka=HOST:PORT]
 	@$(if $(address),true,python -m vesta_local up)
 	@python examples/turn_the_loop/demo.py $(if $(data),--data "$(data)") $(if $(rounds),--rounds $(rounds)) \
 	  $(if $(address),--address "$(address)") $(if $(kafka),--kafka "$(kafka)")
@@ -34,35 +34,35 @@ demo: setup  ## Runs the platform and turns the loop on real photographs: [data=
 up: setup  ## Starts the whole platform and waits until it is healthy: [replicas=N] of each service and of Triton [kafka=apache] for a new home
 	@python -m vesta_local up $(if $(replicas),--replicas $(replicas)) $(if $(kafka),--kafka $(kafka))
 
-down: setup  ## Stops the whole platform; what it knows stays in .vesta/
+down: setup  ## Stops the whole platform; its data stays in .vesta/
 	@python -m vesta_local down
 
 status: setup  ## Shows each service with its address, state and memory
 	@python -m vesta_local status
 
-logs: setup  ## Follows the logs, of all services or of one: [s=SERVICE]
+logs: setup  ## Follows the logs of all services or of one: [s=SERVICE]
 	@python -m vesta_local logs $(s)
 
 ##@ Change it
 .PHONY: test kubernetes test-cluster fuzz test-versions check fix verify bench
-test: setup  ## Runs the test suite against the real engines, or what touches events on Apache Kafka: [t=PATH] [kafka=apache] [jobs=N]
+test: setup  ## Runs the test suite on the real engines, or the tests with events on Apache Kafka: [t=PATH] [kafka=apache] [jobs=N]
 	@$(if $(kafka),python -m vesta_local fetch-kafka,true)
 	@pytest --numprocesses=$(or $(jobs),$(if $(t),0,2)) --dist=loadfile $(if $(kafka),--kafka=$(kafka)) $(t)
 
-kubernetes: setup  ## Builds a Kubernetes API server for the tests; the first time takes 12 minutes or more
+kubernetes: setup  ## Builds a Kubernetes API server for the tests; the first build takes at least 12 minutes
 	@python -m vesta_cluster --api-only build
 
-test-cluster: setup  ## Installs Vesta on a real Kubernetes, KUBECONFIG's or one that it builds, and tests it there: [images=FOLDER] [t=PATH] [old=REVISION]
+test-cluster: setup  ## Installs and tests Vesta on a real Kubernetes, that of KUBECONFIG or one that it builds: [images=FOLDER] [t=PATH] [old=REVISION]
 	@$(if $(KUBECONFIG)$(images),true,$(MAKE) images layout=$(IMAGES))
 	@folder=$$(mktemp -d); trap 'git worktree remove --force "$$folder/old" 2>/dev/null; rm -rf "$$folder"' EXIT; \
 	  $(if $(old),git worktree add --quiet --detach "$$folder/old" $(old) && $(MAKE) -C "$$folder/old" images layout=$(IMAGES)-other tag=other && \
 	  export VESTA_TEST_OTHER_CHECKOUT="$$folder/old" VESTA_TEST_OTHER_IMAGES="$(IMAGES)-other" &&) \
 	  VESTA_TEST_NODE=1 VESTA_TEST_CONTAINER_IMAGES="$(or $(images),$(IMAGES))" pytest -v $(or $(t),tests/cluster)
 
-fuzz: setup  ## Sends random requests and messages to a platform of its own: [cases=10000] [seed=N]
+fuzz: setup  ## Sends random requests and messages to a temporary platform: [cases=10000] [seed=N]
 	@FUZZ_CASES=$(or $(cases),10000) FUZZ_SEED=$(seed) pytest -q tests/fuzz
 
-test-versions: setup  ## Runs this version's services beside those of another on one database, and turns the loop: [old=REVISION]
+test-versions: setup  ## Runs the services of this version next to those of another on one database, with a loop: [old=REVISION]
 	@folder=$$(mktemp -d); trap 'git worktree remove --force "$$folder/old"; rm -rf "$$folder"' EXIT; \
 	  git worktree add --quiet --detach "$$folder/old" $(or $(old),HEAD~1); \
 	  VESTA_TEST_OTHER_CHECKOUT="$$folder/old" pytest tests/journeys/test_two_replicas.py
@@ -79,12 +79,12 @@ check: setup  ## Lints, checks types, layers, contracts and the Helm chart; edit
 	@python deploy/helm/chart.py check
 	@PYTHONPATH=deploy/docker python deploy/helm/skaffold.py
 
-fix: setup  ## Formats and mends what can be mended by itself
+fix: setup  ## Formats, and fixes what can be fixed automatically
 	@ruff check --fix $(PYTHON_CODE)
 	@ruff format $(PYTHON_CODE)
 	@cd protos && buf format --path vesta --write
 
-verify: setup  ## Generates again what is generated, and fails on a difference
+verify: setup  ## Regenerates all generated files, and fails on a difference
 	@before=$$(mktemp -d); trap 'rm -rf "$$before"' EXIT; \
 	  cp -r libs/contracts/vesta_contracts docs "$$before"; \
 	  python libs/contracts/generate.py; \
@@ -102,21 +102,21 @@ images_options = $(if $(registry),--registry "$(registry)") $(if $(tag),--tag "$
 images:  ## Builds the container images: [only=NAME,…] [registry=HOST/PATH] [tag=VERSION] [base=IMAGE] [torch=cpu|pypi|cuda] [layout=FOLDER]
 	@PYTHONPATH=deploy/docker $(PYTHON) -m vesta_images build $(if $(only),--only "$(only)") $(images_options)
 
-bundle:  ## Packs images, chart and weights into one archive, for sites without a way out: [file=dist/vesta-VERSION.tar], and as images
+bundle:  ## Packs images, chart and weights into one archive for air-gapped sites: [file=dist/vesta-VERSION.tar] and the options of images
 	@PYTHONPATH=deploy/docker $(PYTHON) -m vesta_images bundle $(if $(file),--file "$(file)") $(images_options)
 
 ##@ Set it up
 .PHONY: setup wheels lock clean
 setup: $(VENV)/.installed  ## Installs everything into .venv and .venv-triton (every target does it when needed): [torch=cpu|cuda]
 
-# Another build of torch than the one that is installed is wanted.
+# A different build of torch than the installed one is requested.
 ifneq ($(torch),)
 ifneq ($(torch),$(shell cat $(VENV)/.torch 2>/dev/null))
 .PHONY: $(VENV)/.installed
 endif
 endif
 
-# The versions of everything are in requirements.lock; what each package needs is in its own pyproject.toml.
+# requirements.lock has all versions; the pyproject.toml of each package has its requirements.
 $(VENV)/.installed: requirements.lock pyproject.toml $(wildcard libs/*/pyproject.toml deploy/*/pyproject.toml services/*/pyproject.toml)
 	@test -x $(BIN)/python || $(PYTHON) deploy/local/vesta_local/setup/interpreter.py
 	@echo "Installing Vesta into $(VENV) (once; some minutes) …"
@@ -124,10 +124,10 @@ $(VENV)/.installed: requirements.lock pyproject.toml $(wildcard libs/*/pyproject
 	@PYTHONPATH=deploy/local $(BIN)/python -m vesta_local.setup $(if $(torch),--torch $(torch))
 	@touch $@
 
-wheels: setup  ## Builds what customers install, the SDK and its contracts, into dist/
+wheels: setup  ## Builds the packages for customers, the SDK and its contracts, into dist/
 	@python -m vesta_local wheels
 
-lock: setup  ## Pins anew every version, after a pyproject.toml changed
+lock: setup  ## Pins all versions again, after a change of a pyproject.toml
 	@python -m vesta_local.setup --lock
 	@PYTHONPATH=deploy/docker python -m vesta_images lock
 
