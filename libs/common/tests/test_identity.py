@@ -81,7 +81,7 @@ def test_a_token_that_was_verified_still_ends() -> None:
     with pytest.raises(Unauthenticated, match=r"[Aa]udience"):
         datasets.verify(metadata, "serving")
     now[0] += 2
-    with pytest.raises(Unauthenticated, match="ended"):
+    with pytest.raises(Unauthenticated, match="expired"):
         datasets.verify(metadata, "datasets")
 
 

@@ -52,7 +52,7 @@ def test_what_is_there_is_answered_even_where_it_is_empty() -> None:
     ("hint", "reason", "message"),
     [
         ("", "RESOURCE_NOT_FOUND", f"{NAME} does not exist; list {NAME.rpartition('/')[0]} to see the existing ones"),
-        ("create it first", "TAXONOMY_NOT_FOUND", f"there is no {NAME}; create it first"),
+        ("create it first", "TAXONOMY_NOT_FOUND", f"{NAME} does not exist; create it first"),
     ],
 )
 def test_what_is_not_there_is_an_error_that_names_it(hint: str, reason: str, message: str) -> None:
@@ -63,7 +63,7 @@ def test_what_is_not_there_is_an_error_that_names_it(hint: str, reason: str, mes
 
 
 def test_a_hint_says_what_would_work() -> None:
-    assert missing(NAME, "name another").message == f"there is no {NAME}; name another"
+    assert missing(NAME, "name another").message == f"{NAME} does not exist; name another"
     assert taken(NAME, "choose another id").message == f"{NAME} already exists; choose another id"
 
 

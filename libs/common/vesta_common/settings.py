@@ -194,7 +194,7 @@ def load_settings(kind: type[S]) -> S:
         sys.exit(EXIT_WRONG_SETTINGS)
     misspelt = list(_misspelt(kind))
     for name, meant in misspelt:
-        sys.stderr.write(f"unknown setting {name}; did you mean {meant}?\n")
+        sys.stderr.write(f"{name}: unknown setting; did you mean {meant}?\n")
     if misspelt:
         sys.exit(EXIT_WRONG_SETTINGS)
     return found
