@@ -108,7 +108,7 @@ class Cluster:
         return self._node.load(archives)
 
     def restart(self, *names: str) -> None:
-        """Ends processes by force and starts them anew; the pods run on meanwhile."""
+        """Ends processes by force and starts them again, while the pods keep running."""
         self._check_up()
         for name in names:
             self.processes.stop(name, signal.SIGKILL)
@@ -134,7 +134,7 @@ class Cluster:
         return done.stdout
 
     def recycle_volumes(self) -> None:
-        """Makes the volumes that no claim holds anew, empty."""
+        """Recreates the volumes that are not bound to a claim."""
         held = self.kubectl(
             "get", "persistentvolumes", "--output", 'jsonpath={.items[?(@.status.phase=="Bound")].metadata.name}'
         ).split()

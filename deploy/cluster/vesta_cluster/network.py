@@ -15,7 +15,7 @@ def path() -> Path:
 
 
 def inside() -> list[str]:
-    """What is put before a command that runs in it. Not `ip netns exec`, which mounts /sys anew and hides the cgroups."""
+    """What is put before a command that runs in it. Not `ip netns exec`, which remounts /sys and hides the cgroups."""
     return ["nsenter", f"--net={path()}"]
 
 

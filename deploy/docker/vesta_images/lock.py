@@ -20,7 +20,7 @@ _WITHOUT_DEPENDENCIES = ("inference-cpu", "kafka")
 
 
 def write() -> None:
-    """Writes every file anew.
+    """Rewrites all files.
 
     Raises:
         RuntimeError: this Python is not the base image's, or pip cannot resolve; says why.
@@ -71,6 +71,6 @@ def _pin(entry: Mapping[str, dict[str, dict[str, dict[str, str]]]]) -> tuple[str
 
 
 def _write(name: str, pins: Mapping[str, str]) -> None:
-    # The name tells files of the same pins apart: a builder takes what it made of an equal file, the SBOM of another image too.
+    # The name distinguishes files with the same pins: for an equal file, a builder would reuse its cache, including the SBOM of another image.
     lines = [f"# {name}", *(pins[key] for key in sorted(pins))]
     (REQUIREMENTS / f"{name}.txt").write_text(HEAD + "".join(f"{line}\n" for line in lines))

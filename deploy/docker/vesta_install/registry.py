@@ -189,7 +189,7 @@ def place_blob(registry: Registry, name: str, part: Mapping[str, Any], placed: M
     """Returns the bytes that had to be sent."""
     digest = part["digest"]
     status, _ = registry.call("HEAD", f"/v2/{name}/blobs/{digest}", good=(200, 302, 307, 404))
-    if status != 404:  # some registries send whoever asks on to their store
+    if status != 404:  # some registries redirect to their storage
         return 0
     query = f"?mount={quote(digest)}&from={quote(placed[digest], safe='')}" if digest in placed else ""
     status, headers = registry.call("POST", f"/v2/{name}/blobs/uploads/{query}", b"", good=(201, 202))

@@ -61,10 +61,10 @@ class Platform:
     """
 
     def __init__(self, home: Home, only: Sequence[str] = (), *, bound: bool = False) -> None:
-        hindrance = _UNSUPPORTED.search(str(home.root))
-        if hindrance:
+        unsupported = _UNSUPPORTED.search(str(home.root))
+        if unsupported:
             raise RuntimeError(
-                f"the path {str(home.root)!r} has {hindrance.group()!r}, which supervisord cannot be told; use another folder"
+                f"the path {str(home.root)!r} has {unsupported.group()!r}, which supervisord does not support; use another folder"
             )
         self.home = home
         self.supervisor = Supervisor(home, bound=bound)

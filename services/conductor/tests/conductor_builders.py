@@ -7,7 +7,7 @@ from typing import Any
 from vesta_conductor.reconciliation.names import LoopNames
 from vesta_conductor.reconciliation.policy import Policy
 from vesta_conductor.reconciliation.reconcile import reconcile
-from vesta_conductor.reconciliation.round_updates import amended
+from vesta_conductor.reconciliation.round_updates import with_updates
 from vesta_conductor.reconciliation.state import Command, History, RoundOutcome, RoundRecord, Situation, Step, World
 from vesta_contracts.annotation.v1 import Campaign, CampaignCounts, Task
 from vesta_contracts.common.v1 import Annotation, ImageLabel
@@ -161,7 +161,7 @@ def a_round(
     number: int = 1, *, outcome: RoundOutcome = RoundOutcome.UNDER_WAY, policy_revision: int = 1, **fields: Any
 ) -> RoundRecord:
     record = RoundRecord(Round(number=number), outcome=outcome, policy_revision=policy_revision)
-    return amended(record, start_time=NOW - timedelta(minutes=10), **fields)
+    return with_updates(record, start_time=NOW - timedelta(minutes=10), **fields)
 
 
 def a_history(*ended: RoundRecord, decided: dict[str, datetime] | None = None) -> History:

@@ -120,7 +120,7 @@ class TestProjects:
 
     def test_a_taken_id_is_refused(self, conductor: Conductor) -> None:
         a_project(conductor)
-        with pytest.raises(AlreadyExists, match="taken") as refused:
+        with pytest.raises(AlreadyExists, match="exists") as refused:
             a_project(conductor)
         assert refused.value.reason == "PROJECT_EXISTS"
 
@@ -250,7 +250,7 @@ class TestLoops:
         self, conductor: Conductor, policy: LoopPolicy, path: str
     ) -> None:
         made = a_loop(conductor)
-        with pytest.raises(InvalidArgument, match="cannot change") as refused:
+        with pytest.raises(InvalidArgument, match="is immutable") as refused:
             conductor.loops.UpdateLoop(
                 UpdateLoopRequest(loop=Loop(name=made.name, policy=policy), update_mask=FieldMask(paths=[path]))
             )

@@ -50,7 +50,7 @@ class TestAsking:
         assert first.priority > second.priority
 
     def test_the_reason_counts_what_is_asked_in_words(self) -> None:
-        assert "50 tasks: 42 chosen, 8 at random" in command_of(answered(a_situation(), control=8)).reason
+        assert "50 tasks: 42 selected, 8 at random" in command_of(answered(a_situation(), control=8)).reason
 
     def test_items_on_their_way_are_left_out(self) -> None:
         world = a_world(
@@ -90,7 +90,7 @@ class TestAsking:
         assert (step.question.count if step.question else None) == asked
         if asked is None:
             assert step.phase == LoopStatus.LABELLING
-            assert f"{labels} of the 50 new labels" in step.message
+            assert f"{labels} of 50 new labels" in step.message
 
     def test_nothing_is_asked_while_answers_are_on_their_way_to_the_dataset(self) -> None:
         world = a_world(campaign=a_campaign(accepted_count=50), unsettled=True)

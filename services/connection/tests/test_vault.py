@@ -8,7 +8,7 @@ from vesta_common.errors import FailedPrecondition
 from vesta_common.settings import load_settings
 from vesta_common.storage.objects import ObjectStore
 from vesta_connection.app import encrypt_secrets
-from vesta_connection.key_rotation import reseal
+from vesta_connection.key_rotation import rotate_keys
 from vesta_connection.settings import Settings
 from vesta_connection.store import Store
 from vesta_connection.vault import KEYS_SETTING, Vault
@@ -74,11 +74,11 @@ def test_secrets_from_before_they_were_encrypted_work_and_are_encrypted_at_the_s
     before = connection.sources.GetSource(GetSourceRequest(name=source.name))
     assert connection.store.get_source_with_secret(source.name)[1] == SECRET
 
-    assert reseal(connection.store) == {"encrypted": 1}
+    assert rotate_keys(connection.store) == {"encrypted": 1}
     assert SECRET not in stored(connection)
     assert connection.store.get_source_with_secret(source.name)[1] == SECRET
     assert connection.sources.GetSource(GetSourceRequest(name=source.name)) == before
-    assert reseal(connection.store) == {}
+    assert rotate_keys(connection.store) == {}
 
 
 def test_a_plain_secret_survives_an_update_of_something_else(connection: Connection) -> None:
@@ -97,10 +97,10 @@ def test_keys_are_replaced_while_replicas_with_either_order_read_every_secret(co
     source = a_bucket(connection, secret="")
     only_old, both, both_turned = (store_with(connection, *keys) for keys in ([OLD], [OLD, NEW], [NEW, OLD]))
     make_plain(connection, source)
-    assert reseal(only_old)["encrypted"] == 1
+    assert rotate_keys(only_old)["encrypted"] == 1
     assert both.get_source_with_secret(source.name)[1] == both_turned.get_source_with_secret(source.name)[1] == SECRET
 
-    assert reseal(both_turned) == {"encrypted": 1}
+    assert rotate_keys(both_turned) == {"encrypted": 1}
     for store in (both, both_turned, store_with(connection, NEW)):
         assert store.get_source_with_secret(source.name)[1] == SECRET
     with pytest.raises(FailedPrecondition):
@@ -114,7 +114,7 @@ def test_a_secret_whose_key_is_missing_fails_its_own_syncs_and_can_be_entered_ag
     make_plain(connection, lost)
     with connection.postgres.transaction() as transaction:
         transaction.execute("UPDATE sources SET secret = '' WHERE name = %s", (fine.name,))
-    assert reseal(store_with(connection, OLD))["encrypted"] == 1  # by a service with another key
+    assert rotate_keys(store_with(connection, OLD))["encrypted"] == 1  # by a service with another key
     ObjectStore.of(settings).put_named("photos/a.jpg", b"")
 
     sync = connection.synced(lost)
@@ -158,7 +158,7 @@ def test_the_operators_command_says_what_it_did_and_fails_where_a_secret_cannot_
     with_key = settings.model_copy(update={"secret_keys": type(settings.secret_keys)(f"{NEW}, {OLD}")})
     assert encrypt_secrets(with_key) == 1
     printed = capsys.readouterr().out
-    assert "1 secrets encrypted with the first key, 1 could not be" in printed
+    assert "1 secrets encrypted with the first key, 1 failed" in printed
     assert NEW not in printed
     assert OLD not in printed
 

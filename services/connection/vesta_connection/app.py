@@ -19,7 +19,7 @@ from vesta_contracts.datasets.v1 import DatasetServiceStub, ItemServiceStub
 
 from vesta_connection.api import MediaService, SourceService, SyncService
 from vesta_connection.ingest import Ingest
-from vesta_connection.key_rotation import reseal
+from vesta_connection.key_rotation import rotate_keys
 from vesta_connection.metrics import export_storage_space
 from vesta_connection.settings import Settings
 from vesta_connection.sources.allow_list import AllowList
@@ -40,7 +40,7 @@ def build(settings: Settings) -> App:
     clock = SystemClock()
     store = Store(postgres, clock, Vault(settings.secret_key_list))
     if settings.post_migrations:  # only then: replicas of the previous version read unencrypted secrets
-        reseal(store)
+        rotate_keys(store)
     identity = Identity.of(settings, SERVICE)
     datasets = open_channel(settings.datasets_address, identity)
     sandbox = Sandbox(settings.sandbox_processes)
@@ -87,6 +87,6 @@ def build(settings: Settings) -> App:
 def encrypt_secrets(settings: Settings) -> int:
     """Runs the `encrypt-secrets` command: encrypts all secrets with the first key, as every start does; returns 1 if any failed."""
     with closing(Postgres.of(settings, SERVICE).open()) as postgres:
-        outcome = reseal(Store(postgres, SystemClock(), Vault(settings.secret_key_list)))
+        outcome = rotate_keys(Store(postgres, SystemClock(), Vault(settings.secret_key_list)))
     sys.stdout.write(f"{outcome['encrypted']} secrets encrypted with the first key, {outcome['failed']} failed\n")
     return 1 if outcome["failed"] else 0

@@ -10,16 +10,16 @@ from vesta_connection.store import Store
 log = structlog.get_logger()
 
 
-def reseal(store: Store) -> Counter[str]:
+def rotate_keys(store: Store) -> Counter[str]:
     """Encrypts secrets that are not encrypted with the first key, source by source. Any number of replicas may run it concurrently.
 
     Returns:
         The number of secrets that were `encrypted` and of those that `failed`. A failure does not affect other secrets.
     """
     outcome: Counter[str] = Counter()
-    for name in store.list_sources_to_reseal():
+    for name in store.list_sources_to_encrypt():
         try:
-            outcome["encrypted"] += store.reseal_source(name)
+            outcome["encrypted"] += store.encrypt_source(name)
         except FailedPrecondition as error:
             log.warning("source_secret_not_encrypted", source=name, error=str(error))
             outcome["failed"] += 1

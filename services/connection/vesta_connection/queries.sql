@@ -17,13 +17,13 @@ WHERE parent = :parent AND name > :after ORDER BY name LIMIT :limit;
 UPDATE sources SET body = :body, secret = :secret, secret_key_id = :secret_key_id, secret_token = :secret_token, update_time = :now
 WHERE name = :name;
 
--- name: list_sources_to_reseal
+-- name: list_sources_to_encrypt
 -- Sources whose secret is not encrypted with this key.
 SELECT name FROM sources
 WHERE secret <> '' OR (secret_token <> '' AND secret_key_id <> :secret_key_id)
 ORDER BY name;
 
--- name: reseal_source!
+-- name: encrypt_source!
 -- Changes no field that clients see.
 UPDATE sources SET secret = '', secret_key_id = :secret_key_id, secret_token = :secret_token WHERE name = :name;
 

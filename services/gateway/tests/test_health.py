@@ -42,7 +42,7 @@ def test_the_gateway_tells_what_hinders_itself_to_people_and_to_probes(start_gat
             if problem.startswith("gateway: Kafka")
         ]
 
-    running.until(lambda: bool(problems()) and "tried" not in problems()[0], seconds=PATIENCE_SECONDS)
+    running.until(lambda: bool(problems()) and "checked" not in problems()[0], seconds=PATIENCE_SECONDS)
     assert problems() == [
         "gateway: Kafka does not respond; check that it is running, and KAFKA_BOOTSTRAP, KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD"
     ]

@@ -1,4 +1,4 @@
-"""The code speaks the field's language: names, comments and docstrings use no retired term."""
+"""Code, contracts and documents use the terms of the glossary: no retired term occurs in them."""
 
 import ast
 import io
@@ -10,32 +10,61 @@ from pathlib import Path
 from promises.sources import python_files
 
 RETIRED = {
+    "amend": "update",
+    "amended": "updated",
+    "amending": "updating",
+    "anew": "again",
     "bear": "have, contain",
-    "bears": "has, contains",
     "bearing": "with",
+    "bears": "has, contains",
     "borne": "used, contained",
+    "cutting": "splitting, truncating",
+    "fares": "performs",
+    "forgets": "deletes",
+    "forgetting": "retention",
+    "hinder": "prevent",
+    "hinders": "prevents",
+    "hindrance": "problem",
+    "journal": "log, store",
+    "mend": "fix, repair",
+    "mended": "fixed, repaired",
+    "mends": "fixes, repairs",
     "obey": "execute",
     "obeys": "executes",
-    "told": "published, reported or returned",
-    "amending": "updating",
     "penalties": "backoff",
+    "reseal": "encrypt again",
     "resealing": "key rotation",
+    "spoils": "invalidates",
     "telling": "publishing",
+    "tells": "publishes, reports or returns",
+    "told": "published, reported or returned",
+    "wavers": "is uncertain",
+    "whoever": "the client, user or service that",
 }
 """Each retired term with what to write instead (docs/glossary.md)."""
+SQL_NAMES = re.compile(r"\btold_\w+")
+"""Columns of existing tables, which keep their names."""
 _WORD = re.compile(r"[A-Za-z]+")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/**/*.md", "services/*/README.md", "libs/*/README.md")
+_TEXTS = (*_DOCUMENTS, "deploy/**/README.md", "protos/vesta/**/*.proto", "protos/topics/*.yaml", "services/*/vesta_*/queries.sql")
 
 
 def retired_terms(root: Path) -> list[str]:
-    """Names, comments and docstrings of the packages use the terms of the glossary."""
+    """Names, comments, docstrings and messages of the packages, contracts, statements and documents use the terms of the glossary."""
     found = []
     for path in python_files(root, "services", "libs", "deploy"):
         if "tests" not in path.parts and "vesta_contracts" not in path.parts:
-            found += [
-                f"{path.relative_to(root)}:{line} says {term!r}; write {RETIRED[term]}" for line, term in _used(path)
-            ]
+            found += _complaints(root, path, _used(path))
+    for pattern in _TEXTS:
+        for path in sorted(root.glob(pattern)):
+            lines = enumerate(path.read_text().splitlines(), 1)
+            found += _complaints(root, path, ((at, term) for at, line in lines for term in _terms(SQL_NAMES.sub("", line))))
     return found
+
+
+def _complaints(root: Path, path: Path, used: Iterator[tuple[int, str]]) -> list[str]:
+    return [f"{path.relative_to(root)}:{line} says {term!r}; write {RETIRED[term]}" for line, term in used]
 
 
 def _used(path: Path) -> Iterator[tuple[int, str]]:
@@ -46,8 +75,8 @@ def _used(path: Path) -> Iterator[tuple[int, str]]:
         elif token.type == tokenize.COMMENT:
             yield from ((token.start[0], term) for term in _terms(token.string))
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-            yield from ((node.lineno, term) for term in _terms(node.value.value))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield from ((node.lineno, term) for term in _terms(node.value))
 
 
 def _terms(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Waits until every Deployment of the release runs its newest pods alone, asking the API server as the pod's service account."""
+"""Waits until every Deployment of the release runs its newest pods alone, by polling the API server with the service account of the pod."""
 
 import json
 import os

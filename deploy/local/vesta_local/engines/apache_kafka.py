@@ -122,7 +122,7 @@ def _release(command: str) -> int:
     return int(found.group(1)) if found else 0
 
 
-def _run(command: list[str], environment: Mapping[str, str], hindrance: str) -> None:
+def _run(command: list[str], environment: Mapping[str, str], failure: str) -> None:
     try:
         subprocess.run(
             command,
@@ -134,7 +134,7 @@ def _run(command: list[str], environment: Mapping[str, str], hindrance: str) -> 
         )
     except (subprocess.SubprocessError, OSError) as error:
         output = (getattr(error, "stdout", None) or getattr(error, "stderr", None) or str(error)).strip().splitlines()
-        raise Unavailable(f"{hindrance} ({output[0] if output else error})") from error
+        raise Unavailable(f"{failure} ({output[0] if output else error})") from error
 
 
 def prepare(home: Home) -> None:

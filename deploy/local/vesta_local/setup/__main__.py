@@ -1,4 +1,4 @@
-"""`python -m vesta_local.setup [--torch cpu|cuda] | --lock` installs everything, or writes the lock anew; `make` calls it.
+"""`python -m vesta_local.setup [--torch cpu|cuda] | --lock` installs everything, or writes the lock file; `make` calls it.
 
 It runs in the new virtual environment before anything of ours is installed.
 """

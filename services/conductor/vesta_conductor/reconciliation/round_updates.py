@@ -10,7 +10,7 @@ from vesta_contracts.conductor.v1 import Round
 from vesta_conductor.reconciliation.state import RoundRecord
 
 
-def amended(record: RoundRecord, *, label_time: datetime | None = None, **fields: Any) -> RoundRecord:
+def with_updates(record: RoundRecord, *, label_time: datetime | None = None, **fields: Any) -> RoundRecord:
     """Returns a copy of the record with the given fields of its `Round` set. A message replaces the previous one."""
     changed = Round()
     changed.CopyFrom(record.round)

@@ -14,7 +14,7 @@ from vesta_conductor.reconciliation.gate import judge
 from vesta_conductor.reconciliation.label_saving import label_saving
 from vesta_conductor.reconciliation.names import attempt_of, last_part, version_in_words
 from vesta_conductor.reconciliation.reload_backoff import reload_or_give_up
-from vesta_conductor.reconciliation.round_updates import amended
+from vesta_conductor.reconciliation.round_updates import with_updates
 from vesta_conductor.reconciliation.scoring_coverage import enough
 from vesta_conductor.reconciliation.state import Command, RoundOutcome, RoundRecord, Situation, Step
 
@@ -40,7 +40,7 @@ def take_snapshot(s: Situation, reason: str) -> Step:
         LoopStatus.TRAINING,
         "Creates a snapshot of the labelled items.",
         Command(request_id, "snapshot", reason, name, request),
-        round=amended(
+        round=with_updates(
             s.history.current,
             label_time=max(label_times, default=s.now),
             snapshot=name,
@@ -58,7 +58,7 @@ def turn(s: Situation) -> Step | None:
     if not s.world.runs:
         return _too_few_concepts(s, current, snapshot) or _train(s, current, 1, "The snapshot is ready.")
     run = s.world.runs[-1]
-    current = amended(current, training_run=run.name)
+    current = with_updates(current, training_run=run.name)
     match run.state:
         case TrainingRun.SUCCEEDED:
             return _judge(s, current, run)
@@ -77,7 +77,7 @@ def _with_snapshot(s: Situation, snapshot: Snapshot) -> RoundRecord:
     The snapshot may contain more labels than the dataset had when the snapshot was requested.
     """
     current = s.history.current
-    return amended(
+    return with_updates(
         current,
         label_time=current.label_time or snapshot.create_time.ToDatetime(s.now.tzinfo),
         snapshot=snapshot.name,
@@ -97,7 +97,7 @@ def _too_few_concepts(s: Situation, current: RoundRecord, snapshot: Snapshot) ->
         return None
     found = f"all labels so far are {seen[0]}" if seen else "no label so far has a concept"
     reason = f"A classifier requires {CONCEPTS_MIN} concepts, but {found}. More labels are required first."
-    return _end(s, amended(current, verdict=GateVerdict(reason=reason)), "postpone", reason, RoundOutcome.POSTPONED)
+    return _end(s, with_updates(current, verdict=GateVerdict(reason=reason)), "postpone", reason, RoundOutcome.POSTPONED)
 
 
 def _train(s: Situation, current: RoundRecord, attempt: int, reason: str) -> Step:
@@ -119,7 +119,7 @@ def _train(s: Situation, current: RoundRecord, attempt: int, reason: str) -> Ste
         LoopStatus.TRAINING,
         f"Starts training on {current.round.label_count} labels.",
         Command(request_id, "train", reason, name, request),
-        round=amended(current, training_run=name),
+        round=with_updates(current, training_run=name),
     )
 
 
@@ -138,15 +138,15 @@ def _progress(run: TrainingRun) -> str:
 
 def _give_up(s: Situation, current: RoundRecord, run: TrainingRun) -> Step:
     why = f"{run.name} was cancelled." if run.state == TrainingRun.CANCELLED else f"{run.name} failed: {run.error}"
-    return _end(s, amended(current, verdict=GateVerdict(reason=why)), "give_up", why, RoundOutcome.FAILED)
+    return _end(s, with_updates(current, verdict=GateVerdict(reason=why)), "give_up", why, RoundOutcome.FAILED)
 
 
 def _judge(s: Situation, current: RoundRecord, run: TrainingRun) -> Step:
     comparison = run.comparison if run.HasField("comparison") else None
     verdict = judge(s.policy.gate, run.metrics, run.champion, comparison, run.comparison_missing_reason)
-    current = amended(current, model_version=run.model_version, verdict=verdict)
+    current = with_updates(current, model_version=run.model_version, verdict=verdict)
     if run.metrics.item_count:
-        current = amended(current, metrics=_stored_metrics(run.metrics))
+        current = with_updates(current, metrics=_stored_metrics(run.metrics))
     saving = _saving(current, run)
     if not verdict.passed:
         return _end(s, current, "keep_champion", verdict.reason, RoundOutcome.KEPT)
@@ -204,7 +204,7 @@ def _wait_for_scores(s: Situation, current: RoundRecord, saving: LabelSaving | N
     assert deployment is not None
     if not current.round.HasField("label_to_model"):
         since = current.label_time or s.now
-        current = amended(current, label_to_model=max(s.now - since, timedelta(0)))
+        current = with_updates(current, label_to_model=max(s.now - since, timedelta(0)))
     counts = dataset.counts
     by_challenger = counts.scored_model_version == challenger  # another deployment may score the same dataset
     scored = counts.scored_count if by_challenger else 0
@@ -220,7 +220,7 @@ def _wait_for_scores(s: Situation, current: RoundRecord, saving: LabelSaving | N
     tagged = ""
     if by_challenger and counts.pool_scored_count:
         share = counts.pool_certain_count / counts.pool_scored_count
-        current = amended(current, auto_share=share)
+        current = with_updates(current, auto_share=share)
         tagged = f" It predicts {100 * share:.0f} % of the pool with certainty."
     return _end(
         s,

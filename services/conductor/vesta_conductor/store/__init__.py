@@ -13,7 +13,7 @@ from vesta_common.storage.postgres import Connection
 from vesta_contracts.conductor.v1 import Decision, Loop, LoopPolicy, LoopStatus, Project, Round
 
 from vesta_conductor.commands import request_of
-from vesta_conductor.reconciliation.round_updates import amended
+from vesta_conductor.reconciliation.round_updates import with_updates
 from vesta_conductor.reconciliation.state import Command, History, RoundOutcome, RoundRecord
 from vesta_conductor.store.rows import project_of
 from vesta_conductor.store.statements import queries
@@ -195,7 +195,7 @@ def end_round(
 ) -> Round:
     """Ends the round and opens the next; returns the ended one. Pending commands belong to the ended round and are deleted."""
     queries.delete_pending_of_loop(connection, loop=loop)
-    ended = replace(amended(record, end_time=now), outcome=outcome, policy_revision=policy_revision)
+    ended = replace(with_updates(record, end_time=now), outcome=outcome, policy_revision=policy_revision)
     put_round(connection, loop, ended)
     put_round(connection, loop, _new_round(record.number + 1, now))
     return ended.round
@@ -238,7 +238,7 @@ def insert_decision(
 
 
 def _new_round(number: int, now: datetime) -> RoundRecord:
-    return amended(RoundRecord(Round(number=number)), start_time=now)
+    return with_updates(RoundRecord(Round(number=number)), start_time=now)
 
 
 def _record(row: Any) -> RoundRecord:

@@ -131,9 +131,9 @@ class Projects:
         if self._has_members(project):
             return
         request = GetProjectRequest(name=project).SerializeToString()
-        asking = self._conductor.unary(_GET, request, [(CALLER_KEY, "services/gateway")], TIMEOUT_SECONDS)
+        response = self._conductor.unary(_GET, request, [(CALLER_KEY, "services/gateway")], TIMEOUT_SECONDS)
         try:
-            known = Project.FromString(asyncio.run_coroutine_threadsafe(asking, self._loop).result())
+            known = Project.FromString(asyncio.run_coroutine_threadsafe(response, self._loop).result())
         except grpc.aio.AioRpcError as error:
             raise from_status(status_of(error)) from error
         if known.state in _GONE:

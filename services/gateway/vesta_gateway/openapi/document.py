@@ -108,7 +108,7 @@ def _operation(
 ) -> dict[str, Any]:
     comment = comments_by_name.get(rpc.full_name, "")
     right = RIGHTS.get(rpc.full_name)
-    description = f"{comment}\n\nFor: {right.value}. Over gRPC: `{rpc.path[1:]}`." if right else comment
+    description = f"{comment}\n\nRoles: {right.value}. gRPC: `{rpc.path[1:]}`." if right else comment
     operation: dict[str, Any] = {
         "operationId": f"{rpc.descriptor.containing_service.name}_{rpc.descriptor.name}",
         "tags": [_tag(rpc)],

@@ -150,7 +150,7 @@ def _queued(seen: Seen) -> str:
             if condition:
                 return f"queued by Kueue: {condition.get('message') or condition.get('reason')}"
         return "queued by Kueue"
-    return "its Job is suspended; Kueue, or whoever suspended it, must resume it"
+    return "its Job is suspended; Kueue or the user who suspended it must resume it"
 
 
 def _runs(pod: Object) -> bool:
