@@ -54,8 +54,8 @@ def measure(owner: Vesta, platform: Platform, deployment: str) -> list[Figure]:
             floor=FLOOR,
             baseline=f"decoding and onnxruntime in one process with {THREADS} threads",
             details={"served_images_per_second": served_median, "in_process_images_per_second": bare_median},
-            note="Of 50 ms of processor time an image, the model takes 29 and decoding 7, as alone; serving 5, the gateway 3, Triton's "
-            "door and the clients 2, what else is up 4. Batches gained nothing on a CPU; less frequent polling of the embedded broker gained 2 %.",
+            note="Of 50 ms of CPU time per image, the model takes 29 and decoding 7, as alone; serving 5, the gateway 3, Triton's "
+            "gRPC server and the clients 2, other processes 4. Batches gained nothing on a CPU; less polling of the broker gained 2 %.",
         )
     ]
 

@@ -71,6 +71,7 @@ def _pin(entry: Mapping[str, dict[str, dict[str, dict[str, str]]]]) -> tuple[str
 
 
 def _write(name: str, pins: Mapping[str, str]) -> None:
-    # The name distinguishes files with the same pins: for an equal file, a builder would reuse its cache, including the SBOM of another image.
+    # The name distinguishes files with the same pins: for an equal file, a builder would reuse its cache with the SBOM of another
+    # image.
     lines = [f"# {name}", *(pins[key] for key in sorted(pins))]
     (REQUIREMENTS / f"{name}.txt").write_text(HEAD + "".join(f"{line}\n" for line in lines))

@@ -13,7 +13,7 @@ def wilson(successes: int, trials: int) -> Estimate:
         ValueError: the number of trials is not positive.
     """
     if trials <= 0:
-        raise ValueError("a share requires at least one trial; count one")
+        raise ValueError("a share requires at least one trial")
     share = successes / trials
     centre = (share + Z_95**2 / (2 * trials)) / (1 + Z_95**2 / trials)
     half = Z_95 / (1 + Z_95**2 / trials) * (share * (1 - share) / trials + Z_95**2 / (4 * trials**2)) ** 0.5

@@ -230,7 +230,7 @@ class Heartbeat:
                 self.lost.set()
                 return
             except Exception as error:  # noqa: BLE001 - the next renewal may succeed
-                log.warning("lease_not_renewed", lease=self._described, error=str(error))
+                log.warning("lease_renewal_failed", lease=self._described, error=str(error))
 
 
 # A common table expression is executed once; a subquery of the UPDATE could be executed again and lock more rows than the limit.

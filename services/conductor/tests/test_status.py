@@ -28,7 +28,7 @@ def shown(situation: Situation) -> LoopStatus:
 def test_a_measured_champion_is_told_with_its_figures_and_without_a_word_more() -> None:
     status = shown(after_round_one())
     assert status.champion_metrics.accuracy.value == 0.8
-    assert "not known" not in status.message
+    assert "is unknown" not in status.message
 
 
 def test_a_champion_of_which_nothing_was_measured_has_no_figures_and_the_message_says_so() -> None:
@@ -49,7 +49,7 @@ def test_from_the_first_item_on_it_is_told_that_there_is_no_test_side() -> None:
 def test_an_embedding_model_is_no_champion_that_could_be_measured() -> None:
     status = shown(a_situation(world=a_world(stable=a_model())))
     assert not status.HasField("champion_metrics")
-    assert "not known" not in status.message
+    assert "is unknown" not in status.message
 
 
 def test_a_round_without_test_labels_has_no_figures_and_its_verdict_says_so() -> None:

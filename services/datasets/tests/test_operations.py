@@ -238,7 +238,7 @@ def test_an_export_that_dies_again_and_again_is_given_up(datasets: Datasets) -> 
             Operations(datasets.store, {EXPORT: die}).step()
         datasets.advance(LEASE_DURATION * 2)
     assert Operations(datasets.store, {EXPORT: die}).step()
-    assert "the process that worked on it died" in datasets.operation(operation).error.message
+    assert "the process that executed it crashed" in datasets.operation(operation).error.message
 
 
 @pytest.mark.parametrize("layout", [ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER, ArchiveFormat.ARCHIVE_FORMAT_COCO])

@@ -29,7 +29,7 @@ class Forwarder:
         self._clock = clock
         self._counted = Counter(
             "vesta_pipelining_uncertain_frames_total",
-            "Uncertain frames by what became of them: sent, refused, expired",
+            "Uncertain frames by outcome: sent, refused, expired",
             ("end",),
             registry=registry,
         )
@@ -58,7 +58,7 @@ class Forwarder:
                 until = self._clock.now() + min(delay, error.retry_after or WAIT_MAX)
                 self._store.uncertain_frames.postpone(frame, until)
             else:
-                log.warning("uncertain_frame_refused", observation=frame.observation, error=str(error))
+                log.warning("uncertain_frame_rejected", observation=frame.observation, error=str(error))
                 self._finish(frame, "", "refused")
         else:
             self._finish(frame, item, "sent")

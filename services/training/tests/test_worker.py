@@ -72,7 +72,7 @@ def test_a_process_that_dies_is_started_again_and_one_that_always_dies_fails(tra
         assert training.get(run).state == TrainingRun.QUEUED
     training.worker.step()
     assert training.get(run).state == TrainingRun.FAILED
-    assert f"interrupted {DEATHS_MAX} times, the last time so: it died" in training.get(run).error
+    assert f"interrupted {DEATHS_MAX} times; last cause: it died" in training.get(run).error
 
 
 def test_a_run_whose_files_are_deleted_again_and_again_fails_and_says_so(training: Training) -> None:

@@ -213,7 +213,7 @@ class Worker:
             if seen.error is not None:
                 raise seen.error
             if seen.state in {State.ABSENT, State.ENDING}:
-                raise Unavailable("its work was deleted from outside while it was under way", reason=WORK_LOST)
+                raise Unavailable("its data was deleted during the training", reason=WORK_LOST)
             seen = self._executor.observe(work, POLL)
 
     def _hand_over(self, claimed: ClaimedRun, work: str) -> None:
@@ -223,14 +223,14 @@ class Worker:
             self._finish_release()
         else:
             self._executor.cancel(work)
-            self._release(claimed, "for a worker to take it over")
+            self._release(claimed, "for a worker that takes it over")
 
     def _remove_objects(self, work: str) -> None:
         """Removes the objects of a finished run. If that fails, the sweeper removes them later."""
         try:
             Exchange(self._objects, work).remove()
         except VestaError as error:
-            log.warning("work_not_removed", work=work, error=str(error))
+            log.warning("work_removal_failed", work=work, error=str(error))
 
     def _release(self, claimed: ClaimedRun, reason: str, *, died: bool = False) -> None:
         """Releases a run. If PostgreSQL is unavailable, the next step retries, so that the outage does not count as a death."""
@@ -243,7 +243,7 @@ class Worker:
         try:
             self._pending_release()
         except LeaseLost:
-            log.info("run_released_before", reason="another worker has it, or it was finished or deleted")
+            log.info("run_already_released", reason="another worker has it, or it was finished or deleted")
         self._pending_release = None
 
     @property
@@ -267,7 +267,7 @@ class Worker:
                     champion = self._store.models.get_version(connection, run.champion)
             except NotFound:
                 champion_missing = (
-                    f"the champion {run.champion} was deleted; set the deployment's model_version to another version"
+                    f"the champion {run.champion} was deleted; set model_version of the deployment to another version"
                 )
         return Job(
             run=run.name,
@@ -316,10 +316,10 @@ def _is_test_dealt(snapshot: Snapshot) -> bool:
 
 def _given_up(last_error: str) -> str:
     """Returns the error of a run that was interrupted too often."""
-    why = last_error.removeprefix(RETRIED) or "the service died, most likely for want of memory"
+    why = last_error.removeprefix(RETRIED) or "the service was killed, probably because of insufficient memory"
     return (
-        f"its training was interrupted {DEATHS_MAX} times, the last time so: {why}. "
-        "Mend that, or choose a smaller recipe, and start another run"
+        f"its training was interrupted {DEATHS_MAX} times; last cause: {why}. Fix the cause, "
+        "or choose a smaller recipe, and start another run"
     )
 
 

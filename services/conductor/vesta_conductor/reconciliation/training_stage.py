@@ -97,7 +97,9 @@ def _too_few_concepts(s: Situation, current: RoundRecord, snapshot: Snapshot) ->
         return None
     found = f"all labels so far are {seen[0]}" if seen else "no label so far has a concept"
     reason = f"A classifier requires {CONCEPTS_MIN} concepts, but {found}. More labels are required first."
-    return _end(s, with_updates(current, verdict=GateVerdict(reason=reason)), "postpone", reason, RoundOutcome.POSTPONED)
+    return _end(
+        s, with_updates(current, verdict=GateVerdict(reason=reason)), "postpone", reason, RoundOutcome.POSTPONED
+    )
 
 
 def _train(s: Situation, current: RoundRecord, attempt: int, reason: str) -> Step:

@@ -231,7 +231,7 @@ def read_or_refuse(tree: FileTree, file: SourceFile) -> Arrival | Refused:
     except InvalidArgument as error:  # a web server redirects to a host that is not allowed
         return Refused(file.file_name, error.reason, error.message)
     except OSError as error:
-        return Refused(file.file_name, UNREACHABLE, f"the store did not hand the file out: {error.strerror or error}")
+        return Refused(file.file_name, UNREACHABLE, f"the source did not return the file: {error.strerror or error}")
 
 
 def _resolve(future: Future[None]) -> None:

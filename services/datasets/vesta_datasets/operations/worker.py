@@ -136,10 +136,10 @@ class Operations:
         self._store.operations.postpone(claimed, retry_time, _message_of(error), counted=asked is None)
 
     def _give_up(self, claimed: ClaimedOperation) -> None:
-        last = claimed.last_error or "the process that worked on it died"
-        log.warning("operation_given_up", operation=claimed.name, last_error=last)
-        why = f"given up after {ATTEMPTS_MAX} attempts that got no further; the last one ended so: {last}"
-        advice = "Mend that, or ask an operator to, and ask for it again"
+        last = claimed.last_error or "the process that executed it crashed"
+        log.warning("operation_abandoned", operation=claimed.name, last_error=last)
+        why = f"failed after {ATTEMPTS_MAX} attempts without progress; last error: {last}"
+        advice = "Fix the cause, or ask an operator, and start the operation again"
         self._store.operations.complete(claimed, b"", f"{why}. {advice}", "ABORTED")
 
 

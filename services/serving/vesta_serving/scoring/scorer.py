@@ -152,7 +152,7 @@ class Scorer:
                 )
             )
         except NotFound:
-            log.warning("dataset_gone", deployment=claimed.deployment, dataset=claimed.dataset)
+            log.warning("dataset_deleted", deployment=claimed.deployment, dataset=claimed.dataset)
             return item_count, ListItemsResponse()
 
     def _score_arrivals(self, deployment: str, dataset: str, arrivals: Sequence[ClaimedArrival]) -> None:

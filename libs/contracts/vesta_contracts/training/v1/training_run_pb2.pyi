@@ -155,7 +155,7 @@ class TrainingRun(_message.Message):
     @_builtins.property
     def deadline(self) -> _duration_pb2.Duration:
         """The maximum duration of the training, at most 30 days; the default of the service if unset. Then the training is stopped and the
-        run fails. The time in the queue does not count, and each attempt starts anew.
+        run fails. The time in the queue does not count, and each attempt starts again at zero.
         """
 
     def __init__(
