@@ -11,20 +11,20 @@ from vesta_gateway.access.caller import role_word
 _ROLES = (Role.ROLE_VIEWER, Role.ROLE_ANNOTATOR, Role.ROLE_REVIEWER, Role.ROLE_ENGINEER, Role.ROLE_OWNER)
 _INTRODUCTION = """# Roles
 
-A key stands for a member of one project, and the member has one role in it. The platform's owner key, whose hash is in the
-gateway's settings, may do everything that is for anybody, in every project, where it acts as the member `owner`.
+An API key authenticates a member of one project, and the member has one role in it. The owner key of the platform, whose hash is in the
+settings of the gateway, has all permissions of all roles in all projects; its identity there is the member `owner`.
 
-* **viewer** reads, and asks deployed models.
-* **annotator** reads and answers tasks, and does not see what models say of images: items and events come without it, and tasks have
-  suggestions only where they are not blind. Answers that measure a model must not lean on it.
-* **reviewer** is an annotator who also decides reviews, and sees what models say.
-* **engineer** builds: everything but members and keys.
-* **owner** may do everything in the project.
+* **viewer** can read, and predict with deployed models.
+* **annotator** can read and annotate, but cannot see predictions: items and events are returned without them, and tasks have
+  pre-annotations only if they are not blind, so that predictions do not influence answers that are used to measure models.
+* **reviewer** is an annotator who can also review, and can see predictions.
+* **engineer** can do everything except manage members and API keys.
+* **owner** can do everything in the project.
 
-Whatever the role: a request that names something of another project is refused with `PERMISSION_DENIED`, in the same words
-whether that thing exists or not.
+For all roles, a request that refers to a resource of another project is rejected with `PERMISSION_DENIED`, with the same message
+whether or not the resource exists.
 
-Written from `services/gateway/vesta_gateway/access/authorization.py` by `python -m vesta_gateway.access.roles_page`.
+Generated from `services/gateway/vesta_gateway/access/authorization.py` by `python -m vesta_gateway.access.roles_page`.
 """
 
 
