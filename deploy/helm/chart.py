@@ -1,4 +1,5 @@
-"""The chart rendered, linted and held to the schemas of Kubernetes: what `make check` runs, and what the tests of the chart read.
+"""Renders, lints and validates the chart against the schemas of Kubernetes, for `make check` and for the tests of the
+chart.
 
 Helm is the one of vesta_cluster; the schemas are pinned in schemas.txt. Both are kept in the cache (`VESTA_CACHE`, else `~/.cache/vesta`);
 after the first time nothing is downloaded.
@@ -32,7 +33,7 @@ _PINS = FOLDER / "schemas.txt"
 
 
 class ChartError(Exception):
-    """Helm refused the chart or its values; the message is Helm's."""
+    """Helm rejected the chart or its values; the message is that of Helm."""
 
 
 @cache
@@ -70,10 +71,10 @@ def _programs() -> Path:
 
 
 def helm(*arguments: str) -> str:
-    """What `helm` prints.
+    """Returns the output of `helm`.
 
     Raises:
-        ChartError: it refused.
+        ChartError: helm failed.
     """
     environment = {
         name: str(_programs() / "helm-home") for name in ("HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME")
@@ -86,26 +87,26 @@ def helm(*arguments: str) -> str:
 
 
 def profile_options(*profiles: str) -> list[str]:
-    """Helm's options for profiles, the later ones over the earlier ones."""
+    """Returns the options of Helm for profiles; later ones override earlier ones."""
     return [part for profile in profiles for part in ("--values", str(CHART / f"values-{profile}.yaml"))]
 
 
 def rendered(*profiles: str, options: Sequence[str] = ()) -> str:
-    """The manifests of a release of these profiles, as YAML.
+    """Renders the manifests of a release of these profiles, as YAML.
 
     Raises:
-        ChartError: the values are wrong; names the value.
+        ChartError: a value is invalid; the message names it.
     """
     return helm("template", "vesta", str(CHART), "--namespace", "vesta", *profile_options(*profiles), *options)
 
 
 def manifests(*profiles: str, options: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Likewise, as objects."""
+    """Renders the manifests of a release of these profiles, as objects."""
     return [document for document in yaml.load_all(rendered(*profiles, options=options), yaml.CSafeLoader) if document]
 
 
 def pod_specs(objects: Sequence[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every pod that the objects make: what makes it, as `Deployment/datasets`, and its spec."""
+    """Yields all pods of the objects: their owner, such as `Deployment/datasets`, and their spec."""
     for it in objects:
         if it["kind"] == "Pod":
             yield f"Pod/{it['metadata']['name']}", it["spec"]
@@ -116,12 +117,12 @@ def pod_specs(objects: Sequence[dict[str, Any]]) -> Iterator[tuple[str, dict[str
 
 
 def containers(spec: dict[str, Any]) -> list[dict[str, Any]]:
-    """The containers of a pod, those that only initialise it included."""
+    """Returns the containers of a pod, including init containers."""
     return [*spec.get("initContainers", ()), *spec["containers"]]
 
 
 def images(*profiles: str, options: Sequence[str] = ()) -> list[str]:
-    """Every image that a release of these profiles runs, hooks and tests included; sorted."""
+    """Returns all images of a release of these profiles, including hooks and tests; sorted."""
     objects = manifests(*profiles, options=[*options, "--is-upgrade"]) + manifests(*profiles, options=options)
     found = [container for _, spec in pod_specs(objects) for container in containers(spec)]
     named = {
@@ -137,7 +138,7 @@ def _validator() -> ModuleType:
 
 
 def schema_faults(text: str, version: str) -> list[str]:
-    """What the schemas of a version of Kubernetes refuse in manifests, strictly: unknown fields too."""
+    """Returns the violations of the schemas of a version of Kubernetes, strictly: unknown fields too."""
     return [fault for document in text.split("\n---\n") for fault in _document_faults(document, version)]
 
 
@@ -157,7 +158,7 @@ def _document_faults(document: str, version: str) -> tuple[str, ...]:
 
 
 def check(profile: str) -> list[str]:
-    """What is wrong with one profile, installed and upgraded; nothing where it is well."""
+    """Returns the problems of one profile, installed and upgraded; empty if there are none."""
     try:
         helm("lint", "--strict", "--quiet", str(CHART), *profile_options(profile))
         texts = [rendered(profile), rendered(profile, options=["--is-upgrade"])]
@@ -172,7 +173,7 @@ def check(profile: str) -> list[str]:
 
 
 def main() -> int:
-    """`check` answers 1 where something is wrong; `images` prints the images of profiles."""
+    """`check` returns 1 if there are problems; `images` prints the images of profiles."""
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("check", help="lint, render and validate every profile")

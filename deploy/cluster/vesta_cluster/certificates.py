@@ -21,12 +21,12 @@ _NAMES = (
 
 
 def write_all(folder: Path, ip: str, node: str, server: str) -> None:
-    """Writes what every process of a cluster needs.
+    """Writes the certificates and kubeconfigs of all processes of a cluster.
 
     Args:
-        ip: of the API server and of the node.
-        node: the node's name.
-        server: the API server's URL.
+        ip: the address of the API server and of the node.
+        node: the name of the node.
+        server: the URL of the API server.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     cluster, front = _authority(folder, "ca"), _authority(folder, "front")
@@ -70,7 +70,7 @@ def _issue(
     *,
     hosts: tuple[str, ...] = ("localhost",),
 ) -> None:
-    """A certificate of a user of the cluster, who may be a server at these names and addresses."""
+    """Issues a certificate for a user of the cluster, which may be a server with these names and addresses."""
     end = datetime.now(UTC) + LIFETIME
     issued = authority.issue_cert(*hosts, common_name=user, organization_name=group, not_after=end)
     issued.cert_chain_pems[0].write_to_path(folder / f"{name}.crt")

@@ -1,4 +1,4 @@
-"""A cluster on this machine: its folder, its lock, and what brings it up and down."""
+"""A cluster on this machine: its folder, its lock, its start and its stop."""
 
 import fcntl
 import os
@@ -37,11 +37,11 @@ spec:
 
 @dataclass(frozen=True)
 class Cluster:
-    """One cluster. Only one with a node may run on a machine; any number of API tiers may.
+    """One cluster. Only one cluster with a node can run on a machine, but any number of API tiers.
 
     Attributes:
-        home: its folder, absolute; short enough for the path of a socket below it.
-        has_node: whether pods run on it, for which it needs root.
+        home: its folder, an absolute path; short enough for the path of a socket below it.
+        has_node: whether it runs pods, which requires root.
     """
 
     home: Path
@@ -49,20 +49,20 @@ class Cluster:
 
     @property
     def kubeconfig(self) -> Path:
-        """Of its administrator."""
+        """The kubeconfig of the administrator."""
         return self.home / "pki" / "admin.kubeconfig"
 
     @property
     def processes(self) -> Processes:
-        """Everything that was started."""
+        """All started processes."""
         return Processes(self.home / "processes")
 
     def up(self, say: Callable[[str], None]) -> None:
-        """Brings up what does not run, and waits until it is ready.
+        """Starts all stopped processes, and waits until they are ready.
 
         Raises:
-            Unavailable: the machine lacks a package, the powers of root, or Go.
-            ClusterError: a part does not start.
+            Unavailable: the machine has no Go, no root permissions, or misses a package.
+            ClusterError: a process does not start.
         """
         if self.has_node:
             self._check_machine()
@@ -90,7 +90,7 @@ class Cluster:
                 say(f"the node is ready after {time.monotonic() - begun:.1f} s")
 
     def down(self) -> None:
-        """Stops everything and removes the cluster's folder; no process, mount, namespace or cgroup of it stays."""
+        """Stops all processes and removes the folder of the cluster. No process, mount, namespace or cgroup is left."""
         if not self.home.exists():
             return
         with self._locked():
@@ -103,19 +103,19 @@ class Cluster:
             shutil.rmtree(self.home)
 
     def load(self, archives: Sequence[Path]) -> list[str]:
-        """Imports image archives onto the node."""
+        """Imports image archives into the node."""
         self._check_up()
         return self._node.load(archives)
 
     def restart(self, *names: str) -> None:
-        """Ends processes by force and starts them again, while the pods keep running."""
+        """Kills processes and starts them again, while the pods keep running."""
         self._check_up()
         for name in names:
             self.processes.stop(name, signal.SIGKILL)
         self._node.start()
 
     def empty_registry(self) -> None:
-        """Makes the registry forget every image."""
+        """Removes all images from the registry."""
         self._check_up()
         self.processes.stop("registry")
         shutil.rmtree(self.home / "node" / "registry", ignore_errors=True)
@@ -125,7 +125,7 @@ class Cluster:
         """Runs kubectl as the administrator.
 
         Raises:
-            ClusterError: with what it says.
+            ClusterError: kubectl failed; the message is its output.
         """
         command = [str(binaries.folder() / "kubectl"), f"--kubeconfig={self.kubeconfig}", *arguments]
         done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
@@ -172,7 +172,7 @@ class Cluster:
             )
 
     def _port(self) -> int:
-        """The API server's port on loopback: the one that the kubeconfig names, or a free one."""
+        """Returns the loopback port of the API server: that of the kubeconfig, or a free one."""
         if self.kubeconfig.exists():
             server = self.kubectl("config", "view", "--output", "jsonpath={.clusters[0].cluster.server}")
             return int(server.rpartition(":")[2])
@@ -180,7 +180,7 @@ class Cluster:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """One command at a time may change the cluster."""
+        """A lock that allows one command at a time to change the cluster."""
         self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self.home.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""The API tier: etcd, the API server, the controllers and the scheduler. It needs no powers of root."""
+"""The API tier: etcd, the API server, the controllers and the scheduler. It does not require root."""
 
 import socket
 import subprocess
@@ -23,10 +23,10 @@ class ControlPlane:
     Attributes:
         programs: the folder of the binaries.
         pki: the folder of the certificates and kubeconfigs.
-        state: the folder of etcd's data.
-        ip: where the API server listens; a loopback address needs no network of its own.
-        port: of the API server.
-        prefix: put before every command, as `nsenter --net=…` is.
+        state: the folder of the data of etcd.
+        ip: the address of the API server; a loopback address needs no network namespace.
+        port: the port of the API server.
+        prefix: the prefix of all commands, such as `nsenter --net=…`.
     """
 
     programs: Path
@@ -38,7 +38,9 @@ class ControlPlane:
     prefix: Sequence[str] = ()
 
     def start(self) -> None:
-        """Starts what does not run, and waits until the API server answers and the controllers have made an account."""
+        """Starts stopped processes, and waits until the API server responds and the controllers have created the
+        default service account.
+        """
         client, peer = free_port(), free_port()
         etcd = f"http://127.0.0.1:{client}"
         if self.processes.find("apiserver") is None:
@@ -71,7 +73,7 @@ class ControlPlane:
             str(self.programs / "etcd"),
             "--name=one",
             f"--data-dir={self.state}/etcd",
-            "--unsafe-no-fsync",  # what a test cluster knows may be lost with the machine
+            "--unsafe-no-fsync",  # the data of a test cluster may be lost with the machine
             f"--listen-client-urls={client}",
             f"--advertise-client-urls={client}",
             f"--listen-peer-urls={peer}",
@@ -82,7 +84,7 @@ class ControlPlane:
     def _apiserver(self, etcd: str) -> list[str]:
         loopback = (
             ["--endpoint-reconciler-type=none"] if self.ip.startswith("127.") else []
-        )  # it refuses such an address
+        )  # the API server rejects a loopback address
         return [
             str(self.programs / "kube-apiserver"),
             f"--etcd-servers={etcd}",
@@ -115,7 +117,7 @@ class ControlPlane:
 
     def _controllers(self) -> list[str]:
         kubeconfig = f"{self.pki}/controller-manager.kubeconfig"
-        # Where no kubelet runs, nodes are made up, and a lost one is to be noticed before a test ends.
+        # Without a kubelet, nodes are simulated, and a lost node must be detected before a test ends.
         patience = ["--node-monitor-period=1s", "--node-monitor-grace-period=10s"] if self.ip.startswith("127.") else []
         return [
             str(self.programs / "kube-controller-manager"),
@@ -142,7 +144,7 @@ class ControlPlane:
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
+    """Returns a free port of this machine."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
         return port

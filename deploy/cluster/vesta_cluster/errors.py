@@ -1,9 +1,9 @@
-"""What can go wrong with a test cluster."""
+"""Errors of a test cluster."""
 
 
 class ClusterError(RuntimeError):
-    """The cluster or a part of it does not do what was asked; the message says what happened and what would work."""
+    """The cluster or a process of it failed; the message says what happened and suggests a fix."""
 
 
 class Unavailable(ClusterError):
-    """This machine lacks what a cluster needs; the message names it and says how to get it."""
+    """This machine does not meet the requirements of a cluster; the message describes how to meet them."""

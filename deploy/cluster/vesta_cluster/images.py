@@ -1,4 +1,4 @@
-"""Images of one layer for programs that need nothing beside themselves: no builder and no registry are needed for them."""
+"""Images with one layer for static programs, which require no builder and no registry."""
 
 import hashlib
 import io
@@ -9,12 +9,12 @@ from pathlib import Path
 
 
 def write_archive(path: Path, tag: str, files: Mapping[str, Path], command: Sequence[str]) -> None:
-    """Writes an image as `docker save` does.
+    """Writes an image in the format of `docker save`.
 
     Args:
         path: of the archive.
-        files: what the image holds, by name in its root folder.
-        command: what a container of it runs.
+        files: the files of the image, by name in its root folder.
+        command: the command of its containers.
     """
     layer = _tar({name: (file.read_bytes(), 0o755) for name, file in files.items()})
     config = json.dumps(
@@ -31,7 +31,7 @@ def write_archive(path: Path, tag: str, files: Mapping[str, Path], command: Sequ
 
 
 def _tar(members: Mapping[str, tuple[bytes, int]]) -> bytes:
-    """An archive of members by name: content and mode."""
+    """Returns an archive of members by name: content and mode."""
     written = io.BytesIO()
     with tarfile.open(fileobj=written, mode="w") as archive:
         for name, (content, mode) in members.items():

@@ -1,4 +1,6 @@
-"""The network of a node: a namespace of its own, reached from this machine by one pair of addresses, with no way out."""
+"""The network of a node: a separate namespace, connected to this machine by one pair of addresses, without access to
+other networks.
+"""
 
 import subprocess
 from pathlib import Path
@@ -10,17 +12,19 @@ _HOST_LINK, _NODE_LINK = "vesta-host", "vesta-node"
 
 
 def path() -> Path:
-    """Where the kernel shows the namespace."""
+    """The path of the namespace."""
     return Path("/run/netns") / NAMESPACE
 
 
 def inside() -> list[str]:
-    """What is put before a command that runs in it. Not `ip netns exec`, which remounts /sys and hides the cgroups."""
+    """The prefix of commands that run in the namespace. Not `ip netns exec`, which remounts /sys and hides the
+    cgroups.
+    """
     return ["nsenter", f"--net={path()}"]
 
 
 def create(service_range: str) -> None:
-    """Makes the namespace and its addresses, unless they exist."""
+    """Creates the namespace and its addresses, unless they exist."""
     if path().exists():
         return
     _run("ip", "netns", "add", NAMESPACE)
@@ -30,13 +34,13 @@ def create(service_range: str) -> None:
     _run(*inside(), "ip", "link", "set", "lo", "up")
     _run(*inside(), "ip", "address", "add", f"{NODE_IP}/30", "dev", _NODE_LINK)
     _run(*inside(), "ip", "link", "set", _NODE_LINK, "up")
-    # so that the node's own processes can reach the addresses of Services, which kube-proxy replaces before they leave
+    # so that processes of the node can reach the addresses of Services, which kube-proxy replaces before the packets leave
     _run(*inside(), "ip", "route", "add", service_range, "dev", _NODE_LINK)
     _run(*inside(), "sysctl", "--quiet", "--write", "net.ipv4.ip_forward=1")
 
 
 def remove() -> None:
-    """Removes the namespace with everything in it; none is no error."""
+    """Removes the namespace with everything in it, if it exists."""
     if path().exists():
         _run("ip", "netns", "delete", NAMESPACE)
     subprocess.run(["ip", "link", "delete", _HOST_LINK], capture_output=True, check=False)

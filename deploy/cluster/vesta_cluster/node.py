@@ -1,4 +1,6 @@
-"""The node tier: containerd with runc, the kubelet and kube-proxy in a network namespace of their own, with NetworkPolicy and metrics."""
+"""The node tier: containerd with runc, kubelet and kube-proxy in a separate network namespace, with NetworkPolicy and
+metrics.
+"""
 
 import shutil
 import signal
@@ -20,7 +22,7 @@ from vesta_cluster.processes import Processes
 
 NAME = "node1"
 OWN_IMAGES = {PAUSE_IMAGE: "pause", "vesta.test/coredns:1": "coredns", "vesta.test/agnhost:1": "agnhost"}
-"""Images that are made of one program each: tag and program. agnhost is the image of Kubernetes' own tests."""
+"""Images with one program each: tag and program. agnhost is the image of Kubernetes' own tests."""
 PROCESSES = ("containerd", "kubelet", "kube-proxy", "kube-router", "metrics-server", "registry")
 CGROUPS = Path("/sys/fs/cgroup")
 _PACKAGES = {
@@ -38,13 +40,13 @@ _POLL_SECONDS = 0.1
 
 
 def missing_packages(path: str = _PATH) -> list[str]:
-    """The Debian packages that a node needs and whose programs are not on the path."""
+    """Returns the required Debian packages whose programs are not installed."""
     return sorted(package for program, package in _PACKAGES.items() if shutil.which(program, path=path) is None)
 
 
 @dataclass(frozen=True)
 class Node:
-    """The processes of the one node.
+    """The processes of the node.
 
     Attributes:
         programs: the folder of the binaries.
@@ -58,11 +60,11 @@ class Node:
     processes: Processes
 
     def start(self) -> None:
-        """Starts what does not run, with the node's own images imported.
+        """Starts stopped processes, and imports the images of the node.
 
         Raises:
             Unavailable: a package is missing.
-            ClusterError: a process ends.
+            ClusterError: a process exited.
         """
         if absent := missing_packages():
             raise Unavailable(
@@ -86,20 +88,22 @@ class Node:
                 self._start(name, command)
 
     def enforce_policies(self) -> None:
-        """Starts what enforces NetworkPolicy, once the API server knows the node: it looks the node up once, and ends without it."""
+        """Starts the enforcement of NetworkPolicy when the API server has the node, because it looks the node up once
+        and exits without it.
+        """
         if self.processes.find("kube-router") is None:
             self._start("kube-router", self._policies(f"--kubeconfig={self.pki}/admin.kubeconfig"))
 
     def check(self) -> None:
-        """Raises ClusterError where a process has ended."""
+        """Raises ClusterError if a process has exited."""
         for name in PROCESSES:
             self.processes.check(name)
 
     def load(self, archives: Sequence[Path]) -> list[str]:
-        """Imports images: archives, as `docker save` or buildah write them, or folders of an OCI image layout.
+        """Imports images: archives in the format of `docker save` or buildah, or folders of an OCI image layout.
 
         Returns:
-            What containerd says of each.
+            The output of containerd for each.
         """
         return [line for path in archives for line in self._import(path.resolve()).splitlines()]
 
@@ -112,7 +116,7 @@ class Node:
             return self._ctr("images", "import", packed.name)
 
     def stop(self) -> None:
-        """Kills the pods and stops the processes; what they have mounted and their cgroups go with them."""
+        """Kills the pods and stops the processes; their mounts and cgroups are removed too."""
         for name in reversed(PROCESSES[1:]):
             self.processes.stop(name)
         if self.processes.find("containerd"):
@@ -186,7 +190,7 @@ class Node:
             "--proxy-mode=iptables",
             f"--cluster-cidr={POD_RANGE}",
             "--oom-score-adj=0",
-            *(f"--conntrack-{name}=0" for name in zeros),  # the limits of the machine are not ours to change
+            *(f"--conntrack-{name}=0" for name in zeros),  # the limits of the machine must not be changed
             "--nodeport-addresses=10.77.0.0/30",
         ]
 
@@ -227,7 +231,7 @@ class Node:
         ]
 
     def _stop_shims(self) -> None:
-        """The shims outlive containerd by design; ours name its socket."""
+        """Kills the shims, which outlive containerd by design; ours are recognised by its socket."""
         for process in psutil.process_iter(["name", "cmdline"]):
             if f"{self.state}/containerd.sock" in (process.info["cmdline"] or []):
                 process.send_signal(signal.SIGKILL)
@@ -239,7 +243,7 @@ class Node:
 
 
 def _remove_cgroups() -> None:
-    """Removes the empty cgroups of the pods, of every controller where each has a tree of its own (version 1)."""
+    """Removes the empty cgroups of the pods, in each hierarchy for cgroups version 1."""
     for root in (*CGROUPS.glob("kubepods"), *CGROUPS.glob("*/kubepods")):
         folders = [path for path in root.rglob("*") if path.is_dir()]
         for folder in (*sorted(folders, reverse=True), root):

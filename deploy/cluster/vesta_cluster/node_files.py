@@ -16,7 +16,7 @@ REGISTRY = f"{network.NODE_IP}:5000"
 
 
 def write_all(state: Path, pki: Path) -> None:
-    """Writes them below the node's folder.
+    """Writes the files into the folder of the node.
 
     Args:
         pki: the folder of the certificates and kubeconfigs.
@@ -37,7 +37,7 @@ def _kubelet_settings(state: Path, pki: Path) -> Mapping[str, Any]:
     return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
-        "failCgroupV1": False,  # many machines still have version 1 of the cgroups
+        "failCgroupV1": False,  # many machines still use version 1 of the cgroups
         "cgroupDriver": "cgroupfs",
         "containerRuntimeEndpoint": f"unix://{state}/containerd.sock",
         "imageServiceEndpoint": f"unix://{state}/containerd.sock",
@@ -62,9 +62,9 @@ def _kubelet_settings(state: Path, pki: Path) -> Mapping[str, Any]:
         "podLogsDir": f"{state}/podlogs",
         "volumePluginDir": f"{state}/volume-plugins",
         "evictionHard": {"memory.available": "200Mi", "nodefs.available": "2%", "imagefs.available": "2%"},
-        # An image that was imported may have been pulled under another name as well.
+        # An imported image may also have been pulled by another name.
         "imagePullCredentialsVerificationPolicy": "NeverVerify",
-        "imageGCHighThresholdPercent": 100,  # keeps imported images, which no registry has
+        "imageGCHighThresholdPercent": 100,  # keeps imported images, which are in no registry
         "seccompDefault": True,
     }
 

@@ -1,4 +1,6 @@
-"""The processes of a cluster: started detached with a log, recorded by pid and start time, stopped by that record alone."""
+"""The processes of a cluster: started detached with a log, recorded by pid and start time, and stopped only by this
+record.
+"""
 
 import json
 import os
@@ -14,18 +16,18 @@ from vesta_cluster.errors import ClusterError
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes whose records lie in a folder.
+    """The processes with records in a folder.
 
     Attributes:
         folder: of the records and the logs, `NAME.json` and `NAME.log`.
-        stop_seconds: what a process has to end by itself before it is killed.
+        stop_seconds: the time of a process to exit before it is killed.
     """
 
     folder: Path
     stop_seconds: float = 5.0
 
     def start(self, name: str, command: Sequence[str], path: str | None = None) -> None:
-        """Starts a process that outlives this one. `path` replaces the environment's `PATH`."""
+        """Starts a detached process. `path` replaces the environment variable `PATH`."""
         self.folder.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, **({"PATH": path} if path else {})}
         output = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
@@ -44,7 +46,7 @@ class Processes:
         self._record(name).write_text(json.dumps(record))
 
     def find(self, name: str) -> psutil.Process | None:
-        """The process, where it still runs."""
+        """Returns the process if it is running."""
         try:
             record = json.loads(self._record(name).read_text())
             process = psutil.Process(record["pid"])
@@ -54,13 +56,13 @@ class Processes:
         return process if is_it else None
 
     def check(self, name: str) -> None:
-        """Raises ClusterError with the end of its log where a process has ended."""
+        """Raises ClusterError with the end of its log if a process has exited."""
         if self.find(name) is None:
             last = self.log(name).read_text(errors="replace").strip().splitlines()[-5:]
             raise ClusterError(f"{name} ended; the end of {self.log(name)}:\n" + "\n".join(last))
 
     def stop(self, name: str, signal_number: int = signal.SIGTERM) -> None:
-        """Stops a process, by force where it takes longer than `stop_seconds`. One that does not run is no error."""
+        """Stops a process, if it is running. Kills it after `stop_seconds`."""
         process = self.find(name)
         if process is not None:
             process.send_signal(signal_number)
@@ -72,11 +74,11 @@ class Processes:
         self._record(name).unlink(missing_ok=True)
 
     def names(self) -> list[str]:
-        """What was started and not stopped."""
+        """Returns the processes that were started and not stopped."""
         return sorted(path.stem for path in self.folder.glob("*.json"))
 
     def log(self, name: str) -> Path:
-        """Where what a process says is written."""
+        """Returns the log of a process."""
         return self.folder / f"{name}.log"
 
     def _record(self, name: str) -> Path:

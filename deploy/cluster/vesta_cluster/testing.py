@@ -1,4 +1,4 @@
-"""An API server for tests, as a plugin of pytest: the one that KUBECONFIG names, or one without a node that is started once for all."""
+"""A pytest plugin with an API server for tests: that of KUBECONFIG, or one without a node, started once per session."""
 
 import os
 import tempfile
@@ -13,7 +13,7 @@ from vesta_cluster.cluster import Cluster
 
 @pytest.fixture(scope="session")
 def api_kubeconfig() -> Iterator[Path]:
-    """Of the API server's administrator. The test is skipped where its programs are not built."""
+    """The kubeconfig of the administrator. The test is skipped if the programs are not built."""
     if given := os.environ.get("KUBECONFIG"):
         yield Path(given)
         return

@@ -1,1 +1,3 @@
-"""The container images of the platform: what is in each, how they are built, packed and loaded. Python's standard library alone."""
+"""The container images of the platform: their contents, and how they are built, packed and loaded. Uses only the
+standard library.
+"""

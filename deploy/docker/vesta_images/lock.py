@@ -1,4 +1,4 @@
-"""Pins what each image installs, with the SHA-256 of the very wheel, in the versions of requirements.lock."""
+"""Pins the packages of each image, with the SHA-256 of their wheels, in the versions of requirements.lock."""
 
 import json
 import re
@@ -11,9 +11,9 @@ from pathlib import Path
 from vesta_images.catalogue import COMMON, COMMON_PACKAGES, IMAGES, REQUIREMENTS, ROOT, third_party_of
 
 PYTHON = (3, 11)  # of the base image, Debian 12
-TOOLS = ("pip", "hatchling", "editables", "cyclonedx-bom")  # what builds an image, and is in none
+TOOLS = ("pip", "hatchling", "editables", "cyclonedx-bom")  # required by the builds, not part of an image
 HEAD = "# Written by `make lock`: the versions of requirements.lock, each with the SHA-256 of its wheel for Python 3.11 on x86-64.\n"
-# torch comes from another index where it is built for the CPU; what CUDA's build needs beside it is in a file of its own.
+# torch for the CPU is in another index; the additional requirements of the CUDA build are in a separate file.
 TORCH, CUDA = "torch", "torch-cuda"
 _CUDA_PACKAGE = re.compile(r"(nvidia|cuda)-.+|triton")
 _WITHOUT_DEPENDENCIES = ("inference-cpu", "kafka")
@@ -23,7 +23,7 @@ def write() -> None:
     """Rewrites all files.
 
     Raises:
-        RuntimeError: this Python is not the base image's, or pip cannot resolve; says why.
+        RuntimeError: this Python is not that of the base image, or pip failed; the message has the cause.
     """
     if sys.version_info[:2] != PYTHON:
         raise RuntimeError(
@@ -47,10 +47,10 @@ def write() -> None:
 
 
 def resolve(wanted: Sequence[str], *, with_dependencies: bool = True, is_constrained: bool = True) -> dict[str, str]:
-    """What pip would install, nothing being installed: lines of a requirements file by normalised name.
+    """Returns what pip would install into an empty environment: lines of a requirements file by normalised name.
 
     Raises:
-        RuntimeError: pip cannot; says why.
+        RuntimeError: pip failed; the message has the cause.
     """
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"

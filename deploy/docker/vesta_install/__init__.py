@@ -1,1 +1,1 @@
-"""`vesta-install` of a bundle: it needs Python 3.9 and nothing else, and is packed into one file."""
+"""`vesta-install` of a bundle. It requires only Python 3.9, and is packed into one file."""

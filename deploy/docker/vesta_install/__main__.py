@@ -1,11 +1,12 @@
-"""Installs Vesta from this bundle, on a machine that reaches nothing but its registry or its node. It needs Python 3.9 and nothing else.
+"""Installs Vesta from this bundle, on a machine that can reach only its registry or its node. It requires only Python
+3.9.
 
-    vesta-install verify                                       compares every file with its checksum
+    vesta-install verify                                       verifies the checksum of each file
     vesta-install registry registry.internal:5000/vesta        copies the images into a registry
     vesta-install node                                         loads the images into containerd on this node
-    vesta-install registry … --install [-- OPTION…]            and runs helm, with options of yours
+    vesta-install registry … --install [-- OPTION…]            also runs helm, with further options
 
-Both check the checksums first, and print the helm command that installs the chart with these images.
+Both verify the checksums first, and print the helm command that installs the chart with these images.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def main() -> int:
 
 
 def arguments(given: Sequence[str]) -> argparse.Namespace:
-    """What was asked for; `options` is what follows `--`."""
+    """Parses the arguments; `options` are those after `--`."""
     end = given.index("--") if "--" in given else len(given)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True, metavar="verify|registry|node")
@@ -77,14 +78,14 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
 
 
 def registry_name(text: str) -> str:
-    """`host/path` as it stands before `/vesta-<name>:<tag>`."""
+    """Parses `host/path`, the prefix of `/vesta-<name>:<tag>`."""
     if not re.fullmatch(r"[\w.-]+(\[[\da-f:]+\])?(:\d+)?(/[a-z\d]+([._-]+[a-z\d]+)*)*", text):
         raise argparse.ArgumentTypeError(f'"{text}" is not HOST[:PORT][/PATH], as in registry.internal:5000/vesta')
     return text
 
 
 def load_into_node(options: argparse.Namespace) -> None:
-    """Streams the images to containerd, under the names that the kubelet asks for."""
+    """Streams the images to containerd, under the names that the kubelet uses."""
     command = [*shlex.split(options.ctr), *(["--address", options.address] if options.address else [])]
     command += ["--namespace", "k8s.io", "images", "import", "-"]
     if not shutil.which(command[0]):
@@ -100,7 +101,7 @@ def load_into_node(options: argparse.Namespace) -> None:
                 archive.add(path, path.relative_to(LAYOUT), recursive=False)
         process.stdin.close()
     except BrokenPipeError:
-        pass  # it has said why
+        pass  # ctr has printed the cause
     if process.wait():
         raise Failure(
             f"`{shlex.join(command)}` failed, see its output above; the containerd socket "
@@ -111,7 +112,7 @@ def load_into_node(options: argparse.Namespace) -> None:
 
 
 def finish(options: argparse.Namespace, values: Sequence[str]) -> int:
-    """Prints the helm command, or becomes it."""
+    """Prints the helm command, or executes it."""
     command = [
         "helm",
         "upgrade",

@@ -1,4 +1,4 @@
-"""What lies beside `vesta-install` in the bundle."""
+"""The contents of the bundle next to `vesta-install`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _REFERENCE = "org.opencontainers.image.ref.name"
 
 
 class Failure(Exception):
-    """It cannot go on; the message says why and what would help."""
+    """The installation cannot continue; the message has the cause and suggests a fix."""
 
 
 def verify() -> int:
-    """Compares every file of the bundle with its checksum; answers how many there are."""
+    """Verifies the checksums of all files of the bundle; returns their number."""
     sums = BUNDLE / "SHA256SUMS"
     if not sums.is_file():
         raise Failure(f"{sums} is missing: unpack the whole archive, and run its vesta-install")
@@ -36,7 +36,7 @@ def verify() -> int:
 
 
 def digest_of(path: Path) -> str:
-    """Its SHA-256; empty where it cannot be read."""
+    """Returns the SHA-256 of a file; empty if it cannot be read."""
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
@@ -48,11 +48,11 @@ def digest_of(path: Path) -> str:
 
 
 def images() -> list[tuple[str, dict[str, Any]]]:
-    """Reference and descriptor of each image."""
+    """Returns reference and descriptor of each image."""
     index = json.loads((LAYOUT / "index.json").read_text())
     return sorted((entry["annotations"][_REFERENCE], entry) for entry in index["manifests"])
 
 
 def blob(digest: str) -> Path:
-    """The file of a blob."""
+    """Returns the file of a blob."""
     return LAYOUT / "blobs" / digest.replace(":", "/")

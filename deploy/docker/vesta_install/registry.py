@@ -1,4 +1,4 @@
-"""Copies the images into a registry that speaks OCI's distribution API (distribution-spec v1.1)."""
+"""Copies the images into a registry with the OCI distribution API (distribution-spec v1.1)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ATTEMPTS = 3
 
 
 class Registry:
-    """One registry, and who asks it."""
+    """A registry with the credentials of the user."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.host, _, self.path = options.target.partition("/")
@@ -33,7 +33,7 @@ class Registry:
         self._password: str | None = None
 
     def name(self, image: str) -> str:
-        """The repository of an image: `path/vesta-datasets`."""
+        """Returns the repository of an image: `path/vesta-datasets`."""
         return "/".join(filter(None, (self.path, image)))
 
     def call(
@@ -44,7 +44,9 @@ class Registry:
         media_type: str = "",
         good: Sequence[int] = (200, 201, 202),
     ) -> tuple[int, Message]:
-        """Status and headers of an answer, with a token where the registry asks for one. `body` is bytes or the path of a file."""
+        """Returns status and headers of a response, with a token if the registry requires one. `body` is bytes or the
+        path of a file.
+        """
         headers = {"Content-Type": media_type} if media_type else {}
         status, answered, text = self._send(method, url, body, headers)
         if status == 401:
@@ -164,9 +166,9 @@ class Registry:
 
 
 def copy_to_registry(options: argparse.Namespace) -> None:
-    """Copies every image that is not there yet; layers that images share are sent once."""
+    """Copies all missing images; shared layers are sent once."""
     registry = Registry(options)
-    placed: dict[str, str] = {}  # digest -> the first repository that has it
+    placed: dict[str, str] = {}  # digest -> the first repository with it
     for reference, entry in images():
         image, _, tag = reference.rpartition("/")[2].partition(":")
         manifest = json.loads(blob(entry["digest"]).read_text())
@@ -186,7 +188,7 @@ def copy_to_registry(options: argparse.Namespace) -> None:
 
 
 def place_blob(registry: Registry, name: str, part: Mapping[str, Any], placed: Mapping[str, str]) -> int:
-    """Returns the bytes that had to be sent."""
+    """Returns the number of bytes that were sent."""
     digest = part["digest"]
     status, _ = registry.call("HEAD", f"/v2/{name}/blobs/{digest}", good=(200, 302, 307, 404))
     if status != 404:  # some registries redirect to their storage

@@ -1,4 +1,6 @@
-"""What `helm test` runs: a project of its own, an image uploaded through the gateway and listed again, and the project deleted."""
+"""The program of `helm test`: creates a project, uploads an image through the gateway, lists it, and deletes the
+project.
+"""
 
 import json
 import os
@@ -16,7 +18,7 @@ TIMEOUT_SECONDS = 60
 
 
 def png():
-    """A grey image of noise, unlike any that was uploaded before."""
+    """Returns a unique grey image of noise."""
 
     def chunk(kind, body):
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -27,10 +29,10 @@ def png():
 
 
 def call(method, path, body=None, kind="application/json"):
-    """Asks the gateway as the platform's owner, and answers what it answers.
+    """Sends a request to the gateway as the platform's owner, and returns the response.
 
     Raises:
-        SystemExit: it refused, or cannot be reached; says why.
+        SystemExit: the request failed, or the gateway cannot be reached; has the cause.
     """
     headers = {
         "Authorization": f"Bearer {Path(os.environ['OWNER_KEY_FILE']).read_text().strip()}",
@@ -38,7 +40,7 @@ def call(method, path, body=None, kind="application/json"):
     }
     content = json.dumps(body).encode() if isinstance(body, dict) else body
     request = urllib.request.Request(os.environ["GATEWAY"] + path, content, headers, method=method)
-    trust = ssl._create_unverified_context()  # the gateway's certificate is for its name outside
+    trust = ssl._create_unverified_context()  # the certificate of the gateway is for its external name
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS, context=trust) as answer:
             return json.load(answer)
@@ -49,7 +51,7 @@ def call(method, path, body=None, kind="application/json"):
 
 
 def main():
-    """Prints each step; whatever happens, the project is deleted."""
+    """Prints each step; always deletes the project."""
     word = f"helm-test-{secrets.token_hex(4)}"
     project = f"projects/{word}"
     call("POST", f"/v1/projects?project_id={word}", {"displayName": "helm test"})

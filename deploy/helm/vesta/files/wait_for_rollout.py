@@ -1,4 +1,6 @@
-"""Waits until every Deployment of the release runs its newest pods alone, by polling the API server with the service account of the pod."""
+"""Waits until all Deployments of the release run only their newest pods, by polling the API server with the service
+account of the pod.
+"""
 
 import json
 import os
@@ -14,7 +16,7 @@ POLL_SECONDS = 2
 
 
 def deployments():
-    """The Deployments of the release, as the API server describes them."""
+    """Returns the Deployments of the release from the API server."""
     namespace = (ACCOUNT / "namespace").read_text()
     query = urllib.parse.urlencode({"labelSelector": os.environ["SELECTOR"]})
     address = f"https://kubernetes.default.svc/apis/apps/v1/namespaces/{namespace}/deployments?{query}"
@@ -25,7 +27,7 @@ def deployments():
 
 
 def is_rolled_out(deployment):
-    """Whether all wanted pods are new and available, and none of the old ones is left."""
+    """Whether all wanted pods are new and available, and no old pod is left."""
     wanted, status = deployment["spec"]["replicas"], deployment.get("status", {})
     is_seen = status.get("observedGeneration", 0) >= deployment["metadata"]["generation"]
     counts = [status.get(name, 0) for name in ("replicas", "updatedReplicas", "availableReplicas")]
@@ -33,7 +35,7 @@ def is_rolled_out(deployment):
 
 
 def main():
-    """Ends with status 1, naming the Deployments that are late."""
+    """Exits with status 1 and the names of late Deployments."""
     end = time.monotonic() + int(os.environ["TIMEOUT_SECONDS"])
     while True:
         try:
