@@ -78,7 +78,7 @@ def test_a_file_beyond_the_limit_is_not_read(backbone: Backbone, tmp_path: Path)
     sparse = tmp_path / "weights.pth"
     with sparse.open("wb") as file:
         file.truncate(module.WEIGHTS_BYTES_MAX + 1)
-    with pytest.raises(WeightsError, match="at most"):
+    with pytest.raises(WeightsError, match="the maximum is"):
         load_network(replace(backbone, weights_path=sparse))
 
 

@@ -82,7 +82,7 @@ def test_the_id_of_a_run_that_made_a_version_is_not_given_again(training: Traini
     run = training.a_run()
     training.worker.step()
     training.runs.DeleteTrainingRun(DeleteTrainingRunRequest(name=run.name))
-    with pytest.raises(AlreadyExists, match=r"made projects/acme/models/vans/versions/1, .*choose another id"):
+    with pytest.raises(AlreadyExists, match=r"created projects/acme/models/vans/versions/1, .*choose another id"):
         training.a_run()
     other = training.a_run("other")
     training.worker.step()
