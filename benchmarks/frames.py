@@ -1,6 +1,4 @@
-"""The overhead of the platform over the time of the model, from a camera's frame on Kafka to the observation on its
-topic.
-"""
+"""The overhead of the platform over the time of the model, from a camera's frame on Kafka to the observation on its topic."""
 
 import statistics
 import time

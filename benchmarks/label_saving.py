@@ -1,5 +1,4 @@
-"""The labels that the default selection saves: labels of random selection ÷ labels of the default, for 95 % of full
-accuracy.
+"""The labels that the default selection saves: labels of random selection ÷ labels of the default, for 95 % of full accuracy.
 
 Both are trained equally: the same frozen embeddings, the same linear head trained from scratch after each batch, the
 same batch sizes; only the selection differs. Each seed has its own test set, because strategies are nearly

@@ -1,6 +1,4 @@
-"""Photograph-like JPEG files for benchmarks, identical on every run: crops of noise with the spectrum of natural
-images.
-"""
+"""Photograph-like JPEG files for benchmarks, identical on every run: crops of noise with the spectrum of natural images."""
 
 import io
 from collections.abc import Iterator

@@ -1,6 +1,4 @@
-"""The distribution of load over two replicas: the share of calls of each service, and of the models, of the second
-replica during a loop.
-"""
+"""The distribution of load over two replicas: the share of calls and of models of the second replica during a loop."""
 
 import loop
 from figures import Figure

@@ -1,5 +1,4 @@
-"""Renders, lints and validates the chart against the schemas of Kubernetes, for `make check` and for the tests of the
-chart.
+"""Renders, lints and validates the chart against the schemas of Kubernetes, for `make check` and for the tests of the chart.
 
 Helm is the one of vesta_cluster; the schemas are pinned in schemas.txt. Both are kept in the cache (`VESTA_CACHE`, else `~/.cache/vesta`);
 after the first time nothing is downloaded.

@@ -1,5 +1,4 @@
-"""The demo: hides the labels of photographs, and lets the platform learn them from simulated annotators, round by
-round.
+"""The demo: hides the labels of photographs, and lets the platform learn them from simulated annotators, round by round.
 
 Uses only the public API. Run by `make demo`; the platform must be running: that of `make up` on this machine, or an
 external one.

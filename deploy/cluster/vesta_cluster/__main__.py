@@ -1,6 +1,4 @@
-"""`python -m vesta_cluster up | down | status | load | build | kubectl | helm`: a real Kubernetes on this machine,
-for tests.
-"""
+"""`python -m vesta_cluster up | down | status | load | build | kubectl | helm`: a real Kubernetes on this machine, for tests."""
 
 import os
 import sys

@@ -1,6 +1,4 @@
-"""The programs of a cluster: built once from a Go module into a cache outside the checkout; helm and kubectl from a
-wheel.
-"""
+"""The programs of a cluster: built once from a Go module into a cache outside the checkout; helm and kubectl from a wheel."""
 
 import fcntl
 import hashlib

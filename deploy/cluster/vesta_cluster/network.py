@@ -1,6 +1,4 @@
-"""The network of a node: a separate namespace, connected to this machine by one pair of addresses, without access to
-other networks.
-"""
+"""The network of a node: a separate namespace, connected to this machine by one pair of addresses, without access to other networks."""
 
 import subprocess
 from pathlib import Path

@@ -1,6 +1,4 @@
-"""The node tier: containerd with runc, kubelet and kube-proxy in a separate network namespace, with NetworkPolicy and
-metrics.
-"""
+"""The node tier: containerd with runc, kubelet and kube-proxy in a separate network namespace, with NetworkPolicy and metrics."""
 
 import shutil
 import signal

@@ -1,6 +1,4 @@
-"""The processes of a cluster: started detached with a log, recorded by pid and start time, and stopped only by this
-record.
-"""
+"""The processes of a cluster: started detached with a log, recorded by pid and start time, and stopped only by this record."""
 
 import json
 import os

@@ -1,6 +1,4 @@
-"""`python -m vesta_images build|bundle|lock|list`: builds and packs the images of the platform, or pins their
-packages; `make` calls it.
-"""
+"""`python -m vesta_images build|bundle|lock|list`: builds and packs the images of the platform, or pins their packages; `make` calls it."""
 
 import argparse
 import subprocess

@@ -1,5 +1,4 @@
-"""Installs Vesta from this bundle, on a machine that can reach only its registry or its node. It requires only Python
-3.9.
+"""Installs Vesta from this bundle, on a machine that can reach only its registry or its node. It requires only Python 3.9.
 
     vesta-install verify                                       verifies the checksum of each file
     vesta-install registry registry.internal:5000/vesta        copies the images into a registry

@@ -1,6 +1,4 @@
-"""Retries of calls that the platform rejected because of overload, after the requested delay, until `patience` has
-elapsed.
-"""
+"""Retries of calls that the platform rejected because of overload, after the requested delay, until `patience` has elapsed."""
 
 import random
 import time

@@ -1,6 +1,4 @@
-"""Standard methods for any resource by its name, derived from the contracts, for `vesta get`, `list`, `create`,
-`update` and `delete`.
-"""
+"""Standard methods for any resource by its name, derived from the contracts, for `vesta get`, `list`, `create`, `update` and `delete`."""
 
 import re
 from collections.abc import Iterator

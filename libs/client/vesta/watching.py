@@ -1,6 +1,4 @@
-"""The events of a project without end: an interrupted stream, for example by a restart of a gateway, resumes after
-the last event.
-"""
+"""The events of a project without end: an interrupted stream, for example by a restart of a gateway, resumes after the last event."""
 
 from collections import deque
 from collections.abc import Callable, Iterator

@@ -46,8 +46,21 @@ SQL_NAMES = re.compile(r"\btold_\w+")
 """Columns of existing tables, which keep their names."""
 _WORD = re.compile(r"[A-Za-z]+")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-_DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/**/*.md", "services/*/README.md", "libs/*/README.md")
-_TEXTS = (*_DOCUMENTS, "deploy/**/README.md", "protos/vesta/**/*.proto", "protos/topics/*.yaml", "services/*/vesta_*/queries.sql")
+_DOCUMENTS = (
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "docs/**/*.md",
+    "services/*/README.md",
+    "libs/*/README.md",
+)
+_TEXTS = (
+    *_DOCUMENTS,
+    "deploy/**/README.md",
+    "protos/vesta/**/*.proto",
+    "protos/topics/*.yaml",
+    "services/*/vesta_*/queries.sql",
+)
 
 
 def retired_terms(root: Path) -> list[str]:
@@ -59,7 +72,9 @@ def retired_terms(root: Path) -> list[str]:
     for pattern in _TEXTS:
         for path in sorted(root.glob(pattern)):
             lines = enumerate(path.read_text().splitlines(), 1)
-            found += _complaints(root, path, ((at, term) for at, line in lines for term in _terms(SQL_NAMES.sub("", line))))
+            found += _complaints(
+                root, path, ((at, term) for at, line in lines for term in _terms(SQL_NAMES.sub("", line)))
+            )
     return found
 
 

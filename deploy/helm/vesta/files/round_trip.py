@@ -1,6 +1,4 @@
-"""The program of `helm test`: creates a project, uploads an image through the gateway, lists it, and deletes the
-project.
-"""
+"""The program of `helm test`: creates a project, uploads an image through the gateway, lists it, and deletes the project."""
 
 import json
 import os

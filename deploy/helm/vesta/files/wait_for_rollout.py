@@ -1,6 +1,4 @@
-"""Waits until all Deployments of the release run only their newest pods, by polling the API server with the service
-account of the pod.
-"""
+"""Waits until all Deployments of the release run only their newest pods, by polling the API server with the service account of the pod."""
 
 import json
 import os
