@@ -74,7 +74,7 @@ class Services:
             if self.held.get(self.stops.get(plural, ""), set()):
                 raise FailedPrecondition(f"{name} is in use", reason="IN_USE")
             if name not in self.held[plural]:
-                raise NotFound(f"there is no {name}")
+                raise NotFound(f"{name} does not exist")
             self.held[plural].remove(name)
             self.before()
 

@@ -281,7 +281,7 @@ def test_a_real_driver_turns_what_is_due(
         loop = store.find_loop(connection, A)
     assert loop is not None
     assert loop.status.phase == LoopStatus.BLOCKED  # its dataset is not in the simulation
-    assert "is gone" in loop.status.message
+    assert "was deleted" in loop.status.message
 
 
 def test_a_worker_that_was_slower_than_its_lease_does_not_reschedule_the_loop(

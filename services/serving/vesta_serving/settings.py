@@ -41,4 +41,4 @@ class Settings(ServiceSettings):
         "rejected as OVERLOADED",
     )
     prediction_log_days: int = Field(30, ge=1, le=3650, description="the retention of the prediction log")
-    sandbox_processes: int = Field(2, ge=1, le=64, description="children that decode images")
+    sandbox_processes: int = Field(2, ge=1, le=64, description="the number of child processes that decode images")

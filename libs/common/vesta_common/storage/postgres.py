@@ -148,7 +148,7 @@ class Postgres:
             self.check_migrations(package)
 
     def ping(self) -> None:
-        """Raises psycopg.Error or psycopg_pool.PoolTimeout if the database does not answer."""
+        """Raises psycopg.Error or psycopg_pool.PoolTimeout if the database does not respond."""
         with self.transaction() as connection:
             connection.execute("SELECT 1")
 

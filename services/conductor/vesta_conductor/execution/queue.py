@@ -70,7 +70,7 @@ class Worker:
             except (psycopg.Error, LeaseLost):
                 raise
             except Exception:
-                log.exception("turn_failed", loop=claimed.loop, failures=claimed.failures)
+                log.exception("reconciliation_failed", loop=claimed.loop, failures=claimed.failures)
         failures = claimed.failures + 1 if delay is None else 0
         if delay is None:
             delay = exponential_backoff(failures, BACKOFF_FIRST, BACKOFF_MAX)

@@ -77,16 +77,16 @@ class Deletions:
             with deletion_heartbeat(self._postgres, claimed, self._clock):
                 left = self._pass(project.name)
         except VestaError as error:
-            log.warning("deletion_held_up", project=project.name, reason=error.reason, error=error.message)
+            log.warning("deletion_postponed", project=project.name, reason=error.reason, error=error.message)
             failures = claimed.failures + 1
             due_time = self._clock.now() + exponential_backoff(failures, BACKOFF_FIRST, BACKOFF_MAX)
-            self._store_pass(claimed, f"A part of the platform does not answer: {error.message}", due_time, failures)
+            self._store_pass(claimed, f"A service does not respond: {error.message}", due_time, failures)
             return
         settled = project.delete_time.ToDatetime(began.tzinfo) + SETTLED
         if left:
             self._store_pass(claimed, left, self._clock.now() + PASS_INTERVAL)
         elif began < settled:
-            self._store_pass(claimed, "Nothing is left. Waits for calls that were under way to end.", settled)
+            self._store_pass(claimed, "All resources are deleted. Waits for calls in progress to end.", settled)
         else:
             with self._postgres.transaction() as connection:
                 end_deletion(connection, claimed, self._clock.now())

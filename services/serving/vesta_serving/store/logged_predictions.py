@@ -30,7 +30,7 @@ class LoggedPredictions:
         """
         row = queries.find_prediction(connection, name=name)
         if row is None:
-            raise NotFound(f"there is no {name}", reason="RESOURCE_NOT_FOUND", metadata={"name": name})
+            raise NotFound(f"{name} does not exist", reason="RESOURCE_NOT_FOUND", metadata={"name": name})
         return _prediction(row)
 
     def list_page(

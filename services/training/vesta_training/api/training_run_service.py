@@ -103,7 +103,7 @@ class TrainingRunService(TrainingRunServiceServicer):
         with self._store.postgres.transaction() as connection:
             run = self._store.runs.get(connection, request.name)
             if run.state in {TrainingRun.QUEUED, TrainingRun.RUNNING}:
-                raise FailedPrecondition(f"{run.name} has not ended; cancel it first", reason="RUN_NOT_ENDED")
+                raise FailedPrecondition(f"{run.name} is still active; cancel it first", reason="RUN_NOT_ENDED")
             self._store.runs.delete(connection, request.name)
         return empty_pb2.Empty()
 

@@ -35,7 +35,7 @@ class FileRemover:
                 else:
                     self._store.deleted_files.delete(file, self._objects.delete)
             except VestaError as error:  # other files are not affected
-                log.warning("model_file_not_deleted", key=file.object_key, error=str(error))
+                log.warning("model_file_deletion_failed", key=file.object_key, error=str(error))
                 self._store.deleted_files.postpone(file, RETRY)
         return False
 

@@ -24,7 +24,7 @@ class RecipeBook:
         """Returns a recipe, in the transaction of the caller. Raises NotFound."""
         if is_builtin(name):
             return builtin(name)
-        shipped = f"those that ship with the platform are {', '.join(BUILTIN)}"
+        shipped = f"built-in recipes: {', '.join(BUILTIN)}"
         return existing(self._store.recipes.find(connection, name), name, shipped)
 
     def list_after(self, connection: Connection, project: str, after: str, limit: int) -> list[Recipe]:

@@ -52,7 +52,7 @@ class Runs:
         made = queries.find_version_of_run(connection, training_run=run.name)
         if made is not None:
             raise AlreadyExists(
-                f"{run.name} made {made}, which names it for good; choose another id",
+                f"{run.name} created {made}, which refers to it permanently; choose another id",
                 reason="RESOURCE_EXISTS",
                 metadata={"name": run.name},
             )
@@ -143,7 +143,7 @@ def _run(row: dict[str, Any], before: int) -> TrainingRun:
     if row["progress"] is not None:
         run.progress.ParseFromString(bytes(row["progress"]))
     if run.state == TrainingRun.QUEUED:
-        behind = f"behind {before} other run{'s' * (before != 1)}" if before else "for a worker to take it"
+        behind = f"behind {before} other run{'s' * (before != 1)}" if before else "for a free worker"
         run.waiting_reason = row["waiting_reason"] or behind
     elif run.state == TrainingRun.RUNNING:
         run.waiting_reason = row["pending_reason"]
