@@ -207,7 +207,7 @@ class Driver:
             status.phase = LoopStatus.BLOCKED if failures >= REFUSALS_MAX else status.phase
             status.message = f"Command failed: {error.message} ({error.reason}) Next attempt in {seconds} s."
         status.reconcile_time.FromDatetime(self._clock.now())
-        log.warning("loop_held_up", loop=stored.loop.name, reason=error.reason, error=error.message, seconds=seconds)
+        log.warning("loop_postponed", loop=stored.loop.name, reason=error.reason, error=error.message, seconds=seconds)
         with self._writing(stored) as connection:
             store.put_status(connection, stored, status)
 
