@@ -103,13 +103,13 @@ class Store:
             now=self._clock.now(),
         )
 
-    def list_sources_to_reseal(self) -> list[str]:
+    def list_sources_to_encrypt(self) -> list[str]:
         """Returns the names of Sources whose secret is not encrypted with the first key."""
         with self.postgres.transaction() as connection:
-            rows = queries.list_sources_to_reseal(connection, secret_key_id=self._vault.first_key_id)
+            rows = queries.list_sources_to_encrypt(connection, secret_key_id=self._vault.first_key_id)
         return [row["name"] for row in rows]
 
-    def reseal_source(self, name: str) -> bool:
+    def encrypt_source(self, name: str) -> bool:
         """Encrypts a Source's secret with the first key; returns False if another replica did so or the Source was deleted.
 
         Raises:
@@ -120,7 +120,7 @@ class Store:
             if row is None or self._vault.is_current(_sealed(row)):
                 return False
             sealed = self._vault.seal(self._vault.open(_sealed(row)))
-            queries.reseal_source(connection, name=name, secret_key_id=sealed.key_id, secret_token=sealed.token)
+            queries.encrypt_source(connection, name=name, secret_key_id=sealed.key_id, secret_token=sealed.token)
         return True
 
     def delete_source(self, connection: Connection, name: str) -> None:
