@@ -15,7 +15,7 @@ from vesta_training.heads.linear_head import fit_head
 from vesta_training.recipes.recipe import FinetuneChoices, HeadChoices, Task
 from vesta_training.tasks.checkpoints import CheckpointFile
 from vesta_training.tasks.classification.augment import crop, draw_crops
-from vesta_training.tasks.classification.finetune import Images, Lesson, Tuned, finetune
+from vesta_training.tasks.classification.finetune import FinetuneInput, Images, Tuned, finetune
 
 TAUGHT, HELD = range(12), range(12, 20)
 
@@ -37,7 +37,7 @@ def tune(digits: Any, embeddings: Array, backbone: Backbone, tmp_path: Path) -> 
         **choices: Any,
     ) -> Tuned:
         (tmp_path / folder).mkdir(exist_ok=True)
-        lesson = Lesson(
+        inputs = FinetuneInput(
             replace(head, bias=head.bias * np.float32("nan")) if broken else head,
             Images(tuple(digits.sha256s[n] for n in TAUGHT), labels[list(TAUGHT)]),
             Images(tuple(digits.sha256s[n] for n in HELD), labels[list(HELD)]),
@@ -49,7 +49,7 @@ def tune(digits: Any, embeddings: Array, backbone: Backbone, tmp_path: Path) -> 
         )
         resumable = CheckpointFile(tmp_path / folder / "checkpoint")
         return finetune(
-            load_network(backbone), lesson, pixels=digits.pixels, resumable=resumable, threads=1, stepped=stepped
+            load_network(backbone), inputs, pixels=digits.pixels, resumable=resumable, threads=1, stepped=stepped
         )
 
     return run

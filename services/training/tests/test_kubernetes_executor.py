@@ -16,7 +16,7 @@ from vesta_training.executors.kubernetes import KubernetesExecutor
 from vesta_training.executors.reasons import INDEX_LABEL
 from vesta_training.recipes.recipe import builtin_yaml
 from vesta_training.runs.job import Job
-from vesta_training.runs.work import finish
+from vesta_training.runs.work import execute
 from vesta_training.settings import Settings
 
 ROLE = [
@@ -69,7 +69,7 @@ class OneNamespace:
 
     def go_on(self, work: str) -> None:
         """Executes the work of the pod."""
-        finish(work, self.objects, {"work_folder": self._settings.work_folder})
+        execute(work, self.objects, {"work_folder": self._settings.work_folder})
 
     def pod(self, work: str, index: int = 0) -> Any:
         """Waits for the first pod of the work with this index, and returns it."""

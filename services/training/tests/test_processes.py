@@ -28,9 +28,9 @@ from vesta_contracts.training.v1 import ModelVersion, TrainingProgress
 from vesta_training.executors.job_manifest import Pods, job_manifest
 from vesta_training.recipes.recipe import builtin_yaml
 from vesta_training.runs.exchange import Exchange
-from vesta_training.runs.exit_codes import KILLED_EXIT_CODE, REFUSED_EXIT_CODE, TRANSIENT_EXIT_CODE
+from vesta_training.runs.exit_codes import KILLED_EXIT_CODE, PERMANENT_EXIT_CODE, TRANSIENT_EXIT_CODE
 from vesta_training.runs.job import Job, RunResult, run_job
-from vesta_training.runs.processes import ProcessLostError, follow, joined
+from vesta_training.runs.processes import ProcessLostError, process_group, run_peer
 from vesta_training.runs.trainer_settings import TorchrunSettings
 from vesta_training.settings import Settings
 
@@ -43,7 +43,7 @@ CHOICES = {
     "value: 0.001\n": "value: 0.01\n",  # of the head
 }
 WAIT_SECONDS = 300
-SILENCE_SECONDS = 60
+PEER_TIMEOUT_SECONDS = 60
 
 
 @dataclass
@@ -79,7 +79,7 @@ class Site:
             "VESTA_TRAINER_S3_SECRET_KEY": self.settings.s3_secret_key.get_secret_value(),
             "VESTA_TRAINER_WORK_FOLDER": str(own),
             "VESTA_TRAINER_THREADS": "1",
-            "VESTA_TRAINER_SILENCE_SECONDS": str(SILENCE_SECONDS),
+            "VESTA_TRAINER_PEER_TIMEOUT_SECONDS": str(PEER_TIMEOUT_SECONDS),
         }
         command = [one.replace("$(JOB_COMPLETION_INDEX)", str(index)) for one in command]
         pod = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
@@ -201,7 +201,7 @@ def site(service_settings: Callable[[str], dict[str, Any]], digits: Any, tmp_pat
 def test_two_pods_learn_what_one_process_does_and_the_first_alone_writes(site: Site, backbone_path: Path) -> None:
     told: list[TrainingProgress] = []
     alone = run_job(replace(site.job, work_folder=str(site.folder / "alone")), site.objects, told.append)
-    site.exchange.describe(site.job)
+    site.exchange.put_job(site.job)
     pods = site.pods(nodes=2)
     tuning = seen_until(site.exchange, pods, lambda now: now.phase == "finetune" and now.step_count > 0)
     assert tuning.step_count == next(one.step_count for one in told if one.phase == "finetune" and one.step) == 4
@@ -219,7 +219,7 @@ def test_two_pods_learn_what_one_process_does_and_the_first_alone_writes(site: S
 
 def test_a_pod_that_is_killed_ends_the_others_at_once_and_all_go_on_from_the_checkpoint(site: Site) -> None:
     exchange = site.exchange
-    exchange.describe(replace(site.job, recipe_yaml=a_recipe(epochs=6)))
+    exchange.put_job(replace(site.job, recipe_yaml=a_recipe(epochs=6)))
     pods = site.pods(nodes=2)
     seen_until(exchange, pods, lambda now: now.phase == "finetune" and now.step > 4)
     (process,) = children_of(pods[1].pid)
@@ -227,13 +227,13 @@ def test_a_pod_that_is_killed_ends_the_others_at_once_and_all_go_on_from_the_che
     begun = time.monotonic()
     (other, words), (killed, _) = ends_of(pods)
     assert (other, killed) == (TRANSIENT_EXIT_CODE, KILLED_EXIT_CODE), words
-    assert time.monotonic() - begun < SILENCE_SECONDS
+    assert time.monotonic() - begun < PEER_TIMEOUT_SECONDS
     assert "another process of the run is lost" in words
     assert exchange.find_result() is None
 
     (checkpoint,) = (site.folder / f"{WORK}-0").rglob("finetune.checkpoint")
     epoch = torch.load(checkpoint, weights_only=True)["epoch"]
-    exchange.keep_checkpoint(checkpoint)  # as every minute
+    exchange.put_checkpoint(checkpoint)  # as every minute
     for index in range(2):
         shutil.rmtree(site.folder / f"{WORK}-{index}")  # the next pods do not have it
     pods = site.pods(nodes=2)
@@ -251,50 +251,50 @@ def test_what_one_pod_refuses_is_refused_for_all_with_its_reason(site: Site) -> 
     site.objects.delete(f"media/{missing}")
 
     exchange = site.exchange
-    exchange.describe(site.job)
+    exchange.put_job(site.job)
     ends = ends_of(site.pods(nodes=2))
-    assert [code for code, _ in ends] == [REFUSED_EXIT_CODE, REFUSED_EXIT_CODE], ends
+    assert [code for code, _ in ends] == [PERMANENT_EXIT_CODE, PERMANENT_EXIT_CODE], ends
     assert missing in str(exchange.find_result())
     assert "training_rejected" in ends[1][1]
 
     late = site.pods(nodes=2, indexes=[1])  # the other pod has completed
-    assert [code for code, _ in ends_of(late)] == [REFUSED_EXIT_CODE]
+    assert [code for code, _ in ends_of(late)] == [PERMANENT_EXIT_CODE]
 
 
 def test_a_first_process_that_says_nothing_any_more_counts_as_lost() -> None:
     port = a_free_port()
     store = TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
-    store.set("vesta/word", "0")
-    store.set("vesta/beat", "1")
-    place = TorchrunSettings(rank=1, world_size=2, master_addr="127.0.0.1", master_port=port)
+    store.set("vesta/command", "0")
+    store.set("vesta/heartbeat", "1")
+    torchrun = TorchrunSettings(rank=1, world_size=2, master_addr="127.0.0.1", master_port=port)
     with pytest.raises(ProcessLostError, match="sent no heartbeat"):
-        follow(place, timedelta(seconds=1), lambda group, lesson: None)
+        run_peer(torchrun, timedelta(seconds=1), lambda group, inputs: None)
 
 
 STANDS_STILL = """
 import os, signal, sys
 from datetime import timedelta
 from torch.distributed import TCPStore
-from vesta_training.runs.processes import joined
+from vesta_training.runs.processes import process_group
 from vesta_training.runs.trainer_settings import TorchrunSettings
 TCPStore("127.0.0.1", int(sys.argv[1]), is_master=False, wait_for_workers=False).set("loaded", "")
-place = TorchrunSettings(rank=1, world_size=2, master_addr="127.0.0.1", master_port=int(sys.argv[1]))
-with joined(place, 1, timedelta(minutes=1)):
+torchrun = TorchrunSettings(rank=1, world_size=2, master_addr="127.0.0.1", master_port=int(sys.argv[1]))
+with process_group(torchrun, 1, timedelta(minutes=1)):
     os.kill(os.getpid(), signal.SIGSTOP)
 """
 
 
 def test_a_process_that_stands_still_counts_as_lost_after_a_bounded_time() -> None:
-    port, silence = a_free_port(), timedelta(seconds=5)
+    port, timeout = a_free_port(), timedelta(seconds=5)
     store = TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=WAIT_SECONDS))
-    place = TorchrunSettings(rank=0, world_size=2, master_addr="127.0.0.1", master_port=port)
+    torchrun = TorchrunSettings(rank=0, world_size=2, master_addr="127.0.0.1", master_port=port)
     with subprocess.Popen([sys.executable, "-c", STANDS_STILL, str(port)]) as other:
         try:
             store.wait(["loaded"])
-            with joined(place, 1, silence) as group:
+            with process_group(torchrun, 1, timeout) as group:
                 begun = time.monotonic()
                 with pytest.raises(ProcessLostError):
                     group.sum([torch.ones(1)])
-                assert time.monotonic() - begun < 4 * silence.total_seconds()
+                assert time.monotonic() - begun < 4 * timeout.total_seconds()
         finally:
             other.kill()

@@ -50,7 +50,7 @@ def exit_code(settings: Settings, **changed: str) -> int:
 
 
 def test_a_pod_that_trained_leaves_the_result_and_its_progress(settings: Settings, exchange: Exchange) -> None:
-    exchange.describe(an_embedding("elsewhere"))
+    exchange.put_job(an_embedding("elsewhere"))
     assert exit_code(settings) == 0
     assert isinstance(exchange.find_result(), RunResult)
     assert exchange.find_progress() is not None
@@ -60,7 +60,7 @@ def test_a_pod_that_trained_leaves_the_result_and_its_progress(settings: Setting
 def test_a_pod_that_cannot_learn_leaves_the_reason_and_is_not_tried_again(
     settings: Settings, exchange: Exchange
 ) -> None:
-    exchange.describe(an_embedding("elsewhere", recipe_yaml=OTHER_WEIGHTS))
+    exchange.put_job(an_embedding("elsewhere", recipe_yaml=OTHER_WEIGHTS))
     assert exit_code(settings) == 10
     assert "a" * 64 in str(exchange.find_result())
 

@@ -143,7 +143,7 @@ def test_who_was_slower_than_its_lease_ends_nothing(training: Training) -> None:
         training.store.run_queue.fail(slow, "it seems to have failed")
     with pytest.raises(LeaseLost):
         training.store.run_queue.end_cancelled(slow)
-    training.store.run_queue.let_go(slow)
+    training.store.run_queue.release_lease(slow)
     assert (training.get(run).state, training.get(run).error) == (TrainingRun.RUNNING, "")
 
 

@@ -219,7 +219,7 @@ class Worker:
     def _hand_over(self, claimed: ClaimedRun, work: str) -> None:
         """Releases a run for another worker. Work that outlives the service continues."""
         if self._executor.outlives_service:
-            self._pending_release = partial(self._store.run_queue.let_go, claimed)
+            self._pending_release = partial(self._store.run_queue.release_lease, claimed)
             self._finish_release()
         else:
             self._executor.cancel(work)

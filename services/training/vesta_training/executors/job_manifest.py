@@ -8,7 +8,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
-from vesta_training.runs.exit_codes import KILLED_EXIT_CODE, REFUSED_EXIT_CODE
+from vesta_training.runs.exit_codes import KILLED_EXIT_CODE, PERMANENT_EXIT_CODE
 
 RENDEZVOUS_PORT = 29500
 PATIENCE_SECONDS = 2_592_000
@@ -112,7 +112,7 @@ _FAILURE_POLICY = {
             "onExitCodes": {
                 "containerName": CONTAINER,
                 "operator": "In",
-                "values": [REFUSED_EXIT_CODE, KILLED_EXIT_CODE],
+                "values": [PERMANENT_EXIT_CODE, KILLED_EXIT_CODE],
             },
         },
     ]

@@ -56,7 +56,7 @@ class KubernetesExecutor:
         """Creates the Job, unless it exists."""
         if self._find(work) is not None:
             return
-        Exchange(self._objects, work).describe(job)
+        Exchange(self._objects, work).put_job(job)
         finetunes = read_recipe(job.recipe_name, job.recipe_yaml).finetune is not None
         manifest = job_manifest(
             work, job.run, pods=self._pods, finetunes=finetunes, deadline_seconds=job.deadline_seconds

@@ -52,7 +52,7 @@ class LocalProcessExecutor:
             return
         if self._work:
             self.close()
-        Exchange(self._objects, work).describe(job)
+        Exchange(self._objects, work).put_job(job)
         self._start_child().send(work)
         self._work, self._deadline_seconds = work, job.deadline_seconds
         self._deadline = self._clock() + job.deadline_seconds if job.deadline_seconds else float("inf")
@@ -124,7 +124,7 @@ def _serve(pipe: Connection, settings: ServiceSettings) -> None:
     """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    from vesta_training.runs.work import finish
+    from vesta_training.runs.work import execute
 
     objects = ObjectStore.of(settings)
     while True:
@@ -133,7 +133,7 @@ def _serve(pipe: Connection, settings: ServiceSettings) -> None:
         except EOFError:
             return
         try:
-            finish(work, objects, changed=lambda: pipe.send((_PROGRESS, None)))
+            execute(work, objects, changed=lambda: pipe.send((_PROGRESS, None)))
             pipe.send((_ENDED, None))
         except Exception as error:
             if not is_transient(error):

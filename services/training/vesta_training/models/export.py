@@ -15,7 +15,7 @@ from vesta_training.features.backbone import EMBEDDING_DIMENSION, Backbone, load
 from vesta_training.features.onnx_graph import embedding_graph
 from vesta_training.features.runtime import ModelRuntime
 from vesta_training.heads.linear_head import Head
-from vesta_training.models.model_file import PROBABILITIES, graft, write_model
+from vesta_training.models.model_file import PROBABILITIES, append_head, write_model
 
 if TYPE_CHECKING:
     import torch
@@ -77,7 +77,7 @@ def export_model(backbone_path: Path, head: Head | None, embedding_digest: str, 
     """
     model = onnx.load(backbone_path)
     if head is not None:
-        model = graft(model, head)
+        model = append_head(model, head)
     digest = write_model(model, head, embedding_digest, path)
     probe = probe_pixels()
     made = ModelRuntime(path)

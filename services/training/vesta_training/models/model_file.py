@@ -49,7 +49,7 @@ class ModelFile:
         return self.head.thresholds if self.head else ()
 
 
-def graft(backbone: onnx.ModelProto, head: Head) -> onnx.ModelProto:
+def append_head(backbone: onnx.ModelProto, head: Head) -> onnx.ModelProto:
     """Returns a copy of the backbone graph with the nodes of the head after `embedding`."""
     model = onnx.ModelProto()
     model.CopyFrom(backbone)
@@ -61,12 +61,12 @@ def graft(backbone: onnx.ModelProto, head: Head) -> onnx.ModelProto:
         ]
     )
     graph.node.append(helper.make_node("Gemm", [EMBEDDING, WEIGHTS, BIAS], ["logits"], name="logits"))
-    answer = (
+    activation = (
         helper.make_node("Softmax", ["logits"], [PROBABILITIES], name=PROBABILITIES, axis=1)
         if head.task is Task.CLASSIFICATION
         else helper.make_node("Sigmoid", ["logits"], [PROBABILITIES], name=PROBABILITIES)
     )
-    graph.node.append(answer)
+    graph.node.append(activation)
     # Probabilities are the first output, because many tools use the first output of a model.
     graph.output.insert(
         0, helper.make_tensor_value_info(PROBABILITIES, TensorProto.FLOAT, ["images", len(head.concepts)])
@@ -76,13 +76,13 @@ def graft(backbone: onnx.ModelProto, head: Head) -> onnx.ModelProto:
 
 def write_model(model: onnx.ModelProto, head: Head | None, embedding_digest: str, path: Path) -> str:
     """Writes the model with its metadata atomically, and returns the SHA-256 of the file."""
-    facts: Mapping[str, object] = {
+    properties: Mapping[str, object] = {
         "task": head.task if head else Task.EMBEDDING,
         "concepts": list(head.concepts) if head else [],
         "thresholds": list(head.thresholds) if head else [],
         "embedding_digest": embedding_digest,
     }
-    helper.set_model_props(model, {KEY_PREFIX + key: json.dumps(value) for key, value in facts.items()})
+    helper.set_model_props(model, {KEY_PREFIX + key: json.dumps(value) for key, value in properties.items()})
     content = model.SerializeToString(deterministic=True)
     unfinished = path.with_suffix(f".{os.getpid()}.unfinished")
     unfinished.write_bytes(content)
@@ -99,22 +99,22 @@ def read_model(path: Path) -> ModelFile:
     """
     try:
         model = onnx.load(path)
-        facts = {one.key.removeprefix(KEY_PREFIX): json.loads(one.value) for one in model.metadata_props}
-        task = Task(facts["task"])
+        properties = {one.key.removeprefix(KEY_PREFIX): json.loads(one.value) for one in model.metadata_props}
+        task = Task(properties["task"])
         tensors = {one.name: one for one in model.graph.initializer if one.name in (WEIGHTS, BIAS)}
         outputs = {one.name: one for one in model.graph.output}
         head = None
         if task is not Task.EMBEDDING:
             head = Head(
                 task=task,
-                concepts=tuple(facts["concepts"]),
+                concepts=tuple(properties["concepts"]),
                 weights=numpy_helper.to_array(tensors[WEIGHTS]),
                 bias=numpy_helper.to_array(tensors[BIAS]),
-                thresholds=tuple(facts["thresholds"]),
+                thresholds=tuple(properties["thresholds"]),
             )
         return ModelFile(
             task=task,
-            embedding_digest=facts["embedding_digest"],
+            embedding_digest=properties["embedding_digest"],
             embedding_dimension=outputs[EMBEDDING].type.tensor_type.shape.dim[1].dim_value,
             head=head,
         )

@@ -36,13 +36,13 @@ class Exchange:
         self._objects = objects
         self._prefix = f"{FOLDER}/{work}/"
 
-    def describe(self, job: Job) -> None:
+    def put_job(self, job: Job) -> None:
         """Stores the job, and deletes the progress and the result of an earlier start of the same work."""
         for name in ("result.json", "progress"):
             self._objects.delete(self._prefix + name)
         self._put("description.json", json.dumps(asdict(job)).encode())
 
-    def description(self) -> Job:
+    def get_job(self) -> Job:
         """Returns the job. Raises NotFound if the run is finished."""
         content = json.loads(self._objects.get(f"{self._prefix}description.json"))
         return Job(**{**content, "concepts": tuple(content["concepts"])})
@@ -81,7 +81,7 @@ class Exchange:
         except NotFound:
             return
 
-    def keep_checkpoint(self, path: Path) -> None:
+    def put_checkpoint(self, path: Path) -> None:
         """Stores a checkpoint, so that the work can resume on another machine."""
         self._objects.put_named(self._prefix + path.name, path)
 

@@ -23,9 +23,9 @@ from vesta_training.recipes.recipe import Recipe, Task, read_recipe
 from vesta_training.runs.folders import run_folder, usable
 from vesta_training.tasks.assignment import Assignment, Champion, Dependencies
 from vesta_training.tasks.checkpoints import NO_CHECKPOINTS, NO_COPIES, Checkpoints
-from vesta_training.tasks.classification.finetune import Lesson, finetune
+from vesta_training.tasks.classification.finetune import FinetuneInput, finetune
 from vesta_training.tasks.classification.train import train
-from vesta_training.tasks.group import NO_HELPERS, Group, Helpers
+from vesta_training.tasks.group import NO_PEERS, Group, Peers
 
 MODEL_FOLDER = "models"
 
@@ -97,14 +97,14 @@ def run_job(
     objects: ObjectStore,
     publish: Callable[[TrainingProgress], None],
     checkpoints: Checkpoints = NO_COPIES,
-    helpers: Helpers = NO_HELPERS,
+    peers: Peers = NO_PEERS,
 ) -> RunResult:
     """Reads the snapshot, trains a model and stores the model file. To cancel it, kill the process.
 
     Args:
         publish: called with progress.
         checkpoints: additional storage of checkpoints, beside the work folder.
-        helpers: the other processes of a distributed run.
+        peers: the other processes of a distributed run.
 
     Raises:
         LearningError: the training failed permanently.
@@ -114,10 +114,10 @@ def run_job(
     work = Path(job.work_folder)
     own = run_folder(work, job.run)
     with usable(work, own):
-        return _run(job, objects, publish, checkpoints, helpers)
+        return _run(job, objects, publish, checkpoints, peers)
 
 
-def help_tune(job: Job, objects: ObjectStore, lesson: Lesson, group: Group) -> None:
+def finetune_as_peer(job: Job, objects: ObjectStore, inputs: FinetuneInput, group: Group) -> None:
     """Takes part in distributed fine-tuning. Only the first process (rank 0) writes results.
 
     Raises:
@@ -126,13 +126,13 @@ def help_tune(job: Job, objects: ObjectStore, lesson: Lesson, group: Group) -> N
         Unavailable: the object store or another process does not respond.
     """
     work = Path(job.work_folder)
-    choose_device(lesson.device, "" if lesson.device == CPU else find_cuda())
+    choose_device(inputs.device, "" if inputs.device == CPU else find_cuda())
     with usable(work, run_folder(work, job.run)):
         recipe = read_recipe(job.recipe_name, job.recipe_yaml)
         backbone = find_backbone(recipe.backbone, lambda sha256: _weights(objects, work, sha256))
         finetune(
             load_network(backbone),
-            lesson,
+            inputs,
             pixels=lambda sha256: _pixels(objects, sha256),
             resumable=NO_CHECKPOINTS,
             threads=job.threads,
@@ -145,7 +145,7 @@ def _run(
     objects: ObjectStore,
     publish: Callable[[TrainingProgress], None],
     checkpoints: Checkpoints,
-    helpers: Helpers,
+    peers: Peers,
 ) -> RunResult:
     work = Path(job.work_folder)
     examples, shapes_only_count = _read_examples(objects, job.manifest_key) if job.manifest_key else ((), 0)
@@ -174,7 +174,7 @@ def _run(
         threads=job.threads,
         device=device,
         checkpoints=checkpoints,
-        helpers=helpers,
+        peers=peers,
     )
     trained = train(assignment, dependencies, progress=lambda update: publish(_message(update)))
     stored = objects.put(MODEL_FOLDER, trained.onnx_path)

@@ -16,7 +16,7 @@ from vesta_common.settings import load_settings
 from vesta_common.storage.objects import ObjectStore
 
 from vesta_training.runs.exchange import Exchange
-from vesta_training.runs.exit_codes import REFUSED_EXIT_CODE, TRANSIENT_EXIT_CODE
+from vesta_training.runs.exit_codes import PERMANENT_EXIT_CODE, TRANSIENT_EXIT_CODE
 from vesta_training.runs.trainer_settings import TrainerSettings
 
 OF_SIGNALS = 128
@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
     result = Exchange(objects, arguments[-1]).find_result()
     objects.close()
     if result is not None:
-        return REFUSED_EXIT_CODE if isinstance(result, Exception) else 0
+        return PERMANENT_EXIT_CODE if isinstance(result, Exception) else 0
     # The last lines of the log, which Kubernetes shows as termination message, must be those of the training process.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     try:

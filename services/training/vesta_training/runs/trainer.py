@@ -1,6 +1,7 @@
-"""`python -m vesta_training.runs.trainer WORK`: the process in the pod of a training Job. It accesses only the object store.
+"""Entry point of the pod of a training Job: `python -m vesta_training.runs.trainer WORK`. It accesses only the object store.
 
-If torchrun starts several processes, the first one does the work, and the others take part in fine-tuning.
+WORK is the name of the Job (`executors.work_name`). If torchrun starts several processes, the first one (rank 0) trains, and the others
+are its peers in fine-tuning.
 """
 
 import sys
@@ -15,7 +16,7 @@ from vesta_common.storage.objects import ObjectStore
 
 from vesta_training.hardware import usable_cores
 from vesta_training.runs.exchange import Exchange
-from vesta_training.runs.exit_codes import REFUSED_EXIT_CODE, TRANSIENT_EXIT_CODE
+from vesta_training.runs.exit_codes import PERMANENT_EXIT_CODE, TRANSIENT_EXIT_CODE
 from vesta_training.runs.trainer_settings import TorchrunSettings, TrainerSettings
 
 EXIT_USAGE = 2
@@ -34,7 +35,7 @@ def main(arguments: list[str]) -> int:
     start_logging("trainer", settings.log_level, settings.log_format)
     torchrun = TorchrunSettings()
     objects = ObjectStore.of(settings)
-    place: dict[str, str | int] = {
+    machine: dict[str, str | int] = {
         "work_folder": settings.work_folder,
         "threads": settings.threads or max(1, usable_cores() // torchrun.local_world_size),
     }
@@ -43,11 +44,13 @@ def main(arguments: list[str]) -> int:
         if result is not None:  # an earlier pod has stored the result, but its exit code was lost
             return _exit_code(result)
         if torchrun.world_size > 1:
-            return _one_of_several(work, objects, place, torchrun, timedelta(seconds=settings.silence_seconds))
-        from vesta_training.runs.work import finish  # imports torch
+            return _execute_distributed(
+                work, objects, machine, torchrun, timedelta(seconds=settings.peer_timeout_seconds)
+            )
+        from vesta_training.runs.work import execute  # imports torch
 
         log.info("work_started", work=work, loaded_seconds=round(time.monotonic() - began, 2))
-        return 0 if finish(work, objects, place) else REFUSED_EXIT_CODE
+        return 0 if execute(work, objects, machine) else PERMANENT_EXIT_CODE
     except Exception as error:
         if not is_transient(error):
             raise
@@ -56,33 +59,33 @@ def main(arguments: list[str]) -> int:
         return TRANSIENT_EXIT_CODE
 
 
-def _one_of_several(
-    work: str, objects: ObjectStore, place: dict[str, str | int], torchrun: TorchrunSettings, silence: timedelta
+def _execute_distributed(
+    work: str, objects: ObjectStore, machine: dict[str, str | int], torchrun: TorchrunSettings, timeout: timedelta
 ) -> int:
-    """Runs as the first process or as another process of a distributed run."""
-    from vesta_training.runs.processes import FirstProcess, follow
-    from vesta_training.runs.work import assist, finish
+    """Executes a distributed run as its first process (rank 0) or as a peer."""
+    from vesta_training.runs.processes import FirstProcess, run_peer
+    from vesta_training.runs.work import execute, execute_as_peer
 
     log.info("process_started", work=work, rank=torchrun.rank, world_size=torchrun.world_size)
     if torchrun.rank == 0:
-        first = FirstProcess(torchrun, silence)
-        succeeded = finish(work, objects, place, helpers=first)
+        first = FirstProcess(torchrun, timeout)
+        succeeded = execute(work, objects, machine, peers=first)
         first.end()
-        return 0 if succeeded else REFUSED_EXIT_CODE
+        return 0 if succeeded else PERMANENT_EXIT_CODE
     try:
-        follow(torchrun, silence, lambda group, lesson: assist(work, objects, place, lesson, group))
+        run_peer(torchrun, timeout, lambda group, inputs: execute_as_peer(work, objects, machine, inputs, group))
     except Exception as error:
         if is_transient(error):
             raise
-        foreseen = isinstance(error, VestaError)
-        log.warning("training_rejected", work=work, rank=torchrun.rank, error=str(error), exc_info=not foreseen)
+        is_expected = isinstance(error, VestaError)
+        log.warning("training_rejected", work=work, rank=torchrun.rank, error=str(error), exc_info=not is_expected)
         sys.stderr.write(f"{error}\n")
-        return REFUSED_EXIT_CODE
+        return PERMANENT_EXIT_CODE
     return _exit_code(Exchange(objects, work).find_result())
 
 
 def _exit_code(result: object) -> int:
-    return REFUSED_EXIT_CODE if isinstance(result, Exception) else 0
+    return PERMANENT_EXIT_CODE if isinstance(result, Exception) else 0
 
 
 if __name__ == "__main__":

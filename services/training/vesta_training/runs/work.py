@@ -12,9 +12,9 @@ from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.training.v1 import TrainingProgress
 
 from vesta_training.runs.exchange import Exchange
-from vesta_training.runs.job import Job, help_tune, run_job
-from vesta_training.tasks.classification.finetune import Lesson
-from vesta_training.tasks.group import NO_HELPERS, Group, Helpers
+from vesta_training.runs.job import Job, finetune_as_peer, run_job
+from vesta_training.tasks.classification.finetune import FinetuneInput
+from vesta_training.tasks.group import NO_PEERS, Group, Peers
 
 PROGRESS_SECONDS = 1.0
 CHECKPOINT_SECONDS = 60.0  # an upload takes seconds; repeating a shorter epoch after a restart is cheaper
@@ -22,29 +22,29 @@ CHECKPOINT_SECONDS = 60.0  # an upload takes seconds; repeating a shorter epoch 
 log = structlog.get_logger()
 
 
-def finish(
+def execute(
     work: str,
     objects: ObjectStore,
-    place: Mapping[str, Any] | None = None,
+    machine: Mapping[str, Any] | None = None,
     *,
     changed: Callable[[], None] = lambda: None,
-    helpers: Helpers = NO_HELPERS,
+    peers: Peers = NO_PEERS,
 ) -> bool:
     """Executes the work and stores the result. Returns whether the training succeeded.
 
     Args:
-        place: fields of the job that depend on the machine: `work_folder`, `threads`.
+        machine: fields of the job that depend on the machine: `work_folder`, `threads`.
         changed: called after progress was stored.
-        helpers: the other processes of a distributed run; see `assist`.
+        peers: the other processes of a distributed run; see `execute_as_peer`.
 
     Raises:
         NotFound: the run was finished or deleted in the meantime.
         Exception: a transient error. No result is stored, and a restart can succeed.
     """
     exchange = Exchange(objects, work)
-    job: Job = replace(exchange.description(), **(place or {}))
+    job: Job = replace(exchange.get_job(), **(machine or {}))
     try:
-        outcome = run_job(job, objects, _ProgressPublisher(exchange, changed), _Checkpoints(exchange), helpers)
+        outcome = run_job(job, objects, _ProgressPublisher(exchange, changed), _Checkpoints(exchange), peers)
     except Exception as error:
         if is_transient(error):
             raise
@@ -55,15 +55,17 @@ def finish(
     return True
 
 
-def assist(work: str, objects: ObjectStore, place: Mapping[str, Any], lesson: Lesson, group: Group) -> None:
-    """Takes part in the fine-tuning of the process that executes `finish`. Stores nothing.
+def execute_as_peer(
+    work: str, objects: ObjectStore, machine: Mapping[str, Any], inputs: FinetuneInput, group: Group
+) -> None:
+    """Executes the fine-tuning as another process than the first one (rank 0). Stores nothing.
 
     Raises:
         NotFound: the run was finished or deleted in the meantime.
-        Exception: see `help_tune`.
+        Exception: see `finetune_as_peer`.
     """
-    job: Job = replace(Exchange(objects, work).description(), **place)
-    help_tune(job, objects, lesson, group)
+    job: Job = replace(Exchange(objects, work).get_job(), **machine)
+    finetune_as_peer(job, objects, inputs, group)
 
 
 class _ProgressPublisher:
@@ -93,7 +95,7 @@ class _Checkpoints:
         if not path.exists():
             self._exchange.fetch_checkpoint(path)
 
-    def kept(self, path: Path) -> None:
+    def store(self, path: Path) -> None:
         if time.monotonic() - self._last_stored >= CHECKPOINT_SECONDS:
-            self._exchange.keep_checkpoint(path)
+            self._exchange.put_checkpoint(path)
             self._last_stored = time.monotonic()

@@ -143,7 +143,7 @@ class RunQueue:
             queries.requeue_run(connection, name=claimed.run.name, reason=reason, died=died)
             _RUN_LEASES.release(connection, claimed.lease)
 
-    def let_go(self, claimed: ClaimedRun) -> None:
+    def release_lease(self, claimed: ClaimedRun) -> None:
         """Releases the lease of a run whose training continues, so that another worker can claim it immediately."""
         with self._postgres.transaction() as connection:
             _RUN_LEASES.release(connection, claimed.lease)

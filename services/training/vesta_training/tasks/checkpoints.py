@@ -17,8 +17,8 @@ class Checkpoints(Protocol):
         """Downloads the last stored copy to `path`, if there is one and `path` does not exist."""
         ...
 
-    def kept(self, path: Path) -> None:
-        """Called after a checkpoint was written; can store a copy."""
+    def store(self, path: Path) -> None:
+        """Stores a copy of a checkpoint, unless the last copy is recent."""
         ...
 
 
@@ -26,7 +26,7 @@ class _NoCopies:
     def fetch(self, path: Path) -> None:
         """Does nothing: there are no copies."""
 
-    def kept(self, path: Path) -> None:
+    def store(self, path: Path) -> None:
         """Does nothing: no copies are stored."""
 
 
@@ -80,7 +80,7 @@ class CheckpointFile:
         unfinished = self._path.with_suffix(".unfinished")
         torch.save({"format": FORMAT, "fingerprint": fingerprint, **state}, unfinished)
         unfinished.replace(self._path)
-        self._checkpoints.kept(self._path)
+        self._checkpoints.store(self._path)
 
 
 class _NoCheckpoints:

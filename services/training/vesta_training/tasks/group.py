@@ -31,16 +31,16 @@ class Group(Protocol):
         """Replaces each tensor by its sum over all processes (all-reduce)."""
         ...
 
-    def first(self, make: Callable[[], T]) -> T:
+    def broadcast(self, make: Callable[[], T]) -> T:
         """Returns the result of `make` of the first process in all processes (broadcast). The others do not call `make`."""
         ...
 
 
-class Helpers(Protocol):
+class Peers(Protocol):
     """The other processes of a distributed run, as the first process sees them."""
 
-    def called(self, lesson: Any) -> AbstractContextManager[Group]:
-        """Sends the lesson to the other processes, and returns the group of all processes."""
+    def process_group(self, inputs: Any) -> AbstractContextManager[Group]:
+        """Sends the inputs of fine-tuning to the other processes, and returns the group of all processes."""
         ...
 
 
@@ -62,17 +62,17 @@ class _Alone:
     def sum(self, tensors: Sequence["torch.Tensor"]) -> None:
         """Does nothing: the tensors are the sum."""
 
-    def first(self, make: Callable[[], T]) -> T:
+    def broadcast(self, make: Callable[[], T]) -> T:
         """Returns the result of `make`."""
         return make()
 
 
-class _NoHelpers:
+class _NoPeers:
     @contextmanager
-    def called(self, lesson: Any) -> Iterator[Group]:  # noqa: ARG002 - there are no other processes
+    def process_group(self, inputs: Any) -> Iterator[Group]:  # noqa: ARG002 - there are no other processes
         """Returns a group of this process only."""
         yield ALONE
 
 
 ALONE: Group = _Alone()
-NO_HELPERS: Helpers = _NoHelpers()
+NO_PEERS: Peers = _NoPeers()

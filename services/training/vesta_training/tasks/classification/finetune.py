@@ -41,7 +41,7 @@ class Images:
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class FinetuneInput:
     """The input of fine-tuning, as serialisable values that can be sent to other processes.
 
     Attributes:
@@ -84,7 +84,7 @@ class Tuned:
 
 def finetune(
     network: "torch.nn.Module",
-    lesson: Lesson,
+    inputs: FinetuneInput,
     *,
     pixels: PixelSource,
     resumable: Resumable,
@@ -106,9 +106,9 @@ def finetune(
     import torch
 
     torch.set_num_threads(threads)
-    torch.manual_seed(lesson.seed)
-    choices, learn, device = lesson.choices, lesson.learn, lesson.device
-    tuning = _Tuning(network, lesson, pixels, threads, group)
+    torch.manual_seed(inputs.seed)
+    choices, learn, device = inputs.choices, inputs.learn, inputs.device
+    tuning = _Tuning(network, inputs, pixels, threads, group)
     batch_count = math.ceil(len(learn.sha256s) / choices.batch_size)
     steps = choices.epochs * batch_count
     parameters = [*network.parameters(), *tuning.linear.parameters()]
@@ -120,13 +120,13 @@ def finetune(
         weight_decay=choices.weight_decay,
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_cosine(steps, choices.warmup_share))
-    link: Link = "softmax" if lesson.head.task is Task.CLASSIFICATION else "sigmoid"
+    link: Link = "softmax" if inputs.head.task is Task.CLASSIFICATION else "sigmoid"
     weights, offset = (
-        torch.from_numpy(term).to(device) for term in imbalance_terms(learn.labels, link, lesson.head_choices)
+        torch.from_numpy(term).to(device) for term in imbalance_terms(learn.labels, link, inputs.head_choices)
     )
-    state = group.first(lambda: resumable.find(lesson.fingerprint))
+    state = group.broadcast(lambda: resumable.find(inputs.fingerprint))
     if state is None:
-        tuning.load(group.first(tuning.state))
+        tuning.load(group.broadcast(tuning.state))
         best = tuning.candidate(0)
         first = 0
     else:
@@ -135,7 +135,7 @@ def finetune(
         schedule.load_state_dict(state["schedule"])
         best, first = state["best"], state["epoch"]
     for epoch in range(first, choices.epochs):
-        generator = torch.Generator().manual_seed(lesson.seed * 1_000_003 + epoch)
+        generator = torch.Generator().manual_seed(inputs.seed * 1_000_003 + epoch)
         order = torch.randperm(len(learn.sha256s), generator=generator).numpy()
         batches = np.array_split(order, batch_count)
         own = [share(group, len(batch)) for batch in batches]
@@ -145,7 +145,7 @@ def finetune(
             crops = draw_crops(len(batches[index]), choices.crop_area_min, flip=choices.flip, generator=generator)
             part = torch.from_numpy(parts[index])
             truth = torch.from_numpy(learn.labels)[part].to(device)
-            logits = tuning.logits(crop(images, crops[torch.from_numpy(positions)], lesson.input_size_px))
+            logits = tuning.logits(crop(images, crops[torch.from_numpy(positions)], inputs.input_size_px))
             loss = _loss(logits, truth, weights[part.to(device)], offset, link) * of_all
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -167,7 +167,7 @@ def finetune(
             "schedule": schedule.state_dict(),
             "best": best,
         }
-        resumable.keep(lesson.fingerprint, state)
+        resumable.keep(inputs.fingerprint, state)
     return tuning.finish(best)
 
 
@@ -175,11 +175,11 @@ class _Tuning:
     """The network with the head as a torch layer."""
 
     def __init__(
-        self, network: "torch.nn.Module", lesson: Lesson, pixels: PixelSource, threads: int, group: Group
+        self, network: "torch.nn.Module", inputs: FinetuneInput, pixels: PixelSource, threads: int, group: Group
     ) -> None:
         import torch
 
-        head, device = lesson.head, lesson.device
+        head, device = inputs.head, inputs.device
         # Evaluation mode: the batch statistics remain those of ImageNet, so that small batches are possible.
         # The channels-last memory format makes depthwise convolutions 1.7 times faster on a CPU.
         self.network: Any = network.eval().to(device).to(memory_format=torch.channels_last)
@@ -188,7 +188,7 @@ class _Tuning:
         with torch.no_grad():
             self.linear.weight.copy_(torch.from_numpy(head.weights.T.copy()))
             self.linear.bias.copy_(torch.from_numpy(head.bias.copy()))
-        self._lesson = lesson
+        self._inputs = inputs
         self._pixels = pixels
         self._threads = threads
         self._group = group
@@ -212,14 +212,14 @@ class _Tuning:
                 now = np.stack([future.result() for future in ahead])
                 following = parts[number + 1] if number + 1 < len(parts) else ()
                 ahead = [pool.submit(self._pixels, sha256s[index]) for index in following]
-                yield torch.from_numpy(now).to(self._lesson.device).permute(0, 3, 1, 2).float()
+                yield torch.from_numpy(now).to(self._inputs.device).permute(0, 3, 1, 2).float()
 
     def candidate(self, epoch: int) -> dict[str, Any]:
         """Returns the current state with its calibrated loss on the held-out images. Each process computes a part of the images."""
         import torch
 
-        held_out, head, group = self._lesson.held_out, self._lesson.head, self._group
-        size, batch_size = self._lesson.input_size_px, self._lesson.choices.batch_size
+        held_out, head, group = self._inputs.held_out, self._inputs.head, self._group
+        size, batch_size = self._inputs.input_size_px, self._inputs.choices.batch_size
         own = np.arange(len(held_out.sha256s))[group.rank :: group.size]
         parts = [own[start : start + batch_size] for start in range(0, len(own), batch_size)]
         answers = torch.zeros(held_out.labels.shape)
@@ -259,7 +259,7 @@ class _Tuning:
 
     def finish(self, best: dict[str, Any]) -> Tuned:
         """Returns the best candidate as a network and a calibrated head."""
-        head = self._lesson.head
+        head = self._inputs.head
         self.load(best["model"])
         temperature = np.float32(best["temperature"])
         share, low, high = best["accuracy"]

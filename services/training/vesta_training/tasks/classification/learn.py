@@ -15,7 +15,7 @@ from vesta_training.models.export import export_network
 from vesta_training.recipes.recipe import FinetuneChoices, HeadChoices
 from vesta_training.tasks.assignment import Assignment
 from vesta_training.tasks.checkpoints import CheckpointFile
-from vesta_training.tasks.classification.finetune import Images, Lesson, finetune
+from vesta_training.tasks.classification.finetune import FinetuneInput, Images, finetune
 from vesta_training.tasks.classification.stage import Stage
 
 NOTHING_HELD_OUT = (
@@ -56,7 +56,7 @@ def learn(assignment: Assignment, backbone: Backbone, stage: Stage, examples: Se
     fitted = _fit(assignment, stage, taught)
     stage.report.begin("finetune")
     dependencies = stage.dependencies
-    lesson = Lesson(
+    inputs = FinetuneInput(
         head=fitted.head,
         learn=_images(assignment, taught),
         held_out=_images(assignment, [one for one, out in zip(examples, held, strict=True) if out]),
@@ -67,10 +67,10 @@ def learn(assignment: Assignment, backbone: Backbone, stage: Stage, examples: Se
         seed=assignment.seed,
         device=dependencies.device,
     )
-    with dependencies.helpers.called(lesson) as group:
+    with dependencies.peers.process_group(inputs) as group:
         tuned = finetune(
             load_network(backbone),
-            lesson,
+            inputs,
             pixels=dependencies.pixels,
             resumable=CheckpointFile(dependencies.run_folder / "finetune.checkpoint", dependencies.checkpoints),
             threads=dependencies.threads,
