@@ -1,4 +1,4 @@
-"""Path templates of `google.api.http`: `/v1/{name=projects/*/datasets/*}:export` matches paths and captures their variables.
+"""Path templates of `google.api.http`, such as `/v1/{name=projects/*/datasets/*}:export`: parsing, matching, expansion.
 
 Grammar: google/api/http.proto. `*` matches one segment; `**` matches the rest of the path and must be last. Captured segments are
 percent-decoded. A segment that contains a slash after decoding does not match, so that no name can bypass the form of its template.
@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import quote, unquote_to_bytes
 
-ONE = "*"
-REST = "**"
+ANY_SEGMENT = "*"
+ANY_SUFFIX = "**"
 _VARIABLE = re.compile(r"\{([^{}=]+)(?:=([^{}]+))?\}")
 _FIELD_PATH = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*")
 _UNRESERVED = "-._~!$&'()+,;=@"
@@ -32,7 +32,7 @@ class PathTemplate:
     Attributes:
         segments: literals, `*` and `**`, without slashes.
         variables: the captured parts.
-        verb: the custom verb after the colon; empty without one.
+        verb: the custom verb after the colon; empty if there is none.
     """
 
     segments: tuple[str, ...]
@@ -51,19 +51,19 @@ class PathTemplate:
         body, verb = split_verb(text[1:])
         segments: list[str] = []
         variables: list[Variable] = []
-        for piece in _pieces(body):
-            found = _VARIABLE.fullmatch(piece)
+        for segment in _segments(body):
+            found = _VARIABLE.fullmatch(segment)
             if not found:
-                segments.append(piece)
+                segments.append(segment)
                 continue
-            field_path, inner = found[1], found[2] or ONE
+            field_path, inner = found[1], found[2] or ANY_SEGMENT
             parts = inner.split("/")
             if not _FIELD_PATH.fullmatch(field_path):
-                raise ValueError(f"{field_path!r} in {text!r} is not a field")
-            end = None if parts[-1] == REST else len(segments) + len(parts)
+                raise ValueError(f"{field_path!r} in {text!r} is not a field path")
+            end = None if parts[-1] == ANY_SUFFIX else len(segments) + len(parts)
             variables.append(Variable(field_path, len(segments), end))
             segments.extend(parts)
-        if any(not segment or "{" in segment or "}" in segment for segment in segments) or REST in segments[:-1]:
+        if any(not segment or "{" in segment or "}" in segment for segment in segments) or ANY_SUFFIX in segments[:-1]:
             raise ValueError(f"{text!r} is not a path template")
         return cls(tuple(segments), tuple(variables), verb)
 
@@ -80,14 +80,17 @@ class PathTemplate:
         return captured
 
     def _fits(self, segments: list[str]) -> bool:
-        wanted = self.segments
-        if wanted and wanted[-1] == REST:
-            if len(segments) < len(wanted) - 1:
+        pattern = self.segments
+        if pattern and pattern[-1] == ANY_SUFFIX:
+            if len(segments) < len(pattern) - 1:
                 return False
-            wanted = wanted[:-1]
-        elif len(segments) != len(wanted):
+            pattern = pattern[:-1]
+        elif len(segments) != len(pattern):
             return False
-        return all((one == ONE and other) or one == other for one, other in zip(wanted, segments, strict=False))
+        return all(
+            (expected == ANY_SEGMENT and actual) or expected == actual
+            for expected, actual in zip(pattern, segments, strict=False)
+        )
 
     def expand(self, values: Mapping[str, str]) -> str:
         """Returns the percent-encoded path for the given field values.
@@ -120,7 +123,7 @@ def split_verb(path: str) -> tuple[str, str]:
     return head, verb
 
 
-def _pieces(body: str) -> Iterator[str]:
+def _segments(body: str) -> Iterator[str]:
     """Yields the segments of a template; a variable counts as one segment."""
     start = depth = 0
     for index, character in enumerate(body):

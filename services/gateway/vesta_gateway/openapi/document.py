@@ -16,7 +16,7 @@ from vesta_contracts import everything
 
 from vesta_gateway.access.authorization import RIGHTS
 from vesta_gateway.contracts.methods import HTTP_BODY, HttpRule, Rpc
-from vesta_gateway.contracts.path_template import ONE
+from vesta_gateway.contracts.path_template import ANY_SEGMENT
 from vesta_gateway.openapi.schemas import Schemas
 from vesta_gateway.rest.transcoding import JSON, PROTOBUF, WHOLE
 
@@ -170,7 +170,7 @@ def _path(rule: HttpRule, placeholders: Mapping[str, str]) -> tuple[str, list[di
     """Returns the path of a binding with a placeholder for each wildcard, and the path parameters."""
     parts, names = [], []
     for index, segment in enumerate(rule.template.segments):
-        if segment != ONE:
+        if segment != ANY_SEGMENT:
             parts.append(segment)
             continue
         collection = rule.template.segments[index - 1]

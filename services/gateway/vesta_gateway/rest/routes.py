@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vesta_gateway.contracts.methods import HttpRule, Rpc, is_upload
-from vesta_gateway.contracts.path_template import ONE, REST, split_path
+from vesta_gateway.contracts.path_template import ANY_SEGMENT, ANY_SUFFIX, split_path
 
 _ANY_LENGTH = -1
 
@@ -40,10 +40,12 @@ class Routes:
                 other = seen.setdefault((rule.verb, template.segments, template.verb), rpc.full_name)
                 if other != rpc.full_name:
                     raise ValueError(f"{rpc.full_name} and {other} have the same HTTP rule")
-                length = _ANY_LENGTH if template.segments[-1] == REST else len(template.segments)
+                length = _ANY_LENGTH if template.segments[-1] == ANY_SUFFIX else len(template.segments)
                 self._buckets[length, template.verb].append((rpc, rule))
         for bucket in self._buckets.values():
-            bucket.sort(key=lambda entry: sum(segment in {ONE, REST} for segment in entry[1].template.segments))
+            bucket.sort(
+                key=lambda entry: sum(segment in {ANY_SEGMENT, ANY_SUFFIX} for segment in entry[1].template.segments)
+            )
 
     def find(self, verb: str, raw_path: str) -> Match | None:
         """Finds the RPC of a request by its raw path; None if there is none."""
