@@ -1,4 +1,4 @@
-"""The latest decision applies, in whatever order decisions arrive."""
+"""The latest accepted annotations apply, in any order of arrival."""
 
 from datetime import UTC, datetime, timedelta
 from functools import reduce
@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from vesta_common.events.cloudevents import new_event
 from vesta_contracts.annotation.v1 import TaskAccepted
 from vesta_contracts.datasets.v1 import AcceptedAnnotations, GetItemRequest
-from vesta_datasets.items.accepted_decisions import decide_time, latest
+from vesta_datasets.items.accepted_annotations import latest, next_accept_time
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 
 
-def a_decision(seconds: int, task: str = "", concept: str = "van", *, control: bool = False) -> AcceptedAnnotations:
+def accepted_at(seconds: int, task: str = "", concept: str = "van", *, control: bool = False) -> AcceptedAnnotations:
     made = AcceptedAnnotations(annotations=says(concept), task=task, control=control)
     made.accept_time.FromDatetime(NOON + seconds * SECOND)
     return made
@@ -42,7 +42,7 @@ def concept_of(datasets: Datasets, item: str) -> str:
 @given(
     st.lists(
         st.builds(
-            a_decision,
+            accepted_at,
             st.integers(0, 2),
             st.sampled_from(["projects/a/campaigns/c/tasks/1", "projects/a/campaigns/c/tasks/2"]),
             control=st.booleans(),
@@ -51,21 +51,21 @@ def concept_of(datasets: Datasets, item: str) -> str:
         unique_by=lambda made: (made.accept_time.seconds, made.task),
     )
 )
-def test_every_order_of_arrival_ends_with_the_same_decision(decisions: list[AcceptedAnnotations]) -> None:
-    ends = {reduce(latest, order, None).SerializeToString() for order in permutations(decisions) if order}
+def test_every_order_of_arrival_ends_with_the_same_annotations(accepted: list[AcceptedAnnotations]) -> None:
+    ends = {reduce(latest, order, None).SerializeToString() for order in permutations(accepted) if order}
     assert len(ends) <= 1
 
 
 def test_of_decisions_at_the_same_time_the_one_of_the_later_task_stands() -> None:
-    one, other = a_decision(0, "tasks/1", "van"), a_decision(0, "tasks/2", "car")
+    one, other = accepted_at(0, "tasks/1", "van"), accepted_at(0, "tasks/2", "car")
     assert latest(one, other) == latest(other, one) == other
 
 
 def test_what_is_decided_in_sight_of_another_decision_is_later_even_where_clocks_differ() -> None:
-    ahead = a_decision(60, "tasks/1")
-    assert decide_time(None, NOON) == NOON
-    assert decide_time(ahead, NOON) > NOON + 60 * SECOND
-    assert decide_time(ahead, NOON + 90 * SECOND) == NOON + 90 * SECOND
+    ahead = accepted_at(60, "tasks/1")
+    assert next_accept_time(None, NOON) == NOON
+    assert next_accept_time(ahead, NOON) > NOON + 60 * SECOND
+    assert next_accept_time(ahead, NOON + 90 * SECOND) == NOON + 90 * SECOND
 
 
 def test_an_older_answer_that_arrives_late_changes_nothing_and_publishes_nothing(datasets: Datasets) -> None:

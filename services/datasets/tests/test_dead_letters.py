@@ -1,4 +1,4 @@
-"""Invalid answers become dead letters with the reason. Their replay does not overwrite later decisions."""
+"""Invalid answers become dead letters with the reason. Their replay does not overwrite later annotations."""
 
 import time
 from collections.abc import Callable, Iterator

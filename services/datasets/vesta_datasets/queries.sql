@@ -125,7 +125,7 @@ WHERE items.group_name = heir.group_name AND items.name <> :name AND :name IN (i
 DELETE FROM items WHERE name = :name;
 
 -- name: accept!
--- Stores the decision that applies. The caller determines it with the row locked.
+-- Stores the accepted annotations that apply. The caller determines them with the row locked.
 UPDATE items SET
     accepted = :accepted, labels = :labels, shape_concepts = :shape_concepts, reviewed = :reviewed, control = control OR :control, update_time = :now
 WHERE name = :name;

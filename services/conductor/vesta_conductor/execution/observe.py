@@ -165,7 +165,7 @@ def _is_unsettled(peers: Peers, dataset: str, fresh: list[Task]) -> bool:
 
 
 def shows_answer(item: Item, task: Task) -> bool:
-    """Whether an item contains the task's answer or a later decision. Shapes that the item already has are not such an answer."""
+    """Whether an item contains the task's answer or later accepted annotations. Shapes that the item already has are not such an answer."""
     return item.HasField("accepted") and (
         item.accepted.task == task.name or image_labels(item.accepted.annotations) is not None
     )

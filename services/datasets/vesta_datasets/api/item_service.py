@@ -162,7 +162,7 @@ class ItemService(ItemServiceServicer):
                     entry.annotations,
                     trace.caller(),
                     reviewed=entry.reviewed,
-                    kept=items[entry.item].accepted,
+                    stored=items[entry.item].accepted,
                 )
             return BatchAnnotateItemsResponse(annotated_count=len(names))
 

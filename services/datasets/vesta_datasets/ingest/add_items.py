@@ -19,7 +19,7 @@ from vesta_contracts.datasets.v1 import (
 )
 
 from vesta_datasets.items import splits
-from vesta_datasets.items.accepted_decisions import decide_time
+from vesta_datasets.items.accepted_annotations import next_accept_time
 from vesta_datasets.items.duplicates import DISTANCE_MAX_BITS, DuplicateIndex, Hashed, near, probes
 from vesta_datasets.store import Store
 
@@ -146,20 +146,20 @@ def accept_directly(
     annotator: str,
     *,
     reviewed: bool,
-    kept: AcceptedAnnotations | None = None,
+    stored: AcceptedAnnotations | None = None,
 ) -> None:
     """Accepts annotations that do not come from a task, and publishes ItemAnnotated.
 
     Args:
         reviewed: whether a second person has checked them, as stated by the caller.
-        kept: the currently accepted annotations of the item, read with its row locked.
+        stored: the currently accepted annotations of the item, read with its row locked.
     """
     accepted = AcceptedAnnotations(
         annotations=annotations,
         annotators=[annotator] if annotator else [],
         reviewed=reviewed,
-        control=kept is not None and kept.control,
+        control=stored is not None and stored.control,
     )
-    accepted.accept_time.FromDatetime(decide_time(kept, store.clock.now()))
+    accepted.accept_time.FromDatetime(next_accept_time(stored, store.clock.now()))
     store.items.accept(connection, item, accepted)
     store.publish(connection, item, ItemAnnotated(item=item, accepted=accepted))

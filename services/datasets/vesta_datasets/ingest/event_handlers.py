@@ -37,7 +37,7 @@ class EventHandlers:
         return {"vesta.serving.prediction.v1.made": self.handle_prediction_made}
 
     def handle_task_accepted(self, connection: Connection, event: Event) -> None:
-        """Stores an accepted answer with its item and publishes ItemAnnotated, unless the item has a later decision.
+        """Stores an accepted answer with its item and publishes ItemAnnotated, unless the item has later annotations.
 
         Raises:
             InvalidArgument: the answer violates a rule, for example because the rule is newer than the answer.

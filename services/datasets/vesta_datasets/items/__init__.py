@@ -1,1 +1,1 @@
-"""Domain rules of items: annotations, decisions, splits, near-duplicates, filters. Pure functions."""
+"""Domain rules of items: annotations, splits, near-duplicates, filters. Pure functions."""

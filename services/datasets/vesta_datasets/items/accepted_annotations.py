@@ -1,4 +1,4 @@
-"""Resolves concurrent decisions on an item: the latest one applies, in whatever order they arrive. Pure functions."""
+"""Resolves concurrent changes of an item's accepted annotations: the latest applies, in any order of arrival. Pure functions."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -8,32 +8,32 @@ from vesta_contracts.datasets.v1 import AcceptedAnnotations
 _TICK = timedelta(microseconds=1)  # the resolution of PostgreSQL's times, and of accept_time in manifests
 
 
-def latest(kept: AcceptedAnnotations | None, made: AcceptedAnnotations) -> AcceptedAnnotations:
-    """Returns the decision that applies.
+def latest(stored: AcceptedAnnotations | None, new: AcceptedAnnotations) -> AcceptedAnnotations:
+    """Returns the accepted annotations that apply.
 
-    The decision with the later accept time applies. If the times are equal, the one with the greater task name applies, so that the
-    result does not depend on the order of arrival. A decision of the same task and time is a repeat and replaces the stored one. The
-    `control` mark of an item is never removed.
+    Those with the later accept time apply. If the times are equal, those with the greater task name apply, so that the result does not
+    depend on the order of arrival. The same task and time is a redelivery, which replaces the stored annotations. The `control` mark of
+    an item is never removed.
 
     Args:
-        kept: the stored decision; None if there is none.
-        made: the new decision.
+        stored: the accepted annotations of the item; None if there are none.
+        new: those that were accepted now.
     """
-    if kept is None:
-        return made
-    return copy_of(made if _order(made) >= _order(kept) else kept, control=kept.control or made.control)
+    if stored is None:
+        return new
+    return copy_of(new if _order(new) >= _order(stored) else stored, control=stored.control or new.control)
 
 
-def decide_time(kept: AcceptedAnnotations | None, now: datetime) -> datetime:
-    """Returns the accept time of a decision that replaces `kept`: now, or just after `kept` if that is later.
+def next_accept_time(stored: AcceptedAnnotations | None, now: datetime) -> datetime:
+    """Returns the accept time of annotations that replace `stored`: now, or just after `stored` if that is later.
 
     The clocks of two services can differ. Without this rule a correction could count as older than the answer that it corrects.
     """
-    if kept is None:
+    if stored is None:
         return now
-    return max(now, kept.accept_time.ToDatetime(UTC) + _TICK)
+    return max(now, stored.accept_time.ToDatetime(UTC) + _TICK)
 
 
-def _order(decision: AcceptedAnnotations) -> tuple[int, str]:
-    """Returns the sort key of decisions. An unset time sorts first."""
-    return decision.accept_time.ToMicroseconds(), decision.task
+def _order(accepted: AcceptedAnnotations) -> tuple[int, str]:
+    """Returns the sort key of accepted annotations. An unset time sorts first."""
+    return accepted.accept_time.ToMicroseconds(), accepted.task

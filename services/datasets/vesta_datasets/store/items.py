@@ -13,7 +13,7 @@ from vesta_common.storage.postgres import Connection
 from vesta_contracts.common.v1 import Media
 from vesta_contracts.datasets.v1 import AcceptedAnnotations, Item
 
-from vesta_datasets.items.accepted_decisions import latest
+from vesta_datasets.items.accepted_annotations import latest
 from vesta_datasets.items.annotations import labels_of, shape_concepts_of
 from vesta_datasets.items.duplicates import bands
 from vesta_datasets.items.splits import Placement
@@ -37,10 +37,10 @@ class LockedItem(NamedTuple):
 
 
 class AcceptResult(Enum):
-    """The result of a decision on an item."""
+    """The result of storing accepted annotations."""
 
     KEPT = "it stands"
-    OUTDATED = "a later decision exists"
+    OUTDATED = "later annotations were accepted"
     GONE = "the item was deleted"
 
 
@@ -136,25 +136,25 @@ class Items:
         queries.refound_group(connection, name=name, now=self._clock.now())
         queries.delete_item(connection, name=name)
 
-    def accept(self, connection: Connection, name: str, made: AcceptedAnnotations) -> AcceptResult:
-        """Stores a decision on an item, unless the item has a later one. Events can arrive late, and can be replayed."""
+    def accept(self, connection: Connection, name: str, new: AcceptedAnnotations) -> AcceptResult:
+        """Stores the accepted annotations of an item, unless it has later ones. Events can arrive late, and can be replayed."""
         item = self.find_locked(connection, name)
         if item is None:
             return AcceptResult.GONE
-        made = copy_of(made, control=made.control or item.control)
-        standing = latest(item.accepted, made)
-        if standing != item.accepted:
+        new = copy_of(new, control=new.control or item.control)
+        current = latest(item.accepted, new)
+        if current != item.accepted:
             queries.accept(
                 connection,
                 name=name,
-                accepted=standing.SerializeToString(),
-                labels=list(labels_of(standing.annotations)),
-                shape_concepts=list(shape_concepts_of(standing.annotations)),
-                reviewed=standing.reviewed,
-                control=standing.control,
+                accepted=current.SerializeToString(),
+                labels=list(labels_of(current.annotations)),
+                shape_concepts=list(shape_concepts_of(current.annotations)),
+                reviewed=current.reviewed,
+                control=current.control,
                 now=self._clock.now(),
             )
-        return AcceptResult.KEPT if standing == made else AcceptResult.OUTDATED
+        return AcceptResult.KEPT if current == new else AcceptResult.OUTDATED
 
 
 def _locked(row: Mapping[str, Any]) -> LockedItem:
