@@ -55,7 +55,7 @@ def upload(peer: Peer, source: str, data: bytes, request_id: str = "") -> str:
 @contextmanager
 def peer_called_by(caller: str, platform: WholePlatform, resources: Resources) -> Iterator[Peer]:
     """Opens channels with the identity of a service to all services that it calls."""
-    identity = Identity(identities.files(platform.home.identities, caller))
+    identity = Identity(identities.credential_files(platform.home.identities, caller))
     objects = ObjectStore.of(admin_settings(platform.home))
     with ExitStack() as stack:
         channels = {

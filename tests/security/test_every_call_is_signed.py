@@ -46,7 +46,7 @@ def channels(platform: WholePlatform) -> Iterator[dict[str, grpc.Channel]]:
 @pytest.fixture(scope="module")
 def identity(platform: WholePlatform) -> Callable[[str], Identity]:
     """The identity of a service of the platform, as only that service can have it."""
-    return lambda service: Identity(identities.files(platform.home.identities, service))
+    return lambda service: Identity(identities.credential_files(platform.home.identities, service))
 
 
 @pytest.fixture(scope="module")

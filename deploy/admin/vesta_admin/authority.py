@@ -20,7 +20,7 @@ BACKDATED = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
-class Pair:
+class KeyPair:
     """A certificate and its private key, as PEM."""
 
     certificate: bytes
@@ -31,7 +31,7 @@ class Pair:
         return x509.load_pem_x509_certificate(self.certificate).not_valid_after_utc
 
 
-def new_authority(now: datetime) -> Pair:
+def new_authority(now: datetime) -> KeyPair:
     """Creates a self-signed authority."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Vesta service identity")])
@@ -43,7 +43,9 @@ def new_authority(now: datetime) -> Pair:
     return _pair(builder.sign(key, hashes.SHA256()), key)
 
 
-def issue(authority: Pair, service: str, hosts: Sequence[str], now: datetime, lifetime: timedelta = LIFETIME) -> Pair:
+def issue(
+    authority: KeyPair, service: str, hosts: Sequence[str], now: datetime, lifetime: timedelta = LIFETIME
+) -> KeyPair:
     """Issues a certificate of a service, for signing tokens and for TLS as server and client.
 
     Args:
@@ -68,7 +70,7 @@ def issue(authority: Pair, service: str, hosts: Sequence[str], now: datetime, li
     return _pair(builder.sign(issuer_key, hashes.SHA256()), key)
 
 
-def is_due(pair: Pair, now: datetime) -> bool:
+def needs_renewal(pair: KeyPair, now: datetime) -> bool:
     """Whether the certificate must be renewed."""
     return pair.expire_time - now < RENEWAL
 
@@ -107,8 +109,8 @@ def _usage(*, is_authority: bool) -> x509.KeyUsage:
     )
 
 
-def _pair(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> Pair:
-    return Pair(
+def _pair(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> KeyPair:
+    return KeyPair(
         certificate.public_bytes(serialization.Encoding.PEM),
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
     )

@@ -8,7 +8,7 @@ from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 from vesta_common.identity import PEERS
 
-from vesta_admin.authority import Pair, is_due, issue, new_authority
+from vesta_admin.authority import KeyPair, issue, needs_renewal, new_authority
 
 AUTHORITY = "identity-authority"
 """The Secret with the authority's certificate and key. No pod of a service mounts it."""
@@ -84,7 +84,7 @@ def renew(secrets: Secrets, services: Sequence[str], namespace: str, now: dateti
     for service in services:
         held = secrets.find(secret_of(service))
         pair = _pair(held)
-        if pair is None or is_due(pair, now) or held.get(_AUTHORITIES) != authority.certificate:
+        if pair is None or needs_renewal(pair, now) or held.get(_AUTHORITIES) != authority.certificate:
             pair = issue(authority, service, hosts_of(service, namespace), now)
             data = {_CERTIFICATE: pair.certificate, _KEY: pair.key, _AUTHORITIES: authority.certificate}
             secrets.put(secret_of(service), data)
@@ -92,5 +92,5 @@ def renew(secrets: Secrets, services: Sequence[str], namespace: str, now: dateti
     return done
 
 
-def _pair(held: Mapping[str, bytes]) -> Pair | None:
-    return Pair(held[_CERTIFICATE], held[_KEY]) if _CERTIFICATE in held and _KEY in held else None
+def _pair(held: Mapping[str, bytes]) -> KeyPair | None:
+    return KeyPair(held[_CERTIFICATE], held[_KEY]) if _CERTIFICATE in held and _KEY in held else None

@@ -19,20 +19,20 @@ from vesta_local.home import Home
 from vesta_local.platform import Platform
 from vesta_local.settings import Settings
 from vesta_local.testing import running_platform
-from vesta_local.testing_tls import TlsDoor, an_authority, tls_door
+from vesta_local.testing_tls import TlsProxy, an_authority, tls_proxy
 
 PROGRAMS = ("postgres", "objects", "events", "retention", "storage", "annotation")
 
 
 @pytest.fixture
-def site(engines: Platform, tmp_path: Path) -> Iterator[tuple[Settings, TlsDoor]]:
+def site(engines: Platform, tmp_path: Path) -> Iterator[tuple[Settings, TlsProxy]]:
     """The session's engines behind TLS-terminating proxies, as an administrator would configure them; and the proxy of PostgreSQL."""
     authority, own = an_authority(tmp_path), admin_settings(engines.home)
     certificate = authority.issue("engines")
     at_postgres = own.postgres_url.rpartition("@")[2].partition("/")[0]
     with (
-        tls_door(certificate, at_postgres, is_postgres=True) as postgres,
-        tls_door(certificate, own.s3_endpoint_url.removeprefix("http://")) as objects,
+        tls_proxy(certificate, at_postgres, is_postgres=True) as postgres,
+        tls_proxy(certificate, own.s3_endpoint_url.removeprefix("http://")) as objects,
     ):
         found = own.model_copy(
             update={
@@ -49,7 +49,7 @@ def site(engines: Platform, tmp_path: Path) -> Iterator[tuple[Settings, TlsDoor]
 
 
 def test_services_run_on_engines_elsewhere_and_what_a_test_puts_there_is_gone_afterwards(
-    site: tuple[Settings, TlsDoor],
+    site: tuple[Settings, TlsProxy],
 ) -> None:
     given, _ = site
     with running_platform(block=3, only=PROGRAMS, engines=given) as platform:
@@ -76,8 +76,8 @@ def _leftovers(settings: Settings) -> dict[str, bool]:
     return {"database": database is not None, "bucket": name in buckets, "topics": bool(topics)}
 
 
-def test_status_says_what_hinders_an_engine_elsewhere(site: tuple[Settings, TlsDoor], tmp_path: Path) -> None:
-    given, door = site
+def test_status_says_what_hinders_an_engine_elsewhere(site: tuple[Settings, TlsProxy], tmp_path: Path) -> None:
+    given, proxy = site
     home = Home(tmp_path / "home")
     elsewhere.choose(home, given)
     platform = Platform(home, ["postgres", "annotation"])
@@ -86,7 +86,7 @@ def test_status_says_what_hinders_an_engine_elsewhere(site: tuple[Settings, TlsD
     try:
         stranger = tmp_path / "stranger"
         stranger.mkdir()
-        door.use(an_authority(stranger).issue("stranger"))
+        proxy.use(an_authority(stranger).issue("stranger"))
         states = {row.name: row.state for row in platform.rows()}
         assert states["postgres"].startswith("PostgreSQL has a certificate that is not trusted; check the authorities")
     finally:

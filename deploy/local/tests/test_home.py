@@ -6,7 +6,7 @@ import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from vesta_local.home import GRPC_PORT_OFFSET, HOST, SOCKET_FOLDER_LENGTH_MAX, USUAL_PORTS, Home
+from vesta_local.home import DEFAULT_PORTS, GRPC_PORT_OFFSET, HOST, SOCKET_FOLDER_LENGTH_MAX, Home
 
 
 def _listener(port: int = 0) -> socket.socket:
@@ -22,17 +22,17 @@ def _a_free_port() -> int:
 
 def test_a_taken_port_is_passed_over_and_the_choice_is_remembered(tmp_path: Path) -> None:
     with _listener() as taken:
-        usual = {**USUAL_PORTS, "gateway": taken.getsockname()[1]}
-        ports = Home(tmp_path, usual).choose_ports()
-    assert ports["gateway"] != usual["gateway"]
-    assert Home(tmp_path, usual).ports == ports
+        default = {**DEFAULT_PORTS, "gateway": taken.getsockname()[1]}
+        ports = Home(tmp_path, default).choose_ports()
+    assert ports["gateway"] != default["gateway"]
+    assert Home(tmp_path, default).ports == ports
 
 
 def test_a_port_taken_while_the_platform_was_down_is_chosen_anew_and_the_others_stay(tmp_path: Path) -> None:
-    usual = {**USUAL_PORTS, "gateway": _a_free_port()}
-    before = Home(tmp_path, usual).choose_ports()
+    default = {**DEFAULT_PORTS, "gateway": _a_free_port()}
+    before = Home(tmp_path, default).choose_ports()
     with _listener(before["gateway"]):
-        after = Home(tmp_path, usual).choose_ports()
+        after = Home(tmp_path, default).choose_ports()
     assert after["gateway"] != before["gateway"]
     assert {**after, "gateway": 0} == {**before, "gateway": 0}
 
@@ -40,19 +40,19 @@ def test_a_port_taken_while_the_platform_was_down_is_chosen_anew_and_the_others_
 def test_a_port_whose_twin_is_taken_is_passed_over(tmp_path: Path) -> None:
     with _listener() as twin:
         port = twin.getsockname()[1] - GRPC_PORT_OFFSET
-        assert Home(tmp_path, {**USUAL_PORTS, "objects": port}).choose_ports()["objects"] != port
+        assert Home(tmp_path, {**DEFAULT_PORTS, "objects": port}).choose_ports()["objects"] != port
 
 
 def test_no_two_doors_share_a_port(tmp_path: Path) -> None:
-    ports = Home(tmp_path, dict.fromkeys(USUAL_PORTS, _a_free_port())).choose_ports()
-    assert len(set(ports.values())) == len(USUAL_PORTS)
+    ports = Home(tmp_path, dict.fromkeys(DEFAULT_PORTS, _a_free_port())).choose_ports()
+    assert len(set(ports.values())) == len(DEFAULT_PORTS)
 
 
 def test_looking_at_a_home_chooses_no_ports(tmp_path: Path) -> None:
-    assert Home(tmp_path).ports == USUAL_PORTS
+    assert Home(tmp_path).ports == DEFAULT_PORTS
     assert not (tmp_path / "run" / "ports.json").exists()
     (tmp_path / "run" / "ports.json").write_text('{"gateway": 4711}')
-    assert Home(tmp_path).ports == {**USUAL_PORTS, "gateway": 4711}
+    assert Home(tmp_path).ports == {**DEFAULT_PORTS, "gateway": 4711}
 
 
 def test_a_running_platform_keeps_the_ports_it_listens_on_and_gets_those_of_new_doors(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 _SERVICES = ("connection", "datasets", "annotation", "training", "serving", "pipelining", "conductor")
-USUAL_PORTS = {
+DEFAULT_PORTS = {
     "gateway": 8080,
     "gateway_grpc": 8081,
     "gateway_metrics": 7108,
@@ -54,11 +54,11 @@ class Home:
 
     Attributes:
         root: the absolute path of the folder.
-        usual_ports: the preferred port of each listener.
+        default_ports: the preferred port of each listener.
     """
 
     root: Path
-    usual_ports: dict[str, int] = field(default_factory=lambda: dict(USUAL_PORTS))
+    default_ports: dict[str, int] = field(default_factory=lambda: dict(DEFAULT_PORTS))
 
     def __post_init__(self) -> None:
         for path in (self.root, self.run, self.logs, self.data, self.inbox):
@@ -191,17 +191,17 @@ class Home:
         return self.run / "replicas"
 
     @property
-    def _usual_ports(self) -> dict[str, int]:
+    def _default_ports(self) -> dict[str, int]:
         """The preferred ports, including those of replicas, which follow all others."""
-        doors = [
-            f"{replica}{door.removeprefix(name)}"
+        listeners = [
+            f"{replica}{listener.removeprefix(name)}"
             for name in REPLICATED
             for replica in self.replicas_of(name)[1:]
-            for door in self.usual_ports
-            if door == name or door.startswith(f"{name}_")
+            for listener in self.default_ports
+            if listener == name or listener.startswith(f"{name}_")
         ]
-        first = max(self.usual_ports.values(), default=0) + 1
-        return {**self.usual_ports, **{door: first + index for index, door in enumerate(doors)}}
+        first = max(self.default_ports.values(), default=0) + 1
+        return {**self.default_ports, **{listener: first + index for index, listener in enumerate(listeners)}}
 
     @property
     def was_started(self) -> bool:
@@ -238,11 +238,11 @@ class Home:
 
     @cached_property
     def ports(self) -> dict[str, int]:
-        """The port of each listener, as chosen at the last start; the usual port if there was none."""
-        return {**self._usual_ports, **self._known_ports()}
+        """The port of each listener, as chosen at the last start; the default port if there was none."""
+        return {**self._default_ports, **self._known_ports()}
 
     def choose_ports(self) -> dict[str, int]:
-        """Chooses a free port for each listener: the last one, the usual one, or a higher one. Only for a platform that is down.
+        """Chooses a free port for each listener: the last one, the default one, or a higher one. Only for a platform that is down.
 
         Raises:
             RuntimeError: none of 2,000 ports is free.
@@ -256,17 +256,17 @@ class Home:
             RuntimeError: none of 2,000 ports is free.
         """
         known = self._known_ports()
-        return self.ports if known.keys() >= self._usual_ports.keys() else self._choose(known, {})
+        return self.ports if known.keys() >= self._default_ports.keys() else self._choose(known, {})
 
     def _known_ports(self) -> dict[str, int]:
         return dict(json.loads(self._ports_path.read_text())) if self._ports_path.exists() else {}
 
     def _choose(self, kept: dict[str, int], last: dict[str, int]) -> dict[str, int]:
-        taken = {door for name, port in kept.items() for door in _ports_of(port, name in _WITH_GRPC_PORT)}
+        taken = {number for name, port in kept.items() for number in _ports_of(port, name in _WITH_GRPC_PORT)}
         chosen = dict(kept)
-        for name, usual in self._usual_ports.items():
+        for name, default in self._default_ports.items():
             if name not in chosen:
-                candidates = [last.get(name, usual), *range(usual, usual + PORT_TRIES)]
+                candidates = [last.get(name, default), *range(default, default + PORT_TRIES)]
                 chosen[name] = _pick(candidates, taken, name in _WITH_GRPC_PORT)
                 taken |= _ports_of(chosen[name], name in _WITH_GRPC_PORT)
         self._ports_path.write_text(json.dumps(chosen, indent=2) + "\n")
@@ -279,8 +279,10 @@ class Home:
 
     def addresses(self, name: str) -> str:
         """Returns HOST:PORT of every replica of a program, or of another listener such as `gateway_grpc`, separated by commas."""
-        program, _, door = name.partition("_")
-        return ",".join(self.address(f"{replica}_{door}" if door else replica) for replica in self.replicas_of(program))
+        program, _, listener = name.partition("_")
+        return ",".join(
+            self.address(f"{replica}_{listener}" if listener else replica) for replica in self.replicas_of(program)
+        )
 
     def write_addresses(self, elsewhere: Mapping[str, str] = MappingProxyType({})) -> Path:
         """Writes `run/addresses.json`, which the demo, the command line and the tests read.
@@ -300,8 +302,8 @@ def _ports_of(port: int, has_grpc_port: bool) -> set[int]:
 
 def _pick(candidates: list[int], taken: set[int], has_grpc_port: bool) -> int:
     for port in candidates:
-        doors = _ports_of(port, has_grpc_port)
-        if not doors & taken and all(is_free(door) for door in doors):
+        ports = _ports_of(port, has_grpc_port)
+        if not ports & taken and all(is_free(number) for number in ports):
             return port
     raise RuntimeError(
         f"no port between {candidates[1]} and {candidates[-1]} is free; stop something that listens there"

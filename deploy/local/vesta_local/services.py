@@ -112,7 +112,7 @@ def environment(home: Home, replica: str) -> dict[str, str]:
     service = _BY_NAME[name]
     engines = addresses.admin_settings(home)
     words = {
-        **{door: home.address(door) for door in home.ports},
+        **{listener: home.address(listener) for listener in home.ports},
         "objects": urlsplit(engines.s3_endpoint_url).netloc,
         "own": home.address(replica),
         "own_grpc": home.address(f"{replica}_grpc") if name == "gateway" else "",
@@ -137,7 +137,7 @@ def environment(home: Home, replica: str) -> dict[str, str]:
 
 
 def _identity_settings(home: Home, name: str) -> dict[str, str]:
-    files = identities.files(home.identities, name)
+    files = identities.credential_files(home.identities, name)
     return {
         "IDENTITY_CERTIFICATE_FILE": str(files.certificate),
         "IDENTITY_KEY_FILE": str(files.key),

@@ -32,12 +32,12 @@ from vesta_common.ids import new_id
 from vesta_local import identities
 from vesta_local.engines import addresses, elsewhere
 from vesta_local.engines.addresses import admin_settings
-from vesta_local.home import BROKERS, USUAL_PORTS, Home
+from vesta_local.home import BROKERS, DEFAULT_PORTS, Home
 from vesta_local.platform import Platform
 from vesta_local.settings import Settings
 from vesta_local.trace_receiver import TraceReceiver
 
-# Port blocks outside the usual ports, different for each test session and each of its processes. SeaweedFS also uses each of its ports
+# Port blocks outside the default ports, different for each test session and each of its processes. SeaweedFS also uses each of its ports
 # plus 10,000.
 PORTS_FIRST = 11_000
 _BLOCKS = 136
@@ -48,7 +48,7 @@ _BLOCK_LENGTH = 64
 def ports(block: int) -> dict[str, int]:
     """Returns the consecutive ports of a test home; `block`, from 0 to 7, distinguishes the homes of one process."""
     start = PORTS_FIRST + (_BLOCKS_OF_PROCESS * os.getpid() + block) % _BLOCKS * _BLOCK_LENGTH
-    return {name: start + index for index, name in enumerate(USUAL_PORTS)}
+    return {name: start + index for index, name in enumerate(DEFAULT_PORTS)}
 
 
 @cache
@@ -61,7 +61,7 @@ def identity_files(service: str) -> CredentialFiles:
     """Returns the paths of a service's certificate files."""
     folder = _identities()
     identities.prepare(folder, [service])
-    return identities.files(folder, service)
+    return identities.credential_files(folder, service)
 
 
 def identity_settings(service: str) -> dict[str, str]:

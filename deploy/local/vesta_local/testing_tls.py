@@ -61,7 +61,7 @@ def an_authority(folder: Path) -> Authority:
     return authority
 
 
-class TlsDoor:
+class TlsProxy:
     """A proxy that terminates TLS and forwards to a server without TLS. Runs in a thread.
 
     Args:
@@ -142,10 +142,10 @@ async def _pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter) -
 
 
 @contextmanager
-def tls_door(certificate: Path, address: str, *, is_postgres: bool = False) -> Iterator[TlsDoor]:
+def tls_proxy(certificate: Path, address: str, *, is_postgres: bool = False) -> Iterator[TlsProxy]:
     """Runs a proxy for the server at HOST:PORT during the block."""
-    door = TlsDoor(certificate, address, is_postgres=is_postgres)
+    proxy = TlsProxy(certificate, address, is_postgres=is_postgres)
     try:
-        yield door
+        yield proxy
     finally:
-        door.close()
+        proxy.close()

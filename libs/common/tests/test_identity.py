@@ -11,7 +11,7 @@ from typing import Any
 import jwt
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
-from vesta_admin.authority import AUTHORITY_LIFETIME, LIFETIME, Pair, is_due, issue, new_authority
+from vesta_admin.authority import AUTHORITY_LIFETIME, LIFETIME, KeyPair, issue, needs_renewal, new_authority
 from vesta_common.errors import PermissionDenied, Unauthenticated
 from vesta_common.identity import PEERS, TOKEN_KEY, CredentialFiles, CredentialsError, Identity, audience_of, tokens
 from vesta_common.identity.callers import check_call, check_project
@@ -24,7 +24,7 @@ NOW = float(int(time.time()))
 ADA = "projects/acme/members/ada"
 
 
-def written(folder: Path, service: str, authority: Pair, moment: datetime | None = None) -> CredentialFiles:
+def written(folder: Path, service: str, authority: KeyPair, moment: datetime | None = None) -> CredentialFiles:
     folder.mkdir(exist_ok=True)
     files = CredentialFiles(folder / "tls.crt", folder / "tls.key", folder / "ca.crt")
     pair = issue(authority, service, ["localhost"], moment or datetime.now(UTC))
@@ -165,7 +165,7 @@ def test_a_certificate_that_has_ended_is_refused(tmp_path: Path) -> None:
 
 def test_a_service_cannot_issue_certificates(tmp_path: Path) -> None:
     training = identity_of("training").credentials
-    as_authority = Pair(training.certificate_pem, training.key_pem)
+    as_authority = KeyPair(training.certificate_pem, training.key_pem)
     files = written(tmp_path / "made-up", "gateway", as_authority)
     with pytest.raises(Unauthenticated, match="expired, or not issued by this platform"):
         identity_of("datasets").verify(dict([Identity(files).metadata("datasets")]), "datasets")
@@ -256,6 +256,6 @@ def test_a_service_takes_its_own_certificate_alone_and_says_which_setting_is_mis
 def test_a_certificate_is_renewed_a_month_after_it_was_issued() -> None:
     now = datetime.now(UTC)
     pair = issue(new_authority(now), "datasets", ["datasets"], now)
-    assert not is_due(pair, now + timedelta(days=29))
-    assert is_due(pair, now + timedelta(days=31))
+    assert not needs_renewal(pair, now + timedelta(days=29))
+    assert needs_renewal(pair, now + timedelta(days=31))
     assert now + LIFETIME < now + AUTHORITY_LIFETIME

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from vesta_common.errors import InvalidArgument
 from vesta_common.media.images import normalise
-from vesta_common.memory_limit import memory_room_bytes
+from vesta_common.memory_limit import memory_limit_bytes
 from vesta_common.sandbox import Limits, Sandbox
 from vesta_common.sandbox.shares import LEAST_BYTES, MIB, RESERVED_BYTES, USEFUL_BYTES, shared
 
@@ -37,11 +37,11 @@ def test_the_smallest_limit_of_our_groups_is_found(
         path = tmp_path / "groups" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{content}\n")
-    assert memory_room_bytes(tmp_path / "groups", tmp_path / "own") == room
+    assert memory_limit_bytes(tmp_path / "groups", tmp_path / "own") == room
 
 
 def test_there_is_no_limit_where_there_are_no_control_groups(tmp_path: Path) -> None:
-    assert memory_room_bytes(tmp_path, tmp_path / "own") is None
+    assert memory_limit_bytes(tmp_path, tmp_path / "own") is None
 
 
 @pytest.mark.parametrize("asked", [1, 2, 8])
@@ -66,7 +66,7 @@ def test_an_image_that_needs_too_much_leaves_nothing_behind() -> None:
     bomb, large = io.BytesIO(), io.BytesIO()
     Image.new("RGBA", (7900, 7900)).save(bomb, "PNG")
     Image.effect_noise((2400, 2400), 90).convert("RGB").save(large, "PNG", compress_level=0)
-    sandbox = Sandbox(1, room_bytes=RESERVED_BYTES + USEFUL_BYTES)
+    sandbox = Sandbox(1, memory_bytes=RESERVED_BYTES + USEFUL_BYTES)
     try:
         with pytest.raises(InvalidArgument) as refused:
             sandbox.run(normalise, bomb.getvalue())
@@ -79,7 +79,7 @@ def test_an_image_that_needs_too_much_leaves_nothing_behind() -> None:
 def test_a_webp_without_memory_for_it_is_too_costly_and_not_broken() -> None:
     file = io.BytesIO()
     Image.new("RGB", (7900, 7900)).save(file, "WEBP", quality=1, method=0)
-    sandbox = Sandbox(1, room_bytes=RESERVED_BYTES + USEFUL_BYTES)
+    sandbox = Sandbox(1, memory_bytes=RESERVED_BYTES + USEFUL_BYTES)
     try:
         with pytest.raises(InvalidArgument) as refused:
             sandbox.run(normalise, file.getvalue())
@@ -92,7 +92,7 @@ def test_a_bomb_dies_within_the_memory_of_the_pod_and_the_next_image_is_decoded(
     bomb, picture = io.BytesIO(), io.BytesIO()
     Image.new("RGBA", (6000, 6000)).save(bomb, "PNG")
     Image.new("RGB", (600, 600)).save(picture, "PNG")
-    sandbox = Sandbox(2, room_bytes=RESERVED_BYTES + LEAST_BYTES)
+    sandbox = Sandbox(2, memory_bytes=RESERVED_BYTES + LEAST_BYTES)
     try:
         with pytest.raises(InvalidArgument) as refused:
             sandbox.run(normalise, bomb.getvalue())

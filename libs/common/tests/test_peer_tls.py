@@ -10,7 +10,7 @@ import grpc
 import pytest
 from cryptography import x509
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from vesta_admin.authority import Pair, issue, new_authority
+from vesta_admin.authority import KeyPair, issue, new_authority
 from vesta_common.errors import Unavailable
 from vesta_common.identity import CredentialFiles, Identity
 from vesta_common.identity.credentials import LOOK_SECONDS
@@ -29,7 +29,7 @@ class Tasks(TaskServiceServicer):
         return Task(name=request.name)
 
 
-def an_identity(folder: Path, service: str, host: str = "127.0.0.1", authority: Pair = AUTHORITY) -> Identity:
+def an_identity(folder: Path, service: str, host: str = "127.0.0.1", authority: KeyPair = AUTHORITY) -> Identity:
     folder.mkdir(exist_ok=True)
     files = CredentialFiles(folder / "tls.crt", folder / "tls.key", folder / "ca.crt")
     pair = issue(authority, service, [host], datetime.now(UTC))

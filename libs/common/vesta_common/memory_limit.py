@@ -9,7 +9,7 @@ UNLIMITED = 2**60
 """Control groups version 1 represent "no limit" by a number above this one."""
 
 
-def memory_room_bytes(root: Path = ROOT, own: Path = OWN) -> int | None:
+def memory_limit_bytes(root: Path = ROOT, own: Path = OWN) -> int | None:
     """Returns the smallest memory limit of the process's control groups; None if there is no limit.
 
     Args:

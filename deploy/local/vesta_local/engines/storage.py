@@ -80,7 +80,8 @@ def state_of(space: DiskSpace) -> str:
 def sockets(home: Home) -> frozenset[Path]:
     """Returns the sockets of the object store's components."""
     return frozenset(
-        SOCKETS / f"seaweedfs-{part}-grpc-{home.ports[door] + GRPC_PORT_OFFSET}.sock" for door, part in PARTS.items()
+        SOCKETS / f"seaweedfs-{part}-grpc-{home.ports[listener] + GRPC_PORT_OFFSET}.sock"
+        for listener, part in PARTS.items()
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from vesta_common.memory_limit import memory_room_bytes
+from vesta_common.memory_limit import memory_limit_bytes
 from vesta_common.sandbox.child import too_costly
 from vesta_common.sandbox.confinement import NOBODY
 from vesta_common.sandbox.process import (
@@ -39,7 +39,7 @@ def run_in_folder(function: str, folder: Path, argument: Any, limits: Limits, ti
         VestaError: any VestaError of the function; Internal (SANDBOX_FAILED) for other errors.
     """
     missing = hide_this_process()
-    _, limits = shared(memory_room_bytes(), 1, limits)
+    _, limits = shared(memory_limit_bytes(), 1, limits)
     module, _, _ = function.partition(":")
     child = Child(limits, [module], folder, as_nobody=_hand_over(folder))
     try:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import structlog
 
 from vesta_common.errors import Internal, VestaError
-from vesta_common.memory_limit import memory_room_bytes
+from vesta_common.memory_limit import memory_limit_bytes
 from vesta_common.sandbox.child import too_costly
 from vesta_common.sandbox.process import (
     Child,
@@ -45,7 +45,7 @@ class Sandbox:
         processes: number of children, which is the number of concurrent calls. Reduced if the pod's memory is too small.
         limits: limits of each child. The memory limit is reduced if the pod's memory is limited.
         modules: modules of the functions that calls run, with all that they import. Children cannot read files after start.
-        room_bytes: the pod's memory limit; None to read it from the control groups.
+        memory_bytes: the pod's memory limit; None to read it from the control groups.
     """
 
     def __init__(
@@ -53,9 +53,9 @@ class Sandbox:
         processes: int = PROCESSES,
         limits: Limits = Limits(),  # noqa: B008 - frozen
         modules: Sequence[str] = ("vesta_common.media.images",),
-        room_bytes: int | None = None,
+        memory_bytes: int | None = None,
     ) -> None:
-        processes, limits = shared(room_bytes or memory_room_bytes(), processes, limits)
+        processes, limits = shared(memory_bytes or memory_limit_bytes(), processes, limits)
         log.info("sandbox_started", processes=processes, memory_mib_max=limits.memory_bytes_max // MIB)
         self._limits = limits
         self._modules = tuple(modules)

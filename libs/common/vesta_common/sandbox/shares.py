@@ -13,14 +13,14 @@ LEAST_BYTES = 256 * MIB
 """Minimum address space per child: 145 MiB are in use before the first image."""
 
 
-def shared(room_bytes: int | None, processes: int, limits: Limits) -> tuple[int, Limits]:
+def shared(memory_bytes: int | None, processes: int, limits: Limits) -> tuple[int, Limits]:
     """Returns the number of children to run, up to `processes`, and the limits of each.
 
     Args:
-        room_bytes: the pod's memory limit; None if it is unlimited.
+        memory_bytes: the pod's memory limit; None if it is unlimited.
     """
-    if room_bytes is None:
+    if memory_bytes is None:
         return processes, limits
-    left = max(room_bytes - RESERVED_BYTES, LEAST_BYTES)
+    left = max(memory_bytes - RESERVED_BYTES, LEAST_BYTES)
     processes = max(1, min(processes, left // USEFUL_BYTES))
     return processes, replace(limits, memory_bytes_max=min(limits.memory_bytes_max, left // processes))
