@@ -20,11 +20,11 @@ from vesta_local.setup.downloads import (
     IndexFile,
     Pin,
     files_of,
+    format_plan,
     installed_versions,
-    missing,
-    plan,
+    not_installed,
+    plan_downloads,
     read_pins,
-    table,
     wheel_of,
 )
 from vesta_local.setup.lock import HEAD, lock_text
@@ -187,15 +187,15 @@ def test_what_pip_says_last_is_shown_where_it_fails(serve: Serve, tmp_path: Path
 def test_the_plan_tells_the_size_of_each_package(serve: Serve, *, tells_sizes: bool) -> None:
     name = f"torch-2.14.1-{TAG}.whl"
     index = serve({name: [], "torch-2.13.0-py3-none-any.whl": []}, tells_sizes=tells_sizes)
-    (download,) = plan([TORCH], lambda _: index)
+    (download,) = plan_downloads([TORCH], lambda _: index)
     assert download.size_bytes == (1000 if tells_sizes else len(_wheel("torch", "2.14.1", [])))
     assert {file.filename for file in files_of(index, "torch")} == {name, "torch-2.13.0-py3-none-any.whl"}
 
 
 def test_a_size_that_no_index_gives_is_shown_as_unknown() -> None:
-    downloads = plan([TORCH], lambda _: NOWHERE)
+    downloads = plan_downloads([TORCH], lambda _: NOWHERE)
     assert downloads == [Download(TORCH, None)]
-    assert "1 of unknown size" in table(downloads)
+    assert "1 of unknown size" in format_plan(downloads)
 
 
 def test_the_table_names_the_large_ones_and_says_how_to_do_without_cuda() -> None:
@@ -210,7 +210,7 @@ def test_the_table_names_the_large_ones_and_says_how_to_do_without_cuda() -> Non
     sizes = {"torch": 555_000_000, "nvidia-cublas": 1_200_000_000, "triton": 200_000_000, "tritonclient": 60_000_000}
     small = {"six": 1, "rich": 9_000_000}
     downloads = [Download(Pin(name, "1"), size) for name, size in (sizes | small).items()]
-    lines = table(downloads).splitlines()
+    lines = format_plan(downloads).splitlines()
     assert lines[0] == "To download: 6 packages, 2.0 GB"
     assert [line.split() for line in lines[1:6]] == [
         ["nvidia-cublas", "1.2", "GB"],
@@ -221,12 +221,12 @@ def test_the_table_names_the_large_ones_and_says_how_to_do_without_cuda() -> Non
     ]
     assert lines[6].startswith("1.4 GB of it are CUDA libraries")
     assert "make setup torch=cpu" in lines[6]
-    assert "torch=cpu" not in table(downloads, is_cpu_wanted=True)
+    assert "torch=cpu" not in format_plan(downloads, is_cpu_requested=True)
 
 
 def test_only_what_is_not_installed_in_its_version_is_missing() -> None:
     pins = read_pins(["# head", "A_b==1", "torch==2.14.1", "rich==15.0.0", ""])
-    assert missing(pins, {"a-b": "1", "torch": "2.14.1+cpu", "rich": "14.0"}) == [Pin("rich", "15.0.0")]
+    assert not_installed(pins, {"a-b": "1", "torch": "2.14.1+cpu", "rich": "14.0"}) == [Pin("rich", "15.0.0")]
 
 
 def test_of_several_wheels_that_fit_the_most_special_one_is_chosen_and_a_source_archive_last() -> None:

@@ -12,7 +12,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vesta_local.setup import torch_builds, triton
-from vesta_local.setup.downloads import Pin, index_url, installed_versions, missing, plan, read_pins, table
+from vesta_local.setup.downloads import (
+    Pin,
+    format_plan,
+    index_url,
+    installed_versions,
+    not_installed,
+    plan_downloads,
+    read_pins,
+)
 from vesta_local.setup.lock import lock_text
 from vesta_local.setup.pip_progress import run_pip
 
@@ -53,7 +61,7 @@ def install(torch: str) -> None:
     installed = installed_versions()
     torch_pin = next(pin for pin in pins if pin.name == "torch")
     build = torch_builds.choose(torch, torch_pin, installed.get("torch", ""), _say)
-    _print_plan(pins, installed, torch_pin, build, is_cpu_wanted=torch == torch_builds.CPU)
+    _print_plan(pins, installed, torch_pin, build, is_cpu_requested=torch == torch_builds.CPU)
     packages = [*PACKAGES, *sorted(str(path.parent) for path in Path("services").glob("*/pyproject.toml"))]
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraint:
         constraint.write(build.constraint + "\n")
@@ -70,10 +78,10 @@ def install(torch: str) -> None:
 
 
 def _print_plan(
-    pins: Sequence[Pin], installed: dict[str, str], torch_pin: Pin, build: torch_builds.Build, *, is_cpu_wanted: bool
+    pins: Sequence[Pin], installed: dict[str, str], torch_pin: Pin, build: torch_builds.Build, *, is_cpu_requested: bool
 ) -> None:
     """Prints what will be downloaded for both environments."""
-    needed = [pin for pin in missing(pins, installed) if not (pin.is_cuda and build.kind == torch_builds.CPU)]
+    needed = [pin for pin in not_installed(pins, installed) if not (pin.is_cuda and build.kind == torch_builds.CPU)]
     is_other_build = installed.get("torch", "").endswith("+cpu") != (build.kind == torch_builds.CPU)
     if torch_pin not in needed and is_other_build:
         needed.append(torch_pin)
@@ -81,9 +89,11 @@ def _print_plan(
         needed = [Pin("torch", build.constraint.partition("==")[2]) if pin == torch_pin else pin for pin in needed]
     needed += triton.pins_to_install()
     if needed:
-        usual = index_url()
-        downloads = plan(needed, lambda pin: build.index if build.index and pin.name == "torch" else usual)
-        print(table(downloads, is_cpu_wanted=is_cpu_wanted), flush=True)
+        default_index = index_url()
+        downloads = plan_downloads(
+            needed, lambda pin: build.index if build.index and pin.name == "torch" else default_index
+        )
+        print(format_plan(downloads, is_cpu_requested=is_cpu_requested), flush=True)
 
 
 def _remove_cuda(pins: Sequence[Pin]) -> None:

@@ -68,10 +68,10 @@ def normalised(name: str) -> str:
 def installed_versions(folders: Sequence[str] = ()) -> dict[str, str]:
     """Returns the installed versions in this environment, or in these site-packages, by normalised name."""
     found = metadata.distributions(path=list(folders)) if folders else metadata.distributions()
-    return {normalised(one.metadata["Name"]): one.version for one in found if one.metadata["Name"]}
+    return {normalised(package.metadata["Name"]): package.version for package in found if package.metadata["Name"]}
 
 
-def missing(pins: Iterable[Pin], installed: dict[str, str]) -> list[Pin]:
+def not_installed(pins: Iterable[Pin], installed: dict[str, str]) -> list[Pin]:
     """Returns the pins that are not installed in their version. A local version (`+cpu`) counts as installed."""
     return [pin for pin in pins if installed.get(pin.name, "").partition("+")[0] != pin.version.partition("+")[0]]
 
@@ -82,10 +82,10 @@ def index_url() -> str:
     output = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     configured = dict(re.findall(r"^(.+?)\.index-url='(.+)'$", output, flags=re.MULTILINE))
     found = os.environ.get("PIP_INDEX_URL") or configured.get("install") or configured.get("global")
-    return (found or _pips_own_index()).rstrip("/")
+    return (found or _default_index_of_pip()).rstrip("/")
 
 
-def _pips_own_index() -> str:
+def _default_index_of_pip() -> str:
     program = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
 
@@ -97,8 +97,8 @@ def files_of(index: str, name: str) -> list[IndexFile]:
         OSError, ValueError, KeyError: the index does not respond, or the response is invalid.
     """
     request = urllib.request.Request(f"{index}/{name}/", headers={"Accept": _ACCEPT})
-    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
-        url, kind, body = answer.url, answer.headers.get_content_type(), answer.read(PAGE_BYTES_MAX)
+    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
+        url, kind, body = response.url, response.headers.get_content_type(), response.read(PAGE_BYTES_MAX)
     if kind == _JSON:
         return [
             IndexFile(file["filename"], urllib.parse.urljoin(url, file["url"]), file.get("size"))
@@ -147,7 +147,7 @@ def wheel_of(files: Iterable[IndexFile], pin: Pin) -> IndexFile | None:
     return best[1] if best else None
 
 
-def plan(pins: Sequence[Pin], index_of: Callable[[Pin], str]) -> list[Download]:
+def plan_downloads(pins: Sequence[Pin], index_of: Callable[[Pin], str]) -> list[Download]:
     """Determines the download size of each pin from its index."""
     with ThreadPoolExecutor(_CONNECTIONS) as pool:
         return list(pool.map(lambda pin: Download(pin, _size(pin, index_of(pin))), pins))
@@ -159,36 +159,36 @@ def _size(pin: Pin, index: str) -> int | None:
         if file is None or file.size is not None:
             return file.size if file else None
         head = urllib.request.Request(file.url, method="HEAD")
-        with urllib.request.urlopen(head, timeout=TIMEOUT_SECONDS) as answer:
-            return int(answer.headers["Content-Length"])
+        with urllib.request.urlopen(head, timeout=TIMEOUT_SECONDS) as response:
+            return int(response.headers["Content-Length"])
     except (*_UNREADABLE, TypeError):
         return None
 
 
-def table(downloads: Sequence[Download], *, is_cpu_wanted: bool = False) -> str:
+def format_plan(downloads: Sequence[Download], *, is_cpu_requested: bool = False) -> str:
     """Formats the plan: the total, the large packages by name, and the total of the others.
 
     Args:
-        is_cpu_wanted: whether the CPU build of torch was requested, so that the hint to it is left out.
+        is_cpu_requested: whether the CPU build of torch was requested, so that the hint to it is left out.
     """
     known = [(one.size_bytes, one.pin) for one in downloads if one.size_bytes is not None]
     large = sorted(((size, pin) for size, pin in known if size >= LARGE_BYTES), key=lambda pair: -pair[0])
     small = sum(size for size, pin in known if size < LARGE_BYTES)
     unknown = len(downloads) - len(known)
-    lines = [f"To download: {len(downloads)} packages, {human(sum(size for size, _ in known))}"]
+    lines = [f"To download: {len(downloads)} packages, {format_size(sum(size for size, _ in known))}"]
     if unknown:
         lines[0] += f", and {unknown} of unknown size"
-    lines += [f"  {pin.name:<28} {human(size):>8}" for size, pin in large]
+    lines += [f"  {pin.name:<28} {format_size(size):>8}" for size, pin in large]
     if len(known) > len(large):
-        lines.append(f"  {f'{len(known) - len(large)} others':<28} {human(small):>8}")
+        lines.append(f"  {f'{len(known) - len(large)} others':<28} {format_size(small):>8}")
     cuda = sum(size for size, pin in known if pin.is_cuda)
     if cuda:
-        hint = "" if is_cpu_wanted else ": `make setup torch=cpu` omits them"
-        lines.append(f"{human(cuda)} of it are CUDA libraries, which require an NVIDIA GPU{hint}")
+        hint = "" if is_cpu_requested else ": `make setup torch=cpu` omits them"
+        lines.append(f"{format_size(cuda)} of it are CUDA libraries, which require an NVIDIA GPU{hint}")
     return "\n".join(lines)
 
 
-def human(size_bytes: int) -> str:
+def format_size(size_bytes: int) -> str:
     """Formats a size, such as `1.2 GB` or `345 MB`."""
     if size_bytes >= 1000**3:
         return f"{size_bytes / 1000**3:.1f} GB"

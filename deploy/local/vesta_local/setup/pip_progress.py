@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
-from vesta_local.setup.downloads import human
+from vesta_local.setup.downloads import format_size
 
 PIPE_INTERVAL_SECONDS = 15.0
 TERMINAL_INTERVAL_SECONDS = 0.5
@@ -56,9 +56,7 @@ class PipState:
             return f"installing: {min(installed, self.installing)} of {self.installing} packages"
         if self._name:
             here, total = self._current
-            return (
-                f"downloading: {human(self._done_bytes + here)} so far ({self._name}, {human(here)} of {human(total)})"
-            )
+            return f"downloading: {format_size(self._done_bytes + here)} so far ({self._name}, {format_size(here)} of {format_size(total)})"
         return "looking up what is needed"
 
 
