@@ -1,12 +1,12 @@
-"""The calling member, their role and what they may see."""
+"""The calling member: their name, and what their role may see and review."""
 
 from vesta_common import trace
 from vesta_common.errors import PermissionDenied, Unauthenticated
 from vesta_contracts.annotation.v1 import Task
 
-_ANSWERING_ROLE = "annotator"
-_REVIEWING_ROLES = ("reviewer", "engineer", "owner")
-_LAST_RESORT_ROLE = "owner"
+_ANNOTATOR_ROLE = "annotator"
+_REVIEWER_ROLES = ("reviewer", "engineer", "owner")
+_SELF_REVIEWING_ROLE = "owner"
 
 
 def calling_member() -> str:
@@ -29,9 +29,9 @@ def check_may_review() -> None:
     Raises:
         PermissionDenied: ROLE_TOO_LOW.
     """
-    if trace.role() not in _REVIEWING_ROLES:
+    if trace.role() not in _REVIEWER_ROLES:
         raise PermissionDenied(
-            f"reviews require one of the roles {', '.join(_REVIEWING_ROLES)}; ask an owner of the project",
+            f"reviews require one of the roles {', '.join(_REVIEWER_ROLES)}; ask an owner of the project",
             reason="ROLE_TOO_LOW",
         )
 
@@ -46,9 +46,9 @@ def visible_annotator(task: Task) -> str:
 
 def is_annotator() -> bool:
     """Whether the caller has the annotator role."""
-    return trace.role() == _ANSWERING_ROLE
+    return trace.role() == _ANNOTATOR_ROLE
 
 
-def is_last_resort() -> bool:
-    """Whether the caller may review their own answers: only an owner may, who can be the only member of a project."""
-    return trace.role() == _LAST_RESORT_ROLE
+def may_review_own_answers() -> bool:
+    """Whether the caller may review their own answers: only an owner may, because an owner can be the only member of a project."""
+    return trace.role() == _SELF_REVIEWING_ROLE

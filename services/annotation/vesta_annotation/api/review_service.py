@@ -42,7 +42,7 @@ class ReviewService(ReviewServiceServicer):
             return answer
         with self._store.transaction() as connection:
             task = self._store.get_task(connection, request.parent)
-            _check_may_review(task, caller)
+            _check_in_review(task, caller)
             campaign = self._store.get_campaign(connection, parent_of(task.name))
         terms = None if request.review.decision == Review.REJECT else self._terms.of(task, campaign)
         with self._store.transaction() as connection:
@@ -63,7 +63,7 @@ class ReviewService(ReviewServiceServicer):
 
     def _create(self, connection: Connection, request: CreateReviewRequest, caller: str, terms: Terms | None) -> Review:
         task = self._store.lock_task(connection, request.parent)
-        _check_may_review(task, caller)
+        _check_in_review(task, caller)
         review = copy_of(request.review, name=f"{task.name}/reviews/{new_id()}", reviewer=caller)
         review.create_time.FromDatetime(self._store.clock.now())
         decision = decide_by_review(review, self._store.list_round(connection, task))
@@ -80,7 +80,7 @@ class ReviewService(ReviewServiceServicer):
         return review
 
 
-def _check_may_review(task: Task, caller: str) -> None:
+def _check_in_review(task: Task, caller: str) -> None:
     """Checks that the task is in review and that the caller holds its lease.
 
     Raises:

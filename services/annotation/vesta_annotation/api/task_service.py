@@ -32,7 +32,7 @@ from vesta_contracts.annotation.v1 import (
 )
 from vesta_contracts.datasets.v1 import BatchGetItemsRequest, Item, ItemServiceStub
 
-from vesta_annotation.api.caller import calling_member, check_may_review, is_annotator, is_last_resort
+from vesta_annotation.api.caller import calling_member, check_may_review, is_annotator, may_review_own_answers
 from vesta_annotation.blind_tasks import hides_prompts, is_blind, without_prompts
 from vesta_annotation.leases import check_holder, check_undecided, expire_time
 from vesta_annotation.store import Store
@@ -102,7 +102,7 @@ class TaskService(TaskServiceServicer):
                 tasks = self._visible(connection, leased, answering=True)
             else:
                 tasks = self._store.lease_to_review(connection, campaign, caller, limit, own_too=False)
-                if not tasks and is_last_resort():
+                if not tasks and may_review_own_answers():
                     tasks = self._store.lease_to_review(connection, campaign, caller, limit, own_too=True)
         return LeaseTasksResponse(tasks=tasks)
 
