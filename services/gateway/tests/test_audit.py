@@ -20,7 +20,7 @@ from vesta_contracts.gateway.v1 import (
     ListAuditEntriesRequest,
     ListPlatformAuditEntriesRequest,
 )
-from vesta_gateway.audit.audit_writer import REFUSED_WAITING_MAX, AuditWriter
+from vesta_gateway.audit.audit_writer import REJECTED_WAITING_MAX, AuditWriter
 from vesta_gateway.audit.entries import READ_ONLY_POSTS, Origin, is_recorded, row_of
 from vesta_gateway.contracts.methods import all_rpcs, get_rpc
 from vesta_gateway.store import audit_entries
@@ -264,10 +264,10 @@ def test_a_flood_of_refusals_fills_no_memory() -> None:
 
     async def story() -> None:
         writer = AuditWriter(written.extend, registry)
-        for number in range(REFUSED_WAITING_MAX + 5):
-            writer.put_later(a_row(str(number)))
+        for number in range(REJECTED_WAITING_MAX + 5):
+            writer.put_without_waiting(a_row(str(number)))
         await writer.close()
 
     asyncio.run(story())
-    assert len(written) == REFUSED_WAITING_MAX
+    assert len(written) == REJECTED_WAITING_MAX
     assert registry.get_sample_value("vesta_gateway_audit_entries_lost_total") == 5

@@ -194,7 +194,7 @@ class Gateway:
     def _new_replay(self) -> Replay | None:
         if self._tail is None:
             return None
-        return Replay(KafkaOptions.of(self._settings), new_consumer, self._tail.ends, to_project_event)
+        return Replay(KafkaOptions.of(self._settings), new_consumer, self._tail.end_offsets, to_project_event)
 
     def _new_calls(self) -> CallPipeline:
         """Creates the call pipeline, with the gateway's own services among the backends."""

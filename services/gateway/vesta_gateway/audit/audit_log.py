@@ -51,7 +51,7 @@ class AuditLog:
         self, rpc: Rpc, caller: Caller | None, request: Message | None, outcome: tuple[str, str], origin: Origin
     ) -> None:
         if is_recorded(rpc, outcome[0]):
-            self._writer.put_later(self._row(rpc, caller, request, b"", outcome, origin))
+            self._writer.put_without_waiting(self._row(rpc, caller, request, b"", outcome, origin))
 
     def _row(
         self,

@@ -12,7 +12,7 @@ from vesta_gateway.store.audit_entries import AuditRow
 
 BATCH_MAX = 500
 WRITE_TIMEOUT = timedelta(seconds=5)
-REFUSED_WAITING_MAX = 1_000
+REJECTED_WAITING_MAX = 1_000
 """Limit of waiting entries for rejected calls, so that a flood of such calls does not exhaust the memory."""
 
 log = structlog.get_logger()
@@ -37,15 +37,15 @@ class AuditWriter:
 
     async def put(self, row: AuditRow) -> None:
         """Writes a row. If PostgreSQL does not accept it within five seconds, the call continues, because its change is already made."""
-        kept = self._add(row)
+        written = self._add(row)
         try:
-            await asyncio.wait_for(asyncio.shield(kept), WRITE_TIMEOUT.total_seconds())
+            await asyncio.wait_for(asyncio.shield(written), WRITE_TIMEOUT.total_seconds())
         except TimeoutError:
             log.warning("audit_entry_delayed", id=row.id)
 
-    def put_later(self, row: AuditRow) -> None:
+    def put_without_waiting(self, row: AuditRow) -> None:
         """Queues a row without waiting, for calls that were rejected or cancelled."""
-        if len(self._waiting) >= REFUSED_WAITING_MAX:
+        if len(self._waiting) >= REJECTED_WAITING_MAX:
             self._lost.inc()
             return
         self._add(row)
@@ -56,25 +56,25 @@ class AuditWriter:
             await self._flushing
 
     def _add(self, row: AuditRow) -> asyncio.Future[None]:
-        kept: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((row, kept))
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((row, written))
         if self._flushing is None or self._flushing.done():
             self._flushing = asyncio.create_task(self._flush())
-        return kept
+        return written
 
     async def _flush(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting[:BATCH_MAX], self._waiting[BATCH_MAX:]
             rows = [row for row, _ in batch]
-            if not await self._written(rows):
+            if not await self._write_batch(rows):
                 self._lost.inc(len(rows))
                 for row in rows:
                     log.error("audit_entry_lost", **{**asdict(row), "create_time": row.create_time.isoformat()})
-            for _, kept in batch:
-                if not kept.done():
-                    kept.set_result(None)
+            for _, written in batch:
+                if not written.done():
+                    written.set_result(None)
 
-    async def _written(self, rows: Sequence[AuditRow]) -> bool:
+    async def _write_batch(self, rows: Sequence[AuditRow]) -> bool:
         try:
             await asyncio.to_thread(self._write, rows)
         except Exception:

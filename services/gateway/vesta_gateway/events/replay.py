@@ -23,7 +23,7 @@ EVENTS_MAX = 10_000
 TIMEOUT = timedelta(seconds=30)
 POLL_TIMEOUT_MS = 500
 
-Ends = Callable[[], Mapping[TopicPartition, int]]
+EndOffsets = Callable[[], Mapping[TopicPartition, int]]
 """Returns the offsets where the replay ends: later events reach watchers through the tail."""
 
 log = structlog.get_logger()
@@ -56,7 +56,7 @@ class Replay:
     """Reads past events of a project.
 
     Args:
-        ends: returns the end offsets.
+        end_offsets: returns the end offsets.
         to_event: returns the project and the event of a record; raises InvalidArgument for other records.
         events_max: maximum number of events.
         timeout: maximum duration of a replay.
@@ -66,7 +66,7 @@ class Replay:
         self,
         kafka: KafkaOptions,
         consumer_of: Callable[[KafkaOptions], KafkaConsumer],
-        ends: Ends,
+        end_offsets: EndOffsets,
         to_event: Callable[..., tuple[str, ProjectEvent]],
         *,
         events_max: int = EVENTS_MAX,
@@ -74,7 +74,7 @@ class Replay:
     ) -> None:
         self._kafka = kafka
         self._consumer_of = consumer_of
-        self._ends = ends
+        self._end_offsets = end_offsets
         self._to_event = to_event
         self._events_max = events_max
         self._timeout = timeout
@@ -86,11 +86,11 @@ class Replay:
             FailedPrecondition: EVENTS_TOO_MANY.
             Unavailable: EVENTS_UNAVAILABLE, the broker does not respond in time.
         """
-        ends = self._ends()
+        end_offsets = self._end_offsets()
         deadline = time.monotonic() + self._timeout.total_seconds()
         found: dict[str, ProjectEvent] = {}
         with closing(self._consumer_of(self._kafka)) as consumer:
-            for event in self._events(consumer, project, ends, since - OVERLAP, deadline):
+            for event in self._events(consumer, project, end_offsets, since - OVERLAP, deadline):
                 found[event.id] = event
                 if len(found) > self._events_max:
                     raise FailedPrecondition(
@@ -104,29 +104,29 @@ class Replay:
         self,
         consumer: KafkaConsumer,
         project: str,
-        ends: Mapping[TopicPartition, int],
+        end_offsets: Mapping[TopicPartition, int],
         since: datetime,
         deadline: float,
     ) -> Iterator[ProjectEvent]:
         since_ms = int(since.timestamp() * 1000)
         starts = {
-            partition: answer.offset
-            for partition, answer in consumer.offsets_for_times(dict.fromkeys(ends, since_ms)).items()
-            if answer is not None and answer.timestamp >= 0
+            partition: found_offset.offset
+            for partition, found_offset in consumer.offsets_for_times(dict.fromkeys(end_offsets, since_ms)).items()
+            if found_offset is not None and found_offset.timestamp >= 0
         }
-        left = {partition for partition, start in starts.items() if start < ends[partition]}
-        consumer.assign(list(left))
-        for partition in left:
+        remaining = {partition for partition, start in starts.items() if start < end_offsets[partition]}
+        consumer.assign(list(remaining))
+        for partition in remaining:
             consumer.seek(partition, starts[partition])
-        while left:
+        while remaining:
             if time.monotonic() > deadline:
                 raise Unavailable("past events are currently not available; retry later", reason="EVENTS_UNAVAILABLE")
             for partition, records in consumer.poll(POLL_TIMEOUT_MS).items():
                 for record in records:
                     if (event := self._of_project(record, project)) is not None:
                         yield event
-                if records[-1].offset + 1 >= ends[partition]:
-                    left.discard(partition)
+                if records[-1].offset + 1 >= end_offsets[partition]:
+                    remaining.discard(partition)
 
     def _of_project(self, record: object, project: str) -> ProjectEvent | None:
         key = (getattr(record, "key", None) or b"").decode(errors="replace")

@@ -1,4 +1,4 @@
-"""Consumes all event topics from their ends and publishes each event to watchers. Each process has its own consumer without a group."""
+"""Consumes all event topics from their end offsets and publishes each event to watchers. Each process has a consumer without a group."""
 
 import re
 import threading
@@ -25,7 +25,7 @@ from vesta_contracts.gateway.v1 import ProjectEvent
 
 POLL_TIMEOUT_MS = 500
 TOPICS_INTERVAL = timedelta(seconds=5)
-ENDS_TIMEOUT = timedelta(seconds=10)
+END_OFFSETS_TIMEOUT = timedelta(seconds=10)
 RECONNECT_PAUSE = timedelta(seconds=1)
 
 Publish = Callable[[str, ProjectEvent], None]
@@ -41,8 +41,8 @@ def event_topics() -> set[str]:
         for message in descriptor_pool.Default().FindFileByName(file).message_types_by_name.values():
             if message.GetOptions().Extensions[resource_pb2.resource].type:
                 service = message.full_name.split(".")[1]
-                word = re.sub(r"(?<!^)(?=[A-Z])", "_", message.name).lower()
-                found.add(f"vesta.{service}.{word}.v1")
+                resource = re.sub(r"(?<!^)(?=[A-Z])", "_", message.name).lower()
+                found.add(f"vesta.{service}.{resource}.v1")
     return found
 
 
@@ -100,15 +100,17 @@ class Tail(ServiceThread):
         """Returns True while events are received."""
         return super().healthy() and self.following.is_set()
 
-    def ends(self) -> dict[TopicPartition, int]:
+    def end_offsets(self) -> dict[TopicPartition, int]:
         """Returns offsets up to which all records have been published to watchers. Blocks for one or two polls.
 
         Raises:
             Unavailable: EVENTS_UNAVAILABLE, events are currently not received.
         """
         with self._polled:
-            seen = self._poll_count
-            if not self._polled.wait_for(lambda: self._poll_count > seen + 1, ENDS_TIMEOUT.total_seconds()):
+            poll_count = self._poll_count
+            if not self._polled.wait_for(
+                lambda: self._poll_count > poll_count + 1, END_OFFSETS_TIMEOUT.total_seconds()
+            ):
                 raise Unavailable("events are currently not received; retry later", reason="EVENTS_UNAVAILABLE")
             return dict(self._positions)
 
@@ -123,11 +125,11 @@ class Tail(ServiceThread):
                 self._stopping.wait(RECONNECT_PAUSE.total_seconds())
 
     def _follow(self, consumer: KafkaConsumer) -> None:
-        look_time = 0.0
+        next_refresh = 0.0
         while not self._stopping.is_set():
-            if time.monotonic() >= look_time:
-                look_time = time.monotonic() + TOPICS_INTERVAL.total_seconds()
-                self._take_new_partitions(consumer)
+            if time.monotonic() >= next_refresh:
+                next_refresh = time.monotonic() + TOPICS_INTERVAL.total_seconds()
+                self._assign_new_partitions(consumer)
                 self.following.set()
             if not self._positions:
                 self._stopping.wait(POLL_TIMEOUT_MS / 1000)
@@ -158,8 +160,8 @@ class Tail(ServiceThread):
         for partition, offset in self._positions.items():
             consumer.seek(partition, offset)
 
-    def _take_new_partitions(self, consumer: KafkaConsumer) -> None:
-        """Assigns new partitions: at the start from their ends; later ones are new topics and are read from the beginning."""
+    def _assign_new_partitions(self, consumer: KafkaConsumer) -> None:
+        """Assigns new partitions: at the start from their end offsets; later ones are new topics and are read from the beginning."""
         partitions = {
             TopicPartition(topic, number)
             for topic in consumer.topics() & self._topics
@@ -176,8 +178,8 @@ class Tail(ServiceThread):
 
     def _deliver(self, record: ConsumerRecord) -> None:
         try:
-            project = (record.key or b"").decode().split("/")
-            if len(project) > 1 and not self._is_wanted("/".join(project[:2])):
+            segments = (record.key or b"").decode().split("/")
+            if len(segments) > 1 and not self._is_wanted("/".join(segments[:2])):
                 return
             self._publish(*to_project_event(record))
         except (InvalidArgument, UnicodeDecodeError) as error:
