@@ -45,43 +45,43 @@ class TrainingRunService(TrainingRunServiceServicer):
     """Creates, reads, cancels and deletes training runs.
 
     Args:
-        loops: the workers of this process; they are woken when a run is created.
+        workers: the workers of this process; they are woken when a run is created.
     """
 
-    def __init__(self, store: Store, book: RecipeBook, datasets: Datasets, loops: list[BackgroundTask]) -> None:
+    def __init__(self, store: Store, recipe_book: RecipeBook, datasets: Datasets, workers: list[BackgroundTask]) -> None:
         self._store = store
-        self._book = book
+        self._recipe_book = recipe_book
         self._datasets = datasets
-        self._loops = loops
+        self._workers = workers
 
     def CreateTrainingRun(self, request: CreateTrainingRunRequest, context: grpc.ServicerContext) -> TrainingRun:
         """Creates a run, after checking that its recipe, snapshot and champion exist."""
         if answer := find_answer(self._store.postgres, request, TrainingRun):
             return answer
-        asked = request.training_run
+        requested = request.training_run
         name = f"{request.parent}/trainingRuns/{request.training_run_id or new_id()}"
-        recipe_yaml = self._book.get(asked.recipe).yaml
-        self._check(asked, recipe_yaml)
+        recipe_yaml = self._recipe_book.get(requested.recipe).yaml
+        self._validate(requested, recipe_yaml)
 
         def create(connection: Connection) -> TrainingRun:
             run = TrainingRun(
                 name=name,
-                snapshot=asked.snapshot,
-                recipe=asked.recipe,
-                model=asked.model,
-                champion=asked.champion,
-                control_curve=asked.control_curve,
-                seed=asked.seed,
+                snapshot=requested.snapshot,
+                recipe=requested.recipe,
+                model=requested.model,
+                champion=requested.champion,
+                control_curve=requested.control_curve,
+                seed=requested.seed,
             )
-            if asked.HasField("deadline"):
-                run.deadline.CopyFrom(asked.deadline)
+            if requested.HasField("deadline"):
+                run.deadline.CopyFrom(requested.deadline)
             self._store.runs.insert(connection, run, recipe_yaml)
             return self._store.runs.get(connection, name)
 
-        made = create_once(self._store.postgres, request, TrainingRun, name, create)
-        for loop in self._loops:
-            loop.wake()
-        return made
+        created = create_once(self._store.postgres, request, TrainingRun, name, create)
+        for worker in self._workers:
+            worker.wake()
+        return created
 
     def GetTrainingRun(self, request: GetTrainingRunRequest, context: grpc.ServicerContext) -> TrainingRun:
         with self._store.postgres.transaction() as connection:
@@ -112,22 +112,22 @@ class TrainingRunService(TrainingRunServiceServicer):
         with self._store.postgres.transaction() as connection:
             return self._store.runs.request_cancel(connection, request.name)
 
-    def _check(self, asked: TrainingRun, recipe_yaml: str) -> None:
-        recipe = read_recipe(asked.recipe, recipe_yaml)
-        if recipe.task is not Task.EMBEDDING and not asked.snapshot:
+    def _validate(self, requested: TrainingRun, recipe_yaml: str) -> None:
+        recipe = read_recipe(requested.recipe, recipe_yaml)
+        if recipe.task is not Task.EMBEDDING and not requested.snapshot:
             raise InvalidArgument(
                 f"the recipe {recipe.name} requires a snapshot; set one",
                 reason="SNAPSHOT_MISSING",
                 violations=[Violation("training_run.snapshot", f"is required by a recipe of task {recipe.task}")],
             )
-        if asked.HasField("deadline") and not DEADLINE_MIN <= asked.deadline.ToTimedelta() <= DEADLINE_MAX:
+        if requested.HasField("deadline") and not DEADLINE_MIN <= requested.deadline.ToTimedelta() <= DEADLINE_MAX:
             raise InvalidArgument(
                 "the deadline of a run must be between 1 s and 30 days; leave it unset for the default of the service",
                 reason="DEADLINE_OUT_OF_RANGE",
                 violations=[Violation("training_run.deadline", "must be between 1 s and 30 days")],
             )
-        if asked.snapshot:
-            self._datasets.snapshots.GetSnapshot(GetSnapshotRequest(name=asked.snapshot))
-        if asked.champion:
+        if requested.snapshot:
+            self._datasets.snapshots.GetSnapshot(GetSnapshotRequest(name=requested.snapshot))
+        if requested.champion:
             with self._store.postgres.transaction() as connection:
-                self._store.models.get_version(connection, asked.champion)
+                self._store.models.get_version(connection, requested.champion)

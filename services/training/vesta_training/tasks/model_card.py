@@ -116,9 +116,11 @@ def card_markdown(card: Mapping[str, Any], metrics: Metrics | None) -> str:
             "| concept | learned from | tested on | precision | recall |",
             "|---|---|---|---|---|",
         ]
-        learned = {row["concept"]: row[Split.TRAIN.value] + row[Split.VALIDATION.value] for row in data["concepts"]}
+        training_counts = {
+            row["concept"]: row[Split.TRAIN.value] + row[Split.VALIDATION.value] for row in data["concepts"]
+        }
         lines += [
-            f"| {one.concept} | {learned.get(one.concept, 0)} | {one.item_count} | "
+            f"| {one.concept} | {training_counts.get(one.concept, 0)} | {one.item_count} | "
             f"{_percent(one.precision) if one.HasField('precision') else '–'} | "
             f"{_percent(one.recall) if one.HasField('recall') else '–'} |"
             for one in metrics.concepts
@@ -138,9 +140,9 @@ def _cautions(
     metrics: Metrics | None,
     excluded: ExclusionCounts,
 ) -> list[str]:
-    learned = counts[Split.TRAIN] + counts[Split.VALIDATION]
-    unseen = [concept for concept in concepts if recipe.head and not learned[concept]]
-    unsure = [
+    training_counts = counts[Split.TRAIN] + counts[Split.VALIDATION]
+    unseen = [concept for concept in concepts if recipe.head and not training_counts[concept]]
+    uncertain = [
         one.concept
         for one in (metrics.concepts if metrics is not None else [])
         if one.item_count < TEST_ITEMS_FOR_RECALL_MIN
@@ -148,12 +150,12 @@ def _cautions(
     cautions = []
     if unseen:
         cautions.append(f"Never predicted, because there were no training examples: {', '.join(unseen)}.")
-    if unsure:
+    if uncertain:
         cautions.append(
-            f"Recall unreliable, with fewer than {TEST_ITEMS_FOR_RECALL_MIN} test items: {', '.join(unsure)}."
+            f"Recall unreliable, with fewer than {TEST_ITEMS_FOR_RECALL_MIN} test items: {', '.join(uncertain)}."
         )
-    if left_out_items := describe_excluded(excluded):
-        cautions.append(f"Annotated items that were excluded from training and test: {left_out_items}.")
+    if excluded_items := describe_excluded(excluded):
+        cautions.append(f"Annotated items that were excluded from training and test: {excluded_items}.")
     return cautions
 
 

@@ -20,9 +20,9 @@ from vesta_training.models.model_file import ModelFile, read_model
 from vesta_training.progress import ProgressUpdate, Reporter, ignore_progress
 from vesta_training.recipes.recipe import HeadChoices, Recipe, Task
 from vesta_training.tasks.assignment import Assignment, Dependencies, Trained, describe_excluded, usable_examples
-from vesta_training.tasks.card import card_markdown, make_card
 from vesta_training.tasks.classification.learn import Learned, learn
 from vesta_training.tasks.classification.stage import Stage
+from vesta_training.tasks.model_card import card_markdown, make_card
 
 NO_CONCEPTS = "An embedding model has no concepts, so that there is no accuracy to measure."
 NO_TEST_LABELS = (
