@@ -3,7 +3,7 @@
 import loop
 from figures import Figure
 from vesta import Vesta
-from vesta_local import replica_shares
+from vesta_local import replica_load
 from vesta_local.testing import running_platform
 
 GOAL = 0.4
@@ -15,8 +15,8 @@ def measure(port_block: int) -> list[Figure]:
     with running_platform(block=port_block, replicas=2) as platform:
         with Vesta(platform.home.addresses("gateway_grpc"), platform.home.owner_key) as owner:
             loop.turn(owner, platform)
-        calls = replica_shares.calls(platform.home)
-        models = [float(len(names)) for names in replica_shares.models(platform.home)]
+        calls = replica_load.calls_per_replica(platform.home)
+        models = [float(len(names)) for names in replica_load.models_per_triton(platform.home)]
     counted = {name: of for name, of in calls.items() if sum(of) >= CALLS_MIN}
     shares = {name: min(of) / sum(of) for name, of in counted.items()}
     return [

@@ -18,7 +18,7 @@ from vesta_contracts.conductor.v1 import GetLoopRequest, LoopServiceStub, LoopSt
 from vesta_contracts.datasets.v1 import CreateDatasetRequest, Dataset, DatasetServiceStub, ListDatasetsRequest
 from vesta_contracts.serving.v1 import DeploymentServiceStub, ListDeploymentsRequest
 from vesta_contracts.training.v1 import ListModelsRequest, ModelServiceStub
-from vesta_local import replica_shares, services
+from vesta_local import replica_load, services
 from vesta_local.home import Home
 from vesta_local.platform import Platform
 from vesta_local.testing import WholePlatform, running_platform
@@ -62,11 +62,11 @@ def turned(pair: Platform, tmp_path_factory: pytest.TempPathFactory) -> SmallLoo
 def test_the_second_replica_gets_its_share_of_calls_and_of_models(pair: Platform, turned: SmallLoop) -> None:
     for _ in range(CALLS_MIN):
         turned.owner.predict(turned.status().deployment, [turned.unused[0].read_bytes()])
-    calls = replica_shares.calls(pair.home)
+    calls = replica_load.calls_per_replica(pair.home)
     shares = {name: of[-1] / sum(of) for name, of in calls.items() if sum(of) >= CALLS_MIN}
     assert {"datasets", "annotation", "training", "serving", "conductor", "gateway"} <= shares.keys()
     assert {name: share for name, share in shares.items() if not SHARE_MIN <= share <= 1 - SHARE_MIN} == {}, calls
-    first, second = replica_shares.models(pair.home)
+    first, second = replica_load.models_per_triton(pair.home)
     assert first == second != set()
 
 
