@@ -116,14 +116,14 @@ class Registry:
             return self._basic()
         if scheme.lower() != "bearer":
             raise Failure(f'{self.host} asks for "{challenge}", and this speaks Basic and Bearer')
-        asked = dict(re.findall(r'(\w+)="([^"]*)"', rest))
-        realm = asked.pop("realm", "")
-        query = urlencode({key: asked[key] for key in ("service", "scope") if key in asked})
+        requested = dict(re.findall(r'(\w+)="([^"]*)"', rest))
+        realm = requested.pop("realm", "")
+        query = urlencode({key: requested[key] for key in ("service", "scope") if key in requested})
         who = {"Authorization": self._basic()} if self._options.username else {}
         status, _, text = self._send("GET", f"{realm}{'&' if '?' in realm else '?'}{query}", None, who)
         if status != 200:
             raise Failure(
-                f"{realm} issues no token for {asked.get('scope', 'the registry')} ({status}): check "
+                f"{realm} issues no token for {requested.get('scope', 'the registry')} ({status}): check "
                 "--username and the password"
             )
         token = json.loads(text)

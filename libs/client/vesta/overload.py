@@ -1,4 +1,4 @@
-"""Retries of calls that the platform rejected because of overload, after the requested delay, until `patience` has elapsed."""
+"""Retries of calls that the platform rejected because of overload, after the retry_after delay, until `patience` has elapsed."""
 
 import random
 import time
@@ -52,8 +52,8 @@ class Patience:
         """
         if not error.is_overload:
             return False
-        asked = min(error.retry_after_seconds or 0.0, PAUSE_SECONDS_MAX)
-        return self.pause(asked * (1 + JITTER * random.random()))  # noqa: S311 - spreads load, keeps no secret
+        retry_after = min(error.retry_after_seconds or 0.0, PAUSE_SECONDS_MAX)
+        return self.pause(retry_after * (1 + JITTER * random.random()))  # noqa: S311 - spreads load, keeps no secret
 
 
 def until_admitted(call: Callable[[], T], patience: timedelta) -> T:

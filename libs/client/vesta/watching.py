@@ -28,20 +28,20 @@ def watch(
     Raises:
         ApiError: the stream cannot be resumed, or has never started.
     """
-    asked = WatchEventsRequest()
-    asked.CopyFrom(request)
+    requested = WatchEventsRequest()
+    requested.CopyFrom(request)
     known: deque[str] = deque(maxlen=KNOWN_MAX)
     trying = patience()
     while True:
         try:
-            for event in watch_events(asked):
+            for event in watch_events(requested):
                 trying = patience()
-                asked.after_event_id = event.id
+                requested.after_event_id = event.id
                 if event.id not in known:
                     known.append(event.id)
                     yield event
         except ApiError as error:
-            if not (error.is_outage and asked.after_event_id and trying.pause(PAUSE_SECONDS)):
+            if not (error.is_outage and requested.after_event_id and trying.pause(PAUSE_SECONDS)):
                 raise
         else:
             return

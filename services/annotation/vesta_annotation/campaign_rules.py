@@ -39,7 +39,7 @@ def guidelines(campaign: Campaign, taxonomy: Taxonomy) -> Guidelines:
                 description=concept.description,
                 keypoints=concept.keypoints,
             )
-            for concept in (known[asked] for asked in campaign.concepts if asked in known)
+            for concept in (known[name] for name in campaign.concepts if name in known)
         ],
     )
 

@@ -120,9 +120,9 @@ class SourceService(SourceServiceServicer):
             data += message.file.data
             if len(data) > IMAGE_BYTES_MAX:
                 break
-        asked = copy_of(first)
-        asked.file.data = hashlib.sha256(data).digest()
-        if answer := find_answer(self._store.postgres, asked, UploadItemResponse):
+        requested = copy_of(first)
+        requested.file.data = hashlib.sha256(data).digest()
+        if answer := find_answer(self._store.postgres, requested, UploadItemResponse):
             return answer
         with self._store.postgres.transaction() as connection:
             source = self._store.get_source(connection, first.parent)
@@ -137,7 +137,7 @@ class SourceService(SourceServiceServicer):
         (created,) = self._items.create(source, [media], dict(first.metadata))
         made = UploadItemResponse(item=created.name, media=media, existed=created.existed)
         # Adding the same image again is idempotent, so that no transaction is open during the call to datasets.
-        return run_once(self._store.postgres, asked, UploadItemResponse, lambda _: made)
+        return run_once(self._store.postgres, requested, UploadItemResponse, lambda _: made)
 
     def _check_location(self, source: Source) -> None:
         match source.WhichOneof("kind"):

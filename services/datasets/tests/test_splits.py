@@ -38,7 +38,7 @@ def test_a_new_picture_founds_a_group_on_the_side_its_hash_deals():
 
 
 def test_a_side_asked_for_is_honoured():
-    assert place("a", TEST_SHA256, [], SHARES, asked=Split.TRAIN) == Placement(Split.TRAIN, group="a")
+    assert place("a", TEST_SHA256, [], SHARES, requested=Split.TRAIN) == Placement(Split.TRAIN, group="a")
 
 
 def test_a_near_duplicate_joins_the_group_and_side_of_what_it_repeats():
@@ -47,7 +47,7 @@ def test_a_near_duplicate_joins_the_group_and_side_of_what_it_repeats():
 
 
 def test_a_side_asked_for_yields_to_the_group():
-    placement = place("b", TRAIN_SHA256, [Placed("a", "a", Split.TEST)], SHARES, asked=Split.TRAIN)
+    placement = place("b", TRAIN_SHA256, [Placed("a", "a", Split.TEST)], SHARES, requested=Split.TRAIN)
     assert placement == Placement(Split.TEST, group="a", duplicate_of="a")
 
 

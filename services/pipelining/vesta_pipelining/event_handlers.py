@@ -122,7 +122,7 @@ class FrameHandler:
     def _process(self, frames: Sequence[Event]) -> list[FrameResult]:
         now = self._clock.now()
         found: dict[str, FrameResult] = {}
-        asked: dict[str, list[Event]] = {}
+        frames_by_deployment: dict[str, list[Event]] = {}
         settings_by_frame: dict[str, StreamSettings] = {}
         for frame in frames:
             settings = self._streams.find(frame.subject)
@@ -134,9 +134,9 @@ class FrameHandler:
             elif not 0 < len(frame.payload) <= FRAME_BYTES_MAX:
                 found[frame.id] = FrameResult(frame, settings, FrameOutcome.REFUSED, ImagePrediction())
             else:
-                asked.setdefault(settings.deployment, []).append(frame)
-        for deployment, wanted in asked.items():
-            for run in batches(wanted, self._frames_together_max):
+                frames_by_deployment.setdefault(settings.deployment, []).append(frame)
+        for deployment, deployment_frames in frames_by_deployment.items():
+            for run in batches(deployment_frames, self._frames_together_max):
                 for frame, (outcome, prediction) in zip(run, self._predict(deployment, run), strict=True):
                     found[frame.id] = FrameResult(frame, settings_by_frame[frame.id], outcome, prediction)
         return [found[frame.id] for frame in frames if frame.id in found]

@@ -15,22 +15,22 @@ class DeviceError(FailedPrecondition):
     default_reason = "DEVICE_MISSING"
 
 
-def choose_device(asked: str, cuda_missing: str) -> str:
+def choose_device(requested: str, cuda_missing: str) -> str:
     """Returns `cpu` or `cuda`.
 
     Args:
-        asked: `cpu`, `cuda`, or `auto`, which uses a GPU if available.
+        requested: `cpu`, `cuda`, or `auto`, which uses a GPU if available.
         cuda_missing: why CUDA is not available; empty if it is.
 
     Raises:
         DeviceError: CUDA is requested and not available.
     """
-    if asked == CUDA and cuda_missing:
+    if requested == CUDA and cuda_missing:
         raise DeviceError(
             f"CUDA is configured but not available: {cuda_missing}. Set VESTA_TRAINING_DEVICE to "
             "auto or cpu, or install a GPU with its driver, and a PyTorch build for CUDA"
         )
-    return CPU if asked == CPU or cuda_missing else CUDA
+    return CPU if requested == CPU or cuda_missing else CUDA
 
 
 def find_cuda() -> str:
@@ -56,11 +56,11 @@ def usable_cores() -> int:
     return int(joblib.cpu_count())
 
 
-def thread_count(asked: int, cores: int, workers: int) -> int:
+def thread_count(requested: int, cores: int, workers: int) -> int:
     """Returns the number of threads of a run.
 
     Args:
-        asked: the configured number, or 0 for an equal share of the cores.
+        requested: the configured number, or 0 for an equal share of the cores.
         workers: number of concurrent runs of this process.
     """
-    return asked or max(1, cores // workers)
+    return requested or max(1, cores // workers)

@@ -29,14 +29,14 @@ class Terms:
         taxonomy: the current taxonomy of the item's dataset. Retired concepts are valid, because existing items keep them.
         media: the item's image; width, height and MIME type are used.
         multi_label: whether several image labels are allowed.
-        asked: the concepts that an answer may use; None for the whole taxonomy.
+        allowed_concepts: the concepts that an answer may use; None for the whole taxonomy.
         asked_by: the campaign that asks, for error messages.
     """
 
     taxonomy: Taxonomy
     media: Media
     multi_label: bool
-    asked: Sequence[str] | None = None
+    allowed_concepts: Sequence[str] | None = None
     asked_by: str = ""
 
 
@@ -48,11 +48,11 @@ def check_annotations(annotations: Sequence[Annotation], terms: Terms, field: st
 
     Raises:
         InvalidArgument: for the first invalid annotation, with a suggested fix. The reasons are listed at `vesta.common.v1.Annotation`;
-            CONCEPT_NOT_IN_CAMPAIGN occurs only if `terms.asked` is set.
+            CONCEPT_NOT_IN_CAMPAIGN occurs only if `terms.allowed_concepts` is set.
     """
     check_shapes(annotations, terms.media, field)
     concepts = {concept.id: concept for concept in terms.taxonomy.concepts}
-    asked = None if terms.asked is None else set(terms.asked)
+    allowed = None if terms.allowed_concepts is None else set(terms.allowed_concepts)
     for index, annotation in enumerate(annotations):
         where = f"{field}[{index}]"
         concept = concepts.get(annotation.concept)
@@ -62,7 +62,7 @@ def check_annotations(annotations: Sequence[Annotation], terms: Terms, field: st
                 "it to the taxonomy first"
             )
             raise _refusal(where, what, "CONCEPT_UNKNOWN")
-        if asked is not None and annotation.concept not in asked:
+        if allowed is not None and annotation.concept not in allowed:
             what = f"has the concept {annotation.concept!r}, which is not one of {terms.asked_by}"
             raise _refusal(where, what, "CONCEPT_NOT_IN_CAMPAIGN")
         _check_keypoints(annotation, concept, where)

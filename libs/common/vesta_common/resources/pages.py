@@ -82,8 +82,8 @@ def _request_hash(request: Any) -> str:
     copy.CopyFrom(request)
     copy.ClearField("page_size")
     copy.ClearField("page_token")
-    asked = request.DESCRIPTOR.full_name.encode() + b"\n" + copy.SerializeToString(deterministic=True)
-    return hashlib.sha256(asked).hexdigest()[:12]
+    query = request.DESCRIPTOR.full_name.encode() + b"\n" + copy.SerializeToString(deterministic=True)
+    return hashlib.sha256(query).hexdigest()[:12]
 
 
 def bad_token(why: str) -> InvalidArgument:

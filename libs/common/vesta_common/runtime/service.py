@@ -150,25 +150,25 @@ class BackgroundTask(ServiceThread):
         while not self._stopping.is_set():
             try:
                 more = self._step()
-                failures, asked = 0, None
+                failures, retry_after = 0, None
             except Exception as error:
                 failures += 1
                 more = False
-                asked = getattr(error, "retry_after", None)
+                retry_after = getattr(error, "retry_after", None)
                 if is_transient(error):
                     log.warning("work_postponed", loop=self._name, error=str(error), failures=failures)
                 else:
                     log.exception("work_failed", loop=self._name, failures=failures)
             if not more:
-                self._wake.wait(self._rest_seconds(failures, asked))
+                self._wake.wait(self._rest_seconds(failures, retry_after))
                 self._wake.clear()
 
-    def _rest_seconds(self, failures: int, asked: timedelta | None) -> float:
+    def _rest_seconds(self, failures: int, retry_after: timedelta | None) -> float:
         """Returns the pause: exponential backoff after failures, but no longer than the error's `retry_after`."""
         if not failures:
             return self._idle.total_seconds()
         backoff = exponential_backoff(failures, BACKOFF_FIRST, BACKOFF_MAX)
-        return (min(backoff, asked) if asked else backoff).total_seconds()
+        return (min(backoff, retry_after) if retry_after else backoff).total_seconds()
 
 
 def run(

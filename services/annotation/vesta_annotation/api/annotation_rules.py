@@ -36,7 +36,7 @@ class TermsSource:
             taxonomy=taxonomy,
             media=self._media(task),
             multi_label=campaign.multi_label and dataset.multi_label,
-            asked=campaign.concepts,
+            allowed_concepts=campaign.concepts,
             asked_by=campaign.name,
         )
 

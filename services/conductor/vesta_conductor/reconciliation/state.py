@@ -162,8 +162,8 @@ class Situation:
         if self.world.campaign is None:
             return 0
         counts = self.world.campaign.counts
-        asked = counts.open_count + counts.in_review_count + counts.accepted_count + counts.rejection_count
-        return asked * self.annotators_per_task
+        task_count = counts.open_count + counts.in_review_count + counts.accepted_count + counts.rejection_count
+        return task_count * self.annotators_per_task
 
     @property
     def annotators_per_task(self) -> int:

@@ -139,11 +139,11 @@ class DatasetService(DatasetServiceServicer):
         return operation
 
 
-def _split_policy(asked: SplitPolicy) -> SplitPolicy:
+def _split_policy(requested: SplitPolicy) -> SplitPolicy:
     """Returns the policy with its default filled in. Raises InvalidArgument if it leaves no share for training."""
-    test_share = asked.test_share if asked.HasField("test_share") else TEST_SHARE_DEFAULT
+    test_share = requested.test_share if requested.HasField("test_share") else TEST_SHARE_DEFAULT
     try:
-        shares = Shares(asked.validation_share, test_share)
+        shares = Shares(requested.validation_share, test_share)
     except ValueError as error:
         raise InvalidArgument(
             f"dataset.split_policy: {error}; test_share is {TEST_SHARE_DEFAULT} if unset",

@@ -87,8 +87,8 @@ def known_media(store: Store, connection: Connection, project: str, new_items: S
     items = []
     for index, item in enumerate(new_items):
         media = known.get(item.media.sha256)
-        asked = (item.media.object_key, item.media.thumbnail_key)
-        if media is None or asked != (media.object_key, media.thumbnail_key):
+        given = (item.media.object_key, item.media.thumbnail_key)
+        if media is None or given != (media.object_key, media.thumbnail_key):
             what = "is not media of this project; add images through a source"
             raise InvalidArgument(
                 f"items[{index}].media {what}",

@@ -87,7 +87,7 @@ def split_of(sha256: str, shares: Shares) -> Split:
 
 
 def place(
-    name: str, sha256: str, duplicates: Sequence[Placed], shares: Shares, asked: Split | None = None
+    name: str, sha256: str, duplicates: Sequence[Placed], shares: Shares, requested: Split | None = None
 ) -> Placement:
     """Assigns a new item to a split and a group. Existing items never change their split.
 
@@ -96,10 +96,10 @@ def place(
         sha256: of its stored bytes.
         duplicates: all older items that are near-duplicates, nearest first.
         shares: of the dataset.
-        asked: the split that the caller requests. Ignored if the item joins an existing group.
+        requested: the split that the caller requests. Ignored if the item joins an existing group.
     """
     if not duplicates:
-        return Placement(split=asked or split_of(sha256, shares), group=name)
+        return Placement(split=requested or split_of(sha256, shares), group=name)
     nearest = duplicates[0]
     return Placement(
         split=nearest.split,

@@ -130,10 +130,10 @@ class Operations:
             self._store.operations.complete(claimed, b"", str(error), code)
             return
         log.warning("operation_postponed", operation=claimed.name, attempt=claimed.attempt_count, exc_info=error)
-        asked = getattr(error, "retry_after", None)
-        rest = asked or exponential_backoff(claimed.attempt_count, RETRY_FIRST, RETRY_MAX)
+        retry_after = getattr(error, "retry_after", None)
+        rest = retry_after or exponential_backoff(claimed.attempt_count, RETRY_FIRST, RETRY_MAX)
         retry_time = self._store.clock.now() + rest
-        self._store.operations.postpone(claimed, retry_time, _message_of(error), counted=asked is None)
+        self._store.operations.postpone(claimed, retry_time, _message_of(error), counted=retry_after is None)
 
     def _give_up(self, claimed: ClaimedOperation) -> None:
         last = claimed.last_error or "the process that executed it crashed"

@@ -32,17 +32,17 @@ def typiclust(pool: Pool) -> list[Pick]:
     cluster_count = min(int(pool.labelled.sum()) + pool.pick_count, CLUSTERS_MAX, points.shape[0])
     clusters = _cluster(points, cluster_count, pool.seed)
     sizes = np.bincount(clusters, minlength=cluster_count)
-    asked = np.bincount(clusters[pool.labelled], minlength=cluster_count)
+    label_counts = np.bincount(clusters[pool.labelled], minlength=cluster_count)
     queues = {
         int(cluster): _by_typicality(points, np.flatnonzero(clusters == cluster), pool)
         for cluster in np.unique(clusters[~pool.labelled])
     }
     picks: list[Pick] = []
     while len(picks) < pool.pick_count:
-        cluster = min(queues, key=lambda key: (asked[key], -sizes[key], key))
+        cluster = min(queues, key=lambda key: (label_counts[key], -sizes[key], key))
         index, typicality = queues[cluster].pop()
         picks.append(Pick(index, typicality, Reason.TYPICAL))
-        asked[cluster] += 1
+        label_counts[cluster] += 1
         if not queues[cluster]:
             del queues[cluster]
     return picks

@@ -64,15 +64,15 @@ def row_of(
         outcome: the gRPC status name, and the reason of an error.
     """
     code, reason = outcome
-    asked = _resource_in_request(rpc, request) if request is not None else ""
-    resource = (_resource_in_response(rpc, response) if code == "OK" else "") or asked
-    project = _project_of(asked or resource) or (caller.project if caller else "")
+    requested = _resource_in_request(rpc, request) if request is not None else ""
+    resource = (_resource_in_response(rpc, response) if code == "OK" else "") or requested
+    project = _project_of(requested or resource) or (caller.project if caller else "")
     raw = request.SerializeToString(deterministic=True) if request is not None else b""
     return AuditRow(
         id=entry_id,
         create_time=now,
         project=project.removeprefix("projects/"),
-        caller=caller.acting_in(_project_of(asked)) if caller else "",
+        caller=caller.acting_in(_project_of(requested)) if caller else "",
         api_key=caller.key if caller else "",
         role=role_word(caller.role) if caller else "",
         method=rpc.full_name,

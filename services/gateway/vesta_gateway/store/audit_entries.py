@@ -50,7 +50,7 @@ def add(postgres: Postgres, rows: Sequence[AuditRow]) -> None:
 
 
 def list_page(
-    connection: Connection, project: str | None, asked: AuditEntryFilter, page: Page
+    connection: Connection, project: str | None, requested: AuditEntryFilter, page: Page
 ) -> tuple[list[AuditEntry], str]:
     """Returns a page of entries, newest first, and the token of the next page.
 
@@ -61,12 +61,12 @@ def list_page(
         connection,
         project=project,
         before=page.after,
-        caller=asked.caller,
-        resource_prefix=asked.resource_prefix,
-        method=asked.method,
-        code=asked.code,
-        start_time=asked.start_time.ToDatetime(UTC) if asked.HasField("start_time") else None,
-        end_time=asked.end_time.ToDatetime(UTC) if asked.HasField("end_time") else None,
+        caller=requested.caller,
+        resource_prefix=requested.resource_prefix,
+        method=requested.method,
+        code=requested.code,
+        start_time=requested.start_time.ToDatetime(UTC) if requested.HasField("start_time") else None,
+        end_time=requested.end_time.ToDatetime(UTC) if requested.HasField("end_time") else None,
         limit=page.limit,
     )
     kept, token = page.cut(rows, lambda row: (row["id"],))

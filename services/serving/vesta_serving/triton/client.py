@@ -120,7 +120,7 @@ class Triton:
     def _infer_batch(self, name: str, pixels: NDArray[np.uint8], classifies: bool, embeds: bool) -> Scores:
         sent = triton.InferInput("pixels", list(pixels.shape), "UINT8")
         sent.set_data_from_numpy(np.ascontiguousarray(pixels))
-        wanted = [output for output, asked in (("probabilities", classifies), ("embedding", embeds)) if asked]
+        wanted = [output for output, is_wanted in (("probabilities", classifies), ("embedding", embeds)) if is_wanted]
         try:
             with trace.engine_span("triton/infer") as carrier:
                 answer = self._client.infer(

@@ -203,10 +203,10 @@ class Tritons:
         replicas = self._awaited()
         if not replicas:
             raise _nowhere(self._parts)
-        asked = [self._pool.submit(ask, replica) for replica in replicas]
-        for future in asked:
+        futures = [self._pool.submit(ask, replica) for replica in replicas]
+        for future in futures:
             future.exception()
-        return [future.result() for future in asked]
+        return [future.result() for future in futures]
 
     def _resolve(self) -> None:
         addresses: set[str] = set()

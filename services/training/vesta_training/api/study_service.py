@@ -43,14 +43,14 @@ class StudyService(StudyServiceServicer):
         """Creates a study, with a training run for each recipe and seed."""
         if answer := find_answer(self._store.postgres, request, Study):
             return answer
-        asked = request.study
+        requested = request.study
         name = f"{request.parent}/studies/{request.study_id or new_id()}"
-        yamls = {recipe: self._book.get(recipe).yaml for recipe in asked.recipes}
-        self._datasets.snapshots.GetSnapshot(GetSnapshotRequest(name=asked.snapshot))
+        yamls = {recipe: self._book.get(recipe).yaml for recipe in requested.recipes}
+        self._datasets.snapshots.GetSnapshot(GetSnapshotRequest(name=requested.snapshot))
 
         def create(connection: Connection) -> Study:
-            study = Study(name=name, snapshot=asked.snapshot, model=asked.model, recipes=asked.recipes)
-            study.seed_count = asked.seed_count or 1
+            study = Study(name=name, snapshot=requested.snapshot, model=requested.model, recipes=requested.recipes)
+            study.seed_count = requested.seed_count or 1
             for number, (recipe, seed) in enumerate(
                 (recipe, seed) for recipe in study.recipes for seed in range(study.seed_count)
             ):

@@ -138,7 +138,7 @@ def learning_curve(
 def _predict(
     embeddings: Array,
     labels: Labels,
-    asked: Array,
+    requested: Array,
     concepts: tuple[str, ...],
     task: Task,
     choices: HeadChoices,
@@ -150,8 +150,8 @@ def _predict(
     try:
         fitted = fit_head(embeddings, labels, concepts, task, choices, seed=seed, cross_validated=cross_validated)
     except TooFewLabelsError:
-        return np.broadcast_to(labels[0], (len(asked), labels.shape[1]))
-    return _decide(fitted.head, asked)
+        return np.broadcast_to(labels[0], (len(requested), labels.shape[1]))
+    return _decide(fitted.head, requested)
 
 
 def _decide(head: Head, embeddings: Array) -> Labels:

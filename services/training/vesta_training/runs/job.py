@@ -209,16 +209,16 @@ def _run(
     )
 
 
-def _device(asked: str, recipe: Recipe) -> str:
+def _device(requested: str, recipe: Recipe) -> str:
     """Returns the device. Without fine-tuning only onnxruntime uses it, and PyTorch is not needed to detect it.
 
     Raises:
         DeviceError: CUDA is requested and not available.
     """
-    if asked == AUTO and recipe.finetune is None:
+    if requested == AUTO and recipe.finetune is None:
         has_cuda = CUDA_PROVIDER in onnxruntime.get_available_providers()
-        return choose_device(asked, "" if has_cuda else "this onnxruntime is a CPU-only build")
-    return choose_device(asked, "" if asked == CPU else find_cuda())
+        return choose_device(requested, "" if has_cuda else "this onnxruntime is a CPU-only build")
+    return choose_device(requested, "" if requested == CPU else find_cuda())
 
 
 def _read_examples(objects: ObjectStore, manifest_key: str) -> tuple[tuple[Example, ...], int]:

@@ -80,10 +80,10 @@ class Handlers:
         """Runs the preparations of the events and returns the resulting handlers by event type."""
         found = {}
         for event_type, ask in self._preparations.items():
-            asked = [event for event in events if event.type == event_type]
-            if asked:
-                with _span(asked):
-                    found[event_type] = _in_one_span(ask(asked))
+            requested = [event for event in events if event.type == event_type]
+            if requested:
+                with _span(requested):
+                    found[event_type] = _in_one_span(ask(requested))
         return found
 
 
