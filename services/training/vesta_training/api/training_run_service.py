@@ -48,7 +48,9 @@ class TrainingRunService(TrainingRunServiceServicer):
         workers: the workers of this process; they are woken when a run is created.
     """
 
-    def __init__(self, store: Store, recipe_book: RecipeBook, datasets: Datasets, workers: list[BackgroundTask]) -> None:
+    def __init__(
+        self, store: Store, recipe_book: RecipeBook, datasets: Datasets, workers: list[BackgroundTask]
+    ) -> None:
         self._store = store
         self._recipe_book = recipe_book
         self._datasets = datasets
