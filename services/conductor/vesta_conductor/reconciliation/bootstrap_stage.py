@@ -17,14 +17,15 @@ EMBEDDINGS_WAIT = timedelta(minutes=2)  # for the dataset to contain the embeddi
 ATTEMPTS_PER_POLICY = 2  # a failed run is retried once; each change of the policy allows as many attempts again
 
 
-def wait_for_items(s: Situation) -> Step | None:
+def wait_for_items(situation: Situation) -> Step | None:
     """Waits for a dataset with a taxonomy and at least one item."""
-    dataset = s.world.dataset
+    dataset = situation.world.dataset
     if dataset is None:
         return Step(
-            LoopStatus.BLOCKED, f"{s.policy.dataset} was deleted. Delete this Loop, or create the dataset again."
+            LoopStatus.BLOCKED,
+            f"{situation.policy.dataset} was deleted. Delete this Loop, or create the dataset again.",
         )
-    if s.world.taxonomy is None:
+    if situation.world.taxonomy is None:
         return Step(
             LoopStatus.BLOCKED,
             f"{dataset.taxonomy}, the taxonomy of the dataset, was deleted. Set another taxonomy on the dataset.",
@@ -34,30 +35,30 @@ def wait_for_items(s: Situation) -> Step | None:
     return None
 
 
-def keep_campaign(s: Situation) -> Step | None:
+def keep_campaign(situation: Situation) -> Step | None:
     """Creates the campaign, and updates it when the policy or the taxonomy changes."""
-    wanted = _campaign(s)
-    campaign = s.world.campaign
+    wanted = _campaign(situation)
+    campaign = situation.world.campaign
     if campaign is None:
-        request_id = s.fresh_id("campaign", s.history.current.number)
+        request_id = situation.fresh_id("campaign", situation.history.current.number)
         request = CreateCampaignRequest(
-            parent=s.names.project, campaign_id=s.names.loop_id, campaign=wanted, request_id=request_id
+            parent=situation.names.project, campaign_id=situation.names.loop_id, campaign=wanted, request_id=request_id
         )
         return Step(
             LoopStatus.EMBEDDING,
             "Creates the campaign.",
-            Command(request_id, "open_campaign", "Annotation requires a campaign.", s.names.campaign, request),
+            Command(request_id, "open_campaign", "Annotation requires a campaign.", situation.names.campaign, request),
         )
-    if campaign.dataset != s.policy.dataset:
+    if campaign.dataset != situation.policy.dataset:
         return Step(
             LoopStatus.BLOCKED,
-            f"{campaign.name} belongs to {campaign.dataset}, not to {s.policy.dataset}. Delete "
+            f"{campaign.name} belongs to {campaign.dataset}, not to {situation.policy.dataset}. Delete "
             "that campaign, or create a Loop with another id.",
         )
     if campaign.state == Campaign.CLOSED:
         return Step(LoopStatus.BLOCKED, f"{campaign.name} is closed. Set its state to ACTIVE.")
     followed = ["instructions", "concepts", "review_share"]
-    if s.policy.lease_duration is not None:
+    if situation.policy.lease_duration is not None:
         followed.append("lease_duration")
     changed = [path for path in followed if getattr(campaign, path) != getattr(wanted, path)]
     if not changed:
@@ -67,7 +68,7 @@ def keep_campaign(s: Situation) -> Step | None:
         LoopStatus.SELECTING,
         "Updates the campaign.",
         Command(
-            s.request_id("campaign", "changed", campaign.etag),
+            situation.request_id("campaign", "changed", campaign.etag),
             "adjust_campaign",
             f"The policy or the taxonomy changed: {', '.join(changed)}.",
             campaign.name,
@@ -76,109 +77,121 @@ def keep_campaign(s: Situation) -> Step | None:
     )
 
 
-def keep_deployment(s: Situation) -> Step | None:
+def keep_deployment(situation: Situation) -> Step | None:
     """Trains and deploys an embedding model if there is no deployment, and updates the deployment when the policy changes."""
-    deployment = s.world.deployment
+    deployment = situation.world.deployment
     if deployment is None:
-        return _first_deployment(s)
+        return _first_deployment(situation)
     if not deployment.stable_version:
         if deployment.state == Deployment.FAILED:
-            return reload_or_give_up(s, f"policy{s.policy_revision}", LoopStatus.EMBEDDING)
+            return reload_or_give_up(situation, f"policy{situation.policy_revision}", LoopStatus.EMBEDDING)
         return Step(LoopStatus.EMBEDDING, f"Loads {deployment.model_version}.")
-    return _adjust_deployment(s, deployment)
+    return _adjust_deployment(situation, deployment)
 
 
-def wait_for_embeddings(s: Situation) -> Step | None:
+def wait_for_embeddings(situation: Situation) -> Step | None:
     """Waits until enough items are embedded before the first selection."""
-    if s.world.task_count or s.world.champion or s.world.dataset is None:
+    if situation.world.task_count or situation.world.champion or situation.world.dataset is None:
         return None
-    counts = s.world.dataset.counts
-    if counts.embedded_count and _embeddings_overdue(s):
+    counts = situation.world.dataset.counts
+    if counts.embedded_count and _embeddings_overdue(situation):
         return None
-    if enough(counts.embedded_count, counts.item_count, s.policy.batch_size, finished=_scoring_ended(s)):
+    if enough(
+        counts.embedded_count, counts.item_count, situation.policy.batch_size, finished=_scoring_ended(situation)
+    ):
         return None
     return Step(LoopStatus.EMBEDDING, f"Embeds the items: {counts.embedded_count} of {counts.item_count} done.")
 
 
-def _campaign(s: Situation) -> Campaign:
-    dataset, taxonomy = s.world.dataset, s.world.taxonomy
+def _campaign(situation: Situation) -> Campaign:
+    dataset, taxonomy = situation.world.dataset, situation.world.taxonomy
     assert dataset is not None
     assert taxonomy is not None
     campaign = Campaign(
-        display_name=f"Labels for {s.names.loop_id}",
+        display_name=f"Labels for {situation.names.loop_id}",
         dataset=dataset.name,
-        instructions=s.policy.instructions,
+        instructions=situation.policy.instructions,
         concepts=[concept.id for concept in taxonomy.concepts if not concept.retired],
         multi_label=dataset.multi_label,
-        annotators_per_task=s.policy.annotators_per_task,
-        review_share=s.policy.review_share,
+        annotators_per_task=situation.policy.annotators_per_task,
+        review_share=situation.policy.review_share,
         state=Campaign.ACTIVE,
     )
-    if s.policy.lease_duration is not None:
-        campaign.lease_duration.FromTimedelta(s.policy.lease_duration)
+    if situation.policy.lease_duration is not None:
+        campaign.lease_duration.FromTimedelta(situation.policy.lease_duration)
     return campaign
 
 
-def _first_deployment(s: Situation) -> Step:
+def _first_deployment(situation: Situation) -> Step:
     """Deploys the last version that passed the gate if the deployment was deleted, otherwise an embedding model."""
-    promoted = [record.round.model_version for record in s.history.ended if record.outcome is RoundOutcome.PROMOTED]
+    promoted = [
+        record.round.model_version for record in situation.history.ended if record.outcome is RoundOutcome.PROMOTED
+    ]
     if promoted:
         return _deploy(
-            s,
+            situation,
             promoted[-1],
             "The deployment was deleted. It is created again with the last version that passed the gate.",
         )
-    runs = s.world.embedding_runs
+    runs = situation.world.embedding_runs
     if not runs:
-        return _embed(s, 1, "No model is deployed yet, and the selection of items requires embeddings.")
+        return _embed(situation, 1, "No model is deployed yet, and the selection of items requires embeddings.")
     run = runs[-1]
     if run.state == TrainingRun.SUCCEEDED:
-        return _deploy(s, run.model_version, "The embedding model is ready.")
+        return _deploy(situation, run.model_version, "The embedding model is ready.")
     if run.state in (TrainingRun.QUEUED, TrainingRun.RUNNING):
         return Step(LoopStatus.EMBEDDING, f"Creates the embedding model. {run.waiting_reason}".strip())
     why = run.error or "it was cancelled"
     attempt = attempt_of(run.name)
-    if attempt < ATTEMPTS_PER_POLICY * s.policy_revision:
-        return _embed(s, attempt + 1, f"{run.name} created no embedding model: {why}.")
+    if attempt < ATTEMPTS_PER_POLICY * situation.policy_revision:
+        return _embed(situation, attempt + 1, f"{run.name} created no embedding model: {why}.")
     return Step(
         LoopStatus.BLOCKED,
         f"No embedding model could be created: {why}. To retry, change the policy, or pause and resume the Loop.",
     )
 
 
-def _embed(s: Situation, attempt: int, reason: str) -> Step:
-    name = s.names.embedding_run(attempt)
-    request_id = s.fresh_id("embedding", s.history.current.number, attempt)
-    run = TrainingRun(recipe=s.names.embedding_recipe, model=s.names.embedding_model)
+def _embed(situation: Situation, attempt: int, reason: str) -> Step:
+    name = situation.names.embedding_run(attempt)
+    request_id = situation.fresh_id("embedding", situation.history.current.number, attempt)
+    run = TrainingRun(recipe=situation.names.embedding_recipe, model=situation.names.embedding_model)
     request = CreateTrainingRunRequest(
-        parent=s.names.project, training_run_id=last_part(name), training_run=run, request_id=request_id
+        parent=situation.names.project, training_run_id=last_part(name), training_run=run, request_id=request_id
     )
     return Step(
         LoopStatus.EMBEDDING, "Creates the embedding model.", Command(request_id, "embed", reason, name, request)
     )
 
 
-def _deploy(s: Situation, version: str, reason: str) -> Step:
-    request_id = s.fresh_id("deployment", s.history.current.number, last_part(version))
+def _deploy(situation: Situation, version: str, reason: str) -> Step:
+    request_id = situation.fresh_id("deployment", situation.history.current.number, last_part(version))
     deployment = Deployment(
-        display_name=s.names.loop_id, model_version=version, uncertainty=_uncertainty(s), datasets=[s.policy.dataset]
+        display_name=situation.names.loop_id,
+        model_version=version,
+        uncertainty=_uncertainty(situation),
+        datasets=[situation.policy.dataset],
     )
     request = CreateDeploymentRequest(
-        parent=s.names.project, deployment_id=s.names.loop_id, deployment=deployment, request_id=request_id
+        parent=situation.names.project,
+        deployment_id=situation.names.loop_id,
+        deployment=deployment,
+        request_id=request_id,
     )
-    return Step(LoopStatus.EMBEDDING, "Deploys it.", Command(request_id, "deploy", reason, s.names.deployment, request))
+    return Step(
+        LoopStatus.EMBEDDING, "Deploys it.", Command(request_id, "deploy", reason, situation.names.deployment, request)
+    )
 
 
-def _uncertainty(s: Situation) -> UncertaintyPolicy:
+def _uncertainty(situation: Situation) -> UncertaintyPolicy:
     """Returns the thresholds that the policy sets; the others stay unset."""
     return UncertaintyPolicy(
-        score_threshold=s.policy.score_threshold,
-        score_certain=s.policy.score_certain,
-        margin_certain=s.policy.margin_certain,
+        score_threshold=situation.policy.score_threshold,
+        score_certain=situation.policy.score_certain,
+        margin_certain=situation.policy.margin_certain,
     )
 
 
-def _adjust_deployment(s: Situation, deployment: Deployment) -> Step | None:
+def _adjust_deployment(situation: Situation, deployment: Deployment) -> Step | None:
     """Adds the Loop's dataset and the policy's thresholds to the deployment. Keeps other values that its owner has set."""
     wanted = Deployment(
         name=deployment.name,
@@ -187,10 +200,10 @@ def _adjust_deployment(s: Situation, deployment: Deployment) -> Step | None:
         etag=deployment.etag,  # the request replaces the whole lists: an entry that the owner adds meanwhile must not be lost
     )
     changed = []
-    if s.policy.dataset not in deployment.datasets:
-        wanted.datasets.append(s.policy.dataset)
+    if situation.policy.dataset not in deployment.datasets:
+        wanted.datasets.append(situation.policy.dataset)
         changed.append("datasets")
-    wanted.uncertainty.MergeFrom(_uncertainty(s))
+    wanted.uncertainty.MergeFrom(_uncertainty(situation))
     if wanted.uncertainty != deployment.uncertainty:
         changed.append("uncertainty")
     if not changed:
@@ -199,7 +212,7 @@ def _adjust_deployment(s: Situation, deployment: Deployment) -> Step | None:
         LoopStatus.EMBEDDING,
         "Updates the deployment.",
         Command(
-            s.request_id("deployment", "changed", deployment.etag),
+            situation.request_id("deployment", "changed", deployment.etag),
             "adjust_deployment",
             f"The deployment differs from the policy: {', '.join(changed)}.",
             deployment.name,
@@ -208,17 +221,17 @@ def _adjust_deployment(s: Situation, deployment: Deployment) -> Step | None:
     )
 
 
-def _scoring_ended(s: Situation) -> bool:
-    deployment = s.world.deployment
+def _scoring_ended(situation: Situation) -> bool:
+    deployment = situation.world.deployment
     return deployment is not None and scoring_ended(deployment)
 
 
-def _embeddings_overdue(s: Situation) -> bool:
+def _embeddings_overdue(situation: Situation) -> bool:
     """Whether no more embeddings will come: some items may be unreadable, which matters more in a small dataset."""
-    deployment = s.world.deployment
+    deployment = situation.world.deployment
     if deployment is None or not scoring_ended(deployment):
         return False
-    return s.now - deployment.update_time.ToDatetime(s.now.tzinfo) >= EMBEDDINGS_WAIT
+    return situation.now - deployment.update_time.ToDatetime(situation.now.tzinfo) >= EMBEDDINGS_WAIT
 
 
 def scoring_ended(deployment: Deployment) -> bool:

@@ -34,16 +34,16 @@ class LabellingProgress:
     pool: int
 
     @classmethod
-    def of(cls, s: Situation) -> "LabellingProgress":
-        assert s.world.dataset is not None
-        counts = s.world.dataset.counts
-        test_items = set(s.world.unlabelled_test_items)
-        undecided_test = sum(task.item in test_items for task in s.world.undecided)
-        answered_test = len({task.item for task in s.world.accepted} & test_items)
-        undecided_train = len(s.world.undecided) - undecided_test
-        missing = max(0, min(s.policy.test_labels - counts.test_labelled_count, len(test_items)))
+    def of(cls, situation: Situation) -> "LabellingProgress":
+        assert situation.world.dataset is not None
+        counts = situation.world.dataset.counts
+        test_items = set(situation.world.unlabelled_test_items)
+        undecided_test = sum(task.item in test_items for task in situation.world.undecided)
+        answered_test = len({task.item for task in situation.world.accepted} & test_items)
+        undecided_train = len(situation.world.undecided) - undecided_test
+        missing = max(0, min(situation.policy.test_labels - counts.test_labelled_count, len(test_items)))
         return cls(
-            new_labels=max(0, counts.train_labelled_count - s.history.learnt_label_count),
+            new_labels=max(0, counts.train_labelled_count - situation.history.learnt_label_count),
             undecided_train=undecided_train,
             missing_test=missing,
             missing_test_to_ask=max(0, missing - undecided_test - answered_test),
@@ -51,13 +51,13 @@ class LabellingProgress:
         )
 
 
-def stay_blocked(s: Situation) -> Step | None:
+def stay_blocked(situation: Situation) -> Step | None:
     """After a failed round, waits for new labels or a changed policy."""
-    last = s.history.last
-    if last is None or last.outcome is not RoundOutcome.FAILED or s.world.dataset is None:
+    last = situation.history.last
+    if last is None or last.outcome is not RoundOutcome.FAILED or situation.world.dataset is None:
         return None
-    labels_came = s.world.dataset.counts.train_labelled_count > last.round.label_count
-    if labels_came or s.policy_revision > last.policy_revision:
+    labels_came = situation.world.dataset.counts.train_labelled_count > last.round.label_count
+    if labels_came or situation.policy_revision > last.policy_revision:
         return None
     return Step(
         LoopStatus.BLOCKED,
@@ -66,82 +66,84 @@ def stay_blocked(s: Situation) -> Step | None:
     )
 
 
-def label(s: Situation) -> Step:
+def label(situation: Situation) -> Step:
     """Starts a training if there are enough new labels; otherwise creates tasks, waits, or ends."""
-    progress = LabellingProgress.of(s)
-    ask = _ask(s, progress)
+    progress = LabellingProgress.of(situation)
+    ask = _ask(situation, progress)
     if ask is not None and ask.question is not None:
         return ask
-    reason = _train_reason(s, progress, can_ask=ask is not None)
+    reason = _train_reason(situation, progress, can_ask=ask is not None)
     if reason:
-        return take_snapshot(s, reason)
+        return take_snapshot(situation, reason)
     if ask is not None:
         return ask
-    if s.world.unsettled:
+    if situation.world.unsettled:
         return Step(LoopStatus.LABELLING, "Waits until the dataset has the last accepted annotations.")
-    if s.world.undecided:
-        return Step(LoopStatus.LABELLING, _waiting(s, progress))
-    return Step(LoopStatus.EXHAUSTED, _exhausted(s))
+    if situation.world.undecided:
+        return Step(LoopStatus.LABELLING, _waiting(situation, progress))
+    return Step(LoopStatus.EXHAUSTED, _exhausted(situation))
 
 
-def _train_reason(s: Situation, progress: LabellingProgress, *, can_ask: bool) -> str:
+def _train_reason(situation: Situation, progress: LabellingProgress, *, can_ask: bool) -> str:
     """Returns the reason to start a training; empty if none is due."""
     if not progress.new_labels:
         return ""
-    over = not (can_ask or s.world.undecided or s.world.unsettled)
-    test_waits = progress.missing_test > 0 and not s.world.champion
-    since = f"since {_since(last)}" if (last := s.history.last) else "so far"
+    over = not (can_ask or situation.world.undecided or situation.world.unsettled)
+    test_waits = progress.missing_test > 0 and not situation.world.champion
+    since = f"since {_since(last)}" if (last := situation.history.last) else "so far"
     labels = f"{progress.new_labels} new {_plural(progress.new_labels, 'label')} {since}"
-    if progress.new_labels >= s.policy.retrain_after and not test_waits:
-        return f"{labels}; a training starts at {s.policy.retrain_after}."
+    if progress.new_labels >= situation.policy.retrain_after and not test_waits:
+        return f"{labels}; a training starts at {situation.policy.retrain_after}."
     if over:
         return f"{labels}, and no more are expected."
     return ""
 
 
-def _ask(s: Situation, progress: LabellingProgress) -> Step | None:
+def _ask(situation: Situation, progress: LabellingProgress) -> Step | None:
     """Returns the next tasks to create, or the selection to request; None if no tasks are needed.
 
     A batch is refilled when half of it is decided, so that annotators do not wait and the selection is recent.
     """
-    if len(s.world.undecided) > s.policy.batch_size // 2 or s.world.unsettled:
+    if len(situation.world.undecided) > situation.policy.batch_size // 2 or situation.world.unsettled:
         return None
-    room = min(s.policy.batch_size - len(s.world.undecided), s.affordable_tasks)
-    wanted = min(s.policy.retrain_after - progress.new_labels - progress.undecided_train, progress.pool)
-    if s.world.selection is not None and not s.world.selection.items:
+    room = min(situation.policy.batch_size - len(situation.world.undecided), situation.affordable_tasks)
+    wanted = min(situation.policy.retrain_after - progress.new_labels - progress.undecided_train, progress.pool)
+    if situation.world.selection is not None and not situation.world.selection.items:
         wanted = 0  # the remaining items are duplicates of labelled ones
     train = max(0, min(wanted, room - min(progress.missing_test_to_ask, room // 2)))
     test = min(progress.missing_test_to_ask, room - train)
     if train + test <= 0:
         return None
-    if train and s.world.selection is None:
+    if train and situation.world.selection is None:
         question = SelectItemsRequest(
-            parent=s.policy.dataset,
+            parent=situation.policy.dataset,
             count=train,
-            strategy=s.policy.strategy,
-            control_share=s.policy.control_share,
-            excluded=sorted(_asked_items(s))[:EXCLUDED_MAX],
-            seed=s.world.task_count,
+            strategy=situation.policy.strategy,
+            control_share=situation.policy.control_share,
+            excluded=sorted(_asked_items(situation))[:EXCLUDED_MAX],
+            seed=situation.world.task_count,
         )
         return Step(LoopStatus.SELECTING, f"Selects {train} of {progress.pool} items.", question=question)
-    chosen = list(s.world.selection.items)[:train] if s.world.selection is not None else []
-    return _batch(s, _selected_tasks(chosen) + _test_tasks(s, test), progress)
+    chosen = list(situation.world.selection.items)[:train] if situation.world.selection is not None else []
+    return _batch(situation, _selected_tasks(chosen) + _test_tasks(situation, test), progress)
 
 
-def _batch(s: Situation, tasks: list[Task], progress: LabellingProgress) -> Step:
-    assert s.world.campaign is not None
-    opened = s.world.campaign.create_time.ToMilliseconds()  # a campaign that is created again counts its tasks from 0
-    request_id = s.request_id("ask", opened, s.world.task_count)
-    request = BatchCreateTasksRequest(parent=s.names.campaign, tasks=tasks, request_id=request_id)
+def _batch(situation: Situation, tasks: list[Task], progress: LabellingProgress) -> Step:
+    assert situation.world.campaign is not None
+    opened = (
+        situation.world.campaign.create_time.ToMilliseconds()
+    )  # a campaign that is created again counts its tasks from 0
+    request_id = situation.request_id("ask", opened, situation.world.task_count)
+    request = BatchCreateTasksRequest(parent=situation.names.campaign, tasks=tasks, request_id=request_id)
     control = sum(task.control for task in tasks)
     test = sum(task.selection_reason == _TEST_REASON for task in tasks)
     kinds = [f"{len(tasks) - test - control} selected"] if len(tasks) > test + control else []
     kinds += [f"{control} at random for the control arm"] if control else []
     kinds += [f"{test} of the test split"] if test else []
-    missing = max(0, s.policy.retrain_after - progress.new_labels - progress.undecided_train)
+    missing = max(0, situation.policy.retrain_after - progress.new_labels - progress.undecided_train)
     more = f" A training starts after {missing} more {_plural(missing, 'label')}." if missing else ""
     reason = f"{len(tasks)} {_plural(len(tasks), 'task')}: {', '.join(kinds)}.{more}"
-    command = Command(request_id, "ask", reason, s.names.campaign, request)
+    command = Command(request_id, "ask", reason, situation.names.campaign, request)
     return Step(LoopStatus.SELECTING, f"Creates tasks for {len(tasks)} items.", command)
 
 
@@ -163,41 +165,41 @@ def _selected_tasks(items: Sequence[SelectedItem]) -> list[Task]:
 _TEST_REASON = "Drawn at random from the test split, to measure models."
 
 
-def _test_tasks(s: Situation, count: int) -> list[Task]:
+def _test_tasks(situation: Situation, count: int) -> list[Task]:
     """Draws test items at random, the same ones each time for the same state.
 
     Their tasks have no pre-annotations: the labels that models are measured by must not depend on a model.
     """
-    free = set(s.world.unlabelled_test_items) - _asked_items(s)
-    drawn = sorted(free, key=lambda item: hashlib.sha256(f"{s.uid}/{item}".encode()).digest())[:count]
+    free = set(situation.world.unlabelled_test_items) - _asked_items(situation)
+    drawn = sorted(free, key=lambda item: hashlib.sha256(f"{situation.uid}/{item}".encode()).digest())[:count]
     return [
         Task(item=item, priority=1 - place / len(drawn), selection_reason=_TEST_REASON)
         for place, item in enumerate(drawn)
     ]
 
 
-def _asked_items(s: Situation) -> set[str]:
-    return {task.item for task in (*s.world.undecided, *s.world.accepted)}
+def _asked_items(situation: Situation) -> set[str]:
+    return {task.item for task in (*situation.world.undecided, *situation.world.accepted)}
 
 
-def _waiting(s: Situation, progress: LabellingProgress) -> str:
-    count = len(s.world.undecided)
+def _waiting(situation: Situation, progress: LabellingProgress) -> str:
+    count = len(situation.world.undecided)
     test = (
         f" and {progress.missing_test} labels of the test split"
-        if progress.missing_test and not s.world.champion
+        if progress.missing_test and not situation.world.champion
         else ""
     )
     return (
         f"Waits for annotators: {count} {_plural(count, 'task')} undecided; "
-        f"{progress.new_labels} of {s.policy.retrain_after} new labels{test} until the next "
+        f"{progress.new_labels} of {situation.policy.retrain_after} new labels{test} until the next "
         "training."
     )
 
 
-def _exhausted(s: Situation) -> str:
-    if s.affordable_tasks:
+def _exhausted(situation: Situation) -> str:
+    if situation.affordable_tasks:
         return "No item is left to label. New items resume the Loop."
-    return f"The budget of {s.policy.label_budget} answers is spent. A larger budget resumes the Loop."
+    return f"The budget of {situation.policy.label_budget} answers is spent. A larger budget resumes the Loop."
 
 
 def _since(last: RoundRecord) -> str:

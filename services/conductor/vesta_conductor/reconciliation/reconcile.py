@@ -25,16 +25,16 @@ STAGES: tuple[Callable[[Situation], Step | None], ...] = (
 )
 
 
-def reconcile(s: Situation) -> Step:
+def reconcile(situation: Situation) -> Step:
     """Returns the Loop's phase with a message, and the next command, if any.
 
     The same situation always returns the same step. It returns the same command, with the same request_id, until the situation shows the
     command's effect. A process that is killed at any point is therefore continued by the next reconciliation.
     """
-    step = next(step for stage in STAGES if (step := stage(s)) is not None)
-    if s.paused and (step.question or (step.command and step.command.request)):
+    step = next(step for stage in STAGES if (step := stage(situation)) is not None)
+    if situation.paused and (step.question or (step.command and step.command.request)):
         held = f"Paused. Next step: {step.command.reason if step.command else step.message}"
         return replace(step, message=held, command=None, question=None, round=None)
-    if s.paused:
+    if situation.paused:
         return replace(step, message=f"Paused. {step.message}")
     return step

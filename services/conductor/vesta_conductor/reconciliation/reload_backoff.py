@@ -14,19 +14,19 @@ BACKOFF_FIRST = timedelta(seconds=5)
 BACKOFF_MAX = timedelta(minutes=2)  # of one retry; all take less than 3 minutes
 
 
-def reload_or_give_up(s: Situation, what: str, phase: LoopStatus.Phase.ValueType) -> Step:
+def reload_or_give_up(situation: Situation, cause: str, phase: LoopStatus.Phase.ValueType) -> Step:
     """Returns the next attempt to load the wanted version, the wait for it, or BLOCKED after the last attempt.
 
     Args:
-        what: distinguishes this failure from others of the same round, for the request_ids.
+        cause: what the load was for, such as `promote`; part of the request_ids, which differ from those of other loads of the round.
         phase: of the Loop during the retries.
     """
-    deployment = s.world.deployment
+    deployment = situation.world.deployment
     assert deployment is not None
     attempts = [
-        s.history.decided[key]
-        for key in (_key(s, what, number) for number in range(TRIES_MAX))
-        if key in s.history.decided
+        situation.history.decided[key]
+        for key in (_key(situation, cause, number) for number in range(TRIES_MAX))
+        if key in situation.history.decided
     ]
     failure = f"{deployment.model_version} could not be loaded: {deployment.error or 'no reason was given'}."
     if len(attempts) == TRIES_MAX:
@@ -35,11 +35,11 @@ def reload_or_give_up(s: Situation, what: str, phase: LoopStatus.Phase.ValueType
             f"{failure} All {TRIES_MAX} attempts failed. To retry, change the policy, or pause and resume the Loop.",
         )
     delay = exponential_backoff(len(attempts), BACKOFF_FIRST, BACKOFF_MAX)
-    due = attempts[-1] + delay if attempts else s.now
-    if s.now < due:
-        return Step(phase, f"{failure} Next attempt in {round((due - s.now).total_seconds())} s.")
+    due = attempts[-1] + delay if attempts else situation.now
+    if situation.now < due:
+        return Step(phase, f"{failure} Next attempt in {round((due - situation.now).total_seconds())} s.")
     command = Command(
-        _key(s, what, len(attempts)),
+        _key(situation, cause, len(attempts)),
         "reload",
         f"{failure} Attempt {len(attempts) + 1} of {TRIES_MAX}.",
         deployment.name,
@@ -51,5 +51,5 @@ def reload_or_give_up(s: Situation, what: str, phase: LoopStatus.Phase.ValueType
     return Step(phase, failure, command)
 
 
-def _key(s: Situation, what: str, number: int) -> str:
-    return s.request_id("reload", s.history.current.number, what, number)
+def _key(situation: Situation, cause: str, number: int) -> str:
+    return situation.request_id("reload", situation.history.current.number, cause, number)

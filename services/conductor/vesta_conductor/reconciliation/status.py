@@ -9,29 +9,29 @@ from vesta_conductor.reconciliation.names import version_in_words
 from vesta_conductor.reconciliation.state import RoundOutcome, Situation, Step, World
 
 
-def status_of(s: Situation, step: Step) -> LoopStatus:
+def status_of(situation: Situation, step: Step) -> LoopStatus:
     """Returns the status without its rounds, which the store keeps separately."""
-    world = s.world
+    world = situation.world
     live = live_accuracy(
-        world.control, model=s.names.model, multi_label=world.dataset is not None and world.dataset.multi_label
+        world.control, model=situation.names.model, multi_label=world.dataset is not None and world.dataset.multi_label
     )
-    sentences = (step.message, _live_accuracy_in_words(live) if live else "", _unmeasured(s))
+    sentences = (step.message, _live_accuracy_in_words(live) if live else "", _unmeasured(situation))
     promoted = step.command is not None and step.command.outcome is RoundOutcome.PROMOTED
     status = LoopStatus(
         phase=step.phase,
         message=" ".join(filter(None, sentences)),
         campaign=world.campaign.name if world.campaign else "",
         deployment=world.deployment.name if world.deployment else "",
-        model=s.names.model,
+        model=situation.names.model,
         champion=world.champion,
         champion_metrics=champion_metrics(world),
-        labels_spent=s.labels_spent,
-        label_saving=step.label_saving if promoted else s.history.label_saving,
+        labels_spent=situation.labels_spent,
+        label_saving=step.label_saving if promoted else situation.history.label_saving,
     )
     if live is not None:
         status.live_accuracy.CopyFrom(live.estimate)
         status.live_accuracy_count = live.answer_count
-    status.reconcile_time.FromDatetime(s.now)
+    status.reconcile_time.FromDatetime(situation.now)
     return status
 
 
@@ -42,17 +42,17 @@ def champion_metrics(world: World) -> Metrics | None:
     return world.stable.metrics
 
 
-def _unmeasured(s: Situation) -> str:
+def _unmeasured(situation: Situation) -> str:
     """Returns the reason why no model is measured; empty if one is measured, or may still be."""
-    counts = s.world.dataset.counts if s.world.dataset else DatasetCounts()
+    counts = situation.world.dataset.counts if situation.world.dataset else DatasetCounts()
     if counts.item_count and not counts.test_item_count:
         return (
             "No item is in the test split, so that models cannot be measured or compared. Add "
             "items to the test split, or use a dataset with a split_policy.test_share above 0."
         )
-    if s.world.champion and champion_metrics(s.world) is None:
+    if situation.world.champion and champion_metrics(situation.world) is None:
         return (
-            f"The accuracy of {version_in_words(s.world.champion)} is unknown: no test item was "
+            f"The accuracy of {version_in_words(situation.world.champion)} is unknown: no test item was "
             "labelled when it was trained."
         )
     return ""

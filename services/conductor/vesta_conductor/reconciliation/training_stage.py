@@ -23,63 +23,65 @@ SCORES_WAIT = timedelta(minutes=2)  # for the dataset to contain the scores; som
 CONCEPTS_MIN = 2  # a classifier needs at least two classes
 
 
-def take_snapshot(s: Situation, reason: str) -> Step:
+def take_snapshot(situation: Situation, reason: str) -> Step:
     """Creates the round's snapshot, which begins its training."""
-    assert s.world.dataset is not None
-    name = s.names.snapshot(s.history.current.number)
-    request_id = s.fresh_id("snapshot", s.history.current.number)
-    number = s.history.current.number
+    assert situation.world.dataset is not None
+    name = situation.names.snapshot(situation.history.current.number)
+    request_id = situation.fresh_id("snapshot", situation.history.current.number)
+    number = situation.history.current.number
     request = CreateSnapshotRequest(
-        parent=s.policy.dataset,
+        parent=situation.policy.dataset,
         snapshot_id=last_part(name),
-        snapshot=Snapshot(display_name=f"Round {number} of {s.names.loop_id}"),
+        snapshot=Snapshot(display_name=f"Round {number} of {situation.names.loop_id}"),
         request_id=request_id,
     )
-    label_times = [task.update_time.ToDatetime(s.now.tzinfo) for task in s.world.accepted]
+    label_times = [task.update_time.ToDatetime(situation.now.tzinfo) for task in situation.world.accepted]
     return Step(
         LoopStatus.TRAINING,
         "Creates a snapshot of the labelled items.",
         Command(request_id, "snapshot", reason, name, request),
         round=with_updates(
-            s.history.current,
-            label_time=max(label_times, default=s.now),
+            situation.history.current,
+            label_time=max(label_times, default=situation.now),
             snapshot=name,
-            label_count=s.world.dataset.counts.train_labelled_count,
+            label_count=situation.world.dataset.counts.train_labelled_count,
         ),
     )
 
 
-def turn(s: Situation) -> Step | None:
+def turn(situation: Situation) -> Step | None:
     """Continues the round's training, if it has begun."""
-    snapshot = s.world.snapshot
+    snapshot = situation.world.snapshot
     if snapshot is None:
         return None
-    current = _with_snapshot(s, snapshot)
-    if not s.world.runs:
-        return _too_few_concepts(s, current, snapshot) or _train(s, current, 1, "The snapshot is ready.")
-    run = s.world.runs[-1]
+    current = _with_snapshot(situation, snapshot)
+    if not situation.world.runs:
+        return _too_few_concepts(situation, current, snapshot) or _train(
+            situation, current, 1, "The snapshot is ready."
+        )
+    run = situation.world.runs[-1]
     current = with_updates(current, training_run=run.name)
     match run.state:
         case TrainingRun.SUCCEEDED:
-            return _judge(s, current, run)
+            return _judge(situation, current, run)
         case TrainingRun.FAILED if attempt_of(run.name) < ATTEMPTS_MAX:
             reason = f"{run.name} failed: {run.error} It is retried once."
-            return _train(s, current, attempt_of(run.name) + 1, reason)
+            return _train(situation, current, attempt_of(run.name) + 1, reason)
         case TrainingRun.FAILED | TrainingRun.CANCELLED:
-            return _give_up(s, current, run)
+            return _give_up(situation, current, run)
         case _:
             return Step(LoopStatus.TRAINING, _progress(run), round=current)
 
 
-def _with_snapshot(s: Situation, snapshot: Snapshot) -> RoundRecord:
+def _with_snapshot(situation: Situation, snapshot: Snapshot) -> RoundRecord:
     """Returns the round with the snapshot's values, which are not stored yet if the process was killed.
 
     The snapshot may contain more labels than the dataset had when the snapshot was requested.
     """
-    current = s.history.current
+    current = situation.history.current
     return with_updates(
         current,
-        label_time=current.label_time or snapshot.create_time.ToDatetime(s.now.tzinfo),
+        label_time=current.label_time or snapshot.create_time.ToDatetime(situation.now.tzinfo),
         snapshot=snapshot.name,
         label_count=_train_side(snapshot).labelled_count,
         control_label_count=snapshot.statistics.control_count,
@@ -90,32 +92,34 @@ def _train_side(snapshot: Snapshot) -> SplitStatistics:
     return next((side for side in snapshot.statistics.splits if side.split == "TRAIN"), SplitStatistics())
 
 
-def _too_few_concepts(s: Situation, current: RoundRecord, snapshot: Snapshot) -> Step | None:
+def _too_few_concepts(situation: Situation, current: RoundRecord, snapshot: Snapshot) -> Step | None:
     """Ends the round if all labels are of one concept: more labels are needed."""
     seen = [concept for concept, count in _train_side(snapshot).concept_counts.items() if count]
-    if len(seen) >= CONCEPTS_MIN or (s.world.dataset is not None and s.world.dataset.multi_label and seen):
+    if len(seen) >= CONCEPTS_MIN or (
+        situation.world.dataset is not None and situation.world.dataset.multi_label and seen
+    ):
         return None
     found = f"all labels so far are {seen[0]}" if seen else "no label so far has a concept"
     reason = f"A classifier requires {CONCEPTS_MIN} concepts, but {found}. More labels are required first."
     return _end(
-        s, with_updates(current, verdict=GateVerdict(reason=reason)), "postpone", reason, RoundOutcome.POSTPONED
+        situation, with_updates(current, verdict=GateVerdict(reason=reason)), "postpone", reason, RoundOutcome.POSTPONED
     )
 
 
-def _train(s: Situation, current: RoundRecord, attempt: int, reason: str) -> Step:
-    assert s.world.dataset is not None
-    name = s.names.run(current.number, attempt)
-    request_id = s.fresh_id("train", current.number, attempt)
+def _train(situation: Situation, current: RoundRecord, attempt: int, reason: str) -> Step:
+    assert situation.world.dataset is not None
+    name = situation.names.run(current.number, attempt)
+    request_id = situation.fresh_id("train", current.number, attempt)
     run = TrainingRun(
         snapshot=current.round.snapshot,
-        recipe=s.policy.recipe or s.names.recipe(multi_label=s.world.dataset.multi_label),
-        model=s.names.model,
-        champion=s.world.champion,
+        recipe=situation.policy.recipe or situation.names.recipe(multi_label=situation.world.dataset.multi_label),
+        model=situation.names.model,
+        champion=situation.world.champion,
         control_curve=True,
         seed=current.number,
     )
     request = CreateTrainingRunRequest(
-        parent=s.names.project, training_run_id=last_part(name), training_run=run, request_id=request_id
+        parent=situation.names.project, training_run_id=last_part(name), training_run=run, request_id=request_id
     )
     return Step(
         LoopStatus.TRAINING,
@@ -138,21 +142,21 @@ def _progress(run: TrainingRun) -> str:
     return f"Trains: {progress.phase or 'starting'}{step}{left}."
 
 
-def _give_up(s: Situation, current: RoundRecord, run: TrainingRun) -> Step:
+def _give_up(situation: Situation, current: RoundRecord, run: TrainingRun) -> Step:
     why = f"{run.name} was cancelled." if run.state == TrainingRun.CANCELLED else f"{run.name} failed: {run.error}"
-    return _end(s, with_updates(current, verdict=GateVerdict(reason=why)), "give_up", why, RoundOutcome.FAILED)
+    return _end(situation, with_updates(current, verdict=GateVerdict(reason=why)), "give_up", why, RoundOutcome.FAILED)
 
 
-def _judge(s: Situation, current: RoundRecord, run: TrainingRun) -> Step:
+def _judge(situation: Situation, current: RoundRecord, run: TrainingRun) -> Step:
     comparison = run.comparison if run.HasField("comparison") else None
-    verdict = judge(s.policy.gate, run.metrics, run.champion, comparison, run.comparison_missing_reason)
+    verdict = judge(situation.policy.gate, run.metrics, run.champion, comparison, run.comparison_missing_reason)
     current = with_updates(current, model_version=run.model_version, verdict=verdict)
     if run.metrics.item_count:
         current = with_updates(current, metrics=_stored_metrics(run.metrics))
     saving = _saving(current, run)
     if not verdict.passed:
-        return _end(s, current, "keep_champion", verdict.reason, RoundOutcome.KEPT)
-    return _deploy(s, current, saving)
+        return _end(situation, current, "keep_champion", verdict.reason, RoundOutcome.KEPT)
+    return _deploy(situation, current, saving)
 
 
 def _stored_metrics(metrics: Metrics) -> Metrics:
@@ -171,11 +175,11 @@ def _saving(current: RoundRecord, run: TrainingRun) -> LabelSaving | None:
     return label_saving(found, current.round.label_count)
 
 
-def _deploy(s: Situation, current: RoundRecord, saving: LabelSaving | None) -> Step:
-    deployment, challenger = s.world.deployment, current.round.model_version
+def _deploy(situation: Situation, current: RoundRecord, saving: LabelSaving | None) -> Step:
+    deployment, challenger = situation.world.deployment, current.round.model_version
     assert deployment is not None
-    request_id = s.request_id("promote", current.number)
-    if deployment.model_version != challenger and request_id not in s.history.decided:
+    request_id = situation.request_id("promote", current.number)
+    if deployment.model_version != challenger and request_id not in situation.history.decided:
         request = UpdateDeploymentRequest(
             deployment=Deployment(name=deployment.name, model_version=challenger),
             update_mask=FieldMask(paths=["model_version"]),
@@ -189,31 +193,31 @@ def _deploy(s: Situation, current: RoundRecord, saving: LabelSaving | None) -> S
         )
     if deployment.model_version != challenger:
         reason = f"The deployment was changed to {deployment.model_version} by another client. That version is kept."
-        return _end(s, current, "yield", reason, RoundOutcome.KEPT)
+        return _end(situation, current, "yield", reason, RoundOutcome.KEPT)
     if deployment.stable_version == challenger:
-        return _wait_for_scores(s, current, saving)
+        return _wait_for_scores(situation, current, saving)
     if deployment.state == Deployment.FAILED:
-        step = reload_or_give_up(s, "promote", LoopStatus.DEPLOYING)
+        step = reload_or_give_up(situation, "promote", LoopStatus.DEPLOYING)
         if step.phase == LoopStatus.BLOCKED:
-            return _end(s, current, "give_up", step.message, RoundOutcome.FAILED)
+            return _end(situation, current, "give_up", step.message, RoundOutcome.FAILED)
         return Step(step.phase, step.message, step.command, round=current)
     return Step(LoopStatus.DEPLOYING, f"Loads {version_in_words(challenger)}.", round=current)
 
 
-def _wait_for_scores(s: Situation, current: RoundRecord, saving: LabelSaving | None) -> Step:
-    dataset, deployment, challenger = s.world.dataset, s.world.deployment, current.round.model_version
+def _wait_for_scores(situation: Situation, current: RoundRecord, saving: LabelSaving | None) -> Step:
+    dataset, deployment, challenger = situation.world.dataset, situation.world.deployment, current.round.model_version
     assert dataset is not None
     assert deployment is not None
     if not current.round.HasField("label_to_model"):
-        since = current.label_time or s.now
-        current = with_updates(current, label_to_model=max(s.now - since, timedelta(0)))
+        since = current.label_time or situation.now
+        current = with_updates(current, label_to_model=max(situation.now - since, timedelta(0)))
     counts = dataset.counts
     by_challenger = counts.scored_model_version == challenger  # another deployment may score the same dataset
     scored = counts.scored_count if by_challenger else 0
     ended = scoring_ended(deployment)
-    answers_since = (current.label_time or s.now) + current.round.label_to_model.ToTimedelta()
-    overdue = ended and s.now - answers_since >= SCORES_WAIT
-    if not overdue and not enough(scored, counts.item_count, s.policy.batch_size, finished=ended):
+    answers_since = (current.label_time or situation.now) + current.round.label_to_model.ToTimedelta()
+    overdue = ended and situation.now - answers_since >= SCORES_WAIT
+    if not overdue and not enough(scored, counts.item_count, situation.policy.batch_size, finished=ended):
         message = (
             f"{version_in_words(challenger).capitalize()} is deployed and scores the items: "
             f"{scored} of {counts.item_count} done."
@@ -225,7 +229,7 @@ def _wait_for_scores(s: Situation, current: RoundRecord, saving: LabelSaving | N
         current = with_updates(current, auto_share=share)
         tagged = f" It predicts {100 * share:.0f} % of the pool with certainty."
     return _end(
-        s,
+        situation,
         current,
         "turn",
         f"{version_in_words(challenger).capitalize()} is deployed. {current.round.verdict.reason}{tagged}",
@@ -235,7 +239,7 @@ def _wait_for_scores(s: Situation, current: RoundRecord, saving: LabelSaving | N
 
 
 def _end(
-    s: Situation,
+    situation: Situation,
     current: RoundRecord,
     action: str,
     reason: str,
@@ -243,5 +247,7 @@ def _end(
     saving: LabelSaving | None = None,
 ) -> Step:
     """Ends the round. The next reconciliation begins another."""
-    command = Command(s.request_id(action, current.number), action, reason, s.names.loop, outcome=outcome)
+    command = Command(
+        situation.request_id(action, current.number), action, reason, situation.names.loop, outcome=outcome
+    )
     return Step(LoopStatus.SELECTING, reason, command, round=current, label_saving=saving)
