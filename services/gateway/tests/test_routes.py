@@ -2,7 +2,7 @@
 
 import pytest
 from vesta_gateway.contracts.methods import all_rpcs
-from vesta_gateway.contracts.path_template import ONE
+from vesta_gateway.contracts.path_template import ANY_SEGMENT
 from vesta_gateway.rest.routes import Routes
 
 
@@ -10,7 +10,7 @@ def test_every_rule_of_the_contracts_finds_its_own_rpc():
     routes = Routes(all_rpcs())
     for rpc in all_rpcs():
         for rule in rpc.rules:
-            path = "/" + "/".join("x" if segment == ONE else segment for segment in rule.template.segments)
+            path = "/" + "/".join("x" if segment == ANY_SEGMENT else segment for segment in rule.template.segments)
             found = routes.find(rule.verb, path + (f":{rule.template.verb}" if rule.template.verb else ""))
             assert found is not None
             assert found.rpc.full_name == rpc.full_name
