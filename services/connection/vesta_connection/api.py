@@ -219,12 +219,12 @@ class MediaService(MediaServiceServicer):
 
     def IngestMedia(self, request: IngestMediaRequest, context: grpc.ServicerContext) -> IngestMediaResponse:
         """Stores each file, or returns the reason why it was rejected."""
-        taken = self._ingest.take([Arrival(file.file_name, file.data) for file in request.files])
+        ingested = self._ingest.take([Arrival(file.file_name, file.data) for file in request.files])
         return IngestMediaResponse(
             results=[
                 IngestedMedia(reason=entry.reason, message=entry.message)
                 if isinstance(entry, Refused)
                 else IngestedMedia(media=entry)
-                for entry in taken
+                for entry in ingested
             ]
         )

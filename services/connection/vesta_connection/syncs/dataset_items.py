@@ -20,16 +20,16 @@ class DatasetItems:
         self._datasets = datasets
 
     def add(
-        self, source: Source, files: Sequence[SourceFile], taken: Sequence[Media | Refused], request_id: str
+        self, source: Source, files: Sequence[SourceFile], ingested: Sequence[Media | Refused], request_id: str
     ) -> list[FileResult]:
-        """Adds the media among `taken` to the dataset; returns a result per file, in order. The next sync retries unreadable files."""
-        media = [entry for entry in taken if isinstance(entry, Media)]
+        """Adds the ingested media to the dataset; returns a result per file, in order. The next sync retries unreadable files."""
+        media = [entry for entry in ingested if isinstance(entry, Media)]
         created = iter(self.create(source, media, {}, request_id) if media else ())
         return [
             FileResult(file.file_name, "" if entry.reason in RETRIED_REASONS else file.fingerprint, entry)
             if isinstance(entry, Refused)
             else FileResult(file.file_name, file.fingerprint, next(created))
-            for file, entry in zip(files, taken, strict=True)
+            for file, entry in zip(files, ingested, strict=True)
         ]
 
     def create(

@@ -129,10 +129,10 @@ class SyncWorker:
         tree = open_tree(source, secret, self._allow_list)
         listing = self._list(run, tree)
         published_at = self._clock.now()
-        for files, taken in self._ingest_batches(run, tree, listing.to_read):
+        for files, ingested in self._ingest_batches(run, tree, listing.to_read):
             self._renew_lease(claimed)
-            request_id = _request_id(claimed.name, taken)
-            results = self._wait_for(run, self._ahead.submit(self._items.add, source, files, taken, request_id))
+            request_id = _request_id(claimed.name, ingested)
+            results = self._wait_for(run, self._ahead.submit(self._items.add, source, files, ingested, request_id))
             now = self._clock.now()
             publish = now - published_at >= PROGRESS_INTERVAL
             self._store.syncs.record_batch(claimed, results, publish=publish)
@@ -172,14 +172,14 @@ class SyncWorker:
             for batch in in_batches(files):
                 ahead.append((batch, self._ahead.submit(self._ingest_batch, run.claimed, tree, batch)))
                 if len(ahead) > BATCHES_AHEAD:
-                    done, taken = ahead.popleft()
-                    yield done, self._wait_for(run, taken)
+                    done, ingested = ahead.popleft()
+                    yield done, self._wait_for(run, ingested)
             while ahead:
-                done, taken = ahead.popleft()
-                yield done, self._wait_for(run, taken)
+                done, ingested = ahead.popleft()
+                yield done, self._wait_for(run, ingested)
         finally:
-            for _, taken in ahead:
-                taken.cancel()
+            for _, ingested in ahead:
+                ingested.cancel()
 
     def _wait_for(self, run: _Run, working: Future[T], meanwhile: Callable[[], None] = lambda: None) -> T:
         """Waits for the work and returns its result. Calls `meanwhile` in each interval.
@@ -206,8 +206,8 @@ class SyncWorker:
         if len(lost) == len(read) > UNREACHABLE_TOGETHER_MAX:
             raise OSError(lost[0].message)  # the source is unreachable, not its files
         arrivals = [entry for entry in read if isinstance(entry, Arrival)]
-        taken = iter(self._ingest.take(arrivals, claimed.source, claimed.start_time))
-        return [entry if isinstance(entry, Refused) else next(taken) for entry in read]
+        ingested = iter(self._ingest.take(arrivals, claimed.source, claimed.start_time))
+        return [entry if isinstance(entry, Refused) else next(ingested) for entry in read]
 
     def _renew_lease(self, claimed: ClaimedSync) -> None:
         """Renews the lease. Raises Stopped if the sync must stop, and LeaseLost if another worker has claimed it."""
@@ -249,10 +249,10 @@ def _why(error: Exception) -> str:
     return storable(message if _is_expected(error) else f"{message} ({type(error).__name__})")
 
 
-def _request_id(sync: str, taken: Sequence[Media | Refused]) -> str:
+def _request_id(sync: str, ingested: Sequence[Media | Refused]) -> str:
     """Returns the request_id for adding media. The same media give the same id, so that a retry after a kill is idempotent."""
     digest = hashlib.sha256(sync.encode())
-    for entry in taken:
+    for entry in ingested:
         if isinstance(entry, Media):
             digest.update(entry.SerializeToString(deterministic=True))
     return digest.hexdigest()
