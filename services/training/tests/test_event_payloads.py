@@ -12,7 +12,7 @@ from vesta_contracts.training.v1 import (
     TrainingRun,
     TrainingRunSucceeded,
 )
-from vesta_training.store.event_payloads import PAGE_BYTES_MAX, within_bytes
+from vesta_training.api.page_limits import PAGE_BYTES_MAX, within_bytes
 
 
 def figures_of(concept_count: int) -> Metrics:

@@ -29,10 +29,10 @@ from vesta_contracts.training.v1 import (
     UpdateModelRequest,
 )
 
+from vesta_training.api.page_limits import within_bytes
 from vesta_training.models.deletion_checks import check_removable, check_unused, deployed
 from vesta_training.models.deployments import Deployments
 from vesta_training.store import Store
-from vesta_training.store.event_payloads import within_bytes
 
 NUMBER_MAX = min(sys.maxsize, 2**31 - 1)
 

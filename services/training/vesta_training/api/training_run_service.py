@@ -24,10 +24,10 @@ from vesta_contracts.training.v1 import (
     TrainingRunServiceServicer,
 )
 
+from vesta_training.api.page_limits import within_bytes
 from vesta_training.recipes.recipe import Task, read_recipe
 from vesta_training.recipes.recipe_book import RecipeBook
 from vesta_training.store import Store
-from vesta_training.store.event_payloads import within_bytes
 from vesta_training.worker import Datasets
 
 DEADLINE_MIN, DEADLINE_MAX = timedelta(seconds=1), timedelta(days=30)

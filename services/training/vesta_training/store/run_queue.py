@@ -32,7 +32,7 @@ _RUN_LEASES = Leases(
     "training_runs", LEASE_DURATION, unfinished="state IN ('QUEUED', 'RUNNING')", order="create_time, name"
 )
 
-_RUN_APART = (
+_FIELDS_OUTSIDE_BODY = (
     "state",
     "waiting_reason",
     "progress",
@@ -225,4 +225,4 @@ class RunQueue:
 
 
 def _run_body(run: TrainingRun) -> bytes:
-    return without(run, *_RUN_APART).SerializeToString()
+    return without(run, *_FIELDS_OUTSIDE_BODY).SerializeToString()
