@@ -52,13 +52,13 @@ def learn(assignment: Assignment, backbone: Backbone, stage: Stage, examples: Se
         skipped = NOTHING_HELD_OUT.format(len(examples)) if choices is not None else ""
         fitted = _fit(assignment, stage, examples)
         return Learned(fitted.head, stage, _facts(fitted), fitted.held_out_accuracy, skipped)
-    taught = [one for one, out in zip(examples, held, strict=True) if not out]
-    fitted = _fit(assignment, stage, taught)
+    training_examples = [one for one, out in zip(examples, held, strict=True) if not out]
+    fitted = _fit(assignment, stage, training_examples)
     stage.report.begin("finetune")
     dependencies = stage.dependencies
     inputs = FinetuneInput(
         head=fitted.head,
-        learn=_images(assignment, taught),
+        learn=_images(assignment, training_examples),
         held_out=_images(assignment, [one for one, out in zip(examples, held, strict=True) if out]),
         choices=choices,
         head_choices=assignment.recipe.head or HeadChoices(),
