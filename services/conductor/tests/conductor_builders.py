@@ -8,7 +8,15 @@ from vesta_conductor.reconciliation.names import LoopNames
 from vesta_conductor.reconciliation.policy import Policy
 from vesta_conductor.reconciliation.reconcile import reconcile
 from vesta_conductor.reconciliation.round_updates import with_updates
-from vesta_conductor.reconciliation.state import Command, History, RoundOutcome, RoundRecord, Situation, Step, World
+from vesta_conductor.reconciliation.state import (
+    Command,
+    History,
+    ObservedState,
+    RoundOutcome,
+    RoundRecord,
+    Situation,
+    Step,
+)
 from vesta_contracts.annotation.v1 import Campaign, CampaignCounts, Task
 from vesta_contracts.common.v1 import Annotation, ImageLabel
 from vesta_contracts.conductor.v1 import LoopPolicy, Round
@@ -169,9 +177,9 @@ def a_history(*ended: RoundRecord, decided: dict[str, datetime] | None = None) -
     return History(current=current, ended=ended, decided=decided or {})
 
 
-def a_world(**fields: Any) -> World:
-    """A world that is ready for the first labels."""
-    ready = World(
+def an_observed_state(**fields: Any) -> ObservedState:
+    """A state that is ready for the first labels."""
+    ready = ObservedState(
         dataset=a_dataset(),
         taxonomy=Taxonomy(
             name=TAXONOMY, concepts=[Concept(id="car"), Concept(id="van"), Concept(id="cart", retired=True)]
@@ -183,14 +191,20 @@ def a_world(**fields: Any) -> World:
     return replace(ready, **fields)
 
 
-def a_situation(*, world: World | None = None, history: History | None = None, **fields: Any) -> Situation:
+def a_situation(*, observed: ObservedState | None = None, history: History | None = None, **fields: Any) -> Situation:
     policy = fields.pop("policy", None) or a_policy()
     return Situation(
-        names=NAMES, uid="u", policy=policy, world=world or a_world(), history=history or a_history(), now=NOW, **fields
+        names=NAMES,
+        uid="u",
+        policy=policy,
+        observed=observed or an_observed_state(),
+        history=history or a_history(),
+        now=NOW,
+        **fields,
     )
 
 
-def after_round_one(**world: Any) -> Situation:
+def after_round_one(**observed: Any) -> Situation:
     """Version 1 is serving, trained on 50 labels; round 2 is in progress."""
     first = a_round(1, outcome=RoundOutcome.PROMOTED, label_count=50, model_version=version(1))
     ready: dict[str, Any] = {
@@ -199,13 +213,13 @@ def after_round_one(**world: Any) -> Situation:
         "campaign": a_campaign(accepted_count=50),
         "dataset": a_dataset(train_labelled_count=50, labelled_count=70),
     }
-    return a_situation(world=a_world(**{**ready, **world}), history=a_history(first))
+    return a_situation(observed=an_observed_state(**{**ready, **observed}), history=a_history(first))
 
 
-def trained(number: int = 2, *, run: TrainingRun | None = None, **world: object) -> Situation:
+def trained(number: int = 2, *, run: TrainingRun | None = None, **observed: object) -> Situation:
     """Round 2 after its training, with version 1 as the champion."""
     succeeded = a_run(number, champion=version(1), comparison=a_comparison(), metrics=some_metrics(0.82))
-    return after_round_one(snapshot=a_snapshot(number), runs=(run or succeeded,), **world)
+    return after_round_one(snapshot=a_snapshot(number), runs=(run or succeeded,), **observed)
 
 
 def command_of(step: Step) -> Command:
@@ -225,5 +239,5 @@ def answered(situation: Situation, *, control: int = 0) -> Step:
         SelectedItem(item=f"{DATASET}/items/s{place}", control=place < control, reason="typical")
         for place in range(question.count)
     ]
-    world = replace(situation.world, selection=SelectItemsResponse(items=items))
-    return reconcile(replace(situation, world=world))
+    observed = replace(situation.observed, selection=SelectItemsResponse(items=items))
+    return reconcile(replace(situation, observed=observed))

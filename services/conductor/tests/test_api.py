@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import grpc
 import pytest
-from conductor_builders import DATASET, PROJECT, a_situation, a_world
+from conductor_builders import DATASET, PROJECT, a_situation, an_observed_state
 from conductor_simulation import SimulatedPlatform
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -96,7 +96,7 @@ def a_loop(conductor: Conductor, loop_id: str = "vans", request_id: str = "", **
 def test_the_id_that_a_loop_is_given_names_its_campaign_too(conductor: Conductor) -> None:
     a_project(conductor)
     loop = a_loop(conductor, "")
-    named = replace(a_situation(world=a_world(campaign=None)), names=LoopNames(loop.name, DATASET))
+    named = replace(a_situation(observed=an_observed_state(campaign=None)), names=LoopNames(loop.name, DATASET))
     command = reconcile(named).command
     assert command is not None
     assert isinstance(command.request, CreateCampaignRequest)

@@ -15,8 +15,8 @@ from conductor_builders import (
     a_deployment,
     a_policy,
     a_situation,
-    a_world,
     after_round_one,
+    an_observed_state,
     command_of,
     scored,
     version,
@@ -30,15 +30,15 @@ from vesta_contracts.training.v1 import CreateTrainingRunRequest, TrainingRun
 
 class TestItems:
     def test_a_loop_whose_dataset_is_gone_is_blocked_and_says_so(self) -> None:
-        step = reconcile(a_situation(world=a_world(dataset=None)))
+        step = reconcile(a_situation(observed=an_observed_state(dataset=None)))
         assert step.phase == LoopStatus.BLOCKED
         assert DATASET in step.message
 
     def test_a_loop_whose_taxonomy_is_gone_is_blocked(self) -> None:
-        assert reconcile(a_situation(world=a_world(taxonomy=None))).phase == LoopStatus.BLOCKED
+        assert reconcile(a_situation(observed=an_observed_state(taxonomy=None))).phase == LoopStatus.BLOCKED
 
     def test_an_empty_dataset_is_waited_for(self) -> None:
-        step = reconcile(a_situation(world=a_world(dataset=a_dataset(item_count=0))))
+        step = reconcile(a_situation(observed=an_observed_state(dataset=a_dataset(item_count=0))))
         assert step.phase == LoopStatus.WAITING_FOR_ITEMS
         assert step.command is None
 
@@ -46,7 +46,7 @@ class TestItems:
 class TestCampaign:
     def test_a_campaign_is_opened_with_the_policy_and_the_living_concepts(self) -> None:
         policy = a_policy(instructions="Look twice.", annotators_per_task=2, review_share=0.1)
-        command = command_of(reconcile(a_situation(world=a_world(campaign=None), policy=policy)))
+        command = command_of(reconcile(a_situation(observed=an_observed_state(campaign=None), policy=policy)))
         request = command.request
         assert isinstance(request, CreateCampaignRequest)
         assert (command.action, request.campaign_id, request.request_id) == (
@@ -58,12 +58,14 @@ class TestCampaign:
         assert (request.campaign.annotators_per_task, request.campaign.review_share) == (2, 0.1)
 
     def test_a_campaign_of_another_dataset_blocks(self) -> None:
-        step = reconcile(a_situation(world=a_world(campaign=a_campaign(dataset="projects/acme/datasets/cats"))))
+        step = reconcile(
+            a_situation(observed=an_observed_state(campaign=a_campaign(dataset="projects/acme/datasets/cats")))
+        )
         assert step.phase == LoopStatus.BLOCKED
 
     def test_a_closed_campaign_blocks(self) -> None:
         assert (
-            reconcile(a_situation(world=a_world(campaign=a_campaign(state=Campaign.CLOSED)))).phase
+            reconcile(a_situation(observed=an_observed_state(campaign=a_campaign(state=Campaign.CLOSED)))).phase
             == LoopStatus.BLOCKED
         )
 
@@ -75,12 +77,12 @@ class TestCampaign:
 
 class TestEmbedding:
     def test_an_item_of_few_that_cannot_be_read_holds_nothing_up_for_longer_than_two_minutes(self) -> None:
-        waiting = a_situation(world=a_world(dataset=a_dataset(item_count=10, embedded_count=9)))
+        waiting = a_situation(observed=an_observed_state(dataset=a_dataset(item_count=10, embedded_count=9)))
         assert reconcile(waiting).phase == LoopStatus.EMBEDDING
         assert reconcile(replace(waiting, now=NOW + timedelta(minutes=3))).phase != LoopStatus.EMBEDDING
 
     def test_the_embedding_model_is_made_first(self) -> None:
-        command = command_of(reconcile(a_situation(world=a_world(deployment=None, stable=None))))
+        command = command_of(reconcile(a_situation(observed=an_observed_state(deployment=None, stable=None))))
         assert isinstance(command.request, CreateTrainingRunRequest)
         assert command.request.training_run_id == "vans-embedding"
         assert command.request.training_run.recipe == "projects/acme/recipes/embedding"
@@ -88,24 +90,24 @@ class TestEmbedding:
 
     def test_its_run_is_waited_for(self) -> None:
         run = TrainingRun(name=NAMES.embedding_run(1), state=TrainingRun.QUEUED, waiting_reason="Another run is first.")
-        step = reconcile(a_situation(world=a_world(deployment=None, stable=None, embedding_runs=(run,))))
+        step = reconcile(a_situation(observed=an_observed_state(deployment=None, stable=None, embedding_runs=(run,))))
         assert step.command is None
         assert "Another run is first." in step.message
 
     def test_a_failed_run_is_tried_once_more_and_then_blocks_until_the_policy_changes(self) -> None:
         failed = TrainingRun(name=NAMES.embedding_run(1), state=TrainingRun.FAILED, error="no weights")
-        once = a_situation(world=a_world(deployment=None, stable=None, embedding_runs=(failed,)))
+        once = a_situation(observed=an_observed_state(deployment=None, stable=None, embedding_runs=(failed,)))
         assert command_of(reconcile(once)).resource == NAMES.embedding_run(2)
         again = TrainingRun(name=NAMES.embedding_run(2), state=TrainingRun.FAILED, error="no weights")
-        twice = replace(once, world=replace(once.world, embedding_runs=(failed, again)))
+        twice = replace(once, observed=replace(once.observed, embedding_runs=(failed, again)))
         assert reconcile(twice).phase == LoopStatus.BLOCKED
         assert "no weights" in reconcile(twice).message
         assert command_of(reconcile(replace(twice, policy_revision=2))).resource == NAMES.embedding_run(3)
 
     def test_it_is_deployed_for_the_dataset_with_the_policys_certainty(self) -> None:
         run = TrainingRun(name=NAMES.embedding_run(1), state=TrainingRun.SUCCEEDED, model_version=EMBEDDING)
-        world = a_world(deployment=None, stable=None, embedding_runs=(run,))
-        request = command_of(reconcile(a_situation(world=world, policy=a_policy(score_certain=0.7)))).request
+        observed = an_observed_state(deployment=None, stable=None, embedding_runs=(run,))
+        request = command_of(reconcile(a_situation(observed=observed, policy=a_policy(score_certain=0.7)))).request
         assert isinstance(request, CreateDeploymentRequest)
         assert request.deployment_id == "vans"
         assert request.deployment.model_version == EMBEDDING
@@ -120,12 +122,12 @@ class TestEmbedding:
 
     def test_loading_is_waited_for(self) -> None:
         loading = a_deployment(EMBEDDING, "", state=Deployment.LOADING)
-        step = reconcile(a_situation(world=a_world(deployment=loading, stable=None)))
+        step = reconcile(a_situation(observed=an_observed_state(deployment=loading, stable=None)))
         assert (step.phase, step.command) == (LoopStatus.EMBEDDING, None)
 
     def test_loading_that_failed_is_tried_again_with_patience_and_then_blocks(self) -> None:
         failed = a_deployment(EMBEDDING, "", state=Deployment.FAILED, error="Triton is away")
-        situation = a_situation(world=a_world(deployment=failed, stable=None))
+        situation = a_situation(observed=an_observed_state(deployment=failed, stable=None))
         decided = {}
         waited = 0.0
         for number in range(6):
@@ -145,7 +147,7 @@ class TestEmbedding:
 
     def test_a_deployment_that_lacks_the_dataset_gets_it_and_keeps_its_others(self) -> None:
         other = f"{DATASET}-old"
-        step = reconcile(a_situation(world=a_world(deployment=a_deployment(datasets=[other]))))
+        step = reconcile(a_situation(observed=an_observed_state(deployment=a_deployment(datasets=[other]))))
         request = command_of(step).request
         assert isinstance(request, UpdateDeploymentRequest)
         assert list(request.deployment.datasets) == [other, DATASET]
@@ -173,9 +175,9 @@ class TestEmbedding:
         self, embedded: int, items: int, ended: bool, goes_on: bool
     ) -> None:
         scoring = scored(EMBEDDING, ITEMS if ended else 0)
-        world = a_world(
+        observed = an_observed_state(
             dataset=a_dataset(item_count=items, embedded_count=embedded), deployment=a_deployment(scoring=scoring)
         )
-        step = reconcile(a_situation(world=world))
+        step = reconcile(a_situation(observed=observed))
         assert (step.phase != LoopStatus.EMBEDDING) == goes_on
         assert goes_on or f"{embedded} of {items}" in step.message

@@ -11,8 +11,8 @@ from conductor_builders import (
     a_policy,
     a_situation,
     a_task,
-    a_world,
     after_round_one,
+    an_observed_state,
     answered,
     command_of,
     question_of,
@@ -39,7 +39,7 @@ class TestAsking:
                 SelectedItem(item="i2", control=True, reason="control"),
             ]
         )
-        step = reconcile(replace(situation, world=replace(situation.world, selection=chosen)))
+        step = reconcile(replace(situation, observed=replace(situation.observed, selection=chosen)))
         request = command_of(step).request
         assert isinstance(request, BatchCreateTasksRequest)
         assert request.request_id == command_of(step).request_id == "u-ask-0-0"
@@ -53,20 +53,20 @@ class TestAsking:
         assert "50 tasks: 42 selected, 8 at random" in command_of(answered(a_situation(), control=8)).reason
 
     def test_items_on_their_way_are_left_out(self) -> None:
-        world = a_world(
+        observed = an_observed_state(
             campaign=a_campaign(open_count=1, accepted_count=1),
             undecided=(a_task(1),),
             accepted=(a_task(2, answer="car"),),
         )
-        question = question_of(reconcile(a_situation(world=world)))
+        question = question_of(reconcile(a_situation(observed=observed)))
         assert list(question.excluded) == [f"{DATASET}/items/i1", f"{DATASET}/items/i2"]
         assert question.count == 49
 
     def test_the_next_request_id_is_another_one(self) -> None:
-        world = a_world(
+        observed = an_observed_state(
             campaign=a_campaign(accepted_count=20, cancelled_count=30), dataset=a_dataset(train_labelled_count=20)
         )
-        assert command_of(answered(a_situation(world=world))).request_id == "u-ask-0-50"
+        assert command_of(answered(a_situation(observed=observed))).request_id == "u-ask-0-50"
 
     @pytest.mark.parametrize(
         ("undecided", "labels", "asked"),
@@ -81,65 +81,69 @@ class TestAsking:
     def test_a_batch_is_topped_up_when_half_is_decided_and_only_until_training(
         self, undecided: int, labels: int, asked: int | None
     ) -> None:
-        world = a_world(
+        observed = an_observed_state(
             campaign=a_campaign(open_count=undecided, accepted_count=labels),
             undecided=tuple(a_task(number) for number in range(undecided)),
             dataset=a_dataset(train_labelled_count=labels),
         )
-        step = reconcile(a_situation(world=world))
+        step = reconcile(a_situation(observed=observed))
         assert (step.question.count if step.question else None) == asked
         if asked is None:
             assert step.phase == LoopStatus.LABELLING
             assert f"{labels} of 50 new labels" in step.message
 
     def test_nothing_is_asked_while_answers_are_on_their_way_to_the_dataset(self) -> None:
-        world = a_world(campaign=a_campaign(accepted_count=50), unsettled=True)
-        step = reconcile(a_situation(world=world))
+        observed = an_observed_state(campaign=a_campaign(accepted_count=50), unsettled=True)
+        step = reconcile(a_situation(observed=observed))
         assert (step.phase, step.question, step.command) == (LoopStatus.LABELLING, None, None)
 
     @pytest.mark.parametrize(("budget", "annotators_per_task", "asked"), [(30, 1, 30), (90, 3, 30), (100, 3, 33)])
     def test_the_budget_is_never_exceeded(self, budget: int, annotators_per_task: int, asked: int) -> None:
-        world = a_world(campaign=a_campaign(annotators_per_task=annotators_per_task))
+        observed = an_observed_state(campaign=a_campaign(annotators_per_task=annotators_per_task))
         step = reconcile(
-            a_situation(world=world, policy=a_policy(label_budget=budget, annotators_per_task=annotators_per_task))
+            a_situation(
+                observed=observed, policy=a_policy(label_budget=budget, annotators_per_task=annotators_per_task)
+            )
         )
         assert question_of(step).count == asked
 
     def test_answers_that_reviewers_sent_back_are_spent_again(self) -> None:
-        world = a_world(
+        observed = an_observed_state(
             campaign=a_campaign(accepted_count=90, rejection_count=5), dataset=a_dataset(train_labelled_count=0)
         )
-        assert question_of(reconcile(a_situation(world=world, policy=a_policy(label_budget=100)))).count == 5
+        assert question_of(reconcile(a_situation(observed=observed, policy=a_policy(label_budget=100)))).count == 5
 
     def test_the_pool_bounds_what_is_asked(self) -> None:
-        assert question_of(reconcile(a_situation(world=a_world(dataset=a_dataset(pool_count=7))))).count == 7
+        assert (
+            question_of(reconcile(a_situation(observed=an_observed_state(dataset=a_dataset(pool_count=7))))).count == 7
+        )
 
 
 class TestTestSide:
     ITEMS = tuple(f"{DATASET}/items/test{number}" for number in range(30))
 
     def test_half_of_a_batch_is_of_the_test_side_while_its_labels_lack(self) -> None:
-        world = a_world(dataset=a_dataset(test_labelled_count=0), unlabelled_test_items=self.ITEMS)
-        request = command_of(answered(a_situation(world=world, policy=a_policy(test_labels=100)))).request
+        observed = an_observed_state(dataset=a_dataset(test_labelled_count=0), unlabelled_test_items=self.ITEMS)
+        request = command_of(answered(a_situation(observed=observed, policy=a_policy(test_labels=100)))).request
         assert isinstance(request, BatchCreateTasksRequest)
         test = [task for task in request.tasks if task.item in self.ITEMS]
         assert (len(test), len(request.tasks)) == (25, 50)
         assert not any(task.pre_annotations or task.control for task in test)
 
     def test_the_same_test_items_are_drawn_at_every_look(self) -> None:
-        world = a_world(dataset=a_dataset(test_labelled_count=0), unlabelled_test_items=self.ITEMS)
-        situation = a_situation(world=world)
+        observed = an_observed_state(dataset=a_dataset(test_labelled_count=0), unlabelled_test_items=self.ITEMS)
+        situation = a_situation(observed=observed)
         assert command_of(answered(situation)).request == command_of(answered(situation)).request
 
     def test_only_what_lacks_is_asked_and_nothing_twice(self) -> None:
-        world = a_world(
+        observed = an_observed_state(
             dataset=a_dataset(test_labelled_count=10, train_labelled_count=49),
             campaign=a_campaign(open_count=3, accepted_count=60),
             undecided=tuple(a_task(name) for name in self.ITEMS[:3]),
             accepted=tuple(a_task(name, answer="car") for name in self.ITEMS[3:5]),
             unlabelled_test_items=self.ITEMS,
         )
-        request = command_of(answered(a_situation(world=world))).request
+        request = command_of(answered(a_situation(observed=observed))).request
         assert isinstance(request, BatchCreateTasksRequest)
         test = {task.item for task in request.tasks if "test split" in task.selection_reason}
         assert len(test) == 5
@@ -147,19 +151,19 @@ class TestTestSide:
 
     def test_the_first_training_waits_for_the_test_side(self) -> None:
         undecided = tuple(a_task(name) for name in self.ITEMS[:2])
-        world = a_world(
+        observed = an_observed_state(
             dataset=a_dataset(test_labelled_count=18, train_labelled_count=60),
             campaign=a_campaign(open_count=2, accepted_count=78),
             undecided=undecided,
             unlabelled_test_items=self.ITEMS,
         )
-        step = reconcile(a_situation(world=world))
+        step = reconcile(a_situation(observed=observed))
         assert step.phase == LoopStatus.LABELLING
         assert "2 labels of the test split" in step.message
 
     def test_a_test_side_that_has_fewer_items_holds_nothing_up(self) -> None:
-        world = a_world(dataset=a_dataset(test_labelled_count=3, train_labelled_count=50))
-        assert command_of(reconcile(a_situation(world=world))).action == "snapshot"
+        observed = an_observed_state(dataset=a_dataset(test_labelled_count=3, train_labelled_count=50))
+        assert command_of(reconcile(a_situation(observed=observed))).action == "snapshot"
 
     def test_later_trainings_do_not_wait_for_the_test_side(self) -> None:
         situation = after_round_one(
@@ -168,9 +172,11 @@ class TestTestSide:
         assert command_of(reconcile(situation)).action == "snapshot"
 
     def test_a_spent_budget_trains_with_the_test_labels_there_are(self) -> None:
-        world = a_world(
+        observed = an_observed_state(
             dataset=a_dataset(test_labelled_count=5, train_labelled_count=20),
             campaign=a_campaign(accepted_count=25),
             unlabelled_test_items=self.ITEMS,
         )
-        assert command_of(reconcile(a_situation(world=world, policy=a_policy(label_budget=25)))).action == "snapshot"
+        assert (
+            command_of(reconcile(a_situation(observed=observed, policy=a_policy(label_budget=25)))).action == "snapshot"
+        )

@@ -7,7 +7,7 @@ from conductor_builders import DATASET, NAMES, NOW, a_history, a_policy, a_snaps
 from conductor_simulation import SimulatedPlatform
 from vesta_common.clock import ManualClock
 from vesta_conductor.execution.observe import SETTLE, observe, shows_answer
-from vesta_conductor.reconciliation.state import World
+from vesta_conductor.reconciliation.state import ObservedState
 from vesta_contracts.annotation.v1 import BatchCreateTasksRequest, Campaign, CreateCampaignRequest, Task
 from vesta_contracts.common.v1 import Annotation, ImageLabel, PixelBox
 from vesta_contracts.datasets.v1 import AcceptedAnnotations, Item
@@ -32,7 +32,7 @@ def accept(platform: SimulatedPlatform) -> None:
     platform.answer_tasks()
 
 
-def look(platform: SimulatedPlatform, **hooks: object) -> World:
+def look(platform: SimulatedPlatform, **hooks: object) -> ObservedState:
     peers = platform.peers(**hooks)  # type: ignore[arg-type]
     return observe(peers, NAMES, a_policy(test_labels=5), a_history(), platform.clock.now())
 
@@ -48,17 +48,17 @@ def test_a_task_that_is_accepted_during_the_look_is_never_overlooked() -> None:
             if calls == moment:
                 accept(platform)
 
-        world = look(platform, before=accept_at)
-        assert ITEM in {task.item for task in (*world.undecided, *world.accepted)}, moment
+        observed = look(platform, before=accept_at)
+        assert ITEM in {task.item for task in (*observed.undecided, *observed.accepted)}, moment
 
 
 def test_an_answer_to_a_task_that_was_made_long_ago_is_seen() -> None:
     platform = a_platform()
     platform.clock.advance(timedelta(days=3))
     accept(platform)
-    world = look(platform)
-    assert [task.item for task in world.accepted] == [ITEM]
-    assert world.unsettled
+    observed = look(platform)
+    assert [task.item for task in observed.accepted] == [ITEM]
+    assert observed.unsettled
 
 
 def test_an_answer_on_its_way_is_unsettled_until_the_dataset_shows_it() -> None:
@@ -81,9 +81,9 @@ def test_an_answer_that_arrives_during_the_look_is_unsettled_or_counted() -> Non
             if calls == moment:
                 platform.deliver(platform.on_their_way)
 
-        world = look(platform, before=deliver_at)
-        assert world.dataset is not None
-        assert world.unsettled or world.dataset.counts.train_labelled_count == 1, moment
+        observed = look(platform, before=deliver_at)
+        assert observed.dataset is not None
+        assert observed.unsettled or observed.dataset.counts.train_labelled_count == 1, moment
 
 
 def test_an_answer_that_others_overtook_is_unsettled() -> None:
@@ -105,9 +105,9 @@ def test_answers_that_have_settled_are_asked_for_all_at_once() -> None:
     accept(platform)
     platform.deliver(platform.on_their_way)
     asked: list[str] = []
-    world = look(platform, before=asked.append)
-    assert len(world.accepted) == 30
-    assert not world.unsettled
+    observed = look(platform, before=asked.append)
+    assert len(observed.accepted) == 30
+    assert not observed.unsettled
     assert "GetItem" not in asked
 
 
@@ -129,21 +129,21 @@ def test_test_items_are_listed_only_while_their_labels_lack() -> None:
 def test_while_a_round_trains_nobody_looks_at_tasks() -> None:
     platform = a_platform()
     platform.snapshots[NAMES.snapshot(1)] = a_snapshot()
-    world = look(platform)
-    assert (world.undecided, world.accepted, world.unlabelled_test_items) == ((), (), ())
-    assert world.campaign is not None
+    observed = look(platform)
+    assert (observed.undecided, observed.accepted, observed.unlabelled_test_items) == ((), (), ())
+    assert observed.campaign is not None
 
 
 def test_what_the_peers_do_not_have_is_none() -> None:
-    world = observe(
+    observed = observe(
         SimulatedPlatform(ManualClock(NOW), random.Random(0)).peers(),
         NAMES,
         a_policy(),
         a_history(),
         ManualClock(NOW).now(),
     )
-    assert (world.campaign, world.deployment, world.stable, world.snapshot) == (None, None, None, None)
-    assert (world.embedding_runs, world.runs) == ((), ())
+    assert (observed.campaign, observed.deployment, observed.stable, observed.snapshot) == (None, None, None, None)
+    assert (observed.embedding_runs, observed.runs) == ((), ())
 
 
 def test_shapes_that_an_item_bears_do_not_settle_an_answer_about_the_whole_image() -> None:

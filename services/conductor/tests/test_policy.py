@@ -17,8 +17,8 @@ from conductor_builders import (
     a_run,
     a_situation,
     a_snapshot,
-    a_world,
     after_round_one,
+    an_observed_state,
     command_of,
     question_of,
     scored,
@@ -40,13 +40,13 @@ def selected(policy: Policy) -> Any:
 
 
 def opened(policy: Policy) -> Any:
-    return command_of(reconcile(a_situation(policy=policy, world=a_world(campaign=None)))).request.campaign  # type: ignore[union-attr]
+    return command_of(reconcile(a_situation(policy=policy, observed=an_observed_state(campaign=None)))).request.campaign  # type: ignore[union-attr]
 
 
 def deployed(policy: Policy) -> Any:
     run = TrainingRun(name=NAMES.embedding_run(1), state=TrainingRun.SUCCEEDED, model_version=EMBEDDING)
-    world = a_world(deployment=None, stable=None, embedding_runs=(run,))
-    return command_of(reconcile(a_situation(policy=policy, world=world))).request.deployment.uncertainty  # type: ignore[union-attr]
+    observed = an_observed_state(deployment=None, stable=None, embedding_runs=(run,))
+    return command_of(reconcile(a_situation(policy=policy, observed=observed))).request.deployment.uncertainty  # type: ignore[union-attr]
 
 
 def ordered(policy: Policy) -> Any:
@@ -60,14 +60,14 @@ def judged(policy: Policy) -> bool:
 
 
 def trains_after_ten(policy: Policy) -> bool:
-    situation = a_situation(policy=policy, world=a_world(dataset=a_dataset(train_labelled_count=10)))
+    situation = a_situation(policy=policy, observed=an_observed_state(dataset=a_dataset(train_labelled_count=10)))
     step = reconcile(situation)
     return step.command is not None and step.command.action == "snapshot"
 
 
 def missing_test(policy: Policy) -> int:
-    world = a_world(unlabelled_test_items=tuple(f"{DATASET}/items/t{number}" for number in range(90)))
-    return LabellingProgress.of(a_situation(policy=policy, world=world)).missing_test
+    observed = an_observed_state(unlabelled_test_items=tuple(f"{DATASET}/items/t{number}" for number in range(90)))
+    return LabellingProgress.of(a_situation(policy=policy, observed=observed)).missing_test
 
 
 # A value for each field, and its effect.
@@ -123,8 +123,8 @@ def test_an_amended_policy_reaches_the_campaign_that_is_there(field: str) -> Non
 def test_an_amended_policy_reaches_the_deployment_that_is_there_and_keeps_its_other_bounds(field: str) -> None:
     value, _ = EFFECTS[field]
     own = UncertaintyPolicy(score_threshold=0.4, score_certain=0.7, margin_certain=0.1)
-    world = a_world(deployment=a_deployment(scoring=scored(EMBEDDING), uncertainty=own))
-    command = command_of(reconcile(a_situation(policy=a_policy(**{field: value}), world=world)))
+    observed = an_observed_state(deployment=a_deployment(scoring=scored(EMBEDDING), uncertainty=own))
+    command = command_of(reconcile(a_situation(policy=a_policy(**{field: value}), observed=observed)))
     assert command.action == "adjust_deployment"
     request: Any = command.request
     assert list(request.update_mask.paths) == ["uncertainty"]
@@ -136,8 +136,8 @@ def test_an_amended_policy_reaches_the_deployment_that_is_there_and_keeps_its_ot
 
 def test_what_the_policy_leaves_unset_stays_as_campaign_and_deployment_have_it() -> None:
     own = UncertaintyPolicy(score_threshold=0.4, score_certain=0.7, margin_certain=0.1)
-    world = a_world(
+    observed = an_observed_state(
         campaign=a_campaign(lease_duration=Duration(seconds=30)),
         deployment=a_deployment(scoring=scored(EMBEDDING), uncertainty=own),
     )
-    assert reconcile(a_situation(world=world)).question is not None
+    assert reconcile(a_situation(observed=observed)).question is not None

@@ -11,8 +11,8 @@ from conductor_builders import (
     a_situation,
     a_snapshot,
     a_task,
-    a_world,
     after_round_one,
+    an_observed_state,
     command_of,
     trained,
     version,
@@ -42,8 +42,10 @@ class TestEnds:
         assert reconcile(situation).phase == LoopStatus.EXHAUSTED
 
     def test_a_budget_of_nothing_learns_from_what_is_labelled_already(self) -> None:
-        world = a_world(dataset=a_dataset(train_labelled_count=30))
-        assert command_of(reconcile(a_situation(world=world, policy=a_policy(label_budget=0)))).action == "snapshot"
+        observed = an_observed_state(dataset=a_dataset(train_labelled_count=30))
+        assert (
+            command_of(reconcile(a_situation(observed=observed, policy=a_policy(label_budget=0)))).action == "snapshot"
+        )
 
     def test_undecided_tasks_are_waited_for_though_the_budget_is_spent(self) -> None:
         situation = after_round_one(campaign=a_campaign(accepted_count=60, open_count=10), undecided=(a_task(1),))
@@ -54,7 +56,7 @@ class TestPause:
     def test_a_paused_loop_commands_and_asks_nothing_but_says_what_it_would(self) -> None:
         asking = replace(a_situation(), paused=True)
         assert (reconcile(asking).question, reconcile(asking).command) == (None, None)
-        training = replace(a_situation(world=a_world(snapshot=a_snapshot())), paused=True)
+        training = replace(a_situation(observed=an_observed_state(snapshot=a_snapshot())), paused=True)
         step = reconcile(training)
         assert (step.command, step.round) == (None, None)
         assert step.message.startswith("Paused. Next step: ")

@@ -7,8 +7,8 @@ from conductor_builders import (
     a_run,
     a_situation,
     a_snapshot,
-    a_world,
     after_round_one,
+    an_observed_state,
     trained,
     version,
 )
@@ -40,14 +40,14 @@ def test_a_champion_of_which_nothing_was_measured_has_no_figures_and_the_message
 
 def test_from_the_first_item_on_it_is_told_that_there_is_no_test_side() -> None:
     without = a_dataset(test_item_count=0, test_labelled_count=0)
-    assert "No item is in the test split" in shown(a_situation(world=a_world(dataset=without))).message
+    assert "No item is in the test split" in shown(a_situation(observed=an_observed_state(dataset=without))).message
     assert "test split" not in shown(a_situation()).message
     empty = a_dataset(item_count=0, test_item_count=0)
-    assert "test split" not in shown(a_situation(world=a_world(dataset=empty))).message
+    assert "test split" not in shown(a_situation(observed=an_observed_state(dataset=empty))).message
 
 
 def test_an_embedding_model_is_no_champion_that_could_be_measured() -> None:
-    status = shown(a_situation(world=a_world(stable=a_model())))
+    status = shown(a_situation(observed=an_observed_state(stable=a_model())))
     assert not status.HasField("champion_metrics")
     assert "is unknown" not in status.message
 
@@ -55,7 +55,7 @@ def test_an_embedding_model_is_no_champion_that_could_be_measured() -> None:
 def test_a_round_without_test_labels_has_no_figures_and_its_verdict_says_so() -> None:
     unmeasured = a_run(1)
     unmeasured.ClearField("metrics")
-    first = a_situation(world=a_world(snapshot=a_snapshot(1), runs=(unmeasured,)), history=a_history())
+    first = a_situation(observed=an_observed_state(snapshot=a_snapshot(1), runs=(unmeasured,)), history=a_history())
     step = reconcile(first)
     assert step.round is not None
     assert not step.round.round.HasField("metrics")

@@ -19,8 +19,8 @@ from conductor_builders import (
     a_situation,
     a_snapshot,
     a_task,
-    a_world,
     after_round_one,
+    an_observed_state,
     command_of,
     question_of,
     scored,
@@ -40,8 +40,8 @@ from vesta_contracts.training.v1 import CreateTrainingRunRequest, TrainingProgre
 class TestTraining:
     def test_enough_new_labels_are_frozen_and_the_round_remembers_how_many(self) -> None:
         accepted = (a_task(1, answer="car", ago=30), a_task(2, answer="van", ago=10))
-        world = a_world(dataset=a_dataset(train_labelled_count=52), accepted=accepted)
-        step = reconcile(a_situation(world=world))
+        observed = an_observed_state(dataset=a_dataset(train_labelled_count=52), accepted=accepted)
+        step = reconcile(a_situation(observed=observed))
         command = command_of(step)
         assert isinstance(command.request, CreateSnapshotRequest)
         assert (command.request.snapshot_id, command.request_id) == ("vans-r1", "u-snapshot-1")
@@ -59,12 +59,12 @@ class TestTraining:
         assert command_of(reconcile(due)).reason == "50 new labels since version 1; a training starts at 50."
 
     def test_stragglers_do_not_hold_training_up(self) -> None:
-        world = a_world(dataset=a_dataset(train_labelled_count=50), undecided=(a_task(1),))
-        assert command_of(reconcile(a_situation(world=world))).action == "snapshot"
+        observed = an_observed_state(dataset=a_dataset(train_labelled_count=50), undecided=(a_task(1),))
+        assert command_of(reconcile(a_situation(observed=observed))).action == "snapshot"
 
     def test_the_last_labels_are_learnt_from_though_they_are_few(self) -> None:
-        world = a_world(dataset=a_dataset(train_labelled_count=3, pool_count=0))
-        assert "no more are expected" in command_of(reconcile(a_situation(world=world))).reason
+        observed = an_observed_state(dataset=a_dataset(train_labelled_count=3, pool_count=0))
+        assert "no more are expected" in command_of(reconcile(a_situation(observed=observed))).reason
 
     def test_training_names_champion_seed_and_control_curve(self) -> None:
         command = command_of(reconcile(after_round_one(snapshot=a_snapshot(2))))
@@ -75,30 +75,30 @@ class TestTraining:
         assert (run.model, run.recipe) == ("projects/acme/models/vans", "projects/acme/recipes/classification")
 
     def test_an_embedding_model_is_no_champion(self) -> None:
-        request = command_of(reconcile(a_situation(world=a_world(snapshot=a_snapshot())))).request
+        request = command_of(reconcile(a_situation(observed=an_observed_state(snapshot=a_snapshot())))).request
         assert isinstance(request, CreateTrainingRunRequest)
         assert not request.training_run.champion
 
     def test_the_recipe_follows_the_policy_or_the_kind_of_dataset(self) -> None:
-        multi = a_world(snapshot=a_snapshot(), dataset=a_dataset(multi_label=True))
-        request = command_of(reconcile(a_situation(world=multi))).request
+        multi = an_observed_state(snapshot=a_snapshot(), dataset=a_dataset(multi_label=True))
+        request = command_of(reconcile(a_situation(observed=multi))).request
         assert isinstance(request, CreateTrainingRunRequest)
         assert request.training_run.recipe == "projects/acme/recipes/multilabel"
-        own = a_situation(world=multi, policy=a_policy(recipe="projects/acme/recipes/ours"))
+        own = a_situation(observed=multi, policy=a_policy(recipe="projects/acme/recipes/ours"))
         request = command_of(reconcile(own)).request
         assert isinstance(request, CreateTrainingRunRequest)
         assert request.training_run.recipe == "projects/acme/recipes/ours"
 
     def test_one_concept_alone_postpones_training(self) -> None:
-        step = reconcile(a_situation(world=a_world(snapshot=a_snapshot(concepts={"car": 50}))))
+        step = reconcile(a_situation(observed=an_observed_state(snapshot=a_snapshot(concepts={"car": 50}))))
         command = command_of(step)
         assert (command.outcome, command.request) == (RoundOutcome.POSTPONED, None)
         assert "car" in command.reason
 
     def test_after_a_postponed_round_more_labels_are_asked_for(self) -> None:
         postponed = a_round(1, outcome=RoundOutcome.POSTPONED, label_count=50)
-        world = a_world(dataset=a_dataset(train_labelled_count=50))
-        assert question_of(reconcile(a_situation(world=world, history=a_history(postponed)))).count == 50
+        observed = an_observed_state(dataset=a_dataset(train_labelled_count=50))
+        assert question_of(reconcile(a_situation(observed=observed, history=a_history(postponed)))).count == 50
 
     def test_progress_is_told(self) -> None:
         progress = TrainingProgress(phase="head", step=3, step_count=9)
@@ -116,7 +116,7 @@ class TestTraining:
     def test_two_failures_end_the_round_with_the_reason(self) -> None:
         failed = tuple(a_run(2, attempt, TrainingRun.FAILED, error="out of memory.") for attempt in (1, 2))
         situation = trained()
-        step = reconcile(replace(situation, world=replace(situation.world, runs=failed)))
+        step = reconcile(replace(situation, observed=replace(situation.observed, runs=failed)))
         assert command_of(step).outcome is RoundOutcome.FAILED
         assert step.round is not None
         assert "out of memory" in step.round.round.verdict.reason
@@ -126,9 +126,11 @@ class TestTraining:
 
     def test_after_a_failed_round_the_loop_is_blocked_until_labels_or_policy_change(self) -> None:
         failed = a_round(1, outcome=RoundOutcome.FAILED, label_count=50)
-        blocked = a_situation(world=a_world(dataset=a_dataset(train_labelled_count=50)), history=a_history(failed))
+        blocked = a_situation(
+            observed=an_observed_state(dataset=a_dataset(train_labelled_count=50)), history=a_history(failed)
+        )
         assert reconcile(blocked).phase == LoopStatus.BLOCKED
-        labelled = replace(blocked, world=a_world(dataset=a_dataset(train_labelled_count=51)))
+        labelled = replace(blocked, observed=an_observed_state(dataset=a_dataset(train_labelled_count=51)))
         assert command_of(reconcile(labelled)).resource == NAMES.snapshot(2)
         assert command_of(reconcile(replace(blocked, policy_revision=2))).resource == NAMES.snapshot(2)
 
@@ -216,7 +218,7 @@ class TestScoring:
         under_way = replace(situation, now=NOW + timedelta(hours=1))
         assert reconcile(under_way).phase == LoopStatus.SCORING
         ended = a_deployment(version(2), scoring=scored(version(2)))
-        waiting = replace(situation, world=replace(situation.world, deployment=ended))
+        waiting = replace(situation, observed=replace(situation.observed, deployment=ended))
         assert reconcile(waiting).phase == LoopStatus.SCORING
         record = reconcile(waiting).round
         assert record is not None

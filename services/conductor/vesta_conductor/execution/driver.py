@@ -106,7 +106,7 @@ class Driver:
             names=names,
             uid=stored.uid,
             policy=policy,
-            world=observe(self._peers, names, policy, stored.history, now),
+            observed=observe(self._peers, names, policy, stored.history, now),
             history=stored.history,
             now=now,
             paused=stored.loop.paused,
@@ -115,7 +115,7 @@ class Driver:
         step = reconcile(situation)
         if step.question is not None:
             selection = self._peers.items.SelectItems(step.question)
-            situation = replace(situation, world=replace(situation.world, selection=selection))
+            situation = replace(situation, observed=replace(situation.observed, selection=selection))
             step = reconcile(situation)
         status = status_of(situation, step)
         if step.command is None:
@@ -215,6 +215,6 @@ class Driver:
 def _resync_delay(situation: Situation, step: Step) -> timedelta:
     if situation.paused:
         return RESYNC_INTERVAL
-    if situation.world.unsettled and step.phase == LoopStatus.LABELLING:
+    if situation.observed.unsettled and step.phase == LoopStatus.LABELLING:
         return SETTLING_INTERVAL
     return WAITING_INTERVAL if step.phase in WAITING_PHASES else RESYNC_INTERVAL

@@ -23,7 +23,7 @@ from vesta_contracts.training.v1 import GetModelVersionRequest, GetTrainingRunRe
 from vesta_conductor.peers import Peers
 from vesta_conductor.reconciliation.names import LoopNames
 from vesta_conductor.reconciliation.policy import Policy
-from vesta_conductor.reconciliation.state import History, World
+from vesta_conductor.reconciliation.state import History, ObservedState
 from vesta_conductor.reconciliation.training_stage import ATTEMPTS_MAX
 
 Q = TypeVar("Q")
@@ -39,7 +39,7 @@ CLOCK_SKEW_MAX = timedelta(seconds=60)  # clock skew between two services
 EMBEDDING_RUNS_MAX = 20
 
 
-def observe(peers: Peers, names: LoopNames, policy: Policy, history: History, now: datetime) -> World:
+def observe(peers: Peers, names: LoopNames, policy: Policy, history: History, now: datetime) -> ObservedState:
     """Returns the current state of the resources of a Loop.
 
     Resources are read in the order in which labels pass through them. A task that is accepted meanwhile is therefore seen twice, as
@@ -59,7 +59,7 @@ def observe(peers: Peers, names: LoopNames, policy: Policy, history: History, no
     unsettled = _is_unsettled(peers, policy.dataset, _fresh(accepted, now))
     deployment = _find(peers.deployments.GetDeployment, GetDeploymentRequest(name=names.deployment))
     dataset = _find(peers.datasets.GetDataset, GetDatasetRequest(name=policy.dataset))
-    world = World(
+    observed = ObservedState(
         dataset=dataset,
         taxonomy=_find(peers.taxonomies.GetTaxonomy, GetTaxonomyRequest(name=dataset.taxonomy)) if dataset else None,
         campaign=campaign,
@@ -73,9 +73,9 @@ def observe(peers: Peers, names: LoopNames, policy: Policy, history: History, no
         snapshot=snapshot,
         runs=_round_runs(peers, names, history) if snapshot else (),
     )
-    if campaign is None or not world.champion:
-        return world
-    return replace(world, control=_tasks(peers, names, _control_filter(history)))
+    if campaign is None or not observed.champion:
+        return observed
+    return replace(observed, control=_tasks(peers, names, _control_filter(history)))
 
 
 def _find(call: Callable[[Q], R], request: Q) -> R | None:

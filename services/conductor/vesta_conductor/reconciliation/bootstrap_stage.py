@@ -19,13 +19,13 @@ ATTEMPTS_PER_POLICY = 2  # a failed run is retried once; each change of the poli
 
 def wait_for_items(situation: Situation) -> Step | None:
     """Waits for a dataset with a taxonomy and at least one item."""
-    dataset = situation.world.dataset
+    dataset = situation.observed.dataset
     if dataset is None:
         return Step(
             LoopStatus.BLOCKED,
             f"{situation.policy.dataset} was deleted. Delete this Loop, or create the dataset again.",
         )
-    if situation.world.taxonomy is None:
+    if situation.observed.taxonomy is None:
         return Step(
             LoopStatus.BLOCKED,
             f"{dataset.taxonomy}, the taxonomy of the dataset, was deleted. Set another taxonomy on the dataset.",
@@ -38,7 +38,7 @@ def wait_for_items(situation: Situation) -> Step | None:
 def keep_campaign(situation: Situation) -> Step | None:
     """Creates the campaign, and updates it when the policy or the taxonomy changes."""
     wanted = _campaign(situation)
-    campaign = situation.world.campaign
+    campaign = situation.observed.campaign
     if campaign is None:
         request_id = situation.fresh_id("campaign", situation.history.current.number)
         request = CreateCampaignRequest(
@@ -79,7 +79,7 @@ def keep_campaign(situation: Situation) -> Step | None:
 
 def keep_deployment(situation: Situation) -> Step | None:
     """Trains and deploys an embedding model if there is no deployment, and updates the deployment when the policy changes."""
-    deployment = situation.world.deployment
+    deployment = situation.observed.deployment
     if deployment is None:
         return _first_deployment(situation)
     if not deployment.stable_version:
@@ -91,9 +91,9 @@ def keep_deployment(situation: Situation) -> Step | None:
 
 def wait_for_embeddings(situation: Situation) -> Step | None:
     """Waits until enough items are embedded before the first selection."""
-    if situation.world.task_count or situation.world.champion or situation.world.dataset is None:
+    if situation.observed.task_count or situation.observed.champion or situation.observed.dataset is None:
         return None
-    counts = situation.world.dataset.counts
+    counts = situation.observed.dataset.counts
     if counts.embedded_count and _embeddings_overdue(situation):
         return None
     if enough(
@@ -104,7 +104,7 @@ def wait_for_embeddings(situation: Situation) -> Step | None:
 
 
 def _campaign(situation: Situation) -> Campaign:
-    dataset, taxonomy = situation.world.dataset, situation.world.taxonomy
+    dataset, taxonomy = situation.observed.dataset, situation.observed.taxonomy
     assert dataset is not None
     assert taxonomy is not None
     campaign = Campaign(
@@ -133,7 +133,7 @@ def _first_deployment(situation: Situation) -> Step:
             promoted[-1],
             "The deployment was deleted. It is created again with the last version that passed the gate.",
         )
-    runs = situation.world.embedding_runs
+    runs = situation.observed.embedding_runs
     if not runs:
         return _embed(situation, 1, "No model is deployed yet, and the selection of items requires embeddings.")
     run = runs[-1]
@@ -222,13 +222,13 @@ def _adjust_deployment(situation: Situation, deployment: Deployment) -> Step | N
 
 
 def _scoring_ended(situation: Situation) -> bool:
-    deployment = situation.world.deployment
+    deployment = situation.observed.deployment
     return deployment is not None and scoring_ended(deployment)
 
 
 def _embeddings_overdue(situation: Situation) -> bool:
     """Whether no more embeddings will come: some items may be unreadable, which matters more in a small dataset."""
-    deployment = situation.world.deployment
+    deployment = situation.observed.deployment
     if deployment is None or not scoring_ended(deployment):
         return False
     return situation.now - deployment.update_time.ToDatetime(situation.now.tzinfo) >= EMBEDDINGS_WAIT

@@ -35,12 +35,12 @@ class LabellingProgress:
 
     @classmethod
     def of(cls, situation: Situation) -> "LabellingProgress":
-        assert situation.world.dataset is not None
-        counts = situation.world.dataset.counts
-        test_items = set(situation.world.unlabelled_test_items)
-        undecided_test = sum(task.item in test_items for task in situation.world.undecided)
-        answered_test = len({task.item for task in situation.world.accepted} & test_items)
-        undecided_train = len(situation.world.undecided) - undecided_test
+        assert situation.observed.dataset is not None
+        counts = situation.observed.dataset.counts
+        test_items = set(situation.observed.unlabelled_test_items)
+        undecided_test = sum(task.item in test_items for task in situation.observed.undecided)
+        answered_test = len({task.item for task in situation.observed.accepted} & test_items)
+        undecided_train = len(situation.observed.undecided) - undecided_test
         missing = max(0, min(situation.policy.test_labels - counts.test_labelled_count, len(test_items)))
         return cls(
             new_labels=max(0, counts.train_labelled_count - situation.history.learnt_label_count),
@@ -54,9 +54,9 @@ class LabellingProgress:
 def stay_blocked(situation: Situation) -> Step | None:
     """After a failed round, waits for new labels or a changed policy."""
     last = situation.history.last
-    if last is None or last.outcome is not RoundOutcome.FAILED or situation.world.dataset is None:
+    if last is None or last.outcome is not RoundOutcome.FAILED or situation.observed.dataset is None:
         return None
-    labels_came = situation.world.dataset.counts.train_labelled_count > last.round.label_count
+    labels_came = situation.observed.dataset.counts.train_labelled_count > last.round.label_count
     if labels_came or situation.policy_revision > last.policy_revision:
         return None
     return Step(
@@ -77,9 +77,9 @@ def label(situation: Situation) -> Step:
         return take_snapshot(situation, reason)
     if ask is not None:
         return ask
-    if situation.world.unsettled:
+    if situation.observed.unsettled:
         return Step(LoopStatus.LABELLING, "Waits until the dataset has the last accepted annotations.")
-    if situation.world.undecided:
+    if situation.observed.undecided:
         return Step(LoopStatus.LABELLING, _waiting(situation, progress))
     return Step(LoopStatus.EXHAUSTED, _exhausted(situation))
 
@@ -88,8 +88,8 @@ def _train_reason(situation: Situation, progress: LabellingProgress, *, can_ask:
     """Returns the reason to start a training; empty if none is due."""
     if not progress.new_labels:
         return ""
-    over = not (can_ask or situation.world.undecided or situation.world.unsettled)
-    test_waits = progress.missing_test > 0 and not situation.world.champion
+    over = not (can_ask or situation.observed.undecided or situation.observed.unsettled)
+    test_waits = progress.missing_test > 0 and not situation.observed.champion
     since = f"since {_since(last)}" if (last := situation.history.last) else "so far"
     labels = f"{progress.new_labels} new {_plural(progress.new_labels, 'label')} {since}"
     if progress.new_labels >= situation.policy.retrain_after and not test_waits:
@@ -104,36 +104,36 @@ def _ask(situation: Situation, progress: LabellingProgress) -> Step | None:
 
     A batch is refilled when half of it is decided, so that annotators do not wait and the selection is recent.
     """
-    if len(situation.world.undecided) > situation.policy.batch_size // 2 or situation.world.unsettled:
+    if len(situation.observed.undecided) > situation.policy.batch_size // 2 or situation.observed.unsettled:
         return None
-    room = min(situation.policy.batch_size - len(situation.world.undecided), situation.affordable_tasks)
+    room = min(situation.policy.batch_size - len(situation.observed.undecided), situation.affordable_tasks)
     wanted = min(situation.policy.retrain_after - progress.new_labels - progress.undecided_train, progress.pool)
-    if situation.world.selection is not None and not situation.world.selection.items:
+    if situation.observed.selection is not None and not situation.observed.selection.items:
         wanted = 0  # the remaining items are duplicates of labelled ones
     train = max(0, min(wanted, room - min(progress.missing_test_to_ask, room // 2)))
     test = min(progress.missing_test_to_ask, room - train)
     if train + test <= 0:
         return None
-    if train and situation.world.selection is None:
+    if train and situation.observed.selection is None:
         question = SelectItemsRequest(
             parent=situation.policy.dataset,
             count=train,
             strategy=situation.policy.strategy,
             control_share=situation.policy.control_share,
             excluded=sorted(_asked_items(situation))[:EXCLUDED_MAX],
-            seed=situation.world.task_count,
+            seed=situation.observed.task_count,
         )
         return Step(LoopStatus.SELECTING, f"Selects {train} of {progress.pool} items.", question=question)
-    chosen = list(situation.world.selection.items)[:train] if situation.world.selection is not None else []
+    chosen = list(situation.observed.selection.items)[:train] if situation.observed.selection is not None else []
     return _batch(situation, _selected_tasks(chosen) + _test_tasks(situation, test), progress)
 
 
 def _batch(situation: Situation, tasks: list[Task], progress: LabellingProgress) -> Step:
-    assert situation.world.campaign is not None
+    assert situation.observed.campaign is not None
     opened = (
-        situation.world.campaign.create_time.ToMilliseconds()
+        situation.observed.campaign.create_time.ToMilliseconds()
     )  # a campaign that is created again counts its tasks from 0
-    request_id = situation.request_id("ask", opened, situation.world.task_count)
+    request_id = situation.request_id("ask", opened, situation.observed.task_count)
     request = BatchCreateTasksRequest(parent=situation.names.campaign, tasks=tasks, request_id=request_id)
     control = sum(task.control for task in tasks)
     test = sum(task.selection_reason == _TEST_REASON for task in tasks)
@@ -170,7 +170,7 @@ def _test_tasks(situation: Situation, count: int) -> list[Task]:
 
     Their tasks have no pre-annotations: the labels that models are measured by must not depend on a model.
     """
-    free = set(situation.world.unlabelled_test_items) - _asked_items(situation)
+    free = set(situation.observed.unlabelled_test_items) - _asked_items(situation)
     drawn = sorted(free, key=lambda item: hashlib.sha256(f"{situation.uid}/{item}".encode()).digest())[:count]
     return [
         Task(item=item, priority=1 - place / len(drawn), selection_reason=_TEST_REASON)
@@ -179,14 +179,14 @@ def _test_tasks(situation: Situation, count: int) -> list[Task]:
 
 
 def _asked_items(situation: Situation) -> set[str]:
-    return {task.item for task in (*situation.world.undecided, *situation.world.accepted)}
+    return {task.item for task in (*situation.observed.undecided, *situation.observed.accepted)}
 
 
 def _waiting(situation: Situation, progress: LabellingProgress) -> str:
-    count = len(situation.world.undecided)
+    count = len(situation.observed.undecided)
     test = (
         f" and {progress.missing_test} labels of the test split"
-        if progress.missing_test and not situation.world.champion
+        if progress.missing_test and not situation.observed.champion
         else ""
     )
     return (

@@ -21,7 +21,7 @@ def reload_or_give_up(situation: Situation, cause: str, phase: LoopStatus.Phase.
         cause: what the load was for, such as `promote`; part of the request_ids, which differ from those of other loads of the round.
         phase: of the Loop during the retries.
     """
-    deployment = situation.world.deployment
+    deployment = situation.observed.deployment
     assert deployment is not None
     attempts = [
         situation.history.decided[key]

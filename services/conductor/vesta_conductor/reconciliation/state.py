@@ -81,7 +81,7 @@ class History:
 
 
 @dataclass(frozen=True)
-class World:
+class ObservedState:
     """The actual state: the Loop's resources as the other services report them. None means that the resource does not exist.
 
     Attributes:
@@ -139,7 +139,7 @@ class Situation:
     names: LoopNames
     uid: str
     policy: Policy
-    world: World
+    observed: ObservedState
     history: History
     now: datetime
     paused: bool = False
@@ -159,9 +159,9 @@ class Situation:
     @property
     def labels_spent(self) -> int:
         """The number of answers requested: one set per task that was not cancelled, plus one per rejection."""
-        if self.world.campaign is None:
+        if self.observed.campaign is None:
             return 0
-        counts = self.world.campaign.counts
+        counts = self.observed.campaign.counts
         task_count = counts.open_count + counts.in_review_count + counts.accepted_count + counts.rejection_count
         return task_count * self.annotators_per_task
 
@@ -169,7 +169,7 @@ class Situation:
     def annotators_per_task(self) -> int:
         """Annotators per task: the campaign's value, which cannot change, or the policy's while there is no campaign."""
         return (
-            self.world.campaign.annotators_per_task if self.world.campaign else 0
+            self.observed.campaign.annotators_per_task if self.observed.campaign else 0
         ) or self.policy.annotators_per_task
 
     @property
@@ -206,7 +206,7 @@ class Step:
     Attributes:
         message: describes the phase and what it waits for.
         question: a selection to request from the datasets service first; `reconcile` is then called again with the response in
-            `World.selection`.
+            `ObservedState.selection`.
         round: the current round to store; None leaves it unchanged.
         label_saving: of the champion that a promotion makes; None if there is no estimate. Other steps keep the last estimate.
     """

@@ -6,25 +6,27 @@ from vesta_contracts.training.v1 import Metrics
 
 from vesta_conductor.reconciliation.control_arm import LiveAccuracy, live_accuracy
 from vesta_conductor.reconciliation.names import version_in_words
-from vesta_conductor.reconciliation.state import RoundOutcome, Situation, Step, World
+from vesta_conductor.reconciliation.state import ObservedState, RoundOutcome, Situation, Step
 
 
 def status_of(situation: Situation, step: Step) -> LoopStatus:
     """Returns the status without its rounds, which the store keeps separately."""
-    world = situation.world
+    observed = situation.observed
     live = live_accuracy(
-        world.control, model=situation.names.model, multi_label=world.dataset is not None and world.dataset.multi_label
+        observed.control,
+        model=situation.names.model,
+        multi_label=observed.dataset is not None and observed.dataset.multi_label,
     )
     sentences = (step.message, _live_accuracy_in_words(live) if live else "", _unmeasured(situation))
     promoted = step.command is not None and step.command.outcome is RoundOutcome.PROMOTED
     status = LoopStatus(
         phase=step.phase,
         message=" ".join(filter(None, sentences)),
-        campaign=world.campaign.name if world.campaign else "",
-        deployment=world.deployment.name if world.deployment else "",
+        campaign=observed.campaign.name if observed.campaign else "",
+        deployment=observed.deployment.name if observed.deployment else "",
         model=situation.names.model,
-        champion=world.champion,
-        champion_metrics=champion_metrics(world),
+        champion=observed.champion,
+        champion_metrics=champion_metrics(observed),
         labels_spent=situation.labels_spent,
         label_saving=step.label_saving if promoted else situation.history.label_saving,
     )
@@ -35,24 +37,24 @@ def status_of(situation: Situation, step: Step) -> LoopStatus:
     return status
 
 
-def champion_metrics(world: World) -> Metrics | None:
+def champion_metrics(observed: ObservedState) -> Metrics | None:
     """Returns the metrics of the classifier that is serving; None if there is none or it was not measured."""
-    if world.stable is None or not world.champion or not world.stable.metrics.item_count:
+    if observed.stable is None or not observed.champion or not observed.stable.metrics.item_count:
         return None
-    return world.stable.metrics
+    return observed.stable.metrics
 
 
 def _unmeasured(situation: Situation) -> str:
     """Returns the reason why no model is measured; empty if one is measured, or may still be."""
-    counts = situation.world.dataset.counts if situation.world.dataset else DatasetCounts()
+    counts = situation.observed.dataset.counts if situation.observed.dataset else DatasetCounts()
     if counts.item_count and not counts.test_item_count:
         return (
             "No item is in the test split, so that models cannot be measured or compared. Add "
             "items to the test split, or use a dataset with a split_policy.test_share above 0."
         )
-    if situation.world.champion and champion_metrics(situation.world) is None:
+    if situation.observed.champion and champion_metrics(situation.observed) is None:
         return (
-            f"The accuracy of {version_in_words(situation.world.champion)} is unknown: no test item was "
+            f"The accuracy of {version_in_words(situation.observed.champion)} is unknown: no test item was "
             "labelled when it was trained."
         )
     return ""

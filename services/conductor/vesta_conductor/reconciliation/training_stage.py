@@ -25,7 +25,7 @@ CONCEPTS_MIN = 2  # a classifier needs at least two classes
 
 def take_snapshot(situation: Situation, reason: str) -> Step:
     """Creates the round's snapshot, which begins its training."""
-    assert situation.world.dataset is not None
+    assert situation.observed.dataset is not None
     name = situation.names.snapshot(situation.history.current.number)
     request_id = situation.fresh_id("snapshot", situation.history.current.number)
     number = situation.history.current.number
@@ -35,7 +35,7 @@ def take_snapshot(situation: Situation, reason: str) -> Step:
         snapshot=Snapshot(display_name=f"Round {number} of {situation.names.loop_id}"),
         request_id=request_id,
     )
-    label_times = [task.update_time.ToDatetime(situation.now.tzinfo) for task in situation.world.accepted]
+    label_times = [task.update_time.ToDatetime(situation.now.tzinfo) for task in situation.observed.accepted]
     return Step(
         LoopStatus.TRAINING,
         "Creates a snapshot of the labelled items.",
@@ -44,22 +44,22 @@ def take_snapshot(situation: Situation, reason: str) -> Step:
             situation.history.current,
             label_time=max(label_times, default=situation.now),
             snapshot=name,
-            label_count=situation.world.dataset.counts.train_labelled_count,
+            label_count=situation.observed.dataset.counts.train_labelled_count,
         ),
     )
 
 
 def turn(situation: Situation) -> Step | None:
     """Continues the round's training, if it has begun."""
-    snapshot = situation.world.snapshot
+    snapshot = situation.observed.snapshot
     if snapshot is None:
         return None
     current = _with_snapshot(situation, snapshot)
-    if not situation.world.runs:
+    if not situation.observed.runs:
         return _too_few_concepts(situation, current, snapshot) or _train(
             situation, current, 1, "The snapshot is ready."
         )
-    run = situation.world.runs[-1]
+    run = situation.observed.runs[-1]
     current = with_updates(current, training_run=run.name)
     match run.state:
         case TrainingRun.SUCCEEDED:
@@ -96,7 +96,7 @@ def _too_few_concepts(situation: Situation, current: RoundRecord, snapshot: Snap
     """Ends the round if all labels are of one concept: more labels are needed."""
     seen = [concept for concept, count in _train_side(snapshot).concept_counts.items() if count]
     if len(seen) >= CONCEPTS_MIN or (
-        situation.world.dataset is not None and situation.world.dataset.multi_label and seen
+        situation.observed.dataset is not None and situation.observed.dataset.multi_label and seen
     ):
         return None
     found = f"all labels so far are {seen[0]}" if seen else "no label so far has a concept"
@@ -107,14 +107,14 @@ def _too_few_concepts(situation: Situation, current: RoundRecord, snapshot: Snap
 
 
 def _train(situation: Situation, current: RoundRecord, attempt: int, reason: str) -> Step:
-    assert situation.world.dataset is not None
+    assert situation.observed.dataset is not None
     name = situation.names.run(current.number, attempt)
     request_id = situation.fresh_id("train", current.number, attempt)
     run = TrainingRun(
         snapshot=current.round.snapshot,
-        recipe=situation.policy.recipe or situation.names.recipe(multi_label=situation.world.dataset.multi_label),
+        recipe=situation.policy.recipe or situation.names.recipe(multi_label=situation.observed.dataset.multi_label),
         model=situation.names.model,
-        champion=situation.world.champion,
+        champion=situation.observed.champion,
         control_curve=True,
         seed=current.number,
     )
@@ -176,7 +176,7 @@ def _saving(current: RoundRecord, run: TrainingRun) -> LabelSaving | None:
 
 
 def _deploy(situation: Situation, current: RoundRecord, saving: LabelSaving | None) -> Step:
-    deployment, challenger = situation.world.deployment, current.round.model_version
+    deployment, challenger = situation.observed.deployment, current.round.model_version
     assert deployment is not None
     request_id = situation.request_id("promote", current.number)
     if deployment.model_version != challenger and request_id not in situation.history.decided:
@@ -205,7 +205,11 @@ def _deploy(situation: Situation, current: RoundRecord, saving: LabelSaving | No
 
 
 def _wait_for_scores(situation: Situation, current: RoundRecord, saving: LabelSaving | None) -> Step:
-    dataset, deployment, challenger = situation.world.dataset, situation.world.deployment, current.round.model_version
+    dataset, deployment, challenger = (
+        situation.observed.dataset,
+        situation.observed.deployment,
+        current.round.model_version,
+    )
     assert dataset is not None
     assert deployment is not None
     if not current.round.HasField("label_to_model"):
