@@ -30,7 +30,7 @@ from vesta_training.recipes.recipe import builtin_yaml
 from vesta_training.runs.exchange import Exchange
 from vesta_training.runs.exit_codes import KILLED_EXIT_CODE, PERMANENT_EXIT_CODE, TRANSIENT_EXIT_CODE
 from vesta_training.runs.job import Job, RunResult, run_job
-from vesta_training.runs.processes import ProcessLostError, process_group, run_peer
+from vesta_training.runs.processes import ProcessLostError, process_group, run_other_rank
 from vesta_training.runs.trainer_settings import TorchrunSettings
 from vesta_training.settings import Settings
 
@@ -43,7 +43,7 @@ CHOICES = {
     "value: 0.001\n": "value: 0.01\n",  # of the head
 }
 WAIT_SECONDS = 300
-PEER_TIMEOUT_SECONDS = 60
+HEARTBEAT_TIMEOUT_SECONDS = 60
 
 
 @dataclass
@@ -79,7 +79,7 @@ class Site:
             "VESTA_TRAINER_S3_SECRET_KEY": self.settings.s3_secret_key.get_secret_value(),
             "VESTA_TRAINER_WORK_FOLDER": str(own),
             "VESTA_TRAINER_THREADS": "1",
-            "VESTA_TRAINER_PEER_TIMEOUT_SECONDS": str(PEER_TIMEOUT_SECONDS),
+            "VESTA_TRAINER_HEARTBEAT_TIMEOUT_SECONDS": str(HEARTBEAT_TIMEOUT_SECONDS),
         }
         command = [one.replace("$(JOB_COMPLETION_INDEX)", str(index)) for one in command]
         pod = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
@@ -227,7 +227,7 @@ def test_a_pod_that_is_killed_ends_the_others_at_once_and_all_go_on_from_the_che
     begun = time.monotonic()
     (other, words), (killed, _) = ends_of(pods)
     assert (other, killed) == (TRANSIENT_EXIT_CODE, KILLED_EXIT_CODE), words
-    assert time.monotonic() - begun < PEER_TIMEOUT_SECONDS
+    assert time.monotonic() - begun < HEARTBEAT_TIMEOUT_SECONDS
     assert "another process of the run is lost" in words
     assert exchange.find_result() is None
 
@@ -268,7 +268,7 @@ def test_a_first_process_that_says_nothing_any_more_counts_as_lost() -> None:
     store.set("vesta/heartbeat", "1")
     torchrun = TorchrunSettings(rank=1, world_size=2, master_addr="127.0.0.1", master_port=port)
     with pytest.raises(ProcessLostError, match="sent no heartbeat"):
-        run_peer(torchrun, timedelta(seconds=1), lambda group, inputs: None)
+        run_other_rank(torchrun, timedelta(seconds=1), lambda group, inputs: None)
 
 
 STANDS_STILL = """

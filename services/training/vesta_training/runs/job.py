@@ -25,7 +25,7 @@ from vesta_training.tasks.assignment import Assignment, Champion, Dependencies
 from vesta_training.tasks.checkpoints import NO_CHECKPOINTS, NO_COPIES, Checkpoints
 from vesta_training.tasks.classification.finetune import FinetuneInput, finetune
 from vesta_training.tasks.classification.train import train
-from vesta_training.tasks.group import NO_PEERS, Group, Peers
+from vesta_training.tasks.group import NO_OTHER_RANKS, Group, OtherRanks
 
 MODEL_FOLDER = "models"
 
@@ -97,14 +97,14 @@ def run_job(
     objects: ObjectStore,
     publish: Callable[[TrainingProgress], None],
     checkpoints: Checkpoints = NO_COPIES,
-    peers: Peers = NO_PEERS,
+    other_ranks: OtherRanks = NO_OTHER_RANKS,
 ) -> RunResult:
     """Reads the snapshot, trains a model and stores the model file. To cancel it, kill the process.
 
     Args:
         publish: called with progress.
         checkpoints: additional storage of checkpoints, beside the work folder.
-        peers: the other processes of a distributed run.
+        other_ranks: the other processes of a distributed run.
 
     Raises:
         LearningError: the training failed permanently.
@@ -114,10 +114,10 @@ def run_job(
     work = Path(job.work_folder)
     own = run_folder(work, job.run)
     with usable(work, own):
-        return _run(job, objects, publish, checkpoints, peers)
+        return _run(job, objects, publish, checkpoints, other_ranks)
 
 
-def finetune_as_peer(job: Job, objects: ObjectStore, inputs: FinetuneInput, group: Group) -> None:
+def finetune_on_other_rank(job: Job, objects: ObjectStore, inputs: FinetuneInput, group: Group) -> None:
     """Takes part in distributed fine-tuning. Only the first process (rank 0) writes results.
 
     Raises:
@@ -145,7 +145,7 @@ def _run(
     objects: ObjectStore,
     publish: Callable[[TrainingProgress], None],
     checkpoints: Checkpoints,
-    peers: Peers,
+    other_ranks: OtherRanks,
 ) -> RunResult:
     work = Path(job.work_folder)
     examples, shapes_only_count = _read_examples(objects, job.manifest_key) if job.manifest_key else ((), 0)
@@ -174,7 +174,7 @@ def _run(
         threads=job.threads,
         device=device,
         checkpoints=checkpoints,
-        peers=peers,
+        other_ranks=other_ranks,
     )
     trained = train(assignment, dependencies, progress=lambda update: publish(_message(update)))
     stored = objects.put(MODEL_FOLDER, trained.onnx_path)

@@ -3,7 +3,7 @@
 The first process (rank 0) does everything that a single process does, and calls the others for fine-tuning only. During fine-tuning, the
 processes form a process group of torch.distributed. Before and after, only the first process computes features, metrics and the model
 file, and the others wait for its next command, which it writes to the TCPStore of the first pod's torchrun. A crashed process is detected
-immediately, because its connections are closed; a process on a lost machine is detected after `peer_timeout_seconds`.
+immediately, because its connections are closed; a process on a lost machine is detected after `heartbeat_timeout_seconds`.
 """
 
 import json
@@ -99,7 +99,7 @@ class FirstProcess:
             self._closing.wait(HEARTBEAT_SECONDS)
 
 
-def run_peer(torchrun: TorchrunSettings, timeout: timedelta, tune: Callable[[Group, Any], None]) -> None:
+def run_other_rank(torchrun: TorchrunSettings, timeout: timedelta, tune: Callable[[Group, Any], None]) -> None:
     """Main loop of all other processes: fine-tunes when the first process calls, until the run is finished.
 
     Args:

@@ -1,7 +1,7 @@
 """Entry point of the pod of a training Job: `python -m vesta_training.runs.trainer WORK`. It accesses only the object store.
 
-WORK is the name of the Job (`executors.work_name`). If torchrun starts several processes, the first one (rank 0) trains, and the others
-are its peers in fine-tuning.
+WORK is the name of the Job (`executors.work_name`). If torchrun starts several processes, the first one (rank 0) trains, and the other
+ranks take part in fine-tuning.
 """
 
 import sys
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
             return _exit_code(result)
         if torchrun.world_size > 1:
             return _execute_distributed(
-                work, objects, machine, torchrun, timedelta(seconds=settings.peer_timeout_seconds)
+                work, objects, machine, torchrun, timedelta(seconds=settings.heartbeat_timeout_seconds)
             )
         from vesta_training.runs.work import execute  # imports torch
 
@@ -62,18 +62,20 @@ def main(arguments: list[str]) -> int:
 def _execute_distributed(
     work: str, objects: ObjectStore, machine: dict[str, str | int], torchrun: TorchrunSettings, timeout: timedelta
 ) -> int:
-    """Executes a distributed run as its first process (rank 0) or as a peer."""
-    from vesta_training.runs.processes import FirstProcess, run_peer
-    from vesta_training.runs.work import execute, execute_as_peer
+    """Executes a distributed run as its first process (rank 0) or as another rank."""
+    from vesta_training.runs.processes import FirstProcess, run_other_rank
+    from vesta_training.runs.work import execute, execute_other_rank
 
     log.info("process_started", work=work, rank=torchrun.rank, world_size=torchrun.world_size)
     if torchrun.rank == 0:
         first = FirstProcess(torchrun, timeout)
-        succeeded = execute(work, objects, machine, peers=first)
+        succeeded = execute(work, objects, machine, other_ranks=first)
         first.end()
         return 0 if succeeded else PERMANENT_EXIT_CODE
     try:
-        run_peer(torchrun, timeout, lambda group, inputs: execute_as_peer(work, objects, machine, inputs, group))
+        run_other_rank(
+            torchrun, timeout, lambda group, inputs: execute_other_rank(work, objects, machine, inputs, group)
+        )
     except Exception as error:
         if is_transient(error):
             raise

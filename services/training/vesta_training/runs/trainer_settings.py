@@ -13,7 +13,7 @@ class TrainerSettings(EngineSettings):
     postgres_url: str = Field("", pattern="^$", description="none: training Jobs do not use the database")
     work_folder: str = Field("/work", description="a folder for temporary files of the training")
     threads: int = Field(0, ge=0, le=256, description="the number of CPU threads; 0 for the number of cores of the pod")
-    peer_timeout_seconds: int = Field(
+    heartbeat_timeout_seconds: int = Field(
         300,
         ge=5,
         le=3600,

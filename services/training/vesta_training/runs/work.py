@@ -12,9 +12,9 @@ from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.training.v1 import TrainingProgress
 
 from vesta_training.runs.exchange import Exchange
-from vesta_training.runs.job import Job, finetune_as_peer, run_job
+from vesta_training.runs.job import Job, finetune_on_other_rank, run_job
 from vesta_training.tasks.classification.finetune import FinetuneInput
-from vesta_training.tasks.group import NO_PEERS, Group, Peers
+from vesta_training.tasks.group import NO_OTHER_RANKS, Group, OtherRanks
 
 PROGRESS_SECONDS = 1.0
 CHECKPOINT_SECONDS = 60.0  # an upload takes seconds; repeating a shorter epoch after a restart is cheaper
@@ -28,14 +28,14 @@ def execute(
     machine: Mapping[str, Any] | None = None,
     *,
     changed: Callable[[], None] = lambda: None,
-    peers: Peers = NO_PEERS,
+    other_ranks: OtherRanks = NO_OTHER_RANKS,
 ) -> bool:
     """Executes the work and stores the result. Returns whether the training succeeded.
 
     Args:
         machine: fields of the job that depend on the machine: `work_folder`, `threads`.
         changed: called after progress was stored.
-        peers: the other processes of a distributed run; see `execute_as_peer`.
+        other_ranks: the other processes of a distributed run; see `execute_other_rank`.
 
     Raises:
         NotFound: the run was finished or deleted in the meantime.
@@ -44,7 +44,7 @@ def execute(
     exchange = Exchange(objects, work)
     job: Job = replace(exchange.get_job(), **(machine or {}))
     try:
-        outcome = run_job(job, objects, _ProgressPublisher(exchange, changed), _Checkpoints(exchange), peers)
+        outcome = run_job(job, objects, _ProgressPublisher(exchange, changed), _Checkpoints(exchange), other_ranks)
     except Exception as error:
         if is_transient(error):
             raise
@@ -55,17 +55,17 @@ def execute(
     return True
 
 
-def execute_as_peer(
+def execute_other_rank(
     work: str, objects: ObjectStore, machine: Mapping[str, Any], inputs: FinetuneInput, group: Group
 ) -> None:
     """Executes the fine-tuning as another process than the first one (rank 0). Stores nothing.
 
     Raises:
         NotFound: the run was finished or deleted in the meantime.
-        Exception: see `finetune_as_peer`.
+        Exception: see `finetune_on_other_rank`.
     """
     job: Job = replace(Exchange(objects, work).get_job(), **machine)
-    finetune_as_peer(job, objects, inputs, group)
+    finetune_on_other_rank(job, objects, inputs, group)
 
 
 class _ProgressPublisher:

@@ -23,7 +23,7 @@ from vesta_training.hardware import CPU
 from vesta_training.metrics.predictions import Predictions
 from vesta_training.recipes.recipe import Recipe, Task
 from vesta_training.tasks.checkpoints import NO_COPIES, Checkpoints
-from vesta_training.tasks.group import NO_PEERS, Peers
+from vesta_training.tasks.group import NO_OTHER_RANKS, OtherRanks
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Dependencies:
         threads: number of compute threads.
         device: `cpu` or `cuda`.
         checkpoints: additional storage of checkpoints.
-        peers: the other processes of a distributed run.
+        other_ranks: the other processes of a distributed run.
         clock: returns seconds.
     """
 
@@ -92,7 +92,7 @@ class Dependencies:
     threads: int
     device: str = CPU
     checkpoints: Checkpoints = NO_COPIES
-    peers: Peers = NO_PEERS
+    other_ranks: OtherRanks = NO_OTHER_RANKS
     clock: Callable[[], float] = time.monotonic
 
 

@@ -36,7 +36,7 @@ class Group(Protocol):
         ...
 
 
-class Peers(Protocol):
+class OtherRanks(Protocol):
     """The other processes of a distributed run, as the first process sees them."""
 
     def process_group(self, inputs: Any) -> AbstractContextManager[Group]:
@@ -67,7 +67,7 @@ class _Alone:
         return make()
 
 
-class _NoPeers:
+class _NoOtherRanks:
     @contextmanager
     def process_group(self, inputs: Any) -> Iterator[Group]:  # noqa: ARG002 - there are no other processes
         """Returns a group of this process only."""
@@ -75,4 +75,4 @@ class _NoPeers:
 
 
 ALONE: Group = _Alone()
-NO_PEERS: Peers = _NoPeers()
+NO_OTHER_RANKS: OtherRanks = _NoOtherRanks()

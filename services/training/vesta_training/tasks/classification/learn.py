@@ -67,7 +67,7 @@ def learn(assignment: Assignment, backbone: Backbone, stage: Stage, examples: Se
         seed=assignment.seed,
         device=dependencies.device,
     )
-    with dependencies.peers.process_group(inputs) as group:
+    with dependencies.other_ranks.process_group(inputs) as group:
         tuned = finetune(
             load_network(backbone),
             inputs,
