@@ -89,7 +89,7 @@ class Predictor:
                 reason="DEPLOYMENT_NOT_READY",
                 retry_after=RETRY_AFTER,
             )
-        found = ServedModel(row, self._registry.get(row.stable), Policy.of(row.asked.uncertainty))
+        found = ServedModel(row, self._registry.get(row.stable), Policy.of(row.spec.uncertainty))
         self._fresh[name] = (time.monotonic(), found)
         return found
 

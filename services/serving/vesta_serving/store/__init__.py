@@ -89,8 +89,8 @@ class Store:
         )
         if moves:
             self.end_backoff(connection, current.name)
-        policy_changed = updated.uncertainty != current.asked.uncertainty
-        if policy_changed or list(updated.datasets) != list(current.asked.datasets):
+        policy_changed = updated.uncertainty != current.spec.uncertainty
+        if policy_changed or list(updated.datasets) != list(current.spec.datasets):
             row = queries.next_generation(connection, name=current.name, now=self._clock.now())
             queries.drop_other_passes(connection, deployment=current.name, datasets=list(updated.datasets))
             self._begin_passes(connection, current.name, row["generation"], updated.datasets, embeds=True)
@@ -208,7 +208,7 @@ class Store:
         if row is None:
             return None
         moved = _row(row, "")
-        self._begin_passes(connection, moved.name, moved.generation, moved.asked.datasets, embeds=embeds)
+        self._begin_passes(connection, moved.name, moved.generation, moved.spec.datasets, embeds=embeds)
         self.publish(connection, moved.name, payload_of(self.message(connection, moved)))
         return moved
 
@@ -231,17 +231,17 @@ class Store:
 
 def _body(deployment: Deployment) -> bytes:
     """Serializes the user's fields."""
-    asked = Deployment(
+    spec = Deployment(
         display_name=deployment.display_name, uncertainty=deployment.uncertainty, datasets=deployment.datasets
     )
     if not deployment.HasField("uncertainty"):
-        asked.ClearField("uncertainty")
-    return asked.SerializeToString(deterministic=True)
+        spec.ClearField("uncertainty")
+    return spec.SerializeToString(deterministic=True)
 
 
 def _message(row: DeploymentRow, passes: Sequence[Pass]) -> Deployment:
     found = Deployment()
-    found.CopyFrom(row.asked)
+    found.CopyFrom(row.spec)
     found.name, found.model_version = row.name, row.wanted
     found.stable_version, found.previous_version = row.stable, row.previous
     found.state, found.error = Deployment.State.Value(row.state), row.error
@@ -259,4 +259,4 @@ def _row(row: dict[str, Any] | None, name: str) -> DeploymentRow:
     if row is None:
         raise NotFound(f"{name} does not exist", reason="RESOURCE_NOT_FOUND", metadata={"name": name})
     fields = ("name", "wanted", "stable", "previous", "state", "error", "generation", "create_time", "update_time")
-    return DeploymentRow(asked=Deployment.FromString(bytes(row["body"])), **{field: row[field] for field in fields})
+    return DeploymentRow(spec=Deployment.FromString(bytes(row["body"])), **{field: row[field] for field in fields})

@@ -12,12 +12,12 @@ class DeploymentRow:
     """A stored deployment.
 
     Attributes:
-        asked: the user's fields: display name, policy, datasets.
+        spec: the fields that the user sets: display name, policy, datasets.
         generation: increases with every change of what the deployment serves. Never reused by a later deployment of the same name.
     """
 
     name: str
-    asked: Deployment
+    spec: Deployment
     wanted: str
     stable: str
     previous: str
