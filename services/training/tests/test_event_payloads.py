@@ -51,7 +51,7 @@ def test_what_cannot_be_recorded_fails_the_run_with_the_true_reason(training: Tr
     training.worker.step()
     ended = training.get(run)
     assert (ended.state, ended.model_version) == (TrainingRun.FAILED, "")
-    assert "more than 1000000" in ended.error
+    assert "the maximum is 1000000" in ended.error
 
 
 def test_a_page_of_large_runs_ends_before_it_is_too_large_to_send() -> None:
