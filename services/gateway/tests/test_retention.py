@@ -6,6 +6,8 @@ import psycopg
 from vesta_common.storage.postgres import Postgres
 from vesta_gateway.store import request_log
 
+LONG = timedelta(days=60)  # a gateway that has just started may delete older requests at any moment
+
 
 def requests_in(settings):
     with psycopg.connect(settings.postgres_url, options=f"-c search_path={settings.postgres_schema}") as connection:
@@ -30,7 +32,8 @@ def test_a_gateway_that_starts_deletes_requests_older_than_the_retention(start_g
     second.until(lambda: requests_in(first.settings) == {"young"})
 
 
-def test_old_requests_go_in_batches_each_in_a_transaction_of_its_own(running):
+def test_old_requests_go_in_batches_each_in_a_transaction_of_its_own(start_gateway):
+    running = start_gateway(request_log_retention=LONG)
     for number in range(5):
         write(running.settings, str(number), timedelta(days=8))
     write(running.settings, "held", timedelta(days=8))
@@ -48,7 +51,8 @@ def test_old_requests_go_in_batches_each_in_a_transaction_of_its_own(running):
     assert requests_in(running.settings) == {"held", "young"}
 
 
-def test_pruning_ends_before_the_next_batch_when_the_gateway_stops(running):
+def test_pruning_ends_before_the_next_batch_when_the_gateway_stops(start_gateway):
+    running = start_gateway(request_log_retention=LONG)
     write(running.settings, "old", timedelta(days=8))
     postgres = Postgres(running.settings.postgres_url, running.settings.postgres_schema, 2).open()
 
