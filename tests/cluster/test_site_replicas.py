@@ -37,6 +37,7 @@ def pair(site: Site) -> Iterator[Site]:
     site.upgrade(f"--set={','.join(['defaults.replicas=2', 'inference.replicas=2', *busy])}")
     yield site
     site.upgrade()
+    site.upgrade("--force-conflicts")  # the autoscaler may have set the number of pods before it was deleted
 
 
 @pytest.fixture(scope="module")
