@@ -55,7 +55,7 @@ from vesta_contracts.gateway.v1 import (
 from vesta_contracts.serving.v1 import ItemPrediction, PredictInput, PredictionMade, PredictRequest
 from vesta_gateway.access.authorization import ANY_MEMBER, RIGHTS, ROLES
 from vesta_gateway.contracts.methods import Rpc, all_rpcs
-from vesta_gateway.contracts.path_template import ONE
+from vesta_gateway.contracts.path_template import ANY_SEGMENT
 from vesta_local.testing import WholePlatform
 
 pytestmark = [pytest.mark.platform, pytest.mark.timeout(300)]
@@ -217,7 +217,7 @@ def scope_of(secret: Secret, rpc: Rpc) -> str:
             if variable.field_path == rpc.scope:
                 parts = list(rule.template.segments[variable.start : variable.end])
                 for place, part in enumerate(parts):
-                    if part == ONE:
+                    if part == ANY_SEGMENT:
                         parts[place] = secret.ids.get(parts[place - 1], "absent")
                 return "/".join(parts)
     return secret.project

@@ -27,7 +27,7 @@ from vesta_contracts.gateway.v1 import (
 )
 from vesta_gateway.access.authorization import ANY_MEMBER, NOBODY, PLATFORM_OWNER, RIGHTS, ROLES
 from vesta_gateway.contracts.methods import Rpc, all_rpcs
-from vesta_gateway.contracts.path_template import ONE
+from vesta_gateway.contracts.path_template import ANY_SEGMENT
 from vesta_local.testing import WholePlatform
 
 pytestmark = [pytest.mark.platform, pytest.mark.no_events, pytest.mark.timeout(300)]
@@ -131,7 +131,7 @@ def _name(rpc: Rpc, project: str) -> str:
             if variable.field_path == rpc.scope:
                 parts = list(rule.template.segments[variable.start : variable.end])
                 parts[1] = project.split("/")[1]
-                return "/".join("absent" if part == ONE else part for part in parts)
+                return "/".join("absent" if part == ANY_SEGMENT else part for part in parts)
     return project
 
 

@@ -18,7 +18,7 @@ from vesta_common.runtime.engine_watch import EngineWatch, ExplainedError, descr
 from vesta_common.runtime.self_checks import IDENTITY, own_tries_of
 from vesta_common.settings import ServiceSettings
 from vesta_local.testing import identity_of
-from vesta_local.testing_tls import an_authority, tls_door
+from vesta_local.testing_tls import an_authority, tls_proxy
 
 PATIENCE_SECONDS = 30.0
 TOPICS = ("vesta.datasets.item.v1",)
@@ -71,9 +71,9 @@ def test_an_expired_certificate_is_named_and_a_renewed_one_is_accepted(
     expired = authority.issue("expired", valid_for=-timedelta(minutes=1))
     server = given["postgres_url"].rpartition("@")[2].partition("/")[0]
     with (
-        tls_door(expired, server, is_postgres=True) as postgres,
-        tls_door(expired, given["s3_endpoint_url"].removeprefix("http://")) as objects,
-        tls_door(expired, given["kafka_bootstrap"]) as kafka,
+        tls_proxy(expired, server, is_postgres=True) as postgres,
+        tls_proxy(expired, given["s3_endpoint_url"].removeprefix("http://")) as objects,
+        tls_proxy(expired, given["kafka_bootstrap"]) as kafka,
     ):
         given |= {
             "postgres_url": f"{given['postgres_url'].replace(server, postgres.address)}?sslmode=verify-ca&sslrootcert={authority.ca_file}",

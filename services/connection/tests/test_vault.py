@@ -163,7 +163,9 @@ def test_the_operators_command_says_what_it_did_and_fails_where_a_secret_cannot_
     assert OLD not in printed
 
 
-@pytest.mark.parametrize("keys", ["short", f"{NEW},{OLD[:-4]}", "ü" * 44])
+@pytest.mark.parametrize(
+    "keys", ["short", f"{NEW},{OLD[:-4]}", "ü" * 44], ids=["short", "second too short", "no ASCII"]
+)
 def test_a_wrong_key_is_named_by_its_setting_and_not_shown(
     keys: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], settings: Settings
 ) -> None:

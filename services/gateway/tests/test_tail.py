@@ -151,6 +151,7 @@ def test_a_watcher_goes_on_after_an_event_at_a_replica_that_has_just_started(cre
             "EVENTS_TOO_OLD",
         ),
     ],
+    ids=["malformed", "too old"],
 )
 def test_what_cannot_be_told_any_more_is_refused(event_id, code, reason):
     with pytest.raises(VestaError) as refused:
