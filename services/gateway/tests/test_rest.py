@@ -120,7 +120,7 @@ def test_an_error_of_a_service_arrives_with_its_details(running):
 
     error, _ = problem(answer)
     assert (answer.status_code, error["status"]) == (404, "NOT_FOUND")
-    assert error["message"] == "there is no projects/acme/datasets/none; create it first"
+    assert error["message"] == "projects/acme/datasets/none does not exist; create it first"
     assert error["details"][0]["metadata"] == {"name": "projects/acme/datasets/none"}
 
 
