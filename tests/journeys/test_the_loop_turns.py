@@ -260,8 +260,8 @@ def test_a_real_prometheus_answers_every_panel_and_every_alert(
             for question in promql.questions()
             if not promql.asked(client, question.text) and not question.is_alert and not question.is_external
         }
-        down = promql.asked(client, 'up{platform="vesta"} == 0')
-    assert down == []
+        # A scrape may take a second at most, which a busy machine exceeds now and then.
+        wait_until(lambda: promql.asked(client, 'up{platform="vesta"} == 0'), lambda down: down == [])
     assert without <= NOTHING_TO_SEE
 
 

@@ -66,7 +66,7 @@ def test_the_demo_reports_what_it_saw(
     # Of some 150 photographs, two experts err alike on one in five runs of the demo; on three, in none.
     assert mistaken - 2 <= caught <= mistaken
     assert (home / "demo" / "curve.png").read_bytes().startswith(b"\x89PNG")
-    assert "2 refused" in printed
+    assert "2 rejected" in printed
 
 
 def test_a_platform_that_cannot_read_our_folders_is_sent_the_photographs(platform: WholePlatform, folder: Path) -> None:
