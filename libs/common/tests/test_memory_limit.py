@@ -1,6 +1,7 @@
 """The limits of control groups are found, and children share what they leave."""
 
 import io
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -61,42 +62,33 @@ def test_without_a_limit_children_are_as_many_and_as_large_as_asked_for() -> Non
     assert shared(None, 8, Limits()) == (8, Limits())
 
 
+def assert_too_expensive(sandbox: Sandbox, file: bytes) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        sandbox.run(normalise, file)
+    assert refused.value.reason == "IMAGE_TOO_EXPENSIVE"
+
+
 def test_an_image_that_needs_too_much_leaves_nothing_behind() -> None:
     """The child that gave up goes on, and has all of its memory again for the next file."""
     bomb, large = io.BytesIO(), io.BytesIO()
     Image.new("RGBA", (7900, 7900)).save(bomb, "PNG")
     Image.effect_noise((2400, 2400), 90).convert("RGB").save(large, "PNG", compress_level=0)
-    sandbox = Sandbox(1, memory_bytes=RESERVED_BYTES + USEFUL_BYTES)
-    try:
-        with pytest.raises(InvalidArgument) as refused:
-            sandbox.run(normalise, bomb.getvalue())
-        assert refused.value.reason == "IMAGE_TOO_EXPENSIVE"
+    with closing(Sandbox(1, memory_bytes=RESERVED_BYTES + USEFUL_BYTES)) as sandbox:
+        assert_too_expensive(sandbox, bomb.getvalue())
         assert sandbox.run(normalise, large.getvalue()).width_px == 2400
-    finally:
-        sandbox.close()
 
 
 def test_a_webp_without_memory_for_it_is_too_costly_and_not_broken() -> None:
     file = io.BytesIO()
     Image.new("RGB", (7900, 7900)).save(file, "WEBP", quality=1, method=0)
-    sandbox = Sandbox(1, memory_bytes=RESERVED_BYTES + USEFUL_BYTES)
-    try:
-        with pytest.raises(InvalidArgument) as refused:
-            sandbox.run(normalise, file.getvalue())
-        assert refused.value.reason == "IMAGE_TOO_EXPENSIVE"
-    finally:
-        sandbox.close()
+    with closing(Sandbox(1, memory_bytes=RESERVED_BYTES + USEFUL_BYTES)) as sandbox:
+        assert_too_expensive(sandbox, file.getvalue())
 
 
 def test_a_bomb_dies_within_the_memory_of_the_pod_and_the_next_image_is_decoded() -> None:
     bomb, picture = io.BytesIO(), io.BytesIO()
     Image.new("RGBA", (6000, 6000)).save(bomb, "PNG")
     Image.new("RGB", (600, 600)).save(picture, "PNG")
-    sandbox = Sandbox(2, memory_bytes=RESERVED_BYTES + LEAST_BYTES)
-    try:
-        with pytest.raises(InvalidArgument) as refused:
-            sandbox.run(normalise, bomb.getvalue())
-        assert refused.value.reason == "IMAGE_TOO_EXPENSIVE"
+    with closing(Sandbox(2, memory_bytes=RESERVED_BYTES + LEAST_BYTES)) as sandbox:
+        assert_too_expensive(sandbox, bomb.getvalue())
         assert sandbox.run(normalise, picture.getvalue()).width_px == 600
-    finally:
-        sandbox.close()

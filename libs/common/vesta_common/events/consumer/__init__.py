@@ -20,7 +20,7 @@ letters immediately and do not count towards this limit.
 |---|---|
 | `loop` | the consumer thread: polls, delivers, commits, rejoins |
 | `membership` | membership of the Kafka consumer group: polling, pausing, committing, leaving |
-| `faults` | known defects of the Kafka client and broker in group handling, and workarounds |
+| `faults` | known defects of the Kafka client in group handling, and workarounds |
 | `options` | connection and timing options |
 | `offsets` | which offsets may be committed |
 | `unreadable` | finds records that the client cannot read |
