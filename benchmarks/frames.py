@@ -14,7 +14,7 @@ from serving import InProcess, model_file
 from vesta import Vesta
 from vesta_common.events.broker import open_consumer, open_producer
 from vesta_common.media.images import model_pixels
-from vesta_contracts.pipelining.v1 import ObservationMade
+from vesta_contracts.pipelining.v1 import ObservationCreated
 from vesta_local.engines import addresses, events
 from vesta_local.platform import Platform
 from vesta_local.services import FRAME_FETCH_WAIT_MS
@@ -119,7 +119,7 @@ def _wait_for(consumer: KafkaConsumer, stream: str, frame_time: datetime) -> Non
     while time.monotonic() < deadline:
         for records in consumer.poll(timeout_ms=100).values():
             for record in records:
-                found = ObservationMade.FromString(record.value).observation
+                found = ObservationCreated.FromString(record.value).observation
                 if found.name.startswith(stream) and found.frame_time.ToDatetime(UTC) == frame_time:
                     return
     raise TimeoutError(f"a frame was not observed within {PATIENCE_SECONDS} s")

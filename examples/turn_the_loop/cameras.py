@@ -155,4 +155,4 @@ def observed(owner: Vesta, streams: list[str], count: int) -> list[Observation]:
 def _handled(owner: Vesta, name: str) -> int:
     """Returns the number of frames of a Stream that were observed, dropped or rejected."""
     stream = owner.streams.GetStream(GetStreamRequest(name=name))
-    return stream.observed_count + stream.dropped_count + stream.refused_count
+    return stream.observed_count + stream.dropped_count + stream.rejected_count

@@ -250,10 +250,10 @@ def _progress(side: str, count: int) -> Iterator[Callable[[Sync], None]]:
 
         def advance(sync: Sync) -> None:
             last.CopyFrom(sync)
-            progress.update(bar, completed=sync.added_count + sync.duplicate_count + sync.refused_count)
+            progress.update(bar, completed=sync.added_count + sync.duplicate_count + sync.rejected_count)
 
         yield advance
-    console.print(f"  {last.added_count} imported, {last.duplicate_count} duplicates, {last.refused_count} rejected")
+    console.print(f"  {last.added_count} imported, {last.duplicate_count} duplicates, {last.rejected_count} rejected")
 
 
 def _play_round(owner: Vesta, loop: str, experts: Experts, number: int) -> tuple[Round, float] | None:

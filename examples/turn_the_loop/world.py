@@ -176,11 +176,11 @@ def _upload(owner: Vesta, source: Source, project: str, folder: Path, on_progres
 
     def send(path: Path) -> Sync:
         try:
-            existed = owner.upload(created.name, path).existed
+            existed = owner.upload(created.name, path).already_existed
         except ApiError as error:
             if error.code != "INVALID_ARGUMENT":
                 raise
-            return Sync(refused_count=1)
+            return Sync(rejected_count=1)
         return Sync(duplicate_count=1) if existed else Sync(added_count=1)
 
     so_far = Sync()
@@ -188,7 +188,7 @@ def _upload(owner: Vesta, source: Source, project: str, folder: Path, on_progres
         for one in pool.map(send, sorted(folder.iterdir())):
             so_far.added_count += one.added_count
             so_far.duplicate_count += one.duplicate_count
-            so_far.refused_count += one.refused_count
+            so_far.rejected_count += one.rejected_count
             on_progress(so_far)
 
 

@@ -240,7 +240,7 @@ def test_every_frame_is_observed_at_most_once_and_none_is_forgotten(aftermath: A
     times = [one.frame_time.ToDatetime(last.tzinfo) for one in observations]
     assert len(set(times)) == len(times) == stream.observed_count > 0
     assert set(times) <= set(aftermath.camera.sent)
-    assert stream.refused_count == 0
+    assert stream.rejected_count == 0
     handled = stream.observed_count + stream.dropped_count
     assert aftermath.camera.acknowledged <= handled <= len(aftermath.camera.sent)
 

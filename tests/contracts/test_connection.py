@@ -42,7 +42,7 @@ def test_upload_item_returns_the_first_response_of_a_request_id(peer: Peer) -> N
     data, request_id = a_jpeg(int(new_id(), 36) % 2**32), new_id()
     first = peer.sources.UploadItem(a_file(peer.has.source, data, request_id))
     assert first.item.startswith(f"{peer.has.project}/datasets/")
-    assert not first.existed
+    assert not first.already_existed
     assert peer.sources.UploadItem(a_file(peer.has.source, data, request_id)) == first
 
 
@@ -51,7 +51,7 @@ def test_an_image_that_is_uploaded_twice_is_one_item(peer: Peer) -> None:
     data = a_jpeg(int(new_id(), 36) % 2**32)
     first, again = (peer.sources.UploadItem(a_file(peer.has.source, data)) for _ in range(2))
     other = peer.sources.UploadItem(a_file(peer.has.source, a_jpeg(int(new_id(), 36) % 2**32)))
-    assert (first.existed, again.existed, other.existed) == (False, True, False)
+    assert (first.already_existed, again.already_existed, other.already_existed) == (False, True, False)
     assert first.item == again.item != other.item
     assert first.media.sha256 == again.media.sha256 != other.media.sha256
 

@@ -177,8 +177,8 @@ def test_batch_create_items_makes_one_item_per_image_in_the_order_of_the_request
     again = peer.items.BatchCreateItems(
         BatchCreateItemsRequest(parent=peer.has.spare_dataset, items=[second, a_new_item(), first])
     ).items
-    assert [item.existed for item in made] == [False, False]
-    assert [item.existed for item in again] == [True, False, True]
+    assert [item.already_existed for item in made] == [False, False]
+    assert [item.already_existed for item in again] == [True, False, True]
     assert [again[2].name, again[0].name] == [item.name for item in made]
     assert len({item.name for item in [*made, *again]}) == 3
     assert all(item.name.startswith(f"{peer.has.spare_dataset}/items/") for item in again)
@@ -189,7 +189,7 @@ def test_an_image_that_is_twice_in_a_batch_is_one_item(peer: Peer) -> None:
     new = a_new_item()
     made = peer.items.BatchCreateItems(BatchCreateItemsRequest(parent=peer.has.spare_dataset, items=[new, new])).items
     assert made[0].name == made[1].name
-    assert [item.existed for item in made] == [False, True]
+    assert [item.already_existed for item in made] == [False, True]
 
 
 @contract(ItemServiceServicer.BatchCreateItems)

@@ -87,10 +87,12 @@ def test_predict_returns_every_concept_of_an_image_as_a_label_or_discarded_best_
         assert prediction.model_version == peer.has.model_version
         assert not prediction.reason
         assert all(label.predicted for label in prediction.labels)
-        assert not any(label.predicted for label in prediction.discarded)
-        assert {label.concept for label in [*prediction.labels, *prediction.discarded]} == set(peer.has.model_concepts)
+        assert not any(label.predicted for label in prediction.other_labels)
+        assert {label.concept for label in [*prediction.labels, *prediction.other_labels]} == set(
+            peer.has.model_concepts
+        )
         assert 0 <= prediction.margin <= 1
-        for side in (prediction.labels, prediction.discarded):
+        for side in (prediction.labels, prediction.other_labels):
             scores = [label.score for label in side]
             assert scores == sorted(scores, reverse=True)
 
@@ -104,7 +106,7 @@ def test_predict_says_why_an_image_was_refused_and_predicts_the_others(peer: Pee
     assert broken.reason == "IMAGE_FORMAT_UNSUPPORTED"
     assert broken.message
     assert not broken.labels
-    assert not broken.discarded
+    assert not broken.other_labels
     assert not broken.model_version
     assert first.model_version == last.model_version == peer.has.model_version
 

@@ -270,7 +270,7 @@ def _a_dataset(owner: Vesta, platform: WholePlatform, tmp_path: Path) -> tuple[s
         )
     )
     ended = owner.sync(source.name)
-    assert (ended.state, ended.refused_count) == (Sync.SUCCEEDED, 0), ended.refusals[:1]
+    assert (ended.state, ended.rejected_count) == (Sync.SUCCEEDED, 0), ended.rejections[:1]
 
     truth = {
         name: TRUTH[Path(item.media.provenance.file_name).name[0]] for name, item in _items(owner, dataset).items()

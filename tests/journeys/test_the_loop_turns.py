@@ -53,7 +53,7 @@ NOTHING_TO_SEE = {
     "training.json: Failed calls",
 }
 """Panels that are empty on a platform without cameras where nothing was refused and nothing failed."""
-PREDICTION_MADE = "vesta.serving.prediction.v1.made"
+PREDICTION_MADE = "vesta.serving.prediction.v1.created"
 pytestmark = [pytest.mark.platform, pytest.mark.timeout(600)]
 
 
@@ -96,7 +96,7 @@ def test_the_deployment_tags_new_bytes_and_items_and_survives_a_broken_image(tur
     picture = b"".join(body.data for body in turned.owner.items.DownloadItem(DownloadItemRequest(name=item.name)))
     answers = turned.owner.predict(turned.status().deployment, [picture, b"\xff\xd8 no image"])
     assert answers[0].model_version == turned.status().champion
-    assert abs(sum(one.score for one in [*answers[0].labels, *answers[0].discarded]) - 1) < 1e-3
+    assert abs(sum(one.score for one in [*answers[0].labels, *answers[0].other_labels]) - 1) < 1e-3
     assert answers[1].reason.startswith("IMAGE_")
 
 
@@ -182,7 +182,7 @@ def test_an_exported_dataset_can_be_imported_again(turned: SmallLoop, layout: Ar
     imported = owner.wait_for_operation(owner.datasets.ImportDataset(request).name)
     told = ImportDatasetResponse()
     assert imported.response.Unpack(told), imported.error.message
-    assert (told.added_count, told.refused_count) == (answer.item_count, 0)
+    assert (told.added_count, told.rejected_count) == (answer.item_count, 0)
     assert owner.datasets.GetDataset(GetDatasetRequest(name=copy.name)).counts.labelled_count == answer.item_count
 
 
@@ -219,7 +219,7 @@ def test_one_trace_goes_from_an_upload_over_kafka_to_triton_and_back_to_the_data
         ("gateway", "SPAN_KIND_SERVER", "/vesta.connection.v1.SourceService/UploadItem"),
         ("connection", "SPAN_KIND_SERVER", "/vesta.connection.v1.SourceService/UploadItem"),
         ("datasets", "SPAN_KIND_SERVER", "/vesta.datasets.v1.ItemService/BatchCreateItems"),
-        ("serving", "SPAN_KIND_CONSUMER", "vesta.datasets.item.v1.added"),
+        ("serving", "SPAN_KIND_CONSUMER", "vesta.datasets.item.v1.created"),
         ("serving", "SPAN_KIND_INTERNAL", "score_arrivals"),
         ("datasets", "SPAN_KIND_CONSUMER", PREDICTION_MADE),
     ]

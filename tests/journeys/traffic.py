@@ -83,7 +83,7 @@ class GrowingFolder:
         while (last := self._sync()) is None or last.found_count != self.placed:
             assert time.monotonic() < deadline, f"the folder is not taken in: {last}"
             time.sleep(0.5)
-        assert last.refused_count == 0, list(last.refusals)
+        assert last.rejected_count == 0, list(last.rejections)
 
     def _sync(self) -> Sync | None:
         """A Sync that has succeeded, or None."""

@@ -52,7 +52,7 @@ from vesta_contracts.gateway.v1 import (
     Role,
     WatchEventsRequest,
 )
-from vesta_contracts.serving.v1 import ItemPrediction, PredictInput, PredictionMade, PredictRequest
+from vesta_contracts.serving.v1 import ItemPrediction, PredictInput, PredictionCreated, PredictRequest
 from vesta_gateway.access.authorization import ANY_MEMBER, RIGHTS, ROLES
 from vesta_gateway.contracts.methods import Rpc, all_rpcs
 from vesta_gateway.contracts.path_template import ANY_SEGMENT
@@ -102,7 +102,7 @@ class Secret:
         model = f"{self.project}/models/oracle/versions/77"
         scores = ImageScores(model_version=model, scores=[ConceptScore(concept="van", score=SCORE)], uncertain=True)
         vector = np.full(8, 8**-0.5, "<f4").tobytes()
-        made = PredictionMade(
+        made = PredictionCreated(
             deployment=f"{self.project}/deployments/d",
             dataset=self.dataset,
             model_version=model,
@@ -309,13 +309,13 @@ def test_no_event_tells_an_annotator_what_the_model_says(secret: Secret) -> None
     def types(role: str) -> set[str]:
         return {event.type for event in seen[role]}
 
-    cancelled, made = "vesta.annotation.task.v1.cancelled", f"{TOPIC}.made"
+    cancelled, predicted = "vesta.annotation.task.v1.cancelled", f"{TOPIC}.created"
     wait_until(lambda: cancelled in types("annotator") & types("reviewer"), again=secret.mark)
-    wait_until(lambda: made in types("reviewer"), again=secret.predict)
+    wait_until(lambda: predicted in types("reviewer"), again=secret.predict)
     count = len(seen["annotator"])
     wait_until(lambda: len(seen["annotator"]) > count, again=secret.mark)
     for call in streams.values():
         call.cancel()
     assert tells([event.SerializeToString() for event in seen["reviewer"]])
-    assert made not in types("annotator")
+    assert predicted not in types("annotator")
     assert not tells([event.SerializeToString() for event in seen["annotator"]])

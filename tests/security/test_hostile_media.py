@@ -80,9 +80,9 @@ def test_a_sync_refuses_them_and_takes_the_sound_one(
     source.dataset = dataset
     request = CreateSourceRequest(parent=project, source_id=f"s{new_id()}", source=source)
     ended = owner.sync(owner.sources.CreateSource(request).name)
-    assert {refusal.file_name: refusal.reason for refusal in ended.refusals} == REASONS
-    assert all(refusal.message for refusal in ended.refusals)
-    assert (Sync.State.Name(ended.state), ended.added_count, ended.refused_count) == ("SUCCEEDED", 1, len(HOSTILE))
+    assert {rejection.file_name: rejection.reason for rejection in ended.rejections} == REASONS
+    assert all(rejection.message for rejection in ended.rejections)
+    assert (Sync.State.Name(ended.state), ended.added_count, ended.rejected_count) == ("SUCCEEDED", 1, len(HOSTILE))
 
 
 def _in_folders(pictures: dict[str, bytes]) -> dict[str, bytes]:
@@ -139,10 +139,10 @@ def test_an_import_refuses_them_and_takes_the_sound_one(
     )
     told = ImportDatasetResponse()
     assert done.response.Unpack(told), done.error.message
-    refusals = dict(refusal.split(": ", 1) for refusal in told.refusals)
-    assert (told.added_count, told.refused_count) == (1, len(HOSTILE)), refusals
-    assert {Path(name).name for name in refusals} == set(HOSTILE)
-    assert all(refusals.values())
+    rejections = dict(rejection.split(": ", 1) for rejection in told.rejections)
+    assert (told.added_count, told.rejected_count) == (1, len(HOSTILE)), rejections
+    assert {Path(name).name for name in rejections} == set(HOSTILE)
+    assert all(rejections.values())
     items = owner.pages(owner.items.ListItems, ListItemsRequest(parent=dataset))
     (added,) = (item for item in items if item.media.provenance.file_name.endswith(f"sound-{sound}.jpg"))
     assert [one.WhichOneof("shape") for one in added.accepted.annotations] == [shape]

@@ -160,7 +160,7 @@ def test_a_camera_s_are_counted_as_refused_and_the_sound_frame_after_them_is_obs
     observations = observed(owner, [stream], len(frames))
     counted = owner.streams.GetStream(GetStreamRequest(name=stream))
     refused = sum(bool(reason) for reason in SEEN_REASONS.values())
-    assert (counted.refused_count, counted.dropped_count) == (refused, 0)
+    assert (counted.rejected_count, counted.dropped_count) == (refused, 0)
     assert counted.observed_count == len(observations) == len(frames) - refused
     (last,) = (one for one in observations if one.frame_time.ToDatetime(UTC) == sent)
     assert [one.concept for one in last.labels] == ["noise"]

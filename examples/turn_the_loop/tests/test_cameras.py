@@ -35,7 +35,7 @@ def an_owner(stream: Stream, seen: list[Observation]) -> Any:
 
 def test_a_dropped_and_a_refused_frame_are_not_waited_for() -> None:
     seen = [Observation(name="door/1")]
-    owner = an_owner(Stream(name="door", observed_count=1, dropped_count=1, refused_count=1), seen)
+    owner = an_owner(Stream(name="door", observed_count=1, dropped_count=1, rejected_count=1), seen)
     assert observed(owner, ["door"], 3) == seen
 
 

@@ -78,7 +78,7 @@ def test_a_platform_that_cannot_read_our_folders_is_sent_the_photographs(platfor
 
     with Vesta(platform.addresses["gateway_grpc"], platform.owner_key) as owner:
         world = set_up(owner, None, read_folder(folder), f"demo-{new_id()}", test_share=0.2, watch=watch)
-    assert (told[-1].added_count, told[-1].duplicate_count, told[-1].refused_count) == (len(world.items), 0, 2)
+    assert (told[-1].added_count, told[-1].duplicate_count, told[-1].rejected_count) == (len(world.items), 0, 2)
     assert {world.truth(item.name) for item in world.items} == set(CLASSES.values())
     assert not [
         item.name for item in world.items if any(name in item.media.provenance.file_name for name in CLASSES.values())

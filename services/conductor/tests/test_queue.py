@@ -27,7 +27,7 @@ from vesta_conductor.store.loop_queue import LEASE_DURATION, claim_loop
 from vesta_conductor.store.statements import queries
 from vesta_contracts.annotation.v1 import TaskAccepted, TaskCancelled, TaskRejected
 from vesta_contracts.conductor.v1 import Loop, LoopPolicy, LoopStatus, Project
-from vesta_contracts.datasets.v1 import DatasetScored, ItemAdded, ItemAnnotated
+from vesta_contracts.datasets.v1 import DatasetScored, ItemAnnotated, ItemCreated
 from vesta_contracts.serving.v1 import DeploymentFailed, DeploymentPromoted, DeploymentRolledBack, DeploymentScored
 from vesta_contracts.training.v1 import TrainingRunCancelled, TrainingRunFailed, TrainingRunSucceeded
 
@@ -229,7 +229,7 @@ TASK = f"{PROJECT}/campaigns/a/tasks/1"
 @pytest.mark.parametrize(
     ("subject", "payload", "delay_seconds", "loops"),
     [
-        (ITEM, ItemAdded(item=ITEM), 0.5, {A}),
+        (ITEM, ItemCreated(item=ITEM), 0.5, {A}),
         (ITEM, ItemAnnotated(item=ITEM), 0.5, {A}),
         (f"{DATASET}-b", DatasetScored(dataset=f"{DATASET}-b", scored_count=9, item_count=9), 0.1, {B}),
         (f"{DATASET}-b", DatasetScored(dataset=f"{DATASET}-b", scored_count=3, item_count=9), 0.5, {B}),

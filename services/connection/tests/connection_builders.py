@@ -17,7 +17,7 @@ from vesta_common.clock import ManualClock
 from vesta_common.resources.methods import missing
 from vesta_common.sandbox import Sandbox
 from vesta_common.storage.postgres import Postgres
-from vesta_connection.ingest import Ingest, Refused
+from vesta_connection.ingest import Ingest, RejectedFile
 from vesta_connection.sources.allow_list import AllowList
 from vesta_connection.sources.listing import SourceFile
 from vesta_connection.store import Store
@@ -133,7 +133,7 @@ class FakeDatasets(ItemServiceServicer):
         name = self.items.setdefault(new.media.sha256, f"{DATASET}/items/{len(self.items):026d}")
         if not existed:
             self.added.append(NewItem.FromString(new.SerializeToString()))
-        return CreatedItem(name=name, existed=existed)
+        return CreatedItem(name=name, already_existed=existed)
 
 
 class Doing(DatasetItems):
@@ -144,7 +144,7 @@ class Doing(DatasetItems):
         self._meanwhile = meanwhile
 
     def add(
-        self, source: Source, files: Sequence[SourceFile], taken: Sequence[Media | Refused], request_id: str
+        self, source: Source, files: Sequence[SourceFile], taken: Sequence[Media | RejectedFile], request_id: str
     ) -> list[FileResult]:
         self._meanwhile()
         return self._items.add(source, files, taken, request_id)
@@ -207,13 +207,13 @@ class Connection:
 def counts(sync: Sync) -> dict[str, int]:
     """Returns the counts of a Sync, without zeros."""
     found = {
-        field: getattr(sync, f"{field}_count") for field in ("found", "added", "unchanged", "duplicate", "refused")
+        field: getattr(sync, f"{field}_count") for field in ("found", "added", "unchanged", "duplicate", "rejected")
     }
     return {field: count for field, count in found.items() if count}
 
 
 def reasons(sync: Sync) -> dict[str, str]:
-    return {refusal.file_name: refusal.reason for refusal in sync.refusals}
+    return {rejection.file_name: rejection.reason for rejection in sync.rejections}
 
 
 def chunks(data: bytes, size: int) -> Sequence[bytes]:

@@ -16,12 +16,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from vesta_common.errors import FailedPrecondition, InvalidArgument
 from vesta_common.storage.objects import ObjectStore
-from vesta_connection.ingest import Arrival, Refused
+from vesta_connection.ingest import Arrival, RejectedFile
 from vesta_connection.settings import Settings
 from vesta_connection.sources.allow_list import AllowList
 from vesta_connection.sources.listing import FileTree, open_tree
 from vesta_connection.sources.pinned_addresses import PinnedAddresses
-from vesta_connection.syncs.worker import read_or_refuse
+from vesta_connection.syncs.worker import read_or_reject
 from vesta_contracts.connection.v1 import BucketSource, Source
 
 NAME = "photos.example.test"
@@ -232,9 +232,9 @@ def test_a_web_servers_redirects_are_followed_to_where_anybody_may_go_and_no_fur
     site: tuple[Web, Web, FileTree],
 ) -> None:
     _, victim, tree = site
-    read = {file.file_name: read_or_refuse(tree, file) for file in tree.files()}
+    read = {file.file_name: read_or_reject(tree, file) for file in tree.files()}
     assert {name for name, found in read.items() if isinstance(found, Arrival)} == {"plain.jpg", "moved.jpg"}
-    refused = {name: found.reason for name, found in read.items() if isinstance(found, Refused)}
+    refused = {name: found.reason for name, found in read.items() if isinstance(found, RejectedFile)}
     assert refused == dict.fromkeys(("by-address.jpg", "by-name.jpg", "twice.jpg", "mapped.jpg"), "SOURCE_NOT_ALLOWED")
     assert victim.asked == []
 

@@ -221,14 +221,14 @@ def test_an_upload_comes_in_pieces_and_keeps_its_facts(connection: Connection) -
 
     (new,) = connection.datasets.added
     assert (new.metadata["camera"], new.media.provenance.file_name) == ("dock-3", "van.jpg")
-    assert (answer.item, answer.existed) == (connection.datasets.items[new.media.sha256], False)
+    assert (answer.item, answer.already_existed) == (connection.datasets.items[new.media.sha256], False)
 
 
 def test_the_same_picture_uploaded_again_existed(connection: Connection) -> None:
     source = connection.an_upload_source()
     first, second = uploaded(connection, source, [a_jpeg(1)]), uploaded(connection, source, [a_jpeg(1)])
 
-    assert (second.item, second.existed) == (first.item, True)
+    assert (second.item, second.already_existed) == (first.item, True)
 
 
 def test_an_upload_repeated_with_its_request_id_gets_the_first_answer_though_source_and_dataset_are_gone(

@@ -10,10 +10,10 @@ import pytest
 from connection_builders import HOSTILE, Connection, a_jpeg, a_picture, counts, encoded, reasons
 from PIL import Image
 from vesta_common.storage.objects import ObjectStore
-from vesta_connection.ingest import UNREACHABLE, UNREADABLE, Refused
+from vesta_connection.ingest import UNREACHABLE, UNREADABLE, RejectedFile
 from vesta_connection.settings import Settings
 from vesta_connection.sources.listing import FsspecTree, SourceFile
-from vesta_connection.syncs.worker import read_or_refuse
+from vesta_connection.syncs.worker import read_or_reject
 from vesta_contracts.connection.v1 import Sync
 
 
@@ -63,7 +63,7 @@ def test_hostile_files_are_refused_with_their_reasons_while_the_rest_comes_in(co
     sync = connection.synced(connection.a_folder_source())
 
     assert reasons(sync) == {name: reason for name, (_, reason) in HOSTILE.items()}
-    assert (sync.state, sync.added_count, sync.refused_count) == (Sync.SUCCEEDED, 2, len(HOSTILE))
+    assert (sync.state, sync.added_count, sync.rejected_count) == (Sync.SUCCEEDED, 2, len(HOSTILE))
 
 
 def test_a_refused_file_is_not_read_again_until_it_changes(connection: Connection) -> None:
@@ -73,7 +73,7 @@ def test_a_refused_file_is_not_read_again_until_it_changes(connection: Connectio
     first, second = connection.synced(source), connection.synced(source)
     broken.write_bytes(a_jpeg(1))
 
-    assert (counts(first)["refused"], counts(second)) == (1, {"found": 1, "unchanged": 1})
+    assert (counts(first)["rejected"], counts(second)) == (1, {"found": 1, "unchanged": 1})
     assert counts(connection.synced(source)) == {"found": 1, "added": 1}
 
 
@@ -91,7 +91,7 @@ def test_what_cannot_be_named_or_listed_is_refused_alone(connection: Connection)
     latin, deep = sorted(reasons(sync))
     assert (latin, deep.startswith("folder"), "…" in deep) == ("caf\\udce9.jpg", True, True)
     assert set(reasons(sync).values()) == {UNREADABLE}
-    assert (sync.state, counts(sync)) == (Sync.SUCCEEDED, {"found": 3, "added": 1, "refused": 2})
+    assert (sync.state, counts(sync)) == (Sync.SUCCEEDED, {"found": 3, "added": 1, "rejected": 2})
 
 
 def test_a_file_says_where_and_when_it_came_from(connection: Connection, settings: Settings) -> None:
@@ -138,8 +138,8 @@ def test_a_file_that_could_not_be_read_is_looked_at_again(connection: Connection
     source = connection.a_folder_source()
     first, second = connection.synced(source), connection.synced(source)
     assert (counts(first), counts(second)) == (
-        {"found": 2, "added": 1, "refused": 1},
-        {"found": 2, "unchanged": 1, "refused": 1},
+        {"found": 2, "added": 1, "rejected": 1},
+        {"found": 2, "unchanged": 1, "rejected": 1},
     )
 
 
@@ -156,6 +156,6 @@ def test_what_a_store_does_not_hand_out_is_refused_and_hurts_no_other_file(error
         def read(self, file: SourceFile) -> bytes:
             raise error
 
-    refused = read_or_refuse(Tree(None, "photos"), SourceFile("a.jpg", "1", "photos/a.jpg", 1))
-    assert isinstance(refused, Refused)
+    refused = read_or_reject(Tree(None, "photos"), SourceFile("a.jpg", "1", "photos/a.jpg", 1))
+    assert isinstance(refused, RejectedFile)
     assert refused.reason == reason

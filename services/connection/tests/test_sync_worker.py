@@ -13,7 +13,7 @@ from vesta_common.errors import ResourceExhausted
 from vesta_common.leases import LeaseLost
 from vesta_common.storage.objects import ObjectStore
 from vesta_common.storage.storage_guard import StorageGuard
-from vesta_connection.ingest import Ingest, Refused
+from vesta_connection.ingest import Ingest, RejectedFile
 from vesta_connection.settings import Settings
 from vesta_connection.sources.listing import SourceFile
 from vesta_connection.store import Store
@@ -36,7 +36,7 @@ class KilledAfterAdding(DatasetItems):
         self._batches = batches_before
 
     def add(
-        self, source: Source, files: Sequence[SourceFile], taken: Sequence[Media | Refused], request_id: str
+        self, source: Source, files: Sequence[SourceFile], taken: Sequence[Media | RejectedFile], request_id: str
     ) -> list[FileResult]:
         results = self._items.add(source, files, taken, request_id)
         if not self._batches:

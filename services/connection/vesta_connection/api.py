@@ -39,7 +39,7 @@ from vesta_contracts.connection.v1 import (
 )
 from vesta_contracts.datasets.v1 import DatasetServiceStub, GetDatasetRequest
 
-from vesta_connection.ingest import Arrival, Ingest, Refused
+from vesta_connection.ingest import Arrival, Ingest, RejectedFile
 from vesta_connection.sources.allow_list import AllowList
 from vesta_connection.store import Store
 from vesta_connection.syncs.dataset_items import DatasetItems
@@ -131,11 +131,11 @@ class SourceService(SourceServiceServicer):
                 f"{source.name} is not a source of kind upload; create a Sync instead", reason="SOURCE_NOT_UPLOAD"
             )
         (media,) = self._ingest.take([Arrival(first.file_name, bytes(data))], source.name)
-        if isinstance(media, Refused):
+        if isinstance(media, RejectedFile):
             raise InvalidArgument(media.message, reason=media.reason, violations=[Violation("file", media.message)])
 
         (created,) = self._items.create(source, [media], dict(first.metadata))
-        made = UploadItemResponse(item=created.name, media=media, existed=created.existed)
+        made = UploadItemResponse(item=created.name, media=media, already_existed=created.already_existed)
         # Adding the same image again is idempotent, so that no transaction is open during the call to datasets.
         return run_once(self._store.postgres, requested, UploadItemResponse, lambda _: made)
 
@@ -223,7 +223,7 @@ class MediaService(MediaServiceServicer):
         return IngestMediaResponse(
             results=[
                 IngestedMedia(reason=entry.reason, message=entry.message)
-                if isinstance(entry, Refused)
+                if isinstance(entry, RejectedFile)
                 else IngestedMedia(media=entry)
                 for entry in ingested
             ]

@@ -35,7 +35,7 @@ class Arrival:
 
 
 @dataclass(frozen=True)
-class Refused:
+class RejectedFile:
     """A rejected file and the reason."""
 
     file_name: str
@@ -60,7 +60,7 @@ class Ingest:
 
     def take(
         self, arrivals: Sequence[Arrival], source: str = "", ingest_time: datetime | None = None
-    ) -> list[Media | Refused]:
+    ) -> list[Media | RejectedFile]:
         """Decodes and stores each file. A rejected file does not affect the others.
 
         Args:
@@ -71,15 +71,15 @@ class Ingest:
         """
         arrived = ingest_time or self._clock.now()
 
-        def keep(index: int, answer: NormalisedImage | VestaError) -> Future[Media] | Refused:
+        def keep(index: int, answer: NormalisedImage | VestaError) -> Future[Media] | RejectedFile:
             arrival = arrivals[index]
             if isinstance(answer, VestaError):
-                return Refused(arrival.file_name, answer.reason, str(answer))
+                return RejectedFile(arrival.file_name, answer.reason, str(answer))
             self._in_flight.wait_for(len(answer.data))
             return self._threads.submit(self._store_one, arrival, answer, source, arrived)
 
         kept = self._sandbox.map_on(normalise, [arrival.data for arrival in arrivals], keep)
-        return [entry if isinstance(entry, Refused) else entry.result() for entry in kept]
+        return [entry if isinstance(entry, RejectedFile) else entry.result() for entry in kept]
 
     def close(self) -> None:
         """Waits for storage operations in progress."""

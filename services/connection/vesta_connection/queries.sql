@@ -61,8 +61,8 @@ UPDATE syncs SET found_count = :found_count, unchanged_count = :unchanged_count,
 UPDATE syncs SET
     added_count = added_count + :added_count,
     duplicate_count = duplicate_count + :duplicate_count,
-    refused_count = refused_count + :refused_count,
-    refusals = CASE WHEN jsonb_array_length(refusals) < 100 THEN refusals || :refusals ELSE refusals END
+    rejected_count = rejected_count + :rejected_count,
+    rejections = CASE WHEN jsonb_array_length(rejections) < 100 THEN rejections || :rejections ELSE rejections END
 WHERE name = :name
 RETURNING *;
 

@@ -42,7 +42,7 @@ from vesta_contracts.datasets.v1 import (
     Taxonomy,
     TaxonomyServiceStub,
 )
-from vesta_contracts.serving.v1 import ItemPrediction, PredictionMade
+from vesta_contracts.serving.v1 import ItemPrediction, PredictionCreated
 from vesta_datasets.ingest.event_handlers import EventHandlers
 from vesta_datasets.store import Store
 
@@ -176,7 +176,7 @@ class Datasets:
     def scored(
         self, dataset: str, items: list[str], generation: int = 1, van: float = 0.6, space: str = "space"
     ) -> None:
-        """Handles a PredictionMade event for items."""
+        """Handles a PredictionCreated event for items."""
         model = f"{PROJECT}/models/m/versions/{generation}"
         scores = ImageScores(
             model_version=model,
@@ -187,11 +187,11 @@ class Datasets:
         self.predicts(dataset, dict.fromkeys(items, scores), generation, space)
 
     def predicts(self, dataset: str, said: dict[str, ImageScores], generation: int = 1, space: str = "space") -> None:
-        """Handles a PredictionMade event with these scores, and with embeddings."""
+        """Handles a PredictionCreated event with these scores, and with embeddings."""
         rng = np.random.default_rng(7)
         vectors = rng.normal(size=(len(said), DIMENSION)).astype("<f4")
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        made = PredictionMade(
+        made = PredictionCreated(
             deployment=f"{PROJECT}/deployments/d",
             dataset=dataset,
             model_version=f"{PROJECT}/models/m/versions/{generation}",

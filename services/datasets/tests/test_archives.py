@@ -291,19 +291,19 @@ def test_a_damaged_archive_is_refused_or_the_damage_changes_no_image_and_no_labe
     content = b"a picture" * 9
     whole = a_zip({"van/é.jpg": content}, method)
     archive = tmp_path / "damaged.zip"
-    refused_count = 0
+    rejected_count = 0
     for place, byte in product(range(len(whole)), (0x00, 0xFF)):
         archive.write_bytes(whole[:place] + bytes([byte]) + whole[place + 1 :])
         try:
             unpack_zip(tmp_path, (archive.name, f"{place}-{byte}"))
             found = read_unpacked(tmp_path / f"{place}-{byte}", FOLDERS)
         except UnreadableArchiveError:
-            refused_count += 1
+            rejected_count += 1
         else:  # the damage is in a time or an attribute, which is not read
             (item,) = found
             assert [one.concept for one in item.annotations or ()] == ["van"]
             assert item.path.read_bytes() == content
-    assert refused_count > len(content)
+    assert rejected_count > len(content)
 
 
 def test_folders_are_read_as_people_lay_them_out(tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ def test_who_was_given_up_for_dead_changes_nothing_when_it_wakes(datasets: Datas
     answer = answer_of(datasets, operation)
     assert (answer.added_count, answer.duplicate_count) == (MANY, 0)
     assert datasets.counts(dataset).item_count == MANY
-    assert datasets.event_types().count("item.v1.added") == MANY
+    assert datasets.event_types().count("item.v1.created") == MANY
 
 
 def labels_in(datasets: Datasets, dataset: str) -> list[list[str]]:
@@ -192,9 +192,9 @@ def test_labels_that_contradict_what_is_accepted_are_refused_by_name(datasets: D
     assert a_worker(datasets, Ingest()).step()
     answer = answer_of(datasets, operation)
     assert labels_in(datasets, dataset) == [["car"]]
-    assert (answer.added_count, answer.duplicate_count, answer.refused_count) == (1, 0, 1)
-    assert "van/1.jpg: already exists" in answer.refusals[0]
-    assert "labelled car, but van in the archive" in answer.refusals[0]
+    assert (answer.added_count, answer.duplicate_count, answer.rejected_count) == (1, 0, 1)
+    assert "van/1.jpg: already exists" in answer.rejections[0]
+    assert "labelled car, but van in the archive" in answer.rejections[0]
 
 
 def test_a_long_piece_of_work_keeps_its_lease(datasets: Datasets) -> None:
@@ -261,8 +261,8 @@ def test_an_image_that_an_archive_only_names_is_refused_by_name(datasets: Datase
     operation = datasets.begin_import(datasets.a_dataset(), files, ArchiveFormat.ARCHIVE_FORMAT_COCO)
     assert a_worker(datasets, Ingest()).step()
     answer = answer_of(datasets, operation)
-    assert (answer.added_count, answer.refused_count) == (1, 1)
-    assert list(answer.refusals) == ["images/2.png: is referenced by the archive but not in it"]
+    assert (answer.added_count, answer.rejected_count) == (1, 1)
+    assert list(answer.rejections) == ["images/2.png: is referenced by the archive but not in it"]
 
 
 def test_files_that_are_deleted_during_an_import_are_unpacked_again_and_none_is_refused(
@@ -281,7 +281,7 @@ def test_files_that_are_deleted_during_an_import_are_unpacked_again_and_none_is_
     datasets.advance(timedelta(minutes=1))
     assert worker.step()
     answer = answer_of(datasets, operation)
-    assert (answer.added_count, answer.refused_count) == (MANY, 0)
+    assert (answer.added_count, answer.rejected_count) == (MANY, 0)
     assert list((tmp_path / "work").iterdir()) == []
 
 

@@ -70,9 +70,9 @@ def test_a_picture_is_there_once_and_told_once(datasets: Datasets) -> None:
     dataset = datasets.a_dataset()
     (first,) = datasets.add(dataset, a_medium(1))
     again, fresh = datasets.add(dataset, a_medium(1), a_medium(2))
-    assert (again.name, again.existed, fresh.existed) == (first.name, True, False)
+    assert (again.name, again.already_existed, fresh.already_existed) == (first.name, True, False)
     assert datasets.counts(dataset).item_count == 2
-    assert datasets.event_types() == ["item.v1.added", "item.v1.added"]
+    assert datasets.event_types() == ["item.v1.created", "item.v1.created"]
 
 
 def test_a_repeated_batch_returns_the_first_answer(datasets: Datasets) -> None:
@@ -99,7 +99,7 @@ def test_from_outside_only_pictures_that_the_project_holds_are_taken(datasets: D
         request = BatchCreateItemsRequest(parent=other, items=[NewItem(media=media)])
         return datasets.store and datasets.outside.BatchCreateItems(request)
 
-    assert not ask(a_medium(1)).items[0].existed
+    assert not ask(a_medium(1)).items[0].already_existed
     refusal(InvalidArgument, lambda: ask(a_medium(2)), "MEDIA_UNKNOWN")
     refusal(InvalidArgument, lambda: ask(stolen), "MEDIA_UNKNOWN")
 

@@ -75,10 +75,10 @@ WHERE name = :name AND (scored_deployment <> :deployment OR scored_generation <=
 
 -- name: list_unpublished_progress
 SELECT name, scored_by, prediction_count FROM datasets
-WHERE told_prediction_count < prediction_count AND told_time <= :published_before;
+WHERE published_prediction_count < prediction_count AND publish_time <= :published_before;
 
 -- name: set_published_progress!
-UPDATE datasets SET told_prediction_count = :prediction_count, told_time = :now WHERE name = :name AND told_prediction_count < :prediction_count;
+UPDATE datasets SET published_prediction_count = :prediction_count, publish_time = :now WHERE name = :name AND published_prediction_count < :prediction_count;
 
 -- name: lock_items_by_hash
 -- Locks the rows until the end of the transaction, so that concurrently accepted annotations are not overwritten.

@@ -25,7 +25,7 @@ def test_past_the_limit_on_refusals_a_bad_key_is_not_even_looked_up():
     slots = Slots("calls", 1, 1)
     limits = Limits(
         requests=TokenBuckets("requests", 1, 1, lambda: 0.0),
-        refusals=TokenBuckets("unauthenticated requests", 1, 3, lambda: 0.0),
+        unauthenticated=TokenBuckets("unauthenticated requests", 1, 3, lambda: 0.0),
         calls=slots,
         transfers=slots,
         watchers=slots,

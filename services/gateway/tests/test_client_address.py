@@ -32,7 +32,9 @@ def test_what_is_no_address_or_network_is_refused():
 
 @pytest.mark.parametrize("door", ["rest", "grpc"])
 def test_a_client_that_guesses_keys_does_not_lock_out_another_behind_the_same_proxy(start_gateway, door):
-    running = start_gateway(trusted_proxies="127.0.0.0/8", refusals_per_second=0.001, refusals_burst=2)
+    running = start_gateway(
+        trusted_proxies="127.0.0.0/8", unauthenticated_requests_per_second=0.001, unauthenticated_requests_burst=2
+    )
 
     def is_limited(client: str) -> bool:
         if door == "rest":

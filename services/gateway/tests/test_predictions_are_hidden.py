@@ -43,10 +43,10 @@ def test_every_event_that_carries_what_a_model_says_is_hidden():
             messages = descriptor_pool.Default().FindFileByName(file).message_types_by_name.values()
             found |= {message.full_name for message in messages if says_something(message)}
     assert found - {"vesta.serving.v1.ItemPrediction"} == {
-        "vesta.serving.v1.PredictionMade",
-        "vesta.pipelining.v1.ObservationMade",
+        "vesta.serving.v1.PredictionCreated",
+        "vesta.pipelining.v1.ObservationCreated",
     }
-    assert {f"vesta.{kind}.v1.made" for kind in ("serving.prediction", "pipelining.observation")} == PREDICTION_TYPES
+    assert {f"vesta.{kind}.v1.created" for kind in ("serving.prediction", "pipelining.observation")} == PREDICTION_TYPES
 
 
 def test_an_annotator_who_asks_for_predictions_gets_the_other_events_alone():

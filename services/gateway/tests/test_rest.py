@@ -246,7 +246,7 @@ def test_too_many_requests_of_one_key_are_refused_and_others_are_not(start_gatew
 
 
 def test_guessing_keys_is_slowed_down_and_neighbours_are_not(start_gateway):
-    running = start_gateway(refusals_per_second=0.1, refusals_burst=3)
+    running = start_gateway(unauthenticated_requests_per_second=0.1, unauthenticated_requests_burst=3)
     with running.rest("vesta_guess") as client:
         codes = [client.get("/v1/identity").status_code for _ in range(5)]
     with running.rest() as client:

@@ -116,7 +116,7 @@ def test_events_arrive_as_they_happen(running):
     with running.rest(key) as client, client.stream("GET", WATCH) as answer:
         running.until(lambda: running.gateway.watchers.count == 1)
         running.publish(project="projects/other", event_id="foreign")
-        running.publish("vesta.serving.prediction.v1.made", event_id="unasked")
+        running.publish("vesta.serving.prediction.v1.created", event_id="unasked")
         running.publish()
         data = next(line for line in answer.iter_lines() if line.startswith("data: "))
 

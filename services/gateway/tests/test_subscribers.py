@@ -8,7 +8,7 @@ from vesta_contracts.gateway.v1 import ProjectEvent
 from vesta_gateway.events.subscribers import Watchers
 from vesta_gateway.events.tail import event_topics
 
-ACCEPTED, MADE = "vesta.annotation.task.v1.accepted", "vesta.serving.prediction.v1.made"
+ACCEPTED, MADE = "vesta.annotation.task.v1.accepted", "vesta.serving.prediction.v1.created"
 
 
 async def begin(watchers, project="projects/a", prefixes=()):

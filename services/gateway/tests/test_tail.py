@@ -16,7 +16,7 @@ from vesta_common.events.cloudevents import encode_headers, new_event
 from vesta_common.events.consumer import KafkaOptions
 from vesta_contracts.annotation.v1 import TaskAccepted
 from vesta_contracts.gateway.v1 import EventServiceStub, ProjectEvent, WatchEventsRequest
-from vesta_contracts.serving.v1 import PredictionMade
+from vesta_contracts.serving.v1 import PredictionCreated
 from vesta_gateway.events.replay import Replay, time_of
 from vesta_gateway.events.tail import Tail
 
@@ -60,7 +60,7 @@ def test_only_what_happens_from_now_on_in_the_own_project_arrives(create_topics,
     with running.channel() as channel:
         events = watch(running, channel, key)
         send(TaskAccepted(item="foreign"), "projects/other/campaigns/c/tasks/t")
-        send(PredictionMade(deployment="unasked"), "projects/acme/deployments/d")
+        send(PredictionCreated(deployment="unasked"), "projects/acme/deployments/d")
         for number in range(3):
             send(TaskAccepted(item=f"new-{number}"), "projects/acme/campaigns/c/tasks/t")
         found = [next(events) for _ in range(3)]
@@ -120,7 +120,7 @@ def test_a_watcher_goes_on_after_an_event_at_a_replica_that_has_just_started(cre
     for number in range(5):
         send(TaskAccepted(item=f"missed-{number}"), f"projects/acme/campaigns/c/tasks/{number}")
         send(TaskAccepted(item="foreign"), f"projects/other/campaigns/c/tasks/{number}")
-        send(PredictionMade(deployment="unasked"), "projects/acme/deployments/d")
+        send(PredictionCreated(deployment="unasked"), "projects/acme/deployments/d")
     second = start_gateway()
     second.until(lambda: is_following(second), 30)
     with second.channel() as channel:

@@ -329,7 +329,12 @@ def _limits(given: Settings) -> Limits:
     clock = time.monotonic
     return Limits(
         requests=TokenBuckets("requests", given.requests_per_second, given.requests_burst, clock),
-        refusals=TokenBuckets("unauthenticated requests", given.refusals_per_second, given.refusals_burst, clock),
+        unauthenticated=TokenBuckets(
+            "unauthenticated requests",
+            given.unauthenticated_requests_per_second,
+            given.unauthenticated_requests_burst,
+            clock,
+        ),
         calls=Slots("calls", given.concurrent_requests_max, given.concurrent_requests_per_key_max),
         transfers=Slots(
             "uploads and downloads", given.concurrent_transfers_max, given.concurrent_transfers_per_key_max

@@ -82,15 +82,15 @@ UPDATE api_key SET last_use_time = :now WHERE project = :project AND api_key = :
 
 -- name: insert_audit_entry*!
 INSERT INTO audit_entries (
-    id, create_time, project, caller, api_key, role, method, resource, update_mask, request_sha256, code, reason, address, door,
-    request_id)
+    id, create_time, project, caller, api_key, role, method, resource, update_mask, request_sha256, code, reason, address,
+    protocol, request_id)
 VALUES (
     :id, :create_time, :project, :caller, :api_key, :role, :method, :resource, :update_mask, :request_sha256, :code, :reason, :address,
     :protocol, :request_id);
 
 -- name: list_audit_entries
 -- Newest first. `before` is the last id of the previous page, empty for the first page. Empty and NULL parameters do not filter.
-SELECT *, door AS protocol FROM audit_entries
+SELECT * FROM audit_entries
 WHERE (:project::text IS NULL OR project = :project)
   AND (:before = '' OR id < :before)
   AND (:caller = '' OR caller = :caller)

@@ -58,10 +58,10 @@ class Settings(ServiceSettings):
         description="requests per second of one key, per gateway replica: N replicas allow N times as many",
     )
     requests_burst: int = Field(4000, ge=1, description="burst size of the requests of one key, per replica")
-    refusals_per_second: float = Field(
+    unauthenticated_requests_per_second: float = Field(
         10, gt=0, description="unauthenticated requests per second of one address, per replica"
     )
-    refusals_burst: int = Field(
+    unauthenticated_requests_burst: int = Field(
         100, ge=1, description="burst size of the unauthenticated requests of one address, per replica"
     )
     concurrent_requests_max: int = Field(512, ge=1, description="concurrent requests, per replica")

@@ -118,7 +118,7 @@ def _answer(data: bytes) -> ImagePrediction:
     if pixel[1] > 100:  # low and high thresholds: the lower score is predicted, the higher one is not
         return ImagePrediction(
             labels=[ConceptScore(concept="van", score=0.2, predicted=True, threshold=0.1)],
-            discarded=[ConceptScore(concept="car", score=0.8, threshold=0.9)],
+            other_labels=[ConceptScore(concept="car", score=0.8, threshold=0.9)],
             model_version=MODEL_VERSION,
         )
     certain = pixel[0] > 100
@@ -126,7 +126,7 @@ def _answer(data: bytes) -> ImagePrediction:
     car = ConceptScore(concept="car", score=0.1 if certain else 0.35)
     return ImagePrediction(
         labels=[van] if certain else [],
-        discarded=[car] if certain else [van, car],
+        other_labels=[car] if certain else [van, car],
         model_version=MODEL_VERSION,
         uncertain=not certain,
         margin=0.8 if certain else 0.1,
@@ -178,6 +178,6 @@ class FakeConnection(SourceServiceServicer):
             raise InvalidArgument("not an image", reason=reason)
         digest = hashlib.sha256(upload.file.data).hexdigest()
         item = f"{PROJECT}/datasets/vans/items/{digest[:26]}"
-        made = UploadItemResponse(item=item, media=Media(sha256=digest), existed=item in self.items.values())
+        made = UploadItemResponse(item=item, media=Media(sha256=digest), already_existed=item in self.items.values())
         self.items[upload.request_id] = item
         return made

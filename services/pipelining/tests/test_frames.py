@@ -63,7 +63,7 @@ def test_old_frames_are_dropped_and_counted(pipelining: Pipelining) -> None:
     door = pipelining.a_stream("door")
     pipelining.publish(a_frame(door, age=timedelta(seconds=30)), a_frame(door, age=timedelta(hours=1)), a_frame(door))
     found = pipelining.when(door, lambda stream: stream.observed_count == 1)
-    assert (found.dropped_count, found.refused_count) == (2, 0)
+    assert (found.dropped_count, found.rejected_count) == (2, 0)
 
 
 def test_what_is_no_image_is_refused_and_stops_nothing(pipelining: Pipelining) -> None:
@@ -73,7 +73,7 @@ def test_what_is_no_image_is_refused_and_stops_nothing(pipelining: Pipelining) -
         a_frame(door), a_frame(door, data=b"\xff\xd8nothing"), a_frame(door, data=b"x" * 8_000_001), a_frame(door)
     )
     found = pipelining.when(door, lambda stream: stream.observed_count == 2)
-    assert (found.refused_count, found.dropped_count) == (2, 0)
+    assert (found.rejected_count, found.dropped_count) == (2, 0)
     assert pipelining.letters() == []
 
 

@@ -38,7 +38,7 @@ class FrameOutcome(StrEnum):
 
     OBSERVED = "observed"
     DROPPED = "dropped"
-    REFUSED = "refused"
+    REJECTED = "rejected"
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class FrameHandler:
             if settings.paused or is_too_old(frame.time, now, settings.age_max):
                 found[frame.id] = FrameResult(frame, settings, FrameOutcome.DROPPED, ImagePrediction())
             elif not 0 < len(frame.payload) <= FRAME_BYTES_MAX:
-                found[frame.id] = FrameResult(frame, settings, FrameOutcome.REFUSED, ImagePrediction())
+                found[frame.id] = FrameResult(frame, settings, FrameOutcome.REJECTED, ImagePrediction())
             else:
                 frames_by_deployment.setdefault(settings.deployment, []).append(frame)
         for deployment, deployment_frames in frames_by_deployment.items():
@@ -152,7 +152,7 @@ class FrameHandler:
             log.warning("deployment_unavailable", deployment=deployment, frames=len(frames), error=str(error))
             return [(FrameOutcome.DROPPED, ImagePrediction())] * len(frames)
         return [
-            (FrameOutcome.REFUSED if prediction.reason else FrameOutcome.OBSERVED, prediction)
+            (FrameOutcome.REJECTED if prediction.reason else FrameOutcome.OBSERVED, prediction)
             for prediction in answer.predictions
         ]
 
@@ -185,7 +185,7 @@ class FrameHandler:
             stream=stream,
             observed=outcomes.count(FrameOutcome.OBSERVED),
             dropped=outcomes.count(FrameOutcome.DROPPED),
-            refused=outcomes.count(FrameOutcome.REFUSED),
+            rejected=outcomes.count(FrameOutcome.REJECTED),
             lag=lag(observed[-1].frame.time, now) if observed else None,
             last_frame_time=results[-1].frame.time,
             window=window,
@@ -206,7 +206,7 @@ def _observation(result: FrameResult, now: datetime) -> Observation:
         name=f"{frame.subject}/observations/{observation_id(frame.subject, frame.id, frame.time)}",
         scores=ImageScores(
             model_version=prediction.model_version,
-            scores=sorted([*prediction.labels, *prediction.discarded], key=lambda found: -found.score),
+            scores=sorted([*prediction.labels, *prediction.other_labels], key=lambda found: -found.score),
             uncertain=prediction.uncertain,
             margin=prediction.margin,
         ),

@@ -29,7 +29,7 @@ class Forwarder:
         self._clock = clock
         self._counted = Counter(
             "vesta_pipelining_uncertain_frames_total",
-            "Uncertain frames by outcome: sent, refused, expired",
+            "Uncertain frames by outcome: sent, rejected, expired",
             ("end",),
             registry=registry,
         )
@@ -59,7 +59,7 @@ class Forwarder:
                 self._store.uncertain_frames.postpone(frame, until)
             else:
                 log.warning("uncertain_frame_rejected", observation=frame.observation, error=str(error))
-                self._finish(frame, "", "refused")
+                self._finish(frame, "", "rejected")
         else:
             self._finish(frame, item, "sent")
 

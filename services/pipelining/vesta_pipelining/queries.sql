@@ -46,8 +46,8 @@ WHERE streams.name = :name;
 -- Adds to a stream's counts. The lag does not change if no frame was observed.
 UPDATE streams SET
     observed_count = observed_count + :observed, dropped_count = dropped_count + :dropped,
-    refused_count = refused_count + :refused, lag_seconds = coalesce(CAST(:lag_seconds AS double precision), lag_seconds), last_frame_time = :last_frame_time,
-    window_start = :window_start, window_count = :window_count
+    rejected_count = rejected_count + :rejected, lag_seconds = coalesce(CAST(:lag_seconds AS double precision), lag_seconds),
+    last_frame_time = :last_frame_time, window_start = :window_start, window_count = :window_count
 WHERE name = :name;
 
 -- name: insert_observations*!

@@ -8,14 +8,14 @@ from serving_builders import PROJECT, FakeDatasets, FakeItems, FakeRegistry
 from vesta_common.clock import ManualClock
 from vesta_common.events.cloudevents import new_event
 from vesta_common.storage.objects import ObjectStore
-from vesta_contracts.datasets.v1 import Item, ItemAdded
+from vesta_contracts.datasets.v1 import Item, ItemCreated
 from vesta_contracts.serving.v1 import (
     CreateDeploymentRequest,
     Deployment,
     DeploymentServiceStub,
     GetDeploymentRequest,
     PredictInput,
-    PredictionMade,
+    PredictionCreated,
     PredictionServiceStub,
     PredictRequest,
     PredictResponse,
@@ -79,9 +79,9 @@ class Serving:
 
     def arrives(self, item: Item) -> None:
         """Handles the event of a new item."""
-        event = new_event("datasets", item.name, ItemAdded(item=item.name, media=item.media), self.clock.now())
+        event = new_event("datasets", item.name, ItemCreated(item=item.name, media=item.media), self.clock.now())
         with self.store.postgres.transaction() as connection:
-            EventHandlers(self.store).handle_item_added(connection, event)
+            EventHandlers(self.store).handle_item_created(connection, event)
 
     def open_transactions(self) -> int:
         """Returns the number of the service's transactions that are idle in transaction."""
@@ -109,7 +109,7 @@ class Serving:
         types = [_type_of(row["headers"]) for row in rows]
         if kind is None:
             return types
-        ending = {PredictionMade: "prediction.v1.made"}[kind]
+        ending = {PredictionCreated: "prediction.v1.created"}[kind]
         return [
             kind.FromString(bytes(row["value"])) for row, name in zip(rows, types, strict=True) if name.endswith(ending)
         ]

@@ -27,7 +27,7 @@ from vesta_contracts.serving.v1 import (
     ListDeploymentsRequest,
     ListPredictionsRequest,
     PredictInput,
-    PredictionMade,
+    PredictionCreated,
     RollbackDeploymentRequest,
     UncertaintyPolicy,
     UpdateDeploymentRequest,
@@ -454,7 +454,7 @@ def test_a_multi_label_model_predicts_by_its_thresholds_and_the_log_and_the_item
         ([], False),
         (["red", "green", "blue"], False),
     ]
-    (made,) = serving.told(PredictionMade)
+    (made,) = serving.told(PredictionCreated)
     logged = serving.predictions.ListPredictions(ListPredictionsRequest(parent=deployment.name)).predictions
     assert len(logged) == len(items)
     for label, found in (("red", [0, 3]), ("green", [3])):
@@ -485,7 +485,7 @@ def test_the_thresholds_of_a_deployment_are_used_instead_and_score_its_datasets_
     assert dict(changed.uncertainty.thresholds) == {"red": 0.3}
     (answer,) = serving.predict(deployment, PredictInput(item=item.name)).predictions
     assert predicted(answer) == (["blue"], False)
-    _, again = serving.told(PredictionMade)
+    _, again = serving.told(PredictionCreated)
     assert [(one.concept, one.predicted) for one in again.predictions[0].scores.scores] == [
         ("blue", True),
         ("red", False),

@@ -2,7 +2,7 @@
 
 import pytest
 from vesta_contracts.common.v1 import ConceptScore, ImageScores
-from vesta_contracts.serving.v1 import ItemPrediction, PredictionMade
+from vesta_contracts.serving.v1 import ItemPrediction, PredictionCreated
 from vesta_serving.scoring.event_chunks import cut
 
 BYTES_MAX = 1_000_000
@@ -32,7 +32,7 @@ def test_predictions_over_many_concepts_are_cut_by_their_size_and_none_is_lost(
     parts = cut(asked, 64, BYTES_MAX)
 
     assert [entry for part in parts for entry in part] == asked
-    assert all(PredictionMade(predictions=part).ByteSize() <= BYTES_MAX for part in parts)
+    assert all(PredictionCreated(predictions=part).ByteSize() <= BYTES_MAX for part in parts)
 
 
 def test_one_item_that_is_too_large_alone_says_its_best_scores_and_how_sure_it_is() -> None:
@@ -42,7 +42,7 @@ def test_one_item_that_is_too_large_alone_says_its_best_scores_and_how_sure_it_i
     said = kept.scores.scores
     assert list(said) == list(large.scores.scores[: len(said)])
     assert (kept.scores.uncertain, kept.scores.margin, kept.embedding) == (True, 0.25, large.embedding)
-    assert 0.98 * BYTES_MAX < PredictionMade(predictions=[kept]).ByteSize() <= BYTES_MAX
+    assert 0.98 * BYTES_MAX < PredictionCreated(predictions=[kept]).ByteSize() <= BYTES_MAX
 
 
 def test_what_is_predicted_stays_where_better_scores_are_left_out() -> None:

@@ -14,7 +14,7 @@ from serving_service import Serving
 from vesta_common.errors import Unavailable
 from vesta_common.leases import LeaseLost
 from vesta_contracts.datasets.v1 import ItemEmbedding
-from vesta_contracts.serving.v1 import DeleteDeploymentRequest, PredictInput, PredictionMade
+from vesta_contracts.serving.v1 import DeleteDeploymentRequest, PredictInput, PredictionCreated
 from vesta_serving.backoff import BACKOFF_FIRST
 from vesta_serving.predictions.predictor import PredictedImage, Predictor, ServedModel
 from vesta_serving.scoring.scorer import EVENT_ITEMS_MAX, PAGE_ITEMS, Scorer
@@ -48,7 +48,7 @@ class Watched(Predictor):
 
 
 def scored(serving: Serving) -> Counter[str]:
-    return Counter(entry.item for made in serving.told(PredictionMade) for entry in made.predictions)
+    return Counter(entry.item for made in serving.told(PredictionCreated) for entry in made.predictions)
 
 
 def test_every_item_of_a_dataset_is_told_once_and_then_that_all_are(serving: Serving) -> None:
@@ -58,7 +58,7 @@ def test_every_item_of_a_dataset_is_told_once_and_then_that_all_are(serving: Ser
     while serving.scorer.step():
         pass
 
-    made = serving.told(PredictionMade)
+    made = serving.told(PredictionCreated)
     assert scored(serving) == Counter(names)
     assert {(event.model_version, event.embedding_digest) for event in made} == {(version, "space")}
     assert len({event.generation for event in made}) == 1
@@ -96,13 +96,13 @@ def test_another_version_scores_everything_anew(serving: Serving) -> None:
     deployment = serving.deployed(serving.registry.add(an_onnx()), datasets=[DATASET])
     while serving.scorer.step():
         pass
-    (first,) = serving.told(PredictionMade)
+    (first,) = serving.told(PredictionCreated)
     serving.items.embeddings[item.name] = ItemEmbedding(digest="space", values=first.predictions[0].embedding)
     serving.moved(deployment, serving.registry.add(an_onnx(7)))
     while serving.scorer.step():
         pass
 
-    _, second = serving.told(PredictionMade)
+    _, second = serving.told(PredictionCreated)
     assert first.generation < second.generation
     assert [bool(event.predictions[0].embedding) for event in (first, second)] == [True, False]
     assert serving.told().count(SCORED) == 2
@@ -115,7 +115,7 @@ def test_a_new_head_is_asked_about_the_embeddings_that_items_bear_and_not_about_
     deployment = serving.deployed(serving.registry.add(an_onnx_with_a_head()), datasets=[DATASET])
     while serving.scorer.step():
         pass
-    (first,) = serving.told(PredictionMade)
+    (first,) = serving.told(PredictionCreated)
     # The last item has an embedding of another space, the second one has none.
     serving.items.embeddings = {
         items[0].name: ItemEmbedding(digest="space", values=first.predictions[0].embedding),
@@ -127,7 +127,7 @@ def test_a_new_head_is_asked_about_the_embeddings_that_items_bear_and_not_about_
     while serving.scorer.step():
         pass
 
-    _, second = serving.told(PredictionMade)
+    _, second = serving.told(PredictionCreated)
     assert len(asked) == 1  # once for both images
     assert [entry.item for entry in second.predictions] == [item.name for item in items]
     assert [bool(entry.embedding) for entry in second.predictions] == [False, True, True]
@@ -135,7 +135,7 @@ def test_a_new_head_is_asked_about_the_embeddings_that_items_bear_and_not_about_
     told = second.predictions[0].scores
     assert told.model_version == answer.model_version != first.model_version
     np.testing.assert_allclose(
-        [one.score for one in told.scores], [one.score for one in [*answer.labels, *answer.discarded]], atol=1e-5
+        [one.score for one in told.scores], [one.score for one in [*answer.labels, *answer.other_labels]], atol=1e-5
     )
     assert (told.uncertain, round(told.margin, 5)) == (answer.uncertain, round(answer.margin, 5))
 
@@ -148,7 +148,7 @@ def test_an_item_that_arrives_is_scored_by_itself(serving: Serving) -> None:
     serving.arrives(item)
     serving.scorer.step()
 
-    (made,) = serving.told(PredictionMade)
+    (made,) = serving.told(PredictionCreated)
     assert (made.predictions[0].item, made.predictions[0].scores.scores[0].concept) == (item.name, "blue")
 
 
@@ -163,7 +163,7 @@ def test_an_item_that_arrives_right_after_a_change_is_answered_by_the_new_versio
     serving.arrives(serving.items.add(a_picture("blue")))
     serving.scorer.step()
 
-    assert serving.told(PredictionMade)[-1].model_version == newer
+    assert serving.told(PredictionCreated)[-1].model_version == newer
 
 
 def test_a_model_of_a_thousand_concepts_is_told_in_events_that_a_broker_takes(serving: Serving) -> None:
@@ -174,7 +174,7 @@ def test_a_model_of_a_thousand_concepts_is_told_in_events_that_a_broker_takes(se
         pass
 
     assert (scored(serving), serving.told()[-1]) == (Counter(names), SCORED)
-    assert len(serving.told(PredictionMade)) > 1
+    assert len(serving.told(PredictionCreated)) > 1
 
 
 def test_a_dataset_that_was_deleted_ends_its_pass_and_the_rest_is_told(serving: Serving) -> None:
@@ -198,7 +198,7 @@ def test_a_deployment_that_is_made_again_has_scores_that_count_as_newer(serving:
     while serving.scorer.step():
         pass
 
-    before, after = serving.told(PredictionMade)
+    before, after = serving.told(PredictionCreated)
     assert before.deployment == after.deployment
     assert before.generation < after.generation
 
@@ -233,7 +233,7 @@ def test_a_deployment_that_cannot_answer_holds_up_no_other_and_is_asked_again_la
     Watched(serving, fail)
     while serving.scorer.step():
         pass
-    assert {made.deployment for made in serving.told(PredictionMade)} == {well.name}
+    assert {made.deployment for made in serving.told(PredictionCreated)} == {well.name}
     assert scored(serving) == Counter(item.name for item in items)
 
     troubled.clear()

@@ -240,13 +240,13 @@ class DeploymentService(DeploymentServiceServicer):
     def _prediction(
         self, served: ServedModel, sent: PredictInput, result: PredictedImage, *, embeds: bool
     ) -> ImagePrediction:
-        labels, discarded = split_labels(result.scores)
+        labels, other_labels = split_labels(result.scores)
         digest = "" if sent.item else hashlib.sha256(sent.data).hexdigest()
         name = f"{served.row.name}/predictions/{new_id()}"
         self._log.add(served.row.name, Prediction(name=name, item=sent.item, sha256=digest, scores=result.scores))
         return ImagePrediction(
             labels=labels,
-            discarded=discarded,
+            other_labels=other_labels,
             model_version=result.scores.model_version,
             uncertain=result.scores.uncertain,
             margin=result.scores.margin,

@@ -20,11 +20,11 @@ class EventHandlers:
     def handlers(self) -> Mapping[str, Handler]:
         """Returns the handlers by event type."""
         return {
-            "vesta.datasets.item.v1.added": self.handle_item_added,
+            "vesta.datasets.item.v1.created": self.handle_item_created,
             "vesta.training.model_version.v1.deleted": self.handle_model_version_deleted,
         }
 
-    def handle_item_added(self, connection: Connection, event: Event) -> None:
+    def handle_item_created(self, connection: Connection, event: Event) -> None:
         """Queues the item for scoring."""
         added = event.payload
         self._store.scoring.add_arrival(

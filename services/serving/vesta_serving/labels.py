@@ -24,7 +24,7 @@ class Policy:
     """The thresholds for labels and for certainty; all values in [0, 1].
 
     Attributes:
-        score_threshold: a single-label model's label with a lower score is discarded.
+        score_threshold: a single-label model's label with a lower score is not predicted.
         score_certain: a prediction whose best score is lower is uncertain.
         margin_certain: a prediction with a smaller margin is uncertain.
         thresholds: per concept, for a multi-label model; override those of the version.
@@ -128,7 +128,7 @@ def score(probabilities: Floats, vocabulary: Vocabulary, policy: Policy, now: da
 
 
 def split_labels(scores: ImageScores) -> tuple[list[ConceptScore], list[ConceptScore]]:
-    """Returns the predicted and the discarded labels, each with the best first."""
+    """Returns the predicted labels and the others, each with the best first."""
     return (
         [found for found in scores.scores if found.predicted],
         [found for found in scores.scores if not found.predicted],

@@ -47,8 +47,6 @@ RETIRED = {
     "whoever": "the client, user or service that",
 }
 """Each retired term with what to write instead (docs/glossary.md)."""
-SQL_NAMES = re.compile(r"\btold_\w+")
-"""Columns of existing tables, which keep their names."""
 _WORD = re.compile(r"[A-Za-z]+")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _DOCUMENTS = (
@@ -77,9 +75,7 @@ def retired_terms(root: Path) -> list[str]:
     for pattern in _TEXTS:
         for path in sorted(root.glob(pattern)):
             lines = enumerate(path.read_text().splitlines(), 1)
-            found += _complaints(
-                root, path, ((at, term) for at, line in lines for term in _terms(SQL_NAMES.sub("", line)))
-            )
+            found += _complaints(root, path, ((at, term) for at, line in lines for term in _terms(line)))
     return found
 
 

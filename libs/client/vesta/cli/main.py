@@ -230,7 +230,7 @@ def sync(session: Session, source: str) -> None:
         bar = progress.add_task("syncing", total=None)
 
         def advance(state: Sync) -> None:
-            done = state.added_count + state.unchanged_count + state.duplicate_count + state.refused_count
+            done = state.added_count + state.unchanged_count + state.duplicate_count + state.rejected_count
             progress.update(bar, completed=done, total=state.found_count if state.listed else None)
 
         ended = session.client.sync(source, advance)
@@ -257,7 +257,7 @@ def upload(session: Session, source: str, files: tuple[Path, ...]) -> None:
             if session.json_output:
                 show_all([answer], "json")
             else:
-                click.echo(f"{path}\t{answer.item}" + ("\t(was there)" if answer.existed else ""))
+                click.echo(f"{path}\t{answer.item}" + ("\t(was there)" if answer.already_existed else ""))
     if refused:
         sys.exit(EXIT_REFUSED)
 

@@ -29,7 +29,7 @@ class EventHandlers:
     def handlers(self) -> dict[str, Handler]:
         """Returns the handlers by event type."""
         return {
-            "vesta.datasets.item.v1.added": self.handle_item_added,
+            "vesta.datasets.item.v1.created": self.handle_item_created,
             "vesta.datasets.item.v1.annotated": self.handle_item_annotated,
             "vesta.datasets.dataset.v1.scored": self.handle_dataset_scored,
             "vesta.annotation.task.v1.accepted": self.handle_task_decided,
@@ -44,7 +44,7 @@ class EventHandlers:
             "vesta.serving.deployment.v1.scored": self.handle_deployment_changed,
         }
 
-    def handle_item_added(self, connection: Connection, event: Event) -> None:
+    def handle_item_created(self, connection: Connection, event: Event) -> None:
         """Schedules the Loops of the dataset: there are items to embed or to select."""
         self._touch_dataset(connection, parent_of(event.payload.item), LATER)
 

@@ -108,9 +108,9 @@ class FsspecTree:
             with self._file_system.open(file.path, "rb") as opened:
                 return bytes(opened.read(IMAGE_BYTES_MAX + 1))
         except FileNotFoundError as error:  # fsspec's HTTP file system raises it for every error
-            refusal = _refusal_behind(error)
-            if refusal:
-                raise refusal from error
+            rejection = _rejection_behind(error)
+            if rejection:
+                raise rejection from error
             raise
 
     def _file(self, path: str, unreadable: str, entry: dict[str, Any] | None = None) -> SourceFile:
@@ -139,7 +139,7 @@ class BucketTree(FsspecTree):
             raise unreachable(self._root, error) from error
 
 
-def _refusal_behind(error: BaseException) -> InvalidArgument | None:
+def _rejection_behind(error: BaseException) -> InvalidArgument | None:
     """Returns the InvalidArgument among the causes of an error, if any."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, InvalidArgument):

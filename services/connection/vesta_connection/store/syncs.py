@@ -13,15 +13,15 @@ from vesta_common.leases import Heartbeat, Lease, Leases, Row
 from vesta_common.messages import set_times
 from vesta_common.resources.methods import existing
 from vesta_common.storage.postgres import Connection, Postgres
-from vesta_contracts.connection.v1 import Refusal, Sync, SyncFailed, SyncProgressed, SyncSucceeded
+from vesta_contracts.connection.v1 import Rejection, Sync, SyncFailed, SyncProgressed, SyncSucceeded
 from vesta_contracts.datasets.v1 import CreatedItem
 
-from vesta_connection.ingest import Refused
+from vesta_connection.ingest import RejectedFile
 from vesta_connection.sources.batches import KnownFile
 from vesta_connection.store.statements import queries
 
 SERVICE = "connection"
-REFUSALS_KEPT = 100
+REJECTIONS_MAX = 100
 LEASE_DURATION = timedelta(seconds=30)
 _LEASES = Leases(
     "syncs",
@@ -57,7 +57,7 @@ class FileResult:
 
     file_name: str
     fingerprint: str
-    outcome: CreatedItem | Refused
+    outcome: CreatedItem | RejectedFile
 
 
 class Syncs:
@@ -151,8 +151,10 @@ class Syncs:
     def record_batch(self, claimed: ClaimedSync, results: Sequence[FileResult], *, publish: bool) -> None:
         """Records the results of a batch and its files in one transaction. `publish` also publishes the progress. Raises LeaseLost."""
         created = [result for result in results if isinstance(result.outcome, CreatedItem)]
-        refused = [result.outcome for result in results if isinstance(result.outcome, Refused)]
-        duplicates = sum(result.outcome.existed for result in created if isinstance(result.outcome, CreatedItem))
+        rejected = [result.outcome for result in results if isinstance(result.outcome, RejectedFile)]
+        duplicates = sum(
+            result.outcome.already_existed for result in created if isinstance(result.outcome, CreatedItem)
+        )
         with self._postgres.transaction() as connection:
             _LEASES.verify(connection, claimed.lease)
             row = queries.record_batch(
@@ -160,8 +162,8 @@ class Syncs:
                 name=claimed.name,
                 added_count=len(created) - duplicates,
                 duplicate_count=duplicates,
-                refused_count=len(refused),
-                refusals=json.dumps([vars(refusal) for refusal in refused[:REFUSALS_KEPT]]),
+                rejected_count=len(rejected),
+                rejections=json.dumps([vars(rejection) for rejection in rejected[:REJECTIONS_MAX]]),
             )
             with connection.cursor() as cursor:
                 cursor.executemany(
@@ -200,10 +202,17 @@ def _sync(row: dict[str, Any]) -> Sync:
         name=row["name"],
         state=Sync.State.Value(row["state"]),
         error=row["error"],
-        refusals=[Refusal(**refusal) for refusal in row["refusals"][:REFUSALS_KEPT]],
+        rejections=[Rejection(**rejection) for rejection in row["rejections"][:REJECTIONS_MAX]],
         **{
             field: row[field]
-            for field in ("found_count", "listed", "added_count", "unchanged_count", "duplicate_count", "refused_count")
+            for field in (
+                "found_count",
+                "listed",
+                "added_count",
+                "unchanged_count",
+                "duplicate_count",
+                "rejected_count",
+            )
         },
     )
     set_times(sync, row, "create_time", "start_time", "end_time")

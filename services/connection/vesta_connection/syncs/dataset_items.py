@@ -6,7 +6,7 @@ from vesta_contracts.common.v1 import Media
 from vesta_contracts.connection.v1 import Source
 from vesta_contracts.datasets.v1 import BatchCreateItemsRequest, CreatedItem, ItemServiceStub, NewItem
 
-from vesta_connection.ingest import RETRIED_REASONS, Refused
+from vesta_connection.ingest import RETRIED_REASONS, RejectedFile
 from vesta_connection.sources.listing import SourceFile
 from vesta_connection.store.syncs import FileResult
 
@@ -20,14 +20,14 @@ class DatasetItems:
         self._datasets = datasets
 
     def add(
-        self, source: Source, files: Sequence[SourceFile], ingested: Sequence[Media | Refused], request_id: str
+        self, source: Source, files: Sequence[SourceFile], ingested: Sequence[Media | RejectedFile], request_id: str
     ) -> list[FileResult]:
         """Adds the ingested media to the dataset; returns a result per file, in order. The next sync retries unreadable files."""
         media = [entry for entry in ingested if isinstance(entry, Media)]
         created = iter(self.create(source, media, {}, request_id) if media else ())
         return [
             FileResult(file.file_name, "" if entry.reason in RETRIED_REASONS else file.fingerprint, entry)
-            if isinstance(entry, Refused)
+            if isinstance(entry, RejectedFile)
             else FileResult(file.file_name, file.fingerprint, next(created))
             for file, entry in zip(files, ingested, strict=True)
         ]

@@ -16,7 +16,7 @@ from vesta_common.leases import Heartbeat, LeaseLost
 from vesta_contracts.common.v1 import Media
 from vesta_contracts.connection.v1 import Sync
 
-from vesta_connection.ingest import UNREACHABLE, UNREADABLE, Arrival, Ingest, Refused
+from vesta_connection.ingest import UNREACHABLE, UNREADABLE, Arrival, Ingest, RejectedFile
 from vesta_connection.sources.allow_list import AllowList
 from vesta_connection.sources.batches import Listing, in_batches
 from vesta_connection.sources.listing import FileTree, SourceFile, open_tree, storable
@@ -165,9 +165,9 @@ class SyncWorker:
 
     def _ingest_batches(
         self, run: _Run, tree: FileTree, files: Sequence[SourceFile]
-    ) -> Iterator[tuple[list[SourceFile], list[Media | Refused]]]:
+    ) -> Iterator[tuple[list[SourceFile], list[Media | RejectedFile]]]:
         """Yields each batch with its results, while the next batches are processed: one is stored while another is decoded."""
-        ahead: deque[tuple[list[SourceFile], Future[list[Media | Refused]]]] = deque()
+        ahead: deque[tuple[list[SourceFile], Future[list[Media | RejectedFile]]]] = deque()
         try:
             for batch in in_batches(files):
                 ahead.append((batch, self._ahead.submit(self._ingest_batch, run.claimed, tree, batch)))
@@ -200,14 +200,16 @@ class SyncWorker:
                 self._cancel(run.claimed)
             meanwhile()
 
-    def _ingest_batch(self, claimed: ClaimedSync, tree: FileTree, batch: Sequence[SourceFile]) -> list[Media | Refused]:
-        read = list(self._readers.map(lambda file: read_or_refuse(tree, file), batch))
-        lost = [entry for entry in read if isinstance(entry, Refused) and entry.reason == UNREACHABLE]
+    def _ingest_batch(
+        self, claimed: ClaimedSync, tree: FileTree, batch: Sequence[SourceFile]
+    ) -> list[Media | RejectedFile]:
+        read = list(self._readers.map(lambda file: read_or_reject(tree, file), batch))
+        lost = [entry for entry in read if isinstance(entry, RejectedFile) and entry.reason == UNREACHABLE]
         if len(lost) == len(read) > UNREACHABLE_TOGETHER_MAX:
             raise OSError(lost[0].message)  # the source is unreachable, not its files
         arrivals = [entry for entry in read if isinstance(entry, Arrival)]
         ingested = iter(self._ingest.take(arrivals, claimed.source, claimed.start_time))
-        return [entry if isinstance(entry, Refused) else next(ingested) for entry in read]
+        return [entry if isinstance(entry, RejectedFile) else next(ingested) for entry in read]
 
     def _renew_lease(self, claimed: ClaimedSync) -> None:
         """Renews the lease. Raises Stopped if the sync must stop, and LeaseLost if another worker has claimed it."""
@@ -222,16 +224,18 @@ class SyncWorker:
         raise Stopped
 
 
-def read_or_refuse(tree: FileTree, file: SourceFile) -> Arrival | Refused:
+def read_or_reject(tree: FileTree, file: SourceFile) -> Arrival | RejectedFile:
     """Reads a file. Returns a rejection if the file is missing or not accessible, so that other files are not affected."""
     try:
         return Arrival(file.file_name, tree.read(file), file.changed_time)
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-        return Refused(file.file_name, UNREADABLE, f"the file cannot be read: {error.strerror or error}")
+        return RejectedFile(file.file_name, UNREADABLE, f"the file cannot be read: {error.strerror or error}")
     except InvalidArgument as error:  # a web server redirects to a host that is not allowed
-        return Refused(file.file_name, error.reason, error.message)
+        return RejectedFile(file.file_name, error.reason, error.message)
     except OSError as error:
-        return Refused(file.file_name, UNREACHABLE, f"the source did not return the file: {error.strerror or error}")
+        return RejectedFile(
+            file.file_name, UNREACHABLE, f"the source did not return the file: {error.strerror or error}"
+        )
 
 
 def _resolve(future: Future[None]) -> None:
@@ -249,7 +253,7 @@ def _why(error: Exception) -> str:
     return storable(message if _is_expected(error) else f"{message} ({type(error).__name__})")
 
 
-def _request_id(sync: str, ingested: Sequence[Media | Refused]) -> str:
+def _request_id(sync: str, ingested: Sequence[Media | RejectedFile]) -> str:
     """Returns the request_id for adding media. The same media give the same id, so that a retry after a kill is idempotent."""
     digest = hashlib.sha256(sync.encode())
     for entry in ingested:

@@ -12,8 +12,8 @@ from vesta_contracts.datasets.v1 import (
     AcceptedAnnotations,
     CreatedItem,
     Dataset,
-    ItemAdded,
     ItemAnnotated,
+    ItemCreated,
     NewItem,
     Split,
 )
@@ -54,7 +54,7 @@ def add_items(
     store.items.insert(connection, dataset_name, rows)
     for name, media, _, placement in rows:
         split = Split.Value(f"SPLIT_{placement.split.value}")
-        store.publish(connection, name, ItemAdded(item=name, media=media, split=split))
+        store.publish(connection, name, ItemCreated(item=name, media=media, split=split))
     made = {
         media.sha256: (name, placement.duplicate_of or "", placement.split.value) for name, media, _, placement in rows
     }
@@ -72,7 +72,9 @@ def add_items(
             accept_directly(store, connection, name, given, annotator, reviewed=item.reviewed)
             decided.add(digest)
         results.append(
-            CreatedItem(name=name, existed=existed, duplicate_of=duplicate_of, split=Split.Value(f"SPLIT_{split_name}"))
+            CreatedItem(
+                name=name, already_existed=existed, duplicate_of=duplicate_of, split=Split.Value(f"SPLIT_{split_name}")
+            )
         )
     return results
 

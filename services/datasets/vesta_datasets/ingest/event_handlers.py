@@ -12,7 +12,7 @@ from vesta_common.storage.postgres import Connection
 from vesta_contracts.annotation.v1 import TaskAccepted
 from vesta_contracts.common.v1 import Media
 from vesta_contracts.datasets.v1 import AcceptedAnnotations, ItemAnnotated
-from vesta_contracts.serving.v1 import PredictionMade
+from vesta_contracts.serving.v1 import PredictionCreated
 
 from vesta_datasets.items.annotations import with_shapes_kept
 from vesta_datasets.store import Store
@@ -34,7 +34,7 @@ class EventHandlers:
 
     def prediction_handlers(self) -> Mapping[str, Handler]:
         """Handlers of predictions. They have a consumer group of their own, so that many predictions do not delay labels."""
-        return {"vesta.serving.prediction.v1.made": self.handle_prediction_made}
+        return {"vesta.serving.prediction.v1.created": self.handle_prediction_created}
 
     def handle_task_accepted(self, connection: Connection, event: Event) -> None:
         """Stores an accepted answer with its item and publishes ItemAnnotated, unless the item has later annotations.
@@ -73,9 +73,9 @@ class EventHandlers:
         taxonomy = self._store.taxonomies.get(connection, dataset.taxonomy)
         check_annotations(answer.annotations, Terms(taxonomy, media, dataset.multi_label), "annotations")
 
-    def handle_prediction_made(self, connection: Connection, event: Event) -> None:
+    def handle_prediction_created(self, connection: Connection, event: Event) -> None:
         """Stores scores and embeddings. DatasetScored is published separately, see `scoring_progress`."""
-        made: PredictionMade = event.payload
+        made: PredictionCreated = event.payload
         model = ScoringModel(made.model_version, made.deployment, made.generation)
         scores = [(entry.item, entry.scores) for entry in made.predictions]
         self._store.predictions.put_scores(connection, made.dataset, model, scores)

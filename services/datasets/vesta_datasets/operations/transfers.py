@@ -36,7 +36,7 @@ BATCH_FILES_MAX = 32
 BATCH_BYTES_MAX = 32 * 1024 * 1024
 """Size limit of the files of one call: half of the size limit of a gRPC message."""
 FILE_NAME_LENGTH_MAX = 1024
-REFUSALS_KEPT = 100
+REJECTIONS_MAX = 100
 INGEST_TIMEOUT_SECONDS = 120.0
 
 
@@ -109,17 +109,17 @@ class Import:
         self, request: ImportDatasetRequest, batch: Sequence[ArchivedItem], only_named: Collection[Path]
     ) -> list[IngestedMedia]:
         """Sends the files to the connection service. Returns for each file its media or the reason of its rejection."""
-        refused = [_refusal_of(entry, only_named) for entry in batch]
+        rejected = [_rejection_of(entry, only_named) for entry in batch]
         files = [
             MediaFile(file_name=entry.file_name[-FILE_NAME_LENGTH_MAX:], data=entry.path.read_bytes())
-            for entry, refusal in zip(batch, refused, strict=True)
-            if refusal is None
+            for entry, rejection in zip(batch, rejected, strict=True)
+            if rejection is None
         ]
         results: Iterator[IngestedMedia] = iter(())
         if files:
             wanted = IngestMediaRequest(parent=project_of(request.name), files=files)
             results = iter(self._media.IngestMedia(wanted, timeout=INGEST_TIMEOUT_SECONDS).results)
-        return [next(results) if refusal is None else refusal for refusal in refused]
+        return [next(results) if rejection is None else rejection for rejection in rejected]
 
     def _add(
         self,
@@ -137,7 +137,7 @@ class Import:
         An existing item with different accepted annotations is a rejection too.
         """
         if found.reason:
-            _refuse(response, entry.file_name, found.message)
+            _reject(response, entry.file_name, found.message)
             return
         try:
             with connection.transaction():
@@ -145,15 +145,15 @@ class Import:
                     self._store, connection, dataset, [_new_item(entry, found, reviewed=reviewed)], annotator
                 )
         except InvalidArgument as error:
-            _refuse(response, entry.file_name, str(error))
+            _reject(response, entry.file_name, str(error))
             return
-        if created.existed and entry.annotations is not None:
+        if created.already_existed and entry.annotations is not None:
             accepted = self._store.items.get(connection, created.name).accepted.annotations
             if not same_annotations(accepted, entry.annotations):
-                _refuse(response, entry.file_name, _differs(created.name, accepted, entry.annotations))
+                _reject(response, entry.file_name, _differs(created.name, accepted, entry.annotations))
                 return
-        response.duplicate_count += created.existed
-        response.added_count += not created.existed
+        response.duplicate_count += created.already_existed
+        response.added_count += not created.already_existed
 
 
 class Export:
@@ -207,7 +207,7 @@ def _annotations_of(row: ManifestRow) -> list[Annotation]:
     return list(AnnotationList.FromString(row.annotations).annotations)
 
 
-def _refusal_of(entry: ArchivedItem, only_named: Collection[Path]) -> IngestedMedia | None:
+def _rejection_of(entry: ArchivedItem, only_named: Collection[Path]) -> IngestedMedia | None:
     """Returns a rejection for an image that is missing or too large; None otherwise.
 
     Args:
@@ -233,10 +233,10 @@ def _differs(item: str, accepted: Iterable[Annotation], imported: Iterable[Annot
     return f"already exists as {item}, {difference}; if the archive is right, correct the item"
 
 
-def _refuse(response: ImportDatasetResponse, file_name: str, why: str) -> None:
-    response.refused_count += 1
-    if len(response.refusals) < REFUSALS_KEPT:
-        response.refusals.append(f"{file_name}: {why}")
+def _reject(response: ImportDatasetResponse, file_name: str, why: str) -> None:
+    response.rejected_count += 1
+    if len(response.rejections) < REJECTIONS_MAX:
+        response.rejections.append(f"{file_name}: {why}")
 
 
 def _in_batches(items: Iterable[ArchivedItem]) -> Iterator[list[ArchivedItem]]:

@@ -39,7 +39,7 @@ class Limits:
 
     Attributes:
         requests: requests per second, by key.
-        refusals: unauthenticated requests per second, by address.
+        unauthenticated: requests without a valid API key, per second, by address.
         calls: concurrent unary calls.
         transfers: concurrent uploads and downloads, each of which occupies a thread of a service.
         watchers: concurrent other streaming calls, which occupy no thread.
@@ -49,7 +49,7 @@ class Limits:
     """
 
     requests: TokenBuckets
-    refusals: TokenBuckets
+    unauthenticated: TokenBuckets
     calls: Slots
     transfers: Slots
     watchers: Slots
@@ -94,10 +94,12 @@ class CallPipeline:
         """
         secret = presented_secret(headers)
         try:
-            caller = await self._authenticator.authenticate(secret, lambda: self._limits.refusals.check(origin.address))
+            caller = await self._authenticator.authenticate(
+                secret, lambda: self._limits.unauthenticated.check(origin.address)
+            )
         except Unauthenticated as error:
             # Counted only after a failure, so that valid keys behind the same address are not affected.
-            self._limits.refusals.take(origin.address)
+            self._limits.unauthenticated.take(origin.address)
             if secret:
                 self._audit.refuse(rpc, error, origin)
             raise

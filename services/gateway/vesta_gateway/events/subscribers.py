@@ -9,9 +9,9 @@ from vesta_contracts.gateway.v1 import ProjectEvent
 
 QUEUE_EVENTS_MAX = 1000
 # Delivered only on request, because there are far more of them than of all other events.
-UNASKED_TYPES = frozenset({"vesta.serving.prediction.v1.made"})
+UNASKED_TYPES = frozenset({"vesta.serving.prediction.v1.created"})
 # Predictions are hidden from annotators, whose answers are used to check them.
-PREDICTION_TYPES = frozenset({"vesta.serving.prediction.v1.made", "vesta.pipelining.observation.v1.made"})
+PREDICTION_TYPES = frozenset({"vesta.serving.prediction.v1.created", "vesta.pipelining.observation.v1.created"})
 
 
 class _Watcher:

@@ -14,7 +14,7 @@ from vesta_common.resources.filters import Where
 from vesta_common.resources.methods import body_of, existing, missing, resource_of
 from vesta_common.resources.names import parent_of
 from vesta_common.storage.postgres import Connection, Postgres
-from vesta_contracts.pipelining.v1 import Observation, ObservationMade, Pipeline, Stream
+from vesta_contracts.pipelining.v1 import Observation, ObservationCreated, Pipeline, Stream
 
 from vesta_pipelining import load_shedding as shedding
 from vesta_pipelining.load_shedding import Window
@@ -52,7 +52,7 @@ class StreamChange:
     stream: str
     observed: int
     dropped: int
-    refused: int
+    rejected: int
     lag: timedelta | None
     last_frame_time: datetime
     window: Window
@@ -196,7 +196,7 @@ class Store:
             name=change.stream,
             observed=change.observed,
             dropped=change.dropped,
-            refused=change.refused,
+            rejected=change.rejected,
             lag_seconds=change.lag.total_seconds() if change.lag is not None else None,
             last_frame_time=change.last_frame_time,
             window_start=change.window.start,
@@ -227,7 +227,7 @@ class Store:
         outbox.publish(
             connection,
             *(
-                new_event(SERVICE, parent_of(found.name), ObservationMade(observation=found), now)
+                new_event(SERVICE, parent_of(found.name), ObservationCreated(observation=found), now)
                 for found in observations
             ),
         )
@@ -259,7 +259,7 @@ class Store:
 
 def _stream(row: dict[str, Any]) -> Stream:
     settings = ("name", "display_name", "paused", "uncertain_per_minute_max")
-    counts = ("observed_count", "dropped_count", "refused_count", "uncertain_count")
+    counts = ("observed_count", "dropped_count", "rejected_count", "uncertain_count")
     found = with_etag(Stream(**{field: row[field] for field in settings}))
     found.MergeFrom(Stream(**{field: row[field] for field in counts}))
     if row["lag_seconds"] is not None:

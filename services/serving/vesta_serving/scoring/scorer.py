@@ -24,7 +24,7 @@ from vesta_contracts.datasets.v1 import (
     ListItemsRequest,
     ListItemsResponse,
 )
-from vesta_contracts.serving.v1 import DeploymentScored, ItemPrediction, PredictionMade
+from vesta_contracts.serving.v1 import DeploymentScored, ItemPrediction, PredictionCreated
 
 from vesta_serving.predictions.heads import Heads
 from vesta_serving.predictions.predictor import PredictedImage, Predictor, ServedModel
@@ -222,9 +222,9 @@ def _events(
     arrivals: Sequence[Arrival],
     generation: int,
     results: Mapping[str, PredictedImage],
-) -> list[PredictionMade]:
+) -> list[PredictionCreated]:
     """Returns the events with the predictions for these items, in order."""
-    made = PredictionMade(
+    made = PredictionCreated(
         deployment=served.row.name,
         dataset=dataset,
         model_version=served.row.stable,
@@ -240,7 +240,7 @@ def _events(
     return [_with(made, part) for part in parts]
 
 
-def _with(made: PredictionMade, predictions: Sequence[ItemPrediction]) -> PredictionMade:
-    event = PredictionMade(predictions=predictions)
+def _with(made: PredictionCreated, predictions: Sequence[ItemPrediction]) -> PredictionCreated:
+    event = PredictionCreated(predictions=predictions)
     event.MergeFrom(made)
     return event

@@ -26,7 +26,7 @@ from vesta_contracts.connection.v1.source_service_pb2_grpc import SourceServiceS
 from vesta_contracts.connection.v1.source_service_pb2_grpc import SourceServiceServicer as SourceServiceServicer
 from vesta_contracts.connection.v1.source_service_pb2_grpc import add_SourceServiceServicer_to_server as add_SourceServiceServicer_to_server
 from vesta_contracts.connection.v1.sync_pb2 import Sync as Sync
-from vesta_contracts.connection.v1.sync_pb2 import Refusal as Refusal
+from vesta_contracts.connection.v1.sync_pb2 import Rejection as Rejection
 from vesta_contracts.connection.v1.sync_service_pb2 import CreateSyncRequest as CreateSyncRequest
 from vesta_contracts.connection.v1.sync_service_pb2 import GetSyncRequest as GetSyncRequest
 from vesta_contracts.connection.v1.sync_service_pb2 import ListSyncsRequest as ListSyncsRequest
@@ -55,7 +55,7 @@ __all__ = [
     "MediaFile",
     "MediaServiceServicer",
     "MediaServiceStub",
-    "Refusal",
+    "Rejection",
     "Source",
     "SourceServiceServicer",
     "SourceServiceStub",

@@ -235,10 +235,10 @@ class UploadItemResponse(_message.Message):
 
     ITEM_FIELD_NUMBER: _builtins.int
     MEDIA_FIELD_NUMBER: _builtins.int
-    EXISTED_FIELD_NUMBER: _builtins.int
+    ALREADY_EXISTED_FIELD_NUMBER: _builtins.int
     item: _builtins.str
     """The item, such as "projects/acme/datasets/vans/items/01j…"."""
-    existed: _builtins.bool
+    already_existed: _builtins.bool
     """True if the dataset already had this image."""
     @_builtins.property
     def media(self) -> _media_pb2.Media: ...
@@ -247,11 +247,11 @@ class UploadItemResponse(_message.Message):
         *,
         item: _builtins.str = ...,
         media: _media_pb2.Media | None = ...,
-        existed: _builtins.bool = ...,
+        already_existed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["media", b"media"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["existed", b"existed", "item", b"item", "media", b"media"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["already_existed", b"already_existed", "item", b"item", "media", b"media"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

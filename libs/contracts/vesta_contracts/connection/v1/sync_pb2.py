@@ -27,7 +27,7 @@ from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1evesta/connection/v1/sync.proto\x12\x13vesta.connection.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x96\x05\n\x04Sync\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x34\n\x05state\x18\x02 \x01(\x0e\x32\x1f.vesta.connection.v1.Sync.StateB\x04\xe2\x41\x01\x03\x12\x19\n\x0b\x66ound_count\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x14\n\x06listed\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x19\n\x0b\x61\x64\x64\x65\x64_count\x18\x05 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1d\n\x0funchanged_count\x18\x06 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1d\n\x0f\x64uplicate_count\x18\x07 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1b\n\rrefused_count\x18\x08 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x34\n\x08refusals\x18\t \x03(\x0b\x32\x1c.vesta.connection.v1.RefusalB\x04\xe2\x41\x01\x03\x12\x13\n\x05\x65rror\x18\n \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\nstart_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x32\n\x08\x65nd_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"a\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\n\n\x06QUEUED\x10\x01\x12\x0b\n\x07RUNNING\x10\x02\x12\r\n\tSUCCEEDED\x10\x03\x12\n\n\x06\x46\x41ILED\x10\x04\x12\r\n\tCANCELLED\x10\x05:N\xea\x41K\n\nvesta/Sync\x12\x30projects/{project}/sources/{source}/syncs/{sync}*\x05syncs2\x04sync\"=\n\x07Refusal\x12\x11\n\tfile_name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1evesta/connection/v1/sync.proto\x12\x13vesta.connection.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9b\x05\n\x04Sync\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x34\n\x05state\x18\x02 \x01(\x0e\x32\x1f.vesta.connection.v1.Sync.StateB\x04\xe2\x41\x01\x03\x12\x19\n\x0b\x66ound_count\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x14\n\x06listed\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x19\n\x0b\x61\x64\x64\x65\x64_count\x18\x05 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1d\n\x0funchanged_count\x18\x06 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1d\n\x0f\x64uplicate_count\x18\x07 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1c\n\x0erejected_count\x18\x08 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x38\n\nrejections\x18\t \x03(\x0b\x32\x1e.vesta.connection.v1.RejectionB\x04\xe2\x41\x01\x03\x12\x13\n\x05\x65rror\x18\n \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\nstart_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x32\n\x08\x65nd_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"a\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\n\n\x06QUEUED\x10\x01\x12\x0b\n\x07RUNNING\x10\x02\x12\r\n\tSUCCEEDED\x10\x03\x12\n\n\x06\x46\x41ILED\x10\x04\x12\r\n\tCANCELLED\x10\x05:N\xea\x41K\n\nvesta/Sync\x12\x30projects/{project}/sources/{source}/syncs/{sync}*\x05syncs2\x04sync\"?\n\tRejection\x12\x11\n\tfile_name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,10 +48,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SYNC'].fields_by_name['unchanged_count']._serialized_options = b'\342A\001\003'
   _globals['_SYNC'].fields_by_name['duplicate_count']._loaded_options = None
   _globals['_SYNC'].fields_by_name['duplicate_count']._serialized_options = b'\342A\001\003'
-  _globals['_SYNC'].fields_by_name['refused_count']._loaded_options = None
-  _globals['_SYNC'].fields_by_name['refused_count']._serialized_options = b'\342A\001\003'
-  _globals['_SYNC'].fields_by_name['refusals']._loaded_options = None
-  _globals['_SYNC'].fields_by_name['refusals']._serialized_options = b'\342A\001\003'
+  _globals['_SYNC'].fields_by_name['rejected_count']._loaded_options = None
+  _globals['_SYNC'].fields_by_name['rejected_count']._serialized_options = b'\342A\001\003'
+  _globals['_SYNC'].fields_by_name['rejections']._loaded_options = None
+  _globals['_SYNC'].fields_by_name['rejections']._serialized_options = b'\342A\001\003'
   _globals['_SYNC'].fields_by_name['error']._loaded_options = None
   _globals['_SYNC'].fields_by_name['error']._serialized_options = b'\342A\001\003'
   _globals['_SYNC'].fields_by_name['create_time']._loaded_options = None
@@ -63,9 +63,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SYNC']._loaded_options = None
   _globals['_SYNC']._serialized_options = b'\352AK\n\nvesta/Sync\0220projects/{project}/sources/{source}/syncs/{sync}*\005syncs2\004sync'
   _globals['_SYNC']._serialized_start=149
-  _globals['_SYNC']._serialized_end=811
-  _globals['_SYNC_STATE']._serialized_start=634
-  _globals['_SYNC_STATE']._serialized_end=731
-  _globals['_REFUSAL']._serialized_start=813
-  _globals['_REFUSAL']._serialized_end=874
+  _globals['_SYNC']._serialized_end=816
+  _globals['_SYNC_STATE']._serialized_start=639
+  _globals['_SYNC_STATE']._serialized_end=736
+  _globals['_REJECTION']._serialized_start=818
+  _globals['_REJECTION']._serialized_end=881
 # @@protoc_insertion_point(module_scope)

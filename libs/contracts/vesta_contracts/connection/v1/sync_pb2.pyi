@@ -60,8 +60,8 @@ class Sync(_message.Message):
     ADDED_COUNT_FIELD_NUMBER: _builtins.int
     UNCHANGED_COUNT_FIELD_NUMBER: _builtins.int
     DUPLICATE_COUNT_FIELD_NUMBER: _builtins.int
-    REFUSED_COUNT_FIELD_NUMBER: _builtins.int
-    REFUSALS_FIELD_NUMBER: _builtins.int
+    REJECTED_COUNT_FIELD_NUMBER: _builtins.int
+    REJECTIONS_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
@@ -77,12 +77,12 @@ class Sync(_message.Message):
     """Files that have not changed since an earlier Sync. They are not read."""
     duplicate_count: _builtins.int
     """Files with an image that the dataset already had."""
-    refused_count: _builtins.int
+    rejected_count: _builtins.int
     """Files that were rejected."""
     error: _builtins.str
     """The error of a failed Sync."""
     @_builtins.property
-    def refusals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Refusal]:
+    def rejections(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rejection]:
         """The first 100 rejected files."""
 
     @_builtins.property
@@ -101,8 +101,8 @@ class Sync(_message.Message):
         added_count: _builtins.int = ...,
         unchanged_count: _builtins.int = ...,
         duplicate_count: _builtins.int = ...,
-        refused_count: _builtins.int = ...,
-        refusals: _abc.Iterable[Global___Refusal] | None = ...,
+        rejected_count: _builtins.int = ...,
+        rejections: _abc.Iterable[Global___Rejection] | None = ...,
         error: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
@@ -110,14 +110,14 @@ class Sync(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["added_count", b"added_count", "create_time", b"create_time", "duplicate_count", b"duplicate_count", "end_time", b"end_time", "error", b"error", "found_count", b"found_count", "listed", b"listed", "name", b"name", "refusals", b"refusals", "refused_count", b"refused_count", "start_time", b"start_time", "state", b"state", "unchanged_count", b"unchanged_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added_count", b"added_count", "create_time", b"create_time", "duplicate_count", b"duplicate_count", "end_time", b"end_time", "error", b"error", "found_count", b"found_count", "listed", b"listed", "name", b"name", "rejected_count", b"rejected_count", "rejections", b"rejections", "start_time", b"start_time", "state", b"state", "unchanged_count", b"unchanged_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Sync: _TypeAlias = Sync  # noqa: Y015
 
 @_typing.final
-class Refusal(_message.Message):
+class Rejection(_message.Message):
     """A rejected file with the reason."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -142,4 +142,4 @@ class Refusal(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Refusal: _TypeAlias = Refusal  # noqa: Y015
+Global___Rejection: _TypeAlias = Rejection  # noqa: Y015

@@ -37,7 +37,7 @@ from vesta_contracts.datasets.v1.dataset_service_pb2 import ARCHIVE_FORMAT_COCO 
 from vesta_contracts.datasets.v1.dataset_service_pb2_grpc import DatasetServiceStub as DatasetServiceStub
 from vesta_contracts.datasets.v1.dataset_service_pb2_grpc import DatasetServiceServicer as DatasetServiceServicer
 from vesta_contracts.datasets.v1.dataset_service_pb2_grpc import add_DatasetServiceServicer_to_server as add_DatasetServiceServicer_to_server
-from vesta_contracts.datasets.v1.events_pb2 import ItemAdded as ItemAdded
+from vesta_contracts.datasets.v1.events_pb2 import ItemCreated as ItemCreated
 from vesta_contracts.datasets.v1.events_pb2 import ItemAnnotated as ItemAnnotated
 from vesta_contracts.datasets.v1.events_pb2 import DatasetScored as DatasetScored
 from vesta_contracts.datasets.v1.events_pb2 import SnapshotCreated as SnapshotCreated
@@ -154,9 +154,9 @@ __all__ = [
     "ImportDatasetRequest",
     "ImportDatasetResponse",
     "Item",
-    "ItemAdded",
     "ItemAnnotated",
     "ItemAnnotations",
+    "ItemCreated",
     "ItemEmbedding",
     "ItemServiceServicer",
     "ItemServiceStub",

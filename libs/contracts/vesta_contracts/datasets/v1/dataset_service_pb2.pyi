@@ -252,13 +252,13 @@ class ImportDatasetResponse(_message.Message):
 
     ADDED_COUNT_FIELD_NUMBER: _builtins.int
     DUPLICATE_COUNT_FIELD_NUMBER: _builtins.int
-    REFUSED_COUNT_FIELD_NUMBER: _builtins.int
-    REFUSALS_FIELD_NUMBER: _builtins.int
+    REJECTED_COUNT_FIELD_NUMBER: _builtins.int
+    REJECTIONS_FIELD_NUMBER: _builtins.int
     added_count: _builtins.int
     duplicate_count: _builtins.int
-    refused_count: _builtins.int
+    rejected_count: _builtins.int
     @_builtins.property
-    def refusals(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+    def rejections(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The first 100 rejected files: file name and reason."""
 
     def __init__(
@@ -266,12 +266,12 @@ class ImportDatasetResponse(_message.Message):
         *,
         added_count: _builtins.int = ...,
         duplicate_count: _builtins.int = ...,
-        refused_count: _builtins.int = ...,
-        refusals: _abc.Iterable[_builtins.str] | None = ...,
+        rejected_count: _builtins.int = ...,
+        rejections: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["added_count", b"added_count", "duplicate_count", b"duplicate_count", "refusals", b"refusals", "refused_count", b"refused_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added_count", b"added_count", "duplicate_count", b"duplicate_count", "rejected_count", b"rejected_count", "rejections", b"rejections"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

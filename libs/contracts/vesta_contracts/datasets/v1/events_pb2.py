@@ -28,19 +28,19 @@ from vesta_contracts.datasets.v1 import item_pb2 as vesta_dot_datasets_dot_v1_do
 from vesta_contracts.datasets.v1 import snapshot_pb2 as vesta_dot_datasets_dot_v1_dot_snapshot__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1evesta/datasets/v1/events.proto\x12\x11vesta.datasets.v1\x1a\x1bvesta/common/v1/media.proto\x1a\x1fvesta/datasets/v1/dataset.proto\x1a\x1cvesta/datasets/v1/item.proto\x1a vesta/datasets/v1/snapshot.proto\"i\n\tItemAdded\x12\x0c\n\x04item\x18\x01 \x01(\t\x12%\n\x05media\x18\x02 \x01(\x0b\x32\x16.vesta.common.v1.Media\x12\'\n\x05split\x18\x03 \x01(\x0e\x32\x18.vesta.datasets.v1.Split\"W\n\rItemAnnotated\x12\x0c\n\x04item\x18\x01 \x01(\t\x12\x38\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x0b\x32&.vesta.datasets.v1.AcceptedAnnotations\"a\n\rDatasetScored\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x14\n\x0cscored_count\x18\x03 \x01(\x03\x12\x12\n\nitem_count\x18\x04 \x01(\x03\"@\n\x0fSnapshotCreated\x12-\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1b.vesta.datasets.v1.Snapshotb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1evesta/datasets/v1/events.proto\x12\x11vesta.datasets.v1\x1a\x1bvesta/common/v1/media.proto\x1a\x1fvesta/datasets/v1/dataset.proto\x1a\x1cvesta/datasets/v1/item.proto\x1a vesta/datasets/v1/snapshot.proto\"k\n\x0bItemCreated\x12\x0c\n\x04item\x18\x01 \x01(\t\x12%\n\x05media\x18\x02 \x01(\x0b\x32\x16.vesta.common.v1.Media\x12\'\n\x05split\x18\x03 \x01(\x0e\x32\x18.vesta.datasets.v1.Split\"W\n\rItemAnnotated\x12\x0c\n\x04item\x18\x01 \x01(\t\x12\x38\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x0b\x32&.vesta.datasets.v1.AcceptedAnnotations\"a\n\rDatasetScored\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x14\n\x0cscored_count\x18\x03 \x01(\x03\x12\x12\n\nitem_count\x18\x04 \x01(\x03\"@\n\x0fSnapshotCreated\x12-\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1b.vesta.datasets.v1.Snapshotb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'vesta_contracts.datasets.v1.events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ITEMADDED']._serialized_start=179
-  _globals['_ITEMADDED']._serialized_end=284
-  _globals['_ITEMANNOTATED']._serialized_start=286
-  _globals['_ITEMANNOTATED']._serialized_end=373
-  _globals['_DATASETSCORED']._serialized_start=375
-  _globals['_DATASETSCORED']._serialized_end=472
-  _globals['_SNAPSHOTCREATED']._serialized_start=474
-  _globals['_SNAPSHOTCREATED']._serialized_end=538
+  _globals['_ITEMCREATED']._serialized_start=179
+  _globals['_ITEMCREATED']._serialized_end=286
+  _globals['_ITEMANNOTATED']._serialized_start=288
+  _globals['_ITEMANNOTATED']._serialized_end=375
+  _globals['_DATASETSCORED']._serialized_start=377
+  _globals['_DATASETSCORED']._serialized_end=474
+  _globals['_SNAPSHOTCREATED']._serialized_start=476
+  _globals['_SNAPSHOTCREATED']._serialized_end=540
 # @@protoc_insertion_point(module_scope)

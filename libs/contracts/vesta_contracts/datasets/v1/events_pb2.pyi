@@ -21,8 +21,8 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
-class ItemAdded(_message.Message):
-    """An item was added to a dataset. Type vesta.datasets.item.v1.added."""
+class ItemCreated(_message.Message):
+    """An item was created in a dataset. Type vesta.datasets.item.v1.created."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -46,7 +46,7 @@ class ItemAdded(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ItemAdded: _TypeAlias = ItemAdded  # noqa: Y015
+Global___ItemCreated: _TypeAlias = ItemCreated  # noqa: Y015
 
 @_typing.final
 class ItemAnnotated(_message.Message):

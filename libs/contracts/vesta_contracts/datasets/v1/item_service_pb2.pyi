@@ -211,11 +211,12 @@ class CreatedItem(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
-    EXISTED_FIELD_NUMBER: _builtins.int
+    ALREADY_EXISTED_FIELD_NUMBER: _builtins.int
     DUPLICATE_OF_FIELD_NUMBER: _builtins.int
     SPLIT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    existed: _builtins.bool
+    already_existed: _builtins.bool
+    """True if the dataset already had this image."""
     duplicate_of: _builtins.str
     """The older item that it is a near-duplicate of."""
     split: _dataset_pb2.Split.ValueType
@@ -223,13 +224,13 @@ class CreatedItem(_message.Message):
         self,
         *,
         name: _builtins.str = ...,
-        existed: _builtins.bool = ...,
+        already_existed: _builtins.bool = ...,
         duplicate_of: _builtins.str = ...,
         split: _dataset_pb2.Split.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duplicate_of", b"duplicate_of", "existed", b"existed", "name", b"name", "split", b"split"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["already_existed", b"already_existed", "duplicate_of", b"duplicate_of", "name", b"name", "split", b"split"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

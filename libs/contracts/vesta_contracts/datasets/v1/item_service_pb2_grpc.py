@@ -96,7 +96,7 @@ class ItemServiceServicer:
 
     def BatchCreateItems(self, request, context):
         """Adds up to 256 media as items. For an image that the dataset already has (same SHA-256), returns the existing item, so that the
-        call is idempotent. Publishes item.added for each new item. Called by the connection service and by imports. Errors: NOT_FOUND
+        call is idempotent. Publishes item.created for each new item. Called by the connection service and by imports. Errors: NOT_FOUND
         dataset; INVALID_ARGUMENT the reasons of vesta.common.v1.Annotation, or MEDIA_UNKNOWN the media was not ingested into the
         project: add it through a Source.
         """

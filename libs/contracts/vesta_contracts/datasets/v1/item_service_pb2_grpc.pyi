@@ -38,7 +38,7 @@ class ItemServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ItemServiceAsyncStub: ...
     BatchCreateItems: _grpc.UnaryUnaryMultiCallable[_item_service_pb2.BatchCreateItemsRequest, _item_service_pb2.BatchCreateItemsResponse]
     """Adds up to 256 media as items. For an image that the dataset already has (same SHA-256), returns the existing item, so that the
-    call is idempotent. Publishes item.added for each new item. Called by the connection service and by imports. Errors: NOT_FOUND
+    call is idempotent. Publishes item.created for each new item. Called by the connection service and by imports. Errors: NOT_FOUND
     dataset; INVALID_ARGUMENT the reasons of vesta.common.v1.Annotation, or MEDIA_UNKNOWN the media was not ingested into the
     project: add it through a Source.
     """
@@ -79,7 +79,7 @@ class ItemServiceAsyncStub(ItemServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     BatchCreateItems: _aio.UnaryUnaryMultiCallable[_item_service_pb2.BatchCreateItemsRequest, _item_service_pb2.BatchCreateItemsResponse]  # type: ignore[assignment]
     """Adds up to 256 media as items. For an image that the dataset already has (same SHA-256), returns the existing item, so that the
-    call is idempotent. Publishes item.added for each new item. Called by the connection service and by imports. Errors: NOT_FOUND
+    call is idempotent. Publishes item.created for each new item. Called by the connection service and by imports. Errors: NOT_FOUND
     dataset; INVALID_ARGUMENT the reasons of vesta.common.v1.Annotation, or MEDIA_UNKNOWN the media was not ingested into the
     project: add it through a Source.
     """
@@ -123,7 +123,7 @@ class ItemServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_item_service_pb2.BatchCreateItemsResponse, _abc.Awaitable[_item_service_pb2.BatchCreateItemsResponse]]:
         """Adds up to 256 media as items. For an image that the dataset already has (same SHA-256), returns the existing item, so that the
-        call is idempotent. Publishes item.added for each new item. Called by the connection service and by imports. Errors: NOT_FOUND
+        call is idempotent. Publishes item.created for each new item. Called by the connection service and by imports. Errors: NOT_FOUND
         dataset; INVALID_ARGUMENT the reasons of vesta.common.v1.Annotation, or MEDIA_UNKNOWN the media was not ingested into the
         project: add it through a Source.
         """

@@ -34,8 +34,8 @@ class WatchEventsRequest(_message.Message):
     """
     @_builtins.property
     def type_prefixes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Prefixes of event types, such as "vesta.training.". If empty, all types except prediction.made. Annotators never receive
-        prediction.made and observation.made.
+        """Prefixes of event types, such as "vesta.training.". If empty, all types except prediction.created. Annotators never receive
+        prediction.created and observation.created.
         """
 
     def __init__(

@@ -25,13 +25,13 @@ _sym_db = _symbol_database.Default()
 from vesta_contracts.pipelining.v1 import observation_pb2 as vesta_dot_pipelining_dot_v1_dot_observation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n vesta/pipelining/v1/events.proto\x12\x13vesta.pipelining.v1\x1a%vesta/pipelining/v1/observation.proto\"H\n\x0fObservationMade\x12\x35\n\x0bobservation\x18\x01 \x01(\x0b\x32 .vesta.pipelining.v1.Observationb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n vesta/pipelining/v1/events.proto\x12\x13vesta.pipelining.v1\x1a%vesta/pipelining/v1/observation.proto\"K\n\x12ObservationCreated\x12\x35\n\x0bobservation\x18\x01 \x01(\x0b\x32 .vesta.pipelining.v1.Observationb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'vesta_contracts.pipelining.v1.events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OBSERVATIONMADE']._serialized_start=96
-  _globals['_OBSERVATIONMADE']._serialized_end=168
+  _globals['_OBSERVATIONCREATED']._serialized_start=96
+  _globals['_OBSERVATIONCREATED']._serialized_end=171
 # @@protoc_insertion_point(module_scope)

@@ -18,8 +18,8 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
-class ObservationMade(_message.Message):
-    """An Observation of a frame was made. Type vesta.pipelining.observation.v1.made; the key is the name of the stream."""
+class ObservationCreated(_message.Message):
+    """An Observation of a frame was created. Type vesta.pipelining.observation.v1.created; the key is the name of the stream."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -37,4 +37,4 @@ class ObservationMade(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ObservationMade: _TypeAlias = ObservationMade  # noqa: Y015
+Global___ObservationCreated: _TypeAlias = ObservationCreated  # noqa: Y015

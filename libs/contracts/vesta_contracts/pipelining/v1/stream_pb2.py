@@ -29,7 +29,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from vesta_contracts.common.v1 import rules_pb2 as vesta_dot_common_dot_v1_dot_rules__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n vesta/pipelining/v1/stream.proto\x12\x13vesta.pipelining.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bvesta/common/v1/rules.proto\"\xe1\x04\n\x06Stream\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x1d\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x07\xca\xa5\x19\x03\x10\xc8\x01\x12\x1c\n\x0eobserved_count\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1b\n\rdropped_count\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1b\n\rrefused_count\x18\x05 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1d\n\x0funcertain_count\x18\x06 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12,\n\x03lag\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x03\x12\x39\n\x0flast_frame_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x0e\n\x06paused\x18\n \x01(\x08\x12=\n\x18uncertain_per_minute_max\x18\x0b \x01(\x05\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00p\xb7@H\x00\x88\x01\x01\x12\x35\n\x0bupdate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\r \x01(\t:\\\xea\x41Y\n\x0cvesta/Stream\x12\x38projects/{project}/pipelines/{pipeline}/streams/{stream}*\x07streams2\x06streamB\x1b\n\x19_uncertain_per_minute_maxb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n vesta/pipelining/v1/stream.proto\x12\x13vesta.pipelining.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bvesta/common/v1/rules.proto\"\xe2\x04\n\x06Stream\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x1d\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x07\xca\xa5\x19\x03\x10\xc8\x01\x12\x1c\n\x0eobserved_count\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1b\n\rdropped_count\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1c\n\x0erejected_count\x18\x05 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1d\n\x0funcertain_count\x18\x06 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12,\n\x03lag\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x03\x12\x39\n\x0flast_frame_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x0e\n\x06paused\x18\n \x01(\x08\x12=\n\x18uncertain_per_minute_max\x18\x0b \x01(\x05\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00p\xb7@H\x00\x88\x01\x01\x12\x35\n\x0bupdate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\r \x01(\t:\\\xea\x41Y\n\x0cvesta/Stream\x12\x38projects/{project}/pipelines/{pipeline}/streams/{stream}*\x07streams2\x06streamB\x1b\n\x19_uncertain_per_minute_maxb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,8 +44,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STREAM'].fields_by_name['observed_count']._serialized_options = b'\342A\001\003'
   _globals['_STREAM'].fields_by_name['dropped_count']._loaded_options = None
   _globals['_STREAM'].fields_by_name['dropped_count']._serialized_options = b'\342A\001\003'
-  _globals['_STREAM'].fields_by_name['refused_count']._loaded_options = None
-  _globals['_STREAM'].fields_by_name['refused_count']._serialized_options = b'\342A\001\003'
+  _globals['_STREAM'].fields_by_name['rejected_count']._loaded_options = None
+  _globals['_STREAM'].fields_by_name['rejected_count']._serialized_options = b'\342A\001\003'
   _globals['_STREAM'].fields_by_name['uncertain_count']._loaded_options = None
   _globals['_STREAM'].fields_by_name['uncertain_count']._serialized_options = b'\342A\001\003'
   _globals['_STREAM'].fields_by_name['lag']._loaded_options = None
@@ -61,5 +61,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STREAM']._loaded_options = None
   _globals['_STREAM']._serialized_options = b'\352AY\n\014vesta/Stream\0228projects/{project}/pipelines/{pipeline}/streams/{stream}*\007streams2\006stream'
   _globals['_STREAM']._serialized_start=212
-  _globals['_STREAM']._serialized_end=821
+  _globals['_STREAM']._serialized_end=822
 # @@protoc_insertion_point(module_scope)

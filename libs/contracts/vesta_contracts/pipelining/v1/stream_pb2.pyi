@@ -31,7 +31,7 @@ class Stream(_message.Message):
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     OBSERVED_COUNT_FIELD_NUMBER: _builtins.int
     DROPPED_COUNT_FIELD_NUMBER: _builtins.int
-    REFUSED_COUNT_FIELD_NUMBER: _builtins.int
+    REJECTED_COUNT_FIELD_NUMBER: _builtins.int
     UNCERTAIN_COUNT_FIELD_NUMBER: _builtins.int
     LAG_FIELD_NUMBER: _builtins.int
     LAST_FRAME_TIME_FIELD_NUMBER: _builtins.int
@@ -47,7 +47,7 @@ class Stream(_message.Message):
     """Frames that were older than the pipeline's age_max, that arrived while the stream was paused, or whose deployment was not
     available: it was deleted or has no model yet.
     """
-    refused_count: _builtins.int
+    rejected_count: _builtins.int
     """Frames that were rejected: they are empty, larger than 8,000,000 bytes, or could not be decoded."""
     uncertain_count: _builtins.int
     """Uncertain frames that were forwarded to the dataset."""
@@ -61,7 +61,7 @@ class Stream(_message.Message):
     """Covers the mutable fields. Counts do not change it."""
     @_builtins.property
     def lag(self) -> _duration_pb2.Duration:
-        """The age of the latest frame when its observation was made."""
+        """The age of the latest frame when its observation was created."""
 
     @_builtins.property
     def last_frame_time(self) -> _timestamp_pb2.Timestamp:
@@ -78,7 +78,7 @@ class Stream(_message.Message):
         display_name: _builtins.str = ...,
         observed_count: _builtins.int = ...,
         dropped_count: _builtins.int = ...,
-        refused_count: _builtins.int = ...,
+        rejected_count: _builtins.int = ...,
         uncertain_count: _builtins.int = ...,
         lag: _duration_pb2.Duration | None = ...,
         last_frame_time: _timestamp_pb2.Timestamp | None = ...,
@@ -90,7 +90,7 @@ class Stream(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_uncertain_per_minute_max", b"_uncertain_per_minute_max", "create_time", b"create_time", "lag", b"lag", "last_frame_time", b"last_frame_time", "uncertain_per_minute_max", b"uncertain_per_minute_max", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_uncertain_per_minute_max", b"_uncertain_per_minute_max", "create_time", b"create_time", "display_name", b"display_name", "dropped_count", b"dropped_count", "etag", b"etag", "lag", b"lag", "last_frame_time", b"last_frame_time", "name", b"name", "observed_count", b"observed_count", "paused", b"paused", "refused_count", b"refused_count", "uncertain_count", b"uncertain_count", "uncertain_per_minute_max", b"uncertain_per_minute_max", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_uncertain_per_minute_max", b"_uncertain_per_minute_max", "create_time", b"create_time", "display_name", b"display_name", "dropped_count", b"dropped_count", "etag", b"etag", "lag", b"lag", "last_frame_time", b"last_frame_time", "name", b"name", "observed_count", b"observed_count", "paused", b"paused", "rejected_count", b"rejected_count", "uncertain_count", b"uncertain_count", "uncertain_per_minute_max", b"uncertain_per_minute_max", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__uncertain_per_minute_max: _TypeAlias = _typing.Literal["uncertain_per_minute_max"]  # noqa: Y015
     _WhichOneofArgType__uncertain_per_minute_max: _TypeAlias = _typing.Literal["_uncertain_per_minute_max", b"_uncertain_per_minute_max"]  # noqa: Y015

@@ -21,7 +21,7 @@ from vesta_contracts.serving.v1.events_pb2 import DeploymentPromoted as Deployme
 from vesta_contracts.serving.v1.events_pb2 import DeploymentRolledBack as DeploymentRolledBack
 from vesta_contracts.serving.v1.events_pb2 import DeploymentFailed as DeploymentFailed
 from vesta_contracts.serving.v1.events_pb2 import DeploymentScored as DeploymentScored
-from vesta_contracts.serving.v1.events_pb2 import PredictionMade as PredictionMade
+from vesta_contracts.serving.v1.events_pb2 import PredictionCreated as PredictionCreated
 from vesta_contracts.serving.v1.events_pb2 import ItemPrediction as ItemPrediction
 from vesta_contracts.serving.v1.prediction_pb2 import Prediction as Prediction
 from vesta_contracts.serving.v1.prediction_service_pb2 import GetPredictionRequest as GetPredictionRequest
@@ -53,7 +53,7 @@ __all__ = [
     "PredictRequest",
     "PredictResponse",
     "Prediction",
-    "PredictionMade",
+    "PredictionCreated",
     "PredictionServiceServicer",
     "PredictionServiceStub",
     "RollbackDeploymentRequest",

@@ -143,7 +143,7 @@ class UncertaintyPolicy(_message.Message):
     MARGIN_CERTAIN_FIELD_NUMBER: _builtins.int
     THRESHOLDS_FIELD_NUMBER: _builtins.int
     score_threshold: _builtins.float
-    """Labels with a lower score are returned as discarded; 0.5 if unset. Ignored for multi-label models, which have a threshold per
+    """Labels with a lower score are returned in `other_labels`; 0.5 if unset. Ignored for multi-label models, which have a threshold per
     concept; see `thresholds`.
     """
     score_certain: _builtins.float

@@ -270,7 +270,7 @@ class ImagePrediction(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LABELS_FIELD_NUMBER: _builtins.int
-    DISCARDED_FIELD_NUMBER: _builtins.int
+    OTHER_LABELS_FIELD_NUMBER: _builtins.int
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
     UNCERTAIN_FIELD_NUMBER: _builtins.int
     MARGIN_FIELD_NUMBER: _builtins.int
@@ -289,7 +289,7 @@ class ImagePrediction(_message.Message):
         """The predicted labels, with scores at or above the threshold, best first."""
 
     @_builtins.property
-    def discarded(self) -> _containers.RepeatedCompositeFieldContainer[_prediction_pb2.ConceptScore]:
+    def other_labels(self) -> _containers.RepeatedCompositeFieldContainer[_prediction_pb2.ConceptScore]:
         """The other labels, best first."""
 
     @_builtins.property
@@ -300,7 +300,7 @@ class ImagePrediction(_message.Message):
         self,
         *,
         labels: _abc.Iterable[_prediction_pb2.ConceptScore] | None = ...,
-        discarded: _abc.Iterable[_prediction_pb2.ConceptScore] | None = ...,
+        other_labels: _abc.Iterable[_prediction_pb2.ConceptScore] | None = ...,
         model_version: _builtins.str = ...,
         uncertain: _builtins.bool = ...,
         margin: _builtins.float = ...,
@@ -310,7 +310,7 @@ class ImagePrediction(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["discarded", b"discarded", "embedding", b"embedding", "labels", b"labels", "margin", b"margin", "message", b"message", "model_version", b"model_version", "reason", b"reason", "uncertain", b"uncertain"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedding", b"embedding", "labels", b"labels", "margin", b"margin", "message", b"message", "model_version", b"model_version", "other_labels", b"other_labels", "reason", b"reason", "uncertain", b"uncertain"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -109,8 +109,8 @@ class DeploymentScored(_message.Message):
 Global___DeploymentScored: _TypeAlias = DeploymentScored  # noqa: Y015
 
 @_typing.final
-class PredictionMade(_message.Message):
-    """Predictions for up to 64 items of one dataset. Type vesta.serving.prediction.v1.made; the key is the name of the deployment. The
+class PredictionCreated(_message.Message):
+    """Predictions for up to 64 items of one dataset. Type vesta.serving.prediction.v1.created; the key is the name of the deployment. The
     datasets service stores them with the items.
     """
 
@@ -149,7 +149,7 @@ class PredictionMade(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PredictionMade: _TypeAlias = PredictionMade  # noqa: Y015
+Global___PredictionCreated: _TypeAlias = PredictionCreated  # noqa: Y015
 
 @_typing.final
 class ItemPrediction(_message.Message):
