@@ -16,6 +16,7 @@ import label_saving
 import loop
 import overload
 import replicas
+import scale
 import serving
 import start
 from figures import Figure
@@ -26,7 +27,7 @@ from vesta_local.home import BROKERS
 from vesta_local.testing import running_platform
 
 PORT_BLOCK = 5
-GROUPS = ("ingest", "loop", "frames", "capacity", "overload", "start", "replicas", "labels")
+GROUPS = ("ingest", "loop", "frames", "capacity", "overload", "start", "replicas", "scale", "labels")
 
 console = Console(soft_wrap=True)
 
@@ -88,6 +89,8 @@ def _measured(groups: list[str], broker: str) -> Iterator[Figure]:
                 yield from start.measure(platform)
     if "replicas" in groups:
         yield from replicas.measure(PORT_BLOCK)
+    if "scale" in groups:
+        yield from scale.measure(PORT_BLOCK)
     if "labels" in groups:
         yield from label_saving.measure()
 
