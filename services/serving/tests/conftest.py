@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from prometheus_client import CollectorRegistry
 from serving_builders import FakeDatasets, FakeItems, FakeRegistry
-from serving_service import IMAGES_IN_FLIGHT_MAX, Serving
+from serving_service import IDLE_MAX, IMAGES_IN_FLIGHT_MAX, Serving
 from vesta_common.clock import ManualClock
 from vesta_common.rpc.admission import Admission
 from vesta_common.rpc.client import open_channel
@@ -26,7 +26,8 @@ from vesta_contracts.serving.v1 import DeploymentServiceStub, PredictionServiceS
 from vesta_contracts.training.v1 import ModelServiceStub
 from vesta_local.testing import identity_of
 from vesta_serving.api import DeploymentService, PredictionService
-from vesta_serving.deployments.deployer import Deployer
+from vesta_serving.deployments.deployer import WHOLE_KEPT, Deployer
+from vesta_serving.model_files import ModelFiles
 from vesta_serving.predictions.prediction_log import PredictionLog
 from vesta_serving.predictions.predictor import Predictor
 from vesta_serving.registry import Registry
@@ -59,9 +60,13 @@ def serving(service_settings: Callable[[str], dict[str, Any]], triton: str, sand
     store, asked, item_stub = Store(postgres, clock), Tritons(settings.triton_address), ItemServiceStub(channel)
     versions = Registry(store, ModelServiceStub(channel))
     repository = ObjectStore.of(settings.model_copy(update={"s3_prefix": ""}))
-    deployer = Deployer(store, versions, asked, media, repository, clock, gpu=False, instance_count=2)
+    files = ModelFiles(store, media)
+    deployer = Deployer(
+        store, versions, asked, files, repository, clock, gpu=False, instance_count=2, idle_max=IDLE_MAX
+    )
+    clock.advance(WHOLE_KEPT)  # not in an upgrade: the models of other tests are unloaded
     admission = Admission("predict", timedelta(minutes=1), 4, IMAGES_IN_FLIGHT_MAX, time.monotonic)
-    predictor = Predictor(store, versions, asked, deployer, clock, admission)
+    predictor = Predictor(store, versions, files, asked, deployer, clock, admission)
     scorer = Scorer(store, predictor, item_stub, DatasetServiceStub(channel), media, clock)
     log = PredictionLog(store, clock, CollectorRegistry(), timedelta(days=30))
     api = DeploymentService(store, versions, predictor, log, item_stub, media, sandbox)
@@ -78,6 +83,7 @@ def serving(service_settings: Callable[[str], dict[str, Any]], triton: str, sand
         triton=asked,
         repository=repository,
         deployer=deployer,
+        files=files,
         predictor=predictor,
         scorer=scorer,
         log=log,

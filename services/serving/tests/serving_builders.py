@@ -54,8 +54,13 @@ def an_onnx(scale: float = 8.0, *, not_a_number: bool = False, concept_count: in
     return _onnx_of_colour(nodes, constants, concept_count)
 
 
-def an_onnx_with_a_head(scale: float = 8.0) -> bytes:
-    """Like `an_onnx`, but the probabilities depend on the embedding alone, as in models from training."""
+def an_onnx_with_a_head(scale: float = 8.0, *, shift: float = 0.1) -> bytes:
+    """Like `an_onnx`, but the probabilities depend on the embedding alone, as in models from training.
+
+    Args:
+        scale: of the head.
+        shift: of the backbone.
+    """
     nodes = [
         helper.make_node("Gemm", ["colour", "spread", "spread_bias"], ["wide"]),
         helper.make_node("LpNormalization", ["wide"], ["embedding"], axis=1, p=2),
@@ -64,7 +69,7 @@ def an_onnx_with_a_head(scale: float = 8.0) -> bytes:
     ]
     constants = {
         "spread": np.eye(3, DIMENSION, dtype=np.float32),
-        "spread_bias": np.full(DIMENSION, 0.1, np.float32),
+        "spread_bias": np.full(DIMENSION, shift, np.float32),
         "weights": np.eye(DIMENSION, len(CONCEPTS), dtype=np.float32) * scale,
         "bias": np.array([0.3, 0.2, 0.1], np.float32),
     }
@@ -156,6 +161,10 @@ class FakeRegistry(ModelServiceServicer):
             embedding_dimension=DIMENSION,
         )
         return name
+
+    def key(self, name: str) -> str:
+        """Returns the key of a version's model file."""
+        return self._versions[name].onnx_key
 
     def remove(self, name: str) -> ModelVersion:
         """Deletes a version like `DeleteModelVersion`; returns the deleted version."""

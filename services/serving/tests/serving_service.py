@@ -1,6 +1,7 @@
 """The serving service in tests: its API, its workers, and fake services."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -23,6 +24,7 @@ from vesta_contracts.serving.v1 import (
 )
 from vesta_serving.deployments.deployer import Deployer
 from vesta_serving.event_handlers import EventHandlers
+from vesta_serving.model_files import ModelFiles
 from vesta_serving.predictions.prediction_log import PredictionLog
 from vesta_serving.predictions.predictor import Predictor
 from vesta_serving.scoring.scorer import Scorer
@@ -30,6 +32,7 @@ from vesta_serving.store import Store
 from vesta_serving.triton.replicas import Tritons
 
 IMAGES_IN_FLIGHT_MAX = 8
+IDLE_MAX = timedelta(hours=1)
 
 
 @dataclass
@@ -45,6 +48,7 @@ class Serving:
     triton: Tritons
     repository: ObjectStore
     deployer: Deployer
+    files: ModelFiles
     predictor: Predictor
     scorer: Scorer
     log: PredictionLog
@@ -59,6 +63,10 @@ class Serving:
         )
         self.deployer.step()
         return self.got(made.name)
+
+    def triton_name(self, version: str) -> str:
+        """Returns Triton's name of the model that a version is served with."""
+        return self.files.parts(self.predictor._registry.get(version)).triton_name
 
     def got(self, name: str) -> Deployment:
         return self.deployments.GetDeployment(GetDeploymentRequest(name=name))

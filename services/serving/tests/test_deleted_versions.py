@@ -8,7 +8,7 @@ from vesta_common.events.cloudevents import new_event
 from vesta_contracts.serving.v1 import CreateDeploymentRequest, DeleteDeploymentRequest, Deployment
 from vesta_contracts.training.v1 import ModelVersionDeleted
 from vesta_serving.event_handlers import EventHandlers
-from vesta_serving.triton.repository import PREFIX, triton_name
+from vesta_serving.triton.repository import PREFIX, whole_name
 
 
 def files(serving: Serving, name: str) -> list[str]:
@@ -22,7 +22,7 @@ def is_deleted(serving: Serving, version: str) -> str:
     event = new_event("training", version, payload, serving.clock.now())
     with serving.store.postgres.transaction() as connection:
         EventHandlers(serving.store).handle_model_version_deleted(connection, event)
-    return triton_name(digest)
+    return whole_name(digest)
 
 
 def test_a_deleted_version_is_removed_from_the_repository(serving: Serving) -> None:

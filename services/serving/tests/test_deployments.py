@@ -189,14 +189,14 @@ def test_a_model_that_answers_no_numbers_is_not_promoted(serving: Serving) -> No
     version = serving.registry.add(an_onnx(not_a_number=True))
     deployment = serving.deployed(version)
     with pytest.raises(Unavailable) as caught:
-        serving.triton.probe(serving.predictor._registry.get(version).triton_name, classifies=True)
+        serving.triton.probe(serving.triton_name(version), classifies=True)
     assert (deployment.state, caught.value.reason) == (Deployment.FAILED, "MODEL_OUTPUT_INVALID")
 
 
 def test_a_model_that_answered_before_and_is_refused_now_is_unavailable(serving: Serving) -> None:
     version = serving.registry.add(an_onnx())
     deployment = serving.deployed(version)
-    name = serving.predictor._registry.get(version).triton_name
+    name = serving.triton_name(version)
     serving.triton.unload(name)
     whole = serving.deployer._repository.get(f"triton/{name}/1/model.onnx", checked=False)
     serving.deployer._repository.put_named(f"triton/{name}/1/model.onnx", b"not whole")
@@ -211,7 +211,7 @@ def test_a_model_that_answered_before_and_is_refused_now_is_unavailable(serving:
 def test_a_model_that_triton_lost_is_loaded_again_by_the_next_call(serving: Serving) -> None:
     version = serving.registry.add(an_onnx())
     deployment = serving.deployed(version)
-    serving.triton.unload(serving.predictor._registry.get(version).triton_name)
+    serving.triton.unload(serving.triton_name(version))
 
     assert labels(serving, deployment, RED) == ["red"]
 
@@ -219,7 +219,7 @@ def test_a_model_that_triton_lost_is_loaded_again_by_the_next_call(serving: Serv
 def test_a_model_that_triton_lost_is_loaded_again_by_the_keeper(serving: Serving) -> None:
     version = serving.registry.add(an_onnx())
     serving.deployed(version)
-    name = serving.predictor._registry.get(version).triton_name
+    name = serving.triton_name(version)
     serving.triton.unload(name)
     with pytest.raises(Unavailable) as caught:
         serving.triton.probe(name, classifies=True)
@@ -247,7 +247,7 @@ def test_a_customers_own_model_stays_loaded(serving: Serving) -> None:
 def test_settings_that_have_changed_reach_a_model_that_was_laid_down_before(serving: Serving) -> None:
     version = serving.registry.add(an_onnx())
     deployment = serving.deployed(version)
-    name = serving.predictor._registry.get(version).triton_name
+    name = serving.triton_name(version)
     wanted = find_configuration(serving.repository, name)
     assert wanted is not None
     write_configuration(serving.repository, name, wanted.replace("count: 2", "count: 1"))
@@ -334,7 +334,7 @@ def test_a_deleted_deployment_is_gone_and_its_model_unloaded(serving: Serving) -
     with pytest.raises(NotFound) as caught:
         serving.deployments.GetDeployment(GetDeploymentRequest(name=deployment.name))
     assert caught.value.reason == "RESOURCE_NOT_FOUND"
-    assert serving.predictor._registry.get(version).triton_name not in serving.triton.loaded()
+    assert serving.triton_name(version) not in serving.triton.loaded()
 
 
 def test_deployments_are_listed_by_name_page_by_page(serving: Serving) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from vesta_common.errors import InvalidArgument
 from vesta_contracts.serving.v1 import UncertaintyPolicy
 from vesta_serving.labels import Policy, Vocabulary, check_thresholds, score, split_labels
-from vesta_serving.triton.repository import model_configuration, triton_name
+from vesta_serving.triton.repository import model_configuration, whole_name
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 CONCEPTS = ("red", "green", "blue")
@@ -137,4 +137,4 @@ def test_the_configuration_of_a_model_that_only_embeds_names_no_probabilities() 
 
 
 def test_equal_models_have_one_name() -> None:
-    assert triton_name("a" * 64) == triton_name("a" * 64) != triton_name("b" * 64)
+    assert whole_name("a" * 64) == whole_name("a" * 64) != whole_name("b" * 64)

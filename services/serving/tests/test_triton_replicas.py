@@ -42,7 +42,7 @@ def answered(address: str, name: str) -> int:
 
 
 def triton_name(serving: Serving, deployment: Deployment) -> str:
-    return serving.predictor._registry.get(deployment.stable_version).triton_name
+    return serving.triton_name(deployment.stable_version)
 
 
 def test_serving_is_hindered_only_where_no_triton_answers(triton: str) -> None:

@@ -106,7 +106,6 @@ class DeploymentService(DeploymentServiceServicer):
             deployment = Deployment()
             deployment.CopyFrom(request.deployment)
             deployment.name = name
-            self._store.lock_removal(connection, version.triton_name)
             self._store.insert(connection, deployment)
             return self._store.message(connection, self._store.get(connection, name))
 
@@ -146,7 +145,6 @@ class DeploymentService(DeploymentServiceServicer):
             current = self._store.message(connection, row)
             check_etag(request.deployment.etag, self._store.etag_part(current))
             updated = apply_update(current, request.deployment, request.update_mask, _MUTABLE)
-            self._store.lock_removal(connection, version.triton_name)
             self._store.update(connection, row, updated)
             answer = self._store.message(connection, self._store.get(connection, name))
         self._predictor.forget(name)
@@ -162,7 +160,7 @@ class DeploymentService(DeploymentServiceServicer):
         return empty_pb2.Empty()
 
     def RollbackDeployment(self, request: RollbackDeploymentRequest, context: grpc.ServicerContext) -> Deployment:
-        """Makes the previous version stable again. It is still loaded."""
+        """Makes the previous version stable again. It is still loaded, unless the deployment was not used for long."""
         if answer := find_answer(self._store.postgres, request, Deployment):
             return answer
         with self._store.postgres.transaction() as connection:

@@ -24,6 +24,7 @@ from vesta_contracts.training.v1 import ModelServiceStub
 from vesta_serving.api import DeploymentService, PredictionService
 from vesta_serving.deployments.deployer import KEEP_INTERVAL, Deployer
 from vesta_serving.event_handlers import EventHandlers
+from vesta_serving.model_files import ModelFiles
 from vesta_serving.predictions.prediction_log import FLUSH_INTERVAL, PRUNE_INTERVAL, PredictionLog
 from vesta_serving.predictions.predictor import Predictor
 from vesta_serving.registry import Registry
@@ -52,6 +53,7 @@ def build(settings: Settings) -> App:
     # Triton reads its repository from the root of the bucket.
     repository = ObjectStore.of(settings.model_copy(update={"s3_prefix": ""}))
     registry = Registry(store, ModelServiceStub(training))
+    files = ModelFiles(store, media)
     triton = Tritons(settings.triton_address)
     replicas = Gauge("vesta_serving_tritons", "Triton replicas", ["state"], registry=metrics)
     for state, is_answering in (("answering", True), ("away", False)):
@@ -60,11 +62,12 @@ def build(settings: Settings) -> App:
         store,
         registry,
         triton,
-        media,
+        files,
         repository,
         clock,
         gpu=settings.triton_gpu,
         instance_count=settings.triton_instances,
+        idle_max=timedelta(minutes=settings.triton_idle_minutes),
     )
     admission_metrics = AdmissionMetrics(SERVICE, metrics)
     admission = Admission(
@@ -75,7 +78,7 @@ def build(settings: Settings) -> App:
         time.monotonic,
         admission_metrics,
     )
-    predictor = Predictor(store, registry, triton, deployer, clock, admission)
+    predictor = Predictor(store, registry, files, triton, deployer, clock, admission)
     items = ItemServiceStub(datasets)
     scorer = Scorer(store, predictor, items, DatasetServiceStub(datasets), media, clock)
     prediction_log = PredictionLog(store, clock, metrics, timedelta(days=settings.prediction_log_days))

@@ -8,7 +8,7 @@ from vesta_common.resources.names import parent_of
 from vesta_common.storage.postgres import Connection
 
 from vesta_serving.store import Store
-from vesta_serving.triton.repository import triton_name
+from vesta_serving.triton.repository import whole_name
 
 
 class EventHandlers:
@@ -34,4 +34,4 @@ class EventHandlers:
     def handle_model_version_deleted(self, connection: Connection, event: Event) -> None:
         """Schedules the removal of the version's model. The deployer removes it once no deployment needs it."""
         deleted = event.payload
-        self._store.schedule_removal(connection, triton_name(deleted.digest), deleted.model_version)
+        self._store.schedule_removal(connection, deleted.model_version, whole_name(deleted.digest))

@@ -1,6 +1,6 @@
 -- name: insert_deployment$
-INSERT INTO deployments (name, parent, body, wanted, state, create_time, update_time)
-VALUES (:name, :parent, :body, :wanted, 'LOADING', :now, :now)
+INSERT INTO deployments (name, parent, body, wanted, state, create_time, update_time, use_time)
+VALUES (:name, :parent, :body, :wanted, 'LOADING', :now, :now, :now)
 RETURNING generation;
 
 -- name: find_deployment^
@@ -18,6 +18,9 @@ SELECT * FROM deployments ORDER BY name;
 
 -- name: list_deployments_of_dataset
 SELECT DISTINCT deployment FROM passes WHERE dataset = :dataset;
+
+-- name: set_use_time!
+UPDATE deployments SET use_time = :now WHERE name = :name;
 
 -- name: update_deployment!
 UPDATE deployments SET body = :body, wanted = :wanted, state = :state, error = :error, update_time = :now WHERE name = :name;
@@ -39,14 +42,14 @@ ORDER BY update_time LIMIT 1;
 -- Makes the version stable, unless another version is wanted by now.
 UPDATE deployments SET
     previous = CASE WHEN stable = '' THEN '' ELSE stable END,
-    stable = :version, state = 'READY', error = '', generation = nextval('generations'), update_time = :now
+    stable = :version, state = 'READY', error = '', generation = nextval('generations'), update_time = :now, use_time = :now
 WHERE name = :name AND wanted = :version AND stable <> :version
 RETURNING *;
 
 -- name: roll_back^
 UPDATE deployments SET
     stable = previous, previous = stable, wanted = previous, state = 'READY', error = '',
-    generation = nextval('generations'), update_time = :now
+    generation = nextval('generations'), update_time = :now, use_time = :now
 WHERE name = :name AND previous <> ''
 RETURNING *;
 
@@ -64,6 +67,12 @@ INSERT INTO versions (name, body) VALUES (:name, :body) ON CONFLICT DO NOTHING;
 
 -- name: find_version^
 SELECT body FROM versions WHERE name = :name;
+
+-- name: find_parts^
+SELECT triton_name, head FROM versions WHERE name = :name AND triton_name <> '';
+
+-- name: put_parts!
+UPDATE versions SET triton_name = :triton_name, head = :head WHERE name = :name;
 
 -- name: drop_version!
 DELETE FROM versions WHERE name = :name;

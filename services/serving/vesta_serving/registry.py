@@ -7,7 +7,6 @@ from vesta_contracts.training.v1 import GetModelVersionRequest, ModelServiceStub
 
 from vesta_serving.labels import Vocabulary
 from vesta_serving.store import Store
-from vesta_serving.triton.repository import triton_name
 
 
 @dataclass(frozen=True)
@@ -15,11 +14,6 @@ class Version:
     """A model version and values derived from it."""
 
     model: ModelVersion
-
-    @property
-    def triton_name(self) -> str:
-        """The name of the model in Triton."""
-        return triton_name(self.model.digest)
 
     @property
     def classifies(self) -> bool:

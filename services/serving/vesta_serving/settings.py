@@ -22,8 +22,15 @@ class Settings(ServiceSettings):
         2,
         ge=1,
         le=64,
-        description="instances of each model in Triton, with one thread and about 90 MiB of memory each; "
+        description="instances of each backbone in Triton, with one thread and about 90 MiB of memory each; "
         "use the number of its cores",
+    )
+    triton_idle_minutes: int = Field(
+        60,
+        ge=1,
+        le=60 * 24 * 365,
+        description="Triton unloads a model whose deployments have not predicted for this time; the next "
+        "request loads it again and takes about a second longer",
     )
     triton_gpu: bool = Field(False, description="whether Triton has GPUs")
     images_in_flight_max: int = Field(

@@ -1,9 +1,10 @@
 """Loads wanted model versions into Triton, probes and promotes them, and keeps needed versions loaded."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
 
+import numpy as np
 import structlog
 from vesta_common.clock import Clock
 from vesta_common.errors import (
@@ -18,6 +19,7 @@ from vesta_common.errors import (
 from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.serving.v1 import DeploymentFailed, DeploymentPromoted
 
+from vesta_serving.model_files import ModelFiles, ServedParts
 from vesta_serving.registry import Registry, Version
 from vesta_serving.store import Store
 from vesta_serving.store.rows import DeploymentRow
@@ -25,6 +27,7 @@ from vesta_serving.triton.replicas import Replica, Tritons
 from vesta_serving.triton.repository import (
     find_configuration,
     is_ours,
+    is_whole,
     model_configuration,
     remove_model,
     write_configuration,
@@ -32,6 +35,8 @@ from vesta_serving.triton.repository import (
 )
 
 KEEP_INTERVAL = timedelta(seconds=5)
+WHOLE_KEPT = timedelta(minutes=10)
+"""After the start, complete models stay loaded for this time, because replicas of an earlier version may still serve them."""
 # Errors that a retry cannot resolve.
 _PERMANENT = (InvalidArgument, NotFound, DataLoss, FailedPrecondition)
 
@@ -42,10 +47,10 @@ class Deployer:
     """Deploys one deployment at a time. Any number of replicas may run: loading a model twice is harmless.
 
     Args:
-        models: the object store of the registry's ONNX files.
         repository: Triton's model repository.
         gpu: whether Triton has GPUs.
         instance_count: instances of each model.
+        idle_max: Triton unloads the models of a deployment that has not predicted for this time.
     """
 
     def __init__(
@@ -53,21 +58,24 @@ class Deployer:
         store: Store,
         registry: Registry,
         triton: Tritons,
-        models: ObjectStore,
+        files: ModelFiles,
         repository: ObjectStore,
         clock: Clock,
         *,
         gpu: bool,
         instance_count: int,
+        idle_max: timedelta,
     ) -> None:
         self._store = store
         self._registry = registry
         self._triton = triton
-        self._models = models
+        self._files = files
         self._repository = repository
         self._clock = clock
         self._gpu = gpu
         self._instance_count = instance_count
+        self._idle_max = idle_max
+        self._start_time = clock.now()
         self._written: set[str] = set()  # Triton's names of models whose configuration in the repository is current
 
     def step(self) -> bool:
@@ -108,41 +116,47 @@ class Deployer:
         """Loads a version into every Triton and probes it with a real request.
 
         Raises:
-            FailedPrecondition: a healthy Triton rejects the model.
+            FailedPrecondition: a healthy Triton rejects the model, or its head computes numbers that are not finite.
             Unavailable: a Triton does not respond, and has not been given up.
             DataLoss, NotFound: the model's file differs from the registered one, or is missing.
         """
-        self._write(version)
+        parts = self._files.parts(version)
+        _check_head(version, parts)
+        self._write(version, parts)
         try:
-            self._triton.load(version.triton_name)
-            self._triton.probe(version.triton_name, classifies=version.classifies)
+            self._triton.load(parts.triton_name)
+            self._triton.probe(parts.triton_name, classifies=parts.triton_classifies)
         except Unavailable as error:
-            if self._triton.is_live():
+            is_written = find_configuration(self._repository, parts.triton_name) is not None
+            if (
+                is_written and self._triton.is_live()
+            ):  # otherwise it was removed for a deleted version meanwhile; a retry writes it
                 raise FailedPrecondition(
                     f"Triton rejects {version.model.name}: {error}", reason="MODEL_REJECTED"
                 ) from error
             raise
 
-    def _write(self, version: Version) -> bool:
-        """Writes a version and its current configuration to the repository; returns whether anything changed."""
-        name, model = version.triton_name, version.model
+    def _write(self, version: Version, parts: ServedParts) -> bool:
+        """Writes a version's Triton model and its current configuration to the repository; returns whether anything changed."""
+        name = parts.triton_name
         wanted = model_configuration(
             name,
-            len(model.concepts),
-            model.embedding_dimension,
+            len(version.model.concepts) if parts.triton_classifies else 0,
+            version.model.embedding_dimension,
             gpu=self._gpu,
             instance_count=self._instance_count,
         )
         found = find_configuration(self._repository, name)
         if found is None:
-            write_model(self._repository, name, self._models.get(model.onnx_key, sha256=model.digest), wanted)
+            write_model(self._repository, name, self._files.triton_file(version), wanted)
         elif found != wanted:
             write_configuration(self._repository, name, wanted)
         self._written.add(name)
         return found != wanted
 
     def keep(self) -> bool:
-        """Reloads needed models that a Triton does not serve. Always returns False, so that it runs again after the interval.
+        """Reloads needed models that a Triton does not serve, and unloads the others. Always returns False, so that it runs again after
+        the interval.
 
         A Triton can lose a model in a restart, or because its process died. A new Triton has no models yet. Also reloads models whose
         configuration is outdated.
@@ -150,7 +164,7 @@ class Deployer:
         live = [replica for replica in self._triton.replicas() if replica.is_live()]
         if not live:
             return False
-        needed = list(self._needed())
+        needed = self._needed()
         for version in needed:
             self._update_configuration(version)
         for replica in live:
@@ -164,9 +178,10 @@ class Deployer:
 
     def _ensure_loaded(self, replica: Replica, version: Version) -> bool:
         """Whether a Triton serves a version, possibly after a reload."""
+        parts = self._files.parts(version)
         try:
             with replica.call() as triton:
-                triton.probe(version.triton_name, classifies=version.classifies)
+                triton.probe(parts.triton_name, classifies=parts.triton_classifies)
         except Unavailable as error:
             log.warning("model_lost", version=version.model.name, error=str(error))
             return self._reload(replica, version)
@@ -174,35 +189,36 @@ class Deployer:
 
     def _update_configuration(self, version: Version) -> None:
         """Updates the configuration of a version once per process. Triton continues to serve the version during the reload."""
-        if version.triton_name in self._written:
+        parts = self._files.parts(version)
+        if parts.triton_name in self._written:
             return
         try:
-            if self._write(version):
-                self._triton.load(version.triton_name)
+            if self._write(version, parts):
+                self._triton.load(parts.triton_name)
         except VestaError as error:
             log.warning("model_renewal_failed", version=version.model.name, error=str(error))
 
     def _reload(self, replica: Replica, version: Version) -> bool:
         """Reloads a version. After a failure, returns False; the next run retries it, and other versions are not affected."""
+        parts = self._files.parts(version)
         try:
-            self._write(version)
+            self._write(version, parts)
             with replica.call() as triton:
-                triton.unload(version.triton_name)
-                triton.load(version.triton_name)
-                triton.probe(version.triton_name, classifies=version.classifies)
+                triton.unload(parts.triton_name)
+                triton.load(parts.triton_name)
+                triton.probe(parts.triton_name, classifies=parts.triton_classifies)
         except VestaError as error:
             log.warning("model_repair_failed", version=version.model.name, error=str(error))
             return False
         return True
 
-    def _needed(self) -> Iterable[Version]:
-        """Returns every version that is stable or can be rolled back to, without duplicates."""
-        names = {name for row in self._store.list_all() for name in (row.stable, row.previous) if name}
-        found: dict[str, Version] = {}
-        for name in sorted(names):
-            version = self._registry.get(name)
-            found.setdefault(version.triton_name, version)
-        return found.values()
+    def _needed(self) -> list[Version]:
+        """Returns the versions that used deployments predict with or can be rolled back to, one per Triton model."""
+        oldest = self._clock.now() - self._idle_max
+        used = [row for row in self._store.list_all() if row.use_time > oldest]
+        names = {name for row in used for name in (row.stable, row.previous) if name}
+        versions = [self._registry.get(name) for name in sorted(names)]
+        return list({self._files.parts(version).triton_name: version for version in versions}.values())
 
     def _unload_unneeded(self) -> None:
         """Unloads models that no deployment needs. Does nothing if it cannot determine the needed models of every deployment."""
@@ -210,14 +226,19 @@ class Deployer:
             loaded = (
                 self._triton.loaded()
             )  # first: a model that another replica loads after this is already a wanted version below
-            needed = {version.triton_name for version in self._needed()}
+            needed = {self._files.parts(version).triton_name for version in self._needed()}
             wanted = {
-                self._registry.get(row.wanted).triton_name for row in self._store.list_all() if row.state != "FAILED"
+                self._files.find_triton_name(self._registry.get(row.wanted))
+                for row in self._store.list_all()
+                if row.wanted != row.stable and row.state != "FAILED"
             }
         except VestaError as error:
             log.info("unload_skipped", error=str(error))
             return
+        is_upgrade = self._clock.now() - self._start_time < WHOLE_KEPT
         for name in filter(is_ours, loaded - needed - wanted):
+            if is_upgrade and is_whole(name):
+                continue
             try:
                 self._triton.unload(name)
             except VestaError as error:
@@ -227,9 +248,9 @@ class Deployer:
         """Removes the models of deleted versions from the repository. The next run retries failed removals."""
         for name in self._store.list_to_remove():
 
-            def is_needed(rows: Iterable[DeploymentRow], name: str = name) -> bool:
+            def is_needed(rows: Sequence[DeploymentRow], name: str = name) -> bool:
                 versions = {version for row in rows for version in (row.wanted, row.stable, row.previous) if version}
-                return name in {self._registry.get(version).triton_name for version in versions}
+                return name in {self._files.find_triton_name(self._registry.get(version)) for version in versions}
 
             try:
                 self._store.remove_model(name, is_needed, partial(remove_model, self._repository, name))
@@ -241,3 +262,15 @@ class Deployer:
         if not row.stable:
             return False
         return self._registry.get(row.stable).model.embedding_digest == version.model.embedding_digest
+
+
+def _check_head(version: Version, parts: ServedParts) -> None:
+    if parts.head is None:
+        return
+    dimension = version.model.embedding_dimension
+    probe = np.full((1, dimension), dimension**-0.5, np.float32)
+    if not np.isfinite(parts.head.probabilities(probe)).all():
+        raise FailedPrecondition(
+            f"{version.model.name} returns numbers that are not finite; train another version",
+            reason="MODEL_OUTPUT_INVALID",
+        )

@@ -15,6 +15,7 @@ from vesta_contracts.common.v1 import ImageScores
 
 from vesta_serving.deployments.deployer import Deployer
 from vesta_serving.labels import Policy, score
+from vesta_serving.model_files import ModelFiles, ServedParts
 from vesta_serving.registry import Registry, Version
 from vesta_serving.store import Store
 from vesta_serving.store.rows import DeploymentRow
@@ -27,10 +28,11 @@ RETRY_AFTER = timedelta(seconds=1)
 
 @dataclass(frozen=True)
 class ServedModel:
-    """The model version and policy that a deployment currently serves with."""
+    """The model version, its parts and the policy that a deployment currently serves with."""
 
     row: DeploymentRow
     version: Version
+    parts: ServedParts
     policy: Policy
 
 
@@ -57,6 +59,7 @@ class Predictor:
         self,
         store: Store,
         registry: Registry,
+        files: ModelFiles,
         triton: Tritons,
         deployer: Deployer,
         clock: Clock,
@@ -64,6 +67,7 @@ class Predictor:
     ) -> None:
         self._store = store
         self._registry = registry
+        self._files = files
         self._triton = triton
         self._deployer = deployer
         self._clock = clock
@@ -71,10 +75,10 @@ class Predictor:
         self._fresh: dict[str, tuple[float, ServedModel]] = {}
 
     def served_model(self, name: str) -> ServedModel:
-        """Returns what a deployment serves with. The result is cached for half a second.
+        """Returns what a deployment serves with. The result is cached for half a second. Records that the deployment is used.
 
         Raises:
-            NotFound: the deployment does not exist.
+            NotFound: the deployment or its model file does not exist.
             Unavailable: DEPLOYMENT_NOT_READY, no version is serving yet.
         """
         known = self._fresh.get(name)
@@ -82,6 +86,7 @@ class Predictor:
             return known[1]
         with self._store.postgres.transaction() as connection:
             row = self._store.get(connection, name)
+            self._store.record_use(connection, row)
         if not row.stable:
             raise Unavailable(
                 f"{name} has no loaded model yet ({row.state.lower()}{': ' + row.error if row.error else ''}); "
@@ -89,7 +94,8 @@ class Predictor:
                 reason="DEPLOYMENT_NOT_READY",
                 retry_after=RETRY_AFTER,
             )
-        found = ServedModel(row, self._registry.get(row.stable), Policy.of(row.spec.uncertainty))
+        version = self._registry.get(row.stable)
+        found = ServedModel(row, version, self._files.parts(version), Policy.of(row.spec.uncertainty))
         self._fresh[name] = (time.monotonic(), found)
         return found
 
@@ -120,17 +126,18 @@ class Predictor:
         Raises:
             Unavailable: Triton does not respond, or rejects a model that it served before; retry until it is loaded again.
         """
-        version = served.version
         batch = np.stack(pixels)
         try:
-            found = self._infer(version, batch, embeds)
+            found = self._infer(served, batch, embeds)
         except ModelMissing:
-            self._reload(version)
-            found = self._infer(version, batch, embeds)
+            self._reload(served.version)
+            found = self._infer(served, batch, embeds)
         return self.apply_policy(served, found)
 
     def _reload(self, version: Version) -> None:
-        """Reloads a version that every Triton lost, for example in a restart. Failures are temporary: another thread may reload it."""
+        """Reloads a version that no Triton serves, after a restart or because its deployments were not used for long. Failures are
+        temporary: another thread may reload it.
+        """
         try:
             self._deployer.make_ready(version)
         except FailedPrecondition as error:
@@ -144,6 +151,13 @@ class Predictor:
             for probabilities, embedding in zip(found.probabilities, found.embeddings, strict=True)
         ]
 
-    def _infer(self, version: Version, batch: NDArray[np.uint8], embeds: bool) -> Scores:
-        embeds = embeds or not version.classifies
-        return self._triton.infer(version.triton_name, batch, classifies=version.classifies, embeds=embeds)
+    def _infer(self, served: ServedModel, batch: NDArray[np.uint8], embeds: bool) -> Scores:
+        """Runs the model in Triton, then its head. Embeddings are returned if requested, or if there are no probabilities."""
+        parts = served.parts
+        found = self._triton.infer(
+            parts.triton_name, batch, classifies=parts.triton_classifies, embeds=embeds or not parts.triton_classifies
+        )
+        if parts.head is None:
+            return found
+        nothing = np.empty((len(batch), 0), np.float32)
+        return Scores(parts.head.probabilities(found.embeddings), found.embeddings if embeds else nothing)

@@ -26,7 +26,6 @@ from vesta_contracts.datasets.v1 import (
 )
 from vesta_contracts.serving.v1 import DeploymentScored, ItemPrediction, PredictionCreated
 
-from vesta_serving.predictions.heads import Heads
 from vesta_serving.predictions.predictor import PredictedImage, Predictor, ServedModel
 from vesta_serving.scoring.event_chunks import cut
 from vesta_serving.store import Store
@@ -46,7 +45,7 @@ class Scorer:
     """Processes one page at a time. Any number of replicas may run. After a kill, at most one page is scored again.
 
     Args:
-        media: the object store of the items' images and the models' files.
+        media: the object store of the items' images.
     """
 
     def __init__(
@@ -64,7 +63,6 @@ class Scorer:
         self._datasets = datasets
         self._media = media
         self._clock = clock
-        self._heads = Heads(media)
         self._fetchers = ThreadPoolExecutor(FETCH_THREADS, thread_name_prefix="fetch")
         self._askers = ThreadPoolExecutor(ASK_THREADS, thread_name_prefix="ask")
 
@@ -171,9 +169,9 @@ class Scorer:
     def _from_embeddings(
         self, served: ServedModel, embeddings: Mapping[str, NDArray[np.float32]]
     ) -> dict[str, PredictedImage]:
-        """Predicts items from their embeddings with the model's head; returns nothing if the head cannot be separated."""
-        head = self._heads.find(served.version) if embeddings else None
-        if head is None:
+        """Predicts items from their embeddings with the model's head; returns nothing if the model has no head of its own."""
+        head = served.parts.head
+        if head is None or not embeddings:
             return {}
         probabilities = head.probabilities(np.stack(list(embeddings.values())))
         nothing_new = np.empty((len(embeddings), 0), np.float32)

@@ -15,11 +15,12 @@ from vesta_contracts.training.v1 import ModelVersion
 
 from vesta_serving.backoff import backoff_delay
 from vesta_serving.store.logged_predictions import LoggedPredictions
-from vesta_serving.store.rows import DeploymentRow, Pass, pass_of
+from vesta_serving.store.rows import DeploymentRow, Pass, StoredParts, pass_of
 from vesta_serving.store.scoring import Scoring
 from vesta_serving.store.statements import queries
 
 SERVICE = "serving"
+USE_INTERVAL = timedelta(minutes=1)
 
 
 class Store:
@@ -159,13 +160,32 @@ class Store:
             row = queries.find_version(connection, name=name)
         return ModelVersion.FromString(bytes(row["body"])) if row else None
 
-    def schedule_removal(self, connection: Connection, triton_name: str, version: str) -> None:
-        """Records a deleted version whose model is to be removed from Triton's repository."""
-        queries.put_deleted_model(connection, triton_name=triton_name, model_version=version)
+    def find_parts(self, version: str) -> StoredParts | None:
+        """Returns how Triton serves a version; None if its file has not been divided."""
+        with self.postgres.transaction() as connection:
+            row = queries.find_parts(connection, name=version)
+        return StoredParts(row["triton_name"], row["head"]) if row else None
 
-    def lock_removal(self, connection: Connection, triton_name: str) -> None:
-        """Waits for a running removal of the model, and prevents a new one until the transaction ends."""
-        list(queries.lock_deleted_model(connection, triton_name=triton_name))
+    def put_parts(self, version: str, parts: StoredParts) -> None:
+        """Stores how Triton serves a version."""
+        with self.postgres.transaction() as connection:
+            queries.put_parts(connection, name=version, triton_name=parts.triton_name, head=parts.head)
+
+    def record_use(self, connection: Connection, row: DeploymentRow) -> None:
+        """Records that a deployment predicts, at most once a minute."""
+        now = self._clock.now()
+        if now - row.use_time >= USE_INTERVAL:
+            queries.set_use_time(connection, name=row.name, now=now)
+
+    def schedule_removal(self, connection: Connection, version: str, whole_name: str) -> None:
+        """Records a deleted version whose model is to be removed from Triton's repository.
+
+        Args:
+            whole_name: the name of its complete model, which an earlier version of this service may have written.
+        """
+        row = queries.find_parts(connection, name=version)
+        for triton_name in {whole_name, row["triton_name"] if row else whole_name}:
+            queries.put_deleted_model(connection, triton_name=triton_name, model_version=version)
 
     def list_to_remove(self) -> list[str]:
         """Returns the models to remove, by Triton's names."""
@@ -175,7 +195,7 @@ class Store:
     def remove_model(
         self, triton_name: str, is_needed: Callable[[Sequence[DeploymentRow]], bool], remove: Callable[[], None]
     ) -> None:
-        """Removes a model unless a deployment needs it. A deployment that is created meanwhile waits until the removal ends."""
+        """Removes a model unless a deployment needs it. A deployment that needs it meanwhile writes it again."""
         with self.postgres.transaction() as connection:
             versions = [row["model_version"] for row in queries.lock_deleted_model(connection, triton_name=triton_name)]
             if versions and not is_needed([_row(row, "") for row in queries.list_all_deployments(connection)]):
@@ -258,5 +278,16 @@ def _message(row: DeploymentRow, passes: Sequence[Pass]) -> Deployment:
 def _row(row: dict[str, Any] | None, name: str) -> DeploymentRow:
     if row is None:
         raise NotFound(f"{name} does not exist", reason="RESOURCE_NOT_FOUND", metadata={"name": name})
-    fields = ("name", "wanted", "stable", "previous", "state", "error", "generation", "create_time", "update_time")
+    fields = (
+        "name",
+        "wanted",
+        "stable",
+        "previous",
+        "state",
+        "error",
+        "generation",
+        "create_time",
+        "update_time",
+        "use_time",
+    )
     return DeploymentRow(spec=Deployment.FromString(bytes(row["body"])), **{field: row[field] for field in fields})

@@ -13,6 +13,7 @@ class DeploymentRow:
 
     Attributes:
         spec: the fields that the user sets: display name, policy, datasets.
+        use_time: when it last predicted, to the minute.
         generation: increases with every change of what the deployment serves. Never reused by a later deployment of the same name.
     """
 
@@ -26,6 +27,20 @@ class DeploymentRow:
     generation: int
     create_time: datetime
     update_time: datetime
+    use_time: datetime
+
+
+@dataclass(frozen=True)
+class StoredParts:
+    """How Triton serves a version.
+
+    Attributes:
+        triton_name: the name of its model in Triton.
+        head: ONNX; None if Triton returns all outputs.
+    """
+
+    triton_name: str
+    head: bytes | None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The layout of Triton's model repository in the object store: one Triton model per digest, with one configuration."""
+"""The layout of Triton's model repository in the object store: one Triton model per backbone or complete model, with one configuration."""
 
 import re
 
@@ -9,7 +9,7 @@ from vesta_common.storage.objects import ObjectStore
 # Larger batches are not faster on a CPU and use twice the memory.
 BATCH_MAX = 4
 PREFIX = "triton"
-_OUR_NAME = re.compile(r"model-[0-9a-f]{32}")
+_OUR_NAME = re.compile(r"(backbone|model)-[0-9a-f]{32}")
 
 # Several instances of one thread have 1.5 times the throughput of one instance with as many threads. uint8 pixels are a quarter of float32.
 _CONFIG = """\
@@ -27,9 +27,19 @@ parameters {{ key: "intra_op_thread_count" value {{ string_value: "1" }} }}
 _OUTPUT = '  {{ name: "{name}" data_type: TYPE_FP32 dims: [ {size} ] }}'
 
 
-def triton_name(digest: str) -> str:
-    """Returns Triton's name of the model with this SHA-256. Equal models are loaded once for all deployments."""
+def backbone_name(digest: str) -> str:
+    """Returns Triton's name of the backbone with this SHA-256, which all deployments of models with this backbone share."""
+    return f"backbone-{digest[:32]}"
+
+
+def whole_name(digest: str) -> str:
+    """Returns Triton's name of the complete model with this SHA-256. Equal models are loaded once for all deployments."""
     return f"model-{digest[:32]}"
+
+
+def is_whole(name: str) -> bool:
+    """Whether a name of this service is that of a complete model."""
+    return name.startswith("model-")
 
 
 def is_ours(name: str) -> bool:
@@ -40,9 +50,10 @@ def is_ours(name: str) -> bool:
 def model_configuration(
     name: str, concept_count: int, embedding_dimension: int, *, gpu: bool, instance_count: int
 ) -> str:
-    """Returns the `config.pbtxt` of a model. A model without concepts only computes embeddings.
+    """Returns the `config.pbtxt` of a model.
 
     Args:
+        concept_count: 0 for a model that only computes embeddings.
         instance_count: instances of one thread each, which is the number of concurrent inferences.
     """
     sizes = {"probabilities": concept_count, "embedding": embedding_dimension}
