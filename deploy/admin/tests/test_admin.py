@@ -75,6 +75,21 @@ def test_a_service_that_only_checks_says_what_to_run_and_the_phases_apply_every_
     assert migrate(settings, post=True) == []
 
 
+def test_check_names_each_dataset_whose_counts_differ_and_repairs_them(settings: Settings) -> None:
+    set_up_database(settings)
+    migrate(settings, post=True)
+    assert vesta_admin(settings, "check").stdout == "all counts are correct\n"
+    with Postgres(settings.postgres_url, "datasets").connect() as connection:
+        connection.execute(
+            "INSERT INTO item_counts (dataset, facets, scored_by, count) VALUES ('vans', 0, '', 2), ('cars', 0, '', 0)"
+        )
+    found = vesta_admin(settings, "check")
+    assert (found.returncode, found.stdout) == (1, "vans: 2 items are counted wrongly\n")
+    assert "vesta-admin check --repair" in found.stderr
+    assert vesta_admin(settings, "check", "--repair").stdout == "repaired vans: 2 items are counted wrongly\n"
+    assert vesta_admin(settings, "check").stdout == "all counts are correct\n"
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [

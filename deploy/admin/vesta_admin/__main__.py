@@ -1,4 +1,4 @@
-"""`vesta-admin setup | migrate pre | migrate post | certificates`: prepares what the services need. Settings are `VESTA_ADMIN_…`."""
+"""`vesta-admin setup | migrate | check | certificates`: prepares and checks what the services need. Settings are `VESTA_ADMIN_…`."""
 
 import sys
 
@@ -7,7 +7,7 @@ from vesta_common import log as logs
 from vesta_common.settings import load_settings
 
 from vesta_admin.settings import Settings
-from vesta_admin.setup import EngineError, migrate, set_up
+from vesta_admin.setup import EngineError, check, migrate, set_up
 
 
 @click.group()
@@ -26,6 +26,20 @@ def setup() -> None:
 def migrate_command(phase: str) -> None:
     """Apply every service's migrations: `pre` before the new version is started, `post` after the last old replica has ended."""
     _report(migrate(_settings(), post=phase == "post"), "applied")
+
+
+@cli.command("check")
+@click.option("--repair", is_flag=True, help="Correct the counts that differ.")
+def check_command(*, repair: bool) -> None:
+    """Compare the counts of each dataset with its items; exits with status 1 if any differ and are not repaired."""
+    found = check(_settings(), repair=repair)
+    for dataset, rows, difference in found:
+        click.echo(f"{'repaired ' if repair else ''}{dataset}: {difference} {rows} are counted wrongly")
+    if not found:
+        click.echo("all counts are correct")
+    elif not repair:
+        sys.stderr.write("run `vesta-admin check --repair` to correct the counts; the services may be running\n")
+        sys.exit(1)
 
 
 @cli.command()

@@ -15,6 +15,7 @@ from vesta_common.storage.postgres import address_of
 
 from vesta_admin import broker, database
 from vesta_admin.catalogue import topics
+from vesta_admin.counts import Difference, check_counts
 from vesta_admin.settings import Settings
 
 T = TypeVar("T")
@@ -59,6 +60,11 @@ def set_up_topics(settings: Settings) -> list[str]:
 def migrate(settings: Settings, *, post: bool) -> list[str]:
     """Applies the migrations of all services; returns those applied. See `database.migrate`. Raises EngineError."""
     return _retry("PostgreSQL", "POSTGRES_URL", settings, lambda: database.migrate(address_of(settings), post=post))
+
+
+def check(settings: Settings, *, repair: bool) -> list[Difference]:
+    """Compares the counts of datasets with their rows; returns the differences. See `counts.check_counts`. Raises EngineError."""
+    return _retry("PostgreSQL", "POSTGRES_URL", settings, lambda: check_counts(address_of(settings), repair=repair))
 
 
 def _create_bucket(settings: Settings) -> list[str]:

@@ -186,13 +186,20 @@ class Datasets:
         )
         self.predicts(dataset, dict.fromkeys(items, scores), generation, space)
 
-    def predicts(self, dataset: str, said: dict[str, ImageScores], generation: int = 1, space: str = "space") -> None:
+    def predicts(
+        self,
+        dataset: str,
+        said: dict[str, ImageScores],
+        generation: int = 1,
+        space: str = "space",
+        deployment: str = "d",
+    ) -> None:
         """Handles a PredictionCreated event with these scores, and with embeddings."""
         rng = np.random.default_rng(7)
         vectors = rng.normal(size=(len(said), DIMENSION)).astype("<f4")
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         made = PredictionCreated(
-            deployment=f"{PROJECT}/deployments/d",
+            deployment=f"{PROJECT}/deployments/{deployment}",
             dataset=dataset,
             model_version=f"{PROJECT}/models/m/versions/{generation}",
             generation=generation,

@@ -21,6 +21,7 @@ from vesta_datasets.api.dataset_service import DatasetService
 from vesta_datasets.api.item_service import ItemService
 from vesta_datasets.api.snapshot_service import SnapshotService
 from vesta_datasets.api.taxonomy_service import TaxonomyService
+from vesta_datasets.ingest.count_folding import CountFolder
 from vesta_datasets.ingest.event_handlers import EventHandlers
 from vesta_datasets.ingest.scoring_progress import ProgressPublisher
 from vesta_datasets.operations.retention import Retention
@@ -33,6 +34,7 @@ from vesta_datasets.store.operations import EXPORT, IMPORT
 IDLE = timedelta(seconds=2)
 RETENTION_IDLE = timedelta(hours=1)
 PROGRESS_IDLE = timedelta(milliseconds=250)
+FOLDING_IDLE = timedelta(seconds=1)
 
 
 def build(settings: Settings) -> App:
@@ -70,6 +72,7 @@ def build(settings: Settings) -> App:
             Consumer(SERVICE, "predictions", event_handlers.prediction_handlers(), postgres, kafka, metrics),
             worker,
             BackgroundTask("retention", Retention(store, objects).step, RETENTION_IDLE),
+            BackgroundTask("count-folding", CountFolder(store).step, FOLDING_IDLE),
             BackgroundTask("scoring-progress", ProgressPublisher(store).step, PROGRESS_IDLE),
         ],
         closing=[connection.close, postgres.close],

@@ -17,12 +17,24 @@ UPDATE taxonomies SET body = :body, update_time = :now WHERE name = :name;
 DELETE FROM taxonomies WHERE name = :name;
 
 -- name: list_used_labels
--- Concepts of image labels and shapes of all items in the datasets that use a taxonomy.
-SELECT DISTINCT unnest(labels || shape_concepts) AS label FROM items JOIN datasets ON datasets.name = items.dataset
-WHERE datasets.taxonomy = :taxonomy;
+-- Concepts of image labels and shapes of all items in the datasets that use a taxonomy. Reads one entry per term of an index.
+WITH RECURSIVE terms AS (
+    SELECT name AS dataset, (SELECT min(term) FROM item_terms WHERE dataset = datasets.name) AS term
+    FROM datasets WHERE taxonomy = :taxonomy
+    UNION ALL
+    SELECT dataset, (SELECT min(term) FROM item_terms WHERE item_terms.dataset = terms.dataset AND item_terms.term > terms.term)
+    FROM terms WHERE term IS NOT NULL
+)
+SELECT DISTINCT substr(term, 7) AS label FROM terms WHERE term LIKE 'label:%%' OR term LIKE 'shape:%%';
 
 -- name: list_dataset_labels
-SELECT DISTINCT unnest(labels || shape_concepts) AS label FROM items WHERE dataset = :dataset;
+-- As list_used_labels, for one dataset.
+WITH RECURSIVE terms AS (
+    SELECT min(term) AS term FROM item_terms WHERE dataset = :dataset
+    UNION ALL
+    SELECT (SELECT min(term) FROM item_terms WHERE dataset = :dataset AND item_terms.term > terms.term) FROM terms WHERE term IS NOT NULL
+)
+SELECT DISTINCT substr(term, 7) AS label FROM terms WHERE term LIKE 'label:%%' OR term LIKE 'shape:%%';
 
 -- name: insert_dataset!
 INSERT INTO datasets (name, parent, taxonomy, body, create_time, update_time)
@@ -45,26 +57,63 @@ UPDATE datasets SET body = :body, taxonomy = :taxonomy, update_time = :now WHERE
 DELETE FROM datasets WHERE name = :name;
 
 -- name: count_items
--- Counts of several datasets. Items that straddle two splits are counted in neither, as in snapshots.
+-- Counts of several datasets, from the maintained counts. Items that straddle two splits are counted in neither, as in snapshots.
+-- The bits of `facets` are those of items/facets.py.
 SELECT
     datasets.name AS dataset,
     datasets.scored_by AS scored_model_version,
-    count(items.name) AS item_count,
-    count(*) FILTER (WHERE accepted IS NOT NULL) AS annotated_count,
-    count(*) FILTER (WHERE labelled) AS labelled_count,
-    count(*) FILTER (WHERE labelled AND split = 'TRAIN' AND NOT straddles) AS train_labelled_count,
-    count(*) FILTER (WHERE split = 'TEST' AND NOT straddles) AS test_item_count,
-    count(*) FILTER (WHERE labelled AND split = 'TEST' AND NOT straddles) AS test_labelled_count,
-    count(*) FILTER (WHERE duplicate_of <> '') AS duplicate_count,
-    count(*) FILTER (WHERE NOT labelled AND split = 'TRAIN' AND duplicate_of = '') AS pool_count,
-    count(*) FILTER (WHERE items.scored_by = datasets.scored_by AND items.scored_by <> '') AS scored_count,
-    count(*) FILTER (WHERE NOT labelled AND split = 'TRAIN' AND duplicate_of = '' AND items.scored_by = datasets.scored_by
-        AND items.scored_by <> '') AS pool_scored_count,
-    count(*) FILTER (WHERE NOT labelled AND split = 'TRAIN' AND duplicate_of = '' AND items.scored_by = datasets.scored_by
-        AND items.scored_by <> '' AND NOT uncertain) AS pool_certain_count,
-    (SELECT count(*) FROM embeddings WHERE embeddings.dataset = datasets.name) AS embedded_count
-FROM datasets LEFT JOIN items ON items.dataset = datasets.name
+    coalesce(sum(cell.count), 0)::bigint AS item_count,
+    coalesce(sum(cell.count) FILTER (WHERE annotated), 0)::bigint AS annotated_count,
+    coalesce(sum(cell.count) FILTER (WHERE labelled), 0)::bigint AS labelled_count,
+    coalesce(sum(cell.count) FILTER (WHERE labelled AND train AND NOT straddles), 0)::bigint AS train_labelled_count,
+    coalesce(sum(cell.count) FILTER (WHERE test AND NOT straddles), 0)::bigint AS test_item_count,
+    coalesce(sum(cell.count) FILTER (WHERE labelled AND test AND NOT straddles), 0)::bigint AS test_labelled_count,
+    coalesce(sum(cell.count) FILTER (WHERE duplicate), 0)::bigint AS duplicate_count,
+    coalesce(sum(cell.count) FILTER (WHERE pool), 0)::bigint AS pool_count,
+    coalesce(sum(cell.count) FILTER (WHERE scored), 0)::bigint AS scored_count,
+    coalesce(sum(cell.count) FILTER (WHERE pool AND scored), 0)::bigint AS pool_scored_count,
+    coalesce(sum(cell.count) FILTER (WHERE pool AND scored AND NOT uncertain), 0)::bigint AS pool_certain_count,
+    (SELECT coalesce(sum(count), 0)::bigint FROM embedding_counts WHERE embedding_counts.dataset = datasets.name) AS embedded_count
+FROM datasets
+LEFT JOIN LATERAL (
+    SELECT
+        count, facets & 3 = 0 AS train, facets & 3 = 2 AS test, facets & 4 <> 0 AS labelled, facets & 8 <> 0 AS annotated,
+        facets & 16 <> 0 AS duplicate, facets & 32 <> 0 AS straddles, facets & 64 <> 0 AS uncertain,
+        facets & (3 | 4 | 16) = 0 AS pool, item_counts.scored_by = datasets.scored_by AND datasets.scored_by <> '' AS scored
+    FROM item_counts WHERE item_counts.dataset = datasets.name
+) AS cell ON true
 WHERE datasets.name = ANY(:datasets) GROUP BY datasets.name;
+
+-- name: list_unfolded
+-- Datasets whose counts consist of many changes.
+SELECT dataset FROM (
+    SELECT dataset FROM item_counts WHERE NOT folded
+    UNION ALL
+    SELECT dataset FROM embedding_counts WHERE NOT folded
+) AS changed
+GROUP BY dataset HAVING count(*) >= :changes_min;
+
+-- name: fold_item_counts!
+-- Replaces the changes of each count of a dataset, and the count, by their sum. Skips rows that another replica is replacing.
+WITH replaced AS (
+    DELETE FROM item_counts WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM item_counts WHERE dataset = :dataset FOR UPDATE SKIP LOCKED
+    ))
+    RETURNING facets, scored_by, count
+)
+INSERT INTO item_counts (dataset, facets, scored_by, count, folded)
+SELECT :dataset, facets, scored_by, sum(count), true FROM replaced GROUP BY facets, scored_by HAVING sum(count) <> 0;
+
+-- name: fold_embedding_counts!
+-- As fold_item_counts.
+WITH replaced AS (
+    DELETE FROM embedding_counts WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM embedding_counts WHERE dataset = :dataset FOR UPDATE SKIP LOCKED
+    ))
+    RETURNING space, count
+)
+INSERT INTO embedding_counts (dataset, space, count, folded)
+SELECT :dataset, space, sum(count), true FROM replaced GROUP BY space HAVING sum(count) <> 0;
 
 -- name: set_scored_by!
 -- As put_scores: ignores an older generation of the same deployment.
@@ -91,7 +140,8 @@ ORDER BY sha256, name;
 
 -- name: find_candidates
 -- Items that share a band with one of the probes. No other item can be a near-duplicate.
-SELECT name, perceptual_hash, group_name, split FROM items WHERE dataset = :dataset AND bands && :probes;
+SELECT name, perceptual_hash, group_name, split FROM items WHERE dataset = :dataset
+    AND bands_of_dataset(dataset, bands) && bands_of_dataset(:dataset, :probes::integer[]) AND bands && :probes::integer[];
 
 -- name: find_item^
 SELECT * FROM items WHERE name = :name;
@@ -130,18 +180,28 @@ UPDATE items SET
     accepted = :accepted, labels = :labels, shape_concepts = :shape_concepts, reviewed = :reviewed, control = control OR :control, update_time = :now
 WHERE name = :name;
 
--- name: put_scores!
--- Stores scores, unless scores of a newer generation of the same deployment are stored.
-UPDATE items SET
-    scores = :scores, scored_by = :scored_by, scored_deployment = :deployment, scored_generation = :generation,
-    predicted_labels = :predicted, score = :score, margin = :margin, uncertain = :uncertain
-WHERE name = :name AND (scored_deployment <> :deployment OR scored_generation <= :generation);
+-- name: lock_scored
+-- Locks the items of a batch in order of name, so that two batches do not wait for each other.
+SELECT name FROM items WHERE name = ANY(:names) ORDER BY name FOR NO KEY UPDATE;
 
--- name: put_embedding!
+-- name: put_scores!
+-- Stores the scores of a batch in one statement, so that the counts change once. Skips items with scores of a newer generation of the
+-- same deployment.
+UPDATE items SET
+    scores = new.scores, scored_by = :scored_by, scored_deployment = :deployment, scored_generation = :generation,
+    predicted_labels = ARRAY(SELECT jsonb_array_elements_text(new.predicted)), score = new.score, margin = new.margin,
+    uncertain = new.uncertain
+FROM unnest(:names::text[], :scores::bytea[], :predicted::jsonb[], :top_scores::real[], :margins::real[], :uncertain::boolean[])
+    AS new (name, scores, predicted, score, margin, uncertain)
+WHERE items.name = new.name AND (scored_deployment <> :deployment OR scored_generation <= :generation);
+
+-- name: put_embeddings!
 -- Runs after put_scores, which stores the generation in the row of the item.
 INSERT INTO embeddings (item, dataset, space, embedding)
-SELECT :item, :dataset, :space, :embedding FROM items
-WHERE name = :item AND (scored_deployment <> :deployment OR scored_generation <= :generation)
+SELECT items.name, :dataset, :space, new.embedding FROM unnest(:names::text[], :embeddings::vector[]) AS new (name, embedding)
+JOIN items ON items.name = new.name
+WHERE scored_deployment <> :deployment OR scored_generation <= :generation
+ORDER BY items.name
 ON CONFLICT (item) DO UPDATE SET space = excluded.space, embedding = excluded.embedding;
 
 -- name: find_embeddings
@@ -149,7 +209,7 @@ SELECT item, space, embedding FROM embeddings WHERE item = ANY(:items);
 
 -- name: find_space$
 -- The embedding space of most items of a dataset.
-SELECT space FROM embeddings WHERE dataset = :dataset GROUP BY space ORDER BY count(*) DESC, space LIMIT 1;
+SELECT space FROM embedding_counts WHERE dataset = :dataset GROUP BY space HAVING sum(count) > 0 ORDER BY sum(count) DESC, space LIMIT 1;
 
 -- name: find_dimension$
 SELECT vector_dims(embedding) FROM embeddings WHERE dataset = :dataset AND space = :space LIMIT 1;

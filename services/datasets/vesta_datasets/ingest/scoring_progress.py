@@ -1,8 +1,4 @@
-"""Publishes the scoring progress of datasets: at most once per interval and dataset, and always with the final counts.
-
-Counting reads every item of a dataset. It is therefore done once for all predictions since the last event, and outside of
-transactions that hold locks.
-"""
+"""Publishes the scoring progress of datasets: at most once per interval and dataset, and always with the final counts."""
 
 from datetime import timedelta
 

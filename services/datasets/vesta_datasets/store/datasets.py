@@ -59,6 +59,15 @@ class Datasets:
         rows = queries.count_items(connection, datasets=list(names))
         return {row.pop("dataset"): DatasetCounts(**row) for row in rows}
 
+    def list_unfolded(self, connection: Connection, changes_min: int) -> list[str]:
+        """Returns the datasets whose counts consist of at least so many changes."""
+        return [row["dataset"] for row in queries.list_unfolded(connection, changes_min=changes_min)]
+
+    def fold_counts(self, connection: Connection, name: str) -> None:
+        """Replaces the changes of the counts of a dataset by their sums. Never waits for another transaction."""
+        queries.fold_item_counts(connection, dataset=name)
+        queries.fold_embedding_counts(connection, dataset=name)
+
     def used_labels(self, connection: Connection, name: str) -> set[str]:
         """Returns the concepts that items of the dataset have."""
         return {row["label"] for row in queries.list_dataset_labels(connection, dataset=name)}

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pgvector import Vector
 from pgvector.psycopg import register_vector
+from psycopg.types.json import Jsonb
 from vesta_common.media.predictions import is_multi_label, labels_of
 from vesta_common.resources.filters import Where
 from vesta_common.storage.postgres import Connection
@@ -16,6 +17,9 @@ from vesta_contracts.datasets.v1 import Item
 
 from vesta_datasets.store.rows import array_of, item_of
 from vesta_datasets.store.statements import queries
+
+# In the binary format, in which psycopg writes vectors 15 times as fast.
+_PUT_EMBEDDINGS = queries.put_embeddings.sql.replace("%(embeddings)s", "%(embeddings)b").encode()
 
 
 class ScoringModel(NamedTuple):
@@ -42,25 +46,23 @@ class Predictions:
         model: ScoringModel,
         rows: Sequence[tuple[str, ImageScores]],
     ) -> None:
-        """Stores scores of items. Scores of an older generation of the same deployment are ignored."""
-        with connection.cursor() as cursor:
-            cursor.executemany(
-                queries.put_scores.sql,
-                [
-                    {
-                        "name": name,
-                        "scores": scores.SerializeToString(),
-                        "scored_by": model.version,
-                        "deployment": model.deployment,
-                        "generation": model.generation,
-                        "predicted": [label.concept for label in labels_of(scores, multi_label=is_multi_label(scores))],
-                        "score": scores.scores[0].score if scores.scores else 0.0,
-                        "margin": scores.margin,
-                        "uncertain": scores.uncertain,
-                    }
-                    for name, scores in rows
-                ],
-            )
+        """Stores scores of items. Scores of an older generation of the same deployment are ignored. Of an item that occurs twice, the
+        last scores are stored.
+        """
+        said = dict(rows)
+        queries.lock_scored(connection, names=list(said))
+        queries.put_scores(
+            connection,
+            names=list(said),
+            scores=[scores.SerializeToString() for scores in said.values()],
+            predicted=[Jsonb(_predicted(scores)) for scores in said.values()],
+            top_scores=[scores.scores[0].score if scores.scores else 0.0 for scores in said.values()],
+            margins=[scores.margin for scores in said.values()],
+            uncertain=[scores.uncertain for scores in said.values()],
+            scored_by=model.version,
+            deployment=model.deployment,
+            generation=model.generation,
+        )
         queries.set_scored_by(
             connection,
             name=dataset,
@@ -79,21 +81,18 @@ class Predictions:
     ) -> None:
         """Stores embeddings of items, after `put_scores`. Skips items that are deleted or have scores of a newer generation."""
         register_vector(connection)
-        with connection.cursor() as cursor:
-            cursor.executemany(
-                queries.put_embedding.sql,
-                [
-                    {
-                        "item": name,
-                        "dataset": dataset,
-                        "space": space,
-                        "embedding": Vector(values),
-                        "deployment": model.deployment,
-                        "generation": model.generation,
-                    }
-                    for name, values in rows
-                ],
-            )
+        embedded = dict(rows)
+        connection.execute(
+            _PUT_EMBEDDINGS,
+            {
+                "names": list(embedded),
+                "embeddings": [Vector(values) for values in embedded.values()],
+                "dataset": dataset,
+                "space": space,
+                "deployment": model.deployment,
+                "generation": model.generation,
+            },
+        )
 
     def list_unpublished(self, connection: Connection, published_before: datetime) -> dict[str, int]:
         """Returns the prediction count of each dataset whose count has changed since an event published before that time."""
@@ -138,3 +137,7 @@ class Predictions:
         )
         values = {"query": Vector(query), "dataset": dataset, "space": space, "limit": limit, **where.parameters}
         return [(item_of(row), row["distance"]) for row in connection.execute(statement.encode(), values)]
+
+
+def _predicted(scores: ImageScores) -> list[str]:
+    return [label.concept for label in labels_of(scores, multi_label=is_multi_label(scores))]
