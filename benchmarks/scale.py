@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import httpx
+import scale_reconcile
 from figures import Figure
 from psycopg import sql
 from scale_rows import CONCEPTS, file_name_of, insert_items, source_of
@@ -32,7 +33,7 @@ Request = tuple[str, dict[str, str | int]]
 
 
 def measure(port_block: int) -> Iterator[Figure]:
-    """Yields `page_p99_ms_…` for each filter, `counts_p99_ms` and `tenant_isolation_ratio`.
+    """Yields `scale_page_…_p99_ms` for each filter, those of other calls, `scale_tenant_isolation_ratio` and `scale_reconcile_ms`.
 
     The rows are inserted into the tables of the datasets service; all reads go through the REST API. Latencies at 100,000 items
     are among the details.
@@ -40,7 +41,7 @@ def measure(port_block: int) -> Iterator[Figure]:
     with running_platform(block=port_block) as platform, _client(platform) as client, _tables(platform) as connection:
         small, large = (_dataset(platform, word) for word in ("small", "large"))
         _grow(connection, small, 0, SMALL)
-        alone = {name: statistics.median(_latencies_ms(client, call)) for name, call in _calls(small).items()}
+        alone = _compared(client, small)
         calls = _calls(large)
         _grow(connection, large, 0, MANY)
         at_many = {name: _latencies_ms(client, call) for name, call in calls.items()}
@@ -50,8 +51,8 @@ def measure(port_block: int) -> Iterator[Figure]:
             goal = COUNTS_GOAL_MS if name in ("get_dataset", "list_datasets") else PAGE_GOAL_MS
             yield _p99_figure(name, at_many[name], found, goal)
         yield _deep_page_figure(client, large)
-        beside = {name: statistics.median(_latencies_ms(client, call)) for name, call in _calls(small).items()}
-        yield _isolation_figure(alone, beside)
+        yield _isolation_figure(alone, _compared(client, small))
+        yield scale_reconcile.measure(platform, large)
 
 
 def _calls(dataset: str) -> dict[str, Request]:
@@ -79,17 +80,33 @@ def _calls(dataset: str) -> dict[str, Request]:
 
 def _latencies_ms(client: httpx.Client, call: Request) -> list[float]:
     """Calls a resource repeatedly; a slow one less often. The first calls are not measured."""
-    path, parameters = call
     found: list[float] = []
     end = time.perf_counter() + SECONDS_MAX
     for number in range(WARM_UP + CALLS):
-        began = time.perf_counter()
-        client.get(f"/v1/{path}", params=parameters).raise_for_status()
-        if number >= WARM_UP or began > end:
-            found.append((time.perf_counter() - began) * 1000)
-        if len(found) > 1 and began > end:
+        latency_ms = _latency_ms(client, call)
+        is_late = time.perf_counter() > end
+        if number >= WARM_UP or is_late:
+            found.append(latency_ms)
+        if is_late and len(found) > 1:
             break
     return found
+
+
+def _compared(client: httpx.Client, dataset: str) -> dict[str, float]:
+    """Returns the time of each call for a dataset, as a multiple of the time of a call that reads no items, made alternately."""
+    control: Request = (dataset.partition("/datasets/")[0], {})
+    found = {}
+    for name, call in _calls(dataset).items():
+        pairs = [(_latency_ms(client, call), _latency_ms(client, control)) for _ in range(WARM_UP + CALLS)][WARM_UP:]
+        found[name] = statistics.median(one for one, _ in pairs) / statistics.median(other for _, other in pairs)
+    return found
+
+
+def _latency_ms(client: httpx.Client, call: Request) -> float:
+    path, parameters = call
+    began = time.perf_counter()
+    client.get(f"/v1/{path}", params=parameters).raise_for_status()
+    return (time.perf_counter() - began) * 1000
 
 
 def _p99(values: list[float]) -> float:
@@ -122,7 +139,8 @@ def _isolation_figure(alone: Mapping[str, float], beside: Mapping[str, float]) -
         max(ratios.values()),
         ISOLATION_GOAL,
         lower=True,
-        baseline=f"the median of the same call for {SMALL} items on an empty platform; the largest ratio of all calls",
+        baseline=f"the median of the same call for {SMALL} items on an empty platform, both as multiples of GetProject at that time; "
+        "the largest ratio of all calls",
         details=ratios,
     )
 
