@@ -269,7 +269,7 @@ def running_platform(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def postgres_url(engines: Platform) -> str:
     """The URL of the database, which always contains the password."""
     found = admin_settings(engines.home)
@@ -282,9 +282,16 @@ def postgres_url(engines: Platform) -> str:
 @pytest.fixture
 def postgres_schema(postgres_url: str) -> Iterator[str]:
     """The name of a new schema, which is dropped afterwards."""
+    with new_schema(postgres_url) as name:
+        yield name
+
+
+@contextmanager
+def new_schema(url: str) -> Iterator[str]:
+    """Yields the name of a new schema, and drops it afterwards."""
     name = f"test_{new_id()}"
     yield name
-    _drop_schemas(postgres_url, name)
+    _drop_schemas(url, name)
 
 
 def _drop_schemas(url: str, prefix: str) -> None:

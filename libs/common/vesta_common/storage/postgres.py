@@ -68,6 +68,8 @@ class Postgres:
         self.url = url
         self.schema = schema
         options = f"-c search_path={schema},public -c statement_timeout={int(STATEMENT_TIMEOUT.total_seconds() * 1000)}"
+        # A plan that suits a dataset of average size reads all datasets for a small one.
+        options += " -c plan_cache_mode=force_custom_plan"
         idle, interval = int(KEEPALIVE_IDLE.total_seconds()), int(KEEPALIVE_INTERVAL.total_seconds())
         options += f" -c tcp_keepalives_idle={idle} -c tcp_keepalives_interval={interval} -c tcp_keepalives_count={KEEPALIVES_MAX}"
         self._arguments: dict[str, Any] = {
