@@ -72,11 +72,77 @@ def one_of(*values: str) -> Callable[[str], str]:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """A field and what it is compared with.
+
+    Attributes:
+        operator: one of = != < <= > >= : as written in the filter. A boolean field alone is `= true`.
+        value: as parsed.
+        sql: the condition; never NULL.
+    """
+
+    field: str
+    operator: str
+    value: Any
+    sql: str
+
+
+@dataclass(frozen=True)
+class Combination:
+    """A combination of conditions.
+
+    Attributes:
+        word: AND, OR or NOT; NOT has one part.
+    """
+
+    word: str
+    parts: tuple["Condition", ...]
+
+
+Condition = Comparison | Combination
+
+
+def sql_of(condition: Condition) -> str:
+    """Returns the SQL of a condition."""
+    if isinstance(condition, Comparison):
+        return condition.sql
+    parts = [sql_of(part) for part in condition.parts]
+    return f"(NOT {parts[0]})" if condition.word == "NOT" else "(" + f" {condition.word} ".join(parts) + ")"
+
+
+def truth(condition: Condition, known: Callable[[Comparison], bool | None]) -> bool | None:
+    """Evaluates a condition of which only some comparisons are known (`known` returns None for others). None if the others matter."""
+    if isinstance(condition, Comparison):
+        return known(condition)
+    values = [truth(part, known) for part in condition.parts]
+    if condition.word == "NOT":
+        return None if values[0] is None else not values[0]
+    decisive = condition.word == "OR"  # one part with this value decides
+    if decisive in values:
+        return decisive
+    return None if None in values else not decisive
+
+
+def conjuncts(condition: Condition | None) -> Iterator[Condition]:
+    """Iterates over the conditions that must all be true."""
+    if isinstance(condition, Combination) and condition.word == "AND":
+        for part in condition.parts:
+            yield from conjuncts(part)
+    elif condition is not None:
+        yield condition
+
+
+@dataclass(frozen=True)
 class Where:
-    """An SQL condition with named parameters and their values."""
+    """A filter as an SQL condition with named parameters and their values.
+
+    Attributes:
+        condition: its structure; None for an empty filter.
+    """
 
     sql: str
     parameters: dict[str, Any]
+    condition: Condition | None = None
 
 
 def compile_filter(
@@ -96,8 +162,8 @@ def compile_filter(
     if len(text) > CHARACTERS_MAX:
         raise _filter_error(text[:20] + "…", CHARACTERS_MAX, f"more than {CHARACTERS_MAX} characters")
     parser = _Parser(text, fields, prefixed or {})
-    sql = parser.parse()
-    return Where(sql, parser.parameters)
+    condition = parser.parse()
+    return Where(sql_of(condition), parser.parameters, condition)
 
 
 def values_of(text: str) -> Iterator[str]:
@@ -125,13 +191,13 @@ class _Parser:
         self._depth = 0
         self.parameters: dict[str, Any] = {}
 
-    def parse(self) -> str:
-        sql = self._all()
+    def parse(self) -> Condition:
+        condition = self._all()
         if self._peek():
             raise self._error("unexpected text after the end")
-        return sql
+        return condition
 
-    def _all(self) -> str:
+    def _all(self) -> Condition:
         self._depth += 1
         if self._depth > DEPTH_MAX:
             raise self._error(f"more than {DEPTH_MAX} parentheses")
@@ -141,51 +207,54 @@ class _Parser:
                 self._next += 1
             parts.append(self._any())
         self._depth -= 1
-        return "(" + " AND ".join(parts) + ")"
+        return _combined("AND", parts)
 
-    def _any(self) -> str:
+    def _any(self) -> Condition:
         parts = [self._negated()]
         while self._peek() == "OR":
             self._next += 1
             parts.append(self._negated())
-        return "(" + " OR ".join(parts) + ")"
+        return _combined("OR", parts)
 
-    def _negated(self) -> str:
+    def _negated(self) -> Condition:
         negated = False
         while self._peek() in {"NOT", "-"}:
             self._next += 1
             negated = not negated
         if self._peek() == "(":
             self._next += 1
-            sql = self._all()
+            condition = self._all()
             self._take(")")
         else:
-            sql = self._atom()
-        return f"(NOT {sql})" if negated else sql
+            condition = self._atom()
+        return Combination("NOT", (condition,)) if negated else condition
 
-    def _atom(self) -> str:
+    def _atom(self) -> Condition:
         name = self._take()
         field = self._field(name)
         operator = self._peek()
         if operator not in _OPERATORS | {":"}:
             if field.parse is not boolean:
                 raise self._error(f"{name} needs a comparison, such as {name} = VALUE")
-            return f"coalesce({field.sql}, FALSE)"
+            return Comparison(name, "=", value=True, sql=f"coalesce({field.sql}, FALSE)")
         self._next += 1
-        value = self._value(name, field, self._take())
+        key, value = self._value(name, field, self._take())
+        return Comparison(name, operator, value, self._sql(name, field, operator, key))
+
+    def _sql(self, name: str, field: Field, operator: str, key: str) -> str:
         if operator == ":" or (operator == "=" and not field.sql):
             if not field.has:
                 raise self._error(f"{name} is not a map or list; use =")
-            return field.has.replace("%(value)s", value)
+            return field.has.replace("%(value)s", key)
         if operator == "!=":
             return (
-                f"(NOT {field.has.replace('%(value)s', value)})"
+                f"(NOT {field.has.replace('%(value)s', key)})"
                 if not field.sql
-                else f"({field.sql} IS DISTINCT FROM {value})"
+                else f"({field.sql} IS DISTINCT FROM {key})"
             )
         if operator != "=" and not field.ordered:
             raise self._error(f"{name} does not support the operator {operator}")
-        return f"coalesce({field.sql} {operator} {value}, FALSE)"
+        return f"coalesce({field.sql} {operator} {key}, FALSE)"
 
     def _field(self, name: str) -> Field:
         if name in self._fields:
@@ -196,7 +265,8 @@ class _Parser:
         known = ", ".join(sorted([*self._fields, *(prefix + "KEY" for prefix in self._prefixed)]))
         raise self._error(f"unknown field {name}; known fields: {known}")
 
-    def _value(self, name: str, field: Field, text: str) -> str:
+    def _value(self, name: str, field: Field, text: str) -> tuple[str, Any]:
+        """Returns the placeholder of a value, and the value."""
         if len(self.parameters) == TERMS_MAX:
             raise self._error(f"more than {TERMS_MAX} comparisons")
         if text[0] in "\"'":
@@ -207,7 +277,7 @@ class _Parser:
             raise self._error(f"{name}: {text!r} {error}") from error
         key = f"filter_{len(self.parameters)}"
         self.parameters[key] = value
-        return f"%({key})s"
+        return f"%({key})s", value
 
     def _split(self) -> list[tuple[str, int]]:
         tokens, position = [], 0
@@ -232,6 +302,10 @@ class _Parser:
     def _error(self, what: str) -> InvalidArgument:
         position = self._tokens[self._next][1] if self._next < len(self._tokens) else len(self._text)
         return _filter_error(self._text, position, what)
+
+
+def _combined(word: str, parts: list[Condition]) -> Condition:
+    return parts[0] if len(parts) == 1 else Combination(word, tuple(parts))
 
 
 def _filter_error(text: str, position: int, what: str) -> InvalidArgument:

@@ -15,6 +15,7 @@ from vesta_contracts.datasets.v1 import (
     GetSnapshotRequest,
     GetTaxonomyRequest,
     Item,
+    ItemView,
     ListItemsRequest,
 )
 from vesta_contracts.serving.v1 import Deployment, GetDeploymentRequest
@@ -30,7 +31,8 @@ Q = TypeVar("Q")
 R = TypeVar("R")
 
 PAGE_SIZE = 1000
-PAGES_MAX = 20  # per list: 20,000 entries
+PAGES_MAX = 20  # per list of tasks: 20,000 entries
+TEST_PAGES_MAX = 5  # of names of test items: 5,000, from which test items are drawn
 ROUNDS_OF_CONTROL = 20  # earlier rounds whose control answers are read
 RECENT = timedelta(days=1)
 SETTLE = timedelta(seconds=60)  # how long the conductor waits for the dataset to contain an accepted answer
@@ -128,10 +130,14 @@ def _unlabelled_test_items(peers: Peers, dataset: Dataset | None, policy: Policy
 
     def pages() -> Iterator[str]:
         token = ""
-        for _ in range(PAGES_MAX):
+        for _ in range(TEST_PAGES_MAX):
             page = peers.items.ListItems(
                 ListItemsRequest(
-                    parent=dataset.name, filter="split = TEST AND NOT labelled", page_size=PAGE_SIZE, page_token=token
+                    parent=dataset.name,
+                    filter="split = TEST AND NOT labelled",
+                    page_size=PAGE_SIZE,
+                    page_token=token,
+                    view=ItemView.ITEM_VIEW_NAME,
                 )
             )
             yield from (item.name for item in page.items)
@@ -154,7 +160,10 @@ def _is_unsettled(peers: Peers, dataset: str, fresh: list[Task]) -> bool:
         return False
     since = fresh[-1].update_time.ToDatetime(UTC) - CLOCK_SKEW_MAX
     request = ListItemsRequest(
-        parent=dataset, filter=f"labelled AND update_time >= {_quoted(since)}", page_size=PAGE_SIZE
+        parent=dataset,
+        filter=f"labelled AND update_time >= {_quoted(since)}",
+        page_size=PAGE_SIZE,
+        view=ItemView.ITEM_VIEW_NAME,
     )
     found = _find(peers.items.ListItems, request)
     settled = {item.name for item in found.items} if found else set()

@@ -14,7 +14,7 @@ from vesta_common.errors import FailedPrecondition, InvalidArgument, NotFound, R
 from vesta_common.media.annotations import Terms, check_annotations
 from vesta_common.resources.methods import revise, run_once
 from vesta_common.resources.names import parent_of, project_of
-from vesta_common.resources.page_keys import by_name
+from vesta_common.resources.page_keys import by_creation, created_after
 from vesta_common.resources.pages import read_page
 from vesta_common.storage.objects import ObjectStore
 from vesta_common.storage.postgres import Connection
@@ -32,6 +32,7 @@ from vesta_contracts.datasets.v1 import (
     ItemEmbedding,
     ItemServiceServicer,
     ItemVariant,
+    ItemView,
     ListItemsRequest,
     ListItemsResponse,
     Neighbour,
@@ -98,17 +99,21 @@ class ItemService(ItemServiceServicer):
     def ListItems(self, request: ListItemsRequest, context: grpc.ServicerContext) -> ListItemsResponse:
         """Lists the items that match a filter, in order of creation."""
         page = read_page(request, EMBEDDED_ITEMS_MAX) if request.embeddings else read_page(request)
-        where = visible_filter(request.filter)
+        where, names_only = visible_filter(request.filter), request.view == ItemView.ITEM_VIEW_NAME
         if request.embeddings:
             check_sees_predictions("do not request embeddings")
         with self._store.postgres.transaction() as connection:
             self._store.datasets.get(connection, request.parent, counted=False)
-            found = self._store.items.list_page(connection, request.parent, where, page.after, page.limit)
-            items, token = page.cut(found, by_name)
+            found = self._store.items.list_page(
+                connection, request.parent, where, created_after(page), page.limit, names_only=names_only
+            )
+            items, token = page.cut(found, by_creation)
             names = [item.name for item in items] if request.embeddings else []
             embedded = self._store.predictions.find_embeddings(connection, names) if names else {}
         embeddings = [_embedding(*embedded[name]) if name in embedded else ItemEmbedding() for name in names]
-        return ListItemsResponse(items=visible(items), next_page_token=token, embeddings=embeddings)
+        return ListItemsResponse(
+            items=items if names_only else visible(items), next_page_token=token, embeddings=embeddings
+        )
 
     def UpdateItem(self, request: UpdateItemRequest, context: grpc.ServicerContext) -> Item:
         """Updates the metadata of an item."""

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ from vesta_common.clock import Clock
 from vesta_common.messages import copy_of
 from vesta_common.resources.filters import Where
 from vesta_common.resources.methods import existing
+from vesta_common.resources.pages import bad_token
 from vesta_common.storage.postgres import Connection
 from vesta_contracts.common.v1 import Media
 from vesta_contracts.datasets.v1 import AcceptedAnnotations, Item
@@ -17,7 +19,8 @@ from vesta_datasets.items.accepted_annotations import latest
 from vesta_datasets.items.annotations import labels_of, shape_concepts_of
 from vesta_datasets.items.duplicates import bands
 from vesta_datasets.items.splits import Placement
-from vesta_datasets.store.rows import item_of
+from vesta_datasets.store.item_lists import ListPosition, list_rows
+from vesta_datasets.store.rows import item_of, named_item
 from vesta_datasets.store.statements import queries
 
 _SIGN = 1 << 63
@@ -107,14 +110,34 @@ class Items:
         found = {row["name"]: item_of(row) for row in queries.find_items(connection, names=list(names))}
         return [existing(found.get(name), name) for name in names]
 
-    def list_page(self, connection: Connection, dataset: str, where: Where, after: str, limit: int) -> list[Item]:
-        """Lists the items of a dataset whose names are greater than `after`, in order of creation."""
-        statement = (  # the filter is compiled to known columns and placeholders
-            "SELECT * FROM items WHERE dataset = %(dataset)s AND name > %(after)s "
-            f"AND {where.sql} ORDER BY name LIMIT %(limit)s"
-        )
-        values = {"dataset": dataset, "after": after, "limit": limit, **where.parameters}
-        return [item_of(row) for row in connection.execute(statement.encode(), values)]
+    def list_page(
+        self,
+        connection: Connection,
+        dataset: str,
+        where: Where,
+        after: tuple[datetime | None, str],
+        limit: int,
+        *,
+        names_only: bool = False,
+    ) -> list[Item]:
+        """Lists the items of a dataset in order of creation.
+
+        Args:
+            after: creation time and name of the item that the page follows. If the time is None, it is read.
+            names_only: whether the items have only name and creation time.
+
+        Raises:
+            InvalidArgument: PAGE_TOKEN_INVALID, the time is None, and the item does not exist.
+        """
+        create_time, name = after
+        if create_time is None:
+            row = queries.find_item(connection, name=name)
+            if row is None:
+                raise bad_token("the last item of the previous page was deleted")
+            create_time = row["create_time"]
+        position = ListPosition(create_time, name)
+        rows = list_rows(connection, dataset, where, position, limit, names_only=names_only)
+        return [named_item(row) if names_only else item_of(row) for row in rows]
 
     def lock(self, connection: Connection, names: Sequence[str]) -> dict[str, LockedItem]:
         """Locks items until the end of the transaction. Returns them by name. Raises NotFound for the first that does not exist."""

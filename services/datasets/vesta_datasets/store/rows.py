@@ -29,6 +29,13 @@ def item_of(row: Mapping[str, Any]) -> Item:
     return with_etag(item)
 
 
+def named_item(row: Mapping[str, Any]) -> Item:
+    """Returns an item with only its name and creation time."""
+    item = Item(name=row["name"])
+    item.create_time.FromDatetime(row["create_time"])
+    return item
+
+
 def array_of(value: Any) -> NDArray[np.float32]:
     """Converts an embedding that psycopg returns, in text or binary format, to an array."""
     return np.asarray(value.to_numpy() if isinstance(value, Vector) else value, np.float32)

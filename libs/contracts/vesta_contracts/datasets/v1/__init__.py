@@ -43,6 +43,7 @@ from vesta_contracts.datasets.v1.events_pb2 import DatasetScored as DatasetScore
 from vesta_contracts.datasets.v1.events_pb2 import SnapshotCreated as SnapshotCreated
 from vesta_contracts.datasets.v1.item_pb2 import Item as Item
 from vesta_contracts.datasets.v1.item_pb2 import AcceptedAnnotations as AcceptedAnnotations
+from vesta_contracts.datasets.v1.item_service_pb2 import ItemView as ItemView
 from vesta_contracts.datasets.v1.item_service_pb2 import ItemVariant as ItemVariant
 from vesta_contracts.datasets.v1.item_service_pb2 import SelectionStrategy as SelectionStrategy
 from vesta_contracts.datasets.v1.item_service_pb2 import BatchCreateItemsRequest as BatchCreateItemsRequest
@@ -69,6 +70,9 @@ from vesta_contracts.datasets.v1.item_service_pb2 import Neighbour as Neighbour
 from vesta_contracts.datasets.v1.item_service_pb2 import SelectItemsRequest as SelectItemsRequest
 from vesta_contracts.datasets.v1.item_service_pb2 import SelectItemsResponse as SelectItemsResponse
 from vesta_contracts.datasets.v1.item_service_pb2 import SelectedItem as SelectedItem
+from vesta_contracts.datasets.v1.item_service_pb2 import ITEM_VIEW_UNSPECIFIED as ITEM_VIEW_UNSPECIFIED
+from vesta_contracts.datasets.v1.item_service_pb2 import ITEM_VIEW_NAME as ITEM_VIEW_NAME
+from vesta_contracts.datasets.v1.item_service_pb2 import ITEM_VIEW_FULL as ITEM_VIEW_FULL
 from vesta_contracts.datasets.v1.item_service_pb2 import ITEM_VARIANT_UNSPECIFIED as ITEM_VARIANT_UNSPECIFIED
 from vesta_contracts.datasets.v1.item_service_pb2 import ITEM_VARIANT_THUMBNAIL as ITEM_VARIANT_THUMBNAIL
 from vesta_contracts.datasets.v1.item_service_pb2 import SELECTION_STRATEGY_UNSPECIFIED as SELECTION_STRATEGY_UNSPECIFIED
@@ -151,6 +155,9 @@ __all__ = [
     "GetTaxonomyRequest",
     "ITEM_VARIANT_THUMBNAIL",
     "ITEM_VARIANT_UNSPECIFIED",
+    "ITEM_VIEW_FULL",
+    "ITEM_VIEW_NAME",
+    "ITEM_VIEW_UNSPECIFIED",
     "ImportDatasetRequest",
     "ImportDatasetResponse",
     "Item",
@@ -161,6 +168,7 @@ __all__ = [
     "ItemServiceServicer",
     "ItemServiceStub",
     "ItemVariant",
+    "ItemView",
     "ListDatasetsRequest",
     "ListDatasetsResponse",
     "ListItemsRequest",

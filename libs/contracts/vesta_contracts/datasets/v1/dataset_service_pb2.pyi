@@ -29,7 +29,7 @@ class _DatasetViewEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DatasetVi
     DESCRIPTOR: _descriptor.EnumDescriptor
     DATASET_VIEW_UNSPECIFIED: _DatasetView.ValueType  # 0
     DATASET_VIEW_BASIC: _DatasetView.ValueType  # 1
-    """Without counts, which require a scan of all items."""
+    """Without counts."""
     DATASET_VIEW_FULL: _DatasetView.ValueType  # 2
 
 class DatasetView(_DatasetView, metaclass=_DatasetViewEnumTypeWrapper):
@@ -37,7 +37,7 @@ class DatasetView(_DatasetView, metaclass=_DatasetViewEnumTypeWrapper):
 
 DATASET_VIEW_UNSPECIFIED: DatasetView.ValueType  # 0
 DATASET_VIEW_BASIC: DatasetView.ValueType  # 1
-"""Without counts, which require a scan of all items."""
+"""Without counts."""
 DATASET_VIEW_FULL: DatasetView.ValueType  # 2
 Global___DatasetView: _TypeAlias = DatasetView  # noqa: Y015
 

@@ -24,6 +24,26 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _ItemView:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ItemViewEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ItemView.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ITEM_VIEW_UNSPECIFIED: _ItemView.ValueType  # 0
+    ITEM_VIEW_NAME: _ItemView.ValueType  # 1
+    """Only name and create_time, which are read several times as fast."""
+    ITEM_VIEW_FULL: _ItemView.ValueType  # 2
+
+class ItemView(_ItemView, metaclass=_ItemViewEnumTypeWrapper):
+    """Which fields of an Item are returned."""
+
+ITEM_VIEW_UNSPECIFIED: ItemView.ValueType  # 0
+ITEM_VIEW_NAME: ItemView.ValueType  # 1
+"""Only name and create_time, which are read several times as fast."""
+ITEM_VIEW_FULL: ItemView.ValueType  # 2
+Global___ItemView: _TypeAlias = ItemView  # noqa: Y015
+
 class _ItemVariant:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -309,6 +329,7 @@ class ListItemsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
     EMBEDDINGS_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     page_size: _builtins.int
     """At most 1000; 50 if unset."""
@@ -321,6 +342,8 @@ class ListItemsRequest(_message.Message):
     """
     embeddings: _builtins.bool
     """True to return the embeddings of the items too. A page then has at most 256 items."""
+    view: Global___ItemView.ValueType
+    """Which fields of the items are returned."""
     def __init__(
         self,
         *,
@@ -329,10 +352,11 @@ class ListItemsRequest(_message.Message):
         page_token: _builtins.str = ...,
         filter: _builtins.str = ...,
         embeddings: _builtins.bool = ...,
+        view: Global___ItemView.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["embeddings", b"embeddings", "filter", b"filter", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embeddings", b"embeddings", "filter", b"filter", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

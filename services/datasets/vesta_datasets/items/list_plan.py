@@ -1,0 +1,94 @@
+"""How a filter of items uses the indexes. Pure.
+
+The conditions of a filter that must all be true are divided: facets and creation time restrict the range of an index in list order,
+a term (a label, a predicted label, a source) selects the index, and the rest is checked for each item that the index finds.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from vesta_common.resources.filters import Comparison, Condition, Where, conjuncts, sql_of
+
+from vesta_datasets.items.facets import FacetFilter, allowed_facets, is_about_facets
+
+_KINDS: Final = {
+    "label": ("label:",),
+    "labels": ("label:",),
+    "concept": ("label:", "shape:"),
+    "predicted": ("predicted:",),
+    "source": ("source:",),
+}
+"""The kinds of terms of each field, those that fewer items have first. The function `item_terms_of` of the database has the same."""
+_EXACT: Final = ("file_name", "sha256")
+
+
+@dataclass(frozen=True)
+class ListPlan:
+    """How items are found.
+
+    Attributes:
+        terms: terms of which a matching item has at least one; empty if the filter has no such condition.
+        more_terms: further such lists of terms.
+        times: SQL conditions on `items.create_time`.
+        exact: a field that must equal a value, of which few items have the same one; with its value.
+        rest: the SQL conditions that are checked for each item.
+    """
+
+    facets: FacetFilter
+    terms: tuple[str, ...]
+    more_terms: tuple[tuple[str, ...], ...]
+    times: tuple[str, ...]
+    exact: Comparison | None
+    rest: tuple[str, ...]
+
+
+def list_plan(where: Where) -> ListPlan:
+    """Returns how the items that match a filter are found."""
+    terms: list[tuple[int, tuple[str, ...]]] = []
+    times, rest, exact = [], [], None
+    for condition in conjuncts(where.condition):
+        found = _terms(condition)
+        if found:
+            terms.append((_rank(found), found))
+        elif isinstance(condition, Comparison) and condition.field == "create_time" and condition.operator != "!=":
+            times.append(_indexable(condition))
+        elif not is_about_facets(condition):
+            rest.append(_indexable(condition))
+            if isinstance(condition, Comparison) and condition.field in _EXACT and condition.operator == "=":
+                exact = condition
+    ordered = [found for _, found in sorted(terms)]
+    return ListPlan(
+        allowed_facets(where.condition),
+        ordered[0] if ordered else (),
+        tuple(ordered[1:]),
+        tuple(times),
+        exact,
+        tuple(rest),
+    )
+
+
+def _indexable(condition: Condition) -> str:
+    """Returns the SQL of a condition without `coalesce` if it compares a column, of which none is NULL, so that an index can be used."""
+    text = sql_of(condition)
+    if isinstance(condition, Comparison) and text.startswith("coalesce(items."):
+        return text.removeprefix("coalesce(").removesuffix(", FALSE)")
+    return text
+
+
+def _terms(condition: Condition) -> tuple[str, ...]:
+    """Returns the terms of which an item that meets the condition has one; empty if the condition is not about terms alone."""
+    if isinstance(condition, Comparison):
+        if condition.operator not in ("=", ":") or condition.field not in _KINDS:
+            return ()
+        return tuple(kind + condition.value for kind in _KINDS[condition.field])
+    if condition.word == "NOT":
+        return ()
+    parts = [_terms(part) for part in condition.parts]
+    if condition.word == "OR" and all(parts):
+        return tuple(dict.fromkeys(term for part in parts for term in part))
+    return ()
+
+
+def _rank(terms: tuple[str, ...]) -> int:
+    kinds = ["label", "shape", "predicted", "source"]
+    return max(kinds.index(term.partition(":")[0]) for term in terms)

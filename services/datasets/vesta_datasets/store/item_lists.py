@@ -1,0 +1,129 @@
+"""Lists of items that match a filter, in order of creation, found by indexes in that order."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from vesta_common.resources.filters import Where
+from vesta_common.storage.postgres import Connection
+
+from vesta_datasets.items.list_plan import ListPlan, list_plan
+
+
+class ListPosition(NamedTuple):
+    """The position of an item in the list order."""
+
+    create_time: datetime
+    name: str
+
+
+def list_rows(
+    connection: Connection, dataset: str, where: Where, after: ListPosition, limit: int, *, names_only: bool = False
+) -> Iterator[dict[str, Any]]:
+    """Returns the rows of up to `limit` items that match the filter and follow the position.
+
+    Args:
+        names_only: whether the rows have only `create_time` and `name`, which indexes have.
+    """
+    statement, values = statement_of(dataset, where, after, limit)
+    if not names_only:
+        statement = _WHOLE.format(page=statement)
+    return iter(connection.execute(statement.encode(), values))
+
+
+def statement_of(dataset: str, where: Where, after: ListPosition, limit: int) -> tuple[str, dict[str, Any]]:
+    """Returns the statement that finds the names of a page, compiled from constants and placeholders, and its values.
+
+    The numbers of `facets` in the dataset are read from its counts. For each that the filter allows, an index has the items in list
+    order; the lists are merged. The time therefore depends on the size of the page, and on the number of items only where a condition
+    is checked for each.
+    """
+    plan = list_plan(where)
+    values = {
+        "dataset": dataset,
+        "after_time": after.create_time,
+        "after": after.name,
+        "limit": limit,
+        "facets_mask": plan.facets.mask,
+        "facets": plan.facets.values,
+        "terms": list(plan.terms),
+        **{f"terms_{index}": list(terms) for index, terms in enumerate(plan.more_terms)},
+        **where.parameters,
+    }
+    if plan.exact is None:
+        return _statement(plan), values
+    return _EXACT.format(field=plan.exact.field, where=where.sql), {**values, "exact": plan.exact.value}
+
+
+def _statement(plan: ListPlan) -> str:
+    if plan.terms:
+        conditions = [condition.replace("items.create_time", "key.create_time") for condition in plan.times]
+        joins = ""
+        for index, terms in enumerate(plan.more_terms):
+            if len(terms) == 1:
+                joins += _WITH_TERM.format(index=index)
+            else:
+                conditions.append(_HAS_TERM.format(index=index))
+        if plan.rest:
+            conditions.append(_HAS_REST.format(conditions=_all(*plan.rest)))
+        page = _BY_TERM.format(joins=joins, conditions=_all(*conditions))
+        distinct = "DISTINCT" if len(plan.terms) > 1 else ""
+        return _LISTS.format(
+            distinct=distinct, lists="cells CROSS JOIN unnest(%(terms)s::text[]) AS wanted (term)", page=page
+        )
+    conditions = [*plan.times, *plan.rest]
+    if plan.rest:  # the rows of one number of facets lie scattered, so that all are read in their order
+        return _IN_ORDER.format(conditions=_all(_OF_FACETS, *conditions))
+    return _LISTS.format(distinct="", lists="cells", page=_BY_FACETS.format(conditions=_all(*conditions)))
+
+
+def _all(*conditions: str) -> str:
+    return " AND ".join(conditions) or "TRUE"
+
+
+_EXACT = """
+SELECT items.create_time, items.name FROM items
+WHERE items.dataset = %(dataset)s AND items.{field} = %(exact)s
+    AND (items.create_time, items.name) > (%(after_time)s, %(after)s) AND {where}
+ORDER BY items.create_time, items.name LIMIT %(limit)s
+"""
+_LISTS = """
+WITH cells AS MATERIALIZED (
+    SELECT facets FROM item_counts WHERE dataset = %(dataset)s AND facets & %(facets_mask)s = ANY(%(facets)s)
+    GROUP BY facets HAVING sum(count) > 0
+)
+SELECT {distinct} page.create_time, page.name FROM {lists} CROSS JOIN LATERAL ({page}) AS page
+ORDER BY page.create_time, page.name LIMIT %(limit)s
+"""
+_WHOLE = """
+SELECT items.* FROM ({page}) AS page JOIN items ON items.name = page.name ORDER BY page.create_time, page.name
+"""
+_BY_FACETS = """
+    SELECT items.create_time, items.name FROM items
+    WHERE items.dataset = %(dataset)s AND items.facets = cells.facets
+        AND (items.create_time, items.name) > (%(after_time)s, %(after)s) AND {conditions}
+    ORDER BY items.create_time, items.name LIMIT %(limit)s
+"""
+_BY_TERM = """
+    SELECT key.create_time, key.name FROM item_terms AS key {joins}
+    WHERE key.dataset = %(dataset)s AND key.term = wanted.term AND key.facets = cells.facets
+        AND (key.create_time, key.name) > (%(after_time)s, %(after)s) AND {conditions}
+    ORDER BY key.create_time, key.name LIMIT %(limit)s
+"""
+_OF_FACETS = "items.facets & %(facets_mask)s = ANY(%(facets)s)"
+_IN_ORDER = """
+SELECT items.create_time, items.name FROM items
+WHERE items.dataset = %(dataset)s AND (items.create_time, items.name) > (%(after_time)s, %(after)s) AND {conditions}
+ORDER BY items.create_time, items.name LIMIT %(limit)s
+"""
+# Both lists are in the same order for the same facets.
+_WITH_TERM = """
+    JOIN item_terms AS other_{index} ON other_{index}.dataset = key.dataset AND other_{index}.facets = key.facets
+        AND other_{index}.create_time = key.create_time AND other_{index}.name = key.name AND other_{index}.term = ANY(%(terms_{index})s)
+"""
+# The limits keep the planner from joining whole lists.
+_HAS_TERM = """(
+    SELECT true FROM item_terms AS other WHERE other.dataset = key.dataset AND other.term = ANY(%(terms_{index})s)
+        AND other.facets = key.facets AND other.create_time = key.create_time AND other.name = key.name LIMIT 1
+) IS TRUE"""
+_HAS_REST = "(SELECT true FROM items WHERE items.name = key.name AND {conditions} LIMIT 1) IS TRUE"
