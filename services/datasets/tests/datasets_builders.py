@@ -4,7 +4,7 @@ import hashlib
 import io
 import zipfile
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import grpc
@@ -16,6 +16,7 @@ from vesta_common.errors import ResourceExhausted, VestaError
 from vesta_common.events.cloudevents import Event, new_event
 from vesta_common.rpc.client import MESSAGE_BYTES_MAX
 from vesta_common.storage.objects import ObjectStore
+from vesta_contracts.annotation.v1 import TaskAccepted
 from vesta_contracts.common.v1 import Annotation, ConceptScore, ImageLabel, ImageScores, Media
 from vesta_contracts.connection.v1 import IngestedMedia, IngestMediaRequest, IngestMediaResponse
 from vesta_contracts.datasets.v1 import (
@@ -48,6 +49,7 @@ from vesta_datasets.store import Store
 
 PROJECT = "projects/acme"
 DIMENSION = 8
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
 def says(*concepts: str) -> list[Annotation]:
@@ -253,3 +255,12 @@ class Datasets:
         with self.store.postgres.transaction() as connection:
             rows = connection.execute("SELECT headers FROM outbox ORDER BY id").fetchall()
         return [dict(row["headers"])["ce_type"].removeprefix("vesta.datasets.") for row in rows]
+
+
+def handle_accepted(
+    datasets: Datasets, item: str, seconds: int, task: str, concept: str, *, control: bool = False
+) -> None:
+    """Handles an answer with this accept time, in seconds after noon."""
+    accepted_task = TaskAccepted(task=task, item=item, annotations=says(concept), control=control)
+    accepted_task.accept_time.FromDatetime(NOON + timedelta(seconds=seconds))
+    datasets.handle(new_event("annotation", task, accepted_task, datasets.store.clock.now()))

@@ -3,8 +3,7 @@
 import random
 from collections.abc import Callable
 
-from datasets_builders import PROJECT, Datasets, a_medium
-from test_accepted_annotations import handle_accepted
+from datasets_builders import PROJECT, Datasets, a_medium, handle_accepted
 from vesta_contracts.common.v1 import ConceptScore, ImageScores
 from vesta_contracts.datasets.v1 import DeleteItemRequest, Split
 from vesta_datasets.ingest.count_folding import CountFolder

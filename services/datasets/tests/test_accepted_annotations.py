@@ -1,18 +1,15 @@
 """The latest accepted annotations apply, in any order of arrival."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import reduce
 from itertools import permutations
 
-from datasets_builders import Datasets, a_medium, says
+from datasets_builders import NOON, Datasets, a_medium, handle_accepted, says
 from hypothesis import given
 from hypothesis import strategies as st
-from vesta_common.events.cloudevents import new_event
-from vesta_contracts.annotation.v1 import TaskAccepted
 from vesta_contracts.datasets.v1 import AcceptedAnnotations, GetItemRequest
 from vesta_datasets.items.accepted_annotations import latest, next_accept_time
 
-NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 
 
@@ -20,15 +17,6 @@ def accepted_at(seconds: int, task: str = "", concept: str = "van", *, control: 
     made = AcceptedAnnotations(annotations=says(concept), task=task, control=control)
     made.accept_time.FromDatetime(NOON + seconds * SECOND)
     return made
-
-
-def handle_accepted(
-    datasets: Datasets, item: str, seconds: int, task: str, concept: str, *, control: bool = False
-) -> None:
-    """Handles an answer with this accept time, in seconds after noon."""
-    accepted_task = TaskAccepted(task=task, item=item, annotations=says(concept), control=control)
-    accepted_task.accept_time.FromDatetime(NOON + seconds * SECOND)
-    datasets.handle(new_event("annotation", task, accepted_task, datasets.store.clock.now()))
 
 
 def accepted_of(datasets: Datasets, item: str) -> AcceptedAnnotations:
