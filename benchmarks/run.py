@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import capacity
+import deployments
 import frames
 import ingest
 import label_saving
@@ -27,7 +28,7 @@ from vesta_local.home import BROKERS
 from vesta_local.testing import running_platform
 
 PORT_BLOCK = 5
-GROUPS = ("ingest", "loop", "frames", "capacity", "overload", "start", "replicas", "scale", "labels")
+GROUPS = ("ingest", "loop", "frames", "capacity", "deployments", "overload", "start", "replicas", "scale", "labels")
 
 console = Console(soft_wrap=True)
 
@@ -68,11 +69,11 @@ def record(report: Path, figure: Figure, measured: datetime) -> None:
 
 def _measured(groups: list[str], broker: str) -> Iterator[Figure]:
     """Yields each figure as it is measured, on one platform for all."""
-    if {"start", "ingest", "loop", "frames", "capacity", "overload"} & set(groups):
+    if {"start", "ingest", "loop", "frames", "capacity", "deployments", "overload"} & set(groups):
         with running_platform(block=PORT_BLOCK, broker=broker) as platform:
             if "ingest" in groups:
                 yield from ingest.measure(platform)
-            if {"loop", "frames", "capacity"} & set(groups):
+            if {"loop", "frames", "capacity", "deployments"} & set(groups):
                 with Vesta(platform.home.address("gateway_grpc"), platform.home.owner_key) as owner:
                     turned, found = loop.turn(owner, platform)
                     if "loop" in groups:
@@ -82,6 +83,8 @@ def _measured(groups: list[str], broker: str) -> Iterator[Figure]:
                         yield from frames.measure(owner, platform, turned)
                     if "capacity" in groups:
                         yield from capacity.measure(owner, platform, turned)
+                    if "deployments" in groups:
+                        yield from deployments.measure(owner, platform, turned)
             if "overload" in groups:
                 with Vesta(platform.home.address("gateway_grpc"), platform.home.owner_key) as owner:
                     yield from overload.measure(owner, platform)

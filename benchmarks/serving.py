@@ -37,9 +37,9 @@ def measure(owner: Vesta, platform: Platform, deployment: str) -> list[Figure]:
     served, bare = [], []
     try:
         for _ in range(TURNS):
-            bare.append(_per_second(THREADS, lambda _, picture: in_process.answer(picture), pictures))
+            bare.append(per_second(THREADS, lambda _, picture: in_process.answer(picture), pictures))
             served.append(
-                _per_second(CLIENTS, lambda client, picture: clients[client].predict(deployment, [picture]), pictures)
+                per_second(CLIENTS, lambda client, picture: clients[client].predict(deployment, [picture]), pictures)
             )
     finally:
         for client in clients:
@@ -85,7 +85,7 @@ def model_file(owner: Vesta, deployment: str) -> bytes:
     return b"".join(part.data for part in parts)
 
 
-def _per_second(workers: int, act: Callable[[int, bytes], object], pictures: Sequence[bytes]) -> float:
+def per_second(workers: int, act: Callable[[int, bytes], object], pictures: Sequence[bytes]) -> float:
     """Returns how many images per second all workers together process, one after another."""
     done = [0] * workers
     ready = threading.Barrier(workers + 1)
