@@ -1,18 +1,22 @@
 """Two real Tritons: a version is ready when both have loaded it, requests are distributed, and a lost server does not block forever."""
 
+import threading
 from datetime import timedelta
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from serving_builders import a_picture, an_onnx
 from serving_service import Serving
-from vesta_common.errors import Unavailable
+from vesta_common import deadline
+from vesta_common.errors import DeadlineExceeded, Unavailable
 from vesta_common.runtime.engine_watch import TRITON, describe_failure
 from vesta_contracts.serving.v1 import Deployment, PredictInput
 from vesta_local.platform import Platform
 from vesta_local.testing import RECOVERY_DEADLINE
-from vesta_serving.triton.client import Triton
+from vesta_serving.triton.client import Scores, Triton
 from vesta_serving.triton.replicas import AWAY_MAX, Tritons, addresses_of
+from vesta_serving.triton.repository import BATCH_MAX
 
 pytestmark = pytest.mark.own_engines
 RED = PredictInput(data=a_picture("red"))
@@ -144,3 +148,36 @@ def test_a_name_stands_for_every_address_that_it_has() -> None:
     assert addresses_of("localhost:8001") == addresses_of("dns:///localhost:8001") == ["127.0.0.1:8001"]
     with pytest.raises(Unavailable, match="resolves to no address of Triton"):
         Tritons("nowhere.invalid:8001").load("model")
+
+
+class MeetingTriton(Triton):
+    """Returns the mean of each image as its embedding, once a number of batches are in progress at the same time."""
+
+    def __init__(self, together: threading.Barrier) -> None:
+        self._together = together
+
+    def infer(self, name: str, pixels: NDArray[np.uint8], *, classifies: bool, embeds: bool) -> Scores:
+        assert len(pixels) <= BATCH_MAX
+        self._together.wait(RECOVERY_DEADLINE.total_seconds())
+        return Scores(np.empty((len(pixels), 0), np.float32), pixels.mean((1, 2, 3), np.float32)[:, None])
+
+
+def test_the_batches_of_a_request_run_concurrently_and_keep_their_order() -> None:
+    together = threading.Barrier(3)
+    tritons = Tritons("127.0.0.1:1", connect=lambda _: MeetingTriton(together))
+    pixels = np.arange(2 * BATCH_MAX + 1, dtype=np.uint8)[:, None, None, None] * np.ones((1, 256, 256, 3), np.uint8)
+
+    found = tritons.infer("model", pixels, classifies=False, embeds=True)
+
+    assert found.embeddings[:, 0].tolist() == list(range(2 * BATCH_MAX + 1))
+    assert found.probabilities.shape == (2 * BATCH_MAX + 1, 0)
+
+
+def test_a_deadline_of_the_caller_that_passes_is_not_a_failure_of_triton(serving: Serving, both: Platform) -> None:
+    name = triton_name(serving, serving.deployed(serving.registry.add(an_onnx())))
+    tritons = Tritons(both.home.address("inference"))
+    with pytest.raises(DeadlineExceeded), deadline.within(0):
+        tritons.infer(name, PICTURE, classifies=True, embeds=False)
+
+    assert tritons.count(answering=True) == 1
+    assert tritons.infer(name, PICTURE, classifies=True, embeds=False).probabilities.shape == (1, 3)

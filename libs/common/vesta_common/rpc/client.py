@@ -1,4 +1,4 @@
-"""Channels to peers: propagate trace and token, set deadlines, retry unavailable calls, and convert errors to VestaError.
+"""Channels to peers: propagate trace, token and deadline, retry unavailable calls, and convert errors to VestaError.
 
 Calls are balanced over all replicas of a peer in turn. A replica that is about to stop reports it through its health status, which every
 channel watches, and receives no further calls.
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import grpc
 
-from vesta_common import trace
+from vesta_common import deadline, trace
 from vesta_common.errors import from_rpc_error
 from vesta_common.identity import Identity, audience_of
 from vesta_common.identity.transport import channel_credentials
@@ -102,11 +102,11 @@ class _PeerInterceptor(
         return _checked_stream(continuation(self._prepared(details), requests))
 
     def _prepared(self, details: Any) -> _Details:
-        """Returns the call details with deadline, trace context and token."""
+        """Returns the call details with trace context, token, and a deadline that is not later than that of the call being handled."""
         metadata = list(details.metadata or ())
         metadata += trace.carrier().items()
         metadata.append(self._identity.metadata(audience_of(details.method), trace.caller(), trace.role()))
-        timeout = details.timeout if details.timeout is not None else CALL_TIMEOUT_SECONDS
+        timeout = deadline.limited(details.timeout if details.timeout is not None else CALL_TIMEOUT_SECONDS)
         return _Details(
             details.method, timeout, metadata, details.credentials, details.wait_for_ready, details.compression
         )

@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from grpc_status import rpc_status
 from opentelemetry.trace import SpanKind
 
-from vesta_common import trace
+from vesta_common import deadline, trace
 from vesta_common.errors import DISK_FULL, Internal, Unavailable, VestaError, is_transient, to_status
 from vesta_common.identity import Claims, Identity, audience_of
 from vesta_common.identity.callers import check_call, check_project
@@ -141,6 +141,7 @@ class RpcInterceptor(grpc.ServerInterceptor):
             with (
                 trace.span(method, metadata, SpanKind.SERVER),
                 _calling(claims),
+                deadline.within(context.time_remaining()),
             ):
                 try:
                     response = behavior(request, context)
@@ -159,6 +160,7 @@ class RpcInterceptor(grpc.ServerInterceptor):
             with (
                 trace.span(method, metadata, SpanKind.SERVER),
                 _calling(claims),
+                deadline.within(context.time_remaining()),
             ):
                 try:
                     yield from behavior(request, context)

@@ -7,11 +7,10 @@ import numpy as np
 import tritonclient.grpc as triton
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
-from vesta_common import trace
+from vesta_common import deadline, trace
 from vesta_common.errors import Unavailable
 from vesta_common.media.image_formats import MODEL_SIDE_PX
-
-from vesta_serving.triton.repository import BATCH_MAX
+from vesta_common.rpc.admission import deadline_passed
 
 REQUEST_TIMEOUT_SECONDS = 20.0
 LOAD_TIMEOUT_SECONDS = 120.0
@@ -98,26 +97,18 @@ class Triton:
             )
 
     def infer(self, name: str, pixels: NDArray[np.uint8], *, classifies: bool, embeds: bool) -> Scores:
-        """Runs a model on N images, in batches of at most `BATCH_MAX`.
+        """Runs a model on one batch.
 
         Args:
-            pixels: `(N, 256, 256, 3)` RGB, N at least 1.
+            pixels: `(N, 256, 256, 3)` RGB, N from 1 to `BATCH_MAX`.
             classifies: whether the model has probabilities.
             embeds: whether to return embeddings; if not, they have shape `(N, 0)`.
 
         Raises:
             ModelMissing: the model is not loaded.
             Unavailable: Triton does not respond.
+            DeadlineExceeded: the deadline of the call that is being handled has passed.
         """
-        parts = [
-            self._infer_batch(name, pixels[start : start + BATCH_MAX], classifies, embeds)
-            for start in range(0, len(pixels), BATCH_MAX)
-        ]
-        return Scores(
-            np.concatenate([part.probabilities for part in parts]), np.concatenate([part.embeddings for part in parts])
-        )
-
-    def _infer_batch(self, name: str, pixels: NDArray[np.uint8], classifies: bool, embeds: bool) -> Scores:
         sent = triton.InferInput("pixels", list(pixels.shape), "UINT8")
         sent.set_data_from_numpy(np.ascontiguousarray(pixels))
         wanted = [output for output, is_wanted in (("probabilities", classifies), ("embedding", embeds)) if is_wanted]
@@ -127,10 +118,12 @@ class Triton:
                     name,
                     [sent],
                     outputs=[triton.InferRequestedOutput(output) for output in wanted],
-                    client_timeout=REQUEST_TIMEOUT_SECONDS,
+                    client_timeout=deadline.limited(REQUEST_TIMEOUT_SECONDS),
                     headers=carrier,
                 )
         except InferenceServerException as error:
+            if deadline.has_passed():  # the caller's, so that it says nothing about Triton
+                raise deadline_passed() from error
             raise _unavailable(f"{name} did not respond", error) from error
         nothing = np.empty((len(pixels), 0), np.float32)
         return Scores(

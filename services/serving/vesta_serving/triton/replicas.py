@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from datetime import timedelta
 from typing import TypeVar
 
@@ -20,10 +21,12 @@ from numpy.typing import NDArray
 from vesta_common.errors import Unavailable
 
 from vesta_serving.triton.client import ModelMissing, Scores, Triton
+from vesta_serving.triton.repository import BATCH_MAX
 
 RESOLVE_INTERVAL = timedelta(seconds=5)
 AWAY_MAX = timedelta(seconds=60)
 THREADS = 8
+BATCH_THREADS = 16
 
 T = TypeVar("T")
 
@@ -109,6 +112,7 @@ class Tritons:
         self._replicas: dict[str, Replica] = {}
         self._turn = itertools.count()
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="triton")
+        self._batches = ThreadPoolExecutor(BATCH_THREADS, thread_name_prefix="batch")
 
     def replicas(self) -> list[Replica]:
         """Returns the current servers. If a name does not resolve, returns the known ones."""
@@ -165,12 +169,29 @@ class Tritons:
         return set[str]().union(*self._each(Triton.loaded))
 
     def infer(self, name: str, pixels: NDArray[np.uint8], *, classifies: bool, embeds: bool) -> Scores:
-        """Runs `Triton.infer` on the next server in round-robin order, or on another one if it fails.
+        """Runs a model on N images, in batches of at most `BATCH_MAX`, concurrently over the instances of all servers.
+
+        Args:
+            pixels: `(N, 256, 256, 3)` RGB, N at least 1.
 
         Raises:
             ModelMissing: all servers failed, and at least one of them has not loaded the model.
             Unavailable: all servers failed.
+            DeadlineExceeded: the deadline of the call that is being handled has passed.
         """
+        first, *others = (pixels[start : start + BATCH_MAX] for start in range(0, len(pixels), BATCH_MAX))
+        # Each batch runs in a copy of the caller's context, so that it has the caller's trace and deadline.
+        futures = [
+            self._batches.submit(copy_context().run, self._infer_batch, name, batch, classifies, embeds)
+            for batch in others
+        ]
+        parts = [self._infer_batch(name, first, classifies, embeds), *(future.result() for future in futures)]
+        return Scores(
+            np.concatenate([part.probabilities for part in parts]), np.concatenate([part.embeddings for part in parts])
+        )
+
+    def _infer_batch(self, name: str, pixels: NDArray[np.uint8], classifies: bool, embeds: bool) -> Scores:
+        """Runs `Triton.infer` on the next server in round-robin order, or on another one if it fails."""
         failure: Unavailable | None = None
         for replica in self._in_turn():
             try:
