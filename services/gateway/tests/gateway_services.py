@@ -186,4 +186,7 @@ class Services(
         if self.predicting is not None:
             context.add_callback(self.ended.set)
             self.predicting.wait(20)
-        return PredictResponse(predictions=[ImagePrediction(message=str(len(one.data))) for one in request.inputs])
+        embedding = [1.0] if request.embedding else []
+        return PredictResponse(
+            predictions=[ImagePrediction(message=str(len(sent.data)), embedding=embedding) for sent in request.inputs]
+        )

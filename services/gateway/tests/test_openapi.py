@@ -28,7 +28,15 @@ def test_a_path_has_a_placeholder_for_each_part_of_a_name(document):
     operation = document["paths"]["/v1/projects/{project}/deployments/{deployment}:predict"]["post"]
 
     assert [parameter["name"] for parameter in operation["parameters"]] == ["project", "deployment"]
-    assert set(operation["requestBody"]["content"]) == {"application/json", "application/x-protobuf"}
+    content = operation["requestBody"]["content"]
+    assert set(content) == {
+        "application/json",
+        "application/x-protobuf",
+        "image/*",
+        "application/octet-stream",
+        "multipart/form-data",
+    }
+    assert set(content["multipart/form-data"]["schema"]["properties"]) == {"file", "embedding"}
     body = operation["requestBody"]["content"]["application/json"]["schema"]
     assert "name" not in body["properties"]
     assert body["required"] == ["inputs"]

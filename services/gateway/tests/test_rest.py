@@ -271,6 +271,81 @@ def test_predictions_go_as_json_or_as_protobuf(running):
     assert PredictResponse.FromString(mixed.content).predictions[0].message == "1"
 
 
+PREDICT = "/v1/projects/acme/deployments/d:predict"
+"""The fake serving service returns the size of each file, and the concept `embedded` if the embedding is requested."""
+
+
+def test_an_image_is_predicted_without_base64(running):
+    with running.rest(running.member("acme", "viewer")) as client:
+        plain = client.post(PREDICT, content=b"\xff" * 60_000, headers={"content-type": "image/jpeg"})
+        embedded = client.post(
+            f"{PREDICT}?embedding=true", content=b"\x00", headers={"content-type": "application/octet-stream"}
+        )
+
+    assert [found["message"] for found in plain.json()["predictions"]] == ["60000"]
+    assert [found["embedding"] for found in embedded.json()["predictions"]] == [[1.0]]
+
+
+def test_several_images_are_predicted_as_multipart_in_their_order(running):
+    images = [("file", (f"{size}.jpg", b"\r\n--" * size, "image/jpeg")) for size in (300_000, 1, 7)]
+    with running.rest(running.member("acme", "viewer")) as client:
+        found = client.post(PREDICT, files=images, data={"embedding": "true"})
+
+    predictions = found.json()["predictions"]
+    assert [prediction["message"] for prediction in predictions] == [str(4 * size) for size in (300_000, 1, 7)]
+    assert predictions[0]["embedding"] == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "query", "reason"),
+    [
+        ("multipart/form-data", b"", "", "BODY_MALFORMED"),
+        ("multipart/form-data; boundary=x", b"--x\r\n", "", "BODY_MALFORMED"),
+        (
+            "multipart/form-data; boundary=x",
+            b"--x\r\nContent-Disposition: form-data\r\n\r\n\r\n--x--",
+            "",
+            "BODY_MALFORMED",
+        ),
+        (
+            "multipart/form-data; boundary=x",
+            b'--x\r\nContent-Disposition: form-data; name="embedding"\r\n\r\n' + b"\xff" + b"\r\n--x--\r\n",
+            "",
+            "BODY_MALFORMED",
+        ),
+        (
+            "multipart/form-data; boundary=x",
+            b'--x\r\nContent-Disposition: form-data; name="embedding"\r\n\r\nmaybe\r\n--x--\r\n',
+            "",
+            "QUERY_INVALID",
+        ),
+        (
+            "multipart/form-data; boundary=x",
+            b'--x\r\nContent-Disposition: form-data; name="embedding"\r\n\r\ntrue\r\n--x--\r\n',
+            "",
+            "FIELD_INVALID",
+        ),
+        ("image/jpeg", b"\xff", "colour=red", "QUERY_INVALID"),
+        ("image/jpeg", b"\xff", "inputs.data=AA", "QUERY_INVALID"),
+        ("text/plain", b"\xff", "", "CONTENT_TYPE_UNKNOWN"),
+    ],
+    ids=["no boundary", "cut off", "no name", "not text", "not a boolean", "no file", "unknown", "files", "text"],
+)
+def test_a_malformed_body_of_files_is_rejected(running, content_type, body, query, reason):
+    with running.rest(running.member("acme", "viewer")) as client:
+        found = client.post(f"{PREDICT}?{query}", content=body, headers={"content-type": content_type})
+
+    assert found.status_code == (415 if reason == "CONTENT_TYPE_UNKNOWN" else 400)
+    assert found.json()["error"]["details"][0]["reason"] == reason
+
+
+def test_a_method_without_files_accepts_none(running):
+    with running.rest(running.member("acme", "engineer")) as client:
+        found = client.post("/v1/projects/acme/datasets", content=b"\xff", headers={"content-type": "image/jpeg"})
+
+    assert found.json()["error"]["details"][0]["reason"] == "CONTENT_TYPE_UNKNOWN"
+
+
 def test_a_reference_into_another_project_does_not_leave_the_gateway(running):
     key = running.member("acme", "engineer")
     hidden = PredictRequest(inputs=[PredictInput(item="projects/other/datasets/d/items/i")]).SerializeToString()

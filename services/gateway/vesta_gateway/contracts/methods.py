@@ -110,6 +110,15 @@ def is_download(rpc: Rpc) -> bool:
     return bool(rpc.descriptor.output_type.full_name == HTTP_BODY)
 
 
+def files_field(rpc: Rpc) -> FieldDescriptor | None:
+    """Returns the field with a list of files, messages with the bytes of a file in `data`; None if the request has none."""
+    for field in rpc.descriptor.input_type.fields:
+        data = field.message_type.fields_by_name.get("data") if field.message_type and field.is_repeated else None
+        if data is not None and data.type == FieldDescriptor.TYPE_BYTES:
+            return field
+    return None
+
+
 def all_rpcs() -> tuple[Rpc, ...]:
     """Returns the RPCs of all packages, sorted by name."""
     return tuple(sorted(_all_rpcs(), key=lambda rpc: rpc.full_name))

@@ -15,9 +15,10 @@ from vesta_common.resources.names import ID
 from vesta_contracts import everything
 
 from vesta_gateway.access.authorization import RIGHTS
-from vesta_gateway.contracts.methods import HTTP_BODY, HttpRule, Rpc
+from vesta_gateway.contracts.methods import HTTP_BODY, HttpRule, Rpc, files_field
 from vesta_gateway.contracts.path_template import ANY_SEGMENT
 from vesta_gateway.openapi.schemas import Schemas
+from vesta_gateway.rest.file_bodies import MULTIPART, OCTETS
 from vesta_gateway.rest.transcoding import JSON, PROTOBUF, WHOLE
 
 VERSION = "1.0.0"
@@ -141,7 +142,18 @@ def _body(rpc: Rpc, rule: HttpRule, schemas: Schemas) -> dict[str, Any]:
             "content": {"*/*": {"schema": _BYTES}},
         }
     schema = schemas.body(descriptor, hidden) if hidden else schemas.reference(descriptor)
-    return {"required": True, "content": {JSON: {"schema": schema}, PROTOBUF: {"schema": _BYTES}}}
+    content = {JSON: {"schema": schema}, PROTOBUF: {"schema": _BYTES}}
+    files = files_field(rpc)
+    if files is None or rule.body != WHOLE:
+        return {"required": True, "content": content}
+    others = schemas.body(request, hidden | {files.name})
+    form = {"type": "object", "properties": {"file": {"type": "array", "items": _BYTES}, **others["properties"]}}
+    return {
+        "required": True,
+        "description": "A message; or one file, with the other fields as query parameters; or several files as "
+        f"{MULTIPART}, with the other fields as form fields.",
+        "content": {**content, "image/*": {"schema": _BYTES}, OCTETS: {"schema": _BYTES}, MULTIPART: {"schema": form}},
+    }
 
 
 def _answer(rpc: Rpc, schemas: Schemas) -> dict[str, Any]:

@@ -22,9 +22,10 @@ from vesta_gateway.audit.entries import Origin
 from vesta_gateway.calls.access_log import AccessLog, Entry
 from vesta_gateway.calls.backends import ResponseStream
 from vesta_gateway.calls.pipeline import CallPipeline, Session
-from vesta_gateway.contracts.methods import is_download, is_upload
+from vesta_gateway.contracts.methods import files_field, is_download, is_upload
 from vesta_gateway.problems import Problem, problem_of, status_of
 from vesta_gateway.rest.bodies import Body, BodyLimits, Disconnected, Receive
+from vesta_gateway.rest.file_bodies import OCTETS, is_file_type, read_files
 from vesta_gateway.rest.headers import (
     body_type,
     length_of,
@@ -50,7 +51,6 @@ Scope = MutableMapping[str, Any]
 THREAD_BYTES_MIN = 128 * 1024
 HEARTBEAT = timedelta(seconds=15)
 FIRST_EVENT_WAIT = timedelta(milliseconds=100)
-OCTETS = "application/octet-stream"
 # The request field with the event id after which a stream resumes.
 RESUMED = "after_event_id"
 EVENT_STREAM = "text/event-stream"
@@ -242,6 +242,9 @@ class _Exchange:
 
 
 async def _read(match: Match, exchange: _Exchange, body: bytes) -> Message:
+    given = exchange.headers.get("content-type", "")
+    if is_file_type(media_type(given)) and files_field(match.rpc):
+        return read_files(match, exchange.query, body, given)
     content_type = body_type(exchange.headers) if match.rule.body else ""
     if len(body) < THREAD_BYTES_MIN or content_type == PROTOBUF:
         return read_request(match, exchange.query, body, content_type)

@@ -5,7 +5,7 @@ Bodies are JSON, or, for performance, protobuf (`application/x-protobuf`) of the
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -68,6 +68,22 @@ def read_upload(match: Match, query: str, content_type: str) -> Message:
     for field_path, text in match.captured.items():
         _set_text(request, field_path, text)
     getattr(request, match.rule.body).content_type = content_type
+    return request
+
+
+def read_fields(match: Match, pairs: Iterable[tuple[str, str]], taken: Collection[str]) -> Message:
+    """Returns a request message with the fields from the path, and others from names and values.
+
+    Args:
+        taken: fields and field paths that the path or the body contains.
+
+    Raises:
+        InvalidArgument: as `read_request`.
+    """
+    request = match.rpc.request_type()
+    _parse(query_to_json(match.rpc.descriptor.input_type, pairs, taken), request, "")
+    for field_path, text in match.captured.items():
+        _set_text(request, field_path, text)
     return request
 
 
