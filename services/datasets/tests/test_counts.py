@@ -80,7 +80,8 @@ def test_imported_items_are_counted_and_those_of_a_deleted_dataset_no_longer(dat
     assert not differences(datasets)
     CountFolder(datasets.store, changes_min=1).step()
     with datasets.store.postgres.transaction() as connection:
-        assert connection.execute("SELECT FROM item_counts").fetchone() is None
+        for table in ("item_counts", "embedding_counts", "item_terms"):
+            assert connection.execute(f"SELECT FROM {table}".encode()).fetchone() is None, table
 
 
 def test_a_new_model_version_resets_the_scored_counts_and_writes_no_count(datasets: Datasets) -> None:

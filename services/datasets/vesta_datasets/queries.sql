@@ -54,7 +54,12 @@ SELECT * FROM datasets WHERE parent = :parent AND name > :after ORDER BY name LI
 UPDATE datasets SET body = :body, taxonomy = :taxonomy, update_time = :now WHERE name = :name;
 
 -- name: delete_dataset!
-DELETE FROM datasets WHERE name = :name;
+-- The deletion of the items leaves their terms to delete_terms; see 0018_dataset_deletion.sql.
+WITH mark AS (SELECT set_config('vesta.deletes_dataset', 'true', true)) DELETE FROM datasets USING mark WHERE name = :name;
+
+-- name: delete_terms!
+-- Runs after delete_dataset, so that no item can get another term.
+DELETE FROM item_terms WHERE dataset = :dataset;
 
 -- name: count_items
 -- Counts of several datasets, from the maintained counts. Items that straddle two splits are counted in neither, as in snapshots.

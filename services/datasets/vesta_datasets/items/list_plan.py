@@ -4,10 +4,11 @@ The conditions of a filter that must all be true are divided: facets and creatio
 a term (a label, a predicted label, a source) selects the index, and the rest is checked for each item that the index finds.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final
 
-from vesta_common.resources.filters import Comparison, Condition, Where, conjuncts, sql_of
+from vesta_common.resources.filters import Combination, Comparison, Condition, Where, conjuncts, sql_of
 
 from vesta_datasets.items.facets import FacetFilter, allowed_facets, is_about_facets
 
@@ -29,7 +30,9 @@ class ListPlan:
     Attributes:
         terms: terms of which a matching item has at least one; empty if the filter has no such condition.
         more_terms: further such lists of terms.
+        excluded_terms: lists of terms of which a matching item has none; empty if `terms` is.
         times: SQL conditions on `items.create_time`.
+        time_min: no item that was created before matches; None if the filter sets no such bound.
         exact: a field that must equal a value, of which few items have the same one; with its value.
         rest: the SQL conditions that are checked for each item.
     """
@@ -37,7 +40,9 @@ class ListPlan:
     facets: FacetFilter
     terms: tuple[str, ...]
     more_terms: tuple[tuple[str, ...], ...]
+    excluded_terms: tuple[tuple[str, ...], ...]
     times: tuple[str, ...]
+    time_min: datetime | None
     exact: Comparison | None
     rest: tuple[str, ...]
 
@@ -45,23 +50,31 @@ class ListPlan:
 def list_plan(where: Where) -> ListPlan:
     """Returns how the items that match a filter are found."""
     terms: list[tuple[int, tuple[str, ...]]] = []
-    times, rest, exact = [], [], None
+    times, time_min, rest, exact = [], list[datetime](), [], None
+    negated: list[tuple[Condition, tuple[str, ...]]] = []
     for condition in conjuncts(where.condition):
-        found = _terms(condition)
-        if found:
+        if found := _terms(condition):
             terms.append((_rank(found), found))
+        elif found := _negated_terms(condition):
+            negated.append((condition, found))
         elif isinstance(condition, Comparison) and condition.field == "create_time" and condition.operator != "!=":
             times.append(_indexable(condition))
+            if condition.operator in ("=", ">", ">="):
+                time_min.append(condition.value)
         elif not is_about_facets(condition):
             rest.append(_indexable(condition))
             if isinstance(condition, Comparison) and condition.field in _EXACT and condition.operator == "=":
                 exact = condition
     ordered = [found for _, found in sorted(terms)]
+    if not ordered:
+        rest += [sql_of(condition) for condition, _ in negated]
     return ListPlan(
         allowed_facets(where.condition),
         ordered[0] if ordered else (),
         tuple(ordered[1:]),
+        tuple(found for _, found in negated) if ordered else (),
         tuple(times),
+        max(time_min, default=None),
         exact,
         tuple(rest),
     )
@@ -78,8 +91,8 @@ def _indexable(condition: Condition) -> str:
 def _terms(condition: Condition) -> tuple[str, ...]:
     """Returns the terms of which an item that meets the condition has one; empty if the condition is not about terms alone."""
     if isinstance(condition, Comparison):
-        if condition.operator not in ("=", ":") or condition.field not in _KINDS:
-            return ()
+        if condition.operator not in ("=", ":") or condition.field not in _KINDS or not condition.value:
+            return ()  # an empty source is no term
         return tuple(kind + condition.value for kind in _KINDS[condition.field])
     if condition.word == "NOT":
         return ()
@@ -87,6 +100,13 @@ def _terms(condition: Condition) -> tuple[str, ...]:
     if condition.word == "OR" and all(parts):
         return tuple(dict.fromkeys(term for part in parts for term in part))
     return ()
+
+
+def _negated_terms(condition: Condition) -> tuple[str, ...]:
+    """Returns the terms of which an item that meets the condition has none; empty if the condition is not such a negation."""
+    if isinstance(condition, Combination):
+        return _terms(condition.parts[0]) if condition.word == "NOT" else ()
+    return _terms(replace(condition, operator="=")) if condition.operator == "!=" else ()
 
 
 def _rank(terms: tuple[str, ...]) -> int:

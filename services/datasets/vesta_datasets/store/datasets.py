@@ -53,6 +53,7 @@ class Datasets:
     def delete(self, connection: Connection, name: str) -> None:
         """Deletes a dataset with its items and snapshots."""
         queries.delete_dataset(connection, name=name)
+        queries.delete_terms(connection, dataset=name)
 
     def counts(self, connection: Connection, names: Sequence[str]) -> dict[str, DatasetCounts]:
         """Returns the counts of the datasets. Scores are counted only if they are from the model version that scored the dataset last."""

@@ -39,6 +39,8 @@ def statement_of(dataset: str, where: Where, after: ListPosition, limit: int) ->
     is checked for each.
     """
     plan = list_plan(where)
+    if plan.time_min is not None:  # an index is read from one position
+        after = max(after, ListPosition(plan.time_min, ""))
     values = {
         "dataset": dataset,
         "after_time": after.create_time,
@@ -48,6 +50,7 @@ def statement_of(dataset: str, where: Where, after: ListPosition, limit: int) ->
         "facets": plan.facets.values,
         "terms": list(plan.terms),
         **{f"terms_{index}": list(terms) for index, terms in enumerate(plan.more_terms)},
+        **{f"excluded_{index}": list(terms) for index, terms in enumerate(plan.excluded_terms)},
         **where.parameters,
     }
     if plan.exact is None:
@@ -64,6 +67,7 @@ def _statement(plan: ListPlan) -> str:
                 joins += _WITH_TERM.format(index=index)
             else:
                 conditions.append(_HAS_TERM.format(index=index))
+        conditions += [_WITHOUT_TERM.format(index=index) for index in range(len(plan.excluded_terms))]
         if plan.rest:
             conditions.append(_HAS_REST.format(conditions=_all(*plan.rest)))
         page = _BY_TERM.format(joins=joins, conditions=_all(*conditions))
@@ -121,6 +125,10 @@ _WITH_TERM = """
     JOIN item_terms AS other_{index} ON other_{index}.dataset = key.dataset AND other_{index}.facets = key.facets
         AND other_{index}.create_time = key.create_time AND other_{index}.name = key.name AND other_{index}.term = ANY(%(terms_{index})s)
 """
+_WITHOUT_TERM = """NOT EXISTS (
+    SELECT FROM item_terms AS other WHERE other.dataset = key.dataset AND other.facets = key.facets
+        AND other.create_time = key.create_time AND other.name = key.name AND other.term = ANY(%(excluded_{index})s)
+)"""
 # The limits keep the planner from joining whole lists.
 _HAS_TERM = """(
     SELECT true FROM item_terms AS other WHERE other.dataset = key.dataset AND other.term = ANY(%(terms_{index})s)
