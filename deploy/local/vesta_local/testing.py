@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -96,6 +96,8 @@ RECOVERY_DEADLINE = timedelta(seconds=150)
 # A test that requests one of these fixtures, directly or indirectly, uses events.
 _EVENT_FIXTURES = {"kafka_bootstrap", "create_topics", "platform", "broker_kind"}
 
+_STOP_PLATFORM = pytest.StashKey[Callable[[], None]]()
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds `--kafka`. `--kafka=apache` runs only tests that use events, on Apache Kafka."""
@@ -141,8 +143,38 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         kept = [item for item in items if _touches_events(item) and not item.get_closest_marker("embedded_kafka")]
     else:
         kept = [item for item in items if not item.get_closest_marker("apache_kafka")]
-    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
-    items[:] = kept
+    chosen = {*kept}
+    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+    items[:] = sorted(kept, key=lambda item: not _uses_platform(item))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("platform" if _uses_platform(item) else str(item.path)))
+
+
+def _uses_platform(item: pytest.Item) -> bool:
+    """Whether a test uses the session's platform.
+
+    These tests come first, and one process runs all of them, because a platform takes much processor time to start and to run. Other tests
+    are distributed by file.
+    """
+    return "platform" in getattr(item, "fixturenames", ())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest) -> Iterator[None]:
+    """Prepares `pytest_runtest_teardown`."""
+    if fixturedef.argname == "platform":
+        request.session.stash[_STOP_PLATFORM] = partial(fixturedef.finish, request)
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """Stops the session's platform after the last test that uses it."""
+    try:
+        return (yield)
+    finally:
+        if nextitem is None or not _uses_platform(nextitem):
+            item.session.stash.setdefault(_STOP_PLATFORM, lambda: None)()
 
 
 def _touches_events(item: pytest.Item) -> bool:
@@ -215,9 +247,10 @@ def traces() -> Iterator[TraceReceiver]:
 
 @pytest.fixture(scope="session")
 def platform(request: pytest.FixtureRequest, traces: TraceReceiver) -> Iterator[WholePlatform]:
-    """All engines and services in a temporary home. They export traces."""
+    """All engines and services in a temporary home. They export traces, and tests do not wait for the limit of unauthenticated requests."""
     broker = request.config.getoption("--kafka")
-    with running_platform(block=1, broker=broker, environment=traces.environment()) as whole:
+    environment = {**traces.environment(), "VESTA_GATEWAY_REFUSALS_PER_SECOND": "1000"}
+    with running_platform(block=1, broker=broker, environment=environment) as whole:
         yield WholePlatform(whole)
         _keep_logs_of_failure(request.session, whole.home)
 

@@ -83,13 +83,13 @@ def lock() -> threading.Lock:
 
 
 @pytest.fixture
-def platform() -> SimulatedPlatform:
+def simulation() -> SimulatedPlatform:
     return SimulatedPlatform(RunningClock(), random.Random(0))  # type: ignore[arg-type]
 
 
 @pytest.fixture
-def peers_address(platform: SimulatedPlatform, lock: threading.Lock) -> Iterator[str]:
-    server = Server(identity_of("peers"), "127.0.0.1:0", locked(platform, lock))
+def peers_address(simulation: SimulatedPlatform, lock: threading.Lock) -> Iterator[str]:
+    server = Server(identity_of("peers"), "127.0.0.1:0", locked(simulation, lock))
     server.start()
     yield server.address
     server.stop()
@@ -120,7 +120,7 @@ def start(
 
 def test_two_replicas_turn_a_loop_by_events_and_tell_each_round_once(
     start: Callable[[], tuple[App, Server]],
-    platform: SimulatedPlatform,
+    simulation: SimulatedPlatform,
     lock: threading.Lock,
     kafka_broker: Broker,
     kafka_topic_prefix: str,
@@ -137,7 +137,7 @@ def test_two_replicas_turn_a_loop_by_events_and_tell_each_round_once(
     while (loop := loops.GetLoop(GetLoopRequest(name=made.name))).status.phase != LoopStatus.EXHAUSTED:
         assert time.monotonic() < deadline, loop.status
         with lock:
-            platform.live()
+            simulation.live()
         event = new_event("serving", NAMES.deployment, DeploymentScored(), datetime.now(UTC))
         producer.send(
             kafka_topic_prefix + event.topic,
@@ -148,8 +148,8 @@ def test_two_replicas_turn_a_loop_by_events_and_tell_each_round_once(
         threading.Event().wait(0.15)
     producer.close()
 
-    assert loop.status.labels_spent == 60 == len(platform.tasks)
-    assert set(platform.made.values()) == {1}
+    assert loop.status.labels_spent == 60 == len(simulation.tasks)
+    assert set(simulation.made.values()) == {1}
     decisions = loops.ListDecisions(ListDecisionsRequest(parent=made.name, page_size=1000)).decisions
     ended = [found.number for found in loop.status.rounds if found.HasField("end_time")]
     told = _told(kafka_broker, kafka_topic_prefix + "vesta.conductor.loop.v1", len(decisions) + len(ended))
