@@ -61,6 +61,7 @@ class Town:
 
     rest: str
     channel: grpc.Channel
+    client: httpx.Client
     owner_key: str
     project: str
     keys: dict[str, str]
@@ -72,7 +73,11 @@ class Town:
 @pytest.fixture(scope="module")
 def town(platform: WholePlatform) -> Iterator[Town]:
     address, owner_key = platform.home.address("gateway_grpc"), platform.home.owner_key
-    with Vesta(address, owner_key) as client, grpc.insecure_channel(address) as channel:
+    with (
+        Vesta(address, owner_key) as client,
+        grpc.insecure_channel(address) as channel,
+        httpx.Client(timeout=DEADLINE_SECONDS) as rest_client,
+    ):
         ours, other = (
             client.projects.CreateProject(CreateProjectRequest(project_id=f"p{new_id()}", project=Project())).name
             for _ in range(2)
@@ -93,6 +98,7 @@ def town(platform: WholePlatform) -> Iterator[Town]:
         yield Town(
             rest=f"http://{platform.home.address('gateway')}",
             channel=channel,
+            client=rest_client,
             owner_key=owner_key,
             project=ours,
             keys=keys,
@@ -154,14 +160,14 @@ def _over_grpc(town: Town, rpc: Rpc, project: str, key: str) -> str:
     return "OK"
 
 
-def _over_rest(town: Town, client: httpx.Client, rpc: Rpc, project: str, key: str) -> str:
+def _over_rest(town: Town, rpc: Rpc, project: str, key: str) -> str:
     """The same over HTTP."""
     rule = rpc.rules[0]
     values = {variable.field_path: _name(rpc, project) for variable in rule.template.variables}
     headers = {"authorization": f"Bearer {key}"} if key else {}
     content = b"{}" if rule.body else None
     url = town.rest + rule.template.expand(values)
-    with client.stream(rule.verb, url, headers=headers, content=content, timeout=DEADLINE_SECONDS) as answer:
+    with town.client.stream(rule.verb, url, headers=headers, content=content) as answer:
         if answer.headers["content-type"].startswith("text/event-stream") or answer.status_code == 200:
             return "OK"
         error = json.loads(answer.read())["error"]
@@ -185,15 +191,14 @@ def _is_allowed(name: str, word: str) -> bool:
 @pytest.mark.parametrize("name", sorted(RIGHTS))
 def test_each_role_may_call_what_the_table_says(town: Town, name: str) -> None:
     rpc = RPCS[name]
-    with httpx.Client() as client:
-        for word, key in town.keys.items():
-            answers = [_over_grpc(town, rpc, town.project, key)]
-            answers += [_over_rest(town, client, rpc, town.project, key)] if rpc.rules else []
-            for answer in answers:
-                if _is_allowed(name, word):
-                    assert answer not in NOT_THROUGH, (word, answer)
-                else:
-                    assert answer == "ROLE_DENIED", (word, answer)
+    for word, key in town.keys.items():
+        answers = [_over_grpc(town, rpc, town.project, key)]
+        answers += [_over_rest(town, rpc, town.project, key)] if rpc.rules else []
+        for answer in answers:
+            if _is_allowed(name, word):
+                assert answer not in NOT_THROUGH, (word, answer)
+            else:
+                assert answer == "ROLE_DENIED", (word, answer)
 
 
 @pytest.mark.parametrize(
@@ -202,21 +207,18 @@ def test_each_role_may_call_what_the_table_says(town: Town, name: str) -> None:
 )
 def test_no_role_reaches_another_project(town: Town, name: str) -> None:
     rpc = RPCS[name]
-    with httpx.Client() as client:
-        for key in town.keys.values():
-            assert _over_grpc(town, rpc, town.other, key) == "PROJECT_DENIED"
-            assert _over_rest(town, client, rpc, town.other, key) == "PROJECT_DENIED"
+    for key in town.keys.values():
+        assert _over_grpc(town, rpc, town.other, key) == "PROJECT_DENIED"
+        assert _over_rest(town, rpc, town.other, key) == "PROJECT_DENIED"
 
 
 @pytest.mark.parametrize("name", sorted(RIGHTS))
 def test_nobody_gets_in_without_a_good_key(town: Town, name: str) -> None:
     rpc = RPCS[name]
-
-    with httpx.Client() as client:
-        for key, reason in (("", "KEY_MISSING"), (town.revoked_key, "KEY_UNKNOWN")):
-            assert _when_let(lambda key=key: _over_grpc(town, rpc, town.project, key)) == reason
-            if rpc.rules:
-                assert _when_let(lambda key=key: _over_rest(town, client, rpc, town.project, key)) == reason
+    for key, reason in (("", "KEY_MISSING"), (town.revoked_key, "KEY_UNKNOWN")):
+        assert _when_let(lambda key=key: _over_grpc(town, rpc, town.project, key)) == reason
+        if rpc.rules:
+            assert _when_let(lambda key=key: _over_rest(town, rpc, town.project, key)) == reason
 
 
 @pytest.mark.parametrize("name", sorted(name for name, right in RIGHTS.items() if right in {NOBODY, PLATFORM_OWNER}))
