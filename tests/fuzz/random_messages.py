@@ -1,6 +1,7 @@
 """Random protobuf messages by their descriptors: every field, at the edges of its type, with names that exist and names that cannot."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from google.api import resource_pb2
@@ -16,6 +17,8 @@ ABSENT = "projects/{project}/things/absent"
 
 # Whatever protobuf can carry as text: it has no lone surrogates.
 TEXT = st.text(st.characters(codec="utf-8"), max_size=40)
+_KEYS = st.lists(TEXT, max_size=ENTRIES_MAX)
+_TENTH = st.integers(0, 9)
 _FLOATS = st.floats(width=32) | st.sampled_from([0.0, 0.5, 1.0])
 _INTEGERS = {
     FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
@@ -51,8 +54,12 @@ class _Builder:
     def __init__(self, existing: Mapping[str, Sequence[str]], files: Sequence[bytes], hidden: frozenset[str]) -> None:
         self._existing = {kind: names for kind, names in existing.items() if kind not in hidden}
         self._files = files
+        # Building a strategy takes longer than drawing from it.
+        self.message = cache(self._message)
+        self._values = cache(self._values_of)
+        self._scalar = cache(self._scalar_of)
 
-    def message(self, descriptor: Descriptor, depth: int) -> st.SearchStrategy[Message]:
+    def _message(self, descriptor: Descriptor, depth: int) -> st.SearchStrategy[Message]:
         """A message with a random part of its fields."""
         kind = message_factory.GetMessageClass(descriptor)
         if descriptor.full_name in _TIMES:
@@ -71,33 +78,31 @@ class _Builder:
 
     def _is_wanted(self, draw: st.DrawFn, field: FieldDescriptor) -> bool:
         """Names nearly always, for without them nothing is reached; others half the time."""
-        wanted = st.integers(0, 9)
-        return draw(wanted) < (9 if self._kind_named(field) else 5)
+        return draw(_TENTH) < (9 if self._kind_named(field) else 5)
 
     def _fill(self, draw: st.DrawFn, made: Message, field: FieldDescriptor, depth: int) -> None:
         target: Any = getattr(made, field.name)
         if field.message_type is not None and field.message_type.GetOptions().map_entry:
             value = field.message_type.fields_by_name["value"]
-            for key in draw(st.lists(TEXT, max_size=ENTRIES_MAX)):
+            for key in draw(_KEYS):
                 if value.message_type is not None:
                     target[key].CopyFrom(draw(self.message(value.message_type, depth + 1)))
                 else:
                     target[key] = draw(self._scalar(value))
         elif field.is_repeated:
-            entry = self._value(field, depth)
-            target.extend(draw(st.lists(entry, min_size=1, max_size=ENTRIES_MAX)))
+            target.extend(draw(self._values(field, depth)))
         elif field.message_type is not None:
             target.SetInParent()
             target.CopyFrom(draw(self.message(field.message_type, depth + 1)))
         else:
             setattr(made, field.name, draw(self._scalar(field)))
 
-    def _value(self, field: FieldDescriptor, depth: int) -> st.SearchStrategy[Any]:
-        if field.message_type is not None:
-            return self.message(field.message_type, depth + 1)
-        return self._scalar(field)
+    def _values_of(self, field: FieldDescriptor, depth: int) -> st.SearchStrategy[list[Any]]:
+        is_message = field.message_type is not None
+        entry = self.message(field.message_type, depth + 1) if is_message else self._scalar(field)
+        return st.lists(entry, min_size=1, max_size=ENTRIES_MAX)
 
-    def _scalar(self, field: FieldDescriptor) -> st.SearchStrategy[Any]:
+    def _scalar_of(self, field: FieldDescriptor) -> st.SearchStrategy[Any]:
         given: FieldRules = field.GetOptions().Extensions[rules]
         if field.is_repeated:
             given = given.items
