@@ -28,6 +28,7 @@ pytestmark = [pytest.mark.platform, pytest.mark.timeout(600)]
 SHARE_MIN = 0.4
 CALLS_MIN = 30  # fewer of a service say nothing of shares
 DEADLINE_SECONDS = 10
+PAUSE_SECONDS = 0.02  # of each caller between its calls: without it, they would slow down the restarts that they watch
 # As a load balancer does: it asks no gateway that says it is not ready, and repeats nothing.
 CHANNEL = [
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -111,7 +112,7 @@ class Load:
                 (DeploymentServiceStub(channel).ListDeployments, ListDeploymentsRequest(parent=project)),
             ]
             for call, request in itertools.cycle(reads):
-                if stop.is_set():
+                if stop.wait(PAUSE_SECONDS):
                     return
                 self._try("grpc", lambda call=call, request=request: call(request, **self._how()))
 
@@ -122,7 +123,7 @@ class Load:
         ).taxonomy
         with self._channel() as channel:
             create = DatasetServiceStub(channel).CreateDataset
-            while not stop.is_set():
+            while not stop.wait(PAUSE_SECONDS):
                 request = CreateDatasetRequest(
                     parent=self._turned.project, dataset_id=f"d{new_id()}", dataset=Dataset(taxonomy=taxonomy)
                 )
@@ -137,7 +138,7 @@ class Load:
                 for name in self._home.replicas_of("gateway")
             ]
             for gateway in itertools.cycle(gateways):
-                if stop.is_set():
+                if stop.wait(PAUSE_SECONDS):
                     return
                 if _is_ready(gateway):
                     self._try(
