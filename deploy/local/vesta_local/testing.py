@@ -159,22 +159,19 @@ def _uses_platform(item: pytest.Item) -> bool:
     return "platform" in getattr(item, "fixturenames", ())
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_fixture_setup(fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest) -> Iterator[None]:
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[object], request: Any) -> None:
     """Prepares `pytest_runtest_teardown`."""
     if fixturedef.argname == "platform":
         request.session.stash[_STOP_PLATFORM] = partial(fixturedef.finish, request)
-    return (yield)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Stops the session's platform after the last test that uses it."""
-    try:
-        return (yield)
-    finally:
-        if nextitem is None or not _uses_platform(nextitem):
-            item.session.stash.setdefault(_STOP_PLATFORM, lambda: None)()
+    stop = item.session.stash.get(_STOP_PLATFORM, None)
+    if stop is not None and (nextitem is None or not _uses_platform(nextitem)):
+        stop()
 
 
 def _touches_events(item: pytest.Item) -> bool:
