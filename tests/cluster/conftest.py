@@ -19,11 +19,24 @@ HAS_NODE = bool(os.environ.get("VESTA_TEST_NODE"))
 
 
 @pytest.fixture(scope="session")
-def kube(request: pytest.FixtureRequest) -> Kube:
+def kube(kubeconfig: Path) -> Kube:
     """An API server, as its administrator."""
-    is_given = bool(os.environ.get("KUBECONFIG"))
-    kubeconfig = request.getfixturevalue("node_kubeconfig" if HAS_NODE and not is_given else "api_kubeconfig")
     return Kube(binaries.ensure(["kubectl", "helm"], print) / "kubectl", kubeconfig)
+
+
+if HAS_NODE and not os.environ.get("KUBECONFIG"):
+
+    @pytest.fixture(scope="session")
+    def kubeconfig(node_kubeconfig: Path) -> Path:
+        """The kubeconfig of the administrator."""
+        return node_kubeconfig
+
+else:
+
+    @pytest.fixture(scope="session")
+    def kubeconfig(api_kubeconfig: Path) -> Path:
+        """The kubeconfig of the administrator."""
+        return api_kubeconfig
 
 
 @pytest.fixture(scope="session")
