@@ -71,15 +71,15 @@ def sql_outside_stores(root: Path) -> list[str]:
 
 
 def _lines_with_sql(path: Path) -> Iterator[int]:
-    tree = ast.parse(path.read_text())
+    nodes = [*ast.walk(ast.parse(path.read_text()))]
     documentation = {
         node.body[0].value
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
         and node.body
         and isinstance(node.body[0], ast.Expr)
     }
-    for node in ast.walk(tree):
+    for node in nodes:
         is_query = isinstance(node, ast.Name) and node.id == "queries"
         is_text = isinstance(node, ast.Constant) and isinstance(node.value, str | bytes) and node not in documentation
         if is_query or _executes(node) or (is_text and _STATEMENT.match(_text_of(node))):

@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 
@@ -34,14 +35,21 @@ def test_files(root: Path) -> Iterator[Path]:
     yield from sorted(root.glob("conftest.py"))
 
 
-def imports(path: Path) -> Iterator[str]:
+def imports(path: Path) -> tuple[str, ...]:
     """The modules that a file imports and the names it takes from them, dotted: `unittest.mock`, `os.environ`."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    return _imports_of(path.read_text())
+
+
+@cache  # for several promises
+def _imports_of(code: str) -> tuple[str, ...]:
+    found: list[str] = []
+    for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found.append(node.module)
+            found += (f"{node.module}.{alias.name}" for alias in node.names)
+    return tuple(found)
 
 
 def strings_named(tree: ast.Module) -> dict[str, str]:
